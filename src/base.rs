@@ -1,0 +1,13 @@
+//! Small shared types without I/O: names, identities, roles of ports and marks, reasons.
+//! Everybody may use this room; it uses nobody.
+
+mod identity;
+mod names;
+pub mod ports;
+mod reason;
+mod sizes;
+
+pub use identity::{Identity, IdentityError};
+pub use names::{ObjectKey, Str};
+pub use reason::Reason;
+pub use sizes::within_budget;

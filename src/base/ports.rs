@@ -1,0 +1,36 @@
+//! The ports and packet marks of Istio ambient, which Isthmus keeps (ztunnel's ARCHITECTURE.md; Istio
+//! "Application requirements / Ports used by Istio").
+
+/// Outbound capture, in the workload's network namespace.
+pub const OUTBOUND: u16 = 15001;
+/// Plaintext inbound capture, in the workload's network namespace.
+pub const INBOUND_PLAINTEXT: u16 = 15006;
+/// HBONE, in the workload's network namespace.
+pub const HBONE: u16 = 15008;
+/// The DNS stub, in the workload's network namespace.
+pub const DNS: u16 = 15053;
+/// Administration, on loopback of the agent's namespace.
+pub const ADMIN: u16 = 15000;
+/// Prometheus metrics, in the agent's namespace.
+pub const METRICS: u16 = 15020;
+/// Readiness, in the agent's namespace.
+pub const READINESS: u16 = 15021;
+
+/// Ports that no connection may be carried to: it would come back to the agent.
+pub const ILLEGAL: [u16; 3] = [OUTBOUND, INBOUND_PLAINTEXT, HBONE];
+
+/// The mark of the agent's own sockets (ztunnel's 1337); capture leaves them alone.
+pub const SOCKET_MARK: u32 = 0x539;
+/// The connection mark of a flow whose source address the agent borrowed from the client.
+pub const CONNECTION_MARK: u32 = 0x111;
+/// Which bits of either mark are Isthmus's.
+pub const MARK_MASK: u32 = 0xfff;
+/// The routing table that brings replies to borrowed addresses back to the agent.
+pub const ROUTE_TABLE: u32 = 100;
+/// The priority of the rule that leads to [`ROUTE_TABLE`].
+pub const ROUTE_RULE_PRIORITY: u32 = 32764;
+/// The address that probes from the node come from, IPv4.
+pub const PROBE_ADDRESS_V4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 7, 127);
+/// The address that probes from the node come from, IPv6.
+pub const PROBE_ADDRESS_V6: std::net::Ipv6Addr =
+    std::net::Ipv6Addr::new(0xfd16, 0x9254, 0x7127, 0x1337, 0xffff, 0xffff, 0xffff, 0xffff);

@@ -1,0 +1,23 @@
+//! Isthmus: the ambient service mesh in one binary. `ARCHITECTURE.md` tells the way of a connection
+//! through these rooms; `tests/it/layers.rs` keeps their order.
+
+pub mod admin;
+pub mod app;
+pub mod balance;
+pub mod base;
+pub mod cli;
+pub mod config;
+pub mod identity;
+pub mod l4;
+pub mod l7;
+pub mod model;
+pub mod node;
+pub mod policy;
+pub mod pool;
+pub mod redirect;
+pub mod route;
+pub mod sock;
+pub mod source;
+pub mod telemetry;
+pub mod tunnel;
+pub mod world;

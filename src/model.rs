@@ -1,0 +1,32 @@
+//! The model: what a mesh consists of, as plain data. Sources translate to it, the data path reads it, nobody
+//! here knows a Kubernetes object, a socket or a decision.
+
+mod policy;
+mod route;
+mod service;
+mod waypoint;
+mod workload;
+
+pub use policy::{
+    Action, AuthorizationPolicy, Cidr, Condition, ConditionKey, Mode, Operation, PeerAuthentication,
+    PolicyTarget, Rule, Scope, Source, StringMatch, Values,
+};
+pub use route::{
+    Backend, BackendRef, HeaderFilter, HeaderMatch, HttpFilter, HttpMatch, HttpRoute, HttpRule,
+    PathMatch, RouteParent, TextMatch,
+};
+pub use service::{AppProtocol, Endpoint, PortMapping, Service, ServicePort};
+pub use waypoint::{Binding, Waypoint};
+pub use workload::{Canonical, Locality, Workload};
+
+use std::sync::Arc;
+
+/// Everything that a source knows, translated. One value of this type is one consistent state of the mesh.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Mesh {
+    pub workloads: Vec<Arc<Workload>>,
+    pub services: Vec<Arc<Service>>,
+    pub waypoints: Vec<Arc<Waypoint>>,
+    pub routes: Vec<Arc<HttpRoute>>,
+    pub policies: Vec<Arc<AuthorizationPolicy>>,
+}

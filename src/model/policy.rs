@@ -1,0 +1,168 @@
+//! AuthorizationPolicy and PeerAuthentication (Istio `security.istio.io/v1`).
+
+use std::collections::BTreeMap;
+
+use http::HeaderName;
+
+use crate::base::{ObjectKey, Str};
+
+/// A block of addresses.
+pub type Cidr = ipnet::IpNet;
+
+/// One AuthorizationPolicy.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct AuthorizationPolicy {
+    pub key: ObjectKey,
+    pub action: Action,
+    pub scope: Scope,
+    /// One must match. None: the policy never matches (so ALLOW without rules denies everything).
+    pub rules: Vec<Rule>,
+    /// Decide and log, do not enforce (annotation `istio.io/dry-run`).
+    pub dry_run: bool,
+    /// Why the policy cannot be understood. Such a policy denies whatever it applies to.
+    pub broken: Option<Str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum Action {
+    Allow,
+    Deny,
+    /// Only marks a match in the log.
+    Audit,
+}
+
+/// What a policy applies to.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum Scope {
+    /// In the root namespace, without selector or targets.
+    Mesh,
+    Namespace,
+    /// The workloads that list it ([`super::Workload::policies`]).
+    Workloads,
+    /// `targetRefs`: enforced for what is bound to a waypoint.
+    Targets(Vec<PolicyTarget>),
+}
+
+/// In the policy's own namespace, except for the class.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum PolicyTarget {
+    Service(Str),
+    Gateway(Str),
+    /// Every waypoint of this class; only from the root namespace.
+    GatewayClass(Str),
+}
+
+/// All of: one of `from` (or none given), one of `to` (or none given), every one of `when`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Rule {
+    pub from: Vec<Source>,
+    pub to: Vec<Operation>,
+    pub when: Vec<Condition>,
+}
+
+/// One of `any` when given, none of `none`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Values<T> {
+    pub any: Vec<T>,
+    pub none: Vec<T>,
+}
+
+impl<T> Default for Values<T> {
+    fn default() -> Self {
+        Self { any: Vec::new(), none: Vec::new() }
+    }
+}
+
+impl<T> Values<T> {
+    pub fn is_empty(&self) -> bool {
+        self.any.is_empty() && self.none.is_empty()
+    }
+}
+
+/// Who sends: all given fields must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Source {
+    /// `<trust domain>/ns/<namespace>/sa/<account>`.
+    pub principals: Values<StringMatch>,
+    pub namespaces: Values<StringMatch>,
+    /// Namespace and name.
+    pub service_accounts: Values<ObjectKey>,
+    /// The address of the connection's peer.
+    pub ip_blocks: Values<Cidr>,
+    /// The client's address; without trusted proxies in between the same as the peer's.
+    pub remote_ip_blocks: Values<Cidr>,
+}
+
+/// What is asked: all given fields must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Operation {
+    /// Target ports of the workload.
+    pub ports: Values<u16>,
+    /// Compared without regard to case (HTTP).
+    pub hosts: Values<StringMatch>,
+    /// (HTTP)
+    pub methods: Values<StringMatch>,
+    /// Without the query (HTTP).
+    pub paths: Values<StringMatch>,
+}
+
+/// One `when` clause.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum Condition {
+    Text { key: ConditionKey, values: Values<StringMatch> },
+    SourceIp(Values<Cidr>),
+    RemoteIp(Values<Cidr>),
+    DestinationIp(Values<Cidr>),
+    DestinationPort(Values<u16>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum ConditionKey {
+    SourcePrincipal,
+    SourceNamespace,
+    /// `<namespace>/<name>`.
+    SourceServiceAccount,
+    /// `request.headers[name]` (HTTP).
+    Header(#[serde(serialize_with = "header_text")] HeaderName),
+}
+
+/// How AuthorizationPolicy compares texts.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum StringMatch {
+    Exact(Str),
+    /// `text*`
+    Prefix(Str),
+    /// `*text`
+    Suffix(Str),
+    /// `*`: there is a value, and it is not empty.
+    Present,
+    /// A path template with `{*}` (one segment) and `{**}` (the rest), only in `paths`; the whole text.
+    Template(Str),
+}
+
+/// The effective PeerAuthentication of a workload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct PeerAuthentication {
+    pub mode: Mode,
+    /// Exceptions by the workload's port.
+    pub ports: BTreeMap<u16, Mode>,
+}
+
+impl PeerAuthentication {
+    pub fn mode_of(&self, port: u16) -> Mode {
+        self.ports.get(&port).copied().unwrap_or(self.mode)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub enum Mode {
+    /// Mutual TLS and plaintext.
+    #[default]
+    Permissive,
+    /// Mutual TLS only.
+    Strict,
+}
+
+fn header_text<S: serde::Serializer>(name: &HeaderName, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(name)
+}

@@ -1,0 +1,54 @@
+//! Workloads: pods, and processes that a directory describes like pods.
+
+use std::net::IpAddr;
+
+use super::{Binding, PeerAuthentication};
+use crate::base::{Identity, ObjectKey, Str};
+
+/// One workload.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Workload {
+    /// `<cluster>//Pod/<namespace>/<name>`, as istiod writes it.
+    pub uid: Str,
+    pub key: ObjectKey,
+    pub identity: Identity,
+    /// The node it runs on; empty when not scheduled yet.
+    pub node: Str,
+    /// IPv4 and IPv6 addresses; the first is the primary one. Empty while it has none.
+    pub addresses: Vec<IpAddr>,
+    /// The network namespace, as a path or as a name below `/run/netns`, where the source names one.
+    pub network_namespace: Option<Str>,
+    /// In the mesh: captured on its node, and reached by HBONE.
+    pub enrolled: bool,
+    /// Shares the node's network: never captured, has no identity on the wire.
+    pub host_network: bool,
+    /// Passes its readiness conditions and is not being deleted.
+    pub ready: bool,
+    pub canonical: Canonical,
+    pub locality: Locality,
+    /// The waypoint for traffic that is addressed to the workload itself (`waypoint-for: workload` or `all`).
+    pub waypoint: Binding,
+    /// The effective PeerAuthentication, already merged over mesh, namespace and workload.
+    pub peer_authentication: PeerAuthentication,
+    /// AuthorizationPolicies with a selector that selects this workload.
+    pub policies: Vec<ObjectKey>,
+}
+
+/// Names for telemetry (Istio "Canonical service"; labels `app` and `version`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Canonical {
+    /// The workload's owner, such as a Deployment; the pod's own name when it has none.
+    pub workload: Str,
+    pub service: Str,
+    pub revision: Str,
+    pub app: Str,
+    pub version: Str,
+}
+
+/// Where a workload runs; empty texts mean unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Locality {
+    pub region: Str,
+    pub zone: Str,
+    pub subzone: Str,
+}

@@ -1,0 +1,92 @@
+//! The immutable snapshot that every decision reads, and its indexes.
+//!
+//! One [`World`] is one consistent state: a connection or request loads it once (`arc-swap`, no lock) and decides
+//! over it. Writers build a new one from a [`Mesh`] and publish it whole. A world never changes, holds no sockets
+//! and takes no decisions; `policy`, `route` and `balance` do that.
+
+mod index;
+mod load;
+mod policies;
+
+pub use index::Served;
+pub use load::{InFlight, Load};
+pub use policies::PolicySet;
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
+
+use crate::base::{ObjectKey, Str};
+use crate::model::Mesh;
+use index::Indexes;
+
+/// Names of the mesh that decisions need besides its objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshNames {
+    pub trust_domain: Str,
+    /// Where mesh-wide policies live; Istio's `istio-system`.
+    pub root_namespace: Str,
+}
+
+/// One state of the mesh.
+pub struct World {
+    /// Grows with every published world.
+    pub generation: u64,
+    pub mesh: Mesh,
+    pub names: MeshNames,
+    indexes: Indexes,
+}
+
+/// Where the current world is kept.
+pub struct WorldStore {
+    names: MeshNames,
+    current: ArcSwap<World>,
+    changes: watch::Sender<u64>,
+}
+
+impl WorldStore {
+    /// Starts with an empty world of generation 0: nothing is known yet.
+    pub fn new(names: MeshNames) -> Arc<Self> {
+        let empty = World::build(Mesh::default(), names.clone(), None);
+        let (changes, _) = watch::channel(0);
+        Arc::new(Self { names, current: ArcSwap::from_pointee(empty), changes })
+    }
+
+    /// The current world, cheaply; do not hold it across an await.
+    pub fn load(&self) -> Guard<Arc<World>> {
+        self.current.load()
+    }
+
+    /// The current world, to keep.
+    pub fn snapshot(&self) -> Arc<World> {
+        self.current.load_full()
+    }
+
+    /// Replaces the world. Only one writer may call this.
+    pub fn publish(&self, mesh: Mesh) -> Arc<World> {
+        let previous = self.snapshot();
+        let world = Arc::new(World::build(mesh, self.names.clone(), Some(&previous)));
+        self.current.store(world.clone());
+        self.changes.send_replace(world.generation);
+        world
+    }
+
+    /// Tells the generation of each published world.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+impl World {
+    fn build(mesh: Mesh, names: MeshNames, previous: Option<&World>) -> Self {
+        let indexes = Indexes::build(&mesh, &names, previous.map(|world| &world.indexes));
+        let generation = previous.map_or(0, |world| world.generation + 1);
+        Self { generation, mesh, names, indexes }
+    }
+}
+
+/// `namespace` and `name` as a key, for look-ups by parts.
+pub(crate) fn key(namespace: &Str, name: &Str) -> ObjectKey {
+    ObjectKey { namespace: namespace.clone(), name: name.clone() }
+}
