@@ -17,10 +17,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Identity, Reason, Str};
-use crate::identity::CertificateStore;
+use crate::identity::{CertificateStore, WorkloadCertificate};
 use crate::sock::SocketFactory;
 use crate::tunnel::{ConnectRequest, HboneStream, TunnelError};
 use entry::Entry;
+
+/// How often a stream is tried for: others may take every slot of a new tunnel before we do, but a peer that closes
+/// each tunnel at once must not be dialled forever.
+const MAX_ROUNDS: usize = 8;
 
 /// Which tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -91,22 +95,36 @@ impl Pool {
             .certificate(&key.client)
             .await
             .map_err(|error| PoolError { reason: Reason::IdentityFailure, why: error.to_string() })?;
-        if let Some(opened) = entry.open_existing(certificate.generation(), request).await {
-            return opened;
+        for _ in 0..MAX_ROUNDS {
+            if let Some(opened) = entry.open_existing(certificate.generation(), request).await {
+                return opened;
+            }
+            self.make_room(&entry, key, sockets, &certificate).await?;
         }
+        let why = format!("the tunnels to {} are taken as fast as they are made", key.address);
+        Err(PoolError { reason: Reason::Overflow, why })
+    }
+
+    /// Waits for whoever dials this key already, and dials if there is no room after that.
+    async fn make_room(
+        &self,
+        entry: &Entry,
+        key: &TunnelKey,
+        sockets: &Arc<dyn SocketFactory>,
+        certificate: &Arc<WorkloadCertificate>,
+    ) -> Result<(), PoolError> {
         let asked = Instant::now();
         let _dialling = entry.dialling.lock().await;
         if let Some(failure) = entry.failure_since(asked) {
             return Err(failure);
         }
-        if let Some(opened) = entry.open_existing(certificate.generation(), request).await {
-            return opened;
+        if entry.has_room(certificate.generation()) {
+            return Ok(());
         }
-        let generation = certificate.generation();
-        match dial::dial(&self.0, key, sockets, certificate).await {
+        match dial::dial(&self.0, key, sockets, certificate.clone()).await {
             Ok(tunnel) => {
-                entry.add(tunnel.clone(), generation);
-                tunnel.open(request).await.map_err(|error| open_error(key.address, &error))
+                entry.add(tunnel, certificate.generation());
+                Ok(())
             }
             Err(error) => {
                 entry.failed(error.clone());

@@ -58,6 +58,15 @@ impl Entry {
         None
     }
 
+    /// A tunnel of this generation would take a stream.
+    pub(super) fn has_room(&self, generation: u64) -> bool {
+        self.tunnels.load().iter().any(|pooled| {
+            pooled.generation == generation
+                && pooled.tunnel.is_usable()
+                && pooled.tunnel.free_streams() > 0
+        })
+    }
+
     pub(super) fn add(&self, tunnel: Tunnel, generation: u64) {
         let pooled = Arc::new(Pooled { tunnel, generation, idle_since: Mutex::new(None) });
         *self.failure.lock() = None;
