@@ -68,7 +68,11 @@ mod tests {
     fn listings_are_as_recorded() {
         let workloads = ["10.0.1.3", "10.0.1.2", "fd00::2", "10.0.1.3", "::ffff:10.0.1.4"];
         let plan = NodePlan { workloads: workloads.map(|one| one.parse().unwrap()).to_vec() };
-        insta::with_settings!({ snapshot_path => "../../tests/golden/redirect", prepend_module_to_snapshot => false, omit_expression => true }, {
+        insta::with_settings!({
+            snapshot_path => "../../tests/golden/redirect",
+            prepend_module_to_snapshot => false,
+            omit_expression => true,
+        }, {
             insta::assert_snapshot!("node", plan_node(&plan));
             insta::assert_snapshot!("node_without_workloads", plan_node(&NodePlan::default()));
         });

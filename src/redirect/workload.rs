@@ -253,11 +253,16 @@ mod tests {
     #[test]
     fn listings_are_as_recorded() {
         let all = CapturePlan::default();
-        insta::with_settings!({ snapshot_path => "../../tests/golden/redirect", prepend_module_to_snapshot => false, omit_expression => true }, {
-            insta::assert_snapshot!("workload", plan_workload(&all));
-            insta::assert_snapshot!("workload_dns", plan_workload(&CapturePlan { dns: true, ..all }));
-            insta::assert_snapshot!("workload_ingress", plan_workload(&CapturePlan { inbound: false, ..all }));
-            insta::assert_snapshot!("workload_ipv4", plan_workload(&CapturePlan { ipv6: false, ..all }));
+        insta::with_settings!({
+            snapshot_path => "../../tests/golden/redirect",
+            prepend_module_to_snapshot => false,
+            omit_expression => true,
+        }, {
+            let plan = plan_workload;
+            insta::assert_snapshot!("workload", plan(&all));
+            insta::assert_snapshot!("workload_dns", plan(&CapturePlan { dns: true, ..all }));
+            insta::assert_snapshot!("workload_ingress", plan(&CapturePlan { inbound: false, ..all }));
+            insta::assert_snapshot!("workload_ipv4", plan(&CapturePlan { ipv6: false, ..all }));
         });
     }
 

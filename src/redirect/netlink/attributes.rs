@@ -85,10 +85,15 @@ mod tests {
 
     use super::*;
 
+    fn value() -> impl Strategy<Value = Vec<u8>> {
+        prop::collection::vec(any::<u8>(), 0..40)
+    }
+
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(list in prop::collection::vec((0..1000_u16, prop::collection::vec(any::<u8>(), 0..40)), 0..20)) {
-            let written = list.iter().fold(Attributes::new(), |all, (kind, value)| all.bytes(*kind, value));
+        fn what_is_written_is_read_back(list in prop::collection::vec((0..1000_u16, value()), 0..20)) {
+            let written =
+                list.iter().fold(Attributes::new(), |all, (kind, value)| all.bytes(*kind, value));
             let bytes = written.finish().unwrap();
             prop_assert_eq!(bytes.len() % ALIGNMENT, 0);
             let read: Vec<_> = parse(&bytes).map(|(kind, value)| (kind, value.to_vec())).collect();
@@ -96,7 +101,7 @@ mod tests {
         }
 
         #[test]
-        fn nests_hold_their_attributes(value in prop::collection::vec(any::<u8>(), 0..40), depth in 1..8_u16) {
+        fn nests_hold_their_attributes(value in value(), depth in 1..8_u16) {
             let mut all = Attributes::new().bytes(0, &value);
             for level in 1..=depth {
                 all = Attributes::new().nest(level, all).number(9, 1);

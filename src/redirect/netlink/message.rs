@@ -168,7 +168,8 @@ mod tests {
         }
 
         #[test]
-        fn a_damaged_answer_does_not_panic(at in 0..60_usize, value in any::<u8>(), flags in prop_oneof![Just(0), Just(CAPPED)]) {
+        fn a_damaged_answer_does_not_panic(at in 0..60_usize, value: u8, capped: bool) {
+            let flags = if capped { CAPPED } else { 0 };
             let mut datagram = refusal(3, libc::EPERM, flags, &request(vec![9; 12]), "because");
             let at = at % datagram.len();
             datagram[at] = value;
@@ -180,7 +181,8 @@ mod tests {
             let mut bytes = Vec::new();
             request(body.clone()).frame(5, &mut bytes);
             prop_assert_eq!(bytes.len() % 4, 0);
-            prop_assert_eq!(u32::from_ne_bytes(*bytes.first_chunk().unwrap()) as usize, HEAD + body.len());
+            let length = u32::from_ne_bytes(*bytes.first_chunk().unwrap());
+            prop_assert_eq!(length as usize, HEAD + body.len());
         }
     }
 }
