@@ -136,7 +136,7 @@ pub async fn copy_bidirectional<D: Duplex, U: Duplex>(
     _downstream: D,
     _upstream: U,
     _observer: &impl Transferred,
-) -> io::Result<()> {
+) -> Result<(), CopyError> {
     todo!()
 }
 
@@ -144,4 +144,11 @@ pub async fn copy_bidirectional<D: Duplex, U: Duplex>(
 pub struct Rewind<S> {
     pub front: Bytes,
     pub stream: S,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("copy")]
+pub struct CopyError;
+pub fn unmap(address: SocketAddr) -> SocketAddr {
+    address
 }

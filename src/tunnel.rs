@@ -44,6 +44,10 @@ impl Tunnel {
     pub fn free_streams(&self) -> usize {
         todo!()
     }
+    /// Streams that are open now.
+    pub fn active_streams(&self) -> usize {
+        todo!()
+    }
     pub fn is_usable(&self) -> bool {
         todo!()
     }

@@ -1,0 +1,3 @@
+//! Tests with real network namespaces.
+
+mod redirect;
