@@ -18,6 +18,7 @@ mod body;
 mod budget;
 mod detect;
 mod exchange;
+mod forward;
 mod guard;
 mod headers;
 mod inbound;

@@ -91,6 +91,11 @@ impl ResponseBody {
         Self { content: Content::Own(text), exchange: Some(exchange) }
     }
 
+    /// Nothing, and nothing to record: somebody else holds the exchange.
+    pub(super) fn none() -> Self {
+        Self { content: Content::Own(Bytes::new()), exchange: None }
+    }
+
     pub(super) fn streamed(incoming: Incoming, mut exchange: Box<Exchange>) -> Self {
         if incoming.is_end_stream() {
             exchange.finish();

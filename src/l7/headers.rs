@@ -58,6 +58,15 @@ pub(super) fn host(headers: &HeaderMap) -> &str {
     headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
 
+/// Puts the host back when there is not exactly one any more.
+pub(super) fn keep_host(headers: &mut HeaderMap, before: &HeaderMap) {
+    if one_host(headers).is_err()
+        && let Some(host) = before.get(HOST)
+    {
+        headers.insert(HOST, host.clone());
+    }
+}
+
 /// Removes what concerns one connection only. `te: trailers` stays: gRPC asks for it end to end.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers

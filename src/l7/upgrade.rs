@@ -1,0 +1,214 @@
+//! Upgrades of HTTP/1.1, such as WebSocket (RFC 9110, 7.8): once the request was permitted and the application
+//! answered 101, both sides are copied as bytes. What passes is counted in the request's record, and the connection
+//! keeps its place in every budget until it ends.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::body::ResponseBody;
+use super::exchange::Exchange;
+use super::respond::Answer;
+use super::worker::Context;
+use crate::base::Reason;
+use crate::sock::{self, Duplex, Rewind, Transferred};
+use crate::tunnel::HboneStream;
+
+/// The client's wish, and the way to its connection once it was answered 101.
+pub(super) struct Upgrade {
+    protocol: HeaderValue,
+    downstream: OnUpgrade,
+}
+
+/// Both connections, switched; copied as bytes until either ends or `cancel` fires.
+pub(super) struct Switched {
+    pub(super) exchange: Box<Exchange>,
+    pub(super) downstream: OnUpgrade,
+    pub(super) upstream: OnUpgrade,
+    pub(super) cancel: CancellationToken,
+}
+
+/// A request that asks for an upgrade. `h2c` is not one: clients that know HTTP/2 without TLS start with it
+/// (RFC 9113, 3.1, has withdrawn the upgrade), and going on with HTTP/1.1 is always allowed.
+pub(super) fn requested(request: &mut Request<Incoming>) -> Option<Upgrade> {
+    let protocol = wanted(request.version(), request.headers())?;
+    Some(Upgrade { protocol, downstream: hyper::upgrade::on(request) })
+}
+
+fn wanted(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+    let protocol = headers.get(UPGRADE)?;
+    let asked = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case("upgrade")));
+    let is_h2c = protocol.to_str().is_ok_and(|text| text.trim().eq_ignore_ascii_case("h2c"));
+    (version == Version::HTTP_11 && asked && !is_h2c).then(|| protocol.clone())
+}
+
+impl Upgrade {
+    /// Asks the application for what the client asked for.
+    pub(super) fn ask(&self, headers: &mut HeaderMap) {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, self.protocol.clone());
+    }
+
+    /// Passes the application's 101 on, and copies in a task of the worker. `hold` keeps the connection's place in
+    /// the budgets.
+    pub(super) fn switch<H: Send + Sync + 'static>(
+        self,
+        context: &Context,
+        mut response: Response<Incoming>,
+        exchange: Box<Exchange>,
+        cancel: CancellationToken,
+        hold: Arc<H>,
+    ) -> Response<ResponseBody> {
+        let upstream = hyper::upgrade::on(&mut response);
+        let switched = Switched { exchange, downstream: self.downstream, upstream, cancel };
+        context.spawn("upgraded connection", async move {
+            switched.copy().await;
+            drop(hold);
+        });
+        let protocol = response.headers().get(UPGRADE).cloned().unwrap_or(self.protocol);
+        let (mut head, _) = response.into_parts();
+        super::headers::strip_hop_by_hop(&mut head.headers);
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.insert(UPGRADE, protocol);
+        Response::from_parts(head, ResponseBody::none())
+    }
+}
+
+/// The answer to a 101 that nobody asked for.
+pub(super) fn unasked() -> Answer {
+    let why = "the application switched protocols without being asked";
+    Answer::unreachable(Reason::PeerReset, why)
+}
+
+impl Switched {
+    async fn copy(mut self) {
+        let passed = Passed::default();
+        let copied = tokio::select! {
+            copied = copy(self.downstream, self.upstream, &passed) => copied,
+            () = self.cancel.cancelled() => Err("cut: the workload left, or the agent stopped".to_owned()),
+        };
+        self.exchange.record.request_bytes(passed.sent.into_inner());
+        self.exchange.record.response_bytes(passed.received.into_inner());
+        match copied {
+            Ok(()) => self.exchange.finish(),
+            Err(why) => self.exchange.broken(why),
+        }
+    }
+}
+
+async fn copy(
+    downstream: OnUpgrade,
+    upstream: OnUpgrade,
+    passed: &Passed,
+) -> Result<(), String> {
+    let (downstream, upstream) = tokio::try_join!(downstream, upstream)
+        .map_err(|error| format!("the upgrade was not completed: {error}"))?;
+    // What hyper holds is exactly what the connections were made of.
+    match take::<Rewind<TcpStream>>(downstream) {
+        Ok((front, rewind)) => to_upstream(put_back(front, rewind), upstream, passed).await,
+        Err(downstream) => match take::<Rewind<HboneStream>>(downstream) {
+            Ok((front, rewind)) => to_upstream(put_back(front, rewind), upstream, passed).await,
+            Err(_) => Err(UNKNOWN.to_owned()),
+        },
+    }
+}
+
+/// Cannot happen as long as connections are made of these two streams; said rather than assumed.
+const UNKNOWN: &str = "an upgraded connection is of a kind that cannot be copied";
+
+async fn to_upstream(
+    downstream: impl Duplex,
+    upstream: Upgraded,
+    passed: &Passed,
+) -> Result<(), String> {
+    let copied = match take::<TcpStream>(upstream) {
+        Ok((front, stream)) => {
+            sock::copy_bidirectional(downstream, Rewind { front, stream }, passed).await
+        }
+        Err(upstream) => match take::<HboneStream>(upstream) {
+            Ok((front, stream)) => {
+                sock::copy_bidirectional(downstream, Rewind { front, stream }, passed).await
+            }
+            Err(_) => return Err(UNKNOWN.to_owned()),
+        },
+    };
+    copied.map_err(|error| error.to_string())
+}
+
+/// The stream itself, and what hyper had read beyond the head.
+fn take<S>(upgraded: Upgraded) -> Result<(Bytes, S), Upgraded>
+where
+    TokioIo<S>: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
+{
+    let parts = upgraded.downcast::<TokioIo<S>>()?;
+    Ok((parts.read_buf, parts.io.into_inner()))
+}
+
+/// What hyper had read came before what detection had put back and hyper had not read yet.
+fn put_back<S>(read: Bytes, rewind: Rewind<S>) -> Rewind<S> {
+    let front = match (read.is_empty(), rewind.front.is_empty()) {
+        (_, true) => read,
+        (true, false) => rewind.front,
+        (false, false) => {
+            let mut both = BytesMut::with_capacity(read.len() + rewind.front.len());
+            both.put(read);
+            both.put(rewind.front);
+            both.freeze()
+        }
+    };
+    Rewind { front, stream: rewind.stream }
+}
+
+#[derive(Default)]
+struct Passed {
+    sent: AtomicUsize,
+    received: AtomicUsize,
+}
+
+impl Transferred for Passed {
+    fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_who_asks() {
+        let headers = |connection: &'static str, upgrade: &'static str| {
+            HeaderMap::from_iter([
+                (CONNECTION, HeaderValue::from_static(connection)),
+                (UPGRADE, HeaderValue::from_static(upgrade)),
+            ])
+        };
+        let websocket = headers("keep-alive, Upgrade", "websocket");
+        assert_eq!(wanted(Version::HTTP_11, &websocket).unwrap(), "websocket");
+        assert_eq!(wanted(Version::HTTP_10, &websocket), None);
+        assert_eq!(wanted(Version::HTTP_11, &headers("close", "websocket")), None);
+        assert_eq!(wanted(Version::HTTP_11, &headers("Upgrade, HTTP2-Settings", "h2c")), None);
+    }
+
+    #[test]
+    fn keeps_the_order_of_what_was_read() {
+        let rewind = Rewind { front: Bytes::from_static(b"later"), stream: () };
+        assert_eq!(put_back(Bytes::from_static(b"first "), rewind).front, "first later");
+    }
+}
