@@ -40,35 +40,39 @@ impl Arrived {
         Self { request, version, protocol, grpc, upgrade, fault }
     }
 
-    pub(super) fn path(&self) -> &str {
-        self.request.uri().path_and_query().map_or("/", |path| path.as_str())
-    }
-
-    /// As routes look at it.
-    pub(super) fn head<'a>(&'a self, headers: &'a HeaderMap) -> Head<'a> {
-        let uri = self.request.uri();
-        Head { method: self.request.method(), path: uri.path(), query: uri.query(), headers }
-    }
-
-    /// As policies look at it.
-    pub(super) fn policy_request<'a>(&'a self, headers: &'a HeaderMap) -> policy::Request<'a> {
-        policy::Request {
-            method: self.request.method(),
-            path: self.path(),
-            host: headers::host(headers),
-            headers,
-        }
-    }
-
     /// Fills in what the record says of the request itself.
     pub(super) fn describe(&self, start: RequestStart) -> RequestStart {
         RequestStart {
             method: self.request.method().clone(),
-            path: Str::from(self.path()),
+            path: Str::from(path(&self.request)),
             authority: Str::from(headers::host(self.request.headers())),
             protocol: self.protocol,
             grpc: self.grpc,
             ..start
         }
     }
+}
+
+/// A request as routes look at it; `headers` may be others than those it has now.
+pub(super) fn head<'a, B>(request: &'a Request<B>, headers: &'a HeaderMap) -> Head<'a> {
+    let uri = request.uri();
+    Head { method: request.method(), path: uri.path(), query: uri.query(), headers }
+}
+
+/// A request as policies look at it; `headers` may be others than those it has now.
+pub(super) fn policy_request<'a, B>(
+    request: &'a Request<B>,
+    headers: &'a HeaderMap,
+) -> policy::Request<'a> {
+    policy::Request {
+        method: request.method(),
+        path: path(request),
+        host: headers::host(headers),
+        headers,
+    }
+}
+
+/// With the query.
+fn path<B>(request: &Request<B>) -> &str {
+    request.uri().path_and_query().map_or("/", |path| path.as_str())
 }

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::exchange::Exchange;
+use crate::base::Reason;
 
 /// Bytes of a request's body that have passed so far.
 #[derive(Clone, Debug, Default)]
@@ -115,7 +116,7 @@ impl ResponseBody {
                 }
             }
             Some(Err(error)) => {
-                exchange.broken(format!("the response broke off: {error}"));
+                exchange.fail(Reason::PeerReset, format!("the response broke off: {error}"));
                 self.exchange = None;
             }
             None => {

@@ -71,10 +71,10 @@ impl Exchange {
         }
     }
 
-    /// The other side broke off.
-    pub(super) fn broken(&mut self, why: String) {
+    /// The response will not come to its end.
+    pub(super) fn fail(&mut self, reason: Reason, why: String) {
         self.finished = true;
-        self.record.fail(Reason::PeerReset, why);
+        self.record.fail(reason, why);
     }
 
     fn elapsed(&self) -> Duration {

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio_util::sync::CancellationToken;
 
-use super::arrived::Arrived;
+use super::arrived::{self, Arrived};
 use super::body::ResponseBody;
 use super::detect::Version;
 use super::exchange::Exchange;
@@ -121,7 +120,8 @@ impl Way {
             destination: picked.address,
         };
         let sent = self.before.as_ref().unwrap_or(arrived.request.headers());
-        match gate.authorize(&connection, Some(&arrived.policy_request(sent))) {
+        let request = arrived::policy_request(&arrived.request, sent);
+        match gate.authorize(&connection, Some(&request)) {
             Ok(_) => Ok(()),
             Err(denial) => Err(Answer::denied(denial.why)),
         }
@@ -183,7 +183,7 @@ impl Way {
         match upgrade {
             Some(upgrade) => {
                 let (context, hold) = (&self.session.context, self.session.clone());
-                upgrade.switch(context, response, exchange, CancellationToken::new(), hold)
+                upgrade.switch(context, response, exchange, std::future::pending(), hold)
             }
             None => upgrade::unasked().respond(exchange, grpc),
         }

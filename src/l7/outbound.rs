@@ -7,10 +7,8 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 use super::body::ResponseBody;
-use super::budget::Reserved;
 use super::detect::{self, Version};
 use super::server::{self, Handler};
 use super::upstream::{Dialled, UpstreamError};
@@ -25,7 +23,11 @@ use crate::telemetry::{Peer, RequestStart, ServiceLabels};
 use crate::tunnel::{ConnectRequest, RoutedConnection};
 
 /// What a request in flight costs in memory at rest, in bytes.
-const REQUEST_BUDGET: usize = 16 * 1024;
+pub(super) const REQUEST_BUDGET: usize = 16 * 1024;
+
+/// Why a connection was refused for want of bytes.
+pub(super) const NO_BUFFERS: &str =
+    "no byte budget is left in the namespace's worker ([layer7] max_buffered_bytes)";
 
 /// One connection of a client, shared by its requests.
 pub(super) struct Outbound {
@@ -40,14 +42,8 @@ pub(super) struct Outbound {
     pub(super) source: Arc<Peer>,
     pub(super) labels: Arc<ServiceLabels>,
     sockets: Arc<dyn SocketFactory>,
-    _places: Places,
-}
-
-/// The connection's places, given back with its last request.
-struct Places {
-    _workload: Option<OwnedSemaphorePermit>,
-    _worker: OwnedSemaphorePermit,
-    _buffers: Option<Reserved>,
+    /// The connection's places in the workload's and the worker's budgets, given back with its last request.
+    _places: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
 }
 
 /// Serves a connection to its end.
@@ -59,46 +55,40 @@ pub(super) async fn serve(
     let start = peers::routed(&connection, &context.dependencies.cluster);
     let said = connection.service.port(connection.dialled.port()).map(|port| port.protocol);
     let said = said.unwrap_or_default();
-    let wait = match said {
-        AppProtocol::Detect | AppProtocol::Tcp => context.dependencies.settings.detect_timeout,
-        AppProtocol::Http | AppProtocol::Http2 => detect::SILENCE,
-    };
-    let detected = tokio::select! {
-        detected = async { detect::detect(adopt(connection.stream)?, said, wait).await } => detected,
-        () = context.drain.cancelled() => return,
-    };
-    let (version, stream) = match detected {
-        Ok(detected) => detected,
-        Err(error) => {
-            let why = format!("the client broke off before it said anything: {error}");
-            return context.dependencies.telemetry.refused(start, Reason::PeerReset, &why);
-        }
-    };
-    let buffers = version.and_then(|version| context.budgets.buffers(version));
-    if version.is_some() && buffers.is_none() {
-        let why = "no byte budget is left in the namespace's worker ([layer7] max_buffered_bytes)";
-        return context.dependencies.telemetry.refused(start, Reason::Overflow, why);
-    }
-    let outbound = Arc::new(Outbound {
-        source: Arc::new(start.source),
-        labels: Arc::new(start.service),
+    let connection = *connection;
+    let session = Arc::new(Outbound {
+        source: Arc::new(start.source.clone()),
+        labels: Arc::new(start.service.clone()),
         client: connection.client,
         client_address: connection.client_address,
         dialled: connection.dialled,
         service: connection.service.key.clone(),
         speaks_http2: said == AppProtocol::Http2,
         sockets: connection.sockets,
-        _places: Places { _workload: connection.slot, _worker: permit, _buffers: buffers },
+        _places: (connection.slot, permit),
         context: context.clone(),
     });
-    match version {
-        None => opaque::carry(&outbound, stream).await,
-        Some(version) => {
-            let cancel = CancellationToken::new();
-            if let Err(error) = server::serve(&context, stream, version, outbound, &cancel).await {
-                tracing::debug!(namespace = %context.namespace, %error, "a client's connection ended early");
-            }
+    let wait = match said {
+        AppProtocol::Detect | AppProtocol::Tcp => context.dependencies.settings.detect_timeout,
+        AppProtocol::Http | AppProtocol::Http2 => detect::SILENCE,
+    };
+    let detected = async { detect::detect(adopt(connection.stream)?, said, wait).await };
+    // A client that has said nothing yet loses nothing by a drain.
+    let Some(detected) = context.drain.run_until_cancelled(detected).await else { return };
+    let refuse = |reason, why: &str| context.dependencies.telemetry.refused(start, reason, why);
+    let (version, stream) = match detected {
+        Ok((Some(version), stream)) => (version, stream),
+        Ok((None, stream)) => return opaque::carry(&session, stream).await,
+        Err(error) => {
+            let why = format!("the client broke off before it said anything: {error}");
+            return refuse(Reason::PeerReset, &why);
         }
+    };
+    let Some(_buffers) = context.budgets.buffers(version) else {
+        return refuse(Reason::Overflow, NO_BUFFERS);
+    };
+    if let Err(error) = server::serve(&context, stream, version, session).await {
+        tracing::debug!(namespace = %context.namespace, %error, "a client's connection ended early");
     }
 }
 

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::guard::Arrival;
 use crate::base::{Identity, Str, ports};
 use crate::model::{Service, Workload};
 use crate::telemetry::{ConnectionStart, Peer, Reporter, ServiceLabels};
-use crate::tunnel::{GuardedConnection, RoutedConnection};
+use crate::tunnel::RoutedConnection;
 use crate::world::World;
 
 /// Whether an endpoint is in the mesh: reached by HBONE only, never in the clear, and judged on its own node.
@@ -60,7 +61,7 @@ pub(super) fn baggage(client: &Workload, cluster: &Str) -> String {
 }
 
 /// The workload at an address, when the identity agrees: an address alone proves nothing.
-pub(super) fn source_of<'a>(
+fn source_of<'a>(
     world: &'a World,
     address: SocketAddr,
     client: Option<&Identity>,
@@ -86,25 +87,22 @@ pub(super) fn routed(connection: &RoutedConnection, cluster: &Str) -> Connection
 }
 
 /// A connection that arrived for a local workload.
-pub(super) fn guarded(
-    connection: &GuardedConnection,
-    world: &World,
-    cluster: &Str,
-) -> ConnectionStart {
-    let GuardedConnection { workload, client, client_address, destination, .. } = connection;
-    let source = source_of(world, *client_address, client.as_ref());
-    let own = client.as_ref().map(|_| &workload.identity);
-    let service = connection.forwarded_host.as_deref().and_then(|host| world.service_named(host));
+pub(super) fn arrived(arrival: &Arrival, world: &World, cluster: &Str) -> ConnectionStart {
+    let Arrival { workload, client, client_address, destination, .. } = arrival;
+    let client = client.as_ref();
+    let source = source_of(world, *client_address, client);
+    let own = client.map(|_| &workload.identity);
+    let service = arrival.forwarded_host.as_deref().and_then(|host| world.service_named(host));
     let wire_port = if client.is_some() { ports::HBONE } else { destination.port() };
     ConnectionStart {
         reporter: Reporter::Destination,
-        source: labels_of(source, client.as_ref(), cluster),
+        source: labels_of(source, client, cluster),
         destination: labels_of(Some(workload), own, cluster),
         service: service.map(|service| service_labels(service)).unwrap_or_default(),
         mutual_tls: client.is_some(),
         source_address: *client_address,
         destination_address: SocketAddr::new(destination.ip(), wire_port),
-        hbone_authority: client.as_ref().map(|_| *destination),
+        hbone_authority: client.map(|_| *destination),
         waypoint_principal: None,
     }
 }

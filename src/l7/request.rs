@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
-use super::arrived::Arrived;
+use super::arrived::{self, Arrived};
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::forward::Way;
@@ -63,7 +63,7 @@ fn decide(
     if let Some(fault) = arrived.fault {
         return Err(Answer::bad_request(fault).into());
     }
-    let head = arrived.head(arrived.request.headers());
+    let head = arrived::head(&arrived.request, arrived.request.headers());
     let namespace = &session.client.key.namespace;
     plan::plan(world, &session.service, session.dialled.port(), namespace, &head)
 }

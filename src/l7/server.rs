@@ -34,14 +34,12 @@ pub(super) trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Response<ResponseBody>> + Send;
 }
 
-/// Serves one connection to its end. When the worker drains, the client is asked to leave after what is in flight;
-/// `cancel` cuts at once.
+/// Serves one connection to its end. When the worker drains, the client is asked to leave after what is in flight.
 pub(super) async fn serve<S, H>(
     context: &Arc<Context>,
     stream: Rewind<S>,
     version: Version,
     handler: Arc<H>,
-    cancel: &CancellationToken,
 ) -> hyper::Result<()>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -58,14 +56,14 @@ where
             let wind_down = |connection: Pin<&mut http1::UpgradeableConnection<_, _>>| {
                 connection.graceful_shutdown();
             };
-            drive(pin!(connection), wind_down, &context.drain, cancel).await
+            drive(pin!(connection), wind_down, &context.drain).await
         }
         Version::Http2 => {
             let connection = http2_settings(context).serve_connection(io, service);
             let wind_down = |connection: Pin<&mut http2::Connection<_, _, _>>| {
                 connection.graceful_shutdown();
             };
-            drive(pin!(connection), wind_down, &context.drain, cancel).await
+            drive(pin!(connection), wind_down, &context.drain).await
         }
     }
 }
@@ -74,20 +72,15 @@ async fn drive<C>(
     mut connection: Pin<&mut C>,
     wind_down: impl FnOnce(Pin<&mut C>),
     drain: &CancellationToken,
-    cancel: &CancellationToken,
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
     tokio::select! {
         result = connection.as_mut() => return result,
-        () = cancel.cancelled() => return Ok(()),
         () = drain.cancelled() => wind_down(connection.as_mut()),
     }
-    tokio::select! {
-        result = connection => result,
-        () = cancel.cancelled() => Ok(()),
-    }
+    connection.await
 }
 
 /// Half-close is allowed: `printf … | nc` ends its sending before it reads. Pipelined requests are answered one

@@ -12,7 +12,6 @@ use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
@@ -28,12 +27,11 @@ pub(super) struct Upgrade {
     downstream: OnUpgrade,
 }
 
-/// Both connections, switched; copied as bytes until either ends or `cancel` fires.
-pub(super) struct Switched {
-    pub(super) exchange: Box<Exchange>,
-    pub(super) downstream: OnUpgrade,
-    pub(super) upstream: OnUpgrade,
-    pub(super) cancel: CancellationToken,
+/// Both connections on their way to be copied.
+struct Switched {
+    exchange: Box<Exchange>,
+    downstream: OnUpgrade,
+    upstream: OnUpgrade,
 }
 
 /// A request that asks for an upgrade. `h2c` is not one: clients that know HTTP/2 without TLS start with it
@@ -61,20 +59,20 @@ impl Upgrade {
         headers.insert(UPGRADE, self.protocol.clone());
     }
 
-    /// Passes the application's 101 on, and copies in a task of the worker. `hold` keeps the connection's place in
-    /// the budgets.
+    /// Passes the application's 101 on, and copies in a task of the worker until either side ends, or `cut` tells why
+    /// it must not go on. `hold` keeps the connection's place in the budgets.
     pub(super) fn switch<H: Send + Sync + 'static>(
         self,
         context: &Context,
         mut response: Response<Incoming>,
         exchange: Box<Exchange>,
-        cancel: CancellationToken,
+        cut: impl Future<Output = (Reason, String)> + Send + 'static,
         hold: Arc<H>,
     ) -> Response<ResponseBody> {
         let upstream = hyper::upgrade::on(&mut response);
-        let switched = Switched { exchange, downstream: self.downstream, upstream, cancel };
+        let switched = Switched { exchange, downstream: self.downstream, upstream };
         context.spawn("upgraded connection", async move {
-            switched.copy().await;
+            switched.copy(cut).await;
             drop(hold);
         });
         let protocol = response.headers().get(UPGRADE).cloned().unwrap_or(self.protocol);
@@ -93,17 +91,20 @@ pub(super) fn unasked() -> Answer {
 }
 
 impl Switched {
-    async fn copy(mut self) {
+    async fn copy(mut self, cut: impl Future<Output = (Reason, String)>) {
         let passed = Passed::default();
-        let copied = tokio::select! {
-            copied = copy(self.downstream, self.upstream, &passed) => copied,
-            () = self.cancel.cancelled() => Err("cut: the workload left, or the agent stopped".to_owned()),
+        let ended = tokio::select! {
+            copied = copy(self.downstream, self.upstream, &passed) => {
+                copied.map_err(|why| (Reason::PeerReset, why))
+            }
+            cut = cut => Err(cut),
         };
         self.exchange.record.request_bytes(passed.sent.into_inner());
         self.exchange.record.response_bytes(passed.received.into_inner());
-        match copied {
+        match ended {
+            // The connection is used up; nobody gets it back.
             Ok(()) => self.exchange.finish(),
-            Err(why) => self.exchange.broken(why),
+            Err((reason, why)) => self.exchange.fail(reason, why),
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::Dependencies;
 use super::budget::Budgets;
+use super::guard::Arrival;
 use super::peers::Peers;
 use super::upstream::{self, Upstreams};
 use super::{inbound, outbound, peers};
@@ -64,7 +65,8 @@ impl Job {
         let start = match &self {
             Job::Route(connection) => peers::routed(connection, &dependencies.cluster),
             Job::Guard(connection) => {
-                peers::guarded(connection, &dependencies.world.load(), &dependencies.cluster)
+                let arrival = Arrival::of(connection);
+                peers::arrived(&arrival, &dependencies.world.load(), &dependencies.cluster)
             }
         };
         dependencies.telemetry.refused(start, reason, why);
