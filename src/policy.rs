@@ -1,14 +1,25 @@
-//! Authorization: pure over one snapshot. What applies to an inbound connection is a [`Gate`]; asking it gives a
-//! [`Permit`] or a [`Denial`].
+//! Authorization: may this connection, or this request, reach this workload?
+//!
+//! Pure over one snapshot. What applies to an inbound connection is a [`Gate`]; asking it gives a [`Permit`] or a
+//! [`Denial`]. Called by `l4` for connections and by `l7` for requests. It reads no socket, trusts nothing that an
+//! application sent, and where something cannot be known or read in one way only, it refuses.
+
+mod addressed;
+mod evaluate;
+mod gate;
+mod identity;
+mod path;
+mod rule;
+mod text;
+
+pub use addressed::{Addressed, addressed};
+pub use gate::Gate;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
-use crate::base::{Identity, ObjectKey, Str};
-use crate::model::{Service, Workload};
-use crate::world::{Served, World};
+use crate::base::{Identity, ObjectKey};
 
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -31,18 +42,6 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// Whom the client addressed, as far as the destination can tell.
-#[derive(Clone, Debug)]
-pub enum Addressed {
-    /// The service named in the tunnel, which leads to this workload and port.
-    Service(Served),
-    /// The service named in the tunnel reaches this workload and port only through a route; `verified`
-    /// once the route function confirmed it for the request at hand.
-    Route { service: Arc<Service>, verified: bool },
-    /// The workload itself, or nobody said.
-    Workload,
-}
-
 /// Leave to connect, with who gave it.
 #[derive(Clone, Debug)]
 pub struct Permit {
@@ -53,38 +52,17 @@ pub struct Permit {
 }
 
 /// A refusal.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Denial {
     /// For the log: which policy and why.
     pub why: String,
 }
 
-/// All that applies to one inbound connection, from one snapshot.
-pub struct Gate;
-
-impl Gate {
-    pub fn new(_world: &World, _workload: &Arc<Workload>, _port: u16, _addressed: &Addressed) -> Self {
-        todo!()
-    }
-    /// Only the waypoint's part for a service, for destinations that are not captured.
-    pub fn for_service(_world: &World, _service: &Service) -> Self {
-        todo!()
-    }
-    /// Some policy looks at HTTP and the port may speak it: requests must be parsed.
-    pub fn needs_http(&self) -> bool {
-        todo!()
-    }
-    /// Whose worker parses.
-    pub fn worker(&self) -> &Str {
-        todo!()
-    }
-    /// Decides. Without a request, layer 4 is all there is (Istio's rule for TCP traffic).
-    pub fn authorize(&self, _connection: &Connection<'_>, _request: Option<&Request<'_>>) -> Result<Permit, Denial> {
-        todo!()
+impl Denial {
+    fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into() }
     }
 }
 
-/// Whom `forwarded_host` addresses at this workload and port.
-pub fn addressed(_world: &World, _workload: &Workload, _port: u16, _forwarded_host: Option<&str>) -> Addressed {
-    todo!()
-}
+#[cfg(test)]
+mod tests;
