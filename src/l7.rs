@@ -16,6 +16,7 @@
 mod arrived;
 mod body;
 mod budget;
+mod deliver;
 mod detect;
 mod exchange;
 mod forward;

@@ -8,15 +8,15 @@ use hyper::body::Incoming;
 
 use super::arrived::Arrived;
 use super::body::ResponseBody;
-use super::detect::Version;
 use super::exchange::Exchange;
+use super::guard::Gates;
 use super::inbound::{self, Inbound};
 use super::respond::Answer;
-use super::upstream::{Dialled, Lease, UpstreamError};
 use super::{forward, headers, original, upgrade};
 use crate::base::{Reason, Str};
 use crate::policy::Permit;
 use crate::telemetry::RequestStart;
+use crate::world::World;
 
 /// How often a request is sent: the application may close the resting connection just before the first attempt.
 const MAX_ATTEMPTS: usize = 2;
@@ -36,7 +36,7 @@ pub(super) async fn deliver(
     let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit);
     exchange.record.destination(session.destination.clone(), session.arrival.destination);
     match judged {
-        Ok(_) => pass(session, arrived, exchange).await,
+        Ok(_) => pass(session, arrived, sent_as, exchange).await,
         Err(answer) => answer.respond(exchange, grpc),
     }
 }
@@ -69,16 +69,19 @@ fn judge(
 async fn pass(
     session: Arc<Inbound>,
     mut arrived: Arrived,
+    sent_as: Option<HeaderValue>,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let grpc = arrived.grpc;
+    // Judged again while the upgraded connection lasts.
+    let judged = arrived.upgrade.as_ref().map(|_| head_of(&arrived.request));
     if let Some(upgrade) = &arrived.upgrade {
         upgrade.ask(arrived.request.headers_mut());
     }
-    let sent = judged_copy(&arrived);
     let mut request = arrived.request;
-    let mut failure = None;
-    for _ in 0..MAX_ATTEMPTS {
+    let mut attempts = MAX_ATTEMPTS;
+    loop {
+        attempts -= 1;
         let mut lease = match session.lease(arrived.version).await {
             Ok(lease) => lease,
             Err(error) => {
@@ -86,27 +89,51 @@ async fn pass(
                 return answer.respond(exchange, grpc);
             }
         };
-        let stale = lease.reused;
-        match lease.sender.send(request).await {
+        let failed = match lease.sender.send(request).await {
             Ok(response) => {
                 exchange.answered(response.status(), response.headers(), lease, None);
                 if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     return forward::relay(response, exchange);
                 }
-                return switch(session, arrived.upgrade.zip(sent), response, exchange, grpc);
+                return match arrived.upgrade.zip(judged) {
+                    Some((upgrade, judged)) => {
+                        let cut = until_cut(session.clone(), judged, sent_as);
+                        upgrade.switch(&session.context.clone(), response, exchange, cut, session)
+                    }
+                    None => upgrade::unasked().respond(exchange, grpc),
+                };
             }
-            Err(failed) => {
+            Err(failed) => failed,
+        };
+        match failed.unsent {
+            Some(unsent) if lease.reused && attempts > 0 => request = *unsent,
+            _ => {
                 let why = format!("{}: {}", session.arrival.destination, failed.error);
-                failure = Some(Answer::unreachable(Reason::PeerReset, why));
-                match failed.unsent {
-                    Some(unsent) if stale => request = *unsent,
-                    _ => break,
-                }
+                return Answer::unreachable(Reason::PeerReset, why).respond(exchange, grpc);
             }
         }
     }
-    let none = || Answer::unreachable(Reason::ConnectFailure, "the application was not reached");
-    failure.unwrap_or_else(none).respond(exchange, grpc)
+}
+
+/// What of a request is judged.
+fn head_of<B>(request: &Request<B>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    head
+}
+
+/// Ends when the upgraded connection may not go on.
+async fn until_cut(
+    session: Arc<Inbound>,
+    head: Request<()>,
+    sent_as: Option<HeaderValue>,
+) -> (Reason, String) {
+    let permitted = |world: &World, gates: &Gates| {
+        gates.authorize(world, &session.arrival, &head, sent_as.as_ref())
+    };
+    session.until_cut(permitted).await
 }
 
 impl Inbound {
@@ -125,16 +152,5 @@ impl Inbound {
             grpc: false,
             waypoint_principal: permit.and_then(inbound::principal),
         }
-    }
-
-    /// The connection to the application; made anew when the application has closed it.
-    async fn lease(&self, version: Version) -> Result<Lease, UpstreamError> {
-        let address = self.arrival.destination;
-        let dial = || async {
-            let connected = self.connect_application().await;
-            let stream = connected.map_err(|error| UpstreamError::Connect { address, error })?;
-            Dialled::Plain(stream).handshake(&self.context, version, address).await
-        };
-        self.application(version).lease(dial).await
     }
 }

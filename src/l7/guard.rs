@@ -160,12 +160,14 @@ impl<B> Path<'_, B> {
         let head = arrived::head(self.request, sent);
         let (workload, target) = (&self.arrival.workload, self.arrival.destination.port());
         service.ports.iter().any(|port| {
-            let selection =
-                route::select(self.world, service, port.port, &client.namespace, &head);
-            let Selection::Rule { route, rule } = selection else { return false };
-            route.rules.get(rule).is_some_and(|rule| {
-                route::leads_to(self.world, rule, workload, target) && fit(rule)
-            })
+            let port = port.port;
+            let selection = route::select(self.world, service, port, &client.namespace, &head);
+            let leads =
+                route::leads_to(self.world, service, port, &selection, workload, target);
+            match selection {
+                Selection::Rule { route, rule } if leads => route.rules.get(rule).is_some_and(&fit),
+                _ => false,
+            }
         })
     }
 }

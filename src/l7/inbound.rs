@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
@@ -13,10 +14,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::body::ResponseBody;
-use super::detect;
+use super::detect::{self, Version};
 use super::guard::{Arrival, Gates};
 use super::outbound::{self, NO_BUFFERS, REQUEST_BUDGET};
 use super::server::{self, Handler};
+use super::upstream::{Dialled, Lease, Shelf, UpstreamError};
 use super::worker::Context;
 use super::{deliver, opaque, peers};
 use crate::base::{Reason, Str, within_budget};
@@ -39,6 +41,8 @@ pub(super) struct Inbound {
     borrow: Option<IpAddr>,
     sockets: Arc<dyn SocketFactory>,
     cancel: CancellationToken,
+    /// The connection to the application: this client's alone, because it may carry the client's address.
+    application: OnceLock<Arc<Shelf>>,
     /// The connection's places in the workload's and the worker's budgets, given back with its last request.
     _places: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
 }
@@ -86,6 +90,7 @@ impl Inbound {
             borrow: connection.borrow,
             sockets: connection.sockets,
             cancel: connection.cancel,
+            application: OnceLock::new(),
             _places: (connection.slot, permit),
             arrival,
             context,
@@ -121,7 +126,7 @@ impl Inbound {
 
     /// What the port is said to speak, and how long the client may stay silent. Where bytes would be refused, a server
     /// cannot speak first either, so waiting on for a request costs nobody anything.
-    fn expectation(&self) -> (AppProtocol, std::time::Duration) {
+    fn expectation(&self) -> (AppProtocol, Duration) {
         let gates = self.gates(&self.context.dependencies.world.load());
         let said = gates.protocol();
         let http = matches!(said, AppProtocol::Http | AppProtocol::Http2);
@@ -142,8 +147,20 @@ impl Inbound {
         gates
     }
 
+    /// The connection to the application; made anew when the application has closed it.
+    pub(super) async fn lease(&self, version: Version) -> Result<Lease, UpstreamError> {
+        let address = self.arrival.destination;
+        let shelf = self.application.get_or_init(|| Arc::new(Shelf::new(version)));
+        let dial = || async {
+            let connected = self.connect_application().await;
+            let stream = connected.map_err(|error| UpstreamError::Connect { address, error })?;
+            Dialled::Plain(stream).handshake(&self.context, version, address).await
+        };
+        shelf.lease(dial).await
+    }
+
     /// Connects to the application, with the client's address where the kernel lets us.
-    pub(super) async fn connect_application(&self) -> io::Result<TcpStream> {
+    async fn connect_application(&self) -> io::Result<TcpStream> {
         let timeout = self.context.dependencies.settings.connect_timeout;
         let (sockets, to) = (self.sockets.as_ref(), self.arrival.destination);
         match sock::connect(sockets, to, self.borrow, timeout).await {
