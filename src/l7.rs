@@ -97,11 +97,7 @@ struct Changing {
 
 impl Workers {
     pub fn new(dependencies: Dependencies) -> Arc<Self> {
-        Arc::new(Self {
-            dependencies,
-            current: ArcSwap::default(),
-            changing: Mutex::default(),
-        })
+        Arc::new(Self { dependencies, current: ArcSwap::default(), changing: Mutex::default() })
     }
 
     /// Stops the workers of the namespaces that are not `wanted`; each ends with its last connection. For every
@@ -138,7 +134,7 @@ impl Workers {
     pub async fn shutdown(&self, deadline: Duration) {
         self.drain();
         let mut workers: Vec<_> = self.current.load().values().cloned().collect();
-        workers.extend(self.changing.lock().leaving.drain(..));
+        workers.append(&mut self.changing.lock().leaving);
         let all_finished = async {
             for worker in &workers {
                 worker.finished().await;
@@ -198,5 +194,20 @@ impl Waypoints for Workers {
 
     fn guard(&self, namespace: &Str, connection: GuardedConnection) {
         self.hand_over(namespace, Job::Guard(Box::new(connection)));
+    }
+}
+
+#[cfg(test)]
+impl WorkerSettings {
+    /// Roomy and quick.
+    fn for_tests() -> Self {
+        Self {
+            threads: 1,
+            max_connections: 100,
+            max_requests: 100,
+            max_buffered_bytes: 64 << 20,
+            detect_timeout: Duration::from_millis(200),
+            connect_timeout: Duration::from_secs(2),
+        }
     }
 }

@@ -52,7 +52,8 @@ pub(super) struct RequestPermit {
 
 impl Budgets {
     pub(super) fn new(settings: &WorkerSettings) -> Self {
-        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let semaphore =
+            |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Self {
             connections: semaphore(settings.max_connections),
             requests: semaphore(settings.max_requests),
@@ -106,7 +107,8 @@ mod tests {
         assert!(budgets.buffers(Version::Http1).is_none(), "nothing is left for another one");
         let requests: Vec<_> = (0..3).map(|_| budgets.request(Version::Http2)).collect();
         assert_eq!(requests.iter().flatten().count(), 2, "the third has no room for its buffers");
-        assert!(budgets.request(Version::Http1).is_some());
+        let last = budgets.request(Version::Http1);
+        assert!(last.is_some(), "HTTP/1 has reserved with its connection");
         assert!(budgets.request(Version::Http1).is_none(), "three requests are the limit");
         drop(kept);
         assert!(budgets.buffers(Version::Http1).is_some(), "given back when dropped");

@@ -68,7 +68,8 @@ impl Way {
         let mut next = first;
         for _ in 0..MAX_ATTEMPTS {
             let Some(picked) = next else { break };
-            let peer = self.session.context.peers.destination(&self.world, picked.workload.as_ref());
+            let peer =
+                self.session.context.peers.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
             if let Err(answer) = self.prepare(&picked, &mut arrived) {
                 return answer.respond(exchange, grpc);
@@ -211,7 +212,10 @@ impl Way {
 }
 
 /// Streams a response down. Its version is left to the server: that of the downstream connection.
-pub(super) fn relay(response: Response<Incoming>, exchange: Box<Exchange>) -> Response<ResponseBody> {
+pub(super) fn relay(
+    response: Response<Incoming>,
+    exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
     let (mut head, body) = response.into_parts();
     headers::strip_hop_by_hop(&mut head.headers);
     let mut response = Response::new(ResponseBody::streamed(body, exchange));

@@ -162,8 +162,7 @@ impl<B> Path<'_, B> {
         service.ports.iter().any(|port| {
             let port = port.port;
             let selection = route::select(self.world, service, port, &client.namespace, &head);
-            let leads =
-                route::leads_to(self.world, service, port, &selection, workload, target);
+            let leads = route::leads_to(self.world, service, port, &selection, workload, target);
             match selection {
                 Selection::Rule { route, rule } if leads => route.rules.get(rule).is_some_and(&fit),
                 _ => false,

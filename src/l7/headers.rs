@@ -32,7 +32,9 @@ pub(super) fn canonical<B>(request: &mut Request<B>) -> Result<(), &'static str>
         return Err("CONNECT is not served");
     }
     let host = match request.uri().authority() {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).map_err(|_| "bad authority")?,
+        Some(authority) => {
+            HeaderValue::from_str(authority.as_str()).map_err(|_| "bad authority")?
+        }
         None => one_host(request.headers())?.clone(),
     };
     let path = request.uri().path_and_query().cloned();

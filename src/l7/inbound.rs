@@ -111,7 +111,9 @@ impl Inbound {
                 let Some(_buffers) = self.context.budgets.buffers(version) else {
                     return self.refuse(Reason::Overflow, NO_BUFFERS);
                 };
-                if let Err(error) = server::serve(&self.context, stream, version, self.clone()).await {
+                if let Err(error) =
+                    server::serve(&self.context, stream, version, self.clone()).await
+                {
                     let namespace = &self.context.namespace;
                     tracing::debug!(%namespace, %error, "an inbound connection ended early");
                 }

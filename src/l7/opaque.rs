@@ -79,7 +79,9 @@ fn choose(
     let port = session.dialled.port();
     let picked = balance::pick(&world, service, port, session.dialled, tried)
         .filter(|picked| !tried.contains(&picked.address));
-    if let Some(picked) = picked.as_ref().filter(|it| peers::captured(it.workload.as_ref()).is_none()) {
+    if let Some(picked) =
+        picked.as_ref().filter(|it| peers::captured(it.workload.as_ref()).is_none())
+    {
         let connection = Connection {
             client: Some(&session.client.identity),
             source: session.client_address.ip(),

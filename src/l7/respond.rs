@@ -69,11 +69,7 @@ impl Answer {
     }
 
     /// Closes the books and answers.
-    pub(super) fn respond(
-        self,
-        mut exchange: Box<Exchange>,
-        grpc: bool,
-    ) -> Response<ResponseBody> {
+    pub(super) fn respond(self, mut exchange: Box<Exchange>, grpc: bool) -> Response<ResponseBody> {
         exchange.record.fail(self.reason, self.why);
         if grpc {
             return grpc_response(self.status, self.text, exchange);

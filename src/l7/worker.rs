@@ -129,11 +129,6 @@ impl Worker {
     pub(super) fn stop(&self) {
         self.stop.cancel();
     }
-
-    #[cfg(test)]
-    pub(super) fn context(&self) -> &Arc<Context> {
-        &self.context
-    }
 }
 
 impl Context {
@@ -201,12 +196,20 @@ impl Context {
     }
 
     /// Runs a task that the worker waits for before it ends. A panic ends this task only.
-    pub(super) fn spawn(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn spawn(
+        &self,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         self.connections.spawn(isolated(self.namespace.clone(), what, task));
     }
 
     /// Runs a task that ends with the worker at the latest.
-    pub(super) fn drive(&self, what: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+    pub(super) fn drive(
+        &self,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         self.drivers.spawn(isolated(self.namespace.clone(), what, task));
     }
 }

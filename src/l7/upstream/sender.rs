@@ -135,10 +135,9 @@ impl Sender {
     pub(super) fn share(&self) -> Option<Sender> {
         match &self.kind {
             Kind::Http1(_) => None,
-            Kind::Http2(sender) => Some(Sender {
-                kind: Kind::Http2(sender.clone()),
-                reserved: self.reserved.clone(),
-            }),
+            Kind::Http2(sender) => {
+                Some(Sender { kind: Kind::Http2(sender.clone()), reserved: self.reserved.clone() })
+            }
         }
     }
 

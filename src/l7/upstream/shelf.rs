@@ -58,7 +58,10 @@ impl Shelf {
         Box::pin(self.lease_new(dial)).await
     }
 
-    async fn lease_new<F>(self: &Arc<Self>, dial: impl FnOnce() -> F) -> Result<Lease, UpstreamError>
+    async fn lease_new<F>(
+        self: &Arc<Self>,
+        dial: impl FnOnce() -> F,
+    ) -> Result<Lease, UpstreamError>
     where
         F: Future<Output = Result<Sender, UpstreamError>>,
     {

@@ -1,0 +1,1 @@
+//! Both halves with a real tunnel between them.
