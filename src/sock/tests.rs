@@ -74,7 +74,7 @@ async fn half_close_both_ways() {
     assert_eq!((sent, received), (8, 10));
 }
 
-/// Past every step of the buffer, and through the kernel's pipe; both directions at once.
+/// Past every step of the buffer, and both directions at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn big_transfers_arrive_whole() {
     const SIZE: usize = 20 * 1024 * 1024;

@@ -101,10 +101,6 @@ impl ChunkRead for CarrierRead {
     fn poll_chunk(&mut self, cx: &mut Context<'_>, hint: usize) -> Poll<io::Result<Bytes>> {
         forward!(self, half => half.poll_chunk(cx, hint))
     }
-
-    fn tcp(&self) -> Option<&TcpStream> {
-        forward!(self, half => half.tcp())
-    }
 }
 
 impl ChunkWrite for CarrierWrite {
@@ -126,9 +122,5 @@ impl ChunkWrite for CarrierWrite {
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         forward!(self, half => half.poll_broken(cx))
-    }
-
-    fn tcp(&self) -> Option<&TcpStream> {
-        forward!(self, half => half.tcp())
     }
 }
