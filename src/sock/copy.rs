@@ -155,7 +155,8 @@ impl<D: Duplex, U: Duplex> Both<D, U> {
         cx: &mut Context<'_>,
         observer: &T,
     ) -> Poll<Result<(), CopyError>> {
-        let sent = self.sending.poll(cx, self.receiving.outlook(), |bytes| observer.sent(bytes));
+        let seen = self.receiving.outlook();
+        let sent = self.sending.poll(cx, seen, |bytes| observer.sent(bytes));
         if let Poll::Ready(Err((operation, source))) = sent {
             let side = match operation {
                 Operation::Read => Side::Downstream,
@@ -173,6 +174,10 @@ impl<D: Duplex, U: Duplex> Both<D, U> {
             self.fail(CopyError { side, operation, source })?;
         }
         if !(self.sending.is_over() && self.receiving.is_over()) {
+            if self.receiving.outlook() != seen {
+                // What the sending direction waits for depends on it.
+                cx.waker().wake_by_ref();
+            }
             return Poll::Pending;
         }
         Poll::Ready(self.failure.take().map_or(Ok(()), Err))

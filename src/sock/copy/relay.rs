@@ -32,7 +32,7 @@ pub(super) struct Relay<R, W> {
 }
 
 /// What one direction knows about the peer of the other one.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outlook {
     /// The side that this direction writes to will send nothing more: only a write, or
     /// [`ChunkWrite::poll_broken`], tells that it has gone.

@@ -119,6 +119,24 @@ async fn a_client_that_leaves_after_its_end_is_noticed() {
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
+/// The other way round: the server has ended its direction, and then wants nothing more.
+#[tokio::test]
+async fn a_server_that_leaves_after_its_end_is_noticed() {
+    let mut pair = pair(100).await;
+    let (outbound, mut server) = pair.stream().await;
+    let (mut client, accepted) = tcp().await;
+    let copy = tokio::spawn(async move { copy_bidirectional(accepted, outbound, &Silent).await });
+    server.write_all(b"bye").await.unwrap();
+    server.shutdown().await.unwrap();
+    let mut got = Vec::new();
+    timeout(SOON, client.read_to_end(&mut got)).await.unwrap().unwrap();
+    assert_eq!(got, b"bye");
+    drop(server);
+    let error = ended(copy).await.unwrap_err();
+    assert_eq!((error.side, error.operation), (Side::Upstream, Operation::Write));
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
 #[tokio::test]
 async fn a_carrier_is_read_again_from_its_front() {
     let mut pair = pair(100).await;
