@@ -51,6 +51,11 @@ impl Tunnel {
         }
     }
 
+    /// Streams that are open, or being opened.
+    pub fn active_streams(&self) -> usize {
+        self.shared.taken.load(Ordering::Acquire)
+    }
+
     /// False once the tunnel drains, the peer sent GOAWAY, or the connection has failed.
     pub fn is_usable(&self) -> bool {
         self.usable_sender().is_some()
