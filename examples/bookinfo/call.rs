@@ -64,9 +64,8 @@ pub async fn get(
 }
 
 async fn exchange(authority: &str, path: &str, incoming: &HeaderMap) -> Result<Value, CallError> {
-    let failed = |error: &dyn std::fmt::Display| {
-        CallError::Http(authority.to_owned(), error.to_string())
-    };
+    let failed =
+        |error: &dyn std::fmt::Display| CallError::Http(authority.to_owned(), error.to_string());
     let stream = TcpStream::connect(authority)
         .await
         .map_err(|error| CallError::Connect(authority.to_owned(), error))?;

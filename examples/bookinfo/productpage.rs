@@ -46,7 +46,9 @@ fn product() -> Value {
 fn api(answer: Answer) -> Reply {
     match answer {
         Ok(value) => reply::json(StatusCode::OK, &value),
-        Err(sentence) => reply::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": sentence })),
+        Err(sentence) => {
+            reply::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "error": sentence }))
+        }
     }
 }
 
