@@ -1,1 +1,115 @@
-//! (room being built)
+//! Layer 4: what happens to a connection of a captured workload, from accept to record.
+//!
+//! One [`Proxy`] per workload: its listeners stand in the workload's network namespace. `outbound` carries what the
+//! workload dials, `inbound` what arrives by HBONE, `plaintext` what arrives without; both of these end in
+//! `deliver`, where nothing passes without a permit. HTTP is not parsed here: connections that need it are handed
+//! over through [`Waypoints`]. `node` starts and stops proxies; nobody else calls this room.
+
+mod deliver;
+mod inbound;
+mod labels;
+mod listen;
+mod outbound;
+mod plaintext;
+mod upstream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::base::Str;
+use crate::identity::CertificateStore;
+use crate::model::Workload;
+use crate::pool::Pool;
+use crate::sock::SocketFactory;
+use crate::telemetry::Telemetry;
+use crate::tunnel::Waypoints;
+use crate::world::WorldStore;
+
+pub use labels::{labels_of, service_labels};
+pub use listen::ListenError;
+
+/// What layer 4 may do.
+#[derive(Clone, Debug)]
+pub struct Layer4Settings {
+    /// Connections at a time, per workload; more wait in the listener's backlog.
+    pub max_connections: usize,
+    /// To an application or an endpoint.
+    pub connect_timeout: Duration,
+    /// For the TLS handshake of an inbound tunnel.
+    pub handshake_timeout: Duration,
+    /// The cluster's name, for labels.
+    pub cluster: Str,
+}
+
+/// What all proxies of this agent share.
+pub struct Layer4 {
+    pub settings: Layer4Settings,
+    pub world: Arc<WorldStore>,
+    pub pool: Pool,
+    pub certificates: Arc<CertificateStore>,
+    pub telemetry: Telemetry,
+    pub waypoints: Arc<dyn Waypoints>,
+    /// The runtime of layer 4.
+    pub runtime: Handle,
+}
+
+/// Layer 4 of one workload.
+pub struct Proxy {
+    shared: Arc<Layer4>,
+    /// The workload is looked up anew for each connection: its labels, policies and waypoint change.
+    uid: Str,
+    sockets: Arc<dyn SocketFactory>,
+    slots: Arc<Semaphore>,
+    /// Fires first: nothing new is accepted, tunnels get GOAWAY.
+    drain: CancellationToken,
+    /// Fires last: what still runs is cut.
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Proxy {
+    /// Listens in the workload's network namespace and serves until stopped.
+    pub fn start(
+        shared: &Arc<Layer4>,
+        workload: &Workload,
+        sockets: Arc<dyn SocketFactory>,
+    ) -> Result<Arc<Self>, ListenError> {
+        let proxy = Arc::new(Self {
+            shared: shared.clone(),
+            uid: workload.uid.clone(),
+            sockets,
+            slots: Arc::new(Semaphore::new(shared.settings.max_connections)),
+            drain: CancellationToken::new(),
+            cancel: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        proxy.clone().listen()?;
+        Ok(proxy)
+    }
+
+    /// How many tasks (listeners and connections) still run.
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Stops accepting, sends GOAWAY, and gives connections until `deadline` to end before it cuts them.
+    pub async fn stop(&self, deadline: Duration) {
+        self.drain.cancel();
+        self.shared.pool.drain_workload(&self.uid);
+        self.tasks.close();
+        if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
+            self.cancel.cancel();
+            self.tasks.wait().await;
+        }
+    }
+
+    /// The workload as the current world knows it; `None` once it is gone.
+    fn workload(&self) -> Option<Arc<Workload>> {
+        self.shared.world.load().workload(&self.uid).cloned()
+    }
+}

@@ -1,1 +1,199 @@
-//! (room being built)
+//! Which workloads live on this node, and the start and end of their capture.
+//!
+//! One task compares what the world says with what is captured and carries out the difference: `plan` decides,
+//! `capture` acts. A workload that could not be captured is tried again; meanwhile it is reported as pending and the
+//! others go on. Called by `app` only; admin reads [`Node::status`].
+//!
+//! Invariant: the rules come last when a workload joins (its listeners stand and its certificate was asked for), and
+//! go first when it leaves.
+
+mod capture;
+mod plan;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::base::{Identity, Str};
+use crate::l4::Layer4;
+use crate::l7::Workers;
+use crate::redirect::{self, NodePlan};
+use crate::sock::NetworkNamespace;
+use crate::world::World;
+use capture::Captured;
+use plan::Step;
+
+/// How long after a failure a workload is tried again; ztunnel does the same.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What the node may do.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// This node's name, as workloads name it.
+    pub name: Str,
+    /// How long the connections of a workload that leaves may go on.
+    pub drain: Duration,
+}
+
+/// The workloads of this node.
+pub struct Node {
+    settings: NodeSettings,
+    layer4: Arc<Layer4>,
+    workers: Arc<Workers>,
+    captured: Mutex<BTreeMap<Str, Arc<Captured>>>,
+    /// Why a workload is not captured although it should be.
+    pending: Mutex<BTreeMap<Str, String>>,
+    /// Workloads outside of the mesh whose namespaces were freed of rules that an earlier agent left.
+    cleaned: Mutex<BTreeSet<Str>>,
+    probes: Mutex<Vec<IpAddr>>,
+    leaving: TaskTracker,
+}
+
+/// One workload of this node, for dumps.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct WorkloadStatus {
+    pub uid: Str,
+    pub captured: bool,
+    /// Tasks (listeners and connections) that serve it.
+    pub tasks: usize,
+    /// Why it is not captured, when it should be.
+    pub error: Option<String>,
+}
+
+impl Node {
+    pub fn new(settings: NodeSettings, layer4: Arc<Layer4>, workers: Arc<Workers>) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            layer4,
+            workers,
+            captured: Mutex::default(),
+            pending: Mutex::default(),
+            cleaned: Mutex::default(),
+            probes: Mutex::default(),
+            leaving: TaskTracker::new(),
+        })
+    }
+
+    /// Follows the world until cancelled; `settled` is called after each round, with whether nothing is pending.
+    pub async fn run(self: Arc<Self>, cancel: CancellationToken, mut settled: impl FnMut(bool)) {
+        let mut changes = self.layer4.world.subscribe();
+        loop {
+            let generation = *changes.borrow_and_update();
+            // Generation 0 is the empty world before the source has spoken.
+            if generation > 0 {
+                self.reconcile().await;
+                settled(self.pending.lock().is_empty());
+            }
+            let pending = !self.pending.lock().is_empty();
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(RETRY), if pending => {}
+            }
+        }
+    }
+
+    pub fn status(&self) -> Vec<WorkloadStatus> {
+        let captured = self.captured.lock();
+        let served = captured.values().map(|one| WorkloadStatus {
+            uid: one.uid.clone(),
+            captured: true,
+            tasks: one.proxy.tasks(),
+            error: None,
+        });
+        let pending = self.pending.lock();
+        let waiting = pending.iter().map(|(uid, error)| WorkloadStatus {
+            uid: uid.clone(),
+            captured: false,
+            tasks: 0,
+            error: Some(error.clone()),
+        });
+        served.chain(waiting).collect()
+    }
+
+    /// Ends what is served within the drain time. The rules stay: until an agent is back nothing gets out or in
+    /// unprotected.
+    pub async fn stop(&self) {
+        let captured: Vec<_> = std::mem::take(&mut *self.captured.lock()).into_values().collect();
+        for one in captured {
+            let drain = self.settings.drain;
+            self.leaving.spawn(async move { one.proxy.stop(drain).await });
+        }
+        self.leaving.close();
+        self.leaving.wait().await;
+    }
+
+    async fn reconcile(self: &Arc<Self>) {
+        let world = self.layer4.world.snapshot();
+        let steps = {
+            let captured = self.captured.lock();
+            plan::plan(&world, &self.settings.name, &captured, &self.cleaned.lock())
+        };
+        self.forget_gone(&world);
+        for step in steps {
+            match step {
+                Step::Leave(uid) => self.leave(&uid).await,
+                Step::Join(workload) => self.join(&workload).await,
+                Step::Clean(workload) => self.clean(&workload).await,
+            }
+        }
+        self.exempt_probes(&world).await;
+        self.release_unused(&world);
+    }
+
+    /// Workloads that the world no longer wants captured are not pending any more either.
+    fn forget_gone(&self, world: &World) {
+        let here = |uid: &Str| {
+            world.workload(uid).is_some_and(|workload| plan::wanted(workload, &self.settings.name))
+        };
+        self.pending.lock().retain(|uid, _| here(uid));
+        self.cleaned.lock().retain(|uid| world.workload(uid).is_some() && !here(uid));
+    }
+
+    /// Certificates and workers that nobody here needs any more.
+    fn release_unused(&self, world: &World) {
+        let here: BTreeSet<&Identity> = world
+            .mesh
+            .workloads
+            .iter()
+            .filter(|workload| plan::wanted(workload, &self.settings.name))
+            .map(|workload| &workload.identity)
+            .collect();
+        self.layer4.certificates.retain(&|identity| here.contains(identity));
+        let served: BTreeSet<&Str> = (world.mesh.waypoints.iter())
+            .map(|waypoint| &waypoint.key.namespace)
+            .chain(world.mesh.workloads.iter().map(|workload| &workload.key.namespace))
+            .collect();
+        self.workers.retain(&|namespace| served.contains(&Str::from(namespace)));
+    }
+
+    /// Probes of this node reach captured workloads unauthenticated, so that STRICT does not fail their health.
+    async fn exempt_probes(&self, world: &World) {
+        let mut workloads: Vec<IpAddr> = (self.captured.lock().keys())
+            .filter_map(|uid| world.workload(uid))
+            .flat_map(|workload| workload.addresses.iter().copied())
+            .collect();
+        workloads.sort_unstable();
+        if *self.probes.lock() == workloads {
+            return;
+        }
+        let program = redirect::plan_node(&NodePlan { workloads: workloads.clone() });
+        match tokio::task::spawn_blocking(move || redirect::apply(&program)).await {
+            Ok(Ok(_)) => *self.probes.lock() = workloads,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "probes from this node are not exempt; those of STRICT workloads will fail");
+            }
+            Err(error) => tracing::error!(%error, "the rules for probes were not applied"),
+        }
+    }
+
+    fn open(workload: &crate::model::Workload) -> std::io::Result<NetworkNamespace> {
+        let name = workload.network_namespace.as_deref().unwrap_or_default();
+        NetworkNamespace::open(name)
+    }
+}

@@ -4,6 +4,8 @@
 //! over it. Writers build a new one from a [`Mesh`] and publish it whole. A world never changes, holds no sockets
 //! and takes no decisions; `policy`, `route` and `balance` do that.
 
+#[cfg(test)]
+pub(crate) mod fixture;
 mod index;
 mod load;
 mod policies;

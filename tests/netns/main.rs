@@ -6,6 +6,7 @@
 mod support;
 
 mod plain;
+mod redirect;
 
 use std::fs;
 use std::path::Path;

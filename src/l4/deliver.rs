@@ -1,0 +1,204 @@
+//! The end of every inbound way: judge, connect to the application, copy, and judge again whenever the world changes.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+
+use super::{Proxy, labels};
+use crate::base::{Identity, Reason, Str, ports};
+use crate::model::{Mode, Workload};
+use crate::policy::{self, Connection, Denial, Gate, Permit};
+use crate::sock::{self, Duplex, Transferred};
+use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
+
+/// A connection that arrived for the workload, however it came.
+pub(super) struct Arrival {
+    pub(super) workload: Arc<Workload>,
+    /// Proven by mutual TLS.
+    pub(super) client: Option<Identity>,
+    /// The peer on the wire.
+    pub(super) peer: SocketAddr,
+    /// The workload's own address and port.
+    pub(super) destination: SocketAddr,
+    /// The service that the tunnel's request named.
+    pub(super) forwarded_host: Option<Str>,
+}
+
+/// What becomes of an arrival.
+pub(super) enum Judgement {
+    /// Each request must be judged, by the worker of this namespace.
+    Guard(Str),
+    Permit(Permit),
+    Deny(Denial),
+}
+
+impl Arrival {
+    /// The address to borrow towards the application, so that it sees its client.
+    pub(super) fn borrow(&self) -> Option<IpAddr> {
+        let client = self.peer.ip();
+        (client.is_ipv4() == self.destination.is_ipv4()).then_some(client)
+    }
+
+    fn connection(&self) -> Connection<'_> {
+        Connection {
+            client: self.client.as_ref(),
+            source: self.peer.ip(),
+            destination: self.destination,
+        }
+    }
+}
+
+impl Proxy {
+    /// Refuses what could not be a destination: another workload's address, or a port of the agent itself.
+    pub(super) fn own_destination(&self, workload: &Workload, to: SocketAddr) -> Result<(), String> {
+        if !workload.addresses.contains(&to.ip()) {
+            return Err(format!("{to} is not an address of {}", workload.key));
+        }
+        if ports::ILLEGAL.contains(&to.port()) {
+            return Err(format!("port {} is the agent's own", to.port()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn judge(&self, arrival: &Arrival) -> Judgement {
+        let port = arrival.destination.port();
+        let plaintext_refused = arrival.client.is_none()
+            && arrival.workload.peer_authentication.mode_of(port) == Mode::Strict;
+        let gate = self.gate(arrival);
+        if gate.needs_http() && !plaintext_refused {
+            return Judgement::Guard(gate.worker().clone());
+        }
+        match gate.authorize(&arrival.connection(), None) {
+            Ok(permit) => Judgement::Permit(permit),
+            Err(denial) => Judgement::Deny(denial),
+        }
+    }
+
+    fn gate(&self, arrival: &Arrival) -> Gate {
+        let world = self.shared.world.load();
+        // The arrival's own copy may be older than a change that it must be judged by.
+        let workload = world.workload(&self.uid).unwrap_or(&arrival.workload);
+        let port = arrival.destination.port();
+        let host = arrival.forwarded_host.as_deref();
+        let addressed = policy::addressed(&world, workload, port, host);
+        Gate::new(&world, workload, port, &addressed)
+    }
+
+    /// Connects to the application with the client's address where the kernel lets us, with our own elsewhere.
+    pub(super) async fn connect_application(&self, arrival: &Arrival) -> io::Result<TcpStream> {
+        let timeout = self.shared.settings.connect_timeout;
+        let borrow = arrival.borrow();
+        let sockets = self.sockets.as_ref();
+        match sock::connect(sockets, arrival.destination, borrow, timeout).await {
+            Err(error) if borrow.is_some() && may_not_borrow(&error) => {
+                sock::connect(sockets, arrival.destination, None, timeout).await
+            }
+            connected => connected,
+        }
+    }
+
+    /// Copies until both sides have ended, or until a change of policy no longer permits the connection.
+    pub(super) async fn relay<D: Duplex>(
+        &self,
+        arrival: &Arrival,
+        downstream: D,
+        application: TcpStream,
+        mut record: ConnectionRecord,
+    ) {
+        let denied = tokio::select! {
+            copied = copy_counted(downstream, application, &record) => {
+                finish(copied, &mut record);
+                return;
+            }
+            denial = self.until_denied(arrival) => denial,
+        };
+        record.fail(Reason::Denied, format!("cut after a change: {}", denied.why));
+    }
+
+    /// Judges the live connection anew after each change of the world; returns when it is no longer permitted.
+    async fn until_denied(&self, arrival: &Arrival) -> Denial {
+        let mut changes = self.shared.world.subscribe();
+        loop {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            if let Err(denial) = self.gate(arrival).authorize(&arrival.connection(), None) {
+                return denial;
+            }
+        }
+    }
+
+    pub(super) fn start_of_arrival(&self, arrival: &Arrival, permit: Option<&Permit>) -> ConnectionStart {
+        let cluster = &self.shared.settings.cluster;
+        let world = self.shared.world.load();
+        // An address proves nothing: it names the source only when the identity agrees with it.
+        let source = world.workload_at(arrival.peer.ip()).filter(|workload| {
+            arrival.client.as_ref().is_none_or(|client| *client == workload.identity)
+        });
+        let service = arrival.forwarded_host.as_deref().and_then(|host| world.service_named(host));
+        let tunnelled = arrival.client.is_some();
+        let own = tunnelled.then_some(&arrival.workload.identity);
+        let wire_port = if tunnelled { ports::HBONE } else { arrival.destination.port() };
+        ConnectionStart {
+            reporter: Reporter::Destination,
+            source: labels::labels_of(source.map(|it| &**it), arrival.client.as_ref(), cluster),
+            destination: labels::labels_of(Some(&arrival.workload), own, cluster),
+            service: service.map(|service| labels::service_labels(service)).unwrap_or_default(),
+            mutual_tls: tunnelled,
+            source_address: arrival.peer,
+            destination_address: SocketAddr::new(arrival.destination.ip(), wire_port),
+            hbone_authority: tunnelled.then_some(arrival.destination),
+            waypoint_principal: permit
+                .and_then(|permit| permit.waypoint.as_ref())
+                .map(|waypoint| Str::from(waypoint.to_string())),
+        }
+    }
+
+    pub(super) fn refuse_arrival(&self, arrival: &Arrival, reason: Reason, why: &str) {
+        self.shared.telemetry.refused(self.start_of_arrival(arrival, None), reason, why);
+    }
+}
+
+/// Copies both directions and records how it ended.
+pub(super) async fn copy<D: Duplex, U: Duplex>(
+    downstream: D,
+    upstream: U,
+    mut record: ConnectionRecord,
+) {
+    let copied = copy_counted(downstream, upstream, &record).await;
+    finish(copied, &mut record);
+}
+
+async fn copy_counted<D: Duplex, U: Duplex>(
+    downstream: D,
+    upstream: U,
+    record: &ConnectionRecord,
+) -> Result<(), sock::CopyError> {
+    sock::copy_bidirectional(downstream, upstream, &Counted(record)).await
+}
+
+fn finish(copied: Result<(), sock::CopyError>, record: &mut ConnectionRecord) {
+    if let Err(error) = copied {
+        record.fail(Reason::PeerReset, error.to_string());
+    }
+}
+
+/// Counts what passes on the handles that the record resolved at the start.
+struct Counted<'a>(&'a ConnectionRecord);
+
+impl Transferred for Counted<'_> {
+    fn sent(&self, bytes: usize) {
+        self.0.sent(bytes);
+    }
+
+    fn received(&self, bytes: usize) {
+        self.0.received(bytes);
+    }
+}
+
+/// The kernel does not let us use the client's address: no capability, or no such family.
+fn may_not_borrow(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::AddrNotAvailable)
+}

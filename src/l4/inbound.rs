@@ -1,0 +1,150 @@
+//! What arrives by HBONE (port 15008): TLS with the workload's certificate, then each CONNECT on its own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::StatusCode;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::deliver::{Arrival, Judgement};
+use super::listen::Accepted;
+use super::{Proxy, labels};
+use crate::base::{Identity, Reason};
+use crate::identity;
+use crate::model::Workload;
+use crate::tunnel::{self, Carrier, GuardedConnection, Incoming};
+
+impl Proxy {
+    pub(super) async fn inbound(self: Arc<Self>, accepted: Accepted) {
+        let Some(workload) = self.workload() else { return };
+        let Accepted { stream, peer, slot } = accepted;
+        let local = stream.local_addr().unwrap_or(peer);
+        let (tls, client) = match self.handshake(&workload, stream).await {
+            Ok(established) => established,
+            Err((reason, why)) => {
+                let arrival = Arrival {
+                    workload,
+                    client: None,
+                    peer,
+                    destination: crate::sock::unmap(local),
+                    forwarded_host: None,
+                };
+                return self.refuse_arrival(&arrival, reason, &why);
+            }
+        };
+        let handler = {
+            let proxy = self.clone();
+            move |incoming: Incoming| {
+                let cancel = proxy.cancel.clone();
+                let stream = proxy.clone().connect(incoming, client.clone(), peer);
+                proxy.tasks.spawn_on(
+                    async move { _ = cancel.run_until_cancelled_owned(stream).await },
+                    &proxy.shared.runtime,
+                );
+            }
+        };
+        if let Err(error) = tunnel::serve(tls, self.drain.clone(), handler).await {
+            tracing::debug!(workload = %self.uid, %peer, %error, "an inbound tunnel broke");
+        }
+        drop(slot);
+    }
+
+    async fn handshake(
+        &self,
+        workload: &Workload,
+        stream: TcpStream,
+    ) -> Result<(TlsStream<TcpStream>, Identity), (Reason, String)> {
+        let certificate = self
+            .shared
+            .certificates
+            .certificate(&workload.identity)
+            .await
+            .map_err(|error| (Reason::IdentityFailure, error.to_string()))?;
+        let accepting = TlsAcceptor::from(certificate.server_config()).accept(stream);
+        let tls = tokio::time::timeout(self.shared.settings.handshake_timeout, accepting)
+            .await
+            .map_err(|_| (Reason::TlsFailure, "the TLS handshake took too long".to_string()))?
+            .map_err(|error| (Reason::TlsFailure, format!("TLS with the client: {error}")))?;
+        match identity::peer_identity(tls.get_ref().1) {
+            Some(client) => Ok((tls, client)),
+            None => Err((Reason::TlsFailure, "the client proved no SPIFFE identity".to_string())),
+        }
+    }
+
+    /// One CONNECT: to this workload only, only when policy permits, and only answered 200 when the application is
+    /// connected, so that the client's agent can tell a refusal from a failure.
+    async fn connect(self: Arc<Self>, incoming: Incoming, client: Identity, peer: SocketAddr) {
+        let Some(workload) = self.workload() else {
+            return incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        };
+        let Some((address, port)) = tunnel::parse_authority(&incoming.request.authority) else {
+            tracing::debug!(workload = %self.uid, %peer, authority = incoming.request.authority, "not ip:port");
+            return incoming.refuse(StatusCode::BAD_REQUEST);
+        };
+        let arrival = Arrival {
+            workload,
+            client: Some(client),
+            peer,
+            destination: SocketAddr::new(address, port),
+            forwarded_host: incoming.request.forwarded_host.clone(),
+        };
+        if let Err(why) = self.own_destination(&arrival.workload, arrival.destination) {
+            self.refuse_arrival(&arrival, Reason::BadRequest, &why);
+            return incoming.refuse(StatusCode::BAD_REQUEST);
+        }
+        match self.judge(&arrival) {
+            Judgement::Deny(denial) => {
+                self.refuse_arrival(&arrival, Reason::Denied, &denial.why);
+                incoming.refuse(StatusCode::UNAUTHORIZED);
+            }
+            Judgement::Guard(worker) => self.guard(incoming, arrival, &worker),
+            Judgement::Permit(permit) => match self.connect_application(&arrival).await {
+                Ok(application) => {
+                    let start = self.start_of_arrival(&arrival, Some(&permit));
+                    let record = self.shared.telemetry.connection(start);
+                    match incoming.accept(Some(&self.baggage(&arrival.workload))) {
+                        Ok(stream) => self.relay(&arrival, stream, application, record).await,
+                        Err(error) => self.lost(&arrival, &error),
+                    }
+                }
+                Err(error) => {
+                    let why =
+                        format!("connect to the application at {}: {error}", arrival.destination);
+                    self.refuse_arrival(&arrival, Reason::ConnectFailure, &why);
+                    incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                }
+            },
+        }
+    }
+
+    fn guard(&self, incoming: Incoming, arrival: Arrival, worker: &crate::base::Str) {
+        match incoming.accept(Some(&self.baggage(&arrival.workload))) {
+            Ok(stream) => self.shared.waypoints.guard(
+                worker,
+                GuardedConnection {
+                    stream: Carrier::Hbone(stream),
+                    borrow: arrival.borrow(),
+                    workload: arrival.workload,
+                    client: arrival.client,
+                    client_address: arrival.peer,
+                    destination: arrival.destination,
+                    forwarded_host: arrival.forwarded_host,
+                    sockets: self.sockets.clone(),
+                    slot: None,
+                    cancel: self.cancel.clone(),
+                },
+            ),
+            Err(error) => self.lost(&arrival, &error),
+        }
+    }
+
+    fn lost(&self, arrival: &Arrival, error: &tunnel::TunnelError) {
+        tracing::debug!(workload = %self.uid, peer = %arrival.peer, %error, "the client left before the answer");
+    }
+
+    fn baggage(&self, workload: &Workload) -> String {
+        labels::baggage(workload, &self.shared.settings.cluster)
+    }
+}

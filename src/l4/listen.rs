@@ -1,0 +1,107 @@
+//! The listeners of one workload and their accept loop.
+
+use std::future::Future;
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Proxy;
+use crate::base::ports;
+use crate::sock::{self, AcceptFailure};
+
+/// How long an accept loop rests when files or memory ran out: long enough to let connections end, short enough
+/// that clients in the backlog do not notice.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A port in the workload's namespace could not be taken.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on port {port} in the network namespace of {workload}: {source}; does another proxy run there?")]
+pub struct ListenError {
+    port: u16,
+    workload: String,
+    source: io::Error,
+}
+
+/// One accepted connection.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    /// The place among the workload's connections.
+    pub(super) slot: OwnedSemaphorePermit,
+}
+
+impl Proxy {
+    /// Binds every port before it serves any, so that a workload is captured whole or not at all.
+    pub(super) fn listen(self: Arc<Self>) -> Result<(), ListenError> {
+        let _runtime = self.shared.runtime.enter();
+        let outbound = self.bind(ports::OUTBOUND)?;
+        let plaintext = self.bind(ports::INBOUND_PLAINTEXT)?;
+        let hbone = self.bind(ports::HBONE)?;
+        self.serve(outbound, |proxy, accepted| proxy.outbound(accepted));
+        self.serve(plaintext, |proxy, accepted| proxy.plaintext(accepted));
+        self.serve(hbone, |proxy, accepted| proxy.inbound(accepted));
+        Ok(())
+    }
+
+    fn bind(&self, port: u16) -> Result<TcpListener, ListenError> {
+        self.sockets
+            .listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+            .map_err(|source| ListenError { port, workload: self.uid.to_string(), source })
+    }
+
+    fn serve<F>(self: &Arc<Self>, listener: TcpListener, handle: fn(Arc<Self>, Accepted) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let proxy = self.clone();
+        let accepting = async move {
+            while let Some(accepted) = proxy.accept(&listener).await {
+                let connection = handle(proxy.clone(), accepted);
+                let cancel = proxy.cancel.clone();
+                proxy.tasks.spawn_on(
+                    async move { _ = cancel.run_until_cancelled_owned(connection).await },
+                    &proxy.shared.runtime,
+                );
+            }
+        };
+        self.tasks.spawn_on(accepting, &self.shared.runtime);
+    }
+
+    /// The next connection; `None` when the proxy drains or the listener is gone.
+    async fn accept(&self, listener: &TcpListener) -> Option<Accepted> {
+        loop {
+            let slot = tokio::select! {
+                () = self.drain.cancelled() => return None,
+                slot = self.slots.clone().acquire_owned() => slot.ok()?,
+            };
+            let accepted = tokio::select! {
+                () = self.drain.cancelled() => return None,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    if let Err(error) = sock::tune_accepted(&stream) {
+                        tracing::debug!(workload = %self.uid, %peer, %error, "closed before it began");
+                        continue;
+                    }
+                    return Some(Accepted { stream, peer: sock::unmap(peer), slot });
+                }
+                Err(error) => match sock::classify_accept(&error) {
+                    AcceptFailure::ThisConnection => {}
+                    AcceptFailure::BackOff => {
+                        tracing::warn!(workload = %self.uid, %error, "cannot accept for now; is the file limit too low?");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                    AcceptFailure::Fatal => {
+                        tracing::error!(workload = %self.uid, %error, "a listener is gone");
+                        return None;
+                    }
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What a captured workload dials (port 15001): original destination, decision, endpoint, copy, record.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::listen::Accepted;
+use super::upstream::{Hop, Unreached, Upstream};
+use super::{Proxy, deliver, labels};
+use crate::balance;
+use crate::base::{Reason, Str};
+use crate::model::{Service, Workload};
+use crate::route::{self, Decision};
+use crate::sock;
+use crate::telemetry::{ConnectionStart, Reporter};
+use crate::tunnel::RoutedConnection;
+use crate::world::InFlight;
+
+/// How many endpoints of a service are tried before the client is told: the first and two more, as Envoy does for
+/// connect failures.
+const MAX_ATTEMPTS: usize = 3;
+
+/// One outbound connection.
+struct Outbound {
+    accepted: Accepted,
+    client: Arc<Workload>,
+    /// What the application dialled.
+    dialled: SocketAddr,
+}
+
+/// An endpoint that was reached, and what it is.
+struct Reached {
+    upstream: Upstream,
+    hop: Hop,
+    _in_flight: Option<InFlight>,
+}
+
+impl Proxy {
+    pub(super) async fn outbound(self: Arc<Self>, accepted: Accepted) {
+        let Some(client) = self.workload() else { return };
+        let dialled = match sock::original_destination(&accepted.stream) {
+            Ok(dialled) => dialled,
+            Err(error) => {
+                tracing::debug!(workload = %self.uid, peer = %accepted.peer, %error, "not a redirected connection");
+                return;
+            }
+        };
+        // The decision is taken over one snapshot, which is let go before anything is awaited.
+        let decision = route::decide(&self.shared.world.load(), &client, dialled);
+        let outbound = Outbound { accepted, client, dialled };
+        match decision {
+            Decision::Refuse { reason, why } => self.refuse_outbound(&outbound, None, reason, &why),
+            Decision::Passthrough => {
+                self.carry(outbound, Hop { address: dialled, workload: None }).await;
+            }
+            Decision::Workload { workload, port } => {
+                let address = SocketAddr::new(dialled.ip(), port);
+                self.carry(outbound, Hop { address, workload: Some(workload) }).await;
+            }
+            Decision::Service { service, port } => {
+                self.carry_to_service(outbound, &service, port).await;
+            }
+            Decision::Waypoint { service, waypoint, .. } => {
+                self.shared.waypoints.route(RoutedConnection {
+                    stream: outbound.accepted.stream,
+                    client: outbound.client,
+                    client_address: outbound.accepted.peer,
+                    dialled,
+                    service,
+                    waypoint,
+                    sockets: self.sockets.clone(),
+                    slot: Some(outbound.accepted.slot),
+                });
+            }
+        }
+    }
+
+    async fn carry(&self, outbound: Outbound, hop: Hop) {
+        let reached = self.reach(&outbound.client, outbound.accepted.peer, &hop, None).await;
+        match reached {
+            Ok(upstream) => {
+                self.copy(outbound, Reached { upstream, hop, _in_flight: None }, None).await;
+            }
+            Err(Unreached { reason, why }) => {
+                self.refuse_outbound(&outbound, Some((&hop, None)), reason, &why);
+            }
+        }
+    }
+
+    async fn carry_to_service(&self, outbound: Outbound, service: &Arc<Service>, port: u16) {
+        match self.reach_service(&outbound, service, port).await {
+            Ok(reached) => self.copy(outbound, reached, Some(service)).await,
+            Err((hop, Unreached { reason, why })) => {
+                let hop = hop.unwrap_or(Hop { address: outbound.dialled, workload: None });
+                self.refuse_outbound(&outbound, Some((&hop, Some(service))), reason, &why);
+            }
+        }
+    }
+
+    /// Tries endpoints until one takes the connection; no byte of the client was sent yet, so this is safe.
+    async fn reach_service(
+        &self,
+        outbound: &Outbound,
+        service: &Arc<Service>,
+        port: u16,
+    ) -> Result<Reached, (Option<Hop>, Unreached)> {
+        let mut tried: Vec<SocketAddr> = Vec::new();
+        let mut last = None;
+        for _ in 0..MAX_ATTEMPTS {
+            let world = self.shared.world.snapshot();
+            let Some(picked) = balance::pick(&world, service, port, outbound.dialled, &tried) else {
+                break;
+            };
+            drop(world);
+            if tried.contains(&picked.address) {
+                break;
+            }
+            tried.push(picked.address);
+            let hop = Hop { address: picked.address, workload: picked.workload };
+            let host: Option<&Str> = Some(&service.hostname);
+            match self.reach(&outbound.client, outbound.accepted.peer, &hop, host).await {
+                Ok(upstream) => return Ok(Reached { upstream, hop, _in_flight: picked.in_flight }),
+                // The server has decided: another endpoint of the service would decide alike.
+                Err(unreached) if unreached.reason == Reason::Denied => {
+                    return Err((Some(hop), unreached));
+                }
+                Err(unreached) => last = Some((Some(hop), unreached)),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            let why = format!("Service {} has no ready endpoint on port {port}", service.key);
+            (None, Unreached { reason: Reason::NoHealthyUpstream, why })
+        }))
+    }
+
+    async fn copy(&self, outbound: Outbound, reached: Reached, service: Option<&Arc<Service>>) {
+        let start = self.start_of(&outbound, Some((&reached.hop, service)));
+        let record = self.shared.telemetry.connection(start);
+        match reached.upstream {
+            Upstream::Plain(upstream) => {
+                deliver::copy(outbound.accepted.stream, upstream, record).await;
+            }
+            Upstream::Tunnel(upstream) => {
+                deliver::copy(outbound.accepted.stream, upstream, record).await;
+            }
+        }
+    }
+
+    fn refuse_outbound(
+        &self,
+        outbound: &Outbound,
+        to: Option<(&Hop, Option<&Arc<Service>>)>,
+        reason: Reason,
+        why: &str,
+    ) {
+        self.shared.telemetry.refused(self.start_of(outbound, to), reason, why);
+    }
+
+    fn start_of(
+        &self,
+        outbound: &Outbound,
+        to: Option<(&Hop, Option<&Arc<Service>>)>,
+    ) -> ConnectionStart {
+        let cluster = &self.shared.settings.cluster;
+        let hop = to.map(|(hop, _)| hop);
+        let server = hop.and_then(Hop::tunnelled);
+        let proven = server.map(|_| &outbound.client.identity);
+        let destination = hop.and_then(|hop| hop.workload.as_deref());
+        ConnectionStart {
+            reporter: Reporter::Source,
+            source: labels::labels_of(Some(&outbound.client), proven, cluster),
+            destination: labels::labels_of(destination, server.map(|it| &it.identity), cluster),
+            service: to
+                .and_then(|(_, service)| service)
+                .map(|service| labels::service_labels(service))
+                .unwrap_or_default(),
+            mutual_tls: server.is_some(),
+            source_address: outbound.accepted.peer,
+            destination_address: hop.map_or(outbound.dialled, Hop::wire_address),
+            hbone_authority: server.and(hop).map(|hop| hop.address),
+            waypoint_principal: None,
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What arrives without a tunnel (port 15006): clients outside of the mesh, where PeerAuthentication lets them in.
+
+use std::sync::Arc;
+
+use super::Proxy;
+use super::deliver::{Arrival, Judgement};
+use super::listen::Accepted;
+use crate::base::Reason;
+use crate::sock;
+use crate::tunnel::{Carrier, GuardedConnection};
+
+impl Proxy {
+    pub(super) async fn plaintext(self: Arc<Self>, accepted: Accepted) {
+        let Some(workload) = self.workload() else { return };
+        let destination = match sock::original_destination(&accepted.stream) {
+            Ok(destination) => destination,
+            Err(error) => {
+                tracing::debug!(workload = %self.uid, peer = %accepted.peer, %error, "not a redirected connection");
+                return;
+            }
+        };
+        let arrival = Arrival {
+            workload,
+            client: None,
+            peer: accepted.peer,
+            destination,
+            forwarded_host: None,
+        };
+        if let Err(why) = self.own_destination(&arrival.workload, destination) {
+            return self.refuse_arrival(&arrival, Reason::BadRequest, &why);
+        }
+        match self.judge(&arrival) {
+            Judgement::Deny(denial) => self.refuse_arrival(&arrival, Reason::Denied, &denial.why),
+            Judgement::Guard(worker) => {
+                let connection = GuardedConnection {
+                    stream: Carrier::Tcp(accepted.stream),
+                    borrow: arrival.borrow(),
+                    workload: arrival.workload,
+                    client: None,
+                    client_address: arrival.peer,
+                    destination,
+                    forwarded_host: None,
+                    sockets: self.sockets.clone(),
+                    slot: Some(accepted.slot),
+                    cancel: self.cancel.clone(),
+                };
+                self.shared.waypoints.guard(&worker, connection);
+            }
+            Judgement::Permit(permit) => match self.connect_application(&arrival).await {
+                Ok(application) => {
+                    let start = self.start_of_arrival(&arrival, Some(&permit));
+                    let record = self.shared.telemetry.connection(start);
+                    self.relay(&arrival, accepted.stream, application, record).await;
+                }
+                Err(error) => {
+                    let why = format!("connect to the application at {destination}: {error}");
+                    self.refuse_arrival(&arrival, Reason::ConnectFailure, &why);
+                }
+            },
+        }
+    }
+}

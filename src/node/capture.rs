@@ -1,0 +1,117 @@
+//! Carrying a plan out: listeners, certificate, rules; and the way back.
+
+use std::sync::Arc;
+
+use super::plan::Known;
+use super::{Node, plan};
+use crate::base::Str;
+use crate::l4::Proxy;
+use crate::model::Workload;
+use crate::redirect::{self, CapturePlan, Place, Program};
+use crate::sock::{NamespaceSockets, NetworkNamespace};
+
+/// A workload that is captured.
+pub(super) struct Captured {
+    pub(super) uid: Str,
+    network_namespace: Option<Str>,
+    namespace: NetworkNamespace,
+    pub(super) proxy: Arc<Proxy>,
+}
+
+impl Known for Captured {
+    fn network_namespace(&self) -> Option<&Str> {
+        self.network_namespace.as_ref()
+    }
+}
+
+impl Node {
+    pub(super) async fn join(&self, workload: &Arc<Workload>) {
+        match self.capture(workload).await {
+            Ok(captured) => {
+                tracing::info!(workload = %workload.key, "captured");
+                self.pending.lock().remove(&workload.uid);
+                self.captured.lock().insert(workload.uid.clone(), Arc::new(captured));
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(workload = %workload.key, %error, "cannot capture; will try again");
+                self.pending.lock().insert(workload.uid.clone(), error);
+            }
+        }
+    }
+
+    async fn capture(&self, workload: &Workload) -> anyhow::Result<Captured> {
+        use anyhow::Context;
+        let name = workload.network_namespace.clone();
+        let namespace = Node::open(workload)
+            .with_context(|| format!("open the network namespace {}", name.as_deref().unwrap_or("")))?;
+        let sockets = Arc::new(NamespaceSockets::new(namespace.clone()));
+        let proxy = Proxy::start(&self.layer4, workload, sockets)?;
+        self.layer4.certificates.prefetch(&workload.identity);
+        let program = redirect::plan_workload(&CapturePlan::default());
+        if let Err(error) = apply_in(&namespace, program).await {
+            proxy.stop(std::time::Duration::ZERO).await;
+            return Err(error);
+        }
+        Ok(Captured {
+            uid: workload.uid.clone(),
+            network_namespace: name,
+            namespace,
+            proxy,
+        })
+    }
+
+    /// New connections are no longer captured at once; those that are may end in peace before the table goes, since
+    /// the kernel forgets their translation with it.
+    pub(super) async fn leave(&self, uid: &Str) {
+        let Some(captured) = self.captured.lock().remove(uid) else { return };
+        let nothing = CapturePlan { ipv4: false, ipv6: false, ..CapturePlan::default() };
+        if let Err(error) =
+            apply_in(&captured.namespace, redirect::plan_workload(&nothing)).await
+        {
+            tracing::debug!(workload = %uid, error = format!("{error:#}"), "its namespace is gone already");
+        }
+        tracing::info!(workload = %uid, "no longer captured");
+        // Its rules go when it has drained, not in the next round.
+        self.cleaned.lock().insert(uid.clone());
+        let drain = self.settings.drain;
+        let world = self.layer4.world.clone();
+        let node = self.settings.name.clone();
+        self.leaving.spawn(async move {
+            captured.proxy.stop(drain).await;
+            // It may have joined again meanwhile, and then the rules are the new capture's.
+            let rejoined =
+                world.load().workload(&captured.uid).is_some_and(|it| plan::wanted(it, &node));
+            if !rejoined && let Err(error) = remove_in(&captured.namespace).await {
+                tracing::warn!(workload = %captured.uid, error = format!("{error:#}"), "its rules are left");
+            }
+        });
+    }
+
+    /// Frees a workload outside of the mesh of rules that an earlier agent left.
+    pub(super) async fn clean(&self, workload: &Arc<Workload>) {
+        self.cleaned.lock().insert(workload.uid.clone());
+        let Ok(namespace) = Node::open(workload) else { return };
+        if let Err(error) = remove_in(&namespace).await {
+            tracing::warn!(workload = %workload.key, error = format!("{error:#}"), "rules of an earlier agent are left");
+        }
+    }
+}
+
+async fn apply_in(namespace: &NetworkNamespace, program: Program) -> anyhow::Result<()> {
+    let namespace = namespace.clone();
+    tokio::task::spawn_blocking(move || {
+        namespace.run(|| redirect::apply(&program))??;
+        Ok(())
+    })
+    .await?
+}
+
+async fn remove_in(namespace: &NetworkNamespace) -> anyhow::Result<()> {
+    let namespace = namespace.clone();
+    tokio::task::spawn_blocking(move || {
+        namespace.run(|| redirect::remove(Place::Workload))??;
+        Ok(())
+    })
+    .await?
+}

@@ -1,0 +1,214 @@
+//! One rule against the facts (Istio, AuthorizationPolicy `Rule`; reference 1.14 with its traps closed).
+//!
+//! Where a fact can be read in more than one way (a path with encoded characters, a header sent twice), a match that
+//! refuses looks at every reading and a match that admits needs all of them: [`Leaning`] says which one is at hand.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::evaluate::{Facts, RequestFacts};
+use super::{identity, text};
+use crate::base::Identity;
+use crate::model::{Cidr, Condition, ConditionKey, Operation, Rule, Source, StringMatch, Values};
+
+/// Who the peer counts as: a field matches when it matches either, its negation when it matches neither.
+#[derive(Clone, Copy)]
+pub(super) struct Principals<'a> {
+    pub(super) client: Option<&'a Identity>,
+    pub(super) waypoint: Option<&'a Identity>,
+}
+
+/// Which mistake a match must not make.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaning {
+    /// It leads to a refusal: any reading that fits counts.
+    Any,
+    /// It leads to a permit: every reading must fit.
+    All,
+}
+
+impl<'a> Principals<'a> {
+    fn iter(self) -> impl Iterator<Item = &'a Identity> {
+        self.client.into_iter().chain(self.waypoint)
+    }
+
+    fn is_nobody(self) -> bool {
+        self.client.is_none() && self.waypoint.is_none()
+    }
+}
+
+pub(super) fn matches(rule: &Rule, facts: &Facts<'_>, deny: bool) -> bool {
+    let from = |source: &Source| source_matches(source, facts, deny);
+    let to = |operation: &Operation| operation_matches(operation, facts, deny);
+    let when = |condition: &Condition| condition_matches(condition, facts, deny);
+    (rule.from.is_empty() || rule.from.iter().any(from))
+        && (rule.to.is_empty() || rule.to.iter().any(to))
+        && rule.when.iter().all(when)
+}
+
+/// A source without any field says nothing; what says nothing admits nobody and refuses everybody.
+fn source_matches(source: &Source, facts: &Facts<'_>, deny: bool) -> bool {
+    if *source == Source::default() {
+        return deny;
+    }
+    let who = facts.principals;
+    who_matches(&source.principals, who, deny, true, identity::principal_matches)
+        && who_matches(&source.namespaces, who, deny, false, identity::namespace_matches)
+        && who_matches(&source.service_accounts, who, deny, false, identity::account_matches)
+        && address_matches(&source.ip_blocks, facts.connection.source)
+        && address_matches(&source.remote_ip_blocks, facts.connection.source)
+}
+
+/// Without a principal (plaintext) a positive field never matches. A negative one matches in DENY. In ALLOW it does not:
+/// "anybody but x" must not admit those who prove nothing, except for `notPrincipals: ["*"]`, which is how plaintext
+/// itself is written (`plaintext_by_star`).
+fn who_matches<T>(
+    values: &Values<T>,
+    who: Principals<'_>,
+    deny: bool,
+    plaintext_by_star: bool,
+    matches: fn(&T, &Identity) -> bool,
+) -> bool
+where
+    T: IsPresence,
+{
+    let listed = |list: &[T]| who.iter().any(|one| list.iter().any(|value| matches(value, one)));
+    let positive = values.any.is_empty() || listed(&values.any);
+    let negative = values.none.is_empty()
+        || if who.is_nobody() {
+            deny || (plaintext_by_star && values.none.iter().all(IsPresence::is_presence))
+        } else {
+            !listed(&values.none)
+        };
+    positive && negative
+}
+
+/// `*`
+trait IsPresence {
+    fn is_presence(&self) -> bool;
+}
+
+impl IsPresence for StringMatch {
+    fn is_presence(&self) -> bool {
+        *self == StringMatch::Present
+    }
+}
+
+impl IsPresence for crate::base::ObjectKey {
+    fn is_presence(&self) -> bool {
+        false
+    }
+}
+
+fn address_matches(values: &Values<Cidr>, address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let listed = |list: &[Cidr]| list.iter().any(|block| block.contains(&address));
+    (values.any.is_empty() || listed(&values.any)) && !listed(&values.none)
+}
+
+fn port_matches(values: &Values<u16>, port: u16) -> bool {
+    (values.any.is_empty() || values.any.contains(&port)) && !values.none.contains(&port)
+}
+
+fn operation_matches(operation: &Operation, facts: &Facts<'_>, deny: bool) -> bool {
+    if *operation == Operation::default() {
+        return deny;
+    }
+    if !port_matches(&operation.ports, facts.connection.destination.port()) {
+        return false;
+    }
+    let http = [&operation.hosts, &operation.methods, &operation.paths];
+    if http.iter().all(|values| values.is_empty()) {
+        return true;
+    }
+    // Bytes that are not HTTP: an ALLOW rule about HTTP cannot match, a DENY rule's HTTP part is ignored.
+    let Some(RequestFacts { request, path }) = &facts.request else { return deny };
+    let method = |value: &StringMatch, _| text::matches(value, request.method.as_str());
+    let host = |value: &StringMatch, _| text::matches_host(value, request.host);
+    let path = |value: &StringMatch, leaning| match leaning {
+        Leaning::Any => path.iter().any(|reading| text::matches(value, reading)),
+        Leaning::All => path.iter().all(|reading| text::matches(value, reading)),
+    };
+    read(&operation.methods, deny, method)
+        && read(&operation.hosts, deny, host)
+        && read(&operation.paths, deny, path)
+}
+
+/// One positive must match and no negative; each is read towards refusing.
+fn read(
+    values: &Values<StringMatch>,
+    deny: bool,
+    matches: impl Fn(&StringMatch, Leaning) -> bool,
+) -> bool {
+    let (positive, negative) =
+        if deny { (Leaning::Any, Leaning::All) } else { (Leaning::All, Leaning::Any) };
+    (values.any.is_empty() || values.any.iter().any(|value| matches(value, positive)))
+        && !values.none.iter().any(|value| matches(value, negative))
+}
+
+fn condition_matches(condition: &Condition, facts: &Facts<'_>, deny: bool) -> bool {
+    let connection = facts.connection;
+    match condition {
+        Condition::SourceIp(values) | Condition::RemoteIp(values) => {
+            address_matches(values, connection.source)
+        }
+        Condition::DestinationIp(values) => {
+            address_matches(values, connection.destination.ip())
+        }
+        Condition::DestinationPort(values) => port_matches(values, connection.destination.port()),
+        Condition::Text { key, values } => text_condition_matches(key, values, facts, deny),
+    }
+}
+
+fn text_condition_matches(
+    key: &ConditionKey,
+    values: &Values<StringMatch>,
+    facts: &Facts<'_>,
+    deny: bool,
+) -> bool {
+    let who = facts.principals;
+    match key {
+        ConditionKey::SourcePrincipal => {
+            who_matches(values, who, deny, true, identity::principal_matches)
+        }
+        ConditionKey::SourceNamespace => {
+            who_matches(values, who, deny, false, identity::namespace_matches)
+        }
+        ConditionKey::SourceServiceAccount => {
+            who_matches(values, who, deny, false, identity::account_text_matches)
+        }
+        ConditionKey::Header(name) => match &facts.request {
+            None => deny,
+            Some(RequestFacts { request, .. }) => read(values, deny, |value, leaning| {
+                header_matches(value, request.headers, name, leaning)
+            }),
+        },
+    }
+}
+
+/// A header that was sent several times is one value joined by commas (RFC 9110, 5.3) or any one of them, depending on
+/// who reads it.
+fn header_matches(
+    value: &StringMatch,
+    headers: &HeaderMap,
+    name: &HeaderName,
+    leaning: Leaning,
+) -> bool {
+    let mut sent = headers.get_all(name).iter().map(readable);
+    let Some(first) = sent.next() else { return false };
+    let rest: Vec<_> = sent.collect();
+    if rest.is_empty() {
+        return text::matches(value, &first);
+    }
+    let joined = std::iter::once(&first).chain(&rest).map(|it| &**it).collect::<Vec<_>>().join(",");
+    let mut readings = std::iter::once(&*first).chain(rest.iter().map(|it| &**it)).chain([&*joined]);
+    match leaning {
+        Leaning::Any => readings.any(|reading| text::matches(value, reading)),
+        Leaning::All => text::matches(value, &joined),
+    }
+}
+
+fn readable(value: &HeaderValue) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(value.as_bytes())
+}

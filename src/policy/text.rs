@@ -1,0 +1,163 @@
+//! How AuthorizationPolicy compares texts: exact, prefix, suffix, presence, path template.
+
+use crate::model::StringMatch;
+
+pub(super) fn matches(value: &StringMatch, text: &str) -> bool {
+    matches_parts(value, &[text])
+}
+
+/// The text is given in parts, so that nobody has to join them.
+pub(super) fn matches_parts(value: &StringMatch, parts: &[&str]) -> bool {
+    match value {
+        StringMatch::Present => parts.iter().any(|part| !part.is_empty()),
+        StringMatch::Exact(exact) => {
+            let length: usize = parts.iter().map(|part| part.len()).sum();
+            length == exact.len() && starts_with(parts, exact)
+        }
+        StringMatch::Prefix(prefix) => starts_with(parts, prefix),
+        StringMatch::Suffix(suffix) => ends_with(parts, suffix),
+        StringMatch::Template(template) => match parts {
+            [path] => matches_template(template, path),
+            _ => false,
+        },
+    }
+}
+
+/// Without regard to case, and with or without the port: `a.com` means `a.com:8080` too.
+pub(super) fn matches_host(value: &StringMatch, host: &str) -> bool {
+    let lower = |text: &str| text.to_ascii_lowercase();
+    let value = match value {
+        StringMatch::Exact(text) => StringMatch::Exact(lower(text).into()),
+        StringMatch::Prefix(text) => StringMatch::Prefix(lower(text).into()),
+        StringMatch::Suffix(text) => StringMatch::Suffix(lower(text).into()),
+        StringMatch::Present => StringMatch::Present,
+        StringMatch::Template(text) => StringMatch::Template(lower(text).into()),
+    };
+    let host = lower(host);
+    matches(&value, &host) || without_port(&host).is_some_and(|name| matches(&value, name))
+}
+
+fn without_port(host: &str) -> Option<&str> {
+    let (name, port) = host.rsplit_once(':')?;
+    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    // The last group of an IPv6 address is not a port.
+    let bracketed = !name.contains(':') || name.ends_with(']');
+    (is_port && bracketed).then_some(name)
+}
+
+fn starts_with(parts: &[&str], mut wanted: &str) -> bool {
+    for part in parts {
+        if wanted.len() <= part.len() {
+            return part.starts_with(wanted);
+        }
+        match wanted.strip_prefix(part) {
+            Some(rest) => wanted = rest,
+            None => return false,
+        }
+    }
+    wanted.is_empty()
+}
+
+fn ends_with(parts: &[&str], mut wanted: &str) -> bool {
+    for part in parts.iter().rev() {
+        if wanted.len() <= part.len() {
+            return part.ends_with(wanted);
+        }
+        match wanted.strip_suffix(part) {
+            Some(rest) => wanted = rest,
+            None => return false,
+        }
+    }
+    wanted.is_empty()
+}
+
+/// `{*}` is one segment that is not empty, `{**}` any number of segments, only one of them and with what may follow it
+/// (Istio, "Authorization Policy path templating").
+fn matches_template(template: &str, path: &str) -> bool {
+    let wanted: Vec<&str> = template.split('/').collect();
+    let given: Vec<&str> = path.split('/').collect();
+    let same = |(wanted, given): (&&str, &&str)| match *wanted {
+        "{*}" => !given.is_empty(),
+        literal => literal == *given,
+    };
+    match wanted.iter().position(|segment| *segment == "{**}") {
+        None => wanted.len() == given.len() && wanted.iter().zip(&given).all(same),
+        Some(at) => {
+            let after = wanted.len() - at - 1;
+            given.len() >= at + after
+                && wanted[..at].iter().zip(&given).all(same)
+                && wanted[at + 1..].iter().zip(&given[given.len() - after..]).all(same)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn parts_compare_like_the_joined_text() {
+        let parts = ["td", "/ns/", "a", "/sa/", "b"];
+        let fits = |value| matches_parts(&value, &parts);
+        assert!(fits(StringMatch::Exact("td/ns/a/sa/b".into())));
+        assert!(!fits(StringMatch::Exact("td/ns/a/sa/".into())));
+        assert!(!fits(StringMatch::Exact("td/ns/a/sa/bc".into())));
+        assert!(fits(StringMatch::Prefix("td/ns/a".into())));
+        assert!(!fits(StringMatch::Prefix("td/ns/ab".into())));
+        assert!(fits(StringMatch::Suffix("/sa/b".into())));
+        assert!(fits(StringMatch::Suffix("a/sa/b".into())));
+        assert!(!fits(StringMatch::Suffix("x/sa/b".into())));
+        assert!(fits(StringMatch::Present));
+    }
+
+    #[test]
+    fn templates() {
+        for (template, path, expected) in [
+            ("/a/{*}/c", "/a/b/c", true),
+            ("/a/{*}/c", "/a//c", false),
+            ("/a/{*}/c", "/a/b/b/c", false),
+            ("/a/{**}", "/a/b/c", true),
+            ("/a/{**}", "/a/", true),
+            ("/a/{**}", "/b/c", false),
+            ("/a/{**}/z", "/a/b/c/z", true),
+            ("/a/{**}/z", "/a/b/c", false),
+            ("/{*}", "/x/y", false),
+        ] {
+            assert_eq!(matches_template(template, path), expected, "{template} {path}");
+        }
+    }
+
+    #[test]
+    fn hosts_with_and_without_port() {
+        let exact = StringMatch::Exact("Shop.example".into());
+        assert!(matches_host(&exact, "shop.EXAMPLE"));
+        assert!(matches_host(&exact, "shop.example:8080"));
+        assert!(!matches_host(&exact, "shop.example.evil"));
+        assert!(matches_host(&StringMatch::Suffix(".example".into()), "shop.example:80"));
+        assert!(matches_host(&StringMatch::Exact("[::1]".into()), "[::1]:80"));
+    }
+
+    proptest! {
+        #[test]
+        fn split_texts_compare_like_whole_ones(text in "[a/]{0,8}", at in 0usize..9, wanted in "[a/]{0,5}") {
+            let at = at.min(text.len());
+            let parts = [&text[..at], &text[at..]];
+            let wanted: crate::base::Str = wanted.into();
+            for value in [
+                StringMatch::Exact(wanted.clone()),
+                StringMatch::Prefix(wanted.clone()),
+                StringMatch::Suffix(wanted.clone()),
+                StringMatch::Present,
+            ] {
+                prop_assert_eq!(matches_parts(&value, &parts), matches(&value, &text));
+            }
+        }
+
+        #[test]
+        fn templates_never_panic(template in ".{0,20}", path in ".{0,20}") {
+            let _ = matches_template(&template, &path);
+        }
+    }
+}

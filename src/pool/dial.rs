@@ -1,0 +1,76 @@
+//! A new tunnel: TCP from the client's network namespace, mutual TLS as the client, HTTP/2.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use tokio_rustls::TlsConnector;
+
+use super::{PoolError, Shared, TunnelKey};
+use crate::base::{Reason, ports};
+use crate::identity::WorkloadCertificate;
+use crate::sock::{self, SocketFactory};
+use crate::tunnel::{self, Tunnel};
+
+/// Dials on the runtime of layer 4, whoever asks: the tunnel's socket must not belong to the runtime of a worker
+/// that may go away before the tunnel does.
+pub(super) async fn dial(
+    pool: &Arc<Shared>,
+    key: &TunnelKey,
+    sockets: &Arc<dyn SocketFactory>,
+    certificate: Arc<WorkloadCertificate>,
+) -> Result<Tunnel, PoolError> {
+    let dialling = establish(pool.clone(), key.clone(), sockets.clone(), certificate);
+    match pool.runtime.spawn(dialling).await {
+        Ok(dialled) => dialled,
+        Err(error) => Err(PoolError { reason: Reason::ConnectFailure, why: error.to_string() }),
+    }
+}
+
+async fn establish(
+    pool: Arc<Shared>,
+    key: TunnelKey,
+    sockets: Arc<dyn SocketFactory>,
+    certificate: Arc<WorkloadCertificate>,
+) -> Result<Tunnel, PoolError> {
+    let deadline = pool.settings.connect_timeout;
+    let stream = sock::connect(sockets.as_ref(), key.address, None, deadline)
+        .await
+        .map_err(|error| connect_error(&key, &error))?;
+    let config = certificate.client_config(std::slice::from_ref(&key.server)).map_err(|error| {
+        PoolError { reason: Reason::IdentityFailure, why: error.to_string() }
+    })?;
+    // The name is not sent and not looked at: the identity in the certificate counts.
+    let name = ServerName::IpAddress(key.address.ip().into());
+    let handshake = TlsConnector::from(config).connect(name, stream);
+    let tls = match tokio::time::timeout(deadline, handshake).await {
+        Ok(Ok(tls)) => tls,
+        Ok(Err(error)) => return Err(tls_error(&key, &error.to_string())),
+        Err(_) => return Err(tls_error(&key, "the handshake took too long")),
+    };
+    let (tunnel, driver) =
+        tunnel::handshake(tls, pool.settings.max_streams).await.map_err(|error| PoolError {
+            reason: Reason::Http2Failure,
+            why: format!("tunnel to {}: {error}", key.address),
+        })?;
+    pool.runtime.spawn(driver);
+    Ok(tunnel)
+}
+
+fn connect_error(key: &TunnelKey, error: &io::Error) -> PoolError {
+    if error.kind() == io::ErrorKind::TimedOut {
+        let why = format!(
+            "{} did not answer; does a NetworkPolicy or firewall block port {}?",
+            key.address,
+            ports::HBONE
+        );
+        return PoolError { reason: Reason::NetworkPolicy, why };
+    }
+    let why = format!("connect to {}: {error}; does the agent of its node run?", key.address);
+    PoolError { reason: Reason::ConnectFailure, why }
+}
+
+fn tls_error(key: &TunnelKey, error: &str) -> PoolError {
+    let why = format!("TLS with {}, expected to be {}: {error}", key.address, key.server);
+    PoolError { reason: Reason::TlsFailure, why }
+}

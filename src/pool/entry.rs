@@ -1,0 +1,131 @@
+//! The tunnels of one key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{PoolError, open_error};
+use crate::tunnel::{ConnectRequest, HboneStream, Tunnel, TunnelError};
+
+/// Reading it takes no lock; dialling is one at a time.
+#[derive(Default)]
+pub(super) struct Entry {
+    tunnels: ArcSwap<Vec<Arc<Pooled>>>,
+    pub(super) dialling: tokio::sync::Mutex<()>,
+    failure: Mutex<Option<(Instant, PoolError)>>,
+}
+
+struct Pooled {
+    tunnel: Tunnel,
+    /// Of the certificate that it was dialled with.
+    generation: u64,
+    idle_since: Mutex<Option<Instant>>,
+}
+
+impl Entry {
+    /// A stream in a tunnel that exists; `None` when all are full, closing or of an older certificate.
+    pub(super) async fn open_existing(
+        &self,
+        generation: u64,
+        request: &ConnectRequest,
+    ) -> Option<Result<HboneStream, PoolError>> {
+        for pooled in self.tunnels.load_full().iter() {
+            if pooled.generation != generation {
+                pooled.tunnel.drain();
+                self.remove(pooled);
+                continue;
+            }
+            if !pooled.tunnel.is_usable() {
+                self.remove(pooled);
+                continue;
+            }
+            if pooled.tunnel.free_streams() == 0 {
+                continue;
+            }
+            match pooled.tunnel.open(request).await {
+                Ok(stream) => return Some(Ok(stream)),
+                Err(TunnelError::Full) => {}
+                Err(error @ TunnelError::Status(_)) => {
+                    return Some(Err(open_error(&request.authority, &error)));
+                }
+                // The tunnel went away under us and nothing was sent to the application yet.
+                Err(TunnelError::Closing | TunnelError::Http2(_)) => self.remove(pooled),
+            }
+        }
+        None
+    }
+
+    /// A tunnel of this generation would take a stream.
+    pub(super) fn has_room(&self, generation: u64) -> bool {
+        self.tunnels.load().iter().any(|pooled| {
+            pooled.generation == generation
+                && pooled.tunnel.is_usable()
+                && pooled.tunnel.free_streams() > 0
+        })
+    }
+
+    pub(super) fn add(&self, tunnel: Tunnel, generation: u64) {
+        let pooled = Arc::new(Pooled { tunnel, generation, idle_since: Mutex::new(None) });
+        *self.failure.lock() = None;
+        self.tunnels.rcu(|tunnels| {
+            let mut tunnels = Vec::clone(tunnels);
+            tunnels.push(pooled.clone());
+            tunnels
+        });
+    }
+
+    pub(super) fn failed(&self, error: PoolError) {
+        *self.failure.lock() = Some((Instant::now(), error));
+    }
+
+    /// The failure of a dial that ended after `asked`: its answer is ours too.
+    pub(super) fn failure_since(&self, asked: Instant) -> Option<PoolError> {
+        let failure = self.failure.lock();
+        failure.as_ref().filter(|(at, _)| *at >= asked).map(|(_, error)| error.clone())
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tunnels.load().len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tunnels.load().is_empty()
+    }
+
+    pub(super) fn drain(&self) {
+        self.tunnels.load().iter().for_each(|pooled| pooled.tunnel.drain());
+    }
+
+    /// Drops closed tunnels and drains those that had no stream for `idle_timeout`.
+    pub(super) fn sweep(&self, idle_timeout: Duration) {
+        let now = Instant::now();
+        for pooled in self.tunnels.load_full().iter() {
+            if !pooled.tunnel.is_usable() {
+                self.remove(pooled);
+            } else if pooled.is_idle_for(idle_timeout, now) {
+                pooled.tunnel.drain();
+                self.remove(pooled);
+            }
+        }
+    }
+
+    fn remove(&self, gone: &Arc<Pooled>) {
+        self.tunnels.rcu(|tunnels| {
+            tunnels.iter().filter(|pooled| !Arc::ptr_eq(pooled, gone)).cloned().collect::<Vec<_>>()
+        });
+    }
+}
+
+impl Pooled {
+    fn is_idle_for(&self, timeout: Duration, now: Instant) -> bool {
+        let mut since = self.idle_since.lock();
+        if self.tunnel.active_streams() > 0 {
+            *since = None;
+            return false;
+        }
+        now.duration_since(*since.get_or_insert(now)) >= timeout
+    }
+}

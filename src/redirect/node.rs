@@ -1,0 +1,80 @@
+//! The rules in the node's network namespace: probes of the kubelet come from an address that capture lets through.
+//!
+//! Only packets that a local process of root sends are given it. Forwarded packets, so those of other pods and
+//! of other nodes, and other users of the node are not; a peer cannot claim the exemption by where it routes its
+//! packets through. As in Istio, any root process in the node's namespace (so any `hostNetwork` pod that runs as
+//! root) has it.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use super::program::{
+    Action, Chain, ChainKind, Family, Hook, Match, Program, Protocol, Rule, Set, Table,
+};
+use crate::base::ports;
+
+/// The table's name; a namespace that is node and workload at once (never so in Kubernetes) can have both tables.
+pub(super) const TABLE: &str = "isthmus_node";
+
+const SET_V4: &str = "pods_v4";
+const SET_V6: &str = "pods_v6";
+/// The user that the kubelet runs as.
+const ROOT: u32 = 0;
+/// One before the usual place of source NAT (100): kube-proxy and CNI plugins masquerade there, and the first to
+/// translate wins.
+const PRIORITY_BEFORE_SOURCE_NAT: i32 = 99;
+
+/// Which workloads of this node are captured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodePlan {
+    /// Their addresses; order and duplicates do not matter.
+    pub workloads: Vec<IpAddr>,
+}
+
+/// The rules that carry out `plan`. Apply the whole program again when a workload comes or goes.
+pub fn plan_node(plan: &NodePlan) -> Program {
+    let addresses: BTreeSet<IpAddr> = plan.workloads.iter().map(IpAddr::to_canonical).collect();
+    let set = |name, family| Set {
+        name,
+        family,
+        elements: addresses.iter().copied().filter(|one| Family::of(*one) == family).collect(),
+    };
+    let probe = |family, name, address| {
+        let matches = [
+            Match::SocketUser(ROOT),
+            Match::DestinationIn(family, name),
+            Match::Protocol(Protocol::Tcp),
+        ];
+        Rule::new("probes from the node", matches, Action::SourceNat(address))
+    };
+    let chain = Chain {
+        name: "nat_postrouting",
+        kind: ChainKind::Nat,
+        hook: Hook::Postrouting,
+        priority: PRIORITY_BEFORE_SOURCE_NAT,
+        rules: vec![
+            probe(Family::Ipv4, SET_V4, IpAddr::V4(ports::PROBE_ADDRESS_V4)),
+            probe(Family::Ipv6, SET_V6, IpAddr::V6(ports::PROBE_ADDRESS_V6)),
+        ],
+    };
+    let sets = vec![set(SET_V4, Family::Ipv4), set(SET_V6, Family::Ipv6)];
+    Program { table: Table { name: TABLE, sets, chains: vec![chain] }, routing: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listings_are_as_recorded() {
+        let workloads = ["10.0.1.3", "10.0.1.2", "fd00::2", "10.0.1.3", "::ffff:10.0.1.4"];
+        let plan = NodePlan { workloads: workloads.map(|one| one.parse().unwrap()).to_vec() };
+        insta::with_settings!({
+            snapshot_path => "../../tests/golden/redirect",
+            prepend_module_to_snapshot => false,
+            omit_expression => true,
+        }, {
+            insta::assert_snapshot!("node", plan_node(&plan));
+            insta::assert_snapshot!("node_without_workloads", plan_node(&NodePlan::default()));
+        });
+    }
+}

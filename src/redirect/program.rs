@@ -1,0 +1,158 @@
+//! The rules as plain data: what is written here can be printed ([`Display`](std::fmt::Display) in the syntax of
+//! `nft`), compared and encoded. A [`Match`] carries what it depends on (`tcp dport` implies TCP, an IPv4 address
+//! implies IPv4), so matches can stand in any order.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// Everything that one network namespace needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    pub table: Table,
+    pub routing: Vec<PolicyRoute>,
+}
+
+/// One table of family `inet`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    pub name: &'static str,
+    pub sets: Vec<Set>,
+    pub chains: Vec<Chain>,
+}
+
+/// A named set of addresses of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    pub name: &'static str,
+    pub family: Family,
+    /// All of [`Set::family`], sorted, without duplicates.
+    pub elements: Vec<IpAddr>,
+}
+
+/// A base chain with policy accept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    pub name: &'static str,
+    pub kind: ChainKind,
+    pub hook: Hook,
+    /// Smaller is earlier. Conntrack itself sits at -200.
+    pub priority: i32,
+    pub rules: Vec<Rule>,
+}
+
+/// All matches must hold for the action to be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub matches: Vec<Match>,
+    pub action: Action,
+    /// Shown by `nft list`; at most 127 bytes, no quotes.
+    pub comment: &'static str,
+}
+
+/// What packets under a mark are routed by: an `ip rule` and the one route of its table, `local default dev lo`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyRoute {
+    pub family: Family,
+    pub mark: Mark,
+    pub priority: u32,
+    pub table: u32,
+}
+
+/// The chain's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainKind {
+    Filter,
+    /// Routes a packet anew when its mark changed.
+    Route,
+    /// Sees the first packet of a connection only.
+    Nat,
+}
+
+/// Where the kernel calls a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    Prerouting,
+    Output,
+    Postrouting,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// A value under a mask, of a packet's or a connection's mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub value: u32,
+    pub mask: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Equality {
+    Is,
+    IsNot,
+}
+
+/// One condition on a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Match {
+    Family(Family),
+    Protocol(Protocol),
+    PacketMark(Equality, Mark),
+    ConnectionMark(Equality, Mark),
+    Source(IpNet),
+    Destination(Equality, IpNet),
+    /// The destination is an element of the set of that name and family.
+    DestinationIn(Family, &'static str),
+    DestinationPort(Equality, Protocol, u16),
+    /// The interface that the packet leaves by.
+    OutputInterface(Equality, &'static str),
+    /// TCP, and the packet opens a connection: of SYN, ACK, FIN and RST just SYN is set.
+    TcpSyn(Equality),
+    /// Conntrack does not know what to make of the packet, so no NAT chain will see it.
+    InvalidConnection,
+    /// A local process of this user sent the packet; forwarded packets have no user and never match.
+    SocketUser(u32),
+}
+
+/// What is done with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Accept,
+    Drop,
+    /// Deliver to this port of this host; the original destination stays readable (`SO_ORIGINAL_DST`).
+    Redirect(u16),
+    SourceNat(IpAddr),
+    /// Set the bits of the mask, leave the others.
+    SetPacketMark(Mark),
+    /// Set the bits of the mask, leave the others.
+    SetConnectionMark(Mark),
+    /// Track the connection in this zone in its original direction, and in the default zone in the other.
+    SetOriginalZone(u16),
+}
+
+impl Family {
+    /// Both, in the order in which rules are written.
+    pub const ALL: &'static [Family] = &[Family::Ipv4, Family::Ipv6];
+
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Family {
+        if address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 }
+    }
+}
+
+impl Rule {
+    /// A rule whose comment says why it is there.
+    pub fn new(comment: &'static str, matches: impl Into<Vec<Match>>, action: Action) -> Self {
+        Self { matches: matches.into(), action, comment }
+    }
+}

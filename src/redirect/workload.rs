@@ -1,0 +1,285 @@
+//! The rules in a workload's network namespace, from a plan of what to capture. They are Istio's in-pod rules
+//! (istio-cni, `cni/pkg/nftables`), with three additions that are explained where they stand: only a SYN is translated,
+//! a SYN that conntrack calls invalid is dropped, and the agent's own flows are tracked in a zone of their own.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::program::{
+    Action, Chain, ChainKind, Equality, Family, Hook, Mark, Match, PolicyRoute, Program, Protocol,
+    Rule, Table,
+};
+use crate::base::ports;
+
+use Equality::{Is, IsNot};
+
+/// The table's name; one of our own, so that replacing it touches nobody else's rules.
+pub(super) const TABLE: &str = "isthmus";
+
+/// The zone of the agent's flows; Istio uses the same number for the agent's DNS.
+const AGENT_ZONE: u16 = 1;
+/// Where DNS is spoken, whatever the transport.
+const DNS_PORT: u16 = 53;
+const LOOPBACK_INTERFACE: &str = "lo";
+/// Not just 127.0.0.1 as in Istio: stub resolvers and debuggers use others.
+const LOOPBACK_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
+
+/// Before conntrack (-200), where a zone must be chosen.
+const PRIORITY_RAW: i32 = -300;
+/// After conntrack and before NAT, where marks are set.
+const PRIORITY_MANGLE: i32 = -150;
+/// Where destinations are translated.
+const PRIORITY_DESTINATION_NAT: i32 = -100;
+
+const AGENT: Mark = Mark { value: ports::SOCKET_MARK, mask: ports::MARK_MASK };
+const BORROWED: Mark = Mark { value: ports::CONNECTION_MARK, mask: ports::MARK_MASK };
+
+/// What to capture of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapturePlan {
+    /// The namespace speaks IPv4. Say `false` only when it cannot: a family without rules is not captured at all,
+    /// so an address that is missing from `status.podIPs` would be a way around policy.
+    pub ipv4: bool,
+    /// The namespace speaks IPv6; as with [`CapturePlan::ipv4`]. Rules for a family that the kernel lacks do no harm.
+    pub ipv6: bool,
+    /// Capture plaintext that arrives; `false` is Istio's ingress mode (`ambient.istio.io/bypass-inbound-capture`).
+    pub inbound: bool,
+    /// Lead DNS queries to the stub on 15053.
+    pub dns: bool,
+}
+
+impl Default for CapturePlan {
+    /// Both families, both directions, no DNS.
+    fn default() -> Self {
+        Self { ipv4: true, ipv6: true, inbound: true, dns: false }
+    }
+}
+
+impl CapturePlan {
+    fn families(&self) -> Vec<Family> {
+        let wanted = |family: &Family| match family {
+            Family::Ipv4 => self.ipv4,
+            Family::Ipv6 => self.ipv6,
+        };
+        Family::ALL.iter().copied().filter(wanted).collect()
+    }
+}
+
+/// The rules that carry out `plan`.
+pub fn plan_workload(plan: &CapturePlan) -> Program {
+    let families = plan.families();
+    let mut chains = vec![raw_output(), mangle_prerouting(plan.inbound), mangle_output()];
+    if plan.inbound {
+        chains.push(nat_prerouting(&families));
+    }
+    chains.push(nat_output(&families, plan.dns));
+    Program { table: Table { name: TABLE, sets: Vec::new(), chains }, routing: routing(&families) }
+}
+
+/// Replies to a borrowed address carry the mark (see `mangle_output`) and go to the agent instead of the network.
+pub(super) fn routing(families: &[Family]) -> Vec<PolicyRoute> {
+    let route = |&family| PolicyRoute {
+        family,
+        mark: BORROWED,
+        priority: ports::ROUTE_RULE_PRIORITY,
+        table: ports::ROUTE_TABLE,
+    };
+    families.iter().map(route).collect()
+}
+
+/// When the agent connects to the application from `client:X`, a plaintext client may be connected from the very
+/// same `client:X`, and that flow is translated to 15006. In one zone the agent's SYN would be taken for a packet of
+/// the client's flow and be sent to 15006 as well. Only the original direction is put apart: replies come
+/// from an application or a network that knows nothing of zones.
+fn raw_output() -> Chain {
+    let rule = Rule::new(
+        "the agent's flows apart from those of the workload",
+        [Match::PacketMark(Is, AGENT)],
+        Action::SetOriginalZone(AGENT_ZONE),
+    );
+    Chain {
+        name: "raw_output",
+        kind: ChainKind::Filter,
+        hook: Hook::Output,
+        priority: PRIORITY_RAW,
+        rules: vec![rule],
+    }
+}
+
+/// Marks survive on `lo` and nowhere else, so a marked packet that arrives is the agent's, on its way to the application.
+fn mangle_prerouting(inbound: bool) -> Chain {
+    let mut rules = Vec::new();
+    if inbound {
+        // NAT does not see what conntrack calls invalid, for example a SYN that runs against a flow just
+        // reset, so it would reach the application uncaptured. The peer repeats it a second later.
+        rules.push(Rule::new(
+            "nat would not see it: do not let it in uncaptured",
+            [Match::InvalidConnection, Match::TcpSyn(Is)],
+            Action::Drop,
+        ));
+    }
+    rules.push(Rule::new(
+        "the agent's packet to the application: remember the flow",
+        [Match::PacketMark(Is, AGENT)],
+        Action::SetConnectionMark(BORROWED),
+    ));
+    Chain {
+        name: "mangle_prerouting",
+        kind: ChainKind::Filter,
+        hook: Hook::Prerouting,
+        priority: PRIORITY_MANGLE,
+        rules,
+    }
+}
+
+/// This chain, the one above and the routes stay in ingress mode: without them inbound HBONE times out, because
+/// replies to a borrowed address leave for the real client (istio-cni had that defect).
+fn mangle_output() -> Chain {
+    let rule = Rule::new(
+        "the application's reply to a borrowed address: back to the agent",
+        [Match::ConnectionMark(Is, BORROWED)],
+        Action::SetPacketMark(BORROWED),
+    );
+    Chain {
+        name: "mangle_output",
+        kind: ChainKind::Route,
+        hook: Hook::Output,
+        priority: PRIORITY_MANGLE,
+        rules: vec![rule],
+    }
+}
+
+/// Plaintext that arrives goes to 15006; HBONE goes straight to its listener.
+fn nat_prerouting(families: &[Family]) -> Chain {
+    let mut rules = vec![older_connections()];
+    rules.extend(families.iter().map(|&family| {
+        Rule::new(
+            "probes from the node",
+            [Match::Source(host(probe(family))), Match::Protocol(Protocol::Tcp)],
+            Action::Accept,
+        )
+    }));
+    rules.extend(families.iter().map(|&family| {
+        let matches = [
+            Match::Destination(IsNot, loopback(family)),
+            Match::DestinationPort(IsNot, Protocol::Tcp, ports::HBONE),
+            Match::PacketMark(IsNot, AGENT),
+        ];
+        Rule::new("plaintext inbound", matches, Action::Redirect(ports::INBOUND_PLAINTEXT))
+    }));
+    destination_nat("nat_prerouting", Hook::Prerouting, rules)
+}
+
+/// What the workload sends goes to 15001, except what is the agent's own or stays within the namespace.
+fn nat_output(families: &[Family], dns: bool) -> Chain {
+    let mut rules = vec![
+        older_connections(),
+        Rule::new("the agent's own", [Match::PacketMark(Is, AGENT)], Action::Accept),
+        Rule::new(
+            "replies to borrowed addresses",
+            [Match::PacketMark(Is, BORROWED)],
+            Action::Accept,
+        ),
+    ];
+    if dns {
+        rules.extend(families.iter().flat_map(|&family| dns_rules(family)));
+    }
+    rules.extend(families.iter().map(|&family| {
+        Rule::new(
+            "replies to probes",
+            [Match::Destination(Is, host(probe(family))), Match::Protocol(Protocol::Tcp)],
+            Action::Accept,
+        )
+    }));
+    rules.extend(families.iter().map(|&family| {
+        let matches = [
+            Match::OutputInterface(Is, LOOPBACK_INTERFACE),
+            Match::Destination(IsNot, loopback(family)),
+        ];
+        Rule::new("calls to its own address", matches, Action::Accept)
+    }));
+    rules.extend(families.iter().map(|&family| {
+        let matches = [Match::Destination(IsNot, loopback(family)), Match::Protocol(Protocol::Tcp)];
+        Rule::new("outbound", matches, Action::Redirect(ports::OUTBOUND))
+    }));
+    destination_nat("nat_output", Hook::Output, rules)
+}
+
+/// A resolver on loopback (systemd-resolved, a cache in the pod) is left alone; its own queries are not.
+fn dns_rules(family: Family) -> [Rule; 2] {
+    [Protocol::Udp, Protocol::Tcp].map(|protocol| {
+        let matches = [
+            Match::Family(family),
+            Match::DestinationPort(Is, protocol, DNS_PORT),
+            Match::OutputInterface(IsNot, LOOPBACK_INTERFACE),
+        ];
+        Rule::new("DNS", matches, Action::Redirect(ports::DNS))
+    })
+}
+
+/// Conntrack, when it is attached, takes the next packet of an old connection for the first of a new one. Translated,
+/// that connection would break.
+fn older_connections() -> Rule {
+    Rule::new("connections from before capture", [Match::TcpSyn(IsNot)], Action::Accept)
+}
+
+fn destination_nat(name: &'static str, hook: Hook, rules: Vec<Rule>) -> Chain {
+    Chain { name, kind: ChainKind::Nat, hook, priority: PRIORITY_DESTINATION_NAT, rules }
+}
+
+fn loopback(family: Family) -> IpNet {
+    match family {
+        Family::Ipv4 => IpNet::V4(LOOPBACK_V4),
+        Family::Ipv6 => host(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    }
+}
+
+fn probe(family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4 => IpAddr::V4(ports::PROBE_ADDRESS_V4),
+        Family::Ipv6 => IpAddr::V6(ports::PROBE_ADDRESS_V6),
+    }
+}
+
+fn host(address: IpAddr) -> IpNet {
+    IpNet::from(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listings_are_as_recorded() {
+        let all = CapturePlan::default();
+        insta::with_settings!({
+            snapshot_path => "../../tests/golden/redirect",
+            prepend_module_to_snapshot => false,
+            omit_expression => true,
+        }, {
+            let plan = plan_workload;
+            insta::assert_snapshot!("workload", plan(&all));
+            insta::assert_snapshot!("workload_dns", plan(&CapturePlan { dns: true, ..all }));
+            insta::assert_snapshot!("workload_ingress", plan(&CapturePlan { inbound: false, ..all }));
+            insta::assert_snapshot!("workload_ipv4", plan(&CapturePlan { ipv6: false, ..all }));
+        });
+    }
+
+    #[test]
+    fn ingress_mode_keeps_the_way_back_of_borrowed_addresses() {
+        let program = plan_workload(&CapturePlan { inbound: false, ..CapturePlan::default() });
+        let text = program.to_string();
+        assert!(text.contains("ct mark set") && text.contains("meta mark set"), "{text}");
+        assert!(!text.contains(":15006"), "{text}");
+        assert_eq!(program.routing.len(), 2);
+    }
+
+    #[test]
+    fn comments_fit_into_what_nft_shows() {
+        let program = plan_workload(&CapturePlan { dns: true, ..CapturePlan::default() });
+        for rule in program.table.chains.iter().flat_map(|chain| &chain.rules) {
+            assert!(rule.comment.len() < 128 && !rule.comment.contains('"'), "{rule}");
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The next hop of an outbound connection (reference, "Outbound algorithm").
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::base::{Reason, ports};
+use crate::model::{AppProtocol, Binding, Service, Waypoint, Workload};
+use crate::world::World;
+
+/// What to do with an outbound connection.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    Refuse { reason: Reason, why: String },
+    /// Not ours: as dialled, without the mesh.
+    Passthrough,
+    /// One of the endpoints of a service without a waypoint, or on a port that nobody may parse.
+    Service { service: Arc<Service>, port: u16 },
+    /// A workload that was dialled by its own address.
+    Workload { workload: Arc<Workload>, port: u16 },
+    /// The worker of this waypoint routes the requests.
+    Waypoint { service: Arc<Service>, port: u16, protocol: AppProtocol, waypoint: Arc<Waypoint> },
+}
+
+/// Decides for a connection of `client` to `dialled`. A virtual address means its service, any other address of the
+/// mesh its workload; what nobody knows passes through, as Istio's ambient mode has it.
+pub fn decide(world: &World, _client: &Workload, dialled: SocketAddr) -> Decision {
+    let address = dialled.ip();
+    if let Some(service) = world.service_at(address) {
+        return decide_service(world, service, dialled.port());
+    }
+    let own_port = ports::ILLEGAL.contains(&dialled.port());
+    match world.workload_at(address) {
+        Some(_) if own_port => refuse_own_port(dialled),
+        Some(workload) => decide_workload(workload, dialled.port()),
+        None if own_port && address.is_loopback() => refuse_own_port(dialled),
+        None => Decision::Passthrough,
+    }
+}
+
+fn decide_service(world: &World, service: &Arc<Service>, port: u16) -> Decision {
+    let Some(service_port) = service.port(port) else {
+        let why = format!("Service {} has no port {port}", service.key);
+        return Decision::Refuse { reason: Reason::NoHealthyUpstream, why };
+    };
+    let to_service = Decision::Service { service: service.clone(), port };
+    match &service.waypoint {
+        Binding::None => to_service,
+        Binding::Unusable { waypoint, why } => {
+            let why = format!("waypoint {waypoint} of Service {}: {why}", service.key);
+            Decision::Refuse { reason: Reason::WaypointUnusable, why }
+        }
+        Binding::Waypoint(key) => match world.waypoint(key) {
+            None => {
+                let why = format!("waypoint {key} of Service {} does not exist", service.key);
+                Decision::Refuse { reason: Reason::WaypointUnusable, why }
+            }
+            Some(_) if service_port.protocol == AppProtocol::Tcp => to_service,
+            Some(waypoint) => Decision::Waypoint {
+                service: service.clone(),
+                port,
+                protocol: service_port.protocol,
+                waypoint: waypoint.clone(),
+            },
+        },
+    }
+}
+
+fn decide_workload(workload: &Arc<Workload>, port: u16) -> Decision {
+    if let Binding::Unusable { waypoint, why } = &workload.waypoint {
+        let why = format!("waypoint {waypoint} of {}: {why}", workload.key);
+        return Decision::Refuse { reason: Reason::WaypointUnusable, why };
+    }
+    Decision::Workload { workload: workload.clone(), port }
+}
+
+fn refuse_own_port(dialled: SocketAddr) -> Decision {
+    let why = format!("{dialled} is a port of the mesh's agent, not of an application");
+    Decision::Refuse { reason: Reason::BadRequest, why }
+}

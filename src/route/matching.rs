@@ -1,0 +1,90 @@
+//! Whether one match takes a request (Gateway API, HTTPRouteMatch).
+
+use http::HeaderValue;
+
+use super::Head;
+use crate::model::{HeaderMatch, HttpMatch, PathMatch, TextMatch};
+use crate::base::Str;
+
+pub(super) fn matches(rule: &HttpMatch, head: &Head<'_>) -> bool {
+    path_matches(&rule.path, head.path)
+        && rule.method.as_ref().is_none_or(|method| method == head.method)
+        && rule.headers.iter().all(|header| header_matches(header, head))
+        && rule.query.iter().all(|parameter| query_matches(parameter, head.query))
+}
+
+fn path_matches(wanted: &PathMatch, path: &str) -> bool {
+    match wanted {
+        PathMatch::Exact(exact) => path == exact.as_str(),
+        PathMatch::Prefix(prefix) => has_prefix(path, prefix),
+        PathMatch::Regex(regex) => matches_whole(regex, path),
+    }
+}
+
+/// By segments: `/foo` takes `/foo`, `/foo/` and `/foo/bar`, not `/foobar`; a trailing slash of the prefix is ignored.
+fn has_prefix(path: &str, prefix: &str) -> bool {
+    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// A header that was sent several times counts as one with the values joined by a comma (RFC 9110, 5.3).
+fn header_matches(wanted: &HeaderMatch, head: &Head<'_>) -> bool {
+    let mut values = head.headers.get_all(&wanted.name).iter();
+    let Some(first) = values.next() else { return false };
+    match values.next() {
+        None => first.to_str().is_ok_and(|text| text_matches(&wanted.value, text)),
+        Some(_) => {
+            let all: Result<Vec<&str>, _> =
+                head.headers.get_all(&wanted.name).iter().map(HeaderValue::to_str).collect();
+            all.is_ok_and(|all| text_matches(&wanted.value, &all.join(",")))
+        }
+    }
+}
+
+/// The first parameter of that name counts; names are compared exactly.
+fn query_matches((name, wanted): &(Str, TextMatch), query: Option<&str>) -> bool {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .find(|(key, _)| key == name.as_str())
+        .is_some_and(|(_, value)| text_matches(wanted, &value))
+}
+
+fn text_matches(wanted: &TextMatch, text: &str) -> bool {
+    match wanted {
+        TextMatch::Exact(exact) => text == exact.as_str(),
+        TextMatch::Regex(regex) => matches_whole(regex, text),
+    }
+}
+
+/// Alternatives are tried leftmost first, so the translator anchors its patterns; this refuses what is not anchored.
+fn matches_whole(regex: &regex::Regex, text: &str) -> bool {
+    regex.find(text).is_some_and(|found| found.start() == 0 && found.end() == text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_by_segment() {
+        for (prefix, path, expected) in [
+            ("/", "/", true),
+            ("/", "/anything", true),
+            ("/v2", "/v2", true),
+            ("/v2", "/v2/", true),
+            ("/v2/", "/v2", true),
+            ("/v2", "/v2/x", true),
+            ("/v2", "/v2example", false),
+            ("/v2", "/foo/v2/example", false),
+        ] {
+            assert_eq!(has_prefix(path, prefix), expected, "{prefix} {path}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_decoded_and_its_first_value_counts() {
+        let wanted = (Str::from("animal"), TextMatch::Exact("blue whale".into()));
+        assert!(query_matches(&wanted, Some("x=1&animal=blue%20whale&animal=dog")));
+        assert!(!query_matches(&wanted, Some("animal=dog&animal=blue+whale")));
+        assert!(!query_matches(&wanted, None));
+    }
+}

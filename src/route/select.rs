@@ -1,0 +1,150 @@
+//! Which HTTPRoute rule holds for a request: groups (GEP-1324), matches, precedence.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+
+use super::matching;
+use crate::model::{BackendRef, HttpMatch, HttpRoute, PathMatch, Service, Workload};
+use crate::world::World;
+
+/// The head of a request, as routes look at it.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    pub method: &'a Method,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+}
+
+/// Which rule holds for a request.
+#[derive(Clone, Debug)]
+pub enum Selection {
+    /// The service has no route on this port for this client: straight to the service.
+    NoRoutes,
+    /// It has, and none matches: 404.
+    NoMatch,
+    /// `route.rules[rule]`.
+    Rule { route: Arc<HttpRoute>, rule: usize },
+}
+
+/// One match that takes the request.
+struct Candidate<'a> {
+    route: &'a Arc<HttpRoute>,
+    rule: usize,
+    matched: &'a HttpMatch,
+}
+
+/// Chooses by the Gateway API's precedence. A client in whose namespace there are consumer routes for this service
+/// and port sees only these; everybody else sees the producer's.
+pub fn select(
+    world: &World,
+    service: &Service,
+    port: u16,
+    client_namespace: &str,
+    head: &Head<'_>,
+) -> Selection {
+    let attached = || {
+        world.routes_of(&service.key).iter().filter(move |route| is_attached(route, service, port))
+    };
+    let producer = service.key.namespace.as_str();
+    let consumer = client_namespace != producer
+        && attached().any(|route| route.key.namespace == client_namespace);
+    let group = if consumer { client_namespace } else { producer };
+    let mut routes = attached().filter(|route| route.key.namespace == group).peekable();
+    if routes.peek().is_none() {
+        return Selection::NoRoutes;
+    }
+    let best = routes
+        .flat_map(|route| candidates(route, head))
+        .reduce(|best, other| if other.precedes(&best) { other } else { best });
+    match best {
+        Some(best) => Selection::Rule { route: best.route.clone(), rule: best.rule },
+        None => Selection::NoMatch,
+    }
+}
+
+/// Whether the selection can end at `target_port` of `workload`: how the destination verifies that a route brought
+/// a request to it.
+pub fn leads_to(
+    world: &World,
+    service: &Service,
+    port: u16,
+    selection: &Selection,
+    workload: &Workload,
+    target_port: u16,
+) -> bool {
+    let serves = |service: &Service, port: u16| {
+        service.endpoints.iter().any(|endpoint| {
+            endpoint.workload.as_ref() == Some(&workload.uid)
+                && endpoint.target_port(port) == Some(target_port)
+        })
+    };
+    match selection {
+        Selection::NoMatch => false,
+        Selection::NoRoutes => serves(service, port),
+        Selection::Rule { route, rule } => route.rules.get(*rule).is_some_and(|rule| {
+            rule.backends.iter().any(|backend| match &backend.target {
+                BackendRef::Invalid { .. } => false,
+                BackendRef::Service { service, port } => {
+                    backend.weight > 0
+                        && world.service(service).is_some_and(|service| serves(service, *port))
+                }
+            })
+        }),
+    }
+}
+
+fn is_attached(route: &HttpRoute, service: &Service, port: u16) -> bool {
+    route.parents.iter().any(|parent| {
+        parent.service == service.key && parent.port.is_none_or(|wanted| wanted == port)
+    })
+}
+
+fn candidates<'a>(
+    route: &'a Arc<HttpRoute>,
+    head: &'a Head<'a>,
+) -> impl Iterator<Item = Candidate<'a>> {
+    route.rules.iter().enumerate().flat_map(move |(rule, content)| {
+        content
+            .matches
+            .iter()
+            .filter(move |matched| matching::matches(matched, head))
+            .map(move |matched| Candidate { route, rule, matched })
+    })
+}
+
+impl Candidate<'_> {
+    /// Exact path, longest prefix, method, number of headers, number of query parameters, oldest, name; what is
+    /// left goes to the rule that stands first, which is the one that was found first. A regular expression
+    /// comes after any exact path and before any prefix: it was written for particular paths (the API leaves it open).
+    fn precedes(&self, other: &Self) -> bool {
+        let rank = path_rank(&self.matched.path)
+            .cmp(&path_rank(&other.matched.path))
+            .then(self.matched.method.is_some().cmp(&other.matched.method.is_some()))
+            .then(self.matched.headers.len().cmp(&other.matched.headers.len()))
+            .then(self.matched.query.len().cmp(&other.matched.query.len()))
+            .then(age(other.route).cmp(&age(self.route)))
+            .then_with(|| other.route.key.cmp(&self.route.key));
+        rank == Ordering::Greater
+    }
+}
+
+/// Kind, then length.
+fn path_rank(path: &PathMatch) -> (u8, usize) {
+    match path {
+        PathMatch::Exact(text) => (2, text.len()),
+        PathMatch::Regex(regex) => (1, regex.as_str().len()),
+        PathMatch::Prefix(text) => (0, text.trim_end_matches('/').len()),
+    }
+}
+
+/// A route of unknown age counts as the youngest: it was not created by an API server.
+fn age(route: &HttpRoute) -> i64 {
+    if route.created == 0 { i64::MAX } else { route.created }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,96 @@
+//! Weighted backends, exact and without a lock.
+
+use std::sync::atomic::Ordering;
+
+use crate::model::{Backend, HttpRule};
+
+/// The backend whose turn it is; `None` when the rule has none or all weights are zero.
+///
+/// Each request takes the next number. A backend of weight `w` out of `total` takes request `n` when
+/// `(n + 1) * w / total` steps over a whole number; what it leaves is numbered anew and split among the rest in the same way. So
+/// over any `total / gcd` requests in a row every backend gets exactly its share, evenly spread, whoever counts.
+pub fn next_backend(rule: &HttpRule) -> Option<&Backend> {
+    let mut total: u128 = rule.backends.iter().map(|backend| u128::from(backend.weight)).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut number = u128::from(rule.turn.fetch_add(1, Ordering::Relaxed));
+    for backend in &rule.backends {
+        let weight = u128::from(backend.weight);
+        let before = number * weight / total;
+        let after = (number + 1) * weight / total;
+        if after > before {
+            return Some(backend);
+        }
+        number -= after;
+        total -= weight;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::base::ObjectKey;
+    use crate::model::BackendRef;
+
+    fn rule(weights: &[u32], turn: u64) -> HttpRule {
+        let backend = |(index, weight): (usize, &u32)| Backend {
+            weight: *weight,
+            target: BackendRef::Service { service: ObjectKey::new("ns", "s"), port: index as u16 },
+        };
+        HttpRule {
+            name: Default::default(),
+            matches: Vec::new(),
+            filters: Vec::new(),
+            backends: weights.iter().enumerate().map(backend).collect(),
+            turn: Arc::new(AtomicU64::new(turn)),
+        }
+    }
+
+    fn count(rule: &HttpRule, requests: u32) -> HashMap<u16, u32> {
+        let mut counts = HashMap::new();
+        for _ in 0..requests {
+            if let Some(Backend { target: BackendRef::Service { port, .. }, .. }) =
+                next_backend(rule)
+            {
+                *counts.entry(*port).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn ninety_ten_is_exact_over_any_hundred() {
+        for start in [0, 1, 7, 99, 12_345] {
+            let counts = count(&rule(&[90, 10], start), 100);
+            assert_eq!(counts, HashMap::from([(0, 90), (1, 10)]), "from {start}");
+        }
+    }
+
+    #[test]
+    fn nothing_to_choose() {
+        assert!(next_backend(&rule(&[], 0)).is_none());
+        assert!(next_backend(&rule(&[0, 0], 0)).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn every_window_has_the_exact_shares(
+            weights in proptest::collection::vec(0u32..20, 1..6),
+            start in 0u64..1_000_000,
+        ) {
+            let total: u32 = weights.iter().sum();
+            let counts = count(&rule(&weights, start), total);
+            for (index, weight) in weights.iter().enumerate() {
+                prop_assert_eq!(counts.get(&(index as u16)).copied().unwrap_or(0), *weight);
+            }
+        }
+    }
+}

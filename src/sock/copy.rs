@@ -1,0 +1,209 @@
+//! The copy loop: both directions of a connection to their ends.
+//!
+//! It works on chunks rather than on a buffer of its own, so that bytes read from a socket go into HTTP/2 frames, and
+//! bytes out of frames to a socket, without another copy, and so that an idle connection holds no buffer.
+//!
+//! How it ends:
+//! * The end of one side's bytes is passed on (FIN, END_STREAM) and the other direction goes on: half-close.
+//! * A side that can no longer be read fails the copy at once.
+//! * A side that can no longer be written ends that direction only. What it had already sent is still carried, as
+//!   without a proxy: a server that refuses an upload early gets its answer through.
+//! * A failed copy breaks off what it did not finish, so that nobody takes a cut stream for a complete one.
+
+mod relay;
+mod splice;
+mod split;
+mod tcp;
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use self::relay::Relay;
+pub use self::split::{Split, SplitRead, SplitWrite};
+pub use self::tcp::{TcpRead, TcpWrite};
+use crate::base::within_budget;
+
+/// What the copy of one connection may occupy while it is idle, in bytes. Ten thousand connections are 10 MB at most.
+const COPY_BUDGET: usize = 768;
+
+/// The receiving half of a byte stream, chunk by chunk; a copy loop works on it without knowing what carries the bytes.
+pub trait ChunkRead: Send + Unpin {
+    /// Up to about `hint` bytes; empty at the end of the stream. Bytes that are in memory already come as they are,
+    /// whatever the hint.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, hint: usize) -> Poll<io::Result<Bytes>>;
+
+    /// The plain socket, when the next bytes come straight from one: then the kernel may move them.
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+/// The sending half. Dropped before `poll_finish` was ready, it breaks the stream off.
+pub trait ChunkWrite: Send + Unpin {
+    /// Takes bytes from the front of `chunk`; ready when it took some.
+    fn poll_write_chunk(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes)
+    -> Poll<io::Result<()>>;
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Ends this direction (FIN, END_STREAM); the other one goes on.
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Ready when the peer will take nothing more, where the carrier tells without a write.
+    fn poll_broken(&mut self, _cx: &mut Context<'_>) -> Poll<io::Error> {
+        Poll::Pending
+    }
+
+    /// The plain socket, when bytes go straight to one.
+    fn tcp(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+/// A stream that can be split for the copy loop.
+pub trait Duplex: Send {
+    type Read: ChunkRead;
+    type Write: ChunkWrite;
+    fn halves(self) -> (Self::Read, Self::Write);
+}
+
+/// Told about every chunk that passes.
+pub trait Transferred: Send + Sync {
+    /// From the downstream to the upstream.
+    fn sent(&self, bytes: usize);
+    /// From the upstream to the downstream.
+    fn received(&self, bytes: usize);
+}
+
+/// A copy that did not come to the end of both directions.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {side}: {source}")]
+pub struct CopyError {
+    /// Whose connection failed.
+    pub side: Side,
+    pub operation: Operation,
+    pub source: io::Error,
+}
+
+/// The two connections of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one that was accepted.
+    Downstream,
+    /// The one that was opened for it.
+    Upstream,
+}
+
+/// What was tried when a connection failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Read,
+    Write,
+}
+
+/// Both directions of one copy.
+struct Both<D: Duplex, U: Duplex> {
+    sending: Relay<D::Read, U::Write>,
+    receiving: Relay<U::Read, D::Write>,
+    /// The first direction that could not be written any more.
+    failure: Option<CopyError>,
+}
+
+impl CopyError {
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+}
+
+impl From<CopyError> for io::Error {
+    fn from(error: CopyError) -> Self {
+        io::Error::new(error.kind(), error)
+    }
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Side::Downstream => "the client's connection",
+            Side::Upstream => "the connection to the destination",
+        })
+    }
+}
+
+impl std::fmt::Display for Operation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Operation::Read => "reading from",
+            Operation::Write => "writing to",
+        })
+    }
+}
+
+/// Copies both directions to their ends, with half-close; returns when both have ended or one failed. The error tells
+/// which side failed. Dropping the future breaks off both sides.
+pub fn copy_bidirectional<D: Duplex, U: Duplex, T: Transferred>(
+    downstream: D,
+    upstream: U,
+    observer: &T,
+) -> impl Future<Output = Result<(), CopyError>> + Send + use<'_, D, U, T> {
+    let (from_downstream, to_downstream) = downstream.halves();
+    let (from_upstream, to_upstream) = upstream.halves();
+    let mut both = Both::<D, U> {
+        sending: Relay::new(from_downstream, to_upstream),
+        receiving: Relay::new(from_upstream, to_downstream),
+        failure: None,
+    };
+    within_budget::<COPY_BUDGET, _>(poll_fn(move |cx| both.poll(cx, observer)))
+}
+
+impl<D: Duplex, U: Duplex> Both<D, U> {
+    fn poll<T: Transferred>(
+        &mut self,
+        cx: &mut Context<'_>,
+        observer: &T,
+    ) -> Poll<Result<(), CopyError>> {
+        let sent = self.sending.poll(cx, self.receiving.outlook(), |bytes| observer.sent(bytes));
+        if let Poll::Ready(Err((operation, source))) = sent {
+            let side = match operation {
+                Operation::Read => Side::Downstream,
+                Operation::Write => Side::Upstream,
+            };
+            self.fail(CopyError { side, operation, source })?;
+        }
+        let received =
+            self.receiving.poll(cx, self.sending.outlook(), |bytes| observer.received(bytes));
+        if let Poll::Ready(Err((operation, source))) = received {
+            let side = match operation {
+                Operation::Read => Side::Upstream,
+                Operation::Write => Side::Downstream,
+            };
+            self.fail(CopyError { side, operation, source })?;
+        }
+        if !(self.sending.is_over() && self.receiving.is_over()) {
+            return Poll::Pending;
+        }
+        Poll::Ready(self.failure.take().map_or(Ok(()), Err))
+    }
+
+    /// Decides whether a failure of one direction ends the copy now, later or not at all.
+    fn fail(&mut self, error: CopyError) -> Result<(), CopyError> {
+        match error.operation {
+            // The peer was sent everything including the end, and then broke off: many clients close that way.
+            Operation::Read if self.told_the_end(error.side) => Ok(()),
+            Operation::Read => Err(self.failure.take().unwrap_or(error)),
+            Operation::Write => {
+                self.failure.get_or_insert(error);
+                Ok(())
+            }
+        }
+    }
+
+    fn told_the_end(&self, side: Side) -> bool {
+        match side {
+            Side::Downstream => self.receiving.has_finished(),
+            Side::Upstream => self.sending.has_finished(),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! One direction of a copy.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use tokio::task::coop;
+
+use super::splice::Pipe;
+use super::{ChunkRead, ChunkWrite, Operation};
+
+/// The buffer of a connection that has carried little: most requests fit, and most connections stay small.
+const SMALL_BUFFER: usize = 1024;
+/// After [`MEDIUM_AFTER`] bytes. 64 less than a round size, so that the head of a frame and the allocator's own bytes
+/// still fit the size class (ztunnel).
+const MEDIUM_BUFFER: usize = 16 * 1024 - 64;
+const MEDIUM_AFTER: u64 = 128 * 1024;
+/// After [`LARGE_AFTER`] bytes: a bulk transfer, where each system call should carry much.
+const LARGE_BUFFER: usize = 256 * 1024 - 64;
+const LARGE_AFTER: u64 = 10 * 1024 * 1024;
+
+/// From one reader to one writer.
+pub(super) struct Relay<R, W> {
+    reader: R,
+    writer: W,
+    /// Read and not yet written.
+    pending: Bytes,
+    /// Bytes written so far.
+    moved: u64,
+    pipe: Splicing,
+    state: State,
+    /// Written since the last flush.
+    unflushed: bool,
+}
+
+/// What one direction knows about the peer of the other one.
+#[derive(Clone, Copy)]
+pub(super) struct Outlook {
+    /// The side that this direction writes to will send nothing more: only a write, or
+    /// [`ChunkWrite::poll_broken`], tells that it has gone.
+    peer_ended: bool,
+    /// The side that this direction reads from was lost when written to: the end of its bytes is not its own.
+    peer_lost: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Copying,
+    /// The end was read and is being passed on.
+    Finishing,
+    /// The end was read and passed on.
+    Finished,
+    /// Broken off; `lost` when the peer of the writer reset the connection.
+    Broken {
+        lost: bool,
+    },
+}
+
+enum Splicing {
+    NotYet,
+    On(Box<Pipe>),
+    /// The kernel would not.
+    Never,
+}
+
+type Failure = (Operation, io::Error);
+
+impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
+    pub(super) fn new(reader: R, writer: W) -> Self {
+        Self {
+            reader,
+            writer,
+            pending: Bytes::new(),
+            moved: 0,
+            pipe: Splicing::NotYet,
+            state: State::Copying,
+            unflushed: false,
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.state, State::Finished | State::Broken { .. })
+    }
+
+    pub(super) fn has_finished(&self) -> bool {
+        self.state == State::Finished
+    }
+
+    /// What this direction tells the other one.
+    pub(super) fn outlook(&self) -> Outlook {
+        Outlook {
+            peer_ended: matches!(self.state, State::Finishing | State::Finished),
+            peer_lost: self.state == State::Broken { lost: true },
+        }
+    }
+
+    /// Moves what can be moved; ready when the end was passed on, or with the failure, once.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        other: Outlook,
+        observe: impl Fn(usize),
+    ) -> Poll<Result<(), Failure>> {
+        if self.is_over() {
+            return Poll::Ready(Ok(()));
+        }
+        let result = ready!(self.poll_copy(cx, other, observe));
+        if let Err((operation, error)) = &result {
+            // After an orderly end of the peer Linux says EPIPE, after a reset ECONNRESET.
+            let lost = *operation == Operation::Write && error.kind() != io::ErrorKind::BrokenPipe;
+            self.state = State::Broken { lost };
+            self.pending = Bytes::new();
+        }
+        Poll::Ready(result)
+    }
+
+    fn poll_copy(
+        &mut self,
+        cx: &mut Context<'_>,
+        other: Outlook,
+        observe: impl Fn(usize),
+    ) -> Poll<Result<(), Failure>> {
+        while self.state == State::Copying {
+            if self.may_splice() {
+                ready!(self.poll_splice(cx, &observe))?;
+                continue;
+            }
+            if self.pending.is_empty() {
+                match self.reader.poll_chunk(cx, buffer_size(self.moved)).map_err(reading)? {
+                    Poll::Ready(chunk) if chunk.is_empty() => self.state = State::Finishing,
+                    Poll::Ready(chunk) => self.pending = chunk,
+                    Poll::Pending => return self.poll_idle(cx, other),
+                }
+            } else {
+                ready!(self.poll_write(cx, &observe))?;
+                // A reader with much in memory must not keep the thread from other connections.
+                ready!(coop::poll_proceed(cx)).made_progress();
+            }
+        }
+        if other.peer_lost {
+            self.state = State::Broken { lost: false };
+            return Poll::Ready(Ok(()));
+        }
+        match ready!(self.writer.poll_finish(cx)) {
+            Err(error) if !is_gone(&error) => return Poll::Ready(Err(writing(error))),
+            // Somebody who has gone needs not be told the end.
+            _ => self.state = State::Finished,
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        observe: impl Fn(usize),
+    ) -> Poll<Result<(), Failure>> {
+        let before = self.pending.len();
+        ready!(self.writer.poll_write_chunk(cx, &mut self.pending)).map_err(writing)?;
+        let written = before - self.pending.len();
+        if self.pending.is_empty() {
+            // An empty part of a buffer would hold all of it.
+            self.pending = Bytes::new();
+        }
+        self.moved += written as u64;
+        self.unflushed = true;
+        observe(written);
+        Poll::Ready(Ok(()))
+    }
+
+    /// There is nothing to read: sends what is held back, and looks whether anybody is still there to write to.
+    fn poll_idle(&mut self, cx: &mut Context<'_>, other: Outlook) -> Poll<Result<(), Failure>> {
+        if self.unflushed && self.writer.poll_flush(cx).map_err(writing)?.is_ready() {
+            self.unflushed = false;
+        }
+        if other.peer_ended
+            && let Poll::Ready(error) = self.writer.poll_broken(cx)
+        {
+            return Poll::Ready(Err(writing(error)));
+        }
+        Poll::Pending
+    }
+
+    /// Between two plain sockets, and only for transfers that are worth a pipe.
+    fn may_splice(&self) -> bool {
+        self.moved >= MEDIUM_AFTER
+            && self.pending.is_empty()
+            && !matches!(self.pipe, Splicing::Never)
+            && self.reader.tcp().is_some()
+            && self.writer.tcp().is_some()
+    }
+
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        observe: impl Fn(usize),
+    ) -> Poll<Result<(), Failure>> {
+        let (Some(from), Some(to)) = (self.reader.tcp(), self.writer.tcp()) else {
+            return Poll::Ready(Ok(()));
+        };
+        if let Splicing::NotYet = self.pipe {
+            self.pipe = Pipe::new().map_or(Splicing::Never, |pipe| Splicing::On(Box::new(pipe)));
+        }
+        let Splicing::On(pipe) = &mut self.pipe else {
+            return Poll::Ready(Ok(()));
+        };
+        loop {
+            if pipe.is_empty() && ready!(pipe.poll_fill(cx, from)).map_err(reading)? == 0 {
+                self.state = State::Finishing;
+                return Poll::Ready(Ok(()));
+            }
+            let written = ready!(pipe.poll_drain(cx, to)).map_err(writing)?;
+            self.moved += written as u64;
+            observe(written);
+        }
+    }
+}
+
+fn buffer_size(moved: u64) -> usize {
+    match moved {
+        LARGE_AFTER.. => LARGE_BUFFER,
+        MEDIUM_AFTER.. => MEDIUM_BUFFER,
+        _ => SMALL_BUFFER,
+    }
+}
+
+fn reading(error: io::Error) -> Failure {
+    (Operation::Read, error)
+}
+
+fn writing(error: io::Error) -> Failure {
+    (Operation::Write, error)
+}
+
+/// The peer closed before it was told the end.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotConnected | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_grow_with_the_transfer() {
+        assert_eq!(buffer_size(0), 1024);
+        assert_eq!(buffer_size(MEDIUM_AFTER - 1), 1024);
+        assert_eq!(buffer_size(MEDIUM_AFTER), 16_320);
+        assert_eq!(buffer_size(LARGE_AFTER), 262_080);
+        assert_eq!(buffer_size(u64::MAX), 262_080);
+    }
+}

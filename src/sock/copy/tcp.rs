@@ -1,0 +1,105 @@
+//! Plain TCP for the copy loop.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use super::{ChunkRead, ChunkWrite, Duplex};
+
+/// A chunk that fills less than half of a buffer above this size moves to memory of its own, so that a small
+/// message that waits in a queue does not hold a large buffer.
+const SHRINK_ABOVE: usize = 1024;
+
+/// The receiving half of a TCP connection.
+pub struct TcpRead(OwnedReadHalf);
+
+/// The sending half of a TCP connection; `None` once the end was sent. Dropped before that, the connection is reset.
+pub struct TcpWrite(Option<OwnedWriteHalf>);
+
+impl Duplex for TcpStream {
+    type Read = TcpRead;
+    type Write = TcpWrite;
+
+    fn halves(self) -> (TcpRead, TcpWrite) {
+        let (read, write) = self.into_split();
+        (TcpRead(read), TcpWrite(Some(write)))
+    }
+}
+
+impl ChunkRead for TcpRead {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, hint: usize) -> Poll<io::Result<Bytes>> {
+        loop {
+            // Asked before there is a buffer: an idle connection holds none.
+            ready!(self.0.as_ref().poll_read_ready(cx))?;
+            let mut buffer = BytesMut::with_capacity(hint.max(1));
+            match pin!(self.0.read_buf(&mut buffer)).poll(cx)? {
+                Poll::Ready(_) => return Poll::Ready(Ok(right_sized(buffer))),
+                // The kernel had nothing after all; it is asked again, which registers the waker.
+                Poll::Pending => {}
+            }
+        }
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        Some(self.0.as_ref())
+    }
+}
+
+impl ChunkWrite for TcpWrite {
+    fn poll_write_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunk: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        let Some(half) = &mut self.0 else { return Poll::Ready(Err(ended())) };
+        let written = ready!(Pin::new(half).poll_write(cx, chunk))?;
+        chunk.advance(written);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(half) = &mut self.0 else { return Poll::Ready(Ok(())) };
+        let result = ready!(Pin::new(&mut *half).poll_shutdown(cx));
+        if let Some(half) = self.0.take() {
+            half.forget();
+        }
+        Poll::Ready(result)
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        self.0.as_ref().map(AsRef::as_ref)
+    }
+}
+
+impl Drop for TcpWrite {
+    fn drop(&mut self) {
+        if let Some(half) = self.0.take() {
+            // With a linger time of zero the close that follows sends RST instead of FIN. Should the option fail, the
+            // socket is closed all the same.
+            let _ = SockRef::from(half.as_ref()).set_linger(Some(std::time::Duration::ZERO));
+            half.forget();
+        }
+    }
+}
+
+fn right_sized(buffer: BytesMut) -> Bytes {
+    if buffer.capacity() > SHRINK_ABOVE && buffer.len() < buffer.capacity() / 2 {
+        Bytes::copy_from_slice(&buffer)
+    } else {
+        buffer.freeze()
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the end of this direction was already sent")
+}

@@ -1,0 +1,144 @@
+//! A network namespace, and work inside it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::fstat;
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
+
+/// Where `ip netns` and container runtimes keep namespaces by name.
+const DIRECTORY: &str = "/run/netns";
+/// The namespace of the calling thread, not of the process's first one.
+const OWN: &str = "/proc/thread-self/ns/net";
+/// `NS_GET_NSTYPE` of linux/nsfs.h: `_IO(0xb7, 0x3)`; libc does not name it.
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+
+/// A network namespace, held open.
+#[derive(Clone, Debug)]
+pub struct NetworkNamespace(Arc<OwnedFd>);
+
+/// Brings the thread back when dropped, so also when the work inside panicked.
+struct Return(OwnedFd);
+
+impl NetworkNamespace {
+    /// A name below `/run/netns`, or an absolute path. Anything that is not a network namespace is refused.
+    pub fn open(name_or_path: &str) -> io::Result<Self> {
+        let path = resolve(name_or_path)?;
+        // Asked before it is opened: the path comes from an annotation, and opening a device has effects.
+        let file_system = statfs(&path).map_err(|error| explain(&path, error.into()))?;
+        if file_system.filesystem_type() != NSFS_MAGIC {
+            return Err(not_a_namespace(&path));
+        }
+        let file = File::open(&path).map_err(|error| explain(&path, error))?;
+        if namespace_type(file.as_fd()).map_err(|error| explain(&path, error))?
+            != libc::CLONE_NEWNET
+        {
+            return Err(not_a_namespace(&path));
+        }
+        Ok(Self(Arc::new(file.into())))
+    }
+
+    /// The inode: equal for two handles of one namespace.
+    pub fn inode(&self) -> io::Result<u64> {
+        Ok(fstat(self.0.as_fd())?.st_ino)
+    }
+
+    /// Runs `work` on this thread inside the namespace and comes back; `work` must not await.
+    ///
+    /// A thread that cannot come back would go on making sockets in a workload's namespace, so the process ends then:
+    /// the only hard stop there is.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
+        let back = Return(File::open(OWN).map_err(|error| explain(Path::new(OWN), error))?.into());
+        setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|error| {
+            let error = io::Error::from(error);
+            io::Error::new(
+                error.kind(),
+                format!("cannot enter a network namespace (CAP_SYS_ADMIN is needed): {error}"),
+            )
+        })?;
+        let result = work();
+        drop(back);
+        Ok(result)
+    }
+}
+
+impl Drop for Return {
+    fn drop(&mut self) {
+        if let Err(error) = setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET) {
+            tracing::error!(%error, "a thread cannot leave a workload's network namespace: stopping the process");
+            std::process::abort();
+        }
+    }
+}
+
+/// A name must stay below the directory: it comes from an annotation.
+fn resolve(name_or_path: &str) -> io::Result<PathBuf> {
+    if name_or_path.starts_with('/') {
+        return Ok(PathBuf::from(name_or_path));
+    }
+    if name_or_path.is_empty()
+        || name_or_path.contains('/')
+        || name_or_path == "."
+        || name_or_path == ".."
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{name_or_path:?} is neither an absolute path nor a name below {DIRECTORY}"),
+        ));
+    }
+    Ok(Path::new(DIRECTORY).join(name_or_path))
+}
+
+#[allow(unsafe_code)]
+fn namespace_type(file: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    // SAFETY: the descriptor is borrowed for the whole call; this request takes no argument and writes nothing.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+    if kind < 0 { Err(io::Error::last_os_error()) } else { Ok(kind) }
+}
+
+fn explain(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("network namespace {}: {error}", path.display()))
+}
+
+fn not_a_namespace(path: &Path) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!(
+            "{} is not a network namespace; check that it is mounted (`ip netns list`) and visible to the agent",
+            path.display()
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opens_only_network_namespaces() {
+        let own = NetworkNamespace::open(OWN).unwrap();
+        let again = NetworkNamespace::open("/proc/self/ns/net").unwrap();
+        assert_eq!(own.inode().unwrap(), again.inode().unwrap());
+        for path in ["/proc/self/ns/uts", "/dev/null", "/proc/self/status", "/etc"] {
+            let error = NetworkNamespace::open(path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{path}");
+            assert!(error.to_string().contains(path), "{error}");
+        }
+        let missing = NetworkNamespace::open("isthmus-no-such-name").unwrap_err();
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        assert!(missing.to_string().contains("/run/netns/isthmus-no-such-name"), "{missing}");
+    }
+
+    #[test]
+    fn names_stay_below_the_directory() {
+        for name in ["", ".", "..", "../self", "a/b"] {
+            assert_eq!(resolve(name).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name:?}");
+        }
+        assert_eq!(resolve("node-a").unwrap(), Path::new("/run/netns/node-a"));
+        assert_eq!(resolve("/proc/7/ns/net").unwrap(), Path::new("/proc/7/ns/net"));
+    }
+}

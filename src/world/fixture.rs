@@ -1,0 +1,122 @@
+//! Small worlds for tests of the rooms that decide over one.
+
+use std::sync::Arc;
+
+use super::{MeshNames, World, WorldStore};
+use crate::base::{Identity, ObjectKey};
+use crate::model::*;
+
+/// A mesh in the making; everything is in namespace `shop` unless its name says `namespace/name`.
+#[derive(Default)]
+pub(crate) struct Fixture {
+    pub(crate) mesh: Mesh,
+}
+
+pub(crate) fn key(name: &str) -> ObjectKey {
+    match name.split_once('/') {
+        Some((namespace, name)) => ObjectKey::new(namespace, name),
+        None => ObjectKey::new("shop", name),
+    }
+}
+
+pub(crate) fn identity(name: &str) -> Identity {
+    let key = key(name);
+    Identity::new("cluster.local", key.namespace, key.name)
+}
+
+/// Enrolled, ready, with a service account of its own name.
+pub(crate) fn workload(name: &str, address: &str) -> Workload {
+    Workload {
+        uid: format!("Kubernetes//Pod/{}", key(name)).into(),
+        key: key(name),
+        identity: identity(name),
+        node: "node".into(),
+        addresses: vec![address.parse().unwrap()],
+        network_namespace: None,
+        enrolled: true,
+        host_network: false,
+        ready: true,
+        canonical: Canonical::default(),
+        locality: Locality::default(),
+        waypoint: Binding::None,
+        peer_authentication: PeerAuthentication::default(),
+        policies: Vec::new(),
+    }
+}
+
+/// Port 80 of the service leads to port 8080 of each workload.
+pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service {
+    let key = key(name);
+    Service {
+        hostname: format!("{}.{}.svc.cluster.local", key.name, key.namespace).into(),
+        key,
+        vips: vec![vip.parse().unwrap()],
+        ports: vec![ServicePort { name: "http".into(), port: 80, protocol: AppProtocol::Http }],
+        endpoints: workloads
+            .iter()
+            .map(|workload| Endpoint {
+                workload: Some(workload.uid.clone()),
+                addresses: workload.addresses.clone(),
+                ports: vec![PortMapping { port: 80, target: 8080 }],
+                ready: workload.ready,
+            })
+            .collect(),
+        waypoint: Binding::None,
+    }
+}
+
+pub(crate) fn waypoint(name: &str) -> Waypoint {
+    Waypoint {
+        key: key(name),
+        class: "istio-waypoint".into(),
+        identity: identity(name),
+        for_services: true,
+        for_workloads: true,
+    }
+}
+
+pub(crate) fn bound_to(name: &str) -> Binding {
+    Binding::Waypoint(key(name))
+}
+
+pub(crate) fn policy(name: &str, action: Action, scope: Scope, rules: Vec<Rule>) -> AuthorizationPolicy {
+    AuthorizationPolicy { key: key(name), action, scope, rules, dry_run: false, broken: None }
+}
+
+impl Fixture {
+    pub(crate) fn workload(mut self, workload: Workload) -> Self {
+        self.mesh.workloads.push(Arc::new(workload));
+        self
+    }
+
+    pub(crate) fn service(mut self, service: Service) -> Self {
+        self.mesh.services.push(Arc::new(service));
+        self
+    }
+
+    pub(crate) fn waypoint(mut self, waypoint: Waypoint) -> Self {
+        self.mesh.waypoints.push(Arc::new(waypoint));
+        self
+    }
+
+    pub(crate) fn route(mut self, route: HttpRoute) -> Self {
+        self.mesh.routes.push(Arc::new(route));
+        self
+    }
+
+    pub(crate) fn policy(mut self, policy: AuthorizationPolicy) -> Self {
+        self.mesh.policies.push(Arc::new(policy));
+        self
+    }
+
+    pub(crate) fn build(self) -> Arc<World> {
+        store().publish(self.mesh)
+    }
+}
+
+pub(crate) fn store() -> Arc<WorldStore> {
+    WorldStore::new(MeshNames {
+        trust_domain: "cluster.local".into(),
+        root_namespace: "istio-system".into(),
+    })
+}
