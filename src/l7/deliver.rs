@@ -34,6 +34,7 @@ pub(super) async fn deliver(
     let start = session.request_start(routed, judged.as_ref().ok());
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
     let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit);
+    exchange.record.headers(arrived.request.headers());
     exchange.record.destination(session.destination.clone(), session.arrival.destination);
     match judged {
         Ok(_) => pass(session, arrived, sent_as, exchange).await,

@@ -18,7 +18,7 @@ use super::outbound::Outbound;
 use super::plan::Plan;
 use super::respond::Answer;
 use super::upgrade::{self, Upgrade};
-use super::upstream::{Key, Lease};
+use super::upstream::{Key, Lease, Sender};
 use super::{headers, peers};
 use crate::balance::Picked;
 use crate::base::Reason;
@@ -138,8 +138,8 @@ impl Way {
         };
         let shelf = session.context.upstreams.shelf(self.key(picked, version));
         let dial = || async {
-            let dialled = session.dial(&self.plan.addressed, picked).await?;
-            dialled.handshake(&session.context, version, picked.address).await
+            let stream = session.dial(&self.plan.addressed, picked).await?;
+            Sender::connect(&session.context, version, stream, picked.address).await
         };
         let mut lease = match shelf.lease(dial).await {
             Ok(lease) => lease,

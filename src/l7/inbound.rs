@@ -8,7 +8,6 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -18,13 +17,13 @@ use super::detect::{self, Version};
 use super::guard::{Arrival, Gates};
 use super::outbound::{self, NO_BUFFERS, REQUEST_BUDGET};
 use super::server::{self, Handler};
-use super::upstream::{Dialled, Lease, Shelf, UpstreamError};
+use super::upstream::{Lease, Sender, Shelf, UpstreamError};
 use super::worker::Context;
 use super::{deliver, opaque, peers};
 use crate::base::{Reason, Str, within_budget};
 use crate::model::AppProtocol;
 use crate::policy::{Denial, Permit};
-use crate::sock::{self, Duplex, Rewind, SocketFactory};
+use crate::sock::{self, Rewind, SocketFactory};
 use crate::telemetry::{ConnectionStart, Peer, ServiceLabels};
 use crate::tunnel::{Carrier, GuardedConnection};
 use crate::world::World;
@@ -54,17 +53,8 @@ pub(super) async fn serve(
     permit: OwnedSemaphorePermit,
 ) {
     let cancel = connection.cancel.clone();
-    let (carrier, session) = Inbound::new(context, *connection, permit);
-    let served = async {
-        match carrier {
-            Carrier::Hbone(stream) => session.serve(stream).await,
-            Carrier::Tcp(stream) => match outbound::adopt(stream) {
-                Ok(stream) => session.serve(stream).await,
-                Err(error) => session.refuse(Reason::PeerReset, &error.to_string()),
-            },
-        }
-    };
-    cancel.run_until_cancelled(served).await;
+    let (stream, session) = Inbound::new(context, *connection, permit);
+    cancel.run_until_cancelled(session.serve(stream)).await;
 }
 
 impl Handler for Inbound {
@@ -98,12 +88,9 @@ impl Inbound {
         (connection.stream, Arc::new(session))
     }
 
-    async fn serve<S>(self: &Arc<Self>, stream: S)
-    where
-        S: AsyncRead + AsyncWrite + Duplex + Unpin + 'static,
-    {
+    async fn serve(self: &Arc<Self>, stream: Carrier) {
         let (said, wait) = self.expectation();
-        let detecting = detect::detect(stream, said, wait);
+        let detecting = async { detect::detect(outbound::adopt(stream)?, said, wait).await };
         let drain = &self.context.drain;
         let Some(detected) = drain.run_until_cancelled(detecting).await else { return };
         match detected {
@@ -156,7 +143,7 @@ impl Inbound {
         let dial = || async {
             let connected = self.connect_application().await;
             let stream = connected.map_err(|error| UpstreamError::Connect { address, error })?;
-            Dialled::Plain(stream).handshake(&self.context, version, address).await
+            Sender::connect(&self.context, version, Carrier::Tcp(stream), address).await
         };
         shelf.lease(dial).await
     }
@@ -203,7 +190,7 @@ impl Inbound {
     }
 
     /// Bytes that are not HTTP: authorized at layer 4, and again whenever the world changes.
-    async fn carry<S: Duplex>(&self, stream: Rewind<S>) {
+    async fn carry(&self, stream: Rewind<Carrier>) {
         let gates = self.gates(&self.context.dependencies.world.load());
         let permit = match gates.authorize_bytes(&self.arrival) {
             Ok(permit) => permit,
@@ -220,7 +207,7 @@ impl Inbound {
         let start = ConnectionStart { waypoint_principal: principal(&permit), ..self.start() };
         let mut record = self.context.dependencies.telemetry.connection(start);
         let (reason, why) = tokio::select! {
-            copied = opaque::copy(stream, application, &record) => {
+            copied = opaque::copy(stream, Carrier::Tcp(application), &record) => {
                 return opaque::finish(copied, &mut record);
             }
             cut = self.until_cut(|_, gates| gates.authorize_bytes(&self.arrival)) => cut,

@@ -3,31 +3,25 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
-
 use super::forward::MAX_ATTEMPTS;
 use super::outbound::Outbound;
-use super::upstream::Dialled;
 use super::{peers, respond::Answer};
 use crate::balance::{self, Picked};
 use crate::base::{Reason, ports};
 use crate::model::{Binding, Service};
 use crate::policy::{Connection, Gate};
-use crate::sock::{self, CopyError, Duplex, Rewind, Transferred};
+use crate::sock::{self, CopyError, Rewind, Transferred};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
+use crate::tunnel::Carrier;
 
 /// The client's half: to an endpoint of the addressed service. HTTPRoutes do not apply to bytes.
-pub(super) async fn carry(session: &Outbound, stream: Rewind<TcpStream>) {
+pub(super) async fn carry(session: &Outbound, stream: Rewind<Carrier>) {
     let dependencies = &session.context.dependencies;
     match reach(session).await {
-        Ok((picked, dialled)) => {
+        Ok((picked, upstream)) => {
             let start = start(session, Some(&picked));
             let mut record = dependencies.telemetry.connection(start);
-            let copied = match dialled {
-                Dialled::Plain(upstream) => copy(stream, upstream, &record).await,
-                Dialled::Tunnel(upstream) => copy(stream, upstream, &record).await,
-            };
-            finish(copied, &mut record);
+            finish(copy(stream, upstream, &record).await, &mut record);
         }
         Err((picked, answer)) => {
             let start = start(session, picked.as_ref());
@@ -37,14 +31,14 @@ pub(super) async fn carry(session: &Outbound, stream: Rewind<TcpStream>) {
 }
 
 /// Tries endpoints until one takes the connection; no byte of the client was sent yet, so this is safe.
-async fn reach(session: &Outbound) -> Result<(Picked, Dialled), (Option<Picked>, Answer)> {
+async fn reach(session: &Outbound) -> Result<(Picked, Carrier), (Option<Picked>, Answer)> {
     let mut tried: Vec<SocketAddr> = Vec::new();
     let mut failure = None;
     for _ in 0..MAX_ATTEMPTS {
         let (service, picked) = choose(session, &tried).map_err(|answer| (None, answer))?;
         let Some(picked) = picked else { break };
         match session.dial(&service, &picked).await {
-            Ok(dialled) => return Ok((picked, dialled)),
+            Ok(upstream) => return Ok((picked, upstream)),
             Err(error) => {
                 tried.push(picked.address);
                 let answer = Answer::unreachable(error.reason(), error.to_string());
@@ -113,9 +107,9 @@ fn start(session: &Outbound, picked: Option<&Picked>) -> ConnectionStart {
 }
 
 /// Copies both directions, counted in the record.
-pub(super) async fn copy<D: Duplex, U: Duplex>(
-    downstream: D,
-    upstream: U,
+pub(super) async fn copy(
+    downstream: Rewind<Carrier>,
+    upstream: Carrier,
     record: &ConnectionRecord,
 ) -> Result<(), CopyError> {
     sock::copy_bidirectional(downstream, upstream, &Counted(record)).await

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::body::ResponseBody;
 use super::detect::{self, Version};
 use super::server::{self, Handler};
-use super::upstream::{Dialled, UpstreamError};
+use super::upstream::UpstreamError;
 use super::worker::Context;
 use super::{opaque, peers, request};
 use crate::balance::Picked;
@@ -20,7 +20,7 @@ use crate::model::{AppProtocol, Service, Workload};
 use crate::pool::TunnelKey;
 use crate::sock::{self, SocketFactory};
 use crate::telemetry::{Peer, RequestStart, ServiceLabels};
-use crate::tunnel::{ConnectRequest, RoutedConnection};
+use crate::tunnel::{Carrier, ConnectRequest, RoutedConnection};
 
 /// What a request in flight costs in memory at rest, in bytes.
 pub(super) const REQUEST_BUDGET: usize = 16 * 1024;
@@ -72,7 +72,8 @@ pub(super) async fn serve(
         AppProtocol::Detect | AppProtocol::Tcp => context.dependencies.settings.detect_timeout,
         AppProtocol::Http | AppProtocol::Http2 => detect::SILENCE,
     };
-    let detected = async { detect::detect(adopt(connection.stream)?, said, wait).await };
+    let stream = Carrier::Tcp(connection.stream);
+    let detected = async { detect::detect(adopt(stream)?, said, wait).await };
     // A client that has said nothing yet loses nothing by a drain.
     let Some(detected) = context.drain.run_until_cancelled(detected).await else { return };
     let refuse = |reason, why: &str| context.dependencies.telemetry.refused(start, reason, why);
@@ -93,8 +94,12 @@ pub(super) async fn serve(
 }
 
 /// Takes the stream from the runtime of layer 4 to the worker's own, so that its events wake nobody else.
-pub(super) fn adopt(stream: TcpStream) -> std::io::Result<TcpStream> {
-    TcpStream::from_std(stream.into_std()?)
+pub(super) fn adopt(stream: Carrier) -> std::io::Result<Carrier> {
+    Ok(match stream {
+        Carrier::Tcp(stream) => Carrier::Tcp(TcpStream::from_std(stream.into_std()?)?),
+        // Its events come from its tunnel, which stays where it is.
+        Carrier::Hbone(stream) => Carrier::Hbone(stream),
+    })
 }
 
 impl Handler for Outbound {
@@ -109,13 +114,13 @@ impl Outbound {
         &self,
         service: &Service,
         picked: &Picked,
-    ) -> Result<Dialled, UpstreamError> {
+    ) -> Result<Carrier, UpstreamError> {
         let Some(server) = peers::captured(picked.workload.as_ref()) else {
             let timeout = self.context.dependencies.settings.connect_timeout;
             let connected = sock::connect(self.sockets.as_ref(), picked.address, None, timeout);
             return connected
                 .await
-                .map(Dialled::Plain)
+                .map(Carrier::Tcp)
                 .map_err(|error| UpstreamError::Connect { address: picked.address, error });
         };
         let key = TunnelKey {
@@ -132,7 +137,7 @@ impl Outbound {
             baggage: Some(peers::baggage(&self.client, cluster)),
         };
         let stream = self.context.dependencies.pool.open(&key, &self.sockets, &request).await?;
-        Ok(Dialled::Tunnel(stream))
+        Ok(Carrier::Hbone(stream))
     }
 
     /// The record of a request, but for the request. Mutual TLS is what leads to the endpoint; an answer of our own goes

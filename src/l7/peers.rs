@@ -10,7 +10,7 @@ use super::guard::Arrival;
 use crate::base::{Identity, Str, ports};
 use crate::model::{Service, Workload};
 use crate::telemetry::{ConnectionStart, Peer, Reporter, ServiceLabels};
-use crate::tunnel::RoutedConnection;
+use crate::tunnel::{Baggage, RoutedConnection};
 use crate::world::World;
 
 /// Whether an endpoint is in the mesh: reached by HBONE only, never in the clear, and judged on its own node.
@@ -51,13 +51,19 @@ pub(super) fn service_labels(service: &Service) -> ServiceLabels {
     }
 }
 
-/// W3C baggage about the client, as ztunnel sends it: telemetry of foreign peers reads it, nothing of ours trusts it.
+/// About the client, as ztunnel sends it: telemetry of foreign peers reads it, nothing of ours trusts it.
 pub(super) fn baggage(client: &Workload, cluster: &Str) -> String {
-    let Workload { key, canonical, .. } = client;
-    format!(
-        "k8s.cluster.name={cluster},k8s.namespace.name={},k8s.deployment.name={},service.name={},service.version={}",
-        key.namespace, canonical.workload, canonical.service, canonical.revision
-    )
+    let Workload { key, canonical, locality, .. } = client;
+    let baggage = Baggage {
+        cluster: cluster.clone(),
+        namespace: key.namespace.clone(),
+        workload: canonical.workload.clone(),
+        service: canonical.service.clone(),
+        version: canonical.revision.clone(),
+        region: locality.region.clone(),
+        zone: locality.zone.clone(),
+    };
+    baggage.to_string()
 }
 
 /// The workload at an address, when the identity agrees: an address alone proves nothing.

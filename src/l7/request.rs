@@ -36,6 +36,7 @@ pub(super) async fn route(
     let start = arrived.describe(session.request_start(first.as_ref()));
     let record = session.context.dependencies.telemetry.request(start);
     let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit);
+    exchange.record.headers(arrived.request.headers());
     let plan = match planned {
         Ok(plan) => plan,
         Err(Refusal { answer, chosen }) => {

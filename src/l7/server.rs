@@ -10,7 +10,6 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::body::ResponseBody;
@@ -20,6 +19,7 @@ use super::budget::{
 use super::detect::Version;
 use super::worker::{Context, Executor};
 use crate::sock::Rewind;
+use crate::tunnel::Carrier;
 
 /// How long a connection may wait for its next request, or a client take to send a whole head: Envoy's and Istio's
 /// idle timeout of HTTP connections. hyper has one clock for both; a shorter one would close the connections that
@@ -35,16 +35,12 @@ pub(super) trait Handler: Send + Sync + 'static {
 }
 
 /// Serves one connection to its end. When the worker drains, the client is asked to leave after what is in flight.
-pub(super) async fn serve<S, H>(
+pub(super) async fn serve<H: Handler>(
     context: &Arc<Context>,
-    stream: Rewind<S>,
+    stream: Rewind<Carrier>,
     version: Version,
     handler: Arc<H>,
-) -> hyper::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    H: Handler,
-{
+) -> hyper::Result<()> {
     let io = TokioIo::new(stream);
     let service = service_fn(move |request| {
         let handler = handler.clone();

@@ -11,15 +11,14 @@ use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::respond::Answer;
 use super::worker::Context;
 use crate::base::Reason;
-use crate::sock::{self, Duplex, Rewind, Transferred};
-use crate::tunnel::HboneStream;
+use crate::sock::{self, Rewind, Transferred};
+use crate::tunnel::Carrier;
 
 /// The client's wish, and the way to its connection once it was answered 101.
 pub(super) struct Upgrade {
@@ -102,55 +101,36 @@ impl Switched {
         self.exchange.record.request_bytes(passed.sent.into_inner());
         self.exchange.record.response_bytes(passed.received.into_inner());
         match ended {
-            // The connection is used up; nobody gets it back.
             Ok(()) => self.exchange.finish(),
             Err((reason, why)) => self.exchange.fail(reason, why),
         }
     }
 }
 
-async fn copy(downstream: OnUpgrade, upstream: OnUpgrade, passed: &Passed) -> Result<(), String> {
-    let (downstream, upstream) = tokio::try_join!(downstream, upstream)
-        .map_err(|error| format!("the upgrade was not completed: {error}"))?;
-    // What hyper holds is exactly what the connections were made of.
-    match take::<Rewind<TcpStream>>(downstream) {
-        Ok((front, rewind)) => to_upstream(put_back(front, rewind), upstream, passed).await,
-        Err(downstream) => match take::<Rewind<HboneStream>>(downstream) {
-            Ok((front, rewind)) => to_upstream(put_back(front, rewind), upstream, passed).await,
-            Err(_) => Err(UNKNOWN.to_owned()),
-        },
-    }
-}
-
-/// Cannot happen as long as connections are made of these two streams; said rather than assumed.
-const UNKNOWN: &str = "an upgraded connection is of a kind that cannot be copied";
-
-async fn to_upstream(
-    downstream: impl Duplex,
-    upstream: Upgraded,
+async fn copy(
+    downstream: OnUpgrade,
+    upstream: OnUpgrade,
     passed: &Passed,
 ) -> Result<(), String> {
-    let copied = match take::<TcpStream>(upstream) {
-        Ok((front, stream)) => {
-            sock::copy_bidirectional(downstream, Rewind { front, stream }, passed).await
-        }
-        Err(upstream) => match take::<HboneStream>(upstream) {
-            Ok((front, stream)) => {
-                sock::copy_bidirectional(downstream, Rewind { front, stream }, passed).await
-            }
-            Err(_) => return Err(UNKNOWN.to_owned()),
-        },
+    let (downstream, upstream) = tokio::try_join!(downstream, upstream)
+        .map_err(|error| format!("the upgrade was not completed: {error}"))?;
+    let (Some((read, rewind)), Some((front, stream))) =
+        (take::<Rewind<Carrier>>(downstream), take::<Carrier>(upstream))
+    else {
+        return Err("an upgraded connection is of a kind that cannot be copied".to_owned());
     };
-    copied.map_err(|error| error.to_string())
+    sock::copy_bidirectional(put_back(read, rewind), Rewind { front, stream }, passed)
+        .await
+        .map_err(|error| error.to_string())
 }
 
-/// The stream itself, and what hyper had read beyond the head.
-fn take<S>(upgraded: Upgraded) -> Result<(Bytes, S), Upgraded>
+/// The stream that hyper was given, and what it had read beyond the head.
+fn take<S>(upgraded: Upgraded) -> Option<(Bytes, S)>
 where
     TokioIo<S>: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
 {
-    let parts = upgraded.downcast::<TokioIo<S>>()?;
-    Ok((parts.read_buf, parts.io.into_inner()))
+    let parts = upgraded.downcast::<TokioIo<S>>().ok()?;
+    Some((parts.read_buf, parts.io.into_inner()))
 }
 
 /// What hyper had read came before what detection had put back and hyper had not read yet.

@@ -7,7 +7,7 @@
 mod sender;
 mod shelf;
 
-pub(super) use sender::{Dialled, Sender};
+pub(super) use sender::Sender;
 pub(super) use shelf::{Lease, Shelf};
 
 use std::collections::HashMap;

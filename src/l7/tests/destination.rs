@@ -15,7 +15,7 @@ use crate::world::fixture::{self, Fixture, bound_to, identity, key, policy};
 const HOST: &str = "echo.shop.svc.cluster.local";
 
 /// The application in the mesh, behind service `echo`, which has a waypoint.
-fn captured(at: SocketAddr) -> Fixture {
+pub(super) fn captured(at: SocketAddr) -> Fixture {
     let echo = fixture::workload("echo", &at.ip().to_string());
     let service = bound("echo", "10.96.0.1", &echo, at);
     Fixture::default()
@@ -30,7 +30,7 @@ fn one(value: &str) -> Values<StringMatch> {
 }
 
 /// Only `GET`, and only by `client`.
-fn gets_of_the_client() -> AuthorizationPolicy {
+pub(super) fn gets_of_the_client() -> AuthorizationPolicy {
     let source = Source { principals: one(&identity("client").principal()), ..Source::default() };
     let operation = Operation { methods: one("GET"), ..Operation::default() };
     let rules = vec![Rule { from: vec![source], to: vec![operation], when: vec![] }];
@@ -122,7 +122,7 @@ async fn an_upgraded_connection_is_cut_when_it_is_denied() {
 }
 
 /// A route of `echo` that turns `x-user` into `x-role: user`, and a policy that looks at `x-user`.
-fn rewriting(at: SocketAddr) -> Fixture {
+pub(super) fn rewriting(at: SocketAddr) -> Fixture {
     let filter = HeaderFilter {
         set: vec![(HeaderName::from_static("x-role"), HeaderValue::from_static("user"))],
         remove: vec![HeaderName::from_static("x-user")],

@@ -54,6 +54,8 @@ async fn forwards_without_routes() {
     assert!(answer.body.contains("host: echo\n"), "{}", answer.body);
     assert!(answer.body.contains("x-request-id: "), "{}", answer.body);
     assert_eq!(client.get("/again").await.status, StatusCode::OK);
+    let labels = ["response_code=\"200\"", "destination_service_name=\"echo\""];
+    assert_eq!(lab.requests(&labels), 2);
 }
 
 #[tokio::test]

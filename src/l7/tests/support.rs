@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
@@ -16,6 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Identity;
+use crate::identity::{
+    CertificateStore, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock,
+};
 use crate::l7::detect::{self, Version};
 use crate::l7::{Dependencies, WorkerSettings, Workers};
 use crate::model::*;
@@ -33,6 +38,8 @@ pub(super) const VIP: &str = "10.96.0.1:80";
 pub(super) struct Lab {
     pub(super) store: Arc<WorldStore>,
     pub(super) workers: Arc<Workers>,
+    pub(super) telemetry: Telemetry,
+    pub(super) certificates: Arc<CertificateStore>,
 }
 
 /// A response with its whole body.
@@ -44,17 +51,39 @@ pub(super) struct Answer {
 }
 
 impl Lab {
+    /// Without tunnels, so nobody else knows its authority.
     pub(super) fn new(mesh: Fixture, settings: WorkerSettings) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self::with_authority(mesh, settings, directory.path())
+    }
+
+    pub(super) fn with_authority(
+        mesh: Fixture,
+        settings: WorkerSettings,
+        authority: &Path,
+    ) -> Self {
+        let telemetry = Telemetry::without_log();
+        let certificates = certificates(authority);
         let store = fixture::store();
         store.publish(mesh.mesh);
         let workers = Workers::new(Dependencies {
             world: store.clone(),
-            pool: pool(),
-            telemetry: telemetry(),
+            pool: pool(certificates.clone()),
+            telemetry: telemetry.clone(),
             cluster: "Kubernetes".into(),
             settings,
         });
-        Self { store, workers }
+        Self { store, workers, telemetry, certificates }
+    }
+
+    /// The samples of `istio_requests_total` that have these labels, added up.
+    pub(super) fn requests(&self, labels: &[&str]) -> u64 {
+        let scraped = self.telemetry.scrape().unwrap();
+        let samples = scraped.lines().filter(|line| line.starts_with("istio_requests_total{"));
+        samples
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64)
+            .sum()
     }
 
     pub(super) fn world(&self) -> Arc<World> {
@@ -117,17 +146,29 @@ impl Lab {
     }
 }
 
-pub(super) fn telemetry() -> Telemetry {
-    Telemetry
+/// Certificates of an authority of its own, kept in `directory`.
+pub(super) fn certificates(directory: &Path) -> Arc<CertificateStore> {
+    let trust_domain: crate::base::Str = "cluster.local".into();
+    let settings = LocalIssuerSettings {
+        directory: directory.to_owned(),
+        trust_domain: trust_domain.clone(),
+        lifetime: Duration::from_secs(3600),
+    };
+    let clock: Arc<SystemClock> = Arc::new(SystemClock);
+    let issuer = LocalIssuer::open(settings, clock.clone()).unwrap();
+    let settings = StoreSettings { trust_domain };
+    let store = Arc::new(CertificateStore::new(Arc::new(issuer), settings, clock));
+    let run = store.clone();
+    tokio::spawn(async move { run.run(CancellationToken::new()).await });
+    store
 }
 
-pub(super) fn pool() -> Pool {
+fn pool(certificates: Arc<CertificateStore>) -> Pool {
     let settings = PoolSettings {
         max_streams: 100,
-        idle_timeout: std::time::Duration::from_secs(300),
-        connect_timeout: std::time::Duration::from_secs(2),
+        idle_timeout: Duration::from_secs(300),
+        connect_timeout: Duration::from_secs(2),
     };
-    let certificates = Arc::new(crate::identity::CertificateStore);
     Pool::new(settings, certificates, tokio::runtime::Handle::current())
 }
 
@@ -166,7 +207,11 @@ pub(super) fn shop(at: SocketAddr) -> Fixture {
 
 /// An application that answers with its name and what it was sent, over HTTP/1.1 and HTTP/2.
 pub(super) async fn application(name: &'static str) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    application_at(name, "127.0.0.1:0".parse().unwrap()).await
+}
+
+pub(super) async fn application_at(name: &'static str, at: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind(at).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         loop {
@@ -178,7 +223,7 @@ pub(super) async fn application(name: &'static str) -> SocketAddr {
 }
 
 async fn serve(name: &'static str, stream: TcpStream) {
-    let wait = std::time::Duration::from_secs(60);
+    let wait = Duration::from_secs(60);
     let (version, stream) = detect::detect(stream, AppProtocol::Http, wait).await.unwrap();
     let io = TokioIo::new(stream);
     let service = service_fn(move |request| echo(name, request));

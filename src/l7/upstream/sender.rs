@@ -9,8 +9,6 @@ use http::{Request, Response, Uri, Version as HttpVersion};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 
 use super::UpstreamError;
 use crate::l7::body::RequestBody;
@@ -20,13 +18,7 @@ use crate::l7::budget::{
 };
 use crate::l7::detect::Version;
 use crate::l7::worker::{Context, Executor};
-use crate::tunnel::HboneStream;
-
-/// A byte stream to an application.
-pub(in crate::l7) enum Dialled {
-    Plain(TcpStream),
-    Tunnel(HboneStream),
-}
+use crate::tunnel::Carrier;
 
 /// The sending end of a connection.
 pub(in crate::l7) struct Sender {
@@ -50,67 +42,24 @@ pub(in crate::l7) struct SendError {
     pub(in crate::l7) unsent: Option<Box<Request<RequestBody>>>,
 }
 
-impl Dialled {
-    /// Sets up HTTP on the stream. The connection is driven by a task of the worker, which ends with it.
-    pub(in crate::l7) async fn handshake(
-        self,
+impl Sender {
+    /// Sets up HTTP on a stream to `address`. The connection is driven by a task of the worker, which ends with it.
+    pub(in crate::l7) async fn connect(
         context: &Arc<Context>,
         version: Version,
+        stream: Carrier,
         address: SocketAddr,
-    ) -> Result<Sender, UpstreamError> {
+    ) -> Result<Self, UpstreamError> {
         let reserved = context.budgets.buffers(version).or_else(|| {
             context.upstreams.make_room();
             context.budgets.buffers(version)
         });
         let reserved = Arc::new(reserved.ok_or(UpstreamError::Overflow)?);
-        let made = match self {
-            Dialled::Plain(stream) => handshake(context, version, stream).await,
-            Dialled::Tunnel(stream) => handshake(context, version, stream).await,
-        };
-        let kind = made.map_err(|error| UpstreamError::Handshake { address, error })?;
-        Ok(Sender { kind, reserved })
+        let kind = Kind::connect(context, version, stream).await;
+        kind.map(|kind| Self { kind, reserved })
+            .map_err(|error| UpstreamError::Handshake { address, error })
     }
-}
 
-async fn handshake<S>(context: &Arc<Context>, version: Version, stream: S) -> hyper::Result<Kind>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let io = TokioIo::new(stream);
-    match version {
-        Version::Http1 => {
-            let (sender, connection) =
-                http1::Builder::new().max_buf_size(HTTP1_BUFFER).handshake(io).await?;
-            context.drive("upstream HTTP/1.1 connection", async move {
-                note_end(connection.with_upgrades().await);
-            });
-            Ok(Kind::Http1(sender))
-        }
-        Version::Http2 => {
-            let (sender, connection) = http2::Builder::new(Executor::Drivers(context.clone()))
-                .timer(TokioTimer::new())
-                .initial_stream_window_size(HTTP2_STREAM_WINDOW)
-                .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
-                .max_send_buf_size(HTTP2_SEND_BUFFER)
-                .max_header_list_size(HTTP1_BUFFER as u32)
-                .handshake(io)
-                .await?;
-            context.drive("upstream HTTP/2 connection", async move {
-                note_end(connection.await);
-            });
-            Ok(Kind::Http2(sender))
-        }
-    }
-}
-
-/// Requests on the connection are told of its end by themselves.
-fn note_end(result: hyper::Result<()>) {
-    if let Err(error) = result {
-        tracing::debug!(%error, "an upstream connection broke");
-    }
-}
-
-impl Sender {
     pub(super) fn is_closed(&self) -> bool {
         match &self.kind {
             Kind::Http1(sender) => sender.is_closed(),
@@ -162,6 +111,47 @@ impl Sender {
                 })
             }
         }
+    }
+}
+
+impl Kind {
+    async fn connect(
+        context: &Arc<Context>,
+        version: Version,
+        stream: Carrier,
+    ) -> hyper::Result<Self> {
+        let io = TokioIo::new(stream);
+        match version {
+            Version::Http1 => {
+                let (sender, connection) =
+                    http1::Builder::new().max_buf_size(HTTP1_BUFFER).handshake(io).await?;
+                context.drive("upstream HTTP/1.1 connection", async move {
+                    note_end(connection.with_upgrades().await);
+                });
+                Ok(Kind::Http1(sender))
+            }
+            Version::Http2 => {
+                let (sender, connection) = http2::Builder::new(Executor::Drivers(context.clone()))
+                    .timer(TokioTimer::new())
+                    .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+                    .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+                    .max_send_buf_size(HTTP2_SEND_BUFFER)
+                    .max_header_list_size(HTTP1_BUFFER as u32)
+                    .handshake(io)
+                    .await?;
+                context.drive("upstream HTTP/2 connection", async move {
+                    note_end(connection.await);
+                });
+                Ok(Kind::Http2(sender))
+            }
+        }
+    }
+}
+
+/// Requests on the connection are told of its end by themselves.
+fn note_end(result: hyper::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "an upstream connection broke");
     }
 }
 
