@@ -222,11 +222,11 @@ async fn two_names_are_refused_in_both_directions() {
 async fn an_expired_certificate_is_refused_in_both_directions() {
     let mesh = Mesh::new();
     let yesterday: Arc<dyn Clock> = Arc::new(Fixed(SystemTime::now() - 2 * DAY));
-    let (_home, issuer) = issuer(yesterday.clone());
+    let (home, issuer) = issuer(yesterday.clone());
     let old = certify(&issuer, &reviews(), yesterday.clone()).await.unwrap();
     let old_server = certify(&issuer, &ratings(), yesterday).await.unwrap().server_config();
     // The same authority today.
-    let directory = _home.path().join("ca");
+    let directory = home.path().join("ca");
     let issuer =
         LocalIssuer::open(settings(&directory, "cluster.local"), mesh.clock.clone()).unwrap();
     let fresh = certify(&issuer, &ratings(), mesh.clock.clone()).await.unwrap();
@@ -262,21 +262,39 @@ async fn a_server_that_does_not_choose_h2_is_seen() {
     assert!(!outcome.client.unwrap().h2);
 }
 
-/// The build has no TLS 1.2, so its greeting is written by hand: one suite, no extensions.
+/// The build has no TLS 1.2, so its greeting is written by hand.
+fn tls_1_2_hello(extensions: &[u8]) -> Vec<u8> {
+    let mut hello = vec![0x03, 0x03];
+    hello.extend([7; 32]);
+    // No session, the suite ECDHE-ECDSA-AES128-GCM-SHA256, no compression.
+    hello.extend([0, 0, 2, 0xc0, 0x2b, 1, 0, 0, extensions.len() as u8]);
+    hello.extend(extensions);
+    let mut record = vec![0x16, 0x03, 0x01, 0, hello.len() as u8 + 4, 1, 0, 0, hello.len() as u8];
+    record.extend(hello);
+    record
+}
+
 #[tokio::test]
 async fn tls_1_2_is_refused() {
     let mesh = Mesh::new();
     let (_, server) = mesh.pair().await;
-    let mut hello = vec![0x03, 0x03];
-    hello.extend([7; 32]);
-    hello.extend([0, 0, 2, 0xc0, 0x2b, 1, 0]);
-    let mut record = vec![0x16, 0x03, 0x01, 0, hello.len() as u8 + 4, 1, 0, 0, hello.len() as u8];
-    record.extend(hello);
-    let (mut near, far) = duplex(4096);
-    near.write_all(&record).await.unwrap();
-    let error = TlsAcceptor::from(server).accept(far).await.map(drop).unwrap_err();
-    assert!(error.to_string().contains("Tls12NotOffered"), "{error}");
-    let mut alert = [0; 7];
-    near.read_exact(&mut alert).await.unwrap();
-    assert_eq!((alert[0], alert[6]), (0x15, 70), "not the alert protocol_version: {alert:?}");
+    // signature_algorithms, supported_groups and ALPN, as a modern client has them.
+    let common =
+        [0, 13, 0, 4, 0, 2, 4, 3, 0, 10, 0, 4, 0, 2, 0, 0x17, 0, 16, 0, 5, 0, 3, 2, b'h', b'2'];
+    let versions = [0, 43, 0, 3, 2, 3, 3];
+    let named = [&common[..], &versions].concat();
+    for (extensions, why) in [
+        (&common[..], "SupportedVersionsExtensionRequired"),
+        (&named[..], "Tls12NotOfferedOrEnabled"),
+    ] {
+        let hello = tls_1_2_hello(extensions);
+        let (mut near, far) = duplex(4096);
+        near.write_all(&hello).await.unwrap();
+        let accepted = TlsAcceptor::from(server.clone()).accept(far).await;
+        let error = accepted.map(drop).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+        let mut alert = [0; 7];
+        near.read_exact(&mut alert).await.unwrap();
+        assert_eq!((alert[0], alert[5]), (0x15, 2), "not a fatal alert: {alert:?}");
+    }
 }
