@@ -47,7 +47,7 @@ impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
     /// The series with these labels, to keep: it is not forgotten while somebody holds it.
     pub(super) fn get<Q>(&self, labels: &Q, own: impl FnOnce() -> K) -> Arc<Series<V>>
     where
-        Q: Equivalent<K> + Hash,
+        Q: Equivalent<K> + Hash + ?Sized,
     {
         let pinned = self.series.pin();
         if let Some(found) = pinned.get(labels) {
