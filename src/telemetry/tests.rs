@@ -200,7 +200,35 @@ fn a_connection_line_has_ztunnel_s_fields_in_ztunnel_s_order() {
     drop(record);
     let log = lab.log();
     let (_, rest) = log.split_once('\t').expect("a time");
-    insta::assert_snapshot!(rest.replace(' ', "\n"), @"");
+    let fields = rest.replace(' ', "\n");
+    insta::assert_snapshot!(fields.replace('\t', "\n"), @r#"
+    error
+    access
+    connection
+    complete
+    src.addr=10.0.0.1:40000
+    src.workload="curl-v1-abc"
+    src.namespace="bookinfo"
+    src.identity="spiffe://cluster.local/ns/bookinfo/sa/curl"
+    src.cluster="Kubernetes"
+    dst.addr=10.0.0.2:15008
+    dst.hbone_addr=10.0.0.2:9080
+    dst.service="reviews.bookinfo.svc.cluster.local"
+    dst.workload="reviews-v1-abc"
+    dst.namespace="bookinfo"
+    dst.identity="spiffe://cluster.local/ns/bookinfo/sa/reviews"
+    dst.cluster="Kubernetes"
+    waypoint.identity="spiffe://cluster.local/ns/bookinfo/sa/waypoint"
+    direction="outbound"
+    bytes_sent=0
+    bytes_recv=0
+    duration="0ms"
+    response_flags="UC"
+    error="connection
+    reset
+    by
+    peer"
+    "#);
     assert_eq!(lab.value("istio_tcp_connections_failed_total"), "1");
     assert!(lab.series("istio_tcp_connections_failed_total")[0].contains("response_flags=\"UC\""));
 }
