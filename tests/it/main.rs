@@ -1,0 +1,5 @@
+//! Tests of the whole that need neither root nor namespaces.
+
+mod layers;
+mod sizes;
+mod source_text;
