@@ -1,1 +1,37 @@
-//! (room being built)
+//! What an operator sees of a running agent: administration on 15000 (loopback), metrics on 15020, readiness on 15021.
+//!
+//! Runs on the control runtime, so that a scrape or a dump never holds up a connection. It knows nothing of the
+//! other rooms: `app` gives it a [`Dump`] to ask and a [`Readiness`] to read. It changes nothing but the log level,
+//! and ends the agent when asked to (`POST /quitquitquit`).
+
+mod pages;
+mod readiness;
+mod serve;
+
+pub use readiness::{Readiness, Task};
+pub use serve::{Addresses, AdminError, Servers};
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::{Logs, Telemetry};
+
+/// The state of the agent as JSON, in the shape of ztunnel's `/config_dump` where there is the same thing.
+pub trait Dump: Send + Sync + 'static {
+    fn dump(&self) -> serde_json::Value;
+    /// The short form, for `isthmus status`.
+    fn status(&self) -> serde_json::Value;
+    /// Called before each scrape, for metrics that are read rather than counted.
+    fn refresh(&self);
+}
+
+/// What the pages are made from.
+pub struct Admin {
+    pub telemetry: Telemetry,
+    pub logs: Arc<Logs>,
+    pub readiness: Readiness,
+    pub dump: Arc<dyn Dump>,
+    /// Cancelled by `POST /quitquitquit`.
+    pub quit: CancellationToken,
+}

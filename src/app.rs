@@ -1,1 +1,228 @@
-//! (being built)
+//! The agent, put together: every room once, in reading order. The only file that knows all of them.
+//!
+//! Threads: `control` (the main one: source, certificates, node, admin), `layer4-N` (all connections of layer 4 and
+//! every tunnel), and those of each waypoint worker, which `l7` makes and ends.
+
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{Addresses, Admin, Readiness, Servers};
+use crate::config::{IssuerKind, Settings};
+use crate::identity::{
+    CertificateStore, Issuer, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock,
+};
+use crate::l4::{Layer4, Layer4Settings};
+use crate::l7::{Dependencies, WorkerSettings, Workers};
+use crate::node::{Node, NodeSettings};
+use crate::pool::{Pool, PoolSettings};
+use crate::sock;
+use crate::source::{DirectorySource, TranslateSettings};
+use crate::telemetry::{self, Logs, Telemetry};
+use crate::world::{MeshNames, WorldStore};
+use view::View;
+
+/// How long the last lines of the log may take to be written.
+const LOG_FLUSH: Duration = Duration::from_secs(2);
+
+/// Runs the agent until SIGTERM, SIGINT or `POST /quitquitquit`, then drains.
+///
+/// # Errors
+/// What kept it from starting, with the setting or file to look at.
+pub fn run(settings: Settings) -> anyhow::Result<()> {
+    let logs = telemetry::init_logs(&settings.log.level, settings.log.format)?;
+    sock::raise_file_limit();
+    let layer4 = layer4_runtime(&settings)?;
+    let control = Builder::new_current_thread().enable_all().build().context("start the control runtime")?;
+    let ran = control.block_on(async {
+        Agent::build(settings, logs.clone(), layer4.handle().clone())?.run().await
+    });
+    layer4.shutdown_background();
+    logs.flush(LOG_FLUSH);
+    ran
+}
+
+fn layer4_runtime(settings: &Settings) -> anyhow::Result<Runtime> {
+    Builder::new_multi_thread()
+        .worker_threads(settings.layer4.threads)
+        .thread_name("layer4")
+        .enable_all()
+        .build()
+        .context("start the runtime of layer 4")
+}
+
+/// All rooms of one agent.
+struct Agent {
+    settings: Settings,
+    logs: Arc<Logs>,
+    telemetry: Telemetry,
+    world: Arc<WorldStore>,
+    certificates: Arc<CertificateStore>,
+    pool: Pool,
+    workers: Arc<Workers>,
+    node: Arc<Node>,
+    servers: Servers,
+    source: DirectorySource,
+}
+
+impl Agent {
+    fn build(settings: Settings, logs: Arc<Logs>, runtime: Handle) -> anyhow::Result<Self> {
+        let telemetry = Telemetry::new(logs.clone());
+        let world = WorldStore::new(MeshNames {
+            trust_domain: settings.trust_domain.clone(),
+            root_namespace: settings.root_namespace.clone(),
+        });
+        let certificates = Arc::new(certificate_store(&settings)?);
+        let pool = Pool::new(
+            PoolSettings {
+                max_streams: settings.pool.max_streams,
+                idle_timeout: settings.pool.idle_timeout,
+                connect_timeout: settings.layer4.connect_timeout,
+            },
+            certificates.clone(),
+            runtime.clone(),
+        );
+        let workers = Workers::new(Dependencies {
+            world: world.clone(),
+            pool: pool.clone(),
+            telemetry: telemetry.clone(),
+            cluster: settings.cluster.clone(),
+            settings: worker_settings(&settings),
+        });
+        let layer4 = Arc::new(Layer4 {
+            settings: Layer4Settings {
+                max_connections: settings.layer4.max_connections,
+                connect_timeout: settings.layer4.connect_timeout,
+                handshake_timeout: settings.layer4.connect_timeout,
+                cluster: settings.cluster.clone(),
+            },
+            world: world.clone(),
+            pool: pool.clone(),
+            certificates: certificates.clone(),
+            telemetry: telemetry.clone(),
+            waypoints: workers.clone(),
+            runtime,
+        });
+        let node = Node::new(
+            NodeSettings { name: settings.node.clone(), drain: settings.drain.deadline },
+            layer4,
+            workers.clone(),
+        );
+        let servers = Servers::bind(Addresses {
+            admin: settings.admin.address,
+            metrics: settings.metrics.address,
+            readiness: settings.readiness.address,
+        })?;
+        let source =
+            DirectorySource::new(settings.source.directory.clone(), translate_settings(&settings));
+        Ok(Self { settings, logs, telemetry, world, certificates, pool, workers, node, servers, source })
+    }
+
+    /// Starts what follows the world before the source that changes it, and ends in the opposite order.
+    async fn run(self) -> anyhow::Result<()> {
+        let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
+        let readiness = Readiness::default();
+        let (source_ready, node_ready) = (readiness.register("source"), readiness.register("node"));
+        let view = View::new(&self.settings, &self.world, &self.certificates, &self.pool, &self.node, &self.telemetry);
+        let tasks = TaskTracker::new();
+
+        let admin = Admin {
+            telemetry: self.telemetry.clone(),
+            logs: self.logs.clone(),
+            readiness,
+            dump: view.clone(),
+            quit: quit.clone(),
+        };
+        let admin_cancel = CancellationToken::new();
+        let admin_task = tokio::spawn(self.servers.serve(admin, admin_cancel.clone()));
+        let (certificates, until) = (self.certificates.clone(), cancel.clone());
+        tasks.spawn(async move { certificates.run(until).await });
+        tasks.spawn(self.pool.clone().sweep(cancel.clone()));
+        let node = self.node.clone();
+        let settled = move |all| node_ready.set(all);
+        tasks.spawn(node.run(cancel.clone(), settled));
+        let world = self.world.clone();
+        let publish = move |translation: crate::source::Translation| {
+            view.keep_complaints(translation.complaints);
+            world.publish(translation.mesh);
+            source_ready.set(true);
+        };
+        let source = self.source.run(publish, cancel.clone());
+        let source = tokio::spawn(source);
+
+        tracing::info!(node = %self.settings.node, "the agent runs");
+        let ended = until_told(&quit, source).await;
+        tracing::info!(deadline = ?self.settings.drain.deadline, "draining");
+        tokio::join!(self.node.stop(), self.workers.shutdown(self.settings.drain.deadline));
+        self.pool.drain();
+        cancel.cancel();
+        tasks.close();
+        tasks.wait().await;
+        admin_cancel.cancel();
+        admin_task.await.context("administration")?;
+        tracing::info!("the agent ends");
+        ended
+    }
+}
+
+/// Waits for a reason to end: a signal, an operator, or a source that gave up.
+async fn until_told<E>(
+    quit: &CancellationToken,
+    source: tokio::task::JoinHandle<Result<(), E>>,
+) -> anyhow::Result<()>
+where
+    E: Into<anyhow::Error>,
+{
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        () = quit.cancelled() => Ok(()),
+        ended = source => ended.context("the source")?.map_err(Into::into).context("the source"),
+    }
+}
+
+fn certificate_store(settings: &Settings) -> anyhow::Result<CertificateStore> {
+    let clock = Arc::new(SystemClock);
+    let issuer: Arc<dyn Issuer> = match settings.identity.issuer {
+        IssuerKind::Local => Arc::new(LocalIssuer::open(
+            LocalIssuerSettings {
+                directory: settings.identity.ca_directory.clone(),
+                trust_domain: settings.trust_domain.clone(),
+                lifetime: settings.identity.lifetime,
+            },
+            clock.clone(),
+        )?),
+    };
+    let store = StoreSettings { trust_domain: settings.trust_domain.clone() };
+    Ok(CertificateStore::new(issuer, store, clock))
+}
+
+fn worker_settings(settings: &Settings) -> WorkerSettings {
+    WorkerSettings {
+        threads: settings.layer7.threads,
+        max_connections: settings.layer7.max_connections,
+        max_requests: settings.layer7.max_requests,
+        max_buffered_bytes: settings.layer7.max_buffered_bytes,
+        detect_timeout: settings.layer4.detect_timeout,
+        connect_timeout: settings.layer4.connect_timeout,
+    }
+}
+
+/// The names that translation needs, from the settings.
+pub fn translate_settings(settings: &Settings) -> TranslateSettings {
+    TranslateSettings {
+        cluster: settings.cluster.clone(),
+        trust_domain: settings.trust_domain.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
+        root_namespace: settings.root_namespace.clone(),
+    }
+}

@@ -1,1 +1,152 @@
-//! (room being built)
+//! Arguments and subcommands; no logic of the mesh.
+
+mod client;
+mod status;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::app;
+use crate::config::{self, Overrides, Settings};
+use crate::source::{self, Severity};
+
+/// Something is wrong with what the user gave: settings or manifests.
+const EXIT_INVALID: u8 = 2;
+/// Where `status` and `dump` ask when not told otherwise; the default of the setting `admin.address`.
+const ADMIN: &str = "127.0.0.1:15000";
+
+/// The ambient service mesh in one binary.
+#[derive(Parser)]
+#[command(name = "isthmus", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the agent of this node
+    Run(Run),
+    /// Validate a directory of manifests without running; exits 2 when something would be refused
+    Check(Check),
+    /// Show what a running agent does
+    Status(Address),
+    /// Print everything a running agent knows, as JSON
+    Dump(Address),
+    /// Print the version
+    Version,
+}
+
+#[derive(Args)]
+struct Run {
+    /// The settings
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+    config: PathBuf,
+    /// This node's name, instead of the setting `node`
+    #[arg(long)]
+    node: Option<String>,
+    /// The manifests, instead of the setting `source.directory`
+    #[arg(long, value_name = "DIR")]
+    directory: Option<String>,
+    /// Log levels, instead of the setting `log.level`
+    #[arg(long, value_name = "LEVELS")]
+    log_level: Option<String>,
+}
+
+#[derive(Args)]
+struct Check {
+    /// The directory of manifests
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Take trust domain, root namespace and so on from these settings
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct Address {
+    /// The agent's setting `admin.address`
+    #[arg(long, value_name = "ADDRESS", default_value = ADMIN)]
+    address: SocketAddr,
+}
+
+/// Does what the arguments say.
+pub fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run(run) => run_agent(&run),
+        Command::Check(check) => check_directory(&check),
+        Command::Status(from) => show(client::get(from.address, "/status").and_then(|it| status::table(&it))),
+        Command::Dump(from) => show(client::get(from.address, "/config_dump")),
+        Command::Version => show(Ok(format!("isthmus {}\n", env!("CARGO_PKG_VERSION")))),
+    }
+}
+
+fn run_agent(run: &Run) -> ExitCode {
+    let overrides = Overrides {
+        node: run.node.clone(),
+        directory: run.directory.clone(),
+        log_level: run.log_level.clone(),
+    };
+    let settings = match Settings::load(Some(&run.config), &overrides) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(EXIT_INVALID);
+        }
+    };
+    match app::run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("isthmus: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check_directory(check: &Check) -> ExitCode {
+    let settings = match Settings::load(check.config.as_deref(), &Overrides::default()) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(EXIT_INVALID);
+        }
+    };
+    let translation = match source::check(&check.directory, &app::translate_settings(&settings)) {
+        Ok(translation) => translation,
+        Err(error) => {
+            eprintln!("isthmus: {error:#}");
+            return ExitCode::from(EXIT_INVALID);
+        }
+    };
+    let mut refused = false;
+    for complaint in &translation.complaints {
+        refused |= complaint.severity == Severity::Error;
+        println!("{}: {complaint}", complaint.severity);
+    }
+    let mesh = &translation.mesh;
+    println!(
+        "{} workloads, {} services, {} waypoints, {} routes, {} policies",
+        mesh.workloads.len(),
+        mesh.services.len(),
+        mesh.waypoints.len(),
+        mesh.routes.len(),
+        mesh.policies.len()
+    );
+    if refused { ExitCode::from(EXIT_INVALID) } else { ExitCode::SUCCESS }
+}
+
+fn show(text: anyhow::Result<String>) -> ExitCode {
+    match text {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("isthmus: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

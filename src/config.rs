@@ -1,1 +1,163 @@
-//! (room being built)
+//! The settings of the agent: one TOML file, and the flags that override it.
+//!
+//! Every setting is read in one place, [`read`](sections), which states its key, default, permitted values and
+//! meaning. The reference `docs/settings.md` and the commented `config/agent.toml` are made from the same
+//! statements ([`describe`]), so they cannot differ from what is read.
+//!
+//! Invariants: a key that nobody reads is refused; all complaints are reported at once; a [`Settings`] that exists
+//! is consistent. `cli` calls this room at the start. It watches nothing, reads no environment, and makes neither
+//! files nor directories.
+
+mod complaint;
+mod defaults;
+mod duration;
+mod reader;
+mod sections;
+#[cfg(test)]
+mod tests;
+
+pub use complaint::{Complaint, ConfigError};
+pub use defaults::DEFAULT_FILE;
+pub use reader::Description;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::base::Str;
+use crate::telemetry::LogFormat;
+use reader::Reader;
+
+/// Everything that an operator can set. `docs/settings.md` tells what each field means.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Settings {
+    pub node: Str,
+    pub cluster: Str,
+    pub trust_domain: Str,
+    pub cluster_domain: Str,
+    pub root_namespace: Str,
+    pub source: SourceSettings,
+    pub identity: IdentitySettings,
+    pub admin: AddressSettings,
+    pub metrics: AddressSettings,
+    pub readiness: AddressSettings,
+    pub log: LogSettings,
+    pub layer4: Layer4Settings,
+    pub layer7: Layer7Settings,
+    pub pool: PoolSettings,
+    pub drain: DrainSettings,
+}
+
+/// `[source]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct SourceSettings {
+    pub directory: PathBuf,
+}
+
+/// `[identity]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct IdentitySettings {
+    pub issuer: IssuerKind,
+    pub ca_directory: PathBuf,
+    #[serde(serialize_with = "duration::serialize")]
+    pub lifetime: Duration,
+}
+
+/// Who signs the certificates of workloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IssuerKind {
+    /// A CA in a directory of this machine.
+    Local,
+}
+
+/// `[admin]`, `[metrics]`, `[readiness]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct AddressSettings {
+    pub address: SocketAddr,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct LogSettings {
+    /// Valid for [`crate::telemetry::check_levels`].
+    pub level: Str,
+    pub format: LogFormat,
+}
+
+/// `[layer4]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Layer4Settings {
+    pub threads: usize,
+    pub max_connections: usize,
+    #[serde(serialize_with = "duration::serialize")]
+    pub connect_timeout: Duration,
+    #[serde(serialize_with = "duration::serialize")]
+    pub detect_timeout: Duration,
+}
+
+/// `[layer7]`: the budget of each waypoint worker.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Layer7Settings {
+    pub threads: usize,
+    pub max_connections: usize,
+    pub max_requests: usize,
+    pub max_buffered_bytes: usize,
+}
+
+/// `[pool]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PoolSettings {
+    pub max_streams: usize,
+    #[serde(serialize_with = "duration::serialize")]
+    pub idle_timeout: Duration,
+}
+
+/// `[drain]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct DrainSettings {
+    #[serde(serialize_with = "duration::serialize")]
+    pub deadline: Duration,
+}
+
+/// What flags say; each one replaces the file's value.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--node`
+    pub node: Option<String>,
+    /// `--directory`
+    pub directory: Option<String>,
+    /// `--log-level`
+    pub log_level: Option<String>,
+}
+
+impl Settings {
+    /// Reads a file; without one, the defaults and the flags are all there is.
+    pub fn load(path: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let Some(path) = path else { return Self::parse("", overrides) };
+        let fail = |complaints| ConfigError { file: Some(path.to_path_buf()), complaints };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| fail(vec![Complaint::unreadable(&error)]))?;
+        Self::parse(&text, overrides).map_err(|error| fail(error.complaints))
+    }
+
+    /// Reads the text of a file.
+    pub fn parse(text: &str, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(text, overrides);
+        let settings = sections::read(&mut reader);
+        let complaints = reader.finish();
+        if complaints.is_empty() {
+            Ok(settings)
+        } else {
+            Err(ConfigError { file: None, complaints })
+        }
+    }
+}
+
+/// Every setting, in the order of the file.
+pub fn describe() -> Vec<Description> {
+    let overrides = Overrides::default();
+    let mut reader = Reader::new("", &overrides);
+    sections::read(&mut reader);
+    reader.into_descriptions()
+}

@@ -1,7 +1,213 @@
-//! (room being built)
+//! Waypoint workers: layer 7 in the agent's own process.
+//!
+//! One worker per namespace, on its own thread with its own runtime and its own budgets (connections, requests in
+//! flight, bytes buffered), so that a namespace whose worker is saturated, leaks or panics neither slows layer 4 nor
+//! another namespace: the kernel shares the processor between the threads. A worker starts with the first connection
+//! and stops when `node` says that its namespace needs none any more.
+//!
+//! A waypoint has two halves. The client's ([`outbound`]) takes a [`RoutedConnection`] and routes its requests: it
+//! chooses the rule, the backend and the endpoint, filters, retries what was certainly not processed, and records.
+//! The destination's ([`inbound`]) takes a [`GuardedConnection`] and authorizes each request on its own facts, on
+//! trust in nobody. Both see plain HTTP/1.1 or HTTP/2; what is not HTTP is carried as bytes.
+//!
+//! Layer 4 calls through [`Waypoints`]; neither call blocks. This room does not listen, does not capture, does not know
+//! TLS, and never sends a request again that may have reached an application.
 
-/// (being built)
-pub struct Workers;
+mod arrived;
+mod body;
+mod budget;
+mod deliver;
+mod detect;
+mod exchange;
+mod forward;
+mod guard;
+mod headers;
+mod inbound;
+mod opaque;
+mod original;
+mod outbound;
+mod peers;
+mod plan;
+mod request;
+mod respond;
+mod server;
+mod upgrade;
+mod upstream;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::base::{Reason, Str};
+use crate::pool::Pool;
+use crate::telemetry::Telemetry;
+use crate::tunnel::{GuardedConnection, RoutedConnection, Waypoints};
+use crate::world::WorldStore;
+use worker::{Job, Worker};
+
+/// The size of one worker, and how long it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerSettings {
+    /// Threads of each worker, at least 1.
+    pub threads: usize,
+    /// Downstream connections of each worker; more are refused.
+    pub max_connections: usize,
+    /// Requests in flight in each worker; more are answered 503 at once.
+    pub max_requests: usize,
+    /// What each worker's connections may buffer together, in bytes (see [`budget`] for how it is kept).
+    pub max_buffered_bytes: usize,
+    /// How long a client may stay silent before its connection counts as not HTTP.
+    pub detect_timeout: Duration,
+    pub connect_timeout: Duration,
+}
+
+/// What the workers use of the rooms below.
+#[derive(Clone)]
+pub struct Dependencies {
+    pub world: Arc<WorldStore>,
+    pub pool: Pool,
+    pub telemetry: Telemetry,
+    /// The cluster's name, for labels and baggage.
+    pub cluster: Str,
+    pub settings: WorkerSettings,
+}
+
+/// All workers of the agent.
+pub struct Workers {
+    dependencies: Dependencies,
+    /// By namespace. Read for each connection, so without a lock.
+    current: ArcSwap<HashMap<Str, Arc<Worker>>>,
+    changing: Mutex<Changing>,
+}
+
+/// What only changes under the lock.
+#[derive(Default)]
+struct Changing {
+    /// Workers that are not wanted any more and end with their last connection.
+    leaving: Vec<Arc<Worker>>,
+    draining: bool,
+}
+
 impl Workers {
-    pub fn retain(&self, _keep: &dyn Fn(&str) -> bool) {}
+    pub fn new(dependencies: Dependencies) -> Arc<Self> {
+        Arc::new(Self { dependencies, current: ArcSwap::default(), changing: Mutex::default() })
+    }
+
+    /// Stops the workers of the namespaces that are not `wanted`; each ends with its last connection. For every
+    /// change of the world: a namespace is wanted while it has a waypoint, or a local workload with HTTP policies.
+    pub fn retain(&self, wanted: &dyn Fn(&str) -> bool) {
+        let mut changing = self.changing.lock();
+        changing.leaving.retain(|worker| !worker.is_finished());
+        let current = self.current.load();
+        if current.keys().all(|namespace| wanted(namespace)) {
+            return;
+        }
+        let (stay, leave): (HashMap<_, _>, HashMap<_, _>) = current
+            .iter()
+            .map(|(namespace, worker)| (namespace.clone(), worker.clone()))
+            .partition(|(namespace, _)| wanted(namespace));
+        self.current.store(Arc::new(stay));
+        for worker in leave.into_values() {
+            worker.drain();
+            changing.leaving.push(worker);
+        }
+    }
+
+    /// Takes no connection any more, and asks the clients of those that exist to leave (`connection: close`,
+    /// GOAWAY).
+    pub fn drain(&self) {
+        let mut changing = self.changing.lock();
+        changing.draining = true;
+        for worker in self.current.load().values() {
+            worker.drain();
+        }
+    }
+
+    /// Drains, and ends with the last connection or after `deadline`, whichever is first.
+    pub async fn shutdown(&self, deadline: Duration) {
+        self.drain();
+        let mut workers: Vec<_> = self.current.load().values().cloned().collect();
+        workers.append(&mut self.changing.lock().leaving);
+        let all_finished = async {
+            for worker in &workers {
+                worker.finished().await;
+            }
+        };
+        if tokio::time::timeout(deadline, all_finished).await.is_err() {
+            for worker in &workers {
+                worker.stop();
+            }
+        }
+    }
+
+    fn hand_over(&self, namespace: &Str, job: Job) {
+        let worker = match self.worker(namespace) {
+            Ok(worker) => worker,
+            Err((reason, why)) => return job.refuse(&self.dependencies, reason, &why),
+        };
+        if let Err((job, reason, why)) = worker.offer(job) {
+            job.refuse(&self.dependencies, reason, why);
+        }
+    }
+
+    /// The namespace's worker, started when there is none.
+    fn worker(&self, namespace: &Str) -> Result<Arc<Worker>, (Reason, String)> {
+        if let Some(worker) = self.current.load().get(namespace).filter(|worker| worker.is_open()) {
+            return Ok(worker.clone());
+        }
+        let changing = self.changing.lock();
+        if changing.draining {
+            return Err((Reason::Draining, "the agent is shutting down".to_owned()));
+        }
+        let current = self.current.load();
+        if let Some(worker) = current.get(namespace).filter(|worker| worker.is_open()) {
+            return Ok(worker.clone());
+        }
+        let worker = Worker::start(namespace.clone(), self.dependencies.clone()).map_err(|error| {
+            let why = format!(
+                "the worker of namespace {namespace} could not start: {error}; check the limits on threads and open \
+                 files"
+            );
+            tracing::error!("{why}");
+            (Reason::Overflow, why)
+        })?;
+        let worker = Arc::new(worker);
+        let mut next = HashMap::clone(&current);
+        next.insert(namespace.clone(), worker.clone());
+        self.current.store(Arc::new(next));
+        Ok(worker)
+    }
+}
+
+impl Waypoints for Workers {
+    fn route(&self, connection: RoutedConnection) {
+        let namespace = connection.waypoint.key.namespace.clone();
+        self.hand_over(&namespace, Job::Route(Box::new(connection)));
+    }
+
+    fn guard(&self, namespace: &Str, connection: GuardedConnection) {
+        self.hand_over(namespace, Job::Guard(Box::new(connection)));
+    }
+}
+
+#[cfg(test)]
+impl WorkerSettings {
+    /// Roomy and quick.
+    fn for_tests() -> Self {
+        Self {
+            threads: 1,
+            max_connections: 100,
+            max_requests: 100,
+            max_buffered_bytes: 64 << 20,
+            detect_timeout: Duration::from_millis(200),
+            connect_timeout: Duration::from_secs(2),
+        }
+    }
 }

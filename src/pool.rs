@@ -196,3 +196,6 @@ fn open_error(to: impl std::fmt::Display, error: &TunnelError) -> PoolError {
     };
     PoolError { reason, why: format!("tunnel to {to}: {error}") }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,6 @@ pub use copy::{
 };
 pub use factory::{NamespaceSockets, PlainSockets, SocketFactory, connect};
 pub use namespace::NetworkNamespace;
-pub use options::tune_accepted;
+pub use options::{raise_file_limit, tune_accepted};
 pub use original::{original_destination, unmap};
 pub use rewind::{Rewind, RewindRead};

@@ -1,10 +1,39 @@
 //! Metrics, access log and logs. Knows labels as texts, not models.
+//!
+//! A connection or request is a record: made at its start, told what happens, and counted and logged exactly once,
+//! when it is dropped. Counting never waits and never locks: a connection finds its counters once, a request once at
+//! its end, and a line that the writer of the log cannot keep up with is dropped and counted.
+//!
+//! The names of metrics and labels, and the keys of the access log, are Istio's (ztunnel's for connections, Envoy's for
+//! requests). `l4` and `l7` make the records, `admin` serves the metrics, `app` sets up the log. This room takes no
+//! decisions and never changes what it is told.
+
+mod agent;
+mod connection;
+mod labels;
+mod log;
+mod metrics;
+mod request;
+mod series;
+#[cfg(test)]
+mod tests;
+
+pub use agent::AgentMetrics;
+pub use connection::ConnectionRecord;
+pub use log::{LogError, LogFormat, Logs, check_levels, init_logs};
+pub use request::RequestRecord;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 
 use crate::base::{Reason, Str};
+use agent::ProcessCollector;
+use metrics::{Traffic, TrafficCollector};
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,42 +103,79 @@ pub struct RequestStart {
     pub waypoint_principal: Option<Str>,
 }
 
-/// The metrics registry and the sinks; cheap to clone.
+/// The metrics and the access log; cheap to clone.
 #[derive(Clone)]
-pub struct Telemetry;
+pub struct Telemetry(Arc<Shared>);
+
+struct Shared {
+    logs: Arc<Logs>,
+    registry: Registry,
+    traffic: Arc<Traffic>,
+    agent: AgentMetrics,
+}
 
 impl Telemetry {
-    pub fn connection(&self, _start: ConnectionStart) -> ConnectionRecord {
-        todo!()
+    /// The access log goes to `logs`.
+    pub fn new(logs: Arc<Logs>) -> Self {
+        let mut registry = Registry::default();
+        let traffic = Traffic::new();
+        registry.register_collector(Box::new(TrafficCollector(traffic.clone())));
+        let agent = AgentMetrics::default();
+        agent.register(&mut registry);
+        registry.register(
+            "isthmus_log_lines_dropped",
+            "Lines of the log that were dropped because they could not be written fast enough",
+            logs.dropped().clone(),
+        );
+        let build: Family<[(&str, &str); 2], Gauge> = Family::default();
+        build.get_or_create_owned(&BUILD).set(1);
+        registry.register("istio_build", "Component and version, as Istio's dashboards show it", build);
+        registry.register_collector(Box::new(ProcessCollector));
+        Self(Arc::new(Shared { logs, registry, traffic, agent }))
     }
+
+    /// Counts, and logs nothing: for tests.
+    pub fn without_log() -> Self {
+        Self::new(Logs::discard())
+    }
+
+    /// Begins the record of a connection that will carry bytes.
+    pub fn connection(&self, start: ConnectionStart) -> ConnectionRecord {
+        ConnectionRecord::new(self.clone(), start)
+    }
+
     /// A connection that was refused or failed before it carried bytes.
-    pub fn refused(&self, _start: ConnectionStart, _reason: Reason, _why: &str) {
-        todo!()
+    pub fn refused(&self, start: ConnectionStart, reason: Reason, why: &str) {
+        connection::refused(self, &start, reason, why);
     }
-    pub fn request(&self, _start: RequestStart) -> RequestRecord {
-        todo!()
+
+    /// Begins the record of a request.
+    pub fn request(&self, start: RequestStart) -> RequestRecord {
+        RequestRecord::new(self.clone(), start)
+    }
+
+    /// Metrics about the agent itself, for the rooms that know them.
+    pub fn agent(&self) -> &AgentMetrics {
+        &self.0.agent
+    }
+
+    /// All metrics in the text format of OpenMetrics 1.0, which Prometheus' own parser reads too. Forgets series that
+    /// have been idle for an hour.
+    pub fn scrape(&self) -> Result<String, std::fmt::Error> {
+        self.0.traffic.sweep();
+        let mut body = String::new();
+        text::encode(&mut body, &self.0.registry)?;
+        Ok(body)
+    }
+
+    fn logs(&self) -> &Logs {
+        &self.0.logs
+    }
+
+    fn traffic(&self) -> &Traffic {
+        &self.0.traffic
     }
 }
 
-/// One open connection: counted and logged once, when dropped at the latest.
-pub struct ConnectionRecord;
-impl ConnectionRecord {
-    pub fn sent(&self, _bytes: usize) {}
-    pub fn received(&self, _bytes: usize) {}
-    /// The first cause stays.
-    pub fn fail(&mut self, _reason: Reason, _why: String) {}
-}
-
-/// One request in flight: counted and logged once, when dropped at the latest.
-pub struct RequestRecord;
-impl RequestRecord {
-    pub fn destination(&mut self, _peer: Arc<Peer>, _address: SocketAddr) {}
-    pub fn route(&mut self, _name: Str) {}
-    pub fn request_bytes(&mut self, _bytes: usize) {}
-    pub fn response_bytes(&mut self, _bytes: usize) {}
-    pub fn response(&mut self, _code: http::StatusCode) {}
-    pub fn grpc_status(&mut self, _status: u32) {}
-    /// The first cause stays; `why` names the policy or the failure (`response_code_details`).
-    pub fn fail(&mut self, _reason: Reason, _why: String) {}
-    pub fn upstream_time(&mut self, _time: Duration) {}
-}
+/// The labels of `istio_build`.
+const BUILD: [(&str, &str); 2] = [("component", "isthmus"), ("tag", env!("CARGO_PKG_VERSION"))];

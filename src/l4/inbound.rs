@@ -67,7 +67,11 @@ impl Proxy {
             .await
             .map_err(|_| (Reason::TlsFailure, "the TLS handshake took too long".to_string()))?
             .map_err(|error| (Reason::TlsFailure, format!("TLS with the client: {error}")))?;
-        match identity::peer_identity(tls.get_ref().1) {
+        let session = tls.get_ref().1;
+        if !identity::negotiated_h2(session) {
+            return Err((Reason::TlsFailure, "the client does not speak HTTP/2 (ALPN)".to_string()));
+        }
+        match identity::peer_identity(session) {
             Some(client) => Ok((tls, client)),
             None => Err((Reason::TlsFailure, "the client proved no SPIFFE identity".to_string())),
         }

@@ -3,6 +3,7 @@
 use crate::base::{Identity, Str};
 use crate::model::{Service, Workload};
 use crate::telemetry::{Peer, ServiceLabels};
+use crate::tunnel::Baggage;
 
 /// The labels of one side. `proven` is the identity that mutual TLS proved, where it did.
 pub fn labels_of(workload: Option<&Workload>, proven: Option<&Identity>, cluster: &Str) -> Peer {
@@ -35,5 +36,14 @@ pub fn service_labels(service: &Service) -> ServiceLabels {
 
 /// W3C baggage about a workload, as ztunnel sends it: telemetry of foreign peers reads it, nothing of ours trusts it.
 pub(super) fn baggage(workload: &Workload, cluster: &Str) -> String {
-    String::new()
+    let baggage = Baggage {
+        cluster: cluster.clone(),
+        namespace: workload.key.namespace.clone(),
+        workload: workload.canonical.workload.clone(),
+        service: workload.canonical.service.clone(),
+        version: workload.canonical.revision.clone(),
+        region: workload.locality.region.clone(),
+        zone: workload.locality.zone.clone(),
+    };
+    baggage.to_string()
 }

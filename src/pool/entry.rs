@@ -48,11 +48,9 @@ impl Entry {
             match pooled.tunnel.open(request).await {
                 Ok(stream) => return Some(Ok(stream)),
                 Err(TunnelError::Full) => {}
-                Err(error @ TunnelError::Status(_)) => {
-                    return Some(Err(open_error(&request.authority, &error)));
-                }
-                // The tunnel went away under us and nothing was sent to the application yet.
-                Err(TunnelError::Closing | TunnelError::Http2(_)) => self.remove(pooled),
+                // Nobody saw the request: another tunnel may take it.
+                Err(TunnelError::Closing) => self.remove(pooled),
+                Err(error) => return Some(Err(open_error(&request.authority, &error))),
             }
         }
         None

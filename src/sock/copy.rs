@@ -3,6 +3,9 @@
 //! It works on chunks rather than on a buffer of its own, so that bytes read from a socket go into HTTP/2 frames, and
 //! bytes out of frames to a socket, without another copy, and so that an idle connection holds no buffer.
 //!
+//! splice(2) between two plain sockets was measured and left out: over loopback it took a quarter less of the copying
+//! thread's time and moved no more bytes in the same time, for two descriptors and a pipe a direction.
+//!
 //! How it ends:
 //! * The end of one side's bytes is passed on (FIN, END_STREAM) and the other direction goes on: half-close.
 //! * A side that can no longer be read fails the copy at once.
@@ -11,7 +14,6 @@
 //! * A failed copy breaks off what it did not finish, so that nobody takes a cut stream for a complete one.
 
 mod relay;
-mod splice;
 mod split;
 mod tcp;
 
@@ -20,26 +22,20 @@ use std::io;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
 use self::relay::Relay;
 pub use self::split::{Split, SplitRead, SplitWrite};
 pub use self::tcp::{TcpRead, TcpWrite};
 use crate::base::within_budget;
 
-/// What the copy of one connection may occupy while it is idle, in bytes. Ten thousand connections are 10 MB at most.
-const COPY_BUDGET: usize = 768;
+/// What the copy of one connection may occupy while it is idle, in bytes. Ten thousand connections are 5 MB at most.
+const COPY_BUDGET: usize = 512;
 
 /// The receiving half of a byte stream, chunk by chunk; a copy loop works on it without knowing what carries the bytes.
 pub trait ChunkRead: Send + Unpin {
     /// Up to about `hint` bytes; empty at the end of the stream. Bytes that are in memory already come as they are,
     /// whatever the hint.
     fn poll_chunk(&mut self, cx: &mut Context<'_>, hint: usize) -> Poll<io::Result<Bytes>>;
-
-    /// The plain socket, when the next bytes come straight from one: then the kernel may move them.
-    fn tcp(&self) -> Option<&TcpStream> {
-        None
-    }
 }
 
 /// The sending half. Dropped before `poll_finish` was ready, it breaks the stream off.
@@ -54,11 +50,6 @@ pub trait ChunkWrite: Send + Unpin {
     /// Ready when the peer will take nothing more, where the carrier tells without a write.
     fn poll_broken(&mut self, _cx: &mut Context<'_>) -> Poll<io::Error> {
         Poll::Pending
-    }
-
-    /// The plain socket, when bytes go straight to one.
-    fn tcp(&self) -> Option<&TcpStream> {
-        None
     }
 }
 
@@ -164,7 +155,8 @@ impl<D: Duplex, U: Duplex> Both<D, U> {
         cx: &mut Context<'_>,
         observer: &T,
     ) -> Poll<Result<(), CopyError>> {
-        let sent = self.sending.poll(cx, self.receiving.outlook(), |bytes| observer.sent(bytes));
+        let seen = self.receiving.outlook();
+        let sent = self.sending.poll(cx, seen, |bytes| observer.sent(bytes));
         if let Poll::Ready(Err((operation, source))) = sent {
             let side = match operation {
                 Operation::Read => Side::Downstream,
@@ -182,6 +174,10 @@ impl<D: Duplex, U: Duplex> Both<D, U> {
             self.fail(CopyError { side, operation, source })?;
         }
         if !(self.sending.is_over() && self.receiving.is_over()) {
+            if self.receiving.outlook() != seen {
+                // What the sending direction waits for depends on it.
+                cx.waker().wake_by_ref();
+            }
             return Poll::Pending;
         }
         Poll::Ready(self.failure.take().map_or(Ok(()), Err))

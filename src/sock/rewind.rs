@@ -6,7 +6,6 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::copy::{ChunkRead, Duplex};
 
@@ -88,9 +87,5 @@ impl<R: ChunkRead> ChunkRead for RewindRead<R> {
             return self.inner.poll_chunk(cx, hint);
         }
         Poll::Ready(Ok(std::mem::take(&mut self.front)))
-    }
-
-    fn tcp(&self) -> Option<&TcpStream> {
-        if self.front.is_empty() { self.inner.tcp() } else { None }
     }
 }

@@ -6,7 +6,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use tokio::task::coop;
 
-use super::splice::Pipe;
 use super::{ChunkRead, ChunkWrite, Operation};
 
 /// The buffer of a connection that has carried little: most requests fit, and most connections stay small.
@@ -27,14 +26,13 @@ pub(super) struct Relay<R, W> {
     pending: Bytes,
     /// Bytes written so far.
     moved: u64,
-    pipe: Splicing,
     state: State,
     /// Written since the last flush.
     unflushed: bool,
 }
 
 /// What one direction knows about the peer of the other one.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outlook {
     /// The side that this direction writes to will send nothing more: only a write, or
     /// [`ChunkWrite::poll_broken`], tells that it has gone.
@@ -56,13 +54,6 @@ enum State {
     },
 }
 
-enum Splicing {
-    NotYet,
-    On(Box<Pipe>),
-    /// The kernel would not.
-    Never,
-}
-
 type Failure = (Operation, io::Error);
 
 impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
@@ -72,7 +63,6 @@ impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
             writer,
             pending: Bytes::new(),
             moved: 0,
-            pipe: Splicing::NotYet,
             state: State::Copying,
             unflushed: false,
         }
@@ -121,10 +111,6 @@ impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
         observe: impl Fn(usize),
     ) -> Poll<Result<(), Failure>> {
         while self.state == State::Copying {
-            if self.may_splice() {
-                ready!(self.poll_splice(cx, &observe))?;
-                continue;
-            }
             if self.pending.is_empty() {
                 match self.reader.poll_chunk(cx, buffer_size(self.moved)).map_err(reading)? {
                     Poll::Ready(chunk) if chunk.is_empty() => self.state = State::Finishing,
@@ -178,40 +164,6 @@ impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
             return Poll::Ready(Err(writing(error)));
         }
         Poll::Pending
-    }
-
-    /// Between two plain sockets, and only for transfers that are worth a pipe.
-    fn may_splice(&self) -> bool {
-        self.moved >= MEDIUM_AFTER
-            && self.pending.is_empty()
-            && !matches!(self.pipe, Splicing::Never)
-            && self.reader.tcp().is_some()
-            && self.writer.tcp().is_some()
-    }
-
-    fn poll_splice(
-        &mut self,
-        cx: &mut Context<'_>,
-        observe: impl Fn(usize),
-    ) -> Poll<Result<(), Failure>> {
-        let (Some(from), Some(to)) = (self.reader.tcp(), self.writer.tcp()) else {
-            return Poll::Ready(Ok(()));
-        };
-        if let Splicing::NotYet = self.pipe {
-            self.pipe = Pipe::new().map_or(Splicing::Never, |pipe| Splicing::On(Box::new(pipe)));
-        }
-        let Splicing::On(pipe) = &mut self.pipe else {
-            return Poll::Ready(Ok(()));
-        };
-        loop {
-            if pipe.is_empty() && ready!(pipe.poll_fill(cx, from)).map_err(reading)? == 0 {
-                self.state = State::Finishing;
-                return Poll::Ready(Ok(()));
-            }
-            let written = ready!(pipe.poll_drain(cx, to)).map_err(writing)?;
-            self.moved += written as u64;
-            observe(written);
-        }
     }
 }
 

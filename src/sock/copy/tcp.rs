@@ -45,10 +45,6 @@ impl ChunkRead for TcpRead {
             }
         }
     }
-
-    fn tcp(&self) -> Option<&TcpStream> {
-        Some(self.0.as_ref())
-    }
 }
 
 impl ChunkWrite for TcpWrite {
@@ -74,10 +70,6 @@ impl ChunkWrite for TcpWrite {
             half.forget();
         }
         Poll::Ready(result)
-    }
-
-    fn tcp(&self) -> Option<&TcpStream> {
-        self.0.as_ref().map(AsRef::as_ref)
     }
 }
 

@@ -1,0 +1,68 @@
+//! Accepts connections, speaks HTTP/1.1 or HTTP/2 without TLS on them, and hands each request to the service
+//! that this process is.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::reply::{self, Reply};
+use crate::settings::{Service, Settings};
+use crate::{details, echo, productpage, ratings, reviews};
+
+/// The longest request body that is read, in bytes: Bookinfo's own are a few dozen.
+const BODY_LIMIT: usize = 64 * 1024;
+
+/// Serves until the listener fails; the connections end with this future.
+pub async fn serve(listener: TcpListener, settings: Arc<Settings>) -> anyhow::Result<()> {
+    let mut connections = JoinSet::new();
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        connections.spawn(connection(stream, peer, settings.clone()));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, settings: Arc<Settings>) {
+    let service = service_fn(|request| {
+        let settings = settings.clone();
+        async move { Ok::<_, Infallible>(answer(request, peer, &settings).await) }
+    });
+    // A peer that breaks off is no event for a sample application.
+    let _ = auto::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+async fn answer(request: Request<Incoming>, peer: SocketAddr, settings: &Settings) -> Reply {
+    let line = format!("{} {} from {peer}", request.method(), request.uri());
+    let (parts, body) = request.into_parts();
+    // Read to the end, so that a connection can be used again after a request whose body nobody needs.
+    let reply = match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(_) => dispatch(&parts, peer, settings).await,
+        Err(error) => reply::plain(StatusCode::BAD_REQUEST, &format!("body: {error}")),
+    };
+    println!("{line}: {}", reply.status().as_u16());
+    reply
+}
+
+async fn dispatch(parts: &http::request::Parts, peer: SocketAddr, settings: &Settings) -> Reply {
+    match parts.uri.path() {
+        "/health" => reply::plain(StatusCode::OK, "healthy"),
+        "/headers" => echo::headers(parts, peer, settings),
+        _ => match settings.service {
+            Service::Productpage => productpage::answer(parts, settings).await,
+            Service::Details => details::answer(parts),
+            Service::Reviews => reviews::answer(parts, settings).await,
+            Service::Ratings => ratings::answer(parts),
+        },
+    }
+}

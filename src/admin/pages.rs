@@ -1,0 +1,99 @@
+//! The pages: what is asked, what is answered. No page waits for anything.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+
+use super::Admin;
+use super::serve::Port;
+
+/// What `/` lists.
+const INDEX: &str = "\
+GET  /config_dump                everything the agent knows, as JSON
+GET  /status                     the short form, as JSON
+GET  /logging                    the log levels
+POST /logging?level=debug        other log levels (tracing-subscriber's directives)
+POST /quitquitquit               drain and end
+";
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Prometheus before OpenMetrics; the body is the same.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+type Page = Response<Full<Bytes>>;
+
+pub(super) fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -> Page {
+    match (port, request.method(), request.uri().path()) {
+        (Port::Readiness, &Method::GET, "/healthz/ready") => readiness(admin),
+        (Port::Metrics, &Method::GET, "/metrics" | "/stats/prometheus") => metrics(admin, request),
+        (Port::Admin, &Method::GET, "/") => page(StatusCode::OK, TEXT, INDEX),
+        (Port::Admin, &Method::GET, "/config_dump") => json(&admin.dump.dump()),
+        (Port::Admin, &Method::GET, "/status") => json(&status(admin)),
+        (Port::Admin, &Method::GET, "/logging") => {
+            page(StatusCode::OK, TEXT, admin.logs.levels() + "\n")
+        }
+        (Port::Admin, &Method::POST, "/logging") => set_levels(admin, request.uri().query()),
+        (Port::Admin, &Method::POST, "/quitquitquit") => {
+            admin.quit.cancel();
+            page(StatusCode::OK, TEXT, "draining\n")
+        }
+        (Port::Admin, _, "/logging" | "/quitquitquit") => {
+            page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "use POST\n")
+        }
+        _ => page(StatusCode::NOT_FOUND, TEXT, "there is no such page\n"),
+    }
+}
+
+fn readiness(admin: &Admin) -> Page {
+    let missing = admin.readiness.missing();
+    if missing.is_empty() {
+        return page(StatusCode::OK, TEXT, "ready\n");
+    }
+    let text = format!("not ready, waiting for: {}\n", missing.join(", "));
+    page(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
+}
+
+fn metrics<B>(admin: &Admin, request: &Request<B>) -> Page {
+    admin.dump.refresh();
+    let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+    let open = accept.is_some_and(|accept| accept.contains("application/openmetrics-text"));
+    let kind = if open { OPENMETRICS } else { PROMETHEUS };
+    match admin.telemetry.scrape() {
+        Ok(body) => page(StatusCode::OK, kind, body),
+        Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+    }
+}
+
+fn status(admin: &Admin) -> serde_json::Value {
+    let mut status = admin.dump.status();
+    if let Some(fields) = status.as_object_mut() {
+        fields.insert("waitingFor".into(), admin.readiness.missing().into());
+    }
+    status
+}
+
+fn set_levels(admin: &Admin, query: Option<&str>) -> Page {
+    let wanted = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .find(|(name, _)| name == "level")
+        .map(|(_, value)| value.into_owned());
+    let Some(wanted) = wanted else {
+        return page(StatusCode::BAD_REQUEST, TEXT, "say ?level=info, or ?level=isthmus::l4=debug\n");
+    };
+    match admin.logs.set_levels(&wanted) {
+        Ok(()) => page(StatusCode::OK, TEXT, admin.logs.levels() + "\n"),
+        Err(error) => page(StatusCode::BAD_REQUEST, TEXT, format!("{error}\n")),
+    }
+}
+
+fn json(value: &serde_json::Value) -> Page {
+    page(StatusCode::OK, JSON, format!("{value:#}\n"))
+}
+
+fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Page {
+    let mut page = Response::new(Full::new(body.into()));
+    *page.status_mut() = status;
+    page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    page
+}

@@ -1,0 +1,122 @@
+//! The three listeners.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Admin, pages};
+use crate::sock::{PlainSockets, SocketFactory};
+
+/// Connections at a time over all three ports: scrapers and operators, with room to spare.
+const MAX_CONNECTIONS: usize = 64;
+/// A client that does not send its request within this time is no operator.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// What to do when a connection cannot be accepted: rest, for the listeners must not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where to listen.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    pub admin: SocketAddr,
+    pub metrics: SocketAddr,
+    pub readiness: SocketAddr,
+}
+
+/// A port is taken, or may not be taken.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for {purpose}: {source}; does another agent run here?")]
+pub struct AdminError {
+    address: SocketAddr,
+    purpose: &'static str,
+    source: io::Error,
+}
+
+/// The listeners, bound and not served yet.
+pub struct Servers([(Port, TcpListener); 3]);
+
+/// Which pages a listener has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Port {
+    Admin,
+    Metrics,
+    Readiness,
+}
+
+impl Servers {
+    pub fn bind(addresses: Addresses) -> Result<Self, AdminError> {
+        let bind = |port, address, purpose| {
+            let listener = PlainSockets.listen(address);
+            listener
+                .map(|listener| (port, listener))
+                .map_err(|source| AdminError { address, purpose, source })
+        };
+        Ok(Self([
+            bind(Port::Admin, addresses.admin, "administration")?,
+            bind(Port::Metrics, addresses.metrics, "metrics")?,
+            bind(Port::Readiness, addresses.readiness, "readiness")?,
+        ]))
+    }
+
+    /// Serves until cancelled; a connection that is open then is dropped.
+    pub async fn serve(self, admin: Admin, cancel: CancellationToken) {
+        let admin = Arc::new(admin);
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let tasks = TaskTracker::new();
+        for (port, listener) in self.0 {
+            let accepting =
+                accept(port, listener, admin.clone(), slots.clone(), tasks.clone(), cancel.clone());
+            tasks.spawn(cancel.clone().run_until_cancelled_owned(accepting));
+        }
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+async fn accept(
+    port: Port,
+    listener: TcpListener,
+    admin: Arc<Admin>,
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
+    cancel: CancellationToken,
+) {
+    while let Ok(slot) = slots.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let serving = serve_connection(port, stream, admin.clone());
+                tasks.spawn(cancel.clone().run_until_cancelled_owned(async move {
+                    serving.await;
+                    drop(slot);
+                }));
+            }
+            Err(error) => {
+                tracing::warn!(?port, %error, "cannot accept for now");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(port: Port, stream: TcpStream, admin: Arc<Admin>) {
+    let service = service_fn(move |request| {
+        let admin = admin.clone();
+        async move { Ok::<_, std::convert::Infallible>(pages::answer(port, &admin, &request)) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(?port, %error, "an operator's connection broke");
+    }
+}

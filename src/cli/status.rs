@@ -1,0 +1,79 @@
+//! `isthmus status`: the agent's short form as a table that a person reads.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+pub(super) fn table(json: &str) -> anyhow::Result<String> {
+    let status: Value = serde_json::from_str(json)?;
+    let mut text = String::new();
+    let waiting = list(&status["waitingFor"]);
+    let ready = if waiting.is_empty() {
+        "ready".to_owned()
+    } else {
+        let names: Vec<&str> = waiting.iter().map(text_of).collect();
+        format!("not ready, waiting for {}", names.join(", "))
+    };
+    writeln!(text, "node {}: {ready}, version {}", text_of(&status["node"]), text_of(&status["version"]))?;
+    let counts = &status["counts"];
+    writeln!(
+        text,
+        "{} workloads, {} services, {} waypoints, {} routes, {} policies; {} tunnels open",
+        counts["workloads"], counts["services"], counts["waypoints"], counts["routes"],
+        counts["policies"], counts["tunnels"]
+    )?;
+    rows(&mut text, "WORKLOADS OF THIS NODE", &["workload", "state", "identity", "certificate", "waypoint"], &status["workloads"])?;
+    rows(&mut text, "WAYPOINTS", &["waypoint", "takes", "identity"], &status["waypoints"])?;
+    rows(&mut text, "COMPLAINTS", &["severity", "complaint"], &status["complaints"])?;
+    Ok(text)
+}
+
+/// A titled table; nothing when there are no rows.
+fn rows(text: &mut String, title: &str, columns: &[&str], rows: &Value) -> std::fmt::Result {
+    let rows = list(rows);
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let width = |column: &&str| {
+        let widest = rows.iter().map(|row| text_of(&row[*column]).chars().count()).max();
+        widest.unwrap_or(0).max(column.len())
+    };
+    let widths: Vec<usize> = columns.iter().map(width).collect();
+    writeln!(text, "\n{title}")?;
+    let mut line = |cells: Vec<&str>| {
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        writeln!(text, "  {}", padded.join("  ").trim_end())
+    };
+    line(columns.to_vec())?;
+    for row in rows {
+        line(columns.iter().map(|column| text_of(&row[*column])).collect())?;
+    }
+    Ok(())
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_can_read_it() {
+        let json = serde_json::json!({
+            "node": "node-a", "version": "1", "waitingFor": ["source"],
+            "counts": {"workloads": 2, "services": 1, "waypoints": 0, "routes": 0, "policies": 0, "tunnels": 3},
+            "workloads": [{"workload": "shop/web", "state": "captured", "identity": "i", "certificate": "Available", "waypoint": "-"}],
+        });
+        let text = table(&json.to_string()).unwrap();
+        assert!(text.starts_with("node node-a: not ready, waiting for source, version 1\n2 workloads"), "{text}");
+        assert!(text.contains("  shop/web  captured"), "{text}");
+        assert!(!text.contains("COMPLAINTS"), "{text}");
+    }
+}

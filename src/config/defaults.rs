@@ -1,0 +1,65 @@
+//! The defaults, each with its reason and unit.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::base::ports;
+
+/// Where `isthmus run` looks for its file when `--config` is not given.
+pub const DEFAULT_FILE: &str = "/etc/isthmus/agent.toml";
+
+/// Istio's `CLUSTER_ID`.
+pub(super) const CLUSTER: &str = "Kubernetes";
+/// Istio's `TRUST_DOMAIN`: another one would make every policy copied from a tutorial fail.
+pub(super) const TRUST_DOMAIN: &str = "cluster.local";
+/// Kubernetes' default domain of service names.
+pub(super) const CLUSTER_DOMAIN: &str = "cluster.local";
+/// Istio's default; mesh-wide policies are written for it.
+pub(super) const ROOT_NAMESPACE: &str = "istio-system";
+
+/// Configuration lies below `/etc` (FHS 3.0, 3.7).
+pub(super) const DIRECTORY: &str = "/etc/isthmus/manifests";
+/// What the agent keeps between runs lies below `/var/lib` (FHS 3.0, 5.8); the agents of one machine share it.
+pub(super) const CA_DIRECTORY: &str = "/var/lib/isthmus/ca";
+/// Istio's `SECRET_TTL`: with rotation at half life there are 12 hours to repair an issuer that fails.
+pub(super) const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Loopback only: whoever reaches it can read the mesh's state and stop the agent.
+pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ports::ADMIN);
+/// All addresses, as ztunnel: Prometheus scrapes from another node.
+pub(super) const METRICS: SocketAddr =
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), ports::METRICS);
+/// All addresses, as ztunnel: the kubelet probes the node's address.
+pub(super) const READINESS: SocketAddr =
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), ports::READINESS);
+
+/// ztunnel's and Envoy's: a line per connection and request, none per chunk.
+pub(super) const LOG_LEVEL: &str = "info";
+
+/// The part of the machine's processors that layer 4 takes: ztunnel's quarter, so that applications keep the rest.
+pub(super) const LAYER4_PROCESSORS_DIVISOR: usize = 4;
+/// Threads: with one, a single TLS handshake or large copy delays all other connections. ztunnel's minimum.
+pub(super) const LAYER4_MIN_THREADS: usize = 2;
+/// Connections of one workload: about 10 KiB each, so 100 MiB at the worst; below the 16 384 files that a service
+/// of systemd gets per workload with two descriptors a connection. ztunnel has no limit, and one workload can starve a node.
+pub(super) const LAYER4_MAX_CONNECTIONS: usize = 10_000;
+/// ztunnel's and Envoy's 10 s: longer than three retransmissions of a SYN (1 + 2 + 4 s).
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Istio's sidecar had 5 s before it trusted ports' names; a server that speaks first waits so long at the worst.
+pub(super) const DETECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Threads of each waypoint worker: the two that Istio gives a waypoint's Envoy.
+pub(super) const LAYER7_THREADS: usize = 2;
+/// Connections of one worker: the buffers of so many fit into [`LAYER7_MAX_BUFFERED_BYTES`] when they are idle HTTP/1.
+pub(super) const LAYER7_MAX_CONNECTIONS: usize = 4_096;
+/// Requests in flight in one worker. Envoy's circuit breaker has 1024 per cluster; a worker serves many services.
+pub(super) const LAYER7_MAX_REQUESTS: usize = 8_192;
+/// Bytes that the connections of one worker may buffer together: half of what Istio grants a waypoint's pod (1 GiB).
+pub(super) const LAYER7_MAX_BUFFERED_BYTES: usize = 512 * 1024 * 1024;
+
+/// Streams in one tunnel: ztunnel's and Go's 100 (hyper 200, Envoy 2^31): more would share one TCP window.
+pub(super) const MAX_STREAMS: usize = 100;
+/// ztunnel's: long enough for a client that calls every minute, short enough to follow a deployment that shrinks.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// ztunnel's: connections that have not ended by themselves after it seldom do.
+pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(5);

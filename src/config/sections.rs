@@ -1,0 +1,348 @@
+//! Every setting, in the order of the file: key, default, permitted values, meaning.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::defaults as default;
+use super::reader::{Field, Reader};
+use super::{
+    AddressSettings, DrainSettings, IdentitySettings, IssuerKind, Layer4Settings, Layer7Settings,
+    LogSettings, PoolSettings, Settings, SourceSettings,
+};
+use crate::base::Str;
+use crate::telemetry::{self, LogFormat};
+
+/// Where the kernel tells the host name.
+const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
+/// What a host without a name is called.
+const UNNAMED_HOST: &str = "localhost";
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Below it, a single lost packet counts as a failure.
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=MINUTE;
+/// More than any machine has; guards against a number meant for another key.
+const THREADS: RangeInclusive<usize> = 1..=256;
+/// The number of ports of one address bounds what one workload can use.
+const CONNECTIONS: RangeInclusive<usize> = 1..=1_000_000;
+
+/// Reads all settings. What is wrong is kept in the reader, with the default in its place.
+pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
+    let settings = Settings {
+        node: node(reader),
+        cluster: name(reader, "cluster", default::CLUSTER, "The cluster's name, for labels."),
+        trust_domain: name(
+            reader,
+            "trust_domain",
+            default::TRUST_DOMAIN,
+            "The first part of every identity: spiffe://<trust domain>/ns/<namespace>/sa/<account>.",
+        ),
+        cluster_domain: name(
+            reader,
+            "cluster_domain",
+            default::CLUSTER_DOMAIN,
+            "The end of service names: <name>.<namespace>.svc.<cluster domain>.",
+        ),
+        root_namespace: name(
+            reader,
+            "root_namespace",
+            default::ROOT_NAMESPACE,
+            "The namespace whose policies without a selector hold for the whole mesh.",
+        ),
+        source: source(reader),
+        identity: identity(reader),
+        admin: admin(reader),
+        metrics: address(
+            reader,
+            "metrics.address",
+            default::METRICS,
+            "Where /metrics and /stats/prometheus are served.",
+        ),
+        readiness: address(
+            reader,
+            "readiness.address",
+            default::READINESS,
+            "Where /healthz/ready is served.",
+        ),
+        log: log(reader),
+        layer4: layer4(reader),
+        layer7: layer7(reader),
+        pool: pool(reader),
+        drain: drain(reader),
+    };
+    check_conflicts(reader, &settings);
+    settings
+}
+
+fn node(reader: &mut Reader<'_>) -> Str {
+    let host = std::fs::read_to_string(HOST_NAME_FILE).unwrap_or_default();
+    let host = host.trim().to_ascii_lowercase();
+    let known = check_name(&host).is_ok();
+    let field = Field {
+        key: "node",
+        default: if known { host.as_str() } else { UNNAMED_HOST },
+        meaning: "The name of this node, as pods name it; the agent captures the pods of this node only.",
+    };
+    reader.machine_text(field, "DNS name", ("the host name", "node-a"), check_name)
+}
+
+fn source(reader: &mut Reader<'_>) -> SourceSettings {
+    SourceSettings {
+        directory: reader.path(Field {
+            key: "source.directory",
+            default: default::DIRECTORY,
+            meaning: "The directory with the mesh's manifests (*.yaml, *.yml), watched for changes.",
+        }),
+    }
+}
+
+fn identity(reader: &mut Reader<'_>) -> IdentitySettings {
+    IdentitySettings {
+        issuer: reader.choice(
+            Field {
+                key: "identity.issuer",
+                default: IssuerKind::Local,
+                meaning: "Who signs certificates: `local` is a CA in a directory of this machine.",
+            },
+            &[("local", IssuerKind::Local)],
+        ),
+        ca_directory: reader.path(Field {
+            key: "identity.ca_directory",
+            default: default::CA_DIRECTORY,
+            meaning: "Where the local CA keeps ca-cert.pem and ca-key.pem; made when missing. The agents of \
+                      one mesh on one machine share it.",
+        }),
+        lifetime: reader.duration(
+            Field {
+                key: "identity.lifetime",
+                default: default::LIFETIME,
+                meaning: "How long a certificate is valid; it is renewed at half of it.",
+            },
+            10 * SECOND..=365 * DAY,
+        ),
+    }
+}
+
+fn admin(reader: &mut Reader<'_>) -> AddressSettings {
+    let key = "admin.address";
+    let settings = address(
+        reader,
+        key,
+        default::ADMIN,
+        "Where status, dump and the log level are served, without authentication: loopback only.",
+    );
+    if !settings.address.ip().is_loopback() {
+        let reason = format!(
+            "{} is not a loopback address; whoever reaches this port can stop the agent",
+            settings.address.ip()
+        );
+        reader.complain(key, reason);
+    }
+    settings
+}
+
+fn log(reader: &mut Reader<'_>) -> LogSettings {
+    let field = Field {
+        key: "log.level",
+        default: default::LOG_LEVEL,
+        meaning: "A level (error, warn, info, debug, trace, off), then exceptions by target, such as \
+                  \"info,access=off\" or \"info,isthmus::l4=debug\". The access log is the target `access`.",
+    };
+    LogSettings {
+        level: reader.text(field, "levels", |text| {
+            telemetry::check_levels(text).map_err(|error| error.to_string())
+        }),
+        format: reader.choice(
+            Field {
+                key: "log.format",
+                default: LogFormat::Text,
+                meaning: "How each line of the log is written to the standard output.",
+            },
+            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+        ),
+    }
+}
+
+fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = (processors / default::LAYER4_PROCESSORS_DIVISOR).max(default::LAYER4_MIN_THREADS);
+    Layer4Settings {
+        threads: reader.machine_number(
+            Field {
+                key: "layer4.threads",
+                default: threads,
+                meaning: "Threads for all connections of layer 4 and all tunnels.",
+            },
+            THREADS,
+            ("a quarter of the processors, at least 2", default::LAYER4_MIN_THREADS),
+        ),
+        max_connections: reader.number(
+            Field {
+                key: "layer4.max_connections",
+                default: default::LAYER4_MAX_CONNECTIONS,
+                meaning: "Connections of one workload at a time; more wait to be accepted.",
+            },
+            CONNECTIONS,
+        ),
+        connect_timeout: reader.duration(
+            Field {
+                key: "layer4.connect_timeout",
+                default: default::CONNECT_TIMEOUT,
+                meaning: "How long connecting to an application, an endpoint or another node may take.",
+            },
+            TIMEOUTS,
+        ),
+        detect_timeout: reader.duration(
+            Field {
+                key: "layer4.detect_timeout",
+                default: default::DETECT_TIMEOUT,
+                meaning: "How long to wait for a client's first bytes on a port whose protocol is not said; \
+                          then the connection is carried as bytes.",
+            },
+            TIMEOUTS,
+        ),
+    }
+}
+
+fn layer7(reader: &mut Reader<'_>) -> Layer7Settings {
+    Layer7Settings {
+        threads: reader.number(
+            Field {
+                key: "layer7.threads",
+                default: default::LAYER7_THREADS,
+                meaning: "Threads of each waypoint worker.",
+            },
+            THREADS,
+        ),
+        max_connections: reader.number(
+            Field {
+                key: "layer7.max_connections",
+                default: default::LAYER7_MAX_CONNECTIONS,
+                meaning: "Connections of each waypoint worker at a time; more are refused.",
+            },
+            CONNECTIONS,
+        ),
+        max_requests: reader.number(
+            Field {
+                key: "layer7.max_requests",
+                default: default::LAYER7_MAX_REQUESTS,
+                meaning: "Requests in flight in each waypoint worker; more are answered 503.",
+            },
+            CONNECTIONS,
+        ),
+        max_buffered_bytes: reader.number(
+            Field {
+                key: "layer7.max_buffered_bytes",
+                default: default::LAYER7_MAX_BUFFERED_BYTES,
+                meaning: "Bytes that the connections of each waypoint worker may buffer together.",
+            },
+            1024 * 1024..=1 << 40,
+        ),
+    }
+}
+
+fn pool(reader: &mut Reader<'_>) -> PoolSettings {
+    PoolSettings {
+        max_streams: reader.number(
+            Field {
+                key: "pool.max_streams",
+                default: default::MAX_STREAMS,
+                meaning: "Connections that share one tunnel; the other node may allow fewer.",
+            },
+            1..=1_000,
+        ),
+        idle_timeout: reader.duration(
+            Field {
+                key: "pool.idle_timeout",
+                default: default::IDLE_TIMEOUT,
+                meaning: "After how long an unused tunnel is closed.",
+            },
+            SECOND..=DAY,
+        ),
+    }
+}
+
+fn drain(reader: &mut Reader<'_>) -> DrainSettings {
+    DrainSettings {
+        deadline: reader.duration(
+            Field {
+                key: "drain.deadline",
+                default: default::DRAIN_DEADLINE,
+                meaning: "How long connections may go on after SIGTERM, or after their workload left.",
+            },
+            Duration::ZERO..=60 * MINUTE,
+        ),
+    }
+}
+
+fn name(
+    reader: &mut Reader<'_>,
+    key: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+) -> Str {
+    // A cluster's name is an identifier of the operator's, not a DNS name: Istio's own default has a capital.
+    let check = if key == "cluster" { check_identifier } else { check_name };
+    let kind = if key == "cluster" { "name" } else { "DNS name" };
+    reader.text(Field { key, default, meaning }, kind, check)
+}
+
+fn address(
+    reader: &mut Reader<'_>,
+    key: &'static str,
+    default: SocketAddr,
+    meaning: &'static str,
+) -> AddressSettings {
+    AddressSettings { address: reader.address(Field { key, default, meaning }) }
+}
+
+/// Two servers cannot listen on one port; `[::]` takes the IPv4 addresses too.
+fn check_conflicts(reader: &mut Reader<'_>, settings: &Settings) {
+    let servers = [
+        ("admin.address", settings.admin.address),
+        ("metrics.address", settings.metrics.address),
+        ("readiness.address", settings.readiness.address),
+    ];
+    for (index, (key, address)) in servers.iter().enumerate() {
+        let earlier = servers.iter().take(index).find(|(_, other)| overlap(*address, *other));
+        if let Some((other_key, other)) = earlier {
+            let reason = format!("{address} conflicts with {other} of {other_key}; give another port");
+            reader.complain(key, reason);
+        }
+    }
+}
+
+fn overlap(left: SocketAddr, right: SocketAddr) -> bool {
+    let takes_all = |address: SocketAddr, other: SocketAddr| {
+        address.ip().is_unspecified() && (address.is_ipv6() || other.is_ipv4())
+    };
+    // Port 0 is chosen by the kernel, anew for each server.
+    left.port() == right.port()
+        && left.port() != 0
+        && (left.ip() == right.ip() || takes_all(left, right) || takes_all(right, left))
+}
+
+/// A DNS subdomain as Kubernetes names objects (RFC 1123).
+fn check_name(text: &str) -> Result<(), String> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    if text.len() <= 253 && text.split('.').all(label) {
+        return Ok(());
+    }
+    Err(format!("{text:?} is not a DNS name; use lower case letters, digits, `-` and `.` (RFC 1123)"))
+}
+
+fn check_identifier(text: &str) -> Result<(), String> {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if !text.is_empty() && text.len() <= 253 && text.bytes().all(good) {
+        return Ok(());
+    }
+    Err(format!("{text:?} is not a name; use letters, digits, `-`, `_` and `.`"))
+}

@@ -1,0 +1,180 @@
+//! A certificate with its key and roots, verified once when it is made and ready for TLS from then on.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls::client::danger::ServerCertVerifier;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
+
+use super::clock::{Clock, unix_time};
+use super::verify::{ExpectedServers, MeshClients, spiffe_identity};
+use super::{IdentityError, Issued, tls};
+use crate::base::Identity;
+
+/// Certificate, key and roots of one identity, ready for TLS.
+pub struct WorkloadCertificate {
+    identity: Identity,
+    generation: u64,
+    details: Details,
+    key: Arc<SingleCertAndKey>,
+    roots: Arc<RootCertStore>,
+    server: Arc<ServerConfig>,
+    clock: Arc<dyn Clock>,
+}
+
+/// What the certificate says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Details {
+    /// Hexadecimal, as `openssl x509 -serial` prints it but for the colons.
+    pub(super) serial: String,
+    pub(super) not_before: SystemTime,
+    pub(super) not_after: SystemTime,
+}
+
+impl WorkloadCertificate {
+    /// Takes what an issuer returned, unless a peer in the mesh would refuse it: the identity, the key, the
+    /// dates, and the chain to the roots for both uses are checked here, so that a bad answer shows as the
+    /// issuer's failure and not as a riddle in every handshake.
+    pub(super) fn new(
+        identity: &Identity,
+        key: PrivateKeyDer<'static>,
+        issued: Issued,
+        generation: u64,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, IdentityError> {
+        let unusable = |error: rustls::Error| IdentityError::Unusable(error.to_string());
+        let leaf = issued.chain.first().ok_or_else(|| reject("the chain is empty"))?;
+        let presented = spiffe_identity(leaf)?;
+        if presented != *identity {
+            return Err(reject(&format!("it is for {presented}")));
+        }
+        let details = Details::of(leaf)?;
+        let roots = root_store(&issued.roots)?;
+        let signing = tls::provider().key_provider.load_private_key(key).map_err(unusable)?;
+        verify_own(identity, &issued.chain, &roots, clock.now())?;
+        let key = Arc::new(CertifiedKey::new(issued.chain, signing));
+        key.keys_match().map_err(unusable)?;
+        let server = tls::server_config(
+            key.clone(),
+            roots.clone(),
+            identity.trust_domain.clone(),
+            clock.clone(),
+        )
+        .map_err(|reason| IdentityError::tls(identity, reason))?;
+        Ok(Self {
+            identity: identity.clone(),
+            generation,
+            details,
+            key: Arc::new(SingleCertAndKey::from(key)),
+            roots,
+            server: Arc::new(server),
+            clock,
+        })
+    }
+
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// TLS 1.3, ALPN h2, a client certificate of our trust domain is required (shared, cached).
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        self.server.clone()
+    }
+
+    /// TLS 1.3, ALPN h2; the server must prove to be exactly one of `expected`, which must not be empty.
+    /// Ask `negotiated_h2` after the handshake. Made anew each time, in a few microseconds: tunnels are pooled.
+    pub fn client_config(&self, expected: &[Identity]) -> Result<Arc<ClientConfig>, IdentityError> {
+        if expected.is_empty() {
+            return Err(IdentityError::tls(&self.identity, "no server identity is expected"));
+        }
+        tls::client_config(self.key.clone(), self.roots.clone(), expected, self.clock.clone())
+            .map(Arc::new)
+            .map_err(|reason| IdentityError::tls(&self.identity, reason))
+    }
+
+    /// Grows with every rotation of this identity: tunnels made with an older one are drained.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// When peers stop accepting it.
+    pub fn not_after(&self) -> SystemTime {
+        self.details.not_after
+    }
+
+    /// Whether it has not expired yet. The start is not looked at: it was checked when this was made, and a
+    /// clock that is set back a little must not cut the mesh.
+    pub fn is_valid(&self, now: SystemTime) -> bool {
+        now < self.details.not_after
+    }
+
+    pub(super) fn details(&self) -> &Details {
+        &self.details
+    }
+}
+
+impl Details {
+    /// Reads the certificate's own statements.
+    pub(super) fn of(certificate: &CertificateDer<'_>) -> Result<Self, IdentityError> {
+        let (_, parsed) = X509Certificate::from_der(certificate)
+            .map_err(|_| reject("it is not an X.509 certificate"))?;
+        let serial = parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
+        let validity = parsed.validity();
+        Ok(Self {
+            serial,
+            not_before: system_time(validity.not_before),
+            not_after: system_time(validity.not_after),
+        })
+    }
+}
+
+/// A time before 1970 counts as 1970: long over, either way.
+pub(super) fn system_time(time: ASN1Time) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
+}
+
+fn reject(why: &str) -> IdentityError {
+    IdentityError::Unusable(why.to_owned())
+}
+
+fn root_store(roots: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, IdentityError> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store
+            .add(root.clone())
+            .map_err(|error| reject(&format!("a root certificate cannot be read: {error}")))?;
+    }
+    if store.is_empty() {
+        return Err(reject("it came without a root certificate"));
+    }
+    Ok(Arc::new(store))
+}
+
+/// Judges our own chain as the peers will, in both roles.
+fn verify_own(
+    identity: &Identity,
+    chain: &[CertificateDer<'static>],
+    roots: &Arc<RootCertStore>,
+    now: SystemTime,
+) -> Result<(), IdentityError> {
+    let unusable = |error: rustls::Error| IdentityError::Unusable(error.to_string());
+    let (leaf, intermediates) = chain.split_first().ok_or_else(|| reject("the chain is empty"))?;
+    let now = unix_time(now).ok_or_else(|| reject("the clock of this machine is before 1970"))?;
+    let servers = ExpectedServers {
+        roots: roots.clone(),
+        algorithms: tls::provider().signature_verification_algorithms,
+        expected: Box::new([identity.clone()]),
+    };
+    // Names play no part in our verification; the library's signature wants one.
+    let nobody = ServerName::from(std::net::IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED));
+    servers.verify_server_cert(leaf, intermediates, &nobody, &[], now).map_err(unusable)?;
+    MeshClients::new(roots.clone(), identity.trust_domain.clone())
+        .map_err(|error| reject(&error.to_string()))?
+        .verify_client_cert(leaf, intermediates, now)
+        .map_err(unusable)?;
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! The two files of an authority, shared by the agents of a machine.
+//!
+//! The certificate's rename is the commit: with both files present the pair is complete and needs no lock.
+//! Everything else happens under an exclusive lock on the directory, which the kernel gives back when an agent
+//! dies. Both files are on the disk under other names before the first rename; so whatever a crash leaves
+//! behind is either nothing, or a key whose certificate still waits beside it and is renamed by the next start.
+//! A pair that a user brought is never overwritten.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// The authority's certificate; in a bundle the first one signs.
+pub(super) const CERTIFICATE: &str = "ca-cert.pem";
+/// The authority's private key.
+pub(super) const KEY: &str = "ca-key.pem";
+
+/// Names of files that are not complete yet.
+const NEW_CERTIFICATE: &str = ".ca-cert.pem.new";
+const NEW_KEY: &str = ".ca-key.pem.new";
+
+const DIRECTORY_MODE: u32 = 0o700;
+const CERTIFICATE_MODE: u32 = 0o644;
+const KEY_MODE: u32 = 0o600;
+
+/// Whoever can write to the directory could replace the authority.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// Any right on the key for the group or others.
+const OPEN_TO_OTHERS: u32 = 0o077;
+
+/// More than any bundle needs; keeps a wrong path from filling the memory.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// Both files' texts.
+pub(super) struct Pair {
+    pub(super) certificate: String,
+    pub(super) key: String,
+}
+
+/// Reads the pair, or writes the one that `create` makes when there is none. Of several agents that start
+/// together one writes and all read the same.
+pub(super) fn load_or_create(
+    directory: &Path,
+    create: &dyn Fn() -> Result<Pair, String>,
+) -> Result<Pair, String> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(DIRECTORY_MODE)
+        .create(directory)
+        .map_err(|error| format!("the directory cannot be created: {error}"))?;
+    check_directory(directory)?;
+    if !is_complete(directory)? {
+        let _lock = lock(directory)?;
+        match (exists(directory, KEY)?, exists(directory, CERTIFICATE)?) {
+            (true, true) => {}
+            (false, false) => write_pair(directory, &create()?)?,
+            (true, false) if exists(directory, NEW_CERTIFICATE)? => commit(directory)?,
+            (true, false) => return Err(half(CERTIFICATE, KEY)),
+            (false, true) => return Err(half(KEY, CERTIFICATE)),
+        }
+    }
+    let key = read(directory, KEY, OPEN_TO_OTHERS)?;
+    let certificate = read(directory, CERTIFICATE, 0)?;
+    Ok(Pair { certificate, key })
+}
+
+fn half(missing: &str, present: &str) -> String {
+    format!(
+        "{missing} is missing beside {present}; put it there, or remove {present} for a new authority"
+    )
+}
+
+fn check_directory(directory: &Path) -> Result<(), String> {
+    let metadata =
+        fs::metadata(directory).map_err(|error| format!("it cannot be read: {error}"))?;
+    if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+        return Err(format!(
+            "others may write to the directory (mode {:o}); run: chmod 700 {}",
+            metadata.mode() & 0o7777,
+            directory.display()
+        ));
+    }
+    Ok(())
+}
+
+fn exists(directory: &Path, name: &str) -> Result<bool, String> {
+    directory
+        .join(name)
+        .try_exists()
+        .map_err(|error| format!("{name} cannot be looked at: {error}"))
+}
+
+fn is_complete(directory: &Path) -> Result<bool, String> {
+    Ok(exists(directory, KEY)? && exists(directory, CERTIFICATE)?)
+}
+
+/// Waits for another agent that is creating the authority at this moment.
+fn lock(directory: &Path) -> Result<Flock<File>, String> {
+    let file = File::open(directory).map_err(|error| format!("it cannot be opened: {error}"))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| format!("it cannot be locked: {error}"))
+}
+
+fn write_pair(directory: &Path, pair: &Pair) -> Result<(), String> {
+    let written = |name: &str, error: io::Error| format!("{name} cannot be written: {error}");
+    write(&directory.join(NEW_CERTIFICATE), &pair.certificate, CERTIFICATE_MODE)
+        .map_err(|error| written(CERTIFICATE, error))?;
+    write(&directory.join(NEW_KEY), &pair.key, KEY_MODE).map_err(|error| written(KEY, error))?;
+    sync(directory)?;
+    fs::rename(directory.join(NEW_KEY), directory.join(KEY))
+        .map_err(|error| written(KEY, error))?;
+    sync(directory)?;
+    commit(directory)
+}
+
+fn commit(directory: &Path) -> Result<(), String> {
+    fs::rename(directory.join(NEW_CERTIFICATE), directory.join(CERTIFICATE))
+        .map_err(|error| format!("{CERTIFICATE} cannot be written: {error}"))?;
+    sync(directory)
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    // What an agent left behind that died here may have other rights.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    // The creation mask may have taken rights away, which is right for the key but hides the certificate.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn sync(directory: &Path) -> Result<(), String> {
+    File::open(directory)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| format!("it cannot be written to the disk: {error}"))
+}
+
+/// Reads a file whose mode has none of the `forbidden` bits, judged on the open file.
+fn read(directory: &Path, name: &str, forbidden: u32) -> Result<String, String> {
+    let path = directory.join(name);
+    let failed = |error: io::Error| format!("{name} cannot be read: {error}");
+    let file = File::open(&path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.mode();
+    if mode & forbidden != 0 {
+        return Err(format!(
+            "others have rights on {name} (mode {:o}); run: chmod 600 {}, and consider the key known",
+            mode & 0o7777,
+            path.display()
+        ));
+    }
+    let mut text = String::new();
+    file.take(MAX_FILE).read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}

@@ -1,0 +1,99 @@
+//! The TLS of HBONE: version 1.3, ALPN `h2`, certificates on both sides, no resumption.
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, CommonState, RootCertStore, ServerConfig};
+
+use super::clock::{Clock, TlsClock};
+use super::verify::{ExpectedServers, MeshClients};
+use crate::base::{Identity, Str};
+
+/// The only application protocol of a tunnel (Istio, "HBONE").
+pub const ALPN_H2: &[u8] = b"h2";
+
+/// The provider, passed to every configuration explicitly: no process-wide default is installed or needed.
+///
+/// The suites and their order are ztunnel's: AES-GCM only, which the CPUs of servers do in hardware.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    Arc::new(CryptoProvider {
+        cipher_suites: vec![
+            aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
+            aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+        ],
+        ..aws_lc_rs::default_provider()
+    })
+});
+
+/// Answers only clients that offer `h2`. The TLS library refuses other offers by itself, but would go on with
+/// a client that offers nothing.
+#[derive(Debug)]
+struct OnlyH2(Arc<CertifiedKey>);
+
+/// Whether the session agreed on `h2`. Our servers refuse anything else by themselves; a client must ask,
+/// since the TLS library lets a server answer without choosing a protocol.
+pub fn negotiated_h2(session: &CommonState) -> bool {
+    session.alpn_protocol() == Some(ALPN_H2)
+}
+
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    PROVIDER.clone()
+}
+
+/// A server that wants a client certificate of its trust domain.
+pub(super) fn server_config(
+    key: Arc<CertifiedKey>,
+    roots: Arc<RootCertStore>,
+    trust_domain: Str,
+    clock: Arc<dyn Clock>,
+) -> Result<ServerConfig, String> {
+    let clients = MeshClients::new(roots, trust_domain).map_err(|error| error.to_string())?;
+    let mut config = ServerConfig::builder_with_details(provider(), Arc::new(TlsClock(clock)))
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|error| error.to_string())?
+        .with_client_cert_verifier(Arc::new(clients))
+        .with_cert_resolver(Arc::new(OnlyH2(key)));
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// A client that accepts the expected servers only. Built per tunnel: it copies a few pointers.
+pub(super) fn client_config(
+    key: Arc<SingleCertAndKey>,
+    roots: Arc<RootCertStore>,
+    expected: &[Identity],
+    clock: Arc<dyn Clock>,
+) -> Result<ClientConfig, String> {
+    let servers = ExpectedServers {
+        roots,
+        algorithms: PROVIDER.signature_verification_algorithms,
+        expected: expected.into(),
+    };
+    let mut config = ClientConfig::builder_with_details(provider(), Arc::new(TlsClock(clock)))
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|error| error.to_string())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(servers))
+        .with_client_cert_resolver(key);
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_sni = false;
+    Ok(config)
+}
+
+impl ResolvesServerCert for OnlyH2 {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let offered = hello.alpn().is_some_and(|mut names| names.any(|name| name == ALPN_H2));
+        if !offered {
+            tracing::debug!("refused a TLS client that does not offer h2: not an HBONE client");
+            return None;
+        }
+        Some(self.0.clone())
+    }
+}

@@ -1,0 +1,78 @@
+//! A request as it arrived, in canonical form, with what both halves need to know of it.
+
+use http::{HeaderMap, Request, Version};
+use hyper::body::Incoming;
+
+use super::body::RequestBody;
+use super::upgrade::{self, Upgrade};
+use super::{detect, headers};
+use crate::base::Str;
+use crate::policy;
+use crate::route::Head;
+use crate::telemetry::RequestStart;
+
+/// A request on its way up.
+pub(super) struct Arrived {
+    /// Canonical (see [`headers`]), unless there is a fault.
+    pub(super) request: Request<RequestBody>,
+    pub(super) version: detect::Version,
+    /// How the access log names the version.
+    protocol: &'static str,
+    /// Answers of our own must be gRPC's.
+    pub(super) grpc: bool,
+    /// The client asks to speak another protocol from here on.
+    pub(super) upgrade: Option<Upgrade>,
+    /// What is wrong with the request.
+    pub(super) fault: Option<&'static str>,
+}
+
+impl Arrived {
+    pub(super) fn new(mut request: Request<Incoming>) -> Self {
+        let upgrade = upgrade::requested(&mut request);
+        let protocol = headers::protocol(request.version());
+        let version = match request.version() {
+            Version::HTTP_2 => detect::Version::Http2,
+            _ => detect::Version::Http1,
+        };
+        let grpc = headers::is_grpc(request.headers());
+        let fault = headers::canonical(&mut request).err();
+        let request = request.map(RequestBody::new);
+        Self { request, version, protocol, grpc, upgrade, fault }
+    }
+
+    /// Fills in what the record says of the request itself.
+    pub(super) fn describe(&self, start: RequestStart) -> RequestStart {
+        RequestStart {
+            method: self.request.method().clone(),
+            path: Str::from(path(&self.request)),
+            authority: Str::from(headers::host(self.request.headers())),
+            protocol: self.protocol,
+            grpc: self.grpc,
+            ..start
+        }
+    }
+}
+
+/// A request as routes look at it; `headers` may be others than those it has now.
+pub(super) fn head<'a, B>(request: &'a Request<B>, headers: &'a HeaderMap) -> Head<'a> {
+    let uri = request.uri();
+    Head { method: request.method(), path: uri.path(), query: uri.query(), headers }
+}
+
+/// A request as policies look at it; `headers` may be others than those it has now.
+pub(super) fn policy_request<'a, B>(
+    request: &'a Request<B>,
+    headers: &'a HeaderMap,
+) -> policy::Request<'a> {
+    policy::Request {
+        method: request.method(),
+        path: path(request),
+        host: headers::host(headers),
+        headers,
+    }
+}
+
+/// With the query.
+fn path<B>(request: &Request<B>) -> &str {
+    request.uri().path_and_query().map_or("/", |path| path.as_str())
+}

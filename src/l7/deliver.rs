@@ -1,0 +1,157 @@
+//! A request's way through the destination's half, in reading order: canonical form, budget, judgement, record, and on
+//! to the application over this connection's own connection.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::arrived::Arrived;
+use super::body::ResponseBody;
+use super::exchange::Exchange;
+use super::guard::Gates;
+use super::inbound::{self, Inbound};
+use super::respond::Answer;
+use super::{forward, headers, original, upgrade};
+use crate::base::{Reason, Str};
+use crate::policy::Permit;
+use crate::telemetry::RequestStart;
+use crate::world::World;
+
+/// How often a request is sent: the application may close the resting connection just before the first attempt.
+const MAX_ATTEMPTS: usize = 2;
+
+/// Judges one request and answers it.
+pub(super) async fn deliver(
+    session: Arc<Inbound>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let mut arrived = Arrived::new(request);
+    let sent_as = arrived.request.headers_mut().remove(original::HEADER);
+    let grpc = arrived.grpc;
+    let permit = session.context.budgets.request(arrived.version);
+    let (routed, judged) = judge(&session, &mut arrived, sent_as.as_ref(), permit.is_some());
+    let start = session.request_start(routed, judged.as_ref().ok());
+    let record = session.context.dependencies.telemetry.request(arrived.describe(start));
+    let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit);
+    exchange.record.headers(arrived.request.headers());
+    exchange.record.destination(session.destination.clone(), session.arrival.destination);
+    match judged {
+        Ok(_) => pass(session, arrived, sent_as, exchange).await,
+        Err(answer) => answer.respond(exchange, grpc),
+    }
+}
+
+/// Whether the client's half has routed (and recorded) the request, and whether it may pass.
+fn judge(
+    session: &Inbound,
+    arrived: &mut Arrived,
+    sent_as: Option<&HeaderValue>,
+    permitted: bool,
+) -> (bool, Result<Permit, Answer>) {
+    let world = session.context.dependencies.world.load();
+    let gates = session.gates(&world);
+    let routed = gates.was_routed();
+    if !permitted {
+        let why = "the namespace's worker has no budget left for requests ([layer7] max_requests, max_buffered_bytes)";
+        return (routed, Err(Answer::overflow(why)));
+    }
+    if let Some(fault) = arrived.fault {
+        return (routed, Err(Answer::bad_request(fault)));
+    }
+    if !routed {
+        headers::add_missing(arrived.request.headers_mut());
+    }
+    let judged = gates.authorize(&world, &session.arrival, &arrived.request, sent_as);
+    (routed, judged.map_err(|denial| Answer::denied(denial.why)))
+}
+
+/// Hands a permitted request to the application.
+async fn pass(
+    session: Arc<Inbound>,
+    mut arrived: Arrived,
+    sent_as: Option<HeaderValue>,
+    mut exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let grpc = arrived.grpc;
+    // Judged again while the upgraded connection lasts.
+    let judged = arrived.upgrade.as_ref().map(|_| head_of(&arrived.request));
+    if let Some(upgrade) = &arrived.upgrade {
+        upgrade.ask(arrived.request.headers_mut());
+    }
+    let mut request = arrived.request;
+    let mut attempts = MAX_ATTEMPTS;
+    loop {
+        attempts -= 1;
+        let mut lease = match session.lease(arrived.version).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                let answer = Answer::unreachable(error.reason(), error.to_string());
+                return answer.respond(exchange, grpc);
+            }
+        };
+        let failed = match lease.sender.send(request).await {
+            Ok(response) => {
+                exchange.answered(response.status(), response.headers(), lease, None);
+                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    return forward::relay(response, exchange);
+                }
+                return match arrived.upgrade.zip(judged) {
+                    Some((upgrade, judged)) => {
+                        let cut = until_cut(session.clone(), judged, sent_as);
+                        upgrade.switch(&session.context.clone(), response, exchange, cut, session)
+                    }
+                    None => upgrade::unasked().respond(exchange, grpc),
+                };
+            }
+            Err(failed) => failed,
+        };
+        match failed.unsent {
+            Some(unsent) if lease.reused && attempts > 0 => request = *unsent,
+            _ => {
+                let why = format!("{}: {}", session.arrival.destination, failed.error);
+                return Answer::unreachable(Reason::PeerReset, why).respond(exchange, grpc);
+            }
+        }
+    }
+}
+
+/// What of a request is judged.
+fn head_of<B>(request: &Request<B>) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.headers_mut() = request.headers().clone();
+    head
+}
+
+/// Ends when the upgraded connection may not go on.
+async fn until_cut(
+    session: Arc<Inbound>,
+    head: Request<()>,
+    sent_as: Option<HeaderValue>,
+) -> (Reason, String) {
+    let permitted = |world: &World, gates: &Gates| {
+        gates.authorize(world, &session.arrival, &head, sent_as.as_ref())
+    };
+    session.until_cut(permitted).await
+}
+
+impl Inbound {
+    fn request_start(&self, routed: bool, permit: Option<&Permit>) -> RequestStart {
+        RequestStart {
+            count: !routed,
+            outbound: false,
+            source: self.source.clone(),
+            service: self.service.clone(),
+            mutual_tls: self.arrival.client.is_some(),
+            source_address: self.arrival.client_address,
+            method: Method::default(),
+            path: Str::default(),
+            authority: Str::default(),
+            protocol: "",
+            grpc: false,
+            waypoint_principal: permit.and_then(inbound::principal),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! One request from its arrival to the end of its response: the record, and what is held as long as it runs.
+
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use super::body::{self, Uploaded};
+use super::budget::RequestPermit;
+use super::upstream::Lease;
+use crate::base::Reason;
+use crate::telemetry::RequestRecord;
+use crate::world::InFlight;
+
+/// Recorded once, when dropped. An exchange that is dropped before it was finished was given up by the client.
+pub(super) struct Exchange {
+    pub(super) record: RequestRecord,
+    started: Instant,
+    uploaded: Option<Uploaded>,
+    finished: bool,
+    /// The upstream connection, which others may use after this request.
+    lease: Option<Lease>,
+    /// The endpoint counts as busy.
+    in_flight: Option<InFlight>,
+    _permit: Option<RequestPermit>,
+}
+
+impl Exchange {
+    pub(super) fn new(
+        record: RequestRecord,
+        uploaded: Option<Uploaded>,
+        permit: Option<RequestPermit>,
+    ) -> Box<Self> {
+        Box::new(Self {
+            record,
+            started: Instant::now(),
+            uploaded,
+            finished: false,
+            lease: None,
+            in_flight: None,
+            _permit: permit,
+        })
+    }
+
+    /// The application answered over this connection.
+    pub(super) fn answered(
+        &mut self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        lease: Lease,
+        in_flight: Option<InFlight>,
+    ) {
+        self.record.response(status);
+        self.record.upstream_time(self.elapsed());
+        self.grpc_status(headers);
+        self.lease = Some(lease);
+        self.in_flight = in_flight;
+    }
+
+    pub(super) fn grpc_status(&mut self, headers: &HeaderMap) {
+        if let Some(status) = body::grpc_status(headers) {
+            self.record.grpc_status(status);
+        }
+    }
+
+    /// All of the response has passed.
+    pub(super) fn finish(&mut self) {
+        self.finished = true;
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+
+    /// The response will not come to its end.
+    pub(super) fn fail(&mut self, reason: Reason, why: String) {
+        self.finished = true;
+        self.record.fail(reason, why);
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(uploaded) = &self.uploaded {
+            self.record.request_bytes(uploaded.bytes());
+        }
+        if !self.finished {
+            let why = "the client left before the response had ended".to_owned();
+            self.record.fail(Reason::PeerReset, why);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Authorization at the destination: pure over one snapshot. What a request must pass, and the request that is judged.
+//!
+//! A peer's word selects policies, as dialling a virtual address does, and never grants anything: which service was
+//! addressed counts only if the workload serves it, a route only if it leads here, original values only if the
+//! route leads from them to exactly what arrived.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Request};
+
+use super::arrived;
+use super::headers;
+use super::original::Original;
+use crate::base::{Identity, Str};
+use crate::model::{AppProtocol, HttpRule, Service, Workload};
+use crate::policy::{self, Addressed, Connection, Denial, Gate, Permit};
+use crate::route::{self, Selection};
+use crate::tunnel::GuardedConnection;
+use crate::world::World;
+
+/// What is known of an inbound connection.
+pub(super) struct Arrival {
+    /// As layer 4 knew it; a newer world may know another.
+    pub(super) workload: Arc<Workload>,
+    /// Proven by mutual TLS.
+    pub(super) client: Option<Identity>,
+    pub(super) client_address: SocketAddr,
+    pub(super) destination: SocketAddr,
+    /// The service that the tunnel's request named.
+    pub(super) forwarded_host: Option<Str>,
+}
+
+impl Arrival {
+    pub(super) fn of(connection: &GuardedConnection) -> Self {
+        Self {
+            workload: connection.workload.clone(),
+            client: connection.client.clone(),
+            client_address: connection.client_address,
+            destination: connection.destination,
+            forwarded_host: connection.forwarded_host.clone(),
+        }
+    }
+
+    fn connection(&self) -> Connection<'_> {
+        Connection {
+            client: self.client.as_ref(),
+            source: self.client_address.ip(),
+            destination: self.destination,
+        }
+    }
+}
+
+/// All that one connection's requests must pass, from one snapshot.
+pub(super) struct Gates {
+    pub(super) generation: u64,
+    addressed: Addressed,
+    gate: Gate,
+    /// For requests that a route of the addressed service leads here.
+    through_route: Option<Gate>,
+}
+
+impl Gates {
+    pub(super) fn new(world: &World, arrival: &Arrival) -> Self {
+        let workload = world.workload(&arrival.workload.uid).unwrap_or(&arrival.workload);
+        let port = arrival.destination.port();
+        let host = arrival.forwarded_host.as_deref();
+        let addressed = policy::addressed(world, workload, port, host);
+        let gate = Gate::new(world, workload, port, &addressed);
+        let through_route = match &addressed {
+            Addressed::Route { service, .. } => {
+                let verified = Addressed::Route { service: service.clone(), verified: true };
+                Some(Gate::new(world, workload, port, &verified))
+            }
+            _ => None,
+        };
+        Self { generation: world.generation, addressed, gate, through_route }
+    }
+
+    /// The addressed service, as far as its name counts here.
+    pub(super) fn service(&self) -> Option<&Arc<Service>> {
+        match &self.addressed {
+            Addressed::Service(served) => Some(&served.service),
+            Addressed::Route { service, .. } => Some(service),
+            Addressed::Workload => None,
+        }
+    }
+
+    /// The client's half has parsed and recorded what it sends: the addressed service has a waypoint.
+    pub(super) fn was_routed(&self) -> bool {
+        self.service().is_some_and(|service| service.waypoint.waypoint().is_some())
+    }
+
+    /// What the port is said to speak.
+    pub(super) fn protocol(&self) -> AppProtocol {
+        match &self.addressed {
+            Addressed::Service(served) => {
+                served.service.port(served.service_port).map(|port| port.protocol)
+            }
+            _ => None,
+        }
+        .unwrap_or_default()
+    }
+
+    /// A connection that is not HTTP.
+    pub(super) fn authorize_bytes(&self, arrival: &Arrival) -> Result<Permit, Denial> {
+        self.gate.authorize(&arrival.connection(), None)
+    }
+
+    /// A request in canonical form, judged as the client sent it. `original` is what the peer says of that.
+    pub(super) fn authorize<B>(
+        &self,
+        world: &World,
+        arrival: &Arrival,
+        request: &Request<B>,
+        original: Option<&HeaderValue>,
+    ) -> Result<Permit, Denial> {
+        let path = Path { world, arrival, request };
+        let sent = self.service().and_then(|service| path.verified(service, original?));
+        let sent = sent.as_ref().unwrap_or(request.headers());
+        let gate = match (&self.addressed, &self.through_route) {
+            (Addressed::Route { service, .. }, Some(through_route))
+                if path.rule(service, sent, |_| true) =>
+            {
+                through_route
+            }
+            _ => &self.gate,
+        };
+        let judged = arrived::policy_request(request, sent);
+        gate.authorize(&arrival.connection(), Some(&judged))
+    }
+}
+
+/// A request, and the ways that could have led it here.
+struct Path<'a, B> {
+    world: &'a World,
+    arrival: &'a Arrival,
+    request: &'a Request<B>,
+}
+
+impl<B> Path<'_, B> {
+    /// The headers that the client sent, when a route really leads from them to what arrived.
+    fn verified(&self, service: &Arc<Service>, original: &HeaderValue) -> Option<HeaderMap> {
+        let arrived = self.request.headers();
+        let sent = Original::decode(original)?.restore(arrived)?;
+        let leads = self.rule(service, &sent, |rule| {
+            let mut filtered = sent.clone();
+            route::filter_request(rule, &mut filtered);
+            headers::strip_internal(&mut filtered);
+            headers::keep_host(&mut filtered, &sent);
+            filtered == *arrived
+        });
+        leads.then_some(sent)
+    }
+
+    /// Whether a rule of the service, on any of its ports (the tunnel does not say which was dialled), takes the
+    /// request with these headers, leads to this workload, and is `fit`.
+    fn rule(&self, service: &Service, sent: &HeaderMap, fit: impl Fn(&HttpRule) -> bool) -> bool {
+        let Some(client) = &self.arrival.client else { return false };
+        let head = arrived::head(self.request, sent);
+        let (workload, target) = (&self.arrival.workload, self.arrival.destination.port());
+        service.ports.iter().any(|port| {
+            let port = port.port;
+            let selection = route::select(self.world, service, port, &client.namespace, &head);
+            let leads = route::leads_to(self.world, service, port, &selection, workload, target);
+            match selection {
+                Selection::Rule { route, rule } if leads => route.rules.get(rule).is_some_and(&fit),
+                _ => false,
+            }
+        })
+    }
+}

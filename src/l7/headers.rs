@@ -1,0 +1,213 @@
+//! What a proxy does to the heads of messages (RFC 9110, 7.6.1; RFC 9112, 3.2.2): one canonical form for matching and
+//! policies, hop-by-hop headers removed, a request id.
+//!
+//! Canonical: the target in origin form, and exactly one `host` header, whatever version the request came with.
+
+use http::header::{
+    CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Uri, Version};
+
+use super::original;
+
+/// Istio's and Envoy's name for the id that ties the log lines of one request together.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What the client spoke, for applications that build links.
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Headers that mean this connection only, besides those that `connection` names.
+const HOP_BY_HOP: [HeaderName; 5] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Brings a request into canonical form, or says what is wrong with it.
+pub(super) fn canonical<B>(request: &mut Request<B>) -> Result<(), &'static str> {
+    if request.method() == Method::CONNECT {
+        return Err("CONNECT is not served");
+    }
+    let host = match request.uri().authority() {
+        Some(authority) => {
+            HeaderValue::from_str(authority.as_str()).map_err(|_| "bad authority")?
+        }
+        None => one_host(request.headers())?.clone(),
+    };
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    strip_hop_by_hop(request.headers_mut());
+    request.headers_mut().insert(HOST, host);
+    Ok(())
+}
+
+/// Two hosts, or none, are answered 400 (RFC 9112, 3.2).
+fn one_host(headers: &HeaderMap) -> Result<&HeaderValue, &'static str> {
+    let mut hosts = headers.get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if host.to_str().is_ok() => Ok(host),
+        (Some(_), None) => Err("the host header is not a text"),
+        (Some(_), Some(_)) => Err("more than one host header"),
+        (None, _) => Err("no host header"),
+    }
+}
+
+/// The host of a request in canonical form.
+pub(super) fn host(headers: &HeaderMap) -> &str {
+    headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
+}
+
+/// Puts the host back when there is not exactly one any more.
+pub(super) fn keep_host(headers: &mut HeaderMap, before: &HeaderMap) {
+    if one_host(headers).is_err()
+        && let Some(host) = before.get(HOST)
+    {
+        headers.insert(HOST, host.clone());
+    }
+}
+
+/// Removes what concerns one connection only. `te: trailers` stays: gRPC asks for it end to end.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| *name != HOST)
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+    let trailers = headers.get(TE).is_some_and(|te| {
+        te.to_str().is_ok_and(|te| te.split(',').any(|part| part.trim() == "trailers"))
+    });
+    headers.remove(TE);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// What a waypoint adds when the client did not send it, before routes and policies look at the request, as
+/// Envoy does.
+pub(super) fn add_missing(headers: &mut HeaderMap) {
+    headers.entry(REQUEST_ID).or_insert_with(request_id);
+    headers.entry(FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static("http"));
+}
+
+/// The header that only the agents may send is taken out of what applications send.
+pub(super) fn strip_internal(headers: &mut HeaderMap) {
+    headers.remove(original::HEADER);
+}
+
+/// Whether the answer must be gRPC's.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        value.starts_with(b"application/grpc")
+            && matches!(value.get(b"application/grpc".len()), None | Some(b'+' | b';'))
+    })
+}
+
+/// How the access log names the version.
+pub(super) fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// A random UUID, version 4 (RFC 9562, 5.4).
+fn request_id() -> HeaderValue {
+    let random = fastrand::u128(..);
+    let bits = random & !(0xf000 << 64) & !(0xc000 << 48) | (0x4000 << 64) | (0x8000 << 48);
+    let text = format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        bits >> 96,
+        bits >> 80 & 0xffff,
+        bits >> 64 & 0xffff,
+        bits >> 48 & 0xffff,
+        bits & 0xffff_ffff_ffff
+    );
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(uri: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::builder().uri(uri).body(()).unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        request
+    }
+
+    #[test]
+    fn one_form_for_all_versions() {
+        let mut absolute = request("http://reviews:9080/a?b", &[("host", "other")]);
+        assert_eq!(canonical(&mut absolute), Ok(()));
+        assert_eq!(absolute.uri(), "/a?b");
+        assert_eq!(host(absolute.headers()), "reviews:9080");
+        let mut origin = request("/a", &[("host", "reviews")]);
+        assert_eq!(canonical(&mut origin), Ok(()));
+        assert_eq!(host(origin.headers()), "reviews");
+    }
+
+    #[test]
+    fn refuses_ambiguous_hosts() {
+        assert!(canonical(&mut request("/", &[])).is_err());
+        assert!(canonical(&mut request("/", &[("host", "a"), ("host", "b")])).is_err());
+    }
+
+    #[test]
+    fn removes_what_is_the_connections() {
+        let mut sent = request(
+            "/",
+            &[
+                ("host", "a"),
+                ("connection", "close, X-Private, host"),
+                ("x-private", "1"),
+                ("keep-alive", "5"),
+                ("transfer-encoding", "chunked"),
+                ("te", "gzip, trailers"),
+                ("x-kept", "1"),
+            ],
+        );
+        assert_eq!(canonical(&mut sent), Ok(()));
+        let mut names: Vec<_> = sent.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["host", "te", "x-kept"]);
+        assert_eq!(sent.headers()["te"], "trailers");
+    }
+
+    #[test]
+    fn adds_an_id_once() {
+        let mut headers = HeaderMap::new();
+        add_missing(&mut headers);
+        let id = headers["x-request-id"].to_str().unwrap().to_owned();
+        assert_eq!(id.len(), 36);
+        assert_eq!(&id[14..15], "4");
+        assert!(matches!(&id[19..20], "8" | "9" | "a" | "b"), "{id}");
+        add_missing(&mut headers);
+        assert_eq!(headers["x-request-id"], id.as_str());
+    }
+
+    #[test]
+    fn knows_grpc_by_its_content_type() {
+        for (value, grpc) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]);
+            assert_eq!(is_grpc(&headers), grpc, "{value}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The destination's half: a connection to a local workload whose requests are authorized one by one.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::body::ResponseBody;
+use super::detect::{self, Version};
+use super::guard::{Arrival, Gates};
+use super::outbound::{self, NO_BUFFERS, REQUEST_BUDGET};
+use super::server::{self, Handler};
+use super::upstream::{Lease, Sender, Shelf, UpstreamError};
+use super::worker::Context;
+use super::{deliver, opaque, peers};
+use crate::base::{Reason, Str, within_budget};
+use crate::model::AppProtocol;
+use crate::policy::{Denial, Permit};
+use crate::sock::{self, Rewind, SocketFactory};
+use crate::telemetry::{ConnectionStart, Peer, ServiceLabels};
+use crate::tunnel::{Carrier, GuardedConnection};
+use crate::world::World;
+
+/// One inbound connection, shared by its requests.
+pub(super) struct Inbound {
+    pub(super) context: Arc<Context>,
+    pub(super) arrival: Arrival,
+    /// From the world that the last request was judged by.
+    gates: ArcSwap<Gates>,
+    pub(super) source: Arc<Peer>,
+    pub(super) destination: Arc<Peer>,
+    pub(super) service: Arc<ServiceLabels>,
+    borrow: Option<IpAddr>,
+    sockets: Arc<dyn SocketFactory>,
+    cancel: CancellationToken,
+    /// The connection to the application: this client's alone, because it may carry the client's address.
+    application: OnceLock<Arc<Shelf>>,
+    /// The connection's places in the workload's and the worker's budgets, given back with its last request.
+    _places: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    context: Arc<Context>,
+    connection: Box<GuardedConnection>,
+    permit: OwnedSemaphorePermit,
+) {
+    let cancel = connection.cancel.clone();
+    let (stream, session) = Inbound::new(context, *connection, permit);
+    cancel.run_until_cancelled(session.serve(stream)).await;
+}
+
+impl Handler for Inbound {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
+        within_budget::<REQUEST_BUDGET, _>(deliver::deliver(self, request)).await
+    }
+}
+
+impl Inbound {
+    fn new(
+        context: Arc<Context>,
+        connection: GuardedConnection,
+        permit: OwnedSemaphorePermit,
+    ) -> (Carrier, Arc<Self>) {
+        let arrival = Arrival::of(&connection);
+        let world = context.dependencies.world.snapshot();
+        let start = peers::arrived(&arrival, &world, &context.dependencies.cluster);
+        let session = Self {
+            gates: ArcSwap::from_pointee(Gates::new(&world, &arrival)),
+            source: Arc::new(start.source),
+            destination: Arc::new(start.destination),
+            service: Arc::new(start.service),
+            borrow: connection.borrow,
+            sockets: connection.sockets,
+            cancel: connection.cancel,
+            application: OnceLock::new(),
+            _places: (connection.slot, permit),
+            arrival,
+            context,
+        };
+        (connection.stream, Arc::new(session))
+    }
+
+    async fn serve(self: &Arc<Self>, stream: Carrier) {
+        let (said, wait) = self.expectation();
+        let detecting = async { detect::detect(outbound::adopt(stream)?, said, wait).await };
+        let drain = &self.context.drain;
+        let Some(detected) = drain.run_until_cancelled(detecting).await else { return };
+        match detected {
+            Ok((Some(version), stream)) => {
+                let Some(_buffers) = self.context.budgets.buffers(version) else {
+                    return self.refuse(Reason::Overflow, NO_BUFFERS);
+                };
+                if let Err(error) =
+                    server::serve(&self.context, stream, version, self.clone()).await
+                {
+                    let namespace = &self.context.namespace;
+                    tracing::debug!(%namespace, %error, "an inbound connection ended early");
+                }
+            }
+            Ok((None, stream)) => self.carry(stream).await,
+            Err(error) => {
+                let why = format!("the client broke off before it said anything: {error}");
+                self.refuse(Reason::PeerReset, &why);
+            }
+        }
+    }
+
+    /// What the port is said to speak, and how long the client may stay silent. Where bytes would be refused, a server
+    /// cannot speak first either, so waiting on for a request costs nobody anything.
+    fn expectation(&self) -> (AppProtocol, Duration) {
+        let gates = self.gates(&self.context.dependencies.world.load());
+        let said = gates.protocol();
+        let http = matches!(said, AppProtocol::Http | AppProtocol::Http2);
+        if http || gates.authorize_bytes(&self.arrival).is_err() {
+            return (said, detect::SILENCE);
+        }
+        (said, self.context.dependencies.settings.detect_timeout)
+    }
+
+    /// What this world demands of the connection; made once per world.
+    pub(super) fn gates(&self, world: &World) -> Arc<Gates> {
+        let known = self.gates.load();
+        if known.generation == world.generation {
+            return known.clone();
+        }
+        let gates = Arc::new(Gates::new(world, &self.arrival));
+        self.gates.store(gates.clone());
+        gates
+    }
+
+    /// The connection to the application; made anew when the application has closed it.
+    pub(super) async fn lease(&self, version: Version) -> Result<Lease, UpstreamError> {
+        let address = self.arrival.destination;
+        let shelf = self.application.get_or_init(|| Arc::new(Shelf::new(version)));
+        let dial = || async {
+            let connected = self.connect_application().await;
+            let stream = connected.map_err(|error| UpstreamError::Connect { address, error })?;
+            Sender::connect(&self.context, version, Carrier::Tcp(stream), address).await
+        };
+        shelf.lease(dial).await
+    }
+
+    /// Connects to the application, with the client's address where the kernel lets us.
+    async fn connect_application(&self) -> io::Result<TcpStream> {
+        let timeout = self.context.dependencies.settings.connect_timeout;
+        let (sockets, to) = (self.sockets.as_ref(), self.arrival.destination);
+        match sock::connect(sockets, to, self.borrow, timeout).await {
+            Err(error) if self.borrow.is_some() && may_not_borrow(&error) => {
+                sock::connect(sockets, to, None, timeout).await
+            }
+            connected => connected,
+        }
+    }
+
+    /// Waits for the workload to leave, or for a change of the world after which `permitted` refuses.
+    pub(super) async fn until_cut(
+        &self,
+        permitted: impl Fn(&World, &Gates) -> Result<Permit, Denial>,
+    ) -> (Reason, String) {
+        let store = &self.context.dependencies.world;
+        let mut changes = store.subscribe();
+        let denied = async {
+            loop {
+                let judged = {
+                    let world = store.load();
+                    permitted(&world, &self.gates(&world))
+                };
+                if let Err(denial) = judged {
+                    return denial;
+                }
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::select! {
+            denial = denied => (Reason::Denied, format!("cut after a change: {}", denial.why)),
+            () = self.cancel.cancelled() => {
+                (Reason::Draining, "the workload left, or the agent stopped".to_owned())
+            }
+        }
+    }
+
+    /// Bytes that are not HTTP: authorized at layer 4, and again whenever the world changes.
+    async fn carry(&self, stream: Rewind<Carrier>) {
+        let gates = self.gates(&self.context.dependencies.world.load());
+        let permit = match gates.authorize_bytes(&self.arrival) {
+            Ok(permit) => permit,
+            Err(denial) => return self.refuse(Reason::Denied, &denial.why),
+        };
+        let application = match self.connect_application().await {
+            Ok(application) => application,
+            Err(error) => {
+                let to = self.arrival.destination;
+                let why = format!("connect to the application at {to}: {error}");
+                return self.refuse(Reason::ConnectFailure, &why);
+            }
+        };
+        let start = ConnectionStart { waypoint_principal: principal(&permit), ..self.start() };
+        let mut record = self.context.dependencies.telemetry.connection(start);
+        let (reason, why) = tokio::select! {
+            copied = opaque::copy(stream, Carrier::Tcp(application), &record) => {
+                return opaque::finish(copied, &mut record);
+            }
+            cut = self.until_cut(|_, gates| gates.authorize_bytes(&self.arrival)) => cut,
+        };
+        record.fail(reason, why);
+    }
+
+    fn start(&self) -> ConnectionStart {
+        let world = self.context.dependencies.world.load();
+        peers::arrived(&self.arrival, &world, &self.context.dependencies.cluster)
+    }
+
+    fn refuse(&self, reason: Reason, why: &str) {
+        self.context.dependencies.telemetry.refused(self.start(), reason, why);
+    }
+}
+
+/// The waypoint whose policies were passed, for the log.
+pub(super) fn principal(permit: &Permit) -> Option<Str> {
+    permit.waypoint.as_ref().map(|waypoint| Str::from(waypoint.to_string()))
+}
+
+/// The kernel does not let us use the client's address: no capability, or no such family.
+fn may_not_borrow(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::AddrNotAvailable)
+}

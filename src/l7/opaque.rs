@@ -1,0 +1,135 @@
+//! Connections that turned out not to be HTTP: carried as bytes, as layer 4 would, by either half.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::forward::MAX_ATTEMPTS;
+use super::outbound::Outbound;
+use super::{peers, respond::Answer};
+use crate::balance::{self, Picked};
+use crate::base::{Reason, ports};
+use crate::model::{Binding, Service};
+use crate::policy::{Connection, Gate};
+use crate::sock::{self, CopyError, Rewind, Transferred};
+use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
+use crate::tunnel::Carrier;
+
+/// The client's half: to an endpoint of the addressed service. HTTPRoutes do not apply to bytes.
+pub(super) async fn carry(session: &Outbound, stream: Rewind<Carrier>) {
+    let dependencies = &session.context.dependencies;
+    match reach(session).await {
+        Ok((picked, upstream)) => {
+            let start = start(session, Some(&picked));
+            let mut record = dependencies.telemetry.connection(start);
+            finish(copy(stream, upstream, &record).await, &mut record);
+        }
+        Err((picked, answer)) => {
+            let start = start(session, picked.as_ref());
+            dependencies.telemetry.refused(start, answer.reason, &answer.why);
+        }
+    }
+}
+
+/// Tries endpoints until one takes the connection; no byte of the client was sent yet, so this is safe.
+async fn reach(session: &Outbound) -> Result<(Picked, Carrier), (Option<Picked>, Answer)> {
+    let mut tried: Vec<SocketAddr> = Vec::new();
+    let mut failure = None;
+    for _ in 0..MAX_ATTEMPTS {
+        let (service, picked) = choose(session, &tried).map_err(|answer| (None, answer))?;
+        let Some(picked) = picked else { break };
+        match session.dial(&service, &picked).await {
+            Ok(upstream) => return Ok((picked, upstream)),
+            Err(error) => {
+                tried.push(picked.address);
+                let answer = Answer::unreachable(error.reason(), error.to_string());
+                // The destination has decided: another endpoint of the service would decide alike.
+                if answer.reason == Reason::Denied {
+                    return Err((Some(picked), answer));
+                }
+                failure = Some((Some(picked), answer));
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| {
+        let (service, port) = (&session.service, session.dialled.port());
+        let why = format!("Service {service} has no ready endpoint on port {port}");
+        (None, Answer::no_healthy_upstream(why))
+    }))
+}
+
+/// An endpoint, which the client may speak to as far as this half must decide it.
+fn choose(
+    session: &Outbound,
+    tried: &[SocketAddr],
+) -> Result<(Arc<Service>, Option<Picked>), Answer> {
+    let world = session.context.dependencies.world.load();
+    let Some(service) = world.service(&session.service) else {
+        let why = format!("Service {} does not exist any more", session.service);
+        return Err(Answer::no_healthy_upstream(why));
+    };
+    if let Binding::Unusable { waypoint, why } = &service.waypoint {
+        return Err(Answer::waypoint_unusable(format!("waypoint {waypoint}: {why}")));
+    }
+    let port = session.dialled.port();
+    let picked = balance::pick(&world, service, port, session.dialled, tried)
+        .filter(|picked| !tried.contains(&picked.address));
+    if let Some(picked) =
+        picked.as_ref().filter(|it| peers::captured(it.workload.as_ref()).is_none())
+    {
+        let connection = Connection {
+            client: Some(&session.client.identity),
+            source: session.client_address.ip(),
+            destination: picked.address,
+        };
+        let permitted = Gate::for_service(&world, service).authorize(&connection, None);
+        permitted.map_err(|denial| Answer::denied(denial.why))?;
+    }
+    Ok((service.clone(), picked))
+}
+
+fn start(session: &Outbound, picked: Option<&Picked>) -> ConnectionStart {
+    let world = session.context.dependencies.world.load();
+    let endpoint = picked.and_then(|picked| picked.workload.as_ref());
+    let tunnelled = peers::captured(endpoint).is_some();
+    let address = picked.map_or(session.dialled, |picked| picked.address);
+    let wire_port = if tunnelled { ports::HBONE } else { address.port() };
+    ConnectionStart {
+        reporter: Reporter::Source,
+        source: (*session.source).clone(),
+        destination: (*session.context.peers.destination(&world, endpoint)).clone(),
+        service: (*session.labels).clone(),
+        mutual_tls: tunnelled,
+        source_address: session.client_address,
+        destination_address: SocketAddr::new(address.ip(), wire_port),
+        hbone_authority: tunnelled.then_some(address),
+        waypoint_principal: None,
+    }
+}
+
+/// Copies both directions, counted in the record.
+pub(super) async fn copy(
+    downstream: Rewind<Carrier>,
+    upstream: Carrier,
+    record: &ConnectionRecord,
+) -> Result<(), CopyError> {
+    sock::copy_bidirectional(downstream, upstream, &Counted(record)).await
+}
+
+/// Records how a copy ended.
+pub(super) fn finish(copied: Result<(), CopyError>, record: &mut ConnectionRecord) {
+    if let Err(error) = copied {
+        record.fail(Reason::PeerReset, error.to_string());
+    }
+}
+
+struct Counted<'a>(&'a ConnectionRecord);
+
+impl Transferred for Counted<'_> {
+    fn sent(&self, bytes: usize) {
+        self.0.sent(bytes);
+    }
+
+    fn received(&self, bytes: usize) {
+        self.0.received(bytes);
+    }
+}

@@ -1,0 +1,167 @@
+//! The client's half: a connection of a local client to a service with a waypoint.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::body::ResponseBody;
+use super::detect::{self, Version};
+use super::server::{self, Handler};
+use super::upstream::UpstreamError;
+use super::worker::Context;
+use super::{opaque, peers, request};
+use crate::balance::Picked;
+use crate::base::{ObjectKey, Reason, Str, ports, within_budget};
+use crate::model::{AppProtocol, Service, Workload};
+use crate::pool::TunnelKey;
+use crate::sock::{self, SocketFactory};
+use crate::telemetry::{Peer, RequestStart, ServiceLabels};
+use crate::tunnel::{Carrier, ConnectRequest, RoutedConnection};
+
+/// What a request in flight costs in memory at rest, in bytes.
+pub(super) const REQUEST_BUDGET: usize = 16 * 1024;
+
+/// Why a connection was refused for want of bytes.
+pub(super) const NO_BUFFERS: &str =
+    "no byte budget is left in the namespace's worker ([layer7] max_buffered_bytes)";
+
+/// One connection of a client, shared by its requests.
+pub(super) struct Outbound {
+    pub(super) context: Arc<Context>,
+    pub(super) client: Arc<Workload>,
+    pub(super) client_address: SocketAddr,
+    pub(super) dialled: SocketAddr,
+    /// The addressed service; looked up anew for each request.
+    pub(super) service: ObjectKey,
+    /// HTTP/2 upstream whatever the client speaks.
+    pub(super) speaks_http2: bool,
+    pub(super) source: Arc<Peer>,
+    pub(super) labels: Arc<ServiceLabels>,
+    sockets: Arc<dyn SocketFactory>,
+    /// The connection's places in the workload's and the worker's budgets, given back with its last request.
+    _places: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(
+    context: Arc<Context>,
+    connection: Box<RoutedConnection>,
+    permit: OwnedSemaphorePermit,
+) {
+    let start = peers::routed(&connection, &context.dependencies.cluster);
+    let said = connection.service.port(connection.dialled.port()).map(|port| port.protocol);
+    let said = said.unwrap_or_default();
+    let connection = *connection;
+    let session = Arc::new(Outbound {
+        source: Arc::new(start.source.clone()),
+        labels: Arc::new(start.service.clone()),
+        client: connection.client,
+        client_address: connection.client_address,
+        dialled: connection.dialled,
+        service: connection.service.key.clone(),
+        speaks_http2: said == AppProtocol::Http2,
+        sockets: connection.sockets,
+        _places: (connection.slot, permit),
+        context: context.clone(),
+    });
+    let wait = match said {
+        AppProtocol::Detect | AppProtocol::Tcp => context.dependencies.settings.detect_timeout,
+        AppProtocol::Http | AppProtocol::Http2 => detect::SILENCE,
+    };
+    let stream = Carrier::Tcp(connection.stream);
+    let detected = async { detect::detect(adopt(stream)?, said, wait).await };
+    // A client that has said nothing yet loses nothing by a drain.
+    let Some(detected) = context.drain.run_until_cancelled(detected).await else { return };
+    let refuse = |reason, why: &str| context.dependencies.telemetry.refused(start, reason, why);
+    let (version, stream) = match detected {
+        Ok((Some(version), stream)) => (version, stream),
+        Ok((None, stream)) => return opaque::carry(&session, stream).await,
+        Err(error) => {
+            let why = format!("the client broke off before it said anything: {error}");
+            return refuse(Reason::PeerReset, &why);
+        }
+    };
+    let Some(_buffers) = context.budgets.buffers(version) else {
+        return refuse(Reason::Overflow, NO_BUFFERS);
+    };
+    if let Err(error) = server::serve(&context, stream, version, session).await {
+        tracing::debug!(namespace = %context.namespace, %error, "a client's connection ended early");
+    }
+}
+
+/// Takes the stream from the runtime of layer 4 to the worker's own, so that its events wake nobody else.
+pub(super) fn adopt(stream: Carrier) -> std::io::Result<Carrier> {
+    Ok(match stream {
+        Carrier::Tcp(stream) => Carrier::Tcp(TcpStream::from_std(stream.into_std()?)?),
+        // Its events come from its tunnel, which stays where it is.
+        Carrier::Hbone(stream) => Carrier::Hbone(stream),
+    })
+}
+
+impl Handler for Outbound {
+    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
+        within_budget::<REQUEST_BUDGET, _>(request::route(self, request)).await
+    }
+}
+
+impl Outbound {
+    /// A byte stream to an endpoint: through a tunnel when it is in the mesh, plainly when it is not.
+    pub(super) async fn dial(
+        &self,
+        service: &Service,
+        picked: &Picked,
+    ) -> Result<Carrier, UpstreamError> {
+        let Some(server) = peers::captured(picked.workload.as_ref()) else {
+            let timeout = self.context.dependencies.settings.connect_timeout;
+            let connected = sock::connect(self.sockets.as_ref(), picked.address, None, timeout);
+            return connected
+                .await
+                .map(Carrier::Tcp)
+                .map_err(|error| UpstreamError::Connect { address: picked.address, error });
+        };
+        let key = TunnelKey {
+            client: self.client.identity.clone(),
+            client_uid: self.client.uid.clone(),
+            server: server.identity.clone(),
+            address: SocketAddr::new(picked.address.ip(), ports::HBONE),
+        };
+        let cluster: &Str = &self.context.dependencies.cluster;
+        let request = ConnectRequest {
+            authority: picked.address.to_string(),
+            forwarded_for: Some(self.client_address),
+            forwarded_host: Some(service.hostname.clone()),
+            baggage: Some(peers::baggage(&self.client, cluster)),
+        };
+        let stream = self.context.dependencies.pool.open(&key, &self.sockets, &request).await?;
+        Ok(Carrier::Hbone(stream))
+    }
+
+    /// The record of a request, but for the request. Mutual TLS is what leads to the endpoint; an answer of our own goes
+    /// to a client whose identity is known.
+    pub(super) fn request_start(&self, endpoint: Option<&Picked>) -> RequestStart {
+        let captured = |picked: &Picked| peers::captured(picked.workload.as_ref()).is_some();
+        RequestStart {
+            count: true,
+            outbound: true,
+            source: self.source.clone(),
+            service: self.labels.clone(),
+            mutual_tls: endpoint.is_none_or(captured),
+            source_address: self.client_address,
+            method: Method::default(),
+            path: Str::default(),
+            authority: Str::default(),
+            protocol: "",
+            grpc: false,
+            waypoint_principal: None,
+        }
+    }
+
+    /// HTTP/2 when the client speaks it or the port is said to; otherwise HTTP/1.1.
+    pub(super) fn upstream_version(&self, downstream: Version) -> Version {
+        if self.speaks_http2 { Version::Http2 } else { downstream }
+    }
+}

@@ -1,0 +1,135 @@
+//! The answers that a worker gives itself. Texts and statuses are Envoy's, so that clients and people recognise them;
+//! a gRPC request is answered as gRPC (HTTP 200, the failure in `grpc-status`).
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use super::body::ResponseBody;
+use super::exchange::Exchange;
+use crate::base::Reason;
+
+/// An answer of our own, and what the record says about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) text: &'static str,
+    pub(super) reason: Reason,
+    /// Names the policy, the route or the failure, for the log; the client does not see it.
+    pub(super) why: String,
+}
+
+impl Answer {
+    fn new(status: StatusCode, text: &'static str, reason: Reason, why: impl Into<String>) -> Self {
+        Self { status, text, reason, why: why.into() }
+    }
+
+    pub(super) fn denied(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "RBAC: access denied", Reason::Denied, why)
+    }
+
+    pub(super) fn bad_request(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad request", Reason::BadRequest, why)
+    }
+
+    pub(super) fn no_route(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no route matches", Reason::NoRoute, why)
+    }
+
+    /// A rule without a backend that can be used (Gateway API, HTTPRouteRule.backendRefs).
+    pub(super) fn no_backend(status: StatusCode, why: impl Into<String>) -> Self {
+        Self::new(status, "the route has no usable backend", Reason::NoRoute, why)
+    }
+
+    pub(super) fn no_healthy_upstream(why: impl Into<String>) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "no healthy upstream", Reason::NoHealthyUpstream, why)
+    }
+
+    pub(super) fn overflow(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "upstream overflow", Reason::Overflow, why)
+    }
+
+    pub(super) fn waypoint_unusable(why: impl Into<String>) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "the waypoint cannot be used", Reason::WaypointUnusable, why)
+    }
+
+    /// The way to the application failed.
+    pub(super) fn unreachable(reason: Reason, why: impl Into<String>) -> Self {
+        let (status, text) = match reason {
+            Reason::Timeout => (StatusCode::GATEWAY_TIMEOUT, "upstream request timeout"),
+            Reason::Overflow => return Self::overflow(why),
+            _ => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream connect error or disconnect/reset before headers",
+            ),
+        };
+        Self::new(status, text, reason, why)
+    }
+
+    /// Closes the books and answers.
+    pub(super) fn respond(self, mut exchange: Box<Exchange>, grpc: bool) -> Response<ResponseBody> {
+        exchange.record.fail(self.reason, self.why);
+        if grpc {
+            return grpc_response(self.status, self.text, exchange);
+        }
+        exchange.record.response(self.status);
+        let text = Bytes::from_static(self.text.as_bytes());
+        let mut response = Response::new(ResponseBody::own(text, exchange));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        headers.insert(CONTENT_LENGTH, self.text.len().into());
+        response
+    }
+}
+
+fn grpc_response(
+    status: StatusCode,
+    text: &'static str,
+    mut exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let code = grpc_code(status);
+    exchange.record.response(StatusCode::OK);
+    exchange.record.grpc_status(code);
+    let mut response = Response::new(ResponseBody::own(Bytes::new(), exchange));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(HeaderName::from_static("grpc-status"), code.into());
+    headers.insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static(text));
+    response
+}
+
+/// gRPC "HTTP to gRPC Status Code Mapping".
+fn grpc_code(status: StatusCode) -> u32 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_statuses_as_grpc_documents() {
+        for (status, code) in [(403, 7), (404, 12), (503, 14), (504, 14), (500, 2), (400, 13)] {
+            assert_eq!(grpc_code(StatusCode::from_u16(status).unwrap()), code, "{status}");
+        }
+    }
+
+    #[test]
+    fn failures_upstream_keep_their_reason() {
+        let answer = Answer::unreachable(Reason::NetworkPolicy, "x");
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.reason, Reason::NetworkPolicy);
+        assert_eq!(Answer::unreachable(Reason::Timeout, "x").status, 504);
+        assert_eq!(Answer::unreachable(Reason::Overflow, "x").text, "upstream overflow");
+    }
+}

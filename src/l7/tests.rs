@@ -1,0 +1,7 @@
+//! The workers in process: real sockets on loopback, endpoints outside of the mesh, so that no tunnel is needed.
+
+mod destination;
+mod isolation;
+mod routing;
+mod support;
+mod tunnelled;

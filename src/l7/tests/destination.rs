@@ -1,0 +1,210 @@
+//! The destination's half.
+
+use std::net::SocketAddr;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::support::*;
+use crate::l7::WorkerSettings;
+use crate::l7::original::{HEADER, Original};
+use crate::model::*;
+use crate::world::fixture::{self, Fixture, bound_to, identity, key, policy};
+
+const HOST: &str = "echo.shop.svc.cluster.local";
+
+/// The application in the mesh, behind service `echo`, which has a waypoint.
+pub(super) fn captured(at: SocketAddr) -> Fixture {
+    let echo = fixture::workload("echo", &at.ip().to_string());
+    let service = bound("echo", "10.96.0.1", &echo, at);
+    Fixture::default()
+        .workload(fixture::workload("client", "127.0.0.9"))
+        .workload(echo)
+        .waypoint(fixture::waypoint("waypoint"))
+        .service(service)
+}
+
+fn one(value: &str) -> Values<StringMatch> {
+    Values { any: vec![StringMatch::Exact(value.into())], none: vec![] }
+}
+
+/// Only `GET`, and only by `client`.
+pub(super) fn gets_of_the_client() -> AuthorizationPolicy {
+    let source = Source { principals: one(&identity("client").principal()), ..Source::default() };
+    let operation = Operation { methods: one("GET"), ..Operation::default() };
+    let rules = vec![Rule { from: vec![source], to: vec![operation], when: vec![] }];
+    let scope = Scope::Targets(vec![PolicyTarget::Service("echo".into())]);
+    policy("gets", Action::Allow, scope, rules)
+}
+
+#[tokio::test]
+async fn judges_each_request_whatever_way_it_came() {
+    let at = application("app").await;
+    let lab = Lab::new(captured(at).policy(gets_of_the_client()), WorkerSettings::for_tests());
+    for host in [Some(HOST), None] {
+        let stream = lab.arrive("echo", at, Some(identity("client")), host).await;
+        let mut client = Client::http1(stream).await;
+        assert_eq!(client.get("/").await.status, StatusCode::OK, "{host:?}");
+        let denied = client.send(Method::DELETE, "/", &[]).await.unwrap();
+        assert_eq!(denied.status, StatusCode::FORBIDDEN, "{host:?}");
+        assert_eq!(denied.body, "RBAC: access denied");
+        assert_eq!(client.get("/").await.status, StatusCode::OK, "the connection goes on");
+    }
+    for client in [Some(identity("other")), None] {
+        let stream = lab.arrive("echo", at, client.clone(), None).await;
+        let denied = Client::http1(stream).await.get("/").await;
+        assert_eq!(denied.status, StatusCode::FORBIDDEN, "{client:?}");
+    }
+}
+
+#[tokio::test]
+async fn answers_grpc_in_its_own_form() {
+    let at = application("app").await;
+    let lab = Lab::new(captured(at).policy(gets_of_the_client()), WorkerSettings::for_tests());
+    let stream = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;
+    let mut client = Client::http2(stream).await;
+    let headers = [("content-type", "application/grpc")];
+    let denied = client.send(Method::POST, "/service/method", &headers).await.unwrap();
+    assert_eq!(denied.status, StatusCode::OK);
+    assert_eq!(denied.headers["grpc-status"], "7");
+    assert_eq!(denied.headers["grpc-message"], "RBAC: access denied");
+}
+
+#[tokio::test]
+async fn a_change_of_policy_holds_for_the_next_request() {
+    let at = application("app").await;
+    let lab = Lab::new(captured(at), WorkerSettings::for_tests());
+    let stream = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;
+    let mut client = Client::http1(stream).await;
+    assert_eq!(client.send(Method::PUT, "/", &[]).await.unwrap().status, StatusCode::OK);
+    lab.store.publish(captured(at).policy(gets_of_the_client()).mesh);
+    assert_eq!(client.send(Method::PUT, "/", &[]).await.unwrap().status, StatusCode::FORBIDDEN);
+    assert_eq!(client.get("/").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn bytes_pass_at_layer_4_until_a_change_denies_them() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let lab = Lab::new(captured(at), WorkerSettings::for_tests());
+    let mut client = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;
+    client.write_all(b"\x00binary\n").await.unwrap();
+    let (mut server, _) = listener.accept().await.unwrap();
+    let mut read = [0; 8];
+    server.read_exact(&mut read).await.unwrap();
+    // An ALLOW rule with HTTP fields cannot match bytes.
+    lab.store.publish(captured(at).policy(gets_of_the_client()).mesh);
+    assert_eq!(client.read(&mut read).await.unwrap_or(0), 0, "cut");
+    let mut client = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;
+    client.write_all(b"\x00binary\n").await.unwrap();
+    assert_eq!(client.read(&mut read).await.unwrap_or(0), 0, "refused");
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_is_cut_when_it_is_denied() {
+    let at = application("app").await;
+    let lab = Lab::new(captured(at), WorkerSettings::for_tests());
+    let mut client = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;
+    let request =
+        "GET /chat HTTP/1.1\r\nHost: echo\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nx";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nx") {
+        answer.push(client.read_u8().await.unwrap());
+    }
+    lab.store.publish(captured(at).policy(gets_of_the_client()).mesh);
+    client.write_all(b"still allowed").await.unwrap();
+    client.read_exact(&mut [0; 13]).await.unwrap();
+    let deny = policy("all", Action::Allow, Scope::Namespace, vec![]);
+    lab.store.publish(captured(at).policy(deny).mesh);
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
+}
+
+/// A route of `echo` that turns `x-user` into `x-role: user`, and a policy that looks at `x-user`.
+pub(super) fn rewriting(at: SocketAddr) -> Fixture {
+    let filter = HeaderFilter {
+        set: vec![(HeaderName::from_static("x-role"), HeaderValue::from_static("user"))],
+        remove: vec![HeaderName::from_static("x-user")],
+        ..HeaderFilter::default()
+    };
+    let rule = HttpRule {
+        name: "".into(),
+        matches: vec![HttpMatch::default()],
+        filters: vec![HttpFilter::RequestHeaders(filter)],
+        backends: vec![Backend {
+            weight: 1,
+            target: BackendRef::Service { service: key("echo"), port: 80 },
+        }],
+        turn: Default::default(),
+    };
+    let parents = vec![RouteParent { service: key("echo"), port: None }];
+    let header = ConditionKey::Header(HeaderName::from_static("x-user"));
+    let when = vec![Condition::Text { key: header, values: one("ada") }];
+    let rules = vec![Rule { when, ..Rule::default() }];
+    let scope = Scope::Targets(vec![PolicyTarget::Service("echo".into())]);
+    captured(at)
+        .route(HttpRoute { key: key("rewrite"), created: 0, parents, rules: vec![rule] })
+        .policy(policy("ada", Action::Allow, scope, rules))
+}
+
+/// What a client's half would say of a request with this `x-user`.
+fn original(user: &'static str) -> String {
+    let mut before = http::HeaderMap::new();
+    before.insert("x-user", HeaderValue::from_static(user));
+    let mut after = http::HeaderMap::new();
+    after.insert("x-role", HeaderValue::from_static("user"));
+    let value = Original::between(&before, &after).encode().unwrap();
+    value.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn original_values_count_only_where_a_route_leads_from_them() {
+    let at = application("app").await;
+    let lab = Lab::new(rewriting(at), WorkerSettings::for_tests());
+    let (ada, eve) = (original("ada"), original("eve"));
+    let named = HEADER;
+    let header = named.as_str();
+    for (host, headers, status) in [
+        (Some(HOST), vec![("x-role", "user"), (header, &*ada)], 200),
+        (Some(HOST), vec![("x-role", "user"), (header, &*eve)], 403),
+        (Some(HOST), vec![("x-role", "user")], 403),
+        // The route would have set another role.
+        (Some(HOST), vec![("x-role", "admin"), (header, &*ada)], 403),
+        // Nobody's routes apply to what was addressed to the pod.
+        (None, vec![("x-role", "user"), (header, &*ada)], 403),
+        (Some(HOST), vec![("x-role", "user"), (header, "nonsense")], 403),
+    ] {
+        let stream = lab.arrive("echo", at, Some(identity("client")), host).await;
+        let mut client = Client::http1(stream).await;
+        let answer = client.send(Method::GET, "/", &headers).await.unwrap();
+        assert_eq!(answer.status, status, "{host:?} {headers:?}");
+        assert!(!answer.body.contains(header), "the application never sees it");
+    }
+}
+
+#[tokio::test]
+async fn follows_routes_to_other_services() {
+    let at = application("app").await;
+    let mesh = |waypoint: bool| {
+        let mut mesh = rewriting(at);
+        let backend = mesh.mesh.services[0].as_ref().clone();
+        let mut frontend = fixture::service("front", "10.96.0.7", &[]);
+        frontend.waypoint = if waypoint { bound_to("waypoint") } else { Binding::None };
+        let mut route = mesh.mesh.routes.remove(0).as_ref().clone();
+        route.parents[0].service = key("front");
+        route.rules[0].filters.clear();
+        route.rules[0].matches[0].path = PathMatch::Prefix("/in".into());
+        route.rules[0].backends[0].target =
+            BackendRef::Service { service: backend.key.clone(), port: 80 };
+        mesh.service(frontend).route(route)
+    };
+    let lab = Lab::new(mesh(true), WorkerSettings::for_tests());
+    let front = Some("front.shop.svc.cluster.local");
+    for (path, status) in [("/in", 200), ("/out", 403)] {
+        let stream = lab.arrive("echo", at, Some(identity("client")), front).await;
+        let answer = Client::http1(stream).await.get(path).await;
+        // Through the route the front's policies hold; otherwise every service's, so also that of `echo`.
+        assert_eq!(answer.status, status, "{path}");
+    }
+}

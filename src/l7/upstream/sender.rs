@@ -1,0 +1,180 @@
+//! One HTTP connection to an application: set up, and sending requests on it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::header::HOST;
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, Uri, Version as HttpVersion};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use super::UpstreamError;
+use crate::l7::body::RequestBody;
+use crate::l7::budget::{
+    HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
+    Reserved,
+};
+use crate::l7::detect::Version;
+use crate::l7::worker::{Context, Executor};
+use crate::tunnel::Carrier;
+
+/// The sending end of a connection.
+pub(in crate::l7) struct Sender {
+    kind: Kind,
+    /// Shared by the senders of one connection: their number is the number of its streams, and the byte budget gets
+    /// its part back with the last.
+    reserved: Arc<Reserved>,
+}
+
+enum Kind {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// A request that got no response.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub(in crate::l7) struct SendError {
+    pub(in crate::l7) error: hyper::Error,
+    /// Given back when certainly nothing of it was sent.
+    pub(in crate::l7) unsent: Option<Box<Request<RequestBody>>>,
+}
+
+impl Sender {
+    /// Sets up HTTP on a stream to `address`. The connection is driven by a task of the worker, which ends with it.
+    pub(in crate::l7) async fn connect(
+        context: &Arc<Context>,
+        version: Version,
+        stream: Carrier,
+        address: SocketAddr,
+    ) -> Result<Self, UpstreamError> {
+        let reserved = context.budgets.buffers(version).or_else(|| {
+            context.upstreams.make_room();
+            context.budgets.buffers(version)
+        });
+        let reserved = Arc::new(reserved.ok_or(UpstreamError::Overflow)?);
+        let kind = Kind::connect(context, version, stream).await;
+        kind.map(|kind| Self { kind, reserved })
+            .map_err(|error| UpstreamError::Handshake { address, error })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        match &self.kind {
+            Kind::Http1(sender) => sender.is_closed(),
+            Kind::Http2(sender) => sender.is_closed(),
+        }
+    }
+
+    /// Takes a request right now.
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.kind {
+            Kind::Http1(sender) => sender.is_ready(),
+            Kind::Http2(sender) => sender.is_ready() && self.streams() < HTTP2_STREAMS as usize,
+        }
+    }
+
+    /// Streams in use: the senders that were shared out.
+    pub(super) fn streams(&self) -> usize {
+        Arc::strong_count(&self.reserved) - 1
+    }
+
+    /// Another sender of an HTTP/2 connection.
+    pub(super) fn share(&self) -> Option<Sender> {
+        match &self.kind {
+            Kind::Http1(_) => None,
+            Kind::Http2(sender) => {
+                Some(Sender { kind: Kind::Http2(sender.clone()), reserved: self.reserved.clone() })
+            }
+        }
+    }
+
+    /// Sends a request in canonical form. One that comes back unsent is in canonical form again.
+    pub(in crate::l7) async fn send(
+        &mut self,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        match &mut self.kind {
+            Kind::Http1(sender) => {
+                *request.version_mut() = HttpVersion::HTTP_11;
+                sender.try_send_request(request).await.map_err(|mut failed| {
+                    let unsent = failed.take_message().map(Box::new);
+                    SendError { error: failed.into_error(), unsent }
+                })
+            }
+            Kind::Http2(sender) => {
+                to_http2(&mut request);
+                sender.try_send_request(request).await.map_err(|mut failed| {
+                    let unsent = failed.take_message().map(from_http2).map(Box::new);
+                    SendError { error: failed.into_error(), unsent }
+                })
+            }
+        }
+    }
+}
+
+impl Kind {
+    async fn connect(
+        context: &Arc<Context>,
+        version: Version,
+        stream: Carrier,
+    ) -> hyper::Result<Self> {
+        let io = TokioIo::new(stream);
+        match version {
+            Version::Http1 => {
+                let (sender, connection) =
+                    http1::Builder::new().max_buf_size(HTTP1_BUFFER).handshake(io).await?;
+                context.drive("upstream HTTP/1.1 connection", async move {
+                    note_end(connection.with_upgrades().await);
+                });
+                Ok(Kind::Http1(sender))
+            }
+            Version::Http2 => {
+                let (sender, connection) = http2::Builder::new(Executor::Drivers(context.clone()))
+                    .timer(TokioTimer::new())
+                    .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+                    .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+                    .max_send_buf_size(HTTP2_SEND_BUFFER)
+                    .max_header_list_size(HTTP1_BUFFER as u32)
+                    .handshake(io)
+                    .await?;
+                context.drive("upstream HTTP/2 connection", async move {
+                    note_end(connection.await);
+                });
+                Ok(Kind::Http2(sender))
+            }
+        }
+    }
+}
+
+/// Requests on the connection are told of its end by themselves.
+fn note_end(result: hyper::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, "an upstream connection broke");
+    }
+}
+
+/// HTTP/2 has the host in the target (RFC 9113, 8.3.1). A host that cannot stand there stays a header.
+fn to_http2(request: &mut Request<RequestBody>) {
+    *request.version_mut() = HttpVersion::HTTP_2;
+    let host = request.headers().get(HOST);
+    let Some(authority) = host.and_then(|host| Authority::try_from(host.as_bytes()).ok()) else {
+        return;
+    };
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    parts.authority = Some(authority);
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+        request.headers_mut().remove(HOST);
+    }
+}
+
+fn from_http2(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    // What was canonical once can be made so again.
+    if crate::l7::headers::canonical(&mut request).is_err() {
+        tracing::warn!("a request that was not sent cannot be brought into canonical form again");
+    }
+    request
+}

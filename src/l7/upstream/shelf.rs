@@ -1,0 +1,133 @@
+//! The connections to one place for one client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::{Sender, UpstreamError};
+use crate::l7::detect::Version;
+
+/// How long a connection may rest. Go and hyper choose 90 s; many applications close after 60 s (nginx 75 s, Apache
+/// 5 s, Node 5 s), and the shorter this is, the rarer a request meets a connection that is just being closed.
+const REST: Duration = Duration::from_secs(60);
+
+/// Connections that may rest on one shelf: a burst does not leave more than this behind.
+const MOST_RESTING: usize = 64;
+
+/// Connections to one place.
+pub(in crate::l7) struct Shelf {
+    version: Version,
+    resting: Mutex<Vec<Resting>>,
+    /// One dial at a time for HTTP/2, whose connections take many requests.
+    dialling: Semaphore,
+}
+
+struct Resting {
+    sender: Sender,
+    since: Instant,
+}
+
+/// A connection in use by one request.
+pub(in crate::l7) struct Lease {
+    pub(in crate::l7) sender: Sender,
+    shelf: Arc<Shelf>,
+    /// It served a request before, so the application may be closing it.
+    pub(in crate::l7) reused: bool,
+}
+
+impl Shelf {
+    pub(in crate::l7) fn new(version: Version) -> Self {
+        Self { version, resting: Mutex::default(), dialling: Semaphore::new(1) }
+    }
+
+    /// A connection that takes a request now: one from the shelf, or what `dial` makes.
+    pub(in crate::l7) async fn lease<F>(
+        self: &Arc<Self>,
+        dial: impl FnOnce() -> F,
+    ) -> Result<Lease, UpstreamError>
+    where
+        F: Future<Output = Result<Sender, UpstreamError>>,
+    {
+        if let Some(sender) = self.take() {
+            return Ok(self.leased(sender, true));
+        }
+        // Boxed: dialling is rare and large, and would make every request in flight as large.
+        Box::pin(self.lease_new(dial)).await
+    }
+
+    async fn lease_new<F>(
+        self: &Arc<Self>,
+        dial: impl FnOnce() -> F,
+    ) -> Result<Lease, UpstreamError>
+    where
+        F: Future<Output = Result<Sender, UpstreamError>>,
+    {
+        match self.version {
+            Version::Http1 => Ok(self.leased(dial().await?, false)),
+            Version::Http2 => {
+                // The semaphore is never closed; without a permit there would only be one more connection.
+                let _turn = self.dialling.acquire().await.ok();
+                if let Some(sender) = self.take() {
+                    return Ok(self.leased(sender, true));
+                }
+                let first = dial().await?;
+                let shared = first.share();
+                self.put(first);
+                let sender = shared.ok_or(UpstreamError::Overflow)?;
+                Ok(self.leased(sender, false))
+            }
+        }
+    }
+
+    /// The connection that was used last is the likeliest to be open still.
+    fn take(&self) -> Option<Sender> {
+        let mut resting = self.resting.lock();
+        resting.retain(|resting| !resting.sender.is_closed());
+        let found = resting.iter().rposition(|resting| resting.sender.is_ready())?;
+        match self.version {
+            Version::Http1 => Some(resting.remove(found).sender),
+            Version::Http2 => {
+                resting[found].since = Instant::now();
+                resting[found].sender.share()
+            }
+        }
+    }
+
+    fn put(&self, sender: Sender) {
+        let mut resting = self.resting.lock();
+        if resting.len() < MOST_RESTING && !sender.is_closed() {
+            resting.push(Resting { sender, since: Instant::now() });
+        }
+    }
+
+    fn leased(self: &Arc<Self>, sender: Sender, reused: bool) -> Lease {
+        Lease { sender, shelf: self.clone(), reused }
+    }
+
+    pub(super) fn sweep(&self) {
+        self.resting.lock().retain(|Resting { sender, since }| {
+            !sender.is_closed() && (sender.streams() > 0 || since.elapsed() < REST)
+        });
+    }
+
+    pub(super) fn clear(&self) {
+        self.resting.lock().retain(|resting| resting.sender.streams() > 0);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.resting.lock().is_empty()
+    }
+}
+
+impl Lease {
+    /// The response has ended cleanly: the connection may serve others.
+    pub(in crate::l7) fn give_back(self) {
+        // The senders of an HTTP/2 connection were shared out by one that stays on the shelf.
+        if self.shelf.version == Version::Http1 {
+            self.shelf.put(self.sender);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! One worker: a thread, a runtime, budgets, and the connections it was handed.
+
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Dependencies;
+use super::budget::Budgets;
+use super::guard::Arrival;
+use super::peers::Peers;
+use super::upstream::{self, Upstreams};
+use super::{inbound, outbound, peers};
+use crate::base::{Reason, Str};
+use crate::tunnel::{GuardedConnection, RoutedConnection};
+
+/// Connections on their way from layer 4 to the worker. A worker that runs takes them in microseconds; one that does
+/// not shall not gather more.
+const QUEUE: usize = 256;
+
+/// A connection that was handed over.
+pub(super) enum Job {
+    Route(Box<RoutedConnection>),
+    Guard(Box<GuardedConnection>),
+}
+
+/// A job with its place among the worker's connections.
+struct Admitted {
+    job: Job,
+    permit: OwnedSemaphorePermit,
+}
+
+/// A running worker, as the rest of the agent sees it.
+pub(super) struct Worker {
+    context: Arc<Context>,
+    jobs: mpsc::Sender<Admitted>,
+    /// Ends everything at once.
+    stop: CancellationToken,
+    /// Cancelled when the thread has ended.
+    finished: CancellationToken,
+}
+
+/// What the tasks of one worker share.
+pub(super) struct Context {
+    pub(super) namespace: Str,
+    pub(super) dependencies: Dependencies,
+    pub(super) budgets: Budgets,
+    pub(super) upstreams: Upstreams,
+    pub(super) peers: Peers,
+    pub(super) drain: CancellationToken,
+    /// Downstream connections, and what they turned into. The worker lives as long as these.
+    connections: TaskTracker,
+    /// Drivers of upstream connections, which end with the runtime at the latest.
+    drivers: TaskTracker,
+}
+
+impl Job {
+    /// Closes the connection and records why.
+    pub(super) fn refuse(self, dependencies: &Dependencies, reason: Reason, why: &str) {
+        let start = match &self {
+            Job::Route(connection) => peers::routed(connection, &dependencies.cluster),
+            Job::Guard(connection) => {
+                let arrival = Arrival::of(connection);
+                peers::arrived(&arrival, &dependencies.world.load(), &dependencies.cluster)
+            }
+        };
+        dependencies.telemetry.refused(start, reason, why);
+    }
+}
+
+impl Worker {
+    pub(super) fn start(namespace: Str, dependencies: Dependencies) -> io::Result<Self> {
+        let context = Arc::new(Context::new(namespace, dependencies));
+        let runtime = context.runtime()?;
+        let (jobs, inbox) = mpsc::channel(QUEUE);
+        let (stop, finished) = (CancellationToken::new(), CancellationToken::new());
+        let run = {
+            let (context, stop) = (context.clone(), stop.clone());
+            let finished = finished.clone().drop_guard();
+            move || {
+                runtime.block_on(context.run(inbox, stop));
+                runtime.shutdown_background();
+                drop(finished);
+            }
+        };
+        std::thread::Builder::new().name(thread_name(&context.namespace)).spawn(run)?;
+        Ok(Self { context, jobs, stop, finished })
+    }
+
+    /// Hands a connection over, or gives it back with the reason.
+    pub(super) fn offer(&self, job: Job) -> Result<(), (Job, Reason, &'static str)> {
+        if self.context.drain.is_cancelled() {
+            return Err((job, Reason::Draining, "the worker is shutting down"));
+        }
+        let Some(permit) = self.context.budgets.connection() else {
+            let why = "the namespace's worker has as many connections as it may ([layer7] max_connections)";
+            return Err((job, Reason::Overflow, why));
+        };
+        self.jobs.try_send(Admitted { job, permit }).map_err(|error| {
+            let why = "the namespace's worker does not keep up with new connections";
+            (error.into_inner().job, Reason::Overflow, why)
+        })
+    }
+
+    /// Takes connections: it neither drains nor has ended.
+    pub(super) fn is_open(&self) -> bool {
+        !self.jobs.is_closed() && !self.context.drain.is_cancelled()
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished.is_cancelled()
+    }
+
+    pub(super) async fn finished(&self) {
+        self.finished.cancelled().await;
+    }
+
+    /// Ends with the last connection.
+    pub(super) fn drain(&self) {
+        self.context.drain.cancel();
+    }
+
+    /// Ends now.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+impl Context {
+    pub(super) fn new(namespace: Str, dependencies: Dependencies) -> Self {
+        Self {
+            namespace,
+            budgets: Budgets::new(&dependencies.settings),
+            upstreams: Upstreams::default(),
+            peers: Peers::new(dependencies.cluster.clone()),
+            drain: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            drivers: TaskTracker::new(),
+            dependencies,
+        }
+    }
+
+    /// With one thread, all runs on the worker's own; with more, that one only takes what is handed over.
+    fn runtime(&self) -> io::Result<Runtime> {
+        let mut builder = match self.dependencies.settings.threads {
+            0 | 1 => Builder::new_current_thread(),
+            threads => {
+                let mut builder = Builder::new_multi_thread();
+                builder.worker_threads(threads).thread_name(thread_name(&self.namespace));
+                builder
+            }
+        };
+        builder.enable_all().build()
+    }
+
+    async fn run(self: Arc<Self>, mut inbox: mpsc::Receiver<Admitted>, stop: CancellationToken) {
+        let mut sweep = tokio::time::interval(upstream::SWEEP);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.drain.cancelled() => break,
+                _ = sweep.tick() => self.upstreams.sweep(),
+                admitted = inbox.recv() => match admitted {
+                    Some(admitted) => self.begin(admitted),
+                    None => break,
+                },
+            }
+        }
+        // What was handed over before the drain is served; it is asked to leave at once.
+        inbox.close();
+        while let Ok(admitted) = inbox.try_recv() {
+            self.begin(admitted);
+        }
+        self.connections.close();
+        tokio::select! {
+            () = self.connections.wait() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+
+    fn begin(self: &Arc<Self>, Admitted { job, permit }: Admitted) {
+        let context = self.clone();
+        match job {
+            Job::Route(connection) => {
+                self.spawn("outbound connection", outbound::serve(context, connection, permit));
+            }
+            Job::Guard(connection) => {
+                self.spawn("inbound connection", inbound::serve(context, connection, permit));
+            }
+        }
+    }
+
+    /// Runs a task that the worker waits for before it ends. A panic ends this task only.
+    pub(super) fn spawn(
+        &self,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.connections.spawn(isolated(self.namespace.clone(), what, task));
+    }
+
+    /// Runs a task that ends with the worker at the latest.
+    pub(super) fn drive(
+        &self,
+        what: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        self.drivers.spawn(isolated(self.namespace.clone(), what, task));
+    }
+}
+
+/// Turns a panic into a line in the log.
+async fn isolated(namespace: Str, what: &'static str, task: impl Future<Output = ()>) {
+    if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+        let text = panic
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no message");
+        tracing::error!(%namespace, "a task of the waypoint worker ({what}) panicked and was ended: {text}");
+    }
+}
+
+/// The kernel keeps 15 bytes of a thread's name.
+fn thread_name(namespace: &str) -> String {
+    format!("l7-{namespace}").chars().take(15).collect()
+}
+
+/// Spawns what hyper needs for HTTP/2: the streams of a server's connection, the parts of a client's.
+#[derive(Clone)]
+pub(super) enum Executor {
+    Streams(Arc<Context>),
+    Drivers(Arc<Context>),
+}
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        match self {
+            Executor::Streams(context) => context.spawn("HTTP/2 stream", future),
+            Executor::Drivers(context) => context.drive("upstream HTTP/2 connection", future),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::identity::{LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock};
+use crate::sock::PlainSockets;
+use crate::tunnel;
+
+fn id(name: &str) -> Identity {
+    Identity::new("cluster.local", "shop", name)
+}
+
+fn request() -> ConnectRequest {
+    ConnectRequest {
+        authority: "10.0.0.1:8080".into(),
+        forwarded_for: None,
+        forwarded_host: None,
+        baggage: None,
+    }
+}
+
+/// A pool of at most two streams per tunnel, and a real HBONE server that counts its connections.
+struct Bench {
+    pool: Pool,
+    address: SocketAddr,
+    accepted: Arc<AtomicUsize>,
+    sockets: Arc<dyn SocketFactory>,
+    _directory: tempfile::TempDir,
+}
+
+async fn bench(idle_timeout: Duration) -> Bench {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = LocalIssuerSettings {
+        directory: directory.path().join("ca"),
+        trust_domain: "cluster.local".into(),
+        lifetime: Duration::from_secs(3600),
+    };
+    let clock = Arc::new(SystemClock);
+    let issuer = Arc::new(LocalIssuer::open(settings, clock.clone()).unwrap());
+    let store = StoreSettings { trust_domain: "cluster.local".into() };
+    let certificates = Arc::new(CertificateStore::new(issuer, store, clock));
+    let running = certificates.clone();
+    tokio::spawn(async move { running.run(CancellationToken::new()).await });
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let address = serve(certificates.clone(), accepted.clone()).await;
+    let connect_timeout = Duration::from_secs(5);
+    let settings = PoolSettings { max_streams: 2, idle_timeout, connect_timeout };
+    let pool = Pool::new(settings, certificates, Handle::current());
+    Bench { pool, address, accepted, sockets: Arc::new(PlainSockets), _directory: directory }
+}
+
+/// Accepts every CONNECT and keeps the stream until the client lets go.
+async fn serve(certificates: Arc<CertificateStore>, accepted: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            accepted.fetch_add(1, Ordering::Relaxed);
+            let certificate = certificates.certificate(&id("server")).await.unwrap();
+            tokio::spawn(async move {
+                let tls =
+                    TlsAcceptor::from(certificate.server_config()).accept(stream).await.unwrap();
+                let handler = |incoming: tunnel::Incoming| {
+                    let stream = incoming.accept(None).unwrap();
+                    tokio::spawn(async move {
+                        _ = crate::sock::copy_bidirectional(stream, echo(), &Nothing).await;
+                    });
+                };
+                _ = tunnel::serve(tls, CancellationToken::new(), handler).await;
+            });
+        }
+    });
+    address
+}
+
+struct Nothing;
+
+impl crate::sock::Transferred for Nothing {
+    fn sent(&self, _: usize) {}
+    fn received(&self, _: usize) {}
+}
+
+/// The near end of a pipe whose far end sends everything back.
+fn echo() -> crate::sock::Split<tokio::io::DuplexStream> {
+    let (near, far) = tokio::io::duplex(1024);
+    tokio::spawn(async move {
+        let (mut read, mut write) = tokio::io::split(far);
+        _ = tokio::io::copy(&mut read, &mut write).await;
+        _ = tokio::io::AsyncWriteExt::shutdown(&mut write).await;
+    });
+    crate::sock::Split(near)
+}
+
+impl Bench {
+    fn key(&self, client: &str, server: &str) -> TunnelKey {
+        let (client, client_uid) = (id(client), client.into());
+        TunnelKey { client, client_uid, server: id(server), address: self.address }
+    }
+
+    async fn open(&self, client: &str) -> HboneStream {
+        self.try_open(&self.key(client, "server")).await.unwrap()
+    }
+
+    async fn try_open(&self, key: &TunnelKey) -> Result<HboneStream, PoolError> {
+        self.pool.open(key, &self.sockets, &request()).await
+    }
+
+    fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::Relaxed)
+    }
+}
+
+#[tokio::test]
+async fn a_herd_dials_once_and_slots_are_used_again() {
+    let bench = bench(Duration::from_secs(60)).await;
+    let both = tokio::join!(bench.open("a"), bench.open("a"));
+    assert_eq!(bench.accepted(), 1, "one dial for two who ask at once");
+    let third = bench.open("a").await;
+    assert_eq!(bench.accepted(), 2, "a tunnel holds two streams");
+    drop((both, third));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for _ in 0..10 {
+        let _one = bench.open("a").await;
+    }
+    assert_eq!(bench.accepted(), 2, "slots are free again");
+}
+
+#[tokio::test]
+async fn clients_never_share_a_tunnel() {
+    let bench = bench(Duration::from_secs(60)).await;
+    let _both = tokio::join!(bench.open("a"), bench.open("b"));
+    assert_eq!(bench.accepted(), 2);
+    bench.pool.drain_workload("a");
+    let _again = tokio::join!(bench.open("a"), bench.open("b"));
+    assert_eq!(bench.accepted(), 3, "only the drained workload dials anew");
+}
+
+#[tokio::test]
+async fn a_server_that_is_somebody_else_is_refused() {
+    let bench = bench(Duration::from_secs(60)).await;
+    let error = bench.try_open(&bench.key("a", "other")).await.err().unwrap();
+    assert_eq!(error.reason, Reason::TlsFailure);
+    assert!(error.why.contains("spiffe://cluster.local/ns/shop/sa/other"), "{error}");
+}
+
+#[tokio::test]
+async fn whoever_waited_for_a_dial_gets_its_failure() {
+    let bench = bench(Duration::from_secs(60)).await;
+    let mut key = bench.key("a", "server");
+    key.address = "127.0.0.1:1".parse().unwrap();
+    let started = std::time::SystemTime::now();
+    let all = futures_util::future::join_all((0..50).map(|_| bench.try_open(&key))).await;
+    assert!(all.iter().all(|one| {
+        one.as_ref().err().is_some_and(|error| error.reason == Reason::ConnectFailure)
+    }));
+    assert!(started.elapsed().unwrap() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn idle_tunnels_are_swept_and_busy_ones_are_not() {
+    let bench = bench(Duration::from_millis(200)).await;
+    tokio::spawn(bench.pool.clone().sweep(CancellationToken::new()));
+    let _held = bench.open("a").await;
+    drop(bench.open("b").await);
+    assert_eq!(bench.pool.tunnels(), 2);
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert_eq!(bench.pool.tunnels(), 1);
+}

@@ -1,0 +1,159 @@
+//! One connection: counted while its bytes pass, logged once at its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::time::Instant;
+use tracing::Level;
+
+use super::labels::Labels;
+use super::log::{ACCESS, Line};
+use super::metrics::ConnectionCounts;
+use super::series::Series;
+use super::{ConnectionStart, Peer, Reporter, Telemetry};
+use crate::base::Reason;
+
+/// One open connection: counted and logged once, when dropped at the latest.
+pub struct ConnectionRecord {
+    telemetry: Telemetry,
+    start: ConnectionStart,
+    /// Resolved once: counting bytes is an addition.
+    series: Arc<Series<ConnectionCounts>>,
+    started: Instant,
+    sent: AtomicU64,
+    received: AtomicU64,
+    failure: Option<(Reason, String)>,
+}
+
+impl ConnectionRecord {
+    pub(super) fn new(telemetry: Telemetry, start: ConnectionStart) -> Self {
+        let labels = labels(&start, Reason::None);
+        let series = telemetry.traffic().connections.get(&labels, || labels.to_owned());
+        series.counts.opened.fetch_add(1, Ordering::Relaxed);
+        let record = Self {
+            telemetry,
+            start,
+            series,
+            started: Instant::now(),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            failure: None,
+        };
+        let logs = record.telemetry.logs();
+        if logs.enabled(ACCESS, Level::DEBUG) {
+            let mut line = logs.line(Level::DEBUG, ACCESS, "connection opened");
+            put_start(&mut line, &record.start);
+            logs.write(line);
+        }
+        record
+    }
+
+    /// Bytes from the side that dialled to the side that was dialled.
+    pub fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        // Istio's "sent" is what the destination sends, and its "received" what it receives, for both reporters:
+        // the source's own view is turned round (istio#32399).
+        self.series.counts.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes in the other direction.
+    pub fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.series.counts.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// The first cause stays.
+    pub fn fail(&mut self, reason: Reason, why: String) {
+        self.failure.get_or_insert((reason, why));
+    }
+}
+
+impl Drop for ConnectionRecord {
+    fn drop(&mut self) {
+        self.series.counts.closed.fetch_add(1, Ordering::Relaxed);
+        let failure = self.failure.as_ref().map(|(reason, why)| (*reason, why.as_str()));
+        if let Some((reason, _)) = failure {
+            count_failure(&self.telemetry, &self.start, reason);
+        }
+        let level = if failure.is_some() { Level::ERROR } else { Level::INFO };
+        let logs = self.telemetry.logs();
+        if !logs.enabled(ACCESS, level) {
+            return;
+        }
+        let mut line = logs.line(level, ACCESS, "connection complete");
+        put_start(&mut line, &self.start);
+        let (sent, received) = (*self.sent.get_mut(), *self.received.get_mut());
+        // The log speaks as the workload that it is about: what it sent, what it received.
+        let (sent, received) =
+            if outbound(&self.start) { (sent, received) } else { (received, sent) };
+        line.bare("bytes_sent", sent);
+        line.bare("bytes_recv", received);
+        put_end(&mut line, self.started.elapsed().as_millis(), failure);
+        logs.write(line);
+    }
+}
+
+/// A connection that never carried bytes.
+pub(super) fn refused(telemetry: &Telemetry, start: &ConnectionStart, reason: Reason, why: &str) {
+    count_failure(telemetry, start, reason);
+    let logs = telemetry.logs();
+    if logs.enabled(ACCESS, Level::WARN) {
+        let mut line = logs.line(Level::WARN, ACCESS, "connection failed");
+        put_start(&mut line, start);
+        put_end(&mut line, 0, Some((reason, why)));
+        logs.write(line);
+    }
+}
+
+fn count_failure(telemetry: &Telemetry, start: &ConnectionStart, reason: Reason) {
+    let labels = labels(start, reason);
+    let series = telemetry.traffic().failures.get(&labels, || labels.to_owned());
+    series.counts.failed.fetch_add(1, Ordering::Relaxed);
+}
+
+fn labels(start: &ConnectionStart, reason: Reason) -> Labels<'_> {
+    Labels {
+        reporter: start.reporter,
+        source: &start.source,
+        destination: &start.destination,
+        service: &start.service,
+        mutual_tls: start.mutual_tls,
+        protocol: "tcp",
+        reason,
+        response: None,
+    }
+}
+
+fn outbound(start: &ConnectionStart) -> bool {
+    start.reporter == Reporter::Source
+}
+
+/// ztunnel's fields in ztunnel's order, then the waypoint's identity, which only Isthmus has.
+fn put_start(line: &mut Line, start: &ConnectionStart) {
+    line.address("src.addr", start.source_address);
+    put_peer(line, ["src.workload", "src.namespace", "src.identity", "src.cluster"], &start.source);
+    line.address("dst.addr", start.destination_address);
+    if let Some(authority) = start.hbone_authority {
+        line.address("dst.hbone_addr", authority);
+    }
+    line.known("dst.service", &start.service.host);
+    let keys = ["dst.workload", "dst.namespace", "dst.identity", "dst.cluster"];
+    put_peer(line, keys, &start.destination);
+    line.known("waypoint.identity", start.waypoint_principal.as_deref().unwrap_or_default());
+    line.text("direction", if outbound(start) { "outbound" } else { "inbound" });
+}
+
+fn put_peer(line: &mut Line, [workload, namespace, identity, cluster]: [&str; 4], peer: &Peer) {
+    line.known(workload, &peer.name);
+    line.known(namespace, &peer.namespace);
+    line.known(identity, &peer.principal);
+    line.known(cluster, &peer.cluster);
+}
+
+fn put_end(line: &mut Line, milliseconds: u128, failure: Option<(Reason, &str)>) {
+    line.text("duration", &format!("{milliseconds}ms"));
+    if let Some((reason, why)) = failure {
+        line.text("response_flags", reason.flag());
+        line.text("error", why);
+    }
+}

@@ -1,0 +1,158 @@
+//! From all threads to one writer: a bounded queue, batches, and lines that are dropped rather than waited for.
+
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
+
+/// Lines that wait for the writer: ztunnel's number; some 8 MiB at the worst. ztunnel's data path waits for a place,
+/// ours does not: a reader of the log that stands still must not stop the traffic.
+const QUEUE: usize = 10_000;
+
+/// Bytes that are written at once at the most: the size of a pipe.
+const BATCH: usize = 64 * 1024;
+
+/// How often a full queue is tried again by [`Sink::flush`].
+const FLUSH_PAUSE: Duration = Duration::from_millis(5);
+
+pub(super) struct Sink {
+    queue: SyncSender<Message>,
+    dropped: Counter,
+}
+
+enum Message {
+    Line(String),
+    /// Everything before it is written when this is dropped.
+    Flush(SyncSender<()>),
+}
+
+impl Sink {
+    /// Starts the writer; it ends with the sink.
+    pub(super) fn new(output: Box<dyn Write + Send>) -> io::Result<Self> {
+        let (queue, lines) = sync_channel(QUEUE);
+        let dropped = Counter::default();
+        let lost = dropped.clone();
+        std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || write_all(&lines, output, &lost))?;
+        Ok(Self { queue, dropped })
+    }
+
+    /// A sink without a writer.
+    pub(super) fn closed() -> Self {
+        let (queue, _) = sync_channel(1);
+        Self { queue, dropped: Counter::default() }
+    }
+
+    /// Never waits.
+    pub(super) fn send(&self, line: String) {
+        if self.queue.try_send(Message::Line(line)).is_err() {
+            self.dropped.inc();
+        }
+    }
+
+    pub(super) fn flush(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let (done, written) = sync_channel(0);
+        let mut message = Message::Flush(done);
+        while let Err(TrySendError::Full(back)) = self.queue.try_send(message) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            message = back;
+            std::thread::sleep(FLUSH_PAUSE);
+        }
+        // Ends with an error when the writer drops the other end: that is the answer.
+        let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+
+    pub(super) fn dropped(&self) -> &Counter {
+        &self.dropped
+    }
+}
+
+fn write_all(lines: &Receiver<Message>, mut output: Box<dyn Write + Send>, lost: &Counter) {
+    let mut batch = String::with_capacity(BATCH);
+    while let Ok(first) = lines.recv() {
+        let mut waiting = Vec::new();
+        let mut count = 0;
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Line(line) => {
+                    batch.push_str(&line);
+                    count += 1;
+                }
+                Message::Flush(done) => waiting.push(done),
+            }
+            next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };
+        }
+        if output.write_all(batch.as_bytes()).and_then(|()| output.flush()).is_err() {
+            lost.inc_by(count);
+        }
+        batch.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parking_lot::{Mutex, MutexGuard};
+
+    use super::*;
+
+    /// Collects what is written; nothing can be written while its lock is held.
+    #[derive(Clone, Default)]
+    struct Output(Arc<Mutex<Vec<u8>>>);
+    impl Output {
+        fn hold(&self) -> MutexGuard<'_, Vec<u8>> {
+            self.0.lock()
+        }
+    }
+    impl Write for Output {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_that_stands_still_costs_lines_and_no_time() {
+        let output = Output::default();
+        let sink = Sink::new(Box::new(output.clone())).expect("a thread");
+        let held = output.hold();
+        let sent = 2 * QUEUE;
+        for number in 0..sent {
+            sink.send(format!("{number:030}\n"));
+        }
+        let dropped = usize::try_from(sink.dropped().get()).expect("small");
+        assert!(dropped > 0, "the queue is bounded");
+        drop(held);
+        sink.flush(Duration::from_secs(10));
+        let written = output.hold().iter().filter(|byte| **byte == b'\n').count();
+        assert_eq!(written + dropped, sent, "each line is written or counted");
+    }
+
+    #[test]
+    fn a_broken_output_is_counted() {
+        struct Broken;
+        impl Write for Broken {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let sink = Sink::new(Box::new(Broken)).expect("a thread");
+        sink.send("lost\n".to_owned());
+        sink.flush(Duration::from_secs(10));
+        assert_eq!(sink.dropped().get(), 1);
+    }
+}

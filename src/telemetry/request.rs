@@ -1,0 +1,221 @@
+//! One request: counted and logged once, when its response has ended.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::header::USER_AGENT;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::time::Instant;
+use tracing::Level;
+
+use super::labels::{Labels, Response};
+use super::log::{ACCESS, Line};
+use super::{Peer, Reporter, RequestStart, Telemetry};
+use crate::base::{Reason, Str};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// Envoy's word for an answer that came from the application.
+const ANSWERED_BY_APPLICATION: &str = "via_upstream";
+
+/// One request in flight: counted and logged once, when dropped at the latest.
+pub struct RequestRecord {
+    telemetry: Telemetry,
+    start: RequestStart,
+    started: Instant,
+    destination: Option<(Arc<Peer>, SocketAddr)>,
+    route: Str,
+    request_bytes: u64,
+    response_bytes: u64,
+    code: Option<StatusCode>,
+    grpc_status: Option<u32>,
+    upstream_time: Option<Duration>,
+    failure: Option<(Reason, String)>,
+    headers: LoggedHeaders,
+}
+
+/// Headers that the access log shows; kept only while it is written.
+#[derive(Default)]
+struct LoggedHeaders {
+    user_agent: Option<HeaderValue>,
+    request_id: Option<HeaderValue>,
+    forwarded_for: Option<HeaderValue>,
+}
+
+impl RequestRecord {
+    pub(super) fn new(telemetry: Telemetry, start: RequestStart) -> Self {
+        Self {
+            telemetry,
+            start,
+            started: Instant::now(),
+            destination: None,
+            route: Str::new(),
+            request_bytes: 0,
+            response_bytes: 0,
+            code: None,
+            grpc_status: None,
+            upstream_time: None,
+            failure: None,
+            headers: LoggedHeaders::default(),
+        }
+    }
+
+    /// The endpoint that the request was sent to; the last one stays.
+    pub fn destination(&mut self, peer: Arc<Peer>, address: SocketAddr) {
+        self.destination = Some((peer, address));
+    }
+
+    /// The name of the route, or of its rule, that was chosen.
+    pub fn route(&mut self, name: Str) {
+        self.route = name;
+    }
+
+    /// Shown in the access log: `user-agent`, `x-request-id`, `x-forwarded-for`.
+    pub fn headers(&mut self, headers: &HeaderMap) {
+        if self.telemetry.logs().enabled(ACCESS, Level::WARN) {
+            self.headers = LoggedHeaders {
+                user_agent: headers.get(USER_AGENT).cloned(),
+                request_id: headers.get(REQUEST_ID).cloned(),
+                forwarded_for: headers.get(FORWARDED_FOR).cloned(),
+            };
+        }
+    }
+
+    /// More bytes of the request's body.
+    pub fn request_bytes(&mut self, bytes: usize) {
+        self.request_bytes = self.request_bytes.saturating_add(bytes as u64);
+    }
+
+    /// More bytes of the response's body.
+    pub fn response_bytes(&mut self, bytes: usize) {
+        self.response_bytes = self.response_bytes.saturating_add(bytes as u64);
+    }
+
+    /// The status that the client was sent; the last one stays.
+    pub fn response(&mut self, code: StatusCode) {
+        self.code = Some(code);
+    }
+
+    pub fn grpc_status(&mut self, status: u32) {
+        self.grpc_status = Some(status);
+    }
+
+    /// The first cause stays; `why` names the policy or the failure (`response_code_details`).
+    pub fn fail(&mut self, reason: Reason, why: String) {
+        self.failure.get_or_insert((reason, why));
+    }
+
+    /// How long the application took until its response began.
+    pub fn upstream_time(&mut self, time: Duration) {
+        self.upstream_time = Some(time);
+    }
+
+    fn reason(&self) -> Reason {
+        self.failure.as_ref().map_or(Reason::None, |(reason, _)| *reason)
+    }
+
+    /// Envoy's: 0 when the client was sent none.
+    fn code(&self) -> u16 {
+        self.code.map_or(0, |code| code.as_u16())
+    }
+
+    fn count(&self, duration: Duration) {
+        let unknown;
+        let destination = match &self.destination {
+            Some((peer, _)) => peer.as_ref(),
+            None => {
+                unknown = Peer::default();
+                &unknown
+            }
+        };
+        let labels = Labels {
+            reporter: Reporter::Waypoint,
+            source: &self.start.source,
+            destination,
+            service: &self.start.service,
+            mutual_tls: self.start.mutual_tls,
+            protocol: if self.start.grpc { "grpc" } else { "http" },
+            reason: self.reason(),
+            response: Some(Response { code: self.code(), grpc_status: self.grpc_status }),
+        };
+        let series = self.telemetry.traffic().requests.get(&labels, || labels.to_owned());
+        series.counts.add(duration, self.request_bytes, self.response_bytes);
+    }
+
+    fn log(&self, duration: Duration) {
+        let level = if self.failure.is_some() { Level::WARN } else { Level::INFO };
+        let logs = self.telemetry.logs();
+        if !logs.enabled(ACCESS, level) {
+            return;
+        }
+        let mut line = logs.line(level, ACCESS, "request complete");
+        self.put_exchange(&mut line, duration);
+        self.put_peers(&mut line);
+        logs.write(line);
+    }
+
+    /// Envoy's keys in Envoy's order.
+    fn put_exchange(&self, line: &mut Line, duration: Duration) {
+        let start = &self.start;
+        line.time("start_time", SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH));
+        line.text("method", start.method.as_str());
+        line.text("path", &start.path);
+        line.text("protocol", start.protocol);
+        line.bare("response_code", self.code());
+        if let Some(status) = self.grpc_status {
+            line.bare("grpc_status", status);
+        }
+        line.text("response_flags", self.reason().flag());
+        let answered = if self.upstream_time.is_some() { ANSWERED_BY_APPLICATION } else { "" };
+        let details = self.failure.as_ref().map_or(answered, |(_, why)| why.as_str());
+        line.known("response_code_details", details);
+        line.bare("bytes_received", self.request_bytes);
+        line.bare("bytes_sent", self.response_bytes);
+        line.bare("duration", duration.as_millis());
+        if let Some(time) = self.upstream_time {
+            line.bare("upstream_service_time", time.as_millis());
+        }
+        put_header(line, "x_forwarded_for", self.headers.forwarded_for.as_ref());
+        put_header(line, "user_agent", self.headers.user_agent.as_ref());
+        put_header(line, "request_id", self.headers.request_id.as_ref());
+        line.text("authority", &start.authority);
+        if let Some((_, address)) = &self.destination {
+            line.address("upstream_host", *address);
+        }
+        line.address("downstream_remote_address", start.source_address);
+        line.known("route_name", &self.route);
+    }
+
+    fn put_peers(&self, line: &mut Line) {
+        let start = &self.start;
+        line.known("src.workload", &start.source.name);
+        line.known("src.namespace", &start.source.namespace);
+        line.known("src.identity", &start.source.principal);
+        line.known("dst.service", &start.service.host);
+        if let Some((peer, _)) = &self.destination {
+            line.known("dst.workload", &peer.name);
+            line.known("dst.namespace", &peer.namespace);
+        }
+        line.known("waypoint.identity", start.waypoint_principal.as_deref().unwrap_or_default());
+        line.text("direction", if start.outbound { "outbound" } else { "inbound" });
+    }
+}
+
+impl Drop for RequestRecord {
+    fn drop(&mut self) {
+        let duration = self.started.elapsed();
+        if self.start.count {
+            self.count(duration);
+        }
+        self.log(duration);
+    }
+}
+
+/// Bytes that are no UTF-8 are shown as replacement characters.
+fn put_header(line: &mut Line, key: &str, value: Option<&HeaderValue>) {
+    if let Some(value) = value {
+        line.text(key, &String::from_utf8_lossy(value.as_bytes()));
+    }
+}

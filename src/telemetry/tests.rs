@@ -1,0 +1,293 @@
+use std::io::{self, Write};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::*;
+
+/// What the log has written.
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Lab {
+    telemetry: Telemetry,
+    logs: Arc<Logs>,
+    output: Output,
+}
+
+impl Lab {
+    fn new(levels: &str, format: LogFormat) -> Self {
+        let output = Output::default();
+        let logs = Logs::new(Box::new(output.clone()), levels, format).expect("a thread");
+        Self { telemetry: Telemetry::new(logs.clone()), logs, output }
+    }
+
+    fn log(&self) -> String {
+        self.logs.flush(Duration::from_secs(10));
+        String::from_utf8(self.output.0.lock().clone()).expect("UTF-8")
+    }
+
+    /// The value of the only series of a metric.
+    fn value(&self, name: &str) -> String {
+        let lines = self.series(name);
+        assert_eq!(lines.len(), 1, "{name}: {lines:?}");
+        lines[0].rsplit_once(' ').expect("a value").1.to_owned()
+    }
+
+    fn series(&self, name: &str) -> Vec<String> {
+        let scraped = self.telemetry.scrape().expect("metrics");
+        let prefix = format!("{name}{{");
+        scraped.lines().filter(|line| line.starts_with(&prefix)).map(str::to_owned).collect()
+    }
+}
+
+fn peer(name: &str) -> Peer {
+    Peer {
+        workload: format!("{name}-v1").into(),
+        name: format!("{name}-v1-abc").into(),
+        namespace: "bookinfo".into(),
+        principal: format!("spiffe://cluster.local/ns/bookinfo/sa/{name}").into(),
+        canonical_service: name.into(),
+        canonical_revision: "v1".into(),
+        app: name.into(),
+        version: "v1".into(),
+        cluster: "Kubernetes".into(),
+    }
+}
+
+fn service() -> ServiceLabels {
+    ServiceLabels {
+        host: "reviews.bookinfo.svc.cluster.local".into(),
+        name: "reviews".into(),
+        namespace: "bookinfo".into(),
+    }
+}
+
+fn connection(reporter: Reporter) -> ConnectionStart {
+    ConnectionStart {
+        reporter,
+        source: peer("curl"),
+        destination: peer("reviews"),
+        service: service(),
+        mutual_tls: true,
+        source_address: ([10, 0, 0, 1], 40_000).into(),
+        destination_address: ([10, 0, 0, 2], 15_008).into(),
+        hbone_authority: Some(([10, 0, 0, 2], 9_080).into()),
+        waypoint_principal: Some("spiffe://cluster.local/ns/bookinfo/sa/waypoint".into()),
+    }
+}
+
+fn request(path: &str) -> RequestStart {
+    RequestStart {
+        count: true,
+        outbound: true,
+        source: Arc::new(peer("curl")),
+        service: Arc::new(service()),
+        mutual_tls: true,
+        source_address: ([10, 0, 0, 1], 40_000).into(),
+        method: http::Method::GET,
+        path: path.into(),
+        authority: "reviews:9080".into(),
+        protocol: "HTTP/1.1",
+        grpc: false,
+        waypoint_principal: None,
+    }
+}
+
+#[test]
+fn bytes_are_counted_live_and_istio_s_way_round() {
+    for reporter in [Reporter::Source, Reporter::Destination] {
+        let lab = Lab::new("info", LogFormat::Text);
+        let record = lab.telemetry.connection(connection(reporter));
+        record.sent(10);
+        record.sent(5);
+        record.received(7);
+        assert_eq!(lab.value("istio_tcp_received_bytes_total"), "15", "while it is open");
+        assert_eq!(lab.value("istio_tcp_sent_bytes_total"), "7");
+        assert_eq!(lab.value("istio_tcp_connections_opened_total"), "1");
+        assert_eq!(lab.value("istio_tcp_connections_closed_total"), "0");
+        drop(record);
+        assert_eq!(lab.value("istio_tcp_connections_closed_total"), "1");
+        let (own, direction) = match reporter {
+            Reporter::Source => ("bytes_sent=15 bytes_recv=7 ", "direction=\"outbound\""),
+            _ => ("bytes_sent=7 bytes_recv=15 ", "direction=\"inbound\""),
+        };
+        let log = lab.log();
+        assert!(log.contains(own) && log.contains(direction), "{log}");
+    }
+}
+
+#[test]
+fn labels_are_complete_and_unknown_when_absent() {
+    let lab = Lab::new("off", LogFormat::Text);
+    drop(lab.telemetry.connection(connection(Reporter::Destination)));
+    let unknown = ConnectionStart {
+        source: Peer::default(),
+        service: ServiceLabels::default(),
+        mutual_tls: false,
+        ..connection(Reporter::Destination)
+    };
+    drop(lab.telemetry.connection(unknown));
+    let mut series = lab.series("istio_tcp_connections_opened_total");
+    series.sort();
+    insta::assert_snapshot!(series.join("\n").replace(',', ",\n  "), @r#""#);
+}
+
+#[test]
+fn a_connection_line_has_ztunnel_s_fields_in_ztunnel_s_order() {
+    let lab = Lab::new("info", LogFormat::Text);
+    let mut record = lab.telemetry.connection(connection(Reporter::Source));
+    record.fail(Reason::PeerReset, "connection reset by peer".to_owned());
+    record.fail(Reason::Timeout, "a later cause".to_owned());
+    drop(record);
+    let log = lab.log();
+    let (_, rest) = log.split_once('\t').expect("a time");
+    insta::assert_snapshot!(rest.replace(' ', "\n"), @"");
+    assert_eq!(lab.value("istio_tcp_connections_failed_total"), "1");
+    assert!(lab.series("istio_tcp_connections_failed_total")[0].contains("response_flags=\"UC\""));
+}
+
+#[test]
+fn a_refusal_is_counted_and_logged_once() {
+    let lab = Lab::new("info", LogFormat::Text);
+    lab.telemetry.refused(connection(Reporter::Destination), Reason::Denied, "policy a/b");
+    assert_eq!(lab.value("istio_tcp_connections_failed_total"), "1");
+    assert!(lab.series("istio_tcp_connections_opened_total").is_empty());
+    let log = lab.log();
+    assert_eq!(log.lines().count(), 1);
+    assert!(log.contains("\twarn\taccess\tconnection failed\t"), "{log}");
+    assert!(log.ends_with("response_flags=\"DENY\" error=\"policy a/b\"\n"), "{log}");
+}
+
+#[test]
+fn a_request_is_counted_once_with_its_histograms() {
+    let lab = Lab::new("off", LogFormat::Json);
+    for _ in 0..2 {
+        let mut record = lab.telemetry.request(request("/reviews/0"));
+        record.destination(Arc::new(peer("reviews")), ([10, 0, 0, 2], 9_080).into());
+        record.response(http::StatusCode::OK);
+        record.response_bytes(30);
+        record.response_bytes(30);
+    }
+    assert_eq!(lab.value("istio_requests_total"), "2");
+    assert_eq!(lab.value("istio_response_bytes_sum"), "120.0");
+    let buckets = lab.series("istio_response_bytes_bucket");
+    assert_eq!(buckets.len(), 20);
+    assert!(buckets.iter().any(|it| it.contains("le=\"50.0\"") && it.ends_with(" 0")), "{buckets:?}");
+    assert!(buckets.iter().any(|it| it.contains("le=\"100.0\"") && it.ends_with(" 2")));
+    assert!(buckets.iter().any(|it| it.contains("le=\"+Inf\"") && it.ends_with(" 2")));
+    let series = &lab.series("istio_requests_total")[0];
+    for label in [
+        "reporter=\"waypoint\"",
+        "request_protocol=\"http\"",
+        "response_code=\"200\"",
+        "grpc_response_status=\"\"",
+        "response_flags=\"-\"",
+        "destination_workload=\"reviews-v1\"",
+    ] {
+        assert!(series.contains(label), "{label}: {series}");
+    }
+}
+
+#[test]
+fn the_half_that_does_not_count_logs() {
+    let lab = Lab::new("info", LogFormat::Json);
+    drop(lab.telemetry.request(RequestStart { count: false, ..request("/") }));
+    assert!(lab.series("istio_requests_total").is_empty());
+    assert_eq!(lab.log().lines().count(), 1);
+}
+
+#[test]
+fn a_request_line_has_envoy_s_keys() {
+    let lab = Lab::new("info", LogFormat::Json);
+    let mut record = lab.telemetry.request(request("/reviews/0?x=1"));
+    let mut headers = http::HeaderMap::new();
+    headers.insert("user-agent", http::HeaderValue::from_static("curl/8"));
+    headers.insert("x-request-id", http::HeaderValue::from_bytes(b"a\xff\"b").expect("a value"));
+    record.headers(&headers);
+    record.destination(Arc::new(peer("reviews")), ([10, 0, 0, 2], 9_080).into());
+    record.route("bookinfo/reviews".into());
+    record.response(http::StatusCode::FORBIDDEN);
+    record.fail(Reason::Denied, "no rule of bookinfo/viewer allows it".to_owned());
+    drop(record);
+    let line: serde_json::Value = serde_json::from_str(&lab.log()).expect("one JSON object");
+    let keys: Vec<&str> = line.as_object().expect("an object").keys().map(String::as_str).collect();
+    insta::assert_snapshot!(keys.join(" "), @"");
+    assert_eq!(line["path"], "/reviews/0?x=1");
+    assert_eq!(line["response_code"], 403);
+    assert_eq!(line["response_code_details"], "no rule of bookinfo/viewer allows it");
+    assert_eq!(line["request_id"], "a\u{fffd}\"b");
+}
+
+#[test]
+fn levels_hold_for_the_access_log_and_can_be_changed() {
+    let lab = Lab::new("info,access=off", LogFormat::Text);
+    let once = || drop(lab.telemetry.connection(connection(Reporter::Source)));
+    once();
+    assert_eq!(lab.log(), "");
+    lab.logs.set_levels("error,access:info").expect("ztunnel's way to write it");
+    once();
+    assert_eq!(lab.log().lines().count(), 1);
+    assert_eq!(lab.logs.levels(), "error,access:info");
+    lab.logs.set_levels("debug").expect("a level");
+    once();
+    assert_eq!(lab.log().lines().count(), 3, "at debug the start of a connection is logged too");
+    for bad in ["", "loud", "info,", "access=", "=info", "info,a b=debug", "3"] {
+        assert!(check_levels(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn events_of_tracing_are_lines_of_the_same_log() {
+    let lab = Lab::new("info,isthmus::quiet=warn", LogFormat::Json);
+    tracing::subscriber::with_default(log::subscriber(lab.logs.clone()), || {
+        tracing::info!(target: "isthmus::node", workload = "a\nb", count = 3, "captured");
+        tracing::info!(target: "isthmus::quiet", "not this");
+        tracing::debug!("nor this");
+    });
+    let line: serde_json::Value = serde_json::from_str(&lab.log()).expect("one JSON object");
+    assert_eq!(line["message"], "captured");
+    assert_eq!(line["workload"], "a\nb");
+    assert_eq!(line["count"], 3);
+    assert_eq!((&line["level"], &line["scope"]), (&"info".into(), &"isthmus::node".into()));
+}
+
+#[test]
+fn a_label_cannot_forge_a_series() {
+    let lab = Lab::new("off", LogFormat::Text);
+    let mut start = connection(Reporter::Destination);
+    start.service.host = "a\"} 1\nistio_requests_total{x=\"\\".into();
+    drop(lab.telemetry.connection(start));
+    assert_eq!(lab.value("istio_tcp_connections_opened_total"), "1");
+    assert!(lab.series("istio_requests_total").is_empty());
+}
+
+#[test]
+fn metrics_of_the_agent_are_there_from_the_start() {
+    let lab = Lab::new("off", LogFormat::Text);
+    lab.telemetry.agent().active_workloads.set(3);
+    lab.telemetry.agent().worker_refusals(&"bookinfo".into()).inc();
+    let scraped = lab.telemetry.scrape().expect("metrics");
+    for line in [
+        "workload_manager_active_proxy_count 3",
+        "isthmus_worker_refusals_total{namespace=\"bookinfo\"} 1",
+        "isthmus_log_lines_dropped_total 0",
+        "istio_build{component=\"isthmus\"",
+        "process_open_fds ",
+        "process_max_fds ",
+    ] {
+        assert!(scraped.lines().any(|it| it.starts_with(line)), "{line}: {scraped}");
+    }
+    assert!(scraped.ends_with("# EOF\n"));
+}

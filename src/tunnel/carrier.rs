@@ -1,0 +1,126 @@
+//! A connection whose bytes come over plain TCP or over a tunnel, for rooms that do not care which.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::stream::{HboneRead, HboneStream, HboneWrite};
+use crate::sock::{ChunkRead, ChunkWrite, Duplex, TcpRead, TcpWrite};
+
+/// What carries the bytes of a connection.
+pub enum Carrier {
+    Tcp(TcpStream),
+    Hbone(HboneStream),
+}
+
+/// The receiving half of a [`Carrier`].
+pub enum CarrierRead {
+    Tcp(TcpRead),
+    Hbone(HboneRead),
+}
+
+/// The sending half of a [`Carrier`].
+pub enum CarrierWrite {
+    Tcp(TcpWrite),
+    Hbone(HboneWrite),
+}
+
+/// Calls a method of whatever carries the bytes.
+macro_rules! forward {
+    ($carrier:expr, $inner:ident => $call:expr) => {
+        match $carrier {
+            Self::Tcp($inner) => $call,
+            Self::Hbone($inner) => $call,
+        }
+    };
+}
+
+impl Duplex for Carrier {
+    type Read = CarrierRead;
+    type Write = CarrierWrite;
+
+    fn halves(self) -> (CarrierRead, CarrierWrite) {
+        match self {
+            Carrier::Tcp(stream) => {
+                let (read, write) = stream.halves();
+                (CarrierRead::Tcp(read), CarrierWrite::Tcp(write))
+            }
+            Carrier::Hbone(stream) => {
+                let (read, write) = stream.halves();
+                (CarrierRead::Hbone(read), CarrierWrite::Hbone(write))
+            }
+        }
+    }
+}
+
+impl AsyncRead for Carrier {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        forward!(self.get_mut(), stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Carrier {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        forward!(self.get_mut(), stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        forward!(self.get_mut(), stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        forward!(self, stream => stream.is_write_vectored())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self.get_mut(), stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(cx))
+    }
+}
+
+impl ChunkRead for CarrierRead {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>, hint: usize) -> Poll<io::Result<Bytes>> {
+        forward!(self, half => half.poll_chunk(cx, hint))
+    }
+}
+
+impl ChunkWrite for CarrierWrite {
+    fn poll_write_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunk: &mut Bytes,
+    ) -> Poll<io::Result<()>> {
+        forward!(self, half => half.poll_write_chunk(cx, chunk))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, half => half.poll_flush(cx))
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        forward!(self, half => half.poll_finish(cx))
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        forward!(self, half => half.poll_broken(cx))
+    }
+}

@@ -1,0 +1,159 @@
+//! The client's side of a tunnel.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::stream::HboneStream;
+use super::{CONNECTION_WINDOW, ConnectRequest, MAX_FRAME, STREAM_WINDOW, TunnelError};
+
+/// The largest head of an answer that is taken, in bytes (ztunnel's 16 KiB): an answer holds a status and baggage.
+const MAX_HEADERS: u32 = 16 * 1024;
+/// What a stream may have waiting to be sent, in bytes (ztunnel's): as much as the peer's window admits.
+const SEND_BUFFER: usize = STREAM_WINDOW as usize;
+
+/// One tunnel as a client; cheap to clone, streams share it. When the last clone and the last stream are gone, the
+/// connection is closed.
+#[derive(Clone)]
+pub struct Tunnel {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Empty once the tunnel drains or its connection has ended. The connection closes itself when it is idle and
+    /// nobody holds a sender, which is how draining works.
+    sender: ArcSwapOption<SendRequest<Bytes>>,
+    /// Streams at the same time, whatever more the peer admits.
+    max_streams: usize,
+    taken: AtomicUsize,
+}
+
+/// One place among the streams of a tunnel; given back when dropped.
+pub(super) struct Slot(Arc<Shared>);
+
+/// Marks the tunnel closed when the driver ends or is dropped.
+struct Closed(Weak<Shared>);
+
+impl Tunnel {
+    /// Streams that may still be opened right now.
+    pub fn free_streams(&self) -> usize {
+        match self.usable_sender() {
+            Some(sender) => {
+                self.limit(&sender).saturating_sub(self.shared.taken.load(Ordering::Acquire))
+            }
+            None => 0,
+        }
+    }
+
+    /// Streams that are open, or being opened.
+    pub fn active_streams(&self) -> usize {
+        self.shared.taken.load(Ordering::Acquire)
+    }
+
+    /// False once the tunnel drains, the peer sent GOAWAY, or the connection has failed.
+    pub fn is_usable(&self) -> bool {
+        self.usable_sender().is_some()
+    }
+
+    /// Opens one stream; returns when the peer answered 200. Dropping the future cancels the request.
+    pub async fn open(&self, request: &ConnectRequest) -> Result<HboneStream, TunnelError> {
+        let message = request.to_http()?;
+        let sender = self.usable_sender().ok_or(TunnelError::Closing)?;
+        let slot = self.take_slot(&sender)?;
+        let (response, send) = sender.ready().await?.send_request(message, false)?;
+        // From here on, dropping cancels.
+        let (head, receive) = response.await?.into_parts();
+        if !head.status.is_success() {
+            return Err(TunnelError::Status(head.status));
+        }
+        Ok(HboneStream::new(receive, send, Some(Arc::new(slot))))
+    }
+
+    /// No new streams; ends when the last one does.
+    pub fn drain(&self) {
+        self.shared.sender.store(None);
+    }
+
+    fn usable_sender(&self) -> Option<SendRequest<Bytes>> {
+        let mut sender = SendRequest::clone(self.shared.sender.load().as_ref()?);
+        // A GOAWAY stands in the connection's state long before its last stream ends.
+        match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Err(_)) => None,
+            Poll::Ready(Ok(())) | Poll::Pending => Some(sender),
+        }
+    }
+
+    /// Ours or the peer's SETTINGS_MAX_CONCURRENT_STREAMS, whichever is less.
+    fn limit(&self, sender: &SendRequest<Bytes>) -> usize {
+        self.shared.max_streams.min(sender.current_max_send_streams())
+    }
+
+    fn take_slot(&self, sender: &SendRequest<Bytes>) -> Result<Slot, TunnelError> {
+        let limit = self.limit(sender);
+        self.shared
+            .taken
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
+                (taken < limit).then_some(taken + 1)
+            })
+            .map(|_| Slot(self.shared.clone()))
+            .map_err(|_| TunnelError::Full)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.sender.store(None);
+        }
+    }
+}
+
+/// HTTP/2 on an established TLS session; the second part drives the connection and must be spawned. It ends when the
+/// connection does: when the tunnel was drained, or given up, and is idle, or when the connection failed. Dropping it
+/// cuts every stream.
+///
+/// There are no pings: TCP keepalive, and the pings of the server, find a dead peer.
+pub async fn handshake<S>(
+    io: S,
+    max_streams: usize,
+) -> Result<(Tunnel, impl Future<Output = ()> + Send + use<S>), TunnelError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_HEADERS)
+        .max_send_buffer_size(SEND_BUFFER)
+        // Until the peer's SETTINGS come.
+        .initial_max_send_streams(max_streams)
+        .enable_push(false)
+        .handshake::<S, Bytes>(io)
+        .await?;
+    let shared = Arc::new(Shared {
+        sender: ArcSwapOption::from_pointee(sender),
+        max_streams,
+        taken: AtomicUsize::new(0),
+    });
+    let closed = Closed(Arc::downgrade(&shared));
+    let driver = async move {
+        let _closed = closed;
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a tunnel has ended");
+        }
+    };
+    Ok((Tunnel { shared }, driver))
+}

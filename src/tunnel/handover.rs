@@ -1,0 +1,49 @@
+//! What layer 4 hands over to the workers of layer 7: connections with all that is known about them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Carrier;
+use crate::base::Str;
+
+/// A connection of a local client to a service with a waypoint: the worker routes its requests.
+pub struct RoutedConnection {
+    pub stream: tokio::net::TcpStream,
+    pub client: std::sync::Arc<crate::model::Workload>,
+    pub client_address: SocketAddr,
+    /// The virtual address and port that the client dialled.
+    pub dialled: SocketAddr,
+    pub service: std::sync::Arc<crate::model::Service>,
+    pub waypoint: std::sync::Arc<crate::model::Waypoint>,
+    /// Sockets in the client's network namespace.
+    pub sockets: std::sync::Arc<dyn crate::sock::SocketFactory>,
+    /// The place among the workload's connections; given back when dropped.
+    pub slot: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+/// A connection to a local workload whose requests must be authorized one by one.
+pub struct GuardedConnection {
+    pub stream: Carrier,
+    pub workload: std::sync::Arc<crate::model::Workload>,
+    /// Proven by mutual TLS; `None` for plaintext.
+    pub client: Option<crate::base::Identity>,
+    pub client_address: SocketAddr,
+    /// The workload's own address and port.
+    pub destination: SocketAddr,
+    /// The service that the tunnel's request named; only selects policies.
+    pub forwarded_host: Option<Str>,
+    /// The source address to borrow towards the application, where the kernel allows.
+    pub borrow: Option<IpAddr>,
+    /// Sockets in the workload's network namespace.
+    pub sockets: std::sync::Arc<dyn crate::sock::SocketFactory>,
+    pub slot: Option<tokio::sync::OwnedSemaphorePermit>,
+    /// Cancelled when the workload leaves or the agent has drained long enough.
+    pub cancel: tokio_util::sync::CancellationToken,
+}
+
+/// The workers of layer 7, as layer 4 sees them. Neither call blocks; a worker that has no room refuses the
+/// connection, records why, and closes it.
+pub trait Waypoints: Send + Sync + 'static {
+    fn route(&self, connection: RoutedConnection);
+    /// `namespace`: whose worker.
+    fn guard(&self, namespace: &Str, connection: GuardedConnection);
+}

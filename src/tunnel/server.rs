@@ -1,0 +1,140 @@
+//! The server's side of a tunnel.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Ping, PingPong, RecvStream};
+use http::{Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::headers::BAGGAGE;
+use super::stream::HboneStream;
+use super::{CONNECTION_WINDOW, ConnectRequest, MAX_FRAME, STREAM_WINDOW, TunnelError};
+
+/// The largest head of a request that is taken, in bytes (ztunnel's).
+const MAX_HEADERS: u32 = 64 * 1024;
+/// Streams at the same time that a peer may open on one connection (ztunnel's; Go's clients assume 100, Envoy's
+/// default is 100, hyper's 200).
+const MAX_STREAMS: u32 = 200;
+/// What a stream may have waiting to be sent, in bytes (ztunnel's, and h2's default).
+const SEND_BUFFER: usize = 400 * 1024;
+/// How often a peer is asked for a sign of life, and how long it may take (ztunnel's): a pod whose network namespace
+/// is gone says nothing any more.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a peer may take for the preface of HTTP/2 after the TLS handshake; pings begin only then.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The server's side of one CONNECT that was understood and not yet answered. Dropped without an answer, it resets
+/// the stream.
+pub struct Incoming {
+    pub request: ConnectRequest,
+    receive: RecvStream,
+    answer: SendResponse<Bytes>,
+}
+
+impl Incoming {
+    /// 200; `baggage` describes the destination.
+    pub fn accept(mut self, baggage: Option<&str>) -> Result<HboneStream, TunnelError> {
+        let mut response = Response::builder().status(StatusCode::OK);
+        if let Some(baggage) = baggage {
+            response = response.header(BAGGAGE, baggage);
+        }
+        let send = self.answer.send_response(response.body(())?, false)?;
+        Ok(HboneStream::new(self.receive, send, None))
+    }
+
+    /// Any other status, and the end of this stream.
+    pub fn refuse(mut self, status: StatusCode) {
+        refuse(&mut self.answer, status);
+    }
+}
+
+/// Serves HTTP/2 on an accepted TLS session: `handler` is called once per understood CONNECT and must not block (it
+/// spawns). Anything else is answered 400. When `drain` fires: GOAWAY, then ends with the last stream. Dropping the
+/// future cuts every stream.
+pub async fn serve<S>(
+    io: S,
+    drain: CancellationToken,
+    mut handler: impl FnMut(Incoming) + Send,
+) -> Result<(), TunnelError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    // h2's bounds on resets, on refused streams and on empty or tiny frames ("rapid reset", CVE-2023-44487 and its
+    // kin) are its defaults: a peer that exceeds them loses the connection.
+    let handshake = Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_HEADERS)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buffer_size(SEND_BUFFER)
+        .handshake::<S, Bytes>(io);
+    let mut connection =
+        timeout(PREFACE_TIMEOUT, handshake).await.map_err(|_| TunnelError::Unresponsive)??;
+    let pings = connection.ping_pong();
+    tokio::select! {
+        result = accept_all(&mut connection, drain, &mut handler) => result,
+        error = watch(pings) => Err(error),
+    }
+}
+
+/// Accepting is also what drives the connection.
+async fn accept_all<S>(
+    connection: &mut Connection<S, Bytes>,
+    drain: CancellationToken,
+    handler: &mut (impl FnMut(Incoming) + Send),
+) -> Result<(), TunnelError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut draining = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = connection.accept() => accepted,
+            () = drain.cancelled(), if !draining => {
+                draining = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+        };
+        let Some(accepted) = accepted else { return Ok(()) };
+        let (request, mut answer) = accepted?;
+        match understand(request) {
+            Some((request, receive)) => handler(Incoming { request, receive, answer }),
+            None => refuse(&mut answer, StatusCode::BAD_REQUEST),
+        }
+    }
+}
+
+/// A plain CONNECT to an address or a host name; extended CONNECT (RFC 8441) is none.
+fn understand(request: Request<RecvStream>) -> Option<(ConnectRequest, RecvStream)> {
+    let (head, receive) = request.into_parts();
+    Some((ConnectRequest::from_http(&head)?, receive))
+}
+
+/// A peer that is gone needs no answer, so a failure to send it is none.
+fn refuse(answer: &mut SendResponse<Bytes>, status: StatusCode) {
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    if let Err(error) = answer.send_response(response, true) {
+        tracing::debug!(%error, %status, "a refusal could not be sent into a tunnel");
+    }
+}
+
+/// Ends when the peer does not answer. A connection that has ended is noticed by whoever accepts on it.
+async fn watch(pings: Option<PingPong>) -> TunnelError {
+    let Some(mut pings) = pings else { return std::future::pending().await };
+    loop {
+        sleep(PING_INTERVAL).await;
+        match timeout(PING_TIMEOUT, pings.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return TunnelError::Unresponsive,
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! A lab: nodes and pods as network namespaces on this machine, a live directory of manifests, an agent for
+//! each node. It is built from Pod and Service manifests alone, as a cluster would be.
+//!
+//! Everything happens in a private network and mount namespace ([`private::enter`], first of all), processes
+//! die with the thread that started them, and files are in a private `/run`: when the lab's process ends, in
+//! whatever way, nothing of it remains, and nothing of the host was touched.
+//!
+//! A lab must stay on the thread that built it: that thread is in the private namespaces, and the kernel ends
+//! the processes with it.
+
+#![allow(dead_code, reason = "the demo and the tests use different parts")]
+
+pub mod agents;
+pub mod capture;
+pub mod command;
+pub mod curl;
+pub mod manifests;
+pub mod metrics;
+pub mod netns;
+pub mod network;
+pub mod pods;
+pub mod private;
+pub mod process;
+pub mod services;
+pub mod wait;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, ensure};
+
+use agents::{Agent, Mark, Shared};
+use capture::Capture;
+use curl::Answer;
+use manifests::{Key, Manifests};
+use metrics::Metrics;
+use network::{Attachment, Network, Node};
+use process::Process;
+use services::Service;
+
+/// Bookinfo's port; what a pod with a program must listen on before the lab counts as built.
+pub const PORT: u16 = 9080;
+
+/// The programs that a lab runs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    pub bookinfo: PathBuf,
+    pub isthmus: PathBuf,
+}
+
+/// A running lab.
+pub struct Lab {
+    pub manifests: Manifests,
+    network: Network,
+    pods: BTreeMap<String, Pod>,
+    services: Vec<Service>,
+    agents: Vec<Agent>,
+    programs: Programs,
+    logs: PathBuf,
+}
+
+/// A pod of the lab; its name is unique in it.
+pub struct Pod {
+    pub plan: pods::Plan,
+    pub attachment: Attachment,
+    /// `None` for a pod that is only a place to run clients in.
+    process: Option<Process>,
+}
+
+/// What the agents had printed and counted at some moment.
+pub struct Moment {
+    marks: Vec<Mark>,
+    pub metrics: Metrics,
+}
+
+impl Programs {
+    /// Both as cargo leaves them, next to one another in a target directory.
+    pub fn beside(isthmus: &Path) -> Result<Self> {
+        let directory = isthmus.parent().unwrap_or(Path::new("."));
+        let bookinfo = directory.join("examples/bookinfo");
+        ensure!(
+            bookinfo.exists(),
+            "{} is not there: build it with `cargo build --examples`",
+            bookinfo.display()
+        );
+        Ok(Self { bookinfo, isthmus: isthmus.to_owned() })
+    }
+}
+
+impl Lab {
+    /// Builds the lab that `documents` describe, each a text of manifests, and starts the pods' programs.
+    /// The agents are started separately.
+    pub fn build(documents: &[String], programs: &Programs) -> Result<Self> {
+        let directory = Path::new(private::DIRECTORY);
+        let logs = directory.join("logs");
+        fs::create_dir(&logs)?;
+        let mut manifests = Manifests::new(&directory.join("manifests"))?;
+        for document in documents {
+            manifests.apply(document)?;
+        }
+        let plans = pods::plans(&manifests)?;
+        let nodes: BTreeSet<&String> = plans.iter().map(|plan| &plan.node).collect();
+        let nodes: Vec<String> = nodes.into_iter().cloned().collect();
+        let mut network = Network::build(&nodes)?;
+        let mut pods = BTreeMap::new();
+        for plan in plans {
+            let attachment = network.attach(&plan.node, &plan.network_namespace)?;
+            pods::set_addresses(&mut manifests, &plan, &attachment.addresses)?;
+            let name = plan.key.name.clone();
+            pods.insert(name, Pod { plan, attachment, process: None });
+        }
+        services::assign_addresses(&mut manifests)?;
+        let services = services::collect(&manifests)?;
+        for node in network.nodes() {
+            services::install(node, &services)?;
+        }
+        private::set_hosts(&services::hosts(&services))?;
+        let mut lab = Self {
+            manifests,
+            network,
+            pods,
+            services,
+            agents: Vec::new(),
+            programs: programs.clone(),
+            logs,
+        };
+        lab.start_pods()?;
+        Ok(lab)
+    }
+
+    fn start_pods(&mut self) -> Result<()> {
+        for (name, pod) in &mut self.pods {
+            let Some("bookinfo") = pod.plan.command.first().map(String::as_str) else {
+                continue;
+            };
+            let namespace = &pod.attachment.namespace;
+            let mut command = process::command(namespace, &self.programs.bookinfo);
+            command.args(&pod.plan.command[1..]).env("HOSTNAME", name);
+            pod.process = Some(Process::start(name, namespace, command, &self.logs)?);
+        }
+        for process in self.pods.values_mut().filter_map(|pod| pod.process.as_mut()) {
+            process.wait_for_port(PORT)?;
+        }
+        Ok(())
+    }
+
+    /// Starts an agent on every node, with `more` at the end of its settings.
+    pub fn start_agents(&mut self, more: &str) -> Result<()> {
+        for node in self.network.nodes() {
+            let shared = Shared {
+                program: &self.programs.isthmus,
+                directory: Path::new(private::DIRECTORY),
+                manifests: self.manifests.directory(),
+            };
+            self.agents.push(Agent::start(node, &shared, more, &self.logs)?);
+        }
+        Ok(())
+    }
+
+    pub fn agents(&mut self) -> &mut [Agent] {
+        &mut self.agents
+    }
+
+    /// The directory in which the agents keep their common CA.
+    pub fn ca_directory(&self) -> PathBuf {
+        Path::new(private::DIRECTORY).join("ca")
+    }
+
+    pub fn logs(&self) -> &Path {
+        &self.logs
+    }
+
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    pub fn node(&self, name: &str) -> Result<&Node> {
+        self.network.node(name).ok_or_else(|| anyhow!("the lab has no node {name}"))
+    }
+
+    pub fn pods(&self) -> impl Iterator<Item = (&String, &Pod)> {
+        self.pods.iter()
+    }
+
+    pub fn pod(&self, name: &str) -> Result<&Pod> {
+        self.pods.get(name).ok_or_else(|| anyhow!("the lab has no pod {name}"))
+    }
+
+    /// The IPv4 address of a pod.
+    pub fn address(&self, pod: &str) -> Result<IpAddr> {
+        Ok(self.pod(pod)?.attachment.addresses[0])
+    }
+
+    /// The virtual addresses of a Service, IPv4 first.
+    pub fn service(&self, namespace: &str, name: &str) -> Result<[IpAddr; 2]> {
+        self.services
+            .iter()
+            .find(|service| service.key.namespace == namespace && service.key.name == name)
+            .map(|service| service.addresses)
+            .ok_or_else(|| anyhow!("the lab has no Service {namespace}/{name}"))
+    }
+
+    /// Applies a file of manifests.
+    pub fn apply_file(&mut self, file: &Path) -> Result<Vec<Key>> {
+        let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+        self.manifests.apply(&text).with_context(|| format!("apply {}", file.display()))
+    }
+
+    /// Runs curl in a pod.
+    pub fn curl(&self, pod: &str, arguments: &[&str]) -> Result<Answer> {
+        curl::curl(&self.pod(pod)?.attachment.namespace, arguments)
+    }
+
+    /// Records the packets on the link between the nodes, as `node` sees it.
+    pub fn capture(&self, node: &str) -> Result<Capture> {
+        Capture::start(self.node(node)?)
+    }
+
+    /// The packet rules in a pod's namespace; empty when there are none.
+    pub fn rules(&self, pod: &str) -> Result<String> {
+        let namespace = &self.pod(pod)?.attachment.namespace;
+        let mut nft = process::command(namespace, "nft");
+        command::feed_command(&mut nft, "nft", &["list", "ruleset"], "")
+    }
+
+    /// What the program of a pod has printed.
+    pub fn pod_log(&self, pod: &str) -> Result<String> {
+        let process = &self.pod(pod)?.process;
+        Ok(process.as_ref().map(Process::log).unwrap_or_default())
+    }
+
+    /// Remembers what the agents have printed and counted so far.
+    pub fn moment(&self) -> Result<Moment> {
+        Ok(Moment {
+            marks: self.agents.iter().map(Agent::mark).collect(),
+            metrics: self.metrics()?,
+        })
+    }
+
+    /// The metrics of all agents together.
+    pub fn metrics(&self) -> Result<Metrics> {
+        let all: Result<Vec<Metrics>> = self.agents.iter().map(Agent::metrics).collect();
+        Ok(Metrics::merge(all?))
+    }
+
+    /// What the agents have printed since, node and line.
+    pub fn lines_since(&self, moment: &Moment) -> Vec<(String, String)> {
+        let agents = self.agents.iter().zip(&moment.marks);
+        agents
+            .flat_map(|(agent, mark)| {
+                agent.lines_since(mark).into_iter().map(|line| (agent.node.clone(), line))
+            })
+            .collect()
+    }
+}

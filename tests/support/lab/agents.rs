@@ -1,0 +1,105 @@
+//! The agents: `isthmus run`, one in each node's namespace, over the same manifests and the same CA.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::curl::curl;
+use super::metrics::Metrics;
+use super::netns::Namespace;
+use super::network::Node;
+use super::process::{Process, command};
+
+const METRICS: u16 = 15020;
+const READINESS: u16 = 15021;
+
+/// One running agent.
+pub struct Agent {
+    pub node: String,
+    namespace: Namespace,
+    process: Process,
+}
+
+/// What an agent had printed at some moment: where to look for what it prints afterwards.
+#[derive(Clone, Debug)]
+pub struct Mark(usize);
+
+/// Where an agent finds what it shares with the others.
+pub struct Shared<'a> {
+    pub program: &'a Path,
+    pub directory: &'a Path,
+    pub manifests: &'a Path,
+}
+
+impl Shared<'_> {
+    /// The directory of the CA's certificate and key.
+    pub fn ca(&self) -> PathBuf {
+        self.directory.join("ca")
+    }
+
+    fn settings(&self, node: &str) -> String {
+        format!(
+            "node = \"{node}\"\n\
+             [source]\ndirectory = \"{}\"\n\
+             [identity]\nissuer = \"local\"\nca_directory = \"{}\"\n",
+            self.manifests.display(),
+            self.ca().display(),
+        )
+    }
+}
+
+impl Agent {
+    /// Starts the agent of `node`, with `more` at the end of its settings, and waits until it is ready.
+    pub fn start(node: &Node, shared: &Shared<'_>, more: &str, logs: &Path) -> Result<Self> {
+        ensure!(
+            shared.program.exists(),
+            "{} is not there: build it with `cargo build --bin isthmus`",
+            shared.program.display()
+        );
+        let config = shared.directory.join(format!("{}.toml", node.name));
+        fs::write(&config, shared.settings(&node.name) + more)?;
+        let mut run = command(&node.namespace, shared.program);
+        run.arg("run").arg("--config").arg(&config);
+        let process = Process::start(&format!("agent-{}", node.name), &node.namespace, run, logs)?;
+        let mut agent =
+            Self { node: node.name.clone(), namespace: node.namespace.clone(), process };
+        agent.wait_until_ready()?;
+        Ok(agent)
+    }
+
+    /// Waits for 200 from the readiness port.
+    pub fn wait_until_ready(&mut self) -> Result<()> {
+        self.process.wait_for_port(READINESS)?;
+        let url = format!("http://127.0.0.1:{READINESS}/healthz/ready");
+        super::wait::until(&format!("the agent of {} to be ready", self.node), || {
+            self.process.must_run()?;
+            Ok((curl(&self.namespace, &[&url])?.status == 200).then_some(()))
+        })
+        .with_context(|| format!("it said last:\n{}", self.process.last_lines()))
+    }
+
+    pub fn metrics(&self) -> Result<Metrics> {
+        let url = format!("http://127.0.0.1:{METRICS}/metrics");
+        let answer = curl(&self.namespace, &[&url])?;
+        ensure!(answer.status == 200, "the metrics of {}: {}", self.node, answer.summary());
+        Ok(Metrics::parse(&answer.body))
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// The moment that [`Agent::lines_since`] counts from.
+    pub fn mark(&self) -> Mark {
+        Mark(self.process.log().len())
+    }
+
+    /// Whole lines that were printed after `mark`.
+    pub fn lines_since(&self, mark: &Mark) -> Vec<String> {
+        let log = self.process.log();
+        let new = log.get(mark.0..).unwrap_or_default();
+        let whole = new.rfind('\n').map_or("", |end| &new[..end]);
+        whole.lines().map(str::to_owned).collect()
+    }
+}

@@ -1,0 +1,26 @@
+//! Waiting for something to become true: soon after it does, and never for ever.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tokio::time::Instant;
+
+/// How long the lab waits before it gives up: a slow machine with two cores needs a second or two.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long to pause between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Looks until `probe` returns something; an error of `probe` ends the wait.
+pub fn until<T>(what: &str, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = probe()? {
+            return Ok(found);
+        }
+        if start.elapsed() > PATIENCE {
+            bail!("waited {PATIENCE:?} for {what}, in vain");
+        }
+        std::thread::sleep(PAUSE);
+    }
+}

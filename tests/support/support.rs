@@ -1,0 +1,4 @@
+//! What the demo and the tests in network namespaces share. Both include this file by its path; neither
+//! uses all of it.
+
+pub mod lab;
