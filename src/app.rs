@@ -24,7 +24,7 @@ use crate::l7::{Dependencies, WorkerSettings, Workers};
 use crate::node::{Node, NodeSettings};
 use crate::pool::{Pool, PoolSettings};
 use crate::sock;
-use crate::source::{DirectorySource, TranslateSettings};
+use crate::source::{DirectorySource, Source, TranslateSettings};
 use crate::telemetry::{self, Logs, Telemetry};
 use crate::world::{MeshNames, WorldStore};
 use view::View;
