@@ -231,8 +231,9 @@ impl<'a> Reader<'a> {
             _ => None,
         });
         let elsewhere = || {
-            let same = |known: &&Description| known.key.rsplit('.').next() == Some(name);
-            self.descriptions.iter().find(same).map(|known| known.key)
+            let last = |known: &Description| known.key.rsplit('.').next().unwrap_or(known.key);
+            let meant = nearest(name, self.descriptions.iter().map(last))?;
+            self.descriptions.iter().find(|known| last(known) == meant).map(|known| known.key)
         };
         let reason = match nearest(name, siblings).or_else(elsewhere) {
             Some(candidate) => format!("is not a setting; did you mean `{candidate}`?"),
