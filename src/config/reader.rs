@@ -224,12 +224,13 @@ impl<'a> Reader<'a> {
         if self.descriptions.iter().any(|known| known.key == full) {
             return;
         }
-        let siblings = self.descriptions.iter().filter_map(|known| match known.key.rsplit_once('.') {
-            Some((owner, name)) if section.trim_end_matches('.') == owner => Some(name),
-            Some((owner, _)) if section.is_empty() => Some(owner),
-            None if section.is_empty() => Some(known.key),
-            _ => None,
-        });
+        let siblings =
+            self.descriptions.iter().filter_map(|known| match known.key.rsplit_once('.') {
+                Some((owner, name)) if section.trim_end_matches('.') == owner => Some(name),
+                Some((owner, _)) if section.is_empty() => Some(owner),
+                None if section.is_empty() => Some(known.key),
+                _ => None,
+            });
         let elsewhere = || {
             let last = |known: &Description| known.key.rsplit('.').next().unwrap_or(known.key);
             let meant = nearest(name, self.descriptions.iter().map(last))?;
@@ -245,7 +246,13 @@ impl<'a> Reader<'a> {
 
     fn describe<T>(&mut self, field: &Field<T>, kind: &str, default: String, example: String) {
         let (key, meaning) = (field.key, field.meaning);
-        self.descriptions.push(Description { key, kind: kind.to_owned(), default, example, meaning });
+        self.descriptions.push(Description {
+            key,
+            kind: kind.to_owned(),
+            default,
+            example,
+            meaning,
+        });
     }
 
     fn read<T, D>(

@@ -124,7 +124,9 @@ impl State {
     }
 
     /// Watches what is there now, then reads it: what changes in between wakes the source again.
-    async fn refresh(mut self) -> Result<(Self, std::io::Result<Option<Translation>>), SourceError> {
+    async fn refresh(
+        mut self,
+    ) -> Result<(Self, std::io::Result<Option<Translation>>), SourceError> {
         let done = tokio::task::spawn_blocking(move || {
             self.watch.follow();
             let outcome = self.read();

@@ -28,7 +28,12 @@ pub enum Content {
     Object(Arc<Object>),
     Refused(Arc<Refusal>),
     /// A kind that is not read here.
-    Ignored { kind: Str, key: Option<ObjectKey>, severity: Severity, reason: String },
+    Ignored {
+        kind: Str,
+        key: Option<ObjectKey>,
+        severity: Severity,
+        reason: String,
+    },
 }
 
 /// A document, or item of a list, that is no object of ours but should be.
@@ -89,7 +94,8 @@ fn read_all(value: Value, number: usize, documents: &mut Vec<Document>) {
     if value.is_null() {
         return;
     }
-    let is_list = text_at(&value, "kind") == Some("List") && text_at(&value, "apiVersion") == Some("v1");
+    let is_list =
+        text_at(&value, "kind") == Some("List") && text_at(&value, "apiVersion") == Some("v1");
     if !is_list {
         return push(read(value, ""));
     }

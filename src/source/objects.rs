@@ -13,7 +13,9 @@ pub use authorization_policy::{
     AuthorizationPolicy, AuthorizationPolicySpec, PolicyAction, PolicyCondition, PolicyFrom,
     PolicyOperation, PolicyRule, PolicySource, PolicyTo, TargetRef, WorkloadSelector,
 };
-pub use gateway::{AllowedNamespaces, AllowedRoutes, Gateway, GatewaySpec, Listener, NamespacesFrom};
+pub use gateway::{
+    AllowedNamespaces, AllowedRoutes, Gateway, GatewaySpec, Listener, NamespacesFrom,
+};
 pub use http_route::{
     HttpBackendRef, HttpRoute, HttpRouteFilter, HttpRouteRule, HttpRouteSpec, ParentRef, RouteMatch,
 };

@@ -141,7 +141,9 @@ impl Builder<'_> {
             return;
         };
         let place = first.origin.as_ref().map(ToString::to_string).unwrap_or_default();
-        let reason = format!("is already defined in {place}; that one is in force, and this one has no effect");
+        let reason = format!(
+            "is already defined in {place}; that one is in force, and this one has no effect"
+        );
         self.complain(&origin, Some(id.0), Some(&id.1), "metadata.name", reason);
     }
 
@@ -165,7 +167,9 @@ impl Builder<'_> {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
         let origin = Origin { file: file.clone(), document: 0 };
-        let reason = format!("cannot be read ({reason}); the objects that were last read from it stay in force");
+        let reason = format!(
+            "cannot be read ({reason}); the objects that were last read from it stay in force"
+        );
         self.complain(&origin, None, None, "", reason);
     }
 
@@ -208,7 +212,8 @@ impl Builder<'_> {
 
     fn remember(&mut self, kind: Kind, refusal: &Refusal, origin: &Origin) {
         let made_up = || {
-            let namespace = refusal.value.as_ref().and_then(namespace_in).unwrap_or(DEFAULT_NAMESPACE);
+            let namespace =
+                refusal.value.as_ref().and_then(namespace_in).unwrap_or(DEFAULT_NAMESPACE);
             ObjectKey::new(namespace, format!("unnamed ({origin})"))
         };
         self.objects.refused.push(RefusedPolicy {

@@ -102,11 +102,21 @@ fn same(one: &HttpRoute, two: &HttpRoute) -> bool {
 }
 
 impl Context<'_> {
-    fn error<T: Typed>(&mut self, key: &ObjectKey, field: impl Into<String>, reason: impl Into<String>) {
+    fn error<T: Typed>(
+        &mut self,
+        key: &ObjectKey,
+        field: impl Into<String>,
+        reason: impl Into<String>,
+    ) {
         self.complain(Severity::Error, T::KIND, key, field.into(), reason.into());
     }
 
-    fn warn<T: Typed>(&mut self, key: &ObjectKey, field: impl Into<String>, reason: impl Into<String>) {
+    fn warn<T: Typed>(
+        &mut self,
+        key: &ObjectKey,
+        field: impl Into<String>,
+        reason: impl Into<String>,
+    ) {
         self.complain(Severity::Warning, T::KIND, key, field.into(), reason.into());
     }
 

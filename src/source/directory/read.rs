@@ -94,9 +94,12 @@ fn list(directory: &Path) -> io::Result<Listing> {
         let Ok(metadata) = std::fs::metadata(&path) else { continue };
         if metadata.is_dir() {
             match entries(&path) {
-                Ok(inner) => files.extend(inner.into_iter().filter(|(_, path)| is_manifest(path)).map(
-                    |(inner, path)| (Str::from(format!("{name}/{inner}")), Ok(path)),
-                )),
+                Ok(inner) => files.extend(
+                    inner
+                        .into_iter()
+                        .filter(|(_, path)| is_manifest(path))
+                        .map(|(inner, path)| (Str::from(format!("{name}/{inner}")), Ok(path))),
+                ),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => {
                     files.insert(name.into(), Err(error.to_string()));

@@ -98,8 +98,7 @@ fn places(root: &Path) -> Vec<Place> {
 
 /// Reading a file is an event too, and would wake the source by itself for ever.
 fn is_change(event: &Event, root: &Path) -> bool {
-    let about_us =
-        event.paths.is_empty() || event.paths.iter().any(|path| path.starts_with(root));
+    let about_us = event.paths.is_empty() || event.paths.iter().any(|path| path.starts_with(root));
     let changes = match event.kind {
         EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
         _ => true,

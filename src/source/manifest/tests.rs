@@ -34,13 +34,20 @@ fn streams_are_cut_at_markers_only() {
 
 #[test]
 fn a_broken_document_spoils_no_other() {
-    let namespace = |name: &str| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
+    let namespace =
+        |name: &str| format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n");
     let text = format!("{}---\na: [\n---\n{}", namespace("one"), namespace("three"));
     let documents = parse(&text);
     assert_eq!(documents.iter().map(|it| it.number).collect::<Vec<_>>(), [1, 2, 3]);
     let Content::Refused(refusal) = &documents[1].content else { panic!("{documents:?}") };
-    assert!(refusal.reason.contains("line 5") || refusal.reason.contains("line 6"), "{}", refusal.reason);
-    assert!(matches!(&documents[2].content, Content::Object(object) if object.key().name == "three"));
+    assert!(
+        refusal.reason.contains("line 5") || refusal.reason.contains("line 6"),
+        "{}",
+        refusal.reason
+    );
+    assert!(
+        matches!(&documents[2].content, Content::Object(object) if object.key().name == "three")
+    );
 }
 
 #[test]
@@ -53,16 +60,28 @@ fn the_field_is_named() {
     };
     for (rest, field, reason) in [
         ("{backendRef: []}", "spec.rules[1].backendRef", "unknown field"),
-        ("{matches: [{path: {type: Glob}}]}", "spec.rules[1].matches[0].path.type", "unknown variant"),
+        (
+            "{matches: [{path: {type: Glob}}]}",
+            "spec.rules[1].matches[0].path.type",
+            "unknown variant",
+        ),
         ("{matches: [{path: {value: a}}]}", "spec.rules[1].matches[0].path", "must start with /"),
-        ("{matches: [{headers: [{name: 'a b', value: x}]}]}", "spec.rules[1].matches[0].headers[0]", "header name"),
+        (
+            "{matches: [{headers: [{name: 'a b', value: x}]}]}",
+            "spec.rules[1].matches[0].headers[0]",
+            "header name",
+        ),
         (
             "{matches: [{path: {type: RegularExpression, value: '('}}]}",
             "spec.rules[1].matches[0].path",
             "regular expression",
         ),
         ("{matches: [{method: FETCH}]}", "spec.rules[1].matches[0].method", "FETCH"),
-        ("{filters: [{type: RequestHeaderModifier}]}", "spec.rules[1].filters[0]", "requestHeaderModifier"),
+        (
+            "{filters: [{type: RequestHeaderModifier}]}",
+            "spec.rules[1].filters[0]",
+            "requestHeaderModifier",
+        ),
         ("{backendRefs: [{name: a, weight: -1}]}", "spec.rules[1].backendRefs[0].weight", "-1"),
     ] {
         let refusal = refusal(&route(rest));
@@ -77,7 +96,9 @@ fn lists_and_json_are_read() {
     let text = "{\"apiVersion\":\"v1\",\"kind\":\"List\",\"items\":[\n\t{\"apiVersion\":\"v1\",\"kind\":\"Namespace\",\
                 \"metadata\":{\"name\":\"a\"}},\n\t{\"apiVersion\":\"v1\",\"kind\":\"Pod\"}]}";
     let documents = parse(text);
-    assert!(matches!(&documents[0].content, Content::Object(object) if object.kind() == Kind::Namespace));
+    assert!(
+        matches!(&documents[0].content, Content::Object(object) if object.kind() == Kind::Namespace)
+    );
     let Content::Refused(refusal) = &documents[1].content else { panic!("{documents:?}") };
     assert_eq!(refusal.field, "items[1].metadata.name");
 }
@@ -97,7 +118,10 @@ fn other_kinds_and_versions() {
     let of = |api: &str, kind: &str| {
         parse(&format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: x}}")).remove(0).content
     };
-    assert!(matches!(of("apps/v1", "Deployment"), Content::Ignored { severity: Severity::Note, .. }));
+    assert!(matches!(
+        of("apps/v1", "Deployment"),
+        Content::Ignored { severity: Severity::Note, .. }
+    ));
     assert!(matches!(
         of("networking.istio.io/v1", "VirtualService"),
         Content::Ignored { severity: Severity::Warning, .. }

@@ -35,7 +35,10 @@ impl LabelSelector {
     /// Whether an object with these labels is selected; `value` looks a label up.
     pub fn matches<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.match_labels.iter().all(|(key, wanted)| value(key) == Some(wanted))
-            && self.match_expressions.iter().all(|requirement| requirement.holds(value(&requirement.key)))
+            && self
+                .match_expressions
+                .iter()
+                .all(|requirement| requirement.holds(value(&requirement.key)))
     }
 }
 

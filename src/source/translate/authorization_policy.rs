@@ -103,7 +103,10 @@ fn policy_of(
         PolicyAction::Deny => Action::Deny,
         PolicyAction::Audit => Action::Audit,
         PolicyAction::Custom => {
-            broken.push(Broken::new("spec.action", "CUSTOM is not supported: there is no provider to ask"));
+            broken.push(Broken::new(
+                "spec.action",
+                "CUSTOM is not supported: there is no provider to ask",
+            ));
             Action::Deny
         }
     };
@@ -112,10 +115,15 @@ fn policy_of(
     }
     let rules = rules::translate(key, &spec.rules, &mut broken);
     if rules.is_empty() && broken.is_empty() && action != Action::Allow {
-        cx.warn::<AuthorizationPolicy>(key, "spec.rules", "without rules the policy never matches, and does nothing");
+        cx.warn::<AuthorizationPolicy>(
+            key,
+            "spec.rules",
+            "without rules the policy never matches, and does nothing",
+        );
     }
     for part in &broken {
-        let reason = format!("{}; until that is mended, the policy denies what it applies to", part.why);
+        let reason =
+            format!("{}; until that is mended, the policy denies what it applies to", part.why);
         cx.error::<AuthorizationPolicy>(key, part.field.clone(), reason);
     }
     let first = broken.first().map(|part| format!("{}: {}", part.field, part.why).into());
@@ -135,7 +143,8 @@ fn is_dry_run(cx: &mut Context<'_>, key: &ObjectKey, policy: &AuthorizationPolic
         Some("true") => true,
         Some(other) => {
             let field = format!("metadata.annotations[{DRY_RUN:?}]");
-            let reason = format!("{other:?} is neither \"true\" nor \"false\"; the policy is enforced");
+            let reason =
+                format!("{other:?} is neither \"true\" nor \"false\"; the policy is enforced");
             cx.warn::<AuthorizationPolicy>(key, field, reason);
             false
         }
@@ -156,7 +165,8 @@ fn refused_policy(
         (Ok(selector), Ok(single), Ok(several)) => {
             let targets: Vec<TargetRef> =
                 single.into_iter().chain(several.into_iter().flatten()).collect();
-            let named: Vec<_> = targets.iter().map(|target| ("spec.targetRefs".to_owned(), target)).collect();
+            let named: Vec<_> =
+                targets.iter().map(|target| ("spec.targetRefs".to_owned(), target)).collect();
             scope_of(cx, &refused.key, selector.as_ref(), &named).0
         }
         _ => Reach::Scope(scope::widest(cx, &refused.key)),
@@ -199,7 +209,11 @@ fn why_not_enforced(
     match target {
         PolicyTarget::Service(name) => {
             let key = key(name);
-            match services.iter().find(|service| service.key == key).map(|service| &service.waypoint) {
+            match services
+                .iter()
+                .find(|service| service.key == key)
+                .map(|service| &service.waypoint)
+            {
                 None => Some(format!("the Service {key} does not exist")),
                 Some(Binding::None) => Some(format!(
                     "the Service {key} has no waypoint; check the label istio.io/use-waypoint on it or its namespace"

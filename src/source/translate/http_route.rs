@@ -27,7 +27,8 @@ pub(super) fn translate(
     services: &[Arc<Service>],
 ) -> Vec<Arc<model::HttpRoute>> {
     let objects = cx.objects;
-    let services: Services<'_> = services.iter().map(|service| (&service.key, &**service)).collect();
+    let services: Services<'_> =
+        services.iter().map(|service| (&service.key, &**service)).collect();
     let mut routes = Vec::new();
     for (key, route) in objects.all::<HttpRoute>() {
         let parents = parents(cx, &services, key, route);
@@ -42,7 +43,8 @@ pub(super) fn translate(
         let backends = Backends { objects, services: &services, route: key, parents: &parents };
         // A route without rules has one that takes everything (Gateway API, HTTPRouteSpec).
         let default_rules = [HttpRouteRule::default()];
-        let rules = if route.spec.rules.is_empty() { &default_rules[..] } else { &route.spec.rules };
+        let rules =
+            if route.spec.rules.is_empty() { &default_rules[..] } else { &route.spec.rules };
         let rules = rules
             .iter()
             .enumerate()
@@ -100,9 +102,13 @@ fn resolve_parent(
         None => parent.port,
         Some(name) => {
             let named = service.ports.iter().find(|port| port.name == name.as_str());
-            let named = named.ok_or_else(|| format!("the Service {key} has no TCP port named {name:?}"))?;
+            let named =
+                named.ok_or_else(|| format!("the Service {key} has no TCP port named {name:?}"))?;
             if parent.port.is_some_and(|port| port != named.port) {
-                return Err(format!("sectionName {name:?} is port {} and not the port given", named.port));
+                return Err(format!(
+                    "sectionName {name:?} is port {} and not the port given",
+                    named.port
+                ));
             }
             Some(named.port)
         }

@@ -55,10 +55,14 @@ impl Levels {
         for refused in objects.refused().iter().filter(|it| it.kind == Kind::PeerAuthentication) {
             let spec = refused.document.as_ref().and_then(|document| document.get("spec"));
             let selector = spec.and_then(|spec| spec.get("selector"));
-            let selector = selector.and_then(|selector| serde_json::from_value(selector.clone()).ok());
+            let selector =
+                selector.and_then(|selector| serde_json::from_value(selector.clone()).ok());
             let selector: WorkloadSelector = selector.unwrap_or_default();
-            let entry =
-                Entry { selector: selector.match_labels, mode: Some(Mode::Strict), ports: Vec::new() };
+            let entry = Entry {
+                selector: selector.match_labels,
+                mode: Some(Mode::Strict),
+                ports: Vec::new(),
+            };
             levels.add(cx, &refused.key, entry);
         }
         let mut policies: Vec<_> = objects.all::<PeerAuthentication>().collect();
@@ -123,7 +127,11 @@ fn read(cx: &mut Context<'_>, key: &ObjectKey, policy: &PeerAuthentication) -> E
         let field = format!("spec.portLevelMtls[{port}]");
         match port.parse() {
             Ok(number) if number != 0 => ports.push((number, said(cx, key, &field, Some(*mtls)))),
-            _ => cx.error::<PeerAuthentication>(key, field, format!("{port:?} is not a port; it is left out")),
+            _ => cx.error::<PeerAuthentication>(
+                key,
+                field,
+                format!("{port:?} is not a port; it is left out"),
+            ),
         }
     }
     Entry { selector, mode, ports }

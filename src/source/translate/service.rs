@@ -32,7 +32,8 @@ pub(super) fn translate(
         let ports = tcp_ports(cx, key, spec);
         services.push(Arc::new(model::Service {
             key: key.clone(),
-            hostname: format!("{}.{}.svc.{}", key.name, key.namespace, cx.settings.cluster_domain).into(),
+            hostname: format!("{}.{}.svc.{}", key.name, key.namespace, cx.settings.cluster_domain)
+                .into(),
             vips: vips(cx, key, spec),
             endpoints: endpoints.of(cx, key, spec, &ports),
             ports: ports.into_iter().map(|(_, port)| port).collect(),

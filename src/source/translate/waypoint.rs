@@ -181,15 +181,15 @@ fn candidate(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Candid
     let allowed: Vec<_> =
         gateway.spec.listeners.iter().filter(|it| is_hbone(it)).map(allowed_by).collect();
     if allowed.is_empty() {
-        let why = format!("the Gateway {key} has no listener of protocol {HBONE} on port {}", ports::HBONE);
+        let why = format!(
+            "the Gateway {key} has no listener of protocol {HBONE} on port {}",
+            ports::HBONE
+        );
         cx.error::<Gateway>(key, "spec.listeners", format!("{why}: it is no waypoint"));
         return Candidate { for_services, for_workloads, outcome: Err(why.into()) };
     }
-    let identity = Identity::new(
-        cx.settings.trust_domain.clone(),
-        key.namespace.clone(),
-        key.name.clone(),
-    );
+    let identity =
+        Identity::new(cx.settings.trust_domain.clone(), key.namespace.clone(), key.name.clone());
     let waypoint =
         Waypoint { key: key.clone(), class: class.into(), identity, for_services, for_workloads };
     let outcome = Ok(Usable { waypoint: Arc::new(waypoint), allowed });

@@ -125,7 +125,11 @@ fn addresses(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> Vec<IpAddr> {
         match text.parse() {
             Ok(address) if !addresses.contains(&address) => addresses.push(address),
             Ok(_) => {}
-            Err(_) => cx.error::<Pod>(key, field, format!("{text:?} is not an IP address; it is left out")),
+            Err(_) => cx.error::<Pod>(
+                key,
+                field,
+                format!("{text:?} is not an IP address; it is left out"),
+            ),
         }
     }
     addresses
@@ -135,8 +139,8 @@ fn addresses(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> Vec<IpAddr> {
 fn canonical(pod: &Pod, name: &str) -> Canonical {
     let first = |names: &[&str]| names.iter().find_map(|name| label(&pod.metadata, name));
     let workload = owner(pod).unwrap_or_else(|| name.to_owned());
-    let service =
-        first(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]).unwrap_or(&workload);
+    let service = first(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
+        .unwrap_or(&workload);
     let revision =
         first(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"])
             .unwrap_or(LATEST);
@@ -158,7 +162,8 @@ fn owner(pod: &Pod) -> Option<String> {
             .and_then(|hash| owner.name.strip_suffix(hash)?.strip_suffix('-')),
         // The CronJob controller appends the time in minutes since the epoch.
         "Job" => owner.name.rsplit_once('-').and_then(|(name, time)| {
-            let is_time = matches!(time.len(), 8..=10) && time.bytes().all(|byte| byte.is_ascii_digit());
+            let is_time =
+                matches!(time.len(), 8..=10) && time.bytes().all(|byte| byte.is_ascii_digit());
             is_time.then_some(name)
         }),
         _ => None,

@@ -60,13 +60,16 @@ struct RawHeader {
 impl<'de> Deserialize<'de> for HttpRouteFilter {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let raw = RawFilter::deserialize(from)?;
-        let (field, content, wrap): (_, _, fn(HeaderFilter) -> HttpFilter) = match raw.kind.as_str() {
+        let (field, content, wrap): (_, _, fn(HeaderFilter) -> HttpFilter) = match raw.kind.as_str()
+        {
             "RequestHeaderModifier" => {
                 ("requestHeaderModifier", raw.request_header_modifier, HttpFilter::RequestHeaders)
             }
-            "ResponseHeaderModifier" => {
-                ("responseHeaderModifier", raw.response_header_modifier, HttpFilter::ResponseHeaders)
-            }
+            "ResponseHeaderModifier" => (
+                "responseHeaderModifier",
+                raw.response_header_modifier,
+                HttpFilter::ResponseHeaders,
+            ),
             _ => return Ok(HttpRouteFilter::Unsupported(raw.kind)),
         };
         let content = content.ok_or_else(|| {

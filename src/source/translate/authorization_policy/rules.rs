@@ -23,13 +23,19 @@ pub(super) fn translate(
         .map(|(index, rule)| {
             let place = format!("spec.rules[{index}]");
             Rule {
-                from: list(broken, &format!("{place}.from"), rule.from.as_deref(), |broken, place, from| {
-                    source(broken, place, own, from)
-                }),
+                from: list(
+                    broken,
+                    &format!("{place}.from"),
+                    rule.from.as_deref(),
+                    |broken, place, from| source(broken, place, own, from),
+                ),
                 to: list(broken, &format!("{place}.to"), rule.to.as_deref(), operation),
-                when: list(broken, &format!("{place}.when"), rule.when.as_deref(), |broken, place, it| {
-                    condition(broken, place, own, it)
-                })
+                when: list(
+                    broken,
+                    &format!("{place}.when"),
+                    rule.when.as_deref(),
+                    |broken, place, it| condition(broken, place, own, it),
+                )
                 .into_iter()
                 .flatten()
                 .collect(),
@@ -105,7 +111,13 @@ fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -
             ("notServiceAccounts", not_service_accounts),
             account,
         ),
-        ip_blocks: values(broken, &place, ("ipBlocks", ip_blocks), ("notIpBlocks", not_ip_blocks), cidr),
+        ip_blocks: values(
+            broken,
+            &place,
+            ("ipBlocks", ip_blocks),
+            ("notIpBlocks", not_ip_blocks),
+            cidr,
+        ),
         remote_ip_blocks: values(
             broken,
             &place,
@@ -122,8 +134,16 @@ fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -
 
 fn operation(broken: &mut Vec<Broken>, place: &str, to: &PolicyTo) -> Operation {
     let place = format!("{place}.operation");
-    let PolicyOperation { hosts, not_hosts, ports, not_ports, methods, not_methods, paths, not_paths } =
-        &to.operation;
+    let PolicyOperation {
+        hosts,
+        not_hosts,
+        ports,
+        not_ports,
+        methods,
+        not_methods,
+        paths,
+        not_paths,
+    } = &to.operation;
     let before = broken.len();
     let operation = Operation {
         ports: values(broken, &place, ("ports", ports), ("notPorts", not_ports), port),
@@ -175,7 +195,10 @@ fn condition(
                 values: values(broken, place, any, none, text),
             },
             None => {
-                broken.push(Broken::new(format!("{place}.key"), format!("{other:?} is not supported")));
+                broken.push(Broken::new(
+                    format!("{place}.key"),
+                    format!("{other:?} is not supported"),
+                ));
                 return None;
             }
         },

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::super::super::objects::{AuthorizationPolicy, GATEWAY_GROUP, TargetRef, WorkloadSelector};
+use super::super::super::objects::{
+    AuthorizationPolicy, GATEWAY_GROUP, TargetRef, WorkloadSelector,
+};
 use super::super::Context;
 use super::super::waypoint::CLASS;
 use super::Broken;
@@ -32,7 +34,8 @@ pub(super) fn scope_of(
     selector: Option<&WorkloadSelector>,
     targets: &[(String, &TargetRef)],
 ) -> (Reach, Option<Broken>) {
-    let labels = selector.map(|selector| &selector.match_labels).filter(|labels| !labels.is_empty());
+    let labels =
+        selector.map(|selector| &selector.match_labels).filter(|labels| !labels.is_empty());
     if targets.is_empty() {
         let reach = match labels {
             Some(labels) => Reach::Selector(labels.clone()),
@@ -49,7 +52,11 @@ pub(super) fn scope_of(
         match understand(cx, key, target) {
             Target::Ours(target) => ours.push(target),
             Target::Elsewhere(why) => {
-                cx.warn::<AuthorizationPolicy>(key, field.clone(), format!("{why}; the target is ignored"));
+                cx.warn::<AuthorizationPolicy>(
+                    key,
+                    field.clone(),
+                    format!("{why}; the target is ignored"),
+                );
             }
             Target::Unknown(why) => {
                 let broken = Broken::new(field.clone(), why);
@@ -83,9 +90,9 @@ fn understand(cx: &Context<'_>, key: &ObjectKey, target: &TargetRef) -> Target {
             cx.settings.root_namespace
         )),
         (GATEWAY_GROUP, "GatewayClass") => Target::Ours(PolicyTarget::GatewayClass(name.into())),
-        (ISTIO_GROUP, "ServiceEntry") => {
-            Target::Elsewhere("ServiceEntries are not supported: no traffic to them is guarded".into())
-        }
+        (ISTIO_GROUP, "ServiceEntry") => Target::Elsewhere(
+            "ServiceEntries are not supported: no traffic to them is guarded".into(),
+        ),
         (group, kind) => Target::Unknown(format!(
             "{kind:?} of group {group:?} is not a target; Service (group \"\"), Gateway and GatewayClass are"
         )),

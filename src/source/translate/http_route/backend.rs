@@ -4,7 +4,9 @@
 use http::StatusCode;
 
 use super::super::super::Objects;
-use super::super::super::objects::{GATEWAY_GROUP, HttpBackendRef, HttpRoute, HttpRouteRule, ReferenceGrant};
+use super::super::super::objects::{
+    GATEWAY_GROUP, HttpBackendRef, HttpRoute, HttpRouteRule, ReferenceGrant,
+};
 use super::super::Context;
 use super::Services;
 use crate::base::ObjectKey;
@@ -28,7 +30,8 @@ impl Backends<'_> {
         let mut backends = Vec::new();
         for (index, backend) in rule.backend_refs.iter().enumerate() {
             backends.push(self.resolve(backend).unwrap_or_else(|why| {
-                let reason = format!("{why}; its share of the requests is answered with status 500");
+                let reason =
+                    format!("{why}; its share of the requests is answered with status 500");
                 cx.error::<HttpRoute>(self.route, format!("{place}.backendRefs[{index}]"), reason);
                 invalid(backend.weight, why)
             }));

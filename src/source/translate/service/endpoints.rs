@@ -65,7 +65,8 @@ impl<'a> Endpoints<'a> {
         match spec.selector.as_ref().filter(|selector| !selector.is_empty()) {
             Some(selector) => {
                 let all = self.pods.get(key.namespace.as_str()).map_or(&[][..], Vec::as_slice);
-                let selected = all.iter().filter(|(_, pod)| selects(selector, pod.metadata.labels.as_ref()));
+                let selected =
+                    all.iter().filter(|(_, pod)| selects(selector, pod.metadata.labels.as_ref()));
                 let selected: Vec<_> = selected.copied().collect();
                 complain_of_names(cx, key, &selected, ports);
                 let not_ready_too = spec.publish_not_ready_addresses.unwrap_or(false);
@@ -172,7 +173,9 @@ fn complain_of_names(
 ) {
     for (spec, port) in ports {
         let Some(target) = &spec.target_port else { continue };
-        if selected.is_empty() || selected.iter().any(|(_, pod)| target_port(spec, port, pod).is_some()) {
+        if selected.is_empty()
+            || selected.iter().any(|(_, pod)| target_port(spec, port, pod).is_some())
+        {
             continue;
         }
         let reason = match target {

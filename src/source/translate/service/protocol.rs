@@ -32,7 +32,9 @@ fn of_text(text: &str) -> Option<AppProtocol> {
     Some(match text.to_ascii_lowercase().as_str() {
         "http" | GRPC_WEB | "kubernetes.io/ws" => AppProtocol::Http,
         "http2" | "h2c" | "grpc" | "kubernetes.io/h2c" => AppProtocol::Http2,
-        "tcp" | "tls" | "https" | "mongo" | "mysql" | "redis" | "kubernetes.io/wss" => AppProtocol::Tcp,
+        "tcp" | "tls" | "https" | "mongo" | "mysql" | "redis" | "kubernetes.io/wss" => {
+            AppProtocol::Tcp
+        }
         _ => return None,
     })
 }
@@ -69,7 +71,11 @@ mod tests {
             (Some("grpc-web"), "", 80, Http),
             (Some("example.com/own"), "http", 80, Detect),
         ] {
-            assert_eq!(of_port(app_protocol, name, port), expected, "{app_protocol:?} {name} {port}");
+            assert_eq!(
+                of_port(app_protocol, name, port),
+                expected,
+                "{app_protocol:?} {name} {port}"
+            );
         }
     }
 }
