@@ -82,11 +82,7 @@ impl Agent {
         });
         let certificates = Arc::new(certificate_store(&settings)?);
         let pool = Pool::new(
-            PoolSettings {
-                max_streams: settings.pool.max_streams,
-                idle_timeout: settings.pool.idle_timeout,
-                connect_timeout: settings.layer4.connect_timeout,
-            },
+            pool_settings(&settings),
             certificates.clone(),
             runtime.clone(),
         );
@@ -98,12 +94,7 @@ impl Agent {
             settings: worker_settings(&settings),
         });
         let layer4 = Arc::new(Layer4 {
-            settings: Layer4Settings {
-                max_connections: settings.layer4.max_connections,
-                connect_timeout: settings.layer4.connect_timeout,
-                handshake_timeout: settings.layer4.connect_timeout,
-                cluster: settings.cluster.clone(),
-            },
+            settings: layer4_settings(&settings),
             world: world.clone(),
             pool: pool.clone(),
             certificates: certificates.clone(),
@@ -223,6 +214,23 @@ fn certificate_store(settings: &Settings) -> anyhow::Result<CertificateStore> {
     };
     let store = StoreSettings { trust_domain: settings.trust_domain.clone() };
     Ok(CertificateStore::new(issuer, store, clock))
+}
+
+fn pool_settings(settings: &Settings) -> PoolSettings {
+    PoolSettings {
+        max_streams: settings.pool.max_streams,
+        idle_timeout: settings.pool.idle_timeout,
+        connect_timeout: settings.layer4.connect_timeout,
+    }
+}
+
+fn layer4_settings(settings: &Settings) -> Layer4Settings {
+    Layer4Settings {
+        max_connections: settings.layer4.max_connections,
+        connect_timeout: settings.layer4.connect_timeout,
+        handshake_timeout: settings.layer4.connect_timeout,
+        cluster: settings.cluster.clone(),
+    }
 }
 
 fn worker_settings(settings: &Settings) -> WorkerSettings {
