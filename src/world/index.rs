@@ -133,8 +133,11 @@ impl Indexes {
             self.workload_policies.insert(workload.uid.clone(), Arc::new(set));
         }
         for service in &mesh.services {
-            let id =
-                (service.key.namespace.clone(), PolicyTargetKind::Service, service.key.name.clone());
+            let id = (
+                service.key.namespace.clone(),
+                PolicyTargetKind::Service,
+                service.key.name.clone(),
+            );
             let set = by_target.get(&id).cloned().unwrap_or_default();
             self.service_policies.insert(service.key.clone(), Arc::new(set));
         }
