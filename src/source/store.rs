@@ -256,3 +256,6 @@ fn namespace_in(document: &Value) -> Option<&str> {
 fn with_field(field: &str, reason: &str) -> String {
     if field.is_empty() { reason.to_owned() } else { format!("{field}: {reason}") }
 }
+
+#[cfg(test)]
+mod tests;

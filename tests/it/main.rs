@@ -1,5 +1,7 @@
 //! Tests of the whole that need neither root nor namespaces.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod layers;
 mod settings;
 mod sizes;

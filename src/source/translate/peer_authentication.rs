@@ -155,3 +155,6 @@ fn said(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
