@@ -128,19 +128,9 @@ impl Indexes {
                 .insert(workload.uid.clone(), Arc::new(sorted.of_workload(workload)));
         }
         for service in &mesh.services {
-<<<<<<< HEAD
             let set = sorted.of_target(&service.key.namespace, Target::Service, &service.key.name);
             self.service_policies
                 .insert(service.key.clone(), Arc::new(set.cloned().unwrap_or_default()));
-=======
-            let id = (
-                service.key.namespace.clone(),
-                PolicyTargetKind::Service,
-                service.key.name.clone(),
-            );
-            let set = by_target.get(&id).cloned().unwrap_or_default();
-            self.service_policies.insert(service.key.clone(), Arc::new(set));
->>>>>>> h/source
         }
         for waypoint in &mesh.waypoints {
             let set = sorted.of_waypoint(waypoint, &names.root_namespace);
