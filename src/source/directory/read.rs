@@ -5,9 +5,9 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::manifest::{Document, parse};
-use super::super::store::File;
 use crate::base::Str;
+use crate::source::manifest::{Document, parse};
+use crate::source::store::File;
 
 /// The largest file that is read, in bytes. A file of that size holds thousands of objects; etcd takes 1.5 MiB for one.
 const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;

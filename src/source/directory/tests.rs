@@ -6,8 +6,8 @@ use std::os::unix::fs::symlink;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
-use super::super::tests::settings;
 use super::*;
+use crate::source::tests::settings;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Long enough for a change that should not be published to be published.

@@ -2,8 +2,8 @@
 //! indentation. It only looks at lines of the usual block form, and what it finds is used for nothing but to keep the
 //! object's last good version, or to deny.
 
-use super::super::objects::{DEFAULT_NAMESPACE, Kind, Recognised};
 use crate::base::ObjectKey;
+use crate::source::objects::{DEFAULT_NAMESPACE, Kind, Recognised};
 
 /// Kind and key, as far as lines tell them.
 pub(super) fn scan(text: &str) -> (Option<Kind>, Option<ObjectKey>) {

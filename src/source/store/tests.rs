@@ -1,6 +1,6 @@
-use super::super::objects::{AuthorizationPolicy, Namespace, Pod};
-use super::super::tests::{file, key};
 use super::*;
+use crate::source::objects::{AuthorizationPolicy, Namespace, Pod};
+use crate::source::tests::{file, key};
 
 fn namespace(name: &str, label: &str) -> String {
     format!(

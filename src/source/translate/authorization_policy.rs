@@ -11,14 +11,14 @@ mod values;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::objects::{
-    AuthorizationPolicy, Kind, PolicyAction, TargetRef, WorkloadSelector, annotation, selects,
-};
-use super::super::store::RefusedPolicy;
 use super::Context;
 use super::waypoint::Waypoints;
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Action, Binding, PolicyTarget, Scope, Service};
+use crate::source::objects::{
+    AuthorizationPolicy, Kind, PolicyAction, TargetRef, WorkloadSelector, annotation, selects,
+};
+use crate::source::store::RefusedPolicy;
 use scope::{Reach, scope_of};
 
 /// Decide and log, but do not enforce.

@@ -10,10 +10,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::super::objects::{HttpRoute, HttpRouteFilter, HttpRouteRule, ParentRef, created};
 use super::Context;
 use crate::base::ObjectKey;
 use crate::model::{self, HttpFilter, HttpMatch, HttpRule, RouteParent, Service};
+use crate::source::objects::{HttpRoute, HttpRouteFilter, HttpRouteRule, ParentRef, created};
 use backend::Backends;
 
 /// The range of the offset at which a rule starts to split its traffic: wide enough that two agents seldom start

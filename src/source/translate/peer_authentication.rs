@@ -18,12 +18,12 @@
 
 use std::collections::BTreeMap;
 
-use super::super::objects::{
-    MtlsMode, MutualTls, PeerAuthentication, WorkloadSelector, created, selects,
-};
 use super::{Context, Kind};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Mode};
+use crate::source::objects::{
+    MtlsMode, MutualTls, PeerAuthentication, WorkloadSelector, created, selects,
+};
 
 type Labels = BTreeMap<String, String>;
 

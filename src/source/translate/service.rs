@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 
-use super::super::objects::Service;
 use super::Context;
 use super::waypoint::{Addressed, Waypoints};
 use crate::base::ObjectKey;
 use crate::model::{self, ServicePort, Workload};
+use crate::source::objects::Service;
 use endpoints::Endpoints;
 
 pub(super) fn translate(

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::super::objects::{
-    AllowedNamespaces, Gateway, Listener, Namespace, NamespacesFrom, Typed, label,
-};
 use super::{Context, namespace_label};
 use crate::base::{Identity, ObjectKey, Str, ports};
 use crate::model::{Binding, Waypoint};
+use crate::source::objects::{
+    AllowedNamespaces, Gateway, Listener, Namespace, NamespacesFrom, Typed, label,
+};
 
 /// The Gateway class that makes a Gateway a waypoint.
 pub(super) const CLASS: &str = "istio-waypoint";

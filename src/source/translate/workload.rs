@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::super::objects::{Namespace, Pod, annotation, label};
 use super::authorization_policy::Policies;
 use super::peer_authentication::Levels;
 use super::waypoint::{Addressed, Waypoints, label_field};
 use super::{Context, namespace_label};
 use crate::base::{Identity, ObjectKey, Str};
 use crate::model::{Canonical, Locality, Workload};
+use crate::source::objects::{Namespace, Pod, annotation, label};
 
 /// `ambient` enrols a namespace or pod, `none` keeps a pod out.
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";

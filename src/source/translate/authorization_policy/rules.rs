@@ -2,13 +2,13 @@
 
 use http::HeaderName;
 
-use super::super::super::objects::{
-    PolicyCondition, PolicyFrom, PolicyOperation, PolicyRule, PolicySource, PolicyTo,
-};
 use super::Broken;
 use super::values::{cidr, path, port, principal, service_account, text, values};
 use crate::base::{ObjectKey, Str};
 use crate::model::{Condition, ConditionKey, Operation, Rule, Source, StringMatch};
+use crate::source::objects::{
+    PolicyCondition, PolicyFrom, PolicyOperation, PolicyRule, PolicySource, PolicyTo,
+};
 
 /// Translates all rules; what cannot be carried out goes to `broken`.
 pub(super) fn translate(
@@ -16,32 +16,23 @@ pub(super) fn translate(
     rules: &[PolicyRule],
     broken: &mut Vec<Broken>,
 ) -> Vec<Rule> {
-    let own = &key.namespace;
+    let rules = rules.iter().enumerate();
     rules
-        .iter()
-        .enumerate()
-        .map(|(index, rule)| {
-            let place = format!("spec.rules[{index}]");
-            Rule {
-                from: list(
-                    broken,
-                    &format!("{place}.from"),
-                    rule.from.as_deref(),
-                    |broken, place, from| source(broken, place, own, from),
-                ),
-                to: list(broken, &format!("{place}.to"), rule.to.as_deref(), operation),
-                when: list(
-                    broken,
-                    &format!("{place}.when"),
-                    rule.when.as_deref(),
-                    |broken, place, it| condition(broken, place, own, it),
-                )
-                .into_iter()
-                .flatten()
-                .collect(),
-            }
-        })
+        .map(|(index, it)| rule(broken, &format!("spec.rules[{index}]"), &key.namespace, it))
         .collect()
+}
+
+fn rule(broken: &mut Vec<Broken>, place: &str, own: &Str, rule: &PolicyRule) -> Rule {
+    let PolicyRule { from, to, when } = rule;
+    let place = |field: &str| format!("{place}.{field}");
+    let from = list(broken, &place("from"), from.as_deref(), |broken, place, it| {
+        source(broken, place, own, it)
+    });
+    let to = list(broken, &place("to"), to.as_deref(), operation);
+    let when = list(broken, &place("when"), when.as_deref(), |broken, place, it| {
+        condition(broken, place, own, it)
+    });
+    Rule { from, to, when: when.into_iter().flatten().collect() }
 }
 
 /// A list that is given must not be empty (Istio's validation): it would not narrow anything, as it seems to.

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::super::super::objects::{
-    AuthorizationPolicy, GATEWAY_GROUP, TargetRef, WorkloadSelector,
-};
 use super::super::Context;
 use super::super::waypoint::CLASS;
 use super::Broken;
 use crate::base::ObjectKey;
 use crate::model::{PolicyTarget, Scope};
+use crate::source::objects::{AuthorizationPolicy, GATEWAY_GROUP, TargetRef, WorkloadSelector};
 
 const ISTIO_GROUP: &str = "networking.istio.io";
 

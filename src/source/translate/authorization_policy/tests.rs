@@ -1,9 +1,9 @@
 use proptest::prelude::*;
 
-use super::super::super::tests::translated;
 use super::*;
+use crate::source::tests::translated;
 
-fn policy_in(namespace: &str, spec: &str) -> super::super::Translation {
+fn policy_in(namespace: &str, spec: &str) -> crate::source::Translation {
     translated(&format!(
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: {namespace}}}\n\
          spec: {{{spec}}}\n"
@@ -14,7 +14,7 @@ fn broken(spec: &str) -> (model::AuthorizationPolicy, String) {
     let translation = policy_in("shop", spec);
     let policy = (*translation.mesh.policies[0]).clone();
     assert!(
-        translation.complaints.iter().any(|it| it.severity == super::super::Severity::Error),
+        translation.complaints.iter().any(|it| it.severity == crate::source::Severity::Error),
         "{spec}"
     );
     let why = policy.broken.clone().unwrap_or_else(|| panic!("{spec} is understood: {policy:?}"));

@@ -3,14 +3,14 @@
 
 use http::StatusCode;
 
-use super::super::super::Objects;
-use super::super::super::objects::{
-    GATEWAY_GROUP, HttpBackendRef, HttpRoute, HttpRouteRule, ReferenceGrant,
-};
 use super::super::Context;
 use super::Services;
 use crate::base::ObjectKey;
 use crate::model::{Backend, BackendRef, RouteParent};
+use crate::source::Objects;
+use crate::source::objects::{
+    GATEWAY_GROUP, HttpBackendRef, HttpRoute, HttpRouteRule, ReferenceGrant,
+};
 
 /// What the backends of a route are looked up in.
 pub(super) struct Backends<'a> {

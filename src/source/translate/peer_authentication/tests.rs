@@ -1,8 +1,8 @@
 //! The situations of istiod's golden files `peer-authn-*`, and what should come of them, for a workload of namespace
 //! `shop` with the labels `app=cart`.
 
-use super::super::super::tests::translated;
 use crate::model::{self, Mode};
+use crate::source::tests::translated;
 
 /// One policy: `namespace/name`, seconds of its creation, whether it selects `app=cart`, mode, ports with their modes.
 type Policy = (&'static str, u8, bool, &'static str, &'static [(u16, &'static str)]);

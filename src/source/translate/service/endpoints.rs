@@ -9,12 +9,12 @@ use k8s_openapi::api::core::v1::{Container, Pod, ServicePort as PortSpec, Servic
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::super::super::Objects;
-use super::super::super::objects::{Service, label, selects};
 use super::super::Context;
 use super::port_number;
 use crate::base::ObjectKey;
 use crate::model::{Endpoint, PortMapping, ServicePort, Workload};
+use crate::source::Objects;
+use crate::source::objects::{Service, label, selects};
 
 /// On an EndpointSlice: the service that it belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
