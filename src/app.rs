@@ -81,11 +81,7 @@ impl Agent {
             root_namespace: settings.root_namespace.clone(),
         });
         let certificates = Arc::new(certificate_store(&settings)?);
-        let pool = Pool::new(
-            pool_settings(&settings),
-            certificates.clone(),
-            runtime.clone(),
-        );
+        let pool = Pool::new(pool_settings(&settings), certificates.clone(), runtime.clone());
         let workers = Workers::new(Dependencies {
             world: world.clone(),
             pool: pool.clone(),
