@@ -88,6 +88,9 @@ impl Stage {
             let lines: Vec<&str> = log.lines().collect();
             text += &lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
         }
+        if let Ok(directory) = self.lab.save_logs() {
+            text += &format!("\nall logs are in {}", directory.display());
+        }
         text
     }
 

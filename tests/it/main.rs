@@ -1,5 +1,12 @@
 //! Tests of the whole that need neither root nor namespaces.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
 mod layers;
 mod settings;
 mod sizes;

@@ -178,6 +178,18 @@ impl Lab {
         &self.logs
     }
 
+    /// Copies the logs to where they outlive the lab: a new directory in the host's temporary one.
+    pub fn save_logs(&self) -> Result<PathBuf> {
+        let name = format!("isthmus-lab-{}", std::process::id());
+        let target = std::env::temp_dir().join(name);
+        fs::create_dir(&target)?;
+        for entry in fs::read_dir(&self.logs)? {
+            let entry = entry?;
+            fs::copy(entry.path(), target.join(entry.file_name()))?;
+        }
+        Ok(target)
+    }
+
     pub fn network(&self) -> &Network {
         &self.network
     }
