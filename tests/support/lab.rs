@@ -36,6 +36,7 @@ use capture::Capture;
 use curl::Answer;
 use manifests::{Key, Manifests};
 use metrics::Metrics;
+use netns::Namespace;
 use network::{Attachment, Network, Node};
 use process::Process;
 use services::Service;
@@ -238,9 +239,12 @@ impl Lab {
 
     /// The packet rules in a pod's namespace; empty when there are none.
     pub fn rules(&self, pod: &str) -> Result<String> {
-        let namespace = &self.pod(pod)?.attachment.namespace;
-        let mut nft = process::command(namespace, "nft");
-        command::feed_command(&mut nft, "nft", &["list", "ruleset"], "")
+        rules(&self.pod(pod)?.attachment.namespace)
+    }
+
+    /// The packet rules in a node's namespace; those of the Services are always among them.
+    pub fn node_rules(&self, node: &str) -> Result<String> {
+        rules(&self.node(node)?.namespace)
     }
 
     /// What the program of a pod has printed.
@@ -272,4 +276,9 @@ impl Lab {
             })
             .collect()
     }
+}
+
+fn rules(namespace: &Namespace) -> Result<String> {
+    let mut nft = process::command(namespace, "nft");
+    command::feed_command(&mut nft, "nft", &["list", "ruleset"], "")
 }
