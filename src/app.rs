@@ -24,7 +24,7 @@ use crate::l7::{Dependencies, WorkerSettings, Workers};
 use crate::node::{Node, NodeSettings};
 use crate::pool::{Pool, PoolSettings};
 use crate::sock;
-use crate::source::{DirectorySource, TranslateSettings};
+use crate::source::{DirectorySource, Source, TranslateSettings};
 use crate::telemetry::{self, Logs, Telemetry};
 use crate::world::{MeshNames, WorldStore};
 use view::View;
@@ -40,7 +40,8 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let logs = telemetry::init_logs(&settings.log.level, settings.log.format)?;
     sock::raise_file_limit();
     let layer4 = layer4_runtime(&settings)?;
-    let control = Builder::new_current_thread().enable_all().build().context("start the control runtime")?;
+    let control =
+        Builder::new_current_thread().enable_all().build().context("start the control runtime")?;
     let ran = control.block_on(async {
         Agent::build(settings, logs.clone(), layer4.handle().clone())?.run().await
     });
@@ -122,7 +123,18 @@ impl Agent {
         })?;
         let source =
             DirectorySource::new(settings.source.directory.clone(), translate_settings(&settings));
-        Ok(Self { settings, logs, telemetry, world, certificates, pool, workers, node, servers, source })
+        Ok(Self {
+            settings,
+            logs,
+            telemetry,
+            world,
+            certificates,
+            pool,
+            workers,
+            node,
+            servers,
+            source,
+        })
     }
 
     /// Starts what follows the world before the source that changes it, and ends in the opposite order.
@@ -130,7 +142,14 @@ impl Agent {
         let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
         let readiness = Readiness::default();
         let (source_ready, node_ready) = (readiness.register("source"), readiness.register("node"));
-        let view = View::new(&self.settings, &self.world, &self.certificates, &self.pool, &self.node, &self.telemetry);
+        let view = View::new(
+            &self.settings,
+            &self.world,
+            &self.certificates,
+            &self.pool,
+            &self.node,
+            &self.telemetry,
+        );
         let tasks = TaskTracker::new();
 
         let admin = Admin {

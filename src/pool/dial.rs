@@ -37,9 +37,9 @@ async fn establish(
     let stream = sock::connect(sockets.as_ref(), key.address, None, deadline)
         .await
         .map_err(|error| connect_error(&key, &error))?;
-    let config = certificate.client_config(std::slice::from_ref(&key.server)).map_err(|error| {
-        PoolError { reason: Reason::IdentityFailure, why: error.to_string() }
-    })?;
+    let config = certificate
+        .client_config(std::slice::from_ref(&key.server))
+        .map_err(|error| PoolError { reason: Reason::IdentityFailure, why: error.to_string() })?;
     // The name is not sent and not looked at: the identity in the certificate counts.
     let name = ServerName::IpAddress(key.address.ip().into());
     let handshake = TlsConnector::from(config).connect(name, stream);
