@@ -69,16 +69,13 @@ fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -
     } = &from.source;
 
     let before = broken.len();
-    for (name, given) in [
+    let unsupported = [
         ("requestPrincipals", request_principals),
         ("notRequestPrincipals", not_request_principals),
         ("trustDomains", trust_domains),
         ("notTrustDomains", not_trust_domains),
-    ] {
-        if !given.is_empty() {
-            broken.push(Broken::new(format!("{place}.{name}"), "is not supported"));
-        }
-    }
+    ];
+    refuse_given(broken, &place, &unsupported);
     let account = |text: &str| service_account(own, text);
     let source = Source {
         principals: values(
@@ -121,6 +118,13 @@ fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -
         broken.push(Broken::new(place, "needs at least one field"));
     }
     source
+}
+
+/// Fields that Istio has and we do not enforce: whoever gives one means something that would not hold.
+fn refuse_given(broken: &mut Vec<Broken>, place: &str, fields: &[(&str, &Vec<String>)]) {
+    for (name, _) in fields.iter().filter(|(_, given)| !given.is_empty()) {
+        broken.push(Broken::new(format!("{place}.{name}"), "is not supported"));
+    }
 }
 
 fn operation(broken: &mut Vec<Broken>, place: &str, to: &PolicyTo) -> Operation {
