@@ -97,7 +97,9 @@ impl Reason {
                 "A budget was spent: connections, requests or buffered bytes of a waypoint worker. Check \
                  `[layer7]` in the settings, and who sends so much."
             }
-            Reason::PeerReset => "One side broke off. Usually the application's own doing: check its log.",
+            Reason::PeerReset => {
+                "One side broke off. Usually the application's own doing: check its log."
+            }
             Reason::Timeout => "A deadline passed. Check how long the destination takes.",
             Reason::BadRequest => {
                 "The peer asked for something that could not be understood or may not be asked for: a port of \

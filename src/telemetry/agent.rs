@@ -63,7 +63,9 @@ impl Collector for ProcessCollector {
             let open = i64::try_from(entries.count()).unwrap_or(i64::MAX);
             gauge(&mut encoder, "process_open_fds", "Open file descriptors", open)?;
         }
-        if let Ok((soft, _)) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE) {
+        if let Ok((soft, _)) =
+            nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
+        {
             let limit = i64::try_from(soft).unwrap_or(i64::MAX);
             gauge(&mut encoder, "process_max_fds", "Limit of open file descriptors", limit)?;
         }

@@ -174,5 +174,6 @@ fn level(name: &str) -> Option<LevelFilter> {
 
 /// A path of modules.
 fn is_target(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte))
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte))
 }

@@ -259,7 +259,10 @@ fn a_request_is_counted_once_with_its_histograms() {
     assert_eq!(lab.value("istio_response_bytes_sum"), "120.0");
     let buckets = lab.series("istio_response_bytes_bucket");
     assert_eq!(buckets.len(), 20);
-    assert!(buckets.iter().any(|it| it.contains("le=\"50.0\"") && it.ends_with(" 0")), "{buckets:?}");
+    assert!(
+        buckets.iter().any(|it| it.contains("le=\"50.0\"") && it.ends_with(" 0")),
+        "{buckets:?}"
+    );
     assert!(buckets.iter().any(|it| it.contains("le=\"100.0\"") && it.ends_with(" 2")));
     assert!(buckets.iter().any(|it| it.contains("le=\"+Inf\"") && it.ends_with(" 2")));
     let series = &lab.series("istio_requests_total")[0];

@@ -1,6 +1,8 @@
 //! The reference pages are current: their tables are made from the code. `UPDATE_DOCS=1 cargo test --test it docs`
 //! writes them anew.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests fail by them")]
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
@@ -10,9 +12,7 @@ use std::sync::Arc;
 
 use isthmus::base::{Reason, ports};
 use isthmus::config::{self, Description, Overrides, Settings};
-use isthmus::telemetry::{
-    ConnectionStart, Peer, Reporter, RequestStart, ServiceLabels, Telemetry,
-};
+use isthmus::telemetry::{ConnectionStart, Peer, Reporter, RequestStart, ServiceLabels, Telemetry};
 
 /// Set to anything, it makes these tests write what they would compare.
 const UPDATE: &str = "UPDATE_DOCS";
@@ -25,8 +25,14 @@ fn settings_page_is_current() {
     let descriptions = config::describe();
     let mut text = String::new();
     for (section, settings) in by_section(&descriptions) {
-        let title = if section.is_empty() { "At the top of the file".into() } else { format!("`[{section}]`") };
-        text += &format!("## {title}\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n");
+        let title = if section.is_empty() {
+            "At the top of the file".into()
+        } else {
+            format!("`[{section}]`")
+        };
+        text += &format!(
+            "## {title}\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n"
+        );
         for setting in settings {
             let machine = setting.default != setting.example;
             let default =
@@ -97,8 +103,14 @@ fn ports_page_is_current() {
 
     let mut text = "| what | value |\n| --- | --- |\n".to_owned();
     for (what, value) in [
-        ("mark of the agent's own sockets", format!("{:#x}/{:#x}", ports::SOCKET_MARK, ports::MARK_MASK)),
-        ("connection mark of borrowed source addresses", format!("{:#x}/{:#x}", ports::CONNECTION_MARK, ports::MARK_MASK)),
+        (
+            "mark of the agent's own sockets",
+            format!("{:#x}/{:#x}", ports::SOCKET_MARK, ports::MARK_MASK),
+        ),
+        (
+            "connection mark of borrowed source addresses",
+            format!("{:#x}/{:#x}", ports::CONNECTION_MARK, ports::MARK_MASK),
+        ),
         ("routing table for replies to borrowed addresses", ports::ROUTE_TABLE.to_string()),
         ("priority of the rule that leads there", ports::ROUTE_RULE_PRIORITY.to_string()),
         ("source address of the node's probes, IPv4", ports::PROBE_ADDRESS_V4.to_string()),
@@ -115,7 +127,8 @@ fn metrics_page_is_current() {
     let mut text = "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n".to_owned();
     let mut sets: Vec<(String, Vec<String>)> = Vec::new();
     for line in scraped.lines() {
-        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
+        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' '))
+        else {
             continue;
         };
         let kind = scraped
