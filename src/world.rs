@@ -9,6 +9,8 @@ pub(crate) mod fixture;
 mod index;
 mod load;
 mod policies;
+#[cfg(test)]
+mod tests;
 
 pub use index::Served;
 pub use load::{InFlight, Load};

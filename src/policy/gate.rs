@@ -124,7 +124,11 @@ impl Gate {
     }
 
     /// The policies of a service's waypoint, when it has one.
-    fn add_service<'a>(&mut self, world: &'a World, service: &Service) -> Option<&'a Arc<Waypoint>> {
+    fn add_service<'a>(
+        &mut self,
+        world: &'a World,
+        service: &Service,
+    ) -> Option<&'a Arc<Waypoint>> {
         let waypoint = self.resolve(world, &service.waypoint, "Service", &service.key)?;
         self.waypoint_sets.extend(world.service_policies(&service.key).cloned());
         self.add_waypoint(world, waypoint);

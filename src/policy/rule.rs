@@ -153,9 +153,7 @@ fn condition_matches(condition: &Condition, facts: &Facts<'_>, deny: bool) -> bo
         Condition::SourceIp(values) | Condition::RemoteIp(values) => {
             address_matches(values, connection.source)
         }
-        Condition::DestinationIp(values) => {
-            address_matches(values, connection.destination.ip())
-        }
+        Condition::DestinationIp(values) => address_matches(values, connection.destination.ip()),
         Condition::DestinationPort(values) => port_matches(values, connection.destination.port()),
         Condition::Text { key, values } => text_condition_matches(key, values, facts, deny),
     }
@@ -202,7 +200,8 @@ fn header_matches(
         return text::matches(value, &first);
     }
     let joined = std::iter::once(&first).chain(&rest).map(|it| &**it).collect::<Vec<_>>().join(",");
-    let mut readings = std::iter::once(&*first).chain(rest.iter().map(|it| &**it)).chain([&*joined]);
+    let mut readings =
+        std::iter::once(&*first).chain(rest.iter().map(|it| &**it)).chain([&*joined]);
     match leaning {
         Leaning::Any => readings.any(|reading| text::matches(value, reading)),
         Leaning::All => text::matches(value, &joined),

@@ -5,7 +5,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use super::*;
 use crate::model::*;
 use crate::world::World;
-use crate::world::fixture::{Fixture, bound_to, identity, key, policy, service, waypoint, workload};
+use crate::world::fixture::{
+    Fixture, bound_to, identity, key, policy, service, waypoint, workload,
+};
 
 fn exact(text: &str) -> Values<StringMatch> {
     any(&[StringMatch::Exact(text.into())])
@@ -162,9 +164,8 @@ fn plaintext_is_nobody() {
         (Source { namespaces: none(&x), ..Source::default() }, false, true),
         (Source::default(), false, true),
     ] {
-        let of = |action| {
-            shop(vec![policy("p", action, Scope::Namespace, vec![from(source.clone())])])
-        };
+        let of =
+            |action| shop(vec![policy("p", action, Scope::Namespace, vec![from(source.clone())])]);
         assert_eq!(plaintext().passes(&of(Action::Allow)), allow_admits, "ALLOW {source:?}");
         assert_eq!(!plaintext().passes(&of(Action::Deny)), deny_refuses, "DENY {source:?}");
     }

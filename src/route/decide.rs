@@ -10,15 +10,29 @@ use crate::world::World;
 /// What to do with an outbound connection.
 #[derive(Clone, Debug)]
 pub enum Decision {
-    Refuse { reason: Reason, why: String },
+    Refuse {
+        reason: Reason,
+        why: String,
+    },
     /// Not ours: as dialled, without the mesh.
     Passthrough,
     /// One of the endpoints of a service without a waypoint, or on a port that nobody may parse.
-    Service { service: Arc<Service>, port: u16 },
+    Service {
+        service: Arc<Service>,
+        port: u16,
+    },
     /// A workload that was dialled by its own address.
-    Workload { workload: Arc<Workload>, port: u16 },
+    Workload {
+        workload: Arc<Workload>,
+        port: u16,
+    },
     /// The worker of this waypoint routes the requests.
-    Waypoint { service: Arc<Service>, port: u16, protocol: AppProtocol, waypoint: Arc<Waypoint> },
+    Waypoint {
+        service: Arc<Service>,
+        port: u16,
+        protocol: AppProtocol,
+        waypoint: Arc<Waypoint>,
+    },
 }
 
 /// Decides for a connection of `client` to `dialled`. A virtual address means its service, any other address of the

@@ -3,8 +3,8 @@
 use http::HeaderValue;
 
 use super::Head;
-use crate::model::{HeaderMatch, HttpMatch, PathMatch, TextMatch};
 use crate::base::Str;
+use crate::model::{HeaderMatch, HttpMatch, PathMatch, TextMatch};
 
 pub(super) fn matches(rule: &HttpMatch, head: &Head<'_>) -> bool {
     path_matches(&rule.path, head.path)

@@ -42,7 +42,8 @@ fn chosen(world: &World, client: &str, path: &str, headers: &[(&'static str, &st
     let headers: HeaderMap = (headers.iter())
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
         .collect();
-    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let (path, query) =
+        path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let head = Head { method: &Method::GET, path, query, headers: &headers };
     let service = world.service(&key("echo")).unwrap();
     match select(world, service, 80, client, &head) {
@@ -68,7 +69,11 @@ fn precedence_is_the_gateway_apis() {
                 rule("v1", vec![prefix("/"), with_header(prefix("/"), "version", "one")], "echo"),
                 rule("v2", vec![prefix("/v2"), with_header(prefix("/"), "version", "two")], "echo"),
                 rule("exact", vec![exact("/v2/exact")], "echo"),
-                rule("method", vec![HttpMatch { method: Some(Method::GET), ..prefix("/m") }], "echo"),
+                rule(
+                    "method",
+                    vec![HttpMatch { method: Some(Method::GET), ..prefix("/m") }],
+                    "echo",
+                ),
                 rule("headers", vec![with_header(prefix("/m"), "a", "1")], "echo"),
             ],
         ))

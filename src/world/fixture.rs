@@ -79,7 +79,12 @@ pub(crate) fn bound_to(name: &str) -> Binding {
     Binding::Waypoint(key(name))
 }
 
-pub(crate) fn policy(name: &str, action: Action, scope: Scope, rules: Vec<Rule>) -> AuthorizationPolicy {
+pub(crate) fn policy(
+    name: &str,
+    action: Action,
+    scope: Scope,
+    rules: Vec<Rule>,
+) -> AuthorizationPolicy {
     AuthorizationPolicy { key: key(name), action, scope, rules, dry_run: false, broken: None }
 }
 

@@ -4,17 +4,22 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::policies::{SortedPolicies, Target};
 use super::{Load, MeshNames, PolicySet, World, key};
 use crate::base::{ObjectKey, Str};
-use crate::model::{
-    AuthorizationPolicy, HttpRoute, Mesh, PolicyTarget, Scope, Service, Waypoint, Workload,
-};
+use crate::model::{Endpoint, HttpRoute, Mesh, PortMapping, Service, Waypoint, Workload};
 
 /// A service that a workload is an endpoint of, and the service's port that leads to the port asked for.
 #[derive(Clone, Debug)]
 pub struct Served {
     pub service: Arc<Service>,
     pub service_port: u16,
+}
+
+/// One way from a service to a workload.
+struct Membership {
+    target_port: u16,
+    served: Served,
 }
 
 #[derive(Default)]
@@ -25,7 +30,8 @@ pub(super) struct Indexes {
     services: HashMap<ObjectKey, Arc<Service>>,
     by_vip: HashMap<IpAddr, Arc<Service>>,
     by_hostname: HashMap<Str, Arc<Service>>,
-    memberships: HashMap<Str, Vec<Arc<Service>>>,
+    /// By workload; each service and port once.
+    memberships: HashMap<Str, Vec<Membership>>,
     waypoints: HashMap<ObjectKey, Arc<Waypoint>>,
     routes: HashMap<ObjectKey, Arc<[Arc<HttpRoute>]>>,
     workload_policies: HashMap<Str, Arc<PolicySet>>,
@@ -50,14 +56,16 @@ impl Indexes {
         indexes
     }
 
-    /// Two workloads may claim one address (a finished Job's and its successor): one that is in the mesh and
-    /// ready wins, then the first. Host-network workloads share their node's address and are not found by it.
+    /// Two workloads may claim one address (a finished Job's and its successor): the one that is ready wins, then one
+    /// that is in the mesh, then the first. Readiness comes first, because a finished workload gives its address
+    /// back, also to workloads outside the mesh. Host-network workloads share their node's address and are not
+    /// found by it.
     fn add_workload(&mut self, workload: &Arc<Workload>) {
         self.workloads.insert(workload.uid.clone(), workload.clone());
         if workload.host_network {
             return;
         }
-        let rank = |workload: &Workload| (workload.enrolled, workload.ready);
+        let rank = |workload: &Workload| (workload.ready, workload.enrolled);
         for address in &workload.addresses {
             let taken = self.by_address.get(address);
             if taken.is_none_or(|other| rank(workload) > rank(other)) {
@@ -74,12 +82,28 @@ impl Indexes {
         }
         for endpoint in &service.endpoints {
             if let Some(uid) = &endpoint.workload {
-                self.memberships.entry(uid.clone()).or_default().push(service.clone());
+                self.add_membership(uid, service, endpoint);
             }
             for address in &endpoint.addresses {
                 let id = (endpoint.workload.clone(), *address);
                 let kept = previous.and_then(|previous| previous.loads.get(&id)).cloned();
                 self.loads.entry(id).or_insert_with(|| kept.unwrap_or_default());
+            }
+        }
+    }
+
+    /// A workload may be several endpoints of one service: one per address family.
+    fn add_membership(&mut self, uid: &Str, service: &Arc<Service>, endpoint: &Endpoint) {
+        let known = self.memberships.entry(uid.clone()).or_default();
+        for PortMapping { port, target } in endpoint.ports.iter().copied() {
+            let same = |one: &Membership| {
+                one.target_port == target
+                    && one.served.service_port == port
+                    && Arc::ptr_eq(&one.served.service, service)
+            };
+            if !known.iter().any(same) {
+                let served = Served { service: service.clone(), service_port: port };
+                known.push(Membership { target_port: target, served });
             }
         }
     }
@@ -98,80 +122,20 @@ impl Indexes {
     }
 
     fn add_policies(&mut self, mesh: &Mesh, names: &MeshNames) {
-        let mut wide = PolicySet::default();
-        let mut by_namespace: HashMap<Str, PolicySet> = HashMap::new();
-        let mut by_key: HashMap<ObjectKey, &Arc<AuthorizationPolicy>> = HashMap::new();
-        let mut by_target: HashMap<(Str, PolicyTargetKind, Str), PolicySet> = HashMap::new();
-        for policy in &mesh.policies {
-            match &policy.scope {
-                Scope::Mesh => wide.add(policy),
-                Scope::Namespace => {
-                    by_namespace.entry(policy.key.namespace.clone()).or_default().add(policy);
-                }
-                Scope::Workloads => {
-                    by_key.insert(policy.key.clone(), policy);
-                }
-                Scope::Targets(targets) => {
-                    for target in targets {
-                        let (kind, name) = target_key(target);
-                        let id = (policy.key.namespace.clone(), kind, name.clone());
-                        by_target.entry(id).or_default().add(policy);
-                    }
-                }
-            }
-        }
+        let sorted = SortedPolicies::of(&mesh.policies);
         for workload in &mesh.workloads {
-            let mut set = wide.clone();
-            if let Some(local) = by_namespace.get(&workload.key.namespace) {
-                set.extend(local);
-            }
-            for name in &workload.policies {
-                if let Some(policy) = by_key.get(name) {
-                    set.add(policy);
-                }
-            }
-            self.workload_policies.insert(workload.uid.clone(), Arc::new(set));
+            self.workload_policies
+                .insert(workload.uid.clone(), Arc::new(sorted.of_workload(workload)));
         }
         for service in &mesh.services {
-            let id =
-                (service.key.namespace.clone(), PolicyTargetKind::Service, service.key.name.clone());
-            let set = by_target.get(&id).cloned().unwrap_or_default();
-            self.service_policies.insert(service.key.clone(), Arc::new(set));
+            let set = sorted.of_target(&service.key.namespace, Target::Service, &service.key.name);
+            self.service_policies
+                .insert(service.key.clone(), Arc::new(set.cloned().unwrap_or_default()));
         }
         for waypoint in &mesh.waypoints {
-            let mut set = PolicySet::default();
-            let own = (
-                waypoint.key.namespace.clone(),
-                PolicyTargetKind::Gateway,
-                waypoint.key.name.clone(),
-            );
-            let class = (
-                names.root_namespace.clone(),
-                PolicyTargetKind::GatewayClass,
-                waypoint.class.clone(),
-            );
-            for id in [class, own] {
-                if let Some(found) = by_target.get(&id) {
-                    set.extend(found);
-                }
-            }
+            let set = sorted.of_waypoint(waypoint, &names.root_namespace);
             self.waypoint_policies.insert(waypoint.key.clone(), Arc::new(set));
         }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum PolicyTargetKind {
-    Service,
-    Gateway,
-    GatewayClass,
-}
-
-fn target_key(target: &PolicyTarget) -> (PolicyTargetKind, &Str) {
-    match target {
-        PolicyTarget::Service(name) => (PolicyTargetKind::Service, name),
-        PolicyTarget::Gateway(name) => (PolicyTargetKind::Gateway, name),
-        PolicyTarget::GatewayClass(name) => (PolicyTargetKind::GatewayClass, name),
     }
 }
 
@@ -212,22 +176,15 @@ impl World {
         self.indexes.loads.get(&(workload.cloned(), address))
     }
 
-    /// The services that lead to `target_port` of this workload.
+    /// The services that lead to `target_port` of this workload, each service port once.
     pub fn served_by<'a>(
         &'a self,
-        workload: &'a Workload,
+        workload: &Workload,
         target_port: u16,
-    ) -> impl Iterator<Item = Served> + 'a {
-        let services = self.indexes.memberships.get(&workload.uid).map_or(&[][..], |list| list);
-        services.iter().flat_map(move |service| {
-            service
-                .endpoints
-                .iter()
-                .filter(|endpoint| endpoint.workload.as_ref() == Some(&workload.uid))
-                .flat_map(|endpoint| endpoint.ports.iter())
-                .filter(move |mapping| mapping.target == target_port)
-                .map(move |mapping| Served { service: service.clone(), service_port: mapping.port })
-        })
+    ) -> impl Iterator<Item = Served> + use<'a> {
+        let known = self.indexes.memberships.get(&workload.uid).map_or(&[][..], |list| list);
+        let leads = known.iter().filter(move |one| one.target_port == target_port);
+        leads.map(|one| one.served.clone())
     }
 
     /// Mesh, namespace and selector policies of a workload.

@@ -1,8 +1,13 @@
-//! Policies sorted for evaluation.
+//! Policies sorted by what they apply to, and the sets that are evaluated.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::model::{Action, AuthorizationPolicy, Condition, ConditionKey, Operation, Rule};
+use crate::base::{ObjectKey, Str};
+use crate::model::{
+    Action, AuthorizationPolicy, Condition, ConditionKey, Operation, PolicyTarget, Rule, Scope,
+    Waypoint, Workload,
+};
 
 /// The policies that apply to one workload, or to one service or waypoint, by action.
 #[derive(Clone, Debug, Default)]
@@ -12,8 +17,25 @@ pub struct PolicySet {
     pub audit: Vec<Arc<AuthorizationPolicy>>,
     /// Policies that could not be understood; each denies everything.
     pub broken: Vec<Arc<AuthorizationPolicy>>,
-    /// Some rule looks at HTTP: requests must be parsed.
+    /// Some rule that decides looks at HTTP: requests must be parsed. Dry-run and AUDIT policies decide nothing.
     pub needs_http: bool,
+}
+
+/// All policies of a mesh, by scope.
+#[derive(Default)]
+pub(super) struct SortedPolicies<'a> {
+    wide: PolicySet,
+    by_namespace: HashMap<&'a Str, PolicySet>,
+    by_key: HashMap<&'a ObjectKey, &'a Arc<AuthorizationPolicy>>,
+    by_target: HashMap<(Str, Target, Str), PolicySet>,
+}
+
+/// The kind of a [`PolicyTarget`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Target {
+    Service,
+    Gateway,
+    GatewayClass,
 }
 
 impl PolicySet {
@@ -24,12 +46,13 @@ impl PolicySet {
             && self.broken.is_empty()
     }
 
-    pub(super) fn add(&mut self, policy: &Arc<AuthorizationPolicy>) {
+    fn add(&mut self, policy: &Arc<AuthorizationPolicy>) {
         if policy.broken.is_some() {
             self.broken.push(policy.clone());
             return;
         }
-        self.needs_http |= policy.rules.iter().any(looks_at_http);
+        let decides = !policy.dry_run && policy.action != Action::Audit;
+        self.needs_http |= decides && policy.rules.iter().any(looks_at_http);
         match policy.action {
             Action::Deny => self.deny.push(policy.clone()),
             Action::Allow => self.allow.push(policy.clone()),
@@ -37,12 +60,91 @@ impl PolicySet {
         }
     }
 
-    pub(super) fn extend(&mut self, other: &PolicySet) {
+    fn extend(&mut self, other: &PolicySet) {
         self.deny.extend(other.deny.iter().cloned());
         self.allow.extend(other.allow.iter().cloned());
         self.audit.extend(other.audit.iter().cloned());
         self.broken.extend(other.broken.iter().cloned());
         self.needs_http |= other.needs_http;
+    }
+}
+
+impl<'a> SortedPolicies<'a> {
+    pub(super) fn of(policies: &'a [Arc<AuthorizationPolicy>]) -> Self {
+        let mut sorted = Self::default();
+        for policy in policies {
+            let namespace = &policy.key.namespace;
+            match &policy.scope {
+                Scope::Mesh => sorted.wide.add(policy),
+                Scope::Namespace => sorted.by_namespace.entry(namespace).or_default().add(policy),
+                Scope::Workloads => {
+                    sorted.by_key.insert(&policy.key, policy);
+                }
+                Scope::Targets(targets) => {
+                    for target in targets {
+                        let (kind, name) = kind_and_name(target);
+                        let id = (namespace.clone(), kind, name.clone());
+                        sorted.by_target.entry(id).or_default().add(policy);
+                    }
+                }
+            }
+        }
+        sorted
+    }
+
+    pub(super) fn of_workload(&self, workload: &Workload) -> PolicySet {
+        let mut set = self.wide.clone();
+        if let Some(local) = self.by_namespace.get(&workload.key.namespace) {
+            set.extend(local);
+        }
+        for name in &workload.policies {
+            match self.by_key.get(name) {
+                Some(policy) => set.add(policy),
+                None => set.add(&missing(name, workload)),
+            }
+        }
+        set
+    }
+
+    /// `namespace`: the policies', not the target's, which differ for a class.
+    pub(super) fn of_target(
+        &self,
+        namespace: &Str,
+        kind: Target,
+        name: &Str,
+    ) -> Option<&PolicySet> {
+        self.by_target.get(&(namespace.clone(), kind, name.clone()))
+    }
+
+    /// A class is named only from the root namespace, a Gateway from its own.
+    pub(super) fn of_waypoint(&self, waypoint: &Waypoint, root_namespace: &Str) -> PolicySet {
+        let class = self.of_target(root_namespace, Target::GatewayClass, &waypoint.class);
+        let own = self.of_target(&waypoint.key.namespace, Target::Gateway, &waypoint.key.name);
+        let mut set = PolicySet::default();
+        class.into_iter().chain(own).for_each(|found| set.extend(found));
+        set
+    }
+}
+
+/// A policy that a workload lists and nobody has could be a DENY: it stands for a refusal until it is known (ztunnel
+/// skips it, which lets traffic past).
+fn missing(name: &ObjectKey, workload: &Workload) -> Arc<AuthorizationPolicy> {
+    let why = arcstr::format!("it selects workload {} and is not known itself", workload.key);
+    Arc::new(AuthorizationPolicy {
+        key: name.clone(),
+        action: Action::Deny,
+        scope: Scope::Workloads,
+        rules: Vec::new(),
+        dry_run: false,
+        broken: Some(why),
+    })
+}
+
+fn kind_and_name(target: &PolicyTarget) -> (Target, &Str) {
+    match target {
+        PolicyTarget::Service(name) => (Target::Service, name),
+        PolicyTarget::Gateway(name) => (Target::Gateway, name),
+        PolicyTarget::GatewayClass(name) => (Target::GatewayClass, name),
     }
 }
 

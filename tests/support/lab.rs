@@ -159,6 +159,12 @@ impl Lab {
         Ok(())
     }
 
+    /// Asks all agents to end, one after another; returns their exit codes, `None` for a signal.
+    pub fn stop_agents(&mut self) -> Result<Vec<Option<i32>>> {
+        let mut agents = std::mem::take(&mut self.agents);
+        agents.iter_mut().map(|agent| agent.process().terminate()).collect()
+    }
+
     pub fn agents(&mut self) -> &mut [Agent] {
         &mut self.agents
     }

@@ -1,0 +1,246 @@
+use std::net::IpAddr;
+
+use super::fixture::{Fixture, identity, key, policy, service, store, waypoint, workload};
+use super::*;
+use crate::model::*;
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn names<'a>(policies: impl IntoIterator<Item = &'a Arc<AuthorizationPolicy>>) -> Vec<String> {
+    policies.into_iter().map(|policy| policy.key.to_string()).collect()
+}
+
+fn deny(name: &str, scope: Scope) -> AuthorizationPolicy {
+    policy(name, Action::Deny, scope, Vec::new())
+}
+
+fn targets(target: PolicyTarget) -> Scope {
+    Scope::Targets(vec![target])
+}
+
+/// A rule that looks at HTTP.
+fn get_only() -> Rule {
+    let methods = Values { any: vec![StringMatch::Exact("GET".into())], none: Vec::new() };
+    Rule { to: vec![Operation { methods, ..Operation::default() }], ..Rule::default() }
+}
+
+fn of_web(world: &World) -> &PolicySet {
+    world.workload_policies("Kubernetes//Pod/shop/web").unwrap()
+}
+
+#[test]
+fn of_two_workloads_with_one_address_the_ready_one_is_found() {
+    let named =
+        |name: &str, ready, enrolled| Workload { ready, enrolled, ..workload(name, "10.0.0.1") };
+    for (one, other, expected) in [
+        (named("finished", false, true), named("successor", true, true), "successor"),
+        (named("finished", false, true), named("outsider", true, false), "outsider"),
+        (named("outside", true, false), named("inside", true, true), "inside"),
+        (named("outside", false, false), named("inside", false, true), "inside"),
+    ] {
+        for pair in [[one.clone(), other.clone()], [other.clone(), one.clone()]] {
+            let world = pair.into_iter().fold(Fixture::default(), Fixture::workload).build();
+            let found = world.workload_at(address("10.0.0.1")).unwrap();
+            assert_eq!(found.key.name, expected);
+            assert!(world.workload(&one.uid).is_some() && world.workload(&other.uid).is_some());
+        }
+    }
+    let equals = ["first", "second"].map(|name| named(name, true, true));
+    let world = equals.into_iter().fold(Fixture::default(), Fixture::workload).build();
+    assert_eq!(world.workload_at(address("10.0.0.1")).unwrap().key.name, "first");
+}
+
+#[test]
+fn host_network_workloads_are_not_found_by_their_nodes_address() {
+    let agent = Workload { host_network: true, ..workload("agent", "192.0.2.1") };
+    let world = Fixture::default().workload(agent.clone()).build();
+    assert!(world.workload_at(address("192.0.2.1")).is_none());
+    assert!(world.workload(&agent.uid).is_some());
+}
+
+#[test]
+fn both_families_of_a_workload_and_a_service_are_found() {
+    let mut pod = workload("web", "10.0.0.1");
+    pod.addresses.push(address("fd00::1"));
+    let mut front = service("web", "10.96.0.1", &[&pod]);
+    front.vips.push(address("fd00:96::1"));
+    let world = Fixture::default().workload(pod).service(front).build();
+    for (pod, vip) in [("10.0.0.1", "10.96.0.1"), ("fd00::1", "fd00:96::1")] {
+        assert_eq!(world.workload_at(address(pod)).unwrap().key, key("web"));
+        assert_eq!(world.service_at(address(vip)).unwrap().key, key("web"));
+        assert!(
+            world.workload_at(address(vip)).is_none() && world.service_at(address(pod)).is_none()
+        );
+    }
+    assert_eq!(world.service_named("web.shop.svc.cluster.local").unwrap().key, key("web"));
+    assert!(world.service_named("web.shop").is_none());
+    assert!(world.service_in(&"shop".into(), &"web".into()).is_some());
+}
+
+#[test]
+fn a_workload_knows_each_service_and_port_that_leads_to_it_once() {
+    let (web, other) = (workload("web", "10.0.0.1"), workload("other", "10.0.0.2"));
+    let mut many = service("many", "10.96.0.1", &[&web, &other]);
+    many.ports.push(ServicePort { name: "admin".into(), port: 81, protocol: AppProtocol::Tcp });
+    // Named target ports: the same service port leads elsewhere on another workload.
+    many.endpoints[0].ports.push(PortMapping { port: 81, target: 9090 });
+    many.endpoints[1].ports.push(PortMapping { port: 81, target: 8080 });
+    // A second address family comes as a second endpoint.
+    let mut second = many.endpoints[0].clone();
+    second.addresses = vec![address("fd00::1")];
+    many.endpoints.push(second);
+    let plain = service("plain", "10.96.0.2", &[&web]);
+    let world = Fixture::default()
+        .service(many)
+        .service(plain)
+        .workload(web.clone())
+        .workload(other.clone())
+        .build();
+    let served = |workload, port| -> Vec<(String, u16)> {
+        let served = world.served_by(workload, port);
+        served.map(|one| (one.service.key.name.to_string(), one.service_port)).collect()
+    };
+    let pair = |name: &str, port| (name.to_string(), port);
+    assert_eq!(served(&web, 8080), [pair("many", 80), pair("plain", 80)]);
+    assert_eq!(served(&web, 9090), [pair("many", 81)]);
+    assert_eq!(served(&other, 8080), [pair("many", 80), pair("many", 81)]);
+    assert_eq!(served(&other, 9090), []);
+    assert_eq!(served(&workload("stranger", "10.0.0.3"), 8080), []);
+}
+
+#[test]
+fn a_workload_has_the_policies_of_mesh_namespace_and_selector() {
+    let selected = Workload { policies: vec![key("selects")], ..workload("web", "10.0.0.1") };
+    let world = Fixture::default()
+        .workload(selected)
+        .workload(workload("bare", "10.0.0.2"))
+        .workload(workload("elsewhere/far", "10.0.0.3"))
+        .policy(deny("istio-system/mesh", Scope::Mesh))
+        .policy(deny("namespace", Scope::Namespace))
+        .policy(deny("elsewhere/namespace", Scope::Namespace))
+        .policy(deny("selects", Scope::Workloads))
+        .policy(deny("targets", targets(PolicyTarget::Service("web".into()))))
+        .build();
+    let of = |name: &str| {
+        names(&world.workload_policies(&format!("Kubernetes//Pod/{name}")).unwrap().deny)
+    };
+    assert_eq!(of("shop/web"), ["istio-system/mesh", "shop/namespace", "shop/selects"]);
+    assert_eq!(of("shop/bare"), ["istio-system/mesh", "shop/namespace"]);
+    assert_eq!(of("elsewhere/far"), ["istio-system/mesh", "elsewhere/namespace"]);
+    assert!(world.workload_policies("unknown").is_none());
+}
+
+#[test]
+fn a_policy_that_is_listed_and_missing_refuses() {
+    let listed = Workload { policies: vec![key("gone")], ..workload("web", "10.0.0.1") };
+    let world = Fixture::default().workload(listed).build();
+    let broken = &of_web(&world).broken;
+    assert_eq!(names(broken), ["shop/gone"]);
+    assert!(broken[0].broken.as_ref().unwrap().contains("shop/web"));
+}
+
+#[test]
+fn targets_are_found_from_the_right_namespace_only() {
+    let pod = workload("web", "10.0.0.1");
+    let class = || targets(PolicyTarget::GatewayClass("istio-waypoint".into()));
+    let gateway = || targets(PolicyTarget::Gateway("wp".into()));
+    let on_service = || targets(PolicyTarget::Service("web".into()));
+    let world = Fixture::default()
+        .service(service("web", "10.96.0.1", &[&pod]))
+        .service(service("other", "10.96.0.2", &[&pod]))
+        .workload(pod)
+        .waypoint(waypoint("wp"))
+        .policy(deny("service", on_service()))
+        .policy(deny("elsewhere/service", on_service()))
+        .policy(deny("gateway", gateway()))
+        .policy(deny("elsewhere/gateway", gateway()))
+        .policy(deny("class", class()))
+        .policy(deny("istio-system/class", class()))
+        .build();
+    assert_eq!(names(&world.service_policies(&key("web")).unwrap().deny), ["shop/service"]);
+    assert!(world.service_policies(&key("other")).unwrap().is_empty());
+    let of_waypoint = &world.waypoint_policies(&key("wp")).unwrap().deny;
+    assert_eq!(names(of_waypoint), ["istio-system/class", "shop/gateway"]);
+    assert!(of_web(&world).is_empty(), "targets never reach the workload's own set");
+}
+
+#[test]
+fn policies_are_sorted_by_action_and_only_those_that_decide_need_http() {
+    let with = |action, dry_run, broken: Option<&str>| {
+        let one = AuthorizationPolicy {
+            dry_run,
+            broken: broken.map(Into::into),
+            ..policy("p", action, Scope::Namespace, vec![get_only()])
+        };
+        Fixture::default().workload(workload("web", "10.0.0.1")).policy(one).build()
+    };
+    for (world, needs_http, place) in [
+        (with(Action::Deny, false, None), true, [1, 0, 0, 0]),
+        (with(Action::Allow, false, None), true, [0, 1, 0, 0]),
+        (with(Action::Audit, false, None), false, [0, 0, 1, 0]),
+        (with(Action::Allow, true, None), false, [0, 1, 0, 0]),
+        (with(Action::Allow, false, Some("bad CIDR")), false, [0, 0, 0, 1]),
+    ] {
+        let set = of_web(&world);
+        let places = [&set.deny, &set.allow, &set.audit, &set.broken].map(Vec::len);
+        assert_eq!((places, set.needs_http), (place, needs_http));
+    }
+}
+
+#[test]
+fn loads_survive_as_long_as_their_endpoint() {
+    let pods = [workload("one", "10.0.0.1"), workload("two", "10.0.0.2")];
+    let mesh = |pods: &[Workload]| {
+        let front = service("web", "10.96.0.1", &pods.iter().collect::<Vec<_>>());
+        let again = service("again", "10.96.0.2", &pods.iter().collect::<Vec<_>>());
+        let fixture = Fixture::default().service(front).service(again);
+        pods.iter().cloned().fold(fixture, Fixture::workload).mesh
+    };
+    let store = store();
+    let load = |world: &World, pod: &Workload| {
+        world.load_of(Some(&pod.uid), pod.addresses[0]).map(|load| load.in_flight())
+    };
+    let world = store.publish(mesh(&pods));
+    let held = world.load_of(Some(&pods[0].uid), pods[0].addresses[0]).unwrap().begin();
+    assert_eq!((load(&world, &pods[0]), load(&world, &pods[1])), (Some(1), Some(0)));
+    let newer = store.publish(mesh(&pods));
+    assert_eq!(load(&newer, &pods[0]), Some(1), "the same counter in both worlds");
+    drop(held);
+    assert_eq!((load(&world, &pods[0]), load(&newer, &pods[0])), (Some(0), Some(0)));
+    let smaller = store.publish(mesh(&pods[..1]));
+    assert_eq!((load(&smaller, &pods[0]), load(&smaller, &pods[1])), (Some(0), None));
+}
+
+#[test]
+fn generations_grow_and_subscribers_hear_of_each() {
+    let store = store();
+    assert_eq!(store.load().generation, 0);
+    let mut changes = store.subscribe();
+    assert!(!changes.has_changed().unwrap());
+    let kept = store.snapshot();
+    let world = store.publish(Fixture::default().workload(workload("web", "10.0.0.1")).mesh);
+    assert_eq!(world.generation, 1);
+    assert!(changes.has_changed().unwrap());
+    assert_eq!(*changes.borrow_and_update(), 1);
+    assert_eq!(store.publish(Mesh::default()).generation, 2);
+    assert_eq!(*changes.borrow_and_update(), 2);
+    assert!(kept.mesh.workloads.is_empty(), "a world never changes");
+    assert_eq!(world.mesh.workloads[0].identity, identity("web"));
+}
+
+#[test]
+fn a_route_is_listed_once_per_service() {
+    let parent = |name: &str, port| RouteParent { service: key(name), port };
+    let route = HttpRoute {
+        key: key("r"),
+        created: 0,
+        parents: vec![parent("web", Some(80)), parent("other", None), parent("web", Some(81))],
+        rules: Vec::new(),
+    };
+    let world = Fixture::default().route(route).build();
+    assert_eq!(world.routes_of(&key("web")).len(), 1);
+    assert_eq!(world.routes_of(&key("other")).len(), 1);
+    assert!(world.routes_of(&key("none")).is_empty());
+}
