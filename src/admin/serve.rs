@@ -16,7 +16,11 @@ use tokio_util::task::TaskTracker;
 use super::{Admin, pages};
 use crate::sock::{PlainSockets, SocketFactory};
 
-/// Connections at a time over all three ports: scrapers and operators, with room to spare.
+#[cfg(test)]
+mod tests;
+
+/// Connections at a time on each port: scrapers and operators, with room to spare. Each has its own, for whoever holds all
+/// of the metrics' must not make the node look unready.
 const MAX_CONNECTIONS: usize = 64;
 /// A client that does not send its request within this time is no operator.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,11 +75,9 @@ impl Servers {
     /// Serves until cancelled; a connection that is open then is dropped.
     pub async fn serve(self, admin: Admin, cancel: CancellationToken) {
         let admin = Arc::new(admin);
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let tasks = TaskTracker::new();
         for (port, listener) in self.0 {
-            let accepting =
-                accept(port, listener, admin.clone(), slots.clone(), tasks.clone(), cancel.clone());
+            let accepting = accept(port, listener, admin.clone(), tasks.clone(), cancel.clone());
             tasks.spawn(cancel.clone().run_until_cancelled_owned(accepting));
         }
         tasks.close();
@@ -87,10 +89,10 @@ async fn accept(
     port: Port,
     listener: TcpListener,
     admin: Arc<Admin>,
-    slots: Arc<Semaphore>,
     tasks: TaskTracker,
     cancel: CancellationToken,
 ) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     while let Ok(slot) = slots.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {

@@ -106,11 +106,14 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn address(&mut self, field: Field<SocketAddr>) -> SocketAddr {
-        let literal = quoted(field.default.to_string());
+        let literal = quoted(field.default);
         self.describe(&field, "address and port", literal.clone(), literal);
         self.read(&field, field.default, |text: &str| {
             text.parse().map_err(|_| {
-                format!("{text:?} is not an address with a port, such as \"127.0.0.1:15000\" or \"[::]:15020\"")
+                format!(
+                    "{text:?} is not an address with a port, such as \"127.0.0.1:15000\" or \
+                     \"[::]:15020\""
+                )
             })
         })
     }

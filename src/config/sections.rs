@@ -93,7 +93,8 @@ fn source(reader: &mut Reader<'_>) -> SourceSettings {
         directory: reader.path(Field {
             key: "source.directory",
             default: default::DIRECTORY,
-            meaning: "The directory with the manifests (.yaml, .yml, .json; folders in it too, one level deep), watched for changes.",
+            meaning: "The directory with the manifests (.yaml, .yml, .json; folders in it too, one level \
+                      deep), watched for changes.",
         }),
     }
 }

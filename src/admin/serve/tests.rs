@@ -1,0 +1,153 @@
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::admin::{Dump, Readiness, Task};
+use crate::telemetry::{LogFormat, Logs, Telemetry};
+
+struct Agent;
+
+impl Dump for Agent {
+    fn dump(&self) -> Value {
+        json!({ "version": "test" })
+    }
+
+    fn status(&self) -> Value {
+        json!({ "node": "node-a" })
+    }
+
+    fn refresh(&self) {}
+}
+
+/// The three servers on ports that the kernel chose.
+struct Lab {
+    admin: SocketAddr,
+    metrics: SocketAddr,
+    readiness: SocketAddr,
+    source: Task,
+    quit: CancellationToken,
+    cancel: CancellationToken,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let servers =
+            Servers::bind(Addresses { admin: any, metrics: any, readiness: any }).unwrap();
+        let [admin, metrics, readiness] =
+            [0, 1, 2].map(|index: usize| servers.0[index].1.local_addr().unwrap());
+        let logs = Logs::new(Box::new(io::sink()), "info", LogFormat::Text).unwrap();
+        let waited_for = Readiness::default();
+        let source = waited_for.register("source");
+        let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
+        let pages = Admin {
+            telemetry: Telemetry::new(logs.clone()),
+            logs,
+            readiness: waited_for,
+            dump: Arc::new(Agent),
+            quit: quit.clone(),
+        };
+        let serving = tokio::spawn(servers.serve(pages, cancel.clone()));
+        Self { admin, metrics, readiness, source, quit, cancel, serving }
+    }
+}
+
+/// What a server answers to a request line, with one more header.
+async fn ask(to: SocketAddr, line: &str, header: &str) -> String {
+    let mut stream = TcpStream::connect(to).await.unwrap();
+    let request =
+        format!("{line} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n{header}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+async fn status(to: SocketAddr, line: &str) -> String {
+    let answer = ask(to, line, "x-test: 1").await;
+    answer.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn readiness_names_what_is_missing() {
+    let lab = Lab::new();
+    let answer = ask(lab.readiness, "GET /healthz/ready", "x-test: 1").await;
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("source"), "{answer}");
+    lab.source.set(true);
+    assert_eq!(status(lab.readiness, "GET /healthz/ready").await, "200");
+    lab.source.set(false);
+    assert_eq!(status(lab.readiness, "GET /healthz/ready").await, "503");
+}
+
+#[tokio::test]
+async fn metrics_are_typed_as_the_scraper_asks() {
+    let lab = Lab::new();
+    let old = ask(lab.metrics, "GET /stats/prometheus", "accept: text/plain").await;
+    assert!(old.contains("content-type: text/plain; version=0.0.4"), "{old}");
+    let accept = "accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+    let new = ask(lab.metrics, "GET /metrics", accept).await;
+    assert!(new.contains("content-type: application/openmetrics-text; version=1.0.0"), "{new}");
+    assert!(new.contains("istio_build") && new.ends_with("# EOF\n"), "{new}");
+}
+
+#[tokio::test]
+async fn levels_are_changed_by_post_and_bad_ones_refused() {
+    let lab = Lab::new();
+    let levels = |line: &'static str| ask(lab.admin, line, "x-test: 1");
+    assert!(levels("GET /logging").await.ends_with("\r\n\r\ninfo\n"));
+    assert!(levels("POST /logging?level=warn,access%3Doff").await.ends_with("warn,access=off\n"));
+    assert!(levels("GET /logging").await.ends_with("warn,access=off\n"));
+    assert_eq!(status(lab.admin, "POST /logging?level=loud").await, "400");
+    assert_eq!(status(lab.admin, "POST /logging").await, "400");
+}
+
+#[tokio::test]
+async fn only_a_post_ends_the_agent() {
+    let lab = Lab::new();
+    assert_eq!(status(lab.admin, "GET /quitquitquit").await, "405");
+    assert!(!lab.quit.is_cancelled());
+    assert_eq!(status(lab.admin, "POST /quitquitquit").await, "200");
+    assert!(lab.quit.is_cancelled());
+}
+
+#[tokio::test]
+async fn each_port_has_its_own_pages() {
+    let lab = Lab::new();
+    assert!(
+        ask(lab.admin, "GET /config_dump", "x-test: 1").await.contains("\"version\": \"test\"")
+    );
+    assert!(
+        ask(lab.admin, "GET /status", "x-test: 1").await.contains("\"source\""),
+        "what it waits for"
+    );
+    for (port, line) in [
+        (lab.metrics, "GET /config_dump"),
+        (lab.readiness, "POST /quitquitquit"),
+        (lab.readiness, "GET /metrics"),
+        (lab.admin, "GET /metrics"),
+        (lab.admin, "GET /nothing"),
+    ] {
+        assert_eq!(status(port, line).await, "404", "{line}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_says_nothing_is_let_go() {
+    let lab = Lab::new();
+    let mut silent = TcpStream::connect(lab.admin).await.unwrap();
+    silent.write_all(b"GET /status HTTP/1.1\r\nhost:").await.unwrap();
+    let mut answer = Vec::new();
+    // Ends because the server closes; the paused clock leaps to the deadline.
+    let _ = silent.read_to_end(&mut answer).await;
+    assert!(!String::from_utf8_lossy(&answer).contains("node-a"));
+}
+
+#[tokio::test]
+async fn it_ends_when_told() {
+    let lab = Lab::new();
+    let _open = TcpStream::connect(lab.metrics).await.unwrap();
+    lab.cancel.cancel();
+    lab.serving.await.unwrap();
+    assert!(TcpStream::connect(lab.metrics).await.is_err());
+}
