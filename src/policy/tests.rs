@@ -134,7 +134,7 @@ fn deny_wins_over_allow_and_names_itself() {
         policy("deny", Action::Deny, Scope::Namespace, vec![from(principal("curl"))]),
     ]);
     let denial = by("curl").result(&world).unwrap_err();
-    assert_eq!(denial.why, "AuthorizationPolicy shop/deny denies");
+    assert_eq!(denial.why, "AuthorizationPolicy shop/deny denies (DENY rule)");
     assert_eq!(by("other").result(&world).unwrap().policy, Some(key("allow")));
 }
 

@@ -23,28 +23,6 @@ pub(super) fn matches_parts(value: &StringMatch, parts: &[&str]) -> bool {
     }
 }
 
-/// Without regard to case, and with or without the port: `a.com` means `a.com:8080` too.
-pub(super) fn matches_host(value: &StringMatch, host: &str) -> bool {
-    let lower = |text: &str| text.to_ascii_lowercase();
-    let value = match value {
-        StringMatch::Exact(text) => StringMatch::Exact(lower(text).into()),
-        StringMatch::Prefix(text) => StringMatch::Prefix(lower(text).into()),
-        StringMatch::Suffix(text) => StringMatch::Suffix(lower(text).into()),
-        StringMatch::Present => StringMatch::Present,
-        StringMatch::Template(text) => StringMatch::Template(lower(text).into()),
-    };
-    let host = lower(host);
-    matches(&value, &host) || without_port(&host).is_some_and(|name| matches(&value, name))
-}
-
-fn without_port(host: &str) -> Option<&str> {
-    let (name, port) = host.rsplit_once(':')?;
-    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    // The last group of an IPv6 address is not a port.
-    let bracketed = !name.contains(':') || name.ends_with(']');
-    (is_port && bracketed).then_some(name)
-}
-
 fn starts_with(parts: &[&str], mut wanted: &str) -> bool {
     for part in parts {
         if wanted.len() <= part.len() {
@@ -127,16 +105,6 @@ mod tests {
         ] {
             assert_eq!(matches_template(template, path), expected, "{template} {path}");
         }
-    }
-
-    #[test]
-    fn hosts_with_and_without_port() {
-        let exact = StringMatch::Exact("Shop.example".into());
-        assert!(matches_host(&exact, "shop.EXAMPLE"));
-        assert!(matches_host(&exact, "shop.example:8080"));
-        assert!(!matches_host(&exact, "shop.example.evil"));
-        assert!(matches_host(&StringMatch::Suffix(".example".into()), "shop.example:80"));
-        assert!(matches_host(&StringMatch::Exact("[::1]".into()), "[::1]:80"));
     }
 
     proptest! {
