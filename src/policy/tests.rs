@@ -1,3 +1,9 @@
+//! Policies over small worlds: a pod `web` behind a service `web`, and who gets in.
+
+mod fields;
+mod guards;
+mod properties;
+
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
