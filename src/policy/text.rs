@@ -49,8 +49,8 @@ fn ends_with(parts: &[&str], mut wanted: &str) -> bool {
     wanted.is_empty()
 }
 
-/// `{*}` is one segment that is not empty, `{**}` any number of segments, only one of them and with what may follow it
-/// (Istio, "Authorization Policy path templating").
+/// `{*}` is one segment that is not empty; `{**}` is the rest, or what stands before that which follows it, and may be
+/// empty, but its slash must be there: `/a/{**}` takes `/a/` and not `/a` (Istio, AuthorizationPolicy `Operation`).
 fn matches_template(template: &str, path: &str) -> bool {
     let wanted: Vec<&str> = template.split('/').collect();
     let given: Vec<&str> = path.split('/').collect();
@@ -62,7 +62,7 @@ fn matches_template(template: &str, path: &str) -> bool {
         None => wanted.len() == given.len() && wanted.iter().zip(&given).all(same),
         Some(at) => {
             let after = wanted.len() - at - 1;
-            given.len() >= at + after
+            given.len() > at + after
                 && wanted[..at].iter().zip(&given).all(same)
                 && wanted[at + 1..].iter().zip(&given[given.len() - after..]).all(same)
         }
@@ -99,6 +99,10 @@ mod tests {
             ("/a/{**}", "/a/b/c", true),
             ("/a/{**}", "/a/", true),
             ("/a/{**}", "/b/c", false),
+            ("/a/{**}", "/a", false),
+            ("/a/{**}/z", "/a/z", false),
+            ("/a/{*}/b/{**}", "/a/x/b/", true),
+            ("/a/{*}/b/{**}", "/a/x/b/y/z", true),
             ("/a/{**}/z", "/a/b/c/z", true),
             ("/a/{**}/z", "/a/b/c", false),
             ("/{*}", "/x/y", false),
