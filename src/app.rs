@@ -24,7 +24,7 @@ use crate::l7::{Dependencies, WorkerSettings, Workers};
 use crate::node::{Node, NodeSettings};
 use crate::pool::{Pool, PoolSettings};
 use crate::sock;
-use crate::source::{DirectorySource, TranslateSettings};
+use crate::source::{DirectorySource, Source, TranslateSettings};
 use crate::telemetry::{self, Logs, Telemetry};
 use crate::world::{MeshNames, WorldStore};
 use view::View;
@@ -40,7 +40,8 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let logs = telemetry::init_logs(&settings.log.level, settings.log.format)?;
     sock::raise_file_limit();
     let layer4 = layer4_runtime(&settings)?;
-    let control = Builder::new_current_thread().enable_all().build().context("start the control runtime")?;
+    let control =
+        Builder::new_current_thread().enable_all().build().context("start the control runtime")?;
     let ran = control.block_on(async {
         Agent::build(settings, logs.clone(), layer4.handle().clone())?.run().await
     });
@@ -80,15 +81,7 @@ impl Agent {
             root_namespace: settings.root_namespace.clone(),
         });
         let certificates = Arc::new(certificate_store(&settings)?);
-        let pool = Pool::new(
-            PoolSettings {
-                max_streams: settings.pool.max_streams,
-                idle_timeout: settings.pool.idle_timeout,
-                connect_timeout: settings.layer4.connect_timeout,
-            },
-            certificates.clone(),
-            runtime.clone(),
-        );
+        let pool = Pool::new(pool_settings(&settings), certificates.clone(), runtime.clone());
         let workers = Workers::new(Dependencies {
             world: world.clone(),
             pool: pool.clone(),
@@ -97,12 +90,7 @@ impl Agent {
             settings: worker_settings(&settings),
         });
         let layer4 = Arc::new(Layer4 {
-            settings: Layer4Settings {
-                max_connections: settings.layer4.max_connections,
-                connect_timeout: settings.layer4.connect_timeout,
-                handshake_timeout: settings.layer4.connect_timeout,
-                cluster: settings.cluster.clone(),
-            },
+            settings: layer4_settings(&settings),
             world: world.clone(),
             pool: pool.clone(),
             certificates: certificates.clone(),
@@ -122,7 +110,18 @@ impl Agent {
         })?;
         let source =
             DirectorySource::new(settings.source.directory.clone(), translate_settings(&settings));
-        Ok(Self { settings, logs, telemetry, world, certificates, pool, workers, node, servers, source })
+        Ok(Self {
+            settings,
+            logs,
+            telemetry,
+            world,
+            certificates,
+            pool,
+            workers,
+            node,
+            servers,
+            source,
+        })
     }
 
     /// Starts what follows the world before the source that changes it, and ends in the opposite order.
@@ -130,7 +129,14 @@ impl Agent {
         let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
         let readiness = Readiness::default();
         let (source_ready, node_ready) = (readiness.register("source"), readiness.register("node"));
-        let view = View::new(&self.settings, &self.world, &self.certificates, &self.pool, &self.node, &self.telemetry);
+        let view = View::new(
+            &self.settings,
+            &self.world,
+            &self.certificates,
+            &self.pool,
+            &self.node,
+            &self.telemetry,
+        );
         let tasks = TaskTracker::new();
 
         let admin = Admin {
@@ -204,6 +210,23 @@ fn certificate_store(settings: &Settings) -> anyhow::Result<CertificateStore> {
     };
     let store = StoreSettings { trust_domain: settings.trust_domain.clone() };
     Ok(CertificateStore::new(issuer, store, clock))
+}
+
+fn pool_settings(settings: &Settings) -> PoolSettings {
+    PoolSettings {
+        max_streams: settings.pool.max_streams,
+        idle_timeout: settings.pool.idle_timeout,
+        connect_timeout: settings.layer4.connect_timeout,
+    }
+}
+
+fn layer4_settings(settings: &Settings) -> Layer4Settings {
+    Layer4Settings {
+        max_connections: settings.layer4.max_connections,
+        connect_timeout: settings.layer4.connect_timeout,
+        handshake_timeout: settings.layer4.connect_timeout,
+        cluster: settings.cluster.clone(),
+    }
 }
 
 fn worker_settings(settings: &Settings) -> WorkerSettings {

@@ -78,7 +78,9 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run(run) => run_agent(&run),
         Command::Check(check) => check_directory(&check),
-        Command::Status(from) => show(client::get(from.address, "/status").and_then(|it| status::table(&it))),
+        Command::Status(from) => {
+            show(client::get(from.address, "/status").and_then(|it| status::table(&it)))
+        }
         Command::Dump(from) => show(client::get(from.address, "/config_dump")),
         Command::Version => show(Ok(format!("isthmus {}\n", env!("CARGO_PKG_VERSION")))),
     }

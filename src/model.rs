@@ -8,8 +8,8 @@ mod waypoint;
 mod workload;
 
 pub use policy::{
-    Action, AuthorizationPolicy, Cidr, Condition, ConditionKey, Mode, Operation, PeerAuthentication,
-    PolicyTarget, Rule, Scope, Source, StringMatch, Values,
+    Action, AuthorizationPolicy, Cidr, Condition, ConditionKey, Mode, Operation,
+    PeerAuthentication, PolicyTarget, Rule, Scope, Source, StringMatch, Values,
 };
 pub use route::{
     Backend, BackendRef, HeaderFilter, HeaderMatch, HttpFilter, HttpMatch, HttpRoute, HttpRule,

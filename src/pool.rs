@@ -89,12 +89,9 @@ impl Pool {
         request: &ConnectRequest,
     ) -> Result<HboneStream, PoolError> {
         let entry = self.entry(key);
-        let certificate = self
-            .0
-            .certificates
-            .certificate(&key.client)
-            .await
-            .map_err(|error| PoolError { reason: Reason::IdentityFailure, why: error.to_string() })?;
+        let certificate = self.0.certificates.certificate(&key.client).await.map_err(|error| {
+            PoolError { reason: Reason::IdentityFailure, why: error.to_string() }
+        })?;
         for _ in 0..MAX_ROUNDS {
             if let Some(opened) = entry.open_existing(certificate.generation(), request).await {
                 return opened;

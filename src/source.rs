@@ -1,14 +1,59 @@
-//! stub
+//! Where the mesh's state comes from: Kubernetes objects, translated to the model.
+//!
+//! The way of an object: a text or the API ([`manifest`]) -> a typed object ([`objects`]) -> the set of all objects
+//! that are in force ([`Objects`]) -> [`translate`], a pure function to [`crate::model::Mesh`]. Every source shares
+//! the last three steps; [`DirectorySource`] adds the files.
+//!
+//! Invariants: an object that cannot be understood is refused alone, with its field and the reason, and its last good
+//! version stays in force; a security policy without a last good version denies what it may apply to. Unknown enum
+//! values, fields and kinds never stop a source.
+//!
+//! `app` runs a source and publishes each [`Translation`] as a world; `cli` calls [`check`]. This room takes no
+//! decisions on traffic and writes nothing: neither files nor statuses.
+
 mod complaint;
+mod directory;
+mod manifest;
+pub mod objects;
+mod store;
+mod translate;
+
+#[cfg(test)]
+mod tests;
+
 pub use complaint::{Complaint, Origin, Severity};
-pub struct TranslateSettings { pub cluster: crate::base::Str, pub trust_domain: crate::base::Str, pub cluster_domain: crate::base::Str, pub root_namespace: crate::base::Str }
-pub struct Translation { pub mesh: crate::model::Mesh, pub complaints: Vec<Complaint> }
-#[derive(Debug, thiserror::Error)]
-#[error("x")]
-pub struct SourceError;
-pub struct DirectorySource;
-impl DirectorySource {
-    pub fn new(_: std::path::PathBuf, _: TranslateSettings) -> Self { Self }
-    pub async fn run(self, _publish: impl FnMut(Translation) + Send, _c: tokio_util::sync::CancellationToken) -> Result<(), SourceError> { Ok(()) }
+pub use directory::{DirectorySource, check};
+pub use manifest::{Document, Refusal, parse};
+pub use store::{File, Objects};
+pub use translate::{TranslateSettings, Translation, translate};
+
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+/// A feed of the mesh's state.
+pub trait Source {
+    /// Publishes the full state once it is known, then a new full state after every change, until `cancel` is
+    /// cancelled. States are complete: the receiver replaces the one before.
+    ///
+    /// # Errors
+    /// Only before the first state is published: there is nothing to serve from then. Later failures are logged, and
+    /// the last state stays in force.
+    fn run(
+        self,
+        publish: impl FnMut(Translation) + Send,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = Result<(), SourceError>> + Send;
 }
-pub fn check(_: &std::path::Path, _: &TranslateSettings) -> Result<Translation, SourceError> { Err(SourceError) }
+
+/// Why a source cannot give a state.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error(
+        "cannot read the manifest directory {}: {cause}; check that `directory` in [source] names a directory \
+         that this process may read", path.display()
+    )]
+    Directory { path: PathBuf, cause: std::io::Error },
+    #[error("reading the manifests was broken off: {0}")]
+    Aborted(#[from] tokio::task::JoinError),
+}

@@ -129,7 +129,11 @@ impl Telemetry {
         );
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
         build.get_or_create_owned(&BUILD).set(1);
-        registry.register("istio_build", "Component and version, as Istio's dashboards show it", build);
+        registry.register(
+            "istio_build",
+            "Component and version, as Istio's dashboards show it",
+            build,
+        );
         registry.register_collector(Box::new(ProcessCollector));
         Self(Arc::new(Shared { logs, registry, traffic, agent }))
     }

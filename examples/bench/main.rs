@@ -84,7 +84,12 @@ fn bench(options: &Options) -> Result<()> {
             enrol(&mut lab, meshed)?;
             for load in Load::ALL {
                 let figure = measure(&lab, &own, load, options.seconds)?;
-                eprintln!("round {round}, {}: {} {figure:.1} {}", if meshed { "mesh" } else { "plain" }, load.name(), load.unit());
+                eprintln!(
+                    "round {round}, {}: {} {figure:.1} {}",
+                    if meshed { "mesh" } else { "plain" },
+                    load.name(),
+                    load.unit()
+                );
                 results.entry(load.name()).or_default()[side].push(figure);
             }
         }
@@ -107,9 +112,10 @@ fn enrol(lab: &mut Lab, meshed: bool) -> Result<()> {
     let label = if meshed { "istio.io/dataplane-mode=ambient" } else { "istio.io/dataplane-mode-" };
     lab.manifests.label(&Key::new("Namespace", "", "bench"), &[label])?;
     for pod in ["client", "server"] {
-        wait::until(&format!("{pod} to {} the mesh", if meshed { "join" } else { "leave" }), || {
-            Ok((lab.rules(pod)?.contains("redirect") == meshed).then_some(()))
-        })?;
+        wait::until(
+            &format!("{pod} to {} the mesh", if meshed { "join" } else { "leave" }),
+            || Ok((lab.rules(pod)?.contains("redirect") == meshed).then_some(())),
+        )?;
     }
     // Connections that are still drained would share the processor with the measurement.
     std::thread::sleep(Duration::from_secs(1));
@@ -119,7 +125,12 @@ fn enrol(lab: &mut Lab, meshed: bool) -> Result<()> {
 fn measure(lab: &Lab, own: &Path, load: Load, seconds: u64) -> Result<f64> {
     let namespace = &lab.pod("client")?.attachment.namespace;
     let mut command = process::command(namespace, own);
-    command.args(["client", load.name(), &lab.address("server")?.to_string(), &seconds.to_string()]);
+    command.args([
+        "client",
+        load.name(),
+        &lab.address("server")?.to_string(),
+        &seconds.to_string(),
+    ]);
     let output = command.output().context("run the client")?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.trim().parse().with_context(|| {
@@ -137,11 +148,19 @@ fn report(options: &Options, results: &BTreeMap<&str, [Vec<f64>; 2]>) {
     for load in Load::ALL {
         let [plain, mesh] = &results[load.name()];
         let (plain, mesh) = (median(plain), median(mesh));
-        all.insert(load.name().into(), json!({
-            "unit": load.unit(), "plain": plain, "mesh": mesh, "mesh_to_plain": mesh / plain,
-        }));
+        all.insert(
+            load.name().into(),
+            json!({
+                "unit": load.unit(), "plain": plain, "mesh": mesh, "mesh_to_plain": mesh / plain,
+            }),
+        );
         if !options.json {
-            println!("{:<24} plain {plain:>12.1}  mesh {mesh:>12.1} {:<15} mesh/plain {:.3}", load.name(), load.unit(), mesh / plain);
+            println!(
+                "{:<24} plain {plain:>12.1}  mesh {mesh:>12.1} {:<15} mesh/plain {:.3}",
+                load.name(),
+                load.unit(),
+                mesh / plain
+            );
         }
     }
     if options.json {

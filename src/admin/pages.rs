@@ -79,7 +79,11 @@ fn set_levels(admin: &Admin, query: Option<&str>) -> Page {
         .find(|(name, _)| name == "level")
         .map(|(_, value)| value.into_owned());
     let Some(wanted) = wanted else {
-        return page(StatusCode::BAD_REQUEST, TEXT, "say ?level=info, or ?level=isthmus::l4=debug\n");
+        return page(
+            StatusCode::BAD_REQUEST,
+            TEXT,
+            "say ?level=info, or ?level=isthmus::l4=debug\n",
+        );
     };
     match admin.logs.set_levels(&wanted) {
         Ok(()) => page(StatusCode::OK, TEXT, admin.logs.levels() + "\n"),

@@ -55,9 +55,11 @@ impl Servers {
     pub fn bind(addresses: Addresses) -> Result<Self, AdminError> {
         let bind = |port, address, purpose| {
             let listener = PlainSockets.listen(address);
-            listener
-                .map(|listener| (port, listener))
-                .map_err(|source| AdminError { address, purpose, source })
+            listener.map(|listener| (port, listener)).map_err(|source| AdminError {
+                address,
+                purpose,
+                source,
+            })
         };
         Ok(Self([
             bind(Port::Admin, addresses.admin, "administration")?,

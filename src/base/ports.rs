@@ -16,6 +16,29 @@ pub const METRICS: u16 = 15020;
 /// Readiness, in the agent's namespace.
 pub const READINESS: u16 = 15021;
 
+/// Every port with its place and purpose, for the documentation.
+pub const ALL: [(u16, &str, &str); 7] = [
+    (OUTBOUND, "each captured workload's namespace", "what the workload dials"),
+    (
+        INBOUND_PLAINTEXT,
+        "each captured workload's namespace",
+        "what arrives for it without a tunnel",
+    ),
+    (
+        HBONE,
+        "each captured workload's namespace",
+        "what arrives for it in tunnels (HTTP/2 CONNECT over mutual TLS)",
+    ),
+    (DNS, "each captured workload's namespace", "reserved for the DNS stub"),
+    (
+        ADMIN,
+        "the agent's namespace, loopback",
+        "status, dump, log levels, end (HTTP, no authentication)",
+    ),
+    (METRICS, "the agent's namespace", "`/metrics` and `/stats/prometheus`"),
+    (READINESS, "the agent's namespace", "`/healthz/ready`"),
+];
+
 /// Ports that no connection may be carried to: it would come back to the agent.
 pub const ILLEGAL: [u16; 3] = [OUTBOUND, INBOUND_PLAINTEXT, HBONE];
 

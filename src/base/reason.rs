@@ -39,6 +39,80 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason, in the order of their documentation.
+    pub const ALL: [Reason; 15] = [
+        Reason::None,
+        Reason::Denied,
+        Reason::ConnectFailure,
+        Reason::TlsFailure,
+        Reason::Http2Failure,
+        Reason::NetworkPolicy,
+        Reason::IdentityFailure,
+        Reason::NoHealthyUpstream,
+        Reason::NoRoute,
+        Reason::Overflow,
+        Reason::PeerReset,
+        Reason::Timeout,
+        Reason::BadRequest,
+        Reason::WaypointUnusable,
+        Reason::Draining,
+    ];
+
+    /// What happened and what to check, for operators.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Reason::None => "All went well.",
+            Reason::Denied => {
+                "A policy refused. `error` or `response_code_details` names it; for plaintext, check \
+                 PeerAuthentication and whether the client is enrolled."
+            }
+            Reason::ConnectFailure => {
+                "The destination could not be connected. Check that the application runs and listens on the port, \
+                 on the pod's address and not only on loopback."
+            }
+            Reason::TlsFailure => {
+                "A certificate did not pass. Check that both agents use the same CA and trust domain, and the \
+                 clocks of both nodes."
+            }
+            Reason::Http2Failure => {
+                "HTTP/2 could not be established in the tunnel. Check that an agent, and not the application, \
+                 answers on port 15008."
+            }
+            Reason::NetworkPolicy => {
+                "Port 15008 of the destination did not answer in time. Check that no NetworkPolicy or firewall \
+                 blocks it, and that the destination's agent runs."
+            }
+            Reason::IdentityFailure => {
+                "There is no certificate for the workload. Check the issuer: the CA's directory and its files."
+            }
+            Reason::NoHealthyUpstream => {
+                "No endpoint is ready, or the service has no such port. Check the service's selector and target \
+                 port, and the readiness of its pods."
+            }
+            Reason::NoRoute => {
+                "The service has HTTPRoutes and none matches the request. Check their matches, and that a rule \
+                 for everything else exists if it should."
+            }
+            Reason::Overflow => {
+                "A budget was spent: connections, requests or buffered bytes of a waypoint worker. Check \
+                 `[layer7]` in the settings, and who sends so much."
+            }
+            Reason::PeerReset => {
+                "One side broke off. Usually the application's own doing: check its log."
+            }
+            Reason::Timeout => "A deadline passed. Check how long the destination takes.",
+            Reason::BadRequest => {
+                "The peer asked for something that could not be understood or may not be asked for: a port of \
+                 the agent's own, an address of another workload, a malformed request."
+            }
+            Reason::WaypointUnusable => {
+                "A waypoint is named that does not exist or may not be used from here; traffic is refused rather \
+                 than let past it. Check the label `istio.io/use-waypoint`, the Gateway, and its `allowedRoutes`."
+            }
+            Reason::Draining => "The agent, or the workload, is shutting down.",
+        }
+    }
+
     /// The value of the label `response_flags`.
     pub fn flag(self) -> &'static str {
         match self {

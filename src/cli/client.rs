@@ -17,12 +17,13 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) fn get(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asking = async { tokio::time::timeout(TIMEOUT, ask(address, path)).await };
-    runtime
-        .block_on(asking)
-        .unwrap_or_else(|_| bail!("no answer within {TIMEOUT:?}"))
-        .with_context(|| {
-            format!("ask the agent at {address}; does it run, and is this its setting admin.address?")
-        })
+    runtime.block_on(asking).unwrap_or_else(|_| bail!("no answer within {TIMEOUT:?}")).with_context(
+        || {
+            format!(
+                "ask the agent at {address}; does it run, and is this its setting admin.address?"
+            )
+        },
+    )
 }
 
 async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<String> {

@@ -14,15 +14,29 @@ pub(super) fn table(json: &str) -> anyhow::Result<String> {
         let names: Vec<&str> = waiting.iter().map(text_of).collect();
         format!("not ready, waiting for {}", names.join(", "))
     };
-    writeln!(text, "node {}: {ready}, version {}", text_of(&status["node"]), text_of(&status["version"]))?;
+    writeln!(
+        text,
+        "node {}: {ready}, version {}",
+        text_of(&status["node"]),
+        text_of(&status["version"])
+    )?;
     let counts = &status["counts"];
     writeln!(
         text,
         "{} workloads, {} services, {} waypoints, {} routes, {} policies; {} tunnels open",
-        counts["workloads"], counts["services"], counts["waypoints"], counts["routes"],
-        counts["policies"], counts["tunnels"]
+        counts["workloads"],
+        counts["services"],
+        counts["waypoints"],
+        counts["routes"],
+        counts["policies"],
+        counts["tunnels"]
     )?;
-    rows(&mut text, "WORKLOADS OF THIS NODE", &["workload", "state", "identity", "certificate", "waypoint"], &status["workloads"])?;
+    rows(
+        &mut text,
+        "WORKLOADS OF THIS NODE",
+        &["workload", "state", "identity", "certificate", "waypoint"],
+        &status["workloads"],
+    )?;
     rows(&mut text, "WAYPOINTS", &["waypoint", "takes", "identity"], &status["waypoints"])?;
     rows(&mut text, "COMPLAINTS", &["severity", "complaint"], &status["complaints"])?;
     Ok(text)
@@ -72,7 +86,10 @@ mod tests {
             "workloads": [{"workload": "shop/web", "state": "captured", "identity": "i", "certificate": "Available", "waypoint": "-"}],
         });
         let text = table(&json.to_string()).unwrap();
-        assert!(text.starts_with("node node-a: not ready, waiting for source, version 1\n2 workloads"), "{text}");
+        assert!(
+            text.starts_with("node node-a: not ready, waiting for source, version 1\n2 workloads"),
+            "{text}"
+        );
         assert!(text.contains("  shop/web  captured"), "{text}");
         assert!(!text.contains("COMPLAINTS"), "{text}");
     }

@@ -40,12 +40,12 @@ pub(super) const LOG_LEVEL: &str = "info";
 pub(super) const LAYER4_PROCESSORS_DIVISOR: usize = 4;
 /// Threads: with one, a single TLS handshake or large copy delays all other connections. ztunnel's minimum.
 pub(super) const LAYER4_MIN_THREADS: usize = 2;
-/// Connections of one workload: about 10 KiB each, so 100 MiB at the worst; below the 16 384 files that a service
-/// of systemd gets per workload with two descriptors a connection. ztunnel has no limit, and one workload can starve a node.
+/// Connections of one workload: some 10 KiB each, so 100 MiB at the worst, and two descriptors each. ztunnel has no
+/// limit, so that one workload can take the memory and descriptors of its whole node.
 pub(super) const LAYER4_MAX_CONNECTIONS: usize = 10_000;
 /// ztunnel's and Envoy's 10 s: longer than three retransmissions of a SYN (1 + 2 + 4 s).
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Istio's sidecar had 5 s before it trusted ports' names; a server that speaks first waits so long at the worst.
+/// Envoy's listeners in a sidecar waited 5 s; a server that speaks first waits so long, where its port is not named.
 pub(super) const DETECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Threads of each waypoint worker: the two that Istio gives a waypoint's Envoy.

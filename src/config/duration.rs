@@ -18,7 +18,8 @@ pub(super) fn parse(text: &str) -> Option<Duration> {
 /// Writes what [`parse`] reads, in the largest unit without a rest.
 pub(super) fn format(duration: Duration) -> String {
     let total = duration.as_millis();
-    let whole = |(_, milliseconds): &&(&str, u128)| total != 0 && total.is_multiple_of(*milliseconds);
+    let whole =
+        |(_, milliseconds): &&(&str, u128)| total != 0 && total.is_multiple_of(*milliseconds);
     match UNITS.iter().find(whole) {
         Some((unit, milliseconds)) => format!("{}{unit}", total / milliseconds),
         None => format!("{total}ms"),

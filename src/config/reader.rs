@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn address(&mut self, field: Field<SocketAddr>) -> SocketAddr {
-        let literal = quoted(&field.default.to_string());
+        let literal = quoted(field.default.to_string());
         self.describe(&field, "address and port", literal.clone(), literal);
         self.read(&field, field.default, |text: &str| {
             text.parse().map_err(|_| {
@@ -115,10 +115,11 @@ impl<'a> Reader<'a> {
         })
     }
 
-    pub(super) fn choice<T: Copy>(&mut self, field: Field<T>, choices: &[(&str, T)]) -> T
-    where
-        T: PartialEq,
-    {
+    pub(super) fn choice<T: Copy + PartialEq>(
+        &mut self,
+        field: Field<T>,
+        choices: &[(&str, T)],
+    ) -> T {
         let names: Vec<String> = choices.iter().map(|(name, _)| quoted(name)).collect();
         let kind = format!("one of {}", names.join(", "));
         let default = choices.iter().find(|(_, value)| *value == field.default);
@@ -136,7 +137,7 @@ impl<'a> Reader<'a> {
         range: RangeInclusive<Duration>,
     ) -> Duration {
         let (from, to) = (duration::format(*range.start()), duration::format(*range.end()));
-        let literal = quoted(&duration::format(field.default));
+        let literal = quoted(duration::format(field.default));
         let kind = format!("duration from {from} to {to}");
         self.describe(&field, &kind, literal.clone(), literal);
         self.read(&field, field.default, |text: &str| match duration::parse(text) {
@@ -224,15 +225,17 @@ impl<'a> Reader<'a> {
         if self.descriptions.iter().any(|known| known.key == full) {
             return;
         }
-        let siblings = self.descriptions.iter().filter_map(|known| match known.key.rsplit_once('.') {
-            Some((owner, name)) if section.trim_end_matches('.') == owner => Some(name),
-            Some((owner, _)) if section.is_empty() => Some(owner),
-            None if section.is_empty() => Some(known.key),
-            _ => None,
-        });
+        let siblings =
+            self.descriptions.iter().filter_map(|known| match known.key.rsplit_once('.') {
+                Some((owner, name)) if section.trim_end_matches('.') == owner => Some(name),
+                Some((owner, _)) if section.is_empty() => Some(owner),
+                None if section.is_empty() => Some(known.key),
+                _ => None,
+            });
         let elsewhere = || {
-            let same = |known: &&Description| known.key.rsplit('.').next() == Some(name);
-            self.descriptions.iter().find(same).map(|known| known.key)
+            let last = |known: &Description| known.key.rsplit('.').next().unwrap_or(known.key);
+            let meant = nearest(name, self.descriptions.iter().map(last))?;
+            self.descriptions.iter().find(|known| last(known) == meant).map(|known| known.key)
         };
         let reason = match nearest(name, siblings).or_else(elsewhere) {
             Some(candidate) => format!("is not a setting; did you mean `{candidate}`?"),
@@ -244,7 +247,13 @@ impl<'a> Reader<'a> {
 
     fn describe<T>(&mut self, field: &Field<T>, kind: &str, default: String, example: String) {
         let (key, meaning) = (field.key, field.meaning);
-        self.descriptions.push(Description { key, kind: kind.to_owned(), default, example, meaning });
+        self.descriptions.push(Description {
+            key,
+            kind: kind.to_owned(),
+            default,
+            example,
+            meaning,
+        });
     }
 
     fn read<T, D>(

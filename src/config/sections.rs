@@ -93,7 +93,7 @@ fn source(reader: &mut Reader<'_>) -> SourceSettings {
         directory: reader.path(Field {
             key: "source.directory",
             default: default::DIRECTORY,
-            meaning: "The directory with the mesh's manifests (*.yaml, *.yml), watched for changes.",
+            meaning: "The directory with the manifests (.yaml, .yml, .json; folders in it too, one level deep), watched for changes.",
         }),
     }
 }
@@ -167,7 +167,8 @@ fn log(reader: &mut Reader<'_>) -> LogSettings {
 
 fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = (processors / default::LAYER4_PROCESSORS_DIVISOR).max(default::LAYER4_MIN_THREADS);
+    let threads =
+        (processors / default::LAYER4_PROCESSORS_DIVISOR).max(default::LAYER4_MIN_THREADS);
     Layer4Settings {
         threads: reader.machine_number(
             Field {
@@ -308,7 +309,8 @@ fn check_conflicts(reader: &mut Reader<'_>, settings: &Settings) {
     for (index, (key, address)) in servers.iter().enumerate() {
         let earlier = servers.iter().take(index).find(|(_, other)| overlap(*address, *other));
         if let Some((other_key, other)) = earlier {
-            let reason = format!("{address} conflicts with {other} of {other_key}; give another port");
+            let reason =
+                format!("{address} conflicts with {other} of {other_key}; give another port");
             reader.complain(key, reason);
         }
     }
@@ -331,12 +333,16 @@ fn check_name(text: &str) -> Result<(), String> {
             && label.len() <= 63
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
     };
     if text.len() <= 253 && text.split('.').all(label) {
         return Ok(());
     }
-    Err(format!("{text:?} is not a DNS name; use lower case letters, digits, `-` and `.` (RFC 1123)"))
+    Err(format!(
+        "{text:?} is not a DNS name; use lower case letters, digits, `-` and `.` (RFC 1123)"
+    ))
 }
 
 fn check_identifier(text: &str) -> Result<(), String> {

@@ -72,7 +72,7 @@ max_streams = 1
     let found = complaints(text);
     let expected = [
         ("line 1: node:", "not a DNS name"),
-        ("line 2: max_stream:", "did you mean"),
+        ("line 2: max_stream:", "did you mean `pool.max_streams`?"),
         ("line 4: pool.max_streams:", "0 is out of range; give a number from 1 to 1000"),
         ("line 5: pool.idle_timeout:", "not a duration"),
         ("line 6: pool.idle_timout:", "did you mean `idle_timeout`?"),

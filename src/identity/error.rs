@@ -1,5 +1,10 @@
 //! Why there is no certificate, or why a peer's was refused.
 
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::{CertificateError, OtherError};
+
 use crate::base::{Identity, Str};
 
 /// The one error of this room. It is `Clone`, because everybody who waits for one certificate gets it.
@@ -42,6 +47,11 @@ pub enum IdentityError {
     ForeignPeer { presented: Identity, ours: Str },
 }
 
+/// The TLS library prints what a verifier returns as for debugging; so this prints the message then, too.
+#[derive(thiserror::Error)]
+#[error("{0}")]
+struct Readable(IdentityError);
+
 impl IdentityError {
     pub(super) fn tls(identity: &Identity, reason: impl ToString) -> Self {
         Self::Tls { identity: identity.clone(), reason: reason.to_string() }
@@ -49,7 +59,13 @@ impl IdentityError {
 
     /// As the TLS library wants it from a verifier: the text reaches the log, the peer gets an alert.
     pub(super) fn into_tls(self) -> rustls::Error {
-        let other = rustls::OtherError(std::sync::Arc::new(self));
-        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))
+        let other = OtherError(Arc::new(Readable(self)));
+        rustls::Error::InvalidCertificate(CertificateError::Other(other))
+    }
+}
+
+impl fmt::Debug for Readable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
     }
 }

@@ -29,10 +29,10 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     })
 });
 
-/// Answers only clients that offer `h2`. The TLS library refuses other offers by itself, but would go on with
-/// a client that offers nothing.
+/// Answers only clients that name an application protocol. The TLS library refuses any other than `h2` by
+/// itself, with the alert made for it, but would go on with a client that names none.
 #[derive(Debug)]
-struct OnlyH2(Arc<CertifiedKey>);
+struct NeedsAlpn(Arc<CertifiedKey>);
 
 /// Whether the session agreed on `h2`. Our servers refuse anything else by themselves; a client must ask,
 /// since the TLS library lets a server answer without choosing a protocol.
@@ -56,7 +56,7 @@ pub(super) fn server_config(
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| error.to_string())?
         .with_client_cert_verifier(Arc::new(clients))
-        .with_cert_resolver(Arc::new(OnlyH2(key)));
+        .with_cert_resolver(Arc::new(NeedsAlpn(key)));
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -87,10 +87,9 @@ pub(super) fn client_config(
     Ok(config)
 }
 
-impl ResolvesServerCert for OnlyH2 {
+impl ResolvesServerCert for NeedsAlpn {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let offered = hello.alpn().is_some_and(|mut names| names.any(|name| name == ALPN_H2));
-        if !offered {
+        if hello.alpn().is_none() {
             tracing::debug!("refused a TLS client that does not offer h2: not an HBONE client");
             return None;
         }

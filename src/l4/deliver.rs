@@ -52,7 +52,11 @@ impl Arrival {
 
 impl Proxy {
     /// Refuses what could not be a destination: another workload's address, or a port of the agent itself.
-    pub(super) fn own_destination(&self, workload: &Workload, to: SocketAddr) -> Result<(), String> {
+    pub(super) fn own_destination(
+        &self,
+        workload: &Workload,
+        to: SocketAddr,
+    ) -> Result<(), String> {
         if !workload.addresses.contains(&to.ip()) {
             return Err(format!("{to} is not an address of {}", workload.key));
         }
@@ -130,7 +134,11 @@ impl Proxy {
         }
     }
 
-    pub(super) fn start_of_arrival(&self, arrival: &Arrival, permit: Option<&Permit>) -> ConnectionStart {
+    pub(super) fn start_of_arrival(
+        &self,
+        arrival: &Arrival,
+        permit: Option<&Permit>,
+    ) -> ConnectionStart {
         let cluster = &self.shared.settings.cluster;
         let world = self.shared.world.load();
         // An address proves nothing: it names the source only when the identity agrees with it.

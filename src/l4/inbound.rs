@@ -69,7 +69,10 @@ impl Proxy {
             .map_err(|error| (Reason::TlsFailure, format!("TLS with the client: {error}")))?;
         let session = tls.get_ref().1;
         if !identity::negotiated_h2(session) {
-            return Err((Reason::TlsFailure, "the client does not speak HTTP/2 (ALPN)".to_string()));
+            return Err((
+                Reason::TlsFailure,
+                "the client does not speak HTTP/2 (ALPN)".to_string(),
+            ));
         }
         match identity::peer_identity(session) {
             Some(client) => Ok((tls, client)),

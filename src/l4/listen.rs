@@ -19,7 +19,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A port in the workload's namespace could not be taken.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on port {port} in the network namespace of {workload}: {source}; does another proxy run there?")]
+#[error(
+    "cannot listen on port {port} in the network namespace of {workload}: {source}; does another proxy run there?"
+)]
 pub struct ListenError {
     port: u16,
     workload: String,

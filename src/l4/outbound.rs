@@ -107,7 +107,8 @@ impl Proxy {
         let mut last = None;
         for _ in 0..MAX_ATTEMPTS {
             let world = self.shared.world.snapshot();
-            let Some(picked) = balance::pick(&world, service, port, outbound.dialled, &tried) else {
+            let Some(picked) = balance::pick(&world, service, port, outbound.dialled, &tried)
+            else {
                 break;
             };
             drop(world);

@@ -55,7 +55,9 @@ impl Proxy {
         service: Option<&Str>,
     ) -> Result<Upstream, Unreached> {
         match hop.tunnelled() {
-            Some(server) => self.reach_by_tunnel(client, client_address, hop, server, service).await,
+            Some(server) => {
+                self.reach_by_tunnel(client, client_address, hop, server, service).await
+            }
             None => self.reach_plainly(hop.address).await,
         }
     }

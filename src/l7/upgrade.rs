@@ -107,11 +107,7 @@ impl Switched {
     }
 }
 
-async fn copy(
-    downstream: OnUpgrade,
-    upstream: OnUpgrade,
-    passed: &Passed,
-) -> Result<(), String> {
+async fn copy(downstream: OnUpgrade, upstream: OnUpgrade, passed: &Passed) -> Result<(), String> {
     let (downstream, upstream) = tokio::try_join!(downstream, upstream)
         .map_err(|error| format!("the upgrade was not completed: {error}"))?;
     let (Some((read, rewind)), Some((front, stream))) =

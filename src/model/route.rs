@@ -108,7 +108,10 @@ pub struct Backend {
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum BackendRef {
-    Service { service: ObjectKey, port: u16 },
+    Service {
+        service: ObjectKey,
+        port: u16,
+    },
     /// Cannot be used: its share of requests is answered with this status (500), not given to the others.
     Invalid {
         #[serde(serialize_with = "text")]
@@ -131,7 +134,10 @@ fn text_option<T: std::fmt::Display, S: serde::Serializer>(
     }
 }
 
-fn texts<T: std::fmt::Display, S: serde::Serializer>(values: &[T], to: S) -> Result<S::Ok, S::Error> {
+fn texts<T: std::fmt::Display, S: serde::Serializer>(
+    values: &[T],
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.collect_seq(values.iter().map(ToString::to_string))
 }
 
@@ -139,7 +145,9 @@ fn pairs<S: serde::Serializer>(
     values: &[(HeaderName, HeaderValue)],
     to: S,
 ) -> Result<S::Ok, S::Error> {
-    to.collect_seq(values.iter().map(|(name, value)| {
-        format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
-    }))
+    to.collect_seq(
+        values
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))),
+    )
 }

@@ -43,8 +43,9 @@ impl Node {
     async fn capture(&self, workload: &Workload) -> anyhow::Result<Captured> {
         use anyhow::Context;
         let name = workload.network_namespace.clone();
-        let namespace = Node::open(workload)
-            .with_context(|| format!("open the network namespace {}", name.as_deref().unwrap_or("")))?;
+        let namespace = Node::open(workload).with_context(|| {
+            format!("open the network namespace {}", name.as_deref().unwrap_or(""))
+        })?;
         let sockets = Arc::new(NamespaceSockets::new(namespace.clone()));
         let proxy = Proxy::start(&self.layer4, workload, sockets)?;
         self.layer4.certificates.prefetch(&workload.identity);
@@ -53,12 +54,7 @@ impl Node {
             proxy.stop(std::time::Duration::ZERO).await;
             return Err(error);
         }
-        Ok(Captured {
-            uid: workload.uid.clone(),
-            network_namespace: name,
-            namespace,
-            proxy,
-        })
+        Ok(Captured { uid: workload.uid.clone(), network_namespace: name, namespace, proxy })
     }
 
     /// New connections are no longer captured at once; those that are may end in peace before the table goes, since
@@ -66,9 +62,7 @@ impl Node {
     pub(super) async fn leave(&self, uid: &Str) {
         let Some(captured) = self.captured.lock().remove(uid) else { return };
         let nothing = CapturePlan { ipv4: false, ipv6: false, ..CapturePlan::default() };
-        if let Err(error) =
-            apply_in(&captured.namespace, redirect::plan_workload(&nothing)).await
-        {
+        if let Err(error) = apply_in(&captured.namespace, redirect::plan_workload(&nothing)).await {
             tracing::debug!(workload = %uid, error = format!("{error:#}"), "its namespace is gone already");
         }
         tracing::info!(workload = %uid, "no longer captured");

@@ -109,7 +109,8 @@ mod tests {
 
     #[test]
     fn joins_what_is_enrolled_here_and_cleans_the_rest() {
-        let (a, b, c) = (workload("a", "n1", true), workload("b", "n1", false), workload("c", "n2", true));
+        let (a, b, c) =
+            (workload("a", "n1", true), workload("b", "n1", false), workload("c", "n2", true));
         let world = world_of(vec![a.clone(), b.clone(), c]);
         let steps = plan(&world, &"n1".into(), &captured(&[]), &BTreeSet::new());
         assert_eq!(steps, [Step::Join(a), Step::Clean(b.clone())]);

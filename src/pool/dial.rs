@@ -8,7 +8,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{PoolError, Shared, TunnelKey};
 use crate::base::{Reason, ports};
-use crate::identity::WorkloadCertificate;
+use crate::identity::{self, WorkloadCertificate};
 use crate::sock::{self, SocketFactory};
 use crate::tunnel::{self, Tunnel};
 
@@ -37,9 +37,9 @@ async fn establish(
     let stream = sock::connect(sockets.as_ref(), key.address, None, deadline)
         .await
         .map_err(|error| connect_error(&key, &error))?;
-    let config = certificate.client_config(std::slice::from_ref(&key.server)).map_err(|error| {
-        PoolError { reason: Reason::IdentityFailure, why: error.to_string() }
-    })?;
+    let config = certificate
+        .client_config(std::slice::from_ref(&key.server))
+        .map_err(|error| PoolError { reason: Reason::IdentityFailure, why: error.to_string() })?;
     // The name is not sent and not looked at: the identity in the certificate counts.
     let name = ServerName::IpAddress(key.address.ip().into());
     let handshake = TlsConnector::from(config).connect(name, stream);
@@ -48,6 +48,9 @@ async fn establish(
         Ok(Err(error)) => return Err(tls_error(&key, &error.to_string())),
         Err(_) => return Err(tls_error(&key, "the handshake took too long")),
     };
+    if !identity::negotiated_h2(tls.get_ref().1) {
+        return Err(tls_error(&key, "the server does not speak HTTP/2 (ALPN)"));
+    }
     let (tunnel, driver) =
         tunnel::handshake(tls, pool.settings.max_streams).await.map_err(|error| PoolError {
             reason: Reason::Http2Failure,

@@ -195,7 +195,11 @@ const DESTINATION_KEYS: [&str; 8] = [
     "destination_cluster",
 ];
 
-fn put_peer(encoder: &mut LabelSetEncoder, keys: &[&str; 8], peer: &Peer) -> Result<(), fmt::Error> {
+fn put_peer(
+    encoder: &mut LabelSetEncoder,
+    keys: &[&str; 8],
+    peer: &Peer,
+) -> Result<(), fmt::Error> {
     for (key, value) in keys.iter().zip(peer.labels()) {
         put(encoder, key, known(value))?;
     }

@@ -153,10 +153,7 @@ impl FromStr for Levels {
         let mut targets = Targets::new().with_default(LevelFilter::INFO);
         for part in text.split(',').map(str::trim) {
             let refuse = || LogError::Level(part.chars().take(100).collect());
-            let level = |name: &str| LevelFilter::from_str(name.trim()).map_err(|_| refuse());
-            if part.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(refuse());
-            }
+            let level = |name: &str| level(name.trim()).ok_or_else(refuse);
             match part.split_once('=').or_else(|| part.rsplit_once(':')) {
                 Some((target, name)) if is_target(target.trim()) => {
                     targets = targets.with_target(target.trim(), level(name)?);
@@ -169,7 +166,14 @@ impl FromStr for Levels {
     }
 }
 
+/// `tracing` takes numbers and the empty text for levels too; here they are more likely mistakes.
+fn level(name: &str) -> Option<LevelFilter> {
+    let is_word = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+    is_word.then(|| LevelFilter::from_str(name).ok()).flatten()
+}
+
 /// A path of modules.
 fn is_target(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte))
+    !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte))
 }

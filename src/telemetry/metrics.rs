@@ -15,8 +15,25 @@ use super::series::{Counts, SeriesMap};
 
 /// Upper bounds of Envoy's default histogram, which Istio uses for milliseconds and for bytes alike.
 pub(super) const BUCKETS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0,
-    30_000.0, 60_000.0, 300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1_000.0,
+    2_500.0,
+    5_000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
 ];
 
 /// Microseconds in the unit of durations.
@@ -167,8 +184,10 @@ const TCP_RECEIVED: Family = (
     "istio_tcp_received_bytes",
     "Bytes from the source to the destination, whoever reports (Istio's meaning)",
 );
-const TCP_FAILED: Family =
-    ("istio_tcp_connections_failed", "TCP connections that were refused or broke, by response_flags");
+const TCP_FAILED: Family = (
+    "istio_tcp_connections_failed",
+    "TCP connections that were refused or broke, by response_flags",
+);
 const REQUESTS: Family = ("istio_requests", "HTTP and gRPC requests");
 const DURATION: Family = (
     "istio_request_duration_milliseconds",

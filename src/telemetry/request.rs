@@ -159,7 +159,10 @@ impl RequestRecord {
     /// Envoy's keys in Envoy's order.
     fn put_exchange(&self, line: &mut Line, duration: Duration) {
         let start = &self.start;
-        line.time("start_time", SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH));
+        line.time(
+            "start_time",
+            SystemTime::now().checked_sub(duration).unwrap_or(SystemTime::UNIX_EPOCH),
+        );
         line.text("method", start.method.as_str());
         line.text("path", &start.path);
         line.text("protocol", start.protocol);

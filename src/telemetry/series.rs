@@ -78,7 +78,10 @@ impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
         });
     }
 
-    pub(super) fn for_each<E>(&self, mut visit: impl FnMut(&K, &V) -> Result<(), E>) -> Result<(), E> {
+    pub(super) fn for_each<E>(
+        &self,
+        mut visit: impl FnMut(&K, &V) -> Result<(), E>,
+    ) -> Result<(), E> {
         self.series.pin().iter().try_for_each(|(labels, series)| visit(labels, &series.counts))
     }
 

@@ -7,6 +7,7 @@ mod support;
 
 mod plain;
 mod redirect;
+mod sock;
 
 use std::fs;
 use std::path::Path;

@@ -155,7 +155,8 @@ async fn bytes_and_upgrades_pass_through_both_halves() {
     while !head.ends_with(b"\r\n\r\n") {
         head.push(server.read_u8().await.unwrap());
     }
-    let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\nhi";
+    let answer =
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: chat\r\n\r\nhi";
     server.write_all(answer.as_bytes()).await.unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\nhi") {

@@ -34,7 +34,8 @@ fn second(seconds: u64) -> [u8; SECOND_LENGTH] {
 }
 
 fn format_second(seconds: u64) -> [u8; SECOND_LENGTH] {
-    let date = i64::try_from(seconds).ok().and_then(|it| OffsetDateTime::from_unix_timestamp(it).ok());
+    let date =
+        i64::try_from(seconds).ok().and_then(|it| OffsetDateTime::from_unix_timestamp(it).ok());
     let date = date.unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let text = format!(
         "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",

@@ -1,0 +1,162 @@
+//! Reads the files of a directory, and parses those that changed.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::Str;
+use crate::source::manifest::{Document, parse};
+use crate::source::store::File;
+
+/// The largest file that is read, in bytes. A file of that size holds thousands of objects; etcd takes 1.5 MiB for one.
+const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+/// The most files that are read; more are a sign that the setting names the wrong directory.
+const MAX_FILES: usize = 10_000;
+
+/// What a file's name must end in.
+const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+
+pub(super) struct Reader {
+    path: PathBuf,
+    cache: BTreeMap<Str, Cached>,
+    /// Whether the last reading failed.
+    pub(super) failed: bool,
+}
+
+/// What a file said when it was last read.
+#[derive(Clone, PartialEq)]
+enum Text {
+    Read(String),
+    Unreadable(String),
+}
+
+struct Cached {
+    text: Text,
+    documents: Arc<[Document]>,
+}
+
+impl Reader {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, cache: BTreeMap::new(), failed: false }
+    }
+
+    /// All files in the order of their names, and whether any of them says something else than at the last reading.
+    /// Fails when the directory itself cannot be read.
+    pub(super) fn read(&mut self) -> io::Result<(Vec<File>, bool)> {
+        let listed = list(&self.path);
+        self.failed = listed.is_err();
+        let mut before = std::mem::take(&mut self.cache);
+        let listed = match listed {
+            Ok(listed) => listed,
+            Err(error) => {
+                self.cache = before;
+                return Err(error);
+            }
+        };
+        let mut changed = false;
+        let mut files = Vec::new();
+        for (name, place) in listed {
+            let Some(text) = text_of(place) else { continue };
+            let cached = match before.remove(&name).filter(|cached| cached.text == text) {
+                Some(cached) => cached,
+                None => {
+                    changed = true;
+                    Cached { documents: parsed(&text), text }
+                }
+            };
+            let documents = match &cached.text {
+                Text::Read(_) => Ok(cached.documents.clone()),
+                Text::Unreadable(why) => Err(why.clone()),
+            };
+            files.push(File { name: name.clone(), documents });
+            self.cache.insert(name, cached);
+        }
+        // What is left has been deleted.
+        Ok((files, changed || !before.is_empty()))
+    }
+}
+
+fn parsed(text: &Text) -> Arc<[Document]> {
+    match text {
+        Text::Read(text) => parse(text).into(),
+        Text::Unreadable(_) => Arc::from([]),
+    }
+}
+
+/// Names below the directory, each with its path, or with the reason why its folder cannot be read.
+type Listing = BTreeMap<Str, Result<PathBuf, String>>;
+
+fn list(directory: &Path) -> io::Result<Listing> {
+    let mut files = Listing::new();
+    for (name, path) in entries(directory)? {
+        // Follows links. What is gone again, or a link to nowhere, is not there.
+        let Ok(metadata) = std::fs::metadata(&path) else { continue };
+        if metadata.is_dir() {
+            match entries(&path) {
+                Ok(inner) => files.extend(
+                    inner
+                        .into_iter()
+                        .filter(|(_, path)| is_manifest(path))
+                        .map(|(inner, path)| (Str::from(format!("{name}/{inner}")), Ok(path))),
+                ),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => {
+                    files.insert(name.into(), Err(error.to_string()));
+                }
+            }
+        } else if is_manifest(&path) {
+            files.insert(name.into(), Ok(path));
+        }
+        if files.len() > MAX_FILES {
+            let why = format!("it holds more than {MAX_FILES} manifests");
+            return Err(io::Error::new(ErrorKind::InvalidInput, why));
+        }
+    }
+    Ok(files)
+}
+
+/// The entries that are not hidden and no backup.
+pub(super) fn entries(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let mut entries = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') && !name.ends_with('~') {
+            entries.push((name, entry.path()));
+        }
+    }
+    Ok(entries)
+}
+
+fn is_manifest(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    extension.is_some_and(|extension| EXTENSIONS.contains(&extension))
+}
+
+/// `None` when the file is gone again.
+fn text_of(place: Result<PathBuf, String>) -> Option<Text> {
+    let path = match place {
+        Ok(path) => path,
+        Err(why) => return Some(Text::Unreadable(why)),
+    };
+    match read_file(&path) {
+        Ok(text) => Some(Text::Read(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => Some(Text::Unreadable(error.to_string())),
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
+    // A pipe or device would block or never end.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let mut text = String::new();
+    let read = std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    if u64::try_from(read).is_ok_and(|read| read > MAX_FILE_BYTES) {
+        let why = format!("it is larger than {MAX_FILE_BYTES} bytes");
+        return Err(io::Error::new(ErrorKind::InvalidData, why));
+    }
+    Ok(text)
+}

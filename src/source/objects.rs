@@ -1,0 +1,245 @@
+//! Typed objects, one kind a file. Core kinds are those of `k8s-openapi` and ignore fields that they do not know.
+//! The kinds of Gateway API and Istio are our own types: every field that the API has is named, and one that it does
+//! not have is an error, since a misspelt field of a policy or route would silently weaken it.
+
+mod authorization_policy;
+mod gateway;
+mod http_route;
+mod peer_authentication;
+mod reference_grant;
+mod selector;
+
+pub use authorization_policy::{
+    AuthorizationPolicy, AuthorizationPolicySpec, PolicyAction, PolicyCondition, PolicyFrom,
+    PolicyOperation, PolicyRule, PolicySource, PolicyTo, TargetRef, WorkloadSelector,
+};
+pub use gateway::{
+    AllowedNamespaces, AllowedRoutes, Gateway, GatewaySpec, Listener, NamespacesFrom,
+};
+pub use http_route::{
+    HttpBackendRef, HttpRoute, HttpRouteFilter, HttpRouteRule, HttpRouteSpec, ParentRef, RouteMatch,
+};
+pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
+pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
+pub use selector::{LabelSelector, Operator, Requirement, selects};
+
+pub use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
+pub use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+use std::fmt;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+use crate::base::ObjectKey;
+
+/// The namespace of a manifest that names none, as `kubectl apply` does.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The API group of Gateways, routes and grants.
+pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+
+/// An object with a strict `spec`. `status` is written by controllers and is not read.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Resource<S> {
+    #[serde(rename = "apiVersion")]
+    _api_version: IgnoredAny,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    pub spec: S,
+    #[serde(default, rename = "status")]
+    _status: IgnoredAny,
+}
+
+/// A field's path and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    /// Empty for the object as a whole.
+    pub field: String,
+    pub reason: String,
+}
+
+/// What an `apiVersion` and `kind` mean to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recognised {
+    Kind(Kind),
+    /// A kind of ours in a version that we do not read.
+    OtherVersion(Kind),
+    /// A kind of Gateway API or Istio that would change the mesh's behaviour, if it were supported.
+    Unsupported,
+    /// None of ours: Deployments, ConfigMaps, ...
+    Foreign,
+}
+
+/// What all kinds share.
+pub trait Typed: Sized + 'static {
+    const KIND: Kind;
+    fn of(object: &Object) -> Option<&Self>;
+    fn metadata(&self) -> &ObjectMeta;
+}
+
+/// One row a kind: variant (also the name of the kind), type, API group, versions.
+macro_rules! kinds {
+    ($($kind:ident: $type:ty, $group:literal, $versions:expr;)*) => {
+        /// The kinds that the translator reads.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+        pub enum Kind { $($kind,)* }
+
+        /// An object of one of these kinds.
+        #[derive(Clone, Debug)]
+        pub enum Object { $($kind(Box<$type>),)* }
+
+        impl Kind {
+            pub fn name(self) -> &'static str {
+                match self { $(Kind::$kind => stringify!($kind),)* }
+            }
+
+            fn rows() -> impl Iterator<Item = (Kind, &'static str, &'static [&'static str])> {
+                [$((Kind::$kind, $group, &$versions[..]),)*].into_iter()
+            }
+
+            /// Reads `value` as an object of this kind.
+            pub fn read(self, value: &Value) -> Result<Object, FieldError> {
+                match self {
+                    $(Kind::$kind => read::<$type>(value).map(|it| Object::$kind(Box::new(it))),)*
+                }
+            }
+        }
+
+        impl Object {
+            pub fn kind(&self) -> Kind {
+                match self { $(Object::$kind(_) => Kind::$kind,)* }
+            }
+
+            pub fn metadata(&self) -> &ObjectMeta {
+                match self { $(Object::$kind(object) => &object.metadata,)* }
+            }
+        }
+
+        $(impl Typed for $type {
+            const KIND: Kind = Kind::$kind;
+
+            fn of(object: &Object) -> Option<&Self> {
+                match object {
+                    Object::$kind(object) => Some(object),
+                    _ => None,
+                }
+            }
+
+            fn metadata(&self) -> &ObjectMeta {
+                &self.metadata
+            }
+        })*
+    };
+}
+
+kinds! {
+    Namespace: Namespace, "", ["v1"];
+    ServiceAccount: ServiceAccount, "", ["v1"];
+    Pod: Pod, "", ["v1"];
+    Service: Service, "", ["v1"];
+    EndpointSlice: EndpointSlice, "discovery.k8s.io", ["v1"];
+    Gateway: Gateway, "gateway.networking.k8s.io", ["v1", "v1beta1"];
+    HTTPRoute: HttpRoute, "gateway.networking.k8s.io", ["v1", "v1beta1"];
+    ReferenceGrant: ReferenceGrant, "gateway.networking.k8s.io", ["v1", "v1beta1"];
+    AuthorizationPolicy: AuthorizationPolicy, "security.istio.io", ["v1", "v1beta1"];
+    PeerAuthentication: PeerAuthentication, "security.istio.io", ["v1", "v1beta1"];
+}
+
+/// API groups whose other kinds get a warning rather than a note.
+const OUR_GROUPS: [&str; 6] = [
+    "gateway.networking.k8s.io",
+    "gateway.networking.x-k8s.io",
+    "security.istio.io",
+    "networking.istio.io",
+    "telemetry.istio.io",
+    "extensions.istio.io",
+];
+
+impl Kind {
+    /// Looks a kind up by the texts of a manifest.
+    pub fn recognise(api_version: &str, kind: &str) -> Recognised {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let row = Kind::rows().find(|(row, of_group, _)| *of_group == group && row.name() == kind);
+        match row {
+            Some((row, _, versions)) if versions.contains(&version) => Recognised::Kind(row),
+            Some((row, ..)) => Recognised::OtherVersion(row),
+            // A GatewayClass only describes what the agent has built in.
+            None if kind == "GatewayClass" => Recognised::Foreign,
+            None if OUR_GROUPS.contains(&group) => Recognised::Unsupported,
+            None => Recognised::Foreign,
+        }
+    }
+
+    /// The kind of this name in whatever group and version.
+    pub fn named(name: &str) -> Option<Kind> {
+        Kind::rows().map(|(kind, ..)| kind).find(|kind| kind.name() == name)
+    }
+
+    /// Without one of these something is let past that should be denied.
+    pub fn is_security(self) -> bool {
+        matches!(self, Kind::AuthorizationPolicy | Kind::PeerAuthentication)
+    }
+
+    /// Lives in a namespace.
+    pub fn is_namespaced(self) -> bool {
+        self != Kind::Namespace
+    }
+}
+
+impl Object {
+    pub fn key(&self) -> ObjectKey {
+        key_of(self.kind(), self.metadata())
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The key by the object's metadata, with the default namespace filled in.
+pub fn key_of(kind: Kind, metadata: &ObjectMeta) -> ObjectKey {
+    let name = metadata.name.as_deref().unwrap_or_default();
+    if !kind.is_namespaced() {
+        return ObjectKey::new("", name);
+    }
+    let namespace = metadata.namespace.as_deref().filter(|text| !text.is_empty());
+    ObjectKey::new(namespace.unwrap_or(DEFAULT_NAMESPACE), name)
+}
+
+/// `metadata.creationTimestamp` in seconds since the epoch; 0 when not given, as in most files.
+pub fn created(metadata: &ObjectMeta) -> i64 {
+    metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second())
+}
+
+/// The value of a label.
+pub fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+    metadata.labels.as_ref()?.get(name).map(String::as_str)
+}
+
+/// The value of an annotation.
+pub fn annotation<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+    metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+fn read<T: for<'de> Deserialize<'de> + Typed>(value: &Value) -> Result<T, FieldError> {
+    let object: T = serde_path_to_error::deserialize(value).map_err(|error| {
+        let field = error.path().to_string();
+        FieldError {
+            field: if field == "." { String::new() } else { field },
+            reason: error.inner().to_string(),
+        }
+    })?;
+    if object.metadata().name.as_deref().is_none_or(str::is_empty) {
+        let reason = "is missing: every object needs a name".to_owned();
+        return Err(FieldError { field: "metadata.name".into(), reason });
+    }
+    Ok(object)
+}

@@ -1,0 +1,173 @@
+//! The matches of an HTTPRoute rule, read straight into the model's types.
+
+use http::{HeaderName, Method};
+use regex::{Regex, RegexBuilder};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+use crate::model::{HeaderMatch, HttpMatch, PathMatch, TextMatch};
+
+/// The size of a compiled regular expression in bytes. Enough for any path or header pattern, small enough that a
+/// thousand of them are no burden; the crate's own default is 10 MiB.
+const MAX_REGEX_BYTES: usize = 256 * 1024;
+
+/// One entry of `matches`.
+#[derive(Clone, Debug)]
+pub struct RouteMatch(pub HttpMatch);
+
+/// What a path may not hold (Gateway API, HTTPPathMatch): a request never arrives so.
+const NEVER_IN_PATHS: [&str; 6] = ["//", "/./", "/../", "%2f", "%2F", "#"];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawMatch {
+    #[serde(default, deserialize_with = "path")]
+    path: PathMatch,
+    #[serde(default)]
+    headers: Vec<RawHeaderMatch>,
+    #[serde(default)]
+    query_params: Vec<RawQueryMatch>,
+    #[serde(default, deserialize_with = "method")]
+    method: Option<Method>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+enum PathMatchType {
+    Exact,
+    #[default]
+    PathPrefix,
+    RegularExpression,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+enum TextMatchType {
+    #[default]
+    Exact,
+    RegularExpression,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawPath {
+    #[serde(default, rename = "type")]
+    kind: PathMatchType,
+    #[serde(default)]
+    value: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawTextMatch {
+    #[serde(default, rename = "type")]
+    kind: TextMatchType,
+    name: String,
+    value: String,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "RawTextMatch")]
+struct RawHeaderMatch(HeaderMatch);
+
+#[derive(Deserialize)]
+#[serde(try_from = "RawTextMatch")]
+struct RawQueryMatch(String, TextMatch);
+
+impl<'de> Deserialize<'de> for RouteMatch {
+    /// Of several entries with one name only the first counts (Gateway API, HTTPRouteMatch).
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let raw = RawMatch::deserialize(from)?;
+        let mut matched = HttpMatch { path: raw.path, method: raw.method, ..HttpMatch::default() };
+        for RawHeaderMatch(header) in raw.headers {
+            if matched.headers.iter().all(|other| other.name != header.name) {
+                matched.headers.push(header);
+            }
+        }
+        for RawQueryMatch(name, value) in raw.query_params {
+            if matched.query.iter().all(|(other, _)| *other != name.as_str()) {
+                matched.query.push((name.into(), value));
+            }
+        }
+        Ok(RouteMatch(matched))
+    }
+}
+
+impl TryFrom<RawTextMatch> for RawHeaderMatch {
+    type Error = String;
+
+    fn try_from(raw: RawTextMatch) -> Result<Self, String> {
+        let name = HeaderName::try_from(raw.name.as_str())
+            .map_err(|_| format!("name: {:?} is not a header name", raw.name))?;
+        Ok(Self(HeaderMatch { name, value: text(raw.kind, &raw.value)? }))
+    }
+}
+
+impl TryFrom<RawTextMatch> for RawQueryMatch {
+    type Error = String;
+
+    fn try_from(raw: RawTextMatch) -> Result<Self, String> {
+        if raw.name.is_empty() {
+            return Err("name: must not be empty".to_owned());
+        }
+        Ok(Self(raw.name, text(raw.kind, &raw.value)?))
+    }
+}
+
+fn text(kind: TextMatchType, value: &str) -> Result<TextMatch, String> {
+    Ok(match kind {
+        TextMatchType::Exact => TextMatch::Exact(value.into()),
+        TextMatchType::RegularExpression => TextMatch::Regex(whole(value)?),
+    })
+}
+
+fn path<'de, D: Deserializer<'de>>(from: D) -> Result<PathMatch, D::Error> {
+    let raw = Option::<RawPath>::deserialize(from)?.unwrap_or_default();
+    let value = raw.value.as_deref().unwrap_or("/");
+    match raw.kind {
+        PathMatchType::RegularExpression => whole(value).map(PathMatch::Regex),
+        PathMatchType::Exact => plain(value).map(|path| PathMatch::Exact(path.into())),
+        PathMatchType::PathPrefix => plain(value).map(|path| {
+            let trimmed = path.trim_end_matches('/');
+            PathMatch::Prefix(if trimmed.is_empty() { "/" } else { trimmed }.into())
+        }),
+    }
+    .map_err(D::Error::custom)
+}
+
+fn plain(path: &str) -> Result<&str, String> {
+    if !path.starts_with('/') {
+        return Err(format!("value: {path:?} must start with /"));
+    }
+    match NEVER_IN_PATHS.into_iter().find(|part| path.contains(part)) {
+        Some(part) => Err(format!("value: {path:?} must not contain {part:?}")),
+        None => Ok(path),
+    }
+}
+
+/// A regular expression that has to match the whole text.
+fn whole(pattern: &str) -> Result<Regex, String> {
+    // Compiled alone first: a pattern such as `a)(b` would otherwise escape from the group around it.
+    let compile = |pattern: &str| RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
+    compile(pattern)
+        .and_then(|_| compile(&format!("^(?:{pattern})$")))
+        .map_err(|error| format!("value: {pattern:?} is not a regular expression: {error}"))
+}
+
+/// The methods of Gateway API's HTTPMethod.
+fn method<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Method>, D::Error> {
+    const KNOWN: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::CONNECT,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::PATCH,
+    ];
+    let Some(name) = Option::<String>::deserialize(from)? else { return Ok(None) };
+    match KNOWN.into_iter().find(|method| method.as_str() == name) {
+        Some(method) => Ok(Some(method)),
+        None => Err(D::Error::custom(format!("{name:?} is not a method that Gateway API knows"))),
+    }
+}

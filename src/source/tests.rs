@@ -1,0 +1,107 @@
+//! Golden tests: each `tests/golden/source/<name>.yaml` and what it is translated to, `<name>.snap`.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::base::ObjectKey;
+
+pub(super) fn settings() -> TranslateSettings {
+    TranslateSettings {
+        cluster: "Kubernetes".into(),
+        trust_domain: "cluster.local".into(),
+        cluster_domain: "cluster.local".into(),
+        root_namespace: "istio-system".into(),
+    }
+}
+
+pub(super) fn key(text: &str) -> ObjectKey {
+    let (namespace, name) = text.split_once('/').unwrap_or(("", text));
+    ObjectKey::new(namespace, name)
+}
+
+pub(super) fn file(name: &str, text: &str) -> File {
+    File { name: name.into(), documents: Ok(parse(text).into()) }
+}
+
+pub(super) fn translated(text: &str) -> Translation {
+    translate(&Objects::from_files(&[file("test.yaml", text)], &Objects::default()), &settings())
+}
+
+fn golden(name: &str) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/source");
+    let file_name = format!("{name}.yaml");
+    let text = std::fs::read_to_string(folder.join(&file_name)).expect("the golden input is there");
+    let objects = Objects::from_files(&[file(&file_name, &text)], &Objects::default());
+    let translation = translate(&objects, &settings());
+    let complaints: Vec<String> =
+        translation.complaints.iter().map(|it| format!("{}: {it}", it.severity)).collect();
+    let mut insta = insta::Settings::clone_current();
+    insta.set_snapshot_path(folder);
+    insta.set_prepend_module_to_snapshot(false);
+    insta.set_omit_expression(true);
+    insta.bind(|| insta::assert_yaml_snapshot!(name, (&translation.mesh, complaints)));
+}
+
+#[test]
+fn bookinfo() {
+    golden("bookinfo");
+}
+
+#[test]
+fn waypoint_bindings() {
+    golden("waypoint-bindings");
+}
+
+#[test]
+fn services_and_workloads() {
+    golden("services");
+}
+
+#[test]
+fn routes() {
+    golden("routes");
+}
+
+#[test]
+fn authorization_policies() {
+    golden("authorization-policies");
+}
+
+#[test]
+fn refused_documents() {
+    golden("refused");
+}
+
+#[test]
+fn the_translation_is_a_function_of_the_objects() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/source");
+    let one = check(&folder, &settings()).expect("the directory is there");
+    let two = check(&folder, &settings()).expect("the directory is there");
+    assert!(one.says_the_same_as(&two));
+    assert!(!one.mesh.workloads.is_empty());
+    assert!(one.complaints.is_sorted());
+    assert!(check(&folder.join("missing"), &settings()).is_err());
+}
+
+#[test]
+fn routes_that_did_not_change_go_on_where_they_were() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let text = |weight| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{clusterIP: 10.0.0.1, ports: [{{port: 80}}]}}\n\
+             ---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r}}\nspec:\n  \
+             parentRefs: [{{group: '', kind: Service, name: s}}]\n  \
+             rules: [{{backendRefs: [{{name: s, port: 80, weight: {weight}}}]}}]\n"
+        )
+    };
+    let turn = |translation: &Translation| translation.mesh.routes[0].rules[0].turn.clone();
+    let first = translated(&text(1));
+    turn(&first).store(7, Relaxed);
+    let mut same = translated(&text(1));
+    same.continue_from(&first);
+    assert_eq!(turn(&same).load(Relaxed), 7);
+    let mut changed = translated(&text(2));
+    changed.continue_from(&first);
+    turn(&changed).store(1, Relaxed);
+    assert_eq!(turn(&first).load(Relaxed), 7);
+}

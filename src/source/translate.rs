@@ -1,0 +1,154 @@
+//! From objects to the model: one pure function for every source, one file a kind.
+//!
+//! The same objects give the same mesh, except for the offsets at which routes start to split their traffic
+//! ([`Translation::continue_from`]). What an object says and we cannot carry out is never dropped in silence: policies
+//! deny, rules answer with an error, bindings refuse, and each says so in a complaint.
+
+mod authorization_policy;
+mod http_route;
+mod peer_authentication;
+mod service;
+mod waypoint;
+mod workload;
+
+use std::collections::HashMap;
+
+use super::objects::{Kind, Namespace, Typed, label};
+use super::{Complaint, Objects, Severity};
+use crate::base::{ObjectKey, Str};
+use crate::model::{HttpRoute, Mesh};
+
+/// Names that objects do not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TranslateSettings {
+    pub cluster: Str,
+    pub trust_domain: Str,
+    pub cluster_domain: Str,
+    /// Where mesh-wide policies live.
+    pub root_namespace: Str,
+}
+
+/// The mesh, and what is wrong with the objects.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct Translation {
+    pub mesh: Mesh,
+    /// Sorted by place and object, each once.
+    pub complaints: Vec<Complaint>,
+}
+
+/// What every kind's translation reads, and where it complains.
+struct Context<'a> {
+    objects: &'a Objects,
+    settings: &'a TranslateSettings,
+    complaints: Vec<Complaint>,
+}
+
+/// Translates all objects.
+pub fn translate(objects: &Objects, settings: &TranslateSettings) -> Translation {
+    let mut cx = Context { objects, settings, complaints: objects.complaints().to_vec() };
+    let waypoints = waypoint::Waypoints::collect(&mut cx);
+    let policies = authorization_policy::translate(&mut cx);
+    let levels = peer_authentication::Levels::collect(&mut cx);
+    let workloads = workload::translate(&mut cx, &waypoints, &policies, &levels);
+    let services = service::translate(&mut cx, &waypoints, &workloads);
+    let routes = http_route::translate(&mut cx, &services);
+    authorization_policy::check_targets(&mut cx, &policies, &services, &waypoints);
+
+    let mesh = Mesh {
+        workloads,
+        services,
+        waypoints: waypoints.usable().cloned().collect(),
+        routes,
+        policies: policies.into_models(),
+    };
+    let mut complaints = cx.complaints;
+    complaints.sort();
+    complaints.dedup();
+    Translation { mesh, complaints }
+}
+
+impl Translation {
+    /// Lets routes that did not change go on where they were with the splitting of their traffic, rather than
+    /// begin anew at a random offset whenever any object changes.
+    pub fn continue_from(&mut self, previous: &Translation) {
+        let known: HashMap<&ObjectKey, _> =
+            previous.mesh.routes.iter().map(|route| (&route.key, route)).collect();
+        for route in &mut self.mesh.routes {
+            match known.get(&route.key) {
+                Some(before) if same(before, route) => *route = (*before).clone(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether both say the same, offsets aside.
+    pub fn says_the_same_as(&self, other: &Translation) -> bool {
+        self.complaints == other.complaints
+            && self.mesh.workloads == other.mesh.workloads
+            && self.mesh.services == other.mesh.services
+            && self.mesh.waypoints == other.mesh.waypoints
+            && self.mesh.policies == other.mesh.policies
+            && self.mesh.routes.len() == other.mesh.routes.len()
+            && self.mesh.routes.iter().zip(&other.mesh.routes).all(|(one, two)| same(one, two))
+    }
+}
+
+/// Compared as they are dumped: regular expressions have no equality of their own.
+fn same(one: &HttpRoute, two: &HttpRoute) -> bool {
+    match (serde_json::to_value(one), serde_json::to_value(two)) {
+        (Ok(one), Ok(two)) => one == two,
+        _ => false,
+    }
+}
+
+impl Context<'_> {
+    fn error<T: Typed>(
+        &mut self,
+        key: &ObjectKey,
+        field: impl Into<String>,
+        reason: impl Into<String>,
+    ) {
+        self.complain(Severity::Error, T::KIND, key, field.into(), reason.into());
+    }
+
+    fn warn<T: Typed>(
+        &mut self,
+        key: &ObjectKey,
+        field: impl Into<String>,
+        reason: impl Into<String>,
+    ) {
+        self.complain(Severity::Warning, T::KIND, key, field.into(), reason.into());
+    }
+
+    fn complain(
+        &mut self,
+        severity: Severity,
+        kind: Kind,
+        key: &ObjectKey,
+        field: String,
+        reason: String,
+    ) {
+        self.complaints.push(Complaint {
+            origin: self.objects.origin(kind, key).cloned(),
+            kind: kind.name().into(),
+            object: Some(key.clone()),
+            field,
+            severity,
+            reason,
+        });
+    }
+
+    fn is_root(&self, namespace: &str) -> bool {
+        self.settings.root_namespace == namespace
+    }
+}
+
+/// The value of a namespace's label. Every namespace has the label `kubernetes.io/metadata.name`, also when it has no
+/// object or the object does not list it (Kubernetes "Namespaces / Automatic labelling").
+fn namespace_label<'a>(objects: &'a Objects, namespace: &'a str, name: &str) -> Option<&'a str> {
+    if name == "kubernetes.io/metadata.name" {
+        return Some(namespace);
+    }
+    let namespace = objects.get::<Namespace>(&ObjectKey::new("", namespace))?;
+    label(&namespace.metadata, name)
+}

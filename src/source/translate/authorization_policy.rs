@@ -1,0 +1,246 @@
+//! AuthorizationPolicies (Istio "Authorization Policy"). Nothing of a policy is dropped, and layer 7 fields are kept
+//! whatever the policy applies to: istiod drops some of them for ztunnel, which can turn a DENY into nothing.
+//!
+//! A policy that cannot be carried out as it is written is `broken`: it denies what it applies to, and its complaint
+//! says why. Where even that is unknown, it applies to its namespace, and in the root namespace to the mesh.
+
+mod rules;
+mod scope;
+mod values;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Context;
+use super::waypoint::Waypoints;
+use crate::base::{ObjectKey, Str};
+use crate::model::{self, Action, Binding, PolicyTarget, Scope, Service};
+use crate::source::objects::{
+    AuthorizationPolicy, Kind, PolicyAction, TargetRef, WorkloadSelector, annotation, selects,
+};
+use crate::source::store::RefusedPolicy;
+use scope::{Reach, scope_of};
+
+/// Decide and log, but do not enforce.
+const DRY_RUN: &str = "istio.io/dry-run";
+
+/// All policies, and the selectors of those that have one.
+pub(super) struct Policies {
+    models: Vec<Arc<model::AuthorizationPolicy>>,
+    selectors: Vec<(ObjectKey, BTreeMap<String, String>)>,
+}
+
+/// A part of a policy that cannot be carried out.
+pub(super) struct Broken {
+    field: String,
+    why: String,
+}
+
+pub(super) fn translate(cx: &mut Context<'_>) -> Policies {
+    let objects = cx.objects;
+    let mut policies = Policies { models: Vec::new(), selectors: Vec::new() };
+    for (key, policy) in objects.all::<AuthorizationPolicy>() {
+        let model = policy_of(cx, &mut policies, key, policy);
+        policies.models.push(Arc::new(model));
+    }
+    for refused in objects.refused().iter().filter(|it| it.kind == Kind::AuthorizationPolicy) {
+        let model = refused_policy(cx, &mut policies, refused);
+        policies.models.push(Arc::new(model));
+    }
+    policies
+}
+
+impl Policies {
+    pub(super) fn into_models(self) -> Vec<Arc<model::AuthorizationPolicy>> {
+        self.models
+    }
+
+    /// The policies with a selector that selects a workload: those of its namespace, and of the root namespace.
+    pub(super) fn selecting(
+        &self,
+        cx: &Context<'_>,
+        namespace: &Str,
+        labels: Option<&BTreeMap<String, String>>,
+    ) -> Vec<ObjectKey> {
+        self.selectors
+            .iter()
+            .filter(|(key, _)| key.namespace == *namespace || cx.is_root(&key.namespace))
+            .filter(|(_, selector)| selects(selector, labels))
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// Notes the selector, if there is one, and passes the scope on.
+    fn register(&mut self, key: &ObjectKey, reach: Reach) -> Scope {
+        match reach {
+            Reach::Scope(scope) => scope,
+            Reach::Selector(selector) => {
+                self.selectors.push((key.clone(), selector));
+                Scope::Workloads
+            }
+        }
+    }
+}
+
+fn policy_of(
+    cx: &mut Context<'_>,
+    policies: &mut Policies,
+    key: &ObjectKey,
+    policy: &AuthorizationPolicy,
+) -> model::AuthorizationPolicy {
+    let spec = &policy.spec;
+    let single = spec.target_ref.as_ref().map(|target| ("spec.targetRef".to_owned(), target));
+    let several = spec.target_refs.iter().enumerate();
+    let targets: Vec<(String, &TargetRef)> = single
+        .into_iter()
+        .chain(several.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target)))
+        .collect();
+    let (reach, scope_broken) = scope_of(cx, key, spec.selector.as_ref(), &targets);
+
+    let mut broken: Vec<Broken> = scope_broken.into_iter().collect();
+    let action = match spec.action {
+        PolicyAction::Allow => Action::Allow,
+        PolicyAction::Deny => Action::Deny,
+        PolicyAction::Audit => Action::Audit,
+        PolicyAction::Custom => {
+            broken.push(Broken::new(
+                "spec.action",
+                "CUSTOM is not supported: there is no provider to ask",
+            ));
+            Action::Deny
+        }
+    };
+    if spec.provider.is_some() && spec.action != PolicyAction::Custom {
+        broken.push(Broken::new("spec.provider", "only goes with the action CUSTOM"));
+    }
+    let rules = rules::translate(key, &spec.rules, &mut broken);
+    if rules.is_empty() && broken.is_empty() && action != Action::Allow {
+        cx.warn::<AuthorizationPolicy>(
+            key,
+            "spec.rules",
+            "without rules the policy never matches, and does nothing",
+        );
+    }
+    for part in &broken {
+        let reason =
+            format!("{}; until that is mended, the policy denies what it applies to", part.why);
+        cx.error::<AuthorizationPolicy>(key, part.field.clone(), reason);
+    }
+    let first = broken.first().map(|part| format!("{}: {}", part.field, part.why).into());
+    model::AuthorizationPolicy {
+        key: key.clone(),
+        action,
+        scope: policies.register(key, reach),
+        rules,
+        dry_run: is_dry_run(cx, key, policy),
+        broken: first,
+    }
+}
+
+fn is_dry_run(cx: &mut Context<'_>, key: &ObjectKey, policy: &AuthorizationPolicy) -> bool {
+    match annotation(&policy.metadata, DRY_RUN) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => {
+            let field = format!("metadata.annotations[{DRY_RUN:?}]");
+            let reason =
+                format!("{other:?} is neither \"true\" nor \"false\"; the policy is enforced");
+            cx.warn::<AuthorizationPolicy>(key, field, reason);
+            false
+        }
+    }
+}
+
+/// What a refused policy denies: by its selector or targets, if these can be read on their own.
+fn refused_policy(
+    cx: &mut Context<'_>,
+    policies: &mut Policies,
+    refused: &RefusedPolicy,
+) -> model::AuthorizationPolicy {
+    let part = |name: &str| refused.document.as_ref()?.get("spec")?.get(name).cloned();
+    let selector = part("selector").map(serde_json::from_value::<WorkloadSelector>);
+    let single = part("targetRef").map(serde_json::from_value::<TargetRef>);
+    let several = part("targetRefs").map(serde_json::from_value::<Vec<TargetRef>>);
+    let reach = match (selector.transpose(), single.transpose(), several.transpose()) {
+        (Ok(selector), Ok(single), Ok(several)) => {
+            let targets: Vec<TargetRef> =
+                single.into_iter().chain(several.into_iter().flatten()).collect();
+            let named: Vec<_> =
+                targets.iter().map(|target| ("spec.targetRefs".to_owned(), target)).collect();
+            scope_of(cx, &refused.key, selector.as_ref(), &named).0
+        }
+        _ => Reach::Scope(scope::widest(cx, &refused.key)),
+    };
+    model::AuthorizationPolicy {
+        key: refused.key.clone(),
+        action: Action::Deny,
+        scope: policies.register(&refused.key, reach),
+        rules: Vec::new(),
+        dry_run: false,
+        broken: Some(refused.why.as_str().into()),
+    }
+}
+
+/// Warns of targets that the policy is not enforced for: only what is bound to a waypoint looks at them.
+pub(super) fn check_targets(
+    cx: &mut Context<'_>,
+    policies: &Policies,
+    services: &[Arc<Service>],
+    waypoints: &Waypoints,
+) {
+    for policy in &policies.models {
+        let Scope::Targets(targets) = &policy.scope else { continue };
+        for target in targets {
+            if let Some(reason) = why_not_enforced(&policy.key, target, services, waypoints) {
+                let reason = format!("{reason}; the policy is not enforced for it");
+                cx.warn::<AuthorizationPolicy>(&policy.key, "spec.targetRefs", reason);
+            }
+        }
+    }
+}
+
+fn why_not_enforced(
+    policy: &ObjectKey,
+    target: &PolicyTarget,
+    services: &[Arc<Service>],
+    waypoints: &Waypoints,
+) -> Option<String> {
+    let key = |name: &Str| ObjectKey::new(policy.namespace.clone(), name.clone());
+    match target {
+        PolicyTarget::Service(name) => {
+            let key = key(name);
+            match services
+                .iter()
+                .find(|service| service.key == key)
+                .map(|service| &service.waypoint)
+            {
+                None => Some(format!("the Service {key} does not exist")),
+                Some(Binding::None) => Some(format!(
+                    "the Service {key} has no waypoint; check the label istio.io/use-waypoint on it or its namespace"
+                )),
+                Some(_) => None,
+            }
+        }
+        PolicyTarget::Gateway(name) => {
+            let key = key(name);
+            let usable = waypoints.usable().any(|waypoint| waypoint.key == key);
+            (!usable).then(|| match waypoints.knows(&key) {
+                true => format!("the Gateway {key} is not a waypoint"),
+                false => format!("the Gateway {key} does not exist"),
+            })
+        }
+        PolicyTarget::GatewayClass(class) => {
+            let any = waypoints.usable().any(|waypoint| waypoint.class == *class);
+            (!any).then(|| format!("there is no waypoint of the class {class}"))
+        }
+    }
+}
+
+impl Broken {
+    fn new(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { field: field.into(), why: why.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests;

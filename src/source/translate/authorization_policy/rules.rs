@@ -1,0 +1,208 @@
+//! The rules of a policy: who, what and under which conditions.
+
+use http::HeaderName;
+
+use super::Broken;
+use super::values::{cidr, path, port, principal, service_account, text, values};
+use crate::base::{ObjectKey, Str};
+use crate::model::{Condition, ConditionKey, Operation, Rule, Source, StringMatch};
+use crate::source::objects::{
+    PolicyCondition, PolicyFrom, PolicyOperation, PolicyRule, PolicySource, PolicyTo,
+};
+
+/// Translates all rules; what cannot be carried out goes to `broken`.
+pub(super) fn translate(
+    key: &ObjectKey,
+    rules: &[PolicyRule],
+    broken: &mut Vec<Broken>,
+) -> Vec<Rule> {
+    let rules = rules.iter().enumerate();
+    rules
+        .map(|(index, it)| rule(broken, &format!("spec.rules[{index}]"), &key.namespace, it))
+        .collect()
+}
+
+fn rule(broken: &mut Vec<Broken>, place: &str, own: &Str, rule: &PolicyRule) -> Rule {
+    let PolicyRule { from, to, when } = rule;
+    let place = |field: &str| format!("{place}.{field}");
+    let from = list(broken, &place("from"), from.as_deref(), |broken, place, it| {
+        source(broken, place, own, it)
+    });
+    let to = list(broken, &place("to"), to.as_deref(), operation);
+    let when = list(broken, &place("when"), when.as_deref(), |broken, place, it| {
+        condition(broken, place, own, it)
+    });
+    Rule { from, to, when: when.into_iter().flatten().collect() }
+}
+
+/// A list that is given must not be empty (Istio's validation): it would not narrow anything, as it seems to.
+fn list<T, M>(
+    broken: &mut Vec<Broken>,
+    place: &str,
+    given: Option<&[T]>,
+    mut translate: impl FnMut(&mut Vec<Broken>, &str, &T) -> M,
+) -> Vec<M> {
+    if given.is_some_and(<[T]>::is_empty) {
+        broken.push(Broken::new(place, "is empty; leave the field out to say nothing"));
+    }
+    let given = given.unwrap_or_default().iter().enumerate();
+    given.map(|(index, item)| translate(broken, &format!("{place}[{index}]"), item)).collect()
+}
+
+fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -> Source {
+    let place = format!("{place}.source");
+    let PolicySource {
+        principals,
+        not_principals,
+        request_principals,
+        not_request_principals,
+        namespaces,
+        not_namespaces,
+        service_accounts,
+        not_service_accounts,
+        trust_domains,
+        not_trust_domains,
+        ip_blocks,
+        not_ip_blocks,
+        remote_ip_blocks,
+        not_remote_ip_blocks,
+    } = &from.source;
+
+    let before = broken.len();
+    let unsupported = [
+        ("requestPrincipals", request_principals),
+        ("notRequestPrincipals", not_request_principals),
+        ("trustDomains", trust_domains),
+        ("notTrustDomains", not_trust_domains),
+    ];
+    refuse_given(broken, &place, &unsupported);
+    let account = |text: &str| service_account(own, text);
+    let source = Source {
+        principals: values(
+            broken,
+            &place,
+            ("principals", principals),
+            ("notPrincipals", not_principals),
+            principal,
+        ),
+        namespaces: values(
+            broken,
+            &place,
+            ("namespaces", namespaces),
+            ("notNamespaces", not_namespaces),
+            text,
+        ),
+        service_accounts: values(
+            broken,
+            &place,
+            ("serviceAccounts", service_accounts),
+            ("notServiceAccounts", not_service_accounts),
+            account,
+        ),
+        ip_blocks: values(
+            broken,
+            &place,
+            ("ipBlocks", ip_blocks),
+            ("notIpBlocks", not_ip_blocks),
+            cidr,
+        ),
+        remote_ip_blocks: values(
+            broken,
+            &place,
+            ("remoteIpBlocks", remote_ip_blocks),
+            ("notRemoteIpBlocks", not_remote_ip_blocks),
+            cidr,
+        ),
+    };
+    if source == Source::default() && broken.len() == before {
+        broken.push(Broken::new(place, "needs at least one field"));
+    }
+    source
+}
+
+/// Fields that Istio has and we do not enforce: whoever gives one means something that would not hold.
+fn refuse_given(broken: &mut Vec<Broken>, place: &str, fields: &[(&str, &Vec<String>)]) {
+    for (name, _) in fields.iter().filter(|(_, given)| !given.is_empty()) {
+        broken.push(Broken::new(format!("{place}.{name}"), "is not supported"));
+    }
+}
+
+fn operation(broken: &mut Vec<Broken>, place: &str, to: &PolicyTo) -> Operation {
+    let place = format!("{place}.operation");
+    let PolicyOperation {
+        hosts,
+        not_hosts,
+        ports,
+        not_ports,
+        methods,
+        not_methods,
+        paths,
+        not_paths,
+    } = &to.operation;
+    let before = broken.len();
+    let operation = Operation {
+        ports: values(broken, &place, ("ports", ports), ("notPorts", not_ports), port),
+        hosts: values(broken, &place, ("hosts", hosts), ("notHosts", not_hosts), text),
+        methods: values(broken, &place, ("methods", methods), ("notMethods", not_methods), text),
+        paths: values(broken, &place, ("paths", paths), ("notPaths", not_paths), path),
+    };
+    if operation == Operation::default() && broken.len() == before {
+        broken.push(Broken::new(place, "needs at least one field"));
+    }
+    operation
+}
+
+fn condition(
+    broken: &mut Vec<Broken>,
+    place: &str,
+    own: &Str,
+    condition: &PolicyCondition,
+) -> Option<Condition> {
+    let PolicyCondition { key, values: any, not_values: none } = condition;
+    if any.is_empty() && none.is_empty() {
+        broken.push(Broken::new(place, "needs values or notValues"));
+        return None;
+    }
+    let (any, none) = (("values", any.as_slice()), ("notValues", none.as_slice()));
+    let mut blocks = || values(broken, place, any, none, cidr);
+    let known = match key.as_str() {
+        "source.ip" => Condition::SourceIp(blocks()),
+        "remote.ip" => Condition::RemoteIp(blocks()),
+        "destination.ip" => Condition::DestinationIp(blocks()),
+        "destination.port" => Condition::DestinationPort(values(broken, place, any, none, port)),
+        "source.principal" => Condition::Text {
+            key: ConditionKey::SourcePrincipal,
+            values: values(broken, place, any, none, principal),
+        },
+        "source.namespace" => Condition::Text {
+            key: ConditionKey::SourceNamespace,
+            values: values(broken, place, any, none, text),
+        },
+        "source.serviceAccount" => Condition::Text {
+            key: ConditionKey::SourceServiceAccount,
+            values: values(broken, place, any, none, |text| {
+                Ok(StringMatch::Exact(service_account(own, text)?.to_string().into()))
+            }),
+        },
+        other => match header(other) {
+            Some(name) => Condition::Text {
+                key: ConditionKey::Header(name),
+                values: values(broken, place, any, none, text),
+            },
+            None => {
+                broken.push(Broken::new(
+                    format!("{place}.key"),
+                    format!("{other:?} is not supported"),
+                ));
+                return None;
+            }
+        },
+    };
+    Some(known)
+}
+
+/// The name in `request.headers[name]`.
+fn header(key: &str) -> Option<HeaderName> {
+    let name = key.strip_prefix("request.headers[")?.strip_suffix(']')?;
+    HeaderName::try_from(name).ok()
+}

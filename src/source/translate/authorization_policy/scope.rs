@@ -1,0 +1,98 @@
+//! What a policy applies to.
+
+use std::collections::BTreeMap;
+
+use super::super::Context;
+use super::super::waypoint::CLASS;
+use super::Broken;
+use crate::base::ObjectKey;
+use crate::model::{PolicyTarget, Scope};
+use crate::source::objects::{AuthorizationPolicy, GATEWAY_GROUP, TargetRef, WorkloadSelector};
+
+const ISTIO_GROUP: &str = "networking.istio.io";
+
+/// A scope, or a selector that still has to be matched.
+pub(super) enum Reach {
+    Scope(Scope),
+    Selector(BTreeMap<String, String>),
+}
+
+/// One target, understood.
+enum Target {
+    Ours(PolicyTarget),
+    /// Nothing in this mesh can be meant by it; the reason.
+    Elsewhere(String),
+    Unknown(String),
+}
+
+/// `targets` come with the path of their field. The scope is never narrower than what was meant.
+pub(super) fn scope_of(
+    cx: &mut Context<'_>,
+    key: &ObjectKey,
+    selector: Option<&WorkloadSelector>,
+    targets: &[(String, &TargetRef)],
+) -> (Reach, Option<Broken>) {
+    let labels =
+        selector.map(|selector| &selector.match_labels).filter(|labels| !labels.is_empty());
+    if targets.is_empty() {
+        let reach = match labels {
+            Some(labels) => Reach::Selector(labels.clone()),
+            None => Reach::Scope(widest(cx, key)),
+        };
+        return (reach, None);
+    }
+    if selector.is_some() {
+        let broken = Broken::new("spec.selector", "must not be given together with targetRefs");
+        return (Reach::Scope(widest(cx, key)), Some(broken));
+    }
+    let mut ours = Vec::new();
+    for (field, target) in targets {
+        match understand(cx, key, target) {
+            Target::Ours(target) => ours.push(target),
+            Target::Elsewhere(why) => {
+                cx.warn::<AuthorizationPolicy>(
+                    key,
+                    field.clone(),
+                    format!("{why}; the target is ignored"),
+                );
+            }
+            Target::Unknown(why) => {
+                let broken = Broken::new(field.clone(), why);
+                return (Reach::Scope(widest(cx, key)), Some(broken));
+            }
+        }
+    }
+    (Reach::Scope(Scope::Targets(ours)), None)
+}
+
+/// Everything that a policy of this namespace may apply to.
+pub(super) fn widest(cx: &Context<'_>, key: &ObjectKey) -> Scope {
+    if cx.is_root(&key.namespace) { Scope::Mesh } else { Scope::Namespace }
+}
+
+/// A target of another mesh's or an egress gateway's is left alone: denying the namespace would guard nothing, since
+/// no workload of it is meant. A target that may be a misspelt one of ours breaks the policy.
+fn understand(cx: &Context<'_>, key: &ObjectKey, target: &TargetRef) -> Target {
+    let name = target.name.as_str();
+    if target.namespace.as_deref().is_some_and(|namespace| namespace != key.namespace.as_str()) {
+        return Target::Unknown("a policy can only target objects of its own namespace".into());
+    }
+    match (target.group.as_str(), target.kind.as_str()) {
+        ("" | "core", "Service") => Target::Ours(PolicyTarget::Service(name.into())),
+        (GATEWAY_GROUP, "Gateway") => Target::Ours(PolicyTarget::Gateway(name.into())),
+        (GATEWAY_GROUP, "GatewayClass") if name != CLASS => {
+            Target::Elsewhere(format!("gateways of the class {name:?} are not served by Isthmus"))
+        }
+        (GATEWAY_GROUP, "GatewayClass") if !cx.is_root(&key.namespace) => Target::Unknown(format!(
+            "a GatewayClass can only be targeted from the root namespace {:?}",
+            cx.settings.root_namespace
+        )),
+        (GATEWAY_GROUP, "GatewayClass") => Target::Ours(PolicyTarget::GatewayClass(name.into())),
+        (ISTIO_GROUP, "ServiceEntry") => Target::Elsewhere(
+            "ServiceEntries are not supported: no traffic to them is guarded".into(),
+        ),
+        (group, kind) => Target::Unknown(format!(
+            "{kind:?} of group {group:?} is not a target; Service (group \"\"), Gateway and GatewayClass are"
+        )),
+    }
+}

@@ -1,0 +1,124 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::source::tests::translated;
+
+fn policy_in(namespace: &str, spec: &str) -> crate::source::Translation {
+    translated(&format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: {namespace}}}\n\
+         spec: {{{spec}}}\n"
+    ))
+}
+
+fn broken(spec: &str) -> (model::AuthorizationPolicy, String) {
+    let translation = policy_in("shop", spec);
+    let policy = (*translation.mesh.policies[0]).clone();
+    assert!(
+        translation.complaints.iter().any(|it| it.severity == crate::source::Severity::Error),
+        "{spec}"
+    );
+    let why = policy.broken.clone().unwrap_or_else(|| panic!("{spec} is understood: {policy:?}"));
+    (policy, why.to_string())
+}
+
+#[test]
+fn what_cannot_be_carried_out_breaks_the_policy() {
+    let from = |field: &str| format!("rules: [{{from: [{{source: {{{field}}}}}]}}]");
+    let to = |field: &str| format!("rules: [{{to: [{{operation: {{{field}}}}}]}}]");
+    let when = |field: &str| format!("rules: [{{when: [{{{field}}}]}}]");
+    let source = "spec.rules[0].from[0].source";
+    let operation = "spec.rules[0].to[0].operation";
+    for (spec, place) in [
+        ("action: CUSTOM, provider: {name: x}".to_owned(), "spec.action".to_owned()),
+        ("provider: {name: x}".to_owned(), "spec.provider".to_owned()),
+        (from("requestPrincipals: ['*']"), format!("{source}.requestPrincipals")),
+        (from("notRequestPrincipals: ['*']"), format!("{source}.notRequestPrincipals")),
+        (from("trustDomains: [a]"), format!("{source}.trustDomains")),
+        (from("ipBlocks: [10.0.0.0/8, 10.0.0.0/33]"), format!("{source}.ipBlocks[1]")),
+        (from("remoteIpBlocks: [example.com]"), format!("{source}.remoteIpBlocks[0]")),
+        (from("principals: ['']"), format!("{source}.principals[0]")),
+        (from("principals: ['*a*']"), format!("{source}.principals[0]")),
+        (from("serviceAccounts: ['ns/*']"), format!("{source}.serviceAccounts[0]")),
+        (from("serviceAccounts: [a/b/c]"), format!("{source}.serviceAccounts[0]")),
+        (from(""), source.to_owned()),
+        (to(""), operation.to_owned()),
+        (to("ports: ['0']"), format!("{operation}.ports[0]")),
+        (to("notPorts: [http]"), format!("{operation}.notPorts[0]")),
+        (to("paths: ['/{**}/a']"), format!("{operation}.paths[0]")),
+        (to("paths: ['/{*}/a*']"), format!("{operation}.paths[0]")),
+        (to("paths: ['/{name}']"), format!("{operation}.paths[0]")),
+        (to("methods: [GET, '']"), format!("{operation}.methods[1]")),
+        ("rules: [{from: []}]".to_owned(), "spec.rules[0].from".to_owned()),
+        ("rules: [{to: []}]".to_owned(), "spec.rules[0].to".to_owned()),
+        (
+            when("key: 'request.auth.claims[iss]', values: [a]"),
+            "spec.rules[0].when[0].key".to_owned(),
+        ),
+        (when("key: connection.sni, values: [a]"), "spec.rules[0].when[0].key".to_owned()),
+        (when("key: 'request.headers[a b]', values: [a]"), "spec.rules[0].when[0].key".to_owned()),
+        (when("key: source.ip"), "spec.rules[0].when[0]".to_owned()),
+        (when("key: source.ip, values: [x]"), "spec.rules[0].when[0].values[0]".to_owned()),
+        (
+            when("key: destination.port, notValues: ['65536']"),
+            "spec.rules[0].when[0].notValues[0]".to_owned(),
+        ),
+    ] {
+        let (policy, why) = broken(&spec);
+        assert!(why.starts_with(&format!("{place}: ")), "{spec}: {why}");
+        assert_eq!(policy.scope, Scope::Namespace, "{spec}");
+    }
+}
+
+#[test]
+fn a_broken_policy_is_never_scoped_too_narrowly() {
+    for (spec, expected) in [
+        ("selector: {matchLabels: {a: b}}, action: CUSTOM", Scope::Workloads),
+        (
+            "targetRefs: [{kind: Service, name: s}], action: CUSTOM",
+            Scope::Targets(vec![PolicyTarget::Service("s".into())]),
+        ),
+        (
+            "selector: {matchLabels: {a: b}}, targetRefs: [{kind: Service, name: s}]",
+            Scope::Namespace,
+        ),
+        ("targetRefs: [{kind: Serivce, name: s}]", Scope::Namespace),
+        ("targetRefs: [{kind: Service, name: s, namespace: other}]", Scope::Namespace),
+        (
+            "targetRefs: [{group: gateway.networking.k8s.io, kind: GatewayClass, name: istio-waypoint}]",
+            Scope::Namespace,
+        ),
+    ] {
+        assert_eq!(broken(spec).0.scope, expected, "{spec}");
+    }
+    let root = policy_in("istio-system", "action: CUSTOM");
+    assert_eq!(root.mesh.policies[0].scope, Scope::Mesh);
+}
+
+/// A policy for traffic that leaves the mesh must not deny what its namespace serves.
+#[test]
+fn targets_elsewhere_guard_nothing_here() {
+    let translation = policy_in(
+        "shop",
+        "targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: s}]",
+    );
+    let policy = &translation.mesh.policies[0];
+    assert_eq!((&policy.scope, &policy.broken), (&Scope::Targets(Vec::new()), &None));
+    assert_eq!(translation.complaints.len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn any_value_is_survived(value in "[ -~]{0,40}") {
+        let own = Str::from("shop");
+        prop_assert_eq!(values::text(&value).is_err(), value.is_empty() || (value.len() > 1 && value.starts_with('*') && value.ends_with('*')));
+        let _ = (values::path(&value), values::cidr(&value), values::port(&value));
+        let _ = values::service_account(&own, &value);
+    }
+
+    #[test]
+    fn addresses_are_blocks_of_one(address: std::net::IpAddr) {
+        let block = values::cidr(&address.to_string()).expect("an address");
+        prop_assert!(block.contains(&address));
+        prop_assert_eq!(block.hosts().take(2).count(), 1);
+    }
+}

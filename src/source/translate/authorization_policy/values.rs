@@ -1,0 +1,101 @@
+//! The values of a policy's fields. A value that cannot be read breaks the policy; it is never skipped.
+
+use std::net::IpAddr;
+
+use super::Broken;
+use crate::base::{ObjectKey, Str};
+use crate::model::{Cidr, StringMatch, Values};
+
+type Read<T> = Result<T, String>;
+
+/// Reads a field and its `not` form; what cannot be read goes to `broken`.
+pub(super) fn values<T>(
+    broken: &mut Vec<Broken>,
+    place: &str,
+    (any_name, any): (&str, &[String]),
+    (none_name, none): (&str, &[String]),
+    read: impl Fn(&str) -> Read<T>,
+) -> Values<T> {
+    let mut list = |name: &str, texts: &[String]| {
+        let mut values = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate() {
+            match read(text) {
+                Ok(value) => values.push(value),
+                Err(why) => broken.push(Broken::new(format!("{place}.{name}[{index}]"), why)),
+            }
+        }
+        values
+    };
+    Values { any: list(any_name, any), none: list(none_name, none) }
+}
+
+/// `text`, `text*`, `*text` or `*`. A star elsewhere is taken as it is, as Istio does.
+pub(super) fn text(text: &str) -> Read<StringMatch> {
+    let literal = |text: &str| Str::from(text);
+    match text {
+        "" => Err("is empty; leave the field out to say nothing".to_owned()),
+        "*" => Ok(StringMatch::Present),
+        _ => match (text.strip_prefix('*'), text.strip_suffix('*')) {
+            (Some(_), Some(_)) => Err(format!("{text:?}: only one end can be open")),
+            (Some(suffix), None) => Ok(StringMatch::Suffix(literal(suffix))),
+            (None, Some(prefix)) => Ok(StringMatch::Prefix(literal(prefix))),
+            (None, None) => Ok(StringMatch::Exact(literal(text))),
+        },
+    }
+}
+
+/// Principals are compared without their scheme.
+pub(super) fn principal(value: &str) -> Read<StringMatch> {
+    text(value.strip_prefix("spiffe://").unwrap_or(value))
+}
+
+/// Paths may also be templates: `{*}` stands for one segment, `{**}` for any number of them at the end.
+pub(super) fn path(value: &str) -> Read<StringMatch> {
+    if !value.contains(['{', '}']) {
+        return text(value);
+    }
+    let segments = value.split('/');
+    let last = segments.clone().count().saturating_sub(1);
+    for (index, segment) in segments.enumerate() {
+        match segment {
+            "{*}" => {}
+            "{**}" if index == last => {}
+            "{**}" => return Err(format!("{value:?}: {{**}} can only stand at the end")),
+            _ if segment.contains(['{', '}', '*']) => {
+                return Err(format!(
+                    "{value:?}: in a path template a segment is a plain text, {{*}} or {{**}}"
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(StringMatch::Template(value.into()))
+}
+
+/// An address or a block of addresses; the host's bits of a block do not matter.
+pub(super) fn cidr(text: &str) -> Read<Cidr> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(Cidr::from(address));
+    }
+    text.parse::<Cidr>()
+        .map(|block| block.trunc())
+        .map_err(|_| format!("{text:?} is neither an IP address nor a block such as 10.0.0.0/8"))
+}
+
+pub(super) fn port(text: &str) -> Read<u16> {
+    match text.parse() {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(format!("{text:?} is not a port from 1 to 65535")),
+    }
+}
+
+/// `namespace/name`, or `name` in the policy's own namespace. There are no wildcards.
+pub(super) fn service_account(own_namespace: &Str, text: &str) -> Read<ObjectKey> {
+    let (namespace, name) = text.split_once('/').unwrap_or((own_namespace, text));
+    let is_plain = |part: &str| !part.is_empty() && !part.contains(['*', '/']);
+    if is_plain(namespace) && is_plain(name) {
+        Ok(ObjectKey::new(namespace, name))
+    } else {
+        Err(format!("{text:?} is neither a service account's name nor namespace/name"))
+    }
+}

@@ -1,0 +1,97 @@
+//! Backends of a rule. One that cannot be used keeps its share of the requests, which are answered with an error
+//! (Gateway API, HTTPBackendRef).
+
+use http::StatusCode;
+
+use super::super::Context;
+use super::Services;
+use crate::base::ObjectKey;
+use crate::model::{Backend, BackendRef, RouteParent};
+use crate::source::Objects;
+use crate::source::objects::{
+    GATEWAY_GROUP, HttpBackendRef, HttpRoute, HttpRouteRule, ReferenceGrant,
+};
+
+/// What the backends of a route are looked up in.
+pub(super) struct Backends<'a> {
+    pub(super) objects: &'a Objects,
+    pub(super) services: &'a Services<'a>,
+    pub(super) route: &'a ObjectKey,
+    pub(super) parents: &'a [RouteParent],
+}
+
+impl Backends<'_> {
+    pub(super) fn resolve_all(
+        &self,
+        cx: &mut Context<'_>,
+        place: &str,
+        rule: &HttpRouteRule,
+    ) -> Vec<Backend> {
+        let mut backends = Vec::new();
+        for (index, backend) in rule.backend_refs.iter().enumerate() {
+            backends.push(self.resolve(backend).unwrap_or_else(|why| {
+                let reason =
+                    format!("{why}; its share of the requests is answered with status 500");
+                cx.error::<HttpRoute>(self.route, format!("{place}.backendRefs[{index}]"), reason);
+                invalid(backend.weight, why)
+            }));
+        }
+        backends
+    }
+
+    fn resolve(&self, backend: &HttpBackendRef) -> Result<Backend, String> {
+        if !matches!(backend.group.as_str(), "" | "core") || backend.kind != "Service" {
+            return Err(format!(
+                "{:?} of group {:?} cannot be a backend, only a Service can",
+                backend.kind, backend.group
+            ));
+        }
+        let namespace = backend.namespace.as_deref().unwrap_or(&self.route.namespace);
+        let key = ObjectKey::new(namespace, backend.name.as_str());
+        // Asked before anything is told about the service.
+        if !self.may_refer_to(&key) {
+            return Err(format!(
+                "no ReferenceGrant in the namespace {:?} lets HTTPRoutes of {:?} refer to the Service {key}",
+                key.namespace, self.route.namespace
+            ));
+        }
+        let Some(port) = backend.port else {
+            return Err("port: is missing; a Service needs one".to_owned());
+        };
+        let Some(service) = self.services.get(&key) else {
+            return Err(format!(
+                "the Service {key} does not exist, was refused, or is of type ExternalName"
+            ));
+        };
+        if service.port(port).is_none() {
+            return Err(format!("the Service {key} has no TCP port {port}"));
+        }
+        let target = BackendRef::Service { service: key, port };
+        Ok(Backend { weight: backend.weight, target })
+    }
+
+    /// A consumer route may lead to the service that it is a route of: the client could reach that without it
+    /// (GEP-1324). All else in another namespace needs a grant from there.
+    fn may_refer_to(&self, service: &ObjectKey) -> bool {
+        service.namespace == self.route.namespace
+            || self.parents.iter().any(|parent| parent.service == *service)
+            || self.objects.all::<ReferenceGrant>().any(|(key, grant)| {
+                key.namespace == service.namespace
+                    && grant.spec.from.iter().any(|from| {
+                        from.group == GATEWAY_GROUP
+                            && from.kind == "HTTPRoute"
+                            && from.namespace == self.route.namespace.as_str()
+                    })
+                    && grant.spec.to.iter().any(|to| {
+                        to.group.is_empty()
+                            && to.kind == "Service"
+                            && to.name.as_ref().is_none_or(|name| *name == service.name.as_str())
+                    })
+            })
+    }
+}
+
+pub(super) fn invalid(weight: u32, why: String) -> Backend {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    Backend { weight, target: BackendRef::Invalid { status, why: why.into() } }
+}

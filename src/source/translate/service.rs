@@ -1,0 +1,95 @@
+//! Services and their endpoints.
+
+mod endpoints;
+mod protocol;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
+
+use super::Context;
+use super::waypoint::{Addressed, Waypoints};
+use crate::base::ObjectKey;
+use crate::model::{self, ServicePort, Workload};
+use crate::source::objects::Service;
+use endpoints::Endpoints;
+
+pub(super) fn translate(
+    cx: &mut Context<'_>,
+    waypoints: &Waypoints,
+    workloads: &[Arc<Workload>],
+) -> Vec<Arc<model::Service>> {
+    let objects = cx.objects;
+    let endpoints = Endpoints::index(objects, workloads);
+    let mut services = Vec::new();
+    for (key, service) in objects.all::<Service>() {
+        let Some(spec) = &service.spec else { continue };
+        // A name in DNS and nothing else: there is no address to take traffic at.
+        if spec.type_.as_deref() == Some("ExternalName") {
+            continue;
+        }
+        let ports = tcp_ports(cx, key, spec);
+        services.push(Arc::new(model::Service {
+            key: key.clone(),
+            hostname: format!("{}.{}.svc.{}", key.name, key.namespace, cx.settings.cluster_domain)
+                .into(),
+            vips: vips(cx, key, spec),
+            endpoints: endpoints.of(cx, key, spec, &ports),
+            ports: ports.into_iter().map(|(_, port)| port).collect(),
+            waypoint: waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service),
+        }));
+    }
+    services
+}
+
+/// None for a headless service.
+fn vips(cx: &mut Context<'_>, key: &ObjectKey, spec: &ServiceSpec) -> Vec<IpAddr> {
+    let mut texts: Vec<&str> = spec.cluster_ips.iter().flatten().map(String::as_str).collect();
+    texts.extend(spec.cluster_ip.as_deref());
+    let mut vips = Vec::new();
+    for text in texts.iter().filter(|text| !text.is_empty() && **text != "None") {
+        match text.parse() {
+            Ok(vip) if !vips.contains(&vip) => vips.push(vip),
+            Ok(_) => {}
+            Err(_) => {
+                let reason = format!("{text:?} is not an IP address; it is left out");
+                cx.error::<Service>(key, "spec.clusterIP", reason);
+            }
+        }
+    }
+    if texts.iter().all(|text| text.is_empty()) {
+        let reason = "is missing: nobody allots one here, so the service has no address; give one, or \"None\" \
+                      for a headless service";
+        cx.warn::<Service>(key, "spec.clusterIP", reason);
+    }
+    vips
+}
+
+/// The TCP ports, each with what it was translated from. UDP and SCTP are not carried by the mesh.
+fn tcp_ports<'a>(
+    cx: &mut Context<'_>,
+    key: &ObjectKey,
+    spec: &'a ServiceSpec,
+) -> Vec<(&'a PortSpec, ServicePort)> {
+    let mut ports = Vec::new();
+    for (index, port) in spec.ports.iter().flatten().enumerate() {
+        if !matches!(port.protocol.as_deref(), None | Some("TCP")) {
+            continue;
+        }
+        let Some(number) = port_number(port.port) else {
+            let reason = format!("{} is not a port; it is left out", port.port);
+            cx.error::<Service>(key, format!("spec.ports[{index}].port"), reason);
+            continue;
+        };
+        let name = port.name.as_deref().unwrap_or_default();
+        let protocol = protocol::of_port(port.app_protocol.as_deref(), name, number);
+        ports.push((port, ServicePort { name: name.into(), port: number, protocol }));
+    }
+    ports
+}
+
+/// Kubernetes writes ports as 32-bit integers.
+fn port_number(port: i32) -> Option<u16> {
+    u16::try_from(port).ok().filter(|port| *port != 0)
+}

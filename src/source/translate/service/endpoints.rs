@@ -1,0 +1,206 @@
+//! The endpoints of a service: the pods that its selector selects, as the endpoint controller of Kubernetes finds them;
+//! for a service without a selector what its EndpointSlices list.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, Pod, ServicePort as PortSpec, ServiceSpec};
+use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::super::Context;
+use super::port_number;
+use crate::base::ObjectKey;
+use crate::model::{Endpoint, PortMapping, ServicePort, Workload};
+use crate::source::Objects;
+use crate::source::objects::{Service, label, selects};
+
+/// On an EndpointSlice: the service that it belongs to.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// What endpoints are looked up in.
+pub(super) struct Endpoints<'a> {
+    pods: BTreeMap<&'a str, Vec<(&'a Workload, &'a Pod)>>,
+    by_key: HashMap<&'a ObjectKey, &'a Workload>,
+    by_address: HashMap<IpAddr, &'a Workload>,
+    slices: BTreeMap<ObjectKey, Vec<&'a EndpointSlice>>,
+}
+
+type Ports<'a> = [(&'a PortSpec, ServicePort)];
+
+impl<'a> Endpoints<'a> {
+    pub(super) fn index(objects: &'a Objects, workloads: &'a [Arc<Workload>]) -> Self {
+        let mut index = Endpoints {
+            pods: BTreeMap::new(),
+            by_key: HashMap::new(),
+            by_address: HashMap::new(),
+            slices: BTreeMap::new(),
+        };
+        for workload in workloads {
+            if let Some(pod) = objects.get::<Pod>(&workload.key) {
+                index.pods.entry(&workload.key.namespace).or_default().push((workload, pod));
+            }
+            index.by_key.insert(&workload.key, workload);
+            for address in workload.addresses.iter().filter(|_| !workload.host_network) {
+                index.by_address.entry(*address).or_insert(workload);
+            }
+        }
+        for (key, slice) in objects.all::<EndpointSlice>() {
+            if let Some(service) = label(&slice.metadata, SERVICE_NAME) {
+                let service = ObjectKey::new(key.namespace.clone(), service);
+                index.slices.entry(service).or_default().push(slice);
+            }
+        }
+        index
+    }
+
+    pub(super) fn of(
+        &self,
+        cx: &mut Context<'_>,
+        key: &ObjectKey,
+        spec: &ServiceSpec,
+        ports: &Ports<'_>,
+    ) -> Vec<Endpoint> {
+        match spec.selector.as_ref().filter(|selector| !selector.is_empty()) {
+            Some(selector) => {
+                let all = self.pods.get(key.namespace.as_str()).map_or(&[][..], Vec::as_slice);
+                let selected =
+                    all.iter().filter(|(_, pod)| selects(selector, pod.metadata.labels.as_ref()));
+                let selected: Vec<_> = selected.copied().collect();
+                complain_of_names(cx, key, &selected, ports);
+                let not_ready_too = spec.publish_not_ready_addresses.unwrap_or(false);
+                selected.iter().filter_map(|it| of_pod(*it, ports, not_ready_too)).collect()
+            }
+            None => self.of_slices(key, ports),
+        }
+    }
+
+    fn of_slices(&self, service: &ObjectKey, ports: &Ports<'_>) -> Vec<Endpoint> {
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for slice in self.slices.get(service).into_iter().flatten() {
+            let mappings = slice_ports(slice, ports);
+            for listed in slice.endpoints.iter().flatten() {
+                let Some(endpoint) = self.of_slice(service, listed, &mappings) else { continue };
+                // A pod with two families stands in two slices.
+                let twin = endpoints
+                    .iter_mut()
+                    .find(|other| other.workload.is_some() && other.workload == endpoint.workload);
+                match twin {
+                    Some(twin) => twin.addresses.extend(endpoint.addresses),
+                    None => endpoints.push(endpoint),
+                }
+            }
+        }
+        endpoints
+    }
+
+    /// Only the first address of an entry has a meaning (Kubernetes API, EndpointSlice). Names are not looked up.
+    fn of_slice(
+        &self,
+        service: &ObjectKey,
+        listed: &SliceEndpoint,
+        mappings: &[PortMapping],
+    ) -> Option<Endpoint> {
+        let address: IpAddr = listed.addresses.first()?.parse().ok()?;
+        let named = listed.target_ref.as_ref().filter(|it| it.kind.as_deref() == Some("Pod"));
+        let named = named.and_then(|target| {
+            let namespace = target.namespace.as_deref().unwrap_or(&service.namespace);
+            let key = ObjectKey::new(namespace, target.name.as_deref()?);
+            self.by_key.get(&key).copied()
+        });
+        let workload = named.or_else(|| self.by_address.get(&address).copied());
+        // Not said means ready (Kubernetes API, EndpointConditions).
+        let ready = listed.conditions.as_ref().and_then(|it| it.ready).unwrap_or(true);
+        (!mappings.is_empty()).then(|| Endpoint {
+            workload: workload.map(|workload| workload.uid.clone()),
+            addresses: vec![address],
+            ports: mappings.to_vec(),
+            ready,
+        })
+    }
+}
+
+fn of_pod(
+    (workload, pod): (&Workload, &Pod),
+    ports: &Ports<'_>,
+    not_ready_too: bool,
+) -> Option<Endpoint> {
+    let mappings: Vec<PortMapping> = ports
+        .iter()
+        .filter_map(|(spec, port)| {
+            Some(PortMapping { port: port.port, target: target_port(spec, port, pod)? })
+        })
+        .collect();
+    let reachable = !workload.addresses.is_empty() && !mappings.is_empty();
+    reachable.then(|| Endpoint {
+        workload: Some(workload.uid.clone()),
+        addresses: workload.addresses.clone(),
+        ports: mappings,
+        ready: workload.ready || not_ready_too,
+    })
+}
+
+/// A name is looked up in the pod, and may mean another port in each.
+fn target_port(spec: &PortSpec, port: &ServicePort, pod: &Pod) -> Option<u16> {
+    match &spec.target_port {
+        None | Some(IntOrString::Int(0)) => Some(port.port),
+        Some(IntOrString::Int(number)) => port_number(*number),
+        Some(IntOrString::String(name)) if name.is_empty() => Some(port.port),
+        Some(IntOrString::String(name)) => named_port(pod, name),
+    }
+}
+
+/// Among containers, and init containers that keep running (Kubernetes "Sidecar Containers").
+fn named_port(pod: &Pod, name: &str) -> Option<u16> {
+    let spec = pod.spec.as_ref()?;
+    let stays = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
+    let sidecars = spec.init_containers.iter().flatten().filter(stays);
+    spec.containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|container| container.ports.iter().flatten())
+        .filter(|port| matches!(port.protocol.as_deref(), None | Some("TCP")))
+        .find(|port| port.name.as_deref() == Some(name))
+        .and_then(|port| port_number(port.container_port))
+}
+
+fn complain_of_names(
+    cx: &mut Context<'_>,
+    key: &ObjectKey,
+    selected: &[(&Workload, &Pod)],
+    ports: &Ports<'_>,
+) {
+    for (spec, port) in ports {
+        let Some(target) = &spec.target_port else { continue };
+        if selected.is_empty()
+            || selected.iter().any(|(_, pod)| target_port(spec, port, pod).is_some())
+        {
+            continue;
+        }
+        let reason = match target {
+            IntOrString::Int(number) => format!("{number} is not a port"),
+            IntOrString::String(name) => {
+                format!("no container of the selected pods has a TCP port that is named {name:?}")
+            }
+        };
+        let field = format!("spec.ports (port {}).targetPort", port.port);
+        cx.warn::<Service>(key, field, format!("{reason}; the port has no endpoint"));
+    }
+}
+
+/// Ports of a slice and of its service belong together by name.
+fn slice_ports(slice: &EndpointSlice, ports: &Ports<'_>) -> Vec<PortMapping> {
+    let mut mappings = Vec::new();
+    for (_, port) in ports {
+        let target = slice
+            .ports
+            .iter()
+            .flatten()
+            .filter(|listed| matches!(listed.protocol.as_deref(), None | Some("TCP")))
+            .find(|listed| listed.name.as_deref().unwrap_or_default() == port.name.as_str())
+            .and_then(|listed| port_number(listed.port?));
+        mappings.extend(target.map(|target| PortMapping { port: port.port, target }));
+    }
+    mappings
+}

@@ -1,0 +1,222 @@
+//! Gateways of class `istio-waypoint`, and which of them an object is bound to (Istio "Configure waypoint proxies").
+//!
+//! A waypoint that is named but cannot be used refuses the traffic that it was meant to guard; istiod lets that traffic
+//! past. No address is waited for: nothing has to be deployed for a waypoint to work.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{Context, namespace_label};
+use crate::base::{Identity, ObjectKey, Str, ports};
+use crate::model::{Binding, Waypoint};
+use crate::source::objects::{
+    AllowedNamespaces, Gateway, Listener, Namespace, NamespacesFrom, Typed, label,
+};
+
+/// The Gateway class that makes a Gateway a waypoint.
+pub(super) const CLASS: &str = "istio-waypoint";
+/// The protocol of a waypoint's listener.
+const HBONE: &str = "HBONE";
+/// Names the waypoint of an object or namespace; `none` opts out of the namespace's.
+const USE_WAYPOINT: &str = "istio.io/use-waypoint";
+/// Where that waypoint lives; the object's own namespace by default.
+const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+/// Which traffic a waypoint takes: `service` (default), `workload`, `all` or `none`.
+const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
+/// On the pods of gateways, which never have a waypoint themselves.
+const MANAGED: &str = "gateway.istio.io/managed";
+
+/// What traffic is addressed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Addressed {
+    Service,
+    Workload,
+}
+
+/// All Gateways, as candidates for a binding.
+pub(super) struct Waypoints(BTreeMap<ObjectKey, Candidate>);
+
+struct Candidate {
+    for_services: bool,
+    for_workloads: bool,
+    outcome: Result<Usable, Str>,
+}
+
+struct Usable {
+    waypoint: Arc<Waypoint>,
+    /// One an HBONE listener.
+    allowed: Vec<AllowedNamespaces>,
+}
+
+impl Waypoints {
+    pub(super) fn collect(cx: &mut Context<'_>) -> Self {
+        let objects = cx.objects;
+        let gateways = objects.all::<Gateway>();
+        Self(gateways.map(|(key, gateway)| (key.clone(), candidate(cx, key, gateway))).collect())
+    }
+
+    pub(super) fn usable(&self) -> impl Iterator<Item = &Arc<Waypoint>> {
+        self.0.values().filter_map(|candidate| Some(&candidate.outcome.as_ref().ok()?.waypoint))
+    }
+
+    /// Whether the Gateway exists, whatever its class.
+    pub(super) fn knows(&self, gateway: &ObjectKey) -> bool {
+        self.0.contains_key(gateway)
+    }
+
+    /// The binding of the object `key` with this metadata: by its own label, else by its namespace's.
+    pub(super) fn bind<T: Typed>(
+        &self,
+        cx: &mut Context<'_>,
+        key: &ObjectKey,
+        metadata: &ObjectMeta,
+        addressed: Addressed,
+    ) -> Binding {
+        if addressed == Addressed::Workload && label(metadata, MANAGED).is_some() {
+            return Binding::None;
+        }
+        let objects = cx.objects;
+        let of_namespace = |name| namespace_label(objects, &key.namespace, name);
+        let own = label(metadata, USE_WAYPOINT);
+        let (name, namespace) = match own {
+            Some(name) => (Some(name), label(metadata, USE_WAYPOINT_NAMESPACE)),
+            None => (of_namespace(USE_WAYPOINT), of_namespace(USE_WAYPOINT_NAMESPACE)),
+        };
+        let Some(name) = name.filter(|name| *name != "none") else { return Binding::None };
+        let waypoint = ObjectKey::new(namespace.unwrap_or(&key.namespace), name);
+
+        match self.resolve(cx, &waypoint, &key.namespace, addressed) {
+            Resolved::Bound => Binding::Waypoint(waypoint),
+            Resolved::OtherTraffic => {
+                if own.is_some() {
+                    let reason = mismatch(&waypoint, addressed);
+                    cx.warn::<T>(key, label_field(USE_WAYPOINT), reason);
+                }
+                Binding::None
+            }
+            Resolved::Unusable(why) => {
+                let reason = format!("{why}; traffic that should go through it is refused");
+                match own {
+                    Some(_) => cx.error::<T>(key, label_field(USE_WAYPOINT), reason),
+                    None => {
+                        let namespace = ObjectKey::new("", key.namespace.clone());
+                        cx.error::<Namespace>(&namespace, label_field(USE_WAYPOINT), reason);
+                    }
+                }
+                Binding::Unusable { waypoint, why }
+            }
+        }
+    }
+
+    fn resolve(
+        &self,
+        cx: &Context<'_>,
+        waypoint: &ObjectKey,
+        namespace: &str,
+        addressed: Addressed,
+    ) -> Resolved {
+        let Some(candidate) = self.0.get(waypoint) else {
+            let why = format!("the Gateway {waypoint} does not exist, or was refused");
+            return Resolved::Unusable(why.into());
+        };
+        let takes = match addressed {
+            Addressed::Service => candidate.for_services,
+            Addressed::Workload => candidate.for_workloads,
+        };
+        if !takes {
+            return Resolved::OtherTraffic;
+        }
+        let usable = match &candidate.outcome {
+            Ok(usable) => usable,
+            Err(why) => return Resolved::Unusable(why.clone()),
+        };
+        let admits = |allowed: &AllowedNamespaces| match allowed.from {
+            NamespacesFrom::All => true,
+            NamespacesFrom::Same => waypoint.namespace == namespace,
+            // A selector that is missing takes nothing (Kubernetes API, LabelSelector).
+            NamespacesFrom::Selector => allowed.selector.as_ref().is_some_and(|selector| {
+                selector.matches(|name| namespace_label(cx.objects, namespace, name))
+            }),
+        };
+        if usable.allowed.iter().any(admits) {
+            return Resolved::Bound;
+        }
+        let why = format!(
+            "allowedRoutes of the Gateway {waypoint} does not admit the namespace {namespace:?}"
+        );
+        Resolved::Unusable(why.into())
+    }
+}
+
+enum Resolved {
+    Bound,
+    /// The waypoint does not take traffic of this kind.
+    OtherTraffic,
+    Unusable(Str),
+}
+
+fn candidate(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Candidate {
+    let class = gateway.spec.gateway_class_name.as_str();
+    let unusable = |why: String| Candidate {
+        for_services: true,
+        for_workloads: true,
+        outcome: Err(why.into()),
+    };
+    if class != CLASS {
+        return unusable(format!("the Gateway {key} is of class {class:?}, not {CLASS:?}"));
+    }
+    let (for_services, for_workloads) = match label(&gateway.metadata, WAYPOINT_FOR) {
+        None | Some("service") => (true, false),
+        Some("workload") => (false, true),
+        Some("all") => (true, true),
+        Some("none") => (false, false),
+        Some(other) => {
+            let reason = format!("{other:?} is none of service, workload, all and none");
+            cx.error::<Gateway>(key, label_field(WAYPOINT_FOR), reason.clone());
+            return unusable(format!("the label {WAYPOINT_FOR} of the Gateway {key}: {reason}"));
+        }
+    };
+    let allowed: Vec<_> =
+        gateway.spec.listeners.iter().filter(|it| is_hbone(it)).map(allowed_by).collect();
+    if allowed.is_empty() {
+        let why = format!(
+            "the Gateway {key} has no listener of protocol {HBONE} on port {}",
+            ports::HBONE
+        );
+        cx.error::<Gateway>(key, "spec.listeners", format!("{why}: it is no waypoint"));
+        return Candidate { for_services, for_workloads, outcome: Err(why.into()) };
+    }
+    let identity =
+        Identity::new(cx.settings.trust_domain.clone(), key.namespace.clone(), key.name.clone());
+    let waypoint =
+        Waypoint { key: key.clone(), class: class.into(), identity, for_services, for_workloads };
+    let outcome = Ok(Usable { waypoint: Arc::new(waypoint), allowed });
+    Candidate { for_services, for_workloads, outcome }
+}
+
+fn is_hbone(listener: &Listener) -> bool {
+    listener.protocol == HBONE && listener.port == ports::HBONE
+}
+
+fn allowed_by(listener: &Listener) -> AllowedNamespaces {
+    let routes = listener.allowed_routes.clone().unwrap_or_default();
+    routes.namespaces.unwrap_or_default()
+}
+
+fn mismatch(waypoint: &ObjectKey, addressed: Addressed) -> String {
+    let (what, wanted) = match addressed {
+        Addressed::Service => ("services", "service"),
+        Addressed::Workload => ("workloads", "workload"),
+    };
+    format!(
+        "the Gateway {waypoint} does not take traffic that is addressed to {what}, so this object has no \
+         waypoint; check its label {WAYPOINT_FOR}, which would have to be {wanted:?} or \"all\""
+    )
+}
+
+/// How a label is written as a field's path.
+pub(super) fn label_field(name: &str) -> String {
+    format!("metadata.labels[{name:?}]")
+}

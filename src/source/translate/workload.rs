@@ -1,0 +1,182 @@
+//! Pods to workloads.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::authorization_policy::Policies;
+use super::peer_authentication::Levels;
+use super::waypoint::{Addressed, Waypoints, label_field};
+use super::{Context, namespace_label};
+use crate::base::{Identity, ObjectKey, Str};
+use crate::model::{Canonical, Locality, Workload};
+use crate::source::objects::{Namespace, Pod, annotation, label};
+
+/// `ambient` enrols a namespace or pod, `none` keeps a pod out.
+const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+/// Written by Istio's sidecar injector: such a pod is captured already.
+const SIDECAR_STATUS: &str = "sidecar.istio.io/status";
+/// Names the network namespace of a pod that no container runtime started.
+const NETWORK_NAMESPACE: &str = "isthmus.io/network-namespace";
+/// The node of such a pod; wins over `spec.nodeName`.
+const NODE: &str = "isthmus.io/node";
+/// The service account of a pod that names none (Kubernetes "Configure Service Accounts for Pods").
+const DEFAULT_SERVICE_ACCOUNT: &str = "default";
+/// The revision of a workload that has none (Istio "Canonical Service").
+const LATEST: &str = "latest";
+
+pub(super) fn translate(
+    cx: &mut Context<'_>,
+    waypoints: &Waypoints,
+    policies: &Policies,
+    levels: &Levels,
+) -> Vec<Arc<Workload>> {
+    let objects = cx.objects;
+    for (key, namespace) in objects.all::<Namespace>() {
+        if let Some(mode) = label(&namespace.metadata, DATAPLANE_MODE) {
+            check_mode::<Namespace>(cx, key, mode);
+        }
+    }
+    let pods = objects.all::<Pod>().filter(|(_, pod)| !is_finished(pod));
+    pods.map(|(key, pod)| Arc::new(workload(cx, waypoints, policies, levels, key, pod))).collect()
+}
+
+fn workload(
+    cx: &mut Context<'_>,
+    waypoints: &Waypoints,
+    policies: &Policies,
+    levels: &Levels,
+    key: &ObjectKey,
+    pod: &Pod,
+) -> Workload {
+    let spec = pod.spec.as_ref();
+    let account = spec
+        .and_then(|spec| spec.service_account_name.as_deref())
+        .filter(|name| !name.is_empty())
+        .unwrap_or(DEFAULT_SERVICE_ACCOUNT);
+    let node = annotation(&pod.metadata, NODE)
+        .or_else(|| spec.and_then(|spec| spec.node_name.as_deref()))
+        .unwrap_or_default();
+    let host_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
+    let labels = pod.metadata.labels.as_ref();
+    Workload {
+        uid: format!("{}//Pod/{}/{}", cx.settings.cluster, key.namespace, key.name).into(),
+        key: key.clone(),
+        identity: Identity::new(cx.settings.trust_domain.clone(), key.namespace.clone(), account),
+        node: node.into(),
+        addresses: addresses(cx, key, pod),
+        network_namespace: annotation(&pod.metadata, NETWORK_NAMESPACE).map(Str::from),
+        enrolled: !host_network && is_enrolled(cx, key, pod),
+        host_network,
+        ready: is_ready(pod),
+        canonical: canonical(pod, &key.name),
+        locality: locality(pod),
+        waypoint: waypoints.bind::<Pod>(cx, key, &pod.metadata, Addressed::Workload),
+        peer_authentication: levels.effective(&key.namespace, labels),
+        policies: policies.selecting(cx, &key.namespace, labels),
+    }
+}
+
+/// Completed pods keep their address in the API for a while, but it may belong to another pod already.
+fn is_finished(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn is_enrolled(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> bool {
+    if annotation(&pod.metadata, SIDECAR_STATUS).is_some() {
+        return false;
+    }
+    match label(&pod.metadata, DATAPLANE_MODE) {
+        Some("none") => return false,
+        Some(mode) => {
+            check_mode::<Pod>(cx, key, mode);
+            if mode == "ambient" {
+                return true;
+            }
+        }
+        None => {}
+    }
+    namespace_label(cx.objects, &key.namespace, DATAPLANE_MODE) == Some("ambient")
+}
+
+fn check_mode<T: super::Typed>(cx: &mut Context<'_>, key: &ObjectKey, mode: &str) {
+    if !matches!(mode, "ambient" | "none") {
+        let reason = format!("{mode:?} is neither \"ambient\" nor \"none\", and has no effect");
+        cx.warn::<T>(key, label_field(DATAPLANE_MODE), reason);
+    }
+}
+
+/// A pod without conditions, as a directory describes it, counts as ready.
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let ready = conditions.is_none_or(|conditions| {
+        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    });
+    ready && pod.metadata.deletion_timestamp.is_none()
+}
+
+fn addresses(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> Vec<IpAddr> {
+    let Some(status) = &pod.status else { return Vec::new() };
+    let mut addresses = Vec::new();
+    let many = status.pod_ips.iter().flatten().map(|it| ("status.podIPs", it.ip.as_str()));
+    let one = status.pod_ip.as_deref().map(|text| ("status.podIP", text));
+    // The single address repeats the first of the many; both are read, for manifests that have only one of them.
+    for (field, text) in many.chain(one).filter(|(_, text)| !text.is_empty()) {
+        match text.parse() {
+            Ok(address) if !addresses.contains(&address) => addresses.push(address),
+            Ok(_) => {}
+            Err(_) => cx.error::<Pod>(
+                key,
+                field,
+                format!("{text:?} is not an IP address; it is left out"),
+            ),
+        }
+    }
+    addresses
+}
+
+/// Istio's order: the canonical labels, then Kubernetes' recommended ones, then `app` and `version`, then the owner.
+fn canonical(pod: &Pod, name: &str) -> Canonical {
+    let first = |names: &[&str]| names.iter().find_map(|name| label(&pod.metadata, name));
+    let workload = owner(pod).unwrap_or_else(|| name.to_owned());
+    let service = first(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
+        .unwrap_or(&workload);
+    let revision =
+        first(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"])
+            .unwrap_or(LATEST);
+    Canonical {
+        app: first(&["app"]).unwrap_or(service).into(),
+        version: first(&["version"]).unwrap_or(revision).into(),
+        service: service.into(),
+        revision: revision.into(),
+        workload: workload.into(),
+    }
+}
+
+/// The Deployment behind a ReplicaSet and the CronJob behind a Job are known by what their names end in.
+fn owner(pod: &Pod) -> Option<String> {
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
+    let parent = match owner.kind.as_str() {
+        "ReplicaSet" => label(&pod.metadata, "pod-template-hash")
+            .and_then(|hash| owner.name.strip_suffix(hash)?.strip_suffix('-')),
+        // The CronJob controller appends the time in minutes since the epoch.
+        "Job" => owner.name.rsplit_once('-').and_then(|(name, time)| {
+            let is_time =
+                matches!(time.len(), 8..=10) && time.bytes().all(|byte| byte.is_ascii_digit());
+            is_time.then_some(name)
+        }),
+        _ => None,
+    };
+    Some(parent.unwrap_or(&owner.name).to_owned())
+}
+
+/// Kubernetes copies the topology of the node to its pods (PodTopologyLabelsAdmission, since 1.35).
+fn locality(pod: &Pod) -> Locality {
+    let text = |name| Str::from(label(&pod.metadata, name).unwrap_or_default());
+    Locality {
+        region: text("topology.kubernetes.io/region"),
+        zone: text("topology.kubernetes.io/zone"),
+        subzone: text("topology.istio.io/subzone"),
+    }
+}

@@ -1,0 +1,358 @@
+//! The reference pages are current: their tables are made from the code. `UPDATE_DOCS=1 cargo test --test it docs`
+//! writes them anew.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use isthmus::base::{Reason, ports};
+use isthmus::config::{self, Description, Overrides, Settings};
+use isthmus::telemetry::{ConnectionStart, Peer, Reporter, RequestStart, ServiceLabels, Telemetry};
+
+/// Set to anything, it makes these tests write what they would compare.
+const UPDATE: &str = "UPDATE_DOCS";
+
+/// The width of the prose in `config/agent.toml`.
+const WIDTH: usize = 100;
+
+#[test]
+fn settings_page_is_current() {
+    let descriptions = config::describe();
+    let mut text = String::new();
+    for (section, settings) in by_section(&descriptions) {
+        let title = if section.is_empty() {
+            "At the top of the file".into()
+        } else {
+            format!("`[{section}]`")
+        };
+        text += &format!(
+            "## {title}\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n"
+        );
+        for setting in settings {
+            let machine = setting.default != setting.example;
+            let default =
+                if machine { setting.default.clone() } else { format!("`{}`", setting.default) };
+            let key = last(setting.key);
+            // Not a tag of HTML.
+            let meaning = setting.meaning.replace('<', "&lt;");
+            text += &format!("| `{key}` | {} | {default} | {meaning} |\n", setting.kind);
+        }
+        text.push('\n');
+    }
+    block("docs/settings.md", "settings", &text);
+}
+
+#[test]
+fn commented_settings_file_is_current() {
+    let mut text = "\
+# The settings of `isthmus run`, each with its default. Take the # away from a key to change it; flags override this
+# file. docs/settings.md has the same as a table, and `isthmus run` reports everything that is wrong at once.\n"
+        .to_owned();
+    for (section, settings) in by_section(&config::describe()) {
+        if !section.is_empty() {
+            text += &format!("\n[{section}]\n");
+        }
+        for setting in settings {
+            let key = last(setting.key);
+            let default = if setting.default == setting.example {
+                String::new()
+            } else {
+                format!(" Default: {}.", setting.default)
+            };
+            let prose = format!("{} Value: {}.{default}", setting.meaning, setting.kind);
+            text.push('\n');
+            for line in wrap(&prose, WIDTH) {
+                text += &format!("# {line}\n");
+            }
+            text += &format!("#{key} = {}\n", setting.example);
+        }
+    }
+    same("config/agent.toml", &text);
+}
+
+#[test]
+fn the_commented_settings_are_the_defaults() {
+    let text = read("config/agent.toml");
+    let parse = |text: &str| Settings::parse(text, &Overrides::default()).expect("good settings");
+    assert_eq!(parse(&text), parse(""), "the file changes nothing as it is");
+    let active: Vec<&str> = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(setting) if !setting.starts_with(' ') => setting,
+            _ => line,
+        })
+        .collect();
+    let (all, defaults) = (parse(&active.join("\n")), parse(""));
+    // These two depend on the machine.
+    let layer4 = config::Layer4Settings { threads: defaults.layer4.threads, ..all.layer4.clone() };
+    assert_eq!(Settings { node: defaults.node.clone(), layer4, ..all }, defaults);
+}
+
+#[test]
+fn ports_page_is_current() {
+    let mut text = "| port | where | what |\n| --- | --- | --- |\n".to_owned();
+    for (port, place, purpose) in ports::ALL {
+        text += &format!("| {port} | {place} | {purpose} |\n");
+    }
+    block("docs/ports.md", "ports", &text);
+
+    let mut text = "| what | value |\n| --- | --- |\n".to_owned();
+    for (what, value) in [
+        (
+            "mark of the agent's own sockets",
+            format!("{:#x}/{:#x}", ports::SOCKET_MARK, ports::MARK_MASK),
+        ),
+        (
+            "connection mark of borrowed source addresses",
+            format!("{:#x}/{:#x}", ports::CONNECTION_MARK, ports::MARK_MASK),
+        ),
+        ("routing table for replies to borrowed addresses", ports::ROUTE_TABLE.to_string()),
+        ("priority of the rule that leads there", ports::ROUTE_RULE_PRIORITY.to_string()),
+        ("source address of the node's probes, IPv4", ports::PROBE_ADDRESS_V4.to_string()),
+        ("source address of the node's probes, IPv6", ports::PROBE_ADDRESS_V6.to_string()),
+    ] {
+        text += &format!("| {what} | `{value}` |\n");
+    }
+    block("docs/ports.md", "marks", &text);
+}
+
+#[test]
+fn metrics_page_is_current() {
+    let scraped = scrape();
+    let mut text = "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    let mut sets: Vec<(String, Vec<String>)> = Vec::new();
+    for line in scraped.lines() {
+        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' '))
+        else {
+            continue;
+        };
+        let kind = scraped
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("# TYPE {name} ")))
+            .expect("a type");
+        let labels = labels_of(&scraped, name);
+        let set = match labels.len() {
+            0 => "-".to_owned(),
+            1..=2 => labels.join(", "),
+            _ => {
+                let known = sets.iter().position(|(_, other)| *other == labels);
+                let index = known.unwrap_or_else(|| {
+                    sets.push((name.to_owned(), labels));
+                    sets.len() - 1
+                });
+                ["connections", "requests"][index].to_owned()
+            }
+        };
+        let suffix = if kind == "counter" { "_total" } else { "" };
+        let help = help.trim_end_matches('.');
+        text += &format!("| `{name}{suffix}` | {kind} | {set} | {help} |\n");
+    }
+    assert_eq!(sets.len(), 2, "connections and requests");
+    block("docs/metrics.md", "metrics", &text);
+
+    let mut text = "| labels | of connections | of requests |\n| --- | --- | --- |\n".to_owned();
+    let mut seen = BTreeSet::new();
+    for label in sets.iter().flat_map(|(_, labels)| labels) {
+        if seen.insert(label) {
+            let of = |index: usize| if sets[index].1.contains(label) { "yes" } else { "-" };
+            text += &format!("| `{label}` | {} | {} |\n", of(0), of(1));
+        }
+    }
+    block("docs/metrics.md", "labels", &text);
+}
+
+#[test]
+fn flags_page_is_current() {
+    let mut text = "| flag | meaning |\n| --- | --- |\n".to_owned();
+    for reason in Reason::ALL {
+        text += &format!("| `{}` | {} |\n", reason.flag(), reason.advice());
+    }
+    block("docs/troubleshooting.md", "flags", &text);
+}
+
+/// Whatever the source understands, a reader can look up.
+#[test]
+fn everything_the_source_reads_is_documented() {
+    let page = read("docs/resources.md");
+    let mut missing = BTreeSet::new();
+    let mut found = 0;
+    for text in sources("src/source") {
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        for line in code {
+            for key in keys_in(line).into_iter().chain(kind_in(line)) {
+                found += 1;
+                if !page.contains(&format!("`{key}`")) {
+                    missing.insert(key);
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "docs/resources.md does not say what these are: {missing:?}");
+    assert!(found > 10, "labels, annotations and kinds are found in src/source");
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    let mut broken = Vec::new();
+    let mut pages: Vec<PathBuf> = fs::read_dir(root().join("docs"))
+        .expect("docs")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|it| it == "md"))
+        .collect();
+    pages.push(root().join("ARCHITECTURE.md"));
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("a page");
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap_or_default();
+            let elsewhere = target.contains("://") || file.is_empty();
+            if !elsewhere && !page.parent().expect("a directory").join(file).exists() {
+                broken.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// The settings of each section, in the order of the file.
+fn by_section(descriptions: &[Description]) -> Vec<(&str, Vec<&Description>)> {
+    let mut sections: Vec<(&str, Vec<&Description>)> = Vec::new();
+    for description in descriptions {
+        let section = description.key.rsplit_once('.').map_or("", |(section, _)| section);
+        match sections.last_mut().filter(|(last, _)| *last == section) {
+            Some((_, settings)) => settings.push(description),
+            None => sections.push((section, vec![description])),
+        }
+    }
+    sections
+}
+
+fn last(key: &str) -> &str {
+    key.rsplit('.').next().unwrap_or(key)
+}
+
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("never empty");
+        if !line.is_empty() && line.len() + 1 + word.len() > width {
+            lines.push(word.to_owned());
+        } else {
+            let space = if line.is_empty() { "" } else { " " };
+            let _ = write!(line, "{space}{word}");
+        }
+    }
+    lines
+}
+
+/// All metrics after one connection, one refusal and one request.
+fn scrape() -> String {
+    let telemetry = Telemetry::without_log();
+    let address: SocketAddr = ([127, 0, 0, 1], 80).into();
+    let start = ConnectionStart {
+        reporter: Reporter::Source,
+        source: Peer::default(),
+        destination: Peer::default(),
+        service: ServiceLabels::default(),
+        mutual_tls: true,
+        source_address: address,
+        destination_address: address,
+        hbone_authority: None,
+        waypoint_principal: None,
+    };
+    drop(telemetry.connection(start.clone()));
+    telemetry.refused(start, Reason::Denied, "");
+    drop(telemetry.request(RequestStart {
+        count: true,
+        outbound: true,
+        source: Arc::default(),
+        service: Arc::default(),
+        mutual_tls: true,
+        source_address: address,
+        method: http::Method::GET,
+        path: "/".into(),
+        authority: "".into(),
+        protocol: "HTTP/1.1",
+        grpc: false,
+        waypoint_principal: None,
+    }));
+    telemetry.scrape().expect("metrics")
+}
+
+/// The labels of a metric's first series.
+fn labels_of(scraped: &str, name: &str) -> Vec<String> {
+    let series = scraped.lines().find(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| ["{", " ", "_total", "_sum"].iter().any(|it| rest.starts_with(it)))
+    });
+    let inside = series.and_then(|line| line.split_once('{')).map_or("", |(_, rest)| rest);
+    inside.split(',').filter_map(|pair| Some(pair.split_once("=\"")?.0.to_owned())).collect()
+}
+
+/// The string literals of a line that are keys of labels or annotations.
+fn keys_in(line: &str) -> Vec<String> {
+    const DOMAINS: [&str; 3] = ["istio.io", "isthmus.io", "kubernetes.io"];
+    let is_key = |text: &&str| {
+        let domain = text.split_once('/').map_or("", |(domain, _)| domain);
+        DOMAINS.iter().any(|known| domain.ends_with(known))
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-./_".contains(&byte))
+            && !text.ends_with("/v1")
+    };
+    line.split('"').skip(1).step_by(2).filter(is_key).map(str::to_owned).collect()
+}
+
+/// The kind that a line of the table of kinds names: `Pod: Pod, "", ["v1"];`
+fn kind_in(line: &str) -> Option<String> {
+    let (kind, rest) = line.trim().split_once(": ")?;
+    let is_row = rest.ends_with("\"];") && rest.contains(", [\"v1\"");
+    (is_row && kind.bytes().all(|byte| byte.is_ascii_alphanumeric())).then(|| kind.to_owned())
+}
+
+/// The texts of all Rust files below a directory, without those that hold only tests.
+fn sources(directory: &str) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut directories = vec![root().join(directory)];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.file_stem().is_some_and(|name| name != "tests") {
+                let text = fs::read_to_string(&path).expect("a file");
+                let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+                texts.push(code.to_owned());
+            }
+        }
+    }
+    texts
+}
+
+/// Compares, or replaces, what stands between the markers of a page's generated block.
+fn block(path: &str, name: &str, content: &str) {
+    let page = read(path);
+    let (start, end) = (format!("<!-- generated: {name} -->\n"), "<!-- end -->");
+    let (before, rest) = page.split_once(&start).unwrap_or_else(|| panic!("{path} has no {start}"));
+    let (_, after) = rest.split_once(end).unwrap_or_else(|| panic!("{path}: {name} has no {end}"));
+    same(path, &format!("{before}{start}\n{}\n\n{end}{after}", content.trim()));
+}
+
+/// Compares, or replaces, a whole file.
+fn same(path: &str, content: &str) {
+    if std::env::var_os(UPDATE).is_some() {
+        fs::write(root().join(path), content).expect("the file can be written");
+    }
+    assert!(
+        read(path) == content,
+        "{path} is not current; run `{UPDATE}=1 cargo test --test it docs -- --test-threads=1`"
+    );
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_default()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}

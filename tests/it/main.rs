@@ -1,0 +1,13 @@
+//! Tests of the whole that need neither root nor namespaces.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
+
+mod docs;
+mod layers;
+mod sizes;
+mod source_text;
