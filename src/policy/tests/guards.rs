@@ -5,6 +5,9 @@ use crate::world::Served;
 
 const PORT: u16 = 8080;
 
+/// How somebody comes to pod `web`.
+type Way = fn(&World) -> Addressed;
+
 fn gate(world: &World, addressed: &Addressed) -> Gate {
     let workload = world.workload_at("10.0.0.1".parse().unwrap()).unwrap();
     Gate::new(world, workload, PORT, addressed)
@@ -211,15 +214,13 @@ fn requests_are_parsed_only_where_something_needs_it() {
     let own = |rule| policy("own", Action::Allow, Scope::Namespace, vec![rule]);
     let selected = || own(from(principal("wa")));
     let unbound = || crowd_around(Binding::None);
-    let needs = |fixture: Fixture, way: fn(&World) -> Addressed| {
+    let needs = |fixture: Fixture, way: Way| {
         let world = fixture.build();
         let gate = gate(&world, &way(&world));
         (gate.needs_http(), gate.worker().to_string())
     };
-    let (a, b): (fn(&World) -> Addressed, fn(&World) -> Addressed) =
-        (|world| served(world, "a"), |world| served(world, "b"));
-    let (claim, pod): (fn(&World) -> Addressed, fn(&World) -> Addressed) =
-        (|world| through(world, "a", false), |_| Addressed::Workload);
+    let (a, b): (Way, Way) = (|world| served(world, "a"), |world| served(world, "b"));
+    let (claim, pod): (Way, Way) = (|world| through(world, "a", false), |_| Addressed::Workload);
     for (fixture, way, expected) in [
         (crowd(), a, false),
         (crowd().policy(layer7()), a, true),
