@@ -32,7 +32,20 @@ fn namespace() -> NetworkNamespace {
     command(&namespace, "ip link set lo up");
     command(&namespace, "ip addr add 10.9.0.1/32 dev lo");
     command(&namespace, "ip addr add fd09::1/128 dev lo nodad");
+    await_route(&namespace, OWN[1]);
     namespace
+}
+
+/// The kernel makes the route to a new IPv6 address a moment after the address.
+fn await_route(namespace: &NetworkNamespace, ip: &str) {
+    let socket = namespace.run(|| std::net::UdpSocket::bind("[::]:0").unwrap()).unwrap();
+    for _ in 0..500 {
+        if socket.connect(address(ip, 9)).is_ok() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("no route to {ip}");
 }
 
 fn command(namespace: &NetworkNamespace, line: &str) {
@@ -64,11 +77,12 @@ async fn connected(
     to: SocketAddr,
     from: Option<IpAddr>,
 ) -> (TcpStream, TcpStream, SocketAddr) {
-    let (client, accepted) = tokio::join!(connect(sockets, to, from, SOON), async {
-        tokio::time::timeout(SOON, listener.accept()).await.unwrap()
-    });
+    // The backlog takes the connection, so that a failure to connect is seen as what it is.
+    let client = connect(sockets, to, from, SOON).await;
+    let client = client.unwrap_or_else(|error| panic!("connect to {to}: {error}"));
+    let accepted = tokio::time::timeout(SOON, listener.accept()).await.unwrap();
     let (accepted, peer) = accepted.unwrap();
-    (client.unwrap(), accepted, unmap(peer))
+    (client, accepted, unmap(peer))
 }
 
 #[test]
