@@ -5,9 +5,9 @@
 //! another namespace: the kernel shares the processor between the threads. A worker starts with the first connection
 //! and stops when `node` says that its namespace needs none any more.
 //!
-//! A waypoint has two halves. The client's ([`outbound`]) takes a [`RoutedConnection`] and routes its requests: it
+//! A waypoint has two halves. The client's (`outbound`) takes a [`RoutedConnection`] and routes its requests: it
 //! chooses the rule, the backend and the endpoint, filters, retries what was certainly not processed, and records.
-//! The destination's ([`inbound`]) takes a [`GuardedConnection`] and authorizes each request on its own facts, on
+//! The destination's (`inbound`) takes a [`GuardedConnection`] and authorizes each request on its own facts, on
 //! trust in nobody. Both see plain HTTP/1.1 or HTTP/2; what is not HTTP is carried as bytes.
 //!
 //! Layer 4 calls through [`Waypoints`]; neither call blocks. This room does not listen, does not capture, does not know
@@ -61,7 +61,7 @@ pub struct WorkerSettings {
     pub max_connections: usize,
     /// Requests in flight in each worker; more are answered 503 at once.
     pub max_requests: usize,
-    /// What each worker's connections may buffer together, in bytes (see [`budget`] for how it is kept).
+    /// What each worker's connections may buffer together, in bytes (`l7/budget.rs` says how that is kept).
     pub max_buffered_bytes: usize,
     /// How long a client may stay silent before its connection counts as not HTTP.
     pub detect_timeout: Duration,

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::base::{Identity, Str};
 use crate::l4::Layer4;
 use crate::l7::Workers;
-use crate::redirect::{self, NodePlan};
+use crate::redirect::{self, NodePlan, Place};
 use crate::sock::NetworkNamespace;
 use crate::world::World;
 use capture::Captured;
@@ -182,9 +182,14 @@ impl Node {
         if *self.probes.lock() == workloads {
             return;
         }
-        let program = redirect::plan_node(&NodePlan { workloads: workloads.clone() });
-        match tokio::task::spawn_blocking(move || redirect::apply(&program)).await {
-            Ok(Ok(_)) => *self.probes.lock() = workloads,
+        let plan = NodePlan { workloads: workloads.clone() };
+        // Without captured workloads nothing of the agent's stays on the node.
+        let change = move || match plan.workloads.is_empty() {
+            true => redirect::remove(Place::Node),
+            false => redirect::apply(&redirect::plan_node(&plan)).map(drop),
+        };
+        match tokio::task::spawn_blocking(change).await {
+            Ok(Ok(())) => *self.probes.lock() = workloads,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "probes from this node are not exempt; those of STRICT workloads will fail");
             }

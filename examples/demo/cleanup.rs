@@ -32,6 +32,10 @@ pub fn run(stage: &mut Stage) -> Result<()> {
     let codes = stage.lab.stop_agents()?;
     stage.figure("exit_codes", json!(codes));
     stage.check(codes.iter().all(|code| *code == Some(0)), "an agent did not end well")?;
+    for node in stage.lab.network().nodes() {
+        let rules = stage.lab.node_rules(&node.name)?;
+        stage.check(!rules.contains("isthmus"), &format!("{} still has rules", node.name))?;
+    }
     stage.expect("curl", &[plaintext::PAGE], 200).map(drop)
 }
 

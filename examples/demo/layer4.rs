@@ -10,7 +10,7 @@ pub fn run(stage: &mut Stage) -> Result<()> {
     let moment = stage.lab.moment()?;
     stage.apply("productpage-l4.yaml")?;
     stage.settle("stranger", &[PAGE], 0)?;
-    stage.log_evidence(&moment, &["stranger", "productpage"])?;
+    stage.log_evidence(&moment, &["stranger", "productpage-l4"])?;
     stage.expect("curl", &[PAGE], 200)?;
     // Plaintext has no principal, so it is not the one that is allowed.
     stage.expect("outsider", &[PAGE], 0)?;

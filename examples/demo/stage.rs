@@ -25,6 +25,23 @@ const LAST_LINES: usize = 12;
 /// How many access log lines a step prints.
 const LOG_LINES: usize = 3;
 
+/// The fields of the access log that a step prints, in this order.
+const FIELDS: [&str; 13] = [
+    "method",
+    "path",
+    "response_code",
+    "src.identity",
+    "waypoint.identity",
+    "dst.addr",
+    "dst.service",
+    "dst.workload",
+    "direction",
+    "route_name",
+    "response_flags",
+    "response_code_details",
+    "error",
+];
+
 /// The lab, and the reader.
 pub struct Stage {
     pub lab: Lab,
@@ -87,6 +104,9 @@ impl Stage {
             let log = agent.process().log();
             let lines: Vec<&str> = log.lines().collect();
             text += &lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+        }
+        if let Ok(directory) = self.lab.save_logs() {
+            text += &format!("\nall logs are in {}", directory.display());
         }
         text
     }
@@ -187,7 +207,7 @@ impl Stage {
             Ok((!found.is_empty()).then_some(found))
         })?;
         for (node, line) in lines.iter().take(LOG_LINES) {
-            self.report.evidence(&format!("{node}: {line}"));
+            self.report.evidence(&format!("{node}: {}", shorten(line)));
         }
         Ok(lines.into_iter().map(|(_, line)| line).collect())
     }
@@ -221,6 +241,27 @@ pub fn mutual_tls(metrics: &Metrics, workload: &str) -> f64 {
         ("destination_workload", workload),
     ];
     metrics.sum(CONNECTIONS, &labels)
+}
+
+/// The parts of an access log line that tell who did what, and what came of it.
+fn shorten(line: &str) -> String {
+    let mut parts: Vec<&str> = line.split('\t').skip(1).collect();
+    let fields = parts.pop().unwrap_or_default();
+    let shown = FIELDS.iter().filter_map(|name| {
+        let start = fields.find(&format!("{name}="))?;
+        let value = &fields[start + name.len() + 1..];
+        let end = match value.strip_prefix('"') {
+            Some(quoted) => quoted.find('"')? + 2,
+            None => value.find(' ').unwrap_or(value.len()),
+        };
+        Some(&fields[start..start + name.len() + 1 + end])
+    });
+    let shown: Vec<&str> = shown.collect();
+    if shown.is_empty() {
+        line.to_owned()
+    } else {
+        format!("{}: {}", parts.join(" "), shown.join(" "))
+    }
 }
 
 fn describe(status: u16) -> String {

@@ -1,9 +1,10 @@
 //! A request as it arrived, in canonical form, with what both halves need to know of it.
 
-use http::{HeaderMap, Request, Version};
+use http::{HeaderMap, Method, Request, Version};
 use hyper::body::Incoming;
 
 use super::body::RequestBody;
+use super::respond::Form;
 use super::upgrade::{self, Upgrade};
 use super::{detect, headers};
 use crate::base::Str;
@@ -18,8 +19,7 @@ pub(super) struct Arrived {
     pub(super) version: detect::Version,
     /// How the access log names the version.
     protocol: &'static str,
-    /// Answers of our own must be gRPC's.
-    pub(super) grpc: bool,
+    pub(super) form: Form,
     /// The client asks to speak another protocol from here on.
     pub(super) upgrade: Option<Upgrade>,
     /// What is wrong with the request.
@@ -34,10 +34,14 @@ impl Arrived {
             Version::HTTP_2 => detect::Version::Http2,
             _ => detect::Version::Http1,
         };
-        let grpc = headers::is_grpc(request.headers());
+        let form = match request.method() {
+            _ if headers::is_grpc(request.headers()) => Form::Grpc,
+            &Method::HEAD => Form::Head,
+            _ => Form::Text,
+        };
         let fault = headers::canonical(&mut request).err();
         let request = request.map(RequestBody::new);
-        Self { request, version, protocol, grpc, upgrade, fault }
+        Self { request, version, protocol, form, upgrade, fault }
     }
 
     /// Fills in what the record says of the request itself.
@@ -47,7 +51,7 @@ impl Arrived {
             path: Str::from(path(&self.request)),
             authority: Str::from(headers::host(self.request.headers())),
             protocol: self.protocol,
-            grpc: self.grpc,
+            grpc: self.form == Form::Grpc,
             ..start
         }
     }

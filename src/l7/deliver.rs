@@ -28,7 +28,7 @@ pub(super) async fn deliver(
 ) -> Response<ResponseBody> {
     let mut arrived = Arrived::new(request);
     let sent_as = arrived.request.headers_mut().remove(original::HEADER);
-    let grpc = arrived.grpc;
+    let form = arrived.form;
     let permit = session.context.budgets.request(arrived.version);
     let (routed, judged) = judge(&session, &mut arrived, sent_as.as_ref(), permit.is_some());
     let start = session.request_start(routed, judged.as_ref().ok());
@@ -38,7 +38,7 @@ pub(super) async fn deliver(
     exchange.record.destination(session.destination.clone(), session.arrival.destination);
     match judged {
         Ok(_) => pass(session, arrived, sent_as, exchange).await,
-        Err(answer) => answer.respond(exchange, grpc),
+        Err(answer) => answer.respond(exchange, form),
     }
 }
 
@@ -73,7 +73,7 @@ async fn pass(
     sent_as: Option<HeaderValue>,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
-    let grpc = arrived.grpc;
+    let form = arrived.form;
     // Judged again while the upgraded connection lasts.
     let judged = arrived.upgrade.as_ref().map(|_| head_of(&arrived.request));
     if let Some(upgrade) = &arrived.upgrade {
@@ -87,7 +87,7 @@ async fn pass(
             Ok(lease) => lease,
             Err(error) => {
                 let answer = Answer::unreachable(error.reason(), error.to_string());
-                return answer.respond(exchange, grpc);
+                return answer.respond(exchange, form);
             }
         };
         let failed = match lease.sender.send(request).await {
@@ -101,7 +101,7 @@ async fn pass(
                         let cut = until_cut(session.clone(), judged, sent_as);
                         upgrade.switch(&session.context.clone(), response, exchange, cut, session)
                     }
-                    None => upgrade::unasked().respond(exchange, grpc),
+                    None => upgrade::unasked().respond(exchange, form),
                 };
             }
             Err(failed) => failed,
@@ -110,7 +110,7 @@ async fn pass(
             Some(unsent) if lease.reused && attempts > 0 => request = *unsent,
             _ => {
                 let why = format!("{}: {}", session.arrival.destination, failed.error);
-                return Answer::unreachable(Reason::PeerReset, why).respond(exchange, grpc);
+                return Answer::unreachable(Reason::PeerReset, why).respond(exchange, form);
             }
         }
     }

@@ -16,7 +16,7 @@ use super::exchange::Exchange;
 use super::original::{self, Original};
 use super::outbound::Outbound;
 use super::plan::Plan;
-use super::respond::Answer;
+use super::respond::{Answer, Form};
 use super::upgrade::{self, Upgrade};
 use super::upstream::{Key, Lease, Sender};
 use super::{headers, peers};
@@ -62,7 +62,7 @@ impl Way {
         first: Option<Picked>,
         mut exchange: Box<Exchange>,
     ) -> Response<ResponseBody> {
-        let grpc = arrived.grpc;
+        let form = arrived.form;
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut failure: Option<Answer> = None;
         let mut next = first;
@@ -72,11 +72,11 @@ impl Way {
                 self.session.context.peers.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
             if let Err(answer) = self.prepare(&picked, &mut arrived) {
-                return answer.respond(exchange, grpc);
+                return answer.respond(exchange, form);
             }
             match self.attempt(&picked, arrived).await {
-                Ok(got) => return self.deliver(got, picked, exchange, grpc),
-                Err(Failed { unsent: None, answer, .. }) => return answer.respond(exchange, grpc),
+                Ok(got) => return self.deliver(got, picked, exchange, form),
+                Err(Failed { unsent: None, answer, .. }) => return answer.respond(exchange, form),
                 Err(Failed { unsent: Some(unsent), answer, stale }) => {
                     arrived = *unsent;
                     failure = Some(answer);
@@ -87,7 +87,7 @@ impl Way {
             }
             next = self.plan.endpoint(&self.world, self.session.dialled, &tried);
         }
-        failure.unwrap_or_else(|| self.nobody()).respond(exchange, grpc)
+        failure.unwrap_or_else(|| self.nobody()).respond(exchange, form)
     }
 
     /// What depends on the endpoint. One in the mesh judges for itself, and gets the original values when it will look
@@ -145,7 +145,10 @@ impl Way {
             Ok(lease) => lease,
             Err(error) => {
                 let answer = Answer::unreachable(error.reason(), error.to_string());
-                return Err(Failed { unsent: Some(Box::new(arrived)), answer, stale: false });
+                // A destination that has decided is not asked again elsewhere: another would decide alike.
+                let decided = answer.reason == Reason::Denied;
+                let unsent = (!decided).then(|| Box::new(arrived));
+                return Err(Failed { unsent, answer, stale: false });
             }
         };
         if let Some(upgrade) = &arrived.upgrade {
@@ -171,7 +174,7 @@ impl Way {
         got: Got,
         picked: Picked,
         mut exchange: Box<Exchange>,
-        grpc: bool,
+        form: Form,
     ) -> Response<ResponseBody> {
         let Got { mut response, lease, upgrade } = got;
         if let Some(rule) = self.plan.rule() {
@@ -186,7 +189,7 @@ impl Way {
                 let (context, hold) = (&self.session.context, self.session.clone());
                 upgrade.switch(context, response, exchange, std::future::pending(), hold)
             }
-            None => upgrade::unasked().respond(exchange, grpc),
+            None => upgrade::unasked().respond(exchange, form),
         }
     }
 

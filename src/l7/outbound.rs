@@ -22,8 +22,8 @@ use crate::sock::{self, SocketFactory};
 use crate::telemetry::{Peer, RequestStart, ServiceLabels};
 use crate::tunnel::{Carrier, ConnectRequest, RoutedConnection};
 
-/// What a request in flight costs in memory at rest, in bytes.
-pub(super) const REQUEST_BUDGET: usize = 16 * 1024;
+/// What the future of a request in flight may take, in bytes: twice what it does take, to notice when that grows.
+pub(super) const REQUEST_BUDGET: usize = 8 * 1024;
 
 /// Why a connection was refused for want of bytes.
 pub(super) const NO_BUFFERS: &str =

@@ -27,7 +27,7 @@ pub(super) async fn route(
     let mut arrived = Arrived::new(request);
     headers::strip_internal(arrived.request.headers_mut());
     headers::add_missing(arrived.request.headers_mut());
-    let grpc = arrived.grpc;
+    let form = arrived.form;
     let permit = session.context.budgets.request(arrived.version);
     let world = session.context.dependencies.world.snapshot();
     let planned = decide(&session, &world, &arrived, permit.is_some());
@@ -41,7 +41,7 @@ pub(super) async fn route(
         Ok(plan) => plan,
         Err(Refusal { answer, chosen }) => {
             exchange.record.route(chosen.map(|chosen| chosen.name()).unwrap_or_default());
-            return answer.respond(exchange, grpc);
+            return answer.respond(exchange, form);
         }
     };
     if let Some(chosen) = &plan.chosen {

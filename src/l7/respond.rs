@@ -19,6 +19,16 @@ pub(super) struct Answer {
     pub(super) why: String,
 }
 
+/// What an answer of our own must look like, by the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Text,
+    /// The head of `Text`: hyper's HTTP/2 server would send the body.
+    Head,
+    /// HTTP 200, and the failure in `grpc-status`.
+    Grpc,
+}
+
 impl Answer {
     fn new(status: StatusCode, text: &'static str, reason: Reason, why: impl Into<String>) -> Self {
         Self { status, text, reason, why: why.into() }
@@ -60,6 +70,8 @@ impl Answer {
         let (status, text) = match reason {
             Reason::Timeout => (StatusCode::GATEWAY_TIMEOUT, "upstream request timeout"),
             Reason::Overflow => return Self::overflow(why),
+            // The destination refused the tunnel at layer 4.
+            Reason::Denied => return Self::denied(why),
             _ => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "upstream connect error or disconnect/reset before headers",
@@ -69,13 +81,14 @@ impl Answer {
     }
 
     /// Closes the books and answers.
-    pub(super) fn respond(self, mut exchange: Box<Exchange>, grpc: bool) -> Response<ResponseBody> {
+    pub(super) fn respond(self, mut exchange: Box<Exchange>, form: Form) -> Response<ResponseBody> {
         exchange.record.fail(self.reason, self.why);
-        if grpc {
-            return grpc_response(self.status, self.text, exchange);
-        }
+        let text = match form {
+            Form::Grpc => return grpc_response(self.status, self.text, exchange),
+            Form::Head => Bytes::new(),
+            Form::Text => Bytes::from_static(self.text.as_bytes()),
+        };
         exchange.record.response(self.status);
-        let text = Bytes::from_static(self.text.as_bytes());
         let mut response = Response::new(ResponseBody::own(text, exchange));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
@@ -131,5 +144,6 @@ mod tests {
         assert_eq!(answer.reason, Reason::NetworkPolicy);
         assert_eq!(Answer::unreachable(Reason::Timeout, "x").status, 504);
         assert_eq!(Answer::unreachable(Reason::Overflow, "x").text, "upstream overflow");
+        assert_eq!(Answer::unreachable(Reason::Denied, "x").status, 403);
     }
 }

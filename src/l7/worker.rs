@@ -83,8 +83,10 @@ impl Worker {
             let (context, stop) = (context.clone(), stop.clone());
             let finished = finished.clone().drop_guard();
             move || {
-                runtime.block_on(context.run(inbox, stop));
+                tracing::info!(namespace = %context.namespace, "waypoint worker started");
+                runtime.block_on(context.clone().run(inbox, stop));
                 runtime.shutdown_background();
+                tracing::info!(namespace = %context.namespace, "waypoint worker stopped");
                 drop(finished);
             }
         };

@@ -1,6 +1,11 @@
 //! Tests of the whole that need neither root nor namespaces.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests fail by panicking"
+)]
 
 mod docs;
 mod layers;

@@ -36,6 +36,7 @@ use capture::Capture;
 use curl::Answer;
 use manifests::{Key, Manifests};
 use metrics::Metrics;
+use netns::Namespace;
 use network::{Attachment, Network, Node};
 use process::Process;
 use services::Service;
@@ -178,6 +179,18 @@ impl Lab {
         &self.logs
     }
 
+    /// Copies the logs to where they outlive the lab: a new directory in the host's temporary one.
+    pub fn save_logs(&self) -> Result<PathBuf> {
+        let name = format!("isthmus-lab-{}", std::process::id());
+        let target = std::env::temp_dir().join(name);
+        fs::create_dir(&target)?;
+        for entry in fs::read_dir(&self.logs)? {
+            let entry = entry?;
+            fs::copy(entry.path(), target.join(entry.file_name()))?;
+        }
+        Ok(target)
+    }
+
     pub fn network(&self) -> &Network {
         &self.network
     }
@@ -226,9 +239,12 @@ impl Lab {
 
     /// The packet rules in a pod's namespace; empty when there are none.
     pub fn rules(&self, pod: &str) -> Result<String> {
-        let namespace = &self.pod(pod)?.attachment.namespace;
-        let mut nft = process::command(namespace, "nft");
-        command::feed_command(&mut nft, "nft", &["list", "ruleset"], "")
+        rules(&self.pod(pod)?.attachment.namespace)
+    }
+
+    /// The packet rules in a node's namespace; those of the Services are always among them.
+    pub fn node_rules(&self, node: &str) -> Result<String> {
+        rules(&self.node(node)?.namespace)
     }
 
     /// What the program of a pod has printed.
@@ -260,4 +276,9 @@ impl Lab {
             })
             .collect()
     }
+}
+
+fn rules(namespace: &Namespace) -> Result<String> {
+    let mut nft = process::command(namespace, "nft");
+    command::feed_command(&mut nft, "nft", &["list", "ruleset"], "")
 }

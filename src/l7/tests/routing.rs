@@ -1,5 +1,8 @@
 //! The client's half.
 
+use std::time::Duration;
+
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -67,6 +70,75 @@ async fn speaks_http2_to_both_sides() {
 }
 
 #[tokio::test]
+async fn a_port_may_demand_http2_of_the_application() {
+    let mut mesh = shop(application("app").await);
+    let mut service = mesh.mesh.services[0].as_ref().clone();
+    service.ports[0].protocol = AppProtocol::Http2;
+    mesh.mesh.services[0] = service.into();
+    let lab = Lab::new(mesh, settings());
+    let mut client = Client::http1(lab.dial("client", "echo").await).await;
+    let answer = client.get("/a").await;
+    assert!(answer.body.starts_with("app HTTP/2.0 GET http://echo/a\n"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn bodies_pass_and_are_counted() {
+    let lab = Lab::new(shop(application("app").await), settings());
+    let body = Bytes::from(vec![b'x'; 1 << 20]);
+    let mut first = Client::http1(lab.dial("client", "echo").await).await;
+    let mut second = Client::http2(lab.dial("client", "echo").await).await;
+    for client in [&mut first, &mut second] {
+        let answer = client.exchange(Method::POST, "/", &[], body.clone()).await.unwrap();
+        assert!(answer.body.matches('x').count() >= body.len());
+        let head = client.send(Method::HEAD, "/", &[]).await.unwrap();
+        assert_eq!((head.status, head.body.as_str()), (StatusCode::OK, ""));
+    }
+    let scraped = lab.telemetry.scrape().unwrap();
+    let sum = scraped.lines().find(|line| line.starts_with("istio_request_bytes_sum{")).unwrap();
+    assert!(sum.ends_with(&format!(" {}.0", 2 << 20)), "{sum}");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_application_closed_is_made_anew() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+        }
+    });
+    let lab = Lab::new(shop(at), settings());
+    let mut client = Client::http1(lab.dial("client", "echo").await).await;
+    for _ in 0..2 {
+        assert_eq!(client.get("/").await.body, "ok");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    server.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_may_have_reached_the_application_is_not_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let lab = Lab::new(shop(listener.local_addr().unwrap()), settings());
+    let mut client = Client::http1(lab.dial("client", "echo").await).await;
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        drop(stream);
+        let again = tokio::time::timeout(Duration::from_millis(100), listener.accept());
+        assert!(again.await.is_err(), "the request came a second time");
+    };
+    let (answer, ()) = tokio::join!(client.get("/"), server);
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(lab.requests(&["response_flags=\"UC\""]), 1);
+}
+
+#[tokio::test]
 async fn splits_by_weight_and_filters() {
     let header = |name: &'static str, value: &'static str| {
         (HeaderName::from_static(name), HeaderValue::from_static(value))
@@ -117,6 +189,11 @@ async fn answers_itself_where_nothing_takes_the_request() {
         [("/one", 200), ("/other", 404), ("/none", 500), ("/broken", 500), ("/empty", 503)]
     {
         assert_eq!(client.get(path).await.status, status, "{path}");
+    }
+    let mut second = Client::http2(lab.dial("client", "echo").await).await;
+    for client in [&mut client, &mut second] {
+        let head = client.send(Method::HEAD, "/other", &[]).await.unwrap();
+        assert_eq!((head.status.as_u16(), head.body.as_str()), (404, ""));
     }
     let grpc = [("content-type", "application/grpc")];
     let answer = client.send(Method::POST, "/other", &grpc).await.unwrap();

@@ -265,7 +265,11 @@ async fn echo(
     for (header, value) in request.headers() {
         text.push_str(&format!("{header}: {}\n", value.to_str().unwrap()));
     }
+    let head = request.method() == Method::HEAD;
     let body = request.into_body().collect().await.unwrap().to_bytes();
+    if head {
+        return Ok(Response::new(Full::default()));
+    }
     text.push_str(&String::from_utf8_lossy(&body));
     Ok(Response::builder().header("x-from", name).body(Full::from(text)).unwrap())
 }
@@ -300,6 +304,16 @@ impl Client {
         path: &str,
         headers: &[(&str, &str)],
     ) -> hyper::Result<Answer> {
+        self.exchange(method, path, headers, Bytes::new()).await
+    }
+
+    pub(super) async fn exchange(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> hyper::Result<Answer> {
         let uri = match self {
             Client::Http1(_) => path.to_owned(),
             Client::Http2(_) => format!("http://echo{path}"),
@@ -311,7 +325,7 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Full::default()).unwrap();
+        let request = request.body(Full::from(body)).unwrap();
         let response = match self {
             Client::Http1(sender) => {
                 sender.ready().await?;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HOST;
 use http::uri::{Authority, Scheme};
@@ -9,6 +10,7 @@ use http::{Request, Response, Uri, Version as HttpVersion};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::Instant;
 
 use super::UpstreamError;
 use crate::l7::body::RequestBody;
@@ -20,12 +22,17 @@ use crate::l7::detect::Version;
 use crate::l7::worker::{Context, Executor};
 use crate::tunnel::Carrier;
 
+/// How long a connection takes requests. A busy one would otherwise last for ever, and with it the tunnel that carries
+/// it, the certificate that the tunnel was made with, and an endpoint that may not be the best any more.
+const LIFETIME: Duration = Duration::from_secs(600);
+
 /// The sending end of a connection.
 pub(in crate::l7) struct Sender {
     kind: Kind,
     /// Shared by the senders of one connection: their number is the number of its streams, and the byte budget gets
     /// its part back with the last.
     reserved: Arc<Reserved>,
+    made: Instant,
 }
 
 enum Kind {
@@ -56,23 +63,34 @@ impl Sender {
         });
         let reserved = Arc::new(reserved.ok_or(UpstreamError::Overflow)?);
         let kind = Kind::connect(context, version, stream).await;
-        kind.map(|kind| Self { kind, reserved })
+        kind.map(|kind| Self { kind, reserved, made: Instant::now() })
             .map_err(|error| UpstreamError::Handshake { address, error })
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    fn is_closed(&self) -> bool {
         match &self.kind {
             Kind::Http1(sender) => sender.is_closed(),
             Kind::Http2(sender) => sender.is_closed(),
         }
     }
 
+    /// Finishes what it has, and takes nothing more.
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_closed() || self.made.elapsed() >= LIFETIME
+    }
+
+    /// Of no use to anybody: closed, or retired and without a stream.
+    pub(super) fn is_finished(&self) -> bool {
+        self.is_closed() || self.is_retired() && self.streams() == 0
+    }
+
     /// Takes a request right now.
     pub(super) fn is_ready(&self) -> bool {
-        match &self.kind {
+        let open = match &self.kind {
             Kind::Http1(sender) => sender.is_ready(),
             Kind::Http2(sender) => sender.is_ready() && self.streams() < HTTP2_STREAMS as usize,
-        }
+        };
+        open && !self.is_retired()
     }
 
     /// Streams in use: the senders that were shared out.
@@ -84,9 +102,11 @@ impl Sender {
     pub(super) fn share(&self) -> Option<Sender> {
         match &self.kind {
             Kind::Http1(_) => None,
-            Kind::Http2(sender) => {
-                Some(Sender { kind: Kind::Http2(sender.clone()), reserved: self.reserved.clone() })
-            }
+            Kind::Http2(sender) => Some(Sender {
+                kind: Kind::Http2(sender.clone()),
+                reserved: self.reserved.clone(),
+                made: self.made,
+            }),
         }
     }
 

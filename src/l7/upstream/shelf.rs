@@ -85,7 +85,7 @@ impl Shelf {
     /// The connection that was used last is the likeliest to be open still.
     fn take(&self) -> Option<Sender> {
         let mut resting = self.resting.lock();
-        resting.retain(|resting| !resting.sender.is_closed());
+        resting.retain(|resting| !resting.sender.is_finished());
         let found = resting.iter().rposition(|resting| resting.sender.is_ready())?;
         match self.version {
             Version::Http1 => Some(resting.remove(found).sender),
@@ -98,7 +98,7 @@ impl Shelf {
 
     fn put(&self, sender: Sender) {
         let mut resting = self.resting.lock();
-        if resting.len() < MOST_RESTING && !sender.is_closed() {
+        if resting.len() < MOST_RESTING && !sender.is_retired() {
             resting.push(Resting { sender, since: Instant::now() });
         }
     }
@@ -109,7 +109,7 @@ impl Shelf {
 
     pub(super) fn sweep(&self) {
         self.resting.lock().retain(|Resting { sender, since }| {
-            !sender.is_closed() && (sender.streams() > 0 || since.elapsed() < REST)
+            !sender.is_finished() && (sender.streams() > 0 || since.elapsed() < REST)
         });
     }
 

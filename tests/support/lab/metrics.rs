@@ -87,3 +87,19 @@ fn parse_labels(text: &str) -> BTreeMap<String, String> {
     }
     labels
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_are_read_with_their_labels() {
+        let text = "# TYPE a counter\na{b=\"c d\",e=\"f\\\"g,h=\\n\"} 3\na{b=\"x\"} 4\nplain 1.5\nbroken{b=\"c\n";
+        let metrics = Metrics::parse(text);
+        assert_eq!(metrics.sum("a", &[]), 7.0);
+        assert_eq!(metrics.sum("a", &[("b", "c d"), ("e", "f\"g,h=\n")]), 3.0);
+        assert_eq!(metrics.sum("a", &[("b", "nobody")]), 0.0);
+        assert_eq!(metrics.sum("plain", &[]), 1.5);
+        assert_eq!(metrics.series.len(), 3);
+    }
+}

@@ -6,9 +6,7 @@ use super::Broken;
 use super::values::{cidr, path, port, principal, service_account, text, values};
 use crate::base::{ObjectKey, Str};
 use crate::model::{Condition, ConditionKey, Operation, Rule, Source, StringMatch};
-use crate::source::objects::{
-    PolicyCondition, PolicyFrom, PolicyOperation, PolicyRule, PolicySource, PolicyTo,
-};
+use crate::source::objects::{PolicyCondition, PolicyFrom, PolicyOperation, PolicyRule, PolicyTo};
 
 /// Translates all rules; what cannot be carried out goes to `broken`.
 pub(super) fn translate(
@@ -51,69 +49,51 @@ fn list<T, M>(
 
 fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -> Source {
     let place = format!("{place}.source");
-    let PolicySource {
-        principals,
-        not_principals,
-        request_principals,
-        not_request_principals,
-        namespaces,
-        not_namespaces,
-        service_accounts,
-        not_service_accounts,
-        trust_domains,
-        not_trust_domains,
-        ip_blocks,
-        not_ip_blocks,
-        remote_ip_blocks,
-        not_remote_ip_blocks,
-    } = &from.source;
+    let given = &from.source;
 
     let before = broken.len();
-    for (name, given) in [
-        ("requestPrincipals", request_principals),
-        ("notRequestPrincipals", not_request_principals),
-        ("trustDomains", trust_domains),
-        ("notTrustDomains", not_trust_domains),
-    ] {
-        if !given.is_empty() {
-            broken.push(Broken::new(format!("{place}.{name}"), "is not supported"));
-        }
-    }
+    let unsupported = [
+        ("requestPrincipals", &given.request_principals),
+        ("notRequestPrincipals", &given.not_request_principals),
+        ("trustDomains", &given.trust_domains),
+        ("notTrustDomains", &given.not_trust_domains),
+    ];
+    refuse_given(broken, &place, &unsupported);
     let account = |text: &str| service_account(own, text);
     let source = Source {
         principals: values(
             broken,
             &place,
-            ("principals", principals),
-            ("notPrincipals", not_principals),
+            ("principals", &given.principals),
+            ("notPrincipals", &given.not_principals),
             principal,
         ),
         namespaces: values(
             broken,
             &place,
-            ("namespaces", namespaces),
-            ("notNamespaces", not_namespaces),
+            ("namespaces", &given.namespaces),
+            ("notNamespaces", &given.not_namespaces),
             text,
         ),
         service_accounts: values(
             broken,
             &place,
-            ("serviceAccounts", service_accounts),
-            ("notServiceAccounts", not_service_accounts),
+            ("serviceAccounts", &given.service_accounts),
+            ("notServiceAccounts", &given.not_service_accounts),
             account,
         ),
         ip_blocks: values(
             broken,
             &place,
-            ("ipBlocks", ip_blocks),
-            ("notIpBlocks", not_ip_blocks),
+            ("ipBlocks", &given.ip_blocks),
+            ("notIpBlocks", &given.not_ip_blocks),
             cidr,
         ),
         remote_ip_blocks: values(
             broken,
             &place,
-            ("remoteIpBlocks", remote_ip_blocks),
-            ("notRemoteIpBlocks", not_remote_ip_blocks),
+            ("remoteIpBlocks", &given.remote_ip_blocks),
+            ("notRemoteIpBlocks", &given.not_remote_ip_blocks),
             cidr,
         ),
     };
@@ -121,6 +101,13 @@ fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -
         broken.push(Broken::new(place, "needs at least one field"));
     }
     source
+}
+
+/// Fields that Istio has and we do not enforce: whoever gives one means something that would not hold.
+fn refuse_given(broken: &mut Vec<Broken>, place: &str, fields: &[(&str, &Vec<String>)]) {
+    for (name, _) in fields.iter().filter(|(_, given)| !given.is_empty()) {
+        broken.push(Broken::new(format!("{place}.{name}"), "is not supported"));
+    }
 }
 
 fn operation(broken: &mut Vec<Broken>, place: &str, to: &PolicyTo) -> Operation {
