@@ -7,6 +7,7 @@
 mod addressed;
 mod evaluate;
 mod gate;
+mod host;
 mod identity;
 mod path;
 mod rule;

@@ -13,3 +13,6 @@ pub use decide::{Decision, decide};
 pub use filters::{filter_request, filter_response};
 pub use select::{Head, Selection, leads_to, select};
 pub use split::next_backend;
+
+#[cfg(test)]
+mod tests;

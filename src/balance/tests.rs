@@ -54,3 +54,44 @@ fn unready_endpoints_and_unknown_ports_are_not_chosen() {
     let service = world.service(&key("echo")).unwrap();
     assert!(pick(&world, service, 81, "10.96.0.1:81".parse().unwrap(), &[]).is_none());
 }
+
+#[test]
+fn the_clients_family_is_preferred() {
+    let mut pod = workload("pod", "10.0.0.1");
+    pod.addresses.push("fd00::1".parse().unwrap());
+    let world =
+        Fixture::default().service(service("echo", "10.96.0.1", &[&pod])).workload(pod).build();
+    let service = world.service(&key("echo")).unwrap();
+    for (like, expected) in
+        [("10.96.0.1:80", "10.0.0.1:8080"), ("[fd00:96::1]:80", "[fd00::1]:8080")]
+    {
+        let picked = pick(&world, service, 80, like.parse().unwrap(), &[]).unwrap();
+        assert_eq!(picked.address, expected.parse::<SocketAddr>().unwrap());
+    }
+    let single = three();
+    let service = single.service(&key("echo")).unwrap();
+    assert!(pick(&single, service, 80, "[fd00:96::1]:80".parse().unwrap(), &[]).is_some());
+}
+
+#[test]
+fn the_busiest_of_many_is_never_chosen_and_is_free_again_when_dropped() {
+    let world = three();
+    let busy = pick_from(&world, &[]).unwrap();
+    for _ in 0..100 {
+        assert_ne!(pick_from(&world, &[]).unwrap().address, busy.address);
+    }
+    let address = busy.address;
+    drop(busy);
+    assert!((0..200).any(|_| pick_from(&world, &[]).unwrap().address == address));
+}
+
+#[test]
+fn an_endpoint_without_a_workload_is_chosen_and_counted() {
+    let mut outside = service("echo", "10.96.0.1", &[&workload("pod", "192.0.2.1")]);
+    outside.endpoints[0].workload = None;
+    let world = Fixture::default().service(outside).build();
+    let picked = pick_from(&world, &[]).unwrap();
+    assert_eq!(picked.address, "192.0.2.1:8080".parse::<SocketAddr>().unwrap());
+    assert!(picked.workload.is_none());
+    assert_eq!(world.load_of(None, picked.address.ip()).unwrap().in_flight(), 1);
+}

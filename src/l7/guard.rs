@@ -13,7 +13,7 @@ use super::arrived;
 use super::headers;
 use super::original::Original;
 use crate::base::{Identity, Str};
-use crate::model::{AppProtocol, HttpRule, Service, Workload};
+use crate::model::{AppProtocol, HttpRoute, HttpRule, Service, Workload};
 use crate::policy::{self, Addressed, Connection, Denial, Gate, Permit};
 use crate::route::{self, Selection};
 use crate::tunnel::GuardedConnection;
@@ -120,7 +120,7 @@ impl Gates {
         let sent = sent.as_ref().unwrap_or(request.headers());
         let gate = match (&self.addressed, &self.through_route) {
             (Addressed::Route { service, .. }, Some(through_route))
-                if path.rule(service, sent, |_| true) =>
+                if path.rule(service, sent, |route, _| path.lifts(service, route)) =>
             {
                 through_route
             }
@@ -141,9 +141,11 @@ struct Path<'a, B> {
 impl<B> Path<'_, B> {
     /// The headers that the client sent, when a route really leads from them to what arrived.
     fn verified(&self, service: &Arc<Service>, original: &HeaderValue) -> Option<HeaderMap> {
+        // Where there is no waypoint, no route applies and nothing was rewritten.
+        service.waypoint.waypoint()?;
         let arrived = self.request.headers();
         let sent = Original::decode(original)?.restore(arrived)?;
-        let leads = self.rule(service, &sent, |rule| {
+        let leads = self.rule(service, &sent, |_, rule| {
             let mut filtered = sent.clone();
             route::filter_request(rule, &mut filtered);
             headers::strip_internal(&mut filtered);
@@ -153,9 +155,22 @@ impl<B> Path<'_, B> {
         leads.then_some(sent)
     }
 
+    /// Whether being routed here by `route` stands in for the policies of the services that guard this workload. Only
+    /// who may write routes and services in the workload's own namespace may decide that; otherwise a route
+    /// from anywhere would be a way around another namespace's policies.
+    fn lifts(&self, service: &Service, route: &HttpRoute) -> bool {
+        let own = &self.arrival.workload.key.namespace;
+        service.key.namespace == *own && route.key.namespace == *own
+    }
+
     /// Whether a rule of the service, on any of its ports (the tunnel does not say which was dialled), takes the
     /// request with these headers, leads to this workload, and is `fit`.
-    fn rule(&self, service: &Service, sent: &HeaderMap, fit: impl Fn(&HttpRule) -> bool) -> bool {
+    fn rule(
+        &self,
+        service: &Service,
+        sent: &HeaderMap,
+        fit: impl Fn(&HttpRoute, &HttpRule) -> bool,
+    ) -> bool {
         let Some(client) = &self.arrival.client else { return false };
         let head = arrived::head(self.request, sent);
         let (workload, target) = (&self.arrival.workload, self.arrival.destination.port());
@@ -164,7 +179,9 @@ impl<B> Path<'_, B> {
             let selection = route::select(self.world, service, port, &client.namespace, &head);
             let leads = route::leads_to(self.world, service, port, &selection, workload, target);
             match selection {
-                Selection::Rule { route, rule } if leads => route.rules.get(rule).is_some_and(&fit),
+                Selection::Rule { route, rule } if leads => {
+                    route.rules.get(rule).is_some_and(|rule| fit(&route, rule))
+                }
                 _ => false,
             }
         })

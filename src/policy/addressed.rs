@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{BackendRef, Service, Workload};
+use crate::model::{BackendRef, Binding, Service, Workload};
 use crate::world::{Served, World};
 
 /// Whom the client addressed, as far as the destination can tell.
@@ -32,7 +32,9 @@ pub fn addressed(
     if let Some(served) = direct {
         return Addressed::Service(served);
     }
-    if routes_reach(world, service, workload, port) {
+    // Routes hold only where a waypoint applies them; without one nobody could have come this way.
+    let routed = service.waypoint != Binding::None;
+    if routed && routes_reach(world, service, workload, port) {
         return Addressed::Route { service: service.clone(), verified: false };
     }
     Addressed::Workload

@@ -1,5 +1,8 @@
 //! The order of evaluation (Istio, "Authorization policy precedence"): what cannot be understood, DENY, ALLOW.
 
+use std::cell::OnceCell;
+use std::sync::Arc;
+
 use super::path::Readings;
 use super::rule::{self, Principals};
 use super::{Connection, Denial, Request};
@@ -16,16 +19,22 @@ pub(super) struct Facts<'a> {
 
 pub(super) struct RequestFacts<'a> {
     pub(super) request: &'a Request<'a>,
-    pub(super) path: Readings<'a>,
+    /// Read when the first rule asks for it.
+    path: OnceCell<Readings<'a>>,
 }
 
 impl<'a> Facts<'a> {
     /// With the client's principal alone.
     pub(super) fn new(connection: &'a Connection<'a>, request: Option<&'a Request<'a>>) -> Self {
-        let request =
-            request.map(|request| RequestFacts { request, path: Readings::of(request.path) });
+        let request = request.map(|request| RequestFacts { request, path: OnceCell::new() });
         let principals = Principals { client: connection.client, waypoint: None };
         Self { principals, connection, request }
+    }
+}
+
+impl<'a> RequestFacts<'a> {
+    pub(super) fn path(&self) -> &Readings<'a> {
+        self.path.get_or_init(|| Readings::of(self.request.path))
     }
 }
 
@@ -42,7 +51,7 @@ pub(super) fn evaluate<'a>(
         )));
     }
     if let Some(policy) = enforced(&set.deny).find(|policy| matches(policy, facts)) {
-        return Err(Denial::new(format!("AuthorizationPolicy {} denies", policy.key)));
+        return Err(Denial::new(format!("AuthorizationPolicy {} denies (DENY rule)", policy.key)));
     }
     if enforced(&set.allow).next().is_none() {
         return Ok(None);
@@ -53,9 +62,7 @@ pub(super) fn evaluate<'a>(
     }
 }
 
-fn enforced(
-    policies: &[std::sync::Arc<AuthorizationPolicy>],
-) -> impl Iterator<Item = &AuthorizationPolicy> {
+fn enforced(policies: &[Arc<AuthorizationPolicy>]) -> impl Iterator<Item = &AuthorizationPolicy> {
     policies.iter().map(|policy| &**policy).filter(|policy| !policy.dry_run)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::evaluate::{self, Facts};
 use super::rule::Principals;
 use super::{Addressed, Connection, Denial, Permit, Request};
-use crate::base::{Identity, Str};
+use crate::base::{ObjectKey, Str};
 use crate::model::{AppProtocol, Binding, Mode, Service, Waypoint, Workload};
 use crate::world::{PolicySet, World};
 
@@ -14,30 +14,32 @@ use crate::world::{PolicySet, World};
 pub struct Gate {
     /// PeerAuthentication wants mutual TLS on this port.
     strict: bool,
-    /// Why nothing may pass: a waypoint that is named cannot be used.
+    /// Why nothing may pass: what guards the workload cannot be known.
     closed: Option<String>,
-    /// The waypoints' policies; each set must permit.
+    /// The waypoints' policies; each set must permit. No set is empty, none stands twice.
     waypoint_sets: Vec<Arc<PolicySet>>,
     /// The workload's own.
     own: Option<Arc<PolicySet>>,
+    service: Option<Arc<Service>>,
     /// The waypoint that was addressed: whoever passes its policies carries its principal too.
-    waypoint: Option<Identity>,
+    waypoint: Option<Arc<Waypoint>>,
     needs_http: bool,
     worker: Str,
 }
 
 impl Gate {
-    /// `port`: the workload's own port. `addressed`: from [`super::addressed`].
+    /// `port`: the workload's own port. `addressed`: from [`super::addressed`]. The workload may be an older world's:
+    /// what `world` says of it holds.
     pub fn new(world: &World, workload: &Arc<Workload>, port: u16, addressed: &Addressed) -> Self {
-        let mut gate = Gate {
-            strict: workload.peer_authentication.mode_of(port) == Mode::Strict,
-            closed: None,
-            waypoint_sets: Vec::new(),
-            own: world.workload_policies(&workload.uid).cloned(),
-            waypoint: None,
-            needs_http: false,
-            worker: workload.key.namespace.clone(),
+        let mut gate = Gate::open(&workload.key.namespace);
+        let Some(workload) = world.workload(&workload.uid) else {
+            let key = &workload.key;
+            gate.closed =
+                Some(format!("workload {key} is not in the mesh's present state (deleted?)"));
+            return gate;
         };
+        gate.strict = workload.peer_authentication.mode_of(port) == Mode::Strict;
+        gate.own = world.workload_policies(&workload.uid).filter(|own| !own.is_empty()).cloned();
         let mut parse = false;
         match addressed {
             Addressed::Service(served) => gate.add_addressed_service(world, &served.service),
@@ -45,36 +47,54 @@ impl Gate {
                 gate.add_addressed_service(world, service);
                 parse = true;
             }
+            // A claim that nobody checked adds policies and takes none away.
             Addressed::Route { service, verified: false } => {
+                gate.service = Some(service.clone());
                 gate.add_service(world, service);
-                gate.add_every_service(world, workload, port);
-                parse = !gate.waypoint_sets.is_empty();
+                gate.add_unaddressed(world, workload, port);
+                parse = gate.sets().next().is_some();
             }
-            Addressed::Workload => {
-                gate.add_every_service(world, workload, port);
-                parse = gate.add_workload_waypoint(world, workload);
-            }
+            Addressed::Workload => gate.add_unaddressed(world, workload, port),
         }
-        let wanted = parse || gate.sets().any(|set| set.needs_http);
+        let for_workload = gate.service.is_none() && gate.waypoint.is_some();
+        let wanted = parse || for_workload || gate.sets().any(|set| set.needs_http);
         gate.needs_http = wanted && may_be_http(world, workload, port);
         gate
     }
 
     /// Only the waypoint's part for a service, for destinations that are not captured.
     pub fn for_service(world: &World, service: &Service) -> Self {
-        let mut gate = Gate {
+        let mut gate = Gate::open(&service.key.namespace);
+        match world.service(&service.key) {
+            Some(service) => gate.add_addressed_service(world, service),
+            None => gate.closed = Some(format!("Service {} does not exist any more", service.key)),
+        }
+        let needs_http = gate.sets().any(|set| set.needs_http);
+        gate.needs_http = needs_http;
+        gate
+    }
+
+    fn open(namespace: &Str) -> Self {
+        Gate {
             strict: false,
             closed: None,
             waypoint_sets: Vec::new(),
             own: None,
+            service: None,
             waypoint: None,
             needs_http: false,
-            worker: service.key.namespace.clone(),
-        };
-        gate.add_addressed_service(world, service);
-        let needs_http = gate.sets().any(|set| set.needs_http);
-        gate.needs_http = needs_http;
-        gate
+            worker: namespace.clone(),
+        }
+    }
+
+    /// The service that was addressed, as far as its name counts here.
+    pub fn service(&self) -> Option<&Arc<Service>> {
+        self.service.as_ref()
+    }
+
+    /// The waypoint that was addressed, by its service or its workload.
+    pub fn waypoint(&self) -> Option<&Arc<Waypoint>> {
+        self.waypoint.as_ref()
     }
 
     /// Some policy looks at HTTP and the port may speak it: requests must be parsed.
@@ -94,7 +114,10 @@ impl Gate {
         request: Option<&Request<'_>>,
     ) -> Result<Permit, Denial> {
         if self.strict && connection.client.is_none() {
-            return Err(Denial::new("PeerAuthentication STRICT: plaintext is refused"));
+            let to = connection.destination;
+            return Err(Denial::new(format!(
+                "PeerAuthentication STRICT refuses plaintext to {to}"
+            )));
         }
         if let Some(why) = &self.closed {
             return Err(Denial::new(why.clone()));
@@ -105,7 +128,8 @@ impl Gate {
             policy = evaluate::evaluate(set, &facts)?.or(policy);
         }
         // Plaintext proves nobody, so nobody's waypoint is added to it either.
-        let waypoint = connection.client.and(self.waypoint.as_ref());
+        let addressed = self.waypoint.as_ref().map(|waypoint| &waypoint.identity);
+        let waypoint = connection.client.and(addressed);
         facts.principals = Principals { client: connection.client, waypoint };
         if let Some(own) = &self.own {
             policy = evaluate::evaluate(own, &facts)?.or(policy);
@@ -117,10 +141,9 @@ impl Gate {
         self.waypoint_sets.iter().chain(&self.own)
     }
 
-    fn add_addressed_service(&mut self, world: &World, service: &Service) {
-        if let Some(waypoint) = self.add_service(world, service) {
-            self.waypoint = Some(waypoint.identity.clone());
-        }
+    fn add_addressed_service(&mut self, world: &World, service: &Arc<Service>) {
+        self.service = Some(service.clone());
+        self.waypoint = self.add_service(world, service).cloned();
     }
 
     /// The policies of a service's waypoint, when it has one.
@@ -130,35 +153,33 @@ impl Gate {
         service: &Service,
     ) -> Option<&'a Arc<Waypoint>> {
         let waypoint = self.resolve(world, &service.waypoint, "Service", &service.key)?;
-        self.waypoint_sets.extend(world.service_policies(&service.key).cloned());
+        self.add_set(world.service_policies(&service.key));
         self.add_waypoint(world, waypoint);
         Some(waypoint)
     }
 
-    /// Nobody said which service was meant: what guards any of them guards this.
-    fn add_every_service(&mut self, world: &World, workload: &Workload, port: u16) {
-        let mut seen: Vec<Arc<Service>> = Vec::new();
+    /// Nobody said which service was meant: what guards any of them guards this, and what guards the workload itself.
+    fn add_unaddressed(&mut self, world: &World, workload: &Workload, port: u16) {
         for served in world.served_by(workload, port) {
-            if !seen.iter().any(|service| service.key == served.service.key) {
-                self.add_service(world, &served.service);
-                seen.push(served.service);
-            }
+            self.add_service(world, &served.service);
+        }
+        if let Some(waypoint) = self.resolve(world, &workload.waypoint, "Pod", &workload.key) {
+            self.waypoint = Some(waypoint.clone());
+            self.add_waypoint(world, waypoint);
         }
     }
 
-    /// The waypoint for traffic to the workload itself; tells whether there is one.
-    fn add_workload_waypoint(&mut self, world: &World, workload: &Workload) -> bool {
-        let Some(waypoint) = self.resolve(world, &workload.waypoint, "Pod", &workload.key) else {
-            return false;
-        };
-        self.waypoint = Some(waypoint.identity.clone());
-        self.add_waypoint(world, waypoint);
-        true
+    fn add_waypoint(&mut self, world: &World, waypoint: &Waypoint) {
+        self.add_set(world.waypoint_policies(&waypoint.key));
+        self.worker = waypoint.key.namespace.clone();
     }
 
-    fn add_waypoint(&mut self, world: &World, waypoint: &Waypoint) {
-        self.waypoint_sets.extend(world.waypoint_policies(&waypoint.key).cloned());
-        self.worker = waypoint.key.namespace.clone();
+    fn add_set(&mut self, set: Option<&Arc<PolicySet>>) {
+        let known =
+            |set: &Arc<PolicySet>| self.waypoint_sets.iter().any(|one| Arc::ptr_eq(one, set));
+        if let Some(set) = set.filter(|set| !set.is_empty() && !known(set)) {
+            self.waypoint_sets.push(set.clone());
+        }
     }
 
     /// The waypoint of a binding; closes the gate when one is named and cannot be used.
@@ -167,7 +188,7 @@ impl Gate {
         world: &'a World,
         binding: &Binding,
         kind: &str,
-        object: &crate::base::ObjectKey,
+        object: &ObjectKey,
     ) -> Option<&'a Arc<Waypoint>> {
         let why = match binding {
             Binding::None => return None,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::evaluate::{Facts, RequestFacts};
-use super::{identity, text};
+use super::{host, identity, text};
 use crate::base::Identity;
 use crate::model::{Cidr, Condition, ConditionKey, Operation, Rule, Source, StringMatch, Values};
 
@@ -77,7 +77,7 @@ where
     let positive = values.any.is_empty() || listed(&values.any);
     let negative = values.none.is_empty()
         || if who.is_nobody() {
-            deny || (plaintext_by_star && values.none.iter().all(IsPresence::is_presence))
+            deny || (plaintext_by_star && values.none.iter().any(IsPresence::is_presence))
         } else {
             !listed(&values.none)
         };
@@ -103,8 +103,20 @@ impl IsPresence for crate::base::ObjectKey {
 
 fn address_matches(values: &Values<Cidr>, address: IpAddr) -> bool {
     let address = address.to_canonical();
-    let listed = |list: &[Cidr]| list.iter().any(|block| block.contains(&address));
+    let listed = |list: &[Cidr]| list.iter().any(|block| contains(block, address));
     (values.any.is_empty() || listed(&values.any)) && !listed(&values.none)
+}
+
+/// A block may be written in IPv6's mapped form (`::ffff:10.0.0.0/104`); one that is wider than all mapped addresses,
+/// such as `::/0`, says nothing of IPv4.
+fn contains(block: &Cidr, address: IpAddr) -> bool {
+    const MAPPED_BITS: u8 = 96;
+    match (block, address) {
+        (Cidr::V6(block), IpAddr::V4(address)) => {
+            block.prefix_len() >= MAPPED_BITS && block.contains(&address.to_ipv6_mapped())
+        }
+        _ => block.contains(&address),
+    }
 }
 
 fn port_matches(values: &Values<u16>, port: u16) -> bool {
@@ -123,12 +135,15 @@ fn operation_matches(operation: &Operation, facts: &Facts<'_>, deny: bool) -> bo
         return true;
     }
     // Bytes that are not HTTP: an ALLOW rule about HTTP cannot match, a DENY rule's HTTP part is ignored.
-    let Some(RequestFacts { request, path }) = &facts.request else { return deny };
-    let method = |value: &StringMatch, _| text::matches(value, request.method.as_str());
-    let host = |value: &StringMatch, _| text::matches_host(value, request.host);
+    let Some(facts) = &facts.request else { return deny };
+    let method = |value: &StringMatch, _| text::matches(value, facts.request.method.as_str());
+    let host = |value: &StringMatch, leaning| match leaning {
+        Leaning::Any => host::may_fit(value, facts.request.host),
+        Leaning::All => host::fits(value, facts.request.host),
+    };
     let path = |value: &StringMatch, leaning| match leaning {
-        Leaning::Any => path.iter().any(|reading| text::matches(value, reading)),
-        Leaning::All => path.iter().all(|reading| text::matches(value, reading)),
+        Leaning::Any => facts.path().any(value),
+        Leaning::All => facts.path().all(value),
     };
     read(&operation.methods, deny, method)
         && read(&operation.hosts, deny, host)

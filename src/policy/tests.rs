@@ -1,3 +1,9 @@
+//! Policies over small worlds: a pod `web` behind a service `web`, and who gets in.
+
+mod fields;
+mod guards;
+mod properties;
+
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -134,7 +140,7 @@ fn deny_wins_over_allow_and_names_itself() {
         policy("deny", Action::Deny, Scope::Namespace, vec![from(principal("curl"))]),
     ]);
     let denial = by("curl").result(&world).unwrap_err();
-    assert_eq!(denial.why, "AuthorizationPolicy shop/deny denies");
+    assert_eq!(denial.why, "AuthorizationPolicy shop/deny denies (DENY rule)");
     assert_eq!(by("other").result(&world).unwrap().policy, Some(key("allow")));
 }
 

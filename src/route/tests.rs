@@ -1,11 +1,15 @@
+//! Selections and decisions over small worlds.
+
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use proptest::prelude::*;
 
 use super::*;
 use crate::base::Reason;
 use crate::model::*;
-use crate::route::{Decision, decide};
+use crate::world::World;
 use crate::world::fixture::{Fixture, bound_to, key, service, waypoint, workload};
 
 fn rule(name: &str, matches: Vec<HttpMatch>, backend: &str) -> HttpRule {
@@ -156,6 +160,147 @@ fn a_selection_leads_to_the_backends_of_its_rule() {
     assert!(!leads(&Selection::NoMatch, &one, 8080));
 }
 
+fn regex(pattern: &str) -> HttpMatch {
+    let pattern = regex::Regex::new(&format!("^(?:{pattern})$")).unwrap();
+    HttpMatch { path: PathMatch::Regex(pattern), ..HttpMatch::default() }
+}
+
+fn with_query(mut matched: HttpMatch, name: &str, value: &str) -> HttpMatch {
+    matched.query.push((name.into(), TextMatch::Exact(value.into())));
+    matched
+}
+
+fn with_method(matched: HttpMatch, method: Method) -> HttpMatch {
+    HttpMatch { method: Some(method), ..matched }
+}
+
+/// Of two matches that both take the request, the first wins, in whichever order and route they stand.
+#[test]
+fn each_step_of_the_precedence_outranks_the_next() {
+    let ladder = [
+        exact("/a/b"),
+        with_method(with_header(prefix("/a/b"), "x", "1"), Method::GET),
+        with_method(prefix("/a/b"), Method::GET),
+        with_header(with_header(prefix("/a/b"), "x", "1"), "y", "2"),
+        with_query(with_header(prefix("/a/b"), "x", "1"), "q", "1"),
+        with_header(prefix("/a/b"), "x", "1"),
+        with_query(with_query(prefix("/a/b"), "q", "1"), "r", "2"),
+        with_query(prefix("/a/b/"), "q", "1"),
+        prefix("/a/b"),
+        with_method(with_header(prefix("/a"), "x", "1"), Method::GET),
+        prefix("/"),
+        with_header(regex("/a/[b]"), "x", "1"),
+        regex("/a/.*"),
+        regex(".*"),
+    ];
+    let rules: Vec<HttpRule> = (ladder.iter().enumerate())
+        .map(|(at, matched)| rule(&at.to_string(), vec![matched.clone()], "echo"))
+        .collect();
+    for first in 0..ladder.len() {
+        let later: Vec<HttpRule> = rules[first..].iter().rev().cloned().collect();
+        let (one, other) = later.split_at(later.len() / 2);
+        let world = echo()
+            .route(route("one", "echo", None, one.to_vec()))
+            .route(route("other", "echo", Some(80), other.to_vec()))
+            .build();
+        let won = chosen(&world, "shop", "/a/b?q=1&r=2", &[("x", "1"), ("y", "2")]);
+        assert_eq!(won, first.to_string());
+    }
+}
+
+#[test]
+fn the_best_match_of_a_rule_counts_and_the_first_rule_breaks_ties() {
+    let matches = vec![prefix("/a/b"), prefix("/")];
+    let rules = vec![
+        rule("general", vec![prefix("/a")], "echo"),
+        rule("first", matches.clone(), "echo"),
+        rule("second", matches, "echo"),
+    ];
+    let world = echo().route(route("r", "echo", None, rules)).build();
+    assert_eq!(chosen(&world, "shop", "/a/b", &[]), "first");
+    assert_eq!(chosen(&world, "shop", "/a/c", &[]), "general");
+}
+
+#[test]
+fn regular_expressions_take_the_whole_text_only() {
+    let loose = HttpMatch {
+        path: PathMatch::Regex(regex::Regex::new("/a").unwrap()),
+        ..HttpMatch::default()
+    };
+    for matched in [loose, regex("/a")] {
+        let world = echo().route(route("r", "echo", None, vec![rule("r", vec![matched], "echo")]));
+        let world = world.build();
+        for (path, expected) in [("/a", "r"), ("/a/b", "no match"), ("/b/a", "no match")] {
+            assert_eq!(chosen(&world, "shop", path, &[]), expected, "{path}");
+        }
+    }
+}
+
+#[test]
+fn headers_that_come_twice_count_as_one() {
+    let of = |value| with_header(prefix("/"), "x", value);
+    let world =
+        echo().route(route("r", "echo", None, vec![rule("r", vec![of("a,b")], "echo")])).build();
+    assert_eq!(chosen(&world, "shop", "/", &[("x", "a,b")]), "r");
+    let mut headers = HeaderMap::new();
+    headers.append("x", HeaderValue::from_static("a"));
+    headers.append("x", HeaderValue::from_static("b"));
+    let head = Head { method: &Method::GET, path: "/", query: None, headers: &headers };
+    let service = world.service(&key("echo")).unwrap();
+    assert!(matches!(select(&world, service, 80, "shop", &head), Selection::Rule { .. }));
+}
+
+#[test]
+fn routes_of_one_port_stand_beside_those_of_all_ports() {
+    let of_port = route("port", "echo", Some(80), vec![rule("port", vec![prefix("/")], "echo")]);
+    let of_all = route("all", "echo", None, vec![rule("all", vec![prefix("/a")], "echo")]);
+    let other = route("other", "echo", Some(81), vec![rule("other", vec![exact("/a")], "echo")]);
+    let world = echo().route(of_port).route(of_all).route(other).build();
+    assert_eq!(chosen(&world, "shop", "/a", &[]), "all");
+    assert_eq!(chosen(&world, "shop", "/b", &[]), "port");
+}
+
+#[test]
+fn a_consumers_routes_hold_for_its_namespace_and_their_port() {
+    let consumer = |port| {
+        let mut route = route("c", "echo", port, vec![rule("consumer", vec![], "echo")]);
+        route.key = key("client/c");
+        route
+    };
+    let producer = || route("p", "echo", None, vec![rule("producer", vec![], "echo")]);
+    let world = echo().route(producer()).route(consumer(Some(81))).build();
+    assert_eq!(chosen(&world, "client", "/", &[]), "producer", "no consumer route on this port");
+    let world = echo().route(consumer(None)).build();
+    assert_eq!(chosen(&world, "client", "/", &[]), "consumer");
+    assert_eq!(chosen(&world, "shop", "/", &[]), "no routes");
+    assert_eq!(chosen(&world, "third", "/", &[]), "no routes");
+    let world = echo().route(producer()).route(consumer(None)).build();
+    assert_eq!(chosen(&world, "third", "/", &[]), "producer");
+}
+
+#[test]
+fn backends_without_weight_and_invalid_ones_lead_nowhere() {
+    let pod = workload("two", "10.0.0.2");
+    let world =
+        echo().service(service("other", "10.96.0.2", &[&pod])).workload(pod.clone()).build();
+    let echo = world.service(&key("echo")).unwrap();
+    let leads = |backend| {
+        let rule = HttpRule { backends: vec![backend], ..rule("r", vec![], "other") };
+        let route = Arc::new(route("r", "echo", None, vec![rule]));
+        leads_to(&world, echo, 80, &Selection::Rule { route, rule: 0 }, &pod, 8080)
+    };
+    let to = |weight, service: &str, port| Backend {
+        weight,
+        target: BackendRef::Service { service: key(service), port },
+    };
+    assert!(leads(to(1, "other", 80)));
+    assert!(!leads(to(0, "other", 80)));
+    assert!(!leads(to(1, "other", 81)));
+    assert!(!leads(to(1, "gone", 80)));
+    let status = http::StatusCode::INTERNAL_SERVER_ERROR;
+    assert!(!leads(Backend { weight: 1, target: BackendRef::Invalid { status, why: "x".into() } }));
+}
+
 #[test]
 fn decisions() {
     let pod = workload("pod", "10.0.0.1");
@@ -184,7 +329,82 @@ fn decisions() {
         (bound_to("wp"), "10.0.0.1:8080", "workload 8080"),
         (bound_to("gone"), "10.96.0.1:80", Reason::WaypointUnusable.flag()),
         (unusable, "10.96.0.1:80", Reason::WaypointUnusable.flag()),
+        (Binding::None, "[::ffff:10.96.0.1]:80", "service 80"),
+        (Binding::None, "[::ffff:127.0.0.1]:15006", Reason::BadRequest.flag()),
+        (Binding::None, "[::1]:15008", Reason::BadRequest.flag()),
+        (Binding::None, "0.0.0.0:15001", Reason::BadRequest.flag()),
+        (Binding::None, "127.0.0.1:80", "passthrough"),
     ] {
         assert_eq!(outcome(&with(binding.clone()), to), expected, "{binding:?} {to}");
+    }
+}
+
+#[test]
+fn a_waypoint_takes_only_what_may_be_http_and_is_for_services() {
+    let pod = workload("pod", "10.0.0.1");
+    let outcome = |protocol, for_services| {
+        let mut service =
+            Service { waypoint: bound_to("wp"), ..service("echo", "10.96.0.1", &[&pod]) };
+        service.ports[0].protocol = protocol;
+        let waypoint = Waypoint { for_services, ..waypoint("wp") };
+        let world =
+            Fixture::default().workload(pod.clone()).service(service).waypoint(waypoint).build();
+        match decide(&world, &pod, "10.96.0.1:80".parse().unwrap()) {
+            Decision::Waypoint { protocol, .. } => Some(protocol),
+            Decision::Service { .. } => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    for protocol in [AppProtocol::Http, AppProtocol::Http2, AppProtocol::Detect] {
+        assert_eq!(outcome(protocol, true), Some(protocol));
+        assert_eq!(outcome(protocol, false), None);
+    }
+    assert_eq!(outcome(AppProtocol::Tcp, true), None);
+}
+
+#[test]
+fn a_workload_with_an_unusable_waypoint_is_refused() {
+    let unusable = Binding::Unusable { waypoint: key("gone"), why: "it does not exist".into() };
+    for waypoint in [unusable, bound_to("gone")] {
+        let pod = Workload { waypoint, ..workload("pod", "10.0.0.1") };
+        let world = Fixture::default().workload(pod.clone()).build();
+        match decide(&world, &pod, "10.0.0.1:8080".parse().unwrap()) {
+            Decision::Refuse { reason: Reason::WaypointUnusable, why } => {
+                assert!(why.contains("shop/gone") && why.contains("shop/pod"), "{why}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+proptest! {
+    /// The order in which the source lists routes does not matter.
+    #[test]
+    fn the_order_of_routes_does_not_matter(
+        picks in proptest::collection::vec((0usize..6, 0i64..3), 1..6),
+        path in prop_oneof!["/", "/a", "/a/b", "/c"],
+    ) {
+        let matches =
+            [prefix("/"), prefix("/a"), exact("/a"), regex("/.*"), with_query(prefix("/a"), "q", "1"), exact("/b")];
+        let routes: Vec<HttpRoute> = (picks.iter().enumerate())
+            .map(|(at, (pick, created))| {
+                let name = at.to_string();
+                let rules = vec![rule(&name, vec![matches[*pick].clone()], "echo")];
+                HttpRoute { created: *created, ..route(&name, "echo", None, rules) }
+            })
+            .collect();
+        let forward = routes.iter().cloned().fold(echo(), Fixture::route).build();
+        let backward = routes.iter().rev().cloned().fold(echo(), Fixture::route).build();
+        prop_assert_eq!(chosen(&forward, "shop", &path, &[]), chosen(&backward, "shop", &path, &[]));
+    }
+
+    #[test]
+    fn arbitrary_heads_never_panic(path in ".{0,40}", value in ".{0,10}") {
+        let value = HeaderValue::from_bytes(value.as_bytes()).unwrap_or(HeaderValue::from_static(""));
+        let rules = vec![rule("r", vec![with_query(with_header(regex("/a+"), "x", "é"), "q", "1"), prefix("/a")], "echo")];
+        let world = echo().route(route("r", "echo", None, rules)).build();
+        let headers = HeaderMap::from_iter([(HeaderName::from_static("x"), value)]);
+        let head = Head { method: &Method::GET, path: &path, query: Some(&path), headers: &headers };
+        let _ = select(&world, world.service(&key("echo")).unwrap(), 80, "shop", &head);
     }
 }
