@@ -3,6 +3,7 @@
 mod client;
 mod status;
 
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -142,10 +143,14 @@ fn check_directory(check: &Check) -> ExitCode {
 
 fn show(text: anyhow::Result<String>) -> ExitCode {
     match text {
-        Ok(text) => {
-            print!("{text}");
-            ExitCode::SUCCESS
-        }
+        // A reader that has seen enough (`isthmus dump | head`) is no failure.
+        Ok(text) => match std::io::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                eprintln!("isthmus: write to the standard output: {error}");
+                ExitCode::FAILURE
+            }
+            _ => ExitCode::SUCCESS,
+        },
         Err(error) => {
             eprintln!("isthmus: {error:#}");
             ExitCode::FAILURE

@@ -1,8 +1,6 @@
 //! The reference pages are current: their tables are made from the code. `UPDATE_DOCS=1 cargo test --test it docs`
 //! writes them anew.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests fail by them")]
-
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;

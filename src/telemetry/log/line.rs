@@ -59,7 +59,7 @@ impl Line {
         match self.format {
             LogFormat::Text => {
                 self.text.push('\t');
-                escape(&mut self.text, message);
+                escape_bare(&mut self.text, message);
             }
             LogFormat::Json => {
                 self.text.push_str(",\"message\":");
@@ -168,6 +168,16 @@ fn quote(out: &mut String, text: &str) {
     out.push('"');
 }
 
+/// As [`escape`], for a text that no quotes surround: the next tab ends it, so its own quotes may stay.
+fn escape_bare(out: &mut String, text: &str) {
+    for (index, part) in text.split('"').enumerate() {
+        if index > 0 {
+            out.push('"');
+        }
+        escape(out, part);
+    }
+}
+
 /// Escapes as JSON strings do (RFC 8259, 7), and what a terminal or a reader could mistake: C1 controls, separators of
 /// lines, marks that change the direction of writing.
 fn escape(out: &mut String, text: &str) {
@@ -222,9 +232,9 @@ mod tests {
 
     #[test]
     fn text_is_separated_by_tabs() {
-        let text = line(LogFormat::Text, "hello there", "a \"b\"\tc");
+        let text = line(LogFormat::Text, "hello \"there\"\t", "a \"b\"\tc");
         let (_, rest) = text.split_once('\t').expect("a time");
-        assert_eq!(rest, "info\taccess\thello there\tkey=\"a \\\"b\\\"\\tc\" number=3\n");
+        assert_eq!(rest, "info\taccess\thello \"there\"\\t\tkey=\"a \\\"b\\\"\\tc\" number=3\n");
     }
 
     proptest! {
