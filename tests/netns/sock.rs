@@ -1,6 +1,11 @@
 //! Sockets in network namespaces: entering and leaving, marks, original destinations, borrowed addresses.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests may fail")]
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests may fail"
+)]
 
 use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr};
