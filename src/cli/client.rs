@@ -32,7 +32,8 @@ async fn ask(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     let request = http::Request::get(path)
         .header(http::header::HOST, address.to_string())
         .body(Empty::<Bytes>::new())?;
-    let exchange = async {
+    // The sender ends with the exchange, and with it the connection.
+    let exchange = async move {
         let response = sender.send_request(request).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
