@@ -60,8 +60,11 @@ fn explain(stage: &Stage, address: SocketAddr) {
     let process = std::process::id();
     let manifests = stage.lab.manifests.directory().display();
     let isthmus = stage.lab.programs().isthmus.display();
-    let enter =
-        format!("sudo nsenter --target {process} --user --mount --net --preserve-credentials");
+    let enter = if private::in_user_namespace() {
+        format!("nsenter --target {process} --user --preserve-credentials --mount --net")
+    } else {
+        format!("sudo nsenter --target {process} --mount --net")
+    };
     println!(
         "\nThe page:        http://{address}/productpage  (one in ten with black stars)\n\
          Inside the lab:  {enter} bash\n\
