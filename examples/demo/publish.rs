@@ -12,6 +12,7 @@ use crate::plaintext::PAGE;
 use crate::stage::Stage;
 use crate::support::lab::PORT;
 use crate::support::lab::netns::Namespace;
+use crate::support::lab::private;
 
 /// A listener on the host, and what becomes of its connections.
 pub struct Publisher {
@@ -58,8 +59,12 @@ impl Publisher {
 fn explain(stage: &Stage, address: SocketAddr) {
     let process = std::process::id();
     let manifests = stage.lab.manifests.directory().display();
-    let enter =
-        format!("sudo nsenter --target {process} --user --mount --net --preserve-credentials");
+    let isthmus = stage.lab.programs().isthmus.display();
+    let enter = if private::in_user_namespace() {
+        format!("nsenter --target {process} --user --preserve-credentials --mount --net")
+    } else {
+        format!("sudo nsenter --target {process} --mount --net")
+    };
     println!(
         "\nThe page:        http://{address}/productpage  (one in ten with black stars)\n\
          Inside the lab:  {enter} bash\n\
@@ -67,6 +72,7 @@ fn explain(stage: &Stage, address: SocketAddr) {
          \x20                ip netns exec stranger curl -i http://productpage.bookinfo:9080/productpage\n\
          \x20                ip netns exec productpage-v1 nft list ruleset\n\
          \x20                ip netns exec node-a curl -s http://127.0.0.1:15020/metrics\n\
+         \x20                ip netns exec node-a {isthmus} status\n\
          The manifests:   {manifests} (edit or remove files; the agents watch them)\n\
          The logs:        {}\n\
          Ctrl-C ends it, and nothing is left.",

@@ -5,6 +5,8 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod manifests;
+mod mesh;
 mod plain;
 mod redirect;
 mod sock;
@@ -13,7 +15,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use support::lab::{Lab, Programs, private};
+use support::lab::curl::Answer;
+use support::lab::manifests::Key;
+use support::lab::{Lab, Programs, private, wait};
 
 /// The application's manifests, without any of the mesh.
 const APPLICATION: [&str; 4] =
@@ -29,4 +33,31 @@ pub fn bookinfo() -> Result<Lab> {
         .map(|name| fs::read_to_string(directory.join(name)).context(*name))
         .collect::<Result<Vec<_>>>()?;
     Lab::build(&documents, &programs)
+}
+
+/// Bookinfo with its namespaces enrolled, and an agent on each node that has captured every pod of them.
+pub fn meshed() -> Result<Lab> {
+    let mut lab = bookinfo()?;
+    lab.start_agents("")?;
+    for namespace in ["bookinfo", "default"] {
+        let key = Key::new("Namespace", "", namespace);
+        lab.manifests.label(&key, &["istio.io/dataplane-mode=ambient"])?;
+    }
+    wait::until("all pods to be captured", || {
+        for (name, pod) in lab.pods() {
+            if pod.plan.key.namespace != "legacy" && lab.rules(name)?.is_empty() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })?;
+    Ok(lab)
+}
+
+/// Repeats a request until its answer has this status: a change of manifests takes effect in a moment.
+pub fn settle(lab: &Lab, from: &str, arguments: &[&str], status: u16) -> Result<Answer> {
+    wait::until(&format!("{from}: {arguments:?} to bring {status}"), || {
+        let answer = lab.curl(from, arguments)?;
+        Ok((answer.status == status).then_some(answer))
+    })
 }

@@ -175,6 +175,10 @@ impl Lab {
         Path::new(private::DIRECTORY).join("ca")
     }
 
+    pub fn programs(&self) -> &Programs {
+        &self.programs
+    }
+
     pub fn logs(&self) -> &Path {
         &self.logs
     }

@@ -60,6 +60,13 @@ fn replace(path: &str, name: &str, content: &str) -> Result<()> {
         .with_context(|| format!("mount the lab's {path}"))
 }
 
+/// Whether this process is in a user namespace other than the machine's first.
+pub fn in_user_namespace() -> bool {
+    // The first one maps all users there are (user_namespaces(7)).
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().last() != Some("4294967295")
+}
+
 fn become_root_of_a_user_namespace() -> Result<()> {
     let (user, group) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER).context(
