@@ -7,7 +7,6 @@
 
 mod deliver;
 mod inbound;
-mod labels;
 mod listen;
 mod outbound;
 mod plaintext;
@@ -30,7 +29,6 @@ use crate::telemetry::Telemetry;
 use crate::tunnel::Waypoints;
 use crate::world::WorldStore;
 
-pub use labels::{labels_of, service_labels};
 pub use listen::ListenError;
 
 /// What layer 4 may do.

@@ -7,12 +7,14 @@
 #[cfg(test)]
 pub(crate) mod fixture;
 mod index;
+mod labels;
 mod load;
 mod policies;
 #[cfg(test)]
 mod tests;
 
 pub use index::Served;
+pub use labels::{labels_of, service_labels};
 pub use load::{InFlight, Load};
 pub use policies::PolicySet;
 

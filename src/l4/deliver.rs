@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
-use super::{Proxy, labels};
+use super::Proxy;
 use crate::base::{Identity, Reason, Str, ports};
 use crate::model::{Mode, Workload};
 use crate::policy::{self, Connection, Denial, Gate, Permit};
 use crate::sock::{self, Duplex, Transferred};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
+use crate::world;
 
 /// A connection that arrived for the workload, however it came.
 pub(super) struct Arrival {
@@ -141,19 +142,16 @@ impl Proxy {
     ) -> ConnectionStart {
         let cluster = &self.shared.settings.cluster;
         let world = self.shared.world.load();
-        // An address proves nothing: it names the source only when the identity agrees with it.
-        let source = world.workload_at(arrival.peer.ip()).filter(|workload| {
-            arrival.client.as_ref().is_none_or(|client| *client == workload.identity)
-        });
+        let source = world.source_at(arrival.peer.ip(), arrival.client.as_ref());
         let service = arrival.forwarded_host.as_deref().and_then(|host| world.service_named(host));
         let tunnelled = arrival.client.is_some();
         let own = tunnelled.then_some(&arrival.workload.identity);
         let wire_port = if tunnelled { ports::HBONE } else { arrival.destination.port() };
         ConnectionStart {
             reporter: Reporter::Destination,
-            source: labels::labels_of(source.map(|it| &**it), arrival.client.as_ref(), cluster),
-            destination: labels::labels_of(Some(&arrival.workload), own, cluster),
-            service: service.map(|service| labels::service_labels(service)).unwrap_or_default(),
+            source: world::labels_of(source, arrival.client.as_ref(), cluster),
+            destination: world::labels_of(Some(&arrival.workload), own, cluster),
+            service: service.map(|service| world::service_labels(service)).unwrap_or_default(),
             mutual_tls: tunnelled,
             source_address: arrival.peer,
             destination_address: SocketAddr::new(arrival.destination.ip(), wire_port),

@@ -8,13 +8,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::Proxy;
 use super::deliver::{Arrival, Judgement};
 use super::listen::Accepted;
-use super::{Proxy, labels};
 use crate::base::{Identity, Reason};
 use crate::identity;
 use crate::model::Workload;
-use crate::tunnel::{self, Carrier, GuardedConnection, Incoming};
+use crate::tunnel::{self, Baggage, Carrier, GuardedConnection, Incoming};
 
 impl Proxy {
     pub(super) async fn inbound(self: Arc<Self>, accepted: Accepted) {
@@ -152,6 +152,6 @@ impl Proxy {
     }
 
     fn baggage(&self, workload: &Workload) -> String {
-        labels::baggage(workload, &self.shared.settings.cluster)
+        Baggage::of(workload, &self.shared.settings.cluster).to_string()
     }
 }

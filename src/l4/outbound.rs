@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::listen::Accepted;
 use super::upstream::{Hop, Unreached, Upstream};
-use super::{Proxy, deliver, labels};
+use super::{Proxy, deliver};
 use crate::balance;
 use crate::base::{Reason, Str};
 use crate::model::{Service, Workload};
@@ -13,7 +13,7 @@ use crate::route::{self, Decision};
 use crate::sock;
 use crate::telemetry::{ConnectionStart, Reporter};
 use crate::tunnel::RoutedConnection;
-use crate::world::InFlight;
+use crate::world::{self, InFlight};
 
 /// How many endpoints of a service are tried before the client is told: the first and two more, as Envoy does for
 /// connect failures.
@@ -168,11 +168,11 @@ impl Proxy {
         let destination = hop.and_then(|hop| hop.workload.as_deref());
         ConnectionStart {
             reporter: Reporter::Source,
-            source: labels::labels_of(Some(&outbound.client), proven, cluster),
-            destination: labels::labels_of(destination, server.map(|it| &it.identity), cluster),
+            source: world::labels_of(Some(&outbound.client), proven, cluster),
+            destination: world::labels_of(destination, server.map(|it| &it.identity), cluster),
             service: to
                 .and_then(|(_, service)| service)
-                .map(|service| labels::service_labels(service))
+                .map(|service| world::service_labels(service))
                 .unwrap_or_default(),
             mutual_tls: server.is_some(),
             source_address: outbound.accepted.peer,

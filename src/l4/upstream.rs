@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use tokio::net::TcpStream;
 
-use super::{Proxy, labels};
+use super::Proxy;
 use crate::base::{Reason, Str, ports};
 use crate::model::Workload;
 use crate::pool::TunnelKey;
 use crate::sock;
-use crate::tunnel::{ConnectRequest, HboneStream};
+use crate::tunnel::{Baggage, ConnectRequest, HboneStream};
 
 /// Where one attempt goes.
 pub(super) struct Hop {
@@ -34,7 +34,7 @@ pub(super) struct Unreached {
 impl Hop {
     /// In the mesh: reached by HBONE only, never in the clear.
     pub(super) fn tunnelled(&self) -> Option<&Arc<Workload>> {
-        self.workload.as_ref().filter(|workload| workload.enrolled && !workload.host_network)
+        self.workload.as_ref().filter(|workload| workload.is_captured())
     }
 
     /// The address that is dialled on the wire.
@@ -80,7 +80,7 @@ impl Proxy {
             authority: hop.address.to_string(),
             forwarded_for: Some(client_address),
             forwarded_host: service.cloned(),
-            baggage: Some(labels::baggage(client, &self.shared.settings.cluster)),
+            baggage: Some(Baggage::of(client, &self.shared.settings.cluster).to_string()),
         };
         let opened = self.shared.pool.open(&key, &self.sockets, &request).await;
         opened

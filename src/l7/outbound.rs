@@ -20,7 +20,7 @@ use crate::model::{AppProtocol, Service, Workload};
 use crate::pool::TunnelKey;
 use crate::sock::{self, SocketFactory};
 use crate::telemetry::{Peer, RequestStart, ServiceLabels};
-use crate::tunnel::{Carrier, ConnectRequest, RoutedConnection};
+use crate::tunnel::{Baggage, Carrier, ConnectRequest, RoutedConnection};
 
 /// What the future of a request in flight may take, in bytes: twice what it does take, to notice when that grows.
 pub(super) const REQUEST_BUDGET: usize = 8 * 1024;
@@ -134,7 +134,7 @@ impl Outbound {
             authority: picked.address.to_string(),
             forwarded_for: Some(self.client_address),
             forwarded_host: Some(service.hostname.clone()),
-            baggage: Some(peers::baggage(&self.client, cluster)),
+            baggage: Some(Baggage::of(&self.client, cluster).to_string()),
         };
         let stream = self.context.dependencies.pool.open(&key, &self.sockets, &request).await?;
         Ok(Carrier::Hbone(stream))

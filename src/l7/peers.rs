@@ -7,73 +7,15 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::guard::Arrival;
-use crate::base::{Identity, Str, ports};
-use crate::model::{Service, Workload};
-use crate::telemetry::{ConnectionStart, Peer, Reporter, ServiceLabels};
-use crate::tunnel::{Baggage, RoutedConnection};
-use crate::world::World;
+use crate::base::{Str, ports};
+use crate::model::Workload;
+use crate::telemetry::{ConnectionStart, Peer, Reporter};
+use crate::tunnel::RoutedConnection;
+use crate::world::{World, labels_of, service_labels};
 
 /// Whether an endpoint is in the mesh: reached by HBONE only, never in the clear, and judged on its own node.
 pub(super) fn captured(workload: Option<&Arc<Workload>>) -> Option<&Arc<Workload>> {
-    workload.filter(|workload| workload.enrolled && !workload.host_network)
-}
-
-/// The labels of one side; `proven` is the identity that mutual TLS proved, where it did.
-pub(super) fn labels_of(
-    workload: Option<&Workload>,
-    proven: Option<&Identity>,
-    cluster: &Str,
-) -> Peer {
-    let principal = proven.map(|identity| Str::from(identity.to_string())).unwrap_or_default();
-    let Some(workload) = workload else {
-        let namespace = proven.map(|identity| identity.namespace.clone()).unwrap_or_default();
-        return Peer { principal, namespace, ..Peer::default() };
-    };
-    let canonical = &workload.canonical;
-    Peer {
-        workload: canonical.workload.clone(),
-        name: workload.key.name.clone(),
-        namespace: workload.key.namespace.clone(),
-        principal,
-        canonical_service: canonical.service.clone(),
-        canonical_revision: canonical.revision.clone(),
-        app: canonical.app.clone(),
-        version: canonical.version.clone(),
-        cluster: cluster.clone(),
-    }
-}
-
-pub(super) fn service_labels(service: &Service) -> ServiceLabels {
-    ServiceLabels {
-        host: service.hostname.clone(),
-        name: service.key.name.clone(),
-        namespace: service.key.namespace.clone(),
-    }
-}
-
-/// About the client, as ztunnel sends it: telemetry of foreign peers reads it, nothing of ours trusts it.
-pub(super) fn baggage(client: &Workload, cluster: &Str) -> String {
-    let Workload { key, canonical, locality, .. } = client;
-    let baggage = Baggage {
-        cluster: cluster.clone(),
-        namespace: key.namespace.clone(),
-        workload: canonical.workload.clone(),
-        service: canonical.service.clone(),
-        version: canonical.revision.clone(),
-        region: locality.region.clone(),
-        zone: locality.zone.clone(),
-    };
-    baggage.to_string()
-}
-
-/// The workload at an address, when the identity agrees: an address alone proves nothing.
-fn source_of<'a>(
-    world: &'a World,
-    address: SocketAddr,
-    client: Option<&Identity>,
-) -> Option<&'a Workload> {
-    let workload = world.workload_at(address.ip())?;
-    client.is_none_or(|client| *client == workload.identity).then_some(workload)
+    workload.filter(|workload| workload.is_captured())
 }
 
 /// A connection of a local client, before anything is known of its destination.
@@ -96,7 +38,7 @@ pub(super) fn routed(connection: &RoutedConnection, cluster: &Str) -> Connection
 pub(super) fn arrived(arrival: &Arrival, world: &World, cluster: &Str) -> ConnectionStart {
     let Arrival { workload, client, client_address, destination, .. } = arrival;
     let client = client.as_ref();
-    let source = source_of(world, *client_address, client);
+    let source = world.source_at(client_address.ip(), client);
     let own = client.map(|_| &workload.identity);
     let service = arrival.forwarded_host.as_deref().and_then(|host| world.service_named(host));
     let wire_port = if client.is_some() { ports::HBONE } else { destination.port() };

@@ -34,6 +34,13 @@ pub struct Workload {
     pub policies: Vec<ObjectKey>,
 }
 
+impl Workload {
+    /// In the mesh: reached by HBONE only, never in the clear, and judged on its own node.
+    pub fn is_captured(&self) -> bool {
+        self.enrolled && !self.host_network
+    }
+}
+
 /// Names for telemetry (Istio "Canonical service"; labels `app` and `version`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Canonical {

@@ -5,6 +5,7 @@ use std::fmt::{self, Write};
 
 use super::MAX_BAGGAGE;
 use crate::base::Str;
+use crate::model::Workload;
 
 /// What a workload says about itself; empty texts are left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +23,20 @@ pub struct Baggage {
 }
 
 impl Baggage {
+    /// What the agent says about a workload of its own.
+    pub fn of(workload: &Workload, cluster: &Str) -> Self {
+        let Workload { key, canonical, locality, .. } = workload;
+        Self {
+            cluster: cluster.clone(),
+            namespace: key.namespace.clone(),
+            workload: canonical.workload.clone(),
+            service: canonical.service.clone(),
+            version: canonical.revision.clone(),
+            region: locality.region.clone(),
+            zone: locality.zone.clone(),
+        }
+    }
+
     /// Reads what it knows; unknown keys, properties and malformed members are skipped, and of a repeated key the
     /// first counts. More than 8 KiB are none.
     pub fn parse(text: &str) -> Self {

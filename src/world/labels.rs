@@ -1,9 +1,11 @@
-//! Workloads and services as telemetry's labels.
+//! Workloads and services as telemetry's labels: telemetry knows texts, this room knows both sides.
 
+use std::net::IpAddr;
+
+use super::World;
 use crate::base::{Identity, Str};
 use crate::model::{Service, Workload};
 use crate::telemetry::{Peer, ServiceLabels};
-use crate::tunnel::Baggage;
 
 /// The labels of one side. `proven` is the identity that mutual TLS proved, where it did.
 pub fn labels_of(workload: Option<&Workload>, proven: Option<&Identity>, cluster: &Str) -> Peer {
@@ -26,6 +28,7 @@ pub fn labels_of(workload: Option<&Workload>, proven: Option<&Identity>, cluster
     }
 }
 
+/// The labels of the service that was addressed.
 pub fn service_labels(service: &Service) -> ServiceLabels {
     ServiceLabels {
         host: service.hostname.clone(),
@@ -34,16 +37,11 @@ pub fn service_labels(service: &Service) -> ServiceLabels {
     }
 }
 
-/// W3C baggage about a workload, as ztunnel sends it: telemetry of foreign peers reads it, nothing of ours trusts it.
-pub(super) fn baggage(workload: &Workload, cluster: &Str) -> String {
-    let baggage = Baggage {
-        cluster: cluster.clone(),
-        namespace: workload.key.namespace.clone(),
-        workload: workload.canonical.workload.clone(),
-        service: workload.canonical.service.clone(),
-        version: workload.canonical.revision.clone(),
-        region: workload.locality.region.clone(),
-        zone: workload.locality.zone.clone(),
-    };
-    baggage.to_string()
+impl World {
+    /// The workload that a connection comes from, for labels: an address proves nothing, so where a client proved an
+    /// identity it must be this workload's.
+    pub fn source_at(&self, address: IpAddr, client: Option<&Identity>) -> Option<&Workload> {
+        let workload = self.workload_at(address)?;
+        client.is_none_or(|client| *client == workload.identity).then_some(workload)
+    }
 }
