@@ -31,6 +31,9 @@ use crate::world::WorldStore;
 
 pub use listen::ListenError;
 
+/// How long connections may take to end once they are cut; it takes them no waiting, only their turn on the processor.
+const CUT: Duration = Duration::from_secs(2);
+
 /// What layer 4 may do.
 #[derive(Clone, Debug)]
 pub struct Layer4Settings {
@@ -102,7 +105,9 @@ impl Proxy {
         self.tasks.close();
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
             self.cancel.cancel();
-            self.tasks.wait().await;
+            if tokio::time::timeout(CUT, self.tasks.wait()).await.is_err() {
+                tracing::warn!(workload = %self.uid, tasks = self.tasks.len(), "some connections did not end when they were cut");
+            }
         }
     }
 

@@ -25,7 +25,7 @@ use http::StatusCode;
 
 pub use carrier::{Carrier, CarrierRead, CarrierWrite};
 pub use client::{Tunnel, handshake};
-pub use handover::{GuardedConnection, RoutedConnection, Waypoints};
+pub use handover::{GuardedConnection, Place, RoutedConnection, Waypoints};
 pub use headers::{Baggage, parse_authority};
 pub use server::{Incoming, serve};
 pub use stream::{HboneRead, HboneStream, HboneWrite};

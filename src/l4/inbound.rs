@@ -14,12 +14,12 @@ use super::listen::Accepted;
 use crate::base::{Identity, Reason};
 use crate::identity;
 use crate::model::Workload;
-use crate::tunnel::{self, Baggage, Carrier, GuardedConnection, Incoming};
+use crate::tunnel::{self, Baggage, Carrier, GuardedConnection, Incoming, Place};
 
 impl Proxy {
     pub(super) async fn inbound(self: Arc<Self>, accepted: Accepted) {
         let Some(workload) = self.workload() else { return };
-        let Accepted { stream, peer, slot } = accepted;
+        let Accepted { stream, peer, place } = accepted;
         let local = stream.local_addr().unwrap_or(peer);
         let (tls, client) = match self.handshake(&workload, stream).await {
             Ok(established) => established,
@@ -48,7 +48,7 @@ impl Proxy {
         if let Err(error) = tunnel::serve(tls, self.drain.clone(), handler).await {
             tracing::debug!(workload = %self.uid, %peer, %error, "an inbound tunnel broke");
         }
-        drop(slot);
+        drop(place);
     }
 
     async fn handshake(
@@ -139,7 +139,7 @@ impl Proxy {
                     destination: arrival.destination,
                     forwarded_host: arrival.forwarded_host,
                     sockets: self.sockets.clone(),
-                    slot: None,
+                    place: Place { permit: None, tracked: Some(self.tasks.token()) },
                     cancel: self.cancel.clone(),
                 },
             ),

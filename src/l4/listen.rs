@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::Proxy;
 use crate::base::ports;
 use crate::sock::{self, AcceptFailure};
+use crate::tunnel::Place;
 
 /// How long an accept loop rests when files or memory ran out: long enough to let connections end, short enough
 /// that clients in the backlog do not notice.
@@ -32,8 +32,7 @@ pub struct ListenError {
 pub(super) struct Accepted {
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
-    /// The place among the workload's connections.
-    pub(super) slot: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
 impl Proxy {
@@ -90,7 +89,8 @@ impl Proxy {
                         tracing::debug!(workload = %self.uid, %peer, %error, "closed before it began");
                         continue;
                     }
-                    return Some(Accepted { stream, peer: sock::unmap(peer), slot });
+                    let place = Place { permit: Some(slot), tracked: Some(self.tasks.token()) };
+                    return Some(Accepted { stream, peer: sock::unmap(peer), place });
                 }
                 Err(error) => match sock::classify_accept(&error) {
                     AcceptFailure::ThisConnection => {}

@@ -68,7 +68,8 @@ impl Proxy {
                     service,
                     waypoint,
                     sockets: self.sockets.clone(),
-                    slot: Some(outbound.accepted.slot),
+                    place: outbound.accepted.place,
+                    cancel: self.cancel.clone(),
                 });
             }
         }

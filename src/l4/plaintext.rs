@@ -41,7 +41,7 @@ impl Proxy {
                     destination,
                     forwarded_host: None,
                     sockets: self.sockets.clone(),
-                    slot: Some(accepted.slot),
+                    place: accepted.place,
                     cancel: self.cancel.clone(),
                 };
                 self.shared.waypoints.guard(&worker, connection);

@@ -25,7 +25,7 @@ use crate::model::AppProtocol;
 use crate::policy::{Denial, Permit};
 use crate::sock::{self, Rewind, SocketFactory};
 use crate::telemetry::{ConnectionStart, Peer, ServiceLabels};
-use crate::tunnel::{Carrier, GuardedConnection};
+use crate::tunnel::{Carrier, GuardedConnection, Place};
 use crate::world::World;
 
 /// One inbound connection, shared by its requests.
@@ -43,7 +43,7 @@ pub(super) struct Inbound {
     /// The connection to the application: this client's alone, because it may carry the client's address.
     application: OnceLock<Arc<Shelf>>,
     /// The connection's places in the workload's and the worker's budgets, given back with its last request.
-    _places: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
+    _places: (Place, OwnedSemaphorePermit),
 }
 
 /// Serves a connection to its end.
@@ -81,7 +81,7 @@ impl Inbound {
             sockets: connection.sockets,
             cancel: connection.cancel,
             application: OnceLock::new(),
-            _places: (connection.slot, permit),
+            _places: (connection.place, permit),
             arrival,
             context,
         };

@@ -20,7 +20,7 @@ use crate::model::{AppProtocol, Service, Workload};
 use crate::pool::TunnelKey;
 use crate::sock::{self, SocketFactory};
 use crate::telemetry::{Peer, RequestStart, ServiceLabels};
-use crate::tunnel::{Baggage, Carrier, ConnectRequest, RoutedConnection};
+use crate::tunnel::{Baggage, Carrier, ConnectRequest, Place, RoutedConnection};
 
 /// What the future of a request in flight may take, in bytes: twice what it does take, to notice when that grows.
 pub(super) const REQUEST_BUDGET: usize = 8 * 1024;
@@ -43,11 +43,20 @@ pub(super) struct Outbound {
     pub(super) labels: Arc<ServiceLabels>,
     sockets: Arc<dyn SocketFactory>,
     /// The connection's places in the workload's and the worker's budgets, given back with its last request.
-    _places: (Option<OwnedSemaphorePermit>, OwnedSemaphorePermit),
+    _places: (Place, OwnedSemaphorePermit),
 }
 
-/// Serves a connection to its end.
+/// Serves a connection to its end, or until its workload has left.
 pub(super) async fn serve(
+    context: Arc<Context>,
+    connection: Box<RoutedConnection>,
+    permit: OwnedSemaphorePermit,
+) {
+    let cancel = connection.cancel.clone();
+    cancel.run_until_cancelled(serve_session(context, connection, permit)).await;
+}
+
+async fn serve_session(
     context: Arc<Context>,
     connection: Box<RoutedConnection>,
     permit: OwnedSemaphorePermit,
@@ -65,7 +74,7 @@ pub(super) async fn serve(
         service: connection.service.key.clone(),
         speaks_http2: said == AppProtocol::Http2,
         sockets: connection.sockets,
-        _places: (connection.slot, permit),
+        _places: (connection.place, permit),
         context: context.clone(),
     });
     let wait = match said {

@@ -5,6 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use super::Carrier;
 use crate::base::Str;
 
+/// A connection's place among those of its workload, given back when dropped. While it is held, a workload that leaves
+/// waits for the connection's end before its capture goes, up to the drain's deadline.
+#[derive(Default)]
+pub struct Place {
+    /// Where connections are limited: one of the permits.
+    pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    pub tracked: Option<tokio_util::task::task_tracker::TaskTrackerToken>,
+}
+
 /// A connection of a local client to a service with a waypoint: the worker routes its requests.
 pub struct RoutedConnection {
     pub stream: tokio::net::TcpStream,
@@ -16,8 +25,9 @@ pub struct RoutedConnection {
     pub waypoint: std::sync::Arc<crate::model::Waypoint>,
     /// Sockets in the client's network namespace.
     pub sockets: std::sync::Arc<dyn crate::sock::SocketFactory>,
-    /// The place among the workload's connections; given back when dropped.
-    pub slot: Option<tokio::sync::OwnedSemaphorePermit>,
+    pub place: Place,
+    /// Cancelled when the workload leaves or the agent has drained long enough.
+    pub cancel: tokio_util::sync::CancellationToken,
 }
 
 /// A connection to a local workload whose requests must be authorized one by one.
@@ -35,7 +45,7 @@ pub struct GuardedConnection {
     pub borrow: Option<IpAddr>,
     /// Sockets in the workload's network namespace.
     pub sockets: std::sync::Arc<dyn crate::sock::SocketFactory>,
-    pub slot: Option<tokio::sync::OwnedSemaphorePermit>,
+    pub place: Place,
     /// Cancelled when the workload leaves or the agent has drained long enough.
     pub cancel: tokio_util::sync::CancellationToken,
 }

@@ -112,7 +112,8 @@ impl Lab {
             service: world.service(&key(service)).unwrap().clone(),
             waypoint: Arc::new(fixture::waypoint("waypoint")),
             sockets,
-            slot: None,
+            place: Default::default(),
+            cancel: Default::default(),
         });
         ours
     }
@@ -138,7 +139,7 @@ impl Lab {
                 forwarded_host: host.map(Into::into),
                 borrow: None,
                 sockets: Arc::new(PlainSockets),
-                slot: None,
+                place: Default::default(),
                 cancel: CancellationToken::new(),
             },
         );

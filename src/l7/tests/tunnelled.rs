@@ -81,7 +81,7 @@ fn guard(
         forwarded_host,
         borrow: None,
         sockets: Arc::new(PlainSockets),
-        slot: None,
+        place: Default::default(),
         cancel: CancellationToken::new(),
     };
     workers.guard(&"shop".into(), connection);
