@@ -11,10 +11,13 @@ use tokio_rustls::server::TlsStream;
 use super::Proxy;
 use super::deliver::{Arrival, Judgement};
 use super::listen::Accepted;
-use crate::base::{Identity, Reason};
+use crate::base::{Identity, Reason, within_budget};
 use crate::identity;
 use crate::model::Workload;
 use crate::tunnel::{self, Baggage, Carrier, GuardedConnection, Incoming, Place};
+
+/// What the task of one stream may hold, in bytes, besides what is on its way.
+const STREAM_BUDGET: usize = 3 * 1024;
 
 impl Proxy {
     pub(super) async fn inbound(self: Arc<Self>, accepted: Accepted) {
@@ -39,6 +42,7 @@ impl Proxy {
             move |incoming: Incoming| {
                 let cancel = proxy.cancel.clone();
                 let stream = proxy.clone().connect(incoming, client.clone(), peer);
+                let stream = within_budget::<STREAM_BUDGET, _>(stream);
                 proxy.tasks.spawn_on(
                     async move { _ = cancel.run_until_cancelled_owned(stream).await },
                     &proxy.shared.runtime,

@@ -9,13 +9,19 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Proxy;
-use crate::base::ports;
+use crate::base::{ports, within_budget};
 use crate::sock::{self, AcceptFailure};
 use crate::tunnel::Place;
 
 /// How long an accept loop rests when files or memory ran out: long enough to let connections end, short enough
 /// that clients in the backlog do not notice.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What the task of a connection may hold, in bytes, besides what is on its way: with both of its nodes and the copies
+/// in the kernel this keeps an idle connection below 8 KiB.
+const CONNECTION_BUDGET: usize = 3 * 1024;
+/// The same for a tunnel, with its TLS and HTTP/2 states; it carries many connections.
+const TUNNEL_BUDGET: usize = 8 * 1024;
 
 /// A port in the workload's namespace could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +48,9 @@ impl Proxy {
         let outbound = self.bind(ports::OUTBOUND)?;
         let plaintext = self.bind(ports::INBOUND_PLAINTEXT)?;
         let hbone = self.bind(ports::HBONE)?;
-        self.serve(outbound, |proxy, accepted| proxy.outbound(accepted));
-        self.serve(plaintext, |proxy, accepted| proxy.plaintext(accepted));
-        self.serve(hbone, |proxy, accepted| proxy.inbound(accepted));
+        self.serve::<CONNECTION_BUDGET, _>(outbound, |proxy, accepted| proxy.outbound(accepted));
+        self.serve::<CONNECTION_BUDGET, _>(plaintext, |proxy, accepted| proxy.plaintext(accepted));
+        self.serve::<TUNNEL_BUDGET, _>(hbone, |proxy, accepted| proxy.inbound(accepted));
         Ok(())
     }
 
@@ -54,14 +60,17 @@ impl Proxy {
             .map_err(|source| ListenError { port, workload: self.uid.to_string(), source })
     }
 
-    fn serve<F>(self: &Arc<Self>, listener: TcpListener, handle: fn(Arc<Self>, Accepted) -> F)
-    where
+    fn serve<const BUDGET: usize, F>(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        handle: fn(Arc<Self>, Accepted) -> F,
+    ) where
         F: Future<Output = ()> + Send + 'static,
     {
         let proxy = self.clone();
         let accepting = async move {
             while let Some(accepted) = proxy.accept(&listener).await {
-                let connection = handle(proxy.clone(), accepted);
+                let connection = within_budget::<BUDGET, _>(handle(proxy.clone(), accepted));
                 let cancel = proxy.cancel.clone();
                 proxy.tasks.spawn_on(
                     async move { _ = cancel.run_until_cancelled_owned(connection).await },
