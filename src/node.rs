@@ -50,7 +50,8 @@ pub struct Node {
     pending: Mutex<BTreeMap<Str, String>>,
     /// Workloads outside of the mesh whose namespaces were freed of rules that an earlier agent left.
     cleaned: Mutex<BTreeSet<Str>>,
-    probes: Mutex<Vec<IpAddr>>,
+    /// Whose probes are exempt; `None` at the start, when an agent before us may have left its rules.
+    probes: Mutex<Option<Vec<IpAddr>>>,
     leaving: TaskTracker,
 }
 
@@ -179,7 +180,7 @@ impl Node {
             .flat_map(|workload| workload.addresses.iter().copied())
             .collect();
         workloads.sort_unstable();
-        if *self.probes.lock() == workloads {
+        if self.probes.lock().as_ref() == Some(&workloads) {
             return;
         }
         let plan = NodePlan { workloads: workloads.clone() };
@@ -189,7 +190,7 @@ impl Node {
             false => redirect::apply(&redirect::plan_node(&plan)).map(drop),
         };
         match tokio::task::spawn_blocking(change).await {
-            Ok(Ok(())) => *self.probes.lock() = workloads,
+            Ok(Ok(())) => *self.probes.lock() = Some(workloads),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "probes from this node are not exempt; those of STRICT workloads will fail");
             }
