@@ -10,7 +10,7 @@ use super::Proxy;
 use crate::base::{Identity, Reason, Str, ports};
 use crate::model::{Mode, Workload};
 use crate::policy::{self, Connection, Denial, Gate, Permit};
-use crate::sock::{self, Duplex, Transferred};
+use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::world;
 
@@ -182,25 +182,12 @@ async fn copy_counted<D: Duplex, U: Duplex>(
     upstream: U,
     record: &ConnectionRecord,
 ) -> Result<(), sock::CopyError> {
-    sock::copy_bidirectional(downstream, upstream, &Counted(record)).await
+    sock::copy_bidirectional(downstream, upstream, record).await
 }
 
 fn finish(copied: Result<(), sock::CopyError>, record: &mut ConnectionRecord) {
     if let Err(error) = copied {
         record.fail(Reason::PeerReset, error.to_string());
-    }
-}
-
-/// Counts what passes on the handles that the record resolved at the start.
-struct Counted<'a>(&'a ConnectionRecord);
-
-impl Transferred for Counted<'_> {
-    fn sent(&self, bytes: usize) {
-        self.0.sent(bytes);
-    }
-
-    fn received(&self, bytes: usize) {
-        self.0.received(bytes);
     }
 }
 

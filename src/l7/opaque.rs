@@ -10,7 +10,7 @@ use crate::balance::{self, Picked};
 use crate::base::{Reason, ports};
 use crate::model::{Binding, Service};
 use crate::policy::{Connection, Gate};
-use crate::sock::{self, CopyError, Rewind, Transferred};
+use crate::sock::{self, CopyError, Rewind};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::Carrier;
 
@@ -112,24 +112,12 @@ pub(super) async fn copy(
     upstream: Carrier,
     record: &ConnectionRecord,
 ) -> Result<(), CopyError> {
-    sock::copy_bidirectional(downstream, upstream, &Counted(record)).await
+    sock::copy_bidirectional(downstream, upstream, record).await
 }
 
 /// Records how a copy ended.
 pub(super) fn finish(copied: Result<(), CopyError>, record: &mut ConnectionRecord) {
     if let Err(error) = copied {
         record.fail(Reason::PeerReset, error.to_string());
-    }
-}
-
-struct Counted<'a>(&'a ConnectionRecord);
-
-impl Transferred for Counted<'_> {
-    fn sent(&self, bytes: usize) {
-        self.0.sent(bytes);
-    }
-
-    fn received(&self, bytes: usize) {
-        self.0.received(bytes);
     }
 }

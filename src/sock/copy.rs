@@ -27,6 +27,7 @@ use self::relay::Relay;
 pub use self::split::{Split, SplitRead, SplitWrite};
 pub use self::tcp::{TcpRead, TcpWrite};
 use crate::base::within_budget;
+use crate::telemetry::ConnectionRecord;
 
 /// What the copy of one connection may occupy while it is idle, in bytes. Ten thousand connections are 5 MB at most.
 const COPY_BUDGET: usize = 512;
@@ -66,6 +67,17 @@ pub trait Transferred: Send + Sync {
     fn sent(&self, bytes: usize);
     /// From the upstream to the downstream.
     fn received(&self, bytes: usize);
+}
+
+/// The handles were resolved when the record began, so a chunk costs two additions.
+impl Transferred for ConnectionRecord {
+    fn sent(&self, bytes: usize) {
+        ConnectionRecord::sent(self, bytes);
+    }
+
+    fn received(&self, bytes: usize) {
+        ConnectionRecord::received(self, bytes);
+    }
 }
 
 /// A copy that did not come to the end of both directions.
