@@ -5,6 +5,7 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod interop;
 mod manifests;
 mod mesh;
 mod plain;
@@ -25,12 +26,18 @@ const APPLICATION: [&str; 4] =
 
 /// Bookinfo on two nodes, no agents yet.
 pub fn bookinfo() -> Result<Lab> {
+    application(&[])
+}
+
+/// Bookinfo and `more` manifests, no agents yet.
+pub fn application(more: &[&str]) -> Result<Lab> {
     private::enter()?;
     let programs = Programs::beside(Path::new(env!("CARGO_BIN_EXE_isthmus")))?;
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/bookinfo");
     let documents = APPLICATION
         .iter()
         .map(|name| fs::read_to_string(directory.join(name)).context(*name))
+        .chain(more.iter().map(|text| Ok((*text).to_owned())))
         .collect::<Result<Vec<_>>>()?;
     Lab::build(&documents, &programs)
 }
@@ -43,15 +50,21 @@ pub fn meshed() -> Result<Lab> {
         let key = Key::new("Namespace", "", namespace);
         lab.manifests.label(&key, &["istio.io/dataplane-mode=ambient"])?;
     }
-    wait::until("all pods to be captured", || {
+    captured_in(&lab, "bookinfo")?;
+    captured_in(&lab, "default")?;
+    Ok(lab)
+}
+
+/// Waits until every pod of a namespace is captured.
+pub fn captured_in(lab: &Lab, namespace: &str) -> Result<()> {
+    wait::until(&format!("all pods of {namespace} to be captured"), || {
         for (name, pod) in lab.pods() {
-            if pod.plan.key.namespace != "legacy" && lab.rules(name)?.is_empty() {
+            if pod.plan.key.namespace == namespace && lab.rules(name)?.is_empty() {
                 return Ok(None);
             }
         }
         Ok(Some(()))
-    })?;
-    Ok(lab)
+    })
 }
 
 /// Repeats a request until its answer has this status: a change of manifests takes effect in a moment.
