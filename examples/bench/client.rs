@@ -1,13 +1,16 @@
 //! The client: one kind of load, one figure.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
+use rustls::ClientConfig;
 
-use super::server::{ECHO, SINK};
+use super::server::{ECHO, SINK, TLS};
+use super::wire::Wire;
 
 /// How many clients connect at the same time.
 const CLIENTS: usize = 8;
@@ -15,9 +18,11 @@ const CLIENTS: usize = 8;
 const MESSAGE: usize = 128;
 /// What is written at a time for throughput, in bytes.
 const CHUNK: usize = 64 * 1024;
+/// Requests a second for the latency at a fixed rate.
+const RATE: u32 = 1000;
 
 /// What is measured.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Load {
     /// One connection that carries bytes one way.
     Throughput,
@@ -25,23 +30,39 @@ pub enum Load {
     Connections,
     /// One connection, one message at a time: the median.
     LatencyP50,
+    /// One connection, a message at each thousandth of a second whether or not the last was answered in time: the
+    /// median, counted from the moment it was due.
+    FixedRateP50,
     /// The same: 99 of 100 are faster.
-    LatencyP99,
+    FixedRateP99,
+}
+
+/// Where a load goes, and how.
+pub struct Target {
+    pub server: IpAddr,
+    /// Speaks TLS itself, with this configuration.
+    pub tls: Option<Arc<ClientConfig>>,
 }
 
 /// One figure, in the unit of its load.
 pub type Measurement = f64;
 
 impl Load {
-    pub const ALL: [Load; 4] =
-        [Load::Throughput, Load::Connections, Load::LatencyP50, Load::LatencyP99];
+    pub const ALL: [Load; 5] = [
+        Load::Throughput,
+        Load::Connections,
+        Load::LatencyP50,
+        Load::FixedRateP50,
+        Load::FixedRateP99,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Load::Throughput => "throughput",
             Load::Connections => "connections",
             Load::LatencyP50 => "latency-p50",
-            Load::LatencyP99 => "latency-p99",
+            Load::FixedRateP50 => "fixed-rate-p50",
+            Load::FixedRateP99 => "fixed-rate-p99",
         }
     }
 
@@ -49,77 +70,104 @@ impl Load {
         match self {
             Load::Throughput => "MiB/s",
             Load::Connections => "connections/s",
-            Load::LatencyP50 | Load::LatencyP99 => "microseconds",
+            Load::LatencyP50 | Load::FixedRateP50 | Load::FixedRateP99 => "microseconds",
         }
     }
 }
 
-pub fn run(load: Load, server: IpAddr, time: Duration) -> Result<Measurement> {
+pub fn run(load: Load, target: &Target, time: Duration) -> Result<Measurement> {
     match load {
-        Load::Throughput => throughput(SocketAddr::new(server, SINK), time),
-        Load::Connections => connections(SocketAddr::new(server, ECHO), time),
-        Load::LatencyP50 => latency(SocketAddr::new(server, ECHO), time, 50),
-        Load::LatencyP99 => latency(SocketAddr::new(server, ECHO), time, 99),
+        Load::Throughput => throughput(target, time),
+        Load::Connections => connections(target, time),
+        Load::LatencyP50 => percentile(latency(target, time, None)?, 50),
+        Load::FixedRateP50 => percentile(latency(target, time, Some(RATE))?, 50),
+        Load::FixedRateP99 => percentile(latency(target, time, Some(RATE))?, 99),
+    }
+}
+
+/// Opens connections that have carried one message each, says so, and holds them until its input ends.
+pub fn hold(target: &Target, count: usize) -> Result<()> {
+    let mut held = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut stream = target.connect(ECHO)?;
+        exchange(&mut stream)?;
+        held.push(stream);
+    }
+    println!("held");
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+impl Target {
+    fn connect(&self, port: u16) -> Result<Wire> {
+        let port = if self.tls.is_some() { port + TLS } else { port };
+        Wire::connect(SocketAddr::new(self.server, port), self.tls.as_ref())
     }
 }
 
 /// What has arrived counts, not what was written.
-fn throughput(server: SocketAddr, time: Duration) -> Result<Measurement> {
-    let mut stream = connect(server)?;
+fn throughput(target: &Target, time: Duration) -> Result<Measurement> {
+    let mut stream = target.connect(SINK)?;
     let chunk = vec![0x5a; CHUNK];
     let start = SystemTime::now();
     while start.elapsed()? < time {
         stream.write_all(&chunk)?;
     }
-    stream.shutdown(Shutdown::Write)?;
+    stream.finish()?;
     let mut total = [0; 8];
     stream.read_exact(&mut total).context("the server's count")?;
     Ok(u64::from_be_bytes(total) as f64 / (1024.0 * 1024.0) / start.elapsed()?.as_secs_f64())
 }
 
-fn connections(server: SocketAddr, time: Duration) -> Result<Measurement> {
+fn connections(target: &Target, time: Duration) -> Result<Measurement> {
     let start = SystemTime::now();
-    let clients: Vec<_> = (0..CLIENTS)
-        .map(|_| {
-            thread::spawn(move || -> Result<u64> {
-                let mut done = 0;
-                while start.elapsed()? < time {
-                    exchange(&mut connect(server)?)?;
-                    done += 1;
-                }
-                Ok(done)
-            })
-        })
-        .collect();
-    let mut total = 0;
-    for client in clients {
-        total += client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
-    }
+    let worker = || -> Result<u64> {
+        let mut done = 0;
+        while start.elapsed()? < time {
+            exchange(&mut target.connect(ECHO)?)?;
+            done += 1;
+        }
+        Ok(done)
+    };
+    let total = thread::scope(|scope| -> Result<u64> {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(worker)).collect();
+        let mut total = 0;
+        for client in clients {
+            total += client.join().map_err(|_| anyhow::anyhow!("a client panicked"))??;
+        }
+        Ok(total)
+    })?;
     Ok(total as f64 / start.elapsed()?.as_secs_f64())
 }
 
-fn latency(server: SocketAddr, time: Duration, percentile: usize) -> Result<Measurement> {
-    let mut stream = connect(server)?;
+/// The times of all exchanges; with a rate, each from the moment at which it was due.
+fn latency(target: &Target, time: Duration, rate: Option<u32>) -> Result<Vec<Duration>> {
+    let mut stream = target.connect(ECHO)?;
     exchange(&mut stream)?;
     let start = SystemTime::now();
     let mut times = Vec::new();
     while start.elapsed()? < time {
-        let begin = SystemTime::now();
+        let begin = match rate {
+            None => SystemTime::now(),
+            Some(rate) => {
+                let due = Duration::from_secs(1) * times.len() as u32 / rate;
+                thread::sleep(due.saturating_sub(start.elapsed()?));
+                start + due
+            }
+        };
         exchange(&mut stream)?;
         times.push(begin.elapsed()?);
     }
-    ensure!(!times.is_empty(), "no request was answered in {time:?}");
+    Ok(times)
+}
+
+fn percentile(mut times: Vec<Duration>, percentile: usize) -> Result<Measurement> {
+    ensure!(!times.is_empty(), "no request was answered");
     times.sort();
     Ok(times[times.len() * percentile / 100].as_secs_f64() * 1_000_000.0)
 }
 
-fn connect(server: SocketAddr) -> Result<TcpStream> {
-    let stream = TcpStream::connect(server).with_context(|| format!("connect to {server}"))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-fn exchange(stream: &mut TcpStream) -> Result<()> {
+fn exchange(stream: &mut Wire) -> Result<()> {
     let mut message = [0x2a; MESSAGE];
     stream.write_all(&message)?;
     stream.read_exact(&mut message).context("read the answer")

@@ -1,31 +1,34 @@
-//! First figures: throughput, connections per second and request latency between two nodes, through the mesh and
-//! plainly over the same veths, in turns within one run. Machines are shared and noisy, so only the ratios mean
-//! something; both sides of a ratio were measured seconds apart.
+//! What the mesh costs: throughput, connections and latency across nodes and on one node, plainly, with rustls by
+//! itself and through the mesh, over the same veths and in turns within one run; then the agents' processor time and
+//! memory, and a thousand policies against one. Machines are shared and noisy, so only the ratios mean something;
+//! both sides of a ratio were measured seconds apart.
 
 #[path = "../../tests/support/support.rs"]
 mod support;
 
+mod agents;
 mod client;
+mod report;
 mod server;
+mod wire;
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use serde_json::json;
 
-use client::Load;
+use client::{Load, Target};
+use report::{Place, Report, Side};
 use support::lab::manifests::Key;
 use support::lab::process::{self, Process};
 use support::lab::{Lab, Programs, private, wait};
 
-/// Namespace, service accounts and the two pods, on different nodes.
+/// Namespace, service accounts and the pods: two on one node, one on another.
 const MANIFESTS: &str = include_str!("manifests.yaml");
 
-/// Isthmus against plain TCP
+/// Isthmus against plain TCP and against rustls
 #[derive(Parser)]
 struct Options {
     #[command(subcommand)]
@@ -33,9 +36,15 @@ struct Options {
     /// Seconds for each measurement
     #[arg(long, default_value_t = 2)]
     seconds: u64,
-    /// How often plain and meshed take turns
+    /// How often the sides take turns
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Connections that are held for the memory of an idle one
+    #[arg(long, default_value_t = 5000)]
+    idle: usize,
+    /// Policies that are compared with one
+    #[arg(long, default_value_t = 1000)]
+    policies: usize,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -44,18 +53,30 @@ struct Options {
 #[derive(Subcommand)]
 enum Part {
     /// The server, in its pod (started by the bench itself)
-    Server,
+    Server { directory: PathBuf },
     /// One measurement, in the client's pod (started by the bench itself)
-    Client { load: Load, server: std::net::IpAddr, seconds: u64 },
+    Client {
+        load: Load,
+        server: std::net::IpAddr,
+        seconds: u64,
+        /// Where the certificate of the bench is: speaks TLS itself
+        #[arg(long)]
+        tls: Option<PathBuf>,
+    },
+    /// Idle connections, in the client's pod (started by the bench itself)
+    Hold { server: std::net::IpAddr, count: usize },
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
     let done = match &options.part {
         None => bench(&options),
-        Some(Part::Server) => server::run(),
-        Some(Part::Client { load, server, seconds }) => {
-            client::run(*load, *server, Duration::from_secs(*seconds)).map(|it| println!("{it}"))
+        Some(Part::Server { directory }) => server::run(directory),
+        Some(Part::Client { load, server, seconds, tls }) => {
+            measure_here(*load, *server, *seconds, tls.as_deref())
+        }
+        Some(Part::Hold { server, count }) => {
+            client::hold(&Target { server: *server, tls: None }, *count)
         }
     };
     match done {
@@ -67,42 +88,110 @@ fn main() -> ExitCode {
     }
 }
 
+fn measure_here(
+    load: Load,
+    server: std::net::IpAddr,
+    seconds: u64,
+    tls: Option<&Path>,
+) -> Result<()> {
+    let tls = tls.map(wire::client_config).transpose()?;
+    let figure = client::run(load, &Target { server, tls }, Duration::from_secs(seconds))?;
+    println!("{figure}");
+    Ok(())
+}
+
+/// The lab and what runs in it.
+pub struct Bench {
+    lab: Lab,
+    own: PathBuf,
+    /// Where the certificate for rustls by itself is.
+    directory: PathBuf,
+    seconds: u64,
+    _servers: Vec<Process>,
+}
+
 fn bench(options: &Options) -> Result<()> {
-    private::enter()?;
-    let own = std::env::current_exe()?;
-    let isthmus = own.parent().and_then(|it| it.parent()).context("a target directory")?;
-    let programs = Programs::beside(&isthmus.join("isthmus"))?;
-    let mut lab = Lab::build(&[MANIFESTS.to_owned()], &programs)?;
-    free_ports(&lab)?;
-    let _server = start_server(&lab, &own)?;
-    lab.start_agents("")?;
-    for agent in lab.agents() {
-        agent.wait_until_ready()?;
-    }
-    let mut results: BTreeMap<&str, [Vec<f64>; 2]> = BTreeMap::new();
+    let mut bench = Bench::start(options.seconds)?;
+    let mut report = Report::default();
     for round in 0..options.rounds {
-        for (side, meshed) in [false, true].into_iter().enumerate() {
-            enrol(&mut lab, meshed)?;
-            for load in Load::ALL {
-                let figure = measure(&lab, &own, load, options.seconds)?;
-                eprintln!(
-                    "round {round}, {}: {} {figure:.1} {}",
-                    if meshed { "mesh" } else { "plain" },
-                    load.name(),
-                    load.unit()
-                );
-                results.entry(load.name()).or_default()[side].push(figure);
+        for side in Side::ALL {
+            bench.enrol(side == Side::Mesh)?;
+            for (place, load) in Place::loads() {
+                let figure = bench.measure(place, side, load)?;
+                eprintln!("round {round}: {place} {side} {} {figure:.1}", load.name());
+                report.add(place, side, load, figure);
             }
         }
     }
-    report(options, &results);
+    bench.enrol(true)?;
+    report.processor = agents::processor(&mut bench)?;
+    report.policies = agents::policies(&mut bench, options.policies, options.rounds)?;
+    report.memory = agents::memory(&mut bench, options.idle)?;
+    report.print(options.json);
     Ok(())
+}
+
+impl Bench {
+    fn start(seconds: u64) -> Result<Self> {
+        private::enter()?;
+        let own = std::env::current_exe()?;
+        let isthmus = own.parent().and_then(|it| it.parent()).context("a target directory")?;
+        let programs = Programs::beside(&isthmus.join("isthmus"))?;
+        let mut lab = Lab::build(&[MANIFESTS.to_owned()], &programs)?;
+        free_ports(&lab)?;
+        let directory = lab.logs().to_owned();
+        wire::prepare(&directory)?;
+        let servers = ["server", "neighbour"]
+            .map(|pod| start_server(&lab, pod, &own, &directory))
+            .into_iter()
+            .collect::<Result<_>>()?;
+        lab.start_agents("")?;
+        for agent in lab.agents() {
+            agent.wait_until_ready()?;
+        }
+        Ok(Self { lab, own, directory, seconds, _servers: servers })
+    }
+
+    /// Labels the namespace, and waits until both nodes have followed.
+    fn enrol(&mut self, meshed: bool) -> Result<()> {
+        let label =
+            if meshed { "istio.io/dataplane-mode=ambient" } else { "istio.io/dataplane-mode-" };
+        self.lab.manifests.label(&Key::new("Namespace", "", "bench"), &[label])?;
+        for pod in ["client", "server", "neighbour"] {
+            wait::until(
+                &format!("{pod} to {} the mesh", if meshed { "join" } else { "leave" }),
+                || Ok((self.lab.rules(pod)?.contains("redirect") == meshed).then_some(())),
+            )?;
+        }
+        // Connections that are still drained would share the processor with the measurement.
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(())
+    }
+
+    fn measure(&self, place: Place, side: Side, load: Load) -> Result<f64> {
+        let mut command = self.client()?;
+        let server = self.lab.address(place.server())?.to_string();
+        command.args(["client", load.name(), &server, &self.seconds.to_string()]);
+        if side == Side::Rustls {
+            command.arg("--tls").arg(&self.directory);
+        }
+        let output = command.output().context("run the client")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.trim().parse().with_context(|| {
+            format!("the client said {text:?} and {}", String::from_utf8_lossy(&output.stderr))
+        })
+    }
+
+    /// This program, in the client's pod.
+    fn client(&self) -> Result<std::process::Command> {
+        Ok(process::command(&self.lab.pod("client")?.attachment.namespace, &self.own))
+    }
 }
 
 /// Thousands of connections a second between two addresses leave as many ports in TIME_WAIT; without this, the search
 /// for a free one is what would be measured. The range begins above the ports that the agent listens on.
 fn free_ports(lab: &Lab) -> Result<()> {
-    for pod in ["client", "server"] {
+    for pod in ["client", "server", "neighbour"] {
         let namespace = &lab.pod(pod)?.attachment.namespace;
         namespace.set("ipv4/ip_local_port_range", "16000 65000")?;
         namespace.set("ipv4/tcp_tw_reuse", "1")?;
@@ -110,72 +199,11 @@ fn free_ports(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn start_server(lab: &Lab, own: &Path) -> Result<Process> {
-    let namespace = &lab.pod("server")?.attachment.namespace;
+fn start_server(lab: &Lab, pod: &str, own: &Path, directory: &Path) -> Result<Process> {
+    let namespace = &lab.pod(pod)?.attachment.namespace;
     let mut command = process::command(namespace, own);
-    command.arg("server");
-    let mut server = Process::start("bench-server", namespace, command, lab.logs())?;
+    command.arg("server").arg(directory);
+    let mut server = Process::start(&format!("bench-{pod}"), namespace, command, lab.logs())?;
     server.wait_for_port(server::ECHO)?;
     Ok(server)
-}
-
-/// Labels the namespace, and waits until both nodes have followed.
-fn enrol(lab: &mut Lab, meshed: bool) -> Result<()> {
-    let label = if meshed { "istio.io/dataplane-mode=ambient" } else { "istio.io/dataplane-mode-" };
-    lab.manifests.label(&Key::new("Namespace", "", "bench"), &[label])?;
-    for pod in ["client", "server"] {
-        wait::until(
-            &format!("{pod} to {} the mesh", if meshed { "join" } else { "leave" }),
-            || Ok((lab.rules(pod)?.contains("redirect") == meshed).then_some(())),
-        )?;
-    }
-    // Connections that are still drained would share the processor with the measurement.
-    std::thread::sleep(Duration::from_secs(1));
-    Ok(())
-}
-
-fn measure(lab: &Lab, own: &Path, load: Load, seconds: u64) -> Result<f64> {
-    let namespace = &lab.pod("client")?.attachment.namespace;
-    let mut command = process::command(namespace, own);
-    command.args([
-        "client",
-        load.name(),
-        &lab.address("server")?.to_string(),
-        &seconds.to_string(),
-    ]);
-    let output = command.output().context("run the client")?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().with_context(|| {
-        format!("the client said {text:?} and {}", String::from_utf8_lossy(&output.stderr))
-    })
-}
-
-fn report(options: &Options, results: &BTreeMap<&str, [Vec<f64>; 2]>) {
-    let median = |figures: &[f64]| {
-        let mut sorted = figures.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        sorted[sorted.len() / 2]
-    };
-    let mut all = serde_json::Map::new();
-    for load in Load::ALL {
-        let [plain, mesh] = &results[load.name()];
-        let (plain, mesh) = (median(plain), median(mesh));
-        all.insert(
-            load.name().into(),
-            json!({
-                "unit": load.unit(), "plain": plain, "mesh": mesh, "mesh_to_plain": mesh / plain,
-            }),
-        );
-        if !options.json {
-            println!(
-                "{:<24} plain {plain:>12.1}  mesh {mesh:>12.1} {:<15} mesh/plain {:.3}",
-                load.name(),
-                load.unit(),
-                mesh / plain
-            );
-        }
-    }
-    if options.json {
-        println!("{}", serde_json::Value::Object(all));
-    }
 }

@@ -1,21 +1,39 @@
-//! The server: one port takes everything, the other one gives back what it gets.
+//! The server: a port that takes everything and one that gives back what it gets, each plain and with TLS.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result};
+use rustls::ServerConfig;
+
+use super::wire::{self, Wire};
 
 /// Takes bytes and says nothing until the client has finished; then tells how many came.
 pub const SINK: u16 = 9001;
 /// Gives every message back.
 pub const ECHO: u16 = 9002;
+/// What is added to a port for the one with TLS.
+pub const TLS: u16 = 10;
 
-pub fn run() -> Result<()> {
-    let sink = listen(SINK)?;
-    let echo = listen(ECHO)?;
-    thread::spawn(move || serve(&sink, take));
-    serve(&echo, give_back);
+/// The stack of a connection's thread, in bytes: thousands of them are held at a time.
+const STACK: usize = 256 * 1024;
+
+type Handler = fn(Wire) -> io::Result<()>;
+
+pub fn run(directory: &Path) -> Result<()> {
+    let tls = wire::server_config(directory)?;
+    for (port, tls, handler) in [
+        (SINK, None, take as Handler),
+        (SINK + TLS, Some(tls.clone()), take),
+        (ECHO + TLS, Some(tls), give_back),
+    ] {
+        let listener = listen(port)?;
+        thread::spawn(move || serve(&listener, tls.as_ref(), handler));
+    }
+    serve(&listen(ECHO)?, None, give_back);
     Ok(())
 }
 
@@ -23,26 +41,35 @@ fn listen(port: u16) -> Result<TcpListener> {
     TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).with_context(|| format!("listen on {port}"))
 }
 
-fn serve(listener: &TcpListener, handle: fn(TcpStream) -> std::io::Result<()>) {
+fn serve(listener: &TcpListener, tls: Option<&Arc<ServerConfig>>, handler: Handler) {
     for stream in listener.incoming().flatten() {
-        thread::spawn(move || handle(stream));
+        let tls = tls.cloned();
+        let serve = move || one(stream, tls.as_ref(), handler);
+        // A client that breaks off is the client's business.
+        let _ = thread::Builder::new().stack_size(STACK).spawn(serve);
     }
 }
 
-fn take(mut stream: TcpStream) -> std::io::Result<()> {
+fn one(stream: TcpStream, tls: Option<&Arc<ServerConfig>>, handler: Handler) -> io::Result<()> {
+    handler(Wire::accepted(stream, tls)?)
+}
+
+fn take(mut stream: Wire) -> io::Result<()> {
     let mut buffer = vec![0; 256 * 1024];
     let mut total: u64 = 0;
     loop {
         match stream.read(&mut buffer)? {
-            0 => return stream.write_all(&total.to_be_bytes()),
+            0 => {
+                stream.write_all(&total.to_be_bytes())?;
+                return stream.flush();
+            }
             read => total += read as u64,
         }
     }
 }
 
-fn give_back(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut buffer = vec![0; 16 * 1024];
+fn give_back(mut stream: Wire) -> io::Result<()> {
+    let mut buffer = vec![0; 4 * 1024];
     loop {
         match stream.read(&mut buffer)? {
             0 => return Ok(()),
