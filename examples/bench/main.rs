@@ -45,6 +45,12 @@ struct Options {
     /// Policies that are compared with one
     #[arg(long, default_value_t = 1000)]
     policies: usize,
+    /// Only this load, and nothing of the agents
+    #[arg(long)]
+    load: Option<Load>,
+    /// Only this side
+    #[arg(long)]
+    side: Option<Side>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -114,14 +120,19 @@ fn bench(options: &Options) -> Result<()> {
     let mut bench = Bench::start(options.seconds)?;
     let mut report = Report::default();
     for round in 0..options.rounds {
-        for side in Side::ALL {
+        for side in Side::ALL.into_iter().filter(|it| options.side.is_none_or(|only| only == *it)) {
             bench.enrol(side == Side::Mesh)?;
-            for (place, load) in Place::loads() {
+            let wanted = |load: &Load| options.load.is_none_or(|only| only == *load);
+            for (place, load) in Place::loads().filter(|(_, load)| wanted(load)) {
                 let figure = bench.measure(place, side, load)?;
                 eprintln!("round {round}: {place} {side} {} {figure:.1}", load.name());
                 report.add(place, side, load, figure);
             }
         }
+    }
+    if options.load.is_some() || options.side.is_some() {
+        report.print(options.json);
+        return Ok(());
     }
     bench.enrol(true)?;
     report.processor = agents::processor(&mut bench)?;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::client::Load;
 
 /// How bytes travel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Side {
     Plain,
     /// Client and server speak TLS themselves.
@@ -79,7 +79,8 @@ impl Report {
     pub fn print(&self, json: bool) {
         let mut all = serde_json::Map::new();
         for ((place, load), sides) in &self.figures {
-            let [plain, rustls, mesh] = Side::ALL.map(|side| median(&sides[&side]));
+            let of = |side| sides.get(&side).map_or(f64::NAN, |figures| median(figures));
+            let [plain, rustls, mesh] = Side::ALL.map(of);
             if !json {
                 println!(
                     "{place:<13} {:<15} plain {plain:>9.1}  rustls {rustls:>9.1}  mesh {mesh:>9.1} \
