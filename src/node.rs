@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +31,10 @@ use plan::Step;
 
 /// How long after a failure a workload is tried again; ztunnel does the same.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How many workloads join or leave at the same time: the kernel lets a change of rules wait for a moment in which no
+/// packet is under way, and such waits may overlap.
+const CONCURRENT: usize = 16;
 
 /// What the node may do.
 #[derive(Clone, Debug)]
@@ -136,15 +141,24 @@ impl Node {
             plan::plan(&world, &self.settings.name, &captured, &self.cleaned.lock())
         };
         self.forget_gone(&world);
-        for step in steps {
-            match step {
-                Step::Leave(uid) => self.leave(&uid).await,
-                Step::Join(workload) => self.join(&workload).await,
-                Step::Clean(workload) => self.clean(&workload).await,
-            }
+        // A workload that moved leaves before it joins again.
+        let (leaves, rest): (Vec<_>, Vec<_>) =
+            steps.into_iter().partition(|step| matches!(step, Step::Leave(_)));
+        for steps in [leaves, rest] {
+            futures_util::stream::iter(steps)
+                .for_each_concurrent(CONCURRENT, |step| self.carry_out(step))
+                .await;
         }
         self.exempt_probes(&world).await;
         self.release_unused(&world);
+    }
+
+    async fn carry_out(&self, step: Step) {
+        match step {
+            Step::Leave(uid) => self.leave(&uid).await,
+            Step::Join(workload) => self.join(&workload).await,
+            Step::Clean(workload) => self.clean(&workload).await,
+        }
     }
 
     /// Workloads that the world no longer wants captured are not pending any more either.

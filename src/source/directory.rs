@@ -9,8 +9,8 @@
 //! that is removed and restored are all followed: every wake reads what is there now, and watches what was read. What
 //! inotify cannot see, such as a linked file changed in place, is found by reading all again from time to time.
 //!
-//! An emptied or deleted file is a deletion of its objects. A directory that is missing, or cannot be read, is taken for
-//! an accident: the last state stays in force, and an error is logged.
+//! An emptied or deleted file is a deletion of its objects. A directory that is missing, cannot be read, or has lost all
+//! of its manifests is taken for an accident: the last state stays in force, and an error is logged.
 
 mod read;
 mod watch;

@@ -160,6 +160,22 @@ impl Lab {
         Ok(())
     }
 
+    /// Kills the agent of a node as the kernel would, and starts it anew.
+    pub fn kill_and_restart_agent(&mut self, node: &str, more: &str) -> Result<()> {
+        let index = self.agents.iter().position(|agent| agent.node == node);
+        let index = index.ok_or_else(|| anyhow!("no agent runs on {node}"))?;
+        // Dropping a process kills it.
+        drop(self.agents.remove(index));
+        let shared = Shared {
+            program: &self.programs.isthmus,
+            directory: Path::new(private::DIRECTORY),
+            manifests: self.manifests.directory(),
+        };
+        let node = self.network.node(node).ok_or_else(|| anyhow!("the lab has no node {node}"))?;
+        self.agents.insert(index, Agent::start(node, &shared, more, &self.logs)?);
+        Ok(())
+    }
+
     /// Asks all agents to end, one after another; returns their exit codes, `None` for a signal.
     pub fn stop_agents(&mut self) -> Result<Vec<Option<i32>>> {
         let mut agents = std::mem::take(&mut self.agents);

@@ -44,7 +44,14 @@ impl Reader {
     /// All files in the order of their names, and whether any of them says something else than at the last reading.
     /// Fails when the directory itself cannot be read.
     pub(super) fn read(&mut self) -> io::Result<(Vec<File>, bool)> {
-        let listed = list(&self.path);
+        let listed = list(&self.path).and_then(|listed| match listed.is_empty() {
+            // Whoever means it ends the agent; a mount that is missing, or a copy that has begun, looks like this.
+            true if !self.cache.is_empty() => Err(io::Error::new(
+                ErrorKind::NotFound,
+                "it holds no manifests any more, which is taken for an accident",
+            )),
+            _ => Ok(listed),
+        });
         self.failed = listed.is_err();
         let mut before = std::mem::take(&mut self.cache);
         let listed = match listed {

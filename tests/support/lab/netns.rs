@@ -23,6 +23,11 @@ impl Namespace {
     pub fn create(name: &str) -> Result<Self> {
         run("ip", &["netns", "add", name])?;
         run("ip", &["-n", name, "link", "set", "lo", "up"])?;
+        Self::named(name)
+    }
+
+    /// One that is there already.
+    pub fn named(name: &str) -> Result<Self> {
         let path = PathBuf::from(NETWORK_NAMESPACES).join(name);
         Self::open(name, &path)
     }
