@@ -49,3 +49,21 @@ pub(super) async fn read(path: &Path) -> Result<Vec<u8>, String> {
     file.take(MAX_FILE).read_to_end(&mut bytes).await.map_err(|error| error.to_string())?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_token_is_not_printed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "a.secret.token\n").unwrap();
+        let token = Token::read(file.path()).await.unwrap();
+        let value = token.bearer().unwrap();
+        assert_eq!(value.to_str().unwrap(), "Bearer a.secret.token");
+        let mut request = tonic::Request::new(());
+        request.metadata_mut().insert("authorization", value);
+        assert!(!format!("{request:?}").contains("secret"), "{request:?}");
+        assert_eq!(token.redact("bad a.secret.token!"), "bad (the token)!");
+    }
+}
