@@ -169,11 +169,12 @@ impl IstioIssuer {
             );
         }
         match status.code() {
-            // istiod answers a node agent that it does not trust with either of them.
+            // istiod answers a bad token and an agent that it does not trust alike, and tells why in its own log only
+            // (istio, `security/pkg/server/ca/server.go`). A gateway before it may use the other code.
             Code::Unauthenticated | Code::PermissionDenied => format!(
                 "check that the token in {} is valid and made for istiod (audience istio-ca), that istiod's \
                  CA_TRUSTED_NODE_ACCOUNTS names this agent's service account, that the cluster is called {} there, \
-                 and that a pod with the account {}/{} runs on this node",
+                 and that a pod with the account {}/{} runs on this node; istiod's log has the reason",
                 settings.token_file.display(),
                 settings.cluster,
                 identity.namespace,

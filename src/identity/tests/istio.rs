@@ -217,6 +217,28 @@ async fn only_the_right_server_gets_the_token() {
 }
 
 #[tokio::test]
+async fn a_server_without_http_2_is_refused() {
+    let root = Authority::new("control plane", None);
+    let mut serving = root.serving("127.0.0.1");
+    serving.alpn_protocols.clear();
+    let lab = Lab::with(root, Istiod::start(State::new(), Some(serving), 0).await);
+    contains(&lab.failure().await, &["does not speak HTTP/2"]);
+    assert!(lab.istiod.state.seen.lock().is_empty());
+}
+
+#[tokio::test]
+async fn the_server_is_known_by_the_name_in_the_address() {
+    let root = Authority::new("control plane", None);
+    let serving = root.serving("localhost");
+    let mut lab = Lab::with(root, Istiod::start(State::new(), Some(serving), 0).await);
+    contains(&lab.failure().await, &["invalid peer certificate"]);
+    let address = format!("https://localhost:{}", lab.istiod.address.port());
+    let named = settings(lab.home.path(), &address);
+    lab.issuer = IstioIssuer::new(named, Arc::new(SystemClock)).unwrap();
+    lab.certify().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_restarted_ca_with_new_roots_is_found_again() {
     let mut lab = Lab::new().await;
     lab.certify().await.unwrap();
