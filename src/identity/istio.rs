@@ -28,8 +28,8 @@ use tonic_prost::ProstCodec;
 use self::connect::{Connector, Target};
 use self::files::Token;
 use self::messages::{
-    CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY, Struct,
-    Value,
+    CLUSTER_ID, CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY,
+    Struct, Value,
 };
 use super::{Clock, IdentityError, IssueFuture, Issued, Issuer};
 use crate::base::{Identity, Str};
@@ -130,8 +130,12 @@ impl IstioIssuer {
     }
 
     fn message(&self, identity: &Identity, csr: String) -> CertificateRequest {
-        let value = Value { string_value: Some(identity.to_string()) };
-        let fields = [(IMPERSONATED_IDENTITY.to_owned(), value)].into();
+        let field = |key: &str, text: String| (key.to_owned(), Value { string_value: Some(text) });
+        let fields = [
+            field(IMPERSONATED_IDENTITY, identity.to_string()),
+            field(CLUSTER_ID, self.settings.cluster.to_string()),
+        ]
+        .into();
         CertificateRequest {
             csr,
             validity_duration: self.lifetime,

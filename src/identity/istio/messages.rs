@@ -11,6 +11,9 @@ pub(in crate::identity) const CREATE_CERTIFICATE: &str =
 /// (istio, `security/pkg/server/ca/server.go`).
 pub(in crate::identity) const IMPERSONATED_IDENTITY: &str = "ImpersonatedIdentity";
 
+/// The field of [`CertificateRequest::metadata`] with the caller's cluster, as the schema names it.
+pub(in crate::identity) const CLUSTER_ID: &str = "ClusterID";
+
 /// `IstioCertificateRequest`
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::identity) struct CertificateRequest {

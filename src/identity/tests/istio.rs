@@ -92,6 +92,7 @@ async fn asks_as_ztunnel_does_and_takes_the_answer() {
     let fields = seen.message.metadata.unwrap().fields;
     let wanted = "spiffe://cluster.local/ns/bookinfo/sa/reviews";
     assert_eq!(fields["ImpersonatedIdentity"].string_value.as_deref(), Some(wanted));
+    assert_eq!(fields["ClusterID"].string_value.as_deref(), Some("Kubernetes"));
     let csr = CertificateSigningRequestParams::from_pem(&seen.message.csr).unwrap();
     assert_eq!(csr.params.distinguished_name, DistinguishedName::new());
     assert_eq!(csr.params.subject_alt_names, [SanType::URI(wanted.try_into().unwrap())]);
