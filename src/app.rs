@@ -17,7 +17,8 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{Addresses, Admin, Readiness, Servers};
 use crate::config::{IssuerKind, Settings};
 use crate::identity::{
-    CertificateStore, Issuer, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock,
+    CertificateStore, ISTIO_CONNECT_TIMEOUT, ISTIO_REQUEST_TIMEOUT, Issuer, IstioIssuer,
+    IstioIssuerSettings, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock,
 };
 use crate::l4::{Layer4, Layer4Settings};
 use crate::l7::{Dependencies, WorkerSettings, Workers};
@@ -204,6 +205,18 @@ fn certificate_store(settings: &Settings) -> anyhow::Result<CertificateStore> {
                 directory: settings.identity.ca_directory.clone(),
                 trust_domain: settings.trust_domain.clone(),
                 lifetime: settings.identity.lifetime,
+            },
+            clock.clone(),
+        )?),
+        IssuerKind::Istio => Arc::new(IstioIssuer::new(
+            IstioIssuerSettings {
+                address: settings.identity.istio_address.clone(),
+                ca_root: settings.identity.istio_ca_root.clone(),
+                token_file: settings.identity.istio_token_file.clone(),
+                cluster: settings.cluster.clone(),
+                lifetime: settings.identity.lifetime,
+                connect_timeout: ISTIO_CONNECT_TIMEOUT,
+                request_timeout: ISTIO_REQUEST_TIMEOUT,
             },
             clock.clone(),
         )?),

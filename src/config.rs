@@ -61,6 +61,10 @@ pub struct IdentitySettings {
     pub ca_directory: PathBuf,
     #[serde(serialize_with = "duration::serialize")]
     pub lifetime: Duration,
+    /// A URI that the issuer accepts: `https://`, or `http://` with a loopback address, and a port.
+    pub istio_address: Str,
+    pub istio_ca_root: PathBuf,
+    pub istio_token_file: PathBuf,
 }
 
 /// Who signs the certificates of workloads.
@@ -69,6 +73,8 @@ pub struct IdentitySettings {
 pub enum IssuerKind {
     /// A CA in a directory of this machine.
     Local,
+    /// istiod, over gRPC.
+    Istio,
 }
 
 /// `[admin]`, `[metrics]`, `[readiness]`

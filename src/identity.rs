@@ -16,6 +16,7 @@ mod certificate;
 mod clock;
 mod error;
 mod issuer;
+mod istio;
 mod local;
 mod request;
 mod store;
@@ -28,6 +29,10 @@ pub use certificate::WorkloadCertificate;
 pub use clock::{Clock, SystemClock};
 pub use error::IdentityError;
 pub use issuer::{IssueFuture, Issued, Issuer};
+pub use istio::{
+    CONNECT_TIMEOUT as ISTIO_CONNECT_TIMEOUT, IstioIssuer, IstioIssuerSettings,
+    REQUEST_TIMEOUT as ISTIO_REQUEST_TIMEOUT,
+};
 pub use local::{DEFAULT_LIFETIME, LocalIssuer, LocalIssuerSettings};
 pub use store::{CertificateState, CertificateStatus, CertificateStore, StoreSettings};
 pub use tls::{ALPN_H2, negotiated_h2};

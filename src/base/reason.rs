@@ -83,7 +83,8 @@ impl Reason {
                  blocks it, and that the destination's agent runs."
             }
             Reason::IdentityFailure => {
-                "There is no certificate for the workload. Check the issuer: the CA's directory and its files."
+                "There is no certificate for the workload. Check the issuer: the local CA's directory and \
+                 files, or, for istiod, what the agent's log names."
             }
             Reason::NoHealthyUpstream => {
                 "No endpoint is ready, or the service has no such port. Check the service's selector and target \

@@ -23,6 +23,12 @@ pub(super) const DIRECTORY: &str = "/etc/isthmus/manifests";
 pub(super) const CA_DIRECTORY: &str = "/var/lib/isthmus/ca";
 /// Istio's `SECRET_TTL`: with rotation at half life there are 12 hours to repair an issuer that fails.
 pub(super) const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// ztunnel's `CA_ADDRESS`: the Service that every installation of Istio has.
+pub(super) const ISTIO_ADDRESS: &str = "https://istiod.istio-system.svc:15012";
+/// ztunnel's `CA_ROOT_CA`: where Istio's charts mount the ConfigMap istio-ca-root-cert.
+pub(super) const ISTIO_CA_ROOT: &str = "/var/run/secrets/istio/root-cert.pem";
+/// ztunnel's `AUTH_TOKEN`: where Istio's charts mount the projected token of audience istio-ca.
+pub(super) const ISTIO_TOKEN_FILE: &str = "/var/run/secrets/tokens/istio-token";
 
 /// Loopback only: whoever reaches it can read the mesh's state and stop the agent.
 pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ports::ADMIN);

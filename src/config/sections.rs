@@ -1,6 +1,6 @@
 //! Every setting, in the order of the file: key, default, permitted values, meaning.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -105,9 +105,9 @@ fn identity(reader: &mut Reader<'_>) -> IdentitySettings {
             Field {
                 key: "identity.issuer",
                 default: IssuerKind::Local,
-                meaning: "Who signs certificates: `local` is a CA in a directory of this machine.",
+                meaning: "Who signs certificates: `local` is a CA in a directory of this machine, `istio` is istiod.",
             },
-            &[("local", IssuerKind::Local)],
+            &[("local", IssuerKind::Local), ("istio", IssuerKind::Istio)],
         ),
         ca_directory: reader.path(Field {
             key: "identity.ca_directory",
@@ -123,6 +123,28 @@ fn identity(reader: &mut Reader<'_>) -> IdentitySettings {
             },
             10 * SECOND..=365 * DAY,
         ),
+        istio_address: reader.text(
+            Field {
+                key: "identity.istio_address",
+                default: default::ISTIO_ADDRESS,
+                meaning: "Where istiod signs certificates, when it is the issuer. Plain http:// is for this \
+                          machine only.",
+            },
+            "https:// address with a port",
+            check_ca_address,
+        ),
+        istio_ca_root: reader.path(Field {
+            key: "identity.istio_ca_root",
+            default: default::ISTIO_CA_ROOT,
+            meaning: "The roots that the certificate of istiod's server must come from, as PEM; read anew for \
+                      each connection.",
+        }),
+        istio_token_file: reader.path(Field {
+            key: "identity.istio_token_file",
+            default: default::ISTIO_TOKEN_FILE,
+            meaning: "The agent's own service account token with the audience of istiod (istio-ca); read anew \
+                      for each request.",
+        }),
     }
 }
 
@@ -325,6 +347,27 @@ fn overlap(left: SocketAddr, right: SocketAddr) -> bool {
     left.port() == right.port()
         && left.port() != 0
         && (left.ip() == right.ip() || takes_all(left, right) || takes_all(right, left))
+}
+
+/// What the issuer needs: a host with a port, and TLS wherever a token would cross a network.
+fn check_ca_address(text: &str) -> Result<(), String> {
+    let wrong =
+        |why: &str| Err(format!("{text:?} {why}; write it as {:?}", default::ISTIO_ADDRESS));
+    let Ok(uri) = text.parse::<http::Uri>() else { return wrong("is not an address") };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let loopback =
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    match uri.scheme_str() {
+        Some("https") => {}
+        Some("http") if loopback => {}
+        Some("http") => return wrong("would send the agent's token in plain text"),
+        _ => return wrong("does not begin with https://"),
+    }
+    if uri.port_u16().is_none_or(|port| port == 0) {
+        return wrong("has no port");
+    }
+    let bare = uri.path_and_query().is_none_or(|path| path.as_str() == "/");
+    if bare { Ok(()) } else { wrong("goes on after the port") }
 }
 
 /// A DNS subdomain as Kubernetes names objects (RFC 1123).

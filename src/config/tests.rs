@@ -64,6 +64,8 @@ level = "loud"
 format = "xml"
 [identity]
 lifetime = 24
+istio_address = "http://istiod.istio-system.svc:15010"
+istio_token_file = "token"
 [layer5]
 threads = 1
 [drain]
@@ -82,13 +84,39 @@ max_streams = 1
         ("line 14: log.level:", "loud"),
         ("line 15: log.format:", "\"text\", \"json\""),
         ("line 17: identity.lifetime:", "write it in quotes"),
-        ("line 18: layer5:", "did you mean `layer4`?"),
-        ("line 21: drain.max_streams:", "did you mean `pool.max_streams`?"),
+        ("line 18: identity.istio_address:", "plain text; write it as \"https://istiod"),
+        ("line 19: identity.istio_token_file:", "not an absolute path"),
+        ("line 20: layer5:", "did you mean `layer4`?"),
+        ("line 23: drain.max_streams:", "did you mean `pool.max_streams`?"),
     ];
     for ((place, reason), complaint) in expected.iter().zip(&found) {
         assert!(complaint.starts_with(place) && complaint.contains(reason), "{place}: {complaint}");
     }
     assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
+fn the_address_of_istiod_is_checked() {
+    let with =
+        |address: &str| format!("[identity]\nissuer = \"istio\"\nistio_address = \"{address}\"\n");
+    for good in
+        ["https://istiod.istio-system.svc:15012", "https://[fd00::1]:15012", "http://127.0.0.1:1/"]
+    {
+        let settings = parse(&with(good)).expect(good).identity;
+        assert_eq!((settings.issuer, &*settings.istio_address), (IssuerKind::Istio, good));
+    }
+    for (bad, reason) in [
+        ("", "not an address"),
+        ("istiod:15012", "does not begin with https://"),
+        ("https://istiod", "has no port"),
+        ("https://istiod:0", "has no port"),
+        ("https://istiod:15012/ca", "goes on after the port"),
+        ("http://10.0.0.1:15010", "plain text"),
+    ] {
+        let found = complaints(&with(bad));
+        assert!(found.len() == 1 && found[0].contains(reason), "{bad}: {found:?}");
+        assert!(found[0].starts_with("line 3: identity.istio_address:"), "{found:?}");
+    }
 }
 
 #[test]

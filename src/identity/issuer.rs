@@ -1,4 +1,4 @@
-//! The seam to whoever signs: the local authority today, `IstioCertificateService` over gRPC in a cluster.
+//! The seam to whoever signs: the local authority, or `IstioCertificateService` over gRPC in a cluster.
 
 use std::future::Future;
 use std::pin::Pin;

@@ -1,6 +1,7 @@
 //! The room as its callers use it; the helpers make authorities and certificates that nobody should trust, too.
 
 mod handshake;
+mod istio;
 mod local;
 mod parsing;
 mod rotation;

@@ -28,14 +28,14 @@ impl rustls::client::ResolvesClientCert for Nobody {
 }
 
 /// Both sides' views of the peer, or both sides' complaints.
-struct Outcome {
-    client: Result<Seen, String>,
-    server: Result<Seen, String>,
+pub(super) struct Outcome {
+    pub(super) client: Result<Seen, String>,
+    pub(super) server: Result<Seen, String>,
 }
 
 #[derive(Debug)]
-struct Seen {
-    peer: Option<Identity>,
+pub(super) struct Seen {
+    pub(super) peer: Option<Identity>,
     h2: bool,
     suite: Option<rustls::CipherSuite>,
     kind: Option<rustls::HandshakeKind>,
@@ -69,7 +69,7 @@ impl Outcome {
 }
 
 /// In TLS 1.3 the client is done before it is judged: so a byte goes each way.
-async fn meet(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Outcome {
+pub(super) async fn meet(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Outcome {
     let (near, far) = duplex(64 * 1024);
     let name = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
     let dial = async {

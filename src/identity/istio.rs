@@ -1,0 +1,252 @@
+//! istiod's CA: `istio.v1.auth.IstioCertificateService/CreateCertificate`, asked as ztunnel asks it.
+//!
+//! The agent proves who it is with its own service account's token, and names the workload's identity in the request;
+//! istiod signs it when the agent is a trusted node agent and a pod with that account runs on the agent's node.
+//! The token and the roots of the connection are read when they are used, since both are replaced while agents run.
+
+mod connect;
+mod files;
+pub(super) mod messages;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use parking_lot::Mutex;
+use rcgen::CertificateSigningRequest;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::time::timeout;
+use tonic::client::Grpc;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+
+use self::connect::{Connector, Target};
+use self::files::Token;
+use self::messages::{
+    CLUSTER_ID, CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, IMPERSONATED_IDENTITY,
+    Struct, Value,
+};
+use super::{Clock, IdentityError, IssueFuture, Issued, Issuer};
+use crate::base::{Identity, Str};
+
+/// How long a connection to the CA may take, TLS included: longer than two retransmissions of a SYN (1 + 2 s).
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one request may take, its connection included. Below the store's own limit, so that the reason is told.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The header with the caller's cluster (istio, `kubeauth/kube_jwt.go`): where istiod has the token reviewed.
+const CLUSTER_HEADER: &str = "clusterid";
+
+/// Where the CA is and how it is asked.
+#[derive(Debug, Clone)]
+pub struct IstioIssuerSettings {
+    /// `https://host:port`; `http://` only with a loopback address.
+    pub address: Str,
+    /// PEM: whom to trust as the CA's server.
+    pub ca_root: PathBuf,
+    /// The agent's own token, with the audience that istiod wants (`istio-ca`).
+    pub token_file: PathBuf,
+    /// The cluster that the token is of.
+    pub cluster: Str,
+    /// Of the certificates that are asked for; istiod may shorten it.
+    pub lifetime: Duration,
+    /// [`CONNECT_TIMEOUT`]
+    pub connect_timeout: Duration,
+    /// [`REQUEST_TIMEOUT`]
+    pub request_timeout: Duration,
+}
+
+/// Has certificates signed by istiod.
+pub struct IstioIssuer {
+    name: String,
+    cluster: AsciiMetadataValue,
+    lifetime: i64,
+    settings: IstioIssuerSettings,
+    connector: Connector,
+    /// Shared by the requests in flight. Made at the first request, since it needs the store's runtime; given up
+    /// after a failure of the network, so that the next request dials anew.
+    channel: Mutex<Option<Channel>>,
+}
+
+impl IstioIssuer {
+    /// Checks the settings. Nothing is read or connected until a certificate is wanted.
+    pub fn new(
+        settings: IstioIssuerSettings,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, IdentityError> {
+        let name = format!("the CA at {}", settings.address);
+        let unusable = |reason: String| {
+            IdentityError::Refused(format!("{name} cannot be used: {reason}; check the settings"))
+        };
+        let target = Target::parse(&settings.address).map_err(unusable)?;
+        let cluster = AsciiMetadataValue::try_from(settings.cluster.as_str())
+            .map_err(|_| unusable("the cluster's name does not fit into a header".to_owned()))?;
+        let lifetime = i64::try_from(settings.lifetime.as_secs())
+            .map_err(|_| unusable("the lifetime is too long".to_owned()))?;
+        let connector = Connector {
+            target,
+            ca_root: settings.ca_root.clone(),
+            limit: settings.connect_timeout,
+            clock,
+        };
+        Ok(Self { name, cluster, lifetime, settings, connector, channel: Mutex::new(None) })
+    }
+
+    async fn ask(
+        &self,
+        identity: &Identity,
+        request: &CertificateSigningRequest,
+    ) -> Result<Issued, IdentityError> {
+        let refused = IdentityError::Refused;
+        let csr = request.pem().map_err(|error| refused(format!("no request: {error}")))?;
+        let token = Token::read(&self.settings.token_file).await.map_err(refused)?;
+        let mut message = Request::new(self.message(identity, csr));
+        let headers = message.metadata_mut();
+        headers.insert("authorization", token.bearer().map_err(refused)?);
+        headers.insert(CLUSTER_HEADER, self.cluster.clone());
+        let limit = self.settings.request_timeout;
+        match timeout(limit, self.call(message)).await {
+            Ok(Ok(response)) => read(&response),
+            Ok(Err(status)) => {
+                if is_network(&status) {
+                    self.channel.lock().take();
+                }
+                let reason = format!("{}; {}", told(&status), self.advice(&status, identity));
+                Err(refused(token.redact(&reason)))
+            }
+            Err(_) => {
+                self.channel.lock().take();
+                Err(refused(format!(
+                    "no answer within {limit:?}; check that istiod is healthy and not overloaded"
+                )))
+            }
+        }
+    }
+
+    fn message(&self, identity: &Identity, csr: String) -> CertificateRequest {
+        let field = |key: &str, text: String| (key.to_owned(), Value { string_value: Some(text) });
+        let fields = [
+            field(IMPERSONATED_IDENTITY, identity.to_string()),
+            field(CLUSTER_ID, self.settings.cluster.to_string()),
+        ]
+        .into();
+        CertificateRequest {
+            csr,
+            validity_duration: self.lifetime,
+            metadata: Some(Struct { fields }),
+        }
+    }
+
+    async fn call(
+        &self,
+        message: Request<CertificateRequest>,
+    ) -> Result<CertificateResponse, Status> {
+        let codec = ProstCodec::<CertificateRequest, CertificateResponse>::default();
+        let mut client = Grpc::new(self.channel());
+        client.ready().await.map_err(|error| Status::from_error(error.into()))?;
+        let path = PathAndQuery::from_static(CREATE_CERTIFICATE);
+        client.unary(message, path, codec).await.map(tonic::Response::into_inner)
+    }
+
+    fn channel(&self) -> Channel {
+        let make = || {
+            Endpoint::from(self.connector.target.uri.clone())
+                .connect_with_connector_lazy(self.connector.clone())
+        };
+        self.channel.lock().get_or_insert_with(make).clone()
+    }
+
+    /// What to look at for an answer of this kind.
+    fn advice(&self, status: &Status, identity: &Identity) -> String {
+        let settings = &self.settings;
+        if is_network(status) {
+            return format!(
+                "check the address {}, that istiod runs, and that {} holds the root of its certificate",
+                settings.address,
+                settings.ca_root.display()
+            );
+        }
+        match status.code() {
+            // istiod answers a bad token and an agent that it does not trust alike, and tells why in its own log only
+            // (istio, `security/pkg/server/ca/server.go`). A gateway before it may use the other code.
+            Code::Unauthenticated | Code::PermissionDenied => format!(
+                "check that the token in {} is valid and made for istiod (audience istio-ca), that istiod's \
+                 CA_TRUSTED_NODE_ACCOUNTS names this agent's service account, that the cluster is called {} there, \
+                 and that a pod with the account {}/{} runs on this node; istiod's log has the reason",
+                settings.token_file.display(),
+                settings.cluster,
+                identity.namespace,
+                identity.service_account
+            ),
+            Code::Unimplemented => {
+                format!("no CA is served there; check the address {}", settings.address)
+            }
+            _ => "check istiod's log".to_owned(),
+        }
+    }
+}
+
+impl Issuer for IstioIssuer {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn issue<'a>(
+        &'a self,
+        identity: &'a Identity,
+        request: &'a CertificateSigningRequest,
+    ) -> IssueFuture<'a> {
+        Box::pin(self.ask(identity, request))
+    }
+}
+
+/// The answer's parts. Whether they fit together and to the request is judged by the store, for all issuers.
+fn read(response: &CertificateResponse) -> Result<Issued, IdentityError> {
+    let unusable = |why: String| IdentityError::Unusable(why);
+    let [leaf, parents @ .., roots] = response.cert_chain.as_slice() else {
+        let count = response.cert_chain.len();
+        return Err(unusable(format!(
+            "the answer holds {count} elements, not a certificate and its roots"
+        )));
+    };
+    let mut chain = certificates(leaf).map_err(unusable)?;
+    if chain.is_empty() {
+        return Err(unusable("the first element holds no certificate in PEM".to_owned()));
+    }
+    for parent in parents {
+        chain.extend(certificates(parent).map_err(unusable)?);
+    }
+    Ok(Issued { chain, roots: certificates(roots).map_err(unusable)? })
+}
+
+fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("the answer is not PEM: {error}"))
+}
+
+/// Whether the request may never have reached the CA, or the CA is going away.
+fn is_network(status: &Status) -> bool {
+    status.source().is_some() || status.code() == Code::Unavailable
+}
+
+/// The status in words, with the causes that it does not tell by itself.
+fn told(status: &Status) -> String {
+    let mut text = format!("{}: {}", status.code().description(), status.message());
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
