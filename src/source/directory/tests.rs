@@ -127,8 +127,11 @@ async fn folders_are_followed() {
     fs::create_dir(folder.join("deeper")).unwrap();
     fs::write(folder.join("deeper/b.yaml"), pod("b", "10.0.0.2")).unwrap();
     source.expect_nothing().await;
+    // Its last manifest gone, the directory keeps its state; with another one it is followed again.
     fs::remove_dir_all(&folder).unwrap();
-    source.expect(&[]).await;
+    source.expect_nothing().await;
+    fs::write(directory.path().join("c.yaml"), pod("c", "10.0.0.3")).unwrap();
+    source.expect(&["c 10.0.0.3"]).await;
     source.stop().await;
 }
 
