@@ -3,11 +3,13 @@
 
 mod identity;
 mod names;
+mod note;
 pub mod ports;
 mod reason;
 mod sizes;
 
 pub use identity::{Identity, IdentityError};
 pub use names::{ObjectKey, Str};
+pub use note::{PolicyEffect, PolicyNote};
 pub use reason::Reason;
 pub use sizes::within_budget;

@@ -27,7 +27,7 @@ use crate::pool::Pool;
 use crate::sock::SocketFactory;
 use crate::telemetry::Telemetry;
 use crate::tunnel::Waypoints;
-use crate::world::WorldStore;
+use crate::world::{JudgementChanges, WorldStore};
 
 pub use listen::ListenError;
 
@@ -66,6 +66,8 @@ pub struct Proxy {
     uid: Str,
     sockets: Arc<dyn SocketFactory>,
     slots: Arc<Semaphore>,
+    /// When open connections must be judged anew.
+    judgement: JudgementChanges,
     /// Fires first: nothing new is accepted, tunnels get GOAWAY.
     drain: CancellationToken,
     /// Fires last: what still runs is cut.
@@ -85,6 +87,7 @@ impl Proxy {
             uid: workload.uid.clone(),
             sockets,
             slots: Arc::new(Semaphore::new(shared.settings.max_connections)),
+            judgement: shared.world.judgement_changes(&workload.uid),
             drain: CancellationToken::new(),
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -20,7 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, Method};
 
-use crate::base::{Identity, ObjectKey};
+use crate::base::{Identity, ObjectKey, PolicyNote};
 
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +50,8 @@ pub struct Permit {
     pub waypoint: Option<Identity>,
     /// The policy that allowed, where one did.
     pub policy: Option<ObjectKey>,
+    /// What policies that decide nothing have to say (AUDIT, dry-run).
+    pub notes: Vec<PolicyNote>,
 }
 
 /// A refusal.
@@ -57,11 +59,13 @@ pub struct Permit {
 pub struct Denial {
     /// For the log: which policy and why.
     pub why: String,
+    /// As for a [`Permit`].
+    pub notes: Vec<PolicyNote>,
 }
 
 impl Denial {
     fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into() }
+        Self { why: why.into(), notes: Vec::new() }
     }
 }
 

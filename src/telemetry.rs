@@ -31,7 +31,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::base::{Reason, Str};
+use crate::base::{PolicyNote, Reason, Str};
 use agent::ProcessCollector;
 use metrics::{Traffic, TrafficCollector};
 
@@ -82,6 +82,8 @@ pub struct ConnectionStart {
     pub hbone_authority: Option<SocketAddr>,
     /// The waypoint whose policies were passed.
     pub waypoint_principal: Option<Str>,
+    /// What AUDIT and dry-run policies have to say of it.
+    pub notes: Vec<PolicyNote>,
 }
 
 /// What is known of a request when it starts.

@@ -4,6 +4,7 @@
 //! over it. Writers build a new one from a [`Mesh`] and publish it whole. A world never changes, holds no sockets
 //! and takes no decisions; `policy`, `route` and `balance` do that.
 
+mod changes;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod index;
@@ -12,11 +13,13 @@ mod load;
 mod policies;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 pub use index::Served;
 pub use labels::{labels_of, service_labels};
 pub use load::{InFlight, Load};
-pub use policies::PolicySet;
+pub use policies::{PolicyList, PolicySet};
+pub use watched::JudgementChanges;
 
 use std::sync::Arc;
 
@@ -25,7 +28,9 @@ use tokio::sync::watch;
 
 use crate::base::{ObjectKey, Str};
 use crate::model::Mesh;
-use index::Indexes;
+use changes::JudgedSince;
+use index::{Indexes, Membership};
+use watched::Watched;
 
 /// Names of the mesh that decisions need besides its objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +54,7 @@ pub struct WorldStore {
     names: MeshNames,
     current: ArcSwap<World>,
     changes: watch::Sender<u64>,
+    watched: Watched,
 }
 
 impl WorldStore {
@@ -56,7 +62,12 @@ impl WorldStore {
     pub fn new(names: MeshNames) -> Arc<Self> {
         let empty = World::build(Mesh::default(), names.clone(), None);
         let (changes, _) = watch::channel(0);
-        Arc::new(Self { names, current: ArcSwap::from_pointee(empty), changes })
+        Arc::new(Self {
+            names,
+            current: ArcSwap::from_pointee(empty),
+            changes,
+            watched: Watched::default(),
+        })
     }
 
     /// The current world, cheaply; do not hold it across an await.
@@ -75,6 +86,7 @@ impl WorldStore {
         let world = Arc::new(World::build(mesh, self.names.clone(), Some(&previous)));
         self.current.store(world.clone());
         self.changes.send_replace(world.generation);
+        self.watched.tell(&world);
         world
     }
 
@@ -82,12 +94,22 @@ impl WorldStore {
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
+
+    /// Tells when open connections of one workload must be judged anew, and not of any other change.
+    pub fn judgement_changes(&self, uid: &Str) -> JudgementChanges {
+        self.watched.subscribe(uid, || {
+            let world = self.load();
+            world.judged_since(uid).unwrap_or(world.generation)
+        })
+    }
 }
 
 impl World {
     fn build(mesh: Mesh, names: MeshNames, previous: Option<&World>) -> Self {
-        let indexes = Indexes::build(&mesh, &names, previous.map(|world| &world.indexes));
+        let mut indexes = Indexes::build(&mesh, &names, previous.map(|world| &world.indexes));
         let generation = previous.map_or(0, |world| world.generation + 1);
+        let before = previous.map(|world| (&world.mesh, &world.indexes));
+        indexes.judged_since = changes::judged_since(&mesh, &indexes, before, generation);
         Self { generation, mesh, names, indexes }
     }
 }

@@ -12,7 +12,7 @@ use crate::model::{Mode, Workload};
 use crate::policy::{self, Connection, Denial, Gate, Permit};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
-use crate::world;
+use crate::world::{self, JudgementChanges};
 
 /// A connection that arrived for the workload, however it came.
 pub(super) struct Arrival {
@@ -31,7 +31,8 @@ pub(super) struct Arrival {
 pub(super) enum Judgement {
     /// Each request must be judged, by the worker of this namespace.
     Guard(Str),
-    Permit(Permit),
+    /// With what tells when this must be judged anew.
+    Permit(Permit, JudgementChanges),
     Deny(Denial),
 }
 
@@ -68,6 +69,9 @@ impl Proxy {
     }
 
     pub(super) fn judge(&self, arrival: &Arrival) -> Judgement {
+        // Before the world is read: what changes after it wakes the connection.
+        let mut changes = self.judgement.clone();
+        changes.mark_unchanged();
         let port = arrival.destination.port();
         let plaintext_refused = arrival.client.is_none()
             && arrival.workload.peer_authentication.mode_of(port) == Mode::Strict;
@@ -76,7 +80,7 @@ impl Proxy {
             return Judgement::Guard(gate.worker().clone());
         }
         match gate.authorize(&arrival.connection(), None) {
-            Ok(permit) => Judgement::Permit(permit),
+            Ok(permit) => Judgement::Permit(permit, changes),
             Err(denial) => Judgement::Deny(denial),
         }
     }
@@ -111,20 +115,21 @@ impl Proxy {
         downstream: D,
         application: TcpStream,
         mut record: ConnectionRecord,
+        changes: JudgementChanges,
     ) {
         let denied = tokio::select! {
             copied = copy_counted(downstream, application, &record) => {
                 finish(copied, &mut record);
                 return;
             }
-            denial = self.until_denied(arrival) => denial,
+            denial = self.until_denied(arrival, changes) => denial,
         };
         record.fail(Reason::Denied, format!("cut after a change: {}", denied.why));
     }
 
-    /// Judges the live connection anew after each change of the world; returns when it is no longer permitted.
-    async fn until_denied(&self, arrival: &Arrival) -> Denial {
-        let mut changes = self.shared.world.subscribe();
+    /// Judges the live connection anew after each change that concerns its workload; returns when it is no longer
+    /// permitted.
+    async fn until_denied(&self, arrival: &Arrival, mut changes: JudgementChanges) -> Denial {
         loop {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -138,8 +143,9 @@ impl Proxy {
     pub(super) fn start_of_arrival(
         &self,
         arrival: &Arrival,
-        permit: Option<&Permit>,
+        permit: Option<Permit>,
     ) -> ConnectionStart {
+        let (waypoint, notes) = permit.map(|it| (it.waypoint, it.notes)).unwrap_or_default();
         let cluster = &self.shared.settings.cluster;
         let world = self.shared.world.load();
         let source = world.source_at(arrival.peer.ip(), arrival.client.as_ref());
@@ -156,10 +162,14 @@ impl Proxy {
             source_address: arrival.peer,
             destination_address: SocketAddr::new(arrival.destination.ip(), wire_port),
             hbone_authority: tunnelled.then_some(arrival.destination),
-            waypoint_principal: permit
-                .and_then(|permit| permit.waypoint.as_ref())
-                .map(|waypoint| Str::from(waypoint.to_string())),
+            waypoint_principal: waypoint.map(|waypoint| Str::from(waypoint.to_string())),
+            notes,
         }
+    }
+
+    pub(super) fn deny_arrival(&self, arrival: &Arrival, denial: Denial) {
+        let start = ConnectionStart { notes: denial.notes, ..self.start_of_arrival(arrival, None) };
+        self.shared.telemetry.refused(start, Reason::Denied, &denial.why);
     }
 
     pub(super) fn refuse_arrival(&self, arrival: &Arrival, reason: Reason, why: &str) {

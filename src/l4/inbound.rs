@@ -107,16 +107,18 @@ impl Proxy {
         }
         match self.judge(&arrival) {
             Judgement::Deny(denial) => {
-                self.refuse_arrival(&arrival, Reason::Denied, &denial.why);
+                self.deny_arrival(&arrival, denial);
                 incoming.refuse(StatusCode::UNAUTHORIZED);
             }
             Judgement::Guard(worker) => self.guard(incoming, arrival, &worker),
-            Judgement::Permit(permit) => match self.connect_application(&arrival).await {
+            Judgement::Permit(permit, changes) => match self.connect_application(&arrival).await {
                 Ok(application) => {
-                    let start = self.start_of_arrival(&arrival, Some(&permit));
+                    let start = self.start_of_arrival(&arrival, Some(permit));
                     let record = self.shared.telemetry.connection(start);
                     match incoming.accept(Some(&self.baggage(&arrival.workload))) {
-                        Ok(stream) => self.relay(&arrival, stream, application, record).await,
+                        Ok(stream) => {
+                            self.relay(&arrival, stream, application, record, changes).await
+                        }
                         Err(error) => self.lost(&arrival, &error),
                     }
                 }

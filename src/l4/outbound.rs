@@ -180,6 +180,7 @@ impl Proxy {
             destination_address: hop.map_or(outbound.dialled, Hop::wire_address),
             hbone_authority: server.and(hop).map(|hop| hop.address),
             waypoint_principal: None,
+            notes: Vec::new(),
         }
     }
 }

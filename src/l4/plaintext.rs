@@ -30,7 +30,7 @@ impl Proxy {
             return self.refuse_arrival(&arrival, Reason::BadRequest, &why);
         }
         match self.judge(&arrival) {
-            Judgement::Deny(denial) => self.refuse_arrival(&arrival, Reason::Denied, &denial.why),
+            Judgement::Deny(denial) => self.deny_arrival(&arrival, denial),
             Judgement::Guard(worker) => {
                 let connection = GuardedConnection {
                     stream: Carrier::Tcp(accepted.stream),
@@ -46,11 +46,11 @@ impl Proxy {
                 };
                 self.shared.waypoints.guard(&worker, connection);
             }
-            Judgement::Permit(permit) => match self.connect_application(&arrival).await {
+            Judgement::Permit(permit, changes) => match self.connect_application(&arrival).await {
                 Ok(application) => {
-                    let start = self.start_of_arrival(&arrival, Some(&permit));
+                    let start = self.start_of_arrival(&arrival, Some(permit));
                     let record = self.shared.telemetry.connection(start);
-                    self.relay(&arrival, accepted.stream, application, record).await;
+                    self.relay(&arrival, accepted.stream, application, record, changes).await;
                 }
                 Err(error) => {
                     let why = format!("connect to the application at {destination}: {error}");

@@ -13,7 +13,7 @@ use super::guard::Gates;
 use super::inbound::{self, Inbound};
 use super::respond::Answer;
 use super::{forward, headers, original, upgrade};
-use crate::base::{Reason, Str};
+use crate::base::{PolicyNote, Reason, Str};
 use crate::policy::Permit;
 use crate::telemetry::RequestStart;
 use crate::world::World;
@@ -30,10 +30,12 @@ pub(super) async fn deliver(
     let sent_as = arrived.request.headers_mut().remove(original::HEADER);
     let form = arrived.form;
     let permit = session.context.budgets.request(arrived.version);
-    let (routed, judged) = judge(&session, &mut arrived, sent_as.as_ref(), permit.is_some());
+    let Verdict { routed, notes, judged } =
+        judge(&session, &mut arrived, sent_as.as_ref(), permit.is_some());
     let start = session.request_start(routed, judged.as_ref().ok());
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
     let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit);
+    exchange.record.notes(notes);
     exchange.record.headers(arrived.request.headers());
     exchange.record.destination(session.destination.clone(), session.arrival.destination);
     match judged {
@@ -42,28 +44,48 @@ pub(super) async fn deliver(
     }
 }
 
-/// Whether the client's half has routed (and recorded) the request, and whether it may pass.
+/// What is decided of a request before anything is done.
+struct Verdict {
+    /// The client's half has routed and recorded it.
+    routed: bool,
+    notes: Vec<PolicyNote>,
+    judged: Result<Permit, Answer>,
+}
+
 fn judge(
     session: &Inbound,
     arrived: &mut Arrived,
     sent_as: Option<&HeaderValue>,
     permitted: bool,
-) -> (bool, Result<Permit, Answer>) {
+) -> Verdict {
     let world = session.context.dependencies.world.load();
     let gates = session.gates(&world);
     let routed = gates.was_routed();
     if !permitted {
         let why = "the namespace's worker has no budget left for requests ([layer7] max_requests, max_buffered_bytes)";
-        return (routed, Err(Answer::overflow(why)));
+        return Verdict::refused(routed, Answer::overflow(why));
     }
     if let Some(fault) = arrived.fault {
-        return (routed, Err(Answer::bad_request(fault)));
+        return Verdict::refused(routed, Answer::bad_request(fault));
     }
     if !routed {
         headers::add_missing(arrived.request.headers_mut());
     }
     let judged = gates.authorize(&world, &session.arrival, &arrived.request, sent_as);
-    (routed, judged.map_err(|denial| Answer::denied(denial.why)))
+    match judged {
+        Ok(mut permit) => {
+            Verdict { routed, notes: std::mem::take(&mut permit.notes), judged: Ok(permit) }
+        }
+        Err(denial) => {
+            Verdict { routed, notes: denial.notes, judged: Err(Answer::denied(denial.why)) }
+        }
+    }
+}
+
+impl Verdict {
+    fn refused(routed: bool, answer: Answer) -> Self {
+        Self { routed, notes: Vec::new(), judged: Err(answer) }
+    }
 }
 
 /// Hands a permitted request to the application.

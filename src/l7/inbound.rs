@@ -194,7 +194,11 @@ impl Inbound {
         let gates = self.gates(&self.context.dependencies.world.load());
         let permit = match gates.authorize_bytes(&self.arrival) {
             Ok(permit) => permit,
-            Err(denial) => return self.refuse(Reason::Denied, &denial.why),
+            Err(denial) => {
+                let start = ConnectionStart { notes: denial.notes, ..self.start() };
+                let telemetry = &self.context.dependencies.telemetry;
+                return telemetry.refused(start, Reason::Denied, &denial.why);
+            }
         };
         let application = match self.connect_application().await {
             Ok(application) => application,
@@ -204,7 +208,11 @@ impl Inbound {
                 return self.refuse(Reason::ConnectFailure, &why);
             }
         };
-        let start = ConnectionStart { waypoint_principal: principal(&permit), ..self.start() };
+        let start = ConnectionStart {
+            waypoint_principal: principal(&permit),
+            notes: permit.notes,
+            ..self.start()
+        };
         let mut record = self.context.dependencies.telemetry.connection(start);
         let (reason, why) = tokio::select! {
             copied = opaque::copy(stream, Carrier::Tcp(application), &record) => {

@@ -103,6 +103,7 @@ fn start(session: &Outbound, picked: Option<&Picked>) -> ConnectionStart {
         destination_address: SocketAddr::new(address.ip(), wire_port),
         hbone_authority: tunnelled.then_some(address),
         waypoint_principal: None,
+        notes: Vec::new(),
     }
 }
 

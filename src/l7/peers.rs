@@ -31,6 +31,7 @@ pub(super) fn routed(connection: &RoutedConnection, cluster: &Str) -> Connection
         destination_address: connection.dialled,
         hbone_authority: None,
         waypoint_principal: None,
+        notes: Vec::new(),
     }
 }
 
@@ -52,6 +53,7 @@ pub(super) fn arrived(arrival: &Arrival, world: &World, cluster: &Str) -> Connec
         destination_address: SocketAddr::new(destination.ip(), wire_port),
         hbone_authority: client.map(|_| *destination),
         waypoint_principal: None,
+        notes: Vec::new(),
     }
 }
 

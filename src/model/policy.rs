@@ -87,6 +87,8 @@ pub struct Source {
     pub namespaces: Values<StringMatch>,
     /// Namespace and name.
     pub service_accounts: Values<ObjectKey>,
+    /// Of the proven identity.
+    pub trust_domains: Values<StringMatch>,
     /// The address of the connection's peer.
     pub ip_blocks: Values<Cidr>,
     /// The client's address; without trusted proxies in between the same as the peer's.

@@ -1,14 +1,19 @@
-//! The order of evaluation (Istio, "Authorization policy precedence"): what cannot be understood, DENY, ALLOW.
+//! The order of evaluation (Istio, "Authorization policy precedence"): what cannot be understood, DENY, ALLOW. AUDIT and
+//! dry-run policies decide nothing; what they have to say goes into notes.
 
 use std::cell::OnceCell;
-use std::sync::Arc;
 
 use super::path::Readings;
 use super::rule::{self, Principals};
 use super::{Connection, Denial, Request};
-use crate::base::ObjectKey;
+use crate::base::{ObjectKey, PolicyEffect, PolicyNote};
 use crate::model::{Action, AuthorizationPolicy};
-use crate::world::PolicySet;
+use crate::world::{PolicyList, PolicySet};
+
+/// Notes of one decision at the most, so that a thousand policies in dry-run do not fill the log.
+const MAX_NOTES: usize = 8;
+/// Names in the text of a refusal at the most.
+const MAX_NAMES: usize = 5;
 
 /// What rules are compared with.
 pub(super) struct Facts<'a> {
@@ -38,11 +43,20 @@ impl<'a> RequestFacts<'a> {
     }
 }
 
-/// The ALLOW policy that matched, `None` where no ALLOW policy applies, or the refusal. AUDIT and dry-run policies decide nothing.
+/// The ALLOW policy that matched, `None` where no ALLOW policy applies, or the refusal.
 pub(super) fn evaluate<'a>(
     set: &'a PolicySet,
     facts: &Facts<'_>,
+    notes: &mut Vec<PolicyNote>,
 ) -> Result<Option<&'a ObjectKey>, Denial> {
+    let decided = decide(set, facts);
+    if set.has_notes {
+        take_notes(set, facts, matches!(decided, Ok(Some(_))), notes);
+    }
+    decided
+}
+
+fn decide<'a>(set: &'a PolicySet, facts: &Facts<'_>) -> Result<Option<&'a ObjectKey>, Denial> {
     if let Some(broken) = set.broken.first() {
         let why = broken.broken.as_deref().unwrap_or_default();
         let key = &broken.key;
@@ -50,20 +64,52 @@ pub(super) fn evaluate<'a>(
             "AuthorizationPolicy {key} cannot be understood and so denies: {why}"
         )));
     }
-    if let Some(policy) = enforced(&set.deny).find(|policy| matches(policy, facts)) {
+    if let Some(policy) = matching(&set.deny, facts).find(|policy| !policy.dry_run) {
         return Err(Denial::new(format!("AuthorizationPolicy {} denies (DENY rule)", policy.key)));
     }
-    if enforced(&set.allow).next().is_none() {
+    if set.allow.iter().all(|policy| policy.dry_run) {
         return Ok(None);
     }
-    match enforced(&set.allow).find(|policy| matches(policy, facts)) {
+    match matching(&set.allow, facts).find(|policy| !policy.dry_run) {
         Some(policy) => Ok(Some(&policy.key)),
         None => Err(no_allow(set)),
     }
 }
 
-fn enforced(policies: &[Arc<AuthorizationPolicy>]) -> impl Iterator<Item = &AuthorizationPolicy> {
-    policies.iter().map(|policy| &**policy).filter(|policy| !policy.dry_run)
+/// `allowed`: an enforced ALLOW policy matched.
+fn take_notes(set: &PolicySet, facts: &Facts<'_>, allowed: bool, notes: &mut Vec<PolicyNote>) {
+    for policy in matching(&set.audit, facts) {
+        note(policy, PolicyEffect::Audit, notes);
+    }
+    for policy in matching(&set.deny, facts).filter(|policy| policy.dry_run) {
+        note(policy, PolicyEffect::WouldDeny, notes);
+    }
+    let mut admitted = allowed;
+    for policy in matching(&set.allow, facts).filter(|policy| policy.dry_run) {
+        admitted = true;
+        note(policy, PolicyEffect::WouldAllow, notes);
+    }
+    if !admitted {
+        // Enforced, they would be ALLOW policies of which none matches: that denies.
+        for policy in set.allow.iter().filter(|policy| policy.dry_run) {
+            note(policy, PolicyEffect::WouldDeny, notes);
+        }
+    }
+}
+
+fn note(policy: &AuthorizationPolicy, effect: PolicyEffect, notes: &mut Vec<PolicyNote>) {
+    let note = PolicyNote { policy: policy.key.clone(), effect };
+    if notes.len() < MAX_NOTES && !notes.contains(&note) {
+        notes.push(note);
+    }
+}
+
+fn matching<'p, 'f, 'x>(
+    policies: &'p PolicyList,
+    facts: &'f Facts<'x>,
+) -> impl Iterator<Item = &'p AuthorizationPolicy> + use<'p, 'f, 'x> {
+    let candidates = policies.candidates(facts.principals.iter());
+    candidates.filter(|policy| matches(policy, facts))
 }
 
 fn matches(policy: &AuthorizationPolicy, facts: &Facts<'_>) -> bool {
@@ -72,6 +118,12 @@ fn matches(policy: &AuthorizationPolicy, facts: &Facts<'_>) -> bool {
 }
 
 fn no_allow(set: &PolicySet) -> Denial {
-    let names: Vec<String> = enforced(&set.allow).map(|policy| policy.key.to_string()).collect();
-    Denial::new(format!("no ALLOW AuthorizationPolicy matches ({})", names.join(", ")))
+    let mut enforced = set.allow.iter().filter(|policy| !policy.dry_run);
+    let names: Vec<String> =
+        enforced.by_ref().take(MAX_NAMES).map(|policy| policy.key.to_string()).collect();
+    let more = match enforced.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Denial::new(format!("no ALLOW AuthorizationPolicy matches ({}{more})", names.join(", ")))
 }

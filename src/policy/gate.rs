@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::evaluate::{self, Facts};
 use super::rule::Principals;
 use super::{Addressed, Connection, Denial, Permit, Request};
-use crate::base::{ObjectKey, Str};
+use crate::base::{ObjectKey, PolicyNote, Str};
 use crate::model::{AppProtocol, Binding, Mode, Service, Waypoint, Workload};
 use crate::world::{PolicySet, World};
 
@@ -123,18 +123,19 @@ impl Gate {
             return Err(Denial::new(why.clone()));
         }
         let mut facts = Facts::new(connection, request);
+        let mut notes = Vec::new();
         let mut policy = None;
         for set in &self.waypoint_sets {
-            policy = evaluate::evaluate(set, &facts)?.or(policy);
+            policy = ask(set, &facts, &mut notes)?.or(policy);
         }
         // Plaintext proves nobody, so nobody's waypoint is added to it either.
         let addressed = self.waypoint.as_ref().map(|waypoint| &waypoint.identity);
         let waypoint = connection.client.and(addressed);
         facts.principals = Principals { client: connection.client, waypoint };
         if let Some(own) = &self.own {
-            policy = evaluate::evaluate(own, &facts)?.or(policy);
+            policy = ask(own, &facts, &mut notes)?.or(policy);
         }
-        Ok(Permit { waypoint: waypoint.cloned(), policy: policy.cloned() })
+        Ok(Permit { waypoint: waypoint.cloned(), policy: policy.cloned(), notes })
     }
 
     fn sets(&self) -> impl Iterator<Item = &Arc<PolicySet>> {
@@ -203,6 +204,16 @@ impl Gate {
         self.closed.get_or_insert(why);
         None
     }
+}
+
+/// A refusal takes the notes along.
+fn ask<'a>(
+    set: &'a PolicySet,
+    facts: &Facts<'_>,
+    notes: &mut Vec<PolicyNote>,
+) -> Result<Option<&'a ObjectKey>, Denial> {
+    let decided = evaluate::evaluate(set, facts, notes);
+    decided.map_err(|denial| Denial { notes: std::mem::take(notes), ..denial })
 }
 
 /// Some service says that the port speaks HTTP or says nothing; a port without a service is looked at as well.

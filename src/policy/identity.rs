@@ -16,6 +16,10 @@ pub(super) fn namespace_matches(value: &StringMatch, who: &Identity) -> bool {
     text::matches(value, &who.namespace)
 }
 
+pub(super) fn trust_domain_matches(value: &StringMatch, who: &Identity) -> bool {
+    text::matches(value, &who.trust_domain)
+}
+
 /// The trust domain does not count, as in Istio; peers of other trust domains do not get this far.
 pub(super) fn account_matches(value: &ObjectKey, who: &Identity) -> bool {
     value.namespace == who.namespace && value.name == who.service_account

@@ -29,7 +29,7 @@ enum Leaning {
 }
 
 impl<'a> Principals<'a> {
-    fn iter(self) -> impl Iterator<Item = &'a Identity> {
+    pub(super) fn iter(self) -> impl Iterator<Item = &'a Identity> {
         self.client.into_iter().chain(self.waypoint)
     }
 
@@ -56,6 +56,7 @@ fn source_matches(source: &Source, facts: &Facts<'_>, deny: bool) -> bool {
     who_matches(&source.principals, who, deny, true, identity::principal_matches)
         && who_matches(&source.namespaces, who, deny, false, identity::namespace_matches)
         && who_matches(&source.service_accounts, who, deny, false, identity::account_matches)
+        && who_matches(&source.trust_domains, who, deny, false, identity::trust_domain_matches)
         && address_matches(&source.ip_blocks, facts.connection.source)
         && address_matches(&source.remote_ip_blocks, facts.connection.source)
 }

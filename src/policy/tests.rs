@@ -2,6 +2,7 @@
 
 mod fields;
 mod guards;
+mod notes;
 mod properties;
 
 use std::sync::Arc;

@@ -4,9 +4,13 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
+
+use crate::base::PolicyNote;
 
 /// Handles for the rooms that know the values; cheap to clone.
 #[derive(Clone, Default)]
@@ -21,6 +25,16 @@ pub struct AgentMetrics {
     pub pool_connections: Gauge,
     /// Complaints about objects in the current state of the source.
     pub source_complaints: Gauge,
+    /// Matches of policies that decide nothing, by policy.
+    notes: Family<NoteLabels, Counter>,
+}
+
+/// Policies are few, so this needs no forgetting.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NoteLabels {
+    policy_namespace: String,
+    policy_name: String,
+    effect: &'static str,
 }
 
 impl AgentMetrics {
@@ -50,6 +64,22 @@ impl AgentMetrics {
             "Complaints about objects that are not in force as written",
             self.source_complaints.clone(),
         );
+        registry.register(
+            "isthmus_policy_notes",
+            "Connections and requests that AUDIT and dry-run AuthorizationPolicies matched, by what they would have done",
+            self.notes.clone(),
+        );
+    }
+
+    pub(super) fn note(&self, notes: &[PolicyNote]) {
+        for PolicyNote { policy, effect } in notes {
+            let labels = NoteLabels {
+                policy_namespace: policy.namespace.to_string(),
+                policy_name: policy.name.to_string(),
+                effect: effect.as_str(),
+            };
+            self.notes.get_or_create(&labels).inc();
+        }
     }
 }
 

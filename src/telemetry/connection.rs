@@ -11,7 +11,7 @@ use super::log::{ACCESS, Line};
 use super::metrics::ConnectionCounts;
 use super::series::Series;
 use super::{ConnectionStart, Peer, Reporter, Telemetry};
-use crate::base::Reason;
+use crate::base::{PolicyNote, Reason};
 
 /// One open connection: counted and logged once, when dropped at the latest.
 pub struct ConnectionRecord {
@@ -27,6 +27,7 @@ pub struct ConnectionRecord {
 
 impl ConnectionRecord {
     pub(super) fn new(telemetry: Telemetry, start: ConnectionStart) -> Self {
+        telemetry.agent().note(&start.notes);
         let labels = labels(&start, Reason::None);
         let series = telemetry.traffic().connections.get(&labels, || labels.to_owned());
         series.counts.opened.fetch_add(1, Ordering::Relaxed);
@@ -95,6 +96,7 @@ impl Drop for ConnectionRecord {
 
 /// A connection that never carried bytes.
 pub(super) fn refused(telemetry: &Telemetry, start: &ConnectionStart, reason: Reason, why: &str) {
+    telemetry.agent().note(&start.notes);
     count_failure(telemetry, start, reason);
     let logs = telemetry.logs();
     if logs.enabled(ACCESS, Level::WARN) {
@@ -141,6 +143,7 @@ fn put_start(line: &mut Line, start: &ConnectionStart) {
     put_peer(line, keys, &start.destination);
     line.known("waypoint.identity", start.waypoint_principal.as_deref().unwrap_or_default());
     line.text("direction", if outbound(start) { "outbound" } else { "inbound" });
+    put_notes(line, &start.notes);
 }
 
 fn put_peer(line: &mut Line, [workload, namespace, identity, cluster]: [&str; 4], peer: &Peer) {
@@ -148,6 +151,15 @@ fn put_peer(line: &mut Line, [workload, namespace, identity, cluster]: [&str; 4]
     line.known(namespace, &peer.namespace);
     line.known(identity, &peer.principal);
     line.known(cluster, &peer.cluster);
+}
+
+/// `policy.notes="ns/name=would_deny,…"`, which only Isthmus has.
+pub(super) fn put_notes(line: &mut Line, notes: &[PolicyNote]) {
+    if notes.is_empty() {
+        return;
+    }
+    let notes: Vec<String> = notes.iter().map(PolicyNote::to_string).collect();
+    line.text("policy.notes", &notes.join(","));
 }
 
 fn put_end(line: &mut Line, milliseconds: u128, failure: Option<(Reason, &str)>) {

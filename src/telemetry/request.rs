@@ -9,10 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::Instant;
 use tracing::Level;
 
+use super::connection::put_notes;
 use super::labels::{Labels, Response};
 use super::log::{ACCESS, Line};
 use super::{Peer, Reporter, RequestStart, Telemetry};
-use crate::base::{Reason, Str};
+use crate::base::{PolicyNote, Reason, Str};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -33,6 +34,7 @@ pub struct RequestRecord {
     grpc_status: Option<u32>,
     upstream_time: Option<Duration>,
     failure: Option<(Reason, String)>,
+    notes: Vec<PolicyNote>,
     headers: LoggedHeaders,
 }
 
@@ -58,6 +60,7 @@ impl RequestRecord {
             grpc_status: None,
             upstream_time: None,
             failure: None,
+            notes: Vec::new(),
             headers: LoggedHeaders::default(),
         }
     }
@@ -105,6 +108,12 @@ impl RequestRecord {
     /// The first cause stays; `why` names the policy or the failure (`response_code_details`).
     pub fn fail(&mut self, reason: Reason, why: String) {
         self.failure.get_or_insert((reason, why));
+    }
+
+    /// What AUDIT and dry-run policies have to say of it.
+    pub fn notes(&mut self, notes: Vec<PolicyNote>) {
+        self.telemetry.agent().note(&notes);
+        self.notes = notes;
     }
 
     /// How long the application took until its response began.
@@ -203,6 +212,7 @@ impl RequestRecord {
         }
         line.known("waypoint.identity", start.waypoint_principal.as_deref().unwrap_or_default());
         line.text("direction", if start.outbound { "outbound" } else { "inbound" });
+        put_notes(line, &self.notes);
     }
 }
 

@@ -85,6 +85,7 @@ fn connection(reporter: Reporter) -> ConnectionStart {
         destination_address: ([10, 0, 0, 2], 15_008).into(),
         hbone_authority: Some(([10, 0, 0, 2], 9_080).into()),
         waypoint_principal: Some("spiffe://cluster.local/ns/bookinfo/sa/waypoint".into()),
+        notes: Vec::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::policies::{SortedPolicies, Target};
-use super::{Load, MeshNames, PolicySet, World, key};
+use super::{JudgedSince, Load, MeshNames, PolicySet, World, key};
 use crate::base::{ObjectKey, Str};
 use crate::model::{Endpoint, HttpRoute, Mesh, PortMapping, Service, Waypoint, Workload};
 
@@ -17,9 +17,9 @@ pub struct Served {
 }
 
 /// One way from a service to a workload.
-struct Membership {
-    target_port: u16,
-    served: Served,
+pub(super) struct Membership {
+    pub(super) target_port: u16,
+    pub(super) served: Served,
 }
 
 #[derive(Default)]
@@ -37,6 +37,7 @@ pub(super) struct Indexes {
     workload_policies: HashMap<Str, Arc<PolicySet>>,
     service_policies: HashMap<ObjectKey, Arc<PolicySet>>,
     waypoint_policies: HashMap<ObjectKey, Arc<PolicySet>>,
+    pub(super) judged_since: JudgedSince,
 }
 
 impl Indexes {
@@ -108,6 +109,38 @@ impl Indexes {
         }
     }
 
+    pub(super) fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
+        self.workloads.get(uid)
+    }
+
+    pub(super) fn service(&self, key: &ObjectKey) -> Option<&Arc<Service>> {
+        self.services.get(key)
+    }
+
+    pub(super) fn waypoint(&self, key: &ObjectKey) -> Option<&Arc<Waypoint>> {
+        self.waypoints.get(key)
+    }
+
+    pub(super) fn memberships(&self, uid: &str) -> &[Membership] {
+        self.memberships.get(uid).map_or(&[], |list| list)
+    }
+
+    pub(super) fn workload_policies(&self, uid: &str) -> Option<&Arc<PolicySet>> {
+        self.workload_policies.get(uid)
+    }
+
+    pub(super) fn service_policies(&self, service: &ObjectKey) -> Option<&Arc<PolicySet>> {
+        self.service_policies.get(service)
+    }
+
+    pub(super) fn waypoint_policies(&self, waypoint: &ObjectKey) -> Option<&Arc<PolicySet>> {
+        self.waypoint_policies.get(waypoint)
+    }
+
+    pub(super) fn judged_since(&self, uid: &str) -> Option<u64> {
+        self.judged_since.get(uid).copied()
+    }
+
     fn add_routes(&mut self, routes: &[Arc<HttpRoute>]) {
         let mut by_service: HashMap<ObjectKey, Vec<Arc<HttpRoute>>> = HashMap::new();
         for route in routes {
@@ -123,25 +156,32 @@ impl Indexes {
 
     fn add_policies(&mut self, mesh: &Mesh, names: &MeshNames) {
         let sorted = SortedPolicies::of(&mesh.policies);
+        // Workloads of one Deployment share their set: a thousand of them need one index, not a thousand.
+        let mut shared: HashMap<(&Str, &[ObjectKey]), Arc<PolicySet>> = HashMap::new();
         for workload in &mesh.workloads {
-            self.workload_policies
-                .insert(workload.uid.clone(), Arc::new(sorted.of_workload(workload)));
+            let like = (&workload.key.namespace, &workload.policies[..]);
+            let set = match shared.get(&like) {
+                Some(set) if sorted.knows(&workload.policies) => set.clone(),
+                _ => sorted.of_workload(workload).finish(),
+            };
+            shared.entry(like).or_insert_with(|| set.clone());
+            self.workload_policies.insert(workload.uid.clone(), set);
         }
         for service in &mesh.services {
             let set = sorted.of_target(&service.key.namespace, Target::Service, &service.key.name);
             self.service_policies
-                .insert(service.key.clone(), Arc::new(set.cloned().unwrap_or_default()));
+                .insert(service.key.clone(), set.cloned().unwrap_or_default().finish());
         }
         for waypoint in &mesh.waypoints {
             let set = sorted.of_waypoint(waypoint, &names.root_namespace);
-            self.waypoint_policies.insert(waypoint.key.clone(), Arc::new(set));
+            self.waypoint_policies.insert(waypoint.key.clone(), set.finish());
         }
     }
 }
 
 impl World {
     pub fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
-        self.indexes.workloads.get(uid)
+        self.indexes.workload(uid)
     }
 
     /// The workload that owns an address.
@@ -155,7 +195,7 @@ impl World {
     }
 
     pub fn service(&self, key: &ObjectKey) -> Option<&Arc<Service>> {
-        self.indexes.services.get(key)
+        self.indexes.service(key)
     }
 
     pub fn service_named(&self, hostname: &str) -> Option<&Arc<Service>> {
@@ -163,7 +203,7 @@ impl World {
     }
 
     pub fn waypoint(&self, key: &ObjectKey) -> Option<&Arc<Waypoint>> {
-        self.indexes.waypoints.get(key)
+        self.indexes.waypoint(key)
     }
 
     /// Routes with this service as a parent, whatever the port and the client.
@@ -182,24 +222,30 @@ impl World {
         workload: &Workload,
         target_port: u16,
     ) -> impl Iterator<Item = Served> + use<'a> {
-        let known = self.indexes.memberships.get(&workload.uid).map_or(&[][..], |list| list);
+        let known = self.indexes.memberships(&workload.uid);
         let leads = known.iter().filter(move |one| one.target_port == target_port);
         leads.map(|one| one.served.clone())
     }
 
     /// Mesh, namespace and selector policies of a workload.
     pub fn workload_policies(&self, uid: &str) -> Option<&Arc<PolicySet>> {
-        self.indexes.workload_policies.get(uid)
+        self.indexes.workload_policies(uid)
     }
 
     /// Policies whose `targetRefs` name the service.
     pub fn service_policies(&self, service: &ObjectKey) -> Option<&Arc<PolicySet>> {
-        self.indexes.service_policies.get(service)
+        self.indexes.service_policies(service)
     }
 
     /// Policies whose `targetRefs` name the waypoint's Gateway or class.
     pub fn waypoint_policies(&self, waypoint: &ObjectKey) -> Option<&Arc<PolicySet>> {
-        self.indexes.waypoint_policies.get(waypoint)
+        self.indexes.waypoint_policies(waypoint)
+    }
+
+    /// The generation since which what inbound connections of the workload are judged by is the same; `None` when it is
+    /// not known. Errs towards later.
+    pub fn judged_since(&self, uid: &str) -> Option<u64> {
+        self.indexes.judged_since(uid)
     }
 
     /// The service `name` in `namespace`.

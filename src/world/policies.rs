@@ -1,24 +1,31 @@
 //! Policies sorted by what they apply to, and the sets that are evaluated.
 
+mod list;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::{ObjectKey, Str};
+pub use list::PolicyList;
+
 use crate::model::{
     Action, AuthorizationPolicy, Condition, ConditionKey, Operation, PolicyTarget, Rule, Scope,
     Waypoint, Workload,
 };
 
 /// The policies that apply to one workload, or to one service or waypoint, by action.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PolicySet {
-    pub deny: Vec<Arc<AuthorizationPolicy>>,
-    pub allow: Vec<Arc<AuthorizationPolicy>>,
-    pub audit: Vec<Arc<AuthorizationPolicy>>,
+    pub deny: PolicyList,
+    pub allow: PolicyList,
+    pub audit: PolicyList,
     /// Policies that could not be understood; each denies everything.
     pub broken: Vec<Arc<AuthorizationPolicy>>,
-    /// Some rule that decides looks at HTTP: requests must be parsed. Dry-run and AUDIT policies decide nothing.
+    /// Some rule looks at HTTP: requests must be parsed, also where it only says what it would do (dry-run, AUDIT).
+    ///
     pub needs_http: bool,
+    /// There are AUDIT or dry-run policies.
+    pub has_notes: bool,
 }
 
 /// All policies of a mesh, by scope.
@@ -51,8 +58,8 @@ impl PolicySet {
             self.broken.push(policy.clone());
             return;
         }
-        let decides = !policy.dry_run && policy.action != Action::Audit;
-        self.needs_http |= decides && policy.rules.iter().any(looks_at_http);
+        self.has_notes |= policy.dry_run || policy.action == Action::Audit;
+        self.needs_http |= policy.rules.iter().any(looks_at_http);
         match policy.action {
             Action::Deny => self.deny.push(policy.clone()),
             Action::Allow => self.allow.push(policy.clone()),
@@ -61,11 +68,20 @@ impl PolicySet {
     }
 
     fn extend(&mut self, other: &PolicySet) {
-        self.deny.extend(other.deny.iter().cloned());
-        self.allow.extend(other.allow.iter().cloned());
-        self.audit.extend(other.audit.iter().cloned());
+        self.deny.extend(&other.deny);
+        self.allow.extend(&other.allow);
+        self.audit.extend(&other.audit);
         self.broken.extend(other.broken.iter().cloned());
         self.needs_http |= other.needs_http;
+        self.has_notes |= other.has_notes;
+    }
+
+    /// Sorts what was added for look-ups.
+    pub(super) fn finish(mut self) -> Arc<Self> {
+        for list in [&mut self.deny, &mut self.allow, &mut self.audit] {
+            list.finish();
+        }
+        Arc::new(self)
     }
 }
 
@@ -90,6 +106,11 @@ impl<'a> SortedPolicies<'a> {
             }
         }
         sorted
+    }
+
+    /// None of the names stands for a missing policy.
+    pub(super) fn knows(&self, names: &[ObjectKey]) -> bool {
+        names.iter().all(|name| self.by_key.contains_key(name))
     }
 
     pub(super) fn of_workload(&self, workload: &Workload) -> PolicySet {

@@ -124,7 +124,7 @@ fn a_workload_has_the_policies_of_mesh_namespace_and_selector() {
         .policy(deny("targets", targets(PolicyTarget::Service("web".into()))))
         .build();
     let of = |name: &str| {
-        names(&world.workload_policies(&format!("Kubernetes//Pod/{name}")).unwrap().deny)
+        names(&*world.workload_policies(&format!("Kubernetes//Pod/{name}")).unwrap().deny)
     };
     assert_eq!(of("shop/web"), ["istio-system/mesh", "shop/namespace", "shop/selects"]);
     assert_eq!(of("shop/bare"), ["istio-system/mesh", "shop/namespace"]);
@@ -159,15 +159,15 @@ fn targets_are_found_from_the_right_namespace_only() {
         .policy(deny("class", class()))
         .policy(deny("istio-system/class", class()))
         .build();
-    assert_eq!(names(&world.service_policies(&key("web")).unwrap().deny), ["shop/service"]);
+    assert_eq!(names(&*world.service_policies(&key("web")).unwrap().deny), ["shop/service"]);
     assert!(world.service_policies(&key("other")).unwrap().is_empty());
     let of_waypoint = &world.waypoint_policies(&key("wp")).unwrap().deny;
-    assert_eq!(names(of_waypoint), ["istio-system/class", "shop/gateway"]);
+    assert_eq!(names(&**of_waypoint), ["istio-system/class", "shop/gateway"]);
     assert!(of_web(&world).is_empty(), "targets never reach the workload's own set");
 }
 
 #[test]
-fn policies_are_sorted_by_action_and_only_those_that_decide_need_http() {
+fn policies_are_sorted_by_action_and_all_that_look_at_http_have_it_parsed() {
     let with = |action, dry_run, broken: Option<&str>| {
         let one = AuthorizationPolicy {
             dry_run,
@@ -179,12 +179,12 @@ fn policies_are_sorted_by_action_and_only_those_that_decide_need_http() {
     for (world, needs_http, place) in [
         (with(Action::Deny, false, None), true, [1, 0, 0, 0]),
         (with(Action::Allow, false, None), true, [0, 1, 0, 0]),
-        (with(Action::Audit, false, None), false, [0, 0, 1, 0]),
-        (with(Action::Allow, true, None), false, [0, 1, 0, 0]),
+        (with(Action::Audit, false, None), true, [0, 0, 1, 0]),
+        (with(Action::Allow, true, None), true, [0, 1, 0, 0]),
         (with(Action::Allow, false, Some("bad CIDR")), false, [0, 0, 0, 1]),
     ] {
         let set = of_web(&world);
-        let places = [&set.deny, &set.allow, &set.audit, &set.broken].map(Vec::len);
+        let places = [set.deny.len(), set.allow.len(), set.audit.len(), set.broken.len()];
         assert_eq!((places, set.needs_http), (place, needs_http));
     }
 }
@@ -243,4 +243,62 @@ fn a_route_is_listed_once_per_service() {
     assert_eq!(world.routes_of(&key("web")).len(), 1);
     assert_eq!(world.routes_of(&key("other")).len(), 1);
     assert!(world.routes_of(&key("none")).is_empty());
+}
+
+#[test]
+fn a_workload_is_judged_anew_only_after_changes_that_concern_it() {
+    let web = || Workload { policies: vec![key("p")], ..workload("web", "10.0.0.1") };
+    let other = || workload("other/other", "10.0.0.2");
+    let bound = |pods: &[&Workload]| Service {
+        waypoint: super::fixture::bound_to("wp"),
+        ..service("web", "10.96.0.1", pods)
+    };
+    let fixture = |web: Workload, policies: Vec<AuthorizationPolicy>, wp: Waypoint| {
+        let front = bound(&[&web]);
+        let base = Fixture::default().workload(web).workload(other()).service(front).waypoint(wp);
+        policies.into_iter().fold(base, Fixture::policy).mesh
+    };
+    let selecting = || policy("p", Action::Allow, Scope::Workloads, vec![Rule::default()]);
+    let store = store();
+    let uids = [web().uid, other().uid];
+    let publish = |mesh: Mesh| {
+        let before = uids.clone().map(|uid| store.load().judged_since(&uid));
+        let mut watches = uids.clone().map(|uid| store.judgement_changes(&uid));
+        let world = store.publish(mesh);
+        let after = uids.clone().map(|uid| world.judged_since(&uid));
+        for at in 0..uids.len() {
+            let told = watches[at].has_changed().unwrap();
+            assert_eq!(told, before[at] != after[at], "{at}");
+            watches[at].mark_unchanged();
+        }
+        [0, 1].map(|at| before[at] != after[at])
+    };
+    let base = |policies| fixture(web(), policies, waypoint("wp"));
+    assert_eq!(publish(base(vec![selecting()])), [true, true]);
+    assert_eq!(publish(base(vec![selecting()])), [false, false], "the same, translated anew");
+    let changed = policy("p", Action::Allow, Scope::Workloads, vec![get_only()]);
+    assert_eq!(publish(base(vec![changed])), [true, false], "a policy that selects it");
+    assert_eq!(publish(base(vec![selecting()])), [true, false]);
+    let wide = || deny("istio-system/p", Scope::Mesh);
+    assert_eq!(publish(base(vec![selecting(), wide()])), [true, true], "a policy of the mesh");
+    assert_eq!(publish(base(vec![selecting()])), [true, true]);
+    let on_gateway = || deny("gateway", targets(PolicyTarget::Gateway("wp".into())));
+    assert_eq!(publish(base(vec![selecting(), on_gateway()])), [true, false], "the waypoint's");
+    assert_eq!(publish(base(vec![selecting()])), [true, false]);
+    let on_service = deny("service", targets(PolicyTarget::Service("web".into())));
+    assert_eq!(publish(base(vec![selecting(), on_service])), [true, false], "the service's");
+    assert_eq!(publish(base(vec![selecting()])), [true, false]);
+    let strict = PeerAuthentication { mode: Mode::Strict, ..PeerAuthentication::default() };
+    let strict = Workload { peer_authentication: strict, ..web() };
+    assert_eq!(publish(fixture(strict, vec![selecting()], waypoint("wp"))), [true, false]);
+    let unselected = Workload { policies: Vec::new(), ..web() };
+    let with_policy = |web| fixture(web, vec![selecting()], waypoint("wp"));
+    assert_eq!(publish(with_policy(unselected)), [true, false], "a selector or a label");
+    let class = Waypoint { class: "other".into(), ..waypoint("wp") };
+    assert_eq!(publish(fixture(web(), vec![selecting()], class)), [true, false]);
+    let gone = Fixture::default().workload(other()).mesh;
+    let mut watch = store.judgement_changes(&web().uid);
+    store.publish(gone);
+    assert!(watch.has_changed().unwrap(), "gone");
+    watch.mark_unchanged();
 }

@@ -261,6 +261,7 @@ fn scrape() -> String {
         destination_address: address,
         hbone_authority: None,
         waypoint_principal: None,
+        notes: Vec::new(),
     };
     drop(telemetry.connection(start.clone()));
     telemetry.refused(start, Reason::Denied, "");

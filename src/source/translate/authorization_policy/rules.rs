@@ -55,8 +55,6 @@ fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -
     let unsupported = [
         ("requestPrincipals", &given.request_principals),
         ("notRequestPrincipals", &given.not_request_principals),
-        ("trustDomains", &given.trust_domains),
-        ("notTrustDomains", &given.not_trust_domains),
     ];
     refuse_given(broken, &place, &unsupported);
     let account = |text: &str| service_account(own, text);
@@ -81,6 +79,13 @@ fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -
             ("serviceAccounts", &given.service_accounts),
             ("notServiceAccounts", &given.not_service_accounts),
             account,
+        ),
+        trust_domains: values(
+            broken,
+            &place,
+            ("trustDomains", &given.trust_domains),
+            ("notTrustDomains", &given.not_trust_domains),
+            text,
         ),
         ip_blocks: values(
             broken,

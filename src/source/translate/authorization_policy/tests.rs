@@ -33,7 +33,7 @@ fn what_cannot_be_carried_out_breaks_the_policy() {
         ("provider: {name: x}".to_owned(), "spec.provider".to_owned()),
         (from("requestPrincipals: ['*']"), format!("{source}.requestPrincipals")),
         (from("notRequestPrincipals: ['*']"), format!("{source}.notRequestPrincipals")),
-        (from("trustDomains: [a]"), format!("{source}.trustDomains")),
+        (from("trustDomains: ['']"), format!("{source}.trustDomains[0]")),
         (from("ipBlocks: [10.0.0.0/8, 10.0.0.0/33]"), format!("{source}.ipBlocks[1]")),
         (from("remoteIpBlocks: [example.com]"), format!("{source}.remoteIpBlocks[0]")),
         (from("principals: ['']"), format!("{source}.principals[0]")),
