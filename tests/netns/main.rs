@@ -10,6 +10,7 @@ mod interop;
 mod manifests;
 mod mesh;
 mod plain;
+mod policies;
 mod redirect;
 mod sock;
 
