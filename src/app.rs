@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{Addresses, Admin, Readiness, Servers};
-use crate::config::{IssuerKind, Settings};
+use crate::config::{IssuerKind, SameNode, Settings};
 use crate::identity::{
     CertificateStore, ISTIO_CONNECT_TIMEOUT, ISTIO_REQUEST_TIMEOUT, Issuer, IstioIssuer,
     IstioIssuerSettings, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock,
@@ -230,6 +230,7 @@ fn pool_settings(settings: &Settings) -> PoolSettings {
         max_streams: settings.pool.max_streams,
         idle_timeout: settings.pool.idle_timeout,
         connect_timeout: settings.layer4.connect_timeout,
+        in_process: settings.same_node == SameNode::InProcess,
     }
 }
 

@@ -36,6 +36,7 @@ pub struct Settings {
     pub trust_domain: Str,
     pub cluster_domain: Str,
     pub root_namespace: Str,
+    pub same_node: SameNode,
     pub source: SourceSettings,
     pub identity: IdentitySettings,
     pub admin: AddressSettings,
@@ -75,6 +76,16 @@ pub enum IssuerKind {
     Local,
     /// istiod, over gRPC.
     Istio,
+}
+
+/// How workloads of one node reach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SameNode {
+    /// The bytes stay in the process; policies are judged as for a tunnel.
+    InProcess,
+    /// Through a tunnel, as between nodes.
+    Mtls,
 }
 
 /// `[admin]`, `[metrics]`, `[readiness]`

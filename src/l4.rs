@@ -12,7 +12,8 @@ mod outbound;
 mod plaintext;
 mod upstream;
 
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -20,13 +21,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::base::Str;
+use crate::base::{Str, ports};
 use crate::identity::CertificateStore;
 use crate::model::Workload;
 use crate::pool::Pool;
 use crate::sock::SocketFactory;
 use crate::telemetry::Telemetry;
-use crate::tunnel::Waypoints;
+use crate::tunnel::{LocalServer, Waypoints};
 use crate::world::{JudgementChanges, WorldStore};
 
 pub use listen::ListenError;
@@ -61,6 +62,9 @@ pub struct Layer4 {
 
 /// Layer 4 of one workload.
 pub struct Proxy {
+    this: Weak<Self>,
+    /// Where workloads of this node and others tunnel to.
+    tunnels_to: Vec<SocketAddr>,
     shared: Arc<Layer4>,
     /// The workload is looked up anew for each connection: its labels, policies and waypoint change.
     uid: Str,
@@ -82,7 +86,11 @@ impl Proxy {
         workload: &Workload,
         sockets: Arc<dyn SocketFactory>,
     ) -> Result<Arc<Self>, ListenError> {
-        let proxy = Arc::new(Self {
+        let tunnels_to = workload.addresses.iter();
+        let tunnels_to = tunnels_to.map(|it| SocketAddr::new(*it, ports::HBONE)).collect();
+        let proxy = Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            tunnels_to,
             shared: shared.clone(),
             uid: workload.uid.clone(),
             sockets,
@@ -93,6 +101,9 @@ impl Proxy {
             tasks: TaskTracker::new(),
         });
         proxy.clone().listen()?;
+        for address in &proxy.tunnels_to {
+            shared.pool.add_local(*address, proxy.as_local());
+        }
         Ok(proxy)
     }
 
@@ -104,6 +115,9 @@ impl Proxy {
     /// Stops accepting, sends GOAWAY, and gives connections until `deadline` to end before it cuts them.
     pub async fn stop(&self, deadline: Duration) {
         self.drain.cancel();
+        for address in &self.tunnels_to {
+            self.shared.pool.remove_local(*address, &self.as_local());
+        }
         self.shared.pool.drain_workload(&self.uid);
         self.tasks.close();
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
@@ -112,6 +126,10 @@ impl Proxy {
                 tracing::warn!(workload = %self.uid, tasks = self.tasks.len(), "some connections did not end when they were cut");
             }
         }
+    }
+
+    fn as_local(&self) -> Weak<dyn LocalServer> {
+        self.this.clone()
     }
 
     /// The workload as the current world knows it; `None` once it is gone.

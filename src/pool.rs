@@ -7,9 +7,10 @@
 
 mod dial;
 mod entry;
+mod local;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::base::{Identity, Reason, Str};
 use crate::identity::{CertificateStore, WorkloadCertificate};
 use crate::sock::SocketFactory;
-use crate::tunnel::{ConnectRequest, HboneStream, TunnelError};
+use crate::tunnel::{Carrier, ConnectRequest, LocalServer, TunnelError};
 use entry::Entry;
 
 /// How often a stream is tried for: others may take every slot of a new tunnel before we do, but a peer that closes
@@ -48,6 +49,8 @@ pub struct PoolSettings {
     pub idle_timeout: Duration,
     /// For TCP, and again for the TLS handshake.
     pub connect_timeout: Duration,
+    /// Between workloads of one node bytes stay in the process (`same_node`).
+    pub in_process: bool,
 }
 
 /// A tunnel or a stream in it could not be had.
@@ -69,6 +72,8 @@ struct Shared {
     /// Where the tunnels' drivers run: the runtime of layer 4, whoever dials.
     runtime: Handle,
     entries: papaya::HashMap<TunnelKey, Arc<Entry>>,
+    /// The workloads of this node, by `pod address:15008`.
+    locals: papaya::HashMap<SocketAddr, Weak<dyn LocalServer>>,
 }
 
 impl Pool {
@@ -77,24 +82,28 @@ impl Pool {
         certificates: Arc<CertificateStore>,
         runtime: Handle,
     ) -> Self {
-        let entries = papaya::HashMap::new();
-        Self(Arc::new(Shared { settings, certificates, runtime, entries }))
+        let (entries, locals) = (papaya::HashMap::new(), papaya::HashMap::new());
+        Self(Arc::new(Shared { settings, certificates, runtime, entries, locals }))
     }
 
-    /// A stream in a tunnel of this key: an existing one with a free slot, or a new one.
+    /// A stream in a tunnel of this key: an existing one with a free slot, or a new one; or the short way, when the
+    /// server is a workload of this node.
     pub async fn open(
         &self,
         key: &TunnelKey,
         sockets: &Arc<dyn SocketFactory>,
         request: &ConnectRequest,
-    ) -> Result<HboneStream, PoolError> {
+    ) -> Result<Carrier, PoolError> {
         let entry = self.entry(key);
         let certificate = self.0.certificates.certificate(&key.client).await.map_err(|error| {
             PoolError { reason: Reason::IdentityFailure, why: error.to_string() }
         })?;
+        if let Some(opened) = self.open_local(&entry, key, sockets, request).await {
+            return opened;
+        }
         for _ in 0..MAX_ROUNDS {
             if let Some(opened) = entry.open_existing(certificate.generation(), request).await {
-                return opened;
+                return opened.map(Carrier::Hbone);
             }
             self.make_room(&entry, key, sockets, &certificate).await?;
         }

@@ -84,6 +84,8 @@ pub struct ConnectionStart {
     pub waypoint_principal: Option<Str>,
     /// What AUDIT and dry-run policies have to say of it.
     pub notes: Vec<PolicyNote>,
+    /// Between workloads of one node, and so without a tunnel.
+    pub in_process: bool,
 }
 
 /// What is known of a request when it starts.

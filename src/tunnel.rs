@@ -1,5 +1,5 @@
-//! HBONE: HTTP/2 CONNECT over mutual TLS, client and server, as ztunnel speaks it (reference 1.8), and the
-//! connections that layer 4 hands over to the workers of layer 7.
+//! HBONE: HTTP/2 CONNECT over mutual TLS, client and server, as ztunnel speaks it (reference 1.8); its short way
+//! between workloads of one node; and the connections that layer 4 hands over to the workers of layer 7.
 //!
 //! Invariants:
 //! * A stream gives flow-control capacity back only as its consumer takes bytes, and the connection's window is four
@@ -14,6 +14,7 @@ mod carrier;
 mod client;
 mod handover;
 mod headers;
+mod local;
 mod server;
 mod stream;
 #[cfg(test)]
@@ -25,8 +26,9 @@ use http::StatusCode;
 
 pub use carrier::{Carrier, CarrierRead, CarrierWrite};
 pub use client::{Tunnel, handshake};
-pub use handover::{GuardedConnection, Place, RoutedConnection, Waypoints};
+pub use handover::{GuardedConnection, LocalServer, Place, RoutedConnection, Waypoints};
 pub use headers::{Baggage, parse_authority};
+pub use local::LocalStream;
 pub use server::{Incoming, serve};
 pub use stream::{HboneRead, HboneStream, HboneWrite};
 

@@ -8,7 +8,7 @@ use super::defaults as default;
 use super::reader::{Field, Reader};
 use super::{
     AddressSettings, DrainSettings, IdentitySettings, IssuerKind, Layer4Settings, Layer7Settings,
-    LogSettings, PoolSettings, Settings, SourceSettings,
+    LogSettings, PoolSettings, SameNode, Settings, SourceSettings,
 };
 use crate::base::Str;
 use crate::telemetry::{self, LogFormat};
@@ -50,6 +50,16 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
             "root_namespace",
             default::ROOT_NAMESPACE,
             "The namespace whose policies without a selector hold for the whole mesh.",
+        ),
+        same_node: reader.choice(
+            Field {
+                key: "same_node",
+                default: SameNode::InProcess,
+                meaning: "How workloads of this node reach each other: `in_process` without encryption, since the \
+                          bytes never leave the process, or `mtls` through a tunnel as between nodes. Policies \
+                          are the same.",
+            },
+            &[("in_process", SameNode::InProcess), ("mtls", SameNode::Mtls)],
         ),
         source: source(reader),
         identity: identity(reader),

@@ -25,6 +25,8 @@ pub(super) struct Arrival {
     pub(super) destination: SocketAddr,
     /// The service that the tunnel's request named.
     pub(super) forwarded_host: Option<Str>,
+    /// From a workload of this node, without a tunnel.
+    pub(super) in_process: bool,
 }
 
 /// What becomes of an arrival.
@@ -164,6 +166,7 @@ impl Proxy {
             hbone_authority: tunnelled.then_some(arrival.destination),
             waypoint_principal: waypoint.map(|waypoint| Str::from(waypoint.to_string())),
             notes,
+            in_process: arrival.in_process,
         }
     }
 

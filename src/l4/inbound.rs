@@ -1,5 +1,6 @@
 //! What arrives by HBONE (port 15008): TLS with the workload's certificate, then each CONNECT on its own.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,16 +15,40 @@ use super::listen::Accepted;
 use crate::base::{Identity, Reason, within_budget};
 use crate::identity;
 use crate::model::Workload;
-use crate::tunnel::{self, Baggage, Carrier, GuardedConnection, Incoming, Place};
+use crate::tunnel::{self, Baggage, GuardedConnection, Incoming, LocalServer, Place};
 
 /// What the task of one stream may hold, in bytes, besides what is on its way.
 const STREAM_BUDGET: usize = 3 * 1024;
+
+impl LocalServer for Proxy {
+    fn proves(&self, identity: &Identity) -> bool {
+        !self.drain.is_cancelled()
+            && self.workload().is_some_and(|workload| workload.identity == *identity)
+    }
+
+    /// Takes a place of its own, where a stream in a tunnel shares its tunnel's.
+    fn connect_local(self: Arc<Self>, incoming: Incoming, client: Identity, peer: SocketAddr) {
+        let Ok(place) = self.slots.clone().try_acquire_owned() else {
+            return incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        };
+        self.shared.telemetry.agent().in_process_connections.inc();
+        let proxy = self.clone();
+        self.spawn_stream(async move {
+            proxy.connect(incoming, client, peer).await;
+            drop(place);
+        });
+    }
+}
 
 impl Proxy {
     pub(super) async fn inbound(self: Arc<Self>, accepted: Accepted) {
         let Some(workload) = self.workload() else { return };
         let Accepted { stream, peer, place } = accepted;
         let local = stream.local_addr().unwrap_or(peer);
+        if !self.says_something(&stream).await {
+            // Somebody looked whether the port is open: a same-node probe, a load balancer.
+            return tracing::debug!(workload = %self.uid, %peer, "closed before it said anything");
+        }
         let (tls, client) = match self.handshake(&workload, stream).await {
             Ok(established) => established,
             Err((reason, why)) => {
@@ -33,6 +58,7 @@ impl Proxy {
                     peer,
                     destination: crate::sock::unmap(local),
                     forwarded_host: None,
+                    in_process: false,
                 };
                 return self.refuse_arrival(&arrival, reason, &why);
             }
@@ -40,19 +66,34 @@ impl Proxy {
         let handler = {
             let proxy = self.clone();
             move |incoming: Incoming| {
-                let cancel = proxy.cancel.clone();
-                let stream = proxy.clone().connect(incoming, client.clone(), peer);
-                let stream = within_budget::<STREAM_BUDGET, _>(stream);
-                proxy.tasks.spawn_on(
-                    async move { _ = cancel.run_until_cancelled_owned(stream).await },
-                    &proxy.shared.runtime,
-                );
+                proxy.spawn_stream(proxy.clone().connect(incoming, client.clone(), peer));
             }
         };
         if let Err(error) = tunnel::serve(tls, self.drain.clone(), handler).await {
             tracing::debug!(workload = %self.uid, %peer, %error, "an inbound tunnel broke");
         }
         drop(place);
+    }
+
+    /// Whether the peer sends anything before it closes or the handshake's time is over.
+    async fn says_something(&self, stream: &TcpStream) -> bool {
+        let mut first = [0];
+        let peeked =
+            tokio::time::timeout(self.shared.settings.handshake_timeout, stream.peek(&mut first));
+        // Of one that stays silent the handshake tells.
+        !matches!(peeked.await, Ok(Ok(0)))
+    }
+
+    fn spawn_stream<F>(&self, stream: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stream = within_budget::<STREAM_BUDGET, _>(stream);
+        let cancel = self.cancel.clone();
+        self.tasks.spawn_on(
+            async move { _ = cancel.run_until_cancelled_owned(stream).await },
+            &self.shared.runtime,
+        );
     }
 
     async fn handshake(
@@ -100,6 +141,7 @@ impl Proxy {
             peer,
             destination: SocketAddr::new(address, port),
             forwarded_host: incoming.request.forwarded_host.clone(),
+            in_process: incoming.is_local(),
         };
         if let Err(why) = self.own_destination(&arrival.workload, arrival.destination) {
             self.refuse_arrival(&arrival, Reason::BadRequest, &why);
@@ -137,7 +179,7 @@ impl Proxy {
             Ok(stream) => self.shared.waypoints.guard(
                 worker,
                 GuardedConnection {
-                    stream: Carrier::Hbone(stream),
+                    stream,
                     borrow: arrival.borrow(),
                     workload: arrival.workload,
                     client: arrival.client,

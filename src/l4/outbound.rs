@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::listen::Accepted;
-use super::upstream::{Hop, Unreached, Upstream};
+use super::upstream::{Hop, Unreached};
 use super::{Proxy, deliver};
 use crate::balance;
 use crate::base::{Reason, Str};
@@ -12,7 +12,7 @@ use crate::model::{Service, Workload};
 use crate::route::{self, Decision};
 use crate::sock;
 use crate::telemetry::{ConnectionStart, Reporter};
-use crate::tunnel::RoutedConnection;
+use crate::tunnel::{Carrier, RoutedConnection};
 use crate::world::{self, InFlight};
 
 /// How many endpoints of a service are tried before the client is told: the first and two more, as Envoy does for
@@ -29,7 +29,7 @@ struct Outbound {
 
 /// An endpoint that was reached, and what it is.
 struct Reached {
-    upstream: Upstream,
+    upstream: Carrier,
     hop: Hop,
     _in_flight: Option<InFlight>,
 }
@@ -135,16 +135,12 @@ impl Proxy {
     }
 
     async fn copy(&self, outbound: Outbound, reached: Reached, service: Option<&Arc<Service>>) {
-        let start = self.start_of(&outbound, Some((&reached.hop, service)));
+        let start = ConnectionStart {
+            in_process: reached.upstream.is_local(),
+            ..self.start_of(&outbound, Some((&reached.hop, service)))
+        };
         let record = self.shared.telemetry.connection(start);
-        match reached.upstream {
-            Upstream::Plain(upstream) => {
-                deliver::copy(outbound.accepted.stream, upstream, record).await;
-            }
-            Upstream::Tunnel(upstream) => {
-                deliver::copy(outbound.accepted.stream, upstream, record).await;
-            }
-        }
+        deliver::copy(outbound.accepted.stream, reached.upstream, record).await;
     }
 
     fn refuse_outbound(
@@ -181,6 +177,7 @@ impl Proxy {
             hbone_authority: server.and(hop).map(|hop| hop.address),
             waypoint_principal: None,
             notes: Vec::new(),
+            in_process: false,
         }
     }
 }

@@ -25,6 +25,7 @@ impl Proxy {
             peer: accepted.peer,
             destination,
             forwarded_host: None,
+            in_process: false,
         };
         if let Err(why) = self.own_destination(&arrival.workload, destination) {
             return self.refuse_arrival(&arrival, Reason::BadRequest, &why);

@@ -3,26 +3,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
-
 use super::Proxy;
 use crate::base::{Reason, Str, ports};
 use crate::model::Workload;
 use crate::pool::TunnelKey;
 use crate::sock;
-use crate::tunnel::{Baggage, ConnectRequest, HboneStream};
+use crate::tunnel::{Baggage, Carrier, ConnectRequest};
 
 /// Where one attempt goes.
 pub(super) struct Hop {
     /// The endpoint's own address and port.
     pub(super) address: SocketAddr,
     pub(super) workload: Option<Arc<Workload>>,
-}
-
-/// An endpoint that was reached.
-pub(super) enum Upstream {
-    Plain(TcpStream),
-    Tunnel(HboneStream),
 }
 
 /// Why an endpoint was not reached.
@@ -53,7 +45,7 @@ impl Proxy {
         client_address: SocketAddr,
         hop: &Hop,
         service: Option<&Str>,
-    ) -> Result<Upstream, Unreached> {
+    ) -> Result<Carrier, Unreached> {
         match hop.tunnelled() {
             Some(server) => {
                 self.reach_by_tunnel(client, client_address, hop, server, service).await
@@ -69,7 +61,7 @@ impl Proxy {
         hop: &Hop,
         server: &Workload,
         service: Option<&Str>,
-    ) -> Result<Upstream, Unreached> {
+    ) -> Result<Carrier, Unreached> {
         let key = TunnelKey {
             client: client.identity.clone(),
             client_uid: client.uid.clone(),
@@ -83,15 +75,13 @@ impl Proxy {
             baggage: Some(Baggage::of(client, &self.shared.settings.cluster).to_string()),
         };
         let opened = self.shared.pool.open(&key, &self.sockets, &request).await;
-        opened
-            .map(Upstream::Tunnel)
-            .map_err(|error| Unreached { reason: error.reason, why: error.why })
+        opened.map_err(|error| Unreached { reason: error.reason, why: error.why })
     }
 
-    async fn reach_plainly(&self, address: SocketAddr) -> Result<Upstream, Unreached> {
+    async fn reach_plainly(&self, address: SocketAddr) -> Result<Carrier, Unreached> {
         let timeout = self.shared.settings.connect_timeout;
         let connected = sock::connect(self.sockets.as_ref(), address, None, timeout).await;
-        connected.map(Upstream::Plain).map_err(|error| Unreached {
+        connected.map(Carrier::Tcp).map_err(|error| Unreached {
             reason: Reason::ConnectFailure,
             why: format!("connect to {address}: {error}"),
         })

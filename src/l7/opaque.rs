@@ -19,7 +19,8 @@ pub(super) async fn carry(session: &Outbound, stream: Rewind<Carrier>) {
     let dependencies = &session.context.dependencies;
     match reach(session).await {
         Ok((picked, upstream)) => {
-            let start = start(session, Some(&picked));
+            let in_process = upstream.is_local();
+            let start = ConnectionStart { in_process, ..start(session, Some(&picked)) };
             let mut record = dependencies.telemetry.connection(start);
             finish(copy(stream, upstream, &record).await, &mut record);
         }
@@ -104,6 +105,7 @@ fn start(session: &Outbound, picked: Option<&Picked>) -> ConnectionStart {
         hbone_authority: tunnelled.then_some(address),
         waypoint_principal: None,
         notes: Vec::new(),
+        in_process: false,
     }
 }
 

@@ -108,6 +108,8 @@ pub(super) fn adopt(stream: Carrier) -> std::io::Result<Carrier> {
         Carrier::Tcp(stream) => Carrier::Tcp(TcpStream::from_std(stream.into_std()?)?),
         // Its events come from its tunnel, which stays where it is.
         Carrier::Hbone(stream) => Carrier::Hbone(stream),
+        // Its events come from its other end.
+        Carrier::Local(stream) => Carrier::Local(stream),
     })
 }
 
@@ -145,8 +147,7 @@ impl Outbound {
             forwarded_host: Some(service.hostname.clone()),
             baggage: Some(Baggage::of(&self.client, cluster).to_string()),
         };
-        let stream = self.context.dependencies.pool.open(&key, &self.sockets, &request).await?;
-        Ok(Carrier::Hbone(stream))
+        Ok(self.context.dependencies.pool.open(&key, &self.sockets, &request).await?)
     }
 
     /// The record of a request, but for the request. Mutual TLS is what leads to the endpoint; an answer of our own goes

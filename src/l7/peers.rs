@@ -32,6 +32,7 @@ pub(super) fn routed(connection: &RoutedConnection, cluster: &Str) -> Connection
         hbone_authority: None,
         waypoint_principal: None,
         notes: Vec::new(),
+        in_process: false,
     }
 }
 
@@ -54,6 +55,7 @@ pub(super) fn arrived(arrival: &Arrival, world: &World, cluster: &Str) -> Connec
         hbone_authority: client.map(|_| *destination),
         waypoint_principal: None,
         notes: Vec::new(),
+        in_process: false,
     }
 }
 

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::local::Probe;
 use super::{PoolError, open_error};
 use crate::tunnel::{ConnectRequest, HboneStream, Tunnel, TunnelError};
 
@@ -15,6 +16,7 @@ use crate::tunnel::{ConnectRequest, HboneStream, Tunnel, TunnelError};
 pub(super) struct Entry {
     tunnels: ArcSwap<Vec<Arc<Pooled>>>,
     pub(super) dialling: tokio::sync::Mutex<()>,
+    pub(super) probe: Probe,
     failure: Mutex<Option<(Instant, PoolError)>>,
 }
 
@@ -90,7 +92,7 @@ impl Entry {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.tunnels.load().is_empty()
+        self.tunnels.load().is_empty() && !self.probe.is_recent()
     }
 
     pub(super) fn drain(&self) {

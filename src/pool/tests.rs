@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -46,7 +47,7 @@ async fn bench(idle_timeout: Duration) -> Bench {
     let accepted = Arc::new(AtomicUsize::new(0));
     let address = serve(certificates.clone(), accepted.clone()).await;
     let connect_timeout = Duration::from_secs(5);
-    let settings = PoolSettings { max_streams: 2, idle_timeout, connect_timeout };
+    let settings = PoolSettings { max_streams: 2, idle_timeout, connect_timeout, in_process: true };
     let pool = Pool::new(settings, certificates, Handle::current());
     Bench { pool, address, accepted, sockets: Arc::new(PlainSockets), _directory: directory }
 }
@@ -99,11 +100,11 @@ impl Bench {
         TunnelKey { client, client_uid, server: id(server), address: self.address }
     }
 
-    async fn open(&self, client: &str) -> HboneStream {
+    async fn open(&self, client: &str) -> Carrier {
         self.try_open(&self.key(client, "server")).await.unwrap()
     }
 
-    async fn try_open(&self, key: &TunnelKey) -> Result<HboneStream, PoolError> {
+    async fn try_open(&self, key: &TunnelKey) -> Result<Carrier, PoolError> {
         self.pool.open(key, &self.sockets, &request()).await
     }
 
@@ -167,4 +168,91 @@ async fn idle_tunnels_are_swept_and_busy_ones_are_not() {
     assert_eq!(bench.pool.tunnels(), 2);
     tokio::time::sleep(Duration::from_millis(800)).await;
     assert_eq!(bench.pool.tunnels(), 1);
+}
+
+/// A workload of this node that answers every connection with one text, or refuses it.
+struct Local {
+    identity: Identity,
+    answer: Result<&'static str, http::StatusCode>,
+    seen: parking_lot::Mutex<Vec<(Identity, SocketAddr)>>,
+}
+
+impl LocalServer for Local {
+    fn proves(&self, identity: &Identity) -> bool {
+        self.identity == *identity
+    }
+
+    fn connect_local(
+        self: Arc<Self>,
+        incoming: tunnel::Incoming,
+        client: Identity,
+        peer: SocketAddr,
+    ) {
+        self.seen.lock().push((client, peer));
+        match self.answer {
+            Ok(text) => {
+                let mut stream = incoming.accept(None).unwrap();
+                tokio::spawn(async move {
+                    stream.write_all(text.as_bytes()).await.unwrap();
+                    stream.shutdown().await.unwrap();
+                });
+            }
+            Err(status) => incoming.refuse(status),
+        }
+    }
+}
+
+impl Bench {
+    fn local(
+        &self,
+        address: SocketAddr,
+        answer: Result<&'static str, http::StatusCode>,
+    ) -> Arc<Local> {
+        let local = Arc::new(Local { identity: id("server"), answer, seen: Default::default() });
+        let weak: Weak<Local> = Arc::downgrade(&local);
+        self.pool.add_local(address, weak);
+        local
+    }
+}
+
+#[tokio::test]
+async fn a_workload_of_this_node_is_reached_without_a_tunnel() {
+    let bench = bench(Duration::from_secs(60)).await;
+    let local = bench.local(bench.address, Ok("hello"));
+    for _ in 0..3 {
+        let mut stream = bench.open("a").await;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "hello");
+    }
+    assert_eq!(bench.pool.tunnels(), 0);
+    assert_eq!(bench.accepted(), 1, "one real connection shows that the network permits it");
+    let (client, peer) = local.seen.lock()[0].clone();
+    assert_eq!((client, peer.ip()), (id("a"), "127.0.0.1".parse().unwrap()));
+    let other = bench.try_open(&bench.key("a", "other")).await.err().unwrap();
+    assert_eq!(other.reason, Reason::TlsFailure, "another identity takes the tunnel's way");
+    let weak: Weak<Local> = Arc::downgrade(&local);
+    let weak: Weak<dyn LocalServer> = weak;
+    bench.pool.remove_local(bench.address, &weak);
+    let _tunnelled = bench.open("a").await;
+    assert_eq!((bench.pool.tunnels(), local.seen.lock().len()), (1, 3));
+}
+
+#[tokio::test]
+async fn what_the_network_forbids_is_forbidden_within_the_process_too() {
+    let bench = bench(Duration::from_secs(60)).await;
+    let closed: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let local = bench.local(closed, Ok("hello"));
+    let key = TunnelKey { address: closed, ..bench.key("a", "server") };
+    let error = bench.try_open(&key).await.err().unwrap();
+    assert_eq!(error.reason, Reason::ConnectFailure, "{error}");
+    assert!(local.seen.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_refusal_within_the_process_is_a_tunnels_refusal() {
+    let bench = bench(Duration::from_secs(60)).await;
+    let _local = bench.local(bench.address, Err(http::StatusCode::UNAUTHORIZED));
+    let error = bench.try_open(&bench.key("a", "server")).await.err().unwrap();
+    assert_eq!(error.reason, Reason::Denied, "{error}");
 }

@@ -23,6 +23,8 @@ pub struct AgentMetrics {
     pub certificates: Gauge,
     /// Open tunnels, as a client.
     pub pool_connections: Gauge,
+    /// Connections that were carried inside the process.
+    pub in_process_connections: Counter,
     /// Complaints about objects in the current state of the source.
     pub source_complaints: Gauge,
     /// Matches of policies that decide nothing, by policy.
@@ -58,6 +60,11 @@ impl AgentMetrics {
             "isthmus_pool_connections",
             "Open tunnels to other workloads",
             self.pool_connections.clone(),
+        );
+        registry.register(
+            "isthmus_in_process_connections",
+            "Connections between workloads of this node, which need no tunnel (same_node)",
+            self.in_process_connections.clone(),
         );
         registry.register(
             "isthmus_source_complaints",

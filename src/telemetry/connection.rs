@@ -138,6 +138,9 @@ fn put_start(line: &mut Line, start: &ConnectionStart) {
     if let Some(authority) = start.hbone_authority {
         line.address("dst.hbone_addr", authority);
     }
+    if start.in_process {
+        line.text("dst.transport", "in_process");
+    }
     line.known("dst.service", &start.service.host);
     let keys = ["dst.workload", "dst.namespace", "dst.identity", "dst.cluster"];
     put_peer(line, keys, &start.destination);

@@ -86,6 +86,7 @@ fn connection(reporter: Reporter) -> ConnectionStart {
         hbone_authority: Some(([10, 0, 0, 2], 9_080).into()),
         waypoint_principal: Some("spiffe://cluster.local/ns/bookinfo/sa/waypoint".into()),
         notes: Vec::new(),
+        in_process: false,
     }
 }
 

@@ -1,4 +1,4 @@
-//! A connection whose bytes come over plain TCP or over a tunnel, for rooms that do not care which.
+//! A connection whose bytes come over plain TCP, over a tunnel or from within the process, for rooms that do not care which.
 
 use std::io;
 use std::pin::Pin;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::local::{LocalRead, LocalStream, LocalWrite};
 use super::stream::{HboneRead, HboneStream, HboneWrite};
 use crate::sock::{ChunkRead, ChunkWrite, Duplex, TcpRead, TcpWrite};
 
@@ -15,18 +16,22 @@ use crate::sock::{ChunkRead, ChunkWrite, Duplex, TcpRead, TcpWrite};
 pub enum Carrier {
     Tcp(TcpStream),
     Hbone(HboneStream),
+    /// Between workloads of this node.
+    Local(LocalStream),
 }
 
 /// The receiving half of a [`Carrier`].
 pub enum CarrierRead {
     Tcp(TcpRead),
     Hbone(HboneRead),
+    Local(LocalRead),
 }
 
 /// The sending half of a [`Carrier`].
 pub enum CarrierWrite {
     Tcp(TcpWrite),
     Hbone(HboneWrite),
+    Local(LocalWrite),
 }
 
 /// Calls a method of whatever carries the bytes.
@@ -35,8 +40,16 @@ macro_rules! forward {
         match $carrier {
             Self::Tcp($inner) => $call,
             Self::Hbone($inner) => $call,
+            Self::Local($inner) => $call,
         }
     };
+}
+
+impl Carrier {
+    /// The other end is in this process.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Carrier::Local(_))
+    }
 }
 
 impl Duplex for Carrier {
@@ -52,6 +65,10 @@ impl Duplex for Carrier {
             Carrier::Hbone(stream) => {
                 let (read, write) = stream.halves();
                 (CarrierRead::Hbone(read), CarrierWrite::Hbone(write))
+            }
+            Carrier::Local(stream) => {
+                let (read, write) = stream.halves();
+                (CarrierRead::Local(read), CarrierWrite::Local(write))
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::Carrier;
-use crate::base::Str;
+use super::{Carrier, Incoming};
+use crate::base::{Identity, Str};
 
 /// A connection's place among those of its workload, given back when dropped. While it is held, a workload that leaves
 /// waits for the connection's end before its capture goes, up to the drain's deadline.
@@ -48,6 +48,20 @@ pub struct GuardedConnection {
     pub place: Place,
     /// Cancelled when the workload leaves or the agent has drained long enough.
     pub cancel: tokio_util::sync::CancellationToken,
+}
+
+/// A workload of this node that takes connections of others of this node, without a tunnel.
+pub trait LocalServer: Send + Sync + 'static {
+    /// Whether its end of a tunnel would prove this identity.
+    fn proves(&self, identity: &Identity) -> bool;
+    /// Takes what would be a stream in a tunnel; does not block, and answers as for a tunnel. `client`: whom a
+    /// tunnel's client would have proven to be. `peer`: its address.
+    fn connect_local(
+        self: std::sync::Arc<Self>,
+        incoming: Incoming,
+        client: Identity,
+        peer: SocketAddr,
+    );
 }
 
 /// The workers of layer 7, as layer 4 sees them. Neither call blocks; a worker that has no room refuses the

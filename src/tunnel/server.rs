@@ -7,10 +7,13 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::carrier::Carrier;
 use super::headers::BAGGAGE;
+use super::local::LocalStream;
 use super::stream::HboneStream;
 use super::{CONNECTION_WINDOW, ConnectRequest, MAX_FRAME, STREAM_WINDOW, TunnelError};
 
@@ -32,24 +35,58 @@ const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// the stream.
 pub struct Incoming {
     pub request: ConnectRequest,
-    receive: RecvStream,
-    answer: SendResponse<Bytes>,
+    asker: Asker,
+}
+
+/// Who waits for the answer.
+enum Asker {
+    Peer {
+        receive: RecvStream,
+        answer: SendResponse<Bytes>,
+    },
+    /// A workload of this node.
+    Local(oneshot::Sender<Result<LocalStream, StatusCode>>),
 }
 
 impl Incoming {
+    /// From a workload of this node; the receiver gets what a peer would be answered.
+    pub fn local(
+        request: ConnectRequest,
+    ) -> (Self, oneshot::Receiver<Result<LocalStream, StatusCode>>) {
+        let (asker, answer) = oneshot::channel();
+        (Self { request, asker: Asker::Local(asker) }, answer)
+    }
+
+    /// It comes from a workload of this node, without a tunnel.
+    pub fn is_local(&self) -> bool {
+        matches!(self.asker, Asker::Local(_))
+    }
+
     /// 200; `baggage` describes the destination.
-    pub fn accept(mut self, baggage: Option<&str>) -> Result<HboneStream, TunnelError> {
+    pub fn accept(self, baggage: Option<&str>) -> Result<Carrier, TunnelError> {
+        let (receive, mut answer) = match self.asker {
+            Asker::Peer { receive, answer } => (receive, answer),
+            Asker::Local(asker) => {
+                let (client, server) = LocalStream::pair();
+                asker.send(Ok(client)).map_err(|_| TunnelError::Closing)?;
+                return Ok(Carrier::Local(server));
+            }
+        };
         let mut response = Response::builder().status(StatusCode::OK);
         if let Some(baggage) = baggage {
             response = response.header(BAGGAGE, baggage);
         }
-        let send = self.answer.send_response(response.body(())?, false)?;
-        Ok(HboneStream::new(self.receive, send, None))
+        let send = answer.send_response(response.body(())?, false)?;
+        Ok(Carrier::Hbone(HboneStream::new(receive, send, None)))
     }
 
     /// Any other status, and the end of this stream.
-    pub fn refuse(mut self, status: StatusCode) {
-        refuse(&mut self.answer, status);
+    pub fn refuse(self, status: StatusCode) {
+        match self.asker {
+            Asker::Peer { mut answer, .. } => refuse(&mut answer, status),
+            // Whoever has left needs no answer.
+            Asker::Local(asker) => _ = asker.send(Err(status)),
+        }
     }
 }
 
@@ -105,7 +142,9 @@ where
         let Some(accepted) = accepted else { return Ok(()) };
         let (request, mut answer) = accepted?;
         match understand(request) {
-            Some((request, receive)) => handler(Incoming { request, receive, answer }),
+            Some((request, receive)) => {
+                handler(Incoming { request, asker: Asker::Peer { receive, answer } })
+            }
             None => refuse(&mut answer, StatusCode::BAD_REQUEST),
         }
     }

@@ -65,6 +65,7 @@ impl Pair {
             self.incoming.recv().await.unwrap().accept(Some("service.name=reviews")).unwrap()
         };
         let (client, server) = tokio::join!(self.tunnel.open(&asked), accept);
+        let Carrier::Hbone(server) = server else { panic!("not from a tunnel") };
         (client.unwrap(), server)
     }
 }

@@ -262,6 +262,7 @@ fn scrape() -> String {
         hbone_authority: None,
         waypoint_principal: None,
         notes: Vec::new(),
+        in_process: false,
     };
     drop(telemetry.connection(start.clone()));
     telemetry.refused(start, Reason::Denied, "");

@@ -12,6 +12,7 @@ mod mesh;
 mod plain;
 mod policies;
 mod redirect;
+mod same_node;
 mod sock;
 
 use std::fs;

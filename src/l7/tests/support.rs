@@ -169,6 +169,7 @@ fn pool(certificates: Arc<CertificateStore>) -> Pool {
         max_streams: 100,
         idle_timeout: Duration::from_secs(300),
         connect_timeout: Duration::from_secs(2),
+        in_process: true,
     };
     Pool::new(settings, certificates, tokio::runtime::Handle::current())
 }

@@ -17,7 +17,7 @@ use crate::identity;
 use crate::l7::{WorkerSettings, Workers};
 use crate::model::Workload;
 use crate::sock::PlainSockets;
-use crate::tunnel::{self, Carrier, GuardedConnection, Incoming, Waypoints};
+use crate::tunnel::{self, GuardedConnection, Incoming, Waypoints};
 use crate::world::fixture::{self, Fixture, identity};
 
 /// Two agents of one mesh.
@@ -73,7 +73,7 @@ fn guard(
     let forwarded_host = incoming.request.forwarded_host.clone();
     assert!(incoming.request.baggage.as_deref().unwrap().contains("k8s.namespace.name=shop"));
     let connection = GuardedConnection {
-        stream: Carrier::Hbone(incoming.accept(None).unwrap()),
+        stream: incoming.accept(None).unwrap(),
         workload: workload.clone(),
         client: Some(client.clone()),
         client_address: peer,

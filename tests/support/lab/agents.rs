@@ -50,7 +50,7 @@ impl Shared<'_> {
 }
 
 impl Agent {
-    /// Starts the agent of `node`, with `more` at the end of its settings, and waits until it is ready.
+    /// Starts the agent of `node`, with `more` settings, and waits until it is ready.
     pub fn start(node: &Node, shared: &Shared<'_>, more: &str, logs: &Path) -> Result<Self> {
         ensure!(
             shared.program.exists(),
@@ -58,7 +58,9 @@ impl Agent {
             shared.program.display()
         );
         let config = shared.directory.join(format!("{}.toml", node.name));
-        fs::write(&config, shared.settings(&node.name) + more)?;
+        // What stands before the first section in `more` belongs before ours.
+        let (top, sections) = more.split_at(more.find('[').unwrap_or(more.len()));
+        fs::write(&config, format!("{top}\n{}{sections}", shared.settings(&node.name)))?;
         let mut run = command(&node.namespace, shared.program);
         run.arg("run").arg("--config").arg(&config);
         let process = Process::start(&format!("agent-{}", node.name), &node.namespace, run, logs)?;
