@@ -3,6 +3,7 @@
 //! Threads: `control` (the main one: source, certificates, node, admin), `layer4-N` (all connections of layer 4 and
 //! every tunnel), and those of each waypoint worker, which `l7` makes and ends.
 
+mod upgrade;
 mod view;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::sock;
 use crate::source::{DirectorySource, Source, TranslateSettings};
 use crate::telemetry::{self, Logs, Telemetry};
 use crate::world::{MeshNames, WorldStore};
+use upgrade::{Own, Upgrade};
 use view::View;
 
 /// How long the last lines of the log may take to be written.
@@ -44,7 +46,8 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let control =
         Builder::new_current_thread().enable_all().build().context("start the control runtime")?;
     let ran = control.block_on(async {
-        Agent::build(settings, logs.clone(), layer4.handle().clone())?.run().await
+        let upgrade = Upgrade::begin(&settings);
+        Agent::build(settings, logs.clone(), layer4.handle().clone(), &upgrade)?.run(upgrade).await
     });
     layer4.shutdown_background();
     logs.flush(LOG_FLUSH);
@@ -75,7 +78,12 @@ struct Agent {
 }
 
 impl Agent {
-    fn build(settings: Settings, logs: Arc<Logs>, runtime: Handle) -> anyhow::Result<Self> {
+    fn build(
+        settings: Settings,
+        logs: Arc<Logs>,
+        runtime: Handle,
+        upgrade: &Upgrade,
+    ) -> anyhow::Result<Self> {
         let telemetry = Telemetry::new(logs.clone());
         let world = WorldStore::new(MeshNames {
             trust_domain: settings.trust_domain.clone(),
@@ -103,12 +111,14 @@ impl Agent {
             NodeSettings { name: settings.node.clone(), drain: settings.drain.deadline },
             layer4,
             workers.clone(),
+            upgrade.inherited.clone(),
         );
-        let servers = Servers::bind(Addresses {
+        let addresses = Addresses {
             admin: settings.admin.address,
             metrics: settings.metrics.address,
             readiness: settings.readiness.address,
-        })?;
+        };
+        let servers = Servers::bind(addresses, &upgrade.inherited)?;
         let source =
             DirectorySource::new(settings.source.directory.clone(), translate_settings(&settings));
         Ok(Self {
@@ -126,7 +136,7 @@ impl Agent {
     }
 
     /// Starts what follows the world before the source that changes it, and ends in the opposite order.
-    async fn run(self) -> anyhow::Result<()> {
+    async fn run(self, upgrade: Upgrade) -> anyhow::Result<()> {
         let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
         let readiness = Readiness::default();
         let (source_ready, node_ready) = (readiness.register("source"), readiness.register("node"));
@@ -139,7 +149,6 @@ impl Agent {
             &self.telemetry,
         );
         let tasks = TaskTracker::new();
-
         let admin = Admin {
             telemetry: self.telemetry.clone(),
             logs: self.logs.clone(),
@@ -148,12 +157,22 @@ impl Agent {
             quit: quit.clone(),
         };
         let admin_cancel = CancellationToken::new();
+        let own = Own {
+            node: self.node.clone(),
+            listeners: self.servers.listeners().context("the agent's own ports")?,
+            admin: admin_cancel.clone(),
+        };
         let admin_task = tokio::spawn(self.servers.serve(admin, admin_cancel.clone()));
         let (certificates, until) = (self.certificates.clone(), cancel.clone());
         tasks.spawn(async move { certificates.run(until).await });
         tasks.spawn(self.pool.clone().sweep(cancel.clone()));
         let node = self.node.clone();
-        let settled = move |all| node_ready.set(all);
+        let (serving, served) = tokio::sync::mpsc::channel(1);
+        let settled = move |all| {
+            node_ready.set(all);
+            // Only the first round matters.
+            _ = serving.try_send(());
+        };
         tasks.spawn(node.run(cancel.clone(), settled));
         let world = self.world.clone();
         let publish = move |translation: crate::source::Translation| {
@@ -161,11 +180,10 @@ impl Agent {
             world.publish(translation.mesh);
             source_ready.set(true);
         };
-        let source = self.source.run(publish, cancel.clone());
-        let source = tokio::spawn(source);
+        let source = tokio::spawn(self.source.run(publish, cancel.clone()));
 
         tracing::info!(node = %self.settings.node, "the agent runs");
-        let ended = until_told(&quit, source).await;
+        let ended = until_told(&quit, source, upgrade.handed_over(served, own)).await;
         tracing::info!(deadline = ?self.settings.drain.deadline, "draining");
         tokio::join!(self.node.stop(), self.workers.shutdown(self.settings.drain.deadline));
         self.pool.drain();
@@ -179,10 +197,11 @@ impl Agent {
     }
 }
 
-/// Waits for a reason to end: a signal, an operator, or a source that gave up.
+/// Waits for a reason to end: a signal, an operator, a source that gave up, or a successor.
 async fn until_told<E>(
     quit: &CancellationToken,
     source: tokio::task::JoinHandle<Result<(), E>>,
+    handed_over: impl Future<Output = Option<()>>,
 ) -> anyhow::Result<()>
 where
     E: Into<anyhow::Error>,
@@ -193,6 +212,7 @@ where
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         () = quit.cancelled() => Ok(()),
+        Some(()) = handed_over => Ok(()),
         ended = source => ended.context("the source")?.map_err(Into::into).context("the source"),
     }
 }

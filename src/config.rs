@@ -47,6 +47,7 @@ pub struct Settings {
     pub layer7: Layer7Settings,
     pub pool: PoolSettings,
     pub drain: DrainSettings,
+    pub takeover: TakeoverSettings,
 }
 
 /// `[source]`
@@ -135,6 +136,12 @@ pub struct PoolSettings {
 pub struct DrainSettings {
     #[serde(serialize_with = "duration::serialize")]
     pub deadline: Duration,
+}
+
+/// `[takeover]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct TakeoverSettings {
+    pub directory: PathBuf,
 }
 
 /// What flags say; each one replaces the file's value.

@@ -12,10 +12,14 @@ mod outbound;
 mod plaintext;
 mod upstream;
 
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -25,7 +29,7 @@ use crate::base::{Str, ports};
 use crate::identity::CertificateStore;
 use crate::model::Workload;
 use crate::pool::Pool;
-use crate::sock::SocketFactory;
+use crate::sock::{self, SocketFactory};
 use crate::telemetry::Telemetry;
 use crate::tunnel::{LocalServer, Waypoints};
 use crate::world::{JudgementChanges, WorldStore};
@@ -77,14 +81,18 @@ pub struct Proxy {
     /// Fires last: what still runs is cut.
     cancel: CancellationToken,
     tasks: TaskTracker,
+    /// What it listens on while it accepts: a successor takes these over.
+    listening: Mutex<Vec<(u16, Weak<TcpListener>)>>,
 }
 
 impl Proxy {
-    /// Listens in the workload's network namespace and serves until stopped.
+    /// Listens in the workload's network namespace and serves until stopped. `inherited`: listening sockets of a
+    /// predecessor in the same namespace, by port.
     pub fn start(
         shared: &Arc<Layer4>,
         workload: &Workload,
         sockets: Arc<dyn SocketFactory>,
+        inherited: Vec<(u16, OwnedFd)>,
     ) -> Result<Arc<Self>, ListenError> {
         let tunnels_to = workload.addresses.iter();
         let tunnels_to = tunnels_to.map(|it| SocketAddr::new(*it, ports::HBONE)).collect();
@@ -99,8 +107,9 @@ impl Proxy {
             drain: CancellationToken::new(),
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            listening: Mutex::default(),
         });
-        proxy.clone().listen()?;
+        proxy.clone().listen(inherited)?;
         for address in &proxy.tunnels_to {
             shared.pool.add_local(*address, proxy.as_local());
         }
@@ -112,12 +121,29 @@ impl Proxy {
         self.tasks.len()
     }
 
+    /// Descriptors of what it listens on, for a successor.
+    pub fn listeners(&self) -> io::Result<Vec<(u16, OwnedFd)>> {
+        let listening = self.listening.lock();
+        let open = listening.iter().filter_map(|(port, socket)| Some((*port, socket.upgrade()?)));
+        open.map(|(port, socket)| Ok((port, sock::duplicate(&*socket)?))).collect()
+    }
+
+    /// A successor accepts now: nothing new, GOAWAY in tunnels, and what is open goes on.
+    pub fn retire(&self) {
+        self.drain.cancel();
+        self.forget_local();
+        self.tasks.close();
+    }
+
+    /// Waits until the last connection of a proxy that was retired has ended.
+    pub async fn ended(&self) {
+        self.tasks.wait().await;
+    }
+
     /// Stops accepting, sends GOAWAY, and gives connections until `deadline` to end before it cuts them.
     pub async fn stop(&self, deadline: Duration) {
         self.drain.cancel();
-        for address in &self.tunnels_to {
-            self.shared.pool.remove_local(*address, &self.as_local());
-        }
+        self.forget_local();
         self.shared.pool.drain_workload(&self.uid);
         self.tasks.close();
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
@@ -125,6 +151,12 @@ impl Proxy {
             if tokio::time::timeout(CUT, self.tasks.wait()).await.is_err() {
                 tracing::warn!(workload = %self.uid, tasks = self.tasks.len(), "some connections did not end when they were cut");
             }
+        }
+    }
+
+    fn forget_local(&self) {
+        for address in &self.tunnels_to {
+            self.shared.pool.remove_local(*address, &self.as_local());
         }
     }
 

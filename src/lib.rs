@@ -18,6 +18,7 @@ pub mod redirect;
 pub mod route;
 pub mod sock;
 pub mod source;
+pub mod takeover;
 pub mod telemetry;
 pub mod tunnel;
 pub mod world;

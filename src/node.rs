@@ -11,6 +11,7 @@ mod capture;
 mod plan;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::l4::Layer4;
 use crate::l7::Workers;
 use crate::redirect::{self, NodePlan, Place};
 use crate::sock::NetworkNamespace;
+use crate::takeover::{Inherited, Listener};
 use crate::world::World;
 use capture::Captured;
 use plan::Step;
@@ -58,7 +60,16 @@ pub struct Node {
     /// Whose probes are exempt; `None` at the start, when an agent before us may have left its rules.
     probes: Mutex<Option<Vec<IpAddr>>>,
     leaving: TaskTracker,
+    /// What a predecessor listened on.
+    inherited: Arc<Inherited>,
+    /// Held by whoever changes what is captured, and by a successor that takes over.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// The turn of a node that has been retired, which never ends.
+    last_turn: Mutex<Option<Turn>>,
 }
+
+/// Nothing joins or leaves while it is held.
+pub type Turn = tokio::sync::OwnedMutexGuard<()>;
 
 /// One workload of this node, for dumps.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -72,7 +83,12 @@ pub struct WorkloadStatus {
 }
 
 impl Node {
-    pub fn new(settings: NodeSettings, layer4: Arc<Layer4>, workers: Arc<Workers>) -> Arc<Self> {
+    pub fn new(
+        settings: NodeSettings,
+        layer4: Arc<Layer4>,
+        workers: Arc<Workers>,
+        inherited: Arc<Inherited>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             settings,
             layer4,
@@ -82,6 +98,9 @@ impl Node {
             cleaned: Mutex::default(),
             probes: Mutex::default(),
             leaving: TaskTracker::new(),
+            inherited,
+            turn: Arc::default(),
+            last_turn: Mutex::default(),
         })
     }
 
@@ -92,6 +111,8 @@ impl Node {
             let generation = *changes.borrow_and_update();
             // Generation 0 is the empty world before the source has spoken.
             if generation > 0 {
+                let turn = self.turn.clone().lock_owned();
+                let Some(_turn) = cancel.run_until_cancelled(turn).await else { return };
                 self.reconcile().await;
                 settled(self.pending.lock().is_empty());
             }
@@ -132,6 +153,35 @@ impl Node {
         }
         self.leaving.close();
         self.leaving.wait().await;
+    }
+
+    /// Stops all changes, for a successor: what every captured workload listens on, and the turn to hold on to. Blocks.
+    pub fn pause(&self) -> io::Result<(Vec<Listener>, Turn)> {
+        let turn = self.turn.clone().blocking_lock_owned();
+        let mut listeners = Vec::new();
+        for one in self.captured.lock().values() {
+            let own = one.proxy.listeners()?.into_iter();
+            listeners.extend(own.map(|(port, socket)| Listener {
+                owner: one.uid.clone(),
+                port,
+                socket,
+            }));
+        }
+        Ok((listeners, turn))
+    }
+
+    /// A successor serves every workload: accepts nothing more and changes nothing more. Open connections go on.
+    pub fn retire(&self, turn: Turn) {
+        *self.last_turn.lock() = Some(turn);
+        self.captured.lock().values().for_each(|one| one.proxy.retire());
+    }
+
+    /// Waits for the last connection of a node that was retired.
+    pub async fn ended(&self) {
+        let captured: Vec<_> = self.captured.lock().values().cloned().collect();
+        for one in captured {
+            one.proxy.ended().await;
+        }
     }
 
     async fn reconcile(self: &Arc<Self>) {

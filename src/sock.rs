@@ -19,6 +19,7 @@ mod factory;
 mod namespace;
 mod options;
 mod original;
+mod passing;
 mod rewind;
 #[cfg(test)]
 mod tests;
@@ -32,4 +33,5 @@ pub use factory::{NamespaceSockets, PlainSockets, SocketFactory, connect};
 pub use namespace::NetworkNamespace;
 pub use options::{raise_file_limit, tune_accepted};
 pub use original::{original_destination, unmap};
+pub use passing::{Channel, ChannelListener, adopt_listener, duplicate};
 pub use rewind::{Rewind, RewindRead};

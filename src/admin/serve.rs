@@ -14,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Admin, pages};
-use crate::sock::{PlainSockets, SocketFactory};
+use crate::sock::{self, PlainSockets, SocketFactory};
+use crate::takeover::{Inherited, Listener};
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,9 @@ const MAX_CONNECTIONS: usize = 64;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What to do when a connection cannot be accepted: rest, for the listeners must not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How a successor finds the agent's own ports among those of workloads.
+const AGENT: &str = "";
 
 /// Where to listen.
 #[derive(Clone, Copy, Debug)]
@@ -56,9 +60,13 @@ pub(super) enum Port {
 }
 
 impl Servers {
-    pub fn bind(addresses: Addresses) -> Result<Self, AdminError> {
-        let bind = |port, address, purpose| {
-            let listener = PlainSockets.listen(address);
+    /// `inherited`: what a predecessor listens on.
+    pub fn bind(addresses: Addresses, inherited: &Inherited) -> Result<Self, AdminError> {
+        let bind = |port, address: SocketAddr, purpose| {
+            let listener = match inherited.take(AGENT, address.port()) {
+                Some(socket) => sock::adopt_listener(socket, address.port()),
+                None => PlainSockets.listen(address),
+            };
             listener.map(|listener| (port, listener)).map_err(|source| AdminError {
                 address,
                 purpose,
@@ -70,6 +78,15 @@ impl Servers {
             bind(Port::Metrics, addresses.metrics, "metrics")?,
             bind(Port::Readiness, addresses.readiness, "readiness")?,
         ]))
+    }
+
+    /// Descriptors of the listeners, for a successor.
+    pub fn listeners(&self) -> io::Result<Vec<Listener>> {
+        let listeners = self.0.iter().map(|(_, listener)| {
+            let port = listener.local_addr()?.port();
+            Ok(Listener { owner: AGENT.into(), port, socket: sock::duplicate(listener)? })
+        });
+        listeners.collect()
     }
 
     /// Serves until cancelled; a connection that is open then is dropped.

@@ -69,3 +69,6 @@ pub(super) const MAX_STREAMS: usize = 100;
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// ztunnel's: connections that have not ended by themselves after it seldom do.
 pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Gone with the machine's next start, as what waits there is.
+pub(super) const TAKEOVER_DIRECTORY: &str = "/run/isthmus";

@@ -8,7 +8,7 @@ use super::defaults as default;
 use super::reader::{Field, Reader};
 use super::{
     AddressSettings, DrainSettings, IdentitySettings, IssuerKind, Layer4Settings, Layer7Settings,
-    LogSettings, PoolSettings, SameNode, Settings, SourceSettings,
+    LogSettings, PoolSettings, SameNode, Settings, SourceSettings, TakeoverSettings,
 };
 use crate::base::Str;
 use crate::telemetry::{self, LogFormat};
@@ -51,16 +51,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
             default::ROOT_NAMESPACE,
             "The namespace whose policies without a selector hold for the whole mesh.",
         ),
-        same_node: reader.choice(
-            Field {
-                key: "same_node",
-                default: SameNode::InProcess,
-                meaning: "How workloads of this node reach each other: `in_process` without encryption, since the \
-                          bytes never leave the process, or `mtls` through a tunnel as between nodes. Policies \
-                          are the same.",
-            },
-            &[("in_process", SameNode::InProcess), ("mtls", SameNode::Mtls)],
-        ),
+        same_node: same_node(reader),
         source: source(reader),
         identity: identity(reader),
         admin: admin(reader),
@@ -81,9 +72,23 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         layer7: layer7(reader),
         pool: pool(reader),
         drain: drain(reader),
+        takeover: takeover(reader),
     };
     check_conflicts(reader, &settings);
     settings
+}
+
+fn same_node(reader: &mut Reader<'_>) -> SameNode {
+    reader.choice(
+            Field {
+                key: "same_node",
+                default: SameNode::InProcess,
+                meaning: "How workloads of this node reach each other: `in_process` without encryption, since the \
+                          bytes never leave the process, or `mtls` through a tunnel as between nodes. Policies \
+                          are the same.",
+            },
+            &[("in_process", SameNode::InProcess), ("mtls", SameNode::Mtls)],
+        )
 }
 
 fn node(reader: &mut Reader<'_>) -> Str {
@@ -309,6 +314,18 @@ fn drain(reader: &mut Reader<'_>) -> DrainSettings {
             Duration::ZERO..=60 * MINUTE,
         ),
     }
+}
+
+fn takeover(reader: &mut Reader<'_>) -> TakeoverSettings {
+    TakeoverSettings {
+            directory: reader.path(Field {
+                key: "takeover.directory",
+                default: default::TAKEOVER_DIRECTORY,
+                meaning: "Where an agent waits for its successor, as <node>.sock: an agent that is started while \
+                          one runs for the same node takes its listening sockets over, so that an upgrade \
+                          refuses no connection.",
+            }),
+        }
 }
 
 fn name(

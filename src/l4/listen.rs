@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,26 +44,44 @@ pub(super) struct Accepted {
 
 impl Proxy {
     /// Binds every port before it serves any, so that a workload is captured whole or not at all.
-    pub(super) fn listen(self: Arc<Self>) -> Result<(), ListenError> {
+    pub(super) fn listen(
+        self: Arc<Self>,
+        mut inherited: Vec<(u16, OwnedFd)>,
+    ) -> Result<(), ListenError> {
         let _runtime = self.shared.runtime.enter();
-        let outbound = self.bind(ports::OUTBOUND)?;
-        let plaintext = self.bind(ports::INBOUND_PLAINTEXT)?;
-        let hbone = self.bind(ports::HBONE)?;
+        let outbound = self.bind(ports::OUTBOUND, &mut inherited)?;
+        let plaintext = self.bind(ports::INBOUND_PLAINTEXT, &mut inherited)?;
+        let hbone = self.bind(ports::HBONE, &mut inherited)?;
+        *self.listening.lock() = [&outbound, &plaintext, &hbone]
+            .map(|(port, listener)| (*port, Arc::downgrade(listener)))
+            .into();
+        let [(_, outbound), (_, plaintext), (_, hbone)] = [outbound, plaintext, hbone];
         self.serve::<CONNECTION_BUDGET, _>(outbound, |proxy, accepted| proxy.outbound(accepted));
         self.serve::<CONNECTION_BUDGET, _>(plaintext, |proxy, accepted| proxy.plaintext(accepted));
         self.serve::<TUNNEL_BUDGET, _>(hbone, |proxy, accepted| proxy.inbound(accepted));
         Ok(())
     }
 
-    fn bind(&self, port: u16) -> Result<TcpListener, ListenError> {
-        self.sockets
-            .listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
-            .map_err(|source| ListenError { port, workload: self.uid.to_string(), source })
+    fn bind(
+        &self,
+        port: u16,
+        inherited: &mut Vec<(u16, OwnedFd)>,
+    ) -> Result<(u16, Arc<TcpListener>), ListenError> {
+        let known = inherited.iter().position(|(of, _)| *of == port);
+        let listener = match known.map(|at| inherited.swap_remove(at)) {
+            Some((_, socket)) => sock::adopt_listener(socket, port),
+            None => self.sockets.listen(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
+        };
+        listener.map(|listener| (port, Arc::new(listener))).map_err(|source| ListenError {
+            port,
+            workload: self.uid.to_string(),
+            source,
+        })
     }
 
     fn serve<const BUDGET: usize, F>(
         self: &Arc<Self>,
-        listener: TcpListener,
+        listener: Arc<TcpListener>,
         handle: fn(Arc<Self>, Accepted) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,

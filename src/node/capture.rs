@@ -1,10 +1,11 @@
 //! Carrying a plan out: listeners, certificate, rules; and the way back.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::plan::Known;
 use super::{Node, plan};
-use crate::base::Str;
+use crate::base::{Str, ports};
 use crate::l4::Proxy;
 use crate::model::Workload;
 use crate::redirect::{self, CapturePlan, Place, Program};
@@ -47,7 +48,8 @@ impl Node {
             format!("open the network namespace {}", name.as_deref().unwrap_or(""))
         })?;
         let sockets = Arc::new(NamespaceSockets::new(namespace.clone()));
-        let proxy = Proxy::start(&self.layer4, workload, sockets)?;
+        let inherited = self.inherited(&workload.uid, &namespace);
+        let proxy = Proxy::start(&self.layer4, workload, sockets, inherited)?;
         self.layer4.certificates.prefetch(&workload.identity);
         let program = redirect::plan_workload(&CapturePlan::default());
         if let Err(error) = apply_in(&namespace, program).await {
@@ -55,6 +57,20 @@ impl Node {
             return Err(error);
         }
         Ok(Captured { uid: workload.uid.clone(), network_namespace: name, namespace, proxy })
+    }
+
+    /// What a predecessor listens on for this workload, if it is still the same namespace: a pod that was made anew
+    /// under the same name has another one.
+    fn inherited(&self, uid: &Str, namespace: &NetworkNamespace) -> Vec<(u16, OwnedFd)> {
+        let Ok(own) = namespace.inode() else { return Vec::new() };
+        let same = |socket: &OwnedFd| {
+            NetworkNamespace::of_socket(socket).and_then(|it| it.inode()).is_ok_and(|it| it == own)
+        };
+        [ports::OUTBOUND, ports::INBOUND_PLAINTEXT, ports::HBONE]
+            .into_iter()
+            .filter_map(|port| Some((port, self.inherited.take(uid, port)?)))
+            .filter(|(_, socket)| same(socket))
+            .collect()
     }
 
     /// New connections are no longer captured at once; those that are may end in peace before the table goes, since

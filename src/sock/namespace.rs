@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ const DIRECTORY: &str = "/run/netns";
 const OWN: &str = "/proc/thread-self/ns/net";
 /// `NS_GET_NSTYPE` of linux/nsfs.h: `_IO(0xb7, 0x3)`; libc does not name it.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+/// `SIOCGSKNS` of linux/sockios.h: the network namespace of a socket; libc does not name it.
+const SIOCGSKNS: libc::Ioctl = 0x894c;
 
 /// A network namespace, held open.
 #[derive(Clone, Debug)]
@@ -40,6 +42,21 @@ impl NetworkNamespace {
             return Err(not_a_namespace(&path));
         }
         Ok(Self(Arc::new(file.into())))
+    }
+
+    /// The namespace that a socket was made in (CAP_NET_ADMIN is needed there).
+    #[allow(unsafe_code)]
+    pub fn of_socket(socket: &impl AsFd) -> io::Result<Self> {
+        // SAFETY: the descriptor is borrowed for the whole call; this request takes no argument and returns a new
+        // descriptor, which nobody else owns.
+        let namespace = unsafe {
+            let descriptor = libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSKNS);
+            if descriptor < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(descriptor)
+        };
+        Ok(Self(Arc::new(namespace)))
     }
 
     /// The inode: equal for two handles of one namespace.
@@ -123,6 +140,9 @@ mod tests {
         let own = NetworkNamespace::open(OWN).unwrap();
         let again = NetworkNamespace::open("/proc/self/ns/net").unwrap();
         assert_eq!(own.inode().unwrap(), again.inode().unwrap());
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let of_socket = NetworkNamespace::of_socket(&socket);
+        assert!(of_socket.is_err() || of_socket.unwrap().inode().unwrap() == own.inode().unwrap());
         for path in ["/proc/self/ns/uts", "/dev/null", "/proc/self/status", "/etc"] {
             let error = NetworkNamespace::open(path).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{path}");

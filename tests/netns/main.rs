@@ -14,6 +14,7 @@ mod policies;
 mod redirect;
 mod same_node;
 mod sock;
+mod takeover;
 
 use std::fs;
 use std::path::Path;

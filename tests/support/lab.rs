@@ -160,6 +160,28 @@ impl Lab {
         Ok(())
     }
 
+    /// Starts another agent for a node, which takes over from the one that runs; returns that one.
+    pub fn upgrade_agent(&mut self, node: &str) -> Result<Agent> {
+        let index = self.agents.iter().position(|agent| agent.node == node);
+        let index = index.ok_or_else(|| anyhow!("no agent runs on {node}"))?;
+        let shared = Shared {
+            program: &self.programs.isthmus,
+            directory: Path::new(private::DIRECTORY),
+            manifests: self.manifests.directory(),
+        };
+        let node = self.network.node(node).ok_or_else(|| anyhow!("the lab has no node {node}"))?;
+        let mark = self.agents[index].mark();
+        let successor = Agent::start(node, &shared, "", &self.logs)?;
+        let predecessor = std::mem::replace(&mut self.agents[index], successor);
+        wait::until("the successor to take over", || {
+            let lines = predecessor.lines_since(&mark);
+            let said = |text: &str| lines.iter().any(|line| line.contains(text));
+            let over = said("took over from the agent") && said("a successor serves now");
+            Ok(over.then_some(()))
+        })?;
+        Ok(predecessor)
+    }
+
     /// Kills the agent of a node as the kernel would, and starts it anew.
     pub fn kill_and_restart_agent(&mut self, node: &str, more: &str) -> Result<()> {
         let index = self.agents.iter().position(|agent| agent.node == node);

@@ -3,6 +3,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::admin::{Dump, Readiness, Task};
+use crate::takeover::Inherited;
 use crate::telemetry::{LogFormat, Logs, Telemetry};
 
 struct Agent;
@@ -33,8 +34,11 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let servers =
-            Servers::bind(Addresses { admin: any, metrics: any, readiness: any }).unwrap();
+        let servers = Servers::bind(
+            Addresses { admin: any, metrics: any, readiness: any },
+            &Inherited::default(),
+        )
+        .unwrap();
         let [admin, metrics, readiness] =
             [0, 1, 2].map(|index: usize| servers.0[index].1.local_addr().unwrap());
         let logs = Logs::new(Box::new(io::sink()), "info", LogFormat::Text).unwrap();

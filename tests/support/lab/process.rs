@@ -110,12 +110,17 @@ impl Process {
             .with_context(|| format!("send {signal} to {}", self.name))
     }
 
-    /// Asks the process to end, and waits until it has; returns its exit code, `None` for a signal.
-    pub fn terminate(&mut self) -> Result<Option<i32>> {
-        self.signal(Signal::SIGTERM)?;
+    /// Waits until the process has ended by itself; returns its exit code, `None` for a signal.
+    pub fn wait_for_end(&mut self) -> Result<Option<i32>> {
         let status =
             wait::until(&format!("{} to end", self.name), || Ok(self.child.try_wait()?))?;
         Ok(status.code())
+    }
+
+    /// Asks the process to end, and waits until it has; returns its exit code, `None` for a signal.
+    pub fn terminate(&mut self) -> Result<Option<i32>> {
+        self.signal(Signal::SIGTERM)?;
+        self.wait_for_end()
     }
 }
 

@@ -1,0 +1,100 @@
+//! An upgrade without a refused connection: this agent's part in taking over and in handing over.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+use crate::node::Node;
+use crate::takeover::{self, Inherited, Listener, Successor};
+
+/// What must be done once this agent serves.
+pub(super) struct Upgrade {
+    path: PathBuf,
+    node: String,
+    predecessor: Option<Successor>,
+    pub(super) inherited: Arc<Inherited>,
+}
+
+/// What a successor gets, and how this agent lets go of it.
+pub(super) struct Own {
+    pub(super) node: Arc<Node>,
+    /// The agent's own ports.
+    pub(super) listeners: Vec<Listener>,
+    /// Ends their service.
+    pub(super) admin: CancellationToken,
+}
+
+impl Upgrade {
+    /// Asks for the sockets of an agent of this node that runs. Without one, or when it cannot give them, this agent
+    /// starts as the first.
+    pub(super) fn begin(settings: &Settings) -> Self {
+        let node = settings.node.to_string();
+        let path = takeover::socket_path(&settings.takeover.directory, &node);
+        let predecessor = match Successor::ask(&path, &node) {
+            Ok(predecessor) => predecessor,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot take over from the agent that runs");
+                None
+            }
+        };
+        let inherited = predecessor.as_ref().map(|it| it.inherited.clone()).unwrap_or_default();
+        Self { path, node, predecessor, inherited }
+    }
+
+    /// Lets the predecessor go once everything is `served`; ready when a successor serves and the last open connection
+    /// of this agent has ended. `None`: that cannot be waited for.
+    pub(super) async fn handed_over(self, mut served: mpsc::Receiver<()>, own: Own) -> Option<()> {
+        let node = own.node.clone();
+        served.recv().await?;
+        self.complete(own).await.ok()?;
+        tracing::info!("a successor serves now; open connections go on to their end");
+        node.ended().await;
+        Some(())
+    }
+
+    /// On a thread of its own; the receiver tells when a successor serves.
+    fn complete(self, own: Own) -> oneshot::Receiver<()> {
+        let (handed_over, receiver) = oneshot::channel();
+        let waiting = move || {
+            if self.hand_over(own) {
+                _ = handed_over.send(());
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("takeover".into()).spawn(waiting) {
+            tracing::warn!(%error, "no successor can take over: no thread to wait for one");
+        }
+        receiver
+    }
+
+    fn hand_over(self, own: Own) -> bool {
+        if let Some(predecessor) = self.predecessor {
+            match predecessor.serving() {
+                Ok(()) => tracing::info!("took over from the agent that ran before"),
+                Err(error) => {
+                    tracing::warn!(%error, "the agent that ran before may still accept connections");
+                }
+            }
+        }
+        let pause = || {
+            let (mut listeners, turn) = own.node.pause()?;
+            for one in &own.listeners {
+                let socket = one.socket.try_clone()?;
+                listeners.push(Listener { owner: one.owner.clone(), port: one.port, socket });
+            }
+            Ok((listeners, turn))
+        };
+        let release = |turn| {
+            own.admin.cancel();
+            own.node.retire(turn);
+        };
+        let waited = takeover::wait_for_successor(&self.path, &self.node, pause, release);
+        if let Err(error) = &waited {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "no successor can take over; check [takeover] directory");
+        }
+        waited.is_ok()
+    }
+}

@@ -1,0 +1,239 @@
+//! An agent that takes over from its predecessor: no connection is refused while it is upgraded.
+//!
+//! The successor connects to the predecessor's socket and gets its listening sockets (SCM_RIGHTS): the same queues of
+//! the kernel, so that a client notices nothing. It serves them, says so, and then the predecessor stops accepting and
+//! only carries its open connections to their end. If the successor goes away before, nothing has happened.
+//!
+//! ```text
+//! successor    -> Hello { node }
+//! predecessor  -> Socket { owner, port } + descriptor, for each;  All
+//! successor    -> Serving
+//! predecessor  -> Released
+//! ```
+//!
+//! `app` calls both sides. This room knows neither what the sockets are for nor when to stop; it reads nothing of a
+//! process that runs as another user. Everything here blocks, and so runs on threads of its own.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::base::Str;
+use crate::sock::{Channel, ChannelListener};
+
+/// How long one message may take: both are on this machine, and only the successor's start takes time.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a successor may take from the sockets to serving them: it captures every workload meanwhile.
+const START: Duration = Duration::from_secs(120);
+/// What to do when nobody can be accepted: rest.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// A listening socket, and whose it is.
+pub struct Listener {
+    /// The workload's uid; empty for the agent's own ports.
+    pub owner: Str,
+    pub port: u16,
+    pub socket: OwnedFd,
+}
+
+/// The sockets of a predecessor that nobody has asked for yet.
+#[derive(Default)]
+pub struct Inherited(Mutex<HashMap<(Str, u16), OwnedFd>>);
+
+/// The side that takes over, until it serves.
+pub struct Successor {
+    channel: Channel,
+    pub inherited: std::sync::Arc<Inherited>,
+}
+
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+enum Message {
+    Hello {
+        node: String,
+    },
+    Socket {
+        owner: String,
+        port: u16,
+    },
+    All,
+    Serving,
+    Released,
+    /// Why there will be no sockets.
+    Refused {
+        why: String,
+    },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TakeoverError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the other agent said something unexpected: {0}")]
+    Unexpected(String),
+    #[error("the other agent refused: {0}")]
+    Refused(String),
+    #[error("the other agent has ended")]
+    Gone,
+}
+
+impl Inherited {
+    /// The socket of this owner on this port, once.
+    pub fn take(&self, owner: &str, port: u16) -> Option<OwnedFd> {
+        self.0.lock().remove(&(Str::from(owner), port))
+    }
+
+    /// Closes what nobody wanted.
+    pub fn forget(&self) {
+        self.0.lock().clear();
+    }
+}
+
+impl Successor {
+    /// Asks the agent that serves at `path` for its sockets; `None` when there is none.
+    pub fn ask(path: &Path, node: &str) -> Result<Option<Self>, TakeoverError> {
+        let channel = match Channel::connect(path) {
+            Ok(channel) => channel,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        channel.set_patience(PATIENCE)?;
+        say(&channel, &Message::Hello { node: node.to_owned() }, &[])?;
+        let mut sockets = HashMap::new();
+        loop {
+            match hear(&channel)? {
+                (Message::Socket { owner, port }, mut received) => {
+                    let socket = received.pop().ok_or_else(|| {
+                        TakeoverError::Unexpected(format!("no socket for port {port} of {owner}"))
+                    })?;
+                    sockets.insert((Str::from(owner), port), socket);
+                }
+                (Message::All, _) => break,
+                (Message::Refused { why }, _) => return Err(TakeoverError::Refused(why)),
+                (other, _) => return Err(TakeoverError::Unexpected(format!("{other:?}"))),
+            }
+        }
+        let inherited = std::sync::Arc::new(Inherited(Mutex::new(sockets)));
+        Ok(Some(Self { channel, inherited }))
+    }
+
+    /// Every socket is served: the predecessor may stop. Returns when it no longer accepts.
+    pub fn serving(self) -> Result<(), TakeoverError> {
+        self.inherited.forget();
+        say(&self.channel, &Message::Serving, &[])?;
+        match hear(&self.channel)? {
+            (Message::Released, _) => Ok(()),
+            (other, _) => Err(TakeoverError::Unexpected(format!("{other:?}"))),
+        }
+    }
+}
+
+/// Where the agent of a node waits for its successor.
+pub fn socket_path(directory: &Path, node: &str) -> PathBuf {
+    directory.join(format!("{node}.sock"))
+}
+
+/// The side that hands over: waits for a successor, gives it the listeners and returns when it serves them.
+///
+/// `pause` stops all changes and returns the listeners with what keeps things still; that is dropped when the successor
+/// fails, and the next one is waited for. `release` stops accepting, before the successor is told.
+///
+/// # Errors
+/// The socket at `path` cannot be made.
+pub fn wait_for_successor<P>(
+    path: &Path,
+    node: &str,
+    pause: impl Fn() -> io::Result<(Vec<Listener>, P)>,
+    release: impl FnOnce(P),
+) -> io::Result<()> {
+    let ears = ChannelListener::bind(path)?;
+    loop {
+        let channel = match ears.accept() {
+            Ok(channel) => channel,
+            Err(error) => {
+                tracing::warn!(%error, "cannot listen for a successor for now");
+                std::thread::sleep(ACCEPT_PAUSE);
+                continue;
+            }
+        };
+        match hand_over(&channel, node, &pause) {
+            Ok(paused) => {
+                release(paused);
+                // Whether it hears that or not, it serves.
+                _ = say(&channel, &Message::Released, &[]);
+                return Ok(());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a successor did not take over; this agent goes on");
+            }
+        }
+    }
+}
+
+fn hand_over<P>(
+    channel: &Channel,
+    node: &str,
+    pause: impl Fn() -> io::Result<(Vec<Listener>, P)>,
+) -> Result<P, TakeoverError> {
+    channel.set_patience(PATIENCE)?;
+    if !channel.is_same_user()? {
+        return Err(refuse(channel, "it runs as another user".to_owned()));
+    }
+    match hear(channel)? {
+        (Message::Hello { node: other }, _) if other == node => {}
+        (Message::Hello { node: other }, _) => {
+            let why = format!("this is the agent of node {node}, not of {other}");
+            return Err(refuse(channel, why));
+        }
+        (other, _) => return Err(TakeoverError::Unexpected(format!("{other:?}"))),
+    }
+    let (listeners, paused) = pause()?;
+    for Listener { owner, port, socket } in &listeners {
+        let message = Message::Socket { owner: owner.to_string(), port: *port };
+        say(channel, &message, &[socket.as_fd()])?;
+    }
+    say(channel, &Message::All, &[])?;
+    channel.set_patience(START)?;
+    match hear(channel)? {
+        (Message::Serving, _) => Ok(paused),
+        (other, _) => Err(TakeoverError::Unexpected(format!("{other:?}"))),
+    }
+}
+
+fn refuse(channel: &Channel, why: String) -> TakeoverError {
+    _ = say(channel, &Message::Refused { why: why.clone() }, &[]);
+    TakeoverError::Refused(why)
+}
+
+fn say(
+    channel: &Channel,
+    message: &Message,
+    sockets: &[std::os::fd::BorrowedFd<'_>],
+) -> Result<(), TakeoverError> {
+    let text = serde_json::to_vec(message).map_err(io::Error::from)?;
+    Ok(channel.send(&text, sockets)?)
+}
+
+fn hear(channel: &Channel) -> Result<(Message, Vec<OwnedFd>), TakeoverError> {
+    let (text, sockets) = channel.receive()?;
+    if text.is_empty() {
+        return Err(TakeoverError::Gone);
+    }
+    let message = serde_json::from_slice(&text).map_err(|_| {
+        TakeoverError::Unexpected(String::from_utf8_lossy(&text).chars().take(200).collect())
+    })?;
+    Ok((message, sockets))
+}
+
+#[cfg(test)]
+mod tests;
