@@ -1,10 +1,12 @@
-//! Which endpoint: two at random, the less busy one wins (least request, as Envoy's default), over one snapshot and
-//! its load counters. It connects to nothing; whoever was given an endpoint reports the end by dropping it.
+//! Which endpoint: of the nearest that the service wants, two at random, and the less busy one wins (least request, as
+//! Envoy's default), over one snapshot and its load counters. It connects to nothing; whoever was given an endpoint reports the end by dropping it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::model::{Endpoint, Service, Workload};
+use crate::base::Str;
+use crate::model::{Endpoint, Preference, Service, Workload};
 use crate::world::{InFlight, World};
 
 /// An endpoint that was chosen; counts as busy until dropped.
@@ -16,48 +18,142 @@ pub struct Picked {
     pub in_flight: Option<InFlight>,
 }
 
-/// A ready endpoint that serves `port` and is not in `avoid` (unless all are). `like` gives the preferred family.
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// Its node and locality decide which endpoints are near.
+    pub workload: &'a Workload,
+    /// Decides which endpoint a sticky service gives it.
+    pub address: IpAddr,
+}
+
+/// A ready endpoint that serves `port` and is not in `avoid` (unless all are), as near to the caller as the service
+/// wants it. Where none is ready, one that is being deleted and still serves. `like` gives the preferred family.
 pub fn pick(
     world: &World,
     service: &Service,
     port: u16,
+    caller: Caller<'_>,
     like: SocketAddr,
     avoid: &[SocketAddr],
 ) -> Option<Picked> {
-    let (endpoint, address) = choose(world, service, port, like, avoid)
-        .or_else(|| choose(world, service, port, like, &[]))?;
+    let choice = Choice { world, service, port, caller, like };
+    let ready = |endpoint: &Endpoint| endpoint.ready;
+    let terminating = |endpoint: &Endpoint| endpoint.terminating;
+    let (endpoint, address) = choice
+        .among(ready, avoid)
+        .or_else(|| choice.among(ready, &[]))
+        .or_else(|| choice.among(terminating, avoid))
+        .or_else(|| choice.among(terminating, &[]))?;
     let workload = endpoint.workload.as_ref().and_then(|uid| world.workload(uid)).cloned();
     let load = world.load_of(endpoint.workload.as_ref(), address.ip());
     Some(Picked { address, workload, in_flight: load.map(|load| load.begin()) })
 }
 
-/// One pass: keeps two candidates by reservoir sampling, so that nothing is collected.
-fn choose<'a>(
-    world: &World,
+/// Why there is no endpoint, for the log.
+pub fn nobody(service: &Service, port: u16, caller: &Workload) -> String {
+    let node = match service.traffic.local_only {
+        true => format!(" on node {} (internalTrafficPolicy is Local)", caller.node),
+        false => String::new(),
+    };
+    format!("Service {} has no ready endpoint on port {port}{node}", service.key)
+}
+
+/// What is asked for.
+struct Choice<'a, 'c> {
+    world: &'a World,
     service: &'a Service,
     port: u16,
+    caller: Caller<'c>,
     like: SocketAddr,
-    avoid: &[SocketAddr],
-) -> Option<(&'a Endpoint, SocketAddr)> {
-    let mut kept: [Option<(&Endpoint, SocketAddr)>; 2] = [None, None];
-    let mut seen = 0;
-    for endpoint in service.endpoints.iter().filter(|endpoint| endpoint.ready) {
-        let Some(target) = endpoint.target_port(port) else { continue };
-        let Some(address) = address_like(endpoint, like) else { continue };
-        let candidate = SocketAddr::new(address, target);
-        if avoid.contains(&candidate) {
-            continue;
+}
+
+type Candidate<'a> = (&'a Endpoint, SocketAddr);
+
+/// The candidates of the nearest distance so far.
+#[derive(Default)]
+struct Nearest<'a> {
+    distance: u8,
+    seen: usize,
+    kept: [Option<Candidate<'a>>; 2],
+    /// For a sticky service: the highest score.
+    score: u64,
+}
+
+impl<'a> Choice<'a, '_> {
+    /// One pass: keeps two candidates by reservoir sampling, so that nothing is collected.
+    fn among(
+        &self,
+        permitted: impl Fn(&Endpoint) -> bool,
+        avoid: &[SocketAddr],
+    ) -> Option<Candidate<'a>> {
+        let traffic = &self.service.traffic;
+        let mut nearest = Nearest { distance: u8::MAX, ..Nearest::default() };
+        for endpoint in self.service.endpoints.iter().filter(|endpoint| permitted(endpoint)) {
+            let Some(target) = endpoint.target_port(self.port) else { continue };
+            let Some(address) = address_like(endpoint, self.like) else { continue };
+            let candidate = SocketAddr::new(address, target);
+            if avoid.contains(&candidate)
+                || (traffic.local_only && endpoint.node != self.caller.workload.node)
+            {
+                continue;
+            }
+            nearest.offer(
+                distance(traffic.preference, self.caller.workload, endpoint),
+                (endpoint, candidate),
+                traffic.sticky.then(|| score(self.caller.address, address)),
+            );
         }
-        let place = if seen < kept.len() { seen } else { fastrand::usize(..=seen) };
-        if let Some(slot) = kept.get_mut(place) {
-            *slot = Some((endpoint, candidate));
+        match nearest.kept {
+            [Some(one), Some(other)] => Some(less_busy(self.world, one, other)),
+            [one, other] => one.or(other),
         }
-        seen += 1;
     }
-    match kept {
-        [Some(one), Some(other)] => Some(less_busy(world, one, other)),
-        [one, other] => one.or(other),
+}
+
+impl<'a> Nearest<'a> {
+    fn offer(&mut self, distance: u8, candidate: Candidate<'a>, score: Option<u64>) {
+        if distance > self.distance {
+            return;
+        }
+        if distance < self.distance {
+            *self = Nearest { distance, ..Nearest::default() };
+        }
+        if let Some(score) = score {
+            if self.seen == 0 || score > self.score {
+                (self.score, self.kept) = (score, [Some(candidate), None]);
+            }
+        } else {
+            let kept = self.kept.len();
+            let place = if self.seen < kept { self.seen } else { fastrand::usize(..=self.seen) };
+            if let Some(slot) = self.kept.get_mut(place) {
+                *slot = Some(candidate);
+            }
+        }
+        self.seen += 1;
     }
+}
+
+/// 0 is nearest. What is not known is far.
+fn distance(preference: Preference, caller: &Workload, endpoint: &Endpoint) -> u8 {
+    let same = |one: &Str, other: &Str| !one.is_empty() && one == other;
+    let (here, there) = (&caller.locality, &endpoint.locality);
+    let region = here.region == there.region || here.region.is_empty();
+    match preference {
+        Preference::None => 0,
+        Preference::SameNode if same(&caller.node, &endpoint.node) => 0,
+        _ if same(&here.zone, &there.zone) && region => 1,
+        _ if same(&here.region, &there.region) => 2,
+        _ => 3,
+    }
+}
+
+/// Highest random weight (rendezvous hashing): an endpoint that comes or goes moves only its own clients, and every
+/// agent chooses alike, also after a restart.
+fn score(client: IpAddr, endpoint: IpAddr) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (client.to_canonical(), endpoint).hash(&mut hasher);
+    hasher.finish()
 }
 
 fn less_busy<'a>(

@@ -15,7 +15,9 @@ pub use route::{
     Backend, BackendRef, HeaderFilter, HeaderMatch, HttpFilter, HttpMatch, HttpRoute, HttpRule,
     PathMatch, RouteParent, TextMatch,
 };
-pub use service::{AppProtocol, Endpoint, PortMapping, Service, ServicePort};
+pub use service::{
+    AppProtocol, Endpoint, PortMapping, Preference, Service, ServicePort, TrafficPolicy,
+};
 pub use waypoint::{Binding, Waypoint};
 pub use workload::{Canonical, Locality, Workload};
 

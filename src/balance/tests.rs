@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 
 use super::*;
+use crate::model::{Locality, TrafficPolicy};
 use crate::world::fixture::{Fixture, key, service, workload};
 
 fn three() -> Arc<World> {
@@ -10,9 +11,17 @@ fn three() -> Arc<World> {
     pods.into_iter().fold(Fixture::default().service(service), Fixture::workload).build()
 }
 
+fn client() -> Workload {
+    workload("client", "10.0.9.1")
+}
+
+fn by(workload: &Workload) -> Caller<'_> {
+    Caller { workload, address: "10.0.9.1".parse().unwrap() }
+}
+
 fn pick_from(world: &World, avoid: &[SocketAddr]) -> Option<Picked> {
     let service = world.service(&key("echo")).unwrap();
-    pick(world, service, 80, "10.96.0.1:80".parse().unwrap(), avoid)
+    pick(world, service, 80, by(&client()), "10.96.0.1:80".parse().unwrap(), avoid)
 }
 
 #[test]
@@ -52,7 +61,9 @@ fn unready_endpoints_and_unknown_ports_are_not_chosen() {
     assert!(pick_from(&fixture.build(), &[]).is_none());
     let world = three();
     let service = world.service(&key("echo")).unwrap();
-    assert!(pick(&world, service, 81, "10.96.0.1:81".parse().unwrap(), &[]).is_none());
+    assert!(
+        pick(&world, service, 81, by(&client()), "10.96.0.1:81".parse().unwrap(), &[]).is_none()
+    );
 }
 
 #[test]
@@ -65,12 +76,15 @@ fn the_clients_family_is_preferred() {
     for (like, expected) in
         [("10.96.0.1:80", "10.0.0.1:8080"), ("[fd00:96::1]:80", "[fd00::1]:8080")]
     {
-        let picked = pick(&world, service, 80, like.parse().unwrap(), &[]).unwrap();
+        let picked = pick(&world, service, 80, by(&client()), like.parse().unwrap(), &[]).unwrap();
         assert_eq!(picked.address, expected.parse::<SocketAddr>().unwrap());
     }
     let single = three();
     let service = single.service(&key("echo")).unwrap();
-    assert!(pick(&single, service, 80, "[fd00:96::1]:80".parse().unwrap(), &[]).is_some());
+    assert!(
+        pick(&single, service, 80, by(&client()), "[fd00:96::1]:80".parse().unwrap(), &[])
+            .is_some()
+    );
 }
 
 #[test]
@@ -94,4 +108,106 @@ fn an_endpoint_without_a_workload_is_chosen_and_counted() {
     assert_eq!(picked.address, "192.0.2.1:8080".parse::<SocketAddr>().unwrap());
     assert!(picked.workload.is_none());
     assert_eq!(world.load_of(None, picked.address.ip()).unwrap().in_flight(), 1);
+}
+
+/// A client on node `a` of zone `z1`, and one pod each on its node, in its zone, its region, and far away.
+fn spread(traffic: TrafficPolicy, ready: [bool; 4]) -> (Workload, Arc<World>) {
+    let at = |name: &str, address: &str, node: &str, region: &str, zone: &str| Workload {
+        node: node.into(),
+        locality: Locality { region: region.into(), zone: zone.into(), ..Locality::default() },
+        ..workload(name, address)
+    };
+    let client = at("client", "10.0.9.1", "a", "r1", "z1");
+    let pods = [
+        at("here", "10.0.0.1", "a", "r1", "z1"),
+        at("zone", "10.0.0.2", "b", "r1", "z1"),
+        at("region", "10.0.0.3", "c", "r1", "z2"),
+        at("far", "10.0.0.4", "d", "r2", "z1"),
+    ];
+    let mut echo = service("echo", "10.96.0.1", &pods.iter().collect::<Vec<_>>());
+    echo.traffic = traffic;
+    echo.endpoints.iter_mut().zip(ready).for_each(|(endpoint, ready)| endpoint.ready = ready);
+    let world = pods.into_iter().fold(Fixture::default().service(echo), Fixture::workload).build();
+    (client, world)
+}
+
+/// The last numbers of the addresses that are chosen, in order.
+fn chosen(client: &Workload, world: &World) -> Vec<u8> {
+    let service = world.service(&key("echo")).unwrap();
+    let pick = |_| pick(world, service, 80, by(client), "10.96.0.1:80".parse().unwrap(), &[]);
+    let last = |picked: Picked| match picked.address.ip() {
+        IpAddr::V4(address) => address.octets()[3],
+        IpAddr::V6(_) => 0,
+    };
+    let chosen: std::collections::BTreeSet<u8> = (0..200).filter_map(pick).map(last).collect();
+    chosen.into_iter().collect()
+}
+
+#[test]
+fn near_endpoints_come_first_and_far_ones_when_these_are_gone() {
+    let with = |preference| TrafficPolicy { preference, ..TrafficPolicy::default() };
+    for (preference, ready, expected) in [
+        (Preference::None, [true; 4], &[1, 2, 3, 4][..]),
+        (Preference::SameNode, [true; 4], &[1]),
+        (Preference::SameNode, [false, true, true, true], &[2]),
+        (Preference::SameZone, [true; 4], &[1, 2]),
+        (Preference::SameZone, [false, false, true, true], &[3]),
+        (Preference::SameZone, [false, false, false, true], &[4]),
+        (Preference::SameZone, [false; 4], &[]),
+    ] {
+        let (client, world) = spread(with(preference), ready);
+        assert_eq!(chosen(&client, &world), expected, "{preference:?} {ready:?}");
+    }
+    let (client, world) = spread(with(Preference::SameZone), [true; 4]);
+    let unknown = Workload { locality: Locality::default(), node: "".into(), ..client };
+    assert_eq!(chosen(&unknown, &world), [1, 2, 3, 4], "who knows nothing of itself takes all");
+}
+
+/// Trap 16 of the reference.
+#[test]
+fn trap_16_local_without_an_endpoint_on_the_node_has_none() {
+    let local = TrafficPolicy { local_only: true, ..TrafficPolicy::default() };
+    let (client, world) = spread(local, [true; 4]);
+    assert_eq!(chosen(&client, &world), [1]);
+    let (client, world) = spread(local, [false, true, true, true]);
+    assert!(chosen(&client, &world).is_empty());
+    let why = nobody(world.service(&key("echo")).unwrap(), 80, &client);
+    assert!(why.contains("on node a (internalTrafficPolicy is Local)"), "{why}");
+}
+
+#[test]
+fn a_sticky_service_gives_a_client_one_endpoint_and_moves_few_when_one_goes() {
+    let sticky = TrafficPolicy { sticky: true, ..TrafficPolicy::default() };
+    let (client, world) = spread(sticky, [true; 4]);
+    let (_, fewer) = spread(sticky, [true, true, true, false]);
+    let of = |world: &World, number: u8| {
+        let service = world.service(&key("echo")).unwrap();
+        let caller = Caller { workload: &client, address: IpAddr::from([10, 1, 0, number]) };
+        let like = "10.96.0.1:80".parse().unwrap();
+        let picks = (0..5).map(|_| pick(world, service, 80, caller, like, &[]).unwrap().address);
+        let picks: std::collections::HashSet<SocketAddr> = picks.collect();
+        assert_eq!(picks.len(), 1);
+        picks.into_iter().next().unwrap()
+    };
+    let mut counts: HashMap<SocketAddr, u32> = HashMap::new();
+    for number in 0..=255 {
+        let (before, after) = (of(&world, number), of(&fewer, number));
+        *counts.entry(before).or_default() += 1;
+        assert!(before == after || before.ip() == IpAddr::from([10, 0, 0, 4]));
+    }
+    assert!(counts.len() == 4 && counts.values().all(|count| *count > 30), "{counts:?}");
+}
+
+#[test]
+fn one_that_is_being_deleted_serves_where_nobody_else_is_ready() {
+    let mut pods = [workload("leaving", "10.0.0.1"), workload("stays", "10.0.0.2")];
+    pods[0].ready = false;
+    let mut echo = service("echo", "10.96.0.1", &pods.iter().collect::<Vec<_>>());
+    echo.endpoints[0].terminating = true;
+    let fixture = |echo: &Service| {
+        pods.iter().cloned().fold(Fixture::default().service(echo.clone()), Fixture::workload)
+    };
+    assert_eq!(chosen(&client(), &fixture(&echo).build()), [2]);
+    echo.endpoints[1].ready = false;
+    assert_eq!(chosen(&client(), &fixture(&echo).build()), [1]);
 }

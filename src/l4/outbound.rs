@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::listen::Accepted;
 use super::upstream::{Hop, Unreached};
 use super::{Proxy, deliver};
-use crate::balance;
+use crate::balance::{self, Caller};
 use crate::base::{Reason, Str};
 use crate::model::{Service, Workload};
 use crate::route::{self, Decision};
@@ -108,11 +108,12 @@ impl Proxy {
         let mut last = None;
         for _ in 0..MAX_ATTEMPTS {
             let world = self.shared.world.snapshot();
-            let Some(picked) = balance::pick(&world, service, port, outbound.dialled, &tried)
-            else {
-                break;
-            };
+            let caller =
+                Caller { workload: &outbound.client, address: outbound.accepted.peer.ip() };
+            let like = outbound.dialled;
+            let picked = balance::pick(&world, service, port, caller, like, &tried);
             drop(world);
+            let Some(picked) = picked else { break };
             if tried.contains(&picked.address) {
                 break;
             }
@@ -129,7 +130,7 @@ impl Proxy {
             }
         }
         Err(last.unwrap_or_else(|| {
-            let why = format!("Service {} has no ready endpoint on port {port}", service.key);
+            let why = balance::nobody(service, port, &outbound.client);
             (None, Unreached { reason: Reason::NoHealthyUpstream, why })
         }))
     }

@@ -20,7 +20,7 @@ use super::respond::{Answer, Form};
 use super::upgrade::{self, Upgrade};
 use super::upstream::{Key, Lease, Sender};
 use super::{headers, peers};
-use crate::balance::Picked;
+use crate::balance::{self, Picked};
 use crate::base::Reason;
 use crate::policy::{self, Connection, Gate};
 use crate::route;
@@ -85,7 +85,12 @@ impl Way {
                     }
                 }
             }
-            next = self.plan.endpoint(&self.world, self.session.dialled, &tried);
+            next = self.plan.endpoint(
+                &self.world,
+                self.session.caller(),
+                self.session.dialled,
+                &tried,
+            );
         }
         failure.unwrap_or_else(|| self.nobody()).respond(exchange, form)
     }
@@ -195,7 +200,7 @@ impl Way {
 
     fn nobody(&self) -> Answer {
         let (service, port) = &self.plan.backend;
-        let why = format!("Service {} has no ready endpoint on port {port}", service.key);
+        let why = balance::nobody(service, *port, &self.session.client);
         Answer::no_healthy_upstream(why)
     }
 

@@ -72,7 +72,7 @@ fn choose(
         return Err(Answer::waypoint_unusable(format!("waypoint {waypoint}: {why}")));
     }
     let port = session.dialled.port();
-    let picked = balance::pick(&world, service, port, session.dialled, tried)
+    let picked = balance::pick(&world, service, port, session.caller(), session.dialled, tried)
         .filter(|picked| !tried.contains(&picked.address));
     if let Some(picked) =
         picked.as_ref().filter(|it| peers::captured(it.workload.as_ref()).is_none())

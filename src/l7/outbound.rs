@@ -14,7 +14,7 @@ use super::server::{self, Handler};
 use super::upstream::UpstreamError;
 use super::worker::Context;
 use super::{opaque, peers, request};
-use crate::balance::Picked;
+use crate::balance::{Caller, Picked};
 use crate::base::{ObjectKey, Reason, Str, ports, within_budget};
 use crate::model::{AppProtocol, Service, Workload};
 use crate::pool::TunnelKey;
@@ -120,6 +120,10 @@ impl Handler for Outbound {
 }
 
 impl Outbound {
+    pub(super) fn caller(&self) -> Caller<'_> {
+        Caller { workload: &self.client, address: self.client_address.ip() }
+    }
+
     /// A byte stream to an endpoint: through a tunnel when it is in the mesh, plainly when it is not.
     pub(super) async fn dial(
         &self,

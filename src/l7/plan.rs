@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::respond::Answer;
-use crate::balance::{self, Picked};
+use crate::balance::{self, Caller, Picked};
 use crate::base::{ObjectKey, Str};
 use crate::model::{BackendRef, Binding, HttpRoute, HttpRule, Service};
 use crate::route::{self, Head, Selection};
@@ -45,11 +45,12 @@ impl Plan {
     pub(super) fn endpoint(
         &self,
         world: &World,
+        caller: Caller<'_>,
         like: SocketAddr,
         tried: &[SocketAddr],
     ) -> Option<Picked> {
         let (service, port) = &self.backend;
-        balance::pick(world, service, *port, like, tried)
+        balance::pick(world, service, *port, caller, like, tried)
             .filter(|picked| !tried.contains(&picked.address))
     }
 }

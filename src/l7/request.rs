@@ -32,7 +32,10 @@ pub(super) async fn route(
     let world = session.context.dependencies.world.snapshot();
     let planned = decide(&session, &world, &arrived, permit.is_some());
     // The endpoint is chosen before the record begins, which tells whether mutual TLS leads there.
-    let first = planned.as_ref().ok().and_then(|plan| plan.endpoint(&world, session.dialled, &[]));
+    let first = planned
+        .as_ref()
+        .ok()
+        .and_then(|plan| plan.endpoint(&world, session.caller(), session.dialled, &[]));
     let start = arrived.describe(session.request_start(first.as_ref()));
     let record = session.context.dependencies.telemetry.request(start);
     let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit);

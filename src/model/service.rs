@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Binding;
+use super::{Binding, Locality};
 use crate::base::{ObjectKey, Str};
 
 /// One Service.
@@ -15,6 +15,8 @@ pub struct Service {
     pub vips: Vec<IpAddr>,
     pub ports: Vec<ServicePort>,
     pub endpoints: Vec<Endpoint>,
+    /// Which of them a client gets.
+    pub traffic: TrafficPolicy,
     /// The waypoint for traffic that is addressed to this service (`waypoint-for: service` or `all`).
     pub waypoint: Binding,
 }
@@ -23,6 +25,27 @@ impl Service {
     pub fn port(&self, port: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|candidate| candidate.port == port)
     }
+}
+
+/// Which endpoints a client gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct TrafficPolicy {
+    /// Only those of the client's own node (`internalTrafficPolicy: Local`).
+    pub local_only: bool,
+    /// The same client address gets the same endpoint while that is there (`sessionAffinity: ClientIP`).
+    pub sticky: bool,
+    pub preference: Preference,
+}
+
+/// Which endpoints come first; others are taken only where none of these is left (`trafficDistribution`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub enum Preference {
+    #[default]
+    None,
+    /// Of the client's zone, then of its region (PreferClose, PreferSameZone).
+    SameZone,
+    /// Of the client's node, then as [`Preference::SameZone`] (PreferSameNode).
+    SameNode,
 }
 
 /// One TCP port of a Service.
@@ -58,6 +81,11 @@ pub struct Endpoint {
     /// Target port per service port.
     pub ports: Vec<PortMapping>,
     pub ready: bool,
+    /// Is being deleted and still serves: taken where no endpoint is ready (Kubernetes, "Proxy terminating endpoints").
+    pub terminating: bool,
+    /// The node it runs on; empty when unknown.
+    pub node: Str,
+    pub locality: Locality,
 }
 
 impl Endpoint {

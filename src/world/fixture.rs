@@ -59,8 +59,12 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
                 addresses: workload.addresses.clone(),
                 ports: vec![PortMapping { port: 80, target: 8080 }],
                 ready: workload.ready,
+                terminating: false,
+                node: workload.node.clone(),
+                locality: workload.locality.clone(),
             })
             .collect(),
+        traffic: TrafficPolicy::default(),
         waypoint: Binding::None,
     }
 }

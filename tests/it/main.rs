@@ -11,3 +11,4 @@ mod docs;
 mod layers;
 mod sizes;
 mod source_text;
+mod traps;

@@ -232,6 +232,9 @@ async fn tries_another_endpoint_when_one_refuses() {
         addresses: gone.addresses.clone(),
         ports: vec![PortMapping { port: 80, target: refusing.port() }],
         ready: true,
+        terminating: false,
+        node: gone.node.clone(),
+        locality: gone.locality.clone(),
     });
     mesh.mesh.services[0] = service.into();
     let lab = Lab::new(mesh.workload(gone), settings());

@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod protocol;
+mod traffic;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub(super) fn translate(
                 .into(),
             vips: vips(cx, key, spec),
             endpoints: endpoints.of(cx, key, spec, &ports),
+            traffic: traffic::policy(cx, key, &service.metadata, spec),
             ports: ports.into_iter().map(|(_, port)| port).collect(),
             waypoint: waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service),
         }));

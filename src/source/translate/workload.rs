@@ -106,13 +106,16 @@ fn check_mode<T: super::Typed>(cx: &mut Context<'_>, key: &ObjectKey, mode: &str
     }
 }
 
-/// A pod without conditions, as a directory describes it, counts as ready.
 fn is_ready(pod: &Pod) -> bool {
+    passes_readiness(pod) && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// A pod without conditions, as a directory describes it, counts as ready.
+pub(super) fn passes_readiness(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
-    let ready = conditions.is_none_or(|conditions| {
+    conditions.is_none_or(|conditions| {
         conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    });
-    ready && pod.metadata.deletion_timestamp.is_none()
+    })
 }
 
 fn addresses(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> Vec<IpAddr> {

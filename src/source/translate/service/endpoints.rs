@@ -10,8 +10,9 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::Context;
+use super::super::workload::passes_readiness;
 use super::port_number;
-use crate::base::ObjectKey;
+use crate::base::{ObjectKey, Str};
 use crate::model::{Endpoint, PortMapping, ServicePort, Workload};
 use crate::source::Objects;
 use crate::source::objects::{Service, label, selects};
@@ -110,13 +111,25 @@ impl<'a> Endpoints<'a> {
             self.by_key.get(&key).copied()
         });
         let workload = named.or_else(|| self.by_address.get(&address).copied());
-        // Not said means ready (Kubernetes API, EndpointConditions).
-        let ready = listed.conditions.as_ref().and_then(|it| it.ready).unwrap_or(true);
+        // Not said means ready, and serving as much as ready (Kubernetes API, EndpointConditions).
+        let said = listed.conditions.as_ref();
+        let ready = said.and_then(|it| it.ready).unwrap_or(true);
+        let serving = said.and_then(|it| it.serving).unwrap_or(ready);
+        let leaving = said.and_then(|it| it.terminating).unwrap_or(false);
+        let node = listed.node_name.as_deref().map(Str::from);
+        let zone = listed.zone.as_deref().map(Str::from);
+        let mut locality = workload.map(|workload| workload.locality.clone()).unwrap_or_default();
+        if let (true, Some(zone)) = (locality.zone.is_empty(), zone) {
+            locality.zone = zone;
+        }
         (!mappings.is_empty()).then(|| Endpoint {
             workload: workload.map(|workload| workload.uid.clone()),
             addresses: vec![address],
             ports: mappings.to_vec(),
             ready,
+            terminating: leaving && serving,
+            node: workload.map(|it| it.node.clone()).or(node).unwrap_or_default(),
+            locality,
         })
     }
 }
@@ -138,6 +151,9 @@ fn of_pod(
         addresses: workload.addresses.clone(),
         ports: mappings,
         ready: workload.ready || not_ready_too,
+        terminating: pod.metadata.deletion_timestamp.is_some() && passes_readiness(pod),
+        node: workload.node.clone(),
+        locality: workload.locality.clone(),
     })
 }
 

@@ -1,0 +1,77 @@
+//! Which endpoints a client gets: what the service says of nodes, zones and clients.
+
+use k8s_openapi::api::core::v1::{Namespace, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::super::Context;
+use crate::base::ObjectKey;
+use crate::model::{Preference, TrafficPolicy};
+use crate::source::objects::{Service, annotation};
+
+/// Istio's annotation, on a Service or its namespace; the field of Kubernetes wins, then the Service's.
+const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+
+pub(super) fn policy(
+    cx: &mut Context<'_>,
+    key: &ObjectKey,
+    metadata: &ObjectMeta,
+    spec: &ServiceSpec,
+) -> TrafficPolicy {
+    TrafficPolicy {
+        local_only: is(
+            cx,
+            key,
+            "spec.internalTrafficPolicy",
+            &spec.internal_traffic_policy,
+            ["Local", "Cluster"],
+        ),
+        sticky: is(cx, key, "spec.sessionAffinity", &spec.session_affinity, ["ClientIP", "None"]),
+        preference: preference(cx, key, metadata, spec),
+    }
+}
+
+/// Whether the first of two values is given; neither of them is said aloud, and then the second one holds.
+fn is(
+    cx: &mut Context<'_>,
+    key: &ObjectKey,
+    field: &str,
+    value: &Option<String>,
+    [yes, no]: [&str; 2],
+) -> bool {
+    match value.as_deref() {
+        Some(value) if value == yes => true,
+        Some(value) if value != no && !value.is_empty() => {
+            let reason = format!("{value:?} is neither {yes:?} nor {no:?}; {no:?} holds");
+            cx.warn::<Service>(key, field, reason);
+            false
+        }
+        _ => false,
+    }
+}
+
+fn preference(
+    cx: &mut Context<'_>,
+    key: &ObjectKey,
+    metadata: &ObjectMeta,
+    spec: &ServiceSpec,
+) -> Preference {
+    let namespace = ObjectKey::new("", key.namespace.clone());
+    let of_namespace = cx.objects.get::<Namespace>(&namespace);
+    let of_namespace = of_namespace.and_then(|it| annotation(&it.metadata, DISTRIBUTION));
+    let own = annotation(metadata, DISTRIBUTION);
+    let annotated = own.or(of_namespace);
+    let (field, value) = match spec.traffic_distribution.as_deref() {
+        Some(value) => ("spec.trafficDistribution".to_owned(), value),
+        None => (format!("metadata.annotations[{DISTRIBUTION}]"), annotated.unwrap_or_default()),
+    };
+    match value {
+        "" | "Any" => Preference::None,
+        "PreferClose" | "PreferSameZone" => Preference::SameZone,
+        "PreferSameNode" => Preference::SameNode,
+        other => {
+            let reason = format!("{other:?} is not known; all endpoints are equal");
+            cx.warn::<Service>(key, field, reason);
+            Preference::None
+        }
+    }
+}
