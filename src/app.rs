@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{Addresses, Admin, Readiness, Servers};
 use crate::config::{IssuerKind, SameNode, Settings};
+use crate::dns::{Dns, DnsSettings};
 use crate::identity::{
     CertificateStore, ISTIO_CONNECT_TIMEOUT, ISTIO_REQUEST_TIMEOUT, Issuer, IstioIssuer,
     IstioIssuerSettings, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock,
@@ -107,9 +108,11 @@ impl Agent {
             waypoints: workers.clone(),
             runtime,
         });
+        let dns = dns(&settings, &layer4);
         let node = Node::new(
             NodeSettings { name: settings.node.clone(), drain: settings.drain.deadline },
             layer4,
+            dns,
             workers.clone(),
             upgrade.inherited.clone(),
         );
@@ -261,6 +264,19 @@ fn layer4_settings(settings: &Settings) -> Layer4Settings {
         handshake_timeout: settings.layer4.connect_timeout,
         cluster: settings.cluster.clone(),
     }
+}
+
+fn dns(settings: &Settings, layer4: &Layer4) -> Arc<Dns> {
+    Arc::new(Dns {
+        settings: DnsSettings {
+            enabled: settings.dns.enabled,
+            cluster_domain: settings.cluster_domain.clone(),
+            resolv_conf: settings.dns.resolv_conf.clone(),
+        },
+        world: layer4.world.clone(),
+        telemetry: layer4.telemetry.clone(),
+        runtime: layer4.runtime.clone(),
+    })
 }
 
 fn worker_settings(settings: &Settings) -> WorkerSettings {

@@ -48,6 +48,7 @@ pub struct Settings {
     pub pool: PoolSettings,
     pub drain: DrainSettings,
     pub takeover: TakeoverSettings,
+    pub dns: DnsSettings,
 }
 
 /// `[source]`
@@ -136,6 +137,13 @@ pub struct PoolSettings {
 pub struct DrainSettings {
     #[serde(serialize_with = "duration::serialize")]
     pub deadline: Duration,
+}
+
+/// `[dns]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct DnsSettings {
+    pub enabled: bool,
+    pub resolv_conf: PathBuf,
 }
 
 /// `[takeover]`

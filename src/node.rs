@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::base::{Identity, Str};
+use crate::dns::Dns;
 use crate::l4::Layer4;
 use crate::l7::Workers;
 use crate::redirect::{self, NodePlan, Place};
@@ -51,6 +52,7 @@ pub struct NodeSettings {
 pub struct Node {
     settings: NodeSettings,
     layer4: Arc<Layer4>,
+    dns: Arc<Dns>,
     workers: Arc<Workers>,
     captured: Mutex<BTreeMap<Str, Arc<Captured>>>,
     /// Why a workload is not captured although it should be.
@@ -86,12 +88,14 @@ impl Node {
     pub fn new(
         settings: NodeSettings,
         layer4: Arc<Layer4>,
+        dns: Arc<Dns>,
         workers: Arc<Workers>,
         inherited: Arc<Inherited>,
     ) -> Arc<Self> {
         Arc::new(Self {
             settings,
             layer4,
+            dns,
             workers,
             captured: Mutex::default(),
             pending: Mutex::default(),
@@ -173,7 +177,7 @@ impl Node {
     /// A successor serves every workload: accepts nothing more and changes nothing more. Open connections go on.
     pub fn retire(&self, turn: Turn) {
         *self.last_turn.lock() = Some(turn);
-        self.captured.lock().values().for_each(|one| one.proxy.retire());
+        self.captured.lock().values().for_each(|one| one.retire());
     }
 
     /// Waits for the last connection of a node that was retired.

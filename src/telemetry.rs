@@ -10,6 +10,7 @@
 
 mod agent;
 mod connection;
+mod dns;
 mod labels;
 mod log;
 mod metrics;
@@ -20,6 +21,7 @@ mod tests;
 
 pub use agent::AgentMetrics;
 pub use connection::ConnectionRecord;
+pub use dns::{DnsLabels, DnsMetrics};
 pub use log::{LogError, LogFormat, Logs, check_levels, init_logs};
 pub use request::RequestRecord;
 
@@ -116,6 +118,7 @@ struct Shared {
     registry: Registry,
     traffic: Arc<Traffic>,
     agent: AgentMetrics,
+    dns: DnsMetrics,
 }
 
 impl Telemetry {
@@ -126,6 +129,8 @@ impl Telemetry {
         registry.register_collector(Box::new(TrafficCollector(traffic.clone())));
         let agent = AgentMetrics::default();
         agent.register(&mut registry);
+        let dns = DnsMetrics::default();
+        dns.register(&mut registry);
         registry.register(
             "isthmus_log_lines_dropped",
             "Lines of the log that were dropped because they could not be written fast enough",
@@ -139,7 +144,7 @@ impl Telemetry {
             build,
         );
         registry.register_collector(Box::new(ProcessCollector));
-        Self(Arc::new(Shared { logs, registry, traffic, agent }))
+        Self(Arc::new(Shared { logs, registry, traffic, agent, dns }))
     }
 
     /// Counts, and logs nothing: for tests.
@@ -165,6 +170,11 @@ impl Telemetry {
     /// Metrics about the agent itself, for the rooms that know them.
     pub fn agent(&self) -> &AgentMetrics {
         &self.0.agent
+    }
+
+    /// Metrics of the DNS stub.
+    pub fn dns(&self) -> &DnsMetrics {
+        &self.0.dns
     }
 
     /// All metrics in the text format of OpenMetrics 1.0, which Prometheus' own parser reads too. Forgets series that

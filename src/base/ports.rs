@@ -29,7 +29,7 @@ pub const ALL: [(u16, &str, &str); 7] = [
         "each captured workload's namespace",
         "what arrives for it in tunnels (HTTP/2 CONNECT over mutual TLS)",
     ),
-    (DNS, "each captured workload's namespace", "reserved for the DNS stub"),
+    (DNS, "each captured workload's namespace", "DNS, over UDP and TCP, on loopback"),
     (
         ADMIN,
         "the agent's namespace, loopback",

@@ -72,3 +72,6 @@ pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Gone with the machine's next start, as what waits there is.
 pub(super) const TAKEOVER_DIRECTORY: &str = "/run/isthmus";
+
+/// resolv.conf(5)
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";

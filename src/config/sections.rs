@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::defaults as default;
 use super::reader::{Field, Reader};
 use super::{
-    AddressSettings, DrainSettings, IdentitySettings, IssuerKind, Layer4Settings, Layer7Settings,
-    LogSettings, PoolSettings, SameNode, Settings, SourceSettings, TakeoverSettings,
+    AddressSettings, DnsSettings, DrainSettings, IdentitySettings, IssuerKind, Layer4Settings,
+    Layer7Settings, LogSettings, PoolSettings, SameNode, Settings, SourceSettings,
+    TakeoverSettings,
 };
 use crate::base::Str;
 use crate::telemetry::{self, LogFormat};
@@ -73,6 +74,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         pool: pool(reader),
         drain: drain(reader),
         takeover: takeover(reader),
+        dns: dns(reader),
     };
     check_conflicts(reader, &settings);
     settings
@@ -313,6 +315,26 @@ fn drain(reader: &mut Reader<'_>) -> DrainSettings {
             },
             Duration::ZERO..=60 * MINUTE,
         ),
+    }
+}
+
+fn dns(reader: &mut Reader<'_>) -> DnsSettings {
+    DnsSettings {
+        enabled: reader.choice(
+            Field {
+                key: "dns.enabled",
+                default: true,
+                meaning: "Whether the agent answers DNS for captured workloads: `on` knows the services of the \
+                          mesh and asks the workload's resolvers for everything else.",
+            },
+            &[("on", true), ("off", false)],
+        ),
+        resolv_conf: reader.path(Field {
+            key: "dns.resolv_conf",
+            default: default::RESOLV_CONF,
+            meaning: "Names the resolvers of workloads. A named network namespace that has its own file, \
+                      /etc/netns/<name>/resolv.conf, uses that.",
+        }),
     }
 }
 

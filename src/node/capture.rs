@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::plan::Known;
 use super::{Node, plan};
 use crate::base::{Str, ports};
+use crate::dns::Stub;
 use crate::l4::Proxy;
 use crate::model::Workload;
 use crate::redirect::{self, CapturePlan, Place, Program};
@@ -17,6 +18,16 @@ pub(super) struct Captured {
     network_namespace: Option<Str>,
     namespace: NetworkNamespace,
     pub(super) proxy: Arc<Proxy>,
+    /// Where the agent answers DNS.
+    stub: Option<Stub>,
+}
+
+impl Captured {
+    /// A successor serves it now.
+    pub(super) fn retire(&self) {
+        self.proxy.retire();
+        self.stub.iter().for_each(Stub::stop);
+    }
 }
 
 impl Known for Captured {
@@ -49,14 +60,18 @@ impl Node {
         })?;
         let sockets = Arc::new(NamespaceSockets::new(namespace.clone()));
         let inherited = self.inherited(&workload.uid, &namespace);
+        let enabled = self.dns.settings.enabled;
+        let stub =
+            enabled.then(|| Stub::start(&self.dns, workload, sockets.clone())).transpose()?;
         let proxy = Proxy::start(&self.layer4, workload, sockets, inherited)?;
         self.layer4.certificates.prefetch(&workload.identity);
-        let program = redirect::plan_workload(&CapturePlan::default());
+        let program =
+            redirect::plan_workload(&CapturePlan { dns: enabled, ..CapturePlan::default() });
         if let Err(error) = apply_in(&namespace, program).await {
             proxy.stop(std::time::Duration::ZERO).await;
             return Err(error);
         }
-        Ok(Captured { uid: workload.uid.clone(), network_namespace: name, namespace, proxy })
+        Ok(Captured { uid: workload.uid.clone(), network_namespace: name, namespace, proxy, stub })
     }
 
     /// What a predecessor listens on for this workload, if it is still the same namespace: a pod that was made anew

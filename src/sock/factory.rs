@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 use super::namespace::NetworkNamespace;
 use super::options;
@@ -19,6 +19,10 @@ const BACKLOG: i32 = 1024;
 pub trait SocketFactory: Send + Sync + 'static {
     /// A listening socket. IPv6 `[::]` takes IPv4 too.
     fn listen(&self, address: SocketAddr) -> io::Result<TcpListener>;
+    /// A listening socket whose port a successor may take as well, while this one still has it.
+    fn listen_shared(&self, address: SocketAddr) -> io::Result<TcpListener>;
+    /// A socket for datagrams; port 0 is any, another one a successor may take as well.
+    fn datagrams(&self, address: SocketAddr) -> io::Result<UdpSocket>;
     /// A socket that is not connected yet, marked as the agent's own; `from` borrows that source address (IP_TRANSPARENT).
     fn socket(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket>;
 }
@@ -43,6 +47,14 @@ impl SocketFactory for NamespaceSockets {
         self.namespace.run(|| listener(address, Some(SOCKET_MARK)))?
     }
 
+    fn listen_shared(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        self.namespace.run(|| shared_listener(address, Some(SOCKET_MARK)))?
+    }
+
+    fn datagrams(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        self.namespace.run(|| datagrams(address, Some(SOCKET_MARK)))?
+    }
+
     fn socket(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket> {
         self.namespace.run(|| outgoing(to, from, Some(SOCKET_MARK)))?
     }
@@ -51,6 +63,14 @@ impl SocketFactory for NamespaceSockets {
 impl SocketFactory for PlainSockets {
     fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
         listener(address, None)
+    }
+
+    fn listen_shared(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        shared_listener(address, None)
+    }
+
+    fn datagrams(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        datagrams(address, None)
     }
 
     fn socket(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket> {
@@ -72,6 +92,30 @@ pub async fn connect(
     tokio::time::timeout(deadline, socket.connect(to)).await.map_err(|_| {
         io::Error::new(io::ErrorKind::TimedOut, format!("{to} did not answer within {deadline:?}"))
     })?
+}
+
+fn shared_listener(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpListener> {
+    let socket = shared(address, Type::STREAM, mark)?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn datagrams(address: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
+    UdpSocket::from_std(shared(address, Type::DGRAM, mark)?.into())
+}
+
+fn shared(address: SocketAddr, kind: Type, mark: Option<u32>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if address.port() != 0 {
+        socket.set_reuse_port(true)?;
+    }
+    if let Some(mark) = mark {
+        socket.set_mark(mark)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 fn listener(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpListener> {

@@ -8,9 +8,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use isthmus::base::{Reason, ports};
+use isthmus::base::{ObjectKey, PolicyEffect, PolicyNote, Reason, ports};
 use isthmus::config::{self, Description, Overrides, Settings};
-use isthmus::telemetry::{ConnectionStart, Peer, Reporter, RequestStart, ServiceLabels, Telemetry};
+use isthmus::telemetry::{
+    ConnectionStart, DnsLabels, Peer, Reporter, RequestStart, ServiceLabels, Telemetry,
+};
 
 /// Set to anything, it makes these tests write what they would compare.
 const UPDATE: &str = "UPDATE_DOCS";
@@ -136,7 +138,7 @@ fn metrics_page_is_current() {
         let labels = labels_of(&scraped, name);
         let set = match labels.len() {
             0 => "-".to_owned(),
-            1..=2 => labels.join(", "),
+            1..=4 => labels.join(", "),
             _ => {
                 let known = sets.iter().position(|(_, other)| *other == labels);
                 let index = known.unwrap_or_else(|| {
@@ -247,7 +249,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// All metrics after one connection, one refusal and one request.
+/// All metrics after one connection, one refusal, one request and one question.
 fn scrape() -> String {
     let telemetry = Telemetry::without_log();
     let address: SocketAddr = ([127, 0, 0, 1], 80).into();
@@ -261,7 +263,10 @@ fn scrape() -> String {
         destination_address: address,
         hbone_authority: None,
         waypoint_principal: None,
-        notes: Vec::new(),
+        notes: vec![PolicyNote {
+            policy: ObjectKey::new("namespace", "name"),
+            effect: PolicyEffect::Audit,
+        }],
         in_process: false,
     };
     drop(telemetry.connection(start.clone()));
@@ -280,6 +285,11 @@ fn scrape() -> String {
         grpc: false,
         waypoint_principal: None,
     }));
+    let (dns, labels) = (telemetry.dns(), DnsLabels::default());
+    for family in [&dns.requests, &dns.upstream_requests, &dns.upstream_failures] {
+        family.get_or_create(&labels).inc();
+    }
+    dns.observe(&labels, std::time::Duration::ZERO);
     telemetry.scrape().expect("metrics")
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::source_text::root;
 
 /// Trap, what it is, and the tests that would notice a fall.
-const TRAPS: [(u8, &str, &[&str]); 24] = [
+const TRAPS: [(u8, &str, &[&str]); 25] = [
     (
         1,
         "DENY with only HTTP fields never passes silently",
@@ -91,7 +91,7 @@ const TRAPS: [(u8, &str, &[&str]); 24] = [
             "a_namespace_may_vanish_at_any_moment",
         ],
     ),
-    // 21, DNS: comes with its room.
+    (21, "DNS: TCP, truncation, no data", &["trap_21_names_of_the_mesh_and_of_the_world"]),
     (
         22,
         "one stream that does not read",

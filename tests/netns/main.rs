@@ -5,6 +5,7 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod dns;
 mod faults;
 mod interop;
 mod manifests;

@@ -53,6 +53,14 @@ impl SocketFactory for Panicking {
         panic!("provoked")
     }
 
+    fn listen_shared(&self, _: SocketAddr) -> io::Result<TcpListener> {
+        panic!("provoked")
+    }
+
+    fn datagrams(&self, _: SocketAddr) -> io::Result<tokio::net::UdpSocket> {
+        panic!("provoked")
+    }
+
     fn socket(&self, _: SocketAddr, _: Option<IpAddr>) -> io::Result<TcpSocket> {
         panic!("provoked")
     }

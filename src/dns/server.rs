@@ -1,0 +1,284 @@
+//! The listeners of one workload's stub.
+
+use std::future::Future;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
+use hickory_proto::rr::{RData, Record};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::forward::{Protocol, Resolvers, read_framed, write_framed};
+use super::resolve::{Resolution, resolve};
+use crate::base::{Str, ports};
+use crate::model::Workload;
+use crate::sock::SocketFactory;
+use crate::telemetry::{DnsLabels, Telemetry};
+use crate::world::WorldStore;
+
+/// Questions of one workload at a time; a program that asks more than that gets SERVFAIL and asks again.
+const MAX_QUESTIONS: usize = 256;
+/// Connections of one workload's clients over TCP at a time.
+const MAX_CONNECTIONS: usize = 64;
+/// A client that says nothing for so long is closed (RFC 7766, 6.2.3).
+const IDLE: Duration = Duration::from_secs(10);
+/// After an error of a listener that is not of one client.
+const PAUSE: Duration = Duration::from_millis(100);
+/// For how long an answer holds, in seconds (ztunnel's).
+const TTL: u32 = 30;
+/// What a client without EDNS takes over UDP, in bytes (RFC 1035, 4.2.1), and what nobody sends more than.
+const PLAIN_PAYLOAD: u16 = 512;
+const MAX_PAYLOAD: u16 = 4096;
+
+/// What the stubs may do.
+#[derive(Clone, Debug)]
+pub struct DnsSettings {
+    pub enabled: bool,
+    pub cluster_domain: Str,
+    /// The resolvers of workloads whose namespace has no file of its own.
+    pub resolv_conf: PathBuf,
+}
+
+/// What all stubs of this agent share.
+pub struct Dns {
+    pub settings: DnsSettings,
+    pub world: Arc<WorldStore>,
+    pub telemetry: Telemetry,
+    pub runtime: Handle,
+}
+
+/// The stub of one workload; stops when dropped.
+pub struct Stub {
+    cancel: CancellationToken,
+}
+
+/// A port in the workload's namespace could not be taken.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot answer DNS on {address} in the network namespace of {workload}: {source}")]
+pub struct DnsError {
+    address: SocketAddr,
+    workload: String,
+    source: io::Error,
+}
+
+/// One workload's.
+struct Server {
+    shared: Arc<Dns>,
+    uid: Str,
+    namespace: Str,
+    labels: (Str, Str),
+    sockets: Arc<dyn SocketFactory>,
+    resolvers: Resolvers,
+    questions: Semaphore,
+}
+
+impl Stub {
+    /// Listens on the loopback of the workload's namespace; IPv6 is left out where the namespace has none.
+    pub fn start(
+        shared: &Arc<Dns>,
+        workload: &Workload,
+        sockets: Arc<dyn SocketFactory>,
+    ) -> Result<Self, DnsError> {
+        let _runtime = shared.runtime.enter();
+        let file = &shared.settings.resolv_conf;
+        let server = Arc::new(Server {
+            shared: shared.clone(),
+            uid: workload.uid.clone(),
+            namespace: workload.key.namespace.clone(),
+            labels: (workload.canonical.service.clone(), workload.canonical.revision.clone()),
+            sockets: sockets.clone(),
+            resolvers: Resolvers::of(workload.network_namespace.as_deref(), file),
+            questions: Semaphore::new(MAX_QUESTIONS),
+        });
+        let cancel = CancellationToken::new();
+        let addresses: [std::net::IpAddr; 2] =
+            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        for address in addresses.map(|address| SocketAddr::new(address, ports::DNS)) {
+            let bound = sockets
+                .datagrams(address)
+                .and_then(|udp| Ok((udp, sockets.listen_shared(address)?)));
+            let (udp, tcp) = match bound {
+                Ok(bound) => bound,
+                Err(error) if address.is_ipv6() => {
+                    tracing::debug!(workload = %server.uid, %error, "no DNS over IPv6");
+                    continue;
+                }
+                Err(source) => {
+                    return Err(DnsError { address, workload: workload.key.to_string(), source });
+                }
+            };
+            server.spawn(&cancel, server.clone().datagrams(udp));
+            server.spawn(&cancel, server.clone().connections(tcp, cancel.clone()));
+        }
+        Ok(Self { cancel })
+    }
+
+    /// Stops at once: a successor answers.
+    pub fn stop(&self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Server {
+    fn spawn(&self, cancel: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+        let cancel = cancel.clone();
+        self.shared.runtime.spawn(async move { _ = cancel.run_until_cancelled_owned(task).await });
+    }
+
+    async fn datagrams(self: Arc<Self>, socket: UdpSocket) {
+        let socket = Arc::new(socket);
+        let mut buffer = vec![0; usize::from(MAX_PAYLOAD)];
+        loop {
+            let (length, from) = match socket.recv_from(&mut buffer).await {
+                Ok(received) => received,
+                Err(error) => {
+                    tracing::debug!(workload = %self.uid, %error, "DNS");
+                    sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let (server, socket, query) = (self.clone(), socket.clone(), buffer[..length].to_vec());
+            // Bounded: what has no place in `questions` is answered at once.
+            self.shared.runtime.spawn(async move {
+                if let Some(answer) = server.answer(&query, Protocol::Udp).await {
+                    _ = socket.send_to(&answer, from).await;
+                }
+            });
+        }
+    }
+
+    async fn connections(self: Arc<Self>, listener: TcpListener, cancel: CancellationToken) {
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        while let Ok(place) = places.clone().acquire_owned().await {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    let server = self.clone();
+                    self.spawn(&cancel, async move {
+                        server.conversation(stream).await;
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::debug!(workload = %self.uid, %error, "DNS over TCP");
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn conversation(&self, mut stream: TcpStream) {
+        while let Ok(Ok(query)) = timeout(IDLE, read_framed(&mut stream)).await {
+            let Some(answer) = self.answer(&query, Protocol::Tcp).await else { return };
+            if write_framed(&mut stream, &answer).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// `None` for what is no question: whoever sends that gets no answer to send elsewhere.
+    async fn answer(&self, bytes: &[u8], protocol: Protocol) -> Option<Vec<u8>> {
+        let query = Message::from_vec(bytes).ok()?;
+        if query.metadata.message_type != MessageType::Query {
+            return None;
+        }
+        if query.metadata.op_code != OpCode::Query || query.queries.len() != 1 {
+            return encode(&response(&query, ResponseCode::NotImp), &query, protocol);
+        }
+        let question = query.queries.first()?;
+        let (name, kind) = (question.name.to_ascii(), question.query_type);
+        let labels = || DnsLabels {
+            request_query_type: kind.to_string(),
+            request_protocol: protocol.as_str(),
+            source_canonical_service: self.labels.0.to_string(),
+            source_canonical_revision: self.labels.1.to_string(),
+        };
+        let metrics = self.shared.telemetry.dns();
+        metrics.requests.get_or_create(&labels()).inc();
+        let domain = &self.shared.settings.cluster_domain;
+        let asked = (name.as_str(), kind, question.query_class);
+        let resolution = resolve(&self.shared.world.load(), &self.namespace, domain, asked);
+        if let Resolution::Addresses(addresses) = resolution {
+            let mut answer = response(&query, ResponseCode::NoError);
+            for address in addresses {
+                let data = match address {
+                    std::net::IpAddr::V4(address) => RData::A(address.into()),
+                    std::net::IpAddr::V6(address) => RData::AAAA(address.into()),
+                };
+                answer.add_answer(Record::from_rdata(question.name.clone(), TTL, data));
+            }
+            return encode(&answer, &query, protocol);
+        }
+        let Ok(_place) = self.questions.try_acquire() else {
+            return encode(&response(&query, ResponseCode::ServFail), &query, protocol);
+        };
+        metrics.upstream_requests.get_or_create(&labels()).inc();
+        let started = tokio::time::Instant::now();
+        let answered = self.resolvers.ask(self.sockets.as_ref(), protocol, bytes).await;
+        metrics.observe(&labels(), started.elapsed());
+        match answered {
+            Ok(answer) if resolution == Resolution::ForwardKnown => {
+                Some(existing(answer, &query, protocol)?)
+            }
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                metrics.upstream_failures.get_or_create(&labels()).inc();
+                tracing::debug!(workload = %self.uid, name, %kind, %error, "no resolver answers");
+                encode(&response(&query, ResponseCode::ServFail), &query, protocol)
+            }
+        }
+    }
+}
+
+/// That there is no such name is not true of a name that the mesh knows.
+fn existing(answer: Vec<u8>, query: &Message, protocol: Protocol) -> Option<Vec<u8>> {
+    let unknown = Message::from_vec(&answer)
+        .is_ok_and(|answer| answer.metadata.response_code == ResponseCode::NXDomain);
+    match unknown {
+        true => encode(&response(query, ResponseCode::NoError), query, protocol),
+        false => Some(answer),
+    }
+}
+
+fn response(query: &Message, code: ResponseCode) -> Message {
+    let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
+    answer.metadata.recursion_desired = query.metadata.recursion_desired;
+    answer.metadata.recursion_available = true;
+    answer.metadata.response_code = code;
+    answer.add_queries(query.queries.iter().cloned());
+    if let Some(edns) = &query.edns {
+        let mut own = hickory_proto::op::Edns::new();
+        own.set_max_payload(MAX_PAYLOAD);
+        own.set_dnssec_ok(edns.flags().dnssec_ok);
+        answer.set_edns(own);
+    }
+    answer
+}
+
+/// Cut short, and marked so, when it is longer than what the client takes over UDP: it asks again over TCP.
+fn encode(answer: &Message, query: &Message, protocol: Protocol) -> Option<Vec<u8>> {
+    let limit = match (protocol, &query.edns) {
+        (Protocol::Tcp, _) => u16::MAX,
+        (Protocol::Udp, None) => PLAIN_PAYLOAD,
+        (Protocol::Udp, Some(edns)) => edns.max_payload().clamp(PLAIN_PAYLOAD, MAX_PAYLOAD),
+    };
+    let bytes = answer.to_vec().ok()?;
+    if bytes.len() <= usize::from(limit) {
+        return Some(bytes);
+    }
+    let mut short = answer.truncate();
+    short.metadata.message_type = MessageType::Response;
+    short.to_vec().ok()
+}

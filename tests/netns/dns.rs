@@ -1,0 +1,223 @@
+//! The DNS stub with real agents: names of the mesh, everything else from a real resolver, over UDP and TCP.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::TXT;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+use crate::support::lab::manifests::Key;
+use crate::support::lab::netns::Namespace;
+use crate::support::lab::{Lab, wait};
+use crate::{bookinfo, captured_in};
+
+/// Nobody is there: only capture can bring an answer.
+const NOBODY: &str = "10.96.0.10:53";
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// A resolver that knows `www.example.test`, and `big.example.test` with more text than UDP carries.
+struct Upstream {
+    stop: Arc<AtomicBool>,
+    threads: Vec<std::thread::JoinHandle<Result<()>>>,
+}
+
+impl Upstream {
+    fn start(namespace: &Namespace) -> Result<Self> {
+        let (udp, tcp) = namespace.run(|| -> Result<_> {
+            Ok((UdpSocket::bind("0.0.0.0:53")?, TcpListener::bind("0.0.0.0:53")?))
+        })??;
+        udp.set_read_timeout(Some(Duration::from_millis(100)))?;
+        tcp.set_nonblocking(true)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ends, ends_too) = (stop.clone(), stop.clone());
+        let by_udp = std::thread::spawn(move || serve_udp(&udp, &ends));
+        let by_tcp = std::thread::spawn(move || serve_tcp(&tcp, &ends_too));
+        Ok(Self { stop, threads: vec![by_udp, by_tcp] })
+    }
+
+    fn end(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().map_err(|_| anyhow::anyhow!("the resolver panicked"))??;
+        }
+        Ok(())
+    }
+}
+
+fn serve_udp(socket: &UdpSocket, ends: &AtomicBool) -> Result<()> {
+    let mut query = [0; 512];
+    while !ends.load(Ordering::Relaxed) {
+        let Ok((length, from)) = socket.recv_from(&mut query) else { continue };
+        let mut answer = answer(&query[..length])?;
+        if answer.to_vec()?.len() > 512 {
+            answer = answer.truncate();
+            answer.metadata.message_type = MessageType::Response;
+        }
+        socket.send_to(&answer.to_vec()?, from)?;
+    }
+    Ok(())
+}
+
+fn serve_tcp(listener: &TcpListener, ends: &AtomicBool) -> Result<()> {
+    while !ends.load(Ordering::Relaxed) {
+        match listener.accept() {
+            Ok((mut stream, _)) => {
+                stream.set_nonblocking(false)?;
+                let query = read_framed(&mut stream)?;
+                write_framed(&mut stream, &answer(&query)?.to_vec()?)?;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn answer(query: &[u8]) -> Result<Message> {
+    let query = Message::from_vec(query)?;
+    let question = query.queries.first().context("no question")?;
+    let mut answer = Message::response(query.metadata.id, OpCode::Query);
+    answer.add_query(question.clone());
+    let data = match (question.name.to_ascii().as_str(), question.query_type) {
+        ("www.example.test.", RecordType::A) => vec![RData::A("192.0.2.80".parse()?)],
+        ("big.example.test.", RecordType::TXT) => {
+            (0..20).map(|at| RData::TXT(TXT::new(vec![format!("{at}").repeat(60)]))).collect()
+        }
+        _ => {
+            answer.metadata.response_code = ResponseCode::NXDomain;
+            Vec::new()
+        }
+    };
+    for data in data {
+        answer.add_answer(Record::from_rdata(question.name.clone(), 60, data));
+    }
+    Ok(answer)
+}
+
+fn read_framed(stream: &mut TcpStream) -> Result<Vec<u8>> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length)?;
+    let mut message = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut message)?;
+    Ok(message)
+}
+
+fn write_framed(stream: &mut TcpStream, message: &[u8]) -> Result<()> {
+    let mut framed = u16::try_from(message.len())?.to_be_bytes().to_vec();
+    framed.extend_from_slice(message);
+    Ok(stream.write_all(&framed)?)
+}
+
+fn question(name: &str, kind: RecordType) -> Result<Message> {
+    let mut query = Message::new(4711, MessageType::Query, OpCode::Query);
+    query.metadata.recursion_desired = true;
+    query.add_query(Query::query(Name::from_ascii(name)?, kind));
+    Ok(query)
+}
+
+fn by_udp(lab: &Lab, name: &str, kind: RecordType) -> Result<Message> {
+    let query = question(name, kind)?.to_vec()?;
+    lab.pod("curl")?.attachment.namespace.run(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.connect(NOBODY)?;
+        socket.send(&query)?;
+        let mut answer = [0; 4096];
+        let length = socket.recv(&mut answer).context("no answer")?;
+        Ok(Message::from_vec(&answer[..length])?)
+    })?
+}
+
+fn by_tcp(lab: &Lab, name: &str, kind: RecordType) -> Result<Message> {
+    let query = question(name, kind)?.to_vec()?;
+    lab.pod("curl")?.attachment.namespace.run(|| {
+        let mut stream = TcpStream::connect_timeout(&NOBODY.parse()?, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write_framed(&mut stream, &query)?;
+        Ok(Message::from_vec(&read_framed(&mut stream)?)?)
+    })?
+}
+
+fn addresses(answer: &Message) -> Result<Vec<IpAddr>> {
+    if answer.metadata.id != 4711 || answer.metadata.message_type != MessageType::Response {
+        bail!("not our answer: {answer:?}");
+    }
+    let address = |record: &Record| match &record.data {
+        RData::A(address) => Some(IpAddr::V4(address.0)),
+        RData::AAAA(address) => Some(IpAddr::V6(address.0)),
+        _ => None,
+    };
+    Ok(answer.answers.iter().filter_map(address).collect())
+}
+
+const V4_ONLY: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: four, namespace: bookinfo}\n\
+    spec: {clusterIP: 10.96.44.4, selector: {app: details}, ports: [{port: 9080}]}\n";
+
+/// Trap 21: over TCP, truncated, and no data for a family that a service has not.
+#[test]
+fn trap_21_names_of_the_mesh_and_of_the_world() -> Result<()> {
+    let mut lab = bookinfo()?;
+    let resolver: SocketAddr = SocketAddr::new(lab.address("outsider")?, 53);
+    std::fs::write("/run/resolv.conf", format!("nameserver {}\n", resolver.ip()))?;
+    lab.start_agents("[dns]\nresolv_conf = \"/run/resolv.conf\"\n")?;
+    lab.manifests.apply(V4_ONLY)?;
+    let key = Key::new("Namespace", "", "default");
+    lab.manifests.label(&key, &["istio.io/dataplane-mode=ambient"])?;
+    captured_in(&lab, "default")?;
+    let upstream = Upstream::start(&lab.pod("outsider")?.attachment.namespace)?;
+
+    let [v4, v6] = lab.service("bookinfo", "details")?;
+    let name = "details.bookinfo.svc.cluster.local.";
+    assert_eq!(addresses(&by_udp(&lab, name, RecordType::A)?)?, [v4]);
+    assert_eq!(addresses(&by_udp(&lab, name, RecordType::AAAA)?)?, [v6]);
+    assert_eq!(addresses(&by_tcp(&lab, "details.bookinfo.", RecordType::A)?)?, [v4]);
+    wait::until("the new service to be known", || {
+        let answer = by_udp(&lab, "four.bookinfo.svc.cluster.local.", RecordType::A)?;
+        Ok((!addresses(&answer)?.is_empty()).then_some(()))
+    })?;
+    for kind in [RecordType::AAAA, RecordType::TXT] {
+        let none = by_udp(&lab, "four.bookinfo.svc.cluster.local.", kind)?;
+        assert_eq!(none.metadata.response_code, ResponseCode::NoError, "{kind}: it exists");
+        assert!(none.answers.is_empty());
+    }
+
+    let world = by_udp(&lab, "www.example.test.", RecordType::A)?;
+    assert_eq!(addresses(&world)?, ["192.0.2.80".parse::<IpAddr>()?]);
+    let world = by_tcp(&lab, "www.example.test.", RecordType::A)?;
+    assert_eq!(addresses(&world)?, ["192.0.2.80".parse::<IpAddr>()?]);
+    let unknown = by_udp(&lab, "nobody.example.test.", RecordType::A)?;
+    assert_eq!(unknown.metadata.response_code, ResponseCode::NXDomain);
+    let big = by_udp(&lab, "big.example.test.", RecordType::TXT)?;
+    assert!(big.metadata.truncation && big.answers.is_empty());
+    assert_eq!(by_tcp(&lab, "big.example.test.", RecordType::TXT)?.answers.len(), 20);
+
+    lab.pod("curl")?.attachment.namespace.run(|| -> Result<()> {
+        let noise = UdpSocket::bind("0.0.0.0:0")?;
+        for length in [0, 1, 11, 12, 13, 500] {
+            noise.send_to(&vec![0xa5; length], NOBODY)?;
+        }
+        Ok(())
+    })??;
+    assert_eq!(addresses(&by_udp(&lab, name, RecordType::A)?)?, [v4]);
+
+    upstream.end()?;
+    let failed = by_udp(&lab, "www.example.test.", RecordType::A)?;
+    assert_eq!(failed.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(
+        addresses(&by_udp(&lab, name, RecordType::A)?)?,
+        [v4],
+        "the mesh is known all the same"
+    );
+    let metrics = lab.metrics()?;
+    let of = |name: &str| metrics.sum(name, &[("source_canonical_service", "curl")]);
+    assert!(of("istio_dns_requests_total") > of("istio_dns_upstream_requests_total"));
+    assert!(of("istio_dns_upstream_failures_total") >= 1.0);
+    Ok(())
+}
