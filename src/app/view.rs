@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::admin::Dump;
 use crate::config::Settings;
-use crate::identity::CertificateStore;
+use crate::identity::{CertificateState, CertificateStatus, CertificateStore};
 use crate::model::{Binding, Waypoint, Workload};
 use crate::node::Node;
 use crate::pool::Pool;
@@ -125,7 +125,9 @@ impl Dump for View {
             self.node.status().into_iter().partition(|status| status.captured);
         metrics.active_workloads.set(count(active.len()));
         metrics.pending_workloads.set(count(pending.len()));
-        metrics.certificates.set(count(self.certificates.status().len()));
+        let certificates = self.certificates.status();
+        let available = |it: &&CertificateStatus| it.state == CertificateState::Available;
+        metrics.certificates.set(count(certificates.iter().filter(available).count()));
         metrics.pool_connections.set(count(self.pool.tunnels()));
         metrics.source_complaints.set(count(self.complaints.load().len()));
     }

@@ -7,7 +7,9 @@ mod sink;
 
 pub(super) use line::Line;
 
+use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +48,8 @@ pub enum LogError {
     Level(String),
     #[error("cannot start the thread that writes the log: {0}")]
     Thread(#[source] std::io::Error),
+    #[error("cannot write the log to the standard output: {0}")]
+    Output(#[source] std::io::Error),
     #[error("the log was set up twice in this process")]
     Twice,
 }
@@ -65,7 +69,9 @@ struct Levels {
 
 /// Sets up the log of this process on the standard output; `tracing`'s events go there too.
 pub fn init_logs(levels: &str, format: LogFormat) -> Result<Arc<Logs>, LogError> {
-    let logs = Logs::new(Box::new(std::io::stdout()), levels, format)?;
+    // Without the standard library's buffer, which would keep a part of what a full disk refused.
+    let output = std::io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Output)?;
+    let logs = Logs::new(Box::new(File::from(output)), levels, format)?;
     subscriber(logs.clone()).try_init().map_err(|_| LogError::Twice)?;
     Ok(logs)
 }

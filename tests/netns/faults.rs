@@ -316,3 +316,44 @@ fn make_namespace(name: &str) -> Result<()> {
         .map_err(|_| anyhow!("making a namespace panicked"))?
         .with_context(|| format!("make the namespace {name}"))
 }
+
+#[test]
+fn a_full_disk_costs_lines_of_the_log_and_nothing_else() -> Result<()> {
+    let mut lab = crate::bookinfo()?;
+    let logs = lab.logs().to_owned();
+    let (tmpfs, room) = (Some("tmpfs"), Some("size=64k"));
+    mount(tmpfs, &logs, tmpfs, MsFlags::MS_NODEV, room).context("mount a small disk")?;
+    lab.start_agents("")?;
+    for namespace in ["bookinfo", "default"] {
+        let key = crate::support::lab::manifests::Key::new("Namespace", "", namespace);
+        lab.manifests.label(&key, &["istio.io/dataplane-mode=ambient"])?;
+        crate::captured_in(&lab, namespace)?;
+    }
+    let before = descriptors(&mut lab)?;
+    let dropped = |lab: &Lab| -> Result<f64> {
+        Ok(lab.metrics()?.sum("isthmus_log_lines_dropped_total", &[]))
+    };
+    let load = Load::start(&lab)?;
+    wait::until("the disk to be full", || Ok((dropped(&lab)? > 0.0).then_some(())))?;
+    load.wait_for(100, "the disk is full")?;
+    load.end()?;
+    for agent in lab.agents() {
+        fs::write(logs.join(format!("{}.log", agent.process().name())), "")?;
+    }
+    wait::until("a whole line after there is room again", || {
+        lab.curl("curl", &[DETAILS])?;
+        let log = fs::read_to_string(logs.join("agent-node-a.log"))?;
+        Ok(log.lines().any(|line| line.contains("connection complete")).then_some(()))
+    })?;
+    let after = dropped(&lab)?;
+    assert_eq!(lab.curl("curl", &[DETAILS])?.status, 200);
+    assert_eq!(dropped(&lab)?, after, "nothing is lost any more");
+    for name in ["agent-node-a.log", "agent-node-b.log"] {
+        let log = fs::read_to_string(logs.join(name))?;
+        // The first one may be the end of the line that was torn.
+        for line in log.lines().skip(1).filter(|line| !line.is_empty()) {
+            assert!(line.starts_with("20"), "{name}: no line of its own: {line}");
+        }
+    }
+    no_more_than(&mut lab, &before)
+}

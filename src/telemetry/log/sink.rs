@@ -75,25 +75,51 @@ impl Sink {
 
 fn write_all(lines: &Receiver<Message>, mut output: Box<dyn Write + Send>, lost: &Counter) {
     let mut batch = String::with_capacity(BATCH);
+    // The last line stands there in part: what comes next must not be taken for its end.
+    let mut torn = false;
     while let Ok(first) = lines.recv() {
         let mut waiting = Vec::new();
-        let mut count = 0;
+        if torn {
+            batch.push('\n');
+        }
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
-                Message::Line(line) => {
-                    batch.push_str(&line);
-                    count += 1;
-                }
+                Message::Line(line) => batch.push_str(&line),
                 Message::Flush(done) => waiting.push(done),
             }
             next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };
         }
-        if output.write_all(batch.as_bytes()).and_then(|()| output.flush()).is_err() {
-            lost.inc_by(count);
-        }
+        let ended_before = usize::from(torn);
+        let written = write_some(output.as_mut(), batch.as_bytes());
+        let (there, missing) = batch.as_bytes().split_at(written);
+        // The end of a torn line is no line of its own.
+        let uncounted = ended_before.saturating_sub(there.len());
+        lost.inc_by((ends(missing).saturating_sub(uncounted)) as u64);
+        torn = there.last().map_or(torn, |last| *last != b'\n');
         batch.clear();
     }
+}
+
+/// How many lines end in these bytes; line ends within a line are escaped.
+fn ends(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// Writes as much as is taken: a disk that is full takes a part of it.
+fn write_some(output: &mut dyn Write, bytes: &[u8]) -> usize {
+    let mut written = 0;
+    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+        match output.write(rest) {
+            Ok(0) => break,
+            Ok(length) => written += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    // What `output` holds back is its own to write again with what comes next.
+    _ = output.flush();
+    written
 }
 
 #[cfg(test)]
@@ -137,6 +163,49 @@ mod tests {
         sink.flush(Duration::from_secs(10));
         let written = output.hold().iter().filter(|byte| **byte == b'\n').count();
         assert_eq!(written + dropped, sent, "each line is written or counted");
+    }
+
+    /// A disk with so much room.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (written, room) = &mut *self.0.lock();
+            let length = bytes.len().min(*room);
+            if length == 0 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            written.extend_from_slice(&bytes[..length]);
+            *room -= length;
+            Ok(length)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_costs_the_lines_that_did_not_fit_and_no_other() {
+        let disk = Disk::default();
+        let sink = Sink::new(Box::new(disk.clone())).expect("a thread");
+        let send = |text: &str| {
+            sink.send(text.to_owned());
+            sink.flush(Duration::from_secs(10));
+        };
+        disk.0.lock().1 = 10;
+        send("first\n");
+        send("second\n");
+        assert_eq!(sink.dropped().get(), 1, "cut in the middle");
+        send("third\n");
+        assert_eq!(sink.dropped().get(), 2);
+        disk.0.lock().1 = 1;
+        send("fourth\n");
+        assert_eq!(sink.dropped().get(), 3, "there was room for the end of the torn line");
+        disk.0.lock().1 = 100;
+        send("fifth\n");
+        assert_eq!(sink.dropped().get(), 3);
+        let text = String::from_utf8(disk.0.lock().0.clone()).expect("text");
+        assert_eq!(text, "first\nseco\nfifth\n");
     }
 
     #[test]
