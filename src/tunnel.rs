@@ -14,6 +14,7 @@ mod carrier;
 mod client;
 mod handover;
 mod headers;
+mod joined;
 mod local;
 mod server;
 mod stream;
@@ -28,8 +29,9 @@ pub use carrier::{Carrier, CarrierRead, CarrierWrite};
 pub use client::{Tunnel, handshake};
 pub use handover::{GuardedConnection, LocalServer, Place, RoutedConnection, Waypoints};
 pub use headers::{Baggage, parse_authority};
+pub use joined::{Joined, JoinedRead, JoinedStream, JoinedWrite};
 pub use local::LocalStream;
-pub use server::{Incoming, serve};
+pub use server::{Incoming, LocalIncoming, serve};
 pub use stream::{HboneRead, HboneStream, HboneWrite};
 
 use crate::base::Str;

@@ -12,6 +12,7 @@ use crate::model::{Mode, Workload};
 use crate::policy::{self, Connection, Denial, Gate, Permit};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
+use crate::tunnel::Joined;
 use crate::world::{self, JudgementChanges};
 
 /// A connection that arrived for the workload, however it came.
@@ -126,7 +127,21 @@ impl Proxy {
             }
             denial = self.until_denied(arrival, changes) => denial,
         };
-        record.fail(Reason::Denied, format!("cut after a change: {}", denied.why));
+        record.fail(Reason::Denied, cut_after_a_change(&denied));
+    }
+
+    /// Stands by while the client's side carries the bytes, until a change of policy no longer permits it.
+    pub(super) async fn keep(
+        &self,
+        arrival: &Arrival,
+        mut joined: Joined,
+        changes: JudgementChanges,
+    ) {
+        let denied = tokio::select! {
+            () = joined.ended() => return,
+            denial = self.until_denied(arrival, changes) => denial,
+        };
+        joined.cut(Reason::Denied, cut_after_a_change(&denied)).await;
     }
 
     /// Judges the live connection anew after each change that concerns its workload; returns when it is no longer
@@ -202,6 +217,10 @@ fn finish(copied: Result<(), sock::CopyError>, record: &mut ConnectionRecord) {
     if let Err(error) = copied {
         record.fail(Reason::PeerReset, error.to_string());
     }
+}
+
+fn cut_after_a_change(denial: &Denial) -> String {
+    format!("cut after a change: {}", denial.why)
 }
 
 /// The kernel does not let us use the client's address: no capability, or no such family.

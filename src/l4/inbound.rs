@@ -15,7 +15,9 @@ use super::listen::Accepted;
 use crate::base::{Identity, Reason, within_budget};
 use crate::identity;
 use crate::model::Workload;
+use crate::policy::Permit;
 use crate::tunnel::{self, Baggage, GuardedConnection, Incoming, LocalServer, Place};
+use crate::world::JudgementChanges;
 
 /// What the task of one stream may hold, in bytes, besides what is on its way.
 const STREAM_BUDGET: usize = 3 * 1024;
@@ -153,23 +155,37 @@ impl Proxy {
                 incoming.refuse(StatusCode::UNAUTHORIZED);
             }
             Judgement::Guard(worker) => self.guard(incoming, arrival, &worker),
-            Judgement::Permit(permit, changes) => match self.connect_application(&arrival).await {
-                Ok(application) => {
-                    let start = self.start_of_arrival(&arrival, Some(permit));
-                    let record = self.shared.telemetry.connection(start);
-                    match incoming.accept(Some(&self.baggage(&arrival.workload))) {
-                        Ok(stream) => {
-                            self.relay(&arrival, stream, application, record, changes).await
-                        }
-                        Err(error) => self.lost(&arrival, &error),
-                    }
-                }
-                Err(error) => {
-                    let why =
-                        format!("connect to the application at {}: {error}", arrival.destination);
-                    self.refuse_arrival(&arrival, Reason::ConnectFailure, &why);
-                    incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
-                }
+            Judgement::Permit(permit, changes) => {
+                self.carry_arrival(incoming, arrival, permit, changes).await;
+            }
+        }
+    }
+
+    async fn carry_arrival(
+        &self,
+        incoming: Incoming,
+        arrival: Arrival,
+        permit: Permit,
+        changes: JudgementChanges,
+    ) {
+        let application = match self.connect_application(&arrival).await {
+            Ok(application) => application,
+            Err(error) => {
+                let why = format!("connect to the application at {}: {error}", arrival.destination);
+                self.refuse_arrival(&arrival, Reason::ConnectFailure, &why);
+                return incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            }
+        };
+        let start = self.start_of_arrival(&arrival, Some(permit));
+        let record = self.shared.telemetry.connection(start);
+        match incoming.into_local() {
+            Ok(local) => match local.join(application, record) {
+                Ok(joined) => self.keep(&arrival, joined, changes).await,
+                Err(error) => self.lost(&arrival, &error),
+            },
+            Err(incoming) => match incoming.accept(Some(&self.baggage(&arrival.workload))) {
+                Ok(stream) => self.relay(&arrival, stream, application, record, changes).await,
+                Err(error) => self.lost(&arrival, &error),
             },
         }
     }

@@ -110,6 +110,8 @@ pub(super) fn adopt(stream: Carrier) -> std::io::Result<Carrier> {
         Carrier::Hbone(stream) => Carrier::Hbone(stream),
         // Its events come from its other end.
         Carrier::Local(stream) => Carrier::Local(stream),
+        // It is no client's.
+        Carrier::Joined(stream) => Carrier::Joined(stream),
     })
 }
 

@@ -77,7 +77,7 @@ impl Pool {
         let (incoming, answer) = Incoming::local(request.clone());
         server.connect_local(incoming, key.client.clone(), SocketAddr::new(source, port));
         let opened = match answer.await {
-            Ok(Ok(stream)) => Ok(Carrier::Local(stream)),
+            Ok(Ok(carrier)) => Ok(carrier),
             Ok(Err(status)) => Err(TunnelError::Status(status)),
             // It left while it looked at the request.
             Err(_) => Err(TunnelError::Closing),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::joined::{JoinedRead, JoinedStream, JoinedWrite};
 use super::local::{LocalRead, LocalStream, LocalWrite};
 use super::stream::{HboneRead, HboneStream, HboneWrite};
 use crate::sock::{ChunkRead, ChunkWrite, Duplex, TcpRead, TcpWrite};
@@ -18,6 +19,8 @@ pub enum Carrier {
     Hbone(HboneStream),
     /// Between workloads of this node.
     Local(LocalStream),
+    /// The same, and the application's own connection.
+    Joined(JoinedStream),
 }
 
 /// The receiving half of a [`Carrier`].
@@ -25,6 +28,7 @@ pub enum CarrierRead {
     Tcp(TcpRead),
     Hbone(HboneRead),
     Local(LocalRead),
+    Joined(JoinedRead),
 }
 
 /// The sending half of a [`Carrier`].
@@ -32,6 +36,7 @@ pub enum CarrierWrite {
     Tcp(TcpWrite),
     Hbone(HboneWrite),
     Local(LocalWrite),
+    Joined(JoinedWrite),
 }
 
 /// Calls a method of whatever carries the bytes.
@@ -41,6 +46,7 @@ macro_rules! forward {
             Self::Tcp($inner) => $call,
             Self::Hbone($inner) => $call,
             Self::Local($inner) => $call,
+            Self::Joined($inner) => $call,
         }
     };
 }
@@ -48,7 +54,7 @@ macro_rules! forward {
 impl Carrier {
     /// The other end is in this process.
     pub fn is_local(&self) -> bool {
-        matches!(self, Carrier::Local(_))
+        matches!(self, Carrier::Local(_) | Carrier::Joined(_))
     }
 }
 
@@ -69,6 +75,10 @@ impl Duplex for Carrier {
             Carrier::Local(stream) => {
                 let (read, write) = stream.halves();
                 (CarrierRead::Local(read), CarrierWrite::Local(write))
+            }
+            Carrier::Joined(stream) => {
+                let (read, write) = stream.halves();
+                (CarrierRead::Joined(read), CarrierWrite::Joined(write))
             }
         }
     }

@@ -1,4 +1,5 @@
-//! A stream between two workloads of one node, inside the process: what a tunnel's stream is between nodes.
+//! A stream between two workloads of one node, inside the process: what a tunnel's stream is between nodes. It leads to
+//! a worker that judges each request; where the application itself is at the other end, see `joined`.
 //!
 //! Chunks change hands as they are; nothing is copied or encrypted. It ends and breaks like a stream of a tunnel:
 //! a direction that is finished ends, one that is dropped before was reset. Each direction holds at most

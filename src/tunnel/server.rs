@@ -7,15 +7,18 @@ use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::carrier::Carrier;
 use super::headers::BAGGAGE;
+use super::joined::{self, Joined};
 use super::local::LocalStream;
 use super::stream::HboneStream;
 use super::{CONNECTION_WINDOW, ConnectRequest, MAX_FRAME, STREAM_WINDOW, TunnelError};
+use crate::telemetry::ConnectionRecord;
 
 /// The largest head of a request that is taken, in bytes (ztunnel's).
 const MAX_HEADERS: u32 = 64 * 1024;
@@ -45,14 +48,31 @@ enum Asker {
         answer: SendResponse<Bytes>,
     },
     /// A workload of this node.
-    Local(oneshot::Sender<Result<LocalStream, StatusCode>>),
+    Local(oneshot::Sender<Result<Carrier, StatusCode>>),
+}
+
+/// An [`Incoming`] from a workload of this node.
+pub struct LocalIncoming(oneshot::Sender<Result<Carrier, StatusCode>>);
+
+impl LocalIncoming {
+    /// 200, and the connection to the `application` itself for the client's side; the server's side keeps the record
+    /// and the right to cut.
+    pub fn join(
+        self,
+        application: TcpStream,
+        record: ConnectionRecord,
+    ) -> Result<Joined, TunnelError> {
+        let (stream, joined) = joined::join(application, record);
+        self.0.send(Ok(Carrier::Joined(stream))).map_err(|_| TunnelError::Closing)?;
+        Ok(joined)
+    }
 }
 
 impl Incoming {
     /// From a workload of this node; the receiver gets what a peer would be answered.
     pub fn local(
         request: ConnectRequest,
-    ) -> (Self, oneshot::Receiver<Result<LocalStream, StatusCode>>) {
+    ) -> (Self, oneshot::Receiver<Result<Carrier, StatusCode>>) {
         let (asker, answer) = oneshot::channel();
         (Self { request, asker: Asker::Local(asker) }, answer)
     }
@@ -62,13 +82,25 @@ impl Incoming {
         matches!(self.asker, Asker::Local(_))
     }
 
+    /// From a workload of this node, or as it was.
+    #[expect(
+        clippy::result_large_err,
+        reason = "the other case is as usual as this one, and no error"
+    )]
+    pub fn into_local(self) -> Result<LocalIncoming, Self> {
+        match self.asker {
+            Asker::Local(asker) => Ok(LocalIncoming(asker)),
+            asker => Err(Self { request: self.request, asker }),
+        }
+    }
+
     /// 200; `baggage` describes the destination.
     pub fn accept(self, baggage: Option<&str>) -> Result<Carrier, TunnelError> {
         let (receive, mut answer) = match self.asker {
             Asker::Peer { receive, answer } => (receive, answer),
             Asker::Local(asker) => {
                 let (client, server) = LocalStream::pair();
-                asker.send(Ok(client)).map_err(|_| TunnelError::Closing)?;
+                asker.send(Ok(Carrier::Local(client))).map_err(|_| TunnelError::Closing)?;
                 return Ok(Carrier::Local(server));
             }
         };

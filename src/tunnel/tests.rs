@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 mod copying;
+mod joining;
 
 use super::*;
 

@@ -31,15 +31,16 @@ fn logged(lab: &Lab, since: &Moment, words: &[&str]) -> Result<()> {
 }
 
 /// A connection of a pod that the application has answered on, so that it is open from end to end.
-fn open(lab: &Lab, from: &str, to: SocketAddr) -> Result<TcpStream> {
+fn open(lab: &Lab, from: &str, to: SocketAddr, url: &str) -> Result<TcpStream> {
     let stream = lab.pod(from)?.attachment.namespace.run(|| TcpStream::connect(to))??;
     stream.set_read_timeout(Some(PATIENCE))?;
-    ask(&stream)?;
+    ask(&stream, url)?;
     Ok(stream)
 }
 
-fn ask(mut stream: &TcpStream) -> Result<()> {
-    stream.write_all(b"GET /details/0 HTTP/1.1\r\nHost: details\r\n\r\n")?;
+fn ask(mut stream: &TcpStream, url: &str) -> Result<()> {
+    let (host, path) = url.trim_start_matches("http://").split_once('/').unwrap_or((url, ""));
+    write!(stream, "GET /{path} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
     let mut answer = [0; 4096];
     let length = stream.read(&mut answer)?;
     let answer = String::from_utf8_lossy(&answer[..length]);
@@ -76,27 +77,33 @@ fn dry_run_and_audit_are_logged_and_counted() -> Result<()> {
 #[test]
 fn trap_05_a_live_connection_is_cut_when_its_workload_comes_to_be_selected() -> Result<()> {
     let mut lab = meshed()?;
-    settle(&lab, "curl", &[DETAILS], 200)?;
-    let to = SocketAddr::new(lab.address("details-v1")?, 9080);
-    let mut connection = open(&lab, "curl", to)?;
-    let other = policy("other", "", "app: ratings", "DENY", "{}");
-    lab.manifests.apply(&other)?;
+    let ratings = "http://ratings.bookinfo:9080/ratings/0";
+    // Through a tunnel, and within the node: each while the other one is denied whole.
+    cut_when_selected(&mut lab, ("details-v1", DETAILS), ("ratings", ratings))?;
+    cut_when_selected(&mut lab, ("ratings-v1", ratings), ("details", DETAILS))
+}
+
+fn cut_when_selected(lab: &mut Lab, (pod, url): (&str, &str), other: (&str, &str)) -> Result<()> {
+    lab.manifests.apply(&policy("other", "", &format!("app: {}", other.0), "DENY", "{}"))?;
+    settle(lab, "curl", &[url], 200)?;
+    let to = SocketAddr::new(lab.address(pod)?, 9080);
+    let mut connection = open(lab, "curl", to, url)?;
     let quarantine = policy("quarantine", "", "quarantined: 'yes'", "DENY", "{}");
     lab.manifests.apply(&quarantine)?;
-    settle(&lab, "curl", &["http://ratings.bookinfo:9080/ratings/0"], 0)?;
-    ask(&connection)?;
+    settle(lab, "curl", &[other.1], 0)?;
+    ask(&connection, url)?;
 
     let since = lab.moment()?;
-    let pod = Key::new("Pod", "bookinfo", "details-v1");
-    lab.manifests.label(&pod, &["quarantined=yes"])?;
+    let key = Key::new("Pod", "bookinfo", pod);
+    lab.manifests.label(&key, &["quarantined=yes"])?;
     let mut rest = [0; 64];
     let ended = connection.read(&mut rest);
     assert!(matches!(&ended, Ok(0) | Err(_)), "still open: {ended:?}");
     assert!(!matches!(&ended, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock));
-    logged(&lab, &since, &["cut after a change", "bookinfo/quarantine"])?;
-    settle(&lab, "curl", &[DETAILS], 0)?;
-    lab.manifests.label(&pod, &["quarantined=no"])?;
-    settle(&lab, "curl", &[DETAILS], 200)?;
+    logged(lab, &since, &["cut after a change", "bookinfo/quarantine"])?;
+    settle(lab, "curl", &[url], 0)?;
+    lab.manifests.label(&key, &["quarantined=no"])?;
+    settle(lab, "curl", &[url], 200)?;
     Ok(())
 }
 
