@@ -124,6 +124,7 @@ pub enum ConditionKey {
     SourceNamespace,
     /// `<namespace>/<name>`.
     SourceServiceAccount,
+    SourceTrustDomain,
     /// `request.headers[name]` (HTTP).
     Header(#[serde(serialize_with = "header_text")] HeaderName),
 }

@@ -192,6 +192,9 @@ fn text_condition_matches(
         ConditionKey::SourceServiceAccount => {
             who_matches(values, who, deny, false, identity::account_text_matches)
         }
+        ConditionKey::SourceTrustDomain => {
+            who_matches(values, who, deny, false, identity::trust_domain_matches)
+        }
         ConditionKey::Header(name) => match &facts.request {
             None => deny,
             Some(RequestFacts { request, .. }) => read(values, deny, |value, leaning| {

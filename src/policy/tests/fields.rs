@@ -71,6 +71,8 @@ fn identities() {
         (text(ConditionKey::SourceNamespace, none(&[prefix("shop")])), false),
         (text(ConditionKey::SourceServiceAccount, exact("shop/curl")), true),
         (text(ConditionKey::SourceServiceAccount, exact("shop/other")), false),
+        (text(ConditionKey::SourceTrustDomain, exact("cluster.local")), true),
+        (text(ConditionKey::SourceTrustDomain, exact("other.mesh")), false),
     ] {
         assert_eq!(matches(&rule, &by("curl")), expected, "{rule:?}");
     }
@@ -185,7 +187,11 @@ fn plaintext_itself_is_written_with_a_star() {
         assert!(matches(&rule, &plaintext()) && !matches(&rule, &by("curl")));
     }
     // Reference 7.3, trap 2.
-    for key in [ConditionKey::SourceNamespace, ConditionKey::SourceServiceAccount] {
+    for key in [
+        ConditionKey::SourceNamespace,
+        ConditionKey::SourceServiceAccount,
+        ConditionKey::SourceTrustDomain,
+    ] {
         let rule = text(key, none(&[StringMatch::Present]));
         assert!(!matches_as(Action::Allow, &rule, &plaintext()));
         assert!(matches_as(Action::Deny, &rule, &plaintext()));

@@ -166,6 +166,10 @@ fn condition(
             key: ConditionKey::SourceNamespace,
             values: values(broken, place, any, none, text),
         },
+        "source.trustDomain" => Condition::Text {
+            key: ConditionKey::SourceTrustDomain,
+            values: values(broken, place, any, none, text),
+        },
         "source.serviceAccount" => Condition::Text {
             key: ConditionKey::SourceServiceAccount,
             values: values(broken, place, any, none, |text| {
