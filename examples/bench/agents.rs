@@ -10,6 +10,7 @@ use serde_json::json;
 use super::Bench;
 use super::client::Load;
 use super::report::{Place, Side, median};
+use super::support::lab::many;
 
 /// Connections that were opened and closed before the idle ones are counted: buffers and pools are made once.
 const WARM: usize = 500;
@@ -53,8 +54,9 @@ fn policy(number: usize, client: &str) -> String {
     )
 }
 
-/// Resident bytes of each agent for an idle connection across nodes, and the most that both ever had.
-pub fn memory(bench: &mut Bench, idle: usize) -> Result<serde_json::Value> {
+/// Resident bytes of each agent for an idle connection across nodes, those of the first for a captured workload, and
+/// the most that both ever had.
+pub fn memory(bench: &mut Bench, idle: usize, workloads: usize) -> Result<serde_json::Value> {
     held(bench, WARM)?;
     let before = resident(bench, "VmRSS:")?;
     let with = held(bench, idle)?;
@@ -62,8 +64,21 @@ pub fn memory(bench: &mut Bench, idle: usize) -> Result<serde_json::Value> {
     Ok(json!({
         "idle_connections": idle,
         "bytes_per_idle_connection": { "client_node": each(0), "server_node": each(1) },
+        "workloads": workloads,
+        "bytes_per_workload": per_workload(bench, workloads)?,
         "peak_bytes": resident(bench, "VmHWM:")?,
     }))
+}
+
+/// What a captured workload costs its agent: listeners, rules, its place in the world. Of one service account, so
+/// without a certificate each.
+fn per_workload(bench: &mut Bench, count: usize) -> Result<f64> {
+    many::prepare(count)?;
+    let before = resident(bench, "VmRSS:")?;
+    many::join(&mut bench.lab, count)?;
+    let after = resident(bench, "VmRSS:")?;
+    many::leave(&mut bench.lab)?;
+    Ok(after[0].saturating_sub(before[0]) as f64 / count as f64)
 }
 
 /// Resident bytes of both agents while this many connections stand idle.

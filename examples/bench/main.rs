@@ -42,6 +42,9 @@ struct Options {
     /// Connections that are held for the memory of an idle one
     #[arg(long, default_value_t = 5000)]
     idle: usize,
+    /// Workloads that are captured for the memory of one
+    #[arg(long, default_value_t = 500)]
+    workloads: usize,
     /// Policies that are compared with one
     #[arg(long, default_value_t = 1000)]
     policies: usize,
@@ -137,7 +140,7 @@ fn bench(options: &Options) -> Result<()> {
     bench.enrol(true)?;
     report.processor = agents::processor(&mut bench)?;
     report.policies = agents::policies(&mut bench, options.policies, options.rounds)?;
-    report.memory = agents::memory(&mut bench, options.idle)?;
+    report.memory = agents::memory(&mut bench, options.idle, options.workloads)?;
     report.print(options.json);
     Ok(())
 }

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::forward::{Protocol, Resolvers, read_framed, write_framed};
@@ -134,8 +135,7 @@ impl Drop for Stub {
 
 impl Server {
     fn spawn(&self, cancel: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
-        let cancel = cancel.clone();
-        self.shared.runtime.spawn(async move { _ = cancel.run_until_cancelled_owned(task).await });
+        self.shared.runtime.spawn(task.with_cancellation_token_owned(cancel.clone()));
     }
 
     async fn datagrams(self: Arc<Self>, socket: UdpSocket) {

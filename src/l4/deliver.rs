@@ -121,7 +121,7 @@ impl Proxy {
         changes: JudgementChanges,
     ) {
         let denied = tokio::select! {
-            copied = copy_counted(downstream, application, &record) => {
+            copied = sock::copy_bidirectional(downstream, application, &record) => {
                 finish(copied, &mut record);
                 return;
             }
@@ -201,16 +201,8 @@ pub(super) async fn copy<D: Duplex, U: Duplex>(
     upstream: U,
     mut record: ConnectionRecord,
 ) {
-    let copied = copy_counted(downstream, upstream, &record).await;
+    let copied = sock::copy_bidirectional(downstream, upstream, &record).await;
     finish(copied, &mut record);
-}
-
-async fn copy_counted<D: Duplex, U: Duplex>(
-    downstream: D,
-    upstream: U,
-    record: &ConnectionRecord,
-) -> Result<(), sock::CopyError> {
-    sock::copy_bidirectional(downstream, upstream, record).await
 }
 
 fn finish(copied: Result<(), sock::CopyError>, record: &mut ConnectionRecord) {

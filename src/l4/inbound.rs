@@ -1,6 +1,5 @@
 //! What arrives by HBONE (port 15008): TLS with the workload's certificate, then each CONNECT on its own.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 use super::Proxy;
 use super::deliver::{Arrival, Judgement};
 use super::listen::Accepted;
-use crate::base::{Identity, Reason, within_budget};
+use crate::base::{Identity, Reason};
 use crate::identity;
 use crate::model::Workload;
 use crate::policy::Permit;
@@ -35,7 +34,7 @@ impl LocalServer for Proxy {
         };
         self.shared.telemetry.agent().in_process_connections.inc();
         let proxy = self.clone();
-        self.spawn_stream(async move {
+        self.spawn::<STREAM_BUDGET>(async move {
             proxy.connect(incoming, client, peer).await;
             drop(place);
         });
@@ -68,7 +67,7 @@ impl Proxy {
         let handler = {
             let proxy = self.clone();
             move |incoming: Incoming| {
-                proxy.spawn_stream(proxy.clone().connect(incoming, client.clone(), peer));
+                proxy.spawn::<STREAM_BUDGET>(proxy.clone().connect(incoming, client.clone(), peer));
             }
         };
         if let Err(error) = tunnel::serve(tls, self.drain.clone(), handler).await {
@@ -84,18 +83,6 @@ impl Proxy {
             tokio::time::timeout(self.shared.settings.handshake_timeout, stream.peek(&mut first));
         // Of one that stays silent the handshake tells.
         !matches!(peeked.await, Ok(Ok(0)))
-    }
-
-    fn spawn_stream<F>(&self, stream: F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let stream = within_budget::<STREAM_BUDGET, _>(stream);
-        let cancel = self.cancel.clone();
-        self.tasks.spawn_on(
-            async move { _ = cancel.run_until_cancelled_owned(stream).await },
-            &self.shared.runtime,
-        );
     }
 
     async fn handshake(
@@ -168,7 +155,8 @@ impl Proxy {
         permit: Permit,
         changes: JudgementChanges,
     ) {
-        let application = match self.connect_application(&arrival).await {
+        // In memory of its own, which an idle connection does not hold any more.
+        let application = match Box::pin(self.connect_application(&arrival)).await {
             Ok(application) => application,
             Err(error) => {
                 let why = format!("connect to the application at {}: {error}", arrival.destination);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::future::FutureExt;
 
 use super::Proxy;
 use crate::base::{ports, within_budget};
@@ -89,15 +90,20 @@ impl Proxy {
         let proxy = self.clone();
         let accepting = async move {
             while let Some(accepted) = proxy.accept(&listener).await {
-                let connection = within_budget::<BUDGET, _>(handle(proxy.clone(), accepted));
-                let cancel = proxy.cancel.clone();
-                proxy.tasks.spawn_on(
-                    async move { _ = cancel.run_until_cancelled_owned(connection).await },
-                    &proxy.shared.runtime,
-                );
+                proxy.spawn::<BUDGET>(handle(proxy.clone(), accepted));
             }
         };
         self.tasks.spawn_on(accepting, &self.shared.runtime);
+    }
+
+    /// Runs what becomes of one connection or stream until it ends or the proxy cuts it. The wrapper is a plain
+    /// struct, since an async block would hold the connection's future twice.
+    pub(super) fn spawn<const BUDGET: usize>(
+        &self,
+        connection: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let task = connection.with_cancellation_token_owned(self.cancel.clone());
+        self.tasks.spawn_on(within_budget::<BUDGET, _>(task), &self.shared.runtime);
     }
 
     /// The next connection; `None` when the proxy drains or the listener is gone.

@@ -76,8 +76,9 @@ impl Proxy {
     }
 
     async fn carry(&self, outbound: Outbound, hop: Hop) {
-        let reached = self.reach(&outbound.client, outbound.accepted.peer, &hop, None).await;
-        match reached {
+        // In memory of its own, which an idle connection does not hold any more.
+        let reach = self.reach(&outbound.client, outbound.accepted.peer, &hop, None);
+        match Box::pin(reach).await {
             Ok(upstream) => {
                 self.copy(outbound, Reached { upstream, hop, _in_flight: None }, None).await;
             }
@@ -88,7 +89,7 @@ impl Proxy {
     }
 
     async fn carry_to_service(&self, outbound: Outbound, service: &Arc<Service>, port: u16) {
-        match self.reach_service(&outbound, service, port).await {
+        match Box::pin(self.reach_service(&outbound, service, port)).await {
             Ok(reached) => self.copy(outbound, reached, Some(service)).await,
             Err((hop, Unreached { reason, why })) => {
                 let hop = hop.unwrap_or(Hop { address: outbound.dialled, workload: None });

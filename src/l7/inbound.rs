@@ -10,6 +10,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::body::ResponseBody;
@@ -54,7 +55,7 @@ pub(super) async fn serve(
 ) {
     let cancel = connection.cancel.clone();
     let (stream, session) = Inbound::new(context, *connection, permit);
-    cancel.run_until_cancelled(session.serve(stream)).await;
+    session.serve(stream).with_cancellation_token_owned(cancel).await;
 }
 
 impl Handler for Inbound {

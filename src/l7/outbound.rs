@@ -7,6 +7,7 @@ use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::future::FutureExt;
 
 use super::body::ResponseBody;
 use super::detect::{self, Version};
@@ -53,7 +54,7 @@ pub(super) async fn serve(
     permit: OwnedSemaphorePermit,
 ) {
     let cancel = connection.cancel.clone();
-    cancel.run_until_cancelled(serve_session(context, connection, permit)).await;
+    serve_session(context, connection, permit).with_cancellation_token_owned(cancel).await;
 }
 
 async fn serve_session(

@@ -15,6 +15,7 @@ pub mod capture;
 pub mod command;
 pub mod curl;
 pub mod manifests;
+pub mod many;
 pub mod metrics;
 pub mod netns;
 pub mod network;

@@ -1,0 +1,81 @@
+//! Many workloads on one node: namespaces with nothing in them but their loopback.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+use super::command::{feed_command, run};
+use super::netns::Namespace;
+use super::private::NETWORK_NAMESPACES;
+use super::{Lab, process, wait};
+
+/// The file with their manifests.
+const FILE: &str = "many.yaml";
+
+/// Makes `count` network namespaces; they are no workloads yet.
+pub fn prepare(count: usize) -> Result<()> {
+    (0..count).try_for_each(|number| make_namespace(&name(number)))
+}
+
+/// Makes them pods of node-a in the mesh, and waits until they are captured.
+pub fn join(lab: &mut Lab, count: usize) -> Result<()> {
+    let mut text = String::from(
+        "apiVersion: v1\nkind: Namespace\n\
+         metadata: {name: many, labels: {istio.io/dataplane-mode: ambient}}\n",
+    );
+    for number in 0..count {
+        text += &format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {0}, namespace: many, \
+             annotations: {{isthmus.io/node: node-a, isthmus.io/network-namespace: {0}}}}}\n\
+             spec: {{serviceAccountName: many, containers: [{{name: app}}]}}\n\
+             status: {{podIP: 10.99.{1}.{2}}}\n",
+            name(number),
+            number / 250,
+            number % 250 + 1
+        );
+    }
+    lab.manifests.write(FILE, &text)?;
+    wait::until(&format!("{count} workloads to be captured"), || {
+        // Some stand for all: a program is run for each look.
+        for number in [count - 1, count / 2, 0] {
+            if !is_captured(&name(number))? {
+                return Ok(None);
+            }
+        }
+        let metrics = lab.metrics()?;
+        let active = metrics.sum("workload_manager_active_proxy_count", &[]);
+        Ok((active >= count as f64).then_some(()))
+    })
+}
+
+/// Takes them out of the mesh again.
+pub fn leave(lab: &mut Lab) -> Result<()> {
+    lab.manifests.remove(FILE)
+}
+
+fn name(number: usize) -> String {
+    format!("many-{number}")
+}
+
+fn is_captured(name: &str) -> Result<bool> {
+    let mut nft = process::command(&Namespace::named(name)?, "nft");
+    Ok(!feed_command(&mut nft, "nft", &["list", "ruleset"], "")?.is_empty())
+}
+
+fn make_namespace(name: &str) -> Result<()> {
+    let path = Path::new(NETWORK_NAMESPACES).join(name);
+    fs::write(&path, "")?;
+    let make = || -> Result<()> {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        run("ip", &["link", "set", "lo", "up"])?;
+        let own = Path::new("/proc/thread-self/ns/net");
+        mount(Some(own), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        Ok(())
+    };
+    std::thread::scope(|scope| scope.spawn(make).join())
+        .map_err(|_| anyhow!("making a namespace panicked"))?
+        .with_context(|| format!("make the namespace {name}"))
+}
