@@ -90,7 +90,7 @@ impl Agent {
             trust_domain: settings.trust_domain.clone(),
             root_namespace: settings.root_namespace.clone(),
         });
-        let certificates = Arc::new(certificate_store(&settings)?);
+        let certificates = Arc::new(certificate_store(&settings, &telemetry)?);
         let pool = Pool::new(pool_settings(&settings), certificates.clone(), runtime.clone());
         let workers = Workers::new(Dependencies {
             world: world.clone(),
@@ -220,7 +220,10 @@ where
     }
 }
 
-fn certificate_store(settings: &Settings) -> anyhow::Result<CertificateStore> {
+fn certificate_store(
+    settings: &Settings,
+    telemetry: &Telemetry,
+) -> anyhow::Result<CertificateStore> {
     let clock = Arc::new(SystemClock);
     let issuer: Arc<dyn Issuer> = match settings.identity.issuer {
         IssuerKind::Local => Arc::new(LocalIssuer::open(
@@ -244,7 +247,10 @@ fn certificate_store(settings: &Settings) -> anyhow::Result<CertificateStore> {
             clock.clone(),
         )?),
     };
-    let store = StoreSettings { trust_domain: settings.trust_domain.clone() };
+    let store = StoreSettings {
+        trust_domain: settings.trust_domain.clone(),
+        metrics: telemetry.agent().clone(),
+    };
     Ok(CertificateStore::new(issuer, store, clock))
 }
 

@@ -5,10 +5,12 @@ mod istio;
 mod local;
 mod parsing;
 mod rotation;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -20,21 +22,30 @@ use crate::base::Identity;
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Wall-clock time that follows tokio's paused time, with an offset.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct PausedClock {
-    start: SystemTime,
+    start: Mutex<SystemTime>,
     since: Instant,
 }
 
 impl PausedClock {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { start: SystemTime::now(), since: Instant::now() })
+        Arc::new(Self { start: Mutex::new(SystemTime::now()), since: Instant::now() })
+    }
+
+    /// Somebody sets the clock.
+    pub(super) fn forward(&self, by: Duration) {
+        *self.start.lock() += by;
+    }
+
+    pub(super) fn back(&self, by: Duration) {
+        *self.start.lock() -= by;
     }
 }
 
 impl Clock for PausedClock {
     fn now(&self) -> SystemTime {
-        self.start + self.since.elapsed()
+        *self.start.lock() + self.since.elapsed()
     }
 }
 

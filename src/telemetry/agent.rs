@@ -2,6 +2,7 @@
 //! had no room for needs none of its own: it is among the failures and requests with the flag `UO`.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -21,6 +22,12 @@ pub struct AgentMetrics {
     pub pending_workloads: Gauge,
     /// Identities with a valid certificate.
     pub certificates: Gauge,
+    /// In seconds since 1970: when the first of the certificates ends; infinite without any.
+    pub certificate_soonest_expiry: Gauge<f64, AtomicU64>,
+    /// Certificates that were issued, renewals included.
+    pub certificates_issued: Counter,
+    /// Attempts to have one issued that failed.
+    pub certificate_failures: Counter,
     /// Open tunnels, as a client.
     pub pool_connections: Gauge,
     /// Connections that were carried inside the process.
@@ -55,6 +62,21 @@ impl AgentMetrics {
             "isthmus_certificates",
             "Identities with a valid certificate",
             self.certificates.clone(),
+        );
+        registry.register(
+            "isthmus_certificate_soonest_expiry_timestamp_seconds",
+            "When the first of the certificates in use ends, in seconds since 1970; infinite without any",
+            self.certificate_soonest_expiry.clone(),
+        );
+        registry.register(
+            "isthmus_certificates_issued",
+            "Certificates that were issued, renewals included",
+            self.certificates_issued.clone(),
+        );
+        registry.register(
+            "isthmus_certificate_failures",
+            "Attempts to have a certificate issued that failed",
+            self.certificate_failures.clone(),
         );
         registry.register(
             "isthmus_pool_connections",
