@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 pub use self::status::{CertificateState, CertificateStatus};
 
 use self::slot::Slot;
-use super::{Clock, IdentityError, Issuer, WorkloadCertificate};
-use crate::base::{Identity, Str};
+use super::{Clock, IdentityError, Issuer, Trust, WorkloadCertificate};
+use crate::base::Identity;
 use crate::telemetry::AgentMetrics;
 
 /// How long after a failure the next connection that waits has the issuer asked again, and how long it waits for that
@@ -37,8 +37,9 @@ type Slots = HashMap<Identity, Arc<Slot>>;
 /// What the store must know of its agent.
 #[derive(Clone)]
 pub struct StoreSettings {
-    /// Identities of other trust domains are refused without asking the issuer.
-    pub trust_domain: Str,
+    /// Whom the certificates' owners accept. Identities of another trust domain than our own are refused without asking
+    /// the issuer.
+    pub trust: Trust,
     /// Counts what was issued and what was not.
     pub metrics: AgentMetrics,
 }
@@ -120,6 +121,11 @@ impl CertificateStore {
         self.changes.subscribe()
     }
 
+    /// The generation of the certificate that is in use; `None` without one.
+    pub fn generation(&self, identity: &Identity) -> Option<u64> {
+        self.slots.load().get(identity)?.generation()
+    }
+
     /// When the first of the certificates that are held ends, or has ended; `None` without any.
     pub fn soonest_expiry(&self) -> Option<SystemTime> {
         self.slots.load().values().filter_map(|slot| slot.not_after()).min()
@@ -152,8 +158,9 @@ impl CertificateStore {
 
     /// The identity's slot, made when it is new.
     fn slot(&self, identity: &Identity) -> Result<Arc<Slot>, IdentityError> {
-        if identity.trust_domain != self.settings.trust_domain {
-            let ours = self.settings.trust_domain.clone();
+        let ours = self.settings.trust.trust_domains.own();
+        if identity.trust_domain != *ours {
+            let ours = ours.clone();
             return Err(IdentityError::ForeignTrustDomain { identity: identity.clone(), ours });
         }
         if let Some(slot) = self.slots.load().get(identity) {

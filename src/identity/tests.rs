@@ -4,6 +4,8 @@ mod handshake;
 mod istio;
 mod local;
 mod parsing;
+mod reload;
+mod revoked;
 mod rotation;
 mod waiting;
 
@@ -90,7 +92,8 @@ pub(super) async fn certify(
 ) -> Result<WorkloadCertificate, IdentityError> {
     let request = KeyRequest::new(identity)?;
     let issued = issuer.issue(identity, &request.csr).await?;
-    WorkloadCertificate::new(identity, request.into_key(), issued, 1, clock)
+    let trust = Trust::of("cluster.local");
+    WorkloadCertificate::new(identity, request.into_key(), issued, 1, &trust, clock)
 }
 
 /// A leaf with any names, signed by the authority in a directory, as a careless issuer would.

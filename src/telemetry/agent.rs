@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use super::Reporter;
 use crate::base::PolicyNote;
 
 /// Handles for the rooms that know the values; cheap to clone.
@@ -28,6 +29,8 @@ pub struct AgentMetrics {
     pub certificates_issued: Counter,
     /// Attempts to have one issued that failed.
     pub certificate_failures: Counter,
+    /// Peers that were refused or cut because their certificate is revoked.
+    crl_rejections: Family<ReporterLabels, Counter>,
     /// Open tunnels, as a client.
     pub pool_connections: Gauge,
     /// Connections that were carried inside the process.
@@ -44,6 +47,11 @@ struct NoteLabels {
     policy_namespace: String,
     policy_name: String,
     effect: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReporterLabels {
+    reporter: &'static str,
 }
 
 impl AgentMetrics {
@@ -79,6 +87,11 @@ impl AgentMetrics {
             self.certificate_failures.clone(),
         );
         registry.register(
+            "istio_crl_policy_rejections",
+            "Peers that were refused, and tunnels that were cut, because a certificate is revoked (identity.crl)",
+            self.crl_rejections.clone(),
+        );
+        registry.register(
             "isthmus_pool_connections",
             "Open tunnels to other workloads",
             self.pool_connections.clone(),
@@ -98,6 +111,16 @@ impl AgentMetrics {
             "Connections and requests that AUDIT and dry-run AuthorizationPolicies matched, by what they would have done",
             self.notes.clone(),
         );
+    }
+
+    /// A peer was refused or cut: its certificate is revoked.
+    pub fn crl_rejected(&self, reporter: Reporter) {
+        let reporter = match reporter {
+            Reporter::Source => "source",
+            Reporter::Destination | Reporter::Waypoint => "destination",
+        };
+        let labels = ReporterLabels { reporter };
+        self.crl_rejections.get_or_create(&labels).inc();
     }
 
     pub(super) fn note(&self, notes: &[PolicyNote]) {

@@ -149,13 +149,18 @@ impl Lab {
 
     /// Starts an agent on every node, with `more` at the end of its settings.
     pub fn start_agents(&mut self, more: &str) -> Result<()> {
+        self.start_agents_each(|_| more.to_owned())
+    }
+
+    /// The same, with settings for each node.
+    pub fn start_agents_each(&mut self, more: impl Fn(&str) -> String) -> Result<()> {
         for node in self.network.nodes() {
             let shared = Shared {
                 program: &self.programs.isthmus,
                 directory: Path::new(private::DIRECTORY),
                 manifests: self.manifests.directory(),
             };
-            self.agents.push(Agent::start(node, &shared, more, &self.logs)?);
+            self.agents.push(Agent::start(node, &shared, &more(&node.name), &self.logs)?);
         }
         Ok(())
     }

@@ -113,7 +113,8 @@ impl CertificateStore {
         })?;
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let clock = self.clock.clone();
-        WorkloadCertificate::new(identity, request.into_key(), issued, generation, clock)
+        let trust = &self.settings.trust;
+        WorkloadCertificate::new(identity, request.into_key(), issued, generation, trust, clock)
     }
 
     fn settle(&self, slot: &Slot, outcome: Result<WorkloadCertificate, IdentityError>) {

@@ -127,6 +127,10 @@ impl Slot {
         held.as_ref().is_some_and(|certificate| now < certificate.details().not_before)
     }
 
+    pub(super) fn generation(&self) -> Option<u64> {
+        self.held.load().as_ref().map(|certificate| certificate.generation())
+    }
+
     /// When what is held stops being accepted.
     pub(super) fn not_after(&self) -> Option<SystemTime> {
         self.held.load().as_ref().map(|certificate| certificate.not_after())

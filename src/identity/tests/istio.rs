@@ -300,8 +300,7 @@ async fn plain_text_is_for_this_machine_only() {
 #[tokio::test]
 async fn a_store_with_this_issuer_makes_mutual_tls() {
     let lab = Lab::new().await;
-    let settings =
-        StoreSettings { trust_domain: "cluster.local".into(), metrics: Default::default() };
+    let settings = StoreSettings { trust: Trust::of("cluster.local"), metrics: Default::default() };
     let store =
         Arc::new(CertificateStore::new(Arc::new(lab.issuer), settings, Arc::new(SystemClock)));
     let cancel = tokio_util::sync::CancellationToken::new();

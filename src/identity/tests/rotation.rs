@@ -87,7 +87,7 @@ impl Bench {
         });
         let metrics = AgentMetrics::default();
         let settings =
-            StoreSettings { trust_domain: "cluster.local".into(), metrics: metrics.clone() };
+            StoreSettings { trust: Trust::of("cluster.local"), metrics: metrics.clone() };
         let store = Arc::new(CertificateStore::new(line.clone(), settings, clock.clone()));
         let cancel = CancellationToken::new();
         let run = tokio::spawn({
