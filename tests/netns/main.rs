@@ -9,6 +9,7 @@ mod certificates;
 mod dns;
 mod faults;
 mod interop;
+mod istiod;
 mod manifests;
 mod mesh;
 mod plain;

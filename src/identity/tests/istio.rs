@@ -2,6 +2,14 @@
 
 mod server;
 
+/// What the server takes from here.
+mod wire {
+    pub(super) use crate::identity::istio::messages::{
+        CREATE_CERTIFICATE, CertificateRequest, CertificateResponse,
+    };
+    pub(super) use crate::identity::tls::{ALPN_H2, provider};
+}
+
 use std::sync::atomic::Ordering;
 
 use rcgen::CertificateSigningRequestParams;
