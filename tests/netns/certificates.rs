@@ -156,7 +156,7 @@ impl Load {
 }
 
 /// The serial numbers of an agent's certificates, by identity.
-fn serials(lab: &mut Lab, node: &str) -> Result<Vec<(String, String)>> {
+pub(super) fn serials(lab: &mut Lab, node: &str) -> Result<Vec<(String, String)>> {
     let agent = lab.agents().iter().find(|agent| agent.node == node).context("no such agent")?;
     let dump = agent.dump()?;
     let certificates = dump["certificates"].as_array().context("no certificates")?;

@@ -6,6 +6,7 @@
 mod support;
 
 mod certificates;
+mod clock;
 mod dns;
 mod faults;
 mod interop;

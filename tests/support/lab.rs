@@ -54,6 +54,8 @@ pub struct Programs {
 /// A running lab.
 pub struct Lab {
     pub manifests: Manifests,
+    /// Variables of the agents to be started.
+    pub environment: Vec<(String, String)>,
     network: Network,
     pods: BTreeMap<String, Pod>,
     services: Vec<Service>,
@@ -120,6 +122,7 @@ impl Lab {
         private::set_hosts(&services::hosts(&services))?;
         let mut lab = Self {
             manifests,
+            environment: Vec::new(),
             network,
             pods,
             services,
@@ -159,6 +162,7 @@ impl Lab {
                 program: &self.programs.isthmus,
                 directory: Path::new(private::DIRECTORY),
                 manifests: self.manifests.directory(),
+                environment: &self.environment,
             };
             self.agents.push(Agent::start(node, &shared, &more(&node.name), &self.logs)?);
         }
@@ -173,6 +177,7 @@ impl Lab {
             program: &self.programs.isthmus,
             directory: Path::new(private::DIRECTORY),
             manifests: self.manifests.directory(),
+            environment: &self.environment,
         };
         let node = self.network.node(node).ok_or_else(|| anyhow!("the lab has no node {node}"))?;
         let mark = self.agents[index].mark();
@@ -197,6 +202,7 @@ impl Lab {
             program: &self.programs.isthmus,
             directory: Path::new(private::DIRECTORY),
             manifests: self.manifests.directory(),
+            environment: &self.environment,
         };
         let node = self.network.node(node).ok_or_else(|| anyhow!("the lab has no node {node}"))?;
         self.agents.insert(index, Agent::start(node, &shared, more, &self.logs)?);

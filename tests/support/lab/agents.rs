@@ -32,6 +32,7 @@ pub struct Shared<'a> {
     pub program: &'a Path,
     pub directory: &'a Path,
     pub manifests: &'a Path,
+    pub environment: &'a [(String, String)],
 }
 
 impl Shared<'_> {
@@ -78,6 +79,7 @@ impl Agent {
         fs::write(&config, shared.settings(&node.name, more))?;
         let mut run = command(&node.namespace, shared.program);
         run.arg("run").arg("--config").arg(&config);
+        run.envs(shared.environment.iter().map(|(name, value)| (name, value)));
         let process = Process::start(&format!("agent-{}", node.name), &node.namespace, run, logs)?;
         let mut agent =
             Self { node: node.name.clone(), namespace: node.namespace.clone(), process };
