@@ -3,6 +3,7 @@
 //! Threads: `control` (the main one: source, certificates, node, admin), `layer4-N` (all connections of layer 4 and
 //! every tunnel), and those of each waypoint worker, which `l7` makes and ends.
 
+mod certificates;
 mod upgrade;
 mod view;
 
@@ -16,12 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{Addresses, Admin, Readiness, Servers};
-use crate::config::{IssuerKind, SameNode, Settings};
+use crate::config::{SameNode, Settings};
 use crate::dns::{Dns, DnsSettings};
-use crate::identity::{
-    CertificateStore, ISTIO_CONNECT_TIMEOUT, ISTIO_REQUEST_TIMEOUT, Issuer, IstioIssuer,
-    IstioIssuerSettings, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock,
-};
 use crate::l4::{Layer4, Layer4Settings};
 use crate::l7::{Dependencies, WorkerSettings, Workers};
 use crate::node::{Node, NodeSettings};
@@ -30,6 +27,7 @@ use crate::sock;
 use crate::source::{DirectorySource, Source, TranslateSettings};
 use crate::telemetry::{self, Logs, Telemetry};
 use crate::world::{MeshNames, WorldStore};
+use certificates::{Certificates, trust_domains};
 use upgrade::{Own, Upgrade};
 use view::View;
 
@@ -70,7 +68,7 @@ struct Agent {
     logs: Arc<Logs>,
     telemetry: Telemetry,
     world: Arc<WorldStore>,
-    certificates: Arc<CertificateStore>,
+    certificates: Certificates,
     pool: Pool,
     workers: Arc<Workers>,
     node: Arc<Node>,
@@ -87,11 +85,11 @@ impl Agent {
     ) -> anyhow::Result<Self> {
         let telemetry = Telemetry::new(logs.clone());
         let world = WorldStore::new(MeshNames {
-            trust_domain: settings.trust_domain.clone(),
+            trust_domains: trust_domains(&settings),
             root_namespace: settings.root_namespace.clone(),
         });
-        let certificates = Arc::new(certificate_store(&settings)?);
-        let pool = Pool::new(pool_settings(&settings), certificates.clone(), runtime.clone());
+        let certificates = Certificates::new(&settings, &telemetry)?;
+        let pool = Pool::new(pool_settings(&settings), certificates.store.clone(), runtime.clone());
         let workers = Workers::new(Dependencies {
             world: world.clone(),
             pool: pool.clone(),
@@ -103,7 +101,7 @@ impl Agent {
             settings: layer4_settings(&settings),
             world: world.clone(),
             pool: pool.clone(),
-            certificates: certificates.clone(),
+            certificates: certificates.store.clone(),
             telemetry: telemetry.clone(),
             waypoints: workers.clone(),
             runtime,
@@ -146,7 +144,7 @@ impl Agent {
         let view = View::new(
             &self.settings,
             &self.world,
-            &self.certificates,
+            &self.certificates.store,
             &self.pool,
             &self.node,
             &self.telemetry,
@@ -166,8 +164,7 @@ impl Agent {
             admin: admin_cancel.clone(),
         };
         let admin_task = tokio::spawn(self.servers.serve(admin, admin_cancel.clone()));
-        let (certificates, until) = (self.certificates.clone(), cancel.clone());
-        tasks.spawn(async move { certificates.run(until).await });
+        self.certificates.spawn(&tasks, &cancel);
         tasks.spawn(self.pool.clone().sweep(cancel.clone()));
         let node = self.node.clone();
         let (serving, served) = tokio::sync::mpsc::channel(1);
@@ -220,34 +217,6 @@ where
     }
 }
 
-fn certificate_store(settings: &Settings) -> anyhow::Result<CertificateStore> {
-    let clock = Arc::new(SystemClock);
-    let issuer: Arc<dyn Issuer> = match settings.identity.issuer {
-        IssuerKind::Local => Arc::new(LocalIssuer::open(
-            LocalIssuerSettings {
-                directory: settings.identity.ca_directory.clone(),
-                trust_domain: settings.trust_domain.clone(),
-                lifetime: settings.identity.lifetime,
-            },
-            clock.clone(),
-        )?),
-        IssuerKind::Istio => Arc::new(IstioIssuer::new(
-            IstioIssuerSettings {
-                address: settings.identity.istio_address.clone(),
-                ca_root: settings.identity.istio_ca_root.clone(),
-                token_file: settings.identity.istio_token_file.clone(),
-                cluster: settings.cluster.clone(),
-                lifetime: settings.identity.lifetime,
-                connect_timeout: ISTIO_CONNECT_TIMEOUT,
-                request_timeout: ISTIO_REQUEST_TIMEOUT,
-            },
-            clock.clone(),
-        )?),
-    };
-    let store = StoreSettings { trust_domain: settings.trust_domain.clone() };
-    Ok(CertificateStore::new(issuer, store, clock))
-}
-
 fn pool_settings(settings: &Settings) -> PoolSettings {
     PoolSettings {
         max_streams: settings.pool.max_streams,
@@ -294,7 +263,7 @@ fn worker_settings(settings: &Settings) -> WorkerSettings {
 pub fn translate_settings(settings: &Settings) -> TranslateSettings {
     TranslateSettings {
         cluster: settings.cluster.clone(),
-        trust_domain: settings.trust_domain.clone(),
+        trust_domains: trust_domains(settings),
         cluster_domain: settings.cluster_domain.clone(),
         root_namespace: settings.root_namespace.clone(),
     }

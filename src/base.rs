@@ -7,9 +7,11 @@ mod note;
 pub mod ports;
 mod reason;
 mod sizes;
+mod trust_domains;
 
 pub use identity::{Identity, IdentityError};
 pub use names::{ObjectKey, Str};
 pub use note::{PolicyEffect, PolicyNote};
 pub use reason::Reason;
 pub use sizes::within_budget;
+pub use trust_domains::TrustDomains;

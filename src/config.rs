@@ -34,6 +34,8 @@ pub struct Settings {
     pub node: Str,
     pub cluster: Str,
     pub trust_domain: Str,
+    /// Other names of the trust domain.
+    pub trust_domain_aliases: Vec<Str>,
     pub cluster_domain: Str,
     pub root_namespace: Str,
     pub same_node: SameNode,
@@ -64,6 +66,8 @@ pub struct IdentitySettings {
     pub ca_directory: PathBuf,
     #[serde(serialize_with = "duration::serialize")]
     pub lifetime: Duration,
+    /// `None`: nothing is revoked.
+    pub crl: Option<PathBuf>,
     /// A URI that the issuer accepts: `https://`, or `http://` with a loopback address, and a port.
     pub istio_address: Str,
     pub istio_ca_root: PathBuf,

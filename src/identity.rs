@@ -5,7 +5,8 @@
 //!
 //! Invariants: workload keys live in memory only and never leave the store (issuers see requests); an expired
 //! certificate is never handed out; a peer is accepted only with exactly one SPIFFE identity, which a server
-//! checks against its trust domain and a client against the identities it expects; sessions are never resumed,
+//! checks against its trust domain and a client against the identities it expects, and with a chain of which nothing
+//! is revoked; sessions are never resumed,
 //! since a resumed session would skip those checks.
 //!
 //! Callers: `app` builds the issuer and the store and runs it, `node` prefetches and retains, `tunnel`, `l4`
@@ -19,11 +20,14 @@ mod issuer;
 mod istio;
 mod local;
 mod request;
+mod revocation;
 mod store;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trust;
 mod verify;
+mod watch;
 
 pub use certificate::WorkloadCertificate;
 pub use clock::{Clock, SystemClock};
@@ -34,6 +38,8 @@ pub use istio::{
     REQUEST_TIMEOUT as ISTIO_REQUEST_TIMEOUT,
 };
 pub use local::{DEFAULT_LIFETIME, LocalIssuer, LocalIssuerSettings};
+pub use revocation::{Revocations, Role};
 pub use store::{CertificateState, CertificateStatus, CertificateStore, StoreSettings};
-pub use tls::{ALPN_H2, negotiated_h2};
+pub use tls::{ALPN_H2, negotiated_h2, reason_of};
+pub use trust::{ProvenPeer, Trust};
 pub use verify::peer_identity;

@@ -161,13 +161,26 @@ impl Pool {
         self.0.entries.pin().values().for_each(|entry| entry.drain());
     }
 
-    /// Closes idle tunnels until cancelled; one task for the whole pool.
+    /// Closes idle tunnels, and drains those whose certificate was replaced, until cancelled; one task for the whole
+    /// pool.
     pub async fn sweep(self, cancel: CancellationToken) {
         let mut ticks = tokio::time::interval(self.0.settings.idle_timeout / 4);
+        let mut certificates = self.0.certificates.subscribe();
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 _ = ticks.tick() => self.sweep_once(),
+                Ok(()) = certificates.changed() => self.drain_outdated(),
+            }
+        }
+    }
+
+    /// A root that is not trusted any more must not be vouched for by tunnels that nobody opens streams in.
+    fn drain_outdated(&self) {
+        let entries = self.0.entries.pin();
+        for (key, entry) in &entries {
+            if let Some(generation) = self.0.certificates.generation(&key.client) {
+                entry.drain_outdated(generation);
             }
         }
     }

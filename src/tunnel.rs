@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use http::StatusCode;
 
 pub use carrier::{Carrier, CarrierRead, CarrierWrite};
-pub use client::{Tunnel, handshake};
+pub use client::{PeerRevoked, Revoker, Tunnel, handshake};
 pub use handover::{GuardedConnection, LocalServer, Place, RoutedConnection, Waypoints};
 pub use headers::{Baggage, parse_authority};
 pub use joined::{Joined, JoinedRead, JoinedStream, JoinedWrite};

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-use crate::base::{ObjectKey, Str};
+use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::model::Mesh;
 use changes::JudgedSince;
 use index::{Indexes, Membership};
@@ -35,7 +35,7 @@ use watched::Watched;
 /// Names of the mesh that decisions need besides its objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshNames {
-    pub trust_domain: Str,
+    pub trust_domains: TrustDomains,
     /// Where mesh-wide policies live; Istio's `istio-system`.
     pub root_namespace: Str,
 }

@@ -1,6 +1,7 @@
 //! What the agent shows of itself: the dump and the status.
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
@@ -76,6 +77,15 @@ impl View {
     }
 }
 
+impl View {
+    /// In seconds since 1970. Infinity keeps an alert on what is about to expire silent while there is nothing.
+    fn soonest_expiry(&self) -> f64 {
+        let soonest = self.certificates.soonest_expiry();
+        let since_1970 = soonest.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        since_1970.map_or(f64::INFINITY, |time| time.as_secs_f64())
+    }
+}
+
 impl Dump for View {
     fn dump(&self) -> Value {
         let world = self.world.snapshot();
@@ -128,6 +138,7 @@ impl Dump for View {
         let certificates = self.certificates.status();
         let available = |it: &&CertificateStatus| it.state == CertificateState::Available;
         metrics.certificates.set(count(certificates.iter().filter(available).count()));
+        metrics.certificate_soonest_expiry.set(self.soonest_expiry());
         metrics.pool_connections.set(count(self.pool.tunnels()));
         metrics.source_complaints.set(count(self.complaints.load().len()));
     }

@@ -14,6 +14,8 @@ pub enum Reason {
     ConnectFailure,
     /// The peer's certificate, or ours, did not pass.
     TlsFailure,
+    /// The peer's certificate is revoked.
+    CertRevoked,
     /// HTTP/2 could not be established in the tunnel.
     Http2Failure,
     /// Port 15008 did not answer in time: a NetworkPolicy or firewall may block it.
@@ -40,11 +42,12 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of their documentation.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 16] = [
         Reason::None,
         Reason::Denied,
         Reason::ConnectFailure,
         Reason::TlsFailure,
+        Reason::CertRevoked,
         Reason::Http2Failure,
         Reason::NetworkPolicy,
         Reason::IdentityFailure,
@@ -73,6 +76,10 @@ impl Reason {
             Reason::TlsFailure => {
                 "A certificate did not pass. Check that both agents use the same CA and trust domain, and the \
                  clocks of both nodes."
+            }
+            Reason::CertRevoked => {
+                "The other side's certificate stands on a revocation list (`identity.crl`). Check whether that was \
+                 meant; if so, the workload needs a new certificate from a CA that still trusts its node."
             }
             Reason::Http2Failure => {
                 "HTTP/2 could not be established in the tunnel. Check that an agent, and not the application, \
@@ -121,6 +128,7 @@ impl Reason {
             Reason::Denied => "DENY",
             Reason::ConnectFailure => "CONNECT",
             Reason::TlsFailure => "TLS_FAILURE",
+            Reason::CertRevoked => "CERT_REVOKED",
             Reason::Http2Failure => "H2_HANDSHAKE_FAILURE",
             Reason::NetworkPolicy => "NETWORK_POLICY",
             Reason::IdentityFailure => "IDENTITY_ERROR",

@@ -105,6 +105,42 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// A path that need not be given; its default is the empty text.
+    pub(super) fn optional_path(&mut self, field: Field<&str>) -> Option<PathBuf> {
+        self.describe(&field, "absolute path, or empty", quoted(""), quoted(""));
+        self.read(&field, None, |text: &str| {
+            let path = PathBuf::from(text);
+            if text.is_empty() {
+                return Ok(None);
+            }
+            let relative = || format!("{text:?} is not an absolute path; begin it with /");
+            path.is_absolute().then_some(Some(path)).ok_or_else(relative)
+        })
+    }
+
+    /// A list of texts, each of which must pass `check`; empty unless it is given.
+    pub(super) fn texts(
+        &mut self,
+        field: Field<()>,
+        kind: &str,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Vec<Str> {
+        self.describe(&field, &format!("list of {kind}s"), "[]".to_owned(), "[]".to_owned());
+        self.read_value(&field, Vec::new(), |value| {
+            let wrong = |value: &DeValue<'_>| {
+                format!("is a {}; write a list of texts, such as [\"a\", \"b\"]", value.type_str())
+            };
+            let items = value.as_array().ok_or_else(|| wrong(value))?;
+            items
+                .iter()
+                .map(|item| {
+                    let text = item.get_ref().as_str().ok_or_else(|| wrong(item.get_ref()))?;
+                    check(text).map(|()| Str::from(text))
+                })
+                .collect()
+        })
+    }
+
     pub(super) fn address(&mut self, field: Field<SocketAddr>) -> SocketAddr {
         let literal = quoted(field.default);
         self.describe(&field, "address and port", literal.clone(), literal);

@@ -40,6 +40,16 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
             default::TRUST_DOMAIN,
             "The first part of every identity: spiffe://<trust domain>/ns/<namespace>/sa/<account>.",
         ),
+        trust_domain_aliases: reader.texts(
+            Field {
+                key: "trust_domain_aliases",
+                default: (),
+                meaning: "Other names of the trust domain, as MeshConfig.trustDomainAliases: peers of them are \
+                          accepted, and a policy that names one means all. Such as [\"old.example\"].",
+            },
+            "DNS name",
+            check_name,
+        ),
         cluster_domain: name(
             reader,
             "cluster_domain",
@@ -140,6 +150,12 @@ fn identity(reader: &mut Reader<'_>) -> IdentitySettings {
             },
             10 * SECOND..=365 * DAY,
         ),
+        crl: reader.optional_path(Field {
+            key: "identity.crl",
+            default: "",
+            meaning: "Certificate revocation lists in PEM, watched for changes: peers whose certificate they revoke \
+                      are refused and cut.",
+        }),
         istio_address: reader.text(
             Field {
                 key: "identity.istio_address",

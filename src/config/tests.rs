@@ -120,6 +120,25 @@ fn the_address_of_istiod_is_checked() {
 }
 
 #[test]
+fn the_names_of_the_trust_domain_and_the_revocation_lists_are_read() {
+    let settings = parse(
+        "trust_domain_aliases = [\"old.mesh\", \"older.mesh\"]\n[identity]\ncrl = \"/etc/crl.pem\"\n",
+    );
+    let settings = settings.expect("settings");
+    assert_eq!(settings.trust_domain_aliases, ["old.mesh", "older.mesh"]);
+    assert_eq!(settings.identity.crl.as_deref(), Some(Path::new("/etc/crl.pem")));
+    for (bad, reason) in [
+        ("trust_domain_aliases = \"old.mesh\"", "write a list of texts"),
+        ("trust_domain_aliases = [1]", "write a list of texts"),
+        ("trust_domain_aliases = [\"a/b\"]", "trust_domain_aliases"),
+        ("[identity]\ncrl = \"crl.pem\"", "not an absolute path"),
+    ] {
+        let found = complaints(bad);
+        assert!(found.len() == 1 && found[0].contains(reason), "{bad}: {found:?}");
+    }
+}
+
+#[test]
 fn broken_syntax_is_a_complaint_with_its_line() {
     let found = complaints("node = \"a\"\n[pool\nmax_streams = 5\n");
     assert!(found.iter().any(|complaint| complaint.starts_with("line 2:")), "{found:?}");

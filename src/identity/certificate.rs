@@ -7,12 +7,12 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, CommonState, RootCertStore, ServerConfig};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::clock::{Clock, unix_time};
 use super::verify::{ExpectedServers, MeshClients, spiffe_identity};
-use super::{IdentityError, Issued, tls};
+use super::{IdentityError, Issued, ProvenPeer, Role, Trust, tls};
 use crate::base::Identity;
 
 /// Certificate, key and roots of one identity, ready for TLS.
@@ -23,6 +23,7 @@ pub struct WorkloadCertificate {
     key: Arc<SingleCertAndKey>,
     roots: Arc<RootCertStore>,
     server: Arc<ServerConfig>,
+    trust: Trust,
     clock: Arc<dyn Clock>,
 }
 
@@ -44,6 +45,7 @@ impl WorkloadCertificate {
         key: PrivateKeyDer<'static>,
         issued: Issued,
         generation: u64,
+        trust: &Trust,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, IdentityError> {
         let unusable = |error: rustls::Error| IdentityError::Unusable(error.to_string());
@@ -58,13 +60,8 @@ impl WorkloadCertificate {
         verify_own(identity, &issued.chain, &roots, clock.now())?;
         let key = Arc::new(CertifiedKey::new(issued.chain, signing));
         key.keys_match().map_err(unusable)?;
-        let server = tls::server_config(
-            key.clone(),
-            roots.clone(),
-            identity.trust_domain.clone(),
-            clock.clone(),
-        )
-        .map_err(|reason| IdentityError::tls(identity, reason))?;
+        let server = tls::server_config(key.clone(), roots.clone(), trust.clone(), clock.clone())
+            .map_err(|reason| IdentityError::tls(identity, reason))?;
         Ok(Self {
             identity: identity.clone(),
             generation,
@@ -72,6 +69,7 @@ impl WorkloadCertificate {
             key: Arc::new(SingleCertAndKey::from(key)),
             roots,
             server: Arc::new(server),
+            trust: trust.clone(),
             clock,
         })
     }
@@ -91,9 +89,15 @@ impl WorkloadCertificate {
         if expected.is_empty() {
             return Err(IdentityError::tls(&self.identity, "no server identity is expected"));
         }
-        tls::client_config(self.key.clone(), self.roots.clone(), expected, self.clock.clone())
-            .map(Arc::new)
-            .map_err(|reason| IdentityError::tls(&self.identity, reason))
+        tls::client_config(
+            self.key.clone(),
+            self.roots.clone(),
+            expected,
+            self.trust.clone(),
+            self.clock.clone(),
+        )
+        .map(Arc::new)
+        .map_err(|reason| IdentityError::tls(&self.identity, reason))
     }
 
     /// Grows with every rotation of this identity: tunnels made with an older one are drained.
@@ -110,6 +114,11 @@ impl WorkloadCertificate {
     /// clock that is set back a little must not cut the mesh.
     pub fn is_valid(&self, now: SystemTime) -> bool {
         now < self.details.not_after
+    }
+
+    /// What the peer of an established session has proven, to be asked whether it was revoked since.
+    pub fn proven(&self, session: &CommonState, role: Role) -> ProvenPeer {
+        ProvenPeer::of(session, role, unix_time(self.clock.now()), &self.roots, &self.trust)
     }
 
     pub(super) fn details(&self) -> &Details {
@@ -164,15 +173,18 @@ fn verify_own(
     let unusable = |error: rustls::Error| IdentityError::Unusable(error.to_string());
     let (leaf, intermediates) = chain.split_first().ok_or_else(|| reject("the chain is empty"))?;
     let now = unix_time(now).ok_or_else(|| reject("the clock of this machine is before 1970"))?;
+    // Whether the peers' lists revoke it is not for us to say.
+    let trust = Trust::of(&identity.trust_domain);
     let servers = ExpectedServers {
         roots: roots.clone(),
+        trust: trust.clone(),
         algorithms: tls::provider().signature_verification_algorithms,
         expected: Box::new([identity.clone()]),
     };
     // Names play no part in our verification; the library's signature wants one.
     let nobody = ServerName::from(std::net::IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED));
     servers.verify_server_cert(leaf, intermediates, &nobody, &[], now).map_err(unusable)?;
-    MeshClients::new(roots.clone(), identity.trust_domain.clone())
+    MeshClients::new(roots.clone(), trust)
         .map_err(|error| reject(&error.to_string()))?
         .verify_client_cert(leaf, intermediates, now)
         .map_err(unusable)?;

@@ -36,6 +36,9 @@ pub enum IdentityError {
     /// The directory of the local certificate authority.
     #[error("the certificate authority in {directory} cannot be used: {reason}")]
     Authority { directory: String, reason: String },
+    /// The file of `identity.crl`.
+    #[error("the certificate revocation lists in {file} cannot be used: {reason}")]
+    Revocations { file: String, reason: String },
     /// A certificate without exactly one identity of the form that Istio uses.
     #[error("the certificate carries no SPIFFE identity: {0}")]
     NoIdentity(String),
@@ -43,7 +46,7 @@ pub enum IdentityError {
     #[error("the server is {presented}, expected {expected}; the address may have been reused")]
     UnexpectedPeer { presented: Identity, expected: String },
     /// The client is of another mesh, though our roots vouch for it.
-    #[error("the client is {presented}, which is not of our trust domain {ours}")]
+    #[error("the client is {presented}, which is not of our trust domain {ours} or an alias of it")]
     ForeignPeer { presented: Identity, ours: Str },
 }
 

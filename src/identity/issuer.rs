@@ -5,6 +5,7 @@ use std::pin::Pin;
 
 use rcgen::CertificateSigningRequest;
 use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
 
 use super::IdentityError;
 use crate::base::Identity;
@@ -24,6 +25,12 @@ pub trait Issuer: Send + Sync {
         identity: &'a Identity,
         request: &'a CertificateSigningRequest,
     ) -> IssueFuture<'a>;
+
+    /// Moves when certificates that were issued before are not what would be issued now: another authority signs, or
+    /// the roots have changed. The store has all of them issued anew then. `None`: the issuer cannot tell.
+    fn revisions(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
 }
 
 /// What an issuer returns. The store verifies all of it before anybody uses it.

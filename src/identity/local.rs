@@ -3,21 +3,28 @@
 //! Agents that share the directory share the authority, so it is created once (see `files`) or brought by the
 //! user. It signs what its own agent asks for; there is no caller to authenticate, which is why a cluster uses
 //! another issuer: there agents never hold the key.
+//!
+//! The files are followed: another pair, or more or fewer roots, take effect at once, and the store has every
+//! certificate issued anew, since roots come with certificates. Files that cannot be used change nothing.
 
 mod authority;
 mod files;
+mod follow;
 
 use std::future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rcgen::{
     CertificateParams, CertificateSigningRequest, CertificateSigningRequestParams,
     DistinguishedName, ExtendedKeyUsagePurpose, KeyUsagePurpose, PublicKeyData,
 };
+use tokio::sync::watch;
 
 use self::authority::Authority;
+use self::files::Pair;
 use super::request::uri;
 use super::{Clock, IdentityError, IssueFuture, Issued, Issuer};
 use crate::base::{Identity, Str};
@@ -49,8 +56,22 @@ pub struct LocalIssuer {
     name: String,
     trust_domain: Str,
     lifetime: Duration,
-    authority: Authority,
+    directory: PathBuf,
+    current: ArcSwap<Current>,
+    revisions: watch::Sender<u64>,
     clock: Arc<dyn Clock>,
+}
+
+/// The authority in force and the files that it was read from.
+struct Current {
+    authority: Authority,
+    pair: Pair,
+}
+
+impl Current {
+    fn new(pair: Pair, now: std::time::SystemTime) -> Result<Self, String> {
+        Ok(Self { authority: Authority::new(&pair, now)?, pair })
+    }
 }
 
 impl LocalIssuer {
@@ -61,16 +82,18 @@ impl LocalIssuer {
     ) -> Result<Self, IdentityError> {
         let directory = settings.directory.display().to_string();
         let now = clock.now();
-        let authority = files::load_or_create(&settings.directory, &|| {
+        let current = files::load_or_create(&settings.directory, &|| {
             authority::create(&settings.trust_domain, now)
         })
-        .and_then(|pair| Authority::new(&pair, now))
+        .and_then(|pair| Current::new(pair, now))
         .map_err(|reason| IdentityError::Authority { directory: directory.clone(), reason })?;
         Ok(Self {
             name: format!("the local CA in {directory}"),
             trust_domain: settings.trust_domain,
             lifetime: settings.lifetime,
-            authority,
+            directory: settings.directory,
+            current: ArcSwap::from_pointee(current),
+            revisions: watch::Sender::new(0),
             clock,
         })
     }
@@ -86,7 +109,8 @@ impl LocalIssuer {
         }
         let request = check_request(identity, request)?;
         let now = self.clock.now();
-        let not_after = self.authority.limit(now, self.lifetime).map_err(IdentityError::Refused)?;
+        let authority = &self.current.load().authority;
+        let not_after = authority.limit(now, self.lifetime).map_err(IdentityError::Refused)?;
         let mut params = CertificateParams::default();
         params.not_before = (now - CLOCK_SKEW).into();
         params.not_after = not_after.into();
@@ -97,7 +121,7 @@ impl LocalIssuer {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
-        self.authority
+        authority
             .sign(&params, &request.public_key)
             .map_err(|error| IdentityError::Refused(format!("signing failed: {error}")))
     }
@@ -115,6 +139,10 @@ impl Issuer for LocalIssuer {
         request: &'a CertificateSigningRequest,
     ) -> IssueFuture<'a> {
         Box::pin(future::ready(self.sign(identity, request)))
+    }
+
+    fn revisions(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.revisions.subscribe())
     }
 }
 

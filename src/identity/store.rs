@@ -13,24 +13,35 @@ mod status;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 pub use self::status::{CertificateState, CertificateStatus};
 
 use self::slot::Slot;
-use super::{Clock, IdentityError, Issuer, WorkloadCertificate};
-use crate::base::{Identity, Str};
+use super::{Clock, IdentityError, Issuer, Trust, WorkloadCertificate};
+use crate::base::Identity;
+use crate::telemetry::AgentMetrics;
+
+/// How long after a failure the next connection that waits has the issuer asked again, and how long it waits for that
+/// answer: shorter than the patience of most clients, so that they notice when the issuer is back, and long enough for
+/// an issuer that is overloaded. The back-off itself may have grown to minutes.
+const WAITER_PATIENCE: Duration = Duration::from_secs(5);
 
 type Slots = HashMap<Identity, Arc<Slot>>;
 
 /// What the store must know of its agent.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StoreSettings {
-    /// Identities of other trust domains are refused without asking the issuer.
-    pub trust_domain: Str,
+    /// Whom the certificates' owners accept. Identities of another trust domain than our own are refused without asking
+    /// the issuer.
+    pub trust: Trust,
+    /// Counts what was issued and what was not.
+    pub metrics: AgentMetrics,
 }
 
 /// The one store. Single flight per identity, rotation at half life with jitter, the old one kept while renewal fails.
@@ -64,7 +75,8 @@ impl CertificateStore {
     }
 
     /// The certificate; waits for the issuer the first time. While the issuer fails and nothing valid is held,
-    /// the last failure is returned at once: connections do not pile up behind an issuer that is away.
+    /// the last failure is returned at once, so that connections do not pile up behind an issuer that is away; but
+    /// [`WAITER_PATIENCE`] after a failure the issuer is asked again, however long the back-off, and waited for as long.
     pub async fn certificate(
         &self,
         identity: &Identity,
@@ -73,7 +85,8 @@ impl CertificateStore {
         if let Some(held) = self.slots.load().get(identity).and_then(|slot| slot.valid(now)) {
             return Ok(held);
         }
-        self.wait(identity).await
+        // In a box, since it is rare and would make the future of every connection larger.
+        Box::pin(self.wait(identity)).await
     }
 
     /// Fetch in the background, for a workload that has just appeared.
@@ -108,6 +121,16 @@ impl CertificateStore {
         self.changes.subscribe()
     }
 
+    /// The generation of the certificate that is in use; `None` without one.
+    pub fn generation(&self, identity: &Identity) -> Option<u64> {
+        self.slots.load().get(identity)?.generation()
+    }
+
+    /// When the first of the certificates that are held ends, or has ended; `None` without any.
+    pub fn soonest_expiry(&self) -> Option<SystemTime> {
+        self.slots.load().values().filter_map(|slot| slot.not_after()).min()
+    }
+
     /// All identities, sorted, for the admin dump.
     pub fn status(&self) -> Vec<CertificateStatus> {
         let now = self.clock.now();
@@ -119,10 +142,14 @@ impl CertificateStore {
 
     async fn wait(&self, identity: &Identity) -> Result<Arc<WorkloadCertificate>, IdentityError> {
         let slot = self.slot(identity)?;
+        slot.hurry(WAITER_PATIENCE);
+        // Before `run` is woken, so that it sees that somebody waits.
+        let settled = slot.settled(self.clock.as_ref());
         self.wake.notify_one();
         tokio::select! {
             biased;
-            outcome = slot.settled(self.clock.as_ref()) => outcome,
+            outcome = settled => outcome,
+            error = outlasted(slot.last_error()) => Err(error),
             () = self.ended.cancelled() => {
                 Err(IdentityError::Stopped { identity: identity.clone() })
             }
@@ -131,8 +158,9 @@ impl CertificateStore {
 
     /// The identity's slot, made when it is new.
     fn slot(&self, identity: &Identity) -> Result<Arc<Slot>, IdentityError> {
-        if identity.trust_domain != self.settings.trust_domain {
-            let ours = self.settings.trust_domain.clone();
+        let ours = self.settings.trust.trust_domains.own();
+        if identity.trust_domain != *ours {
+            let ours = ours.clone();
             return Err(IdentityError::ForeignTrustDomain { identity: identity.clone(), ours });
         }
         if let Some(slot) = self.slots.load().get(identity) {
@@ -150,5 +178,16 @@ impl CertificateStore {
 
     fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+/// Patience is over with what failed before; without a failure there is no hurry.
+async fn outlasted(last_error: Option<IdentityError>) -> IdentityError {
+    match last_error {
+        Some(error) => {
+            sleep(WAITER_PATIENCE).await;
+            error
+        }
+        None => std::future::pending().await,
     }
 }

@@ -4,11 +4,15 @@ mod handshake;
 mod istio;
 mod local;
 mod parsing;
+mod reload;
+mod revoked;
 mod rotation;
+mod waiting;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use parking_lot::Mutex;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -20,21 +24,30 @@ use crate::base::Identity;
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Wall-clock time that follows tokio's paused time, with an offset.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct PausedClock {
-    start: SystemTime,
+    start: Mutex<SystemTime>,
     since: Instant,
 }
 
 impl PausedClock {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { start: SystemTime::now(), since: Instant::now() })
+        Arc::new(Self { start: Mutex::new(SystemTime::now()), since: Instant::now() })
+    }
+
+    /// Somebody sets the clock.
+    pub(super) fn forward(&self, by: Duration) {
+        *self.start.lock() += by;
+    }
+
+    pub(super) fn back(&self, by: Duration) {
+        *self.start.lock() -= by;
     }
 }
 
 impl Clock for PausedClock {
     fn now(&self) -> SystemTime {
-        self.start + self.since.elapsed()
+        *self.start.lock() + self.since.elapsed()
     }
 }
 
@@ -79,7 +92,8 @@ pub(super) async fn certify(
 ) -> Result<WorkloadCertificate, IdentityError> {
     let request = KeyRequest::new(identity)?;
     let issued = issuer.issue(identity, &request.csr).await?;
-    WorkloadCertificate::new(identity, request.into_key(), issued, 1, clock)
+    let trust = Trust::of("cluster.local");
+    WorkloadCertificate::new(identity, request.into_key(), issued, 1, &trust, clock)
 }
 
 /// A leaf with any names, signed by the authority in a directory, as a careless issuer would.

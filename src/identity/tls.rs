@@ -7,11 +7,14 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, CommonState, RootCertStore, ServerConfig};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, CommonState, RootCertStore, ServerConfig,
+};
 
+use super::Trust;
 use super::clock::{Clock, TlsClock};
 use super::verify::{ExpectedServers, MeshClients};
-use crate::base::{Identity, Str};
+use crate::base::{Identity, Reason};
 
 /// The only application protocol of a tunnel (Istio, "HBONE").
 pub const ALPN_H2: &[u8] = b"h2";
@@ -40,6 +43,18 @@ pub fn negotiated_h2(session: &CommonState) -> bool {
     session.alpn_protocol() == Some(ALPN_H2)
 }
 
+/// Why a handshake failed: the peer's certificate is revoked, or ours (as the peer says), or anything else.
+pub fn reason_of(error: &std::io::Error) -> Reason {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(
+            rustls::Error::InvalidCertificate(CertificateError::Revoked)
+            | rustls::Error::AlertReceived(AlertDescription::CertificateRevoked),
+        ) => Reason::CertRevoked,
+        _ => Reason::TlsFailure,
+    }
+}
+
 pub(super) fn provider() -> Arc<CryptoProvider> {
     PROVIDER.clone()
 }
@@ -48,10 +63,10 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 pub(super) fn server_config(
     key: Arc<CertifiedKey>,
     roots: Arc<RootCertStore>,
-    trust_domain: Str,
+    trust: Trust,
     clock: Arc<dyn Clock>,
 ) -> Result<ServerConfig, String> {
-    let clients = MeshClients::new(roots, trust_domain).map_err(|error| error.to_string())?;
+    let clients = MeshClients::new(roots, trust).map_err(|error| error.to_string())?;
     let mut config = ServerConfig::builder_with_details(provider(), Arc::new(TlsClock(clock)))
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| error.to_string())?
@@ -68,10 +83,12 @@ pub(super) fn client_config(
     key: Arc<SingleCertAndKey>,
     roots: Arc<RootCertStore>,
     expected: &[Identity],
+    trust: Trust,
     clock: Arc<dyn Clock>,
 ) -> Result<ClientConfig, String> {
     let servers = ExpectedServers {
         roots,
+        trust,
         algorithms: PROVIDER.signature_verification_algorithms,
         expected: expected.into(),
     };

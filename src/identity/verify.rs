@@ -17,22 +17,25 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::{IdentityError, tls};
-use crate::base::{Identity, Str};
+use super::revocation::{Chain, Role};
+use super::{IdentityError, Trust, tls};
+use crate::base::Identity;
 
 /// Accepts servers that prove to be one of the expected identities.
 #[derive(Debug)]
 pub(super) struct ExpectedServers {
     pub(super) roots: Arc<RootCertStore>,
+    pub(super) trust: Trust,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
     pub(super) expected: Box<[Identity]>,
 }
 
-/// Accepts clients of our trust domain.
+/// Accepts clients of our trust domain, by any of its names.
 #[derive(Debug)]
 pub(super) struct MeshClients {
     chain: Arc<dyn ClientCertVerifier>,
-    trust_domain: Str,
+    roots: Arc<RootCertStore>,
+    trust: Trust,
 }
 
 /// The SPIFFE identity in the certificate that the peer of a TLS session proved to own.
@@ -83,7 +86,16 @@ impl ServerCertVerifier for ExpectedServers {
             self.algorithms.all,
         )?;
         let presented = spiffe_identity(end_entity).map_err(IdentityError::into_tls)?;
-        if self.expected.contains(&presented) {
+        let chain = Chain {
+            leaf: end_entity,
+            intermediates,
+            roots: &self.roots,
+            role: Role::Server,
+            at: now,
+        };
+        self.trust.refuse_revoked(&chain)?;
+        let domains = &self.trust.trust_domains;
+        if self.expected.iter().any(|expected| domains.are_the_same(expected, &presented)) {
             return Ok(ServerCertVerified::assertion());
         }
         let expected: Vec<String> = self.expected.iter().map(Identity::to_string).collect();
@@ -116,14 +128,14 @@ impl ServerCertVerifier for ExpectedServers {
 impl MeshClients {
     pub(super) fn new(
         roots: Arc<RootCertStore>,
-        trust_domain: Str,
+        trust: Trust,
     ) -> Result<Self, rustls::client::VerifierBuilderError> {
         // Without the hints a client does not leave its certificate out because our list of roots and its
         // own differ for a moment, as they do while roots are replaced.
-        let chain = WebPkiClientVerifier::builder_with_provider(roots, tls::provider())
+        let chain = WebPkiClientVerifier::builder_with_provider(roots.clone(), tls::provider())
             .clear_root_hint_subjects()
             .build()?;
-        Ok(Self { chain, trust_domain })
+        Ok(Self { chain, roots, trust })
     }
 }
 
@@ -139,11 +151,20 @@ impl ClientCertVerifier for MeshClients {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        let chain = Chain {
+            leaf: end_entity,
+            intermediates,
+            roots: &self.roots,
+            role: Role::Client,
+            at: now,
+        };
+        self.trust.refuse_revoked(&chain)?;
         let presented = spiffe_identity(end_entity).map_err(IdentityError::into_tls)?;
-        if presented.trust_domain == self.trust_domain {
+        let domains = &self.trust.trust_domains;
+        if domains.contains(&presented.trust_domain) {
             return Ok(ClientCertVerified::assertion());
         }
-        Err(IdentityError::ForeignPeer { presented, ours: self.trust_domain.clone() }.into_tls())
+        Err(IdentityError::ForeignPeer { presented, ours: domains.own().clone() }.into_tls())
     }
 
     fn verify_tls12_signature(

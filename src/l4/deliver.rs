@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use super::Proxy;
 use crate::base::{Identity, Reason, Str, ports};
@@ -12,7 +13,7 @@ use crate::model::{Mode, Workload};
 use crate::policy::{self, Connection, Denial, Gate, Permit};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
-use crate::tunnel::Joined;
+use crate::tunnel::{Joined, PeerRevoked};
 use crate::world::{self, JudgementChanges};
 
 /// A connection that arrived for the workload, however it came.
@@ -28,7 +29,14 @@ pub(super) struct Arrival {
     pub(super) forwarded_host: Option<Str>,
     /// From a workload of this node, without a tunnel.
     pub(super) in_process: bool,
+    /// Of the tunnel that it came through; `None` without one.
+    pub(super) tunnel: Option<Cut>,
 }
+
+/// Fires when an inbound tunnel is cut with all its streams, because its client's certificate is revoked, or with
+/// everything else of the workload.
+#[derive(Clone)]
+pub(super) struct Cut(pub(super) CancellationToken);
 
 /// What becomes of an arrival.
 pub(super) enum Judgement {
@@ -120,14 +128,21 @@ impl Proxy {
         mut record: ConnectionRecord,
         changes: JudgementChanges,
     ) {
-        let denied = tokio::select! {
+        let (reason, why) = tokio::select! {
+            biased;
+            // First, since the tunnel breaks in the same moment.
+            () = self.until_revoked(arrival) => {
+                (Reason::CertRevoked, "cut: the client's certificate is revoked".to_owned())
+            }
             copied = sock::copy_bidirectional(downstream, application, &record) => {
                 finish(copied, &mut record);
                 return;
             }
-            denial = self.until_denied(arrival, changes) => denial,
+            denial = self.until_denied(arrival, changes) => {
+                (Reason::Denied, cut_after_a_change(&denial))
+            }
         };
-        record.fail(Reason::Denied, cut_after_a_change(&denied));
+        record.fail(reason, why);
     }
 
     /// Stands by while the client's side carries the bytes, until a change of policy no longer permits it.
@@ -142,6 +157,16 @@ impl Proxy {
             denial = self.until_denied(arrival, changes) => denial,
         };
         joined.cut(Reason::Denied, cut_after_a_change(&denied)).await;
+    }
+
+    /// Returns when the arrival's tunnel is cut for itself alone.
+    async fn until_revoked(&self, arrival: &Arrival) {
+        if let Some(Cut(cut)) = &arrival.tunnel {
+            cut.cancelled().await;
+        }
+        if arrival.tunnel.is_none() || self.cancel.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Judges the live connection anew after each change that concerns its workload; returns when it is no longer
@@ -207,12 +232,18 @@ pub(super) async fn copy<D: Duplex, U: Duplex>(
 
 fn finish(copied: Result<(), sock::CopyError>, record: &mut ConnectionRecord) {
     if let Err(error) = copied {
-        record.fail(Reason::PeerReset, error.to_string());
+        let reason = if is_revoked(&error) { Reason::CertRevoked } else { Reason::PeerReset };
+        record.fail(reason, error.to_string());
     }
 }
 
 fn cut_after_a_change(denial: &Denial) -> String {
     format!("cut after a change: {}", denial.why)
+}
+
+/// The tunnel was cut because its server's certificate is revoked.
+fn is_revoked(error: &sock::CopyError) -> bool {
+    error.source.get_ref().is_some_and(|cause| cause.is::<PeerRevoked>())
 }
 
 /// The kernel does not let us use the client's address: no capability, or no such family.

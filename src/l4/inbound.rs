@@ -7,12 +7,13 @@ use http::StatusCode;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use super::Proxy;
-use super::deliver::{Arrival, Judgement};
+use super::deliver::{Arrival, Cut, Judgement};
 use super::listen::Accepted;
 use crate::base::{Identity, Reason};
-use crate::identity;
+use crate::identity::{self, ProvenPeer, Role, WorkloadCertificate};
 use crate::model::Workload;
 use crate::policy::Permit;
 use crate::tunnel::{self, Baggage, GuardedConnection, Incoming, LocalServer, Place};
@@ -20,6 +21,15 @@ use crate::world::JudgementChanges;
 
 /// What the task of one stream may hold, in bytes, besides what is on its way.
 const STREAM_BUDGET: usize = 3 * 1024;
+
+/// A tunnel that a client has opened.
+struct Established {
+    tls: TlsStream<TcpStream>,
+    client: Identity,
+    /// Ours.
+    certificate: Arc<WorkloadCertificate>,
+    proven: ProvenPeer,
+}
 
 impl LocalServer for Proxy {
     fn proves(&self, identity: &Identity) -> bool {
@@ -35,7 +45,7 @@ impl LocalServer for Proxy {
         self.shared.telemetry.agent().in_process_connections.inc();
         let proxy = self.clone();
         self.spawn::<STREAM_BUDGET>(async move {
-            proxy.connect(incoming, client, peer).await;
+            proxy.connect(incoming, client, peer, None).await;
             drop(place);
         });
     }
@@ -50,30 +60,68 @@ impl Proxy {
             // Somebody looked whether the port is open: a same-node probe, a load balancer.
             return tracing::debug!(workload = %self.uid, %peer, "closed before it said anything");
         }
-        let (tls, client) = match self.handshake(&workload, stream).await {
-            Ok(established) => established,
-            Err((reason, why)) => {
-                let arrival = Arrival {
-                    workload,
-                    client: None,
-                    peer,
-                    destination: crate::sock::unmap(local),
-                    forwarded_host: None,
-                    in_process: false,
-                };
-                return self.refuse_arrival(&arrival, reason, &why);
-            }
-        };
+        let Established { tls, client, certificate, proven } =
+            match self.handshake(&workload, stream).await {
+                Ok(established) => established,
+                Err((reason, why)) => {
+                    let arrival = Arrival {
+                        workload,
+                        client: None,
+                        peer,
+                        destination: crate::sock::unmap(local),
+                        forwarded_host: None,
+                        in_process: false,
+                        tunnel: None,
+                    };
+                    return self.refuse_arrival(&arrival, reason, &why);
+                }
+            };
+        let (drain, cut) = (self.drain.child_token(), Cut(self.cancel.child_token()));
         let handler = {
-            let proxy = self.clone();
+            let (proxy, client, cut) = (self.clone(), client.clone(), cut.clone());
             move |incoming: Incoming| {
-                proxy.spawn::<STREAM_BUDGET>(proxy.clone().connect(incoming, client.clone(), peer));
+                let (client, cut) = (client.clone(), Some(cut.clone()));
+                let connected = proxy.clone().connect(incoming, client, peer, cut);
+                proxy.spawn::<STREAM_BUDGET>(connected);
             }
         };
-        if let Err(error) = tunnel::serve(tls, self.drain.clone(), handler).await {
-            tracing::debug!(workload = %self.uid, %peer, %error, "an inbound tunnel broke");
+        tokio::select! {
+            served = tunnel::serve(tls, drain.clone(), handler) => {
+                if let Err(error) = served {
+                    tracing::debug!(workload = %self.uid, %peer, %error, "an inbound tunnel broke");
+                }
+            }
+            () = self.drain_when_renewed(&certificate, &drain) => {}
+            () = proven.revoked() => {
+                tracing::warn!(workload = %self.uid, %peer, %client, "cut a tunnel: the client's certificate is revoked");
+                cut.0.cancel();
+            }
         }
         drop(place);
+    }
+
+    /// Sends GOAWAY when another certificate of ours is in use than the tunnel was made with: new streams go to new
+    /// tunnels, whose clients are judged by the present roots. Never returns.
+    async fn drain_when_renewed(
+        &self,
+        certificate: &WorkloadCertificate,
+        drain: &CancellationToken,
+    ) {
+        let certificates = &self.shared.certificates;
+        let mut changes = certificates.subscribe();
+        let renewed = || {
+            let now = certificates.generation(certificate.identity());
+            now.is_some_and(|now| now != certificate.generation())
+        };
+        while !renewed() {
+            if changes.changed().await.is_err() {
+                break;
+            }
+        }
+        if renewed() {
+            drain.cancel();
+        }
+        std::future::pending().await
     }
 
     /// Whether the peer sends anything before it closes or the handshake's time is over.
@@ -89,7 +137,7 @@ impl Proxy {
         &self,
         workload: &Workload,
         stream: TcpStream,
-    ) -> Result<(TlsStream<TcpStream>, Identity), (Reason, String)> {
+    ) -> Result<Established, (Reason, String)> {
         let certificate = self
             .shared
             .certificates
@@ -100,7 +148,9 @@ impl Proxy {
         let tls = tokio::time::timeout(self.shared.settings.handshake_timeout, accepting)
             .await
             .map_err(|_| (Reason::TlsFailure, "the TLS handshake took too long".to_string()))?
-            .map_err(|error| (Reason::TlsFailure, format!("TLS with the client: {error}")))?;
+            .map_err(|error| {
+                (identity::reason_of(&error), format!("TLS with the client: {error}"))
+            })?;
         let session = tls.get_ref().1;
         if !identity::negotiated_h2(session) {
             return Err((
@@ -109,14 +159,23 @@ impl Proxy {
             ));
         }
         match identity::peer_identity(session) {
-            Some(client) => Ok((tls, client)),
+            Some(client) => {
+                let proven = certificate.proven(session, Role::Client);
+                Ok(Established { tls, client, certificate, proven })
+            }
             None => Err((Reason::TlsFailure, "the client proved no SPIFFE identity".to_string())),
         }
     }
 
     /// One CONNECT: to this workload only, only when policy permits, and only answered 200 when the application is
     /// connected, so that the client's agent can tell a refusal from a failure.
-    async fn connect(self: Arc<Self>, incoming: Incoming, client: Identity, peer: SocketAddr) {
+    async fn connect(
+        self: Arc<Self>,
+        incoming: Incoming,
+        client: Identity,
+        peer: SocketAddr,
+        tunnel: Option<Cut>,
+    ) {
         let Some(workload) = self.workload() else {
             return incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
         };
@@ -131,6 +190,7 @@ impl Proxy {
             destination: SocketAddr::new(address, port),
             forwarded_host: incoming.request.forwarded_host.clone(),
             in_process: incoming.is_local(),
+            tunnel,
         };
         if let Err(why) = self.own_destination(&arrival.workload, arrival.destination) {
             self.refuse_arrival(&arrival, Reason::BadRequest, &why);
@@ -192,7 +252,7 @@ impl Proxy {
                     forwarded_host: arrival.forwarded_host,
                     sockets: self.sockets.clone(),
                     place: Place { permit: None, tracked: Some(self.tasks.token()) },
-                    cancel: self.cancel.clone(),
+                    cancel: arrival.tunnel.map_or_else(|| self.cancel.clone(), |Cut(cut)| cut),
                 },
             ),
             Err(error) => self.lost(&arrival, &error),

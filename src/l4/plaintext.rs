@@ -26,6 +26,7 @@ impl Proxy {
             destination,
             forwarded_host: None,
             in_process: false,
+            tunnel: None,
         };
         if let Err(why) = self.own_destination(&arrival.workload, destination) {
             return self.refuse_arrival(&arrival, Reason::BadRequest, &why);

@@ -97,7 +97,7 @@ mod tests {
 
     fn world_of(workloads: Vec<Arc<Workload>>) -> Arc<World> {
         let names = MeshNames {
-            trust_domain: "cluster.local".into(),
+            trust_domains: crate::base::TrustDomains::new("cluster.local".into(), &[]),
             root_namespace: "istio-system".into(),
         };
         WorldStore::new(names).publish(Mesh { workloads, ..Mesh::default() })

@@ -8,7 +8,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{PoolError, Shared, TunnelKey};
 use crate::base::{Reason, ports};
-use crate::identity::{self, WorkloadCertificate};
+use crate::identity::{self, Role, WorkloadCertificate};
 use crate::sock::{self, SocketFactory};
 use crate::tunnel::{self, Tunnel};
 
@@ -45,18 +45,33 @@ async fn establish(
     let handshake = TlsConnector::from(config).connect(name, stream);
     let tls = match tokio::time::timeout(deadline, handshake).await {
         Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => return Err(tls_error(&key, &error.to_string())),
+        Ok(Err(error)) => {
+            let reason = identity::reason_of(&error);
+            return Err(PoolError { reason, ..tls_error(&key, &error.to_string()) });
+        }
         Err(_) => return Err(tls_error(&key, "the handshake took too long")),
     };
     if !identity::negotiated_h2(tls.get_ref().1) {
         return Err(tls_error(&key, "the server does not speak HTTP/2 (ALPN)"));
     }
+    let proven = certificate.proven(tls.get_ref().1, Role::Server);
     let (tunnel, driver) =
         tunnel::handshake(tls, pool.settings.max_streams).await.map_err(|error| PoolError {
             reason: Reason::Http2Failure,
             why: format!("tunnel to {}: {error}", key.address),
         })?;
-    pool.runtime.spawn(driver);
+    let revoker = tunnel.revoker();
+    pool.runtime.spawn(async move {
+        tokio::select! {
+            biased;
+            () = driver => {}
+            // Ending here drops the driver, which cuts every stream.
+            () = proven.revoked() => {
+                revoker.revoke();
+                tracing::warn!(server = %key.server, address = %key.address, "cut a tunnel: the server's certificate is revoked");
+            }
+        }
+    });
     Ok(tunnel)
 }
 

@@ -99,6 +99,14 @@ impl Entry {
         self.tunnels.load().iter().for_each(|pooled| pooled.tunnel.drain());
     }
 
+    /// Drains the tunnels of other certificates than that of `generation`.
+    pub(super) fn drain_outdated(&self, generation: u64) {
+        for pooled in self.tunnels.load_full().iter().filter(|it| it.generation != generation) {
+            pooled.tunnel.drain();
+            self.remove(pooled);
+        }
+    }
+
     /// Drops closed tunnels and drains those that had no stream for `idle_timeout`.
     pub(super) fn sweep(&self, idle_timeout: Duration) {
         let now = Instant::now();

@@ -5,7 +5,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::identity::{LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock};
+use crate::identity::{LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock, Trust};
 use crate::sock::PlainSockets;
 use crate::tunnel;
 
@@ -40,7 +40,7 @@ async fn bench(idle_timeout: Duration) -> Bench {
     };
     let clock = Arc::new(SystemClock);
     let issuer = Arc::new(LocalIssuer::open(settings, clock.clone()).unwrap());
-    let store = StoreSettings { trust_domain: "cluster.local".into() };
+    let store = StoreSettings { trust: Trust::of("cluster.local"), metrics: Default::default() };
     let certificates = Arc::new(CertificateStore::new(issuer, store, clock));
     let running = certificates.clone();
     tokio::spawn(async move { running.run(CancellationToken::new()).await });

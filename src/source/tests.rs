@@ -8,7 +8,7 @@ use crate::base::ObjectKey;
 pub(super) fn settings() -> TranslateSettings {
     TranslateSettings {
         cluster: "Kubernetes".into(),
-        trust_domain: "cluster.local".into(),
+        trust_domains: crate::base::TrustDomains::new("cluster.local".into(), &[]),
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
     }

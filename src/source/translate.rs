@@ -15,14 +15,14 @@ use std::collections::HashMap;
 
 use super::objects::{Kind, Namespace, Typed, label};
 use super::{Complaint, Objects, Severity};
-use crate::base::{ObjectKey, Str};
+use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::model::{HttpRoute, Mesh};
 
 /// Names that objects do not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TranslateSettings {
     pub cluster: Str,
-    pub trust_domain: Str,
+    pub trust_domains: TrustDomains,
     pub cluster_domain: Str,
     /// Where mesh-wide policies live.
     pub root_namespace: Str,

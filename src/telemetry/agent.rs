@@ -2,6 +2,7 @@
 //! had no room for needs none of its own: it is among the failures and requests with the flag `UO`.
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
@@ -10,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use super::Reporter;
 use crate::base::PolicyNote;
 
 /// Handles for the rooms that know the values; cheap to clone.
@@ -21,6 +23,14 @@ pub struct AgentMetrics {
     pub pending_workloads: Gauge,
     /// Identities with a valid certificate.
     pub certificates: Gauge,
+    /// In seconds since 1970: when the first of the certificates ends; infinite without any.
+    pub certificate_soonest_expiry: Gauge<f64, AtomicU64>,
+    /// Certificates that were issued, renewals included.
+    pub certificates_issued: Counter,
+    /// Attempts to have one issued that failed.
+    pub certificate_failures: Counter,
+    /// Peers that were refused or cut because their certificate is revoked.
+    crl_rejections: Family<ReporterLabels, Counter>,
     /// Open tunnels, as a client.
     pub pool_connections: Gauge,
     /// Connections that were carried inside the process.
@@ -39,6 +49,11 @@ struct NoteLabels {
     effect: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReporterLabels {
+    reporter: &'static str,
+}
+
 impl AgentMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         registry.register(
@@ -55,6 +70,26 @@ impl AgentMetrics {
             "isthmus_certificates",
             "Identities with a valid certificate",
             self.certificates.clone(),
+        );
+        registry.register(
+            "isthmus_certificate_soonest_expiry_timestamp_seconds",
+            "When the first of the certificates in use ends, in seconds since 1970; infinite without any",
+            self.certificate_soonest_expiry.clone(),
+        );
+        registry.register(
+            "isthmus_certificates_issued",
+            "Certificates that were issued, renewals included",
+            self.certificates_issued.clone(),
+        );
+        registry.register(
+            "isthmus_certificate_failures",
+            "Attempts to have a certificate issued that failed",
+            self.certificate_failures.clone(),
+        );
+        registry.register(
+            "istio_crl_policy_rejections",
+            "Peers that were refused, and tunnels that were cut, because a certificate is revoked (identity.crl)",
+            self.crl_rejections.clone(),
         );
         registry.register(
             "isthmus_pool_connections",
@@ -76,6 +111,16 @@ impl AgentMetrics {
             "Connections and requests that AUDIT and dry-run AuthorizationPolicies matched, by what they would have done",
             self.notes.clone(),
         );
+    }
+
+    /// A peer was refused or cut: its certificate is revoked.
+    pub fn crl_rejected(&self, reporter: Reporter) {
+        let reporter = match reporter {
+            Reporter::Source => "source",
+            Reporter::Destination | Reporter::Waypoint => "destination",
+        };
+        let labels = ReporterLabels { reporter };
+        self.crl_rejections.get_or_create(&labels).inc();
     }
 
     pub(super) fn note(&self, notes: &[PolicyNote]) {

@@ -1,7 +1,8 @@
 //! The client's side of a tunnel.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -32,7 +33,17 @@ struct Shared {
     /// Streams at the same time, whatever more the peer admits.
     max_streams: usize,
     taken: AtomicUsize,
+    /// The server's certificate was revoked: why its streams break.
+    revoked: AtomicBool,
 }
+
+/// Tells the streams of a tunnel that it is cut because its server's certificate is revoked.
+pub struct Revoker(Weak<Shared>);
+
+/// Why a stream broke: the other end's certificate was revoked.
+#[derive(Debug, thiserror::Error)]
+#[error("the tunnel was cut: the server's certificate is revoked")]
+pub struct PeerRevoked;
 
 /// One place among the streams of a tunnel; given back when dropped.
 pub(super) struct Slot(Arc<Shared>);
@@ -80,6 +91,11 @@ impl Tunnel {
         self.shared.sender.store(None);
     }
 
+    /// Does not keep the tunnel open.
+    pub fn revoker(&self) -> Revoker {
+        Revoker(Arc::downgrade(&self.shared))
+    }
+
     fn usable_sender(&self) -> Option<SendRequest<Bytes>> {
         let mut sender = SendRequest::clone(self.shared.sender.load().as_ref()?);
         // A GOAWAY stands in the connection's state long before its last stream ends.
@@ -103,6 +119,26 @@ impl Tunnel {
             })
             .map(|_| Slot(self.shared.clone()))
             .map_err(|_| TunnelError::Full)
+    }
+}
+
+impl Revoker {
+    /// No new streams, and those that break from now on know why. Cutting them is the caller's: it drops the driver.
+    pub fn revoke(&self) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.revoked.store(true, Ordering::Release);
+            shared.sender.store(None);
+        }
+    }
+}
+
+impl Slot {
+    /// What an error of the connection means for a stream.
+    pub(super) fn explain(&self, error: io::Error) -> io::Error {
+        if self.0.revoked.load(Ordering::Acquire) {
+            return io::Error::new(io::ErrorKind::ConnectionReset, PeerRevoked);
+        }
+        error
     }
 }
 
@@ -147,6 +183,7 @@ where
         sender: ArcSwapOption::from_pointee(sender),
         max_streams,
         taken: AtomicUsize::new(0),
+        revoked: AtomicBool::new(false),
     });
     let closed = Closed(Arc::downgrade(&shared));
     let driver = async move {

@@ -123,7 +123,7 @@ impl HboneRead {
                     self.held += data.len();
                     return Poll::Ready(Ok(data));
                 }
-                Some(Err(error)) => return Poll::Ready(Err(reset(error))),
+                Some(Err(error)) => return Poll::Ready(Err(explain(&self.slot, reset(error)))),
                 None => {
                     self.slot = None;
                     return Poll::Ready(Ok(Bytes::new()));
@@ -173,7 +173,9 @@ impl HboneWrite {
         while capacity == 0 {
             capacity = match ready!(self.stream.poll_capacity(cx)) {
                 Some(Ok(capacity)) => capacity,
-                Some(Err(error)) => return Poll::Ready(Err(reset(error))),
+                Some(Err(error)) => {
+                    return Poll::Ready(Err(explain(&self.slot, reset(error))));
+                }
                 None => return Poll::Ready(Err(self.cause(cx))),
             };
         }
@@ -186,14 +188,15 @@ impl HboneWrite {
 
     /// Why the stream takes nothing more.
     fn cause(&mut self, cx: &mut Context<'_>) -> io::Error {
-        match self.stream.poll_reset(cx) {
+        let cause = match self.stream.poll_reset(cx) {
             // The peer had said all and wants no more (RFC 9113, 8.1): what a closed pipe is elsewhere.
             Poll::Ready(Ok(Reason::NO_ERROR)) | Poll::Pending => io::ErrorKind::BrokenPipe.into(),
             Poll::Ready(Ok(reason)) => {
                 io::Error::new(io::ErrorKind::ConnectionReset, reason.to_string())
             }
             Poll::Ready(Err(error)) => reset(error),
-        }
+        };
+        explain(&self.slot, cause)
     }
 }
 
@@ -238,6 +241,14 @@ impl Drop for HboneWrite {
         if !self.finished {
             self.stream.send_reset(Reason::CANCEL);
         }
+    }
+}
+
+/// The tunnel may know better why it was cut.
+fn explain(slot: &Option<Arc<Slot>>, error: io::Error) -> io::Error {
+    match slot {
+        Some(slot) => slot.explain(error),
+        None => error,
     }
 }
 

@@ -125,7 +125,7 @@ impl Fixture {
 
 pub(crate) fn store() -> Arc<WorldStore> {
     WorldStore::new(MeshNames {
-        trust_domain: "cluster.local".into(),
+        trust_domains: crate::base::TrustDomains::new("cluster.local".into(), &[]),
         root_namespace: "istio-system".into(),
     })
 }

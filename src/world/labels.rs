@@ -42,6 +42,9 @@ impl World {
     /// identity it must be this workload's.
     pub fn source_at(&self, address: IpAddr, client: Option<&Identity>) -> Option<&Workload> {
         let workload = self.workload_at(address)?;
-        client.is_none_or(|client| *client == workload.identity).then_some(workload)
+        let domains = &self.names.trust_domains;
+        client
+            .is_none_or(|client| domains.are_the_same(client, &workload.identity))
+            .then_some(workload)
     }
 }

@@ -107,6 +107,7 @@ const TRAPS: [(u8, &str, &[&str]); 25] = [
         "another mesh's trust domain",
         &[
             "another_trust_domain_under_the_same_roots_is_refused",
+            "a_trust_domain_may_have_two_names",
             "a_go_client_without_a_right_certificate_gets_no_answer",
         ],
     ),

@@ -5,9 +5,12 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod certificates;
+mod clock;
 mod dns;
 mod faults;
 mod interop;
+mod istiod;
 mod manifests;
 mod mesh;
 mod plain;
@@ -51,13 +54,18 @@ pub fn application(more: &[&str]) -> Result<Lab> {
 pub fn meshed() -> Result<Lab> {
     let mut lab = bookinfo()?;
     lab.start_agents("")?;
+    enroll(&mut lab)?;
+    Ok(lab)
+}
+
+/// Enrolls the namespaces and waits until the agents have captured every pod of them.
+pub fn enroll(lab: &mut Lab) -> Result<()> {
     for namespace in ["bookinfo", "default"] {
         let key = Key::new("Namespace", "", namespace);
         lab.manifests.label(&key, &["istio.io/dataplane-mode=ambient"])?;
     }
-    captured_in(&lab, "bookinfo")?;
-    captured_in(&lab, "default")?;
-    Ok(lab)
+    captured_in(lab, "bookinfo")?;
+    captured_in(lab, "default")
 }
 
 /// Waits until every pod of a namespace is captured.

@@ -55,6 +55,8 @@ pub struct Programs {
 /// A running lab.
 pub struct Lab {
     pub manifests: Manifests,
+    /// Variables of the agents to be started.
+    pub environment: Vec<(String, String)>,
     network: Network,
     pods: BTreeMap<String, Pod>,
     services: Vec<Service>,
@@ -121,6 +123,7 @@ impl Lab {
         private::set_hosts(&services::hosts(&services))?;
         let mut lab = Self {
             manifests,
+            environment: Vec::new(),
             network,
             pods,
             services,
@@ -150,13 +153,19 @@ impl Lab {
 
     /// Starts an agent on every node, with `more` at the end of its settings.
     pub fn start_agents(&mut self, more: &str) -> Result<()> {
+        self.start_agents_each(|_| more.to_owned())
+    }
+
+    /// The same, with settings for each node.
+    pub fn start_agents_each(&mut self, more: impl Fn(&str) -> String) -> Result<()> {
         for node in self.network.nodes() {
             let shared = Shared {
                 program: &self.programs.isthmus,
                 directory: Path::new(private::DIRECTORY),
                 manifests: self.manifests.directory(),
+                environment: &self.environment,
             };
-            self.agents.push(Agent::start(node, &shared, more, &self.logs)?);
+            self.agents.push(Agent::start(node, &shared, &more(&node.name), &self.logs)?);
         }
         Ok(())
     }
@@ -169,6 +178,7 @@ impl Lab {
             program: &self.programs.isthmus,
             directory: Path::new(private::DIRECTORY),
             manifests: self.manifests.directory(),
+            environment: &self.environment,
         };
         let node = self.network.node(node).ok_or_else(|| anyhow!("the lab has no node {node}"))?;
         let mark = self.agents[index].mark();
@@ -193,6 +203,7 @@ impl Lab {
             program: &self.programs.isthmus,
             directory: Path::new(private::DIRECTORY),
             manifests: self.manifests.directory(),
+            environment: &self.environment,
         };
         let node = self.network.node(node).ok_or_else(|| anyhow!("the lab has no node {node}"))?;
         self.agents.insert(index, Agent::start(node, &shared, more, &self.logs)?);

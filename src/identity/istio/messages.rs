@@ -4,47 +4,46 @@
 use std::collections::HashMap;
 
 /// The one method.
-pub(in crate::identity) const CREATE_CERTIFICATE: &str =
-    "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+pub const CREATE_CERTIFICATE: &str = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
 
 /// The field of [`CertificateRequest::metadata`] with the identity that is wanted, when it is not the caller's own
 /// (istio, `security/pkg/server/ca/server.go`).
-pub(in crate::identity) const IMPERSONATED_IDENTITY: &str = "ImpersonatedIdentity";
+pub const IMPERSONATED_IDENTITY: &str = "ImpersonatedIdentity";
 
 /// The field of [`CertificateRequest::metadata`] with the caller's cluster, as the schema names it.
-pub(in crate::identity) const CLUSTER_ID: &str = "ClusterID";
+pub const CLUSTER_ID: &str = "ClusterID";
 
 /// `IstioCertificateRequest`
 #[derive(Clone, PartialEq, prost::Message)]
-pub(in crate::identity) struct CertificateRequest {
+pub struct CertificateRequest {
     /// A signing request in PEM.
     #[prost(string, tag = "1")]
-    pub(in crate::identity) csr: String,
+    pub csr: String,
     /// Seconds; the server may shorten it.
     #[prost(int64, tag = "3")]
-    pub(in crate::identity) validity_duration: i64,
+    pub validity_duration: i64,
     #[prost(message, optional, tag = "4")]
-    pub(in crate::identity) metadata: Option<Struct>,
+    pub metadata: Option<Struct>,
 }
 
 /// `IstioCertificateResponse`
 #[derive(Clone, PartialEq, prost::Message)]
-pub(in crate::identity) struct CertificateResponse {
+pub struct CertificateResponse {
     /// PEM: the certificate, its parents, and at last the roots, which may be several in the one text.
     #[prost(string, repeated, tag = "1")]
-    pub(in crate::identity) cert_chain: Vec<String>,
+    pub cert_chain: Vec<String>,
 }
 
 /// `google.protobuf.Struct`
 #[derive(Clone, PartialEq, prost::Message)]
-pub(in crate::identity) struct Struct {
+pub struct Struct {
     #[prost(map = "string, message", tag = "1")]
-    pub(in crate::identity) fields: HashMap<String, Value>,
+    pub fields: HashMap<String, Value>,
 }
 
 /// `google.protobuf.Value` with the one kind that is used here.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(in crate::identity) struct Value {
+pub struct Value {
     #[prost(string, optional, tag = "3")]
-    pub(in crate::identity) string_value: Option<String>,
+    pub string_value: Option<String>,
 }

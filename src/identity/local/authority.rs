@@ -14,7 +14,7 @@ use super::CLOCK_SKEW;
 use super::files::{CERTIFICATE, KEY, Pair};
 use crate::base::Str;
 use crate::identity::Issued;
-use crate::identity::certificate::system_time;
+use crate::identity::certificate::{Details, system_time};
 use crate::identity::tls::provider;
 
 /// A new authority's life: ten years, as istiod's own. Roots are distributed with the certificates, so a
@@ -30,6 +30,7 @@ const SERIAL_BYTES: usize = 16;
 /// A usable authority.
 pub(super) struct Authority {
     signer: rcgen::Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
     not_after: SystemTime,
     /// Sent along with each leaf: the signing certificate and its parents, when it is not a root itself.
     intermediates: Vec<CertificateDer<'static>>,
@@ -60,7 +61,7 @@ impl Authority {
             roots.push(first.clone());
             intermediates.clear();
         }
-        Ok(Self { signer, not_after, intermediates, roots })
+        Ok(Self { signer, certificate: first.clone(), not_after, intermediates, roots })
     }
 
     /// The end of a certificate that is issued now. The TLS libraries do not look at a root's dates, so that
@@ -72,6 +73,18 @@ impl Authority {
             ));
         }
         Ok(now.checked_add(lifetime).map_or(self.not_after, |end| end.min(self.not_after)))
+    }
+
+    /// Whether what the other one signs is trusted by the same and trusts the same.
+    pub(super) fn issues_the_same(&self, other: &Self) -> bool {
+        (&self.certificate, &self.intermediates, &self.roots)
+            == (&other.certificate, &other.intermediates, &other.roots)
+    }
+
+    /// The signing certificate's serial number, in hexadecimal, and how many roots are trusted: for the log.
+    pub(super) fn description(&self) -> (String, usize) {
+        let serial = Details::of(&self.certificate).map(|it| it.serial).unwrap_or_default();
+        (serial, self.roots.len())
     }
 
     pub(super) fn sign(

@@ -35,6 +35,7 @@ const OPEN_TO_OTHERS: u32 = 0o077;
 const MAX_FILE: u64 = 1024 * 1024;
 
 /// Both files' texts.
+#[derive(PartialEq, Eq)]
 pub(super) struct Pair {
     pub(super) certificate: String,
     pub(super) key: String,
@@ -62,6 +63,16 @@ pub(super) fn load_or_create(
             (false, true) => return Err(half(KEY, CERTIFICATE)),
         }
     }
+    read_pair(directory)
+}
+
+/// Reads the pair again; makes none, since an authority that others trust already must not be replaced by accident.
+pub(super) fn load(directory: &Path) -> Result<Pair, String> {
+    check_directory(directory)?;
+    read_pair(directory)
+}
+
+fn read_pair(directory: &Path) -> Result<Pair, String> {
     let key = read(directory, KEY, OPEN_TO_OTHERS)?;
     let certificate = read(directory, CERTIFICATE, 0)?;
     Ok(Pair { certificate, key })

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -39,7 +40,9 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(150);
 const BACK_OFF_JITTER: f64 = 0.2;
 
 /// The wall clock is looked at this often: it may be set, and a machine may sleep, without any timer noticing.
-const CLOCK_CHECK: Duration = Duration::from_secs(60);
+const CLOCK_CHECK: Duration = Duration::from_secs(5);
+/// More than a clock that is disciplined moves by between two looks.
+const CLOCK_JUMP: Duration = Duration::from_secs(30);
 
 /// The requests under way.
 type Flights<'a> =
@@ -50,11 +53,15 @@ impl CertificateStore {
     pub async fn run(&self, cancel: CancellationToken) {
         let _ended = self.ended.clone().drop_guard();
         let mut flights = Flights::new();
+        let mut clocks = Clocks { wall: self.clock.now(), monotonic: Instant::now() };
+        let mut revisions = self.issuer.revisions();
         loop {
+            clocks.look(self.clock.now());
             let pause = self.launch(&mut flights);
             tokio::select! {
                 () = cancel.cancelled() => return,
                 () = self.wake.notified() => {}
+                () = revised(&mut revisions) => self.outdate(),
                 Some((slot, outcome)) = flights.next() => self.settle(&slot, outcome),
                 () = sleep(pause) => {}
             }
@@ -85,6 +92,17 @@ impl CertificateStore {
         pause
     }
 
+    /// The issuer would issue something else now: all certificates are replaced, the old ones in use meanwhile.
+    fn outdate(&self) {
+        let slots = self.slots.load();
+        tracing::info!(
+            count = slots.len(),
+            issuer = self.issuer.name(),
+            "all certificates are issued anew"
+        );
+        slots.values().for_each(|slot| slot.outdate());
+    }
+
     /// One attempt. The key is made here and goes into the certificate, nowhere else.
     async fn issue(&self, identity: &Identity) -> Result<WorkloadCertificate, IdentityError> {
         let request = KeyRequest::new(identity)?;
@@ -95,7 +113,8 @@ impl CertificateStore {
         })?;
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         let clock = self.clock.clone();
-        WorkloadCertificate::new(identity, request.into_key(), issued, generation, clock)
+        let trust = &self.settings.trust;
+        WorkloadCertificate::new(identity, request.into_key(), issued, generation, trust, clock)
     }
 
     fn settle(&self, slot: &Slot, outcome: Result<WorkloadCertificate, IdentityError>) {
@@ -106,12 +125,14 @@ impl CertificateStore {
                 let renew_at = renewal(now, certificate.not_after());
                 let serial = certificate.details().serial.clone();
                 let generation = certificate.generation();
+                self.settings.metrics.certificates_issued.inc();
                 if slot.succeed(Arc::new(certificate), renew_at) {
                     self.changed();
                     tracing::debug!(%identity, serial, generation, "certificate issued");
                 }
             }
             Err(error) => {
+                self.settings.metrics.certificate_failures.inc();
                 let error = self.name_issuer(identity, error);
                 if let Some(pause) = slot.fail(error.clone(), back_off) {
                     let retry = format!("{:.1}s", pause.as_secs_f64());
@@ -126,6 +147,44 @@ impl CertificateStore {
         let reason = format!("{}: {error}", self.issuer.name());
         IdentityError::Issue { identity: identity.clone(), reason }
     }
+}
+
+/// Both clocks, as they stood together.
+struct Clocks {
+    wall: SystemTime,
+    monotonic: Instant,
+}
+
+impl Clocks {
+    /// Tells when the wall clock was set, or the machine slept: what follows in the log is explained by it.
+    fn look(&mut self, wall: SystemTime) {
+        let monotonic = Instant::now();
+        let expected = self.wall + monotonic.duration_since(self.monotonic);
+        let jumped = match wall.duration_since(expected) {
+            Ok(forward) if forward > CLOCK_JUMP => Some(format!("+{}s", forward.as_secs())),
+            Err(back) if back.duration() > CLOCK_JUMP => {
+                Some(format!("-{}s", back.duration().as_secs()))
+            }
+            _ => None,
+        };
+        if let Some(by) = jumped {
+            tracing::warn!(
+                by,
+                "the clock of this machine has jumped; certificates are looked at anew"
+            );
+        }
+        *self = Self { wall, monotonic };
+    }
+}
+
+/// Waits for the issuer to be another; for ever, when it cannot tell.
+async fn revised(revisions: &mut Option<watch::Receiver<u64>>) {
+    if let Some(revisions) = revisions
+        && revisions.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// When to replace a certificate that is issued now.

@@ -24,6 +24,8 @@ struct Progress {
     failures: u32,
     /// Of the last attempt, if that failed.
     error: Option<IdentityError>,
+    /// The request that is under way was made before it was known to be of no use.
+    outdated: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -35,14 +37,14 @@ enum Phase {
     /// By the wall clock, as validity is.
     RenewAt(SystemTime),
     /// By the monotonic clock: a wall clock that is set back must not stretch the back-off.
-    RetryAt(Instant),
+    RetryAt { failed: Instant, time: Instant },
     /// Not in the store any more.
     Forgotten,
 }
 
 impl Slot {
     pub(super) fn new(identity: Identity) -> Self {
-        let progress = Progress { phase: Phase::Queued, failures: 0, error: None };
+        let progress = Progress::new(Phase::Queued);
         Self { identity, held: ArcSwapOption::empty(), progress: watch::Sender::new(progress) }
     }
 
@@ -56,34 +58,82 @@ impl Slot {
         held.as_ref().filter(|certificate| certificate.is_valid(now)).cloned()
     }
 
-    /// Waits until there is a valid certificate or the last attempt has failed.
-    pub(super) async fn settled(
-        &self,
-        clock: &dyn Clock,
-    ) -> Result<Arc<WorkloadCertificate>, IdentityError> {
+    /// Waits until there is a valid certificate or the attempt that is due or under way has failed. Counts as waiting
+    /// from the call on.
+    pub(super) fn settled<'a>(
+        &'a self,
+        clock: &'a dyn Clock,
+    ) -> impl Future<Output = Result<Arc<WorkloadCertificate>, IdentityError>> + 'a {
         let mut progress = self.progress.subscribe();
-        loop {
-            if let Some(held) = self.valid(clock.now()) {
-                return Ok(held);
-            }
-            if let Some(error) = progress.borrow_and_update().error.clone() {
-                return Err(error);
-            }
-            // Never an error: the sender is ours.
-            if progress.changed().await.is_err() {
-                return Err(IdentityError::Forgotten { identity: self.identity.clone() });
+        async move {
+            loop {
+                if let Some(held) = self.valid(clock.now()) {
+                    return Ok(held);
+                }
+                if let Some(error) = progress.borrow_and_update().failure() {
+                    return Err(error);
+                }
+                // Never an error: the sender is ours.
+                if progress.changed().await.is_err() {
+                    return Err(IdentityError::Forgotten { identity: self.identity.clone() });
+                }
             }
         }
+    }
+
+    /// Why the last attempt failed, unless one has succeeded since.
+    pub(super) fn last_error(&self) -> Option<IdentityError> {
+        self.progress.borrow().error.clone()
+    }
+
+    /// Somebody waits: the next attempt need not be later than `patience` after the one that failed.
+    pub(super) fn hurry(&self, patience: Duration) {
+        let now = Instant::now();
+        self.advance(|progress| match progress.phase {
+            Phase::RetryAt { failed, .. } if now.duration_since(failed) >= patience => {
+                progress.phase = Phase::Queued;
+                true
+            }
+            _ => false,
+        });
+    }
+
+    /// What is held is not what the issuer would issue now.
+    pub(super) fn outdate(&self) {
+        self.advance(|progress| {
+            match progress.phase {
+                Phase::Issuing => progress.outdated = true,
+                _ => progress.phase = Phase::Queued,
+            }
+            true
+        });
     }
 
     /// How long until this slot wants the issuer; `None` when it does not.
     pub(super) fn due_in(&self, wall: SystemTime, monotonic: Instant) -> Option<Duration> {
         match self.progress.borrow().phase {
             Phase::Queued => Some(Duration::ZERO),
+            // The clock was set back behind the certificate's start: peers with the right time refuse it, and its end
+            // is further away by this clock than by theirs.
+            Phase::RenewAt(_) if self.is_of_the_future(wall) => Some(Duration::ZERO),
             Phase::RenewAt(time) => Some(time.duration_since(wall).unwrap_or_default()),
-            Phase::RetryAt(time) => Some(time.saturating_duration_since(monotonic)),
+            Phase::RetryAt { time, .. } => Some(time.saturating_duration_since(monotonic)),
             Phase::Issuing | Phase::Forgotten => None,
         }
+    }
+
+    fn is_of_the_future(&self, now: SystemTime) -> bool {
+        let held = self.held.load();
+        held.as_ref().is_some_and(|certificate| now < certificate.details().not_before)
+    }
+
+    pub(super) fn generation(&self) -> Option<u64> {
+        self.held.load().as_ref().map(|certificate| certificate.generation())
+    }
+
+    /// When what is held stops being accepted.
+    pub(super) fn not_after(&self) -> Option<SystemTime> {
+        self.held.load().as_ref().map(|certificate| certificate.not_after())
     }
 
     /// Sorts first whom a connection waits for, then new identities, then renewals.
@@ -92,7 +142,10 @@ impl Slot {
     }
 
     pub(super) fn start(&self) {
-        self.advance(|progress| progress.phase = Phase::Issuing);
+        self.advance(|progress| {
+            progress.phase = Phase::Issuing;
+            true
+        });
     }
 
     /// The new certificate replaces the old one; `false` if the slot was forgotten meanwhile.
@@ -104,7 +157,9 @@ impl Slot {
         self.advance(|progress| {
             // Before anybody is woken, who then looks for it.
             self.held.store(Some(certificate));
-            *progress = Progress { phase: Phase::RenewAt(renew_at), failures: 0, error: None };
+            let next = if progress.outdated { Phase::Queued } else { Phase::RenewAt(renew_at) };
+            *progress = Progress::new(next);
+            true
         })
     }
 
@@ -119,9 +174,12 @@ impl Slot {
         self.advance(|progress| {
             progress.failures = progress.failures.saturating_add(1);
             let wait = back_off(progress.failures);
-            progress.phase = Phase::RetryAt(Instant::now() + wait);
+            let failed = Instant::now();
+            progress.phase = Phase::RetryAt { failed, time: failed + wait };
+            progress.outdated = false;
             progress.error = Some(error);
             pause = Some(wait);
+            true
         });
         pause
     }
@@ -132,6 +190,7 @@ impl Slot {
             self.held.store(None);
             progress.phase = Phase::Forgotten;
             progress.error = Some(IdentityError::Forgotten { identity: self.identity.clone() });
+            true
         });
     }
 
@@ -152,7 +211,7 @@ impl Slot {
             not_after: details.map(|details| timestamp(details.not_after)),
             renew_at: match progress.phase {
                 Phase::RenewAt(time) => Some(timestamp(time)),
-                Phase::RetryAt(time) => {
+                Phase::RetryAt { time, .. } => {
                     Some(timestamp(now + time.saturating_duration_since(Instant::now())))
                 }
                 Phase::Queued | Phase::Issuing | Phase::Forgotten => None,
@@ -163,14 +222,24 @@ impl Slot {
         }
     }
 
-    /// Changes the progress, unless the slot is forgotten.
-    fn advance(&self, change: impl FnOnce(&mut Progress)) -> bool {
+    /// Changes the progress, unless the slot is forgotten; `change` says whether it did.
+    fn advance(&self, change: impl FnOnce(&mut Progress) -> bool) -> bool {
         self.progress.send_if_modified(|progress| {
-            if matches!(progress.phase, Phase::Forgotten) {
-                return false;
-            }
-            change(progress);
-            true
+            !matches!(progress.phase, Phase::Forgotten) && change(progress)
         })
+    }
+}
+
+impl Progress {
+    fn new(phase: Phase) -> Self {
+        Self { phase, failures: 0, error: None, outdated: false }
+    }
+
+    /// The error, when nothing is under way that may turn out better.
+    fn failure(&self) -> Option<IdentityError> {
+        match self.phase {
+            Phase::RetryAt { .. } | Phase::Forgotten => self.error.clone(),
+            Phase::Queued | Phase::Issuing | Phase::RenewAt(_) => None,
+        }
     }
 }

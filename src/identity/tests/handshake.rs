@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
+use crate::base::TrustDomains;
 
 /// A client that has no certificate to show.
 #[derive(Debug)]
@@ -202,6 +203,43 @@ async fn another_trust_domain_under_the_same_roots_is_refused() {
     let mut server = ServerConfig::clone(&*mesh.pair().await.1);
     server.cert_resolver = Arc::new(posing(&mesh.directory(), &[&foreign.to_string()]));
     meet(ours, Arc::new(server)).await.refused_by_client("elsewhere.local");
+}
+
+/// Peers of an alias are accepted in both directions, and only by those who know it for an alias.
+#[tokio::test]
+async fn an_alias_of_the_trust_domain_is_accepted() {
+    let mesh = Mesh::new();
+    let renamed =
+        |identity: &Identity| Identity { trust_domain: "old.mesh".into(), ..identity.clone() };
+    let trust = Trust {
+        trust_domains: TrustDomains::new("cluster.local".into(), &["old.mesh".into()]),
+        ..Trust::of("cluster.local")
+    };
+    let certificate = async |identity: &Identity| {
+        let request = KeyRequest::new(identity).unwrap();
+        let issued = mesh.issuer.issue(identity, &request.csr).await.unwrap();
+        let (key, clock) = (request.into_key(), mesh.clock.clone());
+        WorkloadCertificate::new(identity, key, issued, 1, &trust, clock).unwrap()
+    };
+    let (client, server) = (certificate(&reviews()).await, certificate(&ratings()).await);
+    let posing_client = mesh.pose_as(&[&renamed(&reviews()).to_string()]).await;
+    let outcome = meet(posing_client.clone(), server.server_config()).await;
+    assert_eq!(outcome.server.unwrap().peer, Some(renamed(&reviews())), "as what it proved to be");
+    meet(posing_client, mesh.pair().await.1).await.refused_by_server("not of our trust domain");
+
+    let posing_server = |name: &Identity| {
+        let mut config = ServerConfig::clone(&*server.server_config());
+        config.cert_resolver = Arc::new(posing(&mesh.directory(), &[&name.to_string()]));
+        Arc::new(config)
+    };
+    let config = || client.client_config(&[ratings()]).unwrap();
+    assert!(meet(config(), posing_server(&renamed(&ratings()))).await.client.is_ok());
+    // Another account of the alias is another account.
+    meet(config(), posing_server(&renamed(&reviews())))
+        .await
+        .refused_by_client("sa/reviews, expected");
+    let strict = mesh.pair().await.0;
+    meet(strict, posing_server(&renamed(&ratings()))).await.refused_by_client("old.mesh");
 }
 
 #[tokio::test]

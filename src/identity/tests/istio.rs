@@ -2,6 +2,14 @@
 
 mod server;
 
+/// What the server takes from here.
+mod wire {
+    pub(super) use crate::identity::istio::messages::{
+        CREATE_CERTIFICATE, CertificateRequest, CertificateResponse,
+    };
+    pub(super) use crate::identity::tls::{ALPN_H2, provider};
+}
+
 use std::sync::atomic::Ordering;
 
 use rcgen::CertificateSigningRequestParams;
@@ -300,7 +308,7 @@ async fn plain_text_is_for_this_machine_only() {
 #[tokio::test]
 async fn a_store_with_this_issuer_makes_mutual_tls() {
     let lab = Lab::new().await;
-    let settings = StoreSettings { trust_domain: "cluster.local".into() };
+    let settings = StoreSettings { trust: Trust::of("cluster.local"), metrics: Default::default() };
     let store =
         Arc::new(CertificateStore::new(Arc::new(lab.issuer), settings, Arc::new(SystemClock)));
     let cancel = tokio_util::sync::CancellationToken::new();

@@ -3,22 +3,26 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rcgen::CertificateSigningRequest;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
+use crate::telemetry::AgentMetrics;
 
 /// The local authority behind a line that can be cut.
-struct Line {
+pub(super) struct Line {
     inner: LocalIssuer,
-    down: AtomicBool,
+    pub(super) down: AtomicBool,
     /// The answers to come are for somebody else.
     confused: AtomicBool,
     calls: AtomicUsize,
     under_way: AtomicUsize,
     most: AtomicUsize,
     delay: Duration,
+    /// Moves when all certificates are to be issued anew.
+    pub(super) revisions: watch::Sender<u64>,
 }
 
 impl Issuer for Line {
@@ -47,23 +51,28 @@ impl Issuer for Line {
             self.inner.issue(identity, request).await
         })
     }
+
+    fn revisions(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.revisions.subscribe())
+    }
 }
 
-struct Bench {
+pub(super) struct Bench {
     _home: TempDir,
-    line: Arc<Line>,
-    store: Arc<CertificateStore>,
-    clock: Arc<PausedClock>,
+    pub(super) line: Arc<Line>,
+    pub(super) store: Arc<CertificateStore>,
+    pub(super) clock: Arc<PausedClock>,
+    pub(super) metrics: AgentMetrics,
     cancel: CancellationToken,
     _run: AbortOnDropHandle<()>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with_delay(Duration::from_millis(10))
     }
 
-    fn with_delay(delay: Duration) -> Self {
+    pub(super) fn with_delay(delay: Duration) -> Self {
         let clock = PausedClock::new();
         let (home, inner) = issuer(clock.clone());
         let line = Arc::new(Line {
@@ -74,8 +83,11 @@ impl Bench {
             under_way: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
             delay,
+            revisions: watch::Sender::new(0),
         });
-        let settings = StoreSettings { trust_domain: "cluster.local".into() };
+        let metrics = AgentMetrics::default();
+        let settings =
+            StoreSettings { trust: Trust::of("cluster.local"), metrics: metrics.clone() };
         let store = Arc::new(CertificateStore::new(line.clone(), settings, clock.clone()));
         let cancel = CancellationToken::new();
         let run = tokio::spawn({
@@ -83,22 +95,25 @@ impl Bench {
             async move { store.run(cancel).await }
         });
         let _run = AbortOnDropHandle::new(run);
-        Self { _home: home, line, store, clock, cancel, _run }
+        Self { _home: home, line, store, clock, metrics, cancel, _run }
     }
 
-    fn set_down(&self, down: bool) {
+    pub(super) fn set_down(&self, down: bool) {
         self.line.down.store(down, Ordering::Relaxed);
     }
 
-    fn calls(&self) -> usize {
+    pub(super) fn calls(&self) -> usize {
         self.line.calls.load(Ordering::Relaxed)
     }
 
-    async fn get(&self, identity: &Identity) -> Result<Arc<WorkloadCertificate>, IdentityError> {
+    pub(super) async fn get(
+        &self,
+        identity: &Identity,
+    ) -> Result<Arc<WorkloadCertificate>, IdentityError> {
         self.store.certificate(identity).await
     }
 
-    fn status(&self) -> CertificateStatus {
+    pub(super) fn status(&self) -> CertificateStatus {
         self.store.status().remove(0)
     }
 }
@@ -144,7 +159,7 @@ async fn rotates_around_half_life_and_tells() {
     assert!(changes.has_changed().unwrap());
     assert_eq!(bench.calls(), 2);
     changes.mark_unchanged();
-    sleep(DAY * 10).await;
+    sleep(DAY * 3).await;
     let third = bench.get(&reviews()).await.unwrap();
     assert!(third.is_valid(bench.clock.now()) && third.generation() > second.generation());
 }

@@ -157,7 +157,10 @@ pub(super) fn certificates(directory: &Path) -> Arc<CertificateStore> {
     };
     let clock: Arc<SystemClock> = Arc::new(SystemClock);
     let issuer = LocalIssuer::open(settings, clock.clone()).unwrap();
-    let settings = StoreSettings { trust_domain };
+    let settings = StoreSettings {
+        trust: crate::identity::Trust::of(&trust_domain),
+        metrics: Default::default(),
+    };
     let store = Arc::new(CertificateStore::new(Arc::new(issuer), settings, clock));
     let run = store.clone();
     tokio::spawn(async move { run.run(CancellationToken::new()).await });

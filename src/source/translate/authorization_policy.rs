@@ -4,6 +4,7 @@
 //! A policy that cannot be carried out as it is written is `broken`: it denies what it applies to, and its complaint
 //! says why. Where even that is unknown, it applies to its namespace, and in the root namespace to the mesh.
 
+mod aliases;
 mod rules;
 mod scope;
 mod values;
@@ -113,7 +114,8 @@ fn policy_of(
     if spec.provider.is_some() && spec.action != PolicyAction::Custom {
         broken.push(Broken::new("spec.provider", "only goes with the action CUSTOM"));
     }
-    let rules = rules::translate(key, &spec.rules, &mut broken);
+    let mut rules = rules::translate(key, &spec.rules, &mut broken);
+    aliases::expand(&mut rules, &cx.settings.trust_domains);
     if rules.is_empty() && broken.is_empty() && action != Action::Allow {
         cx.warn::<AuthorizationPolicy>(
             key,

@@ -188,8 +188,11 @@ fn candidate(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Candid
         cx.error::<Gateway>(key, "spec.listeners", format!("{why}: it is no waypoint"));
         return Candidate { for_services, for_workloads, outcome: Err(why.into()) };
     }
-    let identity =
-        Identity::new(cx.settings.trust_domain.clone(), key.namespace.clone(), key.name.clone());
+    let identity = Identity::new(
+        cx.settings.trust_domains.own().clone(),
+        key.namespace.clone(),
+        key.name.clone(),
+    );
     let waypoint =
         Waypoint { key: key.clone(), class: class.into(), identity, for_services, for_workloads };
     let outcome = Ok(Usable { waypoint: Arc::new(waypoint), allowed });

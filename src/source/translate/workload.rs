@@ -61,7 +61,11 @@ fn workload(
     Workload {
         uid: format!("{}//Pod/{}/{}", cx.settings.cluster, key.namespace, key.name).into(),
         key: key.clone(),
-        identity: Identity::new(cx.settings.trust_domain.clone(), key.namespace.clone(), account),
+        identity: Identity::new(
+            cx.settings.trust_domains.own().clone(),
+            key.namespace.clone(),
+            account,
+        ),
         node: node.into(),
         addresses: addresses(cx, key, pod),
         network_namespace: annotation(&pod.metadata, NETWORK_NAMESPACE).map(Str::from),

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::curl::curl;
 use super::metrics::Metrics;
@@ -11,6 +12,7 @@ use super::netns::Namespace;
 use super::network::Node;
 use super::process::{Process, command};
 
+const ADMIN: u16 = 15000;
 const METRICS: u16 = 15020;
 const READINESS: u16 = 15021;
 
@@ -30,6 +32,7 @@ pub struct Shared<'a> {
     pub program: &'a Path,
     pub directory: &'a Path,
     pub manifests: &'a Path,
+    pub environment: &'a [(String, String)],
 }
 
 impl Shared<'_> {
@@ -38,13 +41,28 @@ impl Shared<'_> {
         self.directory.join("ca")
     }
 
-    fn settings(&self, node: &str) -> String {
+    /// A whole file of settings. `more` may begin with keys without a section; with a section `[identity]` it says all
+    /// of that.
+    fn settings(&self, node: &str, more: &str) -> String {
+        let is_section = |line: &&str| line.starts_with('[');
+        let (top, sections): (Vec<&str>, Vec<&str>) = match more
+            .lines()
+            .position(|it| is_section(&it))
+        {
+            Some(first) => (more.lines().take(first).collect(), more.lines().skip(first).collect()),
+            None => (more.lines().collect(), Vec::new()),
+        };
+        let ca = self.ca();
+        let identity = if sections.contains(&"[identity]") {
+            String::new()
+        } else {
+            format!("[identity]\nissuer = \"local\"\nca_directory = \"{}\"\n", ca.display())
+        };
         format!(
-            "node = \"{node}\"\n\
-             [source]\ndirectory = \"{}\"\n\
-             [identity]\nissuer = \"local\"\nca_directory = \"{}\"\n",
+            "{}\nnode = \"{node}\"\n[source]\ndirectory = \"{}\"\n{identity}{}\n",
+            top.join("\n"),
             self.manifests.display(),
-            self.ca().display(),
+            sections.join("\n"),
         )
     }
 }
@@ -58,11 +76,10 @@ impl Agent {
             shared.program.display()
         );
         let config = shared.directory.join(format!("{}.toml", node.name));
-        // What stands before the first section in `more` belongs before ours.
-        let (top, sections) = more.split_at(more.find('[').unwrap_or(more.len()));
-        fs::write(&config, format!("{top}\n{}{sections}", shared.settings(&node.name)))?;
+        fs::write(&config, shared.settings(&node.name, more))?;
         let mut run = command(&node.namespace, shared.program);
         run.arg("run").arg("--config").arg(&config);
+        run.envs(shared.environment.iter().map(|(name, value)| (name, value)));
         let process = Process::start(&format!("agent-{}", node.name), &node.namespace, run, logs)?;
         let mut agent =
             Self { node: node.name.clone(), namespace: node.namespace.clone(), process };
@@ -86,6 +103,14 @@ impl Agent {
         let answer = curl(&self.namespace, &[&url])?;
         ensure!(answer.status == 200, "the metrics of {}: {}", self.node, answer.summary());
         Ok(Metrics::parse(&answer.body))
+    }
+
+    /// Everything that the agent knows.
+    pub fn dump(&self) -> Result<Value> {
+        let url = format!("http://127.0.0.1:{ADMIN}/config_dump");
+        let answer = curl(&self.namespace, &[&url])?;
+        ensure!(answer.status == 200, "the dump of {}: {}", self.node, answer.summary());
+        Ok(answer.json())
     }
 
     pub fn process(&mut self) -> &mut Process {

@@ -1,4 +1,7 @@
 //! A CA as istiod is one: gRPC over TLS, a root with an intermediate that signs, and failures at will.
+//!
+//! The tests with namespaces include this file too, and run it beside real agents; what it takes from this room comes
+//! through `wire`, which each of both has of its own.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,10 +27,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-use crate::identity::istio::messages::{
-    CREATE_CERTIFICATE, CertificateRequest, CertificateResponse,
-};
-use crate::identity::tls::{ALPN_H2, provider};
+use super::wire::{ALPN_H2, CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, provider};
 
 /// What the server does with the next requests.
 #[derive(Debug, Clone)]
@@ -191,9 +191,17 @@ impl tonic::server::UnaryService<CertificateRequest> for Create {
 }
 
 impl Istiod {
-    /// Serves on a port, or on a free one; in plain text without `tls`.
+    /// Serves on a port of this machine, or on a free one; in plain text without `tls`.
     pub(super) async fn start(state: Arc<State>, tls: Option<ServerConfig>, port: u16) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        Self::start_at((Ipv4Addr::LOCALHOST, port).into(), state, tls).await
+    }
+
+    pub(super) async fn start_at(
+        address: SocketAddr,
+        state: Arc<State>,
+        tls: Option<ServerConfig>,
+    ) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
         let task = tokio::spawn(accept(listener, tls, state.clone()));
