@@ -4,10 +4,12 @@
 //! other rooms: `app` gives it a [`Dump`] to ask and a [`Readiness`] to read. It changes nothing but the log level,
 //! and ends the agent when asked to (`POST /quitquitquit`).
 
+mod connections;
 mod pages;
 mod readiness;
 mod serve;
 
+pub use connections::{ConnectionFilter, MAX_CONNECTIONS_SHOWN};
 pub use readiness::{Readiness, Task};
 pub use serve::{Addresses, AdminError, Servers};
 
@@ -22,6 +24,8 @@ pub trait Dump: Send + Sync + 'static {
     fn dump(&self) -> serde_json::Value;
     /// The short form, for `isthmus status`.
     fn status(&self) -> serde_json::Value;
+    /// The open connections that are asked for: `connections`, `total`, and how many were `leftOut`.
+    fn connections(&self, filter: &ConnectionFilter) -> serde_json::Value;
     /// Called before each scrape, for metrics that are read rather than counted.
     fn refresh(&self);
 }

@@ -3,6 +3,7 @@
 //! Threads: `control` (the main one: source, certificates, node, admin), `layer4-N` (all connections of layer 4 and
 //! every tunnel), and those of each waypoint worker, which `l7` makes and ends.
 
+mod dump;
 mod upgrade;
 mod view;
 

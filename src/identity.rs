@@ -34,6 +34,9 @@ pub use istio::{
     REQUEST_TIMEOUT as ISTIO_REQUEST_TIMEOUT,
 };
 pub use local::{DEFAULT_LIFETIME, LocalIssuer, LocalIssuerSettings};
-pub use store::{CertificateState, CertificateStatus, CertificateStore, StoreSettings};
+pub use store::{
+    CertificateDump, CertificateState, CertificateStatus, CertificateStore, ShownCertificate,
+    StoreSettings,
+};
 pub use tls::{ALPN_H2, negotiated_h2};
 pub use verify::peer_identity;

@@ -12,6 +12,7 @@ mod agent;
 mod connection;
 mod dns;
 mod labels;
+mod live;
 mod log;
 mod metrics;
 mod request;
@@ -22,6 +23,7 @@ mod tests;
 pub use agent::AgentMetrics;
 pub use connection::ConnectionRecord;
 pub use dns::{DnsLabels, DnsMetrics};
+pub use live::{HttpConnection, OpenConnection};
 pub use log::{LogError, LogFormat, Logs, check_levels, init_logs};
 pub use request::RequestRecord;
 
@@ -33,8 +35,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::base::{PolicyNote, Reason, Str};
+use crate::base::{ObjectKey, PolicyNote, Reason, Str};
 use agent::ProcessCollector;
+use live::{Live, SocketsCollector};
 use metrics::{Traffic, TrafficCollector};
 
 /// Who speaks.
@@ -80,10 +83,14 @@ pub struct ConnectionStart {
     pub source_address: SocketAddr,
     /// As dialled on the wire (`…:15008` for a tunnel).
     pub destination_address: SocketAddr,
+    /// As the client dialled it: the service's address, where it is still known.
+    pub dialled: SocketAddr,
     /// The authority of the tunnel's request.
     pub hbone_authority: Option<SocketAddr>,
     /// The waypoint whose policies were passed.
     pub waypoint_principal: Option<Str>,
+    /// The policy that allowed it, where one did.
+    pub policy: Option<ObjectKey>,
     /// What AUDIT and dry-run policies have to say of it.
     pub notes: Vec<PolicyNote>,
     /// Between workloads of one node, and so without a tunnel.
@@ -107,6 +114,8 @@ pub struct RequestStart {
     pub protocol: &'static str,
     pub grpc: bool,
     pub waypoint_principal: Option<Str>,
+    /// What it came over, which counts it too.
+    pub connection: Option<HttpConnection>,
 }
 
 /// The metrics and the access log; cheap to clone.
@@ -117,6 +126,7 @@ struct Shared {
     logs: Arc<Logs>,
     registry: Registry,
     traffic: Arc<Traffic>,
+    live: Arc<Live>,
     agent: AgentMetrics,
     dns: DnsMetrics,
 }
@@ -127,6 +137,8 @@ impl Telemetry {
         let mut registry = Registry::default();
         let traffic = Traffic::new();
         registry.register_collector(Box::new(TrafficCollector(traffic.clone())));
+        let live = Arc::new(Live::default());
+        registry.register_collector(Box::new(SocketsCollector(live.clone())));
         let agent = AgentMetrics::default();
         agent.register(&mut registry);
         let dns = DnsMetrics::default();
@@ -144,7 +156,7 @@ impl Telemetry {
             build,
         );
         registry.register_collector(Box::new(ProcessCollector));
-        Self(Arc::new(Shared { logs, registry, traffic, agent, dns }))
+        Self(Arc::new(Shared { logs, registry, traffic, live, agent, dns }))
     }
 
     /// Counts, and logs nothing: for tests.
@@ -155,6 +167,19 @@ impl Telemetry {
     /// Begins the record of a connection that will carry bytes.
     pub fn connection(&self, start: ConnectionStart) -> ConnectionRecord {
         ConnectionRecord::new(self.clone(), start)
+    }
+
+    /// Shows a connection whose requests are recorded one by one among those that are open.
+    pub fn http_connection(&self, start: ConnectionStart) -> HttpConnection {
+        self.0.live.http(start)
+    }
+
+    /// The open connections that are wanted, the oldest first.
+    pub fn open_connections(
+        &self,
+        wanted: impl Fn(&ConnectionStart) -> bool,
+    ) -> Vec<OpenConnection> {
+        self.0.live.find(wanted)
     }
 
     /// A connection that was refused or failed before it carried bytes.
@@ -188,6 +213,10 @@ impl Telemetry {
 
     fn logs(&self) -> &Logs {
         &self.0.logs
+    }
+
+    fn live(&self) -> &Arc<Live> {
+        &self.0.live
     }
 
     fn traffic(&self) -> &Traffic {

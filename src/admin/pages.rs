@@ -6,11 +6,13 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
 use super::Admin;
+use super::connections::ConnectionFilter;
 use super::serve::Port;
 
 /// What `/` lists.
 const INDEX: &str = "\
-GET  /config_dump                everything the agent knows, as JSON
+GET  /config_dump                everything the agent knows, as JSON (for istioctl ztunnel-config too)
+GET  /connections                open connections, as JSON; ?workload=namespace/name&limit=100
 GET  /status                     the short form, as JSON
 GET  /logging                    the log levels
 POST /logging?level=debug        other log levels (tracing-subscriber's directives)
@@ -30,6 +32,7 @@ pub(super) fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -> Page
         (Port::Metrics, &Method::GET, "/metrics" | "/stats/prometheus") => metrics(admin, request),
         (Port::Admin, &Method::GET, "/") => page(StatusCode::OK, TEXT, INDEX),
         (Port::Admin, &Method::GET, "/config_dump") => json(&admin.dump.dump()),
+        (Port::Admin, &Method::GET, "/connections") => connections(admin, request.uri().query()),
         (Port::Admin, &Method::GET, "/status") => json(&status(admin)),
         (Port::Admin, &Method::GET, "/logging") => {
             page(StatusCode::OK, TEXT, admin.logs.levels() + "\n")
@@ -72,6 +75,13 @@ fn status(admin: &Admin) -> serde_json::Value {
         fields.insert("waitingFor".into(), admin.readiness.missing().into());
     }
     status
+}
+
+fn connections(admin: &Admin, query: Option<&str>) -> Page {
+    match ConnectionFilter::parse(query.unwrap_or_default()) {
+        Ok(filter) => json(&admin.dump.connections(&filter)),
+        Err(why) => page(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+    }
 }
 
 fn set_levels(admin: &Admin, query: Option<&str>) -> Page {

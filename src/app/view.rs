@@ -5,14 +5,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
-use crate::admin::Dump;
+use super::dump::{self, Parts};
+use crate::admin::{ConnectionFilter, Dump, MAX_CONNECTIONS_SHOWN};
+use crate::base::ObjectKey;
 use crate::config::Settings;
 use crate::identity::{CertificateState, CertificateStatus, CertificateStore};
 use crate::model::{Binding, Waypoint, Workload};
 use crate::node::Node;
 use crate::pool::Pool;
 use crate::source::Complaint;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Peer, Telemetry};
 use crate::world::WorldStore;
 
 /// Read-only handles on the rooms.
@@ -78,19 +80,31 @@ impl View {
 
 impl Dump for View {
     fn dump(&self) -> Value {
-        let world = self.world.snapshot();
+        let connections = self.telemetry.open_connections(|_| true);
+        let shown = connections.len().min(MAX_CONNECTIONS_SHOWN);
+        let parts = Parts {
+            settings: &self.settings,
+            world: &self.world.snapshot(),
+            certificates: self.certificates.dump(),
+            workloads: self.node.status(),
+            connections: &connections[..shown],
+            complaints: &self.complaints.load(),
+        };
+        parts.dump()
+    }
+
+    fn connections(&self, filter: &ConnectionFilter) -> Value {
+        let is =
+            |peer: &Peer, key: &ObjectKey| peer.namespace == key.namespace && peer.name == key.name;
+        let found = self.telemetry.open_connections(|start| match &filter.workload {
+            Some(key) => is(&start.source, key) || is(&start.destination, key),
+            None => true,
+        });
+        let shown: Vec<Value> = found.iter().take(filter.limit).map(dump::row).collect();
         json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "generation": world.generation,
-            "workloads": world.mesh.workloads,
-            "services": world.mesh.services,
-            "waypoints": world.mesh.waypoints,
-            "routes": world.mesh.routes,
-            "policies": world.mesh.policies,
-            "certificates": self.certificates.status(),
-            "workloadState": self.node.status(),
-            "complaints": &**self.complaints.load(),
-            "config": self.settings,
+            "total": found.len(),
+            "leftOut": found.len() - shown.len(),
+            "connections": shown,
         })
     }
 

@@ -20,10 +20,18 @@ pub struct WorkloadCertificate {
     identity: Identity,
     generation: u64,
     details: Details,
+    /// As it was issued, for operators.
+    issued: Shown,
     key: Arc<SingleCertAndKey>,
     roots: Arc<RootCertStore>,
     server: Arc<ServerConfig>,
     clock: Arc<dyn Clock>,
+}
+
+/// The leaf with its intermediates, and the roots.
+struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    roots: Vec<CertificateDer<'static>>,
 }
 
 /// What the certificate says of itself.
@@ -56,6 +64,7 @@ impl WorkloadCertificate {
         let roots = root_store(&issued.roots)?;
         let signing = tls::provider().key_provider.load_private_key(key).map_err(unusable)?;
         verify_own(identity, &issued.chain, &roots, clock.now())?;
+        let shown = Shown { chain: issued.chain.clone(), roots: issued.roots };
         let key = Arc::new(CertifiedKey::new(issued.chain, signing));
         key.keys_match().map_err(unusable)?;
         let server = tls::server_config(
@@ -69,6 +78,7 @@ impl WorkloadCertificate {
             identity: identity.clone(),
             generation,
             details,
+            issued: shown,
             key: Arc::new(SingleCertAndKey::from(key)),
             roots,
             server: Arc::new(server),
@@ -110,6 +120,15 @@ impl WorkloadCertificate {
     /// clock that is set back a little must not cut the mesh.
     pub fn is_valid(&self, now: SystemTime) -> bool {
         now < self.details.not_after
+    }
+
+    /// The leaf comes first.
+    pub(super) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.issued.chain
+    }
+
+    pub(super) fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.issued.roots
     }
 
     pub(super) fn details(&self) -> &Details {

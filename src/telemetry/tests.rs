@@ -83,8 +83,10 @@ fn connection(reporter: Reporter) -> ConnectionStart {
         mutual_tls: true,
         source_address: ([10, 0, 0, 1], 40_000).into(),
         destination_address: ([10, 0, 0, 2], 15_008).into(),
+        dialled: ([10, 96, 0, 2], 9_080).into(),
         hbone_authority: Some(([10, 0, 0, 2], 9_080).into()),
         waypoint_principal: Some("spiffe://cluster.local/ns/bookinfo/sa/waypoint".into()),
+        policy: None,
         notes: Vec::new(),
         in_process: false,
     }
@@ -104,6 +106,7 @@ fn request(path: &str) -> RequestStart {
         protocol: "HTTP/1.1",
         grpc: false,
         waypoint_principal: None,
+        connection: None,
     }
 }
 

@@ -261,8 +261,10 @@ fn scrape() -> String {
         mutual_tls: true,
         source_address: address,
         destination_address: address,
+        dialled: address,
         hbone_authority: None,
         waypoint_principal: None,
+        policy: None,
         notes: vec![PolicyNote {
             policy: ObjectKey::new("namespace", "name"),
             effect: PolicyEffect::Audit,
@@ -284,6 +286,7 @@ fn scrape() -> String {
         protocol: "HTTP/1.1",
         grpc: false,
         waypoint_principal: None,
+        connection: None,
     }));
     let (dns, labels) = (telemetry.dns(), DnsLabels::default());
     for family in [&dns.requests, &dns.upstream_requests, &dns.upstream_failures] {

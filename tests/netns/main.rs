@@ -5,11 +5,16 @@
 #[path = "../support/support.rs"]
 mod support;
 
+/// Included here and not in `support`, which the demo shares.
+#[path = "../support/istioctl.rs"]
+mod istioctl;
+
 mod dns;
 mod faults;
 mod interop;
 mod manifests;
 mod mesh;
+mod observability;
 mod plain;
 mod policies;
 mod redirect;

@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::admin::{Dump, Readiness, Task};
+use crate::admin::{ConnectionFilter, Dump, Readiness, Task};
 use crate::takeover::Inherited;
 use crate::telemetry::{LogFormat, Logs, Telemetry};
 
@@ -15,6 +15,10 @@ impl Dump for Agent {
 
     fn status(&self) -> Value {
         json!({ "node": "node-a" })
+    }
+
+    fn connections(&self, filter: &ConnectionFilter) -> Value {
+        json!({ "limit": filter.limit })
     }
 
     fn refresh(&self) {}
@@ -127,6 +131,7 @@ async fn each_port_has_its_own_pages() {
     );
     for (port, line) in [
         (lab.metrics, "GET /config_dump"),
+        (lab.metrics, "GET /connections"),
         (lab.readiness, "POST /quitquitquit"),
         (lab.readiness, "GET /metrics"),
         (lab.admin, "GET /metrics"),
