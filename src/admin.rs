@@ -6,6 +6,7 @@
 
 mod connections;
 mod pages;
+mod probe;
 mod readiness;
 mod serve;
 
@@ -15,6 +16,7 @@ pub use serve::{Addresses, AdminError, Servers};
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::{Logs, Telemetry};
@@ -35,6 +37,8 @@ pub struct Admin {
     pub telemetry: Telemetry,
     pub logs: Arc<Logs>,
     pub readiness: Readiness,
+    /// The runtime of layer 4: an agent whose data path does not answer is not ready.
+    pub layer4: Handle,
     pub dump: Arc<dyn Dump>,
     /// Cancelled by `POST /quitquitquit`.
     pub quit: CancellationToken,

@@ -11,11 +11,13 @@
 mod agent;
 mod connection;
 mod dns;
+mod health;
 mod labels;
 mod live;
 mod log;
 mod metrics;
 mod request;
+mod runtimes;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -23,6 +25,7 @@ mod tests;
 pub use agent::AgentMetrics;
 pub use connection::ConnectionRecord;
 pub use dns::{DnsLabels, DnsMetrics};
+pub use health::{HealthMetrics, WorkerHealth};
 pub use live::{HttpConnection, OpenConnection};
 pub use log::{LogError, LogFormat, Logs, check_levels, init_logs};
 pub use request::RequestRecord;
@@ -34,11 +37,13 @@ use prometheus_client::encoding::text;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
 
 use crate::base::{ObjectKey, PolicyNote, Reason, Str};
 use agent::ProcessCollector;
 use live::{Live, SocketsCollector};
 use metrics::{Traffic, TrafficCollector};
+use runtimes::Runtimes;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -128,6 +133,8 @@ struct Shared {
     traffic: Arc<Traffic>,
     live: Arc<Live>,
     agent: AgentMetrics,
+    health: HealthMetrics,
+    runtimes: Runtimes,
     dns: DnsMetrics,
 }
 
@@ -141,12 +148,20 @@ impl Telemetry {
         registry.register_collector(Box::new(SocketsCollector(live.clone())));
         let agent = AgentMetrics::default();
         agent.register(&mut registry);
+        let (health, runtimes) = (HealthMetrics::default(), Runtimes::default());
+        health.register(&mut registry);
+        registry.register_collector(Box::new(runtimes.clone()));
         let dns = DnsMetrics::default();
         dns.register(&mut registry);
         registry.register(
             "isthmus_log_lines_dropped",
             "Lines of the log that were dropped because they could not be written fast enough",
             logs.dropped().clone(),
+        );
+        registry.register(
+            "isthmus_log_lines_waiting",
+            "Lines of the log that wait to be written; what comes when 10 000 wait is dropped",
+            logs.waiting().clone(),
         );
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
         build.get_or_create_owned(&BUILD).set(1);
@@ -156,7 +171,7 @@ impl Telemetry {
             build,
         );
         registry.register_collector(Box::new(ProcessCollector));
-        Self(Arc::new(Shared { logs, registry, traffic, live, agent, dns }))
+        Self(Arc::new(Shared { logs, registry, traffic, live, agent, health, runtimes, dns }))
     }
 
     /// Counts, and logs nothing: for tests.
@@ -195,6 +210,16 @@ impl Telemetry {
     /// Metrics about the agent itself, for the rooms that know them.
     pub fn agent(&self) -> &AgentMetrics {
         &self.0.agent
+    }
+
+    /// Metrics about the agent's health, for the rooms that know them.
+    pub fn health(&self) -> &HealthMetrics {
+        &self.0.health
+    }
+
+    /// Shows a runtime that lasts as long as the agent in the metrics.
+    pub fn watch_runtime(&self, name: &'static str, runtime: &Handle) {
+        self.0.runtimes.watch(name, runtime);
     }
 
     /// Metrics of the DNS stub.

@@ -1,4 +1,4 @@
-//! The pages: what is asked, what is answered. No page waits for anything.
+//! The pages: what is asked, what is answered. No page waits for another.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -7,6 +7,7 @@ use http_body_util::Full;
 
 use super::Admin;
 use super::connections::ConnectionFilter;
+use super::probe;
 use super::serve::Port;
 
 /// What `/` lists.
@@ -26,14 +27,14 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Page = Response<Full<Bytes>>;
 
-pub(super) fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -> Page {
+pub(super) async fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -> Page {
     match (port, request.method(), request.uri().path()) {
-        (Port::Readiness, &Method::GET, "/healthz/ready") => readiness(admin),
+        (Port::Readiness, &Method::GET, "/healthz/ready") => readiness(admin).await,
         (Port::Metrics, &Method::GET, "/metrics" | "/stats/prometheus") => metrics(admin, request),
         (Port::Admin, &Method::GET, "/") => page(StatusCode::OK, TEXT, INDEX),
         (Port::Admin, &Method::GET, "/config_dump") => json(&admin.dump.dump()),
         (Port::Admin, &Method::GET, "/connections") => connections(admin, request.uri().query()),
-        (Port::Admin, &Method::GET, "/status") => json(&status(admin)),
+        (Port::Admin, &Method::GET, "/status") => json(&status(admin).await),
         (Port::Admin, &Method::GET, "/logging") => {
             page(StatusCode::OK, TEXT, admin.logs.levels() + "\n")
         }
@@ -49,13 +50,22 @@ pub(super) fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -> Page
     }
 }
 
-fn readiness(admin: &Admin) -> Page {
-    let missing = admin.readiness.missing();
+async fn readiness(admin: &Admin) -> Page {
+    let missing = missing(admin).await;
     if missing.is_empty() {
         return page(StatusCode::OK, TEXT, "ready\n");
     }
     let text = format!("not ready, waiting for: {}\n", missing.join(", "));
     page(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
+}
+
+/// What keeps the agent from being ready, at this moment.
+async fn missing(admin: &Admin) -> Vec<&'static str> {
+    let mut missing = admin.readiness.missing();
+    if !probe::answers(&admin.layer4).await {
+        missing.push(probe::LAYER4);
+    }
+    missing
 }
 
 fn metrics<B>(admin: &Admin, request: &Request<B>) -> Page {
@@ -69,10 +79,11 @@ fn metrics<B>(admin: &Admin, request: &Request<B>) -> Page {
     }
 }
 
-fn status(admin: &Admin) -> serde_json::Value {
+async fn status(admin: &Admin) -> serde_json::Value {
+    let missing = missing(admin).await;
     let mut status = admin.dump.status();
     if let Some(fields) = status.as_object_mut() {
-        fields.insert("waitingFor".into(), admin.readiness.missing().into());
+        fields.insert("waitingFor".into(), missing.into());
     }
     status
 }

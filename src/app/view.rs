@@ -5,15 +5,17 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
+use super::Agent;
 use super::dump::{self, Parts};
 use crate::admin::{ConnectionFilter, Dump, MAX_CONNECTIONS_SHOWN};
 use crate::base::ObjectKey;
 use crate::config::Settings;
 use crate::identity::{CertificateState, CertificateStatus, CertificateStore};
+use crate::l7::Workers;
 use crate::model::{Binding, Waypoint, Workload};
 use crate::node::Node;
 use crate::pool::Pool;
-use crate::source::Complaint;
+use crate::source::{Complaint, LastRead};
 use crate::telemetry::{Peer, Telemetry};
 use crate::world::WorldStore;
 
@@ -25,25 +27,22 @@ pub(super) struct View {
     pool: Pool,
     node: Arc<Node>,
     telemetry: Telemetry,
+    workers: Arc<Workers>,
+    source: LastRead,
     complaints: ArcSwap<Vec<Complaint>>,
 }
 
 impl View {
-    pub(super) fn new(
-        settings: &Settings,
-        world: &Arc<WorldStore>,
-        certificates: &Arc<CertificateStore>,
-        pool: &Pool,
-        node: &Arc<Node>,
-        telemetry: &Telemetry,
-    ) -> Arc<Self> {
+    pub(super) fn new(agent: &Agent) -> Arc<Self> {
         Arc::new(Self {
-            settings: settings.clone(),
-            world: world.clone(),
-            certificates: certificates.clone(),
-            pool: pool.clone(),
-            node: node.clone(),
-            telemetry: telemetry.clone(),
+            settings: agent.settings.clone(),
+            world: agent.world.clone(),
+            certificates: agent.certificates.clone(),
+            pool: agent.pool.clone(),
+            node: agent.node.clone(),
+            telemetry: agent.telemetry.clone(),
+            workers: agent.workers.clone(),
+            source: agent.source.last_read(),
             complaints: ArcSwap::default(),
         })
     }
@@ -144,6 +143,13 @@ impl Dump for View {
         metrics.certificates.set(count(certificates.iter().filter(available).count()));
         metrics.pool_connections.set(count(self.pool.tunnels()));
         metrics.source_complaints.set(count(self.complaints.load().len()));
+        let health = self.telemetry.health();
+        health.pool_streams.set(count(self.pool.streams()));
+        let failing = certificates.iter().filter(|it| it.failures > 0).count();
+        health.certificates_failing.set(count(failing));
+        health.source_read.set(self.source.get().as_secs_f64());
+        health.generation.set(i64::try_from(self.world.load().generation).unwrap_or(i64::MAX));
+        health.workers(&self.workers.health());
     }
 }
 

@@ -12,6 +12,7 @@ use isthmus::base::{ObjectKey, PolicyEffect, PolicyNote, Reason, ports};
 use isthmus::config::{self, Description, Overrides, Settings};
 use isthmus::telemetry::{
     ConnectionStart, DnsLabels, Peer, Reporter, RequestStart, ServiceLabels, Telemetry,
+    WorkerHealth,
 };
 
 /// Set to anything, it makes these tests write what they would compare.
@@ -288,6 +289,9 @@ fn scrape() -> String {
         waypoint_principal: None,
         connection: None,
     }));
+    telemetry.health().workers(&[WorkerHealth::default()]);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    telemetry.watch_runtime("control", runtime.handle());
     let (dns, labels) = (telemetry.dns(), DnsLabels::default());
     for family in [&dns.requests, &dns.upstream_requests, &dns.upstream_failures] {
         family.get_or_create(&labels).inc();

@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::istioctl::Dump;
 use crate::support::lab::curl::{Answer, curl};
+use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, process, wait};
 use crate::{meshed, settle};
 
@@ -80,6 +81,7 @@ fn open_connections_are_shown_at_both_ends_until_they_close() -> Result<()> {
     assert_eq!(server.len(), 1, "{server:#?}");
     assert_eq!(server[0]["source"]["identity"], row["source"]["identity"]);
     assert_eq!(server[0]["bytesReceived"], row["bytesSent"], "each as its workload sees it");
+    assert_eq!(lab.metrics()?.sum("isthmus_pool_streams", &[]), 1.0);
     let sockets = lab.metrics()?.sum("istio_tcp_sockets_open", &[("reporter", "source")]);
     assert_eq!(sockets, 2.0);
 
@@ -98,6 +100,77 @@ fn open_connections_are_shown_at_both_ends_until_they_close() -> Result<()> {
     assert_eq!(lab.metrics()?.sum("istio_tcp_sockets_open", &[]), 0.0);
     assert_eq!(ask(&lab, &here, &[], "/connections?workload=curl")?.status, 400);
     Ok(())
+}
+
+/// A waypoint for all services of bookinfo.
+const WAYPOINT: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: bookinfo}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+";
+
+#[test]
+fn a_waypoint_s_connections_and_its_worker_are_shown() -> Result<()> {
+    let mut lab = meshed()?;
+    lab.manifests.apply(WAYPOINT)?;
+    let namespace = Key::new("Namespace", "", "bookinfo");
+    lab.manifests.label(&namespace, &["istio.io/use-waypoint=waypoint"])?;
+    let node = node_of(&lab, "curl")?;
+    let details = SocketAddr::new(lab.service("bookinfo", "details")?[0], 9080);
+    let (connection, rows) = wait::until("a connection at layer 7", || {
+        let connection = open(&lab, "curl", details, "/details/0")?;
+        let rows = rows(&lab, &node, "default/curl", "outbound")?;
+        Ok(rows.iter().any(|row| row["layer"] == 7).then_some((connection, rows)))
+    })?;
+    let from = Value::from(connection.local_addr()?.to_string());
+    let row = rows.iter().find(|row| row["source"]["address"] == from).context("the row")?;
+    assert_eq!(
+        (&row["transport"], &row["requests"]),
+        (&"per_request".into(), &1.into()),
+        "{row:#}"
+    );
+    assert!(row["bytesReceived"].as_u64() > Some(20), "{row:#}");
+
+    let metrics = lab.metrics()?;
+    let labels = [("namespace", "bookinfo")];
+    let of = |name: &str| metrics.sum(name, &labels);
+    assert!(of("isthmus_worker_connections") >= 1.0);
+    assert!(of("isthmus_worker_buffered_bytes") > 0.0);
+    assert!(of("isthmus_worker_buffered_bytes_limit") > of("isthmus_worker_buffered_bytes"));
+    Ok(())
+}
+
+#[test]
+fn the_agents_health_is_in_the_metrics() -> Result<()> {
+    let mut lab = meshed()?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let metrics = lab.metrics()?;
+    let captured = metrics.sum("workload_manager_active_proxy_count", &[]);
+    assert!(captured > 5.0);
+    assert_eq!(metrics.sum("workload_manager_proxies_started_total", &[]), captured);
+    assert_eq!(metrics.sum("workload_manager_proxies_stopped_total", &[]), 0.0);
+    assert_eq!(metrics.sum("isthmus_certificates_failing", &[]), 0.0);
+    for runtime in ["control", "layer4"] {
+        let labels = [("runtime", runtime)];
+        let of = |name: &str| metrics.sum(name, &labels);
+        assert!(of("tokio_num_workers") >= 2.0, "one at least of each agent");
+        assert!(of("tokio_num_alive_tasks") >= 2.0, "{runtime}");
+        assert!(of("tokio_worker_total_busy_duration_seconds_total") > 0.0, "{runtime}");
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    for series in metrics.find("isthmus_source_last_read_timestamp_seconds", &[]) {
+        assert!((now - 60.0..=now).contains(&series.value), "{series:?} at {now}");
+    }
+
+    let pod = Key::new("Pod", "bookinfo", "details-v1");
+    lab.manifests.label(&pod, &["istio.io/dataplane-mode=none"])?;
+    wait::until("the pod to leave", || {
+        let stopped = lab.metrics()?.sum("workload_manager_proxies_stopped_total", &[]);
+        Ok((stopped == 1.0).then_some(()))
+    })
 }
 
 #[test]

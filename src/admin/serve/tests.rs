@@ -1,5 +1,6 @@
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Handle;
 
 use super::*;
 use crate::admin::{ConnectionFilter, Dump, Readiness, Task};
@@ -37,6 +38,10 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
+        Self::with_layer4(Handle::current())
+    }
+
+    fn with_layer4(layer4: Handle) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let servers = Servers::bind(
             Addresses { admin: any, metrics: any, readiness: any },
@@ -53,6 +58,7 @@ impl Lab {
             telemetry: Telemetry::new(logs.clone()),
             logs,
             readiness: waited_for,
+            layer4,
             dump: Arc::new(Agent),
             quit: quit.clone(),
         };
@@ -108,6 +114,22 @@ async fn levels_are_changed_by_post_and_bad_ones_refused() {
     assert!(levels("GET /logging").await.ends_with("warn,access=off\n"));
     assert_eq!(status(lab.admin, "POST /logging?level=loud").await, "400");
     assert_eq!(status(lab.admin, "POST /logging").await, "400");
+}
+
+#[tokio::test]
+async fn an_agent_whose_data_path_is_stuck_is_not_ready_and_says_so() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let layer4 = builder.worker_threads(1).enable_all().build().unwrap();
+    let lab = Lab::with_layer4(layer4.handle().clone());
+    lab.source.set(true);
+    assert_eq!(status(lab.readiness, "GET /healthz/ready").await, "200");
+    let (release, stuck) = std::sync::mpsc::channel::<()>();
+    layer4.spawn(async move { _ = stuck.recv() });
+    let answer = ask(lab.readiness, "GET /healthz/ready", "x-test: 1").await;
+    assert!(answer.contains(" 503 ") && answer.contains("layer4"), "{answer}");
+    drop(release);
+    assert_eq!(status(lab.readiness, "GET /healthz/ready").await, "200");
+    layer4.shutdown_background();
 }
 
 #[tokio::test]
