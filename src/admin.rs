@@ -4,15 +4,19 @@
 //! other rooms: `app` gives it a [`Dump`] to ask and a [`Readiness`] to read. It changes nothing but the log level,
 //! and ends the agent when asked to (`POST /quitquitquit`).
 
+mod connections;
 mod pages;
+mod probe;
 mod readiness;
 mod serve;
 
+pub use connections::{ConnectionFilter, MAX_CONNECTIONS_SHOWN};
 pub use readiness::{Readiness, Task};
 pub use serve::{Addresses, AdminError, Servers};
 
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::{Logs, Telemetry};
@@ -22,6 +26,8 @@ pub trait Dump: Send + Sync + 'static {
     fn dump(&self) -> serde_json::Value;
     /// The short form, for `isthmus status`.
     fn status(&self) -> serde_json::Value;
+    /// The open connections that are asked for: `connections`, `total`, and how many were `leftOut`.
+    fn connections(&self, filter: &ConnectionFilter) -> serde_json::Value;
     /// Called before each scrape, for metrics that are read rather than counted.
     fn refresh(&self);
 }
@@ -31,6 +37,8 @@ pub struct Admin {
     pub telemetry: Telemetry,
     pub logs: Arc<Logs>,
     pub readiness: Readiness,
+    /// The runtime of layer 4: an agent whose data path does not answer is not ready.
+    pub layer4: Handle,
     pub dump: Arc<dyn Dump>,
     /// Cancelled by `POST /quitquitquit`.
     pub quit: CancellationToken,

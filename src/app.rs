@@ -4,6 +4,7 @@
 //! every tunnel), and those of each waypoint worker, which `l7` makes and ends.
 
 mod certificates;
+mod dump;
 mod upgrade;
 mod view;
 
@@ -67,6 +68,8 @@ struct Agent {
     settings: Settings,
     logs: Arc<Logs>,
     telemetry: Telemetry,
+    /// The runtime of layer 4.
+    layer4: Handle,
     world: Arc<WorldStore>,
     certificates: Certificates,
     pool: Pool,
@@ -104,7 +107,7 @@ impl Agent {
             certificates: certificates.store.clone(),
             telemetry: telemetry.clone(),
             waypoints: workers.clone(),
-            runtime,
+            runtime: runtime.clone(),
         });
         let dns = dns(&settings, &layer4);
         let node = Node::new(
@@ -126,6 +129,7 @@ impl Agent {
             settings,
             logs,
             telemetry,
+            layer4: runtime,
             world,
             certificates,
             pool,
@@ -141,19 +145,15 @@ impl Agent {
         let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
         let readiness = Readiness::default();
         let (source_ready, node_ready) = (readiness.register("source"), readiness.register("node"));
-        let view = View::new(
-            &self.settings,
-            &self.world,
-            &self.certificates.store,
-            &self.pool,
-            &self.node,
-            &self.telemetry,
-        );
+        let view = View::new(&self);
+        self.telemetry.watch_runtime("control", &Handle::current());
+        self.telemetry.watch_runtime("layer4", &self.layer4);
         let tasks = TaskTracker::new();
         let admin = Admin {
             telemetry: self.telemetry.clone(),
             logs: self.logs.clone(),
             readiness,
+            layer4: self.layer4.clone(),
             dump: view.clone(),
             quit: quit.clone(),
         };

@@ -1,7 +1,9 @@
 //! Arguments and subcommands; no logic of the mesh.
 
 mod client;
+mod connections;
 mod status;
+mod table;
 
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
@@ -35,6 +37,8 @@ enum Command {
     Check(Check),
     /// Show what a running agent does
     Status(Address),
+    /// Show the connections that are open in a running agent
+    Connections(Connections),
     /// Print everything a running agent knows, as JSON
     Dump(Address),
     /// Print the version
@@ -74,6 +78,18 @@ struct Address {
     address: SocketAddr,
 }
 
+#[derive(Args)]
+struct Connections {
+    #[command(flatten)]
+    from: Address,
+    /// Only those that this workload is an end of
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    workload: Option<String>,
+    /// How many at the most; the oldest come first
+    #[arg(long, value_name = "NUMBER")]
+    limit: Option<usize>,
+}
+
 /// Does what the arguments say.
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
@@ -81,6 +97,10 @@ pub fn main() -> ExitCode {
         Command::Check(check) => check_directory(&check),
         Command::Status(from) => {
             show(client::get(from.address, "/status").and_then(|it| status::table(&it)))
+        }
+        Command::Connections(asked) => {
+            let path = connections::path(asked.workload.as_deref(), asked.limit);
+            show(client::get(asked.from.address, &path).and_then(|it| connections::table(&it)))
         }
         Command::Dump(from) => show(client::get(from.address, "/config_dump")),
         Command::Version => show(Ok(format!("isthmus {}\n", env!("CARGO_PKG_VERSION")))),

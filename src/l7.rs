@@ -47,7 +47,7 @@ use parking_lot::Mutex;
 
 use crate::base::{Reason, Str};
 use crate::pool::Pool;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Telemetry, WorkerHealth};
 use crate::tunnel::{GuardedConnection, RoutedConnection, Waypoints};
 use crate::world::WorldStore;
 use worker::{Job, Worker};
@@ -145,6 +145,11 @@ impl Workers {
                 worker.stop();
             }
         }
+    }
+
+    /// What each worker holds now, those that are ending left out.
+    pub fn health(&self) -> Vec<WorkerHealth> {
+        self.current.load().values().map(|worker| worker.health()).collect()
     }
 
     fn hand_over(&self, namespace: &Str, job: Job) {

@@ -151,6 +151,8 @@ impl Node {
     /// unprotected.
     pub async fn stop(&self) {
         let captured: Vec<_> = std::mem::take(&mut *self.captured.lock()).into_values().collect();
+        let health = self.layer4.telemetry.health();
+        health.workloads_stopped.inc_by(captured.len() as u64);
         for one in captured {
             let drain = self.settings.drain;
             self.leaving.spawn(async move { one.proxy.stop(drain).await });

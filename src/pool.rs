@@ -144,6 +144,11 @@ impl Pool {
         self.0.entries.pin().values().map(|entry| entry.len()).sum()
     }
 
+    /// How many streams are open in them.
+    pub fn streams(&self) -> usize {
+        self.0.entries.pin().values().map(|entry| entry.streams()).sum()
+    }
+
     /// No new streams in the tunnels of this workload; each ends with its last stream.
     pub fn drain_workload(&self, uid: &str) {
         let entries = self.0.entries.pin();

@@ -13,6 +13,7 @@
 
 mod complaint;
 mod directory;
+mod last_read;
 mod manifest;
 pub mod objects;
 mod store;
@@ -23,6 +24,7 @@ mod tests;
 
 pub use complaint::{Complaint, Origin, Severity};
 pub use directory::{DirectorySource, check};
+pub use last_read::LastRead;
 pub use manifest::{Document, Refusal, parse};
 pub use store::{File, Objects};
 pub use translate::{TranslateSettings, Translation, translate};

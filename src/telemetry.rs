@@ -11,10 +11,13 @@
 mod agent;
 mod connection;
 mod dns;
+mod health;
 mod labels;
+mod live;
 mod log;
 mod metrics;
 mod request;
+mod runtimes;
 mod series;
 #[cfg(test)]
 mod tests;
@@ -22,6 +25,8 @@ mod tests;
 pub use agent::AgentMetrics;
 pub use connection::ConnectionRecord;
 pub use dns::{DnsLabels, DnsMetrics};
+pub use health::{HealthMetrics, WorkerHealth};
+pub use live::{HttpConnection, OpenConnection};
 pub use log::{LogError, LogFormat, Logs, check_levels, init_logs};
 pub use request::RequestRecord;
 
@@ -32,10 +37,13 @@ use prometheus_client::encoding::text;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
 
-use crate::base::{PolicyNote, Reason, Str};
+use crate::base::{ObjectKey, PolicyNote, Reason, Str};
 use agent::ProcessCollector;
+use live::{Live, SocketsCollector};
 use metrics::{Traffic, TrafficCollector};
+use runtimes::Runtimes;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,10 +88,14 @@ pub struct ConnectionStart {
     pub source_address: SocketAddr,
     /// As dialled on the wire (`…:15008` for a tunnel).
     pub destination_address: SocketAddr,
+    /// As the client dialled it: the service's address, where it is still known.
+    pub dialled: SocketAddr,
     /// The authority of the tunnel's request.
     pub hbone_authority: Option<SocketAddr>,
     /// The waypoint whose policies were passed.
     pub waypoint_principal: Option<Str>,
+    /// The policy that allowed it, where one did.
+    pub policy: Option<ObjectKey>,
     /// What AUDIT and dry-run policies have to say of it.
     pub notes: Vec<PolicyNote>,
     /// Between workloads of one node, and so without a tunnel.
@@ -107,6 +119,8 @@ pub struct RequestStart {
     pub protocol: &'static str,
     pub grpc: bool,
     pub waypoint_principal: Option<Str>,
+    /// What it came over, which counts it too.
+    pub connection: Option<HttpConnection>,
 }
 
 /// The metrics and the access log; cheap to clone.
@@ -117,7 +131,10 @@ struct Shared {
     logs: Arc<Logs>,
     registry: Registry,
     traffic: Arc<Traffic>,
+    live: Arc<Live>,
     agent: AgentMetrics,
+    health: HealthMetrics,
+    runtimes: Runtimes,
     dns: DnsMetrics,
 }
 
@@ -127,14 +144,24 @@ impl Telemetry {
         let mut registry = Registry::default();
         let traffic = Traffic::new();
         registry.register_collector(Box::new(TrafficCollector(traffic.clone())));
+        let live = Arc::new(Live::default());
+        registry.register_collector(Box::new(SocketsCollector(live.clone())));
         let agent = AgentMetrics::default();
         agent.register(&mut registry);
+        let (health, runtimes) = (HealthMetrics::default(), Runtimes::default());
+        health.register(&mut registry);
+        registry.register_collector(Box::new(runtimes.clone()));
         let dns = DnsMetrics::default();
         dns.register(&mut registry);
         registry.register(
             "isthmus_log_lines_dropped",
             "Lines of the log that were dropped because they could not be written fast enough",
             logs.dropped().clone(),
+        );
+        registry.register(
+            "isthmus_log_lines_waiting",
+            "Lines of the log that wait to be written; what comes when 10 000 wait is dropped",
+            logs.waiting().clone(),
         );
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
         build.get_or_create_owned(&BUILD).set(1);
@@ -144,7 +171,7 @@ impl Telemetry {
             build,
         );
         registry.register_collector(Box::new(ProcessCollector));
-        Self(Arc::new(Shared { logs, registry, traffic, agent, dns }))
+        Self(Arc::new(Shared { logs, registry, traffic, live, agent, health, runtimes, dns }))
     }
 
     /// Counts, and logs nothing: for tests.
@@ -155,6 +182,19 @@ impl Telemetry {
     /// Begins the record of a connection that will carry bytes.
     pub fn connection(&self, start: ConnectionStart) -> ConnectionRecord {
         ConnectionRecord::new(self.clone(), start)
+    }
+
+    /// Shows a connection whose requests are recorded one by one among those that are open.
+    pub fn http_connection(&self, start: ConnectionStart) -> HttpConnection {
+        self.0.live.http(start)
+    }
+
+    /// The open connections that are wanted, the oldest first.
+    pub fn open_connections(
+        &self,
+        wanted: impl Fn(&ConnectionStart) -> bool,
+    ) -> Vec<OpenConnection> {
+        self.0.live.find(wanted)
     }
 
     /// A connection that was refused or failed before it carried bytes.
@@ -170,6 +210,16 @@ impl Telemetry {
     /// Metrics about the agent itself, for the rooms that know them.
     pub fn agent(&self) -> &AgentMetrics {
         &self.0.agent
+    }
+
+    /// Metrics about the agent's health, for the rooms that know them.
+    pub fn health(&self) -> &HealthMetrics {
+        &self.0.health
+    }
+
+    /// Shows a runtime that lasts as long as the agent in the metrics.
+    pub fn watch_runtime(&self, name: &'static str, runtime: &Handle) {
+        self.0.runtimes.watch(name, runtime);
     }
 
     /// Metrics of the DNS stub.
@@ -188,6 +238,10 @@ impl Telemetry {
 
     fn logs(&self) -> &Logs {
         &self.0.logs
+    }
+
+    fn live(&self) -> &Arc<Live> {
+        &self.0.live
     }
 
     fn traffic(&self) -> &Traffic {

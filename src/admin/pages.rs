@@ -1,4 +1,4 @@
-//! The pages: what is asked, what is answered. No page waits for anything.
+//! The pages: what is asked, what is answered. No page waits for another.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -6,11 +6,14 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
 use super::Admin;
+use super::connections::ConnectionFilter;
+use super::probe;
 use super::serve::Port;
 
 /// What `/` lists.
 const INDEX: &str = "\
-GET  /config_dump                everything the agent knows, as JSON
+GET  /config_dump                everything the agent knows, as JSON (for istioctl ztunnel-config too)
+GET  /connections                open connections, as JSON; ?workload=namespace/name&limit=100
 GET  /status                     the short form, as JSON
 GET  /logging                    the log levels
 POST /logging?level=debug        other log levels (tracing-subscriber's directives)
@@ -24,13 +27,14 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Page = Response<Full<Bytes>>;
 
-pub(super) fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -> Page {
+pub(super) async fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -> Page {
     match (port, request.method(), request.uri().path()) {
-        (Port::Readiness, &Method::GET, "/healthz/ready") => readiness(admin),
+        (Port::Readiness, &Method::GET, "/healthz/ready") => readiness(admin).await,
         (Port::Metrics, &Method::GET, "/metrics" | "/stats/prometheus") => metrics(admin, request),
         (Port::Admin, &Method::GET, "/") => page(StatusCode::OK, TEXT, INDEX),
         (Port::Admin, &Method::GET, "/config_dump") => json(&admin.dump.dump()),
-        (Port::Admin, &Method::GET, "/status") => json(&status(admin)),
+        (Port::Admin, &Method::GET, "/connections") => connections(admin, request.uri().query()),
+        (Port::Admin, &Method::GET, "/status") => json(&status(admin).await),
         (Port::Admin, &Method::GET, "/logging") => {
             page(StatusCode::OK, TEXT, admin.logs.levels() + "\n")
         }
@@ -46,13 +50,22 @@ pub(super) fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -> Page
     }
 }
 
-fn readiness(admin: &Admin) -> Page {
-    let missing = admin.readiness.missing();
+async fn readiness(admin: &Admin) -> Page {
+    let missing = missing(admin).await;
     if missing.is_empty() {
         return page(StatusCode::OK, TEXT, "ready\n");
     }
     let text = format!("not ready, waiting for: {}\n", missing.join(", "));
     page(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
+}
+
+/// What keeps the agent from being ready, at this moment.
+async fn missing(admin: &Admin) -> Vec<&'static str> {
+    let mut missing = admin.readiness.missing();
+    if !probe::answers(&admin.layer4).await {
+        missing.push(probe::LAYER4);
+    }
+    missing
 }
 
 fn metrics<B>(admin: &Admin, request: &Request<B>) -> Page {
@@ -66,12 +79,20 @@ fn metrics<B>(admin: &Admin, request: &Request<B>) -> Page {
     }
 }
 
-fn status(admin: &Admin) -> serde_json::Value {
+async fn status(admin: &Admin) -> serde_json::Value {
+    let missing = missing(admin).await;
     let mut status = admin.dump.status();
     if let Some(fields) = status.as_object_mut() {
-        fields.insert("waitingFor".into(), admin.readiness.missing().into());
+        fields.insert("waitingFor".into(), missing.into());
     }
     status
+}
+
+fn connections(admin: &Admin, query: Option<&str>) -> Page {
+    match ConnectionFilter::parse(query.unwrap_or_default()) {
+        Ok(filter) => json(&admin.dump.connections(&filter)),
+        Err(why) => page(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+    }
 }
 
 fn set_levels(admin: &Admin, query: Option<&str>) -> Page {

@@ -130,7 +130,7 @@ async fn accept(
 async fn serve_connection(port: Port, stream: TcpStream, admin: Arc<Admin>) {
     let service = service_fn(move |request| {
         let admin = admin.clone();
-        async move { Ok::<_, std::convert::Infallible>(pages::answer(port, &admin, &request)) }
+        async move { Ok::<_, std::convert::Infallible>(pages::answer(port, &admin, &request).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -6,14 +6,18 @@ use std::time::UNIX_EPOCH;
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
-use crate::admin::Dump;
+use super::Agent;
+use super::dump::{self, Parts};
+use crate::admin::{ConnectionFilter, Dump, MAX_CONNECTIONS_SHOWN};
+use crate::base::ObjectKey;
 use crate::config::Settings;
 use crate::identity::{CertificateState, CertificateStatus, CertificateStore};
+use crate::l7::Workers;
 use crate::model::{Binding, Waypoint, Workload};
 use crate::node::Node;
 use crate::pool::Pool;
-use crate::source::Complaint;
-use crate::telemetry::Telemetry;
+use crate::source::{Complaint, LastRead};
+use crate::telemetry::{Peer, Telemetry};
 use crate::world::WorldStore;
 
 /// Read-only handles on the rooms.
@@ -24,25 +28,22 @@ pub(super) struct View {
     pool: Pool,
     node: Arc<Node>,
     telemetry: Telemetry,
+    workers: Arc<Workers>,
+    source: LastRead,
     complaints: ArcSwap<Vec<Complaint>>,
 }
 
 impl View {
-    pub(super) fn new(
-        settings: &Settings,
-        world: &Arc<WorldStore>,
-        certificates: &Arc<CertificateStore>,
-        pool: &Pool,
-        node: &Arc<Node>,
-        telemetry: &Telemetry,
-    ) -> Arc<Self> {
+    pub(super) fn new(agent: &Agent) -> Arc<Self> {
         Arc::new(Self {
-            settings: settings.clone(),
-            world: world.clone(),
-            certificates: certificates.clone(),
-            pool: pool.clone(),
-            node: node.clone(),
-            telemetry: telemetry.clone(),
+            settings: agent.settings.clone(),
+            world: agent.world.clone(),
+            certificates: agent.certificates.store.clone(),
+            pool: agent.pool.clone(),
+            node: agent.node.clone(),
+            telemetry: agent.telemetry.clone(),
+            workers: agent.workers.clone(),
+            source: agent.source.last_read(),
             complaints: ArcSwap::default(),
         })
     }
@@ -88,19 +89,31 @@ impl View {
 
 impl Dump for View {
     fn dump(&self) -> Value {
-        let world = self.world.snapshot();
+        let connections = self.telemetry.open_connections(|_| true);
+        let shown = connections.len().min(MAX_CONNECTIONS_SHOWN);
+        let parts = Parts {
+            settings: &self.settings,
+            world: &self.world.snapshot(),
+            certificates: self.certificates.dump(),
+            workloads: self.node.status(),
+            connections: &connections[..shown],
+            complaints: &self.complaints.load(),
+        };
+        parts.dump()
+    }
+
+    fn connections(&self, filter: &ConnectionFilter) -> Value {
+        let is =
+            |peer: &Peer, key: &ObjectKey| peer.namespace == key.namespace && peer.name == key.name;
+        let found = self.telemetry.open_connections(|start| match &filter.workload {
+            Some(key) => is(&start.source, key) || is(&start.destination, key),
+            None => true,
+        });
+        let shown: Vec<Value> = found.iter().take(filter.limit).map(dump::row).collect();
         json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "generation": world.generation,
-            "workloads": world.mesh.workloads,
-            "services": world.mesh.services,
-            "waypoints": world.mesh.waypoints,
-            "routes": world.mesh.routes,
-            "policies": world.mesh.policies,
-            "certificates": self.certificates.status(),
-            "workloadState": self.node.status(),
-            "complaints": &**self.complaints.load(),
-            "config": self.settings,
+            "total": found.len(),
+            "leftOut": found.len() - shown.len(),
+            "connections": shown,
         })
     }
 
@@ -141,6 +154,13 @@ impl Dump for View {
         metrics.certificate_soonest_expiry.set(self.soonest_expiry());
         metrics.pool_connections.set(count(self.pool.tunnels()));
         metrics.source_complaints.set(count(self.complaints.load().len()));
+        let health = self.telemetry.health();
+        health.pool_streams.set(count(self.pool.streams()));
+        let failing = certificates.iter().filter(|it| it.failures > 0).count();
+        health.certificates_failing.set(count(failing));
+        health.source_read.set(self.source.get().as_secs_f64());
+        health.generation.set(i64::try_from(self.world.load().generation).unwrap_or(i64::MAX));
+        health.workers(&self.workers.health());
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::table::{list, rows, text_of};
+
 pub(super) fn table(json: &str) -> anyhow::Result<String> {
     let status: Value = serde_json::from_str(json)?;
     let mut text = String::new();
@@ -40,38 +42,6 @@ pub(super) fn table(json: &str) -> anyhow::Result<String> {
     rows(&mut text, "WAYPOINTS", &["waypoint", "takes", "identity"], &status["waypoints"])?;
     rows(&mut text, "COMPLAINTS", &["severity", "complaint"], &status["complaints"])?;
     Ok(text)
-}
-
-/// A titled table; nothing when there are no rows.
-fn rows(text: &mut String, title: &str, columns: &[&str], rows: &Value) -> std::fmt::Result {
-    let rows = list(rows);
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let width = |column: &&str| {
-        let widest = rows.iter().map(|row| text_of(&row[*column]).chars().count()).max();
-        widest.unwrap_or(0).max(column.len())
-    };
-    let widths: Vec<usize> = columns.iter().map(width).collect();
-    writeln!(text, "\n{title}")?;
-    let mut line = |cells: Vec<&str>| {
-        let padded: Vec<String> =
-            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        writeln!(text, "  {}", padded.join("  ").trim_end())
-    };
-    line(columns.to_vec())?;
-    for row in rows {
-        line(columns.iter().map(|column| text_of(&row[*column])).collect())?;
-    }
-    Ok(())
-}
-
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-fn text_of(value: &Value) -> &str {
-    value.as_str().unwrap_or("-")
 }
 
 #[cfg(test)]

@@ -20,11 +20,19 @@ pub struct WorkloadCertificate {
     identity: Identity,
     generation: u64,
     details: Details,
+    /// As it was issued, for operators.
+    issued: Shown,
     key: Arc<SingleCertAndKey>,
     roots: Arc<RootCertStore>,
     server: Arc<ServerConfig>,
     trust: Trust,
     clock: Arc<dyn Clock>,
+}
+
+/// The leaf with its intermediates, and the roots.
+struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    roots: Vec<CertificateDer<'static>>,
 }
 
 /// What the certificate says of itself.
@@ -58,6 +66,7 @@ impl WorkloadCertificate {
         let roots = root_store(&issued.roots)?;
         let signing = tls::provider().key_provider.load_private_key(key).map_err(unusable)?;
         verify_own(identity, &issued.chain, &roots, clock.now())?;
+        let shown = Shown { chain: issued.chain.clone(), roots: issued.roots };
         let key = Arc::new(CertifiedKey::new(issued.chain, signing));
         key.keys_match().map_err(unusable)?;
         let server = tls::server_config(key.clone(), roots.clone(), trust.clone(), clock.clone())
@@ -66,6 +75,7 @@ impl WorkloadCertificate {
             identity: identity.clone(),
             generation,
             details,
+            issued: shown,
             key: Arc::new(SingleCertAndKey::from(key)),
             roots,
             server: Arc::new(server),
@@ -119,6 +129,15 @@ impl WorkloadCertificate {
     /// What the peer of an established session has proven, to be asked whether it was revoked since.
     pub fn proven(&self, session: &CommonState, role: Role) -> ProvenPeer {
         ProvenPeer::of(session, role, unix_time(self.clock.now()), &self.roots, &self.trust)
+    }
+
+    /// The leaf comes first.
+    pub(super) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.issued.chain
+    }
+
+    pub(super) fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.issued.roots
     }
 
     pub(super) fn details(&self) -> &Details {

@@ -6,6 +6,7 @@
 //!
 //! `run` does all the issuing, on the runtime that it is spawned on; everything else only asks and waits.
 
+mod dump;
 mod rotation;
 mod slot;
 mod status;
@@ -20,6 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+pub use self::dump::{CertificateDump, ShownCertificate};
 pub use self::status::{CertificateState, CertificateStatus};
 
 use self::slot::Slot;
@@ -136,6 +138,15 @@ impl CertificateStore {
         let now = self.clock.now();
         let slots = self.slots.load();
         let mut list: Vec<_> = slots.values().map(|slot| slot.status(now)).collect();
+        list.sort_by(|one, other| one.identity.cmp(&other.identity));
+        list
+    }
+
+    /// The same with every certificate, in the shape that `istioctl ztunnel-config` reads.
+    pub fn dump(&self) -> Vec<CertificateDump> {
+        let now = self.clock.now();
+        let slots = self.slots.load();
+        let mut list: Vec<_> = slots.values().map(|slot| slot.dump(now)).collect();
         list.sort_by(|one, other| one.identity.cmp(&other.identity));
         list
     }

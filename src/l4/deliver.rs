@@ -187,7 +187,8 @@ impl Proxy {
         arrival: &Arrival,
         permit: Option<Permit>,
     ) -> ConnectionStart {
-        let (waypoint, notes) = permit.map(|it| (it.waypoint, it.notes)).unwrap_or_default();
+        let (waypoint, policy, notes) =
+            permit.map(|it| (it.waypoint, it.policy, it.notes)).unwrap_or_default();
         let cluster = &self.shared.settings.cluster;
         let world = self.shared.world.load();
         let source = world.source_at(arrival.peer.ip(), arrival.client.as_ref());
@@ -203,8 +204,10 @@ impl Proxy {
             mutual_tls: tunnelled,
             source_address: arrival.peer,
             destination_address: SocketAddr::new(arrival.destination.ip(), wire_port),
+            dialled: arrival.destination,
             hbone_authority: tunnelled.then_some(arrival.destination),
             waypoint_principal: waypoint.map(|waypoint| Str::from(waypoint.to_string())),
+            policy,
             notes,
             in_process: arrival.in_process,
         }

@@ -176,8 +176,10 @@ impl Proxy {
             mutual_tls: server.is_some(),
             source_address: outbound.accepted.peer,
             destination_address: hop.map_or(outbound.dialled, Hop::wire_address),
+            dialled: outbound.dialled,
             hbone_authority: server.and(hop).map(|hop| hop.address),
             waypoint_principal: None,
+            policy: None,
             notes: Vec::new(),
             in_process: false,
         }

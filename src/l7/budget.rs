@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::WorkerSettings;
 use super::detect::Version;
+use crate::telemetry::WorkerHealth;
 
 /// The read buffer of an HTTP/1 connection, and so the longest head of a message, in bytes: Istio's and Envoy's
 /// limit on request headers.
@@ -37,6 +38,8 @@ pub(super) struct Budgets {
     connections: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     buffers: Arc<Semaphore>,
+    /// What the three began with.
+    limits: [usize; 3],
 }
 
 /// A place in the byte budget, given back when dropped.
@@ -52,12 +55,24 @@ pub(super) struct RequestPermit {
 
 impl Budgets {
     pub(super) fn new(settings: &WorkerSettings) -> Self {
-        let semaphore =
-            |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
-        Self {
-            connections: semaphore(settings.max_connections),
-            requests: semaphore(settings.max_requests),
-            buffers: semaphore(settings.max_buffered_bytes / UNIT),
+        let limits =
+            [settings.max_connections, settings.max_requests, settings.max_buffered_bytes / UNIT];
+        let limits = limits.map(|permits| permits.min(Semaphore::MAX_PERMITS));
+        let [connections, requests, buffers] =
+            limits.map(|permits| Arc::new(Semaphore::new(permits)));
+        Self { connections, requests, buffers, limits }
+    }
+
+    /// How much of it is taken now; the namespace is the worker's to fill in.
+    pub(super) fn health(&self) -> WorkerHealth {
+        let [connections, requests, buffers] = self.limits;
+        let taken = |limit: usize, of: &Semaphore| limit.saturating_sub(of.available_permits());
+        WorkerHealth {
+            connections: taken(connections, &self.connections),
+            requests: taken(requests, &self.requests),
+            buffered_bytes: taken(buffers, &self.buffers) * UNIT,
+            buffered_bytes_limit: buffers * UNIT,
+            ..WorkerHealth::default()
         }
     }
 
@@ -104,6 +119,7 @@ mod tests {
         });
         let kept = budgets.buffers(Version::Http2);
         assert!(kept.is_some());
+        assert_eq!(budgets.health().buffered_bytes, HTTP2_CONNECTION_WINDOW as usize);
         assert!(budgets.buffers(Version::Http1).is_none(), "nothing is left for another one");
         let requests: Vec<_> = (0..3).map(|_| budgets.request(Version::Http2)).collect();
         assert_eq!(requests.iter().flatten().count(), 2, "the third has no room for its buffers");

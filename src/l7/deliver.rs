@@ -174,6 +174,7 @@ impl Inbound {
             protocol: "",
             grpc: false,
             waypoint_principal: permit.and_then(inbound::principal),
+            connection: self.open.get().cloned(),
         }
     }
 }

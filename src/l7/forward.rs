@@ -24,6 +24,7 @@ use crate::balance::{self, Picked};
 use crate::base::Reason;
 use crate::policy::{self, Connection, Gate};
 use crate::route;
+use crate::telemetry::RequestRecord;
 use crate::world::World;
 
 /// How many endpoints are tried: the first and two more, as Envoy and Istio do.
@@ -71,7 +72,7 @@ impl Way {
             let peer =
                 self.session.context.peers.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
-            if let Err(answer) = self.prepare(&picked, &mut arrived) {
+            if let Err(answer) = self.prepare(&picked, &mut arrived, &mut exchange.record) {
                 return answer.respond(exchange, form);
             }
             match self.attempt(&picked, arrived).await {
@@ -97,12 +98,17 @@ impl Way {
 
     /// What depends on the endpoint. One in the mesh judges for itself, and gets the original values when it will look
     /// at them; for one that is not, this half judges.
-    fn prepare(&self, picked: &Picked, arrived: &mut Arrived) -> Result<(), Answer> {
+    fn prepare(
+        &self,
+        picked: &Picked,
+        arrived: &mut Arrived,
+        record: &mut RequestRecord,
+    ) -> Result<(), Answer> {
         // An attempt before may have added these.
         headers::strip_internal(arrived.request.headers_mut());
         headers::strip_hop_by_hop(arrived.request.headers_mut());
         let Some(server) = peers::captured(picked.workload.as_ref()) else {
-            return self.authorize(picked, arrived);
+            return self.authorize(picked, arrived, record);
         };
         let Some(before) = &self.before else { return Ok(()) };
         let port = picked.address.port();
@@ -118,7 +124,12 @@ impl Way {
     }
 
     /// The policies of the addressed service, for a destination outside of the mesh.
-    fn authorize(&self, picked: &Picked, arrived: &Arrived) -> Result<(), Answer> {
+    fn authorize(
+        &self,
+        picked: &Picked,
+        arrived: &Arrived,
+        record: &mut RequestRecord,
+    ) -> Result<(), Answer> {
         let gate = Gate::for_service(&self.world, &self.plan.addressed);
         let connection = Connection {
             client: Some(&self.session.client.identity),
@@ -128,8 +139,14 @@ impl Way {
         let sent = self.before.as_ref().unwrap_or(arrived.request.headers());
         let request = arrived::policy_request(&arrived.request, sent);
         match gate.authorize(&connection, Some(&request)) {
-            Ok(_) => Ok(()),
-            Err(denial) => Err(Answer::denied(denial.why)),
+            Ok(permit) => {
+                record.notes(permit.notes);
+                Ok(())
+            }
+            Err(denial) => {
+                record.notes(denial.notes);
+                Err(Answer::denied(denial.why))
+            }
         }
     }
 

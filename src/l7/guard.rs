@@ -29,6 +29,8 @@ pub(super) struct Arrival {
     pub(super) destination: SocketAddr,
     /// The service that the tunnel's request named.
     pub(super) forwarded_host: Option<Str>,
+    /// From a workload of this node, without a tunnel.
+    pub(super) in_process: bool,
 }
 
 impl Arrival {
@@ -39,6 +41,7 @@ impl Arrival {
             client_address: connection.client_address,
             destination: connection.destination,
             forwarded_host: connection.forwarded_host.clone(),
+            in_process: connection.stream.is_local(),
         }
     }
 

@@ -25,7 +25,7 @@ use crate::base::{Reason, Str, within_budget};
 use crate::model::AppProtocol;
 use crate::policy::{Denial, Permit};
 use crate::sock::{self, Rewind, SocketFactory};
-use crate::telemetry::{ConnectionStart, Peer, ServiceLabels};
+use crate::telemetry::{ConnectionStart, HttpConnection, Peer, ServiceLabels};
 use crate::tunnel::{Carrier, GuardedConnection, Place};
 use crate::world::World;
 
@@ -43,6 +43,8 @@ pub(super) struct Inbound {
     cancel: CancellationToken,
     /// The connection to the application: this client's alone, because it may carry the client's address.
     application: OnceLock<Arc<Shelf>>,
+    /// Once it is known to carry HTTP.
+    pub(super) open: OnceLock<HttpConnection>,
     /// The connection's places in the workload's and the worker's budgets, given back with its last request.
     _places: (Place, OwnedSemaphorePermit),
 }
@@ -82,6 +84,7 @@ impl Inbound {
             sockets: connection.sockets,
             cancel: connection.cancel,
             application: OnceLock::new(),
+            open: OnceLock::new(),
             _places: (connection.place, permit),
             arrival,
             context,
@@ -99,6 +102,8 @@ impl Inbound {
                 let Some(_buffers) = self.context.budgets.buffers(version) else {
                     return self.refuse(Reason::Overflow, NO_BUFFERS);
                 };
+                let telemetry = &self.context.dependencies.telemetry;
+                self.open.get_or_init(|| telemetry.http_connection(self.start()));
                 if let Err(error) =
                     server::serve(&self.context, stream, version, self.clone()).await
                 {
@@ -211,6 +216,7 @@ impl Inbound {
         };
         let start = ConnectionStart {
             waypoint_principal: principal(&permit),
+            policy: permit.policy,
             notes: permit.notes,
             ..self.start()
         };

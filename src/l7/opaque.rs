@@ -7,85 +7,115 @@ use super::forward::MAX_ATTEMPTS;
 use super::outbound::Outbound;
 use super::{peers, respond::Answer};
 use crate::balance::{self, Picked};
-use crate::base::{Reason, ports};
+use crate::base::{PolicyNote, Reason, ports};
 use crate::model::{Binding, Service};
-use crate::policy::{Connection, Gate};
+use crate::policy::{Connection, Gate, Permit};
 use crate::sock::{self, CopyError, Rewind};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::Carrier;
+
+/// An endpoint that took the connection.
+struct Reached {
+    picked: Picked,
+    upstream: Carrier,
+    /// Where this half judged.
+    permit: Option<Permit>,
+}
+
+/// Why no endpoint did.
+struct Unreached {
+    picked: Option<Picked>,
+    answer: Answer,
+    notes: Vec<PolicyNote>,
+}
+
+impl From<Answer> for Unreached {
+    fn from(answer: Answer) -> Self {
+        Self { picked: None, answer, notes: Vec::new() }
+    }
+}
 
 /// The client's half: to an endpoint of the addressed service. HTTPRoutes do not apply to bytes.
 pub(super) async fn carry(session: &Outbound, stream: Rewind<Carrier>) {
     let dependencies = &session.context.dependencies;
     match reach(session).await {
-        Ok((picked, upstream)) => {
+        Ok(Reached { picked, upstream, permit }) => {
             let in_process = upstream.is_local();
-            let start = ConnectionStart { in_process, ..start(session, Some(&picked)) };
+            let (policy, notes) = permit.map(|it| (it.policy, it.notes)).unwrap_or_default();
+            let start =
+                ConnectionStart { in_process, policy, notes, ..start(session, Some(&picked)) };
             let mut record = dependencies.telemetry.connection(start);
             finish(copy(stream, upstream, &record).await, &mut record);
         }
-        Err((picked, answer)) => {
-            let start = start(session, picked.as_ref());
+        Err(Unreached { picked, answer, notes }) => {
+            let start = ConnectionStart { notes, ..start(session, picked.as_ref()) };
             dependencies.telemetry.refused(start, answer.reason, &answer.why);
         }
     }
 }
 
 /// Tries endpoints until one takes the connection; no byte of the client was sent yet, so this is safe.
-async fn reach(session: &Outbound) -> Result<(Picked, Carrier), (Option<Picked>, Answer)> {
+async fn reach(session: &Outbound) -> Result<Reached, Unreached> {
     let mut tried: Vec<SocketAddr> = Vec::new();
     let mut failure = None;
     for _ in 0..MAX_ATTEMPTS {
-        let (service, picked) = choose(session, &tried).map_err(|answer| (None, answer))?;
-        let Some(picked) = picked else { break };
+        let (service, picked) = choose(session, &tried)?;
+        let Some((picked, permit)) = picked else { break };
         match session.dial(&service, &picked).await {
-            Ok(upstream) => return Ok((picked, upstream)),
+            Ok(upstream) => return Ok(Reached { picked, upstream, permit }),
             Err(error) => {
                 tried.push(picked.address);
                 let answer = Answer::unreachable(error.reason(), error.to_string());
+                let notes = permit.map(|it| it.notes).unwrap_or_default();
                 // The destination has decided: another endpoint of the service would decide alike.
-                if answer.reason == Reason::Denied {
-                    return Err((Some(picked), answer));
+                let decided = answer.reason == Reason::Denied;
+                let unreached = Unreached { picked: Some(picked), answer, notes };
+                if decided {
+                    return Err(unreached);
                 }
-                failure = Some((Some(picked), answer));
+                failure = Some(unreached);
             }
         }
     }
     Err(failure.unwrap_or_else(|| {
         let (service, port) = (&session.service, session.dialled.port());
         let why = format!("Service {service} has no ready endpoint on port {port}");
-        (None, Answer::no_healthy_upstream(why))
+        Answer::no_healthy_upstream(why).into()
     }))
 }
 
-/// An endpoint, which the client may speak to as far as this half must decide it.
-fn choose(
-    session: &Outbound,
-    tried: &[SocketAddr],
-) -> Result<(Arc<Service>, Option<Picked>), Answer> {
+/// An endpoint, with the leave to connect as far as this half must decide that.
+type Choice = Option<(Picked, Option<Permit>)>;
+
+fn choose(session: &Outbound, tried: &[SocketAddr]) -> Result<(Arc<Service>, Choice), Unreached> {
     let world = session.context.dependencies.world.load();
     let Some(service) = world.service(&session.service) else {
         let why = format!("Service {} does not exist any more", session.service);
-        return Err(Answer::no_healthy_upstream(why));
+        return Err(Answer::no_healthy_upstream(why).into());
     };
     if let Binding::Unusable { waypoint, why } = &service.waypoint {
-        return Err(Answer::waypoint_unusable(format!("waypoint {waypoint}: {why}")));
+        return Err(Answer::waypoint_unusable(format!("waypoint {waypoint}: {why}")).into());
     }
     let port = session.dialled.port();
     let picked = balance::pick(&world, service, port, session.caller(), session.dialled, tried)
         .filter(|picked| !tried.contains(&picked.address));
-    if let Some(picked) =
-        picked.as_ref().filter(|it| peers::captured(it.workload.as_ref()).is_none())
-    {
-        let connection = Connection {
-            client: Some(&session.client.identity),
-            source: session.client_address.ip(),
-            destination: picked.address,
-        };
-        let permitted = Gate::for_service(&world, service).authorize(&connection, None);
-        permitted.map_err(|denial| Answer::denied(denial.why))?;
+    let Some(picked) = picked else { return Ok((service.clone(), None)) };
+    if peers::captured(picked.workload.as_ref()).is_some() {
+        return Ok((service.clone(), Some((picked, None))));
     }
-    Ok((service.clone(), picked))
+    let connection = Connection {
+        client: Some(&session.client.identity),
+        source: session.client_address.ip(),
+        destination: picked.address,
+    };
+    match Gate::for_service(&world, service).authorize(&connection, None) {
+        Ok(permit) => Ok((service.clone(), Some((picked, Some(permit))))),
+        Err(denial) => Err(Unreached {
+            picked: Some(picked),
+            answer: Answer::denied(denial.why),
+            notes: denial.notes,
+        }),
+    }
 }
 
 fn start(session: &Outbound, picked: Option<&Picked>) -> ConnectionStart {
@@ -102,8 +132,10 @@ fn start(session: &Outbound, picked: Option<&Picked>) -> ConnectionStart {
         mutual_tls: tunnelled,
         source_address: session.client_address,
         destination_address: SocketAddr::new(address.ip(), wire_port),
+        dialled: session.dialled,
         hbone_authority: tunnelled.then_some(address),
         waypoint_principal: None,
+        policy: None,
         notes: Vec::new(),
         in_process: false,
     }

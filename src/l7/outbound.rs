@@ -1,7 +1,7 @@
 //! The client's half: a connection of a local client to a service with a waypoint.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
@@ -20,7 +20,7 @@ use crate::base::{ObjectKey, Reason, Str, ports, within_budget};
 use crate::model::{AppProtocol, Service, Workload};
 use crate::pool::TunnelKey;
 use crate::sock::{self, SocketFactory};
-use crate::telemetry::{Peer, RequestStart, ServiceLabels};
+use crate::telemetry::{HttpConnection, Peer, RequestStart, ServiceLabels};
 use crate::tunnel::{Baggage, Carrier, ConnectRequest, Place, RoutedConnection};
 
 /// What the future of a request in flight may take, in bytes: twice what it does take, to notice when that grows.
@@ -43,6 +43,8 @@ pub(super) struct Outbound {
     pub(super) source: Arc<Peer>,
     pub(super) labels: Arc<ServiceLabels>,
     sockets: Arc<dyn SocketFactory>,
+    /// Once it is known to carry HTTP.
+    open: OnceLock<HttpConnection>,
     /// The connection's places in the workload's and the worker's budgets, given back with its last request.
     _places: (Place, OwnedSemaphorePermit),
 }
@@ -75,6 +77,7 @@ async fn serve_session(
         service: connection.service.key.clone(),
         speaks_http2: said == AppProtocol::Http2,
         sockets: connection.sockets,
+        open: OnceLock::new(),
         _places: (connection.place, permit),
         context: context.clone(),
     });
@@ -86,7 +89,8 @@ async fn serve_session(
     let detected = async { detect::detect(adopt(stream)?, said, wait).await };
     // A client that has said nothing yet loses nothing by a drain.
     let Some(detected) = context.drain.run_until_cancelled(detected).await else { return };
-    let refuse = |reason, why: &str| context.dependencies.telemetry.refused(start, reason, why);
+    let telemetry = &context.dependencies.telemetry;
+    let refuse = |reason, why: &str| telemetry.refused(start.clone(), reason, why);
     let (version, stream) = match detected {
         Ok((Some(version), stream)) => (version, stream),
         Ok((None, stream)) => return opaque::carry(&session, stream).await,
@@ -98,6 +102,7 @@ async fn serve_session(
     let Some(_buffers) = context.budgets.buffers(version) else {
         return refuse(Reason::Overflow, NO_BUFFERS);
     };
+    session.open.get_or_init(|| telemetry.http_connection(start));
     if let Err(error) = server::serve(&context, stream, version, session).await {
         tracing::debug!(namespace = %context.namespace, %error, "a client's connection ended early");
     }
@@ -174,6 +179,7 @@ impl Outbound {
             protocol: "",
             grpc: false,
             waypoint_principal: None,
+            connection: self.open.get().cloned(),
         }
     }
 

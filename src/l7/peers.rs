@@ -29,8 +29,10 @@ pub(super) fn routed(connection: &RoutedConnection, cluster: &Str) -> Connection
         mutual_tls: true,
         source_address: connection.client_address,
         destination_address: connection.dialled,
+        dialled: connection.dialled,
         hbone_authority: None,
         waypoint_principal: None,
+        policy: None,
         notes: Vec::new(),
         in_process: false,
     }
@@ -52,10 +54,12 @@ pub(super) fn arrived(arrival: &Arrival, world: &World, cluster: &Str) -> Connec
         mutual_tls: client.is_some(),
         source_address: *client_address,
         destination_address: SocketAddr::new(destination.ip(), wire_port),
+        dialled: *destination,
         hbone_authority: client.map(|_| *destination),
         waypoint_principal: None,
+        policy: None,
         notes: Vec::new(),
-        in_process: false,
+        in_process: arrival.in_process,
     }
 }
 

@@ -17,6 +17,7 @@ use super::peers::Peers;
 use super::upstream::{self, Upstreams};
 use super::{inbound, outbound, peers};
 use crate::base::{Reason, Str};
+use crate::telemetry::WorkerHealth;
 use crate::tunnel::{GuardedConnection, RoutedConnection};
 
 /// Connections on their way from layer 4 to the worker. A worker that runs takes them in microseconds; one that does
@@ -112,6 +113,14 @@ impl Worker {
     /// Takes connections: it neither drains nor has ended.
     pub(super) fn is_open(&self) -> bool {
         !self.jobs.is_closed() && !self.context.drain.is_cancelled()
+    }
+
+    pub(super) fn health(&self) -> WorkerHealth {
+        WorkerHealth {
+            namespace: self.context.namespace.to_string(),
+            waiting: QUEUE - self.jobs.capacity(),
+            ..self.context.budgets.health()
+        }
     }
 
     pub(super) fn is_finished(&self) -> bool {

@@ -41,6 +41,7 @@ impl Node {
         match self.capture(workload).await {
             Ok(captured) => {
                 tracing::info!(workload = %workload.key, "captured");
+                self.layer4.telemetry.health().workloads_started.inc();
                 self.pending.lock().remove(&workload.uid);
                 self.captured.lock().insert(workload.uid.clone(), Arc::new(captured));
             }
@@ -97,6 +98,7 @@ impl Node {
             tracing::debug!(workload = %uid, error = format!("{error:#}"), "its namespace is gone already");
         }
         tracing::info!(workload = %uid, "no longer captured");
+        self.layer4.telemetry.health().workloads_stopped.inc();
         // Its rules go when it has drained, not in the next round.
         self.cleaned.lock().insert(uid.clone());
         let drain = self.settings.drain;

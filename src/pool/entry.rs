@@ -91,6 +91,10 @@ impl Entry {
         self.tunnels.load().len()
     }
 
+    pub(super) fn streams(&self) -> usize {
+        self.tunnels.load().iter().map(|pooled| pooled.tunnel.active_streams()).sum()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.tunnels.load().is_empty() && !self.probe.is_recent()
     }

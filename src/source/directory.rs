@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::last_read::LastRead;
 use super::{
     Complaint, Objects, Severity, Source, SourceError, TranslateSettings, Translation, translate,
 };
@@ -44,6 +45,8 @@ const REREAD_UNWATCHED: Duration = Duration::from_secs(2);
 pub struct DirectorySource {
     path: PathBuf,
     settings: TranslateSettings,
+    /// When all of it was last read.
+    last_read: LastRead,
 }
 
 /// Reads a directory once, to report on it.
@@ -68,7 +71,12 @@ struct State {
 
 impl DirectorySource {
     pub fn new(path: impl Into<PathBuf>, settings: TranslateSettings) -> Self {
-        Self { path: path.into(), settings }
+        Self { path: path.into(), settings, last_read: LastRead::default() }
+    }
+
+    /// Tells when the directory was last read without an error, while [`Source::run`] runs.
+    pub fn last_read(&self) -> LastRead {
+        self.last_read.clone()
     }
 }
 
@@ -100,6 +108,9 @@ impl Source for DirectorySource {
                 Err(_) => {}
             }
             missing = state.reader.failed;
+            if !missing {
+                self.last_read.now();
+            }
             let reread = if state.watch.is_active() { REREAD } else { REREAD_UNWATCHED };
             tokio::select! {
                 () = cancel.cancelled() => return Ok(()),

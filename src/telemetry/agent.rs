@@ -6,7 +6,8 @@ use std::sync::atomic::AtomicU64;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
@@ -151,8 +152,32 @@ impl Collector for ProcessCollector {
             let limit = i64::try_from(soft).unwrap_or(i64::MAX);
             gauge(&mut encoder, "process_max_fds", "Limit of open file descriptors", limit)?;
         }
+        if let Some(bytes) = resident_memory() {
+            let name = "process_resident_memory_bytes";
+            gauge(&mut encoder, name, "Memory that is really there", bytes)?;
+        }
+        if let Some(seconds) = processor_time() {
+            let counter = ConstCounter::new(seconds);
+            let (name, help) = ("process_cpu_seconds", "Processor time, of user and kernel");
+            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
         Ok(())
     }
+}
+
+/// The second number of the file, in pages (proc_pid_statm(5)).
+fn resident_memory() -> Option<i64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: i64 = statm.split(' ').nth(1)?.parse().ok()?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok()??;
+    Some(pages.saturating_mul(page))
+}
+
+fn processor_time() -> Option<f64> {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).ok()?;
+    let seconds =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    Some(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
 fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {

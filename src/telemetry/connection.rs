@@ -1,12 +1,12 @@
 //! One connection: counted while its bytes pass, logged once at its end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
-use tokio::time::Instant;
 use tracing::Level;
 
 use super::labels::Labels;
+use super::live::Registered;
 use super::log::{ACCESS, Line};
 use super::metrics::ConnectionCounts;
 use super::series::Series;
@@ -16,12 +16,9 @@ use crate::base::{PolicyNote, Reason};
 /// One open connection: counted and logged once, when dropped at the latest.
 pub struct ConnectionRecord {
     telemetry: Telemetry,
-    start: ConnectionStart,
+    open: Registered,
     /// Resolved once: counting bytes is an addition.
     series: Arc<Series<ConnectionCounts>>,
-    started: Instant,
-    sent: AtomicU64,
-    received: AtomicU64,
     failure: Option<(Reason, String)>,
 }
 
@@ -31,19 +28,12 @@ impl ConnectionRecord {
         let labels = labels(&start, Reason::None);
         let series = telemetry.traffic().connections.get(&labels, || labels.to_owned());
         series.counts.opened.fetch_add(1, Ordering::Relaxed);
-        let record = Self {
-            telemetry,
-            start,
-            series,
-            started: Instant::now(),
-            sent: AtomicU64::new(0),
-            received: AtomicU64::new(0),
-            failure: None,
-        };
+        let open = telemetry.live().register(start, false);
+        let record = Self { telemetry, open, series, failure: None };
         let logs = record.telemetry.logs();
         if logs.enabled(ACCESS, Level::DEBUG) {
             let mut line = logs.line(Level::DEBUG, ACCESS, "connection opened");
-            put_start(&mut line, &record.start);
+            put_start(&mut line, record.open.start());
             logs.write(line);
         }
         record
@@ -51,7 +41,7 @@ impl ConnectionRecord {
 
     /// Bytes from the side that dialled to the side that was dialled.
     pub fn sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.open.sent(bytes as u64);
         // Istio's "sent" is what the destination sends, and its "received" what it receives, for both reporters:
         // the source's own view is turned round (istio#32399).
         self.series.counts.received.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -59,7 +49,7 @@ impl ConnectionRecord {
 
     /// Bytes in the other direction.
     pub fn received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.open.received(bytes as u64);
         self.series.counts.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
@@ -71,10 +61,11 @@ impl ConnectionRecord {
 
 impl Drop for ConnectionRecord {
     fn drop(&mut self) {
+        let start = self.open.start();
         self.series.counts.closed.fetch_add(1, Ordering::Relaxed);
         let failure = self.failure.as_ref().map(|(reason, why)| (*reason, why.as_str()));
         if let Some((reason, _)) = failure {
-            count_failure(&self.telemetry, &self.start, reason);
+            count_failure(&self.telemetry, start, reason);
         }
         let level = if failure.is_some() { Level::ERROR } else { Level::INFO };
         let logs = self.telemetry.logs();
@@ -82,14 +73,13 @@ impl Drop for ConnectionRecord {
             return;
         }
         let mut line = logs.line(level, ACCESS, "connection complete");
-        put_start(&mut line, &self.start);
-        let (sent, received) = (*self.sent.get_mut(), *self.received.get_mut());
+        put_start(&mut line, start);
+        let (sent, received) = self.open.carried();
         // The log speaks as the workload that it is about: what it sent, what it received.
-        let (sent, received) =
-            if outbound(&self.start) { (sent, received) } else { (received, sent) };
+        let (sent, received) = if outbound(start) { (sent, received) } else { (received, sent) };
         line.bare("bytes_sent", sent);
         line.bare("bytes_recv", received);
-        put_end(&mut line, self.started.elapsed().as_millis(), failure);
+        put_end(&mut line, self.open.age().as_millis(), failure);
         logs.write(line);
     }
 }

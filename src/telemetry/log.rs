@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -143,6 +144,11 @@ impl Logs {
 
     pub(super) fn write(&self, line: Line) {
         self.sink.send(line.finish());
+    }
+
+    /// Lines that the writer has not taken yet.
+    pub(super) fn waiting(&self) -> &Gauge {
+        self.sink.waiting()
     }
 
     /// Lines that were dropped because the writer was behind.

@@ -48,6 +48,9 @@ struct LoggedHeaders {
 
 impl RequestRecord {
     pub(super) fn new(telemetry: Telemetry, start: RequestStart) -> Self {
+        if let Some(connection) = &start.connection {
+            connection.request();
+        }
         Self {
             telemetry,
             start,
@@ -89,11 +92,17 @@ impl RequestRecord {
     /// More bytes of the request's body.
     pub fn request_bytes(&mut self, bytes: usize) {
         self.request_bytes = self.request_bytes.saturating_add(bytes as u64);
+        if let Some(connection) = &self.start.connection {
+            connection.sent(bytes);
+        }
     }
 
     /// More bytes of the response's body.
     pub fn response_bytes(&mut self, bytes: usize) {
         self.response_bytes = self.response_bytes.saturating_add(bytes as u64);
+        if let Some(connection) = &self.start.connection {
+            connection.received(bytes);
+        }
     }
 
     /// The status that the client was sent; the last one stays.
@@ -110,9 +119,8 @@ impl RequestRecord {
         self.failure.get_or_insert((reason, why));
     }
 
-    /// What AUDIT and dry-run policies have to say of it.
+    /// What AUDIT and dry-run policies have to say of it; the last word stays, and is counted at the end.
     pub fn notes(&mut self, notes: Vec<PolicyNote>) {
-        self.telemetry.agent().note(&notes);
         self.notes = notes;
     }
 
@@ -219,6 +227,7 @@ impl RequestRecord {
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         let duration = self.started.elapsed();
+        self.telemetry.agent().note(&self.notes);
         if self.start.count {
             self.count(duration);
         }

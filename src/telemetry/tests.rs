@@ -83,8 +83,10 @@ fn connection(reporter: Reporter) -> ConnectionStart {
         mutual_tls: true,
         source_address: ([10, 0, 0, 1], 40_000).into(),
         destination_address: ([10, 0, 0, 2], 15_008).into(),
+        dialled: ([10, 96, 0, 2], 9_080).into(),
         hbone_authority: Some(([10, 0, 0, 2], 9_080).into()),
         waypoint_principal: Some("spiffe://cluster.local/ns/bookinfo/sa/waypoint".into()),
+        policy: None,
         notes: Vec::new(),
         in_process: false,
     }
@@ -104,6 +106,7 @@ fn request(path: &str) -> RequestStart {
         protocol: "HTTP/1.1",
         grpc: false,
         waypoint_principal: None,
+        connection: None,
     }
 }
 
@@ -357,13 +360,30 @@ fn a_label_cannot_forge_a_series() {
 fn metrics_of_the_agent_are_there_from_the_start() {
     let lab = Lab::new("off", LogFormat::Text);
     lab.telemetry.agent().active_workloads.set(3);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    lab.telemetry.watch_runtime("control", runtime.handle());
+    let worker = |namespace: &str, requests| WorkerHealth {
+        namespace: namespace.to_owned(),
+        requests,
+        ..WorkerHealth::default()
+    };
+    lab.telemetry.health().workers(&[worker("gone", 1)]);
+    lab.telemetry.health().workers(&[worker("shop", 7)]);
     let scraped = lab.telemetry.scrape().expect("metrics");
+    assert!(!scraped.contains("gone"), "a worker that has ended is shown no more");
     for line in [
         "workload_manager_active_proxy_count 3",
         "isthmus_log_lines_dropped_total 0",
         "istio_build{component=\"isthmus\"",
         "process_open_fds ",
         "process_max_fds ",
+        "process_resident_memory_bytes ",
+        "process_cpu_seconds_total ",
+        "istio_tcp_sockets_open{reporter=\"source\"} 0",
+        "isthmus_worker_requests{namespace=\"shop\"} 7",
+        "isthmus_log_lines_waiting 0",
+        "tokio_num_workers{runtime=\"control\"} 1",
+        "tokio_worker_total_busy_duration_seconds_total{runtime=\"control\",worker=\"0\"} ",
     ] {
         assert!(scraped.lines().any(|it| it.starts_with(line)), "{line}: {scraped}");
     }

@@ -12,6 +12,7 @@ use isthmus::base::{ObjectKey, PolicyEffect, PolicyNote, Reason, ports};
 use isthmus::config::{self, Description, Overrides, Settings};
 use isthmus::telemetry::{
     ConnectionStart, DnsLabels, Peer, Reporter, RequestStart, ServiceLabels, Telemetry,
+    WorkerHealth,
 };
 
 /// Set to anything, it makes these tests write what they would compare.
@@ -261,8 +262,10 @@ fn scrape() -> String {
         mutual_tls: true,
         source_address: address,
         destination_address: address,
+        dialled: address,
         hbone_authority: None,
         waypoint_principal: None,
+        policy: None,
         notes: vec![PolicyNote {
             policy: ObjectKey::new("namespace", "name"),
             effect: PolicyEffect::Audit,
@@ -284,7 +287,11 @@ fn scrape() -> String {
         protocol: "HTTP/1.1",
         grpc: false,
         waypoint_principal: None,
+        connection: None,
     }));
+    telemetry.health().workers(&[WorkerHealth::default()]);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    telemetry.watch_runtime("control", runtime.handle());
     let (dns, labels) = (telemetry.dns(), DnsLabels::default());
     for family in [&dns.requests, &dns.upstream_requests, &dns.upstream_failures] {
         family.get_or_create(&labels).inc();

@@ -7,12 +7,17 @@ mod support;
 
 mod certificates;
 mod clock;
+/// Included here and not in `support`, which the demo shares.
+#[path = "../support/istioctl.rs"]
+mod istioctl;
+
 mod dns;
 mod faults;
 mod interop;
 mod istiod;
 mod manifests;
 mod mesh;
+mod observability;
 mod plain;
 mod policies;
 mod redirect;

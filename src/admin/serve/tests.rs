@@ -1,8 +1,9 @@
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Handle;
 
 use super::*;
-use crate::admin::{Dump, Readiness, Task};
+use crate::admin::{ConnectionFilter, Dump, Readiness, Task};
 use crate::takeover::Inherited;
 use crate::telemetry::{LogFormat, Logs, Telemetry};
 
@@ -15,6 +16,10 @@ impl Dump for Agent {
 
     fn status(&self) -> Value {
         json!({ "node": "node-a" })
+    }
+
+    fn connections(&self, filter: &ConnectionFilter) -> Value {
+        json!({ "limit": filter.limit })
     }
 
     fn refresh(&self) {}
@@ -33,6 +38,10 @@ struct Lab {
 
 impl Lab {
     fn new() -> Self {
+        Self::with_layer4(Handle::current())
+    }
+
+    fn with_layer4(layer4: Handle) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let servers = Servers::bind(
             Addresses { admin: any, metrics: any, readiness: any },
@@ -49,6 +58,7 @@ impl Lab {
             telemetry: Telemetry::new(logs.clone()),
             logs,
             readiness: waited_for,
+            layer4,
             dump: Arc::new(Agent),
             quit: quit.clone(),
         };
@@ -107,6 +117,22 @@ async fn levels_are_changed_by_post_and_bad_ones_refused() {
 }
 
 #[tokio::test]
+async fn an_agent_whose_data_path_is_stuck_is_not_ready_and_says_so() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let layer4 = builder.worker_threads(1).enable_all().build().unwrap();
+    let lab = Lab::with_layer4(layer4.handle().clone());
+    lab.source.set(true);
+    assert_eq!(status(lab.readiness, "GET /healthz/ready").await, "200");
+    let (release, stuck) = std::sync::mpsc::channel::<()>();
+    layer4.spawn(async move { _ = stuck.recv() });
+    let answer = ask(lab.readiness, "GET /healthz/ready", "x-test: 1").await;
+    assert!(answer.contains(" 503 ") && answer.contains("layer4"), "{answer}");
+    drop(release);
+    assert_eq!(status(lab.readiness, "GET /healthz/ready").await, "200");
+    layer4.shutdown_background();
+}
+
+#[tokio::test]
 async fn only_a_post_ends_the_agent() {
     let lab = Lab::new();
     assert_eq!(status(lab.admin, "GET /quitquitquit").await, "405");
@@ -127,6 +153,7 @@ async fn each_port_has_its_own_pages() {
     );
     for (port, line) in [
         (lab.metrics, "GET /config_dump"),
+        (lab.metrics, "GET /connections"),
         (lab.readiness, "POST /quitquitquit"),
         (lab.readiness, "GET /metrics"),
         (lab.admin, "GET /metrics"),

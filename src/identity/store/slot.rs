@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::dump::CertificateDump;
 use super::status::{CertificateState, CertificateStatus, timestamp};
 use crate::base::Identity;
 use crate::identity::{Clock, IdentityError, WorkloadCertificate};
@@ -220,6 +221,10 @@ impl Slot {
             failures: progress.failures,
             last_error: progress.error.as_ref().map(IdentityError::to_string),
         }
+    }
+
+    pub(super) fn dump(&self, now: SystemTime) -> CertificateDump {
+        CertificateDump::new(self.status(now), self.held.load().as_deref())
     }
 
     /// Changes the progress, unless the slot is forgotten; `change` says whether it did.

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 /// Lines that wait for the writer: ztunnel's number; some 8 MiB at the worst. ztunnel's data path waits for a place,
@@ -20,6 +21,7 @@ const FLUSH_PAUSE: Duration = Duration::from_millis(5);
 pub(super) struct Sink {
     queue: SyncSender<Message>,
     dropped: Counter,
+    waiting: Gauge,
 }
 
 enum Message {
@@ -32,23 +34,26 @@ impl Sink {
     /// Starts the writer; it ends with the sink.
     pub(super) fn new(output: Box<dyn Write + Send>) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
-        let dropped = Counter::default();
-        let lost = dropped.clone();
+        let (dropped, waiting) = (Counter::default(), Gauge::default());
+        let (lost, taken) = (dropped.clone(), waiting.clone());
         std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_all(&lines, output, &lost))?;
-        Ok(Self { queue, dropped })
+            .spawn(move || write_all(&lines, output, &lost, &taken))?;
+        Ok(Self { queue, dropped, waiting })
     }
 
     /// A sink without a writer.
     pub(super) fn closed() -> Self {
         let (queue, _) = sync_channel(1);
-        Self { queue, dropped: Counter::default() }
+        Self { queue, dropped: Counter::default(), waiting: Gauge::default() }
     }
 
     /// Never waits.
     pub(super) fn send(&self, line: String) {
+        // Before it is sent, for the writer may be quicker than what follows.
+        self.waiting.inc();
         if self.queue.try_send(Message::Line(line)).is_err() {
+            self.waiting.dec();
             self.dropped.inc();
         }
     }
@@ -68,12 +73,21 @@ impl Sink {
         let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 
+    pub(super) fn waiting(&self) -> &Gauge {
+        &self.waiting
+    }
+
     pub(super) fn dropped(&self) -> &Counter {
         &self.dropped
     }
 }
 
-fn write_all(lines: &Receiver<Message>, mut output: Box<dyn Write + Send>, lost: &Counter) {
+fn write_all(
+    lines: &Receiver<Message>,
+    mut output: Box<dyn Write + Send>,
+    lost: &Counter,
+    unwritten: &Gauge,
+) {
     let mut batch = String::with_capacity(BATCH);
     // The last line stands there in part: what comes next must not be taken for its end.
     let mut torn = false;
@@ -85,7 +99,10 @@ fn write_all(lines: &Receiver<Message>, mut output: Box<dyn Write + Send>, lost:
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
-                Message::Line(line) => batch.push_str(&line),
+                Message::Line(line) => {
+                    unwritten.dec();
+                    batch.push_str(&line);
+                }
                 Message::Flush(done) => waiting.push(done),
             }
             next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };

@@ -1,0 +1,73 @@
+//! Which connections `GET /connections` shows.
+
+use crate::base::ObjectKey;
+
+/// Rows when nobody says how many.
+const DEFAULT_LIMIT: usize = 1_000;
+/// Rows at the most: some 10 MiB of JSON.
+pub const MAX_CONNECTIONS_SHOWN: usize = 20_000;
+
+/// What is asked of `/connections`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionFilter {
+    /// Only those that this workload is an end of.
+    pub workload: Option<ObjectKey>,
+    /// The oldest come first.
+    pub limit: usize,
+}
+
+impl Default for ConnectionFilter {
+    fn default() -> Self {
+        Self { workload: None, limit: DEFAULT_LIMIT }
+    }
+}
+
+impl ConnectionFilter {
+    /// `workload=namespace/name&limit=100`; the message says what is wrong.
+    pub fn parse(query: &str) -> Result<Self, String> {
+        let mut filter = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "workload" => {
+                    let (namespace, workload) = value
+                        .split_once('/')
+                        .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
+                        .ok_or_else(|| format!("workload={value}: say namespace/name"))?;
+                    filter.workload = Some(ObjectKey::new(namespace, workload));
+                }
+                "limit" => {
+                    let limit =
+                        value.parse().ok().filter(|it| (1..=MAX_CONNECTIONS_SHOWN).contains(it));
+                    filter.limit = limit.ok_or_else(|| {
+                        format!("limit={value}: say a number from 1 to {MAX_CONNECTIONS_SHOWN}")
+                    })?;
+                }
+                other => return Err(format!("{other}: only workload and limit are understood")),
+            }
+        }
+        Ok(filter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_understood_or_refused_by_name() {
+        let parse = ConnectionFilter::parse;
+        assert_eq!(parse(""), Ok(ConnectionFilter::default()));
+        let web = ConnectionFilter { workload: Some(ObjectKey::new("shop", "web")), limit: 7 };
+        assert_eq!(parse("workload=shop%2Fweb&limit=7"), Ok(web));
+        for (query, field) in [
+            ("workload=web", "workload"),
+            ("workload=/web", "workload"),
+            ("limit=0", "limit"),
+            ("limit=many", "limit"),
+            ("limit=20001", "limit"),
+            ("colour=red", "colour"),
+        ] {
+            assert!(parse(query).unwrap_err().contains(field), "{query}");
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Does the data path still run? Asked each time that somebody wants to know, on layer 4's own threads.
+
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+/// What is missing when it does not.
+pub(super) const LAYER4: &str = "layer4 (its threads do not answer: stuck, or far too busy)";
+
+/// A task that no thread takes up for so long means that all of them are stuck or hopelessly busy: ztunnel's time.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Whether a thread of the runtime takes up a task in time.
+pub(super) async fn answers(runtime: &Handle) -> bool {
+    let task = runtime.spawn(async {});
+    matches!(tokio::time::timeout(PATIENCE, task).await, Ok(Ok(())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_runtime_whose_threads_are_all_stuck_does_not_answer() {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(1).enable_all().build().unwrap();
+        assert!(answers(runtime.handle()).await);
+        let (release, stuck) = mpsc::channel::<()>();
+        let task = runtime.spawn(async move { _ = stuck.recv() });
+        assert!(!answers(runtime.handle()).await);
+        drop(release);
+        task.await.unwrap();
+        assert!(answers(runtime.handle()).await);
+        runtime.shutdown_background();
+    }
+}

@@ -1,0 +1,68 @@
+//! `/config_dump`: what the agent knows, in the shape that `istioctl ztunnel-config` parses, and beside it in our own.
+//!
+//! The keys `workloads`, `services`, `policies`, `certificates` and `workloadState` say what ztunnel's dump says, as far
+//! as ztunnel has words for it (Istio, `istioctl/pkg/writer/ztunnel/configdump`). `mesh` holds the model that decisions are
+//! really taken over, with routes and waypoints, for which ztunnel has none.
+
+mod connections;
+mod policies;
+mod services;
+#[cfg(test)]
+mod tests;
+mod workloads;
+
+use serde_json::{Value, json};
+
+use crate::base::{ObjectKey, Str};
+use crate::config::Settings;
+use crate::identity::CertificateDump;
+use crate::model::Binding;
+use crate::node::WorkloadStatus;
+use crate::source::Complaint;
+use crate::telemetry::OpenConnection;
+use crate::world::World;
+
+pub(super) use connections::row;
+
+/// What a dump is made from; one moment's values.
+pub(super) struct Parts<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) world: &'a World,
+    pub(super) certificates: Vec<CertificateDump>,
+    pub(super) workloads: Vec<WorkloadStatus>,
+    pub(super) connections: &'a [OpenConnection],
+    pub(super) complaints: &'a [Complaint],
+}
+
+impl Parts<'_> {
+    pub(super) fn dump(self) -> Value {
+        let (mesh, domain) = (&self.world.mesh, &self.settings.cluster_domain);
+        json!({
+            "version": {"component": "isthmus", "version": env!("CARGO_PKG_VERSION")},
+            "generation": self.world.generation,
+            "workloads": mesh.workloads.iter().map(|it| workloads::show(it, self.settings)).collect::<Vec<_>>(),
+            "services": services::show_all(mesh, domain),
+            "policies": mesh.policies.iter().map(|it| policies::show(it)).collect::<Vec<_>>(),
+            "certificates": self.certificates,
+            "workloadState": workloads::states(self.world, &self.workloads, self.connections),
+            "stagedServices": {},
+            "staticConfig": {"workloads": [], "services": [], "policies": []},
+            "complaints": self.complaints,
+            "mesh": mesh,
+            "config": self.settings,
+        })
+    }
+}
+
+/// A waypoint as ztunnel names one: by the host name of its Service, which here is only a name.
+fn waypoint(binding: &Binding, domain: &Str) -> Option<Value> {
+    let key = match binding {
+        Binding::None => return None,
+        Binding::Waypoint(key) | Binding::Unusable { waypoint: key, .. } => key,
+    };
+    Some(json!({"destination": format!("{}/{}", key.namespace, hostname(key, domain))}))
+}
+
+fn hostname(key: &ObjectKey, domain: &Str) -> String {
+    format!("{}.{}.svc.{domain}", key.name, key.namespace)
+}

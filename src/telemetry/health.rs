@@ -1,0 +1,120 @@
+//! The agent's own health in numbers: what is queued, held and used up, so that it can be watched and alerted on before
+//! anybody's traffic suffers. Read by whoever knows the values just before a scrape, except for what is counted.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// A time or another value that is no whole number.
+type Float = Gauge<f64, AtomicU64>;
+
+/// Handles for the rooms that know the values; cheap to clone.
+#[derive(Clone, Default)]
+pub struct HealthMetrics {
+    /// Workloads whose capture began, and ended.
+    pub workloads_started: Counter,
+    pub workloads_stopped: Counter,
+    /// Streams that are open in tunnels, as a client.
+    pub pool_streams: Gauge,
+    /// Identities whose last request to the issuer failed.
+    pub certificates_failing: Gauge,
+    /// When the source was last read without an error, in seconds since 1970; 0 before that.
+    pub source_read: Float,
+    /// Grows with every change of the mesh's state.
+    pub generation: Gauge,
+    /// By waypoint worker; see [`WorkerHealth`].
+    workers: [Family<WorkerLabels, Gauge>; 5],
+}
+
+/// What one waypoint worker holds now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerHealth {
+    pub namespace: String,
+    pub connections: usize,
+    /// Handed over by layer 4 and not taken yet.
+    pub waiting: usize,
+    pub requests: usize,
+    /// Reserved, in bytes, and what may be.
+    pub buffered_bytes: usize,
+    pub buffered_bytes_limit: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkerLabels {
+    namespace: String,
+}
+
+/// In the order of the families.
+const WORKERS: [(&str, &str); 5] = [
+    ("isthmus_worker_connections", "Connections of a namespace's waypoint worker"),
+    (
+        "isthmus_worker_waiting_connections",
+        "Connections that its waypoint worker has not taken yet",
+    ),
+    ("isthmus_worker_requests", "Requests in flight in a namespace's waypoint worker"),
+    ("isthmus_worker_buffered_bytes", "Bytes that a waypoint worker's connections have reserved"),
+    (
+        "isthmus_worker_buffered_bytes_limit",
+        "Bytes that a waypoint worker may reserve ([layer7] max_buffered_bytes)",
+    ),
+];
+
+impl HealthMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "workload_manager_proxies_started",
+            "Workloads of this node whose capture began",
+            self.workloads_started.clone(),
+        );
+        registry.register(
+            "workload_manager_proxies_stopped",
+            "Workloads of this node whose capture ended",
+            self.workloads_stopped.clone(),
+        );
+        registry.register(
+            "isthmus_pool_streams",
+            "Connections inside of open tunnels to other workloads",
+            self.pool_streams.clone(),
+        );
+        registry.register(
+            "isthmus_certificates_failing",
+            "Identities whose last request to the issuer failed; a valid certificate may still be held",
+            self.certificates_failing.clone(),
+        );
+        registry.register(
+            "isthmus_source_last_read_timestamp_seconds",
+            "When the source was last read without an error",
+            self.source_read.clone(),
+        );
+        registry.register(
+            "isthmus_world_generation",
+            "Grows with every change of the mesh's state that was applied",
+            self.generation.clone(),
+        );
+        for ((name, help), family) in WORKERS.iter().zip(&self.workers) {
+            registry.register(*name, *help, family.clone());
+        }
+    }
+
+    /// Replaces what is known of all workers.
+    pub fn workers(&self, all: &[WorkerHealth]) {
+        self.workers.iter().for_each(Family::clear);
+        for worker in all {
+            let labels = WorkerLabels { namespace: worker.namespace.clone() };
+            let values = [
+                worker.connections,
+                worker.waiting,
+                worker.requests,
+                worker.buffered_bytes,
+                worker.buffered_bytes_limit,
+            ];
+            for (family, value) in self.workers.iter().zip(values) {
+                family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Tokio's runtimes, under ztunnel's names and with the runtime's own as a label. Read at each scrape; costs them nothing
+//! in between.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use tokio::runtime::{Handle, RuntimeMetrics};
+
+/// The runtimes that last as long as the agent.
+#[derive(Clone, Default)]
+pub(super) struct Runtimes(Arc<ArcSwap<Vec<Watched>>>);
+
+#[derive(Clone)]
+struct Watched {
+    name: &'static str,
+    runtime: RuntimeMetrics,
+}
+
+type Gauge = (&'static str, &'static str, fn(&RuntimeMetrics) -> usize);
+type Counter = (&'static str, &'static str, fn(&RuntimeMetrics, usize) -> f64);
+
+const GAUGES: [Gauge; 3] = [
+    ("tokio_num_workers", "Threads of a runtime", RuntimeMetrics::num_workers),
+    (
+        "tokio_num_alive_tasks",
+        "Tasks of a runtime that have not ended",
+        RuntimeMetrics::num_alive_tasks,
+    ),
+    (
+        "tokio_global_queue_depth",
+        "Tasks that wait for any thread of a runtime",
+        RuntimeMetrics::global_queue_depth,
+    ),
+];
+
+/// By worker: one of the runtime's threads.
+const COUNTERS: [Counter; 3] = [
+    (
+        "tokio_worker_total_busy_duration_seconds",
+        "How long a thread was busy with tasks",
+        |runtime, worker| runtime.worker_total_busy_duration(worker).as_secs_f64(),
+    ),
+    (
+        "tokio_worker_park_count",
+        "How often a thread went to sleep for want of tasks",
+        |runtime, worker| runtime.worker_park_count(worker) as f64,
+    ),
+    (
+        "tokio_worker_park_unpark_count",
+        "How often a thread went to sleep or woke; odd while it sleeps",
+        |runtime, worker| runtime.worker_park_unpark_count(worker) as f64,
+    ),
+];
+
+impl Runtimes {
+    pub(super) fn watch(&self, name: &'static str, runtime: &Handle) {
+        let watched = Watched { name, runtime: runtime.metrics() };
+        self.0.rcu(|all| {
+            let others = all.iter().filter(|one| one.name != name).cloned();
+            others.chain([watched.clone()]).collect::<Vec<_>>()
+        });
+    }
+}
+
+impl fmt::Debug for Runtimes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Runtimes")
+    }
+}
+
+impl Collector for Runtimes {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let all = self.0.load();
+        for (name, help, value) in GAUGES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for Watched { name, runtime } in all.iter() {
+                let gauge = ConstGauge::new(value(runtime) as f64);
+                gauge.encode(family.encode_family(&[("runtime", *name)])?)?;
+            }
+        }
+        for (name, help, value) in COUNTERS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for Watched { name, runtime } in all.iter() {
+                for worker in 0..runtime.num_workers() {
+                    let number = worker.to_string();
+                    let labels = [("runtime", *name), ("worker", number.as_str())];
+                    let counter = ConstCounter::new(value(runtime, worker));
+                    counter.encode(family.encode_family(&labels)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,214 @@
+//! What an operator sees of real agents: open connections, and the dump that istioctl reads.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::istioctl::Dump;
+use crate::support::lab::curl::{Answer, curl};
+use crate::support::lab::manifests::Key;
+use crate::support::lab::{Lab, process, wait};
+use crate::{meshed, settle};
+
+const DETAILS: &str = "http://details.bookinfo:9080/details/0";
+/// Long enough for anything that happens at all.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks the agent of a node on its administration port.
+fn ask(lab: &Lab, node: &str, arguments: &[&str], path: &str) -> Result<Answer> {
+    let url = format!("http://127.0.0.1:15000{path}");
+    let arguments: Vec<&str> = arguments.iter().copied().chain([url.as_str()]).collect();
+    curl(&lab.node(node)?.namespace, &arguments)
+}
+
+fn get(lab: &Lab, node: &str, path: &str) -> Result<Value> {
+    let answer = ask(lab, node, &[], path)?;
+    ensure!(answer.status == 200, "{path}: {}: {}", answer.summary(), answer.body);
+    Ok(answer.json())
+}
+
+/// The node that a pod runs on.
+fn node_of(lab: &Lab, pod: &str) -> Result<String> {
+    Ok(lab.pod(pod)?.plan.node.clone())
+}
+
+/// A connection of a pod that the application has answered on, so that it is open from end to end.
+fn open(lab: &Lab, from: &str, to: SocketAddr, path: &str) -> Result<TcpStream> {
+    let mut stream = lab.pod(from)?.attachment.namespace.run(|| TcpStream::connect(to))??;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: details\r\n\r\n")?;
+    let mut answer = [0; 4096];
+    let length = stream.read(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    ensure!(answer.starts_with("HTTP/1.1 200"), "answered {answer:?}");
+    Ok(stream)
+}
+
+/// The connections of `workload` in one direction, as the agent of `node` knows them.
+fn rows(lab: &Lab, node: &str, workload: &str, direction: &str) -> Result<Vec<Value>> {
+    let mut answer = get(lab, node, &format!("/connections?workload={workload}"))?;
+    let Value::Array(rows) = answer["connections"].take() else { return Ok(Vec::new()) };
+    Ok(rows.into_iter().filter(|row| row["direction"] == direction).collect())
+}
+
+#[test]
+fn open_connections_are_shown_at_both_ends_until_they_close() -> Result<()> {
+    let lab = meshed()?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let (here, there) = (node_of(&lab, "curl")?, node_of(&lab, "details-v1")?);
+    assert_ne!(here, there);
+    let details = SocketAddr::new(lab.service("bookinfo", "details")?[0], 9080);
+    let ratings = SocketAddr::new(lab.address("ratings-v1")?, 9080);
+    let tunnelled = open(&lab, "curl", details, "/details/0")?;
+    let in_process = open(&lab, "curl", ratings, "/ratings/0")?;
+
+    let client = rows(&lab, &here, "default/curl", "outbound")?;
+    let transports: Vec<&str> = client.iter().filter_map(|row| row["transport"].as_str()).collect();
+    assert_eq!(transports, ["tunnel", "in_process"], "{client:#?}");
+    let row = &client[0];
+    let from = tunnelled.local_addr()?.to_string();
+    assert_eq!(row["source"]["address"], Value::from(from.clone()), "{row:#}");
+    assert_eq!(row["source"]["identity"], "spiffe://cluster.local/ns/default/sa/curl", "{row:#}");
+    assert_eq!(row["destination"]["dialled"], Value::from(details.to_string()), "{row:#}");
+    assert_eq!(row["destination"]["workload"], "details-v1", "{row:#}");
+    assert!(row["bytesSent"].as_u64() > Some(20) && row["bytesReceived"].as_u64() > Some(20));
+    assert_eq!(rows(&lab, &here, "bookinfo/ratings-v1", "inbound")?.len(), 1);
+
+    let server = rows(&lab, &there, "bookinfo/details-v1", "inbound")?;
+    assert_eq!(server.len(), 1, "{server:#?}");
+    assert_eq!(server[0]["source"]["identity"], row["source"]["identity"]);
+    assert_eq!(server[0]["bytesReceived"], row["bytesSent"], "each as its workload sees it");
+    assert_eq!(lab.metrics()?.sum("isthmus_pool_streams", &[]), 1.0);
+    let sockets = lab.metrics()?.sum("istio_tcp_sockets_open", &[("reporter", "source")]);
+    assert_eq!(sockets, 2.0);
+
+    let mut command = process::command(&lab.node(&here)?.namespace, &lab.programs().isthmus);
+    let output = command.args(["connections", "--workload", "default/curl"]).output()?;
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = table.lines().find(|line| line.contains("tunnel")).context(table.clone())?;
+    assert!(line.contains(&from) && line.contains("details.bookinfo.svc.cluster.local"), "{table}");
+
+    drop((tunnelled, in_process));
+    wait::until("the connections to be gone", || {
+        let gone = rows(&lab, &here, "default/curl", "outbound")?.is_empty()
+            && rows(&lab, &there, "bookinfo/details-v1", "inbound")?.is_empty();
+        Ok(gone.then_some(()))
+    })?;
+    assert_eq!(lab.metrics()?.sum("istio_tcp_sockets_open", &[]), 0.0);
+    assert_eq!(ask(&lab, &here, &[], "/connections?workload=curl")?.status, 400);
+    Ok(())
+}
+
+/// A waypoint for all services of bookinfo.
+const WAYPOINT: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: bookinfo}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+";
+
+#[test]
+fn a_waypoint_s_connections_and_its_worker_are_shown() -> Result<()> {
+    let mut lab = meshed()?;
+    lab.manifests.apply(WAYPOINT)?;
+    let namespace = Key::new("Namespace", "", "bookinfo");
+    lab.manifests.label(&namespace, &["istio.io/use-waypoint=waypoint"])?;
+    let node = node_of(&lab, "curl")?;
+    let details = SocketAddr::new(lab.service("bookinfo", "details")?[0], 9080);
+    let (connection, rows) = wait::until("a connection at layer 7", || {
+        let connection = open(&lab, "curl", details, "/details/0")?;
+        let rows = rows(&lab, &node, "default/curl", "outbound")?;
+        Ok(rows.iter().any(|row| row["layer"] == 7).then_some((connection, rows)))
+    })?;
+    let from = Value::from(connection.local_addr()?.to_string());
+    let row = rows.iter().find(|row| row["source"]["address"] == from).context("the row")?;
+    assert_eq!(
+        (&row["transport"], &row["requests"]),
+        (&"per_request".into(), &1.into()),
+        "{row:#}"
+    );
+    assert!(row["bytesReceived"].as_u64() > Some(20), "{row:#}");
+
+    let metrics = lab.metrics()?;
+    let labels = [("namespace", "bookinfo")];
+    let of = |name: &str| metrics.sum(name, &labels);
+    assert!(of("isthmus_worker_connections") >= 1.0);
+    assert!(of("isthmus_worker_buffered_bytes") > 0.0);
+    assert!(of("isthmus_worker_buffered_bytes_limit") > of("isthmus_worker_buffered_bytes"));
+    Ok(())
+}
+
+#[test]
+fn the_agents_health_is_in_the_metrics() -> Result<()> {
+    let mut lab = meshed()?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let metrics = lab.metrics()?;
+    let captured = metrics.sum("workload_manager_active_proxy_count", &[]);
+    assert!(captured > 5.0);
+    assert_eq!(metrics.sum("workload_manager_proxies_started_total", &[]), captured);
+    assert_eq!(metrics.sum("workload_manager_proxies_stopped_total", &[]), 0.0);
+    assert_eq!(metrics.sum("isthmus_certificates_failing", &[]), 0.0);
+    for runtime in ["control", "layer4"] {
+        let labels = [("runtime", runtime)];
+        let of = |name: &str| metrics.sum(name, &labels);
+        assert!(of("tokio_num_workers") >= 2.0, "one at least of each agent");
+        assert!(of("tokio_num_alive_tasks") >= 2.0, "{runtime}");
+        assert!(of("tokio_worker_total_busy_duration_seconds_total") > 0.0, "{runtime}");
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+    for series in metrics.find("isthmus_source_last_read_timestamp_seconds", &[]) {
+        assert!((now - 60.0..=now).contains(&series.value), "{series:?} at {now}");
+    }
+
+    let pod = Key::new("Pod", "bookinfo", "details-v1");
+    lab.manifests.label(&pod, &["istio.io/dataplane-mode=none"])?;
+    wait::until("the pod to leave", || {
+        let stopped = lab.metrics()?.sum("workload_manager_proxies_stopped_total", &[]);
+        Ok((stopped == 1.0).then_some(()))
+    })
+}
+
+#[test]
+fn istioctl_can_read_the_dump_of_a_running_agent() -> Result<()> {
+    let lab = meshed()?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let node = node_of(&lab, "curl")?;
+    let details = SocketAddr::new(lab.service("bookinfo", "details")?[0], 9080);
+    let connection = open(&lab, "curl", details, "/details/0")?;
+    let answer = ask(&lab, &node, &[], "/config_dump")?;
+    let dump: Dump = serde_json::from_str(&answer.body)?;
+
+    let pod = dump.workloads.iter().find(|it| it.name == "details-v1").context("details-v1")?;
+    assert_eq!((&*pod.protocol, &*pod.status), ("HBONE", "Healthy"));
+    assert_eq!(pod.workload_ips[0], lab.address("details-v1")?.to_string());
+    let service = dump.services.iter().find(|it| it.name == "details").context("details")?;
+    assert!(service.endpoints.values().any(|it| it.workload_uid == pod.uid), "{service:#?}");
+
+    let identity = "spiffe://cluster.local/ns/default/sa/curl";
+    let held = dump.certificates.iter().find(|it| it.identity == identity).context(identity)?;
+    assert_eq!(held.state, "Available");
+    assert_eq!((held.cert_chain.len(), held.root_certs.len()), (1, 1));
+    let leaf = &held.cert_chain[0];
+    assert!(leaf.serial_number.bytes().all(|it| it.is_ascii_digit()), "{}", leaf.serial_number);
+    let time = |text: &str| -> Result<time::OffsetDateTime> {
+        let format = &time::format_description::well_known::Rfc3339;
+        Ok(time::OffsetDateTime::parse(text, format)?)
+    };
+    let now = time::OffsetDateTime::now_utc();
+    assert!(time(&leaf.valid_from)? <= now && now < time(&leaf.expiration_time)?);
+
+    let uid = dump.workloads.iter().find(|it| it.name == "curl").context("curl")?.uid.clone();
+    let state = &dump.workload_state[&uid];
+    assert_eq!((&*state.state, &*state.info.service_account), ("Up", "curl"));
+    let shown = &state.connections.outbound;
+    assert_eq!(shown.len(), 1, "{shown:#?}");
+    assert_eq!(shown[0].src, connection.local_addr()?.to_string());
+    assert_eq!(shown[0].original_dst, details.to_string());
+    assert_eq!(shown[0].protocol, "HBONE");
+    Ok(())
+}
