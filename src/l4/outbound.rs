@@ -8,7 +8,8 @@ use super::upstream::{Hop, Unreached};
 use super::{Proxy, deliver};
 use crate::balance::{self, Caller};
 use crate::base::{Reason, Str};
-use crate::model::{Service, Workload};
+use crate::model::{Binding, Service, Workload};
+use crate::policy::{Connection, Gate};
 use crate::route::{self, Decision};
 use crate::sock;
 use crate::telemetry::{ConnectionStart, Reporter};
@@ -119,6 +120,9 @@ impl Proxy {
             }
             tried.push(picked.address);
             let hop = Hop { address: picked.address, workload: picked.workload };
+            if let Err(denied) = self.permit(outbound, service, &hop) {
+                return Err((Some(hop), denied));
+            }
             let host: Option<&Str> = Some(&service.hostname);
             match self.reach(&outbound.client, outbound.accepted.peer, &hop, host).await {
                 Ok(upstream) => return Ok(Reached { upstream, hop, _in_flight: picked.in_flight }),
@@ -133,6 +137,22 @@ impl Proxy {
             let why = balance::nobody(service, port, &outbound.client);
             (None, Unreached { reason: Reason::NoHealthyUpstream, why })
         }))
+    }
+
+    /// Where the destination is not captured nobody judges there, so the policies of the service's waypoint are judged
+    /// here (design, "both halves").
+    fn permit(&self, outbound: &Outbound, service: &Service, hop: &Hop) -> Result<(), Unreached> {
+        if service.waypoint == Binding::None || hop.tunnelled().is_some() {
+            return Ok(());
+        }
+        let connection = Connection {
+            client: Some(&outbound.client.identity),
+            source: outbound.accepted.peer.ip(),
+            destination: hop.address,
+        };
+        let gate = Gate::for_service(&self.shared.world.load(), service);
+        let permitted = gate.authorize(&connection, None).map(drop);
+        permitted.map_err(|denial| Unreached { reason: Reason::Denied, why: denial.why })
     }
 
     async fn copy(&self, outbound: Outbound, reached: Reached, service: Option<&Arc<Service>>) {

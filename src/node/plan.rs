@@ -86,6 +86,7 @@ mod tests {
             network_namespace: Some(name.into()),
             enrolled,
             host_network: false,
+            capture: Default::default(),
             ready: true,
             canonical: Canonical::default(),
             locality: Locality::default(),

@@ -6,6 +6,7 @@
 mod support;
 
 mod dns;
+mod entries;
 mod faults;
 mod interop;
 mod manifests;

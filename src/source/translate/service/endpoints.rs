@@ -125,6 +125,8 @@ impl<'a> Endpoints<'a> {
         (!mappings.is_empty()).then(|| Endpoint {
             workload: workload.map(|workload| workload.uid.clone()),
             addresses: vec![address],
+            name: None,
+            weight: 1,
             ports: mappings.to_vec(),
             ready,
             terminating: leaving && serving,
@@ -149,6 +151,8 @@ fn of_pod(
     reachable.then(|| Endpoint {
         workload: Some(workload.uid.clone()),
         addresses: workload.addresses.clone(),
+        name: None,
+        weight: 1,
         ports: mappings,
         ready: workload.ready || not_ready_too,
         terminating: pod.metadata.deletion_timestamp.is_some() && passes_readiness(pod),

@@ -1,0 +1,204 @@
+//! ServiceEntries with real agents: what is outside of the mesh, by name and by address.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::support::lab::Lab;
+use crate::support::lab::netns::Namespace;
+use crate::{meshed, settle};
+
+/// The machine that joins the nodes: an address that is none of a pod's.
+const OUTSIDE: &str = "172.30.0.254:9080";
+/// Nobody is there: only capture can bring an answer.
+const NOBODY: &str = "nameserver 10.96.0.10\noptions attempts:1\n";
+
+/// A server that is no part of the mesh; answers every request with 200 and the client's address.
+struct Outside {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Outside {
+    fn start(namespace: &Namespace, address: &str) -> Result<Self> {
+        let listener = namespace.run(|| TcpListener::bind(address))??;
+        listener.set_nonblocking(true)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let ends = stop.clone();
+        let thread = std::thread::spawn(move || {
+            while !ends.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((stream, from)) => _ = answer(stream, from),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    Err(_) => return,
+                }
+            }
+        });
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
+        }
+    }
+}
+
+fn answer(mut stream: std::net::TcpStream, from: SocketAddr) -> std::io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? > 0 {
+        head.push(byte[0]);
+    }
+    let body = format!("outside, to {}", from.ip());
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// An entry in the clients' namespace.
+fn entry(name: &str, labels: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
+         metadata: {{name: {name}, namespace: default, labels: {{{labels}}}}}\nspec: {spec}\n---\n"
+    )
+}
+
+/// Bookinfo, and clients whose names only the agent can resolve.
+fn lab() -> Result<(Lab, Outside)> {
+    let lab = meshed()?;
+    std::fs::write("/etc/resolv.conf", NOBODY)?;
+    let outside = Outside::start(lab.network().own(), OUTSIDE)?;
+    Ok((lab, outside))
+}
+
+/// How many connections of `curl` to a service the agents have counted, and how they were secured.
+fn connections(lab: &Lab, service: &str, name: &str, policy: &str) -> Result<f64> {
+    let labels = [
+        ("reporter", "source"),
+        ("source_workload", "curl"),
+        ("destination_service", service),
+        ("destination_service_name", name),
+        ("connection_security_policy", policy),
+    ];
+    Ok(lab.metrics()?.sum("istio_tcp_connections_opened_total", &labels))
+}
+
+#[test]
+fn a_static_entry_is_reached_by_its_names_and_addresses() -> Result<()> {
+    let (mut lab, _outside) = lab()?;
+    let spec = |hosts: &str, addresses: &str| {
+        format!(
+            "{{hosts: [{hosts}], addresses: [{addresses}], resolution: STATIC, \
+             ports: [{{number: 80, name: http, protocol: HTTP}}], \
+             endpoints: [{{address: 172.30.0.254, ports: {{http: 9080}}}}]}}"
+        )
+    };
+    let all = entry("given", "", &spec("db.example.com, other.example.com", "192.0.2.10"))
+        + &entry("allotted", "", &spec("auto.example.com", ""))
+        + &entry("wild", "", &spec("'*.wild.example.com'", ""))
+        + &entry("network", "", &spec("net.example.com", "198.51.100.0/24"));
+    lab.manifests.apply(&all)?;
+    for host in ["db.example.com", "other.example.com", "auto.example.com", "a.b.wild.example.com"]
+    {
+        let answer = settle(&lab, "curl", &[&format!("http://{host}/")], 200)?;
+        assert_eq!(answer.body, format!("outside, to {}", lab.address("curl")?), "{host}");
+    }
+    for address in ["192.0.2.10", "198.51.100.77"] {
+        assert_eq!(lab.curl("curl", &[&format!("http://{address}/")])?.status, 200, "{address}");
+    }
+    let refused = lab.curl("curl", &["http://192.0.2.10:81/"])?;
+    assert_eq!(refused.status, 0, "the entry has no such port: {refused:?}");
+    assert_eq!(lab.curl("curl", &["--max-time", "2", "http://unknown.example.com/"])?.status, 0);
+    assert!(connections(&lab, "db.example.com", "given", "unknown")? >= 2.0);
+    assert!(connections(&lab, "net.example.com", "network", "unknown")? >= 1.0);
+    Ok(())
+}
+
+#[test]
+fn an_entry_without_resolution_passes_to_what_was_dialled() -> Result<()> {
+    let (mut lab, _outside) = lab()?;
+    let spec = "{hosts: [machines.example.com], addresses: [172.30.0.0/24], \
+                ports: [{number: 9080, name: http, protocol: HTTP}]}";
+    lab.manifests.apply(&entry("machines", "", spec))?;
+    let url = format!("http://{OUTSIDE}/");
+    crate::support::lab::wait::until("the entry to be known", || {
+        assert_eq!(lab.curl("curl", &[&url])?.status, 200, "it is reached all the time");
+        let counted = connections(&lab, "machines.example.com", "machines", "unknown")?;
+        Ok((counted > 0.0).then_some(()))
+    })
+}
+
+/// What is in the mesh is never reached in the clear, whatever an entry calls it.
+#[test]
+fn an_endpoint_in_the_mesh_is_reached_through_a_tunnel() -> Result<()> {
+    let (mut lab, _outside) = lab()?;
+    let address = lab.address("details-v1")?;
+    let spec = format!(
+        "{{hosts: [details.example.com], resolution: STATIC, \
+         ports: [{{number: 80, name: http, protocol: HTTP, targetPort: 9080}}], \
+         endpoints: [{{address: {address}}}]}}"
+    );
+    lab.manifests.apply(&entry("details", "", &spec))?;
+    let url = "http://details.example.com/details/0";
+    settle(&lab, "curl", &[url], 200)?;
+    let capture = lab.capture("node-a")?;
+    assert_eq!(lab.curl("curl", &[url])?.status, 200);
+    let captured = capture.finish(lab.node("node-a")?, lab.node("node-b")?)?;
+    assert!(!captured.contains("GET /details/0"), "in the clear between the nodes");
+    assert!(captured.packets_by_port().contains_key(&15008));
+    assert!(connections(&lab, "details.example.com", "details", "mutual_tls")? >= 2.0);
+    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+                  metadata: {name: default, namespace: bookinfo}\nspec: {mtls: {mode: STRICT}}\n";
+    lab.manifests.apply(strict)?;
+    settle(&lab, "outsider", &["http://details.bookinfo:9080/details/0"], 0)?;
+    assert_eq!(lab.curl("curl", &[url])?.status, 200);
+    Ok(())
+}
+
+/// Nobody judges at a destination outside of the mesh, so the client's node does both halves.
+#[test]
+fn a_waypoint_guards_what_leaves_the_mesh() -> Result<()> {
+    let (mut lab, _outside) = lab()?;
+    let spec = "{hosts: [api.example.com], addresses: [192.0.2.20], resolution: STATIC, \
+        ports: [{number: 80, name: http, protocol: HTTP}, {number: 81, name: tcp, protocol: TCP}], \
+        endpoints: [{address: 172.30.0.254, ports: {http: 9080, tcp: 9080}}]}";
+    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
+        metadata: {name: egress, namespace: default}\nspec: {gatewayClassName: istio-waypoint, \
+        listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n---\n";
+    lab.manifests.apply(gateway)?;
+    lab.manifests.apply(&entry("api", "istio.io/use-waypoint: egress", spec))?;
+    let url = "http://api.example.com/";
+    settle(&lab, "curl", &[url], 200)?;
+    let policy = |action: &str, rule: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {{name: api, namespace: default}}\nspec:\n  action: {action}\n  \
+             targetRefs: [{{group: networking.istio.io, kind: ServiceEntry, name: api}}]\n  rules: [{rule}]\n"
+        )
+    };
+    lab.manifests.apply(&policy("DENY", "{to: [{operation: {methods: [DELETE]}}]}"))?;
+    settle(&lab, "curl", &["-X", "DELETE", url], 403)?;
+    assert_eq!(lab.curl("curl", &[url])?.status, 200);
+    let stranger = "{from: [{source: {principals: [cluster.local/ns/default/sa/stranger]}}]}";
+    lab.manifests.apply(&policy("ALLOW", stranger))?;
+    settle(&lab, "curl", &[url], 403)?;
+    assert_eq!(lab.curl("stranger", &[url])?.status, 200);
+    let bytes = "http://api.example.com:81/";
+    assert_eq!(lab.curl("curl", &[bytes])?.status, 0, "bytes are judged as well");
+    assert_eq!(lab.curl("stranger", &[bytes])?.status, 200);
+    Ok(())
+}
