@@ -26,6 +26,7 @@ use crate::l4::{Layer4, Layer4Settings};
 use crate::l7::{Dependencies, WorkerSettings, Workers};
 use crate::node::{Node, NodeSettings};
 use crate::pool::{Pool, PoolSettings};
+use crate::resolver::Resolver;
 use crate::sock;
 use crate::source::{DirectorySource, Source, TranslateSettings};
 use crate::telemetry::{self, Logs, Telemetry};
@@ -92,9 +93,11 @@ impl Agent {
         });
         let certificates = Arc::new(certificate_store(&settings)?);
         let pool = Pool::new(pool_settings(&settings), certificates.clone(), runtime.clone());
+        let resolver = Resolver::new(settings.dns.resolv_conf.clone(), world.clone());
         let workers = Workers::new(Dependencies {
             world: world.clone(),
             pool: pool.clone(),
+            resolver: resolver.clone(),
             telemetry: telemetry.clone(),
             cluster: settings.cluster.clone(),
             settings: worker_settings(&settings),
@@ -104,6 +107,7 @@ impl Agent {
             world: world.clone(),
             pool: pool.clone(),
             certificates: certificates.clone(),
+            resolver,
             telemetry: telemetry.clone(),
             waypoints: workers.clone(),
             runtime,

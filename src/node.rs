@@ -211,6 +211,7 @@ impl Node {
         match step {
             Step::Leave(uid) => self.leave(&uid).await,
             Step::Join(workload) => self.join(&workload).await,
+            Step::Adjust(workload) => self.adjust(&workload).await,
             Step::Clean(workload) => self.clean(&workload).await,
         }
     }

@@ -16,10 +16,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::forward::{Protocol, Resolvers, read_framed, write_framed};
 use super::resolve::{Resolution, resolve};
 use crate::base::{Str, ports};
 use crate::model::Workload;
+use crate::resolver::{Protocol, Resolvers, read_framed, write_framed};
 use crate::sock::SocketFactory;
 use crate::telemetry::{DnsLabels, Telemetry};
 use crate::world::WorldStore;

@@ -105,6 +105,11 @@ impl Proxy {
         service: &Arc<Service>,
         port: u16,
     ) -> Result<Reached, (Option<Hop>, Unreached)> {
+        let resolver = &self.shared.resolver;
+        let resolved = resolver.endpoints(&outbound.client, &self.sockets, service).await;
+        let resolved = resolved.map_err(|error| {
+            (None, Unreached { reason: Reason::NoHealthyUpstream, why: error.to_string() })
+        })?;
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut last = None;
         for _ in 0..MAX_ATTEMPTS {
@@ -112,7 +117,7 @@ impl Proxy {
             let caller =
                 Caller { workload: &outbound.client, address: outbound.accepted.peer.ip() };
             let like = outbound.dialled;
-            let picked = balance::pick(&world, service, port, caller, like, &tried);
+            let picked = balance::pick(&world, &resolved, port, caller, like, &tried);
             drop(world);
             let Some(picked) = picked else { break };
             if tried.contains(&picked.address) {

@@ -36,7 +36,9 @@ async fn reach(session: &Outbound) -> Result<(Picked, Carrier), (Option<Picked>,
     let mut tried: Vec<SocketAddr> = Vec::new();
     let mut failure = None;
     for _ in 0..MAX_ATTEMPTS {
-        let (service, picked) = choose(session, &tried).map_err(|answer| (None, answer))?;
+        let service = addressed(session).map_err(|answer| (None, answer))?;
+        let resolved = session.resolve(&service).await.map_err(|answer| (None, answer))?;
+        let picked = choose(session, &resolved, &tried).map_err(|answer| (None, answer))?;
         let Some(picked) = picked else { break };
         match session.dial(&service, &picked).await {
             Ok(upstream) => return Ok((picked, upstream)),
@@ -58,11 +60,8 @@ async fn reach(session: &Outbound) -> Result<(Picked, Carrier), (Option<Picked>,
     }))
 }
 
-/// An endpoint, which the client may speak to as far as this half must decide it.
-fn choose(
-    session: &Outbound,
-    tried: &[SocketAddr],
-) -> Result<(Arc<Service>, Option<Picked>), Answer> {
+/// The service that the client addressed, as it is now.
+fn addressed(session: &Outbound) -> Result<Arc<Service>, Answer> {
     let world = session.context.dependencies.world.load();
     let Some(service) = world.service(&session.service) else {
         let why = format!("Service {} does not exist any more", session.service);
@@ -71,6 +70,16 @@ fn choose(
     if let Binding::Unusable { waypoint, why } = &service.waypoint {
         return Err(Answer::waypoint_unusable(format!("waypoint {waypoint}: {why}")));
     }
+    Ok(service.clone())
+}
+
+/// An endpoint, which the client may speak to as far as this half must decide it.
+fn choose(
+    session: &Outbound,
+    service: &Service,
+    tried: &[SocketAddr],
+) -> Result<Option<Picked>, Answer> {
+    let world = session.context.dependencies.world.load();
     let port = session.dialled.port();
     let picked = balance::pick(&world, service, port, session.caller(), session.dialled, tried)
         .filter(|picked| !tried.contains(&picked.address));
@@ -85,7 +94,7 @@ fn choose(
         let permitted = Gate::for_service(&world, service).authorize(&connection, None);
         permitted.map_err(|denial| Answer::denied(denial.why))?;
     }
-    Ok((service.clone(), picked))
+    Ok(picked)
 }
 
 fn start(session: &Outbound, picked: Option<&Picked>) -> ConnectionStart {

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::support::lab::Lab;
+use crate::dns::Upstream;
+use crate::support::lab::manifests::Key;
 use crate::support::lab::netns::Namespace;
-use crate::{meshed, settle};
+use crate::support::lab::{Lab, wait};
+use crate::{bookinfo, captured_in, settle};
 
 /// The machine that joins the nodes: an address that is none of a pod's.
 const OUTSIDE: &str = "172.30.0.254:9080";
@@ -77,9 +79,16 @@ fn entry(name: &str, labels: &str, spec: &str) -> String {
     )
 }
 
-/// Bookinfo, and clients whose names only the agent can resolve.
+/// Bookinfo, and clients whose names only the agent can resolve. It asks the pod `outsider`.
 fn lab() -> Result<(Lab, Outside)> {
-    let lab = meshed()?;
+    let mut lab = bookinfo()?;
+    std::fs::write("/run/resolv.conf", format!("nameserver {}\n", lab.address("outsider")?))?;
+    lab.start_agents("[dns]\nresolv_conf = \"/run/resolv.conf\"\n")?;
+    for namespace in ["bookinfo", "default"] {
+        let key = Key::new("Namespace", "", namespace);
+        lab.manifests.label(&key, &["istio.io/dataplane-mode=ambient"])?;
+        captured_in(&lab, namespace)?;
+    }
     std::fs::write("/etc/resolv.conf", NOBODY)?;
     let outside = Outside::start(lab.network().own(), OUTSIDE)?;
     Ok((lab, outside))
@@ -135,7 +144,7 @@ fn an_entry_without_resolution_passes_to_what_was_dialled() -> Result<()> {
                 ports: [{number: 9080, name: http, protocol: HTTP}]}";
     lab.manifests.apply(&entry("machines", "", spec))?;
     let url = format!("http://{OUTSIDE}/");
-    crate::support::lab::wait::until("the entry to be known", || {
+    wait::until("the entry to be known", || {
         assert_eq!(lab.curl("curl", &[&url])?.status, 200, "it is reached all the time");
         let counted = connections(&lab, "machines.example.com", "machines", "unknown")?;
         Ok((counted > 0.0).then_some(()))
@@ -200,5 +209,106 @@ fn a_waypoint_guards_what_leaves_the_mesh() -> Result<()> {
     let bytes = "http://api.example.com:81/";
     assert_eq!(lab.curl("curl", &[bytes])?.status, 0, "bytes are judged as well");
     assert_eq!(lab.curl("stranger", &[bytes])?.status, 200);
+    Ok(())
+}
+
+/// Of names only the client's own resolvers know.
+#[test]
+fn endpoints_with_names_are_resolved_for_their_client() -> Result<()> {
+    let (mut lab, _outside) = lab()?;
+    let upstream = Upstream::start(&lab.pod("outsider")?.attachment.namespace)?;
+    let outside: SocketAddr = OUTSIDE.parse()?;
+    upstream.teach("edge.example.net", outside.ip());
+    upstream.teach("itself.example.com", outside.ip());
+    let spec = |hosts: &str, endpoints: &str, resolution: &str| {
+        format!(
+            "{{hosts: [{hosts}], resolution: {resolution}, endpoints: [{endpoints}], \
+             ports: [{{number: 80, name: http, protocol: HTTP, targetPort: 9080}}]}}"
+        )
+    };
+    let all = entry("named", "", &spec("api.example.com", "{address: edge.example.net}", "DNS"))
+        + &entry("itself", "", &spec("itself.example.com", "", "DNS_ROUND_ROBIN"))
+        + &entry("nobody", "", &spec("nobody.example.com", "{address: gone.example.net}", "DNS"))
+        + &entry(
+            "alias",
+            "",
+            &spec("alias.example.com", "{address: details.bookinfo.svc.cluster.local}", "DNS"),
+        );
+    lab.manifests.apply(&all)?;
+    for host in ["api.example.com", "itself.example.com"] {
+        let answer = settle(&lab, "curl", &[&format!("http://{host}/")], 200)?;
+        assert!(answer.body.starts_with("outside"), "{host}: {answer:?}");
+    }
+    // A name of the mesh means the Service's endpoints, which are reached through tunnels.
+    let alias = "http://alias.example.com/details/0";
+    assert_eq!(lab.curl("curl", &[alias])?.status, 200);
+    assert!(connections(&lab, "alias.example.com", "alias", "mutual_tls")? >= 1.0);
+    let since = lab.moment()?;
+    assert_eq!(lab.curl("curl", &["http://nobody.example.com/"])?.status, 0);
+    wait::until("a line that says why", || {
+        let lines = lab.lines_since(&since);
+        let said = |line: &str| line.contains("gone.example.net: the resolvers know no address");
+        Ok(lines.iter().any(|(_, line)| said(line)).then_some(()))
+    })?;
+    let count = upstream.times_asked("edge.example.net");
+    assert!(count >= 1, "its own resolvers were asked");
+
+    // Who moves is followed when the answer's time is over, and what was known goes on while nobody answers.
+    upstream.teach("edge.example.net", lab.address("details-v1")?);
+    let moved = "http://api.example.com/headers";
+    wait::until("the new address", || {
+        let answer = lab.curl("curl", &[moved])?;
+        Ok((answer.json()["pod"] == "details-v1").then_some(()))
+    })?;
+    upstream.end()?;
+    assert_eq!(lab.curl("curl", &[moved])?.status, 200);
+    Ok(())
+}
+
+/// The worker of a waypoint resolves as layer 4 does, and judges what it found.
+#[test]
+fn a_waypoint_resolves_names_too() -> Result<()> {
+    let (mut lab, _outside) = lab()?;
+    let upstream = Upstream::start(&lab.pod("outsider")?.attachment.namespace)?;
+    let outside: SocketAddr = OUTSIDE.parse()?;
+    upstream.teach("edge.example.net", outside.ip());
+    let spec = "{hosts: [api.example.com], resolution: DNS, endpoints: [{address: edge.example.net}], \
+        ports: [{number: 80, name: http, protocol: HTTP, targetPort: 9080}]}";
+    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
+        metadata: {name: egress, namespace: default}\nspec: {gatewayClassName: istio-waypoint, \
+        listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n---\n";
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+        metadata: {name: api, namespace: default}\nspec:\n  action: DENY\n  \
+        targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: api}]\n  \
+        rules: [{to: [{operation: {methods: [DELETE]}}]}]\n---\n";
+    lab.manifests.apply(gateway)?;
+    lab.manifests.apply(&entry("api", "istio.io/use-waypoint: egress", spec))?;
+    lab.manifests.apply(policy)?;
+    let url = "http://api.example.com/";
+    settle(&lab, "curl", &[url], 200)?;
+    settle(&lab, "curl", &["-X", "DELETE", url], 403)?;
+    upstream.end()
+}
+
+/// What arrives in the clear is the application's own, and tunnels arrive as ever: the way back of borrowed addresses
+/// stays (reference 2.3).
+#[test]
+fn inbound_capture_is_bypassed_where_the_pod_says_so() -> Result<()> {
+    let (mut lab, _outside) = lab()?;
+    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+                  metadata: {name: default, namespace: bookinfo}\nspec: {mtls: {mode: STRICT}}\n";
+    lab.manifests.apply(strict)?;
+    let url = format!("http://{}:9080/headers", lab.address("details-v1")?);
+    settle(&lab, "outsider", &[&url], 0)?;
+    let pod = Key::new("Pod", "bookinfo", "details-v1");
+    lab.manifests.annotate(&pod, "ambient.istio.io/bypass-inbound-capture", "true")?;
+    settle(&lab, "outsider", &[&url], 200)?;
+    let through = lab.curl("curl", &[&url])?;
+    assert_eq!(through.status, 200, "{through:?}");
+    let peer: SocketAddr = through.json()["peer"].as_str().unwrap_or_default().parse()?;
+    assert_eq!(peer.ip(), lab.address("curl")?, "the client's address is kept");
+    lab.manifests.annotate(&pod, "ambient.istio.io/bypass-inbound-capture", "false")?;
+    settle(&lab, "outsider", &[&url], 0)?;
+    assert_eq!(lab.curl("curl", &[&url])?.status, 200);
     Ok(())
 }
