@@ -120,12 +120,7 @@ impl Agent {
             workers.clone(),
             upgrade.inherited.clone(),
         );
-        let addresses = Addresses {
-            admin: settings.admin.address,
-            metrics: settings.metrics.address,
-            readiness: settings.readiness.address,
-        };
-        let servers = Servers::bind(addresses, &upgrade.inherited)?;
+        let servers = Servers::bind(addresses(&settings), &upgrade.inherited)?;
         let source =
             DirectorySource::new(settings.source.directory.clone(), translate_settings(&settings));
         Ok(Self {
@@ -250,6 +245,14 @@ fn certificate_store(settings: &Settings) -> anyhow::Result<CertificateStore> {
     };
     let store = StoreSettings { trust_domain: settings.trust_domain.clone() };
     Ok(CertificateStore::new(issuer, store, clock))
+}
+
+fn addresses(settings: &Settings) -> Addresses {
+    Addresses {
+        admin: settings.admin.address,
+        metrics: settings.metrics.address,
+        readiness: settings.readiness.address,
+    }
 }
 
 fn pool_settings(settings: &Settings) -> PoolSettings {
