@@ -190,7 +190,7 @@ pub(super) async fn copy<D: Duplex, U: Duplex>(
     finish(copied, &mut record);
 }
 
-async fn copy_counted<D: Duplex, U: Duplex>(
+pub(super) async fn copy_counted<D: Duplex, U: Duplex>(
     downstream: D,
     upstream: U,
     record: &ConnectionRecord,
@@ -198,7 +198,7 @@ async fn copy_counted<D: Duplex, U: Duplex>(
     sock::copy_bidirectional(downstream, upstream, record).await
 }
 
-fn finish(copied: Result<(), sock::CopyError>, record: &mut ConnectionRecord) {
+pub(super) fn finish(copied: Result<(), sock::CopyError>, record: &mut ConnectionRecord) {
     if let Err(error) = copied {
         record.fail(Reason::PeerReset, error.to_string());
     }

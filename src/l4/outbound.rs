@@ -12,7 +12,7 @@ use crate::model::{Binding, Service, Workload};
 use crate::policy::{Connection, Gate};
 use crate::route::{self, Decision};
 use crate::sock;
-use crate::telemetry::{ConnectionStart, Reporter};
+use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::{Carrier, RoutedConnection};
 use crate::world::{self, InFlight};
 
@@ -125,7 +125,8 @@ impl Proxy {
             }
             tried.push(picked.address);
             let hop = Hop { address: picked.address, workload: picked.workload };
-            if let Err(denied) = self.permit(outbound, service, &hop) {
+            let peer = outbound.accepted.peer;
+            if let Err(denied) = self.permit(&outbound.client, peer, service, &hop) {
                 return Err((Some(hop), denied));
             }
             let host: Option<&Str> = Some(&service.hostname);
@@ -146,13 +147,19 @@ impl Proxy {
 
     /// Where the destination is not captured nobody judges there, so the policies of the service's waypoint are judged
     /// here (design, "both halves").
-    fn permit(&self, outbound: &Outbound, service: &Service, hop: &Hop) -> Result<(), Unreached> {
+    fn permit(
+        &self,
+        client: &Workload,
+        peer: SocketAddr,
+        service: &Service,
+        hop: &Hop,
+    ) -> Result<(), Unreached> {
         if service.waypoint == Binding::None || hop.tunnelled().is_some() {
             return Ok(());
         }
         let connection = Connection {
-            client: Some(&outbound.client.identity),
-            source: outbound.accepted.peer.ip(),
+            client: Some(&client.identity),
+            source: peer.ip(),
             destination: hop.address,
         };
         let gate = Gate::for_service(&self.shared.world.load(), service);
@@ -166,7 +173,46 @@ impl Proxy {
             ..self.start_of(&outbound, Some((&reached.hop, service)))
         };
         let record = self.shared.telemetry.connection(start);
-        deliver::copy(outbound.accepted.stream, reached.upstream, record).await;
+        let guarded =
+            service.filter(|it| it.waypoint != Binding::None && reached.hop.tunnelled().is_none());
+        match guarded {
+            None => deliver::copy(outbound.accepted.stream, reached.upstream, record).await,
+            // Seldom, and large.
+            Some(service) => {
+                Box::pin(self.copy_while_permitted(outbound, reached, service, record)).await;
+            }
+        }
+    }
+
+    /// Copies until both sides have ended, or until a change of the mesh no longer permits the connection.
+    async fn copy_while_permitted(
+        &self,
+        outbound: Outbound,
+        reached: Reached,
+        service: &Arc<Service>,
+        mut record: ConnectionRecord,
+    ) {
+        let mut changes = self.shared.world.subscribe();
+        let Outbound { accepted, client, .. } = outbound;
+        let peer = accepted.peer;
+        let denied = async {
+            loop {
+                // First of all: the mesh may have changed since the connection was permitted.
+                if let Err(denied) = self.permit(&client, peer, service, &reached.hop) {
+                    break denied;
+                }
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let copied = tokio::select! {
+            copied = deliver::copy_counted(accepted.stream, reached.upstream, &record) => copied,
+            denied = denied => {
+                return record.fail(Reason::Denied, format!("cut after a change: {}", denied.why));
+            }
+        };
+        deliver::finish(copied, &mut record);
     }
 
     fn refuse_outbound(

@@ -13,6 +13,7 @@ use crate::policy::{Connection, Gate};
 use crate::sock::{self, CopyError, Rewind};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::Carrier;
+use crate::world::World;
 
 /// The client's half: to an endpoint of the addressed service. HTTPRoutes do not apply to bytes.
 pub(super) async fn carry(session: &Outbound, stream: Rewind<Carrier>) {
@@ -22,7 +23,13 @@ pub(super) async fn carry(session: &Outbound, stream: Rewind<Carrier>) {
             let in_process = upstream.is_local();
             let start = ConnectionStart { in_process, ..start(session, Some(&picked)) };
             let mut record = dependencies.telemetry.connection(start);
-            finish(copy(stream, upstream, &record).await, &mut record);
+            let copied = tokio::select! {
+                copied = copy(stream, upstream, &record) => copied,
+                denied = until_denied(session, &picked) => {
+                    return record.fail(denied.reason, format!("cut after a change: {}", denied.why));
+                }
+            };
+            finish(copied, &mut record);
         }
         Err((picked, answer)) => {
             let start = start(session, picked.as_ref());
@@ -83,18 +90,50 @@ fn choose(
     let port = session.dialled.port();
     let picked = balance::pick(&world, service, port, session.caller(), session.dialled, tried)
         .filter(|picked| !tried.contains(&picked.address));
-    if let Some(picked) =
-        picked.as_ref().filter(|it| peers::captured(it.workload.as_ref()).is_none())
-    {
-        let connection = Connection {
-            client: Some(&session.client.identity),
-            source: session.client_address.ip(),
-            destination: picked.address,
-        };
-        let permitted = Gate::for_service(&world, service).authorize(&connection, None);
-        permitted.map_err(|denial| Answer::denied(denial.why))?;
+    if let Some(picked) = &picked {
+        permit(session, &world, service, picked)?;
     }
     Ok(picked)
+}
+
+/// A destination in the mesh judges for itself; for one that is not, this half judges.
+fn permit(
+    session: &Outbound,
+    world: &World,
+    service: &Service,
+    picked: &Picked,
+) -> Result<(), Answer> {
+    if peers::captured(picked.workload.as_ref()).is_some() {
+        return Ok(());
+    }
+    let connection = Connection {
+        client: Some(&session.client.identity),
+        source: session.client_address.ip(),
+        destination: picked.address,
+    };
+    let permitted = Gate::for_service(world, service).authorize(&connection, None);
+    permitted.map(drop).map_err(|denial| Answer::denied(denial.why))
+}
+
+/// Judges the live connection anew after each change of the mesh; returns when it is no longer permitted, and never
+/// for a destination that judges for itself.
+async fn until_denied(session: &Outbound, picked: &Picked) -> Answer {
+    if peers::captured(picked.workload.as_ref()).is_some() {
+        return std::future::pending().await;
+    }
+    let store = &session.context.dependencies.world;
+    let mut changes = store.subscribe();
+    loop {
+        // First of all: the mesh may have changed since the connection was permitted.
+        let permitted =
+            addressed(session).and_then(|it| permit(session, &store.load(), &it, picked));
+        if let Err(denied) = permitted {
+            return denied;
+        }
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 fn start(session: &Outbound, picked: Option<&Picked>) -> ConnectionStart {

@@ -1,7 +1,7 @@
 //! ServiceEntries with real agents: what is outside of the mesh, by name and by address.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -34,7 +34,7 @@ impl Outside {
         let thread = std::thread::spawn(move || {
             while !ends.load(Ordering::Relaxed) {
                 match listener.accept() {
-                    Ok((stream, from)) => _ = answer(stream, from),
+                    Ok((stream, from)) => _ = std::thread::spawn(move || answer(stream, from)),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
                         std::thread::sleep(Duration::from_millis(5));
                     }
@@ -55,9 +55,9 @@ impl Drop for Outside {
     }
 }
 
-fn answer(mut stream: std::net::TcpStream, from: SocketAddr) -> std::io::Result<()> {
+fn answer(mut stream: TcpStream, from: SocketAddr) -> std::io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte)? > 0 {
@@ -126,6 +126,8 @@ fn a_static_entry_is_reached_by_its_names_and_addresses() -> Result<()> {
         let answer = settle(&lab, "curl", &[&format!("http://{host}/")], 200)?;
         assert_eq!(answer.body, format!("outside, to {}", lab.address("curl")?), "{host}");
     }
+    let by_ipv6 = lab.curl("curl", &["-6", "http://auto.example.com/"])?;
+    assert_eq!(by_ipv6.status, 200, "one family is enough for the endpoint: {by_ipv6:?}");
     for address in ["192.0.2.10", "198.51.100.77"] {
         assert_eq!(lab.curl("curl", &[&format!("http://{address}/")])?.status, 200, "{address}");
     }
@@ -178,13 +180,34 @@ fn an_endpoint_in_the_mesh_is_reached_through_a_tunnel() -> Result<()> {
     Ok(())
 }
 
+/// Connections of `stranger` to the entry's ports that are not HTTP, open from end to end.
+fn open_connections(lab: &Lab) -> Result<Vec<TcpStream>> {
+    let opened = || -> Result<f64> {
+        let labels = [("destination_service", "api.example.com")];
+        Ok(lab.metrics()?.sum("istio_tcp_connections_opened_total", &labels))
+    };
+    let before = opened()?;
+    let namespace = &lab.pod("stranger")?.attachment.namespace;
+    let mut open = Vec::new();
+    for port in [81, 82] {
+        let to = SocketAddr::new("192.0.2.20".parse()?, port);
+        let mut stream = namespace.run(|| TcpStream::connect(to))??;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(b"\x16\x03\x01 bytes without an end\n")?;
+        open.push(stream);
+    }
+    wait::until("both to be open", || Ok((opened()? >= before + 2.0).then_some(())))?;
+    Ok(open)
+}
+
 /// Nobody judges at a destination outside of the mesh, so the client's node does both halves.
 #[test]
 fn a_waypoint_guards_what_leaves_the_mesh() -> Result<()> {
     let (mut lab, _outside) = lab()?;
     let spec = "{hosts: [api.example.com], addresses: [192.0.2.20], resolution: STATIC, \
-        ports: [{number: 80, name: http, protocol: HTTP}, {number: 81, name: tcp, protocol: TCP}], \
-        endpoints: [{address: 172.30.0.254, ports: {http: 9080, tcp: 9080}}]}";
+        ports: [{number: 80, name: http, protocol: HTTP}, {number: 81, name: tcp, protocol: TCP}, \
+        {number: 82, name: any}], \
+        endpoints: [{address: 172.30.0.254, ports: {http: 9080, tcp: 9080, any: 9080}}]}";
     let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
         metadata: {name: egress, namespace: default}\nspec: {gatewayClassName: istio-waypoint, \
         listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n---\n";
@@ -209,7 +232,21 @@ fn a_waypoint_guards_what_leaves_the_mesh() -> Result<()> {
     let bytes = "http://api.example.com:81/";
     assert_eq!(lab.curl("curl", &[bytes])?.status, 0, "bytes are judged as well");
     assert_eq!(lab.curl("stranger", &[bytes])?.status, 200);
-    Ok(())
+
+    let mut open = open_connections(&lab)?;
+    let since = lab.moment()?;
+    let other = "{from: [{source: {principals: [cluster.local/ns/default/sa/other]}}]}";
+    lab.manifests.apply(&policy("ALLOW", other))?;
+    for stream in &mut open {
+        let ended = stream.read(&mut [0; 16]);
+        let late = matches!(&ended, Err(error) if error.kind() == ErrorKind::WouldBlock);
+        assert!(!late && !matches!(ended, Ok(1..)), "still open: {ended:?}");
+    }
+    wait::until("both cuts to be logged", || {
+        let lines = lab.lines_since(&since);
+        let cut = lines.iter().filter(|(_, line)| line.contains("cut after a change"));
+        Ok((cut.count() >= 2).then_some(()))
+    })
 }
 
 /// Of names only the client's own resolvers know.
@@ -287,6 +324,27 @@ fn a_waypoint_resolves_names_too() -> Result<()> {
     let url = "http://api.example.com/";
     settle(&lab, "curl", &[url], 200)?;
     settle(&lab, "curl", &["-X", "DELETE", url], 403)?;
+
+    // Routes of an entry lead to other hosts: here into the mesh.
+    let inside = format!(
+        "{{hosts: [inside.example.com], resolution: STATIC, endpoints: [{{address: {}}}], \
+         ports: [{{number: 80, name: http, targetPort: 9080}}]}}",
+        lab.address("details-v1")?
+    );
+    lab.manifests.apply(&entry("inside", "", &inside))?;
+    lab.manifests.apply(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+         metadata: {name: api, namespace: default}\nspec:\n  \
+         parentRefs: [{group: networking.istio.io, kind: ServiceEntry, name: api}]\n  rules:\n  \
+         - matches: [{path: {value: /headers}}]\n    \
+           backendRefs: [{group: networking.istio.io, kind: Hostname, name: inside.example.com, port: 80}]\n  \
+         - backendRefs: [{group: networking.istio.io, kind: Hostname, name: api.example.com, port: 80}]\n",
+    )?;
+    wait::until("the route", || {
+        let answer = lab.curl("curl", &["http://api.example.com/headers"])?;
+        Ok((answer.json()["pod"] == "details-v1").then_some(()))
+    })?;
+    assert!(lab.curl("curl", &[url])?.body.starts_with("outside"));
     upstream.end()
 }
 

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::Resource;
+use crate::base::Str;
+use crate::model::Locality;
 
 pub type ServiceEntry = Resource<ServiceEntrySpec>;
 pub type WorkloadEntry = Resource<WorkloadEntrySpec>;
@@ -79,4 +81,22 @@ pub struct WorkloadEntrySpec {
     /// Would be the identity of a workload outside of Kubernetes that proves one; none does here.
     #[serde(default, rename = "serviceAccount")]
     _service_account: IgnoredAny,
+}
+
+impl WorkloadEntry {
+    /// Labels of the object and of its spec; the latter win (Istio).
+    pub fn all_labels(&self) -> BTreeMap<String, String> {
+        let mut all = self.metadata.labels.clone().unwrap_or_default();
+        all.extend(self.spec.labels.clone());
+        all
+    }
+}
+
+impl WorkloadEntrySpec {
+    /// The parts of `locality`, of which the last may be missing.
+    pub fn locality(&self) -> Locality {
+        let mut parts = self.locality.splitn(3, '/').map(Str::from);
+        let mut next = || parts.next().unwrap_or_default();
+        Locality { region: next(), zone: next(), subzone: next() }
+    }
 }

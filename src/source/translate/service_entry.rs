@@ -55,13 +55,20 @@ pub(super) fn translate(
     let mut taken: HashMap<(Str, Str), String> = (kubernetes.iter())
         .map(|it| ((it.key.namespace.clone(), it.hostname.clone()), it.to_string()))
         .collect();
-    let mut entries: Vec<Entry<'_>> = (entries.into_iter())
+    let entries: Vec<Entry<'_>> = (entries.into_iter())
         .filter_map(|(key, object)| entry(cx, waypoints, key, object))
         .collect();
     let given = entries.iter().flat_map(|entry| &entry.addresses.exact).copied();
     let mut allotment = Allotment::without(given.collect());
     let mut services = Vec::new();
-    for entry in &mut entries {
+    for entry in &entries {
+        for address in &entry.addresses.exact {
+            if let Some(owner) = places.owner(*address) {
+                let reason =
+                    format!("{address} belongs to {owner}, which keeps what is addressed to it");
+                cx.warn::<ServiceEntry>(entry.key, "spec.addresses", reason);
+            }
+        }
         for (index, host) in hosts(cx, entry.key, entry.object) {
             let id = (entry.key.namespace.clone(), host.clone());
             if let Some(other) = taken.get(&id) {

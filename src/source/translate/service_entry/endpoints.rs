@@ -90,6 +90,12 @@ impl<'a> Places<'a> {
         }
     }
 
+    /// Who has an address before any entry.
+    pub(super) fn owner(&self, address: IpAddr) -> Option<String> {
+        let service = self.virtual_addresses.get(&address).map(|key| format!("Service {key}"));
+        service.or_else(|| Some(format!("Pod {}", self.by_address.get(&address)?.key)))
+    }
+
     fn listed(&self, cx: &mut Context<'_>, entry: &Entry<'_>) -> Vec<Endpoint> {
         let mut endpoints = Vec::new();
         for (index, listed) in entry.object.spec.endpoints.iter().enumerate() {
@@ -118,10 +124,7 @@ impl<'a> Places<'a> {
             .map(|(workload, pod)| of_pod(entry, workload, pod))
             .collect();
         for (key, other) in self.workload_entries.get(namespace).into_iter().flatten() {
-            // Labels of the object and of its spec count alike, the latter first (Istio).
-            let mut own = other.metadata.labels.clone().unwrap_or_default();
-            own.extend(other.spec.labels.clone());
-            if !selects(labels, Some(&own)) {
+            if !selects(labels, Some(&other.all_labels())) {
                 continue;
             }
             match self.endpoint(entry, &other.spec) {
@@ -159,7 +162,7 @@ impl<'a> Places<'a> {
         let ports = mappings(entry, &spec.ports)?;
         let locality = match workload.map(|it| &it.locality) {
             Some(known) if spec.locality.is_empty() => known.clone(),
-            _ => locality(&spec.locality),
+            _ => spec.locality(),
         };
         Ok((!ports.is_empty()).then(|| Endpoint {
             workload: workload.map(|it| it.uid.clone()),
@@ -251,11 +254,4 @@ fn mappings(
 
 fn mapping(port: &Port, target: u16) -> PortMapping {
     PortMapping { port: port.port.port, target }
-}
-
-/// `region/zone/subzone`, of which the last parts may be missing.
-fn locality(text: &str) -> Locality {
-    let mut parts = text.splitn(3, '/').map(Str::from);
-    let mut next = || parts.next().unwrap_or_default();
-    Locality { region: next(), zone: next(), subzone: next() }
 }

@@ -133,6 +133,56 @@ fn a_selector_takes_pods_and_workload_entries() {
 }
 
 #[test]
+fn a_kubernetes_service_selects_workload_entries_too() {
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: a}\n\
+        spec: {clusterIP: 10.96.0.1, selector: {app: p}, ports: [{name: http, port: 80, targetPort: 8080}, \
+        {name: admin, port: 81, targetPort: adm}, {name: x, port: 82, targetPort: nowhere}]}\n---\n\
+        apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: vm, namespace: a}\n\
+        spec: {address: 192.0.2.5, ports: {adm: 9001}, labels: {app: p}, locality: r/z}\n---\n";
+    let services = translated(&(POD.to_owned() + text)).mesh.services;
+    let [pod, vm] = &services[0].endpoints[..] else { panic!("{services:?}") };
+    assert!(pod.workload.is_some() && vm.workload.is_none());
+    let ports: Vec<_> = vm.ports.iter().map(|it| (it.port, it.target)).collect();
+    assert_eq!((ports, vm.locality.zone.as_str()), (vec![(80, 8080), (81, 9001)], "z"));
+}
+
+/// Every host of the entry is a parent; a host of the namespace may be a backend.
+#[test]
+fn routes_know_entries() {
+    let spec =
+        "{hosts: [x.example, y.example], resolution: DNS, ports: [{number: 80, name: http}]}";
+    let none = "{hosts: [z.example], ports: [{number: 80, name: http}]}";
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n\
+        metadata: {name: r, namespace: a}\nspec:\n  \
+        parentRefs: [{group: networking.istio.io, kind: ServiceEntry, name: e, sectionName: http}, \
+        {group: networking.istio.io, kind: ServiceEntry, name: gone}]\n  \
+        rules: [{backendRefs: [{group: networking.istio.io, kind: Hostname, name: y.example, port: 80}, \
+        {group: networking.istio.io, kind: Hostname, name: z.example, port: 80}, \
+        {group: networking.istio.io, kind: Hostname, name: y.example, port: 81}, \
+        {group: networking.istio.io, kind: Hostname, name: w.example, port: 80}]}]\n---\n";
+    let text = entry("e", "", spec) + &entry("none", "", none) + route;
+    let routes = translated(&text).mesh.routes;
+    let parents: Vec<_> =
+        routes[0].parents.iter().map(|it| format!("{} {:?}", it.service, it.port)).collect();
+    assert_eq!(parents, ["a/e/x.example Some(80)", "a/e/y.example Some(80)"]);
+    let backends: Vec<_> = routes[0].rules[0]
+        .backends
+        .iter()
+        .map(|it| match &it.target {
+            crate::model::BackendRef::Service { service, port } => format!("{service} {port}"),
+            crate::model::BackendRef::Invalid { .. } => "invalid".to_owned(),
+        })
+        .collect();
+    assert_eq!(backends, ["a/e/y.example 80", "invalid", "invalid", "invalid"]);
+    let said = complaints(&text);
+    for expected in
+        ["a/gone does not exist", "has the resolution NONE", "no such TCP port", "host w.example"]
+    {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+}
+
+#[test]
 fn names_are_endpoints_where_the_resolution_is_dns() {
     let spec = |hosts: &str, endpoints: &str| {
         format!(
@@ -204,6 +254,17 @@ fn an_endpoint_is_never_a_virtual_address() {
     let text = kubernetes.to_owned() + &entry("e", "", spec);
     assert!(only(&text).endpoints.is_empty());
     assert!(complaints(&text).contains("is the virtual address of Service a/s"));
+}
+
+#[test]
+fn an_entry_takes_no_address_of_the_mesh() {
+    let kubernetes = "apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: a}\n\
+                      spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n---\n";
+    let spec = "{hosts: [x.example], addresses: [10.96.0.1, 10.0.0.9, 192.0.2.1]}";
+    let said = complaints(&(kubernetes.to_owned() + POD + &entry("e", "", spec)));
+    assert!(said.contains("10.96.0.1 belongs to Service a/s"), "{said}");
+    assert!(said.contains("10.0.0.9 belongs to Pod a/p"), "{said}");
+    assert!(!said.contains("192.0.2.1"), "{said}");
 }
 
 #[test]
