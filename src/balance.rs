@@ -129,8 +129,11 @@ impl<'a> Choice<'a, '_> {
             {
                 continue;
             }
+            // An address of the other family may well lead nowhere, so it comes after all of the same distance.
+            let other_family = address.is_ipv4() != self.like.ip().to_canonical().is_ipv4();
             nearest.offer(
-                distance(traffic.preference, self.caller.workload, endpoint),
+                2 * distance(traffic.preference, self.caller.workload, endpoint)
+                    + u8::from(other_family),
                 (endpoint, candidate),
                 match traffic {
                     TrafficPolicy { sticky: true, .. } => {
@@ -223,6 +226,7 @@ fn less_busy<'a>(
 
 /// The endpoint's address of the family that the client used, else its first.
 fn address_like(endpoint: &Endpoint, like: SocketAddr) -> Option<IpAddr> {
+    let like = like.ip().to_canonical();
     let same = |address: &&IpAddr| address.is_ipv4() == like.is_ipv4();
     endpoint.addresses.iter().find(same).or_else(|| endpoint.addresses.first()).copied()
 }

@@ -257,3 +257,23 @@ fn an_address_without_a_workload_is_the_workloads() {
     let world = Fixture::default().service(echo).workload(pod.clone()).build();
     assert_eq!(pick_from(&world, &[]).unwrap().workload.unwrap().uid, pod.uid);
 }
+
+#[test]
+fn the_family_that_was_dialled_comes_first_and_the_other_after_it() {
+    let mut echo = service("echo", "10.96.0.1", &[&workload("a", "10.0.0.1")]);
+    let mut other = echo.endpoints[0].clone();
+    other.addresses = vec!["fd00::1".parse().unwrap()];
+    echo.endpoints.extend([other.clone(), other]);
+    let world = Fixture::default().service(echo).build();
+    let service = world.service(&key("echo")).unwrap();
+    let pick = |dialled: &str, avoid: &[SocketAddr]| {
+        let dialled = dialled.parse().unwrap();
+        pick(&world, service, 80, by(&client()), dialled, avoid).unwrap().address
+    };
+    for _ in 0..50 {
+        let v4 = pick("[::ffff:10.96.0.1]:80", &[]);
+        assert_eq!(v4, "10.0.0.1:8080".parse().unwrap());
+        assert_eq!(pick("10.96.0.1:80", &[v4]), "[fd00::1]:8080".parse().unwrap());
+        assert!(pick("[fd00:96::1]:80", &[]).is_ipv6());
+    }
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hickory_proto::rr::{DNSClass, RecordType};
 
+use crate::base::Str;
 use crate::model::{self, Service};
 use crate::world::World;
 
@@ -25,7 +26,15 @@ pub(super) enum Resolution {
 /// A name that the mesh knows.
 struct Found<'a> {
     service: &'a Arc<Service>,
+    /// One endpoint of a headless service rather than all: the pod of a StatefulSet.
+    hostname: Option<&'a Str>,
     canonical: Option<String>,
+}
+
+impl<'a> Found<'a> {
+    fn service(service: &'a Arc<Service>) -> Self {
+        Found { service, hostname: None, canonical: None }
+    }
 }
 
 /// `name`: as asked, with or without the last dot. `namespace`: the client's, which short names belong to.
@@ -39,8 +48,9 @@ pub(super) fn resolve(
         DNSClass::IN => find(world, namespace, cluster_domain, name),
         _ => None,
     };
-    let Some(Found { service, canonical }) = known else { return Resolution::Forward };
-    let Some(mut addresses) = addresses(service) else { return Resolution::Forward };
+    let Some(found) = known else { return Resolution::Forward };
+    let Some(mut addresses) = addresses(&found) else { return Resolution::Forward };
+    let canonical = found.canonical;
     let wanted: fn(&IpAddr) -> bool = match kind {
         RecordType::A => IpAddr::is_ipv4,
         RecordType::AAAA => IpAddr::is_ipv6,
@@ -53,7 +63,7 @@ pub(super) fn resolve(
     Resolution::Addresses { addresses, canonical }
 }
 
-/// The very name; one that the search path of Kubernetes makes full (`name`, `name.namespace`, `name.namespace.svc`: programs
+/// The very name; an endpoint's of a headless service (`db-0.db`); one that the search path of Kubernetes makes full (`name`, `name.namespace`, `name.namespace.svc`: programs
 /// outside of Kubernetes have no such search path and ask for the short name itself); one that the search path
 /// was put behind although it was full (a name with fewer than five dots, in Kubernetes); and at last a wildcard.
 fn find<'a>(
@@ -66,7 +76,14 @@ fn find<'a>(
     let exact = |name: &str| world.service_known_as(name, namespace);
     let made_full = || exact(&full(&name, namespace, cluster_domain)?);
     if let Some(service) = exact(&name).or_else(made_full) {
-        return Some(Found { service, canonical: None });
+        return Some(Found::service(service));
+    }
+    if let Some((hostname, rest)) = name.split_once('.')
+        && let Some(service) =
+            exact(rest).or_else(|| exact(&full(rest, namespace, cluster_domain)?))
+        && let Some(hostname) = hostname_in(service, hostname)
+    {
+        return Some(Found { hostname: Some(hostname), ..Found::service(service) });
     }
     for domain in search_domains(namespace, cluster_domain) {
         let Some(bare) = name.strip_suffix(&domain).and_then(|rest| rest.strip_suffix('.')) else {
@@ -75,11 +92,17 @@ fn find<'a>(
         // A bare word is somebody's short name and not a host.
         let found = exact(bare).or_else(|| world.wildcard_for(bare, namespace));
         if let Some(service) = found.filter(|_| bare.contains('.')) {
-            return Some(Found { service, canonical: Some(format!("{bare}.")) });
+            return Some(Found { canonical: Some(format!("{bare}.")), ..Found::service(service) });
         }
     }
-    let service = world.wildcard_for(&name, namespace)?;
-    Some(Found { service, canonical: None })
+    world.wildcard_for(&name, namespace).map(Found::service)
+}
+
+/// The name that an endpoint of a headless service has of its own.
+fn hostname_in<'a>(service: &'a Service, wanted: &str) -> Option<&'a Str> {
+    let headless = service.entry.is_none() && service.vips.is_empty();
+    let mut names = service.endpoints.iter().filter_map(|endpoint| endpoint.hostname.as_ref());
+    names.find(|name| headless && name.as_str() == wanted)
 }
 
 fn full(name: &str, namespace: &str, cluster_domain: &str) -> Option<String> {
@@ -104,13 +127,17 @@ fn search_domains(namespace: &str, cluster_domain: &str) -> [String; 3] {
 
 /// Virtual addresses; of a service without one those of its ready endpoints. `None` where only upstream knows: an entry
 /// without an address of its own, whose endpoints have names or are whatever is dialled.
-fn addresses(service: &Service) -> Option<Vec<IpAddr>> {
+fn addresses(found: &Found<'_>) -> Option<Vec<IpAddr>> {
+    let service = found.service;
     if !service.vips.is_empty() {
         return Some(service.vips.clone());
     }
     if service.resolution != model::Resolution::Listed {
         return None;
     }
-    let ready = service.endpoints.iter().filter(|endpoint| endpoint.ready);
+    let ready = service.endpoints.iter().filter(|endpoint| {
+        let asked = found.hostname.is_none_or(|name| endpoint.hostname.as_ref() == Some(name));
+        endpoint.ready && asked
+    });
     Some(ready.flat_map(|endpoint| endpoint.addresses.iter().copied()).collect())
 }

@@ -34,6 +34,32 @@ fn aliased(canonical: &str, texts: &[&str]) -> Resolution {
     Resolution::Addresses { addresses, canonical: Some(canonical.to_owned()) }
 }
 
+/// The pods of a StatefulSet find one another by names of their own.
+#[test]
+fn endpoints_of_a_headless_service_have_names() {
+    let pods = [workload("db-0", "10.0.0.1"), workload("db-1", "10.0.0.2")];
+    let mut db = Service { vips: Vec::new(), ..service("db", "10.96.0.3", &[&pods[0], &pods[1]]) };
+    for (at, endpoint) in db.endpoints.iter_mut().enumerate() {
+        endpoint.hostname = Some(format!("db-{at}").into());
+    }
+    db.endpoints[1].ready = false;
+    let mut web = service("web", "10.96.0.1", &[&pods[0]]);
+    web.endpoints[0].hostname = Some("db-0".into());
+    let world = Fixture::default().service(db).service(web).build();
+    let asked = |name: &str| resolve(&world, "shop", DOMAIN, (name, RecordType::A, DNSClass::IN));
+    for name in
+        ["db-0.db.shop.svc.cluster.local.", "DB-0.db.shop.svc.", "db-0.db.shop.", "db-0.db."]
+    {
+        assert_eq!(asked(name), addresses(&["10.0.0.1"]), "{name}");
+    }
+    assert_eq!(asked("db-1.db.shop.svc.cluster.local."), addresses(&[]), "it is not ready");
+    for name in
+        ["db-2.db.shop.svc.cluster.local.", "db-0.web.shop.svc.cluster.local.", "x.db-0.db."]
+    {
+        assert_eq!(asked(name), Resolution::Forward, "{name}");
+    }
+}
+
 /// A host of an entry `namespace/entry` with one address, or none.
 fn host(entry: &str, host: &str, vip: Option<&str>) -> Service {
     let base = service(&format!("{entry}/{host}"), "192.0.2.1", &[]);

@@ -133,6 +133,9 @@ pub struct Endpoint {
     /// The name whose addresses it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<Str>,
+    /// What stands before the service's name in the name of its own (a StatefulSet's pod: `db-0`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Str>,
     /// Its share of the traffic, beside the other endpoints of the service; at least 1.
     #[serde(skip_serializing_if = "is_one")]
     pub weight: u32,

@@ -62,6 +62,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
                 workload: Some(workload.uid.clone()),
                 addresses: workload.addresses.clone(),
                 name: None,
+                hostname: None,
                 weight: 1,
                 ports: vec![PortMapping { port: 80, target: 8080 }],
                 ready: workload.ready,

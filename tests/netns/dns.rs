@@ -296,3 +296,23 @@ fn dns_is_captured_as_the_pod_says() -> Result<()> {
     assert!(upstream.times_asked("details.bookinfo.svc.cluster.local") > 0);
     upstream.end()
 }
+
+/// As StatefulSets name their pods.
+#[test]
+fn pods_of_a_headless_service_have_names_of_their_own() -> Result<()> {
+    let mut lab = crate::meshed()?;
+    lab.manifests.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: peers, namespace: bookinfo}\n\
+         spec: {clusterIP: None, selector: {app: details}, ports: [{port: 9080}]}\n",
+    )?;
+    lab.manifests.change(&Key::new("Pod", "bookinfo", "details-v1"), |pod| {
+        pod["spec"]["hostname"] = "first".into();
+        pod["spec"]["subdomain"] = "peers".into();
+        Ok(())
+    })?;
+    let name = "first.peers.bookinfo.svc.cluster.local.";
+    let expected = lab.address("details-v1")?;
+    wait::until("the pod's name", || {
+        Ok((addresses(&by_udp(&lab, name, RecordType::A)?)? == [expected]).then_some(()))
+    })
+}

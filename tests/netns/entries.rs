@@ -297,6 +297,7 @@ fn endpoints_with_names_are_resolved_for_their_client() -> Result<()> {
         let answer = lab.curl("curl", &[moved])?;
         Ok((answer.json()["pod"] == "details-v1").then_some(()))
     })?;
+    assert!(connections(&lab, "api.example.com", "named", "mutual_tls")? >= 1.0, "in the mesh");
     upstream.end()?;
     assert_eq!(lab.curl("curl", &[moved])?.status, 200);
     Ok(())

@@ -231,6 +231,7 @@ async fn tries_another_endpoint_when_one_refuses() {
         workload: Some(gone.uid.clone()),
         addresses: gone.addresses.clone(),
         name: None,
+        hostname: None,
         weight: 1,
         ports: vec![PortMapping { port: 80, target: refusing.port() }],
         ready: true,

@@ -77,7 +77,8 @@ impl<'a> Endpoints<'a> {
                 let selected: Vec<_> = selected.copied().collect();
                 complain_of_names(cx, key, &selected, ports);
                 let not_ready_too = spec.publish_not_ready_addresses.unwrap_or(false);
-                let pods = selected.iter().filter_map(|it| of_pod(*it, ports, not_ready_too));
+                let pods =
+                    selected.iter().filter_map(|it| of_pod(*it, &key.name, ports, not_ready_too));
                 pods.chain(self.of_entries(&key.namespace, selector, ports)).collect()
             }
             None => self.of_slices(key, ports),
@@ -105,6 +106,7 @@ impl<'a> Endpoints<'a> {
                 workload: workload.map(|it| it.uid.clone()),
                 addresses: vec![address],
                 name: None,
+                hostname: None,
                 weight: 1,
                 ports: ports.iter().filter_map(mapping).collect(),
                 ready: workload.is_none_or(|it| it.ready),
@@ -164,6 +166,7 @@ impl<'a> Endpoints<'a> {
             workload: workload.map(|workload| workload.uid.clone()),
             addresses: vec![address],
             name: None,
+            hostname: listed.hostname.as_deref().map(Str::from),
             weight: 1,
             ports: mappings.to_vec(),
             ready,
@@ -176,9 +179,13 @@ impl<'a> Endpoints<'a> {
 
 fn of_pod(
     (workload, pod): (&Workload, &Pod),
+    service: &str,
     ports: &Ports<'_>,
     not_ready_too: bool,
 ) -> Option<Endpoint> {
+    // Only the service that the pod names gives it a name (Kubernetes "DNS for Services and Pods").
+    let own = pod.spec.as_ref().filter(|spec| spec.subdomain.as_deref() == Some(service));
+    let hostname = own.and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
     let mappings: Vec<PortMapping> = ports
         .iter()
         .filter_map(|(spec, port)| {
@@ -190,6 +197,7 @@ fn of_pod(
         workload: Some(workload.uid.clone()),
         addresses: workload.addresses.clone(),
         name: None,
+        hostname: hostname.map(|name| Str::from(name.to_ascii_lowercase())),
         weight: 1,
         ports: mappings,
         ready: workload.ready || not_ready_too,
