@@ -26,6 +26,7 @@ use crate::dns::Dns;
 use crate::l4::Layer4;
 use crate::l7::Workers;
 use crate::redirect::{self, NodePlan, Place};
+use crate::resolver::NameStatus;
 use crate::sock::NetworkNamespace;
 use crate::takeover::{Inherited, Listener};
 use crate::world::World;
@@ -145,6 +146,11 @@ impl Node {
             error: Some(error.clone()),
         });
         served.chain(waiting).collect()
+    }
+
+    /// What the workloads' resolvers said of endpoints with names.
+    pub fn names(&self) -> Vec<NameStatus> {
+        self.layer4.resolver.names()
     }
 
     /// Ends what is served within the drain time. The rules stay: until an agent is back nothing gets out or in

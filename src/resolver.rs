@@ -56,6 +56,18 @@ pub struct Unresolved {
     why: String,
 }
 
+/// What is known of one name for one workload.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct NameStatus {
+    pub workload: Str,
+    pub name: Str,
+    pub addresses: Vec<IpAddr>,
+    /// For how many seconds it is not asked for again.
+    pub holds: u64,
+    /// Why there is no address.
+    pub error: Option<String>,
+}
+
 /// One workload's.
 struct Own {
     resolvers: Resolvers,
@@ -97,6 +109,25 @@ impl Resolver {
         }
         // Seldom, and large: connections that need no names do not carry it.
         Box::pin(self.make_ready(&own, client, sockets.as_ref(), service)).await
+    }
+
+    /// What is known of names now, for dumps.
+    pub fn names(&self) -> Vec<NameStatus> {
+        let workloads = self.workloads.pin();
+        let mut all: Vec<NameStatus> = Vec::new();
+        for (uid, own) in &workloads {
+            let names = own.names.lock();
+            let known = names.iter().filter_map(|(text, name)| Some((text, name.last()?)));
+            all.extend(known.map(|(text, known)| NameStatus {
+                workload: uid.clone(),
+                name: text.clone(),
+                holds: known.until.saturating_duration_since(Instant::now()).as_secs(),
+                error: known.failure(text),
+                addresses: known.addresses.clone(),
+            }));
+        }
+        all.sort_by(|one, other| (&one.workload, &one.name).cmp(&(&other.workload, &other.name)));
+        all
     }
 
     /// A workload that is not captured here any more.

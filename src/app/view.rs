@@ -89,6 +89,7 @@ impl Dump for View {
             "policies": world.mesh.policies,
             "certificates": self.certificates.status(),
             "workloadState": self.node.status(),
+            "names": self.node.names(),
             "complaints": &**self.complaints.load(),
             "config": self.settings,
         })

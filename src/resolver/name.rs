@@ -104,6 +104,11 @@ impl Name {
         known
     }
 
+    /// What was said last, without asking.
+    pub(super) fn last(&self) -> Option<Arc<Known>> {
+        self.known.load_full()
+    }
+
     /// Somebody asks for it, or has lately.
     pub(super) fn is_in_use(&self) -> bool {
         self.turn.try_lock().is_err()

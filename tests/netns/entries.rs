@@ -9,15 +9,25 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::dns::Upstream;
+use crate::support::lab::curl::curl;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::netns::Namespace;
-use crate::support::lab::{Lab, wait};
+use crate::support::lab::{Lab, private, wait};
 use crate::{bookinfo, captured_in, settle};
 
 /// The machine that joins the nodes: an address that is none of a pod's.
 const OUTSIDE: &str = "172.30.0.254:9080";
 /// Nobody is there: only capture can bring an answer.
-const NOBODY: &str = "nameserver 10.96.0.10\noptions attempts:1\n";
+const NOBODY: &str = "10.96.0.10";
+
+/// A waypoint for what leaves the mesh.
+const EGRESS: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
+    metadata: {name: egress, namespace: default}\nspec: {gatewayClassName: istio-waypoint, \
+    listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n---\n";
+const NO_DELETE_TO_MACHINES: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+    metadata: {name: machines, namespace: default}\nspec:\n  action: DENY\n  \
+    targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: machines}]\n  \
+    rules: [{to: [{operation: {methods: [DELETE]}}]}]\n---\n";
 
 /// A server that is no part of the mesh; answers every request with 200 and the client's address.
 struct Outside {
@@ -89,7 +99,7 @@ fn lab() -> Result<(Lab, Outside)> {
         lab.manifests.label(&key, &["istio.io/dataplane-mode=ambient"])?;
         captured_in(&lab, namespace)?;
     }
-    std::fs::write("/etc/resolv.conf", NOBODY)?;
+    private::set_name_server(NOBODY.parse()?)?;
     let outside = Outside::start(lab.network().own(), OUTSIDE)?;
     Ok((lab, outside))
 }
@@ -150,7 +160,17 @@ fn an_entry_without_resolution_passes_to_what_was_dialled() -> Result<()> {
         assert_eq!(lab.curl("curl", &[&url])?.status, 200, "it is reached all the time");
         let counted = connections(&lab, "machines.example.com", "machines", "unknown")?;
         Ok((counted > 0.0).then_some(()))
-    })
+    })?;
+
+    // Behind a waypoint only the ports that it names, and what the policies let pass.
+    let guarded = entry("machines", "istio.io/use-waypoint: egress", spec);
+    lab.manifests.apply(&(EGRESS.to_owned() + &guarded))?;
+    lab.manifests.apply(NO_DELETE_TO_MACHINES)?;
+    settle(&lab, "curl", &["-X", "DELETE", &url], 403)?;
+    assert_eq!(lab.curl("curl", &[&url])?.status, 200);
+    let readiness = format!("http://{}:15021/healthz/ready", lab.node("node-b")?.addresses[0]);
+    assert_eq!(lab.curl("curl", &[&readiness])?.status, 0);
+    Ok(())
 }
 
 /// What is in the mesh is never reached in the clear, whatever an entry calls it.
@@ -208,10 +228,7 @@ fn a_waypoint_guards_what_leaves_the_mesh() -> Result<()> {
         ports: [{number: 80, name: http, protocol: HTTP}, {number: 81, name: tcp, protocol: TCP}, \
         {number: 82, name: any}], \
         endpoints: [{address: 172.30.0.254, ports: {http: 9080, tcp: 9080, any: 9080}}]}";
-    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
-        metadata: {name: egress, namespace: default}\nspec: {gatewayClassName: istio-waypoint, \
-        listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n---\n";
-    lab.manifests.apply(gateway)?;
+    lab.manifests.apply(EGRESS)?;
     lab.manifests.apply(&entry("api", "istio.io/use-waypoint: egress", spec))?;
     let url = "http://api.example.com/";
     settle(&lab, "curl", &[url], 200)?;
@@ -289,6 +306,11 @@ fn endpoints_with_names_are_resolved_for_their_client() -> Result<()> {
     })?;
     let count = upstream.times_asked("edge.example.net");
     assert!(count >= 1, "its own resolvers were asked");
+    let node = &lab.node("node-a")?.namespace;
+    let dump = curl(node, &["http://127.0.0.1:15000/config_dump"])?.json();
+    let names = dump["names"].as_array().cloned().unwrap_or_default();
+    let edge = names.iter().find(|it| it["name"] == "edge.example.net");
+    assert_eq!(edge.map(|it| it["addresses"][0].clone()), Some("172.30.0.254".into()), "{names:?}");
 
     // Who moves is followed when the answer's time is over, and what was known goes on while nobody answers.
     upstream.teach("edge.example.net", lab.address("details-v1")?);
@@ -312,14 +334,11 @@ fn a_waypoint_resolves_names_too() -> Result<()> {
     upstream.teach("edge.example.net", outside.ip());
     let spec = "{hosts: [api.example.com], resolution: DNS, endpoints: [{address: edge.example.net}], \
         ports: [{number: 80, name: http, protocol: HTTP, targetPort: 9080}]}";
-    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\n\
-        metadata: {name: egress, namespace: default}\nspec: {gatewayClassName: istio-waypoint, \
-        listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n---\n";
     let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
         metadata: {name: api, namespace: default}\nspec:\n  action: DENY\n  \
         targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: api}]\n  \
         rules: [{to: [{operation: {methods: [DELETE]}}]}]\n---\n";
-    lab.manifests.apply(gateway)?;
+    lab.manifests.apply(EGRESS)?;
     lab.manifests.apply(&entry("api", "istio.io/use-waypoint: egress", spec))?;
     lab.manifests.apply(policy)?;
     let url = "http://api.example.com/";
