@@ -24,6 +24,7 @@ use crate::l4::{Layer4, Layer4Settings};
 use crate::l7::{Dependencies, WorkerSettings, Workers};
 use crate::node::{Node, NodeSettings};
 use crate::pool::{Pool, PoolSettings};
+use crate::resolver::Resolver;
 use crate::sock;
 use crate::source::{DirectorySource, Source, TranslateSettings};
 use crate::telemetry::{self, Logs, Telemetry};
@@ -93,9 +94,11 @@ impl Agent {
         });
         let certificates = Certificates::new(&settings, &telemetry)?;
         let pool = Pool::new(pool_settings(&settings), certificates.store.clone(), runtime.clone());
+        let resolver = Resolver::new(settings.dns.resolv_conf.clone(), world.clone());
         let workers = Workers::new(Dependencies {
             world: world.clone(),
             pool: pool.clone(),
+            resolver: resolver.clone(),
             telemetry: telemetry.clone(),
             cluster: settings.cluster.clone(),
             settings: worker_settings(&settings),
@@ -105,6 +108,7 @@ impl Agent {
             world: world.clone(),
             pool: pool.clone(),
             certificates: certificates.store.clone(),
+            resolver,
             telemetry: telemetry.clone(),
             waypoints: workers.clone(),
             runtime: runtime.clone(),
@@ -117,12 +121,7 @@ impl Agent {
             workers.clone(),
             upgrade.inherited.clone(),
         );
-        let addresses = Addresses {
-            admin: settings.admin.address,
-            metrics: settings.metrics.address,
-            readiness: settings.readiness.address,
-        };
-        let servers = Servers::bind(addresses, &upgrade.inherited)?;
+        let servers = Servers::bind(addresses(&settings), &upgrade.inherited)?;
         let source =
             DirectorySource::new(settings.source.directory.clone(), translate_settings(&settings));
         Ok(Self {
@@ -214,6 +213,14 @@ where
         () = quit.cancelled() => Ok(()),
         Some(()) = handed_over => Ok(()),
         ended = source => ended.context("the source")?.map_err(Into::into).context("the source"),
+    }
+}
+
+fn addresses(settings: &Settings) -> Addresses {
+    Addresses {
+        admin: settings.admin.address,
+        metrics: settings.metrics.address,
+        readiness: settings.readiness.address,
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::base::Str;
-use crate::model::{Endpoint, Preference, Service, Workload};
+use crate::model::{Endpoint, Preference, Resolution, Service, TrafficPolicy, Workload};
 use crate::world::{InFlight, World};
 
 /// An endpoint that was chosen; counts as busy until dropped.
@@ -28,7 +28,8 @@ pub struct Caller<'a> {
 }
 
 /// A ready endpoint that serves `port` and is not in `avoid` (unless all are), as near to the caller as the service
-/// wants it. Where none is ready, one that is being deleted and still serves. `like` gives the preferred family.
+/// wants it. Where none is ready, one that is being deleted and still serves. `like` was dialled: it gives the preferred
+/// family, and is the endpoint itself where the service says so.
 pub fn pick(
     world: &World,
     service: &Service,
@@ -37,6 +38,11 @@ pub fn pick(
     like: SocketAddr,
     avoid: &[SocketAddr],
 ) -> Option<Picked> {
+    if service.resolution == Resolution::Dialled {
+        // Not what another service's address was dialled for.
+        let own = service.owns(like.ip().to_canonical());
+        return own.then(|| picked(world, None, sock_address(like)));
+    }
     let choice = Choice { world, service, port, caller, like };
     let ready = |endpoint: &Endpoint| endpoint.ready;
     let terminating = |endpoint: &Endpoint| endpoint.terminating;
@@ -45,9 +51,21 @@ pub fn pick(
         .or_else(|| choice.among(ready, &[]))
         .or_else(|| choice.among(terminating, avoid))
         .or_else(|| choice.among(terminating, &[]))?;
-    let workload = endpoint.workload.as_ref().and_then(|uid| world.workload(uid)).cloned();
-    let load = world.load_of(endpoint.workload.as_ref(), address.ip());
-    Some(Picked { address, workload, in_flight: load.map(|load| load.begin()) })
+    Some(picked(world, endpoint.workload.as_ref(), address))
+}
+
+/// An address without a name to it may be a workload's all the same, and then the mesh leads there.
+fn picked(world: &World, workload: Option<&Str>, address: SocketAddr) -> Picked {
+    let load = world.load_of(workload, address.ip());
+    let workload = match workload {
+        Some(uid) => world.workload(uid),
+        None => world.workload_at(address.ip()),
+    };
+    Picked { address, workload: workload.cloned(), in_flight: load.map(|load| load.begin()) }
+}
+
+fn sock_address(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Why there is no endpoint, for the log.
@@ -56,7 +74,7 @@ pub fn nobody(service: &Service, port: u16, caller: &Workload) -> String {
         true => format!(" on node {} (internalTrafficPolicy is Local)", caller.node),
         false => String::new(),
     };
-    format!("Service {} has no ready endpoint on port {port}{node}", service.key)
+    format!("{service} has no ready endpoint on port {port}{node}")
 }
 
 /// What is asked for.
@@ -78,6 +96,19 @@ struct Nearest<'a> {
     kept: [Option<Candidate<'a>>; 2],
     /// For a sticky service: the highest score.
     score: u64,
+    /// For endpoints with shares: what those so far have together.
+    weight: u64,
+}
+
+/// How a candidate is compared with others of the same distance.
+enum Rank {
+    /// The highest wins.
+    Score(u64),
+    /// One is drawn, with this share of the chance: what operators say of shares is kept exactly, so it is not mixed
+    /// with which of two is less busy.
+    Share(u32),
+    /// Two are drawn, and the less busy wins.
+    Equal,
 }
 
 impl<'a> Choice<'a, '_> {
@@ -98,10 +129,19 @@ impl<'a> Choice<'a, '_> {
             {
                 continue;
             }
+            // An address of the other family may well lead nowhere, so it comes after all of the same distance.
+            let other_family = address.is_ipv4() != self.like.ip().to_canonical().is_ipv4();
             nearest.offer(
-                distance(traffic.preference, self.caller.workload, endpoint),
+                2 * distance(traffic.preference, self.caller.workload, endpoint)
+                    + u8::from(other_family),
                 (endpoint, candidate),
-                traffic.sticky.then(|| score(self.caller.address, address)),
+                match traffic {
+                    TrafficPolicy { sticky: true, .. } => {
+                        Rank::Score(score(self.caller.address, address))
+                    }
+                    TrafficPolicy { weighted: true, .. } => Rank::Share(endpoint.weight),
+                    _ => Rank::Equal,
+                },
             );
         }
         match nearest.kept {
@@ -112,22 +152,33 @@ impl<'a> Choice<'a, '_> {
 }
 
 impl<'a> Nearest<'a> {
-    fn offer(&mut self, distance: u8, candidate: Candidate<'a>, score: Option<u64>) {
+    fn offer(&mut self, distance: u8, candidate: Candidate<'a>, rank: Rank) {
         if distance > self.distance {
             return;
         }
         if distance < self.distance {
             *self = Nearest { distance, ..Nearest::default() };
         }
-        if let Some(score) = score {
-            if self.seen == 0 || score > self.score {
-                (self.score, self.kept) = (score, [Some(candidate), None]);
+        match rank {
+            Rank::Score(score) => {
+                if self.seen == 0 || score > self.score {
+                    (self.score, self.kept) = (score, [Some(candidate), None]);
+                }
             }
-        } else {
-            let kept = self.kept.len();
-            let place = if self.seen < kept { self.seen } else { fastrand::usize(..=self.seen) };
-            if let Some(slot) = self.kept.get_mut(place) {
-                *slot = Some(candidate);
+            Rank::Share(share) => {
+                let share = u64::from(share.max(1));
+                self.weight += share;
+                if fastrand::u64(..self.weight) < share {
+                    self.kept = [Some(candidate), None];
+                }
+            }
+            Rank::Equal => {
+                let kept = self.kept.len();
+                let place =
+                    if self.seen < kept { self.seen } else { fastrand::usize(..=self.seen) };
+                if let Some(slot) = self.kept.get_mut(place) {
+                    *slot = Some(candidate);
+                }
             }
         }
         self.seen += 1;
@@ -175,6 +226,7 @@ fn less_busy<'a>(
 
 /// The endpoint's address of the family that the client used, else its first.
 fn address_like(endpoint: &Endpoint, like: SocketAddr) -> Option<IpAddr> {
+    let like = like.ip().to_canonical();
     let same = |address: &&IpAddr| address.is_ipv4() == like.is_ipv4();
     endpoint.addresses.iter().find(same).or_else(|| endpoint.addresses.first()).copied()
 }

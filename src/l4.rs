@@ -29,6 +29,7 @@ use crate::base::{Str, ports};
 use crate::identity::CertificateStore;
 use crate::model::Workload;
 use crate::pool::Pool;
+use crate::resolver::Resolver;
 use crate::sock::{self, SocketFactory};
 use crate::telemetry::Telemetry;
 use crate::tunnel::{LocalServer, Waypoints};
@@ -58,6 +59,7 @@ pub struct Layer4 {
     pub world: Arc<WorldStore>,
     pub pool: Pool,
     pub certificates: Arc<CertificateStore>,
+    pub resolver: Arc<Resolver>,
     pub telemetry: Telemetry,
     pub waypoints: Arc<dyn Waypoints>,
     /// The runtime of layer 4.

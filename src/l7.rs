@@ -47,6 +47,7 @@ use parking_lot::Mutex;
 
 use crate::base::{Reason, Str};
 use crate::pool::Pool;
+use crate::resolver::Resolver;
 use crate::telemetry::{Telemetry, WorkerHealth};
 use crate::tunnel::{GuardedConnection, RoutedConnection, Waypoints};
 use crate::world::WorldStore;
@@ -73,6 +74,7 @@ pub struct WorkerSettings {
 pub struct Dependencies {
     pub world: Arc<WorldStore>,
     pub pool: Pool,
+    pub resolver: Arc<Resolver>,
     pub telemetry: Telemetry,
     /// The cluster's name, for labels and baggage.
     pub cluster: Str,

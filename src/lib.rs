@@ -16,6 +16,7 @@ pub mod node;
 pub mod policy;
 pub mod pool;
 pub mod redirect;
+pub mod resolver;
 pub mod route;
 pub mod sock;
 pub mod source;

@@ -16,10 +16,10 @@ pub use route::{
     PathMatch, RouteParent, TextMatch,
 };
 pub use service::{
-    AppProtocol, Endpoint, PortMapping, Preference, Service, ServicePort, TrafficPolicy,
+    AppProtocol, Endpoint, PortMapping, Preference, Resolution, Service, ServicePort, TrafficPolicy,
 };
 pub use waypoint::{Binding, Waypoint};
-pub use workload::{Canonical, Locality, Workload};
+pub use workload::{Canonical, CaptureWishes, Locality, Workload};
 
 use std::sync::Arc;
 

@@ -26,6 +26,7 @@ use crate::dns::Dns;
 use crate::l4::Layer4;
 use crate::l7::Workers;
 use crate::redirect::{self, NodePlan, Place};
+use crate::resolver::NameStatus;
 use crate::sock::NetworkNamespace;
 use crate::takeover::{Inherited, Listener};
 use crate::world::World;
@@ -147,6 +148,11 @@ impl Node {
         served.chain(waiting).collect()
     }
 
+    /// What the workloads' resolvers said of endpoints with names.
+    pub fn names(&self) -> Vec<NameStatus> {
+        self.layer4.resolver.names()
+    }
+
     /// Ends what is served within the drain time. The rules stay: until an agent is back nothing gets out or in
     /// unprotected.
     pub async fn stop(&self) {
@@ -213,6 +219,7 @@ impl Node {
         match step {
             Step::Leave(uid) => self.leave(&uid).await,
             Step::Join(workload) => self.join(&workload).await,
+            Step::Adjust(workload) => self.adjust(&workload).await,
             Step::Clean(workload) => self.clean(&workload).await,
         }
     }

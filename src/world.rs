@@ -10,6 +10,7 @@ pub(crate) mod fixture;
 mod index;
 mod labels;
 mod load;
+mod owners;
 mod policies;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,7 @@ mod watched;
 pub use index::Served;
 pub use labels::{labels_of, service_labels};
 pub use load::{InFlight, Load};
+pub use owners::Owner;
 pub use policies::{PolicyList, PolicySet};
 pub use watched::JudgementChanges;
 

@@ -18,6 +18,7 @@ use crate::config::Settings;
 use crate::identity::CertificateDump;
 use crate::model::Binding;
 use crate::node::WorkloadStatus;
+use crate::resolver::NameStatus;
 use crate::source::Complaint;
 use crate::telemetry::OpenConnection;
 use crate::world::World;
@@ -30,6 +31,8 @@ pub(super) struct Parts<'a> {
     pub(super) world: &'a World,
     pub(super) certificates: Vec<CertificateDump>,
     pub(super) workloads: Vec<WorkloadStatus>,
+    /// What was resolved for endpoints of ServiceEntries that are names.
+    pub(super) names: Vec<NameStatus>,
     pub(super) connections: &'a [OpenConnection],
     pub(super) complaints: &'a [Complaint],
 }
@@ -47,6 +50,7 @@ impl Parts<'_> {
             "workloadState": workloads::states(self.world, &self.workloads, self.connections),
             "stagedServices": {},
             "staticConfig": {"workloads": [], "services": [], "policies": []},
+            "names": self.names,
             "complaints": self.complaints,
             "mesh": mesh,
             "config": self.settings,

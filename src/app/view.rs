@@ -96,6 +96,7 @@ impl Dump for View {
             world: &self.world.snapshot(),
             certificates: self.certificates.dump(),
             workloads: self.node.status(),
+            names: self.node.names(),
             connections: &connections[..shown],
             complaints: &self.complaints.load(),
         };

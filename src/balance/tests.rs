@@ -211,3 +211,69 @@ fn one_that_is_being_deleted_serves_where_nobody_else_is_ready() {
     echo.endpoints[1].ready = false;
     assert_eq!(chosen(&client(), &fixture(&echo).build()), [1]);
 }
+
+#[test]
+fn shares_are_kept() {
+    let mut mesh = Fixture::default();
+    let pods = [workload("a", "10.0.0.1"), workload("b", "10.0.0.2")];
+    let mut echo = service("echo", "10.96.0.1", &[&pods[0], &pods[1]]);
+    (echo.endpoints[0].weight, echo.traffic.weighted) = (4, true);
+    mesh = pods.into_iter().fold(mesh.service(echo), Fixture::workload);
+    let world = mesh.build();
+    let first = "10.0.0.1:8080".parse().unwrap();
+    let drawn = (0..5000).filter(|_| pick_from(&world, &[]).unwrap().address == first).count();
+    assert!((3800..4200).contains(&drawn), "{drawn} of 5000, and 4000 are its share");
+}
+
+#[test]
+fn what_was_dialled_is_the_endpoint_of_its_own_service_only() {
+    let here = workload("here", "203.0.113.7");
+    let entry = Service {
+        entry: Some("echo".into()),
+        vips: Vec::new(),
+        networks: vec!["203.0.113.0/24".parse().unwrap()],
+        resolution: Resolution::Dialled,
+        ..service("echo", "10.96.0.1", &[])
+    };
+    let world = Fixture::default().service(entry).workload(here).build();
+    let service = world.service(&key("echo")).unwrap();
+    let pick =
+        |dialled: &str| pick(&world, service, 1, by(&client()), dialled.parse().unwrap(), &[]);
+    let picked = pick("[::ffff:203.0.113.1]:443").unwrap();
+    assert_eq!(
+        (picked.address.to_string().as_str(), picked.workload.is_some()),
+        ("203.0.113.1:443", false)
+    );
+    assert!(pick("203.0.113.7:443").unwrap().workload.is_some(), "in the mesh: never in the clear");
+    assert!(pick("203.0.114.1:443").is_none(), "another service's address");
+}
+
+/// Whoever lists an address of the mesh without saying whose it is gets the workload's tunnel all the same.
+#[test]
+fn an_address_without_a_workload_is_the_workloads() {
+    let pod = workload("pod", "10.0.0.1");
+    let mut echo = service("echo", "10.96.0.1", &[&pod]);
+    echo.endpoints[0].workload = None;
+    let world = Fixture::default().service(echo).workload(pod.clone()).build();
+    assert_eq!(pick_from(&world, &[]).unwrap().workload.unwrap().uid, pod.uid);
+}
+
+#[test]
+fn the_family_that_was_dialled_comes_first_and_the_other_after_it() {
+    let mut echo = service("echo", "10.96.0.1", &[&workload("a", "10.0.0.1")]);
+    let mut other = echo.endpoints[0].clone();
+    other.addresses = vec!["fd00::1".parse().unwrap()];
+    echo.endpoints.extend([other.clone(), other]);
+    let world = Fixture::default().service(echo).build();
+    let service = world.service(&key("echo")).unwrap();
+    let pick = |dialled: &str, avoid: &[SocketAddr]| {
+        let dialled = dialled.parse().unwrap();
+        pick(&world, service, 80, by(&client()), dialled, avoid).unwrap().address
+    };
+    for _ in 0..50 {
+        let v4 = pick("[::ffff:10.96.0.1]:80", &[]);
+        assert_eq!(v4, "10.0.0.1:8080".parse().unwrap());
+        assert_eq!(pick("10.96.0.1:80", &[v4]), "[fd00::1]:8080".parse().unwrap());
+        assert!(pick("[fd00:96::1]:80", &[]).is_ipv6());
+    }
+}

@@ -95,7 +95,8 @@ impl Reason {
             }
             Reason::NoHealthyUpstream => {
                 "No endpoint is ready, or the service has no such port. Check the service's selector and target \
-                 port, and the readiness of its pods."
+                 port, and the readiness of its pods; for a ServiceEntry, whether the client's resolvers know its \
+                 endpoints (`error` names the one that they do not)."
             }
             Reason::NoRoute => {
                 "The service has HTTPRoutes and none matches the request. Check their matches, and that a rule \

@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::{RData, Record};
+use hickory_proto::rr::rdata::CNAME;
+use hickory_proto::rr::{Name, RData, Record};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -16,10 +17,10 @@ use tokio::time::{sleep, timeout};
 use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use super::forward::{Protocol, Resolvers, read_framed, write_framed};
 use super::resolve::{Resolution, resolve};
 use crate::base::{Str, ports};
 use crate::model::Workload;
+use crate::resolver::{Protocol, Resolvers, read_framed, write_framed};
 use crate::sock::SocketFactory;
 use crate::telemetry::{DnsLabels, Telemetry};
 use crate::world::WorldStore;
@@ -99,8 +100,7 @@ impl Stub {
             questions: Semaphore::new(MAX_QUESTIONS),
         });
         let cancel = CancellationToken::new();
-        let addresses: [std::net::IpAddr; 2] =
-            [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let addresses: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
         for address in addresses.map(|address| SocketAddr::new(address, ports::DNS)) {
             let bound = sockets
                 .datagrams(address)
@@ -210,15 +210,8 @@ impl Server {
         let domain = &self.shared.settings.cluster_domain;
         let asked = (name.as_str(), kind, question.query_class);
         let resolution = resolve(&self.shared.world.load(), &self.namespace, domain, asked);
-        if let Resolution::Addresses(addresses) = resolution {
-            let mut answer = response(&query, ResponseCode::NoError);
-            for address in addresses {
-                let data = match address {
-                    std::net::IpAddr::V4(address) => RData::A(address.into()),
-                    std::net::IpAddr::V6(address) => RData::AAAA(address.into()),
-                };
-                answer.add_answer(Record::from_rdata(question.name.clone(), TTL, data));
-            }
+        if let Resolution::Addresses { addresses, canonical } = resolution {
+            let answer = of_the_mesh(&query, question.name.clone(), addresses, canonical)?;
             return encode(&answer, &query, protocol);
         }
         let Ok(_place) = self.questions.try_acquire() else {
@@ -240,6 +233,31 @@ impl Server {
             }
         }
     }
+}
+
+/// An answer that the mesh gives. `None` for a name that cannot be written.
+fn of_the_mesh(
+    query: &Message,
+    asked: Name,
+    addresses: Vec<IpAddr>,
+    canonical: Option<String>,
+) -> Option<Message> {
+    let mut answer = response(query, ResponseCode::NoError);
+    let mut owner = asked;
+    if let Some(canonical) = canonical {
+        let canonical = Name::from_ascii(canonical).ok()?;
+        let alias = RData::CNAME(CNAME(canonical.clone()));
+        answer.add_answer(Record::from_rdata(owner, TTL, alias));
+        owner = canonical;
+    }
+    for address in addresses {
+        let data = match address {
+            IpAddr::V4(address) => RData::A(address.into()),
+            IpAddr::V6(address) => RData::AAAA(address.into()),
+        };
+        answer.add_answer(Record::from_rdata(owner.clone(), TTL, data));
+    }
+    Some(answer)
 }
 
 /// That there is no such name is not true of a name that the mesh knows.

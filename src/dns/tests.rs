@@ -25,7 +25,135 @@ fn asked(name: &str, kind: RecordType) -> Resolution {
 }
 
 fn addresses(texts: &[&str]) -> Resolution {
-    Resolution::Addresses(texts.iter().map(|text| text.parse().unwrap()).collect())
+    let addresses = texts.iter().map(|text| text.parse().unwrap()).collect();
+    Resolution::Addresses { addresses, canonical: None }
+}
+
+fn aliased(canonical: &str, texts: &[&str]) -> Resolution {
+    let addresses = texts.iter().map(|text| text.parse().unwrap()).collect();
+    Resolution::Addresses { addresses, canonical: Some(canonical.to_owned()) }
+}
+
+/// The pods of a StatefulSet find one another by names of their own.
+#[test]
+fn endpoints_of_a_headless_service_have_names() {
+    let pods = [workload("db-0", "10.0.0.1"), workload("db-1", "10.0.0.2")];
+    let mut db = Service { vips: Vec::new(), ..service("db", "10.96.0.3", &[&pods[0], &pods[1]]) };
+    for (at, endpoint) in db.endpoints.iter_mut().enumerate() {
+        endpoint.hostname = Some(format!("db-{at}").into());
+    }
+    db.endpoints[1].ready = false;
+    let mut web = service("web", "10.96.0.1", &[&pods[0]]);
+    web.endpoints[0].hostname = Some("db-0".into());
+    let world = Fixture::default().service(db).service(web).build();
+    let asked = |name: &str| resolve(&world, "shop", DOMAIN, (name, RecordType::A, DNSClass::IN));
+    for name in
+        ["db-0.db.shop.svc.cluster.local.", "DB-0.db.shop.svc.", "db-0.db.shop.", "db-0.db."]
+    {
+        assert_eq!(asked(name), addresses(&["10.0.0.1"]), "{name}");
+    }
+    assert_eq!(asked("db-1.db.shop.svc.cluster.local."), addresses(&[]), "it is not ready");
+    for name in
+        ["db-2.db.shop.svc.cluster.local.", "db-0.web.shop.svc.cluster.local.", "x.db-0.db."]
+    {
+        assert_eq!(asked(name), Resolution::Forward, "{name}");
+    }
+}
+
+/// A host of an entry `namespace/entry` with one address, or none.
+fn host(entry: &str, host: &str, vip: Option<&str>) -> Service {
+    let base = service(&format!("{entry}/{host}"), "192.0.2.1", &[]);
+    Service {
+        entry: Some("entry".into()),
+        hostname: host.into(),
+        vips: vip.iter().map(|vip| vip.parse().unwrap()).collect(),
+        ..base
+    }
+}
+
+/// Asked from `namespace` in a world of these hosts, beside the shop's Service `web`.
+fn asked_of(hosts: &[Service], namespace: &str, name: &str) -> Resolution {
+    let base = Fixture::default().service(service("web", "10.96.0.1", &[]));
+    let world = hosts.iter().cloned().fold(base, Fixture::service).build();
+    resolve(&world, namespace, DOMAIN, (name, RecordType::A, DNSClass::IN))
+}
+
+#[test]
+fn hosts_of_entries_are_known_and_the_most_specific_wildcard_wins() {
+    let hosts = [
+        host("shop/a", "*.example.com", Some("240.240.0.1")),
+        host("shop/b", "*.eu.example.com", Some("240.240.0.2")),
+        host("shop/c", "api.eu.example.com", Some("240.240.0.3")),
+    ];
+    for (name, expected) in [
+        ("www.example.com.", Some("240.240.0.1")),
+        ("a.b.example.com.", Some("240.240.0.1")),
+        ("WWW.EU.example.com.", Some("240.240.0.2")),
+        ("x.y.eu.example.com.", Some("240.240.0.2")),
+        ("eu.example.com.", Some("240.240.0.1")),
+        ("api.eu.example.com.", Some("240.240.0.3")),
+        ("example.com.", None),
+        ("example.org.", None),
+        ("com.", None),
+    ] {
+        let expected = expected.map_or(Resolution::Forward, |vip| addresses(&[vip]));
+        assert_eq!(asked_of(&hosts, "elsewhere", name), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_clients_namespace_comes_before_kubernetes_and_that_before_all_others() {
+    let name = "web.shop.svc.cluster.local";
+    let hosts = [
+        host("near/e", name, Some("240.240.0.1")),
+        host("far/e", name, Some("240.240.0.2")),
+        host("far/e", "db.example", Some("240.240.0.3")),
+        host("near/e", "db.example", Some("240.240.0.4")),
+    ];
+    for (namespace, expected) in
+        [("near", "240.240.0.1"), ("far", "240.240.0.2"), ("elsewhere", "10.96.0.1")]
+    {
+        assert_eq!(asked_of(&hosts, namespace, name), addresses(&[expected]), "{namespace}");
+    }
+    assert_eq!(asked_of(&hosts, "near", "db.example"), addresses(&["240.240.0.4"]));
+    assert_eq!(asked_of(&hosts, "elsewhere", "db.example"), addresses(&["240.240.0.3"]));
+}
+
+/// Names with fewer than five dots get the search path of Kubernetes first.
+#[test]
+fn a_search_domain_behind_a_full_name_is_seen_through() {
+    let hosts = [
+        host("shop/a", "api.example.com", Some("240.240.0.1")),
+        host("shop/b", "*.example.org", Some("240.240.0.2")),
+        host("shop/c", "web", Some("240.240.0.3")),
+    ];
+    let asked = |name: &str| asked_of(&hosts, "ns", name);
+    for domain in ["ns.svc.cluster.local.", "svc.cluster.local.", "cluster.local."] {
+        let name = format!("api.example.com.{domain}");
+        assert_eq!(asked(&name), aliased("api.example.com.", &["240.240.0.1"]), "{name}");
+        let name = format!("www.example.org.{domain}");
+        assert_eq!(asked(&name), aliased("www.example.org.", &["240.240.0.2"]), "{name}");
+    }
+    let name = "web.shop.svc.cluster.local.ns.svc.cluster.local.";
+    assert_eq!(asked(name), aliased("web.shop.svc.cluster.local.", &["10.96.0.1"]));
+    for name in ["api.example.com.other.svc.cluster.local.", "web.svc.cluster.local."] {
+        assert_eq!(asked(name), Resolution::Forward, "{name}");
+    }
+}
+
+#[test]
+fn only_upstream_knows_the_addresses_of_an_entry_without_one() {
+    use crate::model::Resolution::{Dialled, Names};
+    for resolution in [Names, Dialled] {
+        let bare = |name| Service { resolution, ..host("shop/a", name, None) };
+        let hosts = [bare("api.example.com"), bare("*.example.org")];
+        assert_eq!(asked_of(&hosts, "shop", "api.example.com."), Resolution::Forward);
+        assert_eq!(asked_of(&hosts, "shop", "www.example.org."), Resolution::Forward);
+    }
+    let pod = workload("web", "10.0.0.1");
+    let listed = service("x", "192.0.2.1", &[&pod]).endpoints;
+    let hosts = [Service { endpoints: listed, ..host("shop/a", "api.example.com", None) }];
+    assert_eq!(asked_of(&hosts, "shop", "api.example.com."), addresses(&["10.0.0.1"]));
 }
 
 #[test]

@@ -233,7 +233,7 @@ pub(super) async fn copy<D: Duplex, U: Duplex>(
     finish(copied, &mut record);
 }
 
-fn finish(copied: Result<(), sock::CopyError>, record: &mut ConnectionRecord) {
+pub(super) fn finish(copied: Result<(), sock::CopyError>, record: &mut ConnectionRecord) {
     if let Err(error) = copied {
         let reason = if is_revoked(&error) { Reason::CertRevoked } else { Reason::PeerReset };
         record.fail(reason, error.to_string());

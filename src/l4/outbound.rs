@@ -8,10 +8,11 @@ use super::upstream::{Hop, Unreached};
 use super::{Proxy, deliver};
 use crate::balance::{self, Caller};
 use crate::base::{Reason, Str};
-use crate::model::{Service, Workload};
+use crate::model::{Binding, Service, Workload};
+use crate::policy::{Connection, Gate};
 use crate::route::{self, Decision};
 use crate::sock;
-use crate::telemetry::{ConnectionStart, Reporter};
+use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::{Carrier, RoutedConnection};
 use crate::world::{self, InFlight};
 
@@ -105,6 +106,11 @@ impl Proxy {
         service: &Arc<Service>,
         port: u16,
     ) -> Result<Reached, (Option<Hop>, Unreached)> {
+        let resolver = &self.shared.resolver;
+        let resolved = resolver.endpoints(&outbound.client, &self.sockets, service).await;
+        let resolved = resolved.map_err(|error| {
+            (None, Unreached { reason: Reason::NoHealthyUpstream, why: error.to_string() })
+        })?;
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut last = None;
         for _ in 0..MAX_ATTEMPTS {
@@ -112,7 +118,7 @@ impl Proxy {
             let caller =
                 Caller { workload: &outbound.client, address: outbound.accepted.peer.ip() };
             let like = outbound.dialled;
-            let picked = balance::pick(&world, service, port, caller, like, &tried);
+            let picked = balance::pick(&world, &resolved, port, caller, like, &tried);
             drop(world);
             let Some(picked) = picked else { break };
             if tried.contains(&picked.address) {
@@ -120,6 +126,10 @@ impl Proxy {
             }
             tried.push(picked.address);
             let hop = Hop { address: picked.address, workload: picked.workload };
+            let peer = outbound.accepted.peer;
+            if let Err(denied) = self.permit(&outbound.client, peer, service, &hop) {
+                return Err((Some(hop), denied));
+            }
             let host: Option<&Str> = Some(&service.hostname);
             match self.reach(&outbound.client, outbound.accepted.peer, &hop, host).await {
                 Ok(upstream) => return Ok(Reached { upstream, hop, _in_flight: picked.in_flight }),
@@ -136,13 +146,74 @@ impl Proxy {
         }))
     }
 
+    /// Where the destination is not captured nobody judges there, so the policies of the service's waypoint are judged
+    /// here (design, "both halves").
+    fn permit(
+        &self,
+        client: &Workload,
+        peer: SocketAddr,
+        service: &Service,
+        hop: &Hop,
+    ) -> Result<(), Unreached> {
+        if service.waypoint == Binding::None || hop.tunnelled().is_some() {
+            return Ok(());
+        }
+        let connection = Connection {
+            client: Some(&client.identity),
+            source: peer.ip(),
+            destination: hop.address,
+        };
+        let gate = Gate::for_service(&self.shared.world.load(), service);
+        let permitted = gate.authorize(&connection, None).map(drop);
+        permitted.map_err(|denial| Unreached { reason: Reason::Denied, why: denial.why })
+    }
+
     async fn copy(&self, outbound: Outbound, reached: Reached, service: Option<&Arc<Service>>) {
         let start = ConnectionStart {
             in_process: reached.upstream.is_local(),
             ..self.start_of(&outbound, Some((&reached.hop, service)))
         };
         let record = self.shared.telemetry.connection(start);
-        deliver::copy(outbound.accepted.stream, reached.upstream, record).await;
+        let guarded =
+            service.filter(|it| it.waypoint != Binding::None && reached.hop.tunnelled().is_none());
+        match guarded {
+            None => deliver::copy(outbound.accepted.stream, reached.upstream, record).await,
+            // Seldom, and large.
+            Some(service) => {
+                Box::pin(self.copy_while_permitted(outbound, reached, service, record)).await;
+            }
+        }
+    }
+
+    /// Copies until both sides have ended, or until a change of the mesh no longer permits the connection.
+    async fn copy_while_permitted(
+        &self,
+        outbound: Outbound,
+        reached: Reached,
+        service: &Arc<Service>,
+        mut record: ConnectionRecord,
+    ) {
+        let mut changes = self.shared.world.subscribe();
+        let Outbound { accepted, client, .. } = outbound;
+        let peer = accepted.peer;
+        let denied = async {
+            loop {
+                // First of all: the mesh may have changed since the connection was permitted.
+                if let Err(denied) = self.permit(&client, peer, service, &reached.hop) {
+                    break denied;
+                }
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        let copied = tokio::select! {
+            copied = sock::copy_bidirectional(accepted.stream, reached.upstream, &record) => copied,
+            denied = denied => {
+                return record.fail(Reason::Denied, format!("cut after a change: {}", denied.why));
+            }
+        };
+        deliver::finish(copied, &mut record);
     }
 
     fn refuse_outbound(

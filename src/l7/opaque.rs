@@ -9,10 +9,11 @@ use super::{peers, respond::Answer};
 use crate::balance::{self, Picked};
 use crate::base::{PolicyNote, Reason, ports};
 use crate::model::{Binding, Service};
-use crate::policy::{Connection, Gate, Permit};
+use crate::policy::{Connection, Denial, Gate, Permit};
 use crate::sock::{self, CopyError, Rewind};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::Carrier;
+use crate::world::World;
 
 /// An endpoint that took the connection.
 struct Reached {
@@ -45,7 +46,13 @@ pub(super) async fn carry(session: &Outbound, stream: Rewind<Carrier>) {
             let start =
                 ConnectionStart { in_process, policy, notes, ..start(session, Some(&picked)) };
             let mut record = dependencies.telemetry.connection(start);
-            finish(copy(stream, upstream, &record).await, &mut record);
+            let copied = tokio::select! {
+                copied = copy(stream, upstream, &record) => copied,
+                denied = until_denied(session, &picked) => {
+                    return record.fail(denied.reason, format!("cut after a change: {}", denied.why));
+                }
+            };
+            finish(copied, &mut record);
         }
         Err(Unreached { picked, answer, notes }) => {
             let start = ConnectionStart { notes, ..start(session, picked.as_ref()) };
@@ -59,8 +66,9 @@ async fn reach(session: &Outbound) -> Result<Reached, Unreached> {
     let mut tried: Vec<SocketAddr> = Vec::new();
     let mut failure = None;
     for _ in 0..MAX_ATTEMPTS {
-        let (service, picked) = choose(session, &tried)?;
-        let Some((picked, permit)) = picked else { break };
+        let service = addressed(session)?;
+        let resolved = session.resolve(&service).await?;
+        let Some((picked, permit)) = choose(session, &resolved, &tried)? else { break };
         match session.dial(&service, &picked).await {
             Ok(upstream) => return Ok(Reached { picked, upstream, permit }),
             Err(error) => {
@@ -84,37 +92,78 @@ async fn reach(session: &Outbound) -> Result<Reached, Unreached> {
     }))
 }
 
-/// An endpoint, with the leave to connect as far as this half must decide that.
-type Choice = Option<(Picked, Option<Permit>)>;
-
-fn choose(session: &Outbound, tried: &[SocketAddr]) -> Result<(Arc<Service>, Choice), Unreached> {
+/// The service that the client addressed, as it is now.
+fn addressed(session: &Outbound) -> Result<Arc<Service>, Answer> {
     let world = session.context.dependencies.world.load();
     let Some(service) = world.service(&session.service) else {
         let why = format!("Service {} does not exist any more", session.service);
-        return Err(Answer::no_healthy_upstream(why).into());
+        return Err(Answer::no_healthy_upstream(why));
     };
     if let Binding::Unusable { waypoint, why } = &service.waypoint {
-        return Err(Answer::waypoint_unusable(format!("waypoint {waypoint}: {why}")).into());
+        return Err(Answer::waypoint_unusable(format!("waypoint {waypoint}: {why}")));
     }
+    Ok(service.clone())
+}
+
+/// An endpoint, with the leave to connect as far as this half must decide that.
+fn choose(
+    session: &Outbound,
+    service: &Service,
+    tried: &[SocketAddr],
+) -> Result<Option<(Picked, Option<Permit>)>, Unreached> {
+    let world = session.context.dependencies.world.load();
     let port = session.dialled.port();
     let picked = balance::pick(&world, service, port, session.caller(), session.dialled, tried)
         .filter(|picked| !tried.contains(&picked.address));
-    let Some(picked) = picked else { return Ok((service.clone(), None)) };
+    let Some(picked) = picked else { return Ok(None) };
+    match permit(session, &world, service, &picked) {
+        Ok(permit) => Ok(Some((picked, permit))),
+        Err(denial) => Err(Unreached {
+            picked: Some(picked),
+            answer: Answer::denied(denial.why),
+            notes: denial.notes,
+        }),
+    }
+}
+
+/// A destination in the mesh judges for itself; for one that is not, this half judges.
+fn permit(
+    session: &Outbound,
+    world: &World,
+    service: &Service,
+    picked: &Picked,
+) -> Result<Option<Permit>, Denial> {
     if peers::captured(picked.workload.as_ref()).is_some() {
-        return Ok((service.clone(), Some((picked, None))));
+        return Ok(None);
     }
     let connection = Connection {
         client: Some(&session.client.identity),
         source: session.client_address.ip(),
         destination: picked.address,
     };
-    match Gate::for_service(&world, service).authorize(&connection, None) {
-        Ok(permit) => Ok((service.clone(), Some((picked, Some(permit))))),
-        Err(denial) => Err(Unreached {
-            picked: Some(picked),
-            answer: Answer::denied(denial.why),
-            notes: denial.notes,
-        }),
+    Gate::for_service(world, service).authorize(&connection, None).map(Some)
+}
+
+/// Judges the live connection anew after each change of the mesh; returns when it is no longer permitted, and never
+/// for a destination that judges for itself.
+async fn until_denied(session: &Outbound, picked: &Picked) -> Answer {
+    if peers::captured(picked.workload.as_ref()).is_some() {
+        return std::future::pending().await;
+    }
+    let store = &session.context.dependencies.world;
+    let mut changes = store.subscribe();
+    loop {
+        // First of all: the mesh may have changed since the connection was permitted.
+        let permitted = addressed(session).and_then(|it| {
+            let permitted = permit(session, &store.load(), &it, picked);
+            permitted.map_err(|denial| Answer::denied(denial.why))
+        });
+        if let Err(denied) = permitted {
+            return denied;
+        }
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_util::future::FutureExt;
 
 use super::body::ResponseBody;
 use super::detect::{self, Version};
+use super::respond::Answer;
 use super::server::{self, Handler};
 use super::upstream::UpstreamError;
 use super::worker::Context;
@@ -130,6 +131,13 @@ impl Handler for Outbound {
 impl Outbound {
     pub(super) fn caller(&self) -> Caller<'_> {
         Caller { workload: &self.client, address: self.client_address.ip() }
+    }
+
+    /// The service with the addresses of its endpoints.
+    pub(super) async fn resolve(&self, service: &Arc<Service>) -> Result<Arc<Service>, Answer> {
+        let resolver = &self.context.dependencies.resolver;
+        let resolved = resolver.endpoints(&self.client, &self.sockets, service).await;
+        resolved.map_err(|error| Answer::no_healthy_upstream(error.to_string()))
     }
 
     /// A byte stream to an endpoint: through a tunnel when it is in the mesh, plainly when it is not.

@@ -30,7 +30,13 @@ pub(super) async fn route(
     let form = arrived.form;
     let permit = session.context.budgets.request(arrived.version);
     let world = session.context.dependencies.world.snapshot();
-    let planned = decide(&session, &world, &arrived, permit.is_some());
+    let mut planned = decide(&session, &world, &arrived, permit.is_some());
+    if let Ok(plan) = &mut planned {
+        match session.resolve(&plan.backend.0).await {
+            Ok(resolved) => plan.backend.0 = resolved,
+            Err(answer) => planned = Err(answer.into()),
+        }
+    }
     // The endpoint is chosen before the record begins, which tells whether mutual TLS leads there.
     let first = planned
         .as_ref()

@@ -47,6 +47,7 @@ pub enum Scope {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum PolicyTarget {
     Service(Str),
+    ServiceEntry(Str),
     Gateway(Str),
     /// Every waypoint of this class; only from the root namespace.
     GatewayClass(Str),

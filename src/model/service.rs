@@ -1,20 +1,33 @@
 //! Services and their endpoints.
 
+use std::fmt;
 use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::{Binding, Locality};
 use crate::base::{ObjectKey, Str};
 
-/// One Service.
+/// One Service of Kubernetes, or one host of a ServiceEntry.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Service {
+    /// Unique among both kinds: a ServiceEntry's host is called `<name of the entry>/<host>`.
     pub key: ObjectKey,
-    /// `<name>.<namespace>.svc.<cluster domain>`.
+    /// The ServiceEntry that it is a host of; `None` for a Service of Kubernetes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entry: Option<Str>,
+    /// `<name>.<namespace>.svc.<cluster domain>`; of a ServiceEntry its host, in lower case, which may begin with `*.`.
     pub hostname: Str,
     /// Virtual addresses; none for a headless service.
     pub vips: Vec<IpAddr>,
+    /// Networks all addresses of which are its own (a ServiceEntry's `addresses`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<IpNet>,
     pub ports: Vec<ServicePort>,
     pub endpoints: Vec<Endpoint>,
+    /// How an endpoint's address is found.
+    #[serde(skip_serializing_if = "Resolution::is_listed")]
+    pub resolution: Resolution,
     /// Which of them a client gets.
     pub traffic: TrafficPolicy,
     /// The waypoint for traffic that is addressed to this service (`waypoint-for: service` or `all`).
@@ -25,6 +38,42 @@ impl Service {
     pub fn port(&self, port: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|candidate| candidate.port == port)
     }
+
+    /// Whether `address` is one of its own.
+    pub fn owns(&self, address: IpAddr) -> bool {
+        self.vips.contains(&address) || self.networks.iter().any(|it| it.contains(&address))
+    }
+
+    /// Its name as the operator gave it, without the host.
+    pub fn name(&self) -> &Str {
+        self.entry.as_ref().unwrap_or(&self.key.name)
+    }
+}
+
+/// Kind and key, for messages.
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.entry.is_some() { "ServiceEntry" } else { "Service" };
+        write!(f, "{kind} {}", self.key)
+    }
+}
+
+/// How an endpoint's address is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub enum Resolution {
+    /// The endpoints are listed with their addresses (Services; ServiceEntry `STATIC`).
+    #[default]
+    Listed,
+    /// Endpoints have names, which each client's node asks the client's resolvers for (`DNS`, `DNS_ROUND_ROBIN`).
+    Names,
+    /// The address that was dialled is the endpoint (`NONE`).
+    Dialled,
+}
+
+impl Resolution {
+    fn is_listed(&self) -> bool {
+        *self == Resolution::Listed
+    }
 }
 
 /// Which endpoints a client gets.
@@ -34,6 +83,9 @@ pub struct TrafficPolicy {
     pub local_only: bool,
     /// The same client address gets the same endpoint while that is there (`sessionAffinity: ClientIP`).
     pub sticky: bool,
+    /// Endpoints have shares that differ ([`Endpoint::weight`]).
+    #[serde(skip_serializing_if = "is_false")]
+    pub weighted: bool,
     pub preference: Preference,
 }
 
@@ -76,8 +128,17 @@ pub enum AppProtocol {
 pub struct Endpoint {
     /// The workload behind it, by uid; `None` for an address outside of what the source knows.
     pub workload: Option<Str>,
-    /// Never empty.
+    /// Empty only where `name` stands for them.
     pub addresses: Vec<IpAddr>,
+    /// The name whose addresses it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Str>,
+    /// What stands before the service's name in the name of its own (a StatefulSet's pod: `db-0`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Str>,
+    /// Its share of the traffic, beside the other endpoints of the service; at least 1.
+    #[serde(skip_serializing_if = "is_one")]
+    pub weight: u32,
     /// Target port per service port.
     pub ports: Vec<PortMapping>,
     pub ready: bool,
@@ -93,6 +154,14 @@ impl Endpoint {
     pub fn target_port(&self, service_port: u16) -> Option<u16> {
         self.ports.iter().find(|mapping| mapping.port == service_port).map(|mapping| mapping.target)
     }
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+fn is_one(weight: &u32) -> bool {
+    *weight == 1
 }
 
 /// A service's port and the port of one endpoint that serves it.

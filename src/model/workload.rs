@@ -22,6 +22,9 @@ pub struct Workload {
     pub enrolled: bool,
     /// Shares the node's network: never captured, has no identity on the wire.
     pub host_network: bool,
+    /// What of its traffic is captured, where that is not all.
+    #[serde(skip_serializing_if = "CaptureWishes::are_none")]
+    pub capture: CaptureWishes,
     /// Passes its readiness conditions and is not being deleted.
     pub ready: bool,
     pub canonical: Canonical,
@@ -38,6 +41,21 @@ impl Workload {
     /// In the mesh: reached by HBONE only, never in the clear, and judged on its own node.
     pub fn is_captured(&self) -> bool {
         self.enrolled && !self.host_network
+    }
+}
+
+/// What a pod's annotations say of its capture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct CaptureWishes {
+    /// Whether its DNS is captured, instead of what the agent's settings say (`ambient.istio.io/dns-capture`).
+    pub dns: Option<bool>,
+    /// What arrives in the clear goes straight to the application (`ambient.istio.io/bypass-inbound-capture`).
+    pub bypass_inbound: bool,
+}
+
+impl CaptureWishes {
+    fn are_none(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -3,12 +3,14 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::plan::Known;
 use super::{Node, plan};
 use crate::base::{Str, ports};
 use crate::dns::Stub;
 use crate::l4::Proxy;
-use crate::model::Workload;
+use crate::model::{CaptureWishes, Workload};
 use crate::redirect::{self, CapturePlan, Place, Program};
 use crate::sock::{NamespaceSockets, NetworkNamespace};
 
@@ -18,7 +20,15 @@ pub(super) struct Captured {
     network_namespace: Option<Str>,
     namespace: NetworkNamespace,
     pub(super) proxy: Arc<Proxy>,
-    /// Where the agent answers DNS.
+    /// Changes while the workload stays; locked by whoever changes it.
+    extent: Mutex<Extent>,
+}
+
+/// What of a workload is captured.
+struct Extent {
+    /// What its rules were made for.
+    wishes: CaptureWishes,
+    /// Where the agent answers DNS, when it does.
     stub: Option<Stub>,
 }
 
@@ -26,13 +36,17 @@ impl Captured {
     /// A successor serves it now.
     pub(super) fn retire(&self) {
         self.proxy.retire();
-        self.stub.iter().for_each(Stub::stop);
+        self.extent.lock().stub.iter().for_each(Stub::stop);
     }
 }
 
 impl Known for Captured {
     fn network_namespace(&self) -> Option<&Str> {
         self.network_namespace.as_ref()
+    }
+
+    fn wishes(&self) -> CaptureWishes {
+        self.extent.lock().wishes
     }
 }
 
@@ -61,18 +75,65 @@ impl Node {
         })?;
         let sockets = Arc::new(NamespaceSockets::new(namespace.clone()));
         let inherited = self.inherited(&workload.uid, &namespace);
-        let enabled = self.dns.settings.enabled;
+        let plan = self.plan_of(workload.capture);
         let stub =
-            enabled.then(|| Stub::start(&self.dns, workload, sockets.clone())).transpose()?;
+            plan.dns.then(|| Stub::start(&self.dns, workload, sockets.clone())).transpose()?;
         let proxy = Proxy::start(&self.layer4, workload, sockets, inherited)?;
         self.layer4.certificates.prefetch(&workload.identity);
-        let program =
-            redirect::plan_workload(&CapturePlan { dns: enabled, ..CapturePlan::default() });
-        if let Err(error) = apply_in(&namespace, program).await {
+        if let Err(error) = apply_in(&namespace, redirect::plan_workload(&plan)).await {
             proxy.stop(std::time::Duration::ZERO).await;
             return Err(error);
         }
-        Ok(Captured { uid: workload.uid.clone(), network_namespace: name, namespace, proxy, stub })
+        let extent = Mutex::new(Extent { wishes: workload.capture, stub });
+        Ok(Captured {
+            uid: workload.uid.clone(),
+            network_namespace: name,
+            namespace,
+            proxy,
+            extent,
+        })
+    }
+
+    fn plan_of(&self, wishes: CaptureWishes) -> CapturePlan {
+        CapturePlan {
+            dns: wishes.dns.unwrap_or(self.dns.settings.enabled),
+            inbound: !wishes.bypass_inbound,
+            ..CapturePlan::default()
+        }
+    }
+
+    /// A workload that stays gets other rules in one transaction. Connections that are open go on: the kernel remembers
+    /// where it sent them.
+    pub(super) async fn adjust(&self, workload: &Arc<Workload>) {
+        let Some(captured) = self.captured.lock().get(&workload.uid).cloned() else { return };
+        match self.change(&captured, workload).await {
+            Ok(()) => {
+                tracing::info!(workload = %workload.key, wishes = ?workload.capture, "captured otherwise");
+                self.pending.lock().remove(&workload.uid);
+            }
+            Err(error) => {
+                let error = format!("{error:#}");
+                tracing::warn!(workload = %workload.key, %error, "cannot change what is captured; will try again");
+                self.pending.lock().insert(workload.uid.clone(), error);
+            }
+        }
+    }
+
+    /// Whoever answers is there before the rules, and goes after them.
+    async fn change(&self, captured: &Captured, workload: &Workload) -> anyhow::Result<()> {
+        let plan = self.plan_of(workload.capture);
+        let answers = captured.extent.lock().stub.is_some();
+        if plan.dns && !answers {
+            let sockets = Arc::new(NamespaceSockets::new(captured.namespace.clone()));
+            captured.extent.lock().stub = Some(Stub::start(&self.dns, workload, sockets)?);
+        }
+        apply_in(&captured.namespace, redirect::plan_workload(&plan)).await?;
+        let mut extent = captured.extent.lock();
+        if !plan.dns {
+            extent.stub = None;
+        }
+        extent.wishes = workload.capture;
+        Ok(())
     }
 
     /// What a predecessor listens on for this workload, if it is still the same namespace: a pod that was made anew
@@ -102,13 +163,16 @@ impl Node {
         // Its rules go when it has drained, not in the next round.
         self.cleaned.lock().insert(uid.clone());
         let drain = self.settings.drain;
-        let world = self.layer4.world.clone();
+        let (world, resolver) = (self.layer4.world.clone(), self.layer4.resolver.clone());
         let node = self.settings.name.clone();
         self.leaving.spawn(async move {
             captured.proxy.stop(drain).await;
             // It may have joined again meanwhile, and then the rules are the new capture's.
             let rejoined =
                 world.load().workload(&captured.uid).is_some_and(|it| plan::wanted(it, &node));
+            if !rejoined {
+                resolver.forget(&captured.uid);
+            }
             if !rejoined && let Err(error) = remove_in(&captured.namespace).await {
                 tracing::warn!(workload = %captured.uid, error = format!("{error:#}"), "its rules are left");
             }

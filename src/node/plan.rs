@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::base::Str;
-use crate::model::Workload;
+use crate::model::{CaptureWishes, Workload};
 use crate::world::World;
 
 /// One thing to do.
@@ -12,6 +12,8 @@ use crate::world::World;
 pub(super) enum Step {
     Leave(Str),
     Join(Arc<Workload>),
+    /// Stays, and something else of it is captured from now on.
+    Adjust(Arc<Workload>),
     /// Outside of the mesh: rules that an earlier agent may have left must go.
     Clean(Arc<Workload>),
 }
@@ -19,6 +21,8 @@ pub(super) enum Step {
 /// What of a captured workload decides whether it must be captured anew.
 pub(super) trait Known {
     fn network_namespace(&self) -> Option<&Str>;
+    /// What its rules were made for.
+    fn wishes(&self) -> CaptureWishes;
 }
 
 /// Enrolled, on this node, and in a namespace of its own that we can enter.
@@ -50,8 +54,12 @@ pub(super) fn plan<K: Known>(
     for workload in &world.mesh.workloads {
         if wanted(workload, node) {
             let moved = steps.contains(&Step::Leave(workload.uid.clone()));
-            if moved || !captured.contains_key(&workload.uid) {
-                steps.push(Step::Join(workload.clone()));
+            match captured.get(&workload.uid).filter(|_| !moved) {
+                None => steps.push(Step::Join(workload.clone())),
+                Some(known) if known.wishes() != workload.capture => {
+                    steps.push(Step::Adjust(workload.clone()));
+                }
+                Some(_) => {}
             }
         } else if reachable(workload, node)
             && !captured.contains_key(&workload.uid)
@@ -74,6 +82,10 @@ mod tests {
         fn network_namespace(&self) -> Option<&Str> {
             Some(self)
         }
+
+        fn wishes(&self) -> CaptureWishes {
+            CaptureWishes::default()
+        }
     }
 
     fn workload(name: &str, node: &str, enrolled: bool) -> Arc<Workload> {
@@ -86,6 +98,7 @@ mod tests {
             network_namespace: Some(name.into()),
             enrolled,
             host_network: false,
+            capture: Default::default(),
             ready: true,
             canonical: Canonical::default(),
             locality: Locality::default(),
@@ -117,6 +130,20 @@ mod tests {
         let cleaned = BTreeSet::from([b.uid.clone()]);
         let steps = plan(&world, &"n1".into(), &captured(&[("a", "a")]), &cleaned);
         assert_eq!(steps, []);
+    }
+
+    #[test]
+    fn adjusts_what_stays_and_joins_anew_what_moved() {
+        let other = CaptureWishes { dns: Some(false), bypass_inbound: false };
+        let changed = |name| {
+            let workload = workload(name, "n1", true);
+            Arc::new(Workload { capture: other, ..(*workload).clone() })
+        };
+        let (a, b) = (changed("a"), changed("b"));
+        let world = world_of(vec![a.clone(), b.clone(), workload("c", "n1", true)]);
+        let here = captured(&[("a", "a"), ("b", "elsewhere"), ("c", "c")]);
+        let steps = plan(&world, &"n1".into(), &here, &BTreeSet::new());
+        assert_eq!(steps, [Step::Leave("b".into()), Step::Adjust(a), Step::Join(b)]);
     }
 
     #[test]

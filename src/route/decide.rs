@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::{Reason, ports};
-use crate::model::{AppProtocol, Binding, Service, Waypoint, Workload};
-use crate::world::World;
+use crate::model::{AppProtocol, Binding, Resolution, Service, Waypoint, Workload};
+use crate::world::{Owner, World};
 
 /// What to do with an outbound connection.
 #[derive(Clone, Debug)]
@@ -35,18 +35,16 @@ pub enum Decision {
     },
 }
 
-/// Decides for a connection of `client` to `dialled`. A virtual address means its service, any other address of the
-/// mesh its workload; what nobody knows passes through, as Istio's ambient mode has it.
+/// Decides for a connection of `client` to `dialled`. An address of the mesh means its owner ([`World::owner_of`]);
+/// what nobody knows passes through, as Istio's ambient mode has it.
 pub fn decide(world: &World, _client: &Workload, dialled: SocketAddr) -> Decision {
     // An IPv4 connection of a dual-stack socket.
     let address = dialled.ip().to_canonical();
-    if let Some(service) = world.service_at(address) {
-        return decide_service(world, service, dialled.port());
-    }
     let own_port = ports::ILLEGAL.contains(&dialled.port());
-    match world.workload_at(address) {
-        Some(_) if own_port => refuse_own_port(dialled),
-        Some(workload) => decide_workload(world, workload, dialled.port()),
+    match world.owner_of(address, dialled.port()) {
+        Some(Owner::Service(service)) => decide_service(world, service, dialled.port()),
+        Some(Owner::Workload(_)) if own_port => refuse_own_port(dialled),
+        Some(Owner::Workload(workload)) => decide_workload(world, workload, dialled.port()),
         None if own_port && (address.is_loopback() || address.is_unspecified()) => {
             refuse_own_port(dialled)
         }
@@ -55,21 +53,24 @@ pub fn decide(world: &World, _client: &Workload, dialled: SocketAddr) -> Decisio
 }
 
 fn decide_service(world: &World, service: &Arc<Service>, port: u16) -> Decision {
+    let to_service = Decision::Service { service: service.clone(), port };
     let Some(service_port) = service.port(port) else {
-        let why = format!("Service {} has no port {port}", service.key);
+        // What leads to wherever was dialled does so on every port (as in ztunnel), unless a waypoint guards it.
+        if service.resolution == Resolution::Dialled && service.waypoint == Binding::None {
+            return to_service;
+        }
+        let why = format!("{service} has no port {port}");
         return Decision::Refuse { reason: Reason::NoHealthyUpstream, why };
     };
-    let to_service = Decision::Service { service: service.clone(), port };
     match &service.waypoint {
         Binding::None => to_service,
         Binding::Unusable { waypoint, why } => {
-            let why =
-                format!("waypoint {waypoint} of Service {} cannot be used: {why}", service.key);
+            let why = format!("waypoint {waypoint} of {service} cannot be used: {why}");
             Decision::Refuse { reason: Reason::WaypointUnusable, why }
         }
         Binding::Waypoint(key) => match world.waypoint(key) {
             None => {
-                let why = format!("waypoint {key} of Service {} does not exist", service.key);
+                let why = format!("waypoint {key} of {service} does not exist");
                 Decision::Refuse { reason: Reason::WaypointUnusable, why }
             }
             Some(waypoint)

@@ -362,6 +362,77 @@ fn a_waypoint_takes_only_what_may_be_http_and_is_for_services() {
     assert_eq!(outcome(AppProtocol::Tcp, true), None);
 }
 
+/// A host of an entry that leads wherever was dialled.
+fn entry(name: &str, vips: &[&str], networks: &[&str]) -> Service {
+    Service {
+        entry: Some(name.into()),
+        vips: vips.iter().map(|text| text.parse().unwrap()).collect(),
+        networks: networks.iter().map(|text| text.parse().unwrap()).collect(),
+        resolution: Resolution::Dialled,
+        ..service(name, "192.0.2.1", &[])
+    }
+}
+
+fn port(number: u16) -> Vec<ServicePort> {
+    vec![ServicePort { name: "p".into(), port: number, protocol: AppProtocol::Tcp }]
+}
+
+#[test]
+fn an_address_means_the_most_specific_that_claims_it() {
+    let pod = workload("pod", "203.0.113.9");
+    let world = [
+        entry("wide", &[], &["203.0.0.0/16", "2001:db8::/32"]),
+        entry("narrow", &[], &["203.0.113.0/24", "2001:db8:1::/48"]),
+        entry("exact", &["203.0.113.1", "203.0.113.9", "10.96.0.1"], &[]),
+        Service { ports: port(5432), ..entry("db", &["203.0.113.1"], &["203.0.113.0/24"]) },
+        service("web", "10.96.0.1", &[&pod]),
+    ]
+    .into_iter()
+    .fold(Fixture::default().workload(pod.clone()), Fixture::service)
+    .build();
+    for (to, expected) in [
+        ("203.0.113.1:80", "exact"),
+        ("203.0.113.1:5432", "db"),
+        ("203.0.113.1:81", "exact"),
+        ("203.0.113.2:80", "narrow"),
+        ("203.0.113.2:5432", "db"),
+        ("203.0.1.2:80", "wide"),
+        ("[::ffff:203.0.1.2]:80", "wide"),
+        ("[2001:db8:1::1]:80", "narrow"),
+        ("[2001:db8:2::1]:80", "wide"),
+        ("[2001:db9::1]:80", "passthrough"),
+        ("203.1.0.1:80", "passthrough"),
+        ("203.0.113.9:80", "workload"),
+        ("10.96.0.1:80", "web"),
+        ("10.96.0.1:81", "refused"),
+    ] {
+        let outcome = match decide(&world, &pod, to.parse().unwrap()) {
+            Decision::Service { service, .. } => service.name().to_string(),
+            Decision::Workload { .. } => "workload".to_owned(),
+            Decision::Passthrough => "passthrough".to_owned(),
+            Decision::Refuse { .. } => "refused".to_owned(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(outcome, expected, "{to}");
+    }
+}
+
+/// What leads to wherever was dialled does so on every port, but not past a waypoint.
+#[test]
+fn ports_that_an_entry_does_not_name() {
+    let pod = workload("pod", "10.0.0.1");
+    let outcome = |service: Service| {
+        let base = Fixture::default().workload(pod.clone()).service(service);
+        let world = base.waypoint(waypoint("wp")).build();
+        let to = "203.0.113.1:999".parse().unwrap();
+        matches!(decide(&world, &pod, to), Decision::Service { port: 999, .. })
+    };
+    let open = entry("e", &["203.0.113.1"], &[]);
+    assert!(outcome(open.clone()));
+    assert!(!outcome(Service { waypoint: bound_to("wp"), ..open.clone() }));
+    assert!(!outcome(Service { resolution: Resolution::Listed, ..open }));
+}
+
 #[test]
 fn a_workload_with_an_unusable_waypoint_is_refused() {
     let unusable = Binding::Unusable { waypoint: key("gone"), why: "it does not exist".into() };

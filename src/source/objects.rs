@@ -8,6 +8,7 @@ mod http_route;
 mod peer_authentication;
 mod reference_grant;
 mod selector;
+mod service_entry;
 
 pub use authorization_policy::{
     AuthorizationPolicy, AuthorizationPolicySpec, PolicyAction, PolicyCondition, PolicyFrom,
@@ -22,6 +23,9 @@ pub use http_route::{
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
 pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use selector::{LabelSelector, Operator, Requirement, selects};
+pub use service_entry::{
+    EntryPort, EntrySelector, ServiceEntry, ServiceEntrySpec, WorkloadEntry, WorkloadEntrySpec,
+};
 
 pub use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -147,9 +151,14 @@ kinds! {
     Gateway: Gateway, "gateway.networking.k8s.io", ["v1", "v1beta1"];
     HTTPRoute: HttpRoute, "gateway.networking.k8s.io", ["v1", "v1beta1"];
     ReferenceGrant: ReferenceGrant, "gateway.networking.k8s.io", ["v1", "v1beta1"];
+    ServiceEntry: ServiceEntry, "networking.istio.io", ["v1", "v1beta1", "v1alpha3"];
+    WorkloadEntry: WorkloadEntry, "networking.istio.io", ["v1", "v1beta1", "v1alpha3"];
     AuthorizationPolicy: AuthorizationPolicy, "security.istio.io", ["v1", "v1beta1"];
     PeerAuthentication: PeerAuthentication, "security.istio.io", ["v1", "v1beta1"];
 }
+
+/// The API group of ServiceEntries.
+pub const ISTIO_NETWORKING_GROUP: &str = "networking.istio.io";
 
 /// API groups whose other kinds get a warning rather than a note.
 const OUR_GROUPS: [&str; 6] = [

@@ -58,6 +58,11 @@ fn services_and_workloads() {
 }
 
 #[test]
+fn service_entries() {
+    golden("service-entries");
+}
+
+#[test]
 fn routes() {
     golden("routes");
 }

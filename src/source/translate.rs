@@ -8,6 +8,7 @@ mod authorization_policy;
 mod http_route;
 mod peer_authentication;
 mod service;
+mod service_entry;
 mod waypoint;
 mod workload;
 
@@ -50,7 +51,9 @@ pub fn translate(objects: &Objects, settings: &TranslateSettings) -> Translation
     let policies = authorization_policy::translate(&mut cx);
     let levels = peer_authentication::Levels::collect(&mut cx);
     let workloads = workload::translate(&mut cx, &waypoints, &policies, &levels);
-    let services = service::translate(&mut cx, &waypoints, &workloads);
+    let mut services = service::translate(&mut cx, &waypoints, &workloads);
+    let entries = service_entry::translate(&mut cx, &waypoints, &workloads, &services);
+    services.extend(entries);
     let routes = http_route::translate(&mut cx, &services);
     authorization_policy::check_targets(&mut cx, &policies, &services, &waypoints);
 

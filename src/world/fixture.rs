@@ -35,6 +35,7 @@ pub(crate) fn workload(name: &str, address: &str) -> Workload {
         network_namespace: None,
         enrolled: true,
         host_network: false,
+        capture: CaptureWishes::default(),
         ready: true,
         canonical: Canonical::default(),
         locality: Locality::default(),
@@ -50,13 +51,19 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
     Service {
         hostname: format!("{}.{}.svc.cluster.local", key.name, key.namespace).into(),
         key,
+        entry: None,
         vips: vec![vip.parse().unwrap()],
+        networks: Vec::new(),
+        resolution: Resolution::Listed,
         ports: vec![ServicePort { name: "http".into(), port: 80, protocol: AppProtocol::Http }],
         endpoints: workloads
             .iter()
             .map(|workload| Endpoint {
                 workload: Some(workload.uid.clone()),
                 addresses: workload.addresses.clone(),
+                name: None,
+                hostname: None,
+                weight: 1,
                 ports: vec![PortMapping { port: 80, target: 8080 }],
                 ready: workload.ready,
                 terminating: false,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::owners::{Addresses, Names};
 use super::policies::{SortedPolicies, Target};
 use super::{JudgedSince, Load, MeshNames, PolicySet, World, key};
 use crate::base::{ObjectKey, Str};
@@ -28,8 +29,8 @@ pub(super) struct Indexes {
     by_address: HashMap<IpAddr, Arc<Workload>>,
     loads: HashMap<(Option<Str>, IpAddr), Arc<Load>>,
     services: HashMap<ObjectKey, Arc<Service>>,
-    by_vip: HashMap<IpAddr, Arc<Service>>,
-    by_hostname: HashMap<Str, Arc<Service>>,
+    pub(super) addresses: Addresses,
+    pub(super) names: Names,
     /// By workload; each service and port once.
     memberships: HashMap<Str, Vec<Membership>>,
     waypoints: HashMap<ObjectKey, Arc<Waypoint>>,
@@ -77,10 +78,8 @@ impl Indexes {
 
     fn add_service(&mut self, service: &Arc<Service>, previous: Option<&Indexes>) {
         self.services.insert(service.key.clone(), service.clone());
-        self.by_hostname.insert(service.hostname.clone(), service.clone());
-        for vip in &service.vips {
-            self.by_vip.entry(*vip).or_insert_with(|| service.clone());
-        }
+        self.names.add(service);
+        self.addresses.add(service);
         for endpoint in &service.endpoints {
             if let Some(uid) = &endpoint.workload {
                 self.add_membership(uid, service, endpoint);
@@ -168,7 +167,11 @@ impl Indexes {
             self.workload_policies.insert(workload.uid.clone(), set);
         }
         for service in &mesh.services {
-            let set = sorted.of_target(&service.key.namespace, Target::Service, &service.key.name);
+            let kind = match service.entry {
+                Some(_) => Target::ServiceEntry,
+                None => Target::Service,
+            };
+            let set = sorted.of_target(&service.key.namespace, kind, service.name());
             self.service_policies
                 .insert(service.key.clone(), set.cloned().unwrap_or_default().finish());
         }
@@ -191,15 +194,16 @@ impl World {
 
     /// The service that owns a virtual address.
     pub fn service_at(&self, vip: IpAddr) -> Option<&Arc<Service>> {
-        self.indexes.by_vip.get(&vip)
+        self.indexes.addresses.first_at(vip)
     }
 
     pub fn service(&self, key: &ObjectKey) -> Option<&Arc<Service>> {
         self.indexes.service(key)
     }
 
+    /// The service of this host name; of several entries' the first.
     pub fn service_named(&self, hostname: &str) -> Option<&Arc<Service>> {
-        self.indexes.by_hostname.get(hostname)
+        self.indexes.names.first(hostname)
     }
 
     pub fn waypoint(&self, key: &ObjectKey) -> Option<&Arc<Waypoint>> {

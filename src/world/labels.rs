@@ -32,7 +32,7 @@ pub fn labels_of(workload: Option<&Workload>, proven: Option<&Identity>, cluster
 pub fn service_labels(service: &Service) -> ServiceLabels {
     ServiceLabels {
         host: service.hostname.clone(),
-        name: service.key.name.clone(),
+        name: service.name().clone(),
         namespace: service.key.namespace.clone(),
     }
 }

@@ -41,6 +41,7 @@ pub(super) struct SortedPolicies<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Target {
     Service,
+    ServiceEntry,
     Gateway,
     GatewayClass,
 }
@@ -164,6 +165,7 @@ fn missing(name: &ObjectKey, workload: &Workload) -> Arc<AuthorizationPolicy> {
 fn kind_and_name(target: &PolicyTarget) -> (Target, &Str) {
     match target {
         PolicyTarget::Service(name) => (Target::Service, name),
+        PolicyTarget::ServiceEntry(name) => (Target::ServiceEntry, name),
         PolicyTarget::Gateway(name) => (Target::Gateway, name),
         PolicyTarget::GatewayClass(name) => (Target::GatewayClass, name),
     }

@@ -1,5 +1,7 @@
 use std::net::IpAddr;
 
+use proptest::prelude::*;
+
 use super::fixture::{Fixture, identity, key, policy, service, store, waypoint, workload};
 use super::*;
 use crate::model::*;
@@ -301,4 +303,38 @@ fn a_workload_is_judged_anew_only_after_changes_that_concern_it() {
     store.publish(gone);
     assert!(watch.has_changed().unwrap(), "gone");
     watch.mark_unchanged();
+}
+
+proptest! {
+    /// The index finds what a search through all services finds.
+    #[test]
+    fn the_longest_network_is_found(
+        networks in prop::collection::vec((any::<u32>(), 0u8..=32), 1..12),
+        probe in any::<u32>(),
+    ) {
+        use std::net::Ipv4Addr;
+        // Few bits that vary, so that networks do contain one another and the probe.
+        let address = |bits: u32| IpAddr::from(Ipv4Addr::from(bits & 0xc001_0003));
+        let entry = |(at, (bits, length)): (usize, &(u32, u8))| Service {
+            entry: Some("e".into()),
+            vips: Vec::new(),
+            networks: vec![ipnet::IpNet::new(address(*bits), *length).unwrap()],
+            ..service(&at.to_string(), "192.0.2.1", &[])
+        };
+        let entries: Vec<Service> = networks.iter().enumerate().map(entry).collect();
+        let world = entries.iter().cloned().fold(Fixture::default(), Fixture::service).build();
+        let probe = address(probe);
+        let mut best: Option<&Service> = None;
+        for service in entries.iter().filter(|service| service.owns(probe)) {
+            let longer = |best: &Service| service.networks[0].prefix_len() > best.networks[0].prefix_len();
+            if best.is_none_or(longer) {
+                best = Some(service);
+            }
+        }
+        let found = match world.owner_of(probe, 80) {
+            Some(crate::world::Owner::Service(service)) => Some(&service.key),
+            _ => None,
+        };
+        prop_assert_eq!(found, best.map(|service| &service.key));
+    }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::source_text::{SourceFile, files, identifier};
 
 /// Room and layer. The program itself stands above its subcommands.
-const LAYERS: [(&str, u8); 25] = [
+const LAYERS: [(&str, u8); 26] = [
     ("main", 9),
     ("cli", 8),
     ("app", 7),
@@ -24,6 +24,7 @@ const LAYERS: [(&str, u8); 25] = [
     ("balance", 3),
     ("source", 3),
     ("redirect", 3),
+    ("resolver", 3),
     ("takeover", 3),
     ("world", 2),
     ("identity", 2),

@@ -1,5 +1,6 @@
 //! The DNS stub with real agents: names of the mesh, everything else from a real resolver, over UDP and TCP.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::TXT;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use parking_lot::Mutex;
 
 use crate::support::lab::manifests::Key;
 use crate::support::lab::netns::Namespace;
@@ -20,14 +22,23 @@ use crate::{bookinfo, captured_in};
 const NOBODY: &str = "10.96.0.10:53";
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// A resolver that knows `www.example.test`, and `big.example.test` with more text than UDP carries.
-struct Upstream {
+/// A resolver that knows `www.example.test`, `big.example.test` with more text than UDP carries, and what it is told.
+pub(crate) struct Upstream {
+    zone: Arc<Zone>,
     stop: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<Result<()>>>,
 }
 
+/// What a resolver knows beside that, and what it was asked.
+#[derive(Default)]
+struct Zone {
+    names: Mutex<BTreeMap<String, IpAddr>>,
+    /// `<type> <name>`.
+    asked: Mutex<Vec<String>>,
+}
+
 impl Upstream {
-    fn start(namespace: &Namespace) -> Result<Self> {
+    pub(crate) fn start(namespace: &Namespace) -> Result<Self> {
         let (udp, tcp) = namespace.run(|| -> Result<_> {
             Ok((UdpSocket::bind("0.0.0.0:53")?, TcpListener::bind("0.0.0.0:53")?))
         })??;
@@ -35,12 +46,25 @@ impl Upstream {
         tcp.set_nonblocking(true)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (ends, ends_too) = (stop.clone(), stop.clone());
-        let by_udp = std::thread::spawn(move || serve_udp(&udp, &ends));
-        let by_tcp = std::thread::spawn(move || serve_tcp(&tcp, &ends_too));
-        Ok(Self { stop, threads: vec![by_udp, by_tcp] })
+        let zone = Arc::new(Zone::default());
+        let (one, other) = (zone.clone(), zone.clone());
+        let by_udp = std::thread::spawn(move || serve_udp(&udp, &one, &ends));
+        let by_tcp = std::thread::spawn(move || serve_tcp(&tcp, &other, &ends_too));
+        Ok(Self { zone, stop, threads: vec![by_udp, by_tcp] })
     }
 
-    fn end(self) -> Result<()> {
+    /// Teaches it an address, in place of another; answers hold for a second.
+    pub(crate) fn teach(&self, name: &str, address: IpAddr) {
+        self.zone.names.lock().insert(format!("{name}."), address);
+    }
+
+    /// How often it was asked for the IPv4 addresses of a name.
+    pub(crate) fn times_asked(&self, name: &str) -> usize {
+        let question = format!("A {name}.");
+        self.zone.asked.lock().iter().filter(|asked| **asked == question).count()
+    }
+
+    pub(crate) fn end(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
             thread.join().map_err(|_| anyhow::anyhow!("the resolver panicked"))??;
@@ -49,11 +73,11 @@ impl Upstream {
     }
 }
 
-fn serve_udp(socket: &UdpSocket, ends: &AtomicBool) -> Result<()> {
+fn serve_udp(socket: &UdpSocket, zone: &Zone, ends: &AtomicBool) -> Result<()> {
     let mut query = [0; 512];
     while !ends.load(Ordering::Relaxed) {
         let Ok((length, from)) = socket.recv_from(&mut query) else { continue };
-        let mut answer = answer(&query[..length])?;
+        let mut answer = answer(zone, &query[..length])?;
         if answer.to_vec()?.len() > 512 {
             answer = answer.truncate();
             answer.metadata.message_type = MessageType::Response;
@@ -63,13 +87,13 @@ fn serve_udp(socket: &UdpSocket, ends: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-fn serve_tcp(listener: &TcpListener, ends: &AtomicBool) -> Result<()> {
+fn serve_tcp(listener: &TcpListener, zone: &Zone, ends: &AtomicBool) -> Result<()> {
     while !ends.load(Ordering::Relaxed) {
         match listener.accept() {
             Ok((mut stream, _)) => {
                 stream.set_nonblocking(false)?;
                 let query = read_framed(&mut stream)?;
-                write_framed(&mut stream, &answer(&query)?.to_vec()?)?;
+                write_framed(&mut stream, &answer(zone, &query)?.to_vec()?)?;
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 std::thread::sleep(Duration::from_millis(10));
@@ -80,11 +104,22 @@ fn serve_tcp(listener: &TcpListener, ends: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-fn answer(query: &[u8]) -> Result<Message> {
+fn answer(zone: &Zone, query: &[u8]) -> Result<Message> {
     let query = Message::from_vec(query)?;
     let question = query.queries.first().context("no question")?;
     let mut answer = Message::response(query.metadata.id, OpCode::Query);
     answer.add_query(question.clone());
+    let name = question.name.to_lowercase().to_ascii();
+    zone.asked.lock().push(format!("{} {name}", question.query_type));
+    if let Some(address) = zone.names.lock().get(&name) {
+        let data = match (address, question.query_type) {
+            (IpAddr::V4(address), RecordType::A) => Some(RData::A((*address).into())),
+            (IpAddr::V6(address), RecordType::AAAA) => Some(RData::AAAA((*address).into())),
+            _ => None,
+        };
+        answer.add_answers(data.map(|data| Record::from_rdata(question.name.clone(), 1, data)));
+        return Ok(answer);
+    }
     let data = match (question.name.to_ascii().as_str(), question.query_type) {
         ("www.example.test.", RecordType::A) => vec![RData::A("192.0.2.80".parse()?)],
         ("big.example.test.", RecordType::TXT) => {
@@ -220,4 +255,64 @@ fn trap_21_names_of_the_mesh_and_of_the_world() -> Result<()> {
     assert!(of("istio_dns_requests_total") > of("istio_dns_upstream_requests_total"));
     assert!(of("istio_dns_upstream_failures_total") >= 1.0);
     Ok(())
+}
+
+/// The annotation says it for one workload, and may change while it runs.
+#[test]
+fn dns_is_captured_as_the_pod_says() -> Result<()> {
+    let mut lab = bookinfo()?;
+    let upstream = Upstream::start(&lab.pod("outsider")?.attachment.namespace)?;
+    let resolver = SocketAddr::new(lab.address("outsider")?, 53);
+    std::fs::write("/run/resolv.conf", format!("nameserver {}\n", resolver.ip()))?;
+    lab.start_agents("[dns]\nresolv_conf = \"/run/resolv.conf\"\n")?;
+    let key = Key::new("Namespace", "", "default");
+    lab.manifests.label(&key, &["istio.io/dataplane-mode=ambient"])?;
+    captured_in(&lab, "default")?;
+    let name = "details.bookinfo.svc.cluster.local.";
+    // The resolver itself is asked, and knows no such name, unless the agent answers in its place.
+    let own = |lab: &Lab| -> Result<ResponseCode> {
+        let query = question(name, RecordType::A)?.to_vec()?;
+        lab.pod("curl")?.attachment.namespace.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.connect(resolver)?;
+            socket.send(&query)?;
+            let mut answer = [0; 4096];
+            let length = socket.recv(&mut answer).context("no answer")?;
+            Ok(Message::from_vec(&answer[..length])?.metadata.response_code)
+        })?
+    };
+    assert_eq!(own(&lab)?, ResponseCode::NoError);
+    assert_eq!(upstream.times_asked("details.bookinfo.svc.cluster.local"), 0);
+    let pod = Key::new("Pod", "default", "curl");
+    for (wanted, expected) in [("false", ResponseCode::NXDomain), ("true", ResponseCode::NoError)] {
+        lab.manifests.annotate(&pod, "ambient.istio.io/dns-capture", wanted)?;
+        wait::until(&format!("dns-capture to be {wanted}"), || {
+            Ok((own(&lab)? == expected).then_some(()))
+        })?;
+        assert_eq!(lab.rules("curl")?.contains(":15053"), wanted == "true");
+        assert!(lab.rules("curl")?.contains(":15001"), "all else is captured as before");
+    }
+    assert!(upstream.times_asked("details.bookinfo.svc.cluster.local") > 0);
+    upstream.end()
+}
+
+/// As StatefulSets name their pods.
+#[test]
+fn pods_of_a_headless_service_have_names_of_their_own() -> Result<()> {
+    let mut lab = crate::meshed()?;
+    lab.manifests.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: peers, namespace: bookinfo}\n\
+         spec: {clusterIP: None, selector: {app: details}, ports: [{port: 9080}]}\n",
+    )?;
+    lab.manifests.change(&Key::new("Pod", "bookinfo", "details-v1"), |pod| {
+        pod["spec"]["hostname"] = "first".into();
+        pod["spec"]["subdomain"] = "peers".into();
+        Ok(())
+    })?;
+    let name = "first.peers.bookinfo.svc.cluster.local.";
+    let expected = lab.address("details-v1")?;
+    wait::until("the pod's name", || {
+        Ok((addresses(&by_udp(&lab, name, RecordType::A)?)? == [expected]).then_some(()))
+    })
 }

@@ -12,6 +12,7 @@ mod clock;
 mod istioctl;
 
 mod dns;
+mod entries;
 mod faults;
 mod interop;
 mod istiod;

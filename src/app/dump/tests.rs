@@ -99,6 +99,7 @@ fn dump(telemetry: &Telemetry) -> Value {
     let parts = Parts {
         settings: &Settings::parse("", &Overrides::default()).unwrap(),
         world: &world(),
+        names: Vec::new(),
         certificates: vec![CertificateDump {
             identity: Identity::new("cluster.local", "shop", "web"),
             state: "Available".into(),

@@ -230,6 +230,9 @@ async fn tries_another_endpoint_when_one_refuses() {
     service.endpoints.push(Endpoint {
         workload: Some(gone.uid.clone()),
         addresses: gone.addresses.clone(),
+        name: None,
+        hostname: None,
+        weight: 1,
         ports: vec![PortMapping { port: 80, target: refusing.port() }],
         ready: true,
         terminating: false,

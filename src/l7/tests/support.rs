@@ -69,6 +69,7 @@ impl Lab {
         let workers = Workers::new(Dependencies {
             world: store.clone(),
             pool: pool(certificates.clone()),
+            resolver: crate::resolver::Resolver::new("/etc/resolv.conf".into(), store.clone()),
             telemetry: telemetry.clone(),
             cluster: "Kubernetes".into(),
             settings,

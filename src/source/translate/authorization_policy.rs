@@ -210,18 +210,14 @@ fn why_not_enforced(
     let key = |name: &Str| ObjectKey::new(policy.namespace.clone(), name.clone());
     match target {
         PolicyTarget::Service(name) => {
-            let key = key(name);
-            match services
-                .iter()
-                .find(|service| service.key == key)
-                .map(|service| &service.waypoint)
-            {
-                None => Some(format!("the Service {key} does not exist")),
-                Some(Binding::None) => Some(format!(
-                    "the Service {key} has no waypoint; check the label istio.io/use-waypoint on it or its namespace"
-                )),
-                Some(_) => None,
-            }
+            let found = services.iter().find(|it| it.entry.is_none() && it.key == key(name));
+            without_waypoint("Service", &key(name), found)
+        }
+        PolicyTarget::ServiceEntry(name) => {
+            let of_entry = |service: &&Arc<Service>| {
+                service.entry.as_ref() == Some(name) && service.key.namespace == policy.namespace
+            };
+            without_waypoint("ServiceEntry", &key(name), services.iter().find(of_entry))
         }
         PolicyTarget::Gateway(name) => {
             let key = key(name);
@@ -235,6 +231,16 @@ fn why_not_enforced(
             let any = waypoints.usable().any(|waypoint| waypoint.class == *class);
             (!any).then(|| format!("there is no waypoint of the class {class}"))
         }
+    }
+}
+
+fn without_waypoint(kind: &str, key: &ObjectKey, found: Option<&Arc<Service>>) -> Option<String> {
+    match found.map(|service| &service.waypoint) {
+        None => Some(format!("the {kind} {key} does not exist")),
+        Some(Binding::None) => Some(format!(
+            "the {kind} {key} has no waypoint; check the label istio.io/use-waypoint on it or its namespace"
+        )),
+        Some(_) => None,
     }
 }
 

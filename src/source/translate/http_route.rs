@@ -1,4 +1,5 @@
-//! HTTPRoutes with Service parents (Gateway API v1; GEP-1294 for the mesh, GEP-1324 for consumer routes).
+//! HTTPRoutes with Service parents, and with ServiceEntries as such (Gateway API v1; GEP-1294 for the mesh, GEP-1324 for
+//! consumer routes; Istio "Traffic management").
 //!
 //! A rule is kept as it is written or not at all: where a rule says something that we do not carry out, its requests
 //! are answered with an error, rather than forwarded as if it did not say it. Parents that cannot be resolved are left
@@ -13,7 +14,9 @@ use std::sync::atomic::AtomicU64;
 use super::Context;
 use crate::base::ObjectKey;
 use crate::model::{self, HttpFilter, HttpMatch, HttpRule, RouteParent, Service};
-use crate::source::objects::{HttpRoute, HttpRouteFilter, HttpRouteRule, ParentRef, created};
+use crate::source::objects::{
+    HttpRoute, HttpRouteFilter, HttpRouteRule, ISTIO_NETWORKING_GROUP, ParentRef, created,
+};
 use backend::Backends;
 
 /// The range of the offset at which a rule starts to split its traffic: wide enough that two agents seldom start
@@ -68,13 +71,19 @@ fn parents(
 ) -> Vec<RouteParent> {
     let mut parents = Vec::new();
     for (index, parent) in route.spec.parent_refs.iter().enumerate() {
-        let is_service = matches!(parent.group.as_str(), "" | "core") && parent.kind == "Service";
-        if !is_service {
-            continue;
-        }
-        match resolve_parent(services, key, parent) {
-            Ok(parent) if !parents.contains(&parent) => parents.push(parent),
-            Ok(_) => {}
+        let resolved = match (parent.group.as_str(), parent.kind.as_str()) {
+            ("" | "core", "Service") => service_parent(services, key, parent).map(|it| vec![it]),
+            (ISTIO_NETWORKING_GROUP, "ServiceEntry") => entry_parents(services, key, parent),
+            _ => continue,
+        };
+        match resolved {
+            Ok(resolved) => {
+                for parent in resolved {
+                    if !parents.contains(&parent) {
+                        parents.push(parent);
+                    }
+                }
+            }
             Err(why) => {
                 let reason = format!("{why}; the route is not attached there");
                 cx.error::<HttpRoute>(key, format!("spec.parentRefs[{index}]"), reason);
@@ -84,8 +93,7 @@ fn parents(
     parents
 }
 
-/// For a Service `sectionName` is a port's name; given together with `port`, both must mean the same port.
-fn resolve_parent(
+fn service_parent(
     services: &Services<'_>,
     route: &ObjectKey,
     parent: &ParentRef,
@@ -95,25 +103,44 @@ fn resolve_parent(
     let service = services.get(&key).ok_or_else(|| {
         format!("the Service {key} does not exist, was refused, or is of type ExternalName")
     })?;
-    if let Some(port) = parent.port.filter(|port| service.port(*port).is_none()) {
-        return Err(format!("the Service {key} has no TCP port {port}"));
+    Ok(RouteParent { port: parent_port(service, parent)?, service: key })
+}
+
+/// Every host of the entry.
+fn entry_parents(
+    services: &Services<'_>,
+    route: &ObjectKey,
+    parent: &ParentRef,
+) -> Result<Vec<RouteParent>, String> {
+    let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
+    let mut hosts: Vec<_> = (services.values())
+        .filter(|it| it.key.namespace == namespace && it.entry.as_deref() == Some(&parent.name))
+        .collect();
+    if hosts.is_empty() {
+        let name = &parent.name;
+        return Err(format!(
+            "the ServiceEntry {namespace}/{name} does not exist, was refused, or lost its hosts"
+        ));
     }
-    let port = match &parent.section_name {
-        None => parent.port,
-        Some(name) => {
-            let named = service.ports.iter().find(|port| port.name == name.as_str());
-            let named =
-                named.ok_or_else(|| format!("the Service {key} has no TCP port named {name:?}"))?;
-            if parent.port.is_some_and(|port| port != named.port) {
-                return Err(format!(
-                    "sectionName {name:?} is port {} and not the port given",
-                    named.port
-                ));
-            }
-            Some(named.port)
-        }
+    hosts.sort_by_key(|service| &service.key);
+    let of_host = |service: &&Service| {
+        Ok(RouteParent { port: parent_port(service, parent)?, service: service.key.clone() })
     };
-    Ok(RouteParent { service: key, port })
+    hosts.into_iter().map(of_host).collect()
+}
+
+/// For a Service `sectionName` is a port's name; given together with `port`, both must mean the same port.
+fn parent_port(service: &Service, parent: &ParentRef) -> Result<Option<u16>, String> {
+    if let Some(port) = parent.port.filter(|port| service.port(*port).is_none()) {
+        return Err(format!("the {service} has no TCP port {port}"));
+    }
+    let Some(name) = &parent.section_name else { return Ok(parent.port) };
+    let named = service.ports.iter().find(|port| port.name == name.as_str());
+    let named = named.ok_or_else(|| format!("the {service} has no TCP port named {name:?}"))?;
+    if parent.port.is_some_and(|port| port != named.port) {
+        return Err(format!("sectionName {name:?} is port {} and not the port given", named.port));
+    }
+    Ok(Some(named.port))
 }
 
 fn rule(

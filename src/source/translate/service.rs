@@ -1,8 +1,8 @@
 //! Services and their endpoints.
 
 mod endpoints;
-mod protocol;
-mod traffic;
+pub(super) mod protocol;
+pub(super) mod traffic;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 use super::Context;
 use super::waypoint::{Addressed, Waypoints};
 use crate::base::ObjectKey;
-use crate::model::{self, ServicePort, Workload};
+use crate::model::{self, Resolution, ServicePort, Workload};
 use crate::source::objects::Service;
 use endpoints::Endpoints;
 
@@ -33,9 +33,12 @@ pub(super) fn translate(
         let ports = tcp_ports(cx, key, spec);
         services.push(Arc::new(model::Service {
             key: key.clone(),
+            entry: None,
             hostname: format!("{}.{}.svc.{}", key.name, key.namespace, cx.settings.cluster_domain)
                 .into(),
             vips: vips(cx, key, spec),
+            networks: Vec::new(),
+            resolution: Resolution::Listed,
             endpoints: endpoints.of(cx, key, spec, &ports),
             traffic: traffic::policy(cx, key, &service.metadata, spec),
             ports: ports.into_iter().map(|(_, port)| port).collect(),

@@ -8,7 +8,7 @@ use super::peer_authentication::Levels;
 use super::waypoint::{Addressed, Waypoints, label_field};
 use super::{Context, namespace_label};
 use crate::base::{Identity, ObjectKey, Str};
-use crate::model::{Canonical, Locality, Workload};
+use crate::model::{Canonical, CaptureWishes, Locality, Workload};
 use crate::source::objects::{Namespace, Pod, annotation, label};
 
 /// `ambient` enrols a namespace or pod, `none` keeps a pod out.
@@ -19,6 +19,10 @@ const SIDECAR_STATUS: &str = "sidecar.istio.io/status";
 const NETWORK_NAMESPACE: &str = "isthmus.io/network-namespace";
 /// The node of such a pod; wins over `spec.nodeName`.
 const NODE: &str = "isthmus.io/node";
+/// Whether DNS of the pod is captured (Istio "ambient.istio.io/dns-capture").
+const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
+/// Whether what arrives in the clear is left alone (Istio "ambient.istio.io/bypass-inbound-capture").
+const BYPASS_INBOUND: &str = "ambient.istio.io/bypass-inbound-capture";
 /// The service account of a pod that names none (Kubernetes "Configure Service Accounts for Pods").
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 /// The revision of a workload that has none (Istio "Canonical Service").
@@ -71,12 +75,29 @@ fn workload(
         network_namespace: annotation(&pod.metadata, NETWORK_NAMESPACE).map(Str::from),
         enrolled: !host_network && is_enrolled(cx, key, pod),
         host_network,
+        capture: CaptureWishes {
+            dns: flag(cx, key, pod, DNS_CAPTURE),
+            bypass_inbound: flag(cx, key, pod, BYPASS_INBOUND).unwrap_or(false),
+        },
         ready: is_ready(pod),
         canonical: canonical(pod, &key.name),
         locality: locality(pod),
         waypoint: waypoints.bind::<Pod>(cx, key, &pod.metadata, Addressed::Workload),
         peer_authentication: levels.effective(&key.namespace, labels),
         policies: policies.selecting(cx, &key.namespace, labels),
+    }
+}
+
+/// `"true"` or `"false"`; anything else is said aloud and has no effect.
+fn flag(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod, name: &str) -> Option<bool> {
+    match annotation(&pod.metadata, name)? {
+        "true" => Some(true),
+        "false" => Some(false),
+        other => {
+            let reason = format!("{other:?} is neither \"true\" nor \"false\", and has no effect");
+            cx.warn::<Pod>(key, format!("metadata.annotations[{name:?}]"), reason);
+            None
+        }
     }
 }
 

@@ -36,6 +36,8 @@ fn start() -> ConnectionStart {
         mutual_tls: true,
         source_address: ([10, 0, 0, 1], 40_000).into(),
         destination_address: ([10, 0, 0, 2], 15_008).into(),
+        dialled: ([10, 0, 0, 2], 15_008).into(),
+        policy: None,
         hbone_authority: None,
         waypoint_principal: None,
         notes: Vec::new(),

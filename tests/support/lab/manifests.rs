@@ -118,6 +118,14 @@ impl Manifests {
         })
     }
 
+    /// `kubectl annotate --overwrite`.
+    pub fn annotate(&mut self, key: &Key, name: &str, value: &str) -> Result<()> {
+        self.change(key, |object| {
+            child(child(object, "metadata")?, "annotations")?[name] = Value::from(value);
+            Ok(())
+        })
+    }
+
     /// Changes one object and writes it.
     pub fn change(&mut self, key: &Key, edit: impl FnOnce(&mut Value) -> Result<()>) -> Result<()> {
         let mut object = self.get(key)?.clone();

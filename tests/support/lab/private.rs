@@ -2,9 +2,10 @@
 //! host is touched and everything vanishes with the process.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
@@ -50,6 +51,15 @@ pub fn set_hosts(hosts: &str) -> Result<()> {
         replace("/etc/resolv.conf", "resolv.conf", "nameserver 127.0.0.1\noptions attempts:1\n")?;
     }
     Ok(())
+}
+
+/// Lets programs of the lab ask a name server at `address` for names that no hosts file has. After [`set_hosts`].
+pub fn set_name_server(address: IpAddr) -> Result<()> {
+    // The very file that is mounted over the host's, which must not be touched.
+    let file = Path::new(DIRECTORY).join("resolv.conf");
+    ensure!(file.exists(), "the machine has no /etc/resolv.conf to put the lab's over");
+    fs::write(&file, format!("nameserver {address}\noptions attempts:1\n"))
+        .with_context(|| format!("write {}", file.display()))
 }
 
 fn replace(path: &str, name: &str, content: &str) -> Result<()> {

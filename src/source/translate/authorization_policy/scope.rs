@@ -7,9 +7,9 @@ use super::super::waypoint::CLASS;
 use super::Broken;
 use crate::base::ObjectKey;
 use crate::model::{PolicyTarget, Scope};
-use crate::source::objects::{AuthorizationPolicy, GATEWAY_GROUP, TargetRef, WorkloadSelector};
-
-const ISTIO_GROUP: &str = "networking.istio.io";
+use crate::source::objects::{
+    AuthorizationPolicy, GATEWAY_GROUP, ISTIO_NETWORKING_GROUP, TargetRef, WorkloadSelector,
+};
 
 /// A scope, or a selector that still has to be matched.
 pub(super) enum Reach {
@@ -88,11 +88,11 @@ fn understand(cx: &Context<'_>, key: &ObjectKey, target: &TargetRef) -> Target {
             cx.settings.root_namespace
         )),
         (GATEWAY_GROUP, "GatewayClass") => Target::Ours(PolicyTarget::GatewayClass(name.into())),
-        (ISTIO_GROUP, "ServiceEntry") => Target::Elsewhere(
-            "ServiceEntries are not supported: no traffic to them is guarded".into(),
-        ),
+        (ISTIO_NETWORKING_GROUP, "ServiceEntry") => {
+            Target::Ours(PolicyTarget::ServiceEntry(name.into()))
+        }
         (group, kind) => Target::Unknown(format!(
-            "{kind:?} of group {group:?} is not a target; Service (group \"\"), Gateway and GatewayClass are"
+            "{kind:?} of group {group:?} is not a target; Service (group \"\"), ServiceEntry, Gateway and GatewayClass are"
         )),
     }
 }

@@ -96,14 +96,13 @@ fn a_broken_policy_is_never_scoped_too_narrowly() {
 
 /// A policy for traffic that leaves the mesh must not deny what its namespace serves.
 #[test]
-fn targets_elsewhere_guard_nothing_here() {
-    let translation = policy_in(
-        "shop",
-        "targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: s}]",
-    );
+fn a_service_entry_is_a_target_and_nothing_else_is_guarded_by_it() {
+    let target = "targetRefs: [{group: networking.istio.io, kind: ServiceEntry, name: s}]";
+    let translation = policy_in("shop", target);
     let policy = &translation.mesh.policies[0];
-    assert_eq!((&policy.scope, &policy.broken), (&Scope::Targets(Vec::new()), &None));
-    assert_eq!(translation.complaints.len(), 1);
+    let expected = Scope::Targets(vec![PolicyTarget::ServiceEntry("s".into())]);
+    assert_eq!((&policy.scope, &policy.broken), (&expected, &None));
+    assert!(translation.complaints[0].reason.contains("ServiceEntry shop/s does not exist"));
 }
 
 proptest! {

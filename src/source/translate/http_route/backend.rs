@@ -6,10 +6,10 @@ use http::StatusCode;
 use super::super::Context;
 use super::Services;
 use crate::base::ObjectKey;
-use crate::model::{Backend, BackendRef, RouteParent};
+use crate::model::{Backend, BackendRef, Resolution, RouteParent, Service};
 use crate::source::Objects;
 use crate::source::objects::{
-    GATEWAY_GROUP, HttpBackendRef, HttpRoute, HttpRouteRule, ReferenceGrant,
+    GATEWAY_GROUP, HttpBackendRef, HttpRoute, HttpRouteRule, ISTIO_NETWORKING_GROUP, ReferenceGrant,
 };
 
 /// What the backends of a route are looked up in.
@@ -40,9 +40,12 @@ impl Backends<'_> {
     }
 
     fn resolve(&self, backend: &HttpBackendRef) -> Result<Backend, String> {
+        if (backend.group.as_str(), backend.kind.as_str()) == (ISTIO_NETWORKING_GROUP, "Hostname") {
+            return self.host(backend);
+        }
         if !matches!(backend.group.as_str(), "" | "core") || backend.kind != "Service" {
             return Err(format!(
-                "{:?} of group {:?} cannot be a backend, only a Service can",
+                "{:?} of group {:?} cannot be a backend, only a Service or a Hostname (group networking.istio.io) can",
                 backend.kind, backend.group
             ));
         }
@@ -67,6 +70,30 @@ impl Backends<'_> {
             return Err(format!("the Service {key} has no TCP port {port}"));
         }
         let target = BackendRef::Service { service: key, port };
+        Ok(Backend { weight: backend.weight, target })
+    }
+
+    /// A host of a ServiceEntry in the route's own namespace (Istio's kind `Hostname`).
+    fn host(&self, backend: &HttpBackendRef) -> Result<Backend, String> {
+        let host = backend.name.to_ascii_lowercase();
+        let namespace = &self.route.namespace;
+        let own = |it: &&&Service| {
+            it.entry.is_some() && it.key.namespace == *namespace && it.hostname == host.as_str()
+        };
+        let Some(service) = self.services.values().find(own) else {
+            return Err(format!(
+                "no ServiceEntry of the namespace {namespace:?} has the host {host}"
+            ));
+        };
+        let Some(port) = backend.port.filter(|port| service.port(*port).is_some()) else {
+            return Err(format!("port: is missing, or {service} has no such TCP port"));
+        };
+        if service.resolution == Resolution::Dialled {
+            return Err(format!(
+                "{service} has the resolution NONE, and so no endpoint of its own"
+            ));
+        }
+        let target = BackendRef::Service { service: service.key.clone(), port };
         Ok(Backend { weight: backend.weight, target })
     }
 

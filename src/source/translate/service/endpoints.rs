@@ -1,4 +1,5 @@
-//! The endpoints of a service: the pods that its selector selects, as the endpoint controller of Kubernetes finds them;
+//! The endpoints of a service: the pods and WorkloadEntries that its selector selects, as the endpoint controller of
+//! Kubernetes and istiod find them;
 //! for a service without a selector what its EndpointSlices list.
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,7 +16,7 @@ use super::port_number;
 use crate::base::{ObjectKey, Str};
 use crate::model::{Endpoint, PortMapping, ServicePort, Workload};
 use crate::source::Objects;
-use crate::source::objects::{Service, label, selects};
+use crate::source::objects::{Service, WorkloadEntry, label, selects};
 
 /// On an EndpointSlice: the service that it belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -26,6 +27,7 @@ pub(super) struct Endpoints<'a> {
     by_key: HashMap<&'a ObjectKey, &'a Workload>,
     by_address: HashMap<IpAddr, &'a Workload>,
     slices: BTreeMap<ObjectKey, Vec<&'a EndpointSlice>>,
+    entries: BTreeMap<&'a str, Vec<&'a WorkloadEntry>>,
 }
 
 type Ports<'a> = [(&'a PortSpec, ServicePort)];
@@ -37,7 +39,11 @@ impl<'a> Endpoints<'a> {
             by_key: HashMap::new(),
             by_address: HashMap::new(),
             slices: BTreeMap::new(),
+            entries: BTreeMap::new(),
         };
+        for (key, entry) in objects.all::<WorkloadEntry>() {
+            index.entries.entry(&key.namespace).or_default().push(entry);
+        }
         for workload in workloads {
             if let Some(pod) = objects.get::<Pod>(&workload.key) {
                 index.pods.entry(&workload.key.namespace).or_default().push((workload, pod));
@@ -71,10 +77,44 @@ impl<'a> Endpoints<'a> {
                 let selected: Vec<_> = selected.copied().collect();
                 complain_of_names(cx, key, &selected, ports);
                 let not_ready_too = spec.publish_not_ready_addresses.unwrap_or(false);
-                selected.iter().filter_map(|it| of_pod(*it, ports, not_ready_too)).collect()
+                let pods =
+                    selected.iter().filter_map(|it| of_pod(*it, &key.name, ports, not_ready_too));
+                pods.chain(self.of_entries(&key.namespace, selector, ports)).collect()
             }
             None => self.of_slices(key, ports),
         }
+    }
+
+    /// WorkloadEntries that the selector selects (Istio "Virtual Machine Architecture"). One whose address is none says so
+    /// where a ServiceEntry selects it.
+    fn of_entries(
+        &self,
+        namespace: &str,
+        selector: &BTreeMap<String, String>,
+        ports: &Ports<'_>,
+    ) -> impl Iterator<Item = Endpoint> {
+        let entries = self.entries.get(namespace).into_iter().flatten();
+        let selected = entries.filter(|entry| selects(selector, Some(&entry.all_labels())));
+        selected.filter_map(|entry| {
+            let address: IpAddr = entry.spec.address.parse().ok()?;
+            let workload = self.by_address.get(&address);
+            let mapping = |(spec, port): &(&PortSpec, ServicePort)| {
+                let target = entry_port(spec, port, entry)?;
+                Some(PortMapping { port: port.port, target })
+            };
+            Some(Endpoint {
+                workload: workload.map(|it| it.uid.clone()),
+                addresses: vec![address],
+                name: None,
+                hostname: None,
+                weight: 1,
+                ports: ports.iter().filter_map(mapping).collect(),
+                ready: workload.is_none_or(|it| it.ready),
+                terminating: false,
+                node: workload.map(|it| it.node.clone()).unwrap_or_default(),
+                locality: entry.spec.locality(),
+            })
+        })
     }
 
     fn of_slices(&self, service: &ObjectKey, ports: &Ports<'_>) -> Vec<Endpoint> {
@@ -125,6 +165,9 @@ impl<'a> Endpoints<'a> {
         (!mappings.is_empty()).then(|| Endpoint {
             workload: workload.map(|workload| workload.uid.clone()),
             addresses: vec![address],
+            name: None,
+            hostname: listed.hostname.as_deref().map(Str::from),
+            weight: 1,
             ports: mappings.to_vec(),
             ready,
             terminating: leaving && serving,
@@ -136,9 +179,13 @@ impl<'a> Endpoints<'a> {
 
 fn of_pod(
     (workload, pod): (&Workload, &Pod),
+    service: &str,
     ports: &Ports<'_>,
     not_ready_too: bool,
 ) -> Option<Endpoint> {
+    // Only the service that the pod names gives it a name (Kubernetes "DNS for Services and Pods").
+    let own = pod.spec.as_ref().filter(|spec| spec.subdomain.as_deref() == Some(service));
+    let hostname = own.and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
     let mappings: Vec<PortMapping> = ports
         .iter()
         .filter_map(|(spec, port)| {
@@ -149,12 +196,26 @@ fn of_pod(
     reachable.then(|| Endpoint {
         workload: Some(workload.uid.clone()),
         addresses: workload.addresses.clone(),
+        name: None,
+        hostname: hostname.map(|name| Str::from(name.to_ascii_lowercase())),
+        weight: 1,
         ports: mappings,
         ready: workload.ready || not_ready_too,
         terminating: pod.metadata.deletion_timestamp.is_some() && passes_readiness(pod),
         node: workload.node.clone(),
         locality: workload.locality.clone(),
     })
+}
+
+/// By the port's name, then the target's, then its number.
+fn entry_port(spec: &PortSpec, port: &ServicePort, entry: &WorkloadEntry) -> Option<u16> {
+    let own = |name: &str| entry.spec.ports.get(name).copied().and_then(|it| it.try_into().ok());
+    let named = || match &spec.target_port {
+        None | Some(IntOrString::Int(0)) => Some(port.port),
+        Some(IntOrString::Int(number)) => port_number(*number),
+        Some(IntOrString::String(name)) => own(name),
+    };
+    own(&port.name).or_else(named)
 }
 
 /// A name is looked up in the pod, and may mean another port in each.

@@ -11,7 +11,11 @@ const GRPC_WEB: &str = "grpc-web";
 
 /// `appProtocol` decides when it is given, even when it says nothing that we know; else what stands before the first
 /// dash of the port's name.
-pub(super) fn of_port(app_protocol: Option<&str>, name: &str, port: u16) -> AppProtocol {
+pub(in crate::source::translate) fn of_port(
+    app_protocol: Option<&str>,
+    name: &str,
+    port: u16,
+) -> AppProtocol {
     let said = app_protocol.unwrap_or(name);
     of_text(prefix(said)).unwrap_or(if SERVER_FIRST.contains(&port) {
         AppProtocol::Tcp

@@ -6,9 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::super::Context;
 use crate::base::ObjectKey;
 use crate::model::{Preference, TrafficPolicy};
-use crate::source::objects::{Service, annotation};
+use crate::source::objects::{Service, Typed, annotation};
 
-/// Istio's annotation, on a Service or its namespace; the field of Kubernetes wins, then the Service's.
+/// Istio's annotation, on a Service, a ServiceEntry or its namespace; the field of Kubernetes wins, then the object's own.
 const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
 pub(super) fn policy(
@@ -26,7 +26,8 @@ pub(super) fn policy(
             ["Local", "Cluster"],
         ),
         sticky: is(cx, key, "spec.sessionAffinity", &spec.session_affinity, ["ClientIP", "None"]),
-        preference: preference(cx, key, metadata, spec),
+        weighted: false,
+        preference: preference::<Service>(cx, key, metadata, spec.traffic_distribution.as_deref()),
     }
 }
 
@@ -49,18 +50,19 @@ fn is(
     }
 }
 
-fn preference(
+/// `field`: what `spec.trafficDistribution` says, on kinds that have it.
+pub(in crate::source::translate) fn preference<T: Typed>(
     cx: &mut Context<'_>,
     key: &ObjectKey,
     metadata: &ObjectMeta,
-    spec: &ServiceSpec,
+    field: Option<&str>,
 ) -> Preference {
     let namespace = ObjectKey::new("", key.namespace.clone());
     let of_namespace = cx.objects.get::<Namespace>(&namespace);
     let of_namespace = of_namespace.and_then(|it| annotation(&it.metadata, DISTRIBUTION));
     let own = annotation(metadata, DISTRIBUTION);
     let annotated = own.or(of_namespace);
-    let (field, value) = match spec.traffic_distribution.as_deref() {
+    let (field, value) = match field {
         Some(value) => ("spec.trafficDistribution".to_owned(), value),
         None => (format!("metadata.annotations[{DISTRIBUTION}]"), annotated.unwrap_or_default()),
     };
@@ -70,7 +72,7 @@ fn preference(
         "PreferSameNode" => Preference::SameNode,
         other => {
             let reason = format!("{other:?} is not known; all endpoints are equal");
-            cx.warn::<Service>(key, field, reason);
+            cx.warn::<T>(key, field, reason);
             Preference::None
         }
     }

@@ -26,20 +26,20 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const MAX_DATAGRAM: usize = 65_535;
 
 /// The resolvers of one workload, read from a file again and again.
-pub(super) struct Resolvers {
+pub struct Resolvers {
     file: PathBuf,
     known: ArcSwapOption<(Instant, Vec<SocketAddr>)>,
 }
 
 /// How the client asked, and so how upstream is asked: an answer that was cut short is the client's to ask for again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub enum Protocol {
     Udp,
     Tcp,
 }
 
 impl Protocol {
-    pub(super) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Protocol::Udp => "udp",
             Protocol::Tcp => "tcp",
@@ -49,7 +49,7 @@ impl Protocol {
 
 impl Resolvers {
     /// The file of the workload's namespace where it has one of its own, as its programs see it; else `file`.
-    pub(super) fn of(namespace: Option<&str>, file: &Path) -> Self {
+    pub fn of(namespace: Option<&str>, file: &Path) -> Self {
         let own = namespace.filter(|name| !name.contains('/'));
         let own = own.map(|name| Path::new(OF_NAMESPACES).join(name).join("resolv.conf"));
         let file = own.filter(|path| path.exists()).unwrap_or_else(|| file.to_owned());
@@ -77,7 +77,7 @@ impl Resolvers {
     }
 
     /// The answer of the first resolver that gives one.
-    pub(super) async fn ask(
+    pub async fn ask(
         &self,
         sockets: &dyn SocketFactory,
         protocol: Protocol,
@@ -144,7 +144,7 @@ async fn ask_by_tcp(
 }
 
 /// Two bytes of length before each message (RFC 1035, 4.2.2), in one write.
-pub(super) async fn write_framed(
+pub async fn write_framed(
     stream: &mut (impl AsyncWriteExt + Unpin),
     message: &[u8],
 ) -> io::Result<()> {
@@ -156,7 +156,7 @@ pub(super) async fn write_framed(
 }
 
 /// One message.
-pub(super) async fn read_framed(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Vec<u8>> {
+pub async fn read_framed(stream: &mut (impl AsyncReadExt + Unpin)) -> io::Result<Vec<u8>> {
     let mut message = vec![0; usize::from(stream.read_u16().await?)];
     stream.read_exact(&mut message).await?;
     Ok(message)

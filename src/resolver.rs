@@ -1,0 +1,227 @@
+//! What names mean to a workload: its own resolvers, asked from inside of its network namespace.
+//!
+//! `ask` carries a question to the resolvers that the workload itself would ask; the DNS stub (`dns`) forwards with it.
+//! [`Resolver`] finds the addresses of endpoints that have names (ServiceEntries with the resolution DNS): layers 4 and
+//! 7 give it a service and get the same service with addresses in place of names, so that `balance` chooses among these
+//! as among any others. `node` tells it when a workload has left.
+//!
+//! Invariants: an answer holds for its TTL, within bounds; one question per name and workload is on the way at a time; a
+//! workload has a bounded number of names. While the resolvers fail, the last answer goes on for a while. A name
+//! or address of a Service of the mesh means the endpoints of that Service: dialled from here its virtual address
+//! would lead past the mesh. It connects to nothing but resolvers, and chooses no endpoint.
+
+mod addresses;
+mod ask;
+mod endpoints;
+mod name;
+
+pub use ask::{Protocol, Resolvers, read_framed, write_framed};
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, stream};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::base::{ObjectKey, Str};
+use crate::model::{Resolution, Service, Workload};
+use crate::sock::SocketFactory;
+use crate::world::WorldStore;
+use addresses::Families;
+use name::{Known, Name};
+
+/// Names that one workload uses at a time; those that rest give way to new ones.
+const MAX_NAMES: usize = 512;
+/// Services whose addresses are kept ready for one workload.
+const MAX_SERVICES: usize = 1024;
+/// Questions for one service on the way at a time.
+const CONCURRENT: usize = 8;
+
+/// For all workloads of this agent.
+pub struct Resolver {
+    /// The resolvers of workloads whose namespace has no file of its own.
+    resolv_conf: PathBuf,
+    world: Arc<WorldStore>,
+    workloads: papaya::HashMap<Str, Arc<Own>>,
+}
+
+/// No endpoint of a service has an address.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{service} has no address to connect to: {why}")]
+pub struct Unresolved {
+    service: String,
+    why: String,
+}
+
+/// What is known of one name for one workload.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct NameStatus {
+    pub workload: Str,
+    pub name: Str,
+    pub addresses: Vec<IpAddr>,
+    /// For how many seconds it is not asked for again.
+    pub holds: u64,
+    /// Why there is no address.
+    pub error: Option<String>,
+}
+
+/// One workload's.
+struct Own {
+    resolvers: Resolvers,
+    /// Locked to find a name, never while one is asked for.
+    names: Mutex<HashMap<Str, Arc<Name>>>,
+    ready: papaya::HashMap<ObjectKey, Ready>,
+}
+
+/// A service with addresses in place of names.
+struct Ready {
+    of: Arc<Service>,
+    /// Names of the mesh are looked up in a world.
+    generation: u64,
+    until: Instant,
+    service: Arc<Service>,
+}
+
+impl Resolver {
+    pub fn new(resolv_conf: PathBuf, world: Arc<WorldStore>) -> Arc<Self> {
+        Arc::new(Self { resolv_conf, world, workloads: papaya::HashMap::new() })
+    }
+
+    /// The service with the addresses of its endpoints, as `client` sees them; itself when it has no names.
+    ///
+    /// # Errors
+    /// When no endpoint has an address; why is for the log.
+    pub async fn endpoints(
+        &self,
+        client: &Workload,
+        sockets: &Arc<dyn SocketFactory>,
+        service: &Arc<Service>,
+    ) -> Result<Arc<Service>, Unresolved> {
+        if service.resolution != Resolution::Names {
+            return Ok(service.clone());
+        }
+        let own = self.own(client);
+        if let Some(ready) = own.ready(service, self.world.load().generation) {
+            return Ok(ready);
+        }
+        // Seldom, and large: connections that need no names do not carry it.
+        Box::pin(self.make_ready(&own, client, sockets.as_ref(), service)).await
+    }
+
+    /// What is known of names now, for dumps.
+    pub fn names(&self) -> Vec<NameStatus> {
+        let workloads = self.workloads.pin();
+        let mut all: Vec<NameStatus> = Vec::new();
+        for (uid, own) in &workloads {
+            let names = own.names.lock();
+            let known = names.iter().filter_map(|(text, name)| Some((text, name.last()?)));
+            all.extend(known.map(|(text, known)| NameStatus {
+                workload: uid.clone(),
+                name: text.clone(),
+                holds: known.until.saturating_duration_since(Instant::now()).as_secs(),
+                error: known.failure(text),
+                addresses: known.addresses.clone(),
+            }));
+        }
+        all.sort_by(|one, other| (&one.workload, &one.name).cmp(&(&other.workload, &other.name)));
+        all
+    }
+
+    /// A workload that is not captured here any more.
+    pub fn forget(&self, uid: &Str) {
+        self.workloads.pin().remove(uid);
+    }
+
+    fn own(&self, client: &Workload) -> Arc<Own> {
+        let workloads = self.workloads.pin();
+        let make = || {
+            let resolvers = Resolvers::of(client.network_namespace.as_deref(), &self.resolv_conf);
+            let names = Mutex::default();
+            Arc::new(Own { resolvers, names, ready: papaya::HashMap::new() })
+        };
+        workloads.get_or_insert_with(client.uid.clone(), make).clone()
+    }
+
+    async fn make_ready(
+        &self,
+        own: &Own,
+        client: &Workload,
+        sockets: &dyn SocketFactory,
+        service: &Arc<Service>,
+    ) -> Result<Arc<Service>, Unresolved> {
+        let families = Families::of(client);
+        let outside = {
+            let world = self.world.load();
+            let names = service.endpoints.iter().filter_map(|endpoint| endpoint.name.clone());
+            let names = names.filter(|name| endpoints::in_mesh(&world, name, client).is_none());
+            names.collect::<Vec<Str>>()
+        };
+        let asked = stream::iter(outside).map(|text| async move {
+            let name = own.name(&text);
+            let known = name.known(|| addresses::ask(&own.resolvers, sockets, &text, families));
+            (text.clone(), known.await)
+        });
+        let known: HashMap<Str, Arc<Known>> = asked.buffer_unordered(CONCURRENT).collect().await;
+        let world = self.world.snapshot();
+        let made = endpoints::made(&world, service, client, &known);
+        if made.endpoints.iter().all(|endpoint| endpoint.addresses.is_empty()) {
+            let mut failures = known.iter().filter_map(|(name, known)| known.failure(name));
+            let why = failures.next().unwrap_or_else(|| "it has no endpoints".to_owned());
+            return Err(Unresolved { service: service.to_string(), why });
+        }
+        let until = known.values().map(|known| known.until).min();
+        let until = until.unwrap_or_else(|| Instant::now() + name::LONGEST);
+        let made = Arc::new(made);
+        let ready = Ready {
+            of: service.clone(),
+            generation: world.generation,
+            until,
+            service: made.clone(),
+        };
+        own.keep(&service.key, ready);
+        Ok(made)
+    }
+}
+
+impl Own {
+    fn ready(&self, service: &Arc<Service>, generation: u64) -> Option<Arc<Service>> {
+        let all = self.ready.pin();
+        let ready = all.get(&service.key)?;
+        let holds = Arc::ptr_eq(&ready.of, service)
+            && ready.generation == generation
+            && Instant::now() < ready.until;
+        holds.then(|| ready.service.clone())
+    }
+
+    fn keep(&self, key: &ObjectKey, ready: Ready) {
+        let all = self.ready.pin();
+        if all.len() >= MAX_SERVICES {
+            all.clear();
+        }
+        all.insert(key.clone(), ready);
+    }
+
+    /// One that finds no place is asked for each time.
+    fn name(&self, text: &Str) -> Arc<Name> {
+        let mut names = self.names.lock();
+        if let Some(name) = names.get(text) {
+            return name.clone();
+        }
+        if names.len() >= MAX_NAMES {
+            names.retain(|_, name| name.is_in_use());
+        }
+        let name = Arc::new(Name::default());
+        if names.len() < MAX_NAMES {
+            names.insert(text.clone(), name.clone());
+        }
+        name
+    }
+}
+
+/// An address that nobody can be reached at from another machine.
+fn leads_nowhere(address: IpAddr) -> bool {
+    address.is_loopback() || address.is_unspecified() || address.is_multicast()
+}

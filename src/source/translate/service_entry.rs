@@ -1,0 +1,247 @@
+//! ServiceEntries: each host is a service of its own, beside those of Kubernetes (Istio "Service Entry"; reference 3.2).
+//!
+//! One host of one namespace means one service: the Service of Kubernetes, or the oldest entry. An entry without an
+//! address whose endpoints the mesh knows gets addresses from Istio's ranges, so that DNS has something to answer.
+
+mod addresses;
+mod allot;
+mod endpoints;
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Context;
+use super::service::{protocol, traffic};
+use super::waypoint::{Addressed, Waypoints};
+use crate::base::{ObjectKey, Str};
+use crate::model::{self, Binding, Resolution, ServicePort, TrafficPolicy, Workload};
+use crate::source::objects::{ServiceEntry, created, label};
+use addresses::Addresses;
+use allot::Allotment;
+use endpoints::{Places, Port};
+
+/// `"false"` keeps an entry without addresses as it is.
+const AUTO_ALLOCATE: &str = "networking.istio.io/enable-autoallocate-ip";
+/// A host name's greatest length, in bytes (RFC 1035, 2.3.4).
+const LONGEST_NAME: usize = 253;
+
+/// What all hosts of one entry share.
+struct Entry<'a> {
+    key: &'a ObjectKey,
+    object: &'a ServiceEntry,
+    resolution: Resolution,
+    ports: Vec<Port>,
+    addresses: Addresses,
+    waypoint: Binding,
+    traffic: TrafficPolicy,
+}
+
+/// `kubernetes`: the services that come before every entry.
+pub(super) fn translate(
+    cx: &mut Context<'_>,
+    waypoints: &Waypoints,
+    workloads: &[Arc<Workload>],
+    kubernetes: &[Arc<model::Service>],
+) -> Vec<Arc<model::Service>> {
+    let objects = cx.objects;
+    let mut entries: Vec<_> = objects.all::<ServiceEntry>().collect();
+    // The oldest first; one of unknown age, as in a file, counts as the youngest.
+    entries.sort_by_key(|(key, entry)| {
+        let age = created(&entry.metadata);
+        (Reverse(age != 0), age, *key)
+    });
+    let places = Places::index(objects, workloads, kubernetes);
+    let mut taken: HashMap<(Str, Str), String> = (kubernetes.iter())
+        .map(|it| ((it.key.namespace.clone(), it.hostname.clone()), it.to_string()))
+        .collect();
+    let entries: Vec<Entry<'_>> = (entries.into_iter())
+        .filter_map(|(key, object)| entry(cx, waypoints, key, object))
+        .collect();
+    let given = entries.iter().flat_map(|entry| &entry.addresses.exact).copied();
+    let mut allotment = Allotment::without(given.collect());
+    let mut services = Vec::new();
+    for entry in &entries {
+        for address in &entry.addresses.exact {
+            if let Some(owner) = places.owner(*address) {
+                let reason =
+                    format!("{address} belongs to {owner}, which keeps what is addressed to it");
+                cx.warn::<ServiceEntry>(entry.key, "spec.addresses", reason);
+            }
+        }
+        for (index, host) in hosts(cx, entry.key, entry.object) {
+            let id = (entry.key.namespace.clone(), host.clone());
+            if let Some(other) = taken.get(&id) {
+                let reason = format!("{host} belongs to {other} already; the host is left out");
+                cx.warn::<ServiceEntry>(entry.key, format!("spec.hosts[{index}]"), reason);
+                continue;
+            }
+            let service = service(cx, &places, &mut allotment, entry, host);
+            taken.insert(id, service.to_string());
+            services.push(Arc::new(service));
+        }
+    }
+    services
+}
+
+/// `None` for an entry that cannot be carried out at all.
+fn entry<'a>(
+    cx: &mut Context<'_>,
+    waypoints: &Waypoints,
+    key: &'a ObjectKey,
+    object: &'a ServiceEntry,
+) -> Option<Entry<'a>> {
+    let spec = &object.spec;
+    let resolution = match spec.resolution.as_deref() {
+        None | Some("" | "NONE") => Resolution::Dialled,
+        Some("STATIC") => Resolution::Listed,
+        Some("DNS" | "DNS_ROUND_ROBIN") => Resolution::Names,
+        Some(other) => {
+            let reason = format!(
+                "{other:?} is none of NONE, STATIC, DNS and DNS_ROUND_ROBIN; the entry is not in force"
+            );
+            cx.error::<ServiceEntry>(key, "spec.resolution", reason);
+            return None;
+        }
+    };
+    if spec.hosts.is_empty() {
+        cx.error::<ServiceEntry>(key, "spec.hosts", "is empty; the entry is not in force");
+        return None;
+    }
+    let without_effect = complaints_of(object);
+    for (field, reason) in without_effect {
+        cx.warn::<ServiceEntry>(key, field, reason);
+    }
+    Some(Entry {
+        key,
+        object,
+        resolution,
+        ports: ports(cx, key, object),
+        addresses: addresses::read(cx, key, &spec.addresses),
+        waypoint: waypoints.bind::<ServiceEntry>(cx, key, &object.metadata, Addressed::Service),
+        traffic: TrafficPolicy {
+            preference: traffic::preference::<ServiceEntry>(cx, key, &object.metadata, None),
+            ..TrafficPolicy::default()
+        },
+    })
+}
+
+/// What the entry says and nothing looks at.
+fn complaints_of(object: &ServiceEntry) -> Vec<(&'static str, String)> {
+    let spec = &object.spec;
+    let mut found = Vec::new();
+    if spec.export_to.iter().any(|to| to != "*") {
+        let reason = "has no effect, as in Istio's ambient mode: every namespace sees the entry";
+        found.push(("spec.exportTo", reason.to_owned()));
+    }
+    if !spec.subject_alt_names.is_empty() {
+        let reason = "has no effect: TLS to endpoints outside of the mesh is the client's own";
+        found.push(("spec.subjectAltNames", reason.to_owned()));
+    }
+    match spec.location.as_deref() {
+        None | Some("" | "MESH_EXTERNAL" | "MESH_INTERNAL") => {}
+        Some(other) => {
+            let reason = format!("{other:?} is neither MESH_EXTERNAL nor MESH_INTERNAL");
+            found.push(("spec.location", reason));
+        }
+    }
+    found
+}
+
+fn ports(cx: &mut Context<'_>, key: &ObjectKey, object: &ServiceEntry) -> Vec<Port> {
+    let mut ports: Vec<Port> = Vec::new();
+    for (index, port) in object.spec.ports.iter().enumerate() {
+        let field = format!("spec.ports[{index}]");
+        if port.protocol.eq_ignore_ascii_case("UDP") {
+            let reason = "UDP is not carried by the mesh; the port is left out";
+            cx.warn::<ServiceEntry>(key, format!("{field}.protocol"), reason);
+            continue;
+        }
+        let target = port.target_port.unwrap_or(port.number);
+        let (Some(number), Some(target)) = (number(port.number), number(target)) else {
+            let reason = format!("{} to {target} is no port; it is left out", port.number);
+            cx.error::<ServiceEntry>(key, format!("{field}.number"), reason);
+            continue;
+        };
+        if ports.iter().any(|other| other.port.port == number) {
+            let reason = format!("{number} stands twice; the first one holds");
+            cx.warn::<ServiceEntry>(key, format!("{field}.number"), reason);
+            continue;
+        }
+        let said = Some(port.protocol.as_str()).filter(|text| !text.is_empty());
+        let protocol = protocol::of_port(said, &port.name, number);
+        let port = ServicePort { name: port.name.as_str().into(), port: number, protocol };
+        ports.push(Port { port, target });
+    }
+    ports
+}
+
+fn number(port: u32) -> Option<u16> {
+    u16::try_from(port).ok().filter(|port| *port != 0)
+}
+
+/// The hosts that can be names, in lower case, each with its place in the list.
+fn hosts(cx: &mut Context<'_>, key: &ObjectKey, object: &ServiceEntry) -> Vec<(usize, Str)> {
+    let mut hosts = Vec::new();
+    for (index, text) in object.spec.hosts.iter().enumerate() {
+        let host = text.trim_end_matches('.').to_ascii_lowercase();
+        if is_name(host.strip_prefix("*.").unwrap_or(&host)) {
+            hosts.push((index, Str::from(host)));
+        } else {
+            let reason = format!(
+                "{text:?} is no host name, nor \"*.\" before one (\"*\" alone would take every name); it is left out"
+            );
+            cx.error::<ServiceEntry>(key, format!("spec.hosts[{index}]"), reason);
+        }
+    }
+    hosts
+}
+
+/// Letters, digits, `-` and `_` in labels of 1 to 63 bytes.
+fn is_name(text: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    text.len() <= LONGEST_NAME && text.split('.').all(label)
+}
+
+fn service(
+    cx: &mut Context<'_>,
+    places: &Places<'_>,
+    allotment: &mut Allotment,
+    entry: &Entry<'_>,
+    host: Str,
+) -> model::Service {
+    let endpoints = places.of(cx, entry, &host);
+    let mut vips = entry.addresses.exact.clone();
+    let bare = vips.is_empty() && entry.addresses.networks.is_empty();
+    let wanted = label(&entry.object.metadata, AUTO_ALLOCATE) != Some("false");
+    if bare && wanted && entry.resolution != Resolution::Dialled {
+        match allotment.next(&entry.key.namespace, &host) {
+            Some(allotted) => vips.extend(allotted),
+            None => cx.error::<ServiceEntry>(
+                entry.key,
+                "spec.addresses",
+                "no address is left to allot; give one",
+            ),
+        }
+    }
+    let first = endpoints.first().map(|endpoint| endpoint.weight);
+    let weighted = endpoints.iter().any(|endpoint| Some(endpoint.weight) != first);
+    model::Service {
+        key: ObjectKey::new(entry.key.namespace.clone(), format!("{}/{host}", entry.key.name)),
+        entry: Some(entry.key.name.clone()),
+        hostname: host,
+        vips,
+        networks: entry.addresses.networks.clone(),
+        ports: entry.ports.iter().map(|port| port.port.clone()).collect(),
+        endpoints,
+        resolution: entry.resolution,
+        traffic: TrafficPolicy { weighted, ..entry.traffic },
+        waypoint: entry.waypoint.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
