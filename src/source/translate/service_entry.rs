@@ -31,6 +31,8 @@ struct Entry<'a> {
     key: &'a ObjectKey,
     object: &'a ServiceEntry,
     resolution: Resolution,
+    /// Cannot be carried out, and must not be passed by either: it has no endpoints.
+    closed: bool,
     ports: Vec<Port>,
     addresses: Addresses,
     waypoint: Binding,
@@ -92,18 +94,26 @@ fn entry<'a>(
     object: &'a ServiceEntry,
 ) -> Option<Entry<'a>> {
     let spec = &object.spec;
+    let waypoint = waypoints.bind::<ServiceEntry>(cx, key, &object.metadata, Addressed::Service);
     let resolution = match spec.resolution.as_deref() {
-        None | Some("" | "NONE") => Resolution::Dialled,
-        Some("STATIC") => Resolution::Listed,
-        Some("DNS" | "DNS_ROUND_ROBIN") => Resolution::Names,
+        None | Some("" | "NONE") => Some(Resolution::Dialled),
+        Some("STATIC") => Some(Resolution::Listed),
+        Some("DNS" | "DNS_ROUND_ROBIN") => Some(Resolution::Names),
         Some(other) => {
-            let reason = format!(
-                "{other:?} is none of NONE, STATIC, DNS and DNS_ROUND_ROBIN; the entry is not in force"
-            );
+            let outcome = match waypoint {
+                Binding::None => "the entry is not in force",
+                // Without the entry its traffic would go where it wants, unguarded.
+                _ => "what is addressed to it is refused, since it names a waypoint",
+            };
+            let reason =
+                format!("{other:?} is none of NONE, STATIC, DNS and DNS_ROUND_ROBIN; {outcome}");
             cx.error::<ServiceEntry>(key, "spec.resolution", reason);
-            return None;
+            None
         }
     };
+    if resolution.is_none() && waypoint == Binding::None {
+        return None;
+    }
     if spec.hosts.is_empty() {
         cx.error::<ServiceEntry>(key, "spec.hosts", "is empty; the entry is not in force");
         return None;
@@ -115,10 +125,11 @@ fn entry<'a>(
     Some(Entry {
         key,
         object,
-        resolution,
+        resolution: resolution.unwrap_or_default(),
+        closed: resolution.is_none(),
         ports: ports(cx, key, object),
         addresses: addresses::read(cx, key, &spec.addresses),
-        waypoint: waypoints.bind::<ServiceEntry>(cx, key, &object.metadata, Addressed::Service),
+        waypoint,
         traffic: TrafficPolicy {
             preference: traffic::preference::<ServiceEntry>(cx, key, &object.metadata, None),
             ..TrafficPolicy::default()
@@ -213,7 +224,7 @@ fn service(
     entry: &Entry<'_>,
     host: Str,
 ) -> model::Service {
-    let endpoints = places.of(cx, entry, &host);
+    let endpoints = if entry.closed { Vec::new() } else { places.of(cx, entry, &host) };
     let mut vips = entry.addresses.exact.clone();
     let bare = vips.is_empty() && entry.addresses.networks.is_empty();
     let wanted = label(&entry.object.metadata, AUTO_ALLOCATE) != Some("false");
@@ -226,6 +237,13 @@ fn service(
                 "no address is left to allot; give one",
             ),
         }
+    }
+    if vips.is_empty() && entry.addresses.networks.is_empty() && entry.waypoint != Binding::None {
+        let reason = format!(
+            "{host} has no address, so nothing that is dialled is known to be meant for it, and it passes by the \
+             waypoint; give addresses, or a resolution other than NONE"
+        );
+        cx.error::<ServiceEntry>(entry.key, "spec.addresses", reason);
     }
     let first = endpoints.first().map(|endpoint| endpoint.weight);
     let weighted = endpoints.iter().any(|endpoint| Some(endpoint.weight) != first);

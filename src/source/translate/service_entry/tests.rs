@@ -282,4 +282,12 @@ fn waypoints_and_distribution_are_as_for_services() {
     assert_eq!(service.waypoint.waypoint().map(ToString::to_string).as_deref(), Some("a/wp"));
     assert_eq!(service.traffic.preference, Preference::SameZone);
     assert!(matches!(only(&bound).waypoint, Binding::Unusable { .. }), "closed, not open");
+
+    // What cannot be carried out is not passed by either, and what cannot be guarded is said.
+    let unknown = gateway.to_owned() + &bound.replace("ports:", "resolution: DYNAMIC_DNS, ports:");
+    let service = only(&unknown);
+    assert_eq!((service.resolution, service.endpoints.len()), (Resolution::Listed, 0));
+    assert!(complaints(&unknown).contains("what is addressed to it is refused"));
+    let bare = gateway.to_owned() + &bound.replace("addresses: [192.0.2.1], ", "");
+    assert!(complaints(&bare).contains("x.example has no address"));
 }
