@@ -10,7 +10,6 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 use super::body::ResponseBody;
 use super::detect::{self, Version};
@@ -25,7 +24,7 @@ use crate::model::AppProtocol;
 use crate::policy::{Denial, Permit};
 use crate::sock::{self, Rewind, SocketFactory};
 use crate::telemetry::{ConnectionStart, Peer, ServiceLabels};
-use crate::tunnel::{Carrier, GuardedConnection, Place};
+use crate::tunnel::{Carrier, Cut, GuardedConnection, Place};
 use crate::world::World;
 
 /// One inbound connection, shared by its requests.
@@ -39,7 +38,7 @@ pub(super) struct Inbound {
     pub(super) service: Arc<ServiceLabels>,
     borrow: Option<IpAddr>,
     sockets: Arc<dyn SocketFactory>,
-    cancel: CancellationToken,
+    cut: Cut,
     /// The connection to the application: this client's alone, because it may carry the client's address.
     application: OnceLock<Arc<Shelf>>,
     /// The connection's places in the workload's and the worker's budgets, given back with its last request.
@@ -52,9 +51,9 @@ pub(super) async fn serve(
     connection: Box<GuardedConnection>,
     permit: OwnedSemaphorePermit,
 ) {
-    let cancel = connection.cancel.clone();
+    let cut = connection.cut.clone();
     let (stream, session) = Inbound::new(context, *connection, permit);
-    cancel.run_until_cancelled(session.serve(stream)).await;
+    cut.token().run_until_cancelled(session.serve(stream)).await;
 }
 
 impl Handler for Inbound {
@@ -79,7 +78,7 @@ impl Inbound {
             service: Arc::new(start.service),
             borrow: connection.borrow,
             sockets: connection.sockets,
-            cancel: connection.cancel,
+            cut: connection.cut,
             application: OnceLock::new(),
             _places: (connection.place, permit),
             arrival,
@@ -183,8 +182,9 @@ impl Inbound {
         };
         tokio::select! {
             denial = denied => (Reason::Denied, format!("cut after a change: {}", denial.why)),
-            () = self.cancel.cancelled() => {
-                (Reason::Draining, "the workload left, or the agent stopped".to_owned())
+            () = self.cut.token().cancelled() => {
+                let (reason, why) = self.cut.reason();
+                (reason, why.to_owned())
             }
         }
     }

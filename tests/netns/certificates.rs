@@ -24,6 +24,16 @@ const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+const NO_DELETE: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-delete, namespace: bookinfo}
+spec:
+  selector: {matchLabels: {app: productpage}}
+  action: DENY
+  rules: [{to: [{operation: {methods: [DELETE]}}]}]
+";
+
 /// An authority that the test keeps.
 struct Authority {
     certificate: String,
@@ -261,8 +271,8 @@ fn rejections(lab: &Lab, reporter: &str) -> Result<f64> {
     Ok(lab.metrics()?.sum("istio_crl_policy_rejections_total", &[("reporter", reporter)]))
 }
 
-#[test]
-fn a_revoked_peer_is_cut_and_refused_in_both_directions() -> Result<()> {
+/// Agents that follow one file of revocation lists, which is empty.
+fn with_revocation_lists() -> Result<(Lab, Authority, PathBuf)> {
     let mut lab = bookinfo()?;
     let authority = Authority::new("mesh root")?;
     let (ca, crl) = (ca_of("all"), Path::new(private::DIRECTORY).join("crl.pem"));
@@ -274,15 +284,27 @@ fn a_revoked_peer_is_cut_and_refused_in_both_directions() -> Result<()> {
         crl.display()
     ))?;
     enroll(&mut lab)?;
+    Ok((lab, authority, crl))
+}
+
+#[test]
+fn a_revoked_peer_is_cut_and_refused_in_both_directions() -> Result<()> {
+    let (mut lab, authority, crl) = with_revocation_lists()?;
     settle(&lab, "curl", &[DETAILS], 200)?;
     let details = SocketAddr::new(lab.address("details-v1")?, PORT);
     let (one, other) = (open(&lab, "curl", details)?, open(&lab, "stranger", details)?);
+    // One that a worker of layer 7 looks into.
+    lab.manifests.apply(NO_DELETE)?;
+    settle(&lab, "curl", &["-X", "DELETE", "http://productpage.bookinfo:9080/health"], 403)?;
+    let productpage = SocketAddr::new(lab.address("productpage-v1")?, PORT);
+    let guarded = open(&lab, "curl", productpage)?;
 
     // The client's certificate.
     let client = serial_of(&mut lab, "node-a", "sa/curl")?;
     let since = lab.moment()?;
     replace(&crl, &authority.revocation_list(&[&client])?)?;
     ended(&one)?;
+    ended(&guarded)?;
     logged(
         &lab,
         &since,
