@@ -257,6 +257,31 @@ fn a_root_is_replaced_under_load_and_no_request_fails() -> Result<()> {
     Ok(())
 }
 
+/// The same by the clock: certificates that live for ten seconds are replaced every five, with both agents' tunnels.
+#[test]
+fn certificates_are_renewed_under_load_and_no_request_fails() -> Result<()> {
+    let mut lab = bookinfo()?;
+    let ca = ca_of("all");
+    lab.start_agents(&format!(
+        "[identity]\nissuer = \"local\"\nlifetime = \"10s\"\nca_directory = \"{}\"\n",
+        ca.display()
+    ))?;
+    enroll(&mut lab)?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let details = SocketAddr::new(lab.address("details-v1")?, PORT);
+    let ratings = SocketAddr::new(lab.address("ratings-v1")?, PORT);
+    let long = open(&lab, "curl", details)?;
+    let mut load = Load::start(&lab, &[("curl", details), ("productpage-v1", ratings)])?;
+    for _ in 0..3 {
+        for node in ["node-a", "node-b"] {
+            step(&mut lab, &mut load, node, |_| Ok(())).context("wait for the renewal")?;
+        }
+    }
+    ask(&long).context("a connection that is older than every certificate")?;
+    ensure!(lab.metrics()?.sum("isthmus_certificate_failures_total", &[]) == 0.0);
+    load.end()
+}
+
 /// Waits until the connection ends, which it must.
 fn ended(mut connection: &TcpStream) -> Result<()> {
     let mut rest = [0; 64];
