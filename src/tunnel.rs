@@ -12,6 +12,7 @@
 
 mod carrier;
 mod client;
+mod cut;
 mod handover;
 mod headers;
 mod joined;
@@ -27,6 +28,7 @@ use http::StatusCode;
 
 pub use carrier::{Carrier, CarrierRead, CarrierWrite};
 pub use client::{PeerRevoked, Revoker, Tunnel, handshake};
+pub use cut::Cut;
 pub use handover::{GuardedConnection, LocalServer, Place, RoutedConnection, Waypoints};
 pub use headers::{Baggage, parse_authority};
 pub use joined::{Joined, JoinedRead, JoinedStream, JoinedWrite};

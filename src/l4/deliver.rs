@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
 
 use super::Proxy;
 use crate::base::{Identity, Reason, Str, ports};
@@ -13,7 +12,7 @@ use crate::model::{Mode, Workload};
 use crate::policy::{self, Connection, Denial, Gate, Permit};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
-use crate::tunnel::{Joined, PeerRevoked};
+use crate::tunnel::{Cut, Joined, PeerRevoked};
 use crate::world::{self, JudgementChanges};
 
 /// A connection that arrived for the workload, however it came.
@@ -29,14 +28,8 @@ pub(super) struct Arrival {
     pub(super) forwarded_host: Option<Str>,
     /// From a workload of this node, without a tunnel.
     pub(super) in_process: bool,
-    /// Of the tunnel that it came through; `None` without one.
-    pub(super) tunnel: Option<Cut>,
+    pub(super) cut: Cut,
 }
-
-/// Fires when an inbound tunnel is cut with all its streams, because its client's certificate is revoked, or with
-/// everything else of the workload.
-#[derive(Clone)]
-pub(super) struct Cut(pub(super) CancellationToken);
 
 /// What becomes of an arrival.
 pub(super) enum Judgement {
@@ -131,8 +124,9 @@ impl Proxy {
         let (reason, why) = tokio::select! {
             biased;
             // First, since the tunnel breaks in the same moment.
-            () = self.until_revoked(arrival) => {
-                (Reason::CertRevoked, "cut: the client's certificate is revoked".to_owned())
+            () = arrival.cut.revoked() => {
+                let (reason, why) = arrival.cut.reason();
+                (reason, why.to_owned())
             }
             copied = sock::copy_bidirectional(downstream, application, &record) => {
                 finish(copied, &mut record);
@@ -157,16 +151,6 @@ impl Proxy {
             denial = self.until_denied(arrival, changes) => denial,
         };
         joined.cut(Reason::Denied, cut_after_a_change(&denied)).await;
-    }
-
-    /// Returns when the arrival's tunnel is cut for itself alone.
-    async fn until_revoked(&self, arrival: &Arrival) {
-        if let Some(Cut(cut)) = &arrival.tunnel {
-            cut.cancelled().await;
-        }
-        if arrival.tunnel.is_none() || self.cancel.is_cancelled() {
-            std::future::pending::<()>().await;
-        }
     }
 
     /// Judges the live connection anew after each change that concerns its workload; returns when it is no longer

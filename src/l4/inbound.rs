@@ -10,13 +10,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::Proxy;
-use super::deliver::{Arrival, Cut, Judgement};
+use super::deliver::{Arrival, Judgement};
 use super::listen::Accepted;
 use crate::base::{Identity, Reason};
 use crate::identity::{self, ProvenPeer, Role, WorkloadCertificate};
 use crate::model::Workload;
 use crate::policy::Permit;
-use crate::tunnel::{self, Baggage, GuardedConnection, Incoming, LocalServer, Place};
+use crate::tunnel::{self, Baggage, Cut, GuardedConnection, Incoming, LocalServer, Place};
 use crate::world::JudgementChanges;
 
 /// What the task of one stream may hold, in bytes, besides what is on its way.
@@ -45,7 +45,8 @@ impl LocalServer for Proxy {
         self.shared.telemetry.agent().in_process_connections.inc();
         let proxy = self.clone();
         self.spawn::<STREAM_BUDGET>(async move {
-            proxy.connect(incoming, client, peer, None).await;
+            let cut = Cut::with_workload(&proxy.cancel);
+            proxy.connect(incoming, client, peer, cut).await;
             drop(place);
         });
     }
@@ -71,16 +72,16 @@ impl Proxy {
                         destination: crate::sock::unmap(local),
                         forwarded_host: None,
                         in_process: false,
-                        tunnel: None,
+                        cut: Cut::with_workload(&self.cancel),
                     };
                     return self.refuse_arrival(&arrival, reason, &why);
                 }
             };
-        let (drain, cut) = (self.drain.child_token(), Cut(self.cancel.child_token()));
+        let (drain, cut) = (self.drain.child_token(), Cut::of_tunnel(&self.cancel));
         let handler = {
             let (proxy, client, cut) = (self.clone(), client.clone(), cut.clone());
             move |incoming: Incoming| {
-                let (client, cut) = (client.clone(), Some(cut.clone()));
+                let (client, cut) = (client.clone(), cut.clone());
                 let connected = proxy.clone().connect(incoming, client, peer, cut);
                 proxy.spawn::<STREAM_BUDGET>(connected);
             }
@@ -93,8 +94,8 @@ impl Proxy {
             }
             () = self.drain_when_renewed(&certificate, &drain) => {}
             () = proven.revoked() => {
-                tracing::warn!(workload = %self.uid, %peer, %client, "cut a tunnel: the client's certificate is revoked");
-                cut.0.cancel();
+                tracing::warn!(workload = %self.uid, %peer, %client, flag = Reason::CertRevoked.flag(), "cut a tunnel: the client's certificate is revoked");
+                cut.revoke();
             }
         }
         drop(place);
@@ -174,7 +175,7 @@ impl Proxy {
         incoming: Incoming,
         client: Identity,
         peer: SocketAddr,
-        tunnel: Option<Cut>,
+        cut: Cut,
     ) {
         let Some(workload) = self.workload() else {
             return incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
@@ -190,7 +191,7 @@ impl Proxy {
             destination: SocketAddr::new(address, port),
             forwarded_host: incoming.request.forwarded_host.clone(),
             in_process: incoming.is_local(),
-            tunnel,
+            cut,
         };
         if let Err(why) = self.own_destination(&arrival.workload, arrival.destination) {
             self.refuse_arrival(&arrival, Reason::BadRequest, &why);
@@ -252,7 +253,7 @@ impl Proxy {
                     forwarded_host: arrival.forwarded_host,
                     sockets: self.sockets.clone(),
                     place: Place { permit: None, tracked: Some(self.tasks.token()) },
-                    cancel: arrival.tunnel.map_or_else(|| self.cancel.clone(), |Cut(cut)| cut),
+                    cut: arrival.cut,
                 },
             ),
             Err(error) => self.lost(&arrival, &error),

@@ -7,7 +7,7 @@ use super::deliver::{Arrival, Judgement};
 use super::listen::Accepted;
 use crate::base::Reason;
 use crate::sock;
-use crate::tunnel::{Carrier, GuardedConnection};
+use crate::tunnel::{Carrier, Cut, GuardedConnection};
 
 impl Proxy {
     pub(super) async fn plaintext(self: Arc<Self>, accepted: Accepted) {
@@ -26,7 +26,7 @@ impl Proxy {
             destination,
             forwarded_host: None,
             in_process: false,
-            tunnel: None,
+            cut: Cut::with_workload(&self.cancel),
         };
         if let Err(why) = self.own_destination(&arrival.workload, destination) {
             return self.refuse_arrival(&arrival, Reason::BadRequest, &why);
@@ -44,7 +44,7 @@ impl Proxy {
                     forwarded_host: None,
                     sockets: self.sockets.clone(),
                     place: accepted.place,
-                    cancel: self.cancel.clone(),
+                    cut: arrival.cut,
                 };
                 self.shared.waypoints.guard(&worker, connection);
             }

@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::future::FutureExt;
-use tokio_util::sync::CancellationToken;
 
 use super::body::ResponseBody;
 use super::detect::{self, Version};
@@ -26,7 +25,7 @@ use crate::model::AppProtocol;
 use crate::policy::{Denial, Permit};
 use crate::sock::{self, Rewind, SocketFactory};
 use crate::telemetry::{ConnectionStart, HttpConnection, Peer, ServiceLabels};
-use crate::tunnel::{Carrier, GuardedConnection, Place};
+use crate::tunnel::{Carrier, Cut, GuardedConnection, Place};
 use crate::world::World;
 
 /// One inbound connection, shared by its requests.
@@ -40,7 +39,7 @@ pub(super) struct Inbound {
     pub(super) service: Arc<ServiceLabels>,
     borrow: Option<IpAddr>,
     sockets: Arc<dyn SocketFactory>,
-    cancel: CancellationToken,
+    cut: Cut,
     /// The connection to the application: this client's alone, because it may carry the client's address.
     application: OnceLock<Arc<Shelf>>,
     /// Once it is known to carry HTTP.
@@ -55,9 +54,10 @@ pub(super) async fn serve(
     connection: Box<GuardedConnection>,
     permit: OwnedSemaphorePermit,
 ) {
-    let cancel = connection.cancel.clone();
+    let cut = connection.cut.clone();
     let (stream, session) = Inbound::new(context, *connection, permit);
-    session.serve(stream).with_cancellation_token_owned(cancel).await;
+    let token = cut.token().clone();
+    session.serve(stream).with_cancellation_token_owned(token).await;
 }
 
 impl Handler for Inbound {
@@ -82,7 +82,7 @@ impl Inbound {
             service: Arc::new(start.service),
             borrow: connection.borrow,
             sockets: connection.sockets,
-            cancel: connection.cancel,
+            cut: connection.cut,
             application: OnceLock::new(),
             open: OnceLock::new(),
             _places: (connection.place, permit),
@@ -189,8 +189,9 @@ impl Inbound {
         };
         tokio::select! {
             denial = denied => (Reason::Denied, format!("cut after a change: {}", denial.why)),
-            () = self.cancel.cancelled() => {
-                (Reason::Draining, "the workload left, or the agent stopped".to_owned())
+            () = self.cut.token().cancelled() => {
+                let (reason, why) = self.cut.reason();
+                (reason, why.to_owned())
             }
         }
     }

@@ -68,7 +68,7 @@ async fn establish(
             // Ending here drops the driver, which cuts every stream.
             () = proven.revoked() => {
                 revoker.revoke();
-                tracing::warn!(server = %key.server, address = %key.address, "cut a tunnel: the server's certificate is revoked");
+                tracing::warn!(server = %key.server, address = %key.address, flag = Reason::CertRevoked.flag(), "cut a tunnel: the server's certificate is revoked");
             }
         }
     });

@@ -28,7 +28,7 @@ struct Bench {
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,
     sockets: Arc<dyn SocketFactory>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 async fn bench(idle_timeout: Duration) -> Bench {
@@ -41,7 +41,8 @@ async fn bench(idle_timeout: Duration) -> Bench {
     let clock = Arc::new(SystemClock);
     let issuer = Arc::new(LocalIssuer::open(settings, clock.clone()).unwrap());
     let store = StoreSettings { trust: Trust::of("cluster.local"), metrics: Default::default() };
-    let certificates = Arc::new(CertificateStore::new(issuer, store, clock));
+    let certificates = Arc::new(CertificateStore::new(issuer.clone(), store, clock));
+    tokio::spawn(async move { issuer.follow(CancellationToken::new()).await });
     let running = certificates.clone();
     tokio::spawn(async move { running.run(CancellationToken::new()).await });
     let accepted = Arc::new(AtomicUsize::new(0));
@@ -49,7 +50,7 @@ async fn bench(idle_timeout: Duration) -> Bench {
     let connect_timeout = Duration::from_secs(5);
     let settings = PoolSettings { max_streams: 2, idle_timeout, connect_timeout, in_process: true };
     let pool = Pool::new(settings, certificates, Handle::current());
-    Bench { pool, address, accepted, sockets: Arc::new(PlainSockets), _directory: directory }
+    Bench { pool, address, accepted, sockets: Arc::new(PlainSockets), directory }
 }
 
 /// Accepts every CONNECT and keeps the stream until the client lets go.
@@ -126,6 +127,36 @@ async fn a_herd_dials_once_and_slots_are_used_again() {
         let _one = bench.open("a").await;
     }
     assert_eq!(bench.accepted(), 2, "slots are free again");
+}
+
+/// Roots come with certificates: when they change, nobody stays with what was vouched for by the old ones.
+#[tokio::test]
+async fn tunnels_of_a_replaced_certificate_end_with_their_last_stream() {
+    let bench = bench(Duration::from_secs(60)).await;
+    let mut open = bench.open("a").await;
+    drop(bench.open("b").await);
+    assert_eq!((bench.accepted(), bench.pool.tunnels()), (2, 2));
+    let sweeping = tokio::spawn(bench.pool.clone().sweep(CancellationToken::new()));
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let file = bench.directory.path().join("ca/ca-cert.pem");
+    let both = std::fs::read_to_string(&file).unwrap() + &params.self_signed(&key).unwrap().pem();
+    std::fs::write(&file, both).unwrap();
+    let drained = async {
+        // Nobody opens a stream, and still they go.
+        while bench.pool.tunnels() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), drained).await.expect("not drained");
+    open.write_all(b"still here").await.unwrap();
+    let mut back = [0; 10];
+    open.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"still here");
+    let _again = bench.open("a").await;
+    assert_eq!(bench.accepted(), 3, "a new stream goes through a new tunnel");
+    sweeping.abort();
 }
 
 #[tokio::test]

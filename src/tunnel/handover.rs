@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Carrier, Incoming};
+use super::{Carrier, Cut, Incoming};
 use crate::base::{Identity, Str};
 
 /// A connection's place among those of its workload, given back when dropped. While it is held, a workload that leaves
@@ -46,8 +46,7 @@ pub struct GuardedConnection {
     /// Sockets in the workload's network namespace.
     pub sockets: std::sync::Arc<dyn crate::sock::SocketFactory>,
     pub place: Place,
-    /// Cancelled when the workload leaves or the agent has drained long enough.
-    pub cancel: tokio_util::sync::CancellationToken,
+    pub cut: Cut,
 }
 
 /// A workload of this node that takes connections of others of this node, without a tunnel.

@@ -80,7 +80,11 @@ const TRAPS: [(u8, &str, &[&str]); 25] = [
     (
         19,
         "the CA is away",
-        &["an_issuer_that_is_away_at_rotation", "an_issuer_that_is_away_at_the_first_request"],
+        &[
+            "an_issuer_that_is_away_at_rotation",
+            "an_issuer_that_is_away_at_the_first_request",
+            "agents_live_with_an_istiod_that_comes_and_goes",
+        ],
     ),
     (
         20,

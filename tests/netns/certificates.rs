@@ -24,6 +24,16 @@ const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+const NO_DELETE: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-delete, namespace: bookinfo}
+spec:
+  selector: {matchLabels: {app: productpage}}
+  action: DENY
+  rules: [{to: [{operation: {methods: [DELETE]}}]}]
+";
+
 /// An authority that the test keeps.
 struct Authority {
     certificate: String,
@@ -247,6 +257,31 @@ fn a_root_is_replaced_under_load_and_no_request_fails() -> Result<()> {
     Ok(())
 }
 
+/// The same by the clock: certificates that live for ten seconds are replaced every five, with both agents' tunnels.
+#[test]
+fn certificates_are_renewed_under_load_and_no_request_fails() -> Result<()> {
+    let mut lab = bookinfo()?;
+    let ca = ca_of("all");
+    lab.start_agents(&format!(
+        "[identity]\nissuer = \"local\"\nlifetime = \"10s\"\nca_directory = \"{}\"\n",
+        ca.display()
+    ))?;
+    enroll(&mut lab)?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let details = SocketAddr::new(lab.address("details-v1")?, PORT);
+    let ratings = SocketAddr::new(lab.address("ratings-v1")?, PORT);
+    let long = open(&lab, "curl", details)?;
+    let mut load = Load::start(&lab, &[("curl", details), ("productpage-v1", ratings)])?;
+    for _ in 0..3 {
+        for node in ["node-a", "node-b"] {
+            step(&mut lab, &mut load, node, |_| Ok(())).context("wait for the renewal")?;
+        }
+    }
+    ask(&long).context("a connection that is older than every certificate")?;
+    ensure!(lab.metrics()?.sum("isthmus_certificate_failures_total", &[]) == 0.0);
+    load.end()
+}
+
 /// Waits until the connection ends, which it must.
 fn ended(mut connection: &TcpStream) -> Result<()> {
     let mut rest = [0; 64];
@@ -261,8 +296,8 @@ fn rejections(lab: &Lab, reporter: &str) -> Result<f64> {
     Ok(lab.metrics()?.sum("istio_crl_policy_rejections_total", &[("reporter", reporter)]))
 }
 
-#[test]
-fn a_revoked_peer_is_cut_and_refused_in_both_directions() -> Result<()> {
+/// Agents that follow one file of revocation lists, which is empty.
+fn with_revocation_lists() -> Result<(Lab, Authority, PathBuf)> {
     let mut lab = bookinfo()?;
     let authority = Authority::new("mesh root")?;
     let (ca, crl) = (ca_of("all"), Path::new(private::DIRECTORY).join("crl.pem"));
@@ -274,15 +309,27 @@ fn a_revoked_peer_is_cut_and_refused_in_both_directions() -> Result<()> {
         crl.display()
     ))?;
     enroll(&mut lab)?;
+    Ok((lab, authority, crl))
+}
+
+#[test]
+fn a_revoked_peer_is_cut_and_refused_in_both_directions() -> Result<()> {
+    let (mut lab, authority, crl) = with_revocation_lists()?;
     settle(&lab, "curl", &[DETAILS], 200)?;
     let details = SocketAddr::new(lab.address("details-v1")?, PORT);
     let (one, other) = (open(&lab, "curl", details)?, open(&lab, "stranger", details)?);
+    // One that a worker of layer 7 looks into.
+    lab.manifests.apply(NO_DELETE)?;
+    settle(&lab, "curl", &["-X", "DELETE", "http://productpage.bookinfo:9080/health"], 403)?;
+    let productpage = SocketAddr::new(lab.address("productpage-v1")?, PORT);
+    let guarded = open(&lab, "curl", productpage)?;
 
     // The client's certificate.
     let client = serial_of(&mut lab, "node-a", "sa/curl")?;
     let since = lab.moment()?;
     replace(&crl, &authority.revocation_list(&[&client])?)?;
     ended(&one)?;
+    ended(&guarded)?;
     logged(
         &lab,
         &since,

@@ -116,6 +116,16 @@ fn metric(lab: &Lab, name: &str) -> Result<f64> {
     Ok(lab.metrics()?.sum(name, &[]))
 }
 
+/// Waits for the certificates that nobody asks for, too: they come after their back-off.
+fn all_issued(lab: &mut Lab) -> Result<()> {
+    wait::until("all certificates to be there", || {
+        let agents = lab.agents().iter();
+        let dumps = agents.map(|agent| agent.dump()).collect::<Result<Vec<_>>>()?;
+        let mut all = dumps.iter().flat_map(|dump| dump["certificates"].as_array()).flatten();
+        Ok(all.all(|it| it["state"] == "Available").then_some(()))
+    })
+}
+
 /// Trap 19, with everything real.
 #[test]
 fn agents_live_with_an_istiod_that_comes_and_goes() -> Result<()> {
@@ -163,6 +173,7 @@ fn agents_live_with_an_istiod_that_comes_and_goes() -> Result<()> {
     let last = state.seen.lock().last().map(|seen| seen.authorization.clone());
     ensure!(last.as_deref() == Some("Bearer second.token"), "{last:?}");
 
+    all_issued(&mut lab)?;
     // It goes away: what was issued stays in use, for new connections too, and nothing of the token is in the logs.
     istiod.end()?;
     assert_eq!(lab.curl("stranger", &[DETAILS])?.status, 200);

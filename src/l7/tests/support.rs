@@ -27,7 +27,7 @@ use crate::model::*;
 use crate::pool::{Pool, PoolSettings};
 use crate::sock::{PlainSockets, SocketFactory};
 use crate::telemetry::Telemetry;
-use crate::tunnel::{Carrier, GuardedConnection, RoutedConnection, Waypoints};
+use crate::tunnel::{Carrier, Cut, GuardedConnection, RoutedConnection, Waypoints};
 use crate::world::fixture::{self, Fixture, bound_to, key};
 use crate::world::{World, WorldStore};
 
@@ -141,7 +141,7 @@ impl Lab {
                 borrow: None,
                 sockets: Arc::new(PlainSockets),
                 place: Default::default(),
-                cancel: CancellationToken::new(),
+                cut: Cut::with_workload(&CancellationToken::new()),
             },
         );
         ours

@@ -82,7 +82,7 @@ fn guard(
         borrow: None,
         sockets: Arc::new(PlainSockets),
         place: Default::default(),
-        cancel: CancellationToken::new(),
+        cut: tunnel::Cut::with_workload(&CancellationToken::new()),
     };
     workers.guard(&"shop".into(), connection);
 }
