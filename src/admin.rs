@@ -7,6 +7,7 @@
 mod connections;
 mod pages;
 mod probe;
+mod profile;
 mod readiness;
 mod serve;
 
