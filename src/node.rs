@@ -80,6 +80,8 @@ pub struct WorkloadStatus {
     pub captured: bool,
     /// Tasks (listeners and connections) that serve it.
     pub tasks: usize,
+    /// It has as many connections as it may (`[layer4] max_connections`).
+    pub full: bool,
     /// Why it is not captured, when it should be.
     pub error: Option<String>,
 }
@@ -135,6 +137,7 @@ impl Node {
             uid: one.uid.clone(),
             captured: true,
             tasks: one.proxy.tasks(),
+            full: one.proxy.is_full(),
             error: None,
         });
         let pending = self.pending.lock();
@@ -142,6 +145,7 @@ impl Node {
             uid: uid.clone(),
             captured: false,
             tasks: 0,
+            full: false,
             error: Some(error.clone()),
         });
         served.chain(waiting).collect()

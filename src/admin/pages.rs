@@ -5,11 +5,11 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
-use super::Admin;
 use super::connections::ConnectionFilter;
 use super::probe;
 use super::profile;
 use super::serve::Port;
+use super::{Admin, Dump};
 
 /// What `/` lists.
 const INDEX: &str = "\
@@ -39,8 +39,10 @@ pub(super) async fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -
         (Port::Readiness, &Method::GET, "/healthz/ready") => readiness(admin).await,
         (Port::Metrics, &Method::GET, "/metrics" | "/stats/prometheus") => metrics(admin, request),
         (Port::Admin, &Method::GET, "/") => page(StatusCode::OK, TEXT, INDEX),
-        (Port::Admin, &Method::GET, "/config_dump") => json(&admin.dump.dump()),
-        (Port::Admin, &Method::GET, "/connections") => connections(admin, request.uri().query()),
+        (Port::Admin, &Method::GET, "/config_dump") => aside(admin, |dump| dump.dump()).await,
+        (Port::Admin, &Method::GET, "/connections") => {
+            connections(admin, request.uri().query()).await
+        }
         (Port::Admin, &Method::GET, "/status") => json(&status(admin).await),
         (Port::Admin, &Method::GET, "/logging") => {
             page(StatusCode::OK, TEXT, admin.logs.levels() + "\n")
@@ -98,10 +100,24 @@ async fn status(admin: &Admin) -> serde_json::Value {
     status
 }
 
-fn connections(admin: &Admin, query: Option<&str>) -> Page {
+async fn connections(admin: &Admin, query: Option<&str>) -> Page {
     match ConnectionFilter::parse(query.unwrap_or_default()) {
-        Ok(filter) => json(&admin.dump.connections(&filter)),
+        Ok(filter) => aside(admin, move |dump| dump.connections(&filter)).await,
         Err(why) => page(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
+    }
+}
+
+/// What may be long in the making, on a thread that holds up nobody.
+async fn aside(
+    admin: &Admin,
+    make: impl FnOnce(&dyn Dump) -> serde_json::Value + Send + 'static,
+) -> Page {
+    let dump = admin.dump.clone();
+    match tokio::task::spawn_blocking(move || json(&make(&*dump))).await {
+        Ok(page) => page,
+        Err(error) => {
+            page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("broke off: {error}\n"))
+        }
     }
 }
 

@@ -135,6 +135,24 @@ fn a_waypoint_s_connections_and_its_worker_are_shown() -> Result<()> {
     );
     assert!(row["bytesReceived"].as_u64() > Some(20), "{row:#}");
 
+    // The destination judges each request: that half is a worker's too.
+    lab.manifests.apply(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {name: details, namespace: bookinfo}\n\
+         spec:\n  targetRefs: [{kind: Service, group: '', name: details}]\n  \
+         rules: [{to: [{operation: {methods: [GET]}}]}]\n",
+    )?;
+    settle(&lab, "curl", &["-X", "DELETE", DETAILS], 403)?;
+    let there = node_of(&lab, "details-v1")?;
+    let judged = open(&lab, "curl", details, "/details/0")?;
+    let rows = self::rows(&lab, &there, "bookinfo/details-v1", "inbound")?;
+    // The client's half may send it over the connection that the request before came over.
+    let row = rows.iter().find(|row| row["layer"] == 7 && row["requests"].as_u64() >= Some(1));
+    let row = row.with_context(|| format!("{rows:#?}"))?;
+    assert_eq!(row["transport"], "tunnel", "{row:#}");
+    assert_eq!(row["destination"]["service"], "details.bookinfo.svc.cluster.local", "{row:#}");
+    drop(judged);
+
     let metrics = lab.metrics()?;
     let labels = [("namespace", "bookinfo")];
     let of = |name: &str| metrics.sum(name, &labels);
