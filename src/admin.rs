@@ -1,12 +1,13 @@
 //! What an operator sees of a running agent: administration on 15000 (loopback), metrics on 15020, readiness on 15021.
 //!
 //! Runs on the control runtime, so that a scrape or a dump never holds up a connection. It knows nothing of the
-//! other rooms: `app` gives it a [`Dump`] to ask and a [`Readiness`] to read. It changes nothing but the log level,
-//! and ends the agent when asked to (`POST /quitquitquit`).
+//! other rooms: `app` gives it a [`Dump`] to ask and a [`Readiness`] to read. It changes nothing but
+//! the log level and whether allocations are recorded, and ends the agent when asked to (`POST /quitquitquit`).
 
 mod connections;
 mod pages;
 mod probe;
+mod profile;
 mod readiness;
 mod serve;
 

@@ -123,6 +123,11 @@ impl Proxy {
         self.tasks.len()
     }
 
+    /// It has as many connections as it may: more wait in the listener's backlog.
+    pub fn is_full(&self) -> bool {
+        self.slots.available_permits() == 0
+    }
+
     /// Descriptors of what it listens on, for a successor.
     pub fn listeners(&self) -> io::Result<Vec<(u16, OwnedFd)>> {
         let listening = self.listening.lock();

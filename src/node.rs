@@ -81,6 +81,8 @@ pub struct WorkloadStatus {
     pub captured: bool,
     /// Tasks (listeners and connections) that serve it.
     pub tasks: usize,
+    /// It has as many connections as it may (`[layer4] max_connections`).
+    pub full: bool,
     /// Why it is not captured, when it should be.
     pub error: Option<String>,
 }
@@ -136,6 +138,7 @@ impl Node {
             uid: one.uid.clone(),
             captured: true,
             tasks: one.proxy.tasks(),
+            full: one.proxy.is_full(),
             error: None,
         });
         let pending = self.pending.lock();
@@ -143,6 +146,7 @@ impl Node {
             uid: uid.clone(),
             captured: false,
             tasks: 0,
+            full: false,
             error: Some(error.clone()),
         });
         served.chain(waiting).collect()

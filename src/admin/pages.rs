@@ -5,10 +5,11 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
-use super::Admin;
 use super::connections::ConnectionFilter;
 use super::probe;
+use super::profile;
 use super::serve::Port;
+use super::{Admin, Dump};
 
 /// What `/` lists.
 const INDEX: &str = "\
@@ -16,10 +17,16 @@ GET  /config_dump                everything the agent knows, as JSON (for istioc
 GET  /connections                open connections, as JSON; ?workload=namespace/name&limit=100
 GET  /status                     the short form, as JSON
 GET  /logging                    the log levels
-POST /logging?level=debug        other log levels (tracing-subscriber's directives)
+POST /logging?level=debug        other log levels on top: info, isthmus::l4=debug, access:off
+POST /logging?reset              the log levels of the settings; with &level=... on top
+GET  /debug/pprof/profile        where processor time goes, for go tool pprof; ?seconds=10&frequency=100
+GET  /debug/pprof/heap           what is allocated, for go tool pprof; once it is recorded:
+POST /debug/pprof/heap/profiling?activate=true
 POST /quitquitquit               drain and end
 ";
 const TEXT: &str = "text/plain; charset=utf-8";
+/// What Go's own servers send profiles as.
+const BYTES: &str = "application/octet-stream";
 const JSON: &str = "application/json";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Prometheus before OpenMetrics; the body is the same.
@@ -32,8 +39,10 @@ pub(super) async fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -
         (Port::Readiness, &Method::GET, "/healthz/ready") => readiness(admin).await,
         (Port::Metrics, &Method::GET, "/metrics" | "/stats/prometheus") => metrics(admin, request),
         (Port::Admin, &Method::GET, "/") => page(StatusCode::OK, TEXT, INDEX),
-        (Port::Admin, &Method::GET, "/config_dump") => json(&admin.dump.dump()),
-        (Port::Admin, &Method::GET, "/connections") => connections(admin, request.uri().query()),
+        (Port::Admin, &Method::GET, "/config_dump") => aside(admin, |dump| dump.dump()).await,
+        (Port::Admin, &Method::GET, "/connections") => {
+            connections(admin, request.uri().query()).await
+        }
         (Port::Admin, &Method::GET, "/status") => json(&status(admin).await),
         (Port::Admin, &Method::GET, "/logging") => {
             page(StatusCode::OK, TEXT, admin.logs.levels() + "\n")
@@ -42,6 +51,9 @@ pub(super) async fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -
         (Port::Admin, &Method::POST, "/quitquitquit") => {
             admin.quit.cancel();
             page(StatusCode::OK, TEXT, "draining\n")
+        }
+        (Port::Admin, _, path) if path.starts_with("/debug/pprof/") => {
+            profiles(request.method(), path, request.uri().query().unwrap_or_default()).await
         }
         (Port::Admin, _, "/logging" | "/quitquitquit") => {
             page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "use POST\n")
@@ -88,25 +100,65 @@ async fn status(admin: &Admin) -> serde_json::Value {
     status
 }
 
-fn connections(admin: &Admin, query: Option<&str>) -> Page {
+async fn connections(admin: &Admin, query: Option<&str>) -> Page {
     match ConnectionFilter::parse(query.unwrap_or_default()) {
-        Ok(filter) => json(&admin.dump.connections(&filter)),
+        Ok(filter) => aside(admin, move |dump| dump.connections(&filter)).await,
         Err(why) => page(StatusCode::BAD_REQUEST, TEXT, format!("{why}\n")),
     }
 }
 
-fn set_levels(admin: &Admin, query: Option<&str>) -> Page {
-    let wanted = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .find(|(name, _)| name == "level")
-        .map(|(_, value)| value.into_owned());
-    let Some(wanted) = wanted else {
-        return page(
-            StatusCode::BAD_REQUEST,
-            TEXT,
-            "say ?level=info, or ?level=isthmus::l4=debug\n",
-        );
+/// What may be long in the making, on a thread that holds up nobody.
+async fn aside(
+    admin: &Admin,
+    make: impl FnOnce(&dyn Dump) -> serde_json::Value + Send + 'static,
+) -> Page {
+    let dump = admin.dump.clone();
+    match tokio::task::spawn_blocking(move || json(&make(&*dump))).await {
+        Ok(page) => page,
+        Err(error) => {
+            page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("broke off: {error}\n"))
+        }
+    }
+}
+
+async fn profiles(method: &Method, path: &str, query: &str) -> Page {
+    let answer = match (method, path) {
+        (&Method::GET, "/debug/pprof/profile") => profile::cpu(query).await,
+        (&Method::GET, "/debug/pprof/heap") => profile::heap().await,
+        (&Method::POST, "/debug/pprof/heap/profiling") => match profile::record_heap(query).await {
+            Ok(said) => return page(StatusCode::OK, TEXT, said),
+            Err(refused) => Err(refused),
+        },
+        (_, "/debug/pprof/heap/profiling") => {
+            return page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "use POST\n");
+        }
+        _ => return page(StatusCode::NOT_FOUND, TEXT, "there is no such profile\n"),
     };
-    match admin.logs.set_levels(&wanted) {
+    match answer {
+        Ok(body) => page(StatusCode::OK, BYTES, body),
+        Err(refused) => page(refused.status, TEXT, refused.why),
+    }
+}
+
+/// As ztunnel does: `level` adds to the levels, `reset` goes back to those of the settings first.
+fn set_levels(admin: &Admin, query: Option<&str>) -> Page {
+    let (mut level, mut reset) = (None, false);
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match &*name {
+            "level" => level = Some(value.into_owned()),
+            "reset" => reset = true,
+            other => {
+                let why = format!("{other}: say ?level=info, ?level=isthmus::l4=debug or ?reset\n");
+                return page(StatusCode::BAD_REQUEST, TEXT, why);
+            }
+        }
+    }
+    let set = match (reset, level) {
+        (true, more) => admin.logs.reset_levels(more.as_deref()),
+        (false, Some(level)) => admin.logs.add_levels(&level),
+        (false, None) => Ok(()),
+    };
+    match set {
         Ok(()) => page(StatusCode::OK, TEXT, admin.logs.levels() + "\n"),
         Err(error) => page(StatusCode::BAD_REQUEST, TEXT, format!("{error}\n")),
     }

@@ -147,6 +147,8 @@ impl Dump for View {
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         let (active, pending): (Vec<_>, Vec<_>) =
             self.node.status().into_iter().partition(|status| status.captured);
+        let full = active.iter().filter(|status| status.full).count();
+        self.telemetry.health().workloads_full.set(count(full));
         metrics.active_workloads.set(count(active.len()));
         metrics.pending_workloads.set(count(pending.len()));
         let certificates = self.certificates.status();

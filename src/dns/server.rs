@@ -25,6 +25,8 @@ use crate::sock::SocketFactory;
 use crate::telemetry::{DnsLabels, Telemetry};
 use crate::world::WorldStore;
 
+/// The scope of the log of questions, as in ztunnel.
+const LOG: &str = "dns";
 /// Questions of one workload at a time; a program that asks more than that gets SERVFAIL and asks again.
 const MAX_QUESTIONS: usize = 256;
 /// Connections of one workload's clients over TCP at a time.
@@ -210,6 +212,8 @@ impl Server {
         let domain = &self.shared.settings.cluster_domain;
         let asked = (name.as_str(), kind, question.query_class);
         let resolution = resolve(&self.shared.world.load(), &self.namespace, domain, asked);
+        let by = if let Resolution::Addresses { .. } = resolution { "mesh" } else { "resolvers" };
+        tracing::debug!(target: LOG, workload = %self.uid, name, %kind, answered_by = by, "question");
         if let Resolution::Addresses { addresses, canonical } = resolution {
             let answer = of_the_mesh(&query, question.name.clone(), addresses, canonical)?;
             return encode(&answer, &query, protocol);
@@ -228,7 +232,7 @@ impl Server {
             Ok(answer) => Some(answer),
             Err(error) => {
                 metrics.upstream_failures.get_or_create(&labels()).inc();
-                tracing::debug!(workload = %self.uid, name, %kind, %error, "no resolver answers");
+                tracing::debug!(target: LOG, workload = %self.uid, name, %kind, %error, "no resolver answers");
                 encode(&response(&query, ResponseCode::ServFail), &query, protocol)
             }
         }

@@ -18,6 +18,8 @@ pub struct HealthMetrics {
     /// Workloads whose capture began, and ended.
     pub workloads_started: Counter,
     pub workloads_stopped: Counter,
+    /// Workloads whose new connections must wait.
+    pub workloads_full: Gauge,
     /// Streams that are open in tunnels, as a client.
     pub pool_streams: Gauge,
     /// Identities whose last request to the issuer failed.
@@ -74,6 +76,11 @@ impl HealthMetrics {
             "workload_manager_proxies_stopped",
             "Workloads of this node whose capture ended",
             self.workloads_stopped.clone(),
+        );
+        registry.register(
+            "isthmus_workloads_full",
+            "Workloads with as many connections as they may have ([layer4] max_connections); more wait",
+            self.workloads_full.clone(),
         );
         registry.register(
             "isthmus_pool_streams",

@@ -2,6 +2,7 @@
 
 mod clock;
 mod layer;
+mod levels;
 mod line;
 mod sink;
 
@@ -18,11 +19,12 @@ use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tracing::Level;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use layer::LogLayer;
+use levels::Levels;
 use sink::Sink;
 
 /// The target of the access log, as in ztunnel.
@@ -59,13 +61,9 @@ pub enum LogError {
 pub struct Logs {
     format: LogFormat,
     levels: ArcSwap<Levels>,
+    /// What the settings say.
+    initial: Levels,
     sink: Sink,
-}
-
-/// Levels as given, and as looked up.
-struct Levels {
-    text: String,
-    targets: Targets,
 }
 
 /// Sets up the log of this process on the standard output; `tracing`'s events go there too.
@@ -95,28 +93,42 @@ impl Logs {
         levels: &str,
         format: LogFormat,
     ) -> Result<Arc<Self>, LogError> {
-        let levels = ArcSwap::from_pointee(levels.parse()?);
+        let initial: Levels = levels.parse()?;
+        let levels = ArcSwap::from_pointee(initial.clone());
         let sink = Sink::new(output).map_err(LogError::Thread)?;
-        Ok(Arc::new(Self { format, levels, sink }))
+        Ok(Arc::new(Self { format, levels, initial, sink }))
     }
 
     /// A log that goes nowhere.
     pub fn discard() -> Arc<Self> {
-        let levels = Levels { text: "off".to_owned(), targets: Targets::new() };
-        let (format, levels) = (LogFormat::Text, ArcSwap::from_pointee(levels));
-        Arc::new(Self { format, levels, sink: Sink::closed() })
+        let (initial, levels) = (Levels::off(), ArcSwap::from_pointee(Levels::off()));
+        let (format, sink) = (LogFormat::Text, Sink::closed());
+        Arc::new(Self { format, levels, initial, sink })
     }
 
-    /// Replaces the levels; holds at once for all threads.
-    pub fn set_levels(&self, text: &str) -> Result<(), LogError> {
-        self.levels.store(Arc::new(text.parse()?));
-        tracing::callsite::rebuild_interest_cache();
+    /// Adds to the levels, as ztunnel does: what is said anew holds, all else stays. Holds at once for all threads.
+    pub fn add_levels(&self, text: &str) -> Result<(), LogError> {
+        self.replace(self.levels.load().with(text)?);
         Ok(())
     }
 
-    /// The levels, as they were given.
+    /// Back to the levels of the settings, with others on top.
+    pub fn reset_levels(&self, more: Option<&str>) -> Result<(), LogError> {
+        self.replace(match more {
+            Some(more) => self.initial.with(more)?,
+            None => self.initial.clone(),
+        });
+        Ok(())
+    }
+
+    fn replace(&self, levels: Levels) {
+        self.levels.store(Arc::new(levels));
+        tracing::callsite::rebuild_interest_cache();
+    }
+
+    /// The levels in force, in the form in which they can be given.
     pub fn levels(&self) -> String {
-        self.levels.load().text.clone()
+        self.levels.load().to_string()
     }
 
     /// Waits until what was logged so far is written, at most `limit`: for the end of the process.
@@ -125,15 +137,12 @@ impl Logs {
     }
 
     pub(super) fn enabled(&self, target: &str, level: Level) -> bool {
-        self.levels.load().targets.would_enable(target, &level)
+        self.levels.load().enabled(target, level)
     }
 
     /// The most that any target logs.
     fn max_level(&self) -> LevelFilter {
-        let levels = self.levels.load();
-        let of_targets = levels.targets.iter().map(|(_, level)| level).max();
-        let of_all = levels.targets.default_level();
-        of_all.max(of_targets).unwrap_or(LevelFilter::OFF)
+        self.levels.load().max()
     }
 
     pub(super) fn line(&self, level: Level, target: &str, message: &str) -> Line {
@@ -155,37 +164,4 @@ impl Logs {
     pub(super) fn dropped(&self) -> &Counter {
         self.sink.dropped()
     }
-}
-
-impl FromStr for Levels {
-    type Err = LogError;
-
-    /// Without a level for everything else, that is `info`.
-    fn from_str(text: &str) -> Result<Self, LogError> {
-        let mut targets = Targets::new().with_default(LevelFilter::INFO);
-        for part in text.split(',').map(str::trim) {
-            let refuse = || LogError::Level(part.chars().take(100).collect());
-            let level = |name: &str| level(name.trim()).ok_or_else(refuse);
-            match part.split_once('=').or_else(|| part.rsplit_once(':')) {
-                Some((target, name)) if is_target(target.trim()) => {
-                    targets = targets.with_target(target.trim(), level(name)?);
-                }
-                Some(_) => return Err(refuse()),
-                None => targets = targets.with_default(level(part)?),
-            }
-        }
-        Ok(Levels { text: text.to_owned(), targets })
-    }
-}
-
-/// `tracing` takes numbers and the empty text for levels too; here they are more likely mistakes.
-fn level(name: &str) -> Option<LevelFilter> {
-    let is_word = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic());
-    is_word.then(|| LevelFilter::from_str(name).ok()).flatten()
-}
-
-/// A path of modules.
-fn is_target(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte))
 }

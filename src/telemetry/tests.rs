@@ -239,6 +239,44 @@ fn a_connection_line_has_ztunnel_s_fields_in_ztunnel_s_order() {
 }
 
 #[test]
+fn a_line_of_json_has_the_same_keys_in_the_same_order() {
+    let lab = Lab::new("info", LogFormat::Json);
+    let mut record = lab.telemetry.connection(connection(Reporter::Source));
+    record.fail(Reason::PeerReset, "connection reset by peer".to_owned());
+    drop(record);
+    let line: serde_json::Value = serde_json::from_str(&lab.log()).expect("one JSON object");
+    let keys: Vec<&str> = line.as_object().expect("an object").keys().map(String::as_str).collect();
+    let ztunnel = [
+        "time",
+        "level",
+        "scope",
+        "message",
+        "src.addr",
+        "src.workload",
+        "src.namespace",
+        "src.identity",
+        "src.cluster",
+        "dst.addr",
+        "dst.hbone_addr",
+        "dst.service",
+        "dst.workload",
+        "dst.namespace",
+        "dst.identity",
+        "dst.cluster",
+        "direction",
+        "bytes_sent",
+        "bytes_recv",
+        "duration",
+        "error",
+    ];
+    let ours = ["waypoint.identity", "response_flags"];
+    let shared: Vec<&str> = keys.iter().copied().filter(|key| !ours.contains(key)).collect();
+    assert_eq!(shared, ztunnel);
+    assert_eq!(line["duration"], "0ms");
+    assert_eq!((&line["scope"], &line["bytes_sent"]), (&"access".into(), &0.into()));
+}
+
+#[test]
 fn a_refusal_is_counted_and_logged_once() {
     let lab = Lab::new("info", LogFormat::Text);
     lab.telemetry.refused(connection(Reporter::Destination), Reason::Denied, "policy a/b");
@@ -319,13 +357,23 @@ fn levels_hold_for_the_access_log_and_can_be_changed() {
     let once = || drop(lab.telemetry.connection(connection(Reporter::Source)));
     once();
     assert_eq!(lab.log(), "");
-    lab.logs.set_levels("error,access:info").expect("ztunnel's way to write it");
+    lab.logs.add_levels("error,access:info").expect("ztunnel's way to write it");
     once();
     assert_eq!(lab.log().lines().count(), 1);
-    assert_eq!(lab.logs.levels(), "error,access:info");
-    lab.logs.set_levels("debug").expect("a level");
+    assert_eq!(lab.logs.levels(), "error,access=info");
+    lab.logs.add_levels("debug").expect("a level");
     once();
-    assert_eq!(lab.log().lines().count(), 3, "at debug the start of a connection is logged too");
+    assert_eq!(lab.log().lines().count(), 2, "the access log keeps its own level");
+    lab.logs.add_levels("access=debug,isthmus::l4:trace").expect("levels");
+    once();
+    assert_eq!(lab.log().lines().count(), 4, "at debug the start of a connection is logged too");
+    assert_eq!(lab.logs.levels(), "debug,access=debug,isthmus::l4=trace");
+    assert!(lab.logs.add_levels("isthmus::l4=loud").is_err());
+    assert_eq!(lab.logs.levels(), "debug,access=debug,isthmus::l4=trace", "all or nothing");
+    lab.logs.reset_levels(Some("isthmus::l7=debug")).expect("levels");
+    assert_eq!(lab.logs.levels(), "info,access=off,isthmus::l7=debug");
+    lab.logs.reset_levels(None).expect("no levels");
+    assert_eq!(lab.logs.levels(), "info,access=off");
     for bad in ["", "loud", "info,", "access=", "=info", "info,a b=debug", "3"] {
         assert!(check_levels(bad).is_err(), "{bad}");
     }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
@@ -134,6 +135,24 @@ fn a_waypoint_s_connections_and_its_worker_are_shown() -> Result<()> {
     );
     assert!(row["bytesReceived"].as_u64() > Some(20), "{row:#}");
 
+    // The destination judges each request: that half is a worker's too.
+    lab.manifests.apply(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {name: details, namespace: bookinfo}\n\
+         spec:\n  targetRefs: [{kind: Service, group: '', name: details}]\n  \
+         rules: [{to: [{operation: {methods: [GET]}}]}]\n",
+    )?;
+    settle(&lab, "curl", &["-X", "DELETE", DETAILS], 403)?;
+    let there = node_of(&lab, "details-v1")?;
+    let judged = open(&lab, "curl", details, "/details/0")?;
+    let rows = self::rows(&lab, &there, "bookinfo/details-v1", "inbound")?;
+    // The client's half may send it over the connection that the request before came over.
+    let row = rows.iter().find(|row| row["layer"] == 7 && row["requests"].as_u64() >= Some(1));
+    let row = row.with_context(|| format!("{rows:#?}"))?;
+    assert_eq!(row["transport"], "tunnel", "{row:#}");
+    assert_eq!(row["destination"]["service"], "details.bookinfo.svc.cluster.local", "{row:#}");
+    drop(judged);
+
     let metrics = lab.metrics()?;
     let labels = [("namespace", "bookinfo")];
     let of = |name: &str| metrics.sum(name, &labels);
@@ -210,5 +229,119 @@ fn istioctl_can_read_the_dump_of_a_running_agent() -> Result<()> {
     assert_eq!(shown[0].src, connection.local_addr()?.to_string());
     assert_eq!(shown[0].original_dst, details.to_string());
     assert_eq!(shown[0].protocol, "HBONE");
+    Ok(())
+}
+
+/// What of `profile.proto` a test looks at.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Profile {
+    #[prost(message, repeated, tag = "1")]
+    sample_types: Vec<ValueType>,
+    #[prost(message, repeated, tag = "2")]
+    samples: Vec<Sample>,
+    #[prost(string, repeated, tag = "6")]
+    strings: Vec<String>,
+}
+
+/// Places in the table of strings.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ValueType {
+    #[prost(int64, tag = "1")]
+    kind: i64,
+    #[prost(int64, tag = "2")]
+    unit: i64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Sample {
+    #[prost(uint64, repeated, tag = "1")]
+    locations: Vec<u64>,
+    #[prost(int64, repeated, tag = "2")]
+    values: Vec<i64>,
+}
+
+impl Profile {
+    /// Unpacks and reads a file that curl has written.
+    fn read(path: &Path) -> Result<Self> {
+        let file = std::fs::File::open(path)?;
+        let mut bytes = Vec::new();
+        flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).context("not gzip'd")?;
+        Ok(prost::Message::decode(bytes.as_slice())?)
+    }
+
+    fn kind(&self) -> (&str, &str) {
+        let text = |index: i64| self.strings[index as usize].as_str();
+        (text(self.sample_types[0].kind), text(self.sample_types[0].unit))
+    }
+
+    fn total(&self) -> i64 {
+        self.samples.iter().flat_map(|sample| &sample.values).sum()
+    }
+
+    /// A function of ours is named in it.
+    fn names_functions(&self) -> bool {
+        self.strings
+            .iter()
+            .any(|text| text.starts_with("isthmus::") || text.starts_with("<isthmus::"))
+    }
+}
+
+#[test]
+fn a_running_agent_can_be_profiled() -> Result<()> {
+    let lab = meshed()?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let node = node_of(&lab, "curl")?;
+    let namespace = &lab.node(&node)?.namespace;
+    let file = lab.logs().join("cpu.pb.gz");
+    let mut taking = process::command(namespace, "curl")
+        .args(["--silent", "--fail", "--output"])
+        .arg(&file)
+        .arg("http://127.0.0.1:15000/debug/pprof/profile?seconds=2&frequency=1000")
+        .spawn()?;
+    let mut busy = false;
+    let status = loop {
+        assert_eq!(lab.curl("curl", &[DETAILS])?.status, 200, "traffic goes on meanwhile");
+        if !busy {
+            busy = ask(&lab, &node, &[], "/debug/pprof/profile?seconds=1")?.status == 409;
+        }
+        if let Some(status) = taking.try_wait()? {
+            break status;
+        }
+    };
+    ensure!(status.success(), "curl: {status}");
+    assert!(busy, "one at a time");
+    let profile = Profile::read(&file)?;
+    assert_eq!(profile.kind(), ("cpu", "nanoseconds"));
+    assert!(profile.total() > 10_000_000, "{} ns", profile.total());
+    assert!(profile.samples.iter().any(|sample| sample.locations.len() > 3));
+    assert!(profile.names_functions(), "{:?}", profile.strings);
+    Ok(())
+}
+
+#[test]
+fn the_heap_of_a_running_agent_can_be_recorded() -> Result<()> {
+    let lab = meshed()?;
+    let node = node_of(&lab, "curl")?;
+    let heap = "/debug/pprof/heap";
+    assert_eq!(ask(&lab, &node, &[], heap)?.status, 409, "nothing is recorded yet");
+    let recording =
+        |on| ask(&lab, &node, &["-X", "POST"], &format!("{heap}/profiling?activate={on}"));
+    assert_eq!(recording("perhaps")?.status, 400);
+    assert_eq!(recording("true")?.status, 200);
+    let file = lab.logs().join("heap.pb.gz");
+    let output = file.to_string_lossy();
+    // Each dump of the configuration takes some memory for a while, so that there is something to record.
+    let profile = wait::until("something to be recorded", || {
+        assert_eq!(ask(&lab, &node, &[], "/config_dump")?.status, 200);
+        let arguments = ["--no-include", "--output", &output];
+        let answer = ask(&lab, &node, &arguments, heap)?;
+        ensure!(answer.status == 200, "{}", answer.summary());
+        let profile = Profile::read(&file)?;
+        Ok((!profile.samples.is_empty()).then_some(profile))
+    })?;
+    assert_eq!(profile.kind(), ("inuse_space", "bytes"));
+    assert!(profile.total() > 0);
+    assert_eq!(recording("false")?.status, 200);
+    assert_eq!(ask(&lab, &node, &[], heap)?.status, 409);
     Ok(())
 }

@@ -110,10 +110,17 @@ async fn levels_are_changed_by_post_and_bad_ones_refused() {
     let lab = Lab::new();
     let levels = |line: &'static str| ask(lab.admin, line, "x-test: 1");
     assert!(levels("GET /logging").await.ends_with("\r\n\r\ninfo\n"));
-    assert!(levels("POST /logging?level=warn,access%3Doff").await.ends_with("warn,access=off\n"));
-    assert!(levels("GET /logging").await.ends_with("warn,access=off\n"));
+    assert!(levels("POST /logging?level=warn,access%3Doff").await.ends_with("\nwarn,access=off\n"));
+    assert!(
+        levels("POST /logging?level=a::b:trace,info")
+            .await
+            .ends_with("\ninfo,a::b=trace,access=off\n")
+    );
+    assert!(levels("GET /logging").await.ends_with("\ninfo,a::b=trace,access=off\n"));
     assert_eq!(status(lab.admin, "POST /logging?level=loud").await, "400");
-    assert_eq!(status(lab.admin, "POST /logging").await, "400");
+    assert_eq!(status(lab.admin, "POST /logging?levels=info").await, "400");
+    assert!(levels("POST /logging").await.ends_with("\ninfo,a::b=trace,access=off\n"));
+    assert!(levels("POST /logging?reset").await.ends_with("\ninfo\n"));
 }
 
 #[tokio::test]

@@ -86,7 +86,7 @@ fn connection(reporter: Reporter) -> ConnectionStart {
 
 fn status(uid: &str, captured: bool) -> WorkloadStatus {
     let error = (!captured).then(|| "no namespace".to_owned());
-    WorkloadStatus { uid: uid.into(), captured, tasks: 3, error }
+    WorkloadStatus { uid: uid.into(), captured, tasks: 3, full: false, error }
 }
 
 fn dump(telemetry: &Telemetry) -> Value {

@@ -65,6 +65,7 @@ pub(super) fn states(
             "state": if status.captured { "Up" } else { "Pending" },
             "error": status.error,
             "tasks": status.tasks,
+            "full": status.full,
             "connections": {"inbound": inbound, "outbound": outbound},
             "info": {
                 "name": workload.key.name,

@@ -220,6 +220,44 @@ async fn judges_for_destinations_outside_of_the_mesh() {
     );
 }
 
+/// Of requests and of bytes, of what passes and of what is refused.
+#[tokio::test]
+async fn notes_of_policies_for_destinations_outside_of_the_mesh_are_counted() {
+    let scope = || Scope::Targets(vec![PolicyTarget::Service("echo".into())]);
+    let audit = policy("audit", Action::Audit, scope(), vec![Rule::default()]);
+    let get = Operation {
+        methods: Values { any: vec![StringMatch::Exact("GET".into())], none: vec![] },
+        ..Operation::default()
+    };
+    let allow =
+        policy("get", Action::Allow, scope(), vec![Rule { to: vec![get], ..Rule::default() }]);
+    let shop = shop(application("app").await).policy(audit).policy(allow);
+    let lab = Lab::new(shop, settings());
+    let counted = || {
+        let scraped = lab.telemetry.scrape().unwrap();
+        let count = scraped.lines().find(|it| it.starts_with("isthmus_policy_notes_total{"));
+        count.map(|line| {
+            assert!(line.contains("policy_name=\"audit\",effect=\"audit\""), "{line}");
+            line.rsplit(' ').next().unwrap().to_owned()
+        })
+    };
+    let mut client = Client::http1(lab.dial("client", "echo").await).await;
+    assert_eq!(client.get("/").await.status, StatusCode::OK);
+    let refused = client.send(Method::DELETE, "/", &[]).await.unwrap();
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    drop(client);
+    let mut bytes = lab.dial("client", "echo").await;
+    bytes.write_all(b"\x00\x01 no HTTP\r\n\r\n").await.unwrap();
+    // The policy on methods refuses what has none.
+    assert_eq!(bytes.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    let all = async {
+        while counted().as_deref() != Some("3") {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(10), all).await.is_ok(), "{:?}", counted());
+}
+
 #[tokio::test]
 async fn tries_another_endpoint_when_one_refuses() {
     let good = application("good").await;

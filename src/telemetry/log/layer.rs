@@ -31,7 +31,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         &self,
         metadata: &'static Metadata<'static>,
     ) -> tracing::subscriber::Interest {
-        // Asked again for every place when levels change (`Logs::set_levels`), so the answer may be kept.
+        // Asked again for every place when levels change (`Logs::replace`), so the answer may be kept.
         match self.logs.enabled(metadata.target(), *metadata.level()) {
             true => tracing::subscriber::Interest::always(),
             false => tracing::subscriber::Interest::never(),
