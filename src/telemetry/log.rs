@@ -27,6 +27,11 @@ use sink::Sink;
 /// The target of the access log, as in ztunnel.
 pub(super) const ACCESS: &str = "access";
 
+/// HTTP/2's library warns of what peers do wrong, frame by frame: whoever floods an agent must not fill its log. At
+/// these levels it is not heard unless it is named; who debugs hears it.
+const H2: &str = "h2";
+const QUIET: [LevelFilter; 2] = [LevelFilter::INFO, LevelFilter::WARN];
+
 /// How lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -167,6 +172,10 @@ impl FromStr for Levels {
                 Some(_) => return Err(refuse()),
                 None => targets = targets.with_default(level(part)?),
             }
+        }
+        let is_named = targets.iter().any(|(target, _)| target == H2);
+        if !is_named && targets.default_level().is_some_and(|level| QUIET.contains(&level)) {
+            targets = targets.with_target(H2, LevelFilter::ERROR);
         }
         Ok(Levels { text: text.to_owned(), targets })
     }

@@ -5,8 +5,11 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod certificates;
 mod dns;
 mod faults;
+mod floods;
+mod frames;
 mod interop;
 mod manifests;
 mod mesh;
@@ -51,13 +54,18 @@ pub fn application(more: &[&str]) -> Result<Lab> {
 pub fn meshed() -> Result<Lab> {
     let mut lab = bookinfo()?;
     lab.start_agents("")?;
+    enrol(&mut lab)?;
+    Ok(lab)
+}
+
+/// Enrols Bookinfo's namespaces and waits until every pod of them is captured.
+pub fn enrol(lab: &mut Lab) -> Result<()> {
     for namespace in ["bookinfo", "default"] {
         let key = Key::new("Namespace", "", namespace);
         lab.manifests.label(&key, &["istio.io/dataplane-mode=ambient"])?;
     }
-    captured_in(&lab, "bookinfo")?;
-    captured_in(&lab, "default")?;
-    Ok(lab)
+    captured_in(lab, "bookinfo")?;
+    captured_in(lab, "default")
 }
 
 /// Waits until every pod of a namespace is captured.
