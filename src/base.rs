@@ -4,6 +4,7 @@
 mod identity;
 mod names;
 mod note;
+mod panics;
 pub mod ports;
 mod reason;
 mod sizes;
@@ -11,5 +12,6 @@ mod sizes;
 pub use identity::{Identity, IdentityError};
 pub use names::{ObjectKey, Str};
 pub use note::{PolicyEffect, PolicyNote};
+pub use panics::{caught, panic_text};
 pub use reason::Reason;
 pub use sizes::within_budget;

@@ -14,6 +14,7 @@ mod dns;
 mod labels;
 mod log;
 mod metrics;
+mod panics;
 mod request;
 mod series;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub use agent::AgentMetrics;
 pub use connection::ConnectionRecord;
 pub use dns::{DnsLabels, DnsMetrics};
 pub use log::{LogError, LogFormat, Logs, check_levels, init_logs};
+pub use panics::report_panics;
 pub use request::RequestRecord;
 
 use std::net::SocketAddr;

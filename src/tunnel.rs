@@ -17,6 +17,7 @@ mod frames;
 mod handover;
 mod headers;
 mod local;
+mod peers;
 mod server;
 mod stream;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use client::{Tunnel, handshake};
 pub use handover::{GuardedConnection, LocalServer, Place, RoutedConnection, Waypoints};
 pub use headers::{Baggage, parse_authority};
 pub use local::LocalStream;
+pub use peers::{PeerPlace, Peers};
 pub use server::{Incoming, serve};
 pub use stream::{HboneRead, HboneStream, HboneWrite};
 

@@ -12,6 +12,7 @@ use tokio_rustls::server::TlsStream;
 use super::Proxy;
 use super::deliver::{Arrival, Judgement};
 use super::listen::Accepted;
+use super::places::Way;
 use crate::base::{Identity, Reason, within_budget};
 use crate::identity;
 use crate::model::Workload;
@@ -26,53 +27,59 @@ impl LocalServer for Proxy {
             && self.workload().is_some_and(|workload| workload.identity == *identity)
     }
 
-    /// Takes a place of its own, where a stream in a tunnel shares its tunnel's.
     fn connect_local(self: Arc<Self>, incoming: Incoming, client: Identity, peer: SocketAddr) {
-        let Ok(place) = self.slots.clone().try_acquire_owned() else {
-            return incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
-        };
         self.shared.telemetry.agent().in_process_connections.inc();
-        let proxy = self.clone();
-        self.spawn_stream(async move {
-            proxy.connect(incoming, client, peer).await;
-            drop(place);
-        });
+        self.spawn_stream(peer, self.clone().connect(incoming, client, peer));
     }
 }
 
 impl Proxy {
     pub(super) async fn inbound(self: Arc<Self>, accepted: Accepted) {
         let Some(workload) = self.workload() else { return };
-        let Accepted { stream, peer, place } = accepted;
+        let Accepted { stream, peer, mut place } = accepted;
         let local = stream.local_addr().unwrap_or(peer);
+        match self.peer_place(Way::Tunnel, peer.ip()) {
+            Ok(of_peer) => place.peer = Some(of_peer),
+            Err(why) => return self.refuse_tunnel(workload, peer, local, Reason::Overflow, &why),
+        }
         if !self.says_something(&stream).await {
             // Somebody looked whether the port is open: a same-node probe, a load balancer.
             return tracing::debug!(workload = %self.uid, %peer, "closed before it said anything");
         }
         let (tls, client) = match self.handshake(&workload, stream).await {
             Ok(established) => established,
-            Err((reason, why)) => {
-                let arrival = Arrival {
-                    workload,
-                    client: None,
-                    peer,
-                    destination: crate::sock::unmap(local),
-                    forwarded_host: None,
-                    in_process: false,
-                };
-                return self.refuse_arrival(&arrival, reason, &why);
-            }
+            Err((reason, why)) => return self.refuse_tunnel(workload, peer, local, reason, &why),
         };
         let handler = {
             let proxy = self.clone();
             move |incoming: Incoming| {
-                proxy.spawn_stream(proxy.clone().connect(incoming, client.clone(), peer));
+                proxy.spawn_stream(peer, proxy.clone().connect(incoming, client.clone(), peer));
             }
         };
         if let Err(error) = tunnel::serve(tls, self.drain.clone(), handler).await {
             tracing::debug!(workload = %self.uid, %peer, %error, "an inbound tunnel broke");
         }
         drop(place);
+    }
+
+    /// Records a connection that did not become a tunnel.
+    fn refuse_tunnel(
+        &self,
+        workload: Arc<Workload>,
+        peer: SocketAddr,
+        local: SocketAddr,
+        reason: Reason,
+        why: &str,
+    ) {
+        let arrival = Arrival {
+            workload,
+            client: None,
+            peer,
+            destination: crate::sock::unmap(local),
+            forwarded_host: None,
+            in_process: false,
+        };
+        self.refuse_arrival(&arrival, reason, why);
     }
 
     /// Whether the peer sends anything before it closes or the handshake's time is over.
@@ -84,16 +91,11 @@ impl Proxy {
         !matches!(peeked.await, Ok(Ok(0)))
     }
 
-    fn spawn_stream<F>(&self, stream: F)
+    fn spawn_stream<F>(self: &Arc<Self>, peer: SocketAddr, stream: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let stream = within_budget::<STREAM_BUDGET, _>(stream);
-        let cancel = self.cancel.clone();
-        self.tasks.spawn_on(
-            async move { _ = cancel.run_until_cancelled_owned(stream).await },
-            &self.shared.runtime,
-        );
+        self.spawn(peer, within_budget::<STREAM_BUDGET, _>(stream));
     }
 
     async fn handshake(
@@ -147,12 +149,21 @@ impl Proxy {
             self.refuse_arrival(&arrival, Reason::BadRequest, &why);
             return incoming.refuse(StatusCode::BAD_REQUEST);
         }
+        let (permit, of_peer) = match self.stream_places(peer.ip()) {
+            Ok(places) => places,
+            Err(why) => {
+                self.refuse_arrival(&arrival, Reason::Overflow, &why);
+                return incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            }
+        };
+        let place =
+            Place { permit: Some(permit), peer: Some(of_peer), tracked: Some(self.tasks.token()) };
         match self.judge(&arrival) {
             Judgement::Deny(denial) => {
                 self.deny_arrival(&arrival, denial);
                 incoming.refuse(StatusCode::UNAUTHORIZED);
             }
-            Judgement::Guard(worker) => self.guard(incoming, arrival, &worker),
+            Judgement::Guard(worker) => self.guard(incoming, arrival, place, &worker),
             Judgement::Permit(permit, changes) => match self.connect_application(&arrival).await {
                 Ok(application) => {
                     let start = self.start_of_arrival(&arrival, Some(permit));
@@ -174,7 +185,7 @@ impl Proxy {
         }
     }
 
-    fn guard(&self, incoming: Incoming, arrival: Arrival, worker: &crate::base::Str) {
+    fn guard(&self, incoming: Incoming, arrival: Arrival, place: Place, worker: &crate::base::Str) {
         match incoming.accept(Some(&self.baggage(&arrival.workload))) {
             Ok(stream) => self.shared.waypoints.guard(
                 worker,
@@ -187,7 +198,7 @@ impl Proxy {
                     destination: arrival.destination,
                     forwarded_host: arrival.forwarded_host,
                     sockets: self.sockets.clone(),
-                    place: Place { permit: None, tracked: Some(self.tasks.token()) },
+                    place,
                     cancel: self.cancel.clone(),
                 },
             ),

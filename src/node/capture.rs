@@ -30,6 +30,16 @@ impl Captured {
     }
 }
 
+impl Captured {
+    /// Another namespace stands under the name now. One that is only gone is left to its manifest.
+    pub(super) fn was_made_anew(&self) -> bool {
+        let name = self.network_namespace.as_deref().unwrap_or_default();
+        // The inode is not given to another namespace while we hold ours.
+        let now = NetworkNamespace::open(name).and_then(|namespace| namespace.inode());
+        matches!((now, self.namespace.inode()), (Ok(now), Ok(own)) if now != own)
+    }
+}
+
 impl Known for Captured {
     fn network_namespace(&self) -> Option<&Str> {
         self.network_namespace.as_ref()

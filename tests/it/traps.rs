@@ -88,6 +88,9 @@ const TRAPS: [(u8, &str, &[&str]); 25] = [
         &[
             "killed_agents_come_back_and_nothing_is_sent_in_the_clear",
             "an_agent_that_comes_back_goes_on_and_nothing_leaks_meanwhile",
+            "trap_20_a_pod_that_went_while_its_agent_was_down_leaves_nothing",
+            "trap_20_a_pod_made_anew_while_its_agent_was_down_is_captured",
+            "a_pod_made_anew_under_the_same_name_is_captured_anew",
             "a_namespace_may_vanish_at_any_moment",
         ],
     ),

@@ -11,6 +11,8 @@ mod faults;
 mod floods;
 mod frames;
 mod interop;
+mod lifecycle;
+mod limits;
 mod manifests;
 mod mesh;
 mod plain;
