@@ -65,6 +65,9 @@ pub struct Node {
     /// Whose probes are exempt; `None` at the start, when an agent before us may have left its rules.
     probes: Mutex<Option<Vec<IpAddr>>>,
     leaving: TaskTracker,
+    /// Shared by those that remove rules, exclusively for whoever applies them: one that left and came back at once must
+    /// not lose the rules of its new capture.
+    removal: Arc<tokio::sync::RwLock<()>>,
     /// What a predecessor listened on.
     inherited: Arc<Inherited>,
     /// Held by whoever changes what is captured, and by a successor that takes over.
@@ -105,6 +108,7 @@ impl Node {
             cleaned: Mutex::default(),
             probes: Mutex::default(),
             leaving: TaskTracker::new(),
+            removal: Arc::default(),
             inherited,
             turn: Arc::default(),
             last_turn: Mutex::default(),
@@ -203,6 +207,7 @@ impl Node {
         // A workload that moved leaves before it joins again.
         let (leaves, rest): (Vec<_>, Vec<_>) =
             steps.into_iter().partition(|step| matches!(step, Step::Leave(_)));
+        let _no_removal = self.removal.write().await;
         for steps in [leaves, rest] {
             futures_util::stream::iter(steps)
                 .for_each_concurrent(CONCURRENT, |step| self.carry_out(step))

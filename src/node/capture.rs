@@ -112,8 +112,10 @@ impl Node {
         let drain = self.settings.drain;
         let world = self.layer4.world.clone();
         let node = self.settings.name.clone();
+        let removal = self.removal.clone();
         self.leaving.spawn(async move {
             captured.proxy.stop(drain).await;
+            let _no_join = removal.read().await;
             // It may have joined again meanwhile, and then the rules are the new capture's.
             let rejoined =
                 world.load().workload(&captured.uid).is_some_and(|it| plan::wanted(it, &node));

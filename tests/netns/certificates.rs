@@ -1,7 +1,5 @@
 //! Certificates of the lab's authority for peers that are no agents.
 
-#![allow(dead_code, reason = "not every test makes wrong ones")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};

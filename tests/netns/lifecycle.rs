@@ -175,3 +175,36 @@ fn a_pod_made_anew_under_the_same_name_is_captured_anew() -> Result<()> {
     settle(&lab, "curl", &["--max-time", "2", DETAILS], 200)?;
     wait::until("the old namespace to be let go", || Ok((open(())? <= first + 4).then_some(())))
 }
+
+/// The rules of the first capture are removed after its drain, and those of the next one must not go with them.
+#[test]
+fn a_namespace_that_leaves_and_comes_back_at_once_stays_captured() -> Result<()> {
+    const DEADLINE: Duration = Duration::from_millis(300);
+    let mut lab = bookinfo()?;
+    lab.start_agents("[drain]\ndeadline = \"300ms\"\n")?;
+    enrol(&mut lab)?;
+    let before = rules(&lab, "details-v1")?;
+    // Connections that keep the proxies draining up to the deadline.
+    let service = SocketAddr::new(lab.service("bookinfo", "details")?[0], PORT);
+    let client = lab.pod("curl")?.attachment.namespace.clone();
+    let namespace = Key::new("Namespace", "", "bookinfo");
+    for round in 0..8 {
+        let held = client.run(|| std::net::TcpStream::connect(service))??;
+        lab.manifests.label(&namespace, &["istio.io/dataplane-mode-"])?;
+        wait::until("the pods to leave", || {
+            Ok((rules(&lab, "details-v1")? != before).then_some(()))
+        })?;
+        // Back at some moment around the deadline.
+        std::thread::sleep(DEADLINE * round / 4);
+        lab.manifests.label(&namespace, &["istio.io/dataplane-mode=ambient"])?;
+        wait::until("the pods to be captured again", || {
+            Ok((rules(&lab, "details-v1")? == before).then_some(()))
+        })?;
+        let since = SystemTime::now();
+        while since.elapsed()? < 2 * DEADLINE {
+            ensure!(rules(&lab, "details-v1")? == before, "round {round}: it lost its rules");
+        }
+        drop(held);
+    }
+    settle(&lab, "curl", &[DETAILS], 200).map(drop)
+}

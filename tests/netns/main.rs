@@ -7,6 +7,7 @@ mod support;
 
 mod certificates;
 mod dns;
+mod endurance;
 mod faults;
 mod floods;
 mod frames;
@@ -15,6 +16,7 @@ mod lifecycle;
 mod limits;
 mod manifests;
 mod mesh;
+mod node;
 mod plain;
 mod policies;
 mod redirect;
