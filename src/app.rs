@@ -42,6 +42,7 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 /// What kept it from starting, with the setting or file to look at.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
     let logs = telemetry::init_logs(&settings.log.level, settings.log.format)?;
+    telemetry::report_panics();
     sock::raise_file_limit();
     let layer4 = layer4_runtime(&settings)?;
     let control =
@@ -236,6 +237,8 @@ fn pool_settings(settings: &Settings) -> PoolSettings {
 fn layer4_settings(settings: &Settings) -> Layer4Settings {
     Layer4Settings {
         max_connections: settings.layer4.max_connections,
+        max_peer_connections: settings.layer4.max_peer_connections,
+        max_peer_tunnels: settings.layer4.max_peer_tunnels,
         connect_timeout: settings.layer4.connect_timeout,
         handshake_timeout: settings.layer4.connect_timeout,
         cluster: settings.cluster.clone(),

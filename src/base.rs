@@ -4,6 +4,7 @@
 mod identity;
 mod names;
 mod note;
+mod panics;
 pub mod ports;
 mod reason;
 mod sizes;
@@ -12,6 +13,7 @@ mod trust_domains;
 pub use identity::{Identity, IdentityError};
 pub use names::{ObjectKey, Str};
 pub use note::{PolicyEffect, PolicyNote};
+pub use panics::{caught, panic_text};
 pub use reason::Reason;
 pub use sizes::within_budget;
 pub use trust_domains::TrustDomains;

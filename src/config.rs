@@ -113,6 +113,8 @@ pub struct LogSettings {
 pub struct Layer4Settings {
     pub threads: usize,
     pub max_connections: usize,
+    pub max_peer_connections: usize,
+    pub max_peer_tunnels: usize,
     #[serde(serialize_with = "duration::serialize")]
     pub connect_timeout: Duration,
     #[serde(serialize_with = "duration::serialize")]

@@ -9,6 +9,7 @@ mod deliver;
 mod inbound;
 mod listen;
 mod outbound;
+mod places;
 mod plaintext;
 mod upstream;
 
@@ -21,7 +22,6 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +36,7 @@ use crate::tunnel::{LocalServer, Waypoints};
 use crate::world::{JudgementChanges, WorldStore};
 
 pub use listen::ListenError;
+use places::Places;
 
 /// How long connections may take to end once they are cut; it takes them no waiting, only their turn on the processor.
 const CUT: Duration = Duration::from_secs(2);
@@ -43,8 +44,13 @@ const CUT: Duration = Duration::from_secs(2);
 /// What layer 4 may do.
 #[derive(Clone, Debug)]
 pub struct Layer4Settings {
-    /// Connections at a time, per workload; more wait in the listener's backlog.
+    /// Connections at a time, per workload and direction; more wait in the listener's backlog, and in tunnels are
+    /// refused.
     pub max_connections: usize,
+    /// Of these, those of one client's address.
+    pub max_peer_connections: usize,
+    /// Tunnels at a time to one workload from one client's address.
+    pub max_peer_tunnels: usize,
     /// To an application or an endpoint.
     pub connect_timeout: Duration,
     /// For the TLS handshake of an inbound tunnel.
@@ -75,7 +81,7 @@ pub struct Proxy {
     /// The workload is looked up anew for each connection: its labels, policies and waypoint change.
     uid: Str,
     sockets: Arc<dyn SocketFactory>,
-    slots: Arc<Semaphore>,
+    places: Places,
     /// When open connections must be judged anew.
     judgement: JudgementChanges,
     /// Fires first: nothing new is accepted, tunnels get GOAWAY.
@@ -104,7 +110,7 @@ impl Proxy {
             shared: shared.clone(),
             uid: workload.uid.clone(),
             sockets,
-            slots: Arc::new(Semaphore::new(shared.settings.max_connections)),
+            places: Places::new(&shared.settings),
             judgement: shared.world.judgement_changes(&workload.uid),
             drain: CancellationToken::new(),
             cancel: CancellationToken::new(),
@@ -123,9 +129,9 @@ impl Proxy {
         self.tasks.len()
     }
 
-    /// It has as many connections as it may: more wait in the listener's backlog.
+    /// It has as many connections of one kind as it may: more wait in the listener's backlog, or are refused.
     pub fn is_full(&self) -> bool {
-        self.slots.available_permits() == 0
+        self.places.is_full()
     }
 
     /// Descriptors of what it listens on, for a successor.

@@ -36,6 +36,9 @@ use plan::Step;
 /// How long after a failure a workload is tried again; ztunnel does the same.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// How often the namespaces are looked at: some system calls for each.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// How many workloads join or leave at the same time: the kernel lets a change of rules wait for a moment in which no
 /// packet is under way, and such waits may overlap.
 const CONCURRENT: usize = 16;
@@ -63,6 +66,9 @@ pub struct Node {
     /// Whose probes are exempt; `None` at the start, when an agent before us may have left its rules.
     probes: Mutex<Option<Vec<IpAddr>>>,
     leaving: TaskTracker,
+    /// Shared by those that remove rules, exclusively for whoever applies them: one that left and came back at once must
+    /// not lose the rules of its new capture.
+    removal: Arc<tokio::sync::RwLock<()>>,
     /// What a predecessor listened on.
     inherited: Arc<Inherited>,
     /// Held by whoever changes what is captured, and by a successor that takes over.
@@ -105,6 +111,7 @@ impl Node {
             cleaned: Mutex::default(),
             probes: Mutex::default(),
             leaving: TaskTracker::new(),
+            removal: Arc::default(),
             inherited,
             turn: Arc::default(),
             last_turn: Mutex::default(),
@@ -128,6 +135,7 @@ impl Node {
                 () = cancel.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(RETRY), if pending => {}
+                () = self.until_made_anew() => {}
             }
         }
     }
@@ -202,14 +210,16 @@ impl Node {
 
     async fn reconcile(self: &Arc<Self>) {
         let world = self.layer4.world.snapshot();
+        let anew = self.made_anew();
         let steps = {
             let captured = self.captured.lock();
-            plan::plan(&world, &self.settings.name, &captured, &self.cleaned.lock())
+            plan::plan(&world, &self.settings.name, &captured, &self.cleaned.lock(), &anew)
         };
         self.forget_gone(&world);
         // A workload that moved leaves before it joins again.
         let (leaves, rest): (Vec<_>, Vec<_>) =
             steps.into_iter().partition(|step| matches!(step, Step::Leave(_)));
+        let _no_removal = self.removal.write().await;
         for steps in [leaves, rest] {
             futures_util::stream::iter(steps)
                 .for_each_concurrent(CONCURRENT, |step| self.carry_out(step))
@@ -217,6 +227,23 @@ impl Node {
         }
         self.exempt_probes(&world).await;
         self.release_unused(&world);
+    }
+
+    /// Captured workloads whose namespace was made anew under the same name.
+    fn made_anew(&self) -> BTreeSet<Str> {
+        let captured: Vec<_> = self.captured.lock().values().cloned().collect();
+        let anew = captured.iter().filter(|one| one.was_made_anew());
+        anew.map(|one| one.uid.clone()).collect()
+    }
+
+    /// A pod may come back with all that its manifest says, so that only its namespace tells.
+    async fn until_made_anew(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if !self.made_anew().is_empty() {
+                return;
+            }
+        }
     }
 
     async fn carry_out(&self, step: Step) {

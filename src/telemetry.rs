@@ -16,6 +16,7 @@ mod labels;
 mod live;
 mod log;
 mod metrics;
+mod panics;
 mod request;
 mod runtimes;
 mod series;
@@ -28,6 +29,7 @@ pub use dns::{DnsLabels, DnsMetrics};
 pub use health::{HealthMetrics, WorkerHealth};
 pub use live::{HttpConnection, OpenConnection};
 pub use log::{LogError, LogFormat, Logs, check_levels, init_logs};
+pub use panics::report_panics;
 pub use request::RequestRecord;
 
 use std::net::SocketAddr;

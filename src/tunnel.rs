@@ -10,13 +10,16 @@
 //! Called by `pool` (tunnels as a client), `l4` (the server) and `l7` (streams that were handed over). It refuses to
 //! speak TLS, to judge who may connect where, and to decide when to open another tunnel.
 
+mod alive;
 mod carrier;
 mod client;
 mod cut;
+mod frames;
 mod handover;
 mod headers;
 mod joined;
 mod local;
+mod peers;
 mod server;
 mod stream;
 #[cfg(test)]
@@ -33,6 +36,7 @@ pub use handover::{GuardedConnection, LocalServer, Place, RoutedConnection, Wayp
 pub use headers::{Baggage, parse_authority};
 pub use joined::{Joined, JoinedRead, JoinedStream, JoinedWrite};
 pub use local::LocalStream;
+pub use peers::{PeerPlace, Peers};
 pub use server::{Incoming, LocalIncoming, serve};
 pub use stream::{HboneRead, HboneStream, HboneWrite};
 
@@ -45,6 +49,12 @@ const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 /// The largest frame that is taken, in bytes (ztunnel's): fewer heads for bulk transfers.
 const MAX_FRAME: u32 = 1024 * 1024;
+/// What small frames of DATA may cost beside their payload until their consumers take them: h2 counts each as 256
+/// bytes. As much as the connection's window: one consumer that stands still, and is sent messages of 52 bytes or more,
+/// stops its own stream when its window is full, and not the tunnel of its siblings.
+const SMALL_FRAMES: usize = CONNECTION_WINDOW as usize;
+/// Streams that a peer may make us reset by breaking the protocol in them, in the life of a connection (h2's default).
+const MAX_LOCAL_ERRORS: usize = 1024;
 
 /// What the client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +85,10 @@ pub enum TunnelError {
         "the peer stopped answering within the tunnel: it hangs, or the network drops its packets"
     )]
     Unresponsive,
+    #[error(
+        "the peer sent far more frames than its streams need (PING, SETTINGS, RST_STREAM, WINDOW_UPDATE)"
+    )]
+    Flood,
     #[error("the request to open a stream cannot be written: {0}")]
     Request(#[from] http::Error),
 }

@@ -103,8 +103,9 @@ impl Reason {
                  for everything else exists if it should."
             }
             Reason::Overflow => {
-                "A budget was spent: connections, requests or buffered bytes of a waypoint worker. Check \
-                 `[layer7]` in the settings, and who sends so much."
+                "A budget was spent: connections of a workload or of one of its peers (`[layer4]` in the settings), or \
+                 connections, requests or buffered bytes of a waypoint worker (`[layer7]`). `error` says which; check \
+                 who opens so many."
             }
             Reason::PeerReset => {
                 "One side broke off. Usually the application's own doing: check its log."

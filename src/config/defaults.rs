@@ -46,9 +46,14 @@ pub(super) const LOG_LEVEL: &str = "info";
 pub(super) const LAYER4_PROCESSORS_DIVISOR: usize = 4;
 /// Threads: with one, a single TLS handshake or large copy delays all other connections. ztunnel's minimum.
 pub(super) const LAYER4_MIN_THREADS: usize = 2;
-/// Connections of one workload: some 10 KiB each, so 100 MiB at the worst, and two descriptors each. ztunnel has no
-/// limit, so that one workload can take the memory and descriptors of its whole node.
-pub(super) const LAYER4_MAX_CONNECTIONS: usize = 10_000;
+/// Connections of one workload in one direction: some 10 KiB each, so 200 MiB at the worst, and two descriptors each.
+/// ztunnel has no limit, so that one workload can take the memory and descriptors of its whole node.
+pub(super) const LAYER4_MAX_CONNECTIONS: usize = 20_000;
+/// Of these, those of one peer: half, so that no peer alone can keep the others out.
+pub(super) const LAYER4_MAX_PEER_CONNECTIONS: usize = 10_000;
+/// Tunnels of one peer: some 50 KiB each. A pool needs one for 100 connections, and ztunnel's, which does not use a
+/// tunnel again that was full once, a few times as many.
+pub(super) const LAYER4_MAX_PEER_TUNNELS: usize = 1_000;
 /// ztunnel's and Envoy's 10 s: longer than three retransmissions of a SYN (1 + 2 + 4 s).
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Envoy's listeners in a sidecar waited 5 s; a server that speaks first waits so long, where its port is not named.

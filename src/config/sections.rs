@@ -239,7 +239,26 @@ fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
             Field {
                 key: "layer4.max_connections",
                 default: default::LAYER4_MAX_CONNECTIONS,
-                meaning: "Connections of one workload at a time; more wait to be accepted.",
+                meaning: "Connections of one workload at a time, of each direction; those in tunnels count one by \
+                          one, and tunnels by themselves. More wait to be accepted, and in tunnels are refused.",
+            },
+            CONNECTIONS,
+        ),
+        max_peer_connections: reader.number(
+            Field {
+                key: "layer4.max_peer_connections",
+                default: default::LAYER4_MAX_PEER_CONNECTIONS,
+                meaning: "Connections of one client's address to one workload at a time, in tunnels and without; more \
+                          are refused.",
+            },
+            CONNECTIONS,
+        ),
+        max_peer_tunnels: reader.number(
+            Field {
+                key: "layer4.max_peer_tunnels",
+                default: default::LAYER4_MAX_PEER_TUNNELS,
+                meaning: "TLS connections of one client's address to port 15008 of one workload at a time; more are \
+                          closed.",
             },
             CONNECTIONS,
         ),

@@ -160,6 +160,11 @@ impl Proxy {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
+            // It leaves, and by the drain's deadline so will the connection (`Proxy::stop`), which was permitted by all
+            // that was known of the workload while it was there.
+            if self.workload().is_none() {
+                continue;
+            }
             if let Err(denial) = self.gate(arrival).authorize(&arrival.connection(), None) {
                 return denial;
             }

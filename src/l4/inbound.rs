@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Proxy;
 use super::deliver::{Arrival, Judgement};
 use super::listen::Accepted;
+use super::places::Way;
 use crate::base::{Identity, Reason};
 use crate::identity::{self, ProvenPeer, Role, WorkloadCertificate};
 use crate::model::Workload;
@@ -37,26 +38,22 @@ impl LocalServer for Proxy {
             && self.workload().is_some_and(|workload| workload.identity == *identity)
     }
 
-    /// Takes a place of its own, where a stream in a tunnel shares its tunnel's.
     fn connect_local(self: Arc<Self>, incoming: Incoming, client: Identity, peer: SocketAddr) {
-        let Ok(place) = self.slots.clone().try_acquire_owned() else {
-            return incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
-        };
         self.shared.telemetry.agent().in_process_connections.inc();
-        let proxy = self.clone();
-        self.spawn::<STREAM_BUDGET>(async move {
-            let cut = Cut::with_workload(&proxy.cancel);
-            proxy.connect(incoming, client, peer, cut).await;
-            drop(place);
-        });
+        let cut = Cut::with_workload(&self.cancel);
+        self.spawn::<STREAM_BUDGET>(peer, self.clone().connect(incoming, client, peer, cut));
     }
 }
 
 impl Proxy {
     pub(super) async fn inbound(self: Arc<Self>, accepted: Accepted) {
         let Some(workload) = self.workload() else { return };
-        let Accepted { stream, peer, place } = accepted;
+        let Accepted { stream, peer, mut place } = accepted;
         let local = stream.local_addr().unwrap_or(peer);
+        match self.peer_place(Way::Tunnel, peer.ip()) {
+            Ok(of_peer) => place.peer = Some(of_peer),
+            Err(why) => return self.refuse_tunnel(workload, peer, local, Reason::Overflow, &why),
+        }
         if !self.says_something(&stream).await {
             // Somebody looked whether the port is open: a same-node probe, a load balancer.
             return tracing::debug!(workload = %self.uid, %peer, "closed before it said anything");
@@ -65,16 +62,7 @@ impl Proxy {
             match self.handshake(&workload, stream).await {
                 Ok(established) => established,
                 Err((reason, why)) => {
-                    let arrival = Arrival {
-                        workload,
-                        client: None,
-                        peer,
-                        destination: crate::sock::unmap(local),
-                        forwarded_host: None,
-                        in_process: false,
-                        cut: Cut::with_workload(&self.cancel),
-                    };
-                    return self.refuse_arrival(&arrival, reason, &why);
+                    return self.refuse_tunnel(workload, peer, local, reason, &why);
                 }
             };
         let (drain, cut) = (self.drain.child_token(), Cut::of_tunnel(&self.cancel));
@@ -83,7 +71,7 @@ impl Proxy {
             move |incoming: Incoming| {
                 let (client, cut) = (client.clone(), cut.clone());
                 let connected = proxy.clone().connect(incoming, client, peer, cut);
-                proxy.spawn::<STREAM_BUDGET>(connected);
+                proxy.spawn::<STREAM_BUDGET>(peer, connected);
             }
         };
         tokio::select! {
@@ -123,6 +111,27 @@ impl Proxy {
             drain.cancel();
         }
         std::future::pending().await
+    }
+
+    /// Records a connection that did not become a tunnel.
+    fn refuse_tunnel(
+        &self,
+        workload: Arc<Workload>,
+        peer: SocketAddr,
+        local: SocketAddr,
+        reason: Reason,
+        why: &str,
+    ) {
+        let arrival = Arrival {
+            workload,
+            client: None,
+            peer,
+            destination: crate::sock::unmap(local),
+            forwarded_host: None,
+            in_process: false,
+            cut: Cut::with_workload(&self.cancel),
+        };
+        self.refuse_arrival(&arrival, reason, why);
     }
 
     /// Whether the peer sends anything before it closes or the handshake's time is over.
@@ -197,12 +206,21 @@ impl Proxy {
             self.refuse_arrival(&arrival, Reason::BadRequest, &why);
             return incoming.refuse(StatusCode::BAD_REQUEST);
         }
+        let (permit, of_peer) = match self.stream_places(peer.ip()) {
+            Ok(places) => places,
+            Err(why) => {
+                self.refuse_arrival(&arrival, Reason::Overflow, &why);
+                return incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            }
+        };
+        let place =
+            Place { permit: Some(permit), peer: Some(of_peer), tracked: Some(self.tasks.token()) };
         match self.judge(&arrival) {
             Judgement::Deny(denial) => {
                 self.deny_arrival(&arrival, denial);
                 incoming.refuse(StatusCode::UNAUTHORIZED);
             }
-            Judgement::Guard(worker) => self.guard(incoming, arrival, &worker),
+            Judgement::Guard(worker) => self.guard(incoming, arrival, place, &worker),
             Judgement::Permit(permit, changes) => {
                 self.carry_arrival(incoming, arrival, permit, changes).await;
             }
@@ -239,7 +257,7 @@ impl Proxy {
         }
     }
 
-    fn guard(&self, incoming: Incoming, arrival: Arrival, worker: &crate::base::Str) {
+    fn guard(&self, incoming: Incoming, arrival: Arrival, place: Place, worker: &crate::base::Str) {
         match incoming.accept(Some(&self.baggage(&arrival.workload))) {
             Ok(stream) => self.shared.waypoints.guard(
                 worker,
@@ -252,7 +270,7 @@ impl Proxy {
                     destination: arrival.destination,
                     forwarded_host: arrival.forwarded_host,
                     sockets: self.sockets.clone(),
-                    place: Place { permit: None, tracked: Some(self.tasks.token()) },
+                    place,
                     cut: arrival.cut,
                 },
             ),

@@ -7,11 +7,13 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::future::FutureExt;
+use tokio_util::future::FutureExt as _;
 
 use super::Proxy;
-use crate::base::{ports, within_budget};
+use super::places::{Seldom, Way};
+use crate::base::{caught, ports, within_budget};
 use crate::sock::{self, AcceptFailure};
 use crate::tunnel::Place;
 
@@ -57,9 +59,10 @@ impl Proxy {
             .map(|(port, listener)| (*port, Arc::downgrade(listener)))
             .into();
         let [(_, outbound), (_, plaintext), (_, hbone)] = [outbound, plaintext, hbone];
-        self.serve::<CONNECTION_BUDGET, _>(outbound, |proxy, accepted| proxy.outbound(accepted));
-        self.serve::<CONNECTION_BUDGET, _>(plaintext, |proxy, accepted| proxy.plaintext(accepted));
-        self.serve::<TUNNEL_BUDGET, _>(hbone, |proxy, accepted| proxy.inbound(accepted));
+        let [out, plain, tunnel] = [Way::Outbound, Way::Plaintext, Way::Tunnel];
+        self.serve::<CONNECTION_BUDGET, _>(outbound, out, |proxy, it| proxy.outbound(it));
+        self.serve::<CONNECTION_BUDGET, _>(plaintext, plain, |proxy, it| proxy.plaintext(it));
+        self.serve::<TUNNEL_BUDGET, _>(hbone, tunnel, |proxy, it| proxy.inbound(it));
         Ok(())
     }
 
@@ -83,36 +86,41 @@ impl Proxy {
     fn serve<const BUDGET: usize, F>(
         self: &Arc<Self>,
         listener: Arc<TcpListener>,
+        way: Way,
         handle: fn(Arc<Self>, Accepted) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
         let proxy = self.clone();
         let accepting = async move {
-            while let Some(accepted) = proxy.accept(&listener).await {
-                proxy.spawn::<BUDGET>(handle(proxy.clone(), accepted));
+            while let Some(accepted) = proxy.accept(&listener, way).await {
+                let peer = accepted.peer;
+                proxy.spawn::<BUDGET>(peer, handle(proxy.clone(), accepted));
             }
         };
         self.tasks.spawn_on(accepting, &self.shared.runtime);
     }
 
-    /// Runs what becomes of one connection or stream until it ends or the proxy cuts it. The wrapper is a plain
-    /// struct, since an async block would hold the connection's future twice.
+    /// Runs what becomes of one connection or stream until it ends or the proxy cuts it. A panic ends this one only.
+    /// The wrappers are plain structs, since an async block would hold the connection's future twice.
     pub(super) fn spawn<const BUDGET: usize>(
-        &self,
+        self: &Arc<Self>,
+        peer: SocketAddr,
         connection: impl Future<Output = ()> + Send + 'static,
     ) {
-        let task = connection.with_cancellation_token_owned(self.cancel.clone());
+        let proxy = self.clone();
+        let task = caught(connection).map(move |ended| {
+            if let Err(panic) = ended {
+                tracing::error!(workload = %proxy.uid, %peer, "a connection was ended by a panic: {panic}");
+            }
+        });
+        let task = task.with_cancellation_token_owned(self.cancel.clone());
         self.tasks.spawn_on(within_budget::<BUDGET, _>(task), &self.shared.runtime);
     }
 
     /// The next connection; `None` when the proxy drains or the listener is gone.
-    async fn accept(&self, listener: &TcpListener) -> Option<Accepted> {
+    async fn accept(&self, listener: &TcpListener, way: Way) -> Option<Accepted> {
         loop {
-            let slot = tokio::select! {
-                () = self.drain.cancelled() => return None,
-                slot = self.slots.clone().acquire_owned() => slot.ok()?,
-            };
             let accepted = tokio::select! {
                 () = self.drain.cancelled() => return None,
                 accepted = listener.accept() => accepted,
@@ -123,15 +131,14 @@ impl Proxy {
                         tracing::debug!(workload = %self.uid, %peer, %error, "closed before it began");
                         continue;
                     }
-                    let place = Place { permit: Some(slot), tracked: Some(self.tasks.token()) };
+                    let (permit, tracked) =
+                        (Some(self.place(way).await?), Some(self.tasks.token()));
+                    let place = Place { permit, tracked, peer: None };
                     return Some(Accepted { stream, peer: sock::unmap(peer), place });
                 }
                 Err(error) => match sock::classify_accept(&error) {
                     AcceptFailure::ThisConnection => {}
-                    AcceptFailure::BackOff => {
-                        tracing::warn!(workload = %self.uid, %error, "cannot accept for now; is the file limit too low?");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
+                    AcceptFailure::BackOff => self.back_off(&error).await,
                     AcceptFailure::Fatal => {
                         tracing::error!(workload = %self.uid, %error, "a listener is gone");
                         return None;
@@ -139,5 +146,18 @@ impl Proxy {
                 },
             }
         }
+    }
+
+    /// The files are the whole process's, so all its listeners tell of them together.
+    async fn back_off(&self, error: &io::Error) {
+        static TOLD: Seldom = Seldom::new();
+        self.shared.telemetry.agent().accept_failures.inc();
+        if TOLD.is_due() {
+            tracing::warn!(
+                workload = %self.uid, %error,
+                "cannot accept connections for now; they wait. Is the limit of open files too low (process_max_fds)?"
+            );
+        }
+        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }

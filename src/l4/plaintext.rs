@@ -5,12 +5,13 @@ use std::sync::Arc;
 use super::Proxy;
 use super::deliver::{Arrival, Judgement};
 use super::listen::Accepted;
+use super::places::Way;
 use crate::base::Reason;
 use crate::sock;
 use crate::tunnel::{Carrier, Cut, GuardedConnection};
 
 impl Proxy {
-    pub(super) async fn plaintext(self: Arc<Self>, accepted: Accepted) {
+    pub(super) async fn plaintext(self: Arc<Self>, mut accepted: Accepted) {
         let Some(workload) = self.workload() else { return };
         let destination = match sock::original_destination(&accepted.stream) {
             Ok(destination) => destination,
@@ -30,6 +31,10 @@ impl Proxy {
         };
         if let Err(why) = self.own_destination(&arrival.workload, destination) {
             return self.refuse_arrival(&arrival, Reason::BadRequest, &why);
+        }
+        match self.peer_place(Way::Plaintext, arrival.peer.ip()) {
+            Ok(of_peer) => accepted.place.peer = Some(of_peer),
+            Err(why) => return self.refuse_arrival(&arrival, Reason::Overflow, &why),
         }
         match self.judge(&arrival) {
             Judgement::Deny(denial) => self.deny_arrival(&arrival, denial),

@@ -1,10 +1,8 @@
 //! One worker: a thread, a runtime, budgets, and the connections it was handed.
 
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +14,7 @@ use super::guard::Arrival;
 use super::peers::Peers;
 use super::upstream::{self, Upstreams};
 use super::{inbound, outbound, peers};
-use crate::base::{Reason, Str};
+use crate::base::{Reason, Str, caught};
 use crate::telemetry::WorkerHealth;
 use crate::tunnel::{GuardedConnection, RoutedConnection};
 
@@ -227,12 +225,7 @@ impl Context {
 
 /// Turns a panic into a line in the log.
 async fn isolated(namespace: Str, what: &'static str, task: impl Future<Output = ()>) {
-    if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
-        let text = panic
-            .downcast_ref::<&str>()
-            .copied()
-            .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-            .unwrap_or("no message");
+    if let Err(text) = caught(task).await {
         tracing::error!(%namespace, "a task of the waypoint worker ({what}) panicked and was ended: {text}");
     }
 }

@@ -40,6 +40,16 @@ impl Captured {
     }
 }
 
+impl Captured {
+    /// Another namespace stands under the name now. One that is only gone is left to its manifest.
+    pub(super) fn was_made_anew(&self) -> bool {
+        let name = self.network_namespace.as_deref().unwrap_or_default();
+        // The inode is not given to another namespace while we hold ours.
+        let now = NetworkNamespace::open(name).and_then(|namespace| namespace.inode());
+        matches!((now, self.namespace.inode()), (Ok(now), Ok(own)) if now != own)
+    }
+}
+
 impl Known for Captured {
     fn network_namespace(&self) -> Option<&Str> {
         self.network_namespace.as_ref()
@@ -165,8 +175,10 @@ impl Node {
         let drain = self.settings.drain;
         let (world, resolver) = (self.layer4.world.clone(), self.layer4.resolver.clone());
         let node = self.settings.name.clone();
+        let removal = self.removal.clone();
         self.leaving.spawn(async move {
             captured.proxy.stop(drain).await;
+            let _no_join = removal.read().await;
             // It may have joined again meanwhile, and then the rules are the new capture's.
             let rejoined =
                 world.load().workload(&captured.uid).is_some_and(|it| plan::wanted(it, &node));

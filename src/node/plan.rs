@@ -34,18 +34,21 @@ fn reachable(workload: &Workload, node: &Str) -> bool {
     workload.node == *node && !workload.host_network && workload.network_namespace.is_some()
 }
 
-/// Leaving comes first: a workload that was recreated in another namespace leaves the old one before it joins.
+/// Leaving comes first: a workload that was recreated in another namespace leaves the old one before it joins. `anew`:
+/// captured workloads whose namespace is another one now, under the same name.
 pub(super) fn plan<K: Known>(
     world: &World,
     node: &Str,
     captured: &BTreeMap<Str, Arc<K>>,
     cleaned: &BTreeSet<Str>,
+    anew: &BTreeSet<Str>,
 ) -> Vec<Step> {
     let mut steps = Vec::new();
     for (uid, known) in captured {
         let stays = world.workload(uid).is_some_and(|workload| {
             wanted(workload, node)
                 && workload.network_namespace.as_ref() == known.network_namespace()
+                && !anew.contains(uid)
         });
         if !stays {
             steps.push(Step::Leave(uid.clone()));
@@ -125,10 +128,11 @@ mod tests {
         let (a, b, c) =
             (workload("a", "n1", true), workload("b", "n1", false), workload("c", "n2", true));
         let world = world_of(vec![a.clone(), b.clone(), c]);
-        let steps = plan(&world, &"n1".into(), &captured(&[]), &BTreeSet::new());
+        let steps = plan(&world, &"n1".into(), &captured(&[]), &BTreeSet::new(), &BTreeSet::new());
         assert_eq!(steps, [Step::Join(a), Step::Clean(b.clone())]);
         let cleaned = BTreeSet::from([b.uid.clone()]);
-        let steps = plan(&world, &"n1".into(), &captured(&[("a", "a")]), &cleaned);
+        let steps =
+            plan(&world, &"n1".into(), &captured(&[("a", "a")]), &cleaned, &BTreeSet::new());
         assert_eq!(steps, []);
     }
 
@@ -142,7 +146,7 @@ mod tests {
         let (a, b) = (changed("a"), changed("b"));
         let world = world_of(vec![a.clone(), b.clone(), workload("c", "n1", true)]);
         let here = captured(&[("a", "a"), ("b", "elsewhere"), ("c", "c")]);
-        let steps = plan(&world, &"n1".into(), &here, &BTreeSet::new());
+        let steps = plan(&world, &"n1".into(), &here, &BTreeSet::new(), &BTreeSet::new());
         assert_eq!(steps, [Step::Leave("b".into()), Step::Adjust(a), Step::Join(b)]);
     }
 
@@ -151,8 +155,18 @@ mod tests {
         let (a, b) = (workload("a", "n1", true), workload("b", "n1", false));
         let world = world_of(vec![a.clone(), b]);
         let here = captured(&[("a", "elsewhere"), ("b", "b"), ("gone", "gone")]);
-        let steps = plan(&world, &"n1".into(), &here, &BTreeSet::new());
+        let steps = plan(&world, &"n1".into(), &here, &BTreeSet::new(), &BTreeSet::new());
         let leave = |uid: &str| Step::Leave(uid.into());
         assert_eq!(steps, [leave("a"), leave("b"), leave("gone"), Step::Join(a)]);
+    }
+
+    #[test]
+    fn what_was_made_anew_under_its_name_leaves_and_joins() {
+        let a = workload("a", "n1", true);
+        let (world, here) = (world_of(vec![a.clone()]), captured(&[("a", "a")]));
+        let steps =
+            |anew: &BTreeSet<Str>| plan(&world, &"n1".into(), &here, &BTreeSet::new(), anew);
+        assert_eq!(steps(&BTreeSet::new()), []);
+        assert_eq!(steps(&BTreeSet::from(["a".into()])), [Step::Leave("a".into()), Step::Join(a)]);
     }
 }

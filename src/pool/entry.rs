@@ -44,7 +44,7 @@ impl Entry {
                 self.remove(pooled);
                 continue;
             }
-            if pooled.tunnel.free_streams() == 0 {
+            if pooled.tunnel.is_suspect() || pooled.tunnel.free_streams() == 0 {
                 continue;
             }
             match pooled.tunnel.open(request).await {
@@ -63,6 +63,7 @@ impl Entry {
         self.tunnels.load().iter().any(|pooled| {
             pooled.generation == generation
                 && pooled.tunnel.is_usable()
+                && !pooled.tunnel.is_suspect()
                 && pooled.tunnel.free_streams() > 0
         })
     }

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::Reporter;
+use super::panics::panics;
 use crate::base::PolicyNote;
 
 /// Handles for the rooms that know the values; cheap to clone.
@@ -36,6 +37,10 @@ pub struct AgentMetrics {
     pub pool_connections: Gauge,
     /// Connections that were carried inside the process.
     pub in_process_connections: Counter,
+    /// Times that no connection could be accepted, because files or memory ran out.
+    pub accept_failures: Counter,
+    /// Connections that had to wait, or were refused, because a workload or a peer had as many as it may.
+    pub limited_connections: Counter,
     /// Complaints about objects in the current state of the source.
     pub source_complaints: Gauge,
     /// Matches of policies that decide nothing, by policy.
@@ -92,6 +97,10 @@ impl AgentMetrics {
             "Peers that were refused, and tunnels that were cut, because a certificate is revoked (identity.crl)",
             self.crl_rejections.clone(),
         );
+        self.register_connections(registry);
+    }
+
+    fn register_connections(&self, registry: &mut Registry) {
         registry.register(
             "isthmus_pool_connections",
             "Open tunnels to other workloads",
@@ -101,6 +110,16 @@ impl AgentMetrics {
             "isthmus_in_process_connections",
             "Connections between workloads of this node, which need no tunnel (same_node)",
             self.in_process_connections.clone(),
+        );
+        registry.register(
+            "isthmus_accept_failures",
+            "Times that no connection could be accepted because file descriptors or memory ran out",
+            self.accept_failures.clone(),
+        );
+        registry.register(
+            "isthmus_limited_connections",
+            "Connections that waited or were refused because their workload or peer had as many as it may (layer4)",
+            self.limited_connections.clone(),
         );
         registry.register(
             "isthmus_source_complaints",
@@ -142,6 +161,10 @@ pub(super) struct ProcessCollector;
 
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counted = ConstCounter::new(panics());
+        let help = "Panics, each of which ended one task";
+        let kind = counted.metric_type();
+        counted.encode(encoder.encode_descriptor("isthmus_panics", help, None, kind)?)?;
         if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
             let open = i64::try_from(entries.count()).unwrap_or(i64::MAX);
             gauge(&mut encoder, "process_open_fds", "Open file descriptors", open)?;

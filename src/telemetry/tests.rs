@@ -437,3 +437,22 @@ fn metrics_of_the_agent_are_there_from_the_start() {
     }
     assert!(scraped.ends_with("# EOF\n"));
 }
+
+#[test]
+fn a_panic_is_a_line_in_the_log_and_counted() {
+    let lab = Lab::new("info", LogFormat::Text);
+    let before = panics::panics();
+    report_panics();
+    let caught = tracing::subscriber::with_default(log::subscriber(lab.logs.clone()), || {
+        std::panic::catch_unwind(|| panic!("provoked by test {}", 1))
+    });
+    // Other tests want the standard one.
+    drop(std::panic::take_hook());
+    assert_eq!(crate::base::panic_text(&*caught.unwrap_err()), "provoked by test 1");
+    let text = lab.log();
+    assert!(text.contains("provoked by test 1"), "{text}");
+    assert!(text.contains("src/telemetry/tests.rs:"), "{text}");
+    assert!(panics::panics() > before);
+    let scraped = lab.telemetry.scrape().expect("metrics");
+    assert!(scraped.lines().any(|line| line.starts_with("isthmus_panics_total ")), "{scraped}");
+}

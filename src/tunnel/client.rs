@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -11,8 +11,13 @@ use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::alive::{self, Pulse};
+use super::frames::Counted;
 use super::stream::HboneStream;
-use super::{CONNECTION_WINDOW, ConnectRequest, MAX_FRAME, STREAM_WINDOW, TunnelError};
+use super::{
+    CONNECTION_WINDOW, ConnectRequest, MAX_FRAME, MAX_LOCAL_ERRORS, SMALL_FRAMES, STREAM_WINDOW,
+    TunnelError,
+};
 
 /// The largest head of an answer that is taken, in bytes (ztunnel's 16 KiB): an answer holds a status and baggage.
 const MAX_HEADERS: u32 = 16 * 1024;
@@ -32,7 +37,7 @@ struct Shared {
     sender: ArcSwapOption<SendRequest<Bytes>>,
     /// Streams at the same time, whatever more the peer admits.
     max_streams: usize,
-    taken: AtomicUsize,
+    pulse: Arc<Pulse>,
     /// The server's certificate was revoked: why its streams break.
     revoked: AtomicBool,
 }
@@ -56,7 +61,7 @@ impl Tunnel {
     pub fn free_streams(&self) -> usize {
         match self.usable_sender() {
             Some(sender) => {
-                self.limit(&sender).saturating_sub(self.shared.taken.load(Ordering::Acquire))
+                self.limit(&sender).saturating_sub(self.shared.pulse.taken.load(Ordering::Acquire))
             }
             None => 0,
         }
@@ -64,7 +69,13 @@ impl Tunnel {
 
     /// Streams that are open, or being opened.
     pub fn active_streams(&self) -> usize {
-        self.shared.taken.load(Ordering::Acquire)
+        self.shared.pulse.taken.load(Ordering::Acquire)
+    }
+
+    /// The peer owes an answer to a ping for longer than a network takes: what is open may yet go on, and nothing new
+    /// should be put in.
+    pub fn is_suspect(&self) -> bool {
+        self.shared.pulse.is_suspect()
     }
 
     /// False once the tunnel drains, the peer sent GOAWAY, or the connection has failed.
@@ -112,12 +123,18 @@ impl Tunnel {
 
     fn take_slot(&self, sender: &SendRequest<Bytes>) -> Result<Slot, TunnelError> {
         let limit = self.limit(sender);
-        self.shared
+        let pulse = &self.shared.pulse;
+        pulse
             .taken
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| {
                 (taken < limit).then_some(taken + 1)
             })
-            .map(|_| Slot(self.shared.clone()))
+            .map(|before| {
+                if before == 0 {
+                    pulse.wake();
+                }
+                Slot(self.shared.clone())
+            })
             .map_err(|_| TunnelError::Full)
     }
 }
@@ -144,7 +161,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.taken.fetch_sub(1, Ordering::AcqRel);
+        self.0.pulse.taken.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -160,7 +177,7 @@ impl Drop for Closed {
 /// connection does: when the tunnel was drained, or given up, and is idle, or when the connection failed. Dropping it
 /// cuts every stream.
 ///
-/// There are no pings: TCP keepalive, and the pings of the server, find a dead peer.
+/// While there are streams, the peer is asked for signs of life ([`Pulse`]).
 pub async fn handshake<S>(
     io: S,
     max_streams: usize,
@@ -168,7 +185,8 @@ pub async fn handshake<S>(
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (sender, connection) = Builder::new()
+    let (io, exceeded) = Counted::new(io, 0);
+    let (sender, mut connection) = Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(MAX_FRAME)
@@ -176,19 +194,30 @@ where
         .max_send_buffer_size(SEND_BUFFER)
         // Until the peer's SETTINGS come.
         .initial_max_send_streams(max_streams)
+        .max_concurrent_reset_streams(max_streams)
+        .max_local_error_reset_streams(Some(MAX_LOCAL_ERRORS))
+        .data_frame_budget(SMALL_FRAMES)
         .enable_push(false)
-        .handshake::<S, Bytes>(io)
+        .handshake::<Counted<S>, Bytes>(io)
         .await?;
+    let pings = connection.ping_pong();
+    let pulse = Arc::new(Pulse::default());
     let shared = Arc::new(Shared {
         sender: ArcSwapOption::from_pointee(sender),
         max_streams,
-        taken: AtomicUsize::new(0),
+        pulse: pulse.clone(),
         revoked: AtomicBool::new(false),
     });
     let closed = Closed(Arc::downgrade(&shared));
     let driver = async move {
         let _closed = closed;
-        if let Err(error) = connection.await {
+        let ended = tokio::select! {
+            biased;
+            ended = connection => ended.map_err(TunnelError::from),
+            error = alive::watch(pings, pulse) => Err(error),
+            () = exceeded.cancelled() => Err(TunnelError::Flood),
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "a tunnel has ended");
         }
     };

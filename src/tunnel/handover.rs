@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Carrier, Cut, Incoming};
+use super::{Carrier, Cut, Incoming, PeerPlace};
 use crate::base::{Identity, Str};
 
 /// A connection's place among those of its workload, given back when dropped. While it is held, a workload that leaves
@@ -11,6 +11,8 @@ use crate::base::{Identity, Str};
 pub struct Place {
     /// Where connections are limited: one of the permits.
     pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    /// Where the connections of one peer are.
+    pub peer: Option<PeerPlace>,
     pub tracked: Option<tokio_util::task::task_tracker::TaskTrackerToken>,
 }
 

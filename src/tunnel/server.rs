@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
-use h2::{Ping, PingPong, RecvStream};
+use h2::{Ping, PingPong, Reason, RecvStream};
 use http::{Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -13,11 +13,15 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::carrier::Carrier;
+use super::frames::{Counted, PREFACE};
 use super::headers::BAGGAGE;
 use super::joined::{self, Joined};
 use super::local::LocalStream;
 use super::stream::HboneStream;
-use super::{CONNECTION_WINDOW, ConnectRequest, MAX_FRAME, STREAM_WINDOW, TunnelError};
+use super::{
+    CONNECTION_WINDOW, ConnectRequest, MAX_FRAME, MAX_LOCAL_ERRORS, SMALL_FRAMES, STREAM_WINDOW,
+    TunnelError,
+};
 use crate::telemetry::ConnectionRecord;
 
 /// The largest head of a request that is taken, in bytes (ztunnel's).
@@ -25,6 +29,13 @@ const MAX_HEADERS: u32 = 64 * 1024;
 /// Streams at the same time that a peer may open on one connection (ztunnel's; Go's clients assume 100, Envoy's
 /// default is 100, hyper's 200).
 const MAX_STREAMS: u32 = 200;
+/// Streams that a peer opened and reset before we looked at them ("rapid reset", CVE-2023-44487): as many as it may
+/// have open at once, since a client that ends may reset all of them together. h2's default of 20 would cut every
+/// other connection of a tunnel whose client lets go of 21 while we are busy.
+const MAX_PENDING_RESETS: usize = MAX_STREAMS as usize;
+/// Streams that we reset and remember, so that what the peer had sent before it knew is ignored: all that it may have.
+/// A frame for a stream that was forgotten ends the connection.
+const MAX_RESETS: usize = MAX_STREAMS as usize;
 /// What a stream may have waiting to be sent, in bytes (ztunnel's, and h2's default).
 const SEND_BUFFER: usize = 400 * 1024;
 /// How often a peer is asked for a sign of life, and how long it may take (ztunnel's): a pod whose network namespace
@@ -33,6 +44,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a peer may take for the preface of HTTP/2 after the TLS handshake; pings begin only then.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a peer that is sent away may take to read why.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The server's side of one CONNECT that was understood and not yet answered. Dropped without an answer, it resets
 /// the stream.
@@ -133,8 +146,7 @@ pub async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    // h2's bounds on resets, on refused streams and on empty or tiny frames ("rapid reset", CVE-2023-44487 and its
-    // kin) are its defaults: a peer that exceeds them loses the connection.
+    let (io, exceeded) = Counted::new(io, PREFACE);
     let handshake = Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -142,19 +154,31 @@ where
         .max_header_list_size(MAX_HEADERS)
         .max_concurrent_streams(MAX_STREAMS)
         .max_send_buffer_size(SEND_BUFFER)
-        .handshake::<S, Bytes>(io);
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_concurrent_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(Some(MAX_LOCAL_ERRORS))
+        .data_frame_budget(SMALL_FRAMES)
+        .handshake::<Counted<S>, Bytes>(io);
     let mut connection =
         timeout(PREFACE_TIMEOUT, handshake).await.map_err(|_| TunnelError::Unresponsive)??;
     let pings = connection.ping_pong();
-    tokio::select! {
+    let result = tokio::select! {
         result = accept_all(&mut connection, drain, &mut handler) => result,
         error = watch(pings) => Err(error),
+        () = exceeded.cancelled() => Err(TunnelError::Flood),
+    };
+    if matches!(result, Err(TunnelError::Flood)) {
+        connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        let farewell = std::future::poll_fn(|cx| connection.poll_closed(cx));
+        // A peer that does not read why is closed without.
+        _ = timeout(FAREWELL, farewell).await;
     }
+    result
 }
 
 /// Accepting is also what drives the connection.
 async fn accept_all<S>(
-    connection: &mut Connection<S, Bytes>,
+    connection: &mut Connection<Counted<S>, Bytes>,
     drain: CancellationToken,
     handler: &mut (impl FnMut(Incoming) + Send),
 ) -> Result<(), TunnelError>

@@ -49,7 +49,14 @@ const TRAPS: [(u8, &str, &[&str]); 25] = [
         &["judges_each_request_whatever_way_it_came"],
     ),
     (9, "a workload calls itself", &["loopback_and_own_address_stay_with_the_application"]),
-    (10, "an authority with the agent's own ports", &["a_go_client_that_asks_wrongly_is_told_so"]),
+    (
+        10,
+        "an authority with the agent's own ports",
+        &[
+            "a_go_client_that_asks_wrongly_is_told_so",
+            "a_node_client_is_served_and_told_what_it_asks_wrongly",
+        ],
+    ),
     (
         11,
         "the sender half-closes first",
@@ -92,7 +99,11 @@ const TRAPS: [(u8, &str, &[&str]); 25] = [
         &[
             "killed_agents_come_back_and_nothing_is_sent_in_the_clear",
             "an_agent_that_comes_back_goes_on_and_nothing_leaks_meanwhile",
+            "trap_20_a_pod_that_went_while_its_agent_was_down_leaves_nothing",
+            "trap_20_a_pod_made_anew_while_its_agent_was_down_is_captured",
+            "a_pod_made_anew_under_the_same_name_is_captured_anew",
             "a_namespace_may_vanish_at_any_moment",
+            "namespaces_vanish_at_random_moments_under_load",
         ],
     ),
     (21, "DNS: TCP, truncation, no data", &["trap_21_names_of_the_mesh_and_of_the_world"]),
@@ -113,6 +124,7 @@ const TRAPS: [(u8, &str, &[&str]); 25] = [
             "another_trust_domain_under_the_same_roots_is_refused",
             "a_trust_domain_may_have_two_names",
             "a_go_client_without_a_right_certificate_gets_no_answer",
+            "a_node_client_without_a_right_certificate_gets_no_answer",
         ],
     ),
     (
@@ -121,6 +133,7 @@ const TRAPS: [(u8, &str, &[&str]); 25] = [
         &[
             "what_an_application_says_of_itself_does_not_count",
             "headers_of_a_go_client_do_not_influence_policy",
+            "headers_of_a_node_client_do_not_influence_policy",
         ],
     ),
 ];

@@ -18,7 +18,7 @@ use rcgen::{
 };
 
 use crate::support::lab::{Lab, Moment, PORT, private, wait};
-use crate::{bookinfo, enroll, settle};
+use crate::{bookinfo, enrol, settle};
 
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 /// Long enough for anything that happens at all.
@@ -213,7 +213,7 @@ fn a_root_is_replaced_under_load_and_no_request_fails() -> Result<()> {
     lab.start_agents_each(|node| {
         format!("[identity]\nissuer = \"local\"\nca_directory = \"{}\"\n", ca_of(node).display())
     })?;
-    enroll(&mut lab)?;
+    enrol(&mut lab)?;
     settle(&lab, "curl", &[DETAILS], 200)?;
     let details = SocketAddr::new(lab.address("details-v1")?, PORT);
     let ratings = SocketAddr::new(lab.address("ratings-v1")?, PORT);
@@ -266,7 +266,7 @@ fn certificates_are_renewed_under_load_and_no_request_fails() -> Result<()> {
         "[identity]\nissuer = \"local\"\nlifetime = \"10s\"\nca_directory = \"{}\"\n",
         ca.display()
     ))?;
-    enroll(&mut lab)?;
+    enrol(&mut lab)?;
     settle(&lab, "curl", &[DETAILS], 200)?;
     let details = SocketAddr::new(lab.address("details-v1")?, PORT);
     let ratings = SocketAddr::new(lab.address("ratings-v1")?, PORT);
@@ -308,7 +308,7 @@ fn with_revocation_lists() -> Result<(Lab, Authority, PathBuf)> {
         ca.display(),
         crl.display()
     ))?;
-    enroll(&mut lab)?;
+    enrol(&mut lab)?;
     Ok((lab, authority, crl))
 }
 
@@ -373,7 +373,7 @@ fn a_trust_domain_may_have_two_names() -> Result<()> {
         "node-a" => "trust_domain = \"old.mesh\"\ntrust_domain_aliases = [\"new.mesh\"]\n".into(),
         _ => "trust_domain = \"new.mesh\"\ntrust_domain_aliases = [\"old.mesh\"]\n".into(),
     })?;
-    enroll(&mut lab)?;
+    enrol(&mut lab)?;
     settle(&lab, "curl", &[DETAILS], 200)?;
     // The client proves to be old.mesh/...; a policy means it by either name.
     let only = |source: &str| {

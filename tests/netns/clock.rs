@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::certificates::serials;
 use crate::support::lab::{Lab, private, wait};
-use crate::{bookinfo, enroll, settle};
+use crate::{bookinfo, enrol, settle};
 
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 const NODES: [&str; 2] = ["node-a", "node-b"];
@@ -59,7 +59,7 @@ fn a_clock_that_is_set_leaves_the_mesh_with_valid_certificates() -> Result<()> {
     let mut lab = bookinfo()?;
     let clock = Clock::install(&mut lab)?;
     lab.start_agents("")?;
-    enroll(&mut lab)?;
+    enrol(&mut lab)?;
     settle(&lab, "curl", &[DETAILS], 200)?;
     settle(&lab, "stranger", &[DETAILS], 200)?;
 

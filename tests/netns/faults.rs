@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -13,11 +12,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, anyhow};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 
 use crate::support::lab::command::{feed_command, run};
-use crate::support::lab::netns::Namespace;
-use crate::support::lab::private::NETWORK_NAMESPACES;
 use crate::support::lab::{Lab, PORT, process, wait};
 use crate::{meshed, settle};
 
@@ -31,7 +27,7 @@ spec: {mtls: {mode: STRICT}}
 ";
 
 /// Clients that ask again and again, each time on a new connection.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Result<()>>>,
@@ -39,8 +35,13 @@ struct Load {
 
 impl Load {
     fn start(lab: &Lab) -> Result<Self> {
+        Self::towards(lab, "details")
+    }
+
+    /// Towards a service of bookinfo's.
+    pub fn towards(lab: &Lab, service: &str) -> Result<Self> {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let service = SocketAddr::new(lab.service("bookinfo", "details")?[0], PORT);
+        let service = SocketAddr::new(lab.service("bookinfo", service)?[0], PORT);
         let clients = (0..4)
             .map(|_| {
                 let namespace = lab.pod("curl")?.attachment.namespace.clone();
@@ -61,7 +62,7 @@ impl Load {
     }
 
     /// Waits for as many more answers, and returns how long that took.
-    fn wait_for(&self, answers: u64, after: &str) -> Result<Duration> {
+    pub fn wait_for(&self, answers: u64, after: &str) -> Result<Duration> {
         let (start, before) = (SystemTime::now(), self.done.load(Ordering::Relaxed));
         wait::until(&format!("answers after {after}"), || {
             Ok((self.done.load(Ordering::Relaxed) >= before + answers).then_some(()))
@@ -71,7 +72,7 @@ impl Load {
         Ok(took)
     }
 
-    fn end(self) -> Result<()> {
+    pub fn end(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
             client.join().map_err(|_| anyhow!("a client panicked"))??;
@@ -84,7 +85,7 @@ fn ask(service: SocketAddr) -> Result<()> {
     let mut stream = TcpStream::connect_timeout(&service, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;
     stream.write_all(
-        b"GET /details/0 HTTP/1.1\r\nHost: details\r\nx-secret: under-load\r\nConnection: close\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: bookinfo\r\nx-secret: under-load\r\nConnection: close\r\n\r\n",
     )?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
@@ -93,19 +94,19 @@ fn ask(service: SocketAddr) -> Result<()> {
 }
 
 /// Open descriptors of each agent.
-fn descriptors(lab: &mut Lab) -> Result<Vec<usize>> {
+pub fn descriptors(lab: &mut Lab) -> Result<Vec<usize>> {
     (lab.agents().iter_mut())
         .map(|agent| Ok(fs::read_dir(format!("/proc/{}/fd", agent.process().id()))?.count()))
         .collect()
 }
 
 /// Waits until no agent has more descriptors than before, save for a few: a tunnel, a scrape.
-fn no_more_than(lab: &mut Lab, before: &[usize]) -> Result<()> {
+pub fn no_more_than(lab: &mut Lab, before: &[usize]) -> Result<()> {
     const FEW: usize = 12;
     no_more_than_and(lab, before, FEW)
 }
 
-fn no_more_than_and(lab: &mut Lab, before: &[usize], few: usize) -> Result<()> {
+pub fn no_more_than_and(lab: &mut Lab, before: &[usize], few: usize) -> Result<()> {
     wait::until(&format!("descriptors to be about {before:?} again"), || {
         let now = descriptors(lab)?;
         let are = now.iter().zip(before).all(|(now, before)| *now <= before + few);
@@ -114,19 +115,19 @@ fn no_more_than_and(lab: &mut Lab, before: &[usize], few: usize) -> Result<()> {
 }
 
 /// The rules of a pod without what counts packets.
-fn rules(lab: &Lab, pod: &str) -> Result<String> {
+pub fn rules(lab: &Lab, pod: &str) -> Result<String> {
     Ok(lab.rules(pod)?.lines().filter(|line| !line.contains("counter")).collect())
 }
 
 /// A rule in a node's way between its pods and the others, until it is removed.
-fn disturb(lab: &Lab, node: &str, rule: &str) -> Result<()> {
+pub fn disturb(lab: &Lab, node: &str, rule: &str) -> Result<()> {
     let table =
         "table inet fault {\nchain forward {\ntype filter hook forward priority 0\nRULE\n}\n}\n";
     let mut nft = process::command(&lab.node(node)?.namespace, "nft");
     feed_command(nft.args(["-f", "-"]), "nft", &[], &table.replace("RULE", rule)).map(drop)
 }
 
-fn undisturb(lab: &Lab, node: &str) -> Result<()> {
+pub fn undisturb(lab: &Lab, node: &str) -> Result<()> {
     let mut nft = process::command(&lab.node(node)?.namespace, "nft");
     feed_command(nft.args(["-f", "-"]), "nft", &[], "delete table inet fault").map(drop)
 }
@@ -166,6 +167,38 @@ fn a_peer_in_a_black_hole_is_given_up_and_found_again() -> Result<()> {
     undisturb(&lab, "node-b")?;
     load.wait_for(50, "a black hole of three seconds")?;
     load.end()?;
+    no_more_than(&mut lab, &before)
+}
+
+/// A network that drops whatever a tunnel sends, and nothing else.
+#[test]
+fn a_dead_tunnel_takes_no_new_connections_for_long() -> Result<()> {
+    let mut lab = meshed()?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let before = descriptors(&mut lab)?;
+    let service = SocketAddr::new(lab.service("bookinfo", "details")?[0], PORT);
+    let client = lab.pod("curl")?.attachment.namespace.clone();
+    let mut held = client.run(|| TcpStream::connect(service))??;
+    let port = wait::until("the port of the tunnel", || {
+        let mut ss = process::command(&client, "ss");
+        let all = feed_command(&mut ss, "ss", &["-tnH", "state", "established"], "")?;
+        let tunnel = all.lines().find(|line| line.contains(":15008"));
+        let own = tunnel.and_then(|line| line.split_whitespace().nth(2)?.rsplit(':').next());
+        Ok(own.and_then(|port| port.parse::<u16>().ok()))
+    })?;
+    let start = SystemTime::now();
+    disturb(&lab, "node-b", &format!("tcp sport {port} drop\ntcp dport {port} drop"))?;
+    settle(&lab, "curl", &["--max-time", "1", DETAILS], 200)?;
+    println!("another tunnel was taken after {:?}", start.elapsed()?);
+    held.set_read_timeout(Some(Duration::from_secs(40)))?;
+    let ended = held.read(&mut [0; 1]);
+    println!("what was in the dead one was cut after {:?}: {ended:?}", start.elapsed()?);
+    anyhow::ensure!(
+        !ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock),
+        "it was not given up"
+    );
+    undisturb(&lab, "node-b")?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
     no_more_than(&mut lab, &before)
 }
 
@@ -234,87 +267,6 @@ fn an_emptied_source_keeps_the_last_state_until_it_is_restored() -> Result<()> {
     ))?;
     settle(&lab, "outsider", &[DETAILS], 200)?;
     Ok(())
-}
-
-/// Trap 23. How many bytes each takes is measured by `scripts/bench`.
-#[test]
-fn ten_thousand_idle_connections_are_held_and_given_back() -> Result<()> {
-    const IDLE: usize = 10_000;
-    /// Of a tunnel, by default (`pool.max_streams`).
-    const STREAMS: usize = 100;
-    let mut lab = meshed()?;
-    settle(&lab, "curl", &[DETAILS], 200)?;
-    let before = descriptors(&mut lab)?;
-    let service = SocketAddr::new(lab.service("bookinfo", "details")?[0], PORT);
-    let client = lab.pod("curl")?.attachment.namespace.clone();
-    let held = client.run(|| {
-        let connect = |_| TcpStream::connect(service);
-        (0..IDLE).map(connect).collect::<Result<Vec<_>, _>>()
-    })??;
-    wait::until("an agent to hold them all", || {
-        Ok(descriptors(&mut lab)?.iter().all(|now| *now >= IDLE).then_some(()))
-    })?;
-    // Its own connections may be used up; nobody else's are.
-    settle(&lab, "stranger", &[DETAILS], 200)?;
-    drop(held);
-    // The tunnels stay in the pool for a while.
-    no_more_than_and(&mut lab, &before, 12 + IDLE / STREAMS)
-}
-
-#[test]
-fn a_thousand_workloads_on_one_node() -> Result<()> {
-    const WORKLOADS: usize = 1000;
-    let mut lab = meshed()?;
-    let before = descriptors(&mut lab)?;
-    let start = SystemTime::now();
-    let mut text = String::from(
-        "apiVersion: v1\nkind: Namespace\n\
-         metadata: {name: many, labels: {istio.io/dataplane-mode: ambient}}\n",
-    );
-    for number in 0..WORKLOADS {
-        make_namespace(&format!("many-{number}"))?;
-        text += &format!(
-            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: many-{number}, namespace: many, \
-             annotations: {{isthmus.io/node: node-a, isthmus.io/network-namespace: many-{number}}}}}\n\
-             spec: {{serviceAccountName: many, containers: [{{name: app}}]}}\n\
-             status: {{podIP: 10.99.{}.{}}}\n",
-            number / 250,
-            number % 250 + 1
-        );
-    }
-    println!("{WORKLOADS} namespaces: {:?}", start.elapsed()?);
-    let start = SystemTime::now();
-    lab.manifests.write("many.yaml", &text)?;
-    for number in [0, WORKLOADS / 2, WORKLOADS - 1] {
-        let namespace = Namespace::named(&format!("many-{number}"))?;
-        wait::until("a workload to be captured", || {
-            let mut nft = process::command(&namespace, "nft");
-            let rules = feed_command(&mut nft, "nft", &["list", "ruleset"], "")?;
-            Ok((!rules.is_empty()).then_some(()))
-        })?;
-    }
-    println!("{WORKLOADS} workloads captured: {:?}", start.elapsed()?);
-    settle(&lab, "curl", &[DETAILS], 200)?;
-    lab.manifests.remove("many.yaml")?;
-    no_more_than(&mut lab, &before)?;
-    settle(&lab, "curl", &[DETAILS], 200)?;
-    Ok(())
-}
-
-/// A network namespace with a name and nothing but its loopback.
-fn make_namespace(name: &str) -> Result<()> {
-    let path = Path::new(NETWORK_NAMESPACES).join(name);
-    fs::write(&path, "")?;
-    let make = || -> Result<()> {
-        unshare(CloneFlags::CLONE_NEWNET)?;
-        run("ip", &["link", "set", "lo", "up"])?;
-        let own = Path::new("/proc/thread-self/ns/net");
-        mount(Some(own), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-        Ok(())
-    };
-    std::thread::scope(|scope| scope.spawn(make).join())
-        .map_err(|_| anyhow!("making a namespace panicked"))?
-        .with_context(|| format!("make the namespace {name}"))
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::support::lab::{Lab, wait};
 use crate::{application, captured_in, meshed, settle};
 
 const CLIENT: &str = "spiffe://cluster.local/ns/interop/sa/go-client";
+/// Whom the mesh expects in the foreign pod.
+pub const FOREIGN_IDENTITY: &str = SERVER;
 const SERVER: &str = "spiffe://cluster.local/ns/interop/sa/go-server";
 const PORT: u16 = 9080;
 
@@ -64,13 +66,27 @@ fn build() -> Result<PathBuf> {
     Ok(target)
 }
 
-/// What one run of the Go client brought.
+/// What one run of a client brought.
 #[derive(Debug)]
-struct Exchange {
-    status: u64,
-    body: String,
-    error: String,
-    server: String,
+pub struct Exchange {
+    pub status: u64,
+    pub body: String,
+    pub error: String,
+    pub server: String,
+}
+
+impl Exchange {
+    /// From the line of JSON that it printed.
+    pub fn parse(output: &[u8]) -> Result<Self> {
+        let answer: Value = serde_json::from_slice(output)?;
+        let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
+        Ok(Self {
+            status: answer["status"].as_u64().unwrap_or_default(),
+            body: text("body"),
+            error: text("error"),
+            server: text("server"),
+        })
+    }
 }
 
 /// Runs the Go client outside of the mesh, against a pod's HBONE port.
@@ -85,14 +101,7 @@ fn dial(lab: &Lab, pod: &str, arguments: &[&str]) -> Result<Exchange> {
         .args(arguments)
         .output()?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let answer: Value = serde_json::from_slice(&output.stdout)?;
-    let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
-    Ok(Exchange {
-        status: answer["status"].as_u64().unwrap_or_default(),
-        body: text("body"),
-        error: text("error"),
-        server: text("server"),
-    })
+    Exchange::parse(&output.stdout)
 }
 
 /// Like [`dial`], with the mesh's CA, an identity, and an authority.
@@ -221,9 +230,13 @@ spec:
     Ok(())
 }
 
-/// A lab whose `node-c` has a foreign pod and no agent.
 fn foreign() -> Result<Lab> {
     program()?;
+    foreign_lab()
+}
+
+/// A lab whose `node-c` has a foreign pod and no agent.
+pub fn foreign_lab() -> Result<Lab> {
     let mut lab = application(&[FOREIGN])?;
     lab.start_agents("")?;
     // Gone before the pod is enrolled, so that nothing of ours was ever in its namespace.

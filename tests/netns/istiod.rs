@@ -32,7 +32,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use tokio::sync::oneshot;
 
 use crate::support::lab::{Lab, Moment, private, wait};
-use crate::{bookinfo, enroll, settle};
+use crate::{bookinfo, enrol, settle};
 use server::{Answer, Authority, Istiod, State};
 
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
@@ -136,7 +136,7 @@ fn agents_live_with_an_istiod_that_comes_and_goes() -> Result<()> {
     // Away at the start: agents run, capture, and refuse.
     lab.start_agents(&settings)?;
     let since = lab.moment()?;
-    enroll(&mut lab)?;
+    enrol(&mut lab)?;
     settle(&lab, "curl", &[DETAILS], 0)?;
     logged(&lab, &since, &["connection failed", "IDENTITY_ERROR", "15012"])?;
     logged(&lab, &since, &["certificate not issued", "that istiod runs"])?;

@@ -5,19 +5,26 @@
 #[path = "../support/support.rs"]
 mod support;
 
-mod certificates;
-mod clock;
 /// Included here and not in `support`, which the demo shares.
 #[path = "../support/istioctl.rs"]
 mod istioctl;
 
+mod certificates;
+mod clock;
 mod dns;
+mod endurance;
 mod entries;
 mod faults;
+mod floods;
+mod frames;
 mod interop;
+mod issued;
 mod istiod;
+mod lifecycle;
+mod limits;
 mod manifests;
 mod mesh;
+mod node;
 mod observability;
 mod plain;
 mod policies;
@@ -60,12 +67,12 @@ pub fn application(more: &[&str]) -> Result<Lab> {
 pub fn meshed() -> Result<Lab> {
     let mut lab = bookinfo()?;
     lab.start_agents("")?;
-    enroll(&mut lab)?;
+    enrol(&mut lab)?;
     Ok(lab)
 }
 
-/// Enrolls the namespaces and waits until the agents have captured every pod of them.
-pub fn enroll(lab: &mut Lab) -> Result<()> {
+/// Enrols Bookinfo's namespaces and waits until every pod of them is captured.
+pub fn enrol(lab: &mut Lab) -> Result<()> {
     for namespace in ["bookinfo", "default"] {
         let key = Key::new("Namespace", "", namespace);
         lab.manifests.label(&key, &["istio.io/dataplane-mode=ambient"])?;

@@ -137,18 +137,30 @@ impl Lab {
 
     fn start_pods(&mut self) -> Result<()> {
         for (name, pod) in &mut self.pods {
-            let Some("bookinfo") = pod.plan.command.first().map(String::as_str) else {
-                continue;
-            };
-            let namespace = &pod.attachment.namespace;
-            let mut command = process::command(namespace, &self.programs.bookinfo);
-            command.args(&pod.plan.command[1..]).env("HOSTNAME", name);
-            pod.process = Some(Process::start(name, namespace, command, &self.logs)?);
+            pod.start(name, &self.programs, &self.logs)?;
         }
         for process in self.pods.values_mut().filter_map(|pod| pod.process.as_mut()) {
             process.wait_for_port(PORT)?;
         }
         Ok(())
+    }
+
+    /// Ends a pod and makes it anew under the same name, as a new namespace; with another address, its manifest and
+    /// the Services change.
+    pub fn recreate_pod(&mut self, name: &str, same_address: bool) -> Result<()> {
+        let pod = self.pods.get_mut(name).ok_or_else(|| anyhow!("the lab has no pod {name}"))?;
+        pod.process = None;
+        let node = pod.plan.node.clone();
+        pod.attachment = self.network.attach_anew(&node, pod.attachment.clone(), same_address)?;
+        if !same_address {
+            pods::set_addresses(&mut self.manifests, &pod.plan, &pod.attachment.addresses)?;
+            self.services = services::collect(&self.manifests)?;
+            for node in self.network.nodes() {
+                services::install(node, &self.services)?;
+            }
+        }
+        pod.start(name, &self.programs, &self.logs)?;
+        pod.process.as_mut().map_or(Ok(()), |process| process.wait_for_port(PORT))
     }
 
     /// Starts an agent on every node, with `more` at the end of its settings.
@@ -195,10 +207,21 @@ impl Lab {
 
     /// Kills the agent of a node as the kernel would, and starts it anew.
     pub fn kill_and_restart_agent(&mut self, node: &str, more: &str) -> Result<()> {
+        let index = self.kill_agent(node)?;
+        self.start_agent(index, node, more)
+    }
+
+    /// Kills the agent of a node as the kernel would; returns its place among the agents.
+    pub fn kill_agent(&mut self, node: &str) -> Result<usize> {
         let index = self.agents.iter().position(|agent| agent.node == node);
         let index = index.ok_or_else(|| anyhow!("no agent runs on {node}"))?;
         // Dropping a process kills it.
         drop(self.agents.remove(index));
+        Ok(index)
+    }
+
+    /// Starts the agent of a node at this place among the agents.
+    pub fn start_agent(&mut self, index: usize, node: &str, more: &str) -> Result<()> {
         let shared = Shared {
             program: &self.programs.isthmus,
             directory: Path::new(private::DIRECTORY),
@@ -329,6 +352,19 @@ impl Lab {
                 agent.lines_since(mark).into_iter().map(|line| (agent.node.clone(), line))
             })
             .collect()
+    }
+}
+
+impl Pod {
+    /// Starts its program, if it has one.
+    fn start(&mut self, name: &str, programs: &Programs, logs: &Path) -> Result<()> {
+        if let Some("bookinfo") = self.plan.command.first().map(String::as_str) {
+            let namespace = &self.attachment.namespace;
+            let mut command = process::command(namespace, &programs.bookinfo);
+            command.args(&self.plan.command[1..]).env("HOSTNAME", name);
+            self.process = Some(Process::start(name, namespace, command, logs)?);
+        }
+        Ok(())
     }
 }
 

@@ -9,6 +9,11 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::LogError;
 
+/// HTTP/2's library warns of what peers do wrong, frame by frame: whoever floods an agent must not fill its log. At
+/// these levels it is not heard unless it is named; who debugs hears it.
+const H2: &str = "h2";
+const QUIET: [LevelFilter; 2] = [LevelFilter::INFO, LevelFilter::WARN];
+
 /// Levels by target, and as they are looked up.
 #[derive(Clone, Debug)]
 pub(super) struct Levels {
@@ -24,7 +29,10 @@ impl Levels {
 
     fn new(everything: LevelFilter, parts: BTreeMap<String, LevelFilter>) -> Self {
         let by_name = parts.iter().map(|(target, level)| (target.as_str(), *level));
-        let targets = Targets::new().with_default(everything).with_targets(by_name);
+        let mut targets = Targets::new().with_default(everything).with_targets(by_name);
+        if QUIET.contains(&everything) && !parts.contains_key(H2) {
+            targets = targets.with_target(H2, LevelFilter::ERROR);
+        }
         Self { everything, parts, targets }
     }
 

@@ -97,6 +97,30 @@ impl Network {
     }
 }
 
+impl Network {
+    /// Ends a pod's namespace and its wire, and makes it anew under the same name: a new namespace, at the old address
+    /// or at another one. Whoever holds the old namespace keeps it, without a wire.
+    pub fn attach_anew(
+        &mut self,
+        node: &str,
+        old: Attachment,
+        same_address: bool,
+    ) -> Result<Attachment> {
+        let node = self.nodes.iter_mut().find(|candidate| candidate.name == node);
+        let node = node.ok_or_else(|| anyhow::anyhow!("there is no node {old:?}"))?;
+        let name = old.namespace.name().to_owned();
+        let IpAddr::V4(address) = old.addresses[0] else { anyhow::bail!("IPv4 comes first") };
+        let host = u16::from(address.octets()[3]);
+        ip(Some(&node.name), &format!("link delete pod{host}\n"))?;
+        super::command::run("ip", &["netns", "delete", &name])?;
+        drop(old);
+        match same_address {
+            true => node.attach_as(&name, host),
+            false => node.attach(&name),
+        }
+    }
+}
+
 impl Node {
     fn build(name: &str, number: u16) -> Result<Self> {
         let namespace = Namespace::create(name)?;
@@ -140,6 +164,10 @@ impl Node {
     fn attach(&mut self, name: &str) -> Result<Attachment> {
         let host = FIRST_POD + self.pods;
         self.pods += 1;
+        self.attach_as(name, host)
+    }
+
+    fn attach_as(&self, name: &str, host: u16) -> Result<Attachment> {
         let number = self.number;
         let v4 = Ipv4Addr::new(10, 10, number as u8, host as u8);
         let v6 = Ipv6Addr::new(0xfd10, 0x10, number, 0, 0, 0, 0, host);

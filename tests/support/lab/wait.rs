@@ -12,14 +12,23 @@ pub const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// Looks until `probe` returns something; an error of `probe` ends the wait.
-pub fn until<T>(what: &str, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn until<T>(what: &str, probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    within(PATIENCE, what, probe)
+}
+
+/// Like [`until`], for what takes longer by itself.
+pub fn within<T>(
+    patience: Duration,
+    what: &str,
+    mut probe: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         if let Some(found) = probe()? {
             return Ok(found);
         }
-        if start.elapsed() > PATIENCE {
-            bail!("waited {PATIENCE:?} for {what}, in vain");
+        if start.elapsed() > patience {
+            bail!("waited {patience:?} for {what}, in vain");
         }
         std::thread::sleep(PAUSE);
     }

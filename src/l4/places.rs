@@ -1,0 +1,173 @@
+//! What one workload, and each of its peers, may hold at once.
+//!
+//! Outbound connections, inbound ones and tunnels have places of their own, so that none of them keeps the others out.
+//! What finds no place waits where it can, in the listener's backlog, and is refused where it cannot, in a tunnel or
+//! as one of a peer that has enough.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::{Layer4Settings, Proxy};
+use crate::tunnel::{PeerPlace, Peers};
+
+/// How often the same trouble is told at the most: whoever opens connections without end must not fill the log.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// The places of one workload.
+pub(super) struct Places {
+    outbound: Arc<Semaphore>,
+    inbound: Arc<Semaphore>,
+    tunnels: Arc<Semaphore>,
+    inbound_peers: Arc<Peers>,
+    tunnel_peers: Arc<Peers>,
+    told_full: Seldom,
+    told_peer: Seldom,
+}
+
+/// What arrives at one of the listeners.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Outbound,
+    Plaintext,
+    Tunnel,
+}
+
+/// Something that is told once in a while only.
+#[derive(Default)]
+pub(super) struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    pub(super) const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    /// Whether it is time to tell it again.
+    pub(super) fn is_due(&self) -> bool {
+        let mut last = self.0.lock();
+        let due = last.is_none_or(|last| last.elapsed() >= TELL_EVERY);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    }
+}
+
+impl Places {
+    pub(super) fn new(settings: &Layer4Settings) -> Self {
+        let places = || Arc::new(Semaphore::new(settings.max_connections));
+        Self {
+            outbound: places(),
+            inbound: places(),
+            tunnels: places(),
+            inbound_peers: Peers::new(settings.max_peer_connections),
+            tunnel_peers: Peers::new(settings.max_peer_tunnels),
+            told_full: Seldom::default(),
+            told_peer: Seldom::default(),
+        }
+    }
+
+    /// One of its kinds of connections has no place left.
+    pub(super) fn is_full(&self) -> bool {
+        let kinds = [&self.outbound, &self.inbound, &self.tunnels];
+        kinds.iter().any(|places| places.available_permits() == 0)
+    }
+
+    fn of(&self, way: Way) -> &Arc<Semaphore> {
+        match way {
+            Way::Outbound => &self.outbound,
+            Way::Plaintext => &self.inbound,
+            Way::Tunnel => &self.tunnels,
+        }
+    }
+}
+
+impl Proxy {
+    /// A place for a connection that was accepted, as soon as there is one; `None` when the proxy drains meanwhile.
+    pub(super) async fn place(&self, way: Way) -> Option<OwnedSemaphorePermit> {
+        let places = self.places.of(way);
+        if let Ok(place) = places.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        self.tell_full(way);
+        tokio::select! {
+            () = self.drain.cancelled() => None,
+            place = places.clone().acquire_owned() => place.ok(),
+        }
+    }
+
+    /// The places of one connection in a tunnel, or why there is none.
+    pub(super) fn stream_places(
+        &self,
+        peer: IpAddr,
+    ) -> Result<(OwnedSemaphorePermit, PeerPlace), String> {
+        let of_peer = self.peer_place(Way::Plaintext, peer)?;
+        match self.places.inbound.clone().try_acquire_owned() {
+            Ok(place) => Ok((place, of_peer)),
+            Err(_) => {
+                self.tell_full(Way::Plaintext);
+                Err(format!(
+                    "the workload has {} inbound connections, as many as it may (layer4.max_connections)",
+                    self.shared.settings.max_connections
+                ))
+            }
+        }
+    }
+
+    /// The place of one more inbound connection, or tunnel, of this peer, or why there is none.
+    pub(super) fn peer_place(&self, way: Way, peer: IpAddr) -> Result<PeerPlace, String> {
+        let (peers, what, setting) = match way {
+            Way::Tunnel => (&self.places.tunnel_peers, "tunnels", "layer4.max_peer_tunnels"),
+            _ => (&self.places.inbound_peers, "connections", "layer4.max_peer_connections"),
+        };
+        let limit = peers.limit();
+        peers.enter(peer).ok_or_else(|| {
+            self.shared.telemetry.agent().limited_connections.inc();
+            if self.places.told_peer.is_due() {
+                tracing::warn!(
+                    workload = %self.uid, %peer, limit, setting,
+                    "a peer has as many {what} to this workload as one may; more of its are refused"
+                );
+            }
+            format!(
+                "{peer} has {limit} {what} to the workload, as many as one peer may ({setting})"
+            )
+        })
+    }
+
+    fn tell_full(&self, way: Way) {
+        self.shared.telemetry.agent().limited_connections.inc();
+        if self.places.told_full.is_due() {
+            let (what, more) = match way {
+                Way::Outbound => ("outbound connections", "wait"),
+                Way::Plaintext => ("inbound connections", "wait, and in tunnels are refused"),
+                Way::Tunnel => ("tunnels", "wait"),
+            };
+            tracing::warn!(
+                workload = %self.uid,
+                limit = self.shared.settings.max_connections,
+                setting = "layer4.max_connections",
+                "a workload has as many {what} as it may; more {more}"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_trouble_is_told_once_a_minute() {
+        let trouble = Seldom::new();
+        let told = (0..5).filter(|_| trouble.is_due()).count();
+        assert_eq!(told, 1);
+        tokio::time::advance(TELL_EVERY).await;
+        assert!(trouble.is_due());
+        assert!(!trouble.is_due());
+    }
+}

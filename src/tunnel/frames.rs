@@ -1,0 +1,248 @@
+//! A bound on what a peer may make HTTP/2 do without carrying anything: PING, SETTINGS, RST_STREAM, WINDOW_UPDATE,
+//! PRIORITY and the like. HTTP/2 bounds how many streams there are and how many bytes they carry, and nothing else; a
+//! peer that sends these frames without end keeps a thread busy (CVE-2019-9512, 9514, 9515, CVE-2023-44487).
+//!
+//! The frames are counted below h2, which knows no such bound, by their nine bytes of head: a bucket that every such
+//! frame takes a token from. Time fills it, and so do bytes that were sent to the peer, since whoever receives much
+//! has many windows to open.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The size of a frame's head, in bytes (RFC 9113, 4.1).
+const HEAD: usize = 9;
+/// What a client sends before its first frame, in bytes (RFC 9113, 3.4).
+pub(super) const PREFACE: u32 = 24;
+/// The types of frames that are bounded elsewhere: DATA by windows and h2's budgets for small and empty ones, HEADERS
+/// by the number of streams (RFC 9113, 6.1 and 6.2).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+
+/// Frames that may come at once: 50 for each of 200 streams.
+const BURST: u32 = 10_000;
+/// Frames a second for any length of time: more than the connections that one tunnel opens and resets in a second, and
+/// h2 takes some 1 % of a processor for them.
+const RATE: f64 = 5_000.0;
+/// Bytes sent to the peer for which it may send one frame more. Go's HTTP/2 opens windows after 4 KiB, of the stream
+/// and of the connection.
+const BYTES: u32 = 1024;
+
+/// A connection whose incoming frames are counted. Once there were too many, nothing more is read.
+pub(super) struct Counted<S> {
+    io: S,
+    frames: Frames,
+    exceeded: CancellationToken,
+}
+
+/// Where in the stream of frames we are, and how many more may come.
+struct Frames {
+    head: [u8; HEAD],
+    /// Bytes of `head` that came.
+    have: usize,
+    /// Bytes to go until the next head.
+    skip: u32,
+    tokens: u32,
+    /// When time was last made into tokens.
+    filled: Instant,
+    /// Sent, and not yet made into tokens.
+    sent: u32,
+}
+
+impl<S> Counted<S> {
+    /// `before`: bytes that precede the first frame. The token is cancelled when the peer sent too many frames.
+    pub(super) fn new(io: S, before: u32) -> (Self, CancellationToken) {
+        let exceeded = CancellationToken::new();
+        let frames = Frames {
+            head: [0; HEAD],
+            have: 0,
+            skip: before,
+            tokens: BURST,
+            filled: Instant::now(),
+            sent: 0,
+        };
+        (Self { io, frames, exceeded: exceeded.clone() }, exceeded)
+    }
+}
+
+impl Frames {
+    /// Whether these bytes of the peer's are still within bounds.
+    fn take(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let skipped = bytes.len().min(self.skip as usize);
+                // At most `skip`, so it fits.
+                self.skip -= skipped as u32;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            let more = bytes.len().min(HEAD - self.have);
+            self.head[self.have..self.have + more].copy_from_slice(&bytes[..more]);
+            self.have += more;
+            bytes = &bytes[more..];
+            if self.have == HEAD {
+                self.have = 0;
+                let [a, b, c, kind, ..] = self.head;
+                self.skip = u32::from_be_bytes([0, a, b, c]);
+                if kind != DATA && kind != HEADERS && !self.spend() {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Takes a token. The clock is only looked at when there are none, so that frames at a decent rate cost nothing.
+    fn spend(&mut self) -> bool {
+        if self.tokens == 0 {
+            let earned = self.filled.elapsed().as_secs_f64() * RATE;
+            if earned < 1.0 {
+                return false;
+            }
+            // A conversion from a float saturates.
+            self.tokens = (earned as u32).min(BURST);
+            self.filled = Instant::now();
+        }
+        self.tokens -= 1;
+        true
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        let sent = self.sent.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.tokens = self.tokens.saturating_add(sent / BYTES).min(BURST);
+        self.sent = sent % BYTES;
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.exceeded.is_cancelled() {
+            // Whoever drives the connection has been told, and ends it.
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        if this.frames.take(&buf.filled()[before..]) {
+            return Poll::Ready(Ok(()));
+        }
+        buf.set_filled(before);
+        this.exceeded.cancel();
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.io).poll_write(cx, buf))?;
+        this.frames.sent(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, bufs))?;
+        this.frames.sent(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    const PING: u8 = 6;
+
+    fn frame(kind: u8, length: usize) -> Vec<u8> {
+        let [.., a, b, c] = length.to_be_bytes();
+        let mut frame = vec![a, b, c, kind, 0, 0, 0, 0, 0];
+        frame.resize(HEAD + length, 0xff);
+        frame
+    }
+
+    fn frames() -> Frames {
+        Counted::new((), 0).0.frames
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn frames_are_found_however_they_are_cut() {
+        let (ping, data) = (frame(PING, 8), frame(DATA, 300));
+        let bytes: Vec<u8> = (0..20).flat_map(|_| [ping.clone(), data.clone()].concat()).collect();
+        for size in [1, 2, 8, 9, 10, 17, 100, bytes.len()] {
+            let mut frames = frames();
+            assert!(bytes.chunks(size).all(|part| frames.take(part)));
+            assert_eq!(frames.tokens, BURST - 20, "in parts of {size}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_and_what_was_sent_allow_more() {
+        let (mut frames, ping) = (frames(), frame(PING, 0));
+        let taken = |frames: &mut Frames| (0..).take_while(|_| frames.take(&ping)).count();
+        assert_eq!(taken(&mut frames), BURST as usize);
+        assert_eq!(taken(&mut frames), 0);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(taken(&mut frames), RATE as usize);
+        frames.sent(BYTES as usize / 2);
+        assert_eq!(taken(&mut frames), 0);
+        frames.sent(BYTES as usize / 2 + 3 * BYTES as usize);
+        assert_eq!(taken(&mut frames), 4);
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        assert_eq!(taken(&mut frames), BURST as usize, "what is not used is not saved up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn data_and_headers_are_counted_elsewhere() {
+        let mut frames = frames();
+        let both = [frame(DATA, 1), frame(HEADERS, 30)].concat();
+        assert!((0..3 * BURST).all(|_| frames.take(&both)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_read_from_a_peer_that_sent_too_many() {
+        let (mut peer, ours) = duplex(1 << 20);
+        let (mut ours, exceeded) = Counted::new(ours, PREFACE);
+        peer.write_all(&[0; PREFACE as usize]).await.unwrap();
+        let flood = frame(PING, 0).repeat(BURST as usize + 1);
+        peer.write_all(&flood).await.unwrap();
+        let mut buffer = [0; 4096];
+        let reading = async { while ours.read(&mut buffer).await.unwrap() > 0 {} };
+        tokio::select! {
+            () = reading => unreachable!("the peer has not closed"),
+            () = exceeded.cancelled() => {}
+        }
+    }
+}
