@@ -40,6 +40,6 @@ pub use istio::{
 pub use local::{DEFAULT_LIFETIME, LocalIssuer, LocalIssuerSettings};
 pub use revocation::{Revocations, Role};
 pub use store::{CertificateState, CertificateStatus, CertificateStore, StoreSettings};
-pub use tls::{ALPN_H2, negotiated_h2, reason_of};
+pub use tls::{ALPN_H2, is_alert, negotiated_h2, reason_of};
 pub use trust::{ProvenPeer, Trust};
 pub use verify::peer_identity;
