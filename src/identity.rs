@@ -43,6 +43,6 @@ pub use store::{
     CertificateDump, CertificateState, CertificateStatus, CertificateStore, ShownCertificate,
     StoreSettings,
 };
-pub use tls::{ALPN_H2, negotiated_h2, reason_of};
+pub use tls::{ALPN_H2, is_alert, negotiated_h2, reason_of};
 pub use trust::{ProvenPeer, Trust};
 pub use verify::peer_identity;

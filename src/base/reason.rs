@@ -78,8 +78,8 @@ impl Reason {
                  clocks of both nodes."
             }
             Reason::CertRevoked => {
-                "The other side's certificate stands on a revocation list (`identity.crl`). Check whether that was \
-                 meant; if so, the workload needs a new certificate from a CA that still trusts its node."
+                "The certificate of one side stands on a revocation list (`identity.crl`); `error` says whose. Check \
+                 whether that was meant; if so, the workload needs a new certificate from a CA that still trusts its node."
             }
             Reason::Http2Failure => {
                 "HTTP/2 could not be established in the tunnel. Check that an agent, and not the application, \

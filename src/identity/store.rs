@@ -128,6 +128,17 @@ impl CertificateStore {
         self.slots.load().get(identity)?.generation()
     }
 
+    /// Waits until another certificate of the identity than this one is in use; for ever, when the identity is
+    /// forgotten. Each identity has its own signal: a renewal of one must not wake the tunnels of all others.
+    pub async fn replaced(&self, certificate: &WorkloadCertificate) {
+        let slot = self.slots.load().get(certificate.identity()).map(|slot| slot.generations());
+        let Some(mut generations) = slot else { return std::future::pending().await };
+        let is_another = |now: &u64| *now != 0 && *now != certificate.generation();
+        if generations.wait_for(is_another).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// When the first of the certificates that are held ends, or has ended; `None` without any.
     pub fn soonest_expiry(&self) -> Option<SystemTime> {
         self.slots.load().values().filter_map(|slot| slot.not_after()).min()

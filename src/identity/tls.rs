@@ -43,6 +43,12 @@ pub fn negotiated_h2(session: &CommonState) -> bool {
     session.alpn_protocol() == Some(ALPN_H2)
 }
 
+/// The peer broke the session off and said why.
+pub fn is_alert(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::AlertReceived(_)))
+}
+
 /// Why a handshake failed: the peer's certificate is revoked, or ours (as the peer says), or anything else.
 pub fn reason_of(error: &std::io::Error) -> Reason {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());

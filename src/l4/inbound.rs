@@ -96,20 +96,8 @@ impl Proxy {
         certificate: &WorkloadCertificate,
         drain: &CancellationToken,
     ) {
-        let certificates = &self.shared.certificates;
-        let mut changes = certificates.subscribe();
-        let renewed = || {
-            let now = certificates.generation(certificate.identity());
-            now.is_some_and(|now| now != certificate.generation())
-        };
-        while !renewed() {
-            if changes.changed().await.is_err() {
-                break;
-            }
-        }
-        if renewed() {
-            drain.cancel();
-        }
+        self.shared.certificates.replaced(certificate).await;
+        drain.cancel();
         std::future::pending().await
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
+use super::alert::{Alert, Alerted};
 use super::{PoolError, Shared, TunnelKey};
 use crate::base::{Reason, ports};
 use crate::identity::{self, Role, WorkloadCertificate};
@@ -19,7 +20,7 @@ pub(super) async fn dial(
     key: &TunnelKey,
     sockets: &Arc<dyn SocketFactory>,
     certificate: Arc<WorkloadCertificate>,
-) -> Result<Tunnel, PoolError> {
+) -> Result<(Tunnel, Alert), PoolError> {
     let dialling = establish(pool.clone(), key.clone(), sockets.clone(), certificate);
     match pool.runtime.spawn(dialling).await {
         Ok(dialled) => dialled,
@@ -32,7 +33,7 @@ async fn establish(
     key: TunnelKey,
     sockets: Arc<dyn SocketFactory>,
     certificate: Arc<WorkloadCertificate>,
-) -> Result<Tunnel, PoolError> {
+) -> Result<(Tunnel, Alert), PoolError> {
     let deadline = pool.settings.connect_timeout;
     let stream = sock::connect(sockets.as_ref(), key.address, None, deadline)
         .await
@@ -55,8 +56,9 @@ async fn establish(
         return Err(tls_error(&key, "the server does not speak HTTP/2 (ALPN)"));
     }
     let proven = certificate.proven(tls.get_ref().1, Role::Server);
+    let (stream, alert) = Alerted::new(tls);
     let (tunnel, driver) =
-        tunnel::handshake(tls, pool.settings.max_streams).await.map_err(|error| PoolError {
+        tunnel::handshake(stream, pool.settings.max_streams).await.map_err(|error| PoolError {
             reason: Reason::Http2Failure,
             why: format!("tunnel to {}: {error}", key.address),
         })?;
@@ -72,7 +74,7 @@ async fn establish(
             }
         }
     });
-    Ok(tunnel)
+    Ok((tunnel, alert))
 }
 
 fn connect_error(key: &TunnelKey, error: &io::Error) -> PoolError {

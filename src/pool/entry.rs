@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::alert::Alert;
 use super::local::Probe;
 use super::{PoolError, open_error};
 use crate::tunnel::{ConnectRequest, HboneStream, Tunnel, TunnelError};
@@ -24,6 +25,7 @@ struct Pooled {
     tunnel: Tunnel,
     /// Of the certificate that it was dialled with.
     generation: u64,
+    alert: Alert,
     idle_since: Mutex<Option<Instant>>,
 }
 
@@ -42,7 +44,10 @@ impl Entry {
             }
             if !pooled.tunnel.is_usable() {
                 self.remove(pooled);
-                continue;
+                match self.refusal(pooled, request) {
+                    Some(refusal) => return Some(Err(refusal)),
+                    None => continue,
+                }
             }
             if pooled.tunnel.is_suspect() || pooled.tunnel.free_streams() == 0 {
                 continue;
@@ -52,10 +57,24 @@ impl Entry {
                 Err(TunnelError::Full) => {}
                 // Nobody saw the request: another tunnel may take it.
                 Err(TunnelError::Closing) => self.remove(pooled),
-                Err(error) => return Some(Err(open_error(&request.authority, &error))),
+                Err(error) => {
+                    let refusal = self.refusal(pooled, request);
+                    return Some(Err(
+                        refusal.unwrap_or_else(|| open_error(&request.authority, &error))
+                    ));
+                }
             }
         }
         None
+    }
+
+    /// What the server said when it broke the tunnel off: it would say so again, so that whoever waits gets it, too.
+    fn refusal(&self, pooled: &Pooled, request: &ConnectRequest) -> Option<PoolError> {
+        let (reason, said) = pooled.alert.get()?;
+        let why = format!("tunnel to {}: the server broke it off: {said}", request.authority);
+        let refusal = PoolError { reason: *reason, why };
+        self.failed(refusal.clone());
+        Some(refusal)
     }
 
     /// A tunnel of this generation would take a stream.
@@ -68,8 +87,8 @@ impl Entry {
         })
     }
 
-    pub(super) fn add(&self, tunnel: Tunnel, generation: u64) {
-        let pooled = Arc::new(Pooled { tunnel, generation, idle_since: Mutex::new(None) });
+    pub(super) fn add(&self, tunnel: Tunnel, alert: Alert, generation: u64) {
+        let pooled = Arc::new(Pooled { tunnel, generation, alert, idle_since: Mutex::new(None) });
         *self.failure.lock() = None;
         self.tunnels.rcu(|tunnels| {
             let mut tunnels = Vec::clone(tunnels);

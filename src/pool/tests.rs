@@ -27,6 +27,7 @@ struct Bench {
     pool: Pool,
     address: SocketAddr,
     accepted: Arc<AtomicUsize>,
+    certificates: Arc<CertificateStore>,
     sockets: Arc<dyn SocketFactory>,
     directory: tempfile::TempDir,
 }
@@ -49,8 +50,8 @@ async fn bench(idle_timeout: Duration) -> Bench {
     let address = serve(certificates.clone(), accepted.clone()).await;
     let connect_timeout = Duration::from_secs(5);
     let settings = PoolSettings { max_streams: 2, idle_timeout, connect_timeout, in_process: true };
-    let pool = Pool::new(settings, certificates, Handle::current());
-    Bench { pool, address, accepted, sockets: Arc::new(PlainSockets), directory }
+    let pool = Pool::new(settings, certificates.clone(), Handle::current());
+    Bench { pool, address, accepted, certificates, sockets: Arc::new(PlainSockets), directory }
 }
 
 /// Accepts every CONNECT and keeps the stream until the client lets go.
@@ -62,8 +63,8 @@ async fn serve(certificates: Arc<CertificateStore>, accepted: Arc<AtomicUsize>) 
             accepted.fetch_add(1, Ordering::Relaxed);
             let certificate = certificates.certificate(&id("server")).await.unwrap();
             tokio::spawn(async move {
-                let tls =
-                    TlsAcceptor::from(certificate.server_config()).accept(stream).await.unwrap();
+                let accepting = TlsAcceptor::from(certificate.server_config()).accept(stream);
+                let Ok(tls) = accepting.await else { return };
                 let handler = |incoming: tunnel::Incoming| {
                     let stream = incoming.accept(None).unwrap();
                     tokio::spawn(async move {
@@ -157,6 +158,31 @@ async fn tunnels_of_a_replaced_certificate_end_with_their_last_stream() {
     let _again = bench.open("a").await;
     assert_eq!(bench.accepted(), 3, "a new stream goes through a new tunnel");
     sweeping.abort();
+}
+
+/// Where the server does not trust our root: one dial, and the server's own word for it.
+#[tokio::test]
+async fn a_server_that_refuses_our_certificate_is_dialled_once() {
+    let (bench, other) =
+        (bench(Duration::from_secs(60)).await, bench(Duration::from_secs(60)).await);
+    // We trust the other's root as well, it does not trust ours.
+    let read =
+        |of: &Bench| std::fs::read_to_string(of.directory.path().join("ca/ca-cert.pem")).unwrap();
+    let mut changes = bench.certificates.subscribe();
+    drop(bench.open("a").await);
+    std::fs::write(bench.directory.path().join("ca/ca-cert.pem"), read(&bench) + &read(&other))
+        .unwrap();
+    let generation = bench.certificates.generation(&id("a"));
+    let renewed = async {
+        while bench.certificates.generation(&id("a")) == generation {
+            changes.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), renewed).await.unwrap();
+    let error = bench.try_open(&other.key("a", "server")).await.err().unwrap();
+    assert_eq!(error.reason, Reason::TlsFailure, "{error}");
+    assert!(error.why.contains("the server broke it off: received fatal alert"), "{error}");
+    assert_eq!(other.accepted(), 1);
 }
 
 #[tokio::test]

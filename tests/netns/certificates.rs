@@ -343,6 +343,14 @@ fn a_revoked_peer_is_cut_and_refused_in_both_directions() -> Result<()> {
     ask(&other).context("a connection of somebody else")?;
     ensure!(rejections(&lab, "destination")? >= 1.0);
     settle(&lab, "curl", &[DETAILS], 0)?;
+    logged(&lab, &since, 1, &["connection failed", "CERT_REVOKED", "direction=\"inbound\""])?;
+    let told = "the server broke it off: received fatal alert: CertificateRevoked";
+    logged(
+        &lab,
+        &since,
+        1,
+        &["connection failed", "CERT_REVOKED", "direction=\"outbound\"", told],
+    )?;
     assert_eq!(lab.curl("stranger", &[DETAILS])?.status, 200);
 
     // Lists that cannot be read change nothing, loudly.

@@ -17,6 +17,9 @@ pub(super) struct Slot {
     identity: Identity,
     held: ArcSwapOption<WorkloadCertificate>,
     progress: watch::Sender<Progress>,
+    /// Of what is held, for those who wait for another: apart from the progress, whose receivers count as waiting for
+    /// the first. 0 before that.
+    generation: watch::Sender<u64>,
 }
 
 struct Progress {
@@ -46,7 +49,12 @@ enum Phase {
 impl Slot {
     pub(super) fn new(identity: Identity) -> Self {
         let progress = Progress::new(Phase::Queued);
-        Self { identity, held: ArcSwapOption::empty(), progress: watch::Sender::new(progress) }
+        Self {
+            identity,
+            held: ArcSwapOption::empty(),
+            progress: watch::Sender::new(progress),
+            generation: watch::Sender::new(0),
+        }
     }
 
     pub(super) fn identity(&self) -> &Identity {
@@ -132,6 +140,10 @@ impl Slot {
         self.held.load().as_ref().map(|certificate| certificate.generation())
     }
 
+    pub(super) fn generations(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
     /// When what is held stops being accepted.
     pub(super) fn not_after(&self) -> Option<SystemTime> {
         self.held.load().as_ref().map(|certificate| certificate.not_after())
@@ -157,7 +169,9 @@ impl Slot {
     ) -> bool {
         self.advance(|progress| {
             // Before anybody is woken, who then looks for it.
+            let generation = certificate.generation();
             self.held.store(Some(certificate));
+            self.generation.send_replace(generation);
             let next = if progress.outdated { Phase::Queued } else { Phase::RenewAt(renew_at) };
             *progress = Progress::new(next);
             true

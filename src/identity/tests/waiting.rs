@@ -70,6 +70,22 @@ async fn another_revision_replaces_what_is_held_and_what_is_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renewal_is_told_to_those_of_its_identity() {
+    let bench = Bench::new();
+    let mine = bench.get(&reviews()).await.unwrap();
+    let other = bench.get(&ratings()).await.unwrap();
+    let waiting = tokio::time::timeout(SECOND * 60, bench.store.replaced(&mine));
+    assert!(waiting.await.is_err(), "nothing was renewed");
+    bench.line.revisions.send_modify(|revision| *revision += 1);
+    bench.store.replaced(&mine).await;
+    assert!(bench.store.generation(&reviews()).unwrap() > mine.generation());
+    // Who comes late is told at once; who is forgotten waits for nothing.
+    bench.store.replaced(&mine).await;
+    bench.store.retain(&|identity| *identity == reviews());
+    assert!(tokio::time::timeout(DAY, bench.store.replaced(&other)).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waits_learns_soon_that_the_issuer_is_back() {
     let bench = Bench::new();
     bench.set_down(true);
