@@ -86,6 +86,10 @@ fn open_connections_are_shown_at_both_ends_until_they_close() -> Result<()> {
     let sockets = lab.metrics()?.sum("istio_tcp_sockets_open", &[("reporter", "source")]);
     assert_eq!(sockets, 2.0);
 
+    let one = get(&lab, &here, "/connections?limit=1")?;
+    assert_eq!(one["connections"].as_array().map(Vec::len), Some(1), "{one:#}");
+    assert_eq!((&one["total"], &one["leftOut"]), (&3.into(), &2.into()), "{one:#}");
+
     let mut command = process::command(&lab.node(&here)?.namespace, &lab.programs().isthmus);
     let output = command.args(["connections", "--workload", "default/curl"]).output()?;
     let table = String::from_utf8_lossy(&output.stdout).into_owned();
