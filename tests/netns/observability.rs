@@ -374,3 +374,38 @@ fn readiness_names_the_workload_that_is_not_captured() -> Result<()> {
     lab.manifests.delete(&Key::new("Pod", "default", "lost"))?;
     wait::until("the agent to be ready again", || Ok((ready()?.status == 200).then_some(())))
 }
+
+#[test]
+fn log_levels_change_in_a_running_agent_and_go_back() -> Result<()> {
+    let lab = meshed()?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let node = node_of(&lab, "curl")?;
+    let set = |query: &str| ask(&lab, &node, &["-X", "POST"], &format!("/logging?{query}"));
+    let before = ask(&lab, &node, &[], "/logging")?.body;
+    let since = lab.moment()?;
+    assert_eq!(
+        set("level=access:debug,isthmus::dns=off")?.body,
+        "info,access=debug,isthmus::dns=off\n"
+    );
+    assert_eq!(lab.curl("curl", &[DETAILS])?.status, 200);
+    let opened = |since| {
+        let lines = lab.lines_since(since);
+        lines.iter().filter(|(_, line)| line.contains("connection opened")).count()
+    };
+    wait::until(
+        "a line at the start of the connection",
+        || Ok((opened(&since) > 0).then_some(())),
+    )?;
+
+    assert_eq!(set("reset")?.body, before);
+    let since = lab.moment()?;
+    assert_eq!(lab.curl("curl", &[DETAILS])?.status, 200);
+    wait::until("the line at the end of the connection", || {
+        let lines = lab.lines_since(&since);
+        let ended =
+            |(of, line): &(String, String)| *of == node && line.contains("connection complete");
+        Ok(lines.iter().any(ended).then_some(()))
+    })?;
+    assert_eq!(opened(&since), 0);
+    Ok(())
+}
