@@ -325,6 +325,24 @@ fn a_running_agent_can_be_profiled() -> Result<()> {
 }
 
 #[test]
+fn who_leaves_ends_the_profile() -> Result<()> {
+    let mut lab = crate::bookinfo()?;
+    lab.start_agents("")?;
+    let node = node_of(&lab, "curl")?;
+    let path = "/debug/pprof/profile?seconds=300";
+    let left = ask(&lab, &node, &["--max-time", "0.5"], path)?;
+    assert_eq!(left.status, 0, "{}", left.summary());
+    wait::until("the next one to have its turn", || {
+        let answer = ask(&lab, &node, &[], "/debug/pprof/profile?seconds=1")?;
+        ensure!([200, 409].contains(&answer.status), "{}", answer.summary());
+        Ok((answer.status == 200).then_some(()))
+    })?;
+    assert_eq!(ask(&lab, &node, &[], "/debug/pprof/profile?seconds=0")?.status, 400);
+    assert_eq!(ask(&lab, &node, &[], "/debug/pprof/threads")?.status, 404);
+    Ok(())
+}
+
+#[test]
 fn the_heap_of_a_running_agent_can_be_recorded() -> Result<()> {
     let lab = meshed()?;
     let node = node_of(&lab, "curl")?;
