@@ -29,6 +29,8 @@ pub trait Dump: Send + Sync + 'static {
     fn status(&self) -> serde_json::Value;
     /// The open connections that are asked for: `connections`, `total`, and how many were `leftOut`.
     fn connections(&self, filter: &ConnectionFilter) -> serde_json::Value;
+    /// Workloads that wait to be captured, and why, for whoever asks what keeps the agent from being ready.
+    fn pending(&self) -> Vec<String>;
     /// Called before each scrape, for metrics that are read rather than counted.
     fn refresh(&self);
 }

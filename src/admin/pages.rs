@@ -32,6 +32,9 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// Prometheus before OpenMetrics; the body is the same.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// How many workloads that wait the readiness page names: a kubelet shows the beginning of it.
+const PENDING_SHOWN: usize = 5;
+
 type Page = Response<Full<Bytes>>;
 
 pub(super) async fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -> Page {
@@ -67,7 +70,14 @@ async fn readiness(admin: &Admin) -> Page {
     if missing.is_empty() {
         return page(StatusCode::OK, TEXT, "ready\n");
     }
-    let text = format!("not ready, waiting for: {}\n", missing.join(", "));
+    let mut text = format!("not ready, waiting for: {}\n", missing.join(", "));
+    let pending = admin.dump.pending();
+    for workload in pending.iter().take(PENDING_SHOWN) {
+        text += &format!("{workload}\n");
+    }
+    if pending.len() > PENDING_SHOWN {
+        text += &format!("and {} more workloads\n", pending.len() - PENDING_SHOWN);
+    }
     page(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
 }
 
@@ -75,6 +85,7 @@ async fn readiness(admin: &Admin) -> Page {
 async fn missing(admin: &Admin) -> Vec<&'static str> {
     let mut missing = admin.readiness.missing();
     if !probe::answers(&admin.layer4).await {
+        tracing::error!("the threads of layer 4 do not answer: they are stuck, or far too busy");
         missing.push(probe::LAYER4);
     }
     missing

@@ -142,6 +142,15 @@ impl Dump for View {
         })
     }
 
+    fn pending(&self) -> Vec<String> {
+        let world = self.world.load();
+        let waiting = self.node.status().into_iter().filter_map(|status| {
+            let name = world.workload(&status.uid).map(|workload| workload.key.to_string());
+            Some(format!("{}: {}", name.unwrap_or(status.uid.to_string()), status.error?))
+        });
+        waiting.collect()
+    }
+
     fn refresh(&self) {
         let metrics = self.telemetry.agent();
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);

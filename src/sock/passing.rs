@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -52,7 +53,9 @@ impl Channel {
             return Err(io::Error::other("too many descriptors for one message"));
         }
         let flags = SendFlags::NOSIGNAL;
-        rustix::net::sendmsg(&self.0, &[IoSlice::new(message)], &mut ancillary, flags)?;
+        let message = [IoSlice::new(message)];
+        // A socket with a timeout is interrupted by any signal, such as the profiler's (signal(7)).
+        retry_on_intr(|| rustix::net::sendmsg(&self.0, &message, &mut ancillary, flags))?;
         Ok(())
     }
 
@@ -61,12 +64,10 @@ impl Channel {
         let mut message = vec![0; MAX_MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let received = rustix::net::recvmsg(
-            &self.0,
-            &mut [IoSliceMut::new(&mut message)],
-            &mut ancillary,
-            RecvFlags::CMSG_CLOEXEC,
-        )?;
+        let received = retry_on_intr(|| {
+            let mut into = [IoSliceMut::new(&mut message)];
+            rustix::net::recvmsg(&self.0, &mut into, &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+        })?;
         message.truncate(received.bytes);
         let mut sockets = Vec::new();
         for part in ancillary.drain() {

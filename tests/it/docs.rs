@@ -167,6 +167,31 @@ fn metrics_page_is_current() {
     block("docs/metrics.md", "labels", &text);
 }
 
+/// An alert on a metric that is not there never fires.
+#[test]
+fn metrics_that_the_pages_name_exist() {
+    const FAMILIES: [&str; 5] = ["isthmus_", "istio_", "tokio_", "process_", "workload_manager_"];
+    let table = read("docs/metrics.md");
+    let (mut found, mut missing) = (0, BTreeSet::new());
+    for page in
+        ["docs/observability.md", "docs/troubleshooting.md", "docs/policies.md", "docs/dns.md"]
+    {
+        let text = read(page);
+        let part_of_name = |it: char| it.is_ascii_alphanumeric() || it == '_';
+        let names = text
+            .split(|it| !part_of_name(it))
+            .filter(|name| FAMILIES.iter().any(|family| name.starts_with(family)));
+        for name in names {
+            found += 1;
+            if !table.contains(&format!("`{name}`")) {
+                missing.insert(format!("{page}: {name}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "docs/metrics.md has no {missing:?}");
+    assert!(found > 15, "names are found");
+}
+
 #[test]
 fn flags_page_is_current() {
     let mut text = "| flag | meaning |\n| --- | --- |\n".to_owned();

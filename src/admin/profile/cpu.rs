@@ -5,7 +5,8 @@ use mappings::MAPPINGS;
 use pprof::{ProfilerGuard, ProfilerGuardBuilder};
 use pprof_util::{StackProfile, WeightedStack};
 
-/// Stacks are not taken inside of these: the unwinder takes locks of theirs, which the thread may hold already.
+/// No sample is taken inside of these: the unwinder takes locks of theirs, which the thread may hold already. System calls
+/// are made there, so their time is not in the profile.
 const BLOCKED: [&str; 4] = ["libc", "libgcc", "pthread", "vdso"];
 
 const SECOND: f64 = 1e9;

@@ -22,6 +22,10 @@ impl Dump for Agent {
         json!({ "limit": filter.limit })
     }
 
+    fn pending(&self) -> Vec<String> {
+        (1..=7).map(|number| format!("shop/web-{number}: no namespace")).collect()
+    }
+
     fn refresh(&self) {}
 }
 
@@ -88,6 +92,8 @@ async fn readiness_names_what_is_missing() {
     let lab = Lab::new();
     let answer = ask(lab.readiness, "GET /healthz/ready", "x-test: 1").await;
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("source"), "{answer}");
+    let workloads = "shop/web-5: no namespace\nand 2 more workloads\n";
+    assert!(answer.ends_with(workloads), "{answer}");
     lab.source.set(true);
     assert_eq!(status(lab.readiness, "GET /healthz/ready").await, "200");
     lab.source.set(false);
