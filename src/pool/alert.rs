@@ -14,6 +14,9 @@ use crate::identity;
 /// What the server said, if it broke the session off.
 pub(super) type Alert = Arc<OnceLock<(Reason, String)>>;
 
+/// How often a broken session is read from in search of an alert; each time up to 1 KiB.
+const MAX_READS: usize = 64;
+
 /// A TLS stream whose first alert is kept.
 pub(super) struct Alerted<S> {
     stream: S,
@@ -24,6 +27,34 @@ impl<S> Alerted<S> {
     pub(super) fn new(stream: S) -> (Self, Alert) {
         let alert = Alert::default();
         (Self { stream, alert: alert.clone() }, alert)
+    }
+}
+
+impl<S: AsyncRead + Unpin> Alerted<S> {
+    /// After a write that failed because the server has gone: what it said before has often arrived, and nobody would
+    /// read it. Where it is not to be read yet, the failure waits for it; a connection that was reset becomes readable
+    /// at once.
+    fn heard<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let gone = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+        };
+        if !matches!(&written, Poll::Ready(Err(error)) if gone(error)) {
+            return written;
+        }
+        let mut rest = [0; 1024];
+        for _ in 0..MAX_READS {
+            let mut rest = ReadBuf::new(&mut rest);
+            match Pin::new(&mut *self).poll_read(cx, &mut rest) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !rest.filled().is_empty() => {}
+                Poll::Ready(_) => break,
+            }
+        }
+        written
     }
 }
 
@@ -43,13 +74,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Alerted<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Alerted<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Alerted<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.heard(cx, written)
     }
 
     fn poll_write_vectored(
@@ -57,7 +89,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Alerted<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.heard(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -65,7 +98,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Alerted<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.heard(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
