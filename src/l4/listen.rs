@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::Proxy;
-use super::places::{Seldom, Way};
-use crate::base::{caught, ports, within_budget};
+use super::places::Way;
+use crate::base::{Seldom, caught, ports, within_budget};
 use crate::sock::{self, AcceptFailure};
 use crate::tunnel::Place;
 

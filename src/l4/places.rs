@@ -6,17 +6,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
 use super::{Layer4Settings, Proxy};
+use crate::base::Seldom;
 use crate::tunnel::{PeerPlace, Peers};
-
-/// How often the same trouble is told at the most: whoever opens connections without end must not fill the log.
-const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The places of one workload.
 pub(super) struct Places {
@@ -35,26 +30,6 @@ pub(super) enum Way {
     Outbound,
     Plaintext,
     Tunnel,
-}
-
-/// Something that is told once in a while only.
-#[derive(Default)]
-pub(super) struct Seldom(Mutex<Option<Instant>>);
-
-impl Seldom {
-    pub(super) const fn new() -> Self {
-        Self(Mutex::new(None))
-    }
-
-    /// Whether it is time to tell it again.
-    pub(super) fn is_due(&self) -> bool {
-        let mut last = self.0.lock();
-        let due = last.is_none_or(|last| last.elapsed() >= TELL_EVERY);
-        if due {
-            *last = Some(Instant::now());
-        }
-        due
-    }
 }
 
 impl Places {
@@ -148,20 +123,5 @@ impl Proxy {
                 "a workload has as many {what} as it may; more {more}"
             );
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn the_same_trouble_is_told_once_a_minute() {
-        let trouble = Seldom::new();
-        let told = (0..5).filter(|_| trouble.is_due()).count();
-        assert_eq!(told, 1);
-        tokio::time::advance(TELL_EVERY).await;
-        assert!(trouble.is_due());
-        assert!(!trouble.is_due());
     }
 }
