@@ -20,8 +20,9 @@ pub(super) struct Places {
     tunnels: Arc<Semaphore>,
     inbound_peers: Arc<Peers>,
     tunnel_peers: Arc<Peers>,
-    told_full: Seldom,
-    told_peer: Seldom,
+    /// By way.
+    told_full: [Seldom; 3],
+    told_peer: [Seldom; 3],
 }
 
 /// What arrives at one of the listeners.
@@ -41,8 +42,8 @@ impl Places {
             tunnels: places(),
             inbound_peers: Peers::new(settings.max_peer_connections),
             tunnel_peers: Peers::new(settings.max_peer_tunnels),
-            told_full: Seldom::default(),
-            told_peer: Seldom::default(),
+            told_full: Default::default(),
+            told_peer: Default::default(),
         }
     }
 
@@ -96,7 +97,7 @@ impl Proxy {
         let limit = peers.limit();
         peers.enter(peer).ok_or_else(|| {
             self.shared.telemetry.agent().limited_connections.inc();
-            if self.places.told_peer.is_due() {
+            if self.places.told_peer[way as usize].is_due() {
                 tracing::warn!(
                     workload = %self.uid, %peer, limit, setting,
                     "a peer has as many {what} to this workload as one may; more of its are refused"
@@ -110,7 +111,7 @@ impl Proxy {
 
     fn tell_full(&self, way: Way) {
         self.shared.telemetry.agent().limited_connections.inc();
-        if self.places.told_full.is_due() {
+        if self.places.told_full[way as usize].is_due() {
             let (what, more) = match way {
                 Way::Outbound => ("outbound connections", "wait"),
                 Way::Plaintext => ("inbound connections", "wait, and in tunnels are refused"),

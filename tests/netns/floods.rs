@@ -95,7 +95,8 @@ fn flood(lab: &mut Lab, name: &str, open: &[u32], batches: Batches) -> Result<()
          {memory} KiB more; the slowest of the neighbours' requests took {slowest:?}",
         start.elapsed()?
     );
-    ensure!(code.is_some_and(|code| code != 0), "{name}: it was not told why: {code:?}");
+    // The kernel resets a connection that is closed with bytes unread, and what was said last may be lost with that.
+    ensure!(code != Some(0), "{name}: it was told that all is well");
     ensure!(used < PROCESSOR, "{name}: {used:?} of a processor");
     ensure!(memory < MEMORY, "{name}: {memory} KiB more");
     let log = lab.lines_since(&moment).len();
