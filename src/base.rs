@@ -7,6 +7,7 @@ mod note;
 mod panics;
 pub mod ports;
 mod reason;
+mod seldom;
 mod sizes;
 mod trust_domains;
 
@@ -15,5 +16,6 @@ pub use names::{ObjectKey, Str};
 pub use note::{PolicyEffect, PolicyNote};
 pub use panics::{caught, panic_text};
 pub use reason::Reason;
+pub use seldom::Seldom;
 pub use sizes::within_budget;
 pub use trust_domains::TrustDomains;

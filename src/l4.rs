@@ -11,6 +11,8 @@ mod listen;
 mod outbound;
 mod places;
 mod plaintext;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use std::io;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{Admin, pages};
+use crate::base::Seldom;
 use crate::sock::{self, PlainSockets, SocketFactory};
 use crate::takeover::{Inherited, Listener};
 
@@ -109,7 +110,7 @@ async fn accept(
     tasks: TaskTracker,
     cancel: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (slots, trouble) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Seldom::new());
     while let Ok(slot) = slots.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -120,7 +121,9 @@ async fn accept(
                 }));
             }
             Err(error) => {
-                tracing::warn!(?port, %error, "cannot accept for now");
+                if trouble.is_due() {
+                    tracing::warn!(?port, %error, "cannot accept for now; connections wait");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

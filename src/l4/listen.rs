@@ -12,8 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::future::FutureExt as _;
 
 use super::Proxy;
-use super::places::{Seldom, Way};
-use crate::base::{caught, ports, within_budget};
+use super::places::Way;
+use crate::base::{Seldom, caught, ports, within_budget};
 use crate::sock::{self, AcceptFailure};
 use crate::tunnel::Place;
 

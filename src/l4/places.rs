@@ -6,17 +6,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
 
 use super::{Layer4Settings, Proxy};
+use crate::base::Seldom;
 use crate::tunnel::{PeerPlace, Peers};
-
-/// How often the same trouble is told at the most: whoever opens connections without end must not fill the log.
-const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The places of one workload.
 pub(super) struct Places {
@@ -25,8 +20,9 @@ pub(super) struct Places {
     tunnels: Arc<Semaphore>,
     inbound_peers: Arc<Peers>,
     tunnel_peers: Arc<Peers>,
-    told_full: Seldom,
-    told_peer: Seldom,
+    /// By way.
+    told_full: [Seldom; 3],
+    told_peer: [Seldom; 3],
 }
 
 /// What arrives at one of the listeners.
@@ -35,26 +31,6 @@ pub(super) enum Way {
     Outbound,
     Plaintext,
     Tunnel,
-}
-
-/// Something that is told once in a while only.
-#[derive(Default)]
-pub(super) struct Seldom(Mutex<Option<Instant>>);
-
-impl Seldom {
-    pub(super) const fn new() -> Self {
-        Self(Mutex::new(None))
-    }
-
-    /// Whether it is time to tell it again.
-    pub(super) fn is_due(&self) -> bool {
-        let mut last = self.0.lock();
-        let due = last.is_none_or(|last| last.elapsed() >= TELL_EVERY);
-        if due {
-            *last = Some(Instant::now());
-        }
-        due
-    }
 }
 
 impl Places {
@@ -66,8 +42,8 @@ impl Places {
             tunnels: places(),
             inbound_peers: Peers::new(settings.max_peer_connections),
             tunnel_peers: Peers::new(settings.max_peer_tunnels),
-            told_full: Seldom::default(),
-            told_peer: Seldom::default(),
+            told_full: Default::default(),
+            told_peer: Default::default(),
         }
     }
 
@@ -127,7 +103,7 @@ impl Proxy {
         let limit = peers.limit();
         peers.enter(peer).ok_or_else(|| {
             self.shared.telemetry.agent().limited_connections.inc();
-            if self.places.told_peer.is_due() {
+            if self.places.told_peer[way as usize].is_due() {
                 tracing::warn!(
                     workload = %self.uid, %peer, limit, setting,
                     "a peer has as many {what} to this workload as one may; more of its are refused"
@@ -141,7 +117,7 @@ impl Proxy {
 
     fn tell_full(&self, way: Way) {
         self.shared.telemetry.agent().limited_connections.inc();
-        if self.places.told_full.is_due() {
+        if self.places.told_full[way as usize].is_due() {
             let (what, more) = match way {
                 Way::Outbound => ("outbound connections", "wait"),
                 Way::Plaintext => ("inbound connections", "wait, and in tunnels are refused"),
@@ -154,20 +130,5 @@ impl Proxy {
                 "a workload has as many {what} as it may; more {more}"
             );
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn the_same_trouble_is_told_once_a_minute() {
-        let trouble = Seldom::new();
-        let told = (0..5).filter(|_| trouble.is_due()).count();
-        assert_eq!(told, 1);
-        tokio::time::advance(TELL_EVERY).await;
-        assert!(trouble.is_due());
-        assert!(!trouble.is_due());
     }
 }

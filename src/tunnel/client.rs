@@ -215,7 +215,7 @@ where
             biased;
             ended = connection => ended.map_err(TunnelError::from),
             error = alive::watch(pings, pulse) => Err(error),
-            () = exceeded.cancelled() => Err(TunnelError::Flood),
+            () = exceeded.happened() => Err(TunnelError::Flood),
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a tunnel has ended");

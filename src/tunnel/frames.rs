@@ -8,11 +8,12 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// The size of a frame's head, in bytes (RFC 9113, 4.1).
 const HEAD: usize = 9;
@@ -36,8 +37,12 @@ const BYTES: u32 = 1024;
 pub(super) struct Counted<S> {
     io: S,
     frames: Frames,
-    exceeded: CancellationToken,
+    exceeded: Exceeded,
 }
+
+/// Tells whoever drives the connection that the peer sent too many frames.
+#[derive(Clone, Default)]
+pub(super) struct Exceeded(Arc<AtomicBool>);
 
 /// Where in the stream of frames we are, and how many more may come.
 struct Frames {
@@ -54,9 +59,9 @@ struct Frames {
 }
 
 impl<S> Counted<S> {
-    /// `before`: bytes that precede the first frame. The token is cancelled when the peer sent too many frames.
-    pub(super) fn new(io: S, before: u32) -> (Self, CancellationToken) {
-        let exceeded = CancellationToken::new();
+    /// `before`: bytes that precede the first frame.
+    pub(super) fn new(io: S, before: u32) -> (Self, Exceeded) {
+        let exceeded = Exceeded::default();
         let frames = Frames {
             head: [0; HEAD],
             have: 0,
@@ -66,6 +71,18 @@ impl<S> Counted<S> {
             sent: 0,
         };
         (Self { io, frames, exceeded: exceeded.clone() }, exceeded)
+    }
+}
+
+impl Exceeded {
+    /// Waits for it, in the task that reads: there is nobody to wake but whoever reads.
+    pub(super) async fn happened(&self) {
+        let poll = |_: &mut Context<'_>| if self.get() { Poll::Ready(()) } else { Poll::Pending };
+        std::future::poll_fn(poll).await;
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -125,7 +142,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.exceeded.is_cancelled() {
+        if this.exceeded.get() {
             // Whoever drives the connection has been told, and ends it.
             return Poll::Pending;
         }
@@ -135,7 +152,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
             return Poll::Ready(Ok(()));
         }
         buf.set_filled(before);
-        this.exceeded.cancel();
+        this.exceeded.0.store(true, Ordering::Relaxed);
+        // It may have been looked at before this read.
+        cx.waker().wake_by_ref();
         Poll::Pending
     }
 }
@@ -242,7 +261,7 @@ mod tests {
         let reading = async { while ours.read(&mut buffer).await.unwrap() > 0 {} };
         tokio::select! {
             () = reading => unreachable!("the peer has not closed"),
-            () = exceeded.cancelled() => {}
+            () = exceeded.happened() => {}
         }
     }
 }

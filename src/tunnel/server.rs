@@ -165,7 +165,7 @@ where
     let result = tokio::select! {
         result = accept_all(&mut connection, drain, &mut handler) => result,
         error = watch(pings) => Err(error),
-        () = exceeded.cancelled() => Err(TunnelError::Flood),
+        () = exceeded.happened() => Err(TunnelError::Flood),
     };
     if matches!(result, Err(TunnelError::Flood)) {
         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 mod alive;
 mod copying;
+mod floods;
 mod joining;
 
 use super::*;

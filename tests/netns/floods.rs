@@ -19,6 +19,8 @@ const ABUSER: &str = "spiffe://cluster.local/ns/default/sa/abuser";
 
 /// Within this time every flood must have ended.
 const END: Duration = Duration::from_secs(20);
+/// How much of a processor a flood, and the neighbour meanwhile, may cost.
+const PROCESSOR: Duration = Duration::from_secs(3);
 /// How much memory a flood may cost the agent for the moment, in KiB.
 const MEMORY: u64 = 64 * 1024;
 /// Lines that the agents may write meanwhile: two of each of the neighbour's requests, and few of the flood itself.
@@ -93,7 +95,9 @@ fn flood(lab: &mut Lab, name: &str, open: &[u32], batches: Batches) -> Result<()
          {memory} KiB more; the slowest of the neighbours' requests took {slowest:?}",
         start.elapsed()?
     );
-    ensure!(code.is_some_and(|code| code != 0), "{name}: it was not told why: {code:?}");
+    // The kernel resets a connection that is closed with bytes unread, and what was said last may be lost with that.
+    ensure!(code != Some(0), "{name}: it was told that all is well");
+    ensure!(used < PROCESSOR, "{name}: {used:?} of a processor");
     ensure!(memory < MEMORY, "{name}: {memory} KiB more");
     let log = lab.lines_since(&moment).len();
     ensure!(log < LINES, "{name}: it wrote {log} lines into the log");
@@ -175,6 +179,28 @@ fn rapid_reset_ends_the_connection_and_nothing_else() -> Result<()> {
             .collect()
     });
     flood(&mut lab, "rapid reset", &[], batches)
+}
+
+/// As a pool of ours does whose clients leave early: however fast, it keeps its tunnel.
+#[test]
+fn streams_that_are_opened_and_reset_one_by_one_are_no_flood() -> Result<()> {
+    const STREAMS: u32 = 3_000;
+    let lab = meshed()?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let to = SocketAddr::new(lab.address("details-v1")?, 15008);
+    let authority = format!("{}:{PORT}", to.ip());
+    let certificate = issue(&lab, ABUSER, Wrong::Nothing)?;
+    run_in(&lab.pod("outsider")?.attachment.namespace, || async {
+        let start = SystemTime::now();
+        let mut peer = Peer::connect(to, &certificate).await?;
+        for number in 0..STREAMS {
+            let stream = 2 * number + 1;
+            ensure!(peer.open(stream, &authority).await?, "stream {number}");
+            peer.send(&frame(frames::RESET, 0, stream, &8u32.to_be_bytes())).await?;
+        }
+        println!("{STREAMS} streams opened and reset in {:?}", start.elapsed()?);
+        Ok(())
+    })
 }
 
 #[test]

@@ -1,0 +1,156 @@
+//! One workload's proxy on loopback, reached through a real pool.
+
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::net::{TcpSocket, UdpSocket};
+
+use super::*;
+use crate::base::Identity;
+use crate::identity::{LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock};
+use crate::model::Mesh;
+use crate::pool::{PoolSettings, TunnelKey};
+use crate::sock::PlainSockets;
+use crate::tunnel::{ConnectRequest, GuardedConnection, RoutedConnection};
+use crate::world::{MeshNames, fixture};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Sockets on loopback, at ports of the kernel's choice; panics instead of connecting for the first time.
+struct Fragile(AtomicBool);
+
+impl SocketFactory for Fragile {
+    fn listen(&self, _: SocketAddr) -> io::Result<TcpListener> {
+        PlainSockets.listen(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    fn listen_shared(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        self.listen(address)
+    }
+
+    fn datagrams(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        PlainSockets.datagrams(address)
+    }
+
+    fn socket(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket> {
+        assert!(!self.0.swap(false, Ordering::Relaxed), "provoked");
+        PlainSockets.socket(to, from)
+    }
+}
+
+struct NoWaypoints;
+
+impl Waypoints for NoWaypoints {
+    fn route(&self, _: RoutedConnection) {}
+    fn guard(&self, _: &Str, _: GuardedConnection) {}
+}
+
+#[derive(Clone, Default)]
+struct Written(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn certificates(directory: &tempfile::TempDir) -> Arc<CertificateStore> {
+    let settings = LocalIssuerSettings {
+        directory: directory.path().join("ca"),
+        trust_domain: "cluster.local".into(),
+        lifetime: Duration::from_secs(3600),
+    };
+    let clock = Arc::new(SystemClock);
+    let issuer = Arc::new(LocalIssuer::open(settings, clock.clone()).unwrap());
+    let store = StoreSettings { trust_domain: "cluster.local".into() };
+    let certificates = Arc::new(CertificateStore::new(issuer, store, clock));
+    let running = certificates.clone();
+    tokio::spawn(async move { running.run(CancellationToken::new()).await });
+    certificates
+}
+
+fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
+    let certificates = certificates(directory);
+    let world = WorldStore::new(MeshNames {
+        trust_domain: "cluster.local".into(),
+        root_namespace: "istio-system".into(),
+    });
+    world.publish(Mesh { workloads: vec![Arc::new(workload.clone())], ..Mesh::default() });
+    let pool = PoolSettings {
+        max_streams: 100,
+        idle_timeout: Duration::from_secs(60),
+        connect_timeout: SOON,
+        in_process: false,
+    };
+    let runtime = Handle::current();
+    Arc::new(Layer4 {
+        settings: Layer4Settings {
+            max_connections: 100,
+            max_peer_connections: 100,
+            max_peer_tunnels: 10,
+            connect_timeout: SOON,
+            handshake_timeout: SOON,
+            cluster: "Kubernetes".into(),
+        },
+        world,
+        pool: Pool::new(pool, certificates.clone(), runtime.clone()),
+        certificates,
+        telemetry: Telemetry::without_log(),
+        waypoints: Arc::new(NoWaypoints),
+        runtime,
+    })
+}
+
+/// Where a proxy takes tunnels.
+fn hbone(proxy: &Proxy) -> SocketAddr {
+    let listening = proxy.listening.lock();
+    let (_, listener) = listening.iter().find(|(port, _)| *port == ports::HBONE).unwrap();
+    listener.upgrade().unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn a_panic_ends_one_stream_and_says_whose() {
+    let written = Written::default();
+    let writer = written.clone();
+    let subscriber =
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _log = tracing::subscriber::set_default(subscriber);
+    let directory = tempfile::tempdir().unwrap();
+    let server = fixture::workload("server", "127.0.0.1");
+    let layer4 = layer4(&directory, &server);
+    let fragile = Arc::new(Fragile(AtomicBool::new(true)));
+    let proxy = Proxy::start(&layer4, &server, fragile, Vec::new()).unwrap();
+    let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let key = TunnelKey {
+        client: Identity::new("cluster.local", "shop", "client"),
+        client_uid: "client".into(),
+        server: server.identity.clone(),
+        address: hbone(&proxy),
+    };
+    let request = ConnectRequest {
+        authority: application.local_addr().unwrap().to_string(),
+        forwarded_for: None,
+        forwarded_host: None,
+        baggage: None,
+    };
+    let sockets: Arc<dyn SocketFactory> = Arc::new(PlainSockets);
+    let open = || tokio::time::timeout(SOON, layer4.pool.open(&key, &sockets, &request));
+    assert!(open().await.unwrap().is_err(), "the panic ended this one");
+    let stream = open().await.unwrap().unwrap();
+    assert_eq!(layer4.pool.tunnels(), 1, "the tunnel lives on, and so do its other streams");
+    application.accept().await.unwrap();
+    drop(stream);
+    proxy.stop(Duration::ZERO).await;
+    assert_eq!(proxy.tasks(), 0);
+    let text = String::from_utf8(written.0.lock().clone()).unwrap();
+    let line = text.lines().find(|line| line.contains("provoked")).expect(&text);
+    for part in ["a connection was ended by a panic", "Pod/shop/server", "peer=127.0.0.1:"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+}
