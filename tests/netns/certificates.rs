@@ -62,10 +62,10 @@ impl Authority {
     fn revocation_list(&self, serials: &[&str]) -> Result<String> {
         let signer = Issuer::new(self.params.clone(), KeyPair::from_pem(&self.key)?);
         let revoked = serials.iter().map(|serial| {
-            let bytes = (0..serial.len()).step_by(2);
-            let bytes = bytes.map(|at| u8::from_str_radix(&serial[at..at + 2], 16));
+            // Positive and of sixteen bytes, as the authority makes them.
+            let bytes = serial.parse::<u128>()?.to_be_bytes();
             Ok(RevokedCertParams {
-                serial_number: SerialNumber::from(bytes.collect::<Result<Vec<u8>, _>>()?),
+                serial_number: SerialNumber::from(bytes.to_vec()),
                 revocation_time: date_time_ymd(2024, 1, 2),
                 reason_code: None,
                 invalidity_date: None,
@@ -165,13 +165,14 @@ impl Load {
     }
 }
 
-/// The serial numbers of an agent's certificates, by identity.
+/// The serial numbers of an agent's certificates in decimal, as istioctl wants them, by identity.
 pub(super) fn serials(lab: &mut Lab, node: &str) -> Result<Vec<(String, String)>> {
     let agent = lab.agents().iter().find(|agent| agent.node == node).context("no such agent")?;
     let dump = agent.dump()?;
     let certificates = dump["certificates"].as_array().context("no certificates")?;
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    Ok(certificates.iter().map(|it| (text(&it["identity"]), text(&it["serial"]))).collect())
+    let serial = |it: &serde_json::Value| text(&it["certChain"][0]["serialNumber"]);
+    Ok(certificates.iter().map(|it| (text(&it["identity"]), serial(it))).collect())
 }
 
 fn serial_of(lab: &mut Lab, node: &str, account: &str) -> Result<String> {
