@@ -77,7 +77,7 @@ fn per_workload(bench: &mut Bench, count: usize) -> Result<f64> {
     let before = resident(bench, "VmRSS:")?;
     many::join(&mut bench.lab, count)?;
     let after = resident(bench, "VmRSS:")?;
-    many::leave(&mut bench.lab)?;
+    many::leave(&mut bench.lab, count)?;
     Ok(after[0].saturating_sub(before[0]) as f64 / count as f64)
 }
 

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::net::{TcpSocket, UdpSocket};
 
 use super::*;
-use crate::base::Identity;
-use crate::identity::{LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock};
+use crate::base::{Identity, TrustDomains};
+use crate::identity::{LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock, Trust};
 use crate::model::Mesh;
 use crate::pool::{PoolSettings, TunnelKey};
+use crate::resolver::Resolver;
 use crate::sock::PlainSockets;
 use crate::tunnel::{ConnectRequest, GuardedConnection, RoutedConnection};
 use crate::world::{MeshNames, fixture};
@@ -68,7 +69,7 @@ fn certificates(directory: &tempfile::TempDir) -> Arc<CertificateStore> {
     };
     let clock = Arc::new(SystemClock);
     let issuer = Arc::new(LocalIssuer::open(settings, clock.clone()).unwrap());
-    let store = StoreSettings { trust_domain: "cluster.local".into() };
+    let store = StoreSettings { trust: Trust::of("cluster.local"), metrics: Default::default() };
     let certificates = Arc::new(CertificateStore::new(issuer, store, clock));
     let running = certificates.clone();
     tokio::spawn(async move { running.run(CancellationToken::new()).await });
@@ -78,7 +79,7 @@ fn certificates(directory: &tempfile::TempDir) -> Arc<CertificateStore> {
 fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
     let certificates = certificates(directory);
     let world = WorldStore::new(MeshNames {
-        trust_domain: "cluster.local".into(),
+        trust_domains: TrustDomains::new("cluster.local".into(), &[]),
         root_namespace: "istio-system".into(),
     });
     world.publish(Mesh { workloads: vec![Arc::new(workload.clone())], ..Mesh::default() });
@@ -98,9 +99,10 @@ fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
             handshake_timeout: SOON,
             cluster: "Kubernetes".into(),
         },
-        world,
+        world: world.clone(),
         pool: Pool::new(pool, certificates.clone(), runtime.clone()),
         certificates,
+        resolver: Resolver::new("/etc/resolv.conf".into(), world.clone()),
         telemetry: Telemetry::without_log(),
         waypoints: Arc::new(NoWaypoints),
         runtime,

@@ -196,8 +196,8 @@ fn labels_are_complete_and_unknown_when_absent() {
     "#);
 }
 
-#[test]
-fn a_connection_line_has_ztunnel_s_fields_in_ztunnel_s_order() {
+#[tokio::test(start_paused = true)]
+async fn a_connection_line_has_ztunnel_s_fields_in_ztunnel_s_order() {
     let lab = Lab::new("info", LogFormat::Text);
     let mut record = lab.telemetry.connection(connection(Reporter::Source));
     record.fail(Reason::PeerReset, "connection reset by peer".to_owned());
@@ -238,8 +238,8 @@ fn a_connection_line_has_ztunnel_s_fields_in_ztunnel_s_order() {
     assert!(lab.series("istio_tcp_connections_failed_total")[0].contains("response_flags=\"UC\""));
 }
 
-#[test]
-fn a_line_of_json_has_the_same_keys_in_the_same_order() {
+#[tokio::test(start_paused = true)]
+async fn a_line_of_json_has_the_same_keys_in_the_same_order() {
     let lab = Lab::new("info", LogFormat::Json);
     let mut record = lab.telemetry.connection(connection(Reporter::Source));
     record.fail(Reason::PeerReset, "connection reset by peer".to_owned());

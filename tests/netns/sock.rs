@@ -41,11 +41,17 @@ fn namespace() -> NetworkNamespace {
     namespace
 }
 
-/// The kernel makes the route to a new IPv6 address a moment after the address.
+/// The kernel makes the routes to a new IPv6 address a moment after the address, and changes them once more: it is
+/// there when a connection was refused, not unreachable, several times in a row.
 fn await_route(namespace: &NetworkNamespace, ip: &str) {
-    let socket = namespace.run(|| std::net::UdpSocket::bind("[::]:0").unwrap()).unwrap();
+    let refused = || {
+        let connected = namespace.run(|| std::net::TcpStream::connect(address(ip, 9))).unwrap();
+        connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    };
+    let mut in_a_row = 0;
     for _ in 0..500 {
-        if socket.connect(address(ip, 9)).is_ok() {
+        in_a_row = if refused() { in_a_row + 1 } else { 0 };
+        if in_a_row == 5 {
             return;
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -38,31 +38,30 @@ pub fn join(lab: &mut Lab, count: usize) -> Result<()> {
         );
     }
     lab.manifests.write(FILE, &text)?;
-    wait::until(&format!("{count} workloads to be captured"), || {
-        // Some stand for all: a program is run for each look.
-        for number in [count - 1, count / 2, 0] {
-            if !is_captured(&name(number))? {
-                return Ok(None);
-            }
-        }
-        let metrics = lab.metrics()?;
-        let active = metrics.sum("workload_manager_active_proxy_count", &[]);
-        Ok((active >= count as f64).then_some(()))
-    })
+    until_captured(count, true)
 }
 
-/// Takes them out of the mesh again.
-pub fn leave(lab: &mut Lab) -> Result<()> {
-    lab.manifests.remove(FILE)
+/// Takes them out of the mesh again, and waits until they are captured no more.
+pub fn leave(lab: &mut Lab, count: usize) -> Result<()> {
+    lab.manifests.remove(FILE)?;
+    until_captured(count, false)
+}
+
+/// Waits until the first, the last and some between have rules, or none.
+fn until_captured(count: usize, captured: bool) -> Result<()> {
+    for number in (0..count).step_by(97).chain([count - 1]) {
+        let namespace = Namespace::named(&name(number))?;
+        wait::until(&format!("the rules of {} (captured: {captured})", name(number)), || {
+            let mut nft = process::command(&namespace, "nft");
+            let rules = feed_command(&mut nft, "nft", &["list", "ruleset"], "")?;
+            Ok((rules.is_empty() != captured).then_some(()))
+        })?;
+    }
+    Ok(())
 }
 
 fn name(number: usize) -> String {
     format!("many-{number}")
-}
-
-fn is_captured(name: &str) -> Result<bool> {
-    let mut nft = process::command(&Namespace::named(name)?, "nft");
-    Ok(!feed_command(&mut nft, "nft", &["list", "ruleset"], "")?.is_empty())
 }
 
 fn make_namespace(name: &str) -> Result<()> {
