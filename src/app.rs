@@ -112,6 +112,7 @@ impl Agent {
             resolver,
             telemetry: telemetry.clone(),
             waypoints: workers.clone(),
+            peers: Arc::default(),
             runtime: runtime.clone(),
         });
         let dns = dns(&settings, &layer4);

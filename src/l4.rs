@@ -34,7 +34,7 @@ use crate::pool::Pool;
 use crate::resolver::Resolver;
 use crate::sock::{self, SocketFactory};
 use crate::telemetry::Telemetry;
-use crate::tunnel::{LocalServer, Waypoints};
+use crate::tunnel::{LocalServer, PeerTable, Waypoints};
 use crate::world::{JudgementChanges, WorldStore};
 
 pub use listen::ListenError;
@@ -70,6 +70,8 @@ pub struct Layer4 {
     pub resolver: Arc<Resolver>,
     pub telemetry: Telemetry,
     pub waypoints: Arc<dyn Waypoints>,
+    /// Who holds how many connections.
+    pub peers: Arc<PeerTable>,
     /// The runtime of layer 4.
     pub runtime: Handle,
 }
@@ -112,7 +114,7 @@ impl Proxy {
             shared: shared.clone(),
             uid: workload.uid.clone(),
             sockets,
-            places: Places::new(&shared.settings),
+            places: Places::new(&shared.settings, &shared.peers),
             judgement: shared.world.judgement_changes(&workload.uid),
             drain: CancellationToken::new(),
             cancel: CancellationToken::new(),

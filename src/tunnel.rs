@@ -36,7 +36,7 @@ pub use handover::{GuardedConnection, LocalServer, Place, RoutedConnection, Wayp
 pub use headers::{Baggage, parse_authority};
 pub use joined::{Joined, JoinedRead, JoinedStream, JoinedWrite};
 pub use local::LocalStream;
-pub use peers::{PeerPlace, Peers};
+pub use peers::{PeerPlace, PeerTable, Peers};
 pub use server::{Incoming, LocalIncoming, serve};
 pub use stream::{HboneRead, HboneStream, HboneWrite};
 

@@ -11,15 +11,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Layer4Settings, Proxy};
 use crate::base::Seldom;
-use crate::tunnel::{PeerPlace, Peers};
+use crate::tunnel::{PeerPlace, PeerTable, Peers};
 
 /// The places of one workload.
 pub(super) struct Places {
     outbound: Arc<Semaphore>,
     inbound: Arc<Semaphore>,
     tunnels: Arc<Semaphore>,
-    inbound_peers: Arc<Peers>,
-    tunnel_peers: Arc<Peers>,
+    inbound_peers: Peers,
+    tunnel_peers: Peers,
     /// By way.
     told_full: [Seldom; 3],
     told_peer: [Seldom; 3],
@@ -34,14 +34,14 @@ pub(super) enum Way {
 }
 
 impl Places {
-    pub(super) fn new(settings: &Layer4Settings) -> Self {
+    pub(super) fn new(settings: &Layer4Settings, peers: &Arc<PeerTable>) -> Self {
         let places = || Arc::new(Semaphore::new(settings.max_connections));
         Self {
             outbound: places(),
             inbound: places(),
             tunnels: places(),
-            inbound_peers: Peers::new(settings.max_peer_connections),
-            tunnel_peers: Peers::new(settings.max_peer_tunnels),
+            inbound_peers: peers.peers(settings.max_peer_connections),
+            tunnel_peers: peers.peers(settings.max_peer_tunnels),
             told_full: Default::default(),
             told_peer: Default::default(),
         }

@@ -105,6 +105,7 @@ fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
         resolver: Resolver::new("/etc/resolv.conf".into(), world.clone()),
         telemetry: Telemetry::without_log(),
         waypoints: Arc::new(NoWaypoints),
+        peers: Arc::default(),
         runtime,
     })
 }

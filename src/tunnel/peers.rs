@@ -1,47 +1,63 @@
 //! How many connections each peer holds at one workload, so that no peer can take all places of the others.
 //!
 //! A peer is an address: it is known before anything is proven, and pods have one. Invariant: an address is in the map
-//! while somebody holds a place of it and never longer, so that the map is as large as the connections are many.
+//! while somebody holds a place of it and never longer, so that the map is as large as the connections are many. All
+//! workloads share one map: a map of this kind takes some 20 KiB even while it is empty.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// A count that is about to leave the map takes nobody in any more.
 const GONE: usize = usize::MAX;
 
-/// The peers of one workload; reading and counting take no lock.
+/// The peers of all workloads of this agent; reading and counting take no lock.
+#[derive(Default)]
+pub struct PeerTable {
+    counts: papaya::HashMap<Key, Arc<AtomicUsize>>,
+    next: AtomicU64,
+}
+
+/// Whose peer, and which.
+type Key = (u64, IpAddr);
+
+/// The peers of one workload, in one of its ways.
 pub struct Peers {
+    table: Arc<PeerTable>,
+    /// Its own in the table.
+    id: u64,
     limit: usize,
-    counts: papaya::HashMap<IpAddr, Arc<AtomicUsize>>,
 }
 
 /// One place of a peer; given back when dropped.
 pub struct PeerPlace {
-    peers: Arc<Peers>,
-    address: IpAddr,
+    table: Arc<PeerTable>,
+    key: Key,
     count: Arc<AtomicUsize>,
 }
 
-impl Peers {
+impl PeerTable {
     /// `limit`: places of one address at a time.
-    pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, counts: papaya::HashMap::new() })
+    pub fn peers(self: &Arc<Self>, limit: usize) -> Peers {
+        Peers { table: self.clone(), id: self.next.fetch_add(1, Ordering::Relaxed), limit }
     }
+}
 
+impl Peers {
     pub fn limit(&self) -> usize {
         self.limit
     }
 
     /// A place for one more connection of this address, unless it has as many as it may.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Option<PeerPlace> {
+    pub fn enter(&self, address: IpAddr) -> Option<PeerPlace> {
+        let key = (self.id, address);
         loop {
-            let count = self.counts.pin().get_or_insert_with(address, Arc::default).clone();
+            let count = self.table.counts.pin().get_or_insert_with(key, Arc::default).clone();
             let entered = count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| {
                 (held < self.limit).then(|| held + 1)
             });
             match entered {
-                Ok(_) => return Some(PeerPlace { peers: self.clone(), address, count }),
+                Ok(_) => return Some(PeerPlace { table: self.table.clone(), key, count }),
                 // Whoever made it so removes it from the map right now.
                 Err(GONE) => std::hint::spin_loop(),
                 Err(_) => return None,
@@ -57,7 +73,7 @@ impl Drop for PeerPlace {
         if was_last
             && self.count.compare_exchange(0, GONE, Ordering::AcqRel, Ordering::Acquire).is_ok()
         {
-            self.peers.counts.pin().remove(&self.address);
+            self.table.counts.pin().remove(&self.key);
         }
     }
 }
@@ -72,20 +88,24 @@ mod tests {
 
     #[test]
     fn each_peer_has_its_own_places() {
-        let peers = Peers::new(2);
+        let table = Arc::<PeerTable>::default();
+        let (peers, elsewhere) = (table.peers(2), table.peers(2));
         let held: Vec<_> = (0..3).map(|_| peers.enter(address(1))).collect();
         assert_eq!(held.iter().flatten().count(), 2);
         let other = peers.enter(address(2));
         assert!(other.is_some());
-        drop(held);
+        let same = elsewhere.enter(address(1));
+        assert!(same.is_some(), "places of another workload are others");
+        drop((held, same));
         assert!(peers.enter(address(1)).is_some(), "given back when dropped");
         drop(other);
-        assert!(peers.counts.pin().is_empty(), "nobody is remembered");
+        assert!(table.counts.pin().is_empty(), "nobody is remembered");
     }
 
     #[test]
     fn nothing_is_lost_when_many_come_and_go() {
-        let peers = Peers::new(3);
+        let table = Arc::<PeerTable>::default();
+        let peers = table.peers(3);
         let most = AtomicUsize::new(0);
         let inside = AtomicUsize::new(0);
         std::thread::scope(|scope| {
@@ -103,7 +123,7 @@ mod tests {
             }
         });
         assert!(most.into_inner() <= 3);
-        assert!(peers.counts.pin().is_empty());
+        assert!(table.counts.pin().is_empty());
         let held: Vec<_> = (0..4).map(|_| peers.enter(address(1))).collect();
         assert_eq!(held.iter().flatten().count(), 3, "all places are free again");
     }
