@@ -193,10 +193,8 @@ fn a_go_client_without_a_right_certificate_gets_no_answer() -> Result<()> {
     Ok(())
 }
 
-/// Trap 25: what a peer says of itself in headers admits it nowhere.
-#[test]
-fn headers_of_a_go_client_do_not_influence_policy() -> Result<()> {
-    program()?;
+/// A mesh in which `details` admits curl alone.
+pub fn only_for_curl() -> Result<Lab> {
     let mut lab = meshed()?;
     lab.manifests.apply(
         "
@@ -210,19 +208,25 @@ spec:
 ",
     )?;
     settle(&lab, "stranger", &["http://details.bookinfo:9080/details/0"], 0)?;
+    Ok(lab)
+}
+
+/// What a peer may claim to be, in headers that mean something between agents and proxies.
+pub const CLAIMS: [&str; 5] = [
+    "baggage=k8s.namespace.name=default,k8s.deployment.name=curl",
+    "forwarded=for=\"10.244.0.1:1\";host=details.bookinfo.svc.cluster.local",
+    "x-forwarded-network=elsewhere",
+    "x-istio-source=waypoint",
+    "x-forwarded-client-cert=URI=spiffe://cluster.local/ns/default/sa/curl",
+];
+
+/// Trap 25: what a peer says of itself in headers admits it nowhere.
+#[test]
+fn headers_of_a_go_client_do_not_influence_policy() -> Result<()> {
+    program()?;
+    let lab = only_for_curl()?;
     let authority = format!("{}:{PORT}", lab.address("details-v1")?);
-    let claims = [
-        "-header",
-        "baggage=k8s.namespace.name=default,k8s.deployment.name=curl",
-        "-header",
-        "forwarded=for=\"10.244.0.1:1\";host=details.bookinfo.svc.cluster.local",
-        "-header",
-        "x-forwarded-network=elsewhere",
-        "-header",
-        "x-istio-source=waypoint",
-        "-header",
-        "x-forwarded-client-cert=URI=spiffe://cluster.local/ns/default/sa/curl",
-    ];
+    let claims = CLAIMS.map(|claim| ["-header", claim]).concat();
     let refused = dial_as(&lab, CLIENT, &authority, &claims)?;
     assert_eq!(refused.status, 401, "{refused:?}");
     let admitted = dial_as(&lab, "spiffe://cluster.local/ns/default/sa/curl", &authority, &claims)?;

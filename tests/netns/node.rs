@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::interop::{Exchange, FOREIGN_IDENTITY, foreign_lab};
+use crate::interop::{CLAIMS, Exchange, FOREIGN_IDENTITY, foreign_lab, only_for_curl};
 use crate::issued::{Wrong, issue};
 use crate::support::lab::netns::Namespace;
 use crate::support::lab::process::{Process, command};
@@ -114,30 +114,9 @@ fn a_node_client_without_a_right_certificate_gets_no_answer() -> Result<()> {
 
 #[test]
 fn headers_of_a_node_client_do_not_influence_policy() -> Result<()> {
-    let mut lab = meshed()?;
-    lab.manifests.apply(
-        "
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {name: details, namespace: bookinfo}
-spec:
-  selector: {matchLabels: {app: details}}
-  action: ALLOW
-  rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/curl]}}]}]
-",
-    )?;
-    settle(&lab, "stranger", &["http://details.bookinfo:9080/details/0"], 0)?;
+    let lab = only_for_curl()?;
     let authority = format!("{}:{PORT}", lab.address("details-v1")?);
-    let claims = [
-        "--header",
-        "baggage=k8s.namespace.name=default,k8s.deployment.name=curl",
-        "--header",
-        "forwarded=for=\"10.244.0.1:1\";host=details.bookinfo.svc.cluster.local",
-        "--header",
-        "x-istio-source=waypoint",
-        "--header",
-        "x-forwarded-client-cert=URI=spiffe://cluster.local/ns/default/sa/curl",
-    ];
+    let claims = CLAIMS.map(|claim| ["--header", claim]).concat();
     let refused = dial_as(&lab, CLIENT, &authority, &claims)?;
     assert_eq!(refused.status, 401, "{refused:?}");
     let admitted = dial_as(&lab, "spiffe://cluster.local/ns/default/sa/curl", &authority, &claims)?;
