@@ -2,8 +2,8 @@
 //!
 //! Invariants: a tunnel belongs to one client workload and one server identity, so two clients never share one;
 //! one dial at a time per key, and whoever waited for a dial that failed gets that failure instead of dialling
-//! again; a tunnel that the server breaks off because of our certificate is a failure, too; a stream slot is free again as soon as its stream has ended; a tunnel made with a certificate that was
-//! rotated since takes no new streams. It does not choose endpoints and does not retry: its callers do.
+//! again; a tunnel that the server breaks off because of our certificate is a failure, too; a stream slot is free again
+//! as soon as its stream has ended; a tunnel made with a certificate that was rotated since takes no new streams. It does not choose endpoints and does not retry: its callers do.
 
 mod alert;
 mod dial;

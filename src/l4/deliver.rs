@@ -133,7 +133,7 @@ impl Proxy {
                 return;
             }
             denial = self.until_denied(arrival, changes) => {
-                (Reason::Denied, cut_after_a_change(&denial))
+                (Reason::Denied, cut_after_a_change(&denial.why))
             }
         };
         record.fail(reason, why);
@@ -150,7 +150,7 @@ impl Proxy {
             () = joined.ended() => return,
             denial = self.until_denied(arrival, changes) => denial,
         };
-        joined.cut(Reason::Denied, cut_after_a_change(&denied)).await;
+        joined.cut(Reason::Denied, cut_after_a_change(&denied.why)).await;
     }
 
     /// Judges the live connection anew after each change that concerns its workload; returns when it is no longer
@@ -229,8 +229,9 @@ pub(super) fn finish(copied: Result<(), sock::CopyError>, record: &mut Connectio
     }
 }
 
-fn cut_after_a_change(denial: &Denial) -> String {
-    format!("cut after a change: {}", denial.why)
+/// What the log says of a connection that is no longer permitted.
+pub(super) fn cut_after_a_change(why: &str) -> String {
+    format!("cut after a change: {why}")
 }
 
 /// The tunnel was cut because its server's certificate is revoked.

@@ -9,7 +9,7 @@ use super::{Proxy, deliver};
 use crate::balance::{self, Caller};
 use crate::base::{Reason, Str};
 use crate::model::{Binding, Service, Workload};
-use crate::policy::{Connection, Gate};
+use crate::policy::{Connection, Denial, Gate, Permit};
 use crate::route::{self, Decision};
 use crate::sock;
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
@@ -32,6 +32,8 @@ struct Outbound {
 struct Reached {
     upstream: Carrier,
     hop: Hop,
+    /// Where its policies were judged on this side.
+    permit: Option<Permit>,
     _in_flight: Option<InFlight>,
 }
 
@@ -49,7 +51,9 @@ impl Proxy {
         let decision = route::decide(&self.shared.world.load(), &client, dialled);
         let outbound = Outbound { accepted, client, dialled };
         match decision {
-            Decision::Refuse { reason, why } => self.refuse_outbound(&outbound, None, reason, &why),
+            Decision::Refuse { reason, why } => {
+                self.refuse_outbound(&outbound, None, Unreached::because(reason, why));
+            }
             Decision::Passthrough => {
                 self.carry(outbound, Hop { address: dialled, workload: None }).await;
             }
@@ -81,20 +85,19 @@ impl Proxy {
         let reach = self.reach(&outbound.client, outbound.accepted.peer, &hop, None);
         match Box::pin(reach).await {
             Ok(upstream) => {
-                self.copy(outbound, Reached { upstream, hop, _in_flight: None }, None).await;
+                let reached = Reached { upstream, hop, permit: None, _in_flight: None };
+                self.copy(outbound, reached, None).await;
             }
-            Err(Unreached { reason, why }) => {
-                self.refuse_outbound(&outbound, Some((&hop, None)), reason, &why);
-            }
+            Err(unreached) => self.refuse_outbound(&outbound, Some((&hop, None)), unreached),
         }
     }
 
     async fn carry_to_service(&self, outbound: Outbound, service: &Arc<Service>, port: u16) {
         match Box::pin(self.reach_service(&outbound, service, port)).await {
             Ok(reached) => self.copy(outbound, reached, Some(service)).await,
-            Err((hop, Unreached { reason, why })) => {
+            Err((hop, unreached)) => {
                 let hop = hop.unwrap_or(Hop { address: outbound.dialled, workload: None });
-                self.refuse_outbound(&outbound, Some((&hop, Some(service))), reason, &why);
+                self.refuse_outbound(&outbound, Some((&hop, Some(service))), unreached);
             }
         }
     }
@@ -109,7 +112,7 @@ impl Proxy {
         let resolver = &self.shared.resolver;
         let resolved = resolver.endpoints(&outbound.client, &self.sockets, service).await;
         let resolved = resolved.map_err(|error| {
-            (None, Unreached { reason: Reason::NoHealthyUpstream, why: error.to_string() })
+            (None, Unreached::because(Reason::NoHealthyUpstream, error.to_string()))
         })?;
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut last = None;
@@ -127,22 +130,28 @@ impl Proxy {
             tried.push(picked.address);
             let hop = Hop { address: picked.address, workload: picked.workload };
             let peer = outbound.accepted.peer;
-            if let Err(denied) = self.permit(&outbound.client, peer, service, &hop) {
-                return Err((Some(hop), denied));
-            }
+            let permit = match self.permit(&outbound.client, peer, service, &hop) {
+                Ok(permit) => permit,
+                Err(denied) => return Err((Some(hop), denied)),
+            };
             let host: Option<&Str> = Some(&service.hostname);
             match self.reach(&outbound.client, outbound.accepted.peer, &hop, host).await {
-                Ok(upstream) => return Ok(Reached { upstream, hop, _in_flight: picked.in_flight }),
+                Ok(upstream) => {
+                    return Ok(Reached { upstream, hop, permit, _in_flight: picked.in_flight });
+                }
                 // The server has decided: another endpoint of the service would decide alike.
                 Err(unreached) if unreached.reason == Reason::Denied => {
                     return Err((Some(hop), unreached));
                 }
-                Err(unreached) => last = Some((Some(hop), unreached)),
+                Err(unreached) => {
+                    let notes = permit.map(|it| it.notes).unwrap_or_default();
+                    last = Some((Some(hop), Unreached { notes, ..unreached }));
+                }
             }
         }
         Err(last.unwrap_or_else(|| {
             let why = balance::nobody(service, port, &outbound.client);
-            (None, Unreached { reason: Reason::NoHealthyUpstream, why })
+            (None, Unreached::because(Reason::NoHealthyUpstream, why))
         }))
     }
 
@@ -154,9 +163,9 @@ impl Proxy {
         peer: SocketAddr,
         service: &Service,
         hop: &Hop,
-    ) -> Result<(), Unreached> {
+    ) -> Result<Option<Permit>, Unreached> {
         if service.waypoint == Binding::None || hop.tunnelled().is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let connection = Connection {
             client: Some(&client.identity),
@@ -164,13 +173,20 @@ impl Proxy {
             destination: hop.address,
         };
         let gate = Gate::for_service(&self.shared.world.load(), service);
-        let permitted = gate.authorize(&connection, None).map(drop);
-        permitted.map_err(|denial| Unreached { reason: Reason::Denied, why: denial.why })
+        gate.authorize(&connection, None).map(Some).map_err(|Denial { why, notes }| Unreached {
+            reason: Reason::Denied,
+            why,
+            notes,
+        })
     }
 
-    async fn copy(&self, outbound: Outbound, reached: Reached, service: Option<&Arc<Service>>) {
+    async fn copy(&self, outbound: Outbound, mut reached: Reached, service: Option<&Arc<Service>>) {
+        let permit = reached.permit.take();
+        let (policy, notes) = permit.map(|it| (it.policy, it.notes)).unwrap_or_default();
         let start = ConnectionStart {
             in_process: reached.upstream.is_local(),
+            policy,
+            notes,
             ..self.start_of(&outbound, Some((&reached.hop, service)))
         };
         let record = self.shared.telemetry.connection(start);
@@ -210,7 +226,7 @@ impl Proxy {
         let copied = tokio::select! {
             copied = sock::copy_bidirectional(accepted.stream, reached.upstream, &record) => copied,
             denied = denied => {
-                return record.fail(Reason::Denied, format!("cut after a change: {}", denied.why));
+                return record.fail(Reason::Denied, deliver::cut_after_a_change(&denied.why));
             }
         };
         deliver::finish(copied, &mut record);
@@ -220,10 +236,10 @@ impl Proxy {
         &self,
         outbound: &Outbound,
         to: Option<(&Hop, Option<&Arc<Service>>)>,
-        reason: Reason,
-        why: &str,
+        Unreached { reason, why, notes }: Unreached,
     ) {
-        self.shared.telemetry.refused(self.start_of(outbound, to), reason, why);
+        let start = ConnectionStart { notes, ..self.start_of(outbound, to) };
+        self.shared.telemetry.refused(start, reason, &why);
     }
 
     fn start_of(

@@ -63,7 +63,8 @@ impl Places {
 }
 
 impl Proxy {
-    /// A place for a connection that was accepted, as soon as there is one; `None` when the proxy drains meanwhile.
+    /// A place for a connection that was accepted, as soon as there is one; `None` when the proxy is cut
+    /// meanwhile. Draining does not end the wait: whoever was accepted is served, by a predecessor in an upgrade, too.
     pub(super) async fn place(&self, way: Way) -> Option<OwnedSemaphorePermit> {
         let places = self.places.of(way);
         if let Ok(place) = places.clone().try_acquire_owned() {
@@ -71,7 +72,7 @@ impl Proxy {
         }
         self.tell_full(way);
         tokio::select! {
-            () = self.drain.cancelled() => None,
+            () = self.cancel.cancelled() => None,
             place = places.clone().acquire_owned() => place.ok(),
         }
     }

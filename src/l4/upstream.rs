@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Proxy;
-use crate::base::{Reason, Str, ports};
+use crate::base::{PolicyNote, Reason, Str, ports};
 use crate::model::Workload;
 use crate::pool::TunnelKey;
 use crate::sock;
@@ -21,6 +21,14 @@ pub(super) struct Hop {
 pub(super) struct Unreached {
     pub(super) reason: Reason,
     pub(super) why: String,
+    /// What policies that decide nothing had to say, where they were judged here.
+    pub(super) notes: Vec<PolicyNote>,
+}
+
+impl Unreached {
+    pub(super) fn because(reason: Reason, why: String) -> Self {
+        Self { reason, why, notes: Vec::new() }
+    }
 }
 
 impl Hop {
@@ -75,15 +83,14 @@ impl Proxy {
             baggage: Some(Baggage::of(client, &self.shared.settings.cluster).to_string()),
         };
         let opened = self.shared.pool.open(&key, &self.sockets, &request).await;
-        opened.map_err(|error| Unreached { reason: error.reason, why: error.why })
+        opened.map_err(|error| Unreached::because(error.reason, error.why))
     }
 
     async fn reach_plainly(&self, address: SocketAddr) -> Result<Carrier, Unreached> {
         let timeout = self.shared.settings.connect_timeout;
         let connected = sock::connect(self.sockets.as_ref(), address, None, timeout).await;
-        connected.map(Carrier::Tcp).map_err(|error| Unreached {
-            reason: Reason::ConnectFailure,
-            why: format!("connect to {address}: {error}"),
+        connected.map(Carrier::Tcp).map_err(|error| {
+            Unreached::because(Reason::ConnectFailure, format!("connect to {address}: {error}"))
         })
     }
 }

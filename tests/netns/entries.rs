@@ -250,6 +250,14 @@ fn a_waypoint_guards_what_leaves_the_mesh() -> Result<()> {
     assert_eq!(lab.curl("curl", &[bytes])?.status, 0, "bytes are judged as well");
     assert_eq!(lab.curl("stranger", &[bytes])?.status, 200);
 
+    let audit = policy("AUDIT", stranger).replace("name: api, namespace", "name: audit, namespace");
+    lab.manifests.apply(&audit)?;
+    wait::until("the audit of bytes to be noted", || {
+        assert_eq!(lab.curl("stranger", &[bytes])?.status, 200);
+        let noted = lab.metrics()?.sum("isthmus_policy_notes_total", &[("policy_name", "audit")]);
+        Ok((noted >= 1.0).then_some(()))
+    })?;
+
     let mut open = open_connections(&lab)?;
     let since = lab.moment()?;
     let other = "{from: [{source: {principals: [cluster.local/ns/default/sa/other]}}]}";
