@@ -56,7 +56,20 @@ pub struct Settings {
 /// `[source]`
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct SourceSettings {
+    pub kind: SourceKind,
     pub directory: PathBuf,
+    /// `None`: the service account of the pod that the agent runs in.
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Where the mesh's objects come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// Files on this machine.
+    Directory,
+    /// The API server of a cluster.
+    Kubernetes,
 }
 
 /// `[identity]`

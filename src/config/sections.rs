@@ -8,7 +8,7 @@ use super::defaults as default;
 use super::reader::{Field, Reader};
 use super::{
     AddressSettings, DnsSettings, DrainSettings, IdentitySettings, IssuerKind, Layer4Settings,
-    Layer7Settings, LogSettings, PoolSettings, SameNode, Settings, SourceSettings,
+    Layer7Settings, LogSettings, PoolSettings, SameNode, Settings, SourceKind, SourceSettings,
     TakeoverSettings,
 };
 use crate::base::Str;
@@ -117,11 +117,26 @@ fn node(reader: &mut Reader<'_>) -> Str {
 
 fn source(reader: &mut Reader<'_>) -> SourceSettings {
     SourceSettings {
+        kind: reader.choice(
+            Field {
+                key: "source.kind",
+                default: SourceKind::Directory,
+                meaning: "Where the objects of the mesh come from: `directory` is files on this machine, \
+                          `kubernetes` the API server of a cluster.",
+            },
+            &[("directory", SourceKind::Directory), ("kubernetes", SourceKind::Kubernetes)],
+        ),
         directory: reader.path(Field {
             key: "source.directory",
             default: default::DIRECTORY,
             meaning: "The directory with the manifests (.yaml, .yml, .json; folders in it too, one level \
                       deep), watched for changes.",
+        }),
+        kubeconfig: reader.optional_path(Field {
+            key: "source.kubeconfig",
+            default: "",
+            meaning: "How to reach the API server, as kubectl reads it; empty in a cluster, where the service \
+                      account of the agent's pod says it.",
         }),
     }
 }
