@@ -22,7 +22,7 @@ mod translate;
 #[cfg(test)]
 mod tests;
 
-pub use complaint::{Complaint, Origin, Severity};
+pub use complaint::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 pub use directory::{DirectorySource, check};
 pub use last_read::LastRead;
 pub use manifest::{Document, Refusal, parse};

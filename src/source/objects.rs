@@ -195,6 +195,11 @@ impl Kind {
         matches!(self, Kind::AuthorizationPolicy | Kind::PeerAuthentication)
     }
 
+    /// Has a status with conditions per parent (Gateway API, RouteStatus).
+    pub fn is_route(self) -> bool {
+        self == Kind::HTTPRoute
+    }
+
     /// Lives in a namespace.
     pub fn is_namespaced(self) -> bool {
         self != Kind::Namespace

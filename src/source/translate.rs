@@ -17,7 +17,7 @@ pub use waypoint::{CLASS as WAYPOINT_CLASS, Resolved, WaypointBindings};
 use std::collections::HashMap;
 
 use super::objects::{Kind, Namespace, Typed, label};
-use super::{Complaint, Objects, Severity};
+use super::{Complaint, Condition, Objects, Severity};
 use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::model::{HttpRoute, Mesh};
 
@@ -125,6 +125,20 @@ impl Context<'_> {
         self.complain(Severity::Warning, T::KIND, key, field.into(), reason.into());
     }
 
+    /// An error that the route's status tells of.
+    fn error_with<T: Typed>(
+        &mut self,
+        key: &ObjectKey,
+        field: impl Into<String>,
+        reason: impl Into<String>,
+        condition: Condition,
+    ) {
+        self.error::<T>(key, field, reason);
+        if let Some(complaint) = self.complaints.last_mut() {
+            complaint.condition = Some(condition);
+        }
+    }
+
     fn complain(
         &mut self,
         severity: Severity,
@@ -140,6 +154,7 @@ impl Context<'_> {
             field,
             severity,
             reason,
+            condition: None,
         });
     }
 

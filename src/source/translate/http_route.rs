@@ -17,11 +17,15 @@ use crate::model::{self, HttpFilter, HttpMatch, HttpRule, RouteParent, Service};
 use crate::source::objects::{
     HttpRoute, HttpRouteFilter, HttpRouteRule, ISTIO_NETWORKING_GROUP, ParentRef, created,
 };
+use crate::source::{Condition, ConditionReason, ConditionType};
 use backend::Backends;
 
 /// The range of the offset at which a rule starts to split its traffic: wide enough that two agents seldom start
 /// alike, far from overflow.
 const TURN_RANGE: u64 = 1 << 32;
+
+/// What the status says, and why.
+type Refused = (ConditionReason, String);
 
 type Services<'a> = HashMap<&'a ObjectKey, &'a Service>;
 
@@ -85,8 +89,11 @@ fn parents(
                 }
             }
             Err(why) => {
+                let (condition, why) = why;
                 let reason = format!("{why}; the route is not attached there");
-                cx.error::<HttpRoute>(key, format!("spec.parentRefs[{index}]"), reason);
+                let condition = Condition::of_parent(ConditionType::Accepted, condition, index);
+                let field = format!("spec.parentRefs[{index}]");
+                cx.error_with::<HttpRoute>(key, field, reason, condition);
             }
         }
     }
@@ -97,11 +104,13 @@ fn service_parent(
     services: &Services<'_>,
     route: &ObjectKey,
     parent: &ParentRef,
-) -> Result<RouteParent, String> {
+) -> Result<RouteParent, Refused> {
     let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
     let key = ObjectKey::new(namespace, parent.name.as_str());
     let service = services.get(&key).ok_or_else(|| {
-        format!("the Service {key} does not exist, was refused, or is of type ExternalName")
+        let why =
+            format!("the Service {key} does not exist, was refused, or is of type ExternalName");
+        (ConditionReason::ParentNotFound, why)
     })?;
     Ok(RouteParent { port: parent_port(service, parent)?, service: key })
 }
@@ -111,16 +120,17 @@ fn entry_parents(
     services: &Services<'_>,
     route: &ObjectKey,
     parent: &ParentRef,
-) -> Result<Vec<RouteParent>, String> {
+) -> Result<Vec<RouteParent>, Refused> {
     let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
     let mut hosts: Vec<_> = (services.values())
         .filter(|it| it.key.namespace == namespace && it.entry.as_deref() == Some(&parent.name))
         .collect();
     if hosts.is_empty() {
         let name = &parent.name;
-        return Err(format!(
+        let why = format!(
             "the ServiceEntry {namespace}/{name} does not exist, was refused, or lost its hosts"
-        ));
+        );
+        return Err((ConditionReason::ParentNotFound, why));
     }
     hosts.sort_by_key(|service| &service.key);
     let of_host = |service: &&Service| {
@@ -130,15 +140,18 @@ fn entry_parents(
 }
 
 /// For a Service `sectionName` is a port's name; given together with `port`, both must mean the same port.
-fn parent_port(service: &Service, parent: &ParentRef) -> Result<Option<u16>, String> {
+fn parent_port(service: &Service, parent: &ParentRef) -> Result<Option<u16>, Refused> {
+    let refused = |why: String| (ConditionReason::NoMatchingParent, why);
     if let Some(port) = parent.port.filter(|port| service.port(*port).is_none()) {
-        return Err(format!("the {service} has no TCP port {port}"));
+        return Err(refused(format!("the {service} has no TCP port {port}")));
     }
     let Some(name) = &parent.section_name else { return Ok(parent.port) };
     let named = service.ports.iter().find(|port| port.name == name.as_str());
-    let named = named.ok_or_else(|| format!("the {service} has no TCP port named {name:?}"))?;
+    let named =
+        named.ok_or_else(|| refused(format!("the {service} has no TCP port named {name:?}")))?;
     if parent.port.is_some_and(|port| port != named.port) {
-        return Err(format!("sectionName {name:?} is port {} and not the port given", named.port));
+        let why = format!("sectionName {name:?} is port {} and not the port given", named.port);
+        return Err(refused(why));
     }
     Ok(Some(named.port))
 }
@@ -157,7 +170,9 @@ fn rule(
     let unsupported = unsupported(rule);
     for (field, why) in &unsupported {
         let reason = format!("{why}; requests that match the rule are answered with status 500");
-        cx.error::<HttpRoute>(key, format!("{place}.{field}"), reason);
+        let condition =
+            Condition::of(ConditionType::PartiallyInvalid, ConditionReason::UnsupportedValue);
+        cx.error_with::<HttpRoute>(key, format!("{place}.{field}"), reason, condition);
     }
     let (filters, backends) = match unsupported.first() {
         Some((field, why)) => (Vec::new(), vec![backend::invalid(1, format!("{field}: {why}"))]),
