@@ -7,6 +7,7 @@ pub mod balance;
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod controller;
 pub mod dns;
 pub mod identity;
 pub mod l4;

@@ -198,8 +198,7 @@ impl<'a> WaypointBindings<'a> {
     }
 
     fn resolve(&self, waypoint: &ObjectKey, namespace: &str, addressed: Addressed) -> Resolved {
-        let cx =
-            Context { objects: self.objects, settings: self.settings, complaints: Vec::new() };
+        let cx = Context { objects: self.objects, settings: self.settings, complaints: Vec::new() };
         self.waypoints.resolve(&cx, waypoint, namespace, addressed)
     }
 }
