@@ -5,6 +5,7 @@
 
 mod certificates;
 mod dump;
+mod source;
 mod upgrade;
 mod view;
 
@@ -26,10 +27,11 @@ use crate::node::{Node, NodeSettings};
 use crate::pool::{Pool, PoolSettings};
 use crate::resolver::Resolver;
 use crate::sock;
-use crate::source::{DirectorySource, Source, TranslateSettings};
+use crate::source::{Source, TranslateSettings};
 use crate::telemetry::{self, Logs, Telemetry};
 use crate::world::{MeshNames, WorldStore};
 use certificates::{Certificates, trust_domains};
+use source::AnySource;
 use upgrade::{Own, Upgrade};
 use view::View;
 
@@ -78,7 +80,7 @@ struct Agent {
     workers: Arc<Workers>,
     node: Arc<Node>,
     servers: Servers,
-    source: DirectorySource,
+    source: AnySource,
 }
 
 impl Agent {
@@ -124,8 +126,7 @@ impl Agent {
             upgrade.inherited.clone(),
         );
         let servers = Servers::bind(addresses(&settings), &upgrade.inherited)?;
-        let source =
-            DirectorySource::new(settings.source.directory.clone(), translate_settings(&settings));
+        let source = AnySource::new(&settings);
         Ok(Self {
             settings,
             logs,

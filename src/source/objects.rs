@@ -5,6 +5,7 @@
 mod authorization_policy;
 mod gateway;
 mod http_route;
+mod node;
 mod peer_authentication;
 mod reference_grant;
 mod selector;
@@ -15,11 +16,13 @@ pub use authorization_policy::{
     PolicyOperation, PolicyRule, PolicySource, PolicyTo, TargetRef, WorkloadSelector,
 };
 pub use gateway::{
-    AllowedNamespaces, AllowedRoutes, Gateway, GatewaySpec, Listener, NamespacesFrom,
+    AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,
+    Listener, NamespacesFrom,
 };
 pub use http_route::{
     HttpBackendRef, HttpRoute, HttpRouteFilter, HttpRouteRule, HttpRouteSpec, ParentRef, RouteMatch,
 };
+pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
 pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use selector::{LabelSelector, Operator, Requirement, selects};
@@ -148,6 +151,8 @@ kinds! {
     Pod: Pod, "", ["v1"];
     Service: Service, "", ["v1"];
     EndpointSlice: EndpointSlice, "discovery.k8s.io", ["v1"];
+    Node: Node, "", ["v1"];
+    GatewayClass: GatewayClass, "gateway.networking.k8s.io", ["v1", "v1beta1"];
     Gateway: Gateway, "gateway.networking.k8s.io", ["v1", "v1beta1"];
     HTTPRoute: HttpRoute, "gateway.networking.k8s.io", ["v1", "v1beta1"];
     ReferenceGrant: ReferenceGrant, "gateway.networking.k8s.io", ["v1", "v1beta1"];
@@ -178,8 +183,6 @@ impl Kind {
         match row {
             Some((row, _, versions)) if versions.contains(&version) => Recognised::Kind(row),
             Some((row, ..)) => Recognised::OtherVersion(row),
-            // A GatewayClass only describes what the agent has built in.
-            None if kind == "GatewayClass" => Recognised::Foreign,
             None if OUR_GROUPS.contains(&group) => Recognised::Unsupported,
             None => Recognised::Foreign,
         }
@@ -202,7 +205,22 @@ impl Kind {
 
     /// Lives in a namespace.
     pub fn is_namespaced(self) -> bool {
-        self != Kind::Namespace
+        !matches!(self, Kind::Namespace | Kind::Node | Kind::GatewayClass)
+    }
+
+    /// The API group; empty for the core.
+    pub fn group(self) -> &'static str {
+        Kind::rows().find(|(row, ..)| *row == self).map_or("", |(_, group, _)| group)
+    }
+
+    /// The versions that can be read, the best one first.
+    pub fn versions(self) -> &'static [&'static str] {
+        Kind::rows().find(|(row, ..)| *row == self).map_or(&[], |(_, _, versions)| versions)
+    }
+
+    /// All kinds.
+    pub fn all() -> impl Iterator<Item = Kind> {
+        Kind::rows().map(|(kind, ..)| kind)
     }
 }
 

@@ -1,8 +1,11 @@
 //! The set of objects that are in force, by kind and key.
 //!
 //! What a file says is not always what is in force: a document that is refused keeps its object's last good version,
-//! and a security policy without one is remembered as refused, so that it can deny. Everything here is plain data;
-//! a new set is built from all files and the set before.
+//! and a security policy without one is remembered as refused, so that it can deny. Everything here is plain data.
+//! Of files, a new set is built from all of them and the set before; what the API server tells changes the set in
+//! place, object by object.
+
+mod live;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -115,7 +118,7 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn add_documents(&mut self, file: &Str, documents: &[Document]) {
         for document in documents {
-            let origin = Origin { file: file.clone(), document: document.number };
+            let origin = Origin::File { file: file.clone(), document: document.number };
             match &document.content {
                 Content::Object(object) => self.add(object, origin),
                 Content::Refused(refusal) => self.refuse(refusal, origin),
@@ -165,10 +168,11 @@ impl Builder<'_> {
     /// A file, or folder, that cannot be read leaves in force what it held.
     fn keep_file(&mut self, file: &Str, reason: &str) {
         self.keep_where(|origin| {
-            let rest = origin.file.strip_prefix(file.as_str());
+            let Origin::File { file: other, .. } = origin else { return false };
+            let rest = other.strip_prefix(file.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
-        let origin = Origin { file: file.clone(), document: 0 };
+        let origin = Origin::File { file: file.clone(), document: 0 };
         let reason = format!(
             "cannot be read ({reason}); the objects that were last read from it stay in force"
         );
