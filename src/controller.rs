@@ -13,6 +13,7 @@
 
 mod cluster;
 mod lease;
+pub mod status;
 
 use std::sync::Arc;
 

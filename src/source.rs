@@ -29,7 +29,9 @@ pub use kubernetes::KubernetesSource;
 pub use last_read::LastRead;
 pub use manifest::{Document, Refusal, parse};
 pub use store::{File, Objects};
-pub use translate::{TranslateSettings, Translation, translate};
+pub use translate::{
+    Resolved, TranslateSettings, Translation, WAYPOINT_CLASS, WaypointBindings, translate,
+};
 
 use std::path::PathBuf;
 

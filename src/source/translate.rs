@@ -12,6 +12,8 @@ mod service_entry;
 mod waypoint;
 mod workload;
 
+pub use waypoint::{CLASS as WAYPOINT_CLASS, Resolved, WaypointBindings};
+
 use std::collections::HashMap;
 
 use super::objects::{Kind, Namespace, Typed, label};
