@@ -90,6 +90,7 @@ impl Objects {
             field: error.field,
             severity: Severity::Error,
             reason: format!("{}; {outcome}", error.reason),
+            condition: None,
         });
     }
 
