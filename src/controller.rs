@@ -1,2 +1,3 @@
 //! placeholder
+pub mod events;
 pub mod status;
