@@ -4,6 +4,7 @@
 //! every tunnel), and those of each waypoint worker, which `l7` makes and ends.
 
 mod certificates;
+mod controller;
 mod dump;
 mod source;
 mod upgrade;
@@ -18,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::controller::run as run_controller;
 use crate::admin::{Addresses, Admin, Readiness, Servers};
 use crate::config::{SameNode, Settings};
 use crate::dns::{Dns, DnsSettings};
