@@ -17,7 +17,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::json;
 
-use super::status::CONTROLLER_NAME;
+use super::CONTROLLER_NAME;
 use crate::base::ObjectKey;
 
 /// The longest note that the API takes, in bytes (events.k8s.io/v1, Event).

@@ -37,8 +37,7 @@ pub use subject::{Subject, SubjectKind};
 
 use serde_json::Value;
 
-/// What statuses call this controller, and GatewayClasses and XMeshes that are its own.
-pub const CONTROLLER_NAME: &str = "isthmus.io/controller";
+use super::CONTROLLER_NAME;
 
 /// What the API server holds of one object that has a status to write.
 #[derive(Clone, Debug)]

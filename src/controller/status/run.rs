@@ -18,6 +18,7 @@ use super::trouble::troubles;
 use super::write::{self, Made, Written};
 use super::{Desired, Desires, Subject, View, desired, plan};
 use crate::base::{Seldom, Str};
+use crate::controller::Context;
 use crate::controller::events::{self, Told, Trouble};
 use crate::source::{TranslateSettings, translate};
 
@@ -35,13 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const AT_ONCE: usize = 32;
 
 /// Keeps all statuses as they ought to be until `cancel` is cancelled. Only one replica may do this at a time.
-pub async fn run(
-    client: Client,
-    settings: TranslateSettings,
-    replica: Str,
-    cancel: CancellationToken,
-) {
-    let mut runner = Runner::new(client, settings, replica);
+pub async fn run(context: &Context, cancel: CancellationToken) {
+    let mut runner = Runner::new(context);
     loop {
         let due = runner.changes.unwrap_or(runner.due).min(runner.due);
         tokio::select! {
@@ -83,13 +79,13 @@ enum Done {
 }
 
 impl Runner {
-    fn new(client: Client, settings: TranslateSettings, replica: Str) -> Self {
+    fn new(context: &Context) -> Self {
         let now = Instant::now();
         Self {
-            feeds: feeds(&client),
-            client,
-            settings,
-            replica,
+            feeds: feeds(&context.client),
+            client: context.client.clone(),
+            settings: context.translate.clone(),
+            replica: context.replica.clone(),
             cache: Cache::default(),
             pace: Pace::new(now),
             told: Told::default(),

@@ -7,9 +7,7 @@ use serde_json::Value;
 
 use super::feed::value;
 use super::{Subject, Write};
-
-/// Who owns the fields that we write (server-side apply).
-const FIELD_MANAGER: &str = "isthmus-controller";
+use crate::controller::FIELD_MANAGER;
 
 /// What became of a status.
 pub(super) enum Written {
