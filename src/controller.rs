@@ -12,6 +12,7 @@
 //! `app` builds it. It captures nothing and carries no traffic, and it changes no object of another controller.
 
 mod cluster;
+pub mod events;
 mod lease;
 pub mod status;
 
@@ -24,6 +25,7 @@ pub use cluster::connect;
 
 use crate::base::Str;
 use crate::config::{ControllerSettings, Settings};
+use crate::source::TranslateSettings;
 use crate::telemetry::Telemetry;
 use lease::{Election, Leadership};
 
@@ -43,6 +45,8 @@ pub struct Context {
     pub cluster_domain: Str,
     /// This replica's name: its pod's.
     pub replica: Str,
+    /// What statuses are made by: the same translation as the agents'.
+    pub translate: TranslateSettings,
     pub telemetry: Telemetry,
 }
 
@@ -54,13 +58,19 @@ pub struct Controller {
 
 impl Controller {
     /// Connects nothing and starts nothing yet.
-    pub fn new(client: kube::Client, settings: &Settings, telemetry: Telemetry) -> Self {
+    pub fn new(
+        client: kube::Client,
+        settings: &Settings,
+        translate: TranslateSettings,
+        telemetry: Telemetry,
+    ) -> Self {
         let context = Context {
             client,
             settings: settings.controller.clone(),
             trust_domain: settings.trust_domain.clone(),
             cluster_domain: settings.cluster_domain.clone(),
             replica: settings.node.clone(),
+            translate,
             telemetry,
         };
         Self { context: Arc::new(context), leadership: Leadership::default() }
@@ -84,6 +94,6 @@ impl Controller {
 
 /// What the leader alone does. Ends when `term` is cancelled, and promptly: another replica begins soon after.
 /// Parts are joined, not spawned, so that nothing outlives the term.
-async fn lead(_context: Arc<Context>, term: CancellationToken) {
-    term.cancelled().await;
+async fn lead(context: Arc<Context>, term: CancellationToken) {
+    status::run(&context, term).await;
 }

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{LOG_FLUSH, addresses};
+use super::{LOG_FLUSH, addresses, translate_settings};
 use crate::admin::{Admin, ConnectionFilter, Dump, Readiness, Servers};
 use crate::config::Settings;
 use crate::controller::{self, Controller};
@@ -44,7 +44,12 @@ async fn serve(settings: Settings, logs: Arc<Logs>) -> anyhow::Result<()> {
     let servers = Servers::bind(addresses(&settings), &Inherited::default())?;
     let client = controller::connect(settings.source.kubeconfig.as_deref()).await?;
     let readiness = Readiness::default();
-    let controller = Arc::new(Controller::new(client, &settings, telemetry.clone()));
+    let controller = Arc::new(Controller::new(
+        client,
+        &settings,
+        translate_settings(&settings),
+        telemetry.clone(),
+    ));
     let admin = Admin {
         telemetry,
         logs,

@@ -1,36 +1,43 @@
 //! Statuses: what became of an operator's objects, written where `kubectl describe` shows it.
 //!
 //! [`desired`] says what the statuses ought to be, a pure function of the objects and their translation. [`plan`]
-//! compares it with what the API server holds and says what has to be written, if anything. `writer` writes.
+//! compares it with what the API server holds and says what has to be written, if anything. [`run`] does both whenever
+//! something changes, and writes; only the leader does.
 //!
 //! Invariants: what other controllers wrote stays as it is, also in lists that a server-side apply replaces whole;
 //! a status says which generation it is about, and never goes back to an older one; where nothing is to be said
 //! anew, nothing is written.
 
+mod cache;
 mod class;
 mod condition;
 mod features;
+mod feed;
 mod gateway;
 mod mesh;
+mod pace;
 mod plan;
 mod policy;
 mod route;
+mod run;
 mod subject;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod waypoint_bound;
+mod write;
 
 use std::collections::BTreeMap;
 
 use crate::source::objects::FieldError;
 use crate::source::{Complaint, Objects, TranslateSettings, Translation, WaypointBindings};
 pub use plan::{Write, plan};
+pub use run::run;
 pub use subject::{Subject, SubjectKind};
 
 use serde_json::Value;
 
-/// What statuses call this controller, and GatewayClasses and XMeshes that are its own.
-pub const CONTROLLER_NAME: &str = "isthmus.io/controller";
+use super::CONTROLLER_NAME;
 
 /// What the API server holds of one object that has a status to write.
 #[derive(Clone, Debug)]
@@ -65,7 +72,7 @@ pub struct Desired {
 pub struct Desires {
     pub statuses: BTreeMap<Subject, Desired>,
     /// Objects that do not exist and are ours to make.
-    pub missing: Vec<Value>,
+    pub missing: Vec<(Subject, Value)>,
     /// Somebody else's objects that stand where ours should.
     pub taken: Vec<Taken>,
 }

@@ -42,15 +42,18 @@ pub(super) fn desire(view: &View<'_>, desires: &mut Desires) -> Class {
         }
         None => {
             if view.served.contains(&SubjectKind::GatewayClass) {
-                desires.missing.push(json!({
-                    "apiVersion": "gateway.networking.k8s.io/v1",
-                    "kind": "GatewayClass",
-                    "metadata": { "name": WAYPOINT_CLASS },
-                    "spec": {
-                        "controllerName": CONTROLLER_NAME,
-                        "description": "Waypoints, served by Isthmus on every node",
-                    },
-                }));
+                desires.missing.push((
+                    waypoint,
+                    json!({
+                        "apiVersion": "gateway.networking.k8s.io/v1",
+                        "kind": "GatewayClass",
+                        "metadata": { "name": WAYPOINT_CLASS },
+                        "spec": {
+                            "controllerName": CONTROLLER_NAME,
+                            "description": "Waypoints, served by Isthmus on every node",
+                        },
+                    }),
+                ));
             }
             Class::Ours
         }

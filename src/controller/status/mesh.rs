@@ -35,12 +35,15 @@ pub(super) fn desire(view: &View<'_>, desires: &mut Desires) {
             let reason = "MeshOwnedByAnother";
             desires.taken.push(Taken { subject: default, reason, message });
         }
-        None => desires.missing.push(json!({
-            "apiVersion": "gateway.networking.x-k8s.io/v1alpha1",
-            "kind": "XMesh",
-            "metadata": { "name": NAME },
-            "spec": { "controllerName": CONTROLLER_NAME },
-        })),
+        None => desires.missing.push((
+            default,
+            json!({
+                "apiVersion": "gateway.networking.x-k8s.io/v1alpha1",
+                "kind": "XMesh",
+                "metadata": { "name": NAME },
+                "spec": { "controllerName": CONTROLLER_NAME },
+            }),
+        )),
     }
 }
 
