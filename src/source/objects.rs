@@ -4,6 +4,7 @@
 
 mod authorization_policy;
 mod gateway;
+mod grpc_route;
 mod http_route;
 mod peer_authentication;
 mod reference_grant;
@@ -17,8 +18,11 @@ pub use authorization_policy::{
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewaySpec, Listener, NamespacesFrom,
 };
+pub use grpc_route::{GrpcRoute, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};
 pub use http_route::{
-    HttpBackendRef, HttpRoute, HttpRouteFilter, HttpRouteRule, HttpRouteSpec, ParentRef, RouteMatch,
+    BackendObject, HttpRoute, HttpRouteRule, HttpRouteSpec, MirrorFilter, ParentRef, PathModifier,
+    RawRetry, RawTimeouts, RedirectFilter, RewriteFilter, RouteBackendRef, RouteFilter, RouteMatch,
+    Unsupported, says_something,
 };
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
 pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
@@ -150,6 +154,7 @@ kinds! {
     EndpointSlice: EndpointSlice, "discovery.k8s.io", ["v1"];
     Gateway: Gateway, "gateway.networking.k8s.io", ["v1", "v1beta1"];
     HTTPRoute: HttpRoute, "gateway.networking.k8s.io", ["v1", "v1beta1"];
+    GRPCRoute: GrpcRoute, "gateway.networking.k8s.io", ["v1"];
     ReferenceGrant: ReferenceGrant, "gateway.networking.k8s.io", ["v1", "v1beta1"];
     ServiceEntry: ServiceEntry, "networking.istio.io", ["v1", "v1beta1", "v1alpha3"];
     WorkloadEntry: WorkloadEntry, "networking.istio.io", ["v1", "v1beta1", "v1alpha3"];
@@ -197,7 +202,7 @@ impl Kind {
 
     /// Has a status with conditions per parent (Gateway API, RouteStatus).
     pub fn is_route(self) -> bool {
-        self == Kind::HTTPRoute
+        matches!(self, Kind::HTTPRoute | Kind::GRPCRoute)
     }
 
     /// Lives in a namespace.
