@@ -51,6 +51,7 @@ pub struct Settings {
     pub drain: DrainSettings,
     pub takeover: TakeoverSettings,
     pub dns: DnsSettings,
+    pub cni: CniSettings,
 }
 
 /// `[source]`
@@ -163,6 +164,17 @@ pub struct DrainSettings {
 pub struct DnsSettings {
     pub enabled: bool,
     pub resolv_conf: PathBuf,
+}
+
+/// `[cni]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct CniSettings {
+    pub enabled: bool,
+    pub conf_directory: PathBuf,
+    pub bin_directory: PathBuf,
+    pub socket: PathBuf,
+    /// Besides those that are always excluded.
+    pub exclude_namespaces: Vec<Str>,
 }
 
 /// `[takeover]`
