@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::controller::run as run_controller;
 use crate::admin::{Addresses, Admin, Readiness, Servers};
-use crate::config::{SameNode, Settings};
+use crate::config::{SameNode, Settings, SourceKind};
 use crate::dns::{Dns, DnsSettings};
 use crate::l4::{Layer4, Layer4Settings};
 use crate::l7::{Dependencies, WorkerSettings, Workers};
@@ -121,7 +121,7 @@ impl Agent {
         });
         let dns = dns(&settings, &layer4);
         let node = Node::new(
-            NodeSettings { name: settings.node.clone(), drain: settings.drain.deadline },
+            node_settings(&settings),
             layer4,
             dns,
             workers.clone(),
@@ -218,6 +218,14 @@ where
         () = quit.cancelled() => Ok(()),
         Some(()) = handed_over => Ok(()),
         ended = source => ended.context("the source")?.map_err(Into::into).context("the source"),
+    }
+}
+
+fn node_settings(settings: &Settings) -> NodeSettings {
+    NodeSettings {
+        name: settings.node.clone(),
+        drain: settings.drain.deadline,
+        search: settings.source.kind == SourceKind::Kubernetes,
     }
 }
 
