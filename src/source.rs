@@ -29,7 +29,7 @@ pub use kubernetes::KubernetesSource;
 pub use last_read::LastRead;
 pub use manifest::{Document, Refusal, parse};
 pub use store::{File, Objects};
-pub use translate::{TranslateSettings, Translation, translate};
+pub use translate::{TranslateSettings, Translation, Translator, translate};
 
 use std::path::PathBuf;
 
