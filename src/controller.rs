@@ -11,11 +11,15 @@
 //!
 //! `app` builds it. It captures nothing and carries no traffic, and it changes no object of another controller.
 
+mod ca;
 mod cluster;
 mod lease;
+mod sign;
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -24,7 +28,9 @@ pub use cluster::connect;
 use crate::base::Str;
 use crate::config::{ControllerSettings, Settings};
 use crate::telemetry::Telemetry;
+use ca::Authorities;
 use lease::{Election, Leadership};
+use sign::Server;
 
 /// What statuses call this controller, and GatewayClasses that are its own.
 pub const CONTROLLER_NAME: &str = "isthmus.io/controller";
@@ -48,21 +54,41 @@ pub struct Context {
 /// One replica.
 pub struct Controller {
     context: Arc<Context>,
+    authorities: Authorities,
     leadership: Leadership,
+    server: Mutex<Option<Server>>,
 }
 
 impl Controller {
-    /// Connects nothing and starts nothing yet.
-    pub fn new(client: kube::Client, settings: &Settings, telemetry: Telemetry) -> Self {
-        let context = Context {
+    /// Listens, and serves nothing yet.
+    ///
+    /// # Errors
+    /// The address to sign at is taken.
+    pub async fn bind(
+        client: kube::Client,
+        settings: &Settings,
+        telemetry: Telemetry,
+    ) -> anyhow::Result<Self> {
+        let context = Arc::new(Context {
             client,
             settings: settings.controller.clone(),
             trust_domain: settings.trust_domain.clone(),
             cluster_domain: settings.cluster_domain.clone(),
             replica: settings.node.clone(),
             telemetry,
-        };
-        Self { context: Arc::new(context), leadership: Leadership::default() }
+        });
+        let authorities = Authorities::default();
+        let server =
+            Server::bind(context.clone(), authorities.clone()).await.with_context(|| {
+                format!("listen on {} (controller.address)", context.settings.address)
+            })?;
+        let leadership = Leadership::default();
+        Ok(Self { context, authorities, leadership, server: Mutex::new(Some(server)) })
+    }
+
+    /// The CA in force, for operators; `null` without one.
+    pub fn ca_status(&self) -> serde_json::Value {
+        self.authorities.current().map_or(serde_json::Value::Null, |current| current.status())
     }
 
     /// Whether this replica leads, for operators.
@@ -70,12 +96,22 @@ impl Controller {
         self.leadership.clone()
     }
 
-    /// Runs until cancelled; then gives the Lease back, so that another replica need not wait for its end.
-    pub async fn run(&self, cancel: CancellationToken) {
+    /// Runs until cancelled; then gives the Lease back, so that another replica need not wait for its end. `ready` is
+    /// told whether certificates can be signed. Call it once.
+    pub async fn run(
+        &self,
+        ready: impl Fn(bool) + Send + Sync + 'static,
+        cancel: CancellationToken,
+    ) {
         let tasks = TaskTracker::new();
-        let context = self.context.clone();
+        let (context, authorities) = (self.context.clone(), self.authorities.clone());
+        tasks.spawn(ca::follow(context.clone(), authorities.clone(), cancel.clone()));
+        if let Some(server) = self.server.lock().take() {
+            tasks.spawn(server.run(ready, cancel.clone()));
+        }
         let election = Election::new(&context, LEASE, self.leadership.clone());
-        tasks.spawn(election.run(cancel.clone(), move |term| lead(context.clone(), term)));
+        let work = move |term| lead(context.clone(), authorities.clone(), term);
+        tasks.spawn(election.run(cancel, work));
         tasks.close();
         tasks.wait().await;
     }
@@ -83,6 +119,6 @@ impl Controller {
 
 /// What the leader alone does. Ends when `term` is cancelled, and promptly: another replica begins soon after.
 /// Parts are joined, not spawned, so that nothing outlives the term.
-async fn lead(_context: Arc<Context>, term: CancellationToken) {
-    term.cancelled().await;
+async fn lead(context: Arc<Context>, authorities: Authorities, term: CancellationToken) {
+    ca::keep(context, authorities, term).await;
 }

@@ -44,19 +44,25 @@ async fn serve(settings: Settings, logs: Arc<Logs>) -> anyhow::Result<()> {
     let servers = Servers::bind(addresses(&settings), &Inherited::default())?;
     let client = controller::connect(settings.source.kubeconfig.as_deref()).await?;
     let readiness = Readiness::default();
-    let controller = Arc::new(Controller::new(client, &settings, telemetry.clone()));
+    let can_sign = readiness.register("ca");
+    let controller = Arc::new(Controller::bind(client, &settings, telemetry.clone()).await?);
     let admin = Admin {
-        telemetry,
+        telemetry: telemetry.clone(),
         logs,
         readiness,
         layer4: Handle::current(),
-        dump: Arc::new(View { settings: settings.clone(), controller: controller.clone() }),
+        dump: Arc::new(View {
+            settings: settings.clone(),
+            controller: controller.clone(),
+            telemetry,
+        }),
         quit: quit.clone(),
     };
     let admin_cancel = CancellationToken::new();
     let admin_task = tokio::spawn(servers.serve(admin, admin_cancel.clone()));
     let until = cancel.clone();
-    let running = tokio::spawn(async move { controller.run(until).await });
+    let ready = move |ready| can_sign.set(ready);
+    let running = tokio::spawn(async move { controller.run(ready, until).await });
     tracing::info!(replica = %settings.node, "the controller runs");
     until_told(&quit).await?;
     cancel.cancel();
@@ -82,6 +88,7 @@ async fn until_told(quit: &CancellationToken) -> anyhow::Result<()> {
 struct View {
     settings: Settings,
     controller: Arc<Controller>,
+    telemetry: Telemetry,
 }
 
 impl Dump for View {
@@ -94,6 +101,7 @@ impl Dump for View {
             "replica": self.settings.node,
             "version": env!("CARGO_PKG_VERSION"),
             "leads": self.controller.leadership().is_held(),
+            "ca": self.controller.ca_status(),
         })
     }
 
@@ -106,5 +114,8 @@ impl Dump for View {
         Vec::new()
     }
 
-    fn refresh(&self) {}
+    fn refresh(&self) {
+        let leads = self.controller.leadership().is_held();
+        self.telemetry.controller().leads.set(leads.into());
+    }
 }

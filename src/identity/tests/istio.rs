@@ -68,6 +68,7 @@ impl Lab {
 
 fn settings(home: &std::path::Path, address: &str) -> IstioIssuerSettings {
     IstioIssuerSettings {
+        server: CaServer::Istiod,
         address: address.into(),
         ca_root: home.join("root.pem"),
         token_file: home.join("token"),
