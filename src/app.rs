@@ -4,8 +4,11 @@
 //! every tunnel), and those of each waypoint worker, which `l7` makes and ends.
 
 mod certificates;
+mod cni;
 mod controller;
 mod dump;
+mod source;
+mod uninstall;
 mod upgrade;
 mod view;
 
@@ -20,7 +23,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::controller::run as run_controller;
 use crate::admin::{Addresses, Admin, Readiness, Servers};
-use crate::config::{SameNode, Settings};
+use crate::config::{SameNode, Settings, SourceKind};
 use crate::dns::{Dns, DnsSettings};
 use crate::l4::{Layer4, Layer4Settings};
 use crate::l7::{Dependencies, WorkerSettings, Workers};
@@ -28,10 +31,12 @@ use crate::node::{Node, NodeSettings};
 use crate::pool::{Pool, PoolSettings};
 use crate::resolver::Resolver;
 use crate::sock;
-use crate::source::{DirectorySource, Source, TranslateSettings};
+use crate::source::{Source, TranslateSettings};
 use crate::telemetry::{self, Logs, Telemetry};
 use crate::world::{MeshNames, WorldStore};
 use certificates::{Certificates, trust_domains};
+use cni::Cni;
+use source::AnySource;
 use upgrade::{Own, Upgrade};
 use view::View;
 
@@ -80,7 +85,7 @@ struct Agent {
     workers: Arc<Workers>,
     node: Arc<Node>,
     servers: Servers,
-    source: DirectorySource,
+    source: AnySource,
 }
 
 impl Agent {
@@ -119,15 +124,14 @@ impl Agent {
         });
         let dns = dns(&settings, &layer4);
         let node = Node::new(
-            NodeSettings { name: settings.node.clone(), drain: settings.drain.deadline },
+            node_settings(&settings),
             layer4,
             dns,
             workers.clone(),
             upgrade.inherited.clone(),
         );
         let servers = Servers::bind(addresses(&settings), &upgrade.inherited)?;
-        let source =
-            DirectorySource::new(settings.source.directory.clone(), translate_settings(&settings));
+        let source = AnySource::new(&settings);
         Ok(Self {
             settings,
             logs,
@@ -152,6 +156,8 @@ impl Agent {
         self.telemetry.watch_runtime("control", &Handle::current());
         self.telemetry.watch_runtime("layer4", &self.layer4);
         let tasks = TaskTracker::new();
+        let admin_cancel = CancellationToken::new();
+        let cni = Cni::start(&self.settings, &self.node, &readiness, admin_cancel.child_token());
         let admin = Admin {
             telemetry: self.telemetry.clone(),
             logs: self.logs.clone(),
@@ -160,7 +166,6 @@ impl Agent {
             dump: view.clone(),
             quit: quit.clone(),
         };
-        let admin_cancel = CancellationToken::new();
         let own = Own {
             node: self.node.clone(),
             listeners: self.servers.listeners().context("the agent's own ports")?,
@@ -171,8 +176,10 @@ impl Agent {
         tasks.spawn(self.pool.clone().sweep(cancel.clone()));
         let node = self.node.clone();
         let (serving, served) = tokio::sync::mpsc::channel(1);
+        let cni_settled = cni.settled();
         let settled = move |all| {
             node_ready.set(all);
+            cni_settled();
             // Only the first round matters.
             _ = serving.try_send(());
         };
@@ -187,8 +194,15 @@ impl Agent {
 
         tracing::info!(node = %self.settings.node, "the agent runs");
         let ended = until_told(&quit, source, upgrade.handed_over(served, own)).await;
+        // A successor serves the node when this agent's own ports are closed already.
+        let for_good = match admin_cancel.is_cancelled() {
+            true => None,
+            false => uninstall::reason(&self.settings).await,
+        };
+        cni.stop().await;
         tracing::info!(deadline = ?self.settings.drain.deadline, "draining");
-        tokio::join!(self.node.stop(), self.workers.shutdown(self.settings.drain.deadline));
+        let leaving = uninstall::leave(&self.settings, &self.node, for_good);
+        tokio::join!(leaving, self.workers.shutdown(self.settings.drain.deadline));
         self.pool.drain();
         cancel.cancel();
         tasks.close();
@@ -217,6 +231,14 @@ where
         () = quit.cancelled() => Ok(()),
         Some(()) = handed_over => Ok(()),
         ended = source => ended.context("the source")?.map_err(Into::into).context("the source"),
+    }
+}
+
+fn node_settings(settings: &Settings) -> NodeSettings {
+    NodeSettings {
+        name: settings.node.clone(),
+        drain: settings.drain.deadline,
+        search: settings.source.kind == SourceKind::Kubernetes,
     }
 }
 

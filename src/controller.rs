@@ -13,20 +13,23 @@
 
 mod ca;
 mod cluster;
+pub mod events;
 mod lease;
 mod sign;
+pub mod status;
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use cluster::connect;
 
 use crate::base::Str;
 use crate::config::{ControllerSettings, Settings};
+use crate::source::TranslateSettings;
 use crate::telemetry::Telemetry;
 use ca::Authorities;
 use lease::{Election, Leadership};
@@ -48,6 +51,8 @@ pub struct Context {
     pub cluster_domain: Str,
     /// This replica's name: its pod's.
     pub replica: Str,
+    /// What statuses are made by: the same translation as the agents'.
+    pub translate: TranslateSettings,
     pub telemetry: Telemetry,
 }
 
@@ -67,6 +72,7 @@ impl Controller {
     pub async fn bind(
         client: kube::Client,
         settings: &Settings,
+        translate: TranslateSettings,
         telemetry: Telemetry,
     ) -> anyhow::Result<Self> {
         let context = Arc::new(Context {
@@ -75,6 +81,7 @@ impl Controller {
             trust_domain: settings.trust_domain.clone(),
             cluster_domain: settings.cluster_domain.clone(),
             replica: settings.node.clone(),
+            translate,
             telemetry,
         });
         let authorities = Authorities::default();
@@ -98,12 +105,15 @@ impl Controller {
 
     /// Runs until cancelled; then gives the Lease back, so that another replica need not wait for its end. `ready` is
     /// told whether certificates can be signed. Call it once.
+    ///
+    /// # Errors
+    /// A part of it panicked; the others have ended then.
     pub async fn run(
         &self,
         ready: impl Fn(bool) + Send + Sync + 'static,
         cancel: CancellationToken,
-    ) {
-        let tasks = TaskTracker::new();
+    ) -> anyhow::Result<()> {
+        let mut tasks = JoinSet::new();
         let (context, authorities) = (self.context.clone(), self.authorities.clone());
         tasks.spawn(ca::follow(context.clone(), authorities.clone(), cancel.clone()));
         if let Some(server) = self.server.lock().take() {
@@ -111,14 +121,21 @@ impl Controller {
         }
         let election = Election::new(&context, LEASE, self.leadership.clone());
         let work = move |term| lead(context.clone(), authorities.clone(), term);
-        tasks.spawn(election.run(cancel, work));
-        tasks.close();
-        tasks.wait().await;
+        tasks.spawn(election.run(cancel.clone(), work));
+        let mut ended = Ok(());
+        while let Some(task) = tasks.join_next().await {
+            if let Err(error) = task {
+                // A replica that signs or leads no more must not go on as if it did.
+                cancel.cancel();
+                ended = Err(error).context("a part of the controller broke off");
+            }
+        }
+        ended
     }
 }
 
 /// What the leader alone does. Ends when `term` is cancelled, and promptly: another replica begins soon after.
 /// Parts are joined, not spawned, so that nothing outlives the term.
 async fn lead(context: Arc<Context>, authorities: Authorities, term: CancellationToken) {
-    ca::keep(context, authorities, term).await;
+    tokio::join!(ca::keep(context.clone(), authorities, term.clone()), status::run(&context, term));
 }

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{LOG_FLUSH, addresses};
+use super::{LOG_FLUSH, addresses, translate_settings};
 use crate::admin::{Admin, ConnectionFilter, Dump, Readiness, Servers};
 use crate::config::Settings;
 use crate::controller::{self, Controller};
@@ -45,7 +45,9 @@ async fn serve(settings: Settings, logs: Arc<Logs>) -> anyhow::Result<()> {
     let client = controller::connect(settings.source.kubeconfig.as_deref()).await?;
     let readiness = Readiness::default();
     let can_sign = readiness.register("ca");
-    let controller = Arc::new(Controller::bind(client, &settings, telemetry.clone()).await?);
+    let translate = translate_settings(&settings);
+    let controller = Controller::bind(client, &settings, translate, telemetry.clone()).await?;
+    let controller = Arc::new(controller);
     let admin = Admin {
         telemetry: telemetry.clone(),
         logs,
@@ -62,11 +64,17 @@ async fn serve(settings: Settings, logs: Arc<Logs>) -> anyhow::Result<()> {
     let admin_task = tokio::spawn(servers.serve(admin, admin_cancel.clone()));
     let until = cancel.clone();
     let ready = move |ready| can_sign.set(ready);
-    let running = tokio::spawn(async move { controller.run(ready, until).await });
+    let mut running = tokio::spawn(async move { controller.run(ready, until).await });
     tracing::info!(replica = %settings.node, "the controller runs");
-    until_told(&quit).await?;
-    cancel.cancel();
-    running.await.context("the controller")?;
+    let ended = tokio::select! {
+        told = until_told(&quit) => {
+            told?;
+            cancel.cancel();
+            (&mut running).await
+        }
+        ended = &mut running => ended,
+    };
+    ended.context("the controller")??;
     admin_cancel.cancel();
     admin_task.await.context("administration")?;
     tracing::info!("the controller ends");

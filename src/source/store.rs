@@ -1,8 +1,11 @@
 //! The set of objects that are in force, by kind and key.
 //!
 //! What a file says is not always what is in force: a document that is refused keeps its object's last good version,
-//! and a security policy without one is remembered as refused, so that it can deny. Everything here is plain data;
-//! a new set is built from all files and the set before.
+//! and a security policy without one is remembered as refused, so that it can deny. Everything here is plain data.
+//! Of files, a new set is built from all of them and the set before; what the API server tells changes the set in
+//! place, object by object.
+
+mod live;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +14,7 @@ use serde_json::Value;
 
 use super::manifest::{Content, Document, Refusal};
 use super::objects::{DEFAULT_NAMESPACE, Kind, Object, Typed};
-use super::{Complaint, Origin, Severity};
+use super::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 use crate::base::{ObjectKey, Str};
 
 /// One file as it was read.
@@ -115,7 +118,7 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn add_documents(&mut self, file: &Str, documents: &[Document]) {
         for document in documents {
-            let origin = Origin { file: file.clone(), document: document.number };
+            let origin = Origin::File { file: file.clone(), document: document.number };
             match &document.content {
                 Content::Object(object) => self.add(object, origin),
                 Content::Refused(refusal) => self.refuse(refusal, origin),
@@ -127,6 +130,7 @@ impl Builder<'_> {
                         field: String::new(),
                         severity: *severity,
                         reason: reason.clone(),
+                        condition: None,
                     });
                 }
             }
@@ -154,7 +158,8 @@ impl Builder<'_> {
             (Some(id), Some(last_good)) if !self.objects.held.contains_key(&id) => {
                 let object = last_good.object.clone();
                 self.objects.held.insert(id, Held { object, origin: Some(origin.clone()) });
-                self.complain_of(refusal, &origin, "its last good version stays in force");
+                let outcome = "its last good version stays in force";
+                self.complain_of(refusal, &origin, outcome, ConditionType::PartiallyInvalid);
             }
             _ => self.later.push((origin, refusal.clone())),
         }
@@ -163,10 +168,11 @@ impl Builder<'_> {
     /// A file, or folder, that cannot be read leaves in force what it held.
     fn keep_file(&mut self, file: &Str, reason: &str) {
         self.keep_where(|origin| {
-            let rest = origin.file.strip_prefix(file.as_str());
+            let Origin::File { file: other, .. } = origin else { return false };
+            let rest = other.strip_prefix(file.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
-        let origin = Origin { file: file.clone(), document: 0 };
+        let origin = Origin::File { file: file.clone(), document: 0 };
         let reason = format!(
             "cannot be read ({reason}); the objects that were last read from it stay in force"
         );
@@ -205,7 +211,7 @@ impl Builder<'_> {
             } else {
                 "it is not in force, and there is no earlier version of it"
             };
-            self.complain_of(&refusal, &origin, outcome);
+            self.complain_of(&refusal, &origin, outcome, ConditionType::Accepted);
         }
         self.objects
     }
@@ -225,9 +231,21 @@ impl Builder<'_> {
         });
     }
 
-    fn complain_of(&mut self, refusal: &Refusal, origin: &Origin, outcome: &str) {
+    /// `condition` is what the refusal means for the status of a route.
+    fn complain_of(
+        &mut self,
+        refusal: &Refusal,
+        origin: &Origin,
+        outcome: &str,
+        condition: ConditionType,
+    ) {
         let reason = format!("{}; {outcome}", refusal.reason);
         self.complain(origin, refusal.kind, refusal.key.as_ref(), &refusal.field, reason);
+        if refusal.kind.is_some_and(Kind::is_route)
+            && let Some(complaint) = self.objects.complaints.last_mut()
+        {
+            complaint.condition = Some(Condition::of(condition, ConditionReason::UnsupportedValue));
+        }
     }
 
     fn complain(
@@ -245,6 +263,7 @@ impl Builder<'_> {
             field: field.to_owned(),
             severity: Severity::Error,
             reason,
+            condition: None,
         });
     }
 }
