@@ -39,6 +39,8 @@ use sign::Server;
 pub const CONTROLLER_NAME: &str = "isthmus.io/controller";
 /// Who owns the fields that it writes (server-side apply).
 pub const FIELD_MANAGER: &str = "isthmus-controller";
+/// Where everything is installed, for a replica that runs outside of the cluster.
+const NAMESPACE: &str = "isthmus-system";
 /// The Lease in the controller's namespace; its holder leads.
 const LEASE: &str = "isthmus-controller";
 
@@ -75,9 +77,15 @@ impl Controller {
         translate: TranslateSettings,
         telemetry: Telemetry,
     ) -> anyhow::Result<Self> {
+        let mut own = settings.controller.clone();
+        if own.namespace.is_empty() {
+            let in_cluster = settings.source.kubeconfig.is_none();
+            own.namespace =
+                if in_cluster { client.default_namespace().into() } else { NAMESPACE.into() };
+        }
         let context = Arc::new(Context {
             client,
-            settings: settings.controller.clone(),
+            settings: own,
             trust_domain: settings.trust_domain.clone(),
             cluster_domain: settings.cluster_domain.clone(),
             replica: settings.node.clone(),

@@ -11,6 +11,8 @@ mod publish;
 mod rotation;
 mod secret;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::SystemTime;
