@@ -5,6 +5,7 @@
 
 mod certificates;
 mod cni;
+mod controller;
 mod dump;
 mod source;
 mod uninstall;
@@ -20,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::controller::run as run_controller;
 use crate::admin::{Addresses, Admin, Readiness, Servers};
 use crate::config::{SameNode, Settings, SourceKind};
 use crate::dns::{Dns, DnsSettings};

@@ -8,7 +8,7 @@ mod table;
 
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -34,6 +34,8 @@ struct Arguments {
 enum Command {
     /// Run the agent of this node
     Run(Run),
+    /// Run a replica of the cluster's controller: it signs certificates and writes statuses
+    Controller(RunController),
     /// Validate a directory of manifests without running; exits 2 when something would be refused
     Check(Check),
     /// Show what a running agent does
@@ -59,6 +61,16 @@ struct Run {
     /// The manifests, instead of the setting `source.directory`
     #[arg(long, value_name = "DIR")]
     directory: Option<String>,
+    /// Log levels, instead of the setting `log.level`
+    #[arg(long, value_name = "LEVELS")]
+    log_level: Option<String>,
+}
+
+#[derive(Args)]
+struct RunController {
+    /// The settings
+    #[arg(long, value_name = "FILE", default_value = config::CONTROLLER_FILE)]
+    config: PathBuf,
     /// Log levels, instead of the setting `log.level`
     #[arg(long, value_name = "LEVELS")]
     log_level: Option<String>,
@@ -100,6 +112,7 @@ pub fn main() -> ExitCode {
     }
     match Arguments::parse().command {
         Command::Run(run) => run_agent(&run),
+        Command::Controller(run) => run_controller(&run),
         Command::Check(check) => check_directory(&check),
         Command::Status(from) => {
             show(client::get(from.address, "/status").and_then(|it| status::table(&it)))
@@ -120,14 +133,27 @@ fn run_agent(run: &Run) -> ExitCode {
         directory: run.directory.clone(),
         log_level: run.log_level.clone(),
     };
-    let settings = match Settings::load(Some(&run.config), &overrides) {
+    run_with(&run.config, &overrides, app::run)
+}
+
+fn run_controller(run: &RunController) -> ExitCode {
+    let overrides = Overrides { log_level: run.log_level.clone(), ..Overrides::default() };
+    run_with(&run.config, &overrides, app::run_controller)
+}
+
+fn run_with(
+    config: &Path,
+    overrides: &Overrides,
+    run: impl FnOnce(Settings) -> anyhow::Result<()>,
+) -> ExitCode {
+    let settings = match Settings::load(Some(config), overrides) {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(EXIT_INVALID);
         }
     };
-    match app::run(settings) {
+    match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("isthmus: {error:#}");

@@ -1,4 +1,4 @@
-//! The settings of the agent: one TOML file, and the flags that override it.
+//! The settings of agent and controller: one TOML file, and the flags that override it.
 //!
 //! Every setting is read in one place, [`read`](sections), which states its key, default, permitted values and
 //! meaning. The reference `docs/settings.md` and the commented `config/agent.toml` are made from the same
@@ -9,6 +9,7 @@
 //! files nor directories.
 
 mod complaint;
+mod controller;
 mod defaults;
 mod duration;
 mod reader;
@@ -17,7 +18,8 @@ mod sections;
 mod tests;
 
 pub use complaint::{Complaint, ConfigError};
-pub use defaults::DEFAULT_FILE;
+pub use controller::ControllerSettings;
+pub use defaults::{CONTROLLER_FILE, DEFAULT_FILE};
 pub use reader::Description;
 
 use std::net::SocketAddr;
@@ -51,6 +53,7 @@ pub struct Settings {
     pub drain: DrainSettings,
     pub takeover: TakeoverSettings,
     pub dns: DnsSettings,
+    pub controller: ControllerSettings,
     pub cni: CniSettings,
 }
 
@@ -86,6 +89,10 @@ pub struct IdentitySettings {
     pub istio_address: Str,
     pub istio_ca_root: PathBuf,
     pub istio_token_file: PathBuf,
+    /// As `istio_address`.
+    pub controller_address: Str,
+    pub controller_root: PathBuf,
+    pub controller_token_file: PathBuf,
 }
 
 /// Who signs the certificates of workloads.
@@ -96,6 +103,8 @@ pub enum IssuerKind {
     Local,
     /// istiod, over gRPC.
     Istio,
+    /// `isthmus controller`, over gRPC.
+    Controller,
 }
 
 /// How workloads of one node reach each other.

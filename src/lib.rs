@@ -8,6 +8,7 @@ pub mod base;
 pub mod cli;
 pub mod cni;
 pub mod config;
+pub mod controller;
 pub mod dns;
 pub mod identity;
 pub mod l4;

@@ -23,13 +23,15 @@ mod translate;
 #[cfg(test)]
 mod tests;
 
-pub use complaint::{Complaint, Origin, Severity};
+pub use complaint::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 pub use directory::{DirectorySource, check};
 pub use kubernetes::{KubernetesSource, client};
 pub use last_read::LastRead;
 pub use manifest::{Document, Refusal, parse};
 pub use store::{File, Objects};
-pub use translate::{TranslateSettings, Translation, translate};
+pub use translate::{
+    Resolved, TranslateSettings, Translation, WAYPOINT_CLASS, WaypointBindings, translate,
+};
 
 use std::path::PathBuf;
 

@@ -34,6 +34,9 @@ impl Certificates {
             IssuerKind::Istio => {
                 (Arc::new(IstioIssuer::new(istio_settings(settings), clock.clone())?), None)
             }
+            IssuerKind::Controller => {
+                (Arc::new(IstioIssuer::new(controller_settings(settings), clock.clone())?), None)
+            }
         };
         let revocations = match &settings.identity.crl {
             Some(file) => Revocations::open(file.clone(), metrics.clone())?,
@@ -82,5 +85,14 @@ fn istio_settings(settings: &Settings) -> IstioIssuerSettings {
         lifetime: settings.identity.lifetime,
         connect_timeout: ISTIO_CONNECT_TIMEOUT,
         request_timeout: ISTIO_REQUEST_TIMEOUT,
+    }
+}
+
+fn controller_settings(settings: &Settings) -> IstioIssuerSettings {
+    IstioIssuerSettings {
+        address: settings.identity.controller_address.clone(),
+        ca_root: settings.identity.controller_root.clone(),
+        token_file: settings.identity.controller_token_file.clone(),
+        ..istio_settings(settings)
     }
 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::controller;
 use super::defaults as default;
 use super::reader::{Field, Reader};
 use super::{
@@ -19,9 +20,9 @@ const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 /// What a host without a name is called.
 const UNNAMED_HOST: &str = "localhost";
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Below it, a single lost packet counts as a failure.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=MINUTE;
 /// More than any machine has; guards against a number meant for another key.
@@ -85,6 +86,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         drain: drain(reader),
         takeover: takeover(reader),
         dns: dns(reader),
+        controller: controller::read(reader),
         cni: cni(reader),
     };
     check_conflicts(reader, &settings);
@@ -144,14 +146,7 @@ fn source(reader: &mut Reader<'_>) -> SourceSettings {
 
 fn identity(reader: &mut Reader<'_>) -> IdentitySettings {
     IdentitySettings {
-        issuer: reader.choice(
-            Field {
-                key: "identity.issuer",
-                default: IssuerKind::Local,
-                meaning: "Who signs certificates: `local` is a CA in a directory of this machine, `istio` is istiod.",
-            },
-            &[("local", IssuerKind::Local), ("istio", IssuerKind::Istio)],
-        ),
+        issuer: issuer(reader),
         ca_directory: reader.path(Field {
             key: "identity.ca_directory",
             default: default::CA_DIRECTORY,
@@ -172,15 +167,12 @@ fn identity(reader: &mut Reader<'_>) -> IdentitySettings {
             meaning: "Certificate revocation lists in PEM, watched for changes: peers whose certificate they revoke \
                       are refused and cut.",
         }),
-        istio_address: reader.text(
-            Field {
-                key: "identity.istio_address",
-                default: default::ISTIO_ADDRESS,
-                meaning: "Where istiod signs certificates, when it is the issuer. Plain http:// is for this \
-                          machine only.",
-            },
-            "https:// address with a port",
-            check_ca_address,
+        istio_address: ca_address(
+            reader,
+            "identity.istio_address",
+            default::ISTIO_ADDRESS,
+            "Where istiod signs certificates, when it is the issuer. Plain http:// is for this \
+             machine only.",
         ),
         istio_ca_root: reader.path(Field {
             key: "identity.istio_ca_root",
@@ -194,7 +186,41 @@ fn identity(reader: &mut Reader<'_>) -> IdentitySettings {
             meaning: "The agent's own service account token with the audience of istiod (istio-ca); read anew \
                       for each request.",
         }),
+        controller_address: ca_address(
+            reader,
+            "identity.controller_address",
+            default::CONTROLLER_ADDRESS,
+            "Where `isthmus controller` signs certificates, when it is the issuer.",
+        ),
+        controller_root: reader.path(Field {
+            key: "identity.controller_root",
+            default: default::CONTROLLER_ROOT,
+            meaning: "The roots that the certificate of the controller's server must come from, as PEM, watched \
+                      for changes: other roots have all certificates issued anew.",
+        }),
+        controller_token_file: reader.path(Field {
+            key: "identity.controller_token_file",
+            default: default::CONTROLLER_TOKEN_FILE,
+            meaning: "The agent's own service account token with the audience istio-ca; read anew for each \
+                      request.",
+        }),
     }
+}
+
+fn issuer(reader: &mut Reader<'_>) -> IssuerKind {
+    reader.choice(
+        Field {
+            key: "identity.issuer",
+            default: IssuerKind::Local,
+            meaning: "Who signs certificates: `local` is a CA in a directory of this machine, `istio` is istiod, \
+                      `controller` is `isthmus controller` in the cluster.",
+        },
+        &[
+            ("local", IssuerKind::Local),
+            ("istio", IssuerKind::Istio),
+            ("controller", IssuerKind::Controller),
+        ],
+    )
 }
 
 fn admin(reader: &mut Reader<'_>) -> AddressSettings {
@@ -441,7 +467,7 @@ fn cni(reader: &mut Reader<'_>) -> CniSettings {
     }
 }
 
-fn name(
+pub(super) fn name(
     reader: &mut Reader<'_>,
     key: &'static str,
     default: &'static str,
@@ -453,7 +479,7 @@ fn name(
     reader.text(Field { key, default, meaning }, kind, check)
 }
 
-fn address(
+pub(super) fn address(
     reader: &mut Reader<'_>,
     key: &'static str,
     default: SocketAddr,
@@ -462,12 +488,22 @@ fn address(
     AddressSettings { address: reader.address(Field { key, default, meaning }) }
 }
 
+fn ca_address(
+    reader: &mut Reader<'_>,
+    key: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+) -> Str {
+    reader.text(Field { key, default, meaning }, "https:// address with a port", check_ca_address)
+}
+
 /// Two servers cannot listen on one port; `[::]` takes the IPv4 addresses too.
 fn check_conflicts(reader: &mut Reader<'_>, settings: &Settings) {
     let servers = [
         ("admin.address", settings.admin.address),
         ("metrics.address", settings.metrics.address),
         ("readiness.address", settings.readiness.address),
+        ("controller.address", settings.controller.address),
     ];
     for (index, (key, address)) in servers.iter().enumerate() {
         let earlier = servers.iter().take(index).find(|(_, other)| overlap(*address, *other));

@@ -31,6 +31,46 @@ pub enum Origin {
     },
 }
 
+/// What a complaint means for the `status` of its route: one condition of Gateway API. Complaints with the same
+/// condition are one condition with all their reasons in its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub struct Condition {
+    pub kind: ConditionType,
+    pub reason: ConditionReason,
+    /// Index in `spec.parentRefs`; `None`: every parent that the route is attached to.
+    pub parent: Option<usize>,
+}
+
+/// `type` of a condition (Gateway API, RouteConditionType).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub enum ConditionType {
+    /// `False`: the route, or this parent of it, is not in force.
+    Accepted,
+    /// `False`: a backend cannot be used.
+    ResolvedRefs,
+    /// `True`: some rules are good and some are not; `Accepted` stays `True`. The message has to begin with `Dropped
+    /// Rule`, or with `Fall Back` where the last good version stays in force.
+    PartiallyInvalid,
+}
+
+/// `reason` of a condition (Gateway API, RouteConditionReason).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub enum ConditionReason {
+    /// Something that we do not understand or carry out.
+    UnsupportedValue,
+    /// Filters that exclude each other.
+    IncompatibleFilters,
+    /// The parent has no port of this number or name.
+    NoMatchingParent,
+    /// The parent itself does not exist, so that there is nobody to write an entry for.
+    ParentNotFound,
+    /// Another kind of route has taken the parent's port (GEP-1426).
+    Conflicted,
+    BackendNotFound,
+    RefNotPermitted,
+    InvalidKind,
+}
+
 /// One complaint. The order is that of reading: by origin, then by object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Complaint {
@@ -45,6 +85,53 @@ pub struct Complaint {
     pub severity: Severity,
     /// What is wrong, what follows from it, and what to check.
     pub reason: String,
+    /// For routes: what the status says of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub condition: Option<Condition>,
+}
+
+impl Condition {
+    /// For every parent.
+    pub fn of(kind: ConditionType, reason: ConditionReason) -> Self {
+        Self { kind, reason, parent: None }
+    }
+
+    /// For one parent, by its index in `spec.parentRefs`.
+    pub fn of_parent(kind: ConditionType, reason: ConditionReason, parent: usize) -> Self {
+        Self { kind, reason, parent: Some(parent) }
+    }
+}
+
+impl ConditionType {
+    /// As the API spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ConditionType::Accepted => "Accepted",
+            ConditionType::ResolvedRefs => "ResolvedRefs",
+            ConditionType::PartiallyInvalid => "PartiallyInvalid",
+        }
+    }
+
+    /// The condition's `status` when there is a complaint of this type.
+    pub fn status(self) -> bool {
+        self == ConditionType::PartiallyInvalid
+    }
+}
+
+impl ConditionReason {
+    /// As the API spells it. Neither `ParentNotFound` nor `Conflicted` is one of its constants.
+    pub fn name(self) -> &'static str {
+        match self {
+            ConditionReason::UnsupportedValue => "UnsupportedValue",
+            ConditionReason::IncompatibleFilters => "IncompatibleFilters",
+            ConditionReason::NoMatchingParent => "NoMatchingParent",
+            ConditionReason::ParentNotFound => "ParentNotFound",
+            ConditionReason::Conflicted => "Conflicted",
+            ConditionReason::BackendNotFound => "BackendNotFound",
+            ConditionReason::RefNotPermitted => "RefNotPermitted",
+            ConditionReason::InvalidKind => "InvalidKind",
+        }
+    }
 }
 
 impl fmt::Display for Severity {

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::manifest::{Content, Document, Refusal};
 use super::objects::{DEFAULT_NAMESPACE, Kind, Object, Typed};
-use super::{Complaint, Origin, Severity};
+use super::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 use crate::base::{ObjectKey, Str};
 
 /// One file as it was read.
@@ -130,6 +130,7 @@ impl Builder<'_> {
                         field: String::new(),
                         severity: *severity,
                         reason: reason.clone(),
+                        condition: None,
                     });
                 }
             }
@@ -157,7 +158,8 @@ impl Builder<'_> {
             (Some(id), Some(last_good)) if !self.objects.held.contains_key(&id) => {
                 let object = last_good.object.clone();
                 self.objects.held.insert(id, Held { object, origin: Some(origin.clone()) });
-                self.complain_of(refusal, &origin, "its last good version stays in force");
+                let outcome = "its last good version stays in force";
+                self.complain_of(refusal, &origin, outcome, ConditionType::PartiallyInvalid);
             }
             _ => self.later.push((origin, refusal.clone())),
         }
@@ -209,7 +211,7 @@ impl Builder<'_> {
             } else {
                 "it is not in force, and there is no earlier version of it"
             };
-            self.complain_of(&refusal, &origin, outcome);
+            self.complain_of(&refusal, &origin, outcome, ConditionType::Accepted);
         }
         self.objects
     }
@@ -229,9 +231,21 @@ impl Builder<'_> {
         });
     }
 
-    fn complain_of(&mut self, refusal: &Refusal, origin: &Origin, outcome: &str) {
+    /// `condition` is what the refusal means for the status of a route.
+    fn complain_of(
+        &mut self,
+        refusal: &Refusal,
+        origin: &Origin,
+        outcome: &str,
+        condition: ConditionType,
+    ) {
         let reason = format!("{}; {outcome}", refusal.reason);
         self.complain(origin, refusal.kind, refusal.key.as_ref(), &refusal.field, reason);
+        if refusal.kind.is_some_and(Kind::is_route)
+            && let Some(complaint) = self.objects.complaints.last_mut()
+        {
+            complaint.condition = Some(Condition::of(condition, ConditionReason::UnsupportedValue));
+        }
     }
 
     fn complain(
@@ -249,6 +263,7 @@ impl Builder<'_> {
             field: field.to_owned(),
             severity: Severity::Error,
             reason,
+            condition: None,
         });
     }
 }

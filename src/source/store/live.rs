@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Held, Id, Objects, RefusedPolicy, with_field};
 use crate::base::ObjectKey;
 use crate::source::objects::{FieldError, Kind, Object};
-use crate::source::{Complaint, Origin, Severity};
+use crate::source::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 
 impl Objects {
     /// Takes what the API server says of an object now. `document` is asked for only when it is refused.
@@ -68,8 +68,10 @@ impl Objects {
         origin: Option<Origin>,
         document: impl FnOnce() -> Option<Value>,
     ) {
+        let mut condition = ConditionType::Accepted;
         let outcome = if let Some(held) = self.held.get_mut(&(kind, key.clone())) {
             held.origin.clone_from(&origin);
+            condition = ConditionType::PartiallyInvalid;
             "its last good version stays in force"
         } else if kind.is_security() {
             self.refused.push(RefusedPolicy {
@@ -90,6 +92,9 @@ impl Objects {
             field: error.field,
             severity: Severity::Error,
             reason: format!("{}; {outcome}", error.reason),
+            condition: kind
+                .is_route()
+                .then(|| Condition::of(condition, ConditionReason::UnsupportedValue)),
         });
     }
 
