@@ -4,9 +4,11 @@
 //! every tunnel), and those of each waypoint worker, which `l7` makes and ends.
 
 mod certificates;
+mod cni;
 mod controller;
 mod dump;
 mod source;
+mod uninstall;
 mod upgrade;
 mod view;
 
@@ -33,6 +35,7 @@ use crate::source::{Source, TranslateSettings};
 use crate::telemetry::{self, Logs, Telemetry};
 use crate::world::{MeshNames, WorldStore};
 use certificates::{Certificates, trust_domains};
+use cni::Cni;
 use source::AnySource;
 use upgrade::{Own, Upgrade};
 use view::View;
@@ -153,6 +156,8 @@ impl Agent {
         self.telemetry.watch_runtime("control", &Handle::current());
         self.telemetry.watch_runtime("layer4", &self.layer4);
         let tasks = TaskTracker::new();
+        let admin_cancel = CancellationToken::new();
+        let cni = Cni::start(&self.settings, &self.node, &readiness, admin_cancel.child_token());
         let admin = Admin {
             telemetry: self.telemetry.clone(),
             logs: self.logs.clone(),
@@ -161,7 +166,6 @@ impl Agent {
             dump: view.clone(),
             quit: quit.clone(),
         };
-        let admin_cancel = CancellationToken::new();
         let own = Own {
             node: self.node.clone(),
             listeners: self.servers.listeners().context("the agent's own ports")?,
@@ -172,8 +176,10 @@ impl Agent {
         tasks.spawn(self.pool.clone().sweep(cancel.clone()));
         let node = self.node.clone();
         let (serving, served) = tokio::sync::mpsc::channel(1);
+        let cni_settled = cni.settled();
         let settled = move |all| {
             node_ready.set(all);
+            cni_settled();
             // Only the first round matters.
             _ = serving.try_send(());
         };
@@ -188,8 +194,15 @@ impl Agent {
 
         tracing::info!(node = %self.settings.node, "the agent runs");
         let ended = until_told(&quit, source, upgrade.handed_over(served, own)).await;
+        // A successor serves the node when this agent's own ports are closed already.
+        let for_good = match admin_cancel.is_cancelled() {
+            true => None,
+            false => uninstall::reason(&self.settings).await,
+        };
+        cni.stop().await;
         tracing::info!(deadline = ?self.settings.drain.deadline, "draining");
-        tokio::join!(self.node.stop(), self.workers.shutdown(self.settings.drain.deadline));
+        let leaving = uninstall::leave(&self.settings, &self.node, for_good);
+        tokio::join!(leaving, self.workers.shutdown(self.settings.drain.deadline));
         self.pool.drain();
         cancel.cancel();
         tasks.close();

@@ -1,6 +1,7 @@
 //! Arguments and subcommands; no logic of the mesh.
 
 mod client;
+mod cni;
 mod connections;
 mod status;
 mod table;
@@ -43,6 +44,8 @@ enum Command {
     Connections(Connections),
     /// Print everything a running agent knows, as JSON
     Dump(Address),
+    /// Be the CNI plugin of this node, as a container runtime runs it; or remove it
+    Cni(cni::Cni),
     /// Print the version
     Version,
 }
@@ -104,6 +107,9 @@ struct Connections {
 
 /// Does what the arguments say.
 pub fn main() -> ExitCode {
+    if crate::cni::is_plugin_call() {
+        return crate::cni::plugin();
+    }
     match Arguments::parse().command {
         Command::Run(run) => run_agent(&run),
         Command::Controller(run) => run_controller(&run),
@@ -116,6 +122,7 @@ pub fn main() -> ExitCode {
             show(client::get(asked.from.address, &path).and_then(|it| connections::table(&it)))
         }
         Command::Dump(from) => show(client::get(from.address, "/config_dump")),
+        Command::Cni(cni) => cni::run(&cni),
         Command::Version => show(Ok(format!("isthmus {}\n", env!("CARGO_PKG_VERSION")))),
     }
 }

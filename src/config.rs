@@ -54,6 +54,7 @@ pub struct Settings {
     pub takeover: TakeoverSettings,
     pub dns: DnsSettings,
     pub controller: ControllerSettings,
+    pub cni: CniSettings,
 }
 
 /// `[source]`
@@ -172,6 +173,17 @@ pub struct DrainSettings {
 pub struct DnsSettings {
     pub enabled: bool,
     pub resolv_conf: PathBuf,
+}
+
+/// `[cni]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct CniSettings {
+    pub enabled: bool,
+    pub conf_directory: PathBuf,
+    pub bin_directory: PathBuf,
+    pub socket: PathBuf,
+    /// Besides those that are always excluded.
+    pub exclude_namespaces: Vec<Str>,
 }
 
 /// `[takeover]`

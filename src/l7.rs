@@ -30,6 +30,7 @@ mod peers;
 mod plan;
 mod request;
 mod respond;
+mod sent;
 mod server;
 mod upgrade;
 mod upstream;

@@ -25,7 +25,7 @@ mod tests;
 
 pub use complaint::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 pub use directory::{DirectorySource, check};
-pub use kubernetes::KubernetesSource;
+pub use kubernetes::{KubernetesSource, client};
 pub use last_read::LastRead;
 pub use manifest::{Document, Refusal, parse};
 pub use store::{File, Objects};

@@ -64,7 +64,8 @@ impl Installer {
             true => self.install_list(first)?,
             false => self.install_beside(first)?,
         };
-        for other in others.iter().filter(|other| has_extension(other, LIST)) {
+        let ours = first.with_extension(LIST);
+        for other in others.iter().filter(|other| has_extension(other, LIST) && **other != ours) {
             // What a runtime does not use is left alone, unless it is what was first before.
             if is_original_kept(other) {
                 changed |= restore(other)?;

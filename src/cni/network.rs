@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::SOCKET;
 use super::message::Pod;
@@ -36,7 +36,9 @@ fn socket() -> PathBuf {
 
 impl Network {
     pub(super) fn parse(text: &[u8]) -> Result<Self, Failure> {
-        let network: Self = serde_json::from_slice(text).map_err(|error| {
+        let object: serde_json::Result<Map<String, Value>> = serde_json::from_slice(text);
+        let network = object.and_then(|object| serde_json::from_value(Value::Object(object)));
+        let network: Self = network.map_err(|error| {
             Failure::new(
                 INVALID_CONFIG,
                 "the network configuration of plugin isthmus cannot be understood",
@@ -66,7 +68,7 @@ pub(super) fn pod(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Po
     let arguments = variable("CNI_ARGS").unwrap_or_default();
     let argument = |name: &str| {
         let pairs = arguments.split(';').filter_map(|pair| pair.split_once('='));
-        let found = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).last();
+        let found = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back();
         found.unwrap_or_default().to_owned()
     };
     let (namespace, name) = (argument("K8S_POD_NAMESPACE"), argument("K8S_POD_NAME"));

@@ -87,5 +87,11 @@ pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// Gone with the machine's next start, as what waits there is.
 pub(super) const TAKEOVER_DIRECTORY: &str = "/run/isthmus";
 
+/// Where containerd and CRI-O look by default (CNI's own defaults).
+pub(super) const CNI_CONF_DIRECTORY: &str = "/etc/cni/net.d";
+pub(super) const CNI_BIN_DIRECTORY: &str = "/opt/cni/bin";
+/// As [`TAKEOVER_DIRECTORY`].
+pub(super) const CNI_SOCKET: &str = "/run/isthmus/cni.sock";
+
 /// resolv.conf(5)
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";

@@ -8,9 +8,9 @@ use super::controller;
 use super::defaults as default;
 use super::reader::{Field, Reader};
 use super::{
-    AddressSettings, DnsSettings, DrainSettings, IdentitySettings, IssuerKind, Layer4Settings,
-    Layer7Settings, LogSettings, PoolSettings, SameNode, Settings, SourceKind, SourceSettings,
-    TakeoverSettings,
+    AddressSettings, CniSettings, DnsSettings, DrainSettings, IdentitySettings, IssuerKind,
+    Layer4Settings, Layer7Settings, LogSettings, PoolSettings, SameNode, Settings, SourceKind,
+    SourceSettings, TakeoverSettings,
 };
 use crate::base::Str;
 use crate::telemetry::{self, LogFormat};
@@ -87,6 +87,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         takeover: takeover(reader),
         dns: dns(reader),
         controller: controller::read(reader),
+        cni: cni(reader),
     };
     check_conflicts(reader, &settings);
     settings
@@ -424,6 +425,46 @@ fn takeover(reader: &mut Reader<'_>) -> TakeoverSettings {
                           refuses no connection.",
             }),
         }
+}
+
+fn cni(reader: &mut Reader<'_>) -> CniSettings {
+    CniSettings {
+        enabled: reader.choice(
+            Field {
+                key: "cni.enabled",
+                default: false,
+                meaning: "Whether the agent installs itself as a chained CNI plugin, so that pods are captured before \
+                          their first packet; for nodes of a cluster. What it installs stays when the agent ends, and \
+                          goes with `isthmus cni uninstall` or when its DaemonSet is deleted.",
+            },
+            &[("on", true), ("off", false)],
+        ),
+        conf_directory: reader.path(Field {
+            key: "cni.conf_directory",
+            default: default::CNI_CONF_DIRECTORY,
+            meaning: "Where the container runtime looks for network configurations; the first one gets an entry.",
+        }),
+        bin_directory: reader.path(Field {
+            key: "cni.bin_directory",
+            default: default::CNI_BIN_DIRECTORY,
+            meaning: "Where the container runtime looks for plugins; the program is copied there as `isthmus`.",
+        }),
+        socket: reader.path(Field {
+            key: "cni.socket",
+            default: default::CNI_SOCKET,
+            meaning: "Where the plugin asks the agent; the same path on the node and in the agent's pod.",
+        }),
+        exclude_namespaces: reader.texts(
+            Field {
+                key: "cni.exclude_namespaces",
+                default: (),
+                meaning: "Namespaces whose pods start although the agent does not answer, besides kube-system and the \
+                          agent's own.",
+            },
+            "DNS name",
+            check_name,
+        ),
+    }
 }
 
 pub(super) fn name(

@@ -6,10 +6,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::arrived::{self, Arrived};
+use super::arrived::Arrived;
 use super::body::ResponseBody;
 use super::detect::Version;
 use super::exchange::Exchange;
@@ -17,6 +17,7 @@ use super::original::{self, Original};
 use super::outbound::Outbound;
 use super::plan::Plan;
 use super::respond::{Answer, Form};
+use super::sent::{self, Sent};
 use super::upgrade::{self, Upgrade};
 use super::upstream::{Key, Lease, Sender};
 use super::{headers, peers};
@@ -35,8 +36,10 @@ pub(super) struct Way {
     pub(super) session: Arc<Outbound>,
     pub(super) world: Arc<World>,
     pub(super) plan: Plan,
-    /// The headers as the client sent them, when the route's filters changed anything.
-    pub(super) before: Option<HeaderMap>,
+    /// The request as the client sent it, when the route's filters may have changed it.
+    pub(super) before: Option<Box<Sent>>,
+    /// The site whose script asks, when a filter wants to know.
+    pub(super) origin: Option<HeaderValue>,
 }
 
 /// A response, and what it came with.
@@ -115,9 +118,10 @@ impl Way {
         let hostname = Some(self.plan.addressed.hostname.as_str());
         let addressed = policy::addressed(&self.world, server, port, hostname);
         if Gate::new(&self.world, server, port, &addressed).needs_http() {
-            let headers = arrived.request.headers_mut();
-            if let Some(original) = Original::between(before, headers).encode() {
-                headers.insert(original::HEADER, original);
+            let request = &mut arrived.request;
+            let original = Original::between(before, request.uri(), request.headers());
+            if let Some(original) = original.encode() {
+                request.headers_mut().insert(original::HEADER, original);
             }
         }
         Ok(())
@@ -136,8 +140,12 @@ impl Way {
             source: self.session.client_address.ip(),
             destination: picked.address,
         };
-        let sent = self.before.as_ref().unwrap_or(arrived.request.headers());
-        let request = arrived::policy_request(&arrived.request, sent);
+        let (method, arrived) = (arrived.request.method(), &arrived.request);
+        let (uri, headers) = match &self.before {
+            Some(sent) => (&sent.uri, &sent.headers),
+            None => (arrived.uri(), arrived.headers()),
+        };
+        let request = sent::policy_request(method, uri, headers);
         match gate.authorize(&connection, Some(&request)) {
             Ok(permit) => {
                 record.notes(permit.notes);
@@ -156,7 +164,7 @@ impl Way {
         let version = match &arrived.upgrade {
             // Only HTTP/1.1 has upgrades.
             Some(_) => Version::Http1,
-            None => session.upstream_version(arrived.version),
+            None => session.upstream_version(arrived.version, self.plan.protocol()),
         };
         let shelf = session.context.upstreams.shelf(self.key(picked, version));
         let dial = || async {
@@ -199,8 +207,8 @@ impl Way {
         form: Form,
     ) -> Response<ResponseBody> {
         let Got { mut response, lease, upgrade } = got;
-        if let Some(rule) = self.plan.rule() {
-            route::filter_response(rule, response.headers_mut());
+        for filters in self.plan.filters() {
+            route::filter_response(filters, self.origin.as_ref(), response.headers_mut());
         }
         exchange.answered(response.status(), response.headers(), lease, picked.in_flight);
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {

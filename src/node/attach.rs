@@ -43,7 +43,9 @@ impl Pods for Arc<Node> {
         };
         let answer = match timeout_at(last, self.attach(&pod, known)).await {
             Ok(answer) => answer,
-            Err(_) => Answer::Refused("it was not captured in time; is the node overloaded?".to_owned()),
+            Err(_) => {
+                Answer::Refused("it was not captured in time; is the node overloaded?".to_owned())
+            }
         };
         if matches!(answer, Answer::Refused(_)) {
             // The runtime undoes what the plugins before did.

@@ -93,13 +93,7 @@ impl Node {
             return Err(error);
         }
         let extent = Mutex::new(Extent { wishes: workload.capture, stub });
-        Ok(Captured {
-            uid: workload.uid.clone(),
-            site,
-            namespace,
-            proxy,
-            extent,
-        })
+        Ok(Captured { uid: workload.uid.clone(), site, namespace, proxy, extent })
     }
 
     fn plan_of(&self, wishes: CaptureWishes) -> CapturePlan {

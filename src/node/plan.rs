@@ -105,11 +105,7 @@ mod tests {
     }
 
     fn workload(name: &str, enrolled: bool) -> Arc<Workload> {
-        Arc::new(Workload {
-            uid: name.into(),
-            enrolled,
-            ..fixture::workload(name, "10.0.0.1")
-        })
+        Arc::new(Workload { uid: name.into(), enrolled, ..fixture::workload(name, "10.0.0.1") })
     }
 
     fn world_of(workloads: Vec<Arc<Workload>>) -> Arc<World> {
@@ -209,7 +205,8 @@ mod tests {
         let cleaned = BTreeSet::from([Str::from("a")]);
         assert_eq!(plan(&world, &nowhere, &captured(&[]), &cleaned, &BTreeSet::new()), []);
         // What is captured keeps its site's addresses, so this is one that lost its sandbox.
-        let steps = plan(&world, &Sites::new(), &captured(&[("a", "a")]), &cleaned, &BTreeSet::new());
+        let steps =
+            plan(&world, &Sites::new(), &captured(&[("a", "a")]), &cleaned, &BTreeSet::new());
         assert_eq!(steps, [leave("a")]);
     }
 }

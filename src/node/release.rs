@@ -6,14 +6,23 @@ use futures_util::StreamExt;
 
 use super::capture::remove_in;
 use super::{CONCURRENT, Node};
+use crate::base::Str;
 use crate::redirect::{self, Place};
 use crate::sock::NetworkNamespace;
 
 impl Node {
-    /// Takes all rules away, of captured workloads and of others in which an earlier agent may have left some, and those
-    /// of the node. Call it after [`Node::stop`]: open connections end with the rules, new ones go uncaptured.
+    /// Instead of [`Node::stop`]: takes all rules away, of captured workloads and of others in which an earlier agent may
+    /// have left some, and those of the node. New connections go uncaptured at once; open ones have the drain time.
     pub async fn release(self: &Arc<Self>) {
-        let _turn = self.turn.clone().lock_owned().await;
+        // Nothing joins any more.
+        let turn = self.turn.clone().lock_owned().await;
+        *self.last_turn.lock() = Some(turn);
+        let captured: Vec<Str> = self.captured.lock().keys().cloned().collect();
+        for uid in captured {
+            self.leave(&uid).await;
+        }
+        self.leaving.close();
+        self.leaving.wait().await;
         let sites = self.sites(&self.layer4.world.snapshot());
         let released = futures_util::stream::iter(sites).map(|(uid, site)| async move {
             let outcome = match NetworkNamespace::open(&site.network_namespace) {

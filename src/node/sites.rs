@@ -90,7 +90,9 @@ impl Node {
         let sought = without.filter_map(|workload| {
             let pod = workload.pod.clone()?;
             let known = self.registry.sandbox(&workload.uid, &pod).is_some();
-            if known || workload.addresses.is_empty() || self.registry.has_ended(&workload.uid, &pod)
+            if known
+                || workload.addresses.is_empty()
+                || self.registry.has_ended(&workload.uid, &pod)
             {
                 return None;
             }

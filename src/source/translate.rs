@@ -5,8 +5,10 @@
 //! deny, rules answer with an error, bindings refuse, and each says so in a complaint.
 
 mod authorization_policy;
+mod grpc_route;
 mod http_route;
 mod peer_authentication;
+mod route;
 mod service;
 mod service_entry;
 mod waypoint;
@@ -56,7 +58,7 @@ pub fn translate(objects: &Objects, settings: &TranslateSettings) -> Translation
     let mut services = service::translate(&mut cx, &waypoints, &workloads);
     let entries = service_entry::translate(&mut cx, &waypoints, &workloads, &services);
     services.extend(entries);
-    let routes = http_route::translate(&mut cx, &services);
+    let routes = route::translate(&mut cx, &services);
     authorization_policy::check_targets(&mut cx, &policies, &services, &waypoints);
 
     let mesh = Mesh {
@@ -76,10 +78,10 @@ impl Translation {
     /// Lets routes that did not change go on where they were with the splitting of their traffic, rather than
     /// begin anew at a random offset whenever any object changes.
     pub fn continue_from(&mut self, previous: &Translation) {
-        let known: HashMap<&ObjectKey, _> =
-            previous.mesh.routes.iter().map(|route| (&route.key, route)).collect();
+        let known: HashMap<_, _> =
+            previous.mesh.routes.iter().map(|route| ((route.kind, &route.key), route)).collect();
         for route in &mut self.mesh.routes {
-            match known.get(&route.key) {
+            match known.get(&(route.kind, &route.key)) {
                 Some(before) if same(before, route) => *route = (*before).clone(),
                 _ => {}
             }
@@ -126,14 +128,15 @@ impl Context<'_> {
     }
 
     /// An error that the route's status tells of.
-    fn error_with<T: Typed>(
+    fn error_of(
         &mut self,
+        kind: Kind,
         key: &ObjectKey,
-        field: impl Into<String>,
-        reason: impl Into<String>,
+        field: String,
+        reason: String,
         condition: Condition,
     ) {
-        self.error::<T>(key, field, reason);
+        self.complain(Severity::Error, kind, key, field, reason);
         if let Some(complaint) = self.complaints.last_mut() {
             complaint.condition = Some(condition);
         }

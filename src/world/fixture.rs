@@ -100,6 +100,23 @@ pub(crate) fn policy(
     AuthorizationPolicy { key: key(name), action, scope, rules, dry_run: false, broken: None }
 }
 
+/// To port 80 of a service.
+pub(crate) fn backend(service: &str, weight: u32) -> Backend {
+    let target = BackendRef::Service { service: key(service), port: 80 };
+    Backend { weight, target, filters: Vec::new() }
+}
+
+/// Takes every request.
+pub(crate) fn rule(backends: Vec<Backend>) -> HttpRule {
+    HttpRule { matches: vec![HttpMatch::default()], backends, ..HttpRule::default() }
+}
+
+/// An HTTPRoute on every port of a service.
+pub(crate) fn route(name: &str, parent: &str, rules: Vec<HttpRule>) -> HttpRoute {
+    let parents = vec![RouteParent { service: key(parent), port: None }];
+    HttpRoute { kind: RouteKind::Http, key: key(name), created: 0, parents, rules }
+}
+
 impl Fixture {
     pub(crate) fn workload(mut self, workload: Workload) -> Self {
         self.mesh.workloads.push(Arc::new(workload));
