@@ -85,7 +85,8 @@ fn of<T: DeserializeOwned>() -> Shape {
 fn definitions_say_what_the_reader_reads() {
     for definition in definitions() {
         let name = format!("{}.{}", definition.plural, definition.kind.group());
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("config/crds/{name}.yaml"));
+        let path =
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("config/crds/{name}.yaml"));
         let mut text = "# Made from the types in src/source/objects by tests/it/crds.rs. Do not apply it where Istio has \
                         brought its own.\n"
             .to_owned();
@@ -161,9 +162,7 @@ fn manifest(name: &str, definition: &Definition) -> Value {
 }
 
 fn version(definition: &Definition, version: &str, storage: bool) -> Value {
-    let column = |(name, path, description): &(&str, &str, &str)| {
-        json!({ "name": name, "type": "string", "jsonPath": path, "description": description })
-    };
+    let column = |(name, path, description): &(&str, &str, &str)| json!({ "name": name, "type": "string", "jsonPath": path, "description": description });
     let mut columns: Vec<Value> = definition.columns.iter().map(column).collect();
     columns.push(json!({
         "name": "Age",

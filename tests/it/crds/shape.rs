@@ -36,11 +36,12 @@ type Place = (&'static str, &'static str);
 /// The shape of a type. A field is required when the type cannot be read without it.
 pub fn shape_of<T: DeserializeOwned>() -> Shape {
     let mut seen = BTreeSet::new();
-    let read = |leave_out: Option<Place>, seen: &mut BTreeSet<Place>, required: &BTreeSet<Place>| {
-        let mut shape = Shape::Any;
-        let tracer = Tracer { shape: &mut shape, seen, leave_out, required };
-        T::deserialize(tracer).map(|_| shape)
-    };
+    let read =
+        |leave_out: Option<Place>, seen: &mut BTreeSet<Place>, required: &BTreeSet<Place>| {
+            let mut shape = Shape::Any;
+            let tracer = Tracer { shape: &mut shape, seen, leave_out, required };
+            T::deserialize(tracer).map(|_| shape)
+        };
     read(None, &mut seen, &BTreeSet::new()).expect("a type that can be traced");
     let places = seen.clone();
     let is_required =
