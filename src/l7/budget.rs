@@ -30,6 +30,14 @@ pub(super) const HTTP2_SEND_BUFFER: usize = 16 * 1024;
 /// Streams at once on one HTTP/2 connection: Go's and ztunnel's pool's 100 (hyper 200).
 pub(super) const HTTP2_STREAMS: u32 = 100;
 
+/// How far a copy of a request's body may be behind, in bytes: two windows of a stream, so that an endpoint as fast as
+/// the original's keeps up.
+pub(super) const COPY_BUFFER: usize = 2 * HTTP2_STREAM_WINDOW as usize;
+
+/// Mirrored requests on their way at once: enough for a thousand a second at 100 ms each, and what a mirror that does
+/// not answer can hold.
+const MIRRORS: usize = 128;
+
 /// The byte budget is counted in units of this many bytes: a semaphore's permits are 32 bits in one acquisition.
 const UNIT: usize = 1024;
 
@@ -38,6 +46,7 @@ pub(super) struct Budgets {
     connections: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     buffers: Arc<Semaphore>,
+    mirrors: Arc<Semaphore>,
     /// What the three began with.
     limits: [usize; 3],
 }
@@ -45,6 +54,13 @@ pub(super) struct Budgets {
 /// A place in the byte budget, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Reserved(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+
+/// The place of one copy on its way.
+#[derive(Debug)]
+pub(super) struct MirrorPermit {
+    _copy: OwnedSemaphorePermit,
+    _buffer: Option<Reserved>,
+}
 
 /// The place of one request in flight.
 #[derive(Debug)]
@@ -60,7 +76,8 @@ impl Budgets {
         let limits = limits.map(|permits| permits.min(Semaphore::MAX_PERMITS));
         let [connections, requests, buffers] =
             limits.map(|permits| Arc::new(Semaphore::new(permits)));
-        Self { connections, requests, buffers, limits }
+        let mirrors = Arc::new(Semaphore::new(MIRRORS));
+        Self { connections, requests, buffers, mirrors, limits }
     }
 
     /// How much of it is taken now; the namespace is the worker's to fill in.
@@ -97,6 +114,13 @@ impl Budgets {
         };
         let request = self.requests.clone().try_acquire_owned().ok()?;
         Some(RequestPermit { _request: request, _buffers: buffers })
+    }
+
+    /// A place for one more copy of a request.
+    pub(super) fn mirror(&self, has_body: bool) -> Option<MirrorPermit> {
+        let copy = self.mirrors.clone().try_acquire_owned().ok()?;
+        let buffer = if has_body { Some(self.reserve(COPY_BUFFER)?) } else { None };
+        Some(MirrorPermit { _copy: copy, _buffer: buffer })
     }
 
     fn reserve(&self, bytes: usize) -> Option<Reserved> {
