@@ -10,6 +10,7 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri};
 
 use super::arrived::Arrived;
 use super::body::{Replay, RequestBody};
+use super::budget::{Budgets, Reserved};
 use super::detect::Version;
 use super::respond::Form;
 use crate::model::Retry;
@@ -36,13 +37,23 @@ pub(super) struct Again {
     body: Option<Replay>,
     arrived: (Version, &'static str, Form),
     sent: u32,
+    _buffer: Option<Reserved>,
 }
 
 impl Again {
-    /// `None` when this request is sent once.
-    pub(super) fn of(retry: Option<&Retry>, arrived: &mut Arrived) -> Option<Box<Self>> {
+    /// `None` when this request is sent once: its route does not want it otherwise, or there is no room for its body.
+    pub(super) fn of(
+        retry: Option<&Retry>,
+        arrived: &mut Arrived,
+        budgets: &Budgets,
+    ) -> Option<Box<Self>> {
         retry.filter(|_| arrived.upgrade.is_none())?;
+        let buffer = match arrived.request.body().is_empty() {
+            true => None,
+            false => Some(budgets.replay()?),
+        };
         Some(Box::new(Self {
+            _buffer: buffer,
             method: arrived.request.method().clone(),
             uri: arrived.request.uri().clone(),
             headers: arrived.request.headers().clone(),

@@ -3,7 +3,7 @@
 //! The byte budget is kept by reservation: whoever may buffer takes its worst case beforehand, so the sum never
 //! exceeds the setting whatever the peers do. An HTTP/1 connection (downstream or upstream) reserves its read and its
 //! write buffer; an HTTP/2 connection reserves its receive window, and each request on it the two send buffers of
-//! its streams. Opaque connections buffer one chunk, and are bounded by the number of connections.
+//! its streams; a request that may be sent again and a copy for a mirror, what they may keep of its body. Opaque connections buffer one chunk, and are bounded by the number of connections.
 
 use std::sync::Arc;
 
@@ -33,6 +33,9 @@ pub(super) const HTTP2_STREAMS: u32 = 100;
 /// How far a copy of a request's body may be behind, in bytes: two windows of a stream, so that an endpoint as fast as
 /// the original's keeps up.
 pub(super) const COPY_BUFFER: usize = 2 * HTTP2_STREAM_WINDOW as usize;
+
+/// How much of a request's body is kept to be sent again, in bytes: a request that was longer is sent once.
+pub(super) const REPLAY_BUFFER: usize = 64 * 1024;
 
 /// Mirrored requests on their way at once: enough for a thousand a second at 100 ms each, and what a mirror that does
 /// not answer can hold.
@@ -121,6 +124,11 @@ impl Budgets {
         let copy = self.mirrors.clone().try_acquire_owned().ok()?;
         let buffer = if has_body { Some(self.reserve(COPY_BUFFER)?) } else { None };
         Some(MirrorPermit { _copy: copy, _buffer: buffer })
+    }
+
+    /// What a body that may be sent again may keep.
+    pub(super) fn replay(&self) -> Option<Reserved> {
+        self.reserve(REPLAY_BUFFER)
     }
 
     fn reserve(&self, bytes: usize) -> Option<Reserved> {

@@ -81,7 +81,7 @@ impl Way {
         let form = arrived.form;
         let timeouts = self.plan.timeouts();
         let whole = timeouts.request.map(|limit| exchange.deadline(limit));
-        let mut again = Again::of(self.plan.retry(), &mut arrived);
+        let mut again = Again::of(self.plan.retry(), &mut arrived, &self.session.context.budgets);
         let mut next = first;
         loop {
             let one = timeouts.backend_request.map(|limit| Instant::now() + limit);

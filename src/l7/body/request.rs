@@ -13,9 +13,7 @@ use parking_lot::Mutex;
 
 use super::BodyError;
 use super::copied::{Copied, Tee};
-
-/// How much of a body is kept to be sent again, in bytes: a request that was longer is not.
-const KEPT: usize = 64 * 1024;
+use crate::l7::budget::REPLAY_BUFFER;
 
 /// Bytes of a request's body that have passed so far.
 #[derive(Clone, Debug, Default)]
@@ -172,7 +170,7 @@ impl Kept {
     fn keep(&mut self, frame: &Option<Result<Frame<Bytes>, hyper::Error>>) {
         match frame {
             Some(Ok(frame)) => match Part::of(frame) {
-                Some(part) if !self.lost && self.bytes + part.len() <= KEPT => {
+                Some(part) if !self.lost && self.bytes + part.len() <= REPLAY_BUFFER => {
                     self.bytes += part.len();
                     self.parts.push(part);
                 }
