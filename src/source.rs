@@ -2,7 +2,7 @@
 //!
 //! The way of an object: a text or the API ([`manifest`]) -> a typed object ([`objects`]) -> the set of all objects
 //! that are in force ([`Objects`]) -> [`translate`], a pure function to [`crate::model::Mesh`]. Every source shares
-//! the last three steps; [`DirectorySource`] adds the files.
+//! the last three steps; [`DirectorySource`] adds the files, [`KubernetesSource`] the API server.
 //!
 //! Invariants: an object that cannot be understood is refused alone, with its field and the reason, and its last good
 //! version stays in force; a security policy without a last good version denies what it may apply to. Unknown enum
@@ -13,6 +13,7 @@
 
 mod complaint;
 mod directory;
+pub mod kubernetes;
 mod last_read;
 mod manifest;
 pub mod objects;
@@ -24,10 +25,14 @@ mod tests;
 
 pub use complaint::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 pub use directory::{DirectorySource, check};
+pub use kubernetes::{KubernetesSource, client};
 pub use last_read::LastRead;
 pub use manifest::{Document, Refusal, parse};
 pub use store::{File, Objects};
-pub use translate::{TranslateSettings, Translation, translate};
+pub use translate::{
+    Resolved, TranslateSettings, Translation, Translator, WAYPOINT_CLASS, WaypointBindings,
+    translate,
+};
 
 use std::path::PathBuf;
 
@@ -56,6 +61,11 @@ pub enum SourceError {
          that this process may read", path.display()
     )]
     Directory { path: PathBuf, cause: std::io::Error },
+    #[error(
+        "cannot tell how to reach the API server: {cause}; set `kubeconfig` in [source], or run in a pod with a service \
+         account"
+    )]
+    Cluster { cause: String },
     #[error("reading the manifests was broken off: {0}")]
     Aborted(#[from] tokio::task::JoinError),
 }

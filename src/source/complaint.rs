@@ -17,11 +17,18 @@ pub enum Severity {
 
 /// Where an object was read.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-pub struct Origin {
-    /// The path below the directory.
-    pub file: Str,
-    /// Counts the documents of the file that are not empty, from 1; 0 stands for the file as a whole.
-    pub document: usize,
+pub enum Origin {
+    File {
+        /// The path below the directory.
+        file: Str,
+        /// Counts the documents of the file that are not empty, from 1; 0 stands for the file as a whole.
+        document: usize,
+    },
+    /// An object of the API server.
+    Api {
+        /// `metadata.generation` of what was read last, which may not be what is in force; 0 for kinds that have none.
+        generation: i64,
+    },
 }
 
 /// What a complaint means for the `status` of its route: one condition of Gateway API. Complaints with the same
@@ -67,7 +74,7 @@ pub enum ConditionReason {
 /// One complaint. The order is that of reading: by origin, then by object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Complaint {
-    /// `None` for objects that come from the API.
+    /// `None` for what was put together in the program.
     pub origin: Option<Origin>,
     /// As written in the object; empty when it could not be read.
     pub kind: Str,
@@ -139,18 +146,19 @@ impl fmt::Display for Severity {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if self.document > 0 {
-            write!(f, ", document {}", self.document)?;
+        match self {
+            Origin::File { file, document: 0 } => f.write_str(file),
+            Origin::File { file, document } => write!(f, "{file}, document {document}"),
+            Origin::Api { generation } => write!(f, "generation {generation}"),
         }
-        Ok(())
     }
 }
 
 /// `file, document N: Kind namespace/name: field: reason`, without the parts that are unknown.
 impl fmt::Display for Complaint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(origin) = &self.origin {
+        // An object of the API is found by its name alone.
+        if let Some(origin @ Origin::File { .. }) = &self.origin {
             write!(f, "{origin}: ")?;
         }
         match &self.object {

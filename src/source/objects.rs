@@ -6,7 +6,9 @@ mod authorization_policy;
 mod gateway;
 mod grpc_route;
 mod http_route;
+mod node;
 mod peer_authentication;
+mod pod;
 mod reference_grant;
 mod selector;
 mod service_entry;
@@ -16,7 +18,8 @@ pub use authorization_policy::{
     PolicyOperation, PolicyRule, PolicySource, PolicyTo, TargetRef, WorkloadSelector,
 };
 pub use gateway::{
-    AllowedNamespaces, AllowedRoutes, Gateway, GatewaySpec, Listener, NamespacesFrom,
+    AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,
+    Listener, NamespacesFrom,
 };
 pub use grpc_route::{GrpcRoute, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};
 pub use http_route::{
@@ -24,14 +27,16 @@ pub use http_route::{
     RawRetry, RawTimeouts, RedirectFilter, RewriteFilter, RouteBackendRef, RouteFilter, RouteMatch,
     Unsupported, says_something,
 };
+pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
+pub use pod::{Container, ContainerPort, Pod, PodIp, PodSpec, PodStatus};
 pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use selector::{LabelSelector, Operator, Requirement, selects};
 pub use service_entry::{
     EntryPort, EntrySelector, ServiceEntry, ServiceEntrySpec, WorkloadEntry, WorkloadEntrySpec,
 };
 
-pub use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
+pub use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use std::fmt;
@@ -152,6 +157,8 @@ kinds! {
     Pod: Pod, "", ["v1"];
     Service: Service, "", ["v1"];
     EndpointSlice: EndpointSlice, "discovery.k8s.io", ["v1"];
+    Node: Node, "", ["v1"];
+    GatewayClass: GatewayClass, "gateway.networking.k8s.io", ["v1", "v1beta1"];
     Gateway: Gateway, "gateway.networking.k8s.io", ["v1", "v1beta1"];
     HTTPRoute: HttpRoute, "gateway.networking.k8s.io", ["v1", "v1beta1"];
     GRPCRoute: GrpcRoute, "gateway.networking.k8s.io", ["v1"];
@@ -183,8 +190,6 @@ impl Kind {
         match row {
             Some((row, _, versions)) if versions.contains(&version) => Recognised::Kind(row),
             Some((row, ..)) => Recognised::OtherVersion(row),
-            // A GatewayClass only describes what the agent has built in.
-            None if kind == "GatewayClass" => Recognised::Foreign,
             None if OUR_GROUPS.contains(&group) => Recognised::Unsupported,
             None => Recognised::Foreign,
         }
@@ -207,7 +212,22 @@ impl Kind {
 
     /// Lives in a namespace.
     pub fn is_namespaced(self) -> bool {
-        self != Kind::Namespace
+        !matches!(self, Kind::Namespace | Kind::Node | Kind::GatewayClass)
+    }
+
+    /// The API group; empty for the core.
+    pub fn group(self) -> &'static str {
+        Kind::rows().find(|(row, ..)| *row == self).map_or("", |(_, group, _)| group)
+    }
+
+    /// The versions that can be read, the best one first.
+    pub fn versions(self) -> &'static [&'static str] {
+        Kind::rows().find(|(row, ..)| *row == self).map_or(&[], |(_, _, versions)| versions)
+    }
+
+    /// All kinds.
+    pub fn all() -> impl Iterator<Item = Kind> {
+        Kind::rows().map(|(kind, ..)| kind)
     }
 }
 

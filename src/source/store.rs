@@ -1,8 +1,11 @@
 //! The set of objects that are in force, by kind and key.
 //!
 //! What a file says is not always what is in force: a document that is refused keeps its object's last good version,
-//! and a security policy without one is remembered as refused, so that it can deny. Everything here is plain data;
-//! a new set is built from all files and the set before.
+//! and a security policy without one is remembered as refused, so that it can deny. Everything here is plain data.
+//! Of files, a new set is built from all of them and the set before; what the API server tells changes the set in
+//! place, object by object.
+
+mod live;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,12 +78,30 @@ impl Objects {
         self.held.get(&(T::KIND, key.clone())).and_then(|held| T::of(&held.object))
     }
 
+    /// The object of this type and key, to keep.
+    pub(super) fn shared<T: Typed>(&self, key: &ObjectKey) -> Option<&Arc<Object>> {
+        self.held.get(&(T::KIND, key.clone())).map(|held| &held.object)
+    }
+
     /// All objects of a type, in the order of their keys.
     pub fn all<T: Typed>(&self) -> impl Iterator<Item = (&ObjectKey, &T)> {
         let first = (T::KIND, ObjectKey::new("", ""));
         self.held
             .range(first..)
             .take_while(|((kind, _), _)| *kind == T::KIND)
+            .filter_map(|((_, key), held)| T::of(&held.object).map(|object| (key, object)))
+    }
+
+    /// Those of one namespace.
+    pub(super) fn all_in<T: Typed>(
+        &self,
+        namespace: &str,
+    ) -> impl Iterator<Item = (&ObjectKey, &T)> {
+        let first = (T::KIND, ObjectKey::new(namespace, ""));
+        let (kind, namespace) = (T::KIND, first.1.namespace.clone());
+        self.held
+            .range(first..)
+            .take_while(move |((of, key), _)| *of == kind && key.namespace == namespace)
             .filter_map(|((_, key), held)| T::of(&held.object).map(|object| (key, object)))
     }
 
@@ -115,7 +136,7 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn add_documents(&mut self, file: &Str, documents: &[Document]) {
         for document in documents {
-            let origin = Origin { file: file.clone(), document: document.number };
+            let origin = Origin::File { file: file.clone(), document: document.number };
             match &document.content {
                 Content::Object(object) => self.add(object, origin),
                 Content::Refused(refusal) => self.refuse(refusal, origin),
@@ -165,10 +186,11 @@ impl Builder<'_> {
     /// A file, or folder, that cannot be read leaves in force what it held.
     fn keep_file(&mut self, file: &Str, reason: &str) {
         self.keep_where(|origin| {
-            let rest = origin.file.strip_prefix(file.as_str());
+            let Origin::File { file: other, .. } = origin else { return false };
+            let rest = other.strip_prefix(file.as_str());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
-        let origin = Origin { file: file.clone(), document: 0 };
+        let origin = Origin::File { file: file.clone(), document: 0 };
         let reason = format!(
             "cannot be read ({reason}); the objects that were last read from it stay in force"
         );

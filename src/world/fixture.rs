@@ -32,6 +32,7 @@ pub(crate) fn workload(name: &str, address: &str) -> Workload {
         identity: identity(name),
         node: "node".into(),
         addresses: vec![address.parse().unwrap()],
+        pod: None,
         network_namespace: None,
         enrolled: true,
         host_network: false,

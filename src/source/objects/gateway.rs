@@ -8,6 +8,20 @@ use super::{LabelSelector, Resource};
 
 pub type Gateway = Resource<GatewaySpec>;
 
+pub type GatewayClass = Resource<GatewayClassSpec>;
+
+/// Who serves the Gateways of a class. Agents have the classes that they serve built in; the controller asks whose
+/// they are.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewayClassSpec {
+    pub controller_name: String,
+    #[serde(default, rename = "parametersRef")]
+    _parameters_ref: IgnoredAny,
+    #[serde(default, rename = "description")]
+    _description: IgnoredAny,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct GatewaySpec {
@@ -52,7 +66,7 @@ pub struct AllowedRoutes {
     _kinds: IgnoredAny,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AllowedNamespaces {
     #[serde(default)]

@@ -1,0 +1,248 @@
+//! The API server of a cluster as a source.
+//!
+//! One watch for each kind that the server serves and the translation reads, over all namespaces: a node's workloads
+//! talk to workloads anywhere. Nothing is published before every kind was read whole once; from then on changes are
+//! gathered for a moment and published as one. Kinds whose CustomResourceDefinitions come later are watched from then
+//! on; one that is removed takes its objects along.
+//!
+//! When the server is away the last state stays in force and the watches are tried again, from where they were where
+//! the server still knows that, else with a new list, in which what was deleted meanwhile is missed.
+//!
+//! An object that cannot be understood is refused alone, as in files. A security kind that the server no longer names
+//! keeps its objects until its definition is seen to be gone: a server that starts may not serve it yet.
+
+mod connect;
+mod discovery;
+mod health;
+mod object;
+mod prune;
+mod state;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::stream::{BoxStream, SelectAll, StreamExt};
+use kube::Client;
+use kube::core::ApiResource;
+use tokio::time::{Instant, interval, sleep_until};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::last_read::LastRead;
+use super::objects::Kind;
+use super::{
+    Complaint, Objects, Severity, Source, SourceError, TranslateSettings, Translation, Translator,
+};
+pub use connect::client;
+use discovery::{Found, discover};
+use health::Health;
+use state::State;
+use watch::{Heard, watch};
+
+/// How long it must be quiet before changes are published: a `kubectl apply` of several objects, or a rollout's burst,
+/// is one change; short enough not to be noticed.
+const QUIET: Duration = Duration::from_millis(10);
+/// How long changes may be gathered when it never gets quiet.
+const GATHER_AT_MOST: Duration = Duration::from_millis(200);
+/// How often the age of the state is looked after.
+const TICK: Duration = Duration::from_secs(1);
+/// How long the first state may take before the log says what is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The source of the objects in a cluster.
+#[derive(Clone, Debug)]
+pub struct KubernetesSource {
+    kubeconfig: Option<PathBuf>,
+    settings: TranslateSettings,
+    last_read: LastRead,
+}
+
+impl KubernetesSource {
+    /// `kubeconfig`: how to reach the API server; `None` in a cluster.
+    pub fn new(kubeconfig: Option<PathBuf>, settings: TranslateSettings) -> Self {
+        Self { kubeconfig, settings, last_read: LastRead::default() }
+    }
+
+    /// Tells when all watches were last well, while the source runs.
+    pub fn last_read(&self) -> LastRead {
+        self.last_read.clone()
+    }
+
+    /// As [`Source::run`], and shows the objects that each state was translated from.
+    ///
+    /// # Errors
+    /// There is no usable kubeconfig or service account. A server that does not answer is waited for.
+    pub async fn follow(
+        self,
+        mut publish: impl FnMut(&Objects, Translation) + Send,
+        cancel: CancellationToken,
+    ) -> Result<(), SourceError> {
+        let client = connect::client(self.kubeconfig.as_deref()).await?;
+        let mut follower = Follower::new(client, self.last_read);
+        let mut tick = interval(TICK);
+        let mut patience = Some(Instant::now() + PATIENCE);
+        let mut translator = Translator::new(self.settings);
+        let mut last: Option<Translation> = None;
+        loop {
+            let due = follower.due;
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(()),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    follower.due = None;
+                    follower.begun = None;
+                    let changed = follower.state.take_changed();
+                    let translation = translator.translate(follower.state.objects(), Some(&changed));
+                    if last.as_ref().is_some_and(|last| translation.says_the_same_as(last)) {
+                        continue;
+                    }
+                    let known = last.as_ref().map_or(&[][..], |last| &last.complaints);
+                    log(translation.complaints.iter().filter(|it| !known.contains(it)));
+                    last = Some(translation.clone());
+                    publish(follower.state.objects(), translation);
+                }
+                _ = tick.tick() => {
+                    follower.health.tick();
+                    if patience.is_some_and(|until| Instant::now() > until) {
+                        patience = None;
+                        follower.say_what_is_missing();
+                    }
+                }
+                Some((kind, heard)) = follower.watches.next() => follower.hear(kind, heard),
+                Some(found) = follower.discovery.next() => follower.find(found),
+            }
+        }
+    }
+}
+
+impl Source for KubernetesSource {
+    async fn run(
+        self,
+        mut publish: impl FnMut(Translation) + Send,
+        cancel: CancellationToken,
+    ) -> Result<(), SourceError> {
+        self.follow(|_, translation| publish(translation), cancel).await
+    }
+}
+
+/// Everything that is heard, and what it makes.
+struct Follower {
+    client: Client,
+    discovery: BoxStream<'static, Found>,
+    watches: SelectAll<BoxStream<'static, (Kind, Heard)>>,
+    /// What is watched; dropping an entry ends its watch.
+    watched: BTreeMap<Kind, (ApiResource, DropGuard)>,
+    /// It is known which kinds there are.
+    discovered: bool,
+    state: State,
+    health: Health,
+    /// When the changes so far are published, and when the first of them came.
+    due: Option<Instant>,
+    begun: Option<Instant>,
+    published: bool,
+}
+
+impl Follower {
+    fn new(client: Client, last_read: LastRead) -> Self {
+        Self {
+            discovery: discover(client.clone()),
+            client,
+            watches: SelectAll::new(),
+            watched: BTreeMap::new(),
+            discovered: false,
+            state: State::default(),
+            health: Health::new(last_read),
+            due: None,
+            begun: None,
+            published: false,
+        }
+    }
+
+    fn find(&mut self, found: Found) {
+        let (served, gone) = match found {
+            Found::Served { served, gone } => (served, gone),
+            Found::Failed(error) => return self.health.failed("discovery", &error),
+        };
+        self.health.succeeded("discovery");
+        self.discovered = true;
+        for kind in gone {
+            if self.watched.remove(&kind).is_none() {
+                continue;
+            }
+            tracing::warn!(%kind, "the API server does not serve this kind any more; its objects are dropped");
+            self.state.forget(kind);
+            self.gather();
+        }
+        for (kind, resource) in served {
+            if self.watched.get(&kind).is_some_and(|(known, _)| *known == resource) {
+                continue;
+            }
+            tracing::debug!(%kind, version = resource.api_version, "watching");
+            let stop = CancellationToken::new();
+            let heard = watch(self.client.clone(), kind, resource.clone(), stop.clone());
+            self.watches.push(heard.map(move |heard| (kind, heard)).boxed());
+            self.watched.insert(kind, (resource, stop.drop_guard()));
+            self.state.expect(kind);
+        }
+    }
+
+    fn hear(&mut self, kind: Kind, heard: Heard) {
+        if let Heard::Failed(error) = heard {
+            return self.health.failed(kind.name(), &error);
+        }
+        if !matches!(heard, Heard::Start) {
+            self.health.succeeded(kind.name());
+        }
+        let Some((resource, _)) = self.watched.get(&kind) else { return };
+        match heard {
+            Heard::Start => self.state.start(kind),
+            Heard::Done => self.state.done(kind),
+            Heard::Listed(object) | Heard::Changed(object) => {
+                if !self.state.knows(kind, &object.key(kind), object.version()) {
+                    let read = object.read(kind, &resource.api_version);
+                    self.state.apply(kind, read);
+                }
+            }
+            Heard::Deleted(object) => self.state.delete(kind, object.key(kind)),
+            Heard::Failed(_) => {}
+        }
+        self.gather();
+    }
+
+    /// Sees to it that what changed is published, once it is quiet.
+    fn gather(&mut self) {
+        let complete = self.discovered && self.state.missing().next().is_none();
+        // The first state is published also when there is no object at all.
+        if !(self.published || complete) || (self.published && !self.state.has_changed()) {
+            return;
+        }
+        self.published = true;
+        let now = Instant::now();
+        let begun = *self.begun.get_or_insert(now);
+        self.due = Some((now + QUIET).min(begun + GATHER_AT_MOST));
+    }
+
+    fn say_what_is_missing(&self) {
+        if self.published {
+            return;
+        }
+        let missing: Vec<_> = self.state.missing().map(Kind::name).collect();
+        tracing::warn!(
+            missing = missing.join(", "),
+            discovered = self.discovered,
+            "still waiting for the API server's first answers; check that the agent's service account may list and \
+             watch these kinds"
+        );
+    }
+}
+
+fn log<'a>(complaints: impl Iterator<Item = &'a Complaint>) {
+    for complaint in complaints {
+        match complaint.severity {
+            Severity::Error => tracing::error!("{complaint}"),
+            Severity::Warning => tracing::warn!("{complaint}"),
+            Severity::Note => tracing::debug!("{complaint}"),
+        }
+    }
+}

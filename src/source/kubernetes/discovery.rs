@@ -1,0 +1,217 @@
+//! Which kinds the API server serves, and in which version.
+//!
+//! The kinds of the core are always there. Those of Gateway API and Istio come and go with their
+//! CustomResourceDefinitions, whose names are watched (metadata only); every change, and from time to time without one,
+//! the server is asked what it serves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::stream::{BoxStream, StreamExt, unfold};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::core::{ApiResource, GroupVersionKind, PartialObjectMeta};
+use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::{Api, Client, ResourceExt};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::watch::PAUSE_AT_MOST;
+use crate::source::objects::Kind;
+
+/// How soon to ask again after a definition changed, or an answer failed to come: the server needs a moment to serve
+/// what a definition says. The time doubles up to [`LATER`].
+const SOON: Duration = Duration::from_millis(250);
+/// How often to ask without an occasion.
+const LATER: Duration = Duration::from_secs(60);
+
+/// Kinds and where they are served.
+pub(super) type Served = BTreeMap<Kind, ApiResource>;
+
+/// What the server serves now.
+#[derive(Debug)]
+pub(super) enum Found {
+    Served {
+        served: Served,
+        /// Kinds that are gone, not only out of sight: their definitions were deleted. Where these cannot be watched,
+        /// not being served is enough, except for security kinds, without which something would be let past.
+        gone: BTreeSet<Kind>,
+    },
+    Failed(kube::Error),
+}
+
+/// Kinds that are in every cluster.
+fn core() -> Served {
+    let kinds = [
+        (Kind::Namespace, "namespaces"),
+        (Kind::Node, "nodes"),
+        (Kind::Pod, "pods"),
+        (Kind::Service, "services"),
+        (Kind::EndpointSlice, "endpointslices"),
+    ];
+    kinds.into_iter().map(|(kind, plural)| (kind, resource(kind, "v1", plural))).collect()
+}
+
+fn resource(kind: Kind, version: &str, plural: &str) -> ApiResource {
+    let kind = GroupVersionKind::gvk(kind.group(), version, kind.name());
+    ApiResource::from_gvk_with_plural(&kind, plural)
+}
+
+/// Kinds that a CustomResourceDefinition stands for.
+fn custom() -> impl Iterator<Item = Kind> {
+    Kind::all().filter(|kind| !matches!(kind.group(), "" | "discovery.k8s.io"))
+}
+
+/// And whether that is all: a version that a group lists may not be served yet.
+async fn ask(client: &Client) -> Result<(Served, bool), kube::Error> {
+    let mut served = core();
+    let mut whole = true;
+    let groups = client.list_api_groups().await?.groups;
+    for group in groups {
+        for version in &group.versions {
+            let wanted = |kind: &Kind| {
+                kind.group() == group.name && kind.versions().contains(&version.version.as_str())
+            };
+            if !custom().any(|kind| wanted(&kind)) {
+                continue;
+            }
+            let listed = match client.list_api_group_resources(&version.group_version).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => {
+                    whole = false;
+                    continue;
+                }
+                listed => listed?,
+            };
+            for kind in custom().filter(wanted) {
+                let found = listed
+                    .resources
+                    .iter()
+                    .find(|resource| resource.kind == kind.name() && !resource.name.contains('/'));
+                let Some(found) = found else { continue };
+                let rank = |version: &str| kind.versions().iter().position(|it| *it == version);
+                let better = served
+                    .get(&kind)
+                    .is_none_or(|other| rank(&version.version) < rank(&other.version));
+                if better {
+                    served.insert(kind, resource(kind, &version.version, &found.name));
+                }
+            }
+        }
+    }
+    Ok((served, whole))
+}
+
+struct Discovery {
+    client: Client,
+    definitions:
+        BoxStream<'static, watcher::Result<Event<PartialObjectMeta<CustomResourceDefinition>>>>,
+    /// `<plural>.<group>` of all definitions; `None` while they are not known.
+    names: Option<BTreeSet<String>>,
+    listing: BTreeSet<String>,
+    plurals: BTreeMap<Kind, String>,
+    /// When to ask next, and how long after that.
+    next: Instant,
+    wait: Duration,
+}
+
+/// Tells what is served, first at once, then after every change.
+pub(super) fn discover(client: Client) -> BoxStream<'static, Found> {
+    let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(client.clone());
+    let discovery = Discovery {
+        client,
+        definitions: watcher(api, Config::default()).boxed(),
+        names: None,
+        listing: BTreeSet::new(),
+        plurals: BTreeMap::new(),
+        next: Instant::now(),
+        wait: LATER,
+    };
+    unfold(discovery, |mut discovery| async {
+        let found = discovery.next().await;
+        Some((found, discovery))
+    })
+    .boxed()
+}
+
+impl Discovery {
+    async fn next(&mut self) -> Found {
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(self.next) => {
+                    let found = ask(&self.client).await;
+                    if !matches!(found, Ok((_, true))) && self.wait == LATER {
+                        self.wait = SOON;
+                    }
+                    self.next = Instant::now() + self.wait;
+                    self.wait = LATER.min(self.wait * 2);
+                    return self.found(found);
+                }
+                event = self.definitions.next() => match event {
+                    Some(Ok(event)) => self.hear(event),
+                    // May be forbidden; asking from time to time has to do then.
+                    _ => {
+                        let now = Instant::now();
+                        sleep(PAUSE_AT_MOST.min(self.next.saturating_duration_since(now))).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn found(&mut self, found: Result<(Served, bool), kube::Error>) -> Found {
+        let (served, whole) = match found {
+            Ok(found) => found,
+            Err(error) => return Found::Failed(error),
+        };
+        for (kind, resource) in &served {
+            let name = format!("{}.{}", resource.plural, resource.group);
+            self.plurals.insert(*kind, name);
+        }
+        let gone = custom().filter(|kind| whole && !served.contains_key(kind));
+        let gone = gone.filter(|kind| self.is_gone(*kind)).collect();
+        Found::Served { served, gone }
+    }
+
+    fn is_gone(&self, kind: Kind) -> bool {
+        match (self.plurals.get(&kind), &self.names) {
+            (Some(name), Some(names)) => !names.contains(name),
+            _ => !kind.is_security(),
+        }
+    }
+
+    fn hear(&mut self, event: Event<PartialObjectMeta<CustomResourceDefinition>>) {
+        match event {
+            Event::Init => self.listing.clear(),
+            Event::InitApply(definition) => _ = self.listing.insert(definition.name_any()),
+            Event::InitDone => {
+                let names = std::mem::take(&mut self.listing);
+                if self.names.replace(names).is_some() {
+                    self.ask_soon();
+                }
+            }
+            Event::Apply(definition) => {
+                let name = definition.name_any();
+                if is_ours(&name) {
+                    self.ask_soon();
+                }
+                self.names.iter_mut().for_each(|names| _ = names.insert(name.clone()));
+            }
+            Event::Delete(definition) => {
+                let name = definition.name_any();
+                if is_ours(&name) {
+                    self.ask_soon();
+                }
+                self.names.iter_mut().for_each(|names| _ = names.remove(&name));
+            }
+        }
+    }
+
+    fn ask_soon(&mut self) {
+        self.next = self.next.min(Instant::now());
+        self.wait = SOON;
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    let group = name.split_once('.').map_or("", |(_, group)| group);
+    custom().any(|kind| kind.group() == group)
+}

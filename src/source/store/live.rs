@@ -1,0 +1,105 @@
+//! Changes of single objects, as the API server tells them.
+//!
+//! The rules are those of files: what cannot be understood is refused alone, its last good version stays in force, and
+//! a security policy without one is remembered, so that it can deny.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Held, Id, Objects, RefusedPolicy, with_field};
+use crate::base::ObjectKey;
+use crate::source::objects::{FieldError, Kind, Object};
+use crate::source::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
+
+impl Objects {
+    /// Takes what the API server says of an object now. `document` is asked for only when it is refused.
+    pub(in crate::source) fn apply(
+        &mut self,
+        (kind, key): Id,
+        read: Result<Object, FieldError>,
+        generation: i64,
+        document: impl FnOnce() -> Option<Value>,
+    ) {
+        let origin = Some(Origin::Api { generation });
+        let id = (kind, key);
+        self.forget_refusal(&id);
+        match read {
+            Ok(object) => {
+                self.held.insert(id, Held { object: Arc::new(object), origin });
+            }
+            Err(error) => self.refuse_live(id, error, origin, document),
+        }
+    }
+
+    /// The object is deleted. Whether anything was known of it.
+    pub(in crate::source) fn remove(&mut self, id: &Id) -> bool {
+        let refused = self.forget_refusal(id);
+        self.held.remove(id).is_some() || refused
+    }
+
+    /// Drops what there is of `kind` but `keys`, as after a new list of all. Returns what went.
+    pub(in crate::source) fn retain(&mut self, kind: Kind, keys: &BTreeSet<ObjectKey>) -> Vec<Id> {
+        let known = self.keys(kind);
+        let gone: Vec<Id> =
+            known.into_iter().filter(|key| !keys.contains(key)).map(|key| (kind, key)).collect();
+        for id in &gone {
+            self.remove(id);
+        }
+        gone
+    }
+
+    /// The keys of all objects of a kind, those included that were refused.
+    fn keys(&self, kind: Kind) -> BTreeSet<ObjectKey> {
+        let first = (kind, ObjectKey::new("", ""));
+        let held = self.held.range(first..).map(|(id, _)| id).take_while(|(of, _)| *of == kind);
+        let mut keys: BTreeSet<ObjectKey> = held.map(|(_, key)| key.clone()).collect();
+        keys.extend(self.refused.iter().filter(|it| it.kind == kind).map(|it| it.key.clone()));
+        let complaints = self.complaints.iter().filter(|it| it.kind == kind.name());
+        keys.extend(complaints.filter_map(|it| it.object.clone()));
+        keys
+    }
+
+    fn refuse_live(
+        &mut self,
+        (kind, key): Id,
+        error: FieldError,
+        origin: Option<Origin>,
+        document: impl FnOnce() -> Option<Value>,
+    ) {
+        let (outcome, condition) = if let Some(held) = self.held.get_mut(&(kind, key.clone())) {
+            held.origin.clone_from(&origin);
+            ("its last good version stays in force", ConditionType::PartiallyInvalid)
+        } else if kind.is_security() {
+            self.refused.push(RefusedPolicy {
+                kind,
+                key: key.clone(),
+                document: document(),
+                why: with_field(&error.field, &error.reason),
+                origin: origin.clone(),
+            });
+            ("until it can be understood, it denies what it may apply to", ConditionType::Accepted)
+        } else {
+            ("it is not in force, and there is no earlier version of it", ConditionType::Accepted)
+        };
+        let condition = Condition::of(condition, ConditionReason::UnsupportedValue);
+        self.complaints.push(Complaint {
+            origin,
+            kind: kind.name().into(),
+            object: Some(key),
+            field: error.field,
+            severity: Severity::Error,
+            reason: format!("{}; {outcome}", error.reason),
+            condition: kind.is_route().then_some(condition),
+        });
+    }
+
+    /// Whether the object had been refused.
+    fn forget_refusal(&mut self, (kind, key): &Id) -> bool {
+        let before = self.complaints.len();
+        self.refused.retain(|it| (it.kind, &it.key) != (*kind, key));
+        self.complaints.retain(|it| it.kind != kind.name() || it.object.as_ref() != Some(key));
+        self.complaints.len() != before
+    }
+}

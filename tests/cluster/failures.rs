@@ -1,0 +1,175 @@
+//! What fails on a cluster, and what goes on: the agent of a node, the controller, the API server, a rolling update.
+
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cluster::{
+    agent, answers, apply, apply_file, delete, directory, exec_in, get, kubectl, pod, root,
+    settled, spawn_curl, until, within,
+};
+use crate::guide::{captured, meshed};
+
+const DETAILS: &str = "http://details.bookinfo:9080/details/0";
+const RATINGS: &str = "http://ratings.bookinfo:9080/ratings/0";
+
+/// A new connection for each request, 25 a second, from a pod of node1 to one of node2.
+fn load(seconds: u64) -> Result<Child> {
+    let url = format!("{DETAILS}?[1-{}]", seconds * 25);
+    spawn_curl("curl", &["--rate", "25/s", "-H", "Connection: close", "-o", "/dev/null", &url])
+}
+
+/// How many of the load's requests were answered 200, and the others' statuses.
+fn outcome(load: Child) -> Result<(usize, Vec<String>)> {
+    let output = load.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let statuses = text.lines().filter_map(|line| line.strip_prefix("--status--"));
+    let (good, bad): (Vec<_>, Vec<_>) = statuses.partition(|status| *status == "200");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let bad = bad.into_iter().map(str::to_owned).chain(errors.lines().map(str::to_owned));
+    Ok((good.len(), bad.collect()))
+}
+
+#[test]
+fn a_killed_agent_concerns_its_node_only_and_serves_again_at_once() -> Result<()> {
+    meshed()?;
+    // Both ends on node2, on one connection: they must not notice.
+    let untouched =
+        spawn_curl("far", &["--rate", "5/s", "-o", "/dev/null", &format!("{DETAILS}?[1-75]")])?;
+    kill_agent("node1")?;
+    let back = within(Duration::from_secs(60), "the agent of node1 to be ready again", || {
+        let pod = get(&["pod", "-n", "isthmus-system", &agent("node1")?])?;
+        let status = &pod["status"]["containerStatuses"][0];
+        let again = status["restartCount"].as_u64() > Some(0) && status["ready"] == true;
+        Ok(again.then(Instant::now))
+    })?;
+    answers("curl", &[DETAILS], 200)?;
+    let took = back.elapsed();
+    ensure!(took < Duration::from_secs(2), "a new connection worked only after {took:?}");
+    let (good, bad) = outcome(untouched)?;
+    ensure!(bad.is_empty() && good == 75, "the other node noticed: {good} good, {bad:?}");
+    Ok(())
+}
+
+/// Ends the agent of a node as the kernel would, without a word to it.
+fn kill_agent(node: &str) -> Result<()> {
+    let pod = get(&["pod", "-n", "isthmus-system", &agent(node)?])?;
+    let id =
+        pod["status"]["containerStatuses"][0]["containerID"].as_str().context("a container")?;
+    let id = id.rsplit('/').next().unwrap_or_default();
+    let socket = directory().join(node).join("containerd.sock").display().to_string();
+    let killed = Command::new("ctr")
+        .args(["-a", &socket, "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", id])
+        .status()?;
+    ensure!(killed.success(), "the agent of {node} could not be killed");
+    Ok(())
+}
+
+#[test]
+fn a_rolling_restart_of_the_agents_refuses_no_connection() -> Result<()> {
+    meshed()?;
+    let load = load(30)?;
+    std::thread::sleep(Duration::from_secs(2));
+    kubectl(&["-n", "isthmus-system", "rollout", "restart", "daemonset/isthmus"])?;
+    kubectl(&["-n", "isthmus-system", "rollout", "status", "daemonset/isthmus", "--timeout=120s"])?;
+    let (good, bad) = outcome(load)?;
+    ensure!(bad.is_empty() && good == 30 * 25, "{good} good, others: {bad:?}");
+    captured("default", "app=curl", true)
+}
+
+#[test]
+fn without_the_controller_nothing_changes_and_new_pods_wait() -> Result<()> {
+    meshed()?;
+    let scale = |replicas: &str| {
+        kubectl(&["-n", "isthmus-system", "scale", "deployment/isthmus-controller", replicas])
+    };
+    scale("--replicas=0")?;
+    until("the controller to be gone", || {
+        let pods = get(&[
+            "pods",
+            "-n",
+            "isthmus-system",
+            "-l",
+            "app.kubernetes.io/name=isthmus-controller",
+        ])?;
+        Ok(pods["items"].as_array().is_none_or(Vec::is_empty).then_some(()))
+    })?;
+    answers("curl", &[DETAILS], 200)?;
+    // An identity that no node has a certificate of yet.
+    apply(LATE)?;
+    until("an event that says what the pod waits for", || {
+        let events =
+            kubectl(&["get", "events", "-n", "default", "-o", "jsonpath={.items[*].message}"])?;
+        Ok((events.contains("isthmus") && events.contains("certificate")).then_some(()))
+    })?;
+    answers("curl", &[RATINGS], 200)?;
+    scale("--replicas=2")?;
+    settled("isthmus-system")?;
+    kubectl(&["wait", "--for=condition=Ready", "pod/late", "--timeout=90s"])?;
+    delete(LATE)
+}
+
+const LATE: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: late, namespace: default}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: late, namespace: default}
+spec:
+  serviceAccountName: late
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: wait, image: 'localhost/isthmus-curl:lab', imagePullPolicy: Never}
+";
+
+#[test]
+fn without_the_api_server_the_mesh_serves_on_and_catches_up() -> Result<()> {
+    meshed()?;
+    // kubectl exec goes through the API server, so the load comes from the pod's network namespace itself.
+    let service = get(&["service", "details", "-n", "bookinfo"])?["spec"]["clusterIP"].clone();
+    let url = format!("http://{}:9080/details/0?[1-1250]", service.as_str().context("an address")?);
+    let curl = pod("default", "app=curl")?["status"]["podIP"].clone();
+    let curl = curl.as_str().context("an address")?;
+    let load = exec_in(
+        "node1",
+        curl,
+        &[
+            "curl",
+            "--silent",
+            "--show-error",
+            "--rate",
+            "20/s",
+            "--max-time",
+            "10",
+            "-H",
+            "Connection: close",
+            "-o",
+            "/dev/null",
+            "--write-out",
+            "\n--status--%{http_code}",
+            &url,
+        ],
+    )?;
+    let pid = std::fs::read_to_string(directory().join("log/apiserver.pid"))?;
+    ensure!(Command::new("kill").arg(pid.trim()).status()?.success(), "no API server");
+    let (good, bad) = outcome(load)?;
+    start_api_server()?;
+    ensure!(bad.is_empty() && good == 1250, "{good} good, others: {bad:?}");
+    answers("curl", &[DETAILS], 200)?;
+    apply_file("config/bookinfo/mesh/peer-authentication-strict.yaml")?;
+    answers("outsider", &[DETAILS], 0)?;
+    kubectl(&["delete", "peerauthentication", "--all", "-n", "bookinfo"])?;
+    answers("outsider", &[DETAILS], 200).map(drop)
+}
+
+fn start_api_server() -> Result<()> {
+    let started = Command::new(root().join("scripts/cluster/enter"))
+        .arg(root().join("scripts/cluster/inside/apiserver"))
+        .status()?;
+    ensure!(started.success(), "the API server does not start");
+    until("the API server", || Ok(kubectl(&["get", "--raw", "/readyz"]).ok()))?;
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! Tests on a real two-node Kubernetes with Isthmus installed. `scripts/cluster-tests` starts the cluster and runs them;
+//! without one they fail, and say how to have one. They share it, so they run one after the other, in the order of their
+//! names, and each leaves the cluster as it found it.
+
+#[path = "../support/cluster.rs"]
+mod cluster;
+
+mod failures;
+mod guide;
+mod z_uninstall;
