@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::controller::run as run_controller;
-use crate::admin::{Addresses, Admin, Readiness, Servers};
+use crate::admin::{Addresses, Admin, Readiness, Servers, keep_ready_file};
 use crate::config::{SameNode, Settings, SourceKind};
 use crate::dns::{Dns, DnsSettings};
 use crate::l4::{Layer4, Layer4Settings};
@@ -158,6 +158,14 @@ impl Agent {
         let tasks = TaskTracker::new();
         let admin_cancel = CancellationToken::new();
         let cni = Cni::start(&self.settings, &self.node, &readiness, admin_cancel.child_token());
+        let own = Own {
+            node: self.node.clone(),
+            listeners: self.servers.listeners().context("the agent's own ports")?,
+            admin: admin_cancel.clone(),
+        };
+        if let Some(file) = self.settings.readiness.file.clone() {
+            tasks.spawn(keep_ready_file(file, readiness.clone(), admin_cancel.clone()));
+        }
         let admin = Admin {
             telemetry: self.telemetry.clone(),
             logs: self.logs.clone(),
@@ -165,11 +173,6 @@ impl Agent {
             layer4: self.layer4.clone(),
             dump: view.clone(),
             quit: quit.clone(),
-        };
-        let own = Own {
-            node: self.node.clone(),
-            listeners: self.servers.listeners().context("the agent's own ports")?,
-            admin: admin_cancel.clone(),
         };
         let admin_task = tokio::spawn(self.servers.serve(admin, admin_cancel.clone()));
         self.certificates.spawn(&tasks, &cancel);
@@ -193,12 +196,10 @@ impl Agent {
         let source = tokio::spawn(self.source.run(publish, cancel.clone()));
 
         tracing::info!(node = %self.settings.node, "the agent runs");
-        let ended = until_told(&quit, source, upgrade.handed_over(served, own)).await;
-        // A successor serves the node when this agent's own ports are closed already.
-        let for_good = match admin_cancel.is_cancelled() {
-            true => None,
-            false => uninstall::reason(&self.settings).await,
-        };
+        let mut handed_over = std::pin::pin!(upgrade.handed_over(served, own));
+        let ended = until_told(&quit, source, handed_over.as_mut()).await;
+        // This agent's own ports are closed once a successor serves the node.
+        let for_good = uninstall::before_the_end(&self.settings, &admin_cancel).await;
         cni.stop().await;
         tracing::info!(deadline = ?self.settings.drain.deadline, "draining");
         let leaving = uninstall::leave(&self.settings, &self.node, for_good);

@@ -44,6 +44,11 @@ enum Command {
     Connections(Connections),
     /// Print everything a running agent knows, as JSON
     Dump(Address),
+    /// Tell by the exit status whether the agent that keeps this file is ready (setting `readiness.file`)
+    Ready {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Be the CNI plugin of this node, as a container runtime runs it; or remove it
     Cni(cni::Cni),
     /// Print the version
@@ -122,6 +127,8 @@ pub fn main() -> ExitCode {
             show(client::get(asked.from.address, &path).and_then(|it| connections::table(&it)))
         }
         Command::Dump(from) => show(client::get(from.address, "/config_dump")),
+        Command::Ready { file } if file.exists() => ExitCode::SUCCESS,
+        Command::Ready { .. } => ExitCode::FAILURE,
         Command::Cni(cni) => cni::run(&cni),
         Command::Version => show(Ok(format!("isthmus {}\n", env!("CARGO_PKG_VERSION")))),
     }

@@ -45,7 +45,7 @@ pub struct Settings {
     pub identity: IdentitySettings,
     pub admin: AddressSettings,
     pub metrics: AddressSettings,
-    pub readiness: AddressSettings,
+    pub readiness: ReadinessSettings,
     pub log: LogSettings,
     pub layer4: Layer4Settings,
     pub layer7: Layer7Settings,
@@ -117,7 +117,15 @@ pub enum SameNode {
     Mtls,
 }
 
-/// `[admin]`, `[metrics]`, `[readiness]`
+/// `[readiness]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ReadinessSettings {
+    pub address: SocketAddr,
+    /// `None`: no file tells.
+    pub file: Option<PathBuf>,
+}
+
+/// `[admin]`, `[metrics]`
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct AddressSettings {
     pub address: SocketAddr,

@@ -7,6 +7,8 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::core::PartialObjectMeta;
 use kube::{Api, Error};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Settings, SourceKind};
 use crate::node::Node;
@@ -21,28 +23,41 @@ const DAEMON_SET: &str = "isthmus";
 /// An API server that does not answer must not cost the time in which connections drain.
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long an agent that was told to end serves on when no successor serves yet: with [`PATIENCE`] and the drain time
+/// well below the 30 s that the kubelet gives it.
+const SUCCESSOR: Duration = Duration::from_secs(10);
+
 /// The namespace that the agent runs in.
 pub(super) fn namespace() -> String {
     let told = std::env::var(POD_NAMESPACE).ok().filter(|name| !name.is_empty());
     told.unwrap_or_else(|| INSTALL_NAMESPACE.to_owned())
 }
 
-/// Why the agent will not come back to this node; `None` when it will, or when nobody can tell.
-pub(super) async fn reason(settings: &Settings) -> Option<String> {
-    if !settings.cni.enabled || settings.source.kind != SourceKind::Kubernetes {
+/// What an agent that is told to end does first: why nobody will serve this node after it, or `None` when somebody will or
+/// nobody can tell. `superseded` is cancelled once a successor serves. One that is about to is waited for, since the
+/// kubelet may end this agent while its successor still starts.
+pub(super) async fn before_the_end(
+    settings: &Settings,
+    superseded: &CancellationToken,
+) -> Option<String> {
+    if superseded.is_cancelled()
+        || !settings.cni.enabled
+        || settings.source.kind != SourceKind::Kubernetes
+    {
         return None;
     }
     // Outside of a pod nobody owns the agent.
     std::env::var_os(POD_NAMESPACE)?;
-    match tokio::time::timeout(PATIENCE, ask(settings)).await {
-        Ok(reason) => reason,
-        Err(_) => {
-            tracing::warn!(
-                "the API server does not say whether this is an uninstall; everything stays in place"
-            );
-            None
-        }
+    match timeout(PATIENCE, ask(settings)).await {
+        Ok(Some(reason)) => return Some(reason),
+        Ok(None) => {}
+        Err(_) => tracing::warn!(
+            "the API server does not say whether this is an uninstall; everything stays in place"
+        ),
     }
+    tracing::info!(patience = ?SUCCESSOR, "serving on until a successor does");
+    _ = timeout(SUCCESSOR, superseded.cancelled()).await;
+    None
 }
 
 /// Ends the service of this node's workloads. `for_good`: why nobody will serve them after; then the node is left as it was

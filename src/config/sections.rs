@@ -9,8 +9,8 @@ use super::defaults as default;
 use super::reader::{Field, Reader};
 use super::{
     AddressSettings, CniSettings, DnsSettings, DrainSettings, IdentitySettings, IssuerKind,
-    Layer4Settings, Layer7Settings, LogSettings, PoolSettings, SameNode, Settings, SourceKind,
-    SourceSettings, TakeoverSettings,
+    Layer4Settings, Layer7Settings, LogSettings, PoolSettings, ReadinessSettings, SameNode,
+    Settings, SourceKind, SourceSettings, TakeoverSettings,
 };
 use crate::base::Str;
 use crate::telemetry::{self, LogFormat};
@@ -73,12 +73,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
             default::METRICS,
             "Where /metrics and /stats/prometheus are served.",
         ),
-        readiness: address(
-            reader,
-            "readiness.address",
-            default::READINESS,
-            "Where /healthz/ready is served.",
-        ),
+        readiness: readiness(reader),
         log: log(reader),
         layer4: layer4(reader),
         layer7: layer7(reader),
@@ -239,6 +234,22 @@ fn admin(reader: &mut Reader<'_>) -> AddressSettings {
         reader.complain(key, reason);
     }
     settings
+}
+
+fn readiness(reader: &mut Reader<'_>) -> ReadinessSettings {
+    ReadinessSettings {
+        address: reader.address(Field {
+            key: "readiness.address",
+            default: default::READINESS,
+            meaning: "Where /healthz/ready is served.",
+        }),
+        file: reader.optional_path(Field {
+            key: "readiness.file",
+            default: "",
+            meaning: "A file that stands while the agent is ready, for the probe `isthmus ready FILE`: two agents of \
+                      one node, as in an upgrade, answer on one port.",
+        }),
+    }
 }
 
 fn log(reader: &mut Reader<'_>) -> LogSettings {
