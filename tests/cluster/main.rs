@@ -7,4 +7,5 @@ mod cluster;
 
 mod failures;
 mod guide;
+mod statuses;
 mod z_uninstall;
