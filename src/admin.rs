@@ -9,10 +9,12 @@ mod pages;
 mod probe;
 mod profile;
 mod readiness;
+mod ready_file;
 mod serve;
 
 pub use connections::{ConnectionFilter, MAX_CONNECTIONS_SHOWN};
 pub use readiness::{Readiness, Task};
+pub use ready_file::keep_ready_file;
 pub use serve::{Addresses, AdminError, Servers};
 
 use std::sync::Arc;

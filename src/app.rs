@@ -4,8 +4,11 @@
 //! every tunnel), and those of each waypoint worker, which `l7` makes and ends.
 
 mod certificates;
+mod cni;
+mod controller;
 mod dump;
 mod source;
+mod uninstall;
 mod upgrade;
 mod view;
 
@@ -18,8 +21,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::admin::{Addresses, Admin, Readiness, Servers};
-use crate::config::{SameNode, Settings};
+pub use self::controller::run as run_controller;
+use crate::admin::{Addresses, Admin, Readiness, Servers, keep_ready_file};
+use crate::config::{SameNode, Settings, SourceKind};
 use crate::dns::{Dns, DnsSettings};
 use crate::l4::{Layer4, Layer4Settings};
 use crate::l7::{Dependencies, WorkerSettings, Workers};
@@ -31,6 +35,7 @@ use crate::source::{Source, TranslateSettings};
 use crate::telemetry::{self, Logs, Telemetry};
 use crate::world::{MeshNames, WorldStore};
 use certificates::{Certificates, trust_domains};
+use cni::Cni;
 use source::AnySource;
 use upgrade::{Own, Upgrade};
 use view::View;
@@ -119,7 +124,7 @@ impl Agent {
         });
         let dns = dns(&settings, &layer4);
         let node = Node::new(
-            NodeSettings { name: settings.node.clone(), drain: settings.drain.deadline },
+            node_settings(&settings),
             layer4,
             dns,
             workers.clone(),
@@ -151,6 +156,16 @@ impl Agent {
         self.telemetry.watch_runtime("control", &Handle::current());
         self.telemetry.watch_runtime("layer4", &self.layer4);
         let tasks = TaskTracker::new();
+        let admin_cancel = CancellationToken::new();
+        let cni = Cni::start(&self.settings, &self.node, &readiness, admin_cancel.child_token());
+        let own = Own {
+            node: self.node.clone(),
+            listeners: self.servers.listeners().context("the agent's own ports")?,
+            admin: admin_cancel.clone(),
+        };
+        if let Some(file) = self.settings.readiness.file.clone() {
+            tasks.spawn(keep_ready_file(file, readiness.clone(), admin_cancel.clone()));
+        }
         let admin = Admin {
             telemetry: self.telemetry.clone(),
             logs: self.logs.clone(),
@@ -159,19 +174,15 @@ impl Agent {
             dump: view.clone(),
             quit: quit.clone(),
         };
-        let admin_cancel = CancellationToken::new();
-        let own = Own {
-            node: self.node.clone(),
-            listeners: self.servers.listeners().context("the agent's own ports")?,
-            admin: admin_cancel.clone(),
-        };
         let admin_task = tokio::spawn(self.servers.serve(admin, admin_cancel.clone()));
         self.certificates.spawn(&tasks, &cancel);
         tasks.spawn(self.pool.clone().sweep(cancel.clone()));
         let node = self.node.clone();
         let (serving, served) = tokio::sync::mpsc::channel(1);
+        let cni_settled = cni.settled();
         let settled = move |all| {
             node_ready.set(all);
+            cni_settled();
             // Only the first round matters.
             _ = serving.try_send(());
         };
@@ -185,9 +196,14 @@ impl Agent {
         let source = tokio::spawn(self.source.run(publish, cancel.clone()));
 
         tracing::info!(node = %self.settings.node, "the agent runs");
-        let ended = until_told(&quit, source, upgrade.handed_over(served, own)).await;
+        let mut handed_over = std::pin::pin!(upgrade.handed_over(served, own));
+        let ended = until_told(&quit, source, handed_over.as_mut()).await;
+        // This agent's own ports are closed once a successor serves the node.
+        let for_good = uninstall::before_the_end(&self.settings, &admin_cancel).await;
+        cni.stop().await;
         tracing::info!(deadline = ?self.settings.drain.deadline, "draining");
-        tokio::join!(self.node.stop(), self.workers.shutdown(self.settings.drain.deadline));
+        let leaving = uninstall::leave(&self.settings, &self.node, for_good);
+        tokio::join!(leaving, self.workers.shutdown(self.settings.drain.deadline));
         self.pool.drain();
         cancel.cancel();
         tasks.close();
@@ -216,6 +232,14 @@ where
         () = quit.cancelled() => Ok(()),
         Some(()) = handed_over => Ok(()),
         ended = source => ended.context("the source")?.map_err(Into::into).context("the source"),
+    }
+}
+
+fn node_settings(settings: &Settings) -> NodeSettings {
+    NodeSettings {
+        name: settings.node.clone(),
+        drain: settings.drain.deadline,
+        search: settings.source.kind == SourceKind::Kubernetes,
     }
 }
 

@@ -1,13 +1,14 @@
 //! Arguments and subcommands; no logic of the mesh.
 
 mod client;
+mod cni;
 mod connections;
 mod status;
 mod table;
 
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -33,6 +34,8 @@ struct Arguments {
 enum Command {
     /// Run the agent of this node
     Run(Run),
+    /// Run a replica of the cluster's controller: it signs certificates and writes statuses
+    Controller(RunController),
     /// Validate a directory of manifests without running; exits 2 when something would be refused
     Check(Check),
     /// Show what a running agent does
@@ -41,6 +44,13 @@ enum Command {
     Connections(Connections),
     /// Print everything a running agent knows, as JSON
     Dump(Address),
+    /// Tell by the exit status whether the agent that keeps this file is ready (setting `readiness.file`)
+    Ready {
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Be the CNI plugin of this node, as a container runtime runs it; or remove it
+    Cni(cni::Cni),
     /// Print the version
     Version,
 }
@@ -56,6 +66,16 @@ struct Run {
     /// The manifests, instead of the setting `source.directory`
     #[arg(long, value_name = "DIR")]
     directory: Option<String>,
+    /// Log levels, instead of the setting `log.level`
+    #[arg(long, value_name = "LEVELS")]
+    log_level: Option<String>,
+}
+
+#[derive(Args)]
+struct RunController {
+    /// The settings
+    #[arg(long, value_name = "FILE", default_value = config::CONTROLLER_FILE)]
+    config: PathBuf,
     /// Log levels, instead of the setting `log.level`
     #[arg(long, value_name = "LEVELS")]
     log_level: Option<String>,
@@ -92,8 +112,12 @@ struct Connections {
 
 /// Does what the arguments say.
 pub fn main() -> ExitCode {
+    if crate::cni::is_plugin_call() {
+        return crate::cni::plugin();
+    }
     match Arguments::parse().command {
         Command::Run(run) => run_agent(&run),
+        Command::Controller(run) => run_controller(&run),
         Command::Check(check) => check_directory(&check),
         Command::Status(from) => {
             show(client::get(from.address, "/status").and_then(|it| status::table(&it)))
@@ -103,6 +127,9 @@ pub fn main() -> ExitCode {
             show(client::get(asked.from.address, &path).and_then(|it| connections::table(&it)))
         }
         Command::Dump(from) => show(client::get(from.address, "/config_dump")),
+        Command::Ready { file } if file.exists() => ExitCode::SUCCESS,
+        Command::Ready { .. } => ExitCode::FAILURE,
+        Command::Cni(cni) => cni::run(&cni),
         Command::Version => show(Ok(format!("isthmus {}\n", env!("CARGO_PKG_VERSION")))),
     }
 }
@@ -113,14 +140,27 @@ fn run_agent(run: &Run) -> ExitCode {
         directory: run.directory.clone(),
         log_level: run.log_level.clone(),
     };
-    let settings = match Settings::load(Some(&run.config), &overrides) {
+    run_with(&run.config, &overrides, app::run)
+}
+
+fn run_controller(run: &RunController) -> ExitCode {
+    let overrides = Overrides { log_level: run.log_level.clone(), ..Overrides::default() };
+    run_with(&run.config, &overrides, app::run_controller)
+}
+
+fn run_with(
+    config: &Path,
+    overrides: &Overrides,
+    run: impl FnOnce(Settings) -> anyhow::Result<()>,
+) -> ExitCode {
+    let settings = match Settings::load(Some(config), overrides) {
         Ok(settings) => settings,
         Err(error) => {
             eprintln!("{error}");
             return ExitCode::from(EXIT_INVALID);
         }
     };
-    match app::run(settings) {
+    match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("isthmus: {error:#}");

@@ -1,4 +1,4 @@
-//! The settings of the agent: one TOML file, and the flags that override it.
+//! The settings of agent and controller: one TOML file, and the flags that override it.
 //!
 //! Every setting is read in one place, [`read`](sections), which states its key, default, permitted values and
 //! meaning. The reference `docs/settings.md` and the commented `config/agent.toml` are made from the same
@@ -9,6 +9,7 @@
 //! files nor directories.
 
 mod complaint;
+mod controller;
 mod defaults;
 mod duration;
 mod reader;
@@ -17,7 +18,8 @@ mod sections;
 mod tests;
 
 pub use complaint::{Complaint, ConfigError};
-pub use defaults::DEFAULT_FILE;
+pub use controller::ControllerSettings;
+pub use defaults::{CONTROLLER_FILE, DEFAULT_FILE};
 pub use reader::Description;
 
 use std::net::SocketAddr;
@@ -43,7 +45,7 @@ pub struct Settings {
     pub identity: IdentitySettings,
     pub admin: AddressSettings,
     pub metrics: AddressSettings,
-    pub readiness: AddressSettings,
+    pub readiness: ReadinessSettings,
     pub log: LogSettings,
     pub layer4: Layer4Settings,
     pub layer7: Layer7Settings,
@@ -51,6 +53,8 @@ pub struct Settings {
     pub drain: DrainSettings,
     pub takeover: TakeoverSettings,
     pub dns: DnsSettings,
+    pub controller: ControllerSettings,
+    pub cni: CniSettings,
 }
 
 /// `[source]`
@@ -85,6 +89,10 @@ pub struct IdentitySettings {
     pub istio_address: Str,
     pub istio_ca_root: PathBuf,
     pub istio_token_file: PathBuf,
+    /// As `istio_address`.
+    pub controller_address: Str,
+    pub controller_root: PathBuf,
+    pub controller_token_file: PathBuf,
 }
 
 /// Who signs the certificates of workloads.
@@ -95,6 +103,8 @@ pub enum IssuerKind {
     Local,
     /// istiod, over gRPC.
     Istio,
+    /// `isthmus controller`, over gRPC.
+    Controller,
 }
 
 /// How workloads of one node reach each other.
@@ -107,7 +117,15 @@ pub enum SameNode {
     Mtls,
 }
 
-/// `[admin]`, `[metrics]`, `[readiness]`
+/// `[readiness]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ReadinessSettings {
+    pub address: SocketAddr,
+    /// `None`: no file tells.
+    pub file: Option<PathBuf>,
+}
+
+/// `[admin]`, `[metrics]`
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct AddressSettings {
     pub address: SocketAddr,
@@ -163,6 +181,17 @@ pub struct DrainSettings {
 pub struct DnsSettings {
     pub enabled: bool,
     pub resolv_conf: PathBuf,
+}
+
+/// `[cni]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct CniSettings {
+    pub enabled: bool,
+    pub conf_directory: PathBuf,
+    pub bin_directory: PathBuf,
+    pub socket: PathBuf,
+    /// Besides those that are always excluded.
+    pub exclude_namespaces: Vec<Str>,
 }
 
 /// `[takeover]`

@@ -12,8 +12,9 @@ pub use policy::{
     PeerAuthentication, PolicyTarget, Rule, Scope, Source, StringMatch, Values,
 };
 pub use route::{
-    Backend, BackendRef, HeaderFilter, HeaderMatch, HttpFilter, HttpMatch, HttpRoute, HttpRule,
-    PathMatch, RouteParent, TextMatch,
+    Backend, BackendRef, Cors, HeaderFilter, HeaderMatch, HttpFilter, HttpMatch, HttpRoute,
+    HttpRule, Mirror, OriginPattern, PathMatch, PathRewrite, Permitted, Redirect, Retry, Rewrite,
+    RouteKind, RouteParent, Share, TextMatch, Timeouts,
 };
 pub use service::{
     AppProtocol, Endpoint, PortMapping, Preference, Resolution, Service, ServicePort, TrafficPolicy,

@@ -1,5 +1,6 @@
 //! Which workloads live on this node, and the start and end of their capture.
 //!
+//! Where they are, manifests say, or the container runtime by its CNI plugin (`attach`), or a search (`sites`).
 //! One task compares what the world says with what is captured and carries out the difference: `plan` decides,
 //! `capture` acts. A workload that could not be captured is tried again; meanwhile it is reported as pending and the
 //! others go on. Called by `app` only; admin reads [`Node::status`].
@@ -7,8 +8,11 @@
 //! Invariant: the rules come last when a workload joins (its listeners stand and its certificate was asked for), and
 //! go first when it leaves.
 
+mod attach;
 mod capture;
 mod plan;
+mod release;
+mod sites;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,20 +22,23 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::base::{Identity, Str};
+use crate::base::Str;
 use crate::dns::Dns;
 use crate::l4::Layer4;
 use crate::l7::Workers;
 use crate::redirect::{self, NodePlan, Place};
 use crate::resolver::NameStatus;
-use crate::sock::NetworkNamespace;
 use crate::takeover::{Inherited, Listener};
+use crate::workloads::Registry;
 use crate::world::World;
 use capture::Captured;
-use plan::Step;
+use plan::{Sites, Step};
+use sites::LOST;
 
 /// How long after a failure a workload is tried again; ztunnel does the same.
 const RETRY: Duration = Duration::from_secs(5);
@@ -50,6 +57,15 @@ pub struct NodeSettings {
     pub name: Str,
     /// How long the connections of a workload that leaves may go on.
     pub drain: Duration,
+    /// Workloads are pods of a cluster: those whose network namespace nobody told are looked for.
+    pub search: bool,
+}
+
+/// How often what should be was compared with what is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rounds {
+    begun: u64,
+    ended: u64,
 }
 
 /// The workloads of this node.
@@ -61,6 +77,16 @@ pub struct Node {
     captured: Mutex<BTreeMap<Str, Arc<Captured>>>,
     /// Why a workload is not captured although it should be.
     pending: Mutex<BTreeMap<Str, String>>,
+    registry: Arc<Registry>,
+    /// Generations of pods that were looked for.
+    looked_for: Mutex<BTreeSet<(Str, Str)>>,
+    /// Pods that should be captured and are not found.
+    lost: Mutex<BTreeSet<Str>>,
+    /// When the next search is due, if anything is to be looked for.
+    search_again: Mutex<Option<Instant>>,
+    rounds: watch::Sender<Rounds>,
+    /// Asks for a round now.
+    poke: Notify,
     /// Workloads outside of the mesh whose namespaces were freed of rules that an earlier agent left.
     cleaned: Mutex<BTreeSet<Str>>,
     /// Whose probes are exempt; `None` at the start, when an agent before us may have left its rules.
@@ -108,6 +134,12 @@ impl Node {
             workers,
             captured: Mutex::default(),
             pending: Mutex::default(),
+            registry: Arc::default(),
+            looked_for: Mutex::default(),
+            lost: Mutex::default(),
+            search_again: Mutex::default(),
+            rounds: watch::Sender::new(Rounds::default()),
+            poke: Notify::new(),
             cleaned: Mutex::default(),
             probes: Mutex::default(),
             leaving: TaskTracker::new(),
@@ -130,11 +162,14 @@ impl Node {
                 self.reconcile().await;
                 settled(self.pending.lock().is_empty());
             }
-            let pending = !self.pending.lock().is_empty();
+            let pending = !self.pending.lock().is_empty() || !self.lost.lock().is_empty();
+            let search_again = *self.search_again.lock();
             tokio::select! {
                 () = cancel.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(RETRY), if pending => {}
+                () = self.poke.notified() => {}
+                () = until(search_again) => {}
                 () = self.until_made_anew() => {}
             }
         }
@@ -149,13 +184,15 @@ impl Node {
             full: one.proxy.is_full(),
             error: None,
         });
-        let pending = self.pending.lock();
-        let waiting = pending.iter().map(|(uid, error)| WorkloadStatus {
+        let (pending, lost) = (self.pending.lock(), self.lost.lock());
+        let lost = lost.iter().map(|uid| (uid, LOST));
+        let waiting = pending.iter().map(|(uid, error)| (uid, error.as_str())).chain(lost);
+        let waiting = waiting.map(|(uid, error)| WorkloadStatus {
             uid: uid.clone(),
             captured: false,
             tasks: 0,
             full: false,
-            error: Some(error.clone()),
+            error: Some(error.to_owned()),
         });
         served.chain(waiting).collect()
     }
@@ -209,13 +246,16 @@ impl Node {
     }
 
     async fn reconcile(self: &Arc<Self>) {
+        self.rounds.send_modify(|rounds| rounds.begun += 1);
         let world = self.layer4.world.snapshot();
+        self.find_pods(&world).await;
+        let sites = self.sites(&world);
         let anew = self.made_anew();
         let steps = {
             let captured = self.captured.lock();
-            plan::plan(&world, &self.settings.name, &captured, &self.cleaned.lock(), &anew)
+            plan::plan(&world, &sites, &captured, &self.cleaned.lock(), &anew)
         };
-        self.forget_gone(&world);
+        self.forget_gone(&world, &sites);
         // A workload that moved leaves before it joins again.
         let (leaves, rest): (Vec<_>, Vec<_>) =
             steps.into_iter().partition(|step| matches!(step, Step::Leave(_)));
@@ -226,7 +266,9 @@ impl Node {
                 .await;
         }
         self.exempt_probes(&world).await;
-        self.release_unused(&world);
+        self.release_unused(&world, &sites);
+        self.note_lost(&world);
+        self.rounds.send_modify(|rounds| rounds.ended = rounds.begun);
     }
 
     /// Captured workloads whose namespace was made anew under the same name.
@@ -246,33 +288,27 @@ impl Node {
         }
     }
 
-    async fn carry_out(&self, step: Step) {
+    async fn carry_out(self: &Arc<Self>, step: Step) {
         match step {
             Step::Leave(uid) => self.leave(&uid).await,
-            Step::Join(workload) => self.join(&workload).await,
+            Step::Join(workload, site) => self.join(&workload, site).await,
             Step::Adjust(workload) => self.adjust(&workload).await,
-            Step::Clean(workload) => self.clean(&workload).await,
+            Step::Clean(workload, site) => self.clean(&workload, &site).await,
         }
     }
 
     /// Workloads that the world no longer wants captured are not pending any more either.
-    fn forget_gone(&self, world: &World) {
+    fn forget_gone(&self, world: &World, sites: &Sites) {
         let here = |uid: &Str| {
-            world.workload(uid).is_some_and(|workload| plan::wanted(workload, &self.settings.name))
+            world.workload(uid).is_some_and(|workload| plan::wanted(workload, sites).is_some())
         };
         self.pending.lock().retain(|uid, _| here(uid));
         self.cleaned.lock().retain(|uid| world.workload(uid).is_some() && !here(uid));
     }
 
     /// Certificates and workers that nobody here needs any more.
-    fn release_unused(&self, world: &World) {
-        let here: BTreeSet<&Identity> = world
-            .mesh
-            .workloads
-            .iter()
-            .filter(|workload| plan::wanted(workload, &self.settings.name))
-            .map(|workload| &workload.identity)
-            .collect();
+    fn release_unused(&self, world: &World, sites: &Sites) {
+        let here = Self::wanted_identities(world, sites);
         self.layer4.certificates.retain(&|identity| here.contains(identity));
         let served: BTreeSet<&Str> = (world.mesh.waypoints.iter())
             .map(|waypoint| &waypoint.key.namespace)
@@ -283,11 +319,15 @@ impl Node {
 
     /// Probes of this node reach captured workloads unauthenticated, so that STRICT does not fail their health.
     async fn exempt_probes(&self, world: &World) {
-        let mut workloads: Vec<IpAddr> = (self.captured.lock().keys())
-            .filter_map(|uid| world.workload(uid))
-            .flat_map(|workload| workload.addresses.iter().copied())
-            .collect();
+        let mut workloads: Vec<IpAddr> = {
+            let captured = self.captured.lock();
+            let known = captured.keys().filter_map(|uid| world.workload(uid));
+            // The kubelet probes a pod before the API has its address.
+            let told = captured.values().flat_map(|one| one.site.addresses.iter().copied());
+            known.flat_map(|workload| workload.addresses.iter().copied()).chain(told).collect()
+        };
         workloads.sort_unstable();
+        workloads.dedup();
         if self.probes.lock().as_ref() == Some(&workloads) {
             return;
         }
@@ -305,9 +345,11 @@ impl Node {
             Err(error) => tracing::error!(%error, "the rules for probes were not applied"),
         }
     }
+}
 
-    fn open(workload: &crate::model::Workload) -> std::io::Result<NetworkNamespace> {
-        let name = workload.network_namespace.as_deref().unwrap_or_default();
-        NetworkNamespace::open(name)
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

@@ -25,11 +25,14 @@ mod tests;
 
 pub use complaint::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 pub use directory::{DirectorySource, check};
-pub use kubernetes::KubernetesSource;
+pub use kubernetes::{KubernetesSource, client};
 pub use last_read::LastRead;
 pub use manifest::{Document, Refusal, parse};
 pub use store::{File, Objects};
-pub use translate::{TranslateSettings, Translation, Translator, translate};
+pub use translate::{
+    Resolved, TranslateSettings, Translation, Translator, WAYPOINT_CLASS, WaypointBindings,
+    translate,
+};
 
 use std::path::PathBuf;
 

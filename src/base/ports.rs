@@ -16,8 +16,11 @@ pub const METRICS: u16 = 15020;
 /// Readiness, in the agent's namespace.
 pub const READINESS: u16 = 15021;
 
+/// Where the controller signs certificates: istiod's port for the same.
+pub const CA: u16 = 15012;
+
 /// Every port with its place and purpose, for the documentation.
-pub const ALL: [(u16, &str, &str); 7] = [
+pub const ALL: [(u16, &str, &str); 8] = [
     (OUTBOUND, "each captured workload's namespace", "what the workload dials"),
     (
         INBOUND_PLAINTEXT,
@@ -37,6 +40,7 @@ pub const ALL: [(u16, &str, &str); 7] = [
     ),
     (METRICS, "the agent's namespace", "`/metrics` and `/stats/prometheus`"),
     (READINESS, "the agent's namespace", "`/healthz/ready`"),
+    (CA, "the controller's namespace", "certificates for agents (gRPC over TLS)"),
 ];
 
 /// Ports that no connection may be carried to: it would come back to the agent.

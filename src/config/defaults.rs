@@ -7,6 +7,8 @@ use crate::base::ports;
 
 /// Where `isthmus run` looks for its file when `--config` is not given.
 pub const DEFAULT_FILE: &str = "/etc/isthmus/agent.toml";
+/// Where `isthmus controller` looks for its own.
+pub const CONTROLLER_FILE: &str = "/etc/isthmus/controller.toml";
 
 /// Istio's `CLUSTER_ID`.
 pub(super) const CLUSTER: &str = "Kubernetes";
@@ -29,6 +31,13 @@ pub(super) const ISTIO_ADDRESS: &str = "https://istiod.istio-system.svc:15012";
 pub(super) const ISTIO_CA_ROOT: &str = "/var/run/secrets/istio/root-cert.pem";
 /// ztunnel's `AUTH_TOKEN`: where Istio's charts mount the projected token of audience istio-ca.
 pub(super) const ISTIO_TOKEN_FILE: &str = "/var/run/secrets/tokens/istio-token";
+
+/// The Service that the manifests under `config` install.
+pub(super) const CONTROLLER_ADDRESS: &str = "https://isthmus-controller.isthmus-system.svc:15012";
+/// Where they mount the ConfigMap isthmus-ca-root.
+pub(super) const CONTROLLER_ROOT: &str = "/var/run/secrets/isthmus/ca/root-cert.pem";
+/// Where they mount the projected token of audience istio-ca.
+pub(super) const CONTROLLER_TOKEN_FILE: &str = "/var/run/secrets/tokens/istio-token";
 
 /// Loopback only: whoever reaches it can read the mesh's state and stop the agent.
 pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ports::ADMIN);
@@ -77,6 +86,12 @@ pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Gone with the machine's next start, as what waits there is.
 pub(super) const TAKEOVER_DIRECTORY: &str = "/run/isthmus";
+
+/// Where containerd and CRI-O look by default (CNI's own defaults).
+pub(super) const CNI_CONF_DIRECTORY: &str = "/etc/cni/net.d";
+pub(super) const CNI_BIN_DIRECTORY: &str = "/opt/cni/bin";
+/// As [`TAKEOVER_DIRECTORY`].
+pub(super) const CNI_SOCKET: &str = "/run/isthmus/cni.sock";
 
 /// resolv.conf(5)
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";

@@ -4,12 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::controller;
 use super::defaults as default;
 use super::reader::{Field, Reader};
 use super::{
-    AddressSettings, DnsSettings, DrainSettings, IdentitySettings, IssuerKind, Layer4Settings,
-    Layer7Settings, LogSettings, PoolSettings, SameNode, Settings, SourceKind, SourceSettings,
-    TakeoverSettings,
+    AddressSettings, CniSettings, DnsSettings, DrainSettings, IdentitySettings, IssuerKind,
+    Layer4Settings, Layer7Settings, LogSettings, PoolSettings, ReadinessSettings, SameNode,
+    Settings, SourceKind, SourceSettings, TakeoverSettings,
 };
 use crate::base::Str;
 use crate::telemetry::{self, LogFormat};
@@ -19,9 +20,9 @@ const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 /// What a host without a name is called.
 const UNNAMED_HOST: &str = "localhost";
 
-const SECOND: Duration = Duration::from_secs(1);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Below it, a single lost packet counts as a failure.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=MINUTE;
 /// More than any machine has; guards against a number meant for another key.
@@ -72,12 +73,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
             default::METRICS,
             "Where /metrics and /stats/prometheus are served.",
         ),
-        readiness: address(
-            reader,
-            "readiness.address",
-            default::READINESS,
-            "Where /healthz/ready is served.",
-        ),
+        readiness: readiness(reader),
         log: log(reader),
         layer4: layer4(reader),
         layer7: layer7(reader),
@@ -85,6 +81,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         drain: drain(reader),
         takeover: takeover(reader),
         dns: dns(reader),
+        controller: controller::read(reader),
+        cni: cni(reader),
     };
     check_conflicts(reader, &settings);
     settings
@@ -143,14 +141,7 @@ fn source(reader: &mut Reader<'_>) -> SourceSettings {
 
 fn identity(reader: &mut Reader<'_>) -> IdentitySettings {
     IdentitySettings {
-        issuer: reader.choice(
-            Field {
-                key: "identity.issuer",
-                default: IssuerKind::Local,
-                meaning: "Who signs certificates: `local` is a CA in a directory of this machine, `istio` is istiod.",
-            },
-            &[("local", IssuerKind::Local), ("istio", IssuerKind::Istio)],
-        ),
+        issuer: issuer(reader),
         ca_directory: reader.path(Field {
             key: "identity.ca_directory",
             default: default::CA_DIRECTORY,
@@ -171,15 +162,12 @@ fn identity(reader: &mut Reader<'_>) -> IdentitySettings {
             meaning: "Certificate revocation lists in PEM, watched for changes: peers whose certificate they revoke \
                       are refused and cut.",
         }),
-        istio_address: reader.text(
-            Field {
-                key: "identity.istio_address",
-                default: default::ISTIO_ADDRESS,
-                meaning: "Where istiod signs certificates, when it is the issuer. Plain http:// is for this \
-                          machine only.",
-            },
-            "https:// address with a port",
-            check_ca_address,
+        istio_address: ca_address(
+            reader,
+            "identity.istio_address",
+            default::ISTIO_ADDRESS,
+            "Where istiod signs certificates, when it is the issuer. Plain http:// is for this \
+             machine only.",
         ),
         istio_ca_root: reader.path(Field {
             key: "identity.istio_ca_root",
@@ -193,7 +181,41 @@ fn identity(reader: &mut Reader<'_>) -> IdentitySettings {
             meaning: "The agent's own service account token with the audience of istiod (istio-ca); read anew \
                       for each request.",
         }),
+        controller_address: ca_address(
+            reader,
+            "identity.controller_address",
+            default::CONTROLLER_ADDRESS,
+            "Where `isthmus controller` signs certificates, when it is the issuer.",
+        ),
+        controller_root: reader.path(Field {
+            key: "identity.controller_root",
+            default: default::CONTROLLER_ROOT,
+            meaning: "The roots that the certificate of the controller's server must come from, as PEM, watched \
+                      for changes: other roots have all certificates issued anew.",
+        }),
+        controller_token_file: reader.path(Field {
+            key: "identity.controller_token_file",
+            default: default::CONTROLLER_TOKEN_FILE,
+            meaning: "The agent's own service account token with the audience istio-ca; read anew for each \
+                      request.",
+        }),
     }
+}
+
+fn issuer(reader: &mut Reader<'_>) -> IssuerKind {
+    reader.choice(
+        Field {
+            key: "identity.issuer",
+            default: IssuerKind::Local,
+            meaning: "Who signs certificates: `local` is a CA in a directory of this machine, `istio` is istiod, \
+                      `controller` is `isthmus controller` in the cluster.",
+        },
+        &[
+            ("local", IssuerKind::Local),
+            ("istio", IssuerKind::Istio),
+            ("controller", IssuerKind::Controller),
+        ],
+    )
 }
 
 fn admin(reader: &mut Reader<'_>) -> AddressSettings {
@@ -212,6 +234,22 @@ fn admin(reader: &mut Reader<'_>) -> AddressSettings {
         reader.complain(key, reason);
     }
     settings
+}
+
+fn readiness(reader: &mut Reader<'_>) -> ReadinessSettings {
+    ReadinessSettings {
+        address: reader.address(Field {
+            key: "readiness.address",
+            default: default::READINESS,
+            meaning: "Where /healthz/ready is served.",
+        }),
+        file: reader.optional_path(Field {
+            key: "readiness.file",
+            default: "",
+            meaning: "A file that stands while the agent is ready, for the probe `isthmus ready FILE`: two agents of \
+                      one node, as in an upgrade, answer on one port.",
+        }),
+    }
 }
 
 fn log(reader: &mut Reader<'_>) -> LogSettings {
@@ -400,7 +438,47 @@ fn takeover(reader: &mut Reader<'_>) -> TakeoverSettings {
         }
 }
 
-fn name(
+fn cni(reader: &mut Reader<'_>) -> CniSettings {
+    CniSettings {
+        enabled: reader.choice(
+            Field {
+                key: "cni.enabled",
+                default: false,
+                meaning: "Whether the agent installs itself as a chained CNI plugin, so that pods are captured before \
+                          their first packet; for nodes of a cluster. What it installs stays when the agent ends, and \
+                          goes with `isthmus cni uninstall` or when its DaemonSet is deleted.",
+            },
+            &[("on", true), ("off", false)],
+        ),
+        conf_directory: reader.path(Field {
+            key: "cni.conf_directory",
+            default: default::CNI_CONF_DIRECTORY,
+            meaning: "Where the container runtime looks for network configurations; the first one gets an entry.",
+        }),
+        bin_directory: reader.path(Field {
+            key: "cni.bin_directory",
+            default: default::CNI_BIN_DIRECTORY,
+            meaning: "Where the container runtime looks for plugins; the program is copied there as `isthmus`.",
+        }),
+        socket: reader.path(Field {
+            key: "cni.socket",
+            default: default::CNI_SOCKET,
+            meaning: "Where the plugin asks the agent; the same path on the node and in the agent's pod.",
+        }),
+        exclude_namespaces: reader.texts(
+            Field {
+                key: "cni.exclude_namespaces",
+                default: (),
+                meaning: "Namespaces whose pods start although the agent does not answer, besides kube-system and the \
+                          agent's own.",
+            },
+            "DNS name",
+            check_name,
+        ),
+    }
+}
+
+pub(super) fn name(
     reader: &mut Reader<'_>,
     key: &'static str,
     default: &'static str,
@@ -412,7 +490,7 @@ fn name(
     reader.text(Field { key, default, meaning }, kind, check)
 }
 
-fn address(
+pub(super) fn address(
     reader: &mut Reader<'_>,
     key: &'static str,
     default: SocketAddr,
@@ -421,12 +499,22 @@ fn address(
     AddressSettings { address: reader.address(Field { key, default, meaning }) }
 }
 
+fn ca_address(
+    reader: &mut Reader<'_>,
+    key: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+) -> Str {
+    reader.text(Field { key, default, meaning }, "https:// address with a port", check_ca_address)
+}
+
 /// Two servers cannot listen on one port; `[::]` takes the IPv4 addresses too.
 fn check_conflicts(reader: &mut Reader<'_>, settings: &Settings) {
     let servers = [
         ("admin.address", settings.admin.address),
         ("metrics.address", settings.metrics.address),
         ("readiness.address", settings.readiness.address),
+        ("controller.address", settings.controller.address),
     ];
     for (index, (key, address)) in servers.iter().enumerate() {
         let earlier = servers.iter().take(index).find(|(_, other)| overlap(*address, *other));
@@ -470,7 +558,7 @@ fn check_ca_address(text: &str) -> Result<(), String> {
 }
 
 /// A DNS subdomain as Kubernetes names objects (RFC 1123).
-fn check_name(text: &str) -> Result<(), String> {
+pub(super) fn check_name(text: &str) -> Result<(), String> {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63

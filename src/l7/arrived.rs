@@ -1,15 +1,13 @@
 //! A request as it arrived, in canonical form, with what both halves need to know of it.
 
-use http::{HeaderMap, Method, Request, Version};
+use http::{Method, Request, Version};
 use hyper::body::Incoming;
 
 use super::body::RequestBody;
 use super::respond::Form;
 use super::upgrade::{self, Upgrade};
-use super::{detect, headers};
+use super::{detect, headers, sent};
 use crate::base::Str;
-use crate::policy;
-use crate::route::Head;
 use crate::telemetry::RequestStart;
 
 /// A request on its way up.
@@ -18,7 +16,7 @@ pub(super) struct Arrived {
     pub(super) request: Request<RequestBody>,
     pub(super) version: detect::Version,
     /// How the access log names the version.
-    protocol: &'static str,
+    pub(super) protocol: &'static str,
     pub(super) form: Form,
     /// The client asks to speak another protocol from here on.
     pub(super) upgrade: Option<Upgrade>,
@@ -48,35 +46,11 @@ impl Arrived {
     pub(super) fn describe(&self, start: RequestStart) -> RequestStart {
         RequestStart {
             method: self.request.method().clone(),
-            path: Str::from(path(&self.request)),
+            path: Str::from(sent::target(self.request.uri())),
             authority: Str::from(headers::host(self.request.headers())),
             protocol: self.protocol,
             grpc: self.form == Form::Grpc,
             ..start
         }
     }
-}
-
-/// A request as routes look at it; `headers` may be others than those it has now.
-pub(super) fn head<'a, B>(request: &'a Request<B>, headers: &'a HeaderMap) -> Head<'a> {
-    let uri = request.uri();
-    Head { method: request.method(), path: uri.path(), query: uri.query(), headers }
-}
-
-/// A request as policies look at it; `headers` may be others than those it has now.
-pub(super) fn policy_request<'a, B>(
-    request: &'a Request<B>,
-    headers: &'a HeaderMap,
-) -> policy::Request<'a> {
-    policy::Request {
-        method: request.method(),
-        path: path(request),
-        host: headers::host(headers),
-        headers,
-    }
-}
-
-/// With the query.
-fn path<B>(request: &Request<B>) -> &str {
-    request.uri().path_and_query().map_or("/", |path| path.as_str())
 }

@@ -7,15 +7,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderValue, Request};
 
-use super::arrived;
-use super::headers;
 use super::original::Original;
+use super::sent::{self, Sent};
 use crate::base::{Identity, Str};
-use crate::model::{AppProtocol, HttpRoute, HttpRule, Service, Workload};
+use crate::model::{AppProtocol, Backend, HttpRoute, HttpRule, Service, Workload};
 use crate::policy::{self, Addressed, Connection, Denial, Gate, Permit};
-use crate::route::{self, Selection};
+use crate::route::{self, Head, Selection};
 use crate::tunnel::GuardedConnection;
 use crate::world::World;
 
@@ -119,17 +118,21 @@ impl Gates {
         original: Option<&HeaderValue>,
     ) -> Result<Permit, Denial> {
         let path = Path { world, arrival, request };
-        let sent = self.service().and_then(|service| path.verified(service, original?));
-        let sent = sent.as_ref().unwrap_or(request.headers());
+        let verified = self.service().and_then(|service| path.verified(service, original?));
+        let (uri, headers) = match &verified {
+            Some(sent) => (&sent.uri, &sent.headers),
+            None => (request.uri(), request.headers()),
+        };
+        let head = sent::head(request.method(), uri, headers);
         let gate = match (&self.addressed, &self.through_route) {
             (Addressed::Route { service, .. }, Some(through_route))
-                if path.rule(service, sent, |route, _| path.lifts(service, route)) =>
+                if path.leads(service, &head, |route, _, _| path.lifts(service, route)) =>
             {
                 through_route
             }
             _ => &self.gate,
         };
-        let judged = arrived::policy_request(request, sent);
+        let judged = sent::policy_request(request.method(), uri, headers);
         gate.authorize(&arrival.connection(), Some(&judged))
     }
 }
@@ -142,18 +145,16 @@ struct Path<'a, B> {
 }
 
 impl<B> Path<'_, B> {
-    /// The headers that the client sent, when a route really leads from them to what arrived.
-    fn verified(&self, service: &Arc<Service>, original: &HeaderValue) -> Option<HeaderMap> {
+    /// What the client sent, when a route really leads from it to what arrived.
+    fn verified(&self, service: &Arc<Service>, original: &HeaderValue) -> Option<Sent> {
         // Where there is no waypoint, no route applies and nothing was rewritten.
         service.waypoint.waypoint()?;
-        let arrived = self.request.headers();
-        let sent = Original::decode(original)?.restore(arrived)?;
-        let leads = self.rule(service, &sent, |_, rule| {
-            let mut filtered = sent.clone();
-            route::filter_request(rule, &mut filtered);
-            headers::strip_internal(&mut filtered);
-            headers::keep_host(&mut filtered, &sent);
-            filtered == *arrived
+        let arrived = self.request;
+        let sent = Original::decode(original)?.restore(arrived.uri(), arrived.headers())?;
+        let head = sent::head(arrived.method(), &sent.uri, &sent.headers);
+        let leads = self.leads(service, &head, |_, rule, backend| {
+            let filtered = sent.filtered([&rule.filters, &backend.filters]);
+            filtered.uri == *arrived.uri() && filtered.headers == *arrived.headers()
         });
         leads.then_some(sent)
     }
@@ -166,27 +167,23 @@ impl<B> Path<'_, B> {
         service.key.namespace == *own && route.key.namespace == *own
     }
 
-    /// Whether a rule of the service, on any of its ports (the tunnel does not say which was dialled), takes the
-    /// request with these headers, leads to this workload, and is `fit`.
-    fn rule(
+    /// Whether a rule of the service, on any of its ports (the tunnel does not say which was dialled), takes the request,
+    /// leads to this workload by a backend, and is `fit`.
+    fn leads(
         &self,
         service: &Service,
-        sent: &HeaderMap,
-        fit: impl Fn(&HttpRoute, &HttpRule) -> bool,
+        head: &Head<'_>,
+        fit: impl Fn(&HttpRoute, &HttpRule, &Backend) -> bool,
     ) -> bool {
         let Some(client) = &self.arrival.client else { return false };
-        let head = arrived::head(self.request, sent);
         let (workload, target) = (&self.arrival.workload, self.arrival.destination.port());
         service.ports.iter().any(|port| {
-            let port = port.port;
-            let selection = route::select(self.world, service, port, &client.namespace, &head);
-            let leads = route::leads_to(self.world, service, port, &selection, workload, target);
-            match selection {
-                Selection::Rule { route, rule } if leads => {
-                    route.rules.get(rule).is_some_and(|rule| fit(&route, rule))
-                }
-                _ => false,
-            }
+            let selected = route::select(self.world, service, port.port, &client.namespace, head);
+            let Selection::Rule { route, rule } = selected else { return false };
+            route.rules.get(rule).is_some_and(|rule| {
+                route::leading_to(self.world, &rule.backends, workload, target)
+                    .any(|backend| fit(&route, rule, backend))
+            })
         })
     }
 }

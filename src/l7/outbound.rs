@@ -39,7 +39,7 @@ pub(super) struct Outbound {
     pub(super) dialled: SocketAddr,
     /// The addressed service; looked up anew for each request.
     pub(super) service: ObjectKey,
-    /// HTTP/2 upstream whatever the client speaks.
+    /// The addressed port is said to speak HTTP/2.
     pub(super) speaks_http2: bool,
     pub(super) source: Arc<Peer>,
     pub(super) labels: Arc<ServiceLabels>,
@@ -191,8 +191,13 @@ impl Outbound {
         }
     }
 
-    /// HTTP/2 when the client speaks it or the port is said to; otherwise HTTP/1.1.
-    pub(super) fn upstream_version(&self, downstream: Version) -> Version {
-        if self.speaks_http2 { Version::Http2 } else { downstream }
+    /// What the backend's port is said to speak; where nothing is said, what the addressed port is said to; and
+    /// otherwise what the client speaks.
+    pub(super) fn upstream_version(&self, downstream: Version, said: AppProtocol) -> Version {
+        match said {
+            AppProtocol::Http2 => Version::Http2,
+            AppProtocol::Detect if self.speaks_http2 => Version::Http2,
+            _ => downstream,
+        }
     }
 }

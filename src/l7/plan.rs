@@ -7,9 +7,13 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use super::respond::Answer;
+use super::sent::Filters;
 use crate::balance::{self, Caller, Picked};
 use crate::base::{ObjectKey, Str};
-use crate::model::{BackendRef, Binding, HttpRoute, HttpRule, Service};
+use crate::model::{
+    AppProtocol, Backend, BackendRef, Binding, HttpFilter, HttpRoute, HttpRule, Retry, RouteKind,
+    Service, Timeouts,
+};
 use crate::route::{self, Head, Selection};
 use crate::world::World;
 
@@ -37,8 +41,44 @@ impl From<Answer> for Refusal {
 }
 
 impl Plan {
-    pub(super) fn rule(&self) -> Option<&HttpRule> {
-        self.chosen.as_ref().and_then(Chosen::rule)
+    /// Of the rule and the backend that hold; empty where there is none.
+    pub(super) fn filters(&self) -> Filters<'_> {
+        let rule = self.chosen.as_ref().and_then(Chosen::rule);
+        let backend = self.chosen.as_ref().and_then(Chosen::backend);
+        [
+            rule.map_or(&[], |rule| &rule.filters[..]),
+            backend.map_or(&[], |backend| &backend.filters[..]),
+        ]
+    }
+
+    pub(super) fn timeouts(&self) -> Timeouts {
+        let rule = self.chosen.as_ref().and_then(Chosen::rule);
+        rule.map(|rule| rule.timeouts).unwrap_or_default()
+    }
+
+    pub(super) fn retry(&self) -> Option<&Retry> {
+        self.chosen.as_ref().and_then(Chosen::rule)?.retry.as_ref()
+    }
+
+    /// What the backend's port is said to speak, by the route and by the service.
+    pub(super) fn protocol(&self) -> AppProtocol {
+        if self.chosen.as_ref().is_some_and(|chosen| chosen.route.kind == RouteKind::Grpc) {
+            return AppProtocol::Http2;
+        }
+        let (service, port) = &self.backend;
+        service.port(*port).map(|port| port.protocol).unwrap_or_default()
+    }
+
+    /// An endpoint of the backend for another attempt: another one than `last`, where there is one.
+    pub(super) fn endpoint_again(
+        &self,
+        world: &World,
+        caller: Caller<'_>,
+        like: SocketAddr,
+        last: &[SocketAddr],
+    ) -> Option<Picked> {
+        let (service, port) = &self.backend;
+        balance::pick(world, service, *port, caller, like, last)
     }
 
     /// An endpoint of the backend that was not tried yet.
@@ -55,15 +95,20 @@ impl Plan {
     }
 }
 
-/// One rule of a route.
+/// One rule of a route, and the backend whose turn it is.
 pub(super) struct Chosen {
     route: Arc<HttpRoute>,
     index: usize,
+    backend: Option<usize>,
 }
 
 impl Chosen {
     fn rule(&self) -> Option<&HttpRule> {
         self.route.rules.get(self.index)
+    }
+
+    fn backend(&self) -> Option<&Backend> {
+        self.rule()?.backends.get(self.backend?)
     }
 
     /// For the access log: `namespace/name`, and the rule's name or its number.
@@ -101,13 +146,13 @@ pub(super) fn plan(
         Selection::NoRoutes => {
             Ok(Plan { backend: (addressed.clone(), port), chosen: None, addressed })
         }
-        Selection::NoMatch => {
-            let why = format!("no rule of the routes of Service {service} matches");
+        Selection::NoMatch(kind) => {
+            let why = format!("no rule of the {kind}s of Service {service} matches");
             Err(Answer::no_route(why).into())
         }
         Selection::Rule { route, rule } => {
-            let chosen = Chosen { route, index: rule };
-            match backend(world, &chosen) {
+            let mut chosen = Chosen { route, index: rule, backend: None };
+            match backend(world, &mut chosen, head, port) {
                 Ok(backend) => Ok(Plan { backend, chosen: Some(chosen), addressed }),
                 Err(answer) => Err(Refusal { answer, chosen: Some(chosen) }),
             }
@@ -115,20 +160,37 @@ pub(super) fn plan(
     }
 }
 
-fn backend(world: &World, chosen: &Chosen) -> Result<(Arc<Service>, u16), Answer> {
-    let name = &chosen.route.key;
-    let Some(backend) = chosen.rule().and_then(route::next_backend) else {
-        let why = format!("HTTPRoute {name}: the rule has no backend with a weight");
-        return Err(Answer::no_backend(StatusCode::INTERNAL_SERVER_ERROR, why));
+/// The backend whose turn it is, unless a filter answers instead.
+fn backend(
+    world: &World,
+    chosen: &mut Chosen,
+    head: &Head<'_>,
+    port: u16,
+) -> Result<(Arc<Service>, u16), Answer> {
+    let own = |filters: &[HttpFilter]| match route::own_answer(filters, head, port) {
+        Some(own) => Err(Answer::own(own)),
+        None => Ok(()),
     };
+    own(chosen.rule().map_or(&[], |rule| &rule.filters))?;
+    chosen.backend = chosen.rule().and_then(route::next_backend);
+    let (kind, name) = (chosen.route.kind, &chosen.route.key);
+    let Some(backend) = chosen.backend() else {
+        let status = match kind {
+            RouteKind::Http => StatusCode::INTERNAL_SERVER_ERROR,
+            RouteKind::Grpc => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let why = format!("{kind} {name}: the rule has no backend with a weight");
+        return Err(Answer::no_backend(status, why));
+    };
+    own(&backend.filters)?;
     match &backend.target {
         BackendRef::Invalid { status, why } => {
-            Err(Answer::no_backend(*status, format!("HTTPRoute {name}: {why}")))
+            Err(Answer::no_backend(*status, format!("{kind} {name}: {why}")))
         }
         BackendRef::Service { service, port } => match world.service(service) {
             Some(found) => Ok((found.clone(), *port)),
             None => {
-                let why = format!("HTTPRoute {name}: Service {service} does not exist");
+                let why = format!("{kind} {name}: Service {service} does not exist");
                 Err(Answer::no_backend(StatusCode::INTERNAL_SERVER_ERROR, why))
             }
         },

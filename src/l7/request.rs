@@ -5,17 +5,18 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Request, Response};
+use http::header::ORIGIN;
+use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::arrived::{self, Arrived};
+use super::arrived::Arrived;
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::forward::Way;
-use super::headers;
 use super::outbound::Outbound;
 use super::plan::{self, Plan, Refusal};
 use super::respond::Answer;
+use super::{headers, mirror, sent};
 use crate::route;
 use crate::world::World;
 
@@ -56,8 +57,12 @@ pub(super) async fn route(
     if let Some(chosen) = &plan.chosen {
         exchange.record.route(chosen.name());
     }
-    let before = filter(&plan, &mut arrived);
-    Way { session, world, plan, before }.forward(arrived, first, exchange).await
+    let filters = plan.filters();
+    let asked = filters.iter().any(|filters| route::asks_for_origin(filters));
+    let origin = arrived.request.headers().get(ORIGIN).filter(|_| asked).cloned();
+    let before = sent::filter(filters, &mut arrived.request);
+    mirror::send_copies(&session, &world, &plan, before.as_deref(), &mut arrived);
+    Way { session, world, plan, before, origin }.forward(arrived, first, exchange).await
 }
 
 fn decide(
@@ -73,18 +78,8 @@ fn decide(
     if let Some(fault) = arrived.fault {
         return Err(Answer::bad_request(fault).into());
     }
-    let head = arrived::head(&arrived.request, arrived.request.headers());
+    let request = &arrived.request;
+    let head = sent::head(request.method(), request.uri(), request.headers());
     let namespace = &session.client.key.namespace;
     plan::plan(world, &session.service, session.dialled.port(), namespace, &head)
-}
-
-/// Applies the rule's request filters; returns the headers as they were, when these changed anything.
-fn filter(plan: &Plan, arrived: &mut Arrived) -> Option<HeaderMap> {
-    let rule = plan.rule().filter(|rule| !rule.filters.is_empty())?;
-    let before = arrived.request.headers().clone();
-    let changed = route::filter_request(rule, arrived.request.headers_mut());
-    // A filter may neither speak for the agent, nor leave the request without the host that HTTP/1.1 demands.
-    headers::strip_internal(arrived.request.headers_mut());
-    headers::keep_host(arrived.request.headers_mut(), &before);
-    changed.then_some(before)
 }

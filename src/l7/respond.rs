@@ -3,11 +3,12 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use crate::base::Reason;
+use crate::route::OwnAnswer;
 
 /// An answer of our own, and what the record says about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +17,9 @@ pub(super) struct Answer {
     pub(super) text: &'static str,
     pub(super) reason: Reason,
     /// Names the policy, the route or the failure, for the log; the client does not see it.
-    pub(super) why: String,
+    pub(super) why: Box<str>,
+    /// What a route's filter answers with.
+    headers: Option<Box<HeaderMap>>,
 }
 
 /// What an answer of our own must look like, by the request.
@@ -31,7 +34,13 @@ pub(super) enum Form {
 
 impl Answer {
     fn new(status: StatusCode, text: &'static str, reason: Reason, why: impl Into<String>) -> Self {
-        Self { status, text, reason, why: why.into() }
+        Self { status, text, reason, why: why.into().into_boxed_str(), headers: None }
+    }
+
+    /// A redirect, or what CORS says: no failure.
+    pub(super) fn own(own: OwnAnswer) -> Self {
+        let headers = Some(Box::new(own.headers));
+        Self { headers, ..Self::new(own.status, "", Reason::None, "") }
     }
 
     pub(super) fn denied(why: impl Into<String>) -> Self {
@@ -82,18 +91,27 @@ impl Answer {
 
     /// Closes the books and answers.
     pub(super) fn respond(self, mut exchange: Box<Exchange>, form: Form) -> Response<ResponseBody> {
-        exchange.record.fail(self.reason, self.why);
+        if self.reason != Reason::None {
+            exchange.record.fail(self.reason, self.why.into_string());
+        }
         let text = match form {
-            Form::Grpc => return grpc_response(self.status, self.text, exchange),
+            Form::Grpc if self.headers.is_none() => {
+                return grpc_response(self.status, self.text, exchange);
+            }
             Form::Head => Bytes::new(),
-            Form::Text => Bytes::from_static(self.text.as_bytes()),
+            Form::Text | Form::Grpc => Bytes::from_static(self.text.as_bytes()),
         };
         exchange.record.response(self.status);
         let mut response = Response::new(ResponseBody::own(text, exchange));
         *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        headers.insert(CONTENT_LENGTH, self.text.len().into());
+        if let Some(headers) = self.headers {
+            *response.headers_mut() = *headers;
+        }
+        if !self.text.is_empty() {
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            headers.insert(CONTENT_LENGTH, self.text.len().into());
+        }
         response
     }
 }

@@ -1,20 +1,49 @@
-//! HTTPRoutes with Service parents (Gateway API v1; GEP-1226, GEP-1294, GEP-1324).
+//! HTTPRoutes and GRPCRoutes with Service parents (Gateway API v1; GEP-1226, GEP-1294, GEP-1324).
+
+mod filter;
+
+pub use filter::{
+    Cors, HeaderFilter, HttpFilter, Mirror, OriginPattern, PathRewrite, Permitted, Redirect,
+    Rewrite, Share,
+};
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use crate::base::{ObjectKey, Str};
 
-/// One HTTPRoute.
+/// One HTTPRoute or GRPCRoute.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct HttpRoute {
+    pub kind: RouteKind,
     pub key: ObjectKey,
     /// `metadata.creationTimestamp` in seconds since the epoch; 0 when unknown. The older route wins a tie.
     pub created: i64,
     pub parents: Vec<RouteParent>,
     pub rules: Vec<HttpRule>,
+}
+
+/// Of the routes on one port of a Service, only those of the most specific kind hold (GEP-1426): GRPCRoutes before
+/// HTTPRoutes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum RouteKind {
+    #[default]
+    Http,
+    /// Backends are spoken to in HTTP/2 whatever their `appProtocol` says.
+    Grpc,
+}
+
+/// The kind's name in the API.
+impl std::fmt::Display for RouteKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            RouteKind::Http => "HTTPRoute",
+            RouteKind::Grpc => "GRPCRoute",
+        })
+    }
 }
 
 /// A Service that the route is attached to. In the service's namespace the route is a producer's and holds for
@@ -27,7 +56,7 @@ pub struct RouteParent {
 }
 
 /// One rule.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct HttpRule {
     /// Empty when the route does not name it.
     pub name: Str,
@@ -35,10 +64,41 @@ pub struct HttpRule {
     pub matches: Vec<HttpMatch>,
     pub filters: Vec<HttpFilter>,
     pub backends: Vec<Backend>,
+    #[serde(skip_serializing_if = "Timeouts::is_none")]
+    pub timeouts: Timeouts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// How many requests were split over `backends` so far: makes the split exact over short runs.
     /// Shared by the clones of a rule.
     #[serde(skip)]
     pub turn: Arc<AtomicU64>,
+}
+
+/// How long a request may take (GEP-1742); `None`: for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Timeouts {
+    /// From the request's arrival to the end of the response, with all attempts.
+    pub request: Option<Duration>,
+    /// The same for one attempt.
+    pub backend_request: Option<Duration>,
+}
+
+impl Timeouts {
+    fn is_none(&self) -> bool {
+        *self == Timeouts::default()
+    }
+}
+
+/// What is sent again although it may have reached an application (GEP-1731).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Retry {
+    /// Statuses after which the request is sent again.
+    #[serde(serialize_with = "texts")]
+    pub codes: Vec<StatusCode>,
+    /// How often it is sent again at most.
+    pub attempts: u32,
+    /// The least time between two attempts.
+    pub backoff: Duration,
 }
 
 /// All parts must match.
@@ -59,6 +119,11 @@ pub enum PathMatch {
     Prefix(Str),
     /// The whole path.
     Regex(#[serde(serialize_with = "text")] regex::Regex),
+    /// `/service/method` (GRPCMethodMatch); `None`: any.
+    Grpc {
+        service: Option<TextMatch>,
+        method: Option<TextMatch>,
+    },
 }
 
 impl Default for PathMatch {
@@ -81,29 +146,14 @@ pub enum TextMatch {
     Regex(#[serde(serialize_with = "text")] regex::Regex),
 }
 
-/// What a rule does to a request or a response.
-#[derive(Clone, Debug, serde::Serialize)]
-pub enum HttpFilter {
-    RequestHeaders(HeaderFilter),
-    ResponseHeaders(HeaderFilter),
-}
-
-/// `set`, then `add`, then `remove` (Gateway API, HTTPHeaderFilter).
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct HeaderFilter {
-    #[serde(serialize_with = "pairs")]
-    pub set: Vec<(HeaderName, HeaderValue)>,
-    #[serde(serialize_with = "pairs")]
-    pub add: Vec<(HeaderName, HeaderValue)>,
-    #[serde(serialize_with = "texts")]
-    pub remove: Vec<HeaderName>,
-}
-
 /// One weighted backend.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
 pub struct Backend {
     pub weight: u32,
     pub target: BackendRef,
+    /// For what goes to this backend only, after the rule's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<HttpFilter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -112,7 +162,7 @@ pub enum BackendRef {
         service: ObjectKey,
         port: u16,
     },
-    /// Cannot be used: its share of requests is answered with this status (500), not given to the others.
+    /// Cannot be used: its share of requests is answered with this status (500; 503 of a GRPCRoute), not given to the others.
     Invalid {
         #[serde(serialize_with = "text")]
         status: StatusCode,
@@ -139,15 +189,4 @@ fn texts<T: std::fmt::Display, S: serde::Serializer>(
     to: S,
 ) -> Result<S::Ok, S::Error> {
     to.collect_seq(values.iter().map(ToString::to_string))
-}
-
-fn pairs<S: serde::Serializer>(
-    values: &[(HeaderName, HeaderValue)],
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    to.collect_seq(
-        values
-            .iter()
-            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))),
-    )
 }

@@ -11,6 +11,10 @@ pub struct Workload {
     /// `<cluster>//Pod/<namespace>/<name>`, as istiod writes it.
     pub uid: Str,
     pub key: ObjectKey,
+    /// The pod's own UID (`metadata.uid`), where the source tells it: a pod that was made anew under its name is another
+    /// one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Str>,
     pub identity: Identity,
     /// The node it runs on; empty when not scheduled yet.
     pub node: Str,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::plan::Known;
-use super::{Node, plan};
+use super::Node;
+use super::plan::{Known, Site};
 use crate::base::{Str, ports};
 use crate::dns::Stub;
 use crate::l4::Proxy;
@@ -17,8 +17,8 @@ use crate::sock::{NamespaceSockets, NetworkNamespace};
 /// A workload that is captured.
 pub(super) struct Captured {
     pub(super) uid: Str,
-    network_namespace: Option<Str>,
-    namespace: NetworkNamespace,
+    pub(super) site: Site,
+    pub(super) namespace: NetworkNamespace,
     pub(super) proxy: Arc<Proxy>,
     /// Changes while the workload stays; locked by whoever changes it.
     extent: Mutex<Extent>,
@@ -43,7 +43,7 @@ impl Captured {
 impl Captured {
     /// Another namespace stands under the name now. One that is only gone is left to its manifest.
     pub(super) fn was_made_anew(&self) -> bool {
-        let name = self.network_namespace.as_deref().unwrap_or_default();
+        let name = &self.site.network_namespace;
         // The inode is not given to another namespace while we hold ours.
         let now = NetworkNamespace::open(name).and_then(|namespace| namespace.inode());
         matches!((now, self.namespace.inode()), (Ok(now), Ok(own)) if now != own)
@@ -51,8 +51,8 @@ impl Captured {
 }
 
 impl Known for Captured {
-    fn network_namespace(&self) -> Option<&Str> {
-        self.network_namespace.as_ref()
+    fn site(&self) -> &Site {
+        &self.site
     }
 
     fn wishes(&self) -> CaptureWishes {
@@ -61,8 +61,8 @@ impl Known for Captured {
 }
 
 impl Node {
-    pub(super) async fn join(&self, workload: &Arc<Workload>) {
-        match self.capture(workload).await {
+    pub(super) async fn join(&self, workload: &Arc<Workload>, site: Site) {
+        match self.capture(&Self::placed(workload, &site), site).await {
             Ok(captured) => {
                 tracing::info!(workload = %workload.key, "captured");
                 self.layer4.telemetry.health().workloads_started.inc();
@@ -77,12 +77,10 @@ impl Node {
         }
     }
 
-    async fn capture(&self, workload: &Workload) -> anyhow::Result<Captured> {
+    async fn capture(&self, workload: &Workload, site: Site) -> anyhow::Result<Captured> {
         use anyhow::Context;
-        let name = workload.network_namespace.clone();
-        let namespace = Node::open(workload).with_context(|| {
-            format!("open the network namespace {}", name.as_deref().unwrap_or(""))
-        })?;
+        let namespace = NetworkNamespace::open(&site.network_namespace)
+            .with_context(|| format!("open the network namespace {}", site.network_namespace))?;
         let sockets = Arc::new(NamespaceSockets::new(namespace.clone()));
         let inherited = self.inherited(&workload.uid, &namespace);
         let plan = self.plan_of(workload.capture);
@@ -95,13 +93,7 @@ impl Node {
             return Err(error);
         }
         let extent = Mutex::new(Extent { wishes: workload.capture, stub });
-        Ok(Captured {
-            uid: workload.uid.clone(),
-            network_namespace: name,
-            namespace,
-            proxy,
-            extent,
-        })
+        Ok(Captured { uid: workload.uid.clone(), site, namespace, proxy, extent })
     }
 
     fn plan_of(&self, wishes: CaptureWishes) -> CapturePlan {
@@ -162,7 +154,7 @@ impl Node {
 
     /// New connections are no longer captured at once; those that are may end in peace before the table goes, since
     /// the kernel forgets their translation with it.
-    pub(super) async fn leave(&self, uid: &Str) {
+    pub(super) async fn leave(self: &Arc<Self>, uid: &Str) {
         let Some(captured) = self.captured.lock().remove(uid) else { return };
         let nothing = CapturePlan { ipv4: false, ipv6: false, ..CapturePlan::default() };
         if let Err(error) = apply_in(&captured.namespace, redirect::plan_workload(&nothing)).await {
@@ -173,17 +165,16 @@ impl Node {
         // Its rules go when it has drained, not in the next round.
         self.cleaned.lock().insert(uid.clone());
         let drain = self.settings.drain;
-        let (world, resolver) = (self.layer4.world.clone(), self.layer4.resolver.clone());
-        let node = self.settings.name.clone();
-        let removal = self.removal.clone();
+        let node = self.clone();
         self.leaving.spawn(async move {
             captured.proxy.stop(drain).await;
-            let _no_join = removal.read().await;
+            let _no_join = node.removal.read().await;
             // It may have joined again meanwhile, and then the rules are the new capture's.
+            let layer4 = &node.layer4;
             let rejoined =
-                world.load().workload(&captured.uid).is_some_and(|it| plan::wanted(it, &node));
+                layer4.world.load().workload(&captured.uid).is_some_and(|it| node.is_wanted(it));
             if !rejoined {
-                resolver.forget(&captured.uid);
+                layer4.resolver.forget(&captured.uid);
             }
             if !rejoined && let Err(error) = remove_in(&captured.namespace).await {
                 tracing::warn!(workload = %captured.uid, error = format!("{error:#}"), "its rules are left");
@@ -192,9 +183,9 @@ impl Node {
     }
 
     /// Frees a workload outside of the mesh of rules that an earlier agent left.
-    pub(super) async fn clean(&self, workload: &Arc<Workload>) {
+    pub(super) async fn clean(&self, workload: &Arc<Workload>, site: &Site) {
         self.cleaned.lock().insert(workload.uid.clone());
-        let Ok(namespace) = Node::open(workload) else { return };
+        let Ok(namespace) = NetworkNamespace::open(&site.network_namespace) else { return };
         if let Err(error) = remove_in(&namespace).await {
             tracing::warn!(workload = %workload.key, error = format!("{error:#}"), "rules of an earlier agent are left");
         }
@@ -210,7 +201,7 @@ async fn apply_in(namespace: &NetworkNamespace, program: Program) -> anyhow::Res
     .await?
 }
 
-async fn remove_in(namespace: &NetworkNamespace) -> anyhow::Result<()> {
+pub(super) async fn remove_in(namespace: &NetworkNamespace) -> anyhow::Result<()> {
     let namespace = namespace.clone();
     tokio::task::spawn_blocking(move || {
         namespace.run(|| redirect::remove(Place::Workload))??;

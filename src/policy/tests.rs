@@ -13,7 +13,7 @@ use super::*;
 use crate::model::*;
 use crate::world::World;
 use crate::world::fixture::{
-    Fixture, bound_to, identity, key, policy, service, waypoint, workload,
+    self, Fixture, bound_to, identity, key, policy, service, waypoint, workload,
 };
 
 fn exact(text: &str) -> Values<StringMatch> {
@@ -304,21 +304,7 @@ fn http_is_parsed_only_where_something_needs_it() {
 fn a_route_to_another_services_pods_is_believed_only_when_verified() {
     let (web, back) = (workload("web", "10.0.0.1"), workload("back", "10.0.0.2"));
     let bound = |service| Service { waypoint: bound_to("wp"), ..service };
-    let route = HttpRoute {
-        key: key("r"),
-        created: 0,
-        parents: vec![RouteParent { service: key("front"), port: None }],
-        rules: vec![HttpRule {
-            name: Default::default(),
-            matches: vec![HttpMatch::default()],
-            filters: Vec::new(),
-            backends: vec![Backend {
-                weight: 1,
-                target: BackendRef::Service { service: key("web"), port: 80 },
-            }],
-            turn: Default::default(),
-        }],
-    };
+    let route = fixture::route("r", "front", vec![fixture::rule(vec![fixture::backend("web", 1)])]);
     let world = Fixture::default()
         .service(bound(service("front", "10.96.0.2", &[&back])))
         .service(bound(service("web", "10.96.0.1", &[&web])))

@@ -18,7 +18,18 @@ fn path_matches(wanted: &PathMatch, path: &str) -> bool {
         PathMatch::Exact(exact) => path == exact.as_str(),
         PathMatch::Prefix(prefix) => has_prefix(path, prefix),
         PathMatch::Regex(regex) => matches_whole(regex, path),
+        PathMatch::Grpc { service, method } => grpc_matches(service, method, path),
     }
+}
+
+/// gRPC's paths are `/service/method` (gRPC over HTTP2, "Requests").
+fn grpc_matches(service: &Option<TextMatch>, method: &Option<TextMatch>, path: &str) -> bool {
+    let parts = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    let Some((of_service, of_method)) = parts else { return false };
+    let fits = |wanted: &Option<TextMatch>, text: &str| {
+        wanted.as_ref().is_none_or(|wanted| text_matches(wanted, text))
+    };
+    fits(service, of_service) && fits(method, of_method)
 }
 
 /// By segments: `/foo` takes `/foo`, `/foo/` and `/foo/bar`, not `/foobar`; a trailing slash of the prefix is ignored.
@@ -77,6 +88,27 @@ mod tests {
             ("/v2", "/foo/v2/example", false),
         ] {
             assert_eq!(has_prefix(path, prefix), expected, "{prefix} {path}");
+        }
+    }
+
+    #[test]
+    fn services_and_methods_of_grpc() {
+        let exact = |text: &str| Some(TextMatch::Exact(text.into()));
+        let regex = |text: &str| Some(TextMatch::Regex(regex::Regex::new(text).unwrap()));
+        for (service, method, path, expected) in [
+            (exact("shop.Cart"), exact("Add"), "/shop.Cart/Add", true),
+            (exact("shop.Cart"), exact("Add"), "/shop.Cart/Added", false),
+            (exact("shop.Cart"), exact("Add"), "/shop.Cart/Add/x", false),
+            (exact("shop.Cart"), None, "/shop.Cart/Any", true),
+            (exact("shop.Cart"), None, "/shop.Carts/Any", false),
+            (None, exact("Add"), "/other/Add", true),
+            (None, exact("Add"), "/other/add", false),
+            (None, None, "/any/Thing", true),
+            (None, None, "/no-method", false),
+            (regex("^(?:shop[.].*)$"), None, "/shop.Cart/Add", true),
+            (regex("^(?:shop)$"), None, "/shop.Cart/Add", false),
+        ] {
+            assert_eq!(grpc_matches(&service, &method, path), expected, "{path}");
         }
     }
 

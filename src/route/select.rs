@@ -1,4 +1,4 @@
-//! Which HTTPRoute rule holds for a request: groups (GEP-1324), matches, precedence.
+//! Which rule of the HTTPRoutes or GRPCRoutes holds for a request: groups (GEP-1324), matches, precedence.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -6,7 +6,9 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 
 use super::matching;
-use crate::model::{BackendRef, HttpMatch, HttpRoute, PathMatch, Service, Workload};
+use crate::model::{
+    Backend, BackendRef, HttpMatch, HttpRoute, PathMatch, RouteKind, Service, TextMatch, Workload,
+};
 use crate::world::World;
 
 /// The head of a request, as routes look at it.
@@ -23,8 +25,8 @@ pub struct Head<'a> {
 pub enum Selection {
     /// The service has no route on this port for this client: straight to the service.
     NoRoutes,
-    /// It has, and none matches: 404.
-    NoMatch,
+    /// It has, and none matches: 404, or UNIMPLEMENTED.
+    NoMatch(RouteKind),
     /// `route.rules[rule]`.
     Rule { route: Arc<HttpRoute>, rule: usize },
 }
@@ -52,48 +54,46 @@ pub fn select(
     let consumer = client_namespace != producer
         && attached().any(|route| route.key.namespace == client_namespace);
     let group = if consumer { client_namespace } else { producer };
-    let mut routes = attached().filter(|route| route.key.namespace == group).peekable();
-    if routes.peek().is_none() {
+    let group = || attached().filter(|route| route.key.namespace == group);
+    let Some(kind) = group().map(|route| route.kind).max_by_key(|kind| *kind == RouteKind::Grpc)
+    else {
         return Selection::NoRoutes;
-    }
-    let best = routes
+    };
+    let best = group()
+        .filter(|route| route.kind == kind)
         .flat_map(|route| candidates(route, head))
         .reduce(|best, other| if other.precedes(&best) { other } else { best });
     match best {
         Some(best) => Selection::Rule { route: best.route.clone(), rule: best.rule },
-        None => Selection::NoMatch,
+        None => Selection::NoMatch(kind),
     }
 }
 
-/// Whether the selection can end at `target_port` of `workload`: how the destination verifies that a route brought
-/// a request to it.
-pub fn leads_to(
-    world: &World,
-    service: &Service,
-    port: u16,
-    selection: &Selection,
-    workload: &Workload,
+/// Whether a service leads to `target_port` of `workload` by its port `port`.
+pub fn serves(service: &Service, port: u16, workload: &Workload, target_port: u16) -> bool {
+    service.endpoints.iter().any(|endpoint| {
+        endpoint.workload.as_ref() == Some(&workload.uid)
+            && endpoint.target_port(port) == Some(target_port)
+    })
+}
+
+/// The backends of a rule that can end at `target_port` of `workload`: how the destination verifies that a route
+/// brought a request to it.
+pub fn leading_to<'a>(
+    world: &'a World,
+    backends: &'a [Backend],
+    workload: &'a Workload,
     target_port: u16,
-) -> bool {
-    let serves = |service: &Service, port: u16| {
-        service.endpoints.iter().any(|endpoint| {
-            endpoint.workload.as_ref() == Some(&workload.uid)
-                && endpoint.target_port(port) == Some(target_port)
-        })
-    };
-    match selection {
-        Selection::NoMatch => false,
-        Selection::NoRoutes => serves(service, port),
-        Selection::Rule { route, rule } => route.rules.get(*rule).is_some_and(|rule| {
-            rule.backends.iter().any(|backend| match &backend.target {
-                BackendRef::Invalid { .. } => false,
-                BackendRef::Service { service, port } => {
-                    backend.weight > 0
-                        && world.service(service).is_some_and(|service| serves(service, *port))
-                }
-            })
-        }),
-    }
+) -> impl Iterator<Item = &'a Backend> {
+    backends.iter().filter(move |backend| match &backend.target {
+        BackendRef::Invalid { .. } => false,
+        BackendRef::Service { service, port } => {
+            backend.weight > 0
+                && world
+                    .service(service)
+                    .is_some_and(|service| serves(service, *port, workload, target_port))
+        }
+    })
 }
 
 fn is_attached(route: &HttpRoute, service: &Service, port: u16) -> bool {
@@ -118,7 +118,8 @@ fn candidates<'a>(
 impl Candidate<'_> {
     /// Exact path, longest prefix, method, number of headers, number of query parameters, oldest, name; what is
     /// left goes to the rule that stands first, which is the one that was found first. The API leaves regular
-    /// expressions open; they come after exact paths and prefixes, longest first, as in Istio.
+    /// expressions open; they come after exact paths and prefixes, longest first, as in Istio. Of a GRPCRoute: the
+    /// longest service, the longest method, number of headers, and so on.
     fn precedes(&self, other: &Self) -> bool {
         let rank = path_rank(&self.matched.path)
             .cmp(&path_rank(&other.matched.path))
@@ -131,12 +132,21 @@ impl Candidate<'_> {
     }
 }
 
-/// Kind, then length.
-fn path_rank(path: &PathMatch) -> (u8, usize) {
+/// Kind, then length. Matches of gRPC never stand beside others.
+fn path_rank(path: &PathMatch) -> (u8, usize, usize) {
     match path {
-        PathMatch::Exact(text) => (2, text.len()),
-        PathMatch::Prefix(text) => (1, text.trim_end_matches('/').len()),
-        PathMatch::Regex(regex) => (0, regex.as_str().len()),
+        PathMatch::Exact(text) => (2, text.len(), 0),
+        PathMatch::Prefix(text) => (1, text.trim_end_matches('/').len(), 0),
+        PathMatch::Regex(regex) => (0, regex.as_str().len(), 0),
+        PathMatch::Grpc { service, method } => (0, length(service), length(method)),
+    }
+}
+
+fn length(text: &Option<TextMatch>) -> usize {
+    match text {
+        None => 0,
+        Some(TextMatch::Exact(text)) => text.len(),
+        Some(TextMatch::Regex(regex)) => regex.as_str().len(),
     }
 }
 

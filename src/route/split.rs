@@ -2,34 +2,47 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::model::{Backend, HttpRule};
+use crate::model::{HttpRule, Mirror};
 
-/// The backend whose turn it is; `None` when the rule has none or all weights are zero.
+/// The index of the backend whose turn it is; `None` when the rule has none or all weights are zero.
 ///
 /// Each request takes the next number. A backend of weight `w` out of `total` takes request `n` when
 /// `(n + 1) * w / total` steps over a whole number; what it leaves is numbered anew and split among the rest in the same way. So
 /// over any `total / gcd` requests in a row every backend gets exactly its share, evenly spread, whoever counts.
-pub fn next_backend(rule: &HttpRule) -> Option<&Backend> {
+pub fn next_backend(rule: &HttpRule) -> Option<usize> {
     let mut total: u128 = rule.backends.iter().map(|backend| u128::from(backend.weight)).sum();
     if total == 0 {
         return None;
     }
     // One that takes all needs no number: the counter is shared by all threads.
-    if let Some(only) = rule.backends.iter().find(|backend| u128::from(backend.weight) == total) {
+    let takes_all = |weight: u32| u128::from(weight) == total;
+    if let Some(only) = rule.backends.iter().position(|backend| takes_all(backend.weight)) {
         return Some(only);
     }
     let mut number = u128::from(rule.turn.fetch_add(1, Ordering::Relaxed));
-    for backend in &rule.backends {
+    for (index, backend) in rule.backends.iter().enumerate() {
         let weight = u128::from(backend.weight);
         let before = number * weight / total;
         let after = (number + 1) * weight / total;
         if after > before {
-            return Some(backend);
+            return Some(index);
         }
         number -= after;
         total -= weight;
     }
     None
+}
+
+/// Whether this request is one of those that are mirrored: over any `denominator` requests in a row exactly
+/// `numerator` are, evenly spread.
+pub fn is_mirrored(mirror: &Mirror) -> bool {
+    let share = mirror.share;
+    if share.numerator == 0 || share.numerator >= share.denominator {
+        return share.numerator > 0;
+    }
+    let number = u128::from(mirror.turn.fetch_add(1, Ordering::Relaxed));
+    let (numerator, denominator) = (u128::from(share.numerator), u128::from(share.denominator));
+    (number + 1) * numerator / denominator > number * numerator / denominator
 }
 
 #[cfg(test)]
@@ -42,30 +55,25 @@ mod tests {
 
     use super::*;
     use crate::base::ObjectKey;
-    use crate::model::BackendRef;
+    use crate::model::{Backend, BackendRef, Share};
 
     fn rule(weights: &[u32], turn: u64) -> HttpRule {
         let backend = |(index, weight): (usize, &u32)| Backend {
             weight: *weight,
             target: BackendRef::Service { service: ObjectKey::new("ns", "s"), port: index as u16 },
+            filters: Vec::new(),
         };
         HttpRule {
-            name: Default::default(),
-            matches: Vec::new(),
-            filters: Vec::new(),
             backends: weights.iter().enumerate().map(backend).collect(),
             turn: Arc::new(AtomicU64::new(turn)),
+            ..HttpRule::default()
         }
     }
 
-    fn count(rule: &HttpRule, requests: u32) -> HashMap<u16, u32> {
+    fn count(rule: &HttpRule, requests: u32) -> HashMap<usize, u32> {
         let mut counts = HashMap::new();
-        for _ in 0..requests {
-            if let Some(Backend { target: BackendRef::Service { port, .. }, .. }) =
-                next_backend(rule)
-            {
-                *counts.entry(*port).or_default() += 1;
-            }
+        for index in (0..requests).filter_map(|_| next_backend(rule)) {
+            *counts.entry(index).or_default() += 1;
         }
         counts
     }
@@ -81,11 +89,7 @@ mod tests {
     #[test]
     fn evenly_spread() {
         let rule = rule(&[50, 30, 20], 0);
-        let index = |backend: &Backend| match &backend.target {
-            BackendRef::Service { port, .. } => usize::from(*port),
-            BackendRef::Invalid { .. } => usize::MAX,
-        };
-        let turns: Vec<usize> = (0..1000).filter_map(|_| next_backend(&rule).map(index)).collect();
+        let turns: Vec<usize> = (0..1000).filter_map(|_| next_backend(&rule)).collect();
         for start in 0..990 {
             let mut counts = [0; 3];
             turns[start..start + 10].iter().for_each(|index| counts[*index] += 1);
@@ -106,6 +110,17 @@ mod tests {
         assert!(next_backend(&rule(&[0, 0], 0)).is_none());
     }
 
+    #[test]
+    fn mirrors_take_exactly_their_share() {
+        for (numerator, denominator) in [(0, 100), (20, 100), (1, 3), (100, 100), (35, 100)] {
+            let target = BackendRef::Service { service: ObjectKey::new("ns", "s"), port: 80 };
+            let share = Share { numerator, denominator };
+            let mirror = Mirror { target, share, turn: Arc::new(AtomicU64::new(12_345)) };
+            let taken = (0..3 * denominator).filter(|_| is_mirrored(&mirror)).count();
+            assert_eq!(taken as u32, 3 * numerator, "{share:?}");
+        }
+    }
+
     proptest! {
         #[test]
         fn every_window_has_the_exact_shares(
@@ -115,7 +130,7 @@ mod tests {
             let total: u32 = weights.iter().sum();
             let counts = count(&rule(&weights, start), total);
             for (index, weight) in weights.iter().enumerate() {
-                prop_assert_eq!(counts.get(&(index as u16)).copied().unwrap_or(0), *weight);
+                prop_assert_eq!(counts.get(&index).copied().unwrap_or(0), *weight);
             }
         }
     }

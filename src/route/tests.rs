@@ -1,8 +1,5 @@
 //! Selections and decisions over small worlds.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use proptest::prelude::*;
 
@@ -10,22 +7,19 @@ use super::*;
 use crate::base::Reason;
 use crate::model::*;
 use crate::world::World;
-use crate::world::fixture::{Fixture, bound_to, key, service, waypoint, workload};
+use crate::world::fixture::{self, Fixture, backend, bound_to, key, service, waypoint, workload};
 
-fn rule(name: &str, matches: Vec<HttpMatch>, backend: &str) -> HttpRule {
-    let target = BackendRef::Service { service: key(backend), port: 80 };
+fn rule(name: &str, matches: Vec<HttpMatch>, to: &str) -> HttpRule {
     HttpRule {
         name: name.into(),
         matches: if matches.is_empty() { vec![HttpMatch::default()] } else { matches },
-        filters: Vec::new(),
-        backends: vec![Backend { weight: 1, target }],
-        turn: Arc::new(AtomicU64::new(0)),
+        ..fixture::rule(vec![backend(to, 1)])
     }
 }
 
 fn route(name: &str, parent: &str, port: Option<u16>, rules: Vec<HttpRule>) -> HttpRoute {
     let parents = vec![RouteParent { service: key(parent), port }];
-    HttpRoute { key: key(name), created: 0, parents, rules }
+    HttpRoute { parents, ..fixture::route(name, parent, rules) }
 }
 
 fn prefix(path: &str) -> HttpMatch {
@@ -52,7 +46,7 @@ fn chosen(world: &World, client: &str, path: &str, headers: &[(&'static str, &st
     let service = world.service(&key("echo")).unwrap();
     match select(world, service, 80, client, &head) {
         Selection::NoRoutes => "no routes".into(),
-        Selection::NoMatch => "no match".into(),
+        Selection::NoMatch(_) => "no match".into(),
         Selection::Rule { route, rule } => route.rules[rule].name.to_string(),
     }
 }
@@ -149,15 +143,14 @@ fn a_selection_leads_to_the_backends_of_its_rule() {
         .workload(two.clone())
         .route(route("r", "echo", None, vec![rule("r", vec![], "other")]))
         .build();
-    let echo = world.service(&key("echo")).unwrap();
     let route = world.routes_of(&key("echo"))[0].clone();
-    let by_rule = Selection::Rule { route, rule: 0 };
-    let leads = |selection, workload, port| leads_to(&world, echo, 80, selection, workload, port);
-    assert!(leads(&by_rule, &two, 8080));
-    assert!(!leads(&by_rule, &two, 80));
-    assert!(!leads(&by_rule, &one, 8080));
-    assert!(leads(&Selection::NoRoutes, &one, 8080));
-    assert!(!leads(&Selection::NoMatch, &one, 8080));
+    let leads = |workload, port| {
+        leading_to(&world, &route.rules[0].backends, workload, port).next().is_some()
+    };
+    assert!(leads(&two, 8080));
+    assert!(!leads(&two, 80));
+    assert!(!leads(&one, 8080));
+    assert!(serves(world.service(&key("echo")).unwrap(), 80, &one, 8080));
 }
 
 fn regex(pattern: &str) -> HttpMatch {
@@ -204,6 +197,44 @@ fn each_step_of_the_precedence_outranks_the_next() {
             .route(route("other", "echo", Some(80), other.to_vec()))
             .build();
         let won = chosen(&world, "shop", "/a/b?q=1&r=2", &[("x", "1"), ("y", "2")]);
+        assert_eq!(won, first.to_string());
+    }
+}
+
+/// Longest service, longest method, most headers (GRPCRouteRule); then age and name, as ever.
+#[test]
+fn grpc_routes_have_a_precedence_of_their_own() {
+    let exact = |text: &str| Some(TextMatch::Exact(text.into()));
+    let of = |service: Option<TextMatch>, method: Option<TextMatch>| HttpMatch {
+        path: PathMatch::Grpc { service, method },
+        ..HttpMatch::default()
+    };
+    let any = Some(TextMatch::Regex(regex::Regex::new("^(?:a[.]b)$").unwrap()));
+    let ladder = [
+        of(any, None),
+        with_header(of(exact("a.b"), exact("Get")), "x", "1"),
+        of(exact("a.b"), exact("Get")),
+        with_header(with_header(of(exact("a.b"), None), "x", "1"), "y", "2"),
+        with_header(of(exact("a.b"), None), "x", "1"),
+        of(exact("a.b"), None),
+        with_header(of(None, exact("Get")), "x", "1"),
+        of(None, exact("Get")),
+        with_header(of(None, None), "x", "1"),
+        of(None, None),
+    ];
+    let rules: Vec<HttpRule> = (ladder.iter().enumerate())
+        .map(|(at, matched)| rule(&at.to_string(), vec![matched.clone()], "echo"))
+        .collect();
+    let grpc = |name: &str, rules: &[HttpRule]| HttpRoute {
+        kind: RouteKind::Grpc,
+        ..route(name, "echo", None, rules.to_vec())
+    };
+    let http = route("http", "echo", None, vec![rule("http", vec![], "echo")]);
+    for first in 0..ladder.len() {
+        let later: Vec<HttpRule> = rules[first..].iter().rev().cloned().collect();
+        let (one, other) = later.split_at(later.len() / 2);
+        let world = echo().route(grpc("one", one)).route(http.clone()).route(grpc("other", other));
+        let won = chosen(&world.build(), "shop", "/a.b/Get", &[("x", "1"), ("y", "2")]);
         assert_eq!(won, first.to_string());
     }
 }
@@ -283,22 +314,18 @@ fn backends_without_weight_and_invalid_ones_lead_nowhere() {
     let pod = workload("two", "10.0.0.2");
     let world =
         echo().service(service("other", "10.96.0.2", &[&pod])).workload(pod.clone()).build();
-    let echo = world.service(&key("echo")).unwrap();
-    let leads = |backend| {
-        let rule = HttpRule { backends: vec![backend], ..rule("r", vec![], "other") };
-        let route = Arc::new(route("r", "echo", None, vec![rule]));
-        leads_to(&world, echo, 80, &Selection::Rule { route, rule: 0 }, &pod, 8080)
-    };
+    let leads = |backend| leading_to(&world, &[backend], &pod, 8080).next().is_some();
     let to = |weight, service: &str, port| Backend {
-        weight,
         target: BackendRef::Service { service: key(service), port },
+        ..backend(service, weight)
     };
     assert!(leads(to(1, "other", 80)));
     assert!(!leads(to(0, "other", 80)));
     assert!(!leads(to(1, "other", 81)));
     assert!(!leads(to(1, "gone", 80)));
-    let status = http::StatusCode::INTERNAL_SERVER_ERROR;
-    assert!(!leads(Backend { weight: 1, target: BackendRef::Invalid { status, why: "x".into() } }));
+    let invalid =
+        BackendRef::Invalid { status: http::StatusCode::INTERNAL_SERVER_ERROR, why: "x".into() };
+    assert!(!leads(Backend { target: invalid, ..backend("x", 1) }));
 }
 
 #[test]

@@ -44,6 +44,11 @@ impl NetworkNamespace {
         Ok(Self(Arc::new(file.into())))
     }
 
+    /// The namespace of the calling thread.
+    pub fn own() -> io::Result<Self> {
+        Self::open(OWN)
+    }
+
     /// The namespace that a socket was made in (CAP_NET_ADMIN is needed there).
     #[allow(unsafe_code)]
     pub fn of_socket(socket: &impl AsFd) -> io::Result<Self> {

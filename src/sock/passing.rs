@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::io::retry_on_intr;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -41,8 +43,9 @@ impl Channel {
 
     /// The other process runs as the same user: anybody else has no business with our sockets.
     pub fn is_same_user(&self) -> io::Result<bool> {
-        let peer = rustix::net::sockopt::socket_peercred(&self.0)?;
-        Ok(peer.uid == rustix::process::geteuid())
+        // Not rustix's: it fails for a peer of another PID namespace, whose process has no number here.
+        let peer = getsockopt(&self.0, PeerCredentials)?;
+        Ok(peer.uid() == rustix::process::geteuid().as_raw())
     }
 
     /// The receiver gets its own descriptors of the same sockets.

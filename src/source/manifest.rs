@@ -50,6 +50,21 @@ pub struct Refusal {
     pub reason: String,
 }
 
+impl Document {
+    /// Reads one object by itself, as the API server has it.
+    pub fn of(object: Value) -> Self {
+        Self { number: 1, content: read(object, "") }
+    }
+
+    /// Why the object is refused, when it is.
+    pub fn refusal(&self) -> Option<&Refusal> {
+        match &self.content {
+            Content::Refused(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+}
+
 /// The deepest nesting; Kubernetes objects have some 20 levels.
 const MAX_DEPTH: usize = 64;
 /// Scalars and collections of one document; a Pod has some 300.

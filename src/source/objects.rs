@@ -4,6 +4,7 @@
 
 mod authorization_policy;
 mod gateway;
+mod grpc_route;
 mod http_route;
 mod node;
 mod peer_authentication;
@@ -20,8 +21,11 @@ pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,
     Listener, NamespacesFrom,
 };
+pub use grpc_route::{GrpcRoute, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};
 pub use http_route::{
-    HttpBackendRef, HttpRoute, HttpRouteFilter, HttpRouteRule, HttpRouteSpec, ParentRef, RouteMatch,
+    BackendObject, HttpRoute, HttpRouteRule, HttpRouteSpec, MirrorFilter, ParentRef, PathModifier,
+    RawRetry, RawTimeouts, RedirectFilter, RewriteFilter, RouteBackendRef, RouteFilter, RouteMatch,
+    Unsupported, says_something,
 };
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
@@ -157,6 +161,7 @@ kinds! {
     GatewayClass: GatewayClass, "gateway.networking.k8s.io", ["v1", "v1beta1"];
     Gateway: Gateway, "gateway.networking.k8s.io", ["v1", "v1beta1"];
     HTTPRoute: HttpRoute, "gateway.networking.k8s.io", ["v1", "v1beta1"];
+    GRPCRoute: GrpcRoute, "gateway.networking.k8s.io", ["v1"];
     ReferenceGrant: ReferenceGrant, "gateway.networking.k8s.io", ["v1", "v1beta1"];
     ServiceEntry: ServiceEntry, "networking.istio.io", ["v1", "v1beta1", "v1alpha3"];
     WorkloadEntry: WorkloadEntry, "networking.istio.io", ["v1", "v1beta1", "v1alpha3"];
@@ -202,7 +207,7 @@ impl Kind {
 
     /// Has a status with conditions per parent (Gateway API, RouteStatus).
     pub fn is_route(self) -> bool {
-        self == Kind::HTTPRoute
+        matches!(self, Kind::HTTPRoute | Kind::GRPCRoute)
     }
 
     /// Lives in a namespace.

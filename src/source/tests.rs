@@ -33,13 +33,20 @@ fn golden(name: &str) {
     let text = std::fs::read_to_string(folder.join(&file_name)).expect("the golden input is there");
     let objects = Objects::from_files(&[file(&file_name, &text)], &Objects::default());
     let translation = translate(&objects, &settings());
-    let complaints: Vec<String> =
-        translation.complaints.iter().map(|it| format!("{}: {it}", it.severity)).collect();
+    let complaints: Vec<String> = translation.complaints.iter().map(in_words).collect();
     let mut insta = insta::Settings::clone_current();
     insta.set_snapshot_path(folder);
     insta.set_prepend_module_to_snapshot(false);
     insta.set_omit_expression(true);
     insta.bind(|| insta::assert_yaml_snapshot!(name, (&translation.mesh, complaints)));
+}
+
+/// With the condition of a route's status.
+fn in_words(complaint: &Complaint) -> String {
+    let words = format!("{}: {complaint}", complaint.severity);
+    let Some(Condition { kind, reason, parent }) = complaint.condition else { return words };
+    let parent = parent.map(|index| format!(" of parent {index}")).unwrap_or_default();
+    format!("{words} [{}={} {}{parent}]", kind.name(), kind.status(), reason.name())
 }
 
 #[test]
@@ -65,6 +72,16 @@ fn service_entries() {
 #[test]
 fn routes() {
     golden("routes");
+}
+
+#[test]
+fn route_filters() {
+    golden("route-filters");
+}
+
+#[test]
+fn grpc_routes() {
+    golden("grpc-routes");
 }
 
 #[test]

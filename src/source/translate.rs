@@ -7,9 +7,11 @@
 mod authorization_policy;
 mod changes;
 mod frame;
+mod grpc_route;
 mod http_route;
 mod peer_authentication;
 mod roster;
+mod route;
 mod selectors;
 mod service;
 mod service_entry;
@@ -19,6 +21,7 @@ mod waypoint;
 mod workload;
 
 pub use translator::Translator;
+pub use waypoint::{CLASS as WAYPOINT_CLASS, Resolved, WaypointBindings};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -78,9 +81,10 @@ impl Translation {
 }
 
 fn continue_routes(routes: &mut [Arc<HttpRoute>], previous: &[Arc<HttpRoute>]) {
-    let known: HashMap<&ObjectKey, _> = previous.iter().map(|route| (&route.key, route)).collect();
+    let known: HashMap<_, _> =
+        previous.iter().map(|route| ((route.kind, &route.key), route)).collect();
     for route in routes {
-        match known.get(&route.key) {
+        match known.get(&(route.kind, &route.key)) {
             Some(before) if same(before, route) => *route = (*before).clone(),
             _ => {}
         }
@@ -118,14 +122,15 @@ impl Context<'_> {
     }
 
     /// An error that the route's status tells of.
-    fn error_with<T: Typed>(
+    fn error_of(
         &mut self,
+        kind: Kind,
         key: &ObjectKey,
-        field: impl Into<String>,
-        reason: impl Into<String>,
+        field: String,
+        reason: String,
         condition: Condition,
     ) {
-        self.error::<T>(key, field, reason);
+        self.complain(Severity::Error, kind, key, field, reason);
         if let Some(complaint) = self.complaints.last_mut() {
             complaint.condition = Some(condition);
         }

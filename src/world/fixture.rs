@@ -32,6 +32,7 @@ pub(crate) fn workload(name: &str, address: &str) -> Workload {
         identity: identity(name),
         node: "node".into(),
         addresses: vec![address.parse().unwrap()],
+        pod: None,
         network_namespace: None,
         enrolled: true,
         host_network: false,
@@ -97,6 +98,23 @@ pub(crate) fn policy(
     rules: Vec<Rule>,
 ) -> AuthorizationPolicy {
     AuthorizationPolicy { key: key(name), action, scope, rules, dry_run: false, broken: None }
+}
+
+/// To port 80 of a service.
+pub(crate) fn backend(service: &str, weight: u32) -> Backend {
+    let target = BackendRef::Service { service: key(service), port: 80 };
+    Backend { weight, target, filters: Vec::new() }
+}
+
+/// Takes every request.
+pub(crate) fn rule(backends: Vec<Backend>) -> HttpRule {
+    HttpRule { matches: vec![HttpMatch::default()], backends, ..HttpRule::default() }
+}
+
+/// An HTTPRoute on every port of a service.
+pub(crate) fn route(name: &str, parent: &str, rules: Vec<HttpRule>) -> HttpRoute {
+    let parents = vec![RouteParent { service: key(parent), port: None }];
+    HttpRoute { kind: RouteKind::Http, key: key(name), created: 0, parents, rules }
 }
 
 impl Fixture {

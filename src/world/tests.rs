@@ -236,6 +236,7 @@ fn generations_grow_and_subscribers_hear_of_each() {
 fn a_route_is_listed_once_per_service() {
     let parent = |name: &str, port| RouteParent { service: key(name), port };
     let route = HttpRoute {
+        kind: RouteKind::Http,
         key: key("r"),
         created: 0,
         parents: vec![parent("web", Some(80)), parent("other", None), parent("web", Some(81))],

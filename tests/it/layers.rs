@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::source_text::{SourceFile, files, identifier};
 
 /// Room and layer. The program itself stands above its subcommands.
-const LAYERS: [(&str, u8); 26] = [
+const LAYERS: [(&str, u8); 28] = [
     ("main", 9),
     ("cli", 8),
     ("app", 7),
@@ -26,6 +26,8 @@ const LAYERS: [(&str, u8); 26] = [
     ("redirect", 3),
     ("resolver", 3),
     ("takeover", 3),
+    ("workloads", 3),
+    ("cni", 3),
     ("world", 2),
     ("identity", 2),
     ("sock", 2),

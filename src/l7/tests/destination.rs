@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::support::*;
 use crate::l7::WorkerSettings;
 use crate::l7::original::{HEADER, Original};
+use crate::l7::sent::Sent;
 use crate::model::*;
 use crate::world::fixture::{self, Fixture, bound_to, identity, key, policy};
 
@@ -129,23 +130,19 @@ pub(super) fn rewriting(at: SocketAddr) -> Fixture {
         ..HeaderFilter::default()
     };
     let rule = HttpRule {
-        name: "".into(),
-        matches: vec![HttpMatch::default()],
         filters: vec![HttpFilter::RequestHeaders(filter)],
-        backends: vec![Backend {
-            weight: 1,
-            target: BackendRef::Service { service: key("echo"), port: 80 },
-        }],
-        turn: Default::default(),
+        ..fixture::rule(vec![fixture::backend("echo", 1)])
     };
-    let parents = vec![RouteParent { service: key("echo"), port: None }];
     let header = ConditionKey::Header(HeaderName::from_static("x-user"));
     let when = vec![Condition::Text { key: header, values: one("ada") }];
     let rules = vec![Rule { when, ..Rule::default() }];
     let scope = Scope::Targets(vec![PolicyTarget::Service("echo".into())]);
-    captured(at)
-        .route(HttpRoute { key: key("rewrite"), created: 0, parents, rules: vec![rule] })
-        .policy(policy("ada", Action::Allow, scope, rules))
+    captured(at).route(fixture::route("rewrite", "echo", vec![rule])).policy(policy(
+        "ada",
+        Action::Allow,
+        scope,
+        rules,
+    ))
 }
 
 /// What a client's half would say of a request with this `x-user`.
@@ -154,7 +151,9 @@ fn original(user: &'static str) -> String {
     before.insert("x-user", HeaderValue::from_static(user));
     let mut after = http::HeaderMap::new();
     after.insert("x-role", HeaderValue::from_static("user"));
-    let value = Original::between(&before, &after).encode().unwrap();
+    let uri = Uri::from_static("/");
+    let before = Sent { uri: uri.clone(), headers: before };
+    let value = Original::between(&before, &uri, &after).encode().unwrap();
     value.to_str().unwrap().to_owned()
 }
 
@@ -181,6 +180,74 @@ async fn original_values_count_only_where_a_route_leads_from_them() {
         assert_eq!(answer.status, status, "{host:?} {headers:?}");
         assert!(!answer.body.contains(header), "the application never sees it");
     }
+}
+
+/// A route of `echo` that takes `/admin` for `/public` on the way, and a policy that lets nobody to `/public`.
+pub(super) fn moving(at: SocketAddr) -> Fixture {
+    let path = PathRewrite::Prefix { prefix: "/admin".into(), with: "/public".into() };
+    let rewrite =
+        Rewrite { hostname: Some(HeaderValue::from_static("inner.org")), path: Some(path) };
+    let matches =
+        vec![HttpMatch { path: PathMatch::Prefix("/admin".into()), ..HttpMatch::default() }];
+    let backend =
+        Backend { filters: vec![HttpFilter::Rewrite(rewrite)], ..fixture::backend("echo", 1) };
+    let moved = HttpRule { matches, ..fixture::rule(vec![backend]) };
+    let plain = HttpMatch { path: PathMatch::Prefix("/".into()), ..HttpMatch::default() };
+    let rest =
+        HttpRule { matches: vec![plain], ..fixture::rule(vec![fixture::backend("echo", 1)]) };
+    let paths = |path: &str| Operation {
+        paths: Values { any: vec![StringMatch::Prefix(path.into())], none: vec![] },
+        ..Operation::default()
+    };
+    let to = vec![Rule { to: vec![paths("/public")], ..Rule::default() }];
+    let scope = Scope::Targets(vec![PolicyTarget::Service("echo".into())]);
+    captured(at).route(fixture::route("move", "echo", vec![moved, rest])).policy(policy(
+        "not-public",
+        Action::Deny,
+        scope,
+        to,
+    ))
+}
+
+#[tokio::test]
+async fn original_paths_count_only_where_a_route_leads_from_them() {
+    let at = application("app").await;
+    let lab = Lab::new(moving(at), WorkerSettings::for_tests());
+    let headers = |host: &'static str| {
+        http::HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static(host))])
+    };
+    let said = |target: &'static str, now: &'static str| {
+        let before = Sent { uri: Uri::from_static(target), headers: headers("echo") };
+        let now = Uri::from_static(now);
+        let value = Original::between(&before, &now, &headers("inner.org")).encode().unwrap();
+        value.to_str().unwrap().to_owned()
+    };
+    for (target, original, status) in [
+        ("/public/a", Some(said("/admin/a", "/public/a")), 200),
+        // Nothing leads from these to what arrived.
+        ("/public/a", Some(said("/admin/b", "/public/a")), 403),
+        ("/public/a", Some(said("/other/a", "/public/a")), 403),
+        ("/public/a?x", Some(said("/admin/a", "/public/a?x")), 403),
+        ("/public/a", None, 403),
+        ("/admin/a", None, 200),
+    ] {
+        let stream = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;
+        let host = if original.is_some() { "inner.org" } else { "echo" };
+        let mut request = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n");
+        if let Some(original) = &original {
+            request.push_str(&format!("{}: {original}\r\n", HEADER.as_str()));
+        }
+        let answer = raw(stream, request + "connection: close\r\n\r\n").await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
+    }
+}
+
+/// What comes back for a request that is written as it stands.
+async fn raw(mut stream: tokio::net::TcpStream, request: String) -> String {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
 }
 
 #[tokio::test]

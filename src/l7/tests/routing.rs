@@ -10,30 +10,20 @@ use tokio::net::TcpListener;
 use super::support::*;
 use crate::l7::WorkerSettings;
 use crate::model::*;
-use crate::world::fixture::{Fixture, key, policy};
+use crate::world::fixture::{self, Fixture, backend as to, key, policy};
 
 fn settings() -> WorkerSettings {
     WorkerSettings::for_tests()
 }
 
-fn to(service: &str, weight: u32) -> Backend {
-    Backend { weight, target: BackendRef::Service { service: key(service), port: 80 } }
-}
-
 fn rule(path: &str, filters: Vec<HttpFilter>, backends: Vec<Backend>) -> HttpRule {
     let path = PathMatch::Prefix(path.into());
-    HttpRule {
-        name: "".into(),
-        matches: vec![HttpMatch { path, ..HttpMatch::default() }],
-        filters,
-        backends,
-        turn: Default::default(),
-    }
+    let matches = vec![HttpMatch { path, ..HttpMatch::default() }];
+    HttpRule { matches, filters, ..fixture::rule(backends) }
 }
 
 fn route(rules: Vec<HttpRule>) -> HttpRoute {
-    let parents = vec![RouteParent { service: key("echo"), port: None }];
-    HttpRoute { key: key("routes"), created: 0, parents, rules }
+    fixture::route("routes", "echo", rules)
 }
 
 /// Two versions behind the service `echo`.
@@ -176,7 +166,7 @@ async fn answers_itself_where_nothing_takes_the_request() {
     let rules = vec![
         rule("/one", vec![], vec![to("one", 1)]),
         rule("/none", vec![], vec![]),
-        rule("/broken", vec![], vec![Backend { weight: 1, target: broken }]),
+        rule("/broken", vec![], vec![Backend { target: broken, ..to("one", 1) }]),
         rule("/empty", vec![], vec![to("empty", 1)]),
     ];
     let mesh = versions().await.route(route(rules));

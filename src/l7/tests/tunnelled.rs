@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::destination::{captured, gets_of_the_client, rewriting};
+use super::destination::{captured, gets_of_the_client, moving, rewriting};
 use super::support::*;
 use crate::base::{Identity, ports};
 use crate::identity;
@@ -132,6 +132,26 @@ async fn policies_see_what_the_client_sent_and_the_application_what_the_route_ma
             assert!(!answer.body.contains("x-user"), "{}", answer.body);
             assert!(!answer.body.contains("x-isthmus"), "{}", answer.body);
         }
+    }
+}
+
+#[tokio::test]
+async fn policies_see_the_path_that_the_client_sent() {
+    let at = application_at("app", SocketAddr::new(address(), 0)).await;
+    let mesh = Mesh::new(|| moving(at), at, "echo").await;
+    for http2 in [false, true] {
+        let stream = mesh.client.dial("client", "echo").await;
+        let mut client = match http2 {
+            true => Client::http2(stream).await,
+            false => Client::http1(stream).await,
+        };
+        let moved = client.get("/admin/a?b").await;
+        assert_eq!(moved.status, StatusCode::OK, "{}", moved.body);
+        let first = moved.body.lines().next().unwrap();
+        assert!(first.ends_with("/public/a?b"), "{first}");
+        assert!(moved.body.contains("inner.org"), "{}", moved.body);
+        assert!(!moved.body.contains("x-isthmus"), "{}", moved.body);
+        assert_eq!(client.get("/public/a").await.status, StatusCode::FORBIDDEN);
     }
 }
 

@@ -159,20 +159,9 @@ fn the_present_world_counts_not_the_workload_at_hand() {
 #[test]
 fn a_claim_counts_only_where_it_can_be_true() {
     let pods = [workload("web", "10.0.0.1"), workload("back", "10.0.0.2")];
-    let route_to_web = |parent: &str| HttpRoute {
-        key: key(&format!("r-{parent}")),
-        created: 0,
-        parents: vec![RouteParent { service: key(parent), port: None }],
-        rules: vec![HttpRule {
-            name: Default::default(),
-            matches: vec![HttpMatch::default()],
-            filters: Vec::new(),
-            backends: vec![Backend {
-                weight: 1,
-                target: BackendRef::Service { service: key("web"), port: 80 },
-            }],
-            turn: Default::default(),
-        }],
+    let route_to_web = |parent: &str| {
+        let rules = vec![fixture::rule(vec![fixture::backend("web", 1)])];
+        fixture::route(&format!("r-{parent}"), parent, rules)
     };
     let bound = |waypoint, service| Service { waypoint, ..service };
     let [web, back] = &pods;

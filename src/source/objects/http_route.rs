@@ -2,11 +2,17 @@
 //! its last good version. Parts that the API has and we do not carry out are kept as they stand: the translator makes
 //! the rule answer with an error rather than ignore them.
 
+mod cors;
 mod filter;
+mod limits;
 mod matches;
+mod target;
 
-pub use filter::HttpRouteFilter;
+pub use filter::{RouteFilter, Unsupported};
+pub use limits::{RawRetry, RawTimeouts};
 pub use matches::RouteMatch;
+pub(super) use matches::{RawHeaderMatch, first_of_each, whole};
+pub use target::{MirrorFilter, PathModifier, RedirectFilter, RewriteFilter};
 
 use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
@@ -58,20 +64,21 @@ pub struct HttpRouteRule {
     #[serde(default)]
     pub matches: Vec<RouteMatch>,
     #[serde(default)]
-    pub filters: Vec<HttpRouteFilter>,
+    pub filters: Vec<RouteFilter>,
     #[serde(default)]
-    pub backend_refs: Vec<HttpBackendRef>,
+    pub backend_refs: Vec<RouteBackendRef>,
     #[serde(default)]
-    pub timeouts: Option<Value>,
+    pub timeouts: Option<RawTimeouts>,
     #[serde(default)]
-    pub retry: Option<Value>,
+    pub retry: Option<RawRetry>,
     #[serde(default)]
     pub session_persistence: Option<Value>,
 }
 
+/// A reference to what takes requests (BackendObjectReference).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HttpBackendRef {
+pub struct BackendObject {
     #[serde(default)]
     pub group: String,
     #[serde(default = "service_kind")]
@@ -81,26 +88,46 @@ pub struct HttpBackendRef {
     pub name: String,
     #[serde(default)]
     pub port: Option<u16>,
-    #[serde(default = "one", deserialize_with = "weight")]
-    pub weight: u32,
-    #[serde(default)]
-    pub filters: Vec<Value>,
 }
 
-impl HttpRouteRule {
-    /// Fields that say something and that we do not carry out.
-    pub fn unsupported(&self) -> impl Iterator<Item = &'static str> {
-        let says = |value: &Option<Value>| {
-            value.as_ref().is_some_and(|value| value.as_object().is_none_or(|map| !map.is_empty()))
-        };
-        [
-            ("timeouts", says(&self.timeouts)),
-            ("retry", says(&self.retry)),
-            ("sessionPersistence", says(&self.session_persistence)),
-        ]
-        .into_iter()
-        .filter_map(|(name, given)| given.then_some(name))
+/// HTTPBackendRef or GRPCBackendRef.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "RawBackendRef")]
+pub struct RouteBackendRef {
+    pub object: BackendObject,
+    pub weight: u32,
+    pub filters: Vec<RouteFilter>,
+}
+
+/// Flat: serde cannot refuse unknown fields of a structure within a structure.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawBackendRef {
+    #[serde(default)]
+    group: String,
+    #[serde(default = "service_kind")]
+    kind: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    name: String,
+    #[serde(default)]
+    port: Option<u16>,
+    #[serde(default = "one", deserialize_with = "weight")]
+    weight: u32,
+    #[serde(default)]
+    filters: Vec<RouteFilter>,
+}
+
+impl From<RawBackendRef> for RouteBackendRef {
+    fn from(raw: RawBackendRef) -> Self {
+        let RawBackendRef { group, kind, namespace, name, port, weight, filters } = raw;
+        Self { object: BackendObject { group, kind, namespace, name, port }, weight, filters }
     }
+}
+
+/// Whether a field that is kept as it stands says anything.
+pub fn says_something(value: &Option<Value>) -> bool {
+    value.as_ref().is_some_and(|value| value.as_object().is_none_or(|map| !map.is_empty()))
 }
 
 fn gateway_group() -> String {

@@ -10,9 +10,8 @@ use serde_json::Value;
 
 use super::{Held, Id, Objects, RefusedPolicy, with_field};
 use crate::base::ObjectKey;
-use crate::source::complaint::{Condition, ConditionReason, ConditionType};
 use crate::source::objects::{FieldError, Kind, Object};
-use crate::source::{Complaint, Origin, Severity};
+use crate::source::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 
 impl Objects {
     /// Takes what the API server says of an object now. `document` is asked for only when it is refused.

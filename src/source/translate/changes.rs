@@ -75,7 +75,7 @@ impl Changes {
             | Kind::PeerAuthentication => {
                 self.frame = true;
             }
-            Kind::HTTPRoute | Kind::ReferenceGrant => self.routes = true,
+            Kind::HTTPRoute | Kind::GRPCRoute | Kind::ReferenceGrant => self.routes = true,
             // Not translated: a pod names its account itself.
             Kind::ServiceAccount => {}
         }

@@ -16,7 +16,7 @@ use super::frame::Frame;
 use super::roster::{Member, Roster};
 use super::services::Services;
 use super::{
-    Context, TranslateSettings, Translation, authorization_policy, continue_routes, http_route,
+    Context, TranslateSettings, Translation, authorization_policy, continue_routes, route,
     service_entry, workload,
 };
 use crate::base::ObjectKey;
@@ -162,7 +162,7 @@ impl Translator {
         if !changes.routes {
             return;
         }
-        let mut routes = http_route::translate(cx, services);
+        let mut routes = route::translate(cx, services);
         continue_routes(&mut routes, &self.routes.models);
         self.routes.models = routes;
         self.routes.complaints = std::mem::take(&mut cx.complaints);

@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Context, namespace_label};
+use super::{Context, TranslateSettings, namespace_label};
 use crate::base::{Identity, ObjectKey, Str, ports};
 use crate::model::{Binding, Waypoint};
+use crate::source::Objects;
 use crate::source::objects::{
     AllowedNamespaces, Gateway, Listener, Namespace, NamespacesFrom, Typed, label,
 };
 
 /// The Gateway class that makes a Gateway a waypoint.
-pub(super) const CLASS: &str = "istio-waypoint";
+pub const CLASS: &str = "istio-waypoint";
 /// The protocol of a waypoint's listener.
 const HBONE: &str = "HBONE";
 /// Names the waypoint of an object or namespace; `none` opts out of the namespace's.
@@ -80,15 +81,10 @@ impl Waypoints {
         if addressed == Addressed::Workload && label(metadata, MANAGED).is_some() {
             return Binding::None;
         }
-        let objects = cx.objects;
-        let of_namespace = |name| namespace_label(objects, &key.namespace, name);
         let own = label(metadata, USE_WAYPOINT);
-        let (name, namespace) = match own {
-            Some(name) => (Some(name), label(metadata, USE_WAYPOINT_NAMESPACE)),
-            None => (of_namespace(USE_WAYPOINT), of_namespace(USE_WAYPOINT_NAMESPACE)),
+        let Some(waypoint) = named(cx.objects, &key.namespace, Some(metadata)) else {
+            return Binding::None;
         };
-        let Some(name) = name.filter(|name| *name != "none") else { return Binding::None };
-        let waypoint = ObjectKey::new(namespace.unwrap_or(&key.namespace), name);
 
         match self.resolve(cx, &waypoint, &key.namespace, addressed) {
             Resolved::Bound => Binding::Waypoint(waypoint),
@@ -99,7 +95,7 @@ impl Waypoints {
                 }
                 Binding::None
             }
-            Resolved::Unusable(why) => {
+            Resolved::NotReady(why) | Resolved::Denied(why) => {
                 let reason = format!("{why}; traffic that should go through it is refused");
                 match own {
                     Some(_) => cx.error::<T>(key, label_field(USE_WAYPOINT), reason),
@@ -122,7 +118,7 @@ impl Waypoints {
     ) -> Resolved {
         let Some(candidate) = self.0.get(waypoint) else {
             let why = format!("the Gateway {waypoint} does not exist, or was refused");
-            return Resolved::Unusable(why.into());
+            return Resolved::NotReady(why.into());
         };
         let takes = match addressed {
             Addressed::Service => candidate.for_services,
@@ -133,7 +129,7 @@ impl Waypoints {
         }
         let usable = match &candidate.outcome {
             Ok(usable) => usable,
-            Err(why) => return Resolved::Unusable(why.clone()),
+            Err(why) => return Resolved::NotReady(why.clone()),
         };
         let admits = |allowed: &AllowedNamespaces| match allowed.from {
             NamespacesFrom::All => true,
@@ -149,15 +145,76 @@ impl Waypoints {
         let why = format!(
             "allowedRoutes of the Gateway {waypoint} does not admit the namespace {namespace:?}"
         );
-        Resolved::Unusable(why.into())
+        Resolved::Denied(why.into())
     }
 }
 
-enum Resolved {
+/// What became of naming a waypoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resolved {
     Bound,
     /// The waypoint does not take traffic of this kind.
     OtherTraffic,
-    Unusable(Str),
+    /// It does not exist, or cannot be used; the reason.
+    NotReady(Str),
+    /// It does not admit objects of this namespace; the reason.
+    Denied(Str),
+}
+
+/// Which waypoints services and namespaces name, and what becomes of it: the same answers as in a translation, for
+/// whoever reports them.
+pub struct WaypointBindings<'a> {
+    objects: &'a Objects,
+    settings: &'a TranslateSettings,
+    waypoints: Waypoints,
+}
+
+impl<'a> WaypointBindings<'a> {
+    pub fn new(objects: &'a Objects, settings: &'a TranslateSettings) -> Self {
+        let mut cx = Context { objects, settings, complaints: Vec::new() };
+        let waypoints = Waypoints::collect(&mut cx);
+        Self { objects, settings, waypoints }
+    }
+
+    /// The waypoint of a Service or ServiceEntry; `None` when neither it nor its namespace names one, or it opts out.
+    pub fn of_service(
+        &self,
+        key: &ObjectKey,
+        metadata: &ObjectMeta,
+    ) -> Option<(ObjectKey, Resolved)> {
+        let waypoint = named(self.objects, &key.namespace, Some(metadata))?;
+        let own = label(metadata, USE_WAYPOINT).is_some();
+        match self.resolve(&waypoint, &key.namespace, Addressed::Service) {
+            Resolved::OtherTraffic if !own => None,
+            resolved => Some((waypoint, resolved)),
+        }
+    }
+
+    /// The waypoint that a namespace names for its objects. It is bound when it takes any traffic at all.
+    pub fn of_namespace(&self, namespace: &str) -> Option<(ObjectKey, Resolved)> {
+        let waypoint = named(self.objects, namespace, None)?;
+        let resolved = match self.resolve(&waypoint, namespace, Addressed::Service) {
+            Resolved::OtherTraffic => self.resolve(&waypoint, namespace, Addressed::Workload),
+            resolved => resolved,
+        };
+        Some((waypoint, resolved))
+    }
+
+    fn resolve(&self, waypoint: &ObjectKey, namespace: &str, addressed: Addressed) -> Resolved {
+        let cx = Context { objects: self.objects, settings: self.settings, complaints: Vec::new() };
+        self.waypoints.resolve(&cx, waypoint, namespace, addressed)
+    }
+}
+
+/// The waypoint that an object's own label names, else its namespace's.
+fn named(objects: &Objects, namespace: &str, own: Option<&ObjectMeta>) -> Option<ObjectKey> {
+    let own = own.filter(|metadata| label(metadata, USE_WAYPOINT).is_some());
+    let look_up = |name: &str| match own {
+        Some(metadata) => label(metadata, name),
+        None => namespace_label(objects, namespace, name),
+    };
+    let name = look_up(USE_WAYPOINT).filter(|name| *name != "none")?;
+    Some(ObjectKey::new(look_up(USE_WAYPOINT_NAMESPACE).unwrap_or(namespace), name))
 }
 
 fn candidate(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Candidate {

@@ -21,6 +21,8 @@ const NODE: &str = "isthmus.io/node";
 const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
 /// Whether what arrives in the clear is left alone (Istio "ambient.istio.io/bypass-inbound-capture").
 const BYPASS_INBOUND: &str = "ambient.istio.io/bypass-inbound-capture";
+/// The UID of the static pod that a pod of the API stands for.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The service account of a pod that names none (Kubernetes "Configure Service Accounts for Pods").
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 /// The revision of a workload that has none (Istio "Canonical Service").
@@ -61,6 +63,7 @@ pub(super) fn translate(
     Some(Workload {
         uid: format!("{}//Pod/{}/{}", cx.settings.cluster, key.namespace, key.name).into(),
         key: key.clone(),
+        pod: pod_uid(pod),
         identity: Identity::new(
             cx.settings.trust_domains.own().clone(),
             key.namespace.clone(),
@@ -82,6 +85,12 @@ pub(super) fn translate(
         peer_authentication: levels.effective(&key.namespace, labels),
         policies: policies.selecting(cx, &key.namespace, labels),
     })
+}
+
+/// What the container runtime is told of a pod. A static pod's is the one that the kubelet gave it, which its mirror in
+/// the API has in an annotation (Kubernetes "Static Pods").
+fn pod_uid(pod: &Pod) -> Option<Str> {
+    annotation(&pod.metadata, MIRROR).or(pod.metadata.uid.as_deref()).map(Str::from)
 }
 
 /// `"true"` or `"false"`; anything else is said aloud and has no effect.

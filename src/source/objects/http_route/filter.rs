@@ -1,19 +1,37 @@
-//! The filters of an HTTPRoute rule.
+//! The filters of an HTTPRoute or GRPCRoute rule, and of its backends.
 
 use http::{HeaderName, HeaderValue};
-use serde::de::{Error, IgnoredAny};
+use serde::de::Error;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
-use crate::model::{HeaderFilter, HttpFilter};
+use super::cors::RawCors;
+use super::target::{
+    MirrorFilter, RawMirror, RawRedirect, RawRewrite, RedirectFilter, RewriteFilter,
+};
+use crate::model::{Cors, HeaderFilter};
 
 /// One entry of `filters`.
 #[derive(Clone, Debug)]
-pub enum HttpRouteFilter {
-    Supported(HttpFilter),
-    /// Its type, which may also be one that Gateway API does not know.
-    Unsupported(String),
+pub enum RouteFilter {
+    RequestHeaders(HeaderFilter),
+    ResponseHeaders(HeaderFilter),
+    Redirect(RedirectFilter),
+    Rewrite(RewriteFilter),
+    Mirror(Box<MirrorFilter>),
+    Cors(Box<Cors>),
+    Unsupported(Unsupported),
 }
 
+/// A part that says something that we do not carry out, or that nobody could.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported {
+    /// Relative to the filter or the rule.
+    pub field: String,
+    pub why: String,
+}
+
+/// `extensionRef` and the like are not read: their type alone says that the rule cannot be carried out.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RawFilter {
@@ -23,18 +41,18 @@ struct RawFilter {
     request_header_modifier: Option<RawHeaderFilter>,
     #[serde(default)]
     response_header_modifier: Option<RawHeaderFilter>,
-    #[serde(default, rename = "requestRedirect")]
-    _request_redirect: IgnoredAny,
-    #[serde(default, rename = "urlRewrite")]
-    _url_rewrite: IgnoredAny,
-    #[serde(default, rename = "requestMirror")]
-    _request_mirror: IgnoredAny,
-    #[serde(default, rename = "cors")]
-    _cors: IgnoredAny,
+    #[serde(default)]
+    request_redirect: Option<RawRedirect>,
+    #[serde(default)]
+    url_rewrite: Option<RawRewrite>,
+    #[serde(default)]
+    request_mirror: Option<RawMirror>,
+    #[serde(default)]
+    cors: Option<RawCors>,
     #[serde(default, rename = "externalAuth")]
-    _external_auth: IgnoredAny,
+    _external_auth: Option<Value>,
     #[serde(default, rename = "extensionRef")]
-    _extension_ref: IgnoredAny,
+    _extension_ref: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -57,26 +75,58 @@ struct RawHeader {
     value: HeaderValue,
 }
 
-impl<'de> Deserialize<'de> for HttpRouteFilter {
+impl Unsupported {
+    pub(super) fn new(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { field: field.into(), why: why.into() }
+    }
+}
+
+impl<'de> Deserialize<'de> for RouteFilter {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let raw = RawFilter::deserialize(from)?;
-        let (field, content, wrap): (_, _, fn(HeaderFilter) -> HttpFilter) = match raw.kind.as_str()
-        {
-            "RequestHeaderModifier" => {
-                ("requestHeaderModifier", raw.request_header_modifier, HttpFilter::RequestHeaders)
-            }
-            "ResponseHeaderModifier" => (
-                "responseHeaderModifier",
-                raw.response_header_modifier,
-                HttpFilter::ResponseHeaders,
-            ),
-            _ => return Ok(HttpRouteFilter::Unsupported(raw.kind)),
+        let headers = |content: Option<RawHeaderFilter>| {
+            content.map(HeaderFilter::try_from).transpose().map_err(D::Error::custom)
         };
-        let content = content.ok_or_else(|| {
-            D::Error::custom(format!("a filter of type {} needs the field {field}", raw.kind))
-        })?;
-        let filter = content.try_into().map_err(D::Error::custom)?;
-        Ok(HttpRouteFilter::Supported(wrap(filter)))
+        let (field, filter) = match raw.kind.as_str() {
+            "RequestHeaderModifier" => {
+                let filter = headers(raw.request_header_modifier)?;
+                ("requestHeaderModifier", filter.map(|it| Ok(RouteFilter::RequestHeaders(it))))
+            }
+            "ResponseHeaderModifier" => {
+                let filter = headers(raw.response_header_modifier)?;
+                ("responseHeaderModifier", filter.map(|it| Ok(RouteFilter::ResponseHeaders(it))))
+            }
+            "RequestRedirect" => {
+                let filter = raw.request_redirect.map(RedirectFilter::try_from);
+                ("requestRedirect", filter.map(|it| it.map(RouteFilter::Redirect)))
+            }
+            "URLRewrite" => {
+                let filter = raw.url_rewrite.map(RewriteFilter::try_from);
+                ("urlRewrite", filter.map(|it| it.map(RouteFilter::Rewrite)))
+            }
+            "RequestMirror" => {
+                let filter = raw.request_mirror.map(MirrorFilter::try_from);
+                ("requestMirror", filter.map(|it| it.map(|it| RouteFilter::Mirror(Box::new(it)))))
+            }
+            "CORS" => {
+                let filter = raw.cors.map(Cors::try_from);
+                ("cors", filter.map(|it| it.map(|it| RouteFilter::Cors(Box::new(it)))))
+            }
+            kind => {
+                let why = format!("{kind:?} is not supported");
+                return Ok(RouteFilter::Unsupported(Unsupported::new("type", why)));
+            }
+        };
+        Ok(match filter {
+            Some(Ok(filter)) => filter,
+            Some(Err(Unsupported { field: inner, why })) => {
+                RouteFilter::Unsupported(Unsupported::new(format!("{field}.{inner}"), why))
+            }
+            None => {
+                let why = format!("a filter of type {} needs the field {field}", raw.kind);
+                return Err(D::Error::custom(why));
+            }
+        })
     }
 }
 

@@ -66,7 +66,7 @@ struct RawTextMatch {
 
 #[derive(Deserialize)]
 #[serde(try_from = "RawTextMatch")]
-struct RawHeaderMatch(HeaderMatch);
+pub(in crate::source::objects) struct RawHeaderMatch(HeaderMatch);
 
 #[derive(Deserialize)]
 #[serde(try_from = "RawTextMatch")]
@@ -76,12 +76,9 @@ impl<'de> Deserialize<'de> for RouteMatch {
     /// Of several entries with one name only the first counts (Gateway API, HTTPRouteMatch).
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let raw = RawMatch::deserialize(from)?;
-        let mut matched = HttpMatch { path: raw.path, method: raw.method, ..HttpMatch::default() };
-        for RawHeaderMatch(header) in raw.headers {
-            if matched.headers.iter().all(|other| other.name != header.name) {
-                matched.headers.push(header);
-            }
-        }
+        let headers = first_of_each(raw.headers);
+        let mut matched =
+            HttpMatch { path: raw.path, method: raw.method, headers, ..HttpMatch::default() };
         for RawQueryMatch(name, value) in raw.query_params {
             if matched.query.iter().all(|(other, _)| *other != name.as_str()) {
                 matched.query.push((name.into(), value));
@@ -89,6 +86,17 @@ impl<'de> Deserialize<'de> for RouteMatch {
         }
         Ok(RouteMatch(matched))
     }
+}
+
+/// Of several entries with one name only the first counts.
+pub(in crate::source::objects) fn first_of_each(raw: Vec<RawHeaderMatch>) -> Vec<HeaderMatch> {
+    let mut headers: Vec<HeaderMatch> = Vec::new();
+    for RawHeaderMatch(header) in raw {
+        if headers.iter().all(|other| other.name != header.name) {
+            headers.push(header);
+        }
+    }
+    headers
 }
 
 impl TryFrom<RawTextMatch> for RawHeaderMatch {
@@ -144,7 +152,7 @@ fn plain(path: &str) -> Result<&str, String> {
 }
 
 /// A regular expression that has to match the whole text.
-fn whole(pattern: &str) -> Result<Regex, String> {
+pub(in crate::source::objects) fn whole(pattern: &str) -> Result<Regex, String> {
     // Compiled alone first: a pattern such as `a)(b` would otherwise escape from the group around it.
     let compile = |pattern: &str| RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
     compile(pattern)

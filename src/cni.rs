@@ -1,0 +1,30 @@
+//! The node's container network: how the agent hears of a pod before the pod's first packet.
+//!
+//! `isthmus` is a chained CNI plugin (CNI specification 1.1): the container runtime runs it for each sandbox after the
+//! plugins that make the network ([`plugin`]). It asks the agent over a Unix socket ([`Question`], [`Answer`]) and
+//! waits until the pod is captured, or fails the sandbox. [`serve`] is the agent's end of the socket; [`Installer`] puts
+//! the program and its entry where the runtime looks for them, and takes both away again.
+//!
+//! Invariants: what the plugins before it said is passed on unchanged; deleting never fails; nothing of a runtime's
+//! configuration is changed but our own entry, and removal restores the file as it was. Whether a pod belongs to the
+//! mesh is not decided here but by whoever implements [`Pods`] (`node`).
+
+mod client;
+mod conflist;
+mod follow;
+mod install;
+mod message;
+mod network;
+mod outcome;
+mod plugin;
+mod server;
+
+pub use conflist::{Entry, Malformed, PLUGIN};
+pub use follow::follow;
+pub use install::{InstallError, Installer};
+pub use message::{Answer, Command, MAX_LENGTH, Pod, Question};
+pub use plugin::{is_plugin_call, plugin};
+pub use server::{Pods, serve};
+
+/// Where the agent answers, unless it is set otherwise.
+pub const SOCKET: &str = "/run/isthmus/cni.sock";

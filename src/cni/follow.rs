@@ -1,0 +1,130 @@
+//! Keeps the plugin installed while the agent runs.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::install::{InstallError, Installer};
+
+/// Events may be lost, and directories be mounted over.
+const LOOK: Duration = Duration::from_secs(10);
+/// Whoever rewrites the configuration is given this time to finish.
+const QUIET: Duration = Duration::from_millis(200);
+/// Two programs that each rewrite the file do so ever more slowly.
+const SLOWEST: Duration = Duration::from_secs(30);
+/// After so long without a change there is no quarrel.
+const PEACE: Duration = Duration::from_secs(60);
+
+/// Installs the plugin and installs it again whenever somebody else changes the configuration. `installed` is told
+/// after each look.
+pub async fn follow(
+    installer: Installer,
+    mut installed: impl FnMut(bool) + Send,
+    cancel: CancellationToken,
+) {
+    let wakes = Arc::new(Notify::new());
+    let _watcher = watch(&installer.conf_directory, wakes.clone());
+    let mut quarrel = Quarrel::default();
+    let mut known = None;
+    loop {
+        let look = installer.clone();
+        let outcome = match tokio::task::spawn_blocking(move || look.install()).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                tracing::error!(%error, "the CNI plugin was not installed");
+                Ok(false)
+            }
+        };
+        installed(outcome.is_ok());
+        let text = outcome.as_ref().err().map(InstallError::to_string);
+        match &outcome {
+            Ok(true) => {
+                tracing::info!(directory = %installer.conf_directory.display(), "the CNI plugin is installed")
+            }
+            Err(error) if known != text => {
+                tracing::warn!("the CNI plugin is not installed: {error}")
+            }
+            _ => {}
+        }
+        known = text;
+        let pause = quarrel.pause(matches!(outcome, Ok(true)));
+        let waiting = async {
+            tokio::select! {
+                () = wakes.notified() => {}
+                () = sleep(LOOK) => {}
+            }
+            sleep(pause).await;
+        };
+        if cancel.run_until_cancelled(waiting).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// How often the file was changed by others.
+#[derive(Default)]
+struct Quarrel {
+    rounds: u32,
+    last: Option<Instant>,
+}
+
+impl Quarrel {
+    /// How long to leave the file alone, after a look that had to change it or not.
+    fn pause(&mut self, changed: bool) -> Duration {
+        if self.last.is_some_and(|last| last.elapsed() > PEACE) {
+            self.rounds = 0;
+        }
+        if changed {
+            self.rounds = self.rounds.saturating_add(1);
+            self.last = Some(Instant::now());
+        }
+        let factor = 1_u32.checked_shl(self.rounds.saturating_sub(1)).unwrap_or(u32::MAX);
+        QUIET.saturating_mul(factor).min(SLOWEST)
+    }
+}
+
+/// Without it there is still [`LOOK`].
+fn watch(directory: &Path, wakes: Arc<Notify>) -> Option<RecommendedWatcher> {
+    let watching = || -> notify::Result<RecommendedWatcher> {
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                // Reading the files is an event too.
+                if !matches!(event, Ok(event) if event.kind.is_access()) {
+                    wakes.notify_one();
+                }
+            })?;
+        watcher.watch(directory, RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    };
+    match watching() {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(directory = %directory.display(), %error, "changes are noticed late: the directory cannot be watched");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quarrel_slows_down_and_is_forgotten() {
+        let mut quarrel = Quarrel::default();
+        assert_eq!(quarrel.pause(true), QUIET);
+        assert_eq!(quarrel.pause(true), 2 * QUIET);
+        assert_eq!(quarrel.pause(false), 2 * QUIET);
+        for _ in 0..100 {
+            quarrel.pause(true);
+        }
+        assert_eq!(quarrel.pause(true), SLOWEST);
+        tokio::time::advance(PEACE + QUIET).await;
+        assert_eq!(quarrel.pause(false), QUIET);
+    }
+}

@@ -1,0 +1,119 @@
+//! What plugin and agent say to each other: one line of JSON each way.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest line, in bytes: a pod's names, paths and addresses are far shorter.
+pub const MAX_LENGTH: usize = 64 * 1024;
+
+/// What the plugin asks. Unknown fields are ignored: plugin and agent may be of neighbouring versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    pub command: Command,
+    pub pod: Pod,
+    /// For how long the plugin waits, in milliseconds.
+    pub patience: u64,
+}
+
+/// The part of CNI's commands that concerns the agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    Add,
+    Check,
+    Delete,
+}
+
+/// A pod's sandbox, as the runtime tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Pod {
+    pub namespace: String,
+    pub name: String,
+    /// The pod's UID; empty when the runtime does not tell it.
+    pub uid: String,
+    /// The runtime's name of the sandbox.
+    pub container: String,
+    /// The path of the sandbox's network namespace, as the runtime sees it; may be empty when it is deleted.
+    pub network_namespace: String,
+    /// The addresses that the plugins before this one gave it.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What the agent answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome", content = "why")]
+pub enum Answer {
+    /// Captured, with its certificate; or released, when that was asked.
+    Done,
+    /// Not of the mesh: nothing was to do.
+    NotEnrolled,
+    /// The agent has not (yet) heard of the pod.
+    Unknown(String),
+    /// It should be captured and is not.
+    Refused(String),
+}
+
+impl Question {
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience)
+    }
+}
+
+impl Pod {
+    /// For messages.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A message as its line.
+pub(super) fn line(message: &impl Serialize) -> std::io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(message)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answers() -> impl Strategy<Value = Answer> {
+        prop_oneof![
+            Just(Answer::Done),
+            Just(Answer::NotEnrolled),
+            ".*".prop_map(Answer::Unknown),
+            ".*".prop_map(Answer::Refused),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_is_one_line_and_comes_back(
+            names in proptest::array::uniform5(".*"),
+            last in any::<u8>(),
+            patience in any::<u64>(),
+            answer in answers(),
+        ) {
+            let [namespace, name, uid, container, network_namespace] = names;
+            let addresses = vec![IpAddr::from([10, 0, 0, last])];
+            let pod = Pod { namespace, name, uid, container, network_namespace, addresses };
+            let question = Question { command: Command::Add, pod, patience };
+            let text = line(&question).unwrap();
+            prop_assert_eq!(text.iter().filter(|byte| **byte == b'\n').count(), 1);
+            prop_assert_eq!(serde_json::from_slice::<Question>(&text).unwrap(), question);
+            let text = line(&answer).unwrap();
+            prop_assert_eq!(serde_json::from_slice::<Answer>(&text).unwrap(), answer);
+        }
+
+        #[test]
+        fn nothing_that_is_said_is_a_panic(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            _ = serde_json::from_slice::<Question>(&text);
+            _ = serde_json::from_slice::<Answer>(&text);
+        }
+    }
+}

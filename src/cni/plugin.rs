@@ -1,0 +1,156 @@
+//! The plugin itself: one run of the program for each command of the runtime.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::client::ask;
+use super::message::{Answer, Command, MAX_LENGTH, Pod, Question};
+use super::network::{Network, pod};
+use super::outcome::{
+    Failure, INVALID_CONFIG, INVALID_ENVIRONMENT, LATEST, NOT_CAPTURED, TRY_AGAIN, versions,
+};
+
+/// What the runtime wants; a program that is started without is no plugin.
+const COMMAND: &str = "CNI_COMMAND";
+/// For how long a pod's capture and certificate are waited for: well below the two minutes that the kubelet gives the
+/// runtime, and long enough for a certificate whose issuer was just restarted.
+const ADD_PATIENCE: Duration = Duration::from_secs(25);
+/// Releasing is quick, and nothing depends on it.
+const DELETE_PATIENCE: Duration = Duration::from_secs(5);
+/// For how long an agent that does not listen is waited for when a pod starts; the kubelet tries again soon.
+const ABSENT: Duration = Duration::from_secs(5);
+/// Bytes of the longest configuration: the result of the plugins before is in it.
+const MAX_CONFIG: usize = 16 * MAX_LENGTH;
+
+/// Whether the process was started by a container runtime: without arguments, and with a command in its environment.
+pub fn is_plugin_call() -> bool {
+    std::env::args_os().len() == 1 && std::env::var_os(COMMAND).is_some()
+}
+
+/// Does what the environment and the standard input say, and tells the outcome on the standard output.
+pub fn plugin() -> ExitCode {
+    let variable = |name: &str| std::env::var(name).ok();
+    let mut config = Vec::new();
+    let read = std::io::stdin().take(MAX_CONFIG as u64).read_to_end(&mut config);
+    let outcome = match read {
+        Ok(_) => run(variable, &config),
+        Err(error) => Err((LATEST.to_owned(), unreadable(&error))),
+    };
+    let (output, code) = match outcome {
+        Ok(output) => (output, ExitCode::SUCCESS),
+        Err((version, failure)) => (Some(failure.show(&version)), ExitCode::FAILURE),
+    };
+    let written = output.map_or(Ok(()), |it| writeln!(std::io::stdout(), "{it}"));
+    // A runtime that does not read takes no answer either.
+    if written.is_err() { ExitCode::FAILURE } else { code }
+}
+
+fn unreadable(error: &std::io::Error) -> Failure {
+    Failure::new(INVALID_CONFIG, "the network configuration cannot be read", error.to_string())
+}
+
+/// What to print; a failure with the version to print it in.
+fn run(
+    variable: impl Fn(&str) -> Option<String>,
+    config: &[u8],
+) -> Result<Option<Value>, (String, Failure)> {
+    let command = variable(COMMAND).unwrap_or_default();
+    if command == "VERSION" {
+        return Ok(Some(versions()));
+    }
+    let network = Network::parse(config).map_err(|failure| (LATEST.to_owned(), failure))?;
+    let fail = |failure| (network.version.clone(), failure);
+    match command.as_str() {
+        "ADD" => add(&network, pod(variable).map_err(fail)?).map(Some).map_err(fail),
+        "DEL" => {
+            // Never fails: what the agent is not told, it sees.
+            if let Ok(Some(pod)) = pod(variable) {
+                delete(&network.socket, pod);
+            }
+            Ok(None)
+        }
+        "CHECK" => check(&network, pod(variable).map_err(fail)?).map(|()| None).map_err(fail),
+        // STATUS never fails: a node whose plugin is not available is drained of its pods, and those of excluded
+        // namespaces, the agent's own among them, can start. GC: the agent looks by itself.
+        "STATUS" | "GC" => Ok(None),
+        other => Err(fail(Failure::new(
+            INVALID_ENVIRONMENT,
+            format!("{COMMAND} is {other:?}"),
+            "plugin isthmus knows ADD, DEL, CHECK, STATUS, GC and VERSION",
+        ))),
+    }
+}
+
+fn add(network: &Network, pod: Option<Pod>) -> Result<Value, Failure> {
+    let result = match &network.previous {
+        Value::Null => json!({"cniVersion": network.version}),
+        previous => previous.clone(),
+    };
+    let Some(pod) = pod else { return Ok(result) };
+    let key = pod.key();
+    let excluded = network.exclude_namespaces.contains(&pod.namespace);
+    let pod = Pod { addresses: network.addresses(), ..pod };
+    let patience = if excluded { ABSENT } else { ADD_PATIENCE };
+    match question(Command::Add, pod, patience).ask(&network.socket, ABSENT) {
+        Ok(Answer::Done | Answer::NotEnrolled) => Ok(result),
+        Ok(Answer::Unknown(_)) | Err(_) if excluded => Ok(result),
+        Ok(Answer::Unknown(why)) => {
+            Err(Failure::new(TRY_AGAIN, format!("pod {key} cannot be captured yet"), why))
+        }
+        Ok(Answer::Refused(why)) => {
+            Err(Failure::new(NOT_CAPTURED, format!("pod {key} cannot be captured"), why))
+        }
+        Err(error) => Err(absent(&key, network, &error)),
+    }
+}
+
+fn absent(key: &str, network: &Network, error: &std::io::Error) -> Failure {
+    Failure::new(
+        TRY_AGAIN,
+        format!("pod {key} cannot start: the Isthmus agent of this node does not answer"),
+        format!(
+            "{}: {error}; check DaemonSet isthmus-system/isthmus and the log of its pod on this node. After an \
+             incomplete removal run `isthmus cni uninstall` on the node",
+            network.socket.display()
+        ),
+    )
+}
+
+fn check(network: &Network, pod: Option<Pod>) -> Result<(), Failure> {
+    let Some(pod) = pod else { return Ok(()) };
+    let key = pod.key();
+    match question(Command::Check, pod, DELETE_PATIENCE).ask(&network.socket, ABSENT) {
+        Ok(Answer::Refused(why)) => {
+            Err(Failure::new(NOT_CAPTURED, format!("pod {key} is not captured"), why))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(absent(&key, network, &error)),
+    }
+}
+
+fn delete(socket: &Path, pod: Pod) {
+    let asked = question(Command::Delete, pod, DELETE_PATIENCE).ask(socket, Duration::ZERO);
+    if let Err(error) = asked {
+        // Some runtimes keep it in their log.
+        eprintln!("isthmus: the agent was not told: {error}");
+    }
+}
+
+fn question(command: Command, pod: Pod, patience: Duration) -> Question {
+    let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+    Question { command, pod, patience }
+}
+
+impl Question {
+    fn ask(&self, socket: impl AsRef<OsStr>, absent: Duration) -> std::io::Result<Answer> {
+        ask(Path::new(socket.as_ref()), self, absent)
+    }
+}
+
+#[cfg(test)]
+mod tests;

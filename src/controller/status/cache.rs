@@ -1,0 +1,169 @@
+//! What was heard of the API server's objects, as the pure functions want it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::feed::{Heard, Watched};
+use super::{Stored, Subject, SubjectKind};
+use crate::base::ObjectKey;
+use crate::source::objects::FieldError;
+use crate::source::{Document, File, Objects};
+
+/// Parts of the metadata that are kept beside an object that was read: what names it and its version.
+const METADATA: [&str; 5] = ["name", "namespace", "uid", "generation", "resourceVersion"];
+
+/// Plain data: the same events give the same cache.
+#[derive(Default)]
+pub(super) struct Cache {
+    kinds: BTreeMap<Watched, Progress>,
+    documents: BTreeMap<Id, Document>,
+    stored: BTreeMap<Subject, Stored>,
+    /// The objects in force, which also know what was in force before.
+    objects: Objects,
+}
+
+type Id = (Watched, ObjectKey);
+
+#[derive(Default)]
+struct Progress {
+    /// All objects were heard once, or there are none.
+    known: bool,
+    served: bool,
+    /// The keys of the list that is being read.
+    listing: Option<BTreeSet<ObjectKey>>,
+}
+
+impl Cache {
+    /// Whether anything changed.
+    pub(super) fn hear(&mut self, watched: Watched, heard: Heard) -> bool {
+        let progress = self.kinds.entry(watched).or_default();
+        match heard {
+            Heard::Failed(_) => return false,
+            Heard::Absent => {
+                *progress = Progress { known: true, served: false, listing: None };
+                self.keep(watched, &BTreeSet::new());
+            }
+            Heard::Start => progress.listing = Some(BTreeSet::new()),
+            Heard::Done => {
+                progress.known = true;
+                progress.served = true;
+                if let Some(listed) = progress.listing.take() {
+                    self.keep(watched, &listed);
+                }
+            }
+            Heard::Object(object) => return self.take(watched, object),
+            Heard::Deleted(object) => {
+                let id = (watched, key(&object));
+                self.forget(&id);
+            }
+        }
+        true
+    }
+
+    /// Takes the answer to a write, unless the watch has told something newer.
+    pub(super) fn written(&mut self, subject: &Subject, from: &str, object: Value) {
+        let known = self.stored.get(subject).map(Stored::resource_version);
+        if known == Some(from) {
+            self.take(Watched::Subject(subject.kind), object);
+        }
+    }
+
+    /// Whether every kind is known whole.
+    pub(super) fn is_complete(&self) -> bool {
+        self.missing().next().is_none()
+    }
+
+    /// The kinds that are not.
+    pub(super) fn missing(&self) -> impl Iterator<Item = Watched> {
+        Watched::all().filter(|it| !self.kinds.get(it).is_some_and(|progress| progress.known))
+    }
+
+    pub(super) fn served(&self) -> Vec<SubjectKind> {
+        let served = |kind: &SubjectKind| {
+            self.kinds.get(&Watched::Subject(*kind)).is_some_and(|progress| progress.served)
+        };
+        SubjectKind::ALL.into_iter().filter(served).collect()
+    }
+
+    pub(super) fn stored(&self) -> &BTreeMap<Subject, Stored> {
+        &self.stored
+    }
+
+    /// What is in force now: what cannot be understood keeps its last good version, as with any source.
+    pub(super) fn objects(&mut self) -> &Objects {
+        let documents: Arc<[Document]> = self.documents.values().cloned().collect();
+        let file = File { name: "".into(), documents: Ok(documents) };
+        self.objects = Objects::from_files(&[file], &self.objects);
+        &self.objects
+    }
+
+    /// What [`Cache::objects`] gave last.
+    pub(super) fn in_force(&self) -> &Objects {
+        &self.objects
+    }
+
+    fn take(&mut self, watched: Watched, mut object: Value) -> bool {
+        let key = key(&object);
+        if let Some(listing) = self.kinds.entry(watched).or_default().listing.as_mut() {
+            listing.insert(key.clone());
+        }
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.swap_remove("managedFields");
+        }
+        let id = (watched, key);
+        let document = Document::of(object.clone());
+        if let Watched::Subject(kind) = watched {
+            let subject = Subject::new(kind, id.1.clone());
+            let refused = document.refusal().map(|refusal| FieldError {
+                field: refusal.field.clone(),
+                reason: refusal.reason.clone(),
+            });
+            prune(kind, &mut object);
+            let stored = Stored { object, refused };
+            let before = self.stored.get(&subject).map(Stored::resource_version);
+            if before == Some(stored.resource_version()) {
+                return false;
+            }
+            self.stored.insert(subject, stored);
+        }
+        if watched.kind().is_some() {
+            self.documents.insert(id, document);
+        }
+        true
+    }
+
+    fn keep(&mut self, watched: Watched, keys: &BTreeSet<ObjectKey>) {
+        self.documents.retain(|(of, key), _| *of != watched || keys.contains(key));
+        if let Watched::Subject(kind) = watched {
+            self.stored.retain(|it, _| it.kind != kind || keys.contains(&it.key));
+        }
+    }
+
+    fn forget(&mut self, id: &Id) {
+        self.documents.remove(id);
+        if let (Watched::Subject(kind), key) = id {
+            self.stored.remove(&Subject::new(*kind, key.clone()));
+        }
+    }
+}
+
+fn key(object: &Value) -> ObjectKey {
+    let metadata = |field: &str| {
+        let found = object.get("metadata").and_then(|it| it.get(field)?.as_str());
+        found.unwrap_or_default().to_owned()
+    };
+    ObjectKey::new(metadata("namespace"), metadata("name"))
+}
+
+/// Of what there are many of, the spec is not needed beside the object that was read.
+fn prune(kind: SubjectKind, object: &mut Value) {
+    let Some(fields) = object.as_object_mut() else { return };
+    if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|field, _| METADATA.contains(&field.as_str()));
+    }
+    if matches!(kind, SubjectKind::Service | SubjectKind::ServiceEntry | SubjectKind::Namespace) {
+        fields.swap_remove("spec");
+    }
+}

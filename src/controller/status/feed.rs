@@ -1,0 +1,204 @@
+//! What the API server has of the kinds that statuses are made for and of: one watch a kind, for as long as the server
+//! serves it. Pods and endpoints are none of them.
+
+use std::time::Duration;
+
+use futures_util::stream::{BoxStream, SelectAll, StreamExt, unfold};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::{Api, Client, discovery};
+use serde_json::Value;
+use tokio::time::sleep;
+
+use super::SubjectKind;
+use crate::source::objects::Kind;
+
+/// How often a kind is looked for that the server does not serve.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Between tries that fail; doubles up to [`PAUSE_AT_MOST`].
+const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_AT_MOST: Duration = Duration::from_secs(30);
+/// How many objects one page of a list has.
+const PAGE: u32 = 250;
+
+/// A kind that is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Watched {
+    Subject(SubjectKind),
+    /// Has no status, but those of routes depend on it.
+    ReferenceGrant,
+}
+
+/// What a watch tells. After `Start` follow all objects that there are, then `Done`, then changes.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// The server does not serve the kind; also where it did before.
+    Absent,
+    Start,
+    Object(Value),
+    Done,
+    Deleted(Value),
+    /// Tried again by itself.
+    Failed(String),
+}
+
+pub(super) type Feeds = SelectAll<BoxStream<'static, (Watched, Heard)>>;
+
+/// Watches every kind.
+pub(super) fn feeds(client: &Client) -> Feeds {
+    let feeds = Watched::all().map(|watched| {
+        let feed = Feed { client: client.clone(), watched, step: Step::Look, failures: 0 };
+        let heard = unfold(feed, |mut feed| async {
+            let heard = feed.next().await;
+            Some((heard, feed))
+        });
+        heard.map(move |heard| (watched, heard)).boxed()
+    });
+    feeds.collect()
+}
+
+impl Watched {
+    pub(super) fn all() -> impl Iterator<Item = Watched> {
+        let subjects = SubjectKind::ALL.into_iter().map(Watched::Subject);
+        subjects.chain([Watched::ReferenceGrant]).filter(|it| it.is_xmesh() || it.kind().is_some())
+    }
+
+    /// What the kind is to the translation.
+    pub(super) fn kind(self) -> Option<Kind> {
+        Kind::named(self.name())
+    }
+
+    fn is_xmesh(self) -> bool {
+        self == Watched::Subject(SubjectKind::XMesh)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Watched::Subject(kind) => kind.name(),
+            Watched::ReferenceGrant => "ReferenceGrant",
+        }
+    }
+
+    fn group(self) -> &'static str {
+        match self {
+            Watched::Subject(kind) => kind.group(),
+            Watched::ReferenceGrant => Kind::ReferenceGrant.group(),
+        }
+    }
+
+    /// The best one first.
+    fn versions(self) -> &'static [&'static str] {
+        self.kind().map_or(&["v1alpha1"], Kind::versions)
+    }
+}
+
+struct Feed {
+    client: Client,
+    watched: Watched,
+    step: Step,
+    failures: u32,
+}
+
+enum Step {
+    Look,
+    /// Not served; looked for from time to time.
+    Wait,
+    Watch(ApiResource, BoxStream<'static, watcher::Result<Event<DynamicObject>>>),
+}
+
+impl Feed {
+    async fn next(&mut self) -> Heard {
+        loop {
+            if self.failures > 0 {
+                sleep(pause(self.failures)).await;
+            }
+            match &mut self.step {
+                Step::Watch(resource, events) => match events.next().await {
+                    Some(Ok(event)) => {
+                        self.failures = 0;
+                        return heard(resource, event);
+                    }
+                    Some(Err(error)) if !is_missing(&error) => return self.failed(&error),
+                    _ => self.step = Step::Look,
+                },
+                Step::Wait => {
+                    sleep(LOOK_EVERY.mul_f64(0.5 + fastrand::f64())).await;
+                    match look(&self.client, self.watched).await {
+                        Ok(Some(resource)) => self.watch(resource),
+                        Ok(None) => {}
+                        Err(error) => return self.failed(&error),
+                    }
+                }
+                Step::Look => match look(&self.client, self.watched).await {
+                    Ok(Some(resource)) => self.watch(resource),
+                    Ok(None) => {
+                        self.failures = 0;
+                        self.step = Step::Wait;
+                        return Heard::Absent;
+                    }
+                    Err(error) => return self.failed(&error),
+                },
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &dyn std::error::Error) -> Heard {
+        self.failures = self.failures.saturating_add(1);
+        Heard::Failed(error.to_string())
+    }
+
+    fn watch(&mut self, resource: ApiResource) {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let config = Config { page_size: Some(PAGE), ..Config::default() };
+        self.step = Step::Watch(resource, watcher(api, config).boxed());
+    }
+}
+
+/// Where the kind is served, in the best version that can be read.
+async fn look(client: &Client, watched: Watched) -> Result<Option<ApiResource>, kube::Error> {
+    for version in watched.versions() {
+        let kind = GroupVersionKind::gvk(watched.group(), version, watched.name());
+        match discovery::pinned_kind(client, &kind).await {
+            Ok((resource, _)) => return Ok(Some(resource)),
+            Err(kube::Error::Discovery(_)) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+fn heard(resource: &ApiResource, event: Event<DynamicObject>) -> Heard {
+    match event {
+        Event::Init => Heard::Start,
+        Event::InitApply(object) | Event::Apply(object) => Heard::Object(value(resource, object)),
+        Event::InitDone => Heard::Done,
+        Event::Delete(object) => Heard::Deleted(value(resource, object)),
+    }
+}
+
+/// The items of a list do not say what they are.
+pub(super) fn value(resource: &ApiResource, object: DynamicObject) -> Value {
+    let mut value = serde_json::to_value(object).unwrap_or_default();
+    if let Value::Object(fields) = &mut value {
+        fields.insert("apiVersion".into(), resource.api_version.as_str().into());
+        fields.insert("kind".into(), resource.kind.as_str().into());
+    }
+    value
+}
+
+/// Whether the server does not serve the kind any more.
+fn is_missing(error: &watcher::Error) -> bool {
+    let cause = match error {
+        watcher::Error::InitialListFailed(cause)
+        | watcher::Error::WatchStartFailed(cause)
+        | watcher::Error::WatchFailed(cause) => cause,
+        _ => return false,
+    };
+    matches!(cause, kube::Error::Api(status) if status.code == 404)
+}
+
+fn pause(failures: u32) -> Duration {
+    let full = PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(PAUSE_AT_MOST);
+    full.mul_f64(0.5 + fastrand::f64() / 2.0)
+}

@@ -1,0 +1,148 @@
+//! Gateways of the class `istio-waypoint`. Nothing is deployed for one: it is programmed as soon as it is understood.
+
+use serde_json::{Value, json};
+
+use super::class::Class;
+use super::condition::{self, Condition};
+use super::{Desired, Stored, Subject, View};
+use crate::base::{ObjectKey, ports};
+use crate::source::objects::{Gateway, Listener, Service};
+use crate::source::{Severity, WAYPOINT_CLASS};
+
+const ACCEPTED: &str = "Accepted";
+const PROGRAMMED: &str = "Programmed";
+const RESOLVED_REFS: &str = "ResolvedRefs";
+const CONFLICTED: &str = "Conflicted";
+/// The protocol of a waypoint's listener.
+const HBONE: &str = "HBONE";
+
+/// `None`: the Gateway's status is somebody else's.
+pub(super) fn status(
+    view: &View<'_>,
+    class: &Class,
+    subject: &Subject,
+    stored: &Stored,
+) -> Option<Desired> {
+    let named = stored.spec("gatewayClassName").and_then(Value::as_str);
+    if named != Some(WAYPOINT_CLASS) || *class == Class::Taken {
+        return None;
+    }
+    let generation = stored.generation();
+    let owned: &[&str] = &[ACCEPTED, PROGRAMMED];
+    let gateway = view.objects.get::<Gateway>(&subject.key).filter(|_| stored.refused.is_none());
+    let Some(gateway) = gateway else {
+        let why =
+            stored.refused.as_ref().map_or_else(String::new, |it| described(view, subject, it));
+        let conditions = [
+            Condition::fails(ACCEPTED, "Invalid", why.clone()),
+            Condition::fails(PROGRAMMED, "Invalid", why),
+        ];
+        let status = json!({ "conditions": condition::list(&conditions, generation) });
+        return Some(Desired { status, owned });
+    };
+    let usable = view.translation.mesh.waypoints.iter().any(|it| it.key == subject.key);
+    let listeners = gateway.spec.listeners.iter();
+    let listeners: Value = listeners.map(|it| listener(stored, it, usable)).collect();
+    let status = json!({
+        "conditions": condition::list(&conditions(view, subject, gateway, usable), generation),
+        "listeners": listeners,
+        "addresses": addresses(view, &subject.key),
+    });
+    Some(Desired { status, owned })
+}
+
+fn described(
+    view: &View<'_>,
+    subject: &Subject,
+    why: &crate::source::objects::FieldError,
+) -> String {
+    let complaint = view.complaints(subject).find(|it| it.severity == Severity::Error);
+    let reason = complaint.map_or(why.reason.as_str(), |it| it.reason.as_str());
+    if why.field.is_empty() { reason.to_owned() } else { format!("{}: {reason}", why.field) }
+}
+
+fn conditions(
+    view: &View<'_>,
+    subject: &Subject,
+    gateway: &Gateway,
+    usable: bool,
+) -> [Condition; 2] {
+    if usable {
+        let good = gateway.spec.listeners.iter().filter(|it| is_waypoint(it)).count();
+        let accepted = if good == gateway.spec.listeners.len() {
+            Condition::holds(ACCEPTED, "Accepted", "this Gateway is a waypoint")
+        } else {
+            let why =
+                "this Gateway is a waypoint; some of its listeners are not served, see theirs";
+            Condition::holds(ACCEPTED, "ListenersNotValid", why)
+        };
+        let served = "served on the nodes of its clients and of what is bound to it; nothing is deployed for it";
+        return [accepted, Condition::holds(PROGRAMMED, "Programmed", served)];
+    }
+    let errors: Vec<_> =
+        view.complaints(subject).filter(|it| it.severity == Severity::Error).collect();
+    let why = condition::joined(errors.iter().map(|it| it.reason.as_str()));
+    let listeners = errors.iter().any(|it| it.field.starts_with("spec.listeners"));
+    let reason = if listeners { "ListenersNotValid" } else { "Invalid" };
+    [Condition::fails(ACCEPTED, reason, why.clone()), Condition::fails(PROGRAMMED, "Invalid", why)]
+}
+
+fn is_waypoint(listener: &Listener) -> bool {
+    listener.protocol == HBONE && listener.port == ports::HBONE
+}
+
+/// No route attaches to a waypoint: in a mesh, routes have Services as parents (GEP-1294).
+fn listener(stored: &Stored, listener: &Listener, usable: bool) -> Value {
+    let generation = stored.generation();
+    let accepted = if listener.protocol != HBONE {
+        let why = format!("a waypoint has listeners of the protocol {HBONE} only");
+        Condition::fails(ACCEPTED, "UnsupportedProtocol", why)
+    } else if listener.port != ports::HBONE {
+        let why = format!("a waypoint listens on port {} only", ports::HBONE);
+        Condition::fails(ACCEPTED, "PortUnavailable", why)
+    } else {
+        Condition::holds(ACCEPTED, "Accepted", "")
+    };
+    let programmed = match accepted.holds && usable {
+        true => Condition::holds(PROGRAMMED, "Programmed", ""),
+        false => {
+            Condition::fails(PROGRAMMED, "Invalid", "the listener or its Gateway is not accepted")
+        }
+    };
+    let kinds = kinds(stored, &listener.name);
+    let resolved = if kinds.is_some_and(|kinds| !kinds.is_empty()) {
+        let why =
+            "allowedRoutes.kinds: no route attaches to a waypoint; routes have Services as parents";
+        Condition::fails(RESOLVED_REFS, "InvalidRouteKinds", why)
+    } else {
+        Condition::holds(RESOLVED_REFS, "ResolvedRefs", "")
+    };
+    let conflicted = Condition::fails(CONFLICTED, "NoConflicts", "");
+    json!({
+        "name": listener.name,
+        "supportedKinds": [],
+        "attachedRoutes": 0,
+        "conditions": condition::list(&[accepted, programmed, resolved, conflicted], generation),
+    })
+}
+
+fn kinds<'a>(stored: &'a Stored, listener: &str) -> Option<&'a Vec<Value>> {
+    let listeners = stored.spec("listeners")?.as_array()?;
+    let own = listeners.iter().find(|it| it.get("name").and_then(Value::as_str) == Some(listener));
+    own?.get("allowedRoutes")?.get("kinds")?.as_array()
+}
+
+/// A waypoint is not reached by an address. Where a Service of the Gateway's name takes HBONE, as Istio makes one,
+/// readers that ask for an address get that.
+fn addresses(view: &View<'_>, key: &ObjectKey) -> Value {
+    let service = view.objects.get::<Service>(key).and_then(|it| it.spec.as_ref());
+    let listening = service.is_some_and(|spec| {
+        spec.ports.iter().flatten().any(|port| port.port == i32::from(ports::HBONE))
+    });
+    if !listening {
+        return json!([]);
+    }
+    let domain = &view.settings.cluster_domain;
+    let host = format!("{}.{}.svc.{domain}", key.name, key.namespace);
+    json!([{ "type": "Hostname", "value": host }])
+}

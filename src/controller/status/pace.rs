@@ -1,0 +1,225 @@
+//! When a write may go out. Two controllers that do not agree, a server that makes something else of what is written,
+//! or one that refuses it must not turn into a flood.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Subject;
+
+/// After a failure; doubles up to [`PAUSE_AT_MOST`].
+const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_AT_MOST: Duration = Duration::from_secs(60);
+/// The object changed while it was written: soon again, over what it is now.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How often the same status may be written within [`TRUCE`] before another writer is suspected.
+const QUARREL: usize = 3;
+const TRUCE: Duration = Duration::from_secs(600);
+/// Writes a second over all objects, and how many at once after a calm.
+const RATE: f64 = 50.0;
+const BURST: f64 = 100.0;
+
+/// What a write is, for this purpose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    /// The version of the object that it starts from.
+    pub(super) version: String,
+    /// A hash of what is to be said, times aside.
+    pub(super) what: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Now,
+    Later(Instant),
+    /// Not until the object or what is to be said of it changes.
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Written,
+    /// The object is another one now.
+    Outdated,
+    /// Another manager has the fields, and keeps them.
+    Owned,
+    Failed,
+}
+
+/// One object.
+struct Past {
+    last: Attempt,
+    /// Nothing will come of trying the same again.
+    settled: bool,
+    failures: u32,
+    until: Instant,
+    /// When the same was written, within [`TRUCE`].
+    written: Vec<Instant>,
+}
+
+/// The memory of all writes.
+pub(super) struct Pace {
+    past: HashMap<Subject, Past>,
+    tokens: f64,
+    refilled: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { past: HashMap::new(), tokens: BURST, refilled: now }
+    }
+
+    /// Whether to go ahead; `Now` counts.
+    pub(super) fn ask(&mut self, subject: &Subject, attempt: &Attempt, now: Instant) -> Verdict {
+        if let Some(past) = self.past.get(subject) {
+            if past.settled && past.last == *attempt {
+                return Verdict::Never;
+            }
+            if now < past.until && (past.last == *attempt || past.failures > 0) {
+                return Verdict::Later(past.until);
+            }
+            if past.last.what == attempt.what && past.written.len() >= QUARREL {
+                let end = past.written[past.written.len() - QUARREL] + TRUCE;
+                if now < end {
+                    return Verdict::Later(end);
+                }
+            }
+        }
+        self.tokens = (self.tokens + RATE * (now - self.refilled).as_secs_f64()).min(BURST);
+        self.refilled = now;
+        if self.tokens < 1.0 {
+            return Verdict::Later(now + PAUSE);
+        }
+        self.tokens -= 1.0;
+        Verdict::Now
+    }
+
+    /// What became of a write. Returns whether the same status was written so often that somebody else must be
+    /// writing too.
+    pub(super) fn note(
+        &mut self,
+        subject: &Subject,
+        attempt: Attempt,
+        outcome: Outcome,
+        now: Instant,
+    ) -> bool {
+        let past = self.past.entry(subject.clone()).or_insert_with(|| Past {
+            last: attempt.clone(),
+            settled: false,
+            failures: 0,
+            until: now,
+            written: Vec::new(),
+        });
+        if past.last.what != attempt.what {
+            past.written.clear();
+        }
+        past.last = attempt;
+        past.settled = matches!(outcome, Outcome::Written | Outcome::Owned);
+        past.failures = match outcome {
+            Outcome::Failed => past.failures.saturating_add(1),
+            _ => 0,
+        };
+        past.until = match outcome {
+            Outcome::Failed => now + pause(past.failures),
+            Outcome::Outdated => now + AGAIN,
+            _ => now,
+        };
+        past.written.retain(|at| now < *at + TRUCE);
+        if outcome == Outcome::Written {
+            past.written.push(now);
+        }
+        outcome == Outcome::Written && past.written.len() == QUARREL
+    }
+
+    /// Forgets objects that are gone.
+    pub(super) fn keep(&mut self, exists: impl Fn(&Subject) -> bool) {
+        self.past.retain(|subject, _| exists(subject));
+    }
+}
+
+fn pause(failures: u32) -> Duration {
+    PAUSE.saturating_mul(1 << (failures.max(1) - 1).min(10)).min(PAUSE_AT_MOST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SubjectKind;
+    use super::*;
+    use crate::base::ObjectKey;
+
+    fn subject(name: &str) -> Subject {
+        Subject::new(SubjectKind::Service, ObjectKey::new("bookinfo", name))
+    }
+
+    fn attempt(version: &str, what: u64) -> Attempt {
+        Attempt { version: version.into(), what }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_server_made_nothing_of_is_not_tried_again() {
+        let it = subject("it");
+        for outcome in [Outcome::Written, Outcome::Owned] {
+            let mut pace = Pace::new(Instant::now());
+            assert_eq!(pace.ask(&it, &attempt("1", 1), Instant::now()), Verdict::Now);
+            pace.note(&it, attempt("1", 1), outcome, Instant::now());
+            assert_eq!(pace.ask(&it, &attempt("1", 1), Instant::now()), Verdict::Never);
+            assert_eq!(pace.ask(&it, &attempt("2", 1), Instant::now()), Verdict::Now);
+            assert_eq!(pace.ask(&it, &attempt("1", 2), Instant::now()), Verdict::Now);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_tried_again_with_growing_pauses_and_conflicts_at_once() {
+        let mut pace = Pace::new(Instant::now());
+        let it = subject("it");
+        for pause in [PAUSE, PAUSE * 2, PAUSE * 4] {
+            assert_eq!(pace.ask(&it, &attempt("1", 1), Instant::now()), Verdict::Now);
+            pace.note(&it, attempt("1", 1), Outcome::Failed, Instant::now());
+            let again = Verdict::Later(Instant::now() + pause);
+            assert_eq!(pace.ask(&it, &attempt("1", 1), Instant::now()), again);
+            // Something else to say is no reason to bother a server that fails.
+            assert_eq!(pace.ask(&it, &attempt("2", 2), Instant::now()), again);
+            tokio::time::advance(pause).await;
+        }
+        pace.note(&it, attempt("2", 1), Outcome::Outdated, Instant::now());
+        assert_eq!(pace.ask(&it, &attempt("3", 1), Instant::now()), Verdict::Now);
+        assert_eq!(super::pause(u32::MAX), PAUSE_AT_MOST);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_writers_come_to_a_truce() {
+        let mut pace = Pace::new(Instant::now());
+        let it = subject("it");
+        let told: Vec<bool> = (1..=3)
+            .map(|version: u32| {
+                let attempt = attempt(&version.to_string(), 1);
+                assert_eq!(pace.ask(&it, &attempt, Instant::now()), Verdict::Now);
+                pace.note(&it, attempt, Outcome::Written, Instant::now())
+            })
+            .collect();
+        assert_eq!(told, [false, false, true]);
+        let end = Verdict::Later(Instant::now() + TRUCE);
+        assert_eq!(pace.ask(&it, &attempt("4", 1), Instant::now()), end);
+        assert_eq!(pace.ask(&it, &attempt("4", 2), Instant::now()), Verdict::Now);
+        tokio::time::advance(TRUCE).await;
+        assert_eq!(pace.ask(&it, &attempt("4", 1), Instant::now()), Verdict::Now);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_writes_together_have_a_rate() {
+        let mut pace = Pace::new(Instant::now());
+        let mut now = 0;
+        for index in 0..300 {
+            let verdict = pace.ask(&subject(&index.to_string()), &attempt("1", 1), Instant::now());
+            now += usize::from(verdict == Verdict::Now);
+        }
+        assert_eq!(now, 100);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let again = (0..300).filter(|index| {
+            let it = subject(&index.to_string());
+            pace.ask(&it, &attempt("1", 1), Instant::now()) == Verdict::Now
+        });
+        assert_eq!(again.count(), 50);
+    }
+}

@@ -1,0 +1,312 @@
+//! Watches, decides, writes, for as long as this replica leads.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use k8s_openapi::jiff::{Timestamp, Unit};
+use kube::Client;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::cache::Cache;
+use super::feed::{Feeds, Heard, Watched, feeds};
+use super::pace::{Attempt, Outcome, Pace, Verdict};
+use super::trouble::troubles;
+use super::write::{self, Made, Written};
+use super::{Desired, Desires, Subject, View, desired, plan};
+use crate::base::{Seldom, Str};
+use crate::controller::Context;
+use crate::controller::events::{self, Told, Trouble};
+use crate::source::{TranslateSettings, translate};
+
+/// How long it must be quiet before statuses are made: several changes are one.
+const QUIET: Duration = Duration::from_millis(50);
+/// How long changes are gathered when it never gets quiet.
+const GATHER_AT_MOST: Duration = Duration::from_millis(500);
+/// How often everything is looked at without an occasion: reminders, Events that wait.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How soon again while Events wait.
+const NEXT_PORTION: Duration = Duration::from_secs(4);
+/// How long the kinds may take before the log says what is waited for.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Writes at the same time.
+const AT_ONCE: usize = 32;
+
+/// Keeps all statuses as they ought to be until `cancel` is cancelled. Only one replica may do this at a time.
+pub async fn run(context: &Context, cancel: CancellationToken) {
+    let mut runner = Runner::new(context);
+    loop {
+        let due = runner.changes.unwrap_or(runner.due).min(runner.due);
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            () = sleep_until(due) => runner.reconcile(),
+            Some(done) = runner.running.next() => runner.finish(done),
+            Some((watched, heard)) = runner.feeds.next() => runner.hear(watched, heard),
+        }
+    }
+}
+
+struct Runner {
+    client: Client,
+    settings: TranslateSettings,
+    replica: Str,
+    feeds: Feeds,
+    cache: Cache,
+    pace: Pace,
+    told: Told,
+    running: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Whose status is being written.
+    writing: BTreeSet<Subject>,
+    /// When to look at everything without a change.
+    due: Instant,
+    /// When to look at what changed, and when the first of these changes came.
+    changes: Option<Instant>,
+    begun: Option<Instant>,
+    started: Instant,
+    failing: Seldom,
+    impatient: Seldom,
+}
+
+/// What ended.
+enum Done {
+    Status { subject: Subject, attempt: Attempt, written: Written },
+    Object(Subject, Made),
+    Event(Trouble, kube::Result<()>),
+}
+
+impl Runner {
+    fn new(context: &Context) -> Self {
+        let now = Instant::now();
+        Self {
+            feeds: feeds(&context.client),
+            client: context.client.clone(),
+            settings: context.translate.clone(),
+            replica: context.replica.clone(),
+            cache: Cache::default(),
+            pace: Pace::new(now),
+            told: Told::default(),
+            running: FuturesUnordered::new(),
+            writing: BTreeSet::new(),
+            due: now + PATIENCE,
+            changes: None,
+            begun: None,
+            started: now,
+            failing: Seldom::new(),
+            impatient: Seldom::new(),
+        }
+    }
+
+    fn hear(&mut self, watched: Watched, heard: Heard) {
+        if let Heard::Failed(error) = &heard {
+            if self.failing.is_due() {
+                let kind = watched.name();
+                tracing::warn!(
+                    kind,
+                    error,
+                    "statuses: watching a kind failed and is tried again; check that the API server is there, and that \
+                     the controller's service account may list and watch the kind"
+                );
+            }
+        } else if self.cache.hear(watched, heard) {
+            self.gather();
+        }
+    }
+
+    fn gather(&mut self) {
+        let now = Instant::now();
+        let begun = *self.begun.get_or_insert(now);
+        self.changes = Some((now + QUIET).min(begun + GATHER_AT_MOST));
+    }
+
+    fn reconcile(&mut self) {
+        let now = Instant::now();
+        self.changes = None;
+        self.begun = None;
+        self.due = now + LOOK_AGAIN;
+        if !self.cache.is_complete() {
+            if now >= self.started + PATIENCE && self.impatient.is_due() {
+                let missing: Vec<_> = self.cache.missing().map(Watched::name).collect();
+                tracing::warn!(
+                    missing = missing.join(", "),
+                    "statuses: still waiting for the API server's first answers; check that the controller's service \
+                     account may list and watch these kinds"
+                );
+            }
+            return;
+        }
+        let served = self.cache.served();
+        let objects = self.cache.objects();
+        let translation = translate(objects, &self.settings);
+        let objects = self.cache.in_force();
+        let view = View {
+            objects,
+            translation: &translation,
+            settings: &self.settings,
+            stored: self.cache.stored(),
+            served: &served,
+        };
+        let desires = desired(&view);
+        let due = self.told.due(troubles(&view, &desires), now);
+        if !due.is_empty() {
+            self.due = now + NEXT_PORTION;
+        }
+        for trouble in due {
+            self.tell(trouble);
+        }
+        self.act(&desires, now);
+    }
+
+    fn act(&mut self, desires: &Desires, now: Instant) {
+        let stored = self.cache.stored();
+        self.pace.keep(|subject| {
+            stored.contains_key(subject) || desires.missing.iter().any(|(it, _)| it == subject)
+        });
+        for (subject, object) in &desires.missing {
+            let attempt = Attempt { version: String::new(), what: 0 };
+            if self.may_write(subject, &attempt, now) {
+                let made = write::make(self.client.clone(), subject.clone(), object.clone());
+                let subject = subject.clone();
+                self.running.push(Box::pin(async { Done::Object(subject, made.await) }));
+            }
+        }
+        for (subject, desired) in &desires.statuses {
+            let Some(stored) = self.cache.stored().get(subject) else { continue };
+            let Some(write) = plan(subject, stored, desired, &time()) else { continue };
+            let version = stored.resource_version().to_owned();
+            let attempt = Attempt { version, what: hash(desired) };
+            if self.may_write(subject, &attempt, now) {
+                let written = write::status(self.client.clone(), subject.clone(), write);
+                let subject = subject.clone();
+                self.running.push(Box::pin(async {
+                    let written = written.await;
+                    Done::Status { subject, attempt, written }
+                }));
+            }
+        }
+    }
+
+    /// Whether to write now; sees to it that it is looked at again when it is time, if not.
+    fn may_write(&mut self, subject: &Subject, attempt: &Attempt, now: Instant) -> bool {
+        if self.writing.contains(subject) || self.writing.len() >= AT_ONCE {
+            // Looked at again when one ends.
+            return false;
+        }
+        match self.pace.ask(subject, attempt, now) {
+            Verdict::Now => self.writing.insert(subject.clone()),
+            Verdict::Later(at) => {
+                self.due = self.due.min(at);
+                false
+            }
+            Verdict::Never => false,
+        }
+    }
+
+    fn tell(&self, trouble: Trouble) {
+        let (client, replica) = (self.client.clone(), self.replica.clone());
+        self.running.push(Box::pin(async move {
+            let published = events::publish(&client, &replica, &trouble).await;
+            Done::Event(trouble, published)
+        }));
+    }
+
+    fn finish(&mut self, done: Done) {
+        let now = Instant::now();
+        match done {
+            Done::Event(_, Ok(())) => return,
+            Done::Event(trouble, Err(error)) => {
+                self.told.failed(&trouble);
+                if self.failing.is_due() {
+                    let error = error.to_string();
+                    tracing::warn!(
+                        error,
+                        "an Event could not be written; check that the controller's service account may create, get \
+                         and patch events.events.k8s.io"
+                    );
+                }
+                return;
+            }
+            Done::Object(subject, made) => {
+                self.writing.remove(&subject);
+                let outcome = self.report_made(&subject, made);
+                let attempt = Attempt { version: String::new(), what: 0 };
+                self.pace.note(&subject, attempt, outcome, now);
+            }
+            Done::Status { subject, attempt, written } => {
+                self.writing.remove(&subject);
+                self.finish_status(&subject, attempt, written, now);
+            }
+        }
+        // Whatever else waits to be written.
+        let soon = if self.writing.is_empty() { QUIET } else { GATHER_AT_MOST };
+        self.due = self.due.min(now + soon);
+    }
+
+    fn finish_status(
+        &mut self,
+        subject: &Subject,
+        attempt: Attempt,
+        written: Written,
+        now: Instant,
+    ) {
+        let outcome = match written {
+            Written::Done(object) => {
+                tracing::debug!(%subject, "status written");
+                self.cache.written(subject, &attempt.version, object);
+                Outcome::Written
+            }
+            Written::Outdated => Outcome::Outdated,
+            Written::Owned(by) => {
+                tracing::warn!(
+                    %subject, by,
+                    "the status is left alone: another controller has written the same condition; check whether two \
+                     meshes serve this object"
+                );
+                Outcome::Owned
+            }
+            Written::Failed(error) => {
+                if self.failing.is_due() {
+                    tracing::warn!(%subject, error, "a status could not be written; it is tried again");
+                }
+                Outcome::Failed
+            }
+        };
+        if self.pace.note(subject, attempt, outcome, now) {
+            tracing::warn!(
+                %subject,
+                "somebody else goes on writing this status; Isthmus waits for ten minutes; check for another controller \
+                 with the same conditions"
+            );
+        }
+    }
+
+    fn report_made(&self, subject: &Subject, made: Made) -> Outcome {
+        match made {
+            Made::Done => {
+                tracing::info!(%subject, "made");
+                Outcome::Written
+            }
+            Made::Failed(error) => {
+                if self.failing.is_due() {
+                    tracing::warn!(%subject, error, "it is missing and could not be made; it is tried again");
+                }
+                Outcome::Failed
+            }
+        }
+    }
+}
+
+/// In the form of the API, to the second.
+fn time() -> String {
+    let now = Timestamp::now();
+    now.round(Unit::Second).unwrap_or(now).to_string()
+}
+
+fn hash(desired: &Desired) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    desired.status.to_string().hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,126 @@
+//! The objects whose statuses are written.
+
+use std::fmt;
+
+use crate::base::ObjectKey;
+
+/// A kind of object whose status is ours to write, in part or whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SubjectKind {
+    GatewayClass,
+    XMesh,
+    Gateway,
+    HTTPRoute,
+    GRPCRoute,
+    Namespace,
+    Service,
+    ServiceEntry,
+    AuthorizationPolicy,
+    PeerAuthentication,
+}
+
+/// One object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject {
+    pub kind: SubjectKind,
+    pub key: ObjectKey,
+}
+
+/// How a server-side apply has to go about a kind's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lists {
+    /// Entries of lists have owners of their own; we apply ours (Kubernetes "Merge strategy", list type `map`).
+    Merged,
+    /// The list that we write in has one owner, so that all entries have to be applied: those of others as they are
+    /// (list type `atomic`).
+    Whole,
+}
+
+impl SubjectKind {
+    pub const ALL: [SubjectKind; 10] = [
+        SubjectKind::GatewayClass,
+        SubjectKind::XMesh,
+        SubjectKind::Gateway,
+        SubjectKind::HTTPRoute,
+        SubjectKind::GRPCRoute,
+        SubjectKind::Namespace,
+        SubjectKind::Service,
+        SubjectKind::ServiceEntry,
+        SubjectKind::AuthorizationPolicy,
+        SubjectKind::PeerAuthentication,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            SubjectKind::GatewayClass => "GatewayClass",
+            SubjectKind::XMesh => "XMesh",
+            SubjectKind::Gateway => "Gateway",
+            SubjectKind::HTTPRoute => "HTTPRoute",
+            SubjectKind::GRPCRoute => "GRPCRoute",
+            SubjectKind::Namespace => "Namespace",
+            SubjectKind::Service => "Service",
+            SubjectKind::ServiceEntry => "ServiceEntry",
+            SubjectKind::AuthorizationPolicy => "AuthorizationPolicy",
+            SubjectKind::PeerAuthentication => "PeerAuthentication",
+        }
+    }
+
+    /// The API group; empty for the core.
+    pub fn group(self) -> &'static str {
+        match self {
+            SubjectKind::Namespace | SubjectKind::Service => "",
+            SubjectKind::XMesh => "gateway.networking.x-k8s.io",
+            SubjectKind::ServiceEntry => "networking.istio.io",
+            SubjectKind::AuthorizationPolicy | SubjectKind::PeerAuthentication => {
+                "security.istio.io"
+            }
+            _ => "gateway.networking.k8s.io",
+        }
+    }
+
+    pub fn plural(self) -> &'static str {
+        match self {
+            SubjectKind::GatewayClass => "gatewayclasses",
+            SubjectKind::XMesh => "xmeshes",
+            SubjectKind::Gateway => "gateways",
+            SubjectKind::HTTPRoute => "httproutes",
+            SubjectKind::GRPCRoute => "grpcroutes",
+            SubjectKind::Namespace => "namespaces",
+            SubjectKind::Service => "services",
+            SubjectKind::ServiceEntry => "serviceentries",
+            SubjectKind::AuthorizationPolicy => "authorizationpolicies",
+            SubjectKind::PeerAuthentication => "peerauthentications",
+        }
+    }
+
+    /// As the kinds' definitions have it. Istio's say nothing of the list of conditions, which makes it atomic.
+    pub fn lists(self) -> Lists {
+        match self {
+            SubjectKind::HTTPRoute
+            | SubjectKind::GRPCRoute
+            | SubjectKind::ServiceEntry
+            | SubjectKind::AuthorizationPolicy
+            | SubjectKind::PeerAuthentication => Lists::Whole,
+            _ => Lists::Merged,
+        }
+    }
+
+    /// Whether all of the object's status is ours once the object is: what somebody wrote there before is taken over.
+    /// Elsewhere the conditions of a Service or policy may be another mesh's, which keeps them.
+    pub fn is_all_ours(self) -> bool {
+        matches!(self, SubjectKind::GatewayClass | SubjectKind::XMesh | SubjectKind::Gateway)
+    }
+}
+
+impl Subject {
+    pub fn new(kind: SubjectKind, key: ObjectKey) -> Self {
+        Self { kind, key }
+    }
+}
+
+/// `Kind namespace/name`
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.name(), self.key)
+    }
+}

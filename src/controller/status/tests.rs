@@ -1,0 +1,106 @@
+//! Golden tests: each `tests/golden/status/<name>.yaml` and the statuses of its objects, `<name>.snap`; and what is
+//! written when some of them are there already.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::*;
+use crate::base::{ObjectKey, TrustDomains};
+use crate::source::objects::{Kind, Recognised};
+use crate::source::{File, parse, translate};
+
+mod plans;
+
+fn settings() -> TranslateSettings {
+    TranslateSettings {
+        cluster: "Kubernetes".into(),
+        trust_domains: TrustDomains::new("cluster.local".into(), &[]),
+        cluster_domain: "cluster.local".into(),
+        root_namespace: "istio-system".into(),
+    }
+}
+
+fn stored(text: &str) -> BTreeMap<Subject, Stored> {
+    let mut all = BTreeMap::new();
+    for document in text.split("\n---\n") {
+        let object: Value = serde_saphyr::from_str(document).expect("the document is YAML");
+        let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+        let metadata = |field: &str| object.get("metadata").and_then(|it| it.get(field)?.as_str());
+        let Some(kind) = SubjectKind::ALL.into_iter().find(|it| it.name() == text("kind")) else {
+            continue;
+        };
+        let namespace = match kind {
+            SubjectKind::GatewayClass | SubjectKind::XMesh | SubjectKind::Namespace => "",
+            _ => metadata("namespace").unwrap_or("default"),
+        };
+        let key = ObjectKey::new(namespace, metadata("name").unwrap_or_default());
+        let refused = match Kind::recognise(text("apiVersion"), text("kind")) {
+            Recognised::Kind(kind) => kind.read(&object).err(),
+            _ => None,
+        };
+        all.insert(Subject { kind, key }, Stored { object, refused });
+    }
+    all
+}
+
+fn desires(text: &str) -> Desires {
+    let file = File { name: "test.yaml".into(), documents: Ok(parse(text).into()) };
+    let objects = Objects::from_files(&[file], &Objects::default());
+    let translation = translate(&objects, &settings());
+    let stored = stored(text);
+    desired(&View {
+        objects: &objects,
+        translation: &translation,
+        settings: &settings(),
+        stored: &stored,
+        served: &SubjectKind::ALL,
+    })
+}
+
+fn golden(name: &str) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/status");
+    let text = std::fs::read_to_string(folder.join(format!("{name}.yaml"))).expect("golden input");
+    let desires = desires(&text);
+    let statuses: BTreeMap<String, &Value> =
+        desires.statuses.iter().map(|(subject, it)| (subject.to_string(), &it.status)).collect();
+    let missing: Vec<&Value> = desires.missing.iter().map(|(_, object)| object).collect();
+    let taken: Vec<String> = (desires.taken.iter())
+        .map(|it| format!("{}: {}: {}", it.subject, it.reason, it.message))
+        .collect();
+    let mut insta = insta::Settings::clone_current();
+    insta.set_snapshot_path(folder);
+    insta.set_prepend_module_to_snapshot(false);
+    insta.set_omit_expression(true);
+    insta.bind(|| {
+        insta::assert_yaml_snapshot!(
+            name,
+            json!({ "statuses": statuses, "missing": missing, "taken": taken })
+        )
+    });
+}
+
+#[test]
+fn gateways() {
+    golden("gateways");
+}
+
+#[test]
+fn classes_of_others() {
+    golden("classes-of-others");
+}
+
+#[test]
+fn routes() {
+    golden("routes");
+}
+
+#[test]
+fn bindings() {
+    golden("bindings");
+}
+
+#[test]
+fn policies() {
+    golden("policies");
+}

@@ -1,0 +1,68 @@
+//! What of all this is worth an Event: errors, for which something is refused, denied or not done.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{Desires, Subject, SubjectKind, View};
+use crate::base::ObjectKey;
+use crate::controller::events::{Regarding, Trouble};
+use crate::source::{Complaint, Severity};
+
+/// The object cannot be understood, and is not in force as it stands.
+const REFUSED: &str = "Refused";
+/// For complaints that no condition names.
+const INVALID: &str = "Invalid";
+
+/// All troubles that there are now, each once: what is wrong in several fields of an object is one.
+pub(super) fn troubles(view: &View<'_>, desires: &Desires) -> Vec<Trouble> {
+    let mut found: BTreeMap<(Subject, &str), Vec<String>> = BTreeMap::new();
+    for complaint in &view.translation.complaints {
+        if complaint.severity != Severity::Error {
+            continue;
+        }
+        let Some(subject) = subject(complaint) else { continue };
+        let refused = view.stored.get(&subject).is_some_and(|stored| stored.refused.is_some());
+        let reason = if refused { REFUSED } else { reason(complaint) };
+        let notes = found.entry((subject, reason)).or_default();
+        notes.push(match complaint.field.is_empty() {
+            true => complaint.reason.clone(),
+            false => format!("{}: {}", complaint.field, complaint.reason),
+        });
+    }
+    for taken in &desires.taken {
+        let notes = found.entry((taken.subject.clone(), taken.reason)).or_default();
+        notes.push(taken.message.clone());
+    }
+    let trouble = |((subject, reason), notes): ((Subject, &str), Vec<String>)| {
+        let regarding = regarding(view, subject)?;
+        Some(Trouble { regarding, reason: reason.to_owned(), note: notes.join("; ") })
+    };
+    found.into_iter().filter_map(trouble).collect()
+}
+
+fn subject(complaint: &Complaint) -> Option<Subject> {
+    let kind = SubjectKind::ALL.into_iter().find(|kind| kind.name() == complaint.kind)?;
+    let key: &ObjectKey = complaint.object.as_ref()?;
+    Some(Subject::new(kind, key.clone()))
+}
+
+fn reason(complaint: &Complaint) -> &'static str {
+    match complaint.condition {
+        Some(condition) => condition.reason.name(),
+        None if complaint.field.contains("istio.io/use-waypoint") => "WaypointUnusable",
+        None => INVALID,
+    }
+}
+
+/// `None` when the object is gone: there is nobody to tell.
+fn regarding(view: &View<'_>, subject: Subject) -> Option<Regarding> {
+    let stored = view.stored.get(&subject)?;
+    let api_version = stored.object.get("apiVersion").and_then(Value::as_str);
+    Some(Regarding {
+        api_version: api_version.unwrap_or_default().to_owned(),
+        kind: subject.kind.name().to_owned(),
+        key: subject.key,
+        uid: stored.uid().to_owned(),
+    })
+}

@@ -1,0 +1,237 @@
+//! What the CNI plugin asks of the node: a pod is captured before its first packet, and released before its last.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::Node;
+use super::plan::Site;
+use crate::base::Str;
+use crate::cni::{Answer, Pod, Pods};
+use crate::model::Workload;
+use crate::sock::NetworkNamespace;
+use crate::workloads::{Sandbox, addresses_in};
+
+/// The rest of the plugin's patience is kept for the answer.
+const RESERVE: Duration = Duration::from_millis(500);
+/// How long the agent may lag behind the API server; the kubelet tries again.
+const KNOWN: Duration = Duration::from_secs(10);
+/// How long a pod that starts waits for its certificate.
+const CERTIFICATE: Duration = Duration::from_secs(12);
+/// How long after a failure the issuer is asked again for the certificate of a pod that starts.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// For what is under way when a pod goes. Its processes have ended already.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a pod that goes waits for its turn.
+const TURN: Duration = Duration::from_secs(3);
+/// What runtimes say for `/run/netns`; in the agent's container that may be another directory.
+const OLD_DIRECTORY: &str = "/var/run/netns";
+const DIRECTORY: &str = "/run/netns";
+
+impl Pods for Arc<Node> {
+    async fn add(&self, pod: Pod, patience: Duration) -> Answer {
+        let last = Instant::now() + patience.saturating_sub(RESERVE);
+        let patience = patience.saturating_sub(RESERVE).min(KNOWN);
+        let Ok(known) = timeout(patience, self.known(&pod)).await else {
+            return Answer::Unknown(format!(
+                "the agent has not heard of this pod (UID {:?}) from the API server within {patience:?}; check that it \
+                 reaches the API server (log of its pod on node {})",
+                pod.uid, self.settings.name
+            ));
+        };
+        let answer = match timeout_at(last, self.attach(&pod, known)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                Answer::Refused("it was not captured in time; is the node overloaded?".to_owned())
+            }
+        };
+        if matches!(answer, Answer::Refused(_)) {
+            // The runtime undoes what the plugins before did.
+            self.detach(&pod).await;
+        }
+        answer
+    }
+
+    async fn delete(&self, pod: Pod) -> Answer {
+        self.detach(&pod).await;
+        Answer::Done
+    }
+
+    async fn check(&self, pod: Pod) -> Answer {
+        let Some(workload) = self.of(&pod) else {
+            return Answer::Unknown("the agent has not heard of this pod".to_owned());
+        };
+        if !workload.is_captured() {
+            return Answer::NotEnrolled;
+        }
+        match self.captured.lock().contains_key(&workload.uid) {
+            true => Answer::Done,
+            false => Answer::Refused(self.why_not(&workload.uid)),
+        }
+    }
+}
+
+impl Node {
+    /// The workload of a pod that starts, once the world has it.
+    async fn known(&self, pod: &Pod) -> Arc<Workload> {
+        let mut changes = self.layer4.world.subscribe();
+        loop {
+            changes.borrow_and_update();
+            if let Some(workload) = self.of(pod) {
+                return workload;
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// The workload of exactly this generation of the pod, where the runtime tells which.
+    fn of(&self, pod: &Pod) -> Option<Arc<Workload>> {
+        let cluster = &self.layer4.settings.cluster;
+        let uid = format!("{cluster}//Pod/{}/{}", pod.namespace, pod.name);
+        let world = self.layer4.world.load();
+        let workload = world.workload(&uid)?;
+        let is_it = pod.uid.is_empty() || workload.pod.as_deref() == Some(&pod.uid);
+        is_it.then(|| workload.clone())
+    }
+
+    async fn attach(self: &Arc<Self>, pod: &Pod, workload: Arc<Workload>) -> Answer {
+        // A container of the host's network is no business of CNI's.
+        if workload.host_network {
+            return Answer::NotEnrolled;
+        }
+        let sandbox = match sandbox(pod, &workload).await {
+            Ok(sandbox) => sandbox,
+            Err(error) => return Answer::Refused(error),
+        };
+        self.registry.started(workload.uid.clone(), sandbox.clone());
+        let enrolled = || self.of(pod).is_some_and(|workload| workload.is_captured());
+        // It is known now: when its namespace joins the mesh later, it is found at once.
+        while enrolled() {
+            self.next_round().await;
+            let captured = self.captured.lock().get(&workload.uid).map(|it| it.site.clone());
+            let is_it = |site: &Site| site.network_namespace == sandbox.network_namespace;
+            if captured.as_ref().is_some_and(is_it) {
+                return self.certified(&workload).await;
+            }
+            if enrolled() {
+                return Answer::Refused(self.why_not(&workload.uid));
+            }
+        }
+        Answer::NotEnrolled
+    }
+
+    /// Waits for a round that began after now.
+    async fn next_round(&self) {
+        let mut rounds = self.rounds.subscribe();
+        let next = rounds.borrow_and_update().begun + 1;
+        self.poke.notify_one();
+        if rounds.wait_for(|rounds| rounds.ended >= next).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn why_not(&self, uid: &Str) -> String {
+        let pending = self.pending.lock().get(uid).cloned();
+        pending.unwrap_or_else(|| "the agent ends; its successor captures it".to_owned())
+    }
+
+    /// A pod whose connections would all fail does not start.
+    async fn certified(&self, workload: &Workload) -> Answer {
+        let identity = &workload.identity;
+        let mut why = None;
+        let asking = async {
+            loop {
+                match self.layer4.certificates.certificate(identity).await {
+                    Ok(_) => return,
+                    Err(error) => {
+                        why = Some(format!(
+                            "no certificate for {identity}: {error}; check [identity] in the agent's settings and \
+                             the issuer, such as Deployment isthmus-system/isthmus-controller"
+                        ));
+                    }
+                }
+                sleep(ASK_AGAIN).await;
+            }
+        };
+        let certified = timeout(CERTIFICATE, asking).await;
+        match certified {
+            Ok(()) => Answer::Done,
+            Err(_) => Answer::Refused(why.unwrap_or_else(|| {
+                format!("no certificate for {identity} within {CERTIFICATE:?}; the issuer does not answer")
+            })),
+        }
+    }
+
+    /// Ends the capture of a sandbox that is about to go. Its rules stay, since the namespace goes with them.
+    async fn detach(&self, pod: &Pod) {
+        let path = agents_path(&pod.network_namespace);
+        let Some((uid, sandbox)) = self.registry.ended(&pod.container, &path) else { return };
+        // Whoever is captured next frees what nobody needs any more.
+        self.poke.notify_one();
+        let Ok(turn) = timeout(TURN, self.turn.lock()).await else { return };
+        let captured = {
+            let mut captured = self.captured.lock();
+            let is_it = captured
+                .get(&uid)
+                .is_some_and(|it| it.site.network_namespace == sandbox.network_namespace);
+            is_it.then(|| captured.remove(&uid)).flatten()
+        };
+        drop(turn);
+        self.pending.lock().remove(&uid);
+        let Some(captured) = captured else { return };
+        tracing::info!(workload = %uid, "its sandbox ends");
+        self.layer4.telemetry.health().workloads_stopped.inc();
+        self.layer4.resolver.forget(&uid);
+        captured.proxy.stop(LAST_WORDS).await;
+    }
+}
+
+/// What is known of the sandbox, after a look at it.
+async fn sandbox(pod: &Pod, workload: &Workload) -> Result<Sandbox, String> {
+    let path = agents_path(&pod.network_namespace);
+    let look = path.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        let namespace = NetworkNamespace::open(&look)?;
+        addresses_in(&namespace)
+    });
+    let found = looked.await.map_err(|error| error.to_string())?.map_err(|error| {
+        format!("{error}; /run/netns of the node must be mounted into the agent's pod with HostToContainer")
+    })?;
+    // The runtime's word counts: further interfaces may have addresses that are not the pod's.
+    let addresses = if pod.addresses.is_empty() { found } else { pod.addresses.clone() };
+    if addresses.is_empty() {
+        return Err("the plugins before gave its sandbox no address".to_owned());
+    }
+    let uid = workload.pod.clone().unwrap_or_else(|| pod.uid.as_str().into());
+    Ok(Sandbox {
+        pod: uid,
+        container: pod.container.as_str().into(),
+        network_namespace: path.as_str().into(),
+        addresses,
+    })
+}
+
+/// The path in the agent's mounts.
+fn agents_path(path: &str) -> String {
+    match Path::new(path).strip_prefix(OLD_DIRECTORY) {
+        Ok(name) => Path::new(DIRECTORY).join(name).to_string_lossy().into_owned(),
+        Err(_) => path.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runtimes_may_use_the_old_directory() {
+        assert_eq!(agents_path("/var/run/netns/cni-1"), "/run/netns/cni-1");
+        assert_eq!(agents_path("/run/netns/cni-1"), "/run/netns/cni-1");
+        assert_eq!(agents_path("/proc/7/ns/net"), "/proc/7/ns/net");
+        assert_eq!(agents_path(""), "");
+    }
+}

@@ -1,0 +1,47 @@
+//! The end of the mesh on this node, as opposed to the end of an agent: every pod keeps a working network.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+
+use super::capture::remove_in;
+use super::{CONCURRENT, Node};
+use crate::base::Str;
+use crate::redirect::{self, Place};
+use crate::sock::NetworkNamespace;
+
+impl Node {
+    /// Instead of [`Node::stop`]: takes all rules away, of captured workloads and of others in which an earlier agent may
+    /// have left some, and those of the node. New connections go uncaptured at once; open ones have the drain time.
+    pub async fn release(self: &Arc<Self>) {
+        // Nothing joins any more.
+        let turn = self.turn.clone().lock_owned().await;
+        *self.last_turn.lock() = Some(turn);
+        let captured: Vec<Str> = self.captured.lock().keys().cloned().collect();
+        for uid in captured {
+            self.leave(&uid).await;
+        }
+        self.leaving.close();
+        self.leaving.wait().await;
+        let sites = self.sites(&self.layer4.world.snapshot());
+        let released = futures_util::stream::iter(sites).map(|(uid, site)| async move {
+            let outcome = match NetworkNamespace::open(&site.network_namespace) {
+                Ok(namespace) => remove_in(&namespace).await,
+                // Nobody is left to be harmed.
+                Err(_) => Ok(()),
+            };
+            if let Err(error) = outcome {
+                tracing::error!(
+                    workload = %uid, error = format!("{error:#}"),
+                    "its rules are left, and its connections will fail; remove the pod, or `nft delete table inet isthmus` in its namespace"
+                );
+            }
+        });
+        released.buffer_unordered(CONCURRENT).collect::<()>().await;
+        match tokio::task::spawn_blocking(|| redirect::remove(Place::Node)).await {
+            Ok(Ok(())) => tracing::info!("the rules of this node and its pods are removed"),
+            Ok(Err(error)) => tracing::error!(%error, "the node's rules for probes are left"),
+            Err(error) => tracing::error!(%error, "the node's rules for probes were not removed"),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! New paths (Gateway API, HTTPPathModifier).
+
+use std::borrow::Cow;
+
+use http::Uri;
+use http::uri::PathAndQuery;
+
+use crate::model::PathRewrite;
+
+/// Replaces the path of a target in origin form; the query stays.
+pub(super) fn apply(rewrite: &PathRewrite, uri: &mut Uri) {
+    let path = rewritten(rewrite, uri.path());
+    let target = match uri.query() {
+        None => PathAndQuery::try_from(path.as_ref()),
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+    };
+    // What the translator lets pass and what is left of a target make a target again, and the length of a request's
+    // head is bounded well below that of a target.
+    if let Ok(target) = target {
+        *uri = Uri::from(target);
+    }
+}
+
+/// The new path for a path that the rule has matched.
+pub(super) fn rewritten<'a>(rewrite: &'a PathRewrite, path: &'a str) -> Cow<'a, str> {
+    match rewrite {
+        PathRewrite::Full(full) => Cow::Borrowed(full.as_str()),
+        PathRewrite::Prefix { prefix, with } => {
+            let rest = path.strip_prefix(prefix.as_str()).unwrap_or(path);
+            match (with.is_empty(), rest.is_empty()) {
+                (true, true) => Cow::Borrowed("/"),
+                (true, false) => Cow::Borrowed(rest),
+                (false, true) => Cow::Borrowed(with.as_str()),
+                (false, false) => Cow::Owned(format!("{with}{rest}")),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The API's own table; the translator has taken the slashes off the ends.
+    #[test]
+    fn the_table_of_prefixes() {
+        for (path, prefix, with, expected) in [
+            ("/foo/bar", "/foo", "/xyz", "/xyz/bar"),
+            ("/foo", "/foo", "/xyz", "/xyz"),
+            ("/foo/", "/foo", "/xyz", "/xyz/"),
+            ("/foo/bar", "/foo", "", "/bar"),
+            ("/foo/", "/foo", "", "/"),
+            ("/foo", "/foo", "", "/"),
+            ("/", "", "/xyz", "/xyz/"),
+            ("/bar", "", "/xyz", "/xyz/bar"),
+            ("/bar", "", "", "/bar"),
+            ("/foo/foo", "/foo", "/xyz", "/xyz/foo"),
+        ] {
+            let rewrite = PathRewrite::Prefix { prefix: prefix.into(), with: with.into() };
+            assert_eq!(rewritten(&rewrite, path), expected, "{path} {prefix} {with}");
+        }
+    }
+
+    proptest! {
+        /// Whatever the translator lets pass.
+        #[test]
+        fn a_new_path_is_always_carried_out(
+            segments in proptest::collection::vec("[-A-Za-z0-9._~!$&'()*+,;=:@]{0,4}", 0..3),
+            rest in "(/[-A-Za-z0-9%._~\\[\\]{}|^\"]{0,4}){0,3}",
+            query in proptest::option::of("[-A-Za-z0-9%=&?/]{0,6}"),
+            with in "(/[a-z]{1,3}){0,2}",
+        ) {
+            let prefix: String = segments.iter().map(|it| format!("/{it}")).collect();
+            let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+            let path = if prefix.is_empty() && rest.is_empty() { "/".into() } else { format!("{prefix}{rest}") };
+            let Ok(target) = format!("{path}{query}").parse::<Uri>() else { return Ok(()) };
+            prop_assume!(target.path() == path);
+            let rewrite =
+                PathRewrite::Prefix { prefix: prefix.as_str().into(), with: with.as_str().into() };
+            let mut uri = target.clone();
+            apply(&rewrite, &mut uri);
+            let expected = rewritten(&rewrite, &path);
+            prop_assert!(expected.starts_with('/'));
+            prop_assert_eq!(uri.path(), &*expected);
+            prop_assert_eq!(uri.query(), target.query());
+        }
+    }
+
+    #[test]
+    fn the_query_stays() {
+        let prefix = PathRewrite::Prefix { prefix: "/foo".into(), with: "/x".into() };
+        for (rewrite, uri, expected) in [
+            (PathRewrite::Full("/one/two".into()), "/foo/a?b=c&d", "/one/two?b=c&d"),
+            (PathRewrite::Full("/one".into()), "/foo", "/one"),
+            (prefix.clone(), "/foo/a?b=/foo", "/x/a?b=/foo"),
+            (prefix, "/foo?", "/x?"),
+        ] {
+            let mut uri: Uri = uri.parse().unwrap();
+            apply(&rewrite, &mut uri);
+            assert_eq!(uri, expected);
+        }
+    }
+}

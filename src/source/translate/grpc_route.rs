@@ -1,0 +1,40 @@
+//! GRPCRoutes, as what all routes share ([`super::route`]).
+
+use super::route::{RouteParts, RuleParts};
+use crate::model::{HttpMatch, PathMatch};
+use crate::source::Objects;
+use crate::source::objects::{
+    GrpcRoute, GrpcRouteRule, Typed, Unsupported, created, says_something,
+};
+
+pub(super) fn parts(objects: &Objects) -> impl Iterator<Item = RouteParts<'_>> {
+    objects.all::<GrpcRoute>().map(|(key, route)| RouteParts {
+        kind: GrpcRoute::KIND,
+        key,
+        created: created(&route.metadata),
+        parents: &route.spec.parent_refs,
+        hostnames: &route.spec.hostnames,
+        rules: route.spec.rules.iter().map(rule).collect(),
+    })
+}
+
+/// A rule without matches takes every request of gRPC (Gateway API, GRPCRouteRule).
+fn rule(rule: &GrpcRouteRule) -> RuleParts<'_> {
+    let mut matches: Vec<HttpMatch> = rule.matches.iter().map(|it| it.0.clone()).collect();
+    if matches.is_empty() {
+        let path = PathMatch::Grpc { service: None, method: None };
+        matches.push(HttpMatch { path, ..HttpMatch::default() });
+    }
+    let mut parts = RuleParts {
+        name: &rule.name,
+        matches,
+        filters: &rule.filters,
+        backends: &rule.backend_refs,
+        ..RuleParts::default()
+    };
+    if says_something(&rule.session_persistence) {
+        let why = "is not supported".to_owned();
+        parts.unsupported.push(Unsupported { field: "sessionPersistence".to_owned(), why });
+    }
+    parts
+}

@@ -1,0 +1,182 @@
+//! Routes with Service parents, and with ServiceEntries as such (Gateway API v1; GEP-1294 for the mesh, GEP-1324 for
+//! consumer routes; Istio "Traffic management"): what HTTPRoutes and GRPCRoutes share.
+//!
+//! A rule is kept as it is written or not at all: where a rule says something that we do not carry out, its requests
+//! are answered with an error, rather than forwarded as if it did not say it, or given to another rule. That is what
+//! the API calls a dropped rule. Parents that cannot be resolved are left out, and the route holds for the others.
+
+mod backend;
+mod conflicts;
+mod filters;
+mod parents;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use http::StatusCode;
+
+use super::{Context, grpc_route, http_route};
+use crate::base::ObjectKey;
+use crate::model::{
+    Backend, BackendRef, HttpMatch, HttpRoute, HttpRule, Retry, RouteKind, Service, Timeouts,
+};
+use crate::source::objects::{
+    GrpcRoute, Kind, ParentRef, RouteBackendRef, RouteFilter, Typed, Unsupported,
+};
+use crate::source::{Condition, ConditionReason, ConditionType};
+use backend::Backends;
+use parents::Attached;
+
+/// The range of the offset at which a rule starts to split its traffic: wide enough that two agents seldom start
+/// alike, far from overflow.
+const TURN_RANGE: u64 = 1 << 32;
+
+pub(super) type Services<'a> = HashMap<&'a ObjectKey, &'a Service>;
+
+/// What the status says, and why.
+type Refused = (ConditionReason, String);
+
+/// A route of either kind.
+pub(super) struct RouteParts<'a> {
+    pub(super) kind: Kind,
+    pub(super) key: &'a ObjectKey,
+    pub(super) created: i64,
+    pub(super) parents: &'a [ParentRef],
+    pub(super) hostnames: &'a [String],
+    pub(super) rules: Vec<RuleParts<'a>>,
+}
+
+/// A rule of either kind.
+#[derive(Default)]
+pub(super) struct RuleParts<'a> {
+    pub(super) name: &'a str,
+    /// Never empty.
+    pub(super) matches: Vec<HttpMatch>,
+    pub(super) filters: &'a [RouteFilter],
+    pub(super) backends: &'a [RouteBackendRef],
+    pub(super) timeouts: Timeouts,
+    pub(super) retry: Option<Retry>,
+    /// What this kind of route does not have, or we do not carry out.
+    pub(super) unsupported: Vec<Unsupported>,
+}
+
+/// A part of a rule for which the rule is dropped.
+struct Fault {
+    /// From the route on.
+    field: String,
+    reason: ConditionReason,
+    why: String,
+}
+
+pub(super) fn translate(cx: &mut Context<'_>, services: &[Arc<Service>]) -> Vec<Arc<HttpRoute>> {
+    let services: Services<'_> =
+        services.iter().map(|service| (&service.key, &**service)).collect();
+    let parts = http_route::parts(cx.objects).chain(grpc_route::parts(cx.objects));
+    let attached: Vec<Attached> =
+        parts.filter_map(|parts| translate_one(cx, &services, &parts)).collect();
+    conflicts::complain(cx, &attached);
+    attached.into_iter().map(|it| it.route).collect()
+}
+
+fn translate_one(
+    cx: &mut Context<'_>,
+    services: &Services<'_>,
+    parts: &RouteParts<'_>,
+) -> Option<Attached> {
+    let (indexes, parents) = parents::resolve(cx, services, parts);
+    // Routes of ingress gateways come by here too, and are none of ours.
+    if parents.is_empty() {
+        return None;
+    }
+    if !parts.hostnames.is_empty() {
+        let reason = "is ignored for Service parents (GEP-1294); match the header Host instead";
+        let field = "spec.hostnames".to_owned();
+        cx.complain(super::Severity::Warning, parts.kind, parts.key, field, reason.into());
+    }
+    let kind = parts.route_kind();
+    let backends = Backends { services, route: parts };
+    let mut dropped = Vec::new();
+    let mut rules = Vec::new();
+    for (index, rule) in parts.rules.iter().enumerate() {
+        let place = format!("spec.rules[{index}]");
+        rules.push(match filters::faults(kind, rule) {
+            faults if faults.is_empty() => keep(cx, &backends, &place, rule),
+            faults => {
+                let why = format!("{}: {}", faults[0].field, faults[0].why);
+                let at = |it: Fault| Fault { field: format!("{place}.{}", it.field), ..it };
+                dropped.push(faults.into_iter().map(at).collect::<Vec<_>>());
+                drop_rule(kind, rule, why)
+            }
+        });
+    }
+    complain_of_dropped(cx, parts, dropped);
+    let route = HttpRoute { kind, key: parts.key.clone(), created: parts.created, parents, rules };
+    Some(Attached { route: Arc::new(route), indexes })
+}
+
+fn keep(
+    cx: &mut Context<'_>,
+    backends: &Backends<'_>,
+    place: &str,
+    rule: &RuleParts<'_>,
+) -> HttpRule {
+    HttpRule {
+        name: rule.name.into(),
+        matches: rule.matches.clone(),
+        filters: filters::translate(cx, backends, place, &rule.matches, rule.filters),
+        backends: backends.resolve_all(cx, place, rule),
+        timeouts: rule.timeouts,
+        retry: rule.retry.clone(),
+        turn: turn(),
+    }
+}
+
+/// Answers all requests of the rule with an error.
+fn drop_rule(kind: RouteKind, rule: &RuleParts<'_>, why: String) -> HttpRule {
+    HttpRule {
+        name: rule.name.into(),
+        matches: rule.matches.clone(),
+        backends: vec![invalid(kind, 1, why)],
+        turn: turn(),
+        ..HttpRule::default()
+    }
+}
+
+/// A route with no good rule left is not accepted; one with good and bad rules is partially invalid (RouteConditionType).
+fn complain_of_dropped(cx: &mut Context<'_>, parts: &RouteParts<'_>, dropped: Vec<Vec<Fault>>) {
+    let all = dropped.len() == parts.rules.len();
+    let condition = if all { ConditionType::Accepted } else { ConditionType::PartiallyInvalid };
+    let answer = refusal(parts.route_kind());
+    for Fault { field, reason, why } in dropped.into_iter().flatten() {
+        let reason_text = format!("{why}; requests that match the rule are answered with {answer}");
+        cx.error_of(parts.kind, parts.key, field, reason_text, Condition::of(condition, reason));
+    }
+}
+
+impl RouteParts<'_> {
+    fn route_kind(&self) -> RouteKind {
+        if self.kind == GrpcRoute::KIND { RouteKind::Grpc } else { RouteKind::Http }
+    }
+}
+
+/// What requests without a usable backend are answered with (HTTPBackendRef, GRPCBackendRef).
+fn refusal(kind: RouteKind) -> &'static str {
+    match kind {
+        RouteKind::Http => "status 500",
+        RouteKind::Grpc => "UNAVAILABLE",
+    }
+}
+
+fn invalid(kind: RouteKind, weight: u32, why: String) -> Backend {
+    let status = match kind {
+        RouteKind::Http => StatusCode::INTERNAL_SERVER_ERROR,
+        RouteKind::Grpc => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let target = BackendRef::Invalid { status, why: why.into() };
+    Backend { weight, target, filters: Vec::new() }
+}
+
+fn turn() -> Arc<AtomicU64> {
+    Arc::new(AtomicU64::new(fastrand::u64(..TURN_RANGE)))
+}

@@ -1,0 +1,127 @@
+//! Parents of a route: Services and ServiceEntries. Gateways are other controllers'.
+
+use std::sync::Arc;
+
+use super::super::Context;
+use super::{Refused, RouteParts, Services};
+use crate::base::ObjectKey;
+use crate::model::{AppProtocol, Binding, HttpRoute, RouteParent, Service, ServicePort};
+use crate::source::objects::{ISTIO_NETWORKING_GROUP, ParentRef};
+use crate::source::{Condition, ConditionReason, ConditionType, Severity};
+
+/// A translated route, and for each of its parents the index in `spec.parentRefs`.
+pub(super) struct Attached {
+    pub(super) route: Arc<HttpRoute>,
+    pub(super) indexes: Vec<usize>,
+}
+
+/// The parents that there are, each once, with their indexes; complains of the others.
+pub(super) fn resolve(
+    cx: &mut Context<'_>,
+    services: &Services<'_>,
+    route: &RouteParts<'_>,
+) -> (Vec<usize>, Vec<RouteParent>) {
+    let (mut indexes, mut parents) = (Vec::new(), Vec::new());
+    for (index, parent) in route.parents.iter().enumerate() {
+        let resolved = match (parent.group.as_str(), parent.kind.as_str()) {
+            ("" | "core", "Service") => of_service(services, route.key, parent).map(|it| vec![it]),
+            (ISTIO_NETWORKING_GROUP, "ServiceEntry") => of_entry(services, route.key, parent),
+            _ => continue,
+        };
+        match resolved {
+            Ok(resolved) => {
+                for parent in resolved {
+                    if parents.contains(&parent) {
+                        continue;
+                    }
+                    if let Some(why) = has_no_effect(services, &parent) {
+                        let field = format!("spec.parentRefs[{index}]");
+                        cx.complain(Severity::Warning, route.kind, route.key, field, why);
+                    }
+                    indexes.push(index);
+                    parents.push(parent);
+                }
+            }
+            Err((condition, why)) => {
+                let reason = format!("{why}; the route is not attached there");
+                let condition = Condition::of_parent(ConditionType::Accepted, condition, index);
+                let field = format!("spec.parentRefs[{index}]");
+                cx.error_of(route.kind, route.key, field, reason, condition);
+            }
+        }
+    }
+    (indexes, parents)
+}
+
+/// Why requests to the parent never meet a route, although the route is attached to it.
+fn has_no_effect(services: &Services<'_>, parent: &RouteParent) -> Option<String> {
+    let service = services.get(&parent.service)?;
+    let port = parent.port.and_then(|port| service.port(port));
+    if let Some(ServicePort { port, protocol: AppProtocol::Tcp, .. }) = port {
+        return Some(format!(
+            "port {port} of {service} is not HTTP (appProtocol, or the port's name), so the route has no effect on it"
+        ));
+    }
+    (service.waypoint == Binding::None).then(|| {
+        format!(
+            "{service} has no waypoint, so the route has no effect there; label it, or its namespace, with \
+             istio.io/use-waypoint"
+        )
+    })
+}
+
+fn of_service(
+    services: &Services<'_>,
+    route: &ObjectKey,
+    parent: &ParentRef,
+) -> Result<RouteParent, Refused> {
+    let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
+    let key = ObjectKey::new(namespace, parent.name.as_str());
+    let service = services.get(&key).ok_or_else(|| {
+        let why =
+            format!("the Service {key} does not exist, was refused, or is of type ExternalName");
+        (ConditionReason::ParentNotFound, why)
+    })?;
+    Ok(RouteParent { port: port(service, parent)?, service: key })
+}
+
+/// Every host of the entry.
+fn of_entry(
+    services: &Services<'_>,
+    route: &ObjectKey,
+    parent: &ParentRef,
+) -> Result<Vec<RouteParent>, Refused> {
+    let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
+    let mut hosts: Vec<_> = (services.values())
+        .filter(|it| it.key.namespace == namespace && it.entry.as_deref() == Some(&parent.name))
+        .collect();
+    if hosts.is_empty() {
+        let name = &parent.name;
+        let why = format!(
+            "the ServiceEntry {namespace}/{name} does not exist, was refused, or lost its hosts"
+        );
+        return Err((ConditionReason::ParentNotFound, why));
+    }
+    hosts.sort_by_key(|service| &service.key);
+    let of_host = |service: &&Service| {
+        Ok(RouteParent { port: port(service, parent)?, service: service.key.clone() })
+    };
+    hosts.into_iter().map(of_host).collect()
+}
+
+/// For a Service `sectionName` is a port's name; given together with `port`, both must mean the same port.
+fn port(service: &Service, parent: &ParentRef) -> Result<Option<u16>, Refused> {
+    let refused = |why: String| (ConditionReason::NoMatchingParent, why);
+    if let Some(port) = parent.port.filter(|port| service.port(*port).is_none()) {
+        return Err(refused(format!("the {service} has no TCP port {port}")));
+    }
+    let Some(name) = &parent.section_name else { return Ok(parent.port) };
+    let named = service.ports.iter().find(|port| port.name == name.as_str());
+    let named =
+        named.ok_or_else(|| refused(format!("the {service} has no TCP port named {name:?}")))?;
+    if parent.port.is_some_and(|port| port != named.port) {
+        let why = format!("sectionName {name:?} is port {} and not the port given", named.port);
+        return Err(refused(why));
+    }
+    Ok(Some(named.port))
+}
