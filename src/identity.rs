@@ -13,12 +13,14 @@
 //! and `l7` ask for certificates, `admin` prints the status. What a peer may do is not decided here: that is
 //! `policy`'s.
 
+mod authority;
 mod certificate;
 mod clock;
 mod error;
 mod issuer;
 mod istio;
 mod local;
+mod pem;
 mod request;
 mod revocation;
 mod store;
@@ -29,20 +31,26 @@ mod trust;
 mod verify;
 mod watch;
 
+pub use authority::{
+    Authority, CA_CERTIFICATE, CA_CHAIN, CA_KEY, CA_ROOTS, CLOCK_SKEW, Pair, certificates,
+    create as create_authority, verify_authority,
+};
 pub use certificate::WorkloadCertificate;
 pub use clock::{Clock, SystemClock};
 pub use error::IdentityError;
 pub use issuer::{IssueFuture, Issued, Issuer};
+pub use istio::messages as ca_messages;
 pub use istio::{
-    CONNECT_TIMEOUT as ISTIO_CONNECT_TIMEOUT, IstioIssuer, IstioIssuerSettings,
+    CONNECT_TIMEOUT as ISTIO_CONNECT_TIMEOUT, CaServer, IstioIssuer, IstioIssuerSettings,
     REQUEST_TIMEOUT as ISTIO_REQUEST_TIMEOUT,
 };
 pub use local::{DEFAULT_LIFETIME, LocalIssuer, LocalIssuerSettings};
+pub use pem::to_pem;
 pub use revocation::{Revocations, Role};
 pub use store::{
     CertificateDump, CertificateState, CertificateStatus, CertificateStore, ShownCertificate,
     StoreSettings,
 };
-pub use tls::{ALPN_H2, is_alert, negotiated_h2, reason_of};
+pub use tls::{ALPN_H2, certified_key, is_alert, negotiated_h2, reason_of, serving_config};
 pub use trust::{ProvenPeer, Trust};
 pub use verify::peer_identity;

@@ -30,7 +30,8 @@ pub use last_read::LastRead;
 pub use manifest::{Document, Refusal, parse};
 pub use store::{File, Objects};
 pub use translate::{
-    Resolved, TranslateSettings, Translation, WAYPOINT_CLASS, WaypointBindings, translate,
+    Resolved, TranslateSettings, Translation, Translator, WAYPOINT_CLASS, WaypointBindings,
+    translate,
 };
 
 use std::path::PathBuf;

@@ -10,6 +10,7 @@
 
 mod agent;
 mod connection;
+mod controller;
 mod dns;
 mod health;
 mod labels;
@@ -25,6 +26,7 @@ mod tests;
 
 pub use agent::AgentMetrics;
 pub use connection::ConnectionRecord;
+pub use controller::ControllerMetrics;
 pub use dns::{DnsLabels, DnsMetrics};
 pub use health::{HealthMetrics, WorkerHealth};
 pub use live::{HttpConnection, OpenConnection};
@@ -138,6 +140,7 @@ struct Shared {
     health: HealthMetrics,
     runtimes: Runtimes,
     dns: DnsMetrics,
+    controller: ControllerMetrics,
 }
 
 impl Telemetry {
@@ -155,6 +158,8 @@ impl Telemetry {
         registry.register_collector(Box::new(runtimes.clone()));
         let dns = DnsMetrics::default();
         dns.register(&mut registry);
+        let controller = ControllerMetrics::default();
+        controller.register(&mut registry);
         registry.register(
             "isthmus_log_lines_dropped",
             "Lines of the log that were dropped because they could not be written fast enough",
@@ -173,7 +178,17 @@ impl Telemetry {
             build,
         );
         registry.register_collector(Box::new(ProcessCollector));
-        Self(Arc::new(Shared { logs, registry, traffic, live, agent, health, runtimes, dns }))
+        Self(Arc::new(Shared {
+            logs,
+            registry,
+            traffic,
+            live,
+            agent,
+            health,
+            runtimes,
+            dns,
+            controller,
+        }))
     }
 
     /// Counts, and logs nothing: for tests.
@@ -227,6 +242,11 @@ impl Telemetry {
     /// Metrics of the DNS stub.
     pub fn dns(&self) -> &DnsMetrics {
         &self.0.dns
+    }
+
+    /// Metrics of the controller.
+    pub fn controller(&self) -> &ControllerMetrics {
+        &self.0.controller
     }
 
     /// All metrics in the text format of OpenMetrics 1.0, which Prometheus' own parser reads too. Forgets series that

@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 use crate::base::TrustDomains;
 use crate::config::{IssuerKind, Settings};
 use crate::identity::{
-    CertificateStore, ISTIO_CONNECT_TIMEOUT, ISTIO_REQUEST_TIMEOUT, Issuer, IstioIssuer,
+    CaServer, CertificateStore, ISTIO_CONNECT_TIMEOUT, ISTIO_REQUEST_TIMEOUT, Issuer, IstioIssuer,
     IstioIssuerSettings, LocalIssuer, LocalIssuerSettings, Revocations, StoreSettings, SystemClock,
     Trust,
 };
@@ -19,6 +19,8 @@ pub(super) struct Certificates {
     pub(super) store: Arc<CertificateStore>,
     /// Its files are followed.
     local: Option<Arc<LocalIssuer>>,
+    /// Its roots are followed.
+    controller: Option<Arc<IstioIssuer>>,
     revocations: Arc<Revocations>,
 }
 
@@ -26,16 +28,18 @@ impl Certificates {
     pub(super) fn new(settings: &Settings, telemetry: &Telemetry) -> anyhow::Result<Self> {
         let clock = Arc::new(SystemClock);
         let metrics = telemetry.agent().clone();
-        let (issuer, local): (Arc<dyn Issuer>, _) = match settings.identity.issuer {
+        let (mut local, mut controller) = (None, None);
+        let issuer: Arc<dyn Issuer> = match settings.identity.issuer {
             IssuerKind::Local => {
-                let local = Arc::new(LocalIssuer::open(local_settings(settings), clock.clone())?);
-                (local.clone(), Some(local))
+                let issuer = LocalIssuer::open(local_settings(settings), clock.clone())?;
+                local.insert(Arc::new(issuer)).clone()
             }
             IssuerKind::Istio => {
-                (Arc::new(IstioIssuer::new(istio_settings(settings), clock.clone())?), None)
+                Arc::new(IstioIssuer::new(istio_settings(settings), clock.clone())?)
             }
             IssuerKind::Controller => {
-                (Arc::new(IstioIssuer::new(controller_settings(settings), clock.clone())?), None)
+                let issuer = IstioIssuer::new(controller_settings(settings), clock.clone())?;
+                controller.insert(Arc::new(issuer)).clone()
             }
         };
         let revocations = match &settings.identity.crl {
@@ -46,17 +50,21 @@ impl Certificates {
             Trust { trust_domains: trust_domains(settings), revocations: revocations.clone() };
         let store = StoreSettings { trust, metrics };
         let store = Arc::new(CertificateStore::new(issuer, store, clock));
-        Ok(Self { store, local, revocations })
+        Ok(Self { store, local, controller, revocations })
     }
 
     /// Starts what runs in the background.
     pub(super) fn spawn(self, tasks: &TaskTracker, cancel: &CancellationToken) {
-        let Self { store, local, revocations } = self;
+        let Self { store, local, controller, revocations } = self;
         let until = cancel.clone();
         tasks.spawn(async move { store.run(until).await });
         if let Some(local) = local {
             let until = cancel.clone();
             tasks.spawn(async move { local.follow(until).await });
+        }
+        if let Some(controller) = controller {
+            let until = cancel.clone();
+            tasks.spawn(async move { controller.follow(until).await });
         }
         let until = cancel.clone();
         tasks.spawn(async move { revocations.follow(until).await });
@@ -78,6 +86,7 @@ fn local_settings(settings: &Settings) -> LocalIssuerSettings {
 
 fn istio_settings(settings: &Settings) -> IstioIssuerSettings {
     IstioIssuerSettings {
+        server: CaServer::Istiod,
         address: settings.identity.istio_address.clone(),
         ca_root: settings.identity.istio_ca_root.clone(),
         token_file: settings.identity.istio_token_file.clone(),
@@ -90,6 +99,7 @@ fn istio_settings(settings: &Settings) -> IstioIssuerSettings {
 
 fn controller_settings(settings: &Settings) -> IstioIssuerSettings {
     IstioIssuerSettings {
+        server: CaServer::Controller,
         address: settings.identity.controller_address.clone(),
         ca_root: settings.identity.controller_root.clone(),
         token_file: settings.identity.controller_token_file.clone(),

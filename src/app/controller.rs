@@ -44,28 +44,37 @@ async fn serve(settings: Settings, logs: Arc<Logs>) -> anyhow::Result<()> {
     let servers = Servers::bind(addresses(&settings), &Inherited::default())?;
     let client = controller::connect(settings.source.kubeconfig.as_deref()).await?;
     let readiness = Readiness::default();
-    let controller = Arc::new(Controller::new(
-        client,
-        &settings,
-        translate_settings(&settings),
-        telemetry.clone(),
-    ));
+    let can_sign = readiness.register("ca");
+    let translate = translate_settings(&settings);
+    let controller = Controller::bind(client, &settings, translate, telemetry.clone()).await?;
+    let controller = Arc::new(controller);
     let admin = Admin {
-        telemetry,
+        telemetry: telemetry.clone(),
         logs,
         readiness,
         layer4: Handle::current(),
-        dump: Arc::new(View { settings: settings.clone(), controller: controller.clone() }),
+        dump: Arc::new(View {
+            settings: settings.clone(),
+            controller: controller.clone(),
+            telemetry,
+        }),
         quit: quit.clone(),
     };
     let admin_cancel = CancellationToken::new();
     let admin_task = tokio::spawn(servers.serve(admin, admin_cancel.clone()));
     let until = cancel.clone();
-    let running = tokio::spawn(async move { controller.run(until).await });
+    let ready = move |ready| can_sign.set(ready);
+    let mut running = tokio::spawn(async move { controller.run(ready, until).await });
     tracing::info!(replica = %settings.node, "the controller runs");
-    until_told(&quit).await?;
-    cancel.cancel();
-    running.await.context("the controller")?;
+    let ended = tokio::select! {
+        told = until_told(&quit) => {
+            told?;
+            cancel.cancel();
+            (&mut running).await
+        }
+        ended = &mut running => ended,
+    };
+    ended.context("the controller")??;
     admin_cancel.cancel();
     admin_task.await.context("administration")?;
     tracing::info!("the controller ends");
@@ -87,6 +96,7 @@ async fn until_told(quit: &CancellationToken) -> anyhow::Result<()> {
 struct View {
     settings: Settings,
     controller: Arc<Controller>,
+    telemetry: Telemetry,
 }
 
 impl Dump for View {
@@ -99,6 +109,7 @@ impl Dump for View {
             "replica": self.settings.node,
             "version": env!("CARGO_PKG_VERSION"),
             "leads": self.controller.leadership().is_held(),
+            "ca": self.controller.ca_status(),
         })
     }
 
@@ -111,5 +122,8 @@ impl Dump for View {
         Vec::new()
     }
 
-    fn refresh(&self) {}
+    fn refresh(&self) {
+        let leads = self.controller.leadership().is_held();
+        self.telemetry.controller().leads.set(leads.into());
+    }
 }

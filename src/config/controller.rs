@@ -5,11 +5,9 @@ use std::time::Duration;
 
 use super::duration;
 use super::reader::{Field, Reader};
-use super::sections::{DAY, SECOND, address, name};
+use super::sections::{DAY, SECOND, address, check_name, name};
 use crate::base::{Str, ports};
 
-/// Where the manifests under `config` install everything.
-const NAMESPACE: &str = "isthmus-system";
 /// The service account of the DaemonSet there.
 const AGENT_ACCOUNT: &str = "isthmus";
 /// All addresses: the agents of all nodes ask.
@@ -23,7 +21,7 @@ const ROOT_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
 /// `[controller]`
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct ControllerSettings {
-    /// Of the controller's own objects, and of the agents.
+    /// Of the controller's own objects, and of the agents; empty: where the controller itself runs.
     pub namespace: Str,
     pub address: SocketAddr,
     pub agent_account: Str,
@@ -35,11 +33,15 @@ pub struct ControllerSettings {
 
 pub(super) fn read(reader: &mut Reader<'_>) -> ControllerSettings {
     ControllerSettings {
-        namespace: name(
-            reader,
-            "controller.namespace",
-            NAMESPACE,
-            "The namespace of the controller and the agents, and of the controller's Secret, ConfigMap and Lease.",
+        namespace: reader.text(
+            Field {
+                key: "controller.namespace",
+                default: "",
+                meaning: "The namespace of the agents, and of the controller's Service, Secret, ConfigMap and Lease; \
+                          empty for the one that the controller's pod runs in (outside of a cluster: isthmus-system).",
+            },
+            "DNS name",
+            |text| if text.is_empty() { Ok(()) } else { check_name(text) },
         ),
         address: address(
             reader,

@@ -35,9 +35,9 @@ pub(super) const ISTIO_TOKEN_FILE: &str = "/var/run/secrets/tokens/istio-token";
 /// The Service that the manifests under `config` install.
 pub(super) const CONTROLLER_ADDRESS: &str = "https://isthmus-controller.isthmus-system.svc:15012";
 /// Where they mount the ConfigMap isthmus-ca-root.
-pub(super) const CONTROLLER_ROOT: &str = "/var/run/secrets/isthmus/root-cert.pem";
+pub(super) const CONTROLLER_ROOT: &str = "/var/run/secrets/isthmus/ca/root-cert.pem";
 /// Where they mount the projected token of audience istio-ca.
-pub(super) const CONTROLLER_TOKEN_FILE: &str = "/var/run/secrets/tokens/isthmus-token";
+pub(super) const CONTROLLER_TOKEN_FILE: &str = "/var/run/secrets/tokens/istio-token";
 
 /// Loopback only: whoever reaches it can read the mesh's state and stop the agent.
 pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ports::ADMIN);

@@ -558,7 +558,7 @@ fn check_ca_address(text: &str) -> Result<(), String> {
 }
 
 /// A DNS subdomain as Kubernetes names objects (RFC 1123).
-fn check_name(text: &str) -> Result<(), String> {
+pub(super) fn check_name(text: &str) -> Result<(), String> {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63

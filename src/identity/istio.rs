@@ -1,12 +1,17 @@
-//! istiod's CA: `istio.v1.auth.IstioCertificateService/CreateCertificate`, asked as ztunnel asks it.
+//! istiod's CA, or the controller's: `istio.v1.auth.IstioCertificateService/CreateCertificate`, asked as ztunnel asks it.
 //!
 //! The agent proves who it is with its own service account's token, and names the workload's identity in the request;
 //! istiod signs it when the agent is a trusted node agent and a pod with that account runs on the agent's node.
 //! The token and the roots of the connection are read when they are used, since both are replaced while agents run.
+//! The controller's roots are followed besides: they are all that its certificates are trusted by.
 
 mod connect;
 mod files;
-pub(super) mod messages;
+mod follow;
+pub mod messages;
+mod server;
+
+pub use server::CaServer;
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -18,6 +23,7 @@ use parking_lot::Mutex;
 use rcgen::CertificateSigningRequest;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::metadata::AsciiMetadataValue;
@@ -46,6 +52,7 @@ const CLUSTER_HEADER: &str = "clusterid";
 /// Where the CA is and how it is asked.
 #[derive(Debug, Clone)]
 pub struct IstioIssuerSettings {
+    pub server: CaServer,
     /// `https://host:port`; `http://` only with a loopback address.
     pub address: Str,
     /// PEM: whom to trust as the CA's server.
@@ -72,6 +79,8 @@ pub struct IstioIssuer {
     /// Shared by the requests in flight. Made at the first request, since it needs the store's runtime; given up
     /// after a failure of the network, so that the next request dials anew.
     channel: Mutex<Option<Channel>>,
+    /// See [`Issuer::revisions`]; moves only where the roots are followed.
+    revisions: watch::Sender<u64>,
 }
 
 impl IstioIssuer {
@@ -95,7 +104,8 @@ impl IstioIssuer {
             limit: settings.connect_timeout,
             clock,
         };
-        Ok(Self { name, cluster, lifetime, settings, connector, channel: Mutex::new(None) })
+        let (channel, revisions) = (Mutex::new(None), watch::Sender::new(0));
+        Ok(Self { name, cluster, lifetime, settings, connector, channel, revisions })
     }
 
     async fn ask(
@@ -123,7 +133,8 @@ impl IstioIssuer {
             Err(_) => {
                 self.channel.lock().take();
                 Err(refused(format!(
-                    "no answer within {limit:?}; check that istiod is healthy and not overloaded"
+                    "no answer within {limit:?}; check that {} is healthy and not overloaded",
+                    self.settings.server.name()
                 )))
             }
         }
@@ -166,28 +177,16 @@ impl IstioIssuer {
     fn advice(&self, status: &Status, identity: &Identity) -> String {
         let settings = &self.settings;
         if is_network(status) {
-            return format!(
-                "check the address {}, that istiod runs, and that {} holds the root of its certificate",
-                settings.address,
-                settings.ca_root.display()
-            );
+            return settings.server.away(settings);
         }
         match status.code() {
-            // istiod answers a bad token and an agent that it does not trust alike, and tells why in its own log only
-            // (istio, `security/pkg/server/ca/server.go`). A gateway before it may use the other code.
-            Code::Unauthenticated | Code::PermissionDenied => format!(
-                "check that the token in {} is valid and made for istiod (audience istio-ca), that istiod's \
-                 CA_TRUSTED_NODE_ACCOUNTS names this agent's service account, that the cluster is called {} there, \
-                 and that a pod with the account {}/{} runs on this node; istiod's log has the reason",
-                settings.token_file.display(),
-                settings.cluster,
-                identity.namespace,
-                identity.service_account
-            ),
+            Code::Unauthenticated | Code::PermissionDenied => {
+                settings.server.refused(settings, identity)
+            }
             Code::Unimplemented => {
                 format!("no CA is served there; check the address {}", settings.address)
             }
-            _ => "check istiod's log".to_owned(),
+            _ => format!("check {}'s log", settings.server.name()),
         }
     }
 }
@@ -203,6 +202,10 @@ impl Issuer for IstioIssuer {
         request: &'a CertificateSigningRequest,
     ) -> IssueFuture<'a> {
         Box::pin(self.ask(identity, request))
+    }
+
+    fn revisions(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.revisions.subscribe())
     }
 }
 

@@ -7,7 +7,6 @@
 //! The files are followed: another pair, or more or fewer roots, take effect at once, and the store has every
 //! certificate issued anew, since roots come with certificates. Files that cannot be used change nothing.
 
-mod authority;
 mod files;
 mod follow;
 
@@ -17,15 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rcgen::{
-    CertificateParams, CertificateSigningRequest, CertificateSigningRequestParams,
-    DistinguishedName, ExtendedKeyUsagePurpose, KeyUsagePurpose, PublicKeyData,
-};
+use rcgen::CertificateSigningRequest;
 use tokio::sync::watch;
 
-use self::authority::Authority;
-use self::files::Pair;
-use super::request::uri;
+use super::authority::{self, Authority, CA_CERTIFICATE, CA_KEY, Pair};
 use super::{Clock, IdentityError, IssueFuture, Issued, Issuer};
 use crate::base::{Identity, Str};
 
@@ -33,12 +27,11 @@ use crate::base::{Identity, Str};
 /// (`SECRET_TTL`). Half of it is the time that an issuer may be away unnoticed.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How far certificates are dated back, so that a peer whose clock is late accepts a new one: two minutes,
-/// as istiod.
-const CLOCK_SKEW: Duration = Duration::from_secs(2 * 60);
+/// From here on each start, and each change, warns of the authority's end.
+const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// The length of an uncompressed point on P-256 (SEC 1, 2.3.3).
-const P256_POINT: usize = 65;
+/// How the certificates of authorities that are made here are named.
+const NAME: &str = "Isthmus local CA";
 
 /// Where the authority is and what it signs.
 #[derive(Debug, Clone)]
@@ -70,7 +63,15 @@ struct Current {
 
 impl Current {
     fn new(pair: Pair, now: std::time::SystemTime) -> Result<Self, String> {
-        Ok(Self { authority: Authority::new(&pair, now)?, pair })
+        let authority = Authority::new(&pair, now)?;
+        let (_, end) = authority.validity();
+        if end.duration_since(now).is_ok_and(|left| left < EXPIRY_WARNING) {
+            tracing::warn!(
+                left = ?end.duration_since(now).unwrap_or_default(),
+                "the local certificate authority ends soon; replace {CA_CERTIFICATE} and {CA_KEY}"
+            );
+        }
+        Ok(Self { authority, pair })
     }
 }
 
@@ -83,7 +84,7 @@ impl LocalIssuer {
         let directory = settings.directory.display().to_string();
         let now = clock.now();
         let current = files::load_or_create(&settings.directory, &|| {
-            authority::create(&settings.trust_domain, now)
+            authority::create(NAME, &settings.trust_domain, now)
         })
         .and_then(|pair| Current::new(pair, now))
         .map_err(|reason| IdentityError::Authority { directory: directory.clone(), reason })?;
@@ -107,23 +108,8 @@ impl LocalIssuer {
             let ours = self.trust_domain.clone();
             return Err(IdentityError::ForeignTrustDomain { identity: identity.clone(), ours });
         }
-        let request = check_request(identity, request)?;
-        let now = self.clock.now();
         let authority = &self.current.load().authority;
-        let not_after = authority.limit(now, self.lifetime).map_err(IdentityError::Refused)?;
-        let mut params = CertificateParams::default();
-        params.not_before = (now - CLOCK_SKEW).into();
-        params.not_after = not_after.into();
-        params.serial_number = Some(authority::random_serial().map_err(IdentityError::Refused)?);
-        params.subject_alt_names = request.params.subject_alt_names;
-        params.distinguished_name = DistinguishedName::new();
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.use_authority_key_identifier_extension = true;
-        authority
-            .sign(&params, &request.public_key)
-            .map_err(|error| IdentityError::Refused(format!("signing failed: {error}")))
+        authority.certify(identity, request.der(), self.lifetime, self.clock.now())
     }
 }
 
@@ -144,22 +130,4 @@ impl Issuer for LocalIssuer {
     fn revisions(&self) -> Option<watch::Receiver<u64>> {
         Some(self.revisions.subscribe())
     }
-}
-
-/// The request must be signed by its key (parsing verifies that), use P-256, and ask for the identity alone.
-fn check_request(
-    identity: &Identity,
-    request: &CertificateSigningRequest,
-) -> Result<CertificateSigningRequestParams, IdentityError> {
-    let refused = |why: &str| IdentityError::Refused(format!("refused the request: {why}"));
-    let request = CertificateSigningRequestParams::from_der(request.der())
-        .map_err(|error| refused(&error.to_string()))?;
-    let wanted = uri(identity).map_err(|error| refused(&error.to_string()))?;
-    if request.params.subject_alt_names != [wanted] {
-        return Err(refused("it does not ask for exactly the identity it is made for"));
-    }
-    let key = &request.public_key;
-    let is_p256 =
-        key.algorithm() == &rcgen::PKCS_ECDSA_P256_SHA256 && key.der_bytes().len() == P256_POINT;
-    if is_p256 { Ok(request) } else { Err(refused("its key is not ECDSA P-256")) }
 }

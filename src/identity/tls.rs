@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
@@ -41,6 +42,28 @@ struct NeedsAlpn(Arc<CertifiedKey>);
 /// since the TLS library lets a server answer without choosing a protocol.
 pub fn negotiated_h2(session: &CommonState) -> bool {
     session.alpn_protocol() == Some(ALPN_H2)
+}
+
+/// For a server that asks its clients for no certificate: TLS 1.3, ALPN `h2`.
+pub fn serving_config(
+    certificates: Arc<dyn ResolvesServerCert>,
+) -> Result<ServerConfig, rustls::Error> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// A certificate's chain with its key, for such a server.
+pub fn certified_key(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, rustls::Error> {
+    Ok(CertifiedKey::new(chain, provider().key_provider.load_private_key(key)?))
 }
 
 /// The peer broke the session off and said why.

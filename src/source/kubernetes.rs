@@ -15,6 +15,7 @@ mod connect;
 mod discovery;
 mod health;
 mod object;
+mod prune;
 mod state;
 mod watch;
 
@@ -31,7 +32,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::last_read::LastRead;
 use super::objects::Kind;
 use super::{
-    Complaint, Objects, Severity, Source, SourceError, TranslateSettings, Translation, translate,
+    Complaint, Objects, Severity, Source, SourceError, TranslateSettings, Translation, Translator,
 };
 pub use connect::client;
 use discovery::{Found, discover};
@@ -81,6 +82,7 @@ impl KubernetesSource {
         let mut follower = Follower::new(client, self.last_read);
         let mut tick = interval(TICK);
         let mut patience = Some(Instant::now() + PATIENCE);
+        let mut translator = Translator::new(self.settings);
         let mut last: Option<Translation> = None;
         loop {
             let due = follower.due;
@@ -90,13 +92,10 @@ impl KubernetesSource {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     follower.due = None;
                     follower.begun = None;
-                    follower.state.take_changed();
-                    let mut translation = translate(follower.state.objects(), &self.settings);
-                    if let Some(last) = &last {
-                        translation.continue_from(last);
-                        if translation.says_the_same_as(last) {
-                            continue;
-                        }
+                    let changed = follower.state.take_changed();
+                    let translation = translator.translate(follower.state.objects(), Some(&changed));
+                    if last.as_ref().is_some_and(|last| translation.says_the_same_as(last)) {
+                        continue;
                     }
                     let known = last.as_ref().map_or(&[][..], |last| &last.complaints);
                     log(translation.complaints.iter().filter(|it| !known.contains(it)));

@@ -8,6 +8,7 @@ mod grpc_route;
 mod http_route;
 mod node;
 mod peer_authentication;
+mod pod;
 mod reference_grant;
 mod selector;
 mod service_entry;
@@ -28,13 +29,14 @@ pub use http_route::{
 };
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
+pub use pod::{Container, ContainerPort, Pod, PodIp, PodSpec, PodStatus};
 pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use selector::{LabelSelector, Operator, Requirement, selects};
 pub use service_entry::{
     EntryPort, EntrySelector, ServiceEntry, ServiceEntrySpec, WorkloadEntry, WorkloadEntrySpec,
 };
 
-pub use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServiceAccount};
+pub use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use std::fmt;

@@ -78,12 +78,30 @@ impl Objects {
         self.held.get(&(T::KIND, key.clone())).and_then(|held| T::of(&held.object))
     }
 
+    /// The object of this type and key, to keep.
+    pub(super) fn shared<T: Typed>(&self, key: &ObjectKey) -> Option<&Arc<Object>> {
+        self.held.get(&(T::KIND, key.clone())).map(|held| &held.object)
+    }
+
     /// All objects of a type, in the order of their keys.
     pub fn all<T: Typed>(&self) -> impl Iterator<Item = (&ObjectKey, &T)> {
         let first = (T::KIND, ObjectKey::new("", ""));
         self.held
             .range(first..)
             .take_while(|((kind, _), _)| *kind == T::KIND)
+            .filter_map(|((_, key), held)| T::of(&held.object).map(|object| (key, object)))
+    }
+
+    /// Those of one namespace.
+    pub(super) fn all_in<T: Typed>(
+        &self,
+        namespace: &str,
+    ) -> impl Iterator<Item = (&ObjectKey, &T)> {
+        let first = (T::KIND, ObjectKey::new(namespace, ""));
+        let (kind, namespace) = (T::KIND, first.1.namespace.clone());
+        self.held
+            .range(first..)
+            .take_while(move |((of, key), _)| *of == kind && key.namespace == namespace)
             .filter_map(|((_, key), held)| T::of(&held.object).map(|object| (key, object)))
     }
 

@@ -5,18 +5,26 @@
 //! deny, rules answer with an error, bindings refuse, and each says so in a complaint.
 
 mod authorization_policy;
+mod changes;
+mod frame;
 mod grpc_route;
 mod http_route;
 mod peer_authentication;
+mod roster;
 mod route;
+mod selectors;
 mod service;
 mod service_entry;
+mod services;
+mod translator;
 mod waypoint;
 mod workload;
 
+pub use translator::Translator;
 pub use waypoint::{CLASS as WAYPOINT_CLASS, Resolved, WaypointBindings};
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::objects::{Kind, Namespace, Typed, label};
 use super::{Complaint, Condition, Objects, Severity};
@@ -50,42 +58,14 @@ struct Context<'a> {
 
 /// Translates all objects.
 pub fn translate(objects: &Objects, settings: &TranslateSettings) -> Translation {
-    let mut cx = Context { objects, settings, complaints: objects.complaints().to_vec() };
-    let waypoints = waypoint::Waypoints::collect(&mut cx);
-    let policies = authorization_policy::translate(&mut cx);
-    let levels = peer_authentication::Levels::collect(&mut cx);
-    let workloads = workload::translate(&mut cx, &waypoints, &policies, &levels);
-    let mut services = service::translate(&mut cx, &waypoints, &workloads);
-    let entries = service_entry::translate(&mut cx, &waypoints, &workloads, &services);
-    services.extend(entries);
-    let routes = route::translate(&mut cx, &services);
-    authorization_policy::check_targets(&mut cx, &policies, &services, &waypoints);
-
-    let mesh = Mesh {
-        workloads,
-        services,
-        waypoints: waypoints.usable().cloned().collect(),
-        routes,
-        policies: policies.into_models(),
-    };
-    let mut complaints = cx.complaints;
-    complaints.sort();
-    complaints.dedup();
-    Translation { mesh, complaints }
+    Translator::new(settings.clone()).translate(objects, None)
 }
 
 impl Translation {
     /// Lets routes that did not change go on where they were with the splitting of their traffic, rather than
     /// begin anew at a random offset whenever any object changes.
     pub fn continue_from(&mut self, previous: &Translation) {
-        let known: HashMap<_, _> =
-            previous.mesh.routes.iter().map(|route| ((route.kind, &route.key), route)).collect();
-        for route in &mut self.mesh.routes {
-            match known.get(&(route.kind, &route.key)) {
-                Some(before) if same(before, route) => *route = (*before).clone(),
-                _ => {}
-            }
-        }
+        continue_routes(&mut self.mesh.routes, &previous.mesh.routes);
     }
 
     /// Whether both say the same, offsets aside.
@@ -100,8 +80,22 @@ impl Translation {
     }
 }
 
+fn continue_routes(routes: &mut [Arc<HttpRoute>], previous: &[Arc<HttpRoute>]) {
+    let known: HashMap<_, _> =
+        previous.iter().map(|route| ((route.kind, &route.key), route)).collect();
+    for route in routes {
+        match known.get(&(route.kind, &route.key)) {
+            Some(before) if same(before, route) => *route = (*before).clone(),
+            _ => {}
+        }
+    }
+}
+
 /// Compared as they are dumped: regular expressions have no equality of their own.
 fn same(one: &HttpRoute, two: &HttpRoute) -> bool {
+    if std::ptr::eq(one, two) {
+        return true;
+    }
     match (serde_json::to_value(one), serde_json::to_value(two)) {
         (Ok(one), Ok(two)) => one == two,
         _ => false,

@@ -314,6 +314,7 @@ fn scrape() -> String {
         waypoint_principal: None,
         connection: None,
     }));
+    telemetry.controller().refuse("");
     telemetry.health().workers(&[WorkerHealth::default()]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     telemetry.watch_runtime("control", runtime.handle());

@@ -7,6 +7,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod crds;
 mod docs;
 mod layers;
 mod sizes;

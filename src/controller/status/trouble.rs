@@ -9,6 +9,8 @@ use crate::base::ObjectKey;
 use crate::controller::events::{Regarding, Trouble};
 use crate::source::{Complaint, Severity};
 
+/// The object cannot be understood, and is not in force as it stands.
+const REFUSED: &str = "Refused";
 /// For complaints that no condition names.
 const INVALID: &str = "Invalid";
 
@@ -20,7 +22,9 @@ pub(super) fn troubles(view: &View<'_>, desires: &Desires) -> Vec<Trouble> {
             continue;
         }
         let Some(subject) = subject(complaint) else { continue };
-        let notes = found.entry((subject, reason(complaint))).or_default();
+        let refused = view.stored.get(&subject).is_some_and(|stored| stored.refused.is_some());
+        let reason = if refused { REFUSED } else { reason(complaint) };
+        let notes = found.entry((subject, reason)).or_default();
         notes.push(match complaint.field.is_empty() {
             true => complaint.reason.clone(),
             false => format!("{}: {}", complaint.field, complaint.reason),

@@ -13,10 +13,7 @@ use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
 
-/// The authority's certificate; in a bundle the first one signs.
-pub(super) const CERTIFICATE: &str = "ca-cert.pem";
-/// The authority's private key.
-pub(super) const KEY: &str = "ca-key.pem";
+use crate::identity::authority::{CA_CERTIFICATE as CERTIFICATE, CA_KEY as KEY, Pair};
 
 /// Names of files that are not complete yet.
 const NEW_CERTIFICATE: &str = ".ca-cert.pem.new";
@@ -33,13 +30,6 @@ const OPEN_TO_OTHERS: u32 = 0o077;
 
 /// More than any bundle needs; keeps a wrong path from filling the memory.
 const MAX_FILE: u64 = 1024 * 1024;
-
-/// Both files' texts.
-#[derive(PartialEq, Eq)]
-pub(super) struct Pair {
-    pub(super) certificate: String,
-    pub(super) key: String,
-}
 
 /// Reads the pair, or writes the one that `create` makes when there is none. Of several agents that start
 /// together one writes and all read the same.

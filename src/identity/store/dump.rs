@@ -9,9 +9,7 @@ use super::status::{CertificateState, CertificateStatus, timestamp};
 use crate::base::Identity;
 use crate::identity::WorkloadCertificate;
 use crate::identity::certificate::system_time;
-
-/// Characters in a line of PEM (RFC 7468, 2).
-const PEM_LINE: usize = 64;
+use crate::identity::pem::pem;
 
 /// One identity with all of its certificates.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -68,17 +66,4 @@ impl ShownCertificate {
             expiration_time: timestamp(system_time(validity.not_after)),
         }
     }
-}
-
-fn pem(certificate: &CertificateDer<'_>) -> String {
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
-    let encoded = STANDARD.encode(certificate);
-    let mut rest = encoded.as_str();
-    while !rest.is_empty() {
-        let (line, more) = rest.split_at(rest.len().min(PEM_LINE));
-        text.push_str(line);
-        text.push('\n');
-        rest = more;
-    }
-    text + "-----END CERTIFICATE-----\n"
 }

@@ -13,6 +13,7 @@ mod wire {
 use std::sync::atomic::Ordering;
 
 use rcgen::CertificateSigningRequestParams;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use self::server::{Answer, Authority, Istiod, State, replace};
@@ -68,6 +69,7 @@ impl Lab {
 
 fn settings(home: &std::path::Path, address: &str) -> IstioIssuerSettings {
     IstioIssuerSettings {
+        server: CaServer::Istiod,
         address: address.into(),
         ca_root: home.join("root.pem"),
         token_file: home.join("token"),
@@ -330,4 +332,56 @@ async fn a_store_with_this_issuer_makes_mutual_tls() {
     contains(&refused, &["no certificate for", "productpage", "the CA at https://127.0.0.1:"]);
     cancel.cancel();
     running.await.unwrap();
+}
+
+/// Other roots in the file: everything is issued anew; the same ones in another order, and a file that is half written,
+/// change nothing.
+#[tokio::test]
+async fn followed_roots_have_everything_issued_anew_when_they_change() {
+    let lab = Lab::new().await;
+    let file = lab.home.path().join("root.pem");
+    let (one, two) = (lab.server_root.pem.clone(), Authority::new("next", None).pem);
+    let revisions = lab.issuer.revisions().unwrap();
+    let moves = async |count| {
+        let moved = revisions.clone().wait_for(|it| *it == count).await.is_ok();
+        assert!(moved);
+    };
+    let stands = async |count| {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(*revisions.borrow(), count);
+    };
+    let changes = async {
+        stands(0).await;
+        replace(&file, "-----BEGIN CERTIFICATE-----\nhalf");
+        stands(0).await;
+        replace(&file, &(one.clone() + &two));
+        moves(1).await;
+        replace(&file, &(two.clone() + &one));
+        stands(1).await;
+        replace(&file, &two);
+        moves(2).await;
+    };
+    let following =
+        lab.issuer.follow_with(Duration::ZERO, Duration::from_millis(50), CancellationToken::new());
+    tokio::select! {
+        () = following => {}
+        () = changes => {}
+    }
+}
+
+#[tokio::test]
+async fn the_controllers_refusals_name_what_to_check() {
+    let lab = Lab::new().await;
+    let address = format!("https://{}", lab.istiod.address);
+    let settings =
+        IstioIssuerSettings { server: CaServer::Controller, ..settings(lab.home.path(), &address) };
+    let issuer = IstioIssuer::new(settings, Arc::new(SystemClock)).unwrap();
+    let failure = async || {
+        let made = certify(&issuer, &reviews(), Arc::new(SystemClock)).await;
+        made.err().unwrap().to_string()
+    };
+    lab.answer(Answer::Refuse(Status::permission_denied("no pod")));
+    contains(&failure().await, &["no pod", "a pod with the account", "runs on this node"]);
+    lab.istiod.stop().await;
+    contains(&failure().await, &["the controller runs", "new workloads wait"]);
 }

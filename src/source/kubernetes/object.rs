@@ -2,18 +2,15 @@
 //! which cannot be understood never breaks a watch.
 
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use kube::core::{ApiResource, DynamicResourceScope, ObjectMeta, Resource};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use crate::base::{ObjectKey, Str};
+use super::prune::prune;
+use crate::base::ObjectKey;
 use crate::source::objects::{FieldError, Kind, Object};
-
-/// Written by the API server for itself and often half of an object.
-const MANAGED_FIELDS: &str = "managedFields";
-/// A copy of the object as `kubectl apply` sent it.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Any object, with as much of its metadata as a watch needs.
 #[derive(Clone, Debug)]
@@ -26,8 +23,10 @@ pub(super) struct Raw {
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) key: ObjectKey,
-    /// `metadata.resourceVersion`: the same text means the same object.
-    pub(super) version: Str,
+    /// Of `metadata.resourceVersion`: the same one means the same object.
+    pub(super) version: u64,
+    /// Of all that is read of the object: another version may say the same.
+    pub(super) content: u64,
     /// `metadata.generation`; 0 for kinds that have none.
     pub(super) generation: i64,
     pub(super) object: Result<Object, FieldError>,
@@ -40,28 +39,35 @@ impl Raw {
         crate::source::objects::key_of(kind, &self.metadata)
     }
 
-    pub(super) fn version(&self) -> &str {
-        self.metadata.resource_version.as_deref().unwrap_or_default()
+    pub(super) fn version(&self) -> u64 {
+        digest(&self.metadata.resource_version)
     }
 
     pub(super) fn read(mut self, kind: Kind, api_version: &str) -> Read {
-        let key = self.key(kind);
-        let version = self.version().into();
+        let (key, version) = (self.key(kind), self.version());
+        prune(kind, &mut self.value);
         // The items of a list do not say what they are.
         if let Value::Object(fields) = &mut self.value {
             fields.insert("apiVersion".into(), api_version.into());
             fields.insert("kind".into(), kind.name().into());
         }
+        let content = digest(&self.value);
         let object = kind.read(&self.value);
         let document = object.is_err().then_some(self.value);
         let generation = self.metadata.generation.unwrap_or_default();
-        Read { key, version, generation, object, document }
+        Read { key, version, content, generation, object, document }
     }
+}
+
+fn digest(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl<'de> Deserialize<'de> for Raw {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut value = Value::deserialize(deserializer)?;
+        let value = Value::deserialize(deserializer)?;
         let text = |name: &str| Some(value.get("metadata")?.get(name)?.as_str()?.to_owned());
         let metadata = ObjectMeta {
             name: text("name"),
@@ -70,12 +76,6 @@ impl<'de> Deserialize<'de> for Raw {
             generation: value.get("metadata").and_then(|it| it.get("generation")?.as_i64()),
             ..ObjectMeta::default()
         };
-        if let Some(Value::Object(fields)) = value.get_mut("metadata") {
-            fields.swap_remove(MANAGED_FIELDS);
-            if let Some(Value::Object(annotations)) = fields.get_mut("annotations") {
-                annotations.swap_remove(LAST_APPLIED);
-            }
-        }
         Ok(Raw { metadata, value })
     }
 }

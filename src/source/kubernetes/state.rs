@@ -1,9 +1,9 @@
 //! What the API server said so far: the objects in force, and which kinds are known whole.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::object::Read;
-use crate::base::{ObjectKey, Str};
+use crate::base::ObjectKey;
 use crate::source::Objects;
 use crate::source::objects::Kind;
 
@@ -22,12 +22,18 @@ pub(super) struct State {
 /// One kind.
 #[derive(Default)]
 struct Progress {
-    /// `metadata.resourceVersion` of what was heard last of each object.
-    versions: BTreeMap<ObjectKey, Str>,
+    /// Digests of what was heard last of each object.
+    heard: HashMap<ObjectKey, Digests>,
     /// The keys of the list that is being read.
     listing: Option<BTreeSet<ObjectKey>>,
     /// A whole list was read once.
     complete: bool,
+}
+
+/// Of its version and of its content.
+struct Digests {
+    version: u64,
+    content: u64,
 }
 
 impl State {
@@ -50,31 +56,34 @@ impl State {
         let progress = self.kinds.entry(kind).or_default();
         progress.complete = true;
         let Some(listed) = progress.listing.take() else { return };
-        progress.versions.retain(|key, _| listed.contains(key));
+        progress.heard.retain(|key, _| listed.contains(key));
         self.changed.extend(self.objects.retain(kind, &listed));
     }
 
     /// Whether the object was heard in this very version before, so that it need not be read again.
-    pub(super) fn knows(&mut self, kind: Kind, key: &ObjectKey, version: &str) -> bool {
+    pub(super) fn knows(&mut self, kind: Kind, key: &ObjectKey, version: u64) -> bool {
         let Some(progress) = self.kinds.get_mut(&kind) else { return false };
         if let Some(listing) = &mut progress.listing {
             listing.insert(key.clone());
         }
-        progress.versions.get(key).is_some_and(|known| *known == version && !version.is_empty())
+        progress.heard.get(key).is_some_and(|known| known.version == version)
     }
 
     /// An object that is there, in a list or by itself.
     pub(super) fn apply(&mut self, kind: Kind, read: Read) {
-        let Read { key, version, generation, object, document } = read;
+        let Read { key, version, content, generation, object, document } = read;
         let progress = self.kinds.entry(kind).or_default();
-        progress.versions.insert(key.clone(), version);
+        let before = progress.heard.insert(key.clone(), Digests { version, content });
+        if before.is_some_and(|before| before.content == content) {
+            return;
+        }
         self.objects.apply((kind, key.clone()), object, generation, || document);
         self.changed.insert((kind, key));
     }
 
     pub(super) fn delete(&mut self, kind: Kind, key: ObjectKey) {
         if let Some(progress) = self.kinds.get_mut(&kind) {
-            progress.versions.remove(&key);
+            progress.heard.remove(&key);
         }
         let id = (kind, key);
         if self.objects.remove(&id) {
@@ -102,3 +111,6 @@ impl State {
         std::mem::take(&mut self.changed)
     }
 }
+
+#[cfg(test)]
+mod tests;

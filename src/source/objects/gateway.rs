@@ -66,7 +66,7 @@ pub struct AllowedRoutes {
     _kinds: IgnoredAny,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AllowedNamespaces {
     #[serde(default)]

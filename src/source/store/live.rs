@@ -68,11 +68,9 @@ impl Objects {
         origin: Option<Origin>,
         document: impl FnOnce() -> Option<Value>,
     ) {
-        let mut condition = ConditionType::Accepted;
-        let outcome = if let Some(held) = self.held.get_mut(&(kind, key.clone())) {
+        let (outcome, condition) = if let Some(held) = self.held.get_mut(&(kind, key.clone())) {
             held.origin.clone_from(&origin);
-            condition = ConditionType::PartiallyInvalid;
-            "its last good version stays in force"
+            ("its last good version stays in force", ConditionType::PartiallyInvalid)
         } else if kind.is_security() {
             self.refused.push(RefusedPolicy {
                 kind,
@@ -81,10 +79,11 @@ impl Objects {
                 why: with_field(&error.field, &error.reason),
                 origin: origin.clone(),
             });
-            "until it can be understood, it denies what it may apply to"
+            ("until it can be understood, it denies what it may apply to", ConditionType::Accepted)
         } else {
-            "it is not in force, and there is no earlier version of it"
+            ("it is not in force, and there is no earlier version of it", ConditionType::Accepted)
         };
+        let condition = Condition::of(condition, ConditionReason::UnsupportedValue);
         self.complaints.push(Complaint {
             origin,
             kind: kind.name().into(),
@@ -92,9 +91,7 @@ impl Objects {
             field: error.field,
             severity: Severity::Error,
             reason: format!("{}; {outcome}", error.reason),
-            condition: kind
-                .is_route()
-                .then(|| Condition::of(condition, ConditionReason::UnsupportedValue)),
+            condition: kind.is_route().then_some(condition),
         });
     }
 

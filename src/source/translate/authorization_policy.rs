@@ -9,15 +9,16 @@ mod rules;
 mod scope;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Context;
+use super::selectors::Selectors;
 use super::waypoint::Waypoints;
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Action, Binding, PolicyTarget, Scope, Service};
 use crate::source::objects::{
-    AuthorizationPolicy, Kind, PolicyAction, TargetRef, WorkloadSelector, annotation, selects,
+    AuthorizationPolicy, Kind, PolicyAction, TargetRef, WorkloadSelector, annotation,
 };
 use crate::source::store::RefusedPolicy;
 use scope::{Reach, scope_of};
@@ -28,8 +29,12 @@ const DRY_RUN: &str = "istio.io/dry-run";
 /// All policies, and the selectors of those that have one.
 pub(super) struct Policies {
     models: Vec<Arc<model::AuthorizationPolicy>>,
-    selectors: Vec<(ObjectKey, BTreeMap<String, String>)>,
+    /// By the namespace of the policies.
+    selectors: BTreeMap<Str, Selectors<ObjectKey>>,
 }
+
+/// The selectors while they are collected.
+type Found = BTreeMap<Str, Vec<(BTreeMap<String, String>, ObjectKey)>>;
 
 /// A part of a policy that cannot be carried out.
 pub(super) struct Broken {
@@ -39,21 +44,38 @@ pub(super) struct Broken {
 
 pub(super) fn translate(cx: &mut Context<'_>) -> Policies {
     let objects = cx.objects;
-    let mut policies = Policies { models: Vec::new(), selectors: Vec::new() };
+    let (mut models, mut found) = (Vec::new(), Found::new());
     for (key, policy) in objects.all::<AuthorizationPolicy>() {
-        let model = policy_of(cx, &mut policies, key, policy);
-        policies.models.push(Arc::new(model));
+        models.push(Arc::new(policy_of(cx, &mut found, key, policy)));
     }
     for refused in objects.refused().iter().filter(|it| it.kind == Kind::AuthorizationPolicy) {
-        let model = refused_policy(cx, &mut policies, refused);
-        policies.models.push(Arc::new(model));
+        models.push(Arc::new(refused_policy(cx, &mut found, refused)));
     }
-    policies
+    let selectors = found.into_iter().map(|(key, list)| (key, list.into_iter().collect()));
+    Policies { models, selectors: selectors.collect() }
 }
 
 impl Policies {
-    pub(super) fn into_models(self) -> Vec<Arc<model::AuthorizationPolicy>> {
-        self.models
+    pub(super) fn models(&self) -> &[Arc<model::AuthorizationPolicy>] {
+        &self.models
+    }
+
+    /// Shares with `before` what says the same.
+    pub(super) fn share(&mut self, before: &Policies) {
+        let known: BTreeMap<&ObjectKey, _> = before.models.iter().map(|it| (&it.key, it)).collect();
+        for model in &mut self.models {
+            if let Some(same) = known.get(&model.key).filter(|known| **known == model) {
+                *model = Arc::clone(same);
+            }
+        }
+    }
+
+    /// The namespaces whose policies select otherwise than `before`.
+    pub(super) fn differing(&self, before: &Policies) -> BTreeSet<Str> {
+        let all = self.selectors.keys().chain(before.selectors.keys());
+        let differs =
+            |namespace: &&Str| self.selectors.get(*namespace) != before.selectors.get(*namespace);
+        all.filter(differs).cloned().collect()
     }
 
     /// The policies with a selector that selects a workload: those of its namespace, and of the root namespace.
@@ -63,29 +85,31 @@ impl Policies {
         namespace: &Str,
         labels: Option<&BTreeMap<String, String>>,
     ) -> Vec<ObjectKey> {
-        self.selectors
-            .iter()
-            .filter(|(key, _)| key.namespace == *namespace || cx.is_root(&key.namespace))
-            .filter(|(_, selector)| selects(selector, labels))
-            .map(|(key, _)| key.clone())
-            .collect()
+        let root = Some(&cx.settings.root_namespace).filter(|root| *root != namespace);
+        let namespaces = [Some(namespace), root].into_iter().flatten();
+        let selectors = namespaces.filter_map(|namespace| self.selectors.get(namespace));
+        let mut keys: Vec<ObjectKey> =
+            selectors.flat_map(|selectors| selectors.selecting(labels)).cloned().collect();
+        keys.sort_unstable();
+        keys
     }
+}
 
-    /// Notes the selector, if there is one, and passes the scope on.
-    fn register(&mut self, key: &ObjectKey, reach: Reach) -> Scope {
-        match reach {
-            Reach::Scope(scope) => scope,
-            Reach::Selector(selector) => {
-                self.selectors.push((key.clone(), selector));
-                Scope::Workloads
-            }
+/// Notes the selector, if there is one, and passes the scope on.
+fn register(found: &mut Found, key: &ObjectKey, reach: Reach) -> Scope {
+    match reach {
+        Reach::Scope(scope) => scope,
+        Reach::Selector(selector) => {
+            let of_namespace = found.entry(key.namespace.clone()).or_default();
+            of_namespace.push((selector, key.clone()));
+            Scope::Workloads
         }
     }
 }
 
 fn policy_of(
     cx: &mut Context<'_>,
-    policies: &mut Policies,
+    found: &mut Found,
     key: &ObjectKey,
     policy: &AuthorizationPolicy,
 ) -> model::AuthorizationPolicy {
@@ -132,7 +156,7 @@ fn policy_of(
     model::AuthorizationPolicy {
         key: key.clone(),
         action,
-        scope: policies.register(key, reach),
+        scope: register(found, key, reach),
         rules,
         dry_run: is_dry_run(cx, key, policy),
         broken: first,
@@ -156,7 +180,7 @@ fn is_dry_run(cx: &mut Context<'_>, key: &ObjectKey, policy: &AuthorizationPolic
 /// What a refused policy denies: by its selector or targets, if these can be read on their own.
 fn refused_policy(
     cx: &mut Context<'_>,
-    policies: &mut Policies,
+    found: &mut Found,
     refused: &RefusedPolicy,
 ) -> model::AuthorizationPolicy {
     let part = |name: &str| refused.document.as_ref()?.get("spec")?.get(name).cloned();
@@ -176,7 +200,7 @@ fn refused_policy(
     model::AuthorizationPolicy {
         key: refused.key.clone(),
         action: Action::Deny,
-        scope: policies.register(&refused.key, reach),
+        scope: register(found, &refused.key, reach),
         rules: Vec::new(),
         dry_run: false,
         broken: Some(refused.why.as_str().into()),
@@ -184,16 +208,21 @@ fn refused_policy(
 }
 
 /// Warns of targets that the policy is not enforced for: only what is bound to a waypoint looks at them.
-pub(super) fn check_targets(
+pub(super) fn check_targets<'a>(
     cx: &mut Context<'_>,
     policies: &Policies,
-    services: &[Arc<Service>],
+    services: impl Iterator<Item = &'a Arc<Service>>,
     waypoints: &Waypoints,
 ) {
+    let mut known: Known<'a> = HashMap::new();
+    for service in services {
+        let id = (&service.key.namespace, service.entry.is_some(), service.name());
+        known.entry(id).or_insert(&service.waypoint);
+    }
     for policy in &policies.models {
         let Scope::Targets(targets) = &policy.scope else { continue };
         for target in targets {
-            if let Some(reason) = why_not_enforced(&policy.key, target, services, waypoints) {
+            if let Some(reason) = why_not_enforced(&policy.key, target, &known, waypoints) {
                 let reason = format!("{reason}; the policy is not enforced for it");
                 cx.warn::<AuthorizationPolicy>(&policy.key, "spec.targetRefs", reason);
             }
@@ -201,23 +230,24 @@ pub(super) fn check_targets(
     }
 }
 
+/// The waypoints of services, by namespace, whether it is a ServiceEntry, and name.
+type Known<'a> = HashMap<(&'a Str, bool, &'a Str), &'a Binding>;
+
 fn why_not_enforced(
     policy: &ObjectKey,
     target: &PolicyTarget,
-    services: &[Arc<Service>],
+    services: &Known<'_>,
     waypoints: &Waypoints,
 ) -> Option<String> {
     let key = |name: &Str| ObjectKey::new(policy.namespace.clone(), name.clone());
     match target {
         PolicyTarget::Service(name) => {
-            let found = services.iter().find(|it| it.entry.is_none() && it.key == key(name));
-            without_waypoint("Service", &key(name), found)
+            let found = services.get(&(&policy.namespace, false, name));
+            without_waypoint("Service", &key(name), found.copied())
         }
         PolicyTarget::ServiceEntry(name) => {
-            let of_entry = |service: &&Arc<Service>| {
-                service.entry.as_ref() == Some(name) && service.key.namespace == policy.namespace
-            };
-            without_waypoint("ServiceEntry", &key(name), services.iter().find(of_entry))
+            let found = services.get(&(&policy.namespace, true, name));
+            without_waypoint("ServiceEntry", &key(name), found.copied())
         }
         PolicyTarget::Gateway(name) => {
             let key = key(name);
@@ -234,8 +264,8 @@ fn why_not_enforced(
     }
 }
 
-fn without_waypoint(kind: &str, key: &ObjectKey, found: Option<&Arc<Service>>) -> Option<String> {
-    match found.map(|service| &service.waypoint) {
+fn without_waypoint(kind: &str, key: &ObjectKey, found: Option<&Binding>) -> Option<String> {
+    match found {
         None => Some(format!("the {kind} {key} does not exist")),
         Some(Binding::None) => Some(format!(
             "the {kind} {key} has no waypoint; check the label istio.io/use-waypoint on it or its namespace"

@@ -16,7 +16,7 @@
 //!
 //! A policy that was refused and has no earlier version counts as STRICT, before all others of its level.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Context, Kind};
 use crate::base::{ObjectKey, Str};
@@ -37,7 +37,7 @@ pub(super) struct Levels {
 }
 
 /// One policy. `None` inherits.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Entry {
     selector: Labels,
     mode: Option<Mode>,
@@ -92,6 +92,17 @@ impl Levels {
                 cx.warn::<PeerAuthentication>(key, "", reason);
             }
         }
+    }
+
+    /// The namespaces whose policies say something else than `before`.
+    pub(super) fn differing(&self, before: &Levels) -> BTreeSet<Str> {
+        let levels = [self, before].into_iter();
+        let all = levels.flat_map(|levels| levels.wide.keys().chain(levels.workloads.keys()));
+        let differs = |namespace: &&Str| {
+            self.wide.get(*namespace) != before.wide.get(*namespace)
+                || self.workloads.get(*namespace) != before.workloads.get(*namespace)
+        };
+        all.filter(differs).cloned().collect()
     }
 
     /// What holds for a workload with these labels.

@@ -1,51 +1,53 @@
 //! Services and their endpoints.
 
-mod endpoints;
+pub(super) mod endpoints;
 pub(super) mod protocol;
 pub(super) mod traffic;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 
 use super::Context;
 use super::waypoint::{Addressed, Waypoints};
 use crate::base::ObjectKey;
-use crate::model::{self, Resolution, ServicePort, Workload};
+use crate::model::{self, Resolution, ServicePort};
 use crate::source::objects::Service;
 use endpoints::Endpoints;
 
+/// `None` for one that takes no traffic.
 pub(super) fn translate(
     cx: &mut Context<'_>,
     waypoints: &Waypoints,
-    workloads: &[Arc<Workload>],
-) -> Vec<Arc<model::Service>> {
-    let objects = cx.objects;
-    let endpoints = Endpoints::index(objects, workloads);
-    let mut services = Vec::new();
-    for (key, service) in objects.all::<Service>() {
-        let Some(spec) = &service.spec else { continue };
-        // A name in DNS and nothing else: there is no address to take traffic at.
-        if spec.type_.as_deref() == Some("ExternalName") {
-            continue;
-        }
-        let ports = tcp_ports(cx, key, spec);
-        services.push(Arc::new(model::Service {
-            key: key.clone(),
-            entry: None,
-            hostname: format!("{}.{}.svc.{}", key.name, key.namespace, cx.settings.cluster_domain)
-                .into(),
-            vips: vips(cx, key, spec),
-            networks: Vec::new(),
-            resolution: Resolution::Listed,
-            endpoints: endpoints.of(cx, key, spec, &ports),
-            traffic: traffic::policy(cx, key, &service.metadata, spec),
-            ports: ports.into_iter().map(|(_, port)| port).collect(),
-            waypoint: waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service),
-        }));
+    endpoints: &Endpoints<'_>,
+    key: &ObjectKey,
+    service: &Service,
+) -> Option<model::Service> {
+    let spec = service.spec.as_ref()?;
+    // A name in DNS and nothing else: there is no address to take traffic at.
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return None;
     }
-    services
+    let ports = tcp_ports(cx, key, spec);
+    Some(model::Service {
+        key: key.clone(),
+        entry: None,
+        hostname: format!("{}.{}.svc.{}", key.name, key.namespace, cx.settings.cluster_domain)
+            .into(),
+        vips: vips(cx, key, spec),
+        networks: Vec::new(),
+        resolution: Resolution::Listed,
+        endpoints: endpoints.of(cx, key, spec, &ports),
+        traffic: traffic::policy(cx, key, &service.metadata, spec),
+        ports: ports.into_iter().map(|(_, port)| port).collect(),
+        waypoint: waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service),
+    })
+}
+
+/// The selector, when there is one that selects at all.
+pub(super) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+    service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
 }
 
 /// None for a headless service.

@@ -12,10 +12,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Context;
+use super::roster::Roster;
 use super::service::{protocol, traffic};
 use super::waypoint::{Addressed, Waypoints};
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Binding, Resolution, ServicePort, TrafficPolicy, Workload};
+use crate::model::{self, Binding, Resolution, ServicePort, TrafficPolicy};
 use crate::source::objects::{ServiceEntry, created, label};
 use addresses::Addresses;
 use allot::Allotment;
@@ -43,7 +44,7 @@ struct Entry<'a> {
 pub(super) fn translate(
     cx: &mut Context<'_>,
     waypoints: &Waypoints,
-    workloads: &[Arc<Workload>],
+    roster: &Roster,
     kubernetes: &[Arc<model::Service>],
 ) -> Vec<Arc<model::Service>> {
     let objects = cx.objects;
@@ -53,7 +54,7 @@ pub(super) fn translate(
         let age = created(&entry.metadata);
         (Reverse(age != 0), age, *key)
     });
-    let places = Places::index(objects, workloads, kubernetes);
+    let places = Places::index(objects, roster, kubernetes);
     let mut taken: HashMap<(Str, Str), String> = (kubernetes.iter())
         .map(|it| ((it.key.namespace.clone(), it.hostname.clone()), it.to_string()))
         .collect();

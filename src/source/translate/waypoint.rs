@@ -37,14 +37,17 @@ pub(super) enum Addressed {
 }
 
 /// All Gateways, as candidates for a binding.
+#[derive(PartialEq)]
 pub(super) struct Waypoints(BTreeMap<ObjectKey, Candidate>);
 
+#[derive(PartialEq)]
 struct Candidate {
     for_services: bool,
     for_workloads: bool,
     outcome: Result<Usable, Str>,
 }
 
+#[derive(PartialEq)]
 struct Usable {
     waypoint: Arc<Waypoint>,
     /// One an HBONE listener.

@@ -1,15 +1,13 @@
 //! Pods to workloads.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use super::authorization_policy::Policies;
-use super::peer_authentication::Levels;
-use super::waypoint::{Addressed, Waypoints, label_field};
+use super::frame::Frame;
+use super::waypoint::{Addressed, label_field};
 use super::{Context, namespace_label};
 use crate::base::{Identity, ObjectKey, Str};
 use crate::model::{Canonical, CaptureWishes, Locality, Workload};
-use crate::source::objects::{Namespace, Pod, annotation, label};
+use crate::source::objects::{Namespace, Node, Pod, annotation, label};
 
 /// `ambient` enrols a namespace or pod, `none` keeps a pod out.
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
@@ -30,30 +28,27 @@ const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 /// The revision of a workload that has none (Istio "Canonical Service").
 const LATEST: &str = "latest";
 
-pub(super) fn translate(
-    cx: &mut Context<'_>,
-    waypoints: &Waypoints,
-    policies: &Policies,
-    levels: &Levels,
-) -> Vec<Arc<Workload>> {
+/// Says what labels of namespaces mean nothing.
+pub(super) fn check_namespaces(cx: &mut Context<'_>) {
     let objects = cx.objects;
     for (key, namespace) in objects.all::<Namespace>() {
         if let Some(mode) = label(&namespace.metadata, DATAPLANE_MODE) {
             check_mode::<Namespace>(cx, key, mode);
         }
     }
-    let pods = objects.all::<Pod>().filter(|(_, pod)| !is_finished(pod));
-    pods.map(|(key, pod)| Arc::new(workload(cx, waypoints, policies, levels, key, pod))).collect()
 }
 
-fn workload(
+/// `None` for a pod that has run to its end.
+pub(super) fn translate(
     cx: &mut Context<'_>,
-    waypoints: &Waypoints,
-    policies: &Policies,
-    levels: &Levels,
+    frame: &Frame,
     key: &ObjectKey,
     pod: &Pod,
-) -> Workload {
+) -> Option<Workload> {
+    if is_finished(pod) {
+        return None;
+    }
+    let Frame { waypoints, policies, levels, .. } = frame;
     let spec = pod.spec.as_ref();
     let account = spec
         .and_then(|spec| spec.service_account_name.as_deref())
@@ -64,7 +59,8 @@ fn workload(
         .unwrap_or_default();
     let host_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
     let labels = pod.metadata.labels.as_ref();
-    Workload {
+    let locality = locality(cx, pod, node);
+    Some(Workload {
         uid: format!("{}//Pod/{}/{}", cx.settings.cluster, key.namespace, key.name).into(),
         key: key.clone(),
         pod: pod_uid(pod),
@@ -84,11 +80,11 @@ fn workload(
         },
         ready: is_ready(pod),
         canonical: canonical(pod, &key.name),
-        locality: locality(pod),
+        locality,
         waypoint: waypoints.bind::<Pod>(cx, key, &pod.metadata, Addressed::Workload),
         peer_authentication: levels.effective(&key.namespace, labels),
         policies: policies.selecting(cx, &key.namespace, labels),
-    }
+    })
 }
 
 /// What the container runtime is told of a pod. A static pod's is the one that the kubelet gave it, which its mirror in
@@ -146,10 +142,7 @@ fn is_ready(pod: &Pod) -> bool {
 
 /// A pod without conditions, as a directory describes it, counts as ready.
 pub(super) fn passes_readiness(pod: &Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
-    conditions.is_none_or(|conditions| {
-        conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
-    })
+    pod.status.as_ref().and_then(|status| status.ready).unwrap_or(true)
 }
 
 fn addresses(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> Vec<IpAddr> {
@@ -208,9 +201,14 @@ fn owner(pod: &Pod) -> Option<String> {
     Some(parent.unwrap_or(&owner.name).to_owned())
 }
 
-/// Kubernetes copies the topology of the node to its pods (PodTopologyLabelsAdmission, since 1.35).
-fn locality(pod: &Pod) -> Locality {
-    let text = |name| Str::from(label(&pod.metadata, name).unwrap_or_default());
+/// Kubernetes copies the topology of the node to its pods since 1.35 (PodTopologyLabelsAdmission); before that only the
+/// node has it.
+fn locality(cx: &Context<'_>, pod: &Pod, node: &str) -> Locality {
+    let node = ObjectKey::new("", node);
+    let text = |name: &str| {
+        let of_node = || label(&cx.objects.get::<Node>(&node)?.metadata, name);
+        Str::from(label(&pod.metadata, name).or_else(of_node).unwrap_or_default())
+    };
     Locality {
         region: text("topology.kubernetes.io/region"),
         zone: text("topology.kubernetes.io/zone"),

@@ -4,28 +4,29 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, Pod, ServicePort as PortSpec, ServiceSpec};
+use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::Context;
+use super::super::roster::{Member, Roster};
+use super::super::selectors::Selectors;
 use super::super::workload::passes_readiness;
-use super::port_number;
+use super::{port_number, selector};
 use crate::base::{ObjectKey, Str};
 use crate::model::{Endpoint, PortMapping, ServicePort, Workload};
 use crate::source::Objects;
-use crate::source::objects::{Service, WorkloadEntry, label, selects};
+use crate::source::objects::{Container, Pod, Service, WorkloadEntry, label, selects};
 
 /// On an EndpointSlice: the service that it belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// What endpoints are looked up in.
-pub(super) struct Endpoints<'a> {
-    pods: BTreeMap<&'a str, Vec<(&'a Workload, &'a Pod)>>,
-    by_key: HashMap<&'a ObjectKey, &'a Workload>,
-    by_address: HashMap<IpAddr, &'a Workload>,
+pub(in crate::source::translate) struct Endpoints<'a> {
+    roster: &'a Roster,
+    /// The pods that a service selects, for the services that were asked for.
+    members: HashMap<&'a ObjectKey, Vec<&'a Member>>,
     slices: BTreeMap<ObjectKey, Vec<&'a EndpointSlice>>,
     entries: BTreeMap<&'a str, Vec<&'a WorkloadEntry>>,
 }
@@ -33,29 +34,39 @@ pub(super) struct Endpoints<'a> {
 type Ports<'a> = [(&'a PortSpec, ServicePort)];
 
 impl<'a> Endpoints<'a> {
-    pub(super) fn index(objects: &'a Objects, workloads: &'a [Arc<Workload>]) -> Self {
+    /// For the services `wanted`.
+    pub(in crate::source::translate) fn index(
+        objects: &'a Objects,
+        roster: &'a Roster,
+        wanted: impl Iterator<Item = (&'a ObjectKey, &'a Service)>,
+    ) -> Self {
         let mut index = Endpoints {
-            pods: BTreeMap::new(),
-            by_key: HashMap::new(),
-            by_address: HashMap::new(),
+            roster,
+            members: HashMap::new(),
             slices: BTreeMap::new(),
             entries: BTreeMap::new(),
         };
+        let mut selectors: BTreeMap<&'a str, Vec<_>> = BTreeMap::new();
+        for (key, service) in wanted {
+            if let Some(selector) = selector(service) {
+                let of_namespace = selectors.entry(&key.namespace).or_default();
+                of_namespace.push((selector.clone(), key));
+            }
+        }
+        for (namespace, selectors) in selectors {
+            let selectors: Selectors<&'a ObjectKey> = selectors.into_iter().collect();
+            for member in roster.namespace(namespace) {
+                let labels = member.pod().and_then(|pod| pod.metadata.labels.as_ref());
+                for service in selectors.selecting(labels) {
+                    index.members.entry(service).or_default().push(member);
+                }
+            }
+        }
         for (key, entry) in objects.all::<WorkloadEntry>() {
             index.entries.entry(&key.namespace).or_default().push(entry);
         }
-        for workload in workloads {
-            if let Some(pod) = objects.get::<Pod>(&workload.key) {
-                index.pods.entry(&workload.key.namespace).or_default().push((workload, pod));
-            }
-            index.by_key.insert(&workload.key, workload);
-            for address in workload.addresses.iter().filter(|_| !workload.host_network) {
-                index.by_address.entry(*address).or_insert(workload);
-            }
-        }
         for (key, slice) in objects.all::<EndpointSlice>() {
-            if let Some(service) = label(&slice.metadata, SERVICE_NAME) {
-                let service = ObjectKey::new(key.namespace.clone(), service);
+            if let Some(service) = service_of(key, slice) {
                 index.slices.entry(service).or_default().push(slice);
             }
         }
@@ -71,10 +82,10 @@ impl<'a> Endpoints<'a> {
     ) -> Vec<Endpoint> {
         match spec.selector.as_ref().filter(|selector| !selector.is_empty()) {
             Some(selector) => {
-                let all = self.pods.get(key.namespace.as_str()).map_or(&[][..], Vec::as_slice);
-                let selected =
-                    all.iter().filter(|(_, pod)| selects(selector, pod.metadata.labels.as_ref()));
-                let selected: Vec<_> = selected.copied().collect();
+                let selected = self.members.get(key).map_or(&[][..], Vec::as_slice);
+                let selected: Vec<(&Workload, &Pod)> = (selected.iter())
+                    .filter_map(|member| Some((&*member.workload, member.pod()?)))
+                    .collect();
                 complain_of_names(cx, key, &selected, ports);
                 let not_ready_too = spec.publish_not_ready_addresses.unwrap_or(false);
                 let pods =
@@ -97,7 +108,7 @@ impl<'a> Endpoints<'a> {
         let selected = entries.filter(|entry| selects(selector, Some(&entry.all_labels())));
         selected.filter_map(|entry| {
             let address: IpAddr = entry.spec.address.parse().ok()?;
-            let workload = self.by_address.get(&address);
+            let workload = self.roster.at(&address);
             let mapping = |(spec, port): &(&PortSpec, ServicePort)| {
                 let target = entry_port(spec, port, entry)?;
                 Some(PortMapping { port: port.port, target })
@@ -148,9 +159,9 @@ impl<'a> Endpoints<'a> {
         let named = named.and_then(|target| {
             let namespace = target.namespace.as_deref().unwrap_or(&service.namespace);
             let key = ObjectKey::new(namespace, target.name.as_deref()?);
-            self.by_key.get(&key).copied()
+            self.roster.get(&key).map(|member| &*member.workload)
         });
-        let workload = named.or_else(|| self.by_address.get(&address).copied());
+        let workload = named.or_else(|| self.roster.at(&address));
         // Not said means ready, and serving as much as ready (Kubernetes API, EndpointConditions).
         let said = listed.conditions.as_ref();
         let ready = said.and_then(|it| it.ready).unwrap_or(true);
@@ -175,6 +186,15 @@ impl<'a> Endpoints<'a> {
             locality,
         })
     }
+}
+
+/// The service that a slice belongs to.
+pub(in crate::source::translate) fn service_of(
+    key: &ObjectKey,
+    slice: &EndpointSlice,
+) -> Option<ObjectKey> {
+    let service = label(&slice.metadata, SERVICE_NAME)?;
+    Some(ObjectKey::new(key.namespace.clone(), service))
 }
 
 fn of_pod(
@@ -232,7 +252,7 @@ fn target_port(spec: &PortSpec, port: &ServicePort, pod: &Pod) -> Option<u16> {
 fn named_port(pod: &Pod, name: &str) -> Option<u16> {
     let spec = pod.spec.as_ref()?;
     let stays = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-    let sidecars = spec.init_containers.iter().flatten().filter(stays);
+    let sidecars = spec.init_containers.iter().filter(stays);
     spec.containers
         .iter()
         .chain(sidecars)

@@ -7,15 +7,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
-
 use super::super::Context;
+use super::super::roster::Roster;
 use super::super::workload::passes_readiness;
 use super::{Entry, is_name, number};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Endpoint, Locality, PortMapping, Resolution, ServicePort, Workload};
 use crate::source::Objects;
-use crate::source::objects::{ServiceEntry, WorkloadEntry, WorkloadEntrySpec, selects};
+use crate::source::objects::{Pod, ServiceEntry, WorkloadEntry, WorkloadEntrySpec, selects};
 
 /// A port of an entry, and what it is at endpoints that do not say otherwise.
 pub(super) struct Port {
@@ -25,9 +24,8 @@ pub(super) struct Port {
 
 /// What endpoints are looked up in.
 pub(super) struct Places<'a> {
-    pods: BTreeMap<&'a str, Vec<(&'a Workload, &'a Pod)>>,
+    roster: &'a Roster,
     workload_entries: BTreeMap<&'a str, Vec<(&'a ObjectKey, &'a WorkloadEntry)>>,
-    by_address: HashMap<IpAddr, &'a Workload>,
     /// Virtual addresses of Services: whoever dials one from the node is led past the mesh.
     virtual_addresses: HashMap<IpAddr, &'a ObjectKey>,
 }
@@ -35,23 +33,11 @@ pub(super) struct Places<'a> {
 impl<'a> Places<'a> {
     pub(super) fn index(
         objects: &'a Objects,
-        workloads: &'a [Arc<Workload>],
+        roster: &'a Roster,
         kubernetes: &'a [Arc<model::Service>],
     ) -> Self {
-        let mut places = Places {
-            pods: BTreeMap::new(),
-            workload_entries: BTreeMap::new(),
-            by_address: HashMap::new(),
-            virtual_addresses: HashMap::new(),
-        };
-        for workload in workloads {
-            if let Some(pod) = objects.get::<Pod>(&workload.key) {
-                places.pods.entry(&workload.key.namespace).or_default().push((workload, pod));
-            }
-            for address in workload.addresses.iter().filter(|_| !workload.host_network) {
-                places.by_address.entry(*address).or_insert(workload);
-            }
-        }
+        let mut places =
+            Places { roster, workload_entries: BTreeMap::new(), virtual_addresses: HashMap::new() };
         for (key, entry) in objects.all::<WorkloadEntry>() {
             places.workload_entries.entry(&key.namespace).or_default().push((key, entry));
         }
@@ -93,7 +79,7 @@ impl<'a> Places<'a> {
     /// Who has an address before any entry.
     pub(super) fn owner(&self, address: IpAddr) -> Option<String> {
         let service = self.virtual_addresses.get(&address).map(|key| format!("Service {key}"));
-        service.or_else(|| Some(format!("Pod {}", self.by_address.get(&address)?.key)))
+        service.or_else(|| Some(format!("Pod {}", self.roster.at(&address)?.key)))
     }
 
     fn listed(&self, cx: &mut Context<'_>, entry: &Entry<'_>) -> Vec<Endpoint> {
@@ -117,7 +103,8 @@ impl<'a> Places<'a> {
         labels: &BTreeMap<String, String>,
     ) -> Vec<Endpoint> {
         let namespace = entry.key.namespace.as_str();
-        let pods = self.pods.get(namespace).into_iter().flatten();
+        let members = self.roster.namespace(namespace);
+        let pods = members.filter_map(|member| Some((&*member.workload, member.pod()?)));
         let mut endpoints: Vec<Endpoint> = pods
             .filter(|(_, pod)| selects(labels, pod.metadata.labels.as_ref()))
             .filter(|(workload, _)| !workload.addresses.is_empty())
@@ -158,7 +145,7 @@ impl<'a> Places<'a> {
             let why = format!("{:?}: other networks cannot be reached yet", spec.network);
             return Err(("network", why));
         }
-        let workload = addresses.first().and_then(|address| self.by_address.get(address));
+        let workload = addresses.first().and_then(|address| self.roster.at(address));
         let ports = mappings(entry, &spec.ports)?;
         let locality = match workload.map(|it| &it.locality) {
             Some(known) if spec.locality.is_empty() => known.clone(),

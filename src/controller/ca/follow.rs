@@ -1,0 +1,82 @@
+//! Every replica follows the Secret, and signs with what it held last that was good.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use tokio_util::sync::CancellationToken;
+
+use super::{Authorities, Current, SECRET, secret};
+use crate::base::Seldom;
+use crate::controller::Context;
+
+/// Follows until cancelled. A connection that breaks is made anew, with pauses that grow.
+pub(in crate::controller) async fn follow(
+    context: Arc<Context>,
+    authorities: Authorities,
+    cancel: CancellationToken,
+) {
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &context.settings.namespace);
+    let events = watcher::watch_object(secrets, SECRET).default_backoff();
+    let mut events = Box::pin(events.take_until(cancel.cancelled_owned()));
+    let trouble = Seldom::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(secret) => authorities.take(&context, secret.as_ref()),
+            Err(error) if trouble.is_due() => tracing::warn!(
+                secret = SECRET, %error,
+                "the CA's Secret cannot be watched; the last one goes on signing"
+            ),
+            Err(_) => {}
+        }
+    }
+}
+
+impl Authorities {
+    /// Takes over what the Secret says now, if it can be used.
+    fn take(&self, context: &Context, secret: Option<&Secret>) {
+        let before = self.current();
+        match secret {
+            None if before.is_some() => tracing::error!(
+                secret = SECRET,
+                "the CA's Secret was deleted; the last one goes on signing, and the leader writes it back"
+            ),
+            None => tracing::info!(secret = SECRET, "there is no CA yet; the leader makes one"),
+            Some(secret) => {
+                let read =
+                    secret::read(secret).and_then(|state| Current::new(state, SystemTime::now()));
+                match read {
+                    Ok(current) => self.accept(context, current),
+                    Err(reason) => tracing::error!(
+                        secret = SECRET,
+                        reason,
+                        "the CA's Secret cannot be used; {}",
+                        if before.is_some() {
+                            "the one before goes on signing"
+                        } else {
+                            "no certificate can be signed until it is repaired"
+                        }
+                    ),
+                }
+            }
+        }
+        self.changed();
+    }
+
+    fn accept(&self, context: &Context, current: Current) {
+        let (serial, _) = current.authority.description();
+        let metrics = context.telemetry.controller();
+        metrics.ca_end(current.authority.validity().1);
+        tracing::info!(
+            secret = SECRET,
+            serial,
+            trusted_roots = current.trusted.len(),
+            rotation = current.state.phase(),
+            "the CA is in force"
+        );
+        self.set(current);
+    }
+}

@@ -1,0 +1,166 @@
+//! What the leader does for the CA: makes it, publishes its roots, and goes through the steps of a rotation.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::PostParams;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::rotation::{Step, Times, Why, step};
+use super::state::{Material, State};
+use super::{Authorities, Current, SECRET, publish, secret};
+use crate::base::Seldom;
+use crate::controller::cluster::{is_conflict, told};
+use crate::controller::{Context, FIELD_MANAGER};
+
+/// How often the ConfigMap and the clock are looked at, whatever happens.
+const LOOK: Duration = Duration::from_secs(30);
+/// After a failure.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long one round, some requests to the API server, may take.
+const ROUND: Duration = Duration::from_secs(30);
+
+/// Keeps the CA until the term ends.
+pub(in crate::controller) async fn keep(
+    context: Arc<Context>,
+    authorities: Authorities,
+    term: CancellationToken,
+) {
+    let mut changes = authorities.changes();
+    let keeper = Keeper {
+        secrets: Api::namespaced(context.client.clone(), &context.settings.namespace),
+        times: Times {
+            overlap: context.settings.root_overlap,
+            lifetime: context.settings.max_lifetime,
+        },
+        context,
+        authorities,
+    };
+    let trouble = Seldom::new();
+    let rounds = async {
+        loop {
+            changes.mark_unchanged();
+            let pause = match timeout(ROUND, keeper.round()).await {
+                Ok(Ok(pause)) => pause,
+                Ok(Err(why)) => keeper.complain(&trouble, &why),
+                Err(_) => keeper.complain(&trouble, "the API server takes too long"),
+            };
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = sleep(pause) => {}
+            }
+        }
+    };
+    term.run_until_cancelled(rounds).await;
+}
+
+struct Keeper {
+    secrets: Api<Secret>,
+    times: Times,
+    context: Arc<Context>,
+    authorities: Authorities,
+}
+
+impl Keeper {
+    /// Does what there is to do now, and returns how long nothing else will be.
+    async fn round(&self) -> Result<Duration, String> {
+        let Some(held) = self.secrets.get_opt(SECRET).await.map_err(|error| told(&error))? else {
+            self.create().await?;
+            return Ok(Duration::ZERO);
+        };
+        let now = SystemTime::now();
+        // Whoever follows the Secret has told what is wrong with it.
+        let Ok(current) = secret::read(&held).and_then(|state| Current::new(state, now)) else {
+            return Ok(LOOK);
+        };
+        publish::publish(&self.context, &current.trusted).await?;
+        self.look_at_next(&current.state, now)?;
+        match step(&current.state, &current.authority, self.times, now) {
+            Step::Rest(until) => {
+                let left = until.and_then(|it| it.duration_since(now).ok()).unwrap_or(LOOK);
+                Ok(left.min(LOOK))
+            }
+            step => {
+                let make = || Material::create(&self.context.trust_domain, now);
+                let state = current.state.after(step, self.times, now, make)?;
+                self.replace(held, &state, step).await?;
+                Ok(Duration::ZERO)
+            }
+        }
+    }
+
+    /// A next CA that cannot sign must not be switched to.
+    fn look_at_next(&self, state: &State, now: SystemTime) -> Result<(), String> {
+        let Some(next) = &state.next else { return Ok(()) };
+        let usable = next.material.authority(now);
+        usable.map(drop).map_err(|why| format!("the next CA (keys next-*) cannot be used: {why}"))
+    }
+
+    /// Makes the Secret: with the CA that was last in force, if this replica knows one.
+    async fn create(&self) -> Result<(), String> {
+        let known = self.authorities.current();
+        let state = match &known {
+            Some(current) => current.state.clone(),
+            None => State::new(Material::create(&self.context.trust_domain, SystemTime::now())?),
+        };
+        let mut made = Secret { type_: Some("Opaque".to_owned()), ..Secret::default() };
+        secret::write(&state, &mut made);
+        match self.secrets.create(&parameters(), &made).await {
+            Ok(_) if known.is_some() => {
+                tracing::warn!(secret = SECRET, "the CA's Secret is written back");
+            }
+            Ok(_) => tracing::info!(secret = SECRET, "a new CA is made"),
+            Err(error) if is_conflict(&error) => {}
+            Err(error) => return Err(told(&error)),
+        }
+        Ok(())
+    }
+
+    /// Writes the Secret as it was read, and so not over a change of somebody else's.
+    async fn replace(&self, mut held: Secret, state: &State, step: Step) -> Result<(), String> {
+        secret::write(state, &mut held);
+        match self.secrets.replace(SECRET, &parameters(), &held).await {
+            Ok(_) => tell(step),
+            Err(error) if is_conflict(&error) => {}
+            Err(error) => return Err(told(&error)),
+        }
+        Ok(())
+    }
+
+    fn complain(&self, trouble: &Seldom, why: &str) -> Duration {
+        if trouble.is_due() {
+            tracing::warn!(
+                secret = SECRET,
+                why,
+                "the CA cannot be kept; what is in force goes on signing"
+            );
+        }
+        PAUSE
+    }
+}
+
+fn tell(step: Step) {
+    match step {
+        Step::Rest(_) => {}
+        Step::Make(Why::Asked) => tracing::info!("a new root is made: an operator asked for it"),
+        Step::Make(Why::EndsSoon) => {
+            tracing::info!("a new root is made: the present one is in the last tenth of its life");
+        }
+        Step::Announce => tracing::info!("the next root is trusted; it signs after the overlap"),
+        Step::Switch => tracing::info!("the next root signs; the one before is still trusted"),
+        Step::Date => tracing::info!("the old root's end is set"),
+        Step::Forget => tracing::info!("the old root is trusted no more"),
+        Step::Refuse => tracing::error!(
+            secret = SECRET,
+            "the annotation {} is for CAs that the controller has made; put the next one into the keys next-*",
+            secret::ROTATE
+        ),
+    }
+}
+
+fn parameters() -> PostParams {
+    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
+}

@@ -1,0 +1,44 @@
+//! The ConfigMap with the roots that are trusted now: the agents have it mounted, to know the controller by and to learn
+//! of other roots.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use rustls::pki_types::CertificateDer;
+use serde_json::json;
+
+use super::ROOTS_CONFIG_MAP;
+use crate::controller::cluster::told;
+use crate::controller::{Context, FIELD_MANAGER};
+use crate::identity::{CA_ROOTS, to_pem};
+
+/// Makes the ConfigMap hold these roots, and says nothing when it does.
+pub(super) async fn publish(
+    context: &Context,
+    roots: &[CertificateDer<'static>],
+) -> Result<(), String> {
+    let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &context.settings.namespace);
+    let wanted = to_pem(roots);
+    let current = maps.get_opt(ROOTS_CONFIG_MAP).await.map_err(|error| told(&error))?;
+    let held = current.as_ref().and_then(|map| map.data.as_ref()?.get(CA_ROOTS));
+    if held == Some(&wanted) {
+        return Ok(());
+    }
+    let map = json!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": ROOTS_CONFIG_MAP },
+        "data": { CA_ROOTS: wanted },
+    });
+    // Somebody may have made it by hand; what it holds is the CA's to say.
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    maps.patch(ROOTS_CONFIG_MAP, &parameters, &Patch::Apply(map))
+        .await
+        .map_err(|error| told(&error))?;
+    tracing::info!(
+        config_map = ROOTS_CONFIG_MAP,
+        roots = roots.len(),
+        "the trusted roots are published"
+    );
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! What the Secret says: the CA that signs, the one that comes next, and the roots of the one before.
+
+use std::time::SystemTime;
+
+use k8s_openapi::jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
+
+use crate::base::Str;
+use crate::identity::{
+    Authority, CA_ROOTS, Pair, certificates, create_authority, verify_authority,
+};
+
+/// How the certificates of CAs that are made here are named: only these are replaced without being asked.
+pub(super) const OWN_NAME: &str = "Isthmus CA";
+
+/// A CA in Istio's four parts, in PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Material {
+    pub(super) pair: Pair,
+    /// The parents up to the roots; may be empty.
+    pub(super) chain: String,
+    pub(super) roots: String,
+}
+
+/// A CA that is trusted already and signs later.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Next {
+    pub(super) material: Material,
+    /// Since when the agents are told to trust it.
+    pub(super) announced: Option<SystemTime>,
+}
+
+/// Roots of a CA that signs no more.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Old {
+    pub(super) roots: String,
+    /// When its last certificate ends.
+    pub(super) until: Option<SystemTime>,
+}
+
+/// All of it. The private keys are in here: it is printed nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) signing: Material,
+    pub(super) next: Option<Next>,
+    pub(super) old: Option<Old>,
+    /// An operator asks for a new root.
+    pub(super) asked: bool,
+}
+
+impl Material {
+    /// A new root that signs itself.
+    pub(super) fn create(trust_domain: &Str, now: SystemTime) -> Result<Self, String> {
+        let pair = create_authority(OWN_NAME, trust_domain, now)?;
+        let roots = pair.certificate.clone();
+        Ok(Self { chain: roots.clone(), roots, pair })
+    }
+
+    /// Checked as an agent would: what it signs must be trusted by those who trust its roots.
+    pub(super) fn authority(&self, now: SystemTime) -> Result<Authority, String> {
+        let authority = Authority::of_parts(&self.pair, &self.chain, &self.roots, now)?;
+        verify_authority(&authority, now)?;
+        Ok(authority)
+    }
+
+    /// Whether it was made here and is its own root.
+    pub(super) fn is_own(&self, authority: &Authority) -> bool {
+        authority.is_root() && authority.common_name().is_some_and(|it| it.starts_with(OWN_NAME))
+    }
+}
+
+impl State {
+    pub(super) fn new(signing: Material) -> Self {
+        Self { signing, next: None, old: None, asked: false }
+    }
+
+    /// Whom to trust at this moment, each root once.
+    pub(super) fn trusted(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+        let texts = [
+            Some(&self.signing.roots),
+            self.next.as_ref().map(|next| &next.material.roots),
+            self.old.as_ref().map(|old| &old.roots),
+        ];
+        let mut trusted = Vec::new();
+        for text in texts.into_iter().flatten() {
+            for root in certificates(CA_ROOTS, text)? {
+                if !trusted.contains(&root) {
+                    trusted.push(root);
+                }
+            }
+        }
+        Ok(trusted)
+    }
+
+    /// In words, for operators.
+    pub(super) fn phase(&self) -> String {
+        match (&self.next, &self.old) {
+            (Some(Next { announced: Some(at), .. }), _) => {
+                format!("the next root is announced since {}", timestamp(*at))
+            }
+            (Some(_), _) => "the next root is being announced".to_owned(),
+            (None, Some(Old { until: Some(at), .. })) => {
+                format!("the root before is trusted until {}", timestamp(*at))
+            }
+            (None, Some(_)) => "the root before is still trusted".to_owned(),
+            (None, None) => "none".to_owned(),
+        }
+    }
+}
+
+/// RFC 3339, in whole seconds.
+pub(super) fn timestamp(time: SystemTime) -> String {
+    let whole = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let known = i64::try_from(whole).ok().and_then(|it| Timestamp::from_second(it).ok());
+    known.map_or_else(|| "unknown".to_owned(), |it| it.to_string())
+}

@@ -1,0 +1,45 @@
+//! Would the mesh accept what this authority signs? Tried out before anybody depends on it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::Authority;
+use crate::base::Identity;
+use crate::identity::request::KeyRequest;
+use crate::identity::{Clock, Trust, WorkloadCertificate};
+
+/// Names that no cluster has.
+const NAME: &str = "probe";
+/// Of the certificate that is signed and thrown away.
+const LIFETIME: Duration = Duration::from_secs(60);
+
+/// A clock that stands.
+#[derive(Debug)]
+struct At(SystemTime);
+
+impl Clock for At {
+    fn now(&self) -> SystemTime {
+        self.0
+    }
+}
+
+/// Has a certificate signed and verifies it as an agent would, against the authority's own roots.
+///
+/// # Errors
+/// What an agent would say: parents that are missing, constraints that forbid it, roots that are others'.
+pub fn verify_authority(authority: &Authority, now: SystemTime) -> Result<(), String> {
+    let identity = Identity::new(NAME, NAME, NAME);
+    let request = KeyRequest::new(&identity).map_err(|error| error.to_string())?;
+    let issued = authority
+        .certify(&identity, request.csr.der(), LIFETIME, now)
+        .map_err(|error| error.to_string())?;
+    let (trust, clock) = (Trust::of(NAME), Arc::new(At(now)));
+    WorkloadCertificate::new(&identity, request.into_key(), issued, 0, &trust, clock)
+        .map(drop)
+        .map_err(|error| {
+            format!(
+                "what it signs is not trusted by those who trust its roots: {error}; check that the chain is complete \
+                 and leads to one of the roots"
+            )
+        })
+}

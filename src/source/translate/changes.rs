@@ -1,0 +1,97 @@
+//! What has to be translated anew after some objects changed.
+
+use std::collections::BTreeSet;
+
+use super::frame::Affected;
+use crate::base::{ObjectKey, Str};
+use crate::source::objects::Kind;
+
+/// More than what was asked for, rather than less: what is looked at in vain costs time only.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Waypoints, policies and levels of PeerAuthentication.
+    pub(super) frame: bool,
+    pub(super) all_pods: bool,
+    pub(super) all_services: bool,
+    pub(super) pods: BTreeSet<ObjectKey>,
+    /// All pods of these namespaces.
+    pub(super) pods_of: BTreeSet<Str>,
+    /// All pods on these nodes.
+    pub(super) nodes: BTreeSet<Str>,
+    pub(super) services: BTreeSet<ObjectKey>,
+    /// All services of these namespaces.
+    pub(super) services_of: BTreeSet<Str>,
+    pub(super) slices: BTreeSet<ObjectKey>,
+    /// All hosts of ServiceEntries.
+    pub(super) entries: bool,
+    /// All routes.
+    pub(super) routes: bool,
+}
+
+impl Changes {
+    pub(super) fn everything() -> Self {
+        Self {
+            frame: true,
+            all_pods: true,
+            all_services: true,
+            entries: true,
+            routes: true,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn of(changed: &BTreeSet<(Kind, ObjectKey)>) -> Self {
+        let mut changes = Self::default();
+        for (kind, key) in changed {
+            changes.add(*kind, key);
+        }
+        changes
+    }
+
+    fn add(&mut self, kind: Kind, key: &ObjectKey) {
+        match kind {
+            Kind::Pod => _ = self.pods.insert(key.clone()),
+            Kind::EndpointSlice => _ = self.slices.insert(key.clone()),
+            Kind::Node => _ = self.nodes.insert(key.name.clone()),
+            Kind::Service => _ = self.services.insert(key.clone()),
+            Kind::Namespace => {
+                self.frame = true;
+                self.entries = true;
+                self.routes = true;
+                self.pods_of.insert(key.name.clone());
+                self.services_of.insert(key.name.clone());
+            }
+            Kind::WorkloadEntry => {
+                self.entries = true;
+                self.services_of.insert(key.namespace.clone());
+            }
+            Kind::ServiceEntry => {
+                self.entries = true;
+                self.routes = true;
+            }
+            Kind::Gateway
+            | Kind::GatewayClass
+            | Kind::AuthorizationPolicy
+            | Kind::PeerAuthentication => {
+                self.frame = true;
+            }
+            Kind::HTTPRoute | Kind::GRPCRoute | Kind::ReferenceGrant => self.routes = true,
+            // Not translated: a pod names its account itself.
+            Kind::ServiceAccount => {}
+        }
+    }
+
+    /// The frame is not what it was.
+    pub(super) fn reframe(&mut self, affected: Affected, root_namespace: &str) {
+        if affected.all {
+            self.all_pods = true;
+            self.all_services = true;
+            self.entries = true;
+            self.routes = true;
+        }
+        if affected.workloads_of.contains(root_namespace) {
+            self.all_pods = true;
+        }
+        self.pods_of.extend(affected.workloads_of);
+    }
+}

@@ -1,0 +1,47 @@
+//! What every workload and service is translated under: waypoints, policies, and levels of PeerAuthentication.
+
+use std::collections::BTreeSet;
+
+use super::authorization_policy::{self, Policies};
+use super::peer_authentication::Levels;
+use super::waypoint::Waypoints;
+use super::{Context, workload};
+use crate::base::Str;
+use crate::source::Complaint;
+
+/// Collected anew, whole, when an object that it comes from changes: there are few of these.
+pub(super) struct Frame {
+    pub(super) waypoints: Waypoints,
+    pub(super) policies: Policies,
+    pub(super) levels: Levels,
+    pub(super) complaints: Vec<Complaint>,
+}
+
+/// What must be translated anew because its frame changed.
+#[derive(Debug, Default)]
+pub(super) struct Affected {
+    /// Every workload and every service: waypoints changed.
+    pub(super) all: bool,
+    /// Workloads of these namespaces.
+    pub(super) workloads_of: BTreeSet<Str>,
+}
+
+impl Frame {
+    pub(super) fn collect(cx: &mut Context<'_>) -> Self {
+        let outer = std::mem::take(&mut cx.complaints);
+        let waypoints = Waypoints::collect(cx);
+        let policies = authorization_policy::translate(cx);
+        let levels = Levels::collect(cx);
+        workload::check_namespaces(cx);
+        let complaints = std::mem::replace(&mut cx.complaints, outer);
+        Self { waypoints, policies, levels, complaints }
+    }
+
+    /// Shares with `before` what says the same, and tells what does not.
+    pub(super) fn replace(&mut self, before: &Frame) -> Affected {
+        self.policies.share(&before.policies);
+        let mut workloads_of = self.policies.differing(&before.policies);
+        workloads_of.extend(self.levels.differing(&before.levels));
+        Affected { all: self.waypoints != before.waypoints, workloads_of }
+    }
+}

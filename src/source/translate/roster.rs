@@ -1,0 +1,90 @@
+//! All workloads with the pods that they come from, by namespace and by address.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::base::{ObjectKey, Str};
+use crate::model::Workload;
+use crate::source::objects::{Object, Pod, Typed};
+
+/// Everything that services look their endpoints up in. Kept from translation to translation.
+#[derive(Default)]
+pub(super) struct Roster {
+    namespaces: BTreeMap<Str, BTreeMap<Str, Member>>,
+    /// Not those of the node's own network, whose addresses are their node's.
+    by_address: HashMap<IpAddr, Vec<Arc<Workload>>>,
+}
+
+#[derive(Clone)]
+pub(super) struct Member {
+    pub(super) workload: Arc<Workload>,
+    object: Arc<Object>,
+}
+
+impl Member {
+    pub(super) fn new(workload: Arc<Workload>, object: Arc<Object>) -> Self {
+        Self { workload, object }
+    }
+
+    /// The pod is there whenever the member was made of one.
+    pub(super) fn pod(&self) -> Option<&Pod> {
+        Pod::of(&self.object)
+    }
+
+    /// Both come from the same version of the pod, and say the same.
+    pub(super) fn is_same(&self, other: &Member) -> bool {
+        Arc::ptr_eq(&self.object, &other.object) && Arc::ptr_eq(&self.workload, &other.workload)
+    }
+}
+
+impl Roster {
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<&Member> {
+        self.namespaces.get(&key.namespace)?.get(&key.name)
+    }
+
+    /// In the order of their names.
+    pub(super) fn namespace(&self, namespace: &str) -> impl Iterator<Item = &Member> {
+        self.namespaces.get(namespace).into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// In the order of their keys.
+    pub(super) fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.namespaces.values().flat_map(BTreeMap::values).map(|member| &member.workload)
+    }
+
+    /// Of several that claim an address the first by key.
+    pub(super) fn at(&self, address: &IpAddr) -> Option<&Workload> {
+        let claimants = self.by_address.get(address)?;
+        claimants.iter().min_by_key(|workload| &workload.key).map(|workload| &**workload)
+    }
+
+    /// Puts a member in, in place of the one with the same key; returns that one.
+    pub(super) fn insert(&mut self, member: Member) -> Option<Member> {
+        let key = member.workload.key.clone();
+        let before = self.remove(&key);
+        if !member.workload.host_network {
+            for address in &member.workload.addresses {
+                self.by_address.entry(*address).or_default().push(member.workload.clone());
+            }
+        }
+        self.namespaces.entry(key.namespace).or_default().insert(key.name, member);
+        before
+    }
+
+    pub(super) fn remove(&mut self, key: &ObjectKey) -> Option<Member> {
+        let of_namespace = self.namespaces.get_mut(&key.namespace)?;
+        let member = of_namespace.remove(&key.name)?;
+        if of_namespace.is_empty() {
+            self.namespaces.remove(&key.namespace);
+        }
+        for address in &member.workload.addresses {
+            let Some(claimants) = self.by_address.get_mut(address) else { continue };
+            claimants.retain(|claimant| !Arc::ptr_eq(claimant, &member.workload));
+            if claimants.is_empty() {
+                self.by_address.remove(address);
+            }
+        }
+        Some(member)
+    }
+}

@@ -1,0 +1,236 @@
+//! Translation after translation: what did not change is kept, and shared with the mesh before.
+//!
+//! A translator gives what a new one would give over the same objects; it only spares the work. It is told which
+//! objects changed, and works out what else has to be looked at: the services that select a pod, the workloads that a
+//! policy selects, and so on. What was looked at and says the same stays the same allocation, so that whoever compares
+//! two meshes can compare pointers.
+//!
+//! For one changed pod that is the pod and the services that select it, now or before. Routes and ServiceEntries are
+//! few, and translated whole when anything changes that they read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::changes::Changes;
+use super::frame::Frame;
+use super::roster::{Member, Roster};
+use super::services::Services;
+use super::{
+    Context, TranslateSettings, Translation, authorization_policy, continue_routes, route,
+    service_entry, workload,
+};
+use crate::base::ObjectKey;
+use crate::model::{self, HttpRoute, Mesh};
+use crate::source::objects::{Kind, Pod, ServiceEntry, Typed};
+use crate::source::{Complaint, Objects};
+
+/// Translates, and remembers.
+pub struct Translator {
+    settings: TranslateSettings,
+    frame: Option<Frame>,
+    roster: Roster,
+    /// Of pods that there is something to say of.
+    pod_complaints: BTreeMap<ObjectKey, Vec<Complaint>>,
+    services: Services,
+    entries: Part<model::Service>,
+    routes: Part<HttpRoute>,
+    target_complaints: Vec<Complaint>,
+}
+
+/// Models that are translated together.
+struct Part<T> {
+    models: Vec<Arc<T>>,
+    complaints: Vec<Complaint>,
+}
+
+/// What happened to a pod in one update.
+pub(super) struct Moved {
+    pub(super) key: ObjectKey,
+    pub(super) before: Option<Member>,
+    pub(super) after: Option<Member>,
+}
+
+impl<T> Default for Part<T> {
+    fn default() -> Self {
+        Self { models: Vec::new(), complaints: Vec::new() }
+    }
+}
+
+impl<T> Part<T> {
+    fn is_empty(&self) -> bool {
+        self.models.is_empty() && self.complaints.is_empty()
+    }
+}
+
+impl Translator {
+    pub fn new(settings: TranslateSettings) -> Self {
+        Self {
+            settings,
+            frame: None,
+            roster: Roster::default(),
+            pod_complaints: BTreeMap::new(),
+            services: Services::default(),
+            entries: Part::default(),
+            routes: Part::default(),
+            target_complaints: Vec::new(),
+        }
+    }
+
+    /// Translates `objects`, of which `changed` are not as they were at the last call; `None` stands for all.
+    pub fn translate(
+        &mut self,
+        objects: &Objects,
+        changed: Option<&BTreeSet<(Kind, ObjectKey)>>,
+    ) -> Translation {
+        let settings = self.settings.clone();
+        let mut cx = Context { objects, settings: &settings, complaints: Vec::new() };
+        let mut changes = match changed.filter(|_| self.frame.is_some()) {
+            Some(changed) => Changes::of(changed),
+            None => Changes::everything(),
+        };
+        let frame = self.reframe(&mut cx, &mut changes);
+        let pods = self.pods_to_translate(objects, &changes);
+        let moved = self.translate_pods(&mut cx, &frame, pods);
+        let reshaped = self.services.update(&mut cx, &frame, &self.roster, &changes, &moved);
+        changes.entries |= reshaped || !moved.is_empty();
+        changes.routes |= reshaped;
+        let mut services = self.services.models();
+        let other_entries = self.translate_entries(&mut cx, &frame, &changes, &services);
+        services.extend_from_slice(&self.entries.models);
+        self.translate_routes(&mut cx, &changes, &services);
+        if changes.frame || reshaped || other_entries {
+            let (policies, waypoints) = (&frame.policies, &frame.waypoints);
+            authorization_policy::check_targets(&mut cx, policies, services.iter(), waypoints);
+            self.target_complaints = std::mem::take(&mut cx.complaints);
+        }
+        let mesh = Mesh {
+            workloads: self.roster.workloads().cloned().collect(),
+            services,
+            waypoints: frame.waypoints.usable().cloned().collect(),
+            routes: self.routes.models.clone(),
+            policies: frame.policies.models().to_vec(),
+        };
+        let complaints = self.complaints(objects, &frame);
+        self.frame = Some(frame);
+        Translation { mesh, complaints }
+    }
+
+    fn reframe(&mut self, cx: &mut Context<'_>, changes: &mut Changes) -> Frame {
+        match self.frame.take() {
+            Some(frame) if !changes.frame => frame,
+            before => {
+                let mut frame = Frame::collect(cx);
+                if let Some(before) = before {
+                    changes.reframe(frame.replace(&before), &self.settings.root_namespace);
+                }
+                frame
+            }
+        }
+    }
+
+    /// Whether any is not as it was.
+    fn translate_entries(
+        &mut self,
+        cx: &mut Context<'_>,
+        frame: &Frame,
+        changes: &Changes,
+        kubernetes: &[Arc<model::Service>],
+    ) -> bool {
+        let any = cx.objects.all::<ServiceEntry>().next().is_some();
+        if !changes.entries || !any && self.entries.is_empty() {
+            return false;
+        }
+        let models = service_entry::translate(cx, &frame.waypoints, &self.roster, kubernetes);
+        let before = std::mem::take(&mut self.entries.models);
+        let known: BTreeMap<&ObjectKey, _> = before.iter().map(|it| (&it.key, it)).collect();
+        let shared = models.into_iter().map(|model| match known.get(&model.key) {
+            Some(same) if **same == model => Arc::clone(same),
+            _ => model,
+        });
+        self.entries.models = shared.collect();
+        self.entries.complaints = std::mem::take(&mut cx.complaints);
+        self.entries.models.len() != before.len()
+            || self.entries.models.iter().zip(&before).any(|(one, two)| !Arc::ptr_eq(one, two))
+    }
+
+    fn translate_routes(
+        &mut self,
+        cx: &mut Context<'_>,
+        changes: &Changes,
+        services: &[Arc<model::Service>],
+    ) {
+        if !changes.routes {
+            return;
+        }
+        let mut routes = route::translate(cx, services);
+        continue_routes(&mut routes, &self.routes.models);
+        self.routes.models = routes;
+        self.routes.complaints = std::mem::take(&mut cx.complaints);
+    }
+
+    fn pods_to_translate(&self, objects: &Objects, changes: &Changes) -> BTreeSet<ObjectKey> {
+        let mut pods = changes.pods.clone();
+        if changes.all_pods {
+            pods.extend(objects.all::<Pod>().map(|(key, _)| key.clone()));
+            pods.extend(self.roster.workloads().map(|workload| workload.key.clone()));
+            return pods;
+        }
+        for namespace in &changes.pods_of {
+            pods.extend(objects.all_in::<Pod>(namespace).map(|(key, _)| key.clone()));
+        }
+        if !changes.nodes.is_empty() {
+            let there = |workload: &&Arc<model::Workload>| changes.nodes.contains(&workload.node);
+            pods.extend(self.roster.workloads().filter(there).map(|it| it.key.clone()));
+        }
+        pods
+    }
+
+    /// Returns what is not as it was.
+    fn translate_pods(
+        &mut self,
+        cx: &mut Context<'_>,
+        frame: &Frame,
+        pods: BTreeSet<ObjectKey>,
+    ) -> Vec<Moved> {
+        let mut moved = Vec::new();
+        for key in pods {
+            let object = cx.objects.shared::<Pod>(&key).cloned();
+            let pod = object.as_ref().and_then(|object| Pod::of(object));
+            let translated = pod.and_then(|pod| workload::translate(cx, frame, &key, pod));
+            match std::mem::take(&mut cx.complaints) {
+                none if none.is_empty() => _ = self.pod_complaints.remove(&key),
+                some => _ = self.pod_complaints.insert(key.clone(), some),
+            }
+            let before = self.roster.get(&key);
+            let after = translated.zip(object).map(|(translated, object)| {
+                let same = before.map(|it| &it.workload).filter(|it| ***it == translated);
+                Member::new(same.cloned().unwrap_or_else(|| Arc::new(translated)), object)
+            });
+            let before = match &after {
+                Some(after) if before.is_some_and(|before| before.is_same(after)) => continue,
+                Some(after) => self.roster.insert(after.clone()),
+                None => self.roster.remove(&key),
+            };
+            if before.is_some() || after.is_some() {
+                moved.push(Moved { key, before, after });
+            }
+        }
+        moved
+    }
+
+    fn complaints(&self, objects: &Objects, frame: &Frame) -> Vec<Complaint> {
+        let mut all = objects.complaints().to_vec();
+        all.extend_from_slice(&frame.complaints);
+        all.extend(self.pod_complaints.values().flatten().cloned());
+        all.extend(self.services.complaints().cloned());
+        all.extend_from_slice(&self.entries.complaints);
+        all.extend_from_slice(&self.routes.complaints);
+        all.extend_from_slice(&self.target_complaints);
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests;

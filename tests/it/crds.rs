@@ -1,0 +1,239 @@
+//! `config/crds`: the definitions of Istio's kinds that we read, for clusters without Istio. They are made from our own
+//! types: a field that the reader takes is in them, and none else. `UPDATE_DOCS=1 cargo test --test it crds` writes
+//! them anew.
+//!
+//! No level prunes fields that it does not know. Pruned, a misspelt field of a policy would be gone before anybody
+//! could see it, and the policy would be a weaker one; kept, our reader refuses the object, which then denies, and says
+//! so in its status.
+
+mod shape;
+
+use std::fs;
+use std::path::PathBuf;
+
+use isthmus::source::objects::{
+    AuthorizationPolicySpec, Kind, PeerAuthenticationSpec, ServiceEntrySpec, WorkloadEntrySpec,
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use shape::{Shape, shape_of};
+
+/// Set to anything, it makes this test write what it would compare.
+const UPDATE: &str = "UPDATE_DOCS";
+
+/// What a definition has beyond its fields.
+struct Definition {
+    kind: Kind,
+    plural: &'static str,
+    short: &'static str,
+    description: &'static str,
+    /// Name, type, path and meaning of what `kubectl get` prints, as with Istio's own.
+    columns: &'static [(&'static str, &'static str, &'static str)],
+    spec: Shape,
+}
+
+fn definitions() -> [Definition; 4] {
+    [
+        Definition {
+            kind: Kind::AuthorizationPolicy,
+            plural: "authorizationpolicies",
+            short: "ap",
+            description: "Who may do what, at layer 4 and layer 7: \
+                          https://istio.io/docs/reference/config/security/authorization-policy.html",
+            columns: &[("Action", ".spec.action", "The operation to take.")],
+            spec: of::<AuthorizationPolicySpec>(),
+        },
+        Definition {
+            kind: Kind::PeerAuthentication,
+            plural: "peerauthentications",
+            short: "pa",
+            description: "Whether workloads take plaintext: \
+                          https://istio.io/docs/reference/config/security/peer_authentication.html",
+            columns: &[("Mode", ".spec.mtls.mode", "The mode of mutual TLS.")],
+            spec: of::<PeerAuthenticationSpec>(),
+        },
+        Definition {
+            kind: Kind::ServiceEntry,
+            plural: "serviceentries",
+            short: "se",
+            description: "Services by name, address and network that are no Services of Kubernetes: \
+                          https://istio.io/docs/reference/config/networking/service-entry.html",
+            columns: &[
+                ("Hosts", ".spec.hosts", "The names of the service."),
+                ("Location", ".spec.location", "MESH_EXTERNAL or MESH_INTERNAL."),
+                ("Resolution", ".spec.resolution", "How endpoints are found."),
+            ],
+            spec: of::<ServiceEntrySpec>(),
+        },
+        Definition {
+            kind: Kind::WorkloadEntry,
+            plural: "workloadentries",
+            short: "we",
+            description: "Endpoints of ServiceEntries that are no pods: \
+                          https://istio.io/docs/reference/config/networking/workload-entry.html",
+            columns: &[("Address", ".spec.address", "The address of the endpoint.")],
+            spec: of::<WorkloadEntrySpec>(),
+        },
+    ]
+}
+
+fn of<T: DeserializeOwned>() -> Shape {
+    shape_of::<T>()
+}
+
+#[test]
+fn definitions_say_what_the_reader_reads() {
+    for definition in definitions() {
+        let name = format!("{}.{}", definition.plural, definition.kind.group());
+        let path =
+            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("config/crds/{name}.yaml"));
+        let mut text = "# Made from the types in src/source/objects by tests/it/crds.rs. Do not apply it where Istio has \
+                        brought its own.\n"
+            .to_owned();
+        text += &serde_saphyr::to_string(&manifest(&name, &definition)).expect("YAML");
+        if std::env::var_os(UPDATE).is_some() {
+            fs::write(&path, &text).expect("the file can be written");
+        }
+        assert!(
+            fs::read_to_string(&path).unwrap_or_default() == text,
+            "{} is not current; run `{UPDATE}=1 cargo test --test it crds`",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn no_level_of_a_spec_prunes() {
+    for definition in definitions() {
+        let mut levels = vec![schema(&definition.spec)];
+        let mut objects = 0;
+        while let Some(level) = levels.pop() {
+            if level.get("properties").is_some() {
+                objects += 1;
+                assert_eq!(level["x-kubernetes-preserve-unknown-fields"], true, "{level}");
+            }
+            for (key, below) in level.as_object().into_iter().flatten() {
+                match key.as_str() {
+                    "properties" => {
+                        levels.extend(below.as_object().expect("properties").values().cloned());
+                    }
+                    "items" | "additionalProperties" => levels.push(below.clone()),
+                    _ => {}
+                }
+            }
+        }
+        assert!(objects > 0, "{}", definition.kind);
+    }
+}
+
+fn manifest(name: &str, definition: &Definition) -> Value {
+    let versions: Vec<Value> = definition
+        .kind
+        .versions()
+        .iter()
+        .enumerate()
+        .map(|(index, version)| self::version(definition, version, index == 0))
+        .collect();
+    let group = definition.kind.group();
+    let category = group.replace('.', "-");
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": name,
+            "labels": { "app.kubernetes.io/part-of": "isthmus" },
+            // Without the definition, all policies would be gone.
+            "annotations": { "helm.sh/resource-policy": "keep" },
+        },
+        "spec": {
+            "group": group,
+            "names": {
+                "kind": definition.kind.name(),
+                "listKind": format!("{}List", definition.kind.name()),
+                "plural": definition.plural,
+                "singular": definition.kind.name().to_lowercase(),
+                "shortNames": [definition.short],
+                "categories": ["istio-io", category.trim_end_matches("-istio-io").to_owned() + "-istio-io"],
+            },
+            "scope": "Namespaced",
+            "versions": versions,
+        },
+    })
+}
+
+fn version(definition: &Definition, version: &str, storage: bool) -> Value {
+    let column = |(name, path, description): &(&str, &str, &str)| json!({ "name": name, "type": "string", "jsonPath": path, "description": description });
+    let mut columns: Vec<Value> = definition.columns.iter().map(column).collect();
+    columns.push(json!({
+        "name": "Age",
+        "type": "date",
+        "jsonPath": ".metadata.creationTimestamp",
+        "description": "When the object was made.",
+    }));
+    let mut spec = schema(&definition.spec);
+    spec["description"] = definition.description.into();
+    json!({
+        "name": version,
+        "served": true,
+        "storage": storage,
+        "subresources": { "status": {} },
+        "additionalPrinterColumns": columns,
+        "schema": { "openAPIV3Schema": {
+            "type": "object",
+            "required": ["spec"],
+            "properties": { "spec": spec, "status": status() },
+        } },
+    })
+}
+
+/// Istio's own: the list of conditions has one owner.
+fn status() -> Value {
+    let text = json!({ "type": "string" });
+    let time = json!({ "type": "string", "format": "date-time" });
+    json!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "properties": { "conditions": { "type": "array", "items": {
+            "type": "object",
+            "properties": {
+                "type": text,
+                "status": text,
+                "reason": text,
+                "message": text,
+                "lastProbeTime": time,
+                "lastTransitionTime": time,
+                "observedGeneration": {
+                    "anyOf": [{ "type": "integer" }, { "type": "string" }],
+                    "x-kubernetes-int-or-string": true,
+                },
+            },
+        } } },
+    })
+}
+
+fn schema(shape: &Shape) -> Value {
+    match shape {
+        Shape::Object(fields) => {
+            let properties: serde_json::Map<String, Value> = (fields.iter())
+                .map(|field| (field.name.to_owned(), schema(&field.shape)))
+                .collect();
+            let required: Vec<&str> =
+                fields.iter().filter(|it| it.required).map(|it| it.name).collect();
+            let mut object = json!({
+                "type": "object",
+                "x-kubernetes-preserve-unknown-fields": true,
+                "properties": properties,
+            });
+            if !required.is_empty() {
+                object["required"] = required.into();
+            }
+            object
+        }
+        Shape::Map(values) => json!({ "type": "object", "additionalProperties": schema(values) }),
+        Shape::List(items) => json!({ "type": "array", "items": schema(items) }),
+        Shape::Choice(names) => json!({ "type": "string", "enum": names }),
+        Shape::Text => json!({ "type": "string" }),
+        Shape::Unsigned(most) => json!({ "type": "integer", "minimum": 0, "maximum": most }),
+        Shape::Any => json!({ "x-kubernetes-preserve-unknown-fields": true }),
+    }
+}
