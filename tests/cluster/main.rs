@@ -10,4 +10,5 @@ mod cluster;
 mod controller;
 mod failures;
 mod guide;
+mod statuses;
 mod z_uninstall;
