@@ -24,7 +24,7 @@ pub use follow::follow;
 pub use install::{InstallError, Installer};
 pub use message::{Answer, Command, MAX_LENGTH, Pod, Question};
 pub use plugin::{is_plugin_call, plugin};
-pub use server::{Pods, listen, serve};
+pub use server::{Pods, serve};
 
 /// Where the agent answers, unless it is set otherwise.
 pub const SOCKET: &str = "/run/isthmus/cni.sock";

@@ -13,6 +13,7 @@
 //! Layer 4 calls through [`Waypoints`]; neither call blocks. This room does not listen, does not capture, does not know
 //! TLS, and never sends a request again that may have reached an application.
 
+mod again;
 mod arrived;
 mod body;
 mod budget;
@@ -23,6 +24,8 @@ mod forward;
 mod guard;
 mod headers;
 mod inbound;
+mod limit;
+mod mirror;
 mod opaque;
 mod original;
 mod outbound;

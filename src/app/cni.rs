@@ -84,17 +84,14 @@ async fn run(
     installed: Task,
     cancel: CancellationToken,
 ) {
-    let listener = match cni::listen(socket) {
-        Ok(listener) => listener,
-        Err(error) => {
+    let serving = async {
+        if let Err(error) = cni::serve(socket, Arc::new(node), cancel.clone()).await {
             tracing::error!(
                 socket = %socket.display(), %error,
                 "the CNI plugin cannot reach this agent; check [cni] socket in the settings"
             );
-            return;
         }
     };
-    let serving = cni::serve(listener, Arc::new(node), cancel.clone());
     let following = cni::follow(installer, |is| installed.set(is), cancel.clone());
     tokio::join!(serving, following);
 }

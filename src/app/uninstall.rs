@@ -33,6 +33,11 @@ pub(super) fn namespace() -> String {
     told.unwrap_or_else(|| INSTALL_NAMESPACE.to_owned())
 }
 
+/// Whether a kubelet runs this agent.
+pub(super) fn is_in_pod() -> bool {
+    std::env::var_os(POD_NAMESPACE).is_some()
+}
+
 /// What an agent that is told to end does first: why nobody will serve this node after it, or `None` when somebody will or
 /// nobody can tell. `superseded` is cancelled once a successor serves. One that is about to is waited for, since the
 /// kubelet may end this agent while its successor still starts.
@@ -47,7 +52,9 @@ pub(super) async fn before_the_end(
         return None;
     }
     // Outside of a pod nobody owns the agent.
-    std::env::var_os(POD_NAMESPACE)?;
+    if !is_in_pod() {
+        return None;
+    }
     match timeout(PATIENCE, ask(settings)).await {
         Ok(Some(reason)) => return Some(reason),
         Ok(None) => {}

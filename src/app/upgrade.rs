@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::uninstall;
 use crate::config::Settings;
 use crate::node::Node;
 use crate::takeover::{self, Inherited, Listener, Successor};
@@ -45,13 +46,17 @@ impl Upgrade {
     }
 
     /// Lets the predecessor go once everything is `served`; ready when a successor serves and the last open connection
-    /// of this agent has ended. `None`: that cannot be waited for.
+    /// of this agent has ended; in a pod never, since there the DaemonSet ends it. `None`: that cannot be waited for.
     pub(super) async fn handed_over(self, mut served: mpsc::Receiver<()>, own: Own) -> Option<()> {
         let node = own.node.clone();
         served.recv().await?;
         self.complete(own).await.ok()?;
         tracing::info!("a successor serves now; open connections go on to their end");
         node.ended().await;
+        if uninstall::is_in_pod() {
+            // The kubelet would start a container that ends of itself again, and it would take everything back.
+            std::future::pending::<()>().await;
+        }
         Some(())
     }
 

@@ -99,8 +99,8 @@ impl Reason {
                  endpoints (`error` names the one that they do not)."
             }
             Reason::NoRoute => {
-                "The service has HTTPRoutes and none matches the request. Check their matches, and that a rule \
-                 for everything else exists if it should."
+                "No route's rule matches the request, or the one that does cannot be carried out. Check their matches, that \
+                 a rule for everything else exists if it should, and what `isthmus check` says of the route."
             }
             Reason::Overflow => {
                 "A budget was spent: connections of a workload or of one of its peers (`[layer4]` in the settings), or \

@@ -1,6 +1,7 @@
 //! The agent's end of the socket.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,8 @@ const MAX_QUESTIONS: usize = 256;
 const HEAR: Duration = Duration::from_secs(5);
 /// No question is worked on for longer, whatever it says.
 const MAX_PATIENCE: Duration = Duration::from_secs(60);
+/// How often the path is looked at: a system call.
+const LOOK: Duration = Duration::from_secs(2);
 /// After an error of the listener.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -37,7 +40,7 @@ pub trait Pods: Send + Sync + 'static {
 ///
 /// # Errors
 /// The socket cannot be made.
-pub fn listen(path: &Path) -> io::Result<UnixListener> {
+fn listen(path: &Path) -> io::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt;
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
@@ -51,21 +54,52 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers until cancelled; what is not answered by then is closed, and asked again of a successor.
-pub async fn serve(listener: UnixListener, pods: Arc<impl Pods>, cancel: CancellationToken) {
+/// Answers at `path` until cancelled; what is not answered by then is closed, and asked again of a successor. A successor
+/// that came and went has taken the path: it is taken back.
+///
+/// # Errors
+/// The socket cannot be made at the start.
+pub async fn serve(path: &Path, pods: Arc<impl Pods>, cancel: CancellationToken) -> io::Result<()> {
+    let mut listener = listen(path)?;
     let places = Arc::new(Semaphore::new(MAX_QUESTIONS));
     let tasks = TaskTracker::new();
     loop {
-        let place = places.clone().acquire_owned();
-        let Some(Ok(place)) = cancel.run_until_cancelled(place).await else { break };
-        let stream = match cancel.run_until_cancelled(listener.accept()).await {
-            Some(Ok((stream, _))) => stream,
-            Some(Err(error)) => {
+        let accepting = accept(&listener, &places, &tasks, &pods, &cancel);
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            () = accepting => {}
+            () = taken(path, inode(path)) => match listen(path) {
+                Ok(again) => listener = again,
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "the CNI plugin cannot reach this agent");
+                    tokio::time::sleep(LOOK).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
+/// Takes questions in without end.
+async fn accept(
+    listener: &UnixListener,
+    places: &Arc<Semaphore>,
+    tasks: &TaskTracker,
+    pods: &Arc<impl Pods>,
+    cancel: &CancellationToken,
+) {
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
                 tracing::warn!(%error, "cannot hear the CNI plugin for now; pods wait");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
-            None => break,
         };
         let (pods, cancel) = (pods.clone(), cancel.clone());
         tasks.spawn(async move {
@@ -76,9 +110,17 @@ pub async fn serve(listener: UnixListener, pods: Arc<impl Pods>, cancel: Cancell
             drop(place);
         });
     }
-    drop(listener);
-    tasks.close();
-    tasks.wait().await;
+}
+
+/// Waits until another socket, or none, is at the path.
+async fn taken(path: &Path, own: Option<u64>) {
+    while inode(path) == own {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|it| it.ino())
 }
 
 async fn answer(mut stream: UnixStream, pods: &impl Pods) -> io::Result<()> {

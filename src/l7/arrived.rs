@@ -16,7 +16,7 @@ pub(super) struct Arrived {
     pub(super) request: Request<RequestBody>,
     pub(super) version: detect::Version,
     /// How the access log names the version.
-    protocol: &'static str,
+    pub(super) protocol: &'static str,
     pub(super) form: Form,
     /// The client asks to speak another protocol from here on.
     pub(super) upgrade: Option<Upgrade>,

@@ -3,7 +3,7 @@
 //! The byte budget is kept by reservation: whoever may buffer takes its worst case beforehand, so the sum never
 //! exceeds the setting whatever the peers do. An HTTP/1 connection (downstream or upstream) reserves its read and its
 //! write buffer; an HTTP/2 connection reserves its receive window, and each request on it the two send buffers of
-//! its streams. Opaque connections buffer one chunk, and are bounded by the number of connections.
+//! its streams; a request that may be sent again and a copy for a mirror, what they may keep of its body. Opaque connections buffer one chunk, and are bounded by the number of connections.
 
 use std::sync::Arc;
 
@@ -30,6 +30,17 @@ pub(super) const HTTP2_SEND_BUFFER: usize = 16 * 1024;
 /// Streams at once on one HTTP/2 connection: Go's and ztunnel's pool's 100 (hyper 200).
 pub(super) const HTTP2_STREAMS: u32 = 100;
 
+/// How far a copy of a request's body may be behind, in bytes: two windows of a stream, so that an endpoint as fast as
+/// the original's keeps up.
+pub(super) const COPY_BUFFER: usize = 2 * HTTP2_STREAM_WINDOW as usize;
+
+/// How much of a request's body is kept to be sent again, in bytes: a request that was longer is sent once.
+pub(super) const REPLAY_BUFFER: usize = 64 * 1024;
+
+/// Mirrored requests on their way at once: enough for a thousand a second at 100 ms each, and what a mirror that does
+/// not answer can hold.
+const MIRRORS: usize = 128;
+
 /// The byte budget is counted in units of this many bytes: a semaphore's permits are 32 bits in one acquisition.
 const UNIT: usize = 1024;
 
@@ -38,6 +49,7 @@ pub(super) struct Budgets {
     connections: Arc<Semaphore>,
     requests: Arc<Semaphore>,
     buffers: Arc<Semaphore>,
+    mirrors: Arc<Semaphore>,
     /// What the three began with.
     limits: [usize; 3],
 }
@@ -45,6 +57,13 @@ pub(super) struct Budgets {
 /// A place in the byte budget, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Reserved(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+
+/// The place of one copy on its way.
+#[derive(Debug)]
+pub(super) struct MirrorPermit {
+    _copy: OwnedSemaphorePermit,
+    _buffer: Option<Reserved>,
+}
 
 /// The place of one request in flight.
 #[derive(Debug)]
@@ -60,7 +79,8 @@ impl Budgets {
         let limits = limits.map(|permits| permits.min(Semaphore::MAX_PERMITS));
         let [connections, requests, buffers] =
             limits.map(|permits| Arc::new(Semaphore::new(permits)));
-        Self { connections, requests, buffers, limits }
+        let mirrors = Arc::new(Semaphore::new(MIRRORS));
+        Self { connections, requests, buffers, mirrors, limits }
     }
 
     /// How much of it is taken now; the namespace is the worker's to fill in.
@@ -97,6 +117,18 @@ impl Budgets {
         };
         let request = self.requests.clone().try_acquire_owned().ok()?;
         Some(RequestPermit { _request: request, _buffers: buffers })
+    }
+
+    /// A place for one more copy of a request.
+    pub(super) fn mirror(&self, has_body: bool) -> Option<MirrorPermit> {
+        let copy = self.mirrors.clone().try_acquire_owned().ok()?;
+        let buffer = if has_body { Some(self.reserve(COPY_BUFFER)?) } else { None };
+        Some(MirrorPermit { _copy: copy, _buffer: buffer })
+    }
+
+    /// What a body that may be sent again may keep.
+    pub(super) fn replay(&self) -> Option<Reserved> {
+        self.reserve(REPLAY_BUFFER)
     }
 
     fn reserve(&self, bytes: usize) -> Option<Reserved> {

@@ -77,6 +77,11 @@ impl Exchange {
         self.record.fail(reason, why);
     }
 
+    /// When a request that may take this long must be at its end.
+    pub(super) fn deadline(&self, limit: Duration) -> Instant {
+        self.started + limit
+    }
+
     fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }

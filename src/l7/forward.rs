@@ -1,14 +1,17 @@
 //! From a plan to a response: endpoint, authorization where nobody else will do it, connection, retry, response.
 //!
-//! Tried again is only what was certainly not sent: a refused connection, a tunnel that could not be opened, a
-//! connection that was closed before the request was written.
+//! Tried again is what was certainly not sent: a refused connection, a tunnel that could not be opened, a connection
+//! that was closed before the request was written; and what the route wants to have sent again ([`again`](super::again)).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
+use tokio::time::Instant;
 
+use super::again::{Again, Ended};
 use super::arrived::Arrived;
 use super::body::ResponseBody;
 use super::detect::Version;
@@ -20,12 +23,11 @@ use super::respond::{Answer, Form};
 use super::sent::{self, Sent};
 use super::upgrade::{self, Upgrade};
 use super::upstream::{Key, Lease, Sender};
-use super::{headers, peers};
+use super::{headers, limit, peers};
 use crate::balance::{self, Picked};
-use crate::base::Reason;
+use crate::base::{PolicyNote, Reason};
 use crate::policy::{self, Connection, Gate};
 use crate::route;
-use crate::telemetry::RequestRecord;
 use crate::world::World;
 
 /// How many endpoints are tried: the first and two more, as Envoy and Istio do.
@@ -58,8 +60,18 @@ struct Failed {
     stale: bool,
 }
 
+/// How the attempts at some endpoints ended, of which one at most has seen the request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and costs no allocation"
+)]
+enum Outcome {
+    Got(Got, Picked),
+    Failed(Answer, Ended),
+}
+
 impl Way {
-    /// Tries endpoints until one has the request; passes on its response, or ours.
+    /// Sends the request until there is a response to pass on, or an answer of our own.
     pub(super) async fn forward(
         self,
         mut arrived: Arrived,
@@ -67,6 +79,51 @@ impl Way {
         mut exchange: Box<Exchange>,
     ) -> Response<ResponseBody> {
         let form = arrived.form;
+        let timeouts = self.plan.timeouts();
+        let whole = timeouts.request.map(|limit| exchange.deadline(limit));
+        let mut again = Again::of(self.plan.retry(), &mut arrived, &self.session.context.budgets);
+        let mut next = first;
+        loop {
+            let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
+            let deadline = limit::earlier(whole, one);
+            let last = next.as_ref().map(|picked| picked.address);
+            let outcome = limit::within(deadline, self.pass(arrived, next, &mut exchange)).await;
+            let outcome = outcome.unwrap_or_else(|| Outcome::Failed(late(), Ended::Sent));
+            let retried = again.as_mut().and_then(|again| self.retried(again, &outcome));
+            let Some((request, wait)) = retried else {
+                return match outcome {
+                    Outcome::Got(got, picked) => {
+                        self.deliver(got, picked, exchange, form, deadline)
+                    }
+                    Outcome::Failed(answer, _) => answer.respond(exchange, form),
+                };
+            };
+            outcome.discard();
+            if limit::within(whole, tokio::time::sleep(wait)).await.is_none() {
+                return late().respond(exchange, form);
+            }
+            arrived = request;
+            let (caller, like) = (self.session.caller(), self.session.dialled);
+            next = self.plan.endpoint_again(&self.world, caller, like, last.as_slice());
+        }
+    }
+
+    /// The request once more, when the route wants that, and how long to wait.
+    fn retried(&self, again: &mut Again, outcome: &Outcome) -> Option<(Arrived, Duration)> {
+        let retry = self.plan.retry()?;
+        match outcome {
+            Outcome::Got(got, _) => again.after_status(retry, got.response.status()),
+            Outcome::Failed(_, ended) => again.after_failure(retry, *ended),
+        }
+    }
+
+    /// Tries endpoints until one may have seen the request.
+    async fn pass(
+        &self,
+        mut arrived: Arrived,
+        first: Option<Picked>,
+        exchange: &mut Exchange,
+    ) -> Outcome {
         let mut tried: Vec<SocketAddr> = Vec::new();
         let mut failure: Option<Answer> = None;
         let mut next = first;
@@ -75,12 +132,20 @@ impl Way {
             let peer =
                 self.session.context.peers.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
-            if let Err(answer) = self.prepare(&picked, &mut arrived, &mut exchange.record) {
-                return answer.respond(exchange, form);
+            match self.prepare(&picked, &mut arrived) {
+                Ok(notes) => exchange.record.notes(notes),
+                Err((answer, notes)) => {
+                    exchange.record.notes(notes);
+                    return Outcome::Failed(answer, Ended::Decided);
+                }
             }
             match self.attempt(&picked, arrived).await {
-                Ok(got) => return self.deliver(got, picked, exchange, form),
-                Err(Failed { unsent: None, answer, .. }) => return answer.respond(exchange, form),
+                Ok(got) => return Outcome::Got(got, picked),
+                Err(Failed { unsent: None, answer, .. }) => {
+                    let decided = answer.reason == Reason::Denied;
+                    let ended = if decided { Ended::Decided } else { Ended::Sent };
+                    return Outcome::Failed(answer, ended);
+                }
                 Err(Failed { unsent: Some(unsent), answer, stale }) => {
                     arrived = *unsent;
                     failure = Some(answer);
@@ -89,31 +154,41 @@ impl Way {
                     }
                 }
             }
-            next = self.plan.endpoint(
-                &self.world,
-                self.session.caller(),
-                self.session.dialled,
-                &tried,
-            );
+            let (caller, like) = (self.session.caller(), self.session.dialled);
+            next = self.plan.endpoint(&self.world, caller, like, &tried);
         }
-        failure.unwrap_or_else(|| self.nobody()).respond(exchange, form)
+        Outcome::Failed(failure.unwrap_or_else(|| self.nobody()), Ended::Unsent)
+    }
+
+    /// One attempt at one endpoint, for a copy.
+    pub(super) async fn send_once(
+        &self,
+        mut arrived: Arrived,
+    ) -> Result<(Response<Incoming>, Lease), Answer> {
+        let (caller, like) = (self.session.caller(), self.session.dialled);
+        let picked = self.plan.endpoint(&self.world, caller, like, &[]);
+        let picked = picked.ok_or_else(|| self.nobody())?;
+        self.prepare(&picked, &mut arrived).map_err(|(answer, _)| answer)?;
+        match self.attempt(&picked, arrived).await {
+            Ok(got) => Ok((got.response, got.lease)),
+            Err(failed) => Err(failed.answer),
+        }
     }
 
     /// What depends on the endpoint. One in the mesh judges for itself, and gets the original values when it will look
-    /// at them; for one that is not, this half judges.
+    /// at them; for one that is not, this half judges. Gives the notes of policies.
     fn prepare(
         &self,
         picked: &Picked,
         arrived: &mut Arrived,
-        record: &mut RequestRecord,
-    ) -> Result<(), Answer> {
+    ) -> Result<Vec<PolicyNote>, (Answer, Vec<PolicyNote>)> {
         // An attempt before may have added these.
         headers::strip_internal(arrived.request.headers_mut());
         headers::strip_hop_by_hop(arrived.request.headers_mut());
         let Some(server) = peers::captured(picked.workload.as_ref()) else {
-            return self.authorize(picked, arrived, record);
+            return self.authorize(picked, arrived);
         };
-        let Some(before) = &self.before else { return Ok(()) };
+        let Some(before) = &self.before else { return Ok(Vec::new()) };
         let port = picked.address.port();
         let hostname = Some(self.plan.addressed.hostname.as_str());
         let addressed = policy::addressed(&self.world, server, port, hostname);
@@ -124,7 +199,7 @@ impl Way {
                 request.headers_mut().insert(original::HEADER, original);
             }
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// The policies of the addressed service, for a destination outside of the mesh.
@@ -132,29 +207,22 @@ impl Way {
         &self,
         picked: &Picked,
         arrived: &Arrived,
-        record: &mut RequestRecord,
-    ) -> Result<(), Answer> {
+    ) -> Result<Vec<PolicyNote>, (Answer, Vec<PolicyNote>)> {
         let gate = Gate::for_service(&self.world, &self.plan.addressed);
         let connection = Connection {
             client: Some(&self.session.client.identity),
             source: self.session.client_address.ip(),
             destination: picked.address,
         };
-        let (method, arrived) = (arrived.request.method(), &arrived.request);
+        let arrived = &arrived.request;
         let (uri, headers) = match &self.before {
             Some(sent) => (&sent.uri, &sent.headers),
             None => (arrived.uri(), arrived.headers()),
         };
-        let request = sent::policy_request(method, uri, headers);
+        let request = sent::policy_request(arrived.method(), uri, headers);
         match gate.authorize(&connection, Some(&request)) {
-            Ok(permit) => {
-                record.notes(permit.notes);
-                Ok(())
-            }
-            Err(denial) => {
-                record.notes(denial.notes);
-                Err(Answer::denied(denial.why))
-            }
+            Ok(permit) => Ok(permit.notes),
+            Err(denial) => Err((Answer::denied(denial.why), denial.notes)),
         }
     }
 
@@ -198,13 +266,14 @@ impl Way {
         }
     }
 
-    /// Passes the response on, through the rule's response filters.
+    /// Passes the response on, through the response filters; all of it must have passed by the deadline.
     fn deliver(
         &self,
         got: Got,
         picked: Picked,
         mut exchange: Box<Exchange>,
         form: Form,
+        deadline: Option<Instant>,
     ) -> Response<ResponseBody> {
         let Got { mut response, lease, upgrade } = got;
         for filters in self.plan.filters() {
@@ -212,7 +281,7 @@ impl Way {
         }
         exchange.answered(response.status(), response.headers(), lease, picked.in_flight);
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return relay(response, exchange);
+            return relay(response, exchange).map(|body| body.until(deadline));
         }
         match upgrade {
             Some(upgrade) => {
@@ -242,6 +311,21 @@ impl Way {
             version,
         }
     }
+}
+
+impl Outcome {
+    /// Nobody gets to see it. The connection goes on when nothing more can come over it.
+    fn discard(self) {
+        if let Outcome::Got(Got { response, lease, .. }, _) = self
+            && response.body().is_end_stream()
+        {
+            lease.give_back();
+        }
+    }
+}
+
+fn late() -> Answer {
+    Answer::unreachable(Reason::Timeout, "the route's timeout passed before there was a response")
 }
 
 /// Streams a response down. Its version is left to the server: that of the downstream connection.

@@ -11,7 +11,8 @@ use super::sent::Filters;
 use crate::balance::{self, Caller, Picked};
 use crate::base::{ObjectKey, Str};
 use crate::model::{
-    AppProtocol, Backend, BackendRef, Binding, HttpFilter, HttpRoute, HttpRule, RouteKind, Service,
+    AppProtocol, Backend, BackendRef, Binding, HttpFilter, HttpRoute, HttpRule, Retry, RouteKind,
+    Service, Timeouts,
 };
 use crate::route::{self, Head, Selection};
 use crate::world::World;
@@ -50,6 +51,15 @@ impl Plan {
         ]
     }
 
+    pub(super) fn timeouts(&self) -> Timeouts {
+        let rule = self.chosen.as_ref().and_then(Chosen::rule);
+        rule.map(|rule| rule.timeouts).unwrap_or_default()
+    }
+
+    pub(super) fn retry(&self) -> Option<&Retry> {
+        self.chosen.as_ref().and_then(Chosen::rule)?.retry.as_ref()
+    }
+
     /// What the backend's port is said to speak, by the route and by the service.
     pub(super) fn protocol(&self) -> AppProtocol {
         if self.chosen.as_ref().is_some_and(|chosen| chosen.route.kind == RouteKind::Grpc) {
@@ -57,6 +67,18 @@ impl Plan {
         }
         let (service, port) = &self.backend;
         service.port(*port).map(|port| port.protocol).unwrap_or_default()
+    }
+
+    /// An endpoint of the backend for another attempt: another one than `last`, where there is one.
+    pub(super) fn endpoint_again(
+        &self,
+        world: &World,
+        caller: Caller<'_>,
+        like: SocketAddr,
+        last: &[SocketAddr],
+    ) -> Option<Picked> {
+        let (service, port) = &self.backend;
+        balance::pick(world, service, *port, caller, like, last)
     }
 
     /// An endpoint of the backend that was not tried yet.
@@ -124,8 +146,8 @@ pub(super) fn plan(
         Selection::NoRoutes => {
             Ok(Plan { backend: (addressed.clone(), port), chosen: None, addressed })
         }
-        Selection::NoMatch(_) => {
-            let why = format!("no rule of the routes of Service {service} matches");
+        Selection::NoMatch(kind) => {
+            let why = format!("no rule of the {kind}s of Service {service} matches");
             Err(Answer::no_route(why).into())
         }
         Selection::Rule { route, rule } => {

@@ -16,7 +16,7 @@ use super::forward::Way;
 use super::outbound::Outbound;
 use super::plan::{self, Plan, Refusal};
 use super::respond::Answer;
-use super::{headers, sent};
+use super::{headers, mirror, sent};
 use crate::route;
 use crate::world::World;
 
@@ -61,6 +61,7 @@ pub(super) async fn route(
     let asked = filters.iter().any(|filters| route::asks_for_origin(filters));
     let origin = arrived.request.headers().get(ORIGIN).filter(|_| asked).cloned();
     let before = sent::filter(filters, &mut arrived.request);
+    mirror::send_copies(&session, &world, &plan, before.as_deref(), &mut arrived);
     Way { session, world, plan, before, origin }.forward(arrived, first, exchange).await
 }
 

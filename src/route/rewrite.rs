@@ -39,6 +39,8 @@ pub(super) fn rewritten<'a>(rewrite: &'a PathRewrite, path: &'a str) -> Cow<'a, 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// The API's own table; the translator has taken the slashes off the ends.
@@ -58,6 +60,31 @@ mod tests {
         ] {
             let rewrite = PathRewrite::Prefix { prefix: prefix.into(), with: with.into() };
             assert_eq!(rewritten(&rewrite, path), expected, "{path} {prefix} {with}");
+        }
+    }
+
+    proptest! {
+        /// Whatever the translator lets pass.
+        #[test]
+        fn a_new_path_is_always_carried_out(
+            segments in proptest::collection::vec("[-A-Za-z0-9._~!$&'()*+,;=:@]{0,4}", 0..3),
+            rest in "(/[-A-Za-z0-9%._~\\[\\]{}|^\"]{0,4}){0,3}",
+            query in proptest::option::of("[-A-Za-z0-9%=&?/]{0,6}"),
+            with in "(/[a-z]{1,3}){0,2}",
+        ) {
+            let prefix: String = segments.iter().map(|it| format!("/{it}")).collect();
+            let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+            let path = if prefix.is_empty() && rest.is_empty() { "/".into() } else { format!("{prefix}{rest}") };
+            let Ok(target) = format!("{path}{query}").parse::<Uri>() else { return Ok(()) };
+            prop_assume!(target.path() == path);
+            let rewrite =
+                PathRewrite::Prefix { prefix: prefix.as_str().into(), with: with.as_str().into() };
+            let mut uri = target.clone();
+            apply(&rewrite, &mut uri);
+            let expected = rewritten(&rewrite, &path);
+            prop_assert!(expected.starts_with('/'));
+            prop_assert_eq!(uri.path(), &*expected);
+            prop_assert_eq!(uri.query(), target.query());
         }
     }
 

@@ -201,6 +201,44 @@ fn each_step_of_the_precedence_outranks_the_next() {
     }
 }
 
+/// Longest service, longest method, most headers (GRPCRouteRule); then age and name, as ever.
+#[test]
+fn grpc_routes_have_a_precedence_of_their_own() {
+    let exact = |text: &str| Some(TextMatch::Exact(text.into()));
+    let of = |service: Option<TextMatch>, method: Option<TextMatch>| HttpMatch {
+        path: PathMatch::Grpc { service, method },
+        ..HttpMatch::default()
+    };
+    let any = Some(TextMatch::Regex(regex::Regex::new("^(?:a[.]b)$").unwrap()));
+    let ladder = [
+        of(any, None),
+        with_header(of(exact("a.b"), exact("Get")), "x", "1"),
+        of(exact("a.b"), exact("Get")),
+        with_header(with_header(of(exact("a.b"), None), "x", "1"), "y", "2"),
+        with_header(of(exact("a.b"), None), "x", "1"),
+        of(exact("a.b"), None),
+        with_header(of(None, exact("Get")), "x", "1"),
+        of(None, exact("Get")),
+        with_header(of(None, None), "x", "1"),
+        of(None, None),
+    ];
+    let rules: Vec<HttpRule> = (ladder.iter().enumerate())
+        .map(|(at, matched)| rule(&at.to_string(), vec![matched.clone()], "echo"))
+        .collect();
+    let grpc = |name: &str, rules: &[HttpRule]| HttpRoute {
+        kind: RouteKind::Grpc,
+        ..route(name, "echo", None, rules.to_vec())
+    };
+    let http = route("http", "echo", None, vec![rule("http", vec![], "echo")]);
+    for first in 0..ladder.len() {
+        let later: Vec<HttpRule> = rules[first..].iter().rev().cloned().collect();
+        let (one, other) = later.split_at(later.len() / 2);
+        let world = echo().route(grpc("one", one)).route(http.clone()).route(grpc("other", other));
+        let won = chosen(&world.build(), "shop", "/a.b/Get", &[("x", "1"), ("y", "2")]);
+        assert_eq!(won, first.to_string());
+    }
+}
+
 #[test]
 fn the_best_match_of_a_rule_counts_and_the_first_rule_breaks_ties() {
     let matches = vec![prefix("/a/b"), prefix("/")];

@@ -2,9 +2,12 @@
 //! without one they fail, and say how to have one. They share it, so they run one after the other, in the order of their
 //! names, and each leaves the cluster as it found it.
 
+#[path = "../support/ca_client.rs"]
+mod ca_client;
 #[path = "../support/cluster.rs"]
 mod cluster;
 
+mod controller;
 mod failures;
 mod guide;
 mod statuses;

@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::cni::outcome::UNSUPPORTED_VERSION;
-use crate::cni::server::{Pods, listen, serve};
+use crate::cni::server::{Pods, serve};
 
 /// Answers by the pod's name.
 struct Known;
@@ -41,17 +41,17 @@ impl Agent {
         let directory = tempfile::tempdir().unwrap();
         let (path, cancel) =
             (directory.path().join("below").join("cni.sock"), CancellationToken::new());
-        let (until, (told, ready)) = (cancel.clone(), std::sync::mpsc::channel());
+        let (until, at) = (cancel.clone(), path.clone());
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let listener = listen(&path).unwrap();
-                told.send(()).unwrap();
-                serve(listener, Arc::new(Known), until).await;
+                serve(&at, Arc::new(Known), until).await.unwrap();
             });
         });
-        ready.recv().unwrap();
+        while !path.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Self { directory, cancel, thread: Some(thread) }
     }
 
@@ -114,6 +114,15 @@ fn the_agents_answer_decides() {
     assert_eq!(call("DEL", "shop", "web", &socket).unwrap(), None);
     assert_eq!(call("CHECK", "shop", "captured", &socket).unwrap(), None);
     assert_eq!(call("CHECK", "shop", "web", &socket).unwrap_err().code, NOT_CAPTURED);
+}
+
+#[test]
+fn a_socket_that_was_taken_is_taken_back() {
+    let agent = Agent::start();
+    let socket = agent.socket();
+    std::fs::remove_file(&socket).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    assert!(call("ADD", "shop", "captured", &socket).unwrap().is_some());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::backend::Backends;
 use super::{Fault, RuleParts, turn};
 use crate::base::Str;
 use crate::model::{
-    HttpFilter, HttpMatch, Mirror, PathMatch, PathRewrite, Redirect, Rewrite, RouteKind, Timeouts,
+    HttpFilter, HttpMatch, Mirror, PathMatch, PathRewrite, Redirect, Rewrite, RouteKind,
 };
 use crate::source::ConditionReason;
 use crate::source::objects::{PathModifier, RouteFilter, Unsupported};
@@ -13,19 +13,6 @@ use crate::source::objects::{PathModifier, RouteFilter, Unsupported};
 /// Why the rule is dropped; fields are relative to the rule.
 pub(super) fn faults(kind: RouteKind, rule: &RuleParts<'_>) -> Vec<Fault> {
     let mut faults: Vec<Fault> = rule.unsupported.iter().map(unsupported).collect();
-    let mirrors = |filter: &RouteFilter| matches!(filter, RouteFilter::Mirror(_));
-    for (field, given) in [
-        ("timeouts", rule.timeouts != Timeouts::default()),
-        ("retry", rule.retry.is_some()),
-        ("filters", rule.filters.iter().any(mirrors)),
-    ] {
-        if given {
-            faults.push(unsupported(&Unsupported {
-                field: field.to_owned(),
-                why: "is not carried out yet (timeouts, retries, mirrors)".to_owned(),
-            }));
-        }
-    }
     of_list(kind, "filters", rule.filters, &rule.matches, &mut faults);
     let redirects = |filter: &RouteFilter| matches!(filter, RouteFilter::Redirect(_));
     if rule.filters.iter().any(redirects) && !rule.backends.is_empty() {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::super::Context;
 use super::{Refused, RouteParts, Services};
 use crate::base::ObjectKey;
-use crate::model::{HttpRoute, RouteParent, Service};
+use crate::model::{AppProtocol, Binding, HttpRoute, RouteParent, Service, ServicePort};
 use crate::source::objects::{ISTIO_NETWORKING_GROUP, ParentRef};
-use crate::source::{Condition, ConditionReason, ConditionType};
+use crate::source::{Condition, ConditionReason, ConditionType, Severity};
 
 /// A translated route, and for each of its parents the index in `spec.parentRefs`.
 pub(super) struct Attached {
@@ -31,10 +31,15 @@ pub(super) fn resolve(
         match resolved {
             Ok(resolved) => {
                 for parent in resolved {
-                    if !parents.contains(&parent) {
-                        indexes.push(index);
-                        parents.push(parent);
+                    if parents.contains(&parent) {
+                        continue;
                     }
+                    if let Some(why) = has_no_effect(services, &parent) {
+                        let field = format!("spec.parentRefs[{index}]");
+                        cx.complain(Severity::Warning, route.kind, route.key, field, why);
+                    }
+                    indexes.push(index);
+                    parents.push(parent);
                 }
             }
             Err((condition, why)) => {
@@ -46,6 +51,23 @@ pub(super) fn resolve(
         }
     }
     (indexes, parents)
+}
+
+/// Why requests to the parent never meet a route, although the route is attached to it.
+fn has_no_effect(services: &Services<'_>, parent: &RouteParent) -> Option<String> {
+    let service = services.get(&parent.service)?;
+    let port = parent.port.and_then(|port| service.port(port));
+    if let Some(ServicePort { port, protocol: AppProtocol::Tcp, .. }) = port {
+        return Some(format!(
+            "port {port} of {service} is not HTTP (appProtocol, or the port's name), so the route has no effect on it"
+        ));
+    }
+    (service.waypoint == Binding::None).then(|| {
+        format!(
+            "{service} has no waypoint, so the route has no effect there; label it, or its namespace, with \
+             istio.io/use-waypoint"
+        )
+    })
 }
 
 fn of_service(

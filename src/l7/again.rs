@@ -1,0 +1,129 @@
+//! Sending a request again that may have reached an application, where its route wants that (GEP-1731).
+//!
+//! After a status that the route names whatever the method is: its author has said so. After a reset connection or a
+//! timeout only what is idempotent (RFC 9110, 9.2.2), because nobody knows what became of the request. What was
+//! certainly not sent always. An upgrade is never asked for again, nor a request whose body was too long to be kept.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
+
+use super::arrived::Arrived;
+use super::body::{Replay, RequestBody};
+use super::budget::{Budgets, Reserved};
+use super::detect::Version;
+use super::respond::Form;
+use crate::model::Retry;
+
+/// The longest time between two attempts, as a multiple of the first: Envoy's.
+const MOST_BACKOFF: u32 = 10;
+
+/// How an attempt without a usable response ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Certainly nothing of it was sent.
+    Unsent,
+    /// It may have been sent.
+    Sent,
+    /// With an answer that another attempt would get as well.
+    Decided,
+}
+
+/// What is needed to send a request again.
+pub(super) struct Again {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Option<Replay>,
+    arrived: (Version, &'static str, Form),
+    sent: u32,
+    _buffer: Option<Reserved>,
+}
+
+impl Again {
+    /// `None` when this request is sent once: its route does not want it otherwise, or there is no room for its body.
+    pub(super) fn of(
+        retry: Option<&Retry>,
+        arrived: &mut Arrived,
+        budgets: &Budgets,
+    ) -> Option<Box<Self>> {
+        retry.filter(|_| arrived.upgrade.is_none())?;
+        let buffer = match arrived.request.body().is_empty() {
+            true => None,
+            false => Some(budgets.replay()?),
+        };
+        Some(Box::new(Self {
+            _buffer: buffer,
+            method: arrived.request.method().clone(),
+            uri: arrived.request.uri().clone(),
+            headers: arrived.request.headers().clone(),
+            body: arrived.request.body_mut().keep(),
+            arrived: (arrived.version, arrived.protocol, arrived.form),
+            sent: 0,
+        }))
+    }
+
+    /// The request once more after this status, and how long to wait.
+    pub(super) fn after_status(
+        &mut self,
+        retry: &Retry,
+        status: StatusCode,
+    ) -> Option<(Arrived, Duration)> {
+        retry.codes.contains(&status).then(|| self.next(retry)).flatten()
+    }
+
+    /// The request once more after an attempt without a response, and how long to wait.
+    pub(super) fn after_failure(
+        &mut self,
+        retry: &Retry,
+        ended: Ended,
+    ) -> Option<(Arrived, Duration)> {
+        let allowed = match ended {
+            Ended::Unsent => true,
+            Ended::Sent => self.method.is_idempotent(),
+            Ended::Decided => false,
+        };
+        allowed.then(|| self.next(retry)).flatten()
+    }
+
+    fn next(&mut self, retry: &Retry) -> Option<(Arrived, Duration)> {
+        if self.sent >= retry.attempts {
+            return None;
+        }
+        let body = match &self.body {
+            Some(body) => body.again()?,
+            None => RequestBody::default(),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        let wait = backoff(retry.backoff, self.sent);
+        self.sent += 1;
+        let (version, protocol, form) = self.arrived;
+        Some((Arrived { request, version, protocol, form, upgrade: None, fault: None }, wait))
+    }
+}
+
+/// Doubles with each attempt, and up to a quarter more, so that clients that failed together do not come together.
+fn backoff(first: Duration, sent: u32) -> Duration {
+    let doubled = first * 2u32.saturating_pow(sent).min(MOST_BACKOFF);
+    doubled + doubled.mul_f64(fastrand::f64() / 4.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_is_never_shorter_than_asked_for_and_bounded() {
+        let first = Duration::from_millis(100);
+        for (sent, least) in [(0, 100), (1, 200), (2, 400), (3, 800), (4, 1000), (40, 1000)] {
+            let least = Duration::from_millis(least);
+            for _ in 0..100 {
+                let wait = backoff(first, sent);
+                assert!(wait >= least && wait <= least.mul_f64(1.25), "{sent}: {wait:?}");
+            }
+        }
+    }
+}
