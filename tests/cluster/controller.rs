@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, setns};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tonic::{Code, Status};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -159,30 +160,16 @@ fn code<T>(answer: &Result<T, Status>) -> Code {
     answer.as_ref().err().map_or(Code::Ok, Status::code)
 }
 
-#[test]
-fn only_the_agent_of_a_pods_node_is_given_its_certificate() -> Result<()> {
-    apply(OBJECTS)?;
-    set_phase("ghost", "Running")?;
-    set_phase("ended", "Succeeded")?;
+type Question = (&'static str, Ask, Code);
+
+/// The same question with the tokens of everybody.
+fn callers() -> Result<Vec<Question>> {
     let key = directory().join("pki/sa.key").display().to_string();
     let other_key = std::env::temp_dir().join("isthmus-other-cluster.key").display().to_string();
-    ensure!(
-        Command::new("openssl")
-            .args(["genrsa", "-out", &other_key, "2048"])
-            .output()?
-            .status
-            .success()
-    );
-    let (node1, node2, ghost) =
-        (agents_token("node1")?, agents_token("node2")?, agents_token("ghost")?);
-    let ours = |token: &str| Ask::new(token, WEB);
-    let wrong_audience = token(SYSTEM, AGENT, Some(&agent("node1")?), "somebody-else")?;
-    let no_audience = token(
-        SYSTEM,
-        AGENT,
-        Some(&agent("node1")?),
-        "https://kubernetes.default.svc.cluster.local",
-    )?;
+    let made = Command::new("openssl").args(["genrsa", "-out", &other_key, "2048"]).output()?;
+    ensure!(made.status.success(), "openssl makes no key");
+    let (node1, node2) = (agents_token("node1")?, agents_token("node2")?);
+    let own = agent("node1")?;
     let to_node1 = |claims: &mut Value| claims["kubernetes.io"]["node"]["name"] = "node1".into();
     let past = |claims: &mut Value| {
         for claim in ["exp", "iat", "nbf"] {
@@ -192,72 +179,94 @@ fn only_the_agent_of_a_pods_node_is_given_its_certificate() -> Result<()> {
     let other_pod = |claims: &mut Value| {
         claims["kubernetes.io"]["pod"]["uid"] = "00000000-0000-0000-0000-000000000000".into();
     };
-    let questions = vec![
-        ("the agent of its node", ours(&node1), Code::Ok),
-        ("the agent of another node", ours(&node2), Code::PermissionDenied),
+    let api_server = "https://kubernetes.default.svc.cluster.local";
+    let tokens = [
+        ("the agent of its node", node1.clone(), Code::Ok),
+        ("the agent of another node", node2.clone(), Code::PermissionDenied),
         (
             "the pod itself",
-            ours(&token("ca-test", "web", Some("web"), "istio-ca")?),
+            token("ca-test", "web", Some("web"), "istio-ca")?,
             Code::PermissionDenied,
         ),
         (
             "an agent's account without a pod",
-            ours(&token(SYSTEM, AGENT, None, "istio-ca")?),
+            token(SYSTEM, AGENT, None, "istio-ca")?,
             Code::PermissionDenied,
         ),
-        ("a token for somebody else", ours(&wrong_audience), Code::Unauthenticated),
-        ("a token for the API server", ours(&no_audience), Code::Unauthenticated),
-        ("an expired token", ours(&forged(&node1, Some(&key), past)?), Code::Unauthenticated),
+        (
+            "a token for somebody else",
+            token(SYSTEM, AGENT, Some(&own), "else")?,
+            Code::Unauthenticated,
+        ),
+        (
+            "a token for the API server",
+            token(SYSTEM, AGENT, Some(&own), api_server)?,
+            Code::Unauthenticated,
+        ),
+        ("an expired token", forged(&node1, Some(&key), past)?, Code::Unauthenticated),
         (
             "a token of a pod that is gone",
-            ours(&forged(&node1, Some(&key), other_pod)?),
+            forged(&node1, Some(&key), other_pod)?,
             Code::Unauthenticated,
         ),
         (
             "another cluster's token",
-            ours(&forged(&node1, Some(&other_key), |_| {})?),
+            forged(&node1, Some(&other_key), |_| {})?,
             Code::Unauthenticated,
         ),
         (
-            "a changed node under the old signature",
-            ours(&forged(&node2, None, to_node1)?),
+            "a changed node, the old signature",
+            forged(&node2, None, to_node1)?,
             Code::Unauthenticated,
         ),
-        ("no token at all", ours("nothing"), Code::Unauthenticated),
+        ("nonsense", "nothing".to_owned(), Code::Unauthenticated),
+    ];
+    Ok(tokens.map(|(who, token, expected)| (who, Ask::new(&token, WEB), expected)).into())
+}
+
+/// Good tokens of agents, with questions that no agent should ask.
+fn requests() -> Result<Vec<Question>> {
+    let (node1, ghost) = (agents_token("node1")?, agents_token("ghost")?);
+    let ours = Ask::new(&node1, WEB);
+    let about = |identity: &str| Ask::new(&node1, identity);
+    Ok(vec![
         (
             "another trust domain",
-            Ask::new(&node1, "spiffe://other.example/ns/ca-test/sa/web"),
+            about("spiffe://other.example/ns/ca-test/sa/web"),
             Code::InvalidArgument,
         ),
+        ("no identity", about("ca-test/web"), Code::InvalidArgument),
         (
-            "no identity",
-            Ask { identity: "ca-test/web".to_owned(), ..ours(&node1) },
-            Code::InvalidArgument,
-        ),
-        (
-            "an account that no pod has",
-            Ask::new(&node1, "spiffe://cluster.local/ns/ca-test/sa/default"),
+            "an account without a pod",
+            about("spiffe://cluster.local/ns/ca-test/sa/default"),
             Code::PermissionDenied,
         ),
         (
-            "a namespace that is not there",
-            Ask::new(&node1, "spiffe://cluster.local/ns/nowhere/sa/web"),
+            "no such namespace",
+            about("spiffe://cluster.local/ns/nowhere/sa/web"),
             Code::PermissionDenied,
         ),
         (
             "another name in the request",
-            Ask { name: GHOST.to_owned(), ..ours(&node1) },
+            Ask { name: GHOST.to_owned(), ..ours.clone() },
             Code::InvalidArgument,
         ),
         (
             "another kind of key",
-            Ask { algorithm: &rcgen::PKCS_ED25519, ..ours(&node1) },
+            Ask { algorithm: &rcgen::PKCS_ED25519, ..ours },
             Code::InvalidArgument,
         ),
         ("a pod that was just bound", Ask::new(&ghost, GHOST), Code::Ok),
         ("a pod that has ended", Ask::new(&ghost, ENDED), Code::PermissionDenied),
-    ];
-    let roots = published_roots()?;
+    ])
+}
+
+#[test]
+fn only_the_agent_of_a_pods_node_is_given_its_certificate() -> Result<()> {
+    apply(OBJECTS)?;
+    set_phase("ghost", "Running")?;
+    set_phase("ended", "Succeeded")?;
+    let (roots, questions) = (published_roots()?, [callers()?, requests()?].concat());
     for replica in replicas()? {
         let wrong = in_cluster(async || {
             let mut client = CaClient::new(replica, &roots)?;
