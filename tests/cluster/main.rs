@@ -11,5 +11,6 @@ mod controller;
 mod failures;
 mod guide;
 mod source;
+mod routes;
 mod statuses;
 mod z_uninstall;
