@@ -1,10 +1,13 @@
 //! The immutable snapshot that every decision reads, and its indexes.
 //!
 //! One [`World`] is one consistent state: a connection or request loads it once (`arc-swap`, no lock) and decides
-//! over it. Writers build a new one from a [`Mesh`] and publish it whole. A world never changes, holds no sockets
+//! over it. Writers build a new one from a [`Mesh`] and publish it whole; it shares with the one before what did not
+//! change. A world never changes, holds no sockets
 //! and takes no decisions; `policy`, `route` and `balance` do that.
 
 mod changes;
+mod diff;
+mod endpoints;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod index;
@@ -12,6 +15,7 @@ mod labels;
 mod load;
 mod owners;
 mod policies;
+mod shards;
 #[cfg(test)]
 mod tests;
 mod watched;
@@ -30,8 +34,7 @@ use tokio::sync::watch;
 
 use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::model::Mesh;
-use changes::JudgedSince;
-use index::{Indexes, Membership};
+use index::Indexes;
 use watched::Watched;
 
 /// Names of the mesh that decisions need besides its objects.
@@ -88,7 +91,7 @@ impl WorldStore {
         let world = Arc::new(World::build(mesh, self.names.clone(), Some(&previous)));
         self.current.store(world.clone());
         self.changes.send_replace(world.generation);
-        self.watched.tell(&world);
+        self.watched.tell(&previous, &world);
         world
     }
 
@@ -99,19 +102,15 @@ impl WorldStore {
 
     /// Tells when open connections of one workload must be judged anew, and not of any other change.
     pub fn judgement_changes(&self, uid: &Str) -> JudgementChanges {
-        self.watched.subscribe(uid, || {
-            let world = self.load();
-            world.judged_since(uid).unwrap_or(world.generation)
-        })
+        self.watched.subscribe(uid, || self.load().generation)
     }
 }
 
 impl World {
     fn build(mesh: Mesh, names: MeshNames, previous: Option<&World>) -> Self {
-        let mut indexes = Indexes::build(&mesh, &names, previous.map(|world| &world.indexes));
-        let generation = previous.map_or(0, |world| world.generation + 1);
         let before = previous.map(|world| (&world.mesh, &world.indexes));
-        indexes.judged_since = changes::judged_since(&mesh, &indexes, before, generation);
+        let indexes = Indexes::build(&mesh, &names, before);
+        let generation = previous.map_or(0, |world| world.generation + 1);
         Self { generation, mesh, names, indexes }
     }
 }

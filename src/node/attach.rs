@@ -147,12 +147,7 @@ impl Node {
             loop {
                 match self.layer4.certificates.certificate(identity).await {
                     Ok(_) => return,
-                    Err(error) => {
-                        why = Some(format!(
-                            "no certificate for {identity}: {error}; check [identity] in the agent's settings and \
-                             the issuer, such as Deployment isthmus-system/isthmus-controller"
-                        ));
-                    }
+                    Err(error) => why = Some(error.to_string()),
                 }
                 sleep(ASK_AGAIN).await;
             }

@@ -21,6 +21,7 @@ pub struct ControllerMetrics {
     /// Certificates that were signed.
     pub signed: Counter,
     refused: Family<RefusalLabels, Counter>,
+    writes: Family<WriteLabels, Counter>,
     duration: Histogram,
     ca_end: Gauge<f64, AtomicU64>,
 }
@@ -30,12 +31,18 @@ struct RefusalLabels {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabels {
+    outcome: &'static str,
+}
+
 impl Default for ControllerMetrics {
     fn default() -> Self {
         Self {
             leads: Gauge::default(),
             signed: Counter::default(),
             refused: Family::default(),
+            writes: Family::default(),
             duration: Histogram::new(BUCKETS),
             ca_end: Gauge::default(),
         }
@@ -59,6 +66,12 @@ impl ControllerMetrics {
             "Requests for certificates that this replica of the controller has refused",
             self.refused.clone(),
         );
+        registry.register(
+            "isthmus_controller_status_writes",
+            "Statuses that this replica of the controller has written, or has tried to: `written`, `outdated` (the \
+             object had changed), `owned` (another manager has the condition), `failed`",
+            self.writes.clone(),
+        );
         registry.register_with_unit(
             "isthmus_controller_signing_duration",
             "How long requests for certificates took that were granted, with the API server's answers",
@@ -75,6 +88,11 @@ impl ControllerMetrics {
     /// A request was refused; `reason` is one of few.
     pub fn refuse(&self, reason: &'static str) {
         self.refused.get_or_create(&RefusalLabels { reason }).inc();
+    }
+
+    /// A status was written, or not; `outcome` is one of few.
+    pub fn write(&self, outcome: &'static str) {
+        self.writes.get_or_create(&WriteLabels { outcome }).inc();
     }
 
     /// A request was granted after so long.

@@ -1,101 +1,66 @@
 //! Since when what a workload's inbound connections are judged by is the same.
 //!
-//! Ten thousand open connections must not be judged anew because a pod elsewhere got ready. Each world knows, per
-//! workload, the generation since which nothing has changed that a gate of the workload reads: itself (labels,
-//! PeerAuthentication, waypoint), its policies, the services that lead to it, their waypoints and the policies of
-//! these. What is compared errs towards "changed".
+//! Ten thousand open connections must not be judged anew because a pod elsewhere got ready. Between two worlds it is
+//! asked, for a workload, whether anything changed that a gate of it reads: itself (labels, PeerAuthentication,
+//! waypoint), its policies, the services that lead to it, their waypoints and the policies of these. What is compared
+//! errs towards "changed".
 
-use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
-use super::Membership;
-use super::index::Indexes;
-use crate::base::{ObjectKey, Str};
-use crate::model::{Binding, Mesh, Workload};
+use super::World;
+use super::diff::are_shared;
+use crate::base::ObjectKey;
+use crate::model::{Binding, Mesh};
 
-/// By the workload's uid.
-pub(super) type JudgedSince = HashMap<Str, u64>;
-
-/// What stayed the same between two worlds.
-struct Unchanged<'a> {
-    services: HashSet<&'a ObjectKey>,
-    waypoints: HashSet<&'a ObjectKey>,
-    before: &'a Indexes,
-    after: &'a Indexes,
+/// Two worlds, one after the other.
+pub(super) struct Between<'a> {
+    before: &'a World,
+    after: &'a World,
+    same_routes: bool,
 }
 
-/// `before`: the indexes of the world before this one, with what this function said of it.
-pub(super) fn judged_since(
-    mesh: &Mesh,
-    indexes: &Indexes,
-    before: Option<(&Mesh, &Indexes)>,
-    generation: u64,
-) -> JudgedSince {
-    // A route may stand in for a service's policies; routes change rarely enough to judge everything anew.
-    let before = before.filter(|(old, _)| same_routes(old, mesh));
-    let unchanged = before.map(|(_, before)| Unchanged::between(mesh, before, indexes));
-    let since = |workload: &Workload| {
-        let kept = unchanged.as_ref().filter(|unchanged| unchanged.workload(workload));
-        kept.and_then(|kept| kept.before.judged_since(&workload.uid)).unwrap_or(generation)
-    };
-    mesh.workloads.iter().map(|workload| (workload.uid.clone(), since(workload))).collect()
+impl<'a> Between<'a> {
+    pub(super) fn new(before: &'a World, after: &'a World) -> Self {
+        Self { before, after, same_routes: same_routes(&before.mesh, &after.mesh) }
+    }
+
+    /// Connections to the workload are judged in `after` as they were in `before`.
+    pub(super) fn is_judged_alike(&self, uid: &str) -> bool {
+        let (old, new) = (&self.before.indexes, &self.after.indexes);
+        let (Some(was), Some(is)) = (old.workload(uid), new.workload(uid)) else { return false };
+        // A route may stand in for a service's policies; routes change rarely enough to judge everything anew.
+        self.same_routes
+            && was == is
+            && old.workload_policies(uid) == new.workload_policies(uid)
+            && self.binding(&is.waypoint)
+            && old.ways(uid) == new.ways(uid)
+            && new.ways(uid).iter().all(|way| self.service(&way.service))
+    }
+
+    fn service(&self, key: &ObjectKey) -> bool {
+        let (old, new) = (&self.before.indexes, &self.after.indexes);
+        let (Some(was), Some(is)) = (old.service(key), new.service(key)) else { return false };
+        // Not its endpoints: those that matter to a workload are its ways.
+        let same = Arc::ptr_eq(was, is)
+            || was.hostname == is.hostname && was.ports == is.ports && was.waypoint == is.waypoint;
+        same && old.service_policies(key) == new.service_policies(key) && self.binding(&is.waypoint)
+    }
+
+    fn binding(&self, binding: &Binding) -> bool {
+        let Binding::Waypoint(key) = binding else { return true };
+        let (old, new) = (&self.before.indexes, &self.after.indexes);
+        old.waypoint(key) == new.waypoint(key)
+            && old.waypoint_policies(key) == new.waypoint_policies(key)
+    }
 }
 
 fn same_routes(old: &Mesh, new: &Mesh) -> bool {
+    if are_shared(&old.routes, &new.routes) {
+        return true;
+    }
     // Compiled expressions cannot be compared; their texts can.
     match (serde_json::to_vec(&old.routes), serde_json::to_vec(&new.routes)) {
         (Ok(old), Ok(new)) => old == new,
         _ => false,
-    }
-}
-
-impl<'a> Unchanged<'a> {
-    fn between(mesh: &'a Mesh, before: &'a Indexes, after: &'a Indexes) -> Self {
-        let mut unchanged =
-            Self { services: HashSet::new(), waypoints: HashSet::new(), before, after };
-        for waypoint in &mesh.waypoints {
-            let key = &waypoint.key;
-            if before.waypoint(key) == Some(waypoint)
-                && before.waypoint_policies(key) == after.waypoint_policies(key)
-            {
-                unchanged.waypoints.insert(key);
-            }
-        }
-        for service in &mesh.services {
-            let key = &service.key;
-            // Not its endpoints: those that matter to a workload are its memberships.
-            let same = before.service(key).is_some_and(|old| {
-                old.hostname == service.hostname
-                    && old.ports == service.ports
-                    && old.waypoint == service.waypoint
-            });
-            if same
-                && before.service_policies(key) == after.service_policies(key)
-                && unchanged.binding(&service.waypoint)
-            {
-                unchanged.services.insert(key);
-            }
-        }
-        unchanged
-    }
-
-    fn binding(&self, binding: &Binding) -> bool {
-        match binding {
-            Binding::Waypoint(key) => self.waypoints.contains(key),
-            Binding::None | Binding::Unusable { .. } => true,
-        }
-    }
-
-    fn workload(&self, workload: &Workload) -> bool {
-        let uid = &workload.uid;
-        let served = |one: &Membership| {
-            (one.target_port, one.served.service_port, one.served.service.key.clone())
-        };
-        let (old, new) = (self.before.memberships(uid), self.after.memberships(uid));
-        self.before.workload(uid).is_some_and(|old| **old == *workload)
-            && self.before.workload_policies(uid) == self.after.workload_policies(uid)
-            && self.binding(&workload.waypoint)
-            && old.len() == new.len()
-            && old.iter().zip(new).all(|(old, new)| served(old) == served(new))
-            && new.iter().all(|one| self.services.contains(&one.served.service.key))
     }
 }

@@ -1,14 +1,19 @@
-//! The look-ups of a world. All are built when the world is; a look-up is one or two hash probes.
+//! The look-ups of a world; one is a hash probe or two. The next world's are those of the one before, changed where the
+//! mesh did: what came and went is told by pointer, since sources share what stayed.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::diff::{Diff, are_shared};
+use super::endpoints::{Endpoints, Way};
 use super::owners::{Addresses, Names};
-use super::policies::{SortedPolicies, Target};
-use super::{JudgedSince, Load, MeshNames, PolicySet, World, key};
+use super::policies::Applied;
+use super::shards::Shards;
+use super::{Load, MeshNames, PolicySet, World, key};
 use crate::base::{ObjectKey, Str};
-use crate::model::{Endpoint, HttpRoute, Mesh, PortMapping, Service, Waypoint, Workload};
+use crate::model::{HttpRoute, Mesh, Service, Waypoint, Workload};
 
 /// A service that a workload is an endpoint of, and the service's port that leads to the port asked for.
 #[derive(Clone, Debug)]
@@ -17,49 +22,63 @@ pub struct Served {
     pub service_port: u16,
 }
 
-/// One way from a service to a workload.
-pub(super) struct Membership {
-    pub(super) target_port: u16,
-    pub(super) served: Served,
-}
-
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Indexes {
-    workloads: HashMap<Str, Arc<Workload>>,
-    by_address: HashMap<IpAddr, Arc<Workload>>,
-    loads: HashMap<(Option<Str>, IpAddr), Arc<Load>>,
-    services: HashMap<ObjectKey, Arc<Service>>,
-    pub(super) addresses: Addresses,
-    pub(super) names: Names,
-    /// By workload; each service and port once.
-    memberships: HashMap<Str, Vec<Membership>>,
-    waypoints: HashMap<ObjectKey, Arc<Waypoint>>,
-    routes: HashMap<ObjectKey, Arc<[Arc<HttpRoute>]>>,
-    workload_policies: HashMap<Str, Arc<PolicySet>>,
-    service_policies: HashMap<ObjectKey, Arc<PolicySet>>,
-    waypoint_policies: HashMap<ObjectKey, Arc<PolicySet>>,
-    pub(super) judged_since: JudgedSince,
+    workloads: Shards<Str, Arc<Workload>>,
+    /// All that claim an address, the one that is found first; never empty.
+    by_address: Shards<IpAddr, Arc<[Arc<Workload>]>>,
+    services: Shards<ObjectKey, Arc<Service>>,
+    endpoints: Endpoints,
+    pub(super) addresses: Arc<Addresses>,
+    pub(super) names: Arc<Names>,
+    waypoints: Arc<HashMap<ObjectKey, Arc<Waypoint>>>,
+    routes: Arc<HashMap<ObjectKey, Arc<[Arc<HttpRoute>]>>>,
+    policies: Arc<Applied>,
 }
 
 impl Indexes {
-    pub(super) fn build(mesh: &Mesh, names: &MeshNames, previous: Option<&Indexes>) -> Self {
-        let mut indexes = Indexes::default();
-        for workload in &mesh.workloads {
+    pub(super) fn build(
+        mesh: &Mesh,
+        names: &MeshNames,
+        previous: Option<(&Mesh, &Indexes)>,
+    ) -> Self {
+        let nothing = Mesh::default();
+        let (before, mut indexes) = match previous {
+            Some((before, indexes)) => (before, indexes.clone()),
+            None => (&nothing, Indexes::default()),
+        };
+        let workloads = Diff::between(&before.workloads, &mesh.workloads, |it| &it.key);
+        for workload in &workloads.gone {
+            indexes.remove_workload(workload);
+        }
+        for workload in &workloads.come {
             indexes.add_workload(workload);
         }
-        for service in &mesh.services {
-            indexes.add_service(service, previous);
+        indexes.follow_services(before, mesh);
+        let same_waypoints = are_shared(&before.waypoints, &mesh.waypoints);
+        if !same_waypoints {
+            let waypoints = mesh.waypoints.iter().map(|it| (it.key.clone(), it.clone()));
+            indexes.waypoints = Arc::new(waypoints.collect());
         }
-        for waypoint in &mesh.waypoints {
-            indexes.waypoints.insert(waypoint.key.clone(), waypoint.clone());
+        if !are_shared(&before.routes, &mesh.routes) {
+            indexes.routes = Arc::new(by_service(&mesh.routes));
         }
-        indexes.add_routes(&mesh.routes);
-        indexes.add_policies(mesh, names);
+        let root = &names.root_namespace;
+        let policies = if are_shared(&before.policies, &mesh.policies) && previous.is_some() {
+            let waypoints = (!same_waypoints).then_some((&mesh.waypoints[..], root));
+            let (gone, come) = (&workloads.gone[..], &workloads.come[..]);
+            indexes.policies.with(&mesh.policies, gone, come, waypoints)
+        } else {
+            Some(Applied::new(mesh, root))
+        };
+        if let Some(policies) = policies {
+            indexes.policies = Arc::new(policies);
+        }
         indexes
     }
 
     /// Two workloads may claim one address (a finished Job's and its successor): the one that is ready wins, then one
-    /// that is in the mesh, then the first. Readiness comes first, because a finished workload gives its address
+    /// that is in the mesh, then the first by key. Readiness comes first, because a finished workload gives its address
     /// back, also to workloads outside the mesh. Host-network workloads share their node's address and are not
     /// found by it.
     fn add_workload(&mut self, workload: &Arc<Workload>) {
@@ -67,45 +86,58 @@ impl Indexes {
         if workload.host_network {
             return;
         }
-        let rank = |workload: &Workload| (workload.ready, workload.enrolled);
         for address in &workload.addresses {
-            let taken = self.by_address.get(address);
-            if taken.is_none_or(|other| rank(workload) > rank(other)) {
-                self.by_address.insert(*address, workload.clone());
+            let mut claimants = self.claimants(address).to_vec();
+            claimants.push(workload.clone());
+            claimants.sort_by_key(|it| (Reverse((it.ready, it.enrolled)), it.key.clone()));
+            self.by_address.insert(*address, claimants.into());
+        }
+    }
+
+    fn remove_workload(&mut self, workload: &Arc<Workload>) {
+        self.workloads.remove(&workload.uid);
+        for address in &workload.addresses {
+            let all = self.claimants(address);
+            if !all.iter().any(|it| Arc::ptr_eq(it, workload)) {
+                continue;
+            }
+            let rest: Arc<[_]> =
+                all.iter().filter(|it| !Arc::ptr_eq(it, workload)).cloned().collect();
+            match rest.is_empty() {
+                true => self.by_address.remove(address),
+                false => self.by_address.insert(*address, rest),
             }
         }
     }
 
-    fn add_service(&mut self, service: &Arc<Service>, previous: Option<&Indexes>) {
-        self.services.insert(service.key.clone(), service.clone());
-        self.names.add(service);
-        self.addresses.add(service);
-        for endpoint in &service.endpoints {
-            if let Some(uid) = &endpoint.workload {
-                self.add_membership(uid, service, endpoint);
-            }
-            for address in &endpoint.addresses {
-                let id = (endpoint.workload.clone(), *address);
-                let kept = previous.and_then(|previous| previous.loads.get(&id)).cloned();
-                self.loads.entry(id).or_insert_with(|| kept.unwrap_or_default());
-            }
-        }
+    fn claimants(&self, address: &IpAddr) -> &[Arc<Workload>] {
+        self.by_address.get(address).map_or(&[], |all| all)
     }
 
-    /// A workload may be several endpoints of one service: one per address family.
-    fn add_membership(&mut self, uid: &Str, service: &Arc<Service>, endpoint: &Endpoint) {
-        let known = self.memberships.entry(uid.clone()).or_default();
-        for PortMapping { port, target } in endpoint.ports.iter().copied() {
-            let same = |one: &Membership| {
-                one.target_port == target
-                    && one.served.service_port == port
-                    && Arc::ptr_eq(&one.served.service, service)
-            };
-            if !known.iter().any(same) {
-                let served = Served { service: service.clone(), service_port: port };
-                known.push(Membership { target_port: target, served });
+    fn follow_services(&mut self, before: &Mesh, mesh: &Mesh) {
+        let order = |service: &'_ Service| (service.entry.is_some(), service.key.clone());
+        let services = Diff::between(&before.services, &mesh.services, order);
+        if services.is_empty() {
+            return;
+        }
+        let come: HashMap<&ObjectKey, _> = services.come.iter().map(|it| (&it.key, *it)).collect();
+        for gone in &services.gone {
+            if !come.contains_key(&gone.key) {
+                self.endpoints.replace(Some(gone), None);
+                self.services.remove(&gone.key);
             }
         }
+        for come in &services.come {
+            let before = self.services.get(&come.key).cloned();
+            self.endpoints.replace(before.as_deref(), Some(come));
+            self.services.insert(come.key.clone(), Arc::clone(come));
+        }
+        let (mut addresses, mut names) = (Addresses::default(), Names::default());
+        for service in &mesh.services {
+            names.add(service);
+            addresses.add(service);
+        }
+        (self.addresses, self.names) = (Arc::new(addresses), Arc::new(names));
     }
 
     pub(super) fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
@@ -120,66 +152,35 @@ impl Indexes {
         self.waypoints.get(key)
     }
 
-    pub(super) fn memberships(&self, uid: &str) -> &[Membership] {
-        self.memberships.get(uid).map_or(&[], |list| list)
+    pub(super) fn ways(&self, uid: &str) -> &[Way] {
+        self.endpoints.ways(uid)
     }
 
     pub(super) fn workload_policies(&self, uid: &str) -> Option<&Arc<PolicySet>> {
-        self.workload_policies.get(uid)
+        self.policies.to_workload(self.workload(uid)?)
     }
 
     pub(super) fn service_policies(&self, service: &ObjectKey) -> Option<&Arc<PolicySet>> {
-        self.service_policies.get(service)
+        Some(self.policies.to_service(self.service(service)?))
     }
 
     pub(super) fn waypoint_policies(&self, waypoint: &ObjectKey) -> Option<&Arc<PolicySet>> {
-        self.waypoint_policies.get(waypoint)
+        self.policies.to_waypoint(waypoint)
     }
+}
 
-    pub(super) fn judged_since(&self, uid: &str) -> Option<u64> {
-        self.judged_since.get(uid).copied()
-    }
-
-    fn add_routes(&mut self, routes: &[Arc<HttpRoute>]) {
-        let mut by_service: HashMap<ObjectKey, Vec<Arc<HttpRoute>>> = HashMap::new();
-        for route in routes {
-            for parent in &route.parents {
-                let list = by_service.entry(parent.service.clone()).or_default();
-                if list.last().is_none_or(|last| !Arc::ptr_eq(last, route)) {
-                    list.push(route.clone());
-                }
+/// A route once for each service that is a parent, whatever the port.
+fn by_service(routes: &[Arc<HttpRoute>]) -> HashMap<ObjectKey, Arc<[Arc<HttpRoute>]>> {
+    let mut by_service: HashMap<ObjectKey, Vec<Arc<HttpRoute>>> = HashMap::new();
+    for route in routes {
+        for parent in &route.parents {
+            let list = by_service.entry(parent.service.clone()).or_default();
+            if list.last().is_none_or(|last| !Arc::ptr_eq(last, route)) {
+                list.push(route.clone());
             }
         }
-        self.routes = by_service.into_iter().map(|(key, list)| (key, list.into())).collect();
     }
-
-    fn add_policies(&mut self, mesh: &Mesh, names: &MeshNames) {
-        let sorted = SortedPolicies::of(&mesh.policies);
-        // Workloads of one Deployment share their set: a thousand of them need one index, not a thousand.
-        let mut shared: HashMap<(&Str, &[ObjectKey]), Arc<PolicySet>> = HashMap::new();
-        for workload in &mesh.workloads {
-            let like = (&workload.key.namespace, &workload.policies[..]);
-            let set = match shared.get(&like) {
-                Some(set) if sorted.knows(&workload.policies) => set.clone(),
-                _ => sorted.of_workload(workload).finish(),
-            };
-            shared.entry(like).or_insert_with(|| set.clone());
-            self.workload_policies.insert(workload.uid.clone(), set);
-        }
-        for service in &mesh.services {
-            let kind = match service.entry {
-                Some(_) => Target::ServiceEntry,
-                None => Target::Service,
-            };
-            let set = sorted.of_target(&service.key.namespace, kind, service.name());
-            self.service_policies
-                .insert(service.key.clone(), set.cloned().unwrap_or_default().finish());
-        }
-        for waypoint in &mesh.waypoints {
-            let set = sorted.of_waypoint(waypoint, &names.root_namespace);
-            self.waypoint_policies.insert(waypoint.key.clone(), set.finish());
-        }
-    }
+    by_service.into_iter().map(|(key, list)| (key, list.into())).collect()
 }
 
 impl World {
@@ -189,7 +190,7 @@ impl World {
 
     /// The workload that owns an address.
     pub fn workload_at(&self, address: IpAddr) -> Option<&Arc<Workload>> {
-        self.indexes.by_address.get(&address)
+        self.indexes.claimants(&address).first()
     }
 
     /// The service that owns a virtual address.
@@ -217,7 +218,7 @@ impl World {
 
     /// How busy an endpoint is; the same counter in every world that has it.
     pub fn load_of(&self, workload: Option<&Str>, address: IpAddr) -> Option<&Arc<Load>> {
-        self.indexes.loads.get(&(workload.cloned(), address))
+        self.indexes.endpoints.load(workload, address)
     }
 
     /// The services that lead to `target_port` of this workload, each service port once.
@@ -226,9 +227,12 @@ impl World {
         workload: &Workload,
         target_port: u16,
     ) -> impl Iterator<Item = Served> + use<'a> {
-        let known = self.indexes.memberships(&workload.uid);
-        let leads = known.iter().filter(move |one| one.target_port == target_port);
-        leads.map(|one| one.served.clone())
+        let ways = self.indexes.ways(&workload.uid);
+        let leading = ways.iter().filter(move |way| way.target_port == target_port);
+        leading.filter_map(|way| {
+            let service = self.indexes.service(&way.service)?.clone();
+            Some(Served { service, service_port: way.service_port })
+        })
     }
 
     /// Mesh, namespace and selector policies of a workload.
@@ -244,12 +248,6 @@ impl World {
     /// Policies whose `targetRefs` name the waypoint's Gateway or class.
     pub fn waypoint_policies(&self, waypoint: &ObjectKey) -> Option<&Arc<PolicySet>> {
         self.indexes.waypoint_policies(waypoint)
-    }
-
-    /// The generation since which what inbound connections of the workload are judged by is the same; `None` when it is
-    /// not known. Errs towards later.
-    pub fn judged_since(&self, uid: &str) -> Option<u64> {
-        self.indexes.judged_since(uid)
     }
 
     /// The service `name` in `namespace`.

@@ -1,11 +1,13 @@
 //! Policies sorted by what they apply to, and the sets that are evaluated.
 
+mod applied;
 mod list;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::base::{ObjectKey, Str};
+pub(super) use applied::Applied;
 pub use list::PolicyList;
 
 use crate::model::{
@@ -129,12 +131,7 @@ impl<'a> SortedPolicies<'a> {
     }
 
     /// `namespace`: the policies', not the target's, which differ for a class.
-    pub(super) fn of_target(
-        &self,
-        namespace: &Str,
-        kind: Target,
-        name: &Str,
-    ) -> Option<&PolicySet> {
+    fn of_target(&self, namespace: &Str, kind: Target, name: &Str) -> Option<&PolicySet> {
         self.by_target.get(&(namespace.clone(), kind, name.clone()))
     }
 

@@ -6,9 +6,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::World;
+use super::changes::Between;
 use crate::base::Str;
 
-/// Tells of one workload: the generation since which what its connections are judged by is the same.
+/// Tells of one workload: the generation since which what its connections are judged by is the same, or a later one.
 pub type JudgementChanges = watch::Receiver<u64>;
 
 /// The workloads that somebody watches, by uid. Locked when a workload joins and when a world is published, never for a
@@ -24,12 +25,20 @@ impl Watched {
         watched.entry(uid.clone()).or_insert_with(|| watch::Sender::new(since)).subscribe()
     }
 
-    /// Wakes those whose workload is judged otherwise since `world`, or is gone.
-    pub(super) fn tell(&self, world: &World) {
-        self.0.lock().retain(|uid, sender| {
-            let since = world.judged_since(uid).unwrap_or(world.generation);
-            sender.send_if_modified(|known| std::mem::replace(known, since) != since);
-            !sender.is_closed()
-        });
+    /// Wakes those whose workload is judged otherwise in `after` than in `before`, or is gone.
+    pub(super) fn tell(&self, before: &World, after: &World) {
+        let mut watched = self.0.lock();
+        watched.retain(|_, sender| !sender.is_closed());
+        if watched.is_empty() {
+            return;
+        }
+        let between = Between::new(before, after);
+        for (uid, sender) in watched.iter() {
+            if !between.is_judged_alike(uid) {
+                sender.send_if_modified(|known| {
+                    std::mem::replace(known, after.generation) != after.generation
+                });
+            }
+        }
     }
 }

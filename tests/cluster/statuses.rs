@@ -137,9 +137,8 @@ fn routes_of_several_controllers() -> Result<()> {
     until("the entry for a port that does not exist", || {
         let ours = parents("one", CONTROLLER)?;
         let accepted = ours.first().map(|it| condition(&it["conditions"], "Accepted"));
-        let said = accepted.is_some_and(|it| {
-            it["reason"] == "NoMatchingParent" && it["observedGeneration"] == 2
-        });
+        let said = accepted
+            .is_some_and(|it| it["reason"] == "NoMatchingParent" && it["observedGeneration"] == 2);
         Ok((ours.len() == 1 && said).then_some(()))
     })?;
     ensure!(parents("one", "example.org/other")? == theirs, "another controller's entry changed");
@@ -157,7 +156,8 @@ fn nothing_is_written_without_a_change() -> Result<()> {
         let all = get(&[KINDS, "-A"])?;
         let items = all["items"].as_array().cloned().unwrap_or_default();
         let text = |it: &Value| it.as_str().unwrap_or_default().to_owned();
-        let version = |it: &Value| (text(&it["metadata"]["uid"]), text(&it["metadata"]["resourceVersion"]));
+        let version =
+            |it: &Value| (text(&it["metadata"]["uid"]), text(&it["metadata"]["resourceVersion"]));
         Ok(items.iter().map(version).collect())
     };
     std::thread::sleep(std::time::Duration::from_secs(2));

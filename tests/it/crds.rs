@@ -3,9 +3,10 @@
 //! them anew.
 //!
 //! No level prunes fields that it does not know. Pruned, a misspelt field of a policy would be gone before anybody
-//! could see it, and the policy would be a weaker one; kept, our reader refuses the object, which then denies, and says
-//! so in its status.
+//! could see it, and the policy would be a weaker one. Kept, an admission policy turns the object away, whatever the
+//! client; and where that is missing, our reader refuses the object, which then denies, and says so in its status.
 
+mod admission;
 mod shape;
 
 use std::fs;
@@ -85,21 +86,31 @@ fn of<T: DeserializeOwned>() -> Shape {
 fn definitions_say_what_the_reader_reads() {
     for definition in definitions() {
         let name = format!("{}.{}", definition.plural, definition.kind.group());
-        let path =
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("config/crds/{name}.yaml"));
-        let mut text = "# Made from the types in src/source/objects by tests/it/crds.rs. Do not apply it where Istio has \
-                        brought its own.\n"
-            .to_owned();
-        text += &serde_saphyr::to_string(&manifest(&name, &definition)).expect("YAML");
-        if std::env::var_os(UPDATE).is_some() {
-            fs::write(&path, &text).expect("the file can be written");
-        }
-        assert!(
-            fs::read_to_string(&path).unwrap_or_default() == text,
-            "{} is not current; run `{UPDATE}=1 cargo test --test it crds`",
-            path.display()
-        );
+        is_current(&format!("{name}.yaml"), &[manifest(&name, &definition)]);
     }
+}
+
+#[test]
+fn the_admission_policy_knows_what_the_reader_reads() {
+    is_current("unknown-fields.yaml", &admission::manifests(&definitions()));
+}
+
+/// Compares, or replaces, a file.
+fn is_current(name: &str, objects: &[Value]) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("config/crds").join(name);
+    let mut text = "# Made from the types in src/source/objects by tests/it/crds.rs. Do not apply it where Istio has \
+                    brought its own.\n"
+        .to_owned();
+    let documents = objects.iter().map(|it| serde_saphyr::to_string(it).expect("YAML"));
+    text += &documents.collect::<Vec<_>>().join("---\n");
+    if std::env::var_os(UPDATE).is_some() {
+        fs::write(&path, &text).expect("the file can be written");
+    }
+    assert!(
+        fs::read_to_string(&path).unwrap_or_default() == text,
+        "{} is not current; run `{UPDATE}=1 cargo test --test it crds`",
+        path.display()
+    );
 }
 
 #[test]

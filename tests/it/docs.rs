@@ -315,6 +315,7 @@ fn scrape() -> String {
         connection: None,
     }));
     telemetry.controller().refuse("");
+    telemetry.controller().write("");
     telemetry.health().workers(&[WorkerHealth::default()]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     telemetry.watch_runtime("control", runtime.handle());

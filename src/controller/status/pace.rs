@@ -47,6 +47,18 @@ pub(super) enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// As the metrics show it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Outcome::Written => "written",
+            Outcome::Outdated => "outdated",
+            Outcome::Owned => "owned",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
 /// One object.
 struct Past {
     last: Attempt,

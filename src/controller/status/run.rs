@@ -21,6 +21,7 @@ use crate::base::{Seldom, Str};
 use crate::controller::Context;
 use crate::controller::events::{self, Told, Trouble};
 use crate::source::{TranslateSettings, translate};
+use crate::telemetry::Telemetry;
 
 /// How long it must be quiet before statuses are made: several changes are one.
 const QUIET: Duration = Duration::from_millis(50);
@@ -54,6 +55,7 @@ struct Runner {
     client: Client,
     settings: TranslateSettings,
     replica: Str,
+    telemetry: Telemetry,
     feeds: Feeds,
     cache: Cache,
     pace: Pace,
@@ -86,6 +88,7 @@ impl Runner {
             client: context.client.clone(),
             settings: context.translate.clone(),
             replica: context.replica.clone(),
+            telemetry: context.telemetry.clone(),
             cache: Cache::default(),
             pace: Pace::new(now),
             told: Told::default(),
@@ -274,6 +277,7 @@ impl Runner {
                 Outcome::Failed
             }
         };
+        self.telemetry.controller().write(outcome.name());
         if self.pace.note(subject, attempt, outcome, now) {
             tracing::warn!(
                 %subject,
