@@ -10,7 +10,7 @@ mod cluster;
 mod controller;
 mod failures;
 mod guide;
-mod source;
 mod routes;
+mod source;
 mod statuses;
 mod z_uninstall;
