@@ -226,9 +226,9 @@ impl Discovery {
 fn definition_of(kind: Kind) -> String {
     let singular = kind.name().to_ascii_lowercase();
     let plural = match singular.strip_suffix('y') {
-        Some(stem) => format!("{stem}ies"),
-        None if singular.ends_with('s') => format!("{singular}es"),
-        None => format!("{singular}s"),
+        Some(stem) if !stem.ends_with('a') => format!("{stem}ies"),
+        _ if singular.ends_with('s') => format!("{singular}es"),
+        _ => format!("{singular}s"),
     };
     format!("{plural}.{}", kind.group())
 }
