@@ -147,6 +147,17 @@ impl Agent {
         })
     }
 
+    fn admin(&self, readiness: Readiness, dump: Arc<View>, quit: CancellationToken) -> Admin {
+        Admin {
+            telemetry: self.telemetry.clone(),
+            logs: self.logs.clone(),
+            readiness,
+            layer4: self.layer4.clone(),
+            dump,
+            quit,
+        }
+    }
+
     /// Starts what follows the world before the source that changes it, and ends in the opposite order.
     async fn run(self, upgrade: Upgrade) -> anyhow::Result<()> {
         let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
@@ -166,14 +177,7 @@ impl Agent {
         if let Some(file) = self.settings.readiness.file.clone() {
             tasks.spawn(keep_ready_file(file, readiness.clone(), admin_cancel.clone()));
         }
-        let admin = Admin {
-            telemetry: self.telemetry.clone(),
-            logs: self.logs.clone(),
-            readiness,
-            layer4: self.layer4.clone(),
-            dump: view.clone(),
-            quit: quit.clone(),
-        };
+        let admin = self.admin(readiness, view.clone(), quit.clone());
         let admin_task = tokio::spawn(self.servers.serve(admin, admin_cancel.clone()));
         self.certificates.spawn(&tasks, &cancel);
         tasks.spawn(self.pool.clone().sweep(cancel.clone()));

@@ -20,7 +20,9 @@ const RESERVE: Duration = Duration::from_millis(500);
 const KNOWN: Duration = Duration::from_secs(10);
 /// How long a pod that starts waits for its certificate.
 const CERTIFICATE: Duration = Duration::from_secs(12);
-/// How long after a failure the issuer is asked again for the certificate of a pod that starts.
+/// How often the capture of a pod that starts is tried before its sandbox fails: a kernel that was busy may do it then.
+const ATTEMPTS: u32 = 3;
+/// How long after a failure it is tried again, and the issuer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// For what is under way when a pod goes. Its processes have ended already.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -110,6 +112,7 @@ impl Node {
         self.registry.started(workload.uid.clone(), sandbox.clone());
         let enrolled = || self.of(pod).is_some_and(|workload| workload.is_captured());
         // It is known now: when its namespace joins the mesh later, it is found at once.
+        let mut attempts = 0;
         while enrolled() {
             self.next_round().await;
             let captured = self.captured.lock().get(&workload.uid).map(|it| it.site.clone());
@@ -117,9 +120,11 @@ impl Node {
             if captured.as_ref().is_some_and(is_it) {
                 return self.certified(&workload).await;
             }
-            if enrolled() {
+            attempts += 1;
+            if attempts == ATTEMPTS && enrolled() {
                 return Answer::Refused(self.why_not(&workload.uid));
             }
+            sleep(ASK_AGAIN).await;
         }
         Answer::NotEnrolled
     }

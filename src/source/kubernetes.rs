@@ -98,12 +98,12 @@ impl KubernetesSource {
                         continue;
                     }
                     let known = last.as_ref().map_or(&[][..], |last| &last.complaints);
-                    log(translation.complaints.iter().filter(|it| !known.contains(it)));
+                    log(translation.complaints.iter().filter(|it| known.binary_search(it).is_err()));
                     last = Some(translation.clone());
                     publish(follower.state.objects(), translation);
                 }
                 _ = tick.tick() => {
-                    follower.health.tick();
+                    follower.health.tick(follower.published);
                     if patience.is_some_and(|until| Instant::now() > until) {
                         patience = None;
                         follower.say_what_is_missing();
@@ -172,6 +172,7 @@ impl Follower {
             }
             tracing::warn!(%kind, "the API server does not serve this kind any more; its objects are dropped");
             self.state.forget(kind);
+            self.health.forget(kind.name());
             self.gather();
         }
         for (kind, resource) in served {

@@ -11,5 +11,6 @@ mod controller;
 mod failures;
 mod guide;
 mod routes;
+mod source;
 mod statuses;
 mod z_uninstall;

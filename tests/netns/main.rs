@@ -11,6 +11,7 @@ mod istioctl;
 
 mod certificates;
 mod clock;
+mod cni;
 mod dns;
 mod endurance;
 mod entries;
