@@ -36,8 +36,8 @@ pub async fn follow(
         let outcome = match tokio::task::spawn_blocking(move || look.install()).await {
             Ok(outcome) => outcome,
             Err(error) => {
-                tracing::error!(%error, "the CNI plugin was not installed");
-                Ok(false)
+                let path = installer.conf_directory.clone();
+                Err(InstallError::Io { path, cause: std::io::Error::other(error) })
             }
         };
         installed(outcome.is_ok());

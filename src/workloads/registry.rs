@@ -17,6 +17,9 @@ const DIRECTORY: &str = "/run/netns";
 /// Two searches are at least so far apart: each enters every namespace of the node.
 const SEARCH_EVERY: Duration = Duration::from_secs(1);
 
+/// So many sandboxes that have ended are remembered before those whose namespaces are gone are forgotten.
+const MANY: usize = 256;
+
 /// The sandbox of a pod: what its containers share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
@@ -97,6 +100,9 @@ impl Registry {
     /// Forgets workloads that are gone; `is_here` knows uid and pod.
     pub fn retain(&self, is_here: impl Fn(&Str, &Str) -> bool) {
         let mut known = self.known.lock();
+        if known.ended.len() > MANY {
+            known.forget_vanished();
+        }
         known.sandboxes.retain(|uid, sandbox| is_here(uid, &sandbox.pod));
         known.without.retain(|(uid, pod)| is_here(uid, pod));
     }
@@ -120,8 +126,7 @@ impl Registry {
             used.chain(known.ended.iter().cloned()).collect()
         };
         let candidates = scan(&self.directory, |path| taken.contains(path))?;
-        let gone = |path: &Str| !Path::new(path.as_str()).exists();
-        self.known.lock().ended.retain(|path| !gone(path));
+        self.known.lock().forget_vanished();
         Ok(self.take(pods, &candidates))
     }
 
@@ -148,6 +153,13 @@ impl Registry {
             count += 1;
         }
         count
+    }
+}
+
+impl Known {
+    /// Namespaces that do not stand any more cannot be found either.
+    fn forget_vanished(&mut self) {
+        self.ended.retain(|path| Path::new(path.as_str()).exists());
     }
 }
 
