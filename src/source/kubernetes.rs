@@ -160,12 +160,12 @@ impl Follower {
     }
 
     fn find(&mut self, found: Found) {
-        let (served, gone) = match found {
-            Found::Served { served, gone } => (served, gone),
+        let (served, whole, gone) = match found {
+            Found::Served { served, whole, gone } => (served, whole, gone),
             Found::Failed(error) => return self.health.failed("discovery", &error),
         };
         self.health.succeeded("discovery");
-        self.discovered = true;
+        self.discovered |= whole;
         for kind in gone {
             if self.watched.remove(&kind).is_none() {
                 continue;
@@ -186,6 +186,8 @@ impl Follower {
             self.watched.insert(kind, (resource, stop.drop_guard()));
             self.state.expect(kind);
         }
+        // The last answer that was waited for may be this one.
+        self.gather();
     }
 
     fn hear(&mut self, kind: Kind, heard: Heard) {
@@ -233,7 +235,8 @@ impl Follower {
             missing = missing.join(", "),
             discovered = self.discovered,
             "still waiting for the API server's first answers; check that the agent's service account may list and \
-             watch these kinds"
+             watch these kinds. Without discovery, a policy's CustomResourceDefinition is there, and the server does not \
+             serve it in a version that is read"
         );
     }
 }
