@@ -1,9 +1,10 @@
 //! What fails on a cluster, and what goes on: the agent of a node, the controller, the API server, a rolling update.
 
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tokio::time::Instant;
 
 use crate::cluster::{
     agent, answers, apply, apply_file, delete, directory, exec_in, get, kubectl, pod, root,

@@ -4,10 +4,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use tokio::time::Instant;
 
 /// How long something may take to become true: pods start in a second or two, statuses are written in less.
 const PATIENCE: Duration = Duration::from_secs(60);
