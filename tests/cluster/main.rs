@@ -10,5 +10,6 @@ mod cluster;
 mod controller;
 mod failures;
 mod guide;
+mod pods;
 mod statuses;
 mod z_uninstall;
