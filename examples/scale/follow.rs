@@ -23,6 +23,8 @@ use crate::objects::Size;
 const ROUNDS: u32 = 200;
 /// Between two changes: longer than changes are gathered.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long reading everything may take, on a machine that has other work too.
+const LONGEST_START: Duration = Duration::from_secs(600);
 /// What takes longer failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -42,7 +44,7 @@ pub async fn run(size: Size, kubeconfig: &Path) -> Result<()> {
         writer.publish(translation.mesh);
     };
     let source = tokio::spawn(source.run(publish, cancel.clone()));
-    until(&store, |world| world.generation > 0).await?;
+    timeout(LONGEST_START, store.subscribe().changed()).await.context("no first state")??;
     let first = usage()?;
     println!(
         "first state after {:.2?}, {:.2?} of processor time",

@@ -69,9 +69,10 @@ pub(super) fn read(reader: &mut Reader<'_>) -> ControllerSettings {
             Field {
                 key: "controller.root_overlap",
                 default: ROOT_OVERLAP,
-                meaning: "How long a new root is trusted everywhere before it signs.",
+                meaning: "How long a new root is published before it signs. Some minutes at least: a kubelet takes one or \
+                          two to pass it on to its agent.",
             },
-            10 * SECOND..=30 * DAY,
+            60 * SECOND..=30 * DAY,
         ),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::controller;
@@ -142,12 +143,7 @@ fn source(reader: &mut Reader<'_>) -> SourceSettings {
 fn identity(reader: &mut Reader<'_>) -> IdentitySettings {
     IdentitySettings {
         issuer: issuer(reader),
-        ca_directory: reader.path(Field {
-            key: "identity.ca_directory",
-            default: default::CA_DIRECTORY,
-            meaning: "Where the local CA keeps ca-cert.pem and ca-key.pem; made when missing. The agents of \
-                      one mesh on one machine share it.",
-        }),
+        ca_directory: ca_directory(reader),
         lifetime: reader.duration(
             Field {
                 key: "identity.lifetime",
@@ -200,6 +196,15 @@ fn identity(reader: &mut Reader<'_>) -> IdentitySettings {
                       request.",
         }),
     }
+}
+
+fn ca_directory(reader: &mut Reader<'_>) -> PathBuf {
+    reader.path(Field {
+        key: "identity.ca_directory",
+        default: default::CA_DIRECTORY,
+        meaning: "Where the local CA keeps ca-cert.pem and ca-key.pem; made when missing. The agents of \
+                  one mesh on one machine share it.",
+    })
 }
 
 fn issuer(reader: &mut Reader<'_>) -> IssuerKind {

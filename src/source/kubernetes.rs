@@ -98,12 +98,12 @@ impl KubernetesSource {
                         continue;
                     }
                     let known = last.as_ref().map_or(&[][..], |last| &last.complaints);
-                    log(translation.complaints.iter().filter(|it| !known.contains(it)));
+                    log(translation.complaints.iter().filter(|it| known.binary_search(it).is_err()));
                     last = Some(translation.clone());
                     publish(follower.state.objects(), translation);
                 }
                 _ = tick.tick() => {
-                    follower.health.tick();
+                    follower.health.tick(follower.published);
                     if patience.is_some_and(|until| Instant::now() > until) {
                         patience = None;
                         follower.say_what_is_missing();
@@ -160,18 +160,19 @@ impl Follower {
     }
 
     fn find(&mut self, found: Found) {
-        let (served, gone) = match found {
-            Found::Served { served, gone } => (served, gone),
+        let (served, whole, gone) = match found {
+            Found::Served { served, whole, gone } => (served, whole, gone),
             Found::Failed(error) => return self.health.failed("discovery", &error),
         };
         self.health.succeeded("discovery");
-        self.discovered = true;
+        self.discovered |= whole;
         for kind in gone {
             if self.watched.remove(&kind).is_none() {
                 continue;
             }
             tracing::warn!(%kind, "the API server does not serve this kind any more; its objects are dropped");
             self.state.forget(kind);
+            self.health.forget(kind.name());
             self.gather();
         }
         for (kind, resource) in served {
@@ -185,6 +186,8 @@ impl Follower {
             self.watched.insert(kind, (resource, stop.drop_guard()));
             self.state.expect(kind);
         }
+        // The last answer that was waited for may be this one.
+        self.gather();
     }
 
     fn hear(&mut self, kind: Kind, heard: Heard) {
@@ -232,7 +235,8 @@ impl Follower {
             missing = missing.join(", "),
             discovered = self.discovered,
             "still waiting for the API server's first answers; check that the agent's service account may list and \
-             watch these kinds"
+             watch these kinds. Without discovery, a policy's CustomResourceDefinition is there, and the server does not \
+             serve it in a version that is read"
         );
     }
 }

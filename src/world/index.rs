@@ -64,12 +64,13 @@ impl Indexes {
             indexes.routes = Arc::new(by_service(&mesh.routes));
         }
         let root = &names.root_namespace;
-        let policies = if are_shared(&before.policies, &mesh.policies) && previous.is_some() {
+        let (gone, come) = (&workloads.gone[..], &workloads.come[..]);
+        let policies = if previous.is_some() && are_shared(&before.policies, &mesh.policies) {
             let waypoints = (!same_waypoints).then_some((&mesh.waypoints[..], root));
-            let (gone, come) = (&workloads.gone[..], &workloads.come[..]);
             indexes.policies.with(&mesh.policies, gone, come, waypoints)
         } else {
-            Some(Applied::new(mesh, root))
+            let renewed = indexes.policies.renewed(mesh, root, gone, come);
+            Some(renewed.unwrap_or_else(|| Applied::new(mesh, root)))
         };
         if let Some(policies) = policies {
             indexes.policies = Arc::new(policies);

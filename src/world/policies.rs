@@ -117,20 +117,23 @@ impl<'a> SortedPolicies<'a> {
     }
 
     pub(super) fn of_workload(&self, workload: &Workload) -> PolicySet {
-        let mut set = self.wide.clone();
-        if let Some(local) = self.by_namespace.get(&workload.key.namespace) {
-            set.extend(local);
-        }
-        for name in &workload.policies {
-            match self.by_key.get(name) {
-                Some(policy) => set.add(policy),
-                None => set.add(&missing(name, workload)),
-            }
+        let mut set = self.of_alike(&workload.key.namespace, &workload.policies);
+        for name in workload.policies.iter().filter(|name| !self.by_key.contains_key(name)) {
+            set.add(&missing(name, workload));
         }
         set
     }
 
-    /// `namespace`: the policies', not the target's, which differ for a class.
+    /// Of workloads of a namespace that these policies select, as far as they are known.
+    fn of_alike(&self, namespace: &Str, selecting: &[ObjectKey]) -> PolicySet {
+        let mut set = self.wide.clone();
+        if let Some(local) = self.by_namespace.get(namespace) {
+            set.extend(local);
+        }
+        selecting.iter().filter_map(|name| self.by_key.get(name)).for_each(|it| set.add(it));
+        set
+    }
+
     fn of_target(&self, namespace: &Str, kind: Target, name: &Str) -> Option<&PolicySet> {
         self.by_target.get(&(namespace.clone(), kind, name.clone()))
     }

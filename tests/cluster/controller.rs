@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use futures_util::StreamExt;
+use isthmus::identity::ca_messages::CertificateRequest;
 use nix::sched::{CloneFlags, setns};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -299,6 +300,24 @@ fn a_certificate_lives_a_day_at_the_most_and_comes_with_all_roots() -> Result<()
     ensure!(!leaf.is_ca(), "it signs nothing itself");
     ensure!(chain.last() == Some(&roots), "the roots are those that are published");
     delete(OBJECTS)
+}
+
+#[test]
+fn what_is_too_large_or_without_a_token_is_refused() -> Result<()> {
+    let (replica, roots) = (*replicas()?.first().context("a replica")?, published_roots()?);
+    let node1 = agents_token("node1")?;
+    let large =
+        CertificateRequest { csr: "x".repeat(1024 * 1024), ..CertificateRequest::default() };
+    let answers = in_cluster(async || {
+        let mut client = CaClient::new(replica, &roots)?;
+        let too_large = client.send(large, Some(&node1)).await;
+        let no_token = client.send(CertificateRequest::default(), None).await;
+        let no_content = client.send(CertificateRequest::default(), Some(&node1)).await;
+        Ok([code(&too_large), code(&no_token), code(&no_content)])
+    })?;
+    let expected = [Code::OutOfRange, Code::Unauthenticated, Code::InvalidArgument];
+    ensure!(answers == expected, "{answers:?}");
+    Ok(())
 }
 
 /// An agent that starts on a node with many pods: one token, eight requests at a time.

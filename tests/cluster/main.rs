@@ -11,5 +11,7 @@ mod controller;
 mod failures;
 mod guide;
 mod pods;
+mod routes;
+mod source;
 mod statuses;
 mod z_uninstall;

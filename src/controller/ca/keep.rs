@@ -6,14 +6,16 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
-use tokio::time::{sleep, timeout};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::rotation::{Step, Times, Why, step};
 use super::state::{Material, State};
 use super::{Authorities, Current, SECRET, publish, secret};
-use crate::base::Seldom;
+use crate::base::{ObjectKey, Seldom};
 use crate::controller::cluster::{is_conflict, told};
+use crate::controller::events::{self, Regarding, Told, Trouble};
 use crate::controller::{Context, FIELD_MANAGER};
 
 /// How often the ConfigMap and the clock are looked at, whatever happens.
@@ -38,6 +40,7 @@ pub(in crate::controller) async fn keep(
         },
         context,
         authorities,
+        told: Mutex::default(),
     };
     let trouble = Seldom::new();
     let rounds = async {
@@ -62,6 +65,7 @@ struct Keeper {
     times: Times,
     context: Arc<Context>,
     authorities: Authorities,
+    told: Mutex<Told>,
 }
 
 impl Keeper {
@@ -72,9 +76,13 @@ impl Keeper {
             return Ok(Duration::ZERO);
         };
         let now = SystemTime::now();
-        // Whoever follows the Secret has told what is wrong with it.
-        let Ok(current) = secret::read(&held).and_then(|state| Current::new(state, now)) else {
-            return Ok(LOOK);
+        // Whoever follows the Secret has logged what is wrong with it.
+        let current = match secret::read(&held).and_then(|state| Current::new(state, now)) {
+            Ok(current) => current,
+            Err(reason) => {
+                self.tell(&held, &reason).await?;
+                return Ok(LOOK);
+            }
         };
         publish::publish(&self.context, &current.trusted).await?;
         self.look_at_next(&current.state, now)?;
@@ -90,6 +98,31 @@ impl Keeper {
                 Ok(Duration::ZERO)
             }
         }
+    }
+
+    /// An Event beside the Secret, for whoever does not read this replica's log.
+    async fn tell(&self, secret: &Secret, reason: &str) -> Result<(), String> {
+        let regarding = Regarding {
+            api_version: "v1".to_owned(),
+            kind: "Secret".to_owned(),
+            key: ObjectKey::new(self.context.settings.namespace.clone(), SECRET),
+            uid: secret.metadata.uid.clone().unwrap_or_default(),
+        };
+        let goes_on = match self.authorities.current() {
+            Some(_) => "the last good one goes on signing, until the controller starts anew",
+            None => "no certificate can be signed until it is repaired",
+        };
+        let note = format!("{reason}; {goes_on}");
+        let trouble = Trouble { regarding, reason: "CannotSign".to_owned(), note };
+        let due = self.told.lock().due([trouble], Instant::now());
+        for trouble in due {
+            let published = events::publish(&self.context.client, &self.context.replica, &trouble);
+            published.await.map_err(|error| {
+                self.told.lock().failed(&trouble);
+                format!("an Event about the Secret could not be written: {}", told(&error))
+            })?;
+        }
+        Ok(())
     }
 
     /// A next CA that cannot sign must not be switched to.

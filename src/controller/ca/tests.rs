@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::Secret;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsagePurpose};
 
 use super::rotation::{Step, Times, Why, step};
 use super::state::{Material, Next, State};
@@ -159,4 +160,43 @@ fn a_ca_that_agents_would_not_trust_is_refused() {
     assert!(error.contains("root-cert.pem holds no certificate"), "{error}");
     let late = Current::new(State::new(one), now + 4_000 * DAY).err().unwrap();
     assert!(late.contains("expired"), "{late}");
+}
+
+/// As Istio's own scripts make them: an intermediate that signs, below another one, below a root.
+#[test]
+fn a_ca_below_other_cas_needs_its_chain_and_no_more() {
+    let now = start();
+    let ca = |name: &str, parent: Option<&(String, rcgen::CertifiedIssuer<'static, KeyPair>)>| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.not_before = (now - DAY).into();
+        params.not_after = (now + 100 * DAY).into();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let pem = key.serialize_pem();
+        let made = match parent {
+            Some((_, parent)) => rcgen::CertifiedIssuer::signed_by(params, key, parent),
+            None => rcgen::CertifiedIssuer::self_signed(params, key),
+        };
+        (pem, made.unwrap())
+    };
+    let root = ca("root", None);
+    let upper = ca("upper", Some(&root));
+    let (key, lower) = ca("lower", Some(&upper));
+    let pair = Pair { certificate: lower.pem(), key };
+    let (upper, root) = (upper.1.pem(), root.1.pem());
+    let with = |chain: String| {
+        let material = Material { pair: pair.clone(), chain, roots: root.clone() };
+        Current::new(State::new(material), now)
+    };
+    for chain in
+        [upper.clone(), format!("{}{upper}", lower.pem()), format!("{}{upper}{root}", lower.pem())]
+    {
+        let current = with(chain).unwrap();
+        assert_eq!(current.trusted.len(), 1);
+        assert!(!current.state.signing.is_own(&current.authority));
+    }
+    let error = with(String::new()).err().unwrap();
+    assert!(error.contains("check that the chain is complete"), "{error}");
 }

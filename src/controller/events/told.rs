@@ -18,6 +18,7 @@ const AT_ONCE: usize = 20;
 #[derive(Default)]
 pub struct Told(HashMap<Trouble, Last>);
 
+#[derive(Clone, Copy)]
 struct Last {
     at: Instant,
     lasts: bool,
@@ -47,7 +48,9 @@ impl Told {
                 Some(last) => last.at,
                 None => continue,
             };
-            self.0.insert(trouble, Last { at, lasts: true });
+            // One that could not be told waits as one that comes back.
+            let lasts = at == now || last.is_none_or(|last| last.lasts);
+            self.0.insert(trouble, Last { at, lasts });
         }
         // What is over may come back soon.
         let over = before.into_iter().filter(|(_, last)| now < last.at + RETURN);
@@ -55,9 +58,11 @@ impl Told {
         due
     }
 
-    /// It could not be told: the next time it is due again.
+    /// It could not be told: it is due again as if it had come back.
     pub fn failed(&mut self, trouble: &Trouble) {
-        self.0.remove(trouble);
+        if let Some(last) = self.0.get_mut(trouble) {
+            last.lasts = false;
+        }
     }
 }
 
@@ -110,6 +115,11 @@ mod tests {
             (0..4).map(|_| told.due(troubles(45), Instant::now()).len()).collect();
         assert_eq!(portions, [20, 20, 5, 0]);
         told.failed(&troubles(1)[0]);
+        tokio::time::advance(RETURN / 2).await;
+        assert_eq!(told.due(troubles(45), Instant::now()), []);
+        tokio::time::advance(RETURN / 2).await;
         assert_eq!(told.due(troubles(45), Instant::now()), troubles(1));
+        tokio::time::advance(RETURN).await;
+        assert_eq!(told.due(troubles(45), Instant::now()), []);
     }
 }

@@ -233,3 +233,28 @@ impl Drop for Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_so_many_places_and_they_come_back() {
+        let (places, slots) = (Arc::new(Places::default()), Arc::new(Semaphore::new(1000)));
+        let take = |peer: &str| {
+            let slot = slots.clone().try_acquire_owned().unwrap();
+            Places::take(&places, peer.parse().unwrap(), slot)
+        };
+        let mut held: Vec<Option<Place>> =
+            (0..MAX_PER_ADDRESS).map(|_| take("10.0.0.1:1")).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(take("10.0.0.1:2").is_none());
+        assert!(take("[::ffff:10.0.0.1]:2").is_none(), "the same address in another form");
+        assert!(take("10.0.0.2:1").is_some());
+        held.pop();
+        assert!(take("10.0.0.1:3").is_some());
+        drop(held);
+        assert!(places.0.lock().is_empty(), "nobody is remembered");
+        assert_eq!(slots.available_permits(), 1000);
+    }
+}

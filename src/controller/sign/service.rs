@@ -120,11 +120,19 @@ impl Signing {
         let current = self.authorities.current().ok_or_else(|| {
             Refusal::new(Kind::Ca, "there is no CA yet; check the controller's log and its Secret")
         })?;
+        let now = SystemTime::now();
+        if now >= current.authority.validity().1 {
+            let advice = "put another one into the Secret";
+            return Err(Refusal::new(
+                Kind::Ca,
+                format!("the CA's certificate has expired; {advice}"),
+            ));
+        }
         let csr = request::signing_request(message)?;
         let lifetime = request::lifetime(message, self.context.settings.max_lifetime);
         let issued = current
             .authority
-            .certify(identity, &csr, lifetime, SystemTime::now())
+            .certify(identity, &csr, lifetime, now)
             .map_err(|error| Refusal::new(Kind::Request, format!("{caller}: {error}")))?;
         tracing::debug!(%identity, %caller, ?lifetime, "a certificate is signed");
         let mut cert_chain: Vec<String> =

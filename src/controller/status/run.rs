@@ -289,9 +289,10 @@ impl Runner {
 
     fn report_made(&self, subject: &Subject, made: Made) -> Outcome {
         match made {
+            // Should the watch not tell of it, it is made again.
             Made::Done => {
                 tracing::info!(%subject, "made");
-                Outcome::Written
+                Outcome::Outdated
             }
             Made::Failed(error) => {
                 if self.failing.is_due() {

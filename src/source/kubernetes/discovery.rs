@@ -31,6 +31,9 @@ pub(super) type Served = BTreeMap<Kind, ApiResource>;
 pub(super) enum Found {
     Served {
         served: Served,
+        /// No more is to be expected: what lists a version or defines a security kind also serves it. A server that
+        /// starts may not yet.
+        whole: bool,
         /// Kinds that are gone, not only out of sight: their definitions were deleted. Where these cannot be watched,
         /// not being served is enough, except for security kinds, without which something would be let past.
         gone: BTreeSet<Kind>,
@@ -106,7 +109,8 @@ struct Discovery {
     /// `<plural>.<group>` of all definitions; `None` while they are not known.
     names: Option<BTreeSet<String>>,
     listing: BTreeSet<String>,
-    plurals: BTreeMap<Kind, String>,
+    /// The definitions were listed, or cannot be.
+    looked: bool,
     /// When to ask next, and how long after that.
     next: Instant,
     wait: Duration,
@@ -120,7 +124,7 @@ pub(super) fn discover(client: Client) -> BoxStream<'static, Found> {
         definitions: watcher(api, Config::default()).boxed(),
         names: None,
         listing: BTreeSet::new(),
-        plurals: BTreeMap::new(),
+        looked: false,
         next: Instant::now(),
         wait: LATER,
     };
@@ -136,7 +140,7 @@ impl Discovery {
         loop {
             tokio::select! {
                 biased;
-                () = sleep_until(self.next) => {
+                () = sleep_until(self.next), if self.looked => {
                     let found = ask(&self.client).await;
                     if !matches!(found, Ok((_, true))) && self.wait == LATER {
                         self.wait = SOON;
@@ -150,6 +154,9 @@ impl Discovery {
                     // May be forbidden; asking from time to time has to do then.
                     _ => {
                         let now = Instant::now();
+                        if !std::mem::replace(&mut self.looked, true) {
+                            continue;
+                        }
                         sleep(PAUSE_AT_MOST.min(self.next.saturating_duration_since(now))).await;
                     }
                 }
@@ -162,19 +169,22 @@ impl Discovery {
             Ok(found) => found,
             Err(error) => return Found::Failed(error),
         };
-        for (kind, resource) in &served {
-            let name = format!("{}.{}", resource.plural, resource.group);
-            self.plurals.insert(*kind, name);
+        let missing = |kind: &Kind| !served.contains_key(kind);
+        let gone = custom().filter(|kind| whole && missing(kind) && self.is_gone(*kind)).collect();
+        let defined = |kind: &Kind| {
+            self.names.as_ref().is_some_and(|names| names.contains(&definition_of(*kind)))
+        };
+        let whole = whole && !custom().any(|it| it.is_security() && missing(&it) && defined(&it));
+        if !whole {
+            self.next = self.next.min(Instant::now() + PAUSE_AT_MOST);
         }
-        let gone = custom().filter(|kind| whole && !served.contains_key(kind));
-        let gone = gone.filter(|kind| self.is_gone(*kind)).collect();
-        Found::Served { served, gone }
+        Found::Served { served, whole, gone }
     }
 
     fn is_gone(&self, kind: Kind) -> bool {
-        match (self.plurals.get(&kind), &self.names) {
-            (Some(name), Some(names)) => !names.contains(name),
-            _ => !kind.is_security(),
+        match &self.names {
+            Some(names) => !names.contains(&definition_of(kind)),
+            None => !kind.is_security(),
         }
     }
 
@@ -183,6 +193,7 @@ impl Discovery {
             Event::Init => self.listing.clear(),
             Event::InitApply(definition) => _ = self.listing.insert(definition.name_any()),
             Event::InitDone => {
+                self.looked = true;
                 let names = std::mem::take(&mut self.listing);
                 if self.names.replace(names).is_some() {
                     self.ask_soon();
@@ -211,7 +222,43 @@ impl Discovery {
     }
 }
 
+/// The name of the CustomResourceDefinition of a kind.
+fn definition_of(kind: Kind) -> String {
+    let singular = kind.name().to_ascii_lowercase();
+    let plural = match singular.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None if singular.ends_with('s') => format!("{singular}es"),
+        None => format!("{singular}s"),
+    };
+    format!("{plural}.{}", kind.group())
+}
+
 fn is_ours(name: &str) -> bool {
     let group = name.split_once('.').map_or("", |(_, group)| group);
     custom().any(|kind| kind.group() == group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_are_named_as_their_projects_name_them() {
+        let names: Vec<_> = custom().map(definition_of).collect();
+        for expected in [
+            "gatewayclasses.gateway.networking.k8s.io",
+            "gateways.gateway.networking.k8s.io",
+            "httproutes.gateway.networking.k8s.io",
+            "grpcroutes.gateway.networking.k8s.io",
+            "referencegrants.gateway.networking.k8s.io",
+            "serviceentries.networking.istio.io",
+            "workloadentries.networking.istio.io",
+            "authorizationpolicies.security.istio.io",
+            "peerauthentications.security.istio.io",
+        ] {
+            assert!(names.iter().any(|name| name == expected), "{expected}: {names:?}");
+        }
+        assert!(is_ours("authorizationpolicies.security.istio.io") && !is_ours("x.example.org"));
+        assert!(core().keys().all(|kind| custom().all(|other| other != *kind)));
+    }
 }

@@ -46,8 +46,14 @@ impl Health {
         }
     }
 
-    /// To be called every few seconds: notes that nothing is missed, when nothing is.
-    pub(super) fn tick(&mut self) {
+    /// `what` is not asked for any more.
+    pub(super) fn forget(&mut self, what: &'static str) {
+        self.failing.remove(what);
+    }
+
+    /// To be called every few seconds: notes that nothing is missed, when nothing is. `complete`: everything was read
+    /// once.
+    pub(super) fn tick(&mut self, complete: bool) {
         let now = Instant::now();
         let recovered: Vec<_> = (self.failing.iter())
             .filter(|(_, at)| now.duration_since(**at) >= RECOVERED)
@@ -56,7 +62,7 @@ impl Health {
         for what in recovered {
             self.succeeded(what);
         }
-        if self.failing.is_empty() {
+        if complete && self.failing.is_empty() {
             self.last_read.now();
         }
     }
@@ -74,4 +80,38 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_and_falls_silent_is_well_again() {
+        let last_read = LastRead::default();
+        let mut health = Health::new(last_read.clone());
+        let error = std::io::Error::other("refused");
+        health.failed("Pod", &error);
+        for _ in 0..10 {
+            advance(PAUSE_AT_MOST + CONNECT).await;
+            health.tick(true);
+            assert!(last_read.get().is_zero(), "it may fail again this late");
+            health.failed("Pod", &error);
+        }
+        advance(RECOVERED).await;
+        health.tick(false);
+        assert!(last_read.get().is_zero(), "nothing is known yet");
+        health.tick(true);
+        assert!(!last_read.get().is_zero());
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot list: {0}")]
+        struct Outer(#[source] std::io::Error);
+        assert_eq!(chain(&Outer(std::io::Error::other("refused"))), "cannot list: refused");
+    }
 }

@@ -18,8 +18,10 @@ const METADATA: [&str; 8] = [
 ];
 /// A copy of the object as `kubectl apply` sent it.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// Domains whose annotations on pods mean something here.
-const DOMAINS: [&str; 2] = ["istio.io/", "isthmus.io/"];
+/// The domain whose annotations on pods mean something here. Our own say where a pod of a directory is (its node, its
+/// network namespace): in a cluster the scheduler and the runtime know, and whoever may make pods must not be able to send
+/// the agent into a namespace of the node's or of somebody else's.
+const DOMAIN: &str = "istio.io/";
 
 pub(super) fn prune(kind: Kind, value: &mut Value) {
     let Value::Object(fields) = value else { return };
@@ -49,7 +51,7 @@ fn prune_metadata(kind: Kind, metadata: &mut Map<String, Value>) {
     }
     if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
         annotations.retain(|name, _| match kind {
-            Kind::Pod => DOMAINS.iter().any(|domain| name.contains(domain)),
+            Kind::Pod => name.contains(DOMAIN),
             _ => name != LAST_APPLIED,
         });
     }
@@ -106,6 +108,15 @@ mod tests {
         assert_ne!(one, pruned(pod("1", "a", "False")));
         assert_eq!(one["metadata"]["annotations"], json!({"ambient.istio.io/dns-capture": "true"}));
         assert_eq!(one["metadata"]["ownerReferences"][0]["name"], "rs");
+    }
+
+    #[test]
+    fn a_pod_does_not_say_where_it_is() {
+        let mut pod = json!({"metadata": {"name": "p", "annotations": {
+            "isthmus.io/network-namespace": "/proc/1/ns/net", "isthmus.io/node": "other",
+        }}});
+        prune(Kind::Pod, &mut pod);
+        assert_eq!(pod["metadata"]["annotations"], json!({}));
     }
 
     #[test]

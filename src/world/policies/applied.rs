@@ -34,6 +34,34 @@ impl Applied {
         applied
     }
 
+    /// With other policies; `None` where that takes a look at every workload, because some list a policy that nobody has.
+    pub(in crate::world) fn renewed<'a>(
+        &self,
+        mesh: &Mesh,
+        root_namespace: &Str,
+        gone: &[&'a Arc<Workload>],
+        come: &[&'a Arc<Workload>],
+    ) -> Option<Self> {
+        let sorted = SortedPolicies::of(&mesh.policies);
+        let kinds = self.workloads.iter();
+        let kinds = kinds.flat_map(|(namespace, of)| of.keys().map(move |it| (namespace, it)));
+        if !self.broken.is_empty() || kinds.clone().any(|(_, listed)| !sorted.knows(listed)) {
+            return None;
+        }
+        let targets = sorted.by_target.iter();
+        let mut next = Self {
+            targets: targets.map(|(id, set)| (id.clone(), set.clone().finish())).collect(),
+            ..Self::default()
+        };
+        for (namespace, listed) in kinds {
+            let set = sorted.of_alike(namespace, listed).finish();
+            next.workloads.entry(namespace.clone()).or_default().insert(listed.clone(), set);
+        }
+        next.follow_waypoints(&sorted, &mesh.waypoints, root_namespace);
+        next.follow(&sorted, gone.iter().copied(), come.iter().copied());
+        Some(next)
+    }
+
     /// The same policies with other workloads or waypoints; `None` when nothing has to change for that.
     pub(in crate::world) fn with<'a>(
         &self,
