@@ -10,6 +10,7 @@ mod cluster;
 mod controller;
 mod failures;
 mod guide;
+mod pods;
 mod routes;
 mod source;
 mod statuses;
