@@ -12,6 +12,7 @@ mod failures;
 mod guide;
 mod pods;
 mod routes;
+mod services;
 mod source;
 mod statuses;
 mod z_uninstall;
