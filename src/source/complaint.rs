@@ -118,6 +118,17 @@ impl ConditionType {
     }
 }
 
+/// Says aloud what a source complains of, each at the level of its severity.
+pub(super) fn log<'a>(complaints: impl Iterator<Item = &'a Complaint>) {
+    for complaint in complaints {
+        match complaint.severity {
+            Severity::Error => tracing::error!("{complaint}"),
+            Severity::Warning => tracing::warn!("{complaint}"),
+            Severity::Note => tracing::debug!("{complaint}"),
+        }
+    }
+}
+
 impl ConditionReason {
     /// As the API spells it. Neither `ParentNotFound` nor `Conflicted` is one of its constants.
     pub fn name(self) -> &'static str {

@@ -23,10 +23,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::complaint;
 use super::last_read::LastRead;
-use super::{
-    Complaint, Objects, Severity, Source, SourceError, TranslateSettings, Translation, translate,
-};
+use super::{Objects, Source, SourceError, TranslateSettings, Translation, translate};
 use read::Reader;
 use watch::Watch;
 
@@ -161,7 +160,9 @@ impl State {
             }
         }
         let known = self.last.as_ref().map_or(&[][..], |last| &last.complaints);
-        log(translation.complaints.iter().filter(|complaint| !known.contains(complaint)));
+        complaint::log(
+            translation.complaints.iter().filter(|complaint| !known.contains(complaint)),
+        );
         self.last = Some(translation.clone());
         Ok(Some(translation))
     }
@@ -171,16 +172,6 @@ impl State {
 async fn settle(wakes: &Notify) {
     let deadline = Instant::now() + GATHER_AT_MOST;
     while timeout(QUIET, wakes.notified()).await.is_ok() && Instant::now() < deadline {}
-}
-
-fn log<'a>(complaints: impl Iterator<Item = &'a Complaint>) {
-    for complaint in complaints {
-        match complaint.severity {
-            Severity::Error => tracing::error!("{complaint}"),
-            Severity::Warning => tracing::warn!("{complaint}"),
-            Severity::Note => tracing::debug!("{complaint}"),
-        }
-    }
 }
 
 fn directory_error(path: &Path, cause: std::io::Error) -> SourceError {

@@ -29,11 +29,10 @@ use kube::core::ApiResource;
 use tokio::time::{Instant, interval, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::complaint;
 use super::last_read::LastRead;
 use super::objects::Kind;
-use super::{
-    Complaint, Objects, Severity, Source, SourceError, TranslateSettings, Translation, Translator,
-};
+use super::{Objects, Source, SourceError, TranslateSettings, Translation, Translator};
 pub use connect::client;
 use discovery::{Found, discover};
 use health::Health;
@@ -98,7 +97,7 @@ impl KubernetesSource {
                         continue;
                     }
                     let known = last.as_ref().map_or(&[][..], |last| &last.complaints);
-                    log(translation.complaints.iter().filter(|it| known.binary_search(it).is_err()));
+                    complaint::log(translation.complaints.iter().filter(|it| known.binary_search(it).is_err()));
                     last = Some(translation.clone());
                     publish(follower.state.objects(), translation);
                 }
@@ -238,15 +237,5 @@ impl Follower {
              watch these kinds. Without discovery, a policy's CustomResourceDefinition is there, and the server does not \
              serve it in a version that is read"
         );
-    }
-}
-
-fn log<'a>(complaints: impl Iterator<Item = &'a Complaint>) {
-    for complaint in complaints {
-        match complaint.severity {
-            Severity::Error => tracing::error!("{complaint}"),
-            Severity::Warning => tracing::warn!("{complaint}"),
-            Severity::Note => tracing::debug!("{complaint}"),
-        }
     }
 }
