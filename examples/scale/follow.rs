@@ -87,7 +87,7 @@ async fn pods(client: &Client, store: &WorldStore, size: Size) -> Result<()> {
         times.push((now.elapsed(), answered));
         sleep(PAUSE).await;
     }
-    show("a pod's readiness", times, usage()?.0 - begun.0);
+    show("a pod's readiness", times, Some(usage()?.0 - begun.0));
     Ok(())
 }
 
@@ -114,7 +114,7 @@ async fn policies(client: &Client, store: &WorldStore) -> Result<()> {
         times.push((now.elapsed(), answered));
         sleep(PAUSE).await;
     }
-    show("a policy's rules", times, usage()?.0 - begun.0);
+    show("a policy's rules", times, Some(usage()?.0 - begun.0));
     Ok(())
 }
 
@@ -134,8 +134,9 @@ async fn until(store: &WorldStore, holds: impl Fn(&World) -> bool) -> Result<()>
     timeout(PATIENCE, wait).await.context("the change was not seen")?
 }
 
-/// Total and answer of the request, each as median and 99th percentile.
-fn show(what: &str, times: Vec<(Duration, Duration)>, used: Duration) {
+/// Total and answer of the request, each as median and 99th percentile; and the processor time of one change.
+pub fn show(what: &str, times: Vec<(Duration, Duration)>, used: Option<Duration>) {
+    let rounds = u32::try_from(times.len()).unwrap_or(u32::MAX).max(1);
     let (total, answered): (Vec<_>, Vec<_>) = times.into_iter().unzip();
     let at = |mut times: Vec<Duration>| {
         times.sort_unstable();
@@ -143,11 +144,12 @@ fn show(what: &str, times: Vec<(Duration, Duration)>, used: Duration) {
             |percent: usize| times.get(times.len() * percent / 100).copied().unwrap_or_default();
         format!("p50 {:.1?}, p99 {:.1?}", place(50), place(99))
     };
-    let each = used / ROUNDS;
+    let each = used.map(|used| format!("; {:.1?} of processor time", used / rounds));
     println!(
-        "{what}: to effect {}; the request alone {}; {each:.1?} of processor time",
+        "{what}: to effect {}; the request alone {}{}",
         at(total),
-        at(answered)
+        at(answered),
+        each.unwrap_or_default()
     );
 }
 

@@ -1,6 +1,7 @@
 //! How an agent takes a large cluster: generated objects, in this process or on a real API server.
 
 mod compute;
+mod effect;
 mod follow;
 mod generate;
 mod objects;
@@ -40,6 +41,11 @@ enum Part {
         #[arg(long, env = "KUBECONFIG")]
         kubeconfig: PathBuf,
     },
+    /// Change policies, routes and endpoints, and measure when the requests of a pod notice
+    Effect {
+        #[arg(long, env = "KUBECONFIG")]
+        kubeconfig: PathBuf,
+    },
 }
 
 #[tokio::main]
@@ -53,6 +59,7 @@ async fn run(options: &Options) -> Result<()> {
         Part::Compute => compute::run(size),
         Part::Generate { kubeconfig } => generate::run(size, kubeconfig).await,
         Part::Follow { kubeconfig } => follow::run(size, kubeconfig).await,
+        Part::Effect { kubeconfig } => effect::run(kubeconfig).await,
     }
 }
 

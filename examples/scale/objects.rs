@@ -31,7 +31,11 @@ impl Size {
             let name = format!("svc-{number}");
             json!({
                 "apiVersion": "v1", "kind": "Service",
-                "metadata": {"name": name, "namespace": self.namespace_of(number), "labels": {"app": name}},
+                "metadata": {
+                    "name": name, "namespace": self.namespace_of(number),
+                    // Not for kube-proxy, which would be at work on its rules for minutes.
+                    "labels": {"app": name, "service.kubernetes.io/service-proxy-name": "none"},
+                },
                 "spec": {
                     "selector": {"app": name, "tier": "backend"},
                     "ports": [{"name": "http", "port": 80, "targetPort": "http"}, {"name": "grpc", "port": 81, "targetPort": 9090}],

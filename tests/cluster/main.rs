@@ -6,6 +6,8 @@
 mod ca_client;
 #[path = "../support/cluster.rs"]
 mod cluster;
+#[path = "../support/lab/wait.rs"]
+mod wait;
 
 mod controller;
 mod failures;

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use tokio::time::Instant;
+
+pub use crate::wait::within;
 
 /// How long something may take to become true: pods start in a second or two, statuses are written in less.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -211,22 +212,6 @@ pub fn exec_in(node: &str, address: &str, command: &[&str]) -> Result<Child> {
 /// Looks until `probe` returns something; an error of `probe` ends the wait.
 pub fn until<T>(what: &str, probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     within(PATIENCE, what, probe)
-}
-
-/// Like [`until`], with another patience.
-pub fn within<T>(
-    patience: Duration,
-    what: &str,
-    mut probe: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = probe()? {
-            return Ok(found);
-        }
-        ensure!(start.elapsed() < patience, "waited {patience:?} for {what}, in vain");
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 fn succeeded(what: &str, output: Output) -> Result<String> {
