@@ -34,6 +34,7 @@ use super::last_read::LastRead;
 use super::objects::Kind;
 use super::{Objects, Source, SourceError, TranslateSettings, Translation, Translator};
 pub use connect::client;
+pub use discovery::watched_resources;
 use discovery::{Found, discover};
 use health::Health;
 use state::State;
