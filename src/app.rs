@@ -168,7 +168,8 @@ impl Agent {
         self.telemetry.watch_runtime("layer4", &self.layer4);
         let tasks = TaskTracker::new();
         let admin_cancel = CancellationToken::new();
-        let cni = Cni::start(&self.settings, &self.node, &readiness, admin_cancel.child_token());
+        let (questions, until) = (self.telemetry.cni().clone(), admin_cancel.child_token());
+        let cni = Cni::start(&self.settings, &self.node, &readiness, questions, until);
         let own = Own {
             node: self.node.clone(),
             listeners: self.servers.listeners().context("the agent's own ports")?,
