@@ -30,7 +30,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use agents::{Agent, Mark, Shared};
 use capture::Capture;
@@ -184,6 +184,11 @@ impl Lab {
 
     /// Starts another agent for a node, which takes over from the one that runs; returns that one.
     pub fn upgrade_agent(&mut self, node: &str) -> Result<Agent> {
+        Ok(self.upgrade_agent_often(node, 1)?.remove(0))
+    }
+
+    /// Starts so many agents for a node at once. They take over one after the other; returns those that handed over.
+    pub fn upgrade_agent_often(&mut self, node: &str, times: usize) -> Result<Vec<Agent>> {
         let index = self.agents.iter().position(|agent| agent.node == node);
         let index = index.ok_or_else(|| anyhow!("no agent runs on {node}"))?;
         let shared = Shared {
@@ -194,15 +199,35 @@ impl Lab {
         };
         let node = self.network.node(node).ok_or_else(|| anyhow!("the lab has no node {node}"))?;
         let mark = self.agents[index].mark();
-        let successor = Agent::start(node, &shared, "", &self.logs)?;
-        let predecessor = std::mem::replace(&mut self.agents[index], successor);
-        wait::until("the successor to take over", || {
-            let lines = predecessor.lines_since(&mark);
-            let said = |text: &str| lines.iter().any(|line| line.contains(text));
-            let over = said("took over from the agent") && said("a successor serves now");
+        let mut agents = vec![self.agents.remove(index)];
+        for _ in 0..times {
+            agents.push(Agent::begin(node, &shared, "", &self.logs)?);
+        }
+        // All of a node write to one log.
+        wait::until("the successors to take over", || {
+            let lines = agents[0].lines_since(&mark);
+            let said = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+            let over = said("took over from the agent") == times
+                && said("a successor serves now") == times;
+            if !over && agents.iter_mut().skip(1).all(|it| it.process().must_run().is_err()) {
+                bail!("all successors ended: {}", lines.join("\n"));
+            }
             Ok(over.then_some(()))
         })?;
-        Ok(predecessor)
+        // Whoever took over last holds the agent's own ports.
+        let last = match times {
+            1 => 1,
+            _ => wait::until("those that handed over to end", || {
+                let mut run =
+                    (0..agents.len()).filter(|at| agents[*at].process().must_run().is_ok());
+                let first = run.next();
+                Ok(first.filter(|_| run.next().is_none()))
+            })?,
+        };
+        let mut serving = agents.remove(last);
+        serving.wait_until_ready()?;
+        self.agents.insert(index, serving);
+        Ok(agents)
     }
 
     /// Kills the agent of a node as the kernel would, and starts it anew.
