@@ -79,7 +79,9 @@ impl Agent {
     /// Every question was answered by then, or is counted as not.
     fn stop(&mut self) {
         self.cancel.cancel();
-        self.thread.take().map(|thread| thread.join().unwrap());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
     }
 
     /// How many questions had this outcome.
