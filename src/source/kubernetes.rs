@@ -38,6 +38,7 @@ pub use discovery::watched_resources;
 use discovery::{Found, discover};
 use health::Health;
 use state::State;
+pub use watch::is_end;
 use watch::{Heard, watch};
 
 /// How long it must be quiet before changes are published: a `kubectl apply` of several objects, or a rollout's burst,

@@ -8,9 +8,10 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Client, discovery};
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::SubjectKind;
+use crate::source::kubernetes::is_end;
 use crate::source::objects::Kind;
 
 /// How often a kind is looked for that the server does not serve.
@@ -39,7 +40,8 @@ pub(super) type Feeds = SelectAll<BoxStream<'static, (SubjectKind, Heard)>>;
 /// Watches every kind.
 pub(super) fn feeds(client: &Client) -> Feeds {
     let feeds = SubjectKind::ALL.into_iter().map(|watched| {
-        let feed = Feed { client: client.clone(), watched, step: Step::Look, failures: 0 };
+        let (client, well) = (client.clone(), Instant::now());
+        let feed = Feed { client, watched, step: Step::Look, failures: 0, well };
         let heard = unfold(feed, |mut feed| async {
             let heard = feed.next().await;
             Some((heard, feed))
@@ -54,6 +56,8 @@ struct Feed {
     watched: SubjectKind,
     step: Step,
     failures: u32,
+    /// When the server was last asked, or said something.
+    well: Instant,
 }
 
 enum Step {
@@ -68,13 +72,16 @@ impl Feed {
         loop {
             if self.failures > 0 {
                 sleep(pause(self.failures)).await;
+                self.well = Instant::now();
             }
             match &mut self.step {
                 Step::Watch(resource, events) => match events.next().await {
                     Some(Ok(event)) => {
                         self.failures = 0;
+                        self.well = Instant::now();
                         return heard(resource, event);
                     }
+                    Some(Err(error)) if is_end(&error, self.well.elapsed()) => self.failures = 1,
                     Some(Err(error)) if !is_missing(&error) => return self.failed(&error),
                     _ => self.step = Step::Look,
                 },
