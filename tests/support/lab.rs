@@ -29,6 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
@@ -185,6 +186,32 @@ impl Lab {
     /// Starts another agent for a node, which takes over from the one that runs; returns that one.
     pub fn upgrade_agent(&mut self, node: &str) -> Result<Agent> {
         Ok(self.upgrade_agent_often(node, 1)?.remove(0))
+    }
+
+    /// Starts another agent for a node and tells it to end after so long: whether it took over before that.
+    pub fn upgrade_agent_and_give_up(&mut self, node: &str, after: Duration) -> Result<bool> {
+        let serving = self.agents.iter_mut().find(|agent| agent.node == node);
+        let serving = serving.ok_or_else(|| anyhow!("no agent runs on {node}"))?;
+        let shared = Shared {
+            program: &self.programs.isthmus,
+            directory: Path::new(private::DIRECTORY),
+            manifests: self.manifests.directory(),
+            environment: &self.environment,
+        };
+        let place = self.network.node(node).ok_or_else(|| anyhow!("the lab has no node {node}"))?;
+        let mark = serving.mark();
+        let mut other = Agent::begin(place, &shared, "", &self.logs)?;
+        std::thread::sleep(after);
+        other.process().signal(nix::sys::signal::Signal::SIGTERM)?;
+        let code = other.process().wait_for_end()?;
+        // Before it listens for signals it ends by one.
+        ensure!(matches!(code, None | Some(0)), "it ended with {code:?}");
+        let lines = serving.lines_since(&mark);
+        let over = lines.iter().any(|line| line.contains("a successor serves now"));
+        if !over {
+            serving.process().must_run()?;
+        }
+        Ok(over)
     }
 
     /// Starts so many agents for a node at once. They take over one after the other; returns those that handed over.
