@@ -9,12 +9,12 @@ use std::fs;
 
 use isthmus::controller::status::SubjectKind;
 use isthmus::source::kubernetes::watched_resources;
+use k8s_openapi::Resource;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret};
 use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::{ClusterResourceScope, Resource};
 use serde_json::Value;
 
 use crate::source_text::{SourceFile, files, identifier, root};
@@ -44,11 +44,9 @@ fn row<T: Resource>(only: Option<&'static str>) -> Row {
     Row { name: T::KIND, group: T::GROUP, resource: T::URL_PATH_SEGMENT, only }
 }
 
-/// Types without an object of their own are asked for in all namespaces.
+/// Types without an object of their own are asked for in all namespaces. The server looks for rights to a Namespace within
+/// that namespace too.
 fn rows() -> Vec<Row> {
-    // An object that stands for its namespace may be allowed within that namespace.
-    fn is_cluster_wide<T: Resource<Scope = ClusterResourceScope>>() {}
-    is_cluster_wide::<Namespace>();
     vec![
         row::<Pod>(None),
         row::<TokenReview>(None),
