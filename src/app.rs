@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -55,8 +55,14 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let control =
         Builder::new_current_thread().enable_all().build().context("start the control runtime")?;
     let ran = control.block_on(async {
-        let upgrade = Upgrade::begin(&settings);
-        Agent::build(settings, logs.clone(), layer4.handle().clone(), &upgrade)?.run(upgrade).await
+        // From the beginning: a signal that nobody listens for is lost to the first process of a container.
+        let mut signals = Signals::listen()?;
+        let upgrade = tokio::select! {
+            upgrade = Upgrade::begin(&settings) => upgrade?,
+            () = signals.told() => return Ok(()),
+        };
+        let agent = Agent::build(settings, logs.clone(), layer4.handle().clone(), &upgrade)?;
+        agent.run(upgrade, signals).await
     });
     layer4.shutdown_background();
     logs.flush(LOG_FLUSH);
@@ -159,7 +165,7 @@ impl Agent {
     }
 
     /// Starts what follows the world before the source that changes it, and ends in the opposite order.
-    async fn run(self, upgrade: Upgrade) -> anyhow::Result<()> {
+    async fn run(self, upgrade: Upgrade, signals: Signals) -> anyhow::Result<()> {
         let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
         let readiness = Readiness::default();
         let (source_ready, node_ready) = (readiness.register("source"), readiness.register("node"));
@@ -168,20 +174,20 @@ impl Agent {
         self.telemetry.watch_runtime("layer4", &self.layer4);
         let tasks = TaskTracker::new();
         let admin_cancel = CancellationToken::new();
-        let cni = Cni::start(&self.settings, &self.node, &readiness, admin_cancel.child_token());
+        let (questions, until) = (self.telemetry.cni().clone(), admin_cancel.child_token());
+        let cni = Cni::start(&self.settings, &self.node, &readiness, questions, until);
         let own = Own {
             node: self.node.clone(),
             listeners: self.servers.listeners().context("the agent's own ports")?,
             admin: admin_cancel.clone(),
         };
-        if let Some(file) = self.settings.readiness.file.clone() {
-            tasks.spawn(keep_ready_file(file, readiness.clone(), admin_cancel.clone()));
-        }
+        let file = self.settings.readiness.file.clone();
+        file.map(|it| tasks.spawn(keep_ready_file(it, readiness.clone(), admin_cancel.clone())));
         let admin = self.admin(readiness, view.clone(), quit.clone());
         let admin_task = tokio::spawn(self.servers.serve(admin, admin_cancel.clone()));
         self.certificates.spawn(&tasks, &cancel);
         tasks.spawn(self.pool.clone().sweep(cancel.clone()));
-        let node = self.node.clone();
+        let (node, world) = (self.node.clone(), self.world.clone());
         let (serving, served) = tokio::sync::mpsc::channel(1);
         let cni_settled = cni.settled();
         let settled = move |all| {
@@ -191,7 +197,6 @@ impl Agent {
             _ = serving.try_send(());
         };
         tasks.spawn(node.run(cancel.clone(), settled));
-        let world = self.world.clone();
         let publish = move |translation: crate::source::Translation| {
             view.keep_complaints(translation.complaints);
             world.publish(translation.mesh);
@@ -200,10 +205,13 @@ impl Agent {
         let source = tokio::spawn(self.source.run(publish, cancel.clone()));
 
         tracing::info!(node = %self.settings.node, "the agent runs");
-        let mut handed_over = std::pin::pin!(upgrade.handed_over(served, own));
-        let ended = until_told(&quit, source, handed_over.as_mut()).await;
+        let standby = upgrade.standby();
+        let mut handed_over = Box::pin(upgrade.handed_over(served, own));
+        let ended = until_told(signals, &quit, source, handed_over.as_mut()).await;
+        // Told to end before it served: the predecessor hears so by this, and goes on.
+        let _serving_on = (!standby.is_spare()).then_some(handed_over);
         // This agent's own ports are closed once a successor serves the node.
-        let for_good = uninstall::before_the_end(&self.settings, &admin_cancel).await;
+        let for_good = uninstall::before_the_end(&self.settings, &admin_cancel, &standby).await;
         cni.stop().await;
         tracing::info!(deadline = ?self.settings.drain.deadline, "draining");
         let leaving = uninstall::leave(&self.settings, &self.node, for_good);
@@ -219,8 +227,31 @@ impl Agent {
     }
 }
 
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("listen for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("listen for SIGINT")?,
+        })
+    }
+
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Waits for a reason to end: a signal, an operator, a source that gave up, or a successor.
 async fn until_told<E>(
+    mut signals: Signals,
     quit: &CancellationToken,
     source: tokio::task::JoinHandle<Result<(), E>>,
     handed_over: impl Future<Output = Option<()>>,
@@ -228,11 +259,8 @@ async fn until_told<E>(
 where
     E: Into<anyhow::Error>,
 {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
+        () = signals.told() => Ok(()),
         () = quit.cancelled() => Ok(()),
         Some(()) = handed_over => Ok(()),
         ended = source => ended.context("the source")?.map_err(Into::into).context("the source"),

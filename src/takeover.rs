@@ -4,6 +4,10 @@
 //! the kernel, so that a client notices nothing. It serves them, says so, and then the predecessor stops accepting and
 //! only carries its open connections to their end. If the successor goes away before, nothing has happened.
 //!
+//! Three agents may meet, in two upgrades in quick succession. There is always one of them to ask: a successor listens
+//! before its predecessor stops, and a predecessor whose successor went away listens again. Who asked an agent that
+//! handed over to somebody else meanwhile asks again.
+//!
 //! ```text
 //! successor    -> Hello { node }
 //! predecessor  -> Socket { owner, port } + descriptor, for each;  All
@@ -21,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::base::Str;
 use crate::sock::{Channel, ChannelListener};
@@ -29,6 +34,8 @@ use crate::sock::{Channel, ChannelListener};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a successor may take from the sockets to serving them: it captures every workload meanwhile.
 const START: Duration = Duration::from_secs(120);
+/// Between two times of asking, when the agent that was asked handed over to another one.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// What to do when nobody can be accepted: rest.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -76,8 +83,22 @@ pub enum TakeoverError {
     Unexpected(String),
     #[error("the other agent refused: {0}")]
     Refused(String),
-    #[error("the other agent has ended")]
+    #[error("the other agent has ended, or handed over to another one")]
     Gone,
+}
+
+impl TakeoverError {
+    /// There may be another agent to ask by now, or the same one may have time.
+    fn is_passing(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, WouldBlock};
+        match self {
+            TakeoverError::Gone => true,
+            TakeoverError::Io(error) => {
+                matches!(error.kind(), BrokenPipe | ConnectionReset | TimedOut | WouldBlock)
+            }
+            TakeoverError::Unexpected(_) | TakeoverError::Refused(_) => false,
+        }
+    }
 }
 
 impl Inherited {
@@ -93,8 +114,22 @@ impl Inherited {
 }
 
 impl Successor {
-    /// Asks the agent that serves at `path` for its sockets; `None` when there is none.
+    /// Asks the agent that serves at `path` for its sockets; `None` when there is none. Takes as long as another successor
+    /// does that came before.
     pub fn ask(path: &Path, node: &str) -> Result<Option<Self>, TakeoverError> {
+        let begun = Instant::now();
+        loop {
+            match Self::ask_once(path, node) {
+                Err(error) if error.is_passing() && begun.elapsed() < START => {
+                    tracing::debug!(%error, "asking for the sockets once more");
+                    std::thread::sleep(ASK_AGAIN);
+                }
+                asked => return asked,
+            }
+        }
+    }
+
+    fn ask_once(path: &Path, node: &str) -> Result<Option<Self>, TakeoverError> {
         let channel = match Channel::connect(path) {
             Ok(channel) => channel,
             Err(error)
@@ -107,11 +142,14 @@ impl Successor {
             }
             Err(error) => return Err(error.into()),
         };
-        channel.set_patience(PATIENCE)?;
+        // Its turn comes after that of another successor.
+        channel.set_patience(START)?;
         say(&channel, &Message::Hello { node: node.to_owned() }, &[])?;
         let mut sockets = HashMap::new();
         loop {
-            match hear(&channel)? {
+            let heard = hear(&channel)?;
+            channel.set_patience(PATIENCE)?;
+            match heard {
                 (Message::Socket { owner, port }, mut received) => {
                     let socket = received.pop().ok_or_else(|| {
                         TakeoverError::Unexpected(format!("no socket for port {port} of {owner}"))
@@ -143,41 +181,76 @@ pub fn socket_path(directory: &Path, node: &str) -> PathBuf {
     directory.join(format!("{node}.sock"))
 }
 
-/// The side that hands over: waits for a successor, gives it the listeners and returns when it serves them.
-///
-/// `pause` stops all changes and returns the listeners with what keeps things still; that is dropped when the successor
-/// fails, and the next one is waited for. `release` stops accepting, before the successor is told.
-///
-/// # Errors
-/// The socket at `path` cannot be made.
-pub fn wait_for_successor<P>(
-    path: &Path,
-    node: &str,
-    pause: impl Fn() -> io::Result<(Vec<Listener>, P)>,
-    release: impl FnOnce(P),
-) -> io::Result<()> {
-    let ears = ChannelListener::bind(path)?;
-    loop {
-        let channel = match ears.accept() {
-            Ok(channel) => channel,
-            Err(error) => {
-                tracing::warn!(%error, "cannot listen for a successor for now");
-                std::thread::sleep(ACCEPT_PAUSE);
-                continue;
-            }
-        };
-        match hand_over(&channel, node, &pause) {
-            Ok(paused) => {
-                release(paused);
-                // Whether it hears that or not, it serves.
-                _ = say(&channel, &Message::Released, &[]);
-                return Ok(());
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a successor did not take over; this agent goes on");
+/// Where a successor finds this agent.
+pub struct Ears {
+    path: PathBuf,
+    listener: ChannelListener,
+    /// Device and number of the socket's file.
+    file: (u64, u64),
+}
+
+impl Ears {
+    /// Takes the place of the agent that listens at `path`, if one does; to be done before that one stops.
+    ///
+    /// # Errors
+    /// The socket at `path` cannot be made.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let listener = ChannelListener::bind(path)?;
+        Ok(Self { path: path.to_owned(), listener, file: file_at(path)? })
+    }
+
+    /// The side that hands over: waits for a successor, gives it the listeners and returns when it serves them.
+    ///
+    /// `pause` stops all changes and returns the listeners with what keeps things still; that is dropped when the
+    /// successor fails, and the next one is waited for. `release` stops accepting, before the successor is told.
+    pub fn wait_for_successor<P>(
+        mut self,
+        node: &str,
+        pause: impl Fn() -> io::Result<(Vec<Listener>, P)>,
+        release: impl FnOnce(P),
+    ) {
+        loop {
+            let channel = match self.listener.accept() {
+                Ok(channel) => channel,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot listen for a successor for now");
+                    std::thread::sleep(ACCEPT_PAUSE);
+                    continue;
+                }
+            };
+            match hand_over(&channel, node, &pause) {
+                Ok(paused) => {
+                    release(paused);
+                    // Whether it hears that or not, it serves.
+                    _ = say(&channel, &Message::Released, &[]);
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a successor did not take over; this agent goes on");
+                    self.listen_again();
+                }
             }
         }
     }
+
+    /// The successor may have taken the place before it went away.
+    fn listen_again(&mut self) {
+        if file_at(&self.path).is_ok_and(|file| file == self.file) {
+            return;
+        }
+        match Self::open(&self.path) {
+            Ok(ears) => *self = ears,
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "no successor can find this agent");
+            }
+        }
+    }
+}
+
+fn file_at(path: &Path) -> io::Result<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
 }
 
 fn hand_over<P>(

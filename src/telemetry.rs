@@ -9,6 +9,7 @@
 //! decisions and never changes what it is told.
 
 mod agent;
+mod cni;
 mod connection;
 mod controller;
 mod dns;
@@ -17,6 +18,7 @@ mod labels;
 mod live;
 mod log;
 mod metrics;
+mod mirror;
 mod panics;
 mod request;
 mod runtimes;
@@ -25,12 +27,14 @@ mod series;
 mod tests;
 
 pub use agent::AgentMetrics;
+pub use cni::CniMetrics;
 pub use connection::ConnectionRecord;
 pub use controller::ControllerMetrics;
 pub use dns::{DnsLabels, DnsMetrics};
 pub use health::{HealthMetrics, WorkerHealth};
 pub use live::{HttpConnection, OpenConnection};
 pub use log::{LogError, LogFormat, Logs, check_levels, init_logs};
+pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
 pub use request::RequestRecord;
 
@@ -141,6 +145,8 @@ struct Shared {
     runtimes: Runtimes,
     dns: DnsMetrics,
     controller: ControllerMetrics,
+    cni: CniMetrics,
+    mirror: MirrorMetrics,
 }
 
 impl Telemetry {
@@ -160,6 +166,9 @@ impl Telemetry {
         dns.register(&mut registry);
         let controller = ControllerMetrics::default();
         controller.register(&mut registry);
+        let (cni, mirror) = (CniMetrics::default(), MirrorMetrics::default());
+        cni.register(&mut registry);
+        mirror.register(&mut registry);
         registry.register(
             "isthmus_log_lines_dropped",
             "Lines of the log that were dropped because they could not be written fast enough",
@@ -188,6 +197,8 @@ impl Telemetry {
             runtimes,
             dns,
             controller,
+            cni,
+            mirror,
         }))
     }
 
@@ -242,6 +253,16 @@ impl Telemetry {
     /// Metrics of the DNS stub.
     pub fn dns(&self) -> &DnsMetrics {
         &self.0.dns
+    }
+
+    /// Metrics of the CNI plugin's questions.
+    pub fn cni(&self) -> &CniMetrics {
+        &self.0.cni
+    }
+
+    /// Metrics of mirrored requests.
+    pub fn mirror(&self) -> &MirrorMetrics {
+        &self.0.mirror
     }
 
     /// Metrics of the controller.

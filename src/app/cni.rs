@@ -11,6 +11,7 @@ use crate::admin::{Readiness, Task};
 use crate::cni::{self, Entry, Installer};
 use crate::config::Settings;
 use crate::node::Node;
+use crate::telemetry::CniMetrics;
 
 /// This program, also when its file was replaced since.
 const PROGRAM: &str = "/proc/self/exe";
@@ -46,6 +47,7 @@ impl Cni {
         settings: &Settings,
         node: &Arc<Node>,
         readiness: &Readiness,
+        metrics: CniMetrics,
         cancel: CancellationToken,
     ) -> Self {
         let it = Self { settled: CancellationToken::new(), cancel, tasks: TaskTracker::new() };
@@ -56,7 +58,7 @@ impl Cni {
             let node = node.clone();
             it.tasks.spawn(async move {
                 if cancel.run_until_cancelled(settled.cancelled()).await.is_some() {
-                    run(installer, &socket, node, installed, cancel).await;
+                    run(installer, &socket, node, installed, metrics, cancel).await;
                 }
             });
         }
@@ -82,10 +84,11 @@ async fn run(
     socket: &Path,
     node: Arc<Node>,
     installed: Task,
+    metrics: CniMetrics,
     cancel: CancellationToken,
 ) {
     let serving = async {
-        if let Err(error) = cni::serve(socket, Arc::new(node), cancel.clone()).await {
+        if let Err(error) = cni::serve(socket, Arc::new(node), metrics, cancel.clone()).await {
             tracing::error!(
                 socket = %socket.display(), %error,
                 "the CNI plugin cannot reach this agent; check [cni] socket in the settings"

@@ -10,6 +10,7 @@ use kube::{Api, Error};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::upgrade::Standby;
 use crate::config::{Settings, SourceKind};
 use crate::node::Node;
 use crate::source;
@@ -24,8 +25,9 @@ const DAEMON_SET: &str = "isthmus";
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long an agent that was told to end serves on when no successor serves yet: with [`PATIENCE`] and the drain time
-/// well below the 30 s that the kubelet gives it.
-const SUCCESSOR: Duration = Duration::from_secs(10);
+/// below the 30 s that the kubelet gives it. Of two upgrades in quick succession, the DaemonSet ends the agent that took
+/// over first before it makes the one that is to come.
+const SUCCESSOR: Duration = Duration::from_secs(15);
 
 /// The namespace that the agent runs in.
 pub(super) fn namespace() -> String {
@@ -44,6 +46,7 @@ pub(super) fn is_in_pod() -> bool {
 pub(super) async fn before_the_end(
     settings: &Settings,
     superseded: &CancellationToken,
+    standby: &Standby,
 ) -> Option<String> {
     if superseded.is_cancelled()
         || !settings.cni.enabled
@@ -61,6 +64,10 @@ pub(super) async fn before_the_end(
         Err(_) => tracing::warn!(
             "the API server does not say whether this is an uninstall; everything stays in place"
         ),
+    }
+    if standby.is_spare() {
+        tracing::info!("the agent that ran before goes on serving");
+        return None;
     }
     tracing::info!(patience = ?SUCCESSOR, "serving on until a successor does");
     _ = timeout(SUCCESSOR, superseded.cancelled()).await;

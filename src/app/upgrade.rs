@@ -2,14 +2,16 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::uninstall;
 use crate::config::Settings;
 use crate::node::Node;
-use crate::takeover::{self, Inherited, Listener, Successor};
+use crate::takeover::{self, Ears, Inherited, Listener, Successor};
 
 /// What must be done once this agent serves.
 pub(super) struct Upgrade {
@@ -17,6 +19,19 @@ pub(super) struct Upgrade {
     node: String,
     predecessor: Option<Successor>,
     pub(super) inherited: Arc<Inherited>,
+    taken_over: Arc<AtomicBool>,
+}
+
+/// Whether this agent has a predecessor that goes on serving when this one ends now.
+pub(super) struct Standby {
+    has_predecessor: bool,
+    taken_over: Arc<AtomicBool>,
+}
+
+impl Standby {
+    pub(super) fn is_spare(&self) -> bool {
+        self.has_predecessor && !self.taken_over.load(Ordering::SeqCst)
+    }
 }
 
 /// What a successor gets, and how this agent lets go of it.
@@ -31,7 +46,18 @@ pub(super) struct Own {
 impl Upgrade {
     /// Asks for the sockets of an agent of this node that runs. Without one, or when it cannot give them, this agent
     /// starts as the first.
-    pub(super) fn begin(settings: &Settings) -> Self {
+    pub(super) async fn begin(settings: &Settings) -> anyhow::Result<Self> {
+        let settings = settings.clone();
+        let (done, begun) = oneshot::channel();
+        // A thread of its own, which nobody waits for who is told to end meanwhile.
+        std::thread::Builder::new()
+            .name("takeover".into())
+            .spawn(move || _ = done.send(Self::ask(&settings)))
+            .context("a thread that asks for the sockets of the agent that runs")?;
+        begun.await.context("asking the agent that runs")
+    }
+
+    fn ask(settings: &Settings) -> Self {
         let node = settings.node.to_string();
         let path = takeover::socket_path(&settings.takeover.directory, &node);
         let predecessor = match Successor::ask(&path, &node) {
@@ -42,7 +68,12 @@ impl Upgrade {
             }
         };
         let inherited = predecessor.as_ref().map(|it| it.inherited.clone()).unwrap_or_default();
-        Self { path, node, predecessor, inherited }
+        Self { path, node, predecessor, inherited, taken_over: Arc::default() }
+    }
+
+    pub(super) fn standby(&self) -> Standby {
+        let has_predecessor = self.predecessor.is_some();
+        Standby { has_predecessor, taken_over: self.taken_over.clone() }
     }
 
     /// Lets the predecessor go once everything is `served`; ready when a successor serves and the last open connection
@@ -50,6 +81,7 @@ impl Upgrade {
     pub(super) async fn handed_over(self, mut served: mpsc::Receiver<()>, own: Own) -> Option<()> {
         let node = own.node.clone();
         served.recv().await?;
+        self.taken_over.store(true, Ordering::SeqCst);
         self.complete(own).await.ok()?;
         tracing::info!("a successor serves now; open connections go on to their end");
         node.ended().await;
@@ -75,6 +107,8 @@ impl Upgrade {
     }
 
     fn hand_over(self, own: Own) -> bool {
+        // Before the predecessor stops, so that a third agent always finds one.
+        let ears = Ears::open(&self.path);
         if let Some(predecessor) = self.predecessor {
             match predecessor.serving() {
                 Ok(()) => tracing::info!("took over from the agent that ran before"),
@@ -83,6 +117,14 @@ impl Upgrade {
                 }
             }
         }
+        let ears = match ears {
+            Ok(ears) => ears,
+            Err(error) => {
+                let path = self.path.display();
+                tracing::warn!(%path, %error, "no successor can take over; check [takeover] directory");
+                return false;
+            }
+        };
         let pause = || {
             let (mut listeners, turn) = own.node.pause()?;
             for one in &own.listeners {
@@ -95,11 +137,7 @@ impl Upgrade {
             own.admin.cancel();
             own.node.retire(turn);
         };
-        let waited = takeover::wait_for_successor(&self.path, &self.node, pause, release);
-        if let Err(error) = &waited {
-            let path = self.path.display();
-            tracing::warn!(%path, %error, "no successor can take over; check [takeover] directory");
-        }
-        waited.is_ok()
+        ears.wait_for_successor(&self.node, pause, release);
+        true
     }
 }

@@ -56,6 +56,29 @@ pub enum Answer {
     Refused(String),
 }
 
+impl Command {
+    /// As CNI has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Command::Add => "ADD",
+            Command::Check => "CHECK",
+            Command::Delete => "DEL",
+        }
+    }
+}
+
+impl Answer {
+    /// In a word, for metrics.
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Answer::Done => "done",
+            Answer::NotEnrolled => "not_enrolled",
+            Answer::Unknown(_) => "unknown",
+            Answer::Refused(_) => "refused",
+        }
+    }
+}
+
 impl Question {
     pub fn patience(&self) -> Duration {
         Duration::from_millis(self.patience)

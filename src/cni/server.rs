@@ -9,11 +9,12 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::message::{Answer, Command, MAX_LENGTH, Pod, Question, line};
+use crate::telemetry::CniMetrics;
 
 /// Questions at a time; more wait. A node has some hundred pods.
 const MAX_QUESTIONS: usize = 256;
@@ -59,12 +60,17 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
 ///
 /// # Errors
 /// The socket cannot be made at the start.
-pub async fn serve(path: &Path, pods: Arc<impl Pods>, cancel: CancellationToken) -> io::Result<()> {
+pub async fn serve(
+    path: &Path,
+    pods: Arc<impl Pods>,
+    metrics: CniMetrics,
+    cancel: CancellationToken,
+) -> io::Result<()> {
     let mut listener = listen(path)?;
     let places = Arc::new(Semaphore::new(MAX_QUESTIONS));
     let tasks = TaskTracker::new();
     loop {
-        let accepting = accept(&listener, &places, &tasks, &pods, &cancel);
+        let accepting = accept(&listener, &places, &tasks, &pods, &metrics, &cancel);
         tokio::select! {
             () = cancel.cancelled() => break,
             () = accepting => {}
@@ -89,6 +95,7 @@ async fn accept(
     places: &Arc<Semaphore>,
     tasks: &TaskTracker,
     pods: &Arc<impl Pods>,
+    metrics: &CniMetrics,
     cancel: &CancellationToken,
 ) {
     loop {
@@ -101,9 +108,9 @@ async fn accept(
                 continue;
             }
         };
-        let (pods, cancel) = (pods.clone(), cancel.clone());
+        let (pods, metrics, cancel) = (pods.clone(), metrics.clone(), cancel.clone());
         tasks.spawn(async move {
-            let answering = cancel.run_until_cancelled(answer(stream, &*pods));
+            let answering = cancel.run_until_cancelled(answer(stream, &*pods, &metrics));
             if let Some(Err(error)) = answering.await {
                 tracing::debug!(%error, "a question of the CNI plugin was not answered");
             }
@@ -123,7 +130,7 @@ fn inode(path: &Path) -> Option<u64> {
     std::fs::metadata(path).ok().map(|it| it.ino())
 }
 
-async fn answer(mut stream: UnixStream, pods: &impl Pods) -> io::Result<()> {
+async fn answer(mut stream: UnixStream, pods: &impl Pods, metrics: &CniMetrics) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     if peer.uid() != 0 {
         let why = format!("a process of user {} asked; only root may", peer.uid());
@@ -136,13 +143,35 @@ async fn answer(mut stream: UnixStream, pods: &impl Pods) -> io::Result<()> {
     let question: Question = serde_json::from_slice(&text)?;
     let patience = question.patience().min(MAX_PATIENCE);
     let key = question.pod.key();
+    let mut counted = Counted { metrics, command: question.command.name(), outcome: UNANSWERED };
+    let begun = Instant::now();
     let answer = match question.command {
         Command::Add => pods.add(question.pod, patience).await,
         Command::Check => pods.check(question.pod).await,
         Command::Delete => pods.delete(question.pod).await,
     };
+    if question.command == Command::Add && !matches!(answer, Answer::NotEnrolled) {
+        metrics.add(begun.elapsed());
+    }
     if let Answer::Unknown(why) | Answer::Refused(why) = &answer {
         tracing::warn!(pod = key, command = ?question.command, "not captured: {why}");
     }
-    to.write_all(&line(&answer)?).await
+    to.write_all(&line(&answer)?).await?;
+    counted.outcome = answer.outcome();
+    Ok(())
+}
+
+const UNANSWERED: &str = "unanswered";
+
+/// A question, counted when it is over, however that comes about.
+struct Counted<'a> {
+    metrics: &'a CniMetrics,
+    command: &'static str,
+    outcome: &'static str,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.metrics.request(self.command, self.outcome);
+    }
 }

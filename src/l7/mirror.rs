@@ -62,13 +62,16 @@ fn send_copy(
     if arrived.upgrade.is_some() || !route::is_mirrored(mirror) {
         return;
     }
+    let metrics = session.context.dependencies.telemetry.mirror();
     let Some(service) =
         world.service(key).filter(|it| !matches!(it.waypoint, Binding::Unusable { .. }))
     else {
+        metrics.failed.inc();
         return;
     };
     let has_body = !arrived.request.body().is_empty();
     let Some(permit) = session.context.budgets.mirror(has_body) else {
+        metrics.dropped.inc();
         tracing::debug!(service = %key, "a request is not mirrored: too many copies are on their way");
         return;
     };
@@ -86,16 +89,24 @@ fn send_copy(
         before: None,
         origin: None,
     };
+    let metrics = metrics.clone();
     session.context.drive("mirrored request", async move {
         let delivered = Box::pin(deliver(way, copy, permit));
-        if tokio::time::timeout(LIMIT, delivered).await.is_err() {
-            tracing::debug!("a mirrored request took too long and was given up");
-        }
+        let outcome = match tokio::time::timeout(LIMIT, delivered).await {
+            Ok(true) => &metrics.answered,
+            Ok(false) => &metrics.failed,
+            Err(_) => {
+                tracing::debug!("a mirrored request took too long and was given up");
+                &metrics.timed_out
+            }
+        };
+        outcome.inc();
     });
 }
 
-/// Sends a copy to an endpoint, and reads what comes back, so that the connection can be used again.
-async fn deliver(mut way: Way, copy: Arrived, _permit: MirrorPermit) {
+/// Sends a copy to an endpoint, and reads what comes back, so that the connection can be used again. Whether there was an
+/// answer.
+async fn deliver(mut way: Way, copy: Arrived, _permit: MirrorPermit) -> bool {
     let service = &way.plan.backend.0;
     match way.session.resolve(service).await {
         Ok(resolved) => way.plan.backend.0 = resolved,
@@ -110,11 +121,13 @@ async fn deliver(mut way: Way, copy: Arrived, _permit: MirrorPermit) {
                 }
             }
             lease.give_back();
+            true
         }
         Err(answer) => give_up(answer.reason, &answer.why),
     }
 }
 
-fn give_up(reason: Reason, why: &str) {
+fn give_up(reason: Reason, why: &str) -> bool {
     tracing::debug!(reason = reason.flag(), "a request could not be mirrored: {why}");
+    false
 }

@@ -83,21 +83,24 @@ impl Channel {
 }
 
 impl ChannelListener {
-    /// Takes the path over from whoever has it. Only this user may connect.
+    /// Takes the path over from whoever has it, in one step: there is somebody to connect to all the while. Only this user
+    /// may connect.
     pub fn bind(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::PermissionsExt;
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        // Agents in pods all have the process number 1, so it takes chance to tell them apart.
+        let own = path.with_extension(format!("{:08x}", fastrand::u32(..)));
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
-        socket.bind(&SockAddr::unix(path)?)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-        socket.listen(BACKLOG)?;
-        Ok(Self(socket))
+        socket.bind(&SockAddr::unix(&own)?)?;
+        let ready = std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o600))
+            .and_then(|()| socket.listen(BACKLOG))
+            .and_then(|()| std::fs::rename(&own, path));
+        if ready.is_err() {
+            _ = std::fs::remove_file(&own);
+        }
+        ready.map(|()| Self(socket))
     }
 
     pub fn accept(&self) -> io::Result<Channel> {

@@ -34,9 +34,11 @@ use super::last_read::LastRead;
 use super::objects::Kind;
 use super::{Objects, Source, SourceError, TranslateSettings, Translation, Translator};
 pub use connect::client;
+pub use discovery::watched_resources;
 use discovery::{Found, discover};
 use health::Health;
 use state::State;
+pub use watch::is_end;
 use watch::{Heard, watch};
 
 /// How long it must be quiet before changes are published: a `kubectl apply` of several objects, or a rollout's burst,

@@ -99,7 +99,7 @@ pub trait Typed: Sized + 'static {
 /// One row a kind: variant (also the name of the kind), type, API group, versions.
 macro_rules! kinds {
     ($($kind:ident: $type:ty, $group:literal, $versions:expr;)*) => {
-        /// The kinds that the translator reads.
+        /// The kinds that are understood.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
         pub enum Kind { $($kind,)* }
 
@@ -198,6 +198,11 @@ impl Kind {
     /// The kind of this name in whatever group and version.
     pub fn named(name: &str) -> Option<Kind> {
         Kind::rows().map(|(kind, ..)| kind).find(|kind| kind.name() == name)
+    }
+
+    /// The mesh depends on it. A pod names its account itself, and routes of the mesh need no grants (GEP-1294).
+    pub fn is_translated(self) -> bool {
+        !matches!(self, Kind::ServiceAccount | Kind::ReferenceGrant)
     }
 
     /// Without one of these something is let past that should be denied.

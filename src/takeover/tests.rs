@@ -21,30 +21,20 @@ fn waiting() -> Waiting {
     let address = listener.local_addr().unwrap();
     let paused = Arc::new(AtomicUsize::new(0));
     let (done, released) = mpsc::channel();
-    let (counter, at) = (paused.clone(), path.clone());
+    let (counter, ears) = (paused.clone(), Ears::open(&path).unwrap());
     std::thread::spawn(move || {
         let pause = || {
             counter.fetch_add(1, Ordering::SeqCst);
             let socket = listener.as_fd().try_clone_to_owned()?;
             Ok((vec![Listener { owner: "uid".into(), port: address.port(), socket }], ()))
         };
-        wait_for_successor(&at, "node-a", pause, |()| done.send(()).unwrap()).unwrap();
+        ears.wait_for_successor("node-a", pause, |()| done.send(()).unwrap());
     });
-    while !path.exists() {
-        std::thread::sleep(Duration::from_millis(5));
-    }
     Waiting { path, address, paused, released, _directory: directory }
 }
 
 fn ask(waiting: &Waiting, node: &str) -> Result<Option<Successor>, TakeoverError> {
-    // The socket's file is there a moment before it listens.
-    for _ in 0..100 {
-        match Successor::ask(&waiting.path, node) {
-            Ok(None) => std::thread::sleep(Duration::from_millis(5)),
-            asked => return asked,
-        }
-    }
-    Ok(None)
+    Successor::ask(&waiting.path, node)
 }
 
 #[test]
@@ -85,4 +75,43 @@ fn without_a_predecessor_there_is_nothing_to_take() {
     assert!(Successor::ask(&path, "node-a").unwrap().is_none());
     drop(ChannelListener::bind(&path).unwrap());
     assert!(Successor::ask(&path, "node-a").unwrap().is_none(), "a socket that nobody serves");
+}
+
+/// Two upgrades in quick succession: the third agent asks the first, which is handing over to the second.
+#[test]
+fn who_asks_while_another_takes_over_gets_the_sockets_of_that_one() {
+    let first = waiting();
+    let second = ask(&first, "node-a").unwrap().unwrap();
+    let (path, port) = (first.path.clone(), first.address.port());
+    let third = std::thread::spawn(move || Successor::ask(&path, "node-a").unwrap());
+    let socket = second.inherited.take("uid", port).unwrap();
+    let ears = Ears::open(&first.path).unwrap();
+    second.serving().unwrap();
+    first.released.recv().unwrap();
+    let pause = || {
+        let socket = socket.try_clone()?;
+        Ok((vec![Listener { owner: "uid".into(), port, socket }], ()))
+    };
+    let serving = std::thread::spawn(move || {
+        let third = third.join().unwrap().expect("there is an agent to ask");
+        assert!(third.inherited.take("uid", port).is_some());
+        third.serving().unwrap();
+    });
+    ears.wait_for_successor("node-a", pause, |()| ());
+    serving.join().unwrap();
+}
+
+/// The second agent is ended when it listens already, but does not serve.
+#[test]
+fn an_agent_whose_successor_went_away_is_found_again() {
+    let first = waiting();
+    let second = ask(&first, "node-a").unwrap().unwrap();
+    let ears = Ears::open(&first.path).unwrap();
+    let path = first.path.clone();
+    let third = std::thread::spawn(move || Successor::ask(&path, "node-a").unwrap());
+    let asked = ears.listener.accept().unwrap();
+    drop((second, asked, ears));
+    let third = third.join().unwrap().expect("the first agent serves still");
+    third.serving().unwrap();
+    first.released.recv().unwrap();
 }

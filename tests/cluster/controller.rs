@@ -30,7 +30,7 @@ const WEB: &str = "spiffe://cluster.local/ns/ca-test/sa/web";
 const GHOST: &str = "spiffe://cluster.local/ns/ca-test/sa/ghost";
 const ENDED: &str = "spiffe://cluster.local/ns/ca-test/sa/ended";
 /// `web` runs on node1; the others are on a node without a kubelet, so that nobody but this test changes their phase.
-const OBJECTS: &str = "
+pub const OBJECTS: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: ca-test}
@@ -99,7 +99,7 @@ fn replicas() -> Result<Vec<SocketAddr>> {
     Ok(addresses.map(|address| SocketAddr::new(address, 15012)).collect())
 }
 
-fn published_roots() -> Result<String> {
+pub fn published_roots() -> Result<String> {
     let map = get(&["configmap", "isthmus-ca-root", "-n", SYSTEM])?;
     Ok(map["data"]["root-cert.pem"].as_str().context("no roots are published")?.to_owned())
 }
@@ -345,7 +345,7 @@ fn two_hundred_pods_of_a_node_have_their_certificates_in_seconds() -> Result<()>
 }
 
 /// The Secret's content, and whether it still signs.
-fn secret() -> Result<Value> {
+pub fn secret() -> Result<Value> {
     get(&["secret", "isthmus-ca", "-n", SYSTEM])
 }
 
@@ -353,7 +353,7 @@ fn patch_secret(patch: &Value) -> Result<()> {
     kubectl(&["patch", "secret", "isthmus-ca", "-n", SYSTEM, "-p", &patch.to_string()]).map(drop)
 }
 
-fn signs() -> Result<()> {
+pub fn signs() -> Result<()> {
     let ask = Ask::new(&agents_token("node1")?, WEB);
     let roots = published_roots()?;
     for replica in replicas()? {
@@ -380,7 +380,7 @@ fn a_ca_that_is_spoilt_or_deleted_goes_on_signing() -> Result<()> {
 }
 
 /// How many roots each replica sends along.
-fn roots_of_replicas() -> Result<BTreeSet<usize>> {
+pub fn roots_of_replicas() -> Result<BTreeSet<usize>> {
     let ask = Ask::new(&agents_token("node1")?, WEB);
     let roots = published_roots()?;
     let mut counts = BTreeSet::new();
@@ -407,8 +407,9 @@ fn a_new_root_is_trusted_everywhere_before_it_signs() -> Result<()> {
     ensure!(annotations["isthmus.io/rotate-root"].is_null(), "asked once, made once");
     // As if it had never been asked for.
     let gone: serde_json::Map<String, Value> =
-        ["next-ca-cert.pem", "next-ca-key.pem", "next-root-cert.pem", "next-cert-chain.pem"]
-            .map(|key| (key.to_owned(), Value::Null))
+        ["ca-cert.pem", "ca-key.pem", "root-cert.pem", "cert-chain.pem", "announced-root-cert.pem"]
+            .map(|key| format!("next-{key}"))
+            .map(|key| (key, Value::Null))
             .into_iter()
             .collect();
     patch_secret(&json!({ "data": gone }))?;
@@ -419,13 +420,16 @@ fn a_new_root_is_trusted_everywhere_before_it_signs() -> Result<()> {
     delete(OBJECTS)
 }
 
+/// Who holds the Lease: the name of a pod, `_`, and what tells it from a former self; empty when nobody does.
+pub fn leader() -> Result<String> {
+    let lease = get(&["lease", "isthmus-controller", "-n", SYSTEM])?;
+    Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())
+}
+
 #[test]
 fn another_replica_leads_when_the_leader_goes_and_the_ca_stays() -> Result<()> {
-    let holder = || -> Result<String> {
-        let lease = get(&["lease", "isthmus-controller", "-n", SYSTEM])?;
-        let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
-        Ok(holder.split('_').next().unwrap_or_default().to_owned())
-    };
+    let holder =
+        || Ok::<_, anyhow::Error>(leader()?.split('_').next().unwrap_or_default().to_owned());
     let (first, before) = (holder()?, secret()?);
     ensure!(!first.is_empty(), "nobody leads");
     let begun = Instant::now();

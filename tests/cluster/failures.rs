@@ -1,13 +1,17 @@
 //! What fails on a cluster, and what goes on: the agent of a node, the controller, the API server, a rolling update.
 
+use std::collections::BTreeMap;
 use std::process::{Child, Command};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::time::Instant;
 
 use crate::cluster::{
-    agent, answers, apply, apply_file, delete, directory, exec_in, get, kubectl, pod, root,
+    agent, answers, apply, apply_file, delete, directory, exec_in, get, kill, kubectl, pod, root,
     settled, spawn_curl, until, within,
 };
 use crate::guide::{captured, meshed};
@@ -16,13 +20,13 @@ const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 const RATINGS: &str = "http://ratings.bookinfo:9080/ratings/0";
 
 /// A new connection for each request, 25 a second, from a pod of node1 to one of node2.
-fn load(seconds: u64) -> Result<Child> {
+pub fn load(seconds: u64) -> Result<Child> {
     let url = format!("{DETAILS}?[1-{}]", seconds * 25);
     spawn_curl("curl", &["--rate", "25/s", "-H", "Connection: close", "-o", "/dev/null", &url])
 }
 
 /// How many of the load's requests were answered 200, and the others' statuses.
-fn outcome(load: Child) -> Result<(usize, Vec<String>)> {
+pub fn outcome(load: Child) -> Result<(usize, Vec<String>)> {
     let output = load.wait_with_output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let statuses = text.lines().filter_map(|line| line.strip_prefix("--status--"));
@@ -38,7 +42,7 @@ fn a_killed_agent_concerns_its_node_only_and_serves_again_at_once() -> Result<()
     // Both ends on node2, on one connection: they must not notice.
     let untouched =
         spawn_curl("far", &["--rate", "5/s", "-o", "/dev/null", &format!("{DETAILS}?[1-75]")])?;
-    kill_agent("node1")?;
+    kill(&agent("node1")?)?;
     let back = within(Duration::from_secs(60), "the agent of node1 to be ready again", || {
         let pod = get(&["pod", "-n", "isthmus-system", &agent("node1")?])?;
         let status = &pod["status"]["containerStatuses"][0];
@@ -53,20 +57,6 @@ fn a_killed_agent_concerns_its_node_only_and_serves_again_at_once() -> Result<()
     Ok(())
 }
 
-/// Ends the agent of a node as the kernel would, without a word to it.
-fn kill_agent(node: &str) -> Result<()> {
-    let pod = get(&["pod", "-n", "isthmus-system", &agent(node)?])?;
-    let id =
-        pod["status"]["containerStatuses"][0]["containerID"].as_str().context("a container")?;
-    let id = id.rsplit('/').next().unwrap_or_default();
-    let socket = directory().join(node).join("containerd.sock").display().to_string();
-    let killed = Command::new("ctr")
-        .args(["-a", &socket, "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", id])
-        .status()?;
-    ensure!(killed.success(), "the agent of {node} could not be killed");
-    Ok(())
-}
-
 #[test]
 fn a_rolling_restart_of_the_agents_refuses_no_connection() -> Result<()> {
     meshed()?;
@@ -77,6 +67,57 @@ fn a_rolling_restart_of_the_agents_refuses_no_connection() -> Result<()> {
     let (good, bad) = outcome(load)?;
     ensure!(bad.is_empty() && good == 30 * 25, "{good} good, others: {bad:?}");
     captured("default", "app=curl", true)
+}
+
+/// The second one finds agents in every state: starting, taking over, serving, idle.
+#[test]
+fn two_rolling_restarts_in_quick_succession_refuse_no_connection() -> Result<()> {
+    meshed()?;
+    let restart =
+        || kubectl(&["-n", "isthmus-system", "rollout", "restart", "daemonset/isthmus"]).map(drop);
+    let end = Arc::new(AtomicBool::new(false));
+    let restarted = restarted_agents(end.clone());
+    // The first node's new agent starts after a second or two, the other node's some seconds later. One restart a second is
+    // the most that kubectl allows.
+    for gap in [1300, 1700, 2100, 2500, 4500] {
+        let load = load(45)?;
+        std::thread::sleep(Duration::from_secs(1));
+        restart()?;
+        std::thread::sleep(Duration::from_millis(gap));
+        restart()?;
+        let daemonset = ["-n", "isthmus-system", "rollout", "status", "daemonset/isthmus"];
+        kubectl(&[&daemonset[..], &["--timeout=120s"]].concat())?;
+        // The last of the old ones ends meanwhile.
+        settled("isthmus-system")?;
+        let (good, bad) = outcome(load)?;
+        ensure!(bad.is_empty() && good == 45 * 25, "gap {gap} ms: {good} good, others: {bad:?}");
+        answers("curl", &[DETAILS], 200)?;
+    }
+    end.store(true, Ordering::Relaxed);
+    let restarted = restarted.join().map_err(|_| anyhow::anyhow!("nobody looked"))??;
+    ensure!(restarted.is_empty(), "containers that the kubelet had to start anew: {restarted:?}");
+    captured("default", "app=curl", true)
+}
+
+/// Looks at the agents until told, and says which had to be started anew, and what they said before that.
+fn restarted_agents(end: Arc<AtomicBool>) -> JoinHandle<Result<BTreeMap<String, String>>> {
+    std::thread::spawn(move || {
+        let mut restarted = BTreeMap::new();
+        while !end.load(Ordering::Relaxed) {
+            let selector = "app.kubernetes.io/name=isthmus";
+            let pods = get(&["pods", "-n", "isthmus-system", "-l", selector])?;
+            for pod in pods["items"].as_array().into_iter().flatten() {
+                let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+                let again = pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
+                if again > Some(0) && !restarted.contains_key(&name) {
+                    let log = ["logs", "-n", "isthmus-system", "--previous", "--tail=5", &name];
+                    restarted.insert(name.clone(), kubectl(&log).unwrap_or_default());
+                }
+            }
+            std::thread::sleep(Duration::from_millis(250));
+        }
+        Ok(restarted)
+    })
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod controller;
 mod failures;
 mod guide;
 mod pods;
+mod rotation;
 mod routes;
 mod services;
 mod source;

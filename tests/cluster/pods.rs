@@ -1,10 +1,14 @@
 //! Pods that come and go: captured before their first packet, or not started at all.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
-use crate::cluster::{apply, delete, directory, get, kubectl, on_node, until, within};
+use crate::cluster::{
+    answers, apply, delete, directory, get, is_captured, kubectl, on_node, until, within,
+};
 use crate::guide::meshed;
 
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
@@ -72,22 +76,34 @@ fn the_first_packet_of_a_pod_is_in_the_mesh() -> Result<()> {
     delete(STRICT)
 }
 
+/// Gives the agents a selector of nodes, as JSON.
+fn agents_only_on(node: &str) -> Result<()> {
+    let patch = format!(
+        "{{\"spec\": {{\"template\": {{\"spec\": {{\"nodeSelector\": {{\"kubernetes.io/hostname\": {node}}}}}}}}}}}"
+    );
+    kubectl(&["patch", "-n", "isthmus-system", "daemonset/isthmus", "-p", &patch]).map(drop)
+}
+
+fn agents_everywhere() -> Result<()> {
+    agents_only_on("null")?;
+    let daemonset = ["rollout", "status", "-n", "isthmus-system", "daemonset/isthmus"];
+    kubectl(&[&daemonset[..], &["--timeout=90s"]].concat()).map(drop)
+}
+
+fn without_agent(node: &str) -> Result<()> {
+    let agents = ["pods", "-n", "isthmus-system", "-l", "app.kubernetes.io/name=isthmus"];
+    until(&format!("{node} to be without an agent"), || {
+        let pods = get(&agents)?;
+        let pods = pods["items"].as_array().cloned().unwrap_or_default();
+        Ok(pods.iter().all(|it| it["spec"]["nodeName"] != node).then_some(()))
+    })
+}
+
 #[test]
 fn without_its_agent_a_node_starts_only_pods_of_excluded_namespaces() -> Result<()> {
     meshed()?;
-    let only = |node: &str| {
-        let selector = format!(
-            "{{\"spec\": {{\"template\": {{\"spec\": {{\"nodeSelector\": {{\"kubernetes.io/hostname\": {node}}}}}}}}}}}"
-        );
-        kubectl(&["patch", "-n", "isthmus-system", "daemonset/isthmus", "-p", &selector])
-    };
-    only("\"node1\"")?;
-    let agents = ["pods", "-n", "isthmus-system", "-l", "app.kubernetes.io/name=isthmus"];
-    until("node2 to be without an agent", || {
-        let pods = get(&agents)?;
-        let nodes = pods["items"].as_array().cloned().unwrap_or_default();
-        Ok(nodes.iter().all(|it| it["spec"]["nodeName"] != "node2").then_some(()))
-    })?;
+    agents_only_on("\"node1\"")?;
+    without_agent("node2")?;
     for namespace in ["default", "kube-system"] {
         apply(&hasty(namespace))?;
     }
@@ -102,8 +118,7 @@ fn without_its_agent_a_node_starts_only_pods_of_excluded_namespaces() -> Result<
         let pod = get(&["pod", "-n", "kube-system", "hasty"])?;
         Ok(pod["status"]["podIP"].is_string().then_some(()))
     })?;
-    only("null")?;
-    kubectl(&["rollout", "status", "-n", "isthmus-system", "daemonset/isthmus", "--timeout=90s"])?;
+    agents_everywhere()?;
     runs("default")?;
     for namespace in ["default", "kube-system"] {
         delete(&hasty(namespace))?;
@@ -124,4 +139,117 @@ fn the_plugin_is_put_back_into_a_configuration_that_is_written_anew() -> Result<
     apply(&hasty("default"))?;
     runs("default")?;
     delete(&hasty("default"))
+}
+
+/// A server of node2 that has its name for good, with an account of this name, and what lets only the mesh reach it.
+fn keeper(account: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {{name: {account}, namespace: default}}
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: keeper, namespace: default}}
+spec: {{clusterIP: None, selector: {{app: keeper}}, ports: [{{name: http, port: 9080}}]}}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {{name: keeper, namespace: default}}
+spec: {{selector: {{matchLabels: {{app: keeper}}}}, mtls: {{mode: STRICT}}}}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {{name: keeper, namespace: default}}
+spec:
+  serviceName: keeper
+  updateStrategy: {{type: OnDelete}}
+  selector: {{matchLabels: {{app: keeper}}}}
+  template:
+    metadata: {{labels: {{app: keeper}}}}
+    spec:
+      serviceAccountName: {account}
+      nodeSelector: {{kubernetes.io/hostname: node2}}
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: details
+        image: localhost/isthmus-bookinfo:lab
+        imagePullPolicy: Never
+        args: ['--service', details, '--version', v1]
+        ports: [{{containerPort: 9080}}]
+"
+    )
+}
+
+const KEEPER: &str = "http://keeper-0.keeper.default:9080/details/0";
+
+/// Whose certificates the agent of node2 holds.
+fn identities() -> Result<BTreeSet<String>> {
+    let url = "http://127.0.0.1:15000/config_dump";
+    let dump = on_node("node2", "curl", &["--silent", "--max-time", "10", url])?;
+    let dump: Value = serde_json::from_str(&dump)?;
+    let certificates = dump["certificates"].as_array().cloned().unwrap_or_default();
+    let identities = certificates.iter().filter_map(|it| it["identity"].as_str());
+    Ok(identities.map(str::to_owned).collect())
+}
+
+fn address(pod: &str) -> Result<Option<String>> {
+    let pod = get(&["pod", "-n", "default", pod])?;
+    Ok(pod["status"]["podIP"].as_str().map(str::to_owned))
+}
+
+/// The pods of a node whose probes are let through.
+fn exempt(node: &str) -> Result<BTreeSet<String>> {
+    let rules =
+        on_node(node, "nft", &["--json", "list", "set", "inet", "isthmus_node", "pods_v4"])?;
+    let rules: Value = serde_json::from_str(&rules)?;
+    let sets = rules["nftables"].as_array().cloned().unwrap_or_default();
+    let elements = sets.iter().filter_map(|it| it["set"]["elem"].as_array()).flatten();
+    Ok(elements.filter_map(Value::as_str).map(str::to_owned).collect())
+}
+
+#[test]
+fn a_pod_that_is_made_anew_while_its_agent_is_down_is_another_one() -> Result<()> {
+    const SPIFFE: &str = "spiffe://cluster.local/ns/default/sa/";
+    meshed()?;
+    apply(&keeper("keeper"))?;
+    apply(&hasty("default"))?;
+    runs("default")?;
+    answers("curl", &[KEEPER], 200)?;
+    answers("outsider", &[KEEPER], 0)?;
+    let old = address("keeper-0")?.context("the address of keeper-0")?;
+    let gone = address("hasty")?.context("the address of hasty")?;
+    let exempted = exempt("node2")?;
+    ensure!(exempted.contains(&old) && exempted.contains(&gone), "probes: {exempted:?}");
+    ensure!(identities()?.contains(&format!("{SPIFFE}keeper")), "{:?}", identities()?);
+
+    agents_only_on("\"node1\"")?;
+    without_agent("node2")?;
+    // One that does not come back, and one that comes back with another account.
+    delete(&hasty("default"))?;
+    apply(&keeper("keeper-anew"))?;
+    kubectl(&["delete", "pod", "-n", "default", "keeper-0"])?;
+    within(Duration::from_secs(30), "an event that says what the pod waits for", || {
+        let events = kubectl(&["events", "-n", "default", "--for", "pod/keeper-0"])?;
+        Ok(events.contains("the Isthmus agent of this node does not answer").then_some(()))
+    })?;
+    ensure!(address("keeper-0")?.is_none(), "it must not run outside of the mesh");
+
+    agents_everywhere()?;
+    kubectl(&["wait", "--for=condition=Ready", "pod/keeper-0", "-n", "default", "--timeout=60s"])?;
+    let new = address("keeper-0")?.context("the address of keeper-0")?;
+    ensure!(is_captured("node2", &new)? == Some(true), "it runs outside of the mesh");
+    answers("curl", &[KEEPER], 200)?;
+    answers("far", &[KEEPER], 200)?;
+    answers("outsider", &[KEEPER], 0)?;
+    let identities = identities()?;
+    ensure!(identities.contains(&format!("{SPIFFE}keeper-anew")), "{identities:?}");
+    ensure!(!identities.contains(&format!("{SPIFFE}keeper")), "{identities:?}");
+    let exempted = exempt("node2")?;
+    ensure!(exempted.contains(&new), "its probes are not let through: {exempted:?}");
+    let left = [old, gone].into_iter().find(|it| *it != new && exempted.contains(it));
+    ensure!(left.is_none(), "{left:?} is left: {exempted:?}");
+    delete(&keeper("keeper-anew"))?;
+    delete(&keeper("keeper"))
 }

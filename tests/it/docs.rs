@@ -316,6 +316,7 @@ fn scrape() -> String {
     }));
     telemetry.controller().refuse("");
     telemetry.controller().write("");
+    telemetry.cni().request("", "");
     telemetry.health().workers(&[WorkerHealth::default()]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     telemetry.watch_runtime("control", runtime.handle());

@@ -10,6 +10,7 @@
 mod crds;
 mod docs;
 mod layers;
+mod rbac;
 mod sizes;
 mod source_text;
 mod traps;

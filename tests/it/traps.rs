@@ -102,6 +102,7 @@ const TRAPS: [(u8, &str, &[&str]); 25] = [
             "trap_20_a_pod_that_went_while_its_agent_was_down_leaves_nothing",
             "trap_20_a_pod_made_anew_while_its_agent_was_down_is_captured",
             "a_pod_made_anew_under_the_same_name_is_captured_anew",
+            "a_pod_that_is_made_anew_while_its_agent_is_down_is_another_one",
             "a_namespace_may_vanish_at_any_moment",
             "namespaces_vanish_at_random_moments_under_load",
         ],

@@ -134,6 +134,12 @@ fn a_pod_is_captured_when_its_sandbox_is_made_and_released_when_it_goes() -> Res
     let refused = || std::net::TcpStream::connect(("127.0.0.1", 15001)).is_err();
     ensure!(namespace.run(refused)?, "the agent still listens for it");
     ensure!(plugin(&lab, "DEL", "curl", "second")?.0, "again");
+    for (command, count) in [("ADD", 2.0), ("CHECK", 1.0), ("DEL", 2.0)] {
+        let labels = [("command", command), ("outcome", "done")];
+        let counted = lab.metrics()?.sum("isthmus_cni_requests_total", &labels);
+        ensure!(counted == count, "{command}: {counted}");
+    }
+    ensure!(lab.metrics()?.sum("isthmus_cni_add_duration_seconds_count", &[]) == 2.0);
     Ok(())
 }
 
@@ -164,5 +170,7 @@ fn a_pod_that_nobody_knows_does_not_start() -> Result<()> {
     ensure!(error["msg"] == "pod default/curl cannot be captured yet", "{output}");
     ensure!(error["details"].as_str().unwrap_or_default().contains("has not heard of this pod"));
     ensure!(lab.rules("curl")?.is_empty());
+    let labels = [("command", "ADD"), ("outcome", "unknown")];
+    ensure!(lab.metrics()?.sum("isthmus_cni_requests_total", &labels) > 0.0);
     Ok(())
 }

@@ -124,6 +124,61 @@ fn three_upgrades_refuse_and_cut_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Successors that come before the one before them serves: each takes over from another one, and none is refused its ports.
+#[test]
+fn upgrades_in_quick_succession_refuse_nothing() -> Result<()> {
+    let mut lab = meshed()?;
+    settle(&lab, "curl", &["http://details.bookinfo:9080/details/0"], 200)?;
+    settle(&lab, "curl", &["http://ratings.bookinfo:9080/ratings/0"], 200)?;
+    let target = |name, path| -> Result<_> {
+        Ok((SocketAddr::new(lab.service("bookinfo", name)?[0], PORT), path))
+    };
+    let targets = [target("details", "/details/0")?, target("ratings", "/ratings/0")?];
+    let stop = Arc::new(AtomicBool::new(false));
+    let short = short_ones(&lab, targets, &stop)?;
+    for times in [2, 3] {
+        for node in ["node-a", "node-b"] {
+            for predecessor in &mut lab.upgrade_agent_often(node, times)? {
+                let code = predecessor.process().wait_for_end()?;
+                ensure!(code == Some(0), "an agent that had handed over ended with {code:?}");
+            }
+        }
+        ensure!(!short.is_finished(), "{:?}", short.join());
+    }
+    stop.store(true, Ordering::Relaxed);
+    let done = short.join().map_err(|_| anyhow!("the clients panicked"))??;
+    println!("{done} connections, none refused");
+    Ok(())
+}
+
+/// One that is told to end before it serves changes nothing, in whatever state it is, and the next one takes over.
+#[test]
+fn an_upgrade_that_is_given_up_changes_nothing() -> Result<()> {
+    const STEP: Duration = Duration::from_millis(15);
+    let mut lab = meshed()?;
+    settle(&lab, "curl", &["http://details.bookinfo:9080/details/0"], 200)?;
+    settle(&lab, "curl", &["http://ratings.bookinfo:9080/ratings/0"], 200)?;
+    let target = |name, path| -> Result<_> {
+        Ok((SocketAddr::new(lab.service("bookinfo", name)?[0], PORT), path))
+    };
+    let targets = [target("details", "/details/0")?, target("ratings", "/ratings/0")?];
+    let stop = Arc::new(AtomicBool::new(false));
+    let short = short_ones(&lab, targets, &stop)?;
+    let mut given_up = 0;
+    // Until one is told too late: it has taken over, and nobody serves after it.
+    while !lab
+        .upgrade_agent_and_give_up("node-b", STEP * given_up)
+        .with_context(|| format!("after {:?}", STEP * given_up))?
+    {
+        ensure!(!short.is_finished(), "after {:?}: {:?}", STEP * given_up, short.join());
+        given_up += 1;
+    }
+    println!("{given_up} upgrades were given up, one each {STEP:?} after its start");
+    ensure!(given_up > 2, "none of them had asked for the sockets");
+    stop.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
 /// The capture's rules of two pods without what counts packets.
 fn rules(lab: &Lab) -> Result<String> {
     let of = |pod| -> Result<String> {

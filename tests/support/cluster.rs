@@ -176,6 +176,21 @@ pub fn agent(node: &str) -> Result<String> {
     name.map(str::to_owned).with_context(|| format!("no agent on {node}"))
 }
 
+/// Ends the container of a pod of `isthmus-system` as the kernel would, without a word to it.
+pub fn kill(pod: &str) -> Result<()> {
+    let pod = get(&["pod", "-n", "isthmus-system", pod])?;
+    let node = pod["spec"]["nodeName"].as_str().context("a node")?;
+    let id =
+        pod["status"]["containerStatuses"][0]["containerID"].as_str().context("a container")?;
+    let id = id.rsplit('/').next().unwrap_or_default();
+    let socket = directory().join(node).join("containerd.sock").display().to_string();
+    let killed = Command::new("ctr")
+        .args(["-a", &socket, "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", id])
+        .status()?;
+    ensure!(killed.success(), "a container on {node} could not be killed");
+    Ok(())
+}
+
 /// What the agent of a node logged, since it started.
 pub fn agent_log(node: &str) -> Result<String> {
     kubectl(&["logs", "-n", "isthmus-system", &agent(node)?])

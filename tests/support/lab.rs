@@ -29,8 +29,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use agents::{Agent, Mark, Shared};
 use capture::Capture;
@@ -184,6 +185,37 @@ impl Lab {
 
     /// Starts another agent for a node, which takes over from the one that runs; returns that one.
     pub fn upgrade_agent(&mut self, node: &str) -> Result<Agent> {
+        Ok(self.upgrade_agent_often(node, 1)?.remove(0))
+    }
+
+    /// Starts another agent for a node and tells it to end after so long: whether it took over before that.
+    pub fn upgrade_agent_and_give_up(&mut self, node: &str, after: Duration) -> Result<bool> {
+        let serving = self.agents.iter_mut().find(|agent| agent.node == node);
+        let serving = serving.ok_or_else(|| anyhow!("no agent runs on {node}"))?;
+        let shared = Shared {
+            program: &self.programs.isthmus,
+            directory: Path::new(private::DIRECTORY),
+            manifests: self.manifests.directory(),
+            environment: &self.environment,
+        };
+        let place = self.network.node(node).ok_or_else(|| anyhow!("the lab has no node {node}"))?;
+        let mark = serving.mark();
+        let mut other = Agent::begin(place, &shared, "", &self.logs)?;
+        std::thread::sleep(after);
+        other.process().signal(nix::sys::signal::Signal::SIGTERM)?;
+        let code = other.process().wait_for_end()?;
+        // Before it listens for signals it ends by one.
+        ensure!(matches!(code, None | Some(0)), "it ended with {code:?}");
+        let lines = serving.lines_since(&mark);
+        let over = lines.iter().any(|line| line.contains("a successor serves now"));
+        if !over {
+            serving.process().must_run()?;
+        }
+        Ok(over)
+    }
+
+    /// Starts so many agents for a node at once. They take over one after the other; returns those that handed over.
+    pub fn upgrade_agent_often(&mut self, node: &str, times: usize) -> Result<Vec<Agent>> {
         let index = self.agents.iter().position(|agent| agent.node == node);
         let index = index.ok_or_else(|| anyhow!("no agent runs on {node}"))?;
         let shared = Shared {
@@ -194,15 +226,35 @@ impl Lab {
         };
         let node = self.network.node(node).ok_or_else(|| anyhow!("the lab has no node {node}"))?;
         let mark = self.agents[index].mark();
-        let successor = Agent::start(node, &shared, "", &self.logs)?;
-        let predecessor = std::mem::replace(&mut self.agents[index], successor);
-        wait::until("the successor to take over", || {
-            let lines = predecessor.lines_since(&mark);
-            let said = |text: &str| lines.iter().any(|line| line.contains(text));
-            let over = said("took over from the agent") && said("a successor serves now");
+        let mut agents = vec![self.agents.remove(index)];
+        for _ in 0..times {
+            agents.push(Agent::begin(node, &shared, "", &self.logs)?);
+        }
+        // All of a node write to one log.
+        wait::until("the successors to take over", || {
+            let lines = agents[0].lines_since(&mark);
+            let said = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+            let over = said("took over from the agent") == times
+                && said("a successor serves now") == times;
+            if !over && agents.iter_mut().skip(1).all(|it| it.process().must_run().is_err()) {
+                bail!("all successors ended: {}", lines.join("\n"));
+            }
             Ok(over.then_some(()))
         })?;
-        Ok(predecessor)
+        // Whoever took over last holds the agent's own ports.
+        let last = match times {
+            1 => 1,
+            _ => wait::until("those that handed over to end", || {
+                let mut run =
+                    (0..agents.len()).filter(|at| agents[*at].process().must_run().is_ok());
+                let first = run.next();
+                Ok(first.filter(|_| run.next().is_none()))
+            })?,
+        };
+        let mut serving = agents.remove(last);
+        serving.wait_until_ready()?;
+        self.agents.insert(index, serving);
+        Ok(agents)
     }
 
     /// Kills the agent of a node as the kernel would, and starts it anew.

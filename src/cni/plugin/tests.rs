@@ -1,13 +1,20 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::cni::message::Question;
 use crate::cni::outcome::UNSUPPORTED_VERSION;
 use crate::cni::server::{Pods, serve};
+use crate::telemetry::Telemetry;
 
 /// Answers by the pod's name.
-struct Known;
+#[derive(Default)]
+struct Known {
+    /// A question came that is never answered.
+    stuck: Arc<AtomicBool>,
+}
 
 impl Pods for Known {
     async fn add(&self, pod: Pod, _patience: Duration) -> Answer {
@@ -15,6 +22,10 @@ impl Pods for Known {
         match pod.name.as_str() {
             "captured" => Answer::Done,
             "outside" => Answer::NotEnrolled,
+            "stuck" => {
+                self.stuck.store(true, Ordering::SeqCst);
+                std::future::pending().await
+            }
             "late" => Answer::Unknown("it is not known".to_owned()),
             _ => Answer::Refused("it has no certificate".to_owned()),
         }
@@ -32,6 +43,8 @@ impl Pods for Known {
 /// An agent behind a socket, until dropped.
 struct Agent {
     directory: tempfile::TempDir,
+    telemetry: Telemetry,
+    stuck: Arc<AtomicBool>,
     cancel: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -42,17 +55,19 @@ impl Agent {
         let (path, cancel) =
             (directory.path().join("below").join("cni.sock"), CancellationToken::new());
         let (until, at) = (cancel.clone(), path.clone());
+        let (telemetry, known) = (Telemetry::without_log(), Known::default());
+        let (metrics, stuck) = (telemetry.cni().clone(), known.stuck.clone());
         let thread = std::thread::spawn(move || {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                serve(&at, Arc::new(Known), until).await.unwrap();
+                serve(&at, Arc::new(known), metrics, until).await.unwrap();
             });
         });
         while !path.exists() {
             std::thread::sleep(Duration::from_millis(5));
         }
-        Self { directory, cancel, thread: Some(thread) }
+        Self { directory, telemetry, stuck, cancel, thread: Some(thread) }
     }
 
     fn socket(&self) -> std::path::PathBuf {
@@ -60,10 +75,30 @@ impl Agent {
     }
 }
 
+impl Agent {
+    /// Every question was answered by then, or is counted as not.
+    fn stop(&mut self) {
+        self.cancel.cancel();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+
+    /// How many questions had this outcome.
+    fn count(&self, command: &str, outcome: &str) -> Option<u64> {
+        let labels = format!("command=\"{command}\",outcome=\"{outcome}\"");
+        self.value(&format!("isthmus_cni_requests_total{{{labels}}} "))
+    }
+
+    fn value(&self, series: &str) -> Option<u64> {
+        let scraped = self.telemetry.scrape().unwrap();
+        scraped.lines().find_map(|line| line.strip_prefix(series)?.parse().ok())
+    }
+}
+
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.cancel.cancel();
-        self.thread.take().unwrap().join().unwrap();
+        self.stop();
     }
 }
 
@@ -95,8 +130,8 @@ fn call(
 }
 
 #[test]
-fn the_agents_answer_decides() {
-    let agent = Agent::start();
+fn the_agents_answer_decides_and_is_counted() {
+    let mut agent = Agent::start();
     let socket = agent.socket();
     for name in ["captured", "outside"] {
         let output = call("ADD", "shop", name, &socket).unwrap().unwrap();
@@ -114,6 +149,41 @@ fn the_agents_answer_decides() {
     assert_eq!(call("DEL", "shop", "web", &socket).unwrap(), None);
     assert_eq!(call("CHECK", "shop", "captured", &socket).unwrap(), None);
     assert_eq!(call("CHECK", "shop", "web", &socket).unwrap_err().code, NOT_CAPTURED);
+    agent.stop();
+    for (command, outcome, count) in [
+        ("ADD", "done", Some(1)),
+        ("ADD", "not_enrolled", Some(1)),
+        ("ADD", "unknown", Some(2)),
+        ("ADD", "refused", Some(2)),
+        ("ADD", "unanswered", None),
+        ("DEL", "done", Some(1)),
+        ("CHECK", "done", Some(1)),
+        ("CHECK", "refused", Some(1)),
+    ] {
+        assert_eq!(agent.count(command, outcome), count, "{command} {outcome}");
+    }
+    let waited = agent.value("isthmus_cni_add_duration_seconds_count ");
+    assert_eq!(waited, Some(5), "all that start but those outside of the mesh");
+}
+
+#[test]
+fn a_question_that_the_agents_end_cut_off_is_counted_too() {
+    use std::io::Write;
+    let mut agent = Agent::start();
+    let mut stream = std::os::unix::net::UnixStream::connect(agent.socket()).unwrap();
+    let pod = Pod {
+        namespace: "shop".to_owned(),
+        name: "stuck".to_owned(),
+        addresses: vec!["10.244.1.7".parse().unwrap()],
+        ..Pod::default()
+    };
+    let question = Question { command: Command::Add, pod, patience: 60_000 };
+    writeln!(stream, "{}", serde_json::to_string(&question).unwrap()).unwrap();
+    while !agent.stuck.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    agent.stop();
+    assert_eq!(agent.count("ADD", "unanswered"), Some(1));
 }
 
 #[test]

@@ -7,11 +7,13 @@ use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Authorities, Current, SECRET, secret};
 use crate::base::Seldom;
 use crate::controller::Context;
+use crate::source::kubernetes::is_end;
 
 /// Follows until cancelled. A connection that breaks is made anew, with pauses that grow.
 pub(in crate::controller) async fn follow(
@@ -23,9 +25,13 @@ pub(in crate::controller) async fn follow(
     let events = watcher::watch_object(secrets, SECRET).default_backoff();
     let mut events = Box::pin(events.take_until(cancel.cancelled_owned()));
     let trouble = Seldom::new();
+    let mut well = Instant::now();
     while let Some(event) = events.next().await {
+        let so_long = well.elapsed();
+        well = Instant::now();
         match event {
             Ok(secret) => authorities.take(&context, secret.as_ref()),
+            Err(error) if is_end(&error, so_long) => {}
             Err(error) if trouble.is_due() => tracing::warn!(
                 secret = SECRET, %error,
                 "the CA's Secret cannot be watched; the last one goes on signing"

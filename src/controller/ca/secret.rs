@@ -18,6 +18,9 @@ const NEXT: &str = "next-";
 const OLD_ROOTS: &str = "old-root-cert.pem";
 /// Since when the next CA's roots are published (RFC 3339).
 const ANNOUNCED: &str = "isthmus.io/next-announced";
+/// Which roots that date is of: a CA that was put in the place of the one that was announced must be announced itself, or it
+/// would sign before anybody trusts it.
+const ANNOUNCED_ROOTS: &str = "next-announced-root-cert.pem";
 /// Until when the roots of the CA before are trusted (RFC 3339).
 const OLD_UNTIL: &str = "isthmus.io/old-root-until";
 /// Set by an operator, to anything, for a new root; taken away when it is made.
@@ -35,8 +38,12 @@ pub(super) fn read(secret: &Secret) -> Result<State, String> {
     let signing = material(data, "")?.ok_or(format!(
         "it has none of {CA_CERTIFICATE}, {CA_KEY} and {CA_ROOTS}; put a CA there, or delete the Secret for a new one"
     ))?;
-    let next =
-        material(data, NEXT)?.map(|material| Next { material, announced: time(secret, ANNOUNCED) });
+    let announced_roots = text(data, ANNOUNCED_ROOTS)?;
+    let next = material(data, NEXT)?.map(|material| {
+        let is_it = announced_roots.as_ref() == Some(&material.roots);
+        let announced = time(secret, ANNOUNCED).filter(|_| is_it);
+        Next { material, announced }
+    });
     let old = text(data, OLD_ROOTS)?.map(|roots| Old { roots, until: time(secret, OLD_UNTIL) });
     let asked = annotation(secret, ROTATE).is_some();
     Ok(State { signing, next, old, asked })
@@ -48,6 +55,8 @@ pub(super) fn write(state: &State, secret: &mut Secret) {
     let data = secret.data.get_or_insert_default();
     put(data, "", Some(&state.signing));
     put(data, NEXT, state.next.as_ref().map(|next| &next.material));
+    let announced = state.next.as_ref().filter(|next| next.announced.is_some());
+    set(data, ANNOUNCED_ROOTS.to_owned(), announced.map(|next| &next.material.roots));
     set(data, OLD_ROOTS.to_owned(), state.old.as_ref().map(|old| &old.roots));
     let annotations = secret.metadata.annotations.get_or_insert_default();
     let mut note = |key: &str, value: Option<String>| match value {
@@ -156,6 +165,21 @@ mod tests {
         write(&filled(), &mut secret);
         assert!(annotation(&secret, "team").is_some());
         assert!(secret.data.unwrap().contains_key("note"));
+    }
+
+    #[test]
+    fn another_next_ca_is_not_announced_by_the_date_of_the_one_before() {
+        let mut secret = Secret::default();
+        write(&filled(), &mut secret);
+        let announced = |secret: &Secret| read(secret).unwrap().next.unwrap().announced;
+        assert!(announced(&secret).is_some());
+        // In its place, or after it was given up.
+        put(secret.data.as_mut().unwrap(), NEXT, Some(&material("another")));
+        assert_eq!(announced(&secret), None);
+        // A key that signs under the roots that were announced.
+        let renewed = Material { roots: material("next").roots, ..material("another") };
+        put(secret.data.as_mut().unwrap(), NEXT, Some(&renewed));
+        assert!(announced(&secret).is_some());
     }
 
     #[test]

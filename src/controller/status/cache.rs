@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::feed::{Heard, Watched};
+use super::feed::Heard;
 use super::{Stored, Subject, SubjectKind};
 use crate::base::ObjectKey;
 use crate::source::objects::FieldError;
@@ -17,14 +17,12 @@ const METADATA: [&str; 5] = ["name", "namespace", "uid", "generation", "resource
 /// Plain data: the same events give the same cache.
 #[derive(Default)]
 pub(super) struct Cache {
-    kinds: BTreeMap<Watched, Progress>,
-    documents: BTreeMap<Id, Document>,
+    kinds: BTreeMap<SubjectKind, Progress>,
+    documents: BTreeMap<Subject, Document>,
     stored: BTreeMap<Subject, Stored>,
     /// The objects in force, which also know what was in force before.
     objects: Objects,
 }
-
-type Id = (Watched, ObjectKey);
 
 #[derive(Default)]
 struct Progress {
@@ -37,7 +35,7 @@ struct Progress {
 
 impl Cache {
     /// Whether anything changed.
-    pub(super) fn hear(&mut self, watched: Watched, heard: Heard) -> bool {
+    pub(super) fn hear(&mut self, watched: SubjectKind, heard: Heard) -> bool {
         let progress = self.kinds.entry(watched).or_default();
         match heard {
             Heard::Failed(_) => return false,
@@ -55,8 +53,7 @@ impl Cache {
             }
             Heard::Object(object) => return self.take(watched, object),
             Heard::Deleted(object) => {
-                let id = (watched, key(&object));
-                self.forget(&id);
+                self.forget(&Subject::new(watched, key(&object)));
             }
         }
         true
@@ -66,7 +63,7 @@ impl Cache {
     pub(super) fn written(&mut self, subject: &Subject, from: &str, object: Value) {
         let known = self.stored.get(subject).map(Stored::resource_version);
         if known == Some(from) {
-            self.take(Watched::Subject(subject.kind), object);
+            self.take(subject.kind, object);
         }
     }
 
@@ -76,14 +73,15 @@ impl Cache {
     }
 
     /// The kinds that are not.
-    pub(super) fn missing(&self) -> impl Iterator<Item = Watched> {
-        Watched::all().filter(|it| !self.kinds.get(it).is_some_and(|progress| progress.known))
+    pub(super) fn missing(&self) -> impl Iterator<Item = SubjectKind> {
+        SubjectKind::ALL
+            .into_iter()
+            .filter(|it| !self.kinds.get(it).is_some_and(|progress| progress.known))
     }
 
     pub(super) fn served(&self) -> Vec<SubjectKind> {
-        let served = |kind: &SubjectKind| {
-            self.kinds.get(&Watched::Subject(*kind)).is_some_and(|progress| progress.served)
-        };
+        let served =
+            |kind: &SubjectKind| self.kinds.get(kind).is_some_and(|progress| progress.served);
         SubjectKind::ALL.into_iter().filter(served).collect()
     }
 
@@ -104,7 +102,7 @@ impl Cache {
         &self.objects
     }
 
-    fn take(&mut self, watched: Watched, mut object: Value) -> bool {
+    fn take(&mut self, watched: SubjectKind, mut object: Value) -> bool {
         let key = key(&object);
         if let Some(listing) = self.kinds.entry(watched).or_default().listing.as_mut() {
             listing.insert(key.clone());
@@ -112,40 +110,34 @@ impl Cache {
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.swap_remove("managedFields");
         }
-        let id = (watched, key);
+        let subject = Subject::new(watched, key);
         let document = Document::of(object.clone());
-        if let Watched::Subject(kind) = watched {
-            let subject = Subject::new(kind, id.1.clone());
-            let refused = document.refusal().map(|refusal| FieldError {
-                field: refusal.field.clone(),
-                reason: refusal.reason.clone(),
-            });
-            prune(kind, &mut object);
-            let stored = Stored { object, refused };
-            let before = self.stored.get(&subject).map(Stored::resource_version);
-            if before == Some(stored.resource_version()) {
-                return false;
-            }
-            self.stored.insert(subject, stored);
+        let refused = document.refusal().map(|refusal| FieldError {
+            field: refusal.field.clone(),
+            reason: refusal.reason.clone(),
+        });
+        prune(watched, &mut object);
+        let stored = Stored { object, refused };
+        let before = self.stored.get(&subject).map(Stored::resource_version);
+        if before == Some(stored.resource_version()) {
+            return false;
         }
         if watched.kind().is_some() {
-            self.documents.insert(id, document);
+            self.documents.insert(subject.clone(), document);
         }
+        self.stored.insert(subject, stored);
         true
     }
 
-    fn keep(&mut self, watched: Watched, keys: &BTreeSet<ObjectKey>) {
-        self.documents.retain(|(of, key), _| *of != watched || keys.contains(key));
-        if let Watched::Subject(kind) = watched {
-            self.stored.retain(|it, _| it.kind != kind || keys.contains(&it.key));
-        }
+    fn keep(&mut self, watched: SubjectKind, keys: &BTreeSet<ObjectKey>) {
+        let stays = |it: &Subject| it.kind != watched || keys.contains(&it.key);
+        self.documents.retain(|it, _| stays(it));
+        self.stored.retain(|it, _| stays(it));
     }
 
-    fn forget(&mut self, id: &Id) {
-        self.documents.remove(id);
-        if let (Watched::Subject(kind), key) = id {
-            self.stored.remove(&Subject::new(*kind, key.clone()));
-        }
+    fn forget(&mut self, subject: &Subject) {
+        self.documents.remove(subject);
+        self.stored.remove(subject);
     }
 }
 

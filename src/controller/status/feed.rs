@@ -1,5 +1,5 @@
-//! What the API server has of the kinds that statuses are made for and of: one watch a kind, for as long as the server
-//! serves it. Pods and endpoints are none of them.
+//! What the API server has of the kinds that statuses are made for, and of no others: one watch a kind, for as long as
+//! the server serves it.
 
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Client, discovery};
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::SubjectKind;
+use crate::source::kubernetes::is_end;
 use crate::source::objects::Kind;
 
 /// How often a kind is looked for that the server does not serve.
@@ -20,14 +21,6 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_AT_MOST: Duration = Duration::from_secs(30);
 /// How many objects one page of a list has.
 const PAGE: u32 = 250;
-
-/// A kind that is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Watched {
-    Subject(SubjectKind),
-    /// Has no status, but those of routes depend on it.
-    ReferenceGrant,
-}
 
 /// What a watch tells. After `Start` follow all objects that there are, then `Done`, then changes.
 #[derive(Debug)]
@@ -42,12 +35,13 @@ pub(super) enum Heard {
     Failed(String),
 }
 
-pub(super) type Feeds = SelectAll<BoxStream<'static, (Watched, Heard)>>;
+pub(super) type Feeds = SelectAll<BoxStream<'static, (SubjectKind, Heard)>>;
 
 /// Watches every kind.
 pub(super) fn feeds(client: &Client) -> Feeds {
-    let feeds = Watched::all().map(|watched| {
-        let feed = Feed { client: client.clone(), watched, step: Step::Look, failures: 0 };
+    let feeds = SubjectKind::ALL.into_iter().map(|watched| {
+        let (client, well) = (client.clone(), Instant::now());
+        let feed = Feed { client, watched, step: Step::Look, failures: 0, well };
         let heard = unfold(feed, |mut feed| async {
             let heard = feed.next().await;
             Some((heard, feed))
@@ -57,46 +51,13 @@ pub(super) fn feeds(client: &Client) -> Feeds {
     feeds.collect()
 }
 
-impl Watched {
-    pub(super) fn all() -> impl Iterator<Item = Watched> {
-        let subjects = SubjectKind::ALL.into_iter().map(Watched::Subject);
-        subjects.chain([Watched::ReferenceGrant]).filter(|it| it.is_xmesh() || it.kind().is_some())
-    }
-
-    /// What the kind is to the translation.
-    pub(super) fn kind(self) -> Option<Kind> {
-        Kind::named(self.name())
-    }
-
-    fn is_xmesh(self) -> bool {
-        self == Watched::Subject(SubjectKind::XMesh)
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Watched::Subject(kind) => kind.name(),
-            Watched::ReferenceGrant => "ReferenceGrant",
-        }
-    }
-
-    fn group(self) -> &'static str {
-        match self {
-            Watched::Subject(kind) => kind.group(),
-            Watched::ReferenceGrant => Kind::ReferenceGrant.group(),
-        }
-    }
-
-    /// The best one first.
-    fn versions(self) -> &'static [&'static str] {
-        self.kind().map_or(&["v1alpha1"], Kind::versions)
-    }
-}
-
 struct Feed {
     client: Client,
-    watched: Watched,
+    watched: SubjectKind,
     step: Step,
     failures: u32,
+    /// When the server was last asked, or said something.
+    well: Instant,
 }
 
 enum Step {
@@ -111,13 +72,16 @@ impl Feed {
         loop {
             if self.failures > 0 {
                 sleep(pause(self.failures)).await;
+                self.well = Instant::now();
             }
             match &mut self.step {
                 Step::Watch(resource, events) => match events.next().await {
                     Some(Ok(event)) => {
                         self.failures = 0;
+                        self.well = Instant::now();
                         return heard(resource, event);
                     }
+                    Some(Err(error)) if is_end(&error, self.well.elapsed()) => self.failures = 1,
                     Some(Err(error)) if !is_missing(&error) => return self.failed(&error),
                     _ => self.step = Step::Look,
                 },
@@ -155,8 +119,10 @@ impl Feed {
 }
 
 /// Where the kind is served, in the best version that can be read.
-async fn look(client: &Client, watched: Watched) -> Result<Option<ApiResource>, kube::Error> {
-    for version in watched.versions() {
+async fn look(client: &Client, watched: SubjectKind) -> Result<Option<ApiResource>, kube::Error> {
+    // XMesh is no kind of the translation.
+    let versions = watched.kind().map_or(&["v1alpha1"][..], Kind::versions);
+    for version in versions {
         let kind = GroupVersionKind::gvk(watched.group(), version, watched.name());
         match discovery::pinned_kind(client, &kind).await {
             Ok((resource, _)) => return Ok(Some(resource)),

@@ -12,11 +12,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
-use super::feed::{Feeds, Heard, Watched, feeds};
+use super::feed::{Feeds, Heard, feeds};
 use super::pace::{Attempt, Outcome, Pace, Verdict};
 use super::trouble::troubles;
 use super::write::{self, Made, Written};
-use super::{Desired, Desires, Subject, View, desired, plan};
+use super::{Desired, Desires, Subject, SubjectKind, View, desired, plan};
 use crate::base::{Seldom, Str};
 use crate::controller::Context;
 use crate::controller::events::{self, Told, Trouble};
@@ -103,7 +103,7 @@ impl Runner {
         }
     }
 
-    fn hear(&mut self, watched: Watched, heard: Heard) {
+    fn hear(&mut self, watched: SubjectKind, heard: Heard) {
         if let Heard::Failed(error) = &heard {
             if self.failing.is_due() {
                 let kind = watched.name();
@@ -132,7 +132,7 @@ impl Runner {
         self.due = now + LOOK_AGAIN;
         if !self.cache.is_complete() {
             if now >= self.started + PATIENCE && self.impatient.is_due() {
-                let missing: Vec<_> = self.cache.missing().map(Watched::name).collect();
+                let missing: Vec<_> = self.cache.missing().map(SubjectKind::name).collect();
                 tracing::warn!(
                     missing = missing.join(", "),
                     "statuses: still waiting for the API server's first answers; check that the controller's service \

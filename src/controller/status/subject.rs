@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::base::ObjectKey;
+use crate::source::objects::Kind;
 
 /// A kind of object whose status is ours to write, in part or whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +64,16 @@ impl SubjectKind {
             SubjectKind::AuthorizationPolicy => "AuthorizationPolicy",
             SubjectKind::PeerAuthentication => "PeerAuthentication",
         }
+    }
+
+    /// What it is to the translation; `None` when the translation does not know it.
+    pub fn kind(self) -> Option<Kind> {
+        Kind::named(self.name())
+    }
+
+    /// Whether there has to be an object of it that is ours to make.
+    pub fn is_made(self) -> bool {
+        matches!(self, SubjectKind::GatewayClass | SubjectKind::XMesh)
     }
 
     /// The API group; empty for the core.

@@ -35,6 +35,15 @@ fn roomy() -> WorkerSettings {
     WorkerSettings { max_requests: 1000, ..WorkerSettings::for_tests() }
 }
 
+/// Copies are on their own way.
+async fn until(is: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "waited in vain");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_mirror_gets_what_the_rule_makes_of_the_request() {
     let set = vec![(HeaderName::from_static("x-set"), HeaderValue::from_static("1"))];
@@ -68,6 +77,9 @@ async fn a_mirror_gets_what_the_rule_makes_of_the_request() {
         }
     }
     assert_eq!(lab.requests(&[]), 2, "copies are not counted as requests of the client");
+    let mirror = lab.telemetry.mirror();
+    until(|| mirror.answered.get() == 4).await;
+    assert_eq!(mirror.failed.get() + mirror.timed_out.get() + mirror.dropped.get(), 0);
 }
 
 #[tokio::test]
@@ -101,6 +113,14 @@ async fn nobody_waits_for_a_mirror() {
         let answer = client.exchange(Method::POST, "/", &[], body.clone()).await.unwrap();
         assert!(answer.body.matches('x').count() >= body.len());
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+        let mirror = lab.telemetry.mirror();
+        if copy == gone {
+            until(|| mirror.failed.get() + mirror.dropped.get() == 201).await;
+            assert!(mirror.failed.get() > 0);
+        } else {
+            assert!(mirror.dropped.get() > 0, "more than may be on their way");
+        }
+        assert_eq!(mirror.answered.get(), 0);
     }
     assert!(script.came().is_empty());
 }

@@ -23,6 +23,9 @@ const SOON: Duration = Duration::from_millis(250);
 /// How often to ask without an occasion.
 const LATER: Duration = Duration::from_secs(60);
 
+/// What the definitions themselves are, as `<plural>.<group>`.
+const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
+
 /// Kinds and where they are served.
 pub(super) type Served = BTreeMap<Kind, ApiResource>;
 
@@ -60,7 +63,20 @@ fn resource(kind: Kind, version: &str, plural: &str) -> ApiResource {
 
 /// Kinds that a CustomResourceDefinition stands for.
 fn custom() -> impl Iterator<Item = Kind> {
-    Kind::all().filter(|kind| !matches!(kind.group(), "" | "discovery.k8s.io"))
+    let is_custom = |kind: &Kind| !matches!(kind.group(), "" | "discovery.k8s.io");
+    Kind::all().filter(move |kind| kind.is_translated() && is_custom(kind))
+}
+
+/// What an agent lists and watches: API groups, empty for the core, with the plural names of their resources. Its
+/// service account needs no more, but for asking whether it is being removed.
+pub fn watched_resources() -> BTreeSet<(String, String)> {
+    let definitions = custom().map(definition_of).chain([DEFINITIONS.to_owned()]);
+    let core = core().into_values().map(|resource| (resource.group, resource.plural));
+    let named = definitions.filter_map(|name| {
+        let (plural, group) = name.split_once('.')?;
+        Some((group.to_owned(), plural.to_owned()))
+    });
+    core.chain(named).collect()
 }
 
 /// And whether that is all: a version that a group lists may not be served yet.
@@ -250,7 +266,6 @@ mod tests {
             "gateways.gateway.networking.k8s.io",
             "httproutes.gateway.networking.k8s.io",
             "grpcroutes.gateway.networking.k8s.io",
-            "referencegrants.gateway.networking.k8s.io",
             "serviceentries.networking.istio.io",
             "workloadentries.networking.istio.io",
             "authorizationpolicies.security.istio.io",
@@ -259,6 +274,10 @@ mod tests {
             assert!(names.iter().any(|name| name == expected), "{expected}: {names:?}");
         }
         assert!(is_ours("authorizationpolicies.security.istio.io") && !is_ours("x.example.org"));
+        assert!(
+            !names.iter().any(|name| name.starts_with("referencegrants")),
+            "nothing reads them"
+        );
         assert!(core().keys().all(|kind| custom().all(|other| other != *kind)));
     }
 }

@@ -1,4 +1,5 @@
-//! One watch: list, then follow, for as long as it takes. Errors are told and tried again with growing pauses.
+//! One watch: list, then follow, for as long as it takes. Errors are told and tried again with growing pauses. That a
+//! connection ends which has lived for a while is no error, if the next one is made.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use futures_util::stream::{BoxStream, StreamExt, unfold};
 use kube::core::ApiResource;
 use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Client};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::object::Raw;
@@ -16,6 +17,9 @@ use crate::source::objects::Kind;
 /// between half and all of it.
 const PAUSE: Duration = Duration::from_millis(200);
 pub(super) const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
+/// A watch that breaks after this time had been well: servers restart, load balancers and our own limit cut what is silent,
+/// and of a kind that never changed a server sends no bookmarks.
+const LIVED: Duration = Duration::from_secs(10);
 /// How many objects one page of a list has, where the server has no streaming lists: bounds what is held twice.
 const PAGE: u32 = 250;
 
@@ -37,6 +41,8 @@ struct Watch {
     config: Config,
     events: BoxStream<'static, watcher::Result<Event<Raw>>>,
     failures: u32,
+    /// When the server was last asked, or said something.
+    well: Instant,
     /// A whole list has been read.
     listed: bool,
 }
@@ -74,13 +80,15 @@ impl Watch {
     fn new(client: Client, resource: ApiResource, config: Config) -> Self {
         let api: Api<Raw> = Api::all_with(client.clone(), &resource);
         let events = watcher(api, config.clone()).boxed();
-        Self { client, resource, config, events, failures: 0, listed: false }
+        let well = Instant::now();
+        Self { client, resource, config, events, failures: 0, well, listed: false }
     }
 
     async fn next(&mut self) -> Heard {
         loop {
             if self.failures > 0 {
                 sleep(pause(self.failures)).await;
+                self.well = Instant::now();
             }
             let Some(event) = self.events.next().await else {
                 // Watchers do not end; should one, another takes over.
@@ -92,6 +100,7 @@ impl Watch {
                 Ok(Event::Init) => return Heard::Start,
                 Ok(event) => {
                     self.failures = 0;
+                    self.well = Instant::now();
                     self.listed |= matches!(event, Event::InitDone);
                     return heard(event);
                 }
@@ -101,6 +110,10 @@ impl Watch {
                         ..self.config.clone()
                     };
                     *self = Watch::new(self.client.clone(), self.resource.clone(), config);
+                }
+                Err(error) if self.listed && is_end(&error, self.well.elapsed()) => {
+                    tracing::debug!(kind = self.resource.kind, %error, "a watch ended and goes on");
+                    self.failures = 1;
                 }
                 Err(error) => {
                     self.failures = self.failures.saturating_add(1);
@@ -112,6 +125,17 @@ impl Watch {
 
     fn streams(&self) -> bool {
         self.config.initial_list_strategy == watcher::InitialListStrategy::StreamingList
+    }
+}
+
+/// Whether a watch that was well for so long has merely come to its end. Should the next one not be made, that is told.
+pub fn is_end(error: &watcher::Error, well: Duration) -> bool {
+    match error {
+        watcher::Error::WatchFailed(kube::Error::Api(_)) => false,
+        watcher::Error::WatchFailed(_) => well >= LIVED,
+        // It asks for more than the server still knows: begun anew.
+        watcher::Error::WatchError(status) => status.code == 410 && well >= LIVED,
+        _ => false,
     }
 }
 
@@ -144,7 +168,98 @@ fn pause(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::io;
+    use std::sync::Arc;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use futures_util::future::BoxFuture;
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use kube::core::GroupVersionKind;
+    use parking_lot::Mutex;
+    use tokio::time::timeout;
+    use tonic::codegen::Service;
+
     use super::*;
+
+    /// A server's answers, one after the other: what a watch says before it breaks off, or no connection. The watch after the
+    /// last one is silent.
+    #[derive(Clone)]
+    struct Server(Arc<Mutex<VecDeque<Option<String>>>>);
+
+    type Body = StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>;
+
+    impl Service<http::Request<kube::client::Body>> for Server {
+        type Response = http::Response<Body>;
+        type Error = io::Error;
+        type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: http::Request<kube::client::Body>) -> Self::Future {
+            let next = self.0.lock().pop_front();
+            Box::pin(async move {
+                let Some(answer) = next else { return std::future::pending().await };
+                let text = answer.ok_or_else(|| io::Error::other("refused"))?;
+                let said = stream::iter([Ok(Frame::data(Bytes::from(text)))]);
+                let broken = stream::once(async {
+                    sleep(LIVED).await;
+                    Err(io::Error::other("timed out"))
+                });
+                Ok(http::Response::new(StreamBody::new(said.chain(broken).boxed())))
+            })
+        }
+    }
+
+    /// What is heard of a watch of nodes before it is silent for a minute.
+    async fn heard_of(answers: Vec<Option<String>>) -> Vec<String> {
+        let kind = GroupVersionKind::gvk("", "v1", "Node");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "nodes");
+        let client = Client::new(Server(Arc::new(Mutex::new(answers.into()))), "default");
+        let mut watch = watch(client, Kind::Node, resource, CancellationToken::new());
+        let mut heard = Vec::new();
+        while let Ok(Some(next)) = timeout(Duration::from_secs(60), watch.next()).await {
+            let name = format!("{next:?}");
+            heard.push(name.split('(').next().unwrap_or_default().to_owned());
+        }
+        heard
+    }
+
+    /// A streaming list of nothing.
+    fn listed() -> Option<String> {
+        let annotations = serde_json::json!({"k8s.io/initial-events-end": "true"});
+        let metadata = serde_json::json!({"resourceVersion": "7", "annotations": annotations});
+        let object = serde_json::json!({"kind": "Node", "apiVersion": "v1", "metadata": metadata});
+        Some(format!("{}\n", serde_json::json!({"type": "BOOKMARK", "object": object})))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_ends_after_a_while_is_no_failure() {
+        let silent = || Some(String::new());
+        let heard = heard_of(vec![listed(), silent(), silent(), silent()]).await;
+        assert_eq!(heard, ["Start", "Done"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_cannot_be_made_again_is_a_failure() {
+        let heard = heard_of(vec![listed(), None, Some(String::new())]).await;
+        assert_eq!(heard, ["Start", "Done", "Failed"]);
+    }
+
+    #[test]
+    fn a_watch_that_breaks_at_once_or_is_refused_is_a_failure() {
+        let broken =
+            || watcher::Error::WatchFailed(kube::Error::ReadEvents(io::Error::other("cut")));
+        assert!(!is_end(&broken(), Duration::from_secs(1)) && is_end(&broken(), LIVED));
+        let refused = kube::core::Status::failure("no", "Forbidden").with_code(403);
+        let refused = watcher::Error::WatchFailed(kube::Error::Api(Box::new(refused)));
+        assert!(!is_end(&refused, LIVED));
+    }
 
     #[test]
     fn pauses_grow_to_a_bound() {

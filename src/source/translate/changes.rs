@@ -75,9 +75,9 @@ impl Changes {
             | Kind::PeerAuthentication => {
                 self.frame = true;
             }
-            Kind::HTTPRoute | Kind::GRPCRoute | Kind::ReferenceGrant => self.routes = true,
-            // Not translated: a pod names its account itself.
-            Kind::ServiceAccount => {}
+            Kind::HTTPRoute | Kind::GRPCRoute => self.routes = true,
+            // Not translated.
+            Kind::ServiceAccount | Kind::ReferenceGrant => {}
         }
     }
 

@@ -70,6 +70,13 @@ impl Shared<'_> {
 impl Agent {
     /// Starts the agent of `node`, with `more` settings, and waits until it is ready.
     pub fn start(node: &Node, shared: &Shared<'_>, more: &str, logs: &Path) -> Result<Self> {
+        let mut agent = Self::begin(node, shared, more, logs)?;
+        agent.wait_until_ready()?;
+        Ok(agent)
+    }
+
+    /// Like [`Agent::start`], without waiting.
+    pub fn begin(node: &Node, shared: &Shared<'_>, more: &str, logs: &Path) -> Result<Self> {
         ensure!(
             shared.program.exists(),
             "{} is not there: build it with `cargo build --bin isthmus`",
@@ -81,10 +88,7 @@ impl Agent {
         run.arg("run").arg("--config").arg(&config);
         run.envs(shared.environment.iter().map(|(name, value)| (name, value)));
         let process = Process::start(&format!("agent-{}", node.name), &node.namespace, run, logs)?;
-        let mut agent =
-            Self { node: node.name.clone(), namespace: node.namespace.clone(), process };
-        agent.wait_until_ready()?;
-        Ok(agent)
+        Ok(Self { node: node.name.clone(), namespace: node.namespace.clone(), process })
     }
 
     /// Waits for 200 from the readiness port.

@@ -158,18 +158,9 @@ fn entries() -> impl Strategy<Value = Value> {
 }
 
 fn routes() -> impl Strategy<Value = Value> {
-    let grants = namespace().prop_map(|from| {
-        json!({
-            "kind": "ReferenceGrant", "metadata": {"name": "grant", "namespace": "a"},
-            "spec": {
-                "from": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": from}],
-                "to": [{"group": "", "kind": "Service"}],
-            },
-        })
-    });
     let parent = pick(&["s", "t", "u"]);
     let routes = (metadata(&["o"], no_labels()), parent, pick(&["s", "t"]), namespace());
-    let routes = routes.prop_map(|(metadata, parent, backend, of)| {
+    routes.prop_map(|(metadata, parent, backend, of)| {
         json!({
             "kind": "HTTPRoute", "metadata": metadata,
             "spec": {
@@ -177,8 +168,7 @@ fn routes() -> impl Strategy<Value = Value> {
                 "rules": [{"backendRefs": [{"name": backend, "namespace": of, "port": 80}]}],
             },
         })
-    });
-    prop_oneof![routes, grants]
+    })
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
