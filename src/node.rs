@@ -310,11 +310,11 @@ impl Node {
     fn release_unused(&self, world: &World, sites: &Sites) {
         let here = Self::wanted_identities(world, sites);
         self.layer4.certificates.retain(&|identity| here.contains(identity));
-        let served: BTreeSet<&Str> = (world.mesh.waypoints.iter())
-            .map(|waypoint| &waypoint.key.namespace)
-            .chain(world.mesh.workloads.iter().map(|workload| &workload.key.namespace))
-            .collect();
-        self.workers.retain(&|namespace| served.contains(&Str::from(namespace)));
+        let is_served = |namespace: &str| {
+            let mut waypoints = world.mesh.waypoints.iter();
+            world.is_populated(namespace) || waypoints.any(|it| it.key.namespace == namespace)
+        };
+        self.workers.retain(&is_served);
     }
 
     /// Probes of this node reach captured workloads unauthenticated, so that STRICT does not fail their health.

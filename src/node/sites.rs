@@ -42,7 +42,7 @@ impl Node {
     }
 
     fn here<'a>(&'a self, world: &'a World) -> impl Iterator<Item = &'a Arc<Workload>> {
-        world.mesh.workloads.iter().filter(|workload| self.is_here(workload))
+        world.workloads_on(&self.settings.name).iter().filter(|workload| self.is_here(workload))
     }
 
     /// Looks for pods whose namespace nobody told: they ran before this agent. Those outside of the mesh are looked for
@@ -132,7 +132,8 @@ impl Node {
         world: &'a World,
         sites: &Sites,
     ) -> std::collections::BTreeSet<&'a crate::base::Identity> {
-        let wanted = world.mesh.workloads.iter().filter(|it| plan::wanted(it, sites).is_some());
+        let here = sites.keys().filter_map(|uid| world.workload(uid));
+        let wanted = here.filter(|workload| plan::wanted(workload, sites).is_some());
         wanted.map(|workload| &workload.identity).collect()
     }
 }

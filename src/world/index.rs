@@ -27,6 +27,10 @@ pub(super) struct Indexes {
     workloads: Shards<Str, Arc<Workload>>,
     /// All that claim an address, the one that is found first; never empty.
     by_address: Shards<IpAddr, Arc<[Arc<Workload>]>>,
+    /// Never empty.
+    by_node: Shards<Str, Arc<Vec<Arc<Workload>>>>,
+    /// How many workloads a namespace has; never 0.
+    population: Shards<Str, usize>,
     services: Shards<ObjectKey, Arc<Service>>,
     endpoints: Endpoints,
     pub(super) addresses: Arc<Addresses>,
@@ -84,6 +88,8 @@ impl Indexes {
     /// found by it.
     fn add_workload(&mut self, workload: &Arc<Workload>) {
         self.workloads.insert(workload.uid.clone(), workload.clone());
+        self.by_node.change(&workload.node, |all| Arc::make_mut(all).push(workload.clone()));
+        self.population.change(&workload.key.namespace, |count| *count += 1);
         if workload.host_network {
             return;
         }
@@ -97,6 +103,19 @@ impl Indexes {
 
     fn remove_workload(&mut self, workload: &Arc<Workload>) {
         self.workloads.remove(&workload.uid);
+        self.by_node.change(&workload.node, |all| {
+            if let Some(place) = all.iter().position(|it| Arc::ptr_eq(it, workload)) {
+                Arc::make_mut(all).swap_remove(place);
+            }
+        });
+        if self.of_node(&workload.node).is_empty() {
+            self.by_node.remove(&workload.node);
+        }
+        let namespace = &workload.key.namespace;
+        self.population.change(namespace, |count| *count = count.saturating_sub(1));
+        if self.population.get(namespace) == Some(&0) {
+            self.population.remove(namespace);
+        }
         for address in &workload.addresses {
             let all = self.claimants(address);
             if !all.iter().any(|it| Arc::ptr_eq(it, workload)) {
@@ -109,6 +128,10 @@ impl Indexes {
                 false => self.by_address.insert(*address, rest),
             }
         }
+    }
+
+    fn of_node(&self, node: &str) -> &[Arc<Workload>] {
+        self.by_node.get(node).map_or(&[], |all| &all[..])
     }
 
     fn claimants(&self, address: &IpAddr) -> &[Arc<Workload>] {
@@ -187,6 +210,16 @@ fn by_service(routes: &[Arc<HttpRoute>]) -> HashMap<ObjectKey, Arc<[Arc<HttpRout
 impl World {
     pub fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
         self.indexes.workload(uid)
+    }
+
+    /// Those of a node, also on its own network, in no particular order.
+    pub fn workloads_on(&self, node: &str) -> &[Arc<Workload>] {
+        self.indexes.of_node(node)
+    }
+
+    /// Whether a namespace has workloads.
+    pub fn is_populated(&self, namespace: &str) -> bool {
+        self.indexes.population.get(namespace).is_some()
     }
 
     /// The workload that owns an address.

@@ -49,6 +49,17 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         }
     }
 
+    /// Changes the value of `key`, or what a default one becomes.
+    pub(super) fn change(&mut self, key: &K, change: impl FnOnce(&mut V))
+    where
+        V: Default,
+    {
+        let place = self.place(key);
+        if let Some(part) = self.parts.get_mut(place) {
+            change(Arc::make_mut(part).entry(key.clone()).or_default());
+        }
+    }
+
     fn place<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
         // Any bits do: the maps hash with keys of their own.
         usize::try_from(self.hasher.hash_one(key)).map_or(0, |hash| hash % PARTS)

@@ -318,7 +318,8 @@ fn universe() -> Universe {
         {
             let policies = selected.iter().map(|name| key(name)).collect();
             let pod = workload(name, &format!("10.0.0.{at}"));
-            workloads.push(Arc::new(Workload { ready, policies, ..pod }));
+            let node = if ready { "one" } else { "two" }.into();
+            workloads.push(Arc::new(Workload { ready, policies, node, ..pod }));
         }
     }
     let mut services = Vec::new();
@@ -385,6 +386,12 @@ fn answers(world: &World) -> String {
         let (found, named) = (world.service(&service.key), world.service_named(&service.hostname));
         writeln!(said, "{found:?} {named:?} {:?}", world.service_policies(&service.key)).unwrap();
     }
+    for node in ["one", "two"] {
+        let mut there: Vec<_> = world.workloads_on(node).iter().map(|it| &it.key).collect();
+        there.sort();
+        writeln!(said, "{there:?}").unwrap();
+    }
+    writeln!(said, "{:?}", ["shop", "d"].map(|namespace| world.is_populated(namespace))).unwrap();
     let wp = key("wp");
     writeln!(said, "{:?} {:?}", world.waypoint(&wp), world.waypoint_policies(&wp)).unwrap();
     said

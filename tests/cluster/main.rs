@@ -12,6 +12,7 @@ mod wait;
 mod controller;
 mod failures;
 mod guide;
+mod observability;
 mod pods;
 mod rotation;
 mod routes;
