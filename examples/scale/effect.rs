@@ -87,22 +87,7 @@ fn changes() -> Vec<Change> {
         Change {
             what: "a route, on an open connection",
             ask: Ask { service: "layer7", keep: true },
-            object: |round, _| {
-                json!({
-                    "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
-                    "metadata": {"name": "round", "namespace": NAMESPACE},
-                    "spec": {
-                        "parentRefs": [{"kind": "Service", "group": "", "name": "layer7"}],
-                        "rules": [{
-                            "filters": [{
-                                "type": "ResponseHeaderModifier",
-                                "responseHeaderModifier": {"set": [{"name": "x-round", "value": round.to_string()}]},
-                            }],
-                            "backendRefs": [{"name": "layer7", "port": 80}],
-                        }],
-                    },
-                })
-            },
+            object: |round, _| route(round),
             effect: Seen::Round,
         },
         Change {
@@ -132,6 +117,23 @@ fn policy(spec: Value) -> Value {
     json!({
         "apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
         "metadata": {"name": "round", "namespace": NAMESPACE}, "spec": spec,
+    })
+}
+
+fn route(round: u32) -> Value {
+    let header = json!({"name": "x-round", "value": round.to_string()});
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "round", "namespace": NAMESPACE},
+        "spec": {
+            "parentRefs": [{"kind": "Service", "group": "", "name": "layer7"}],
+            "rules": [{
+                "filters": [{
+                    "type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [header]},
+                }],
+                "backendRefs": [{"name": "layer7", "port": 80}],
+            }],
+        },
     })
 }
 
