@@ -6,6 +6,7 @@
 mod ca_client;
 #[path = "../support/cluster.rs"]
 mod cluster;
+#[allow(dead_code, reason = "the cluster has a patience of its own")]
 #[path = "../support/lab/wait.rs"]
 mod wait;
 

@@ -73,16 +73,21 @@ fn short_ones(
     }))
 }
 
-#[test]
-fn three_upgrades_refuse_and_cut_nothing() -> Result<()> {
-    let mut lab = meshed()?;
+/// A mesh that serves, and what its clients ask for: one service on the other node, one on the client's.
+fn prepared() -> Result<(Lab, [(SocketAddr, &'static str); 2])> {
+    let lab = meshed()?;
     settle(&lab, "curl", &["http://details.bookinfo:9080/details/0"], 200)?;
     settle(&lab, "curl", &["http://ratings.bookinfo:9080/ratings/0"], 200)?;
     let target = |name, path| -> Result<_> {
         Ok((SocketAddr::new(lab.service("bookinfo", name)?[0], PORT), path))
     };
-    // One on the other node, one on the client's.
     let targets = [target("details", "/details/0")?, target("ratings", "/ratings/0")?];
+    Ok((lab, targets))
+}
+
+#[test]
+fn three_upgrades_refuse_and_cut_nothing() -> Result<()> {
+    let (mut lab, targets) = prepared()?;
     let rules = rules(&lab)?;
 
     let long: Vec<(TcpStream, &str)> = lab.pod("curl")?.attachment.namespace.run(|| {
@@ -127,13 +132,7 @@ fn three_upgrades_refuse_and_cut_nothing() -> Result<()> {
 /// Successors that come before the one before them serves: each takes over from another one, and none is refused its ports.
 #[test]
 fn upgrades_in_quick_succession_refuse_nothing() -> Result<()> {
-    let mut lab = meshed()?;
-    settle(&lab, "curl", &["http://details.bookinfo:9080/details/0"], 200)?;
-    settle(&lab, "curl", &["http://ratings.bookinfo:9080/ratings/0"], 200)?;
-    let target = |name, path| -> Result<_> {
-        Ok((SocketAddr::new(lab.service("bookinfo", name)?[0], PORT), path))
-    };
-    let targets = [target("details", "/details/0")?, target("ratings", "/ratings/0")?];
+    let (mut lab, targets) = prepared()?;
     let stop = Arc::new(AtomicBool::new(false));
     let short = short_ones(&lab, targets, &stop)?;
     for times in [2, 3] {
@@ -155,13 +154,7 @@ fn upgrades_in_quick_succession_refuse_nothing() -> Result<()> {
 #[test]
 fn an_upgrade_that_is_given_up_changes_nothing() -> Result<()> {
     const STEP: Duration = Duration::from_millis(15);
-    let mut lab = meshed()?;
-    settle(&lab, "curl", &["http://details.bookinfo:9080/details/0"], 200)?;
-    settle(&lab, "curl", &["http://ratings.bookinfo:9080/ratings/0"], 200)?;
-    let target = |name, path| -> Result<_> {
-        Ok((SocketAddr::new(lab.service("bookinfo", name)?[0], PORT), path))
-    };
-    let targets = [target("details", "/details/0")?, target("ratings", "/ratings/0")?];
+    let (mut lab, targets) = prepared()?;
     let stop = Arc::new(AtomicBool::new(false));
     let short = short_ones(&lab, targets, &stop)?;
     let mut given_up = 0;
