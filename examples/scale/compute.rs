@@ -6,9 +6,10 @@ use std::fs;
 
 use anyhow::{Context, Result, anyhow};
 use isthmus::base::{ObjectKey, TrustDomains};
-use isthmus::source::objects::{Kind, key_of};
+use isthmus::source::objects::Kind;
 use isthmus::source::{Objects, TranslateSettings, Translator};
 use isthmus::world::{MeshNames, WorldStore};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use crate::objects::Size;
@@ -110,7 +111,7 @@ fn insert(objects: &mut Objects, value: &Value) -> Result<(Kind, ObjectKey)> {
     let name = value["kind"].as_str().context("kind")?;
     let kind = Kind::named(name).context("a kind that is read")?;
     let object = kind.read(value).map_err(|error| anyhow!("{}: {}", error.field, error.reason))?;
-    let key = key_of(kind, object.metadata());
+    let key = object.key();
     objects.insert(object);
     Ok((kind, key))
 }
@@ -130,14 +131,13 @@ fn show(what: &str, times: &[[f64; 3]]) {
 
 /// Milliseconds of this thread.
 fn processor_time<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
-    let now = || -> Result<f64> {
-        let text = fs::read_to_string("/proc/thread-self/schedstat")?;
-        let nanoseconds: u64 = text.split(' ').next().context("a first number")?.parse()?;
-        Ok(nanoseconds as f64 / 1e6)
+    let now = || {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
     };
-    let begun = now()?;
+    let begun = now();
     let done = work()?;
-    Ok((done, now()? - begun))
+    Ok((done, now() - begun))
 }
 
 /// Bytes of memory in use by this process.

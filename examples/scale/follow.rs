@@ -12,6 +12,7 @@ use isthmus::source::{KubernetesSource, Source, TranslateSettings};
 use isthmus::world::{MeshNames, World, WorldStore};
 use kube::Client;
 use kube::api::{DynamicObject, Patch, PatchParams};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -74,12 +75,15 @@ async fn pods(client: &Client, store: &WorldStore, size: Size) -> Result<()> {
     let mut times = Vec::new();
     let begun = usage()?;
     for round in 0..ROUNDS {
-        let (pod, ready) = (size.pod(round * 97 % size.pods, round % 2 == 1), round % 2 == 1);
-        let key = key(&pod);
+        // The other one of what it is, from whatever measurement before.
+        let number = round * 97 % size.pods;
+        let key = key(&size.pod(number, true));
+        let ready = !store.load().workload(&uid(&key)).is_some_and(|it| it.ready);
+        let pod = size.pod(number, ready);
         let status = json!({"status": {"conditions": pod["status"]["conditions"]}});
         let patch = Patch::Strategic(status);
         let name = key.name.to_string();
-        let uid = format!("Kubernetes//Pod/{}/{}", key.namespace, key.name);
+        let uid = uid(&key);
         let now = Instant::now();
         api(client, &pod)?.patch_status(&name, &PatchParams::default(), &patch).await?;
         let answered = now.elapsed();
@@ -116,6 +120,10 @@ async fn policies(client: &Client, store: &WorldStore) -> Result<()> {
     }
     show("a policy's rules", times, Some(usage()?.0 - begun.0));
     Ok(())
+}
+
+fn uid(pod: &ObjectKey) -> String {
+    format!("Kubernetes//Pod/{}/{}", pod.namespace, pod.name)
 }
 
 fn key(object: &Value) -> ObjectKey {
@@ -155,13 +163,10 @@ pub fn show(what: &str, times: Vec<(Duration, Duration)>, used: Option<Duration>
 
 /// Processor time of this process, and bytes resident.
 fn usage() -> Result<(Duration, u64)> {
-    let text = fs::read_to_string("/proc/self/stat")?;
-    let rest = text.rsplit(')').next().context("the end of stat")?;
-    let field = |at: usize| -> Result<u64> {
-        Ok(rest.split_whitespace().nth(at).context("a field")?.parse()?)
-    };
-    // User and system time in ticks of 10 ms, and pages.
-    Ok((Duration::from_millis((field(11)? + field(12)?) * 10), field(21)? * 4096))
+    let text = fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = text.split(' ').nth(1).context("a second number")?.parse()?;
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Ok((Duration::try_from(time)?, pages * 4096))
 }
 
 fn peak() -> Result<u64> {

@@ -14,6 +14,11 @@ use clap::{Parser, Subcommand};
 
 use objects::Size;
 
+/// As in the program itself: memory and time are those of this allocator.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Large clusters, and what they cost an agent
 #[derive(Parser)]
 struct Options {

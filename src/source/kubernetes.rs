@@ -15,7 +15,7 @@ mod connect;
 mod discovery;
 mod health;
 mod object;
-mod prune;
+mod shape;
 mod state;
 mod watch;
 

@@ -29,7 +29,9 @@ pub use http_route::{
 };
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
-pub use pod::{Container, ContainerPort, Pod, PodIp, PodSpec, PodStatus};
+pub use pod::{
+    Container, ContainerPort, NEAR, Owner, Phase, Pod, PodIp, PodMetadata, PodStatus, PodTemplate,
+};
 pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use selector::{LabelSelector, Operator, Requirement, selects};
 pub use service_entry::{
@@ -39,6 +41,7 @@ pub use service_entry::{
 pub use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -93,7 +96,27 @@ pub enum Recognised {
 pub trait Typed: Sized + 'static {
     const KIND: Kind;
     fn of(object: &Object) -> Option<&Self>;
-    fn metadata(&self) -> &ObjectMeta;
+    /// `metadata.name`, where it is given.
+    fn name(&self) -> Option<&str>;
+}
+
+/// Labels or annotations.
+pub type Labels = BTreeMap<String, String>;
+
+/// What has labels and annotations.
+pub trait Labelled {
+    fn labels(&self) -> Option<&Labels>;
+    fn annotations(&self) -> Option<&Labels>;
+}
+
+impl Labelled for ObjectMeta {
+    fn labels(&self) -> Option<&Labels> {
+        self.labels.as_ref()
+    }
+
+    fn annotations(&self) -> Option<&Labels> {
+        self.annotations.as_ref()
+    }
 }
 
 /// One row a kind: variant (also the name of the kind), type, API group, versions.
@@ -129,8 +152,14 @@ macro_rules! kinds {
                 match self { $(Object::$kind(_) => Kind::$kind,)* }
             }
 
-            pub fn metadata(&self) -> &ObjectMeta {
-                match self { $(Object::$kind(object) => &object.metadata,)* }
+            /// The key, with the default namespace filled in.
+            pub fn key(&self) -> ObjectKey {
+                match self {
+                    $(Object::$kind(object) => {
+                        let metadata = &object.metadata;
+                        key_of(Kind::$kind, metadata.namespace.as_deref(), metadata.name.as_deref())
+                    })*
+                }
             }
         }
 
@@ -144,8 +173,8 @@ macro_rules! kinds {
                 }
             }
 
-            fn metadata(&self) -> &ObjectMeta {
-                &self.metadata
+            fn name(&self) -> Option<&str> {
+                self.metadata.name.as_deref()
             }
         })*
     };
@@ -236,25 +265,19 @@ impl Kind {
     }
 }
 
-impl Object {
-    pub fn key(&self) -> ObjectKey {
-        key_of(self.kind(), self.metadata())
-    }
-}
-
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-/// The key by the object's metadata, with the default namespace filled in.
-pub fn key_of(kind: Kind, metadata: &ObjectMeta) -> ObjectKey {
-    let name = metadata.name.as_deref().unwrap_or_default();
+/// The key by what the object's metadata say, with the default namespace filled in.
+pub fn key_of(kind: Kind, namespace: Option<&str>, name: Option<&str>) -> ObjectKey {
+    let name = name.unwrap_or_default();
     if !kind.is_namespaced() {
         return ObjectKey::new("", name);
     }
-    let namespace = metadata.namespace.as_deref().filter(|text| !text.is_empty());
+    let namespace = namespace.filter(|text| !text.is_empty());
     ObjectKey::new(namespace.unwrap_or(DEFAULT_NAMESPACE), name)
 }
 
@@ -264,13 +287,13 @@ pub fn created(metadata: &ObjectMeta) -> i64 {
 }
 
 /// The value of a label.
-pub fn label<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
-    metadata.labels.as_ref()?.get(name).map(String::as_str)
+pub fn label<'a>(of: &'a impl Labelled, name: &str) -> Option<&'a str> {
+    of.labels()?.get(name).map(String::as_str)
 }
 
 /// The value of an annotation.
-pub fn annotation<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
-    metadata.annotations.as_ref()?.get(name).map(String::as_str)
+pub fn annotation<'a>(of: &'a impl Labelled, name: &str) -> Option<&'a str> {
+    of.annotations()?.get(name).map(String::as_str)
 }
 
 fn read<T: for<'de> Deserialize<'de> + Typed>(value: &Value) -> Result<T, FieldError> {
@@ -281,7 +304,7 @@ fn read<T: for<'de> Deserialize<'de> + Typed>(value: &Value) -> Result<T, FieldE
             reason: error.inner().to_string(),
         }
     })?;
-    if object.metadata().name.as_deref().is_none_or(str::is_empty) {
+    if object.name().is_none_or(str::is_empty) {
         let reason = "is missing: every object needs a name".to_owned();
         return Err(FieldError { field: "metadata.name".into(), reason });
     }

@@ -58,7 +58,7 @@ impl Objects {
     /// Takes an object, in place of one with the same kind and key.
     pub fn insert(&mut self, object: Object) {
         let id = (object.kind(), object.key());
-        self.held.insert(id, Held { object: Arc::new(object), origin: None });
+        self.hold(id, object, None);
     }
 
     /// What is in force once `files` say what they say and `previous` was in force before.

@@ -64,7 +64,7 @@ const OF_LISTS: [(&str, &str); 4] = [
     ("DynamicObject", "src/controller/status/feed.rs"),
     ("DynamicObject", "src/controller/status/write.rs"),
     ("PartialObjectMeta<CustomResourceDefinition>", "src/source/kubernetes/discovery.rs"),
-    ("Raw", "src/source/kubernetes/watch.rs"),
+    ("Shaped<S>", "src/source/kubernetes/watch.rs"),
 ];
 
 #[test]

@@ -3,20 +3,29 @@
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::marker::PhantomData;
 
 use kube::core::{ApiResource, DynamicResourceScope, ObjectMeta, Resource};
+use serde::de::DeserializeSeed;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::prune::prune;
+use super::shape::Shape;
 use crate::base::ObjectKey;
-use crate::source::objects::{FieldError, Kind, Object};
+use crate::source::objects::{FieldError, Kind, Object, key_of};
 
-/// Any object, with as much of its metadata as a watch needs.
+/// An object, as much of it as is read, with as much of its metadata as a watch needs.
 #[derive(Clone, Debug)]
 pub(super) struct Raw {
     metadata: ObjectMeta,
     value: Value,
+}
+
+/// An object of this shape.
+#[derive(Clone, Debug)]
+pub(super) struct Shaped<S> {
+    pub(super) raw: Raw,
+    shape: PhantomData<fn() -> S>,
 }
 
 /// An object, read or refused.
@@ -36,7 +45,7 @@ pub(super) struct Read {
 
 impl Raw {
     pub(super) fn key(&self, kind: Kind) -> ObjectKey {
-        crate::source::objects::key_of(kind, &self.metadata)
+        key_of(kind, self.metadata.namespace.as_deref(), self.metadata.name.as_deref())
     }
 
     pub(super) fn version(&self) -> u64 {
@@ -45,7 +54,6 @@ impl Raw {
 
     pub(super) fn read(mut self, kind: Kind, api_version: &str) -> Read {
         let (key, version) = (self.key(kind), self.version());
-        prune(kind, &mut self.value);
         // The items of a list do not say what they are.
         if let Value::Object(fields) = &mut self.value {
             fields.insert("apiVersion".into(), api_version.into());
@@ -65,22 +73,25 @@ fn digest(value: &impl Hash) -> u64 {
     hasher.finish()
 }
 
-impl<'de> Deserialize<'de> for Raw {
+impl<'de, S: Shape> Deserialize<'de> for Shaped<S> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
+        let mut value = S::KEEP.deserialize(deserializer)?;
+        // Another version alone is no change.
+        let version = value.get_mut("metadata").and_then(Value::as_object_mut);
+        let version = version.and_then(|fields| fields.shift_remove("resourceVersion"));
         let text = |name: &str| Some(value.get("metadata")?.get(name)?.as_str()?.to_owned());
         let metadata = ObjectMeta {
             name: text("name"),
             namespace: text("namespace"),
-            resource_version: text("resourceVersion"),
+            resource_version: version.and_then(|it| it.as_str().map(str::to_owned)),
             generation: value.get("metadata").and_then(|it| it.get("generation")?.as_i64()),
             ..ObjectMeta::default()
         };
-        Ok(Raw { metadata, value })
+        Ok(Shaped { raw: Raw { metadata, value }, shape: PhantomData })
     }
 }
 
-impl Resource for Raw {
+impl<S: Shape> Resource for Shaped<S> {
     type DynamicType = ApiResource;
     type Scope = DynamicResourceScope;
 
@@ -101,10 +112,10 @@ impl Resource for Raw {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        &self.metadata
+        &self.raw.metadata
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+        &mut self.raw.metadata
     }
 }

@@ -10,7 +10,8 @@ use kube::{Api, Client};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::object::Raw;
+use super::object::{Raw, Shaped};
+use super::shape::{self, Shape};
 use crate::source::objects::Kind;
 
 /// Between tries that fail; doubles up to [`PAUSE_AT_MOST`]. Agents of a whole cluster try at once, so each takes
@@ -35,11 +36,14 @@ pub(super) enum Heard {
     Failed(watcher::Error),
 }
 
+type Events = BoxStream<'static, watcher::Result<Event<Raw>>>;
+
 struct Watch {
     client: Client,
+    kind: Kind,
     resource: ApiResource,
     config: Config,
-    events: BoxStream<'static, watcher::Result<Event<Raw>>>,
+    events: Events,
     failures: u32,
     /// When the server was last asked, or said something.
     well: Instant,
@@ -55,7 +59,7 @@ pub(super) fn watch(
     stop: CancellationToken,
 ) -> BoxStream<'static, Heard> {
     let config = Config { page_size: Some(PAGE), ..selection(kind) }.streaming_lists();
-    let watch = Watch::new(client, resource, config);
+    let watch = Watch::new(client, kind, resource, config);
     let heard = unfold(watch, |mut watch| async {
         let heard = watch.next().await;
         Some((heard, watch))
@@ -77,11 +81,15 @@ fn selection(kind: Kind) -> Config {
 }
 
 impl Watch {
-    fn new(client: Client, resource: ApiResource, config: Config) -> Self {
-        let api: Api<Raw> = Api::all_with(client.clone(), &resource);
-        let events = watcher(api, config.clone()).boxed();
+    fn new(client: Client, kind: Kind, resource: ApiResource, config: Config) -> Self {
+        let events = events(&client, kind, &resource, &config);
         let well = Instant::now();
-        Self { client, resource, config, events, failures: 0, well, listed: false }
+        Self { client, kind, resource, config, events, failures: 0, well, listed: false }
+    }
+
+    /// In place of one that ended or does not work.
+    fn anew(&self, config: Config) -> Self {
+        Watch::new(self.client.clone(), self.kind, self.resource.clone(), config)
     }
 
     async fn next(&mut self) -> Heard {
@@ -92,7 +100,7 @@ impl Watch {
             }
             let Some(event) = self.events.next().await else {
                 // Watchers do not end; should one, another takes over.
-                *self = Watch::new(self.client.clone(), self.resource.clone(), self.config.clone());
+                *self = self.anew(self.config.clone());
                 continue;
             };
             match event {
@@ -109,7 +117,7 @@ impl Watch {
                         initial_list_strategy: watcher::InitialListStrategy::ListWatch,
                         ..self.config.clone()
                     };
-                    *self = Watch::new(self.client.clone(), self.resource.clone(), config);
+                    *self = self.anew(config);
                 }
                 Err(error) if self.listed && is_end(&error, self.well.elapsed()) => {
                     tracing::debug!(kind = self.resource.kind, %error, "a watch ended and goes on");
@@ -136,6 +144,33 @@ pub fn is_end(error: &watcher::Error, well: Duration) -> bool {
         // It asks for more than the server still knows: begun anew.
         watcher::Error::WatchError(status) => status.code == 410 && well >= LIVED,
         _ => false,
+    }
+}
+
+/// What the server tells of a kind, in the kind's shape.
+fn events(client: &Client, kind: Kind, resource: &ApiResource, config: &Config) -> Events {
+    match kind {
+        Kind::Pod => events_of::<shape::Pods>(client, resource, config),
+        Kind::Node => events_of::<shape::Labels>(client, resource, config),
+        Kind::Namespace => events_of::<shape::Annotated>(client, resource, config),
+        Kind::EndpointSlice => events_of::<shape::Slice>(client, resource, config),
+        _ => events_of::<shape::Strict>(client, resource, config),
+    }
+}
+
+fn events_of<S: Shape>(client: &Client, resource: &ApiResource, config: &Config) -> Events {
+    let api: Api<Shaped<S>> = Api::all_with(client.clone(), resource);
+    let events = watcher(api, config.clone());
+    events.map(|event| event.map(raw)).boxed()
+}
+
+fn raw<S>(event: Event<Shaped<S>>) -> Event<Raw> {
+    match event {
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(object.raw),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(object) => Event::Apply(object.raw),
+        Event::Delete(object) => Event::Delete(object.raw),
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Held, Id, Objects, RefusedPolicy, with_field};
 use crate::base::ObjectKey;
-use crate::source::objects::{FieldError, Kind, Object};
+use crate::source::objects::{FieldError, Kind, NEAR, Object, Pod, Typed};
 use crate::source::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 
 impl Objects {
@@ -26,11 +26,21 @@ impl Objects {
         let id = (kind, key);
         self.forget_refusal(&id);
         match read {
-            Ok(object) => {
-                self.held.insert(id, Held { object: Arc::new(object), origin });
-            }
+            Ok(object) => self.hold(id, object, origin),
             Err(error) => self.refuse_live(id, error, origin, document),
         }
+    }
+
+    /// What a pod has from its template it most often has in common with itself as it was, or with its neighbours.
+    pub(super) fn hold(&mut self, id: Id, mut object: Object, origin: Option<Origin>) {
+        if let Object::Pod(pod) = &mut object {
+            pod.metadata.name = Some(id.1.name.clone());
+            let after = self.held.range(&id..).take(NEAR);
+            let before = self.held.range(..&id).rev().take(NEAR);
+            let mut near = after.chain(before).filter_map(|(_, held)| Pod::of(&held.object));
+            near.any(|other| pod.share(other));
+        }
+        self.held.insert(id, Held { object: Arc::new(object), origin });
     }
 
     /// The object is deleted. Whether anything was known of it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::base::{ObjectKey, Str};
 use crate::model::Workload;
-use crate::source::objects::{Object, Pod, Typed};
+use crate::source::objects::{NEAR, Object, Pod, Typed};
 
 /// Everything that services look their endpoints up in. Kept from translation to translation.
 #[derive(Default)]
@@ -41,6 +41,18 @@ impl Member {
 impl Roster {
     pub(super) fn get(&self, key: &ObjectKey) -> Option<&Member> {
         self.namespaces.get(&key.namespace)?.get(&key.name)
+    }
+
+    /// The pod itself as it was, or a neighbour by name, where it holds the same template.
+    pub(super) fn sibling(&self, key: &ObjectKey, pod: &Pod) -> Option<&Workload> {
+        let members = self.namespaces.get(&key.namespace)?;
+        let after = members.range::<Str, _>(&key.name..).take(NEAR);
+        let before = members.range::<Str, _>(..&key.name).rev().take(NEAR);
+        let same = |member: &&Member| {
+            member.pod().is_some_and(|other| Arc::ptr_eq(&other.template, &pod.template))
+        };
+        let found = after.chain(before).map(|(_, member)| member).find(same);
+        found.map(|member| &*member.workload)
     }
 
     /// In the order of their names.

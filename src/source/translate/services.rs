@@ -14,7 +14,7 @@ use super::service::{self, selector};
 use super::translator::Moved;
 use crate::base::{ObjectKey, Str};
 use crate::model;
-use crate::source::objects::{EndpointSlice, Service, WorkloadEntry};
+use crate::source::objects::{EndpointSlice, Labelled, Service, WorkloadEntry};
 use crate::source::{Complaint, Objects};
 
 /// Kept from translation to translation.
@@ -120,7 +120,7 @@ impl Services {
             return BTreeSet::new();
         };
         let versions = [&moved.before, &moved.after].into_iter().flatten();
-        let labels = versions.filter_map(|member| member.pod()?.metadata.labels.as_ref());
+        let labels = versions.filter_map(|member| member.pod()?.labels());
         labels.flat_map(|labels| selectors.selecting(Some(labels))).cloned().collect()
     }
 

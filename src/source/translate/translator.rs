@@ -196,7 +196,10 @@ impl Translator {
         for key in pods {
             let object = cx.objects.shared::<Pod>(&key).cloned();
             let pod = object.as_ref().and_then(|object| Pod::of(object));
-            let translated = pod.and_then(|pod| workload::translate(cx, frame, &key, pod));
+            let translated = pod.and_then(|pod| {
+                let sibling = self.roster.sibling(&key, pod);
+                workload::translate(cx, frame, (&key, pod), sibling)
+            });
             match std::mem::take(&mut cx.complaints) {
                 none if none.is_empty() => _ = self.pod_complaints.remove(&key),
                 some => _ = self.pod_complaints.insert(key.clone(), some),

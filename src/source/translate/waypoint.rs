@@ -13,7 +13,7 @@ use crate::base::{Identity, ObjectKey, Str, ports};
 use crate::model::{Binding, Waypoint};
 use crate::source::Objects;
 use crate::source::objects::{
-    AllowedNamespaces, Gateway, Listener, Namespace, NamespacesFrom, Typed, label,
+    AllowedNamespaces, Gateway, Labelled, Listener, Namespace, NamespacesFrom, Typed, label,
 };
 
 /// The Gateway class that makes a Gateway a waypoint.
@@ -70,12 +70,12 @@ impl Waypoints {
         self.0.contains_key(gateway)
     }
 
-    /// The binding of the object `key` with this metadata: by its own label, else by its namespace's.
+    /// The binding of the object `key` with these labels: by its own one, else by its namespace's.
     pub(super) fn bind<T: Typed>(
         &self,
         cx: &mut Context<'_>,
         key: &ObjectKey,
-        metadata: &ObjectMeta,
+        metadata: &impl Labelled,
         addressed: Addressed,
     ) -> Binding {
         if addressed == Addressed::Workload && label(metadata, MANAGED).is_some() {
@@ -192,7 +192,7 @@ impl<'a> WaypointBindings<'a> {
 
     /// The waypoint that a namespace names for its objects. It is bound when it takes any traffic at all.
     pub fn of_namespace(&self, namespace: &str) -> Option<(ObjectKey, Resolved)> {
-        let waypoint = named(self.objects, namespace, None)?;
+        let waypoint = named(self.objects, namespace, None::<&ObjectMeta>)?;
         let resolved = match self.resolve(&waypoint, namespace, Addressed::Service) {
             Resolved::OtherTraffic => self.resolve(&waypoint, namespace, Addressed::Workload),
             resolved => resolved,
@@ -207,8 +207,8 @@ impl<'a> WaypointBindings<'a> {
 }
 
 /// The waypoint that an object's own label names, else its namespace's.
-fn named(objects: &Objects, namespace: &str, own: Option<&ObjectMeta>) -> Option<ObjectKey> {
-    let own = own.filter(|metadata| label(metadata, USE_WAYPOINT).is_some());
+fn named(objects: &Objects, namespace: &str, own: Option<&impl Labelled>) -> Option<ObjectKey> {
+    let own = own.filter(|metadata| label(*metadata, USE_WAYPOINT).is_some());
     let look_up = |name: &str| match own {
         Some(metadata) => label(metadata, name),
         None => namespace_label(objects, namespace, name),

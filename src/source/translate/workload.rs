@@ -7,7 +7,7 @@ use super::waypoint::{Addressed, label_field};
 use super::{Context, namespace_label};
 use crate::base::{Identity, ObjectKey, Str};
 use crate::model::{Canonical, CaptureWishes, Locality, Workload};
-use crate::source::objects::{Namespace, Node, Pod, annotation, label};
+use crate::source::objects::{Labelled, Namespace, Node, Phase, Pod, annotation, label};
 
 /// `ambient` enrols a namespace or pod, `none` keeps a pod out.
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
@@ -38,40 +38,30 @@ pub(super) fn check_namespaces(cx: &mut Context<'_>) {
     }
 }
 
-/// `None` for a pod that has run to its end.
+/// `None` for a pod that has run to its end. What follows from the template alone is taken from `sibling`, a workload with
+/// the same one.
 pub(super) fn translate(
     cx: &mut Context<'_>,
     frame: &Frame,
-    key: &ObjectKey,
-    pod: &Pod,
+    (key, pod): (&ObjectKey, &Pod),
+    sibling: Option<&Workload>,
 ) -> Option<Workload> {
     if is_finished(pod) {
         return None;
     }
     let Frame { waypoints, policies, levels, .. } = frame;
-    let spec = pod.spec.as_ref();
-    let account = spec
-        .and_then(|spec| spec.service_account_name.as_deref())
-        .filter(|name| !name.is_empty())
-        .unwrap_or(DEFAULT_SERVICE_ACCOUNT);
-    let node = annotation(&pod.metadata, NODE)
-        .or_else(|| spec.and_then(|spec| spec.node_name.as_deref()))
-        .unwrap_or_default();
-    let host_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
-    let labels = pod.metadata.labels.as_ref();
-    let locality = locality(cx, pod, node);
+    let node = annotation(pod, NODE).map(Str::from).or_else(|| pod.node_name.clone());
+    let node = node.unwrap_or_default();
+    let (host_network, labels) = (pod.template.host_network, pod.labels());
+    let locality = locality(cx, pod, &node, sibling);
     Some(Workload {
         uid: format!("{}//Pod/{}/{}", cx.settings.cluster, key.namespace, key.name).into(),
         key: key.clone(),
         pod: pod_uid(pod),
-        identity: Identity::new(
-            cx.settings.trust_domains.own().clone(),
-            key.namespace.clone(),
-            account,
-        ),
-        node: node.into(),
+        identity: sibling.map_or_else(|| identity(cx, key, pod), |it| it.identity.clone()),
+        node,
         addresses: addresses(cx, key, pod),
-        network_namespace: annotation(&pod.metadata, NETWORK_NAMESPACE).map(Str::from),
+        network_namespace: annotation(pod, NETWORK_NAMESPACE).map(Str::from),
         enrolled: !host_network && is_enrolled(cx, key, pod),
         host_network,
         capture: CaptureWishes {
@@ -79,23 +69,33 @@ pub(super) fn translate(
             bypass_inbound: flag(cx, key, pod, BYPASS_INBOUND).unwrap_or(false),
         },
         ready: is_ready(pod),
-        canonical: canonical(pod, &key.name),
+        // A pod without an owner is known by its own name.
+        canonical: match sibling.filter(|_| pod.template.owner.is_some()) {
+            Some(sibling) => sibling.canonical.clone(),
+            None => canonical(pod, &key.name),
+        },
         locality,
-        waypoint: waypoints.bind::<Pod>(cx, key, &pod.metadata, Addressed::Workload),
+        waypoint: waypoints.bind::<Pod>(cx, key, pod, Addressed::Workload),
         peer_authentication: levels.effective(&key.namespace, labels),
         policies: policies.selecting(cx, &key.namespace, labels),
     })
 }
 
+fn identity(cx: &Context<'_>, key: &ObjectKey, pod: &Pod) -> Identity {
+    let account = pod.template.service_account_name.as_deref();
+    let account = account.filter(|name| !name.is_empty()).unwrap_or(DEFAULT_SERVICE_ACCOUNT);
+    Identity::new(cx.settings.trust_domains.own().clone(), key.namespace.clone(), account)
+}
+
 /// What the container runtime is told of a pod. A static pod's is the one that the kubelet gave it, which its mirror in
 /// the API has in an annotation (Kubernetes "Static Pods").
 fn pod_uid(pod: &Pod) -> Option<Str> {
-    annotation(&pod.metadata, MIRROR).or(pod.metadata.uid.as_deref()).map(Str::from)
+    annotation(pod, MIRROR).map(Str::from).or_else(|| pod.metadata.uid.clone())
 }
 
 /// `"true"` or `"false"`; anything else is said aloud and has no effect.
 fn flag(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod, name: &str) -> Option<bool> {
-    match annotation(&pod.metadata, name)? {
+    match annotation(pod, name)? {
         "true" => Some(true),
         "false" => Some(false),
         other => {
@@ -108,15 +108,14 @@ fn flag(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod, name: &str) -> Option<
 
 /// Completed pods keep their address in the API for a while, but it may belong to another pod already.
 fn is_finished(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
+    pod.status.phase == Phase::Finished
 }
 
 fn is_enrolled(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> bool {
-    if annotation(&pod.metadata, SIDECAR_STATUS).is_some() {
+    if annotation(pod, SIDECAR_STATUS).is_some() {
         return false;
     }
-    match label(&pod.metadata, DATAPLANE_MODE) {
+    match label(pod, DATAPLANE_MODE) {
         Some("none") => return false,
         Some(mode) => {
             check_mode::<Pod>(cx, key, mode);
@@ -137,18 +136,18 @@ fn check_mode<T: super::Typed>(cx: &mut Context<'_>, key: &ObjectKey, mode: &str
 }
 
 fn is_ready(pod: &Pod) -> bool {
-    passes_readiness(pod) && pod.metadata.deletion_timestamp.is_none()
+    passes_readiness(pod) && !pod.metadata.deleting
 }
 
 /// A pod without conditions, as a directory describes it, counts as ready.
 pub(super) fn passes_readiness(pod: &Pod) -> bool {
-    pod.status.as_ref().and_then(|status| status.ready).unwrap_or(true)
+    pod.status.ready.unwrap_or(true)
 }
 
 fn addresses(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> Vec<IpAddr> {
-    let Some(status) = &pod.status else { return Vec::new() };
+    let status = &pod.status;
     let mut addresses = Vec::new();
-    let many = status.pod_ips.iter().flatten().map(|it| ("status.podIPs", it.ip.as_str()));
+    let many = status.pod_ips.iter().flatten().map(|it| ("status.podIPs", &*it.ip));
     let one = status.pod_ip.as_deref().map(|text| ("status.podIP", text));
     // The single address repeats the first of the many; both are read, for manifests that have only one of them.
     for (field, text) in many.chain(one).filter(|(_, text)| !text.is_empty()) {
@@ -167,7 +166,7 @@ fn addresses(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> Vec<IpAddr> {
 
 /// Istio's order: the canonical labels, then Kubernetes' recommended ones, then `app` and `version`, then the owner.
 fn canonical(pod: &Pod, name: &str) -> Canonical {
-    let first = |names: &[&str]| names.iter().find_map(|name| label(&pod.metadata, name));
+    let first = |names: &[&str]| names.iter().find_map(|name| label(pod, name));
     let workload = owner(pod).unwrap_or_else(|| name.to_owned());
     let service = first(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
         .unwrap_or(&workload);
@@ -185,10 +184,9 @@ fn canonical(pod: &Pod, name: &str) -> Canonical {
 
 /// The Deployment behind a ReplicaSet and the CronJob behind a Job are known by what their names end in.
 fn owner(pod: &Pod) -> Option<String> {
-    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
-    let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
+    let owner = pod.template.owner.as_ref()?;
     let parent = match owner.kind.as_str() {
-        "ReplicaSet" => label(&pod.metadata, "pod-template-hash")
+        "ReplicaSet" => label(pod, "pod-template-hash")
             .and_then(|hash| owner.name.strip_suffix(hash)?.strip_suffix('-')),
         // The CronJob controller appends the time in minutes since the epoch.
         "Job" => owner.name.rsplit_once('-').and_then(|(name, time)| {
@@ -203,15 +201,18 @@ fn owner(pod: &Pod) -> Option<String> {
 
 /// Kubernetes copies the topology of the node to its pods since 1.35 (PodTopologyLabelsAdmission); before that only the
 /// node has it.
-fn locality(cx: &Context<'_>, pod: &Pod, node: &str) -> Locality {
-    let node = ObjectKey::new("", node);
-    let text = |name: &str| {
+fn locality(cx: &Context<'_>, pod: &Pod, node: &Str, sibling: Option<&Workload>) -> Locality {
+    let node = ObjectKey::new("", node.clone());
+    let text = |name: &str, of_sibling: fn(&Locality) -> &Str| {
         let of_node = || label(&cx.objects.get::<Node>(&node)?.metadata, name);
-        Str::from(label(&pod.metadata, name).or_else(of_node).unwrap_or_default())
+        let text = label(pod, name).or_else(of_node).unwrap_or_default();
+        // Few places, many pods: the same text is held once.
+        let same = sibling.map(|it| of_sibling(&it.locality)).filter(|it| *it == text);
+        same.cloned().unwrap_or_else(|| text.into())
     };
     Locality {
-        region: text("topology.kubernetes.io/region"),
-        zone: text("topology.kubernetes.io/zone"),
-        subzone: text("topology.istio.io/subzone"),
+        region: text("topology.kubernetes.io/region", |it| &it.region),
+        zone: text("topology.kubernetes.io/zone", |it| &it.zone),
+        subzone: text("topology.istio.io/subzone", |it| &it.subzone),
     }
 }

@@ -3,11 +3,15 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::source::kubernetes::object::Raw;
-use crate::source::objects::{AuthorizationPolicy, Namespace};
+use crate::source::kubernetes::object::{Raw, Shaped};
+use crate::source::kubernetes::shape::{Pods, Strict};
+use crate::source::objects::{AuthorizationPolicy, Namespace, Pod};
 
-fn raw(value: Value) -> Raw {
-    serde_json::from_value(value).unwrap()
+fn raw(kind: Kind, value: Value) -> Raw {
+    match kind {
+        Kind::Pod => serde_json::from_value::<Shaped<Pods>>(value).unwrap().raw,
+        _ => serde_json::from_value::<Shaped<Strict>>(value).unwrap().raw,
+    }
 }
 
 fn namespace(name: &str, version: &str, label: Value) -> Value {
@@ -23,7 +27,7 @@ fn policy(version: &str, action: &str) -> Value {
 
 /// As the source does: read only what is not known in this version.
 fn hear(state: &mut State, kind: Kind, value: Value) {
-    let raw = raw(value);
+    let raw = raw(kind, value);
     if !state.knows(kind, &raw.key(kind), raw.version()) {
         state.apply(kind, raw.read(kind, "v1"));
     }
@@ -43,6 +47,26 @@ fn in_force(state: &State) -> Vec<String> {
 
 fn changed(state: &mut State) -> Vec<String> {
     state.take_changed().into_iter().map(|(_, key)| key.name.to_string()).collect()
+}
+
+/// Whichever order they come in.
+#[test]
+fn pods_of_one_template_hold_it_once() {
+    let pod = |name: &str, version: &str, app: &str| json!({"metadata": {"name": name, "namespace": "a", "resourceVersion": version, "labels": {"app": app}}});
+    let mut state = State::default();
+    for (name, version, app) in [
+        ("x-2", "1", "x"),
+        ("x-1", "2", "x"),
+        ("x-3", "3", "x"),
+        ("y-1", "4", "y"),
+        ("x-2", "5", "x"),
+    ] {
+        hear(&mut state, Kind::Pod, pod(name, version, app));
+    }
+    let templates: Vec<_> = state.objects().all::<Pod>().map(|(_, pod)| &pod.template).collect();
+    let [one, two, three, other] = templates[..] else { panic!("{templates:?}") };
+    assert!([two, three].iter().all(|it| std::sync::Arc::ptr_eq(one, it)));
+    assert_eq!(other.labels.as_ref().unwrap()["app"], "y");
 }
 
 #[test]

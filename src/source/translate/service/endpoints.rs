@@ -17,7 +17,9 @@ use super::{port_number, selector};
 use crate::base::{ObjectKey, Str};
 use crate::model::{Endpoint, PortMapping, ServicePort, Workload};
 use crate::source::Objects;
-use crate::source::objects::{Container, Pod, Service, WorkloadEntry, label, selects};
+use crate::source::objects::{
+    Container, Labelled, Pod, PodTemplate, Service, WorkloadEntry, label, selects,
+};
 
 /// On an EndpointSlice: the service that it belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -56,7 +58,7 @@ impl<'a> Endpoints<'a> {
         for (namespace, selectors) in selectors {
             let selectors: Selectors<&'a ObjectKey> = selectors.into_iter().collect();
             for member in roster.namespace(namespace) {
-                let labels = member.pod().and_then(|pod| pod.metadata.labels.as_ref());
+                let labels = member.pod().and_then(|pod| pod.labels());
                 for service in selectors.selecting(labels) {
                     index.members.entry(service).or_default().push(member);
                 }
@@ -204,8 +206,8 @@ fn of_pod(
     not_ready_too: bool,
 ) -> Option<Endpoint> {
     // Only the service that the pod names gives it a name (Kubernetes "DNS for Services and Pods").
-    let own = pod.spec.as_ref().filter(|spec| spec.subdomain.as_deref() == Some(service));
-    let hostname = own.and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
+    let own = Some(&pod.template).filter(|it| it.subdomain.as_deref() == Some(service));
+    let hostname = own.and_then(|it| it.hostname.as_deref()).filter(|name| !name.is_empty());
     let mappings: Vec<PortMapping> = ports
         .iter()
         .filter_map(|(spec, port)| {
@@ -221,7 +223,7 @@ fn of_pod(
         weight: 1,
         ports: mappings,
         ready: workload.ready || not_ready_too,
-        terminating: pod.metadata.deletion_timestamp.is_some() && passes_readiness(pod),
+        terminating: pod.metadata.deleting && passes_readiness(pod),
         node: workload.node.clone(),
         locality: workload.locality.clone(),
     })
@@ -250,10 +252,10 @@ fn target_port(spec: &PortSpec, port: &ServicePort, pod: &Pod) -> Option<u16> {
 
 /// Among containers, and init containers that keep running (Kubernetes "Sidecar Containers").
 fn named_port(pod: &Pod, name: &str) -> Option<u16> {
-    let spec = pod.spec.as_ref()?;
+    let PodTemplate { containers, init_containers, .. } = &*pod.template;
     let stays = |container: &&Container| container.restart_policy.as_deref() == Some("Always");
-    let sidecars = spec.init_containers.iter().filter(stays);
-    spec.containers
+    let sidecars = init_containers.iter().filter(stays);
+    containers
         .iter()
         .chain(sidecars)
         .flat_map(|container| container.ports.iter().flatten())

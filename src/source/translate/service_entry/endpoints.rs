@@ -14,7 +14,9 @@ use super::{Entry, is_name, number};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Endpoint, Locality, PortMapping, Resolution, ServicePort, Workload};
 use crate::source::Objects;
-use crate::source::objects::{Pod, ServiceEntry, WorkloadEntry, WorkloadEntrySpec, selects};
+use crate::source::objects::{
+    Labelled, Pod, ServiceEntry, WorkloadEntry, WorkloadEntrySpec, selects,
+};
 
 /// A port of an entry, and what it is at endpoints that do not say otherwise.
 pub(super) struct Port {
@@ -106,7 +108,7 @@ impl<'a> Places<'a> {
         let members = self.roster.namespace(namespace);
         let pods = members.filter_map(|member| Some((&*member.workload, member.pod()?)));
         let mut endpoints: Vec<Endpoint> = pods
-            .filter(|(_, pod)| selects(labels, pod.metadata.labels.as_ref()))
+            .filter(|(_, pod)| selects(labels, pod.labels()))
             .filter(|(workload, _)| !workload.addresses.is_empty())
             .map(|(workload, pod)| of_pod(entry, workload, pod))
             .collect();
@@ -212,7 +214,7 @@ fn of_pod(entry: &Entry<'_>, workload: &Workload, pod: &Pod) -> Endpoint {
         weight: 1,
         ports: entry.ports.iter().map(|port| mapping(port, port.target)).collect(),
         ready: workload.ready,
-        terminating: pod.metadata.deletion_timestamp.is_some() && passes_readiness(pod),
+        terminating: pod.metadata.deleting && passes_readiness(pod),
         node: workload.node.clone(),
         locality: workload.locality.clone(),
     }
