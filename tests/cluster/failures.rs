@@ -19,15 +19,59 @@ use crate::guide::{captured, meshed};
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 const RATINGS: &str = "http://ratings.bookinfo:9080/ratings/0";
 
-/// A new connection for each request, 25 a second, from a pod of node1 to one of node2.
-pub fn load(seconds: u64) -> Result<Child> {
-    let url = format!("{DETAILS}?[1-{}]", seconds * 25);
-    spawn_curl("curl", &["--rate", "25/s", "-H", "Connection: close", "-o", "/dev/null", &url])
+/// Requests from a pod of node1 to one of node2, a new connection for each, 25 a second.
+pub struct Load {
+    end: Arc<AtomicBool>,
+    sent: Option<JoinHandle<Result<Vec<String>>>>,
 }
 
-/// How many of the load's requests were answered 200, and the others' statuses.
-pub fn outcome(load: Child) -> Result<(usize, Vec<String>)> {
-    let output = load.wait_with_output()?;
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+    }
+}
+
+/// In clients one after the other, each of which starts before the last one ends.
+pub fn load() -> Load {
+    const SECONDS: u64 = 3;
+    let client = || {
+        let url = format!("{DETAILS}?[1-{}]", SECONDS * 25);
+        spawn_curl("curl", &["--rate", "25/s", "-H", "Connection: close", "-o", "/dev/null", &url])
+    };
+    let end = Arc::new(AtomicBool::new(false));
+    let ends = end.clone();
+    let sent = std::thread::spawn(move || {
+        let (mut bad, mut last) = (Vec::new(), client()?);
+        loop {
+            std::thread::sleep(Duration::from_secs(SECONDS - 1));
+            let next = if ends.load(Ordering::Relaxed) { None } else { Some(client()?) };
+            let (good, others) = outcome(last)?;
+            if good as u64 != SECONDS * 25 || !others.is_empty() {
+                bad.push(format!("{good} good, others: {others:?}"));
+            }
+            match next {
+                Some(next) => last = next,
+                None => return Ok(bad),
+            }
+        }
+    });
+    Load { end, sent: Some(sent) }
+}
+
+impl Load {
+    /// Ends it, and fails unless every request was answered 200.
+    pub fn all_went_well(mut self) -> Result<()> {
+        self.end.store(true, Ordering::Relaxed);
+        let sent = self.sent.take().context("it was sent")?;
+        let bad = sent.join().map_err(|_| anyhow::anyhow!("the load ended early"))??;
+        ensure!(bad.is_empty(), "requests failed: {bad:#?}");
+        Ok(())
+    }
+}
+
+/// How many of a client's requests were answered 200, and the others' statuses.
+fn outcome(client: Child) -> Result<(usize, Vec<String>)> {
+    let output = client.wait_with_output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let statuses = text.lines().filter_map(|line| line.strip_prefix("--status--"));
     let (good, bad): (Vec<_>, Vec<_>) = statuses.partition(|status| *status == "200");
@@ -60,12 +104,12 @@ fn a_killed_agent_concerns_its_node_only_and_serves_again_at_once() -> Result<()
 #[test]
 fn a_rolling_restart_of_the_agents_refuses_no_connection() -> Result<()> {
     meshed()?;
-    let load = load(30)?;
+    let load = load();
     std::thread::sleep(Duration::from_secs(2));
     kubectl(&["-n", "isthmus-system", "rollout", "restart", "daemonset/isthmus"])?;
     kubectl(&["-n", "isthmus-system", "rollout", "status", "daemonset/isthmus", "--timeout=120s"])?;
-    let (good, bad) = outcome(load)?;
-    ensure!(bad.is_empty() && good == 30 * 25, "{good} good, others: {bad:?}");
+    settled("isthmus-system")?;
+    load.all_went_well()?;
     captured("default", "app=curl", true)
 }
 
@@ -80,7 +124,7 @@ fn two_rolling_restarts_in_quick_succession_refuse_no_connection() -> Result<()>
     // The first node's new agent starts after a second or two, the other node's some seconds later. One restart a second is
     // the most that kubectl allows.
     for gap in [1300, 1700, 2100, 2500, 4500] {
-        let load = load(45)?;
+        let load = load();
         std::thread::sleep(Duration::from_secs(1));
         restart()?;
         std::thread::sleep(Duration::from_millis(gap));
@@ -89,8 +133,7 @@ fn two_rolling_restarts_in_quick_succession_refuse_no_connection() -> Result<()>
         kubectl(&[&daemonset[..], &["--timeout=120s"]].concat())?;
         // The last of the old ones ends meanwhile.
         settled("isthmus-system")?;
-        let (good, bad) = outcome(load)?;
-        ensure!(bad.is_empty() && good == 45 * 25, "gap {gap} ms: {good} good, others: {bad:?}");
+        load.all_went_well().with_context(|| format!("gap {gap} ms"))?;
         answers("curl", &[DETAILS], 200)?;
     }
     end.store(true, Ordering::Relaxed);
