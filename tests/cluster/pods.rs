@@ -1,6 +1,7 @@
 //! Pods that come and go: captured before their first packet, or not started at all.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -139,6 +140,52 @@ fn the_plugin_is_put_back_into_a_configuration_that_is_written_anew() -> Result<
     apply(&hasty("default"))?;
     runs("default")?;
     delete(&hasty("default"))
+}
+
+/// A static pod of a namespace in the mesh.
+fn fixed(mode: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: fixed, namespace: default, labels: {{istio.io/dataplane-mode: {mode}}}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: curl
+    image: localhost/isthmus-curl:lab
+    imagePullPolicy: Never
+"
+    )
+}
+
+/// The runtime knows it by another UID than the API. It has no service account, since otherwise a node that is taken over
+/// would get any account's certificate by claiming to run such a pod.
+#[test]
+fn a_static_pod_stays_out_of_the_mesh_or_does_not_start() -> Result<()> {
+    meshed()?;
+    let manifest = directory().join("node2").join("manifests").join("fixed.yaml");
+    fs::write(&manifest, fixed("none"))?;
+    kubectl(&["wait", "--for=create", "pod/fixed-node2", "-n", "default", "--timeout=60s"])?;
+    kubectl(&[
+        "wait",
+        "--for=condition=Ready",
+        "pod/fixed-node2",
+        "-n",
+        "default",
+        "--timeout=60s",
+    ])?;
+    let address = address("fixed-node2")?.context("the address of fixed-node2")?;
+    ensure!(is_captured("node2", &address)? == Some(false), "it asked to be left out");
+
+    fs::write(&manifest, fixed("ambient"))?;
+    within(Duration::from_secs(60), "an event that says why it does not start", || {
+        let events = kubectl(&["events", "-n", "default", "--for", "pod/fixed-node2"])?;
+        Ok(events.contains("a static pod has no service account").then_some(()))
+    })?;
+    fs::remove_file(&manifest)?;
+    kubectl(&["wait", "--for=delete", "pod/fixed-node2", "-n", "default", "--timeout=60s"])
+        .map(drop)
 }
 
 /// A server of node2 that has its name for good, with an account of this name, and what lets only the mesh reach it.

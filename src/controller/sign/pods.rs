@@ -39,7 +39,8 @@ pub(super) async fn check(
             Kind::NotOnNode,
             format!(
                 "no pod with the service account {namespace}/{service_account} runs on node {node}, where the agent \
-                 {} is; check where the pod is scheduled (kubectl get pods -o wide -n {namespace})",
+                 {} is; check where the pod is scheduled (kubectl get pods -o wide -n {namespace}); a static pod has no \
+                 service account and stays out of the mesh with the label istio.io/dataplane-mode: none",
                 caller.pod
             ),
         ));
