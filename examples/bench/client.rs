@@ -9,6 +9,8 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, ensure};
 use rustls::ClientConfig;
 
+use super::http::{self, HTTP};
+use super::report::Side;
 use super::server::{ECHO, SINK, TLS};
 use super::wire::Wire;
 
@@ -35,9 +37,17 @@ pub enum Load {
     FixedRateP50,
     /// The same: 99 of 100 are faster.
     FixedRateP99,
+    /// HTTP requests on some connections, one after the other on each.
+    Requests,
+    /// One connection, one HTTP request at a time: the median.
+    RequestP50,
+    /// One connection, an HTTP request at each thousandth of a second, as above: the median.
+    RequestRateP50,
+    /// The same: 99 of 100 are faster.
+    RequestRateP99,
 }
 
-/// Where a load goes, and how.
+/// Where a load goes, and how. HTTP is never TLS of its own.
 pub struct Target {
     pub server: IpAddr,
     /// Speaks TLS itself, with this configuration.
@@ -48,13 +58,27 @@ pub struct Target {
 pub type Measurement = f64;
 
 impl Load {
-    pub const ALL: [Load; 5] = [
+    pub const ALL: [Load; 9] = [
         Load::Throughput,
         Load::Connections,
         Load::LatencyP50,
         Load::FixedRateP50,
         Load::FixedRateP99,
+        Load::Requests,
+        Load::RequestP50,
+        Load::RequestRateP50,
+        Load::RequestRateP99,
     ];
+
+    /// What it is measured on: plainly first, then what the rest is held against.
+    pub fn sides(self) -> [Side; 3] {
+        match self {
+            Load::Requests | Load::RequestP50 | Load::RequestRateP50 | Load::RequestRateP99 => {
+                [Side::Plain, Side::Mesh, Side::Waypoint]
+            }
+            _ => [Side::Plain, Side::Rustls, Side::Mesh],
+        }
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -63,6 +87,10 @@ impl Load {
             Load::LatencyP50 => "latency-p50",
             Load::FixedRateP50 => "fixed-rate-p50",
             Load::FixedRateP99 => "fixed-rate-p99",
+            Load::Requests => "requests",
+            Load::RequestP50 => "request-p50",
+            Load::RequestRateP50 => "request-rate-p50",
+            Load::RequestRateP99 => "request-rate-p99",
         }
     }
 
@@ -70,7 +98,8 @@ impl Load {
         match self {
             Load::Throughput => "MiB/s",
             Load::Connections => "connections/s",
-            Load::LatencyP50 | Load::FixedRateP50 | Load::FixedRateP99 => "microseconds",
+            Load::Requests => "requests/s",
+            _ => "microseconds",
         }
     }
 }
@@ -82,6 +111,10 @@ pub fn run(load: Load, target: &Target, time: Duration) -> Result<Measurement> {
         Load::LatencyP50 => percentile(latency(target, time, None)?, 50),
         Load::FixedRateP50 => percentile(latency(target, time, Some(RATE))?, 50),
         Load::FixedRateP99 => percentile(latency(target, time, Some(RATE))?, 99),
+        Load::Requests => http::requests(target.http(), time),
+        Load::RequestP50 => percentile(http::latency(target.http(), time, None)?, 50),
+        Load::RequestRateP50 => percentile(http::latency(target.http(), time, Some(RATE))?, 50),
+        Load::RequestRateP99 => percentile(http::latency(target.http(), time, Some(RATE))?, 99),
     }
 }
 
@@ -99,6 +132,10 @@ pub fn hold(target: &Target, count: usize) -> Result<()> {
 }
 
 impl Target {
+    fn http(&self) -> SocketAddr {
+        SocketAddr::new(self.server, HTTP)
+    }
+
     fn connect(&self, port: u16) -> Result<Wire> {
         let port = if self.tls.is_some() { port + TLS } else { port };
         Wire::connect(SocketAddr::new(self.server, port), self.tls.as_ref())

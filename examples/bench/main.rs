@@ -1,6 +1,6 @@
 //! What the mesh costs: throughput, connections and latency across nodes and on one node, plainly, with rustls by
-//! itself and through the mesh, over the same veths and in turns within one run; then the agents' processor time and
-//! memory, and a thousand policies against one. Machines are shared and noisy, so only the ratios mean something;
+//! itself and through the mesh, over the same veths and in turns within one run; HTTP requests plainly, through layer 4
+//! and through a waypoint; then the agents' processor time and memory, and a thousand policies against one. Machines are shared and noisy, so only the ratios mean something;
 //! both sides of a ratio were measured seconds apart.
 
 #[path = "../../tests/support/support.rs"]
@@ -8,6 +8,7 @@ mod support;
 
 mod agents;
 mod client;
+mod http;
 mod report;
 mod server;
 mod wire;
@@ -124,8 +125,10 @@ fn bench(options: &Options) -> Result<()> {
     let mut report = Report::default();
     for round in 0..options.rounds {
         for side in Side::ALL.into_iter().filter(|it| options.side.is_none_or(|only| only == *it)) {
-            bench.enrol(side == Side::Mesh)?;
-            let wanted = |load: &Load| options.load.is_none_or(|only| only == *load);
+            bench.enrol(side.is_meshed())?;
+            let wanted = |load: &Load| {
+                options.load.is_none_or(|only| only == *load) && load.sides().contains(&side)
+            };
             for (place, load) in Place::loads().filter(|(_, load)| wanted(load)) {
                 let figure = bench.measure(place, side, load)?;
                 eprintln!("round {round}: {place} {side} {} {figure:.1}", load.name());
@@ -184,7 +187,11 @@ impl Bench {
 
     fn measure(&self, place: Place, side: Side, load: Load) -> Result<f64> {
         let mut command = self.client()?;
-        let server = self.lab.address(place.server())?.to_string();
+        let server = match side {
+            Side::Waypoint => self.lab.service("bench", place.server())?[0],
+            _ => self.lab.address(place.server())?,
+        };
+        let server = server.to_string();
         command.args(["client", load.name(), &server, &self.seconds.to_string()]);
         if side == Side::Rustls {
             command.arg("--tls").arg(&self.directory);
@@ -219,5 +226,6 @@ fn start_server(lab: &Lab, pod: &str, own: &Path, directory: &Path) -> Result<Pr
     command.arg("server").arg(directory);
     let mut server = Process::start(&format!("bench-{pod}"), namespace, command, lab.logs())?;
     server.wait_for_port(server::ECHO)?;
+    server.wait_for_port(http::HTTP)?;
     Ok(server)
 }

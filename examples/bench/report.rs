@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::client::Load;
 
@@ -13,7 +13,10 @@ pub enum Side {
     Plain,
     /// Client and server speak TLS themselves.
     Rustls,
+    /// Layer 4 of the mesh.
     Mesh,
+    /// A Service with a waypoint.
+    Waypoint,
 }
 
 /// Where the server is, seen from the client.
@@ -33,11 +36,16 @@ pub struct Report {
 }
 
 impl Side {
-    pub const ALL: [Side; 3] = [Side::Plain, Side::Rustls, Side::Mesh];
+    pub const ALL: [Side; 4] = [Side::Plain, Side::Rustls, Side::Mesh, Side::Waypoint];
+
+    /// Whether the pods are in the mesh.
+    pub fn is_meshed(self) -> bool {
+        matches!(self, Side::Mesh | Side::Waypoint)
+    }
 }
 
 impl Place {
-    /// The pod with the server.
+    /// The pod with the server, and its Service.
     pub fn server(self) -> &'static str {
         match self {
             Place::Across => "server",
@@ -54,17 +62,18 @@ impl Place {
 
 impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Side::Plain => "plain",
             Side::Rustls => "rustls",
             Side::Mesh => "mesh",
+            Side::Waypoint => "waypoint",
         })
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Place::Across => "across-nodes",
             Place::SameNode => "same-node",
         })
@@ -80,22 +89,31 @@ impl Report {
         let mut all = serde_json::Map::new();
         for ((place, load), sides) in &self.figures {
             let of = |side| sides.get(&side).map_or(f64::NAN, |figures| median(figures));
-            let [plain, rustls, mesh] = Side::ALL.map(of);
+            let [plain, other, last] = load.sides().map(|side| (side, of(side)));
             if !json {
+                print!("{place:<13} {:<17}", load.name());
+                for (side, figure) in [plain, other, last] {
+                    print!("{side:>8} {figure:>9.1}  ");
+                }
+                print!("{:<14} ", load.unit());
                 println!(
-                    "{place:<13} {:<15} plain {plain:>9.1}  rustls {rustls:>9.1}  mesh {mesh:>9.1} \
-                     {:<14} mesh/plain {:.3}  mesh/rustls {:.3}",
-                    load.name(),
-                    load.unit(),
-                    mesh / plain,
-                    mesh / rustls
+                    "{}/plain {:.3}  {}/{} {:.3}",
+                    last.0,
+                    last.1 / plain.1,
+                    last.0,
+                    other.0,
+                    last.1 / other.1
                 );
             }
-            let figures = json!({
-                "unit": load.unit(), "plain": plain, "rustls": rustls, "mesh": mesh,
-                "mesh_to_plain": mesh / plain, "mesh_to_rustls": mesh / rustls,
-            });
-            all.insert(format!("{place} {}", load.name()), figures);
+            let mut figures = serde_json::Map::new();
+            figures.insert("unit".into(), load.unit().into());
+            for (side, figure) in [plain, other, last] {
+                figures.insert(side.to_string(), figure.into());
+            }
+            for side in [plain, other] {
+                figures.insert(format!("{}_to_{}", last.0, side.0), (last.1 / side.1).into());
+            }
+            all.insert(format!("{place} {}", load.name()), Value::Object(figures));
         }
         let agents = [
             ("processor", &self.processor),

@@ -1,4 +1,4 @@
-//! The server: a port that takes everything and one that gives back what it gets, each plain and with TLS.
+//! The server: a port that takes everything and one that gives back what it gets, each plain and with TLS, and HTTP.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv6Addr, TcpListener, TcpStream};
@@ -9,6 +9,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use rustls::ServerConfig;
 
+use super::http;
 use super::wire::{self, Wire};
 
 /// Takes bytes and says nothing until the client has finished; then tells how many came.
@@ -33,8 +34,9 @@ pub fn run(directory: &Path) -> Result<()> {
         let listener = listen(port)?;
         thread::spawn(move || serve(&listener, tls.as_ref(), handler));
     }
-    serve(&listen(ECHO)?, None, give_back);
-    Ok(())
+    let echo = listen(ECHO)?;
+    thread::spawn(move || serve(&echo, None, give_back));
+    http::serve()
 }
 
 fn listen(port: u16) -> Result<TcpListener> {
