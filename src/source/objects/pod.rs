@@ -57,7 +57,9 @@ pub struct PodTemplate {
 pub struct Owner {
     #[serde(default)]
     controller: Option<bool>,
+    #[serde(default)]
     pub kind: String,
+    #[serde(default)]
     pub name: String,
 }
 
