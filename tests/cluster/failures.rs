@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{
     agent, answers, apply, apply_file, delete, directory, exec_in, get, kill, kubectl, pod, root,
-    settled, spawn_curl, until, within,
+    settled, settled_within, spawn_curl, until, within,
 };
 use crate::guide::{captured, meshed};
 
@@ -247,7 +247,13 @@ fn without_the_api_server_the_mesh_serves_on_and_catches_up() -> Result<()> {
     apply_file("config/bookinfo/mesh/peer-authentication-strict.yaml")?;
     answers("outsider", &[DETAILS], 0)?;
     kubectl(&["delete", "peerauthentication", "--all", "-n", "bookinfo"])?;
-    answers("outsider", &[DETAILS], 200).map(drop)
+    answers("outsider", &[DETAILS], 200)?;
+    // The controller manager may look before the nodes have said that they live, and call all pods not ready; the kubelets,
+    // which try the server less and less often, may take a minute to see that and to correct it.
+    for namespace in ["bookinfo", "default", "isthmus-system"] {
+        settled_within(namespace, Duration::from_secs(180))?;
+    }
+    Ok(())
 }
 
 fn start_api_server() -> Result<()> {

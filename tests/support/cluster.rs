@@ -109,7 +109,12 @@ pub fn pod(namespace: &str, selector: &str) -> Result<Value> {
 
 /// Waits until all pods of a namespace are ready, and those that were deleted are gone.
 pub fn settled(namespace: &str) -> Result<()> {
-    until(&format!("the pods of {namespace} to be ready"), || {
+    settled_within(namespace, PATIENCE)
+}
+
+/// As [`settled`], with another patience.
+pub fn settled_within(namespace: &str, patience: Duration) -> Result<()> {
+    within(patience, &format!("the pods of {namespace} to be ready"), || {
         let pods = get(&["pods", "-n", namespace])?;
         let items = pods["items"].as_array().cloned().unwrap_or_default();
         let ready = |pod: &Value| {
