@@ -181,6 +181,10 @@ fn escape_bare(out: &mut String, text: &str) {
 /// Escapes as JSON strings do (RFC 8259, 7), and what a terminal or a reader could mistake: C1 controls, separators of
 /// lines, marks that change the direction of writing.
 fn escape(out: &mut String, text: &str) {
+    // Most texts are plain, and seen to be so many bytes at a time.
+    if text.bytes().all(is_plain) {
+        return out.push_str(text);
+    }
     let mut rest = text;
     while let Some(at) = rest.find(is_special) {
         out.push_str(&rest[..at]);
@@ -199,6 +203,11 @@ fn escape(out: &mut String, text: &str) {
         rest = characters.as_str();
     }
     out.push_str(rest);
+}
+
+/// Of a printable character of ASCII that means nothing special.
+fn is_plain(byte: u8) -> bool {
+    (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\'
 }
 
 /// All of them lie in the first plane, so that four hexadecimal digits suffice.

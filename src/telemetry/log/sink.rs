@@ -15,6 +15,10 @@ const QUEUE: usize = 10_000;
 /// Bytes that are written at once at the most: the size of a pipe.
 const BATCH: usize = 64 * 1024;
 
+/// How long the writer rests when it has written all there was. To wake a thread costs whoever sends more than to write the
+/// line, so that under load nobody wakes it; who reads a log does not notice.
+const REST: Duration = Duration::from_millis(5);
+
 /// How often a full queue is tried again by [`Sink::flush`].
 const FLUSH_PAUSE: Duration = Duration::from_millis(5);
 
@@ -91,7 +95,12 @@ fn write_all(
     let mut batch = String::with_capacity(BATCH);
     // The last line stands there in part: what comes next must not be taken for its end.
     let mut torn = false;
-    while let Ok(first) = lines.recv() {
+    let mut all = false;
+    loop {
+        if all {
+            std::thread::sleep(REST);
+        }
+        let Ok(first) = lines.recv() else { return };
         let mut waiting = Vec::new();
         if torn {
             batch.push('\n');
@@ -107,6 +116,7 @@ fn write_all(
             }
             next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };
         }
+        all = batch.len() < BATCH;
         let ended_before = usize::from(torn);
         let written = write_some(output.as_mut(), batch.as_bytes());
         let (there, missing) = batch.as_bytes().split_at(written);
