@@ -184,18 +184,19 @@ fn latency(target: &Target, time: Duration, rate: Option<u32>) -> Result<Vec<Dur
     let start = SystemTime::now();
     let mut times = Vec::new();
     while start.elapsed()? < time {
-        let begin = match rate {
-            None => SystemTime::now(),
-            Some(rate) => {
-                let due = Duration::from_secs(1) * times.len() as u32 / rate;
-                thread::sleep(due.saturating_sub(start.elapsed()?));
-                start + due
-            }
-        };
+        let begin = turn(start, times.len(), rate)?;
         exchange(&mut stream)?;
         times.push(begin.elapsed()?);
     }
     Ok(times)
+}
+
+/// Waits until it is the turn of the next message after so many, and says since when it is; without a rate, at once.
+pub fn turn(start: SystemTime, sent: usize, rate: Option<u32>) -> Result<SystemTime> {
+    let Some(rate) = rate else { return Ok(SystemTime::now()) };
+    let due = Duration::from_secs(1) * u32::try_from(sent)? / rate;
+    thread::sleep(due.saturating_sub(start.elapsed()?));
+    Ok(start + due)
 }
 
 fn percentile(mut times: Vec<Duration>, percentile: usize) -> Result<Measurement> {

@@ -15,6 +15,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
+use super::client::turn;
+
 /// Answers every request; also the port of the Services.
 pub const HTTP: u16 = 9003;
 
@@ -71,15 +73,8 @@ pub fn latency(server: SocketAddr, time: Duration, rate: Option<u32>) -> Result<
         let start = SystemTime::now();
         let mut times = Vec::new();
         while start.elapsed()? < time {
-            let begin = match rate {
-                None => SystemTime::now(),
-                Some(rate) => {
-                    let due = Duration::from_secs(1) * u32::try_from(times.len())? / rate;
-                    // As the other loads do: timers of the runtime are coarser. Nothing else runs here.
-                    std::thread::sleep(due.saturating_sub(start.elapsed()?));
-                    start + due
-                }
-            };
+            // Blocks, as timers of the runtime are coarser; nothing else runs here.
+            let begin = turn(start, times.len(), rate)?;
             client.ask().await?;
             times.push(begin.elapsed()?);
         }
