@@ -30,7 +30,8 @@ pub use http_route::{
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
 pub use pod::{
-    Container, ContainerPort, NEAR, Owner, Phase, Pod, PodIp, PodMetadata, PodStatus, PodTemplate,
+    Container, ContainerPort, MIRROR, NEAR, Owner, Phase, Pod, PodIp, PodMetadata, PodStatus,
+    PodTemplate,
 };
 pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
 pub use selector::{LabelSelector, Operator, Requirement, selects};

@@ -7,6 +7,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde::{Deserialize, de};
 use serde_json::{Map, Value};
 
+use crate::source::objects::MIRROR;
+
 /// What is kept of a JSON value. One of another type than its shape expects is kept whole: whether it is an error, its
 /// kind's reader decides.
 #[derive(Clone, Copy)]
@@ -34,8 +36,6 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 /// network namespace): in a cluster the scheduler and the runtime know, and whoever may make pods must not be able to send
 /// the agent into a namespace of the node's or of somebody else's.
 const DOMAIN: &str = "istio.io/";
-/// Set by the kubelet on what stands in the API for a static pod. On any other pod it keeps the kubelet from running it.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Of `metadata`, for every kind, but for annotations.
 macro_rules! metadata {

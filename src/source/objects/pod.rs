@@ -12,6 +12,10 @@ use serde::{Deserialize, Deserializer};
 use super::{Labelled, Labels};
 use crate::base::Str;
 
+/// The annotation by which the kubelet marks what stands in the API for a static pod: the UID that the container runtime knows
+/// that pod by (Kubernetes "Static Pods"). On any other pod it keeps the kubelet from running it.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
+
 /// How far from each other two pods may stand, by name, to share what they have in common: those of a ReplicaSet, a
 /// DaemonSet or a Job stand together, but the topology of their nodes, which labels tell, goes to and fro.
 pub const NEAR: usize = 6;

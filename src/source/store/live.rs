@@ -34,6 +34,7 @@ impl Objects {
     /// What a pod has from its template it most often has in common with itself as it was, or with its neighbours.
     pub(super) fn hold(&mut self, id: Id, mut object: Object, origin: Option<Origin>) {
         if let Object::Pod(pod) = &mut object {
+            // The key's text, rather than another like it.
             pod.metadata.name = Some(id.1.name.clone());
             let after = self.held.range(&id..).take(NEAR);
             let before = self.held.range(..&id).rev().take(NEAR);

@@ -7,7 +7,7 @@ use super::waypoint::{Addressed, label_field};
 use super::{Context, namespace_label};
 use crate::base::{Identity, ObjectKey, Str};
 use crate::model::{Canonical, CaptureWishes, Locality, Workload};
-use crate::source::objects::{Labelled, Namespace, Node, Phase, Pod, annotation, label};
+use crate::source::objects::{Labelled, MIRROR, Namespace, Node, Phase, Pod, annotation, label};
 
 /// `ambient` enrols a namespace or pod, `none` keeps a pod out.
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
@@ -21,8 +21,6 @@ const NODE: &str = "isthmus.io/node";
 const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
 /// Whether what arrives in the clear is left alone (Istio "ambient.istio.io/bypass-inbound-capture").
 const BYPASS_INBOUND: &str = "ambient.istio.io/bypass-inbound-capture";
-/// The UID of the static pod that a pod of the API stands for.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The service account of a pod that names none (Kubernetes "Configure Service Accounts for Pods").
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 /// The revision of a workload that has none (Istio "Canonical Service").

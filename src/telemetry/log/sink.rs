@@ -95,12 +95,7 @@ fn write_all(
     let mut batch = String::with_capacity(BATCH);
     // The last line stands there in part: what comes next must not be taken for its end.
     let mut torn = false;
-    let mut all = false;
-    loop {
-        if all {
-            std::thread::sleep(REST);
-        }
-        let Ok(first) = lines.recv() else { return };
+    while let Ok(first) = lines.recv() {
         let mut waiting = Vec::new();
         if torn {
             batch.push('\n');
@@ -116,7 +111,7 @@ fn write_all(
             }
             next = if batch.len() < BATCH { lines.try_recv().ok() } else { None };
         }
-        all = batch.len() < BATCH;
+        let is_all = batch.len() < BATCH;
         let ended_before = usize::from(torn);
         let written = write_some(output.as_mut(), batch.as_bytes());
         let (there, missing) = batch.as_bytes().split_at(written);
@@ -125,6 +120,11 @@ fn write_all(
         lost.inc_by((ends(missing).saturating_sub(uncounted)) as u64);
         torn = there.last().map_or(torn, |last| *last != b'\n');
         batch.clear();
+        // Who waits for these lines need not wait for the rest too.
+        drop(waiting);
+        if is_all {
+            std::thread::sleep(REST);
+        }
     }
 }
 
