@@ -9,6 +9,10 @@ mod support;
 #[path = "../support/istioctl.rs"]
 mod istioctl;
 
+/// Shared with the adversary suite.
+#[path = "../support/bookinfo.rs"]
+mod bookinfo_lab;
+
 mod certificates;
 mod clock;
 mod cni;
@@ -34,70 +38,4 @@ mod same_node;
 mod sock;
 mod takeover;
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result};
-use support::lab::curl::Answer;
-use support::lab::manifests::Key;
-use support::lab::{Lab, Programs, private, wait};
-
-/// The application's manifests, without any of the mesh.
-const APPLICATION: [&str; 4] =
-    ["bookinfo.yaml", "bookinfo-versions.yaml", "clients.yaml", "foo.yaml"];
-
-/// Bookinfo on two nodes, no agents yet.
-pub fn bookinfo() -> Result<Lab> {
-    application(&[])
-}
-
-/// Bookinfo and `more` manifests, no agents yet.
-pub fn application(more: &[&str]) -> Result<Lab> {
-    private::enter()?;
-    let programs = Programs::beside(Path::new(env!("CARGO_BIN_EXE_isthmus")))?;
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/bookinfo");
-    let documents = APPLICATION
-        .iter()
-        .map(|name| fs::read_to_string(directory.join(name)).context(*name))
-        .chain(more.iter().map(|text| Ok((*text).to_owned())))
-        .collect::<Result<Vec<_>>>()?;
-    Lab::build(&documents, &programs)
-}
-
-/// Bookinfo with its namespaces enrolled, and an agent on each node that has captured every pod of them.
-pub fn meshed() -> Result<Lab> {
-    let mut lab = bookinfo()?;
-    lab.start_agents("")?;
-    enrol(&mut lab)?;
-    Ok(lab)
-}
-
-/// Enrols Bookinfo's namespaces and waits until every pod of them is captured.
-pub fn enrol(lab: &mut Lab) -> Result<()> {
-    for namespace in ["bookinfo", "default"] {
-        let key = Key::new("Namespace", "", namespace);
-        lab.manifests.label(&key, &["istio.io/dataplane-mode=ambient"])?;
-    }
-    captured_in(lab, "bookinfo")?;
-    captured_in(lab, "default")
-}
-
-/// Waits until every pod of a namespace is captured.
-pub fn captured_in(lab: &Lab, namespace: &str) -> Result<()> {
-    wait::until(&format!("all pods of {namespace} to be captured"), || {
-        for (name, pod) in lab.pods() {
-            if pod.plan.key.namespace == namespace && lab.rules(name)?.is_empty() {
-                return Ok(None);
-            }
-        }
-        Ok(Some(()))
-    })
-}
-
-/// Repeats a request until its answer has this status: a change of manifests takes effect in a moment.
-pub fn settle(lab: &Lab, from: &str, arguments: &[&str], status: u16) -> Result<Answer> {
-    wait::until(&format!("{from}: {arguments:?} to bring {status}"), || {
-        let answer = lab.curl(from, arguments)?;
-        Ok((answer.status == status).then_some(answer))
-    })
-}
+pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};

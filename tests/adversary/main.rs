@@ -1,0 +1,36 @@
+//! What must not work: each attack on the mesh that somebody found, or that users of other meshes report, as a test with
+//! real network namespaces, real processes and real agents. An attack succeeds or fails by what the victim's application
+//! saw, never by what an agent says of itself; each test also shows that the same way works for who may use it, so that it
+//! can fail. `docs/security.md` says who may do what, and names these tests.
+
+#[path = "../support/support.rs"]
+mod support;
+
+#[path = "../support/bookinfo.rs"]
+mod bookinfo_lab;
+
+pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
+
+use anyhow::Result;
+use support::lab::Lab;
+
+/// A namespace of the mesh whose owner attacks, with a pod on each node.
+const EVIL: &str = include_str!("evil.yaml");
+
+/// Bookinfo enrolled on two nodes, and beside it the namespace `evil`, whose pods `attacker` (node-a) and `accomplice`
+/// (node-b) are captured too. `more`: further manifests.
+pub fn besieged(more: &[&str]) -> Result<Lab> {
+    let mut lab = application(&[&[EVIL], more].concat())?;
+    lab.start_agents("")?;
+    enrol(&mut lab)?;
+    captured_in(&lab, "evil")?;
+    Ok(lab)
+}
+
+/// The suite's own check: the attacker is an ordinary client as long as it does what everybody may.
+#[test]
+fn the_attacker_is_an_ordinary_client() -> Result<()> {
+    let lab = besieged(&[])?;
+    settle(&lab, "attacker", &["http://details.bookinfo:9080/details/0"], 200)?;
+    Ok(())
+}
