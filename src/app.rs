@@ -186,6 +186,7 @@ impl Agent {
         let admin = self.admin(readiness, view.clone(), quit.clone());
         let admin_task = tokio::spawn(self.servers.serve(admin, admin_cancel.clone()));
         self.certificates.spawn(&tasks, &cancel);
+        let removal = uninstall::follow(&self.settings, &tasks, &cancel);
         tasks.spawn(self.pool.clone().sweep(cancel.clone()));
         let (node, world) = (self.node.clone(), self.world.clone());
         let (serving, served) = tokio::sync::mpsc::channel(1);
@@ -211,7 +212,8 @@ impl Agent {
         // Told to end before it served: the predecessor hears so by this, and goes on.
         let _serving_on = (!standby.is_spare()).then_some(handed_over);
         // This agent's own ports are closed once a successor serves the node.
-        let for_good = uninstall::before_the_end(&self.settings, &admin_cancel, &standby).await;
+        let for_good =
+            uninstall::before_the_end(&self.settings, &removal, &admin_cancel, &standby).await;
         cni.stop().await;
         tracing::info!(deadline = ?self.settings.drain.deadline, "draining");
         let leaving = uninstall::leave(&self.settings, &self.node, for_good);
