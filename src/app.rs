@@ -33,6 +33,7 @@ use crate::resolver::Resolver;
 use crate::sock;
 use crate::source::{Source, TranslateSettings};
 use crate::telemetry::{self, Logs, Telemetry};
+use crate::workloads::{ContainerRuntime, Ledger, Registry};
 use crate::world::{MeshNames, WorldStore};
 use certificates::{Certificates, trust_domains};
 use cni::Cni;
@@ -135,6 +136,7 @@ impl Agent {
             dns,
             workers.clone(),
             upgrade.inherited.clone(),
+            registry(&settings),
         );
         let servers = Servers::bind(addresses(&settings), &upgrade.inherited)?;
         let source = AnySource::new(&settings);
@@ -273,8 +275,27 @@ fn node_settings(settings: &Settings) -> NodeSettings {
     NodeSettings {
         name: settings.node.clone(),
         drain: settings.drain.deadline,
-        search: settings.source.kind == SourceKind::Kubernetes,
+        runtime: (settings.source.kind == SourceKind::Kubernetes)
+            .then(|| ContainerRuntime::new(settings.workloads.runtime_socket.as_deref())),
     }
+}
+
+/// What is known of this node's pods from before, and kept for the next agent.
+fn registry(settings: &Settings) -> Registry {
+    let directory = settings.workloads.directory.join(&*settings.node);
+    let is_told = settings.cni.enabled || settings.source.kind == SourceKind::Kubernetes;
+    let ledger = is_told.then(|| Ledger::open(&directory)).and_then(|opened| match opened {
+        Ok(ledger) => Some(ledger),
+        Err(error) => {
+            tracing::error!(
+                directory = %directory.display(), %error,
+                "where pods are cannot be kept for the agent's next start, which must ask the container runtime; check \
+                 [workloads] directory"
+            );
+            None
+        }
+    });
+    Registry::new(ledger)
 }
 
 fn addresses(settings: &Settings) -> Addresses {
