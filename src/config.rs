@@ -52,6 +52,7 @@ pub struct Settings {
     pub pool: PoolSettings,
     pub drain: DrainSettings,
     pub takeover: TakeoverSettings,
+    pub workloads: WorkloadsSettings,
     pub dns: DnsSettings,
     pub controller: ControllerSettings,
     pub cni: CniSettings,
@@ -192,6 +193,14 @@ pub struct CniSettings {
     pub socket: PathBuf,
     /// Besides those that are always excluded.
     pub exclude_namespaces: Vec<Str>,
+}
+
+/// `[workloads]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct WorkloadsSettings {
+    pub directory: PathBuf,
+    /// `None`: where the usual container runtimes listen.
+    pub runtime_socket: Option<PathBuf>,
 }
 
 /// `[takeover]`

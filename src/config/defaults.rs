@@ -87,6 +87,9 @@ pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// Gone with the machine's next start, as what waits there is.
 pub(super) const TAKEOVER_DIRECTORY: &str = "/run/isthmus";
 
+/// As [`TAKEOVER_DIRECTORY`]: sandboxes do not outlive the machine's run either.
+pub(super) const WORKLOADS_DIRECTORY: &str = "/run/isthmus/sandboxes";
+
 /// Where containerd and CRI-O look by default (CNI's own defaults).
 pub(super) const CNI_CONF_DIRECTORY: &str = "/etc/cni/net.d";
 pub(super) const CNI_BIN_DIRECTORY: &str = "/opt/cni/bin";
