@@ -357,5 +357,6 @@ pub fn translate_settings(settings: &Settings) -> TranslateSettings {
         trust_domains: trust_domains(settings),
         cluster_domain: settings.cluster_domain.clone(),
         root_namespace: settings.root_namespace.clone(),
+        public_service_entries: settings.public_service_entries.clone(),
     }
 }

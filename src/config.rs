@@ -40,6 +40,8 @@ pub struct Settings {
     pub trust_domain_aliases: Vec<Str>,
     pub cluster_domain: Str,
     pub root_namespace: Str,
+    /// Namespaces whose ServiceEntries clients of all namespaces see; `*` for all.
+    pub public_service_entries: Vec<Str>,
     pub same_node: SameNode,
     pub source: SourceSettings,
     pub identity: IdentitySettings,

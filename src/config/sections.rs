@@ -64,6 +64,17 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
             default::ROOT_NAMESPACE,
             "The namespace whose policies without a selector hold for the whole mesh.",
         ),
+        public_service_entries: reader.texts(
+            Field {
+                key: "public_service_entries",
+                default: (),
+                meaning: "Namespaces whose ServiceEntries hold for clients of every namespace, as those of the root namespace \
+                          do; \"*\" for all, as in Istio. Others hold for clients of their own namespace. Whoever may write \
+                          entries there decides where others' traffic to hosts and addresses outside of the mesh goes.",
+            },
+            "namespace",
+            |text| if text == "*" { Ok(()) } else { check_name(text) },
+        ),
         same_node: same_node(reader),
         source: source(reader),
         identity: identity(reader),
