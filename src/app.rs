@@ -300,7 +300,9 @@ fn registry(settings: &Settings) -> Registry {
 
 fn addresses(settings: &Settings) -> Addresses {
     Addresses {
-        admin: settings.admin.address,
+        directory: settings.admin.directory.clone(),
+        node: settings.node.to_string(),
+        pages: settings.admin.tcp.then_some(settings.admin.address),
         metrics: settings.metrics.address,
         readiness: settings.readiness.address,
     }

@@ -45,7 +45,7 @@ pub struct Settings {
     pub same_node: SameNode,
     pub source: SourceSettings,
     pub identity: IdentitySettings,
-    pub admin: AddressSettings,
+    pub admin: AdminSettings,
     pub metrics: AddressSettings,
     pub readiness: ReadinessSettings,
     pub log: LogSettings,
@@ -128,7 +128,16 @@ pub struct ReadinessSettings {
     pub file: Option<PathBuf>,
 }
 
-/// `[admin]`, `[metrics]`
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct AdminSettings {
+    pub directory: PathBuf,
+    /// Whether what the agent knows can be read at `address`, without authentication.
+    pub tcp: bool,
+    pub address: SocketAddr,
+}
+
+/// `[metrics]`
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct AddressSettings {
     pub address: SocketAddr,

@@ -33,7 +33,7 @@ pub use controller::ControllerMetrics;
 pub use dns::{DnsLabels, DnsMetrics};
 pub use health::{HealthMetrics, WorkerHealth};
 pub use live::{HttpConnection, OpenConnection};
-pub use log::{LogError, LogFormat, Logs, check_levels, init_logs};
+pub use log::{AUDIT, LogError, LogFormat, Logs, check_levels, init_logs};
 pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
 pub use request::RequestRecord;

@@ -39,7 +39,9 @@ pub(super) const CONTROLLER_ROOT: &str = "/var/run/secrets/isthmus/ca/root-cert.
 /// Where they mount the projected token of audience istio-ca.
 pub(super) const CONTROLLER_TOKEN_FILE: &str = "/var/run/secrets/tokens/istio-token";
 
-/// Loopback only: whoever reaches it can read the mesh's state and stop the agent.
+/// Below [`TAKEOVER_DIRECTORY`], which others may look into; this one is root's alone.
+pub(super) const ADMIN_DIRECTORY: &str = "/run/isthmus/admin";
+/// Where `istioctl` asks. Loopback only, and only when asked for: every process of the node can read there.
 pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ports::ADMIN);
 /// All addresses, as ztunnel: Prometheus scrapes from another node.
 pub(super) const METRICS: SocketAddr =

@@ -9,9 +9,9 @@ use super::controller;
 use super::defaults as default;
 use super::reader::{Field, Reader};
 use super::{
-    AddressSettings, CniSettings, DnsSettings, DrainSettings, IdentitySettings, IssuerKind,
-    Layer4Settings, Layer7Settings, LogSettings, PoolSettings, ReadinessSettings, SameNode,
-    Settings, SourceKind, SourceSettings, TakeoverSettings, WorkloadsSettings,
+    AddressSettings, AdminSettings, CniSettings, DnsSettings, DrainSettings, IdentitySettings,
+    IssuerKind, Layer4Settings, Layer7Settings, LogSettings, PoolSettings, ReadinessSettings,
+    SameNode, Settings, SourceKind, SourceSettings, TakeoverSettings, WorkloadsSettings,
 };
 use crate::base::Str;
 use crate::telemetry::{self, LogFormat};
@@ -235,17 +235,34 @@ fn issuer(reader: &mut Reader<'_>) -> IssuerKind {
     )
 }
 
-fn admin(reader: &mut Reader<'_>) -> AddressSettings {
+fn admin(reader: &mut Reader<'_>) -> AdminSettings {
     let key = "admin.address";
-    let settings = address(
-        reader,
-        key,
-        default::ADMIN,
-        "Where status, dump and the log level are served, without authentication: loopback only.",
-    );
+    let settings = AdminSettings {
+        directory: reader.path(Field {
+            key: "admin.directory",
+            default: default::ADMIN_DIRECTORY,
+            meaning: "Where the agent is administered, as <node>.sock: status, dump, log levels, profiles, end. Made \
+                      when missing, for root (the agent's user) alone; a directory that others may use is refused.",
+        }),
+        tcp: reader.choice(
+            Field {
+                key: "admin.tcp",
+                default: false,
+                meaning: "Whether status, dump, connections and log levels can be read at `admin.address` too, for \
+                          `istioctl ztunnel-config`: by every process and every pod on the network of the node, \
+                          without authentication. Nothing can be changed there.",
+            },
+            &[("off", false), ("on", true)],
+        ),
+        address: reader.address(Field {
+            key,
+            default: default::ADMIN,
+            meaning: "Where `admin.tcp` serves: loopback only.",
+        }),
+    };
     if !settings.address.ip().is_loopback() {
         let reason = format!(
-            "{} is not a loopback address; whoever reaches this port can stop the agent",
+            "{} is not a loopback address; whoever reaches this port can read everything that the agent knows",
             settings.address.ip()
         );
         reader.complain(key, reason);
