@@ -23,6 +23,7 @@ mod exchange;
 mod forward;
 mod guard;
 mod headers;
+mod host;
 mod inbound;
 mod limit;
 mod mirror;
