@@ -84,6 +84,8 @@ pub struct Dependencies {
     /// The cluster's name, for labels and baggage.
     pub cluster: Str,
     pub settings: WorkerSettings,
+    /// What clients may upgrade their connections to, in lower case.
+    pub upgrades: Arc<[Str]>,
 }
 
 /// All workers of the agent.

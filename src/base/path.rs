@@ -36,8 +36,7 @@ pub struct PathReadings<'a> {
 impl<'a> PathReadings<'a> {
     /// Of a path, without query and fragment.
     pub fn of(path: &'a str) -> Self {
-        let mut readings =
-            Self { sent: Cow::Borrowed(path), others: Vec::new(), unclear: None };
+        let mut readings = Self { sent: Cow::Borrowed(path), others: Vec::new(), unclear: None };
         if is_plain(path) {
             return readings;
         }

@@ -206,7 +206,7 @@ impl Way {
     fn authorize(
         &self,
         picked: &Picked,
-        arrived: &Arrived,
+        arrived: &mut Arrived,
     ) -> Result<Vec<PolicyNote>, (Answer, Vec<PolicyNote>)> {
         let gate = Gate::for_service(&self.world, &self.plan.addressed);
         let connection = Connection {
@@ -214,14 +214,20 @@ impl Way {
             source: self.session.client_address.ip(),
             destination: picked.address,
         };
-        let arrived = &arrived.request;
+        let request = &arrived.request;
         let (uri, headers) = match &self.before {
             Some(sent) => (&sent.uri, &sent.headers),
-            None => (arrived.uri(), arrived.headers()),
+            None => (request.uri(), request.headers()),
         };
-        let request = sent::policy_request(arrived.method(), uri, headers);
-        match gate.authorize(&connection, Some(&request)) {
-            Ok(permit) => Ok(permit.notes),
+        let judged = sent::policy_request(request.method(), uri, headers);
+        match gate.authorize(&connection, Some(&judged)) {
+            Ok(permit) => {
+                if let Some(by) = permit.waypoint.filter(|_| permit.names_client) {
+                    let client = &self.session.client.identity;
+                    headers::name_client(arrived.request.headers_mut(), &by, client, None);
+                }
+                Ok(permit.notes)
+            }
             Err(denial) => Err((Answer::denied(denial.why), denial.notes)),
         }
     }
@@ -276,19 +282,22 @@ impl Way {
         deadline: Option<Instant>,
     ) -> Response<ResponseBody> {
         let Got { mut response, lease, upgrade } = got;
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let granted = upgrade.filter(|upgrade| switched && upgrade.is_granted(response.headers()));
+        if switched && granted.is_none() {
+            // With the lease goes the connection: nobody knows what it speaks now.
+            return upgrade::unasked().respond(exchange, form);
+        }
         for filters in self.plan.filters() {
             route::filter_response(filters, self.origin.as_ref(), response.headers_mut());
         }
         exchange.answered(response.status(), response.headers(), lease, picked.in_flight);
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return relay(response, exchange).map(|body| body.until(deadline));
-        }
-        match upgrade {
+        match granted {
             Some(upgrade) => {
                 let (context, hold) = (&self.session.context, self.session.clone());
                 upgrade.switch(context, response, exchange, std::future::pending(), hold)
             }
-            None => upgrade::unasked().respond(exchange, form),
+            None => relay(response, exchange).map(|body| body.until(deadline)),
         }
     }
 

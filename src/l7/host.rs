@@ -45,7 +45,8 @@ fn check_form(method: &Method, uri: &Uri, version: Version) -> Result<(), &'stat
             return Err("the target is an authority, which is for CONNECT");
         }
         None => {}
-        Some(scheme) if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => {}
+        Some(scheme)
+            if scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https") => {}
         Some(_) => return Err("the target's scheme is neither http nor https"),
     }
     if uri.path() == "*" && method != Method::OPTIONS {
