@@ -117,6 +117,7 @@ impl Agent {
             telemetry: telemetry.clone(),
             cluster: settings.cluster.clone(),
             settings: worker_settings(&settings),
+            upgrades: settings.layer7.upgrades.as_slice().into(),
         });
         let layer4 = Arc::new(Layer4 {
             settings: layer4_settings(&settings),

@@ -5,6 +5,7 @@ mod identity;
 mod names;
 mod note;
 mod panics;
+pub mod path;
 pub mod ports;
 mod reason;
 mod seldom;

@@ -171,6 +171,7 @@ pub struct Layer7Settings {
     pub max_connections: usize,
     pub max_requests: usize,
     pub max_buffered_bytes: usize,
+    pub upgrades: Vec<Str>,
 }
 
 /// `[pool]`

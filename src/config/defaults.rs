@@ -78,6 +78,8 @@ pub(super) const LAYER7_MAX_CONNECTIONS: usize = 4_096;
 pub(super) const LAYER7_MAX_REQUESTS: usize = 8_192;
 /// Bytes that the connections of one worker may buffer together: half of what Istio grants a waypoint's pod (1 GiB).
 pub(super) const LAYER7_MAX_BUFFERED_BYTES: usize = 512 * 1024 * 1024;
+/// What Istio enables: the only protocol that browsers upgrade to.
+pub(super) const LAYER7_UPGRADES: [&str; 1] = ["websocket"];
 
 /// Streams in one tunnel: ztunnel's and Go's 100 (hyper 200, Envoy 2^31): more would share one TCP window.
 pub(super) const MAX_STREAMS: usize = 100;

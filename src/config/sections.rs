@@ -45,7 +45,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         trust_domain_aliases: reader.texts(
             Field {
                 key: "trust_domain_aliases",
-                default: (),
+                default: &[],
                 meaning: "Other names of the trust domain, as MeshConfig.trustDomainAliases: peers of them are \
                           accepted, and a policy that names one means all. Such as [\"old.example\"].",
             },
@@ -403,7 +403,36 @@ fn layer7(reader: &mut Reader<'_>) -> Layer7Settings {
             },
             1024 * 1024..=1 << 40,
         ),
+        upgrades: upgrades(reader),
     }
+}
+
+fn upgrades(reader: &mut Reader<'_>) -> Vec<Str> {
+    let read = reader.texts(
+        Field {
+            key: "layer7.upgrades",
+            default: &default::LAYER7_UPGRADES,
+            meaning: "Protocols that clients may upgrade an HTTP/1.1 connection to, where waypoints or policies parse it. \
+                      A request for another goes on without its Upgrade header. Nothing judges what is sent after an \
+                      upgrade; so h2c, which carries requests, is not possible.",
+        },
+        "protocol name",
+        check_upgrade,
+    );
+    read.into_iter().map(|name| Str::from(name.to_ascii_lowercase())).collect()
+}
+
+/// A protocol of `Upgrade` (RFC 9110, 7.8) that is not HTTP.
+fn check_upgrade(text: &str) -> Result<(), String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte);
+    if text.is_empty() || !text.bytes().all(is_token) {
+        return Err(format!("{text:?} is not the name of a protocol, such as \"websocket\""));
+    }
+    let name = text.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    if matches!(name.as_str(), "h2c" | "h2" | "http") {
+        return Err(format!("{text:?} carries further requests, which no policy would judge"));
+    }
+    Ok(())
 }
 
 fn pool(reader: &mut Reader<'_>) -> PoolSettings {
@@ -520,7 +549,7 @@ fn cni(reader: &mut Reader<'_>) -> CniSettings {
         exclude_namespaces: reader.texts(
             Field {
                 key: "cni.exclude_namespaces",
-                default: (),
+                default: &[],
                 meaning: "Namespaces whose pods start although the agent does not answer, besides kube-system and the \
                           agent's own.",
             },
