@@ -29,7 +29,7 @@ pub struct HealthMetrics {
     /// Grows with every change of the mesh's state.
     pub generation: Gauge,
     /// By waypoint worker; see [`WorkerHealth`].
-    workers: [Family<WorkerLabels, Gauge>; 5],
+    workers: [Family<WorkerLabels, Gauge>; 6],
 }
 
 /// What one waypoint worker holds now.
@@ -43,6 +43,8 @@ pub struct WorkerHealth {
     /// Reserved, in bytes, and what may be.
     pub buffered_bytes: usize,
     pub buffered_bytes_limit: usize,
+    /// Clients that hold anything of it.
+    pub clients: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,7 +53,7 @@ struct WorkerLabels {
 }
 
 /// In the order of the families.
-const WORKERS: [(&str, &str); 5] = [
+const WORKERS: [(&str, &str); 6] = [
     ("isthmus_worker_connections", "Connections of a namespace's waypoint worker"),
     (
         "isthmus_worker_waiting_connections",
@@ -63,6 +65,7 @@ const WORKERS: [(&str, &str); 5] = [
         "isthmus_worker_buffered_bytes_limit",
         "Bytes that a waypoint worker may reserve ([layer7] max_buffered_bytes)",
     ),
+    ("isthmus_worker_clients", "Clients that hold connections of a namespace's waypoint worker"),
 ];
 
 impl HealthMetrics {
@@ -118,6 +121,7 @@ impl HealthMetrics {
                 worker.requests,
                 worker.buffered_bytes,
                 worker.buffered_bytes_limit,
+                worker.clients,
             ];
             for (family, value) in self.workers.iter().zip(values) {
                 family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
