@@ -348,6 +348,10 @@ fn worker_settings(settings: &Settings) -> WorkerSettings {
         max_connections: settings.layer7.max_connections,
         max_requests: settings.layer7.max_requests,
         max_buffered_bytes: settings.layer7.max_buffered_bytes,
+        tenant_share: settings.layer7.tenant_share,
+        client_share: settings.layer7.client_share,
+        head_timeout: settings.layer7.head_timeout,
+        idle_timeout: settings.layer7.idle_timeout,
         detect_timeout: settings.layer4.detect_timeout,
         connect_timeout: settings.layer4.connect_timeout,
     }

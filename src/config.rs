@@ -172,6 +172,12 @@ pub struct Layer7Settings {
     pub max_requests: usize,
     pub max_buffered_bytes: usize,
     pub upgrades: Vec<Str>,
+    pub tenant_share: usize,
+    pub client_share: usize,
+    #[serde(serialize_with = "duration::serialize")]
+    pub head_timeout: Duration,
+    #[serde(serialize_with = "duration::serialize")]
+    pub idle_timeout: Duration,
 }
 
 /// `[pool]`

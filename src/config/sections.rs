@@ -28,6 +28,7 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=MINUTE;
 /// More than any machine has; guards against a number meant for another key.
 const THREADS: RangeInclusive<usize> = 1..=256;
+const PERCENT: RangeInclusive<usize> = 1..=100;
 /// The number of ports of one address bounds what one workload can use.
 const CONNECTIONS: RangeInclusive<usize> = 1..=1_000_000;
 
@@ -404,6 +405,43 @@ fn layer7(reader: &mut Reader<'_>) -> Layer7Settings {
             1024 * 1024..=1 << 40,
         ),
         upgrades: upgrades(reader),
+        tenant_share: reader.number(
+            Field {
+                key: "layer7.tenant_share",
+                default: default::LAYER7_TENANT_SHARE,
+                meaning: "Percent of what others leave of each of these three that the clients of one namespace may \
+                          hold together; clients without an identity count as one namespace. More is refused.",
+            },
+            PERCENT,
+        ),
+        client_share: reader.number(
+            Field {
+                key: "layer7.client_share",
+                default: default::LAYER7_CLIENT_SHARE,
+                meaning: "Percent of what the other clients of its namespace leave of that which one client, an \
+                          identity at an address, may hold; without an identity it is an IPv4 address or an IPv6 \
+                          network (/64). More connections are closed, more requests answered 503.",
+            },
+            PERCENT,
+        ),
+        head_timeout: reader.duration(
+            Field {
+                key: "layer7.head_timeout",
+                default: default::LAYER7_HEAD_TIMEOUT,
+                meaning: "How long a client may take to send the head of a request: the first one from the beginning of \
+                          the connection on a port that is HTTP by its name, any other from its first byte.",
+            },
+            SECOND..=60 * MINUTE,
+        ),
+        idle_timeout: reader.duration(
+            Field {
+                key: "layer7.idle_timeout",
+                default: default::LAYER7_IDLE_TIMEOUT,
+                meaning: "After how long without a request a client's connection is closed; when places become few, \
+                          the idlest is closed sooner.",
+            },
+            SECOND..=DAY,
+        ),
     }
 }
 

@@ -81,7 +81,7 @@ impl Way {
         let form = arrived.form;
         let timeouts = self.plan.timeouts();
         let whole = timeouts.request.map(|limit| exchange.deadline(limit));
-        let mut again = Again::of(self.plan.retry(), &mut arrived, &self.session.context.budgets);
+        let mut again = Again::of(self.plan.retry(), &mut arrived, self.session.seat.share());
         let mut next = first;
         loop {
             let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
@@ -251,7 +251,8 @@ impl Way {
         let shelf = session.context.upstreams.shelf(self.key(picked, version));
         let dial = || async {
             let stream = session.dial(&self.plan.addressed, picked).await?;
-            Sender::connect(&session.context, version, stream, picked.address).await
+            let share = session.seat.share();
+            Sender::connect(&session.context, share, version, stream, picked.address).await
         };
         let mut lease = match shelf.lease(dial).await {
             Ok(lease) => lease,
