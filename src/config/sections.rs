@@ -68,7 +68,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         public_service_entries: reader.texts(
             Field {
                 key: "public_service_entries",
-                default: (),
+                default: &[],
                 meaning: "Namespaces whose ServiceEntries hold for clients of every namespace, as those of the root namespace \
                           do; \"*\" for all, as in Istio. Others hold for clients of their own namespace. Whoever may write \
                           entries there decides where others' traffic to hosts and addresses outside of the mesh goes.",

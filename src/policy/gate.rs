@@ -86,6 +86,15 @@ impl Gate {
         gate
     }
 
+    /// What guards a service itself, for an answer that no endpoint gives.
+    pub fn for_service(world: &World, service: &Service) -> Self {
+        let mut gate = Gate::open(&service.key.namespace);
+        if let Some(service) = gate.present(world, service) {
+            gate.add_addressed_service(world, service);
+        }
+        gate
+    }
+
     /// The waypoints' part alone, for a destination where nobody judges: the client's half does it.
     pub fn for_uncaptured(world: &World, way: &Way<'_>) -> Self {
         let mut gate = Gate::open(&way.addressed.key.namespace);
