@@ -12,7 +12,6 @@
 mod connections;
 mod door;
 mod pages;
-mod places;
 mod probe;
 mod profile;
 mod readiness;

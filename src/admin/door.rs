@@ -140,8 +140,9 @@ impl Door {
         }
     }
 
-    /// Takes the name back.
+    /// Takes the name back, in a new directory if the old one was removed.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
+        self.directory = Directory::make(&self.directory.path)?;
         (self.listener, self.file) = self.directory.bind(&self.name)?;
         Ok(())
     }

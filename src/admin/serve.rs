@@ -1,7 +1,7 @@
 //! The listeners: the socket that administers, and the ports.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +15,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::door::{Caller, Door, socket_name};
-use super::places::{Place, Places};
 use super::{Admin, pages};
-use crate::base::Seldom;
+use crate::base::{Place, Places, Seldom};
 use crate::sock::{self, PlainSockets, SocketFactory};
 use crate::takeover::{Inherited, Listener};
 
 #[cfg(test)]
 mod tests;
 
+/// Connections at a time on each listener: scrapers and operators, with room to spare.
+const MAX_CONNECTIONS: usize = 64;
+/// A client that neither sends a request nor takes an answer for so long is gone.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 /// A client that does not send its request within this time is no operator.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What to do when a connection cannot be accepted: rest, for the listeners must not spin.
@@ -126,6 +129,13 @@ impl Servers {
     }
 }
 
+/// Whose places are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Client {
+    Operator,
+    At(IpAddr),
+}
+
 /// What all listeners share.
 #[derive(Clone)]
 struct Serving {
@@ -136,10 +146,10 @@ struct Serving {
 
 impl Serving {
     async fn accept(self, port: Port, listener: TcpListener) {
-        let (places, trouble) = (Arc::new(Places::default()), Seldom::new());
+        let (places, trouble) = (Places::new(MAX_CONNECTIONS), Seldom::new());
         loop {
             match listener.accept().await {
-                Ok((stream, peer)) => match places.take(Some(peer.ip())) {
+                Ok((stream, peer)) => match places.take(Client::At(peer.ip().to_canonical())) {
                     Some(place) => self.spawn(port, stream, place),
                     None if trouble.is_due() => {
                         tracing::warn!(?port, %peer, "too many requests at a time are refused");
@@ -153,7 +163,7 @@ impl Serving {
 
     /// The socket, which is made again when its name is lost.
     async fn administer(self, mut door: Door) {
-        let (places, trouble) = (Arc::new(Places::default()), Seldom::new());
+        let (places, trouble) = (Places::new(MAX_CONNECTIONS), Seldom::new());
         loop {
             let accepted = tokio::select! {
                 accepted = door.accept() => accepted,
@@ -167,7 +177,7 @@ impl Serving {
             };
             match accepted {
                 Ok(Some((stream, caller))) => {
-                    if let Some(place) = places.take(None) {
+                    if let Some(place) = places.take(Client::Operator) {
                         self.spawn(Port::Admin(caller), stream, place);
                     }
                 }
@@ -177,7 +187,7 @@ impl Serving {
         }
     }
 
-    fn spawn<S>(&self, port: Port, stream: S, place: Place)
+    fn spawn<S>(&self, port: Port, stream: S, place: Place<Client>)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -194,7 +204,7 @@ async fn rest(trouble: &Seldom, error: &io::Error) {
 }
 
 /// One connection, until it ends or its place is taken away.
-async fn serve_connection<S>(port: Port, stream: S, admin: Arc<Admin>, place: Place)
+async fn serve_connection<S>(port: Port, stream: S, admin: Arc<Admin>, place: Place<Client>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -217,6 +227,6 @@ where
         served = served => if let Err(error) = served {
             tracing::debug!(?port, %error, "an operator's connection broke");
         },
-        () = place.over() => tracing::debug!(?port, "a connection that waits is closed"),
+        () = place.over(MAX_WAIT) => tracing::debug!(?port, "a connection that waits is closed"),
     }
 }

@@ -183,6 +183,14 @@ fn the_agents_health_is_in_the_metrics() -> Result<()> {
         assert!(of("tokio_num_alive_tasks") >= 2.0, "{runtime}");
         assert!(of("tokio_worker_total_busy_duration_seconds_total") > 0.0, "{runtime}");
     }
+    for role in ["client", "server"] {
+        let of = |group: &[(&str, &str)]| {
+            let labels = [&[("purpose", "tunnel"), ("role", role)], group].concat();
+            metrics.sum("isthmus_tls_handshakes_total", &labels)
+        };
+        assert!(of(&[]) > 0.0, "as the {role} of a tunnel");
+        assert_eq!(of(&[]), of(&[("group", "X25519MLKEM768")]), "all of agents, so all hybrid");
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     for series in metrics.find("isthmus_source_last_read_timestamp_seconds", &[]) {
         assert!((now - 60.0..=now).contains(&series.value), "{series:?} at {now}");

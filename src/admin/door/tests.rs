@@ -118,7 +118,12 @@ async fn the_newest_agent_has_the_name() {
     assert!(path.exists(), "the third one's");
     drop(third);
     first.lost().await;
+    fs::remove_dir_all(&directory).unwrap();
+    first.lost().await;
+    first.reopen().unwrap();
+    assert!(tokio::join!(connect(&path), first.accept()).0.is_ok());
     // One that is killed leaves its file.
+    fs::remove_file(&path).unwrap();
     drop(StdListener::bind(&path).unwrap());
     first.lost().await;
     first.reopen().unwrap();
