@@ -5,6 +5,7 @@ mod identity;
 mod names;
 mod note;
 mod panics;
+pub mod path;
 mod places;
 pub mod ports;
 mod reason;

@@ -11,6 +11,9 @@ mod admin;
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
 
+mod http;
+mod recorder;
+
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
 
 use anyhow::Result;
