@@ -1,17 +1,19 @@
 //! Every setting, in the order of the file: key, default, permitted values, meaning.
 
-use std::net::{IpAddr, SocketAddr};
+mod doors;
+mod identity;
+
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use super::controller;
 use super::defaults as default;
 use super::reader::{Field, Reader};
 use super::{
-    AddressSettings, AdminSettings, CniSettings, DnsSettings, DrainSettings, IdentitySettings,
-    IssuerKind, Layer4Settings, Layer7Settings, LogSettings, PoolSettings, ReadinessSettings,
-    SameNode, Settings, SourceKind, SourceSettings, TakeoverSettings, WorkloadsSettings,
+    AddressSettings, CniSettings, DnsSettings, DrainSettings, Layer4Settings, Layer7Settings,
+    LogSettings, PoolSettings, ReadinessSettings, SameNode, Settings, SourceKind, SourceSettings,
+    TakeoverSettings, WorkloadsSettings,
 };
 use crate::base::Str;
 use crate::telemetry::{self, LogFormat};
@@ -78,8 +80,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         ),
         same_node: same_node(reader),
         source: source(reader),
-        identity: identity(reader),
-        admin: admin(reader),
+        identity: identity::read(reader),
+        admin: doors::admin(reader),
         metrics: address(
             reader,
             "metrics.address",
@@ -98,7 +100,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         controller: controller::read(reader),
         cni: cni(reader),
     };
-    check_conflicts(reader, &settings);
+    doors::check_conflicts(reader, &settings);
     settings
 }
 
@@ -151,124 +153,6 @@ fn source(reader: &mut Reader<'_>) -> SourceSettings {
                       account of the agent's pod says it.",
         }),
     }
-}
-
-fn identity(reader: &mut Reader<'_>) -> IdentitySettings {
-    IdentitySettings {
-        issuer: issuer(reader),
-        ca_directory: ca_directory(reader),
-        lifetime: reader.duration(
-            Field {
-                key: "identity.lifetime",
-                default: default::LIFETIME,
-                meaning: "How long a certificate is valid; it is renewed at half of it.",
-            },
-            10 * SECOND..=365 * DAY,
-        ),
-        crl: reader.optional_path(Field {
-            key: "identity.crl",
-            default: "",
-            meaning: "Certificate revocation lists in PEM, watched for changes: peers whose certificate they revoke \
-                      are refused and cut.",
-        }),
-        istio_address: ca_address(
-            reader,
-            "identity.istio_address",
-            default::ISTIO_ADDRESS,
-            "Where istiod signs certificates, when it is the issuer. Plain http:// is for this \
-             machine only.",
-        ),
-        istio_ca_root: reader.path(Field {
-            key: "identity.istio_ca_root",
-            default: default::ISTIO_CA_ROOT,
-            meaning: "The roots that the certificate of istiod's server must come from, as PEM; read anew for \
-                      each connection.",
-        }),
-        istio_token_file: reader.path(Field {
-            key: "identity.istio_token_file",
-            default: default::ISTIO_TOKEN_FILE,
-            meaning: "The agent's own service account token with the audience of istiod (istio-ca); read anew \
-                      for each request.",
-        }),
-        controller_address: ca_address(
-            reader,
-            "identity.controller_address",
-            default::CONTROLLER_ADDRESS,
-            "Where `isthmus controller` signs certificates, when it is the issuer.",
-        ),
-        controller_root: reader.path(Field {
-            key: "identity.controller_root",
-            default: default::CONTROLLER_ROOT,
-            meaning: "The roots that the certificate of the controller's server must come from, as PEM, watched \
-                      for changes: other roots have all certificates issued anew.",
-        }),
-        controller_token_file: reader.path(Field {
-            key: "identity.controller_token_file",
-            default: default::CONTROLLER_TOKEN_FILE,
-            meaning: "The agent's own service account token with the audience istio-ca; read anew for each \
-                      request.",
-        }),
-    }
-}
-
-fn ca_directory(reader: &mut Reader<'_>) -> PathBuf {
-    reader.path(Field {
-        key: "identity.ca_directory",
-        default: default::CA_DIRECTORY,
-        meaning: "Where the local CA keeps ca-cert.pem and ca-key.pem; made when missing. The agents of \
-                  one mesh on one machine share it.",
-    })
-}
-
-fn issuer(reader: &mut Reader<'_>) -> IssuerKind {
-    reader.choice(
-        Field {
-            key: "identity.issuer",
-            default: IssuerKind::Local,
-            meaning: "Who signs certificates: `local` is a CA in a directory of this machine, `istio` is istiod, \
-                      `controller` is `isthmus controller` in the cluster.",
-        },
-        &[
-            ("local", IssuerKind::Local),
-            ("istio", IssuerKind::Istio),
-            ("controller", IssuerKind::Controller),
-        ],
-    )
-}
-
-fn admin(reader: &mut Reader<'_>) -> AdminSettings {
-    let key = "admin.address";
-    let settings = AdminSettings {
-        directory: reader.path(Field {
-            key: "admin.directory",
-            default: default::ADMIN_DIRECTORY,
-            meaning: "Where the agent is administered, as <node>.sock: status, dump, log levels, profiles, end. Made \
-                      when missing, for root (the agent's user) alone; a directory that others may use is refused.",
-        }),
-        tcp: reader.choice(
-            Field {
-                key: "admin.tcp",
-                default: false,
-                meaning: "Whether status, dump, connections and log levels can be read at `admin.address` too, for \
-                          `istioctl ztunnel-config`: by every process and every pod on the network of the node, \
-                          without authentication. Nothing can be changed there.",
-            },
-            &[("off", false), ("on", true)],
-        ),
-        address: reader.address(Field {
-            key,
-            default: default::ADMIN,
-            meaning: "Where `admin.tcp` serves: loopback only.",
-        }),
-    };
-    if !settings.address.ip().is_loopback() {
-        let reason = format!(
-            "{} is not a loopback address; whoever reaches this port can read everything that the agent knows",
-            settings.address.ip()
-        );
-        reader.complain(key, reason);
-    }
-    settings
 }
 
 fn readiness(reader: &mut Reader<'_>) -> ReadinessSettings {
@@ -616,64 +500,6 @@ pub(super) fn address(
     meaning: &'static str,
 ) -> AddressSettings {
     AddressSettings { address: reader.address(Field { key, default, meaning }) }
-}
-
-fn ca_address(
-    reader: &mut Reader<'_>,
-    key: &'static str,
-    default: &'static str,
-    meaning: &'static str,
-) -> Str {
-    reader.text(Field { key, default, meaning }, "https:// address with a port", check_ca_address)
-}
-
-/// Two servers cannot listen on one port; `[::]` takes the IPv4 addresses too.
-fn check_conflicts(reader: &mut Reader<'_>, settings: &Settings) {
-    let servers = [
-        ("admin.address", settings.admin.address),
-        ("metrics.address", settings.metrics.address),
-        ("readiness.address", settings.readiness.address),
-        ("controller.address", settings.controller.address),
-    ];
-    for (index, (key, address)) in servers.iter().enumerate() {
-        let earlier = servers.iter().take(index).find(|(_, other)| overlap(*address, *other));
-        if let Some((other_key, other)) = earlier {
-            let reason =
-                format!("{address} conflicts with {other} of {other_key}; give another port");
-            reader.complain(key, reason);
-        }
-    }
-}
-
-fn overlap(left: SocketAddr, right: SocketAddr) -> bool {
-    let takes_all = |address: SocketAddr, other: SocketAddr| {
-        address.ip().is_unspecified() && (address.is_ipv6() || other.is_ipv4())
-    };
-    // Port 0 is chosen by the kernel, anew for each server.
-    left.port() == right.port()
-        && left.port() != 0
-        && (left.ip() == right.ip() || takes_all(left, right) || takes_all(right, left))
-}
-
-/// What the issuer needs: a host with a port, and TLS wherever a token would cross a network.
-fn check_ca_address(text: &str) -> Result<(), String> {
-    let wrong =
-        |why: &str| Err(format!("{text:?} {why}; write it as {:?}", default::ISTIO_ADDRESS));
-    let Ok(uri) = text.parse::<http::Uri>() else { return wrong("is not an address") };
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let loopback =
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    match uri.scheme_str() {
-        Some("https") => {}
-        Some("http") if loopback => {}
-        Some("http") => return wrong("would send the agent's token in plain text"),
-        _ => return wrong("does not begin with https://"),
-    }
-    if uri.port_u16().is_none_or(|port| port == 0) {
-        return wrong("has no port");
-    }
-    let bare = uri.path_and_query().is_none_or(|path| path.as_str() == "/");
-    if bare { Ok(()) } else { wrong("goes on after the port") }
 }
 
 /// A DNS subdomain as Kubernetes names objects (RFC 1123).

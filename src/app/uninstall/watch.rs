@@ -61,7 +61,7 @@ impl Removal {
                 self.hear(namespaces, "namespace", |facts| &mut facts.namespace),
             );
         };
-        _ = cancel.run_until_cancelled(following).await;
+        _ = cancel.run_until_cancelled(Box::pin(following)).await;
     }
 
     async fn hear<K>(
