@@ -25,6 +25,7 @@ mod exchange;
 mod forward;
 mod guard;
 mod headers;
+mod host;
 mod inbound;
 mod limit;
 mod mirror;
@@ -98,6 +99,8 @@ pub struct Dependencies {
     /// The cluster's name, for labels and baggage.
     pub cluster: Str,
     pub settings: WorkerSettings,
+    /// What clients may upgrade their connections to, in lower case.
+    pub upgrades: Arc<[Str]>,
 }
 
 /// All workers of the agent.

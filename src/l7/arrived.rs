@@ -29,8 +29,9 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
-    pub(super) fn new(mut request: Request<Incoming>) -> Self {
-        let upgrade = upgrade::requested(&mut request);
+    /// `upgrades`: the protocols that a client may change to.
+    pub(super) fn new(mut request: Request<Incoming>, upgrades: &[Str]) -> Self {
+        let upgrade = upgrade::requested(&mut request, upgrades);
         let protocol = headers::protocol(request.version());
         let version = match request.version() {
             Version::HTTP_2 => detect::Version::Http2,

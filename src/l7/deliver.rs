@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::arrived::Arrived;
@@ -26,8 +26,9 @@ pub(super) async fn deliver(
     session: Arc<Inbound>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut arrived = Arrived::new(request);
+    let mut arrived = Arrived::new(request, &session.context.dependencies.upgrades);
     let sent_as = arrived.request.headers_mut().remove(original::HEADER);
+    headers::strip_internal(arrived.request.headers_mut());
     let form = arrived.form;
     let permit = arrived.admit(&session.seat);
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
@@ -39,7 +40,7 @@ pub(super) async fn deliver(
     exchange.record.headers(arrived.request.headers());
     exchange.record.destination(session.destination.clone(), session.arrival.destination);
     match judged {
-        Ok(_) => pass(session, arrived, sent_as, exchange).await,
+        Ok(permit) => pass(session, arrived, sent_as, permit, exchange).await,
         Err(answer) => answer.respond(exchange, form),
     }
 }
@@ -92,11 +93,14 @@ async fn pass(
     session: Arc<Inbound>,
     mut arrived: Arrived,
     sent_as: Option<HeaderValue>,
+    permit: Permit,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let form = arrived.form;
     // Judged again while the upgraded connection lasts.
     let judged = arrived.upgrade.as_ref().map(|_| head_of(&arrived.request));
+    // Only now: the request was judged by what arrived.
+    session.name_client(&permit, arrived.request.headers_mut());
     if let Some(upgrade) = &arrived.upgrade {
         upgrade.ask(arrived.request.headers_mut());
     }
@@ -113,16 +117,19 @@ async fn pass(
         };
         let failed = match lease.sender.send(request).await {
             Ok(response) => {
-                exchange.answered(response.status(), response.headers(), lease, None);
-                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    return forward::relay(response, exchange);
+                let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                let granted = arrived.upgrade.filter(|it| it.is_granted(response.headers()));
+                if switched && granted.is_none() {
+                    // With the lease goes the connection: nobody knows what it speaks now.
+                    return upgrade::unasked().respond(exchange, form);
                 }
-                return match arrived.upgrade.zip(judged) {
+                exchange.answered(response.status(), response.headers(), lease, None);
+                return match granted.zip(judged).filter(|_| switched) {
                     Some((upgrade, judged)) => {
                         let cut = until_cut(session.clone(), judged, sent_as);
                         upgrade.switch(&session.context.clone(), response, exchange, cut, session)
                     }
-                    None => upgrade::unasked().respond(exchange, form),
+                    None => forward::relay(response, exchange),
                 };
             }
             Err(failed) => failed,
@@ -159,6 +166,14 @@ async fn until_cut(
 }
 
 impl Inbound {
+    /// Tells the application who the client is, where a waypoint that guards it wants that.
+    fn name_client(&self, permit: &Permit, headers: &mut HeaderMap) {
+        let arrival = &self.arrival;
+        let Some(client) = arrival.client.as_ref().filter(|_| permit.names_client) else { return };
+        let by = &arrival.workload.identity;
+        headers::name_client(headers, by, client, permit.waypoint.as_ref());
+    }
+
     fn request_start(&self, routed: bool, permit: Option<&Permit>) -> RequestStart {
         RequestStart {
             count: !routed,

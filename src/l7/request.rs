@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use http::header::ORIGIN;
-use http::{Request, Response};
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
 use super::arrived::Arrived;
@@ -17,6 +17,7 @@ use super::outbound::Outbound;
 use super::plan::{self, Plan, Refusal};
 use super::respond::Answer;
 use super::{headers, mirror, sent};
+use crate::policy::{Connection, Gate};
 use crate::route;
 use crate::world::World;
 
@@ -25,7 +26,7 @@ pub(super) async fn route(
     session: Arc<Outbound>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut arrived = Arrived::new(request);
+    let mut arrived = Arrived::new(request, &session.context.dependencies.upgrades);
     headers::strip_internal(arrived.request.headers_mut());
     headers::add_missing(arrived.request.headers_mut());
     let form = arrived.form;
@@ -50,7 +51,8 @@ pub(super) async fn route(
     exchange.record.headers(arrived.request.headers());
     let plan = match planned {
         Ok(plan) => plan,
-        Err(Refusal { answer, chosen }) => {
+        Err(Refusal { answer, chosen, notes }) => {
+            exchange.record.notes(notes);
             exchange.record.route(chosen.map(|chosen| chosen.name()).unwrap_or_default());
             return answer.respond(exchange, form);
         }
@@ -81,5 +83,46 @@ fn decide(
     let request = &arrived.request;
     let head = sent::head(request.method(), request.uri(), request.headers());
     let namespace = &session.client.key.namespace;
-    plan::plan(world, &session.service, session.dialled.port(), namespace, &head)
+    let planned = plan::plan(world, &session.service, session.dialled.port(), namespace, &head);
+    planned.map_err(|refusal| heard(session, world, &arrived.request, refusal))
+}
+
+/// What the client may hear of an answer that no application gives: redirects, what CORS says, and that no route or backend
+/// is there tell what a service has. No destination judges these requests, so this half does, by the policies of the
+/// service and its waypoint, on what the client sent; Envoy too comes to RBAC before CORS and the router. Browsers ask for
+/// leave without the headers and by another method than those of the request that they announce, so either may be
+/// permitted.
+fn heard<B>(
+    session: &Outbound,
+    world: &World,
+    request: &Request<B>,
+    mut refusal: Refusal,
+) -> Refusal {
+    let service = world.service(&session.service);
+    let Some(service) = service.filter(|service| service.waypoint.waypoint().is_some()) else {
+        return refusal;
+    };
+    let gate = Gate::for_service(world, service);
+    let connection = Connection {
+        client: Some(&session.client.identity),
+        source: session.client_address.ip(),
+        destination: service.an_endpoint(session.dialled),
+    };
+    let judge = |method: &Method| {
+        let judged = sent::policy_request(method, request.uri(), request.headers());
+        gate.authorize(&connection, Some(&judged))
+    };
+    let announced = Some(request.headers()).filter(|_| request.method() == Method::OPTIONS);
+    let announced = announced.and_then(|it| it.get(ACCESS_CONTROL_REQUEST_METHOD));
+    let announced = announced.and_then(|method| Method::from_bytes(method.as_bytes()).ok());
+    let asked = judge(request.method());
+    let judged = asked.or_else(|denial| announced.map_or(Err(denial), |method| judge(&method)));
+    match judged {
+        Ok(permit) => refusal.notes = permit.notes,
+        Err(denial) => {
+            refusal.answer = Answer::denied(denial.why);
+            refusal.notes = denial.notes;
+        }
+    }
+    refusal
 }

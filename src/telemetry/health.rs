@@ -28,6 +28,9 @@ pub struct HealthMetrics {
     pub source_read: Float,
     /// Grows with every change of the mesh's state.
     pub generation: Gauge,
+    /// New connections that capture rules caught, and packets that were no probes.
+    uncaptured: Family<DirectionLabels, Counter>,
+    spoofed_probes: Counter,
     /// By waypoint worker; see [`WorkerHealth`].
     workers: [Family<WorkerLabels, Gauge>; 6],
 }
@@ -45,6 +48,11 @@ pub struct WorkerHealth {
     pub buffered_bytes_limit: usize,
     /// Clients that hold anything of it.
     pub clients: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DirectionLabels {
+    direction: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -105,9 +113,29 @@ impl HealthMetrics {
             "Grows with every change of the mesh's state that was applied",
             self.generation.clone(),
         );
+        registry.register(
+            "isthmus_uncaptured_connections_dropped",
+            "Opening packets (SYN) of connections that would have passed a captured workload's agent by, in either direction",
+            self.uncaptured.clone(),
+        );
+        registry.register(
+            "isthmus_spoofed_probes_dropped",
+            "Packets that came to this node from the address of its probes, which only the node itself uses",
+            self.spoofed_probes.clone(),
+        );
+        // They are there before anything is caught, so that an alert can see the first one.
+        self.caught(0, 0, 0);
         for ((name, help), family) in WORKERS.iter().zip(&self.workers) {
             registry.register(*name, *help, family.clone());
         }
+    }
+
+    /// What capture rules caught lately.
+    pub fn caught(&self, inbound: u64, outbound: u64, spoofed: u64) {
+        for (direction, count) in [("inbound", inbound), ("outbound", outbound)] {
+            self.uncaptured.get_or_create(&DirectionLabels { direction }).inc_by(count);
+        }
+        self.spoofed_probes.inc_by(spoofed);
     }
 
     /// Replaces what is known of all workers.

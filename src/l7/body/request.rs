@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::BodyError;
 use super::copied::{Copied, Tee};
 use crate::l7::budget::REPLAY_BUFFER;
+use crate::l7::headers;
 use crate::l7::seat::Receiving;
 
 /// Bytes of a request's body that have passed so far.
@@ -161,7 +162,12 @@ impl Reading {
             return Poll::Pending;
         }
         self.waited = false;
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            headers::strip_trailers(trailers);
+        }
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
                 self.uploaded.0.fetch_add(data.len() as u64, Ordering::Relaxed);
