@@ -2,7 +2,8 @@
 //!
 //! One worker per namespace, on its own thread with its own runtime and its own budgets (connections, requests in
 //! flight, bytes buffered), so that a namespace whose worker is saturated, leaks or panics neither slows layer 4 nor
-//! another namespace: the kernel shares the processor between the threads. A worker starts with the first connection
+//! another namespace: the kernel shares the processor between the threads. Of every budget each client has a share, so that no
+//! client takes a worker from the others (`l7/budget.rs`). A worker starts with the first connection
 //! and stops when `node` says that its namespace needs none any more.
 //!
 //! A waypoint has two halves. The client's (`outbound`) takes a [`RoutedConnection`] and routes its requests: it

@@ -27,7 +27,7 @@ mod series;
 #[cfg(test)]
 mod tests;
 
-pub use agent::AgentMetrics;
+pub use agent::{AgentMetrics, Closed};
 pub use cni::CniMetrics;
 pub use connection::ConnectionRecord;
 pub use controller::ControllerMetrics;

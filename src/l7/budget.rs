@@ -55,6 +55,10 @@ const SMALL_HEAD: usize = 4 * 1024;
 /// not answer can hold.
 const MIRRORS: usize = 128;
 
+/// Connections on their way from layer 4 to the worker. A worker that runs takes them in microseconds; one that does
+/// not shall not gather more.
+pub(super) const QUEUE: usize = 1024;
+
 /// The byte budget is counted in units of this many bytes.
 const UNIT: usize = 1024;
 
@@ -66,13 +70,16 @@ pub(super) enum Kind {
     /// In units.
     Bytes,
     Copies,
+    /// Connections that the worker has not taken yet; they count as connections too.
+    Waiting,
 }
 
-const KINDS: [Kind; 4] = [Kind::Connections, Kind::Requests, Kind::Bytes, Kind::Copies];
+/// How many kinds there are.
+const KINDS: usize = Kind::Waiting as usize + 1;
 
 /// How much of each kind somebody holds.
 #[derive(Default)]
-struct Held([AtomicUsize; KINDS.len()]);
+struct Held([AtomicUsize; KINDS]);
 
 /// How much of what the others leave one may hold, in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +90,7 @@ pub(super) struct Shares {
 
 /// The budgets of one worker in sum.
 pub(super) struct Pool {
-    limits: [usize; KINDS.len()],
+    limits: [usize; KINDS],
     shares: Shares,
     held: Held,
     /// Seconds since the worker started, as of the last tick: what needs to know the time roughly does not ask the
@@ -91,7 +98,7 @@ pub(super) struct Pool {
     clock: AtomicU32,
     telemetry: Telemetry,
     /// By scope and kind.
-    told: [[Seldom; KINDS.len()]; 3],
+    told: [[Seldom; KINDS]; 3],
 }
 
 /// What all clients of one tenant hold together.
@@ -173,6 +180,7 @@ impl Pool {
             settings.max_requests,
             settings.max_buffered_bytes / UNIT,
             MIRRORS,
+            QUEUE,
         ];
         let shares = Shares { tenant: settings.tenant_share, client: settings.client_share };
         let (held, clock, told) = (Held::default(), AtomicU32::new(0), Default::default());
@@ -335,6 +343,7 @@ impl Share {
             Kind::Requests => ("requests in flight", "max_requests", 1),
             Kind::Bytes => ("bytes of buffers", "max_buffered_bytes", UNIT),
             Kind::Copies => ("mirrored requests on their way", "", 1),
+            Kind::Waiting => ("connections that are still to be taken", "", 1),
         };
         let limit = full.limit * unit;
         let separator = if setting.is_empty() { "" } else { ", " };

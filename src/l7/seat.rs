@@ -84,7 +84,10 @@ impl Seat {
         version: Version,
         head: usize,
     ) -> Result<RequestPermit, Full> {
-        self.head_ended();
+        if version == Version::Http1 {
+            // Over HTTP/2 another may have begun already; whoever reads the frames knows.
+            self.head_ended();
+        }
         let units = budget::request_units(version, head);
         if units > 0 {
             self.share.take(Kind::Bytes, units)?;

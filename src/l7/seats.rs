@@ -22,7 +22,7 @@ use super::budget::{Full, Kind, Pool, Reserved, Scope, Share, Tenancy};
 use super::client::{Client, Tenant};
 use super::seat::{Order, Seat};
 use crate::base::Seldom;
-use crate::telemetry::{Telemetry, WorkerHealth};
+use crate::telemetry::{Closed, Telemetry, WorkerHealth};
 
 /// How often the worker looks through its connections, and how exact its times are.
 pub(super) const ROUND: Duration = Duration::from_secs(1);
@@ -65,14 +65,6 @@ pub(super) struct Seated {
     seat: Arc<Seat>,
     seats: Arc<Seats>,
     _place: Reserved,
-}
-
-/// Why a connection is told to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cause {
-    Head,
-    Idle,
-    Pressure,
 }
 
 impl Seats {
@@ -124,10 +116,10 @@ impl Seats {
             match seat.order(now) {
                 (Order::Stay | Order::Leave, _) if late => {
                     self.tell_of_late_head(seat);
-                    self.end(seat, Order::End, Cause::Head);
+                    self.end(seat, Order::End, Closed::Head);
                 }
                 (Order::Stay, _) if idle.is_some_and(|time| time > self.idle_timeout) => {
-                    self.end(seat, Order::Leave, Cause::Idle);
+                    self.end(seat, Order::Leave, Closed::Idle);
                 }
                 (Order::Leave, time) if time > GRACE && idle.is_some_and(|idle| idle > GRACE) => {
                     seat.tell(Order::End);
@@ -168,17 +160,12 @@ impl Seats {
             resting.max_by_key(|seat| seat.idle_for(now))
         });
         if let Some(seat) = idlest {
-            self.end(seat, Order::Leave, Cause::Pressure);
+            self.end(seat, Order::Leave, Closed::Pressure);
         }
     }
 
-    fn end(&self, seat: &Seat, order: Order, cause: Cause) {
-        let agent = self.pool.telemetry().agent();
-        agent.worker_closed(match cause {
-            Cause::Head => "head_timeout",
-            Cause::Idle => "idle_timeout",
-            Cause::Pressure => "pressure",
-        });
+    fn end(&self, seat: &Seat, order: Order, cause: Closed) {
+        self.pool.telemetry().agent().worker_closed(cause);
         seat.tell(order);
     }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Dependencies;
-use super::budget::{Full, Reserved, Scope, Share};
+use super::budget::{Full, Kind, QUEUE, Reserved, Scope, Share};
 use super::client::Client;
 use super::detect::Version;
 use super::guard::Arrival;
@@ -23,10 +23,6 @@ use crate::base::{Reason, Str, caught};
 use crate::telemetry::WorkerHealth;
 use crate::tunnel::{GuardedConnection, RoutedConnection};
 
-/// Connections on their way from layer 4 to the worker. A worker that runs takes them in microseconds; one that does
-/// not shall not gather more.
-const QUEUE: usize = 256;
-
 /// A connection that was handed over.
 pub(super) enum Job {
     Route(Box<RoutedConnection>),
@@ -37,6 +33,7 @@ pub(super) enum Job {
 struct Admitted {
     job: Job,
     seat: Seated,
+    _waiting: Reserved,
 }
 
 /// A running worker, as the rest of the agent sees it.
@@ -114,7 +111,11 @@ impl Worker {
             Ok(seat) => seat,
             Err(why) => return Err((job, Reason::Overflow, why.into())),
         };
-        self.jobs.try_send(Admitted { job, seat }).map_err(|error| {
+        let waiting = match seat.share().reserve(Kind::Waiting, 1) {
+            Ok(waiting) => waiting,
+            Err(full) => return Err((job, Reason::Overflow, seat.share().why(full).into())),
+        };
+        self.jobs.try_send(Admitted { job, seat, _waiting: waiting }).map_err(|error| {
             let why = "the namespace's worker does not keep up with new connections";
             (error.into_inner().job, Reason::Overflow, why.into())
         })
@@ -244,7 +245,7 @@ impl Context {
         }
     }
 
-    fn begin(self: &Arc<Self>, Admitted { job, seat }: Admitted) {
+    fn begin(self: &Arc<Self>, Admitted { job, seat, .. }: Admitted) {
         let context = self.clone();
         match job {
             Job::Route(connection) => {

@@ -51,6 +51,29 @@ pub struct AgentMetrics {
     notes: Family<NoteLabels, Counter>,
 }
 
+/// Why a waypoint worker closes a connection by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The head of a request did not come to its end in time.
+    Head,
+    /// There was no request for too long.
+    Idle,
+    /// It rested while places were few.
+    Pressure,
+}
+
+impl Closed {
+    const ALL: [Closed; 3] = [Closed::Head, Closed::Idle, Closed::Pressure];
+
+    fn label(self) -> &'static str {
+        match self {
+            Closed::Head => "head_timeout",
+            Closed::Idle => "idle_timeout",
+            Closed::Pressure => "pressure",
+        }
+    }
+}
+
 /// Policies are few, so this needs no forgetting.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NoteLabels {
@@ -135,6 +158,10 @@ impl AgentMetrics {
             "Places that waypoint workers refused because a budget, or a client's or a namespace's share, was full",
             self.worker_limited.clone(),
         );
+        for cause in Closed::ALL {
+            // They are there from the start.
+            _ = self.worker_closed.get_or_create(&ClosedLabels { cause: cause.label() });
+        }
         registry.register(
             "isthmus_worker_closed",
             "Connections that waypoint workers closed: a slow head, idle for too long, idle while places were few",
@@ -153,8 +180,8 @@ impl AgentMetrics {
     }
 
     /// A waypoint worker closes a connection by itself.
-    pub fn worker_closed(&self, cause: &'static str) {
-        self.worker_closed.get_or_create(&ClosedLabels { cause }).inc();
+    pub fn worker_closed(&self, cause: Closed) {
+        self.worker_closed.get_or_create(&ClosedLabels { cause: cause.label() }).inc();
     }
 
     /// A peer was refused or cut: its certificate is revoked.

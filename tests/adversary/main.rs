@@ -13,6 +13,7 @@ mod bookinfo_lab;
 
 mod http;
 mod recorder;
+mod shares;
 
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
 

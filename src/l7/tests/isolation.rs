@@ -45,6 +45,102 @@ async fn connections_beyond_the_budget_are_closed() {
     }
 }
 
+/// Looks until it is so.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..2_000 {
+        if is_so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    panic!("{what}");
+}
+
+#[tokio::test]
+async fn one_client_leaves_places_to_others() {
+    let settings = WorkerSettings { max_connections: 10, ..WorkerSettings::for_tests() };
+    let lab = Lab::new(shop(application("app").await), settings);
+    let address = application("other").await;
+    // From one address without an identity, silently: 64 % of ten.
+    let mut greedy = Vec::new();
+    for _ in 0..20 {
+        greedy.push(lab.arrive("client", address, None, None).await);
+    }
+    let held = lab.workers.health()[0].connections;
+    assert!(held <= 6, "one client holds {held} of 10");
+    let mut other = Client::http1(lab.dial("client", "echo").await).await;
+    assert_eq!(other.get("/").await.status, StatusCode::OK);
+    drop(greedy);
+}
+
+#[tokio::test]
+async fn the_idlest_connection_of_a_client_gives_way_to_its_next() {
+    let settings = WorkerSettings { max_connections: 20, ..WorkerSettings::for_tests() };
+    let lab = Lab::new(shop(application("app").await), settings);
+    let mut kept = Vec::new();
+    for number in 0..60 {
+        let mut next = Client::http1(lab.dial("client", "echo").await).await;
+        assert_eq!(next.get("/").await.status, StatusCode::OK, "connection {number}");
+        kept.push(next);
+        // 64 % of 20; whoever was told to leave does so before the next one comes.
+        until("nobody gives way", || lab.workers.health()[0].connections < 12).await;
+    }
+    let mut last = kept.pop().unwrap();
+    assert_eq!(last.get("/").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_window_is_reserved_while_it_can_be_filled() {
+    let lab = Lab::new(shop(application("app").await), WorkerSettings::for_tests());
+    let is = |kilobytes: usize| {
+        let lab = &lab;
+        move || lab.workers.health()[0].buffered_bytes == kilobytes * 1024
+    };
+    let mut client = Client::http2(lab.dial("client", "echo").await).await;
+    assert_eq!(client.get("/").await.status, StatusCode::OK);
+    // Both connections are idle: what is read ahead and written of one, and the window of the application's.
+    until("idle connections reserve little", is(120 + 512)).await;
+    let mut raw = lab.dial("client", "echo").await;
+    let block = [&[0x83, 0x86, 0x84, 0x01, 4][..], b"echo"].concat();
+    let head = [&[0, 0, block.len() as u8, 1, 4, 0, 0, 0, 1][..], &block].concat();
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    raw.write_all(&[&greeting[..], &settings, &head].concat()).await.unwrap();
+    // Its connection's, the window of a stream whose body does not end, and the request's own.
+    let more = 120 + 128 + 2 * 16 + 4;
+    until("a stream's window is reserved", is(120 + 512 + more)).await;
+    drop(raw);
+    until("all is given back", is(120 + 512)).await;
+}
+
+#[tokio::test]
+async fn heads_that_do_not_end_are_given_up() {
+    let head_timeout = Duration::from_secs(1);
+    let settings = WorkerSettings { head_timeout, ..WorkerSettings::for_tests() };
+    let lab = Lab::new(shop(application("app").await), settings);
+    let mut slow = lab.dial("client", "echo").await;
+    slow.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
+    let mut kept = Client::http1(lab.dial("client", "echo").await).await;
+    assert_eq!(kept.get("/").await.status, StatusCode::OK);
+    let mut end = [0; 1];
+    let ended = tokio::time::timeout(Duration::from_secs(5), slow.read(&mut end));
+    assert_eq!(ended.await.unwrap().unwrap_or(0), 0);
+    assert_eq!(kept.get("/").await.status, StatusCode::OK, "between requests there is time");
+}
+
+#[tokio::test]
+async fn a_flood_of_frames_ends_the_connection() {
+    let lab = Lab::new(shop(application("app").await), WorkerSettings::for_tests());
+    let mut raw = lab.dial("client", "echo").await;
+    let greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    raw.write_all(greeting).await.unwrap();
+    let pings = b"\0\0\x08\x06\x01\0\0\0\0abcdefgh".repeat(100);
+    let flood = async { while raw.write_all(&pings).await.is_ok() {} };
+    tokio::time::timeout(Duration::from_secs(10), flood).await.expect("it is still listened to");
+    let mut other = Client::http1(lab.dial("client", "echo").await).await;
+    assert_eq!(other.get("/").await.status, StatusCode::OK);
+}
+
 /// Stands for whatever may panic while a request is served.
 struct Panicking;
 

@@ -1,0 +1,438 @@
+//! One client that takes what it can of a waypoint worker: connections, requests, bytes, time. Others are served as if it
+//! were not there, on both halves: from inside of the mesh, through the attacker's own node and the destination's, and
+//! from outside, in plaintext. How much longer others wait is printed; it is no timed test.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::settle;
+use crate::support::lab::manifests::Key;
+use crate::support::lab::{Lab, PORT, wait};
+
+const DETAILS: &str = "http://details.bookinfo:9080/details/0";
+const WORKER: [(&str, &str); 1] = [("namespace", "bookinfo")];
+
+/// A waypoint for all services of bookinfo, and a policy for which the destination's half looks at each request.
+const WAYPOINT: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: bookinfo}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nothing-secret, namespace: bookinfo}
+spec:
+  targetRefs: [{kind: Service, group: '', name: details}]
+  action: DENY
+  rules: [{to: [{operation: {paths: ['/secret']}}]}]
+";
+
+/// Requests of the victim by which it is judged: every fourth one on a new connection.
+const REQUESTS: usize = 300;
+/// What a request of the victim may take at the most, whatever the attacker does: no timed test, but an end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const GO_AWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn guarded(settings: &str) -> Result<Lab> {
+    let mut lab = crate::application(&[include_str!("evil.yaml"), WAYPOINT])?;
+    lab.start_agents(settings)?;
+    crate::enrol(&mut lab)?;
+    crate::captured_in(&lab, "evil")?;
+    let namespace = Key::new("Namespace", "", "bookinfo");
+    lab.manifests.label(&namespace, &["istio.io/use-waypoint=waypoint"])?;
+    settle(&lab, "curl", &["http://details.bookinfo:9080/secret"], 403)?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    settle(&lab, "attacker", &[DETAILS], 200)?;
+    settle(
+        &lab,
+        "outsider",
+        &[&format!("http://{}:{PORT}/details/0", lab.address("details-v1")?)],
+        200,
+    )?;
+    Ok(lab)
+}
+
+/// Connections that an attacker holds, and what it goes on to send on each of them, a part at a time.
+#[derive(Default)]
+struct Held {
+    streams: Vec<TcpStream>,
+    drip: Option<&'static [u8]>,
+}
+
+/// An attack on what listens there.
+type Attack = fn(SocketAddr) -> Result<Held>;
+
+fn hold(to: SocketAddr, count: usize, first: &[u8]) -> Result<Vec<TcpStream>> {
+    (0..count)
+        .map(|_| {
+            let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+            stream.set_nodelay(true)?;
+            stream.set_write_timeout(Some(Duration::from_millis(200)))?;
+            // It may have been refused already; then the next is tried.
+            _ = stream.write_all(first);
+            Ok(stream)
+        })
+        .collect()
+}
+
+fn prefaces(to: SocketAddr) -> Result<Held> {
+    let greeting = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    Ok(Held { streams: hold(to, 1_030, &greeting)?, ..Held::default() })
+}
+
+fn single_bytes(to: SocketAddr) -> Result<Held> {
+    Ok(Held { streams: hold(to, 4_200, b"G")?, ..Held::default() })
+}
+
+fn slow_heads(to: SocketAddr) -> Result<Held> {
+    let streams = hold(to, 1_500, b"GET /details/0 HTTP/1.1\r\nHost: x\r\n")?;
+    Ok(Held { streams, drip: Some(b"x") })
+}
+
+/// A hundred requests on each connection whose bodies never end.
+fn endless_requests(to: SocketAddr) -> Result<Held> {
+    let head = block(0x83, "/details/0");
+    let requests = (0..100u32).flat_map(|number| {
+        let stream = 2 * number + 1;
+        [frame(HEADERS, END_HEADERS, stream, &head), frame(DATA, 0, stream, &[b'x'; 200])].concat()
+    });
+    let greeting = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    let all: Vec<u8> = greeting.into_iter().chain(requests).collect();
+    Ok(Held { streams: hold(to, 100, &all)?, ..Held::default() })
+}
+
+/// Answers that are not read: no window for any of them.
+fn slow_readers(to: SocketAddr) -> Result<Held> {
+    let head = block(0x82, "/headers");
+    let requests = (0..100u32)
+        .flat_map(|number| frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &head));
+    // SETTINGS_INITIAL_WINDOW_SIZE is 0.
+    let greeting = [PREFACE, &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat();
+    let all: Vec<u8> = greeting.into_iter().chain(requests).collect();
+    Ok(Held { streams: hold(to, 100, &all)?, ..Held::default() })
+}
+
+/// Many requests one after the other, and no answer is read.
+fn queued_requests(to: SocketAddr) -> Result<Held> {
+    let all = b"GET /headers HTTP/1.1\r\nHost: details.bookinfo\r\n\r\n".repeat(100);
+    Ok(Held { streams: hold(to, 600, &all)?, ..Held::default() })
+}
+
+/// Heads that go on with the next frame, which never comes.
+fn continued_heads(to: SocketAddr) -> Result<Held> {
+    let begun = frame(HEADERS, 0, 1, &block(0x82, "/details/0"));
+    let greeting = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &begun[..]].concat();
+    Ok(Held { streams: hold(to, 1_030, &greeting)?, ..Held::default() })
+}
+
+const ATTACKS: [(&str, Attack); 7] = [
+    ("1,030 HTTP/2 prefaces", prefaces),
+    ("4,200 connections with one byte", single_bytes),
+    ("1,500 heads, byte by byte", slow_heads),
+    ("1,030 heads of HTTP/2 without an end", continued_heads),
+    ("10,000 requests that never end", endless_requests),
+    ("10,000 answers that are not read", slow_readers),
+    ("60,000 requests queued", queued_requests),
+];
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, a, b, c] = (payload.len() as u32).to_be_bytes();
+    [&[a, b, c, kind, flags][..], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A request's head: the method by its index in HPACK's static table (0x82 GET, 0x83 POST), `:scheme` http, and literals
+/// for `:path` and `:authority`.
+fn block(method: u8, path: &str) -> Vec<u8> {
+    let host = "details.bookinfo";
+    [
+        &[method, 0x86, 0x04, path.len() as u8][..],
+        path.as_bytes(),
+        &[0x01, host.len() as u8],
+        host.as_bytes(),
+    ]
+    .concat()
+}
+
+/// What a victim's requests took, from the quickest to the slowest.
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn p(&self, percent: usize) -> Duration {
+        self.0[(self.0.len() - 1) * percent / 100]
+    }
+}
+
+/// Sends requests one after the other; each must be answered 200.
+fn victim(to: SocketAddr) -> Result<Times> {
+    let mut kept: Option<TcpStream> = None;
+    let mut times = Vec::new();
+    for number in 0..REQUESTS {
+        let start = SystemTime::now();
+        let mut stream = match kept.take().filter(|_| number % 4 != 0) {
+            Some(stream) => stream,
+            None => {
+                let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+                stream.set_nodelay(true)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream
+            }
+        };
+        stream.write_all(b"GET /details/0 HTTP/1.1\r\nHost: details.bookinfo\r\n\r\n")?;
+        let answer = read_answer(&mut stream).with_context(|| format!("request {number}"))?;
+        ensure!(answer.starts_with("HTTP/1.1 200"), "request {number}: {answer}");
+        times.push(start.elapsed()?);
+        kept = Some(stream);
+    }
+    times.sort();
+    Ok(Times(times))
+}
+
+/// Reads one answer with a length.
+fn read_answer(stream: &mut TcpStream) -> Result<String> {
+    let mut text = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer)?;
+        text.extend_from_slice(&buffer[..read]);
+        let so_far = String::from_utf8_lossy(&text).into_owned();
+        let whole = so_far.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+            let length = head.lines().find_map(|line| {
+                let (name, value) = line.split_once(':')?;
+                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
+            });
+            body.len() >= length.unwrap_or(0)
+        });
+        if whole || read == 0 {
+            return Ok(so_far);
+        }
+    }
+}
+
+/// The victim's times while `attacker` attacks: at once, and when the worker has read what was sent.
+fn beside(
+    lab: &Lab,
+    attacker: &str,
+    (attack, at): (Attack, SocketAddr),
+    to: SocketAddr,
+) -> Result<[Times; 2]> {
+    let place = &lab.pod(attacker)?.attachment.namespace;
+    let victims = &lab.pod("curl")?.attachment.namespace;
+    let over = AtomicBool::new(false);
+    let (ready, holds) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let attacks = scope.spawn(|| {
+            place.run(|| -> Result<()> {
+                let mut held = attack(at)?;
+                _ = ready.send(());
+                while !over.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(300));
+                    let Some(drip) = held.drip else { continue };
+                    held.streams.iter_mut().for_each(|stream| _ = stream.write(drip));
+                }
+                Ok(())
+            })
+        });
+        let times =
+            holds.recv_timeout(Duration::from_secs(60)).context("the attack").and_then(|()| {
+                let at_once = victims.run(|| victim(to))??;
+                std::thread::sleep(Duration::from_secs(2));
+                Ok([at_once, victims.run(|| victim(to))??])
+            });
+        over.store(true, Ordering::Relaxed);
+        let attacked = attacks.join().map_err(|_| anyhow::anyhow!("the attacker panicked"))?;
+        attacked.and_then(|it| it).context("the attack itself")?;
+        times
+    })
+}
+
+/// Waits until the worker holds nothing of an attack any more.
+fn recovered(lab: &Lab) -> Result<()> {
+    let patience = Duration::from_secs(60);
+    wait::within(patience, "the worker to be free again", || {
+        let metrics = lab.metrics()?;
+        let requests = metrics.sum("isthmus_worker_requests", &WORKER);
+        let connections = metrics.sum("isthmus_worker_connections", &WORKER);
+        Ok((requests == 0.0 && connections < 50.0).then_some(()))
+    })
+}
+
+/// Whoever holds thousands of connections needs as many descriptors, and so do agents that the test starts.
+fn raise_descriptors() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    ensure!(hard >= 8_192, "the test needs 8,192 descriptors and may have {hard}");
+    Ok(())
+}
+
+/// Lets `attacker` do all it can to what listens at `at`, while the victim uses the Service.
+fn besiege(attacker: &str, at: fn(&Lab) -> Result<SocketAddr>) -> Result<()> {
+    raise_descriptors()?;
+    let lab = guarded("[log]\nlevel = \"info,access=off\"\n")?;
+    let to = SocketAddr::new(lab.service("bookinfo", "details")?[0], PORT);
+    let victims = &lab.pod("curl")?.attachment.namespace;
+    victims.run(|| victim(to))??;
+    let alone = victims.run(|| victim(to))??;
+    for (name, attack) in ATTACKS {
+        let since = lab.moment()?;
+        let times = beside(&lab, attacker, (attack, at(&lab)?), to).context(name)?;
+        let ratio = |times: &Times| times.p(99).as_secs_f64() / alone.p(99).as_secs_f64();
+        let [at_once, then] = [ratio(&times[0]), ratio(&times[1])];
+        let limited = lab.metrics()?.sum("isthmus_worker_limited_total", &[])
+            - since.metrics.sum("isthmus_worker_limited_total", &[]);
+        println!(
+            "{attacker}, {name}: all requests of the victim were answered; p50 {:?} p99 {:?} in the burst (× {at_once:.2} \
+             of alone), then {:?} {:?} (× {then:.2}); the attacker was refused {limited} places",
+            times[0].p(50),
+            times[0].p(99),
+            times[1].p(50),
+            times[1].p(99),
+        );
+        recovered(&lab).context(name)?;
+    }
+    // It is a client like any other as long as it does what everybody may.
+    settle(&lab, attacker, &[&format!("http://{}/details/0", at(&lab)?)], 200)?;
+    Ok(())
+}
+
+#[test]
+fn a_client_in_the_mesh_does_not_take_the_waypoint_from_others() -> Result<()> {
+    besiege("attacker", |lab| Ok(SocketAddr::new(lab.service("bookinfo", "details")?[0], PORT)))
+}
+
+#[test]
+fn a_client_without_identity_does_not_take_the_waypoint_from_others() -> Result<()> {
+    besiege("outsider", |lab| Ok(SocketAddr::new(lab.address("details-v1")?, PORT)))
+}
+
+/// A client that is over its share is told so, in words that name it and the setting; another one is not concerned.
+#[test]
+fn a_full_share_is_answered_and_told() -> Result<()> {
+    let lab = guarded("[layer7]\nmax_requests = 20\nclient_share = 50\n")?;
+    let to = SocketAddr::new(lab.service("bookinfo", "details")?[0], PORT);
+    let attacker = &lab.pod("attacker")?.attachment.namespace;
+    let since = lab.moment()?;
+    let endless =
+        b"POST /details/0 HTTP/1.1\r\nHost: details.bookinfo\r\nContent-Length: 100\r\n\r\nx";
+    let held = attacker.run(|| hold(to, 30, endless))??;
+    let full = settle(&lab, "attacker", &[DETAILS], 503)?;
+    ensure!(full.body == "upstream overflow", "{full:?}");
+    for _ in 0..20 {
+        let answer = lab.curl("curl", &[DETAILS])?;
+        ensure!(answer.status == 200, "another client: {answer:?}");
+    }
+    wait::until("a line that says who may hold how much", || {
+        let lines = lab.lines_since(&since);
+        let names = |line: &str| {
+            ["ns/evil/sa/attacker", "8 requests in flight", "max_requests, client_share"]
+                .iter()
+                .all(|text| line.contains(text))
+        };
+        Ok(lines.iter().any(|(_, line)| names(line)).then_some(()))
+    })?;
+    drop(held);
+    settle(&lab, "attacker", &[DETAILS], 200)?;
+    Ok(())
+}
+
+/// How long the other end took to close, given what was sent.
+fn closed_after(mut stream: TcpStream, drip: Option<&[u8]>) -> Result<(Duration, Vec<u8>)> {
+    let start = SystemTime::now();
+    stream.set_read_timeout(Some(Duration::from_millis(200)))?;
+    let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(more) => read.extend_from_slice(&buffer[..more]),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                ensure!(start.elapsed()? < Duration::from_secs(15), "it is still waited for");
+                if let Some(drip) = drip {
+                    _ = stream.write(drip);
+                }
+            }
+            Err(_) => break,
+        }
+    }
+    Ok((start.elapsed()?, read))
+}
+
+#[test]
+fn heads_must_come_within_seconds_and_rest_may_last() -> Result<()> {
+    let lab = guarded("[layer7]\nhead_timeout = \"1s\"\nidle_timeout = \"6s\"\n")?;
+    let at = [
+        ("attacker", SocketAddr::new(lab.service("bookinfo", "details")?[0], PORT)),
+        ("outsider", SocketAddr::new(lab.address("details-v1")?, PORT)),
+    ];
+    let greeting = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
+    let head = block(0x82, "/details/0");
+    let begun = [&greeting[..], &frame(HEADERS, 0, 1, &head)].concat();
+    let request = [
+        &greeting[..],
+        &frame(HEADERS, END_HEADERS | END_STREAM, 1, &head),
+        &frame(HEADERS, 0, 3, &head),
+    ]
+    .concat();
+    let attacks = [
+        ("says nothing", &b""[..], None),
+        ("says one byte", b"G", None),
+        ("a header, byte by byte", b"GET / HTTP/1.1\r\nx: ", Some(&b"y"[..])),
+        ("a preface without settings", PREFACE, None),
+        ("half a frame of HTTP/2", &begun[..greeting.len() + 12], None),
+        ("CONTINUATION does not come", &begun, None),
+        ("the second head has no end", &request, None),
+    ];
+    for (client, to) in at {
+        let place = &lab.pod(client)?.attachment.namespace;
+        for (name, first, drip) in attacks {
+            let (took, _) = place.run(|| -> Result<_> {
+                let stream = hold(to, 1, first)?.remove(0);
+                closed_after(stream, drip)
+            })??;
+            println!("{client} {name}: closed after {took:?}");
+            ensure!(took < Duration::from_secs(5), "{client} {name}: {took:?}");
+        }
+        // Who has been answered may rest longer than that, and goes on.
+        place.run(|| -> Result<()> {
+            let mut stream = hold(to, 1, b"GET /details/0 HTTP/1.1\r\nHost: x\r\n\r\n")?.remove(0);
+            ensure!(read_answer(&mut stream)?.starts_with("HTTP/1.1 200"), "the first");
+            std::thread::sleep(Duration::from_secs(4));
+            stream.write_all(b"GET /details/0 HTTP/1.1\r\nHost: x\r\n\r\n")?;
+            ensure!(read_answer(&mut stream)?.starts_with("HTTP/1.1 200"), "after a rest");
+            let (took, _) = closed_after(stream, None)?;
+            ensure!(took > Duration::from_secs(5), "it rested for {took:?} only");
+            // Over HTTP/2 the peer is told.
+            let stream = hold(to, 1, &greeting)?.remove(0);
+            let (took, read) = closed_after(stream, None)?;
+            ensure!(took > Duration::from_secs(5), "it rested for {took:?} only");
+            ensure!(frames(&read).contains(&GO_AWAY), "no GOAWAY: {read:?}");
+            Ok(())
+        })??;
+    }
+    Ok(())
+}
+
+/// The kinds of the frames.
+fn frames(mut bytes: &[u8]) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = bytes {
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        kinds.push(*kind);
+        bytes = rest.get(length..).unwrap_or_default();
+    }
+    kinds
+}
