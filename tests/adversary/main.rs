@@ -6,8 +6,14 @@
 #[path = "../support/support.rs"]
 mod support;
 
+#[path = "../support/apiserver.rs"]
+mod apiserver;
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
+
+mod cluster;
+mod identity;
+mod removal;
 
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
 

@@ -93,8 +93,8 @@ impl Removal {
                     if !is_end(error, so_long) && trouble.is_due() {
                         tracing::warn!(
                             %error,
-                            "the agent's {what} cannot be watched: its removal would not be noticed, and the pods of this \
-                             node would stay captured; check the roles named isthmus"
+                            "the agent's {what} cannot be watched for now; a removal that is not noticed leaves the pods of \
+                             this node captured. If it stays so, check the roles named isthmus"
                         );
                     }
                     None
