@@ -65,15 +65,15 @@ pub fn settings(node: &str) -> Result<String> {
     ))
 }
 
-/// Another agent for a node beside the one that may run.
-pub fn begin_agent(lab: &Lab, node: &str) -> Result<Agent> {
+/// Another agent for a node beside the one that may run, with `more` settings.
+pub fn begin_agent(lab: &Lab, node: &str, more: &str) -> Result<Agent> {
     let shared = Shared {
         program: &lab.programs().isthmus,
         directory: Path::new(private::DIRECTORY),
         manifests: lab.manifests.directory(),
         environment: &lab.environment,
     };
-    Agent::begin(lab.node(node)?, &shared, &settings(node)?, lab.logs())
+    Agent::begin(lab.node(node)?, &shared, &(settings(node)? + more), lab.logs())
 }
 
 /// An API server with the lab's objects on every node, and an agent that reads it.
@@ -82,7 +82,7 @@ pub fn start_agents(lab: &Lab) -> Result<(ApiServer, Vec<Agent>)> {
     let mut agents = Vec::new();
     for node in lab.network().nodes() {
         server.serve_in(&node.namespace)?;
-        agents.push(begin_agent(lab, &node.name)?);
+        agents.push(begin_agent(lab, &node.name, "")?);
     }
     for agent in &mut agents {
         agent.wait_until_ready()?;

@@ -17,7 +17,7 @@ use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, private, wait};
 use crate::{EVIL, application, besieged, settle};
 
-const DETAILS: &str = "http://details.bookinfo:9080/details/0";
+pub const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 /// What only the service account of `curl` may call.
 const ONLY_CURL: &str = r#"
 apiVersion: security.istio.io/v1
@@ -31,7 +31,7 @@ spec:
 const AMBIENT: &str = "istio.io/dataplane-mode=ambient";
 
 /// A cluster without agents yet, in which only `curl` may call `details`.
-fn guarded() -> Result<Lab> {
+pub fn guarded() -> Result<Lab> {
     let mut lab = application(&[EVIL, ONLY_CURL])?;
     for namespace in ["bookinfo", "default"] {
         lab.manifests.label(&Key::new("Namespace", "", namespace), &[AMBIENT])?;
@@ -39,12 +39,12 @@ fn guarded() -> Result<Lab> {
     Ok(lab)
 }
 
-fn ip(namespace: &str, script: &str) -> Result<()> {
+pub fn ip(namespace: &str, script: &str) -> Result<()> {
     feed("ip", &["-n", namespace, "-batch", "-"], script).map(drop)
 }
 
 /// As the attacker's own container sees it.
-fn served(lab: &Lab, from: &str) -> Result<bool> {
+pub fn served(lab: &Lab, from: &str) -> Result<bool> {
     Ok(lab.curl(from, &["--max-time", "4", DETAILS])?.status == 200)
 }
 
@@ -66,7 +66,7 @@ fn replace(lab: &Lab, agents: &mut Vec<Agent>, how: &str) -> Result<()> {
         "restarted" => ensure!(old.process().terminate()? == Some(0), "it ended badly"),
         _ => {
             let mark = old.mark();
-            let next = begin_agent(lab, "node-a")?;
+            let next = begin_agent(lab, "node-a", "")?;
             wait::until("the successor to take over", || {
                 let lines = old.lines_since(&mark);
                 let over = |line: &String| line.contains("took over from the agent");
@@ -78,7 +78,7 @@ fn replace(lab: &Lab, agents: &mut Vec<Agent>, how: &str) -> Result<()> {
             return next.wait_until_ready();
         }
     }
-    let mut next = begin_agent(lab, "node-a")?;
+    let mut next = begin_agent(lab, "node-a", "")?;
     next.wait_until_ready()?;
     agents.push(next);
     Ok(())
@@ -230,7 +230,7 @@ fn a_record_that_is_not_the_agents_word_gives_nobody_an_identity() -> Result<()>
             let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
             fs::set_permissions(path, mode)?;
         }
-        let mut agent = begin_agent(&lab, "node-a")?;
+        let mut agent = begin_agent(&lab, "node-a", "")?;
         agent.wait_until_ready()?;
         is_captured(&agent, "curl", false).context(case)?;
         for pod in ["curl", "attacker", "stranger"] {

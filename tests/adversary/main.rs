@@ -14,6 +14,7 @@ mod bookinfo_lab;
 mod cluster;
 mod identity;
 mod removal;
+mod runtime;
 
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
 

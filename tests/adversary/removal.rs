@@ -137,7 +137,7 @@ fn only_a_removal_that_was_seen_frees_a_node() -> Result<()> {
         let own = [daemon_set(json!({})), namespace(json!({}))];
         let server = ApiServer::new(objects(&lab).into_iter().chain(own));
         server.serve_in(&lab.node(node)?.namespace)?;
-        nodes.push((node, server, before, freed, begin_agent(&lab, node)?));
+        nodes.push((node, server, before, freed, begin_agent(&lab, node, "")?));
     }
     for (node, .., agent) in &mut nodes {
         agent.wait_until_ready()?;
