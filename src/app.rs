@@ -117,6 +117,7 @@ impl Agent {
             telemetry: telemetry.clone(),
             cluster: settings.cluster.clone(),
             settings: worker_settings(&settings),
+            upgrades: settings.layer7.upgrades.as_slice().into(),
         });
         let layer4 = Arc::new(Layer4 {
             settings: layer4_settings(&settings),
@@ -298,7 +299,9 @@ fn registry(settings: &Settings) -> Registry {
 
 fn addresses(settings: &Settings) -> Addresses {
     Addresses {
-        admin: settings.admin.address,
+        directory: settings.admin.directory.clone(),
+        node: settings.node.to_string(),
+        pages: settings.admin.tcp.then_some(settings.admin.address),
         metrics: settings.metrics.address,
         readiness: settings.readiness.address,
     }
@@ -343,6 +346,10 @@ fn worker_settings(settings: &Settings) -> WorkerSettings {
         max_connections: settings.layer7.max_connections,
         max_requests: settings.layer7.max_requests,
         max_buffered_bytes: settings.layer7.max_buffered_bytes,
+        tenant_share: settings.layer7.tenant_share,
+        client_share: settings.layer7.client_share,
+        head_timeout: settings.layer7.head_timeout,
+        idle_timeout: settings.layer7.idle_timeout,
         detect_timeout: settings.layer4.detect_timeout,
         connect_timeout: settings.layer4.connect_timeout,
     }
@@ -355,5 +362,6 @@ pub fn translate_settings(settings: &Settings) -> TranslateSettings {
         trust_domains: trust_domains(settings),
         cluster_domain: settings.cluster_domain.clone(),
         root_namespace: settings.root_namespace.clone(),
+        public_service_entries: settings.public_service_entries.clone(),
     }
 }

@@ -11,6 +11,7 @@
 
 mod attach;
 mod capture;
+mod caught;
 mod plan;
 mod release;
 mod sites;
@@ -98,6 +99,8 @@ pub struct Node {
     done: Mutex<Done>,
     /// Whose probes are exempt; `None` at the start, when an agent before us may have left its rules.
     probes: Mutex<Option<Vec<IpAddr>>>,
+    /// The counters of the node's own rules.
+    watch: caught::Watch,
     leaving: TaskTracker,
     /// Shared by those that remove rules, exclusively for whoever applies them: one that left and came back at once must
     /// not lose the rules of its new capture.
@@ -153,6 +156,7 @@ impl Node {
             poke: Notify::new(),
             done: Mutex::default(),
             probes: Mutex::default(),
+            watch: caught::Watch::default(),
             leaving: TaskTracker::new(),
             removal: Arc::default(),
             inherited,
@@ -163,6 +167,7 @@ impl Node {
 
     /// Follows the world until cancelled; `settled` is called after each round, with whether nothing is pending.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken, mut settled: impl FnMut(bool)) {
+        tokio::spawn(self.clone().watch_rules(cancel.clone()));
         let mut changes = self.layer4.world.subscribe();
         loop {
             let generation = *changes.borrow_and_update();

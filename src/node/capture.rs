@@ -6,8 +6,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Node;
+use super::caught::Watch;
 use super::plan::{Known, Site};
-use crate::base::{Str, ports};
+use crate::base::{Seldom, Str, ports};
 use crate::dns::Stub;
 use crate::l4::Proxy;
 use crate::model::{CaptureWishes, Workload};
@@ -20,6 +21,7 @@ pub(super) struct Captured {
     pub(super) site: Site,
     pub(super) namespace: NetworkNamespace,
     pub(super) proxy: Arc<Proxy>,
+    pub(super) watch: Watch,
     /// Changes while the workload stays; locked by whoever changes it.
     extent: Mutex<Extent>,
 }
@@ -98,7 +100,8 @@ impl Node {
             return Err(error);
         }
         let extent = Mutex::new(Extent { wishes: workload.capture, stub });
-        Ok(Captured { uid: workload.uid.clone(), site, namespace, proxy, extent })
+        let watch = Watch::default();
+        Ok(Captured { uid: workload.uid.clone(), site, namespace, proxy, watch, extent })
     }
 
     fn plan_of(&self, wishes: CaptureWishes) -> CapturePlan {
@@ -212,10 +215,17 @@ impl Node {
     }
 }
 
+static TOLD_PLAIN: Seldom = Seldom::new();
+
 async fn apply_in(namespace: &NetworkNamespace, program: Program) -> anyhow::Result<()> {
     let namespace = namespace.clone();
     tokio::task::spawn_blocking(move || {
-        namespace.run(|| redirect::apply(&program))??;
+        let applied = namespace.run(|| redirect::apply(&program))??;
+        if applied.plain && TOLD_PLAIN.is_due() {
+            tracing::warn!(
+                "the kernel lacks nft_objref or nft_reject_inet: new connections past the capture are dropped, but neither                  counted nor answered; check `modprobe -a nft_objref nft_reject_inet`"
+            );
+        }
         Ok(())
     })
     .await?

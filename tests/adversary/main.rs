@@ -6,13 +6,15 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod admin;
 #[path = "../support/apiserver.rs"]
 mod apiserver;
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
-
 mod cluster;
+mod http;
 mod identity;
+mod recorder;
 mod removal;
 mod runtime;
 

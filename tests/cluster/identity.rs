@@ -31,7 +31,8 @@ fn kept() -> Result<usize> {
 
 fn agent_again() -> Result<()> {
     let name = agent("node1")?;
-    let count = |pod: &serde_json::Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
+    let count =
+        |pod: &serde_json::Value| pod["status"]["containerStatuses"][0]["restartCount"].as_u64();
     let before = count(&get(&["pod", "-n", "isthmus-system", &name])?);
     kill(&name)?;
     within(Duration::from_secs(60), "the agent of node1 to be ready again", || {
