@@ -62,10 +62,29 @@ struct RunResponse {
     id: String,
 }
 
-/// containerd on node-a; its files are in the lab's private `/run`.
+/// `StopPodSandboxRequest`
+#[derive(Clone, PartialEq, prost::Message)]
+struct StopRequest {
+    #[prost(string, tag = "1")]
+    id: String,
+}
+
+/// containerd on node-a; its files are in the lab's private `/run`. What it started ends with it.
 struct Containerd {
     socket: String,
+    sandboxes: Vec<String>,
     _process: Process,
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        for id in std::mem::take(&mut self.sandboxes) {
+            let stopped: Result<()> = self.call("StopPodSandbox", StopRequest { id });
+            if let Err(error) = stopped {
+                eprintln!("a sandbox is left: {error:#}");
+            }
+        }
+    }
 }
 
 impl Containerd {
@@ -96,7 +115,7 @@ impl Containerd {
             process.must_run()?;
             Ok(Path::new(&socket).exists().then_some(()))
         })?;
-        let it = Self { socket, _process: process };
+        let it = Self { socket, sandboxes: Vec::new(), _process: process };
         it.import_image()?;
         Ok(it)
     }
@@ -121,24 +140,32 @@ impl Containerd {
     }
 
     /// Starts the sandbox of a pod, as a kubelet does.
-    fn run(&self, namespace: &str, name: &str, uid: &str) -> Result<String> {
+    fn run(&mut self, namespace: &str, name: &str, uid: &str) -> Result<()> {
         let metadata = Metadata { name: name.into(), uid: uid.into(), namespace: namespace.into() };
         let config = Config { metadata: Some(metadata), linux: Some(Linux {}) };
         let request = RunRequest { config: Some(config) };
+        let answer: RunResponse = self.call("RunPodSandbox", request)?;
+        self.sandboxes.push(answer.id);
+        Ok(())
+    }
+
+    fn call<Q, A>(&self, method: &str, question: Q) -> Result<A>
+    where
+        Q: prost::Message + Send + Sync + 'static,
+        A: prost::Message + Default + Send + Sync + 'static,
+    {
+        let path = PathAndQuery::try_from(format!("/runtime.v1.RuntimeService/{method}"))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let answer = runtime.block_on(async {
-            let channel =
-                Endpoint::from_shared(format!("unix://{}", self.socket))?.connect().await?;
-            let mut client = Grpc::new(channel);
+        runtime.block_on(async {
+            let endpoint = Endpoint::from_shared(format!("unix://{}", self.socket))?;
+            let mut client = Grpc::new(endpoint.connect().await?);
             client.ready().await?;
-            let codec: ProstCodec<RunRequest, RunResponse> = ProstCodec::default();
-            let path = PathAndQuery::from_static("/runtime.v1.RuntimeService/RunPodSandbox");
-            client
-                .unary(tonic::Request::new(request), path, codec)
-                .await
-                .map_err(|status| anyhow!("{status:?}"))
-        })?;
-        Ok(answer.into_inner().id)
+            let codec: ProstCodec<Q, A> = ProstCodec::default();
+            let answer = client.unary(tonic::Request::new(question), path, codec).await;
+            answer
+                .map(tonic::Response::into_inner)
+                .map_err(|status| anyhow!("{method}: {status:?}"))
+        })
     }
 }
 
@@ -158,7 +185,7 @@ fn names() -> Result<Vec<String>> {
 #[test]
 fn a_pod_from_before_the_agent_is_where_the_runtime_says() -> Result<()> {
     let lab = guarded()?;
-    let containerd = Containerd::start(&lab)?;
+    let mut containerd = Containerd::start(&lab)?;
     let before = names()?;
     containerd.run("default", "early", "uid-of-early")?;
     let early = only_new(&before)?;
