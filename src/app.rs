@@ -214,9 +214,7 @@ impl Agent {
         let ended = until_told(signals, &quit, source, handed_over.as_mut()).await;
         // Told to end before it served: the predecessor hears so by this, and goes on.
         let _serving_on = (!standby.is_spare()).then_some(handed_over);
-        // This agent's own ports are closed once a successor serves the node.
-        let for_good =
-            uninstall::before_the_end(&self.settings, &removal, &admin_cancel, &standby).await;
+        let for_good = uninstall::before_the_end(&removal, &admin_cancel, &standby).await;
         cni.stop().await;
         tracing::info!(deadline = ?self.settings.drain.deadline, "draining");
         let leaving = uninstall::leave(&self.settings, &self.node, for_good);

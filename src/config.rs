@@ -17,6 +17,7 @@ mod reader;
 mod sections;
 #[cfg(test)]
 mod tests;
+mod workloads;
 
 pub use complaint::{Complaint, ConfigError};
 pub use controller::ControllerSettings;

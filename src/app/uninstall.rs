@@ -51,30 +51,29 @@ pub(super) fn follow(
     tasks: &TaskTracker,
     cancel: &CancellationToken,
 ) -> Removal {
-    let removal = Removal::default();
+    let removal = Removal::new(settings);
     if is_installed(settings) {
-        tasks.spawn(removal.clone().follow(settings.clone(), cancel.clone()));
+        tasks.spawn(removal.clone().follow(cancel.clone()));
     }
     removal
 }
 
 /// What an agent that is told to end does first: why nobody will serve this node after it, or `None` when somebody will or
-/// nobody can tell. `superseded` is cancelled once a successor serves. One that is about to is waited for, since the
+/// nobody can tell. `superseded` is cancelled once a successor serves and this agent's own ports are closed. One that is about to is waited for, since the
 /// kubelet may end this agent while its successor still starts; so is the word that the mesh is removed, since pods may be
 /// deleted before their DaemonSet is.
 pub(super) async fn before_the_end(
-    settings: &Settings,
     removal: &Removal,
     superseded: &CancellationToken,
     standby: &Standby,
 ) -> Option<&'static str> {
-    if superseded.is_cancelled() || !is_installed(settings) {
+    if superseded.is_cancelled() || !is_installed(&removal.settings) {
         return None;
     }
     if let Some(reason) = removal.reason() {
         return Some(reason);
     }
-    match timeout(PATIENCE, removal.ask(settings)).await {
+    match timeout(PATIENCE, removal.ask()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(
             %error,

@@ -7,15 +7,14 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::controller;
 use super::defaults as default;
 use super::layers;
 use super::reader::{Field, Reader};
 use super::{
     AddressSettings, CniSettings, DnsSettings, DrainSettings, LogSettings, ReadinessSettings,
-    SameNode, Settings, SourceKind, SourceSettings,
-    TakeoverSettings, WorkloadsSettings,
+    SameNode, Settings, SourceKind, SourceSettings, TakeoverSettings,
 };
+use super::{controller, workloads};
 use crate::base::Str;
 use crate::telemetry::{self, LogFormat};
 
@@ -96,7 +95,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         pool: layers::pool(reader),
         drain: drain(reader),
         takeover: takeover(reader),
-        workloads: workloads(reader),
+        workloads: workloads::read(reader),
         dns: dns(reader),
         controller: controller::read(reader),
         cni: cni(reader),
@@ -237,24 +236,6 @@ fn takeover(reader: &mut Reader<'_>) -> TakeoverSettings {
                           refuses no connection.",
             }),
         }
-}
-
-fn workloads(reader: &mut Reader<'_>) -> WorkloadsSettings {
-    WorkloadsSettings {
-        directory: reader.path(Field {
-            key: "workloads.directory",
-            default: default::WORKLOADS_DIRECTORY,
-            meaning: "Where the agent keeps what the container runtime said of each pod's sandbox, in a folder for the \
-                      node that only root may look into: an agent that starts again takes no pod's word for which it is. \
-                      What lies there counts until the machine's next start.",
-        }),
-        runtime_socket: reader.optional_path(Field {
-            key: "workloads.runtime_socket",
-            default: "",
-            meaning: "Where the container runtime answers CRI: it is asked in which network namespace a pod runs that \
-                      started before the first agent did. Empty: where containerd, CRI-O, k3s and cri-dockerd listen.",
-        }),
-    }
 }
 
 fn cni(reader: &mut Reader<'_>) -> CniSettings {

@@ -10,7 +10,7 @@ use super::{CONCURRENT, Node};
 use crate::base::Str;
 use crate::redirect::{self, Place};
 use crate::sock::NetworkNamespace;
-use crate::workloads::Refusal;
+use crate::workloads::{Refusal, Sought};
 
 impl Node {
     /// Instead of [`Node::stop`]: takes all rules away, of captured workloads and of others in which an earlier agent may
@@ -25,12 +25,16 @@ impl Node {
         }
         self.leaving.close();
         self.leaving.wait().await;
-        let (sites, refused) = self.sites(&self.layer4.world.snapshot());
+        let world = self.layer4.world.snapshot();
+        let (sites, refused) = self.sites(&world);
         let refused = refused.into_values().filter(|(why, _)| *why != Refusal::Host);
         let claimed = sites.into_values().chain(refused.map(|(_, site)| site));
         let mut paths: BTreeSet<Str> = claimed.map(|site| site.network_namespace).collect();
-        // Whosever it is: an earlier agent may have known it.
-        paths.extend(self.registry.paths());
+        // Rules of an earlier agent in pods that this one did not find. All of the node is freed, so an address will do.
+        let lost: Vec<Sought> = self.missing(&world).into_iter().map(|(_, it)| it).collect();
+        let registry = self.registry.clone();
+        let resembling = tokio::task::spawn_blocking(move || registry.resembling(&lost)).await;
+        paths.extend(resembling.unwrap_or_default());
         let released = futures_util::stream::iter(paths).map(|path| async move {
             let outcome = match NetworkNamespace::open(&path) {
                 Ok(namespace) => remove_in(&namespace).await,

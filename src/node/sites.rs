@@ -156,7 +156,7 @@ impl Node {
     }
 
     /// Pods of this node without a known site, and whether each should be captured.
-    fn missing(&self, world: &World) -> Vec<(bool, Sought)> {
+    pub(super) fn missing(&self, world: &World) -> Vec<(bool, Sought)> {
         let without = self.here(world).filter(|it| it.network_namespace.is_none());
         let sought = without.filter_map(|workload| {
             let pod = workload.pod.clone()?;

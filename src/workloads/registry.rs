@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::names::named;
 use super::runtime::Said;
-use super::{Ledger, Sought, path_here, scan};
+use super::{Candidate, Ledger, Sought, path_here, scan};
 use crate::base::{Seldom, Str};
 use crate::sock::{NamespaceId, NetworkNamespace};
 
@@ -158,11 +158,12 @@ impl Registry {
         count
     }
 
-    /// Every namespace that has a name, whosever it is.
-    pub fn paths(&self) -> Vec<Str> {
-        let entries = std::fs::read_dir(&self.directory).into_iter().flatten();
-        let paths = entries.filter_map(|entry| Some(Str::from(entry.ok()?.path().to_str()?)));
-        paths.collect()
+    /// Namespaces with an address of one of these pods. That proves nothing: it is for whoever takes all rules away. Blocks.
+    pub fn resembling(&self, pods: &[Sought]) -> Vec<Str> {
+        let candidates = scan(&self.directory, |_| false).unwrap_or_default().into_iter();
+        let addresses = pods.iter().flat_map(|pod| &pod.addresses);
+        let resembles = |it: &Candidate| addresses.clone().any(|one| it.addresses.contains(one));
+        candidates.filter(resembles).map(|it| it.network_namespace).collect()
     }
 
     /// What the container runtime says now. Blocks. Returns how many were found.

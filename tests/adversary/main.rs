@@ -7,13 +7,17 @@
 mod support;
 
 mod admin;
-
+#[path = "../support/apiserver.rs"]
+mod apiserver;
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
-
+mod cluster;
 mod http;
+mod identity;
 mod recorder;
 mod shares;
+mod removal;
+mod runtime;
 
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
 

@@ -13,6 +13,7 @@ mod wait;
 mod controller;
 mod failures;
 mod guide;
+mod identity;
 mod observability;
 mod pods;
 mod rotation;

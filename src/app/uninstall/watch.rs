@@ -21,31 +21,37 @@ use super::judge::{Facts, Heard, Known, removed};
 use super::{DAEMON_SET, namespace};
 use crate::base::Seldom;
 use crate::config::Settings;
-use crate::source;
 use crate::source::kubernetes::is_end;
+use crate::source::{self, SourceError};
 
 /// Between two attempts to make a client: its files may be replaced just now.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// What is known of the installation.
 #[derive(Clone)]
-pub(in crate::app) struct Removal(Arc<watch::Sender<Facts>>);
+pub(in crate::app) struct Removal {
+    pub(super) settings: Settings,
+    facts: Arc<watch::Sender<Facts>>,
+}
 
 /// The part of [`Facts`] that one object is.
 type Part = fn(&mut Facts) -> &mut Known;
 
-impl Default for Removal {
-    fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Facts::default())))
-    }
-}
-
 impl Removal {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let facts = Arc::new(watch::Sender::new(Facts::default()));
+        Self { settings: settings.clone(), facts }
+    }
+
+    async fn client(&self) -> Result<Client, SourceError> {
+        source::client(self.settings.source.kubeconfig.as_deref()).await
+    }
+
     /// Follows both objects until cancelled.
-    pub(super) async fn follow(self, settings: Settings, cancel: CancellationToken) {
+    pub(super) async fn follow(self, cancel: CancellationToken) {
         let following = async {
             let client = loop {
-                match source::client(settings.source.kubeconfig.as_deref()).await {
+                match self.client().await {
                     Ok(client) => break client,
                     Err(_) => sleep(PAUSE).await,
                 }
@@ -93,8 +99,8 @@ impl Removal {
                     if !is_end(error, so_long) && trouble.is_due() {
                         tracing::warn!(
                             %error,
-                            "the agent's {what} cannot be watched: its removal would not be noticed, and the pods of this \
-                             node would stay captured; check the roles named isthmus"
+                            "the agent's {what} cannot be watched for now; a removal that is not noticed leaves the pods of \
+                             this node captured. If it stays so, check the roles named isthmus"
                         );
                     }
                     None
@@ -106,16 +112,16 @@ impl Removal {
 
     fn take(&self, part: Part, heard: Option<Heard>) {
         let Some(heard) = heard else { return };
-        self.0.send_modify(|facts| {
+        self.facts.send_modify(|facts| {
             let known = part(facts);
             *known = known.after(heard);
         });
     }
 
     /// Asks once more, for what no watch has told yet.
-    pub(super) async fn ask(&self, settings: &Settings) -> anyhow::Result<()> {
+    pub(super) async fn ask(&self) -> anyhow::Result<()> {
         let namespace = namespace();
-        let client: Client = source::client(settings.source.kubeconfig.as_deref()).await?;
+        let client = self.client().await?;
         let sets: Api<DaemonSet> = Api::namespaced(client.clone(), &namespace);
         let namespaces: Api<Namespace> = Api::all(client);
         let asked = sets.get_metadata(DAEMON_SET).await;
@@ -134,12 +140,12 @@ impl Removal {
 
     /// Why the mesh has been removed, when it has.
     pub(super) fn reason(&self) -> Option<&'static str> {
-        removed(*self.0.borrow())
+        removed(*self.facts.borrow())
     }
 
     /// Waits for that.
     pub(super) async fn seen(&self) -> &'static str {
-        let mut facts = self.0.subscribe();
+        let mut facts = self.facts.subscribe();
         loop {
             if let Some(reason) = removed(*facts.borrow_and_update()) {
                 return reason;

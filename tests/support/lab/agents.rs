@@ -55,8 +55,8 @@ impl Shared<'_> {
         self.directory.join("ca")
     }
 
-    /// A whole file of settings. `more` may begin with keys without a section; with a section `[identity]` it says all
-    /// of that.
+    /// A whole file of settings. `more` may begin with keys without a section; with a section `[identity]` or `[source]` it
+    /// says all of that.
     fn settings(&self, node: &str, more: &str) -> String {
         let is_section = |line: &&str| line.starts_with('[');
         let (top, sections): (Vec<&str>, Vec<&str>) = match more
@@ -72,10 +72,14 @@ impl Shared<'_> {
         } else {
             format!("[identity]\nissuer = \"local\"\nca_directory = \"{}\"\n", ca.display())
         };
+        let source = if sections.contains(&"[source]") {
+            String::new()
+        } else {
+            format!("[source]\ndirectory = \"{}\"\n", self.manifests.display())
+        };
         format!(
-            "{}\nnode = \"{node}\"\n[source]\ndirectory = \"{}\"\n{identity}{}\n",
+            "{}\nnode = \"{node}\"\n{source}{identity}{}\n",
             top.join("\n"),
-            self.manifests.display(),
             sections.join("\n"),
         )
     }
