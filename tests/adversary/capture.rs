@@ -1,0 +1,523 @@
+//! Past the capture: conntrack is made to look away, so that a connection is not led to the agent. Into a pod whose
+//! namespace is STRICT, and out of a pod; from outside of the mesh, from a captured pod with CAP_NET_RAW, and without any
+//! capability; with connections from before the capture, while agents restart, hand over and change what is captured.
+
+mod raw;
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use isthmus::base::ports;
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::support::lab::command::run;
+use crate::support::lab::manifests::Key;
+use crate::support::lab::netns::Namespace;
+use crate::support::lab::{Lab, PORT, wait};
+use crate::{application, besieged, captured_in, enrol, settle};
+use raw::{ACK, CWR, ECE, FIN, MD5, PSH, RST, Raw, SYN, Segment, URG};
+
+const STRICT: &str = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: bookinfo}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody-evil, namespace: bookinfo}
+spec:
+  action: DENY
+  rules:
+  - from: [{source: {namespaces: [evil]}}]
+";
+const DETAILS: &str = "http://details.bookinfo:9080/details/0";
+const VICTIM: &str = "details-v1";
+/// Longer than any answer takes, and than the second after which a SYN is repeated.
+const PATIENCE: Duration = Duration::from_millis(1500);
+const DROPPED: &str = "isthmus_uncaptured_connections_dropped_total";
+
+/// What an attacker sends ahead, so that conntrack knows the connection before NAT sees its SYN.
+fn preludes() -> Vec<(&'static str, Vec<Segment>)> {
+    let segment = |flags, options: &[u8]| Segment {
+        flags,
+        sequence: 1000,
+        acknowledged: 2000,
+        options: options.to_vec(),
+        ..Segment::default()
+    };
+    let data =
+        |options: &[u8]| Segment { data: b"GET / HTTP".to_vec(), ..segment(ACK | PSH, options) };
+    vec![
+        ("nothing", vec![]),
+        ("an ACK that is dropped in silence", vec![segment(ACK, &MD5)]),
+        ("an ACK", vec![segment(ACK, &[])]),
+        ("data that is dropped in silence", vec![data(&MD5)]),
+        ("an ACK and data", vec![segment(ACK, &MD5), data(&MD5)]),
+        ("an ACK and a FIN", vec![segment(ACK, &MD5), segment(FIN | ACK, &MD5)]),
+        ("an ACK and a RST", vec![segment(ACK, &MD5), segment(RST | ACK, &MD5)]),
+        ("SYN and ACK", vec![segment(SYN | ACK, &MD5)]),
+    ]
+}
+
+/// Flags under which a listening socket opens a connection, or might.
+const OPENINGS: [u8; 6] =
+    [SYN, SYN | PSH, SYN | URG, SYN | ECE | CWR, SYN | FIN, SYN | PSH | URG | ECE | CWR];
+
+/// A request whose path tells it from all others in the victim's log.
+fn marked_request() -> (String, String) {
+    let mark = format!("attack-{}", fastrand::u64(..));
+    let request =
+        format!("GET /details/0?{mark} HTTP/1.1\r\nHost: details\r\nConnection: close\r\n\r\n");
+    (mark, request)
+}
+
+fn port() -> u16 {
+    fastrand::u16(20_000..30_000)
+}
+
+/// A connection from exactly this address and port, as every process may open one.
+fn connect(from: SocketAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&from.into())?;
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+fn ask(stream: &mut TcpStream, request: &str) -> std::io::Result<String> {
+    stream.write_all(request.as_bytes())?;
+    let mut answer = vec![0; 4096];
+    let length = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
+
+/// Ends this end of a connection without a word to the other, as a machine does that loses its power.
+#[allow(unsafe_code)]
+fn vanish(stream: TcpStream) -> Result<()> {
+    const TCP_REPAIR: libc::c_int = 19;
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is an integer, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            TCP_REPAIR,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    ensure!(result == 0, "TCP_REPAIR: {}", std::io::Error::last_os_error());
+    Ok(())
+}
+
+/// Both families of a pod's addresses, with a port.
+fn places(lab: &Lab, pod: &str, port: u16) -> Result<[SocketAddr; 2]> {
+    Ok(lab.pod(pod)?.attachment.addresses.map(|address| SocketAddr::new(address, port)))
+}
+
+fn namespace(lab: &Lab, pod: &str) -> Result<Namespace> {
+    Ok(lab.pod(pod)?.attachment.namespace.clone())
+}
+
+/// Bookinfo besieged and STRICT: nobody from outside may speak to it, everybody of the mesh may, and nobody from `evil`.
+fn strict() -> Result<Lab> {
+    let mut lab = besieged(&[])?;
+    lab.manifests.apply(STRICT)?;
+    settle(&lab, "outsider", &[DETAILS], 0)?;
+    settle(&lab, "attacker", &[DETAILS], 0)?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    Ok(lab)
+}
+
+/// The victim's application has not seen it.
+fn unseen(lab: &Lab, mark: &str, what: &str) -> Result<()> {
+    let log = lab.pod_log(VICTIM)?;
+    ensure!(!log.contains(mark), "{what}: the application saw it: {log}");
+    Ok(())
+}
+
+fn dropped(lab: &Lab, direction: &str) -> Result<f64> {
+    Ok(lab.metrics()?.sum(DROPPED, &[("direction", direction)]))
+}
+
+/// Every prelude, then an ordinary connection from the same port, in both families.
+fn attack_from(lab: &Lab, attacker: &str) -> Result<()> {
+    for family in 0..2 {
+        let to = places(lab, VICTIM, PORT)?[family];
+        for (what, segments) in preludes() {
+            let from = places(lab, attacker, port())?[family];
+            let (mark, request) = marked_request();
+            let answer = namespace(lab, attacker)?.run(|| -> Result<_> {
+                let raw = Raw::open(from, to)?;
+                segments.iter().try_for_each(|it| raw.send(it))?;
+                Ok(connect(from, to).and_then(|mut it| ask(&mut it, &request)))
+            })??;
+            let what = format!("{attacker} {from} -> {to} after {what}: {answer:?}");
+            println!("{what}");
+            unseen(lab, &mark, &what)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn nobody_from_outside_gets_past_the_capture() -> Result<()> {
+    let lab = strict()?;
+    attack_from(&lab, "outsider")?;
+    wait::until("what was caught to be counted", || {
+        Ok((dropped(&lab, "inbound")? >= 4.0).then_some(()))
+    })?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    Ok(())
+}
+
+/// The attacker's own kernel must not answer for it, so it drops what would reset the connection.
+#[test]
+fn odd_flags_open_nothing_past_the_capture() -> Result<()> {
+    let lab = strict()?;
+    let outsider = namespace(&lab, "outsider")?;
+    outsider.run(|| -> Result<()> {
+        run("nft", &["add table inet quiet"])?;
+        run("nft", &["add chain inet quiet out { type filter hook output priority 0; }"])?;
+        run(
+            "nft",
+            &["add rule inet quiet out tcp dport 9080 tcp flags & (rst | ack) == rst drop"],
+        )?;
+        Ok(())
+    })??;
+    let silent = Segment { flags: ACK, options: MD5.to_vec(), ..Segment::default() };
+    for family in 0..2 {
+        let to = places(&lab, VICTIM, PORT)?[family];
+        for flags in OPENINGS {
+            for prelude in [None, Some(&silent)] {
+                let from = places(&lab, "outsider", port())?[family];
+                let (mark, request) = marked_request();
+                outsider.run(|| -> Result<()> {
+                    let raw = Raw::open(from, to)?;
+                    prelude.into_iter().try_for_each(|it| raw.send(it))?;
+                    let answer = raw.ask(flags, request.as_bytes())?;
+                    println!("flags {flags:#x} {from} -> {to}: {answer:?}");
+                    Ok(())
+                })??;
+                unseen(&lab, &mark, &format!("flags {flags:#x} {from} -> {to}"))?;
+            }
+        }
+    }
+    // The program does open connections where it may: without a capture in the way.
+    let to = places(&lab, "accomplice", 7100)?[0];
+    let server = TcpServer::start(&namespace(&lab, "accomplice")?, to)?;
+    let from = places(&lab, "outsider", port())?[0];
+    outsider.run(|| {
+        run("nft", &["add rule inet quiet out tcp dport 7100 tcp flags & (rst | ack) == rst drop"])
+    })??;
+    let answer = outsider.run(|| Raw::open(from, to)?.ask(SYN | PSH, b"hello"))??;
+    ensure!(answer.as_deref() == Some(b"hello"), "{answer:?}");
+    drop(server);
+    Ok(())
+}
+
+#[test]
+fn nobody_from_a_captured_pod_gets_past_either_capture() -> Result<()> {
+    let lab = strict()?;
+    attack_from(&lab, "attacker")?;
+    wait::until("what was caught to be counted", || {
+        Ok((dropped(&lab, "outbound")? >= 4.0).then_some(()))
+    })?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    Ok(())
+}
+
+/// A server that says what it heard, and whom it heard from.
+struct TcpServer {
+    peers: std::sync::mpsc::Receiver<SocketAddr>,
+}
+
+impl TcpServer {
+    fn start(namespace: &Namespace, at: SocketAddr) -> Result<Self> {
+        let listener = namespace.run(|| TcpListener::bind(at))??;
+        let (sender, peers) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let Ok(peer) = stream.peer_addr() else { continue };
+                if sender.send(peer).is_err() {
+                    return;
+                }
+                let mut buffer = [0; 1024];
+                let mut stream = stream;
+                if let Ok(length) = stream.read(&mut buffer) {
+                    let _ = stream.write_all(&buffer[..length]);
+                }
+            }
+        });
+        Ok(Self { peers })
+    }
+
+    fn next(&self) -> Option<SocketAddr> {
+        self.peers.recv_timeout(PATIENCE).ok()
+    }
+}
+
+/// The agent leaves from a port of its own; whoever arrives from the port that a process chose was not captured.
+#[test]
+fn nothing_leaves_a_captured_pod_past_its_agent() -> Result<()> {
+    let lab = besieged(&[])?;
+    let attacker = namespace(&lab, "attacker")?;
+    for family in 0..2 {
+        let to = places(&lab, "outsider", 7200 + family as u16)?[family];
+        let server = TcpServer::start(&namespace(&lab, "outsider")?, to)?;
+        let from = places(&lab, "attacker", 0)?[family];
+        let allowed =
+            attacker.run(|| connect(from, to).and_then(|mut it| ask(&mut it, "hello")))?;
+        ensure!(allowed.is_ok_and(|it| it == "hello"), "what goes through the agent arrives");
+        ensure!(server.next().is_some(), "the server saw it");
+        for (what, segments) in preludes() {
+            let from = places(&lab, "attacker", port())?[family];
+            let answer = attacker.run(|| -> Result<_> {
+                let raw = Raw::open(from, to)?;
+                segments.iter().try_for_each(|it| raw.send(it))?;
+                Ok(connect(from, to).and_then(|mut it| ask(&mut it, "hello")))
+            })??;
+            println!("{from} -> {to} after {what}: {answer:?}");
+            while let Ok(peer) = server.peers.try_recv() {
+                ensure!(peer != from, "after {what} {from} left uncaptured");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Without a capability: the agent connects to an application from the client's address, so conntrack knows the way back
+/// to the client. A process that connects along it, from the port it serves, runs against that flow.
+#[test]
+fn the_way_back_to_a_client_is_no_way_out() -> Result<()> {
+    let lab = besieged(&[])?;
+    let (attacker, outsider) = (namespace(&lab, "attacker")?, namespace(&lab, "outsider")?);
+    for family in 0..2 {
+        let own = places(&lab, "attacker", 7300)?[family];
+        let listener = attacker.run(|| -> Result<TcpListener> {
+            let socket = Socket::new(Domain::for_address(own), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&own.into())?;
+            socket.listen(8)?;
+            Ok(socket.into())
+        })??;
+        let client = outsider.run(|| {
+            connect(places(&lab, "outsider", 0)?[family], own).map_err(anyhow::Error::from)
+        })??;
+        let (served, seen) = listener.accept()?;
+        ensure!(seen.ip() == client.local_addr()?.ip(), "{seen} is the client's address");
+        let server = TcpServer::start(&outsider, seen)?;
+        let result = attacker.run(|| -> std::io::Result<TcpStream> {
+            let socket = Socket::new(Domain::for_address(own), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&own.into())?;
+            // The very same connection exists in this pod, so it must end first.
+            SockRef::from(&served).set_linger(Some(Duration::ZERO))?;
+            drop(served);
+            socket.connect_timeout(&seen.into(), PATIENCE)?;
+            Ok(socket.into())
+        })?;
+        println!("{own} -> {seen}: {result:?}");
+        let peer = server.next();
+        ensure!(peer != Some(own), "{own} left uncaptured");
+    }
+    Ok(())
+}
+
+/// Bookinfo with agents and nothing enrolled yet, and for each family a connection of the outsider to the victim.
+fn with_older_connections() -> Result<(Lab, Vec<(SocketAddr, SocketAddr, TcpStream)>)> {
+    let mut lab = application(&[])?;
+    lab.start_agents("")?;
+    let mut older = Vec::new();
+    for family in 0..2 {
+        let (from, to) =
+            (places(&lab, "outsider", port())?[family], places(&lab, VICTIM, PORT)?[family]);
+        older.push((from, to, namespace(&lab, "outsider")?.run(|| connect(from, to))??));
+    }
+    enrol(&mut lab)?;
+    lab.manifests.apply(STRICT)?;
+    settle(&lab, "outsider", &[DETAILS], 0)?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    Ok((lab, older))
+}
+
+const KEPT: &str = "GET /health HTTP/1.1\r\nHost: details\r\n\r\n";
+
+fn lives(stream: &mut TcpStream, when: &str) -> Result<()> {
+    let answer = ask(stream, KEPT).with_context(|| format!("an older connection, {when}"))?;
+    ensure!(answer.starts_with("HTTP/1.1 200"), "{when}: {answer}");
+    Ok(())
+}
+
+#[test]
+fn connections_from_before_live_on_and_lend_their_ports_to_nobody() -> Result<()> {
+    let (mut lab, mut older) = with_older_connections()?;
+    for (_, _, stream) in &mut older {
+        lives(stream, "once it is captured")?;
+    }
+    let old = lab.upgrade_agent("node-b")?;
+    for (_, _, stream) in &mut older {
+        lives(stream, "after a takeover")?;
+    }
+    drop(old);
+    lab.kill_and_restart_agent("node-b", "")?;
+    let outsider = namespace(&lab, "outsider")?;
+    for (from, to, mut stream) in older {
+        lives(&mut stream, "after a crash")?;
+        vanish(stream)?;
+        let (mark, request) = marked_request();
+        let start = std::time::Instant::now();
+        let answer =
+            outsider.run(|| connect(from, to).and_then(|mut it| ask(&mut it, &request)))?;
+        println!("{from} -> {to}: {answer:?} after {:?}", start.elapsed());
+        unseen(&lab, &mark, "with the ports of an older connection")?;
+        let error = answer.err().context("an answer")?;
+        ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "told at once: {error}");
+    }
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    Ok(())
+}
+
+#[test]
+fn restarts_and_takeovers_leave_no_gap() -> Result<()> {
+    let mut lab = strict()?;
+    let index = lab.kill_agent("node-b")?;
+    attack_from(&lab, "outsider")?;
+    lab.start_agent(index, "node-b", "")?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    attack_from(&lab, "outsider")?;
+    let _old = lab.upgrade_agent("node-b")?;
+    attack_from(&lab, "outsider")?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    Ok(())
+}
+
+/// With the annotation what arrives is not captured, so conntrack learns untranslated connections; without it they are
+/// worth nothing to anybody but those who hold them.
+#[test]
+fn a_capture_that_was_switched_off_for_a_while_is_whole_again() -> Result<()> {
+    let mut lab = strict()?;
+    let key = Key::new("Pod", "bookinfo", VICTIM);
+    let bypass = "ambient.istio.io/bypass-inbound-capture";
+    lab.manifests.annotate(&key, bypass, "true")?;
+    settle(&lab, "outsider", &[DETAILS], 200)?;
+    let outsider = namespace(&lab, "outsider")?;
+    let mut open = Vec::new();
+    for family in 0..2 {
+        let to = places(&lab, VICTIM, PORT)?[family];
+        for _ in 0..2 {
+            let from = places(&lab, "outsider", port())?[family];
+            let mut stream = outsider.run(|| connect(from, to))??;
+            lives(&mut stream, "while nothing is captured")?;
+            open.push((from, to, stream));
+        }
+    }
+    lab.manifests.annotate(&key, bypass, "false")?;
+    settle(&lab, "outsider", &[DETAILS], 0)?;
+    for (index, (from, to, mut stream)) in open.into_iter().enumerate() {
+        lives(&mut stream, "once it is captured again")?;
+        // One vanishes, the other ends with a reset.
+        match index % 2 {
+            0 => vanish(stream)?,
+            _ => {
+                SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+                drop(stream);
+            }
+        }
+        let (mark, request) = marked_request();
+        let answer =
+            outsider.run(|| connect(from, to).and_then(|mut it| ask(&mut it, &request)))?;
+        println!("{from} -> {to}: {answer:?}");
+        unseen(&lab, &mark, "with the ports of an older connection")?;
+    }
+    attack_from(&lab, "outsider")
+}
+
+/// Out of the mesh and back at once, while what was captured drains.
+#[test]
+fn a_pod_that_comes_back_while_it_drains_is_captured_whole() -> Result<()> {
+    let mut lab = strict()?;
+    let mode = "istio.io/dataplane-mode";
+    for _ in 0..3 {
+        let key = Key::new("Namespace", "", "bookinfo");
+        lab.manifests.label(&key, &[&format!("{mode}-")])?;
+        settle(&lab, "outsider", &[DETAILS], 200)?;
+        lab.manifests.label(&key, &[&format!("{mode}=ambient")])?;
+        captured_in(&lab, "bookinfo")?;
+        settle(&lab, "outsider", &[DETAILS], 0)?;
+        attack_from(&lab, "outsider")?;
+    }
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    Ok(())
+}
+
+/// The node's probes pass, and nobody else from their address reaches a pod, on whichever node he is.
+#[test]
+fn nobody_is_taken_for_a_probe() -> Result<()> {
+    let lab = strict()?;
+    let node = lab.node("node-b")?;
+    let probes = [IpAddr::V4(ports::PROBE_ADDRESS_V4), IpAddr::V6(ports::PROBE_ADDRESS_V6)];
+    let spoofed = |lab: &Lab| {
+        Ok::<_, anyhow::Error>(lab.metrics()?.sum("isthmus_spoofed_probes_dropped_total", &[]))
+    };
+    for (family, probe) in probes.into_iter().enumerate() {
+        let to = places(&lab, VICTIM, PORT)?[family];
+        let url = format!("http://{to}/health");
+        let heard = listen_raw(&namespace(&lab, VICTIM)?, to)?;
+        let answer = crate::support::lab::curl::curl(&node.namespace, &[&url])?;
+        ensure!(answer.status == 200, "the node's own probe: {}", answer.summary());
+        ensure!(heard.join().is_ok_and(|it| it), "the node's own probe is heard");
+        // The outsider is on the other node, the accomplice on the victim's.
+        for pod in ["outsider", "accomplice"] {
+            let heard = listen_raw(&namespace(&lab, VICTIM)?, to)?;
+            let from = SocketAddr::new(probe, port());
+            let length = if probe.is_ipv4() { 32 } else { 128 };
+            let before = spoofed(&lab)?;
+            namespace(&lab, pod)?.run(|| -> Result<()> {
+                run("ip", &["address", "add", &format!("{probe}/{length}"), "dev", "eth0"])?;
+                let raw = Raw::open(from, to)?;
+                let segment = Segment { flags: ACK, options: MD5.to_vec(), ..Segment::default() };
+                raw.send(&segment)?;
+                // What a captured pod opens goes no further than its own capture.
+                let _ = raw.send(&Segment { flags: SYN, ..segment });
+                Ok(())
+            })??;
+            ensure!(!heard.join().is_ok_and(|it| it), "{pod} got through from {probe}");
+            wait::until("it to be counted", || Ok((spoofed(&lab)? > before).then_some(())))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether anything arrives there from the address of probes within the attackers' patience.
+fn listen_raw(victim: &Namespace, to: SocketAddr) -> Result<std::thread::JoinHandle<bool>> {
+    let probe = match to.ip() {
+        IpAddr::V4(_) => IpAddr::V4(ports::PROBE_ADDRESS_V4),
+        IpAddr::V6(_) => IpAddr::V6(ports::PROBE_ADDRESS_V6),
+    };
+    let socket = victim.run(|| -> Result<Socket> {
+        let socket = Socket::new(Domain::for_address(to), Type::RAW, Some(socket2::Protocol::TCP))?;
+        socket.set_read_timeout(Some(Duration::from_millis(100)))?;
+        Ok(socket)
+    })??;
+    Ok(std::thread::spawn(move || {
+        let start = std::time::Instant::now();
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 2048];
+        while start.elapsed() < PATIENCE {
+            if let Ok((_, from)) = socket.recv_from(&mut buffer)
+                && from.as_socket().is_some_and(|it| it.ip() == probe)
+            {
+                return true;
+            }
+        }
+        false
+    }))
+}
