@@ -177,20 +177,11 @@ fn nobody_from_outside_gets_past_the_capture() -> Result<()> {
     Ok(())
 }
 
-/// The attacker's own kernel must not answer for it, so it drops what would reset the connection.
 #[test]
 fn odd_flags_open_nothing_past_the_capture() -> Result<()> {
     let lab = strict()?;
     let outsider = namespace(&lab, "outsider")?;
-    outsider.run(|| -> Result<()> {
-        run("nft", &["add table inet quiet"])?;
-        run("nft", &["add chain inet quiet out { type filter hook output priority 0; }"])?;
-        run(
-            "nft",
-            &["add rule inet quiet out tcp dport 9080 tcp flags & (rst | ack) == rst drop"],
-        )?;
-        Ok(())
-    })??;
+    quiet(&outsider, PORT)?;
     let silent = Segment { flags: ACK, options: MD5.to_vec(), ..Segment::default() };
     for family in 0..2 {
         let to = places(&lab, VICTIM, PORT)?[family];
@@ -213,13 +204,88 @@ fn odd_flags_open_nothing_past_the_capture() -> Result<()> {
     let to = places(&lab, "accomplice", 7100)?[0];
     let server = TcpServer::start(&namespace(&lab, "accomplice")?, to)?;
     let from = places(&lab, "outsider", port())?[0];
-    outsider.run(|| {
-        run("nft", &["add rule inet quiet out tcp dport 7100 tcp flags & (rst | ack) == rst drop"])
-    })??;
+    quiet(&outsider, 7100)?;
     let answer = outsider.run(|| Raw::open(from, to)?.ask(SYN | PSH, b"hello"))??;
     ensure!(answer.as_deref() == Some(b"hello"), "{answer:?}");
     drop(server);
     Ok(())
+}
+
+/// Keeps a pod's kernel from answering for connections of a raw socket, of which it knows nothing.
+fn quiet(pod: &Namespace, port: u16) -> Result<()> {
+    let rule =
+        format!("add rule inet quiet out tcp dport {port} tcp flags & (rst | ack) == rst drop");
+    pod.run(|| -> Result<()> {
+        run("nft", &["add table inet quiet"])?;
+        run("nft", &["add chain inet quiet out { type filter hook output priority 0; }"])?;
+        run("nft", &[&rule]).map(drop)
+    })?
+}
+
+/// The sequence number that a listening socket at `to` would answer with, for a SYN from `from`: the kernel makes it with
+/// one secret for all namespaces, so in any in which both addresses are one's own.
+fn cookie(twin: &Namespace, from: SocketAddr, to: SocketAddr, sequence: u32) -> Result<u32> {
+    twin.run(|| -> Result<u32> {
+        for address in [from.ip(), to.ip()] {
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            run("ip", &["address", "replace", &format!("{address}/{length}"), "dev", "lo"])?;
+        }
+        let _listener = TcpListener::bind(("::", to.port()))?;
+        let raw = Raw::open(from, to)?;
+        raw.send(&Segment { flags: SYN, sequence, ..Segment::default() })?;
+        let answer = raw.receive(|it| it.flags & (SYN | ACK) == SYN | ACK);
+        Ok(answer.context("the twin does not answer")?.sequence)
+    })?
+}
+
+/// While a socket's queue overflows the kernel opens connections for a bare ACK with the right number.
+#[test]
+fn a_syn_cookie_from_elsewhere_opens_nothing() -> Result<()> {
+    let mut lab = strict()?;
+    let (victim, outsider) = (namespace(&lab, VICTIM)?, namespace(&lab, "outsider")?);
+    let twin = Namespace::create("twin")?;
+    for place in [&victim, &twin] {
+        // As if queues always overflowed.
+        place.set("ipv4/tcp_syncookies", "2")?;
+    }
+    quiet(&outsider, PORT)?;
+    let attack = |lab: &Lab, family: usize| -> Result<String> {
+        let (from, to) =
+            (places(lab, "outsider", port())?[family], places(lab, VICTIM, PORT)?[family]);
+        settle(lab, "curl", &[DETAILS], 200)?;
+        let sequence = fastrand::u32(..);
+        let cookie = cookie(&twin, from, to, sequence)?;
+        let (mark, request) = marked_request();
+        let acknowledgement = Segment {
+            flags: ACK | PSH,
+            sequence: sequence.wrapping_add(1),
+            acknowledged: cookie.wrapping_add(1),
+            data: request.into_bytes(),
+            ..Segment::default()
+        };
+        outsider.run(|| -> Result<()> {
+            let raw = Raw::open(from, to)?;
+            raw.send(&acknowledgement)?;
+            println!("{from} -> {to}: {:?}", raw.receive(|_| true));
+            Ok(())
+        })??;
+        Ok(mark)
+    };
+    for family in 0..2 {
+        let mark = attack(&lab, family)?;
+        unseen(&lab, &mark, "with a SYN cookie")?;
+    }
+    // It is an attack: where nothing is captured it works.
+    let key = Key::new("Pod", "bookinfo", VICTIM);
+    lab.manifests.annotate(&key, "ambient.istio.io/bypass-inbound-capture", "true")?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    wait::until("the capture to end", || {
+        Ok((!lab.rules(VICTIM)?.contains("check_input")).then_some(()))
+    })?;
+    let mark = attack(&lab, 0)?;
+    wait::until("the application to see it", || {
+        Ok(lab.pod_log(VICTIM)?.contains(&mark).then_some(()))
+    })
 }
 
 #[test]
