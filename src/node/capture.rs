@@ -83,6 +83,11 @@ impl Node {
         use anyhow::Context;
         let namespace = NetworkNamespace::open(&site.network_namespace)
             .with_context(|| format!("open the network namespace {}", site.network_namespace))?;
+        if site.place != Some(namespace.place()?) {
+            // Whose it is has been asked of what stood there before.
+            self.poke.notify_one();
+            anyhow::bail!("another network namespace stands at {} now", site.network_namespace);
+        }
         let sockets = Arc::new(NamespaceSockets::new(namespace.clone()));
         let inherited = self.inherited(&workload.uid, &namespace);
         let plan = self.plan_of(workload.capture);
@@ -166,7 +171,7 @@ impl Node {
         tracing::info!(workload = %uid, "no longer captured");
         self.layer4.telemetry.health().workloads_stopped.inc();
         // Its rules go when it has drained, not in the next round.
-        self.cleaned.lock().insert(uid.clone());
+        self.done.lock().cleaned.insert(uid.clone());
         let drain = self.settings.drain;
         let node = self.clone();
         let inode = captured.namespace.inode().unwrap_or_default();
@@ -206,9 +211,24 @@ impl Node {
         }
     }
 
+    /// Nobody is served in a namespace that two claim, and nothing gets in or out: its rules stay, or come now.
+    pub(super) async fn close(&self, uid: &Str, site: &Site) {
+        self.done.lock().closed.insert(uid.clone());
+        let captured = self.captured.lock().remove(uid);
+        if let Some(captured) = captured {
+            self.layer4.telemetry.health().workloads_stopped.inc();
+            captured.proxy.stop(std::time::Duration::ZERO).await;
+        }
+        let Ok(namespace) = NetworkNamespace::open(&site.network_namespace) else { return };
+        let plan = self.plan_of(CaptureWishes::default());
+        if let Err(error) = apply_in(&namespace, redirect::plan_workload(&plan)).await {
+            tracing::error!(workload = %uid, error = format!("{error:#}"), "its network namespace cannot be closed");
+        }
+    }
+
     /// Frees a workload outside of the mesh of rules that an earlier agent left.
     pub(super) async fn clean(&self, workload: &Arc<Workload>, site: &Site) {
-        self.cleaned.lock().insert(workload.uid.clone());
+        self.done.lock().cleaned.insert(workload.uid.clone());
         let Ok(namespace) = NetworkNamespace::open(&site.network_namespace) else { return };
         if let Err(error) = remove_in(&namespace).await {
             tracing::warn!(workload = %workload.key, error = format!("{error:#}"), "rules of an earlier agent are left");

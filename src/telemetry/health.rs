@@ -32,7 +32,7 @@ pub struct HealthMetrics {
     uncaptured: Family<DirectionLabels, Counter>,
     spoofed_probes: Counter,
     /// By waypoint worker; see [`WorkerHealth`].
-    workers: [Family<WorkerLabels, Gauge>; 5],
+    workers: [Family<WorkerLabels, Gauge>; 6],
 }
 
 /// What one waypoint worker holds now.
@@ -46,6 +46,8 @@ pub struct WorkerHealth {
     /// Reserved, in bytes, and what may be.
     pub buffered_bytes: usize,
     pub buffered_bytes_limit: usize,
+    /// Clients that hold anything of it.
+    pub clients: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -59,7 +61,7 @@ struct WorkerLabels {
 }
 
 /// In the order of the families.
-const WORKERS: [(&str, &str); 5] = [
+const WORKERS: [(&str, &str); 6] = [
     ("isthmus_worker_connections", "Connections of a namespace's waypoint worker"),
     (
         "isthmus_worker_waiting_connections",
@@ -71,6 +73,7 @@ const WORKERS: [(&str, &str); 5] = [
         "isthmus_worker_buffered_bytes_limit",
         "Bytes that a waypoint worker may reserve ([layer7] max_buffered_bytes)",
     ),
+    ("isthmus_worker_clients", "Clients that hold connections of a namespace's waypoint worker"),
 ];
 
 impl HealthMetrics {
@@ -146,6 +149,7 @@ impl HealthMetrics {
                 worker.requests,
                 worker.buffered_bytes,
                 worker.buffered_bytes_limit,
+                worker.clients,
             ];
             for (family, value) in self.workers.iter().zip(values) {
                 family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
