@@ -102,6 +102,8 @@ pub struct Node {
     /// The counters of the node's own rules.
     watch: caught::Watch,
     leaving: TaskTracker,
+    /// Captures that have not drained, by the inode of their namespace.
+    draining: Mutex<BTreeMap<u64, usize>>,
     /// Shared by those that remove rules, exclusively for whoever applies them: one that left and came back at once must
     /// not lose the rules of its new capture.
     removal: Arc<tokio::sync::RwLock<()>>,
@@ -158,6 +160,7 @@ impl Node {
             probes: Mutex::default(),
             watch: caught::Watch::default(),
             leaving: TaskTracker::new(),
+            draining: Mutex::default(),
             removal: Arc::default(),
             inherited,
             turn: Arc::default(),

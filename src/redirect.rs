@@ -19,10 +19,10 @@
 //! what somebody sees who dials `podIP:15006` directly, is refused there.
 //!
 //! What it refuses to do: connections that exist when the rules come are left alone, they live on uncaptured until
-//! they end (only a SYN is translated). Connections that were captured lose their translation when the rules go,
+//! they end (only a SYN is translated, and judged by `check`). Connections that were captured lose their translation when the rules go,
 //! so drain before [`remove`]. UDP other than DNS, SCTP and ICMP are not captured, as in Istio. The rules do not
-//! contain a workload that may mark its own sockets (`CAP_NET_ADMIN`, since Linux 5.17 `CAP_NET_RAW` too): it can leave
-//! uncaptured, but what it reaches is guarded at the destination, and marks do not travel.
+//! contain a workload that may mark its own sockets or send frames (`CAP_NET_ADMIN`, `CAP_NET_RAW`): it can leave
+//! uncaptured, but what it reaches is guarded at the destination, and a mark counts nowhere but on its own loopback.
 
 mod caught;
 mod check;
@@ -72,7 +72,8 @@ pub struct Applied {
     /// Families of which this namespace knows nothing (no IPv6 in the kernel, or disabled on `lo`): no route for
     /// replies to borrowed addresses exists there, so the agent must connect with the workload's own address.
     pub without_routes: Vec<Family>,
-    /// The kernel can neither count nor answer what the rules catch (`nft_objref`, `nft_reject_inet`): it is dropped only.
+    /// The kernel lacks `nft_objref`, `nft_reject_inet` or `nft_socket`: what the rules catch is neither counted nor answered,
+    /// and SYN cookies of strangers are not refused.
     pub plain: bool,
 }
 

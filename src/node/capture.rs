@@ -174,9 +174,14 @@ impl Node {
         self.done.lock().cleaned.insert(uid.clone());
         let drain = self.settings.drain;
         let node = self.clone();
+        let inode = captured.namespace.inode().unwrap_or_default();
+        *self.draining.lock().entry(inode).or_default() += 1;
         self.leaving.spawn(async move {
             captured.proxy.stop(drain).await;
             let _no_join = node.removal.read().await;
+            if !node.drained(inode) {
+                return;
+            }
             // It may have joined again meanwhile, and then the rules are the new capture's.
             let layer4 = &node.layer4;
             let rejoined =
@@ -188,6 +193,22 @@ impl Node {
                 tracing::warn!(workload = %captured.uid, error = format!("{error:#}"), "its rules are left");
             }
         });
+    }
+
+    /// One capture of a namespace has drained: whether it was the last. A pod may leave, come back and leave again within the
+    /// drain time, and then the kernel still translates for connections of the later capture.
+    fn drained(&self, inode: u64) -> bool {
+        let mut draining = self.draining.lock();
+        match draining.get_mut(&inode) {
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                false
+            }
+            _ => {
+                draining.remove(&inode);
+                true
+            }
+        }
     }
 
     /// Nobody is served in a namespace that two claim, and nothing gets in or out: its rules stay, or come now.
@@ -223,7 +244,8 @@ async fn apply_in(namespace: &NetworkNamespace, program: Program) -> anyhow::Res
         let applied = namespace.run(|| redirect::apply(&program))??;
         if applied.plain && TOLD_PLAIN.is_due() {
             tracing::warn!(
-                "the kernel lacks nft_objref or nft_reject_inet: new connections past the capture are dropped, but neither                  counted nor answered; check `modprobe -a nft_objref nft_reject_inet`"
+                "the kernel lacks nft_objref, nft_reject_inet or nft_socket: new connections past the capture are dropped, but \
+                 neither counted nor answered; check `modprobe -a nft_objref nft_reject_inet nft_socket`"
             );
         }
         Ok(())

@@ -17,8 +17,11 @@
 //!   knows at once and takes another port, and conntrack (since Linux 6.5) closes its entry, so that the same ports can be
 //!   used again ten seconds later.
 //!
-//! A connection that a listening socket opens for a bare ACK, because its SYN was answered with a SYN cookie, is not seen:
-//! the cookie proves that the SYN was let through.
+//! There is one other way to open a connection: an ACK that carries a SYN cookie, when the listening socket's queue
+//! overflowed a short while ago. The kernel makes cookies with one secret for all network namespaces, so a pod on the same
+//! node can have its own kernel make one for its neighbour. So what opens nothing and belongs to no connection is refused where a
+//! listening socket waits for it, with the reset that the socket itself would send. The kernel tells only listening
+//! sockets on the wildcard address from others; one that is bound to the pod's address is not protected from cookies.
 
 use ipnet::IpNet;
 
@@ -44,7 +47,6 @@ pub(super) fn delivered(families: &[Family]) -> Chain {
         Rule::new(comment, [Match::DestinationPort(Is, Protocol::Tcp, port)], Action::Accept)
     };
     let mut rules = vec![
-        under_way(),
         Rule::new(
             "from within the namespace",
             [Match::InputInterface(Is, LOOPBACK_INTERFACE)],
@@ -57,6 +59,12 @@ pub(super) fn delivered(families: &[Family]) -> Chain {
         let source = Match::Source(IpNet::from(probe(family)));
         Rule::new("probes from the node", [source], Action::Accept)
     }));
+    rules.push(Rule::new(
+        "of no connection: only a SYN cookie could open one",
+        [Match::TcpSyn(IsNot), Match::UnboundSocket],
+        Action::Refuse,
+    ));
+    rules.push(under_way());
     rules.extend(families.iter().flat_map(|&family| uncaptured(family, INBOUND)));
     filter("check_input", Hook::Input, rules)
 }
@@ -87,7 +95,7 @@ pub(super) fn sent(families: &[Family], dns: bool, agent: Mark) -> Chain {
     filter("check_output", Hook::Output, rules)
 }
 
-/// First, because it is nearly every packet.
+/// Nearly every packet.
 fn under_way() -> Rule {
     Rule::new("opens no connection", [Match::TcpSyn(IsNot)], Action::Accept)
 }
@@ -113,6 +121,7 @@ mod tests {
     const AGENT: Mark = Mark { value: 1, mask: 0xff };
 
     /// Packets as the rules see them, and what each chain says of them.
+    #[derive(Clone, Copy)]
     struct Packet {
         interface: &'static str,
         source: &'static str,
@@ -121,6 +130,8 @@ mod tests {
         mark: u32,
         syn: bool,
         confirmed: bool,
+        /// The socket that takes it listens on the wildcard address.
+        listening: bool,
     }
 
     const FROM_OUTSIDE: Packet = Packet {
@@ -131,6 +142,7 @@ mod tests {
         mark: 0,
         syn: true,
         confirmed: false,
+        listening: false,
     };
 
     fn matches(one: &Match, packet: &Packet) -> bool {
@@ -152,6 +164,7 @@ mod tests {
             Match::Source(network) => network.contains(&source),
             Match::Destination(equality, network) => eq(equality, network.contains(&destination)),
             Match::ConfirmedConnection => packet.confirmed,
+            Match::UnboundSocket => packet.listening,
             other => panic!("the check has no business with {other}"),
         }
     }
@@ -160,11 +173,8 @@ mod tests {
         let rule = chain.rules.iter().find(|it| it.matches.iter().all(|one| matches(one, packet)));
         let action = rule.map_or(Action::Accept, |rule| rule.action);
         let counted = rule.is_some_and(|rule| rule.counter.is_some());
-        assert_eq!(
-            counted,
-            action != Action::Accept,
-            "what is caught is counted, and nothing else"
-        );
+        let caught = action != Action::Accept && packet.syn;
+        assert_eq!(counted, caught, "what is caught is counted, and nothing else");
         action
     }
 
@@ -194,7 +204,13 @@ mod tests {
         }
         assert_eq!(it(Packet { interface: "lo", ..FROM_OUTSIDE }), Action::Accept);
         assert_eq!(it(Packet { source: "169.254.7.127", ..FROM_OUTSIDE }), Action::Accept);
-        assert_eq!(it(Packet { syn: false, confirmed: true, ..FROM_OUTSIDE }), Action::Accept);
+        for confirmed in [false, true] {
+            let under_way = Packet { syn: false, confirmed, ..FROM_OUTSIDE };
+            assert_eq!(it(under_way), Action::Accept);
+            let stray = Packet { listening: true, ..under_way };
+            assert_eq!(it(stray), Action::Refuse);
+            assert_eq!(it(Packet { port: ports::HBONE, ..stray }), Action::Accept);
+        }
     }
 
     #[test]

@@ -119,6 +119,7 @@ impl Display for Match {
             }
             Match::InvalidConnection => write!(f, "ct state invalid"),
             Match::ConfirmedConnection => write!(f, "ct status confirmed"),
+            Match::UnboundSocket => write!(f, "socket wildcard 1"),
             Match::SocketUser(user) => write!(f, "meta skuid {user}"),
         }
     }

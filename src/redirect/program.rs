@@ -129,6 +129,8 @@ pub enum Match {
     InvalidConnection,
     /// Conntrack knows the connection from an earlier packet.
     ConfirmedConnection,
+    /// The packet is for a socket here that is bound to no address, so a listening one.
+    UnboundSocket,
     /// A local process of this user sent the packet; forwarded packets have no user and never match.
     SocketUser(u32),
 }
@@ -162,10 +164,14 @@ impl Family {
 }
 
 impl Table {
-    /// The same table for a kernel that can neither count by name nor answer with a reset: what it decides is the same.
+    /// The same table for a kernel that can neither count by name, nor answer with a reset, nor look sockets up: it judges
+    /// the same SYNs, and no others.
     #[must_use]
     pub fn plain(&self) -> Table {
         let mut table = Table { counters: Vec::new(), ..self.clone() };
+        for chain in &mut table.chains {
+            chain.rules.retain(|rule| !rule.matches.contains(&Match::UnboundSocket));
+        }
         for rule in table.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
             rule.counter = None;
             if rule.action == Action::Refuse {

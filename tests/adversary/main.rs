@@ -12,6 +12,8 @@ mod apiserver;
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
 mod cluster;
+
+mod capture;
 mod http;
 mod identity;
 mod recorder;

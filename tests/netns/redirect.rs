@@ -82,6 +82,8 @@ fn the_kernel_holds_what_is_printed() {
         redirect::plan_node(&NodePlan { workloads }),
         redirect::plan_node(&NodePlan::default()),
     ];
+    let plain = |program: &Program| Program { table: program.table.plain(), ..program.clone() };
+    let programs = programs.iter().flat_map(|program| [program.clone(), plain(program)]);
     for program in programs {
         let (ours, theirs) = (Namespace::new(), Namespace::new());
         ours.apply(&program);

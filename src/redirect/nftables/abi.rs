@@ -104,6 +104,11 @@ pub const LOOKUP_SOURCE: u16 = 2;
 pub const IMMEDIATE_DESTINATION: u16 = 1;
 pub const IMMEDIATE_DATA: u16 = 2;
 
+/// `NFTA_SOCKET_KEY` and `NFTA_SOCKET_DREG`; `NFT_SOCKET_WILDCARD`.
+pub const SOCKET_KEY: u16 = 1;
+pub const SOCKET_DESTINATION: u16 = 2;
+pub const SOCKET_WILDCARD: u32 = 2;
+
 pub const REFERENCE_TYPE: u16 = 1;
 pub const REFERENCE_NAME: u16 = 2;
 

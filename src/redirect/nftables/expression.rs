@@ -62,6 +62,14 @@ impl Expressions {
         self.push("ct", data)
     }
 
+    /// Loads a property of the socket that the packet is for; without one the rule ends.
+    pub fn load_socket(self, key: u32) -> Self {
+        let data = Attributes::new()
+            .number(abi::SOCKET_KEY, key)
+            .number(abi::SOCKET_DESTINATION, abi::REGISTER_1);
+        self.push("socket", data)
+    }
+
     /// Loads bytes of a header.
     pub fn load_payload(self, header: Header, offset: u32, length: u32) -> Self {
         let base = match header {

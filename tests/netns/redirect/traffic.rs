@@ -1,10 +1,11 @@
 //! Connections under the rules of a workload, each in IPv4 and IPv6.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
 
 use isthmus::{
     base::ports,
-    redirect::{self, CapturePlan},
+    redirect::{self, CapturePlan, Catches, Caught, Place},
 };
 use socket2::SockRef;
 
@@ -207,6 +208,50 @@ fn connections_from_before_live_on() {
     lab.pod.apply(&program());
     for (one, other) in &mut pairs {
         exchange(one, other, 100_000);
+    }
+}
+
+/// Ends this end of a connection without a word to the other.
+#[allow(unsafe_code)]
+fn vanish(stream: TcpStream) {
+    const TCP_REPAIR: libc::c_int = 19;
+    let on: libc::c_int = 1;
+    let (value, length) = ((&raw const on).cast(), size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: the option's value is an integer, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, TCP_REPAIR, value, length)
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Ports of a connection from before the capture whose client vanished: whoever uses them does not reach the application,
+/// is told so at once, and is captured like everybody once the kernel has forgotten (since Linux 6.5 soon).
+#[test]
+fn ports_of_an_older_connection_are_captured_again() {
+    let lab = Lab::new();
+    let mut older = Vec::new();
+    for (client, pod) in CLIENT.iter().zip(POD) {
+        let (from, to) = (socket(&at(client, 7777)), at(pod, APPLICATION));
+        let application = lab.pod.listen(&to);
+        let sent = lab.client.connect_as_agent(from, &to).unwrap();
+        older.push((from, to, sent, accept(&application), application));
+    }
+    let agent = lab.pod.listen_as_agent(ports::INBOUND_PLAINTEXT);
+    lab.pod.apply(&program());
+    lab.pod.set("netfilter/nf_conntrack_tcp_timeout_close", "1");
+    let mut catches = lab.pod.run(|| Catches::here(Place::Workload)).unwrap();
+    assert_eq!(catches.read().unwrap(), Caught::default());
+    for (caught, (from, to, mut sent, mut served, application)) in (1..).zip(older) {
+        exchange(&mut sent, &mut served, 1000);
+        vanish(sent);
+        let refused = lab.client.connect_as_agent(from, &to).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+        assert!(try_accept(&application, wait_a_little()).is_none(), "reached uncaptured");
+        assert_eq!(catches.read().unwrap().inbound, caught);
+        std::thread::sleep(2 * std::time::Duration::from_secs(1));
+        let _sent = lab.client.connect_as_agent(from, &to).unwrap();
+        assert_eq!(original_destination(&accept(&agent)), socket(&to));
+        assert!(try_accept(&application, wait_a_little()).is_none());
     }
 }
 
