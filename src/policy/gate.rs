@@ -26,6 +26,8 @@ pub struct Gate {
     restrictions: Vec<Arc<PolicySet>>,
     /// The service that was addressed speaks for the destination.
     speaks: bool,
+    /// It leads to the destination by a route only.
+    routed: bool,
     /// A waypoint is named somewhere, whether it can be used or not.
     guarded: bool,
     /// The workload's own.
@@ -79,6 +81,7 @@ impl Gate {
                 gate.waypoint.is_some()
             }
         };
+        gate.routed = matches!(addressed, Addressed::Route { .. });
         let wanted = parse || gate.sets().any(|set| set.needs_http);
         gate.needs_http = wanted && may_be_http(world, workload, port);
         gate
@@ -133,6 +136,7 @@ impl Gate {
             waypoint_sets: Vec::new(),
             restrictions: Vec::new(),
             speaks: false,
+            routed: false,
             guarded: false,
             own: None,
             service: None,
@@ -145,6 +149,11 @@ impl Gate {
     /// The service that was addressed, as far as its name counts here.
     pub fn service(&self) -> Option<&Arc<Service>> {
         self.service.as_ref()
+    }
+
+    /// The service whose changes, and whose routes', concern this connection besides those of its workload.
+    pub fn also_by(&self) -> Option<&Arc<Service>> {
+        self.service.as_ref().filter(|_| !self.speaks || self.routed)
     }
 
     /// The waypoint that was addressed, by its service or its workload.
