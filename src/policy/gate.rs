@@ -330,10 +330,14 @@ fn add(sets: &mut Vec<Arc<PolicySet>>, set: Option<&Arc<PolicySet>>) {
 }
 
 /// The services that lead to the workload's port and speak for it.
-fn own_services(world: &World, workload: &Workload, port: u16) -> impl Iterator<Item = Served> {
-    let namespace = workload.key.namespace.clone();
-    let speaks = move |served: &Served| speaks_for(&served.service.key, None, &namespace);
-    world.served_by(workload, port).filter(speaks)
+fn own_services<'a>(
+    world: &'a World,
+    workload: &'a Workload,
+    port: u16,
+) -> impl Iterator<Item = Served> + use<'a> {
+    let namespace = &workload.key.namespace;
+    let served = world.served_by(namespace, workload, port);
+    served.filter(move |served| speaks_for(&served.service.key, None, namespace))
 }
 
 /// Some service that speaks for the workload says that the port speaks HTTP or says nothing; a port without such a service is

@@ -101,7 +101,7 @@ fn a_workload_knows_each_service_and_port_that_leads_to_it_once() {
         .workload(other.clone())
         .build();
     let served = |workload, port| -> Vec<(String, u16)> {
-        let served = world.served_by(workload, port);
+        let served = world.served_by("shop", workload, port);
         served.map(|one| (one.service.key.name.to_string(), one.service_port)).collect()
     };
     let pair = |name: &str, port| (name.to_string(), port);
@@ -403,8 +403,10 @@ fn answers(world: &World) -> String {
     let name = |workload: Option<&Arc<Workload>>| workload.map(|it| (it.key.clone(), it.ready));
     for workload in &workloads {
         let uid = &workload.uid;
-        let served: Vec<_> =
-            [80, 8080].into_iter().flat_map(|port| world.served_by(workload, port)).collect();
+        let served: Vec<_> = [80, 8080]
+            .into_iter()
+            .flat_map(|port| world.served_by("shop", workload, port))
+            .collect();
         let load = world.load_of(Some(uid), workload.addresses[0]).is_some();
         writeln!(
             said,
