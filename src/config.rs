@@ -12,6 +12,7 @@ mod complaint;
 mod controller;
 mod defaults;
 mod duration;
+mod names;
 mod reader;
 mod sections;
 #[cfg(test)]

@@ -124,6 +124,7 @@ impl Gate {
     fn present<'a>(&mut self, world: &'a World, service: &Service) -> Option<&'a Arc<Service>> {
         let present = world.service(&service.key);
         if present.is_none() {
+            self.guarded |= service.waypoint != Binding::None;
             self.closed.get_or_insert(format!("{service} does not exist any more"));
         }
         present

@@ -282,7 +282,11 @@ fn an_entry_is_seen_where_it_may_claim_something() {
         let spec = format!("{{hosts: [{host}], exportTo: [{export}]}}");
         let trusted: Vec<_> = trusted.iter().map(|name| (*name).into()).collect();
         let settings = TranslateSettings { public_service_entries: trusted, ..settings() };
-        let mesh = translated_with(&entry("e", "", &spec), &settings).mesh;
+        let translation = translated_with(&entry("e", "", &spec), &settings);
+        let said = translation.complaints.iter().any(|it| it.field == "spec.hosts[0]");
+        let service_name = expected == own() && host.contains("local");
+        assert_eq!(said, service_name, "{host} {export}");
+        let mesh = translation.mesh;
         let seen = match &mesh.services[0].visibility {
             Visibility::Everywhere => None,
             Visibility::Namespaces(names) => Some(names.join(" ")),
