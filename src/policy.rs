@@ -90,6 +90,8 @@ impl Way<'_> {
 pub struct Permit {
     /// The waypoint whose policies were passed: its principal counts beside the client's.
     pub waypoint: Option<Identity>,
+    /// The application is to be told who the client is.
+    pub names_client: bool,
     /// The policy that allowed, where one did.
     pub policy: Option<ObjectKey>,
     /// What policies that decide nothing have to say (AUDIT, dry-run).

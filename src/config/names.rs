@@ -11,7 +11,7 @@ pub(super) fn trust_domain_aliases(reader: &mut Reader<'_>) -> Vec<Str> {
     reader.texts(
         Field {
             key: "trust_domain_aliases",
-            default: (),
+            default: &[],
             meaning: "Other names of the trust domain, as MeshConfig.trustDomainAliases: peers of them are \
                       accepted, and a policy that names one means all. Such as [\"old.example\"].",
         },
@@ -25,7 +25,7 @@ pub(super) fn public_service_entries(reader: &mut Reader<'_>) -> Vec<Str> {
     reader.texts(
         Field {
             key: "public_service_entries",
-            default: (),
+            default: &[],
             meaning: "Namespaces whose ServiceEntries hold for clients of every namespace, as those of the root \
                       namespace do; \"*\" for all, as in Istio. Others hold for clients of their own namespace. \
                       Whoever may write entries there decides where others' traffic to hosts and addresses \

@@ -81,7 +81,7 @@ impl Way {
         let form = arrived.form;
         let timeouts = self.plan.timeouts();
         let whole = timeouts.request.map(|limit| exchange.deadline(limit));
-        let mut again = Again::of(self.plan.retry(), &mut arrived, &self.session.context.budgets);
+        let mut again = Again::of(self.plan.retry(), &mut arrived, self.session.seat.share());
         let mut next = first;
         loop {
             let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
@@ -217,7 +217,7 @@ impl Way {
     fn authorize(
         &self,
         picked: &Picked,
-        arrived: &Arrived,
+        arrived: &mut Arrived,
     ) -> Result<Vec<PolicyNote>, (Answer, Vec<PolicyNote>)> {
         let (addressed, backend) = (&self.plan.addressed, &self.plan.backend.0);
         let route = self.plan.chosen.as_ref().map(Chosen::route);
@@ -237,7 +237,13 @@ impl Way {
         };
         let views = Views { arrived: &arrives, sent: &sent };
         match gate.authorize_views(&connection, Some(views)) {
-            Ok(permit) => Ok(permit.notes),
+            Ok(permit) => {
+                if let Some(by) = permit.waypoint.filter(|_| permit.names_client) {
+                    let client = &self.session.client.identity;
+                    headers::name_client(arrived.request.headers_mut(), &by, client, None);
+                }
+                Ok(permit.notes)
+            }
             Err(denial) => Err((Answer::denied(denial.why), denial.notes)),
         }
     }
@@ -253,7 +259,8 @@ impl Way {
         let shelf = session.context.upstreams.shelf(self.key(picked, version));
         let dial = || async {
             let stream = session.dial(&self.plan.addressed, picked).await?;
-            Sender::connect(&session.context, version, stream, picked.address).await
+            let share = session.seat.share();
+            Sender::connect(&session.context, share, version, stream, picked.address).await
         };
         let mut lease = match shelf.lease(dial).await {
             Ok(lease) => lease,
@@ -292,19 +299,22 @@ impl Way {
         deadline: Option<Instant>,
     ) -> Response<ResponseBody> {
         let Got { mut response, lease, upgrade } = got;
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let granted = upgrade.filter(|upgrade| switched && upgrade.is_granted(response.headers()));
+        if switched && granted.is_none() {
+            // With the lease goes the connection: nobody knows what it speaks now.
+            return upgrade::unasked().respond(exchange, form);
+        }
         for filters in self.plan.filters() {
             route::filter_response(filters, self.origin.as_ref(), response.headers_mut());
         }
         exchange.answered(response.status(), response.headers(), lease, picked.in_flight);
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return relay(response, exchange).map(|body| body.until(deadline));
-        }
-        match upgrade {
+        match granted {
             Some(upgrade) => {
                 let (context, hold) = (&self.session.context, self.session.clone());
                 upgrade.switch(context, response, exchange, std::future::pending(), hold)
             }
-            None => upgrade::unasked().respond(exchange, form),
+            None => relay(response, exchange).map(|body| body.until(deadline)),
         }
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request};
 
+use super::headers;
 use super::original::Original;
 use super::sent::{self, Sent};
 use crate::base::{Identity, Str};
@@ -107,7 +108,13 @@ impl Gates {
 
     /// A connection that is not HTTP.
     pub(super) fn authorize_bytes(&self, arrival: &Arrival) -> Result<Permit, Denial> {
-        self.gate.authorize(&arrival.connection(), None)
+        let permit = self.gate.authorize(&arrival.connection(), None)?;
+        if permit.names_client {
+            let why = "only HTTP may pass where a waypoint names clients (x-forwarded-client-cert), so that nobody else does; \
+                       give ports of other protocols the appProtocol tcp";
+            return Err(Denial { why: why.to_owned(), notes: permit.notes });
+        }
+        Ok(permit)
     }
 
     /// A request in canonical form, judged as the client sent it where a producer's route changed it, and otherwise as it
@@ -155,7 +162,8 @@ impl<B> Path<'_, B> {
         // Where there is no waypoint, no route applies and nothing was rewritten.
         service.waypoint.waypoint()?;
         let arrived = self.request;
-        let sent = Original::decode(original)?.restore(arrived.uri(), arrived.headers())?;
+        let mut sent = Original::decode(original)?.restore(arrived.uri(), arrived.headers())?;
+        headers::strip_internal(&mut sent.headers);
         let head = sent::head(arrived.method(), &sent.uri, &sent.headers);
         let leads = self.leads(service, &head, |route, rule, backend| {
             let filtered = sent.filtered([&rule.filters, &backend.filters]);

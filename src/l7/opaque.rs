@@ -39,6 +39,7 @@ impl From<Answer> for Unreached {
 /// The client's half: to an endpoint of the addressed service. HTTPRoutes do not apply to bytes.
 pub(super) async fn carry(session: &Outbound, stream: Rewind<Carrier>) {
     let dependencies = &session.context.dependencies;
+    let _busy = session.seat.carries_bytes();
     match reach(session).await {
         Ok(Reached { picked, upstream, permit }) => {
             let in_process = upstream.is_local();

@@ -1,7 +1,7 @@
 //! Services and their endpoints.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -45,6 +45,15 @@ impl Service {
     /// Whether `address` is one of its own.
     pub fn owns(&self, address: IpAddr) -> bool {
         self.vips.contains(&address) || self.networks.iter().any(|it| it.contains(&address))
+    }
+
+    /// Where some endpoint takes what comes for the port that was dialled; what was dialled, where none is known.
+    pub fn an_endpoint(&self, dialled: SocketAddr) -> SocketAddr {
+        let taking = |endpoint: &Endpoint| {
+            let port = endpoint.ports.iter().find(|it| it.port == dialled.port())?.target;
+            Some(SocketAddr::new(*endpoint.addresses.first()?, port))
+        };
+        self.endpoints.iter().find_map(taking).unwrap_or(dialled)
     }
 
     /// Its name as the operator gave it, without the host.

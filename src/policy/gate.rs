@@ -35,6 +35,8 @@ pub struct Gate {
     service: Option<Arc<Service>>,
     /// The waypoint that was addressed: whoever passes its policies carries its principal too.
     waypoint: Option<Arc<Waypoint>>,
+    /// Some waypoint that guards the workload has its applications told who the client is.
+    names_clients: bool,
     needs_http: bool,
     worker: Str,
 }
@@ -82,8 +84,17 @@ impl Gate {
             }
         };
         gate.routed = matches!(addressed, Addressed::Route { .. });
-        let wanted = parse || gate.sets().any(|set| set.needs_http);
+        let wanted = parse || gate.names_clients || gate.sets().any(|set| set.needs_http);
         gate.needs_http = wanted && may_be_http(world, workload, port);
+        gate
+    }
+
+    /// What guards a service itself, for an answer that no endpoint gives.
+    pub fn for_service(world: &World, service: &Service) -> Self {
+        let mut gate = Gate::open(&service.key.namespace);
+        if let Some(service) = gate.present(world, service) {
+            gate.add_addressed_service(world, service);
+        }
         gate
     }
 
@@ -142,6 +153,7 @@ impl Gate {
             own: None,
             service: None,
             waypoint: None,
+            names_clients: false,
             needs_http: false,
             worker: namespace.clone(),
         }
@@ -165,6 +177,12 @@ impl Gate {
     /// Some policy looks at HTTP and the port may speak it: requests must be parsed.
     pub fn needs_http(&self) -> bool {
         self.needs_http
+    }
+
+    /// Applications are told who the client is, so that nobody but the agent may tell them: what is not HTTP may not
+    /// pass where requests are parsed.
+    pub fn names_clients(&self) -> bool {
+        self.names_clients
     }
 
     /// The namespace whose worker parses.
@@ -221,7 +239,8 @@ impl Gate {
         if let Some(own) = &self.own {
             policy = ask(own, &facts, &mut notes)?.or(policy);
         }
-        Ok(Permit { waypoint: waypoint.cloned(), policy: policy.cloned(), notes })
+        let (waypoint, policy) = (waypoint.cloned(), policy.cloned());
+        Ok(Permit { waypoint, names_client: self.names_clients, policy, notes })
     }
 
     fn sets(&self) -> impl Iterator<Item = &Arc<PolicySet>> {
@@ -286,6 +305,7 @@ impl Gate {
 
     fn add_waypoint(&mut self, world: &World, waypoint: &Waypoint) {
         add(&mut self.waypoint_sets, world.waypoint_policies(&waypoint.key));
+        self.names_clients |= waypoint.names_clients;
         self.worker = waypoint.key.namespace.clone();
     }
 

@@ -85,6 +85,7 @@ pub(crate) fn waypoint(name: &str) -> Waypoint {
         identity: identity(name),
         for_services: true,
         for_workloads: true,
+        names_clients: false,
     }
 }
 

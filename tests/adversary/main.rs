@@ -6,10 +6,14 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod admin;
 mod authority;
 
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
+
+mod http;
+mod recorder;
 
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
 
