@@ -13,6 +13,7 @@ mod controller;
 mod defaults;
 mod duration;
 mod layers;
+mod names;
 mod reader;
 mod sections;
 #[cfg(test)]

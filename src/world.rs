@@ -102,7 +102,12 @@ impl WorldStore {
 
     /// Tells when open connections of one workload must be judged anew, and not of any other change.
     pub fn judgement_changes(&self, uid: &Str) -> JudgementChanges {
-        self.watched.subscribe(uid, || self.load().generation)
+        self.watched.subscribe((uid.clone(), None), || self.load().generation)
+    }
+
+    /// The same for those that addressed a service which is another namespace's or leads to the workload by a route.
+    pub fn judgement_changes_by(&self, uid: &Str, service: &ObjectKey) -> JudgementChanges {
+        self.watched.subscribe((uid.clone(), Some(service.clone())), || self.load().generation)
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::defaults as default;
 use super::layers;
+use super::names;
 use super::reader::{Field, Reader};
 use super::{
     AddressSettings, CniSettings, DnsSettings, DrainSettings, LogSettings, ReadinessSettings,
@@ -45,16 +46,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
             default::TRUST_DOMAIN,
             "The first part of every identity: spiffe://<trust domain>/ns/<namespace>/sa/<account>.",
         ),
-        trust_domain_aliases: reader.texts(
-            Field {
-                key: "trust_domain_aliases",
-                default: &[],
-                meaning: "Other names of the trust domain, as MeshConfig.trustDomainAliases: peers of them are \
-                          accepted, and a policy that names one means all. Such as [\"old.example\"].",
-            },
-            "DNS name",
-            check_name,
-        ),
+        trust_domain_aliases: names::trust_domain_aliases(reader),
         cluster_domain: name(
             reader,
             "cluster_domain",
@@ -67,17 +59,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
             default::ROOT_NAMESPACE,
             "The namespace whose policies without a selector hold for the whole mesh.",
         ),
-        public_service_entries: reader.texts(
-            Field {
-                key: "public_service_entries",
-                default: &[],
-                meaning: "Namespaces whose ServiceEntries hold for clients of every namespace, as those of the root namespace \
-                          do; \"*\" for all, as in Istio. Others hold for clients of their own namespace. Whoever may write \
-                          entries there decides where others' traffic to hosts and addresses outside of the mesh goes.",
-            },
-            "namespace",
-            |text| if text == "*" { Ok(()) } else { check_name(text) },
-        ),
+        public_service_entries: names::public_service_entries(reader),
         same_node: same_node(reader),
         source: source(reader),
         identity: identity::read(reader),

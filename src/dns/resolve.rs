@@ -75,7 +75,16 @@ fn find<'a>(
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let exact = |name: &str| world.service_known_as(name, namespace);
     let made_full = || exact(&full(&name, namespace, cluster_domain)?);
-    if let Some(service) = exact(&name).or_else(made_full) {
+    // A short name of a Service is not for entries of other namespaces to take.
+    let of_others =
+        |service: &&Arc<Service>| service.entry.is_some() && service.key.namespace != namespace;
+    let found = match exact(&name) {
+        Some(other) if of_others(&other) => {
+            made_full().filter(|service| service.entry.is_none()).or(Some(other))
+        }
+        found => found.or_else(made_full),
+    };
+    if let Some(service) = found {
         return Some(Found::service(service));
     }
     if let Some((hostname, rest)) = name.split_once('.')

@@ -119,6 +119,37 @@ fn the_clients_namespace_comes_before_kubernetes_and_that_before_all_others() {
     assert_eq!(asked_of(&hosts, "elsewhere", "db.example"), addresses(&["240.240.0.3"]));
 }
 
+/// Other namespaces' entries are no answer, unless everybody sees them; and then no short name of a Service either.
+#[test]
+fn entries_answer_those_who_see_them() {
+    use crate::model::Visibility;
+    let hidden = |entry: &str, name: &str, vip| Service {
+        visibility: Visibility::Namespaces(vec!["evil".into()]),
+        ..host(entry, name, Some(vip))
+    };
+    let web = "web.shop.svc.cluster.local";
+    let hosts = [
+        hidden("evil/a", "api.example", "240.240.0.1"),
+        hidden("evil/b", "*.example", "240.240.0.2"),
+        hidden("evil/c", web, "240.240.0.3"),
+        hidden("evil/d", "web.shop", "240.240.0.4"),
+        host("far/e", "*.far.example", Some("240.240.0.5")),
+        host("far/f", "web.shop", Some("240.240.0.6")),
+    ];
+    for (name, of_evil, of_others) in [
+        ("api.example", Some("240.240.0.1"), None),
+        ("x.example", Some("240.240.0.2"), None),
+        ("x.far.example", Some("240.240.0.5"), Some("240.240.0.5")),
+        (web, Some("240.240.0.3"), Some("10.96.0.1")),
+        ("web.shop", Some("240.240.0.4"), Some("10.96.0.1")),
+    ] {
+        for (namespace, expected) in [("evil", of_evil), ("shop", of_others), ("x", of_others)] {
+            let expected = expected.map_or(Resolution::Forward, |vip| addresses(&[vip]));
+            assert_eq!(asked_of(&hosts, namespace, name), expected, "{namespace} {name}");
+        }
+    }
+}
+
 /// Names with fewer than five dots get the search path of Kubernetes first.
 #[test]
 fn a_search_domain_behind_a_full_name_is_seen_through() {

@@ -79,7 +79,12 @@ impl Proxy {
         let port = arrival.destination.port();
         let plaintext_refused = arrival.client.is_none()
             && arrival.workload.peer_authentication.mode_of(port) == Mode::Strict;
-        let gate = self.gate(arrival);
+        let mut gate = self.gate(arrival);
+        if let Some(service) = gate.also_by() {
+            changes = self.shared.world.judgement_changes_by(&self.uid, &service.key);
+            changes.mark_unchanged();
+            gate = self.gate(arrival);
+        }
         if gate.needs_http() && !plaintext_refused {
             return Judgement::Guard(gate.worker().clone());
         }

@@ -188,7 +188,10 @@ impl Way {
         let Some(server) = peers::captured(picked.workload.as_ref()) else {
             return self.authorize(picked, arrived);
         };
-        let Some(before) = &self.before else { return Ok(Vec::new()) };
+        // Of what a consumer's route changed nobody there believes the original.
+        let Some(before) = self.before.as_ref().filter(|_| self.is_producers()) else {
+            return Ok(Vec::new());
+        };
         let port = picked.address.port();
         let hostname = Some(self.plan.addressed.hostname.as_str());
         let client = Some(&self.session.client.identity);
@@ -201,6 +204,12 @@ impl Way {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// The route is of the addressed service's own namespace.
+    fn is_producers(&self) -> bool {
+        let (service, route) = (&self.plan.addressed.key, self.plan.chosen.as_ref());
+        speaks_for(service, route.map(Chosen::route), &service.namespace)
     }
 
     /// The waypoints' policies, for a destination where nobody judges. What a producer's route changed is judged as it was
@@ -222,8 +231,7 @@ impl Way {
         };
         let request = &arrived.request;
         let arrives = sent::policy_request(request.method(), request.uri(), request.headers());
-        let producers = speaks_for(&addressed.key, route, &addressed.key.namespace);
-        let sent = match self.before.as_ref().filter(|_| producers) {
+        let sent = match self.before.as_ref().filter(|_| self.is_producers()) {
             Some(sent) => sent::policy_request(request.method(), &sent.uri, &sent.headers),
             None => arrives,
         };

@@ -1,9 +1,9 @@
 //! The original values of a request that the client's half changed, carried across the tunnel so that policies at
 //! the destination see the request as the client sent it.
 //!
-//! The header is written by an agent, yet the destination takes nothing in it on trust: it only holds when the
-//! route's own filters lead from the original request to exactly the one that arrived. So a peer can choose among the
-//! requests that a route turns into this one, and nothing else. Applications never see the header, and can neither
+//! The header is written by an agent, yet the destination takes nothing in it on trust: it only holds when the filters of a route
+//! in the addressed service's own namespace lead from the original request to exactly the one that arrived. So a peer can choose
+//! among the requests that such a route turns into this one, and nothing else. Applications never see the header, and can neither
 //! send it.
 //!
 //! Encoding, in base64: one byte of version; the original target (two bytes of length, big endian, and the bytes; none

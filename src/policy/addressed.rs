@@ -56,8 +56,7 @@ pub fn addressed(
 
 /// How `service` leads to this workload and port.
 fn reached(world: &World, workload: &Workload, port: u16, service: &Arc<Service>) -> Addressed {
-    let direct = world.served_by(workload, port).find(|served| served.service.key == service.key);
-    if let Some(served) = direct {
+    if let Some(served) = world.ways_of(&service.key, workload, port).next() {
         return Addressed::Service(served);
     }
     // Routes hold only where a waypoint applies them; without one nobody could have come this way.
@@ -80,8 +79,6 @@ fn routes_reach(world: &World, service: &Service, workload: &Workload, port: u16
         BackendRef::Invalid { .. } => None,
     });
     targets.any(|(backend, backend_port)| {
-        world
-            .served_by(workload, port)
-            .any(|served| served.service.key == *backend && served.service_port == backend_port)
+        world.ways_of(backend, workload, port).any(|served| served.service_port == backend_port)
     })
 }

@@ -26,6 +26,8 @@ pub struct Gate {
     restrictions: Vec<Arc<PolicySet>>,
     /// The service that was addressed speaks for the destination.
     speaks: bool,
+    /// It leads to the destination by a route only.
+    routed: bool,
     /// A waypoint is named somewhere, whether it can be used or not.
     guarded: bool,
     /// The workload's own.
@@ -81,6 +83,7 @@ impl Gate {
                 gate.waypoint.is_some()
             }
         };
+        gate.routed = matches!(addressed, Addressed::Route { .. });
         let wanted = parse || gate.names_clients || gate.sets().any(|set| set.needs_http);
         gate.needs_http = wanted && may_be_http(world, workload, port);
         gate
@@ -132,6 +135,7 @@ impl Gate {
     fn present<'a>(&mut self, world: &'a World, service: &Service) -> Option<&'a Arc<Service>> {
         let present = world.service(&service.key);
         if present.is_none() {
+            self.guarded |= service.waypoint != Binding::None;
             self.closed.get_or_insert(format!("{service} does not exist any more"));
         }
         present
@@ -144,6 +148,7 @@ impl Gate {
             waypoint_sets: Vec::new(),
             restrictions: Vec::new(),
             speaks: false,
+            routed: false,
             guarded: false,
             own: None,
             service: None,
@@ -157,6 +162,11 @@ impl Gate {
     /// The service that was addressed, as far as its name counts here.
     pub fn service(&self) -> Option<&Arc<Service>> {
         self.service.as_ref()
+    }
+
+    /// The service whose changes, and whose routes', concern this connection besides those of its workload.
+    pub fn also_by(&self) -> Option<&Arc<Service>> {
+        self.service.as_ref().filter(|_| !self.speaks || self.routed)
     }
 
     /// The waypoint that was addressed, by its service or its workload.
@@ -341,10 +351,14 @@ fn add(sets: &mut Vec<Arc<PolicySet>>, set: Option<&Arc<PolicySet>>) {
 }
 
 /// The services that lead to the workload's port and speak for it.
-fn own_services(world: &World, workload: &Workload, port: u16) -> impl Iterator<Item = Served> {
-    let namespace = workload.key.namespace.clone();
-    let speaks = move |served: &Served| speaks_for(&served.service.key, None, &namespace);
-    world.served_by(workload, port).filter(speaks)
+fn own_services<'a>(
+    world: &'a World,
+    workload: &'a Workload,
+    port: u16,
+) -> impl Iterator<Item = Served> + use<'a> {
+    let namespace = &workload.key.namespace;
+    let served = world.served_by(namespace, workload, port);
+    served.filter(move |served| speaks_for(&served.service.key, None, namespace))
 }
 
 /// Some service that speaks for the workload says that the port speaks HTTP or says nothing; a port without such a service is

@@ -47,14 +47,13 @@ pub fn select(
     client_namespace: &str,
     head: &Head<'_>,
 ) -> Selection {
-    let attached = || {
-        world.routes_of(&service.key).iter().filter(move |route| is_attached(route, service, port))
+    let attached = |namespace| {
+        let routes = world.routes_from(namespace, &service.key).iter();
+        routes.filter(move |route| is_attached(route, service, port))
     };
     let producer = service.key.namespace.as_str();
-    let consumer = client_namespace != producer
-        && attached().any(|route| route.key.namespace == client_namespace);
-    let group = if consumer { client_namespace } else { producer };
-    let group = || attached().filter(|route| route.key.namespace == group);
+    let consumer = client_namespace != producer && attached(client_namespace).next().is_some();
+    let group = || attached(if consumer { client_namespace } else { producer });
     let Some(kind) = group().map(|route| route.kind).max_by_key(|kind| *kind == RouteKind::Grpc)
     else {
         return Selection::NoRoutes;

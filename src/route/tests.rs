@@ -444,6 +444,48 @@ fn an_address_means_the_most_specific_that_claims_it() {
     }
 }
 
+/// What an entry claims counts for who sees it, its own namespace's first, and never against the mesh's own addresses.
+#[test]
+fn an_entry_means_something_to_those_who_see_it() {
+    let pod = workload("pod", "203.0.113.9");
+    let seen_in = |namespace: &str, entry: Service| Service {
+        visibility: Visibility::Namespaces(vec![namespace.into()]),
+        key: key(&format!("{namespace}/{}", entry.key.name)),
+        ..entry
+    };
+    let claims = ["203.0.113.1", "203.0.113.9", "10.96.0.1"];
+    let world = [
+        seen_in("evil", entry("stolen", &claims, &["0.0.0.0/0"])),
+        seen_in("evil", entry("narrow", &[], &["198.51.100.0/24"])),
+        entry("istio-system/common", &["203.0.113.1"], &["198.51.0.0/16"]),
+        service("web", "10.96.0.1", &[&pod]),
+    ]
+    .into_iter()
+    .fold(Fixture::default().workload(pod.clone()), Fixture::service)
+    .build();
+    for (to, of_evil, of_others) in [
+        ("203.0.113.1:80", "evil/stolen", "istio-system/common"),
+        ("198.51.100.1:80", "evil/narrow", "istio-system/common"),
+        ("198.51.1.1:80", "istio-system/common", "istio-system/common"),
+        ("192.0.2.1:80", "evil/stolen", "passthrough"),
+        ("203.0.113.9:80", "workload", "workload"),
+        ("10.96.0.1:80", "shop/web", "shop/web"),
+    ] {
+        for (client, expected) in
+            [("evil/x", of_evil), ("x", of_others), ("istio-system/x", of_others)]
+        {
+            let client = workload(client, "10.0.0.9");
+            let outcome = match decide(&world, &client, to.parse().unwrap()) {
+                Decision::Service { service, .. } => service.key.to_string(),
+                Decision::Workload { .. } => "workload".to_owned(),
+                Decision::Passthrough => "passthrough".to_owned(),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(outcome, expected, "{} {to}", client.key);
+        }
+    }
+}
+
 /// What leads to wherever was dialled does so on every port, but not past a waypoint.
 #[test]
 fn ports_that_an_entry_does_not_name() {

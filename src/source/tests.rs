@@ -25,7 +25,11 @@ pub(super) fn file(name: &str, text: &str) -> File {
 }
 
 pub(super) fn translated(text: &str) -> Translation {
-    translate(&Objects::from_files(&[file("test.yaml", text)], &Objects::default()), &settings())
+    translated_with(text, &settings())
+}
+
+pub(super) fn translated_with(text: &str, settings: &TranslateSettings) -> Translation {
+    translate(&Objects::from_files(&[file("test.yaml", text)], &Objects::default()), settings)
 }
 
 fn golden(name: &str) {

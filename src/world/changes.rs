@@ -2,39 +2,49 @@
 //!
 //! Ten thousand open connections must not be judged anew because a pod elsewhere got ready. Between two worlds it is
 //! asked, for a workload, whether anything changed that a gate of it reads: itself (labels, PeerAuthentication,
-//! waypoint), its policies, the services that lead to it, their waypoints and the policies of these. What is compared
-//! errs towards "changed".
+//! waypoint), its policies, the services of its own namespace that lead to it, their waypoints and the policies of these. What
+//! other namespaces' services say, and routes, concern the connections that addressed a service which leads here only by them;
+//! these ask for that service as well. What is compared errs towards "changed".
 
 use std::sync::Arc;
 
 use super::World;
 use super::diff::are_shared;
+use super::endpoints::Way;
 use crate::base::ObjectKey;
-use crate::model::{Binding, Mesh};
+use crate::model::{Binding, HttpRoute};
 
 /// Two worlds, one after the other.
 pub(super) struct Between<'a> {
     before: &'a World,
     after: &'a World,
-    same_routes: bool,
 }
 
 impl<'a> Between<'a> {
     pub(super) fn new(before: &'a World, after: &'a World) -> Self {
-        Self { before, after, same_routes: same_routes(&before.mesh, &after.mesh) }
+        Self { before, after }
     }
 
-    /// Connections to the workload are judged in `after` as they were in `before`.
-    pub(super) fn is_judged_alike(&self, uid: &str) -> bool {
+    /// Connections to the workload are judged in `after` as they were in `before`; with `service` those that addressed it, where
+    /// it is another namespace's or leads to the workload by a route.
+    pub(super) fn is_judged_alike(&self, uid: &str, service: Option<&ObjectKey>) -> bool {
         let (old, new) = (&self.before.indexes, &self.after.indexes);
         let (Some(was), Some(is)) = (old.workload(uid), new.workload(uid)) else { return false };
-        // A route may stand in for a service's policies; routes change rarely enough to judge everything anew.
-        self.same_routes
-            && was == is
+        was == is
             && old.workload_policies(uid) == new.workload_policies(uid)
             && self.binding(&is.waypoint)
-            && old.ways(uid) == new.ways(uid)
-            && new.ways(uid).iter().all(|way| self.service(&way.service))
+            && self.ways(uid, &is.key.namespace, service)
+    }
+
+    /// The services that a gate asks lead to the workload as before, and are as before.
+    fn ways(&self, uid: &str, namespace: &str, service: Option<&ObjectKey>) -> bool {
+        let asked =
+            |way: &&Way| way.service.namespace == namespace || Some(&way.service) == service;
+        let (old, new) = (&self.before.indexes, &self.after.indexes);
+        let was = old.ways(uid).iter().filter(asked);
+        was.eq(new.ways(uid).iter().filter(asked))
+            && new.ways(uid).iter().filter(asked).all(|way| self.service(&way.service))
+            && service.is_none_or(|service| self.service(service) && self.routes(service))
     }
 
     fn service(&self, key: &ObjectKey) -> bool {
@@ -46,6 +56,10 @@ impl<'a> Between<'a> {
         same && old.service_policies(key) == new.service_policies(key) && self.binding(&is.waypoint)
     }
 
+    fn routes(&self, service: &ObjectKey) -> bool {
+        same_routes(self.before.routes_of(service), self.after.routes_of(service))
+    }
+
     fn binding(&self, binding: &Binding) -> bool {
         let Binding::Waypoint(key) = binding else { return true };
         let (old, new) = (&self.before.indexes, &self.after.indexes);
@@ -54,12 +68,12 @@ impl<'a> Between<'a> {
     }
 }
 
-fn same_routes(old: &Mesh, new: &Mesh) -> bool {
-    if are_shared(&old.routes, &new.routes) {
+fn same_routes(old: &[Arc<HttpRoute>], new: &[Arc<HttpRoute>]) -> bool {
+    if are_shared(old, new) {
         return true;
     }
     // Compiled expressions cannot be compared; their texts can.
-    match (serde_json::to_vec(&old.routes), serde_json::to_vec(&new.routes)) {
+    match (serde_json::to_vec(old), serde_json::to_vec(new)) {
         (Ok(old), Ok(new)) => old == new,
         _ => false,
     }

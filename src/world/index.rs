@@ -193,7 +193,7 @@ impl Indexes {
     }
 }
 
-/// A route once for each service that is a parent, whatever the port.
+/// A route once for each service that is a parent, whatever the port; sorted by namespace.
 fn by_service(routes: &[Arc<HttpRoute>]) -> HashMap<ObjectKey, Arc<[Arc<HttpRoute>]>> {
     let mut by_service: HashMap<ObjectKey, Vec<Arc<HttpRoute>>> = HashMap::new();
     for route in routes {
@@ -204,7 +204,11 @@ fn by_service(routes: &[Arc<HttpRoute>]) -> HashMap<ObjectKey, Arc<[Arc<HttpRout
             }
         }
     }
-    by_service.into_iter().map(|(key, list)| (key, list.into())).collect()
+    let sorted = by_service.into_iter().map(|(key, mut list)| {
+        list.sort_by(|one, other| one.key.namespace.cmp(&other.key.namespace));
+        (key, list.into())
+    });
+    sorted.collect()
 }
 
 impl World {
@@ -240,9 +244,17 @@ impl World {
         self.indexes.waypoint(key)
     }
 
-    /// Routes with this service as a parent, whatever the port and the client.
+    /// Routes with this service as a parent, whatever the port and the client, by namespace.
     pub fn routes_of(&self, service: &ObjectKey) -> &[Arc<HttpRoute>] {
         self.indexes.routes.get(service).map_or(&[], |routes| routes)
+    }
+
+    /// Those of them that are in this namespace. However many others there are, they cost nothing.
+    pub fn routes_from(&self, namespace: &str, service: &ObjectKey) -> &[Arc<HttpRoute>] {
+        let routes = self.routes_of(service);
+        let start = routes.partition_point(|route| route.key.namespace.as_str() < namespace);
+        let length = routes[start..].partition_point(|route| route.key.namespace == namespace);
+        &routes[start..start + length]
     }
 
     /// How busy an endpoint is; the same counter in every world that has it.
@@ -250,18 +262,36 @@ impl World {
         self.indexes.endpoints.load(workload, address)
     }
 
-    /// The services that lead to `target_port` of this workload, each service port once.
+    /// The services of a namespace that lead to `target_port` of this workload, each service port once. However many others
+    /// do, they cost nothing.
     pub fn served_by<'a>(
         &'a self,
+        namespace: &'a str,
         workload: &Workload,
         target_port: u16,
     ) -> impl Iterator<Item = Served> + use<'a> {
         let ways = self.indexes.ways(&workload.uid);
-        let leading = ways.iter().filter(move |way| way.target_port == target_port);
-        leading.filter_map(|way| {
-            let service = self.indexes.service(&way.service)?.clone();
-            Some(Served { service, service_port: way.service_port })
-        })
+        let start = ways.partition_point(|way| way.service.namespace.as_str() < namespace);
+        let own = ways[start..].iter().take_while(move |way| way.service.namespace == namespace);
+        own.filter(move |way| way.target_port == target_port).filter_map(|way| self.served(way))
+    }
+
+    /// The ports of a service that lead to `target_port` of this workload.
+    pub fn ways_of<'a>(
+        &'a self,
+        service: &'a ObjectKey,
+        workload: &Workload,
+        target_port: u16,
+    ) -> impl Iterator<Item = Served> + use<'a> {
+        let ways = self.indexes.ways(&workload.uid);
+        let start = ways.partition_point(|way| way.service < *service);
+        let own = ways[start..].iter().take_while(move |way| way.service == *service);
+        own.filter(move |way| way.target_port == target_port).filter_map(|way| self.served(way))
+    }
+
+    fn served(&self, way: &Way) -> Option<Served> {
+        let service = self.indexes.service(&way.service)?.clone();
+        Some(Served { service, service_port: way.service_port })
     }
 
     /// Mesh, namespace and selector policies of a workload.

@@ -101,7 +101,7 @@ fn a_workload_knows_each_service_and_port_that_leads_to_it_once() {
         .workload(other.clone())
         .build();
     let served = |workload, port| -> Vec<(String, u16)> {
-        let served = world.served_by(workload, port);
+        let served = world.served_by("shop", workload, port);
         served.map(|one| (one.service.key.name.to_string(), one.service_port)).collect()
     };
     let pair = |name: &str, port| (name.to_string(), port);
@@ -303,6 +303,43 @@ fn a_workload_is_judged_anew_only_after_changes_that_concern_it() {
     watch.mark_unchanged();
 }
 
+/// A namespace's churn is no other one's business.
+#[test]
+fn what_strangers_and_routes_change_concerns_who_came_by_them() {
+    let web = || workload("web", "10.0.0.1");
+    let mesh = |waypoint: Binding, routes: &[HttpRoute]| {
+        let theirs = Service { waypoint, ..service("evil/theirs", "10.96.0.6", &[&web()]) };
+        let base = Fixture::default()
+            .workload(web())
+            .service(service("web", "10.96.0.1", &[&web()]))
+            .service(theirs);
+        routes.iter().cloned().fold(base, Fixture::route).mesh
+    };
+    let store = store();
+    let (uid, theirs) = (web().uid, key("evil/theirs"));
+    let publish = |mesh: Mesh| {
+        let watches = [
+            store.judgement_changes(&uid),
+            store.judgement_changes_by(&uid, &theirs),
+            store.judgement_changes_by(&uid, &key("web")),
+        ];
+        store.publish(mesh);
+        watches.map(|watch| watch.has_changed().unwrap())
+    };
+    assert_eq!(publish(mesh(Binding::None, &[])), [true, true, true]);
+    assert_eq!(publish(mesh(Binding::None, &[])), [false, false, false]);
+    let bound = super::fixture::bound_to("evil/wp");
+    assert_eq!(publish(mesh(bound.clone(), &[])), [false, true, false], "a waypoint");
+    let route = |parent| super::fixture::route("evil/r", parent, Vec::new());
+    let one = publish(mesh(bound.clone(), &[route("evil/theirs")]));
+    assert_eq!(one, [false, true, false], "a route");
+    let other = publish(mesh(bound, &[route("evil/theirs"), route("web")]));
+    assert_eq!(other, [false, false, true], "another's route");
+    let mut gone = mesh(Binding::None, &[route("web")]);
+    gone.services.retain(|service| service.key != theirs);
+    assert_eq!(publish(gone), [false, true, false], "it leads here no more");
+}
+
 struct Universe {
     workloads: Vec<Arc<Workload>>,
     services: Vec<Arc<Service>>,
@@ -366,8 +403,10 @@ fn answers(world: &World) -> String {
     let name = |workload: Option<&Arc<Workload>>| workload.map(|it| (it.key.clone(), it.ready));
     for workload in &workloads {
         let uid = &workload.uid;
-        let served: Vec<_> =
-            [80, 8080].into_iter().flat_map(|port| world.served_by(workload, port)).collect();
+        let served: Vec<_> = [80, 8080]
+            .into_iter()
+            .flat_map(|port| world.served_by("shop", workload, port))
+            .collect();
         let load = world.load_of(Some(uid), workload.addresses[0]).is_some();
         writeln!(
             said,

@@ -7,22 +7,30 @@ use tokio::sync::watch;
 
 use super::World;
 use super::changes::Between;
-use crate::base::Str;
+use crate::base::{ObjectKey, Str};
 
 /// Tells of one workload: the generation since which what its connections are judged by is the same, or a later one.
 pub type JudgementChanges = watch::Receiver<u64>;
 
-/// The workloads that somebody watches, by uid. Locked when a workload joins and when a world is published, never for a
-/// connection.
+/// A workload by its uid, and the service that the connections in question addressed, where that is another namespace's or
+/// leads to the workload by a route.
+type Subject = (Str, Option<ObjectKey>);
+
+/// What somebody watches. Locked when a workload joins, when a world is published, and for a connection of which a service is
+/// watched too; never for others.
 #[derive(Default)]
-pub(super) struct Watched(Mutex<HashMap<Str, watch::Sender<u64>>>);
+pub(super) struct Watched(Mutex<HashMap<Subject, watch::Sender<u64>>>);
 
 impl Watched {
-    pub(super) fn subscribe(&self, uid: &Str, world: impl FnOnce() -> u64) -> JudgementChanges {
+    pub(super) fn subscribe(
+        &self,
+        subject: Subject,
+        world: impl FnOnce() -> u64,
+    ) -> JudgementChanges {
         let mut watched = self.0.lock();
         // Asked under the lock, so that no world is published in between unseen.
         let since = world();
-        watched.entry(uid.clone()).or_insert_with(|| watch::Sender::new(since)).subscribe()
+        watched.entry(subject).or_insert_with(|| watch::Sender::new(since)).subscribe()
     }
 
     /// Wakes those whose workload is judged otherwise in `after` than in `before`, or is gone.
@@ -33,8 +41,8 @@ impl Watched {
             return;
         }
         let between = Between::new(before, after);
-        for (uid, sender) in watched.iter() {
-            if !between.is_judged_alike(uid) {
+        for ((uid, service), sender) in watched.iter() {
+            if !between.is_judged_alike(uid, service.as_ref()) {
                 sender.send_if_modified(|known| {
                     std::mem::replace(known, after.generation) != after.generation
                 });

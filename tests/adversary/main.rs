@@ -9,6 +9,8 @@ mod support;
 mod admin;
 #[path = "../support/apiserver.rs"]
 mod apiserver;
+mod authority;
+
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
 mod cluster;

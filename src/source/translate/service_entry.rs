@@ -103,6 +103,9 @@ pub(super) fn translate(
                 cx.warn::<ServiceEntry>(entry.key, format!("spec.hosts[{index}]"), reason);
                 continue;
             }
+            if let Some(why) = entry.export.withheld(&name) {
+                cx.warn::<ServiceEntry>(entry.key, format!("spec.hosts[{index}]"), why);
+            }
             let visibility = entry.export.of_host(&name);
             let host = Host { entry, name, visibility };
             taken.insert(id, format!("ServiceEntry {}", host.key()));

@@ -74,7 +74,8 @@ impl Backends<'_> {
         let Some(port) = backend.port else {
             return Err(refused("port: is missing; a Service needs one".to_owned()));
         };
-        let Some(service) = self.services.get(&key) else {
+        // A host of an entry is no Service, whatever its key looks like.
+        let Some(service) = self.services.get(&key).filter(|it| it.entry.is_none()) else {
             return Err(refused(format!(
                 "the Service {key} does not exist, was refused, or is of type ExternalName"
             )));

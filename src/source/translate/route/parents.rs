@@ -77,7 +77,9 @@ fn of_service(
 ) -> Result<RouteParent, Refused> {
     let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
     let key = ObjectKey::new(namespace, parent.name.as_str());
-    let service = services.get(&key).ok_or_else(|| {
+    // A host of an entry is no Service, whatever its key looks like.
+    let service = services.get(&key).filter(|service| service.entry.is_none());
+    let service = service.ok_or_else(|| {
         let why =
             format!("the Service {key} does not exist, was refused, or is of type ExternalName");
         (ConditionReason::ParentNotFound, why)

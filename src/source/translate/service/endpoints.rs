@@ -163,6 +163,8 @@ impl<'a> Endpoints<'a> {
             let key = ObjectKey::new(namespace, target.name.as_deref()?);
             self.roster.get(&key).map(|member| &*member.workload)
         });
+        // Anybody can write a slice: a pod is meant by its name only where it has the address.
+        let named = named.filter(|workload| workload.addresses.contains(&address));
         let workload = named.or_else(|| self.roster.at(&address));
         // Not said means ready, and serving as much as ready (Kubernetes API, EndpointConditions).
         let said = listed.conditions.as_ref();

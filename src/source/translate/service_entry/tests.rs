@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
-use crate::model::{Binding, Preference, Resolution, Service};
-use crate::source::tests::translated;
+use crate::model::{Binding, Preference, Resolution, Service, Visibility};
+use crate::source::TranslateSettings;
+use crate::source::tests::{settings, translated, translated_with};
 
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: a, labels: {app: p}}\n\
     status: {podIP: 10.0.0.9}\n---\n";
@@ -216,7 +217,7 @@ fn what_cannot_be_carried_out_is_said() {
         ("{hosts: []}", "spec.hosts: is empty"),
         ("{hosts: ['*']}", "spec.hosts[0]: \"*\" is no host name"),
         (
-            "{hosts: [x.example], exportTo: [.]}",
+            "{hosts: [x.example], exportTo: ['*']}",
             "warning: test.yaml, document 2: ServiceEntry a/e: spec.exportTo",
         ),
         ("{hosts: [x.example], location: ELSEWHERE}", "spec.location"),
@@ -243,7 +244,77 @@ fn what_cannot_be_carried_out_is_said() {
         let said = of(spec);
         assert!(said.contains(expected), "{spec}: {said}");
     }
-    assert_eq!(of("{hosts: [x.example], exportTo: ['*'], location: MESH_INTERNAL}"), "");
+    assert_eq!(of("{hosts: [x.example], exportTo: [.], location: MESH_INTERNAL}"), "");
+}
+
+/// Who sees an entry: its own namespace, unless its namespace is trusted with others' traffic.
+#[test]
+fn an_entry_is_seen_where_it_may_claim_something() {
+    let own = || Some("a".to_owned());
+    let everybody = None;
+    for (trusted, host, export, expected) in [
+        // Not trusted.
+        (&[][..], "x.example", "", own()),
+        (&[], "x.example", "'*'", own()),
+        (&[], "x.example", "b", Some(String::new())),
+        (&[], "x.example", "., b", own()),
+        (&["b"], "x.example", "", own()),
+        // Trusted; `exportTo` narrows.
+        (&["a"], "x.example", "", everybody.clone()),
+        (&["*"], "x.example", "", everybody.clone()),
+        (&["a"], "x.example", "'*', b", everybody.clone()),
+        (&["a"], "x.example", ".", own()),
+        (&["a"], "x.example", "b, ., b", Some("b a".to_owned())),
+        (&["a"], "x.example", "'~'", Some(String::new())),
+        // Names of Services belong to their namespaces.
+        (&["*"], "s.b.svc.cluster.local", "", own()),
+        (&["*"], "x.s.b.svc.cluster.local", "", own()),
+        (&["*"], "'*.b.svc.cluster.local'", "", own()),
+        (&["*"], "svc.cluster.local", "", own()),
+        (&["*"], "'*.cluster.local'", "", own()),
+        (&["*"], "'*.local'", "", own()),
+        (&["*"], "s.a.svc.cluster.local", "", everybody.clone()),
+        (&["*"], "'*.a.svc.cluster.local'", "", everybody.clone()),
+        (&["*"], "cluster.local", "", everybody.clone()),
+        (&["*"], "xsvc.cluster.local", "", everybody.clone()),
+        (&["*"], "'*.example'", "", everybody.clone()),
+    ] {
+        let spec = format!("{{hosts: [{host}], exportTo: [{export}]}}");
+        let trusted: Vec<_> = trusted.iter().map(|name| (*name).into()).collect();
+        let settings = TranslateSettings { public_service_entries: trusted, ..settings() };
+        let translation = translated_with(&entry("e", "", &spec), &settings);
+        let said = translation.complaints.iter().any(|it| it.field == "spec.hosts[0]");
+        let service_name = expected == own() && host.contains("local");
+        assert_eq!(said, service_name, "{host} {export}");
+        let mesh = translation.mesh;
+        let seen = match &mesh.services[0].visibility {
+            Visibility::Everywhere => None,
+            Visibility::Namespaces(names) => Some(names.join(" ")),
+        };
+        assert_eq!(seen, expected, "{host} {export}");
+    }
+    let root = entry("e", "", "{hosts: [s.b.svc.cluster.local]}")
+        .replace("namespace: a", "namespace: istio-system");
+    assert_eq!(only(&root).visibility, Visibility::Everywhere);
+}
+
+/// No namespace moves or uses up what another one's entries are allotted.
+#[test]
+fn entries_are_allotted_among_those_that_are_seen_together() {
+    let spec = "{hosts: [api.example], resolution: STATIC, endpoints: [{address: 192.0.2.9}], \
+                ports: [{number: 80}]}";
+    let victim = entry("e", "2026-02-01T00:00:00Z", spec);
+    let vips = only(&victim).vips.clone();
+    let steal = |namespace: &str| {
+        let spec = format!("{{hosts: [x.example], addresses: ['{}', '{}']}}", vips[0], vips[1]);
+        let theirs = entry("theirs", "2026-01-01T00:00:00Z", &spec);
+        let services = services(&(victim.clone() + &theirs.replace("namespace: a", namespace)));
+        let victims = services.iter().find(|service| &*service.hostname == "api.example");
+        victims.unwrap().vips.clone()
+    };
+    assert_eq!(steal("namespace: evil"), vips);
+    assert_ne!(steal("namespace: a"), vips, "its own namespace's");
+    assert_ne!(steal("namespace: istio-system"), vips, "everybody's");
 }
 
 #[test]

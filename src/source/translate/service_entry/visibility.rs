@@ -63,6 +63,16 @@ impl Export {
         }
     }
 
+    /// Why a host is seen less far than the entry's others.
+    pub(super) fn withheld(&self, host: &str) -> Option<String> {
+        (self.public && !self.may_claim(host)).then(|| {
+            format!(
+                "{host} is a name of Services of other namespaces; only clients of {:?} see it as the entry's",
+                self.own
+            )
+        })
+    }
+
     /// Names of Services are not for entries to take: those of other namespaces only the root namespace may claim for others.
     fn may_claim(&self, host: &str) -> bool {
         let ends_in = |name: &str, end: &str| {
