@@ -246,7 +246,8 @@ fn a_connection_is_upgraded_to_what_was_offered_and_allowed_only() -> Result<()>
             let (mut raw, head) = upgrade(way, "/", headers)?;
             assert_eq!(status(&head), 200, "{way:?} {headers} {head}");
             raw.send(b"GET /admin HTTP/1.1\r\nHost: vault\r\nConnection: close\r\n\r\n")?;
-            assert!(raw.rest().contains("HTTP/1.1 403 "), "{way:?} {headers}");
+            let rest = raw.rest();
+            assert!(rest.contains("HTTP/1.1 403 "), "{way:?} {headers} {rest}");
             let saw = siege.saw(way.pod);
             assert!(!saw.contains("upgrade") && !saw.contains("/admin"), "{way:?} {saw}");
         }
@@ -455,15 +456,7 @@ fn an_allowed_path_is_allowed_in_each_spelling_and_nothing_unclear_is() -> Resul
     Ok(())
 }
 
-const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: vault, namespace: vault}\n\
-spec:\n  parentRefs: [{group: \"\", kind: Service, name: vault-far, port: 9080}]\n  rules:\n\
-  - matches: [{path: {type: PathPrefix, value: /old}}]\n    filters:\n    - type: RequestRedirect\n      \
-requestRedirect: {hostname: secret.example}\n\
-  - matches: [{path: {type: PathPrefix, value: /scripts}}]\n    filters:\n    - type: CORS\n      \
-cors: {allowOrigins: [\"http://secret.example\"], allowMethods: [GET]}\n    \
-backendRefs: [{name: vault-far, port: 9080}]\n\
-  - matches: [{path: {type: PathPrefix, value: /broken}}]\n    backendRefs: [{name: no-such, port: 9080}]\n\
-  - matches: [{path: {type: Exact, value: /}}]\n    backendRefs: [{name: vault-far, port: 9080}]\n---\n";
+const ROUTE: &str = include_str!("http-route.yaml");
 
 #[test]
 fn what_a_route_answers_itself_is_for_who_may_ask() -> Result<()> {
