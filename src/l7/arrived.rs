@@ -1,11 +1,14 @@
 //! A request as it arrived, in canonical form, with what both halves need to know of it.
 
+use std::sync::Arc;
+
 use http::{Method, Request, Version};
 use hyper::body::Incoming;
 
 use super::body::RequestBody;
 use super::respond::Form;
 use super::upgrade::{self, Upgrade};
+use super::worker::Context;
 use super::{detect, headers, sent};
 use crate::base::Str;
 use crate::telemetry::RequestStart;
@@ -25,9 +28,8 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
-    /// `upgrades`: the protocols that a client may change to.
-    pub(super) fn new(mut request: Request<Incoming>, upgrades: &[Str]) -> Self {
-        let upgrade = upgrade::requested(&mut request, upgrades);
+    pub(super) fn new(mut request: Request<Incoming>, context: &Arc<Context>) -> Self {
+        let upgrade = upgrade::requested(&mut request, context);
         let protocol = headers::protocol(request.version());
         let version = match request.version() {
             Version::HTTP_2 => detect::Version::Http2,
