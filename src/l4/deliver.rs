@@ -95,7 +95,7 @@ impl Proxy {
         let workload = world.workload(&self.uid).unwrap_or(&arrival.workload);
         let port = arrival.destination.port();
         let host = arrival.forwarded_host.as_deref();
-        let addressed = policy::addressed(&world, workload, port, host);
+        let addressed = policy::addressed(&world, workload, port, host, arrival.client.as_ref());
         Gate::new(&world, workload, port, &addressed)
     }
 
@@ -181,7 +181,9 @@ impl Proxy {
         let cluster = &self.shared.settings.cluster;
         let world = self.shared.world.load();
         let source = world.source_at(arrival.peer.ip(), arrival.client.as_ref());
-        let service = arrival.forwarded_host.as_deref().and_then(|host| world.service_named(host));
+        let client = arrival.client.as_ref().map(|client| client.namespace.as_str());
+        let host = arrival.forwarded_host.as_deref();
+        let service = host.and_then(|host| world.service_named(host, client));
         let tunnelled = arrival.client.is_some();
         let own = tunnelled.then_some(&arrival.workload.identity);
         let wire_port = if tunnelled { ports::HBONE } else { arrival.destination.port() };

@@ -8,8 +8,8 @@ use super::upstream::{Hop, Unreached};
 use super::{Proxy, deliver};
 use crate::balance::{self, Caller};
 use crate::base::{Reason, Str};
-use crate::model::{Binding, Service, Workload};
-use crate::policy::{Connection, Denial, Gate, Permit};
+use crate::model::{Service, Workload};
+use crate::policy::{Connection, Denial, Gate, Permit, Way};
 use crate::route::{self, Decision};
 use crate::sock;
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
@@ -155,8 +155,8 @@ impl Proxy {
         }))
     }
 
-    /// Where the destination is not captured nobody judges there, so the policies of the service's waypoint are judged
-    /// here (design, "both halves").
+    /// Where the destination is not captured nobody judges there, so the policies of the waypoints that guard it are judged
+    /// here (design, "both halves"). `None` where no waypoint does.
     fn permit(
         &self,
         client: &Workload,
@@ -164,7 +164,18 @@ impl Proxy {
         service: &Service,
         hop: &Hop,
     ) -> Result<Option<Permit>, Unreached> {
-        if service.waypoint == Binding::None || hop.tunnelled().is_some() {
+        if hop.tunnelled().is_some() {
+            return Ok(None);
+        }
+        let way = Way {
+            addressed: service,
+            route: None,
+            backend: service,
+            workload: hop.workload.as_deref(),
+            destination: hop.address,
+        };
+        let gate = Gate::for_uncaptured(&self.shared.world.load(), &way);
+        if !gate.is_guarded() {
             return Ok(None);
         }
         let connection = Connection {
@@ -172,7 +183,6 @@ impl Proxy {
             source: peer.ip(),
             destination: hop.address,
         };
-        let gate = Gate::for_service(&self.shared.world.load(), service);
         gate.authorize(&connection, None).map(Some).map_err(|Denial { why, notes }| Unreached {
             reason: Reason::Denied,
             why,
@@ -182,6 +192,7 @@ impl Proxy {
 
     async fn copy(&self, outbound: Outbound, mut reached: Reached, service: Option<&Arc<Service>>) {
         let permit = reached.permit.take();
+        let guarded = service.filter(|_| permit.is_some());
         let (policy, notes) = permit.map(|it| (it.policy, it.notes)).unwrap_or_default();
         let start = ConnectionStart {
             in_process: reached.upstream.is_local(),
@@ -190,8 +201,6 @@ impl Proxy {
             ..self.start_of(&outbound, Some((&reached.hop, service)))
         };
         let record = self.shared.telemetry.connection(start);
-        let guarded =
-            service.filter(|it| it.waypoint != Binding::None && reached.hop.tunnelled().is_none());
         match guarded {
             None => deliver::copy(outbound.accepted.stream, reached.upstream, record).await,
             // Seldom, and large.

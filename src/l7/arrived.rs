@@ -6,7 +6,9 @@ use http::{Method, Request, Version};
 use hyper::body::Incoming;
 
 use super::body::RequestBody;
+use super::budget::Full;
 use super::respond::Form;
+use super::seat::{RequestPermit, Seat};
 use super::upgrade::{self, Upgrade};
 use super::worker::Context;
 use super::{detect, headers, sent};
@@ -43,6 +45,16 @@ impl Arrived {
         let fault = headers::canonical(&mut request).err();
         let request = request.map(RequestBody::new);
         Self { request, version, protocol, form, upgrade, fault }
+    }
+
+    /// Takes the request's places in the budgets: its own, and its body's in the connection's receive window.
+    pub(super) fn admit(&mut self, seat: &Arc<Seat>) -> Result<RequestPermit, Full> {
+        let permit = seat.request(self.version, headers::size(&self.request))?;
+        if !self.request.body().is_empty() {
+            let receiving = seat.receive(self.version)?;
+            self.request.body_mut().receiving(receiving);
+        }
+        Ok(permit)
     }
 
     /// Fills in what the record says of the request itself.

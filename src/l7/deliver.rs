@@ -30,12 +30,12 @@ pub(super) async fn deliver(
     let sent_as = arrived.request.headers_mut().remove(original::HEADER);
     headers::strip_internal(arrived.request.headers_mut());
     let form = arrived.form;
-    let permit = session.context.budgets.request(arrived.version);
-    let Verdict { routed, notes, judged } =
-        judge(&session, &mut arrived, sent_as.as_ref(), permit.is_some());
+    let permit = arrived.admit(&session.seat);
+    let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
+    let Verdict { routed, notes, judged } = judge(&session, &mut arrived, sent_as.as_ref(), full);
     let start = session.request_start(routed, judged.as_ref().ok());
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
-    let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit);
+    let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit.ok());
     exchange.record.notes(notes);
     exchange.record.headers(arrived.request.headers());
     exchange.record.destination(session.destination.clone(), session.arrival.destination);
@@ -57,13 +57,12 @@ fn judge(
     session: &Inbound,
     arrived: &mut Arrived,
     sent_as: Option<&HeaderValue>,
-    permitted: bool,
+    full: Option<String>,
 ) -> Verdict {
     let world = session.context.dependencies.world.load();
     let gates = session.gates(&world);
     let routed = gates.was_routed();
-    if !permitted {
-        let why = "the namespace's worker has no budget left for requests ([layer7] max_requests, max_buffered_bytes)";
+    if let Some(why) = full {
         return Verdict::refused(routed, Answer::overflow(why));
     }
     if let Some(fault) = arrived.fault {

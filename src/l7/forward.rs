@@ -18,7 +18,7 @@ use super::detect::Version;
 use super::exchange::Exchange;
 use super::original::{self, Original};
 use super::outbound::Outbound;
-use super::plan::Plan;
+use super::plan::{Chosen, Plan};
 use super::respond::{Answer, Form};
 use super::sent::{self, Sent};
 use super::upgrade::{self, Upgrade};
@@ -26,7 +26,7 @@ use super::upstream::{Key, Lease, Sender};
 use super::{headers, limit, peers};
 use crate::balance::{self, Picked};
 use crate::base::{PolicyNote, Reason};
-use crate::policy::{self, Connection, Gate};
+use crate::policy::{self, Connection, Gate, Views, speaks_for};
 use crate::route;
 use crate::world::World;
 
@@ -81,7 +81,7 @@ impl Way {
         let form = arrived.form;
         let timeouts = self.plan.timeouts();
         let whole = timeouts.request.map(|limit| exchange.deadline(limit));
-        let mut again = Again::of(self.plan.retry(), &mut arrived, &self.session.context.budgets);
+        let mut again = Again::of(self.plan.retry(), &mut arrived, self.session.seat.share());
         let mut next = first;
         loop {
             let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
@@ -191,7 +191,8 @@ impl Way {
         let Some(before) = &self.before else { return Ok(Vec::new()) };
         let port = picked.address.port();
         let hostname = Some(self.plan.addressed.hostname.as_str());
-        let addressed = policy::addressed(&self.world, server, port, hostname);
+        let client = Some(&self.session.client.identity);
+        let addressed = policy::addressed(&self.world, server, port, hostname, client);
         if Gate::new(&self.world, server, port, &addressed).needs_http() {
             let request = &mut arrived.request;
             let original = Original::between(before, request.uri(), request.headers());
@@ -202,25 +203,32 @@ impl Way {
         Ok(Vec::new())
     }
 
-    /// The policies of the addressed service, for a destination outside of the mesh.
+    /// The waypoints' policies, for a destination where nobody judges. What a producer's route changed is judged as it was
+    /// sent, what a consumer's did as it will arrive.
     fn authorize(
         &self,
         picked: &Picked,
         arrived: &mut Arrived,
     ) -> Result<Vec<PolicyNote>, (Answer, Vec<PolicyNote>)> {
-        let gate = Gate::for_service(&self.world, &self.plan.addressed);
+        let (addressed, backend) = (&self.plan.addressed, &self.plan.backend.0);
+        let route = self.plan.chosen.as_ref().map(Chosen::route);
+        let workload = picked.workload.as_deref();
+        let way = policy::Way { addressed, route, backend, workload, destination: picked.address };
+        let gate = Gate::for_uncaptured(&self.world, &way);
         let connection = Connection {
             client: Some(&self.session.client.identity),
             source: self.session.client_address.ip(),
             destination: picked.address,
         };
         let request = &arrived.request;
-        let (uri, headers) = match &self.before {
-            Some(sent) => (&sent.uri, &sent.headers),
-            None => (request.uri(), request.headers()),
+        let arrives = sent::policy_request(request.method(), request.uri(), request.headers());
+        let producers = speaks_for(&addressed.key, route, &addressed.key.namespace);
+        let sent = match self.before.as_ref().filter(|_| producers) {
+            Some(sent) => sent::policy_request(request.method(), &sent.uri, &sent.headers),
+            None => arrives,
         };
-        let judged = sent::policy_request(request.method(), uri, headers);
-        match gate.authorize(&connection, Some(&judged)) {
+        let views = Views { arrived: &arrives, sent: &sent };
+        match gate.authorize_views(&connection, Some(views)) {
             Ok(permit) => {
                 if let Some(by) = permit.waypoint.filter(|_| permit.names_client) {
                     let client = &self.session.client.identity;
@@ -243,7 +251,8 @@ impl Way {
         let shelf = session.context.upstreams.shelf(self.key(picked, version));
         let dial = || async {
             let stream = session.dial(&self.plan.addressed, picked).await?;
-            Sender::connect(&session.context, version, stream, picked.address).await
+            let share = session.seat.share();
+            Sender::connect(&session.context, share, version, stream, picked.address).await
         };
         let mut lease = match shelf.lease(dial).await {
             Ok(lease) => lease,

@@ -130,6 +130,14 @@ pub(super) fn name_client(
     }
 }
 
+/// About what the head of a request takes, in bytes.
+pub(super) fn size<B>(request: &Request<B>) -> usize {
+    let fields = request.headers().iter();
+    let fields: usize = fields.map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    path + fields
+}
+
 /// Whether the answer must be gRPC's.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| {

@@ -9,7 +9,7 @@ use super::{peers, respond::Answer};
 use crate::balance::{self, Picked};
 use crate::base::{PolicyNote, Reason, ports};
 use crate::model::{Binding, Service};
-use crate::policy::{Connection, Denial, Gate, Permit};
+use crate::policy::{Connection, Denial, Gate, Permit, Way};
 use crate::sock::{self, CopyError, Rewind};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::Carrier;
@@ -39,6 +39,7 @@ impl From<Answer> for Unreached {
 /// The client's half: to an endpoint of the addressed service. HTTPRoutes do not apply to bytes.
 pub(super) async fn carry(session: &Outbound, stream: Rewind<Carrier>) {
     let dependencies = &session.context.dependencies;
+    let _busy = session.seat.carries_bytes();
     match reach(session).await {
         Ok(Reached { picked, upstream, permit }) => {
             let in_process = upstream.is_local();
@@ -141,7 +142,14 @@ fn permit(
         source: session.client_address.ip(),
         destination: picked.address,
     };
-    Gate::for_service(world, service).authorize(&connection, None).map(Some)
+    let way = Way {
+        addressed: service,
+        route: None,
+        backend: service,
+        workload: picked.workload.as_deref(),
+        destination: picked.address,
+    };
+    Gate::for_uncaptured(world, &way).authorize(&connection, None).map(Some)
 }
 
 /// Judges the live connection anew after each change of the mesh; returns when it is no longer permitted, and never

@@ -113,6 +113,10 @@ impl Chosen {
         self.rule()?.backends.get(self.backend?)
     }
 
+    pub(super) fn route(&self) -> &ObjectKey {
+        &self.route.key
+    }
+
     /// For the access log: `namespace/name`, and the rule's name or its number.
     pub(super) fn name(&self) -> Str {
         match self.rule().map(|rule| rule.name.as_str()).filter(|name| !name.is_empty()) {

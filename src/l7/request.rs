@@ -30,9 +30,10 @@ pub(super) async fn route(
     headers::strip_internal(arrived.request.headers_mut());
     headers::add_missing(arrived.request.headers_mut());
     let form = arrived.form;
-    let permit = session.context.budgets.request(arrived.version);
+    let permit = arrived.admit(&session.seat);
+    let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
     let world = session.context.dependencies.world.snapshot();
-    let mut planned = decide(&session, &world, &arrived, permit.is_some());
+    let mut planned = decide(&session, &world, &arrived, full);
     if let Ok(plan) = &mut planned {
         match session.resolve(&plan.backend.0).await {
             Ok(resolved) => plan.backend.0 = resolved,
@@ -46,7 +47,7 @@ pub(super) async fn route(
         .and_then(|plan| plan.endpoint(&world, session.caller(), session.dialled, &[]));
     let start = arrived.describe(session.request_start(first.as_ref()));
     let record = session.context.dependencies.telemetry.request(start);
-    let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit);
+    let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit.ok());
     exchange.record.headers(arrived.request.headers());
     let plan = match planned {
         Ok(plan) => plan,
@@ -71,10 +72,9 @@ fn decide(
     session: &Outbound,
     world: &World,
     arrived: &Arrived,
-    permitted: bool,
+    full: Option<String>,
 ) -> Result<Plan, Refusal> {
-    if !permitted {
-        let why = "the namespace's worker has no budget left for requests ([layer7] max_requests, max_buffered_bytes)";
+    if let Some(why) = full {
         return Err(Answer::overflow(why).into());
     }
     if let Some(fault) = arrived.fault {

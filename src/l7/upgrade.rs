@@ -19,6 +19,7 @@ use tokio::io::AsyncWriteExt;
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::respond::Answer;
+use super::watched;
 use super::worker::Context;
 use crate::base::{Reason, Str};
 use crate::sock::{self, Rewind, Transferred};
@@ -193,12 +194,12 @@ impl Switched {
 async fn copy(downstream: OnUpgrade, upstream: OnUpgrade, passed: &Passed) -> Result<(), String> {
     let (downstream, upstream) = tokio::try_join!(downstream, upstream)
         .map_err(|error| format!("the upgrade was not completed: {error}"))?;
-    let (Some((read, rewind)), Some((front, stream))) =
-        (take::<Rewind<Carrier>>(downstream), take::<Carrier>(upstream))
+    let (Some((read, watched)), Some((front, stream))) =
+        (take::<watched::Http1>(downstream), take::<Carrier>(upstream))
     else {
         return Err("an upgraded connection is of a kind that cannot be copied".to_owned());
     };
-    sock::copy_bidirectional(put_back(read, rewind), Rewind { front, stream }, passed)
+    sock::copy_bidirectional(put_back(read, watched.into_inner()), Rewind { front, stream }, passed)
         .await
         .map_err(|error| error.to_string())
 }

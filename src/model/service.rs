@@ -18,6 +18,9 @@ pub struct Service {
     pub entry: Option<Str>,
     /// `<name>.<namespace>.svc.<cluster domain>`; of a ServiceEntry its host, in lower case, which may begin with `*.`.
     pub hostname: Str,
+    /// Whose clients its name and its addresses mean anything to.
+    #[serde(skip_serializing_if = "Visibility::is_everywhere")]
+    pub visibility: Visibility,
     /// Virtual addresses; none for a headless service.
     pub vips: Vec<IpAddr>,
     /// Networks all addresses of which are its own (a ServiceEntry's `addresses`).
@@ -64,6 +67,22 @@ impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.entry.is_some() { "ServiceEntry" } else { "Service" };
         write!(f, "{kind} {}", self.key)
+    }
+}
+
+/// In which namespaces clients see a service. A Service of Kubernetes is seen everywhere; a ServiceEntry claims names and
+/// addresses that are not its namespace's own, and is seen where it may claim them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub enum Visibility {
+    #[default]
+    Everywhere,
+    /// In these; none of them twice.
+    Namespaces(Vec<Str>),
+}
+
+impl Visibility {
+    fn is_everywhere(&self) -> bool {
+        *self == Visibility::Everywhere
     }
 }
 

@@ -8,6 +8,6 @@ mod attributes;
 mod message;
 mod socket;
 
-pub use attributes::Attributes;
+pub use attributes::{Attributes, parse};
 pub use message::Request;
 pub use socket::{ANSWER_TIMEOUT, Answer, Socket, Subsystem};

@@ -6,6 +6,8 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod admin;
+
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
 

@@ -15,6 +15,7 @@ use super::BodyError;
 use super::copied::{Copied, Tee};
 use crate::l7::budget::REPLAY_BUFFER;
 use crate::l7::headers;
+use crate::l7::seat::Receiving;
 
 /// Bytes of a request's body that have passed so far.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +48,8 @@ struct Reading {
     copies: Vec<Tee>,
     /// The copies had a moment to catch up.
     waited: bool,
+    /// What the client may send ahead; given back when nothing more can come.
+    receiving: Option<Receiving>,
 }
 
 /// A body that may be sent again, held by whoever may do so.
@@ -87,7 +90,15 @@ impl RequestBody {
             return Self::default();
         }
         let (uploaded, copies) = (Uploaded::default(), Vec::new());
-        Self(Source::Client(Reading { incoming, uploaded, copies, waited: false }))
+        let (waited, receiving) = (false, None);
+        Self(Source::Client(Reading { incoming, uploaded, copies, waited, receiving }))
+    }
+
+    /// Holds the body's part of the connection's receive window.
+    pub(in crate::l7) fn receiving(&mut self, receiving: Option<Receiving>) {
+        if let Source::Client(reading) = &mut self.0 {
+            reading.receiving = receiving;
+        }
     }
 
     /// The counter, when there is a body to count.
@@ -167,6 +178,7 @@ impl Reading {
         }
         if frame.is_none() || self.incoming.is_end_stream() {
             self.copies.drain(..).for_each(Tee::end);
+            self.receiving = None;
         }
         Poll::Ready(frame)
     }
