@@ -297,8 +297,7 @@ mod tests {
 
     #[test]
     fn a_101_names_one_that_was_offered() {
-        let upgrade =
-            Upgrade { offered: ALLOWED.to_vec(), downstream: hyper::upgrade::on(Request::new(())) };
+        let upgrade = Upgrade { offered: ALLOWED.to_vec(), downstream: Downstream(None) };
         let granted = |named: &[&'static str]| {
             let named = named.iter().map(|it| (UPGRADE, HeaderValue::from_static(it)));
             upgrade.is_granted(&named.collect())
