@@ -12,6 +12,7 @@ mod complaint;
 mod controller;
 mod defaults;
 mod duration;
+mod layers;
 mod reader;
 mod sections;
 #[cfg(test)]

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::controller;
 use super::defaults as default;
+use super::layers;
 use super::reader::{Field, Reader};
 use super::{
     AddressSettings, AdminSettings, CniSettings, DnsSettings, DrainSettings, IdentitySettings,
-    IssuerKind, Layer4Settings, Layer7Settings, LogSettings, PoolSettings, ReadinessSettings,
-    SameNode, Settings, SourceKind, SourceSettings, TakeoverSettings, WorkloadsSettings,
+    IssuerKind, LogSettings, PoolSettings, ReadinessSettings, SameNode, Settings, SourceKind,
+    SourceSettings, TakeoverSettings, WorkloadsSettings,
 };
 use crate::base::Str;
 use crate::telemetry::{self, LogFormat};
@@ -22,15 +23,10 @@ const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 const UNNAMED_HOST: &str = "localhost";
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Below it, a single lost packet counts as a failure.
-const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=MINUTE;
-/// More than any machine has; guards against a number meant for another key.
-const THREADS: RangeInclusive<usize> = 1..=256;
-const PERCENT: RangeInclusive<usize> = 1..=100;
-/// The number of ports of one address bounds what one workload can use.
-const CONNECTIONS: RangeInclusive<usize> = 1..=1_000_000;
+pub(super) const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=MINUTE;
 
 /// Reads all settings. What is wrong is kept in the reader, with the default in its place.
 pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
@@ -43,16 +39,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
             default::TRUST_DOMAIN,
             "The first part of every identity: spiffe://<trust domain>/ns/<namespace>/sa/<account>.",
         ),
-        trust_domain_aliases: reader.texts(
-            Field {
-                key: "trust_domain_aliases",
-                default: &[],
-                meaning: "Other names of the trust domain, as MeshConfig.trustDomainAliases: peers of them are \
-                          accepted, and a policy that names one means all. Such as [\"old.example\"].",
-            },
-            "DNS name",
-            check_name,
-        ),
+        trust_domain_aliases: aliases(reader),
         cluster_domain: name(
             reader,
             "cluster_domain",
@@ -65,17 +52,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
             default::ROOT_NAMESPACE,
             "The namespace whose policies without a selector hold for the whole mesh.",
         ),
-        public_service_entries: reader.texts(
-            Field {
-                key: "public_service_entries",
-                default: &[],
-                meaning: "Namespaces whose ServiceEntries hold for clients of every namespace, as those of the root namespace \
-                          do; \"*\" for all, as in Istio. Others hold for clients of their own namespace. Whoever may write \
-                          entries there decides where others' traffic to hosts and addresses outside of the mesh goes.",
-            },
-            "namespace",
-            |text| if text == "*" { Ok(()) } else { check_name(text) },
-        ),
+        public_service_entries: public_service_entries(reader),
         same_node: same_node(reader),
         source: source(reader),
         identity: identity(reader),
@@ -88,8 +65,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         ),
         readiness: readiness(reader),
         log: log(reader),
-        layer4: layer4(reader),
-        layer7: layer7(reader),
+        layer4: layers::layer4(reader),
+        layer7: layers::layer7(reader),
         pool: pool(reader),
         drain: drain(reader),
         takeover: takeover(reader),
@@ -100,6 +77,33 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
     };
     check_conflicts(reader, &settings);
     settings
+}
+
+fn aliases(reader: &mut Reader<'_>) -> Vec<Str> {
+    reader.texts(
+        Field {
+            key: "trust_domain_aliases",
+            default: &[],
+            meaning: "Other names of the trust domain, as MeshConfig.trustDomainAliases: peers of them are \
+                      accepted, and a policy that names one means all. Such as [\"old.example\"].",
+        },
+        "DNS name",
+        check_name,
+    )
+}
+
+fn public_service_entries(reader: &mut Reader<'_>) -> Vec<Str> {
+    reader.texts(
+        Field {
+            key: "public_service_entries",
+            default: &[],
+            meaning: "Namespaces whose ServiceEntries hold for clients of every namespace, as those of the root namespace \
+                      do; \"*\" for all, as in Istio. Others hold for clients of their own namespace. Whoever may write \
+                      entries there decides where others' traffic to hosts and addresses outside of the mesh goes.",
+        },
+        "namespace",
+        |text| if text == "*" { Ok(()) } else { check_name(text) },
+    )
 }
 
 fn same_node(reader: &mut Reader<'_>) -> SameNode {
@@ -307,170 +311,6 @@ fn log(reader: &mut Reader<'_>) -> LogSettings {
             &[("text", LogFormat::Text), ("json", LogFormat::Json)],
         ),
     }
-}
-
-fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads =
-        (processors / default::LAYER4_PROCESSORS_DIVISOR).max(default::LAYER4_MIN_THREADS);
-    Layer4Settings {
-        threads: reader.machine_number(
-            Field {
-                key: "layer4.threads",
-                default: threads,
-                meaning: "Threads for all connections of layer 4 and all tunnels.",
-            },
-            THREADS,
-            ("a quarter of the processors, at least 2", default::LAYER4_MIN_THREADS),
-        ),
-        max_connections: reader.number(
-            Field {
-                key: "layer4.max_connections",
-                default: default::LAYER4_MAX_CONNECTIONS,
-                meaning: "Connections of one workload at a time, of each direction; those in tunnels count one by \
-                          one, and tunnels by themselves. More wait to be accepted, and in tunnels are refused.",
-            },
-            CONNECTIONS,
-        ),
-        max_peer_connections: reader.number(
-            Field {
-                key: "layer4.max_peer_connections",
-                default: default::LAYER4_MAX_PEER_CONNECTIONS,
-                meaning: "Connections of one client's address to one workload at a time, in tunnels and without; more \
-                          are refused.",
-            },
-            CONNECTIONS,
-        ),
-        max_peer_tunnels: reader.number(
-            Field {
-                key: "layer4.max_peer_tunnels",
-                default: default::LAYER4_MAX_PEER_TUNNELS,
-                meaning: "TLS connections of one client's address to port 15008 of one workload at a time; more are \
-                          closed.",
-            },
-            CONNECTIONS,
-        ),
-        connect_timeout: reader.duration(
-            Field {
-                key: "layer4.connect_timeout",
-                default: default::CONNECT_TIMEOUT,
-                meaning: "How long connecting to an application, an endpoint or another node may take.",
-            },
-            TIMEOUTS,
-        ),
-        detect_timeout: reader.duration(
-            Field {
-                key: "layer4.detect_timeout",
-                default: default::DETECT_TIMEOUT,
-                meaning: "How long to wait for a client's first bytes on a port whose protocol is not said; \
-                          then the connection is carried as bytes.",
-            },
-            TIMEOUTS,
-        ),
-    }
-}
-
-fn layer7(reader: &mut Reader<'_>) -> Layer7Settings {
-    Layer7Settings {
-        threads: reader.number(
-            Field {
-                key: "layer7.threads",
-                default: default::LAYER7_THREADS,
-                meaning: "Threads of each waypoint worker.",
-            },
-            THREADS,
-        ),
-        max_connections: reader.number(
-            Field {
-                key: "layer7.max_connections",
-                default: default::LAYER7_MAX_CONNECTIONS,
-                meaning: "Connections of each waypoint worker at a time; more are refused.",
-            },
-            CONNECTIONS,
-        ),
-        max_requests: reader.number(
-            Field {
-                key: "layer7.max_requests",
-                default: default::LAYER7_MAX_REQUESTS,
-                meaning: "Requests in flight in each waypoint worker; more are answered 503.",
-            },
-            CONNECTIONS,
-        ),
-        max_buffered_bytes: reader.number(
-            Field {
-                key: "layer7.max_buffered_bytes",
-                default: default::LAYER7_MAX_BUFFERED_BYTES,
-                meaning: "Bytes that the connections of each waypoint worker may buffer together.",
-            },
-            1024 * 1024..=1 << 40,
-        ),
-        upgrades: upgrades(reader),
-        tenant_share: reader.number(
-            Field {
-                key: "layer7.tenant_share",
-                default: default::LAYER7_TENANT_SHARE,
-                meaning: "Percent of what others leave of each of these three that the clients of one namespace may \
-                          hold together; clients without an identity count as one namespace. More is refused.",
-            },
-            PERCENT,
-        ),
-        client_share: reader.number(
-            Field {
-                key: "layer7.client_share",
-                default: default::LAYER7_CLIENT_SHARE,
-                meaning: "Percent of what the other clients of its namespace leave of that which one client, an \
-                          identity at an address, may hold; without an identity it is an IPv4 address or an IPv6 \
-                          network (/64). More connections are closed, more requests answered 503.",
-            },
-            PERCENT,
-        ),
-        head_timeout: reader.duration(
-            Field {
-                key: "layer7.head_timeout",
-                default: default::LAYER7_HEAD_TIMEOUT,
-                meaning: "How long a client may take to send the head of a request: the first one from the beginning of \
-                          the connection on a port that is HTTP by its name, any other from its first byte.",
-            },
-            SECOND..=60 * MINUTE,
-        ),
-        idle_timeout: reader.duration(
-            Field {
-                key: "layer7.idle_timeout",
-                default: default::LAYER7_IDLE_TIMEOUT,
-                meaning: "After how long without a request a client's connection is closed; when places become few, \
-                          the idlest is closed sooner.",
-            },
-            SECOND..=DAY,
-        ),
-    }
-}
-
-fn upgrades(reader: &mut Reader<'_>) -> Vec<Str> {
-    let read = reader.texts(
-        Field {
-            key: "layer7.upgrades",
-            default: &default::LAYER7_UPGRADES,
-            meaning: "Protocols that clients may upgrade an HTTP/1.1 connection to, where waypoints or policies parse it. \
-                      A request for another goes on without its Upgrade header. Nothing judges what is sent after an \
-                      upgrade; so h2c, which carries requests, is not possible.",
-        },
-        "protocol name",
-        check_upgrade,
-    );
-    read.into_iter().map(|name| Str::from(name.to_ascii_lowercase())).collect()
-}
-
-/// A protocol of `Upgrade` (RFC 9110, 7.8) that is not HTTP.
-fn check_upgrade(text: &str) -> Result<(), String> {
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte);
-    if text.is_empty() || !text.bytes().all(is_token) {
-        return Err(format!("{text:?} is not the name of a protocol, such as \"websocket\""));
-    }
-    let name = text.split('/').next().unwrap_or_default().to_ascii_lowercase();
-    if matches!(name.as_str(), "h2c" | "h2" | "http") {
-        return Err(format!("{text:?} carries further requests, which no policy would judge"));
-    }
-    Ok(())
 }
 
 fn pool(reader: &mut Reader<'_>) -> PoolSettings {
