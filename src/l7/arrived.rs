@@ -10,6 +10,7 @@ use super::budget::Full;
 use super::respond::Form;
 use super::seat::{RequestPermit, Seat};
 use super::upgrade::{self, Upgrade};
+use super::worker::Context;
 use super::{detect, headers, sent};
 use crate::base::Str;
 use crate::telemetry::RequestStart;
@@ -29,9 +30,8 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
-    /// `upgrades`: the protocols that a client may change to.
-    pub(super) fn new(mut request: Request<Incoming>, upgrades: &[Str]) -> Self {
-        let upgrade = upgrade::requested(&mut request, upgrades);
+    pub(super) fn new(mut request: Request<Incoming>, context: &Arc<Context>) -> Self {
+        let upgrade = upgrade::requested(&mut request, context);
         let protocol = headers::protocol(request.version());
         let version = match request.version() {
             Version::HTTP_2 => detect::Version::Http2,

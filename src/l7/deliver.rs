@@ -26,7 +26,7 @@ pub(super) async fn deliver(
     session: Arc<Inbound>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut arrived = Arrived::new(request, &session.context.dependencies.upgrades);
+    let mut arrived = Arrived::new(request, &session.context);
     let sent_as = arrived.request.headers_mut().remove(original::HEADER);
     headers::strip_internal(arrived.request.headers_mut());
     let form = arrived.form;

@@ -26,7 +26,7 @@ pub(super) async fn route(
     session: Arc<Outbound>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut arrived = Arrived::new(request, &session.context.dependencies.upgrades);
+    let mut arrived = Arrived::new(request, &session.context);
     headers::strip_internal(arrived.request.headers_mut());
     headers::add_missing(arrived.request.headers_mut());
     let form = arrived.form;

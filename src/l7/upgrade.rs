@@ -14,6 +14,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
@@ -31,8 +32,13 @@ const WEBSOCKET: &str = "websocket";
 pub(super) struct Upgrade {
     /// What the client asks for and the settings allow.
     offered: Vec<Str>,
-    downstream: OnUpgrade,
+    downstream: Downstream,
 }
+
+/// The client's connection once hyper lets go of it. hyper takes every connection whose client has asked for an upgrade for an
+/// upgraded one when it ends, and leaves it to us to shut it down: without that a tunnel would reset its stream, and
+/// the last response in it be lost.
+struct Downstream(Option<(Arc<Context>, OnUpgrade)>);
 
 /// Both connections on their way to be copied.
 struct Switched {
@@ -41,16 +47,22 @@ struct Switched {
     upstream: OnUpgrade,
 }
 
-/// A request that asks for an upgrade that is `allowed` (lower case, from the settings). Any other wish is passed over, as it
+/// A request that asks for an upgrade that the settings allow (in lower case). Any other wish is passed over, as it
 /// always may be (RFC 9110, 7.8): the header is removed with those of its kind, and the request goes on as one of
 /// HTTP/1.1. After a 101 nobody judges what the connection carries, so only protocols that cannot carry further requests
 /// to the application belong on the list; `h2c` can, and is never on it.
-pub(super) fn requested(request: &mut Request<Incoming>, allowed: &[Str]) -> Option<Upgrade> {
-    let offered = offered(request, allowed);
-    if offered.is_empty() || !request.body().is_end_stream() {
+pub(super) fn requested(
+    request: &mut Request<Incoming>,
+    context: &Arc<Context>,
+) -> Option<Upgrade> {
+    let wished = request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT;
+    if !wished || request.version() == Version::HTTP_2 {
         return None;
     }
-    Some(Upgrade { offered, downstream: hyper::upgrade::on(request) })
+    let offered = offered(request, &context.dependencies.upgrades);
+    let downstream = Downstream(Some((context.clone(), hyper::upgrade::on(&mut *request))));
+    let asks = !offered.is_empty() && request.body().is_end_stream();
+    asks.then_some(Upgrade { offered, downstream })
 }
 
 fn offered<B>(request: &Request<B>, allowed: &[Str]) -> Vec<Str> {
@@ -114,7 +126,7 @@ impl Upgrade {
     /// Passes the application's 101 on, and copies in a task of the worker until either side ends, or `cut` tells why
     /// it must not go on. `hold` keeps the connection's place in the budgets.
     pub(super) fn switch<H: Send + Sync + 'static>(
-        self,
+        mut self,
         context: &Context,
         mut response: Response<Incoming>,
         exchange: Box<Exchange>,
@@ -124,11 +136,13 @@ impl Upgrade {
         let protocol =
             self.granted(response.headers()).and_then(|it| HeaderValue::from_str(it).ok());
         let upstream = hyper::upgrade::on(&mut response);
-        let switched = Switched { exchange, downstream: self.downstream, upstream };
-        context.spawn("upgraded connection", async move {
-            switched.copy(cut).await;
-            drop(hold);
-        });
+        if let Some((_, downstream)) = self.downstream.0.take() {
+            let switched = Switched { exchange, downstream, upstream };
+            context.spawn("upgraded connection", async move {
+                switched.copy(cut).await;
+                drop(hold);
+            });
+        }
         let (mut head, _) = response.into_parts();
         super::headers::strip_hop_by_hop(&mut head.headers);
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -136,6 +150,21 @@ impl Upgrade {
             head.headers.insert(UPGRADE, protocol);
         }
         Response::from_parts(head, ResponseBody::none())
+    }
+}
+
+impl Drop for Downstream {
+    fn drop(&mut self) {
+        let Some((context, downstream)) = self.0.take() else { return };
+        // A worker that has ended shuts nothing down.
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        context.spawn("connection that was not upgraded", async move {
+            if let Ok(connection) = downstream.await {
+                _ = TokioIo::new(connection).shutdown().await;
+            }
+        });
     }
 }
 
@@ -268,8 +297,7 @@ mod tests {
 
     #[test]
     fn a_101_names_one_that_was_offered() {
-        let upgrade =
-            Upgrade { offered: ALLOWED.to_vec(), downstream: hyper::upgrade::on(Request::new(())) };
+        let upgrade = Upgrade { offered: ALLOWED.to_vec(), downstream: Downstream(None) };
         let granted = |named: &[&'static str]| {
             let named = named.iter().map(|it| (UPGRADE, HeaderValue::from_static(it)));
             upgrade.is_granted(&named.collect())

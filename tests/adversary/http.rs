@@ -95,56 +95,66 @@ fn deny_operations(operation: &str) -> String {
     policy("deny", "DENY", &format!("[{{to: [{{operation: {operation}}}]}}]"))
 }
 
+/// No request may name these.
+const NO_HOSTS: &[&str] = &[
+    "user@vault",
+    "vault, secret.example",
+    "secret.example,vault",
+    "",
+    "va ult",
+    "vault/secret.example",
+    "secret%2eexample",
+    "vault..",
+    "vault:",
+    "vault:0",
+    "vault:080",
+    "vault:65536",
+    "vault:x",
+    "[::1",
+    "[::1%25lo]",
+    "010.0.0.1",
+    "0x0a000001",
+    "caf\u{e9}",
+    "vault\x01",
+    "vault\tx",
+    "vault;secret.example",
+    "*",
+];
+
+fn head(target: &str, headers: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n").into_bytes()
+}
+
+/// Requests that name no host, or not one.
+fn ill_named() -> Vec<Vec<u8>> {
+    let hosts = NO_HOSTS.iter();
+    hosts
+        .map(|host| head("/", &format!("Host: {host}\r\n")))
+        .chain([
+            head("/", ""),
+            head("/", "Host: vault\r\nHost: vault\r\n"),
+            head("/", "Host: vault\r\nHost: secret.example\r\n"),
+            head("/", "Host: vault\r\nhost : secret.example\r\n"),
+            head("http://secret.example/", "Host: vault\r\n"),
+            head("http://vault/", ""),
+            head("http://secret.example@vault/", "Host: vault\r\n"),
+            head("http://vault@secret.example/", "Host: vault@secret.example\r\n"),
+            head("ftp://vault/", "Host: vault\r\n"),
+            head("secret.example:80", "Host: secret.example:80\r\n"),
+            head("vault", "Host: vault\r\n"),
+            head("*", "Host: vault\r\n"),
+            b"CONNECT vault:9080 HTTP/1.1\r\nHost: vault:9080\r\nConnection: close\r\n\r\n"
+                .to_vec(),
+            b"GET / HTTP/1.0\r\n\r\n".to_vec(),
+            b"GET / HTTP/1.1\r\nHost: caf\xe9\r\nConnection: close\r\n\r\n".to_vec(),
+        ])
+        .collect()
+}
+
 #[test]
 fn a_request_names_one_host_that_everybody_reads_alike() -> Result<()> {
     let siege = Siege::new(&deny_operations("{hosts: [secret.example]}"))?;
-    let head = |target: &str, headers: &str| {
-        format!("GET {target} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n").into_bytes()
-    };
-    let bad: Vec<Vec<u8>> = [
-        "user@vault",
-        "vault, secret.example",
-        "secret.example,vault",
-        "",
-        "va ult",
-        "vault/secret.example",
-        "secret%2eexample",
-        "vault..",
-        "vault:",
-        "vault:0",
-        "vault:080",
-        "vault:65536",
-        "vault:x",
-        "[::1",
-        "[::1%25lo]",
-        "010.0.0.1",
-        "0x0a000001",
-        "caf\u{e9}",
-        "vault\x01",
-        "vault\tx",
-        "vault;secret.example",
-        "*",
-    ]
-    .iter()
-    .map(|host| head("/", &format!("Host: {host}\r\n")))
-    .chain([
-        head("/", ""),
-        head("/", "Host: vault\r\nHost: vault\r\n"),
-        head("/", "Host: vault\r\nHost: secret.example\r\n"),
-        head("/", "Host: vault\r\nhost : secret.example\r\n"),
-        head("http://secret.example/", "Host: vault\r\n"),
-        head("http://vault/", ""),
-        head("http://secret.example@vault/", "Host: vault\r\n"),
-        head("http://vault@secret.example/", "Host: vault@secret.example\r\n"),
-        head("ftp://vault/", "Host: vault\r\n"),
-        head("secret.example:80", "Host: secret.example:80\r\n"),
-        head("vault", "Host: vault\r\n"),
-        head("*", "Host: vault\r\n"),
-        b"CONNECT vault:9080 HTTP/1.1\r\nHost: vault:9080\r\nConnection: close\r\n\r\n".to_vec(),
-        b"GET / HTTP/1.0\r\n\r\n".to_vec(),
-        b"GET / HTTP/1.1\r\nHost: caf\xe9\r\nConnection: close\r\n\r\n".to_vec(),
-    ])
-    .collect();
+    let bad = ill_named();
     for way in WAYS {
         for request in &bad {
             let shown = String::from_utf8_lossy(request);
@@ -455,15 +465,7 @@ fn an_allowed_path_is_allowed_in_each_spelling_and_nothing_unclear_is() -> Resul
     Ok(())
 }
 
-const ROUTE: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: vault, namespace: vault}\n\
-spec:\n  parentRefs: [{group: \"\", kind: Service, name: vault-far, port: 9080}]\n  rules:\n\
-  - matches: [{path: {type: PathPrefix, value: /old}}]\n    filters:\n    - type: RequestRedirect\n      \
-requestRedirect: {hostname: secret.example}\n\
-  - matches: [{path: {type: PathPrefix, value: /scripts}}]\n    filters:\n    - type: CORS\n      \
-cors: {allowOrigins: [\"http://secret.example\"], allowMethods: [GET]}\n    \
-backendRefs: [{name: vault-far, port: 9080}]\n\
-  - matches: [{path: {type: PathPrefix, value: /broken}}]\n    backendRefs: [{name: no-such, port: 9080}]\n\
-  - matches: [{path: {type: Exact, value: /}}]\n    backendRefs: [{name: vault-far, port: 9080}]\n---\n";
+const ROUTE: &str = include_str!("http-route.yaml");
 
 #[test]
 fn what_a_route_answers_itself_is_for_who_may_ask() -> Result<()> {

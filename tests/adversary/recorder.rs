@@ -166,5 +166,6 @@ pub fn ask(lab: &Lab, pod: &str, to: IpAddr, bytes: &[u8]) -> Result<String> {
 
 /// The status of an answer; 0 where there is none.
 pub fn status(answer: &str) -> u16 {
-    answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok()).unwrap_or(0)
+    let rest = answer.strip_prefix("HTTP/1.1 ").or_else(|| answer.strip_prefix("HTTP/1.0 "));
+    rest.and_then(|rest| rest.get(..3)?.parse().ok()).unwrap_or(0)
 }
