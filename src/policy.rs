@@ -6,6 +6,8 @@
 
 mod addressed;
 mod evaluate;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod gate;
 mod host;
 mod identity;

@@ -35,6 +35,8 @@ mod workload;
 
 pub use error::Error;
 pub use netlink::ANSWER_TIMEOUT;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use netlink::fuzz;
 pub use node::{NodePlan, plan_node};
 pub use program::{
     Action, Chain, ChainKind, Equality, Family, Hook, Mark, Match, PolicyRoute, Program, Protocol,

@@ -40,7 +40,7 @@ pub(super) fn requested(request: &mut Request<Incoming>) -> Option<Upgrade> {
     Some(Upgrade { protocol, downstream: hyper::upgrade::on(request) })
 }
 
-fn wanted(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+pub(super) fn wanted(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
     let protocol = headers.get(UPGRADE)?;
     let asked = headers
         .get_all(CONNECTION)
