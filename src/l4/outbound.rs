@@ -7,7 +7,7 @@ use super::listen::Accepted;
 use super::upstream::{Hop, Unreached};
 use super::{Proxy, deliver};
 use crate::balance::{self, Caller};
-use crate::base::{Reason, Str};
+use crate::base::{ObjectKey, Reason, Str};
 use crate::model::{Binding, Service, Workload};
 use crate::policy::{Connection, Denial, Gate, Permit};
 use crate::route::{self, Decision};
@@ -26,6 +26,13 @@ struct Outbound {
     client: Arc<Workload>,
     /// What the application dialled.
     dialled: SocketAddr,
+}
+
+/// What tells apart how connections to where nobody else judges are judged here, besides the client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LeavingClass {
+    service: ObjectKey,
+    destination: SocketAddr,
 }
 
 /// An endpoint that was reached, and what it is.
@@ -201,7 +208,7 @@ impl Proxy {
         }
     }
 
-    /// Copies until both sides have ended, or until a change of the mesh no longer permits the connection.
+    /// Copies until both sides have ended, or until a change of what guards the service no longer permits the connection.
     async fn copy_while_permitted(
         &self,
         outbound: Outbound,
@@ -209,7 +216,11 @@ impl Proxy {
         service: &Arc<Service>,
         mut record: ConnectionRecord,
     ) {
-        let mut changes = self.shared.world.subscribe();
+        let class = LeavingClass { service: service.key.clone(), destination: reached.hop.address };
+        let mut changes = self.left.changes(class, || {
+            let service = service.clone();
+            move |world| Gate::for_service(world, &service)
+        });
         let Outbound { accepted, client, .. } = outbound;
         let peer = accepted.peer;
         let denied = async {

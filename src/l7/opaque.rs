@@ -144,14 +144,21 @@ fn permit(
     Gate::for_service(world, service).authorize(&connection, None).map(Some)
 }
 
-/// Judges the live connection anew after each change of the mesh; returns when it is no longer permitted, and never
+/// Judges the live connection anew after each change of what guards the service; returns when it is no longer permitted, and never
 /// for a destination that judges for itself.
 async fn until_denied(session: &Outbound, picked: &Picked) -> Answer {
     if peers::captured(picked.workload.as_ref()).is_some() {
         return std::future::pending().await;
     }
     let store = &session.context.dependencies.world;
-    let mut changes = store.subscribe();
+    let mut changes =
+        session.context.left.changes((session.service.clone(), picked.address), || {
+            let service = session.service.clone();
+            move |world: &World| {
+                let service = world.service(&service);
+                service.map(|service| Gate::for_service(world, service))
+            }
+        });
     loop {
         // First of all: the mesh may have changed since the connection was permitted.
         let permitted = addressed(session).and_then(|it| {

@@ -1,6 +1,7 @@
 //! One worker: a thread, a runtime, budgets, and the connections it was handed.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
@@ -14,9 +15,11 @@ use super::guard::Arrival;
 use super::peers::Peers;
 use super::upstream::{self, Upstreams};
 use super::{inbound, outbound, peers};
-use crate::base::{Reason, Str, caught};
+use crate::base::{ObjectKey, Reason, Str, caught};
+use crate::policy::Gate;
 use crate::telemetry::WorkerHealth;
 use crate::tunnel::{GuardedConnection, RoutedConnection};
+use crate::world::Judged;
 
 /// Connections on their way from layer 4 to the worker. A worker that runs takes them in microseconds; one that does
 /// not shall not gather more.
@@ -51,6 +54,8 @@ pub(super) struct Context {
     pub(super) budgets: Budgets,
     pub(super) upstreams: Upstreams,
     pub(super) peers: Peers,
+    /// Connections to where nobody else judges, by service and address.
+    pub(super) left: Arc<Judged<(ObjectKey, SocketAddr), Option<Gate>>>,
     pub(super) drain: CancellationToken,
     /// Downstream connections, and what they turned into. The worker lives as long as these.
     connections: TaskTracker,
@@ -147,6 +152,7 @@ impl Context {
             budgets: Budgets::new(&dependencies.settings),
             upstreams: Upstreams::default(),
             peers: Peers::new(dependencies.cluster.clone()),
+            left: dependencies.world.judged(None),
             drain: CancellationToken::new(),
             connections: TaskTracker::new(),
             drivers: TaskTracker::new(),

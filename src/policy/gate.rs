@@ -27,6 +27,37 @@ pub struct Gate {
     worker: Str,
 }
 
+impl PartialEq for Gate {
+    /// Both judge every open connection alike. How requests are parsed, and where, is settled when a connection begins.
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            strict,
+            closed,
+            waypoint_sets,
+            own,
+            service: _,
+            waypoint,
+            needs_http: _,
+            worker: _,
+        } = self;
+        let identity = |it: &Arc<Waypoint>| it.identity.clone();
+        *strict == other.strict
+            && *closed == other.closed
+            && waypoint_sets.len() == other.waypoint_sets.len()
+            && waypoint_sets.iter().zip(&other.waypoint_sets).all(|(one, two)| same(one, two))
+            && match (own, &other.own) {
+                (Some(one), Some(two)) => same(one, two),
+                (one, two) => one.is_none() && two.is_none(),
+            }
+            && waypoint.as_ref().map(identity) == other.waypoint.as_ref().map(identity)
+    }
+}
+
+/// Worlds share what did not change.
+fn same(one: &Arc<PolicySet>, two: &Arc<PolicySet>) -> bool {
+    Arc::ptr_eq(one, two) || one == two
+}
+
 impl Gate {
     /// `port`: the workload's own port. `addressed`: from [`super::addressed`]. The workload may be an older world's:
     /// what `world` says of it holds.

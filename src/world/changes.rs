@@ -5,36 +5,66 @@
 //! waypoint), its policies, the services that lead to it, their waypoints and the policies of these. What is compared
 //! errs towards "changed".
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::World;
-use super::diff::are_shared;
-use crate::base::ObjectKey;
-use crate::model::{Binding, Mesh};
+use super::diff::Diff;
+use super::endpoints::Way;
+use crate::base::{ObjectKey, Str};
+use crate::model::{BackendRef, Binding, HttpRoute};
+
+/// Whose services and routes count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Those of the workload's own namespace.
+    Own,
+    Anybodys,
+}
 
 /// Two worlds, one after the other.
 pub(super) struct Between<'a> {
     before: &'a World,
     after: &'a World,
-    same_routes: bool,
+    /// Where routes lead that came, went or changed.
+    rerouted: HashSet<&'a ObjectKey>,
+    /// The same with the namespace of the route.
+    rerouted_by: HashSet<(&'a Str, &'a ObjectKey)>,
 }
 
 impl<'a> Between<'a> {
     pub(super) fn new(before: &'a World, after: &'a World) -> Self {
-        Self { before, after, same_routes: same_routes(&before.mesh, &after.mesh) }
+        let routes = Diff::between(&before.mesh.routes, &after.mesh.routes, |it| &it.key);
+        let changed = routes.gone.iter().chain(&routes.come);
+        let led = changed.flat_map(|route| led_to(route).map(move |service| (*route, service)));
+        let (mut rerouted, mut rerouted_by) = (HashSet::new(), HashSet::new());
+        for (route, service) in led {
+            rerouted.insert(service);
+            rerouted_by.insert((&route.key.namespace, service));
+        }
+        Self { before, after, rerouted, rerouted_by }
     }
 
-    /// Connections to the workload are judged in `after` as they were in `before`.
-    pub(super) fn is_judged_alike(&self, uid: &str) -> bool {
+    /// Connections to the workload are judged in `after` as they were in `before`, as far as it goes by what these say.
+    pub(super) fn is_judged_alike(&self, uid: &str, whose: Whose) -> bool {
         let (old, new) = (&self.before.indexes, &self.after.indexes);
         let (Some(was), Some(is)) = (old.workload(uid), new.workload(uid)) else { return false };
-        // A route may stand in for a service's policies; routes change rarely enough to judge everything anew.
-        self.same_routes
-            && was == is
+        was == is
             && old.workload_policies(uid) == new.workload_policies(uid)
             && self.binding(&is.waypoint)
-            && old.ways(uid) == new.ways(uid)
-            && new.ways(uid).iter().all(|way| self.service(&way.service))
+            && self.ways(old.ways(uid), new.ways(uid), whose, &is.key.namespace)
+    }
+
+    /// The services that lead to a workload, and the routes that may stand in for their policies.
+    fn ways(&self, old: &[Way], new: &[Way], whose: Whose, own: &Str) -> bool {
+        let rerouted = |way: &Way| match whose {
+            Whose::Own => self.rerouted_by.contains(&(own, &way.service)),
+            Whose::Anybodys => self.rerouted.contains(&way.service),
+        };
+        let counts = |way: &&Way| whose == Whose::Anybodys || way.service.namespace == *own;
+        old.iter().filter(counts).eq(new.iter().filter(counts))
+            && !old.iter().chain(new).any(rerouted)
+            && new.iter().filter(counts).all(|way| self.service(&way.service))
     }
 
     fn service(&self, key: &ObjectKey) -> bool {
@@ -54,13 +84,10 @@ impl<'a> Between<'a> {
     }
 }
 
-fn same_routes(old: &Mesh, new: &Mesh) -> bool {
-    if are_shared(&old.routes, &new.routes) {
-        return true;
-    }
-    // Compiled expressions cannot be compared; their texts can.
-    match (serde_json::to_vec(&old.routes), serde_json::to_vec(&new.routes)) {
-        (Ok(old), Ok(new)) => old == new,
-        _ => false,
-    }
+fn led_to(route: &HttpRoute) -> impl Iterator<Item = &ObjectKey> {
+    let backends = route.rules.iter().flat_map(|rule| &rule.backends);
+    backends.filter_map(|backend| match &backend.target {
+        BackendRef::Service { service, .. } => Some(service),
+        BackendRef::Invalid { .. } => None,
+    })
 }
