@@ -1,10 +1,16 @@
-//! What an operator sees of a running agent: administration on 15000 (loopback), metrics on 15020, readiness on 15021.
+//! What an operator sees of a running agent: administration on a socket that only root may open, metrics on 15020,
+//! readiness on 15021.
+//!
+//! Ports tell how much and how well, never what: every process of the node, and every pod on its network, can reach them,
+//! loopback too. Whatever tells secrets or changes something is asked over the socket ([`door`]); what is changed there is
+//! logged with the process that asked, and no log level silences that.
 //!
 //! Runs on the control runtime, so that a scrape or a dump never holds up a connection. It knows nothing of the
 //! other rooms: `app` gives it a [`Dump`] to ask and a [`Readiness`] to read. It changes nothing but
 //! the log level and whether allocations are recorded, and ends the agent when asked to (`POST /quitquitquit`).
 
 mod connections;
+mod door;
 mod pages;
 mod probe;
 mod profile;
@@ -13,6 +19,7 @@ mod ready_file;
 mod serve;
 
 pub use connections::{ConnectionFilter, MAX_CONNECTIONS_SHOWN};
+pub use door::{connect, may_administer, socket_name, socket_names};
 pub use readiness::{Readiness, Task};
 pub use ready_file::keep_ready_file;
 pub use serve::{Addresses, AdminError, Servers};
@@ -31,8 +38,8 @@ pub trait Dump: Send + Sync + 'static {
     fn status(&self) -> serde_json::Value;
     /// The open connections that are asked for: `connections`, `total`, and how many were `leftOut`.
     fn connections(&self, filter: &ConnectionFilter) -> serde_json::Value;
-    /// Workloads that wait to be captured, and why, for whoever asks what keeps the agent from being ready.
-    fn pending(&self) -> Vec<String>;
+    /// How many workloads wait to be captured, for whoever asks what keeps the agent from being ready.
+    fn pending(&self) -> usize;
     /// Called before each scrape, for metrics that are read rather than counted.
     fn refresh(&self);
 }

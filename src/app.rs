@@ -33,6 +33,7 @@ use crate::resolver::Resolver;
 use crate::sock;
 use crate::source::{Source, TranslateSettings};
 use crate::telemetry::{self, Logs, Telemetry};
+use crate::workloads::{ContainerRuntime, Ledger, Registry};
 use crate::world::{MeshNames, WorldStore};
 use certificates::{Certificates, trust_domains};
 use cni::Cni;
@@ -116,6 +117,7 @@ impl Agent {
             telemetry: telemetry.clone(),
             cluster: settings.cluster.clone(),
             settings: worker_settings(&settings),
+            upgrades: settings.layer7.upgrades.as_slice().into(),
         });
         let layer4 = Arc::new(Layer4 {
             settings: layer4_settings(&settings),
@@ -135,6 +137,7 @@ impl Agent {
             dns,
             workers.clone(),
             upgrade.inherited.clone(),
+            registry(&settings),
         );
         let servers = Servers::bind(addresses(&settings), &upgrade.inherited)?;
         let source = AnySource::new(&settings);
@@ -186,6 +189,7 @@ impl Agent {
         let admin = self.admin(readiness, view.clone(), quit.clone());
         let admin_task = tokio::spawn(self.servers.serve(admin, admin_cancel.clone()));
         self.certificates.spawn(&tasks, &cancel);
+        let removal = uninstall::follow(&self.settings, &tasks, &cancel);
         tasks.spawn(self.pool.clone().sweep(cancel.clone()));
         let (node, world) = (self.node.clone(), self.world.clone());
         let (serving, served) = tokio::sync::mpsc::channel(1);
@@ -211,7 +215,8 @@ impl Agent {
         // Told to end before it served: the predecessor hears so by this, and goes on.
         let _serving_on = (!standby.is_spare()).then_some(handed_over);
         // This agent's own ports are closed once a successor serves the node.
-        let for_good = uninstall::before_the_end(&self.settings, &admin_cancel, &standby).await;
+        let for_good =
+            uninstall::before_the_end(&self.settings, &removal, &admin_cancel, &standby).await;
         cni.stop().await;
         tracing::info!(deadline = ?self.settings.drain.deadline, "draining");
         let leaving = uninstall::leave(&self.settings, &self.node, for_good);
@@ -271,13 +276,34 @@ fn node_settings(settings: &Settings) -> NodeSettings {
     NodeSettings {
         name: settings.node.clone(),
         drain: settings.drain.deadline,
-        search: settings.source.kind == SourceKind::Kubernetes,
+        runtime: (settings.source.kind == SourceKind::Kubernetes)
+            .then(|| ContainerRuntime::new(settings.workloads.runtime_socket.as_deref())),
     }
+}
+
+/// What is known of this node's pods from before, and kept for the next agent.
+fn registry(settings: &Settings) -> Registry {
+    let directory = settings.workloads.directory.join(&*settings.node);
+    let is_told = settings.cni.enabled || settings.source.kind == SourceKind::Kubernetes;
+    let ledger = is_told.then(|| Ledger::open(&directory)).and_then(|opened| match opened {
+        Ok(ledger) => Some(ledger),
+        Err(error) => {
+            tracing::error!(
+                directory = %directory.display(), %error,
+                "where pods are cannot be kept for the agent's next start, which must ask the container runtime; check \
+                 [workloads] directory"
+            );
+            None
+        }
+    });
+    Registry::new(ledger)
 }
 
 fn addresses(settings: &Settings) -> Addresses {
     Addresses {
-        admin: settings.admin.address,
+        directory: settings.admin.directory.clone(),
+        node: settings.node.to_string(),
+        pages: settings.admin.tcp.then_some(settings.admin.address),
         metrics: settings.metrics.address,
         readiness: settings.readiness.address,
     }
@@ -322,6 +348,10 @@ fn worker_settings(settings: &Settings) -> WorkerSettings {
         max_connections: settings.layer7.max_connections,
         max_requests: settings.layer7.max_requests,
         max_buffered_bytes: settings.layer7.max_buffered_bytes,
+        tenant_share: settings.layer7.tenant_share,
+        client_share: settings.layer7.client_share,
+        head_timeout: settings.layer7.head_timeout,
+        idle_timeout: settings.layer7.idle_timeout,
         detect_timeout: settings.layer4.detect_timeout,
         connect_timeout: settings.layer4.connect_timeout,
     }
@@ -334,5 +364,6 @@ pub fn translate_settings(settings: &Settings) -> TranslateSettings {
         trust_domains: trust_domains(settings),
         cluster_domain: settings.cluster_domain.clone(),
         root_namespace: settings.root_namespace.clone(),
+        public_service_entries: settings.public_service_entries.clone(),
     }
 }

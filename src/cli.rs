@@ -1,5 +1,6 @@
 //! Arguments and subcommands; no logic of the mesh.
 
+mod agent;
 mod client;
 mod cni;
 mod connections;
@@ -7,11 +8,12 @@ mod status;
 mod table;
 
 use std::io::{ErrorKind, Write};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+
+use agent::Agent;
 
 use crate::app;
 use crate::config::{self, Overrides, Settings};
@@ -19,8 +21,6 @@ use crate::source::{self, Severity};
 
 /// Something is wrong with what the user gave: settings or manifests.
 const EXIT_INVALID: u8 = 2;
-/// Where `status` and `dump` ask when not told otherwise; the default of the setting `admin.address`.
-const ADMIN: &str = "127.0.0.1:15000";
 
 /// The ambient service mesh in one binary.
 #[derive(Parser)]
@@ -39,11 +39,13 @@ enum Command {
     /// Validate a directory of manifests without running; exits 2 when something would be refused
     Check(Check),
     /// Show what a running agent does
-    Status(Address),
+    Status(Agent),
     /// Show the connections that are open in a running agent
     Connections(Connections),
     /// Print everything a running agent knows, as JSON
-    Dump(Address),
+    Dump(Agent),
+    /// Ask a running agent for one of its pages; without a path, for the list of them
+    Admin(Ask),
     /// Tell by the exit status whether the agent that keeps this file is ready (setting `readiness.file`)
     Ready {
         #[arg(value_name = "FILE")]
@@ -92,16 +94,21 @@ struct Check {
 }
 
 #[derive(Args)]
-struct Address {
-    /// The agent's setting `admin.address`
-    #[arg(long, value_name = "ADDRESS", default_value = ADMIN)]
-    address: SocketAddr,
+struct Ask {
+    #[command(flatten)]
+    agent: Agent,
+    /// Change something: pages that do so take nothing else
+    #[arg(long)]
+    post: bool,
+    /// Such as /logging?level=debug
+    #[arg(value_name = "PATH", default_value = "/")]
+    path: String,
 }
 
 #[derive(Args)]
 struct Connections {
     #[command(flatten)]
-    from: Address,
+    from: Agent,
     /// Only those that this workload is an end of
     #[arg(long, value_name = "NAMESPACE/NAME")]
     workload: Option<String>,
@@ -119,14 +126,13 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run_agent(&run),
         Command::Controller(run) => run_controller(&run),
         Command::Check(check) => check_directory(&check),
-        Command::Status(from) => {
-            show(client::get(from.address, "/status").and_then(|it| status::table(&it)))
-        }
+        Command::Status(from) => show(from.get("/status").and_then(|it| status::table(&it))),
         Command::Connections(asked) => {
             let path = connections::path(asked.workload.as_deref(), asked.limit);
-            show(client::get(asked.from.address, &path).and_then(|it| connections::table(&it)))
+            show(asked.from.get(&path).and_then(|it| connections::table(&it)))
         }
-        Command::Dump(from) => show(client::get(from.address, "/config_dump")),
+        Command::Dump(from) => show(from.get("/config_dump")),
+        Command::Admin(ask) => show(ask.agent.ask(ask.post, &ask.path)),
         Command::Ready { file } if file.exists() => ExitCode::SUCCESS,
         Command::Ready { .. } => ExitCode::FAILURE,
         Command::Cni(cni) => cni::run(&cni),
@@ -201,10 +207,10 @@ fn check_directory(check: &Check) -> ExitCode {
     if refused { ExitCode::from(EXIT_INVALID) } else { ExitCode::SUCCESS }
 }
 
-fn show(text: anyhow::Result<String>) -> ExitCode {
+fn show(text: anyhow::Result<impl AsRef<[u8]>>) -> ExitCode {
     match text {
         // A reader that has seen enough (`isthmus dump | head`) is no failure.
-        Ok(text) => match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(text) => match std::io::stdout().write_all(text.as_ref()) {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => {
                 eprintln!("isthmus: write to the standard output: {error}");
                 ExitCode::FAILURE

@@ -42,10 +42,12 @@ pub struct Settings {
     pub trust_domain_aliases: Vec<Str>,
     pub cluster_domain: Str,
     pub root_namespace: Str,
+    /// Namespaces whose ServiceEntries clients of all namespaces see; `*` for all.
+    pub public_service_entries: Vec<Str>,
     pub same_node: SameNode,
     pub source: SourceSettings,
     pub identity: IdentitySettings,
-    pub admin: AddressSettings,
+    pub admin: AdminSettings,
     pub metrics: AddressSettings,
     pub readiness: ReadinessSettings,
     pub log: LogSettings,
@@ -54,6 +56,7 @@ pub struct Settings {
     pub pool: PoolSettings,
     pub drain: DrainSettings,
     pub takeover: TakeoverSettings,
+    pub workloads: WorkloadsSettings,
     pub dns: DnsSettings,
     pub controller: ControllerSettings,
     pub cni: CniSettings,
@@ -127,7 +130,16 @@ pub struct ReadinessSettings {
     pub file: Option<PathBuf>,
 }
 
-/// `[admin]`, `[metrics]`
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct AdminSettings {
+    pub directory: PathBuf,
+    /// Whether what the agent knows can be read at `address`, without authentication.
+    pub tcp: bool,
+    pub address: SocketAddr,
+}
+
+/// `[metrics]`
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct AddressSettings {
     pub address: SocketAddr,
@@ -161,6 +173,13 @@ pub struct Layer7Settings {
     pub max_connections: usize,
     pub max_requests: usize,
     pub max_buffered_bytes: usize,
+    pub upgrades: Vec<Str>,
+    pub tenant_share: usize,
+    pub client_share: usize,
+    #[serde(serialize_with = "duration::serialize")]
+    pub head_timeout: Duration,
+    #[serde(serialize_with = "duration::serialize")]
+    pub idle_timeout: Duration,
 }
 
 /// `[pool]`
@@ -194,6 +213,14 @@ pub struct CniSettings {
     pub socket: PathBuf,
     /// Besides those that are always excluded.
     pub exclude_namespaces: Vec<Str>,
+}
+
+/// `[workloads]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct WorkloadsSettings {
+    pub directory: PathBuf,
+    /// `None`: where the usual container runtimes listen.
+    pub runtime_socket: Option<PathBuf>,
 }
 
 /// `[takeover]`

@@ -53,6 +53,8 @@ pub use store::{
     CertificateDump, CertificateState, CertificateStatus, CertificateStore, ShownCertificate,
     StoreSettings,
 };
-pub use tls::{ALPN_H2, certified_key, is_alert, negotiated_h2, reason_of, serving_config};
+pub use tls::{
+    ALPN_H2, certified_key, count_agreed, is_alert, negotiated_h2, reason_of, serving_config,
+};
 pub use trust::{ProvenPeer, Trust};
 pub use verify::peer_identity;

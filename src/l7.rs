@@ -17,6 +17,7 @@ mod again;
 mod arrived;
 mod body;
 mod budget;
+mod client;
 mod deliver;
 mod detect;
 mod exchange;
@@ -25,6 +26,7 @@ mod forward;
 pub mod fuzz;
 mod guard;
 mod headers;
+mod host;
 mod inbound;
 mod limit;
 mod mirror;
@@ -35,10 +37,14 @@ mod peers;
 mod plan;
 mod request;
 mod respond;
+mod seat;
+mod seats;
 mod sent;
 mod server;
 mod upgrade;
 mod upstream;
+mod watched;
+mod window;
 mod worker;
 
 #[cfg(test)]
@@ -70,6 +76,15 @@ pub struct WorkerSettings {
     pub max_requests: usize,
     /// What each worker's connections may buffer together, in bytes (`l7/budget.rs` says how that is kept).
     pub max_buffered_bytes: usize,
+    /// How much of what the other tenants leave of each of these the clients of one tenant may hold, and how much of that,
+    /// besides what its others hold, one client may; in percent (`l7/budget.rs`).
+    pub tenant_share: usize,
+    pub client_share: usize,
+    /// How long a client may take for the head of a request, the first one from the beginning of the connection; whole
+    /// seconds.
+    pub head_timeout: Duration,
+    /// How long a connection may wait for its next request; whole seconds.
+    pub idle_timeout: Duration,
     /// How long a client may stay silent before its connection counts as not HTTP.
     pub detect_timeout: Duration,
     pub connect_timeout: Duration,
@@ -85,6 +100,8 @@ pub struct Dependencies {
     /// The cluster's name, for labels and baggage.
     pub cluster: Str,
     pub settings: WorkerSettings,
+    /// What clients may upgrade their connections to, in lower case.
+    pub upgrades: Arc<[Str]>,
 }
 
 /// All workers of the agent.
@@ -166,7 +183,7 @@ impl Workers {
             Err((reason, why)) => return job.refuse(&self.dependencies, reason, &why),
         };
         if let Err((job, reason, why)) = worker.offer(job) {
-            job.refuse(&self.dependencies, reason, why);
+            job.refuse(&self.dependencies, reason, &why);
         }
     }
 
@@ -219,6 +236,10 @@ impl WorkerSettings {
             max_connections: 100,
             max_requests: 100,
             max_buffered_bytes: 64 << 20,
+            tenant_share: 80,
+            client_share: 80,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(3600),
             detect_timeout: Duration::from_millis(200),
             connect_timeout: Duration::from_secs(2),
         }

@@ -17,7 +17,8 @@ pub use route::{
     RouteKind, RouteParent, Share, TextMatch, Timeouts,
 };
 pub use service::{
-    AppProtocol, Endpoint, PortMapping, Preference, Resolution, Service, ServicePort, TrafficPolicy,
+    AppProtocol, Endpoint, PortMapping, Preference, Resolution, Service, ServicePort,
+    TrafficPolicy, Visibility,
 };
 pub use waypoint::{Binding, Waypoint};
 pub use workload::{Canonical, CaptureWishes, Locality, Workload};

@@ -1,6 +1,7 @@
 //! Which workloads live on this node, and the start and end of their capture.
 //!
-//! Where they are, manifests say, or the container runtime by its CNI plugin (`attach`), or a search (`sites`).
+//! Where they are, manifests say, or the container runtime, by its CNI plugin (`attach`) or when it is asked (`sites`);
+//! what a pod can set itself says nothing, and two claims to one namespace count as none.
 //! One task compares what the world says with what is captured and carries out the difference: `plan` decides,
 //! `capture` acts. A workload that could not be captured is tried again; meanwhile it is reported as pending and the
 //! others go on. Called by `app` only; admin reads [`Node::status`].
@@ -10,6 +11,7 @@
 
 mod attach;
 mod capture;
+mod caught;
 mod plan;
 mod release;
 mod sites;
@@ -33,11 +35,12 @@ use crate::l4::Layer4;
 use crate::l7::Workers;
 use crate::redirect::{self, NodePlan, Place};
 use crate::resolver::NameStatus;
+use crate::sock::{self, NetworkNamespace};
 use crate::takeover::{Inherited, Listener};
-use crate::workloads::Registry;
+use crate::workloads::{ContainerRuntime, Refusal, Registry};
 use crate::world::World;
 use capture::Captured;
-use plan::{Sites, Step};
+use plan::{Done, Sites, Step};
 use sites::LOST;
 
 /// How long after a failure a workload is tried again; ztunnel does the same.
@@ -57,8 +60,8 @@ pub struct NodeSettings {
     pub name: Str,
     /// How long the connections of a workload that leaves may go on.
     pub drain: Duration,
-    /// Workloads are pods of a cluster: those whose network namespace nobody told are looked for.
-    pub search: bool,
+    /// Workloads are pods of a cluster: whoever started them is asked for those whose network namespace nobody told.
+    pub runtime: Option<ContainerRuntime>,
 }
 
 /// How often what should be was compared with what is.
@@ -82,15 +85,22 @@ pub struct Node {
     looked_for: Mutex<BTreeSet<(Str, Str)>>,
     /// Pods that should be captured and are not found.
     lost: Mutex<BTreeSet<Str>>,
+    /// Workloads whose namespace another one claims too.
+    refused: Mutex<BTreeMap<Str, Refusal>>,
     /// When the next search is due, if anything is to be looked for.
     search_again: Mutex<Option<Instant>>,
+    /// Until when a container runtime that did not answer is not asked.
+    runtime_rests: Mutex<Option<Instant>>,
+    /// Network namespaces that are no workload's: the agent's own and the host's.
+    host: Vec<sock::Place>,
     rounds: watch::Sender<Rounds>,
     /// Asks for a round now.
     poke: Notify,
-    /// Workloads outside of the mesh whose namespaces were freed of rules that an earlier agent left.
-    cleaned: Mutex<BTreeSet<Str>>,
+    done: Mutex<Done>,
     /// Whose probes are exempt; `None` at the start, when an agent before us may have left its rules.
     probes: Mutex<Option<Vec<IpAddr>>>,
+    /// The counters of the node's own rules.
+    watch: caught::Watch,
     leaving: TaskTracker,
     /// Shared by those that remove rules, exclusively for whoever applies them: one that left and came back at once must
     /// not lose the rules of its new capture.
@@ -126,6 +136,7 @@ impl Node {
         dns: Arc<Dns>,
         workers: Arc<Workers>,
         inherited: Arc<Inherited>,
+        registry: Registry,
     ) -> Arc<Self> {
         Arc::new(Self {
             settings,
@@ -134,14 +145,18 @@ impl Node {
             workers,
             captured: Mutex::default(),
             pending: Mutex::default(),
-            registry: Arc::default(),
+            registry: Arc::new(registry),
             looked_for: Mutex::default(),
             lost: Mutex::default(),
+            refused: Mutex::default(),
             search_again: Mutex::default(),
+            runtime_rests: Mutex::default(),
+            host: hosts_places(),
             rounds: watch::Sender::new(Rounds::default()),
             poke: Notify::new(),
-            cleaned: Mutex::default(),
+            done: Mutex::default(),
             probes: Mutex::default(),
+            watch: caught::Watch::default(),
             leaving: TaskTracker::new(),
             removal: Arc::default(),
             inherited,
@@ -152,6 +167,7 @@ impl Node {
 
     /// Follows the world until cancelled; `settled` is called after each round, with whether nothing is pending.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken, mut settled: impl FnMut(bool)) {
+        tokio::spawn(self.clone().watch_rules(cancel.clone()));
         let mut changes = self.layer4.world.subscribe();
         loop {
             let generation = *changes.borrow_and_update();
@@ -185,14 +201,16 @@ impl Node {
             error: None,
         });
         let (pending, lost) = (self.pending.lock(), self.lost.lock());
-        let lost = lost.iter().map(|uid| (uid, LOST));
-        let waiting = pending.iter().map(|(uid, error)| (uid, error.as_str())).chain(lost);
-        let waiting = waiting.map(|(uid, error)| WorkloadStatus {
+        let refused = self.refused.lock();
+        let lost = lost.iter().map(|uid| (uid, LOST.to_owned()));
+        let refused = refused.iter().map(|(uid, why)| (uid, why.to_string()));
+        let pending = pending.iter().map(|(uid, error)| (uid, error.clone()));
+        let waiting = pending.chain(lost).chain(refused).map(|(uid, error)| WorkloadStatus {
             uid: uid.clone(),
             captured: false,
             tasks: 0,
             full: false,
-            error: Some(error.to_owned()),
+            error: Some(error),
         });
         served.chain(waiting).collect()
     }
@@ -249,16 +267,17 @@ impl Node {
         self.rounds.send_modify(|rounds| rounds.begun += 1);
         let world = self.layer4.world.snapshot();
         self.find_pods(&world).await;
-        let sites = self.sites(&world);
+        let (sites, refused) = self.sites(&world);
+        self.note_refused(&refused);
         let anew = self.made_anew();
         let steps = {
             let captured = self.captured.lock();
-            plan::plan(&world, &sites, &captured, &self.cleaned.lock(), &anew)
+            plan::plan(&world, (&sites, &refused), &captured, &self.done.lock(), &anew)
         };
         self.forget_gone(&world, &sites);
         // A workload that moved leaves before it joins again.
         let (leaves, rest): (Vec<_>, Vec<_>) =
-            steps.into_iter().partition(|step| matches!(step, Step::Leave(_)));
+            steps.into_iter().partition(|step| matches!(step, Step::Leave(_) | Step::Close(..)));
         let _no_removal = self.removal.write().await;
         for steps in [leaves, rest] {
             futures_util::stream::iter(steps)
@@ -294,6 +313,7 @@ impl Node {
             Step::Join(workload, site) => self.join(&workload, site).await,
             Step::Adjust(workload) => self.adjust(&workload).await,
             Step::Clean(workload, site) => self.clean(&workload, &site).await,
+            Step::Close(uid, site) => self.close(&uid, &site).await,
         }
     }
 
@@ -303,7 +323,7 @@ impl Node {
             world.workload(uid).is_some_and(|workload| plan::wanted(workload, sites).is_some())
         };
         self.pending.lock().retain(|uid, _| here(uid));
-        self.cleaned.lock().retain(|uid| world.workload(uid).is_some() && !here(uid));
+        self.done.lock().cleaned.retain(|uid| world.workload(uid).is_some() && !here(uid));
     }
 
     /// Certificates and workers that nobody here needs any more.
@@ -345,6 +365,12 @@ impl Node {
             Err(error) => tracing::error!(%error, "the rules for probes were not applied"),
         }
     }
+}
+
+/// Of the process's thread, and of the first process that it sees: without host processes in sight that is its own.
+fn hosts_places() -> Vec<sock::Place> {
+    let namespaces = [NetworkNamespace::own(), NetworkNamespace::open("/proc/1/ns/net")];
+    namespaces.into_iter().filter_map(|namespace| namespace.ok()?.place().ok()).collect()
 }
 
 async fn until(moment: Option<Instant>) {

@@ -5,6 +5,7 @@
 //! application sent, and where something cannot be known or read in one way only, it refuses.
 
 mod addressed;
+mod authority;
 mod evaluate;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
@@ -16,6 +17,7 @@ mod rule;
 mod text;
 
 pub use addressed::{Addressed, addressed};
+pub use authority::speaks_for;
 pub use gate::Gate;
 
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +25,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, Method};
 
 use crate::base::{Identity, ObjectKey, PolicyNote};
+use crate::model::{Service, Workload};
 
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -45,11 +48,52 @@ pub struct Request<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// A request that a route may have changed on its way. Policies of the namespace that the addressed service belongs to see it
+/// as it was sent, all others as it arrives.
+#[derive(Clone, Copy, Debug)]
+pub struct Views<'a> {
+    pub arrived: &'a Request<'a>,
+    /// Before the route's filters, where the route is of the addressed service's own namespace; otherwise as `arrived`.
+    pub sent: &'a Request<'a>,
+}
+
+impl<'a> Views<'a> {
+    /// A request that nothing has changed.
+    pub fn same(request: &'a Request<'a>) -> Self {
+        Self { arrived: request, sent: request }
+    }
+}
+
+/// A way to a destination where nobody judges, as the client's half knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    /// What the client dialled.
+    pub addressed: &'a Service,
+    /// The route that led on from there.
+    pub route: Option<&'a ObjectKey>,
+    /// Whose endpoint the destination is.
+    pub backend: &'a Service,
+    /// What is known to be there.
+    pub workload: Option<&'a Workload>,
+    pub destination: SocketAddr,
+}
+
+impl Way<'_> {
+    /// Whether what was addressed, and the route, speak for the destination: for the workload there, and for the backend's
+    /// service where none is known.
+    pub fn speaks(&self) -> bool {
+        let destination = self.workload.map_or(&self.backend.key, |workload| &workload.key);
+        speaks_for(&self.addressed.key, self.route, &destination.namespace)
+    }
+}
+
 /// Leave to connect, with who gave it.
 #[derive(Clone, Debug)]
 pub struct Permit {
     /// The waypoint whose policies were passed: its principal counts beside the client's.
     pub waypoint: Option<Identity>,
+    /// The application is to be told who the client is.
+    pub names_client: bool,
     /// The policy that allowed, where one did.
     pub policy: Option<ObjectKey>,
     /// What policies that decide nothing have to say (AUDIT, dry-run).

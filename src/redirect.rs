@@ -24,6 +24,8 @@
 //! contain a workload that may mark its own sockets (`CAP_NET_ADMIN`, since Linux 5.17 `CAP_NET_RAW` too): it can leave
 //! uncaptured, but what it reaches is guarded at the destination, and marks do not travel.
 
+mod caught;
+mod check;
 mod error;
 mod listing;
 mod netlink;
@@ -33,6 +35,9 @@ mod program;
 mod routing;
 mod workload;
 
+use nix::errno::Errno;
+
+pub use caught::{Catches, Caught};
 pub use error::Error;
 pub use netlink::ANSWER_TIMEOUT;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -69,6 +74,8 @@ pub struct Applied {
     /// Families of which this namespace knows nothing (no IPv6 in the kernel, or disabled on `lo`): no route for
     /// replies to borrowed addresses exists there, so the agent must connect with the workload's own address.
     pub without_routes: Vec<Family>,
+    /// The kernel can neither count nor answer what the rules catch (`nft_objref`, `nft_reject_inet`): it is dropped only.
+    pub plain: bool,
 }
 
 /// Puts `program` in force in the calling thread's namespace, in place of what an earlier call left there.
@@ -80,8 +87,14 @@ pub struct Applied {
 /// [`Error`] names the object that the kernel refused, the errno and the likely cause.
 pub fn apply(program: &Program) -> Result<Applied, Error> {
     let without_routes = routing::apply(&program.routing)?;
-    nftables::replace(&program.table)?;
-    Ok(Applied { without_routes })
+    let plain = match nftables::replace(&program.table) {
+        Err(error) if matches!(error.refusal(), Some(Errno::ENOENT | Errno::EOPNOTSUPP)) => {
+            nftables::replace(&program.table.plain())?;
+            true
+        }
+        result => result.map(|()| false)?,
+    };
+    Ok(Applied { without_routes, plain })
 }
 
 /// Takes everything away that [`apply`] may have left in the calling thread's namespace; nothing there is no error.

@@ -158,7 +158,7 @@ impl Resolver {
         let outside = {
             let world = self.world.load();
             let names = service.endpoints.iter().filter_map(|endpoint| endpoint.name.clone());
-            let names = names.filter(|name| endpoints::in_mesh(&world, name, client).is_none());
+            let names = names.filter(|name| endpoints::in_mesh(&world, name).is_none());
             names.collect::<Vec<Str>>()
         };
         let asked = stream::iter(outside).map(|text| async move {
@@ -168,7 +168,7 @@ impl Resolver {
         });
         let known: HashMap<Str, Arc<Known>> = asked.buffer_unordered(CONCURRENT).collect().await;
         let world = self.world.snapshot();
-        let made = endpoints::made(&world, service, client, &known);
+        let made = endpoints::made(&world, service, &known);
         if made.endpoints.iter().all(|endpoint| endpoint.addresses.is_empty()) {
             let mut failures = known.iter().filter_map(|(name, known)| known.failure(name));
             let why = failures.next().unwrap_or_else(|| "it has no endpoints".to_owned());

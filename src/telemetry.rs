@@ -13,6 +13,7 @@ mod cni;
 mod connection;
 mod controller;
 mod dns;
+mod handshakes;
 mod health;
 mod labels;
 mod live;
@@ -31,9 +32,10 @@ pub use cni::CniMetrics;
 pub use connection::ConnectionRecord;
 pub use controller::ControllerMetrics;
 pub use dns::{DnsLabels, DnsMetrics};
+pub use handshakes::{Handshake, count_handshake};
 pub use health::{HealthMetrics, WorkerHealth};
 pub use live::{HttpConnection, OpenConnection};
-pub use log::{LogError, LogFormat, Logs, check_levels, init_logs};
+pub use log::{AUDIT, LogError, LogFormat, Logs, check_levels, init_logs};
 pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
 pub use request::RequestRecord;
@@ -49,6 +51,7 @@ use tokio::runtime::Handle;
 
 use crate::base::{ObjectKey, PolicyNote, Reason, Str};
 use agent::ProcessCollector;
+use handshakes::HandshakesCollector;
 use live::{Live, SocketsCollector};
 use metrics::{Traffic, TrafficCollector};
 use runtimes::Runtimes;
@@ -186,6 +189,7 @@ impl Telemetry {
             "Component and version, as Istio's dashboards show it",
             build,
         );
+        registry.register_collector(Box::new(HandshakesCollector));
         registry.register_collector(Box::new(ProcessCollector));
         Self(Arc::new(Shared {
             logs,

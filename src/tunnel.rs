@@ -34,6 +34,7 @@ use http::StatusCode;
 pub use carrier::{Carrier, CarrierRead, CarrierWrite};
 pub use client::{PeerRevoked, Revoker, Tunnel, handshake};
 pub use cut::Cut;
+pub use frames::{Counted, Exceeded, PREFACE};
 pub use handover::{GuardedConnection, LocalServer, Place, RoutedConnection, Waypoints};
 pub use headers::{Baggage, parse_authority};
 pub use joined::{Joined, JoinedRead, JoinedStream, JoinedWrite};

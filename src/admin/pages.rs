@@ -6,12 +6,14 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
 use super::connections::ConnectionFilter;
+use super::door::Caller;
 use super::probe;
 use super::profile;
 use super::serve::Port;
 use super::{Admin, Dump};
+use crate::telemetry::AUDIT;
 
-/// What `/` lists.
+/// What `/` lists on the socket.
 const INDEX: &str = "\
 GET  /config_dump                everything the agent knows, as JSON (for istioctl ztunnel-config too)
 GET  /connections                open connections, as JSON; ?workload=namespace/name&limit=100
@@ -24,16 +26,22 @@ GET  /debug/pprof/heap           what is allocated, for go tool pprof; once it i
 POST /debug/pprof/heap/profiling?activate=true
 POST /quitquitquit               drain and end
 ";
+/// What `/` lists on the port that can only be read from.
+const PAGES: &str = "\
+GET  /config_dump                everything the agent knows, as JSON (for istioctl ztunnel-config too)
+GET  /connections                open connections, as JSON; ?workload=namespace/name&limit=100
+GET  /status                     the short form, as JSON
+GET  /logging                    the log levels
+Everything else is asked over the agent's socket: isthmus admin.
+";
 const TEXT: &str = "text/plain; charset=utf-8";
 /// What Go's own servers send profiles as.
 const BYTES: &str = "application/octet-stream";
+const NO_PAGE: &str = "there is no such page\n";
 const JSON: &str = "application/json";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Prometheus before OpenMetrics; the body is the same.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// How many workloads that wait the readiness page names: a kubelet shows the beginning of it.
-const PENDING_SHOWN: usize = 5;
 
 type Page = Response<Full<Bytes>>;
 
@@ -41,27 +49,56 @@ pub(super) async fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -
     match (port, request.method(), request.uri().path()) {
         (Port::Readiness, &Method::GET, "/healthz/ready") => readiness(admin).await,
         (Port::Metrics, &Method::GET, "/metrics" | "/stats/prometheus") => metrics(admin, request),
-        (Port::Admin, &Method::GET, "/") => page(StatusCode::OK, TEXT, INDEX),
-        (Port::Admin, &Method::GET, "/config_dump") => aside(admin, |dump| dump.dump()).await,
-        (Port::Admin, &Method::GET, "/connections") => {
-            connections(admin, request.uri().query()).await
+        (Port::Admin(_) | Port::Pages, &Method::GET, _) if is_told(request.uri().path()) => {
+            tell(port, admin, request).await
         }
-        (Port::Admin, &Method::GET, "/status") => json(&status(admin).await),
-        (Port::Admin, &Method::GET, "/logging") => {
-            page(StatusCode::OK, TEXT, admin.logs.levels() + "\n")
+        (Port::Admin(caller), ..) => administer(caller, admin, request).await,
+        _ => page(StatusCode::NOT_FOUND, TEXT, NO_PAGE),
+    }
+}
+
+/// Whether a page tells what the agent knows and does, and changes nothing.
+fn is_told(path: &str) -> bool {
+    matches!(path, "/" | "/config_dump" | "/connections" | "/status" | "/logging")
+}
+
+async fn tell<B>(port: Port, admin: &Admin, request: &Request<B>) -> Page {
+    match request.uri().path() {
+        "/config_dump" => aside(admin, |dump| dump.dump()).await,
+        "/connections" => connections(admin, request.uri().query()).await,
+        "/status" => json(&status(admin).await),
+        "/logging" => page(StatusCode::OK, TEXT, admin.logs.levels() + "\n"),
+        _ if port == Port::Pages => page(StatusCode::OK, TEXT, PAGES),
+        _ => page(StatusCode::OK, TEXT, INDEX),
+    }
+}
+
+/// What changes something, or costs more than telling: each is logged before it is done, with who asked.
+async fn administer<B>(caller: Caller, admin: &Admin, request: &Request<B>) -> Page {
+    let (method, path) = (request.method(), request.uri().path());
+    let query = request.uri().query().unwrap_or_default();
+    let asked = || {
+        let (uid, pid) = (caller.uid, caller.pid);
+        tracing::info!(target: AUDIT, uid, pid, %method, path, query, "an operator asks");
+    };
+    match (method, path) {
+        (&Method::POST, "/logging") => {
+            asked();
+            set_levels(admin, query)
         }
-        (Port::Admin, &Method::POST, "/logging") => set_levels(admin, request.uri().query()),
-        (Port::Admin, &Method::POST, "/quitquitquit") => {
+        (&Method::POST, "/quitquitquit") => {
+            asked();
             admin.quit.cancel();
             page(StatusCode::OK, TEXT, "draining\n")
         }
-        (Port::Admin, _, path) if path.starts_with("/debug/pprof/") => {
-            profiles(request.method(), path, request.uri().query().unwrap_or_default()).await
+        (_, path) if path.starts_with("/debug/pprof/") => {
+            asked();
+            profiles(method, path, query).await
         }
-        (Port::Admin, _, "/logging" | "/quitquitquit") => {
+        (_, "/logging" | "/quitquitquit") => {
             page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "use POST\n")
         }
-        _ => page(StatusCode::NOT_FOUND, TEXT, "there is no such page\n"),
+        _ => page(StatusCode::NOT_FOUND, TEXT, NO_PAGE),
     }
 }
 
@@ -71,12 +108,10 @@ async fn readiness(admin: &Admin) -> Page {
         return page(StatusCode::OK, TEXT, "ready\n");
     }
     let mut text = format!("not ready, waiting for: {}\n", missing.join(", "));
-    let pending = admin.dump.pending();
-    for workload in pending.iter().take(PENDING_SHOWN) {
-        text += &format!("{workload}\n");
-    }
-    if pending.len() > PENDING_SHOWN {
-        text += &format!("and {} more workloads\n", pending.len() - PENDING_SHOWN);
+    // Which ones and why is nobody's business who can reach the port.
+    match admin.dump.pending() {
+        0 => {}
+        number => text += &format!("{number} workloads are pending: see isthmus status\n"),
     }
     page(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
 }
@@ -152,9 +187,9 @@ async fn profiles(method: &Method, path: &str, query: &str) -> Page {
 }
 
 /// As ztunnel does: `level` adds to the levels, `reset` goes back to those of the settings first.
-fn set_levels(admin: &Admin, query: Option<&str>) -> Page {
+fn set_levels(admin: &Admin, query: &str) -> Page {
     let (mut level, mut reset) = (None, false);
-    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         match &*name {
             "level" => level = Some(value.into_owned()),
             "reset" => reset = true,

@@ -1,29 +1,32 @@
-//! The three listeners.
+//! The listeners: the socket that administers, and the ports.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::door::{Caller, Door, socket_name};
 use super::{Admin, pages};
-use crate::base::Seldom;
+use crate::base::{Place, Places, Seldom};
 use crate::sock::{self, PlainSockets, SocketFactory};
 use crate::takeover::{Inherited, Listener};
 
 #[cfg(test)]
 mod tests;
 
-/// Connections at a time on each port: scrapers and operators, with room to spare. Each has its own, for whoever holds all
-/// of the metrics' must not make the node look unready.
+/// Connections at a time on each listener: scrapers and operators, with room to spare.
 const MAX_CONNECTIONS: usize = 64;
+/// A client that neither sends a request nor takes an answer for so long is gone.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 /// A client that does not send its request within this time is no operator.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What to do when a connection cannot be accepted: rest, for the listeners must not spin.
@@ -33,57 +36,79 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const AGENT: &str = "";
 
 /// Where to listen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Addresses {
-    pub admin: SocketAddr,
+    /// The directory of the socket that administers.
+    pub directory: PathBuf,
+    /// The socket's name is made of it.
+    pub node: String,
+    /// Where what the agent knows can be read without authentication; `None`: nowhere.
+    pub pages: Option<SocketAddr>,
     pub metrics: SocketAddr,
     pub readiness: SocketAddr,
 }
 
-/// A port is taken, or may not be taken.
+/// A port or a socket is taken, or may not be taken.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} for {purpose}: {source}; does another agent run here?")]
-pub struct AdminError {
-    address: SocketAddr,
-    purpose: &'static str,
-    source: io::Error,
+pub enum AdminError {
+    #[error("cannot listen on {address} for {purpose}: {source}; does another agent run here?")]
+    Port { address: SocketAddr, purpose: &'static str, source: io::Error },
+    #[error(
+        "cannot make the socket {} for administration: {source}; check [admin] directory",
+        path.display()
+    )]
+    Socket { path: PathBuf, source: io::Error },
 }
 
 /// The listeners, bound and not served yet.
-pub struct Servers([(Port, TcpListener); 3]);
+pub struct Servers {
+    door: Door,
+    ports: Vec<(Port, TcpListener)>,
+}
 
 /// Which pages a listener has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Port {
-    Admin,
+    /// The socket: everything.
+    Admin(Caller),
+    /// What can be read of that, where a setting asks for it.
+    Pages,
     Metrics,
     Readiness,
 }
 
 impl Servers {
-    /// `inherited`: what a predecessor listens on.
+    /// `inherited`: what a predecessor listens on. The socket's name is taken over from it at once.
     pub fn bind(addresses: Addresses, inherited: &Inherited) -> Result<Self, AdminError> {
         let bind = |port, address: SocketAddr, purpose| {
             let listener = match inherited.take(AGENT, address.port()) {
                 Some(socket) => sock::adopt_listener(socket, address.port()),
                 None => PlainSockets.listen(address),
             };
-            listener.map(|listener| (port, listener)).map_err(|source| AdminError {
+            listener.map(|listener| (port, listener)).map_err(|source| AdminError::Port {
                 address,
                 purpose,
                 source,
             })
         };
-        Ok(Self([
-            bind(Port::Admin, addresses.admin, "administration")?,
+        let mut ports = vec![
             bind(Port::Metrics, addresses.metrics, "metrics")?,
             bind(Port::Readiness, addresses.readiness, "readiness")?,
-        ]))
+        ];
+        if let Some(pages) = addresses.pages {
+            ports.push(bind(Port::Pages, pages, "istioctl")?);
+        }
+        let Addresses { directory, node, .. } = addresses;
+        let door = Door::open(&directory, &node).map_err(|source| AdminError::Socket {
+            path: directory.join(socket_name(&node)),
+            source,
+        })?;
+        Ok(Self { door, ports })
     }
 
-    /// Descriptors of the listeners, for a successor.
+    /// Descriptors of the listeners, for a successor; not of the socket, which it makes itself.
     pub fn listeners(&self) -> io::Result<Vec<Listener>> {
-        let listeners = self.0.iter().map(|(_, listener)| {
+        let listeners = self.ports.iter().map(|(_, listener)| {
             let port = listener.local_addr()?.port();
             Ok(Listener { owner: AGENT.into(), port, socket: sock::duplicate(listener)? })
         });
@@ -92,55 +117,116 @@ impl Servers {
 
     /// Serves until cancelled; a connection that is open then is dropped.
     pub async fn serve(self, admin: Admin, cancel: CancellationToken) {
-        let admin = Arc::new(admin);
-        let tasks = TaskTracker::new();
-        for (port, listener) in self.0 {
-            let accepting = accept(port, listener, admin.clone(), tasks.clone(), cancel.clone());
-            tasks.spawn(cancel.clone().run_until_cancelled_owned(accepting));
+        let serving = Serving { admin: Arc::new(admin), tasks: TaskTracker::new(), cancel };
+        for (port, listener) in self.ports {
+            let accepting = serving.clone().accept(port, listener);
+            serving.tasks.spawn(serving.cancel.clone().run_until_cancelled_owned(accepting));
         }
-        tasks.close();
-        tasks.wait().await;
+        let administering = serving.clone().administer(self.door);
+        serving.tasks.spawn(serving.cancel.clone().run_until_cancelled_owned(administering));
+        serving.tasks.close();
+        serving.tasks.wait().await;
     }
 }
 
-async fn accept(
-    port: Port,
-    listener: TcpListener,
+/// Whose places are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Client {
+    Operator,
+    At(IpAddr),
+}
+
+/// What all listeners share.
+#[derive(Clone)]
+struct Serving {
     admin: Arc<Admin>,
     tasks: TaskTracker,
     cancel: CancellationToken,
-) {
-    let (slots, trouble) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Seldom::new());
-    while let Ok(slot) = slots.clone().acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let serving = serve_connection(port, stream, admin.clone());
-                tasks.spawn(cancel.clone().run_until_cancelled_owned(async move {
-                    serving.await;
-                    drop(slot);
-                }));
-            }
-            Err(error) => {
-                if trouble.is_due() {
-                    tracing::warn!(?port, %error, "cannot accept for now; connections wait");
-                }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+impl Serving {
+    async fn accept(self, port: Port, listener: TcpListener) {
+        let (places, trouble) = (Places::new(MAX_CONNECTIONS), Seldom::new());
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => match places.take(Client::At(peer.ip().to_canonical())) {
+                    Some(place) => self.spawn(port, stream, place),
+                    None if trouble.is_due() => {
+                        tracing::warn!(?port, %peer, "too many requests at a time are refused");
+                    }
+                    None => {}
+                },
+                Err(error) => rest(&trouble, &error).await,
             }
         }
     }
+
+    /// The socket, which is made again when its name is lost.
+    async fn administer(self, mut door: Door) {
+        let (places, trouble) = (Places::new(MAX_CONNECTIONS), Seldom::new());
+        loop {
+            let accepted = tokio::select! {
+                accepted = door.accept() => accepted,
+                () = door.lost() => {
+                    match door.reopen() {
+                        Ok(()) => tracing::info!("administration has its socket again"),
+                        Err(error) => rest(&trouble, &error).await,
+                    }
+                    continue;
+                }
+            };
+            match accepted {
+                Ok(Some((stream, caller))) => {
+                    if let Some(place) = places.take(Client::Operator) {
+                        self.spawn(Port::Admin(caller), stream, place);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => rest(&trouble, &error).await,
+            }
+        }
+    }
+
+    fn spawn<S>(&self, port: Port, stream: S, place: Place<Client>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let serving = serve_connection(port, stream, self.admin.clone(), place);
+        self.tasks.spawn(self.cancel.clone().run_until_cancelled_owned(serving));
+    }
 }
 
-async fn serve_connection(port: Port, stream: TcpStream, admin: Arc<Admin>) {
+async fn rest(trouble: &Seldom, error: &io::Error) {
+    if trouble.is_due() {
+        tracing::warn!(%error, "cannot accept for now; connections of operators wait");
+    }
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// One connection, until it ends or its place is taken away.
+async fn serve_connection<S>(port: Port, stream: S, admin: Arc<Admin>, place: Place<Client>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let place = Arc::new(place);
+    let held = place.clone();
     let service = service_fn(move |request| {
-        let admin = admin.clone();
-        async move { Ok::<_, std::convert::Infallible>(pages::answer(port, &admin, &request).await) }
+        let (admin, place) = (admin.clone(), held.clone());
+        async move {
+            place.works();
+            let answer = pages::answer(port, &admin, &request).await;
+            place.waits();
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(?port, %error, "an operator's connection broke");
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        served = served => if let Err(error) = served {
+            tracing::debug!(?port, %error, "an operator's connection broke");
+        },
+        () = place.over(MAX_WAIT) => tracing::debug!(?port, "a connection that waits is closed"),
     }
 }

@@ -118,8 +118,8 @@ impl Dump for View {
         json!({ "total": 0, "leftOut": 0, "connections": [] })
     }
 
-    fn pending(&self) -> Vec<String> {
-        Vec::new()
+    fn pending(&self) -> usize {
+        0
     }
 
     fn refresh(&self) {

@@ -142,13 +142,8 @@ impl Dump for View {
         })
     }
 
-    fn pending(&self) -> Vec<String> {
-        let world = self.world.load();
-        let waiting = self.node.status().into_iter().filter_map(|status| {
-            let name = world.workload(&status.uid).map(|workload| workload.key.to_string());
-            Some(format!("{}: {}", name.unwrap_or(status.uid.to_string()), status.error?))
-        });
-        waiting.collect()
+    fn pending(&self) -> usize {
+        self.node.status().iter().filter(|status| status.error.is_some()).count()
     }
 
     fn refresh(&self) {

@@ -9,7 +9,7 @@ pub const INBOUND_PLAINTEXT: u16 = 15006;
 pub const HBONE: u16 = 15008;
 /// The DNS stub, in the workload's network namespace.
 pub const DNS: u16 = 15053;
-/// Administration, on loopback of the agent's namespace.
+/// What an agent knows, for istioctl: on loopback of the agent's namespace, and only when a setting asks for it.
 pub const ADMIN: u16 = 15000;
 /// Prometheus metrics, in the agent's namespace.
 pub const METRICS: u16 = 15020;
@@ -36,7 +36,7 @@ pub const ALL: [(u16, &str, &str); 8] = [
     (
         ADMIN,
         "the agent's namespace, loopback",
-        "status, dump, log levels, end (HTTP, no authentication)",
+        "closed, unless `admin.tcp` is on: status, dump, connections, to read (HTTP, no authentication)",
     ),
     (METRICS, "the agent's namespace", "`/metrics` and `/stats/prometheus`"),
     (READINESS, "the agent's namespace", "`/healthz/ready`"),

@@ -39,7 +39,9 @@ pub(super) const CONTROLLER_ROOT: &str = "/var/run/secrets/isthmus/ca/root-cert.
 /// Where they mount the projected token of audience istio-ca.
 pub(super) const CONTROLLER_TOKEN_FILE: &str = "/var/run/secrets/tokens/istio-token";
 
-/// Loopback only: whoever reaches it can read the mesh's state and stop the agent.
+/// Below [`TAKEOVER_DIRECTORY`], which others may look into; this one is root's alone.
+pub(super) const ADMIN_DIRECTORY: &str = "/run/isthmus/admin";
+/// Where `istioctl` asks. Loopback only, and only when asked for: every process of the node can read there.
 pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ports::ADMIN);
 /// All addresses, as ztunnel: Prometheus scrapes from another node.
 pub(super) const METRICS: SocketAddr =
@@ -76,6 +78,20 @@ pub(super) const LAYER7_MAX_CONNECTIONS: usize = 4_096;
 pub(super) const LAYER7_MAX_REQUESTS: usize = 8_192;
 /// Bytes that the connections of one worker may buffer together: half of what Istio grants a waypoint's pod (1 GiB).
 pub(super) const LAYER7_MAX_BUFFERED_BYTES: usize = 512 * 1024 * 1024;
+/// What Istio enables: the only protocol that browsers upgrade to.
+pub(super) const LAYER7_UPGRADES: [&str; 1] = ["websocket"];
+/// What the clients of one namespace may hold of what others leave, in percent: a worker that serves one namespace alone
+/// gives it four fifths, and one namespace that takes all it can leaves to the next as much as 800 connections.
+pub(super) const LAYER7_TENANT_SHARE: usize = 80;
+/// What one client may hold of what the others of its namespace leave, in percent: 64 % of the whole while it is alone,
+/// as an ingress gateway may be, which is 2600 connections and 5200 requests in flight from one pod.
+pub(super) const LAYER7_CLIENT_SHARE: usize = 80;
+/// For the head of a request: clients write it at once, and three retransmissions (1 + 2 + 4 s) fit into it. nginx and
+/// Node wait 60 s, Apache 20 s; an attacker holds its place for so long.
+pub(super) const LAYER7_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Envoy's and Istio's idle timeout of HTTP connections. Whoever rests gives way when places become few, so this
+/// needs not be short.
+pub(super) const LAYER7_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Streams in one tunnel: ztunnel's and Go's 100 (hyper 200, Envoy 2^31): more would share one TCP window.
 pub(super) const MAX_STREAMS: usize = 100;
@@ -86,6 +102,9 @@ pub(super) const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Gone with the machine's next start, as what waits there is.
 pub(super) const TAKEOVER_DIRECTORY: &str = "/run/isthmus";
+
+/// As [`TAKEOVER_DIRECTORY`]: sandboxes do not outlive the machine's run either.
+pub(super) const WORKLOADS_DIRECTORY: &str = "/run/isthmus/sandboxes";
 
 /// Where containerd and CRI-O look by default (CNI's own defaults).
 pub(super) const CNI_CONF_DIRECTORY: &str = "/etc/cni/net.d";

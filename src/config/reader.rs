@@ -118,15 +118,18 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// A list of texts, each of which must pass `check`; empty unless it is given.
+    /// A list of texts, each of which must pass `check`.
     pub(super) fn texts(
         &mut self,
-        field: Field<()>,
+        field: Field<&[&str]>,
         kind: &str,
         check: impl Fn(&str) -> Result<(), String>,
     ) -> Vec<Str> {
-        self.describe(&field, &format!("list of {kind}s"), "[]".to_owned(), "[]".to_owned());
-        self.read_value(&field, Vec::new(), |value| {
+        let items: Vec<String> = field.default.iter().map(quoted).collect();
+        let literal = format!("[{}]", items.join(", "));
+        self.describe(&field, &format!("list of {kind}s"), literal.clone(), literal);
+        let default = field.default.iter().map(|text| Str::from(*text)).collect();
+        self.read_value(&field, default, |value| {
             let wrong = |value: &DeValue<'_>| {
                 format!("is a {}; write a list of texts, such as [\"a\", \"b\"]", value.type_str())
             };

@@ -9,9 +9,9 @@ use super::controller;
 use super::defaults as default;
 use super::reader::{Field, Reader};
 use super::{
-    AddressSettings, CniSettings, DnsSettings, DrainSettings, IdentitySettings, IssuerKind,
-    Layer4Settings, Layer7Settings, LogSettings, PoolSettings, ReadinessSettings, SameNode,
-    Settings, SourceKind, SourceSettings, TakeoverSettings,
+    AddressSettings, AdminSettings, CniSettings, DnsSettings, DrainSettings, IdentitySettings,
+    IssuerKind, Layer4Settings, Layer7Settings, LogSettings, PoolSettings, ReadinessSettings,
+    SameNode, Settings, SourceKind, SourceSettings, TakeoverSettings, WorkloadsSettings,
 };
 use crate::base::Str;
 use crate::telemetry::{self, LogFormat};
@@ -28,6 +28,7 @@ pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=MINUTE;
 /// More than any machine has; guards against a number meant for another key.
 const THREADS: RangeInclusive<usize> = 1..=256;
+const PERCENT: RangeInclusive<usize> = 1..=100;
 /// The number of ports of one address bounds what one workload can use.
 const CONNECTIONS: RangeInclusive<usize> = 1..=1_000_000;
 
@@ -45,7 +46,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         trust_domain_aliases: reader.texts(
             Field {
                 key: "trust_domain_aliases",
-                default: (),
+                default: &[],
                 meaning: "Other names of the trust domain, as MeshConfig.trustDomainAliases: peers of them are \
                           accepted, and a policy that names one means all. Such as [\"old.example\"].",
             },
@@ -64,6 +65,17 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
             default::ROOT_NAMESPACE,
             "The namespace whose policies without a selector hold for the whole mesh.",
         ),
+        public_service_entries: reader.texts(
+            Field {
+                key: "public_service_entries",
+                default: &[],
+                meaning: "Namespaces whose ServiceEntries hold for clients of every namespace, as those of the root namespace \
+                          do; \"*\" for all, as in Istio. Others hold for clients of their own namespace. Whoever may write \
+                          entries there decides where others' traffic to hosts and addresses outside of the mesh goes.",
+            },
+            "namespace",
+            |text| if text == "*" { Ok(()) } else { check_name(text) },
+        ),
         same_node: same_node(reader),
         source: source(reader),
         identity: identity(reader),
@@ -81,6 +93,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         pool: pool(reader),
         drain: drain(reader),
         takeover: takeover(reader),
+        workloads: workloads(reader),
         dns: dns(reader),
         controller: controller::read(reader),
         cni: cni(reader),
@@ -223,17 +236,34 @@ fn issuer(reader: &mut Reader<'_>) -> IssuerKind {
     )
 }
 
-fn admin(reader: &mut Reader<'_>) -> AddressSettings {
+fn admin(reader: &mut Reader<'_>) -> AdminSettings {
     let key = "admin.address";
-    let settings = address(
-        reader,
-        key,
-        default::ADMIN,
-        "Where status, dump and the log level are served, without authentication: loopback only.",
-    );
+    let settings = AdminSettings {
+        directory: reader.path(Field {
+            key: "admin.directory",
+            default: default::ADMIN_DIRECTORY,
+            meaning: "Where the agent is administered, as <node>.sock: status, dump, log levels, profiles, end. Made \
+                      when missing, for root (the agent's user) alone; a directory that others may use is refused.",
+        }),
+        tcp: reader.choice(
+            Field {
+                key: "admin.tcp",
+                default: false,
+                meaning: "Whether status, dump, connections and log levels can be read at `admin.address` too, for \
+                          `istioctl ztunnel-config`: by every process and every pod on the network of the node, \
+                          without authentication. Nothing can be changed there.",
+            },
+            &[("off", false), ("on", true)],
+        ),
+        address: reader.address(Field {
+            key,
+            default: default::ADMIN,
+            meaning: "Where `admin.tcp` serves: loopback only.",
+        }),
+    };
     if !settings.address.ip().is_loopback() {
         let reason = format!(
-            "{} is not a loopback address; whoever reaches this port can stop the agent",
+            "{} is not a loopback address; whoever reaches this port can read everything that the agent knows",
             settings.address.ip()
         );
         reader.complain(key, reason);
@@ -374,7 +404,73 @@ fn layer7(reader: &mut Reader<'_>) -> Layer7Settings {
             },
             1024 * 1024..=1 << 40,
         ),
+        upgrades: upgrades(reader),
+        tenant_share: reader.number(
+            Field {
+                key: "layer7.tenant_share",
+                default: default::LAYER7_TENANT_SHARE,
+                meaning: "Percent of what others leave of each of these three that the clients of one namespace may \
+                          hold together; clients without an identity count as one namespace. More is refused.",
+            },
+            PERCENT,
+        ),
+        client_share: reader.number(
+            Field {
+                key: "layer7.client_share",
+                default: default::LAYER7_CLIENT_SHARE,
+                meaning: "Percent of what the other clients of its namespace leave of that which one client, an \
+                          identity at an address, may hold; without an identity it is an IPv4 address or an IPv6 \
+                          network (/64). More connections are closed, more requests answered 503.",
+            },
+            PERCENT,
+        ),
+        head_timeout: reader.duration(
+            Field {
+                key: "layer7.head_timeout",
+                default: default::LAYER7_HEAD_TIMEOUT,
+                meaning: "How long a client may take to send the head of a request: the first one from the beginning of \
+                          the connection on a port that is HTTP by its name, any other from its first byte.",
+            },
+            SECOND..=60 * MINUTE,
+        ),
+        idle_timeout: reader.duration(
+            Field {
+                key: "layer7.idle_timeout",
+                default: default::LAYER7_IDLE_TIMEOUT,
+                meaning: "After how long without a request a client's connection is closed; when places become few, \
+                          the idlest is closed sooner.",
+            },
+            SECOND..=DAY,
+        ),
     }
+}
+
+fn upgrades(reader: &mut Reader<'_>) -> Vec<Str> {
+    let read = reader.texts(
+        Field {
+            key: "layer7.upgrades",
+            default: &default::LAYER7_UPGRADES,
+            meaning: "Protocols that clients may upgrade an HTTP/1.1 connection to, where waypoints or policies parse it. \
+                      A request for another goes on without its Upgrade header. Nothing judges what is sent after an \
+                      upgrade; so h2c, which carries requests, is not possible.",
+        },
+        "protocol name",
+        check_upgrade,
+    );
+    read.into_iter().map(|name| Str::from(name.to_ascii_lowercase())).collect()
+}
+
+/// A protocol of `Upgrade` (RFC 9110, 7.8) that is not HTTP.
+fn check_upgrade(text: &str) -> Result<(), String> {
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte);
+    if text.is_empty() || !text.bytes().all(is_token) {
+        return Err(format!("{text:?} is not the name of a protocol, such as \"websocket\""));
+    }
+    let name = text.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    if matches!(name.as_str(), "h2c" | "h2" | "http") {
+        return Err(format!("{text:?} carries further requests, which no policy would judge"));
+    }
+    Ok(())
 }
 
 fn pool(reader: &mut Reader<'_>) -> PoolSettings {
@@ -443,6 +539,24 @@ fn takeover(reader: &mut Reader<'_>) -> TakeoverSettings {
         }
 }
 
+fn workloads(reader: &mut Reader<'_>) -> WorkloadsSettings {
+    WorkloadsSettings {
+        directory: reader.path(Field {
+            key: "workloads.directory",
+            default: default::WORKLOADS_DIRECTORY,
+            meaning: "Where the agent keeps what the container runtime said of each pod's sandbox, in a folder for the \
+                      node that only root may look into: an agent that starts again takes no pod's word for which it is. \
+                      What lies there counts until the machine's next start.",
+        }),
+        runtime_socket: reader.optional_path(Field {
+            key: "workloads.runtime_socket",
+            default: "",
+            meaning: "Where the container runtime answers CRI: it is asked in which network namespace a pod runs that \
+                      started before the first agent did. Empty: where containerd, CRI-O, k3s and cri-dockerd listen.",
+        }),
+    }
+}
+
 fn cni(reader: &mut Reader<'_>) -> CniSettings {
     CniSettings {
         enabled: reader.choice(
@@ -473,7 +587,7 @@ fn cni(reader: &mut Reader<'_>) -> CniSettings {
         exclude_namespaces: reader.texts(
             Field {
                 key: "cni.exclude_namespaces",
-                default: (),
+                default: &[],
                 meaning: "Namespaces whose pods start although the agent does not answer, besides kube-system and the \
                           agent's own.",
             },

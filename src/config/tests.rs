@@ -18,6 +18,8 @@ fn an_empty_file_gives_the_defaults() {
     assert_eq!(settings.cluster, "Kubernetes");
     assert_eq!(settings.pool.max_streams, 100);
     assert_eq!(settings.identity.lifetime, Duration::from_secs(86_400));
+    assert_eq!(settings.admin.directory, Path::new("/run/isthmus/admin"));
+    assert!(!settings.admin.tcp, "nothing is told to whoever is on the node");
     assert_eq!(settings.admin.address.to_string(), "127.0.0.1:15000");
     assert_eq!(settings.metrics.address.to_string(), "[::]:15020");
     assert!(!settings.node.is_empty());

@@ -12,7 +12,7 @@ mod rotation;
 mod secret;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -5,7 +5,9 @@
 //! (TokenReview), and where a pod runs, too; whatever it does not say clearly is a refusal. Pods get nothing by
 //! themselves, their own identity included: keys are the agents' to hold.
 //!
-//! Before anything is asked for a caller, its address must have a place: connections, requests and sizes are bounded.
+//! Who asks is a visitor until the API server says that it is an agent ([`standing`]): visitors have few places and little
+//! time, and share nothing with agents. Each node's agents have their own share of connections and requests, so that
+//! neither a visitor nor a node that is taken over keeps another node from its certificates. Sizes are bounded for all.
 
 mod authorize;
 mod caller;
@@ -17,6 +19,9 @@ mod request;
 mod server;
 mod service;
 mod serving;
+mod standing;
+#[cfg(test)]
+mod tests;
 mod throttle;
 
 pub(super) use server::Server;

@@ -72,6 +72,7 @@ fn make_world() -> Arc<World> {
         trust_domains: trust_domains.clone(),
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
+        public_service_entries: Vec::new(),
     };
     let file = File { name: "fuzz.yaml".into(), documents: Ok(parse(MESH).into()) };
     let translation = translate(&Objects::from_files(&[file], &Objects::default()), &settings);

@@ -16,18 +16,27 @@ use super::Trust;
 use super::clock::{Clock, TlsClock};
 use super::verify::{ExpectedServers, MeshClients};
 use crate::base::{Identity, Reason};
+use crate::telemetry::{Handshake, count_handshake};
 
 /// The only application protocol of a tunnel (Istio, "HBONE").
 pub const ALPN_H2: &[u8] = b"h2";
 
 /// The provider, passed to every configuration explicitly: no process-wide default is installed or needed.
 ///
-/// The suites and their order are ztunnel's: AES-GCM only, which the CPUs of servers do in hardware.
+/// The suites and their order are ztunnel's: AES-GCM only, which the CPUs of servers do in hardware. Of the groups the
+/// hybrid of X25519 and ML-KEM-768 comes first: what is recorded today stays secret from quantum computers. A client
+/// sends a share of X25519 beside it, so that a peer that knows no other agrees without another round trip.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     Arc::new(CryptoProvider {
         cipher_suites: vec![
             aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
             aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
+        ],
+        kx_groups: vec![
+            aws_lc_rs::kx_group::X25519MLKEM768,
+            aws_lc_rs::kx_group::X25519,
+            aws_lc_rs::kx_group::SECP256R1,
+            aws_lc_rs::kx_group::SECP384R1,
         ],
         ..aws_lc_rs::default_provider()
     })
@@ -42,6 +51,12 @@ struct NeedsAlpn(Arc<CertifiedKey>);
 /// since the TLS library lets a server answer without choosing a protocol.
 pub fn negotiated_h2(session: &CommonState) -> bool {
     session.alpn_protocol() == Some(ALPN_H2)
+}
+
+/// Counts a handshake that is done, by the group that was agreed on.
+pub fn count_agreed(handshake: Handshake, session: &CommonState) {
+    let group = session.negotiated_key_exchange_group();
+    count_handshake(handshake, group.and_then(|group| group.name().as_str()));
 }
 
 /// For a server that asks its clients for no certificate: TLS 1.3, ALPN `h2`.

@@ -66,10 +66,16 @@ impl Arrival {
 }
 
 /// What guards connections like an arrival, in this world.
-fn gate(world: &World, known: &Arc<Workload>, port: u16, host: Option<&str>) -> Gate {
+fn gate(
+    world: &World,
+    known: &Arc<Workload>,
+    port: u16,
+    host: Option<&str>,
+    client: Option<&Identity>,
+) -> Gate {
     // The arrival's own copy may be older than a change that it must be judged by.
     let workload = world.workload(&known.uid).unwrap_or(known);
-    let addressed = policy::addressed(world, workload, port, host);
+    let addressed = policy::addressed(world, workload, port, host, client);
     Gate::new(world, workload, port, &addressed)
 }
 
@@ -114,14 +120,15 @@ impl Proxy {
         };
         self.arrived.changes(class, || {
             let (workload, port) = (arrival.workload.clone(), arrival.destination.port());
-            let host = arrival.forwarded_host.clone();
-            move |world| gate(world, &workload, port, host.as_deref())
+            let (host, client) = (arrival.forwarded_host.clone(), arrival.client.clone());
+            move |world| gate(world, &workload, port, host.as_deref(), client.as_ref())
         })
     }
 
     fn gate(&self, arrival: &Arrival) -> Gate {
-        let (port, host) = (arrival.destination.port(), arrival.forwarded_host.as_deref());
-        gate(&self.shared.world.load(), &arrival.workload, port, host)
+        let (client, port) = (arrival.client.as_ref(), arrival.destination.port());
+        let host = arrival.forwarded_host.as_deref();
+        gate(&self.shared.world.load(), &arrival.workload, port, host, client)
     }
 
     /// Connects to the application with the client's address where the kernel lets us, with our own elsewhere.
@@ -206,7 +213,9 @@ impl Proxy {
         let cluster = &self.shared.settings.cluster;
         let world = self.shared.world.load();
         let source = world.source_at(arrival.peer.ip(), arrival.client.as_ref());
-        let service = arrival.forwarded_host.as_deref().and_then(|host| world.service_named(host));
+        let client = arrival.client.as_ref().map(|client| client.namespace.as_str());
+        let host = arrival.forwarded_host.as_deref();
+        let service = host.and_then(|host| world.service_named(host, client));
         let tunnelled = arrival.client.is_some();
         let own = tunnelled.then_some(&arrival.workload.identity);
         let wire_port = if tunnelled { ports::HBONE } else { arrival.destination.port() };

@@ -17,6 +17,7 @@ use crate::base::{Identity, Reason};
 use crate::identity::{self, ProvenPeer, Role, WorkloadCertificate};
 use crate::model::Workload;
 use crate::policy::Permit;
+use crate::telemetry::Handshake;
 use crate::tunnel::{self, Baggage, Cut, GuardedConnection, Incoming, LocalServer, Place};
 use crate::world::JudgementChanges;
 
@@ -156,6 +157,7 @@ impl Proxy {
                 "the client does not speak HTTP/2 (ALPN)".to_string(),
             ));
         }
+        identity::count_agreed(Handshake::TunnelServer, session);
         match identity::peer_identity(session) {
             Some(client) => {
                 let proven = certificate.proven(session, Role::Client);

@@ -8,13 +8,13 @@ use super::upstream::{Hop, Unreached};
 use super::{Proxy, deliver};
 use crate::balance::{self, Caller};
 use crate::base::{ObjectKey, Reason, Str};
-use crate::model::{Binding, Service, Workload};
-use crate::policy::{Connection, Denial, Gate, Permit};
+use crate::model::{Service, Workload};
+use crate::policy::{Connection, Denial, Gate, Permit, Way};
 use crate::route::{self, Decision};
 use crate::sock;
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::{Carrier, RoutedConnection};
-use crate::world::{self, InFlight};
+use crate::world::{self, InFlight, JudgementChanges};
 
 /// How many endpoints of a service are tried before the client is told: the first and two more, as Envoy does for
 /// connect failures.
@@ -32,6 +32,7 @@ struct Outbound {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LeavingClass {
     service: ObjectKey,
+    workload: Option<Str>,
     destination: SocketAddr,
 }
 
@@ -162,8 +163,8 @@ impl Proxy {
         }))
     }
 
-    /// Where the destination is not captured nobody judges there, so the policies of the service's waypoint are judged
-    /// here (design, "both halves").
+    /// Where the destination is not captured nobody judges there, so the policies of the waypoints that guard it are judged
+    /// here (design, "both halves"). `None` where no waypoint does.
     fn permit(
         &self,
         client: &Workload,
@@ -171,7 +172,18 @@ impl Proxy {
         service: &Service,
         hop: &Hop,
     ) -> Result<Option<Permit>, Unreached> {
-        if service.waypoint == Binding::None || hop.tunnelled().is_some() {
+        if hop.tunnelled().is_some() {
+            return Ok(None);
+        }
+        let way = Way {
+            addressed: service,
+            route: None,
+            backend: service,
+            workload: hop.workload.as_deref(),
+            destination: hop.address,
+        };
+        let gate = Gate::for_uncaptured(&self.shared.world.load(), &way);
+        if !gate.is_guarded() {
             return Ok(None);
         }
         let connection = Connection {
@@ -179,7 +191,6 @@ impl Proxy {
             source: peer.ip(),
             destination: hop.address,
         };
-        let gate = Gate::for_service(&self.shared.world.load(), service);
         gate.authorize(&connection, None).map(Some).map_err(|Denial { why, notes }| Unreached {
             reason: Reason::Denied,
             why,
@@ -187,8 +198,32 @@ impl Proxy {
         })
     }
 
+    /// Tells when connections like this one are judged otherwise.
+    fn changes_of(&self, service: &Arc<Service>, hop: &Hop) -> JudgementChanges {
+        let class = LeavingClass {
+            service: service.key.clone(),
+            workload: hop.workload.as_ref().map(|workload| workload.uid.clone()),
+            destination: hop.address,
+        };
+        self.left.changes(class, || {
+            let (service, workload) = (service.clone(), hop.workload.clone());
+            let destination = hop.address;
+            move |world| {
+                let way = Way {
+                    addressed: &service,
+                    route: None,
+                    backend: &service,
+                    workload: workload.as_deref(),
+                    destination,
+                };
+                Gate::for_uncaptured(world, &way)
+            }
+        })
+    }
+
     async fn copy(&self, outbound: Outbound, mut reached: Reached, service: Option<&Arc<Service>>) {
         let permit = reached.permit.take();
+        let guarded = service.filter(|_| permit.is_some());
         let (policy, notes) = permit.map(|it| (it.policy, it.notes)).unwrap_or_default();
         let start = ConnectionStart {
             in_process: reached.upstream.is_local(),
@@ -197,8 +232,6 @@ impl Proxy {
             ..self.start_of(&outbound, Some((&reached.hop, service)))
         };
         let record = self.shared.telemetry.connection(start);
-        let guarded =
-            service.filter(|it| it.waypoint != Binding::None && reached.hop.tunnelled().is_none());
         match guarded {
             None => deliver::copy(outbound.accepted.stream, reached.upstream, record).await,
             // Seldom, and large.
@@ -216,11 +249,7 @@ impl Proxy {
         service: &Arc<Service>,
         mut record: ConnectionRecord,
     ) {
-        let class = LeavingClass { service: service.key.clone(), destination: reached.hop.address };
-        let mut changes = self.left.changes(class, || {
-            let service = service.clone();
-            move |world| Gate::for_service(world, &service)
-        });
+        let mut changes = self.changes_of(service, &reached.hop);
         let Outbound { accepted, client, .. } = outbound;
         let peer = accepted.peer;
         let denied = async {

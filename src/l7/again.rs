@@ -4,13 +4,14 @@
 //! timeout only what is idempotent (RFC 9110, 9.2.2), because nobody knows what became of the request. What was
 //! certainly not sent always. An upgrade is never asked for again, nor a request whose body was too long to be kept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 
 use super::arrived::Arrived;
 use super::body::{Replay, RequestBody};
-use super::budget::{Budgets, Reserved};
+use super::budget::{Reserved, Share};
 use super::detect::Version;
 use super::respond::Form;
 use crate::model::Retry;
@@ -45,12 +46,12 @@ impl Again {
     pub(super) fn of(
         retry: Option<&Retry>,
         arrived: &mut Arrived,
-        budgets: &Budgets,
+        share: &Arc<Share>,
     ) -> Option<Box<Self>> {
         retry.filter(|_| arrived.upgrade.is_none())?;
         let buffer = match arrived.request.body().is_empty() {
             true => None,
-            false => Some(budgets.replay()?),
+            false => Some(share.replay()?),
         };
         Some(Box::new(Self {
             _buffer: buffer,

@@ -1,10 +1,14 @@
 //! A request as it arrived, in canonical form, with what both halves need to know of it.
 
+use std::sync::Arc;
+
 use http::{Method, Request, Version};
 use hyper::body::Incoming;
 
 use super::body::RequestBody;
+use super::budget::Full;
 use super::respond::Form;
+use super::seat::{RequestPermit, Seat};
 use super::upgrade::{self, Upgrade};
 use super::{detect, headers, sent};
 use crate::base::Str;
@@ -25,8 +29,9 @@ pub(super) struct Arrived {
 }
 
 impl Arrived {
-    pub(super) fn new(mut request: Request<Incoming>) -> Self {
-        let upgrade = upgrade::requested(&mut request);
+    /// `upgrades`: the protocols that a client may change to.
+    pub(super) fn new(mut request: Request<Incoming>, upgrades: &[Str]) -> Self {
+        let upgrade = upgrade::requested(&mut request, upgrades);
         let protocol = headers::protocol(request.version());
         let version = match request.version() {
             Version::HTTP_2 => detect::Version::Http2,
@@ -40,6 +45,16 @@ impl Arrived {
         let fault = headers::canonical(&mut request).err();
         let request = request.map(RequestBody::new);
         Self { request, version, protocol, form, upgrade, fault }
+    }
+
+    /// Takes the request's places in the budgets: its own, and its body's in the connection's receive window.
+    pub(super) fn admit(&mut self, seat: &Arc<Seat>) -> Result<RequestPermit, Full> {
+        let permit = seat.request(self.version, headers::size(&self.request))?;
+        if !self.request.body().is_empty() {
+            let receiving = seat.receive(self.version)?;
+            self.request.body_mut().receiving(receiving);
+        }
+        Ok(permit)
     }
 
     /// Fills in what the record says of the request itself.

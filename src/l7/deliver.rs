@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::arrived::Arrived;
@@ -26,20 +26,21 @@ pub(super) async fn deliver(
     session: Arc<Inbound>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut arrived = Arrived::new(request);
+    let mut arrived = Arrived::new(request, &session.context.dependencies.upgrades);
     let sent_as = arrived.request.headers_mut().remove(original::HEADER);
+    headers::strip_internal(arrived.request.headers_mut());
     let form = arrived.form;
-    let permit = session.context.budgets.request(arrived.version);
-    let Verdict { routed, notes, judged } =
-        judge(&session, &mut arrived, sent_as.as_ref(), permit.is_some());
+    let permit = arrived.admit(&session.seat);
+    let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
+    let Verdict { routed, notes, judged } = judge(&session, &mut arrived, sent_as.as_ref(), full);
     let start = session.request_start(routed, judged.as_ref().ok());
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
-    let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit);
+    let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit.ok());
     exchange.record.notes(notes);
     exchange.record.headers(arrived.request.headers());
     exchange.record.destination(session.destination.clone(), session.arrival.destination);
     match judged {
-        Ok(_) => pass(session, arrived, sent_as, exchange).await,
+        Ok(permit) => pass(session, arrived, sent_as, permit, exchange).await,
         Err(answer) => answer.respond(exchange, form),
     }
 }
@@ -56,13 +57,12 @@ fn judge(
     session: &Inbound,
     arrived: &mut Arrived,
     sent_as: Option<&HeaderValue>,
-    permitted: bool,
+    full: Option<String>,
 ) -> Verdict {
     let world = session.context.dependencies.world.load();
     let gates = session.gates(&world);
     let routed = gates.was_routed();
-    if !permitted {
-        let why = "the namespace's worker has no budget left for requests ([layer7] max_requests, max_buffered_bytes)";
+    if let Some(why) = full {
         return Verdict::refused(routed, Answer::overflow(why));
     }
     if let Some(fault) = arrived.fault {
@@ -93,11 +93,14 @@ async fn pass(
     session: Arc<Inbound>,
     mut arrived: Arrived,
     sent_as: Option<HeaderValue>,
+    permit: Permit,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let form = arrived.form;
     // Judged again while the upgraded connection lasts.
     let judged = arrived.upgrade.as_ref().map(|_| head_of(&arrived.request));
+    // Only now: the request was judged by what arrived.
+    session.name_client(&permit, arrived.request.headers_mut());
     if let Some(upgrade) = &arrived.upgrade {
         upgrade.ask(arrived.request.headers_mut());
     }
@@ -114,16 +117,19 @@ async fn pass(
         };
         let failed = match lease.sender.send(request).await {
             Ok(response) => {
-                exchange.answered(response.status(), response.headers(), lease, None);
-                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    return forward::relay(response, exchange);
+                let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                let granted = arrived.upgrade.filter(|it| it.is_granted(response.headers()));
+                if switched && granted.is_none() {
+                    // With the lease goes the connection: nobody knows what it speaks now.
+                    return upgrade::unasked().respond(exchange, form);
                 }
-                return match arrived.upgrade.zip(judged) {
+                exchange.answered(response.status(), response.headers(), lease, None);
+                return match granted.zip(judged).filter(|_| switched) {
                     Some((upgrade, judged)) => {
                         let cut = until_cut(session.clone(), judged, sent_as);
                         upgrade.switch(&session.context.clone(), response, exchange, cut, session)
                     }
-                    None => upgrade::unasked().respond(exchange, form),
+                    None => forward::relay(response, exchange),
                 };
             }
             Err(failed) => failed,
@@ -160,6 +166,14 @@ async fn until_cut(
 }
 
 impl Inbound {
+    /// Tells the application who the client is, where a waypoint that guards it wants that.
+    fn name_client(&self, permit: &Permit, headers: &mut HeaderMap) {
+        let arrival = &self.arrival;
+        let Some(client) = arrival.client.as_ref().filter(|_| permit.names_client) else { return };
+        let by = &arrival.workload.identity;
+        headers::name_client(headers, by, client, permit.waypoint.as_ref());
+    }
+
     fn request_start(&self, routed: bool, permit: Option<&Permit>) -> RequestStart {
         RequestStart {
             count: !routed,

@@ -40,10 +40,6 @@ const LIMIT: usize = 8 * 1024;
 /// The longest method that counts, in bytes: the registered ones have at most 17 (`UPDATEREDIRECTREF`).
 pub(super) const LONGEST_METHOD: usize = 24;
 
-/// How long a connection on a port that is HTTP by its name may stay silent before the first request: as long as
-/// between two requests.
-pub(super) const SILENCE: Duration = super::server::IDLE_TIMEOUT;
-
 /// Reads until the protocol is known; `None` stands for opaque bytes. Waits `wait` for all of it.
 ///
 /// On a port whose protocol is said to be HTTP, bytes that are not HTTP/2 are left to the HTTP/1 parser, which

@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::body::{self, Uploaded};
-use super::budget::RequestPermit;
+use super::seat::RequestPermit;
 use super::upstream::Lease;
 use crate::base::Reason;
 use crate::telemetry::RequestRecord;

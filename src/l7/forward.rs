@@ -18,7 +18,7 @@ use super::detect::Version;
 use super::exchange::Exchange;
 use super::original::{self, Original};
 use super::outbound::Outbound;
-use super::plan::Plan;
+use super::plan::{Chosen, Plan};
 use super::respond::{Answer, Form};
 use super::sent::{self, Sent};
 use super::upgrade::{self, Upgrade};
@@ -26,7 +26,7 @@ use super::upstream::{Key, Lease, Sender};
 use super::{headers, limit, peers};
 use crate::balance::{self, Picked};
 use crate::base::{PolicyNote, Reason};
-use crate::policy::{self, Connection, Gate};
+use crate::policy::{self, Connection, Gate, Views, speaks_for};
 use crate::route;
 use crate::world::World;
 
@@ -81,7 +81,7 @@ impl Way {
         let form = arrived.form;
         let timeouts = self.plan.timeouts();
         let whole = timeouts.request.map(|limit| exchange.deadline(limit));
-        let mut again = Again::of(self.plan.retry(), &mut arrived, &self.session.context.budgets);
+        let mut again = Again::of(self.plan.retry(), &mut arrived, self.session.seat.share());
         let mut next = first;
         loop {
             let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
@@ -191,7 +191,8 @@ impl Way {
         let Some(before) = &self.before else { return Ok(Vec::new()) };
         let port = picked.address.port();
         let hostname = Some(self.plan.addressed.hostname.as_str());
-        let addressed = policy::addressed(&self.world, server, port, hostname);
+        let client = Some(&self.session.client.identity);
+        let addressed = policy::addressed(&self.world, server, port, hostname, client);
         if Gate::new(&self.world, server, port, &addressed).needs_http() {
             let request = &mut arrived.request;
             let original = Original::between(before, request.uri(), request.headers());
@@ -202,26 +203,39 @@ impl Way {
         Ok(Vec::new())
     }
 
-    /// The policies of the addressed service, for a destination outside of the mesh.
+    /// The waypoints' policies, for a destination where nobody judges. What a producer's route changed is judged as it was
+    /// sent, what a consumer's did as it will arrive.
     fn authorize(
         &self,
         picked: &Picked,
-        arrived: &Arrived,
+        arrived: &mut Arrived,
     ) -> Result<Vec<PolicyNote>, (Answer, Vec<PolicyNote>)> {
-        let gate = Gate::for_service(&self.world, &self.plan.addressed);
+        let (addressed, backend) = (&self.plan.addressed, &self.plan.backend.0);
+        let route = self.plan.chosen.as_ref().map(Chosen::route);
+        let workload = picked.workload.as_deref();
+        let way = policy::Way { addressed, route, backend, workload, destination: picked.address };
+        let gate = Gate::for_uncaptured(&self.world, &way);
         let connection = Connection {
             client: Some(&self.session.client.identity),
             source: self.session.client_address.ip(),
             destination: picked.address,
         };
-        let arrived = &arrived.request;
-        let (uri, headers) = match &self.before {
-            Some(sent) => (&sent.uri, &sent.headers),
-            None => (arrived.uri(), arrived.headers()),
+        let request = &arrived.request;
+        let arrives = sent::policy_request(request.method(), request.uri(), request.headers());
+        let producers = speaks_for(&addressed.key, route, &addressed.key.namespace);
+        let sent = match self.before.as_ref().filter(|_| producers) {
+            Some(sent) => sent::policy_request(request.method(), &sent.uri, &sent.headers),
+            None => arrives,
         };
-        let request = sent::policy_request(arrived.method(), uri, headers);
-        match gate.authorize(&connection, Some(&request)) {
-            Ok(permit) => Ok(permit.notes),
+        let views = Views { arrived: &arrives, sent: &sent };
+        match gate.authorize_views(&connection, Some(views)) {
+            Ok(permit) => {
+                if let Some(by) = permit.waypoint.filter(|_| permit.names_client) {
+                    let client = &self.session.client.identity;
+                    headers::name_client(arrived.request.headers_mut(), &by, client, None);
+                }
+                Ok(permit.notes)
+            }
             Err(denial) => Err((Answer::denied(denial.why), denial.notes)),
         }
     }
@@ -237,7 +251,8 @@ impl Way {
         let shelf = session.context.upstreams.shelf(self.key(picked, version));
         let dial = || async {
             let stream = session.dial(&self.plan.addressed, picked).await?;
-            Sender::connect(&session.context, version, stream, picked.address).await
+            let share = session.seat.share();
+            Sender::connect(&session.context, share, version, stream, picked.address).await
         };
         let mut lease = match shelf.lease(dial).await {
             Ok(lease) => lease,
@@ -276,19 +291,22 @@ impl Way {
         deadline: Option<Instant>,
     ) -> Response<ResponseBody> {
         let Got { mut response, lease, upgrade } = got;
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let granted = upgrade.filter(|upgrade| switched && upgrade.is_granted(response.headers()));
+        if switched && granted.is_none() {
+            // With the lease goes the connection: nobody knows what it speaks now.
+            return upgrade::unasked().respond(exchange, form);
+        }
         for filters in self.plan.filters() {
             route::filter_response(filters, self.origin.as_ref(), response.headers_mut());
         }
         exchange.answered(response.status(), response.headers(), lease, picked.in_flight);
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return relay(response, exchange).map(|body| body.until(deadline));
-        }
-        match upgrade {
+        match granted {
             Some(upgrade) => {
                 let (context, hold) = (&self.session.context, self.session.clone());
                 upgrade.switch(context, response, exchange, std::future::pending(), hold)
             }
-            None => upgrade::unasked().respond(exchange, form),
+            None => relay(response, exchange).map(|body| body.until(deadline)),
         }
     }
 

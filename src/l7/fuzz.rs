@@ -14,8 +14,9 @@ const MAX_HEADERS: usize = 100;
 /// The head of a request: the one form that routes and policies see.
 pub fn head(bytes: &[u8]) {
     let Some(mut request) = request(bytes) else { return };
-    let asked = upgrade::wanted(request.version(), request.headers());
-    assert!(asked.is_none() || request.version() == Version::HTTP_11);
+    let offered = upgrade::offered(&request, &["websocket".into()]);
+    assert!(offered.is_empty() || request.version() == Version::HTTP_11);
+    assert!(offered.len() <= 1 && offered.iter().all(|token| token == "websocket"));
     let named = named_by_connection(request.headers());
     headers::strip_internal(request.headers_mut());
     if headers::canonical(&mut request).is_err() {

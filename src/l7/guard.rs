@@ -1,19 +1,21 @@
 //! Authorization at the destination: pure over one snapshot. What a request must pass, and the request that is judged.
 //!
 //! A peer's word selects policies, as dialling a virtual address does, and never grants anything: which service was
-//! addressed counts only if the workload serves it, a route only if it leads here, original values only if the
-//! route leads from them to exactly what arrived.
+//! addressed counts only if the workload serves it, a route only if it leads here, original values only if a route of the
+//! addressed service's own namespace leads from them to exactly what arrived. What a consumer's route changed is judged as it
+//! arrived, as if the client itself had sent it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request};
 
+use super::headers;
 use super::original::Original;
 use super::sent::{self, Sent};
 use crate::base::{Identity, Str};
 use crate::model::{AppProtocol, Backend, HttpRoute, HttpRule, Service, Workload};
-use crate::policy::{self, Addressed, Connection, Denial, Gate, Permit};
+use crate::policy::{self, Addressed, Connection, Denial, Gate, Permit, Views, speaks_for};
 use crate::route::{self, Head, Selection};
 use crate::tunnel::GuardedConnection;
 use crate::world::World;
@@ -57,8 +59,10 @@ impl Arrival {
 pub(super) struct Gates {
     pub(super) generation: u64,
     addressed: Addressed,
+    /// The addressed service speaks for the workload.
+    speaks: bool,
     gate: Gate,
-    /// For requests that a route of the addressed service leads here.
+    /// For requests that a route of the addressed service leads here, where both speak for the workload.
     through_route: Option<Gate>,
 }
 
@@ -67,25 +71,23 @@ impl Gates {
         let workload = world.workload(&arrival.workload.uid).unwrap_or(&arrival.workload);
         let port = arrival.destination.port();
         let host = arrival.forwarded_host.as_deref();
-        let addressed = policy::addressed(world, workload, port, host);
+        let addressed = policy::addressed(world, workload, port, host, arrival.client.as_ref());
         let gate = Gate::new(world, workload, port, &addressed);
+        let own = |service: &Service| speaks_for(&service.key, None, &workload.key.namespace);
+        let speaks = addressed.service().is_some_and(|service| own(service));
         let through_route = match &addressed {
-            Addressed::Route { service, .. } => {
+            Addressed::Route { service, .. } if speaks => {
                 let verified = Addressed::Route { service: service.clone(), verified: true };
                 Some(Gate::new(world, workload, port, &verified))
             }
             _ => None,
         };
-        Self { generation: world.generation, addressed, gate, through_route }
+        Self { generation: world.generation, addressed, speaks, gate, through_route }
     }
 
     /// The addressed service, as far as its name counts here.
     pub(super) fn service(&self) -> Option<&Arc<Service>> {
-        match &self.addressed {
-            Addressed::Service(served) => Some(&served.service),
-            Addressed::Route { service, .. } => Some(service),
-            Addressed::Workload => None,
-        }
+        self.addressed.service()
     }
 
     /// The client's half has parsed and recorded what it sends: the addressed service has a waypoint.
@@ -93,10 +95,10 @@ impl Gates {
         self.service().is_some_and(|service| service.waypoint.waypoint().is_some())
     }
 
-    /// What the port is said to speak.
+    /// What the port is said to speak, by who speaks for the workload.
     pub(super) fn protocol(&self) -> AppProtocol {
         match &self.addressed {
-            Addressed::Service(served) => {
+            Addressed::Service(served) if self.speaks => {
                 served.service.port(served.service_port).map(|port| port.protocol)
             }
             _ => None,
@@ -106,10 +108,17 @@ impl Gates {
 
     /// A connection that is not HTTP.
     pub(super) fn authorize_bytes(&self, arrival: &Arrival) -> Result<Permit, Denial> {
-        self.gate.authorize(&arrival.connection(), None)
+        let permit = self.gate.authorize(&arrival.connection(), None)?;
+        if permit.names_client {
+            let why = "only HTTP may pass where a waypoint names clients (x-forwarded-client-cert), so that nobody else does; \
+                       give ports of other protocols the appProtocol tcp";
+            return Err(Denial { why: why.to_owned(), notes: permit.notes });
+        }
+        Ok(permit)
     }
 
-    /// A request in canonical form, judged as the client sent it. `original` is what the peer says of that.
+    /// A request in canonical form, judged as the client sent it where a producer's route changed it, and otherwise as it
+    /// arrived. `original` is what the peer says of that.
     pub(super) fn authorize<B>(
         &self,
         world: &World,
@@ -119,11 +128,12 @@ impl Gates {
     ) -> Result<Permit, Denial> {
         let path = Path { world, arrival, request };
         let verified = self.service().and_then(|service| path.verified(service, original?));
-        let (uri, headers) = match &verified {
+        let (sent_uri, sent_headers) = match &verified {
             Some(sent) => (&sent.uri, &sent.headers),
             None => (request.uri(), request.headers()),
         };
-        let head = sent::head(request.method(), uri, headers);
+        let method = request.method();
+        let head = sent::head(method, sent_uri, sent_headers);
         let gate = match (&self.addressed, &self.through_route) {
             (Addressed::Route { service, .. }, Some(through_route))
                 if path.leads(service, &head, |route, _, _| path.lifts(service, route)) =>
@@ -132,8 +142,10 @@ impl Gates {
             }
             _ => &self.gate,
         };
-        let judged = sent::policy_request(request.method(), uri, headers);
-        gate.authorize(&arrival.connection(), Some(&judged))
+        let sent = sent::policy_request(method, sent_uri, sent_headers);
+        let arrived = sent::policy_request(method, request.uri(), request.headers());
+        let views = Views { arrived: &arrived, sent: &sent };
+        gate.authorize_views(&arrival.connection(), Some(views))
     }
 }
 
@@ -145,26 +157,26 @@ struct Path<'a, B> {
 }
 
 impl<B> Path<'_, B> {
-    /// What the client sent, when a route really leads from it to what arrived.
+    /// What the client sent, when a producer's route really leads from it to what arrived.
     fn verified(&self, service: &Arc<Service>, original: &HeaderValue) -> Option<Sent> {
         // Where there is no waypoint, no route applies and nothing was rewritten.
         service.waypoint.waypoint()?;
         let arrived = self.request;
-        let sent = Original::decode(original)?.restore(arrived.uri(), arrived.headers())?;
+        let mut sent = Original::decode(original)?.restore(arrived.uri(), arrived.headers())?;
+        headers::strip_internal(&mut sent.headers);
         let head = sent::head(arrived.method(), &sent.uri, &sent.headers);
-        let leads = self.leads(service, &head, |_, rule, backend| {
+        let leads = self.leads(service, &head, |route, rule, backend| {
             let filtered = sent.filtered([&rule.filters, &backend.filters]);
-            filtered.uri == *arrived.uri() && filtered.headers == *arrived.headers()
+            speaks_for(&service.key, Some(&route.key), &service.key.namespace)
+                && filtered.uri == *arrived.uri()
+                && filtered.headers == *arrived.headers()
         });
         leads.then_some(sent)
     }
 
-    /// Whether being routed here by `route` stands in for the policies of the services that guard this workload. Only
-    /// who may write routes and services in the workload's own namespace may decide that; otherwise a route
-    /// from anywhere would be a way around another namespace's policies.
+    /// Whether being routed here by `route` stands in for the policies of the services that guard this workload.
     fn lifts(&self, service: &Service, route: &HttpRoute) -> bool {
-        let own = &self.arrival.workload.key.namespace;
-        service.key.namespace == *own && route.key.namespace == *own
+        speaks_for(&service.key, Some(&route.key), &self.arrival.workload.key.namespace)
     }
 
     /// Whether a rule of the service, on any of its ports (the tunnel does not say which was dialled), takes the request,

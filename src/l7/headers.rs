@@ -4,16 +4,19 @@
 //! Canonical: the target in origin form, and exactly one `host` header, whatever version the request came with.
 
 use http::header::{
-    CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName,
+    HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::PathAndQuery;
-use http::{Method, Request, Uri, Version};
+use http::{Request, Uri, Version};
 
-use super::original;
+use super::{host, original};
+use crate::base::Identity;
 
 /// Istio's and Envoy's name for the id that ties the log lines of one request together.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Who the client is (Envoy, "x-forwarded-client-cert").
+pub(super) const CLIENT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 /// What the client spoke, for applications that build links.
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
@@ -28,15 +31,7 @@ const HOP_BY_HOP: [HeaderName; 5] = [
 
 /// Brings a request into canonical form, or says what is wrong with it.
 pub(super) fn canonical<B>(request: &mut Request<B>) -> Result<(), &'static str> {
-    if request.method() == Method::CONNECT {
-        return Err("CONNECT is not served");
-    }
-    let host = match request.uri().authority() {
-        Some(authority) => {
-            HeaderValue::from_str(authority.as_str()).map_err(|_| "bad authority")?
-        }
-        None => one_host(request.headers())?.clone(),
-    };
+    let host = host::of_request(request)?;
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     strip_hop_by_hop(request.headers_mut());
@@ -44,25 +39,14 @@ pub(super) fn canonical<B>(request: &mut Request<B>) -> Result<(), &'static str>
     Ok(())
 }
 
-/// Two hosts, or none, are answered 400 (RFC 9112, 3.2).
-fn one_host(headers: &HeaderMap) -> Result<&HeaderValue, &'static str> {
-    let mut hosts = headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if host.to_str().is_ok() => Ok(host),
-        (Some(_), None) => Err("the host header is not a text"),
-        (Some(_), Some(_)) => Err("more than one host header"),
-        (None, _) => Err("no host header"),
-    }
-}
-
 /// The host of a request in canonical form.
 pub(super) fn host(headers: &HeaderMap) -> &str {
     headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
 
-/// Puts the host back when there is not exactly one any more.
+/// Puts the host back when there is not exactly one any more that a request may name.
 pub(super) fn keep_host(headers: &mut HeaderMap, before: &HeaderMap) {
-    if one_host(headers).is_err()
+    if !host::is_named(headers)
         && let Some(host) = before.get(HOST)
     {
         headers.insert(HOST, host.clone());
@@ -98,9 +82,60 @@ pub(super) fn add_missing(headers: &mut HeaderMap) {
     headers.entry(FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static("http"));
 }
 
-/// The header that only the agents may send is taken out of what applications send.
+/// Headers that only agents may send are taken out of what clients send, trailers included.
 pub(super) fn strip_internal(headers: &mut HeaderMap) {
     headers.remove(original::HEADER);
+    headers.remove(CLIENT);
+    let disguised = |name: &&HeaderName| is_disguised(name, &CLIENT);
+    if headers.keys().any(|name| disguised(&name)) {
+        let names: Vec<HeaderName> = headers.keys().filter(disguised).cloned().collect();
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
+/// What may not stand in trailers, because applications that join them with the headers would take it for judged
+/// (RFC 9110, 6.5.1): framing, routing, and what only agents may say.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_internal(trailers);
+    for name in HOP_BY_HOP.iter().chain(&[HOST, CONTENT_LENGTH, TE, AUTHORIZATION, COOKIE]) {
+        trailers.remove(name);
+    }
+}
+
+/// Applications that know headers as variables (RFC 3875, 4.1.18) take `x_forwarded` for `x-forwarded`.
+fn is_disguised(name: &HeaderName, wanted: &HeaderName) -> bool {
+    let (name, wanted) = (name.as_str().as_bytes(), wanted.as_str().as_bytes());
+    let same = |(one, other): (&u8, &u8)| {
+        one == other || !one.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric()
+    };
+    name.len() == wanted.len() && name.iter().zip(wanted).all(same)
+}
+
+/// Who the client is, proven by mutual TLS, as Envoy writes it: an element for the client, and one for the waypoint whose
+/// principal counts beside the client's. `by` has verified them.
+pub(super) fn name_client(
+    headers: &mut HeaderMap,
+    by: &Identity,
+    client: &Identity,
+    waypoint: Option<&Identity>,
+) {
+    let mut text = format!("By={by};URI={client}");
+    if let Some(waypoint) = waypoint {
+        text.push_str(&format!(",By={by};URI={waypoint}"));
+    }
+    if let Ok(value) = HeaderValue::try_from(text) {
+        headers.insert(CLIENT, value);
+    }
+}
+
+/// About what the head of a request takes, in bytes.
+pub(super) fn size<B>(request: &Request<B>) -> usize {
+    let fields = request.headers().iter();
+    let fields: usize = fields.map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    path + fields
 }
 
 /// Whether the answer must be gRPC's.
@@ -143,19 +178,13 @@ mod tests {
 
     #[test]
     fn one_form_for_all_versions() {
-        let mut absolute = request("http://reviews:9080/a?b", &[("host", "other")]);
+        let mut absolute = request("http://reviews:9080/a?b", &[("host", "reviews:9080")]);
         assert_eq!(canonical(&mut absolute), Ok(()));
         assert_eq!(absolute.uri(), "/a?b");
         assert_eq!(host(absolute.headers()), "reviews:9080");
         let mut origin = request("/a", &[("host", "reviews")]);
         assert_eq!(canonical(&mut origin), Ok(()));
         assert_eq!(host(origin.headers()), "reviews");
-    }
-
-    #[test]
-    fn refuses_ambiguous_hosts() {
-        assert!(canonical(&mut request("/", &[])).is_err());
-        assert!(canonical(&mut request("/", &[("host", "a"), ("host", "b")])).is_err());
     }
 
     #[test]
@@ -177,6 +206,34 @@ mod tests {
         names.sort_unstable();
         assert_eq!(names, ["host", "te", "x-kept"]);
         assert_eq!(sent.headers()["te"], "trailers");
+    }
+
+    #[test]
+    fn nobody_but_the_agent_names_the_client() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "X-Forwarded-Client-Cert",
+            "x_forwarded_client_cert",
+            "x-forwarded_client.cert",
+            "x-isthmus-original",
+        ] {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                HeaderValue::from_static("x"),
+            );
+        }
+        headers.append("x-forwarded-client-certs", HeaderValue::from_static("kept"));
+        strip_internal(&mut headers);
+        assert_eq!(headers.len(), 1, "{headers:?}");
+        let identity = |name: &str| Identity::new("td", "ns", name);
+        let (by, client, waypoint) = (identity("app"), identity("curl"), identity("wp"));
+        name_client(&mut headers, &by, &client, None);
+        assert_eq!(headers[CLIENT], "By=spiffe://td/ns/ns/sa/app;URI=spiffe://td/ns/ns/sa/curl");
+        name_client(&mut headers, &by, &client, Some(&waypoint));
+        assert_eq!(
+            headers[CLIENT],
+            "By=spiffe://td/ns/ns/sa/app;URI=spiffe://td/ns/ns/sa/curl,By=spiffe://td/ns/ns/sa/app;URI=spiffe://td/ns/ns/sa/wp"
+        );
     }
 
     #[test]

@@ -9,13 +9,14 @@ use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::future::FutureExt;
 
 use super::body::ResponseBody;
 use super::detect::{self, Version};
 use super::guard::{Arrival, Gates};
-use super::outbound::{self, NO_BUFFERS, REQUEST_BUDGET};
+use super::outbound::{self, REQUEST_BUDGET};
+use super::seat::Order;
+use super::seats::Seated;
 use super::server::{self, Handler};
 use super::upstream::{Lease, Sender, Shelf, UpstreamError};
 use super::worker::Context;
@@ -44,18 +45,15 @@ pub(super) struct Inbound {
     application: OnceLock<Arc<Shelf>>,
     /// Once it is known to carry HTTP.
     pub(super) open: OnceLock<HttpConnection>,
-    /// The connection's places in the workload's and the worker's budgets, given back with its last request.
-    _places: (Place, OwnedSemaphorePermit),
+    /// The connection's places in the worker's and the workload's budgets, given back with its last request.
+    pub(super) seat: Seated,
+    _place: Place,
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(
-    context: Arc<Context>,
-    connection: Box<GuardedConnection>,
-    permit: OwnedSemaphorePermit,
-) {
+pub(super) async fn serve(context: Arc<Context>, connection: Box<GuardedConnection>, seat: Seated) {
     let cut = connection.cut.clone();
-    let (stream, session) = Inbound::new(context, *connection, permit);
+    let (stream, session) = Inbound::new(context, *connection, seat);
     let token = cut.token().clone();
     session.serve(stream).with_cancellation_token_owned(token).await;
 }
@@ -70,7 +68,7 @@ impl Inbound {
     fn new(
         context: Arc<Context>,
         connection: GuardedConnection,
-        permit: OwnedSemaphorePermit,
+        seat: Seated,
     ) -> (Carrier, Arc<Self>) {
         let arrival = Arrival::of(&connection);
         let world = context.dependencies.world.snapshot();
@@ -85,7 +83,8 @@ impl Inbound {
             cut: connection.cut,
             application: OnceLock::new(),
             open: OnceLock::new(),
-            _places: (connection.place, permit),
+            seat,
+            _place: connection.place,
             arrival,
             context,
         };
@@ -95,17 +94,23 @@ impl Inbound {
     async fn serve(self: &Arc<Self>, stream: Carrier) {
         let (said, wait) = self.expectation();
         let detecting = async { detect::detect(outbound::adopt(stream)?, said, wait).await };
-        let drain = &self.context.drain;
-        let Some(detected) = drain.run_until_cancelled(detecting).await else { return };
+        // A client that has said nothing yet loses nothing by leaving.
+        let detected = tokio::select! {
+            detected = detecting => detected,
+            () = self.context.drain.cancelled() => return,
+            () = self.seat.told(Order::Leave) => return,
+        };
         match detected {
             Ok((Some(version), stream)) => {
-                let Some(_buffers) = self.context.budgets.buffers(version) else {
-                    return self.refuse(Reason::Overflow, NO_BUFFERS);
+                let _buffers = match self.context.buffers(self.seat.share()) {
+                    Ok(buffers) => buffers,
+                    Err(why) => return self.refuse(Reason::Overflow, &why),
                 };
+                self.seat.head_begins();
                 let telemetry = &self.context.dependencies.telemetry;
                 self.open.get_or_init(|| telemetry.http_connection(self.start()));
                 if let Err(error) =
-                    server::serve(&self.context, stream, version, self.clone()).await
+                    server::serve(&self.context, stream, version, &self.seat, self.clone()).await
                 {
                     let namespace = &self.context.namespace;
                     tracing::debug!(%namespace, %error, "an inbound connection ended early");
@@ -126,7 +131,8 @@ impl Inbound {
         let said = gates.protocol();
         let http = matches!(said, AppProtocol::Http | AppProtocol::Http2);
         if http || gates.authorize_bytes(&self.arrival).is_err() {
-            return (said, detect::SILENCE);
+            self.seat.head_begins();
+            return (said, self.context.dependencies.settings.head_timeout);
         }
         (said, self.context.dependencies.settings.detect_timeout)
     }
@@ -149,7 +155,8 @@ impl Inbound {
         let dial = || async {
             let connected = self.connect_application().await;
             let stream = connected.map_err(|error| UpstreamError::Connect { address, error })?;
-            Sender::connect(&self.context, version, Carrier::Tcp(stream), address).await
+            let share = self.seat.share();
+            Sender::connect(&self.context, share, version, Carrier::Tcp(stream), address).await
         };
         shelf.lease(dial).await
     }
@@ -210,6 +217,7 @@ impl Inbound {
 
     /// Bytes that are not HTTP: authorized at layer 4, and again after changes that concern it.
     async fn carry(&self, stream: Rewind<Carrier>) {
+        let _busy = self.seat.carries_bytes();
         let gates = self.gates(&self.context.dependencies.world.load());
         let permit = match gates.authorize_bytes(&self.arrival) {
             Ok(permit) => permit,

@@ -70,7 +70,7 @@ fn send_copy(
         return;
     };
     let has_body = !arrived.request.body().is_empty();
-    let Some(permit) = session.context.budgets.mirror(has_body) else {
+    let Ok(permit) = session.seat.share().mirror(has_body) else {
         metrics.dropped.inc();
         tracing::debug!(service = %key, "a request is not mirrored: too many copies are on their way");
         return;

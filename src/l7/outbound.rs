@@ -6,12 +6,13 @@ use std::sync::{Arc, OnceLock};
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::future::FutureExt;
 
 use super::body::ResponseBody;
 use super::detect::{self, Version};
 use super::respond::Answer;
+use super::seat::Order;
+use super::seats::Seated;
 use super::server::{self, Handler};
 use super::upstream::UpstreamError;
 use super::worker::Context;
@@ -26,10 +27,6 @@ use crate::tunnel::{Baggage, Carrier, ConnectRequest, Place, RoutedConnection};
 
 /// What the future of a request in flight may take, in bytes: twice what it does take, to notice when that grows.
 pub(super) const REQUEST_BUDGET: usize = 8 * 1024;
-
-/// Why a connection was refused for want of bytes.
-pub(super) const NO_BUFFERS: &str =
-    "no byte budget is left in the namespace's worker ([layer7] max_buffered_bytes)";
 
 /// One connection of a client, shared by its requests.
 pub(super) struct Outbound {
@@ -46,25 +43,18 @@ pub(super) struct Outbound {
     sockets: Arc<dyn SocketFactory>,
     /// Once it is known to carry HTTP.
     open: OnceLock<HttpConnection>,
-    /// The connection's places in the workload's and the worker's budgets, given back with its last request.
-    _places: (Place, OwnedSemaphorePermit),
+    /// The connection's places in the worker's and the workload's budgets, given back with its last request.
+    pub(super) seat: Seated,
+    _place: Place,
 }
 
 /// Serves a connection to its end, or until its workload has left.
-pub(super) async fn serve(
-    context: Arc<Context>,
-    connection: Box<RoutedConnection>,
-    permit: OwnedSemaphorePermit,
-) {
+pub(super) async fn serve(context: Arc<Context>, connection: Box<RoutedConnection>, seat: Seated) {
     let cancel = connection.cancel.clone();
-    serve_session(context, connection, permit).with_cancellation_token_owned(cancel).await;
+    serve_session(context, connection, seat).with_cancellation_token_owned(cancel).await;
 }
 
-async fn serve_session(
-    context: Arc<Context>,
-    connection: Box<RoutedConnection>,
-    permit: OwnedSemaphorePermit,
-) {
+async fn serve_session(context: Arc<Context>, connection: Box<RoutedConnection>, seat: Seated) {
     let start = peers::routed(&connection, &context.dependencies.cluster);
     let said = connection.service.port(connection.dialled.port()).map(|port| port.protocol);
     let said = said.unwrap_or_default();
@@ -79,17 +69,25 @@ async fn serve_session(
         speaks_http2: said == AppProtocol::Http2,
         sockets: connection.sockets,
         open: OnceLock::new(),
-        _places: (connection.place, permit),
+        seat,
+        _place: connection.place,
         context: context.clone(),
     });
     let wait = match said {
         AppProtocol::Detect | AppProtocol::Tcp => context.dependencies.settings.detect_timeout,
-        AppProtocol::Http | AppProtocol::Http2 => detect::SILENCE,
+        AppProtocol::Http | AppProtocol::Http2 => {
+            session.seat.head_begins();
+            context.dependencies.settings.head_timeout
+        }
     };
     let stream = Carrier::Tcp(connection.stream);
     let detected = async { detect::detect(adopt(stream)?, said, wait).await };
-    // A client that has said nothing yet loses nothing by a drain.
-    let Some(detected) = context.drain.run_until_cancelled(detected).await else { return };
+    // A client that has said nothing yet loses nothing by leaving.
+    let detected = tokio::select! {
+        detected = detected => detected,
+        () = context.drain.cancelled() => return,
+        () = session.seat.told(Order::Leave) => return,
+    };
     let telemetry = &context.dependencies.telemetry;
     let refuse = |reason, why: &str| telemetry.refused(start.clone(), reason, why);
     let (version, stream) = match detected {
@@ -100,11 +98,14 @@ async fn serve_session(
             return refuse(Reason::PeerReset, &why);
         }
     };
-    let Some(_buffers) = context.budgets.buffers(version) else {
-        return refuse(Reason::Overflow, NO_BUFFERS);
+    let _buffers = match context.buffers(session.seat.share()) {
+        Ok(buffers) => buffers,
+        Err(why) => return refuse(Reason::Overflow, &why),
     };
+    session.seat.head_begins();
     session.open.get_or_init(|| telemetry.http_connection(start));
-    if let Err(error) = server::serve(&context, stream, version, session).await {
+    let seat = session.seat.clone();
+    if let Err(error) = server::serve(&context, stream, version, &seat, session).await {
         tracing::debug!(namespace = %context.namespace, %error, "a client's connection ended early");
     }
 }

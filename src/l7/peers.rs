@@ -44,7 +44,9 @@ pub(super) fn arrived(arrival: &Arrival, world: &World, cluster: &Str) -> Connec
     let client = client.as_ref();
     let source = world.source_at(client_address.ip(), client);
     let own = client.map(|_| &workload.identity);
-    let service = arrival.forwarded_host.as_deref().and_then(|host| world.service_named(host));
+    let namespace = client.map(|client| client.namespace.as_str());
+    let host = arrival.forwarded_host.as_deref();
+    let service = host.and_then(|host| world.service_named(host, namespace));
     let wire_port = if client.is_some() { ports::HBONE } else { destination.port() };
     ConnectionStart {
         reporter: Reporter::Destination,

@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::respond::Answer;
 use super::sent::Filters;
 use crate::balance::{self, Caller, Picked};
-use crate::base::{ObjectKey, Str};
+use crate::base::{ObjectKey, PolicyNote, Str};
 use crate::model::{
     AppProtocol, Backend, BackendRef, Binding, HttpFilter, HttpRoute, HttpRule, Retry, RouteKind,
     Service, Timeouts,
@@ -32,11 +32,13 @@ pub(super) struct Refusal {
     pub(super) answer: Answer,
     /// The rule that led there.
     pub(super) chosen: Option<Chosen>,
+    /// What policies that decide nothing have to say.
+    pub(super) notes: Vec<PolicyNote>,
 }
 
 impl From<Answer> for Refusal {
     fn from(answer: Answer) -> Self {
-        Self { answer, chosen: None }
+        Self { answer, chosen: None, notes: Vec::new() }
     }
 }
 
@@ -111,6 +113,10 @@ impl Chosen {
         self.rule()?.backends.get(self.backend?)
     }
 
+    pub(super) fn route(&self) -> &ObjectKey {
+        &self.route.key
+    }
+
     /// For the access log: `namespace/name`, and the rule's name or its number.
     pub(super) fn name(&self) -> Str {
         match self.rule().map(|rule| rule.name.as_str()).filter(|name| !name.is_empty()) {
@@ -154,7 +160,7 @@ pub(super) fn plan(
             let mut chosen = Chosen { route, index: rule, backend: None };
             match backend(world, &mut chosen, head, port) {
                 Ok(backend) => Ok(Plan { backend, chosen: Some(chosen), addressed }),
-                Err(answer) => Err(Refusal { answer, chosen: Some(chosen) }),
+                Err(answer) => Err(Refusal { answer, chosen: Some(chosen), notes: Vec::new() }),
             }
         }
     }

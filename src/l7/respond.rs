@@ -74,6 +74,12 @@ impl Answer {
         Self::new(status, "the waypoint cannot be used", Reason::WaypointUnusable, why)
     }
 
+    /// What the application answered is none of HTTP.
+    pub(super) fn bad_gateway(why: impl Into<String>) -> Self {
+        let text = "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
+        Self::new(StatusCode::BAD_GATEWAY, text, Reason::PeerReset, why)
+    }
+
     /// The way to the application failed.
     pub(super) fn unreachable(reason: Reason, why: impl Into<String>) -> Self {
         let (status, text) = match reason {

@@ -17,14 +17,16 @@ use super::budget::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
 };
 use super::detect::Version;
+use super::seat::{Order, Seat};
+use super::watched;
 use super::worker::{Context, Executor};
 use crate::sock::Rewind;
 use crate::tunnel::Carrier;
 
-/// How long a connection may wait for its next request, or a client take to send a whole head: Envoy's and Istio's
-/// idle timeout of HTTP connections. hyper has one clock for both; a shorter one would close the connections that
-/// clients keep for later.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long an HTTP/2 peer may say nothing before it is asked whether it is there, and how long it may take to answer:
+/// gRPC's servers ask after two hours, proxies after about a minute. Over HTTP/1 TCP asks.
+const PING_AFTER: Duration = Duration::from_secs(60);
+const PONG_WITHIN: Duration = Duration::from_secs(20);
 
 /// Serves requests.
 pub(super) trait Handler: Send + Sync + 'static {
@@ -34,32 +36,45 @@ pub(super) trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Response<ResponseBody>> + Send;
 }
 
-/// Serves one connection to its end. When the worker drains, the client is asked to leave after what is in flight.
+/// Serves one connection to its end. When the worker drains or wants the connection's place, the client is asked to leave
+/// after what is in flight. Times are kept by the worker's rounds ([`seats`](super::seats)), not by hyper.
 pub(super) async fn serve<H: Handler>(
     context: &Arc<Context>,
     stream: Rewind<Carrier>,
     version: Version,
+    seat: &Arc<Seat>,
     handler: Arc<H>,
 ) -> hyper::Result<()> {
-    let io = TokioIo::new(stream);
+    let drain = &context.drain;
     let service = service_fn(move |request| {
         let handler = handler.clone();
         async move { Ok::<_, Infallible>(handler.handle(request).await) }
     });
     match version {
         Version::Http1 => {
+            let io = TokioIo::new(watched::Http1::new(stream, seat.clone()));
             let connection = http1_settings().serve_connection(io, service).with_upgrades();
             let wind_down = |connection: Pin<&mut http1::UpgradeableConnection<_, _>>| {
                 connection.graceful_shutdown();
             };
-            drive(pin!(connection), wind_down, &context.drain).await
+            drive(pin!(connection), wind_down, drain, seat).await
         }
         Version::Http2 => {
-            let connection = http2_settings(context).serve_connection(io, service);
+            let (io, exceeded) = watched::Http2::new(stream, seat.clone());
+            let connection = http2_settings(context).serve_connection(TokioIo::new(io), service);
+            let connection = pin!(connection);
             let wind_down = |connection: Pin<&mut http2::Connection<_, _, _>>| {
                 connection.graceful_shutdown();
             };
-            drive(pin!(connection), wind_down, &context.drain).await
+            tokio::select! {
+                biased;
+                result = drive(connection, wind_down, drain, seat) => result,
+                () = exceeded.happened() => {
+                    let namespace = &context.namespace;
+                    tracing::debug!(%namespace, "a client sent too many frames that carry nothing");
+                    Ok(())
+                }
+            }
         }
     }
 }
@@ -68,15 +83,24 @@ async fn drive<C>(
     mut connection: Pin<&mut C>,
     wind_down: impl FnOnce(Pin<&mut C>),
     drain: &CancellationToken,
+    seat: &Seat,
 ) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
     tokio::select! {
+        // First of all: what has arrived is not idle any more.
+        biased;
         result = connection.as_mut() => return result,
-        () = drain.cancelled() => wind_down(connection.as_mut()),
+        () = drain.cancelled() => {}
+        () = seat.told(Order::Leave) => {}
     }
-    connection.await
+    wind_down(connection.as_mut());
+    tokio::select! {
+        biased;
+        result = connection => result,
+        () = seat.told(Order::End) => Ok(()),
+    }
 }
 
 /// Half-close is allowed: `printf … | nc` ends its sending before it reads. Pipelined requests are answered one
@@ -84,8 +108,6 @@ where
 fn http1_settings() -> http1::Builder {
     let mut settings = http1::Builder::new();
     settings
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_TIMEOUT)
         .half_close(true)
         .pipeline_flush(false)
         .max_buf_size(HTTP1_BUFFER)
@@ -103,6 +125,8 @@ fn http2_settings(context: &Arc<Context>) -> http2::Builder<Executor> {
         .max_concurrent_streams(HTTP2_STREAMS)
         .max_send_buf_size(HTTP2_SEND_BUFFER)
         .max_header_list_size(HTTP1_BUFFER as u32)
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PONG_WITHIN)
         .auto_date_header(false);
     settings
 }

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
-use http::{Request, Response, Version};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{Method, Request, Response, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -15,14 +18,19 @@ use hyper_util::rt::TokioIo;
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::respond::Answer;
+use super::watched;
 use super::worker::Context;
-use crate::base::Reason;
+use crate::base::{Reason, Str};
 use crate::sock::{self, Rewind, Transferred};
 use crate::tunnel::Carrier;
 
+/// Whose requests are `GET` (RFC 6455, 4.1).
+const WEBSOCKET: &str = "websocket";
+
 /// The client's wish, and the way to its connection once it was answered 101.
 pub(super) struct Upgrade {
-    protocol: HeaderValue,
+    /// What the client asks for and the settings allow.
+    offered: Vec<Str>,
     downstream: OnUpgrade,
 }
 
@@ -33,29 +41,74 @@ struct Switched {
     upstream: OnUpgrade,
 }
 
-/// A request that asks for an upgrade. `h2c` is not one: clients that know HTTP/2 without TLS start with it
-/// (RFC 9113, 3.1, has withdrawn the upgrade), and going on with HTTP/1.1 is always allowed.
-pub(super) fn requested(request: &mut Request<Incoming>) -> Option<Upgrade> {
-    let protocol = wanted(request.version(), request.headers())?;
-    Some(Upgrade { protocol, downstream: hyper::upgrade::on(request) })
+/// A request that asks for an upgrade that is `allowed` (lower case, from the settings). Any other wish is passed over, as it
+/// always may be (RFC 9110, 7.8): the header is removed with those of its kind, and the request goes on as one of
+/// HTTP/1.1. After a 101 nobody judges what the connection carries, so only protocols that cannot carry further requests
+/// to the application belong on the list; `h2c` can, and is never on it.
+pub(super) fn requested(request: &mut Request<Incoming>, allowed: &[Str]) -> Option<Upgrade> {
+    let offered = offered(request, allowed);
+    if offered.is_empty() || !request.body().is_end_stream() {
+        return None;
+    }
+    Some(Upgrade { offered, downstream: hyper::upgrade::on(request) })
 }
 
-pub(super) fn wanted(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
-    let protocol = headers.get(UPGRADE)?;
-    let asked = headers
-        .get_all(CONNECTION)
-        .iter()
+pub(super) fn offered<B>(request: &Request<B>, allowed: &[Str]) -> Vec<Str> {
+    let headers = request.headers();
+    if request.version() != Version::HTTP_11 || !headers.contains_key(UPGRADE) {
+        return Vec::new();
+    }
+    // Where servers end the body is nobody's guess when the protocol changes after it.
+    let has_body = headers.contains_key(TRANSFER_ENCODING)
+        || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+    let asked = tokens(headers, CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"));
+    if has_body || !asked {
+        return Vec::new();
+    }
+    let mut offered = Vec::new();
+    for token in tokens(headers, UPGRADE) {
+        let known = allowed.iter().find(|known| known.eq_ignore_ascii_case(token));
+        let known = known.filter(|known| *known != WEBSOCKET || request.method() == Method::GET);
+        if let Some(known) = known.filter(|known| !offered.contains(*known)) {
+            offered.push(known.clone());
+        }
+    }
+    offered
+}
+
+/// The parts of all headers of this name. One that is no text has none.
+fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(name).into_iter();
+    values
         .filter_map(|value| value.to_str().ok())
-        .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case("upgrade")));
-    let is_h2c = protocol.to_str().is_ok_and(|text| text.trim().eq_ignore_ascii_case("h2c"));
-    (version == Version::HTTP_11 && asked && !is_h2c).then(|| protocol.clone())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
 }
 
 impl Upgrade {
+    /// Whether a 101 names one protocol, and one that was offered.
+    pub(super) fn is_granted(&self, headers: &HeaderMap) -> bool {
+        self.granted(headers).is_some()
+    }
+
+    fn granted(&self, headers: &HeaderMap) -> Option<&Str> {
+        if headers.get_all(UPGRADE).iter().any(|value| value.to_str().is_err()) {
+            return None;
+        }
+        let mut named = tokens(headers, UPGRADE);
+        match (named.next(), named.next()) {
+            (Some(name), None) => self.offered.iter().find(|one| one.eq_ignore_ascii_case(name)),
+            _ => None,
+        }
+    }
+
     /// Asks the application for what the client asked for.
     pub(super) fn ask(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, self.protocol.clone());
+        if let Ok(offered) = HeaderValue::from_str(&self.offered.join(", ")) {
+            headers.insert(UPGRADE, offered);
+        }
     }
 
     /// Passes the application's 101 on, and copies in a task of the worker until either side ends, or `cut` tells why
@@ -68,25 +121,27 @@ impl Upgrade {
         cut: impl Future<Output = (Reason, String)> + Send + 'static,
         hold: Arc<H>,
     ) -> Response<ResponseBody> {
+        let protocol =
+            self.granted(response.headers()).and_then(|it| HeaderValue::from_str(it).ok());
         let upstream = hyper::upgrade::on(&mut response);
         let switched = Switched { exchange, downstream: self.downstream, upstream };
         context.spawn("upgraded connection", async move {
             switched.copy(cut).await;
             drop(hold);
         });
-        let protocol = response.headers().get(UPGRADE).cloned().unwrap_or(self.protocol);
         let (mut head, _) = response.into_parts();
         super::headers::strip_hop_by_hop(&mut head.headers);
         head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.insert(UPGRADE, protocol);
+        if let Some(protocol) = protocol {
+            head.headers.insert(UPGRADE, protocol);
+        }
         Response::from_parts(head, ResponseBody::none())
     }
 }
 
-/// The answer to a 101 that nobody asked for.
+/// The answer to a 101 that nobody asked for, or that names another protocol than was asked for.
 pub(super) fn unasked() -> Answer {
-    let why = "the application switched protocols without being asked";
-    Answer::unreachable(Reason::PeerReset, why)
+    Answer::bad_gateway("the application switched to a protocol that it was not asked for")
 }
 
 impl Switched {
@@ -110,12 +165,12 @@ impl Switched {
 async fn copy(downstream: OnUpgrade, upstream: OnUpgrade, passed: &Passed) -> Result<(), String> {
     let (downstream, upstream) = tokio::try_join!(downstream, upstream)
         .map_err(|error| format!("the upgrade was not completed: {error}"))?;
-    let (Some((read, rewind)), Some((front, stream))) =
-        (take::<Rewind<Carrier>>(downstream), take::<Carrier>(upstream))
+    let (Some((read, watched)), Some((front, stream))) =
+        (take::<watched::Http1>(downstream), take::<Carrier>(upstream))
     else {
         return Err("an upgraded connection is of a kind that cannot be copied".to_owned());
     };
-    sock::copy_bidirectional(put_back(read, rewind), Rewind { front, stream }, passed)
+    sock::copy_bidirectional(put_back(read, watched.into_inner()), Rewind { front, stream }, passed)
         .await
         .map_err(|error| error.to_string())
 }
@@ -164,19 +219,67 @@ impl Transferred for Passed {
 mod tests {
     use super::*;
 
+    const ALLOWED: [Str; 2] = [arcstr::literal!("websocket"), arcstr::literal!("chat/2")];
+
+    fn asked(version: Version, method: &str, headers: &[(&'static str, &'static str)]) -> Vec<Str> {
+        let mut request = Request::builder().version(version).method(method).body(()).unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        offered(&request, &ALLOWED)
+    }
+
     #[test]
-    fn knows_who_asks() {
-        let headers = |connection: &'static str, upgrade: &'static str| {
-            HeaderMap::from_iter([
-                (CONNECTION, HeaderValue::from_static(connection)),
-                (UPGRADE, HeaderValue::from_static(upgrade)),
-            ])
+    fn only_what_is_allowed_is_offered() {
+        let upgrade = ("connection", "keep-alive, Upgrade");
+        let get = |headers: &[_]| asked(Version::HTTP_11, "GET", headers);
+        let websocket = [upgrade, ("upgrade", "WebSocket")];
+        assert_eq!(get(&websocket), ["websocket"]);
+        assert_eq!(get(&[upgrade, ("upgrade", "h2c, websocket")]), ["websocket"]);
+        assert_eq!(
+            get(&[upgrade, ("upgrade", "chat/2"), ("upgrade", "websocket,websocket")]),
+            ["chat/2", "websocket"]
+        );
+        assert_eq!(
+            asked(Version::HTTP_11, "POST", &[upgrade, ("upgrade", "chat/2, websocket")]),
+            ["chat/2"]
+        );
+        let none: [Str; 0] = [];
+        for headers in [
+            &[upgrade, ("upgrade", "h2c")][..],
+            &[upgrade, ("upgrade", "H2C, foo")],
+            &[upgrade, ("upgrade", "foo"), ("upgrade", "h2c")],
+            &[upgrade, ("upgrade", "websocket/13")],
+            &[upgrade, ("upgrade", "web socket")],
+            &[upgrade, ("upgrade", "")],
+            &[upgrade],
+            &[("upgrade", "websocket")],
+            &[("connection", "close"), ("upgrade", "websocket")],
+            &[("connection", "upgrades"), ("upgrade", "websocket")],
+            &[upgrade, ("upgrade", "websocket"), ("content-length", "5")],
+            &[upgrade, ("upgrade", "websocket"), ("transfer-encoding", "chunked")],
+        ] {
+            assert_eq!(get(headers), none, "{headers:?}");
+        }
+        assert_eq!(asked(Version::HTTP_10, "GET", &websocket), none);
+        assert_eq!(asked(Version::HTTP_2, "GET", &websocket), none);
+        assert_eq!(asked(Version::HTTP_11, "POST", &websocket), none);
+    }
+
+    #[test]
+    fn a_101_names_one_that_was_offered() {
+        let upgrade =
+            Upgrade { offered: ALLOWED.to_vec(), downstream: hyper::upgrade::on(Request::new(())) };
+        let granted = |named: &[&'static str]| {
+            let named = named.iter().map(|it| (UPGRADE, HeaderValue::from_static(it)));
+            upgrade.is_granted(&named.collect())
         };
-        let websocket = headers("keep-alive, Upgrade", "websocket");
-        assert_eq!(wanted(Version::HTTP_11, &websocket).unwrap(), "websocket");
-        assert_eq!(wanted(Version::HTTP_10, &websocket), None);
-        assert_eq!(wanted(Version::HTTP_11, &headers("close", "websocket")), None);
-        assert_eq!(wanted(Version::HTTP_11, &headers("Upgrade, HTTP2-Settings", "h2c")), None);
+        assert!(granted(&["WebSocket"]) && granted(&["chat/2"]));
+        for named in
+            [&[][..], &[""], &["h2c"], &["websocket, h2c"], &["chat/2, websocket"], &["chat"]]
+        {
+            assert!(!granted(named), "{named:?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::client::Client;
 use super::detect::Version;
 use crate::base::{Identity, ObjectKey, Reason, Str};
 use crate::pool::PoolError;
@@ -33,8 +34,8 @@ pub(super) enum UpstreamError {
     Connect { address: SocketAddr, error: std::io::Error },
     #[error("HTTP could not be set up with {address}: {error}")]
     Handshake { address: SocketAddr, error: hyper::Error },
-    #[error("no byte budget is left for an upstream connection ([layer7] max_buffered_bytes)")]
-    Overflow,
+    #[error("no room for an upstream connection: {0}")]
+    Overflow(String),
 }
 
 impl UpstreamError {
@@ -43,7 +44,7 @@ impl UpstreamError {
             UpstreamError::Tunnel(error) => error.reason,
             UpstreamError::Connect { .. } => Reason::ConnectFailure,
             UpstreamError::Handshake { .. } => Reason::Http2Failure,
-            UpstreamError::Overflow => Reason::Overflow,
+            UpstreamError::Overflow(_) => Reason::Overflow,
         }
     }
 }
@@ -87,8 +88,11 @@ impl Upstreams {
         });
     }
 
-    /// Closes all connections that rest, to make room in the byte budget.
-    pub(super) fn make_room(&self) {
-        self.shelves.lock().values().for_each(|shelf| shelf.clear());
+    /// Closes the connections that rest, those of one client or all, to make room in the byte budget. How many there were.
+    pub(super) fn make_room(&self, client: Option<&Client>) -> usize {
+        let is_meant =
+            |key: &Key| client.is_none_or(|client| client.is(&key.client, key.client_address));
+        let shelves = self.shelves.lock();
+        shelves.iter().filter(|(key, _)| is_meant(key)).map(|(_, shelf)| shelf.clear()).sum()
     }
 }

@@ -1,18 +1,23 @@
 //! One worker: a thread, a runtime, budgets, and the connections it was handed.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Dependencies;
-use super::budget::Budgets;
+use super::budget::{Full, Reserved, Scope, Share};
+use super::client::Client;
+use super::detect::Version;
 use super::guard::Arrival;
 use super::peers::Peers;
+use super::seats::{self, Seated, Seats};
 use super::upstream::{self, Upstreams};
 use super::{inbound, outbound, peers};
 use crate::base::{ObjectKey, Reason, Str, caught};
@@ -34,7 +39,7 @@ pub(super) enum Job {
 /// A job with its place among the worker's connections.
 struct Admitted {
     job: Job,
-    permit: OwnedSemaphorePermit,
+    seat: Seated,
 }
 
 /// A running worker, as the rest of the agent sees it.
@@ -47,15 +52,18 @@ pub(super) struct Worker {
     finished: CancellationToken,
 }
 
+/// What tells them apart besides the client: the service, the workload there, and the address.
+pub(super) type LeavingClass = (ObjectKey, Option<Str>, SocketAddr);
+
 /// What the tasks of one worker share.
 pub(super) struct Context {
     pub(super) namespace: Str,
     pub(super) dependencies: Dependencies,
-    pub(super) budgets: Budgets,
+    pub(super) seats: Arc<Seats>,
     pub(super) upstreams: Upstreams,
     pub(super) peers: Peers,
-    /// Connections to where nobody else judges, by service and address.
-    pub(super) left: Arc<Judged<(ObjectKey, SocketAddr), Option<Gate>>>,
+    /// Connections to where nobody else judges.
+    pub(super) left: Arc<Judged<LeavingClass, Option<Gate>>>,
     pub(super) drain: CancellationToken,
     /// Downstream connections, and what they turned into. The worker lives as long as these.
     connections: TaskTracker,
@@ -64,6 +72,13 @@ pub(super) struct Context {
 }
 
 impl Job {
+    fn client(&self) -> Client {
+        match self {
+            Job::Route(it) => Client::new(Some(&it.client.identity), it.client_address.ip()),
+            Job::Guard(it) => Client::new(it.client.as_ref(), it.client_address.ip()),
+        }
+    }
+
     /// Closes the connection and records why.
     pub(super) fn refuse(self, dependencies: &Dependencies, reason: Reason, why: &str) {
         let start = match &self {
@@ -99,17 +114,17 @@ impl Worker {
     }
 
     /// Hands a connection over, or gives it back with the reason.
-    pub(super) fn offer(&self, job: Job) -> Result<(), (Job, Reason, &'static str)> {
+    pub(super) fn offer(&self, job: Job) -> Result<(), (Job, Reason, Cow<'static, str>)> {
         if self.context.drain.is_cancelled() {
-            return Err((job, Reason::Draining, "the worker is shutting down"));
+            return Err((job, Reason::Draining, "the worker is shutting down".into()));
         }
-        let Some(permit) = self.context.budgets.connection() else {
-            let why = "the namespace's worker has as many connections as it may ([layer7] max_connections)";
-            return Err((job, Reason::Overflow, why));
+        let seat = match self.context.seats.admit(job.client()) {
+            Ok(seat) => seat,
+            Err(why) => return Err((job, Reason::Overflow, why.into())),
         };
-        self.jobs.try_send(Admitted { job, permit }).map_err(|error| {
+        self.jobs.try_send(Admitted { job, seat }).map_err(|error| {
             let why = "the namespace's worker does not keep up with new connections";
-            (error.into_inner().job, Reason::Overflow, why)
+            (error.into_inner().job, Reason::Overflow, why.into())
         })
     }
 
@@ -122,7 +137,7 @@ impl Worker {
         WorkerHealth {
             namespace: self.context.namespace.to_string(),
             waiting: QUEUE - self.jobs.capacity(),
-            ..self.context.budgets.health()
+            ..self.context.seats.health()
         }
     }
 
@@ -149,7 +164,7 @@ impl Context {
     pub(super) fn new(namespace: Str, dependencies: Dependencies) -> Self {
         Self {
             namespace,
-            budgets: Budgets::new(&dependencies.settings),
+            seats: Seats::new(&dependencies.settings, dependencies.telemetry.clone()),
             upstreams: Upstreams::default(),
             peers: Peers::new(dependencies.cluster.clone()),
             left: dependencies.world.judged(None),
@@ -157,6 +172,40 @@ impl Context {
             connections: TaskTracker::new(),
             drivers: TaskTracker::new(),
             dependencies,
+        }
+    }
+
+    /// What a downstream connection may buffer, or why it cannot have it. Then others that rest give way.
+    pub(super) fn buffers(&self, share: &Arc<Share>) -> Result<Reserved, String> {
+        let reserved = share.downstream().or_else(|full| {
+            self.make_room(share, full);
+            share.downstream()
+        });
+        reserved.map_err(|full| share.why(full))
+    }
+
+    /// What an upstream connection may buffer.
+    pub(super) fn upstream_buffers(
+        &self,
+        share: &Arc<Share>,
+        version: Version,
+    ) -> Result<Reserved, String> {
+        let reserved = share.upstream(version).or_else(|full| {
+            self.make_room(share, full);
+            share.upstream(version)
+        });
+        reserved.map_err(|full| share.why(full))
+    }
+
+    /// Has what rests give way: the client's own connections to applications at once, all of them when there is nothing
+    /// left for anybody, and a connection of a client's.
+    fn make_room(&self, share: &Arc<Share>, full: Full) {
+        if share.may_make_room() {
+            let client = (full.scope == Scope::Client).then_some(&share.client);
+            if self.upstreams.make_room(client) == 0 {
+                share.has_no_room();
+            }
+            self.seats.make_room(share, full);
         }
     }
 
@@ -175,11 +224,14 @@ impl Context {
 
     async fn run(self: Arc<Self>, mut inbox: mpsc::Receiver<Admitted>, stop: CancellationToken) {
         let mut sweep = tokio::time::interval(upstream::SWEEP);
+        let mut rounds = tokio::time::interval(seats::ROUND);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.drain.cancelled() => break,
                 _ = sweep.tick() => self.upstreams.sweep(),
+                _ = rounds.tick(), if !self.seats.is_empty() => self.seats.round(),
                 admitted = inbox.recv() => match admitted {
                     Some(admitted) => self.begin(admitted),
                     None => break,
@@ -192,20 +244,23 @@ impl Context {
             self.begin(admitted);
         }
         self.connections.close();
-        tokio::select! {
-            () = self.connections.wait() => {}
-            () = stop.cancelled() => {}
+        loop {
+            tokio::select! {
+                () = self.connections.wait() => return,
+                () = stop.cancelled() => return,
+                _ = rounds.tick() => self.seats.round(),
+            }
         }
     }
 
-    fn begin(self: &Arc<Self>, Admitted { job, permit }: Admitted) {
+    fn begin(self: &Arc<Self>, Admitted { job, seat }: Admitted) {
         let context = self.clone();
         match job {
             Job::Route(connection) => {
-                self.spawn("outbound connection", outbound::serve(context, connection, permit));
+                self.spawn("outbound connection", outbound::serve(context, connection, seat));
             }
             Job::Guard(connection) => {
-                self.spawn("inbound connection", inbound::serve(context, connection, permit));
+                self.spawn("inbound connection", inbound::serve(context, connection, seat));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Services and their endpoints.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -18,6 +18,9 @@ pub struct Service {
     pub entry: Option<Str>,
     /// `<name>.<namespace>.svc.<cluster domain>`; of a ServiceEntry its host, in lower case, which may begin with `*.`.
     pub hostname: Str,
+    /// Whose clients its name and its addresses mean anything to.
+    #[serde(skip_serializing_if = "Visibility::is_everywhere")]
+    pub visibility: Visibility,
     /// Virtual addresses; none for a headless service.
     pub vips: Vec<IpAddr>,
     /// Networks all addresses of which are its own (a ServiceEntry's `addresses`).
@@ -44,6 +47,15 @@ impl Service {
         self.vips.contains(&address) || self.networks.iter().any(|it| it.contains(&address))
     }
 
+    /// Where some endpoint takes what comes for the port that was dialled; what was dialled, where none is known.
+    pub fn an_endpoint(&self, dialled: SocketAddr) -> SocketAddr {
+        let taking = |endpoint: &Endpoint| {
+            let port = endpoint.ports.iter().find(|it| it.port == dialled.port())?.target;
+            Some(SocketAddr::new(*endpoint.addresses.first()?, port))
+        };
+        self.endpoints.iter().find_map(taking).unwrap_or(dialled)
+    }
+
     /// Its name as the operator gave it, without the host.
     pub fn name(&self) -> &Str {
         self.entry.as_ref().unwrap_or(&self.key.name)
@@ -55,6 +67,22 @@ impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.entry.is_some() { "ServiceEntry" } else { "Service" };
         write!(f, "{kind} {}", self.key)
+    }
+}
+
+/// In which namespaces clients see a service. A Service of Kubernetes is seen everywhere; a ServiceEntry claims names and
+/// addresses that are not its namespace's own, and is seen where it may claim them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub enum Visibility {
+    #[default]
+    Everywhere,
+    /// In these; none of them twice.
+    Namespaces(Vec<Str>),
+}
+
+impl Visibility {
+    fn is_everywhere(&self) -> bool {
+        *self == Visibility::Everywhere
     }
 }
 

@@ -13,6 +13,9 @@ pub struct Waypoint {
     pub for_services: bool,
     /// Takes traffic that is addressed to workloads.
     pub for_workloads: bool,
+    /// Applications behind it are told who the client is, in `x-forwarded-client-cert`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub names_clients: bool,
 }
 
 /// Which waypoint an object is bound to.

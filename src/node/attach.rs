@@ -1,6 +1,5 @@
 //! What the CNI plugin asks of the node: a pod is captured before its first packet, and released before its last.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use crate::base::Str;
 use crate::cni::{Answer, Pod, Pods};
 use crate::model::Workload;
 use crate::sock::NetworkNamespace;
-use crate::workloads::{Sandbox, addresses_in};
+use crate::workloads::{Sandbox, addresses_in, path_here};
 
 /// The rest of the plugin's patience is kept for the answer.
 const RESERVE: Duration = Duration::from_millis(500);
@@ -28,9 +27,6 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long a pod that goes waits for its turn.
 const TURN: Duration = Duration::from_secs(3);
-/// What runtimes say for `/run/netns`; in the agent's container that may be another directory.
-const OLD_DIRECTORY: &str = "/var/run/netns";
-const DIRECTORY: &str = "/run/netns";
 
 impl Pods for Arc<Node> {
     async fn add(&self, pod: Pod, patience: Duration) -> Answer {
@@ -109,6 +105,7 @@ impl Node {
             Ok(sandbox) => sandbox,
             Err(error) => return Answer::Refused(error),
         };
+        // For whichever agent is asked next.
         self.registry.started(workload.uid.clone(), sandbox.clone());
         let enrolled = || self.of(pod).is_some_and(|workload| workload.is_captured());
         // It is known now: when its namespace joins the mesh later, it is found at once.
@@ -168,7 +165,7 @@ impl Node {
 
     /// Ends the capture of a sandbox that is about to go. Its rules stay, since the namespace goes with them.
     async fn detach(&self, pod: &Pod) {
-        let path = agents_path(&pod.network_namespace);
+        let path = path_here(&pod.network_namespace);
         let Some((uid, sandbox)) = self.registry.ended(&pod.container, &path) else { return };
         // Whoever is captured next frees what nobody needs any more.
         self.poke.notify_one();
@@ -192,13 +189,18 @@ impl Node {
 
 /// What is known of the sandbox, after a look at it.
 async fn sandbox(pod: &Pod, workload: &Workload) -> Result<Sandbox, String> {
-    let path = agents_path(&pod.network_namespace);
+    let path = path_here(&pod.network_namespace);
     let look = path.clone();
     let looked = tokio::task::spawn_blocking(move || {
         let namespace = NetworkNamespace::open(&look)?;
-        addresses_in(&namespace)
+        if namespace.place()? == NetworkNamespace::own()?.place()? {
+            return Err(std::io::Error::other(format!(
+                "{look} is the agent's own network namespace"
+            )));
+        }
+        Ok((namespace.id()?, addresses_in(&namespace)?))
     });
-    let found = looked.await.map_err(|error| error.to_string())?.map_err(|error| {
+    let (namespace, found) = looked.await.map_err(|error| error.to_string())?.map_err(|error| {
         format!("{error}; /run/netns of the node must be mounted into the agent's pod with HostToContainer")
     })?;
     // The runtime's word counts: further interfaces may have addresses that are not the pod's.
@@ -211,27 +213,7 @@ async fn sandbox(pod: &Pod, workload: &Workload) -> Result<Sandbox, String> {
         pod: uid,
         container: pod.container.as_str().into(),
         network_namespace: path.as_str().into(),
+        namespace,
         addresses,
     })
-}
-
-/// The path in the agent's mounts.
-fn agents_path(path: &str) -> String {
-    match Path::new(path).strip_prefix(OLD_DIRECTORY) {
-        Ok(name) => Path::new(DIRECTORY).join(name).to_string_lossy().into_owned(),
-        Err(_) => path.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runtimes_may_use_the_old_directory() {
-        assert_eq!(agents_path("/var/run/netns/cni-1"), "/run/netns/cni-1");
-        assert_eq!(agents_path("/run/netns/cni-1"), "/run/netns/cni-1");
-        assert_eq!(agents_path("/proc/7/ns/net"), "/proc/7/ns/net");
-        assert_eq!(agents_path(""), "");
-    }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Node;
+use super::caught::Watch;
 use super::plan::{Known, Site};
-use crate::base::{Str, ports};
+use crate::base::{Seldom, Str, ports};
 use crate::dns::Stub;
 use crate::l4::Proxy;
 use crate::model::{CaptureWishes, Workload};
@@ -20,6 +21,7 @@ pub(super) struct Captured {
     pub(super) site: Site,
     pub(super) namespace: NetworkNamespace,
     pub(super) proxy: Arc<Proxy>,
+    pub(super) watch: Watch,
     /// Changes while the workload stays; locked by whoever changes it.
     extent: Mutex<Extent>,
 }
@@ -81,6 +83,11 @@ impl Node {
         use anyhow::Context;
         let namespace = NetworkNamespace::open(&site.network_namespace)
             .with_context(|| format!("open the network namespace {}", site.network_namespace))?;
+        if site.place != Some(namespace.place()?) {
+            // Whose it is has been asked of what stood there before.
+            self.poke.notify_one();
+            anyhow::bail!("another network namespace stands at {} now", site.network_namespace);
+        }
         let sockets = Arc::new(NamespaceSockets::new(namespace.clone()));
         let inherited = self.inherited(&workload.uid, &namespace);
         let plan = self.plan_of(workload.capture);
@@ -93,7 +100,8 @@ impl Node {
             return Err(error);
         }
         let extent = Mutex::new(Extent { wishes: workload.capture, stub });
-        Ok(Captured { uid: workload.uid.clone(), site, namespace, proxy, extent })
+        let watch = Watch::default();
+        Ok(Captured { uid: workload.uid.clone(), site, namespace, proxy, watch, extent })
     }
 
     fn plan_of(&self, wishes: CaptureWishes) -> CapturePlan {
@@ -163,7 +171,7 @@ impl Node {
         tracing::info!(workload = %uid, "no longer captured");
         self.layer4.telemetry.health().workloads_stopped.inc();
         // Its rules go when it has drained, not in the next round.
-        self.cleaned.lock().insert(uid.clone());
+        self.done.lock().cleaned.insert(uid.clone());
         let drain = self.settings.drain;
         let node = self.clone();
         self.leaving.spawn(async move {
@@ -182,9 +190,24 @@ impl Node {
         });
     }
 
+    /// Nobody is served in a namespace that two claim, and nothing gets in or out: its rules stay, or come now.
+    pub(super) async fn close(&self, uid: &Str, site: &Site) {
+        self.done.lock().closed.insert(uid.clone());
+        let captured = self.captured.lock().remove(uid);
+        if let Some(captured) = captured {
+            self.layer4.telemetry.health().workloads_stopped.inc();
+            captured.proxy.stop(std::time::Duration::ZERO).await;
+        }
+        let Ok(namespace) = NetworkNamespace::open(&site.network_namespace) else { return };
+        let plan = self.plan_of(CaptureWishes::default());
+        if let Err(error) = apply_in(&namespace, redirect::plan_workload(&plan)).await {
+            tracing::error!(workload = %uid, error = format!("{error:#}"), "its network namespace cannot be closed");
+        }
+    }
+
     /// Frees a workload outside of the mesh of rules that an earlier agent left.
     pub(super) async fn clean(&self, workload: &Arc<Workload>, site: &Site) {
-        self.cleaned.lock().insert(workload.uid.clone());
+        self.done.lock().cleaned.insert(workload.uid.clone());
         let Ok(namespace) = NetworkNamespace::open(&site.network_namespace) else { return };
         if let Err(error) = remove_in(&namespace).await {
             tracing::warn!(workload = %workload.key, error = format!("{error:#}"), "rules of an earlier agent are left");
@@ -192,10 +215,17 @@ impl Node {
     }
 }
 
+static TOLD_PLAIN: Seldom = Seldom::new();
+
 async fn apply_in(namespace: &NetworkNamespace, program: Program) -> anyhow::Result<()> {
     let namespace = namespace.clone();
     tokio::task::spawn_blocking(move || {
-        namespace.run(|| redirect::apply(&program))??;
+        let applied = namespace.run(|| redirect::apply(&program))??;
+        if applied.plain && TOLD_PLAIN.is_due() {
+            tracing::warn!(
+                "the kernel lacks nft_objref or nft_reject_inet: new connections past the capture are dropped, but neither                  counted nor answered; check `modprobe -a nft_objref nft_reject_inet`"
+            );
+        }
         Ok(())
     })
     .await?

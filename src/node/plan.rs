@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use crate::base::Str;
 use crate::model::{CaptureWishes, Workload};
+use crate::sock::Place;
+use crate::workloads::Refusal;
 use crate::world::World;
 
 /// One thing to do.
@@ -17,6 +19,8 @@ pub(super) enum Step {
     Adjust(Arc<Workload>),
     /// Outside of the mesh: rules that an earlier agent may have left must go.
     Clean(Arc<Workload>, Site),
+    /// Nobody knows whose namespace it is: nothing is served there, and nothing gets in or out.
+    Close(Str, Site),
 }
 
 /// Where a workload of this node is. While two of these are equal in all but addresses, it is the same one.
@@ -26,12 +30,26 @@ pub(super) struct Site {
     pub(super) network_namespace: Str,
     /// The pod's own UID; `None` where a manifest does not tell.
     pub(super) pod: Option<Str>,
+    /// What stands there, as far as it could be looked at.
+    pub(super) place: Option<Place>,
     /// As the API tells them; before it does, as the container runtime did.
     pub(super) addresses: Vec<IpAddr>,
 }
 
 /// The sites of this node's workloads, by uid; host-network pods have none.
 pub(super) type Sites = BTreeMap<Str, Site>;
+
+/// Sites that somebody else has a claim to, and why theirs does not count.
+pub(super) type Refused = BTreeMap<Str, (Refusal, Site)>;
+
+/// What was done before.
+#[derive(Default)]
+pub(super) struct Done {
+    /// Workloads outside of the mesh whose namespaces are free of rules.
+    pub(super) cleaned: BTreeSet<Str>,
+    /// Workloads whose site is refused and closed.
+    pub(super) closed: BTreeSet<Str>,
+}
 
 /// What of a captured workload decides whether it must be captured anew.
 pub(super) trait Known {
@@ -56,13 +74,13 @@ pub(super) fn wanted<'a>(workload: &Workload, sites: &'a Sites) -> Option<&'a Si
 /// captured workloads whose namespace is another one now, under the same name.
 pub(super) fn plan<K: Known>(
     world: &World,
-    sites: &Sites,
+    (sites, refused): (&Sites, &Refused),
     captured: &BTreeMap<Str, Arc<K>>,
-    cleaned: &BTreeSet<Str>,
+    done: &Done,
     anew: &BTreeSet<Str>,
 ) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for (uid, known) in captured {
+    let mut steps = close(world, refused, captured, done);
+    for (uid, known) in captured.iter().filter(|(uid, _)| !refused.contains_key(*uid)) {
         let wanted = world.workload(uid).and_then(|workload| wanted(workload, sites));
         let stays = wanted.is_some_and(|site| site.is_same(known.site()) && !anew.contains(uid));
         if !stays {
@@ -80,11 +98,28 @@ pub(super) fn plan<K: Known>(
                 }
                 Some(_) => {}
             }
-        } else if !captured.contains_key(uid) && !cleaned.contains(uid) {
+        } else if !captured.contains_key(uid) && !done.cleaned.contains(uid) {
             steps.push(Step::Clean(workload.clone(), site.clone()));
         }
     }
     steps
+}
+
+/// What is captured is no longer, and keeps its rules; what belongs to the mesh and is not gets them. The host's own
+/// namespaces are left alone.
+fn close<K>(
+    world: &World,
+    refused: &Refused,
+    captured: &BTreeMap<Str, Arc<K>>,
+    done: &Done,
+) -> Vec<Step> {
+    let is_due = |uid: &Str| {
+        let enrolled = world.workload(uid).is_some_and(|workload| workload.enrolled);
+        captured.contains_key(uid) || (enrolled && !done.closed.contains(uid))
+    };
+    let others = refused.iter().filter(|(_, (why, _))| *why != Refusal::Host);
+    let due = others.filter(|(uid, _)| is_due(uid));
+    due.map(|(uid, (_, site))| Step::Close(uid.clone(), site.clone())).collect()
 }
 
 #[cfg(test)]
@@ -120,12 +155,17 @@ mod tests {
         Site {
             network_namespace: namespace.into(),
             pod: None,
+            place: None,
             addresses: vec!["10.0.0.1".parse().unwrap()],
         }
     }
 
     fn sites(names: &[&str]) -> Sites {
         names.iter().map(|name| (Str::from(*name), site(name))).collect()
+    }
+
+    fn alone() -> Refused {
+        Refused::new()
     }
 
     fn captured(entries: &[(&str, &str)]) -> BTreeMap<Str, Arc<Site>> {
@@ -145,10 +185,12 @@ mod tests {
         let (a, b, c) = (workload("a", true), workload("b", false), workload("c", true));
         let world = world_of(vec![a.clone(), b.clone(), c]);
         let here = sites(&["a", "b"]);
-        let steps = plan(&world, &here, &captured(&[]), &BTreeSet::new(), &BTreeSet::new());
+        let steps =
+            plan(&world, (&here, &alone()), &captured(&[]), &Done::default(), &BTreeSet::new());
         assert_eq!(steps, [join(&a), Step::Clean(b.clone(), site("b"))]);
-        let cleaned = BTreeSet::from([b.uid.clone()]);
-        let steps = plan(&world, &here, &captured(&[("a", "a")]), &cleaned, &BTreeSet::new());
+        let done = Done { cleaned: BTreeSet::from([b.uid.clone()]), ..Done::default() };
+        let here = (&here, &alone());
+        let steps = plan(&world, here, &captured(&[("a", "a")]), &done, &BTreeSet::new());
         assert_eq!(steps, []);
     }
 
@@ -160,8 +202,13 @@ mod tests {
         let (a, b) = (changed("a"), changed("b"));
         let world = world_of(vec![a.clone(), b.clone(), workload("c", true)]);
         let here = captured(&[("a", "a"), ("b", "elsewhere"), ("c", "c")]);
-        let steps =
-            plan(&world, &sites(&["a", "b", "c"]), &here, &BTreeSet::new(), &BTreeSet::new());
+        let steps = plan(
+            &world,
+            (&sites(&["a", "b", "c"]), &alone()),
+            &here,
+            &Done::default(),
+            &BTreeSet::new(),
+        );
         assert_eq!(steps, [leave("b"), Step::Adjust(a), join(&b)]);
     }
 
@@ -170,7 +217,8 @@ mod tests {
         let (a, b) = (workload("a", true), workload("b", false));
         let world = world_of(vec![a.clone(), b]);
         let here = captured(&[("a", "elsewhere"), ("b", "b"), ("gone", "gone")]);
-        let steps = plan(&world, &sites(&["a", "b"]), &here, &BTreeSet::new(), &BTreeSet::new());
+        let sites = sites(&["a", "b"]);
+        let steps = plan(&world, (&sites, &alone()), &here, &Done::default(), &BTreeSet::new());
         assert_eq!(steps, [leave("a"), leave("b"), leave("gone"), join(&a)]);
     }
 
@@ -178,8 +226,9 @@ mod tests {
     fn what_was_made_anew_under_its_name_leaves_and_joins() {
         let a = workload("a", true);
         let (world, here) = (world_of(vec![a.clone()]), captured(&[("a", "a")]));
-        let steps =
-            |anew: &BTreeSet<Str>| plan(&world, &sites(&["a"]), &here, &BTreeSet::new(), anew);
+        let steps = |anew: &BTreeSet<Str>| {
+            plan(&world, (&sites(&["a"]), &alone()), &here, &Done::default(), anew)
+        };
         assert_eq!(steps(&BTreeSet::new()), []);
         assert_eq!(steps(&BTreeSet::from(["a".into()])), [leave("a"), join(&a)]);
     }
@@ -192,7 +241,7 @@ mod tests {
         let here = BTreeMap::from([(Str::from("a"), Arc::new(of("first")))]);
         let steps = |pod: &str| {
             let now = Sites::from([(Str::from("a"), of(pod))]);
-            plan(&world, &now, &here, &BTreeSet::new(), &BTreeSet::new())
+            plan(&world, (&now, &alone()), &here, &Done::default(), &BTreeSet::new())
         };
         assert_eq!(steps("first"), []);
         assert_eq!(steps("second"), [leave("a"), Step::Join(a.clone(), of("second"))]);
@@ -202,11 +251,33 @@ mod tests {
     fn without_an_address_nothing_can_be_captured() {
         let world = world_of(vec![workload("a", true)]);
         let nowhere = Sites::from([(Str::from("a"), Site { addresses: Vec::new(), ..site("a") })]);
-        let cleaned = BTreeSet::from([Str::from("a")]);
-        assert_eq!(plan(&world, &nowhere, &captured(&[]), &cleaned, &BTreeSet::new()), []);
+        let done = Done { cleaned: BTreeSet::from([Str::from("a")]), ..Done::default() };
+        let planned = |sites: &Sites, captured: &BTreeMap<Str, Arc<Site>>| {
+            plan(&world, (sites, &alone()), captured, &done, &BTreeSet::new())
+        };
+        assert_eq!(planned(&nowhere, &captured(&[])), []);
         // What is captured keeps its site's addresses, so this is one that lost its sandbox.
-        let steps =
-            plan(&world, &Sites::new(), &captured(&[("a", "a")]), &cleaned, &BTreeSet::new());
-        assert_eq!(steps, [leave("a")]);
+        assert_eq!(planned(&Sites::new(), &captured(&[("a", "a")])), [leave("a")]);
+    }
+
+    #[test]
+    fn what_two_claim_is_closed_once_and_never_left() {
+        let world = world_of(vec![workload("a", true), workload("b", false), workload("c", true)]);
+        let refusal = |uid: &str, why: Refusal| (Str::from(uid), (why, site("shared")));
+        let shared = |with: &str| Refusal::Shared(with.into());
+        let refused = Refused::from([refusal("a", shared("b")), refusal("b", shared("a"))]);
+        let steps = |captured: &BTreeMap<Str, Arc<Site>>, done: &Done| {
+            plan(&world, (&Sites::new(), &refused), captured, done, &BTreeSet::new())
+        };
+        let close = |uid: &str| Step::Close(uid.into(), site("shared"));
+        assert_eq!(steps(&captured(&[]), &Done::default()), [close("a")]);
+        let done = Done { closed: BTreeSet::from(["a".into()]), ..Done::default() };
+        assert_eq!(steps(&captured(&[]), &done), []);
+        // It was the only one until now.
+        assert_eq!(steps(&captured(&[("b", "shared")]), &done), [close("b")]);
+        let host = Refused::from([refusal("c", Refusal::Host)]);
+        let here = (&Sites::new(), &host);
+        let nothing = plan(&world, here, &captured(&[]), &Done::default(), &BTreeSet::new());
+        assert_eq!(nothing, [], "the host's own");
     }
 }

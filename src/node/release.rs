@@ -1,5 +1,6 @@
 //! The end of the mesh on this node, as opposed to the end of an agent: every pod keeps a working network.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -9,6 +10,7 @@ use super::{CONCURRENT, Node};
 use crate::base::Str;
 use crate::redirect::{self, Place};
 use crate::sock::NetworkNamespace;
+use crate::workloads::Refusal;
 
 impl Node {
     /// Instead of [`Node::stop`]: takes all rules away, of captured workloads and of others in which an earlier agent may
@@ -23,16 +25,21 @@ impl Node {
         }
         self.leaving.close();
         self.leaving.wait().await;
-        let sites = self.sites(&self.layer4.world.snapshot());
-        let released = futures_util::stream::iter(sites).map(|(uid, site)| async move {
-            let outcome = match NetworkNamespace::open(&site.network_namespace) {
+        let (sites, refused) = self.sites(&self.layer4.world.snapshot());
+        let refused = refused.into_values().filter(|(why, _)| *why != Refusal::Host);
+        let claimed = sites.into_values().chain(refused.map(|(_, site)| site));
+        let mut paths: BTreeSet<Str> = claimed.map(|site| site.network_namespace).collect();
+        // Whosever it is: an earlier agent may have known it.
+        paths.extend(self.registry.paths());
+        let released = futures_util::stream::iter(paths).map(|path| async move {
+            let outcome = match NetworkNamespace::open(&path) {
                 Ok(namespace) => remove_in(&namespace).await,
                 // Nobody is left to be harmed.
                 Err(_) => Ok(()),
             };
             if let Err(error) = outcome {
                 tracing::error!(
-                    workload = %uid, error = format!("{error:#}"),
+                    network_namespace = %path, error = format!("{error:#}"),
                     "its rules are left, and its connections will fail; remove the pod, or `nft delete table inet isthmus` in its namespace"
                 );
             }

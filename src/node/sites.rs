@@ -1,31 +1,55 @@
-//! Where this node's workloads are: what their manifests say, what the container runtime said, and a search for the rest.
+//! Where this node's workloads are: what their manifests say, and what was proved of their pods.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
 
 use super::Node;
-use super::plan::{self, Site, Sites};
+use super::plan::{self, Refused, Site, Sites};
 use crate::base::Str;
 use crate::model::Workload;
-use crate::workloads::Sought;
+use crate::sock::NetworkNamespace;
+use crate::workloads::{Claim, ContainerRuntime, RuntimeError, Said, Sought, refused};
 use crate::world::World;
 
+/// How long the container runtime may take to tell of all pods that are sought.
+const ASKING: Duration = Duration::from_secs(10);
+/// How long one that did not answer is left alone: nobody joins while it is waited for.
+const REST: Duration = Duration::from_secs(30);
+
 impl Node {
-    /// The sites that are known now.
-    pub(super) fn sites(&self, world: &World) -> Sites {
+    /// The sites that are known now and nobody else has a claim to, and those that somebody has.
+    pub(super) fn sites(&self, world: &World) -> (Sites, Refused) {
         let here = self.here(world);
-        here.filter_map(|it| Some((it.uid.clone(), self.site(it)?))).collect()
+        let mut sites: Sites =
+            here.filter_map(|it| Some((it.uid.clone(), self.site(it)?))).collect();
+        let claims: Vec<Claim> = sites
+            .iter()
+            .filter_map(|(uid, site)| Some(Claim { uid: uid.clone(), place: site.place? }))
+            .collect();
+        let refused = refused(&claims, &self.host).into_iter();
+        let refused = refused.filter_map(|(uid, why)| {
+            let site = sites.remove(&uid)?;
+            Some((uid, (why, site)))
+        });
+        let refused = refused.collect();
+        (sites, refused)
     }
 
-    pub(super) fn site(&self, workload: &Workload) -> Option<Site> {
+    fn site(&self, workload: &Workload) -> Option<Site> {
         if let Some(network_namespace) = workload.network_namespace.clone() {
             let (pod, addresses) = (workload.pod.clone(), workload.addresses.clone());
-            return Some(Site { network_namespace, pod, addresses });
+            let place = NetworkNamespace::open(&network_namespace).and_then(|it| it.place()).ok();
+            return Some(Site { network_namespace, pod, place, addresses });
         }
         let sandbox = self.registry.sandbox(&workload.uid, workload.pod.as_ref()?)?;
         let known = !workload.addresses.is_empty();
         Some(Site {
             network_namespace: sandbox.network_namespace,
             pod: Some(sandbox.pod),
+            place: Some(sandbox.namespace.place()),
             addresses: if known { workload.addresses.clone() } else { sandbox.addresses },
         })
     }
@@ -34,6 +58,7 @@ impl Node {
     pub(super) fn is_wanted(&self, workload: &Workload) -> bool {
         workload.enrolled
             && self.is_here(workload)
+            && !self.refused.lock().contains_key(&workload.uid)
             && self.site(workload).is_some_and(|site| !site.addresses.is_empty())
     }
 
@@ -45,12 +70,9 @@ impl Node {
         world.workloads_on(&self.settings.name).iter().filter(|workload| self.is_here(workload))
     }
 
-    /// Looks for pods whose namespace nobody told: they ran before this agent. Those outside of the mesh are looked for
-    /// once, for rules that an earlier agent left.
+    /// Looks for the proofs of where pods are that nobody told this agent: they ran before it did. Those outside of the mesh
+    /// are looked for once, for rules that an earlier agent left.
     pub(super) async fn find_pods(self: &Arc<Self>, world: &World) {
-        if !self.settings.search {
-            return;
-        }
         let is_here = |uid: &Str, pod: &Str| {
             let workload = world.workload(uid).filter(|workload| self.is_here(workload));
             workload.is_some_and(|it| it.pod.as_ref() == Some(pod))
@@ -59,7 +81,9 @@ impl Node {
         self.looked_for.lock().retain(|(uid, pod)| is_here(uid, pod));
         let missing = self.missing(world);
         let is_due = missing.iter().any(|(enrolled, it)| {
-            *enrolled || !self.looked_for.lock().contains(&(it.uid.clone(), it.pod.clone()))
+            let was_looked_for =
+                || self.looked_for.lock().contains(&(it.uid.clone(), it.pod.clone()));
+            (*enrolled && !it.addresses.is_empty()) || !was_looked_for()
         });
         *self.search_again.lock() = None;
         if !is_due {
@@ -72,16 +96,63 @@ impl Node {
         let sought: Vec<Sought> = missing.into_iter().map(|(_, it)| it).collect();
         self.looked_for.lock().extend(sought.iter().map(|it| (it.uid.clone(), it.pod.clone())));
         let registry = self.registry.clone();
-        let searched = tokio::task::spawn_blocking(move || registry.search(&sought)).await;
-        match searched {
-            Ok(Ok(0)) => {}
-            Ok(Ok(found)) => tracing::info!(found, "found the network namespaces of pods that run"),
+        let restored = tokio::task::spawn_blocking(move || registry.restore(&sought)).await;
+        let mut found = restored.unwrap_or_default();
+        if let Some(runtime) = &self.settings.runtime {
+            found += self.ask_for(world, runtime).await;
+        }
+        if found > 0 {
+            tracing::info!(found, "found the network namespaces of pods that run");
+        }
+    }
+
+    /// Whoever started pods of which nothing was kept is asked for them. Returns how many were found.
+    async fn ask_for(self: &Arc<Self>, world: &World, runtime: &ContainerRuntime) -> usize {
+        let sought = self.missing(world).into_iter().map(|(_, it)| it);
+        let sought: Vec<Sought> = sought.filter(|it| !it.addresses.is_empty()).collect();
+        if sought.is_empty() {
+            return 0;
+        }
+        let registry = self.registry.clone();
+        let found = match self.ask_runtime(runtime, &sought).await {
+            Some(said) => tokio::task::spawn_blocking(move || Ok(registry.learn(&said))).await,
+            None => {
+                let all: Vec<Str> = self.here(world).map(|it| it.key.name.clone()).collect();
+                tokio::task::spawn_blocking(move || registry.find_named(&sought, &all)).await
+            }
+        };
+        match found {
+            Ok(Ok(found)) => return found,
             Ok(Err(error)) => tracing::warn!(
                 %error,
                 "cannot look for the network namespaces of pods; is /run/netns of the node mounted into the agent's pod?"
             ),
             Err(error) => tracing::error!(%error, "the search for pods broke off"),
         }
+        0
+    }
+
+    /// `None`: there is no container runtime, or it does not answer.
+    async fn ask_runtime(
+        &self,
+        runtime: &ContainerRuntime,
+        sought: &[Sought],
+    ) -> Option<Vec<(Sought, Said)>> {
+        if self.runtime_rests.lock().is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        let why = match timeout(ASKING, runtime.ask(sought)).await {
+            Ok(Ok(said)) => return Some(said),
+            Ok(Err(error @ RuntimeError::Absent(_))) => {
+                tracing::debug!(%error, "nobody can be asked for pods that started before the agent did");
+                return None;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("the container runtime tells nothing within {ASKING:?}"),
+        };
+        *self.runtime_rests.lock() = Some(Instant::now() + REST);
+        tracing::warn!(why, again = ?REST, "pods that started before the agent did are not found");
+        None
     }
 
     /// Pods of this node without a known site, and whether each should be captured.
@@ -90,17 +161,15 @@ impl Node {
         let sought = without.filter_map(|workload| {
             let pod = workload.pod.clone()?;
             let known = self.registry.sandbox(&workload.uid, &pod).is_some();
-            if known
-                || workload.addresses.is_empty()
-                || self.registry.has_ended(&workload.uid, &pod)
-            {
+            if known || self.registry.has_ended(&workload.uid, &pod) {
                 return None;
             }
             let sought = Sought {
                 uid: workload.uid.clone(),
                 pod,
+                namespace: workload.key.namespace.clone(),
+                name: workload.key.name.clone(),
                 addresses: workload.addresses.clone(),
-                ready: workload.ready,
             };
             Some((workload.enrolled, sought))
         });
@@ -110,14 +179,28 @@ impl Node {
     /// What should be captured and cannot be found. It does not make the agent unready: no other agent would find it.
     pub(super) fn note_lost(&self, world: &World) {
         let mut lost = self.lost.lock();
-        let mut now = std::collections::BTreeSet::new();
-        if self.settings.search {
-            now.extend(self.missing(world).into_iter().filter(|(it, _)| *it).map(|(_, it)| it.uid));
+        let mut now = BTreeSet::new();
+        if self.settings.runtime.is_some() {
+            let missing = self.missing(world).into_iter();
+            let lost = missing.filter(|(enrolled, it)| *enrolled && !it.addresses.is_empty());
+            now.extend(lost.map(|(_, it)| it.uid));
         }
         for uid in now.difference(&lost) {
             tracing::warn!(workload = %uid, "{LOST}");
         }
         *lost = now;
+    }
+
+    /// Says whose claim to a namespace is refused, once.
+    pub(super) fn note_refused(&self, refused: &Refused) {
+        let mut known = self.refused.lock();
+        for (uid, (why, _)) in refused {
+            if known.get(uid) != Some(why) {
+                tracing::error!(workload = %uid, "not captured: {why}");
+            }
+        }
+        *known = refused.iter().map(|(uid, (why, _))| (uid.clone(), why.clone())).collect();
+        self.done.lock().closed.retain(|uid| known.contains_key(uid));
     }
 
     /// The world's workload, with the addresses that the runtime gave it while the API does not have them yet.
@@ -139,6 +222,6 @@ impl Node {
 }
 
 /// Why a pod that runs is not captured.
-pub(super) const LOST: &str = "its network namespace is not found below /run/netns; it is looked for again. Is \
-                               /run/netns of the node mounted into the agent's pod, and does the container runtime \
-                               keep its namespaces there?";
+pub(super) const LOST: &str = "nobody says which network namespace is its: it started before the agent was installed, and \
+                               the container runtime does not tell ([workloads] runtime_socket, mounted into the agent's \
+                               pod?). Restart the pod: then the CNI plugin tells. What rules an earlier agent left in it stay";

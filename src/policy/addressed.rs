@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use super::speaks_for;
+use crate::base::Identity;
 use crate::model::{BackendRef, Binding, Service, Workload};
 use crate::world::{Served, World};
 
@@ -18,16 +20,42 @@ pub enum Addressed {
     Workload,
 }
 
-/// Whom `forwarded_host` addresses at this workload and port.
+impl Addressed {
+    /// The addressed service, as far as its name counts.
+    pub fn service(&self) -> Option<&Arc<Service>> {
+        match self {
+            Addressed::Service(served) => Some(&served.service),
+            Addressed::Route { service, .. } => Some(service),
+            Addressed::Workload => None,
+        }
+    }
+}
+
+/// Whom `forwarded_host` addresses at this workload and port. Of several services of one name that the client sees, one that
+/// speaks for the workload and leads there is meant, and otherwise the first.
 pub fn addressed(
     world: &World,
     workload: &Workload,
     port: u16,
     forwarded_host: Option<&str>,
+    client: Option<&Identity>,
 ) -> Addressed {
-    let Some(service) = forwarded_host.and_then(|host| world.service_named(host)) else {
-        return Addressed::Workload;
-    };
+    let Some(host) = forwarded_host else { return Addressed::Workload };
+    let namespace = client.map(|client| client.namespace.as_str());
+    let mut first = None;
+    for service in world.services_named(host, namespace) {
+        let found = reached(world, workload, port, service);
+        let speaks = speaks_for(&service.key, None, &workload.key.namespace);
+        if speaks && !matches!(found, Addressed::Workload) {
+            return found;
+        }
+        first.get_or_insert(found);
+    }
+    first.unwrap_or(Addressed::Workload)
+}
+
+/// How `service` leads to this workload and port.
+fn reached(world: &World, workload: &Workload, port: u16, service: &Arc<Service>) -> Addressed {
     let direct = world.served_by(workload, port).find(|served| served.service.key == service.key);
     if let Some(served) = direct {
         return Addressed::Service(served);

@@ -1,13 +1,17 @@
 //! Everything that applies to one inbound connection, gathered once per snapshot.
+//!
+//! What guards a workload is what its own namespace says ([`speaks_for`]): a service of it that was addressed, or all of them
+//! that lead to the port. A service of another namespace that was addressed adds its restrictions to that, for the traffic
+//! that came by it; it takes nothing away, lends nothing, and chooses no worker.
 
 use std::sync::Arc;
 
 use super::evaluate::{self, Facts};
 use super::rule::Principals;
-use super::{Addressed, Connection, Denial, Permit, Request};
+use super::{Addressed, Connection, Denial, Permit, Request, Views, Way, speaks_for};
 use crate::base::{ObjectKey, PolicyNote, Str};
 use crate::model::{AppProtocol, Binding, Mode, Service, Waypoint, Workload};
-use crate::world::{PolicySet, World};
+use crate::world::{PolicySet, Served, World};
 
 /// All that applies to one inbound connection, from one snapshot.
 #[derive(Clone, Debug)]
@@ -16,13 +20,21 @@ pub struct Gate {
     strict: bool,
     /// Why nothing may pass: what guards the workload cannot be known.
     closed: Option<String>,
-    /// The waypoints' policies; each set must permit. No set is empty, none stands twice.
+    /// The policies of the waypoints that guard the destination; each set must permit. No set is empty, none stands twice.
     waypoint_sets: Vec<Arc<PolicySet>>,
+    /// The same of a service that was addressed and does not speak for the destination.
+    restrictions: Vec<Arc<PolicySet>>,
+    /// The service that was addressed speaks for the destination.
+    speaks: bool,
+    /// A waypoint is named somewhere, whether it can be used or not.
+    guarded: bool,
     /// The workload's own.
     own: Option<Arc<PolicySet>>,
     service: Option<Arc<Service>>,
     /// The waypoint that was addressed: whoever passes its policies carries its principal too.
     waypoint: Option<Arc<Waypoint>>,
+    /// Some waypoint that guards the workload has its applications told who the client is.
+    names_clients: bool,
     needs_http: bool,
     worker: Str,
 }
@@ -34,28 +46,31 @@ impl PartialEq for Gate {
             strict,
             closed,
             waypoint_sets,
+            restrictions,
+            speaks,
+            guarded,
             own,
             service: _,
             waypoint,
+            names_clients: _,
             needs_http: _,
             worker: _,
         } = self;
         let identity = |it: &Arc<Waypoint>| it.identity.clone();
         *strict == other.strict
             && *closed == other.closed
-            && waypoint_sets.len() == other.waypoint_sets.len()
-            && waypoint_sets.iter().zip(&other.waypoint_sets).all(|(one, two)| same(one, two))
-            && match (own, &other.own) {
-                (Some(one), Some(two)) => same(one, two),
-                (one, two) => one.is_none() && two.is_none(),
-            }
+            && (*speaks, *guarded) == (other.speaks, other.guarded)
+            && same(waypoint_sets, &other.waypoint_sets)
+            && same(restrictions, &other.restrictions)
+            && same(own.as_slice(), other.own.as_slice())
             && waypoint.as_ref().map(identity) == other.waypoint.as_ref().map(identity)
     }
 }
 
 /// Worlds share what did not change.
-fn same(one: &Arc<PolicySet>, two: &Arc<PolicySet>) -> bool {
-    Arc::ptr_eq(one, two) || one == two
+fn same(one: &[Arc<PolicySet>], two: &[Arc<PolicySet>]) -> bool {
+    let pairs = || one.iter().zip(two);
+    one.len() == two.len() && pairs().all(|(one, two)| Arc::ptr_eq(one, two) || one == two)
 }
 
 impl Gate {
@@ -71,38 +86,89 @@ impl Gate {
         };
         gate.strict = workload.peer_authentication.mode_of(port) == Mode::Strict;
         gate.own = world.workload_policies(&workload.uid).filter(|own| !own.is_empty()).cloned();
-        let mut parse = false;
-        match addressed {
-            Addressed::Service(served) => gate.add_addressed_service(world, &served.service),
-            Addressed::Route { service, verified: true } => {
+        let namespace = &workload.key.namespace;
+        let parse = match addressed {
+            Addressed::Service(Served { service, .. })
+            | Addressed::Route { service, verified: true }
+                if speaks_for(&service.key, None, namespace) =>
+            {
                 gate.add_addressed_service(world, service);
-                parse = true;
+                matches!(addressed, Addressed::Route { .. })
+            }
+            Addressed::Service(Served { service, .. }) => {
+                gate.add_stranger(world, service, workload, port)
             }
             // A claim that nobody checked adds policies and takes none away.
-            Addressed::Route { service, verified: false } => {
-                gate.service = Some(service.clone());
-                gate.add_service(world, service);
-                gate.add_unaddressed(world, workload, port);
-                parse = gate.sets().next().is_some();
+            Addressed::Route { service, .. } => {
+                if speaks_for(&service.key, None, namespace) {
+                    gate.service = Some(service.clone());
+                    gate.speaks = true;
+                    gate.add_service(world, service);
+                    gate.add_unaddressed(world, workload, port);
+                } else {
+                    gate.add_stranger(world, service, workload, port);
+                }
+                gate.sets().next().is_some()
             }
-            Addressed::Workload => gate.add_unaddressed(world, workload, port),
-        }
-        let for_workload = gate.service.is_none() && gate.waypoint.is_some();
-        let wanted = parse || for_workload || gate.sets().any(|set| set.needs_http);
+            Addressed::Workload => {
+                gate.add_unaddressed(world, workload, port);
+                gate.waypoint.is_some()
+            }
+        };
+        let wanted = parse || gate.names_clients || gate.sets().any(|set| set.needs_http);
         gate.needs_http = wanted && may_be_http(world, workload, port);
         gate
     }
 
-    /// Only the waypoint's part for a service, for destinations that are not captured.
+    /// What guards a service itself, for an answer that no endpoint gives.
     pub fn for_service(world: &World, service: &Service) -> Self {
         let mut gate = Gate::open(&service.key.namespace);
-        match world.service(&service.key) {
-            Some(service) => gate.add_addressed_service(world, service),
-            None => gate.closed = Some(format!("Service {} does not exist any more", service.key)),
+        if let Some(service) = gate.present(world, service) {
+            gate.add_addressed_service(world, service);
+        }
+        gate
+    }
+
+    /// The waypoints' part alone, for a destination where nobody judges: the client's half does it.
+    pub fn for_uncaptured(world: &World, way: &Way<'_>) -> Self {
+        let mut gate = Gate::open(&way.addressed.key.namespace);
+        let (Some(addressed), Some(backend)) =
+            (gate.present(world, way.addressed), gate.present(world, way.backend))
+        else {
+            return gate;
+        };
+        // An entry of one's own with an endpoint there is no way around the entry that everybody has for the address.
+        let to = way.destination;
+        let common = world.common_entry_at(to.ip(), to.port()).filter(|entry| {
+            way.workload.is_none() && !speaks_for(&addressed.key, way.route, &entry.key.namespace)
+        });
+        match way.workload {
+            _ if common.is_none() && way.speaks() => gate.add_addressed_service(world, addressed),
+            Some(workload) => {
+                gate.add_stranger(world, addressed, workload, to.port());
+            }
+            None => {
+                if !way.speaks() {
+                    gate.add_service(world, backend);
+                }
+                if let Some(entry) = common {
+                    gate.add_service(world, entry);
+                }
+                gate.restrict(world, addressed);
+            }
         }
         let needs_http = gate.sets().any(|set| set.needs_http);
         gate.needs_http = needs_http;
         gate
+    }
+
+    /// The service as it is now; a gate for one that is gone is closed.
+    fn present<'a>(&mut self, world: &'a World, service: &Service) -> Option<&'a Arc<Service>> {
+        let present = world.service(&service.key);
+        if present.is_none() {
+            self.closed.get_or_insert(format!("{service} does not exist any more"));
+        }
+        present
     }
 
     fn open(namespace: &Str) -> Self {
@@ -110,9 +176,13 @@ impl Gate {
             strict: false,
             closed: None,
             waypoint_sets: Vec::new(),
+            restrictions: Vec::new(),
+            speaks: false,
+            guarded: false,
             own: None,
             service: None,
             waypoint: None,
+            names_clients: false,
             needs_http: false,
             worker: namespace.clone(),
         }
@@ -133,9 +203,20 @@ impl Gate {
         self.needs_http
     }
 
+    /// Applications are told who the client is, so that nobody but the agent may tell them: what is not HTTP may not
+    /// pass where requests are parsed.
+    pub fn names_clients(&self) -> bool {
+        self.names_clients
+    }
+
     /// The namespace whose worker parses.
     pub fn worker(&self) -> &Str {
         &self.worker
+    }
+
+    /// Some waypoint guards this, even if no policy is there yet.
+    pub fn is_guarded(&self) -> bool {
+        self.guarded
     }
 
     /// Decides. Without a request, layer 4 is all there is (Istio's rule for TCP traffic).
@@ -143,6 +224,15 @@ impl Gate {
         &self,
         connection: &Connection<'_>,
         request: Option<&Request<'_>>,
+    ) -> Result<Permit, Denial> {
+        self.authorize_views(connection, request.map(Views::same))
+    }
+
+    /// The same where a route changed the request on its way.
+    pub fn authorize_views<'a>(
+        &self,
+        connection: &'a Connection<'a>,
+        views: Option<Views<'a>>,
     ) -> Result<Permit, Denial> {
         if self.strict && connection.client.is_none() {
             let to = connection.destination;
@@ -153,9 +243,16 @@ impl Gate {
         if let Some(why) = &self.closed {
             return Err(Denial::new(why.clone()));
         }
-        let mut facts = Facts::new(connection, request);
         let mut notes = Vec::new();
         let mut policy = None;
+        if !self.restrictions.is_empty() {
+            let facts = Facts::new(connection, views.map(|it| it.sent));
+            for set in &self.restrictions {
+                policy = ask(set, &facts, &mut notes)?.or(policy);
+            }
+        }
+        let seen = |views: Views<'a>| if self.speaks { views.sent } else { views.arrived };
+        let mut facts = Facts::new(connection, views.map(seen));
         for set in &self.waypoint_sets {
             policy = ask(set, &facts, &mut notes)?.or(policy);
         }
@@ -166,15 +263,43 @@ impl Gate {
         if let Some(own) = &self.own {
             policy = ask(own, &facts, &mut notes)?.or(policy);
         }
-        Ok(Permit { waypoint: waypoint.cloned(), policy: policy.cloned(), notes })
+        let (waypoint, policy) = (waypoint.cloned(), policy.cloned());
+        Ok(Permit { waypoint, names_client: self.names_clients, policy, notes })
     }
 
     fn sets(&self) -> impl Iterator<Item = &Arc<PolicySet>> {
-        self.waypoint_sets.iter().chain(&self.own)
+        self.waypoint_sets.iter().chain(&self.restrictions).chain(&self.own)
+    }
+
+    /// A service that does not speak for the workload was addressed. Whether requests are wanted for the workload's own
+    /// waypoint.
+    fn add_stranger(
+        &mut self,
+        world: &World,
+        service: &Arc<Service>,
+        workload: &Workload,
+        port: u16,
+    ) -> bool {
+        self.service = Some(service.clone());
+        self.add_unaddressed(world, workload, port);
+        self.restrict(world, service);
+        self.waypoint.is_some()
+    }
+
+    /// The policies of a service's waypoint, as restrictions.
+    fn restrict(&mut self, world: &World, service: &Service) {
+        if let Some(waypoint) = self.resolve(world, &service.waypoint, "Service", &service.key) {
+            let sets =
+                [world.service_policies(&service.key), world.waypoint_policies(&waypoint.key)];
+            for set in sets {
+                add(&mut self.restrictions, set);
+            }
+        }
     }
 
     fn add_addressed_service(&mut self, world: &World, service: &Arc<Service>) {
         self.service = Some(service.clone());
+        self.speaks = true;
         self.waypoint = self.add_service(world, service).cloned();
     }
 
@@ -185,14 +310,15 @@ impl Gate {
         service: &Service,
     ) -> Option<&'a Arc<Waypoint>> {
         let waypoint = self.resolve(world, &service.waypoint, "Service", &service.key)?;
-        self.add_set(world.service_policies(&service.key));
+        add(&mut self.waypoint_sets, world.service_policies(&service.key));
         self.add_waypoint(world, waypoint);
         Some(waypoint)
     }
 
-    /// Nobody said which service was meant: what guards any of them guards this, and what guards the workload itself.
+    /// Nobody said which service was meant: what guards any that speaks for the workload guards this, and what guards the
+    /// workload itself.
     fn add_unaddressed(&mut self, world: &World, workload: &Workload, port: u16) {
-        for served in world.served_by(workload, port) {
+        for served in own_services(world, workload, port) {
             self.add_service(world, &served.service);
         }
         if let Some(waypoint) = self.resolve(world, &workload.waypoint, "Pod", &workload.key) {
@@ -202,16 +328,9 @@ impl Gate {
     }
 
     fn add_waypoint(&mut self, world: &World, waypoint: &Waypoint) {
-        self.add_set(world.waypoint_policies(&waypoint.key));
+        add(&mut self.waypoint_sets, world.waypoint_policies(&waypoint.key));
+        self.names_clients |= waypoint.names_clients;
         self.worker = waypoint.key.namespace.clone();
-    }
-
-    fn add_set(&mut self, set: Option<&Arc<PolicySet>>) {
-        let known =
-            |set: &Arc<PolicySet>| self.waypoint_sets.iter().any(|one| Arc::ptr_eq(one, set));
-        if let Some(set) = set.filter(|set| !set.is_empty() && !known(set)) {
-            self.waypoint_sets.push(set.clone());
-        }
     }
 
     /// The waypoint of a binding; closes the gate when one is named and cannot be used.
@@ -222,6 +341,7 @@ impl Gate {
         kind: &str,
         object: &ObjectKey,
     ) -> Option<&'a Arc<Waypoint>> {
+        self.guarded |= *binding != Binding::None;
         let why = match binding {
             Binding::None => return None,
             Binding::Waypoint(key) => match world.waypoint(key) {
@@ -247,10 +367,24 @@ fn ask<'a>(
     decided.map_err(|denial| Denial { notes: std::mem::take(notes), ..denial })
 }
 
-/// Some service says that the port speaks HTTP or says nothing; a port without a service is looked at as well.
+fn add(sets: &mut Vec<Arc<PolicySet>>, set: Option<&Arc<PolicySet>>) {
+    let known = |set: &Arc<PolicySet>| sets.iter().any(|one| Arc::ptr_eq(one, set));
+    if let Some(set) = set.filter(|set| !set.is_empty() && !known(set)) {
+        sets.push(set.clone());
+    }
+}
+
+/// The services that lead to the workload's port and speak for it.
+fn own_services(world: &World, workload: &Workload, port: u16) -> impl Iterator<Item = Served> {
+    let namespace = workload.key.namespace.clone();
+    let speaks = move |served: &Served| speaks_for(&served.service.key, None, &namespace);
+    world.served_by(workload, port).filter(speaks)
+}
+
+/// Some service that speaks for the workload says that the port speaks HTTP or says nothing; a port without such a service is
+/// looked at as well.
 fn may_be_http(world: &World, workload: &Workload, port: u16) -> bool {
-    let mut protocols = world
-        .served_by(workload, port)
+    let mut protocols = own_services(world, workload, port)
         .filter_map(|served| served.service.port(served.service_port).map(|it| it.protocol))
         .peekable();
     protocols.peek().is_none() || protocols.any(|protocol| protocol != AppProtocol::Tcp)

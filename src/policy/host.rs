@@ -1,5 +1,7 @@
 //! Comparing the host of a request, without building texts.
 
+use std::net::Ipv6Addr;
+
 use crate::model::StringMatch;
 
 /// Whether the host fits, without regard to case (RFC 4343; CVE-2021-39155), and with or without its port: `a.com`
@@ -12,8 +14,12 @@ pub(super) fn fits(value: &StringMatch, host: &str) -> bool {
 /// Whether some server may take the host for one that fits: without user information and the root's dot too.
 pub(super) fn may_fit(value: &StringMatch, host: &str) -> bool {
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    let name = without_port(host).unwrap_or(host);
-    fits(value, host) || name.strip_suffix('.').is_some_and(|name| matches(value, name))
+    let (name, port) = match without_port(host) {
+        Some(name) => (name, &host[name.len()..]),
+        None => (host, ""),
+    };
+    fits(value, host)
+        || name.strip_suffix('.').is_some_and(|name| fits(value, &format!("{name}{port}")))
 }
 
 fn matches(value: &StringMatch, host: &str) -> bool {
@@ -21,7 +27,9 @@ fn matches(value: &StringMatch, host: &str) -> bool {
     match value {
         StringMatch::Present => !host.is_empty(),
         // Templates are for paths; elsewhere they are what they say.
-        StringMatch::Exact(text) | StringMatch::Template(text) => equal(host, text.as_bytes()),
+        StringMatch::Exact(text) | StringMatch::Template(text) => {
+            equal(host, text.as_bytes()) || is_same_address(text, host)
+        }
         StringMatch::Prefix(text) => {
             host.get(..text.len()).is_some_and(|start| equal(start, text.as_bytes()))
         }
@@ -30,6 +38,19 @@ fn matches(value: &StringMatch, host: &str) -> bool {
             start.and_then(|at| host.get(at..)).is_some_and(|end| equal(end, text.as_bytes()))
         }
     }
+}
+
+/// An IPv6 address has many spellings (RFC 5952, 2).
+fn is_same_address(one: &str, other: &[u8]) -> bool {
+    if !one.starts_with('[') || !other.starts_with(b"[") {
+        return false;
+    }
+    let split = |text: &str| {
+        let (address, port) = text.strip_prefix('[')?.split_once(']')?;
+        Some((address.parse::<Ipv6Addr>().ok()?, port.to_owned()))
+    };
+    let other = str::from_utf8(other).ok().and_then(split);
+    other.is_some() && split(one) == other
 }
 
 fn without_port(host: &str) -> Option<&str> {
@@ -59,6 +80,9 @@ mod tests {
             (exact("shop.example"), "shop.example:80.evil", false),
             (exact("[::1]"), "[::1]:80", true),
             (exact("::"), "::1", false),
+            (exact("[::1]"), "[0:0::1]:80", true),
+            (exact("[::1]:80"), "[0::1]:80", true),
+            (exact("[::1]:80"), "[0::1]:81", false),
             (suffix.clone(), "shop.Example:80", true),
             (suffix, "example", false),
             (StringMatch::Prefix("shop.example:".into()), "SHOP.example:80", true),
@@ -73,6 +97,13 @@ mod tests {
     fn disguises_are_seen_but_not_admitted() {
         let value = StringMatch::Exact("shop.example".into());
         for host in ["shop.example.", "shop.example.:80", "x@shop.example", "x:y@shop.example:80"] {
+            assert!(may_fit(&value, host) && !fits(&value, host), "{host}");
+        }
+        for (value, host) in [
+            (StringMatch::Exact("shop.example:80".into()), "SHOP.example.:80"),
+            (StringMatch::Prefix("shop.example:".into()), "shop.example.:80"),
+            (StringMatch::Suffix(".example:80".into()), "shop.example.:80"),
+        ] {
             assert!(may_fit(&value, host) && !fits(&value, host), "{host}");
         }
     }

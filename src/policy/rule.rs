@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::evaluate::{Facts, RequestFacts};
@@ -138,10 +139,7 @@ fn operation_matches(operation: &Operation, facts: &Facts<'_>, deny: bool) -> bo
     // Bytes that are not HTTP: an ALLOW rule about HTTP cannot match, a DENY rule's HTTP part is ignored.
     let Some(facts) = &facts.request else { return deny };
     let method = |value: &StringMatch, _| text::matches(value, facts.request.method.as_str());
-    let host = |value: &StringMatch, leaning| match leaning {
-        Leaning::Any => host::may_fit(value, facts.request.host),
-        Leaning::All => host::fits(value, facts.request.host),
-    };
+    let host = |value: &StringMatch, leaning| host_matches(value, facts.request.host, leaning);
     let path = |value: &StringMatch, leaning| match leaning {
         Leaning::Any => facts.path().any(value),
         Leaning::All => facts.path().all(value),
@@ -149,6 +147,14 @@ fn operation_matches(operation: &Operation, facts: &Facts<'_>, deny: bool) -> bo
     read(&operation.methods, deny, method)
         && read(&operation.hosts, deny, host)
         && read(&operation.paths, deny, path)
+}
+
+/// The host, whether a policy calls it so or `request.headers[host]`.
+fn host_matches(value: &StringMatch, host: &str, leaning: Leaning) -> bool {
+    match leaning {
+        Leaning::Any => host::may_fit(value, host),
+        Leaning::All => host::fits(value, host),
+    }
 }
 
 /// One positive must match and no negative; each is read towards refusing.
@@ -212,6 +218,10 @@ fn header_matches(
     name: &HeaderName,
     leaning: Leaning,
 ) -> bool {
+    if *name == HOST {
+        let host = headers.get(name).map(readable).unwrap_or_default();
+        return host_matches(value, &host, leaning);
+    }
     let mut sent = headers.get_all(name).iter().map(readable);
     let Some(first) = sent.next() else { return false };
     let rest: Vec<_> = sent.collect();

@@ -1,5 +1,6 @@
 //! Policies over small worlds: a pod `web` behind a service `web`, and who gets in.
 
+mod authority;
 mod fields;
 mod guards;
 mod notes;
@@ -93,8 +94,8 @@ impl<'a> Attempt<'a> {
 
     fn result(&self, world: &World) -> Result<Permit, Denial> {
         let workload = world.workload_at("10.0.0.1".parse().unwrap()).unwrap();
-        let addressed = super::addressed(world, workload, 8080, self.host);
         let client = self.client.map(identity);
+        let addressed = super::addressed(world, workload, 8080, self.host, client.as_ref());
         let connection = Connection {
             client: client.as_ref(),
             source: "10.0.9.9".parse().unwrap(),
@@ -290,7 +291,7 @@ fn http_is_parsed_only_where_something_needs_it() {
     let needs = |policies, host| {
         let world = shop(policies);
         let workload = world.workload_at("10.0.0.1".parse().unwrap()).unwrap();
-        Gate::new(&world, workload, 8080, &super::addressed(&world, workload, 8080, host))
+        Gate::new(&world, workload, 8080, &super::addressed(&world, workload, 8080, host, None))
             .needs_http()
     };
     assert!(!needs(vec![], Some(WEB)));
@@ -317,7 +318,7 @@ fn a_route_to_another_services_pods_is_believed_only_when_verified() {
     let workload = world.workload_at("10.0.0.1".parse().unwrap()).unwrap();
     let front = "front.shop.svc.cluster.local";
     let Addressed::Route { service, verified: false } =
-        super::addressed(&world, workload, 8080, Some(front))
+        super::addressed(&world, workload, 8080, Some(front), None)
     else {
         panic!("front reaches web by its route");
     };

@@ -11,6 +11,7 @@ use super::{PoolError, Shared, TunnelKey};
 use crate::base::{Reason, ports};
 use crate::identity::{self, Role, WorkloadCertificate};
 use crate::sock::{self, SocketFactory};
+use crate::telemetry::Handshake;
 use crate::tunnel::{self, Tunnel};
 
 /// Dials on the runtime of layer 4, whoever asks: the tunnel's socket must not belong to the runtime of a worker
@@ -55,6 +56,7 @@ async fn establish(
     if !identity::negotiated_h2(tls.get_ref().1) {
         return Err(tls_error(&key, "the server does not speak HTTP/2 (ALPN)"));
     }
+    identity::count_agreed(Handshake::TunnelClient, tls.get_ref().1);
     let proven = certificate.proven(tls.get_ref().1, Role::Server);
     let (stream, alert) = Alerted::new(tls);
     let (tunnel, driver) =

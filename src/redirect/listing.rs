@@ -37,6 +37,9 @@ impl Display for PolicyRoute {
 impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         writeln!(f, "table inet {} {{", self.name)?;
+        for counter in &self.counters {
+            writeln!(f, "\tcounter {counter} {{\n\t\tpackets 0 bytes 0\n\t}}\n")?;
+        }
         self.sets.iter().try_for_each(|set| writeln!(f, "{set}"))?;
         for (position, chain) in self.chains.iter().enumerate() {
             if position > 0 {
@@ -72,6 +75,7 @@ impl Display for Chain {
         };
         let hook = match self.hook {
             Hook::Prerouting => "prerouting",
+            Hook::Input => "input",
             Hook::Output => "output",
             Hook::Postrouting => "postrouting",
         };
@@ -85,6 +89,9 @@ impl Display for Chain {
 impl Display for Rule {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         self.matches.iter().try_for_each(|one| write!(f, "{one} "))?;
+        if let Some(counter) = self.counter {
+            write!(f, "counter name \"{counter}\" ")?;
+        }
         write!(f, "{} comment \"{}\"", self.action, self.comment)
     }
 }
@@ -105,11 +112,13 @@ impl Display for Match {
             Match::DestinationPort(equality, protocol, port) => {
                 write!(f, "{protocol} dport {equality} {port}")
             }
+            Match::InputInterface(equality, name) => write!(f, "iifname {equality} \"{name}\""),
             Match::OutputInterface(equality, name) => write!(f, "oifname {equality} \"{name}\""),
             Match::TcpSyn(equality) => {
                 write!(f, "tcp flags & (fin | syn | rst | ack) {equality} syn")
             }
             Match::InvalidConnection => write!(f, "ct state invalid"),
+            Match::ConfirmedConnection => write!(f, "ct status confirmed"),
             Match::SocketUser(user) => write!(f, "meta skuid {user}"),
         }
     }
@@ -120,6 +129,7 @@ impl Display for Action {
         match self {
             Action::Accept => write!(f, "accept"),
             Action::Drop => write!(f, "drop"),
+            Action::Refuse => write!(f, "reject with tcp reset"),
             Action::Redirect(port) => write!(f, "redirect to :{port}"),
             Action::SourceNat(address) if address.is_ipv4() => write!(f, "snat ip to {address}"),
             Action::SourceNat(address) => write!(f, "snat ip6 to {address}"),

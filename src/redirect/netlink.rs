@@ -10,6 +10,6 @@ pub mod fuzz;
 mod message;
 mod socket;
 
-pub use attributes::Attributes;
+pub use attributes::{Attributes, parse};
 pub use message::Request;
 pub use socket::{ANSWER_TIMEOUT, Answer, Socket, Subsystem};

@@ -11,7 +11,7 @@ use nix::errno::Errno;
 
 use super::{
     error::Error,
-    netlink::{Answer, Attributes, Request, Socket, Subsystem},
+    netlink::{self, Answer, Attributes, Request, Socket, Subsystem},
     program::{Chain, ChainKind, Family, Hook, Rule, Set, Table},
 };
 
@@ -36,16 +36,52 @@ pub fn exists(name: &str) -> Result<bool, Error> {
     let body = Attributes::new().text(abi::TABLE_NAME, name);
     let query = request(abi::GET_TABLE, 0, body, table_object(name))?;
     match Socket::open(Subsystem::Netfilter)?.transact(&[query.awaited()]) {
-        Ok(answer) => Ok(answer == Answer::Object),
+        Ok(answer) => Ok(matches!(answer, Answer::Object(_))),
         Err(error) if error.refusal() == Some(Errno::ENOENT) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// How many packets a counter of this table has counted since the table was made; `None` when there is no such counter.
+pub fn counted(
+    socket: &mut Socket,
+    table: &'static str,
+    counter: &'static str,
+) -> Result<Option<u64>, Error> {
+    let body = Attributes::new()
+        .text(abi::OBJECT_TABLE, table)
+        .text(abi::OBJECT_NAME, counter)
+        .number(abi::OBJECT_TYPE, abi::TYPE_COUNTER);
+    let query = request(abi::GET_OBJECT, 0, body, counter_object(table, counter))?;
+    match socket.transact(&[query.awaited()]) {
+        Ok(Answer::Object(body)) => match packets(&body) {
+            None => Err(Error::Malformed {
+                object: counter_object(table, counter).into_owned(),
+                what: "a counter without packets",
+            }),
+            packets => Ok(packets),
+        },
+        Ok(Answer::Acknowledged) => Ok(None),
+        Err(error) if error.refusal() == Some(Errno::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The packets in the kernel's description of a counter: `struct nfgenmsg`, then attributes.
+fn packets(body: &[u8]) -> Option<u64> {
+    let find = |bytes, wanted| netlink::parse(bytes).find(|(kind, _)| *kind == wanted);
+    let (_, data) = find(body.get(4..)?, abi::OBJECT_DATA)?;
+    let (_, packets) = find(data, abi::COUNTER_PACKETS)?;
+    Some(u64::from_be_bytes(packets.try_into().ok()?))
 }
 
 /// All messages of [`replace`].
 fn replacement(table: &Table) -> Result<Vec<Request>, Error> {
     let name = table.name;
     let mut requests = vec![create_table(name)?, delete_table(name)?, create_table(name)?];
+    for counter in &table.counters {
+        requests.push(create_counter(name, counter)?);
+    }
     for (set, id) in table.sets.iter().zip(1..) {
         requests.push(create_set(name, set, id)?);
         for elements in set.elements.chunks(ELEMENTS_PER_MESSAGE) {
@@ -89,6 +125,7 @@ fn delete_table(name: &str) -> Result<Request, Error> {
 fn create_chain(table: &str, chain: &Chain) -> Result<Request, Error> {
     let hook = match chain.hook {
         Hook::Prerouting => libc::NF_INET_PRE_ROUTING,
+        Hook::Input => libc::NF_INET_LOCAL_IN,
         Hook::Output => libc::NF_INET_LOCAL_OUT,
         Hook::Postrouting => libc::NF_INET_POST_ROUTING,
     };
@@ -108,6 +145,18 @@ fn create_chain(table: &str, chain: &Chain) -> Result<Request, Error> {
         .text(abi::CHAIN_TYPE, kind);
     let object = format!("chain {} (type {kind}) in table inet {table}", chain.name);
     request(abi::NEW_CHAIN, CREATE, body, object.into())
+}
+
+fn create_counter(table: &str, counter: &str) -> Result<Request, Error> {
+    let zero = 0_u64.to_be_bytes();
+    let data =
+        Attributes::new().bytes(abi::COUNTER_BYTES, &zero).bytes(abi::COUNTER_PACKETS, &zero);
+    let body = Attributes::new()
+        .text(abi::OBJECT_TABLE, table)
+        .text(abi::OBJECT_NAME, counter)
+        .number(abi::OBJECT_TYPE, abi::TYPE_COUNTER)
+        .nest(abi::OBJECT_DATA, data);
+    request(abi::NEW_OBJECT, CREATE, body, counter_object(table, counter))
 }
 
 fn create_set(table: &str, set: &Set, id: u32) -> Result<Request, Error> {
@@ -179,6 +228,10 @@ fn generic_head(family: u8, resource: u16) -> [u8; 4] {
 
 fn table_object(name: &str) -> Cow<'static, str> {
     format!("table inet {name}").into()
+}
+
+fn counter_object(table: &str, counter: &str) -> Cow<'static, str> {
+    format!("counter {counter} in table inet {table}").into()
 }
 
 fn set_object(table: &str, set: &str) -> Cow<'static, str> {

@@ -7,9 +7,12 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use ipnet::IpNet;
+
 use super::program::{
-    Action, Chain, ChainKind, Family, Hook, Match, Program, Protocol, Rule, Set, Table,
+    Action, Chain, ChainKind, Equality, Family, Hook, Match, Program, Protocol, Rule, Set, Table,
 };
+use super::workload::{LOOPBACK_INTERFACE, PRIORITY_RAW, probe};
 use crate::base::ports;
 
 /// The table's name; a namespace that is node and workload at once (never so in Kubernetes) can have both tables.
@@ -17,6 +20,8 @@ pub(super) const TABLE: &str = "isthmus_node";
 
 const SET_V4: &str = "pods_v4";
 const SET_V6: &str = "pods_v6";
+/// Counts packets that claimed to be probes.
+pub(super) const SPOOFED: &str = "spoofed_probes";
 /// The user that the kubelet runs as.
 const ROOT: u32 = 0;
 /// One before the usual place of source NAT (100): kube-proxy and CNI plugins masquerade there, and the first to
@@ -57,7 +62,28 @@ pub fn plan_node(plan: &NodePlan) -> Program {
         ],
     };
     let sets = vec![set(SET_V4, Family::Ipv4), set(SET_V6, Family::Ipv6)];
-    Program { table: Table { name: TABLE, sets, chains: vec![chain] }, routing: Vec::new() }
+    let table =
+        Table { name: TABLE, counters: vec![SPOOFED], sets, chains: vec![borrowed(), chain] };
+    Program { table, routing: Vec::new() }
+}
+
+/// The address of probes is given to packets that leave this node for a pod of its own, and nothing with it is sent to
+/// or through a node. Whoever sends from it, a pod here or somebody elsewhere, wants to be taken for a probe.
+fn borrowed() -> Chain {
+    let rules = Family::ALL.iter().map(|&family| {
+        let matches = [
+            Match::InputInterface(Equality::IsNot, LOOPBACK_INTERFACE),
+            Match::Source(IpNet::from(probe(family))),
+        ];
+        Rule::new("nobody sends from the address of probes", matches, Action::Drop).counted(SPOOFED)
+    });
+    Chain {
+        name: "raw_prerouting",
+        kind: ChainKind::Filter,
+        hook: Hook::Prerouting,
+        priority: PRIORITY_RAW,
+        rules: rules.collect(),
+    }
 }
 
 #[cfg(test)]

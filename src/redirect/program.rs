@@ -17,6 +17,8 @@ pub struct Program {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     pub name: &'static str,
+    /// Named counters, for [`Rule::counter`].
+    pub counters: Vec<&'static str>,
     pub sets: Vec<Set>,
     pub chains: Vec<Chain>,
 }
@@ -46,6 +48,8 @@ pub struct Chain {
 pub struct Rule {
     pub matches: Vec<Match>,
     pub action: Action,
+    /// Which of [`Table::counters`] counts the packets that match.
+    pub counter: Option<&'static str>,
     /// Shown by `nft list`; at most 127 bytes, no quotes.
     pub comment: &'static str,
 }
@@ -73,6 +77,7 @@ pub enum ChainKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     Prerouting,
+    Input,
     Output,
     Postrouting,
 }
@@ -114,12 +119,16 @@ pub enum Match {
     /// The destination is an element of the set of that name and family.
     DestinationIn(Family, &'static str),
     DestinationPort(Equality, Protocol, u16),
+    /// The interface that the packet arrived by.
+    InputInterface(Equality, &'static str),
     /// The interface that the packet leaves by.
     OutputInterface(Equality, &'static str),
     /// TCP, and the packet opens a connection: of SYN, ACK, FIN and RST just SYN is set.
     TcpSyn(Equality),
     /// Conntrack does not know what to make of the packet, so no NAT chain will see it.
     InvalidConnection,
+    /// Conntrack knows the connection from an earlier packet.
+    ConfirmedConnection,
     /// A local process of this user sent the packet; forwarded packets have no user and never match.
     SocketUser(u32),
 }
@@ -129,6 +138,8 @@ pub enum Match {
 pub enum Action {
     Accept,
     Drop,
+    /// Drop, and answer with a reset.
+    Refuse,
     /// Deliver to this port of this host; the original destination stays readable (`SO_ORIGINAL_DST`).
     Redirect(u16),
     SourceNat(IpAddr),
@@ -150,9 +161,30 @@ impl Family {
     }
 }
 
+impl Table {
+    /// The same table for a kernel that can neither count by name nor answer with a reset: what it decides is the same.
+    #[must_use]
+    pub fn plain(&self) -> Table {
+        let mut table = Table { counters: Vec::new(), ..self.clone() };
+        for rule in table.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
+            rule.counter = None;
+            if rule.action == Action::Refuse {
+                rule.action = Action::Drop;
+            }
+        }
+        table
+    }
+}
+
 impl Rule {
     /// A rule whose comment says why it is there.
     pub fn new(comment: &'static str, matches: impl Into<Vec<Match>>, action: Action) -> Self {
-        Self { matches: matches.into(), action, comment }
+        Self { matches: matches.into(), action, counter: None, comment }
+    }
+
+    /// The same rule, counting in this counter.
+    #[must_use]
+    pub fn counted(self, counter: &'static str) -> Self {
+        Self { counter: Some(counter), ..self }
     }
 }

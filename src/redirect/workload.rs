@@ -1,11 +1,12 @@
 //! The rules in a workload's network namespace, from a plan of what to capture. They are Istio's in-pod rules
-//! (istio-cni, `cni/pkg/nftables`), with three additions that are explained where they stand: only a SYN is translated,
-//! a SYN that conntrack calls invalid is dropped, and the agent's own flows are tracked in a zone of their own.
+//! (istio-cni, `cni/pkg/nftables`), with additions that are explained where they stand: only a SYN is translated, the
+//! agent's own flows are tracked in a zone of their own, and what was not redirected goes no further (`check`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::check;
 use super::program::{
     Action, Chain, ChainKind, Equality, Family, Hook, Mark, Match, PolicyRoute, Program, Protocol,
     Rule, Table,
@@ -21,12 +22,12 @@ pub(super) const TABLE: &str = "isthmus";
 const AGENT_ZONE: u16 = 1;
 /// Where DNS is spoken, whatever the transport.
 const DNS_PORT: u16 = 53;
-const LOOPBACK_INTERFACE: &str = "lo";
+pub(super) const LOOPBACK_INTERFACE: &str = "lo";
 /// Not just 127.0.0.1 as in Istio: stub resolvers and debuggers use others.
 const LOOPBACK_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
 /// Before conntrack (-200), where a zone must be chosen.
-const PRIORITY_RAW: i32 = -300;
+pub(super) const PRIORITY_RAW: i32 = -300;
 /// After conntrack and before NAT, where marks are set.
 const PRIORITY_MANGLE: i32 = -150;
 /// Where destinations are translated.
@@ -69,12 +70,20 @@ impl CapturePlan {
 /// The rules that carry out `plan`.
 pub fn plan_workload(plan: &CapturePlan) -> Program {
     let families = plan.families();
-    let mut chains = vec![raw_output(), mangle_prerouting(plan.inbound), mangle_output()];
+    let mut chains = vec![raw_output(), mangle_prerouting(), mangle_output()];
     if plan.inbound {
         chains.push(nat_prerouting(&families));
     }
     chains.push(nat_output(&families, plan.dns));
-    Program { table: Table { name: TABLE, sets: Vec::new(), chains }, routing: routing(&families) }
+    let counters = vec![check::INBOUND, check::OUTBOUND];
+    if !families.is_empty() {
+        if plan.inbound {
+            chains.push(check::delivered(&families));
+        }
+        chains.push(check::sent(&families, plan.dns, AGENT));
+    }
+    let table = Table { name: TABLE, counters, sets: Vec::new(), chains };
+    Program { table, routing: routing(&families) }
 }
 
 /// Replies to a borrowed address carry the mark (see `mangle_output`) and go to the agent instead of the network.
@@ -107,23 +116,24 @@ fn raw_output() -> Chain {
     }
 }
 
-/// Marks survive on `lo` and nowhere else, so a marked packet that arrives is the agent's, on its way to the application.
-fn mangle_prerouting(inbound: bool) -> Chain {
-    let mut rules = Vec::new();
-    if inbound {
-        // NAT does not see what conntrack calls invalid, for example a SYN that runs against a flow just
-        // reset, so it would reach the application uncaptured. The peer repeats it a second later.
-        rules.push(Rule::new(
-            "nat would not see it: do not let it in uncaptured",
-            [Match::InvalidConnection, Match::TcpSyn(Is)],
+/// A marked packet that arrives over loopback is the agent's, on its way to the application. Over another interface marks
+/// should not survive, but there are network plugins that keep them, and then they are whoever's who sent the packet.
+fn mangle_prerouting() -> Chain {
+    let local = Match::InputInterface(Is, LOOPBACK_INTERFACE);
+    let rules = vec![
+        // What conntrack calls invalid, for example a SYN that runs against a flow just reset, has no connection that
+        // could be remembered, so the reply would not find back. The agent's SYN is repeated a second later.
+        Rule::new(
+            "replies to it would be lost",
+            [local.clone(), Match::InvalidConnection, Match::TcpSyn(Is)],
             Action::Drop,
-        ));
-    }
-    rules.push(Rule::new(
-        "the agent's packet to the application: remember the flow",
-        [Match::PacketMark(Is, AGENT)],
-        Action::SetConnectionMark(BORROWED),
-    ));
+        ),
+        Rule::new(
+            "the agent's packet to the application: remember the flow",
+            [local, Match::PacketMark(Is, AGENT)],
+            Action::SetConnectionMark(BORROWED),
+        ),
+    ];
     Chain {
         name: "mangle_prerouting",
         kind: ChainKind::Filter,
@@ -164,7 +174,7 @@ fn nat_prerouting(families: &[Family]) -> Chain {
         let matches = [
             Match::Destination(IsNot, loopback(family)),
             Match::DestinationPort(IsNot, Protocol::Tcp, ports::HBONE),
-            Match::PacketMark(IsNot, AGENT),
+            Match::InputInterface(IsNot, LOOPBACK_INTERFACE),
         ];
         Rule::new("plaintext inbound", matches, Action::Redirect(ports::INBOUND_PLAINTEXT))
     }));
@@ -185,13 +195,6 @@ fn nat_output(families: &[Family], dns: bool) -> Chain {
     if dns {
         rules.extend(families.iter().flat_map(|&family| dns_rules(family)));
     }
-    rules.extend(families.iter().map(|&family| {
-        Rule::new(
-            "replies to probes",
-            [Match::Destination(Is, host(probe(family))), Match::Protocol(Protocol::Tcp)],
-            Action::Accept,
-        )
-    }));
     rules.extend(families.iter().map(|&family| {
         let matches = [
             Match::OutputInterface(Is, LOOPBACK_INTERFACE),
@@ -228,14 +231,14 @@ fn destination_nat(name: &'static str, hook: Hook, rules: Vec<Rule>) -> Chain {
     Chain { name, kind: ChainKind::Nat, hook, priority: PRIORITY_DESTINATION_NAT, rules }
 }
 
-fn loopback(family: Family) -> IpNet {
+pub(super) fn loopback(family: Family) -> IpNet {
     match family {
         Family::Ipv4 => IpNet::V4(LOOPBACK_V4),
         Family::Ipv6 => host(IpAddr::V6(Ipv6Addr::LOCALHOST)),
     }
 }
 
-fn probe(family: Family) -> IpAddr {
+pub(super) fn probe(family: Family) -> IpAddr {
     match family {
         Family::Ipv4 => IpAddr::V4(ports::PROBE_ADDRESS_V4),
         Family::Ipv6 => IpAddr::V6(ports::PROBE_ADDRESS_V6),

@@ -6,41 +6,28 @@ use std::sync::Arc;
 
 use super::name::Known;
 use crate::base::Str;
-use crate::model::{Endpoint, PortMapping, Resolution, Service, Workload};
-use crate::world::{Owner, World};
+use crate::model::{Endpoint, PortMapping, Resolution, Service};
+use crate::world::World;
 
 /// What a share of 1 becomes where a name has several addresses, so that it can be divided: 840 has every divisor up
 /// to 8.
 const SHARE: u32 = 840;
 
-/// The Service of the mesh that a name means to `client`. An entry's host is looked up like any other name: it may well be
+/// The Service of the mesh that a name means. An entry's host is looked up like any other name: it may well be
 /// this very entry's.
-pub(super) fn in_mesh<'a>(
-    world: &'a World,
-    name: &str,
-    client: &Workload,
-) -> Option<&'a Arc<Service>> {
-    let known = world.service_known_as(name, &client.key.namespace)?;
-    match known.entry {
-        None => Some(known),
-        Some(_) => world.service_named(name).filter(|service| service.entry.is_none()),
-    }
+pub(super) fn in_mesh<'a>(world: &'a World, name: &str) -> Option<&'a Arc<Service>> {
+    world.service_named(name, None).filter(|service| service.entry.is_none())
 }
 
-/// The service as `client` sees it. Names that are not in `known` and not in the mesh have no addresses.
-pub(super) fn made(
-    world: &World,
-    service: &Service,
-    client: &Workload,
-    known: &HashMap<Str, Arc<Known>>,
-) -> Service {
+/// The service with addresses for names. Names that are not in `known` and not in the mesh have no addresses.
+pub(super) fn made(world: &World, service: &Service, known: &HashMap<Str, Arc<Known>>) -> Service {
     let mut endpoints = Vec::new();
     for endpoint in &service.endpoints {
         let start = endpoints.len();
         match &endpoint.name {
             None => endpoints.push(endpoint.clone()),
             Some(name) => {
-                if let Some(other) = in_mesh(world, name, client) {
+                if let Some(other) = in_mesh(world, name) {
                     endpoints.extend(through(endpoint, other));
                 }
                 for address in known.get(name).into_iter().flat_map(|known| &known.addresses) {
@@ -55,10 +42,9 @@ pub(super) fn made(
 }
 
 fn at(world: &World, endpoint: &Endpoint, address: IpAddr) -> Vec<Endpoint> {
-    // Whichever port: a virtual address is a Service's as a whole.
-    match world.owner_of(address, 0) {
-        Some(Owner::Service(other)) if other.entry.is_none() => through(endpoint, other).collect(),
-        _ => vec![Endpoint { addresses: vec![address], name: None, ..endpoint.clone() }],
+    match world.kubernetes_at(address) {
+        Some(other) => through(endpoint, other).collect(),
+        None => vec![Endpoint { addresses: vec![address], name: None, ..endpoint.clone() }],
     }
 }
 
@@ -132,7 +118,7 @@ mod tests {
         let service = entry("x.example", endpoints);
         let world = Fixture::default().build();
         let known = known("a.example", &["192.0.2.1", "192.0.2.2"]).await;
-        let made = made(&world, &service, &workload("c", "10.0.0.1"), &known);
+        let made = made(&world, &service, &known);
         assert_eq!(made.resolution, Resolution::Listed);
         assert_eq!(targets(&made), ["192.0.2.1:80 1260", "192.0.2.2:80 1260", "192.0.2.9:80 840"]);
     }
@@ -143,13 +129,12 @@ mod tests {
         let pod = workload("web", "10.0.0.5");
         let web = service("web", "10.96.0.1", &[&pod]);
         let name = web.hostname.clone();
-        let client = workload("c", "10.0.0.1");
         let world = Fixture::default().workload(pod.clone()).service(web).build();
-        assert_eq!(in_mesh(&world, &name, &client).unwrap().key, key("web"));
+        assert_eq!(in_mesh(&world, &name).unwrap().key, key("web"));
         for (asked, addresses) in [(name.as_str(), &[][..]), ("vip.example", &["10.96.0.1"])] {
             let service = entry("x.example", vec![named(asked, 1)]);
             let known = known(asked, addresses).await;
-            let made = made(&world, &service, &client, &known);
+            let made = made(&world, &service, &known);
             assert_eq!(targets(&made), ["10.0.0.5:8080 840"], "{asked}");
             assert_eq!(made.endpoints[0].workload.as_ref(), Some(&pod.uid));
         }
@@ -160,9 +145,8 @@ mod tests {
     async fn an_entry_is_not_its_own_endpoint() {
         let service = entry("x.example", vec![named("x.example", 1)]);
         let world = Fixture::default().service(service.clone()).build();
-        let client = workload("c", "10.0.0.1");
-        assert!(in_mesh(&world, "x.example", &client).is_none());
+        assert!(in_mesh(&world, "x.example").is_none());
         let known = known("x.example", &["192.0.2.1"]).await;
-        assert_eq!(targets(&made(&world, &service, &client, &known)), ["192.0.2.1:80 840"]);
+        assert_eq!(targets(&made(&world, &service, &known)), ["192.0.2.1:80 840"]);
     }
 }

@@ -35,13 +35,14 @@ pub enum Decision {
     },
 }
 
-/// Decides for a connection of `client` to `dialled`. An address of the mesh means its owner ([`World::owner_of`]);
+/// Decides for a connection of `client` to `dialled`. An address of the mesh means the owner that the client's
+/// namespace sees ([`World::owner_of`]);
 /// what nobody knows passes through, as Istio's ambient mode has it.
-pub fn decide(world: &World, _client: &Workload, dialled: SocketAddr) -> Decision {
+pub fn decide(world: &World, client: &Workload, dialled: SocketAddr) -> Decision {
     // An IPv4 connection of a dual-stack socket.
     let address = dialled.ip().to_canonical();
     let own_port = ports::ILLEGAL.contains(&dialled.port());
-    match world.owner_of(address, dialled.port()) {
+    match world.owner_of(address, dialled.port(), &client.key.namespace) {
         Some(Owner::Service(service)) => decide_service(world, service, dialled.port()),
         Some(Owner::Workload(_)) if own_port => refuse_own_port(dialled),
         Some(Owner::Workload(workload)) => decide_workload(world, workload, dialled.port()),

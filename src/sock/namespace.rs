@@ -19,6 +19,39 @@ const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 /// `SIOCGSKNS` of linux/sockios.h: the network namespace of a socket; libc does not name it.
 const SIOCGSKNS: libc::Ioctl = 0x894c;
 
+/// `SO_NETNS_COOKIE` of asm-generic/socket.h, since Linux 5.14; libc does not name it.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// Which network namespace it is, whatever paths lead to it. The kernel gives an inode to another namespace once this one
+/// has ended, a cookie never until the next boot.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+pub struct NamespaceId {
+    pub device: u64,
+    pub inode: u64,
+    /// `None` with kernels that do not tell.
+    #[serde(default)]
+    pub cookie: Option<u64>,
+}
+
+impl NamespaceId {
+    /// Whether a namespace that stands now is the one that this was taken of, some time ago in the same boot.
+    pub fn is_still(&self, now: &Self) -> bool {
+        let cookies = (self.cookie, now.cookie);
+        (self.device, self.inode) == (now.device, now.inode)
+            && !matches!(cookies, (Some(then), Some(now)) if then != now)
+    }
+
+    /// Enough to compare namespaces that stand at the same time.
+    pub fn place(&self) -> Place {
+        (self.device, self.inode)
+    }
+}
+
+/// Device and inode of a namespace that stands.
+pub type Place = (u64, u64);
+
 /// A network namespace, held open.
 #[derive(Clone, Debug)]
 pub struct NetworkNamespace(Arc<OwnedFd>);
@@ -69,6 +102,19 @@ impl NetworkNamespace {
         Ok(fstat(self.0.as_fd())?.st_ino)
     }
 
+    /// Equal for two handles of one namespace, whatever opened them.
+    pub fn place(&self) -> io::Result<Place> {
+        let file = fstat(self.0.as_fd())?;
+        Ok((file.st_dev, file.st_ino))
+    }
+
+    /// What tells it from every other namespace of this boot. Enters it.
+    pub fn id(&self) -> io::Result<NamespaceId> {
+        let (device, inode) = self.place()?;
+        let cookie = self.run(cookie)?;
+        Ok(NamespaceId { device, inode, cookie })
+    }
+
     /// Runs `work` on this thread inside the namespace and comes back; `work` must not await.
     ///
     /// A thread that cannot come back would go on making sockets in a workload's namespace, so the process ends then:
@@ -115,6 +161,26 @@ fn resolve(name_or_path: &str) -> io::Result<PathBuf> {
     Ok(Path::new(DIRECTORY).join(name_or_path))
 }
 
+/// Of the calling thread's namespace.
+#[allow(unsafe_code)]
+fn cookie() -> Option<u64> {
+    let socket = std::os::unix::net::UnixDatagram::unbound().ok()?;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the descriptor is open for the whole call; the kernel writes no more than `length` bytes, which is the size of
+    // `cookie`, and the number of those that it wrote.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    (outcome == 0 && length as usize == size_of::<u64>()).then_some(cookie)
+}
+
 #[allow(unsafe_code)]
 fn namespace_type(file: BorrowedFd<'_>) -> io::Result<libc::c_int> {
     // SAFETY: the descriptor is borrowed for the whole call; this request takes no argument and writes nothing.
@@ -156,6 +222,24 @@ mod tests {
         let missing = NetworkNamespace::open("isthmus-no-such-name").unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);
         assert!(missing.to_string().contains("/run/netns/isthmus-no-such-name"), "{missing}");
+    }
+
+    #[test]
+    fn a_namespace_is_itself_by_any_path_and_no_later_one() {
+        let own = NetworkNamespace::open(OWN).unwrap();
+        let again = NetworkNamespace::open("/proc/self/ns/net").unwrap();
+        assert_eq!(own.place().unwrap(), again.place().unwrap());
+        let id = NamespaceId { device: 4, inode: 7, cookie: Some(1) };
+        for (device, inode, cookie, still) in [
+            (4, 7, Some(1), true),
+            (4, 7, None, true),
+            (4, 7, Some(2), false),
+            (4, 8, Some(1), false),
+            (5, 7, Some(1), false),
+        ] {
+            let now = NamespaceId { device, inode, cookie };
+            assert_eq!(id.is_still(&now), still, "{now:?}");
+        }
     }
 
     #[test]

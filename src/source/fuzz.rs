@@ -54,5 +54,6 @@ fn settings() -> TranslateSettings {
         trust_domains: TrustDomains::new("cluster.local".into(), &[]),
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
+        public_service_entries: Vec::new(),
     }
 }

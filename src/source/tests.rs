@@ -11,6 +11,7 @@ pub(super) fn settings() -> TranslateSettings {
         trust_domains: crate::base::TrustDomains::new("cluster.local".into(), &[]),
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
+        public_service_entries: Vec::new(),
     }
 }
 

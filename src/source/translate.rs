@@ -39,6 +39,8 @@ pub struct TranslateSettings {
     pub cluster_domain: Str,
     /// Where mesh-wide policies live.
     pub root_namespace: Str,
+    /// Namespaces whose ServiceEntries clients of all namespaces see, besides the root namespace's; `*` for all.
+    pub public_service_entries: Vec<Str>,
 }
 
 /// The mesh, and what is wrong with the objects.

@@ -41,6 +41,10 @@ pub struct AgentMetrics {
     pub accept_failures: Counter,
     /// Connections that had to wait, or were refused, because a workload or a peer had as many as it may.
     pub limited_connections: Counter,
+    /// What waypoint workers refused because a budget, or somebody's share of it, was full.
+    pub worker_limited: Counter,
+    /// Connections that waypoint workers closed by themselves, by cause.
+    worker_closed: Family<ClosedLabels, Counter>,
     /// Complaints about objects in the current state of the source.
     pub source_complaints: Gauge,
     /// Matches of policies that decide nothing, by policy.
@@ -53,6 +57,11 @@ struct NoteLabels {
     policy_namespace: String,
     policy_name: String,
     effect: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClosedLabels {
+    cause: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -122,6 +131,16 @@ impl AgentMetrics {
             self.limited_connections.clone(),
         );
         registry.register(
+            "isthmus_worker_limited",
+            "Places that waypoint workers refused because a budget, or a client's or a namespace's share, was full",
+            self.worker_limited.clone(),
+        );
+        registry.register(
+            "isthmus_worker_closed",
+            "Connections that waypoint workers closed: a slow head, idle for too long, idle while places were few",
+            self.worker_closed.clone(),
+        );
+        registry.register(
             "isthmus_source_complaints",
             "Complaints about objects that are not in force as written",
             self.source_complaints.clone(),
@@ -131,6 +150,11 @@ impl AgentMetrics {
             "Connections and requests that AUDIT and dry-run AuthorizationPolicies matched, by what they would have done",
             self.notes.clone(),
         );
+    }
+
+    /// A waypoint worker closes a connection by itself.
+    pub fn worker_closed(&self, cause: &'static str) {
+        self.worker_closed.get_or_create(&ClosedLabels { cause }).inc();
     }
 
     /// A peer was refused or cut: its certificate is revoked.

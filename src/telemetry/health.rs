@@ -28,8 +28,11 @@ pub struct HealthMetrics {
     pub source_read: Float,
     /// Grows with every change of the mesh's state.
     pub generation: Gauge,
+    /// New connections that capture rules caught, and packets that were no probes.
+    uncaptured: Family<DirectionLabels, Counter>,
+    spoofed_probes: Counter,
     /// By waypoint worker; see [`WorkerHealth`].
-    workers: [Family<WorkerLabels, Gauge>; 5],
+    workers: [Family<WorkerLabels, Gauge>; 6],
 }
 
 /// What one waypoint worker holds now.
@@ -43,6 +46,13 @@ pub struct WorkerHealth {
     /// Reserved, in bytes, and what may be.
     pub buffered_bytes: usize,
     pub buffered_bytes_limit: usize,
+    /// Clients that hold anything of it.
+    pub clients: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DirectionLabels {
+    direction: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -51,7 +61,7 @@ struct WorkerLabels {
 }
 
 /// In the order of the families.
-const WORKERS: [(&str, &str); 5] = [
+const WORKERS: [(&str, &str); 6] = [
     ("isthmus_worker_connections", "Connections of a namespace's waypoint worker"),
     (
         "isthmus_worker_waiting_connections",
@@ -63,6 +73,7 @@ const WORKERS: [(&str, &str); 5] = [
         "isthmus_worker_buffered_bytes_limit",
         "Bytes that a waypoint worker may reserve ([layer7] max_buffered_bytes)",
     ),
+    ("isthmus_worker_clients", "Clients that hold connections of a namespace's waypoint worker"),
 ];
 
 impl HealthMetrics {
@@ -102,9 +113,29 @@ impl HealthMetrics {
             "Grows with every change of the mesh's state that was applied",
             self.generation.clone(),
         );
+        registry.register(
+            "isthmus_uncaptured_connections_dropped",
+            "Opening packets (SYN) of connections that would have passed a captured workload's agent by, in either direction",
+            self.uncaptured.clone(),
+        );
+        registry.register(
+            "isthmus_spoofed_probes_dropped",
+            "Packets that came to this node from the address of its probes, which only the node itself uses",
+            self.spoofed_probes.clone(),
+        );
+        // They are there before anything is caught, so that an alert can see the first one.
+        self.caught(0, 0, 0);
         for ((name, help), family) in WORKERS.iter().zip(&self.workers) {
             registry.register(*name, *help, family.clone());
         }
+    }
+
+    /// What capture rules caught lately.
+    pub fn caught(&self, inbound: u64, outbound: u64, spoofed: u64) {
+        for (direction, count) in [("inbound", inbound), ("outbound", outbound)] {
+            self.uncaptured.get_or_create(&DirectionLabels { direction }).inc_by(count);
+        }
+        self.spoofed_probes.inc_by(spoofed);
     }
 
     /// Replaces what is known of all workers.
@@ -118,6 +149,7 @@ impl HealthMetrics {
                 worker.requests,
                 worker.buffered_bytes,
                 worker.buffered_bytes_limit,
+                worker.clients,
             ];
             for (family, value) in self.workers.iter().zip(values) {
                 family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));

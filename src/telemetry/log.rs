@@ -29,6 +29,8 @@ use sink::Sink;
 
 /// The target of the access log, as in ztunnel.
 pub(super) const ACCESS: &str = "access";
+/// The target of what operators change in a running agent. No level silences it: who silences everything else is told.
+pub const AUDIT: &str = "audit";
 
 /// How lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]

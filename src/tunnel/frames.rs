@@ -18,11 +18,14 @@ use tokio::time::Instant;
 /// The size of a frame's head, in bytes (RFC 9113, 4.1).
 const HEAD: usize = 9;
 /// What a client sends before its first frame, in bytes (RFC 9113, 3.4).
-pub(super) const PREFACE: u32 = 24;
+pub const PREFACE: u32 = 24;
 /// The types of frames that are bounded elsewhere: DATA by windows and h2's budgets for small and empty ones, HEADERS
 /// by the number of streams (RFC 9113, 6.1 and 6.2).
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+/// What goes on with a head, and the flag of the frame that is its last (RFC 9113, 6.2 and 6.10).
+const CONTINUATION: u8 = 9;
+const END_HEADERS: u8 = 4;
 
 /// Frames that may come at once: 50 for each of 200 streams.
 const BURST: u32 = 10_000;
@@ -34,7 +37,7 @@ const RATE: f64 = 5_000.0;
 const BYTES: u32 = 1024;
 
 /// A connection whose incoming frames are counted. Once there were too many, nothing more is read.
-pub(super) struct Counted<S> {
+pub struct Counted<S> {
     io: S,
     frames: Frames,
     exceeded: Exceeded,
@@ -42,7 +45,7 @@ pub(super) struct Counted<S> {
 
 /// Tells whoever drives the connection that the peer sent too many frames.
 #[derive(Clone, Default)]
-pub(super) struct Exceeded(Arc<AtomicBool>);
+pub struct Exceeded(Arc<AtomicBool>);
 
 /// Where in the stream of frames we are, and how many more may come.
 struct Frames {
@@ -51,6 +54,10 @@ struct Frames {
     have: usize,
     /// Bytes to go until the next head.
     skip: u32,
+    /// The frame that came last, when one did.
+    kind: Option<u8>,
+    /// A message's head goes on with the next frame.
+    continues: bool,
     tokens: u32,
     /// When time was last made into tokens.
     filled: Instant,
@@ -60,23 +67,31 @@ struct Frames {
 
 impl<S> Counted<S> {
     /// `before`: bytes that precede the first frame.
-    pub(super) fn new(io: S, before: u32) -> (Self, Exceeded) {
+    pub fn new(io: S, before: u32) -> (Self, Exceeded) {
         let exceeded = Exceeded::default();
         let frames = Frames {
             head: [0; HEAD],
             have: 0,
             skip: before,
+            kind: None,
+            continues: false,
             tokens: BURST,
             filled: Instant::now(),
             sent: 0,
         };
         (Self { io, frames, exceeded: exceeded.clone() }, exceeded)
     }
+
+    /// The peer has begun what it has not brought to its end: the head of a message, another frame than DATA, or, at the
+    /// beginning, its settings.
+    pub fn is_within_head(&self) -> bool {
+        self.frames.is_within_head()
+    }
 }
 
 impl Exceeded {
     /// Waits for it, in the task that reads: there is nobody to wake but whoever reads.
-    pub(super) async fn happened(&self) {
+    pub async fn happened(&self) {
         let poll = |_: &mut Context<'_>| if self.get() { Poll::Ready(()) } else { Poll::Pending };
         std::future::poll_fn(poll).await;
     }
@@ -103,14 +118,22 @@ impl Frames {
             bytes = &bytes[more..];
             if self.have == HEAD {
                 self.have = 0;
-                let [a, b, c, kind, ..] = self.head;
+                let [a, b, c, kind, flags, ..] = self.head;
                 self.skip = u32::from_be_bytes([0, a, b, c]);
+                self.kind = Some(kind);
+                if kind == HEADERS || kind == CONTINUATION {
+                    self.continues = flags & END_HEADERS == 0;
+                }
                 if kind != DATA && kind != HEADERS && !self.spend() {
                     return false;
                 }
             }
         }
         true
+    }
+
+    fn is_within_head(&self) -> bool {
+        self.continues || self.have > 0 || self.kind.is_none_or(|it| it != DATA && self.skip > 0)
     }
 
     /// Takes a token. The clock is only looked at when there are none, so that frames at a decent rate cost nothing.

@@ -8,13 +8,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::matching::assign;
-use super::{Candidate, Sought, scan};
-use crate::base::Str;
+use super::names::named;
+use super::runtime::Said;
+use super::{Ledger, Sought, path_here, scan};
+use crate::base::{Seldom, Str};
+use crate::sock::{NamespaceId, NetworkNamespace};
 
 /// Where container runtimes keep the namespaces of sandboxes, by name.
 const DIRECTORY: &str = "/run/netns";
-/// Two searches are at least so far apart: each enters every namespace of the node.
+/// Two searches are at least so far apart: each may ask the runtime for every pod and enter every namespace of the node.
 const SEARCH_EVERY: Duration = Duration::from_secs(1);
 
 /// So many sandboxes that have ended are remembered before those whose namespaces are gone are forgotten.
@@ -25,17 +27,23 @@ const MANY: usize = 256;
 pub struct Sandbox {
     /// The pod's own UID (`metadata.uid`).
     pub pod: Str,
-    /// The runtime's name of the sandbox; empty when it was found by a search.
+    /// The runtime's name of the sandbox; empty where no runtime told of it.
     pub container: Str,
     /// The path of its network namespace.
     pub network_namespace: Str,
+    /// What stood there when it was told.
+    pub namespace: NamespaceId,
     pub addresses: Vec<IpAddr>,
 }
 
 /// Where the pods of this node are.
 pub struct Registry {
+    /// Where namespaces have names.
     directory: PathBuf,
+    /// `None`: nothing is kept for the next agent.
+    ledger: Option<Ledger>,
     known: Mutex<Known>,
+    trouble: Seldom,
 }
 
 #[derive(Default)]
@@ -49,16 +57,15 @@ struct Known {
     searched: Option<Instant>,
 }
 
-impl Default for Registry {
-    fn default() -> Self {
-        Self::new(Path::new(DIRECTORY))
-    }
-}
-
 impl Registry {
-    /// Looks for namespaces in `directory`.
-    pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), known: Mutex::default() }
+    /// Keeps what it is told in `ledger`.
+    pub fn new(ledger: Option<Ledger>) -> Self {
+        Self {
+            directory: DIRECTORY.into(),
+            ledger,
+            known: Mutex::default(),
+            trouble: Seldom::new(),
+        }
     }
 
     /// Where this generation of a pod is.
@@ -67,12 +74,24 @@ impl Registry {
         known.sandboxes.get(uid).filter(|sandbox| sandbox.pod == pod).cloned()
     }
 
-    /// The runtime has made a sandbox for the workload.
+    /// The runtime has made a sandbox for the workload. It is on disk when this returns.
     pub fn started(&self, uid: Str, sandbox: Sandbox) {
+        self.keep(&uid, &sandbox);
         let mut known = self.known.lock();
         known.ended.remove(&sandbox.network_namespace);
         known.without.remove(&(uid.clone(), sandbox.pod.clone()));
         known.sandboxes.insert(uid, sandbox);
+    }
+
+    fn keep(&self, uid: &Str, sandbox: &Sandbox) {
+        let Some(Err(error)) = self.ledger.as_ref().map(|it| it.write(uid, sandbox)) else {
+            return;
+        };
+        tracing::error!(
+            workload = %uid, %error,
+            "where its sandbox is cannot be kept for the agent's next start, which must ask the container runtime; check \
+             [workloads] directory"
+        );
     }
 
     /// The runtime ends a sandbox: the workload that was in it, unless it is in another one by now.
@@ -89,6 +108,8 @@ impl Registry {
         let sandbox = known.sandboxes.remove(&uid)?;
         known.ended.insert(sandbox.network_namespace.clone());
         known.without.insert((uid.clone(), sandbox.pod.clone()));
+        drop(known);
+        self.ledger.iter().for_each(|it| it.remove(&sandbox));
         Some((uid, sandbox))
     }
 
@@ -97,7 +118,7 @@ impl Registry {
         self.known.lock().without.contains(&(uid.clone(), pod.clone()))
     }
 
-    /// Forgets workloads that are gone; `is_here` knows uid and pod.
+    /// Forgets workloads that are gone; `is_here` knows uid and pod. Their records go with their namespaces.
     pub fn retain(&self, is_here: impl Fn(&Str, &Str) -> bool) {
         let mut known = self.known.lock();
         if known.ended.len() > MANY {
@@ -113,50 +134,123 @@ impl Registry {
         (next > Instant::now()).then_some(next)
     }
 
-    /// Looks for pods in all namespaces of this machine that are not known to be somebody else's. Blocks. Returns how
-    /// many were found.
+    /// A search begins: what was kept of these pods by this agent or one before. Blocks. Returns how many were found.
+    pub fn restore(&self, pods: &[Sought]) -> usize {
+        self.known.lock().searched = Some(Instant::now());
+        let records = self.ledger.as_ref().map(Ledger::read).unwrap_or_default();
+        let mut known = self.known.lock();
+        known.forget_vanished();
+        let mut count = 0;
+        for pod in pods {
+            let is_its = |record: &&super::Record| {
+                record.workload == pod.uid.as_str() && record.pod == pod.pod.as_str()
+            };
+            let mut its = records.iter().filter(is_its);
+            match (its.next(), its.next()) {
+                (Some(record), None) => count += usize::from(known.take(pod, record.sandbox())),
+                (Some(_), Some(_)) if self.trouble.is_due() => tracing::error!(
+                    workload = %pod.uid,
+                    "two sandboxes are kept of it, so none of them counts; the container runtime is asked"
+                ),
+                _ => {}
+            }
+        }
+        count
+    }
+
+    /// Every namespace that has a name, whosever it is.
+    pub fn paths(&self) -> Vec<Str> {
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten();
+        let paths = entries.filter_map(|entry| Some(Str::from(entry.ok()?.path().to_str()?)));
+        paths.collect()
+    }
+
+    /// What the container runtime says now. Blocks. Returns how many were found.
+    pub fn learn(&self, said: &[(Sought, Said)]) -> usize {
+        let mut count = 0;
+        for (pod, said) in said {
+            let Some(path) = said.network_namespace.as_deref().map(path_here) else { continue };
+            // A path through a process means another one in the agent's own container.
+            let is_below = Path::new(&path).starts_with(&self.directory);
+            let namespace = match is_below {
+                true => NetworkNamespace::open(&path).and_then(|it| it.id()),
+                false => Err(std::io::Error::other("it is not below /run/netns")),
+            };
+            let namespace = match namespace {
+                Ok(namespace) => namespace,
+                Err(error) => {
+                    tracing::warn!(
+                        workload = %pod.uid, path, %error,
+                        "the container runtime names a network namespace that cannot be used"
+                    );
+                    continue;
+                }
+            };
+            let sandbox = Sandbox {
+                pod: pod.pod.clone(),
+                container: said.container.as_str().into(),
+                network_namespace: path.into(),
+                namespace,
+                addresses: said.addresses.clone(),
+            };
+            if self.known.lock().take(pod, sandbox.clone()) {
+                self.keep(&pod.uid, &sandbox);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Namespaces that were named after these pods; `all`: the names of all pods of this node. Blocks. Returns how many were
+    /// found.
     ///
     /// # Errors
     /// The directory of namespaces cannot be read: is it mounted?
-    pub fn search(&self, pods: &[Sought]) -> std::io::Result<usize> {
-        self.known.lock().searched = Some(Instant::now());
+    pub fn find_named(&self, pods: &[Sought], all: &[Str]) -> std::io::Result<usize> {
         let taken: BTreeSet<Str> = {
             let known = self.known.lock();
             let used = known.sandboxes.values().map(|it| it.network_namespace.clone());
             used.chain(known.ended.iter().cloned()).collect()
         };
         let candidates = scan(&self.directory, |path| taken.contains(path))?;
-        self.known.lock().forget_vanished();
-        Ok(self.take(pods, &candidates))
-    }
-
-    /// What the runtime said meanwhile wins.
-    fn take(&self, pods: &[Sought], candidates: &[Candidate]) -> usize {
-        let found = assign(pods, candidates);
+        let found = named(pods, all, &candidates);
         let mut known = self.known.lock();
         let mut count = 0;
         for pod in pods {
             let Some(place) = found.get(&pod.uid) else { continue };
-            let path = &place.network_namespace;
-            let used = known.sandboxes.values().any(|it| it.network_namespace == *path);
-            let renewed = known.sandboxes.get(&pod.uid).is_some_and(|it| it.pod == pod.pod);
-            if used || renewed || known.ended.contains(path) {
-                continue;
-            }
             let sandbox = Sandbox {
                 pod: pod.pod.clone(),
                 container: Str::default(),
-                network_namespace: path.clone(),
+                network_namespace: place.network_namespace.clone(),
+                namespace: place.id,
                 addresses: place.addresses.clone(),
             };
-            known.sandboxes.insert(pod.uid.clone(), sandbox);
-            count += 1;
+            count += usize::from(known.take(pod, sandbox));
         }
-        count
+        Ok(count)
     }
 }
 
 impl Known {
+    /// What the runtime said meanwhile wins. Two pods in one namespace are left to whoever looks at all claims.
+    fn take(&mut self, pod: &Sought, sandbox: Sandbox) -> bool {
+        let is_known = self.sandboxes.get(&pod.uid).is_some_and(|it| it.pod == pod.pod);
+        let has_ended = self.without.contains(&(pod.uid.clone(), pod.pod.clone()))
+            || self.ended.contains(&sandbox.network_namespace);
+        if is_known || has_ended {
+            return false;
+        }
+        let agrees = sandbox.addresses.iter().any(|it| pod.addresses.contains(it));
+        if !agrees && !pod.addresses.is_empty() && !sandbox.addresses.is_empty() {
+            tracing::warn!(
+                workload = %pod.uid, api = ?pod.addresses, runtime = ?sandbox.addresses,
+                "the container runtime tells other addresses of it than the API does; the runtime says where it is"
+            );
+        }
+        self.sandboxes.insert(pod.uid.clone(), sandbox);
+        true
+    }
+
     /// Namespaces that do not stand any more cannot be found either.
     fn forget_vanished(&mut self) {
         self.ended.retain(|path| Path::new(path.as_str()).exists());
@@ -165,35 +259,49 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
+
+    fn id(inode: u64) -> NamespaceId {
+        NamespaceId { device: 4, inode, cookie: None }
+    }
 
     fn sandbox(pod: &str, container: &str, path: &str) -> Sandbox {
         Sandbox {
             pod: pod.into(),
             container: container.into(),
             network_namespace: path.into(),
+            namespace: id(1),
             addresses: vec!["10.0.0.1".parse().unwrap()],
         }
     }
 
     fn sought(pod: &str) -> Sought {
-        let addresses = vec!["10.0.0.1".parse().unwrap()];
-        Sought { uid: "w".into(), pod: pod.into(), addresses, ready: true }
+        Sought {
+            uid: "w".into(),
+            pod: pod.into(),
+            namespace: "default".into(),
+            name: "curl".into(),
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+        }
     }
 
-    fn candidate(path: &str) -> Candidate {
-        Candidate {
-            network_namespace: path.into(),
-            addresses: vec!["10.0.0.1".parse().unwrap()],
-            made: SystemTime::UNIX_EPOCH,
+    fn take(registry: &Registry, pod: &str, path: &str) -> bool {
+        registry.known.lock().take(&sought(pod), sandbox(pod, "", path))
+    }
+
+    /// This thread's own namespace, which stands.
+    fn standing(pod: &str) -> Sandbox {
+        let path = "/proc/thread-self/ns/net";
+        let (device, inode) = NetworkNamespace::open(path).unwrap().place().unwrap();
+        Sandbox {
+            namespace: NamespaceId { device, inode, cookie: None },
+            ..sandbox(pod, "c1", path)
         }
     }
 
     #[test]
     fn a_pod_made_anew_under_its_name_is_another_one() {
-        let registry = Registry::default();
+        let registry = Registry::new(None);
         registry.started("w".into(), sandbox("first", "c1", "/n1"));
         assert!(registry.sandbox("w", "second").is_none());
         registry.started("w".into(), sandbox("second", "c2", "/n2"));
@@ -205,49 +313,74 @@ mod tests {
 
     #[test]
     fn a_sandbox_that_has_ended_is_not_found_again() {
-        let registry = Registry::default();
+        let registry = Registry::new(None);
         registry.started("w".into(), sandbox("p", "c1", "/n1"));
         let (uid, ended) = registry.ended("c1", "").unwrap();
         assert_eq!((uid.as_str(), ended.network_namespace.as_str()), ("w", "/n1"));
         assert!(registry.ended("c1", "/n1").is_none(), "once");
         assert!(registry.has_ended(&"w".into(), &"p".into()));
-        assert_eq!(registry.take(&[sought("p")], &[candidate("/n1")]), 0);
+        assert!(!take(&registry, "p", "/n1") && !take(&registry, "p", "/n2"));
         // The pod gets another sandbox.
         registry.started("w".into(), sandbox("p", "c2", "/n2"));
         assert!(!registry.has_ended(&"w".into(), &"p".into()));
+        assert!(take(&registry, "q", "/n3"), "another generation");
     }
 
     #[test]
     fn what_the_runtime_says_wins_over_what_is_found() {
-        let registry = Registry::default();
+        let registry = Registry::new(None);
         registry.started("w".into(), sandbox("p", "c1", "/n1"));
-        assert_eq!(registry.take(&[sought("p")], &[candidate("/n2")]), 0);
-        registry.started("v".into(), sandbox("q", "c2", "/n3"));
-        assert_eq!(registry.take(&[sought("other")], &[candidate("/n3")]), 0, "somebody else's");
-        assert_eq!(registry.take(&[sought("other")], &[candidate("/n4")]), 1);
-        // Found by a search, ended by its path.
-        assert_eq!(registry.ended("c9", "/n4").unwrap().0, "w");
+        assert!(!take(&registry, "p", "/n2"), "it is known meanwhile");
+        assert_eq!(registry.sandbox("w", "p").unwrap().container, "c1");
     }
 
     #[test]
-    fn forgets_whoever_is_gone() {
-        let registry = Registry::default();
-        registry.started("w".into(), sandbox("p", "c1", "/n1"));
-        registry.ended("c1", "/n1");
-        registry.started("v".into(), sandbox("q", "c2", "/n2"));
-        registry.retain(|uid, _| uid == "v");
-        assert!(!registry.has_ended(&"w".into(), &"p".into()));
-        assert!(registry.sandbox("v", "q").is_some());
+    fn the_next_agent_knows_what_this_one_was_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = || Registry::new(Some(Ledger::open(directory.path()).unwrap()));
+        let first = registry();
+        first.started("w".into(), standing("p"));
+        let second = registry();
+        assert_eq!(second.restore(&[sought("another")]), 0);
+        assert_eq!(second.restore(&[sought("p")]), 1);
+        assert_eq!(second.sandbox("w", "p").unwrap(), standing("p"));
+        assert_eq!(second.restore(&[sought("p")]), 0, "once");
+        second.ended("c1", "").unwrap();
+        assert_eq!(registry().restore(&[sought("p")]), 0, "it has ended");
+    }
+
+    #[test]
+    fn a_runtime_cannot_send_the_agent_through_a_process() {
+        let registry = Registry::new(None);
+        let said = Said {
+            container: "c1".into(),
+            network_namespace: Some("/proc/self/ns/net".into()),
+            addresses: Vec::new(),
+        };
+        assert_eq!(registry.learn(&[(sought("p"), said)]), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn searches_seldom() {
-        let directory = tempfile::tempdir().unwrap();
-        let registry = Registry::new(directory.path());
+        let registry = Registry::new(None);
         assert!(registry.search_due().is_none());
-        assert_eq!(registry.search(&[sought("p")]).unwrap(), 0);
+        assert_eq!(registry.restore(&[sought("p")]), 0);
         let due = registry.search_due().unwrap();
         tokio::time::sleep_until(due).await;
         assert!(registry.search_due().is_none());
+    }
+
+    #[test]
+    fn workloads_that_are_gone_are_forgotten() {
+        let registry = Registry::new(None);
+        registry.started("w".into(), sandbox("p", "c1", "/n1"));
+        registry.retain(|uid, pod| uid == "w" && pod == "p");
+        assert!(registry.sandbox("w", "p").is_some());
+        registry.retain(|_, _| false);
+        assert!(registry.sandbox("w", "p").is_none());
+        registry.started("w".into(), sandbox("p", "c1", "/n1"));
+        registry.ended("c1", "/n1");
+        registry.retain(|uid, _| uid == "v");
+        assert!(!registry.has_ended(&"w".into(), &"p".into()));
     }
 }

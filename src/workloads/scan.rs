@@ -7,9 +7,30 @@ use std::path::Path;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 
-use super::Candidate;
 use crate::base::Str;
-use crate::sock::NetworkNamespace;
+use crate::sock::{NamespaceId, NetworkNamespace, Place};
+
+/// What runtimes say for `/run/netns`; in the agent's container that may be another directory.
+const OLD_DIRECTORY: &str = "/var/run/netns";
+const DIRECTORY: &str = "/run/netns";
+
+/// A network namespace of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its path.
+    pub network_namespace: Str,
+    pub id: NamespaceId,
+    /// Of all its interfaces, without loopback and link-local ones.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The path of a namespace in the agent's mounts, as a runtime tells it in its own.
+pub fn path_here(path: &str) -> String {
+    match Path::new(path).strip_prefix(OLD_DIRECTORY) {
+        Ok(name) => Path::new(DIRECTORY).join(name).to_string_lossy().into_owned(),
+        Err(_) => path.to_owned(),
+    }
+}
 
 /// Every namespace that has a name in `directory` (containerd and CRI-O keep those of their sandboxes there), except
 /// this thread's own and those whose path `leave_out` knows. One that vanishes meanwhile is left out.
@@ -17,7 +38,7 @@ use crate::sock::NetworkNamespace;
 /// # Errors
 /// The directory cannot be read.
 pub fn scan(directory: &Path, leave_out: impl Fn(&str) -> bool) -> io::Result<Vec<Candidate>> {
-    let own = NetworkNamespace::own()?.inode()?;
+    let own = NetworkNamespace::own()?.place()?;
     let mut candidates = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let Ok(entry) = entry else { continue };
@@ -32,15 +53,15 @@ pub fn scan(directory: &Path, leave_out: impl Fn(&str) -> bool) -> io::Result<Ve
     Ok(candidates)
 }
 
-fn look_into(path: &str, own: u64) -> io::Result<Option<Candidate>> {
+fn look_into(path: &str, own: Place) -> io::Result<Option<Candidate>> {
     let namespace = NetworkNamespace::open(path)?;
     // A pod of the host's network has no namespace of its own.
-    if namespace.inode()? == own {
+    if namespace.place()? == own {
         return Ok(None);
     }
-    let made = std::fs::metadata(path)?.modified()?;
+    let id = namespace.id()?;
     let addresses = addresses_in(&namespace)?;
-    Ok(Some(Candidate { network_namespace: Str::from(path), addresses, made }))
+    Ok(Some(Candidate { network_namespace: Str::from(path), id, addresses }))
 }
 
 /// The addresses by which others may reach what runs in the namespace.
@@ -82,6 +103,14 @@ mod tests {
         std::os::unix::fs::symlink("/proc/self/ns/net", directory.path().join("own")).unwrap();
         assert_eq!(scan(directory.path(), |_| false).unwrap(), []);
         assert!(scan(&directory.path().join("missing"), |_| false).is_err());
+    }
+
+    #[test]
+    fn runtimes_may_use_the_old_directory() {
+        assert_eq!(path_here("/var/run/netns/cni-1"), "/run/netns/cni-1");
+        assert_eq!(path_here("/run/netns/cni-1"), "/run/netns/cni-1");
+        assert_eq!(path_here("/proc/7/ns/net"), "/proc/7/ns/net");
+        assert_eq!(path_here(""), "");
     }
 
     #[test]

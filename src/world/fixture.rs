@@ -53,6 +53,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
         hostname: format!("{}.{}.svc.cluster.local", key.name, key.namespace).into(),
         key,
         entry: None,
+        visibility: Visibility::Everywhere,
         vips: vec![vip.parse().unwrap()],
         networks: Vec::new(),
         resolution: Resolution::Listed,
@@ -84,6 +85,7 @@ pub(crate) fn waypoint(name: &str) -> Waypoint {
         identity: identity(name),
         for_services: true,
         for_workloads: true,
+        names_clients: false,
     }
 }
 

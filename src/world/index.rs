@@ -227,18 +227,13 @@ impl World {
         self.indexes.claimants(&address).first()
     }
 
-    /// The service that owns a virtual address.
+    /// The service that a virtual address means to everybody.
     pub fn service_at(&self, vip: IpAddr) -> Option<&Arc<Service>> {
         self.indexes.addresses.first_at(vip)
     }
 
     pub fn service(&self, key: &ObjectKey) -> Option<&Arc<Service>> {
         self.indexes.service(key)
-    }
-
-    /// The service of this host name; of several entries' the first.
-    pub fn service_named(&self, hostname: &str) -> Option<&Arc<Service>> {
-        self.indexes.names.first(hostname)
     }
 
     pub fn waypoint(&self, key: &ObjectKey) -> Option<&Arc<Waypoint>> {

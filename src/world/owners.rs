@@ -1,11 +1,13 @@
 //! Who has an address and who has a name, when several services claim it.
 //!
-//! A Service of Kubernetes comes first, since nobody may take its traffic by writing a ServiceEntry; entries come in the
-//! order of the mesh, which is by age. An address is looked up exactly, then by the longest network: one hash probe for
-//! every length of a prefix that is in use, however many services there are. A name likewise: exactly, then by the
-//! wildcard with the most labels.
+//! A claim counts for the clients that see the service: a Service of Kubernetes for everybody, a ServiceEntry where its
+//! [`Visibility`] says. What a client's own namespace claims comes first. Of what everybody sees, a Service of Kubernetes comes
+//! first, since nobody may take its traffic by writing a ServiceEntry; entries come in the order of the mesh, which is by age.
+//! An address is looked up exactly, then by the longest network: one hash probe for every length of a prefix that is in use,
+//! however many services there are. A name likewise: exactly, then by the wildcard with the most labels. Claims that a client
+//! does not see cost it nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use ipnet::IpNet;
 
 use super::World;
 use crate::base::Str;
-use crate::model::{Service, Workload};
+use crate::model::{Service, Visibility, Workload};
 
 /// What an address of the mesh means.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +24,14 @@ pub enum Owner<'a> {
     Workload(&'a Arc<Workload>),
 }
 
-/// All claimants of one address or name, the first before the others; never empty.
+/// All claimants of one address or name.
 #[derive(Default)]
-struct Claimants(Vec<Arc<Service>>);
+struct Claimants {
+    /// Whom everybody sees, Services of Kubernetes before entries.
+    everywhere: Vec<Arc<Service>>,
+    /// Entries by the namespaces of their clients: those that only these see, and in its own namespace each.
+    of_namespace: BTreeMap<Str, Vec<Arc<Service>>>,
+}
 
 #[derive(Default)]
 pub(super) struct Addresses {
@@ -43,29 +50,33 @@ pub(super) struct Names {
 
 impl Claimants {
     fn add(&mut self, service: &Arc<Service>) {
-        let kubernetes = |service: &Arc<Service>| service.entry.is_none();
-        let end = match kubernetes(service) {
-            true => self.0.iter().position(|other| !kubernetes(other)),
-            false => None,
+        let mut add_for = |namespace: &Str| {
+            let list = self.of_namespace.entry(namespace.clone()).or_default();
+            list.push(service.clone());
         };
-        self.0.insert(end.unwrap_or(self.0.len()), service.clone());
+        match (&service.visibility, &service.entry) {
+            (Visibility::Namespaces(namespaces), _) => namespaces.iter().for_each(add_for),
+            (Visibility::Everywhere, Some(_)) => {
+                add_for(&service.key.namespace);
+                self.everywhere.push(service.clone());
+            }
+            (Visibility::Everywhere, None) => {
+                let entry = self.everywhere.iter().position(|other| other.entry.is_some());
+                self.everywhere.insert(entry.unwrap_or(self.everywhere.len()), service.clone());
+            }
+        }
     }
 
-    fn first(&self) -> Option<&Arc<Service>> {
-        self.0.first()
+    /// Those that clients of a namespace see, the first before the others; `None` stands for clients of whom nothing is known.
+    fn seen_from(&self, namespace: Option<&str>) -> impl Iterator<Item = &Arc<Service>> {
+        let own = namespace.and_then(|namespace| self.of_namespace.get(namespace));
+        own.into_iter().flatten().chain(&self.everywhere)
     }
 
     /// Entries may share an address and have different ports. One that takes every port comes after those that name it.
-    fn for_port(&self, port: u16) -> Option<&Arc<Service>> {
-        let first = self.first()?;
-        if self.0.len() == 1 || first.entry.is_none() {
-            return Some(first);
-        }
-        self.0.iter().find(|service| service.port(port).is_some()).or(Some(first))
-    }
-
-    fn for_namespace(&self, namespace: &str) -> Option<&Arc<Service>> {
-        self.0.iter().find(|service| service.key.namespace == namespace).or(self.first())
+    fn for_port(&self, port: u16, namespace: Option<&str>) -> Option<&Arc<Service>> {
+        let named = self.seen_from(namespace).find(|service| service.port(port).is_some());
+        named.or_else(|| self.seen_from(namespace).next())
     }
 }
 
@@ -86,17 +97,24 @@ impl Addresses {
     }
 
     pub(super) fn first_at(&self, address: IpAddr) -> Option<&Arc<Service>> {
-        self.exact.get(&address)?.first()
+        self.exact.get(&address)?.everywhere.first()
     }
 
-    fn exact(&self, address: IpAddr, port: u16) -> Option<&Arc<Service>> {
-        self.exact.get(&address)?.for_port(port)
+    fn entry(&self, address: IpAddr, port: u16, namespace: Option<&str>) -> Option<&Arc<Service>> {
+        let exact = self.exact.get(&address);
+        let exact = exact.and_then(|claimants| claimants.for_port(port, namespace));
+        exact.or_else(|| self.longest(address, port, namespace))
     }
 
-    fn longest(&self, address: IpAddr, port: u16) -> Option<&Arc<Service>> {
+    fn longest(
+        &self,
+        address: IpAddr,
+        port: u16,
+        namespace: Option<&str>,
+    ) -> Option<&Arc<Service>> {
         self.lengths[family(&address)].iter().find_map(|length| {
             let network = IpNet::new(address, *length).ok()?.trunc();
-            self.networks.get(&network)?.for_port(port)
+            self.networks.get(&network)?.for_port(port, namespace)
         })
     }
 }
@@ -114,18 +132,19 @@ impl Names {
         }
     }
 
-    pub(super) fn first(&self, hostname: &str) -> Option<&Arc<Service>> {
+    fn of_host(&self, hostname: &str) -> Option<&Claimants> {
         match hostname.strip_prefix("*.") {
-            Some(suffix) => self.wildcards.get(suffix)?.first(),
-            None => self.exact.get(hostname)?.first(),
+            Some(suffix) => self.wildcards.get(suffix),
+            None => self.exact.get(hostname),
         }
     }
 
-    fn wildcard(&self, name: &str) -> Option<&Claimants> {
+    fn wildcard(&self, name: &str, namespace: &str) -> Option<&Arc<Service>> {
         let mut rest = name;
         while let Some((_, suffix)) = rest.split_once('.') {
-            if let Some(wildcard) = self.wildcards.get(suffix) {
-                return Some(wildcard);
+            let claimants = self.wildcards.get(suffix);
+            if let Some(first) = claimants.and_then(|it| it.seen_from(Some(namespace)).next()) {
+                return Some(first);
             }
             rest = suffix;
         }
@@ -134,29 +153,54 @@ impl Names {
 }
 
 impl World {
-    /// What an address means to those who dial it: a Service of Kubernetes, a workload, a ServiceEntry with this very
-    /// address, then one with the longest network around it. A workload comes before an entry, so that an
+    /// What an address means to clients of a namespace who dial it: a Service of Kubernetes, a workload, a ServiceEntry with
+    /// this very address, then one with the longest network around it. A workload comes before an entry, so that an
     /// entry cannot take what is addressed to it.
-    pub fn owner_of(&self, address: IpAddr, port: u16) -> Option<Owner<'_>> {
-        let addresses = &self.indexes.addresses;
-        let exact = addresses.exact(address, port);
-        if let Some(service) = exact.filter(|service| service.entry.is_none()) {
+    pub fn owner_of(&self, address: IpAddr, port: u16, namespace: &str) -> Option<Owner<'_>> {
+        if let Some(service) = self.kubernetes_at(address) {
             return Some(Owner::Service(service));
         }
         if let Some(workload) = self.workload_at(address) {
             return Some(Owner::Workload(workload));
         }
-        exact.or_else(|| addresses.longest(address, port)).map(Owner::Service)
+        let entry = self.indexes.addresses.entry(address, port, Some(namespace));
+        entry.map(Owner::Service)
     }
 
-    /// What a name, in lower case and without a dot at its end, means to a client in `namespace`: its own namespace's
-    /// entry, a Service of Kubernetes, the oldest entry.
+    /// The Service of Kubernetes that has a virtual address.
+    pub fn kubernetes_at(&self, address: IpAddr) -> Option<&Arc<Service>> {
+        self.service_at(address).filter(|service| service.entry.is_none())
+    }
+
+    /// The ServiceEntry that an address means to everybody, whatever entries of their own some have.
+    pub fn common_entry_at(&self, address: IpAddr, port: u16) -> Option<&Arc<Service>> {
+        let entry = self.indexes.addresses.entry(address, port, None);
+        entry.filter(|service| service.entry.is_some())
+    }
+
+    /// The services of a host, which may begin with `*.`, as clients of a namespace see them: their own namespace's entry, a
+    /// Service of Kubernetes, then the entries that everybody sees, the oldest first.
+    pub fn services_named(
+        &self,
+        hostname: &str,
+        namespace: Option<&str>,
+    ) -> impl Iterator<Item = &Arc<Service>> {
+        let claimants = self.indexes.names.of_host(hostname).into_iter();
+        claimants.flat_map(move |claimants| claimants.seen_from(namespace))
+    }
+
+    /// The first of [`services_named`](Self::services_named).
+    pub fn service_named(&self, hostname: &str, namespace: Option<&str>) -> Option<&Arc<Service>> {
+        self.services_named(hostname, namespace).next()
+    }
+
+    /// What a name, in lower case and without a dot at its end, means to a client in `namespace`.
     pub fn service_known_as(&self, name: &str, namespace: &str) -> Option<&Arc<Service>> {
-        self.indexes.names.exact.get(name)?.for_namespace(namespace)
+        self.indexes.names.exact.get(name)?.seen_from(Some(namespace)).next()
     }
 
     /// The same for a name that nobody has: of the wildcards that match, the one with the most labels.
     pub fn wildcard_for(&self, name: &str, namespace: &str) -> Option<&Arc<Service>> {
-        self.indexes.names.wildcard(name)?.for_namespace(namespace)
+        self.indexes.names.wildcard(name, namespace)
     }
 }

@@ -76,8 +76,8 @@ fn both_families_of_a_workload_and_a_service_are_found() {
             world.workload_at(address(vip)).is_none() && world.service_at(address(pod)).is_none()
         );
     }
-    assert_eq!(world.service_named("web.shop.svc.cluster.local").unwrap().key, key("web"));
-    assert!(world.service_named("web.shop").is_none());
+    assert_eq!(world.service_named("web.shop.svc.cluster.local", None).unwrap().key, key("web"));
+    assert!(world.service_named("web.shop", None).is_none());
     assert!(world.service_in(&"shop".into(), &"web".into()).is_some());
 }
 
@@ -378,12 +378,14 @@ fn answers(world: &World) -> String {
         .unwrap();
     }
     for at in ["10.0.0.1", "10.0.0.2", "10.96.0.1", "10.96.0.2"] {
-        let (found, owner) = (world.workload_at(address(at)), world.owner_of(address(at), 80));
+        let (found, owner) =
+            (world.workload_at(address(at)), world.owner_of(address(at), 80, "shop"));
         writeln!(said, "{at} {:?} {owner:?} {:?}", name(found), world.service_at(address(at)))
             .unwrap();
     }
     for service in &services {
-        let (found, named) = (world.service(&service.key), world.service_named(&service.hostname));
+        let (found, named) =
+            (world.service(&service.key), world.service_named(&service.hostname, None));
         writeln!(said, "{found:?} {named:?} {:?}", world.service_policies(&service.key)).unwrap();
     }
     for node in ["one", "two"] {
@@ -448,7 +450,7 @@ proptest! {
                 best = Some(service);
             }
         }
-        let found = match world.owner_of(probe, 80) {
+        let found = match world.owner_of(probe, 80, "shop") {
             Some(crate::world::Owner::Service(service)) => Some(&service.key),
             _ => None,
         };

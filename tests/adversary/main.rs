@@ -6,9 +6,13 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod admin;
+
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
 
+mod http;
+mod recorder;
 mod ways;
 
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};

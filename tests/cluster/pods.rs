@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::cluster::{
-    answers, apply, delete, directory, get, is_captured, kubectl, on_node, until, within,
+    administer, answers, apply, delete, directory, get, is_captured, kubectl, on_node, until,
+    within,
 };
 use crate::guide::meshed;
 
@@ -233,9 +234,7 @@ const KEEPER: &str = "http://keeper-0.keeper.default:9080/details/0";
 
 /// Whose certificates the agent of node2 holds.
 fn identities() -> Result<BTreeSet<String>> {
-    let url = "http://127.0.0.1:15000/config_dump";
-    let dump = on_node("node2", "curl", &["--silent", "--max-time", "10", url])?;
-    let dump: Value = serde_json::from_str(&dump)?;
+    let dump: Value = serde_json::from_str(&administer("node2", &[], "config_dump")?)?;
     let certificates = dump["certificates"].as_array().cloned().unwrap_or_default();
     let identities = certificates.iter().filter_map(|it| it["identity"].as_str());
     Ok(identities.map(str::to_owned).collect())

@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use crate::cluster::{apply, apply_file, delete, get, kubectl, on_node, pod, root, until};
+use crate::cluster::{administer, apply, apply_file, delete, get, kubectl, pod, root, until};
 use crate::guide::application;
 
 const DEFINITION: &str = "workloadentries.networking.istio.io";
@@ -49,8 +49,7 @@ spec: {{address: {address}, labels: {{app: machine}}{more}}}
 }
 
 fn asked(node: &str, path: &str) -> Result<Value> {
-    let url = format!("http://127.0.0.1:15000/{path}");
-    Ok(serde_json::from_str(&on_node(node, "curl", &["--silent", "--max-time", "10", &url])?)?)
+    Ok(serde_json::from_str(&administer(node, &[], path)?)?)
 }
 
 /// The addresses of the endpoints of `machines`, as node1's agent knows them.

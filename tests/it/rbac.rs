@@ -40,6 +40,12 @@ struct Row {
     only: Option<&'static str>,
 }
 
+/// Without `Partial...`: rights do not depend on how much of an object is asked for.
+fn whole(type_name: &str) -> &str {
+    let part = type_name.strip_prefix("PartialObjectMeta<").and_then(|it| it.strip_suffix('>'));
+    part.unwrap_or(type_name)
+}
+
 fn row<T: Resource>(only: Option<&'static str>) -> Row {
     Row { name: T::KIND, group: T::GROUP, resource: T::URL_PATH_SEGMENT, only }
 }
@@ -158,13 +164,16 @@ fn used_in(file: &SourceFile) -> BTreeSet<Right> {
         if OF_LISTS.contains(&(type_name, path.as_str())) {
             continue;
         }
-        let row = rows.iter().find(|row| row.name == type_name);
+        let row = rows.iter().find(|row| row.name == whole(type_name));
         let row = row.unwrap_or_else(|| panic!("{path}: Api<{type_name}> is in no row here"));
         let verbs = verbs(&code, binding);
         assert!(!verbs.is_empty(), "{path}: nothing is asked of {binding}: Api<{type_name}>?");
         for (verb, is_named) in verbs {
-            let kind = if row.only.is_some() { "Role" } else { "ClusterRole" };
-            let name = row.only.filter(|_| is_named).unwrap_or_default();
+            // What has no namespace is listed in the whole cluster, whatever its name.
+            let of_cluster = row.name == Namespace::KIND && matches!(verb, "list" | "watch");
+            let only = row.only.filter(|_| !of_cluster);
+            let kind = if only.is_some() { "Role" } else { "ClusterRole" };
+            let name = only.filter(|_| is_named).unwrap_or_default();
             let right = Right {
                 role: format!("{kind} {role}"),
                 group: row.group.to_owned(),
@@ -206,8 +215,11 @@ fn is_of_word(character: char) -> bool {
 /// The verbs of what is called on a binding, and whether the server knows the object's name when it looks at rights.
 fn verbs(code: &str, binding: &str) -> BTreeSet<(&'static str, bool)> {
     let mut verbs = BTreeSet::new();
-    if code.contains(&format!("watch_object({binding},")) {
-        verbs.extend([("list", true), ("watch", true)]);
+    // Where nothing but the object of that name is asked for.
+    for watching in ["watch_object", "watcher"] {
+        if code.contains(&format!("{watching}({binding}, ")) {
+            verbs.extend([("list", true), ("watch", true)]);
+        }
     }
     let calls = format!("{binding}.");
     for (at, _) in code.match_indices(&calls) {

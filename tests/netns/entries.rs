@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::dns::Upstream;
-use crate::support::lab::curl::curl;
+use crate::support::lab::agents::administer;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::netns::Namespace;
 use crate::support::lab::{Lab, private, wait};
@@ -314,8 +314,7 @@ fn endpoints_with_names_are_resolved_for_their_client() -> Result<()> {
     })?;
     let count = upstream.times_asked("edge.example.net");
     assert!(count >= 1, "its own resolvers were asked");
-    let node = &lab.node("node-a")?.namespace;
-    let dump = curl(node, &["http://127.0.0.1:15000/config_dump"])?.json();
+    let dump = administer(lab.node("node-a")?, &[], "/config_dump")?.json();
     let names = dump["names"].as_array().cloned().unwrap_or_default();
     let edge = names.iter().find(|it| it["name"] == "edge.example.net");
     assert_eq!(edge.map(|it| it["addresses"][0].clone()), Some("172.30.0.254".into()), "{names:?}");

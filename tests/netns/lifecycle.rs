@@ -88,8 +88,7 @@ fn without_an_agent() -> Result<(Lab, usize)> {
 
 /// What the node's agent knows of the workload, in its dump.
 fn is_known(lab: &Lab, node: &str, text: &str) -> Result<bool> {
-    let namespace = &lab.node(node)?.namespace;
-    let dump = crate::support::lab::curl::curl(namespace, &["http://127.0.0.1:15000/config_dump"])?;
+    let dump = crate::support::lab::agents::administer(lab.node(node)?, &[], "/config_dump")?;
     ensure!(dump.status == 200, "{dump:?}");
     Ok(dump.body.contains(text))
 }

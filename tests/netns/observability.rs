@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::istioctl::Dump;
+use crate::support::lab::agents::{administer, socket};
 use crate::support::lab::curl::{Answer, curl};
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, process, wait};
@@ -18,11 +19,9 @@ const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 /// Long enough for anything that happens at all.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Asks the agent of a node on its administration port.
+/// Asks the agent of a node over its socket.
 fn ask(lab: &Lab, node: &str, arguments: &[&str], path: &str) -> Result<Answer> {
-    let url = format!("http://127.0.0.1:15000{path}");
-    let arguments: Vec<&str> = arguments.iter().copied().chain([url.as_str()]).collect();
-    curl(&lab.node(node)?.namespace, &arguments)
+    administer(lab.node(node)?, arguments, path)
 }
 
 fn get(lab: &Lab, node: &str, path: &str) -> Result<Value> {
@@ -91,7 +90,8 @@ fn open_connections_are_shown_at_both_ends_until_they_close() -> Result<()> {
     assert_eq!((&one["total"], &one["leftOut"]), (&3.into(), &2.into()), "{one:#}");
 
     let mut command = process::command(&lab.node(&here)?.namespace, &lab.programs().isthmus);
-    let output = command.args(["connections", "--workload", "default/curl"]).output()?;
+    let output =
+        command.args(["connections", "--node", &here, "--workload", "default/curl"]).output()?;
     let table = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = table.lines().find(|line| line.contains("tunnel")).context(table.clone())?;
     assert!(line.contains(&from) && line.contains("details.bookinfo.svc.cluster.local"), "{table}");
@@ -182,6 +182,14 @@ fn the_agents_health_is_in_the_metrics() -> Result<()> {
         assert!(of("tokio_num_workers") >= 2.0, "one at least of each agent");
         assert!(of("tokio_num_alive_tasks") >= 2.0, "{runtime}");
         assert!(of("tokio_worker_total_busy_duration_seconds_total") > 0.0, "{runtime}");
+    }
+    for role in ["client", "server"] {
+        let of = |group: &[(&str, &str)]| {
+            let labels = [&[("purpose", "tunnel"), ("role", role)], group].concat();
+            metrics.sum("isthmus_tls_handshakes_total", &labels)
+        };
+        assert!(of(&[]) > 0.0, "as the {role} of a tunnel");
+        assert_eq!(of(&[]), of(&[("group", "X25519MLKEM768")]), "all of agents, so all hybrid");
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
     for series in metrics.find("isthmus_source_last_read_timestamp_seconds", &[]) {
@@ -300,7 +308,8 @@ fn a_running_agent_can_be_profiled() -> Result<()> {
     let mut taking = process::command(namespace, "curl")
         .args(["--silent", "--fail", "--output"])
         .arg(&file)
-        .arg("http://127.0.0.1:15000/debug/pprof/profile?seconds=2&frequency=1000")
+        .args(["--unix-socket", &socket(&node)])
+        .arg("http://agent/debug/pprof/profile?seconds=2&frequency=1000")
         .spawn()?;
     let mut busy = false;
     let status = loop {
@@ -371,7 +380,7 @@ fn the_heap_of_a_running_agent_can_be_recorded() -> Result<()> {
 }
 
 #[test]
-fn readiness_names_the_workload_that_is_not_captured() -> Result<()> {
+fn readiness_counts_the_workloads_that_are_not_captured_and_the_status_names_them() -> Result<()> {
     let mut lab = meshed()?;
     let node = node_of(&lab, "curl")?;
     let namespace = &lab.node(&node)?.namespace.clone();
@@ -385,9 +394,14 @@ fn readiness_names_the_workload_that_is_not_captured() -> Result<()> {
     ))?;
     wait::until("the agent to say what it lacks", || {
         let answer = ready()?;
-        let says = answer.body.contains("node") && answer.body.contains("default/lost");
-        Ok((answer.status == 503 && says && answer.body.contains("nowhere")).then_some(()))
+        let says = answer.body.contains("node") && answer.body.contains("1 workloads are pending");
+        ensure!(!answer.body.contains("lost"), "everybody can ask: {}", answer.body);
+        Ok((answer.status == 503 && says).then_some(()))
     })?;
+    let status = get(&lab, &node, "/status")?;
+    let rows = status["workloads"].as_array().cloned().unwrap_or_default();
+    let lost = rows.iter().find(|row| row["workload"] == "default/lost").context("default/lost")?;
+    ensure!(lost["state"].as_str().is_some_and(|it| it.contains("nowhere")), "{lost:#}");
     assert_eq!(lab.curl("curl", &[DETAILS])?.status, 200, "all else goes on");
     lab.manifests.delete(&Key::new("Pod", "default", "lost"))?;
     wait::until("the agent to be ready again", || Ok((ready()?.status == 200).then_some(())))

@@ -54,6 +54,13 @@ pub fn on_node(node: &str, program: &str, arguments: &[&str]) -> Result<String> 
     succeeded(&format!("{program} {} on {node}", arguments.join(" ")), command.output()?)
 }
 
+/// Asks the agent of a node over its socket, as root on the node does, with more arguments for curl.
+pub fn administer(node: &str, arguments: &[&str], path: &str) -> Result<String> {
+    let (socket, url) = (format!("/run/isthmus/admin/{node}.sock"), format!("http://agent/{path}"));
+    let asked = ["--silent", "--max-time", "20", "--unix-socket", &socket, &url];
+    on_node(node, "curl", &[&asked, arguments].concat())
+}
+
 /// `kubectl ARGUMENTS`, its standard output.
 pub fn kubectl(arguments: &[&str]) -> Result<String> {
     let output = inside("kubectl", arguments).output().context("run scripts/cluster/enter")?;

@@ -1,9 +1,10 @@
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use super::*;
-use crate::admin::{ConnectionFilter, Dump, Readiness, Task};
+use crate::admin::{ConnectionFilter, Dump, Readiness, Task, connect};
 use crate::takeover::Inherited;
 use crate::telemetry::{LogFormat, Logs, Telemetry};
 
@@ -22,22 +23,24 @@ impl Dump for Agent {
         json!({ "limit": filter.limit })
     }
 
-    fn pending(&self) -> Vec<String> {
-        (1..=7).map(|number| format!("shop/web-{number}: no namespace")).collect()
+    fn pending(&self) -> usize {
+        7
     }
 
     fn refresh(&self) {}
 }
 
-/// The three servers on ports that the kernel chose.
+/// All servers, on ports that the kernel chose.
 struct Lab {
-    admin: SocketAddr,
+    admin: PathBuf,
+    pages: SocketAddr,
     metrics: SocketAddr,
     readiness: SocketAddr,
     source: Task,
     quit: CancellationToken,
     cancel: CancellationToken,
     serving: tokio::task::JoinHandle<()>,
+    _directory: tempfile::TempDir,
 }
 
 impl Lab {
@@ -47,18 +50,20 @@ impl Lab {
 
     fn with_layer4(layer4: Handle) -> Self {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let servers = Servers::bind(
-            Addresses { admin: any, metrics: any, readiness: any },
-            &Inherited::default(),
-        )
-        .unwrap();
-        let [admin, metrics, readiness] =
-            [0, 1, 2].map(|index: usize| servers.0[index].1.local_addr().unwrap());
+        let above = tempfile::tempdir().unwrap();
+        let directory = above.path().join("admin");
+        let admin = directory.join("node-a.sock");
+        let node = "node-a".into();
+        let addresses =
+            Addresses { directory, node, pages: Some(any), metrics: any, readiness: any };
+        let servers = Servers::bind(addresses, &Inherited::default()).unwrap();
+        let [metrics, readiness, pages] =
+            [0, 1, 2].map(|index: usize| servers.ports[index].1.local_addr().unwrap());
         let logs = Logs::new(Box::new(io::sink()), "info", LogFormat::Text).unwrap();
         let waited_for = Readiness::default();
         let source = waited_for.register("source");
         let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
-        let pages = Admin {
+        let agent = Admin {
             telemetry: Telemetry::new(logs.clone()),
             logs,
             readiness: waited_for,
@@ -66,14 +71,26 @@ impl Lab {
             dump: Arc::new(Agent),
             quit: quit.clone(),
         };
-        let serving = tokio::spawn(servers.serve(pages, cancel.clone()));
-        Self { admin, metrics, readiness, source, quit, cancel, serving }
+        let serving = tokio::spawn(servers.serve(agent, cancel.clone()));
+        Self { admin, pages, metrics, readiness, source, quit, cancel, serving, _directory: above }
     }
 }
 
 /// What a server answers to a request line, with one more header.
 async fn ask(to: SocketAddr, line: &str, header: &str) -> String {
-    let mut stream = TcpStream::connect(to).await.unwrap();
+    exchange(TcpStream::connect(to).await.unwrap(), line, header).await
+}
+
+/// The same over the socket.
+async fn administer(lab: &Lab, line: &str) -> String {
+    exchange(connect(&lab.admin).await.unwrap(), line, "x-test: 1").await
+}
+
+async fn exchange(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    line: &str,
+    header: &str,
+) -> String {
     let request =
         format!("{line} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n{header}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -83,17 +100,19 @@ async fn ask(to: SocketAddr, line: &str, header: &str) -> String {
 }
 
 async fn status(to: SocketAddr, line: &str) -> String {
-    let answer = ask(to, line, "x-test: 1").await;
+    code(&ask(to, line, "x-test: 1").await)
+}
+
+fn code(answer: &str) -> String {
     answer.split(' ').nth(1).unwrap_or_default().to_owned()
 }
 
 #[tokio::test]
-async fn readiness_names_what_is_missing() {
+async fn readiness_names_what_is_missing_and_no_workload() {
     let lab = Lab::new();
     let answer = ask(lab.readiness, "GET /healthz/ready", "x-test: 1").await;
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("source"), "{answer}");
-    let workloads = "shop/web-5: no namespace\nand 2 more workloads\n";
-    assert!(answer.ends_with(workloads), "{answer}");
+    assert!(answer.ends_with("\n7 workloads are pending: see isthmus status\n"), "{answer}");
     lab.source.set(true);
     assert_eq!(status(lab.readiness, "GET /healthz/ready").await, "200");
     lab.source.set(false);
@@ -114,7 +133,7 @@ async fn metrics_are_typed_as_the_scraper_asks() {
 #[tokio::test]
 async fn levels_are_changed_by_post_and_bad_ones_refused() {
     let lab = Lab::new();
-    let levels = |line: &'static str| ask(lab.admin, line, "x-test: 1");
+    let levels = |line: &'static str| administer(&lab, line);
     assert!(levels("GET /logging").await.ends_with("\r\n\r\ninfo\n"));
     assert!(levels("POST /logging?level=warn,access%3Doff").await.ends_with("\nwarn,access=off\n"));
     assert!(
@@ -123,8 +142,8 @@ async fn levels_are_changed_by_post_and_bad_ones_refused() {
             .ends_with("\ninfo,a::b=trace,access=off\n")
     );
     assert!(levels("GET /logging").await.ends_with("\ninfo,a::b=trace,access=off\n"));
-    assert_eq!(status(lab.admin, "POST /logging?level=loud").await, "400");
-    assert_eq!(status(lab.admin, "POST /logging?levels=info").await, "400");
+    assert_eq!(code(&levels("POST /logging?level=loud").await), "400");
+    assert_eq!(code(&levels("POST /logging?levels=info").await), "400");
     assert!(levels("POST /logging").await.ends_with("\ninfo,a::b=trace,access=off\n"));
     assert!(levels("POST /logging?reset").await.ends_with("\ninfo\n"));
 }
@@ -148,38 +167,54 @@ async fn an_agent_whose_data_path_is_stuck_is_not_ready_and_says_so() {
 #[tokio::test]
 async fn only_a_post_ends_the_agent() {
     let lab = Lab::new();
-    assert_eq!(status(lab.admin, "GET /quitquitquit").await, "405");
+    assert_eq!(code(&administer(&lab, "GET /quitquitquit").await), "405");
     assert!(!lab.quit.is_cancelled());
-    assert_eq!(status(lab.admin, "POST /quitquitquit").await, "200");
+    assert_eq!(code(&administer(&lab, "POST /quitquitquit").await), "200");
     assert!(lab.quit.is_cancelled());
 }
 
 #[tokio::test]
 async fn each_port_has_its_own_pages() {
     let lab = Lab::new();
-    assert!(
-        ask(lab.admin, "GET /config_dump", "x-test: 1").await.contains("\"version\": \"test\"")
-    );
-    assert!(
-        ask(lab.admin, "GET /status", "x-test: 1").await.contains("\"source\""),
-        "what it waits for"
-    );
+    let dump = administer(&lab, "GET /config_dump").await;
+    assert!(dump.contains("\"version\": \"test\""), "{dump}");
+    let waiting = administer(&lab, "GET /status").await;
+    assert!(waiting.contains("\"source\""), "what it waits for: {waiting}");
+    for line in ["GET /metrics", "GET /nothing", "POST /config_dump"] {
+        assert_eq!(code(&administer(&lab, line).await), "404", "{line}");
+    }
+    assert!(administer(&lab, "GET /").await.contains("quitquitquit"));
+    assert!(!ask(lab.pages, "GET /", "x-test: 1").await.contains("quitquitquit"));
+    for line in ["GET /config_dump", "GET /connections", "GET /status", "GET /logging"] {
+        assert_eq!(status(lab.pages, line).await, "200", "{line}");
+    }
     for (port, line) in [
+        (lab.pages, "POST /quitquitquit"),
+        (lab.pages, "GET /quitquitquit"),
+        (lab.pages, "POST /logging?level=off"),
+        (lab.pages, "POST /config_dump"),
+        (lab.pages, "GET /debug/pprof/profile?seconds=1"),
+        (lab.pages, "GET /debug/pprof/heap"),
+        (lab.pages, "POST /debug/pprof/heap/profiling?activate=true"),
+        (lab.metrics, "GET /status"),
+        (lab.metrics, "POST /quitquitquit"),
+        (lab.readiness, "GET /status"),
+        (lab.readiness, "POST /logging?level=off"),
         (lab.metrics, "GET /config_dump"),
         (lab.metrics, "GET /connections"),
         (lab.readiness, "POST /quitquitquit"),
         (lab.readiness, "GET /metrics"),
-        (lab.admin, "GET /metrics"),
-        (lab.admin, "GET /nothing"),
     ] {
         assert_eq!(status(port, line).await, "404", "{line}");
     }
+    assert!(!lab.quit.is_cancelled());
+    assert!(administer(&lab, "GET /logging").await.ends_with("\r\n\r\ninfo\n"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_says_nothing_is_let_go() {
     let lab = Lab::new();
-    let mut silent = TcpStream::connect(lab.admin).await.unwrap();
+    let mut silent = TcpStream::connect(lab.pages).await.unwrap();
     silent.write_all(b"GET /status HTTP/1.1\r\nhost:").await.unwrap();
     let mut answer = Vec::new();
     // Ends because the server closes; the paused clock leaps to the deadline.
@@ -194,4 +229,38 @@ async fn it_ends_when_told() {
     lab.cancel.cancel();
     lab.serving.await.unwrap();
     assert!(TcpStream::connect(lab.metrics).await.is_err());
+}
+
+/// Whoever opens connections and says nothing, or half of something, takes no place from a probe.
+#[tokio::test]
+async fn silent_clients_keep_no_probe_from_its_answer() {
+    let lab = Lab::new();
+    lab.source.set(true);
+    let mut silent = Vec::new();
+    for number in 0..500 {
+        let mut stream = TcpStream::connect(lab.readiness).await.unwrap();
+        if number % 2 == 0 {
+            _ = stream.write_all(b"GET /healthz/ready HTTP/1.1\r\nhost:").await;
+        }
+        silent.push(stream);
+        if number % 50 == 49 {
+            let asked = status(lab.readiness, "GET /healthz/ready");
+            let answered = tokio::time::timeout(Duration::from_secs(1), asked).await;
+            assert_eq!(answered.expect("in a probe's time"), "200", "after {number}");
+        }
+    }
+}
+
+/// A scraper that does not read what it asked for gives its place up, too.
+#[tokio::test]
+async fn who_takes_no_answer_keeps_nobody_from_one() {
+    let lab = Lab::new();
+    let mut deaf = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(lab.metrics).await.unwrap();
+        _ = stream.write_all(&b"GET /metrics HTTP/1.1\r\nhost: agent\r\n\r\n".repeat(8)).await;
+        deaf.push(stream);
+    }
+    let asked = tokio::time::timeout(Duration::from_secs(5), status(lab.metrics, "GET /metrics"));
+    assert_eq!(asked.await.expect("an answer"), "200");
 }

@@ -8,13 +8,20 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyPair, KeyUsage
 
 use super::rotation::{Step, Times, Why, step};
 use super::state::{Material, Next, State};
-use super::{Current, secret};
+use super::{Authorities, Current, secret};
 use crate::base::Str;
 use crate::identity::{Pair, create_authority};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const TIMES: Times = Times { overlap: DAY, lifetime: DAY };
+
+/// What a replica has that has read the Secret of a CA of its own.
+pub(in crate::controller) fn authorities() -> Authorities {
+    let (now, authorities) = (SystemTime::now(), Authorities::default());
+    authorities.set(Current::new(own(now), now).unwrap());
+    authorities
+}
 
 fn domain() -> Str {
     "cluster.local".into()

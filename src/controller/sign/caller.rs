@@ -41,11 +41,8 @@ impl Callers {
         }
     }
 
-    /// The agent that the token is of.
-    pub(super) async fn caller(&self, token: &str) -> Result<Caller, Refusal> {
-        if let Some(caller) = self.recall(token) {
-            return Ok(caller);
-        }
+    /// The agent that the token is of, asked from the API server.
+    pub(super) async fn review(&self, token: &str) -> Result<Caller, Refusal> {
         let spec =
             TokenReviewSpec { audiences: Some(vec![AUDIENCE.to_owned()]), token: token.to_owned() };
         let review = TokenReview { spec, ..TokenReview::default() };
@@ -64,7 +61,8 @@ impl Callers {
         Ok(caller)
     }
 
-    fn recall(&self, token: &str) -> Option<Caller> {
+    /// The agent that the token was of seconds ago.
+    pub(super) fn recall(&self, token: &str) -> Option<Caller> {
         let known = self.known.lock();
         let (caller, asked) = known.get(token)?;
         (asked.elapsed() < REMEMBER).then(|| caller.clone())

@@ -1,6 +1,6 @@
-//! The listener on 15012: TLS, HTTP/2 and gRPC, with bounds on what anybody on the network can make it hold.
+//! The listener on 15012: TLS, HTTP/2 and gRPC, with bounds on what anybody on the network can make it hold: what a
+//! visitor can is [`MAX_VISITORS`] connections of half a megabyte each, for seconds.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -12,9 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -25,24 +23,32 @@ use tonic_prost::ProstCodec;
 
 use super::service::{Create, Signing};
 use super::serving::Serving;
-use crate::base::Seldom;
+use super::standing::{Agents, Standing};
+use super::throttle::{Rate, Throttle};
+use crate::base::{Places, Seldom};
 use crate::controller::Context;
 use crate::controller::ca::Authorities;
 use crate::identity::ca_messages::{CREATE_CERTIFICATE, CertificateRequest, CertificateResponse};
-use crate::identity::{negotiated_h2, serving_config};
+use crate::identity::{count_agreed, negotiated_h2, serving_config};
+use crate::telemetry::Handshake;
 
-/// Connections at a time: one for each node of a large cluster, and those of a restart.
-const MAX_CONNECTIONS: usize = 10_000;
-/// Connections of one address: an agent has one, and during an upgrade two.
-const MAX_PER_ADDRESS: usize = 16;
+/// Connections of visitors at a time: agents are visitors for some milliseconds, also when all of a cluster come at once.
+const MAX_VISITORS: usize = 256;
+/// Connections that one address may begin: a handshake costs a signature and a key exchange. An agent begins one in ten
+/// minutes; addresses behind a gateway share theirs.
+const BEGINNINGS: Rate = Rate { burst: 100.0, each_second: 20.0 };
 /// Requests of one connection at a time: an agent has eight.
-const MAX_STREAMS: u32 = 32;
+const MAX_STREAMS: u32 = 16;
 /// Bytes of one message: a signing request and some names take one thousand.
-const MAX_MESSAGE: usize = 64 * 1024;
+const MAX_MESSAGE: usize = 16 * 1024;
 /// Bytes of one request's headers; a token takes some two thousand.
-const MAX_HEADERS: u32 = 32 * 1024;
+const MAX_HEADERS: u32 = 16 * 1024;
+/// Bytes that a connection may send ahead.
+const WINDOW: u32 = 64 * 1024;
 /// How long the handshakes may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long a request may take, its arrival included: two answers of the API server.
+const REQUEST: Duration = Duration::from_secs(20);
 /// A peer that is gone is noticed after this, and [`KEEP_ALIVE_PATIENCE`].
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(20);
@@ -61,21 +67,12 @@ pub(in crate::controller) struct Server {
     signing: Arc<Signing>,
     context: Arc<Context>,
     authorities: Authorities,
-    places: Arc<Places>,
+    visitors: Arc<Places<IpAddr>>,
+    beginnings: Throttle<IpAddr>,
+    agents: Arc<Agents>,
 }
 
 type Connection<S> = http2::Connection<TokioIo<TlsStream<TcpStream>>, S, TokioExecutor>;
-
-/// Who has how many connections.
-#[derive(Default)]
-struct Places(Mutex<HashMap<IpAddr, usize>>);
-
-/// One connection's place; free again when it is dropped.
-struct Place {
-    places: Arc<Places>,
-    address: IpAddr,
-    _slot: OwnedSemaphorePermit,
-}
 
 impl Server {
     /// # Errors
@@ -95,8 +92,15 @@ impl Server {
             signing,
             context,
             authorities,
-            places: Arc::default(),
+            visitors: Places::new(MAX_VISITORS),
+            beginnings: Throttle::new(BEGINNINGS),
+            agents: Arc::default(),
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
     }
 
     /// Serves until cancelled, then lets requests under way end. `ready` is told whether there is a certificate to
@@ -116,25 +120,19 @@ impl Server {
     }
 
     async fn accept(&self, connections: &TaskTracker, cancel: &CancellationToken) {
-        let (slots, trouble) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Seldom::new());
-        while let Ok(slot) = slots.clone().acquire_owned().await {
+        let trouble = Seldom::new();
+        loop {
             match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    let Some(place) = Places::take(&self.places, peer, slot) else {
-                        if trouble.is_due() {
-                            tracing::warn!(%peer, "too many connections of one address are refused");
-                        }
-                        continue;
-                    };
-                    let serving = serve(
-                        stream,
-                        self.tls.clone(),
-                        self.signing.clone(),
-                        place,
-                        cancel.clone(),
-                    );
-                    connections.spawn(serving);
-                }
+                Ok((stream, peer)) => match self.admit(peer) {
+                    Some(standing) => {
+                        let (tls, signing) = (self.tls.clone(), self.signing.clone());
+                        connections.spawn(serve(stream, tls, signing, standing, cancel.clone()));
+                    }
+                    None if trouble.is_due() => {
+                        tracing::warn!(%peer, "connections are refused: too many begin at a time");
+                    }
+                    None => {}
+                },
                 Err(error) => {
                     if trouble.is_due() {
                         tracing::warn!(%error, "cannot accept for now; agents wait");
@@ -146,38 +144,62 @@ impl Server {
     }
 }
 
+impl Server {
+    /// What a new connection counts as; `None`: it is not served.
+    fn admit(&self, peer: SocketAddr) -> Option<Standing> {
+        let address = peer.ip().to_canonical();
+        let place = self.beginnings.admits(address).then(|| self.visitors.take(address))??;
+        Some(Standing::visitor(place, address, self.agents.clone()))
+    }
+}
+
 /// One connection from its first byte to its last.
 async fn serve(
     stream: TcpStream,
     tls: TlsAcceptor,
     signing: Arc<Signing>,
-    place: Place,
+    standing: Standing,
     cancel: CancellationToken,
 ) {
-    let peer = place.address;
+    let (peer, standing) = (standing.address, Arc::new(standing));
     let handshake = timeout(HANDSHAKE, tls.accept(stream));
-    let stream = match cancel.run_until_cancelled(handshake).await {
-        Some(Ok(Ok(stream))) => stream,
-        Some(Ok(Err(error))) => {
+    let handshake = tokio::select! {
+        handshake = handshake => handshake,
+        () = standing.over() => return,
+        () = cancel.cancelled() => return,
+    };
+    let stream = match handshake {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
             tracing::debug!(%peer, %error, "the TLS handshake failed");
             return;
         }
-        Some(Err(_)) | None => return,
+        Err(_) => return,
     };
     if !negotiated_h2(stream.get_ref().1) {
         return;
     }
-    let service = service_fn(move |request| answer(signing.clone(), peer, request));
+    count_agreed(Handshake::IssuerServer, stream.get_ref().1);
+    let service = {
+        let standing = standing.clone();
+        service_fn(move |request| answer(signing.clone(), standing.clone(), request))
+    };
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADERS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_PATIENCE)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = Box::pin(connection);
     let served = tokio::select! {
         served = &mut connection => served,
+        () = standing.over() => match standing.is_proven() {
+            true => drain(connection).await,
+            false => return,
+        },
         () = cancel.cancelled() => drain(connection).await,
         () = sleep(MAX_AGE.mul_f64(1.0 + fastrand::f64())) => drain(connection).await,
     };
@@ -198,7 +220,7 @@ where
 
 async fn answer(
     signing: Arc<Signing>,
-    peer: IpAddr,
+    standing: Arc<Standing>,
     request: http::Request<Incoming>,
 ) -> Result<http::Response<tonic::body::Body>, Infallible> {
     if request.uri().path() != CREATE_CERTIFICATE {
@@ -206,55 +228,7 @@ async fn answer(
     }
     let codec = ProstCodec::<CertificateResponse, CertificateRequest>::default();
     let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE);
-    Ok(grpc.unary(Create { signing, peer }, request).await)
-}
-
-impl Places {
-    fn take(places: &Arc<Self>, peer: SocketAddr, slot: OwnedSemaphorePermit) -> Option<Place> {
-        let address = peer.ip().to_canonical();
-        let mut held = places.0.lock();
-        let count = held.entry(address).or_insert(0);
-        if *count >= MAX_PER_ADDRESS {
-            return None;
-        }
-        *count += 1;
-        Some(Place { places: places.clone(), address, _slot: slot })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut held = self.places.0.lock();
-        if let Some(count) = held.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                held.remove(&self.address);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_address_has_so_many_places_and_they_come_back() {
-        let (places, slots) = (Arc::new(Places::default()), Arc::new(Semaphore::new(1000)));
-        let take = |peer: &str| {
-            let slot = slots.clone().try_acquire_owned().unwrap();
-            Places::take(&places, peer.parse().unwrap(), slot)
-        };
-        let mut held: Vec<Option<Place>> =
-            (0..MAX_PER_ADDRESS).map(|_| take("10.0.0.1:1")).collect();
-        assert!(held.iter().all(Option::is_some));
-        assert!(take("10.0.0.1:2").is_none());
-        assert!(take("[::ffff:10.0.0.1]:2").is_none(), "the same address in another form");
-        assert!(take("10.0.0.2:1").is_some());
-        held.pop();
-        assert!(take("10.0.0.1:3").is_some());
-        drop(held);
-        assert!(places.0.lock().is_empty(), "nobody is remembered");
-        assert_eq!(slots.available_permits(), 1000);
-    }
+    let answering = grpc.unary(Create { signing, standing }, request);
+    let late = || Status::deadline_exceeded("the request took too long").into_http();
+    Ok(timeout(REQUEST, answering).await.unwrap_or_else(|_| late()))
 }

@@ -14,30 +14,45 @@ use super::caller::Callers;
 use super::pods;
 use super::refusal::{Kind, Refusal};
 use super::request;
-use super::throttle::Throttle;
-use crate::base::{Identity, Seldom};
+use super::standing::Standing;
+use super::throttle::{InFlight, Rate, Throttle};
+use crate::base::{Identity, Seldom, Str};
 use crate::controller::Context;
 use crate::controller::ca::Authorities;
 use crate::identity::ca_messages::{CertificateRequest, CertificateResponse};
 use crate::identity::to_pem;
 
-/// Requests that wait for the API server at one time.
+/// Requests of agents that wait for the API server at one time.
 const MAX_ASKING: usize = 64;
+/// Requests of one node's agents in flight: an agent has eight, and during an upgrade there are two.
+const MAX_OF_NODE: usize = 16;
+/// What one node's agents may ask: at once as many as the node has pods, each with an account of its own, and some
+/// failures; then what a node can start, and far below what would trouble the API server.
+const OF_NODE: Rate = Rate { burst: 500.0, each_second: 50.0 };
+/// Visitors whose tokens the API server reviews at one time, of all addresses and of one.
+const MAX_REVIEWS: usize = 32;
+const MAX_REVIEWS_OF_ADDRESS: usize = 4;
+/// What visitors of one address may ask: the first request of an agent's connection is a visitor's.
+const OF_ADDRESS: Rate = Rate { burst: 50.0, each_second: 5.0 };
 
 /// What all requests share.
 pub(super) struct Signing {
     context: Arc<Context>,
     authorities: Authorities,
     callers: Callers,
-    throttle: Throttle,
+    nodes: Throttle<Str>,
+    in_flight: InFlight<Str>,
     asking: Semaphore,
+    visitors: Throttle<IpAddr>,
+    reviews_of: InFlight<IpAddr>,
+    reviewing: Semaphore,
     throttled: Seldom,
 }
 
-/// The service for one caller's address, as the gRPC library calls it.
+/// The service for one connection, as the gRPC library calls it.
 pub(super) struct Create {
     pub(super) signing: Arc<Signing>,
-    pub(super) peer: IpAddr,
+    pub(super) standing: Arc<Standing>,
 }
 
 impl tonic::server::UnaryService<CertificateRequest> for Create {
@@ -45,8 +60,8 @@ impl tonic::server::UnaryService<CertificateRequest> for Create {
     type Future = BoxFuture<'static, Result<Response<CertificateResponse>, Status>>;
 
     fn call(&mut self, request: Request<CertificateRequest>) -> Self::Future {
-        let (signing, peer) = (self.signing.clone(), self.peer);
-        Box::pin(async move { signing.create(peer, &request).await.map(Response::new) })
+        let (signing, standing) = (self.signing.clone(), self.standing.clone());
+        Box::pin(async move { signing.create(&standing, &request).await.map(Response::new) })
     }
 }
 
@@ -54,8 +69,12 @@ impl Signing {
     pub(super) fn new(context: Arc<Context>, authorities: Authorities) -> Self {
         Self {
             callers: Callers::new(&context),
-            throttle: Throttle::default(),
+            nodes: Throttle::new(OF_NODE),
+            in_flight: InFlight::new(MAX_OF_NODE),
             asking: Semaphore::new(MAX_ASKING),
+            visitors: Throttle::new(OF_ADDRESS),
+            reviews_of: InFlight::new(MAX_REVIEWS_OF_ADDRESS),
+            reviewing: Semaphore::new(MAX_REVIEWS),
             throttled: Seldom::new(),
             context,
             authorities,
@@ -64,12 +83,12 @@ impl Signing {
 
     async fn create(
         &self,
-        peer: IpAddr,
+        standing: &Standing,
         request: &Request<CertificateRequest>,
     ) -> Result<CertificateResponse, Status> {
         let begun = Instant::now();
         let metrics = self.context.telemetry.controller();
-        match self.decide(peer, request).await {
+        match self.decide(standing, request).await {
             Ok(response) => {
                 metrics.sign(begun.elapsed());
                 Ok(response)
@@ -78,6 +97,7 @@ impl Signing {
                 metrics.refuse(refusal.kind.label());
                 if refusal.kind != Kind::Busy || self.throttled.is_due() {
                     let (reason, why) = (refusal.kind.label(), &refusal.message);
+                    let peer = standing.address;
                     tracing::warn!(%peer, reason, why, "a certificate is refused");
                 }
                 Err(refusal.status())
@@ -88,27 +108,73 @@ impl Signing {
     /// What costs nothing is checked first; nothing is signed before all is.
     async fn decide(
         &self,
-        peer: IpAddr,
+        standing: &Standing,
         request: &Request<CertificateRequest>,
     ) -> Result<CertificateResponse, Refusal> {
-        if !self.throttle.admits(peer) {
-            return Err(Refusal::new(
-                Kind::Busy,
-                format!("{peer} asks too often; try again later"),
-            ));
+        let caller = self.identify(standing, request).await?;
+        let of = |what: &str| format!("the agents of node {} {what}; try again later", caller.node);
+        if !self.nodes.admits(caller.node.clone()) {
+            return Err(Refusal::new(Kind::Busy, of("ask too often")));
         }
-        let token = request::token(request.metadata())?;
+        let Some(_turn) = self.in_flight.begin(caller.node.clone()) else {
+            return Err(Refusal::new(Kind::Busy, of("have too many requests at a time")));
+        };
         let message = request.get_ref();
         let identity = request::identity(message, &self.context.trust_domain)?;
-        let _place = self.asking.acquire().await.map_err(|_| {
-            Refusal::new(Kind::Busy, "the controller is shutting down; another replica signs")
-        })?;
-        let caller = self.callers.caller(token).await?;
+        let _place = self.asking.acquire().await.map_err(|_| shutting_down())?;
         pods::check(&self.context.client, &identity, &caller).await.map_err(|refusal| Refusal {
             message: format!("{caller} asks for {identity}: {}", refusal.message),
             ..refusal
         })?;
         self.sign(message, &identity, &caller)
+    }
+
+    /// Who asks. A token that is known costs nothing; any other one is a visitor's, unless the connection is an agent's.
+    async fn identify(
+        &self,
+        standing: &Standing,
+        request: &Request<CertificateRequest>,
+    ) -> Result<Caller, Refusal> {
+        let token = request::token(request.metadata());
+        let known = || token.as_ref().ok().and_then(|token| self.callers.recall(token));
+        if let Some(caller) = known() {
+            standing.prove(&caller);
+            return Ok(caller);
+        }
+        // An agent that starts asks for several pods at once: the first request tells of whom the others are.
+        let _turn = standing.identifying.lock().await;
+        if let Some(caller) = known() {
+            return Ok(caller);
+        }
+        let caller = match standing.is_proven() {
+            true => {
+                let _place = self.asking.acquire().await.map_err(|_| shutting_down())?;
+                self.callers.review(token?).await?
+            }
+            false => self.review_visitor(standing, token).await?,
+        };
+        standing.prove(&caller);
+        Ok(caller)
+    }
+
+    async fn review_visitor(
+        &self,
+        standing: &Standing,
+        token: Result<&str, Refusal>,
+    ) -> Result<Caller, Refusal> {
+        let address = standing.address;
+        let busy = |what| Refusal::new(Kind::Busy, format!("{address} {what}; try again later"));
+        if !self.visitors.admits(address) {
+            return Err(busy("asks too often and proves to be no agent"));
+        }
+        let token = token?;
+        let turn = self.reviews_of.begin(address);
+        let _turn = turn.ok_or_else(|| busy("has too many tokens reviewed at a time"))?;
+        standing.works();
+        let _place = self.reviewing.acquire().await.map_err(|_| shutting_down())?;
+        let reviewed = self.callers.review(token).await;
+        standing.waits();
+        reviewed
     }
 
     fn sign(
@@ -140,4 +206,8 @@ impl Signing {
         cert_chain.push(to_pem(&current.trusted));
         Ok(CertificateResponse { cert_chain })
     }
+}
+
+fn shutting_down() -> Refusal {
+    Refusal::new(Kind::Busy, "the controller is shutting down; another replica signs")
 }

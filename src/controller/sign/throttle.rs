@@ -1,21 +1,29 @@
-//! Requests of one address: as many at once as a node has pods, and then as many as the API server stands.
+//! How much one client may ask: some at once, and then so many a second; and so many at a time.
+//!
+//! Who has proven to be an agent has its node's share; everybody else has its address's, which is small: nothing but
+//! finding out who they are is done for them.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::hash::Hash;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// At once: a node's pods, each with an account of its own, and some failures.
-const BURST: f64 = 500.0;
-/// Each second after that: what a node can start, and far below what would trouble the API server.
-const RATE: f64 = 50.0;
-/// Addresses that are remembered; those that have not asked for long are forgotten first.
-const MAX_ADDRESSES: usize = 10_000;
+/// Clients that are remembered; those that have not asked for long are forgotten first.
+const MAX_CLIENTS: usize = 10_000;
 
-/// What each address has left.
-#[derive(Default)]
-pub(super) struct Throttle(Mutex<HashMap<IpAddr, Bucket>>);
+/// What may be asked at once, and each second after that.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rate {
+    pub(super) burst: f64,
+    pub(super) each_second: f64,
+}
+
+/// What each client has left.
+pub(super) struct Throttle<K> {
+    rate: Rate,
+    buckets: Mutex<HashMap<K, Bucket>>,
+}
 
 #[derive(Clone, Copy)]
 struct Bucket {
@@ -24,60 +32,115 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn left(self, now: Instant) -> f64 {
-        (self.left + RATE * now.duration_since(self.at).as_secs_f64()).min(BURST)
+    fn left(self, rate: Rate, now: Instant) -> f64 {
+        (self.left + rate.each_second * now.duration_since(self.at).as_secs_f64()).min(rate.burst)
     }
 }
 
-impl Throttle {
+impl<K: Eq + Hash> Throttle<K> {
+    pub(super) fn new(rate: Rate) -> Self {
+        Self { rate, buckets: Mutex::default() }
+    }
+
     /// Takes one; `false` when nothing is left.
-    pub(super) fn admits(&self, address: IpAddr) -> bool {
-        let now = Instant::now();
-        let mut buckets = self.0.lock();
-        if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&address) {
-            buckets.retain(|_, bucket| bucket.left(now) < BURST);
-            // All are busy: more addresses than any cluster has nodes.
-            if buckets.len() >= MAX_ADDRESSES {
+    pub(super) fn admits(&self, client: K) -> bool {
+        let (rate, now) = (self.rate, Instant::now());
+        let mut buckets = self.buckets.lock();
+        if buckets.len() >= MAX_CLIENTS && !buckets.contains_key(&client) {
+            buckets.retain(|_, bucket| bucket.left(rate, now) < rate.burst);
+            // All are busy: more than any cluster has nodes.
+            if buckets.len() >= MAX_CLIENTS {
                 return false;
             }
         }
-        let bucket = buckets.entry(address).or_insert(Bucket { left: BURST, at: now });
-        let left = bucket.left(now);
+        let bucket = buckets.entry(client).or_insert(Bucket { left: rate.burst, at: now });
+        let left = bucket.left(rate, now);
         let admitted = left >= 1.0;
         *bucket = Bucket { left: if admitted { left - 1.0 } else { left }, at: now };
         admitted
     }
 }
 
+/// How many requests each client has in flight.
+pub(super) struct InFlight<K: Eq + Hash> {
+    limit: usize,
+    counts: Mutex<HashMap<K, usize>>,
+}
+
+/// One of them, until it is dropped.
+pub(super) struct Turn<'a, K: Clone + Eq + Hash> {
+    of: &'a InFlight<K>,
+    client: K,
+}
+
+impl<K: Clone + Eq + Hash> InFlight<K> {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, counts: Mutex::default() }
+    }
+
+    /// `None` when the client has as many as it may.
+    pub(super) fn begin(&self, client: K) -> Option<Turn<'_, K>> {
+        let mut counts = self.counts.lock();
+        let count = counts.entry(client.clone()).or_default();
+        if *count >= self.limit {
+            return None;
+        }
+        *count += 1;
+        Some(Turn { of: self, client })
+    }
+}
+
+impl<K: Clone + Eq + Hash> Drop for Turn<'_, K> {
+    fn drop(&mut self) {
+        let mut counts = self.of.counts.lock();
+        if let Some(count) = counts.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.client);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
     use std::time::Duration;
 
     use super::*;
 
+    const RATE: Rate = Rate { burst: 500.0, each_second: 50.0 };
+
     #[tokio::test(start_paused = true)]
-    async fn a_burst_and_then_a_rate_for_each_address() {
-        let throttle = Throttle::default();
-        let [one, other] = [1, 2].map(|last| IpAddr::from([10, 0, 0, last]));
-        let admitted = |address, count| (0..count).filter(|_| throttle.admits(address)).count();
-        assert_eq!(admitted(one, 1000), 500);
-        assert_eq!(admitted(other, 10), 10, "another address has its own");
+    async fn a_burst_and_then_a_rate_for_each_client() {
+        let throttle = Throttle::new(RATE);
+        let admitted = |client, count| (0..count).filter(|_| throttle.admits(client)).count();
+        assert_eq!(admitted("one", 1000), 500);
+        assert_eq!(admitted("other", 10), 10, "another one has its own");
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(admitted(one, 1000), 100);
+        assert_eq!(admitted("one", 1000), 100);
         tokio::time::advance(Duration::from_secs(3600)).await;
-        assert_eq!(admitted(one, 1000), 500, "no more than a burst is saved up");
+        assert_eq!(admitted("one", 1000), 500, "no more than a burst is saved up");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn addresses_are_not_remembered_without_end() {
-        let throttle = Throttle::default();
-        let address =
-            |number: usize| IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(number).unwrap()));
-        assert!((0..MAX_ADDRESSES).all(|number| throttle.admits(address(number))));
-        assert!(!throttle.admits(address(MAX_ADDRESSES)), "all have asked just now");
+    async fn clients_are_not_remembered_without_end() {
+        let throttle = Throttle::new(RATE);
+        assert!((0..MAX_CLIENTS).all(|number| throttle.admits(number)));
+        assert!(!throttle.admits(MAX_CLIENTS), "all have asked just now");
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(throttle.admits(address(MAX_ADDRESSES)), "the others are forgotten");
-        assert_eq!(throttle.0.lock().len(), 1);
+        assert!(throttle.admits(MAX_CLIENTS), "the others are forgotten");
+        assert_eq!(throttle.buckets.lock().len(), 1);
+    }
+
+    #[test]
+    fn so_many_at_a_time_for_each_client() {
+        let flights = InFlight::new(2);
+        let (first, second) = (flights.begin("one"), flights.begin("one"));
+        assert!(first.is_some() && second.is_some() && flights.begin("one").is_none());
+        assert!(flights.begin("other").is_some());
+        drop(first);
+        assert!(flights.begin("one").is_some());
+        drop(second);
+        assert!(flights.counts.lock().is_empty());
     }
 }

@@ -22,7 +22,8 @@ use tonic::codegen::Service;
 
 use super::files;
 use crate::identity::clock::{Clock, TlsClock};
-use crate::identity::tls::{ALPN_H2, negotiated_h2, provider};
+use crate::identity::tls::{ALPN_H2, count_agreed, negotiated_h2, provider};
+use crate::telemetry::Handshake;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 type Connecting = Pin<Box<dyn Future<Output = Result<TokioIo<Box<dyn Stream>>, BoxError>> + Send>>;
@@ -98,6 +99,7 @@ impl Connector {
         if !negotiated_h2(tls.get_ref().1) {
             return Err("the server does not speak HTTP/2 there".to_owned());
         }
+        count_agreed(Handshake::IssuerClient, tls.get_ref().1);
         Ok(Box::new(tls))
     }
 }

@@ -1,14 +1,18 @@
 //! Handshakes over memory, with the right peers and with every kind of wrong one.
 
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, ServerConfig};
+use rustls::{ClientConfig, NamedGroup, RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 use crate::base::TrustDomains;
+use crate::identity::tls::provider;
+use crate::identity::verify::ExpectedServers;
 
 /// A client that has no certificate to show.
 #[derive(Debug)]
@@ -40,6 +44,7 @@ pub(super) struct Seen {
     h2: bool,
     suite: Option<rustls::CipherSuite>,
     kind: Option<rustls::HandshakeKind>,
+    group: Option<NamedGroup>,
 }
 
 impl Seen {
@@ -49,6 +54,7 @@ impl Seen {
             h2: negotiated_h2(session),
             suite: session.negotiated_cipher_suite().map(|suite| suite.suite()),
             kind: session.handshake_kind(),
+            group: session.negotiated_key_exchange_group().map(|group| group.name()),
         }
     }
 }
@@ -148,6 +154,55 @@ async fn both_sides_prove_who_they_are() {
         assert_eq!(client.suite, Some(rustls::CipherSuite::TLS13_AES_256_GCM_SHA384));
         // The second round, too: nothing was kept to resume from.
         assert!(!matches!(client.kind, Some(rustls::HandshakeKind::Resumed)), "{client:?}");
+    }
+}
+
+/// What is recorded of two of us stays secret; a peer that knows no better group is met without another round trip.
+#[tokio::test]
+async fn the_hybrid_group_comes_first_and_older_peers_are_understood() {
+    let mesh = Mesh::new();
+    let (client, server) = mesh.pair().await;
+    let outcome = meet(client.clone(), server.clone()).await;
+    let groups = [outcome.client.unwrap().group, outcome.server.unwrap().group];
+    assert_eq!(groups, [Some(NamedGroup::X25519MLKEM768); 2]);
+
+    let classical = |group| {
+        let own = CryptoProvider::clone(&provider());
+        Arc::new(CryptoProvider { kx_groups: vec![group], ..own })
+    };
+    for (group, name, another_round) in [
+        (kx_group::X25519, NamedGroup::X25519, false),
+        (kx_group::SECP256R1, NamedGroup::secp256r1, true),
+    ] {
+        let mut old = ServerConfig::builder_with_provider(classical(group))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(server.cert_resolver.clone());
+        old.alpn_protocols = server.alpn_protocols.clone();
+        let seen = meet(client.clone(), Arc::new(old)).await.client.unwrap();
+        assert_eq!(seen.group, Some(name));
+        let again = matches!(seen.kind, Some(rustls::HandshakeKind::FullWithHelloRetryRequest));
+        assert_eq!(again, another_round, "{seen:?}");
+
+        let mut roots = RootCertStore::empty();
+        let authority = std::fs::read(mesh.directory().join("ca-cert.pem")).unwrap();
+        roots.add(rustls::pki_types::pem::PemObject::from_pem_slice(&authority).unwrap()).unwrap();
+        let servers = ExpectedServers {
+            roots: Arc::new(roots),
+            trust: Trust::of("cluster.local"),
+            algorithms: provider().signature_verification_algorithms,
+            expected: [ratings()].as_slice().into(),
+        };
+        let mut old = ClientConfig::builder_with_provider(classical(group))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(servers))
+            .with_client_cert_resolver(client.client_auth_cert_resolver.clone());
+        old.alpn_protocols = client.alpn_protocols.clone();
+        let seen = meet(Arc::new(old), server.clone()).await.server.unwrap();
+        assert_eq!((seen.group, seen.peer), (Some(name), Some(reviews())));
     }
 }
 

@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 use super::BodyError;
 use super::copied::{Copied, Tee};
 use crate::l7::budget::REPLAY_BUFFER;
+use crate::l7::headers;
+use crate::l7::seat::Receiving;
 
 /// Bytes of a request's body that have passed so far.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +48,8 @@ struct Reading {
     copies: Vec<Tee>,
     /// The copies had a moment to catch up.
     waited: bool,
+    /// What the client may send ahead; given back when nothing more can come.
+    receiving: Option<Receiving>,
 }
 
 /// A body that may be sent again, held by whoever may do so.
@@ -86,7 +90,15 @@ impl RequestBody {
             return Self::default();
         }
         let (uploaded, copies) = (Uploaded::default(), Vec::new());
-        Self(Source::Client(Reading { incoming, uploaded, copies, waited: false }))
+        let (waited, receiving) = (false, None);
+        Self(Source::Client(Reading { incoming, uploaded, copies, waited, receiving }))
+    }
+
+    /// Holds the body's part of the connection's receive window.
+    pub(in crate::l7) fn receiving(&mut self, receiving: Option<Receiving>) {
+        if let Source::Client(reading) = &mut self.0 {
+            reading.receiving = receiving;
+        }
     }
 
     /// The counter, when there is a body to count.
@@ -150,7 +162,12 @@ impl Reading {
             return Poll::Pending;
         }
         self.waited = false;
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            headers::strip_trailers(trailers);
+        }
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
                 self.uploaded.0.fetch_add(data.len() as u64, Ordering::Relaxed);
@@ -161,6 +178,7 @@ impl Reading {
         }
         if frame.is_none() || self.incoming.is_end_stream() {
             self.copies.drain(..).for_each(Tee::end);
+            self.receiving = None;
         }
         Poll::Ready(frame)
     }

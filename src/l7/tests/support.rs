@@ -73,6 +73,7 @@ impl Lab {
             telemetry: telemetry.clone(),
             cluster: "Kubernetes".into(),
             settings,
+            upgrades: Arc::new(["websocket".into(), "chat".into()]),
         });
         Self { store, workers, telemetry, certificates }
     }

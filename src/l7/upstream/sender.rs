@@ -16,7 +16,7 @@ use super::UpstreamError;
 use crate::l7::body::RequestBody;
 use crate::l7::budget::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
-    Reserved,
+    Reserved, Share,
 };
 use crate::l7::detect::Version;
 use crate::l7::worker::{Context, Executor};
@@ -53,15 +53,13 @@ impl Sender {
     /// Sets up HTTP on a stream to `address`. The connection is driven by a task of the worker, which ends with it.
     pub(in crate::l7) async fn connect(
         context: &Arc<Context>,
+        share: &Arc<Share>,
         version: Version,
         stream: Carrier,
         address: SocketAddr,
     ) -> Result<Self, UpstreamError> {
-        let reserved = context.budgets.buffers(version).or_else(|| {
-            context.upstreams.make_room();
-            context.budgets.buffers(version)
-        });
-        let reserved = Arc::new(reserved.ok_or(UpstreamError::Overflow)?);
+        let reserved = context.upstream_buffers(share, version);
+        let reserved = Arc::new(reserved.map_err(UpstreamError::Overflow)?);
         let kind = Kind::connect(context, version, stream).await;
         kind.map(|kind| Self { kind, reserved, made: Instant::now() })
             .map_err(|error| UpstreamError::Handshake { address, error })

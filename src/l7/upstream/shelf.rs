@@ -76,7 +76,9 @@ impl Shelf {
                 let first = dial().await?;
                 let shared = first.share();
                 self.put(first);
-                let sender = shared.ok_or(UpstreamError::Overflow)?;
+                let refused =
+                    || UpstreamError::Overflow("it takes one request at a time".to_owned());
+                let sender = shared.ok_or_else(refused)?;
                 Ok(self.leased(sender, false))
             }
         }
@@ -113,8 +115,12 @@ impl Shelf {
         });
     }
 
-    pub(super) fn clear(&self) {
-        self.resting.lock().retain(|resting| resting.sender.streams() > 0);
+    /// Closes what rests, and says how much that was.
+    pub(super) fn clear(&self) -> usize {
+        let mut resting = self.resting.lock();
+        let before = resting.len();
+        resting.retain(|resting| resting.sender.streams() > 0);
+        before - resting.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::path::served_as;
 
 fn exact(path: &str) -> StringMatch {
     StringMatch::Exact(path.into())
@@ -73,14 +74,6 @@ fn what_leaves_an_admitted_tree_is_not_admitted() {
 }
 
 #[test]
-fn separators_are_read_in_every_combination() {
-    let readings = readings("//a%2Fb/c");
-    for expected in ["/a%2Fb/c", "//a/b/c", "/a/b/c"] {
-        assert!(readings.contains(&expected.to_owned()), "{expected}: {readings:?}");
-    }
-}
-
-#[test]
 fn encoded_values_admit_what_they_say() {
     assert!(Readings::of("/a%20b/c").all(&exact("/a%20b/c")));
     assert!(Readings::of("/a%20b/c").all(&prefix("/a%20b/")));
@@ -89,33 +82,11 @@ fn encoded_values_admit_what_they_say() {
     assert!(Readings::of("/a b").any(&exact("/a b")));
 }
 
-#[test]
-fn dot_segments_are_resolved_as_in_the_rfc() {
-    for (path, expected) in [
-        ("/a/b/c/./../../g", "/a/g"),
-        ("/a/..", "/"),
-        ("/a/b/..", "/a/"),
-        ("/a/.", "/a/"),
-        ("/../../a", "/a"),
-        ("/a//../b", "/a/b"),
-        ("/a//b", "/a//b"),
-    ] {
-        assert_eq!(resolve(path), expected, "{path}");
-    }
-}
-
 proptest! {
     #[test]
-    fn never_panics_and_resolving_is_idempotent(path in "[/a.%2eE5cF;\\\\?é]{0,40}") {
+    fn never_panics(path in "[/a.%2eE5cF;\\\\?é]{0,40}") {
         let readings = Readings::of(&path);
-        let _ = (readings.any(&exact("/a")), readings.all(&exact("/a")));
-        let once = resolve(&path);
-        prop_assert_eq!(resolve(&once), once);
-    }
-
-    #[test]
-    fn arbitrary_text_never_panics(path in ".{0,60}") {
-        let _ = Readings::of(&path);
+        _ = (readings.any(&exact("/a")), readings.all(&exact("/a")));
     }
 
     /// What admits is never more generous than what refuses.
@@ -136,13 +107,92 @@ proptest! {
     ) {
         let path = format!("/a/{}", rest.concat());
         if Readings::of(&path).all(&prefix("/a/")) {
-            let mut read = if choice & 1 == 0 { path } else { decode(&path, |_| true) };
-            read = decode(&read, is_unreserved);
-            if choice & 2 != 0 { read = read.replace('\\', "/"); }
-            if choice & 4 != 0 { read = rejoin(&read, without_parameters, false); }
-            if choice & 8 != 0 { read = rejoin(&read, |segment| segment, true); }
-            let cleaned = resolve(&read);
-            prop_assert!(cleaned.starts_with("/a/") || cleaned == "/a", "{} read as {}", read, cleaned);
+            let cleaned = served_as(&path, choice);
+            prop_assert!(cleaned.starts_with("/a/") || cleaned == "/a", "{} read as {}", path, cleaned);
         }
+    }
+}
+
+/// The values as translation leaves them.
+fn canonical_exact(path: &str) -> StringMatch {
+    exact(&crate::base::path::canonical(path).unwrap())
+}
+
+#[test]
+fn a_character_is_the_same_in_every_spelling() {
+    for value in ["/café", "/caf%C3%A9", "/caf%c3%a9"].map(canonical_exact) {
+        for path in ["/café", "/caf%C3%A9", "/caf%c3%a9", "/caf%C3%a9?x"] {
+            let readings = Readings::of(path);
+            assert!(readings.any(&value) && readings.all(&value), "{path} {value:?}");
+        }
+        for other in ["/cafe", "/caf%E9", "/caf%C3%83%C2%A9"] {
+            assert!(!Readings::of(other).all(&value), "{other} {value:?}");
+        }
+    }
+    let below = prefix("/café/");
+    assert!(Readings::of("/caf%c3%a9/x").all(&below) && Readings::of("/café/x").any(&below));
+}
+
+#[test]
+fn what_is_not_utf8_is_refused_and_never_admitted() {
+    for path in ["/a%C0%AFb", "/a%E0%80%AFb", "/caf%E9", "/a%ED%A0%80", "/%u002fadmin"] {
+        let readings = Readings::of(path);
+        for value in [exact("/other"), prefix("/"), StringMatch::Present] {
+            assert!(readings.any(&value) && !readings.all(&value), "{path} {value:?}");
+        }
+    }
+}
+
+#[test]
+fn refusing_values_mean_whatever_they_can_be_read_as() {
+    for (value, path) in [
+        ("/%61dmin", "/admin"),
+        ("/a%2Fb", "/a/b"),
+        ("/x/../admin", "/admin"),
+        ("/x/%2e%2e/admin", "/admin"),
+        ("//admin", "/admin"),
+        ("/admin;v=1", "/admin"),
+        ("/\\admin", "/admin"),
+        ("/a%20b", "/a%20b"),
+    ] {
+        assert!(Readings::of(path).any(&exact(value)), "{value} {path}");
+        assert!(!Readings::of(path).all(&exact(value)) || value == path, "{value} {path}");
+    }
+    assert!(Readings::of("/admin/x").any(&prefix("/%61dmin/")));
+    // Of a prefix nobody knows what comes: that files with a dot are refused refuses no others.
+    assert!(!Readings::of("/a").any(&prefix("/.")));
+}
+
+proptest! {
+    /// Who writes the same in another way gets the same answer, from every value in every spelling.
+    #[test]
+    fn spelling_decides_nothing(
+        path in "/[aé/]{0,6}",
+        value in "/[aé/]{0,4}",
+        open in 0u8..4,
+    ) {
+        let encode = |text: &str| -> String {
+            text.chars().map(|char| match char {
+                'é' => "%C3%a9".to_owned(),
+                char => char.to_string(),
+            }).collect()
+        };
+        let made = |text: &str| {
+            let text = crate::base::path::canonical(text).unwrap().into_owned().into();
+            match open {
+                0 => StringMatch::Exact(text),
+                1 => StringMatch::Prefix(text),
+                2 => StringMatch::Suffix(text),
+                _ => StringMatch::Template(text),
+            }
+        };
+        let decided = |path: &str, value: &str| {
+            let (readings, value) = (Readings::of(path), made(value));
+            (readings.any(&value), readings.all(&value))
+        };
+        let expected = decided(&path, &value);
+        prop_assert_eq!(decided(&encode(&path), &value), expected);
+        prop_assert_eq!(decided(&path, &encode(&value)), expected);
+        prop_assert_eq!(decided(&encode(&path), &encode(&value)), expected);
     }
 }

@@ -176,7 +176,7 @@ fn a_claim_counts_only_where_it_can_be_true() {
         .workload(web.clone())
         .workload(back.clone())
         .build();
-    let kind = |host: &str, port| match addressed(&world, web, port, Some(host)) {
+    let kind = |host: &str, port| match addressed(&world, web, port, Some(host), None) {
         Addressed::Service(_) => "service",
         Addressed::Route { verified: false, .. } => "route",
         Addressed::Route { verified: true, .. } => "verified",
@@ -286,7 +286,20 @@ fn the_clients_half_asks_the_waypoint_only() {
     let own = policy("own", Action::Deny, Scope::Namespace, vec![Rule::default()]);
     let world =
         crowd().policy(no_delete("p", PolicyTarget::Service("a".into()))).policy(own).build();
-    let of = |name: &str| Gate::for_service(&world, world.service(&key(name)).unwrap());
+    let of = |name: &str| {
+        let service = world.service(&key(name)).unwrap();
+        let workload = world.workload_at("10.0.0.1".parse().unwrap());
+        let destination = "10.0.0.1:8080".parse().unwrap();
+        let workload = workload.map(|it| &**it);
+        let way = super::super::Way {
+            addressed: service,
+            route: None,
+            backend: service,
+            workload,
+            destination,
+        };
+        Gate::for_uncaptured(&world, &way)
+    };
     assert!(delete_is_denied(&of("a")) && of("a").needs_http());
     assert!(!delete_is_denied(&of("b")) && !of("b").needs_http());
     assert!(!delete_is_denied(&of("plain")));

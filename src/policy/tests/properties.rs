@@ -143,7 +143,7 @@ proptest! {
             source: "10.0.9.9".parse().unwrap(),
             destination: "10.0.0.1:8080".parse().unwrap(),
         };
-        let addressed = addressed(&world, workload, 8080, Some(&host));
+        let addressed = addressed(&world, workload, 8080, Some(&host), None);
         let _ = Gate::new(&world, workload, 8080, &addressed).authorize(&connection, Some(&request));
     }
 }

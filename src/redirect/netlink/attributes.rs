@@ -69,7 +69,7 @@ pub(super) fn pad(bytes: &mut Vec<u8>) {
 }
 
 /// The attributes in `bytes` as kind (without flags) and value. Ends at the first that is not well-formed.
-pub(super) fn parse(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn parse(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
         let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?);

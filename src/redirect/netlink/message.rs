@@ -38,8 +38,8 @@ pub(super) struct Reply {
 pub(super) enum Content {
     Acknowledged,
     Refused(Errno, String),
-    /// An object that was asked for; who asks only wants to know that it is there.
-    Object,
+    /// An object that was asked for: what follows the message's head.
+    Object(Vec<u8>),
 }
 
 impl Request {
@@ -79,7 +79,8 @@ pub(super) fn parse(mut datagram: &[u8]) -> Result<Vec<Reply>, &'static str> {
         let body = datagram.get(HEAD..length).ok_or("a message with a wrong length")?;
         let kind = u16::from_ne_bytes([head[4], head[5]]);
         let flags = u16::from_ne_bytes([head[6], head[7]]);
-        let content = if kind == ERROR { outcome(flags, body)? } else { Content::Object };
+        let content =
+            if kind == ERROR { outcome(flags, body)? } else { Content::Object(body.to_vec()) };
         replies.push(Reply { sequence: word(head, 8), content });
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
@@ -158,7 +159,7 @@ mod tests {
         about.frame(2, &mut datagram);
         let contents: Vec<_> =
             parse(&datagram).unwrap().into_iter().map(|one| one.content).collect();
-        assert_eq!(contents, [Content::Acknowledged, Content::Object]);
+        assert_eq!(contents, [Content::Acknowledged, Content::Object(vec![])]);
     }
 
     proptest! {

@@ -24,10 +24,10 @@ pub enum Subsystem {
 }
 
 /// What the kernel said to a question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// There is such an object.
-    Object,
+    /// The object, as its subsystem describes it.
+    Object(Vec<u8>),
     /// Done, and there was nothing to tell.
     Acknowledged,
 }
@@ -130,7 +130,7 @@ impl Socket {
                     });
                 }
                 Content::Acknowledged => Answer::Acknowledged,
-                Content::Object => Answer::Object,
+                Content::Object(body) => Answer::Object(body),
             };
             if Some(position) == awaited {
                 return Ok(Some(answer));

@@ -14,6 +14,8 @@ pub const NEW_CHAIN: u16 = 3;
 pub const NEW_RULE: u16 = 6;
 pub const NEW_SET: u16 = 9;
 pub const NEW_SET_ELEMENTS: u16 = 12;
+pub const NEW_OBJECT: u16 = 18;
+pub const GET_OBJECT: u16 = 19;
 
 pub const TABLE_NAME: u16 = 1;
 
@@ -46,6 +48,15 @@ pub const SET_ELEMENT_KEY: u16 = 1;
 pub const TYPE_IPV4_ADDRESS: u32 = 7;
 pub const TYPE_IPV6_ADDRESS: u32 = 8;
 
+pub const OBJECT_TABLE: u16 = 1;
+pub const OBJECT_NAME: u16 = 2;
+pub const OBJECT_TYPE: u16 = 3;
+pub const OBJECT_DATA: u16 = 4;
+/// `NFT_OBJECT_COUNTER`.
+pub const TYPE_COUNTER: u32 = 1;
+pub const COUNTER_BYTES: u16 = 1;
+pub const COUNTER_PACKETS: u16 = 2;
+
 pub const LIST_ELEMENT: u16 = 1;
 pub const EXPRESSION_NAME: u16 = 1;
 pub const EXPRESSION_DATA: u16 = 2;
@@ -67,6 +78,8 @@ pub const CT_DIRECTION: u16 = 3;
 pub const CT_SOURCE: u16 = 4;
 /// `IP_CT_DIR_ORIGINAL`.
 pub const DIRECTION_ORIGINAL: u8 = 0;
+/// `IPS_CONFIRMED`: the connection's first packet has passed every chain.
+pub const STATUS_CONFIRMED: u32 = 8;
 /// `NF_CT_STATE_INVALID_BIT`.
 pub const STATE_INVALID: u32 = 1;
 
@@ -90,6 +103,12 @@ pub const LOOKUP_SOURCE: u16 = 2;
 
 pub const IMMEDIATE_DESTINATION: u16 = 1;
 pub const IMMEDIATE_DATA: u16 = 2;
+
+pub const REFERENCE_TYPE: u16 = 1;
+pub const REFERENCE_NAME: u16 = 2;
+
+pub const REJECT_TYPE: u16 = 1;
+pub const REJECT_CODE: u16 = 2;
 
 pub const REDIRECT_PORT_MIN: u16 = 1;
 

@@ -125,6 +125,22 @@ impl Expressions {
         self.push("immediate", data)
     }
 
+    /// Counts the packet in a named counter.
+    pub fn count(self, counter: &str) -> Self {
+        let data = Attributes::new()
+            .number(abi::REFERENCE_TYPE, abi::TYPE_COUNTER)
+            .text(abi::REFERENCE_NAME, counter);
+        self.push("objref", data)
+    }
+
+    /// Drops the packet and answers with a reset.
+    pub fn refuse(self) -> Self {
+        let data = Attributes::new()
+            .number(abi::REJECT_TYPE, libc::NFT_REJECT_TCP_RST as u32)
+            .bytes(abi::REJECT_CODE, &[0]);
+        self.push("reject", data)
+    }
+
     /// Stores the register as a property of the packet.
     pub fn store_meta(self, key: libc::c_int) -> Self {
         let data = Attributes::new()

@@ -32,7 +32,11 @@ enum Side {
 /// The value of `NFTA_RULE_EXPRESSIONS`.
 pub fn expressions(rule: &Rule) -> Attributes {
     let matched = rule.matches.iter().fold(Expressions::default(), one_match);
-    action(matched, rule.action).finish()
+    let counted = match rule.counter {
+        Some(counter) => matched.count(counter),
+        None => matched,
+    };
+    action(counted, rule.action).finish()
 }
 
 fn one_match(so_far: Expressions, one: &Match) -> Expressions {
@@ -51,19 +55,18 @@ fn one_match(so_far: Expressions, one: &Match) -> Expressions {
         Match::DestinationPort(equality, of, port) => protocol(so_far, of)
             .load_payload(Header::Transport, DESTINATION_PORT_OFFSET, 2)
             .compare(equality, &port.to_be_bytes()),
+        Match::InputInterface(equality, name) => {
+            so_far.load_meta(libc::NFT_META_IIFNAME).compare(equality, &padded(name))
+        }
         Match::OutputInterface(equality, name) => {
-            let mut padded = name.as_bytes().to_vec();
-            padded.resize(INTERFACE_NAME_LENGTH, 0);
-            so_far.load_meta(libc::NFT_META_OIFNAME).compare(equality, &padded)
+            so_far.load_meta(libc::NFT_META_OIFNAME).compare(equality, &padded(name))
         }
         Match::TcpSyn(equality) => protocol(so_far, Protocol::Tcp)
             .load_payload(Header::Transport, TCP_FLAGS_OFFSET, 1)
             .bitwise(&[TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK], &[0])
             .compare(equality, &[TCP_SYN]),
-        Match::InvalidConnection => so_far
-            .load_connection(libc::NFT_CT_STATE)
-            .bitwise(&abi::STATE_INVALID.to_ne_bytes(), &[0; 4])
-            .compare(Equality::IsNot, &[0; 4]),
+        Match::InvalidConnection => any_bit(so_far, libc::NFT_CT_STATE, abi::STATE_INVALID),
+        Match::ConfirmedConnection => any_bit(so_far, libc::NFT_CT_STATUS, abi::STATUS_CONFIRMED),
         Match::SocketUser(user) => {
             so_far.load_meta(libc::NFT_META_SKUID).compare(Equality::Is, &user.to_ne_bytes())
         }
@@ -74,6 +77,7 @@ fn action(matched: Expressions, action: Action) -> Expressions {
     match action {
         Action::Accept => matched.verdict(libc::NF_ACCEPT),
         Action::Drop => matched.verdict(libc::NF_DROP),
+        Action::Refuse => matched.refuse(),
         Action::Redirect(port) => matched.load_value(&port.to_be_bytes()).redirect(),
         Action::SourceNat(to) => matched.load_value(&address(to)).source_nat(Family::of(to)),
         Action::SetPacketMark(mark) => {
@@ -110,6 +114,21 @@ fn protocol(so_far: Expressions, of: Protocol) -> Expressions {
 
 fn marked(loaded: Expressions, equality: Equality, mark: Mark) -> Expressions {
     loaded.bitwise(&mark.mask.to_ne_bytes(), &[0; 4]).compare(equality, &mark.value.to_ne_bytes())
+}
+
+/// Any of these bits is set in a property of the connection.
+fn any_bit(so_far: Expressions, key: libc::c_int, bits: u32) -> Expressions {
+    so_far
+        .load_connection(key)
+        .bitwise(&bits.to_ne_bytes(), &[0; 4])
+        .compare(Equality::IsNot, &[0; 4])
+}
+
+/// An interface's name as registers hold it.
+fn padded(name: &str) -> Vec<u8> {
+    let mut padded = name.as_bytes().to_vec();
+    padded.resize(INTERFACE_NAME_LENGTH, 0);
+    padded
 }
 
 /// Keeps the bits outside of the mask and puts the value in the others.

@@ -39,7 +39,9 @@ fn check(table: &Table) {
 proptest! {
     #[test]
     fn any_capture_plan_is_well_formed(ipv4: bool, ipv6: bool, inbound: bool, dns: bool) {
-        check(&plan_workload(&CapturePlan { ipv4, ipv6, inbound, dns }).table);
+        let table = plan_workload(&CapturePlan { ipv4, ipv6, inbound, dns }).table;
+        check(&table);
+        check(&table.plain());
     }
 
     #[test]
@@ -52,6 +54,21 @@ proptest! {
         let bytes = comment(&text);
         prop_assert!(bytes.is_empty() || usize::from(bytes[1]) == bytes.len() - 2);
     }
+}
+
+#[test]
+fn packets_are_read_from_what_the_kernel_says() {
+    let describe = |packets: &[u8]| {
+        let data = Attributes::new()
+            .bytes(abi::COUNTER_BYTES, &[9; 8])
+            .bytes(abi::COUNTER_PACKETS, packets);
+        let all = Attributes::new().text(abi::OBJECT_NAME, "x").nest(abi::OBJECT_DATA, data);
+        [&[0; 4], all.finish().unwrap().as_slice()].concat()
+    };
+    assert_eq!(packets(&describe(&7_u64.to_be_bytes())), Some(7));
+    assert_eq!(packets(&describe(&[1, 2])), None);
+    assert_eq!(packets(&[0; 4]), None);
+    assert_eq!(packets(&[]), None);
 }
 
 #[test]

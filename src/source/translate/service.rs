@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 use super::Context;
 use super::waypoint::{Addressed, Waypoints};
 use crate::base::ObjectKey;
-use crate::model::{self, Resolution, ServicePort};
+use crate::model::{self, Resolution, ServicePort, Visibility};
 use crate::source::objects::Service;
 use endpoints::Endpoints;
 
@@ -35,6 +35,7 @@ pub(super) fn translate(
         entry: None,
         hostname: format!("{}.{}.svc.{}", key.name, key.namespace, cx.settings.cluster_domain)
             .into(),
+        visibility: Visibility::Everywhere,
         vips: vips(cx, key, spec),
         networks: Vec::new(),
         resolution: Resolution::Listed,

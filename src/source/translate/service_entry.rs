@@ -1,11 +1,13 @@
 //! ServiceEntries: each host is a service of its own, beside those of Kubernetes (Istio "Service Entry"; reference 3.2).
 //!
 //! One host of one namespace means one service: the Service of Kubernetes, or the oldest entry. An entry without an
-//! address whose endpoints the mesh knows gets addresses from Istio's ranges, so that DNS has something to answer.
+//! address whose endpoints the mesh knows gets addresses from Istio's ranges, so that DNS has something to answer. Whose clients
+//! that holds for is [`visibility`]'s to say.
 
 mod addresses;
 mod allot;
 mod endpoints;
+mod visibility;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -16,11 +18,12 @@ use super::roster::Roster;
 use super::service::{protocol, traffic};
 use super::waypoint::{Addressed, Waypoints};
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Binding, Resolution, ServicePort, TrafficPolicy};
+use crate::model::{self, Binding, Resolution, ServicePort, TrafficPolicy, Visibility};
 use crate::source::objects::{ServiceEntry, created, label};
 use addresses::Addresses;
-use allot::Allotment;
+use allot::Allotments;
 use endpoints::{Places, Port};
+use visibility::Export;
 
 /// `"false"` keeps an entry without addresses as it is.
 const AUTO_ALLOCATE: &str = "networking.istio.io/enable-autoallocate-ip";
@@ -36,8 +39,31 @@ struct Entry<'a> {
     closed: bool,
     ports: Vec<Port>,
     addresses: Addresses,
+    export: Export,
     waypoint: Binding,
     traffic: TrafficPolicy,
+}
+
+/// One host of an entry.
+struct Host<'a> {
+    entry: &'a Entry<'a>,
+    name: Str,
+    visibility: Visibility,
+}
+
+impl Host<'_> {
+    fn key(&self) -> ObjectKey {
+        let Entry { key, .. } = self.entry;
+        ObjectKey::new(key.namespace.clone(), format!("{}/{}", key.name, self.name))
+    }
+
+    /// DNS has nothing to answer for it, and would need something.
+    fn wants_address(&self) -> bool {
+        let Entry { addresses, object, resolution, .. } = self.entry;
+        let bare = addresses.exact.is_empty() && addresses.networks.is_empty();
+        let permitted = label(&object.metadata, AUTO_ALLOCATE) != Some("false");
+        bare && permitted && *resolution != Resolution::Dialled
+    }
 }
 
 /// `kubernetes`: the services that come before every entry.
@@ -61,9 +87,7 @@ pub(super) fn translate(
     let entries: Vec<Entry<'_>> = (entries.into_iter())
         .filter_map(|(key, object)| entry(cx, waypoints, key, object))
         .collect();
-    let given = entries.iter().flat_map(|entry| &entry.addresses.exact).copied();
-    let mut allotment = Allotment::without(given.collect());
-    let mut services = Vec::new();
+    let mut wanted = Vec::new();
     for entry in &entries {
         for address in &entry.addresses.exact {
             if let Some(owner) = places.owner(*address) {
@@ -72,19 +96,21 @@ pub(super) fn translate(
                 cx.warn::<ServiceEntry>(entry.key, "spec.addresses", reason);
             }
         }
-        for (index, host) in hosts(cx, entry.key, entry.object) {
-            let id = (entry.key.namespace.clone(), host.clone());
+        for (index, name) in hosts(cx, entry.key, entry.object) {
+            let id = (entry.key.namespace.clone(), name.clone());
             if let Some(other) = taken.get(&id) {
-                let reason = format!("{host} belongs to {other} already; the host is left out");
+                let reason = format!("{name} belongs to {other} already; the host is left out");
                 cx.warn::<ServiceEntry>(entry.key, format!("spec.hosts[{index}]"), reason);
                 continue;
             }
-            let service = service(cx, &places, &mut allotment, entry, host);
-            taken.insert(id, service.to_string());
-            services.push(Arc::new(service));
+            let visibility = entry.export.of_host(&name);
+            let host = Host { entry, name, visibility };
+            taken.insert(id, format!("ServiceEntry {}", host.key()));
+            wanted.push(host);
         }
     }
-    services
+    let allotments = Allotments::of(&wanted);
+    wanted.into_iter().map(|host| Arc::new(service(cx, &places, &allotments, host))).collect()
 }
 
 /// `None` for an entry that cannot be carried out at all.
@@ -130,6 +156,7 @@ fn entry<'a>(
         closed: resolution.is_none(),
         ports: ports(cx, key, object),
         addresses: addresses::read(cx, key, &spec.addresses),
+        export: Export::of(cx, key, object),
         waypoint,
         traffic: TrafficPolicy {
             preference: traffic::preference::<ServiceEntry>(cx, key, &object.metadata, None),
@@ -142,10 +169,6 @@ fn entry<'a>(
 fn complaints_of(object: &ServiceEntry) -> Vec<(&'static str, String)> {
     let spec = &object.spec;
     let mut found = Vec::new();
-    if spec.export_to.iter().any(|to| to != "*") {
-        let reason = "has no effect, as in Istio's ambient mode: every namespace sees the entry";
-        found.push(("spec.exportTo", reason.to_owned()));
-    }
     if !spec.subject_alt_names.is_empty() {
         let reason = "has no effect: TLS to endpoints outside of the mesh is the client's own";
         found.push(("spec.subjectAltNames", reason.to_owned()));
@@ -221,16 +244,13 @@ fn is_name(text: &str) -> bool {
 fn service(
     cx: &mut Context<'_>,
     places: &Places<'_>,
-    allotment: &mut Allotment,
-    entry: &Entry<'_>,
-    host: Str,
+    allotments: &Allotments,
+    host: Host<'_>,
 ) -> model::Service {
-    let endpoints = if entry.closed { Vec::new() } else { places.of(cx, entry, &host) };
+    let (key, entry) = (host.key(), host.entry);
     let mut vips = entry.addresses.exact.clone();
-    let bare = vips.is_empty() && entry.addresses.networks.is_empty();
-    let wanted = label(&entry.object.metadata, AUTO_ALLOCATE) != Some("false");
-    if bare && wanted && entry.resolution != Resolution::Dialled {
-        match allotment.next(&entry.key.namespace, &host) {
+    if host.wants_address() {
+        match allotments.get(&key) {
             Some(allotted) => vips.extend(allotted),
             None => cx.error::<ServiceEntry>(
                 entry.key,
@@ -239,6 +259,8 @@ fn service(
             ),
         }
     }
+    let Host { name: host, visibility, .. } = host;
+    let endpoints = if entry.closed { Vec::new() } else { places.of(cx, entry, &host) };
     if vips.is_empty() && entry.addresses.networks.is_empty() && entry.waypoint != Binding::None {
         let reason = format!(
             "{host} has no address, so nothing that is dialled is known to be meant for it, and it passes by the \
@@ -249,9 +271,10 @@ fn service(
     let first = endpoints.first().map(|endpoint| endpoint.weight);
     let weighted = endpoints.iter().any(|endpoint| Some(endpoint.weight) != first);
     model::Service {
-        key: ObjectKey::new(entry.key.namespace.clone(), format!("{}/{host}", entry.key.name)),
+        key,
         entry: Some(entry.key.name.clone()),
         hostname: host,
+        visibility,
         vips,
         networks: entry.addresses.networks.clone(),
         ports: entry.ports.iter().map(|port| port.port.clone()).collect(),

@@ -13,7 +13,8 @@ use crate::base::{Identity, ObjectKey, Str, ports};
 use crate::model::{Binding, Waypoint};
 use crate::source::Objects;
 use crate::source::objects::{
-    AllowedNamespaces, Gateway, Labelled, Listener, Namespace, NamespacesFrom, Typed, label,
+    AllowedNamespaces, Gateway, GatewayClass, Labelled, Listener, Namespace, NamespacesFrom, Typed,
+    annotation, label,
 };
 
 /// The Gateway class that makes a Gateway a waypoint.
@@ -26,6 +27,8 @@ const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
 /// Which traffic a waypoint takes: `service` (default), `workload`, `all` or `none`.
 const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
+/// On a Gateway or its class: applications are told who the client is.
+const NAME_CLIENTS: &str = "ambient.istio.io/xfcc-include-client-identity";
 /// On the pods of gateways, which never have a waypoint themselves.
 const MANAGED: &str = "gateway.istio.io/managed";
 
@@ -253,10 +256,34 @@ fn candidate(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Candid
         key.namespace.clone(),
         key.name.clone(),
     );
-    let waypoint =
-        Waypoint { key: key.clone(), class: class.into(), identity, for_services, for_workloads };
+    let names_clients = names_clients(cx, key, gateway);
+    let (key, class) = (key.clone(), class.into());
+    let waypoint = Waypoint { key, class, identity, for_services, for_workloads, names_clients };
     let outcome = Ok(Usable { waypoint: Arc::new(waypoint), allowed });
     Candidate { for_services, for_workloads, outcome }
+}
+
+/// By the Gateway's annotation, else that of its class.
+fn names_clients(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> bool {
+    let objects = cx.objects;
+    let class = ObjectKey::new("", CLASS);
+    let of_class = objects.get::<GatewayClass>(&class);
+    let own = annotation(&gateway.metadata, NAME_CLIENTS);
+    match own.or_else(|| annotation(&of_class?.metadata, NAME_CLIENTS)) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => {
+            let field = format!("metadata.annotations[{NAME_CLIENTS:?}]");
+            let reason = format!(
+                "{other:?} is neither \"true\" nor \"false\"; applications are not told who the client is"
+            );
+            match own {
+                Some(_) => cx.warn::<Gateway>(key, field, reason),
+                None => cx.warn::<GatewayClass>(&class, field, reason),
+            }
+            false
+        }
+    }
 }
 
 fn is_hbone(listener: &Listener) -> bool {

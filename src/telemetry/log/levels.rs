@@ -7,11 +7,13 @@ use std::str::FromStr;
 use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::LogError;
+use super::{AUDIT, LogError};
 
 /// HTTP/2's library warns of what peers do wrong, frame by frame: whoever floods an agent must not fill its log. At
 /// these levels it is not heard unless it is named; who debugs hears it.
 const H2: &str = "h2";
+/// What is always written of [`AUDIT`].
+const AUDITED: LevelFilter = LevelFilter::INFO;
 const QUIET: [LevelFilter; 2] = [LevelFilter::INFO, LevelFilter::WARN];
 
 /// Levels by target, and as they are looked up.
@@ -33,6 +35,7 @@ impl Levels {
         if QUIET.contains(&everything) && !parts.contains_key(H2) {
             targets = targets.with_target(H2, LevelFilter::ERROR);
         }
+        targets = targets.with_target(AUDIT, AUDITED);
         Self { everything, parts, targets }
     }
 
@@ -59,7 +62,7 @@ impl Levels {
 
     /// The most that any target logs.
     pub(super) fn max(&self) -> LevelFilter {
-        self.parts.values().copied().max().unwrap_or(LevelFilter::OFF).max(self.everything)
+        self.parts.values().copied().max().unwrap_or(AUDITED).max(self.everything).max(AUDITED)
     }
 }
 

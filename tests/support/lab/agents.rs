@@ -6,15 +6,29 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::curl::curl;
+use super::curl::{Answer, curl};
 use super::metrics::Metrics;
 use super::netns::Namespace;
 use super::network::Node;
 use super::process::{Process, command};
 
-const ADMIN: u16 = 15000;
 const METRICS: u16 = 15020;
 const READINESS: u16 = 15021;
+
+/// The directory of the agents' sockets, in the private `/run`.
+const ADMINISTRATION: &str = "/run/isthmus/admin";
+
+/// Where the agent of a node is administered.
+pub fn socket(node: &str) -> String {
+    format!("{ADMINISTRATION}/{node}.sock")
+}
+
+/// Asks the agent of a node over its socket, with more arguments for curl.
+pub fn administer(node: &Node, arguments: &[&str], path: &str) -> Result<Answer> {
+    let (socket, url) = (socket(&node.name), format!("http://agent{path}"));
+    let more = ["--unix-socket", &socket, &url];
+    curl(&node.namespace, &[arguments, &more].concat())
+}
 
 /// One running agent.
 pub struct Agent {
@@ -111,8 +125,9 @@ impl Agent {
 
     /// Everything that the agent knows.
     pub fn dump(&self) -> Result<Value> {
-        let url = format!("http://127.0.0.1:{ADMIN}/config_dump");
-        let answer = curl(&self.namespace, &[&url])?;
+        let socket = socket(&self.node);
+        let arguments = ["--unix-socket", &socket, "http://agent/config_dump"];
+        let answer = curl(&self.namespace, &arguments)?;
         ensure!(answer.status == 200, "the dump of {}: {}", self.node, answer.summary());
         Ok(answer.json())
     }

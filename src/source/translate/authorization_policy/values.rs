@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Broken;
+use crate::base::path::{self, PathReadings, UnclearPath};
 use crate::base::{ObjectKey, Str};
 use crate::model::{Cidr, StringMatch, Values};
 
@@ -49,10 +50,17 @@ pub(super) fn principal(value: &str) -> Read<StringMatch> {
     text(value.strip_prefix("spiffe://").unwrap_or(value))
 }
 
-/// Paths may also be templates: `{*}` stands for one segment, `{**}` for any number of them at the end.
+/// Paths are kept in the one spelling in which those of requests are compared. They may also be templates: `{*}` stands
+/// for one segment, `{**}` for any number of them at the end.
 pub(super) fn path(value: &str) -> Read<StringMatch> {
+    let unclear = |why: UnclearPath| format!("{value:?} {why}; no request can be compared with it");
+    let value = &*path::canonical(value).map_err(unclear)?;
     if !value.contains(['{', '}']) {
-        return text(value);
+        let matched = text(value)?;
+        return match (&matched, PathReadings::of(value).unclear) {
+            (StringMatch::Exact(_), Some(why)) => Err(unclear(why)),
+            _ => Ok(matched),
+        };
     }
     let segments = value.split('/');
     let last = segments.clone().count().saturating_sub(1);

@@ -3,26 +3,78 @@
 //!
 //! Every agent allots alike without asking another, and an entry keeps its address while others come and go: the
 //! address follows from namespace and host. Where two fall together the older entry has it, and the younger one
-//! takes the next that is free.
+//! takes the next that is free. Entries that no client sees together cannot fall together: those that only their own namespace
+//! sees are allotted among themselves, so that no namespace can use up what another needs, or move another's entries by giving
+//! their addresses to its own.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Host;
+use crate::base::{ObjectKey, Str};
+use crate::model::Visibility;
 
 /// How many hosts get addresses: neither the first nor the last address of the IPv4 range is allotted.
 const SLOTS: u16 = u16::MAX - 1;
 
+/// What every host got.
+pub(super) struct Allotments(HashMap<ObjectKey, [IpAddr; 2]>);
+
+impl Allotments {
+    /// For those of the hosts that want an address, in their order.
+    pub(super) fn of(hosts: &[Host<'_>]) -> Self {
+        let mut given: HashMap<Option<&Str>, HashSet<IpAddr>> = HashMap::new();
+        for host in hosts {
+            given.entry(scope(host)).or_default().extend(&host.entry.addresses.exact);
+        }
+        let mut allotted = HashMap::new();
+        let common = given.remove(&None).unwrap_or_default();
+        let mut common = Allotment { taken: common };
+        let wanting = || hosts.iter().filter(|host| host.wants_address());
+        let mut allot = |allotment: &mut Allotment, host: &Host<'_>| {
+            if let Some(pair) = allotment.next(&host.entry.key.namespace, &host.name) {
+                allotted.insert(host.key(), pair);
+            }
+        };
+        for host in wanting().filter(|host| scope(host).is_none()) {
+            allot(&mut common, host);
+        }
+        let mut own: HashMap<&Str, Allotment> = HashMap::new();
+        for host in wanting() {
+            let Some(namespace) = scope(host) else { continue };
+            let allotment = own.entry(namespace).or_insert_with(|| {
+                let mut taken = given.remove(&Some(namespace)).unwrap_or_default();
+                taken.extend(&common.taken);
+                Allotment { taken }
+            });
+            allot(allotment, host);
+        }
+        Self(allotted)
+    }
+
+    /// One address of each family; `None` when all were taken.
+    pub(super) fn get(&self, service: &ObjectKey) -> Option<[IpAddr; 2]> {
+        self.0.get(service).copied()
+    }
+}
+
+/// The only namespace that sees a host, its own.
+fn scope<'a>(host: &'a Host<'_>) -> Option<&'a Str> {
+    let own = &host.entry.key.namespace;
+    match &host.visibility {
+        Visibility::Namespaces(seen) if seen.iter().all(|namespace| namespace == own) => Some(own),
+        _ => None,
+    }
+}
+
 /// What is allotted, or was given by an operator and is not free.
-pub(super) struct Allotment {
+struct Allotment {
     taken: HashSet<IpAddr>,
 }
 
 impl Allotment {
-    pub(super) fn without(taken: HashSet<IpAddr>) -> Self {
-        Self { taken }
-    }
-
     /// One address of each family; `None` when all are taken.
-    pub(super) fn next(&mut self, namespace: &str, host: &str) -> Option<[IpAddr; 2]> {
+    fn next(&mut self, namespace: &str, host: &str) -> Option<[IpAddr; 2]> {
         let start = hash(namespace, host) % u64::from(SLOTS);
         let slots = (0..u64::from(SLOTS)).map(|step| (start + step) % u64::from(SLOTS) + 1);
         let mut pairs = slots.filter_map(|slot| Some(addresses(u16::try_from(slot).ok()?)));
@@ -54,7 +106,7 @@ mod tests {
 
     #[test]
     fn what_is_allotted_is_known_and_never_twice() {
-        let mut allotment = Allotment::without(HashSet::new());
+        let mut allotment = Allotment { taken: HashSet::new() };
         // Recorded: another value would move every entry of every mesh at an upgrade.
         let first = allotment.next("shop", "api.example.com").unwrap();
         assert_eq!(first.map(|it| it.to_string()), ["240.240.26.108", "2001:2::1a6c"]);
@@ -72,11 +124,11 @@ mod tests {
 
     #[test]
     fn an_entry_keeps_its_address_when_others_come() {
-        let alone = Allotment::without(HashSet::new()).next("a", "b.example").unwrap();
-        let mut others = Allotment::without(HashSet::from([alone[1]]));
+        let alone = Allotment { taken: HashSet::new() }.next("a", "b.example").unwrap();
+        let mut others = Allotment { taken: HashSet::from([alone[1]]) };
         let moved = others.next("a", "b.example").unwrap();
         assert_ne!(moved, alone, "taken");
-        let mut many = Allotment::without(HashSet::new());
+        let mut many = Allotment { taken: HashSet::new() };
         for host in 0..10 {
             many.next("a", &format!("{host}")).unwrap();
         }
@@ -89,7 +141,7 @@ mod tests {
         let free = addresses(777);
         let mut one = all.clone();
         free.iter().for_each(|it| _ = one.remove(it));
-        let mut allotment = Allotment::without(one);
+        let mut allotment = Allotment { taken: one };
         assert_eq!(allotment.next("a", "b"), Some(free));
         assert_eq!(allotment.next("a", "c"), None);
     }

@@ -1,0 +1,156 @@
+//! Following the installation's own objects for as long as the agent runs: whoever removes everything removes the agent's
+//! rights too, perhaps first, and then nobody could ask any more. A watch that is open stays open, so the deletion is
+//! heard all the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::ListParams;
+use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::judge::{Facts, Heard, Known, removed};
+use super::{DAEMON_SET, namespace};
+use crate::base::Seldom;
+use crate::config::Settings;
+use crate::source;
+use crate::source::kubernetes::is_end;
+
+/// Between two attempts to make a client: its files may be replaced just now.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// What is known of the installation.
+#[derive(Clone)]
+pub(in crate::app) struct Removal(Arc<watch::Sender<Facts>>);
+
+/// The part of [`Facts`] that one object is.
+type Part = fn(&mut Facts) -> &mut Known;
+
+impl Default for Removal {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(Facts::default())))
+    }
+}
+
+impl Removal {
+    /// Follows both objects until cancelled.
+    pub(super) async fn follow(self, settings: Settings, cancel: CancellationToken) {
+        let following = async {
+            let client = loop {
+                match source::client(settings.source.kubeconfig.as_deref()).await {
+                    Ok(client) => break client,
+                    Err(_) => sleep(PAUSE).await,
+                }
+            };
+            let namespace = namespace();
+            let sets: Api<PartialObjectMeta<DaemonSet>> =
+                Api::namespaced(client.clone(), &namespace);
+            let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client);
+            let sets = watcher(sets, named(DAEMON_SET)).default_backoff();
+            let namespaces = watcher(namespaces, named(&namespace)).default_backoff();
+            tokio::join!(
+                self.hear(sets, "DaemonSet", |facts| &mut facts.daemon_set),
+                self.hear(namespaces, "namespace", |facts| &mut facts.namespace),
+            );
+        };
+        _ = cancel.run_until_cancelled(following).await;
+    }
+
+    async fn hear<K>(
+        &self,
+        events: impl Stream<Item = watcher::Result<Event<PartialObjectMeta<K>>>>,
+        what: &str,
+        part: Part,
+    ) {
+        let mut events = std::pin::pin!(events);
+        let trouble = Seldom::new();
+        let mut listed = false;
+        let mut well = tokio::time::Instant::now();
+        while let Some(event) = events.next().await {
+            let so_long = well.elapsed();
+            well = tokio::time::Instant::now();
+            let heard = match &event {
+                Ok(Event::Init) => {
+                    listed = false;
+                    None
+                }
+                Ok(Event::InitApply(object)) => {
+                    listed = true;
+                    Some(Heard::of(object))
+                }
+                Ok(Event::InitDone) => (!listed).then_some(Heard::Missing),
+                Ok(Event::Apply(object)) => Some(Heard::of(object)),
+                Ok(Event::Delete(_)) => Some(Heard::Deleted),
+                Err(error) => {
+                    if !is_end(error, so_long) && trouble.is_due() {
+                        tracing::warn!(
+                            %error,
+                            "the agent's {what} cannot be watched: its removal would not be noticed, and the pods of this \
+                             node would stay captured; check the roles named isthmus"
+                        );
+                    }
+                    None
+                }
+            };
+            self.take(part, heard);
+        }
+    }
+
+    fn take(&self, part: Part, heard: Option<Heard>) {
+        let Some(heard) = heard else { return };
+        self.0.send_modify(|facts| {
+            let known = part(facts);
+            *known = known.after(heard);
+        });
+    }
+
+    /// Asks once more, for what no watch has told yet.
+    pub(super) async fn ask(&self, settings: &Settings) -> anyhow::Result<()> {
+        let namespace = namespace();
+        let client: Client = source::client(settings.source.kubeconfig.as_deref()).await?;
+        let sets: Api<DaemonSet> = Api::namespaced(client.clone(), &namespace);
+        let namespaces: Api<Namespace> = Api::all(client);
+        let asked = sets.get_metadata(DAEMON_SET).await;
+        self.take(|facts| &mut facts.daemon_set, Heard::answer(&asked));
+        if matches!(&asked, Err(kube::Error::Api(status)) if status.code == 404) {
+            // Whatever stands between may say so; a list is the server's own word.
+            let by_name = ListParams::default().fields(&format!("metadata.name={DAEMON_SET}"));
+            let listed = sets.list_metadata(&by_name).await;
+            self.take(|facts| &mut facts.daemon_set, Heard::list(&listed));
+        }
+        let own = namespaces.get_metadata(&namespace).await;
+        self.take(|facts| &mut facts.namespace, Heard::answer(&own));
+        asked?;
+        Ok(())
+    }
+
+    /// Why the mesh has been removed, when it has.
+    pub(super) fn reason(&self) -> Option<&'static str> {
+        removed(*self.0.borrow())
+    }
+
+    /// Waits for that.
+    pub(super) async fn seen(&self) -> &'static str {
+        let mut facts = self.0.subscribe();
+        loop {
+            if let Some(reason) = removed(*facts.borrow_and_update()) {
+                return reason;
+            }
+            if facts.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+fn named(name: &str) -> Config {
+    Config::default().fields(&format!("metadata.name={name}"))
+}

@@ -1,0 +1,100 @@
+//! Which running agent is asked: the one whose socket is given, or the one that the settings of this machine lead to.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::client;
+use crate::admin;
+use crate::config::{self, Overrides, Settings};
+
+/// An agent that does not answer within this time hangs.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// As long as the longest profile takes, and some time to name its functions.
+const PROFILE_TIMEOUT: Duration = Duration::from_secs(330);
+
+#[derive(Args)]
+pub(super) struct Agent {
+    /// The agent's socket, instead of the one that the settings lead to
+    #[arg(long, value_name = "FILE", env = "ISTHMUS_ADMIN_SOCKET")]
+    socket: Option<PathBuf>,
+    /// The agent's settings; by default those of this machine's agent or controller, if there are any
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The agent of this node, where several run
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+}
+
+impl Agent {
+    /// A page that is text.
+    pub(super) fn get(&self, path: &str) -> anyhow::Result<String> {
+        let body = client::ask(&self.find()?, false, path, TIMEOUT)?;
+        String::from_utf8(body).context("the agent answered what is no text")
+    }
+
+    /// Any page.
+    pub(super) fn ask(&self, post: bool, path: &str) -> anyhow::Result<Vec<u8>> {
+        client::ask(&self.find()?, post, path, PROFILE_TIMEOUT)
+    }
+
+    fn find(&self) -> anyhow::Result<PathBuf> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        let settings = self.settings()?;
+        let directory = &settings.admin.directory;
+        if let Some(node) = &self.node {
+            return Ok(directory.join(admin::socket_name(node)));
+        }
+        let names = admin::socket_names(directory).with_context(|| {
+            format!(
+                "look for the agent's socket in {}; does an agent run, is this its setting admin.directory, and are \
+                 you root?",
+                directory.display()
+            )
+        })?;
+        choose(directory, &names, &admin::socket_name(&settings.node))
+    }
+
+    fn settings(&self) -> anyhow::Result<Settings> {
+        let usual = [config::DEFAULT_FILE, config::CONTROLLER_FILE].map(Path::new);
+        let file = self.config.as_deref().or_else(|| usual.into_iter().find(|it| it.exists()));
+        Ok(Settings::load(file, &Overrides::default())?)
+    }
+}
+
+/// The only one, or else the one of the node that the settings name.
+fn choose(directory: &Path, names: &[String], own: &str) -> anyhow::Result<PathBuf> {
+    let chosen = match names {
+        [only] => only.as_str(),
+        [] => bail!("no agent has its socket in {}; does it run?", directory.display()),
+        several if several.iter().any(|name| name == own) => own,
+        several => bail!(
+            "several agents have their sockets in {}: say --node, one of {}",
+            directory.display(),
+            several.join(", ").replace(".sock", "")
+        ),
+    };
+    Ok(directory.join(chosen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_agent_is_meant_and_else_the_one_of_this_node() {
+        let choose = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            choose(Path::new("/run/x"), &names, "here.sock").map_err(|error| error.to_string())
+        };
+        assert_eq!(choose(&["other.sock"]), Ok("/run/x/other.sock".into()));
+        assert_eq!(choose(&["a.sock", "here.sock"]), Ok("/run/x/here.sock".into()));
+        assert!(choose(&[]).unwrap_err().contains("does it run"));
+        let several = choose(&["a.sock", "b.sock"]).unwrap_err();
+        assert!(several.ends_with("say --node, one of a, b"), "{several}");
+    }
+}

@@ -1,0 +1,233 @@
+//! Was this connection captured? The one place that answers, for both directions and both families, where a packet is
+//! delivered and where it leaves. NAT redirects connections, but only those whose first packet it sees: a connection
+//! that conntrack already knows untranslated, or whose SYN it calls invalid, passes NAT by. Conntrack's past is in the
+//! hands of whoever sends packets (a bare ACK is enough), and of what happened before the capture. So nothing is
+//! inferred from it here: a SYN must be on a way that is known to be right, or it goes no further.
+//!
+//! Only what opens a connection is judged: of SYN, ACK, FIN and RST just SYN, which is what Linux takes for an opening at
+//! a listening socket whatever its other flags, options and data. Everything else belongs to a connection that was
+//! judged when it began, or that is older than the capture and may live on.
+//!
+//! What is caught:
+//! - When the packet is the first of its connection for conntrack, it is dropped, and conntrack forgets it with the packet.
+//!   The peer repeats its SYN, which is redirected then: so end the harmless causes, a flow just reset and a change of
+//!   rules under way.
+//! - Otherwise the ports are those of an older connection, of which conntrack still thinks that it lives. A SYN that is
+//!   only dropped would be repeated in vain for as long, which may be five days. It is refused with a reset: the client
+//!   knows at once and takes another port, and conntrack (since Linux 6.5) closes its entry, so that the same ports can be
+//!   used again ten seconds later.
+//!
+//! A connection that a listening socket opens for a bare ACK, because its SYN was answered with a SYN cookie, is not seen:
+//! the cookie proves that the SYN was let through.
+
+use ipnet::IpNet;
+
+use super::program::{
+    Action, Chain, ChainKind, Equality, Family, Hook, Mark, Match, Protocol, Rule,
+};
+use super::workload::{LOOPBACK_INTERFACE, loopback, probe};
+use crate::base::ports;
+
+use Equality::{Is, IsNot};
+
+/// The counters of what was caught, by direction.
+pub(super) const INBOUND: &str = "uncaptured_inbound";
+pub(super) const OUTBOUND: &str = "uncaptured_outbound";
+
+/// After conntrack and every translation of a destination.
+const PRIORITY: i32 = 0;
+
+/// What is delivered to a workload. Who may open a connection here: the namespace itself and the agent, over loopback;
+/// whoever is led to the agent's own listeners; probes of the node.
+pub(super) fn delivered(families: &[Family]) -> Chain {
+    let to_agent = |port, comment| {
+        Rule::new(comment, [Match::DestinationPort(Is, Protocol::Tcp, port)], Action::Accept)
+    };
+    let mut rules = vec![
+        under_way(),
+        Rule::new(
+            "from within the namespace",
+            [Match::InputInterface(Is, LOOPBACK_INTERFACE)],
+            Action::Accept,
+        ),
+        to_agent(ports::INBOUND_PLAINTEXT, "captured"),
+        to_agent(ports::HBONE, "tunnels"),
+    ];
+    rules.extend(families.iter().map(|&family| {
+        let source = Match::Source(IpNet::from(probe(family)));
+        Rule::new("probes from the node", [source], Action::Accept)
+    }));
+    rules.extend(families.iter().flat_map(|&family| uncaptured(family, INBOUND)));
+    filter("check_input", Hook::Input, rules)
+}
+
+/// What a workload sends. Who may open a connection to elsewhere: the agent. What the workload opens stays in the
+/// namespace, or is led to the agent there. NAT changes the destination, and not the interface that is seen here.
+pub(super) fn sent(families: &[Family], dns: bool, agent: Mark) -> Chain {
+    let mut rules = vec![
+        under_way(),
+        Rule::new(
+            "stays within the namespace",
+            [Match::OutputInterface(Is, LOOPBACK_INTERFACE)],
+            Action::Accept,
+        ),
+        Rule::new("the agent's own", [Match::PacketMark(Is, agent)], Action::Accept),
+    ];
+    let stub = dns.then_some(ports::DNS);
+    for port in [ports::OUTBOUND].into_iter().chain(stub) {
+        rules.extend(families.iter().map(|&family| {
+            let matches = [
+                Match::Destination(Is, loopback(family)),
+                Match::DestinationPort(Is, Protocol::Tcp, port),
+            ];
+            Rule::new("captured", matches, Action::Accept)
+        }));
+    }
+    rules.extend(families.iter().flat_map(|&family| uncaptured(family, OUTBOUND)));
+    filter("check_output", Hook::Output, rules)
+}
+
+/// First, because it is nearly every packet.
+fn under_way() -> Rule {
+    Rule::new("opens no connection", [Match::TcpSyn(IsNot)], Action::Accept)
+}
+
+fn uncaptured(family: Family, counter: &'static str) -> [Rule; 2] {
+    let opens = [Match::Family(family), Match::TcpSyn(Is)];
+    let reuses = [opens.as_slice(), &[Match::ConfirmedConnection]].concat();
+    [
+        Rule::new("not captured: ports of an older connection", reuses, Action::Refuse)
+            .counted(counter),
+        Rule::new("not captured", opens, Action::Drop).counted(counter),
+    ]
+}
+
+fn filter(name: &'static str, hook: Hook, rules: Vec<Rule>) -> Chain {
+    Chain { name, kind: ChainKind::Filter, hook, priority: PRIORITY, rules }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AGENT: Mark = Mark { value: 1, mask: 0xff };
+
+    /// Packets as the rules see them, and what each chain says of them.
+    struct Packet {
+        interface: &'static str,
+        source: &'static str,
+        destination: &'static str,
+        port: u16,
+        mark: u32,
+        syn: bool,
+        confirmed: bool,
+    }
+
+    const FROM_OUTSIDE: Packet = Packet {
+        interface: "eth0",
+        source: "10.0.0.9",
+        destination: "10.0.0.1",
+        port: 8080,
+        mark: 0,
+        syn: true,
+        confirmed: false,
+    };
+
+    fn matches(one: &Match, packet: &Packet) -> bool {
+        let eq = |equality: &Equality, is: bool| is == (*equality == Is);
+        let (source, destination): (std::net::IpAddr, std::net::IpAddr) =
+            (packet.source.parse().unwrap(), packet.destination.parse().unwrap());
+        match one {
+            Match::Family(family) => Family::of(destination) == *family,
+            Match::TcpSyn(equality) => eq(equality, packet.syn),
+            Match::InputInterface(equality, name) | Match::OutputInterface(equality, name) => {
+                eq(equality, packet.interface == *name)
+            }
+            Match::DestinationPort(equality, Protocol::Tcp, port) => {
+                eq(equality, packet.port == *port)
+            }
+            Match::PacketMark(equality, mark) => {
+                eq(equality, packet.mark & mark.mask == mark.value)
+            }
+            Match::Source(network) => network.contains(&source),
+            Match::Destination(equality, network) => eq(equality, network.contains(&destination)),
+            Match::ConfirmedConnection => packet.confirmed,
+            other => panic!("the check has no business with {other}"),
+        }
+    }
+
+    fn verdict(chain: &Chain, packet: &Packet) -> Action {
+        let rule = chain.rules.iter().find(|it| it.matches.iter().all(|one| matches(one, packet)));
+        let action = rule.map_or(Action::Accept, |rule| rule.action);
+        let counted = rule.is_some_and(|rule| rule.counter.is_some());
+        assert_eq!(
+            counted,
+            action != Action::Accept,
+            "what is caught is counted, and nothing else"
+        );
+        action
+    }
+
+    #[test]
+    fn what_is_delivered() {
+        let chain = delivered(Family::ALL);
+        let it = |packet: Packet| verdict(&chain, &packet);
+        let six = |packet: Packet| Packet { source: "fd00::9", destination: "fd00::1", ..packet };
+        for packet in [FROM_OUTSIDE, six(FROM_OUTSIDE)] {
+            assert_eq!(it(packet), Action::Drop);
+        }
+        for packet in [FROM_OUTSIDE, six(FROM_OUTSIDE)] {
+            assert_eq!(it(Packet { confirmed: true, ..packet }), Action::Refuse);
+        }
+        // A mark that came over the network is nobody's.
+        assert_eq!(it(Packet { mark: 1, ..FROM_OUTSIDE }), Action::Drop);
+        for port in [ports::OUTBOUND, ports::DNS, 53, 22] {
+            assert_eq!(it(Packet { port, ..FROM_OUTSIDE }), Action::Drop);
+        }
+        for source in ["127.0.0.1", "10.0.0.1"] {
+            assert_eq!(it(Packet { source, ..FROM_OUTSIDE }), Action::Drop);
+        }
+        assert_eq!(it(Packet { destination: "127.0.0.1", ..FROM_OUTSIDE }), Action::Drop);
+
+        for port in [ports::INBOUND_PLAINTEXT, ports::HBONE] {
+            assert_eq!(it(Packet { port, ..FROM_OUTSIDE }), Action::Accept);
+        }
+        assert_eq!(it(Packet { interface: "lo", ..FROM_OUTSIDE }), Action::Accept);
+        assert_eq!(it(Packet { source: "169.254.7.127", ..FROM_OUTSIDE }), Action::Accept);
+        assert_eq!(it(Packet { syn: false, confirmed: true, ..FROM_OUTSIDE }), Action::Accept);
+    }
+
+    #[test]
+    fn what_is_sent() {
+        const SENT: Packet = Packet { source: "10.0.0.1", destination: "10.0.0.9", ..FROM_OUTSIDE };
+        let it = |packet: Packet| verdict(&sent(Family::ALL, false, AGENT), &packet);
+        assert_eq!(it(SENT), Action::Drop);
+        assert_eq!(it(Packet { confirmed: true, ..SENT }), Action::Refuse);
+        for port in [ports::OUTBOUND, ports::HBONE, 53] {
+            assert_eq!(it(Packet { port, ..SENT }), Action::Drop);
+        }
+        // Loopback addresses that leave by another interface were not redirected.
+        assert_eq!(it(Packet { destination: "127.0.0.1", ..SENT }), Action::Drop);
+        assert_eq!(it(Packet { destination: "169.254.7.127", ..SENT }), Action::Drop);
+
+        assert_eq!(it(Packet { mark: 1, ..SENT }), Action::Accept);
+        assert_eq!(it(Packet { interface: "lo", ..SENT }), Action::Accept);
+        assert_eq!(it(Packet { syn: false, ..SENT }), Action::Accept);
+        let captured = Packet { destination: "127.0.0.1", port: ports::OUTBOUND, ..SENT };
+        assert_eq!(it(captured), Action::Accept);
+    }
+
+    #[test]
+    fn the_stub_is_there_only_where_dns_is_captured() {
+        let to_stub = Packet { destination: "127.0.0.1", port: ports::DNS, ..FROM_OUTSIDE };
+        assert_eq!(verdict(&sent(Family::ALL, true, AGENT), &to_stub), Action::Accept);
+        assert_eq!(verdict(&sent(Family::ALL, false, AGENT), &to_stub), Action::Drop);
+    }
+
+    #[test]
+    fn a_family_that_is_not_captured_is_not_judged() {
+        let packet = Packet { source: "fd00::9", destination: "fd00::1", ..FROM_OUTSIDE };
+        assert_eq!(verdict(&delivered(&[Family::Ipv4]), &packet), Action::Accept);
+        assert_eq!(verdict(&sent(&[Family::Ipv4], false, AGENT), &packet), Action::Accept);
+    }
+}
