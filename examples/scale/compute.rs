@@ -24,6 +24,7 @@ pub fn run(size: Size) -> Result<()> {
         trust_domains: domains.clone(),
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
+        public_service_entries: Vec::new(),
     };
     let store = WorldStore::new(MeshNames {
         trust_domains: domains,

@@ -37,6 +37,7 @@ pub async fn run(size: Size, kubeconfig: &Path) -> Result<()> {
         trust_domains: domains,
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
+        public_service_entries: Vec::new(),
     };
     let (store, cancel) = (WorldStore::new(names), CancellationToken::new());
     let (writer, begun, before) = (store.clone(), Instant::now(), usage()?);

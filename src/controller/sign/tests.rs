@@ -126,6 +126,7 @@ impl Lab {
                 trust_domains: TrustDomains::new(settings.trust_domain.clone(), &[]),
                 cluster_domain: settings.cluster_domain.clone(),
                 root_namespace: settings.root_namespace.clone(),
+                public_service_entries: Vec::new(),
             },
             telemetry: Telemetry::without_log(),
         });
