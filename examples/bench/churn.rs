@@ -145,7 +145,7 @@ fn connect(to: SocketAddr) -> Result<TcpStream> {
 }
 
 fn accept(listener: &TcpListener, count: usize) -> Result<Vec<TcpStream>> {
-    let answered = listener.incoming().take(count).map(|stream| {
+    let answered = listener.incoming().take(count).map(|stream| -> Result<TcpStream> {
         let mut stream = stream?;
         stream.read_exact(&mut [0])?;
         stream.write_all(b"x")?;
