@@ -12,6 +12,8 @@
 mod client;
 mod conflist;
 mod follow;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod install;
 mod message;
 mod network;

@@ -12,6 +12,8 @@ mod complaint;
 mod controller;
 mod defaults;
 mod duration;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod layers;
 mod names;
 mod reader;

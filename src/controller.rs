@@ -18,6 +18,9 @@ mod lease;
 mod sign;
 pub mod status;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub use sign::fuzz;
+
 use std::sync::Arc;
 
 use anyhow::Context as _;

@@ -6,6 +6,8 @@
 //! workload, so long per question. `node` starts and stops stubs. What is answered here needs no DNS server in the
 //! cluster at all, and a name that exists always has an answer for both families (NODATA, never NXDOMAIN).
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod resolve;
 mod server;
 #[cfg(test)]

@@ -17,6 +17,8 @@ mod authority;
 mod certificate;
 mod clock;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod issuer;
 mod istio;
 mod local;

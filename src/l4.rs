@@ -30,14 +30,17 @@ use tokio_util::task::TaskTracker;
 use crate::base::{Str, ports};
 use crate::identity::CertificateStore;
 use crate::model::Workload;
+use crate::policy::Gate;
 use crate::pool::Pool;
 use crate::resolver::Resolver;
 use crate::sock::{self, SocketFactory};
 use crate::telemetry::Telemetry;
 use crate::tunnel::{LocalServer, PeerTable, Waypoints};
-use crate::world::{JudgementChanges, WorldStore};
+use crate::world::{Judged, WorldStore};
 
+use deliver::ArrivalClass;
 pub use listen::ListenError;
+use outbound::LeavingClass;
 use places::Places;
 
 /// How long connections may take to end once they are cut; it takes them no waiting, only their turn on the processor.
@@ -86,8 +89,10 @@ pub struct Proxy {
     uid: Str,
     sockets: Arc<dyn SocketFactory>,
     places: Places,
-    /// When open connections must be judged anew.
-    judgement: JudgementChanges,
+    /// Connections to the workload that are open, as they are judged.
+    arrived: Arc<Judged<ArrivalClass, Gate>>,
+    /// Connections of the workload to where nobody else judges.
+    left: Arc<Judged<LeavingClass, Gate>>,
     /// Fires first: nothing new is accepted, tunnels get GOAWAY.
     drain: CancellationToken,
     /// Fires last: what still runs is cut.
@@ -115,7 +120,8 @@ impl Proxy {
             uid: workload.uid.clone(),
             sockets,
             places: Places::new(&shared.settings, &shared.peers),
-            judgement: shared.world.judgement_changes(&workload.uid),
+            arrived: shared.world.judged(Some(&workload.uid)),
+            left: shared.world.judged(None),
             drain: CancellationToken::new(),
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),

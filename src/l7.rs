@@ -23,6 +23,8 @@ mod deliver;
 mod detect;
 mod exchange;
 mod forward;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod guard;
 mod headers;
 mod host;

@@ -10,6 +10,8 @@ pub mod cni;
 pub mod config;
 pub mod controller;
 pub mod dns;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod identity;
 pub mod l4;
 pub mod l7;

@@ -7,6 +7,8 @@
 mod addressed;
 mod authority;
 mod evaluate;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod gate;
 mod host;
 mod identity;

@@ -40,6 +40,8 @@ use nix::errno::Errno;
 pub use caught::{Catches, Caught};
 pub use error::Error;
 pub use netlink::ANSWER_TIMEOUT;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use netlink::fuzz;
 pub use node::{NodePlan, plan_node};
 pub use program::{
     Action, Chain, ChainKind, Equality, Family, Hook, Mark, Match, PolicyRoute, Program, Protocol,

@@ -13,6 +13,8 @@
 mod addresses;
 mod ask;
 mod endpoints;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod name;
 
 pub use ask::{Protocol, Resolvers, read_framed, write_framed};

@@ -13,6 +13,8 @@
 
 mod complaint;
 mod directory;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod kubernetes;
 mod last_read;
 mod manifest;

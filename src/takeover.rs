@@ -18,6 +18,9 @@
 //! `app` calls both sides. This room knows neither what the sockets are for nor when to stop; it reads nothing of a
 //! process that runs as another user. Everything here blocks, and so runs on threads of its own.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};

@@ -15,6 +15,8 @@ mod carrier;
 mod client;
 mod cut;
 mod frames;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod handover;
 mod headers;
 mod joined;

@@ -11,6 +11,7 @@ mod endpoints;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod index;
+mod judged;
 mod labels;
 mod load;
 mod owners;
@@ -21,12 +22,14 @@ mod tests;
 mod watched;
 
 pub use index::Served;
+pub use judged::Judged;
 pub use labels::{labels_of, service_labels};
 pub use load::{InFlight, Load};
 pub use owners::Owner;
 pub use policies::{PolicyList, PolicySet};
 pub use watched::JudgementChanges;
 
+use std::hash::Hash;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -100,14 +103,20 @@ impl WorldStore {
         self.changes.subscribe()
     }
 
-    /// Tells when open connections of one workload must be judged anew, and not of any other change.
+    /// Tells when open connections of one workload must be judged anew, as far as its own namespace and the mesh have a say
+    /// in that, and not of any other change.
     pub fn judgement_changes(&self, uid: &Str) -> JudgementChanges {
-        self.watched.subscribe((uid.clone(), None), || self.load().generation)
+        self.watched.subscribe(uid, || self.load().generation)
     }
 
-    /// The same for those that addressed a service which is another namespace's or leads to the workload by a route.
-    pub fn judgement_changes_by(&self, uid: &Str, service: &ObjectKey) -> JudgementChanges {
-        self.watched.subscribe((uid.clone(), Some(service.clone())), || self.load().generation)
+    /// Classes of open connections that are judged alike: of one workload, by whatever may concern it; without one, by
+    /// every change.
+    pub fn judged<K, V>(self: &Arc<Self>, uid: Option<&Str>) -> Arc<Judged<K, V>>
+    where
+        K: Hash + Eq + Send + Sync + 'static,
+        V: PartialEq + Send + 'static,
+    {
+        self.watched.classes(self, uid)
     }
 }
 

@@ -111,7 +111,7 @@ fn resident(bench: &mut Bench, key: &str) -> Result<Vec<u64>> {
 }
 
 /// User and system time of both agents, in seconds (proc(5), fields 14 and 15 of `stat`).
-fn times(bench: &mut Bench) -> Result<f64> {
+pub fn times(bench: &mut Bench) -> Result<f64> {
     /// USER_HZ, which Linux shows to programs whatever its own clock is.
     const TICKS: f64 = 100.0;
     let mut total = 0;

@@ -7,6 +7,7 @@
 mod support;
 
 mod agents;
+mod churn;
 mod client;
 mod http;
 mod report;
@@ -73,6 +74,14 @@ enum Part {
         #[arg(long)]
         tls: Option<PathBuf>,
     },
+    /// What open connections cost while another namespace changes a route ten times a second
+    Churn {
+        #[arg(long, default_value_t = 50_000)]
+        connections: usize,
+        /// For each of three measurements
+        #[arg(long, default_value_t = 10)]
+        time: u64,
+    },
     /// Idle connections, in the client's pod (started by the bench itself)
     Hold { server: std::net::IpAddr, count: usize },
 }
@@ -81,6 +90,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let done = match &options.part {
         None => bench(&options),
+        Some(Part::Churn { connections, time }) => churn(*connections, *time),
         Some(Part::Server { directory }) => server::run(directory),
         Some(Part::Client { load, server, seconds, tls }) => {
             measure_here(*load, *server, *seconds, tls.as_deref())
@@ -148,8 +158,21 @@ fn bench(options: &Options) -> Result<()> {
     Ok(())
 }
 
+fn churn(connections: usize, seconds: u64) -> Result<()> {
+    churn::check(connections)?;
+    churn::allow(connections)?;
+    let mut bench = Bench::start_with(seconds, &churn::settings(connections))?;
+    bench.enrol(true)?;
+    churn::run(&mut bench, connections, seconds)
+}
+
 impl Bench {
     fn start(seconds: u64) -> Result<Self> {
+        Self::start_with(seconds, "")
+    }
+
+    /// With `more` settings of the agents.
+    fn start_with(seconds: u64, more: &str) -> Result<Self> {
         private::enter()?;
         let own = std::env::current_exe()?;
         let isthmus = own.parent().and_then(|it| it.parent()).context("a target directory")?;
@@ -162,7 +185,7 @@ impl Bench {
             .map(|pod| start_server(&lab, pod, &own, &directory))
             .into_iter()
             .collect::<Result<_>>()?;
-        lab.start_agents("")?;
+        lab.start_agents(more)?;
         for agent in lab.agents() {
             agent.wait_until_ready()?;
         }

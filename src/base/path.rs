@@ -56,7 +56,9 @@ impl<'a> PathReadings<'a> {
             self.unclear = Some(UnclearPath::Dots);
             return;
         }
-        for text in [&*decode(&self.sent, is_unreserved), decoded] {
+        // Some drop parameters before they decode: what is decoded to `;` then stays.
+        let bare = decode(&rejoin(&self.sent, without_parameters, false), |_| true);
+        for text in [&*decode(&self.sent, is_unreserved), decoded, &bare] {
             if dots {
                 let resolved = resolve(text);
                 // Some keep the slash that a last dot segment leaves behind, some clean it away.

@@ -11,6 +11,8 @@
 
 mod authorize;
 mod caller;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod pods;
 mod refusal;
 mod request;

@@ -240,7 +240,7 @@ impl Server {
 }
 
 /// An answer that the mesh gives. `None` for a name that cannot be written.
-fn of_the_mesh(
+pub(super) fn of_the_mesh(
     query: &Message,
     asked: Name,
     addresses: Vec<IpAddr>,
@@ -265,7 +265,7 @@ fn of_the_mesh(
 }
 
 /// That there is no such name is not true of a name that the mesh knows.
-fn existing(answer: Vec<u8>, query: &Message, protocol: Protocol) -> Option<Vec<u8>> {
+pub(super) fn existing(answer: Vec<u8>, query: &Message, protocol: Protocol) -> Option<Vec<u8>> {
     let unknown = Message::from_vec(&answer)
         .is_ok_and(|answer| answer.metadata.response_code == ResponseCode::NXDomain);
     match unknown {
@@ -274,7 +274,7 @@ fn existing(answer: Vec<u8>, query: &Message, protocol: Protocol) -> Option<Vec<
     }
 }
 
-fn response(query: &Message, code: ResponseCode) -> Message {
+pub(super) fn response(query: &Message, code: ResponseCode) -> Message {
     let mut answer = Message::response(query.metadata.id, query.metadata.op_code);
     answer.metadata.recursion_desired = query.metadata.recursion_desired;
     answer.metadata.recursion_available = true;
@@ -290,7 +290,7 @@ fn response(query: &Message, code: ResponseCode) -> Message {
 }
 
 /// Cut short, and marked so, when it is longer than what the client takes over UDP: it asks again over TCP.
-fn encode(answer: &Message, query: &Message, protocol: Protocol) -> Option<Vec<u8>> {
+pub(super) fn encode(answer: &Message, query: &Message, protocol: Protocol) -> Option<Vec<u8>> {
     let limit = match (protocol, &query.edns) {
         (Protocol::Tcp, _) => u16::MAX,
         (Protocol::Udp, None) => PLAIN_PAYLOAD,

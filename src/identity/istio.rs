@@ -210,7 +210,7 @@ impl Issuer for IstioIssuer {
 }
 
 /// The answer's parts. Whether they fit together and to the request is judged by the store, for all issuers.
-fn read(response: &CertificateResponse) -> Result<Issued, IdentityError> {
+pub(super) fn read(response: &CertificateResponse) -> Result<Issued, IdentityError> {
     let unusable = |why: String| IdentityError::Unusable(why);
     let [leaf, parents @ .., roots] = response.cert_chain.as_slice() else {
         let count = response.cert_chain.len();

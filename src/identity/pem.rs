@@ -13,8 +13,12 @@ pub fn to_pem(certificates: &[CertificateDer<'_>]) -> String {
 }
 
 pub(super) fn pem(certificate: &CertificateDer<'_>) -> String {
-    let mut text = String::from("-----BEGIN CERTIFICATE-----\n");
-    let encoded = STANDARD.encode(certificate);
+    labelled("CERTIFICATE", certificate)
+}
+
+pub(super) fn labelled(label: &str, der: &[u8]) -> String {
+    let mut text = format!("-----BEGIN {label}-----\n");
+    let encoded = STANDARD.encode(der);
     let mut rest = encoded.as_str();
     while !rest.is_empty() {
         let (line, more) = rest.split_at(rest.len().min(PEM_LINE));
@@ -22,5 +26,5 @@ pub(super) fn pem(certificate: &CertificateDer<'_>) -> String {
         text.push('\n');
         rest = more;
     }
-    text + "-----END CERTIFICATE-----\n"
+    text + &format!("-----END {label}-----\n")
 }

@@ -39,7 +39,7 @@ pub struct Revocations {
 
 /// What a file held.
 #[derive(Default)]
-struct Lists {
+pub(super) struct Lists {
     text: Vec<u8>,
     lists: Vec<List>,
 }
@@ -150,7 +150,7 @@ impl Revocations {
 
     /// Whether some certificate of the chain is revoked.
     pub(super) fn revoke(&self, chain: &Chain<'_>) -> bool {
-        self.current.load().lists.iter().any(|list| list.revokes(chain))
+        self.current.load().revoke(chain)
     }
 }
 
@@ -159,7 +159,7 @@ impl Lists {
         Self::parse(read(file)?)
     }
 
-    fn parse(text: Vec<u8>) -> Result<Self, String> {
+    pub(super) fn parse(text: Vec<u8>) -> Result<Self, String> {
         let mut lists = Vec::new();
         for list in CertificateRevocationListDer::pem_slice_iter(&text) {
             let list = list.map_err(|error| format!("it is not PEM: {error}"))?;
@@ -172,6 +172,10 @@ impl Lists {
             return Err("it holds no certificate revocation list in PEM".to_owned());
         }
         Ok(Self { text, lists })
+    }
+
+    pub(super) fn revoke(&self, chain: &Chain<'_>) -> bool {
+        self.lists.iter().any(|list| list.revokes(chain))
     }
 
     fn tell(&self, file: &Path) {

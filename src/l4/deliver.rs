@@ -13,7 +13,7 @@ use crate::policy::{self, Connection, Denial, Gate, Permit};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::{Cut, Joined, PeerRevoked};
-use crate::world::{self, JudgementChanges};
+use crate::world::{self, JudgementChanges, World};
 
 /// A connection that arrived for the workload, however it came.
 pub(super) struct Arrival {
@@ -29,6 +29,15 @@ pub(super) struct Arrival {
     /// From a workload of this node, without a tunnel.
     pub(super) in_process: bool,
     pub(super) cut: Cut,
+}
+
+/// What tells apart how arrivals of one workload are judged, besides the client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ArrivalClass {
+    port: u16,
+    forwarded_host: Option<Str>,
+    /// Of the client.
+    namespace: Option<Str>,
 }
 
 /// What becomes of an arrival.
@@ -56,6 +65,20 @@ impl Arrival {
     }
 }
 
+/// What guards connections like an arrival, in this world.
+fn gate(
+    world: &World,
+    known: &Arc<Workload>,
+    port: u16,
+    host: Option<&str>,
+    client: Option<&Identity>,
+) -> Gate {
+    // The arrival's own copy may be older than a change that it must be judged by.
+    let workload = world.workload(&known.uid).unwrap_or(known);
+    let addressed = policy::addressed(world, workload, port, host, client);
+    Gate::new(world, workload, port, &addressed)
+}
+
 impl Proxy {
     /// Refuses what could not be a destination: another workload's address, or a port of the agent itself.
     pub(super) fn own_destination(
@@ -74,17 +97,11 @@ impl Proxy {
 
     pub(super) fn judge(&self, arrival: &Arrival) -> Judgement {
         // Before the world is read: what changes after it wakes the connection.
-        let mut changes = self.judgement.clone();
-        changes.mark_unchanged();
+        let changes = self.changes(arrival);
         let port = arrival.destination.port();
         let plaintext_refused = arrival.client.is_none()
             && arrival.workload.peer_authentication.mode_of(port) == Mode::Strict;
-        let mut gate = self.gate(arrival);
-        if let Some(service) = gate.also_by() {
-            changes = self.shared.world.judgement_changes_by(&self.uid, &service.key);
-            changes.mark_unchanged();
-            gate = self.gate(arrival);
-        }
+        let gate = self.gate(arrival);
         if gate.needs_http() && !plaintext_refused {
             return Judgement::Guard(gate.worker().clone());
         }
@@ -94,14 +111,24 @@ impl Proxy {
         }
     }
 
+    /// Tells when arrivals like this one are judged otherwise.
+    fn changes(&self, arrival: &Arrival) -> JudgementChanges {
+        let class = ArrivalClass {
+            port: arrival.destination.port(),
+            forwarded_host: arrival.forwarded_host.clone(),
+            namespace: arrival.client.as_ref().map(|client| client.namespace.clone()),
+        };
+        self.arrived.changes(class, || {
+            let (workload, port) = (arrival.workload.clone(), arrival.destination.port());
+            let (host, client) = (arrival.forwarded_host.clone(), arrival.client.clone());
+            move |world| gate(world, &workload, port, host.as_deref(), client.as_ref())
+        })
+    }
+
     fn gate(&self, arrival: &Arrival) -> Gate {
-        let world = self.shared.world.load();
-        // The arrival's own copy may be older than a change that it must be judged by.
-        let workload = world.workload(&self.uid).unwrap_or(&arrival.workload);
-        let port = arrival.destination.port();
+        let (client, port) = (arrival.client.as_ref(), arrival.destination.port());
         let host = arrival.forwarded_host.as_deref();
-        let addressed = policy::addressed(&world, workload, port, host, arrival.client.as_ref());
-        Gate::new(&world, workload, port, &addressed)
+        gate(&self.shared.world.load(), &arrival.workload, port, host, client)
     }
 
     /// Connects to the application with the client's address where the kernel lets us, with our own elsewhere.
@@ -158,7 +185,7 @@ impl Proxy {
         joined.cut(Reason::Denied, cut_after_a_change(&denied.why)).await;
     }
 
-    /// Judges the live connection anew after each change that concerns its workload; returns when it is no longer
+    /// Judges the live connection anew after each change of how arrivals like it are judged; returns when it is no longer
     /// permitted.
     async fn until_denied(&self, arrival: &Arrival, mut changes: JudgementChanges) -> Denial {
         loop {

@@ -7,14 +7,14 @@ use super::listen::Accepted;
 use super::upstream::{Hop, Unreached};
 use super::{Proxy, deliver};
 use crate::balance::{self, Caller};
-use crate::base::{Reason, Str};
+use crate::base::{ObjectKey, Reason, Str};
 use crate::model::{Service, Workload};
 use crate::policy::{Connection, Denial, Gate, Permit, Way};
 use crate::route::{self, Decision};
 use crate::sock;
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::{Carrier, RoutedConnection};
-use crate::world::{self, InFlight};
+use crate::world::{self, InFlight, JudgementChanges};
 
 /// How many endpoints of a service are tried before the client is told: the first and two more, as Envoy does for
 /// connect failures.
@@ -26,6 +26,14 @@ struct Outbound {
     client: Arc<Workload>,
     /// What the application dialled.
     dialled: SocketAddr,
+}
+
+/// What tells apart how connections to where nobody else judges are judged here, besides the client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct LeavingClass {
+    service: ObjectKey,
+    workload: Option<Str>,
+    destination: SocketAddr,
 }
 
 /// An endpoint that was reached, and what it is.
@@ -190,6 +198,29 @@ impl Proxy {
         })
     }
 
+    /// Tells when connections like this one are judged otherwise.
+    fn changes_of(&self, service: &Arc<Service>, hop: &Hop) -> JudgementChanges {
+        let class = LeavingClass {
+            service: service.key.clone(),
+            workload: hop.workload.as_ref().map(|workload| workload.uid.clone()),
+            destination: hop.address,
+        };
+        self.left.changes(class, || {
+            let (service, workload) = (service.clone(), hop.workload.clone());
+            let destination = hop.address;
+            move |world| {
+                let way = Way {
+                    addressed: &service,
+                    route: None,
+                    backend: &service,
+                    workload: workload.as_deref(),
+                    destination,
+                };
+                Gate::for_uncaptured(world, &way)
+            }
+        })
+    }
+
     async fn copy(&self, outbound: Outbound, mut reached: Reached, service: Option<&Arc<Service>>) {
         let permit = reached.permit.take();
         let guarded = service.filter(|_| permit.is_some());
@@ -210,7 +241,7 @@ impl Proxy {
         }
     }
 
-    /// Copies until both sides have ended, or until a change of the mesh no longer permits the connection.
+    /// Copies until both sides have ended, or until a change of what guards the service no longer permits the connection.
     async fn copy_while_permitted(
         &self,
         outbound: Outbound,
@@ -218,7 +249,7 @@ impl Proxy {
         service: &Arc<Service>,
         mut record: ConnectionRecord,
     ) {
-        let mut changes = self.shared.world.subscribe();
+        let mut changes = self.changes_of(service, &reached.hop);
         let Outbound { accepted, client, .. } = outbound;
         let peer = accepted.peer;
         let denied = async {

@@ -38,7 +38,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const LIMIT: usize = 8 * 1024;
 
 /// The longest method that counts, in bytes: the registered ones have at most 17 (`UPDATEREDIRECTREF`).
-const LONGEST_METHOD: usize = 24;
+pub(super) const LONGEST_METHOD: usize = 24;
 
 /// Reads until the protocol is known; `None` stands for opaque bytes. Waits `wait` for all of it.
 ///
@@ -73,7 +73,7 @@ fn rewind<S>(front: Bytes, stream: S) -> Rewind<S> {
 }
 
 /// Looks at the bytes so far.
-fn classify(bytes: &[u8]) -> Verdict {
+pub(super) fn classify(bytes: &[u8]) -> Verdict {
     if bytes.starts_with(PREFACE) {
         return Verdict::Http(Version::Http2);
     }

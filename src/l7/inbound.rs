@@ -27,7 +27,7 @@ use crate::policy::{Denial, Permit};
 use crate::sock::{self, Rewind, SocketFactory};
 use crate::telemetry::{ConnectionStart, HttpConnection, Peer, ServiceLabels};
 use crate::tunnel::{Carrier, Cut, GuardedConnection, Place};
-use crate::world::World;
+use crate::world::{JudgementChanges, World};
 
 /// One inbound connection, shared by its requests.
 pub(super) struct Inbound {
@@ -173,13 +173,13 @@ impl Inbound {
         }
     }
 
-    /// Waits for the workload to leave, or for a change of the world after which `permitted` refuses.
+    /// Waits for the workload to leave, or for a change after which `permitted` refuses.
     pub(super) async fn until_cut(
         &self,
         permitted: impl Fn(&World, &Gates) -> Result<Permit, Denial>,
     ) -> (Reason, String) {
         let store = &self.context.dependencies.world;
-        let mut changes = store.subscribe();
+        let mut changes = self.changes();
         let denied = async {
             loop {
                 let judged = {
@@ -203,7 +203,19 @@ impl Inbound {
         }
     }
 
-    /// Bytes that are not HTTP: authorized at layer 4, and again whenever the world changes.
+    /// Tells when what was permitted for as long as it lasts must be judged anew: by what the workload's own namespace says,
+    /// and where a service of another one was addressed, which restricts its own traffic, by anything.
+    fn changes(&self) -> JudgementChanges {
+        let store = &self.context.dependencies.world;
+        let gates = self.gates(&store.load());
+        let workload = &self.arrival.workload;
+        match gates.service() {
+            Some(service) if service.key.namespace != workload.key.namespace => store.subscribe(),
+            _ => store.judgement_changes(&workload.uid),
+        }
+    }
+
+    /// Bytes that are not HTTP: authorized at layer 4, and again after changes that concern it.
     async fn carry(&self, stream: Rewind<Carrier>) {
         let _busy = self.seat.carries_bytes();
         let gates = self.gates(&self.context.dependencies.world.load());

@@ -13,7 +13,7 @@ use crate::policy::{Connection, Denial, Gate, Permit, Way};
 use crate::sock::{self, CopyError, Rewind};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::Carrier;
-use crate::world::World;
+use crate::world::{JudgementChanges, World};
 
 /// An endpoint that took the connection.
 struct Reached {
@@ -152,14 +152,35 @@ fn permit(
     Gate::for_uncaptured(world, &way).authorize(&connection, None).map(Some)
 }
 
-/// Judges the live connection anew after each change of the mesh; returns when it is no longer permitted, and never
-/// for a destination that judges for itself.
+/// Tells when connections like this one are judged otherwise.
+fn changes(session: &Outbound, picked: &Picked) -> JudgementChanges {
+    let uid = picked.workload.as_ref().map(|workload| workload.uid.clone());
+    let class = (session.service.clone(), uid, picked.address);
+    session.context.left.changes(class, || {
+        let (service, workload) = (session.service.clone(), picked.workload.clone());
+        let destination = picked.address;
+        move |world: &World| {
+            let service = world.service(&service)?;
+            let way = Way {
+                addressed: service,
+                route: None,
+                backend: service,
+                workload: workload.as_deref(),
+                destination,
+            };
+            Some(Gate::for_uncaptured(world, &way))
+        }
+    })
+}
+
+/// Judges the live connection anew after each change of what guards the service; returns when it is no longer
+/// permitted, and never for a destination that judges for itself.
 async fn until_denied(session: &Outbound, picked: &Picked) -> Answer {
     if peers::captured(picked.workload.as_ref()).is_some() {
         return std::future::pending().await;
     }
     let store = &session.context.dependencies.world;
-    let mut changes = store.subscribe();
+    let mut changes = changes(session, picked);
     loop {
         // First of all: the mesh may have changed since the connection was permitted.
         let permitted = addressed(session).and_then(|it| {

@@ -93,6 +93,13 @@ impl Original {
         Some(Self { target, headers })
     }
 
+    /// A header's value with these bytes after the version: for fuzzers.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn pack(bytes: &[u8]) -> HeaderValue {
+        let text = BASE64.encode([&[VERSION], bytes].concat());
+        HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+    }
+
     /// The original request, given what arrived; `None` when it has more headers than a request may have.
     pub(super) fn restore(&self, uri: &Uri, arrived: &HeaderMap) -> Option<Sent> {
         let mut headers = arrived.clone();

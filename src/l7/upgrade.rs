@@ -65,7 +65,7 @@ pub(super) fn requested(
     asks.then_some(Upgrade { offered, downstream })
 }
 
-fn offered<B>(request: &Request<B>, allowed: &[Str]) -> Vec<Str> {
+pub(super) fn offered<B>(request: &Request<B>, allowed: &[Str]) -> Vec<Str> {
     let headers = request.headers();
     if request.version() != Version::HTTP_11 || !headers.contains_key(UPGRADE) {
         return Vec::new();

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
@@ -19,9 +20,11 @@ use super::peers::Peers;
 use super::seats::{self, Seated, Seats};
 use super::upstream::{self, Upstreams};
 use super::{inbound, outbound, peers};
-use crate::base::{Reason, Str, caught};
+use crate::base::{ObjectKey, Reason, Str, caught};
+use crate::policy::Gate;
 use crate::telemetry::WorkerHealth;
 use crate::tunnel::{GuardedConnection, RoutedConnection};
+use crate::world::Judged;
 
 /// A connection that was handed over.
 pub(super) enum Job {
@@ -46,6 +49,9 @@ pub(super) struct Worker {
     finished: CancellationToken,
 }
 
+/// What tells them apart besides the client: the service, the workload there, and the address.
+pub(super) type LeavingClass = (ObjectKey, Option<Str>, SocketAddr);
+
 /// What the tasks of one worker share.
 pub(super) struct Context {
     pub(super) namespace: Str,
@@ -53,6 +59,8 @@ pub(super) struct Context {
     pub(super) seats: Arc<Seats>,
     pub(super) upstreams: Upstreams,
     pub(super) peers: Peers,
+    /// Connections to where nobody else judges.
+    pub(super) left: Arc<Judged<LeavingClass, Option<Gate>>>,
     pub(super) drain: CancellationToken,
     /// Downstream connections, and what they turned into. The worker lives as long as these.
     connections: TaskTracker,
@@ -160,6 +168,7 @@ impl Context {
             seats: Seats::new(&dependencies.settings, dependencies.telemetry.clone()),
             upstreams: Upstreams::default(),
             peers: Peers::new(dependencies.cluster.clone()),
+            left: dependencies.world.judged(None),
             drain: CancellationToken::new(),
             connections: TaskTracker::new(),
             drivers: TaskTracker::new(),

@@ -26,8 +26,6 @@ pub struct Gate {
     restrictions: Vec<Arc<PolicySet>>,
     /// The service that was addressed speaks for the destination.
     speaks: bool,
-    /// It leads to the destination by a route only.
-    routed: bool,
     /// A waypoint is named somewhere, whether it can be used or not.
     guarded: bool,
     /// The workload's own.
@@ -39,6 +37,40 @@ pub struct Gate {
     names_clients: bool,
     needs_http: bool,
     worker: Str,
+}
+
+impl PartialEq for Gate {
+    /// Both judge every open connection alike. How requests are parsed, and where, is settled when a connection begins.
+    fn eq(&self, other: &Self) -> bool {
+        let Self {
+            strict,
+            closed,
+            waypoint_sets,
+            restrictions,
+            speaks,
+            guarded,
+            own,
+            service: _,
+            waypoint,
+            names_clients: _,
+            needs_http: _,
+            worker: _,
+        } = self;
+        let identity = |it: &Arc<Waypoint>| it.identity.clone();
+        *strict == other.strict
+            && *closed == other.closed
+            && (*speaks, *guarded) == (other.speaks, other.guarded)
+            && same(waypoint_sets, &other.waypoint_sets)
+            && same(restrictions, &other.restrictions)
+            && same(own.as_slice(), other.own.as_slice())
+            && waypoint.as_ref().map(identity) == other.waypoint.as_ref().map(identity)
+    }
+}
+
+/// Worlds share what did not change.
+fn same(one: &[Arc<PolicySet>], two: &[Arc<PolicySet>]) -> bool {
+    let pairs = || one.iter().zip(two);
+    one.len() == two.len() && pairs().all(|(one, two)| Arc::ptr_eq(one, two) || one == two)
 }
 
 impl Gate {
@@ -83,7 +115,6 @@ impl Gate {
                 gate.waypoint.is_some()
             }
         };
-        gate.routed = matches!(addressed, Addressed::Route { .. });
         let wanted = parse || gate.names_clients || gate.sets().any(|set| set.needs_http);
         gate.needs_http = wanted && may_be_http(world, workload, port);
         gate
@@ -148,7 +179,6 @@ impl Gate {
             waypoint_sets: Vec::new(),
             restrictions: Vec::new(),
             speaks: false,
-            routed: false,
             guarded: false,
             own: None,
             service: None,
@@ -162,11 +192,6 @@ impl Gate {
     /// The service that was addressed, as far as its name counts here.
     pub fn service(&self) -> Option<&Arc<Service>> {
         self.service.as_ref()
-    }
-
-    /// The service whose changes, and whose routes', concern this connection besides those of its workload.
-    pub fn also_by(&self) -> Option<&Arc<Service>> {
-        self.service.as_ref().filter(|_| !self.speaks || self.routed)
     }
 
     /// The waypoint that was addressed, by its service or its workload.

@@ -5,6 +5,8 @@
 //! What is written is well-formed or an error, and what the kernel answers is parsed without trust in its lengths.
 
 mod attributes;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod message;
 mod socket;
 

@@ -47,7 +47,9 @@ pub(super) async fn ask(
 }
 
 /// One family is enough; that there is none is known only when both have answered.
-fn merge(answers: impl Iterator<Item = Result<Answer, String>>) -> Result<Answer, String> {
+pub(super) fn merge(
+    answers: impl Iterator<Item = Result<Answer, String>>,
+) -> Result<Answer, String> {
     let mut merged = Answer { addresses: Vec::new(), ttl: Duration::MAX };
     let mut failure = None;
     for answer in answers {
@@ -97,7 +99,7 @@ async fn exchange(
     Message::from_vec(&answer).map_err(|error| format!("answer: {error}"))
 }
 
-fn read(answer: &Message, query: &Query) -> Result<Answer, String> {
+pub(super) fn read(answer: &Message, query: &Query) -> Result<Answer, String> {
     let same = answer.queries.first().is_some_and(|it| {
         it.query_type == query.query_type && it.name.to_lowercase() == query.name.to_lowercase()
     });

@@ -218,6 +218,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     }
 }
 
+/// Where the frames in these pieces end, and how many tokens they left: for fuzzers.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn count(pieces: &[&[u8]]) -> (usize, u32, u32) {
+    let (mut counted, _) = Counted::new((), PREFACE);
+    let within = pieces.iter().all(|piece| counted.frames.take(piece));
+    assert!(within, "an input of a fuzzer has fewer frames than may come at once");
+    (counted.frames.have, counted.frames.skip, counted.frames.tokens)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -17,7 +17,7 @@ use super::ConnectRequest;
 
 pub(super) const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 /// The longest value of `baggage` that is kept, in bytes: what W3C Baggage requires every platform to carry.
-const MAX_BAGGAGE: usize = 8192;
+pub(super) const MAX_BAGGAGE: usize = 8192;
 /// The longest name of a host, in bytes (RFC 1035, 2.3.4).
 const MAX_HOST: usize = 253;
 

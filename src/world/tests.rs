@@ -303,43 +303,6 @@ fn a_workload_is_judged_anew_only_after_changes_that_concern_it() {
     watch.mark_unchanged();
 }
 
-/// A namespace's churn is no other one's business.
-#[test]
-fn what_strangers_and_routes_change_concerns_who_came_by_them() {
-    let web = || workload("web", "10.0.0.1");
-    let mesh = |waypoint: Binding, routes: &[HttpRoute]| {
-        let theirs = Service { waypoint, ..service("evil/theirs", "10.96.0.6", &[&web()]) };
-        let base = Fixture::default()
-            .workload(web())
-            .service(service("web", "10.96.0.1", &[&web()]))
-            .service(theirs);
-        routes.iter().cloned().fold(base, Fixture::route).mesh
-    };
-    let store = store();
-    let (uid, theirs) = (web().uid, key("evil/theirs"));
-    let publish = |mesh: Mesh| {
-        let watches = [
-            store.judgement_changes(&uid),
-            store.judgement_changes_by(&uid, &theirs),
-            store.judgement_changes_by(&uid, &key("web")),
-        ];
-        store.publish(mesh);
-        watches.map(|watch| watch.has_changed().unwrap())
-    };
-    assert_eq!(publish(mesh(Binding::None, &[])), [true, true, true]);
-    assert_eq!(publish(mesh(Binding::None, &[])), [false, false, false]);
-    let bound = super::fixture::bound_to("evil/wp");
-    assert_eq!(publish(mesh(bound.clone(), &[])), [false, true, false], "a waypoint");
-    let route = |parent| super::fixture::route("evil/r", parent, Vec::new());
-    let one = publish(mesh(bound.clone(), &[route("evil/theirs")]));
-    assert_eq!(one, [false, true, false], "a route");
-    let other = publish(mesh(bound, &[route("evil/theirs"), route("web")]));
-    assert_eq!(other, [false, false, true], "another's route");
-    let mut gone = mesh(Binding::None, &[route("web")]);
-    gone.services.retain(|service| service.key != theirs);
-    assert_eq!(publish(gone), [false, true, false], "it leads here no more");
-}
-
 struct Universe {
     workloads: Vec<Arc<Workload>>,
     services: Vec<Arc<Service>>,

@@ -1,52 +1,108 @@
 //! Who wants to know when the judgement of a workload may have changed.
 
 use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::World;
-use super::changes::Between;
-use crate::base::{ObjectKey, Str};
+use super::changes::{Between, Whose};
+use super::judged::{Follow, Judged};
+use super::{World, WorldStore};
+use crate::base::Str;
 
-/// Tells of one workload: the generation since which what its connections are judged by is the same, or a later one.
+/// Moves when connections must be judged anew.
 pub type JudgementChanges = watch::Receiver<u64>;
 
-/// A workload by its uid, and the service that the connections in question addressed, where that is another namespace's or
-/// leads to the workload by a route.
-type Subject = (Str, Option<ObjectKey>);
-
-/// What somebody watches. Locked when a workload joins, when a world is published, and for a connection of which a service is
-/// watched too; never for others.
+/// Who watches what. Locked when a workload joins and when a world is published, never for a connection.
 #[derive(Default)]
-pub(super) struct Watched(Mutex<HashMap<Subject, watch::Sender<u64>>>);
+pub(super) struct Watched(Mutex<Watches>);
+
+#[derive(Default)]
+struct Watches {
+    /// By uid.
+    workloads: HashMap<Str, OfWorkload>,
+    /// Told of every world.
+    all: Vec<Weak<dyn Follow>>,
+}
+
+/// What is told of one workload.
+struct OfWorkload {
+    /// The generation since which what its own namespace says of it is the same, or a later one.
+    own: watch::Sender<u64>,
+    /// Told of whatever may concern it, whoever says it.
+    classes: Vec<Weak<dyn Follow>>,
+}
 
 impl Watched {
-    pub(super) fn subscribe(
-        &self,
-        subject: Subject,
-        world: impl FnOnce() -> u64,
-    ) -> JudgementChanges {
-        let mut watched = self.0.lock();
+    /// Tells of what the workload's own namespace says, and of the mesh's policies.
+    pub(super) fn subscribe(&self, uid: &Str, world: impl FnOnce() -> u64) -> JudgementChanges {
+        let mut watches = self.0.lock();
         // Asked under the lock, so that no world is published in between unseen.
         let since = world();
-        watched.entry(subject).or_insert_with(|| watch::Sender::new(since)).subscribe()
+        watches.workload(uid, since).own.subscribe()
+    }
+
+    /// Classes of a workload's connections; without one, of connections that any change may concern.
+    pub(super) fn classes<K, V>(
+        &self,
+        store: &Arc<WorldStore>,
+        uid: Option<&Str>,
+    ) -> Arc<Judged<K, V>>
+    where
+        K: Hash + Eq + Send + Sync + 'static,
+        V: PartialEq + Send + 'static,
+    {
+        let judged = Judged::new(store);
+        let follows: Arc<dyn Follow> = judged.clone();
+        let mut watches = self.0.lock();
+        let list = match uid {
+            Some(uid) => &mut watches.workload(uid, store.load().generation).classes,
+            None => &mut watches.all,
+        };
+        list.push(Arc::downgrade(&follows));
+        judged
     }
 
     /// Wakes those whose workload is judged otherwise in `after` than in `before`, or is gone.
     pub(super) fn tell(&self, before: &World, after: &World) {
-        let mut watched = self.0.lock();
-        watched.retain(|_, sender| !sender.is_closed());
-        if watched.is_empty() {
+        let mut watches = self.0.lock();
+        watches.forget_who_left();
+        tell(&watches.all, after);
+        if watches.workloads.is_empty() {
             return;
         }
         let between = Between::new(before, after);
-        for ((uid, service), sender) in watched.iter() {
-            if !between.is_judged_alike(uid, service.as_ref()) {
-                sender.send_if_modified(|known| {
+        for (uid, watch) in &watches.workloads {
+            if !between.is_judged_alike(uid, Whose::Own) {
+                watch.own.send_if_modified(|known| {
                     std::mem::replace(known, after.generation) != after.generation
                 });
             }
+            if !watch.classes.is_empty() && !between.is_judged_alike(uid, Whose::Anybodys) {
+                tell(&watch.classes, after);
+            }
         }
+    }
+}
+
+fn tell(all: &[Weak<dyn Follow>], world: &World) {
+    all.iter().filter_map(Weak::upgrade).for_each(|follows| follows.follow(world));
+}
+
+impl Watches {
+    fn workload(&mut self, uid: &Str, since: u64) -> &mut OfWorkload {
+        let make = || OfWorkload { own: watch::Sender::new(since), classes: Vec::new() };
+        self.workloads.entry(uid.clone()).or_insert_with(make)
+    }
+
+    fn forget_who_left(&mut self) {
+        let is_there = |follows: &Weak<dyn Follow>| follows.strong_count() > 0;
+        self.all.retain(is_there);
+        self.workloads.retain(|_, watch| {
+            watch.classes.retain(is_there);
+            !watch.classes.is_empty() || !watch.own.is_closed()
+        });
     }
 }

@@ -19,9 +19,10 @@ mod capture;
 mod http;
 mod identity;
 mod recorder;
-mod shares;
 mod removal;
 mod runtime;
+mod shares;
+mod ways;
 
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
 

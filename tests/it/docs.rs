@@ -403,3 +403,42 @@ fn read(path: &str) -> String {
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
+
+/// A test is named as `suite module::test`; a whole module of tests beside the code, or a fuzzer's target, may stand for its
+/// own.
+#[test]
+fn every_test_that_the_security_page_names_exists() {
+    let page = fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let named = page.split('`').skip(1).step_by(2).filter_map(|text| text.split_once(' '));
+    let tests: Vec<_> = named.filter(|(suite, _)| SUITES.contains(suite)).collect();
+    assert!(tests.len() > 20, "{tests:?}");
+    let missing: BTreeSet<_> =
+        tests.iter().filter(|(suite, path)| !is_there(suite, path)).collect();
+    assert!(missing.is_empty(), "docs/security.md names tests that do not exist: {missing:?}");
+}
+
+const SUITES: [&str; 5] = ["adversary", "netns", "cluster", "lib", "fuzz"];
+
+fn is_there(suite: &str, path: &str) -> bool {
+    if suite == "fuzz" {
+        return root().join("fuzz/corpus").join(path).is_dir();
+    }
+    let base = if suite == "lib" { root().join("src") } else { root().join("tests").join(suite) };
+    let is_test = |file: &Path, name: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.match_indices(&format!("fn {name}(")).any(|(at, _)| {
+            let before: Vec<&str> = text[..at].lines().rev().take(4).collect();
+            before.iter().any(|line| line.contains("test"))
+        })
+    };
+    match path.rsplit_once("::") {
+        Some((module, test)) => {
+            let module = base.join(module.replace("::", "/"));
+            let whole = base.join(path.replace("::", "/")).with_extension("rs");
+            let files = [module.with_extension("rs"), module.join("tests.rs")];
+            files.iter().any(|file| is_test(file, test))
+                || fs::read_to_string(whole).is_ok_and(|text| text.contains("#[cfg(test)]"))
+        }
+        None => is_test(&base.join("main.rs"), path),
+    }
+}

@@ -1,0 +1,59 @@
+//! What fuzzers try on manifests: whoever may write objects chooses every byte of them, and one that is broken must spoil
+//! nothing but itself.
+
+use super::manifest::Content;
+use super::{File, Objects, TranslateSettings, Translation, parse, translate};
+use crate::base::TrustDomains;
+
+/// A neighbour's object, which must be in force whatever stands beside it.
+const NEIGHBOUR: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+    metadata: {name: neighbour, namespace: quiet}\nspec: {action: DENY, rules: [{}]}\n";
+
+/// The text of a file.
+pub fn manifest(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let documents = parse(text);
+    for pair in documents.windows(2) {
+        assert!(pair[0].number <= pair[1].number && pair[1].number <= pair[0].number + 1);
+    }
+    let named = documents.iter().any(|document| claims_neighbour(&document.content));
+    let strange = Objects::from_files(&[file("a.yaml", text)], &Objects::default());
+    assert!(translated(&strange).says_the_same_as(&translated(&strange)));
+    let both = Objects::from_files(
+        &[file("a.yaml", NEIGHBOUR), file("b.yaml", text)],
+        &Objects::default(),
+    );
+    let policies = translated(&both).mesh.policies;
+    let neighbour = policies.iter().find(|policy| policy.key.to_string() == "quiet/neighbour");
+    assert!(named || neighbour.is_some_and(|it| it.broken.is_none()), "a neighbour suffers");
+    // A second reading of the same files, with the first as what was in force, changes nothing.
+    let again = Objects::from_files(&[file("a.yaml", text)], &strange);
+    assert!(translated(&again).says_the_same_as(&translated(&strange)), "{text}");
+}
+
+fn claims_neighbour(content: &Content) -> bool {
+    let key = match content {
+        Content::Object(object) => Some(object.key()),
+        Content::Refused(refusal) => refusal.key.clone(),
+        Content::Ignored { key, .. } => key.clone(),
+    };
+    key.is_some_and(|key| key.to_string() == "quiet/neighbour")
+}
+
+fn file(name: &str, text: &str) -> File {
+    File { name: name.into(), documents: Ok(parse(text).into()) }
+}
+
+fn translated(objects: &Objects) -> Translation {
+    translate(objects, &settings())
+}
+
+fn settings() -> TranslateSettings {
+    TranslateSettings {
+        cluster: "Kubernetes".into(),
+        trust_domains: TrustDomains::new("cluster.local".into(), &[]),
+        cluster_domain: "cluster.local".into(),
+        root_namespace: "istio-system".into(),
+        public_service_entries: Vec::new(),
+    }
+}
