@@ -125,7 +125,7 @@ fn mangle_prerouting() -> Chain {
         // could be remembered, so the reply would not find back. The agent's SYN is repeated a second later.
         Rule::new(
             "replies to it would be lost",
-            [local.clone(), Match::InvalidConnection, Match::TcpSyn(Is)],
+            [local, Match::InvalidConnection, Match::TcpSyn(Is)],
             Action::Drop,
         ),
         Rule::new(
