@@ -49,7 +49,7 @@ impl Removal {
 
     /// Follows both objects until cancelled.
     pub(super) async fn follow(self, cancel: CancellationToken) {
-        let following = async {
+        let following = Box::pin(async {
             let client = loop {
                 match self.client().await {
                     Ok(client) => break client,
@@ -66,8 +66,8 @@ impl Removal {
                 self.hear(sets, "DaemonSet", |facts| &mut facts.daemon_set),
                 self.hear(namespaces, "namespace", |facts| &mut facts.namespace),
             );
-        };
-        _ = cancel.run_until_cancelled(Box::pin(following)).await;
+        });
+        _ = cancel.run_until_cancelled(following).await;
     }
 
     async fn hear<K>(
