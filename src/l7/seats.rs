@@ -342,7 +342,7 @@ mod tests {
             [1, 2, 3].map(|last| seats.admit(client("shop", last)).ok().unwrap());
         slow.head_begins();
         busy.head_begins();
-        let request = busy.request(Version::Http2, 100).ok().unwrap();
+        let request = busy.request(Version::Http1, 100).ok().unwrap();
         later(10).await;
         seats.round();
         assert_eq!(told(&seats, &slow), Order::Stay);
