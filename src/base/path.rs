@@ -127,6 +127,11 @@ pub fn decode_all(path: &str) -> Result<String, UnclearPath> {
     String::from_utf8(decode_bytes(path, |_| true)).map_err(|_| UnclearPath::NotUtf8)
 }
 
+/// Decodes what need not be encoded (RFC 3986, 6.2.2.2), once; `None` for what cannot be read.
+pub fn decode_unreserved(path: &str) -> Option<String> {
+    decode_all(path).ok().map(|_| decode(path, is_unreserved))
+}
+
 /// Nothing in it is encoded, a backslash, a path parameter, an empty segment or (perhaps) a dot segment.
 pub fn is_plain(path: &str) -> bool {
     !path.contains(['%', '\\', ';']) && !path.contains("//") && !path.contains("/.")

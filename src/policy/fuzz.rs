@@ -3,6 +3,7 @@
 
 use super::path::Readings;
 use super::{host, text};
+use crate::base::path::canonical;
 use crate::model::StringMatch;
 
 /// A path: what a DENY sees of it, if a server that decodes, cleans, merges or cuts it arrives at the value.
@@ -11,8 +12,11 @@ pub fn path(bytes: &[u8]) {
     let readings = Readings::of(sent);
     let path = sent.find(['?', '#']).map_or(sent, |end| &sent[..end]);
     if path.starts_with('/') {
-        for (server, read) in servers(path) {
-            let exact = StringMatch::Exact(read.as_str().into());
+        for (at, (server, read)) in servers(path).into_iter().enumerate() {
+            // Values of policies are in the canonical spelling; a % that was decoded is written %25.
+            let value = if at == 0 { read.clone() } else { read.replace('%', "%25") };
+            let Ok(canonical) = canonical(&value) else { continue };
+            let exact = StringMatch::Exact(canonical.as_ref().into());
             assert!(
                 readings.any(&exact),
                 "{server} reads {sent:?} as {read:?}, and a DENY misses it"
@@ -27,19 +31,21 @@ pub fn path(bytes: &[u8]) {
             }
         }
     }
-    for value in values(path) {
+    let Ok(path) = canonical(path) else { return };
+    for value in values(&path) {
         assert!(!readings.all(&value) || readings.any(&value), "{value:?} {sent:?}");
     }
-    disguised(path, &readings);
+    disguised(&path, &readings);
 }
 
 /// Unreserved characters mean the same with and without an escape (RFC 3986, 6.2.2.2).
 fn disguised(path: &str, readings: &Readings<'_>) {
     for which in 1..=3 {
         let disguised: String = path.char_indices().fold(String::new(), |mut text, (at, c)| {
-            // Not within an escape that is there already.
-            let inside = path[..at].ends_with('%') || path[..at].chars().rev().nth(1) == Some('%');
-            if at % which == 0 && !inside && (c.is_ascii_alphanumeric() || "-._~".contains(c)) {
+            if at % which == 0
+                && !is_in_escape(path, at)
+                && (c.is_ascii_alphanumeric() || "-._~".contains(c))
+            {
                 text += &format!("%{:02x}", u32::from(c));
             } else {
                 text.push(c);
@@ -60,9 +66,17 @@ fn disguised(path: &str, readings: &Readings<'_>) {
     }
 }
 
+fn is_in_escape(path: &str, at: usize) -> bool {
+    let before = path.as_bytes().get(at.saturating_sub(2)..at).unwrap_or_default();
+    before.contains(&b'%')
+}
+
 /// Values that stand close to the path.
 fn values(path: &str) -> Vec<StringMatch> {
-    let middle = (0..=path.len() / 2).rev().find(|at| path.is_char_boundary(*at)).unwrap_or(0);
+    let middle = (0..=path.len() / 2)
+        .rev()
+        .find(|at| path.is_char_boundary(*at) && !is_in_escape(path, *at))
+        .unwrap_or(0);
     let (start, end) = path.split_at(middle);
     let upper = path.rfind('/').map_or("", |at| &path[..at]);
     vec![
@@ -129,6 +143,16 @@ fn without_parameters(path: &str) -> String {
     path.split('/').map(cut).collect::<Vec<_>>().join("/")
 }
 
+fn is_name(host: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    !host.is_empty() && host.bytes().all(fits)
+}
+
+fn is_literal(host: &str) -> bool {
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok())
+}
+
 /// A host: what fits may fit, in any case and with a port; and what servers make of it is seen.
 pub fn host(bytes: &[u8]) {
     let Ok(sent) = std::str::from_utf8(bytes) else { return };
@@ -138,10 +162,10 @@ pub fn host(bytes: &[u8]) {
         _ => name,
     };
     let name = name.strip_suffix('.').unwrap_or(name);
-    // An IPv6 address without brackets has no port that could be told from it.
-    if !name.contains(':') || name.ends_with(']') {
+    // Others are answered 400 before any policy.
+    if is_name(name) || is_literal(name) {
         let exact = StringMatch::Exact(name.to_ascii_uppercase().into());
-        assert!(name.is_empty() || host::may_fit(&exact, sent), "{sent:?}");
+        assert!(host::may_fit(&exact, sent), "{sent:?}");
     }
     for value in values(sent) {
         let plain = !sent.contains('@');

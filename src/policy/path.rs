@@ -2,7 +2,7 @@
 //! What is unclear matches whatever refuses and nothing that admits.
 
 use super::text;
-use crate::base::path::{PathReadings, decode_all, is_plain};
+use crate::base::path::{PathReadings, decode_all, decode_unreserved, is_plain};
 use crate::model::StringMatch;
 
 /// The readings of a request's path, without its query.
@@ -51,19 +51,24 @@ impl<'a> Readings<'a> {
     }
 }
 
-/// What else a value can mean, for a match that refuses. Of an open end nobody knows what comes, so there only the
-/// octets are decoded.
+/// What else a value can mean, for a match that refuses. Of an open end nobody knows what comes, so there only
+/// octets are decoded: all, or those that mean the same to every server.
 fn other_readings(value: &StringMatch) -> Vec<StringMatch> {
     match value {
         StringMatch::Exact(text) if !is_plain(text) => {
             let others = PathReadings::of(text).others.into_iter();
             others.map(|text| StringMatch::Exact(text.into())).collect()
         }
-        _ => decoded(value).into_iter().collect(),
+        _ => [decoded(value), remade(value, decode_unreserved)].into_iter().flatten().collect(),
     }
 }
 
 fn decoded(value: &StringMatch) -> Option<StringMatch> {
+    remade(value, |text| decode_all(text).ok())
+}
+
+/// The value with another text, where it has escapes.
+fn remade(value: &StringMatch, text_of: fn(&str) -> Option<String>) -> Option<StringMatch> {
     let (text, made): (_, fn(crate::base::Str) -> StringMatch) = match value {
         StringMatch::Exact(text) => (text, StringMatch::Exact),
         StringMatch::Prefix(text) => (text, StringMatch::Prefix),
@@ -71,8 +76,8 @@ fn decoded(value: &StringMatch) -> Option<StringMatch> {
         StringMatch::Template(text) => (text, StringMatch::Template),
         StringMatch::Present => return None,
     };
-    let decoded = text.contains('%').then(|| decode_all(text).ok())??;
-    Some(made(decoded.into()))
+    let text = text.contains('%').then(|| text_of(text))??;
+    Some(made(text.into()))
 }
 
 #[cfg(test)]
