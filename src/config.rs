@@ -12,6 +12,8 @@ mod complaint;
 mod controller;
 mod defaults;
 mod duration;
+mod memory;
+mod observed;
 mod reader;
 mod sections;
 #[cfg(test)]
@@ -20,6 +22,7 @@ mod tests;
 pub use complaint::{Complaint, ConfigError};
 pub use controller::ControllerSettings;
 pub use defaults::{CONTROLLER_FILE, DEFAULT_FILE};
+pub use memory::{MemoryBound, MemoryPart};
 pub use reader::Description;
 
 use std::net::SocketAddr;
@@ -44,7 +47,7 @@ pub struct Settings {
     pub source: SourceSettings,
     pub identity: IdentitySettings,
     pub admin: AddressSettings,
-    pub metrics: AddressSettings,
+    pub metrics: MetricsSettings,
     pub readiness: ReadinessSettings,
     pub log: LogSettings,
     pub layer4: Layer4Settings,
@@ -125,7 +128,15 @@ pub struct ReadinessSettings {
     pub file: Option<PathBuf>,
 }
 
-/// `[admin]`, `[metrics]`
+/// `[metrics]`
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct MetricsSettings {
+    pub address: SocketAddr,
+    pub max_series: usize,
+    pub max_namespace_series: usize,
+}
+
+/// `[admin]`
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct AddressSettings {
     pub address: SocketAddr,
@@ -137,6 +148,7 @@ pub struct LogSettings {
     /// Valid for [`crate::telemetry::check_levels`].
     pub level: Str,
     pub format: LogFormat,
+    pub max_queued_bytes: usize,
 }
 
 /// `[layer4]`
@@ -146,6 +158,8 @@ pub struct Layer4Settings {
     pub max_connections: usize,
     pub max_peer_connections: usize,
     pub max_peer_tunnels: usize,
+    pub max_bytes: usize,
+    pub max_workload_bytes: usize,
     #[serde(serialize_with = "duration::serialize")]
     pub connect_timeout: Duration,
     #[serde(serialize_with = "duration::serialize")]

@@ -27,7 +27,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::base::{Str, ports};
+use crate::base::{Room, Rooms, Str, ports};
 use crate::identity::CertificateStore;
 use crate::model::Workload;
 use crate::pool::Pool;
@@ -38,6 +38,7 @@ use crate::tunnel::{LocalServer, PeerTable, Waypoints};
 use crate::world::{JudgementChanges, WorldStore};
 
 pub use listen::ListenError;
+pub use places::CONNECTION_BYTES;
 use places::Places;
 
 /// How long connections may take to end once they are cut; it takes them no waiting, only their turn on the processor.
@@ -72,6 +73,8 @@ pub struct Layer4 {
     pub waypoints: Arc<dyn Waypoints>,
     /// Who holds how many connections.
     pub peers: Arc<PeerTable>,
+    /// What connections may hold.
+    pub rooms: Rooms,
     /// The runtime of layer 4.
     pub runtime: Handle,
 }
@@ -86,6 +89,7 @@ pub struct Proxy {
     uid: Str,
     sockets: Arc<dyn SocketFactory>,
     places: Places,
+    room: Room,
     /// When open connections must be judged anew.
     judgement: JudgementChanges,
     /// Fires first: nothing new is accepted, tunnels get GOAWAY.
@@ -115,6 +119,7 @@ impl Proxy {
             uid: workload.uid.clone(),
             sockets,
             places: Places::new(&shared.settings, &shared.peers),
+            room: shared.rooms.of(&workload.uid),
             judgement: shared.world.judgement_changes(&workload.uid),
             drain: CancellationToken::new(),
             cancel: CancellationToken::new(),

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use super::controller;
 use super::defaults as default;
+use super::observed;
 use super::reader::{Field, Reader};
 use super::{
     AddressSettings, CniSettings, DnsSettings, DrainSettings, IdentitySettings, IssuerKind,
-    Layer4Settings, Layer7Settings, LogSettings, PoolSettings, ReadinessSettings, SameNode,
-    Settings, SourceKind, SourceSettings, TakeoverSettings,
+    Layer4Settings, Layer7Settings, PoolSettings, ReadinessSettings, SameNode, Settings,
+    SourceKind, SourceSettings, TakeoverSettings,
 };
 use crate::base::Str;
-use crate::telemetry::{self, LogFormat};
 
 /// Where the kernel tells the host name.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
@@ -30,6 +30,9 @@ const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=MINUTE;
 const THREADS: RangeInclusive<usize> = 1..=256;
 /// The number of ports of one address bounds what one workload can use.
 const CONNECTIONS: RangeInclusive<usize> = 1..=1_000_000;
+
+/// Enough for a few tunnels, and more than any node has.
+const BYTES: RangeInclusive<usize> = 4 * 1024 * 1024..=1 << 40;
 
 /// Reads all settings. What is wrong is kept in the reader, with the default in its place.
 pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
@@ -68,14 +71,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         source: source(reader),
         identity: identity(reader),
         admin: admin(reader),
-        metrics: address(
-            reader,
-            "metrics.address",
-            default::METRICS,
-            "Where /metrics and /stats/prometheus are served.",
-        ),
+        metrics: observed::metrics(reader),
         readiness: readiness(reader),
-        log: log(reader),
+        log: observed::log(reader),
         layer4: layer4(reader),
         layer7: layer7(reader),
         pool: pool(reader),
@@ -257,28 +255,6 @@ fn readiness(reader: &mut Reader<'_>) -> ReadinessSettings {
     }
 }
 
-fn log(reader: &mut Reader<'_>) -> LogSettings {
-    let field = Field {
-        key: "log.level",
-        default: default::LOG_LEVEL,
-        meaning: "A level (error, warn, info, debug, trace, off), then exceptions by target, such as \
-                  \"info,access=off\" or \"info,isthmus::l4=debug\". The access log is the target `access`.",
-    };
-    LogSettings {
-        level: reader.text(field, "levels", |text| {
-            telemetry::check_levels(text).map_err(|error| error.to_string())
-        }),
-        format: reader.choice(
-            Field {
-                key: "log.format",
-                default: LogFormat::Text,
-                meaning: "How each line of the log is written to the standard output.",
-            },
-            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-        ),
-    }
-}
-
 fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads =
@@ -319,6 +295,23 @@ fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
                           closed.",
             },
             CONNECTIONS,
+        ),
+        max_bytes: reader.number(
+            Field {
+                key: "layer4.max_bytes",
+                default: default::LAYER4_MAX_BYTES,
+                meaning: "Bytes that connections and tunnels of layer 4 may hold together: 8 KiB for a connection, \
+                          256 KiB for a tunnel, and what they buffer. More connections wait or are refused.",
+            },
+            BYTES,
+        ),
+        max_workload_bytes: reader.number(
+            Field {
+                key: "layer4.max_workload_bytes",
+                default: default::LAYER4_MAX_WORKLOAD_BYTES,
+                meaning: "Of these, those of one workload's connections, of both directions.",
+            },
+            BYTES,
         ),
         connect_timeout: reader.duration(
             Field {

@@ -189,7 +189,7 @@ impl Proxy {
             notes,
             ..self.start_of(&outbound, Some((&reached.hop, service)))
         };
-        let record = self.shared.telemetry.connection(start);
+        let record = self.shared.telemetry.connection(start).within(Some(&self.room));
         let guarded =
             service.filter(|it| it.waypoint != Binding::None && reached.hop.tunnelled().is_none());
         match guarded {

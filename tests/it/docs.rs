@@ -320,11 +320,10 @@ fn scrape() -> String {
     telemetry.health().workers(&[WorkerHealth::default()]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     telemetry.watch_runtime("control", runtime.handle());
-    let (dns, labels) = (telemetry.dns(), DnsLabels::default());
-    for family in [&dns.requests, &dns.upstream_requests, &dns.upstream_failures] {
-        family.get_or_create(&labels).inc();
-    }
-    dns.observe(&labels, std::time::Duration::ZERO);
+    let questions = telemetry.dns().questions(&DnsLabels::default());
+    questions.asked();
+    questions.passed_on(std::time::Duration::ZERO);
+    questions.failed();
     telemetry.scrape().expect("metrics")
 }
 

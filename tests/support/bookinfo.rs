@@ -6,10 +6,10 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use crate::support::lab::curl::Answer;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, Programs, private, wait};
+use anyhow::{Context, Result};
 
 /// The application's manifests, without any of the mesh.
 const APPLICATION: [&str; 4] =
