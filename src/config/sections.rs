@@ -296,23 +296,8 @@ fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
             },
             CONNECTIONS,
         ),
-        max_bytes: reader.number(
-            Field {
-                key: "layer4.max_bytes",
-                default: default::LAYER4_MAX_BYTES,
-                meaning: "Bytes that connections and tunnels of layer 4 may hold together: 8 KiB for a connection, \
-                          256 KiB for a tunnel, and what they buffer. More connections wait or are refused.",
-            },
-            BYTES,
-        ),
-        max_workload_bytes: reader.number(
-            Field {
-                key: "layer4.max_workload_bytes",
-                default: default::LAYER4_MAX_WORKLOAD_BYTES,
-                meaning: "Of these, those of one workload's connections, of both directions.",
-            },
-            BYTES,
-        ),
+        max_bytes: layer4_bytes(reader),
+        max_workload_bytes: layer4_workload_bytes(reader),
         connect_timeout: reader.duration(
             Field {
                 key: "layer4.connect_timeout",
@@ -331,6 +316,29 @@ fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
             TIMEOUTS,
         ),
     }
+}
+
+fn layer4_bytes(reader: &mut Reader<'_>) -> usize {
+    reader.number(
+            Field {
+                key: "layer4.max_bytes",
+                default: default::LAYER4_MAX_BYTES,
+                meaning: "Bytes that connections and tunnels of layer 4 may hold together: 8 KiB for a connection, \
+                          256 KiB for a tunnel, and what they buffer. More connections wait or are refused.",
+            },
+            BYTES,
+        )
+}
+
+fn layer4_workload_bytes(reader: &mut Reader<'_>) -> usize {
+    reader.number(
+        Field {
+            key: "layer4.max_workload_bytes",
+            default: default::LAYER4_MAX_WORKLOAD_BYTES,
+            meaning: "Of these, those of one workload's connections, of both directions.",
+        },
+        BYTES,
+    )
 }
 
 fn layer7(reader: &mut Reader<'_>) -> Layer7Settings {

@@ -218,7 +218,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     std::future::poll_fn(|cx| {
-        windows.adjust(connection.has_streams(), connection);
+        let active = windows.are_first() && connection.has_streams();
+        windows.adjust(active, connection);
         connection.poll_accept(cx)
     })
     .await

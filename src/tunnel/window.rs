@@ -103,8 +103,13 @@ impl Windows {
         self.consumed.clone()
     }
 
+    /// They are those that the tunnel began with.
+    pub(super) fn are_first(&self) -> bool {
+        self.stage == 0
+    }
+
     /// Grows the windows if that is due and there is room. Called whenever the connection is driven, so it looks at
-    /// two numbers most of the time. `active`: there is a stream.
+    /// two numbers most of the time. `active`: there is a stream; it matters for the first windows only.
     pub(super) fn adjust(&mut self, active: bool, connection: &mut impl Resize) {
         if let Some(size) = self.unsaid {
             self.unsaid = (!connection.stream_window(size)).then_some(size);

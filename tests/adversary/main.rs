@@ -9,6 +9,8 @@ mod support;
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
 
+mod memory;
+
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
 
 use anyhow::Result;
