@@ -256,19 +256,8 @@ fn readiness(reader: &mut Reader<'_>) -> ReadinessSettings {
 }
 
 fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads =
-        (processors / default::LAYER4_PROCESSORS_DIVISOR).max(default::LAYER4_MIN_THREADS);
     Layer4Settings {
-        threads: reader.machine_number(
-            Field {
-                key: "layer4.threads",
-                default: threads,
-                meaning: "Threads for all connections of layer 4 and all tunnels.",
-            },
-            THREADS,
-            ("a quarter of the processors, at least 2", default::LAYER4_MIN_THREADS),
-        ),
+        threads: layer4_threads(reader),
         max_connections: reader.number(
             Field {
                 key: "layer4.max_connections",
@@ -316,6 +305,21 @@ fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
             TIMEOUTS,
         ),
     }
+}
+
+fn layer4_threads(reader: &mut Reader<'_>) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads =
+        (processors / default::LAYER4_PROCESSORS_DIVISOR).max(default::LAYER4_MIN_THREADS);
+    reader.machine_number(
+        Field {
+            key: "layer4.threads",
+            default: threads,
+            meaning: "Threads for all connections of layer 4 and all tunnels.",
+        },
+        THREADS,
+        ("a quarter of the processors, at least 2", default::LAYER4_MIN_THREADS),
+    )
 }
 
 fn layer4_bytes(reader: &mut Reader<'_>) -> usize {

@@ -4,12 +4,14 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use isthmus::config::{Overrides, Settings};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::support::lab::netns::Namespace;
 use crate::support::lab::{Lab, wait};
@@ -112,7 +114,7 @@ fn readers_that_stand_still_cost_no_more_than_the_settings_say() -> Result<()> {
     enrol(&mut lab)?;
     captured_in(&lab, "evil")?;
     settle(&lab, "attacker", &[DETAILS], 200)?;
-    let bound = Settings::parse(SETTINGS, &Overrides::default()).expect("settings").memory_bound();
+    let bound = Settings::parse(SETTINGS, &Overrides::default())?.memory_bound();
     let bound = u64::try_from(bound.total(0))? / 1024;
     let processes = agents(&mut lab);
     let rest = all(&processes)?;
@@ -135,9 +137,9 @@ fn readers_that_stand_still_cost_no_more_than_the_settings_say() -> Result<()> {
     ensure!(lab.metrics()?.sum("isthmus_metrics_series", &[]) > 0.0, "metrics are there meanwhile");
     drop(held);
     over.store(true, Ordering::Relaxed);
-    watching.join().map_err(|_| anyhow::anyhow!("the watch panicked"))?;
+    watching.join().map_err(|_| anyhow::anyhow!("the watch panicked"))??;
 
-    let peak = peak.lock().expect("the peak").clone();
+    let peak = peak.lock().clone();
     println!("at rest {rest:?} KiB, at most {peak:?}, bound {bound}");
     for (rest, peak) in rest.iter().zip(&peak) {
         ensure!(*peak < bound, "{peak} KiB are more than the {bound} that the settings allow");
@@ -159,15 +161,16 @@ fn watch(
     processes: Vec<u32>,
     peak: Arc<Mutex<Vec<u64>>>,
     over: Arc<AtomicBool>,
-) -> std::thread::JoinHandle<()> {
+) -> std::thread::JoinHandle<Result<()>> {
     std::thread::spawn(move || {
         while !over.load(Ordering::Relaxed) {
-            let now = all(&processes).expect("the agents run");
-            let mut peak = peak.lock().expect("the peak");
+            let now = all(&processes)?;
+            let mut peak = peak.lock();
             peak.iter_mut().zip(now).for_each(|(peak, now)| *peak = (*peak).max(now));
             drop(peak);
             std::thread::sleep(Duration::from_millis(50));
         }
+        Ok(())
     })
 }
 
