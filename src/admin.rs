@@ -9,8 +9,10 @@
 //! other rooms: `app` gives it a [`Dump`] to ask and a [`Readiness`] to read. It changes nothing but
 //! the log level and whether allocations are recorded, and ends the agent when asked to (`POST /quitquitquit`).
 
+mod body;
 mod connections;
 mod door;
+mod hurried;
 mod pages;
 mod probe;
 mod profile;
@@ -18,6 +20,7 @@ mod readiness;
 mod ready_file;
 mod serve;
 
+pub use body::{MAX_SCRAPES, Scrapes};
 pub use connections::{ConnectionFilter, MAX_CONNECTIONS_SHOWN};
 pub use door::{connect, may_administer, socket_name, socket_names};
 pub use readiness::{Readiness, Task};
@@ -54,4 +57,6 @@ pub struct Admin {
     pub dump: Arc<dyn Dump>,
     /// Cancelled by `POST /quitquitquit`.
     pub quit: CancellationToken,
+    /// Who may scrape at the same time: by default as many as are good for the agent.
+    pub scrapes: Scrapes,
 }

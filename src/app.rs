@@ -23,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::controller::run as run_controller;
 use crate::admin::{Addresses, Admin, Readiness, Servers, keep_ready_file};
+use crate::base::Rooms;
 use crate::config::{SameNode, Settings, SourceKind};
 use crate::dns::{Dns, DnsSettings};
 use crate::l4::{Layer4, Layer4Settings};
@@ -32,7 +33,7 @@ use crate::pool::{Pool, PoolSettings};
 use crate::resolver::Resolver;
 use crate::sock;
 use crate::source::{Source, TranslateSettings};
-use crate::telemetry::{self, Logs, Telemetry};
+use crate::telemetry::{self, Logs, SeriesLimits, Telemetry};
 use crate::workloads::{ContainerRuntime, Ledger, Registry};
 use crate::world::{MeshNames, WorldStore};
 use certificates::{Certificates, trust_domains};
@@ -49,9 +50,14 @@ const LOG_FLUSH: Duration = Duration::from_secs(2);
 /// # Errors
 /// What kept it from starting, with the setting or file to look at.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
-    let logs = telemetry::init_logs(&settings.log.level, settings.log.format)?;
+    let logs = telemetry::init_logs(
+        &settings.log.level,
+        settings.log.format,
+        settings.log.max_queued_bytes,
+    )?;
     telemetry::report_panics();
     sock::raise_file_limit();
+    tell_memory(&settings);
     let layer4 = layer4_runtime(&settings)?;
     let control =
         Builder::new_current_thread().enable_all().build().context("start the control runtime")?;
@@ -68,6 +74,18 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     layer4.shutdown_background();
     logs.flush(LOG_FLUSH);
     ran
+}
+
+/// What a limit of memory must leave room for.
+fn tell_memory(settings: &Settings) {
+    const MIB: usize = 1024 * 1024;
+    let bound = settings.memory_bound();
+    let agent = bound.total(0);
+    tracing::info!(
+        agent_mib = agent / MIB,
+        worker_mib = (bound.total(1) - agent) / MIB,
+        "the most memory that the settings allow: of the agent, and more for each waypoint worker"
+    );
 }
 
 fn layer4_runtime(settings: &Settings) -> anyhow::Result<Runtime> {
@@ -102,13 +120,15 @@ impl Agent {
         runtime: Handle,
         upgrade: &Upgrade,
     ) -> anyhow::Result<Self> {
-        let telemetry = Telemetry::new(logs.clone());
+        let telemetry = Telemetry::with_limits(logs.clone(), series_limits(&settings));
         let world = WorldStore::new(MeshNames {
             trust_domains: trust_domains(&settings),
             root_namespace: settings.root_namespace.clone(),
         });
         let certificates = Certificates::new(&settings, &telemetry)?;
-        let pool = Pool::new(pool_settings(&settings), certificates.store.clone(), runtime.clone());
+        let rooms = Rooms::new(settings.layer4.max_bytes, settings.layer4.max_workload_bytes);
+        let pool_settings = pool_settings(&settings, rooms.clone());
+        let pool = Pool::new(pool_settings, certificates.store.clone(), runtime.clone());
         let resolver = Resolver::new(settings.dns.resolv_conf.clone(), world.clone());
         let workers = Workers::new(Dependencies {
             world: world.clone(),
@@ -128,6 +148,7 @@ impl Agent {
             telemetry: telemetry.clone(),
             waypoints: workers.clone(),
             peers: Arc::default(),
+            rooms,
             runtime: runtime.clone(),
         });
         let dns = dns(&settings, &layer4);
@@ -164,6 +185,7 @@ impl Agent {
             layer4: self.layer4.clone(),
             dump,
             quit,
+            scrapes: Default::default(),
         }
     }
 
@@ -307,12 +329,20 @@ fn addresses(settings: &Settings) -> Addresses {
     }
 }
 
-fn pool_settings(settings: &Settings) -> PoolSettings {
+fn series_limits(settings: &Settings) -> SeriesLimits {
+    SeriesLimits {
+        total: settings.metrics.max_series,
+        namespace: settings.metrics.max_namespace_series,
+    }
+}
+
+fn pool_settings(settings: &Settings, rooms: Rooms) -> PoolSettings {
     PoolSettings {
         max_streams: settings.pool.max_streams,
         idle_timeout: settings.pool.idle_timeout,
         connect_timeout: settings.layer4.connect_timeout,
         in_process: settings.same_node == SameNode::InProcess,
+        rooms,
     }
 }
 
@@ -336,6 +366,7 @@ fn dns(settings: &Settings, layer4: &Layer4) -> Arc<Dns> {
         },
         world: layer4.world.clone(),
         telemetry: layer4.telemetry.clone(),
+        rooms: layer4.rooms.clone(),
         runtime: layer4.runtime.clone(),
     })
 }

@@ -15,7 +15,9 @@ mod duration;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod layers;
+mod memory;
 mod names;
+mod observed;
 mod reader;
 mod sections;
 #[cfg(test)]
@@ -25,6 +27,7 @@ mod workloads;
 pub use complaint::{Complaint, ConfigError};
 pub use controller::ControllerSettings;
 pub use defaults::{CONTROLLER_FILE, DEFAULT_FILE};
+pub use memory::{MemoryBound, MemoryPart};
 pub use reader::Description;
 
 use std::net::SocketAddr;
@@ -51,7 +54,7 @@ pub struct Settings {
     pub source: SourceSettings,
     pub identity: IdentitySettings,
     pub admin: AdminSettings,
-    pub metrics: AddressSettings,
+    pub metrics: MetricsSettings,
     pub readiness: ReadinessSettings,
     pub log: LogSettings,
     pub layer4: Layer4Settings,
@@ -144,6 +147,14 @@ pub struct AdminSettings {
 
 /// `[metrics]`
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct MetricsSettings {
+    pub address: SocketAddr,
+    pub max_series: usize,
+    pub max_namespace_series: usize,
+}
+
+/// An address.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct AddressSettings {
     pub address: SocketAddr,
 }
@@ -154,6 +165,7 @@ pub struct LogSettings {
     /// Valid for [`crate::telemetry::check_levels`].
     pub level: Str,
     pub format: LogFormat,
+    pub max_queued_bytes: usize,
 }
 
 /// `[layer4]`
@@ -163,6 +175,8 @@ pub struct Layer4Settings {
     pub max_connections: usize,
     pub max_peer_connections: usize,
     pub max_peer_tunnels: usize,
+    pub max_bytes: usize,
+    pub max_workload_bytes: usize,
     #[serde(serialize_with = "duration::serialize")]
     pub connect_timeout: Duration,
     #[serde(serialize_with = "duration::serialize")]

@@ -27,7 +27,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::base::{Str, ports};
+use crate::base::{Room, Rooms, Str, ports};
 use crate::identity::CertificateStore;
 use crate::model::Workload;
 use crate::policy::Gate;
@@ -41,6 +41,7 @@ use crate::world::{Judged, WorldStore};
 use deliver::ArrivalClass;
 pub use listen::ListenError;
 use outbound::LeavingClass;
+pub use places::CONNECTION_BYTES;
 use places::Places;
 
 /// How long connections may take to end once they are cut; it takes them no waiting, only their turn on the processor.
@@ -75,6 +76,8 @@ pub struct Layer4 {
     pub waypoints: Arc<dyn Waypoints>,
     /// Who holds how many connections.
     pub peers: Arc<PeerTable>,
+    /// What connections may hold.
+    pub rooms: Rooms,
     /// The runtime of layer 4.
     pub runtime: Handle,
 }
@@ -93,6 +96,7 @@ pub struct Proxy {
     arrived: Arc<Judged<ArrivalClass, Gate>>,
     /// Connections of the workload to where nobody else judges.
     left: Arc<Judged<LeavingClass, Gate>>,
+    room: Room,
     /// Fires first: nothing new is accepted, tunnels get GOAWAY.
     drain: CancellationToken,
     /// Fires last: what still runs is cut.
@@ -122,6 +126,7 @@ impl Proxy {
             places: Places::new(&shared.settings, &shared.peers),
             arrived: shared.world.judged(Some(&workload.uid)),
             left: shared.world.judged(None),
+            room: shared.rooms.of(&workload.uid),
             drain: CancellationToken::new(),
             cancel: CancellationToken::new(),
             tasks: TaskTracker::new(),

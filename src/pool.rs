@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::base::{Identity, Reason, Str};
+use crate::base::{Identity, Reason, Rooms, Str};
 use crate::identity::{CertificateStore, WorkloadCertificate};
 use crate::sock::SocketFactory;
 use crate::tunnel::{Carrier, ConnectRequest, LocalServer, TunnelError};
@@ -52,6 +52,8 @@ pub struct PoolSettings {
     pub connect_timeout: Duration,
     /// Between workloads of one node bytes stay in the process (`same_node`).
     pub in_process: bool,
+    /// What tunnels, and the windows of their streams, may hold.
+    pub rooms: Rooms,
 }
 
 /// A tunnel or a stream in it could not be had.

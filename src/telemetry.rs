@@ -9,10 +9,13 @@
 //! decisions and never changes what it is told.
 
 mod agent;
+mod budget;
+mod clamp;
 mod cni;
 mod connection;
 mod controller;
 mod dns;
+mod exposition;
 mod handshakes;
 mod health;
 mod labels;
@@ -20,6 +23,7 @@ mod live;
 mod log;
 mod metrics;
 mod mirror;
+mod notes;
 mod panics;
 mod request;
 mod runtimes;
@@ -28,14 +32,19 @@ mod series;
 mod tests;
 
 pub use agent::{AgentMetrics, Closed};
+pub use budget::{SERIES_BYTES, SeriesLimits};
+pub use clamp::query_type;
 pub use cni::CniMetrics;
 pub use connection::ConnectionRecord;
 pub use controller::ControllerMetrics;
-pub use dns::{DnsLabels, DnsMetrics};
+pub use dns::{DnsLabels, DnsMetrics, DnsQuestions};
+pub use exposition::Scrape;
 pub use handshakes::{Handshake, count_handshake};
 pub use health::{HealthMetrics, WorkerHealth};
 pub use live::{HttpConnection, OpenConnection};
-pub use log::{AUDIT, LogError, LogFormat, Logs, check_levels, init_logs};
+pub use log::{
+    AUDIT, LogError, LogFormat, Logs, MAX_FIELD, MAX_QUEUED_BYTES, check_levels, init_logs,
+};
 pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
 pub use request::RequestRecord;
@@ -51,9 +60,11 @@ use tokio::runtime::Handle;
 
 use crate::base::{ObjectKey, PolicyNote, Reason, Str};
 use agent::ProcessCollector;
+use budget::Budget;
 use handshakes::HandshakesCollector;
 use live::{Live, SocketsCollector};
-use metrics::{Traffic, TrafficCollector};
+use metrics::Traffic;
+use notes::Notes;
 use runtimes::Runtimes;
 
 /// Who speaks.
@@ -141,7 +152,9 @@ pub struct Telemetry(Arc<Shared>);
 struct Shared {
     logs: Arc<Logs>,
     registry: Registry,
-    traffic: Arc<Traffic>,
+    budget: Arc<Budget>,
+    traffic: Traffic,
+    notes: Notes,
     live: Arc<Live>,
     agent: AgentMetrics,
     health: HealthMetrics,
@@ -155,9 +168,14 @@ struct Shared {
 impl Telemetry {
     /// The access log goes to `logs`.
     pub fn new(logs: Arc<Logs>) -> Self {
+        Self::with_limits(logs, SeriesLimits::default())
+    }
+
+    /// The same with so many series at the most.
+    pub fn with_limits(logs: Arc<Logs>, limits: SeriesLimits) -> Self {
         let mut registry = Registry::default();
-        let traffic = Traffic::new();
-        registry.register_collector(Box::new(TrafficCollector(traffic.clone())));
+        let budget = Arc::new(Budget::new(limits));
+        budget.register(&mut registry);
         let live = Arc::new(Live::default());
         registry.register_collector(Box::new(SocketsCollector(live.clone())));
         let agent = AgentMetrics::default();
@@ -165,8 +183,6 @@ impl Telemetry {
         let (health, runtimes) = (HealthMetrics::default(), Runtimes::default());
         health.register(&mut registry);
         registry.register_collector(Box::new(runtimes.clone()));
-        let dns = DnsMetrics::default();
-        dns.register(&mut registry);
         let controller = ControllerMetrics::default();
         controller.register(&mut registry);
         let (cni, mirror) = (CniMetrics::default(), MirrorMetrics::default());
@@ -179,7 +195,7 @@ impl Telemetry {
         );
         registry.register(
             "isthmus_log_lines_waiting",
-            "Lines of the log that wait to be written; what comes when 10 000 wait is dropped",
+            "Lines of the log that wait to be written; what comes when 10 000 wait, or [log] max_queued_bytes, is dropped",
             logs.waiting().clone(),
         );
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
@@ -194,12 +210,14 @@ impl Telemetry {
         Self(Arc::new(Shared {
             logs,
             registry,
-            traffic,
+            traffic: Traffic::new(&budget),
+            notes: Notes::new(&budget),
+            dns: DnsMetrics::new(&budget),
+            budget,
             live,
             agent,
             health,
             runtimes,
-            dns,
             controller,
             cni,
             mirror,
@@ -274,13 +292,33 @@ impl Telemetry {
         &self.0.controller
     }
 
-    /// All metrics in the text format of OpenMetrics 1.0, which Prometheus' own parser reads too. Forgets series that
-    /// have been idle for an hour.
+    /// All metrics in the text format of OpenMetrics 1.0, which Prometheus' own parser reads too, part by part.
+    pub fn scrape_in_parts(&self) -> Result<Scrape, std::fmt::Error> {
+        self.sweep();
+        let shared = &*self.0;
+        let mut head = String::new();
+        text::encode_registry(&mut head, &shared.registry)?;
+        let families = shared.dns.families().into_iter().chain(shared.notes.families());
+        Ok(Scrape::new(head, families.chain(shared.traffic.families())))
+    }
+
+    /// The same in one text.
     pub fn scrape(&self) -> Result<String, std::fmt::Error> {
-        self.0.traffic.sweep();
-        let mut body = String::new();
-        text::encode(&mut body, &self.0.registry)?;
-        Ok(body)
+        let bytes = self.scrape_in_parts()?.flatten().collect();
+        String::from_utf8(bytes).map_err(|_| std::fmt::Error)
+    }
+
+    /// Forgets series that have been idle for an hour.
+    pub fn sweep(&self) {
+        let Shared { traffic, notes, dns, budget, .. } = &*self.0;
+        traffic.sweep();
+        notes.sweep();
+        dns.sweep();
+        budget.tidy();
+    }
+
+    fn note(&self, notes: &[PolicyNote]) {
+        self.0.notes.note(notes);
     }
 
     fn logs(&self) -> &Logs {

@@ -2,8 +2,9 @@
 //! between workloads of one node; and the connections that layer 4 hands over to the workers of layer 7.
 //!
 //! Invariants:
-//! * A stream gives flow-control capacity back only as its consumer takes bytes, and the connection's window is four
-//!   times a stream's: one consumer that stands still does not hold up its siblings.
+//! * A stream gives flow-control capacity back only as its consumer takes bytes, and the connection's window is eight
+//!   times a stream's: one consumer that stands still does not hold up its siblings. Windows grow with use, and what
+//!   they admit is taken from the workload's room beforehand.
 //! * A place in a tunnel is taken before anything is sent and given back exactly once, however the stream ends.
 //! * What the peer sent is parsed with bounds; what is ambiguous counts as absent.
 //!
@@ -26,6 +27,7 @@ mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod window;
 
 use std::net::SocketAddr;
 
@@ -42,20 +44,13 @@ pub use local::LocalStream;
 pub use peers::{PeerPlace, PeerTable, Peers};
 pub use server::{Incoming, LocalIncoming, serve};
 pub use stream::{HboneRead, HboneStream, HboneWrite};
+pub use window::TUNNEL_BYTES;
 
 use crate::base::Str;
 
-/// What one stream may send before its receiver takes bytes, in bytes (ztunnel's): a fast link over 30 ms is full.
-const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
-/// The same for all streams of a connection together (ztunnel's): never equal to a stream's, or one receiver that
-/// stands still would stop all.
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
-/// The largest frame that is taken, in bytes (ztunnel's): fewer heads for bulk transfers.
-const MAX_FRAME: u32 = 1024 * 1024;
-/// What small frames of DATA may cost beside their payload until their consumers take them: h2 counts each as 256
-/// bytes. As much as the connection's window: one consumer that stands still, and is sent messages of 52 bytes or more,
-/// stops its own stream when its window is full, and not the tunnel of its siblings.
-const SMALL_FRAMES: usize = CONNECTION_WINDOW as usize;
+/// The largest frame that is taken, in bytes: fewer heads for bulk transfers than with HTTP/2's 16 KiB. A frame that has
+/// come in part is held beside the windows.
+const MAX_FRAME: u32 = 64 * 1024;
 /// Streams that a peer may make us reset by breaking the protocol in them, in the life of a connection (h2's default).
 const MAX_LOCAL_ERRORS: usize = 1024;
 

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
 
+use super::body::PageBody;
 use super::connections::ConnectionFilter;
 use super::door::Caller;
 use super::probe;
@@ -43,12 +43,14 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 /// Prometheus before OpenMetrics; the body is the same.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-type Page = Response<Full<Bytes>>;
+type Page = Response<PageBody>;
 
 pub(super) async fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -> Page {
     match (port, request.method(), request.uri().path()) {
         (Port::Readiness, &Method::GET, "/healthz/ready") => readiness(admin).await,
-        (Port::Metrics, &Method::GET, "/metrics" | "/stats/prometheus") => metrics(admin, request),
+        (Port::Metrics, &Method::GET, "/metrics" | "/stats/prometheus") => {
+            metrics(admin, request).await
+        }
         (Port::Admin(_) | Port::Pages, &Method::GET, _) if is_told(request.uri().path()) => {
             tell(port, admin, request).await
         }
@@ -126,13 +128,18 @@ async fn missing(admin: &Admin) -> Vec<&'static str> {
     missing
 }
 
-fn metrics<B>(admin: &Admin, request: &Request<B>) -> Page {
+async fn metrics<B>(admin: &Admin, request: &Request<B>) -> Page {
+    let place = admin.scrapes.place().await;
     admin.dump.refresh();
     let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     let open = accept.is_some_and(|accept| accept.contains("application/openmetrics-text"));
     let kind = if open { OPENMETRICS } else { PROMETHEUS };
-    match admin.telemetry.scrape() {
-        Ok(body) => page(StatusCode::OK, kind, body),
+    let scraped = place.map_err(|error| error.to_string()).and_then(|place| {
+        let scrape = admin.telemetry.scrape_in_parts().map_err(|error| error.to_string())?;
+        Ok(PageBody::scrape(scrape, place))
+    });
+    match scraped {
+        Ok(body) => page_of(StatusCode::OK, kind, body),
         Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
     }
 }
@@ -215,7 +222,11 @@ fn json(value: &serde_json::Value) -> Page {
 }
 
 fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Page {
-    let mut page = Response::new(Full::new(body.into()));
+    page_of(status, kind, PageBody::whole(body))
+}
+
+fn page_of(status: StatusCode, kind: &'static str, body: PageBody) -> Page {
+    let mut page = Response::new(body);
     *page.status_mut() = status;
     page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     page

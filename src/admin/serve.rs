@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::door::{Caller, Door, socket_name};
+use super::hurried::Hurried;
 use super::{Admin, pages};
 use crate::base::{Place, Places, Seldom};
 use crate::sock::{self, PlainSockets, SocketFactory};
@@ -29,6 +30,9 @@ const MAX_CONNECTIONS: usize = 64;
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// A client that does not send its request within this time is no operator.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// What hyper holds for each direction of a connection, in bytes: more than any operator's request, and a part of the
+/// metrics.
+const MAX_BUFFER: usize = 64 * 1024;
 /// What to do when a connection cannot be accepted: rest, for the listeners must not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -222,7 +226,8 @@ where
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+        .max_buf_size(MAX_BUFFER)
+        .serve_connection(TokioIo::new(Hurried::new(stream)), service);
     tokio::select! {
         served = served => if let Err(error) = served {
             tracing::debug!(?port, %error, "an operator's connection broke");

@@ -23,7 +23,11 @@ const THREADS: usize = 2;
 /// # Errors
 /// What kept it from starting, with the setting or file to look at.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
-    let logs = telemetry::init_logs(&settings.log.level, settings.log.format)?;
+    let logs = telemetry::init_logs(
+        &settings.log.level,
+        settings.log.format,
+        settings.log.max_queued_bytes,
+    )?;
     telemetry::report_panics();
     let runtime = Builder::new_multi_thread()
         .worker_threads(THREADS)
@@ -59,6 +63,7 @@ async fn serve(settings: Settings, logs: Arc<Logs>) -> anyhow::Result<()> {
             telemetry,
         }),
         quit: quit.clone(),
+        scrapes: Default::default(),
     };
     let admin_cancel = CancellationToken::new();
     let admin_task = tokio::spawn(servers.serve(admin, admin_cancel.clone()));

@@ -62,9 +62,14 @@ pub(super) const LAYER4_MIN_THREADS: usize = 2;
 pub(super) const LAYER4_MAX_CONNECTIONS: usize = 20_000;
 /// Of these, those of one peer: half, so that no peer alone can keep the others out.
 pub(super) const LAYER4_MAX_PEER_CONNECTIONS: usize = 10_000;
-/// Tunnels of one peer: some 50 KiB each. A pool needs one for 100 connections, and ztunnel's, which does not use a
-/// tunnel again that was full once, a few times as many.
-pub(super) const LAYER4_MAX_PEER_TUNNELS: usize = 1_000;
+/// Tunnels of one peer: half of what fits into [`LAYER4_MAX_WORKLOAD_BYTES`]. A pool needs one for 100 connections, and
+/// ztunnel's, which does not use a tunnel again that was full once, a few times as many.
+pub(super) const LAYER4_MAX_PEER_TUNNELS: usize = 500;
+/// What connections hold together: 100,000 that carry little and 800 tunnels between them. Most hold far less than what
+/// is set aside for them.
+pub(super) const LAYER4_MAX_BYTES: usize = 1024 * 1024 * 1024;
+/// A quarter of it, so that no workload leaves the others nothing: [`LAYER4_MAX_CONNECTIONS`] and 350 tunnels.
+pub(super) const LAYER4_MAX_WORKLOAD_BYTES: usize = LAYER4_MAX_BYTES / 4;
 /// ztunnel's and Envoy's 10 s: longer than three retransmissions of a SYN (1 + 2 + 4 s).
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Envoy's listeners in a sidecar waited 5 s; a server that speaks first waits so long, where its port is not named.

@@ -1,5 +1,6 @@
 //! `[layer4]`, `[layer7]` and `[pool]`: what the data path may hold, and how long it waits.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::defaults as default;
@@ -8,20 +9,12 @@ use super::sections::{CONNECTIONS, DAY, MINUTE, PERCENT, SECOND, THREADS, TIMEOU
 use super::{Layer4Settings, Layer7Settings, PoolSettings};
 use crate::base::Str;
 
+/// Enough for a few tunnels, and more than any node has.
+const BYTES: RangeInclusive<usize> = 4 * 1024 * 1024..=1 << 40;
+
 pub(super) fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads =
-        (processors / default::LAYER4_PROCESSORS_DIVISOR).max(default::LAYER4_MIN_THREADS);
     Layer4Settings {
-        threads: reader.machine_number(
-            Field {
-                key: "layer4.threads",
-                default: threads,
-                meaning: "Threads for all connections of layer 4 and all tunnels.",
-            },
-            THREADS,
-            ("a quarter of the processors, at least 2", default::LAYER4_MIN_THREADS),
-        ),
+        threads: layer4_threads(reader),
         max_connections: reader.number(
             Field {
                 key: "layer4.max_connections",
@@ -49,6 +42,8 @@ pub(super) fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
             },
             CONNECTIONS,
         ),
+        max_bytes: layer4_bytes(reader),
+        max_workload_bytes: layer4_workload_bytes(reader),
         connect_timeout: reader.duration(
             Field {
                 key: "layer4.connect_timeout",
@@ -67,6 +62,44 @@ pub(super) fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
             TIMEOUTS,
         ),
     }
+}
+
+fn layer4_threads(reader: &mut Reader<'_>) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads =
+        (processors / default::LAYER4_PROCESSORS_DIVISOR).max(default::LAYER4_MIN_THREADS);
+    reader.machine_number(
+        Field {
+            key: "layer4.threads",
+            default: threads,
+            meaning: "Threads for all connections of layer 4 and all tunnels.",
+        },
+        THREADS,
+        ("a quarter of the processors, at least 2", default::LAYER4_MIN_THREADS),
+    )
+}
+
+fn layer4_bytes(reader: &mut Reader<'_>) -> usize {
+    reader.number(
+            Field {
+                key: "layer4.max_bytes",
+                default: default::LAYER4_MAX_BYTES,
+                meaning: "Bytes that connections and tunnels of layer 4 may hold together: 8 KiB for a connection, \
+                          256 KiB for a tunnel, and what they buffer. More connections wait or are refused.",
+            },
+            BYTES,
+        )
+}
+
+fn layer4_workload_bytes(reader: &mut Reader<'_>) -> usize {
+    reader.number(
+        Field {
+            key: "layer4.max_workload_bytes",
+            default: default::LAYER4_MAX_WORKLOAD_BYTES,
+            meaning: "Of these, those of one workload's connections, of both directions.",
+        },
+        BYTES,
+    )
 }
 
 pub(super) fn layer7(reader: &mut Reader<'_>) -> Layer7Settings {

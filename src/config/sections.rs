@@ -10,14 +10,14 @@ use std::time::Duration;
 use super::defaults as default;
 use super::layers;
 use super::names;
+use super::observed;
 use super::reader::{Field, Reader};
 use super::{
-    AddressSettings, CniSettings, DnsSettings, DrainSettings, LogSettings, ReadinessSettings,
-    SameNode, Settings, SourceKind, SourceSettings, TakeoverSettings,
+    AddressSettings, CniSettings, DnsSettings, DrainSettings, ReadinessSettings, SameNode,
+    Settings, SourceKind, SourceSettings, TakeoverSettings,
 };
 use super::{controller, workloads};
 use crate::base::Str;
-use crate::telemetry::{self, LogFormat};
 
 /// Where the kernel tells the host name.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
@@ -64,14 +64,9 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
         source: source(reader),
         identity: identity::read(reader),
         admin: doors::admin(reader),
-        metrics: address(
-            reader,
-            "metrics.address",
-            default::METRICS,
-            "Where /metrics and /stats/prometheus are served.",
-        ),
+        metrics: observed::metrics(reader),
         readiness: readiness(reader),
-        log: log(reader),
+        log: observed::log(reader),
         layer4: layers::layer4(reader),
         layer7: layers::layer7(reader),
         pool: layers::pool(reader),
@@ -150,28 +145,6 @@ fn readiness(reader: &mut Reader<'_>) -> ReadinessSettings {
             meaning: "A file that stands while the agent is ready, for the probe `isthmus ready FILE`: two agents of \
                       one node, as in an upgrade, answer on one port.",
         }),
-    }
-}
-
-fn log(reader: &mut Reader<'_>) -> LogSettings {
-    let field = Field {
-        key: "log.level",
-        default: default::LOG_LEVEL,
-        meaning: "A level (error, warn, info, debug, trace, off), then exceptions by target, such as \
-                  \"info,access=off\" or \"info,isthmus::l4=debug\". The access log is the target `access`.",
-    };
-    LogSettings {
-        level: reader.text(field, "levels", |text| {
-            telemetry::check_levels(text).map_err(|error| error.to_string())
-        }),
-        format: reader.choice(
-            Field {
-                key: "log.format",
-                default: LogFormat::Text,
-                meaning: "How each line of the log is written to the standard output.",
-            },
-            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-        ),
     }
 }
 

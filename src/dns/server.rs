@@ -18,11 +18,11 @@ use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 
 use super::resolve::{Resolution, resolve};
-use crate::base::{Str, ports};
+use crate::base::{Need, Room, Rooms, Str, ports};
 use crate::model::Workload;
 use crate::resolver::{Protocol, Resolvers, read_framed, write_framed};
 use crate::sock::SocketFactory;
-use crate::telemetry::{DnsLabels, Telemetry};
+use crate::telemetry::{DnsLabels, Telemetry, query_type};
 use crate::world::WorldStore;
 
 /// The scope of the log of questions, as in ztunnel.
@@ -31,6 +31,10 @@ const LOG: &str = "dns";
 const MAX_QUESTIONS: usize = 256;
 /// Connections of one workload's clients over TCP at a time.
 const MAX_CONNECTIONS: usize = 64;
+/// What is held for a question that is passed on, and for a connection, in bytes: over TCP a message has up to 64 KiB,
+/// and so may its answer.
+const QUESTION_BYTES: usize = 16 * 1024;
+const CONVERSATION_BYTES: usize = 192 * 1024;
 /// A client that says nothing for so long is closed (RFC 7766, 6.2.3).
 const IDLE: Duration = Duration::from_secs(10);
 /// After an error of a listener that is not of one client.
@@ -55,6 +59,8 @@ pub struct Dns {
     pub settings: DnsSettings,
     pub world: Arc<WorldStore>,
     pub telemetry: Telemetry,
+    /// What questions of workloads may hold.
+    pub rooms: Rooms,
     pub runtime: Handle,
 }
 
@@ -81,6 +87,7 @@ struct Server {
     sockets: Arc<dyn SocketFactory>,
     resolvers: Resolvers,
     questions: Semaphore,
+    room: Room,
 }
 
 impl Stub {
@@ -100,6 +107,7 @@ impl Stub {
             sockets: sockets.clone(),
             resolvers: Resolvers::of(workload.network_namespace.as_deref(), file),
             questions: Semaphore::new(MAX_QUESTIONS),
+            room: shared.rooms.of(&workload.uid),
         });
         let cancel = CancellationToken::new();
         let addresses: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
@@ -167,10 +175,14 @@ impl Server {
         while let Ok(place) = places.clone().acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    // Without room it is closed: who asks tries again.
+                    let Some(held) = self.room.take(CONVERSATION_BYTES, Need::Place) else {
+                        continue;
+                    };
                     let server = self.clone();
                     self.spawn(&cancel, async move {
                         server.conversation(stream).await;
-                        drop(place);
+                        drop((place, held));
                     });
                 }
                 Err(error) => {
@@ -201,14 +213,14 @@ impl Server {
         }
         let question = query.queries.first()?;
         let (name, kind) = (question.name.to_ascii(), question.query_type);
-        let labels = || DnsLabels {
-            request_query_type: kind.to_string(),
+        let counted = self.shared.telemetry.dns().questions(&DnsLabels {
+            namespace: self.namespace.clone(),
+            request_query_type: query_type(kind),
             request_protocol: protocol.as_str(),
-            source_canonical_service: self.labels.0.to_string(),
-            source_canonical_revision: self.labels.1.to_string(),
-        };
-        let metrics = self.shared.telemetry.dns();
-        metrics.requests.get_or_create(&labels()).inc();
+            source_canonical_service: self.labels.0.clone(),
+            source_canonical_revision: self.labels.1.clone(),
+        });
+        counted.asked();
         let domain = &self.shared.settings.cluster_domain;
         let asked = (name.as_str(), kind, question.query_class);
         let resolution = resolve(&self.shared.world.load(), &self.namespace, domain, asked);
@@ -218,20 +230,20 @@ impl Server {
             let answer = of_the_mesh(&query, question.name.clone(), addresses, canonical)?;
             return encode(&answer, &query, protocol);
         }
-        let Ok(_place) = self.questions.try_acquire() else {
+        let held = self.room.take(QUESTION_BYTES, Need::Place);
+        let (Ok(_place), Some(_held)) = (self.questions.try_acquire(), held) else {
             return encode(&response(&query, ResponseCode::ServFail), &query, protocol);
         };
-        metrics.upstream_requests.get_or_create(&labels()).inc();
         let started = tokio::time::Instant::now();
         let answered = self.resolvers.ask(self.sockets.as_ref(), protocol, bytes).await;
-        metrics.observe(&labels(), started.elapsed());
+        counted.passed_on(started.elapsed());
         match answered {
             Ok(answer) if resolution == Resolution::ForwardKnown => {
                 Some(existing(answer, &query, protocol)?)
             }
             Ok(answer) => Some(answer),
             Err(error) => {
-                metrics.upstream_failures.get_or_create(&labels()).inc();
+                counted.failed();
                 tracing::debug!(target: LOG, workload = %self.uid, name, %kind, %error, "no resolver answers");
                 encode(&response(&query, ResponseCode::ServFail), &query, protocol)
             }

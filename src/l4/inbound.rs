@@ -76,7 +76,7 @@ impl Proxy {
             }
         };
         tokio::select! {
-            served = tunnel::serve(tls, drain.clone(), handler) => {
+            served = tunnel::serve(tls, drain.clone(), &self.room, handler) => {
                 if let Err(error) = served {
                     tracing::debug!(workload = %self.uid, %peer, %error, "an inbound tunnel broke");
                 }
@@ -196,15 +196,13 @@ impl Proxy {
             self.refuse_arrival(&arrival, Reason::BadRequest, &why);
             return incoming.refuse(StatusCode::BAD_REQUEST);
         }
-        let (permit, of_peer) = match self.stream_places(peer.ip()) {
-            Ok(places) => places,
+        let place = match self.stream_places(peer.ip()) {
+            Ok(place) => place,
             Err(why) => {
                 self.refuse_arrival(&arrival, Reason::Overflow, &why);
                 return incoming.refuse(StatusCode::SERVICE_UNAVAILABLE);
             }
         };
-        let place =
-            Place { permit: Some(permit), peer: Some(of_peer), tracked: Some(self.tasks.token()) };
         match self.judge(&arrival) {
             Judgement::Deny(denial) => {
                 self.deny_arrival(&arrival, denial);
@@ -234,7 +232,7 @@ impl Proxy {
             }
         };
         let start = self.start_of_arrival(&arrival, Some(permit));
-        let record = self.shared.telemetry.connection(start);
+        let record = self.shared.telemetry.connection(start).within(Some(&self.room));
         match incoming.into_local() {
             Ok(local) => match local.join(application, record) {
                 Ok(joined) => self.keep(&arrival, joined, changes).await,

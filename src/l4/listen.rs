@@ -131,9 +131,7 @@ impl Proxy {
                         tracing::debug!(workload = %self.uid, %peer, %error, "closed before it began");
                         continue;
                     }
-                    let (permit, tracked) =
-                        (Some(self.place(way).await?), Some(self.tasks.token()));
-                    let place = Place { permit, tracked, peer: None };
+                    let place = self.place(way).await?;
                     return Some(Accepted { stream, peer: sock::unmap(peer), place });
                 }
                 Err(error) => match sock::classify_accept(&error) {

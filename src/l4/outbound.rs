@@ -231,7 +231,7 @@ impl Proxy {
             notes,
             ..self.start_of(&outbound, Some((&reached.hop, service)))
         };
-        let record = self.shared.telemetry.connection(start);
+        let record = self.shared.telemetry.connection(start).within(Some(&self.room));
         match guarded {
             None => deliver::copy(outbound.accepted.stream, reached.upstream, record).await,
             // Seldom, and large.

@@ -7,11 +7,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use super::{Layer4Settings, Proxy};
-use crate::base::Seldom;
-use crate::tunnel::{PeerPlace, PeerTable, Peers};
+use crate::base::{Need, Seldom};
+use crate::tunnel::{PeerPlace, PeerTable, Peers, Place, TUNNEL_BYTES};
+
+/// What is held for a connection whatever passes, in bytes: its task, its record, and a small chunk each way.
+pub const CONNECTION_BYTES: usize = 8 * 1024;
+/// How often a connection that was accepted asks for room again.
+const ROOM_PAUSE: Duration = Duration::from_millis(100);
 
 /// The places of one workload.
 pub(super) struct Places {
@@ -23,6 +30,7 @@ pub(super) struct Places {
     /// By way.
     told_full: [Seldom; 3],
     told_peer: [Seldom; 3],
+    told_room: Seldom,
 }
 
 /// What arrives at one of the listeners.
@@ -31,6 +39,16 @@ pub(super) enum Way {
     Outbound,
     Plaintext,
     Tunnel,
+}
+
+impl Way {
+    /// What is held for one of them.
+    fn bytes(self) -> usize {
+        match self {
+            Way::Outbound | Way::Plaintext => CONNECTION_BYTES,
+            Way::Tunnel => TUNNEL_BYTES,
+        }
+    }
 }
 
 impl Places {
@@ -44,6 +62,7 @@ impl Places {
             tunnel_peers: peers.peers(settings.max_peer_tunnels),
             told_full: Default::default(),
             told_peer: Default::default(),
+            told_room: Seldom::new(),
         }
     }
 
@@ -65,33 +84,72 @@ impl Places {
 impl Proxy {
     /// A place for a connection that was accepted, as soon as there is one; `None` when the proxy is cut
     /// meanwhile. Draining does not end the wait: whoever was accepted is served, by a predecessor in an upgrade, too.
-    pub(super) async fn place(&self, way: Way) -> Option<OwnedSemaphorePermit> {
-        let places = self.places.of(way);
-        if let Ok(place) = places.clone().try_acquire_owned() {
+    pub(super) async fn place(&self, way: Way) -> Option<Place> {
+        if let Some(place) = self.place_now(way) {
             return Some(place);
         }
-        self.tell_full(way);
         tokio::select! {
             () = self.cancel.cancelled() => None,
-            place = places.clone().acquire_owned() => place.ok(),
+            place = self.place_later(way) => place,
+        }
+    }
+
+    fn place_now(&self, way: Way) -> Option<Place> {
+        let permit = self.places.of(way).clone().try_acquire_owned().ok()?;
+        let held = self.room.take(way.bytes(), Need::Place)?;
+        let tracked = Some(self.tasks.token());
+        Some(Place { permit: Some(permit), tracked, peer: None, held: Some(held) })
+    }
+
+    async fn place_later(&self, way: Way) -> Option<Place> {
+        let places = self.places.of(way);
+        if places.available_permits() == 0 {
+            self.tell_full(way);
+        }
+        let permit = Some(places.clone().acquire_owned().await.ok()?);
+        loop {
+            if let Some(held) = self.room.take(way.bytes(), Need::Place) {
+                let tracked = Some(self.tasks.token());
+                return Some(Place { permit, tracked, peer: None, held: Some(held) });
+            }
+            self.tell_no_room();
+            tokio::time::sleep(ROOM_PAUSE).await;
         }
     }
 
     /// The places of one connection in a tunnel, or why there is none.
-    pub(super) fn stream_places(
-        &self,
-        peer: IpAddr,
-    ) -> Result<(OwnedSemaphorePermit, PeerPlace), String> {
+    pub(super) fn stream_places(&self, peer: IpAddr) -> Result<Place, String> {
         let of_peer = self.peer_place(Way::Plaintext, peer)?;
-        match self.places.inbound.clone().try_acquire_owned() {
-            Ok(place) => Ok((place, of_peer)),
-            Err(_) => {
-                self.tell_full(Way::Plaintext);
-                Err(format!(
-                    "the workload has {} inbound connections, as many as it may (layer4.max_connections)",
-                    self.shared.settings.max_connections
-                ))
-            }
+        let permit = self.places.inbound.clone().try_acquire_owned().map_err(|_| {
+            self.tell_full(Way::Plaintext);
+            format!(
+                "the workload has {} inbound connections, as many as it may (layer4.max_connections)",
+                self.shared.settings.max_connections
+            )
+        })?;
+        let held = self.room.take(Way::Plaintext.bytes(), Need::Place).ok_or_else(|| {
+            self.tell_no_room();
+            "the connections of the workload, or of all workloads, hold as much memory as they may \
+             (layer4.max_workload_bytes, layer4.max_bytes)"
+                .to_owned()
+        })?;
+        let tracked = Some(self.tasks.token());
+        Ok(Place { permit: Some(permit), peer: Some(of_peer), tracked, held: Some(held) })
+    }
+
+    fn tell_no_room(&self) {
+        self.shared.telemetry.agent().limited_connections.inc();
+        if self.places.told_room.is_due() {
+            tracing::warn!(
+                workload = %self.uid,
+                held = self.room.taken(),
+                limit = self.room.limit(),
+                held_by_all = self.shared.rooms.whole().taken(),
+                limit_of_all = self.shared.rooms.whole().limit(),
+                settings = "layer4.max_workload_bytes, layer4.max_bytes",
+                "the connections of a workload, or of all, hold as much memory as they may; more wait, and in tunnels \
+                 are refused"
+            );
         }
     }
 

@@ -56,7 +56,7 @@ impl Proxy {
             Judgement::Permit(permit, changes) => match self.connect_application(&arrival).await {
                 Ok(application) => {
                     let start = self.start_of_arrival(&arrival, Some(permit));
-                    let record = self.shared.telemetry.connection(start);
+                    let record = self.shared.telemetry.connection(start).within(Some(&self.room));
                     self.relay(&arrival, accepted.stream, application, record, changes).await;
                 }
                 Err(error) => {

@@ -88,6 +88,7 @@ fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
         idle_timeout: Duration::from_secs(60),
         connect_timeout: SOON,
         in_process: false,
+        rooms: crate::base::Rooms::boundless(),
     };
     let runtime = Handle::current();
     Arc::new(Layer4 {
@@ -106,6 +107,7 @@ fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
         telemetry: Telemetry::without_log(),
         waypoints: Arc::new(NoWaypoints),
         peers: Arc::default(),
+        rooms: crate::base::Rooms::boundless(),
         runtime,
     })
 }

@@ -8,11 +8,11 @@ use tokio_rustls::TlsConnector;
 
 use super::alert::{Alert, Alerted};
 use super::{PoolError, Shared, TunnelKey};
-use crate::base::{Reason, ports};
+use crate::base::{Need, Reason, ports};
 use crate::identity::{self, Role, WorkloadCertificate};
 use crate::sock::{self, SocketFactory};
 use crate::telemetry::Handshake;
-use crate::tunnel::{self, Tunnel};
+use crate::tunnel::{self, TUNNEL_BYTES, Tunnel};
 
 /// Dials on the runtime of layer 4, whoever asks: the tunnel's socket must not belong to the runtime of a worker
 /// that may go away before the tunnel does.
@@ -35,6 +35,8 @@ async fn establish(
     sockets: Arc<dyn SocketFactory>,
     certificate: Arc<WorkloadCertificate>,
 ) -> Result<(Tunnel, Alert), PoolError> {
+    let room = pool.settings.rooms.of(&key.client_uid);
+    let place = room.take(TUNNEL_BYTES, Need::Place).ok_or_else(|| no_room(&key))?;
     let deadline = pool.settings.connect_timeout;
     let stream = sock::connect(sockets.as_ref(), key.address, None, deadline)
         .await
@@ -59,13 +61,14 @@ async fn establish(
     identity::count_agreed(Handshake::TunnelClient, tls.get_ref().1);
     let proven = certificate.proven(tls.get_ref().1, Role::Server);
     let (stream, alert) = Alerted::new(tls);
-    let (tunnel, driver) =
-        tunnel::handshake(stream, pool.settings.max_streams).await.map_err(|error| PoolError {
-            reason: Reason::Http2Failure,
-            why: format!("tunnel to {}: {error}", key.address),
-        })?;
+    let handshake = tunnel::handshake(stream, pool.settings.max_streams, &room);
+    let (tunnel, driver) = handshake.await.map_err(|error| PoolError {
+        reason: Reason::Http2Failure,
+        why: format!("tunnel to {}: {error}", key.address),
+    })?;
     let revoker = tunnel.revoker();
     pool.runtime.spawn(async move {
+        let _place = place;
         tokio::select! {
             biased;
             () = driver => {}
@@ -77,6 +80,15 @@ async fn establish(
         }
     });
     Ok((tunnel, alert))
+}
+
+fn no_room(key: &TunnelKey) -> PoolError {
+    let why = format!(
+        "no tunnel to {}: the connections of {} hold as much memory as they may (layer4.max_bytes, \
+         layer4.max_workload_bytes)",
+        key.address, key.client_uid
+    );
+    PoolError { reason: Reason::Overflow, why }
 }
 
 fn connect_error(key: &TunnelKey, error: &io::Error) -> PoolError {

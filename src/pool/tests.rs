@@ -49,7 +49,13 @@ async fn bench(idle_timeout: Duration) -> Bench {
     let accepted = Arc::new(AtomicUsize::new(0));
     let address = serve(certificates.clone(), accepted.clone()).await;
     let connect_timeout = Duration::from_secs(5);
-    let settings = PoolSettings { max_streams: 2, idle_timeout, connect_timeout, in_process: true };
+    let settings = PoolSettings {
+        max_streams: 2,
+        idle_timeout,
+        connect_timeout,
+        in_process: true,
+        rooms: crate::base::Rooms::boundless(),
+    };
     let pool = Pool::new(settings, certificates.clone(), Handle::current());
     Bench { pool, address, accepted, certificates, sockets: Arc::new(PlainSockets), directory }
 }
@@ -71,7 +77,13 @@ async fn serve(certificates: Arc<CertificateStore>, accepted: Arc<AtomicUsize>) 
                         _ = crate::sock::copy_bidirectional(stream, echo(), &Nothing).await;
                     });
                 };
-                _ = tunnel::serve(tls, CancellationToken::new(), handler).await;
+                _ = tunnel::serve(
+                    tls,
+                    CancellationToken::new(),
+                    &crate::base::Room::boundless(),
+                    handler,
+                )
+                .await;
             });
         }
     });

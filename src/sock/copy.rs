@@ -26,7 +26,7 @@ use bytes::Bytes;
 use self::relay::Relay;
 pub use self::split::{Split, SplitRead, SplitWrite};
 pub use self::tcp::{TcpRead, TcpWrite};
-use crate::base::within_budget;
+use crate::base::{Room, within_budget};
 use crate::telemetry::ConnectionRecord;
 
 /// What the copy of one connection may occupy while it is idle, in bytes. Ten thousand connections are 5 MB at most.
@@ -67,6 +67,10 @@ pub trait Transferred: Send + Sync {
     fn sent(&self, bytes: usize);
     /// From the upstream to the downstream.
     fn received(&self, bytes: usize);
+    /// What chunks may take that are on their way; `None` where nobody bounds it.
+    fn room(&self) -> Option<&Room> {
+        None
+    }
 }
 
 /// The handles were resolved when the record began, so a chunk costs two additions.
@@ -77,6 +81,10 @@ impl Transferred for ConnectionRecord {
 
     fn received(&self, bytes: usize) {
         ConnectionRecord::received(self, bytes);
+    }
+
+    fn room(&self) -> Option<&Room> {
+        ConnectionRecord::room(self)
     }
 }
 
@@ -168,7 +176,7 @@ impl<D: Duplex, U: Duplex> Both<D, U> {
         observer: &T,
     ) -> Poll<Result<(), CopyError>> {
         let seen = self.receiving.outlook();
-        let sent = self.sending.poll(cx, seen, |bytes| observer.sent(bytes));
+        let sent = self.sending.poll(cx, seen, observer.room(), |bytes| observer.sent(bytes));
         if let Poll::Ready(Err((operation, source))) = sent {
             let side = match operation {
                 Operation::Read => Side::Downstream,
@@ -176,8 +184,9 @@ impl<D: Duplex, U: Duplex> Both<D, U> {
             };
             self.fail(CopyError { side, operation, source })?;
         }
-        let received =
-            self.receiving.poll(cx, self.sending.outlook(), |bytes| observer.received(bytes));
+        let received = self.receiving.poll(cx, self.sending.outlook(), observer.room(), |bytes| {
+            observer.received(bytes);
+        });
         if let Poll::Ready(Err((operation, source))) = received {
             let side = match operation {
                 Operation::Read => Side::Upstream,

@@ -14,7 +14,6 @@ use prometheus_client::registry::Registry;
 
 use super::Reporter;
 use super::panics::panics;
-use crate::base::PolicyNote;
 
 /// Handles for the rooms that know the values; cheap to clone.
 #[derive(Clone, Default)]
@@ -47,8 +46,6 @@ pub struct AgentMetrics {
     worker_closed: Family<ClosedLabels, Counter>,
     /// Complaints about objects in the current state of the source.
     pub source_complaints: Gauge,
-    /// Matches of policies that decide nothing, by policy.
-    notes: Family<NoteLabels, Counter>,
 }
 
 /// Why a waypoint worker closes a connection by itself.
@@ -72,14 +69,6 @@ impl Closed {
             Closed::Pressure => "pressure",
         }
     }
-}
-
-/// Policies are few, so this needs no forgetting.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct NoteLabels {
-    policy_namespace: String,
-    policy_name: String,
-    effect: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -172,11 +161,6 @@ impl AgentMetrics {
             "Complaints about objects that are not in force as written",
             self.source_complaints.clone(),
         );
-        registry.register(
-            "isthmus_policy_notes",
-            "Connections and requests that AUDIT and dry-run AuthorizationPolicies matched, by what they would have done",
-            self.notes.clone(),
-        );
     }
 
     /// A waypoint worker closes a connection by itself.
@@ -192,17 +176,6 @@ impl AgentMetrics {
         };
         let labels = ReporterLabels { reporter };
         self.crl_rejections.get_or_create(&labels).inc();
-    }
-
-    pub(super) fn note(&self, notes: &[PolicyNote]) {
-        for PolicyNote { policy, effect } in notes {
-            let labels = NoteLabels {
-                policy_namespace: policy.namespace.to_string(),
-                policy_name: policy.name.to_string(),
-                effect: effect.as_str(),
-            };
-            self.notes.get_or_create(&labels).inc();
-        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::log::{ACCESS, Line};
 use super::metrics::ConnectionCounts;
 use super::series::Series;
 use super::{ConnectionStart, Peer, Reporter, Telemetry};
-use crate::base::{PolicyNote, Reason};
+use crate::base::{PolicyNote, Reason, Room};
 
 /// One open connection: counted and logged once, when dropped at the latest.
 pub struct ConnectionRecord {
@@ -20,16 +20,17 @@ pub struct ConnectionRecord {
     /// Resolved once: counting bytes is an addition.
     series: Arc<Series<ConnectionCounts>>,
     failure: Option<(Reason, String)>,
+    room: Option<Room>,
 }
 
 impl ConnectionRecord {
     pub(super) fn new(telemetry: Telemetry, start: ConnectionStart) -> Self {
-        telemetry.agent().note(&start.notes);
+        telemetry.note(&start.notes);
         let labels = labels(&start, Reason::None);
-        let series = telemetry.traffic().connections.get(&labels, || labels.to_owned());
+        let series = telemetry.traffic().connections.get(&labels);
         series.counts.opened.fetch_add(1, Ordering::Relaxed);
         let open = telemetry.live().register(start, false);
-        let record = Self { telemetry, open, series, failure: None };
+        let record = Self { telemetry, open, series, failure: None, room: None };
         let logs = record.telemetry.logs();
         if logs.enabled(ACCESS, Level::DEBUG) {
             let mut line = logs.line(Level::DEBUG, ACCESS, "connection opened");
@@ -51,6 +52,17 @@ impl ConnectionRecord {
     pub fn received(&self, bytes: usize) {
         self.open.received(bytes as u64);
         self.series.counts.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What is on its way takes this room.
+    pub fn within(mut self, room: Option<&Room>) -> Self {
+        self.room = room.cloned();
+        self
+    }
+
+    /// What chunks that are on their way may take.
+    pub fn room(&self) -> Option<&Room> {
+        self.room.as_ref()
     }
 
     /// The first cause stays.
@@ -86,7 +98,7 @@ impl Drop for ConnectionRecord {
 
 /// A connection that never carried bytes.
 pub(super) fn refused(telemetry: &Telemetry, start: &ConnectionStart, reason: Reason, why: &str) {
-    telemetry.agent().note(&start.notes);
+    telemetry.note(&start.notes);
     count_failure(telemetry, start, reason);
     let logs = telemetry.logs();
     if logs.enabled(ACCESS, Level::WARN) {
@@ -99,7 +111,7 @@ pub(super) fn refused(telemetry: &Telemetry, start: &ConnectionStart, reason: Re
 
 fn count_failure(telemetry: &Telemetry, start: &ConnectionStart, reason: Reason) {
     let labels = labels(start, reason);
-    let series = telemetry.traffic().failures.get(&labels, || labels.to_owned());
+    let series = telemetry.traffic().failures.get(&labels);
     series.counts.failed.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -111,7 +123,7 @@ fn labels(start: &ConnectionStart, reason: Reason) -> Labels<'_> {
         service: &start.service,
         mutual_tls: start.mutual_tls,
         protocol: "tcp",
-        reason,
+        flags: reason.flag(),
         response: None,
     }
 }

@@ -1,72 +1,181 @@
 //! Metrics of the DNS stub, with ztunnel's names.
 
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use super::budget::{Budget, Charged};
+use super::clamp::{OTHER, fits};
+use super::exposition::{Family, Pairs, WriteLabels};
+use super::metrics::Histogram;
+use super::series::{Counts, Fold, Series, SeriesLabels, SeriesMap};
+use crate::base::Str;
 
 /// Upper bounds in seconds (ztunnel's).
 const BUCKETS: [f64; 6] = [0.0005, 0.001, 0.01, 0.1, 1.0, 5.0];
+/// Microseconds in a second.
+const MICROSECONDS: f64 = 1_000_000.0;
 
 /// Who asked for what.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default)]
 pub struct DnsLabels {
-    pub request_query_type: String,
+    /// Of the workload: whom the series is charged to, and no label.
+    pub namespace: Str,
+    /// As [`query_type`](super::query_type) says it.
+    pub request_query_type: &'static str,
     pub request_protocol: &'static str,
-    pub source_canonical_service: String,
-    pub source_canonical_revision: String,
+    pub source_canonical_service: Str,
+    pub source_canonical_revision: Str,
 }
 
-/// What is counted of questions. Their labels are few: kinds of records, and services of this node.
-#[derive(Clone)]
-pub struct DnsMetrics {
-    pub requests: Family<DnsLabels, Counter>,
-    pub upstream_requests: Family<DnsLabels, Counter>,
-    pub upstream_failures: Family<DnsLabels, Counter>,
-    upstream_duration: Family<DnsLabels, Histogram, fn() -> Histogram>,
+/// What is counted of questions.
+pub struct DnsMetrics(SeriesMap<DnsLabels, DnsCounts>);
+
+/// The questions of one workload, of one kind.
+pub struct DnsQuestions(Arc<Series<DnsCounts>>);
+
+#[derive(Default)]
+struct DnsCounts {
+    requests: AtomicU64,
+    upstream_requests: AtomicU64,
+    upstream_failures: AtomicU64,
+    upstream_duration: DnsHistogram,
 }
 
-impl Default for DnsMetrics {
+type DnsHistogram = Histogram<{ BUCKETS.len() + 1 }>;
+
+impl Default for DnsHistogram {
     fn default() -> Self {
-        Self {
-            requests: Family::default(),
-            upstream_requests: Family::default(),
-            upstream_failures: Family::default(),
-            upstream_duration: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
-        }
+        Self::over(&BUCKETS)
     }
 }
 
 impl DnsMetrics {
-    pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "istio_dns_requests",
-            "Questions of workloads to the DNS stub",
-            self.requests.clone(),
-        );
-        registry.register(
-            "istio_dns_upstream_requests",
-            "Questions that were passed on to the workload's resolvers",
-            self.upstream_requests.clone(),
-        );
-        registry.register(
-            "istio_dns_upstream_failures",
-            "Questions that no resolver answered",
-            self.upstream_failures.clone(),
-        );
-        registry.register_with_unit(
-            "istio_dns_upstream_request_duration",
-            "How long the workload's resolvers took",
-            Unit::Seconds,
-            self.upstream_duration.clone(),
-        );
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+        Self(SeriesMap::new(budget))
     }
 
-    /// How long upstream took for a question, answered or not.
-    pub fn observe(&self, labels: &DnsLabels, duration: Duration) {
-        self.upstream_duration.get_or_create(labels).observe(duration.as_secs_f64());
+    /// Where questions of this kind are counted.
+    pub fn questions(&self, labels: &DnsLabels) -> DnsQuestions {
+        DnsQuestions(self.0.get(labels))
+    }
+
+    pub(super) fn sweep(&self) {
+        self.0.sweep();
+    }
+
+    pub(super) fn families(&self) -> [Family; 4] {
+        let all = Arc::new(self.0.all());
+        [
+            Family::counter(
+                &all,
+                ("istio_dns_requests", "Questions of workloads to the DNS stub"),
+                |it| &it.requests,
+            ),
+            Family::counter(
+                &all,
+                (
+                    "istio_dns_upstream_requests",
+                    "Questions that were passed on to the workload's resolvers",
+                ),
+                |it| &it.upstream_requests,
+            ),
+            Family::counter(
+                &all,
+                ("istio_dns_upstream_failures", "Questions that no resolver answered"),
+                |it| &it.upstream_failures,
+            ),
+            Family::histogram(
+                &all,
+                (
+                    "istio_dns_upstream_request_duration_seconds",
+                    "How long the workload's resolvers took",
+                ),
+                MICROSECONDS,
+                |it| &it.upstream_duration,
+            ),
+        ]
+    }
+}
+
+impl DnsQuestions {
+    /// One was asked.
+    pub fn asked(&self) {
+        self.0.counts.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It was passed on to the workload's resolvers, which took so long, whether they answered or not.
+    pub fn passed_on(&self, duration: Duration) {
+        self.0.counts.upstream_requests.fetch_add(1, Ordering::Relaxed);
+        let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.0.counts.upstream_duration.add(microseconds, MICROSECONDS);
+    }
+
+    /// No resolver answered it.
+    pub fn failed(&self) {
+        self.0.counts.upstream_failures.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Counts for DnsCounts {
+    fn activity(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+impl DnsLabels {
+    fn shown(&self) -> (&str, &str, &str, &str) {
+        let Self { source_canonical_service: service, source_canonical_revision: revision, .. } =
+            self;
+        (self.request_query_type, self.request_protocol, service, revision)
+    }
+}
+
+/// Two namespaces' services of one name are one series, as the namespace is not shown.
+impl PartialEq for DnsLabels {
+    fn eq(&self, other: &Self) -> bool {
+        self.shown() == other.shown()
+    }
+}
+
+impl Eq for DnsLabels {}
+
+impl Hash for DnsLabels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.shown().hash(state);
+    }
+}
+
+impl SeriesLabels for DnsLabels {
+    type Owned = Self;
+
+    fn own(&self) -> Self {
+        self.clone()
+    }
+
+    fn charged(&self) -> Charged<'_> {
+        Charged { owner: &self.namespace, other: &self.namespace }
+    }
+
+    fn fit(&self) -> bool {
+        fits(&self.source_canonical_service) && fits(&self.source_canonical_revision)
+    }
+
+    fn folded(&self, _: Fold) -> Self {
+        Self {
+            source_canonical_service: OTHER.into(),
+            source_canonical_revision: OTHER.into(),
+            ..self.clone()
+        }
+    }
+}
+
+impl WriteLabels for DnsLabels {
+    fn write(&self, pairs: &mut Pairs<'_>) {
+        pairs.put("request_query_type", self.request_query_type);
+        pairs.put("request_protocol", self.request_protocol);
+        pairs.put("source_canonical_service", &self.source_canonical_service);
+        pairs.put("source_canonical_revision", &self.source_canonical_revision);
     }
 }

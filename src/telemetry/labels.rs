@@ -1,13 +1,16 @@
 //! Istio's labels of one series: compared and hashed without being copied or formatted.
 
-use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use papaya::Equivalent;
-use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, EncodeLabelValue, LabelSetEncoder};
 
+use super::budget::Charged;
+use super::clamp::{Code, Grpc, OTHER, fits};
+use super::exposition::{Pairs, WriteLabels};
+use super::series::{Fold, SeriesLabels};
 use super::{Peer, Reporter, ServiceLabels};
-use crate::base::Reason;
+use crate::base::{Reason, Str};
 
 /// What Istio writes for what is not known.
 const UNKNOWN: &str = "unknown";
@@ -22,7 +25,8 @@ pub(super) struct Labels<'a> {
     pub(super) mutual_tls: bool,
     /// `tcp`, `http` or `grpc`.
     pub(super) protocol: &'static str,
-    pub(super) reason: Reason,
+    /// As [`Reason::flag`] writes it.
+    pub(super) flags: &'static str,
     /// `None` for connections.
     pub(super) response: Option<Response>,
 }
@@ -30,9 +34,8 @@ pub(super) struct Labels<'a> {
 /// The labels that only requests have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Response {
-    /// 0 when there was none.
-    pub(super) code: u16,
-    pub(super) grpc_status: Option<u32>,
+    code: Code,
+    grpc_status: Option<Grpc>,
 }
 
 /// [`Labels`] as the key of a series.
@@ -44,8 +47,19 @@ pub(super) struct OwnedLabels {
     service: ServiceLabels,
     mutual_tls: bool,
     protocol: &'static str,
-    reason: Reason,
+    flags: &'static str,
     response: Option<Response>,
+}
+
+impl Response {
+    /// `code`: 0 when there was none.
+    pub(super) fn new(code: u16, grpc_status: Option<u32>) -> Self {
+        Self { code: Code::of(code), grpc_status: grpc_status.map(Grpc::of) }
+    }
+
+    fn folded(self) -> Self {
+        Self { code: self.code.folded(), grpc_status: self.grpc_status.map(Grpc::folded) }
+    }
 }
 
 impl Reporter {
@@ -75,7 +89,21 @@ impl Peer {
 }
 
 impl Labels<'_> {
-    pub(super) fn to_owned(self) -> OwnedLabels {
+    fn rest(&self) -> (Reporter, bool, &'static str, &'static str, Option<Response>) {
+        (self.reporter, self.mutual_tls, self.protocol, self.flags, self.response)
+    }
+
+    /// The namespace that is served.
+    fn served(&self) -> &str {
+        let service = &self.service.namespace;
+        if service.is_empty() { &self.destination.namespace } else { service }
+    }
+}
+
+impl SeriesLabels for Labels<'_> {
+    type Owned = OwnedLabels;
+
+    fn own(&self) -> OwnedLabels {
         OwnedLabels {
             reporter: self.reporter,
             source: self.source.clone(),
@@ -83,13 +111,55 @@ impl Labels<'_> {
             service: self.service.clone(),
             mutual_tls: self.mutual_tls,
             protocol: self.protocol,
-            reason: self.reason,
+            flags: self.flags,
             response: self.response,
         }
     }
 
-    fn rest(&self) -> (Reporter, bool, &'static str, Reason, Option<Response>) {
-        (self.reporter, self.mutual_tls, self.protocol, self.reason, self.response)
+    /// Whoever reports stands on this node or, for a waypoint, is the one whose services it serves.
+    fn charged(&self) -> Charged<'_> {
+        let source = &*self.source.namespace;
+        match self.reporter {
+            Reporter::Source => Charged { owner: source, other: self.served() },
+            Reporter::Destination => Charged { owner: &self.destination.namespace, other: source },
+            Reporter::Waypoint => Charged { owner: self.served(), other: source },
+        }
+    }
+
+    fn fit(&self) -> bool {
+        let ServiceLabels { host, name, namespace } = self.service;
+        let peers = self.source.labels().into_iter().chain(self.destination.labels());
+        peers.chain([&**host, &**name, &**namespace]).all(fits)
+    }
+
+    fn folded(&self, fold: Fold) -> OwnedLabels {
+        let namespace = |it: &Str| if fold == Fold::All { OTHER.into() } else { it.clone() };
+        let other = Str::from(OTHER);
+        let peer = |of: &Peer| Peer {
+            workload: other.clone(),
+            name: Str::new(),
+            namespace: namespace(&of.namespace),
+            principal: other.clone(),
+            canonical_service: other.clone(),
+            canonical_revision: other.clone(),
+            app: other.clone(),
+            version: other.clone(),
+            cluster: other.clone(),
+        };
+        OwnedLabels {
+            reporter: self.reporter,
+            source: peer(self.source),
+            destination: peer(self.destination),
+            service: ServiceLabels {
+                host: other.clone(),
+                name: other.clone(),
+                namespace: namespace(&self.service.namespace),
+            },
+            mutual_tls: self.mutual_tls,
+            protocol: self.protocol,
+            flags: if self.flags == Reason::None.flag() { self.flags } else { OTHER },
+            response: self.response.map(Response::folded),
+        }
     }
 }
 
@@ -113,12 +183,12 @@ impl Hash for Labels<'_> {
         self.destination.workload.hash(state);
         self.destination.namespace.hash(state);
         self.service.name.hash(state);
-        (self.reporter, self.reason, self.response).hash(state);
+        (self.reporter, self.flags, self.response).hash(state);
     }
 }
 
 impl OwnedLabels {
-    pub(super) fn borrow(&self) -> Labels<'_> {
+    fn borrow(&self) -> Labels<'_> {
         Labels {
             reporter: self.reporter,
             source: &self.source,
@@ -126,7 +196,7 @@ impl OwnedLabels {
             service: &self.service,
             mutual_tls: self.mutual_tls,
             protocol: self.protocol,
-            reason: self.reason,
+            flags: self.flags,
             response: self.response,
         }
     }
@@ -146,29 +216,29 @@ impl Hash for OwnedLabels {
     }
 }
 
-impl Equivalent<OwnedLabels> for Labels<'_> {
-    fn equivalent(&self, key: &OwnedLabels) -> bool {
+impl Equivalent<Arc<OwnedLabels>> for Labels<'_> {
+    fn equivalent(&self, key: &Arc<OwnedLabels>) -> bool {
         *self == key.borrow()
     }
 }
 
-impl EncodeLabelSet for Labels<'_> {
-    fn encode(&self, encoder: &mut LabelSetEncoder) -> Result<(), fmt::Error> {
-        put(encoder, "reporter", self.reporter.label())?;
-        put_peer(encoder, &SOURCE_KEYS, self.source)?;
-        put(encoder, "destination_service", known(&self.service.host))?;
-        put(encoder, "destination_service_namespace", known(&self.service.namespace))?;
-        put(encoder, "destination_service_name", known(&self.service.name))?;
-        put_peer(encoder, &DESTINATION_KEYS, self.destination)?;
-        put(encoder, "request_protocol", self.protocol)?;
+impl WriteLabels for OwnedLabels {
+    fn write(&self, pairs: &mut Pairs<'_>) {
+        pairs.put("reporter", self.reporter.label());
+        put_peer(pairs, &SOURCE_KEYS, &self.source);
+        pairs.put("destination_service", known(&self.service.host));
+        pairs.put("destination_service_namespace", known(&self.service.namespace));
+        pairs.put("destination_service_name", known(&self.service.name));
+        put_peer(pairs, &DESTINATION_KEYS, &self.destination);
+        pairs.put("request_protocol", self.protocol);
         if let Some(response) = self.response {
-            put(encoder, "response_code", response.code)?;
-            let grpc = response.grpc_status.map(|status| status.to_string()).unwrap_or_default();
-            put(encoder, "grpc_response_status", grpc)?;
+            pairs.put("response_code", &response.code.text());
+            let grpc = response.grpc_status.map(Grpc::text).unwrap_or_default();
+            pairs.put("grpc_response_status", &grpc);
         }
-        put(encoder, "response_flags", self.reason.flag())?;
+        pairs.put("response_flags", self.flags);
         let security = if self.mutual_tls { "mutual_tls" } else { UNKNOWN };
-        put(encoder, "connection_security_policy", security)
+        pairs.put("connection_security_policy", security);
     }
 }
 
@@ -195,23 +265,10 @@ const DESTINATION_KEYS: [&str; 8] = [
     "destination_cluster",
 ];
 
-fn put_peer(
-    encoder: &mut LabelSetEncoder,
-    keys: &[&str; 8],
-    peer: &Peer,
-) -> Result<(), fmt::Error> {
+fn put_peer(pairs: &mut Pairs<'_>, keys: &[&str; 8], peer: &Peer) {
     for (key, value) in keys.iter().zip(peer.labels()) {
-        put(encoder, key, known(value))?;
+        pairs.put(key, known(value));
     }
-    Ok(())
-}
-
-fn put(
-    encoder: &mut LabelSetEncoder,
-    key: &str,
-    value: impl EncodeLabelValue,
-) -> Result<(), fmt::Error> {
-    (key, value).encode(encoder.encode_label())
 }
 
 fn known(text: &str) -> &str {

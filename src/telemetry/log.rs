@@ -7,6 +7,7 @@ mod line;
 mod sink;
 
 pub(super) use line::Line;
+pub use line::MAX_FIELD;
 
 use std::fs::File;
 use std::io::Write;
@@ -26,6 +27,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 use layer::LogLayer;
 use levels::Levels;
 use sink::Sink;
+
+/// What lines that wait for the writer may hold, in bytes: 10,000 lines of a usual length.
+pub const MAX_QUEUED_BYTES: usize = 8 * 1024 * 1024;
 
 /// The target of the access log, as in ztunnel.
 pub(super) const ACCESS: &str = "access";
@@ -69,10 +73,15 @@ pub struct Logs {
 }
 
 /// Sets up the log of this process on the standard output; `tracing`'s events go there too.
-pub fn init_logs(levels: &str, format: LogFormat) -> Result<Arc<Logs>, LogError> {
+/// `max_queued_bytes`: what lines that wait may hold.
+pub fn init_logs(
+    levels: &str,
+    format: LogFormat,
+    max_queued_bytes: usize,
+) -> Result<Arc<Logs>, LogError> {
     // Without the standard library's buffer, which would keep a part of what a full disk refused.
     let output = std::io::stdout().as_fd().try_clone_to_owned().map_err(LogError::Output)?;
-    let logs = Logs::new(Box::new(File::from(output)), levels, format)?;
+    let logs = Logs::bounded(Box::new(File::from(output)), levels, format, max_queued_bytes)?;
     subscriber(logs.clone()).try_init().map_err(|_| LogError::Twice)?;
     Ok(logs)
 }
@@ -95,9 +104,18 @@ impl Logs {
         levels: &str,
         format: LogFormat,
     ) -> Result<Arc<Self>, LogError> {
+        Self::bounded(output, levels, format, MAX_QUEUED_BYTES)
+    }
+
+    fn bounded(
+        output: Box<dyn Write + Send>,
+        levels: &str,
+        format: LogFormat,
+        max_queued_bytes: usize,
+    ) -> Result<Arc<Self>, LogError> {
         let initial: Levels = levels.parse()?;
         let levels = ArcSwap::from_pointee(initial.clone());
-        let sink = Sink::new(output).map_err(LogError::Thread)?;
+        let sink = Sink::new(output, max_queued_bytes).map_err(LogError::Thread)?;
         Ok(Arc::new(Self { format, levels, initial, sink }))
     }
 

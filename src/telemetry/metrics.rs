@@ -1,17 +1,16 @@
 //! The families of metrics about traffic: names, help texts, and what their series count.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-
+use super::budget::Budget;
+use super::exposition::Family;
 use super::labels::OwnedLabels;
 use super::series::{Counts, SeriesMap};
+
+/// What counts one thing of one series.
+pub(super) type Count = AtomicU64;
 
 /// Upper bounds of Envoy's default histogram, which Istio uses for milliseconds and for bytes alike.
 pub(super) const BUCKETS: [f64; 19] = [
@@ -60,18 +59,27 @@ pub(super) struct FailureCounts {
 #[derive(Default)]
 pub(super) struct RequestCounts {
     requests: AtomicU64,
-    duration: Histogram,
-    request_bytes: Histogram,
-    response_bytes: Histogram,
+    duration: EnvoyHistogram,
+    request_bytes: EnvoyHistogram,
+    response_bytes: EnvoyHistogram,
 }
 
-/// A histogram over [`BUCKETS`] without a lock.
-#[derive(Default)]
-struct Histogram {
+/// A histogram without a lock; how many buckets it has is one more than its bounds.
+pub(super) struct Histogram<const COUNT: usize> {
     /// Not cumulative; the last is for what exceeds all bounds.
-    buckets: [AtomicU64; BUCKETS.len() + 1],
+    buckets: [AtomicU64; COUNT],
     /// In the smallest unit: bytes, or microseconds.
     sum: AtomicU64,
+    bounds: &'static [f64],
+}
+
+/// A histogram over [`BUCKETS`].
+type EnvoyHistogram = Histogram<{ BUCKETS.len() + 1 }>;
+
+/// What can be shown as a histogram.
+pub(super) trait Distribution {
+    /// The sum, and the upper bounds with the number of values below; the last has none and counts all.
+    fn read(&self, unit: f64) -> (f64, Vec<(Option<f64>, u64)>);
 }
 
 /// All series about traffic.
@@ -110,33 +118,49 @@ impl RequestCounts {
     }
 }
 
-impl Histogram {
-    fn add(&self, value: u64, unit: f64) {
+impl Default for EnvoyHistogram {
+    fn default() -> Self {
+        Self::over(&BUCKETS)
+    }
+}
+
+impl<const COUNT: usize> Histogram<COUNT> {
+    /// `bounds`: one less than there are buckets.
+    pub(super) fn over(bounds: &'static [f64]) -> Self {
+        let buckets = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { buckets, sum: AtomicU64::new(0), bounds }
+    }
+
+    pub(super) fn add(&self, value: u64, unit: f64) {
         let scaled = value as f64 / unit;
-        let bucket = BUCKETS.partition_point(|bound| *bound < scaled);
+        let bucket = self.bounds.partition_point(|bound| *bound < scaled);
         if let Some(counter) = self.buckets.get(bucket) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
+}
 
-    /// Sum, number of values, and the bounds with the number of values below.
-    fn read(&self, unit: f64) -> (f64, u64, Vec<(f64, u64)>) {
-        let bounds = BUCKETS.iter().copied().chain([f64::INFINITY]);
-        let counts = self.buckets.iter().map(|counter| counter.load(Ordering::Relaxed));
-        let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
-        let count = buckets.iter().map(|(_, count)| count).sum();
-        (self.sum.load(Ordering::Relaxed) as f64 / unit, count, buckets)
+impl<const COUNT: usize> Distribution for Histogram<COUNT> {
+    fn read(&self, unit: f64) -> (f64, Vec<(Option<f64>, u64)>) {
+        let bounds = self.bounds.iter().copied().map(Some).chain([None]);
+        let mut below = 0;
+        let counts = self.buckets.iter().map(|counter| {
+            below += counter.load(Ordering::Relaxed);
+            below
+        });
+        let buckets = bounds.zip(counts).collect();
+        (self.sum.load(Ordering::Relaxed) as f64 / unit, buckets)
     }
 }
 
 impl Traffic {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            connections: SeriesMap::new(),
-            failures: SeriesMap::new(),
-            requests: SeriesMap::new(),
-        })
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+        Self {
+            connections: SeriesMap::new(budget),
+            failures: SeriesMap::new(budget),
+            requests: SeriesMap::new(budget),
+        }
     }
 
     pub(super) fn sweep(&self) {
@@ -144,85 +168,47 @@ impl Traffic {
         self.failures.sweep();
         self.requests.sweep();
     }
-}
 
-/// For [`prometheus_client::registry::Registry`].
-pub(super) struct TrafficCollector(pub(super) Arc<Traffic>);
-
-impl fmt::Debug for TrafficCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TrafficCollector")
-    }
-}
-
-impl Collector for TrafficCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let encoder = &mut encoder;
-        let Traffic { connections, failures, requests } = &*self.0;
-        counter(encoder, connections, TCP_OPENED, |it| &it.opened)?;
-        counter(encoder, connections, TCP_CLOSED, |it| &it.closed)?;
-        counter(encoder, connections, TCP_SENT, |it| &it.sent)?;
-        counter(encoder, connections, TCP_RECEIVED, |it| &it.received)?;
-        counter(encoder, failures, TCP_FAILED, |it| &it.failed)?;
-        counter(encoder, requests, REQUESTS, |it| &it.requests)?;
-        histogram(encoder, requests, DURATION, MICROSECONDS, |it| &it.duration)?;
-        histogram(encoder, requests, REQUEST_BYTES, 1.0, |it| &it.request_bytes)?;
-        histogram(encoder, requests, RESPONSE_BYTES, 1.0, |it| &it.response_bytes)
+    /// All families, with the series that are there now.
+    pub(super) fn families(&self) -> Vec<Family> {
+        let connections = Arc::new(self.connections.all());
+        let failures = Arc::new(self.failures.all());
+        let requests = Arc::new(self.requests.all());
+        vec![
+            Family::counter(&connections, TCP_OPENED, |it| &it.opened),
+            Family::counter(&connections, TCP_CLOSED, |it| &it.closed),
+            Family::counter(&connections, TCP_SENT, |it| &it.sent),
+            Family::counter(&connections, TCP_RECEIVED, |it| &it.received),
+            Family::counter(&failures, TCP_FAILED, |it| &it.failed),
+            Family::counter(&requests, REQUESTS, |it| &it.requests),
+            Family::histogram(&requests, DURATION, MICROSECONDS, |it| &it.duration),
+            Family::histogram(&requests, REQUEST_BYTES, 1.0, |it| &it.request_bytes),
+            Family::histogram(&requests, RESPONSE_BYTES, 1.0, |it| &it.response_bytes),
+        ]
     }
 }
 
 /// Name (without `_total`) and help text.
-type Family = (&'static str, &'static str);
+type Named = (&'static str, &'static str);
 
-const TCP_OPENED: Family = ("istio_tcp_connections_opened", "TCP connections that were opened");
-const TCP_CLOSED: Family = ("istio_tcp_connections_closed", "TCP connections that were closed");
-const TCP_SENT: Family = (
+const TCP_OPENED: Named = ("istio_tcp_connections_opened", "TCP connections that were opened");
+const TCP_CLOSED: Named = ("istio_tcp_connections_closed", "TCP connections that were closed");
+const TCP_SENT: Named = (
     "istio_tcp_sent_bytes",
     "Bytes from the destination to the source, whoever reports (Istio's meaning)",
 );
-const TCP_RECEIVED: Family = (
+const TCP_RECEIVED: Named = (
     "istio_tcp_received_bytes",
     "Bytes from the source to the destination, whoever reports (Istio's meaning)",
 );
-const TCP_FAILED: Family = (
+const TCP_FAILED: Named = (
     "istio_tcp_connections_failed",
     "TCP connections that were refused or broke, by response_flags",
 );
-const REQUESTS: Family = ("istio_requests", "HTTP and gRPC requests");
-const DURATION: Family = (
+const REQUESTS: Named = ("istio_requests", "HTTP and gRPC requests");
+const DURATION: Named = (
     "istio_request_duration_milliseconds",
     "From a request's head to the end of its response, in milliseconds",
 );
-const REQUEST_BYTES: Family = ("istio_request_bytes", "Size of request bodies");
-const RESPONSE_BYTES: Family = ("istio_response_bytes", "Size of response bodies");
-
-/// Labels for exemplars, of which there are none.
-type NoLabels = [(&'static str, &'static str); 0];
-
-fn counter<V: Counts>(
-    encoder: &mut DescriptorEncoder<'_>,
-    series: &SeriesMap<OwnedLabels, V>,
-    (name, help): Family,
-    value: impl Fn(&V) -> &AtomicU64,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    series.for_each(|labels, counts| {
-        let counter = ConstCounter::new(value(counts).load(Ordering::Relaxed));
-        counter.encode(family.encode_family(&labels.borrow())?)
-    })
-}
-
-fn histogram<V: Counts>(
-    encoder: &mut DescriptorEncoder<'_>,
-    series: &SeriesMap<OwnedLabels, V>,
-    (name, help): Family,
-    unit: f64,
-    value: impl Fn(&V) -> &Histogram,
-) -> fmt::Result {
-    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-    series.for_each(|labels, counts| {
-        let (sum, count, buckets) = value(counts).read(unit);
-        let labels = labels.borrow();
-        family.encode_family(&labels)?.encode_histogram::<NoLabels>(sum, count, &buckets, None)
-    })
-}
+const REQUEST_BYTES: Named = ("istio_request_bytes", "Size of request bodies");
+const RESPONSE_BYTES: Named = ("istio_response_bytes", "Size of response bodies");

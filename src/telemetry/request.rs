@@ -12,7 +12,7 @@ use tracing::Level;
 use super::connection::put_notes;
 use super::labels::{Labels, Response};
 use super::log::{ACCESS, Line};
-use super::{Peer, Reporter, RequestStart, Telemetry};
+use super::{MAX_FIELD, Peer, Reporter, RequestStart, Telemetry};
 use crate::base::{PolicyNote, Reason, Str};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -53,7 +53,7 @@ impl RequestRecord {
         }
         Self {
             telemetry,
-            start,
+            start: RequestStart { path: cut(start.path), authority: cut(start.authority), ..start },
             started: Instant::now(),
             destination: None,
             route: Str::new(),
@@ -82,9 +82,9 @@ impl RequestRecord {
     pub fn headers(&mut self, headers: &HeaderMap) {
         if self.telemetry.logs().enabled(ACCESS, Level::WARN) {
             self.headers = LoggedHeaders {
-                user_agent: headers.get(USER_AGENT).cloned(),
-                request_id: headers.get(REQUEST_ID).cloned(),
-                forwarded_for: headers.get(FORWARDED_FOR).cloned(),
+                user_agent: headers.get(USER_AGENT).map(cut_header),
+                request_id: headers.get(REQUEST_ID).map(cut_header),
+                forwarded_for: headers.get(FORWARDED_FOR).map(cut_header),
             };
         }
     }
@@ -154,10 +154,10 @@ impl RequestRecord {
             service: &self.start.service,
             mutual_tls: self.start.mutual_tls,
             protocol: if self.start.grpc { "grpc" } else { "http" },
-            reason: self.reason(),
-            response: Some(Response { code: self.code(), grpc_status: self.grpc_status }),
+            flags: self.reason().flag(),
+            response: Some(Response::new(self.code(), self.grpc_status)),
         };
-        let series = self.telemetry.traffic().requests.get(&labels, || labels.to_owned());
+        let series = self.telemetry.traffic().requests.get(&labels);
         series.counts.add(duration, self.request_bytes, self.response_bytes);
     }
 
@@ -227,11 +227,27 @@ impl RequestRecord {
 impl Drop for RequestRecord {
     fn drop(&mut self) {
         let duration = self.started.elapsed();
-        self.telemetry.agent().note(&self.notes);
+        self.telemetry.note(&self.notes);
         if self.start.count {
             self.count(duration);
         }
         self.log(duration);
+    }
+}
+
+/// No more than the log shows: a request may take long, and its record is not among what a worker has reserved.
+fn cut(text: Str) -> Str {
+    // One character more tells the log that there was more.
+    let shown = text.ceil_char_boundary(MAX_FIELD + 1);
+    if text.len() <= shown { text } else { Str::from(&text[..shown]) }
+}
+
+/// As [`cut`].
+fn cut_header(value: &HeaderValue) -> HeaderValue {
+    match value.as_bytes().get(..=MAX_FIELD) {
+        // A part of a value is one.
+        Some(shown) => HeaderValue::from_bytes(shown).unwrap_or(HeaderValue::from_static("")),
+        None => value.clone(),
     }
 }
 

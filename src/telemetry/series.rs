@@ -1,4 +1,5 @@
-//! Series by their labels: found with one hash look-up without a lock, and forgotten when nothing happens any more.
+//! Series by their labels: found with one hash look-up without a lock, as many as the budget has places for, and
+//! forgotten when nothing happens any more.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -8,13 +9,11 @@ use std::time::Duration;
 use papaya::{Equivalent, HashMap};
 use tokio::time::Instant;
 
-/// Series of one kind at the most: beyond it, what is new is not counted by labels. About 100 MiB at the worst;
-/// Prometheus itself advises to stay far below.
-const MAX_SERIES: usize = 50_000;
+use super::budget::{Budget, Charge, Charged};
 
-/// A series without any change for so long is forgotten with the next scrape, so that pods that are gone do not
-/// fill the memory for ever. Longer than any usual scrape interval; Prometheus takes a return as a counter's reset.
-const IDLE_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// A series without any change for so long is forgotten, so that pods that are gone do not fill the memory for ever.
+/// Longer than any usual scrape interval; Prometheus takes a return as a counter's reset.
+pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// What a series counts.
 pub(super) trait Counts: Default {
@@ -22,10 +21,30 @@ pub(super) trait Counts: Default {
     fn activity(&self) -> u64;
 }
 
+/// The labels of a series, as whoever counts has them.
+pub(super) trait SeriesLabels {
+    /// The labels as a key.
+    type Owned;
+    fn own(&self) -> Self::Owned;
+    fn charged(&self) -> Charged<'_>;
+    /// No value is longer than a label may be.
+    fn fit(&self) -> bool;
+    /// What is left of them when there is no room for more.
+    fn folded(&self, fold: Fold) -> Self::Owned;
+}
+
+/// How much is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fold {
+    /// All but the namespaces.
+    ButNamespaces,
+    /// These too: so few series that they need no place.
+    All,
+}
+
 pub(super) struct SeriesMap<K, V> {
-    series: HashMap<K, Arc<Series<V>>>,
-    /// For what came when the map was full; never shown.
-    overflow: Arc<Series<V>>,
+    series: HashMap<Arc<K>, Arc<Series<V>>>,
+    budget: Arc<Budget>,
     started: Instant,
 }
 
@@ -33,35 +52,62 @@ pub(super) struct SeriesMap<K, V> {
 #[derive(Default)]
 pub(super) struct Series<V> {
     pub(super) counts: V,
-    /// The activity that the last scrape saw.
+    /// The activity that was seen last.
     seen: AtomicU64,
     /// When it was seen first, in milliseconds since the map's start.
     seen_at: AtomicU64,
+    charge: Option<Charge>,
 }
 
+/// A series that is being shown.
+pub(super) type Shown<K, V> = (Arc<K>, Arc<Series<V>>);
+
 impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
-    pub(super) fn new() -> Self {
-        Self { series: HashMap::new(), overflow: Arc::default(), started: Instant::now() }
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+        Self { series: HashMap::new(), budget: budget.clone(), started: Instant::now() }
     }
 
     /// The series with these labels, to keep: it is not forgotten while somebody holds it.
-    pub(super) fn get<Q>(&self, labels: &Q, own: impl FnOnce() -> K) -> Arc<Series<V>>
+    pub(super) fn get<Q>(&self, labels: &Q) -> Arc<Series<V>>
     where
-        Q: Equivalent<K> + Hash + ?Sized,
+        Q: SeriesLabels<Owned = K> + Equivalent<Arc<K>> + Hash + ?Sized,
     {
         let pinned = self.series.pin();
         if let Some(found) = pinned.get(labels) {
             return found.clone();
         }
-        if pinned.len() >= MAX_SERIES {
-            return self.overflow.clone();
+        let place = if labels.fit() { self.budget.charge(labels.charged()) } else { None };
+        match place {
+            Some(charge) => self.insert(labels.own(), Some(charge)),
+            None => self.folded(labels),
         }
+    }
+
+    /// One of the series for what found no place.
+    fn folded<Q: SeriesLabels<Owned = K> + ?Sized>(&self, labels: &Q) -> Arc<Series<V>> {
+        self.budget.folded.inc();
+        let folded = Arc::new(labels.folded(Fold::ButNamespaces));
+        if let Some(found) = self.series.pin().get(&folded) {
+            return found.clone();
+        }
+        match self.budget.charge_total() {
+            Some(charge) => self.insert_shared(folded, Some(charge)),
+            None => self.insert(labels.folded(Fold::All), None),
+        }
+    }
+
+    fn insert(&self, labels: K, charge: Option<Charge>) -> Arc<Series<V>> {
+        self.insert_shared(Arc::new(labels), charge)
+    }
+
+    fn insert_shared(&self, labels: Arc<K>, charge: Option<Charge>) -> Arc<Series<V>> {
         let new = Arc::new(Series {
             counts: V::default(),
             seen: AtomicU64::new(0),
             seen_at: AtomicU64::new(self.now()),
+            charge,
         });
-        pinned.get_or_insert(own(), new).clone()
+        self.series.pin().get_or_insert(labels, new).clone()
     }
 
     /// Forgets what has been idle for too long. A change in the very moment of it may be lost.
@@ -74,15 +120,18 @@ impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
                 series.seen_at.store(now, Ordering::Relaxed);
             }
             let idle = now.saturating_sub(series.seen_at.load(Ordering::Relaxed));
-            idle < limit || Arc::strong_count(series) > 1
+            let stays = idle < limit || Arc::strong_count(series) > 1;
+            if let Some(charge) = series.charge.as_ref().filter(|_| !stays) {
+                charge.give_back();
+            }
+            stays
         });
     }
 
-    pub(super) fn for_each<E>(
-        &self,
-        mut visit: impl FnMut(&K, &V) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.series.pin().iter().try_for_each(|(labels, series)| visit(labels, &series.counts))
+    /// All that are there now, to be shown without holding up anybody.
+    pub(super) fn all(&self) -> Vec<Shown<K, V>> {
+        let pinned = self.series.pin();
+        pinned.iter().map(|(labels, series)| (labels.clone(), series.clone())).collect()
     }
 
     fn now(&self) -> u64 {
@@ -92,6 +141,7 @@ impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::budget::SeriesLimits;
     use super::*;
 
     #[derive(Default)]
@@ -102,21 +152,52 @@ mod tests {
         }
     }
 
+    /// `namespace/name`
+    struct Named<'a>(&'a str);
+    impl Hash for Named<'_> {
+        fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+            self.0.hash(state);
+        }
+    }
+    impl Equivalent<Arc<String>> for Named<'_> {
+        fn equivalent(&self, key: &Arc<String>) -> bool {
+            self.0 == key.as_str()
+        }
+    }
+    impl SeriesLabels for Named<'_> {
+        type Owned = String;
+        fn own(&self) -> String {
+            self.0.to_owned()
+        }
+        fn charged(&self) -> Charged<'_> {
+            let namespace = self.0.split_once('/').map_or("", |(namespace, _)| namespace);
+            Charged { owner: namespace, other: namespace }
+        }
+        fn fit(&self) -> bool {
+            self.0.len() < 20
+        }
+        fn folded(&self, fold: Fold) -> String {
+            match fold {
+                Fold::ButNamespaces => format!("{}/other", self.charged().owner),
+                Fold::All => "other".to_owned(),
+            }
+        }
+    }
+
+    fn map(total: usize, namespace: usize) -> SeriesMap<String, One> {
+        SeriesMap::new(&Arc::new(Budget::new(SeriesLimits { total, namespace })))
+    }
+
     fn names(map: &SeriesMap<String, One>) -> Vec<String> {
-        let mut names = Vec::new();
-        let visited: Result<(), ()> = map.for_each(|name, _| {
-            names.push(name.clone());
-            Ok(())
-        });
-        assert_eq!(visited, Ok(()));
+        let mut names: Vec<_> = map.all().iter().map(|(name, _)| name.to_string()).collect();
         names.sort();
         names
     }
 
     #[tokio::test(start_paused = true)]
     async fn idle_series_are_forgotten_and_held_ones_are_not() {
-        let map: SeriesMap<String, One> = SeriesMap::new();
-        let get = |name: &str| map.get(name, || name.to_owned());
+        let map = map(100, 3);
+        let get = |name: &str| map.get(&Named(name));
         let held = get("held");
         get("idle");
         get("busy");
@@ -128,14 +209,36 @@ mod tests {
         drop(held);
         map.sweep();
         assert_eq!(names(&map), ["busy"]);
+        get("new");
+        assert_eq!(names(&map), ["busy", "new"], "the place of what was forgotten is free");
     }
 
     #[test]
-    fn the_number_of_series_is_bounded() {
-        let map: SeriesMap<usize, One> = SeriesMap::new();
-        for labels in 0..MAX_SERIES + 10 {
-            map.get(&labels, || labels);
+    fn what_finds_no_place_is_counted_in_sum() {
+        let map = map(7, 3);
+        let count = |name: &str| map.get(&Named(name)).counts.0.fetch_add(1, Ordering::Relaxed);
+        for number in 0..50 {
+            count(&format!("evil/{number}"));
         }
-        assert_eq!(map.series.len(), MAX_SERIES);
+        count(&format!("evil/{:040}", 1));
+        for name in ["shop/a", "shop/b", "shop/a", "bank/a", "bank/b", "bank/a"] {
+            count(name);
+        }
+        let shown = [
+            ("bank/a", 2),
+            ("evil/0", 1),
+            ("evil/1", 1),
+            ("evil/2", 1),
+            ("evil/other", 48),
+            ("other", 1),
+            ("shop/a", 2),
+            ("shop/b", 1),
+        ];
+        let mut all: Vec<_> =
+            map.all().iter().map(|(name, it)| (name.to_string(), it.counts.activity())).collect();
+        all.sort();
+        let shown = shown.map(|(name, count)| (name.to_owned(), count));
+        assert_eq!(all, shown, "7 places, and one series for all that found none");
+        assert_eq!(map.budget.folded.get(), 49);
     }
 }

@@ -352,6 +352,64 @@ fn a_request_line_has_envoy_s_keys() {
 }
 
 #[test]
+fn values_that_peers_choose_are_few_series_and_short_lines() {
+    let lab = Lab::new("info", LogFormat::Json);
+    let long = "x".repeat(100_000);
+    for status in 0..2_000 {
+        let mut record = lab.telemetry.request(request(&long));
+        record.response(http::StatusCode::from_u16(100 + status % 900).expect("a code"));
+        record.grpc_status(u32::from(status) * 7919);
+        let value = http::HeaderValue::from_str(&long).expect("a value");
+        record.headers(&[(http::header::USER_AGENT, value)].into_iter().collect());
+    }
+    let series = lab.series("istio_requests_total");
+    assert!(series.len() < 200, "{}", series.len());
+    let values: Vec<u64> = series
+        .iter()
+        .filter_map(|line| line.rsplit_once(' ').and_then(|(_, value)| value.parse().ok()))
+        .collect();
+    assert_eq!(values.iter().sum::<u64>(), 2_000, "each is counted");
+    assert!(series.iter().any(|line| line.contains("grpc_response_status=\"other\"")));
+    let log = lab.log();
+    let line: serde_json::Value =
+        serde_json::from_str(log.lines().next().expect("a line")).expect("JSON");
+    for key in ["path", "user_agent"] {
+        let shown = line[key].as_str().expect("a text");
+        assert!(shown.len() < MAX_FIELD + 4 && shown.ends_with("x…"), "{key}: {shown}");
+    }
+}
+
+#[test]
+fn a_tenant_s_labels_do_not_take_another_s_place() {
+    let limits = SeriesLimits { total: 100, namespace: 40 };
+    let telemetry = Telemetry::with_limits(Logs::discard(), limits);
+    let call = |client: &str, server: &str, number: usize| {
+        let mut start = connection(Reporter::Destination);
+        start.source.namespace = client.into();
+        start.destination.namespace = server.into();
+        start.source.version = format!("v{number}").into();
+        drop(telemetry.connection(start));
+    };
+    (0..1_000).for_each(|number| call("evil", "shop", number));
+    (0..20).for_each(|number| call("web", "shop", number % 5));
+    let scraped = telemetry.scrape().expect("metrics");
+    let opened = |of: &str| {
+        let name = "istio_tcp_connections_opened_total{";
+        let lines = scraped.lines().filter(|it| it.starts_with(name) && it.contains(of));
+        let values = lines.filter_map(|it| it.rsplit_once(' ')?.1.parse::<u64>().ok());
+        values.collect::<Vec<_>>()
+    };
+    let evil = opened("source_workload_namespace=\"evil\"");
+    assert_eq!(
+        (evil.len(), evil.iter().sum::<u64>()),
+        (11, 1_000),
+        "a quarter, and the rest in one"
+    );
+    assert_eq!(opened("source_workload_namespace=\"web\""), [4; 5]);
+    assert!(scraped.contains("\nisthmus_metrics_folded_total 990\n"), "{scraped}");
+}
+
+#[test]
 fn levels_hold_for_the_access_log_and_can_be_changed() {
     let lab = Lab::new("info,access=off", LogFormat::Text);
     let once = || drop(lab.telemetry.connection(connection(Reporter::Source)));

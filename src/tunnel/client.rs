@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -14,15 +15,15 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::alive::{self, Pulse};
 use super::frames::Counted;
 use super::stream::HboneStream;
-use super::{
-    CONNECTION_WINDOW, ConnectRequest, MAX_FRAME, MAX_LOCAL_ERRORS, SMALL_FRAMES, STREAM_WINDOW,
-    TunnelError,
-};
+use super::window::{Consumed, FIRST_CONNECTION, FIRST_STREAM, Windows};
+use super::{ConnectRequest, MAX_FRAME, MAX_LOCAL_ERRORS, TunnelError};
+use crate::base::Room;
 
 /// The largest head of an answer that is taken, in bytes (ztunnel's 16 KiB): an answer holds a status and baggage.
 const MAX_HEADERS: u32 = 16 * 1024;
-/// What a stream may have waiting to be sent, in bytes (ztunnel's): as much as the peer's window admits.
-const SEND_BUFFER: usize = STREAM_WINDOW as usize;
+/// What a stream may have waiting to be sent, in bytes: two large chunks of the copy loop. What is on its way besides is
+/// in the kernel.
+const SEND_BUFFER: usize = 512 * 1024;
 
 /// One tunnel as a client; cheap to clone, streams share it. When the last clone and the last stream are gone, the
 /// connection is closed.
@@ -38,6 +39,7 @@ struct Shared {
     /// Streams at the same time, whatever more the peer admits.
     max_streams: usize,
     pulse: Arc<Pulse>,
+    consumed: Consumed,
     /// The server's certificate was revoked: why its streams break.
     revoked: AtomicBool,
 }
@@ -94,7 +96,7 @@ impl Tunnel {
         if !head.status.is_success() {
             return Err(TunnelError::Status(head.status));
         }
-        Ok(HboneStream::new(receive, send, Some(Arc::new(slot))))
+        Ok(HboneStream::new(receive, send, self.shared.consumed.clone(), Some(Arc::new(slot))))
     }
 
     /// No new streams; ends when the last one does.
@@ -177,18 +179,19 @@ impl Drop for Closed {
 /// connection does: when the tunnel was drained, or given up, and is idle, or when the connection failed. Dropping it
 /// cuts every stream.
 ///
-/// While there are streams, the peer is asked for signs of life ([`Pulse`]).
+/// `room`: what the peer's bytes may come to. While there are streams, the peer is asked for signs of life ([`Pulse`]).
 pub async fn handshake<S>(
     io: S,
     max_streams: usize,
+    room: &Room,
 ) -> Result<(Tunnel, impl Future<Output = ()> + Send + use<S>), TunnelError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (io, exceeded) = Counted::new(io, 0);
     let (sender, mut connection) = Builder::new()
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(FIRST_STREAM)
+        .initial_connection_window_size(FIRST_CONNECTION)
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADERS)
         .max_send_buffer_size(SEND_BUFFER)
@@ -196,19 +199,25 @@ where
         .initial_max_send_streams(max_streams)
         .max_concurrent_reset_streams(max_streams)
         .max_local_error_reset_streams(Some(MAX_LOCAL_ERRORS))
-        .data_frame_budget(SMALL_FRAMES)
         .enable_push(false)
         .handshake::<Counted<S>, Bytes>(io)
         .await?;
     let pings = connection.ping_pong();
     let pulse = Arc::new(Pulse::default());
+    let mut windows = Windows::new(room.clone());
     let shared = Arc::new(Shared {
         sender: ArcSwapOption::from_pointee(sender),
         max_streams,
         pulse: pulse.clone(),
+        consumed: windows.consumed(),
         revoked: AtomicBool::new(false),
     });
     let closed = Closed(Arc::downgrade(&shared));
+    let streams = pulse.clone();
+    let connection = std::future::poll_fn(move |cx| {
+        windows.adjust(streams.taken.load(Ordering::Acquire) > 0, &mut connection);
+        Pin::new(&mut connection).poll(cx)
+    });
     let driver = async move {
         let _closed = closed;
         let ended = tokio::select! {

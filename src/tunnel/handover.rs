@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Carrier, Cut, Incoming, PeerPlace};
-use crate::base::{Identity, Str};
+use crate::base::{Held, Identity, Str};
 
 /// A connection's place among those of its workload, given back when dropped. While it is held, a workload that leaves
 /// waits for the connection's end before its capture goes, up to the drain's deadline.
@@ -14,6 +14,8 @@ pub struct Place {
     /// Where the connections of one peer are.
     pub peer: Option<PeerPlace>,
     pub tracked: Option<tokio_util::task::task_tracker::TaskTrackerToken>,
+    /// What it holds of its workload's room.
+    pub held: Option<Held>,
 }
 
 /// A connection of a local client to a service with a waypoint: the worker routes its requests.

@@ -18,10 +18,9 @@ use super::headers::BAGGAGE;
 use super::joined::{self, Joined};
 use super::local::LocalStream;
 use super::stream::HboneStream;
-use super::{
-    CONNECTION_WINDOW, ConnectRequest, MAX_FRAME, MAX_LOCAL_ERRORS, SMALL_FRAMES, STREAM_WINDOW,
-    TunnelError,
-};
+use super::window::{Consumed, FIRST_CONNECTION, FIRST_STREAM, Windows};
+use super::{ConnectRequest, MAX_FRAME, MAX_LOCAL_ERRORS, TunnelError};
+use crate::base::Room;
 use crate::telemetry::ConnectionRecord;
 
 /// The largest head of a request that is taken, in bytes (ztunnel's).
@@ -59,6 +58,7 @@ enum Asker {
     Peer {
         receive: RecvStream,
         answer: SendResponse<Bytes>,
+        consumed: Consumed,
     },
     /// A workload of this node.
     Local(oneshot::Sender<Result<Carrier, StatusCode>>),
@@ -109,8 +109,8 @@ impl Incoming {
 
     /// 200; `baggage` describes the destination.
     pub fn accept(self, baggage: Option<&str>) -> Result<Carrier, TunnelError> {
-        let (receive, mut answer) = match self.asker {
-            Asker::Peer { receive, answer } => (receive, answer),
+        let (receive, mut answer, consumed) = match self.asker {
+            Asker::Peer { receive, answer, consumed } => (receive, answer, consumed),
             Asker::Local(asker) => {
                 let (client, server) = LocalStream::pair();
                 asker.send(Ok(Carrier::Local(client))).map_err(|_| TunnelError::Closing)?;
@@ -122,7 +122,7 @@ impl Incoming {
             response = response.header(BAGGAGE, baggage);
         }
         let send = answer.send_response(response.body(())?, false)?;
-        Ok(Carrier::Hbone(HboneStream::new(receive, send, None)))
+        Ok(Carrier::Hbone(HboneStream::new(receive, send, consumed, None)))
     }
 
     /// Any other status, and the end of this stream.
@@ -136,11 +136,12 @@ impl Incoming {
 }
 
 /// Serves HTTP/2 on an accepted TLS session: `handler` is called once per understood CONNECT and must not block (it
-/// spawns). Anything else is answered 400. When `drain` fires: GOAWAY, then ends with the last stream. Dropping the
+/// spawns). `room`: what the peer's bytes may come to. Anything else is answered 400. When `drain` fires: GOAWAY, then ends with the last stream. Dropping the
 /// future cuts every stream.
 pub async fn serve<S>(
     io: S,
     drain: CancellationToken,
+    room: &Room,
     mut handler: impl FnMut(Incoming) + Send,
 ) -> Result<(), TunnelError>
 where
@@ -148,8 +149,8 @@ where
 {
     let (io, exceeded) = Counted::new(io, PREFACE);
     let handshake = Builder::new()
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_window_size(FIRST_STREAM)
+        .initial_connection_window_size(FIRST_CONNECTION)
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADERS)
         .max_concurrent_streams(MAX_STREAMS)
@@ -157,13 +158,12 @@ where
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_concurrent_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(Some(MAX_LOCAL_ERRORS))
-        .data_frame_budget(SMALL_FRAMES)
         .handshake::<Counted<S>, Bytes>(io);
     let mut connection =
         timeout(PREFACE_TIMEOUT, handshake).await.map_err(|_| TunnelError::Unresponsive)??;
     let pings = connection.ping_pong();
     let result = tokio::select! {
-        result = accept_all(&mut connection, drain, &mut handler) => result,
+        result = accept_all(&mut connection, drain, Windows::new(room.clone()), &mut handler) => result,
         error = watch(pings) => Err(error),
         () = exceeded.happened() => Err(TunnelError::Flood),
     };
@@ -180,6 +180,7 @@ where
 async fn accept_all<S>(
     connection: &mut Connection<Counted<S>, Bytes>,
     drain: CancellationToken,
+    mut windows: Windows,
     handler: &mut (impl FnMut(Incoming) + Send),
 ) -> Result<(), TunnelError>
 where
@@ -188,7 +189,7 @@ where
     let mut draining = false;
     loop {
         let accepted = tokio::select! {
-            accepted = connection.accept() => accepted,
+            accepted = accept(connection, &mut windows) => accepted,
             () = drain.cancelled(), if !draining => {
                 draining = true;
                 connection.graceful_shutdown();
@@ -199,11 +200,29 @@ where
         let (request, mut answer) = accepted?;
         match understand(request) {
             Some((request, receive)) => {
-                handler(Incoming { request, asker: Asker::Peer { receive, answer } })
+                windows.adjust(true, connection);
+                let consumed = windows.consumed();
+                handler(Incoming { request, asker: Asker::Peer { receive, answer, consumed } });
             }
             None => refuse(&mut answer, StatusCode::BAD_REQUEST),
         }
     }
+}
+
+/// The next stream; the windows grow meanwhile.
+async fn accept<S>(
+    connection: &mut Connection<Counted<S>, Bytes>,
+    windows: &mut Windows,
+) -> Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    std::future::poll_fn(|cx| {
+        let active = windows.are_first() && connection.has_streams();
+        windows.adjust(active, connection);
+        connection.poll_accept(cx)
+    })
+    .await
 }
 
 /// A plain CONNECT to an address or a host name; extended CONNECT (RFC 8441) is none.

@@ -13,6 +13,7 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client::Slot;
+use super::window::Consumed;
 use crate::sock::{ChunkRead, ChunkWrite, Duplex};
 
 /// One CONNECT stream, of either side: bytes in both directions, half-close included.
@@ -28,6 +29,7 @@ pub struct HboneRead {
     buffered: Bytes,
     /// Bytes received whose capacity was not given back yet; those in `buffered` are among them.
     held: usize,
+    consumed: Consumed,
     /// The place in a client's tunnel, until this direction has ended.
     slot: Option<Arc<Slot>>,
 }
@@ -44,6 +46,7 @@ impl HboneStream {
     pub(super) fn new(
         receive: RecvStream,
         send: SendStream<Bytes>,
+        consumed: Consumed,
         slot: Option<Arc<Slot>>,
     ) -> Self {
         Self {
@@ -51,6 +54,7 @@ impl HboneStream {
                 stream: receive,
                 buffered: Bytes::new(),
                 held: 0,
+                consumed,
                 slot: slot.clone(),
             },
             write: HboneWrite { stream: send, finished: false, slot },
@@ -137,6 +141,7 @@ impl HboneRead {
         let consumed = self.held - self.buffered.len();
         if consumed > 0 {
             self.held -= consumed;
+            self.consumed.add(consumed);
             // Fails only for a stream that is gone, whose capacity went back already.
             let _ = self.stream.flow_control().release_capacity(consumed);
         }

@@ -24,6 +24,8 @@ mod runtime;
 mod shares;
 mod ways;
 
+mod memory;
+
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
 
 use anyhow::Result;

@@ -167,6 +167,40 @@ fn metrics_page_is_current() {
     block("docs/metrics.md", "labels", &text);
 }
 
+#[test]
+fn memory_page_is_current() {
+    const MIB: f64 = 1024.0 * 1024.0;
+    let settings = Settings::parse("", &Overrides::default()).expect("the defaults");
+    let bound = settings.memory_bound();
+    let mut text = "| what | how much | with the defaults |\n| --- | --- | --- |\n".to_owned();
+    let mut rows = |parts: &[config::MemoryPart], of: &str| {
+        for config::MemoryPart { what, formula, bytes } in parts {
+            text += &format!("| {of}{what} | {formula} | {:.0} MiB |\n", *bytes as f64 / MIB);
+        }
+    };
+    rows(&bound.agent, "");
+    rows(&bound.worker, "each waypoint worker: ");
+    for (what, workers) in [("without a waypoint", 0), ("with four waypoint workers", 4)] {
+        let total = bound.total(workers) as f64 / MIB;
+        text += &format!("| **all, {what}** | the sum x 5/4 | **{total:.0} MiB** |\n");
+    }
+    block("docs/observability.md", "memory", &text);
+}
+
+/// The chart's limit has room for what its comment says.
+#[test]
+fn the_limit_of_memory_is_above_the_bound() {
+    let settings = Settings::parse("", &Overrides::default()).expect("the defaults");
+    let bound = settings.memory_bound().total(4);
+    for file in ["config/helm/isthmus/values.yaml", "config/install.yaml"] {
+        let text = read(file);
+        let limits = text.lines().filter_map(|line| line.trim().strip_prefix("memory: "));
+        let gib = limits.filter_map(|it| it.strip_suffix("Gi")?.parse::<usize>().ok()).max();
+        let limit = gib.expect("a limit in GiB") << 30;
+        assert!(bound < limit && limit < 2 * bound, "{file}: {limit}, and the bound is {bound}");
+    }
+}
+
 /// An alert on a metric that is not there never fires.
 #[test]
 fn metrics_that_the_pages_name_exist() {
@@ -320,11 +354,10 @@ fn scrape() -> String {
     telemetry.health().workers(&[WorkerHealth::default()]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     telemetry.watch_runtime("control", runtime.handle());
-    let (dns, labels) = (telemetry.dns(), DnsLabels::default());
-    for family in [&dns.requests, &dns.upstream_requests, &dns.upstream_failures] {
-        family.get_or_create(&labels).inc();
-    }
-    dns.observe(&labels, std::time::Duration::ZERO);
+    let questions = telemetry.dns().questions(&DnsLabels::default());
+    questions.asked();
+    questions.passed_on(std::time::Duration::ZERO);
+    questions.failed();
     telemetry.scrape().expect("metrics")
 }
 

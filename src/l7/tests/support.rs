@@ -175,6 +175,7 @@ fn pool(certificates: Arc<CertificateStore>) -> Pool {
         idle_timeout: Duration::from_secs(300),
         connect_timeout: Duration::from_secs(2),
         in_process: true,
+        rooms: crate::base::Rooms::boundless(),
     };
     Pool::new(settings, certificates, tokio::runtime::Handle::current())
 }

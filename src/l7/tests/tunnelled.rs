@@ -57,7 +57,9 @@ async fn listen(
         let (workers, workload) = (workers.clone(), workload.clone());
         let handler = move |incoming| guard(&workers, &workload, &client, peer, incoming);
         tokio::spawn(async move {
-            tunnel::serve(tls, CancellationToken::new(), handler).await.unwrap();
+            tunnel::serve(tls, CancellationToken::new(), &crate::base::Room::boundless(), handler)
+                .await
+                .unwrap();
         });
     }
 }

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use tokio::task::coop;
 
 use super::{ChunkRead, ChunkWrite, Operation};
+use crate::base::{Held, Need, Room};
 
 /// The buffer of a connection that has carried little: most requests fit, and most connections stay small.
 const SMALL_BUFFER: usize = 1024;
-/// After [`MEDIUM_AFTER`] bytes. 64 less than a round size, so that the head of a frame and the allocator's own bytes
+/// After [`MEDIUM_AFTER`] bytes, and the most where no room is bounded. 64 less than a round size, so that the head of a frame and the allocator's own bytes
 /// still fit the size class (ztunnel).
 const MEDIUM_BUFFER: usize = 16 * 1024 - 64;
 const MEDIUM_AFTER: u64 = 128 * 1024;
@@ -29,6 +30,8 @@ pub(super) struct Relay<R, W> {
     state: State,
     /// Written since the last flush.
     unflushed: bool,
+    /// What a chunk larger than [`SMALL_BUFFER`] takes of the room, while there is something to copy.
+    held: Option<Held>,
 }
 
 /// What one direction knows about the peer of the other one.
@@ -65,6 +68,7 @@ impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
             moved: 0,
             state: State::Copying,
             unflushed: false,
+            held: None,
         }
     }
 
@@ -89,12 +93,18 @@ impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
         &mut self,
         cx: &mut Context<'_>,
         other: Outlook,
+        room: Option<&Room>,
         observe: impl Fn(usize),
     ) -> Poll<Result<(), Failure>> {
         if self.is_over() {
             return Poll::Ready(Ok(()));
         }
-        let result = ready!(self.poll_copy(cx, other, observe));
+        let result = self.poll_copy(cx, other, room, observe);
+        if self.pending.is_empty() {
+            // Whoever waits to be written to holds what was read for it.
+            self.held = None;
+        }
+        let result = ready!(result);
         if let Err((operation, error)) = &result {
             // After an orderly end of the peer Linux says EPIPE, after a reset ECONNRESET.
             let lost = *operation == Operation::Write && error.kind() != io::ErrorKind::BrokenPipe;
@@ -108,11 +118,13 @@ impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
         &mut self,
         cx: &mut Context<'_>,
         other: Outlook,
+        room: Option<&Room>,
         observe: impl Fn(usize),
     ) -> Poll<Result<(), Failure>> {
         while self.state == State::Copying {
             if self.pending.is_empty() {
-                match self.reader.poll_chunk(cx, buffer_size(self.moved)).map_err(reading)? {
+                let size = self.chunk_size(room);
+                match self.reader.poll_chunk(cx, size).map_err(reading)? {
                     Poll::Ready(chunk) if chunk.is_empty() => self.state = State::Finishing,
                     Poll::Ready(chunk) => self.pending = chunk,
                     Poll::Pending => return self.poll_idle(cx, other),
@@ -133,6 +145,22 @@ impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
             _ => self.state = State::Finished,
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// How much is read next: what fits the transfer, or a little where there is no room for that.
+    fn chunk_size(&mut self, room: Option<&Room>) -> usize {
+        let size = buffer_size(self.moved);
+        // In a waypoint's worker, where the number of connections is the bound.
+        let Some(room) = room else { return size.min(MEDIUM_BUFFER) };
+        if size <= SMALL_BUFFER {
+            return size;
+        }
+        if self.held.as_ref().is_none_or(|held| held.bytes() < size) {
+            // First what was held for smaller ones goes back.
+            self.held = None;
+            self.held = room.take(size, Need::Growth);
+        }
+        if self.held.is_some() { size } else { SMALL_BUFFER }
     }
 
     fn poll_write(

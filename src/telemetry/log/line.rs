@@ -11,6 +11,14 @@ use super::{LogFormat, clock};
 /// Most lines of the access log are shorter, in bytes.
 const USUAL_LENGTH: usize = 768;
 
+/// What a value, or a message, may have, in bytes before it is escaped: most URLs and every name. Whoever sends more
+/// fills the disk with it, and pushes other lines out of the queue.
+pub const MAX_FIELD: usize = 1024;
+/// Stands at the end of what was cut.
+const CUT: char = '…';
+/// What a whole line may have, in bytes: no line has so many fields that peers chose.
+pub(super) const MAX_LINE: usize = 32 * 1024;
+
 /// A line that is being written: message first, then fields in the order of the calls.
 pub(in crate::telemetry) struct Line {
     text: String,
@@ -59,7 +67,9 @@ impl Line {
         match self.format {
             LogFormat::Text => {
                 self.text.push('\t');
-                escape_bare(&mut self.text, message);
+                let (start, rest) = cut(message);
+                escape_bare(&mut self.text, start);
+                self.text.extend(rest);
             }
             LogFormat::Json => {
                 self.text.push_str(",\"message\":");
@@ -70,6 +80,9 @@ impl Line {
 
     /// A quoted value.
     pub(in crate::telemetry) fn text(&mut self, key: &str, value: &str) {
+        if self.text.len() > MAX_LINE {
+            return;
+        }
         self.key(key);
         quote(&mut self.text, value);
     }
@@ -163,9 +176,19 @@ fn level_name(level: Level) -> &'static str {
 }
 
 fn quote(out: &mut String, text: &str) {
+    let (start, rest) = cut(text);
     out.push('"');
-    escape(out, text);
+    escape(out, start);
+    out.extend(rest);
     out.push('"');
+}
+
+/// As much of a text as a field may have, and what stands for the rest.
+fn cut(text: &str) -> (&str, Option<char>) {
+    if text.len() <= MAX_FIELD {
+        return (text, None);
+    }
+    (&text[..text.floor_char_boundary(MAX_FIELD)], Some(CUT))
 }
 
 /// As [`escape`], for a text that no quotes surround: the next tab ends it, so its own quotes may stay.
@@ -244,6 +267,21 @@ mod tests {
         let text = line(LogFormat::Text, "hello \"there\"\t", "a \"b\"\tc");
         let (_, rest) = text.split_once('\t').expect("a time");
         assert_eq!(rest, "info\taccess\thello \"there\"\\t\tkey=\"a \\\"b\\\"\\tc\" number=3\n");
+    }
+
+    #[test]
+    fn what_is_long_is_cut() {
+        for format in [LogFormat::Text, LogFormat::Json] {
+            let long = "ä\n".repeat(MAX_FIELD);
+            let text = line(format, &long, &long);
+            assert!(text.contains("\\n…\"") || text.contains("ä…\""), "{text}");
+            assert!(text.len() < 2 * 3 * MAX_FIELD, "{}", text.len());
+            let just = "x".repeat(MAX_FIELD);
+            assert!(line(format, &just, &just).contains(&format!("\"{just}\"")));
+            let mut many = Line::new(format, Level::INFO, "access");
+            (0..1_000).for_each(|_| many.text("key", &long));
+            assert!(many.finish().len() < MAX_LINE + 6 * MAX_FIELD + 100);
+        }
     }
 
     proptest! {

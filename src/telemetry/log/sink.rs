@@ -1,6 +1,8 @@
 //! From all threads to one writer: a bounded queue, batches, and lines that are dropped rather than waited for.
 
 use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
@@ -8,8 +10,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
-/// Lines that wait for the writer: ztunnel's number; some 8 MiB at the worst. ztunnel's data path waits for a place,
-/// ours does not: a reader of the log that stands still must not stop the traffic.
+/// Lines that wait for the writer: ztunnel's number. ztunnel's data path waits for a place, ours does not: a reader of
+/// the log that stands still must not stop the traffic.
 const QUEUE: usize = 10_000;
 
 /// Bytes that are written at once at the most: the size of a pipe.
@@ -24,8 +26,17 @@ const FLUSH_PAUSE: Duration = Duration::from_millis(5);
 
 pub(super) struct Sink {
     queue: SyncSender<Message>,
+    bytes: Arc<AtomicUsize>,
+    /// What `bytes` may be.
+    max_bytes: usize,
     dropped: Counter,
     waiting: Gauge,
+}
+
+/// What was sent and not written yet.
+struct Unwritten {
+    lines: Gauge,
+    bytes: Arc<AtomicUsize>,
 }
 
 enum Message {
@@ -36,27 +47,33 @@ enum Message {
 
 impl Sink {
     /// Starts the writer; it ends with the sink.
-    pub(super) fn new(output: Box<dyn Write + Send>) -> io::Result<Self> {
+    pub(super) fn new(output: Box<dyn Write + Send>, max_bytes: usize) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
+        let bytes = Arc::<AtomicUsize>::default();
         let (dropped, waiting) = (Counter::default(), Gauge::default());
-        let (lost, taken) = (dropped.clone(), waiting.clone());
+        let unwritten = Unwritten { lines: waiting.clone(), bytes: bytes.clone() };
+        let lost = dropped.clone();
         std::thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_all(&lines, output, &lost, &taken))?;
-        Ok(Self { queue, dropped, waiting })
+            .spawn(move || write_all(&lines, output, &lost, &unwritten))?;
+        Ok(Self { queue, bytes, max_bytes, dropped, waiting })
     }
 
     /// A sink without a writer.
     pub(super) fn closed() -> Self {
         let (queue, _) = sync_channel(1);
-        Self { queue, dropped: Counter::default(), waiting: Gauge::default() }
+        let (dropped, waiting) = (Counter::default(), Gauge::default());
+        Self { queue, bytes: Arc::default(), max_bytes: 0, dropped, waiting }
     }
 
     /// Never waits.
     pub(super) fn send(&self, line: String) {
         // Before it is sent, for the writer may be quicker than what follows.
         self.waiting.inc();
-        if self.queue.try_send(Message::Line(line)).is_err() {
+        let held = line.capacity();
+        let before = self.bytes.fetch_add(held, Ordering::Relaxed);
+        if before + held > self.max_bytes || self.queue.try_send(Message::Line(line)).is_err() {
+            self.bytes.fetch_sub(held, Ordering::Relaxed);
             self.waiting.dec();
             self.dropped.inc();
         }
@@ -90,7 +107,7 @@ fn write_all(
     lines: &Receiver<Message>,
     mut output: Box<dyn Write + Send>,
     lost: &Counter,
-    unwritten: &Gauge,
+    unwritten: &Unwritten,
 ) {
     let mut batch = String::with_capacity(BATCH);
     // The last line stands there in part: what comes next must not be taken for its end.
@@ -104,7 +121,8 @@ fn write_all(
         while let Some(message) = next {
             match message {
                 Message::Line(line) => {
-                    unwritten.dec();
+                    unwritten.lines.dec();
+                    unwritten.bytes.fetch_sub(line.capacity(), Ordering::Relaxed);
                     batch.push_str(&line);
                 }
                 Message::Flush(done) => waiting.push(done),
@@ -151,8 +169,6 @@ fn write_some(output: &mut dyn Write, bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use parking_lot::{Mutex, MutexGuard};
 
     use super::*;
@@ -178,7 +194,7 @@ mod tests {
     #[test]
     fn a_reader_that_stands_still_costs_lines_and_no_time() {
         let output = Output::default();
-        let sink = Sink::new(Box::new(output.clone())).expect("a thread");
+        let sink = Sink::new(Box::new(output.clone()), usize::MAX).expect("a thread");
         let held = output.hold();
         let sent = 2 * QUEUE;
         for number in 0..sent {
@@ -190,6 +206,28 @@ mod tests {
         sink.flush(Duration::from_secs(10));
         let written = output.hold().iter().filter(|byte| **byte == b'\n').count();
         assert_eq!(written + dropped, sent, "each line is written or counted");
+    }
+
+    #[test]
+    fn long_lines_take_the_place_of_many() {
+        const MAX: usize = 100_000;
+        let output = Output::default();
+        let sink = Sink::new(Box::new(output.clone()), MAX).expect("a thread");
+        let held = output.hold();
+        let line = format!("{:0999}\n", 1);
+        for _ in 0..1_000 {
+            sink.send(line.clone());
+        }
+        // The writer has taken a batch before it stood still.
+        let waiting = usize::try_from(sink.waiting().get()).expect("small") * line.len();
+        assert!((MAX - line.len()..=MAX).contains(&waiting), "{waiting} bytes wait");
+        assert!(sink.dropped().get() >= 1_000 - ((MAX + 2 * BATCH) / line.len()) as u64);
+        drop(held);
+        sink.flush(Duration::from_secs(10));
+        assert_eq!(sink.bytes.load(Ordering::Relaxed), 0, "all places are free again");
+        sink.send("there is room\n".to_owned());
+        sink.flush(Duration::from_secs(10));
+        assert!(output.hold().ends_with(b"there is room\n"));
     }
 
     /// A disk with so much room.
@@ -214,7 +252,7 @@ mod tests {
     #[test]
     fn a_full_disk_costs_the_lines_that_did_not_fit_and_no_other() {
         let disk = Disk::default();
-        let sink = Sink::new(Box::new(disk.clone())).expect("a thread");
+        let sink = Sink::new(Box::new(disk.clone()), usize::MAX).expect("a thread");
         let send = |text: &str| {
             sink.send(text.to_owned());
             sink.flush(Duration::from_secs(10));
@@ -246,7 +284,7 @@ mod tests {
                 Ok(())
             }
         }
-        let sink = Sink::new(Box::new(Broken)).expect("a thread");
+        let sink = Sink::new(Box::new(Broken), usize::MAX).expect("a thread");
         sink.send("lost\n".to_owned());
         sink.flush(Duration::from_secs(10));
         assert_eq!(sink.dropped().get(), 1);

@@ -16,7 +16,7 @@ async fn over_a_network() -> (Pair, watch::Sender<bool>) {
     tokio::spawn(carry(from_client, to_server, seen.clone()));
     tokio::spawn(carry(from_server, to_client, seen));
     let (incoming, drain, server) = serving(server);
-    let (tunnel, driver) = handshake(client, 100).await.unwrap();
+    let (tunnel, driver) = handshake(client, 100, &crate::base::Room::boundless()).await.unwrap();
     let driver = tokio::spawn(driver);
     (Pair { tunnel, incoming, driver, server, drain }, alive)
 }

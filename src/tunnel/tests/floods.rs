@@ -18,7 +18,7 @@ async fn a_server_that_floods_loses_the_tunnel() {
         write.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
         while write.write_all(&pings()).await.is_ok() {}
     });
-    let (tunnel, driver) = handshake(client, 100).await.unwrap();
+    let (tunnel, driver) = handshake(client, 100, &Room::boundless()).await.unwrap();
     timeout(SOON, driver).await.unwrap();
     assert!(!tunnel.is_usable());
     timeout(SOON, flooding).await.unwrap().unwrap();

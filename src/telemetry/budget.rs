@@ -1,0 +1,281 @@
+//! How many series there may be: in all, and of each namespace.
+//!
+//! A series is charged to the namespace whose workload reports it (the client's where the source reports, the server's
+//! otherwise). Of what that namespace may have, each other namespace that it deals with takes a part at the most, so
+//! that a tenant who changes labels without end fills the part and not the whole. What finds no place is counted in a
+//! series of the two namespaces, with `other` for all that would tell more: totals stay right.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use papaya::{Equivalent, HashMap};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::base::Str;
+
+/// The part of a namespace's series that another one may take: as one over this.
+const PART: usize = 4;
+
+/// What one series may take, in bytes: its counters and, at the worst, its labels, which others hardly ever share.
+pub const SERIES_BYTES: usize = 4 * 1024;
+
+/// How many series there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeriesLimits {
+    /// Of all namespaces together.
+    pub total: usize,
+    /// Of one namespace.
+    pub namespace: usize,
+}
+
+/// Whom a series is charged to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Charged<'a> {
+    /// The namespace of the workload that reports.
+    pub(super) owner: &'a str,
+    /// The one at the other end; the same where there is none.
+    pub(super) other: &'a str,
+}
+
+/// All series' budget.
+pub(super) struct Budget {
+    limits: SeriesLimits,
+    total: Arc<AtomicUsize>,
+    owners: HashMap<Str, Arc<Owner>>,
+    pairs: HashMap<Pair, Arc<AtomicUsize>>,
+    told: AtomicBool,
+    /// Series that are there.
+    pub(super) series: Gauge,
+    /// What was counted under `other`.
+    pub(super) folded: Counter,
+}
+
+/// What one namespace has.
+#[derive(Default)]
+struct Owner {
+    taken: AtomicUsize,
+    told: AtomicBool,
+}
+
+#[derive(PartialEq, Eq)]
+struct Pair {
+    owner: Str,
+    other: Str,
+}
+
+/// The place of one series; given back when dropped, or before.
+pub(super) struct Charge {
+    total: Option<Arc<AtomicUsize>>,
+    owner: Option<Arc<Owner>>,
+    pair: Option<Arc<AtomicUsize>>,
+    given_back: AtomicBool,
+}
+
+impl Default for SeriesLimits {
+    /// Some 4 KiB each with the longest labels, so 80 MiB at the worst, and most take a quarter of that. A namespace
+    /// with 20 services that are called from 10 others with 5 outcomes has 1,000; Prometheus itself advises to stay
+    /// far below.
+    fn default() -> Self {
+        Self { total: 20_000, namespace: 4_000 }
+    }
+}
+
+impl Budget {
+    pub(super) fn new(limits: SeriesLimits) -> Self {
+        Self {
+            limits,
+            total: Arc::default(),
+            owners: HashMap::new(),
+            pairs: HashMap::new(),
+            told: AtomicBool::new(false),
+            series: Gauge::default(),
+            folded: Counter::default(),
+        }
+    }
+
+    pub(super) fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "isthmus_metrics_series",
+            "Series of metrics by labels that objects or peers choose ([metrics] max_series)",
+            self.series.clone(),
+        );
+        registry.register(
+            "isthmus_metrics_folded",
+            "Times that something was counted with the label `other`, as its namespace, or all of them, had as many \
+             series as they may ([metrics])",
+            self.folded.clone(),
+        );
+    }
+
+    /// A place for one more series, if its namespaces have one.
+    pub(super) fn charge(&self, charged: Charged<'_>) -> Option<Charge> {
+        let owner = self.owner(charged.owner);
+        let pair = (charged.owner != charged.other).then(|| self.pair(charged));
+        if !take(&owner.taken, self.limits.namespace) {
+            self.tell(charged, &owner, self.limits.namespace);
+            return None;
+        }
+        let part = (self.limits.namespace / PART).max(1);
+        if pair.as_ref().is_some_and(|pair| !take(pair, part)) {
+            owner.taken.fetch_sub(1, Ordering::Relaxed);
+            self.tell(charged, &owner, part);
+            return None;
+        }
+        // What was taken goes back with the charge, should there be none in all.
+        self.in_total(Charge::of(Some(owner), pair))
+    }
+
+    /// A place for one more series of nobody's.
+    pub(super) fn charge_total(&self) -> Option<Charge> {
+        self.in_total(Charge::of(None, None))
+    }
+
+    fn in_total(&self, mut charge: Charge) -> Option<Charge> {
+        if take(&self.total, self.limits.total) {
+            charge.total = Some(self.total.clone());
+            return Some(charge);
+        }
+        if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                limit = self.limits.total,
+                setting = "metrics.max_series",
+                "there are as many series of metrics as may be: what is new is counted as `other` until some are idle \
+                 for an hour"
+            );
+        }
+        None
+    }
+
+    /// Shows how many there are, and forgets namespaces that have none.
+    pub(super) fn tidy(&self) {
+        let total = self.total.load(Ordering::Relaxed);
+        self.series.set(i64::try_from(total).unwrap_or(i64::MAX));
+        let idle = |taken: &AtomicUsize| taken.load(Ordering::Relaxed) == 0;
+        self.owners.pin().retain(|_, owner| !idle(&owner.taken) || Arc::strong_count(owner) > 1);
+        self.pairs.pin().retain(|_, pair| !idle(pair) || Arc::strong_count(pair) > 1);
+        if total < self.limits.total / 2 {
+            self.told.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn owner(&self, namespace: &str) -> Arc<Owner> {
+        let pinned = self.owners.pin();
+        if let Some(owner) = pinned.get(namespace) {
+            return owner.clone();
+        }
+        pinned.get_or_insert_with(namespace.into(), Arc::default).clone()
+    }
+
+    fn pair(&self, charged: Charged<'_>) -> Arc<AtomicUsize> {
+        let pinned = self.pairs.pin();
+        if let Some(pair) = pinned.get(&charged) {
+            return pair.clone();
+        }
+        let pair = Pair { owner: charged.owner.into(), other: charged.other.into() };
+        pinned.get_or_insert_with(pair, Arc::default).clone()
+    }
+
+    /// Once for each namespace.
+    fn tell(&self, charged: Charged<'_>, owner: &Owner, limit: usize) {
+        if !owner.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                namespace = charged.owner,
+                with = charged.other,
+                limit,
+                setting = "metrics.max_namespace_series",
+                "a namespace has as many series of metrics as it may (a quarter of that with any other one): what is \
+                 new is counted as `other`. Do its pods' labels change all the time?"
+            );
+        }
+    }
+}
+
+impl Charge {
+    fn of(owner: Option<Arc<Owner>>, pair: Option<Arc<AtomicUsize>>) -> Self {
+        Self { total: None, owner, pair, given_back: AtomicBool::new(false) }
+    }
+
+    /// For a series that is forgotten: its memory goes when the last reader of the map has left.
+    pub(super) fn give_back(&self) {
+        if self.given_back.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let owner = self.owner.as_ref().map(|owner| &owner.taken);
+        for count in [self.total.as_deref(), owner, self.pair.as_deref()].into_iter().flatten() {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+impl Hash for Pair {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Charged { owner: &self.owner, other: &self.other }.hash(state);
+    }
+}
+
+impl Hash for Charged<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.owner, self.other).hash(state);
+    }
+}
+
+impl Equivalent<Pair> for Charged<'_> {
+    fn equivalent(&self, key: &Pair) -> bool {
+        self.owner == &*key.owner && self.other == &*key.other
+    }
+}
+
+/// One more, within the limit.
+fn take(count: &AtomicUsize, limit: usize) -> bool {
+    let more = |taken| (taken < limit).then_some(taken + 1);
+    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: SeriesLimits = SeriesLimits { total: 100, namespace: 40 };
+
+    /// How many places these two get.
+    fn fill(budget: &Budget, owner: &str, other: &str, held: &mut Vec<Charge>) -> usize {
+        let before = held.len();
+        held.extend(std::iter::from_fn(|| budget.charge(Charged { owner, other })).take(1_000));
+        held.len() - before
+    }
+
+    #[test]
+    fn a_namespace_takes_its_part_of_another_s_and_no_more() {
+        let (budget, mut held) = (Budget::new(LIMITS), Vec::new());
+        assert_eq!(fill(&budget, "shop", "evil", &mut held), 10);
+        assert_eq!(fill(&budget, "shop", "", &mut held), 10);
+        assert_eq!(fill(&budget, "shop", "shop", &mut held), 20, "the rest is its own");
+        assert_eq!(fill(&budget, "evil", "shop", &mut held), 10, "and evil's is another");
+        held.clear();
+        assert_eq!(fill(&budget, "shop", "evil", &mut held), 10, "given back when dropped");
+    }
+
+    #[test]
+    fn there_is_a_limit_for_all() {
+        let (budget, mut held) = (Budget::new(LIMITS), Vec::new());
+        let namespaces = ["a", "b", "c", "d"];
+        let got = namespaces.map(|it| fill(&budget, it, it, &mut held));
+        assert_eq!(got, [40, 40, 20, 0]);
+        assert!(budget.charge_total().is_none());
+        budget.tidy();
+        assert_eq!(budget.series.get(), 100);
+        held.clear();
+        budget.tidy();
+        assert_eq!((budget.series.get(), budget.owners.len(), budget.pairs.len()), (0, 0, 0));
+        assert!(budget.charge_total().is_some());
+    }
+}

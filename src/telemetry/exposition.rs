@@ -1,0 +1,213 @@
+//! The text of all metrics, part by part: a scrape holds one part and a list of what is to come, however many series
+//! there are, and nobody who counts waits for whoever reads.
+//!
+//! Series by labels are written here rather than by the registry, which can only write everything at once.
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::metrics::{Count, Distribution};
+use super::series::Shown;
+
+/// A part is about so long, in bytes; one series more at the most.
+const PART: usize = 32 * 1024;
+
+/// What the text ends with (OpenMetrics 1.0).
+const END: &str = "# EOF\n";
+
+/// A scrape that is under way: the next part whenever there is room for it.
+pub struct Scrape {
+    head: Option<String>,
+    families: VecDeque<Family>,
+    /// Series of the first family that were written.
+    written: usize,
+    ended: bool,
+}
+
+/// One family whose series are written one by one.
+pub(super) struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: &'static str,
+    /// Writes one series by its number; `false` when there are no more.
+    write: WriteSeries,
+}
+
+type WriteSeries = Box<dyn Fn(&str, usize, &mut String) -> bool + Send + Sync>;
+
+/// The labels of a series as `key="value"` pairs.
+pub(super) trait WriteLabels: Send + Sync + 'static {
+    fn write(&self, pairs: &mut Pairs<'_>);
+}
+
+/// Labels that are being written.
+pub(super) struct Pairs<'a> {
+    text: &'a mut String,
+    first: bool,
+}
+
+impl Scrape {
+    /// `head`: all that the registry knows, without the end.
+    pub(super) fn new(head: String, families: impl IntoIterator<Item = Family>) -> Self {
+        let families = families.into_iter().collect();
+        Self { head: Some(head), families, written: 0, ended: false }
+    }
+}
+
+impl Iterator for Scrape {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        if let Some(head) = self.head.take() {
+            return Some(head.into());
+        }
+        let mut part = String::with_capacity(PART + PART / 2);
+        while part.len() < PART
+            && let Some(family) = self.families.front()
+        {
+            if self.written == 0 {
+                family.describe(&mut part);
+            }
+            if (family.write)(family.name, self.written, &mut part) {
+                self.written += 1;
+            } else {
+                self.families.pop_front();
+                self.written = 0;
+            }
+        }
+        if self.families.is_empty() && !self.ended {
+            self.ended = true;
+            part.push_str(END);
+        }
+        (!part.is_empty()).then(|| part.into())
+    }
+}
+
+impl Family {
+    /// A counter of each series; `name` without `_total`.
+    pub(super) fn counter<K: WriteLabels, V: Send + Sync + 'static>(
+        series: &Arc<Vec<Shown<K, V>>>,
+        (name, help): (&'static str, &'static str),
+        value: fn(&V) -> &Count,
+    ) -> Self {
+        let series = series.clone();
+        let write: WriteSeries = Box::new(move |name, number, out| {
+            let Some((labels, series)) = series.get(number) else { return false };
+            let value = value(&series.counts).load(Ordering::Relaxed);
+            // Writing to a String cannot fail.
+            _ = writeln!(out, "{name}_total{{{}}} {value}", text(&**labels));
+            true
+        });
+        Self { name, help, kind: "counter", write }
+    }
+
+    /// A histogram of each series.
+    pub(super) fn histogram<K: WriteLabels, V: Send + Sync + 'static, D: Distribution + 'static>(
+        series: &Arc<Vec<Shown<K, V>>>,
+        (name, help): (&'static str, &'static str),
+        unit: f64,
+        value: fn(&V) -> &D,
+    ) -> Self {
+        let series = series.clone();
+        let write: WriteSeries = Box::new(move |name, number, out| {
+            let Some((labels, series)) = series.get(number) else { return false };
+            let labels = text(&**labels);
+            let (sum, buckets) = value(&series.counts).read(unit);
+            let count = buckets.last().map_or(0, |(_, below)| *below);
+            _ = writeln!(out, "{name}_sum{{{labels}}} {sum:?}");
+            _ = writeln!(out, "{name}_count{{{labels}}} {count}");
+            for (bound, below) in buckets {
+                _ = match bound {
+                    Some(bound) => {
+                        writeln!(out, "{name}_bucket{{le=\"{bound:?}\",{labels}}} {below}")
+                    }
+                    None => writeln!(out, "{name}_bucket{{le=\"+Inf\",{labels}}} {below}"),
+                };
+            }
+            true
+        });
+        Self { name, help, kind: "histogram", write }
+    }
+
+    fn describe(&self, out: &mut String) {
+        let Self { name, help, kind, .. } = self;
+        _ = write!(out, "# HELP {name} {help}.\n# TYPE {name} {kind}\n");
+    }
+}
+
+impl Pairs<'_> {
+    pub(super) fn put(&mut self, key: &str, value: &str) {
+        if !self.first {
+            self.text.push(',');
+        }
+        self.first = false;
+        self.text.push_str(key);
+        self.text.push_str("=\"");
+        // Most values are plain, and copied at once.
+        for part in value.split_inclusive(['\\', '"', '\n']) {
+            let plain = part.trim_end_matches(['\\', '"', '\n']);
+            self.text.push_str(plain);
+            self.text.push_str(match part.as_bytes().last().filter(|_| plain.len() < part.len()) {
+                Some(b'\\') => "\\\\",
+                Some(b'"') => "\\\"",
+                Some(b'\n') => "\\n",
+                _ => "",
+            });
+        }
+        self.text.push('"');
+    }
+}
+
+fn text(labels: &impl WriteLabels) -> String {
+    let mut text = String::with_capacity(1024);
+    labels.write(&mut Pairs { text: &mut text, first: true });
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::series::Series;
+    use super::*;
+
+    struct Value(String);
+    impl WriteLabels for Value {
+        fn write(&self, pairs: &mut Pairs<'_>) {
+            pairs.put("first", &self.0);
+            pairs.put("second", "");
+        }
+    }
+
+    fn scrape(values: impl IntoIterator<Item = String>) -> Scrape {
+        let shown = |it| (Arc::new(Value(it)), Arc::new(Series::<Count>::default()));
+        let series = Arc::new(values.into_iter().map(shown).collect());
+        let families = [Family::counter(&series, ("name", "Help"), |count| count)];
+        Scrape::new("head 1\n".to_owned(), families)
+    }
+
+    #[test]
+    fn values_cannot_end_their_quotes() {
+        let text: Vec<_> = scrape(["a\"b\\\nc\\\\".to_owned()]).flatten().collect();
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "head 1\n# HELP name Help.\n# TYPE name counter\n\
+             name_total{first=\"a\\\"b\\\\\\nc\\\\\\\\\",second=\"\"} 0\n# EOF\n"
+        );
+    }
+
+    #[test]
+    fn however_many_series_a_part_is_small() {
+        let many = scrape((0..20_000).map(|it| format!("{it:0300}")));
+        let parts: Vec<Bytes> = many.collect();
+        assert!(parts.len() > 100);
+        assert!(parts.iter().all(|part| part.len() < PART + 1024), "no part holds them all");
+        let text = String::from_utf8(parts.concat()).unwrap();
+        assert_eq!(text.lines().filter(|line| line.starts_with("name_total{")).count(), 20_000);
+        assert_eq!(text.matches("# TYPE").count(), 1);
+        assert!(text.ends_with("} 0\n# EOF\n"));
+        assert!(scrape([]).flatten().collect::<Vec<_>>().ends_with(b"counter\n# EOF\n"));
+    }
+}

@@ -1,0 +1,87 @@
+//! What AUDIT and dry-run policies have to say, in numbers.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::budget::{Budget, Charged};
+use super::clamp::{OTHER, fits};
+use super::exposition::{Family, Pairs, WriteLabels};
+use super::series::{Counts, Fold, SeriesLabels, SeriesMap};
+use crate::base::{PolicyNote, Str};
+
+/// Matches of policies that decide nothing, by policy.
+pub(super) struct Notes(SeriesMap<NoteLabels, NoteCounts>);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct NoteLabels {
+    namespace: Str,
+    name: Str,
+    effect: &'static str,
+}
+
+#[derive(Default)]
+pub(super) struct NoteCounts {
+    matches: AtomicU64,
+}
+
+impl Notes {
+    pub(super) fn new(budget: &Arc<Budget>) -> Self {
+        Self(SeriesMap::new(budget))
+    }
+
+    pub(super) fn note(&self, notes: &[PolicyNote]) {
+        for PolicyNote { policy, effect } in notes {
+            let (namespace, name) = (policy.namespace.clone(), policy.name.clone());
+            let labels = NoteLabels { namespace, name, effect: effect.as_str() };
+            self.0.get(&labels).counts.matches.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn sweep(&self) {
+        self.0.sweep();
+    }
+
+    pub(super) fn families(&self) -> [Family; 1] {
+        let help = "Connections and requests that AUDIT and dry-run AuthorizationPolicies matched, by what they would \
+                    have done";
+        let named = ("isthmus_policy_notes", help);
+        [Family::counter(&Arc::new(self.0.all()), named, |it| &it.matches)]
+    }
+}
+
+impl Counts for NoteCounts {
+    fn activity(&self) -> u64 {
+        self.matches.load(Ordering::Relaxed)
+    }
+}
+
+impl SeriesLabels for NoteLabels {
+    type Owned = Self;
+
+    fn own(&self) -> Self {
+        self.clone()
+    }
+
+    fn charged(&self) -> Charged<'_> {
+        Charged { owner: &self.namespace, other: &self.namespace }
+    }
+
+    fn fit(&self) -> bool {
+        fits(&self.namespace) && fits(&self.name)
+    }
+
+    fn folded(&self, fold: Fold) -> Self {
+        let other = Str::from(OTHER);
+        let namespace = if fold == Fold::All { other.clone() } else { self.namespace.clone() };
+        Self { namespace, name: other, effect: self.effect }
+    }
+}
+
+impl WriteLabels for NoteLabels {
+    fn write(&self, pairs: &mut Pairs<'_>) {
+        pairs.put("policy_namespace", &self.namespace);
+        pairs.put("policy_name", &self.name);
+        pairs.put("effect", self.effect);
+    }
+}
