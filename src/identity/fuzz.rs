@@ -34,7 +34,7 @@ pub fn certificate(bytes: &[u8]) {
         assert!(!identity.to_string().contains(['\n', '"', '%', '*']), "{identity}");
     }
     _ = Details::of(&leaf);
-    let pem = to_pem(&[leaf.clone()]);
+    let pem = to_pem(std::slice::from_ref(&leaf));
     assert_eq!(authority::certificates("", &pem), Ok(vec![leaf]), "PEM is read as it is written");
 }
 
