@@ -6,9 +6,10 @@
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use parking_lot::Mutex;
 
 use crate::besieged;
 use crate::settle;
@@ -344,7 +345,7 @@ fn outside(lab: &Lab) -> Result<Arc<Mutex<Vec<String>>>> {
                 head.push(byte[0]);
             }
             let line = String::from_utf8_lossy(&head).lines().next().map(str::to_owned);
-            seen.lock().unwrap().extend(line);
+            seen.lock().extend(line);
             let answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
             _ = stream.write_all(answer);
         }
@@ -389,7 +390,7 @@ fn what_leaves_the_mesh_is_judged_as_it_arrives() -> Result<()> {
     for client in ATTACKERS {
         settle(&lab, client, &["http://10.96.66.6:9080/details/0"], 403)?;
     }
-    let lines = seen.lock().unwrap().clone();
+    let lines = seen.lock().clone();
     ensure!(!lines.is_empty() && !lines.iter().any(|line| line.contains("/headers")), "{lines:?}");
     Ok(())
 }

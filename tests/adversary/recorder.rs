@@ -2,11 +2,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use parking_lot::Mutex;
 
 use crate::support::lab::Lab;
 
@@ -53,7 +54,7 @@ impl Recorder {
 
     /// All that came since the last time, as text in lower case.
     pub fn take(&self) -> String {
-        let mut seen = self.seen.0.lock().unwrap_or_else(|error| error.into_inner());
+        let mut seen = self.seen.0.lock();
         let all: Vec<u8> = seen.iter_mut().flat_map(std::mem::take).collect();
         String::from_utf8_lossy(&all).to_ascii_lowercase()
     }
@@ -73,7 +74,7 @@ impl Seen {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let place = {
-            let mut all = self.0.lock().unwrap_or_else(|error| error.into_inner());
+            let mut all = self.0.lock();
             all.push(Vec::new());
             all.len() - 1
         };
@@ -83,8 +84,7 @@ impl Seen {
             if count == 0 {
                 return Ok(());
             }
-            self.0.lock().unwrap_or_else(|error| error.into_inner())[place]
-                .extend_from_slice(&read[..count]);
+            self.0.lock()[place].extend_from_slice(&read[..count]);
             if switched {
                 stream.write_all(&read[..count])?;
                 continue;
