@@ -121,10 +121,7 @@ impl Agent {
         upgrade: &Upgrade,
     ) -> anyhow::Result<Self> {
         let telemetry = Telemetry::with_limits(logs.clone(), series_limits(&settings));
-        let world = WorldStore::new(MeshNames {
-            trust_domains: trust_domains(&settings),
-            root_namespace: settings.root_namespace.clone(),
-        });
+        let world = WorldStore::new(mesh_names(&settings));
         let certificates = Certificates::new(&settings, &telemetry)?;
         let rooms = Rooms::new(settings.layer4.max_bytes, settings.layer4.max_workload_bytes);
         let pool_settings = pool_settings(&settings, rooms.clone());
@@ -333,6 +330,13 @@ fn series_limits(settings: &Settings) -> SeriesLimits {
     SeriesLimits {
         total: settings.metrics.max_series,
         namespace: settings.metrics.max_namespace_series,
+    }
+}
+
+fn mesh_names(settings: &Settings) -> MeshNames {
+    MeshNames {
+        trust_domains: trust_domains(settings),
+        root_namespace: settings.root_namespace.clone(),
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use isthmus::base::ports;
 use socket2::{Domain, SockRef, Socket, Type};
+use tokio::time::Instant;
 
 use crate::support::lab::command::run;
 use crate::support::lab::manifests::Key;
@@ -268,8 +269,11 @@ fn the_way_back_to_a_client_is_no_way_out() -> Result<()> {
     Ok(())
 }
 
+/// Where a connection comes from and goes to, and its client's end.
+type Older = (SocketAddr, SocketAddr, TcpStream);
+
 /// Bookinfo with agents and nothing enrolled yet, and for each family a connection of the outsider to the victim.
-fn with_older_connections() -> Result<(Lab, Vec<(SocketAddr, SocketAddr, TcpStream)>)> {
+fn with_older_connections() -> Result<(Lab, Vec<Older>)> {
     let mut lab = application(&[])?;
     lab.start_agents("")?;
     let mut older = Vec::new();
@@ -310,7 +314,7 @@ fn connections_from_before_live_on_and_lend_their_ports_to_nobody() -> Result<()
         lives(&mut stream, "after a crash")?;
         vanish(stream)?;
         let (mark, request) = marked_request();
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let answer =
             outsider.run(|| connect(from, to).and_then(|mut it| ask(&mut it, &request)))?;
         println!("{from} -> {to}: {answer:?} after {:?}", start.elapsed());

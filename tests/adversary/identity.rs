@@ -148,8 +148,11 @@ fn cni(lab: &Lab, command: &str, pod: &str, network_namespace: &str) -> Result<(
     Ok(())
 }
 
+/// Pods and the names of their namespaces.
+type Names = Vec<(String, String)>;
+
 /// A cluster whose container runtime names namespaces at random, and told the agents of every pod of the mesh.
-fn started_by_a_runtime() -> Result<(Lab, ApiServer, Vec<Agent>, Vec<(String, String)>)> {
+fn started_by_a_runtime() -> Result<(Lab, ApiServer, Vec<Agent>, Names)> {
     let lab = guarded()?;
     let names = rename_namespaces(&lab)?;
     let (server, agents) = start_agents(&lab)?;
@@ -183,7 +186,7 @@ fn what_the_runtime_said_outlives_the_agent_and_no_pod_can_change_it() -> Result
     let victim = lab.address("curl")?;
     ip(name_of(&names, "attacker")?, &format!("addr add {victim}/32 dev lo\n"))?;
     // The victim's own cannot be seen there meanwhile.
-    ip(name_of(&names, "curl")?, &format!("addr add 192.0.2.1/32 dev lo\n"))?;
+    ip(name_of(&names, "curl")?, "addr add 192.0.2.1/32 dev lo\n")?;
     for how in ["killed", "restarted", "taken over"] {
         replace(&lab, &mut agents, how)?;
         only_curl_is_served(&lab).context(how)?;

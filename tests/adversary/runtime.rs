@@ -177,9 +177,7 @@ fn only_new(before: &[String]) -> Result<Namespace> {
 
 fn names() -> Result<Vec<String>> {
     let entries = fs::read_dir(private::NETWORK_NAMESPACES)?;
-    Ok(entries
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect::<Result<_>>()?)
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use isthmus::base::ports;
 use socket2::{Domain, Socket, Type};
+use tokio::time::Instant;
 
 use super::raw::{ACK, CWR, ECE, FIN, MD5, PSH, RST, Raw, SYN, Segment, URG};
 use crate::support::lab::Lab;
@@ -174,7 +175,7 @@ pub fn listen_raw(victim: &Namespace, to: SocketAddr) -> Result<std::thread::Joi
         Ok(socket)
     })??;
     Ok(std::thread::spawn(move || {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         let mut buffer = [std::mem::MaybeUninit::uninit(); 2048];
         while start.elapsed() < PATIENCE {
             if let Ok((_, from)) = socket.recv_from(&mut buffer)
