@@ -15,7 +15,8 @@
 //! - Otherwise the ports are those of an older connection, of which conntrack still thinks that it lives. A SYN that is
 //!   only dropped would be repeated in vain for as long, which may be five days. It is refused with a reset: the client
 //!   knows at once and takes another port, and conntrack (since Linux 6.5) closes its entry, so that the same ports can be
-//!   used again ten seconds later.
+//!   used again ten seconds later. Where conntrack takes the workload for the one who began (it heard the workload first),
+//!   it calls the SYN invalid and keeps its entry: the reset is the same, the ports stay unusable.
 //!
 //! There is one other way to open a connection: an ACK that carries a SYN cookie, when the listening socket's queue
 //! overflowed a short while ago. The kernel makes cookies with one secret for all network namespaces, so a pod on the same
@@ -100,12 +101,16 @@ fn under_way() -> Rule {
     Rule::new("opens no connection", [Match::TcpSyn(IsNot)], Action::Accept)
 }
 
-fn uncaptured(family: Family, counter: &'static str) -> [Rule; 2] {
+fn uncaptured(family: Family, counter: &'static str) -> [Rule; 3] {
     let opens = [Match::Family(family), Match::TcpSyn(Is)];
-    let reuses = [opens.as_slice(), &[Match::ConfirmedConnection]].concat();
-    [
+    let refused = |older| {
+        let reuses = [opens.as_slice(), &[older]].concat();
         Rule::new("not captured: ports of an older connection", reuses, Action::Refuse)
-            .counted(counter),
+            .counted(counter)
+    };
+    [
+        refused(Match::ConfirmedConnection),
+        refused(Match::InvalidConnection),
         Rule::new("not captured", opens, Action::Drop).counted(counter),
     ]
 }
@@ -130,6 +135,7 @@ mod tests {
         mark: u32,
         syn: bool,
         confirmed: bool,
+        invalid: bool,
         /// The socket that takes it listens on the wildcard address.
         listening: bool,
     }
@@ -142,6 +148,7 @@ mod tests {
         mark: 0,
         syn: true,
         confirmed: false,
+        invalid: false,
         listening: false,
     };
 
@@ -164,6 +171,7 @@ mod tests {
             Match::Source(network) => network.contains(&source),
             Match::Destination(equality, network) => eq(equality, network.contains(&destination)),
             Match::ConfirmedConnection => packet.confirmed,
+            Match::InvalidConnection => packet.invalid,
             Match::UnboundSocket => packet.listening,
             other => panic!("the check has no business with {other}"),
         }
@@ -188,6 +196,7 @@ mod tests {
         }
         for packet in [FROM_OUTSIDE, six(FROM_OUTSIDE)] {
             assert_eq!(it(Packet { confirmed: true, ..packet }), Action::Refuse);
+            assert_eq!(it(Packet { invalid: true, ..packet }), Action::Refuse);
         }
         // A mark that came over the network is nobody's.
         assert_eq!(it(Packet { mark: 1, ..FROM_OUTSIDE }), Action::Drop);
@@ -219,6 +228,7 @@ mod tests {
         let it = |packet: Packet| verdict(&sent(Family::ALL, false, AGENT), &packet);
         assert_eq!(it(SENT), Action::Drop);
         assert_eq!(it(Packet { confirmed: true, ..SENT }), Action::Refuse);
+        assert_eq!(it(Packet { invalid: true, ..SENT }), Action::Refuse);
         for port in [ports::OUTBOUND, ports::HBONE, 53] {
             assert_eq!(it(Packet { port, ..SENT }), Action::Drop);
         }

@@ -226,7 +226,8 @@ fn endless_headers_end_the_connection_and_nothing_else() -> Result<()> {
     let large = [block, header.repeat(1000)].concat();
     run_in(&lab.pod("outsider")?.attachment.namespace, || async {
         let mut peer = Peer::connect(to, &certificate).await?;
-        peer.send(&frame(frames::HEADERS, frames::END_HEADERS, 1, &large)).await?;
+        // It may end before it has read all.
+        _ = peer.send(&frame(frames::HEADERS, frames::END_HEADERS, 1, &large)).await;
         let ends = [frames::HEADERS, frames::RESET, frames::GO_AWAY];
         let answer = peer.until(|frame| ends.contains(&frame.kind)).await?;
         let served = answer.is_some_and(|it| it.payload.first() == Some(&0x88));

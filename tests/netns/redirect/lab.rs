@@ -180,6 +180,13 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+/// One end says a word to the other, which hears it.
+pub fn say(from: &mut TcpStream, to: &mut TcpStream) {
+    to.set_read_timeout(Some(PATIENCE)).unwrap();
+    from.write_all(b"!").unwrap();
+    to.read_exact(&mut [0]).unwrap();
+}
+
 /// Sends `count` bytes each way at once and checks that they arrive.
 pub fn exchange(one: &mut TcpStream, other: &mut TcpStream, count: usize) {
     for stream in [&*one, &*other] {

@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::{
     APPLICATION, ILLEGAL,
-    lab::{CLIENT, Lab, POD, accept, at, exchange, original_destination, peer, try_accept},
+    lab::{CLIENT, Lab, POD, accept, at, exchange, original_destination, peer, say, try_accept},
     program, socket, wait_a_little,
 };
 
@@ -242,6 +242,8 @@ fn ports_of_an_older_connection_are_captured_again() {
     let mut catches = lab.pod.run(|| Catches::here(Place::Workload)).unwrap();
     assert_eq!(catches.read().unwrap(), Caught::default());
     for (caught, (from, to, mut sent, mut served, application)) in (1..).zip(older) {
+        // So that conntrack takes the client for the one who began.
+        say(&mut sent, &mut served);
         exchange(&mut sent, &mut served, 1000);
         vanish(sent);
         let refused = lab.client.connect_as_agent(from, &to).unwrap_err();
@@ -253,6 +255,24 @@ fn ports_of_an_older_connection_are_captured_again() {
         assert_eq!(original_destination(&accept(&agent)), socket(&to));
         assert!(try_accept(&application, wait_a_little()).is_none());
     }
+}
+
+/// The same where conntrack heard the pod first, and takes it for the one who began: the SYN is invalid to it.
+#[test]
+fn ports_of_an_older_connection_that_the_pod_spoke_on_are_refused() {
+    let lab = Lab::new();
+    let (from, to) = (socket(&at(CLIENT[0], 7777)), at(POD[0], APPLICATION));
+    let application = lab.pod.listen(&to);
+    let mut sent = lab.client.connect_as_agent(from, &to).unwrap();
+    let mut served = accept(&application);
+    let agent = lab.pod.listen_as_agent(ports::INBOUND_PLAINTEXT);
+    lab.pod.apply(&program());
+    say(&mut served, &mut sent);
+    vanish(sent);
+    let refused = lab.client.connect_as_agent(from, &to).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert!(try_accept(&application, wait_a_little()).is_none(), "reached uncaptured");
+    assert!(try_accept(&agent, wait_a_little()).is_none());
 }
 
 /// A SYN that conntrack calls invalid passes NAT by. The port of a flow that was just reset is how one comes about.
