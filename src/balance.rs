@@ -224,11 +224,13 @@ fn less_busy<'a>(
     }
 }
 
-/// The endpoint's address of the family that the client used, else its first.
+/// The endpoint's address of the family that the client used, else its first. An IPv4 address that is written as IPv6 leads
+/// to the same workload, so it is that address.
 fn address_like(endpoint: &Endpoint, like: SocketAddr) -> Option<IpAddr> {
     let like = like.ip().to_canonical();
-    let same = |address: &&IpAddr| address.is_ipv4() == like.is_ipv4();
-    endpoint.addresses.iter().find(same).or_else(|| endpoint.addresses.first()).copied()
+    let same = |address: &IpAddr| address.is_ipv4() == like.is_ipv4();
+    let mut addresses = endpoint.addresses.iter().map(IpAddr::to_canonical);
+    addresses.clone().find(same).or_else(|| addresses.next())
 }
 
 #[cfg(test)]

@@ -22,14 +22,13 @@ mod tests;
 mod watched;
 
 pub use index::Served;
-pub use judged::Judged;
+pub use judged::{Classed, Judged};
 pub use labels::{labels_of, service_labels};
 pub use load::{InFlight, Load};
 pub use owners::Owner;
 pub use policies::{PolicyList, PolicySet};
 pub use watched::JudgementChanges;
 
-use std::hash::Hash;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
@@ -113,7 +112,7 @@ impl WorldStore {
     /// every change.
     pub fn judged<K, V>(self: &Arc<Self>, uid: Option<&Str>) -> Arc<Judged<K, V>>
     where
-        K: Hash + Eq + Send + Sync + 'static,
+        K: Classed,
         V: PartialEq + Send + 'static,
     {
         self.watched.classes(self, uid)

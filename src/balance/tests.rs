@@ -277,3 +277,20 @@ fn the_family_that_was_dialled_comes_first_and_the_other_after_it() {
         assert!(pick("[fd00:96::1]:80", &[]).is_ipv6());
     }
 }
+
+/// Anybody can write an IPv4 address as IPv6, and the kernel connects to the same place.
+#[test]
+fn a_workload_is_known_by_its_address_written_as_ipv6() {
+    let pod = workload("pod", "10.0.0.1");
+    let mut foreign = service("evil/echo", "10.96.0.2", &[&pod]);
+    foreign.endpoints[0].workload = None;
+    foreign.endpoints[0].addresses = vec!["::ffff:10.0.0.1".parse().unwrap()];
+    let world = Fixture::default().service(foreign).workload(pod).build();
+    let service = world.service(&key("evil/echo")).unwrap();
+    for dialled in ["10.96.0.2:80", "[2001:db8::1]:80"] {
+        let picked =
+            pick(&world, service, 80, by(&client()), dialled.parse().unwrap(), &[]).unwrap();
+        assert_eq!(picked.address, "10.0.0.1:8080".parse().unwrap());
+        assert_eq!(picked.workload.unwrap().key, key("pod"));
+    }
+}

@@ -13,7 +13,7 @@ use crate::policy::{self, Connection, Denial, Gate, Permit};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::{Cut, Joined, PeerRevoked};
-use crate::world::{self, JudgementChanges, World};
+use crate::world::{self, Classed, JudgementChanges, World};
 
 /// A connection that arrived for the workload, however it came.
 pub(super) struct Arrival {
@@ -38,6 +38,13 @@ pub(super) struct ArrivalClass {
     forwarded_host: Option<Str>,
     /// Of the client.
     namespace: Option<Str>,
+}
+
+impl Classed for ArrivalClass {
+    /// Services of any namespace may be named, so the client's namespace has the places; those in the clear have theirs.
+    fn tenant(&self) -> &str {
+        self.namespace.as_deref().unwrap_or_default()
+    }
 }
 
 /// What becomes of an arrival.

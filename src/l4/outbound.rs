@@ -14,7 +14,7 @@ use crate::route::{self, Decision};
 use crate::sock;
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::{Carrier, RoutedConnection};
-use crate::world::{self, InFlight, JudgementChanges};
+use crate::world::{self, Classed, InFlight, JudgementChanges};
 
 /// How many endpoints of a service are tried before the client is told: the first and two more, as Envoy does for
 /// connect failures.
@@ -34,6 +34,13 @@ pub(super) struct LeavingClass {
     service: ObjectKey,
     workload: Option<Str>,
     destination: SocketAddr,
+}
+
+impl Classed for LeavingClass {
+    /// All are the client's own, so none of its services takes places from others.
+    fn tenant(&self) -> &str {
+        &self.service.name
+    }
 }
 
 /// An endpoint that was reached, and what it is.

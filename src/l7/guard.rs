@@ -12,7 +12,7 @@ use http::{HeaderValue, Request};
 
 use super::headers;
 use super::original::Original;
-use super::sent::{self, Sent};
+use super::sent::{self, Filters, Sent};
 use crate::base::{Identity, Str};
 use crate::model::{AppProtocol, Backend, HttpRoute, HttpRule, Service, Workload};
 use crate::policy::{self, Addressed, Connection, Denial, Gate, Permit, Views, speaks_for};
@@ -136,7 +136,10 @@ impl Gates {
         let head = sent::head(method, sent_uri, sent_headers);
         let gate = match (&self.addressed, &self.through_route) {
             (Addressed::Route { service, .. }, Some(through_route))
-                if path.leads(service, &head, |route, _, _| path.lifts(service, route)) =>
+                if path.leads(service, &head, |route, rule, backend| {
+                    let filters = [&rule.filters[..], &backend.filters];
+                    path.lifts(service, route) && (verified.is_some() || path.is_past(filters))
+                }) =>
             {
                 through_route
             }
@@ -172,6 +175,15 @@ impl<B> Path<'_, B> {
                 && filtered.headers == *arrived.headers()
         });
         leads.then_some(sent)
+    }
+
+    /// Whether what arrived is what the filters make of it. A peer that left them out did not come by the route.
+    fn is_past(&self, filters: Filters<'_>) -> bool {
+        if !filters.iter().any(|filters| route::changes_request(filters)) {
+            return true;
+        }
+        let arrived = Sent::of(self.request);
+        arrived.filtered(filters) == arrived
     }
 
     /// Whether being routed here by `route` stands in for the policies of the services that guard this workload.

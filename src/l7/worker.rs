@@ -24,7 +24,7 @@ use crate::base::{ObjectKey, Reason, Str, caught};
 use crate::policy::Gate;
 use crate::telemetry::WorkerHealth;
 use crate::tunnel::{GuardedConnection, RoutedConnection};
-use crate::world::Judged;
+use crate::world::{Classed, Judged};
 
 /// A connection that was handed over.
 pub(super) enum Job {
@@ -51,6 +51,12 @@ pub(super) struct Worker {
 
 /// What tells them apart besides the client: the service, the workload there, and the address.
 pub(super) type LeavingClass = (ObjectKey, Option<Str>, SocketAddr);
+
+impl Classed for LeavingClass {
+    fn tenant(&self) -> &str {
+        &self.0.namespace
+    }
+}
 
 /// What the tasks of one worker share.
 pub(super) struct Context {

@@ -44,7 +44,7 @@ pub fn addressed(
     let namespace = client.map(|client| client.namespace.as_str());
     let mut first = None;
     for service in world.services_named(host, namespace) {
-        let found = reached(world, workload, port, service);
+        let found = reached(world, workload, port, service, namespace);
         let speaks = speaks_for(&service.key, None, &workload.key.namespace);
         if speaks && !matches!(found, Addressed::Workload) {
             return found;
@@ -54,24 +54,39 @@ pub fn addressed(
     first.unwrap_or(Addressed::Workload)
 }
 
-/// How `service` leads to this workload and port.
-fn reached(world: &World, workload: &Workload, port: u16, service: &Arc<Service>) -> Addressed {
+/// How `service` leads clients of a namespace to this workload and port.
+fn reached(
+    world: &World,
+    workload: &Workload,
+    port: u16,
+    service: &Arc<Service>,
+    client: Option<&str>,
+) -> Addressed {
     if let Some(served) = world.ways_of(&service.key, workload, port).next() {
         return Addressed::Service(served);
     }
     // Routes hold only where a waypoint applies them; without one nobody could have come this way.
     let routed = service.waypoint != Binding::None;
-    if routed && routes_reach(world, service, workload, port) {
+    if routed && routes_reach(world, service, client, workload, port) {
         return Addressed::Route { service: service.clone(), verified: false };
     }
     Addressed::Workload
 }
 
-/// Some rule of some route of `service` has a backend that leads to this workload and port.
-fn routes_reach(world: &World, service: &Service, workload: &Workload, port: u16) -> bool {
-    let backends = world
-        .routes_of(&service.key)
-        .iter()
+/// Some rule of a route of `service` that holds for the client, a producer's or one of the client's own namespace, has a
+/// backend that leads to this workload and port. Other namespaces' routes cost this client nothing, however many there are.
+fn routes_reach(
+    world: &World,
+    service: &Service,
+    client: Option<&str>,
+    workload: &Workload,
+    port: u16,
+) -> bool {
+    let producer = service.key.namespace.as_str();
+    let consumer = client.filter(|client| *client != producer);
+    let backends = std::iter::once(producer)
+        .chain(consumer)
+        .flat_map(|namespace| world.routes_from(namespace, &service.key))
         .flat_map(|route| route.rules.iter())
         .flat_map(|rule| rule.backends.iter());
     let mut targets = backends.filter_map(|backend| match &backend.target {

@@ -137,8 +137,15 @@ impl Gate {
         else {
             return gate;
         };
-        // An entry of one's own with an endpoint there is no way around the entry that everybody has for the address.
         let to = way.destination;
+        // From the node a virtual address leads past the mesh, and past what guards its Service.
+        if let Some(service) = world.kubernetes_at(to.ip().to_canonical()) {
+            gate.guarded = true;
+            let why = format!("{to} is the virtual address of {service}, which is no endpoint");
+            gate.closed.get_or_insert(why);
+            return gate;
+        }
+        // An entry of one's own with an endpoint there is no way around the entry that everybody has for the address.
         let common = world.common_entry_at(to.ip(), to.port()).filter(|entry| {
             way.workload.is_none() && !speaks_for(&addressed.key, way.route, &entry.key.namespace)
         });

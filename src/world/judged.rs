@@ -18,6 +18,15 @@ use super::{World, WorldStore};
 /// Classes that one workload has at a time. Those that nobody is of any more give way to new ones; a connection that finds
 /// no place is woken by whatever may concern the workload.
 const MAX_CLASSES: usize = 1024;
+/// How many of them are one tenant's at most: whoever makes many names for somebody else's workload has no places left
+/// itself, and takes none from others.
+const MAX_OF_TENANT: usize = 256;
+
+/// What tells classes apart, and whose doing it is that there are many.
+pub trait Classed: Hash + Eq + Send + Sync + 'static {
+    /// The namespace that brought the class about.
+    fn tenant(&self) -> &str;
+}
 
 /// Makes the judgement of a class over a world.
 type Make<V> = Box<dyn Fn(&World) -> V + Send + Sync>;
@@ -86,7 +95,7 @@ impl<V: PartialEq> Class<V> {
 
 impl<K, V> Judged<K, V>
 where
-    K: Hash + Eq + Send + Sync + 'static,
+    K: Classed,
     V: PartialEq + Send + 'static,
 {
     pub(super) fn new(store: &Arc<WorldStore>) -> Arc<Self> {
@@ -105,10 +114,10 @@ where
             return changes;
         }
         let Some(store) = self.store.upgrade() else { return self.any.subscribe() };
-        if classes.len() >= MAX_CLASSES {
+        if self.is_full_for(key.tenant()) {
             self.remove_unused();
         }
-        if classes.len() >= MAX_CLASSES {
+        if self.is_full_for(key.tenant()) {
             return self.any.subscribe();
         }
         let world = store.snapshot();
@@ -128,6 +137,12 @@ where
         changes
     }
 
+    fn is_full_for(&self, tenant: &str) -> bool {
+        let classes = self.classes.pin();
+        let own = || classes.keys().filter(|key| key.tenant() == tenant).count();
+        classes.len() >= MAX_CLASSES || classes.len() >= MAX_OF_TENANT && own() >= MAX_OF_TENANT
+    }
+
     fn remove_unused(&self) {
         let _alone = self.removing.lock();
         self.classes.pin().retain(|_, class| !class.retire());
@@ -136,7 +151,7 @@ where
 
 impl<K, V> Follow for Judged<K, V>
 where
-    K: Hash + Eq + Send + Sync + 'static,
+    K: Classed,
     V: PartialEq + Send + 'static,
 {
     fn follow(&self, world: &World) {
@@ -160,6 +175,19 @@ mod tests {
     use crate::world::fixture::{Fixture, backend, key, policy, route, rule, service, workload};
 
     const CONNECTIONS: usize = 50_000;
+
+    impl Classed for u16 {
+        fn tenant(&self) -> &str {
+            "shop"
+        }
+    }
+
+    /// Of a namespace, by number.
+    impl Classed for (&'static str, usize) {
+        fn tenant(&self) -> &str {
+            self.0
+        }
+    }
 
     fn web() -> Str {
         workload("web", "10.0.0.1").uid
@@ -256,8 +284,9 @@ mod tests {
     fn classes_are_bounded_and_nobody_is_forgotten() {
         let (store, base) = (crate::world::fixture::store(), base());
         store.publish(base.clone());
-        let judged: Arc<Judged<usize, bool>> = store.judged(Some(&web()));
-        let join = |class| judged.changes(class, || judge);
+        let judged: Arc<Judged<(&str, usize), bool>> = store.judged(Some(&web()));
+        let tenants = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+        let join = |class: usize| judged.changes((tenants[class % tenants.len()], class), || judge);
         // Those that nobody is of any more give way.
         (0..2 * MAX_CLASSES).for_each(|class| drop(join(class)));
         assert!(judged.classes.len() <= MAX_CLASSES);
@@ -270,13 +299,32 @@ mod tests {
         assert_eq!(judged.classes.len(), 0);
     }
 
+    /// A thousand names that a tenant made for somebody else's workload wake nobody but whoever uses them.
+    #[test]
+    fn no_tenant_takes_the_places_of_others() {
+        let (store, base) = (crate::world::fixture::store(), base());
+        store.publish(base.clone());
+        let judged: Arc<Judged<(&str, usize), bool>> = store.judged(Some(&web()));
+        let join = |class| judged.changes(class, || judge);
+        let evil: Vec<_> = (0..2 * MAX_CLASSES).map(|name| join(("evil", name))).collect();
+        let own: Vec<_> = (0..10).map(|name| join(("shop", name))).collect();
+        let leads = service("evil/leads", "10.96.0.3", &[&workload("web", "10.0.0.1")]);
+        let mut flapped = base.clone();
+        flapped.services.insert(0, Arc::new(leads));
+        store.publish(flapped);
+        let woken = |all: &[JudgementChanges]| all.iter().any(|it| it.has_changed().unwrap());
+        assert!(woken(&evil) && !woken(&own));
+        store.publish(guarded(&base));
+        assert!(evil.iter().chain(&own).all(|it| it.has_changed().unwrap()), "all are told");
+    }
+
     /// Whoever joins while worlds are published, and is judged after that, is woken when the last one judges otherwise.
     #[test]
     fn no_change_is_missed_by_who_joins_meanwhile() {
         let (store, base) = (crate::world::fixture::store(), base());
         for _ in 0..300 {
             store.publish(base.clone());
-            let judged: Arc<Judged<usize, bool>> = store.judged(Some(&web()));
+            let judged: Arc<Judged<u16, bool>> = store.judged(Some(&web()));
             let (changes, seen) = std::thread::scope(|scope| {
                 scope.spawn(|| store.publish(guarded(&base)));
                 let changes = judged.changes(0, || judge);

@@ -1,14 +1,13 @@
 //! Who wants to know when the judgement of a workload may have changed.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::changes::{Between, Whose};
-use super::judged::{Follow, Judged};
+use super::judged::{Classed, Follow, Judged};
 use super::{World, WorldStore};
 use crate::base::Str;
 
@@ -51,7 +50,7 @@ impl Watched {
         uid: Option<&Str>,
     ) -> Arc<Judged<K, V>>
     where
-        K: Hash + Eq + Send + Sync + 'static,
+        K: Classed,
         V: PartialEq + Send + 'static,
     {
         let judged = Judged::new(store);

@@ -164,6 +164,27 @@ fn a_service_with_a_slice_of_its_own_is_no_way_around() -> Result<()> {
     serves_its_clients(&lab)
 }
 
+/// A pod's address in another spelling is that pod's: nobody leaves the tunnel, and with it the identity, on the way there.
+#[test]
+fn an_address_written_as_ipv6_sheds_no_identity() -> Result<()> {
+    let mut lab = guarded()?;
+    let pod = format!("::ffff:{}", lab.address("details-v1")?);
+    lab.manifests.apply(&service("mapped", "10.96.66.1", "", &pod))?;
+    known(&lab, "10.96.66.1")?;
+    lab.manifests.apply(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {name: not-evil, namespace: bookinfo}\n\
+         spec: {action: DENY, selector: {matchLabels: {app: details}}, \
+         rules: [{from: [{source: {namespaces: [evil]}}]}]}\n---\n",
+    )?;
+    for client in ATTACKERS {
+        settle(&lab, client, &[DETAILS], 403)?;
+        refused(&lab, client, &["http://10.96.66.1:9080/details/0"])?;
+    }
+    assert_eq!(lab.curl("curl", &[DETAILS])?.status, 200, "nobody else is meant");
+    Ok(())
+}
+
 /// A policy that admits only what came by way of the waypoint: whoever comes by another Service carries no principal of it.
 #[test]
 fn no_stranger_lends_the_waypoints_principal() -> Result<()> {

@@ -275,3 +275,29 @@ async fn follows_routes_to_other_services() {
         assert_eq!(answer.status, status, "{path}");
     }
 }
+
+/// What the route would have changed on the way is still there: the peer did not come by it.
+#[tokio::test]
+async fn a_route_stands_in_for_policies_only_with_what_its_filters_do() {
+    let at = application("app").await;
+    let mut mesh = rewriting(at);
+    let mut route = mesh.mesh.routes.remove(0).as_ref().clone();
+    route.parents[0].service = key("front");
+    let frontend =
+        Service { waypoint: bound_to("waypoint"), ..fixture::service("front", "10.96.0.7", &[]) };
+    let lab = Lab::new(mesh.service(frontend).route(route), WorkerSettings::for_tests());
+    let front = Some("front.shop.svc.cluster.local");
+    let (eve, named) = (original("eve"), HEADER);
+    for (headers, status) in [
+        (vec![("x-role", "user"), (named.as_str(), &*eve)], 200),
+        (vec![("x-role", "user")], 200),
+        (vec![], 403),
+        (vec![("x-role", "admin")], 403),
+        (vec![("x-role", "user"), ("x-user", "eve")], 403),
+        (vec![("x-role", "admin"), (named.as_str(), &*eve)], 403),
+    ] {
+        let stream = lab.arrive("echo", at, Some(identity("client")), front).await;
+        let answer = Client::http1(stream).await.send(Method::GET, "/", &headers).await.unwrap();
+        assert_eq!(answer.status, status, "{headers:?}");
+    }
+}

@@ -285,3 +285,51 @@ fn a_common_entry_guards_its_addresses_whoever_leads_there() {
         assert_eq!(passes, expected, "{to} {method}");
     }
 }
+
+/// From the node a virtual address leads past the mesh: as an endpoint it is no way around what guards its Service.
+#[test]
+fn a_virtual_address_is_nobodys_endpoint() {
+    let world = guarded().service(backdoor(Binding::None)).build();
+    let service = world.service(&key("evil/backdoor")).unwrap();
+    let (client, headers) = (identity("evil/x"), HeaderMap::new());
+    for (to, expected) in [
+        ("10.96.0.1:80", false),
+        ("[::ffff:10.96.0.1]:80", false),
+        ("10.96.0.1:443", false),
+        ("192.0.2.1:80", true),
+    ] {
+        let destination = to.parse().unwrap();
+        let way =
+            Way { addressed: service, route: None, backend: service, workload: None, destination };
+        let gate = Gate::for_uncaptured(&world, &way);
+        let get = request(&Method::GET, &headers);
+        let passes = gate.authorize(&connection(&client), Some(&get)).is_ok();
+        assert_eq!((passes, gate.is_guarded()), (expected, !expected), "{to}");
+    }
+}
+
+/// A route counts for the clients whom it leads: those of its own namespace, and everybody where it is the producer's.
+#[test]
+fn a_route_leads_only_the_clients_that_it_holds_for() {
+    let front = workload("front", "10.0.0.2");
+    let own = Service { waypoint: bound_to("wp"), ..service("front", "10.96.0.2", &[&front]) };
+    let to_web = |name: &str| {
+        fixture::route(name, "front", vec![fixture::rule(vec![fixture::backend("web", 1)])])
+    };
+    for (route, client, expected) in [
+        ("evil/r", Some("evil/x"), true),
+        ("evil/r", Some("curl"), false),
+        ("evil/r", Some("other/x"), false),
+        ("evil/r", None, false),
+        ("r", Some("curl"), true),
+        ("r", Some("evil/x"), true),
+    ] {
+        let world =
+            guarded().workload(front.clone()).service(own.clone()).route(to_web(route)).build();
+        let workload = world.workload(&pod().uid).unwrap();
+        let client_identity = client.map(identity);
+        let host = Some("front.shop.svc.cluster.local");
+        let found = addressed(&world, workload, 8080, host, client_identity.as_ref());
+        assert_eq!(matches!(found, Addressed::Route { .. }), expected, "{route} {client:?}");
+    }
+}

@@ -29,7 +29,7 @@ impl Allotments {
         }
         let mut allotted = HashMap::new();
         let common = given.remove(&None).unwrap_or_default();
-        let mut common = Allotment { taken: common };
+        let mut common = Allotment::without(common);
         let wanting = || hosts.iter().filter(|host| host.wants_address());
         let mut allot = |allotment: &mut Allotment, host: &Host<'_>| {
             if let Some(pair) = allotment.next(&host.entry.key.namespace, &host.name) {
@@ -45,7 +45,7 @@ impl Allotments {
             let allotment = own.entry(namespace).or_insert_with(|| {
                 let mut taken = given.remove(&Some(namespace)).unwrap_or_default();
                 taken.extend(&common.taken);
-                Allotment { taken }
+                Allotment::without(taken)
             });
             allot(allotment, host);
         }
@@ -70,17 +70,28 @@ fn scope<'a>(host: &'a Host<'_>) -> Option<&'a Str> {
 /// What is allotted, or was given by an operator and is not free.
 struct Allotment {
     taken: HashSet<IpAddr>,
+    /// Nothing is left, so that nobody looks again: one entry may have more hosts than there are addresses, and every agent
+    /// allots for all of them after each change.
+    used_up: bool,
 }
 
 impl Allotment {
+    fn without(taken: HashSet<IpAddr>) -> Self {
+        Self { taken, used_up: false }
+    }
+
     /// One address of each family; `None` when all are taken.
     fn next(&mut self, namespace: &str, host: &str) -> Option<[IpAddr; 2]> {
+        if self.used_up {
+            return None;
+        }
         let start = hash(namespace, host) % u64::from(SLOTS);
         let slots = (0..u64::from(SLOTS)).map(|step| (start + step) % u64::from(SLOTS) + 1);
         let mut pairs = slots.filter_map(|slot| Some(addresses(u16::try_from(slot).ok()?)));
-        let pair = pairs.find(|pair| pair.iter().all(|it| !self.taken.contains(it)))?;
-        self.taken.extend(pair);
-        Some(pair)
+        let pair = pairs.find(|pair| pair.iter().all(|it| !self.taken.contains(it)));
+        self.used_up = pair.is_none();
+        self.taken.extend(pair.iter().flatten());
+        pair
     }
 }
 
@@ -106,7 +117,7 @@ mod tests {
 
     #[test]
     fn what_is_allotted_is_known_and_never_twice() {
-        let mut allotment = Allotment { taken: HashSet::new() };
+        let mut allotment = Allotment::without(HashSet::new());
         // Recorded: another value would move every entry of every mesh at an upgrade.
         let first = allotment.next("shop", "api.example.com").unwrap();
         assert_eq!(first.map(|it| it.to_string()), ["240.240.26.108", "2001:2::1a6c"]);
@@ -124,11 +135,11 @@ mod tests {
 
     #[test]
     fn an_entry_keeps_its_address_when_others_come() {
-        let alone = Allotment { taken: HashSet::new() }.next("a", "b.example").unwrap();
-        let mut others = Allotment { taken: HashSet::from([alone[1]]) };
+        let alone = Allotment::without(HashSet::new()).next("a", "b.example").unwrap();
+        let mut others = Allotment::without(HashSet::from([alone[1]]));
         let moved = others.next("a", "b.example").unwrap();
         assert_ne!(moved, alone, "taken");
-        let mut many = Allotment { taken: HashSet::new() };
+        let mut many = Allotment::without(HashSet::new());
         for host in 0..10 {
             many.next("a", &format!("{host}")).unwrap();
         }
@@ -141,8 +152,18 @@ mod tests {
         let free = addresses(777);
         let mut one = all.clone();
         free.iter().for_each(|it| _ = one.remove(it));
-        let mut allotment = Allotment { taken: one };
+        let mut allotment = Allotment::without(one);
         assert_eq!(allotment.next("a", "b"), Some(free));
         assert_eq!(allotment.next("a", "c"), None);
+    }
+
+    /// One entry of a tenant may have more hosts than there are addresses.
+    #[test]
+    fn hosts_without_an_address_left_cost_next_to_nothing() {
+        let mut allotment = Allotment::without((1..=SLOTS).flat_map(addresses).collect());
+        let start = std::time::Instant::now();
+        assert!((0..20_000).all(|host| allotment.next("evil", &host.to_string()).is_none()));
+        // Looking through all the addresses for each takes minutes.
+        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
     }
 }
