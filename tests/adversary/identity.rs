@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::apiserver::ApiServer;
+use crate::apiserver::{ApiServer, Trouble};
 use crate::cluster::{begin_agent, directory, is_captured, rename_namespaces, start_agents, uid};
 use crate::support::lab::agents::Agent;
 use crate::support::lab::command::feed;
@@ -346,4 +346,70 @@ fn what_has_drained_takes_nobody_elses_rules_along() -> Result<()> {
     wait::until("it to be closed", || Ok((!lab.rules("outsider")?.is_empty()).then_some(())))?;
     lab.manifests.annotate(&accomplice, own, "accomplice")?;
     wait::until("it to be free", || Ok(lab.rules("outsider")?.is_empty().then_some(())))
+}
+
+/// An agent that starts and is refused a part of the truth does not take what it was not told for a departure.
+#[test]
+fn an_agent_that_is_refused_at_its_start_opens_nothing() -> Result<()> {
+    let lab = guarded()?;
+    let (server, mut agents) = start_agents(&lab)?;
+    only_curl_is_served(&lab)?;
+    let restart = |agents: &mut Vec<Agent>| -> Result<()> {
+        let at = agents.iter().position(|it| it.node == "node-b").context("it runs")?;
+        drop(agents.remove(at));
+        agents.push(begin_agent(&lab, "node-b", "")?);
+        Ok(())
+    };
+    for (part, code) in [
+        ("/api/v1/namespaces", 403),
+        ("/api/v1/namespaces", 404),
+        ("/api/v1/pods", 403),
+        ("authorizationpolicies", 403),
+        ("authorizationpolicies", 404),
+        ("apis/security.istio.io", 404),
+        ("/apis", 403),
+        ("/apis", 404),
+    ] {
+        server.trouble(part, Trouble::Status(code));
+        restart(&mut agents)?;
+        // So that it hears it.
+        std::thread::sleep(Duration::from_secs(1));
+        for other in ["outsider", "attacker"] {
+            ensure!(!served(&lab, other)?, "{part} {code}: {other} is served");
+        }
+        ensure!(lab.rules("details-v1")?.contains("check_input"), "{part} {code}: it is open");
+        server.recover();
+    }
+    restart(&mut agents)?;
+    only_curl_is_served(&lab)
+}
+
+/// Nor does it take a manifest that it cannot read for one that says nothing.
+#[test]
+fn a_namespace_that_cannot_be_read_leaves_its_pods_closed() -> Result<()> {
+    let mut lab = besieged(&[ONLY_CURL])?;
+    only_curl_is_served(&lab)?;
+    let bookinfo = Key::new("Namespace", "", "bookinfo");
+    let labels = lab.manifests.get(&bookinfo)?["metadata"]["labels"].clone();
+    let relabel = |lab: &mut Lab, labels: Value| {
+        lab.manifests.change(&bookinfo, |object| {
+            object["metadata"]["labels"] = labels;
+            Ok(())
+        })
+    };
+    let index = lab.kill_agent("node-b")?;
+    relabel(&mut lab, json!("unreadable"))?;
+    lab.start_agent(index, "node-b", "")?;
+    std::thread::sleep(Duration::from_secs(1));
+    ensure!(lab.rules("details-v1")?.contains("check_input"), "it is open");
+    for other in ["outsider", "attacker"] {
+        ensure!(!served(&lab, other)?, "{other} is served");
+    }
+    relabel(&mut lab, labels)?;
+    only_curl_is_served(&lab)?;
+    // One that can be read and is outside of the mesh is free of what an agent left.
+    let index = lab.kill_agent("node-b")?;
+    relabel(&mut lab, json!({}))?;
+    lab.start_agent(index, "node-b", "")?;
+    wait::until("it to be free", || Ok(lab.rules("details-v1")?.is_empty().then_some(())))
 }
