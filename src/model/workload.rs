@@ -24,6 +24,10 @@ pub struct Workload {
     pub network_namespace: Option<Str>,
     /// In the mesh: captured on its node, and reached by HBONE.
     pub enrolled: bool,
+    /// Not enrolled only because its namespace is not known, for example since its manifest cannot be read: nothing is captured,
+    /// and nothing that an agent before captured is opened.
+    #[serde(skip)]
+    pub unsure: bool,
     /// Shares the node's network: never captured, has no identity on the wire.
     pub host_network: bool,
     /// What of its traffic is captured, where that is not all.

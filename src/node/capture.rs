@@ -182,14 +182,13 @@ impl Node {
             if !node.drained(inode) {
                 return;
             }
-            // It may have joined again meanwhile, and then the rules are the new capture's.
-            let layer4 = &node.layer4;
-            let rejoined =
-                layer4.world.load().workload(&captured.uid).is_some_and(|it| node.is_wanted(it));
-            if !rejoined {
-                layer4.resolver.forget(&captured.uid);
+            let wanted = |workload: &Arc<Workload>| node.is_wanted(workload);
+            if !node.layer4.world.load().workload(&captured.uid).is_some_and(wanted) {
+                node.layer4.resolver.forget(&captured.uid);
             }
-            if !rejoined && let Err(error) = remove_in(&captured.namespace).await {
+            // Whose the rules are now, the namespace tells: the same workload may have joined again, or another one.
+            let held = captured.namespace.place().is_ok_and(|place| node.is_held(place));
+            if !held && let Err(error) = remove_in(&captured.namespace).await {
                 tracing::warn!(workload = %captured.uid, error = format!("{error:#}"), "its rules are left");
             }
         });

@@ -98,7 +98,7 @@ pub(super) fn plan<K: Known>(
                 }
                 Some(_) => {}
             }
-        } else if !captured.contains_key(uid) && !done.cleaned.contains(uid) {
+        } else if !workload.unsure && !captured.contains_key(uid) && !done.cleaned.contains(uid) {
             steps.push(Step::Clean(workload.clone(), site.clone()));
         }
     }
@@ -191,6 +191,15 @@ mod tests {
         let done = Done { cleaned: BTreeSet::from([b.uid.clone()]), ..Done::default() };
         let here = (&here, &alone());
         let steps = plan(&world, here, &captured(&[("a", "a")]), &done, &BTreeSet::new());
+        assert_eq!(steps, []);
+    }
+
+    #[test]
+    fn what_may_belong_to_the_mesh_is_not_opened() {
+        let a = Arc::new(Workload { unsure: true, ..(*workload("a", false)).clone() });
+        let (world, here) = (world_of(vec![a]), sites(&["a"]));
+        let none = captured(&[]);
+        let steps = plan(&world, (&here, &alone()), &none, &Done::default(), &BTreeSet::new());
         assert_eq!(steps, []);
     }
 

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::Node;
+use super::capture::Captured;
 use super::plan::{self, Refused, Site, Sites};
 use crate::base::Str;
 use crate::model::Workload;
-use crate::sock::NetworkNamespace;
-use crate::workloads::{Claim, ContainerRuntime, RuntimeError, Said, Sought, refused};
+use crate::sock::{NetworkNamespace, Place};
+use crate::workloads::{Claim, ContainerRuntime, Refusal, RuntimeError, Said, Sought, refused};
 use crate::world::World;
 
 /// How long the container runtime may take to tell of all pods that are sought.
@@ -60,6 +61,26 @@ impl Node {
             && self.is_here(workload)
             && !self.refused.lock().contains_key(&workload.uid)
             && self.site(workload).is_some_and(|site| !site.addresses.is_empty())
+    }
+
+    /// Whether rules belong into this namespace: somebody is captured there or should be, or it is closed.
+    pub(super) fn is_held(&self, place: Place) -> bool {
+        let captured = |it: &Arc<Captured>| it.namespace.place().is_ok_and(|own| own == place);
+        if self.captured.lock().values().any(captured) {
+            return true;
+        }
+        let world = self.layer4.world.load();
+        let (sites, refused) = self.sites(&world);
+        let is_there = |site: &Site| site.place == Some(place);
+        let enrolled = |uid: &Str| world.workload(uid).is_some_and(|it| it.enrolled);
+        let is_wanted = |uid: &Str, site: &Site| enrolled(uid) && !site.addresses.is_empty();
+        if sites.iter().any(|(uid, site)| is_there(site) && is_wanted(uid, site)) {
+            return true;
+        }
+        let done = self.done.lock();
+        let is_closed = |uid: &Str| done.closed.contains(uid) || enrolled(uid);
+        let mut others = refused.iter().filter(|(_, (why, _))| *why != Refusal::Host);
+        others.any(|(uid, (_, site))| is_there(site) && is_closed(uid))
     }
 
     fn is_here(&self, workload: &Workload) -> bool {
@@ -200,7 +221,10 @@ impl Node {
             }
         }
         *known = refused.iter().map(|(uid, (why, _))| (uid.clone(), why.clone())).collect();
-        self.done.lock().closed.retain(|uid| known.contains_key(uid));
+        let mut done = self.done.lock();
+        done.closed.retain(|uid| known.contains_key(uid));
+        // The other claim closed its namespace too, so that it is to be freed when the claim is gone.
+        done.cleaned.retain(|uid| !known.contains_key(uid));
     }
 
     /// The world's workload, with the addresses that the runtime gave it while the API does not have them yet.

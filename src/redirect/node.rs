@@ -27,6 +27,8 @@ const ROOT: u32 = 0;
 /// One before the usual place of source NAT (100): kube-proxy and CNI plugins masquerade there, and the first to
 /// translate wins.
 const PRIORITY_BEFORE_SOURCE_NAT: i32 = 99;
+/// Where packets have the source that they leave with.
+const PRIORITY_AFTER_SOURCE_NAT: i32 = 150;
 
 /// Which workloads of this node are captured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,9 +64,31 @@ pub fn plan_node(plan: &NodePlan) -> Program {
         ],
     };
     let sets = vec![set(SET_V4, Family::Ipv4), set(SET_V6, Family::Ipv6)];
-    let table =
-        Table { name: TABLE, counters: vec![SPOOFED], sets, chains: vec![borrowed(), chain] };
+    let chains = vec![borrowed(), chain, opened()];
+    let table = Table { name: TABLE, counters: vec![SPOOFED], sets, chains };
     Program { table, routing: Vec::new() }
+}
+
+/// NAT gives the address to connections, by their first packet; whose the next ones are it does not ask. A SYN that nobody
+/// answered leaves its ports to whoever uses them within two minutes, another user of the node or, with IPv6, a pod that sends
+/// from the node's address. So who opens a connection from the address of probes is asked where its packets leave.
+fn opened() -> Chain {
+    let rules = Family::ALL.iter().flat_map(|&family| {
+        let opens = [Match::Source(IpNet::from(probe(family))), Match::TcpSyn(Equality::Is)];
+        let by_root = [opens.as_slice(), &[Match::SocketUser(ROOT)]].concat();
+        [
+            Rule::new("probes from the node", by_root, Action::Accept),
+            Rule::new("nobody else opens a connection as a probe", opens, Action::Drop)
+                .counted(SPOOFED),
+        ]
+    });
+    Chain {
+        name: "check_postrouting",
+        kind: ChainKind::Filter,
+        hook: Hook::Postrouting,
+        priority: PRIORITY_AFTER_SOURCE_NAT,
+        rules: rules.collect(),
+    }
 }
 
 /// The address of probes is given to packets that leave this node for a pod of its own, and nothing with it is sent to

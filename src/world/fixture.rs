@@ -35,6 +35,7 @@ pub(crate) fn workload(name: &str, address: &str) -> Workload {
         pod: None,
         network_namespace: None,
         enrolled: true,
+        unsure: false,
         host_network: false,
         capture: CaptureWishes::default(),
         ready: true,

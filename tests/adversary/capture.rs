@@ -19,8 +19,8 @@ use crate::support::lab::netns::Namespace;
 use crate::support::lab::{Lab, PORT, wait};
 use crate::{application, besieged, captured_in, enrol, settle};
 use means::{
-    OPENINGS, PATIENCE, TcpServer, ask, connect, cookie, listen_raw, marked_request, namespace,
-    places, port, preludes, quiet, vanish,
+    OPENINGS, PATIENCE, TcpServer, as_nobody, ask, connect, cookie, listen_raw, marked_request,
+    namespace, places, port, preludes, quiet, vanish,
 };
 use raw::{ACK, MD5, PSH, Raw, SYN, Segment};
 
@@ -436,6 +436,45 @@ fn nobody_is_taken_for_a_probe() -> Result<()> {
             ensure!(!heard.join().is_ok_and(|it| it), "{pod} got through from {probe}");
             wait::until("it to be counted", || Ok((spoofed(&lab)? > before).then_some(())))?;
         }
+    }
+    Ok(())
+}
+
+/// A probe that nobody answered leaves its ports in conntrack, and with them the address of probes; another user of the node
+/// who connects from the same port is no probe.
+#[test]
+fn a_probe_lends_its_port_to_nobody() -> Result<()> {
+    let lab = strict()?;
+    let node = lab.node("node-b")?.namespace.clone();
+    let victim = namespace(&lab, VICTIM)?;
+    for family in 0..2 {
+        let to = places(&lab, VICTIM, PORT)?[family];
+        let any = [IpAddr::from([0; 4]), IpAddr::from([0; 16])][family];
+        let from = SocketAddr::new(any, port());
+        let silence =
+            format!("add rule inet silent in tcp dport {PORT} tcp flags & (syn | ack) == syn drop");
+        victim.run(|| -> Result<()> {
+            run("nft", &["add table inet silent"])?;
+            run(
+                "nft",
+                &["add chain inet silent in { type filter hook prerouting priority -400; }"],
+            )?;
+            run("nft", &[&silence]).map(drop)
+        })??;
+        let unanswered = node.run(|| connect(from, to))?;
+        ensure!(unanswered.is_err(), "the pod is silent");
+        victim.run(|| run("nft", &["delete table inet silent"]))??;
+        let (mark, request) = marked_request();
+        let ask_it = {
+            let request = request.clone();
+            move || connect(from, to).and_then(|mut it| ask(&mut it, &request))
+        };
+        let answer = node.run(|| as_nobody(ask_it))??;
+        println!("{from} -> {to} as another user: {answer:?}");
+        unseen(&lab, &mark, "from the port of a probe")?;
+        // The node's own may use it again.
+        let answer = node.run(|| connect(from, to).and_then(|mut it| ask(&mut it, &request)))?;
+        ensure!(lab.pod_log(VICTIM)?.contains(&mark), "the node's own probe: {answer:?}");
     }
     Ok(())
 }

@@ -3,19 +3,21 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::apiserver::ApiServer;
+use crate::apiserver::{ApiServer, Trouble};
 use crate::cluster::{begin_agent, directory, is_captured, rename_namespaces, start_agents, uid};
 use crate::support::lab::agents::Agent;
 use crate::support::lab::command::feed;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, private, wait};
-use crate::{EVIL, application, besieged, settle};
+use crate::{EVIL, application, besieged, captured_in, enrol, settle};
 
 pub const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 /// What only the service account of `curl` may call.
@@ -289,4 +291,128 @@ fn a_namespace_that_two_claim_is_neithers() -> Result<()> {
     ensure!(listening.is_err(), "the node itself is captured");
     settle(&lab, "curl", &[DETAILS], 200)?;
     Ok(())
+}
+
+/// Longer than the drain.
+const DRAINED: Duration = Duration::from_secs(6);
+
+/// The rules of a capture go once it has drained, unless the namespace is closed by then, or another workload's; and what a
+/// claim closed is free again when the claim is gone.
+#[test]
+fn what_has_drained_takes_nobody_elses_rules_along() -> Result<()> {
+    let mut lab = application(&[EVIL, ONLY_CURL])?;
+    lab.start_agents("[drain]\ndeadline = \"5s\"\n")?;
+    enrol(&mut lab)?;
+    captured_in(&lab, "evil")?;
+    only_curl_is_served(&lab)?;
+    let attacker = Key::new("Pod", "evil", "attacker");
+    let own = "isthmus.io/network-namespace";
+    // One that lives on keeps both ends draining for as long as they may.
+    let to = (lab.address("details-v1")?, 9080);
+    let connection = lab.pod("curl")?.attachment.namespace.run(|| TcpStream::connect(to))??;
+
+    // Out of the mesh and back, and closed while it drains.
+    let default = Key::new("Namespace", "", "default");
+    lab.manifests.label(&default, &["istio.io/dataplane-mode-"])?;
+    wait::until("curl to leave", || {
+        Ok((!lab.rules("curl")?.contains("check_output")).then_some(()))
+    })?;
+    lab.manifests.label(&default, &[AMBIENT])?;
+    captured_in(&lab, "default")?;
+    let moment = lab.moment()?;
+    lab.manifests.annotate(&attacker, own, "curl")?;
+    wait::until("the claims to be refused", || {
+        let lines = lab.lines_since(&moment);
+        let said = lines.iter().filter(|(_, line)| line.contains("is also that of"));
+        Ok((said.count() >= 2).then_some(()))
+    })?;
+    std::thread::sleep(DRAINED);
+    ensure!(lab.rules("curl")?.contains("check_output"), "what was closed is open");
+    lab.manifests.annotate(&attacker, own, "attacker")?;
+    only_curl_is_served(&lab)?;
+
+    // Another pod in the namespace of one that drains.
+    let old = Key::new("Pod", "bookinfo", "details-v1");
+    let mut pod = lab.manifests.get(&old)?.clone();
+    pod["metadata"]["name"] = json!("details-v9");
+    lab.manifests.delete(&old)?;
+    lab.manifests.apply(&pod.to_string())?;
+    std::thread::sleep(DRAINED);
+    ensure!(lab.rules("details-v1")?.contains("check_input"), "what is captured is open");
+    only_curl_is_served(&lab)?;
+    ensure!(!served(&lab, "outsider")?, "the outsider is served");
+    drop(connection);
+
+    // One outside of the mesh is closed by a claim, and free when that is gone.
+    let accomplice = Key::new("Pod", "evil", "accomplice");
+    lab.manifests.annotate(&accomplice, own, "outsider")?;
+    wait::until("it to be closed", || Ok((!lab.rules("outsider")?.is_empty()).then_some(())))?;
+    lab.manifests.annotate(&accomplice, own, "accomplice")?;
+    wait::until("it to be free", || Ok(lab.rules("outsider")?.is_empty().then_some(())))
+}
+
+/// An agent that starts and is refused a part of the truth does not take what it was not told for a departure.
+#[test]
+fn an_agent_that_is_refused_at_its_start_opens_nothing() -> Result<()> {
+    let lab = guarded()?;
+    let (server, mut agents) = start_agents(&lab)?;
+    only_curl_is_served(&lab)?;
+    let restart = |agents: &mut Vec<Agent>| -> Result<()> {
+        let at = agents.iter().position(|it| it.node == "node-b").context("it runs")?;
+        drop(agents.remove(at));
+        agents.push(begin_agent(&lab, "node-b", "")?);
+        Ok(())
+    };
+    for (part, code) in [
+        ("/api/v1/namespaces", 403),
+        ("/api/v1/namespaces", 404),
+        ("/api/v1/pods", 403),
+        ("authorizationpolicies", 403),
+        ("authorizationpolicies", 404),
+        ("apis/security.istio.io", 404),
+        ("/apis", 403),
+        ("/apis", 404),
+    ] {
+        server.trouble(part, Trouble::Status(code));
+        restart(&mut agents)?;
+        // So that it hears it.
+        std::thread::sleep(Duration::from_secs(1));
+        for other in ["outsider", "attacker"] {
+            ensure!(!served(&lab, other)?, "{part} {code}: {other} is served");
+        }
+        ensure!(lab.rules("details-v1")?.contains("check_input"), "{part} {code}: it is open");
+        server.recover();
+    }
+    restart(&mut agents)?;
+    only_curl_is_served(&lab)
+}
+
+/// Nor does it take a manifest that it cannot read for one that says nothing.
+#[test]
+fn a_namespace_that_cannot_be_read_leaves_its_pods_closed() -> Result<()> {
+    let mut lab = besieged(&[ONLY_CURL])?;
+    only_curl_is_served(&lab)?;
+    let bookinfo = Key::new("Namespace", "", "bookinfo");
+    let labels = lab.manifests.get(&bookinfo)?["metadata"]["labels"].clone();
+    let relabel = |lab: &mut Lab, labels: Value| {
+        lab.manifests.change(&bookinfo, |object| {
+            object["metadata"]["labels"] = labels;
+            Ok(())
+        })
+    };
+    let index = lab.kill_agent("node-b")?;
+    relabel(&mut lab, json!("unreadable"))?;
+    lab.start_agent(index, "node-b", "")?;
+    std::thread::sleep(Duration::from_secs(1));
+    ensure!(lab.rules("details-v1")?.contains("check_input"), "it is open");
+    for other in ["outsider", "attacker"] {
+        ensure!(!served(&lab, other)?, "{other} is served");
+    }
+    relabel(&mut lab, labels)?;
+    only_curl_is_served(&lab)?;
+    // One that can be read and is outside of the mesh is free of what an agent left.
+    let index = lab.kill_agent("node-b")?;
+    relabel(&mut lab, json!({}))?;
+    lab.start_agent(index, "node-b", "")?;
+    wait::until("it to be free", || Ok(lab.rules("details-v1")?.is_empty().then_some(())))
 }

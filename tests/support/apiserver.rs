@@ -129,6 +129,11 @@ impl ApiServer {
         self.state().troubles.push((part, trouble));
     }
 
+    /// No trouble any more.
+    pub fn recover(&self) {
+        self.state().troubles.clear();
+    }
+
     fn converse(&self, stream: TcpStream) -> std::io::Result<()> {
         let mut from = BufReader::new(stream.try_clone()?);
         loop {

@@ -52,6 +52,7 @@ pub(super) fn translate(
     let node = node.unwrap_or_default();
     let (host_network, labels) = (pod.template.host_network, pod.labels());
     let locality = locality(cx, pod, &node, sibling);
+    let enrolled = !host_network && is_enrolled(cx, key, pod);
     Some(Workload {
         uid: format!("{}//Pod/{}/{}", cx.settings.cluster, key.namespace, key.name).into(),
         key: key.clone(),
@@ -60,7 +61,8 @@ pub(super) fn translate(
         node,
         addresses: addresses(cx, key, pod),
         network_namespace: annotation(pod, NETWORK_NAMESPACE).map(Str::from),
-        enrolled: !host_network && is_enrolled(cx, key, pod),
+        enrolled,
+        unsure: !enrolled && !is_left_out(pod) && !knows_namespace(cx, key),
         host_network,
         capture: CaptureWishes {
             dns: flag(cx, key, pod, DNS_CAPTURE),
@@ -109,19 +111,24 @@ fn is_finished(pod: &Pod) -> bool {
     pod.status.phase == Phase::Finished
 }
 
+/// The pod itself says that it is outside, whatever its namespace says.
+fn is_left_out(pod: &Pod) -> bool {
+    annotation(pod, SIDECAR_STATUS).is_some() || label(pod, DATAPLANE_MODE) == Some("none")
+}
+
+fn knows_namespace(cx: &Context<'_>, key: &ObjectKey) -> bool {
+    cx.objects.get::<Namespace>(&ObjectKey::new("", key.namespace.clone())).is_some()
+}
+
 fn is_enrolled(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> bool {
-    if annotation(pod, SIDECAR_STATUS).is_some() {
+    if is_left_out(pod) {
         return false;
     }
-    match label(pod, DATAPLANE_MODE) {
-        Some("none") => return false,
-        Some(mode) => {
-            check_mode::<Pod>(cx, key, mode);
-            if mode == "ambient" {
-                return true;
-            }
+    if let Some(mode) = label(pod, DATAPLANE_MODE) {
+        check_mode::<Pod>(cx, key, mode);
+        if mode == "ambient" {
+            return true;
         }
-        None => {}
     }
     namespace_label(cx.objects, &key.namespace, DATAPLANE_MODE) == Some("ambient")
 }

@@ -75,6 +75,19 @@ pub fn ask(stream: &mut TcpStream, request: &str) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
 }
 
+/// Does it in a thread of an unprivileged user of the node.
+#[allow(unsafe_code)]
+pub fn as_nobody<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    const NOBODY: libc::c_int = 65534;
+    let thread = std::thread::spawn(move || -> Result<T> {
+        // SAFETY: the call takes numbers only; made past libc it changes this thread alone, which then ends.
+        let result = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+        ensure!(result == 0, "setresuid: {}", std::io::Error::last_os_error());
+        Ok(work())
+    });
+    thread.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?
+}
+
 /// Ends this end of a connection without a word to the other, as a machine does that loses its power.
 #[allow(unsafe_code)]
 pub fn vanish(stream: TcpStream) -> Result<()> {
