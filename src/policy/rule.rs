@@ -233,7 +233,9 @@ fn header_matches(
         std::iter::once(&*first).chain(rest.iter().map(|it| &**it)).chain([&*joined]);
     match leaning {
         Leaning::Any => readings.any(|reading| text::matches(value, reading)),
-        Leaning::All => text::matches(value, &joined),
+        // Whoever lists exact values says what the whole is.
+        Leaning::All if matches!(value, StringMatch::Exact(_)) => text::matches(value, &joined),
+        Leaning::All => readings.all(|reading| text::matches(value, reading)),
     }
 }
 

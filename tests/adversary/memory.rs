@@ -156,6 +156,94 @@ fn readers_that_stand_still_cost_no_more_than_the_settings_say() -> Result<()> {
     given_back
 }
 
+/// A service of the attacker's own with a waypoint, where nobody answers.
+const SILENT: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: waypoint, namespace: evil}
+spec:
+  gatewayClassName: istio-waypoint
+  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: silent, namespace: evil, labels: {istio.io/use-waypoint: waypoint}}
+spec:
+  selector: {app: accomplice}
+  ports: [{name: http2, port: 9091, targetPort: 9091}]
+";
+/// Fields of one head, two or three bytes of name and nothing else: all that the longest head may have.
+const FIELDS: usize = 1_290;
+/// The worker's bytes, and the most that an agent may grow by: those, and layer 4's.
+const WORKER_BYTES: u64 = 64 * 1024 * 1024;
+const MOST: u64 = (WORKER_BYTES / 1024) + 32 * 1024;
+
+/// A hundred requests over HTTP/2 without an end, each with a head of many short fields.
+fn many_fields() -> Vec<u8> {
+    let mut block = vec![0x83, 0x86, 0x84, 0x01, 1, b'a'];
+    for number in 0..FIELDS {
+        let [a, b] = [number / 36, number % 36].map(|digit| {
+            char::from_digit(u32::try_from(digit).unwrap_or(0), 36).unwrap_or('0') as u8
+        });
+        block.extend([0, 3, b'k', a, b, 0]);
+    }
+    let mut all = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    for number in 0..100u32 {
+        let [_, a, b, c] = u32::try_from(block.len()).unwrap_or(0).to_be_bytes();
+        // HEADERS with END_HEADERS.
+        all.extend([a, b, c, 1, 4]);
+        all.extend((2 * number + 1).to_be_bytes());
+        all.extend(&block);
+    }
+    all
+}
+
+/// What HPACK makes small on the wire is as large in memory as ever, and counted so.
+#[test]
+fn heads_of_many_short_fields_take_no_more_than_a_worker_may() -> Result<()> {
+    let mut lab = application(&[EVIL, SILENT])?;
+    lab.start_agents(&format!(
+        "[log]\nlevel = \"info,access=off\"\n[layer4]\nmax_bytes = 67108864\nmax_workload_bytes = \
+         33554432\n[layer7]\nmax_buffered_bytes = {WORKER_BYTES}\n"
+    ))?;
+    enrol(&mut lab)?;
+    captured_in(&lab, "evil")?;
+    settle(&lab, "attacker", &[DETAILS], 200)?;
+    let processes = agents(&mut lab);
+    let rest = all(&processes)?;
+    let over = Arc::new(AtomicBool::new(false));
+    let accomplice = lab.pod("accomplice")?.attachment.namespace.clone();
+    listen(&accomplice, SINK, false, &over)?;
+    let peak = Arc::new(Mutex::new(rest.clone()));
+    let watching = watch(processes.clone(), peak.clone(), over.clone());
+    let to = SocketAddr::new(lab.service("evil", "silent")?[0], SINK);
+    let attack = many_fields();
+    let attacker = lab.pod("attacker")?.attachment.namespace.clone();
+    let held = attacker.run(|| -> Result<Vec<TcpStream>> {
+        let mut held = Vec::new();
+        for _ in 0..10 {
+            let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(10))?;
+            stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+            _ = stream.write_all(&attack);
+            held.push(stream);
+        }
+        Ok(held)
+    })??;
+    std::thread::sleep(STILL);
+    let requests = lab.metrics()?.sum("isthmus_worker_requests", &[("namespace", "evil")]);
+    ensure!(requests > 10.0, "the attack has come through: {requests} requests in flight");
+    settle(&lab, "attacker", &[DETAILS], 200)?;
+    drop(held);
+    over.store(true, Ordering::Relaxed);
+    watching.join().map_err(|_| anyhow::anyhow!("the watch panicked"))??;
+    let peak = peak.lock().clone();
+    println!("at rest {rest:?} KiB, at most {peak:?}, {requests} requests in flight");
+    for (rest, peak) in rest.iter().zip(&peak) {
+        ensure!(peak - rest < MOST, "the worker holds {} KiB more", peak - rest);
+    }
+    Ok(())
+}
+
 /// The most that each process holds until it is over.
 fn watch(
     processes: Vec<u32>,

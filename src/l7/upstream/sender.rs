@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, Uri, Version as HttpVersion};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -115,9 +116,9 @@ impl Sender {
     ) -> Result<Response<Incoming>, SendError> {
         match &mut self.kind {
             Kind::Http1(sender) => {
-                *request.version_mut() = HttpVersion::HTTP_11;
+                to_http1(&mut request);
                 sender.try_send_request(request).await.map_err(|mut failed| {
-                    let unsent = failed.take_message().map(Box::new);
+                    let unsent = failed.take_message().map(from_http1).map(Box::new);
                     SendError { error: failed.into_error(), unsent }
                 })
             }
@@ -171,6 +172,20 @@ fn note_end(result: hyper::Result<()>) {
     if let Err(error) = result {
         tracing::debug!(%error, "an upstream connection broke");
     }
+}
+
+/// hyper takes a GET whose body has no known length for one without a body, unless the head says otherwise.
+fn to_http1(request: &mut Request<RequestBody>) {
+    *request.version_mut() = HttpVersion::HTTP_11;
+    let body = request.body();
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+fn from_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
+    request.headers_mut().remove(TRANSFER_ENCODING);
+    request
 }
 
 /// HTTP/2 has the host in the target (RFC 9113, 8.3.1). A host that cannot stand there stays a header.

@@ -174,6 +174,23 @@ fn a_header_sent_twice_is_one_joined_by_commas_and_each_of_them() {
         assert_eq!(matches_as(Action::Allow, &rule, &twice()), allow, "ALLOW {value}");
         assert_eq!(matches_as(Action::Deny, &rule, &twice()), deny, "DENY {value}");
     }
+    // A part that fits says nothing of what else was sent.
+    let [a, b] = [StringMatch::Prefix("a".into()), StringMatch::Suffix("b".into())];
+    for (value, other, allow) in [
+        (&a, "b", false),
+        (&a, "a2", true),
+        (&b, "ab", false),
+        (&StringMatch::Present, "b", true),
+        (&StringMatch::Present, "", false),
+    ] {
+        let rule = header(any(std::slice::from_ref(value)));
+        let twice = || by("curl").asks("GET", "/").sends("x-role", "a").sends("x-role", other);
+        assert_eq!(matches_as(Action::Allow, &rule, &twice()), allow, "{value:?} {other}");
+        assert!(matches_as(Action::Deny, &rule, &twice()), "{value:?} {other}");
+        let rule = header(none(std::slice::from_ref(value)));
+        assert_eq!(matches_as(Action::Deny, &rule, &twice()), !allow, "{value:?} {other}");
+        assert!(!matches_as(Action::Allow, &rule, &twice()), "{value:?} {other}");
+    }
 }
 
 #[test]
