@@ -30,6 +30,10 @@ const AUTO_ALLOCATE: &str = "networking.istio.io/enable-autoallocate-ip";
 /// A host name's greatest length, in bytes (RFC 1035, 2.3.4).
 const LONGEST_NAME: usize = 253;
 
+/// Hosts of one entry. Each is a service in every agent, and one object has room for a hundred thousand names, which take
+/// 200 MB and seconds of each translation.
+const MAX_HOSTS: usize = 1024;
+
 /// What all hosts of one entry share.
 struct Entry<'a> {
     key: &'a ObjectKey,
@@ -221,7 +225,14 @@ fn number(port: u32) -> Option<u16> {
 /// The hosts that can be names, in lower case, each with its place in the list.
 fn hosts(cx: &mut Context<'_>, key: &ObjectKey, object: &ServiceEntry) -> Vec<(usize, Str)> {
     let mut hosts = Vec::new();
-    for (index, text) in object.spec.hosts.iter().enumerate() {
+    let beyond = object.spec.hosts.len().saturating_sub(MAX_HOSTS);
+    if beyond > 0 {
+        let reason = format!(
+            "has more than {MAX_HOSTS} names; the last {beyond} are left out: make several entries"
+        );
+        cx.error::<ServiceEntry>(key, "spec.hosts", reason);
+    }
+    for (index, text) in object.spec.hosts.iter().take(MAX_HOSTS).enumerate() {
         let host = text.trim_end_matches('.').to_ascii_lowercase();
         if is_name(host.strip_prefix("*.").unwrap_or(&host)) {
             hosts.push((index, Str::from(host)));

@@ -362,3 +362,13 @@ fn waypoints_and_distribution_are_as_for_services() {
     let bare = gateway.to_owned() + &bound.replace("addresses: [192.0.2.1], ", "");
     assert!(complaints(&bare).contains("x.example has no address"));
 }
+
+/// One object has room for a hundred thousand names, each of which would be a service in every agent.
+#[test]
+fn one_entry_is_not_a_hundred_thousand_services() {
+    let hosts: Vec<String> = (0..1100).map(|host| format!("h{host}.example")).collect();
+    let spec = format!("{{hosts: [{}], addresses: [192.0.2.1]}}", hosts.join(", "));
+    let text = entry("e", "", &spec);
+    assert_eq!(services(&text).len(), 1024);
+    assert!(complaints(&text).contains("the last 76 are left out"), "{}", complaints(&text));
+}
