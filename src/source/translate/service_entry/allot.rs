@@ -161,9 +161,8 @@ mod tests {
     #[test]
     fn hosts_without_an_address_left_cost_next_to_nothing() {
         let mut allotment = Allotment::without((1..=SLOTS).flat_map(addresses).collect());
-        let start = std::time::Instant::now();
+        assert_eq!(allotment.next("evil", "first"), None);
+        assert!(allotment.used_up, "the next one would look through all addresses again");
         assert!((0..20_000).all(|host| allotment.next("evil", &host.to_string()).is_none()));
-        // Looking through all the addresses for each takes minutes.
-        assert!(start.elapsed() < std::time::Duration::from_secs(5), "{:?}", start.elapsed());
     }
 }
