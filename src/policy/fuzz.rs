@@ -161,9 +161,10 @@ pub fn host(bytes: &[u8]) {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => name,
     };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    // Others are answered 400 before any policy.
-    if is_name(name) || is_literal(name) {
+    let undotted = name.strip_suffix('.').unwrap_or(name);
+    // Others are answered 400 before any policy, addresses with a dot behind them too.
+    let hosts = [(undotted, is_name(undotted)), (name, is_literal(name))];
+    for (name, _) in hosts.into_iter().filter(|(_, is_host)| *is_host) {
         let exact = StringMatch::Exact(name.to_ascii_uppercase().into());
         assert!(host::may_fit(&exact, sent), "{sent:?}");
     }

@@ -26,9 +26,11 @@ pub fn manifest(bytes: &[u8]) {
     let policies = translated(&both).mesh.policies;
     let neighbour = policies.iter().find(|policy| policy.key.to_string() == "quiet/neighbour");
     assert!(named || neighbour.is_some_and(|it| it.broken.is_none()), "a neighbour suffers");
-    // A second reading of the same files, with the first as what was in force, changes nothing.
+    // A second reading of the same files, with the first as what was in force, changes nothing. What could not be read is
+    // told otherwise when something of its name was in force.
+    let whole = documents.iter().all(|it| !matches!(it.content, Content::Refused(_)));
     let again = Objects::from_files(&[file("a.yaml", text)], &strange);
-    assert!(translated(&again).says_the_same_as(&translated(&strange)), "{text}");
+    assert!(!whole || translated(&again).says_the_same_as(&translated(&strange)), "{text}");
 }
 
 fn claims_neighbour(content: &Content) -> bool {
