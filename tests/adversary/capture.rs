@@ -5,6 +5,7 @@
 mod means;
 mod raw;
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -315,12 +316,17 @@ fn connections_from_before_live_on_and_lend_their_ports_to_nobody() -> Result<()
         vanish(stream)?;
         let (mark, request) = marked_request();
         let start = Instant::now();
-        let answer =
-            outsider.run(|| connect(from, to).and_then(|mut it| ask(&mut it, &request)))?;
+        // The kernel may take a moment to let go of the connection that vanished.
+        let answer = wait::until("the ports to be free", || {
+            let answer =
+                outsider.run(|| connect(from, to).and_then(|mut it| ask(&mut it, &request)))?;
+            let taken = answer.as_ref().is_err_and(|it| it.kind() == ErrorKind::AddrNotAvailable);
+            Ok((!taken).then_some(answer))
+        })?;
         println!("{from} -> {to}: {answer:?} after {:?}", start.elapsed());
         unseen(&lab, &mark, "with the ports of an older connection")?;
         let error = answer.err().context("an answer")?;
-        ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "told at once: {error}");
+        ensure!(error.kind() == ErrorKind::ConnectionRefused, "told at once: {error}");
     }
     settle(&lab, "curl", &[DETAILS], 200)?;
     Ok(())
