@@ -6,6 +6,7 @@
 
 mod authorization_policy;
 mod changes;
+mod entries;
 mod frame;
 mod grpc_route;
 mod http_route;
@@ -16,6 +17,7 @@ mod selectors;
 mod service;
 mod service_entry;
 mod services;
+mod slices;
 mod translator;
 mod waypoint;
 mod workload;
