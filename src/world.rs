@@ -17,9 +17,9 @@ mod load;
 mod owners;
 mod policies;
 mod shards;
-mod touched;
 #[cfg(test)]
 mod tests;
+mod touched;
 mod watched;
 
 pub use index::Served;

@@ -15,7 +15,9 @@ use super::original::Original;
 use super::sent::{self, Filters, Sent};
 use crate::base::{Identity, Str};
 use crate::model::{AppProtocol, Backend, HttpRoute, HttpRule, Service, Workload};
-use crate::policy::{self, Addressed, ArrivalClass, Connection, Denial, Gate, Permit, Views, speaks_for};
+use crate::policy::{
+    self, Addressed, ArrivalClass, Connection, Denial, Gate, Permit, Views, speaks_for,
+};
 use crate::route::{self, Head, Selection};
 use crate::tunnel::GuardedConnection;
 use crate::world::World;

@@ -11,7 +11,7 @@ use arc_swap::ArcSwapOption;
 use super::guard::{Arrival, Gates};
 use crate::base::Str;
 use crate::policy::ArrivalClass;
-use crate::world::{JudgementChanges, Judged, World, WorldStore};
+use crate::world::{Judged, JudgementChanges, World, WorldStore};
 
 /// The classes of connections to one workload.
 type Classes = Judged<ArrivalClass, Gates>;
@@ -98,7 +98,8 @@ mod tests {
     use super::*;
     use crate::model::{Action, Mesh, PolicyTarget, Scope};
     use crate::world::fixture::{
-        Fixture, backend, bound_to, identity, policy, route, rule, service, store, waypoint, workload,
+        Fixture, backend, bound_to, identity, policy, route, rule, service, store, waypoint,
+        workload,
     };
 
     fn base() -> Mesh {

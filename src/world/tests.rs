@@ -342,7 +342,8 @@ fn one_flapping_endpoint_costs_what_it_is_beside_two_thousand() {
 #[test]
 fn what_guards_a_service_whose_route_leads_there_is_told() {
     let web = workload("web", "10.0.0.1");
-    let shop = Service { waypoint: super::fixture::bound_to("wp"), ..service("shop", "10.96.0.2", &[]) };
+    let shop =
+        Service { waypoint: super::fixture::bound_to("wp"), ..service("shop", "10.96.0.2", &[]) };
     let rules = vec![super::fixture::rule(vec![super::fixture::backend("web", 1)])];
     let base = Fixture::default().workload(web.clone()).waypoint(waypoint("wp"));
     let base = base.service(service("web", "10.96.0.1", &[&web])).service(shop);

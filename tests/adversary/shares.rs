@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::settle;
 use crate::siege::{
-    ATTACKS, Aim, END_HEADERS, END_STREAM, GO_AWAY, HEADERS, PREFACE, SETTINGS, Times, beside, block, frame, hold,
-    raise_descriptors, read_answer, victim,
+    ATTACKS, Aim, END_HEADERS, END_STREAM, GO_AWAY, HEADERS, PREFACE, SETTINGS, Times, beside,
+    block, frame, hold, raise_descriptors, read_answer, victim,
 };
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, PORT, wait};

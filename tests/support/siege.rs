@@ -242,4 +242,3 @@ pub fn raise_descriptors() -> Result<()> {
     ensure!(hard >= 8_192, "the test needs 8,192 descriptors and may have {hard}");
     Ok(())
 }
-

@@ -85,8 +85,7 @@ impl Services {
             let model = service::translate(cx, &frame.waypoints, &endpoints, key, service);
             let before = self.known.get(key).and_then(|known| known.model.as_ref());
             let same = before.filter(|before| model.as_ref() == Some(&***before)).cloned();
-            let is_reshaped =
-                same.is_none() && !is_same_but_for_endpoints(before, model.as_ref());
+            let is_reshaped = same.is_none() && !is_same_but_for_endpoints(before, model.as_ref());
             let before = before.cloned();
             let model = same.or_else(|| model.map(Arc::new));
             if is_reshaped {

@@ -100,11 +100,7 @@ impl Slices {
     }
 }
 
-fn forget<K: Hash + Eq>(
-    index: &mut HashMap<K, BTreeSet<ObjectKey>>,
-    place: &K,
-    slice: &ObjectKey,
-) {
+fn forget<K: Hash + Eq>(index: &mut HashMap<K, BTreeSet<ObjectKey>>, place: &K, slice: &ObjectKey) {
     let Some(slices) = index.get_mut(place) else { return };
     slices.remove(slice);
     if slices.is_empty() {

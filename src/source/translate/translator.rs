@@ -15,8 +15,8 @@ use super::changes::Changes;
 use super::entries::Entries;
 use super::frame::Frame;
 use super::roster::{Member, Roster};
-use super::services::Services;
 use super::route::Routes;
+use super::services::Services;
 use super::{Context, TranslateSettings, Translation, authorization_policy, workload};
 use crate::base::ObjectKey;
 use crate::model::{self, Mesh};
@@ -75,8 +75,7 @@ impl Translator {
         let reshaped = self.services.update(&mut cx, &frame, &self.roster, &changes, &moved);
         let mut services = self.services.models();
         let place = (&frame, &self.roster);
-        let entries =
-            self.entries.update(&mut cx, place, &changes, &moved, &reshaped, &services);
+        let entries = self.entries.update(&mut cx, place, &changes, &moved, &reshaped, &services);
         services.extend_from_slice(&self.entries.models);
         let of_entries = (&self.entries.models[..], !entries.is_empty());
         self.routes.update(&mut cx, &changes, &reshaped, &self.services, of_entries);

@@ -92,9 +92,7 @@ impl Backends<'_> {
         let refused = |why: String| (ConditionReason::BackendNotFound, why);
         let host = backend.name.to_ascii_lowercase();
         let namespace = &self.route.key.namespace;
-        let own = |it: &&Service| {
-            it.key.namespace == *namespace && it.hostname == host.as_str()
-        };
+        let own = |it: &&Service| it.key.namespace == *namespace && it.hostname == host.as_str();
         let Some(service) = self.services.entries().find(own) else {
             return Err(refused(format!(
                 "no ServiceEntry of the namespace {namespace:?} has the host {host}"

@@ -85,8 +85,8 @@ impl Routes {
             concerned.extend(known.map(|(kind, (key, _))| (kind, key.clone())));
         } else if entries_changed || !reshaped.is_empty() {
             let services: BTreeSet<&ObjectKey> = reshaped.iter().map(|it| &it.key).collect();
-            let looking = known
-                .filter(|(_, (_, known))| known.looked_at.concern(&services, entries_changed));
+            let looking =
+                known.filter(|(_, (_, known))| known.looked_at.concern(&services, entries_changed));
             concerned.extend(looking.map(|(kind, (key, _))| (kind, key.clone())));
         }
         concerned

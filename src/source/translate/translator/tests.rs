@@ -229,9 +229,7 @@ fn what_is_translated_follows_from_what_changed() {
         let rule = json!({"matches": [{"path": {"value": path}}], "backendRefs": [{"name": format!("s{at}"), "port": 80}]});
         json!({"kind": "HTTPRoute", "metadata": metadata(&format!("r{at}")), "spec": {"parentRefs": [parent], "rules": [rule]}})
     };
-    let pod = |phase: &str| {
-        json!({"kind": "Pod", "metadata": metadata("p"), "spec": {"nodeName": "m"}, "status": {"phase": phase, "podIP": "10.0.0.9"}})
-    };
+    let pod = |phase: &str| json!({"kind": "Pod", "metadata": metadata("p"), "spec": {"nodeName": "m"}, "status": {"phase": phase, "podIP": "10.0.0.9"}});
     let (mut objects, mut translator) = (Objects::default(), Translator::new(settings()));
     let mut carry_out = |object: Value| carry_out(&mut objects, &Edit { object, delete: false });
     for at in 0..MANY {
@@ -248,14 +246,14 @@ fn what_is_translated_follows_from_what_changed() {
     assert!(objects.complaints().is_empty(), "{:?}", objects.complaints().first());
     translator.translate(&objects, None);
     for (object, expected) in changes {
-        let mut carry_out = |object: Value| {
-            super::tests::carry_out(&mut objects, &Edit { object, delete: false })
-        };
+        let mut carry_out =
+            |object: Value| super::tests::carry_out(&mut objects, &Edit { object, delete: false });
         let changed = BTreeSet::from([carry_out(object.clone())]);
         crate::base::work::take();
         translator.translate(&objects, Some(&changed));
         let done = crate::base::work::take();
-        let kinds = ["services translated", "slices indexed", "entries translated", "routes translated"];
+        let kinds =
+            ["services translated", "slices indexed", "entries translated", "routes translated"];
         let count = kinds.map(|kind| done.get(kind).copied().unwrap_or_default());
         assert_eq!(count, expected, "{object}");
     }
