@@ -13,6 +13,7 @@ mod room;
 mod seldom;
 mod sizes;
 mod trust_domains;
+pub mod work;
 
 pub use identity::{Identity, IdentityError};
 pub use names::{ObjectKey, Str};

@@ -29,6 +29,7 @@ mod guard;
 mod headers;
 mod host;
 mod inbound;
+mod kept;
 mod limit;
 mod mirror;
 mod opaque;

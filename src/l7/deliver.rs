@@ -162,7 +162,7 @@ async fn until_cut(
     let permitted = |world: &World, gates: &Gates| {
         gates.authorize(world, &session.arrival, &head, sent_as.as_ref())
     };
-    session.until_cut(permitted).await
+    session.until_cut(session.changes(), permitted).await
 }
 
 impl Inbound {

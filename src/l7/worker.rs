@@ -16,6 +16,7 @@ use super::budget::{Full, Kind, QUEUE, Reserved, Scope, Share};
 use super::client::Client;
 use super::detect::Version;
 use super::guard::Arrival;
+use super::kept::Arrivals;
 use super::peers::Peers;
 use super::seats::{self, Seated, Seats};
 use super::upstream::{self, Upstreams};
@@ -67,6 +68,7 @@ pub(super) struct Context {
     pub(super) peers: Peers,
     /// Connections to where nobody else judges.
     pub(super) left: Arc<Judged<LeavingClass, Option<Gate>>>,
+    pub(super) arrivals: Arrivals,
     pub(super) drain: CancellationToken,
     /// Downstream connections, and what they turned into. The worker lives as long as these.
     connections: TaskTracker,
@@ -175,6 +177,7 @@ impl Context {
             upstreams: Upstreams::default(),
             peers: Peers::new(dependencies.cluster.clone()),
             left: dependencies.world.judged(None),
+            arrivals: Arrivals::new(dependencies.world.clone()),
             drain: CancellationToken::new(),
             connections: TaskTracker::new(),
             drivers: TaskTracker::new(),
@@ -237,7 +240,10 @@ impl Context {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.drain.cancelled() => break,
-                _ = sweep.tick() => self.upstreams.sweep(),
+                _ = sweep.tick() => {
+                    self.upstreams.sweep();
+                    self.arrivals.sweep();
+                }
                 _ = rounds.tick(), if !self.seats.is_empty() => self.seats.round(),
                 admitted = inbox.recv() => match admitted {
                     Some(admitted) => self.begin(admitted),

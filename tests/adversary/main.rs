@@ -22,6 +22,8 @@ mod recorder;
 mod removal;
 mod runtime;
 mod shares;
+#[path = "../support/siege.rs"]
+mod siege;
 mod ways;
 
 mod memory;
