@@ -122,7 +122,7 @@ impl LookedAt {
 }
 
 /// A single address, also one that is written as a network.
-fn single(text: &String) -> Option<IpAddr> {
+fn single(text: &str) -> Option<IpAddr> {
     let network = text.parse::<IpNet>().ok();
     let network = network.filter(|network| network.prefix_len() == network.max_prefix_len());
     text.parse().ok().or_else(|| network.map(|network| network.addr()))
