@@ -321,7 +321,7 @@ mod tests {
     async fn a_client_that_left_something_behind_is_still_known() {
         let seats = seats(100);
         let seat = seats.admit(client("shop", 1)).ok().unwrap();
-        let left = seat.share().upstream(Version::Http2).unwrap();
+        let left = seat.share().connection(Version::Http2).unwrap();
         drop(seat);
         seats.round();
         let again = seats.admit(client("shop", 1)).ok().unwrap();

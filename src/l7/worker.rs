@@ -182,24 +182,11 @@ impl Context {
         }
     }
 
-    /// What a downstream connection may buffer, or why it cannot have it. Then others that rest give way.
-    pub(super) fn buffers(&self, share: &Arc<Share>) -> Result<Reserved, String> {
-        let reserved = share.downstream().or_else(|full| {
+    /// What a connection may buffer, of either side, or why it cannot have it. Then others that rest give way.
+    pub(super) fn buffers(&self, share: &Arc<Share>, version: Version) -> Result<Reserved, String> {
+        let reserved = share.connection(version).or_else(|full| {
             self.make_room(share, full);
-            share.downstream()
-        });
-        reserved.map_err(|full| share.why(full))
-    }
-
-    /// What an upstream connection may buffer.
-    pub(super) fn upstream_buffers(
-        &self,
-        share: &Arc<Share>,
-        version: Version,
-    ) -> Result<Reserved, String> {
-        let reserved = share.upstream(version).or_else(|full| {
-            self.make_room(share, full);
-            share.upstream(version)
+            share.connection(version)
         });
         reserved.map_err(|full| share.why(full))
     }
