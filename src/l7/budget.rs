@@ -58,9 +58,9 @@ const SMALL_HEADS: usize = 3;
 /// The most that one head takes, in bytes: its text, and its fields.
 pub(super) const MOST_OF_A_HEAD: usize = HTTP1_BUFFER + MAX_FIELDS as usize * FIELD_BYTES;
 
-/// What an HTTP/2 connection holds besides what it reads and writes, in bytes: the fields of a head that has come in part
-/// (h2 decodes each frame of it), and the tables of HPACK, 4 KiB each by the protocol's count of 32 bytes a field.
-const HTTP2_STATE: usize = MAX_FIELDS as usize * FIELD_BYTES + 2 * (4096 / 32) * FIELD_BYTES;
+/// The tables of HPACK of an HTTP/2 connection, in bytes: 4 KiB each by the protocol's count, in which a field takes 32 at
+/// least, and some 160 in memory.
+const HPACK_TABLES: usize = 2 * (4096 / 32) * 160;
 
 /// Mirrored requests on their way at once: enough for a thousand a second at 100 ms each, and what a mirror that does
 /// not answer can hold.
@@ -291,9 +291,14 @@ impl Share {
     pub(super) fn connection(self: &Arc<Self>, version: Version) -> Result<Reserved, Full> {
         let bytes = match version {
             Version::Http1 => 2 * HTTP1_BUFFER,
-            Version::Http2 => 2 * HTTP1_BUFFER + HTTP2_STATE,
+            Version::Http2 => 2 * HTTP1_BUFFER + HPACK_TABLES,
         };
         self.reserve(Kind::Bytes, units(bytes))
+    }
+
+    /// What a head takes that comes in several frames, each of which is decoded as it comes.
+    pub(super) fn partial_head(self: &Arc<Self>) -> Result<Reserved, Full> {
+        self.reserve(Kind::Bytes, units(MOST_OF_A_HEAD))
     }
 
     /// A place for one more copy of a request.

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::budget::{Full, Reserved, Share};
 use super::seat::{Order, Seat};
 use super::turn::Turn;
 use super::upstream::Buffers;
@@ -33,6 +34,7 @@ pub(super) struct Http2 {
     io: Counted<Rewind<Carrier>>,
     seat: Arc<Seat>,
     turn: Turn,
+    partial: Partial,
     /// Read since the last time that others got their turn.
     burst: usize,
 }
@@ -42,7 +44,12 @@ pub(super) struct Application {
     io: Counted<Carrier>,
     buffers: Arc<Buffers>,
     turn: Turn,
+    partial: Partial,
 }
+
+/// What a head takes that has come in part, which is rare: usual ones fit into a frame.
+#[derive(Default)]
+struct Partial(Option<Reserved>);
 
 impl Http1 {
     pub(super) fn new(io: Rewind<Carrier>, seat: Arc<Seat>) -> Self {
@@ -59,7 +66,7 @@ impl Http2 {
         let (io, exceeded) = Counted::new(io, PREFACE);
         seat.speaks_http2();
         let turn = Turn::new(seat.share().pool().clone());
-        (Self { io, seat, turn, burst: 0 }, exceeded)
+        (Self { io, seat, turn, partial: Partial::default(), burst: 0 }, exceeded)
     }
 }
 
@@ -67,7 +74,18 @@ impl Application {
     pub(super) fn new(io: Carrier, buffers: Arc<Buffers>) -> (Self, Exceeded) {
         let (io, exceeded) = Counted::new(io, 0);
         let turn = Turn::new(buffers.share().pool().clone());
-        (Self { io, buffers, turn }, exceeded)
+        (Self { io, buffers, turn, partial: Partial::default() }, exceeded)
+    }
+}
+
+impl Partial {
+    fn note<S>(&mut self, io: &Counted<S>, share: &Arc<Share>) -> Result<(), Full> {
+        match (io.is_between_frames_of_head(), &self.0) {
+            (true, None) => self.0 = Some(share.partial_head()?),
+            (false, Some(_)) => self.0 = None,
+            _ => {}
+        }
+        Ok(())
     }
 }
 
@@ -110,7 +128,8 @@ impl AsyncRead for Http2 {
             return Poll::Pending;
         }
         this.burst += buf.filled().len() - before;
-        if this.seat.trailers(this.io.last_heads()).is_err() {
+        let reserved = this.partial.note(&this.io, this.seat.share());
+        if reserved.and_then(|()| this.seat.trailers(this.io.last_heads())).is_err() {
             this.seat.tell(Order::End);
         }
         match this.io.is_within_head() {
@@ -138,7 +157,10 @@ impl AsyncRead for Application {
             }
             return Poll::Pending;
         }
-        this.buffers.trailers(this.io.last_heads()).map_err(io::Error::other)?;
+        let share = this.buffers.share();
+        let reserved = this.partial.note(&this.io, share);
+        let reserved = reserved.and_then(|()| this.buffers.trailers(this.io.last_heads()));
+        reserved.map_err(|full| io::Error::other(share.why(full)))?;
         Poll::Ready(Ok(()))
     }
 }

@@ -109,6 +109,11 @@ impl<S> Counted<S> {
         self.frames.is_within_head()
     }
 
+    /// A head has come in part, and frames of it that h2 has decoded.
+    pub fn is_between_frames_of_head(&self) -> bool {
+        self.frames.continues
+    }
+
     /// How many fields of heads have come.
     pub fn fields(&self) -> usize {
         self.frames.fields

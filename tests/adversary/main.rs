@@ -25,6 +25,7 @@ mod shares;
 mod ways;
 
 mod memory;
+mod unread;
 
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::l7::budget::{Reserved, Share};
+use crate::l7::budget::{Full, Reserved, Share};
 use crate::l7::window::Window;
 
 /// Shared by the senders of one connection and by who reads from it; the budget gets its part back with the last.
@@ -18,7 +18,7 @@ impl Buffers {
         Self { share, window: Window::default(), _reserved: reserved }
     }
 
-    pub(in crate::l7) fn share(&self) -> &Share {
+    pub(in crate::l7) fn share(&self) -> &Arc<Share> {
         &self.share
     }
 
@@ -36,8 +36,8 @@ impl Buffers {
     }
 
     /// Heads have come that may wait for their reader and take about so many bytes.
-    pub(in crate::l7) fn trailers(&self, bytes: usize) -> Result<(), String> {
-        self.window.trailers(&self.share, bytes).map_err(|full| self.share.why(full))
+    pub(in crate::l7) fn trailers(&self, bytes: usize) -> Result<(), Full> {
+        self.window.trailers(&self.share, bytes)
     }
 }
 
