@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use super::WorkerSettings;
 use super::client::Client;
 use super::detect::Version;
+use super::turn::Unseen;
 use crate::base::{FIELD_BYTES, MAX_FIELDS, Seldom};
 use crate::telemetry::{Telemetry, WorkerHealth};
 
@@ -107,8 +108,7 @@ pub(super) struct Pool {
     /// Seconds since the worker started, as of the last tick: what needs to know the time roughly does not ask the
     /// system for it.
     clock: AtomicU32,
-    /// Fields of heads that were read and that nobody has looked at yet ([`turn`](super::turn)).
-    heads: AtomicUsize,
+    unseen: Unseen,
     telemetry: Telemetry,
     /// By scope and kind.
     told: [[Seldom; KINDS]; 3],
@@ -197,8 +197,8 @@ impl Pool {
         ];
         let shares = Shares { tenant: settings.tenant_share, client: settings.client_share };
         let (held, clock, told) = (Held::default(), AtomicU32::new(0), Default::default());
-        let heads = AtomicUsize::new(0);
-        Arc::new(Self { limits, shares, held, clock, heads, telemetry, told })
+        let unseen = Unseen::default();
+        Arc::new(Self { limits, shares, held, clock, unseen, telemetry, told })
     }
 
     pub(super) fn clock(&self) -> u32 {
@@ -209,8 +209,8 @@ impl Pool {
         self.clock.store(seconds, Ordering::Relaxed);
     }
 
-    pub(super) fn heads(&self) -> &AtomicUsize {
-        &self.heads
+    pub(super) fn unseen(&self) -> &Unseen {
+        &self.unseen
     }
 
     pub(super) fn telemetry(&self) -> &Telemetry {

@@ -80,6 +80,10 @@ impl Seats {
         })
     }
 
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
     /// A place for one more connection of this client, or why there is none.
     pub(super) fn admit(self: &Arc<Self>, client: Client) -> Result<Seated, String> {
         self.tick();

@@ -122,9 +122,7 @@ impl AsyncRead for Http2 {
         let read = Pin::new(&mut this.io).poll_read(cx, buf)?;
         if read.is_pending() {
             this.burst = 0;
-            if this.turn.end(this.io.fields()) {
-                cx.waker().wake_by_ref();
-            }
+            this.turn.end(this.io.fields());
             return Poll::Pending;
         }
         this.burst += buf.filled().len() - before;
@@ -152,9 +150,7 @@ impl AsyncRead for Application {
             return Poll::Pending;
         }
         if Pin::new(&mut this.io).poll_read(cx, buf)?.is_pending() {
-            if this.turn.end(this.io.fields()) {
-                cx.waker().wake_by_ref();
-            }
+            this.turn.end(this.io.fields());
             return Poll::Pending;
         }
         let share = this.buffers.share();

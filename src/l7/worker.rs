@@ -220,6 +220,8 @@ impl Context {
         let mut sweep = tokio::time::interval(upstream::SWEEP);
         let mut rounds = tokio::time::interval(seats::ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let pool = self.seats.pool().clone();
+        self.drive("heads that were read", async move { pool.unseen().forget().await });
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,

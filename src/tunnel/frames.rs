@@ -70,10 +70,11 @@ struct Frames {
     /// A message's head goes on with the next frame.
     continues: bool,
     block: Block,
-    /// Streams that the peer has opened: what comes for them again are trailers.
+    /// The last stream that the peer, a client, has opened: what comes again for it and those before are trailers.
     last: u32,
-    /// Fields that came in all heads, and what came that nobody may read soon.
+    /// Fields that came in all heads.
     fields: usize,
+    /// What heads that came take, in bytes, where they may wait for whoever reads.
     last_heads: usize,
     tokens: u32,
     /// When time was last made into tokens.
@@ -314,13 +315,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     }
 }
 
-/// Where the frames in these pieces end, and how many tokens they left: for fuzzers.
+/// Where the frames in these pieces end, how many tokens they left, and what their heads have; `None` when they are not
+/// within bounds: for fuzzers.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(super) fn count(pieces: &[&[u8]]) -> (usize, u32, u32) {
+pub(super) fn count(pieces: &[&[u8]]) -> Option<[usize; 5]> {
     let (mut counted, _) = Counted::new((), PREFACE);
     let within = pieces.iter().all(|piece| counted.frames.take(piece));
-    assert!(within, "an input of a fuzzer has fewer frames than may come at once");
-    (counted.frames.have, counted.frames.skip, counted.frames.tokens)
+    let frames = &counted.frames;
+    let (skip, tokens) = (frames.skip as usize, frames.tokens as usize);
+    within.then_some([frames.have, skip, tokens, frames.fields, frames.last_heads])
 }
 
 #[cfg(test)]
