@@ -238,7 +238,7 @@ fn answers_that_nobody_reads_take_no_more_than_a_worker_may() -> Result<()> {
             "{name}: at most {peak:?} KiB, at rest {rest:?}, {most} more allowed, {requests} requests in flight"
         );
         ensure!(!waits || requests > 50.0, "{name} came through: {requests} requests in flight");
-        for ((peak, rest), most) in peak.iter().zip(&rest).zip(&mut highest) {
+        for ((peak, rest), highest) in peak.iter().zip(&rest).zip(&mut highest) {
             ensure!(peak - rest < most, "{name}: the worker holds {} KiB more", peak - rest);
             *highest = (*highest).max(*peak);
         }
