@@ -11,6 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::frames::{self, Peer, frame, run_in};
 use crate::issued::{Certificate, Wrong, issue};
+use crate::support::lab::netns::Namespace;
 use crate::support::lab::{Lab, PORT, wait};
 use crate::{meshed, settle};
 
@@ -290,6 +291,20 @@ const SOURCE: u16 = 9_092;
 /// Windows as large as can be, of streams and of the connection.
 const LARGEST: u32 = 0x7fff_ffff;
 
+/// Sends into every connection until it breaks.
+fn send_without_end(namespace: &Namespace) -> Result<()> {
+    let listener = namespace.run(|| std::net::TcpListener::bind(("0.0.0.0", SOURCE)))??;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut stream = stream;
+                while stream.write_all(&[7; 64 * 1024]).is_ok() {}
+            });
+        }
+    });
+    Ok(())
+}
+
 /// A peer that is no agent opens all streams it may, grants the largest windows, and reads nothing.
 #[test]
 fn a_peer_that_grants_much_and_reads_nothing_holds_a_workloads_part() -> Result<()> {
@@ -302,19 +317,7 @@ fn a_peer_that_grants_much_and_reads_nothing_holds_a_workloads_part() -> Result<
     let address = lab.address("details-v1")?;
     let (to, authority) = (SocketAddr::new(address, 15008), format!("{address}:{SOURCE}"));
     let certificate = issue(&lab, ABUSER, Wrong::Nothing)?;
-    let listener = lab
-        .pod("details-v1")?
-        .attachment
-        .namespace
-        .run(|| std::net::TcpListener::bind(("0.0.0.0", SOURCE)))??;
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut stream = stream;
-                while stream.write_all(&[7; 64 * 1024]).is_ok() {}
-            });
-        }
-    });
+    send_without_end(&lab.pod("details-v1")?.attachment.namespace)?;
     let namespace = lab.pod("outsider")?.attachment.namespace.clone();
     let rest = Usage::of(process)?.memory;
     let peak = run_in(&namespace, || async {
