@@ -123,6 +123,9 @@ async fn pass(
                     // With the lease goes the connection: nobody knows what it speaks now.
                     return upgrade::unasked().respond(exchange, form);
                 }
+                if let Err(why) = exchange.reserve(response.headers()) {
+                    return Answer::overflow(why).respond(exchange, form);
+                }
                 exchange.answered(response.status(), response.headers(), lease, None);
                 return match granted.zip(judged).filter(|_| switched) {
                     Some((upgrade, judged)) => {

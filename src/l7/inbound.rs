@@ -101,7 +101,7 @@ impl Inbound {
         };
         match detected {
             Ok((Some(version), stream)) => {
-                let _buffers = match self.context.buffers(self.seat.share()) {
+                let _buffers = match self.context.buffers(self.seat.share(), version) {
                     Ok(buffers) => buffers,
                     Err(why) => return self.refuse(Reason::Overflow, &why),
                 };

@@ -185,24 +185,11 @@ impl Context {
         }
     }
 
-    /// What a downstream connection may buffer, or why it cannot have it. Then others that rest give way.
-    pub(super) fn buffers(&self, share: &Arc<Share>) -> Result<Reserved, String> {
-        let reserved = share.downstream().or_else(|full| {
+    /// What a connection may buffer, of either side, or why it cannot have it. Then others that rest give way.
+    pub(super) fn buffers(&self, share: &Arc<Share>, version: Version) -> Result<Reserved, String> {
+        let reserved = share.connection(version).or_else(|full| {
             self.make_room(share, full);
-            share.downstream()
-        });
-        reserved.map_err(|full| share.why(full))
-    }
-
-    /// What an upstream connection may buffer.
-    pub(super) fn upstream_buffers(
-        &self,
-        share: &Arc<Share>,
-        version: Version,
-    ) -> Result<Reserved, String> {
-        let reserved = share.upstream(version).or_else(|full| {
-            self.make_room(share, full);
-            share.upstream(version)
+            share.connection(version)
         });
         reserved.map_err(|full| share.why(full))
     }
@@ -236,6 +223,8 @@ impl Context {
         let mut sweep = tokio::time::interval(upstream::SWEEP);
         let mut rounds = tokio::time::interval(seats::ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let pool = self.seats.pool().clone();
+        self.drive("heads that were read", async move { pool.unseen().forget().await });
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,

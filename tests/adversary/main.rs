@@ -27,6 +27,7 @@ mod siege;
 mod ways;
 
 mod memory;
+mod unread;
 
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
 
