@@ -1,6 +1,6 @@
 //! A [`Program`] in the syntax of `nft`: for golden files, logs and `isthmus dump`. It is valid input for `nft -f`, which
-//! the namespace tests use to prove that the kernel holds exactly what is printed. Routes, of which `nft` knows
-//! nothing, are comments in the words of `ip`.
+//! the namespace tests use to prove that the kernel holds exactly what is printed. Routes and
+//! parameters of the kernel, of which `nft` knows nothing, are comments in the words of `ip` and `sysctl`.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -14,6 +14,9 @@ use super::program::{
 impl Display for Program {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         self.routing.iter().try_for_each(|route| write!(f, "{route}"))?;
+        if self.aligned_timestamps {
+            writeln!(f, "# sysctl net.ipv4.tcp_timestamps=2 where it is 1")?;
+        }
         write!(f, "{}", self.table)
     }
 }

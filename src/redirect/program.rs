@@ -11,6 +11,8 @@ use ipnet::IpNet;
 pub struct Program {
     pub table: Table,
     pub routing: Vec<PolicyRoute>,
+    /// TCP timestamps have no random offset for each destination.
+    pub aligned_timestamps: bool,
 }
 
 /// One table of family `inet`.

@@ -83,7 +83,7 @@ pub fn plan_workload(plan: &CapturePlan) -> Program {
         chains.push(check::sent(&families, plan.dns, AGENT));
     }
     let table = Table { name: TABLE, counters, sets: Vec::new(), chains };
-    Program { table, routing: routing(&families) }
+    Program { table, routing: routing(&families), aligned_timestamps: true }
 }
 
 /// Replies to a borrowed address carry the mark (see `mangle_output`) and go to the agent instead of the network.

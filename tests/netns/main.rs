@@ -35,6 +35,7 @@ mod plain;
 mod policies;
 mod redirect;
 mod same_node;
+mod soak;
 mod sock;
 mod takeover;
 

@@ -11,6 +11,7 @@ use isthmus::{
 
 mod lab;
 mod node;
+mod timestamps;
 mod traffic;
 
 use lab::Namespace;
@@ -86,6 +87,8 @@ fn the_kernel_holds_what_is_printed() {
     let programs = programs.iter().flat_map(|program| [program.clone(), plain(program)]);
     for program in programs {
         let (ours, theirs) = (Namespace::new(), Namespace::new());
+        // Else the kernel's table remembers what it was before.
+        ours.set("ipv4/tcp_timestamps", "2");
         ours.apply(&program);
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), program.to_string()).unwrap();
