@@ -79,6 +79,7 @@ impl Display for Chain {
         let hook = match self.hook {
             Hook::Prerouting => "prerouting",
             Hook::Input => "input",
+            Hook::Forward => "forward",
             Hook::Output => "output",
             Hook::Postrouting => "postrouting",
         };
@@ -122,6 +123,7 @@ impl Display for Match {
             }
             Match::InvalidConnection => write!(f, "ct state invalid"),
             Match::ConfirmedConnection => write!(f, "ct status confirmed"),
+            Match::TranslatedConnection => write!(f, "ct status dnat"),
             Match::UnboundSocket => write!(f, "socket wildcard 1"),
             Match::SocketUser(user) => write!(f, "meta skuid {user}"),
         }

@@ -132,6 +132,7 @@ fn create_chain(table: &str, chain: &Chain) -> Result<Request, Error> {
     let hook = match chain.hook {
         Hook::Prerouting => libc::NF_INET_PRE_ROUTING,
         Hook::Input => libc::NF_INET_LOCAL_IN,
+        Hook::Forward => libc::NF_INET_FORWARD,
         Hook::Output => libc::NF_INET_LOCAL_OUT,
         Hook::Postrouting => libc::NF_INET_POST_ROUTING,
     };

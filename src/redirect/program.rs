@@ -80,6 +80,7 @@ pub enum ChainKind {
 pub enum Hook {
     Prerouting,
     Input,
+    Forward,
     Output,
     Postrouting,
 }
@@ -131,6 +132,8 @@ pub enum Match {
     InvalidConnection,
     /// Conntrack knows the connection from an earlier packet.
     ConfirmedConnection,
+    /// NAT leads the connection elsewhere than where it was dialled.
+    TranslatedConnection,
     /// The packet is for a socket here that is bound to no address, so a listening one.
     UnboundSocket,
     /// A local process of this user sent the packet; forwarded packets have no user and never match.

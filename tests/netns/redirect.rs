@@ -9,6 +9,7 @@ use isthmus::{
     redirect::{self, CapturePlan, Family, NodePlan, Place, Program},
 };
 
+mod forwards;
 mod lab;
 mod node;
 mod timestamps;
