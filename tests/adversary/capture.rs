@@ -4,6 +4,8 @@
 
 mod forwards;
 mod means;
+mod packet;
+mod packets;
 mod raw;
 
 use std::io::ErrorKind;
@@ -357,6 +359,9 @@ fn a_capture_that_was_switched_off_for_a_while_is_whole_again() -> Result<()> {
     lab.manifests.annotate(&key, bypass, "true")?;
     settle(&lab, "outsider", &[DETAILS], 200)?;
     let outsider = namespace(&lab, "outsider")?;
+    // In the mesh, so that it is captured whatever the annotation says.
+    let (own, to) = (places(&lab, "curl", 0)?[0], places(&lab, VICTIM, PORT)?[0]);
+    let mut tunnelled = namespace(&lab, "curl")?.run(|| connect(own, to))??;
     let mut open = Vec::new();
     for family in 0..2 {
         let to = places(&lab, VICTIM, PORT)?[family];
@@ -367,8 +372,10 @@ fn a_capture_that_was_switched_off_for_a_while_is_whole_again() -> Result<()> {
             open.push((from, to, stream));
         }
     }
+    lives(&mut tunnelled, "while nothing is captured")?;
     lab.manifests.annotate(&key, bypass, "false")?;
     settle(&lab, "outsider", &[DETAILS], 0)?;
+    lives(&mut tunnelled, "once it is captured again")?;
     for (index, (from, to, mut stream)) in open.into_iter().enumerate() {
         lives(&mut stream, "once it is captured again")?;
         // One vanishes, the other ends with a reset.
