@@ -487,7 +487,12 @@ fn a_probe_lends_its_port_to_nobody() -> Result<()> {
         println!("{from} -> {to} as another user: {answer:?}");
         unseen(&lab, &mark, "from the port of a probe")?;
         // The node's own may use it again.
-        let answer = node.run(|| connect(from, to).and_then(|mut it| ask(&mut it, &request)))?;
+        let answer = wait::until("the port to be free", || {
+            let answer =
+                node.run(|| connect(from, to).and_then(|mut it| ask(&mut it, &request)))?;
+            let taken = answer.as_ref().is_err_and(|it| it.kind() == ErrorKind::AddrNotAvailable);
+            Ok((!taken).then_some(answer))
+        })?;
         ensure!(lab.pod_log(VICTIM)?.contains(&mark), "the node's own probe: {answer:?}");
     }
     Ok(())
