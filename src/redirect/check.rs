@@ -51,13 +51,19 @@ pub(super) fn delivered(families: &[Family]) -> Chain {
             [Match::InputInterface(Is, LOOPBACK_INTERFACE)],
             Action::Accept,
         ),
+        // Nearly every packet: the kernel has its connection's socket at hand, and the rules below would accept it as well.
+        Rule::new(
+            "of a connection here",
+            [Match::TcpSyn(IsNot), Match::UnboundSocket(IsNot)],
+            Action::Accept,
+        ),
         to_agent(ports::INBOUND_PLAINTEXT, "captured"),
         to_agent(ports::HBONE, "tunnels"),
     ];
     rules.extend(families.iter().map(|&family| from_probes(family)));
     rules.push(Rule::new(
         "of no connection: only a SYN cookie could open one",
-        [Match::TcpSyn(IsNot), Match::UnboundSocket],
+        [Match::TcpSyn(IsNot), Match::UnboundSocket(Is)],
         Action::Refuse,
     ));
     rules.push(under_way());
@@ -162,8 +168,8 @@ mod tests {
         confirmed: bool,
         translated: bool,
         invalid: bool,
-        /// The socket that takes it listens on the wildcard address.
-        listening: bool,
+        /// Whether the socket that takes it listens on the wildcard address.
+        socket: Option<bool>,
     }
 
     const FROM_OUTSIDE: Packet = Packet {
@@ -176,7 +182,7 @@ mod tests {
         confirmed: false,
         translated: false,
         invalid: false,
-        listening: false,
+        socket: None,
     };
 
     fn matches(one: &Match, packet: &Packet) -> bool {
@@ -200,7 +206,10 @@ mod tests {
             Match::ConfirmedConnection => packet.confirmed,
             Match::TranslatedConnection => packet.translated,
             Match::InvalidConnection => packet.invalid,
-            Match::UnboundSocket => packet.listening,
+            // No socket at all is neither.
+            Match::UnboundSocket(equality) => {
+                packet.socket.is_some_and(|unbound| eq(equality, unbound))
+            }
             other => panic!("the check has no business with {other}"),
         }
     }
@@ -246,7 +255,8 @@ mod tests {
         for confirmed in [false, true] {
             let under_way = Packet { syn: false, confirmed, ..FROM_OUTSIDE };
             assert_eq!(it(under_way), Action::Accept);
-            let stray = Packet { listening: true, ..under_way };
+            assert_eq!(it(Packet { socket: Some(false), ..under_way }), Action::Accept);
+            let stray = Packet { socket: Some(true), ..under_way };
             assert_eq!(it(stray), Action::Refuse);
             assert_eq!(it(Packet { port: ports::HBONE, ..stray }), Action::Accept);
         }

@@ -124,7 +124,7 @@ impl Display for Match {
             Match::InvalidConnection => write!(f, "ct state invalid"),
             Match::ConfirmedConnection => write!(f, "ct status confirmed"),
             Match::TranslatedConnection => write!(f, "ct status dnat"),
-            Match::UnboundSocket => write!(f, "socket wildcard 1"),
+            Match::UnboundSocket(equality) => write!(f, "socket wildcard {equality} 1"),
             Match::SocketUser(user) => write!(f, "meta skuid {user}"),
         }
     }

@@ -134,8 +134,8 @@ pub enum Match {
     ConfirmedConnection,
     /// NAT leads the connection elsewhere than where it was dialled.
     TranslatedConnection,
-    /// The packet is for a socket here that is bound to no address, so a listening one.
-    UnboundSocket,
+    /// The packet is for a socket here that is bound to no address, so a listening one; or else for one that is bound.
+    UnboundSocket(Equality),
     /// A local process of this user sent the packet; forwarded packets have no user and never match.
     SocketUser(u32),
 }
@@ -175,7 +175,8 @@ impl Table {
     pub fn plain(&self) -> Table {
         let mut table = Table { counters: Vec::new(), ..self.clone() };
         for chain in &mut table.chains {
-            chain.rules.retain(|rule| !rule.matches.contains(&Match::UnboundSocket));
+            let looks_up = |it: &Match| matches!(it, Match::UnboundSocket(_));
+            chain.rules.retain(|rule| !rule.matches.iter().any(looks_up));
         }
         for rule in table.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
             rule.counter = None;

@@ -68,8 +68,8 @@ fn one_match(so_far: Expressions, one: &Match) -> Expressions {
         Match::InvalidConnection => any_bit(so_far, libc::NFT_CT_STATE, abi::STATE_INVALID),
         Match::ConfirmedConnection => any_bit(so_far, libc::NFT_CT_STATUS, abi::STATUS_CONFIRMED),
         Match::TranslatedConnection => any_bit(so_far, libc::NFT_CT_STATUS, abi::STATUS_TRANSLATED),
-        Match::UnboundSocket => {
-            so_far.load_socket(abi::SOCKET_WILDCARD).compare(Equality::Is, &[1])
+        Match::UnboundSocket(equality) => {
+            so_far.load_socket(abi::SOCKET_WILDCARD).compare(equality, &[1])
         }
         Match::SocketUser(user) => {
             so_far.load_meta(libc::NFT_META_SKUID).compare(Equality::Is, &user.to_ne_bytes())
