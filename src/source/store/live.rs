@@ -86,6 +86,7 @@ impl Objects {
             self.refused.push(RefusedPolicy {
                 kind,
                 key: key.clone(),
+                anywhere: false,
                 document: document(),
                 why: with_field(&error.field, &error.reason),
                 origin: origin.clone(),
