@@ -7,6 +7,7 @@
 //! can panic.
 
 mod claim;
+mod endpoints;
 mod normal;
 mod salvage;
 mod split;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Severity;
-use super::objects::{Kind, Object, Recognised};
+use super::objects::{FieldError, Kind, Object, Recognised, schema};
 use crate::base::{ObjectKey, Str};
 pub use claim::{Claim, Guard};
 use split::Chunk;
@@ -33,6 +34,8 @@ pub struct Document {
     pub content: Content,
     /// The paths of fields that stand more than once: the last one counts.
     pub twice: Vec<String>,
+    /// Why the API server would refuse an object that can be read.
+    pub invalid: Option<FieldError>,
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +67,7 @@ impl Document {
     /// Reads one object by itself, as the API server has it.
     pub fn of(mut object: Value) -> Self {
         normal::normalise(&mut object);
-        Self { number: 1, content: read(object, ""), twice: Vec::new() }
+        Self { number: 1, content: read(object, ""), twice: Vec::new(), invalid: None }
     }
 
     /// Why the object is refused, when it is.
@@ -141,7 +144,8 @@ impl Reader {
     }
 
     fn push(&mut self, content: Content, twice: Vec<String>) {
-        self.documents.push(Document { number: self.number, content, twice });
+        let invalid = None;
+        self.documents.push(Document { number: self.number, content, twice, invalid });
     }
 
     fn unreadable(&mut self, text: &str, reason: String) {
@@ -165,9 +169,14 @@ impl Reader {
         let says = |field: &str| mapping.get(field).and_then(Tree::text).map(str::to_owned);
         let (api_version, kind) = (says("apiVersion"), says("kind"));
         if let (Some(api_version), Some(kind)) = (&api_version, &kind)
-            && let Some(of) = kind.strip_suffix(LIST)
+            && matches!(
+                Kind::recognise(api_version, kind),
+                Recognised::Foreign | Recognised::Unsupported
+            )
             && let Some(items) = mapping.items()
         {
+            // Whatever has items is a list, to the API machinery, whatever its kind.
+            let of = kind.strip_suffix(LIST).unwrap_or(kind);
             let inferred = Some((api_version.as_str(), of)).filter(|_| !of.is_empty());
             for (index, item) in items.into_iter().enumerate() {
                 self.take(item, &at(place, &format!("items[{index}]")), inferred);
@@ -182,8 +191,31 @@ impl Reader {
         let mut twice = Vec::new();
         let mut value = Tree::Map(mapping).into_value("", &mut twice);
         normal::normalise(&mut value);
+        if endpoints::is_endpoints(&value) {
+            return self.take_endpoints(value, place);
+        }
         let twice = twice.iter().map(|field| at(place, field)).collect();
+        let kind = kind_of(&value);
+        let objection = kind.and_then(|kind| schema::check(kind, &value).err());
         self.push(read(value, place), twice);
+        if let (Some(document), Some(mut error)) = (self.documents.last_mut(), objection) {
+            error.field = at(place, &error.field);
+            document.invalid = Some(error);
+        }
+    }
+
+    fn take_endpoints(&mut self, value: Value, place: &str) {
+        match endpoints::mirrored(&value) {
+            Ok(slices) => {
+                for slice in slices {
+                    self.push(Content::Object(Arc::new(slice)), Vec::new());
+                }
+            }
+            Err(error) => {
+                let content = refused(value, None, at(place, &error.field), error.reason);
+                self.push(content, Vec::new());
+            }
+        }
     }
 
     fn conflict(&mut self, mapping: &Mapping, field: &str) {
@@ -301,6 +333,14 @@ fn refused(
         },
     };
     Content::Refused(Arc::new(Refusal { claims, value: Some(value), field, reason }))
+}
+
+/// The kind, when it is one that is read here.
+fn kind_of(value: &Value) -> Option<Kind> {
+    match Kind::recognise(text_at(value, "apiVersion")?, text_at(value, "kind")?) {
+        Recognised::Kind(kind) => Some(kind),
+        _ => None,
+    }
 }
 
 fn text_at<'a>(value: &'a Value, field: &str) -> Option<&'a str> {

@@ -56,6 +56,8 @@ type Id = (Kind, ObjectKey);
 struct Held {
     object: Arc<Object>,
     origin: Option<Origin>,
+    /// The API server would refuse it: it takes no good version's place, and none is kept for its sake.
+    invalid: bool,
 }
 
 impl Objects {

@@ -1,7 +1,7 @@
 //! Finds out what a document was meant to be when it cannot be read: a policy must not vanish because of a wrong
 //! indentation. What it finds is used for nothing but to keep the last good versions of objects, and to deny.
 //!
-//! Three looks, each less exact than the one before, and each only at what those left over: what the parser read before it
+//! Three looks, each less exact than the one before, and each for what those did not explain: what the parser read before it
 //! gave up ([`partial`]), whatever the style; lines that look like an object's ([`lines`]); and words that name a kind whose
 //! object would deny something ([`words`]), wherever they stand.
 
@@ -41,8 +41,16 @@ pub(super) fn of_text(text: &str) -> Vec<Claim> {
             *claim = line;
         }
     }
-    for word in words::guards(&read.rest) {
-        claims.push(next_of(word).unwrap_or_else(|| Claim::unnamed(word)));
+    // A quote that is not closed makes a text of all that follows, so that each word counts, wherever it stands.
+    let mut named: HashMap<Str, usize> = HashMap::new();
+    claims.iter().for_each(|claim| *named.entry(claim.kind_name.clone()).or_default() += 1);
+    let guarded = claims.iter().any(|claim| claim.guard.is_some());
+    for word in words::guards(&read.told) {
+        match named.get_mut(word).filter(|left| **left > 0) {
+            Some(left) => *left -= 1,
+            None if word.is_empty() && guarded => {}
+            None => claims.push(next_of(word).unwrap_or_else(|| Claim::unnamed(word))),
+        }
     }
     let others = lines.into_values().flatten();
     claims.extend(others.filter(|it| it.guard.is_none() && it.kind.is_some() && it.key.is_some()));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::{Held, Id, Objects, RefusedPolicy, with_field};
 use crate::base::{ObjectKey, Str};
 use crate::source::manifest::{Claim, Content, Document, Guard, Refusal};
-use crate::source::objects::{Kind, Object};
+use crate::source::objects::{FieldError, Kind, Object};
 use crate::source::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 
 /// What becomes of an object whose document is refused.
@@ -17,6 +17,7 @@ const LAST_GOOD: &str = "its last good version stays in force";
 const ELSEWHERE: &str = "another document holds the object, and that one is in force";
 const DENIES: &str = "until it can be understood, it denies what it may apply to";
 const NOTHING: &str = "it is not in force, and there is no earlier version of it";
+const INVALID: &str = "the API server would refuse it, and there is no earlier version of it";
 
 pub(super) struct Builder<'a> {
     previous: &'a Objects,
@@ -51,7 +52,7 @@ impl<'a> Builder<'a> {
                 Content::Object(object) => {
                     let (kind, key) = (object.kind(), object.key());
                     self.warn_of_twice(&origin, kind.name().into(), &key, &document.twice);
-                    self.add((kind, key), object, origin);
+                    self.add((kind, key), object, origin, document.invalid.as_ref());
                 }
                 Content::Refused(refusal) => {
                     let ids = refusal.claims.iter().filter_map(id_of);
@@ -88,9 +89,20 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn add(&mut self, id: Id, object: &Arc<Object>, origin: Origin) {
+    fn add(&mut self, id: Id, object: &Arc<Object>, origin: Origin, invalid: Option<&FieldError>) {
         let Some(first) = self.objects.held.get(&id) else {
-            let held = Held { object: object.clone(), origin: Some(origin) };
+            let mut held = Held {
+                object: object.clone(),
+                origin: Some(origin.clone()),
+                invalid: invalid.is_some(),
+            };
+            if let Some(error) = invalid {
+                let last_good = self.previous.held.get(&id).filter(|held| !held.invalid);
+                self.complain_of_invalid(&id, &origin, error, last_good.is_some());
+                if let Some(last_good) = last_good {
+                    held = Held { origin: Some(origin), ..last_good.clone() };
+                }
+            }
             self.objects.held.insert(id, held);
             return;
         };
@@ -99,6 +111,27 @@ impl<'a> Builder<'a> {
             "is already defined in {place}; that one is in force, and this one has no effect"
         );
         self.complain(&origin, (id.0.name().into(), Some(&id.1)), "metadata.name", reason);
+    }
+
+    /// Whatever else is wrong with it, and what follows from that, its translation tells.
+    fn complain_of_invalid(&mut self, id: &Id, origin: &Origin, error: &FieldError, kept: bool) {
+        let FieldError { field, reason } = error;
+        let (outcome, condition) = match kept {
+            true => (LAST_GOOD, ConditionType::PartiallyInvalid),
+            false => (INVALID, ConditionType::Accepted),
+        };
+        self.complain(
+            origin,
+            (id.0.name().into(), Some(&id.1)),
+            field,
+            format!("{reason}; {outcome}"),
+        );
+        let Some(complaint) = self.objects.complaints.last_mut() else { return };
+        if !kept {
+            complaint.severity = Severity::Warning;
+        } else if id.0.is_route() {
+            complaint.condition = Some(Condition::of(condition, ConditionReason::UnsupportedValue));
+        }
     }
 
     /// What came from the same document stays before any other document can take its place.
@@ -162,8 +195,7 @@ impl<'a> Builder<'a> {
         if !self.objects.held.contains_key(&id)
             && let Some(last_good) = self.previous.held.get(&id)
         {
-            let object = last_good.object.clone();
-            self.keep(id.clone(), Held { object, origin: Some(origin.clone()) });
+            self.keep(id.clone(), Held { origin: Some(origin.clone()), ..last_good.clone() });
         }
         let held = self.objects.held.get(&id).map(|held| held.origin.as_ref() == Some(origin));
         let (outcome, condition) = match (held, claim.guard) {

@@ -10,7 +10,7 @@ use super::frame::Frame;
 use super::roster::{Member, Roster};
 use super::selectors::Selectors;
 use super::service::endpoints::{Endpoints, service_of};
-use super::service::{self, selector};
+use super::service::{self, Allotted, selector};
 use super::translator::Moved;
 use crate::base::{ObjectKey, Str};
 use crate::model;
@@ -61,13 +61,15 @@ impl Services {
         }
         let wanted = concerned.iter().filter_map(|key| Some((key, objects.get::<Service>(key)?)));
         let endpoints = Endpoints::index(objects, roster, wanted.clone());
+        let allotted = Allotted::of(objects, &cx.settings.cluster_domain, concerned.iter());
         let mut reshaped = false;
         for key in &concerned {
             let Some(service) = objects.get::<Service>(key) else {
                 reshaped |= self.known.remove(key).is_some();
                 continue;
             };
-            let model = service::translate(cx, &frame.waypoints, &endpoints, key, service);
+            let model =
+                service::translate(cx, &frame.waypoints, (&endpoints, &allotted), key, service);
             let before = self.known.get(key).and_then(|known| known.model.as_ref());
             let same = before.filter(|before| model.as_ref() == Some(&***before)).cloned();
             reshaped |= same.is_none() && !is_same_but_for_endpoints(before, model.as_ref());

@@ -14,8 +14,8 @@ const MAX_DEPTH: usize = 64;
 
 pub(super) struct Partial {
     pub(super) trees: Vec<Tree>,
-    /// The text without the scalars and comments that were read.
-    pub(super) rest: String,
+    /// The text without comments, as far as it is known what one is.
+    pub(super) told: String,
 }
 
 /// A collection whose end was not read yet.
@@ -34,17 +34,16 @@ struct Builder {
 
 pub(super) fn read(text: &str) -> Partial {
     let mut builder = Builder::default();
-    let mut rest = String::with_capacity(text.len());
+    let mut told = String::with_capacity(text.len());
     let mut at = 0;
     let options = granit_parser::options! { emit_unresolved_aliases: true };
     for event in Parser::new_from_str_with_options(text, options).take(MAX_EVENTS) {
         let Ok((event, span)) = event else { break };
-        if let Event::Scalar(..) | Event::Comment(..) = event
+        if let Event::Comment(..) = event
             && let Some(range) = span.byte_range()
-            && let Some(between) = text.get(at..range.start)
+            && let Some(before) = text.get(at..range.start)
         {
-            rest.push_str(between);
-            rest.push(' ');
+            told.push_str(before);
             at = range.end;
         }
         if builder.open.len() > MAX_DEPTH {
@@ -52,8 +51,8 @@ pub(super) fn read(text: &str) -> Partial {
         }
         builder.take(event);
     }
-    rest.push_str(text.get(at..).unwrap_or_default());
-    Partial { trees: builder.finish(), rest }
+    told.push_str(text.get(at..).unwrap_or_default());
+    Partial { trees: builder.finish(), told }
 }
 
 impl Builder {
