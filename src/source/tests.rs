@@ -100,6 +100,16 @@ fn refused_documents() {
 }
 
 #[test]
+fn real_files() {
+    golden("real-files");
+}
+
+#[test]
+fn unreadable_documents() {
+    golden("unreadable");
+}
+
+#[test]
 fn the_translation_is_a_function_of_the_objects() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/source");
     let one = check(&folder, &settings()).expect("the directory is there");

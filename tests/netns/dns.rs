@@ -316,3 +316,23 @@ fn pods_of_a_headless_service_have_names_of_their_own() -> Result<()> {
         Ok((addresses(&by_udp(&lab, name, RecordType::A)?)? == [expected]).then_some(()))
     })
 }
+
+/// Nobody else on this network knows the Services.
+#[test]
+fn ports_of_services_have_places() -> Result<()> {
+    let mut lab = crate::meshed()?;
+    lab.manifests.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: placed, namespace: bookinfo}\n\
+         spec: {clusterIP: 10.96.44.5, selector: {app: details}, ports: [{name: http, port: 9080}]}\n",
+    )?;
+    let name = "_http._tcp.placed.bookinfo.svc.cluster.local.";
+    let answer = wait::until("the place of a port", || {
+        let answer = by_udp(&lab, name, RecordType::SRV)?;
+        Ok((!answer.answers.is_empty()).then_some(answer))
+    })?;
+    let place = format!("{name} 30 IN SRV 0 100 9080 placed.bookinfo.svc.cluster.local.");
+    assert_eq!(answer.answers[0].to_string(), place);
+    let address = "placed.bookinfo.svc.cluster.local. 30 IN A 10.96.44.5";
+    assert_eq!(answer.additionals[0].to_string(), address);
+    Ok(())
+}

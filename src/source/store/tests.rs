@@ -275,3 +275,36 @@ fn a_field_that_stands_twice_is_told() {
     assert_eq!((complaint.severity, &*complaint.field), (Severity::Warning, "spec"));
     assert!(objects.get::<AuthorizationPolicy>(&key("shop/p")).unwrap().spec.rules.is_empty());
 }
+
+/// A value that can be read and that the API server would refuse.
+#[test]
+fn an_invalid_edit_keeps_the_last_good_version() {
+    let route = |timeout: &str, weight: u32| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: shop}}\n\
+             spec: {{rules: [{{timeouts: {{request: {timeout}}}, \
+             backendRefs: [{{name: s, port: 80, weight: {weight}}}]}}]}}\n"
+        )
+    };
+    let weight = |objects: &Objects| {
+        let route = objects.get::<crate::source::objects::HttpRoute>(&key("shop/r")).unwrap();
+        route.spec.rules[0].backend_refs[0].weight
+    };
+    let (good, bad) = (route("10s", 1), route("'10'", 2));
+    let live =
+        after(&[&[("x.yaml", good)], &[("x.yaml", bad.clone())], &[("x.yaml", bad.clone())]]);
+    assert_eq!(weight(&live), 1);
+    let complaint = &live.complaints()[0];
+    assert_eq!(complaint.field, "spec.rules[0].timeouts.request");
+    assert!(
+        complaint.reason.contains("10s or 1h30m") && complaint.reason.ends_with(LAST_GOOD_VERSION)
+    );
+    assert_eq!(live.complaints().len(), 1);
+    // At a start there is nothing better; another edit is no worse than that.
+    let cold = after(&[&[("x.yaml", bad.clone())]]);
+    assert_eq!((weight(&cold), cold.complaints()[0].severity), (2, Severity::Warning));
+    let cold = after(&[&[("x.yaml", bad)], &[("x.yaml", route("'11'", 3))]]);
+    assert_eq!(weight(&cold), 3);
+}
+
+const LAST_GOOD_VERSION: &str = "its last good version stays in force";
