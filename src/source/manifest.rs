@@ -81,8 +81,10 @@ impl Document {
 
 /// The deepest nesting; Kubernetes objects have some 20 levels.
 const MAX_DEPTH: usize = 64;
-/// Scalars and collections of one document; a Pod has some 300.
-const MAX_NODES: usize = 100_000;
+/// Scalars and collections of one document; a Pod has some 300, and all pods of a cluster may stand in one List.
+const MAX_NODES: usize = 1_000_000;
+/// Events of the parser: of each collection it tells the end, too.
+const MAX_EVENTS: usize = 2 * MAX_NODES;
 /// What aliases may expand to in one document, in parser events: keeps "billion laughs" small.
 const MAX_ALIAS_EVENTS: usize = 100_000;
 /// What a list is called: `List`, or the name of a kind and this.
@@ -232,7 +234,13 @@ impl Reader {
 
 fn read_yaml(chunk: &Chunk<'_>) -> Result<Tree, String> {
     let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES },
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            max_nodes: MAX_NODES,
+            max_events: MAX_EVENTS,
+            // Many aliases of one anchor are harmless: what they expand to is bounded.
+            enforce_alias_anchor_ratio: false,
+        },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_ALIAS_EVENTS },
         // The tree keeps them.
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,

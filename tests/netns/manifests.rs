@@ -89,7 +89,7 @@ fn a_policy_that_cannot_be_read_denies_from_the_start() -> Result<()> {
         }
         settle(&lab, "curl", &[DETAILS], status)?;
         lab.manifests.remove(name)?;
-        settle(&lab, "curl", &[DETAILS], 200)
+        settle(&lab, "curl", &[DETAILS], 200).map(drop)
     };
     restart("{\"kind\": \"Deployment\", \"metadata\": {\"name\": \"x\"", "unclosed.json", 200)?;
     let policy = "{\"apiVersion\": \"security.istio.io/v1\", \"kind\": \"AuthorizationPolicy\", \
@@ -116,7 +116,7 @@ fn a_policy_outlives_what_was_appended_to_it() -> Result<()> {
     lab.manifests.write("policy.yaml", &format!("{policy}---\n{appended}"))?;
     assert_eq!(lab.curl("curl", &[DETAILS])?.status, 0);
     lab.manifests.remove("policy.yaml")?;
-    settle(&lab, "curl", &[DETAILS], 200)
+    settle(&lab, "curl", &[DETAILS], 200).map(drop)
 }
 
 /// A Service that says no address, of endpoints that Kubernetes would mirror.
@@ -133,5 +133,5 @@ fn services_and_endpoints_work_as_they_were_written_for_a_cluster() -> Result<()
              subsets: [{{addresses: [{{ip: {address}}}], ports: [{{port: 9080}}]}}]\n"
         ),
     )?;
-    settle(&lab, "curl", &["http://plain.bookinfo/details/0"], 200)
+    settle(&lab, "curl", &["http://plain.bookinfo/details/0"], 200).map(drop)
 }

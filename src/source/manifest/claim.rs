@@ -37,7 +37,7 @@ const GUARDS: [(&str, Guard); 3] = [
 ];
 
 /// The API group of Istio's security kinds.
-const GROUP: &str = "security.istio.io";
+pub(super) const GROUP: &str = "security.istio.io";
 
 /// Groups of others that have kinds of these names.
 const OTHERS: [&str; 1] = ["policy.linkerd.io"];

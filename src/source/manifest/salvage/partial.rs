@@ -6,11 +6,7 @@ use granit_parser::{Event, Parser};
 use serde_json::Value;
 
 use super::super::tree::{Mapping, Tree};
-
-/// The most events; a document that can be read has no more nodes either.
-const MAX_EVENTS: usize = 200_000;
-/// The deepest nesting, as of documents that can be read.
-const MAX_DEPTH: usize = 64;
+use super::super::{MAX_DEPTH, MAX_EVENTS};
 
 pub(super) struct Partial {
     pub(super) trees: Vec<Tree>,
@@ -36,7 +32,10 @@ pub(super) fn read(text: &str) -> Partial {
     let mut builder = Builder::default();
     let mut told = String::with_capacity(text.len());
     let mut at = 0;
-    let options = granit_parser::options! { emit_unresolved_aliases: true };
+    let options = granit_parser::options! {
+        emit_unresolved_aliases: true,
+        max_buffered_comment_events: MAX_EVENTS,
+    };
     for event in Parser::new_from_str_with_options(text, options).take(MAX_EVENTS) {
         let Ok((event, span)) = event else { break };
         if let Event::Comment(..) = event

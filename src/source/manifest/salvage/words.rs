@@ -1,9 +1,7 @@
 //! Words of a text that name kinds whose objects deny something.
 
 use super::super::Guard;
-
-/// What the versions of Istio's security kinds begin with.
-const SECURITY_VERSION: &str = "security.istio.io/v";
+use super::super::claim::GROUP;
 
 /// The kinds that the words of `text` name, once for each word. Lines that are nothing but a comment do not count.
 pub(super) fn guards(text: &str) -> Vec<&'static str> {
@@ -12,9 +10,9 @@ pub(super) fn guards(text: &str) -> Vec<&'static str> {
     let text = unescaped(&told.join("\n"));
     let words = text.split(|char: char| !char.is_ascii_alphanumeric());
     let mut found: Vec<&'static str> = words.filter_map(Guard::named).collect();
-    let versions = text.match_indices(SECURITY_VERSION).map(|(at, found)| at + found.len());
-    let mut digits = versions.filter_map(|at| text.get(at..)?.chars().next());
-    if found.is_empty() && digits.any(|char| char.is_ascii_digit()) {
+    // Its versions; labels of the same group say something else.
+    let mut versions = text.split(GROUP).skip(1).filter_map(|after| after.strip_prefix("/v"));
+    if found.is_empty() && versions.any(|after| after.starts_with(|it: char| it.is_ascii_digit())) {
         found.push("");
     }
     found
