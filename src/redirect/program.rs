@@ -11,6 +11,8 @@ use ipnet::IpNet;
 pub struct Program {
     pub table: Table,
     pub routing: Vec<PolicyRoute>,
+    /// TCP timestamps have no random offset for each destination.
+    pub aligned_timestamps: bool,
 }
 
 /// One table of family `inet`.
@@ -78,6 +80,7 @@ pub enum ChainKind {
 pub enum Hook {
     Prerouting,
     Input,
+    Forward,
     Output,
     Postrouting,
 }
@@ -129,6 +132,8 @@ pub enum Match {
     InvalidConnection,
     /// Conntrack knows the connection from an earlier packet.
     ConfirmedConnection,
+    /// NAT leads the connection elsewhere than where it was dialled.
+    TranslatedConnection,
     /// The packet is for a socket here that is bound to no address, so a listening one.
     UnboundSocket,
     /// A local process of this user sent the packet; forwarded packets have no user and never match.

@@ -13,6 +13,9 @@ mod istioctl;
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
 
+#[path = "../support/profile.rs"]
+mod profile;
+
 mod certificates;
 mod clock;
 mod cni;
@@ -35,6 +38,7 @@ mod plain;
 mod policies;
 mod redirect;
 mod same_node;
+mod soak;
 mod sock;
 mod takeover;
 

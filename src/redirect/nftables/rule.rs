@@ -67,6 +67,7 @@ fn one_match(so_far: Expressions, one: &Match) -> Expressions {
             .compare(equality, &[TCP_SYN]),
         Match::InvalidConnection => any_bit(so_far, libc::NFT_CT_STATE, abi::STATE_INVALID),
         Match::ConfirmedConnection => any_bit(so_far, libc::NFT_CT_STATUS, abi::STATUS_CONFIRMED),
+        Match::TranslatedConnection => any_bit(so_far, libc::NFT_CT_STATUS, abi::STATUS_TRANSLATED),
         Match::UnboundSocket => {
             so_far.load_socket(abi::SOCKET_WILDCARD).compare(Equality::Is, &[1])
         }
