@@ -336,3 +336,24 @@ fn ports_of_services_have_places() -> Result<()> {
     assert_eq!(answer.additionals[0].to_string(), address);
     Ok(())
 }
+
+/// A Service that says no address, of endpoints that Kubernetes would mirror.
+#[test]
+fn services_and_endpoints_work_as_they_were_written_for_a_cluster() -> Result<()> {
+    let lab = crate::meshed()?;
+    let endpoint = lab.address("details-v1")?;
+    lab.manifests.write(
+        "plain.yaml",
+        &format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: plain, namespace: bookinfo}}\n\
+             spec: {{ports: [{{port: 80}}]}}\n---\n\
+             apiVersion: v1\nkind: Endpoints\nmetadata: {{name: plain, namespace: bookinfo}}\n\
+             subsets: [{{addresses: [{{ip: \"{endpoint}\"}}], ports: [{{port: 9080}}]}}]\n"
+        ),
+    )?;
+    let address = wait::until("an address of the service", || {
+        let answer = by_udp(&lab, "plain.bookinfo.svc.cluster.local.", RecordType::A)?;
+        Ok(addresses(&answer)?.first().copied())
+    })?;
+    crate::settle(&lab, "curl", &[&format!("http://{address}/details/0")], 200).map(drop)
+}

@@ -118,20 +118,3 @@ fn a_policy_outlives_what_was_appended_to_it() -> Result<()> {
     lab.manifests.remove("policy.yaml")?;
     settle(&lab, "curl", &[DETAILS], 200).map(drop)
 }
-
-/// A Service that says no address, of endpoints that Kubernetes would mirror.
-#[test]
-fn services_and_endpoints_work_as_they_were_written_for_a_cluster() -> Result<()> {
-    let lab = meshed()?;
-    let address = lab.address("details-v1")?;
-    lab.manifests.write(
-        "plain.yaml",
-        &format!(
-            "apiVersion: v1\nkind: Service\nmetadata: {{name: plain, namespace: bookinfo}}\n\
-             spec: {{ports: [{{port: 80}}]}}\n---\n\
-             apiVersion: v1\nkind: Endpoints\nmetadata: {{name: plain, namespace: bookinfo}}\n\
-             subsets: [{{addresses: [{{ip: {address}}}], ports: [{{port: 9080}}]}}]\n"
-        ),
-    )?;
-    settle(&lab, "curl", &["http://plain.bookinfo/details/0"], 200).map(drop)
-}

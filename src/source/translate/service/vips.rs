@@ -86,8 +86,14 @@ impl Allotted {
             return Vec::new();
         };
         let families: Vec<&str> = spec.ip_families.iter().flatten().map(String::as_str).collect();
+        // A cluster gives one of its first family, unless both are asked for.
+        let both = matches!(
+            spec.ip_family_policy.as_deref(),
+            Some("PreferDualStack" | "RequireDualStack")
+        );
         let is_wanted = |vip: &IpAddr| {
-            families.is_empty() || families.contains(&if vip.is_ipv4() { "IPv4" } else { "IPv6" })
+            let family = if vip.is_ipv4() { "IPv4" } else { "IPv6" };
+            families.contains(&family) || both || families.is_empty() && vip.is_ipv4()
         };
         let vips: Vec<IpAddr> = pair.iter().copied().filter(is_wanted).collect();
         let named: Vec<String> = vips.iter().map(IpAddr::to_string).collect();
