@@ -366,6 +366,7 @@ fn dns(settings: &Settings, layer4: &Layer4) -> Arc<Dns> {
         settings: DnsSettings {
             enabled: settings.dns.enabled,
             cluster_domain: settings.cluster_domain.clone(),
+            alone: settings.source.kind == SourceKind::Directory,
             resolv_conf: settings.dns.resolv_conf.clone(),
         },
         world: layer4.world.clone(),

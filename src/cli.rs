@@ -4,27 +4,36 @@ mod agent;
 mod client;
 mod cni;
 mod connections;
+mod output;
 mod status;
 mod table;
 
-use std::io::{ErrorKind, Write};
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use agent::Agent;
+use output::{complain, print, show};
 
 use crate::app;
 use crate::config::{self, Overrides, Settings};
 use crate::source::{self, Severity};
 
-/// Something is wrong with what the user gave: settings or manifests.
+/// Something is wrong with what the user gave: settings or manifests, or arguments, for which clap has the same.
 const EXIT_INVALID: u8 = 2;
+
+/// What `--help` says of them; `docs/troubleshooting.md` says it too.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; a reader that went away early (isthmus check DIR | head) changes nothing
+  1  it failed, and standard error says why; ready: not ready
+  2  arguments, settings or manifests are wrong; check: something would be refused";
 
 /// The ambient service mesh in one binary.
 #[derive(Parser)]
-#[command(name = "isthmus", version, max_term_width = 110)]
+#[command(name = "isthmus", version, max_term_width = 110, after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -162,14 +171,14 @@ fn run_with(
     let settings = match Settings::load(Some(config), overrides) {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             return ExitCode::from(EXIT_INVALID);
         }
     };
     match run(settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("isthmus: {error:#}");
+            complain(format_args!("isthmus: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -179,24 +188,27 @@ fn check_directory(check: &Check) -> ExitCode {
     let settings = match Settings::load(check.config.as_deref(), &Overrides::default()) {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             return ExitCode::from(EXIT_INVALID);
         }
     };
     let translation = match source::check(&check.directory, &app::translate_settings(&settings)) {
         Ok(translation) => translation,
         Err(error) => {
-            eprintln!("isthmus: {error:#}");
+            complain(format_args!("isthmus: {error:#}"));
             return ExitCode::from(EXIT_INVALID);
         }
     };
     let mut refused = false;
+    let mut text = String::new();
     for complaint in &translation.complaints {
         refused |= complaint.severity == Severity::Error;
-        println!("{}: {complaint}", complaint.severity);
+        // Into a text nothing fails.
+        _ = writeln!(text, "{}: {complaint}", complaint.severity);
     }
     let mesh = &translation.mesh;
-    println!(
+    _ = writeln!(
+        text,
         "{} workloads, {} services, {} waypoints, {} routes, {} policies",
         mesh.workloads.len(),
         mesh.services.len(),
@@ -204,22 +216,9 @@ fn check_directory(check: &Check) -> ExitCode {
         mesh.routes.len(),
         mesh.policies.len()
     );
-    if refused { ExitCode::from(EXIT_INVALID) } else { ExitCode::SUCCESS }
-}
-
-fn show(text: anyhow::Result<impl AsRef<[u8]>>) -> ExitCode {
-    match text {
-        // A reader that has seen enough (`isthmus dump | head`) is no failure.
-        Ok(text) => match std::io::stdout().write_all(text.as_ref()) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                eprintln!("isthmus: write to the standard output: {error}");
-                ExitCode::FAILURE
-            }
-            _ => ExitCode::SUCCESS,
-        },
-        Err(error) => {
-            eprintln!("isthmus: {error:#}");
-            ExitCode::FAILURE
-        }
+    match print(text.as_bytes()) {
+        Ok(()) if refused => ExitCode::from(EXIT_INVALID),
+        Ok(()) => ExitCode::SUCCESS,
+        Err(code) => code,
     }
 }

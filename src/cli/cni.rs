@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use super::output::show;
+
 use crate::cni::{self, Entry, Installer};
 use crate::redirect::{self, Place};
 use crate::sock::NetworkNamespace;
@@ -38,18 +40,12 @@ struct Uninstall {
 pub(super) fn run(cni: &Cni) -> ExitCode {
     match &cni.action {
         None => cni::plugin(),
-        Some(Action::Uninstall(uninstall)) => match uninstall.carry_out() {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("isthmus: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
+        Some(Action::Uninstall(uninstall)) => show(uninstall.carry_out()),
     }
 }
 
 impl Uninstall {
-    fn carry_out(&self) -> anyhow::Result<()> {
+    fn carry_out(&self) -> anyhow::Result<String> {
         let installer = Installer {
             conf_directory: self.conf_directory.clone(),
             bin_directory: self.bin_directory.clone(),
@@ -60,11 +56,10 @@ impl Uninstall {
         let freed = free_pods(Path::new(NAMESPACES));
         redirect::remove(Place::Node)?;
         removed?;
-        println!(
-            "removed the plugin, and the rules of this node and {} network namespaces",
+        Ok(format!(
+            "removed the plugin, and the rules of this node and {} network namespaces\n",
             freed?
-        );
-        Ok(())
+        ))
     }
 }
 

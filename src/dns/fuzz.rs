@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use hickory_proto::op::{Message, MessageType, ResponseCode};
 
-use super::resolve::{Resolution, resolve};
+use super::resolve::{Asker, Place, Resolution, resolve};
 use super::server;
 use crate::base::TrustDomains;
 use crate::resolver::Protocol;
@@ -36,13 +36,29 @@ fn answers(query: &Message, protocol: Protocol) {
     let Some(question) = query.queries.first() else { return };
     let name = question.name.to_ascii();
     let asked = (name.as_str(), question.query_type, question.query_class);
-    let resolution = resolve(&world(), "shop", "cluster.local", asked);
-    let Resolution::Addresses { addresses, canonical } = resolution else { return };
+    let world = world();
+    let asker =
+        Asker { world: &world, namespace: "shop", cluster_domain: "cluster.local", alone: true };
+    let found = resolve(&asker, asked);
     // More than any answer over UDP holds.
-    let many = (0..200u8).map(|last| IpAddr::from([10, 0, 0, last])).collect();
-    for addresses in [addresses, many] {
-        let owner = question.name.clone();
-        let answer = server::of_the_mesh(query, owner, addresses, canonical.clone());
+    let last = 0..200u8;
+    let many = match &found {
+        Resolution::Addresses { canonical, .. } => Resolution::Addresses {
+            addresses: last.map(|last| IpAddr::from([10, 0, 0, last])).collect(),
+            canonical: canonical.clone(),
+        },
+        Resolution::Places { canonical, .. } => {
+            let place = |port: u8| Place {
+                port: port.into(),
+                target: format!("{port}.db.shop.svc.cluster.local."),
+                addresses: vec![IpAddr::from([10, 0, 0, port])],
+            };
+            Resolution::Places { places: last.map(place).collect(), canonical: canonical.clone() }
+        }
+        _ => return,
+    };
+    for found in [found, many] {
+        let answer = server::of_the_mesh(query, question.name.clone(), &found);
         let encoded = answer.and_then(|it| server::encode(&it, query, protocol));
         check(encoded, query, protocol);
     }

@@ -1,4 +1,7 @@
 //! What is answered for a name: pure over one snapshot (reference 1.11).
+//!
+//! SRV questions for ports of Services are answered as the DNS of Kubernetes would (its DNS specification, 2.3.2 and 2.4.2),
+//! where there is none: in a cluster the name server knows better, and its answer passes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -6,7 +9,7 @@ use std::sync::Arc;
 use hickory_proto::rr::{DNSClass, RecordType};
 
 use crate::base::Str;
-use crate::model::{self, Service};
+use crate::model::{self, Endpoint, Service, ServicePort};
 use crate::world::World;
 
 /// What to do with a question.
@@ -18,32 +21,73 @@ pub(super) enum Resolution {
         /// The name without the search domain that the client's C library put behind it: a CNAME tells it.
         canonical: Option<String>,
     },
+    /// The port of a Service was asked for: where it is served.
+    Places {
+        places: Vec<Place>,
+        canonical: Option<String>,
+    },
     /// The mesh knows the name and not this kind of record; upstream may. That it knows no such name is no answer.
     ForwardKnown,
     Forward,
 }
 
+/// What an SRV record says, and the addresses of its target.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) port: u16,
+    /// With the last dot.
+    pub(super) target: String,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// What names are looked up in, and for whom.
+pub(super) struct Asker<'a> {
+    pub(super) world: &'a World,
+    /// The client's, which short names belong to.
+    pub(super) namespace: &'a str,
+    pub(super) cluster_domain: &'a str,
+    /// No name server but this one knows the Services.
+    pub(super) alone: bool,
+}
+
 /// A name that the mesh knows.
 struct Found<'a> {
     service: &'a Arc<Service>,
-    /// One endpoint of a headless service rather than all: the pod of a StatefulSet.
-    hostname: Option<&'a Str>,
+    /// One endpoint of a headless service rather than all.
+    endpoint: Option<Named>,
     canonical: Option<String>,
+}
+
+/// What an endpoint of a headless service is called.
+enum Named {
+    /// By its pod, as StatefulSets do.
+    Host(Str),
+    /// By its address, as the DNS of Kubernetes does where the pod has no such name: `10-0-0-1`.
+    Address(IpAddr),
 }
 
 impl<'a> Found<'a> {
     fn service(service: &'a Arc<Service>) -> Self {
-        Found { service, hostname: None, canonical: None }
+        Found { service, endpoint: None, canonical: None }
+    }
+
+    fn is_asked(&self, endpoint: &Endpoint) -> bool {
+        self.endpoint.as_ref().is_none_or(|named| match named {
+            Named::Host(name) => endpoint.hostname.as_ref() == Some(name),
+            Named::Address(address) => endpoint.addresses.contains(address),
+        })
     }
 }
 
-/// `name`: as asked, with or without the last dot. `namespace`: the client's, which short names belong to.
+/// `name`: as asked, with or without the last dot.
 pub(super) fn resolve(
-    world: &World,
-    namespace: &str,
-    cluster_domain: &str,
+    asker: &Asker<'_>,
     (name, kind, class): (&str, RecordType, DNSClass),
 ) -> Resolution {
+    let &Asker { world, namespace, cluster_domain, alone } = asker;
+    if (kind, class) == (RecordType::SRV, DNSClass::IN) && alone && name.starts_with('_') {
+        return places(asker, name);
+    }
     let known = match class {
         DNSClass::IN => find(world, namespace, cluster_domain, name),
         _ => None,
@@ -61,6 +105,50 @@ pub(super) fn resolve(
     // Clients that take the first must not all take the same.
     fastrand::shuffle(&mut addresses);
     Resolution::Addresses { addresses, canonical }
+}
+
+/// `_port._tcp.` before the name of a Service.
+fn places(asker: &Asker<'_>, name: &str) -> Resolution {
+    let mut labels = name.splitn(3, '.');
+    let mut part = || labels.next().and_then(|label| label.strip_prefix('_'));
+    let (port, protocol) = (part(), part());
+    let (Some(port), Some(protocol), Some(rest)) = (port, protocol, labels.next()) else {
+        return Resolution::Forward;
+    };
+    let found = find(asker.world, asker.namespace, asker.cluster_domain, rest);
+    let Some(found) = found.filter(|it| it.service.entry.is_none() && it.endpoint.is_none()) else {
+        return Resolution::Forward;
+    };
+    let service = found.service;
+    let named = |it: &&ServicePort| it.name.eq_ignore_ascii_case(port) && !port.is_empty();
+    let asked = service.ports.iter().find(named);
+    let Some(asked) = asked.filter(|_| protocol.eq_ignore_ascii_case("tcp")) else {
+        return Resolution::ForwardKnown;
+    };
+    let places = match service.vips.is_empty() {
+        false => {
+            let (port, addresses) = (asked.port, service.vips.clone());
+            vec![Place { port, target: format!("{}.", service.hostname), addresses }]
+        }
+        true => service.endpoints.iter().filter_map(|it| place_of(service, it, asked)).collect(),
+    };
+    let canonical = found.canonical.map(|name| format!("_{port}._{protocol}.{name}"));
+    Resolution::Places { places, canonical }
+}
+
+/// An endpoint of a headless service, by its own name.
+fn place_of(service: &Service, endpoint: &Endpoint, asked: &ServicePort) -> Option<Place> {
+    let port = endpoint.target_port(asked.port).filter(|_| endpoint.ready)?;
+    let name = match &endpoint.hostname {
+        Some(name) => name.to_string(),
+        None => dashed(*endpoint.addresses.first()?),
+    };
+    let target = format!("{name}.{}.", service.hostname);
+    Some(Place { port, target, addresses: endpoint.addresses.clone() })
+}
+
+fn dashed(address: IpAddr) -> String {
+    address.to_string().replace(['.', ':'], "-")
 }
 
 /// The very name; an endpoint's of a headless service (`db-0.db`); one that the search path of Kubernetes makes full (`name`, `name.namespace`, `name.namespace.svc`: programs
@@ -90,9 +178,9 @@ fn find<'a>(
     if let Some((hostname, rest)) = name.split_once('.')
         && let Some(service) =
             exact(rest).or_else(|| exact(&full(rest, namespace, cluster_domain)?))
-        && let Some(hostname) = hostname_in(service, hostname)
+        && let Some(endpoint) = endpoint_in(service, hostname)
     {
-        return Some(Found { hostname: Some(hostname), ..Found::service(service) });
+        return Some(Found { endpoint: Some(endpoint), ..Found::service(service) });
     }
     for domain in search_domains(namespace, cluster_domain) {
         let Some(bare) = name.strip_suffix(&domain).and_then(|rest| rest.strip_suffix('.')) else {
@@ -107,11 +195,17 @@ fn find<'a>(
     world.wildcard_for(&name, namespace).map(Found::service)
 }
 
-/// The name that an endpoint of a headless service has of its own.
-fn hostname_in<'a>(service: &'a Service, wanted: &str) -> Option<&'a Str> {
+/// The endpoint of a headless service that is called so.
+fn endpoint_in(service: &Service, wanted: &str) -> Option<Named> {
     let headless = service.entry.is_none() && service.vips.is_empty();
-    let mut names = service.endpoints.iter().filter_map(|endpoint| endpoint.hostname.as_ref());
-    names.find(|name| headless && name.as_str() == wanted)
+    let mut endpoints = service.endpoints.iter().filter(|_| headless);
+    endpoints.find_map(|endpoint| match &endpoint.hostname {
+        Some(name) => (*name == wanted).then(|| Named::Host(name.clone())),
+        None => {
+            let address = endpoint.addresses.first()?;
+            (dashed(*address) == wanted).then_some(Named::Address(*address))
+        }
+    })
 }
 
 fn full(name: &str, namespace: &str, cluster_domain: &str) -> Option<String> {
@@ -144,9 +238,6 @@ fn addresses(found: &Found<'_>) -> Option<Vec<IpAddr>> {
     if service.resolution != model::Resolution::Listed {
         return None;
     }
-    let ready = service.endpoints.iter().filter(|endpoint| {
-        let asked = found.hostname.is_none_or(|name| endpoint.hostname.as_ref() == Some(name));
-        endpoint.ready && asked
-    });
+    let ready = service.endpoints.iter().filter(|it| it.ready && found.is_asked(it));
     Some(ready.flat_map(|endpoint| endpoint.addresses.iter().copied()).collect())
 }

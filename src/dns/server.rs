@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::CNAME;
-use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::rr::rdata::{CNAME, SRV};
+use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::future::FutureExt;
 use tokio_util::sync::CancellationToken;
 
-use super::resolve::{Resolution, resolve};
+use super::resolve::{Asker, Place, Resolution, resolve};
 use crate::base::{Need, Room, Rooms, Str, ports};
 use crate::model::Workload;
 use crate::resolver::{Protocol, Resolvers, read_framed, write_framed};
@@ -41,6 +41,8 @@ const IDLE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 /// For how long an answer holds, in seconds (ztunnel's).
 const TTL: u32 = 30;
+/// The weight of each place in an answer to an SRV question: all are alike.
+const WEIGHT: u16 = 100;
 /// What a client without EDNS takes over UDP, in bytes (RFC 1035, 4.2.1), and what nobody sends more than.
 const PLAIN_PAYLOAD: u16 = 512;
 const MAX_PAYLOAD: u16 = 4096;
@@ -50,6 +52,8 @@ const MAX_PAYLOAD: u16 = 4096;
 pub struct DnsSettings {
     pub enabled: bool,
     pub cluster_domain: Str,
+    /// No name server of a cluster knows the Services.
+    pub alone: bool,
     /// The resolvers of workloads whose namespace has no file of its own.
     pub resolv_conf: PathBuf,
 }
@@ -202,6 +206,17 @@ impl Server {
         }
     }
 
+    fn resolve(&self, asked: (&str, RecordType, DNSClass)) -> Resolution {
+        let world = self.shared.world.load();
+        let asker = Asker {
+            world: &world,
+            namespace: &self.namespace,
+            cluster_domain: &self.shared.settings.cluster_domain,
+            alone: self.shared.settings.alone,
+        };
+        resolve(&asker, asked)
+    }
+
     /// `None` for what is no question: whoever sends that gets no answer to send elsewhere.
     async fn answer(&self, bytes: &[u8], protocol: Protocol) -> Option<Vec<u8>> {
         let query = Message::from_vec(bytes).ok()?;
@@ -221,13 +236,13 @@ impl Server {
             source_canonical_revision: self.labels.1.clone(),
         });
         counted.asked();
-        let domain = &self.shared.settings.cluster_domain;
         let asked = (name.as_str(), kind, question.query_class);
-        let resolution = resolve(&self.shared.world.load(), &self.namespace, domain, asked);
-        let by = if let Resolution::Addresses { .. } = resolution { "mesh" } else { "resolvers" };
+        let resolution = self.resolve(asked);
+        let own = matches!(resolution, Resolution::Addresses { .. } | Resolution::Places { .. });
+        let by = if own { "mesh" } else { "resolvers" };
         tracing::debug!(target: LOG, workload = %self.uid, name, %kind, answered_by = by, "question");
-        if let Resolution::Addresses { addresses, canonical } = resolution {
-            let answer = of_the_mesh(&query, question.name.clone(), addresses, canonical)?;
+        if own {
+            let answer = of_the_mesh(&query, question.name.clone(), &resolution)?;
             return encode(&answer, &query, protocol);
         }
         let held = self.room.take(QUESTION_BYTES, Need::Place);
@@ -251,13 +266,12 @@ impl Server {
     }
 }
 
-/// An answer that the mesh gives. `None` for a name that cannot be written.
-pub(super) fn of_the_mesh(
-    query: &Message,
-    asked: Name,
-    addresses: Vec<IpAddr>,
-    canonical: Option<String>,
-) -> Option<Message> {
+/// An answer that the mesh gives. `None` for what it has no answer to, and for a name that cannot be written.
+pub(super) fn of_the_mesh(query: &Message, asked: Name, found: &Resolution) -> Option<Message> {
+    let (Resolution::Addresses { canonical, .. } | Resolution::Places { canonical, .. }) = found
+    else {
+        return None;
+    };
     let mut answer = response(query, ResponseCode::NoError);
     let mut owner = asked;
     if let Some(canonical) = canonical {
@@ -266,14 +280,29 @@ pub(super) fn of_the_mesh(
         answer.add_answer(Record::from_rdata(owner, TTL, alias));
         owner = canonical;
     }
-    for address in addresses {
-        let data = match address {
-            IpAddr::V4(address) => RData::A(address.into()),
-            IpAddr::V6(address) => RData::AAAA(address.into()),
-        };
-        answer.add_answer(Record::from_rdata(owner.clone(), TTL, data));
+    match found {
+        Resolution::Addresses { addresses, .. } => {
+            addresses.iter().for_each(|it| _ = answer.add_answer(address(&owner, *it)));
+        }
+        Resolution::Places { places, .. } => {
+            for Place { port, target, addresses } in places {
+                let target = Name::from_ascii(target).ok()?;
+                let data = RData::SRV(SRV::new(0, WEIGHT, *port, target.clone()));
+                answer.add_answer(Record::from_rdata(owner.clone(), TTL, data));
+                addresses.iter().for_each(|it| _ = answer.add_additional(address(&target, *it)));
+            }
+        }
+        _ => {}
     }
     Some(answer)
+}
+
+fn address(owner: &Name, address: IpAddr) -> Record {
+    let data = match address {
+        IpAddr::V4(address) => RData::A(address.into()),
+        IpAddr::V6(address) => RData::AAAA(address.into()),
+    };
+    Record::from_rdata(owner.clone(), TTL, data)
 }
 
 /// That there is no such name is not true of a name that the mesh knows.

@@ -1,8 +1,8 @@
 use hickory_proto::rr::{DNSClass, RecordType};
 use proptest::prelude::*;
 
-use super::resolve::{Resolution, resolve};
-use crate::model::{Service, Workload};
+use super::resolve::{Asker, Place, Resolution, resolve};
+use crate::model::{AppProtocol, PortMapping, Service, ServicePort, Workload};
 use crate::world::World;
 use crate::world::fixture::{Fixture, service, workload};
 
@@ -21,7 +21,11 @@ fn shop() -> std::sync::Arc<World> {
 }
 
 fn asked(name: &str, kind: RecordType) -> Resolution {
-    resolve(&shop(), "shop", DOMAIN, (name, kind, DNSClass::IN))
+    asked_in(&shop(), "shop", (name, kind, DNSClass::IN))
+}
+
+fn asked_in(world: &World, namespace: &str, asked: (&str, RecordType, DNSClass)) -> Resolution {
+    resolve(&Asker { world, namespace, cluster_domain: DOMAIN, alone: true }, asked)
 }
 
 fn addresses(texts: &[&str]) -> Resolution {
@@ -46,7 +50,7 @@ fn endpoints_of_a_headless_service_have_names() {
     let mut web = service("web", "10.96.0.1", &[&pods[0]]);
     web.endpoints[0].hostname = Some("db-0".into());
     let world = Fixture::default().service(db).service(web).build();
-    let asked = |name: &str| resolve(&world, "shop", DOMAIN, (name, RecordType::A, DNSClass::IN));
+    let asked = |name: &str| asked_in(&world, "shop", (name, RecordType::A, DNSClass::IN));
     for name in
         ["db-0.db.shop.svc.cluster.local.", "DB-0.db.shop.svc.", "db-0.db.shop.", "db-0.db."]
     {
@@ -75,7 +79,7 @@ fn host(entry: &str, host: &str, vip: Option<&str>) -> Service {
 fn asked_of(hosts: &[Service], namespace: &str, name: &str) -> Resolution {
     let base = Fixture::default().service(service("web", "10.96.0.1", &[]));
     let world = hosts.iter().cloned().fold(base, Fixture::service).build();
-    resolve(&world, namespace, DOMAIN, (name, RecordType::A, DNSClass::IN))
+    asked_in(&world, namespace, (name, RecordType::A, DNSClass::IN))
 }
 
 #[test]
@@ -210,7 +214,7 @@ fn a_known_name_without_the_family_is_no_data() {
     assert_eq!(asked("both.other.", RecordType::AAAA), addresses(&["fd00:96::2"]));
     assert_eq!(asked("web.shop.", RecordType::MX), Resolution::ForwardKnown);
     let chaos = ("web.shop.", RecordType::A, DNSClass::CH);
-    assert_eq!(resolve(&shop(), "shop", DOMAIN, chaos), Resolution::Forward);
+    assert_eq!(asked_in(&shop(), "shop", chaos), Resolution::Forward);
 }
 
 #[test]
@@ -224,4 +228,99 @@ proptest! {
     fn any_name_is_survived(name in ".{0,60}") {
         let _ = asked(&name, RecordType::A);
     }
+}
+
+/// `10 http` at port 80 leads to port 8080 of the endpoints.
+fn with_port(mut service: Service) -> Service {
+    service.ports =
+        vec![ServicePort { name: "http".into(), port: 80, protocol: AppProtocol::Http }];
+    for endpoint in &mut service.endpoints {
+        endpoint.ports = vec![PortMapping { port: 80, target: 8080 }];
+    }
+    service
+}
+
+/// As the DNS specification of Kubernetes has it.
+#[test]
+fn ports_of_services_have_places() {
+    let pods =
+        [workload("db-0", "10.0.0.1"), workload("db-1", "10.0.0.2"), workload("db-2", "10.0.0.3")];
+    let headless = service("db", "10.96.0.3", &[&pods[0], &pods[1], &pods[2]]);
+    let mut db = with_port(Service { vips: Vec::new(), ..headless });
+    db.endpoints[0].hostname = Some("db-0".into());
+    db.endpoints[2].ready = false;
+    let mut web = with_port(service("web", "10.96.0.1", &[&pods[0]]));
+    web.vips.push("fd00:96::1".parse().unwrap());
+    let world = Fixture::default()
+        .service(db)
+        .service(web)
+        .service(host("shop/e", "api.example", None))
+        .build();
+    let ask = |name: &str| asked_in(&world, "shop", (name, RecordType::SRV, DNSClass::IN));
+    let place = |port, target: &str, addresses: &[&str]| Place {
+        port,
+        target: target.to_owned(),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+    };
+    let of_web = || vec![place(80, "web.shop.svc.cluster.local.", &["10.96.0.1", "fd00:96::1"])];
+    for name in [
+        "_http._tcp.web.shop.svc.cluster.local.",
+        "_HTTP._TCP.Web.shop.svc.",
+        "_http._tcp.web.shop",
+        "_http._tcp.web",
+    ] {
+        assert_eq!(ask(name), Resolution::Places { places: of_web(), canonical: None }, "{name}");
+    }
+    let canonical = Some("_http._tcp.web.shop.svc.cluster.local.".to_owned());
+    let name = "_http._tcp.web.shop.svc.cluster.local.shop.svc.cluster.local.";
+    assert_eq!(ask(name), Resolution::Places { places: of_web(), canonical });
+    let places = vec![
+        place(8080, "db-0.db.shop.svc.cluster.local.", &["10.0.0.1"]),
+        place(8080, "10-0-0-2.db.shop.svc.cluster.local.", &["10.0.0.2"]),
+    ];
+    assert_eq!(
+        ask("_http._tcp.db.shop.svc.cluster.local."),
+        Resolution::Places { places, canonical: None }
+    );
+    // The targets can be asked for.
+    let address = |name: &str| asked_in(&world, "shop", (name, RecordType::A, DNSClass::IN));
+    assert_eq!(address("10-0-0-2.db.shop.svc.cluster.local."), addresses(&["10.0.0.2"]));
+    assert_eq!(address("10-0-0-9.db.shop.svc.cluster.local."), Resolution::Forward);
+    for name in ["_https._tcp.web.shop.", "_http._udp.web.shop.", "web.shop."] {
+        assert_eq!(ask(name), Resolution::ForwardKnown, "{name}");
+    }
+    for name in [
+        "_http._tcp.api.example.",
+        "_http._tcp.none.shop.",
+        "_http.web.shop.",
+        "_http._tcp.",
+        "_",
+        ".",
+    ] {
+        assert_eq!(ask(name), Resolution::Forward, "{name}");
+    }
+    let in_a_cluster =
+        Asker { world: &world, namespace: "shop", cluster_domain: DOMAIN, alone: false };
+    let asked = ("_http._tcp.web.shop.", RecordType::SRV, DNSClass::IN);
+    assert_eq!(resolve(&in_a_cluster, asked), Resolution::Forward, "its name server knows");
+}
+
+#[test]
+fn an_srv_answer_brings_the_addresses_along() {
+    use hickory_proto::op::{Message, MessageType, OpCode, Query};
+    use hickory_proto::rr::Name;
+    let name = Name::from_ascii("_http._tcp.web.shop.svc.cluster.local.").unwrap();
+    let mut query = Message::new(1, MessageType::Query, OpCode::Query);
+    query.add_query(Query::query(name.clone(), RecordType::SRV));
+    let target = "web.shop.svc.cluster.local.".to_owned();
+    let places = vec![Place { port: 80, target, addresses: vec!["10.96.0.1".parse().unwrap()] }];
+    let found = Resolution::Places { places, canonical: None };
+    let answer = super::server::of_the_mesh(&query, name, &found).unwrap();
+    let records = |records: &[hickory_proto::rr::Record]| {
+        records.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let srv =
+        "_http._tcp.web.shop.svc.cluster.local. 30 IN SRV 0 100 80 web.shop.svc.cluster.local.";
+    assert_eq!(records(&answer.answers), [srv]);
+    assert_eq!(records(&answer.additionals), ["web.shop.svc.cluster.local. 30 IN A 10.96.0.1"]);
 }

@@ -1,19 +1,30 @@
 //! From the text of a file to typed objects, document by document.
 //!
-//! One broken document never spoils its neighbours: the text is cut at the document markers before any of it is
-//! parsed, as `kubectl` does. Sizes, depths and alias expansion are bounded, and nothing in a text can panic.
+//! What `kubectl` reads is read as `kubectl` reads it: YAML, JSON, streams of either, lists of any kind, UTF-16, marks and
+//! returns of other systems. One broken document never spoils its neighbours: the text is cut at the document markers before
+//! any of it is parsed, as `kubectl` does. What cannot be read is still asked which objects it seems to define ([`Claim`]):
+//! a policy must not vanish because of how it is written. Sizes, depths and alias expansion are bounded, and nothing in a text
+//! can panic.
 
+mod claim;
+mod endpoints;
+mod normal;
 mod salvage;
 mod split;
+mod text;
+mod tree;
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use super::Severity;
-use super::objects::{DEFAULT_NAMESPACE, Kind, Object, Recognised};
+use super::objects::{FieldError, Kind, Object, Recognised, schema};
 use crate::base::{ObjectKey, Str};
+pub use claim::{Claim, Guard};
 use split::Chunk;
+pub(super) use text::decode;
+use tree::{Mapping, Tree};
 
 /// One object of a document.
 #[derive(Clone, Debug)]
@@ -21,6 +32,10 @@ pub struct Document {
     /// Counts the documents of the text that are not empty, from 1. The items of a `List` share a number.
     pub number: usize,
     pub content: Content,
+    /// The paths of fields that stand more than once: the last one counts.
+    pub twice: Vec<String>,
+    /// Why the API server would refuse an object that can be read.
+    pub invalid: Option<FieldError>,
 }
 
 #[derive(Clone, Debug)]
@@ -39,11 +54,9 @@ pub enum Content {
 /// A document, or item of a list, that is no object of ours but should be.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// When it could be read.
-    pub kind: Option<Kind>,
-    /// When it could be read.
-    pub key: Option<ObjectKey>,
-    /// The document, unless not even its syntax is right.
+    /// The objects that it would define, as far as can be told: one, or several where it cannot be read, or none.
+    pub claims: Vec<Claim>,
+    /// The document, unless it is none: its syntax is wrong, or it says twice which object it is.
     pub value: Option<Value>,
     /// Empty for the object as a whole.
     pub field: String,
@@ -52,8 +65,9 @@ pub struct Refusal {
 
 impl Document {
     /// Reads one object by itself, as the API server has it.
-    pub fn of(object: Value) -> Self {
-        Self { number: 1, content: read(object, "") }
+    pub fn of(mut object: Value) -> Self {
+        normal::normalise(&mut object);
+        Self { number: 1, content: read(object, ""), twice: Vec::new(), invalid: None }
     }
 
     /// Why the object is refused, when it is.
@@ -67,70 +81,198 @@ impl Document {
 
 /// The deepest nesting; Kubernetes objects have some 20 levels.
 const MAX_DEPTH: usize = 64;
-/// Scalars and collections of one document; a Pod has some 300.
-const MAX_NODES: usize = 100_000;
+/// Scalars and collections of one document; a Pod has some 300, and all pods of a cluster may stand in one List.
+const MAX_NODES: usize = 1_000_000;
+/// Events of the parser: of each collection it tells the end, too.
+const MAX_EVENTS: usize = 2 * MAX_NODES;
 /// What aliases may expand to in one document, in parser events: keeps "billion laughs" small.
 const MAX_ALIAS_EVENTS: usize = 100_000;
+/// What a list is called: `List`, or the name of a kind and this.
+const LIST: &str = "List";
 
 /// Reads all documents of a text, YAML or JSON.
 pub fn parse(text: &str) -> Vec<Document> {
-    let mut documents = Vec::new();
-    for (index, chunk) in split::split(text).into_iter().enumerate() {
-        let number = index + 1;
-        match value_of(&chunk) {
-            Ok(value) => read_all(value, number, &mut documents),
-            Err(reason) => {
-                let (kind, key) = salvage::scan(chunk.text);
-                let refusal = Refusal { kind, key, value: None, field: String::new(), reason };
-                documents.push(Document { number, content: Content::Refused(Arc::new(refusal)) });
+    let text = text::normalise(text);
+    let mut reader = Reader::default();
+    split::split(&text).into_iter().for_each(|chunk| reader.read_chunk(chunk));
+    reader.documents
+}
+
+#[derive(Default)]
+struct Reader {
+    documents: Vec<Document>,
+    number: usize,
+}
+
+impl Reader {
+    fn read_chunk(&mut self, chunk: Chunk<'_>) {
+        if chunk.glued {
+            let line = chunk.lines_before + 1;
+            let why = format!("line {line}: the marker --- must stand alone in its line");
+            self.number += 1;
+            return self.unreadable(chunk.text.trim_start_matches('-'), why);
+        }
+        let rest = self.read_json(&chunk);
+        let read = chunk.text.len() - rest.len();
+        if rest.trim().is_empty() {
+            return;
+        }
+        let lines = chunk.text.get(..read).unwrap_or_default().matches('\n').count();
+        let rest = Chunk { text: rest, lines_before: chunk.lines_before + lines, glued: false };
+        self.number += 1;
+        match read_yaml(&rest) {
+            Ok(tree) => self.take(tree, "", None),
+            Err(reason) => self.unreadable(rest.text, reason),
+        }
+    }
+
+    /// Takes the objects of a stream of JSON that stand in front, of which each is a document; returns what is left.
+    fn read_json<'a>(&mut self, chunk: &Chunk<'a>) -> &'a str {
+        let body = match chunk.text.strip_prefix("---") {
+            Some(rest) => rest.split_once('\n').map_or("", |(_, body)| body),
+            None => chunk.text,
+        };
+        if !body.trim_start().starts_with('{') {
+            return chunk.text;
+        }
+        let mut stream = serde_json::Deserializer::from_str(body).into_iter::<Tree>();
+        let mut read = None;
+        while let Some(Ok(tree)) = stream.next() {
+            read = Some(stream.byte_offset());
+            self.number += 1;
+            self.take(tree, "", None);
+        }
+        read.map_or(chunk.text, |read| body.get(read..).unwrap_or_default())
+    }
+
+    fn push(&mut self, content: Content, twice: Vec<String>) {
+        let invalid = None;
+        self.documents.push(Document { number: self.number, content, twice, invalid });
+    }
+
+    fn unreadable(&mut self, text: &str, reason: String) {
+        let claims = salvage::of_text(text);
+        let refusal = Refusal { claims, value: None, field: String::new(), reason };
+        self.push(Content::Refused(Arc::new(refusal)), Vec::new());
+    }
+
+    /// `inferred`: what an item of a list is that does not say it (API machinery, `unstructuredJSONScheme`).
+    fn take(&mut self, tree: Tree, place: &str, inferred: Option<(&str, &str)>) {
+        let Tree::Map(mut mapping) = tree else {
+            if !(place.is_empty() && tree == Tree::Scalar(Value::Null)) {
+                let value = tree.into_value(place, &mut Vec::new());
+                self.push(read(value, place), Vec::new());
+            }
+            return;
+        };
+        if let Some(field) = mapping.conflict() {
+            return self.conflict(&mapping, &at(place, field));
+        }
+        let says = |field: &str| mapping.get(field).and_then(Tree::text).map(str::to_owned);
+        let (api_version, kind) = (says("apiVersion"), says("kind"));
+        if let (Some(api_version), Some(kind)) = (&api_version, &kind)
+            && matches!(
+                Kind::recognise(api_version, kind),
+                Recognised::Foreign | Recognised::Unsupported
+            )
+            && let Some(items) = mapping.items()
+        {
+            // Whatever has items is a list, to the API machinery, whatever its kind.
+            let of = kind.strip_suffix(LIST).unwrap_or(kind);
+            let inferred = Some((api_version.as_str(), of)).filter(|_| !of.is_empty());
+            for (index, item) in items.into_iter().enumerate() {
+                self.take(item, &at(place, &format!("items[{index}]")), inferred);
+            }
+            return;
+        }
+        if let (None, None, Some((api_version, kind))) = (api_version, kind, inferred) {
+            for (field, text) in [("apiVersion", api_version), ("kind", kind)] {
+                mapping.entries.push((field.to_owned(), Tree::Scalar(text.into())));
+            }
+        }
+        let mut twice = Vec::new();
+        let mut value = Tree::Map(mapping).into_value("", &mut twice);
+        normal::normalise(&mut value);
+        if endpoints::is_endpoints(&value) {
+            return self.take_endpoints(value, place);
+        }
+        let twice = twice.iter().map(|field| at(place, field)).collect();
+        let kind = kind_of(&value);
+        let objection = kind.and_then(|kind| schema::check(kind, &value).err());
+        self.push(read(value, place), twice);
+        if let (Some(document), Some(mut error)) = (self.documents.last_mut(), objection) {
+            error.field = at(place, &error.field);
+            document.invalid = Some(error);
+        }
+    }
+
+    fn take_endpoints(&mut self, value: Value, place: &str) {
+        match endpoints::mirrored(&value) {
+            Ok(slices) => {
+                for slice in slices {
+                    self.push(Content::Object(Arc::new(slice)), Vec::new());
+                }
+            }
+            Err(error) => {
+                let content = refused(value, None, at(place, &error.field), error.reason);
+                self.push(content, Vec::new());
             }
         }
     }
-    documents
+
+    fn conflict(&mut self, mapping: &Mapping, field: &str) {
+        let reason = "stands twice and differs, as where two objects have no --- between them";
+        let refusal = Refusal {
+            claims: salvage::of_objects(mapping),
+            value: None,
+            field: field.to_owned(),
+            reason: reason.to_owned(),
+        };
+        self.push(Content::Refused(Arc::new(refusal)), Vec::new());
+    }
 }
 
-fn value_of(chunk: &Chunk<'_>) -> Result<Value, String> {
+fn read_yaml(chunk: &Chunk<'_>) -> Result<Tree, String> {
     let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES },
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            max_nodes: MAX_NODES,
+            max_events: MAX_EVENTS,
+            // Many aliases of one anchor are harmless: what they expand to is bounded.
+            enforce_alias_anchor_ratio: false,
+        },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_ALIAS_EVENTS },
+        // The tree keeps them.
+        duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
         // A header value or label `on` is a text, as in YAML 1.2.
         strict_booleans: true,
+        // `010` is eight, as in YAML 1.1.
+        legacy_octal_numbers: true,
         with_snippet: false,
         emit_comments: false,
     };
     serde_saphyr::from_str_with_options(chunk.text, options).map_err(|error| {
         let lines_before = u64::try_from(chunk.lines_before).unwrap_or(u64::MAX);
-        error.render_with_options(serde_saphyr::render_options! { line_offset: lines_before })
+        error.render_with_options(serde_saphyr::render_options! {
+            // The other one speaks to programmers.
+            formatter: &serde_saphyr::UserMessageFormatter,
+            line_offset: lines_before,
+        })
     })
 }
 
-fn read_all(value: Value, number: usize, documents: &mut Vec<Document>) {
-    let mut push = |content| documents.push(Document { number, content });
-    if value.is_null() {
-        return;
-    }
-    let is_list =
-        text_at(&value, "kind") == Some("List") && text_at(&value, "apiVersion") == Some("v1");
-    if !is_list {
-        return push(read(value, ""));
-    }
-    match value.get("items") {
-        Some(Value::Array(items)) => {
-            for (index, item) in items.iter().enumerate() {
-                push(read(item.clone(), &format!("items[{index}]")));
-            }
-        }
-        _ => push(refused(value, None, "items", "a List needs the field items, a sequence")),
+/// The path of a field of what stands at `place`.
+fn at(place: &str, field: &str) -> String {
+    match (place, field) {
+        ("", field) => field.to_owned(),
+        (place, "") => place.to_owned(),
+        (place, field) => format!("{place}.{field}"),
     }
 }
 
 /// Reads one object; `place` is its path in the document.
 fn read(value: Value, place: &str) -> Content {
-    let field = |field: &str| match (place, field) {
-        ("", field) => field.to_owned(),
-        (place, "") => place.to_owned(),
-        (place, field) => format!("{place}.{field}"),
-    };
+    let field = |field: &str| at(place, field);
     if !value.is_object() {
         let reason = "is not a Kubernetes object: a mapping with apiVersion, kind and metadata";
         return refused(value, None, field(""), reason);
@@ -141,11 +283,26 @@ fn read(value: Value, place: &str) -> Content {
     let Some(kind_name) = text_at(&value, "kind") else {
         return refused(value, None, field("kind"), "is missing or not a text");
     };
+    if let Some(of) = kind_name.strip_suffix(LIST)
+        && (of.is_empty() || !matches!(Kind::recognise(api_version, of), Recognised::Foreign))
+    {
+        let reason = format!("a {kind_name} needs the field items, a sequence");
+        return refused(value, None, field("items"), reason);
+    }
     let kind = match Kind::recognise(api_version, kind_name) {
         Recognised::Kind(kind) => kind,
         Recognised::OtherVersion(kind) => {
             let reason = format!("{api_version} is not a version of {kind} that is read here");
             return refused(value, Some(kind), field("apiVersion"), reason);
+        }
+        Recognised::Unsupported | Recognised::Foreign
+            if Guard::is_misspelt(api_version, kind_name) =>
+        {
+            let reason = format!(
+                "{api_version} {kind_name} is no kind of Istio's; AuthorizationPolicy, PeerAuthentication and \
+                 RequestAuthentication of security.istio.io/v1 are"
+            );
+            return refused(value, None, field("kind"), reason);
         }
         Recognised::Unsupported => {
             let reason = format!("{api_version} {kind_name} is not supported and has no effect");
@@ -164,7 +321,8 @@ fn read(value: Value, place: &str) -> Content {
 
 fn ignored(value: &Value, severity: Severity, reason: String) -> Content {
     let kind = text_at(value, "kind").unwrap_or_default().into();
-    Content::Ignored { kind, key: key_in(value, None), severity, reason }
+    let key = Claim::of_value(None, value).and_then(|claim| claim.key);
+    Content::Ignored { kind, key, severity, reason }
 }
 
 fn refused(
@@ -174,23 +332,23 @@ fn refused(
     reason: impl Into<String>,
 ) -> Content {
     let (field, reason) = (field.into(), reason.into());
-    let key = key_in(&value, kind);
-    Content::Refused(Arc::new(Refusal { kind, key, value: Some(value), field, reason }))
+    let known = kind.is_some().then(|| Claim::of_value(kind, &value)).flatten();
+    let claims = match known {
+        Some(claim) => vec![claim],
+        None => match salvage::of_tree(&Tree::from(&value)) {
+            none if none.is_empty() => Claim::of_value(None, &value).into_iter().collect(),
+            claims => claims,
+        },
+    };
+    Content::Refused(Arc::new(Refusal { claims, value: Some(value), field, reason }))
 }
 
-/// The key, when the parts of the metadata that make it are texts.
-fn key_in(value: &Value, kind: Option<Kind>) -> Option<ObjectKey> {
-    let metadata = value.get("metadata")?;
-    let name = text_at(metadata, "name").filter(|name| !name.is_empty())?;
-    if kind.is_some_and(|kind| !kind.is_namespaced()) {
-        return Some(ObjectKey::new("", name));
+/// The kind, when it is one that is read here.
+fn kind_of(value: &Value) -> Option<Kind> {
+    match Kind::recognise(text_at(value, "apiVersion")?, text_at(value, "kind")?) {
+        Recognised::Kind(kind) => Some(kind),
+        _ => None,
     }
-    let namespace = match metadata.get("namespace") {
-        None | Some(Value::Null) => DEFAULT_NAMESPACE,
-        Some(Value::String(text)) if text.is_empty() => DEFAULT_NAMESPACE,
-        Some(other) => other.as_str()?,
-    };
-    Some(ObjectKey::new(namespace, name))
 }
 
 fn text_at<'a>(value: &'a Value, field: &str) -> Option<&'a str> {

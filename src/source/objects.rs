@@ -10,6 +10,7 @@ mod node;
 mod peer_authentication;
 mod pod;
 mod reference_grant;
+pub(super) mod schema;
 mod selector;
 mod service_entry;
 
@@ -298,16 +299,21 @@ pub fn annotation<'a>(of: &'a impl Labelled, name: &str) -> Option<&'a str> {
 }
 
 fn read<T: for<'de> Deserialize<'de> + Typed>(value: &Value) -> Result<T, FieldError> {
-    let object: T = serde_path_to_error::deserialize(value).map_err(|error| {
-        let field = error.path().to_string();
-        FieldError {
-            field: if field == "." { String::new() } else { field },
-            reason: error.inner().to_string(),
-        }
-    })?;
+    let object: T = read_as(value)?;
     if object.name().is_none_or(str::is_empty) {
         let reason = "is missing: every object needs a name".to_owned();
         return Err(FieldError { field: "metadata.name".into(), reason });
     }
     Ok(object)
+}
+
+/// Reads a value as this type, and tells which field is wrong.
+pub(super) fn read_as<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<T, FieldError> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let field = error.path().to_string();
+        FieldError {
+            field: if field == "." { String::new() } else { field },
+            reason: error.inner().to_string(),
+        }
+    })
 }

@@ -100,6 +100,16 @@ fn refused_documents() {
 }
 
 #[test]
+fn real_files() {
+    golden("real-files");
+}
+
+#[test]
+fn unreadable_documents() {
+    golden("unreadable");
+}
+
+#[test]
 fn the_translation_is_a_function_of_the_objects() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/source");
     let one = check(&folder, &settings()).expect("the directory is there");
@@ -136,4 +146,25 @@ fn routes_that_did_not_change_go_on_where_they_were() {
     let changed = follow(text(2));
     turn(&changed).store(1, Relaxed);
     assert_eq!(turn(&first).load(Relaxed), 7);
+}
+
+/// Whatever one wrong or missing character makes of a policy's text, some policy is in force or denies in its place.
+#[test]
+fn one_wrong_character_loses_no_policy() {
+    let block = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: p\n  namespace: shop\n\
+                 spec:\n  action: DENY\n  rules:\n  - to:\n    - operation:\n        paths: [\"/admin*\"]\n";
+    let json = "{\"kind\":\"AuthorizationPolicy\",\"apiVersion\":\"security.istio.io/v1\",\"metadata\":{\"name\":\"p\",\
+                \"namespace\":\"shop\"},\"spec\":{\"action\":\"DENY\",\"rules\":[{}]}}";
+    let list = format!("apiVersion: v1\nkind: List\nitems: [{json}]\n");
+    let wrong = ["", "\"", "{", "}", ":", "\n", "\t", "x", "-", "]", "\\", "|", ","];
+    for text in [block, json, &list] {
+        for at in 0..text.len() {
+            for wrong in wrong {
+                for rest in [&text[at..], &text[at + 1..]] {
+                    let damaged = format!("{}{wrong}{rest}", &text[..at]);
+                    assert!(!translated(&damaged).mesh.policies.is_empty(), "{damaged}");
+                }
+            }
+        }
+    }
 }

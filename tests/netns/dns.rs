@@ -316,3 +316,44 @@ fn pods_of_a_headless_service_have_names_of_their_own() -> Result<()> {
         Ok((addresses(&by_udp(&lab, name, RecordType::A)?)? == [expected]).then_some(()))
     })
 }
+
+/// Nobody else on this network knows the Services.
+#[test]
+fn ports_of_services_have_places() -> Result<()> {
+    let mut lab = crate::meshed()?;
+    lab.manifests.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: placed, namespace: bookinfo}\n\
+         spec: {clusterIP: 10.96.44.5, selector: {app: details}, ports: [{name: http, port: 9080}]}\n",
+    )?;
+    let name = "_http._tcp.placed.bookinfo.svc.cluster.local.";
+    let answer = wait::until("the place of a port", || {
+        let answer = by_udp(&lab, name, RecordType::SRV)?;
+        Ok((!answer.answers.is_empty()).then_some(answer))
+    })?;
+    let place = format!("{name} 30 IN SRV 0 100 9080 placed.bookinfo.svc.cluster.local.");
+    assert_eq!(answer.answers[0].to_string(), place);
+    let address = "placed.bookinfo.svc.cluster.local. 30 IN A 10.96.44.5";
+    assert_eq!(answer.additionals[0].to_string(), address);
+    Ok(())
+}
+
+/// A Service that says no address, of endpoints that Kubernetes would mirror.
+#[test]
+fn services_and_endpoints_work_as_they_were_written_for_a_cluster() -> Result<()> {
+    let lab = crate::meshed()?;
+    let endpoint = lab.address("details-v1")?;
+    lab.manifests.write(
+        "plain.yaml",
+        &format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: plain, namespace: bookinfo}}\n\
+             spec: {{ports: [{{port: 80}}]}}\n---\n\
+             apiVersion: v1\nkind: Endpoints\nmetadata: {{name: plain, namespace: bookinfo}}\n\
+             subsets: [{{addresses: [{{ip: \"{endpoint}\"}}], ports: [{{port: 9080}}]}}]\n"
+        ),
+    )?;
+    let address = wait::until("an address of the service", || {
+        let answer = by_udp(&lab, "plain.bookinfo.svc.cluster.local.", RecordType::A)?;
+        Ok(addresses(&answer)?.first().copied())
+    })?;
+    crate::settle(&lab, "curl", &[&format!("http://{address}/details/0")], 200).map(drop)
+}

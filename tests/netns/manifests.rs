@@ -75,3 +75,46 @@ fn text_that_is_no_yaml_harms_only_its_document() -> Result<()> {
     assert_eq!(lab.curl("curl", &[DETAILS])?.status, 200);
     Ok(())
 }
+
+/// An agent that starts with a policy it cannot read lets nothing past that the policy might deny, in whatever style it is
+/// written; what nobody can take for a policy's harms nothing.
+#[test]
+fn a_policy_that_cannot_be_read_denies_from_the_start() -> Result<()> {
+    let mut lab = meshed()?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let mut restart = |text: &str, name: &str, status: u16| -> Result<()> {
+        lab.manifests.write(name, text)?;
+        for node in ["node-a", "node-b"] {
+            lab.kill_and_restart_agent(node, "")?;
+        }
+        settle(&lab, "curl", &[DETAILS], status)?;
+        lab.manifests.remove(name)?;
+        settle(&lab, "curl", &[DETAILS], 200).map(drop)
+    };
+    restart("{\"kind\": \"Deployment\", \"metadata\": {\"name\": \"x\"", "unclosed.json", 200)?;
+    let policy = "{\"apiVersion\": \"security.istio.io/v1\", \"kind\": \"AuthorizationPolicy\", \
+                  \"metadata\": {\"name\": \"q\", \"namespace\": \"bookinfo\"}, \"spec\": {\"action\": \"DENY\"";
+    restart(policy, "unclosed.json", 0)?;
+    restart("\"kind\": \"AuthorizationPolicy\n", "nameless.yaml", 0)
+}
+
+/// As when `---` is forgotten.
+#[test]
+fn a_policy_outlives_what_was_appended_to_it() -> Result<()> {
+    let lab = meshed()?;
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                  metadata: {name: details, namespace: bookinfo}\n\
+                  spec: {selector: {matchLabels: {app: details}}, action: DENY, rules: [{}]}\n";
+    lab.manifests.write("policy.yaml", policy)?;
+    settle(&lab, "curl", &[DETAILS], 0)?;
+    let since = lab.moment()?;
+    let appended = "apiVersion: v1\nkind: Namespace\nmetadata: {name: extra}\n";
+    lab.manifests.write("policy.yaml", &format!("{policy}{appended}"))?;
+    complained(&lab, &since, &["AuthorizationPolicy bookinfo/details", "stays in force"])?;
+    complained(&lab, &since, &["Namespace extra"])?;
+    assert_eq!(lab.curl("curl", &[DETAILS])?.status, 0);
+    lab.manifests.write("policy.yaml", &format!("{policy}---\n{appended}"))?;
+    assert_eq!(lab.curl("curl", &[DETAILS])?.status, 0);
+    lab.manifests.remove("policy.yaml")?;
+    settle(&lab, "curl", &[DETAILS], 200).map(drop)
+}

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::Str;
-use crate::source::manifest::{Document, parse};
+use crate::source::manifest::{Document, decode, parse};
 use crate::source::store::File;
 
 /// The largest file that is read, in bytes. A file of that size holds thousands of objects; etcd takes 1.5 MiB for one.
@@ -159,11 +159,11 @@ fn read_file(path: &Path) -> io::Result<String> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
     }
-    let mut text = String::new();
-    let read = std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if u64::try_from(read).is_ok_and(|read| read > MAX_FILE_BYTES) {
         let why = format!("it is larger than {MAX_FILE_BYTES} bytes");
         return Err(io::Error::new(ErrorKind::InvalidData, why));
     }
-    Ok(text)
+    Ok(decode(bytes))
 }

@@ -26,7 +26,9 @@ fn streams_are_cut_at_markers_only() {
         ("--- {a: 1}\n--- {b: 1}\n", &["--- {a: 1}\n", "--- {b: 1}\n"]),
         ("a: 1\n...\nb: 1\n", &["a: 1\n...\n", "b: 1\n"]),
         ("a: ----\n----\n", &["a: ----\n----\n"]),
-        ("\u{feff}a: 1\r\n---\r\nb: 1\r\n", &["a: 1\r\n", "---\r\nb: 1\r\n"]),
+        ("a: 1\r\n---\r\nb: 1\r\n", &["a: 1\r\n", "---\r\nb: 1\r\n"]),
+        ("a: 1\n---# two\nb: 1\n", &["a: 1\n", "---# two\nb: 1\n"]),
+        ("a: 1\n---b: 1\n---\nc: 1\n", &["a: 1\n", "---b: 1\n", "---\nc: 1\n"]),
     ] {
         assert_eq!(texts(stream), expected, "{stream:?}");
     }
@@ -87,7 +89,7 @@ fn the_field_is_named() {
         let refusal = refusal(&route(rest));
         assert_eq!(refusal.field, field, "{rest}: {}", refusal.reason);
         assert!(refusal.reason.contains(reason), "{rest}: {}", refusal.reason);
-        assert_eq!(refusal.key, Some(ObjectKey::new("n", "r")));
+        assert_eq!(refusal.claims[0].key, Some(ObjectKey::new("n", "r")));
     }
 }
 
@@ -128,19 +130,224 @@ fn other_kinds_and_versions() {
     ));
     assert!(matches!(
         of("security.istio.io/v1alpha1", "AuthorizationPolicy"),
-        Content::Refused(refusal) if refusal.kind == Some(Kind::AuthorizationPolicy)
+        Content::Refused(refusal) if refusal.claims[0].kind == Some(Kind::AuthorizationPolicy)
     ));
     assert!(matches!(of("serving.knative.dev/v1", "Service"), Content::Ignored { .. }));
 }
 
+/// Kind, namespace and name of what a text claims, and what it would deny.
+fn claims(text: &str) -> Vec<String> {
+    let mut claims = Vec::new();
+    for document in parse(text) {
+        let Content::Refused(refusal) = document.content else { continue };
+        claims.extend(refusal.claims.iter().map(|it| {
+            let name = it.key.as_ref().map_or("?", |key| &key.name);
+            let namespace = it.namespace.as_ref().map_or("?", |text| text);
+            let guard = if it.guard.is_some() { "!" } else { "" };
+            format!("{}{guard} {namespace}/{name}", it.kind_name)
+        }));
+    }
+    claims
+}
+
+/// Whatever the style, and wherever the error.
 #[test]
 fn a_policy_with_broken_syntax_is_still_known() {
-    let refusal = refusal(
-        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  labels:\n    name: x\n  \
-         name: \"deny\" # why\n  namespace: shop\nspec:\n  rules:\n - from: [\n",
+    let head = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n";
+    let known = "AuthorizationPolicy! shop/deny";
+    for (text, expected) in [
+        (
+            format!(
+                "{head}metadata:\n  labels:\n    name: x\n  name: \"deny\" # why\n  namespace: shop\n\
+                 spec:\n  rules:\n - from: [\n"
+            ),
+            &[known][..],
+        ),
+        (format!("{head}metadata: {{name: deny, namespace: shop}}\nspec: {{rules: [{{}}]"), &[known]),
+        (format!("{head} metadata:\n  name: deny\n  namespace: shop\n"), &[known]),
+        (format!("{head}metadata:\n\tname: deny\n\tnamespace: shop\n"), &[known]),
+        (format!("{head}metadata: {{name: deny}}\nspec: ["), &["AuthorizationPolicy! default/deny"]),
+        (
+            r#"{"apiVersion":"security.istio.io/v1","kind":"AuthorizationPolicy","metadata":{"name":"deny","namespace":"shop"},"spec":{"#
+                .to_owned(),
+            &[known],
+        ),
+        (
+            "\"kind\": \"\\u0041uthorization\\\n  Policy\"\n\"metadata\":\n  \"name\": deny\n  namespace: shop\nspec: '"
+                .to_owned(),
+            &[known],
+        ),
+        (
+            "? kind\n: !!str AuthorizationPolicy\n? metadata\n: {? name : deny, ? namespace : shop}\nspec: {"
+                .to_owned(),
+            &[known],
+        ),
+        ("kind: >-\n  AuthorizationPolicy\nmetadata: [".to_owned(), &["AuthorizationPolicy! ?/?"]),
+        ("spec: {a: [\nkind: &k AuthorizationPolicy\n".to_owned(), &["AuthorizationPolicy! ?/?"]),
+        (
+            "apiVersion: v1\nkind: List\nitems:\n- apiVersion: security.istio.io/v1\n  kind: PeerAuthentication\n  \
+             metadata: {name: deny, namespace: shop}\n  spec: {a: ]\n- apiVersion: security.istio.io/v1\n  \
+             kind: AuthorizationPolicy\n  metadata:\n    namespace: shop\n    name: deny\n"
+                .to_owned(),
+            &["PeerAuthentication! shop/deny", known],
+        ),
+        (
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicyList\nitems:\n- metadata: {name: deny, \
+             namespace: shop}\n  spec: ["
+                .to_owned(),
+            &[known, "AuthorizationPolicy! ?/?"],
+        ),
+        ("apiVersion: security.istio.io/v1\nmetadata: [".to_owned(), &["! ?/?"]),
+        // Nobody's, though it looks so.
+        ("a: [\n# kind: AuthorizationPolicy\n".to_owned(), &[]),
+        ("kind: Role\nmetadata: {name: r}\nrules: [{resources: [authorizationpolicies]}".to_owned(), &["Role default/r"]),
+        (
+            "kind: Pod\nmetadata: {name: p, labels: {security.istio.io/tlsMode: istio}}\nspec: [".to_owned(),
+            &["Pod default/p"],
+        ),
+    ] {
+        assert_eq!(claims(&text), expected, "{text}");
+    }
+}
+
+/// What has the syntax of YAML and is no object.
+#[test]
+fn a_policy_that_does_not_say_so_in_the_right_place_is_still_known() {
+    let metadata = "metadata: {name: p, namespace: n}\nspec: {}\n";
+    for (text, expected) in [
+        (format!("kind: AuthorizationPolicy\n{metadata}"), "AuthorizationPolicy! n/p"),
+        (format!("apiVersion: security.istio.io/v1\n{metadata}"), "! n/p"),
+        (
+            format!("apiVersion: security.istio.io/v1\nkind: AuthorisationPolicy\n{metadata}"),
+            "AuthorisationPolicy! n/p",
+        ),
+        (
+            format!("apiVersion: security.istio.io\nkind: AuthorizationPolicy\n{metadata}"),
+            "AuthorizationPolicy! n/p",
+        ),
+        (
+            format!("apiVersion: v1\nkind: PeerAuthentication\n{metadata}"),
+            "PeerAuthentication! n/p",
+        ),
+        (
+            format!("apiVersion: security.istio.io/v1\nKind: AuthorizationPolicy\n{metadata}"),
+            "! n/p",
+        ),
+        (
+            format!("apiVersion: v1\nKind: AuthorizationPolicy\n{metadata}"),
+            "AuthorizationPolicy! ?/?",
+        ),
+        ("apiVersion security.istio.io/v1".to_owned(), "! ?/?"),
+        (
+            "[{kind: AuthorizationPolicy, metadata: {name: p, namespace: n}}]".to_owned(),
+            "AuthorizationPolicy! n/p",
+        ),
+        (
+            "a: {kind: AuthorizationPolicy, metadata: {name: p}}".to_owned(),
+            "AuthorizationPolicy! default/p",
+        ),
+    ] {
+        assert_eq!(claims(&text), [expected], "{text}");
+    }
+    for text in [
+        "apiVersion: policy.linkerd.io/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: p}\n",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: p}\ndata:\n  a: |\n    kind: AuthorizationPolicy\n",
+        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: p}\n",
+    ] {
+        assert!(claims(text).is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn two_objects_in_one_document_are_both_named() {
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: n}\nspec: {}\n";
+    let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: extra}\n";
+    let both = ["AuthorizationPolicy! n/p", "Namespace /extra"];
+    for text in [
+        format!("{policy}{namespace}"),
+        format!("{policy} ---\n{namespace}"),
+        format!("{policy}--\n{namespace}"),
+    ] {
+        let mut found = claims(&text);
+        found.sort();
+        assert_eq!(found, both, "{text}");
+    }
+    let documents = parse(&format!("{policy}---{namespace}"));
+    assert!(matches!(documents[0].content, Content::Object(_)), "{documents:?}");
+    assert_eq!(claims(&format!("{policy}---{namespace}")), ["Namespace /extra"]);
+    let again = policy.replace("spec: {}", "").replace("n/p", "n/q").replace("name: p", "name: q");
+    let found = claims(&format!("{policy}{again}"));
+    assert_eq!(found, ["AuthorizationPolicy! n/p", "AuthorizationPolicy! n/q"]);
+    // The message is for operators.
+    let said = refusal(&format!("{policy}{namespace}"));
+    assert!(said.field == "apiVersion" && said.reason.contains("no --- between them"), "{said:?}");
+    let said = refusal("a: 1\nb: [\n");
+    assert!(!said.reason.contains("Options"), "{said:?}");
+}
+
+/// As `kubectl` reads it.
+#[test]
+fn what_stands_twice_counts_last() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {a: x, a: y}}\nstatus: {}\nkind: Pod\n";
+    let documents = parse(text);
+    let Content::Object(object) = &documents[0].content else { panic!("{documents:?}") };
+    let Object::Pod(pod) = &**object else { panic!("{object:?}") };
+    assert_eq!(pod.template.labels.as_ref().unwrap()["a"], "y");
+    assert_eq!(documents[0].twice, ["metadata.labels.a", "kind"]);
+}
+
+/// Each is read, whole, whatever the style.
+#[test]
+fn all_that_kubectl_reads_is_read() {
+    let one = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a"}}"#;
+    let two = "apiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n";
+    let policies = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicyList\nitems: \
+                    [{metadata: {name: a}, spec: {}}, {metadata: {name: b}, spec: {}}]";
+    let nested = format!(
+        "apiVersion: v1\nkind: List\nitems: [{{apiVersion: v1, kind: List, items: [{one}]}}]"
     );
-    assert_eq!(refusal.kind, Some(Kind::AuthorizationPolicy));
-    assert_eq!(refusal.key, Some(ObjectKey::new("shop", "deny")));
+    let anchored = "x: &n {name: a}\n---\napiVersion: &v v1\nkind: Namespace\nmetadata: {<<: {name: a}, labels: {v: *v}}\n";
+    let escaped = r#"{"apiVersion":"v1","kind":"Names\u0070ace","metadata":{"name":"a","annotations":{"x":"\ud83d\ude00\/"}}}"#;
+    for (text, names) in [
+        (format!("{one}{one}").replacen("\"a\"", "\"c\"", 1), &["c", "a"][..]),
+        (format!("{one}\n{}\n", one.replace("\"a\"", "\"b\"")), &["a", "b"]),
+        (format!("\n\t{one}\n---\n{two}"), &["a", "b"]),
+        (format!("---\n{one}\n{two}"), &["a", "b"]),
+        (policies.to_owned(), &["a", "b"]),
+        (nested, &["a"]),
+        (anchored.to_owned(), &["a"]),
+        (escaped.to_owned(), &["a"]),
+        (
+            format!("\u{feff}{two}\u{feff}---\r\n{}", two.replace('b', "c").replace('\n', "\r\n")),
+            &["b", "c"],
+        ),
+        (two.replace('\n', "\r"), &["b"]),
+        (two.replace(": ", ":\t"), &["b"]),
+        (format!("%YAML 1.2\n---\n{two}...\n"), &["b"]),
+        (two.replace("kind", "? \"kind\"\n").replace("Namespace", "!!str Namespace"), &["b"]),
+        (two.replace("Namespace", ">-\n  Namespace"), &["b"]),
+    ] {
+        let read: Vec<String> = parse(&text)
+            .iter()
+            .filter_map(|it| match &it.content {
+                Content::Object(object) => Some(object.key().name.to_string()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(read, names, "{text}: {:?}", parse(&text));
+    }
+}
+
+#[test]
+fn numbers_are_what_kubectl_takes_them_for() {
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {publishNotReadyAddresses: yes, \
+                ports: [{port: 0x50}, {port: 80.0}, {port: 0120}, {port: 8_0}]}\n";
+    let documents = parse(text);
+    let Content::Object(object) = &documents[0].content else { panic!("{documents:?}") };
+    let Object::Service(service) = &**object else { panic!("{object:?}") };
+    let spec = service.spec.as_ref().unwrap();
+    assert_eq!(spec.ports.iter().flatten().map(|it| it.port).collect::<Vec<_>>(), [80; 4]);
+    assert_eq!(spec.publish_not_ready_addresses, Some(true));
 }
 
 #[test]

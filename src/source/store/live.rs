@@ -41,7 +41,7 @@ impl Objects {
             let mut near = after.chain(before).filter_map(|(_, held)| Pod::of(&held.object));
             near.any(|other| pod.share(other));
         }
-        self.held.insert(id, Held { object: Arc::new(object), origin });
+        self.held.insert(id, Held { object: Arc::new(object), origin, invalid: false });
     }
 
     /// The object is deleted. Whether anything was known of it.
@@ -86,6 +86,7 @@ impl Objects {
             self.refused.push(RefusedPolicy {
                 kind,
                 key: key.clone(),
+                anywhere: false,
                 document: document(),
                 why: with_field(&error.field, &error.reason),
                 origin: origin.clone(),

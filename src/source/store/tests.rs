@@ -1,4 +1,5 @@
 use super::*;
+use crate::source::Severity;
 use crate::source::objects::{AuthorizationPolicy, Namespace, Pod};
 use crate::source::tests::{file, key};
 
@@ -146,3 +147,164 @@ fn objects_of_the_api_are_taken_as_they_come() {
     assert_eq!(objects.all::<Namespace>().count(), 0);
     assert_eq!(objects.origin(Kind::Pod, &key("default/p")), None);
 }
+
+fn policy(name: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+         metadata: {{name: {name}, namespace: shop}}\nspec: {{action: DENY, rules: [{{}}]}}\n"
+    )
+}
+
+/// Kind, name and end of each complaint.
+fn complaints(objects: &Objects) -> Vec<String> {
+    let mut all: Vec<String> = (objects.complaints().iter())
+        .map(|it| {
+            let name = it.object.as_ref().map_or("?".to_owned(), ToString::to_string);
+            format!("{} {name}:{}", it.kind, it.reason.rsplit(';').next().unwrap())
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// Two objects whose `---` was forgotten, by a live edit and at a start.
+#[test]
+fn a_document_with_two_objects_loses_neither() {
+    let both = policy("p") + "apiVersion: v1\nkind: Namespace\nmetadata: {name: extra}\n";
+    let extra = "Namespace extra: it is not in force, and there is no earlier version of it";
+    let live = after(&[&[("x.yaml", policy("p"))], &[("x.yaml", both.clone())]]);
+    assert!(live.get::<AuthorizationPolicy>(&key("shop/p")).is_some());
+    assert!(live.refused().is_empty());
+    let kept = "AuthorizationPolicy shop/p: its last good version stays in force";
+    assert_eq!(complaints(&live), [kept, extra]);
+    let cold = after(&[&[("x.yaml", both)]]);
+    assert_eq!((cold.refused().len(), &cold.refused()[0].key), (1, &key("shop/p")));
+    let denies =
+        "AuthorizationPolicy shop/p: until it can be understood, it denies what it may apply to";
+    assert_eq!(complaints(&cold), [denies, extra]);
+}
+
+/// Object by object: what is in force and what denies follows from each one's own past.
+#[test]
+fn objects_of_an_unreadable_document_are_settled_one_by_one() {
+    let list = |last: &str| {
+        let items = ["p", "q"].map(|name| policy(name).replace('\n', "\n  ").trim_end().to_owned());
+        format!("apiVersion: v1\nkind: List\nitems:\n- {}\n- {}\n{last}", items[0], items[1])
+    };
+    let broken = list(&format!("- {}\n  broken: [", policy("r").replace('\n', "\n  ").trim_end()));
+    let objects = after(&[&[("x.yaml", list(""))], &[("x.yaml", broken)]]);
+    for name in ["shop/p", "shop/q"] {
+        assert!(objects.get::<AuthorizationPolicy>(&key(name)).is_some(), "{name}");
+    }
+    let refused: Vec<_> = objects.refused().iter().map(|it| it.key.clone()).collect();
+    assert_eq!(refused, [key("shop/r")]);
+    // Nothing of its names is left: what the document held stays, and needs no other policy to deny in its place.
+    let nameless = "apiVersion: v1\nkind: List\nitems: [\n- kind: AuthorizationPolicy\n- kind: AuthorizationPolicy\n";
+    let objects = after(&[&[("x.yaml", list(""))], &[("x.yaml", nameless.into())]]);
+    assert_eq!(objects.all::<AuthorizationPolicy>().count(), 2);
+    assert!(objects.refused().is_empty());
+    let more = format!("{nameless}- kind: AuthorizationPolicy\n");
+    let objects = after(&[&[("x.yaml", list(""))], &[("x.yaml", more)]]);
+    assert_eq!(objects.all::<AuthorizationPolicy>().count(), 2);
+    assert!(objects.refused()[0].anywhere, "a third one, of whatever namespace");
+}
+
+/// A kind or group with a typing error is no deletion.
+#[test]
+fn a_misspelt_kind_deletes_nothing() {
+    for (from, to) in [
+        ("AuthorizationPolicy", "AuthorisationPolicy"),
+        ("security.istio.io", "security.istio.oi"),
+        ("kind", "Kind"),
+        ("apiVersion", "apiversion"),
+    ] {
+        let bad = policy("p").replace(from, to);
+        let live = after(&[&[("x.yaml", policy("p"))], &[("x.yaml", bad.clone())]]);
+        assert!(live.get::<AuthorizationPolicy>(&key("shop/p")).is_some(), "{bad}");
+        assert!(live.refused().is_empty(), "{bad}");
+        let cold = after(&[&[("x.yaml", bad.clone())]]);
+        let refused = &cold.refused()[0];
+        assert_eq!((&*refused.key.namespace, refused.anywhere), ("shop", false), "{bad}");
+    }
+}
+
+/// The same files over what they gave give the same, and in the same words.
+#[test]
+fn nothing_is_told_otherwise_on_a_second_reading() {
+    let good = policy("p");
+    let unreadable = good.replace("rules: [{}]", "rules: [{}");
+    let misspelt = good.replace("action", "actoin");
+    let nameless = "kind: AuthorizationPolicy\nmetadata: [";
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems: [{{{}}}, {{{}}}]\n",
+        flow(&misspelt),
+        flow(&good)
+    );
+    for texts in [
+        [unreadable.as_str(), ""],
+        [&misspelt, &good],
+        [&good, &misspelt],
+        [&unreadable, &good],
+        [nameless, &good],
+        [nameless, nameless],
+        [&list, ""],
+    ] {
+        let states = [("x.yaml", texts.join("---\n")), ("y.yaml", texts[0].to_owned())];
+        for before in [String::new(), good.clone(), UNREADABLE.to_owned() + "---\n" + &good] {
+            let past = after(&[&[("x.yaml", before.clone())], &states]);
+            let files: Vec<File> = states.iter().map(|(name, text)| file(name, text)).collect();
+            let again = Objects::from_files(&files, &past);
+            assert_eq!(complaints(&past), complaints(&again), "{before}\n=> {texts:?}");
+            let refused =
+                |of: &Objects| of.refused().iter().map(|it| it.key.clone()).collect::<Vec<_>>();
+            assert_eq!(refused(&past), refused(&again), "{before}\n=> {texts:?}");
+        }
+    }
+}
+
+/// The fields of an object in one line.
+fn flow(object: &str) -> String {
+    object.trim_end().replace('\n', ", ")
+}
+
+#[test]
+fn a_field_that_stands_twice_is_told() {
+    let text = policy("p") + "spec: {action: DENY, rules: []}\n";
+    let objects = after(&[&[("x.yaml", text)]]);
+    let complaint = &objects.complaints()[0];
+    assert_eq!((complaint.severity, &*complaint.field), (Severity::Warning, "spec"));
+    assert!(objects.get::<AuthorizationPolicy>(&key("shop/p")).unwrap().spec.rules.is_empty());
+}
+
+/// A value that can be read and that the API server would refuse.
+#[test]
+fn an_invalid_edit_keeps_the_last_good_version() {
+    let route = |timeout: &str, weight: u32| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: shop}}\n\
+             spec: {{rules: [{{timeouts: {{request: {timeout}}}, \
+             backendRefs: [{{name: s, port: 80, weight: {weight}}}]}}]}}\n"
+        )
+    };
+    let weight = |objects: &Objects| {
+        let route = objects.get::<crate::source::objects::HttpRoute>(&key("shop/r")).unwrap();
+        route.spec.rules[0].backend_refs[0].weight
+    };
+    let (good, bad) = (route("10s", 1), route("'10'", 2));
+    let live =
+        after(&[&[("x.yaml", good)], &[("x.yaml", bad.clone())], &[("x.yaml", bad.clone())]]);
+    assert_eq!(weight(&live), 1);
+    let complaint = &live.complaints()[0];
+    assert_eq!(complaint.field, "spec.rules[0].timeouts.request");
+    assert!(
+        complaint.reason.contains("10s or 1h30m") && complaint.reason.ends_with(LAST_GOOD_VERSION)
+    );
+    assert_eq!(live.complaints().len(), 1);
+    // At a start there is nothing better; another edit is no worse than that.
+    let cold = after(&[&[("x.yaml", bad.clone())]]);
+    assert_eq!((weight(&cold), cold.complaints()[0].severity), (2, Severity::Warning));
+    let cold = after(&[&[("x.yaml", bad)], &[("x.yaml", route("'11'", 3))]]);
+    assert_eq!(weight(&cold), 3);
+}
+
+const LAST_GOOD_VERSION: &str = "its last good version stays in force";

@@ -42,14 +42,14 @@ pub(super) struct Broken {
     why: String,
 }
 
-pub(super) fn translate(cx: &mut Context<'_>) -> Policies {
+pub(super) fn translate(cx: &mut Context<'_>, waypoints: &Waypoints) -> Policies {
     let objects = cx.objects;
     let (mut models, mut found) = (Vec::new(), Found::new());
     for (key, policy) in objects.all::<AuthorizationPolicy>() {
         models.push(Arc::new(policy_of(cx, &mut found, key, policy)));
     }
     for refused in objects.refused().iter().filter(|it| it.kind == Kind::AuthorizationPolicy) {
-        models.push(Arc::new(refused_policy(cx, &mut found, refused)));
+        models.extend(refused_policy(cx, waypoints, &mut found, refused).into_iter().map(Arc::new));
     }
     let selectors = found.into_iter().map(|(key, list)| (key, list.into_iter().collect()));
     Policies { models, selectors: selectors.collect() }
@@ -177,12 +177,14 @@ fn is_dry_run(cx: &mut Context<'_>, key: &ObjectKey, policy: &AuthorizationPolic
     }
 }
 
-/// What a refused policy denies: by its selector or targets, if these can be read on their own.
+/// What a refused policy denies: by its selector or targets, if these can be read on their own; else everything that it may
+/// apply to, which waypoints and what they guard outside of the mesh are part of.
 fn refused_policy(
     cx: &mut Context<'_>,
+    waypoints: &Waypoints,
     found: &mut Found,
     refused: &RefusedPolicy,
-) -> model::AuthorizationPolicy {
+) -> Vec<model::AuthorizationPolicy> {
     let part = |name: &str| refused.document.as_ref()?.get("spec")?.get(name).cloned();
     let selector = part("selector").map(serde_json::from_value::<WorkloadSelector>);
     let single = part("targetRef").map(serde_json::from_value::<TargetRef>);
@@ -197,14 +199,24 @@ fn refused_policy(
         }
         _ => Reach::Scope(scope::widest(cx, &refused.key)),
     };
-    model::AuthorizationPolicy {
-        key: refused.key.clone(),
+    let reach = if refused.anywhere { Reach::Scope(Scope::Mesh) } else { reach };
+    let denies = |key: ObjectKey, scope: Scope| model::AuthorizationPolicy {
+        key,
         action: Action::Deny,
-        scope: register(found, &refused.key, reach),
+        scope,
         rules: Vec::new(),
         dry_run: false,
         broken: Some(refused.why.as_str().into()),
+    };
+    let mut policies = vec![denies(refused.key.clone(), register(found, &refused.key, reach))];
+    if refused.document.is_none() {
+        let targets = scope::all_targets(cx, waypoints, refused);
+        policies.extend(targets.into_iter().map(|(namespace, targets)| {
+            let name = format!("{} (waypoints)", refused.key.name);
+            denies(ObjectKey::new(namespace, name), Scope::Targets(targets))
+        }));
     }
+    policies
 }
 
 /// Warns of targets that the policy is not enforced for: only what is bound to a waypoint looks at them.

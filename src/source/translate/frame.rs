@@ -30,7 +30,7 @@ impl Frame {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
         let outer = std::mem::take(&mut cx.complaints);
         let waypoints = Waypoints::collect(cx);
-        let policies = authorization_policy::translate(cx);
+        let policies = authorization_policy::translate(cx, &waypoints);
         let levels = Levels::collect(cx);
         workload::check_namespaces(cx);
         let complaints = std::mem::replace(&mut cx.complaints, outer);

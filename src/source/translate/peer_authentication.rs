@@ -63,7 +63,11 @@ impl Levels {
                 mode: Some(Mode::Strict),
                 ports: Vec::new(),
             };
-            levels.add(cx, &refused.key, entry);
+            let mut key = refused.key.clone();
+            if refused.anywhere {
+                key.namespace = levels.root_namespace.clone();
+            }
+            levels.add(cx, &key, entry);
         }
         let mut policies: Vec<_> = objects.all::<PeerAuthentication>().collect();
         policies.sort_by_key(|(key, policy)| (created(&policy.metadata), *key));

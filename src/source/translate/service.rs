@@ -3,9 +3,9 @@
 pub(super) mod endpoints;
 pub(super) mod protocol;
 pub(super) mod traffic;
+mod vips;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 
@@ -15,12 +15,13 @@ use crate::base::ObjectKey;
 use crate::model::{self, Resolution, ServicePort, Visibility};
 use crate::source::objects::Service;
 use endpoints::Endpoints;
+pub(super) use vips::Allotted;
 
 /// `None` for one that takes no traffic.
 pub(super) fn translate(
     cx: &mut Context<'_>,
     waypoints: &Waypoints,
-    endpoints: &Endpoints<'_>,
+    (endpoints, allotted): (&Endpoints<'_>, &Allotted),
     key: &ObjectKey,
     service: &Service,
 ) -> Option<model::Service> {
@@ -36,7 +37,7 @@ pub(super) fn translate(
         hostname: format!("{}.{}.svc.{}", key.name, key.namespace, cx.settings.cluster_domain)
             .into(),
         visibility: Visibility::Everywhere,
-        vips: vips(cx, key, spec),
+        vips: allotted.vips(cx, key, spec),
         networks: Vec::new(),
         resolution: Resolution::Listed,
         endpoints: endpoints.of(cx, key, spec, &ports),
@@ -49,29 +50,6 @@ pub(super) fn translate(
 /// The selector, when there is one that selects at all.
 pub(super) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
-}
-
-/// None for a headless service.
-fn vips(cx: &mut Context<'_>, key: &ObjectKey, spec: &ServiceSpec) -> Vec<IpAddr> {
-    let mut texts: Vec<&str> = spec.cluster_ips.iter().flatten().map(String::as_str).collect();
-    texts.extend(spec.cluster_ip.as_deref());
-    let mut vips = Vec::new();
-    for text in texts.iter().filter(|text| !text.is_empty() && **text != "None") {
-        match text.parse() {
-            Ok(vip) if !vips.contains(&vip) => vips.push(vip),
-            Ok(_) => {}
-            Err(_) => {
-                let reason = format!("{text:?} is not an IP address; it is left out");
-                cx.error::<Service>(key, "spec.clusterIP", reason);
-            }
-        }
-    }
-    if texts.iter().all(|text| text.is_empty()) {
-        let reason = "is missing: nobody allots one here, so the service has no address; give one, or \"None\" \
-                      for a headless service";
-        cx.warn::<Service>(key, "spec.clusterIP", reason);
-    }
-    vips
 }
 
 /// The TCP ports, each with what it was translated from. UDP and SCTP are not carried by the mesh.

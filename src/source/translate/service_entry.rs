@@ -21,6 +21,7 @@ use crate::base::{ObjectKey, Str, work};
 use crate::model::{self, Binding, Resolution, ServicePort, TrafficPolicy, Visibility};
 use crate::source::objects::{ServiceEntry, created, label};
 use addresses::Addresses;
+pub(super) use allot::Allotment;
 use allot::Allotments;
 use endpoints::{Places, Port};
 use visibility::Export;
@@ -116,7 +117,8 @@ pub(super) fn translate(
             wanted.push(host);
         }
     }
-    let allotments = Allotments::of(&wanted);
+    let services = kubernetes.iter().flat_map(|service| service.vips.iter().copied());
+    let allotments = Allotments::of(&wanted, services);
     wanted.into_iter().map(|host| Arc::new(service(cx, &places, &allotments, host))).collect()
 }
 

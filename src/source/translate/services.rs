@@ -10,7 +10,7 @@ use super::frame::Frame;
 use super::roster::Roster;
 use super::selectors::Selectors;
 use super::service::endpoints::{Endpoints, service_of};
-use super::service::{self, selector};
+use super::service::{self, Allotted, selector};
 use super::slices::{Slices, addresses};
 use super::translator::Moved;
 use crate::base::{ObjectKey, Str, work};
@@ -74,6 +74,7 @@ impl Services {
         let mut reshaped = Vec::new();
         let wanted = concerned.iter().filter_map(|key| Some((key, objects.get::<Service>(key)?)));
         let endpoints = Endpoints::index(objects, roster, &self.slices, wanted);
+        let allotted = Allotted::of(objects, &cx.settings.cluster_domain, concerned.iter());
         for key in &concerned {
             let Some(service) = objects.get::<Service>(key) else {
                 if let Some(gone) = self.known.remove(key) {
@@ -82,7 +83,8 @@ impl Services {
                 continue;
             };
             work::did("services translated");
-            let model = service::translate(cx, &frame.waypoints, &endpoints, key, service);
+            let model =
+                service::translate(cx, &frame.waypoints, (&endpoints, &allotted), key, service);
             let before = self.known.get(key).and_then(|known| known.model.as_ref());
             let same = before.filter(|before| model.as_ref() == Some(&***before)).cloned();
             let is_reshaped = same.is_none() && !is_same_but_for_endpoints(before, model.as_ref());

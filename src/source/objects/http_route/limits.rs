@@ -88,7 +88,7 @@ fn duration(field: &str, text: &str) -> Result<Duration, Unsupported> {
 }
 
 /// One to four times one to five digits and a unit of `h`, `m`, `s`, `ms` (GEP-2257).
-fn parse(text: &str) -> Option<Duration> {
+pub(in crate::source::objects) fn parse(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     let mut parts = 0;

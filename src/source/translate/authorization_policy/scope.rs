@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::super::Context;
-use super::super::waypoint::CLASS;
+use super::super::waypoint::{CLASS, Waypoints};
 use super::Broken;
-use crate::base::ObjectKey;
+use crate::base::{ObjectKey, Str};
 use crate::model::{PolicyTarget, Scope};
 use crate::source::objects::{
-    AuthorizationPolicy, GATEWAY_GROUP, ISTIO_NETWORKING_GROUP, TargetRef, WorkloadSelector,
+    AuthorizationPolicy, GATEWAY_GROUP, ISTIO_NETWORKING_GROUP, ServiceEntry, TargetRef,
+    WorkloadSelector,
 };
+use crate::source::store::RefusedPolicy;
 
 /// A scope, or a selector that still has to be matched.
 pub(super) enum Reach {
@@ -68,6 +70,28 @@ pub(super) fn scope_of(
 /// Everything that a policy of this namespace may apply to.
 pub(super) fn widest(cx: &Context<'_>, key: &ObjectKey) -> Scope {
     if cx.is_root(&key.namespace) { Scope::Mesh } else { Scope::Namespace }
+}
+
+/// What a policy of unknown content may target besides workloads, by namespace: waypoints, and entries, whose endpoints no
+/// agent may guard.
+pub(super) fn all_targets(
+    cx: &Context<'_>,
+    waypoints: &Waypoints,
+    refused: &RefusedPolicy,
+) -> BTreeMap<Str, Vec<PolicyTarget>> {
+    let everywhere = refused.anywhere || cx.is_root(&refused.key.namespace);
+    let concerned = |namespace: &Str| everywhere || *namespace == refused.key.namespace;
+    let gateways = waypoints.usable().map(|waypoint| {
+        (waypoint.key.namespace.clone(), PolicyTarget::Gateway(waypoint.key.name.clone()))
+    });
+    let entries = cx.objects.all::<ServiceEntry>();
+    let entries = entries
+        .map(|(key, _)| (key.namespace.clone(), PolicyTarget::ServiceEntry(key.name.clone())));
+    let mut targets: BTreeMap<Str, Vec<PolicyTarget>> = BTreeMap::new();
+    for (namespace, target) in gateways.chain(entries).filter(|(of, _)| concerned(of)) {
+        targets.entry(namespace).or_default().push(target);
+    }
+    targets
 }
 
 /// A target of another mesh's or an egress gateway's is left alone: denying the namespace would guard nothing, since

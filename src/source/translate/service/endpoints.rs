@@ -134,12 +134,21 @@ impl<'a> Endpoints<'a> {
             let mappings = slice_ports(slice, ports);
             for listed in slice.endpoints.iter().flatten() {
                 let Some(endpoint) = self.of_slice(service, listed, &mappings) else { continue };
+                // Listed twice where Endpoints stand beside the slices that mirror them.
+                if endpoints.contains(&endpoint) {
+                    continue;
+                }
                 // A pod with two families stands in two slices.
                 let twin = endpoints
                     .iter_mut()
                     .find(|other| other.workload.is_some() && other.workload == endpoint.workload);
                 match twin {
-                    Some(twin) => twin.addresses.extend(endpoint.addresses),
+                    Some(twin) => {
+                        let known = |address: &IpAddr| twin.addresses.contains(address);
+                        let more = endpoint.addresses.into_iter().filter(|it| !known(it));
+                        let more: Vec<IpAddr> = more.collect();
+                        twin.addresses.extend(more);
+                    }
                     None => endpoints.push(endpoint),
                 }
             }

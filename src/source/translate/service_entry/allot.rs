@@ -6,6 +6,8 @@
 //! takes the next that is free. Entries that no client sees together cannot fall together: those that only their own namespace
 //! sees are allotted among themselves, so that no namespace can use up what another needs, or move another's entries by giving
 //! their addresses to its own.
+//!
+//! Services that say no address, as they stand in files, are allotted theirs first.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,14 +23,16 @@ const SLOTS: u16 = u16::MAX - 1;
 pub(super) struct Allotments(HashMap<ObjectKey, [IpAddr; 2]>);
 
 impl Allotments {
-    /// For those of the hosts that want an address, in their order.
-    pub(super) fn of(hosts: &[Host<'_>]) -> Self {
+    /// For those of the hosts that want an address, in their order. `services`: the addresses of Services, some of which are
+    /// allotted too.
+    pub(super) fn of(hosts: &[Host<'_>], services: impl Iterator<Item = IpAddr>) -> Self {
         let mut given: HashMap<Option<&Str>, HashSet<IpAddr>> = HashMap::new();
         for host in hosts {
             given.entry(scope(host)).or_default().extend(&host.entry.addresses.exact);
         }
         let mut allotted = HashMap::new();
-        let common = given.remove(&None).unwrap_or_default();
+        let mut common = given.remove(&None).unwrap_or_default();
+        common.extend(services);
         let mut common = Allotment::without(common);
         let wanting = || hosts.iter().filter(|host| host.wants_address());
         let mut allot = |allotment: &mut Allotment, host: &Host<'_>| {
@@ -68,7 +72,7 @@ fn scope<'a>(host: &'a Host<'_>) -> Option<&'a Str> {
 }
 
 /// What is allotted, or was given by an operator and is not free.
-struct Allotment {
+pub(in crate::source::translate) struct Allotment {
     taken: HashSet<IpAddr>,
     /// Nothing is left, so that nobody looks again: one entry may have more hosts than there are addresses, and every agent
     /// allots for all of them after each change.
@@ -76,12 +80,16 @@ struct Allotment {
 }
 
 impl Allotment {
-    fn without(taken: HashSet<IpAddr>) -> Self {
+    pub(in crate::source::translate) fn without(taken: HashSet<IpAddr>) -> Self {
         Self { taken, used_up: false }
     }
 
     /// One address of each family; `None` when all are taken.
-    fn next(&mut self, namespace: &str, host: &str) -> Option<[IpAddr; 2]> {
+    pub(in crate::source::translate) fn next(
+        &mut self,
+        namespace: &str,
+        host: &str,
+    ) -> Option<[IpAddr; 2]> {
         if self.used_up {
             return None;
         }

@@ -1,0 +1,36 @@
+//! What subcommands say. The standard macros panic when nobody reads any more, as `head` does once it has seen enough.
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+/// Writes to the standard output; that nobody reads it any more is no failure.
+pub(super) fn print(text: &[u8]) -> Result<(), ExitCode> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            complain(format_args!("isthmus: write to the standard output: {error}"));
+            Err(ExitCode::FAILURE)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a line to the standard error, where somebody reads it.
+pub(super) fn complain(text: impl Display) {
+    _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Prints a text, or why there is none.
+pub(super) fn show(text: anyhow::Result<impl AsRef<[u8]>>) -> ExitCode {
+    match text {
+        Ok(text) => match print(text.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(code) => code,
+        },
+        Err(error) => {
+            complain(format_args!("isthmus: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

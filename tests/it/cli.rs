@@ -1,0 +1,55 @@
+//! Subcommands as a shell meets them.
+
+use std::process::{Command, Output};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_isthmus");
+
+/// Runs the program with a standard output that nobody reads any more, as that of `| head -1` soon is.
+fn unread(arguments: &[&str]) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let child = Command::new(PROGRAM).args(arguments).stdout(writer).output();
+    child.unwrap()
+}
+
+fn directory(manifest: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a.yaml"), manifest).unwrap();
+    directory
+}
+
+#[test]
+fn a_reader_that_goes_away_changes_nothing() {
+    let good = directory("apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n");
+    let bad = directory(&"a: [\n---\n".repeat(5_000));
+    let (good, bad) = (good.path().to_str().unwrap(), bad.path().to_str().unwrap());
+    for (arguments, code) in [
+        (&["check", good][..], 0),
+        (&["check", bad], 2),
+        (&["version"], 0),
+        (&["--help"], 0),
+        (&["check", "--help"], 0),
+    ] {
+        let output = unread(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), said.as_ref()), (Some(code), ""), "{arguments:?}");
+    }
+}
+
+/// `docs/troubleshooting.md`, "Exit codes".
+#[test]
+fn exit_codes_are_those_of_the_documentation() {
+    let code = |arguments: &[&str]| {
+        let output = Command::new(PROGRAM).args(arguments).output().unwrap();
+        output.status.code()
+    };
+    let socket = ["status", "--socket", "/nowhere/agent.sock"];
+    assert_eq!(code(&["ready", "/nowhere/ready"]), Some(1));
+    assert_eq!(code(&["ready", PROGRAM]), Some(0));
+    assert_eq!(code(&["check", "/nowhere"]), Some(2));
+    assert_eq!(code(&["nonsense"]), Some(2));
+    assert_eq!(code(&["run", "--config", "/nowhere/agent.toml"]), Some(2));
+    assert_eq!(code(&socket), Some(1));
+    let help = Command::new(PROGRAM).arg("--help").output().unwrap();
+    assert!(String::from_utf8_lossy(&help.stdout).contains("Exit codes:"));
+}
