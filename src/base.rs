@@ -3,6 +3,7 @@
 
 mod identity;
 mod names;
+mod nearest;
 mod note;
 mod panics;
 pub mod path;
@@ -16,6 +17,7 @@ mod trust_domains;
 
 pub use identity::{Identity, IdentityError};
 pub use names::{ObjectKey, Str};
+pub use nearest::nearest;
 pub use note::{PolicyEffect, PolicyNote};
 pub use panics::{caught, panic_text};
 pub use places::{Place, Places};

@@ -9,6 +9,7 @@ mod changes;
 mod frame;
 mod grpc_route;
 mod http_route;
+mod labels;
 mod peer_authentication;
 mod roster;
 mod route;

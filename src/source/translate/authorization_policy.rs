@@ -5,6 +5,7 @@
 //! says why. Where even that is unknown, it applies to its namespace, and in the root namespace to the mesh.
 
 mod aliases;
+mod never;
 mod rules;
 mod scope;
 mod values;
@@ -139,6 +140,12 @@ fn policy_of(
         broken.push(Broken::new("spec.provider", "only goes with the action CUSTOM"));
     }
     let mut rules = rules::translate(key, &spec.rules, &mut broken);
+    // One that denies everything has graver faults.
+    if broken.is_empty() {
+        for (field, reason) in never::complaints(action, &rules, &cx.settings.trust_domains) {
+            cx.warn::<AuthorizationPolicy>(key, field, reason);
+        }
+    }
     aliases::expand(&mut rules, &cx.settings.trust_domains);
     if rules.is_empty() && broken.is_empty() && action != Action::Allow {
         cx.warn::<AuthorizationPolicy>(

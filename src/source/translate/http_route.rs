@@ -22,7 +22,7 @@ pub(super) fn parts(objects: &Objects) -> impl Iterator<Item = RouteParts<'_>> {
 fn rules(rules: &[HttpRouteRule]) -> Vec<RuleParts<'_>> {
     if rules.is_empty() {
         let matches = vec![HttpMatch::default()];
-        return vec![RuleParts { matches, ..RuleParts::default() }];
+        return vec![RuleParts { made_up: true, matches, ..RuleParts::default() }];
     }
     rules.iter().map(rule).collect()
 }

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 
-use super::Context;
 use super::waypoint::{Addressed, Waypoints};
+use super::{Context, labels};
 use crate::base::ObjectKey;
 use crate::model::{self, Resolution, ServicePort, Visibility};
 use crate::source::objects::Service;
@@ -24,6 +24,7 @@ pub(super) fn translate(
     key: &ObjectKey,
     service: &Service,
 ) -> Option<model::Service> {
+    labels::check::<Service>(cx, key, &service.metadata);
     let spec = service.spec.as_ref()?;
     // A name in DNS and nothing else: there is no address to take traffic at.
     if spec.type_.as_deref() == Some("ExternalName") {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::base::ObjectKey;
 use crate::model::{self, HttpRoute, Mesh};
-use crate::source::objects::{Kind, Pod, ServiceEntry, Typed};
+use crate::source::objects::{Kind, Pod, ServiceEntry, Typed, WorkloadEntry};
 use crate::source::{Complaint, Objects};
 
 /// Translates, and remembers.
@@ -136,7 +136,8 @@ impl Translator {
         changes: &Changes,
         kubernetes: &[Arc<model::Service>],
     ) -> bool {
-        let any = cx.objects.all::<ServiceEntry>().next().is_some();
+        let any = cx.objects.all::<ServiceEntry>().next().is_some()
+            || cx.objects.all::<WorkloadEntry>().next().is_some();
         if !changes.entries || !any && self.entries.is_empty() {
             return false;
         }

@@ -89,8 +89,9 @@ fn template(value: &str) -> Read<StringMatch> {
 
 /// A segment of a path (RFC 3986, `pchar`) without a star.
 fn is_literal(segment: &str) -> bool {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&byte);
-    !segment.is_empty() && segment.bytes().all(fits)
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&byte);
+    // Characters beyond ASCII are not escaped in the canonical spelling.
+    !segment.is_empty() && segment.bytes().all(|byte| plain(byte) || !byte.is_ascii())
 }
 
 /// An address or a block of addresses; the host's bits of a block do not matter.
