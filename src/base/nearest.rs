@@ -1,10 +1,7 @@
 //! What somebody who misspelt a word probably meant.
 
 /// The candidate that `word` was probably meant to be: at most a third of its letters differ.
-pub fn nearest<'a>(
-    word: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).max(1);
     candidates
         .map(|candidate| (distance(word, candidate), candidate))

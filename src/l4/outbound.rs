@@ -208,11 +208,7 @@ impl Proxy {
     }
 
     /// Tells when connections like this one are judged otherwise.
-    fn changes_of(
-        &self,
-        (service, port): (&Arc<Service>, u16),
-        hop: &Hop,
-    ) -> JudgementChanges {
+    fn changes_of(&self, (service, port): (&Arc<Service>, u16), hop: &Hop) -> JudgementChanges {
         let class = LeavingClass {
             service: service.key.clone(),
             port,
@@ -271,7 +267,9 @@ impl Proxy {
         let denied = async {
             loop {
                 // First of all: the mesh may have changed since the connection was permitted.
-                if let Err(denied) = self.permit(&client, peer, (service.0, service.1), &reached.hop) {
+                if let Err(denied) =
+                    self.permit(&client, peer, (service.0, service.1), &reached.hop)
+                {
                     break denied;
                 }
                 if changes.changed().await.is_err() {

@@ -13,6 +13,10 @@ use std::sync::Arc;
 
 use crate::world::{PolicySet, Served};
 
+/// The ports of services that were dialled, or may have been; none stands for the destination itself. Asked only for policies
+/// that look at it, which few do.
+pub(super) type Ways<'a> = &'a dyn Fn() -> Vec<Served>;
+
 /// Policies that must permit, with what their target was dialled as.
 #[derive(Clone, Debug)]
 pub(super) struct Guard {
@@ -39,20 +43,20 @@ pub(super) struct Destination<'a> {
 }
 
 impl Guard {
-    /// `services`: what was dialled, or may have been; nothing stands for the destination itself.
-    pub(super) fn new(set: Arc<PolicySet>, services: &[Served]) -> Self {
+    pub(super) fn new(set: Arc<PolicySet>, ways: Ways<'_>) -> Self {
         let mut guard = Self { set, dialled: Dialled::default() };
-        guard.extend(services);
+        guard.extend(ways);
         guard
     }
 
     /// The same policies guard another way to the destination.
-    pub(super) fn extend(&mut self, services: &[Served]) {
+    pub(super) fn extend(&mut self, ways: Ways<'_>) {
         if !self.set.looks_at_destination {
             return;
         }
+        let services = ways();
         self.dialled.itself |= services.is_empty();
-        self.dialled.services.extend_from_slice(services);
+        self.dialled.services.extend(services);
     }
 
     pub(super) fn destination(&self, address: SocketAddr) -> Destination<'_> {

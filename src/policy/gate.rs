@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::dialled::{Destination, Guard};
+use super::dialled::{Destination, Guard, Ways};
 use super::evaluate::{self, Facts};
 use super::rule::Principals;
 use super::{Addressed, Connection, Denial, Permit, Request, Views, Way, speaks_for};
@@ -94,21 +94,20 @@ impl Gate {
         gate.strict = workload.peer_authentication.mode_of(port) == Mode::Strict;
         gate.own = world.workload_policies(&workload.uid).filter(|own| !own.is_empty()).cloned();
         let namespace = &workload.key.namespace;
+        let ways = || addressed.ways(world, workload, port);
         let parse = match addressed {
             Addressed::Service(Served { service, .. })
             | Addressed::Route { service, verified: true, .. }
                 if speaks_for(&service.key, None, namespace) =>
             {
-                gate.add_addressed_service(world, service, &addressed.ways(world, workload, port));
+                gate.add_addressed_service(world, service, &ways);
                 matches!(addressed, Addressed::Route { .. })
             }
             Addressed::Service(Served { service, .. }) => {
-                let ways = addressed.ways(world, workload, port);
                 gate.add_stranger(world, service, &ways, workload, port)
             }
             // A claim that nobody checked adds policies and takes none away.
             Addressed::Route { service, .. } => {
-                let ways = addressed.ways(world, workload, port);
                 if speaks_for(&service.key, None, namespace) {
                     gate.service = Some(service.clone());
                     gate.speaks = true;
@@ -133,7 +132,7 @@ impl Gate {
     pub fn for_service(world: &World, service: &Service, port: u16) -> Self {
         let mut gate = Gate::open(&service.key.namespace);
         if let Some(service) = gate.present(world, service) {
-            gate.add_addressed_service(world, service, &[served(service, port)]);
+            gate.add_addressed_service(world, service, &|| vec![served(service, port)]);
         }
         gate
     }
@@ -146,7 +145,7 @@ impl Gate {
         else {
             return gate;
         };
-        let dialled = [served(addressed, way.port)];
+        let dialled = || vec![served(addressed, way.port)];
         let to = way.destination;
         // From the node a virtual address leads past the mesh, and past what guards its Service.
         if let Some(service) = world.kubernetes_at(to.ip().to_canonical()) {
@@ -168,10 +167,11 @@ impl Gate {
             }
             None => {
                 if !way.speaks() {
-                    gate.add_service(world, backend, &[served(backend, way.backend.1)]);
+                    let ways = || vec![served(backend, way.backend.1)];
+                    gate.add_service(world, backend, &ways);
                 }
                 if let Some(entry) = common {
-                    gate.add_service(world, entry, &[served(entry, to.port())]);
+                    gate.add_service(world, entry, &|| vec![served(entry, to.port())]);
                 }
                 gate.restrict(world, addressed, &dialled);
             }
@@ -301,7 +301,7 @@ impl Gate {
         &mut self,
         world: &World,
         service: &Arc<Service>,
-        ways: &[Served],
+        ways: Ways<'_>,
         workload: &Workload,
         port: u16,
     ) -> bool {
@@ -312,7 +312,7 @@ impl Gate {
     }
 
     /// The policies of a service's waypoint, as restrictions.
-    fn restrict(&mut self, world: &World, service: &Service, ways: &[Served]) {
+    fn restrict(&mut self, world: &World, service: &Service, ways: Ways<'_>) {
         if let Some(waypoint) = self.resolve(world, &service.waypoint, "Service", &service.key) {
             let sets =
                 [world.service_policies(&service.key), world.waypoint_policies(&waypoint.key)];
@@ -322,7 +322,7 @@ impl Gate {
         }
     }
 
-    fn add_addressed_service(&mut self, world: &World, service: &Arc<Service>, ways: &[Served]) {
+    fn add_addressed_service(&mut self, world: &World, service: &Arc<Service>, ways: Ways<'_>) {
         self.service = Some(service.clone());
         self.speaks = true;
         self.waypoint = self.add_service(world, service, ways).cloned();
@@ -333,7 +333,7 @@ impl Gate {
         &mut self,
         world: &'a World,
         service: &Service,
-        ways: &[Served],
+        ways: Ways<'_>,
     ) -> Option<&'a Arc<Waypoint>> {
         let waypoint = self.resolve(world, &service.waypoint, "Service", &service.key)?;
         add(&mut self.waypoint_sets, world.service_policies(&service.key), ways);
@@ -345,16 +345,15 @@ impl Gate {
     /// workload itself.
     fn add_unaddressed(&mut self, world: &World, workload: &Workload, port: u16) {
         for served in own_services(world, workload, port) {
-            let service = served.service.clone();
-            self.add_service(world, &service, &[served]);
+            self.add_service(world, &served.service, &|| vec![served.clone()]);
         }
         if let Some(waypoint) = self.resolve(world, &workload.waypoint, "Pod", &workload.key) {
             self.waypoint = Some(waypoint.clone());
-            self.add_waypoint(world, waypoint, &[]);
+            self.add_waypoint(world, waypoint, &Vec::new);
         }
     }
 
-    fn add_waypoint(&mut self, world: &World, waypoint: &Waypoint, ways: &[Served]) {
+    fn add_waypoint(&mut self, world: &World, waypoint: &Waypoint, ways: Ways<'_>) {
         add(&mut self.waypoint_sets, world.waypoint_policies(&waypoint.key), ways);
         self.names_clients |= waypoint.names_clients;
         self.worker = waypoint.key.namespace.clone();
@@ -394,8 +393,7 @@ fn ask<'a>(
     decided.map_err(|denial| Denial { notes: std::mem::take(notes), ..denial })
 }
 
-/// `ways`: what was dialled, or may have been; none: the workload itself.
-fn add(guards: &mut Vec<Guard>, set: Option<&Arc<PolicySet>>, ways: &[Served]) {
+fn add(guards: &mut Vec<Guard>, set: Option<&Arc<PolicySet>>, ways: Ways<'_>) {
     let Some(set) = set.filter(|set| !set.is_empty()) else { return };
     match guards.iter_mut().find(|one| Arc::ptr_eq(&one.set, set)) {
         Some(known) => known.extend(ways),

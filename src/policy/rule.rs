@@ -134,9 +134,8 @@ fn port_matches(values: &Values<u16>, to: Destination<'_>, deny: bool) -> bool {
 
 fn destination_matches(values: &Values<Cidr>, to: Destination<'_>, deny: bool) -> bool {
     let listed = |list: &[Cidr], leaning| {
-        let fits = |address: IpAddr| {
-            list.iter().any(|block| contains(block, address.to_canonical()))
-        };
+        let fits =
+            |address: IpAddr| list.iter().any(|block| contains(block, address.to_canonical()));
         match leaning {
             Leaning::Any => to.address_may_be(fits),
             Leaning::All => to.address_is(fits),

@@ -11,6 +11,7 @@ mod grpc_route;
 mod http_route;
 mod labels;
 mod peer_authentication;
+mod pod_ports;
 mod roster;
 mod route;
 mod selectors;

@@ -1,6 +1,7 @@
 //! HTTPRoutes and GRPCRoutes: one entry for each parent that is ours (Gateway API, RouteParentStatus; GEP-1294).
 //!
-//! A parent that does not exist gets no entry: nobody knows whose it would be.
+//! A parent that does not exist gets no entry: nobody knows whose it would be. One that cannot exist, because its group is
+//! missing, gets one.
 
 use serde_json::{Map, Value, json};
 
@@ -39,6 +40,10 @@ pub(super) fn status(
     let mut parents: Vec<Value> = Vec::new();
     for (index, parent) in refs.into_iter().flatten().enumerate() {
         let conditions = match parent_of(view, class, &subject.key, parent) {
+            // Nobody else will say that it can be nobody's.
+            Parent::Other if is_impossible(&complaints, index) => {
+                conditions(stored, &complaints, index)
+            }
             Parent::Other => continue,
             Parent::Frontend if is_gone(&complaints, index) => continue,
             Parent::Frontend => conditions(stored, &complaints, index),
@@ -84,6 +89,15 @@ fn is_gone(complaints: &[&Complaint], index: usize) -> bool {
         it.parent == Some(index) && it.reason == ConditionReason::ParentNotFound
     };
     complaints.iter().filter_map(|it| it.condition).any(gone)
+}
+
+/// The parent's group is that of no kind of this name.
+fn is_impossible(complaints: &[&Complaint], index: usize) -> bool {
+    let impossible = |it: source::Condition| {
+        it.parent == Some(index)
+            && (it.kind, it.reason) == (ConditionType::Accepted, ConditionReason::InvalidKind)
+    };
+    complaints.iter().filter_map(|it| it.condition).any(impossible)
 }
 
 fn conditions(stored: &Stored, complaints: &[&Complaint], index: usize) -> Vec<Condition> {

@@ -59,11 +59,8 @@ fn leaves(world: &World, name: &str, port: u16, to: &str) -> bool {
     let service = world.service(&key(name)).unwrap();
     let client = identity("curl");
     let destination = to.parse().unwrap();
-    let connection = Connection {
-        client: Some(&client),
-        source: "10.0.9.9".parse().unwrap(),
-        destination,
-    };
+    let connection =
+        Connection { client: Some(&client), source: "10.0.9.9".parse().unwrap(), destination };
     let backend = (&**service, port);
     let way = Way { addressed: service, port, route: None, backend, workload: None, destination };
     Gate::for_uncaptured(world, &way).authorize(&connection, None).is_ok()
@@ -222,7 +219,8 @@ fn an_entry_means_its_own_port() {
 #[test]
 fn an_answer_without_an_endpoint_is_judged_by_the_port_that_was_dialled() {
     let rule = listed(&[80], &[]);
-    let world = world(TWINS, policy("p", Deny, on(PolicyTarget::Service("web".into())), vec![rule]));
+    let world =
+        world(TWINS, policy("p", Deny, on(PolicyTarget::Service("web".into())), vec![rule]));
     let service = world.service(&key("web")).unwrap();
     let client = identity("curl");
     for (port, expected) in [(80, false), (81, true)] {

@@ -5,19 +5,22 @@
 //! says why. Where even that is unknown, it applies to its namespace, and in the root namespace to the mesh.
 
 mod aliases;
+mod behind;
 mod never;
 mod rules;
 mod scope;
+mod targets;
 mod values;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+pub(super) use targets::check as check_targets;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Context;
 use super::selectors::Selectors;
-use super::waypoint::Waypoints;
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Action, Binding, PolicyTarget, Scope, Service};
+use crate::model::{self, Action, Condition, Rule, Scope};
 use crate::source::objects::{
     AuthorizationPolicy, Kind, PolicyAction, TargetRef, WorkloadSelector, annotation,
 };
@@ -59,6 +62,15 @@ pub(super) fn translate(cx: &mut Context<'_>) -> Policies {
 impl Policies {
     pub(super) fn models(&self) -> &[Arc<model::AuthorizationPolicy>] {
         &self.models
+    }
+
+    /// Some policy says something of ports, so that complaints depend on what endpoints there are.
+    pub(super) fn name_ports(&self) -> bool {
+        let names = |rule: &Rule| {
+            rule.to.iter().any(|to| !to.ports.is_empty() || !to.hosts.is_empty())
+                || rule.when.iter().any(|it| matches!(it, Condition::DestinationPort(_)))
+        };
+        self.models.iter().any(|model| model.rules.iter().any(names))
     }
 
     /// Shares with `before` what says the same.
@@ -211,73 +223,6 @@ fn refused_policy(
         rules: Vec::new(),
         dry_run: false,
         broken: Some(refused.why.as_str().into()),
-    }
-}
-
-/// Warns of targets that the policy is not enforced for: only what is bound to a waypoint looks at them.
-pub(super) fn check_targets<'a>(
-    cx: &mut Context<'_>,
-    policies: &Policies,
-    services: impl Iterator<Item = &'a Arc<Service>>,
-    waypoints: &Waypoints,
-) {
-    let mut known: Known<'a> = HashMap::new();
-    for service in services {
-        let id = (&service.key.namespace, service.entry.is_some(), service.name());
-        known.entry(id).or_insert(&service.waypoint);
-    }
-    for policy in &policies.models {
-        let Scope::Targets(targets) = &policy.scope else { continue };
-        for target in targets {
-            if let Some(reason) = why_not_enforced(&policy.key, target, &known, waypoints) {
-                let reason = format!("{reason}; the policy is not enforced for it");
-                cx.warn::<AuthorizationPolicy>(&policy.key, "spec.targetRefs", reason);
-            }
-        }
-    }
-}
-
-/// The waypoints of services, by namespace, whether it is a ServiceEntry, and name.
-type Known<'a> = HashMap<(&'a Str, bool, &'a Str), &'a Binding>;
-
-fn why_not_enforced(
-    policy: &ObjectKey,
-    target: &PolicyTarget,
-    services: &Known<'_>,
-    waypoints: &Waypoints,
-) -> Option<String> {
-    let key = |name: &Str| ObjectKey::new(policy.namespace.clone(), name.clone());
-    match target {
-        PolicyTarget::Service(name) => {
-            let found = services.get(&(&policy.namespace, false, name));
-            without_waypoint("Service", &key(name), found.copied())
-        }
-        PolicyTarget::ServiceEntry(name) => {
-            let found = services.get(&(&policy.namespace, true, name));
-            without_waypoint("ServiceEntry", &key(name), found.copied())
-        }
-        PolicyTarget::Gateway(name) => {
-            let key = key(name);
-            let usable = waypoints.usable().any(|waypoint| waypoint.key == key);
-            (!usable).then(|| match waypoints.knows(&key) {
-                true => format!("the Gateway {key} is not a waypoint"),
-                false => format!("the Gateway {key} does not exist"),
-            })
-        }
-        PolicyTarget::GatewayClass(class) => {
-            let any = waypoints.usable().any(|waypoint| waypoint.class == *class);
-            (!any).then(|| format!("there is no waypoint of the class {class}"))
-        }
-    }
-}
-
-fn without_waypoint(kind: &str, key: &ObjectKey, found: Option<&Binding>) -> Option<String> {
-    match found {
-        None => Some(format!("the {kind} {key} does not exist")),
-        Some(Binding::None) => Some(format!(
-            "the {kind} {key} has no waypoint; check the label istio.io/use-waypoint on it or its namespace"
-        )),
-        Some(_) => None,
     }
 }
 

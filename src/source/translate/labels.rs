@@ -4,10 +4,10 @@
 mod table;
 
 use super::Context;
-use super::waypoint::label_field;
+use super::waypoint::{USE_WAYPOINT, USE_WAYPOINT_NAMESPACE, label_field};
 use crate::base::{ObjectKey, nearest};
 use crate::source::Severity;
-use crate::source::objects::{Kind, Labelled, Typed};
+use crate::source::objects::{Kind, Labelled, Typed, label};
 use table::{Known, Meaning, Place, TABLE};
 
 /// Domains whose names are all known: another one is a mistake.
@@ -38,6 +38,11 @@ pub(super) fn check<T: Typed>(cx: &mut Context<'_>, key: &ObjectKey, of: &impl L
                 cx.complain(severity, T::KIND, key, place.field(name), reason);
             }
         }
+    }
+    let has = |name: &str| label(of, name).is_some();
+    if has(USE_WAYPOINT_NAMESPACE) && !has(USE_WAYPOINT) {
+        let reason = format!("has no effect without the label {USE_WAYPOINT} on the same object");
+        cx.warn::<T>(key, label_field(USE_WAYPOINT_NAMESPACE), reason);
     }
 }
 
@@ -127,7 +132,7 @@ fn unknown_value(value: &str, values: &[&str]) -> String {
 
 fn misplaced(known: &Known, kind: Kind) -> String {
     let kinds: Vec<&str> = known.on.iter().map(|kind| kind.name()).collect();
-    format!("has no effect on a {kind}, only on: {}", kinds.join(", "))
+    format!("has no effect on objects of kind {kind}, only of {}", kinds.join(", "))
 }
 
 #[cfg(test)]

@@ -16,13 +16,15 @@
 //!
 //! A policy that was refused and has no earlier version counts as STRICT, before all others of its level.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
-use super::{Context, Kind};
+use super::roster::Roster;
+use super::{Context, Kind, pod_ports};
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Mode};
+use crate::model::{self, Mode, Service};
 use crate::source::objects::{
-    MtlsMode, MutualTls, PeerAuthentication, WorkloadSelector, created, selects,
+    Labelled, MtlsMode, MutualTls, PeerAuthentication, WorkloadSelector, created, selects,
 };
 
 type Labels = BTreeMap<String, String>;
@@ -122,6 +124,38 @@ impl Levels {
             ports: exceptions.filter(|(_, of_port)| *of_port != mode).collect(),
         }
     }
+}
+
+/// Complains of ports that are Services' where the pods have others: what they say holds for no pod.
+pub(super) fn check_ports(cx: &mut Context<'_>, services: &[Arc<Service>], roster: &Roster) {
+    let objects = cx.objects;
+    for (key, policy) in objects.all::<PeerAuthentication>() {
+        let spec = &policy.spec;
+        let selector = spec.selector.as_ref().map(|selector| &selector.match_labels);
+        let Some(selector) = selector.filter(|_| !spec.port_level_mtls.is_empty()) else {
+            continue;
+        };
+        let members = roster.namespace(&key.namespace).filter(|member| {
+            let labels = member.pod().and_then(|pod| pod.labels());
+            selects(selector, labels)
+        });
+        let selected: HashSet<&str> = members.map(|member| member.workload.uid.as_str()).collect();
+        let mistaken = pod_ports::mistaken(services, |_, uid| selected.contains(uid));
+        for port in spec.port_level_mtls.keys() {
+            let number: Option<u16> = port.parse().ok();
+            let Some((number, found)) = number.and_then(|it| Some((it, mistaken.get(&it)?))) else {
+                continue;
+            };
+            let reason = pod_ports::in_words(number, found);
+            cx.warn::<PeerAuthentication>(key, format!("spec.portLevelMtls[{port}]"), reason);
+        }
+    }
+}
+
+/// Whether complaints depend on what endpoints there are.
+pub(super) fn name_ports(cx: &Context<'_>) -> bool {
+    let mut all = cx.objects.all::<PeerAuthentication>();
+    all.any(|(_, policy)| !policy.spec.port_level_mtls.is_empty())
 }
 
 fn read(cx: &mut Context<'_>, key: &ObjectKey, policy: &PeerAuthentication) -> Entry {

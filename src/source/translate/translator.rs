@@ -16,13 +16,16 @@ use super::frame::Frame;
 use super::roster::{Member, Roster};
 use super::services::Services;
 use super::{
-    Context, TranslateSettings, Translation, authorization_policy, continue_routes, route,
-    service_entry, workload,
+    Context, TranslateSettings, Translation, authorization_policy, continue_routes,
+    peer_authentication, route, service, service_entry, workload,
 };
-use crate::base::ObjectKey;
+use crate::base::{ObjectKey, Str};
 use crate::model::{self, HttpRoute, Mesh};
 use crate::source::objects::{Kind, Pod, ServiceEntry, Typed, WorkloadEntry};
 use crate::source::{Complaint, Objects};
+
+/// Pods of one namespace of which the same is said.
+const ALIKE: usize = 5;
 
 /// Translates, and remembers.
 pub struct Translator {
@@ -35,6 +38,10 @@ pub struct Translator {
     entries: Part<model::Service>,
     routes: Part<HttpRoute>,
     target_complaints: Vec<Complaint>,
+    /// Of addresses that several services have.
+    address_complaints: Vec<Complaint>,
+    /// Of addresses that several pods have.
+    contested: Vec<Complaint>,
 }
 
 /// Models that are translated together.
@@ -73,6 +80,8 @@ impl Translator {
             entries: Part::default(),
             routes: Part::default(),
             target_complaints: Vec::new(),
+            address_complaints: Vec::new(),
+            contested: Vec::new(),
         }
     }
 
@@ -91,16 +100,27 @@ impl Translator {
         let frame = self.reframe(&mut cx, &mut changes);
         let pods = self.pods_to_translate(objects, &changes);
         let moved = self.translate_pods(&mut cx, &frame, pods);
+        if !moved.is_empty() {
+            self.roster.complain_of_contested(&mut cx);
+            self.contested = std::mem::take(&mut cx.complaints);
+        }
         let reshaped = self.services.update(&mut cx, &frame, &self.roster, &changes, &moved);
         changes.entries |= reshaped || !moved.is_empty();
         changes.routes |= reshaped;
         let mut services = self.services.models();
+        if reshaped {
+            service::complain_of_shared_addresses(&mut cx, &services);
+            self.address_complaints = std::mem::take(&mut cx.complaints);
+        }
         let other_entries = self.translate_entries(&mut cx, &frame, &changes, &services);
         services.extend_from_slice(&self.entries.models);
         self.translate_routes(&mut cx, &changes, &services);
-        if changes.frame || reshaped || other_entries {
+        let by_endpoints = frame.policies.name_ports() || peer_authentication::name_ports(&cx);
+        if changes.frame || reshaped || other_entries || by_endpoints {
             let (policies, waypoints) = (&frame.policies, &frame.waypoints);
-            authorization_policy::check_targets(&mut cx, policies, services.iter(), waypoints);
+            let roster = &self.roster;
+            authorization_policy::check_targets(&mut cx, policies, &services, waypoints, roster);
+            peer_authentication::check_ports(&mut cx, &services, roster);
             self.target_complaints = std::mem::take(&mut cx.complaints);
         }
         let mesh = Mesh {
@@ -225,7 +245,9 @@ impl Translator {
     fn complaints(&self, objects: &Objects, frame: &Frame) -> Vec<Complaint> {
         let mut all = objects.complaints().to_vec();
         all.extend_from_slice(&frame.complaints);
-        all.extend(self.pod_complaints.values().flatten().cloned());
+        all.extend(bounded(self.pod_complaints.values().flatten()));
+        all.extend_from_slice(&self.contested);
+        all.extend_from_slice(&self.address_complaints);
         all.extend(self.services.complaints().cloned());
         all.extend_from_slice(&self.entries.complaints);
         all.extend_from_slice(&self.routes.complaints);
@@ -234,6 +256,32 @@ impl Translator {
         all.dedup();
         all
     }
+}
+
+/// What is said of pods, of those that are alike (mostly of one template) only the first few.
+fn bounded<'a>(complaints: impl Iterator<Item = &'a Complaint>) -> Vec<Complaint> {
+    let mut alike: BTreeMap<(&Str, &str, &str), (Vec<Complaint>, usize)> = BTreeMap::new();
+    let mut all = Vec::new();
+    for complaint in complaints {
+        let Some(object) = &complaint.object else {
+            all.push(complaint.clone());
+            continue;
+        };
+        let id = (&object.namespace, complaint.field.as_str(), complaint.reason.as_str());
+        let (told, more) = alike.entry(id).or_default();
+        if told.len() < ALIKE {
+            told.push(complaint.clone());
+        } else {
+            *more += 1;
+        }
+    }
+    for (mut told, more) in alike.into_values() {
+        if let Some(last) = told.last_mut().filter(|_| more > 0) {
+            last.reason += &format!(" (so it is with {more} more pods of the namespace)");
+        }
+        all.append(&mut told);
+    }
+    all
 }
 
 #[cfg(test)]

@@ -138,8 +138,7 @@ fn is_enrolled(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> bool {
 
 fn check_mode<T: super::Typed>(cx: &mut Context<'_>, key: &ObjectKey, mode: &str) {
     if !matches!(mode, "ambient" | "none") {
-        let mut reason =
-            format!("{mode:?} is neither \"ambient\" nor \"none\", and has no effect");
+        let mut reason = format!("{mode:?} is neither \"ambient\" nor \"none\", and has no effect");
         if let Some(meant) = nearest(&mode.trim().to_lowercase(), ["ambient", "none"].into_iter()) {
             reason += &format!("; is {meant:?} meant?");
         }

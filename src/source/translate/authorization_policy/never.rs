@@ -123,18 +123,20 @@ pub(super) fn complaints(
 
 fn of_source(found: &mut Found, place: &str, source: &Source, domains: &TrustDomains) {
     let Source { principals, namespaces, service_accounts, trust_domains, .. } = source;
-    found.each(place, ["principals", "notPrincipals"], principals, |it, _| principal(it, domains));
+    found.each(place, ["principals", "notPrincipals"], principals, |it, role| {
+        principal(it, role, domains)
+    });
     found.each(place, ["namespaces", "notNamespaces"], namespaces, |it, _| namespace(it));
     found.each(place, ["serviceAccounts", "notServiceAccounts"], service_accounts, |it, _| {
         let odd = [&it.namespace, &it.name].into_iter().find(|name| !is_name(name))?;
         Some(no_name(&it.to_string(), odd))
     });
-    found.each(place, ["trustDomains", "notTrustDomains"], trust_domains, |it, _| {
-        trust_domain(it, domains)
+    found.each(place, ["trustDomains", "notTrustDomains"], trust_domains, |it, role| {
+        trust_domain(it, role, domains)
     });
-    found.each(place, ["ipBlocks", "notIpBlocks"], &source.ip_blocks, |it, _| block(it));
+    found.each(place, ["ipBlocks", "notIpBlocks"], &source.ip_blocks, block);
     let remote = &source.remote_ip_blocks;
-    found.each(place, ["remoteIpBlocks", "notRemoteIpBlocks"], remote, |it, _| block(it));
+    found.each(place, ["remoteIpBlocks", "notRemoteIpBlocks"], remote, block);
 }
 
 fn of_operation(found: &mut Found, place: &str, operation: &Operation) {
@@ -147,20 +149,19 @@ fn of_operation(found: &mut Found, place: &str, operation: &Operation) {
 fn of_condition(found: &mut Found, place: &str, condition: &Condition, domains: &TrustDomains) {
     const NAMES: [&str; 2] = ["values", "notValues"];
     match condition {
-        Condition::SourceIp(values) | Condition::RemoteIp(values) => {
-            found.each(place, NAMES, values, |it, _| block(it));
-        }
-        Condition::DestinationIp(values) => found.each(place, NAMES, values, |it, _| block(it)),
+        Condition::SourceIp(values)
+        | Condition::RemoteIp(values)
+        | Condition::DestinationIp(values) => found.each(place, NAMES, values, block),
         Condition::DestinationPort(_) => {}
         Condition::Text { key, values } => match key {
             ConditionKey::SourcePrincipal => {
-                found.each(place, NAMES, values, |it, _| principal(it, domains));
+                found.each(place, NAMES, values, |it, role| principal(it, role, domains));
             }
             ConditionKey::SourceNamespace => {
                 found.each(place, NAMES, values, |it, _| namespace(it));
             }
             ConditionKey::SourceTrustDomain => {
-                found.each(place, NAMES, values, |it, _| trust_domain(it, domains));
+                found.each(place, NAMES, values, |it, role| trust_domain(it, role, domains));
             }
             ConditionKey::SourceServiceAccount => {}
             ConditionKey::Header(name) if *name == http::header::HOST => {
@@ -277,8 +278,8 @@ fn header(value: &StringMatch) -> Option<String> {
     text.contains(control).then(|| format!("{text:?} has characters that no header has"))
 }
 
-/// Addresses that nobody sends from.
-fn block(block: &Cidr) -> Option<String> {
+/// Addresses that nobody sends from. To exclude them is no mistake, but for the one that seems to mean all.
+fn block(block: &Cidr, role: Role) -> Option<String> {
     let address = block.addr().to_canonical();
     let single = block.prefix_len() == block.max_prefix_len();
     let why = match address {
@@ -286,6 +287,7 @@ fn block(block: &Cidr) -> Option<String> {
             let all = if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
             return Some(format!("{address} is nobody's address; {all} means all of them"));
         }
+        _ if role.negative => return None,
         _ if address.is_multicast() => "is multicast",
         _ if address.is_loopback() => "is loopback, which is not judged",
         IpAddr::V4(v4) if v4.is_broadcast() => "is the broadcast address",
@@ -294,8 +296,9 @@ fn block(block: &Cidr) -> Option<String> {
     Some(format!("{block} {why}, and so nobody's address in the mesh"))
 }
 
-/// `<trust domain>/ns/<namespace>/sa/<service account>`, or a part of it that is open at one end.
-fn principal(value: &StringMatch, domains: &TrustDomains) -> Option<String> {
+/// `<trust domain>/ns/<namespace>/sa/<service account>`, or a part of it that is open at one end. To exclude other trust
+/// domains is no mistake.
+fn principal(value: &StringMatch, role: Role, domains: &TrustDomains) -> Option<String> {
     let text = text(value);
     let parts: Vec<&str> = text.split('/').collect();
     let odd = || {
@@ -320,7 +323,7 @@ fn principal(value: &StringMatch, domains: &TrustDomains) -> Option<String> {
             _ => wanted.starts_with(part),
         };
         match place {
-            0 if !domains.names().any(|name| fits(name)) => {
+            0 if !role.negative && !domains.names().any(|name| fits(name)) => {
                 return Some(foreign(text, domains));
             }
             1 if !fits("ns") => return odd(),
@@ -341,7 +344,7 @@ fn foreign(text: &str, domains: &TrustDomains) -> String {
     )
 }
 
-fn trust_domain(value: &StringMatch, domains: &TrustDomains) -> Option<String> {
+fn trust_domain(value: &StringMatch, role: Role, domains: &TrustDomains) -> Option<String> {
     let text = text(value);
     let fits = |name: &str| match value {
         StringMatch::Present => true,
@@ -349,7 +352,8 @@ fn trust_domain(value: &StringMatch, domains: &TrustDomains) -> Option<String> {
         StringMatch::Suffix(_) => name.ends_with(text),
         StringMatch::Exact(_) | StringMatch::Template(_) => name == text,
     };
-    (!domains.names().any(|name| fits(name))).then(|| foreign(text, domains))
+    let known = role.negative || domains.names().any(|name| fits(name));
+    (!known).then(|| foreign(text, domains))
 }
 
 fn namespace(value: &StringMatch) -> Option<String> {
@@ -358,7 +362,10 @@ fn namespace(value: &StringMatch) -> Option<String> {
 }
 
 fn no_name(text: &str, part: &str) -> String {
-    format!("{text:?}: {part:?} is no name of a namespace or service account (lower case, digits, - and .)")
+    let of = if part == text { String::new() } else { format!("{text:?}: ") };
+    format!(
+        "{of}{part:?} is no name of a namespace or service account (lower case, digits, - and .)"
+    )
 }
 
 fn is_name(text: &str) -> bool {

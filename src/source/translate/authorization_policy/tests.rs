@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::PolicyTarget;
 use crate::source::tests::translated;
 
 fn policy_in(namespace: &str, spec: &str) -> crate::source::Translation {

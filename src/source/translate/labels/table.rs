@@ -33,7 +33,8 @@ pub(super) enum Meaning {
 }
 
 use Kind::{
-    AuthorizationPolicy, Gateway, GatewayClass, Namespace, Pod, Service, ServiceEntry, WorkloadEntry,
+    AuthorizationPolicy, Gateway, GatewayClass, Namespace, Pod, Service, ServiceEntry,
+    WorkloadEntry,
 };
 use Meaning::{Any, Not, OneOf, Silent};
 use Place::{Annotation, Label};
@@ -56,12 +57,7 @@ impl fmt::Display for Place {
     }
 }
 
-const fn row(
-    name: &'static str,
-    place: Place,
-    on: &'static [Kind],
-    meaning: Meaning,
-) -> Known {
+const fn row(name: &'static str, place: Place, on: &'static [Kind], meaning: Meaning) -> Known {
     Known { name, place, on, meaning }
 }
 
@@ -114,8 +110,18 @@ pub(super) const TABLE: &[Known] = &[
     row("isthmus.io/node", Annotation, &[Pod], Any),
     // Read by Istio in ambient mode, and not carried out.
     row("istio.io/use-waypoint-canary", Label, &[Namespace, Service, ServiceEntry], CANARY),
-    row("istio.io/use-waypoint-canary-namespace", Label, &[Namespace, Service, ServiceEntry], CANARY),
-    row("istio.io/use-waypoint-canary-weight", Annotation, &[Namespace, Service, ServiceEntry], CANARY),
+    row(
+        "istio.io/use-waypoint-canary-namespace",
+        Label,
+        &[Namespace, Service, ServiceEntry],
+        CANARY,
+    ),
+    row(
+        "istio.io/use-waypoint-canary-weight",
+        Annotation,
+        &[Namespace, Service, ServiceEntry],
+        CANARY,
+    ),
     row(
         "istio.io/ingress-use-waypoint",
         Label,
@@ -127,7 +133,12 @@ pub(super) const TABLE: &[Known] = &[
         },
     ),
     row("istio.io/global", Label, &[Service, ServiceEntry], NETWORKS_OF_SERVICES),
-    row("topology.istio.io/network", Label, &[Namespace, Pod, Service, Gateway, WorkloadEntry], NETWORKS),
+    row(
+        "topology.istio.io/network",
+        Label,
+        &[Namespace, Pod, Service, Gateway, WorkloadEntry],
+        NETWORKS,
+    ),
     row("networking.istio.io/gatewayPort", Label, &[Service, Gateway], NETWORKS),
     row(
         "networking.istio.io/tunnel",
@@ -152,10 +163,7 @@ pub(super) const TABLE: &[Known] = &[
         "istio.io/connect-strategy",
         Annotation,
         &[ServiceEntry],
-        Not {
-            harmless: &["", "DEFAULT"],
-            instead: "addresses are tried one after the other",
-        },
+        Not { harmless: &["", "DEFAULT"], instead: "addresses are tried one after the other" },
     ),
     row(
         "istio.io/reroute-virtual-interfaces",
@@ -167,7 +175,12 @@ pub(super) const TABLE: &[Known] = &[
                       forward)",
         },
     ),
-    row("ambient.istio.io/waypoint-inbound-binding", Annotation, &[Gateway, GatewayClass], SANDWICH),
+    row(
+        "ambient.istio.io/waypoint-inbound-binding",
+        Annotation,
+        &[Gateway, GatewayClass],
+        SANDWICH,
+    ),
     row(
         "istio.io/for-service-account",
         Annotation,

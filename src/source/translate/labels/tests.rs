@@ -22,7 +22,13 @@ fn each_name_means_what_the_table_says() {
         // Not carried out.
         (Service, Label, "istio.io/use-waypoint-canary", "other", Some("weights of an HTTPRoute")),
         (Service, Annotation, "istio.io/use-waypoint-canary-weight", "10", Some("not carried out")),
-        (Service, Label, "istio.io/ingress-use-waypoint", "true", Some("dials the Service's address")),
+        (
+            Service,
+            Label,
+            "istio.io/ingress-use-waypoint",
+            "true",
+            Some("dials the Service's address"),
+        ),
         (Namespace, Label, "istio-injection", "enabled", Some("istio.io/dataplane-mode: ambient")),
         (Pod, Annotation, "sidecar.istio.io/inject", "true", Some("no sidecar is injected")),
         (Service, Annotation, "networking.istio.io/exportTo", ".", Some("AuthorizationPolicy")),
@@ -30,17 +36,35 @@ fn each_name_means_what_the_table_says() {
         // In the wrong place.
         (Service, Annotation, "istio.io/use-waypoint", "waypoint", Some("write it as a label")),
         (AuthorizationPolicy, Label, "istio.io/dry-run", "true", Some("write it as an annotation")),
-        (HTTPRoute, Label, "istio.io/use-waypoint", "waypoint", Some("only on: Namespace")),
-        (WorkloadEntry, Label, "istio.io/use-waypoint", "waypoint", Some("no effect on a WorkloadEntry")),
-        (Service, Label, "istio.io/dataplane-mode", "ambient", Some("only on: Namespace, Pod")),
+        (HTTPRoute, Label, "istio.io/use-waypoint", "waypoint", Some("only of Namespace")),
+        (WorkloadEntry, Label, "istio.io/use-waypoint", "waypoint", Some("of kind WorkloadEntry")),
+        (Service, Label, "istio.io/dataplane-mode", "ambient", Some("only of Namespace, Pod")),
         // Misspelt.
         (Service, Label, "istio.io/use-waypiont", "x", Some("is \"istio.io/use-waypoint\" meant?")),
         (Service, Label, "istio.io/usewaypoint", "x", Some("is \"istio.io/use-waypoint\" meant?")),
-        (Namespace, Label, "istio.io/dataplane_mode", "ambient", Some("\"istio.io/dataplane-mode\"")),
-        (Pod, Annotation, "ambient.istio.io/dns-captrue", "true", Some("\"ambient.istio.io/dns-capture\"")),
+        (
+            Namespace,
+            Label,
+            "istio.io/dataplane_mode",
+            "ambient",
+            Some("\"istio.io/dataplane-mode\""),
+        ),
+        (
+            Pod,
+            Annotation,
+            "ambient.istio.io/dns-captrue",
+            "true",
+            Some("\"ambient.istio.io/dns-capture\""),
+        ),
         (Pod, Label, "ambient.istio.io/something-quite-different", "x", Some("check its spelling")),
         (Pod, Annotation, "isthmus.io/nodes", "x", Some("\"isthmus.io/node\"")),
-        (Kind::ServiceEntry, Label, "networking.istio.io/enable-autoallocate-ip", "False", Some("\"false\" meant?")),
+        (
+            Kind::ServiceEntry,
+            Label,
+            "networking.istio.io/enable-autoallocate-ip",
+            "False",
+            Some("\"false\" meant?"),
+        ),
     ] {
         let said = judge(kind, place, name, value).map(|(_, reason)| reason);
         match (expected, &said) {

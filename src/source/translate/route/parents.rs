@@ -94,8 +94,9 @@ fn complain_of_other(
             ),
             Some(gateway) => {
                 let class = &gateway.spec.gateway_class_name;
-                let why =
-                    format!("the Gateway {key} is of class {class:?}, which Isthmus does not serve");
+                let why = format!(
+                    "the Gateway {key} is of class {class:?}, which Isthmus does not serve"
+                );
                 (Severity::Note, why)
             }
             None => (

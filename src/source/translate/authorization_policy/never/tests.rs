@@ -126,12 +126,23 @@ fn principals_namespaces_and_trust_domains() {
         ("*/a/b/c/d/e/f", true),
         ("spiffe://other/*", true),
     ];
-    table(&values, values::principal, |value| principal(value, &domains()));
-    let namespaces = [("shop", false), ("sh*", false), ("Shop", true), ("shop/web", true), ("a_b", true)];
+    table(&values, values::principal, |value| principal(value, DENY, &domains()));
+    let namespaces =
+        [("shop", false), ("sh*", false), ("Shop", true), ("shop/web", true), ("a_b", true)];
     table(&namespaces, values::text, namespace);
-    let trust =
-        [("cluster.local", false), ("old*", false), ("*", false), ("cluster", true), ("*.org", true)];
-    table(&trust, values::text, |value| trust_domain(value, &domains()));
+    let trust = [
+        ("cluster.local", false),
+        ("old*", false),
+        ("*", false),
+        ("cluster", true),
+        ("*.org", true),
+    ];
+    table(&trust, values::text, |value| trust_domain(value, DENY, &domains()));
+    let except = Role { negative: true, ..DENY };
+    let foreign = [("other.mesh", false)];
+    table(&foreign, values::text, |value| trust_domain(value, except, &domains()));
+    let foreign = [("other.mesh/ns/shop/sa/web", false), ("other.mesh/web", true)];
+    table(&foreign, values::principal, |value| principal(value, except, &domains()));
 }
 
 #[test]
@@ -149,10 +160,16 @@ fn blocks_and_headers() {
         ("255.255.255.255", true),
         ("ff02::/16", true),
     ] {
-        assert_eq!(block(&values::cidr(text).unwrap()).is_some(), expected, "{text}");
+        assert_eq!(block(&values::cidr(text).unwrap(), DENY).is_some(), expected, "{text}");
     }
-    let values =
-        [("a", false), ("a b", false), (" a", true), ("a ", true), ("a *", false), ("a\u{1}", true)];
+    let values = [
+        ("a", false),
+        ("a b", false),
+        (" a", true),
+        ("a ", true),
+        ("a *", false),
+        ("a\u{1}", true),
+    ];
     table(&values, values::text, header);
 }
 
@@ -160,7 +177,8 @@ fn blocks_and_headers() {
 fn what_follows_depends_on_the_action_and_the_list() {
     let rule = |operation| Rule { to: vec![operation], ..Rule::default() };
     let methods = |any: &[&str], none: &[&str]| {
-        let values = |texts: &[&str]| texts.iter().map(|it| StringMatch::Exact((*it).into())).collect();
+        let values =
+            |texts: &[&str]| texts.iter().map(|it| StringMatch::Exact((*it).into())).collect();
         let methods = Values { any: values(any), none: values(none) };
         rule(Operation { methods, ..Operation::default() })
     };
