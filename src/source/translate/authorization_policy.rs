@@ -136,18 +136,7 @@ fn policy_of(
     let (reach, scope_broken) = scope_of(cx, key, spec.selector.as_ref(), &targets);
 
     let mut broken: Vec<Broken> = scope_broken.into_iter().collect();
-    let action = match spec.action {
-        PolicyAction::Allow => Action::Allow,
-        PolicyAction::Deny => Action::Deny,
-        PolicyAction::Audit => Action::Audit,
-        PolicyAction::Custom => {
-            broken.push(Broken::new(
-                "spec.action",
-                "CUSTOM is not supported: there is no provider to ask",
-            ));
-            Action::Deny
-        }
-    };
+    let action = action(spec.action, &mut broken);
     if spec.provider.is_some() && spec.action != PolicyAction::Custom {
         broken.push(Broken::new("spec.provider", "only goes with the action CUSTOM"));
     }
@@ -179,6 +168,20 @@ fn policy_of(
         rules,
         dry_run: is_dry_run(cx, key, policy),
         broken: first,
+    }
+}
+
+/// CUSTOM denies.
+fn action(said: PolicyAction, broken: &mut Vec<Broken>) -> Action {
+    match said {
+        PolicyAction::Allow => Action::Allow,
+        PolicyAction::Deny => Action::Deny,
+        PolicyAction::Audit => Action::Audit,
+        PolicyAction::Custom => {
+            let why = "CUSTOM is not supported: there is no provider to ask";
+            broken.push(Broken::new("spec.action", why));
+            Action::Deny
+        }
     }
 }
 

@@ -84,41 +84,40 @@ fn complain_of_other(
         return cx.error_of(route.kind, route.key, field, reason, condition);
     }
     let (severity, why) = match kind.as_str() {
-        "Gateway" => match cx.objects.get::<Gateway>(&key) {
-            Some(gateway) if gateway.spec.gateway_class_name == CLASS => (
-                Severity::Warning,
-                format!(
-                    "the Gateway {key} is a waypoint, and routes of a mesh attach to Services: name the Service that the \
-                     route is for as the parent (group: \"\", kind: Service)"
-                ),
-            ),
-            Some(gateway) => {
-                let class = &gateway.spec.gateway_class_name;
-                let why = format!(
-                    "the Gateway {key} is of class {class:?}, which Isthmus does not serve"
-                );
-                (Severity::Note, why)
-            }
-            None => (
-                Severity::Warning,
-                format!(
-                    "the Gateway {key} is not known; for traffic within the mesh name a Service as the parent (group: \
-                     \"\", kind: Service)"
-                ),
-            ),
-        },
+        "Gateway" => why_no_gateway(cx, &key),
         // Of other ingress controllers.
         "ListenerSet" | "XListenerSet" => return,
-        _ => (
-            Severity::Warning,
-            format!(
+        _ => {
+            let why = format!(
                 "{kind:?} of group {group:?} cannot be a parent in the mesh; a Service (group: \"\") or a ServiceEntry \
                  (group: {ISTIO_NETWORKING_GROUP}) can"
-            ),
-        ),
+            );
+            (Severity::Warning, why)
+        }
     };
     let reason = format!("{why}; the route is not attached there");
     cx.complain(severity, route.kind, route.key, field, reason);
+}
+
+/// Gateways are other controllers', but for waypoints, which have no routes of their own.
+fn why_no_gateway(cx: &Context<'_>, key: &ObjectKey) -> (Severity, String) {
+    let Some(gateway) = cx.objects.get::<Gateway>(key) else {
+        let why = format!(
+            "the Gateway {key} is not known; for traffic within the mesh name a Service as the parent (group: \"\", kind: \
+             Service)"
+        );
+        return (Severity::Warning, why);
+    };
+    let class = &gateway.spec.gateway_class_name;
+    if class != CLASS {
+        let why = format!("the Gateway {key} is of class {class:?}, which Isthmus does not serve");
+        return (Severity::Note, why);
+    }
+    let why = format!(
+        "the Gateway {key} is a waypoint, and routes of a mesh attach to Services: name the Service that the route is for \
+         as the parent (group: \"\", kind: Service)"
+    );
+    (Severity::Warning, why)
 }
 
 /// Why requests to the parent never meet a route, although the route is attached to it.
