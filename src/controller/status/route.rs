@@ -12,7 +12,7 @@ use crate::base::ObjectKey;
 use crate::source::objects::{
     GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, Service, ServiceEntry,
 };
-use crate::source::{self, Complaint, ConditionReason, ConditionType, WAYPOINT_CLASS};
+use crate::source::{self, Complaint, ConditionReason, ConditionType, Severity, WAYPOINT_CLASS};
 
 const ACCEPTED: &str = "Accepted";
 const RESOLVED_REFS: &str = "ResolvedRefs";
@@ -110,7 +110,7 @@ fn conditions(stored: &Stored, complaints: &[&Complaint], index: usize) -> Vec<C
         return vec![Condition::fails(ACCEPTED, "UnsupportedValue", message)];
     }
     let find = |kind| of_type(kind, complaints, index, stored.refused.is_some());
-    let accepted = || Condition::holds(ACCEPTED, "Accepted", "the route is in force");
+    let accepted = || Condition::holds(ACCEPTED, "Accepted", in_force(complaints, index));
     let resolved = || Condition::holds(RESOLVED_REFS, "ResolvedRefs", "all backends can be used");
     let mut conditions = vec![find(ConditionType::Accepted).unwrap_or_else(accepted)];
     if conditions[0].holds || stored.refused.is_none() {
@@ -118,6 +118,20 @@ fn conditions(stored: &Stored, complaints: &[&Complaint], index: usize) -> Vec<C
     }
     conditions.extend(find(ConditionType::PartiallyInvalid));
     conditions
+}
+
+/// With what does not do there what it seems to do.
+fn in_force(complaints: &[&Complaint], index: usize) -> String {
+    let place = format!("spec.parentRefs[{index}]");
+    let here = |it: &&&Complaint| {
+        let of_other_parent = it.field.starts_with("spec.parentRefs[") && it.field != place;
+        it.condition.is_none() && it.severity == Severity::Warning && !of_other_parent
+    };
+    let warnings: Vec<String> =
+        complaints.iter().filter(here).map(|it| with_field(&it.field, &it.reason)).collect();
+    let warnings = condition::joined(warnings.iter().map(String::as_str));
+    let does = "the route is in force";
+    if warnings.is_empty() { does.to_owned() } else { format!("{does}; {warnings}") }
 }
 
 /// All complaints about one condition of a parent. The first gives the reason.

@@ -117,11 +117,9 @@ impl Waypoints {
     /// What somebody meant who named a waypoint that is not there: another one of the namespace, or none.
     fn meant(&self, waypoint: &ObjectKey) -> Option<&str> {
         let said = waypoint.name.trim().to_lowercase();
-        if said == NONE {
-            return Some(NONE);
-        }
         let there = self.0.keys().filter(|key| key.namespace == waypoint.namespace);
-        nearest(&said, there.map(|key| key.name.as_str()))
+        let none = || nearest(&said, [NONE].into_iter()).filter(|_| said.starts_with("no"));
+        nearest(&said, there.map(|key| key.name.as_str())).or_else(none)
     }
 
     fn resolve(
@@ -243,6 +241,10 @@ fn candidate(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Candid
         outcome: Err(why.into()),
     };
     if class != CLASS {
+        if nearest(&class.to_lowercase(), [CLASS].into_iter()).is_some() {
+            let reason = format!("{class:?} is not served by Isthmus; is {CLASS:?} meant?");
+            cx.warn::<Gateway>(key, "spec.gatewayClassName", reason);
+        }
         return unusable(format!("the Gateway {key} is of class {class:?}, not {CLASS:?}"));
     }
     let of_class = cx.objects.get::<GatewayClass>(&ObjectKey::new("", CLASS));
