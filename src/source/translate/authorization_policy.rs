@@ -20,7 +20,7 @@ use std::sync::Arc;
 use super::Context;
 use super::selectors::Selectors;
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Action, Condition, Rule, Scope};
+use crate::model::{self, Action, Scope};
 use crate::source::objects::{
     AuthorizationPolicy, Kind, PolicyAction, TargetRef, WorkloadSelector, annotation,
 };
@@ -62,15 +62,6 @@ pub(super) fn translate(cx: &mut Context<'_>) -> Policies {
 impl Policies {
     pub(super) fn models(&self) -> &[Arc<model::AuthorizationPolicy>] {
         &self.models
-    }
-
-    /// Some policy says something of ports, so that complaints depend on what endpoints there are.
-    pub(super) fn name_ports(&self) -> bool {
-        let names = |rule: &Rule| {
-            rule.to.iter().any(|to| !to.ports.is_empty() || !to.hosts.is_empty())
-                || rule.when.iter().any(|it| matches!(it, Condition::DestinationPort(_)))
-        };
-        self.models.iter().any(|model| model.rules.iter().any(names))
     }
 
     /// Shares with `before` what says the same.

@@ -16,15 +16,14 @@
 //!
 //! A policy that was refused and has no earlier version counts as STRICT, before all others of its level.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::roster::Roster;
-use super::{Context, Kind, pod_ports};
+use super::service_ports::Ports;
+use super::{Context, Kind, service_ports};
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Mode, Service};
+use crate::model::{self, Mode};
 use crate::source::objects::{
-    Labelled, MtlsMode, MutualTls, PeerAuthentication, WorkloadSelector, created, selects,
+    MtlsMode, MutualTls, PeerAuthentication, WorkloadSelector, created, selects,
 };
 
 type Labels = BTreeMap<String, String>;
@@ -127,7 +126,7 @@ impl Levels {
 }
 
 /// Complains of ports that are Services' where the pods have others: what they say holds for no pod.
-pub(super) fn check_ports(cx: &mut Context<'_>, services: &[Arc<Service>], roster: &Roster) {
+pub(super) fn check_ports(cx: &mut Context<'_>, ports: &Ports<'_>) {
     let objects = cx.objects;
     for (key, policy) in objects.all::<PeerAuthentication>() {
         let spec = &policy.spec;
@@ -135,27 +134,16 @@ pub(super) fn check_ports(cx: &mut Context<'_>, services: &[Arc<Service>], roste
         let Some(selector) = selector.filter(|_| !spec.port_level_mtls.is_empty()) else {
             continue;
         };
-        let members = roster.namespace(&key.namespace).filter(|member| {
-            let labels = member.pod().and_then(|pod| pod.labels());
-            selects(selector, labels)
-        });
-        let selected: HashSet<&str> = members.map(|member| member.workload.uid.as_str()).collect();
-        let mistaken = pod_ports::mistaken(services, |_, uid| selected.contains(uid));
+        let mistaken = ports.mistaken(Some(&key.namespace), Some(selector));
         for port in spec.port_level_mtls.keys() {
             let number: Option<u16> = port.parse().ok();
             let Some((number, found)) = number.and_then(|it| Some((it, mistaken.get(&it)?))) else {
                 continue;
             };
-            let reason = pod_ports::in_words(number, found);
+            let reason = service_ports::in_words(number, found);
             cx.warn::<PeerAuthentication>(key, format!("spec.portLevelMtls[{port}]"), reason);
         }
     }
-}
-
-/// Whether complaints depend on what endpoints there are.
-pub(super) fn name_ports(cx: &Context<'_>) -> bool {
-    let mut all = cx.objects.all::<PeerAuthentication>();
-    all.any(|(_, policy)| !policy.spec.port_level_mtls.is_empty())
 }
 
 fn read(cx: &mut Context<'_>, key: &ObjectKey, policy: &PeerAuthentication) -> Entry {

@@ -5,23 +5,26 @@
 //! policy selects, and so on. What was looked at and says the same stays the same allocation, so that whoever compares
 //! two meshes can compare pointers.
 //!
-//! For one changed pod that is the pod and the services that select it, now or before. Routes and ServiceEntries are
-//! few, and translated whole when anything changes that they read.
+//! For one changed pod that is the pod and the services that select it, now or before; for a service, the routes that look at it.
+//! ServiceEntries are translated together, when anything changes that one of them looks at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::changes::Changes;
+use super::entries::Entries;
 use super::frame::Frame;
 use super::roster::{Member, Roster};
+use super::route::Routes;
+use super::service_ports::Ports;
 use super::services::Services;
 use super::{
-    Context, TranslateSettings, Translation, authorization_policy, continue_routes,
-    peer_authentication, route, service, service_entry, workload,
+    Context, TranslateSettings, Translation, authorization_policy, peer_authentication, service,
+    workload,
 };
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, HttpRoute, Mesh};
-use crate::source::objects::{Kind, Pod, ServiceEntry, Typed, WorkloadEntry};
+use crate::model::{self, Mesh};
+use crate::source::objects::{Kind, Pod, Typed};
 use crate::source::{Complaint, Objects};
 
 /// Pods of one namespace of which the same is said.
@@ -35,8 +38,8 @@ pub struct Translator {
     /// Of pods that there is something to say of.
     pod_complaints: BTreeMap<ObjectKey, Vec<Complaint>>,
     services: Services,
-    entries: Part<model::Service>,
-    routes: Part<HttpRoute>,
+    entries: Entries,
+    routes: Routes,
     target_complaints: Vec<Complaint>,
     /// Of addresses that several services have.
     address_complaints: Vec<Complaint>,
@@ -44,29 +47,11 @@ pub struct Translator {
     contested: Vec<Complaint>,
 }
 
-/// Models that are translated together.
-struct Part<T> {
-    models: Vec<Arc<T>>,
-    complaints: Vec<Complaint>,
-}
-
 /// What happened to a pod in one update.
 pub(super) struct Moved {
     pub(super) key: ObjectKey,
     pub(super) before: Option<Member>,
     pub(super) after: Option<Member>,
-}
-
-impl<T> Default for Part<T> {
-    fn default() -> Self {
-        Self { models: Vec::new(), complaints: Vec::new() }
-    }
-}
-
-impl<T> Part<T> {
-    fn is_empty(&self) -> bool {
-        self.models.is_empty() && self.complaints.is_empty()
-    }
 }
 
 impl Translator {
@@ -77,8 +62,8 @@ impl Translator {
             roster: Roster::default(),
             pod_complaints: BTreeMap::new(),
             services: Services::default(),
-            entries: Part::default(),
-            routes: Part::default(),
+            entries: Entries::default(),
+            routes: Routes::default(),
             target_complaints: Vec::new(),
             address_complaints: Vec::new(),
             contested: Vec::new(),
@@ -105,29 +90,29 @@ impl Translator {
             self.contested = std::mem::take(&mut cx.complaints);
         }
         let reshaped = self.services.update(&mut cx, &frame, &self.roster, &changes, &moved);
-        changes.entries |= reshaped || !moved.is_empty();
-        changes.routes |= reshaped;
         let mut services = self.services.models();
-        if reshaped {
+        if !reshaped.is_empty() {
             service::complain_of_shared_addresses(&mut cx, &services);
             self.address_complaints = std::mem::take(&mut cx.complaints);
         }
-        let other_entries = self.translate_entries(&mut cx, &frame, &changes, &services);
+        let place = (&frame, &self.roster);
+        let entries = self.entries.update(&mut cx, place, &changes, &moved, &reshaped, &services);
         services.extend_from_slice(&self.entries.models);
-        self.translate_routes(&mut cx, &changes, &services);
-        let by_endpoints = frame.policies.name_ports() || peer_authentication::name_ports(&cx);
-        if changes.frame || reshaped || other_entries || by_endpoints {
+        let of_entries = (&self.entries.models[..], !entries.is_empty());
+        self.routes.update(&mut cx, &changes, &reshaped, &self.services, of_entries);
+        let retargeted = self.services.take_retargeted();
+        if changes.frame || retargeted || !reshaped.is_empty() || !entries.is_empty() {
             let (policies, waypoints) = (&frame.policies, &frame.waypoints);
-            let roster = &self.roster;
-            authorization_policy::check_targets(&mut cx, policies, &services, waypoints, roster);
-            peer_authentication::check_ports(&mut cx, &services, roster);
+            let ports = Ports::new(&cx, &self.services, &services);
+            authorization_policy::check_targets(&mut cx, policies, waypoints, &ports);
+            peer_authentication::check_ports(&mut cx, &ports);
             self.target_complaints = std::mem::take(&mut cx.complaints);
         }
         let mesh = Mesh {
             workloads: self.roster.workloads().cloned().collect(),
             services,
             waypoints: frame.waypoints.usable().cloned().collect(),
-            routes: self.routes.models.clone(),
+            routes: self.routes.models(),
             policies: frame.policies.models().to_vec(),
         };
         let complaints = self.complaints(objects, &frame);
@@ -146,47 +131,6 @@ impl Translator {
                 frame
             }
         }
-    }
-
-    /// Whether any is not as it was.
-    fn translate_entries(
-        &mut self,
-        cx: &mut Context<'_>,
-        frame: &Frame,
-        changes: &Changes,
-        kubernetes: &[Arc<model::Service>],
-    ) -> bool {
-        let any = cx.objects.all::<ServiceEntry>().next().is_some()
-            || cx.objects.all::<WorkloadEntry>().next().is_some();
-        if !changes.entries || !any && self.entries.is_empty() {
-            return false;
-        }
-        let models = service_entry::translate(cx, &frame.waypoints, &self.roster, kubernetes);
-        let before = std::mem::take(&mut self.entries.models);
-        let known: BTreeMap<&ObjectKey, _> = before.iter().map(|it| (&it.key, it)).collect();
-        let shared = models.into_iter().map(|model| match known.get(&model.key) {
-            Some(same) if **same == model => Arc::clone(same),
-            _ => model,
-        });
-        self.entries.models = shared.collect();
-        self.entries.complaints = std::mem::take(&mut cx.complaints);
-        self.entries.models.len() != before.len()
-            || self.entries.models.iter().zip(&before).any(|(one, two)| !Arc::ptr_eq(one, two))
-    }
-
-    fn translate_routes(
-        &mut self,
-        cx: &mut Context<'_>,
-        changes: &Changes,
-        services: &[Arc<model::Service>],
-    ) {
-        if !changes.routes {
-            return;
-        }
-        let mut routes = route::translate(cx, services);
-        continue_routes(&mut routes, &self.routes.models);
-        self.routes.models = routes;
-        self.routes.complaints = std::mem::take(&mut cx.complaints);
     }
 
     fn pods_to_translate(&self, objects: &Objects, changes: &Changes) -> BTreeSet<ObjectKey> {
@@ -250,7 +194,7 @@ impl Translator {
         all.extend_from_slice(&self.address_complaints);
         all.extend(self.services.complaints().cloned());
         all.extend_from_slice(&self.entries.complaints);
-        all.extend_from_slice(&self.routes.complaints);
+        all.extend(self.routes.complaints().cloned());
         all.extend_from_slice(&self.target_complaints);
         all.sort();
         all.dedup();

@@ -3,21 +3,16 @@
 //! What is not known counts as possible: a Service whose target port has a name and that has no endpoint yet, a Gateway
 //! that nothing is bound to, pods that may listen wherever they like.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::ServicePort as PortSpec;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-
-use crate::base::ObjectKey;
 use crate::model::{
-    self, Action, AppProtocol, Binding, Condition, Operation, PolicyTarget, Rule, Scope, Service,
-    StringMatch,
+    self, Action, AppProtocol, Condition, Operation, PolicyTarget, Rule, Scope, Service,
+    StringMatch, Waypoint,
 };
-use crate::source::objects;
-use crate::source::translate::roster::Roster;
+use crate::source::objects::AuthorizationPolicy;
+use crate::source::translate::service_ports::Ports;
 use crate::source::translate::waypoint::Waypoints;
-use crate::source::translate::{Context, pod_ports};
+use crate::source::translate::{Context, service_ports};
 
 /// Ports that a message lists at the most.
 const LISTED: usize = 8;
@@ -53,77 +48,66 @@ pub(super) fn looks(rules: &[Rule]) -> bool {
 
 impl Behind {
     pub(super) fn targets(
-        cx: &Context<'_>,
         policy: &model::AuthorizationPolicy,
-        services: &[Arc<Service>],
+        services: &Ports<'_>,
         waypoints: &Waypoints,
     ) -> Self {
         let Scope::Targets(targets) = &policy.scope else { return Self::anything() };
+        let namespace = &policy.key.namespace;
         let mut behind = Self::default();
         for target in targets {
-            let bound = |gateway: &ObjectKey| {
-                waypoints.usable().any(|it| it.key == *gateway && it.for_workloads)
-            };
-            let of = |service: &Service| match (target, &service.waypoint) {
-                (PolicyTarget::Service(name), _) => {
-                    service.entry.is_none() && own(policy, service) && service.key.name == *name
-                }
-                (PolicyTarget::ServiceEntry(name), _) => {
-                    service.entry.as_ref() == Some(name) && own(policy, service)
-                }
-                (PolicyTarget::Gateway(name), Binding::Waypoint(key)) => {
-                    key.name == *name && key.namespace == policy.key.namespace
-                }
-                (PolicyTarget::GatewayClass(_), Binding::Waypoint(_)) => true,
-                _ => false,
-            };
             let before = behind.names.len();
-            for service in services.iter().filter(|service| of(service)) {
-                behind.add(cx, service);
+            match target {
+                PolicyTarget::Service(name) => {
+                    behind.add(services, services.named(namespace, false, name))
+                }
+                PolicyTarget::ServiceEntry(name) => {
+                    behind.add(services, services.named(namespace, true, name))
+                }
+                PolicyTarget::Gateway(_) | PolicyTarget::GatewayClass(_) => {
+                    for waypoint in waypoints.usable().filter(|it| is_meant(target, policy, it)) {
+                        behind.add(services, services.bound_to(&waypoint.key));
+                        // Pods may listen on any port.
+                        behind.open |= waypoint.for_workloads;
+                    }
+                }
             }
             behind.open |= behind.names.len() == before;
-            behind.open |= match target {
-                PolicyTarget::Gateway(name) => {
-                    bound(&ObjectKey::new(policy.key.namespace.clone(), name.clone()))
-                }
-                PolicyTarget::GatewayClass(_) => waypoints.usable().any(|it| it.for_workloads),
-                PolicyTarget::Service(_) | PolicyTarget::ServiceEntry(_) => false,
-            };
         }
         behind
     }
 
+    /// A pod may listen on any port, but not every number is likely to be meant.
     pub(super) fn workloads(
+        cx: &Context<'_>,
         policy: &model::AuthorizationPolicy,
-        services: &[Arc<Service>],
-        roster: &Roster,
+        services: &Ports<'_>,
     ) -> Self {
-        let selected: Option<HashSet<&str>> = (policy.scope == Scope::Workloads).then(|| {
-            let all = roster.workloads().filter(|it| it.policies.contains(&policy.key));
-            all.map(|it| it.uid.as_str()).collect()
-        });
-        let mistaken = pod_ports::mistaken(services, |service, uid| {
-            let near = policy.scope != Scope::Namespace || own(policy, service);
-            near && selected.as_ref().is_none_or(|selected| selected.contains(uid))
-        });
-        Self { mistaken, ..Self::anything() }
+        let namespace = &policy.key.namespace;
+        let object = cx.objects.get::<AuthorizationPolicy>(&policy.key);
+        let selector = object.and_then(|it| it.spec.selector.as_ref());
+        let labels = selector.map(|it| &it.match_labels).filter(|labels| !labels.is_empty());
+        let namespace = Some(namespace).filter(|it| !cx.is_root(it));
+        Self { mistaken: services.mistaken(namespace, labels), ..Self::anything() }
     }
 
     fn anything() -> Self {
         Self { open: true, http: true, ..Self::default() }
     }
 
-    fn add(&mut self, cx: &Context<'_>, service: &Service) {
+    fn add(&mut self, services: &Ports<'_>, found: &[&Service]) {
+        for service in found {
+            self.add_one(services, service);
+        }
+    }
+
+    fn add_one(&mut self, services: &Ports<'_>, service: &Service) {
         self.names.push(service.to_string());
         self.http |= service.ports.iter().any(|port| port.protocol != AppProtocol::Tcp);
-        let listed = service.endpoints.iter().flat_map(|endpoint| &endpoint.ports);
-        let mut targets: BTreeSet<(u16, u16)> = listed.map(|it| (it.port, it.target)).collect();
-        targets.extend(written(cx, service));
-        for port in &service.ports {
-            self.ports.insert(port.port);
-            self.open |= !targets.iter().any(|(from, _)| *from == port.port);
-        }
-        for (port, target) in targets {
+        self.ports.extend(service.ports.iter().map(|port| port.port));
+        let known = services.of(service);
+        self.open |= known.open;
+        for (port, target) in known.pairs {
             self.targets.insert(target);
             if service.entry.is_none() {
                 let twins = self.twins.entry((service.to_string(), target)).or_default();
@@ -135,7 +119,7 @@ impl Behind {
     /// Why no connection to this has the port.
     pub(super) fn why_never(&self, port: u16) -> Option<String> {
         if let Some(found) = self.mistaken.get(&port) {
-            let why = pod_ports::in_words(port, found);
+            let why = service_ports::in_words(port, found);
             return Some(format!("{why}, or give the policy targetRefs"));
         }
         if self.open || self.ports.contains(&port) || self.targets.contains(&port) {
@@ -207,29 +191,19 @@ impl Behind {
     }
 }
 
-fn own(policy: &model::AuthorizationPolicy, service: &Service) -> bool {
-    service.key.namespace == policy.key.namespace
-}
-
-/// What the object itself says of the ports of endpoints, also before there are any.
-fn written(cx: &Context<'_>, service: &Service) -> Vec<(u16, u16)> {
-    let object = cx.objects.get::<objects::Service>(&service.key);
-    let Some(spec) = object.and_then(|it| it.spec.as_ref()).filter(|_| service.entry.is_none())
-    else {
-        return Vec::new();
-    };
-    let selects = spec.selector.as_ref().is_some_and(|selector| !selector.is_empty());
-    let number = |port: i32| u16::try_from(port).ok();
-    let pair = |port: &PortSpec| {
-        let target = match &port.target_port {
-            None | Some(IntOrString::Int(0)) => port.port,
-            Some(IntOrString::Int(target)) => *target,
-            Some(IntOrString::String(name)) if name.is_empty() => port.port,
-            Some(IntOrString::String(_)) => return None,
-        };
-        Some((number(port.port)?, number(target)?))
-    };
-    spec.ports.iter().flatten().filter(|_| selects).filter_map(pair).collect()
+/// A class is named only from the root namespace, a Gateway from its own.
+fn is_meant(
+    target: &PolicyTarget,
+    policy: &model::AuthorizationPolicy,
+    waypoint: &Waypoint,
+) -> bool {
+    match target {
+        PolicyTarget::Gateway(name) => {
+            waypoint.key.namespace == policy.key.namespace && waypoint.key.name == *name
+        }
+        PolicyTarget::GatewayClass(class) => waypoint.class == *class,
+        PolicyTarget::Service(_) | PolicyTarget::ServiceEntry(_) => false,
+    }
 }
 
 fn list(ports: &BTreeSet<u16>) -> String {

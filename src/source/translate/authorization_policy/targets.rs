@@ -1,16 +1,13 @@
 //! What the targets of policies are, and what of a policy can never be said of them.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use super::Policies;
 use super::behind::{self, Behind};
 use super::never::Found;
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Action, Binding, Condition, PolicyTarget, Scope, Service};
+use crate::model::{self, Action, Binding, Condition, PolicyTarget, Scope};
 use crate::source::objects::AuthorizationPolicy;
 use crate::source::translate::Context;
-use crate::source::translate::roster::Roster;
+use crate::source::translate::service_ports::Ports;
 use crate::source::translate::waypoint::Waypoints;
 
 /// Warns of targets that the policy is not enforced for (only what is bound to a waypoint looks at them), and of ports that
@@ -18,25 +15,19 @@ use crate::source::translate::waypoint::Waypoints;
 pub(in crate::source::translate) fn check(
     cx: &mut Context<'_>,
     policies: &Policies,
-    services: &[Arc<Service>],
     waypoints: &Waypoints,
-    roster: &Roster,
+    services: &Ports<'_>,
 ) {
-    let mut known: Known<'_> = HashMap::new();
-    for service in services {
-        let id = (&service.key.namespace, service.entry.is_some(), service.name());
-        known.entry(id).or_insert(&service.waypoint);
-    }
     for policy in &policies.models {
         if let Scope::Targets(targets) = &policy.scope {
             for target in targets {
-                if let Some(reason) = why_not_enforced(&policy.key, target, &known, waypoints) {
+                if let Some(reason) = why_not_enforced(&policy.key, target, services, waypoints) {
                     let reason = format!("{reason}; the policy is not enforced for it");
                     cx.warn::<AuthorizationPolicy>(&policy.key, "spec.targetRefs", reason);
                 }
             }
         }
-        for (field, reason) in ports(cx, policy, services, waypoints, roster) {
+        for (field, reason) in ports(cx, policy, services, waypoints) {
             cx.warn::<AuthorizationPolicy>(&policy.key, field, reason);
         }
     }
@@ -46,16 +37,15 @@ pub(in crate::source::translate) fn check(
 fn ports(
     cx: &Context<'_>,
     policy: &model::AuthorizationPolicy,
-    services: &[Arc<Service>],
+    services: &Ports<'_>,
     waypoints: &Waypoints,
-    roster: &Roster,
 ) -> Vec<(String, String)> {
     if policy.broken.is_some() || !behind::looks(&policy.rules) {
         return Vec::new();
     }
     let behind = match &policy.scope {
-        Scope::Targets(_) => Behind::targets(cx, policy, services, waypoints),
-        _ => Behind::workloads(policy, services, roster),
+        Scope::Targets(_) => Behind::targets(policy, services, waypoints),
+        _ => Behind::workloads(cx, policy, services),
     };
     let mut found = Found::new(policy.action);
     for (index, rule) in policy.rules.iter().enumerate() {
@@ -91,24 +81,21 @@ fn ports(
     found.finish()
 }
 
-/// The waypoints of services, by namespace, whether it is a ServiceEntry, and name.
-type Known<'a> = HashMap<(&'a Str, bool, &'a Str), &'a Binding>;
-
 fn why_not_enforced(
     policy: &ObjectKey,
     target: &PolicyTarget,
-    services: &Known<'_>,
+    services: &Ports<'_>,
     waypoints: &Waypoints,
 ) -> Option<String> {
     let key = |name: &Str| ObjectKey::new(policy.namespace.clone(), name.clone());
     match target {
         PolicyTarget::Service(name) => {
-            let found = services.get(&(&policy.namespace, false, name));
-            without_waypoint("Service", &key(name), found.copied())
+            let found = services.named(&policy.namespace, false, name).first();
+            without_waypoint("Service", &key(name), found.map(|it| &it.waypoint))
         }
         PolicyTarget::ServiceEntry(name) => {
-            let found = services.get(&(&policy.namespace, true, name));
-            without_waypoint("ServiceEntry", &key(name), found.copied())
+            let found = services.named(&policy.namespace, true, name).first();
+            without_waypoint("ServiceEntry", &key(name), found.map(|it| &it.waypoint))
         }
         PolicyTarget::Gateway(name) => {
             let key = key(name);

@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use super::super::Context;
 use super::super::waypoint::CLASS;
-use super::{Refused, RouteParts, Services};
+use super::services::Services;
+use super::{Refused, RouteParts};
 use crate::base::ObjectKey;
 use crate::model::{AppProtocol, Binding, HttpRoute, RouteParent, Service, ServicePort};
 use crate::source::objects::{GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, ParentRef};
 use crate::source::{Condition, ConditionReason, ConditionType, Severity};
 
 /// A translated route, and for each of its parents the index in `spec.parentRefs`.
+#[derive(Clone)]
 pub(super) struct Attached {
     pub(super) route: Arc<HttpRoute>,
     pub(super) indexes: Vec<usize>,
@@ -28,7 +30,7 @@ pub(super) fn resolve(
             ("" | "core", "Service") => of_service(services, route.key, parent).map(|it| vec![it]),
             (ISTIO_NETWORKING_GROUP, "ServiceEntry") => of_entry(services, route.key, parent),
             _ => {
-                complain_of_other(cx, route, index, parent);
+                complain_of_other(cx, services, route, index, parent);
                 continue;
             }
         };
@@ -60,6 +62,7 @@ pub(super) fn resolve(
 /// Says why a route is not attached to what is neither a Service nor a ServiceEntry.
 fn complain_of_other(
     cx: &mut Context<'_>,
+    services: &Services<'_>,
     route: &RouteParts<'_>,
     index: usize,
     parent: &ParentRef,
@@ -84,7 +87,7 @@ fn complain_of_other(
         return cx.error_of(route.kind, route.key, field, reason, condition);
     }
     let (severity, why) = match kind.as_str() {
-        "Gateway" => why_no_gateway(cx, &key),
+        "Gateway" => why_no_gateway(services.gateway(cx.objects, &key), &key),
         // Of other ingress controllers.
         "ListenerSet" | "XListenerSet" => return,
         _ => {
@@ -100,8 +103,8 @@ fn complain_of_other(
 }
 
 /// Gateways are other controllers', but for waypoints, which have no routes of their own.
-fn why_no_gateway(cx: &Context<'_>, key: &ObjectKey) -> (Severity, String) {
-    let Some(gateway) = cx.objects.get::<Gateway>(key) else {
+fn why_no_gateway(gateway: Option<&Gateway>, key: &ObjectKey) -> (Severity, String) {
+    let Some(gateway) = gateway else {
         let why = format!(
             "the Gateway {key} is not known; for traffic within the mesh name a Service as the parent (group: \"\", kind: \
              Service)"
@@ -151,7 +154,7 @@ fn of_service(
     let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
     let key = ObjectKey::new(namespace, parent.name.as_str());
     // A host of an entry is no Service, whatever its key looks like.
-    let service = services.get(&key).filter(|service| service.entry.is_none());
+    let service = services.kubernetes(&key);
     let service = service.ok_or_else(|| {
         let why =
             format!("the Service {key} does not exist, was refused, or is of type ExternalName");
@@ -167,7 +170,7 @@ fn of_entry(
     parent: &ParentRef,
 ) -> Result<Vec<RouteParent>, Refused> {
     let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
-    let mut hosts: Vec<_> = (services.values())
+    let mut hosts: Vec<_> = (services.entries())
         .filter(|it| it.key.namespace == namespace && it.entry.as_deref() == Some(&parent.name))
         .collect();
     if hosts.is_empty() {
@@ -178,7 +181,7 @@ fn of_entry(
         return Err((ConditionReason::ParentNotFound, why));
     }
     hosts.sort_by_key(|service| &service.key);
-    let of_host = |service: &&Service| {
+    let of_host = |service: &Service| {
         Ok(RouteParent { port: port(service, parent)?, service: service.key.clone() })
     };
     hosts.into_iter().map(of_host).collect()
