@@ -4,6 +4,7 @@
 mod heads;
 mod identity;
 mod names;
+mod nearest;
 mod note;
 mod panics;
 pub mod path;
@@ -19,6 +20,7 @@ pub mod work;
 pub use heads::{FIELD_BYTES, MAX_FIELDS, UNSEEN_FIELDS};
 pub use identity::{Identity, IdentityError};
 pub use names::{ObjectKey, Str};
+pub use nearest::nearest;
 pub use note::{PolicyEffect, PolicyNote};
 pub use panics::{caught, panic_text};
 pub use places::{Place, Places};

@@ -7,6 +7,7 @@
 mod addressed;
 mod authority;
 mod class;
+mod dialled;
 mod evaluate;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
@@ -71,10 +72,12 @@ impl<'a> Views<'a> {
 pub struct Way<'a> {
     /// What the client dialled.
     pub addressed: &'a Service,
+    /// The port that it dialled there.
+    pub port: u16,
     /// The route that led on from there.
     pub route: Option<&'a ObjectKey>,
-    /// Whose endpoint the destination is.
-    pub backend: &'a Service,
+    /// Whose endpoint the destination is, and the port that leads there.
+    pub backend: (&'a Service, u16),
     /// What is known to be there.
     pub workload: Option<&'a Workload>,
     pub destination: SocketAddr,
@@ -84,7 +87,7 @@ impl Way<'_> {
     /// Whether what was addressed, and the route, speak for the destination: for the workload there, and for the backend's
     /// service where none is known.
     pub fn speaks(&self) -> bool {
-        let destination = self.workload.map_or(&self.backend.key, |workload| &workload.key);
+        let destination = self.workload.map_or(&self.backend.0.key, |workload| &workload.key);
         speaks_for(&self.addressed.key, self.route, &destination.namespace)
     }
 }

@@ -10,9 +10,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::complaint::nearest;
 use super::{Complaint, Overrides, duration};
-use crate::base::Str;
+use crate::base::{Str, nearest};
 
 /// A setting, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -32,6 +32,7 @@ struct Outbound {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LeavingClass {
     service: ObjectKey,
+    port: u16,
     workload: Option<Str>,
     destination: SocketAddr,
 }
@@ -145,7 +146,7 @@ impl Proxy {
             tried.push(picked.address);
             let hop = Hop { address: picked.address, workload: picked.workload };
             let peer = outbound.accepted.peer;
-            let permit = match self.permit(&outbound.client, peer, service, &hop) {
+            let permit = match self.permit(&outbound.client, peer, (service, port), &hop) {
                 Ok(permit) => permit,
                 Err(denied) => return Err((Some(hop), denied)),
             };
@@ -176,7 +177,7 @@ impl Proxy {
         &self,
         client: &Workload,
         peer: SocketAddr,
-        service: &Service,
+        (service, port): (&Service, u16),
         hop: &Hop,
     ) -> Result<Option<Permit>, Unreached> {
         if hop.tunnelled().is_some() {
@@ -184,8 +185,9 @@ impl Proxy {
         }
         let way = Way {
             addressed: service,
+            port,
             route: None,
-            backend: service,
+            backend: (service, port),
             workload: hop.workload.as_deref(),
             destination: hop.address,
         };
@@ -206,9 +208,10 @@ impl Proxy {
     }
 
     /// Tells when connections like this one are judged otherwise.
-    fn changes_of(&self, service: &Arc<Service>, hop: &Hop) -> JudgementChanges {
+    fn changes_of(&self, (service, port): (&Arc<Service>, u16), hop: &Hop) -> JudgementChanges {
         let class = LeavingClass {
             service: service.key.clone(),
+            port,
             workload: hop.workload.as_ref().map(|workload| workload.uid.clone()),
             destination: hop.address,
         };
@@ -218,8 +221,9 @@ impl Proxy {
             move |world| {
                 let way = Way {
                     addressed: &service,
+                    port,
                     route: None,
-                    backend: &service,
+                    backend: (&service, port),
                     workload: workload.as_deref(),
                     destination,
                 };
@@ -256,13 +260,16 @@ impl Proxy {
         service: &Arc<Service>,
         mut record: ConnectionRecord,
     ) {
+        let Outbound { accepted, client, dialled } = outbound;
+        let service = (service, dialled.port());
         let mut changes = self.changes_of(service, &reached.hop);
-        let Outbound { accepted, client, .. } = outbound;
         let peer = accepted.peer;
         let denied = async {
             loop {
                 // First of all: the mesh may have changed since the connection was permitted.
-                if let Err(denied) = self.permit(&client, peer, service, &reached.hop) {
+                if let Err(denied) =
+                    self.permit(&client, peer, (service.0, service.1), &reached.hop)
+                {
                     break denied;
                 }
                 if changes.changed().await.is_err() {

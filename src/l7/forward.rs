@@ -219,10 +219,15 @@ impl Way {
         picked: &Picked,
         arrived: &mut Arrived,
     ) -> Result<Vec<PolicyNote>, (Answer, Vec<PolicyNote>)> {
-        let (addressed, backend) = (&self.plan.addressed, &self.plan.backend.0);
-        let route = self.plan.chosen.as_ref().map(Chosen::route);
-        let workload = picked.workload.as_deref();
-        let way = policy::Way { addressed, route, backend, workload, destination: picked.address };
+        let Plan { addressed, port, chosen, backend: (backend, backend_port) } = &self.plan;
+        let way = policy::Way {
+            addressed,
+            port: *port,
+            route: chosen.as_ref().map(Chosen::route),
+            backend: (backend, *backend_port),
+            workload: picked.workload.as_deref(),
+            destination: picked.address,
+        };
         let gate = Gate::for_uncaptured(&self.world, &way);
         let connection = Connection {
             client: Some(&self.session.client.identity),

@@ -99,8 +99,9 @@ impl Gates {
         let own = |service: &Service| speaks_for(&service.key, None, &workload.key.namespace);
         let speaks = addressed.service().is_some_and(|service| own(service));
         let through_route = match &addressed {
-            Addressed::Route { service, .. } if speaks => {
-                let verified = Addressed::Route { service: service.clone(), verified: true };
+            Addressed::Route { service, ports, .. } if speaks => {
+                let (service, ports) = (service.clone(), ports.clone());
+                let verified = Addressed::Route { service, ports, verified: true };
                 Some(Gate::new(world, workload, port, &verified))
             }
             _ => None,

@@ -85,7 +85,12 @@ fn send_copy(
     let way = Way {
         session: session.clone(),
         world: world.clone(),
-        plan: Plan { addressed: service.clone(), chosen: None, backend: (service.clone(), *port) },
+        plan: Plan {
+            addressed: service.clone(),
+            port: *port,
+            chosen: None,
+            backend: (service.clone(), *port),
+        },
         before: None,
         origin: None,
     };

@@ -142,10 +142,12 @@ fn permit(
         source: session.client_address.ip(),
         destination: picked.address,
     };
+    let port = session.dialled.port();
     let way = Way {
         addressed: service,
+        port,
         route: None,
-        backend: service,
+        backend: (service, port),
         workload: picked.workload.as_deref(),
         destination: picked.address,
     };
@@ -155,7 +157,8 @@ fn permit(
 /// Tells when connections like this one are judged otherwise.
 fn changes(session: &Outbound, picked: &Picked) -> JudgementChanges {
     let uid = picked.workload.as_ref().map(|workload| workload.uid.clone());
-    let class = (session.service.clone(), uid, picked.address);
+    let port = session.dialled.port();
+    let class = (session.service.clone(), port, uid, picked.address);
     session.context.left.changes(class, || {
         let (service, workload) = (session.service.clone(), picked.workload.clone());
         let destination = picked.address;
@@ -163,8 +166,9 @@ fn changes(session: &Outbound, picked: &Picked) -> JudgementChanges {
             let service = world.service(&service)?;
             let way = Way {
                 addressed: service,
+                port,
                 route: None,
-                backend: service,
+                backend: (service, port),
                 workload: workload.as_deref(),
                 destination,
             };

@@ -21,6 +21,8 @@ use crate::world::World;
 pub(super) struct Plan {
     /// The service that the client addressed.
     pub(super) addressed: Arc<Service>,
+    /// The port that it addressed.
+    pub(super) port: u16,
     /// The rule that holds, when the service has routes.
     pub(super) chosen: Option<Chosen>,
     /// The service whose endpoints take the request, and its port.
@@ -150,7 +152,7 @@ pub(super) fn plan(
     let addressed = addressed.clone();
     match selection {
         Selection::NoRoutes => {
-            Ok(Plan { backend: (addressed.clone(), port), chosen: None, addressed })
+            Ok(Plan { backend: (addressed.clone(), port), port, chosen: None, addressed })
         }
         Selection::NoMatch(kind) => {
             let why = format!("no rule of the {kind}s of Service {service} matches");
@@ -159,7 +161,7 @@ pub(super) fn plan(
         Selection::Rule { route, rule } => {
             let mut chosen = Chosen { route, index: rule, backend: None };
             match backend(world, &mut chosen, head, port) {
-                Ok(backend) => Ok(Plan { backend, chosen: Some(chosen), addressed }),
+                Ok(backend) => Ok(Plan { backend, port, chosen: Some(chosen), addressed }),
                 Err(answer) => Err(Refusal { answer, chosen: Some(chosen), notes: Vec::new() }),
             }
         }

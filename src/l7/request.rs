@@ -102,7 +102,7 @@ fn heard<B>(
     let Some(service) = service.filter(|service| service.waypoint.waypoint().is_some()) else {
         return refusal;
     };
-    let gate = Gate::for_service(world, service);
+    let gate = Gate::for_service(world, service, session.dialled.port());
     let connection = Connection {
         client: Some(&session.client.identity),
         source: session.client_address.ip(),

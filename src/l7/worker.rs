@@ -50,8 +50,8 @@ pub(super) struct Worker {
     finished: CancellationToken,
 }
 
-/// What tells them apart besides the client: the service, the workload there, and the address.
-pub(super) type LeavingClass = (ObjectKey, Option<Str>, SocketAddr);
+/// What tells them apart besides the client: the service and its port, the workload there, and the address.
+pub(super) type LeavingClass = (ObjectKey, u16, Option<Str>, SocketAddr);
 
 impl Classed for LeavingClass {
     fn tenant(&self) -> &str {

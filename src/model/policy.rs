@@ -99,7 +99,7 @@ pub struct Source {
 /// What is asked: all given fields must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Operation {
-    /// Target ports of the workload.
+    /// Of what is dialled where the policy has targets, otherwise of the workload.
     pub ports: Values<u16>,
     /// Compared without regard to case (HTTP).
     pub hosts: Values<StringMatch>,
@@ -140,7 +140,7 @@ pub enum StringMatch {
     Suffix(Str),
     /// `*`: there is a value, and it is not empty.
     Present,
-    /// A path template with `{*}` (one segment) and `{**}` (the rest), only in `paths`; the whole text.
+    /// A path template with `{*}` (one segment) and `{**}` (any number of them), only in `paths`; the whole text.
     Template(Str),
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::speaks_for;
 use crate::base::Identity;
-use crate::model::{BackendRef, Binding, Service, Workload};
+use crate::model::{BackendRef, Binding, HttpRoute, Service, Workload};
 use crate::world::{Served, World};
 
 /// Whom the client addressed, as far as the destination can tell.
@@ -13,9 +13,9 @@ use crate::world::{Served, World};
 pub enum Addressed {
     /// The service named in the tunnel, which leads to this workload and port.
     Service(Served),
-    /// The service named in the tunnel reaches this workload and port only through a route; `verified`
+    /// The service named in the tunnel reaches this workload and port only through a route, of these ports of it; `verified`
     /// once the route function confirmed it for the request at hand.
-    Route { service: Arc<Service>, verified: bool },
+    Route { service: Arc<Service>, ports: Arc<[u16]>, verified: bool },
     /// The workload itself, or nobody said.
     Workload,
 }
@@ -30,6 +30,20 @@ impl Addressed {
         }
     }
 
+    /// The ports of the addressed service that lead to the workload's.
+    pub(super) fn ways(&self, world: &World, workload: &Workload, port: u16) -> Vec<Served> {
+        match self {
+            Addressed::Service(served) => {
+                world.ways_of(&served.service.key, workload, port).collect()
+            }
+            Addressed::Route { service, ports, .. } => {
+                let way = |port: &u16| Served { service: service.clone(), service_port: *port };
+                ports.iter().map(way).collect()
+            }
+            Addressed::Workload => Vec::new(),
+        }
+    }
+
     /// Both mean the very same service in the very same way.
     pub fn is_same(&self, other: &Self) -> bool {
         use Addressed::{Route, Service, Workload};
@@ -37,9 +51,10 @@ impl Addressed {
             (Service(one), Service(two)) => {
                 one.service_port == two.service_port && Arc::ptr_eq(&one.service, &two.service)
             }
-            (Route { service, verified }, Route { service: other, verified: same }) => {
-                verified == same && Arc::ptr_eq(service, other)
-            }
+            (
+                Route { service, ports, verified },
+                Route { service: other, ports: others, verified: same },
+            ) => verified == same && ports == others && Arc::ptr_eq(service, other),
             (Workload, Workload) => true,
             _ => false,
         }
@@ -81,29 +96,41 @@ fn reached(
         return Addressed::Service(served);
     }
     // Routes hold only where a waypoint applies them; without one nobody could have come this way.
-    let routed = service.waypoint != Binding::None;
-    if routed && routes_reach(world, service, client, workload, port) {
-        return Addressed::Route { service: service.clone(), verified: false };
+    if service.waypoint == Binding::None {
+        return Addressed::Workload;
     }
-    Addressed::Workload
+    let ports = ports_that_reach(world, service, client, workload, port);
+    match ports.is_empty() {
+        true => Addressed::Workload,
+        false => Addressed::Route { service: service.clone(), ports, verified: false },
+    }
 }
 
-/// Some rule of a route of `service` that holds for the client, a producer's or one of the client's own namespace, has a
-/// backend that leads to this workload and port. Other namespaces' routes cost this client nothing, however many there are.
-fn routes_reach(
+/// The ports of `service` on which some rule of a route that holds for the client, a producer's or one of the client's own
+/// namespace, has a backend that leads to this workload and port. Other namespaces' routes cost this client nothing, however
+/// many there are.
+fn ports_that_reach(
     world: &World,
     service: &Service,
     client: Option<&str>,
     workload: &Workload,
     port: u16,
-) -> bool {
+) -> Arc<[u16]> {
     let producer = service.key.namespace.as_str();
     let consumer = client.filter(|client| *client != producer);
-    let backends = std::iter::once(producer)
+    let routes = std::iter::once(producer)
         .chain(consumer)
-        .flat_map(|namespace| world.routes_from(namespace, &service.key))
-        .flat_map(|route| route.rules.iter())
-        .flat_map(|rule| rule.backends.iter());
+        .flat_map(|namespace| world.routes_from(namespace, &service.key));
+    let leading: Vec<_> = routes.filter(|route| leads(world, route, workload, port)).collect();
+    let parents = || leading.iter().flat_map(|route| &route.parents);
+    let own = || parents().filter(|parent| parent.service == service.key);
+    let ports = service.ports.iter().map(|port| port.port);
+    ports.filter(|port| own().any(|it| it.port.is_none_or(|of| of == *port))).collect()
+}
+
+/// Some rule of the route has a backend that leads to this workload and port.
+fn leads(world: &World, route: &HttpRoute, workload: &Workload, port: u16) -> bool {
+    let backends = route.rules.iter().flat_map(|rule| rule.backends.iter());
     let mut targets = backends.filter_map(|backend| match &backend.target {
         BackendRef::Service { service, port } => Some((service, *port)),
         BackendRef::Invalid { .. } => None,

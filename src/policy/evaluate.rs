@@ -3,6 +3,7 @@
 
 use std::cell::OnceCell;
 
+use super::dialled::Destination;
 use super::path::Readings;
 use super::rule::{self, Principals};
 use super::{Connection, Denial, Request};
@@ -19,6 +20,7 @@ const MAX_NAMES: usize = 5;
 pub(super) struct Facts<'a> {
     pub(super) principals: Principals<'a>,
     pub(super) connection: &'a Connection<'a>,
+    pub(super) destination: Destination<'a>,
     pub(super) request: Option<RequestFacts<'a>>,
 }
 
@@ -29,11 +31,12 @@ pub(super) struct RequestFacts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    /// With the client's principal alone.
+    /// With the client's principal alone, for policies of the destination itself.
     pub(super) fn new(connection: &'a Connection<'a>, request: Option<&'a Request<'a>>) -> Self {
         let request = request.map(|request| RequestFacts { request, path: OnceCell::new() });
         let principals = Principals { client: connection.client, waypoint: None };
-        Self { principals, connection, request }
+        let destination = Destination::itself(connection.destination);
+        Self { principals, connection, destination, request }
     }
 }
 

@@ -78,13 +78,15 @@ fn values(path: &str) -> Vec<StringMatch> {
         .find(|at| path.is_char_boundary(*at) && !is_in_escape(path, *at))
         .unwrap_or(0);
     let (start, end) = path.split_at(middle);
-    let upper = path.rfind('/').map_or("", |at| &path[..at]);
+    let (upper, last) = path.rfind('/').map_or(("", path), |at| path.split_at(at));
     vec![
         StringMatch::Exact(path.into()),
         StringMatch::Prefix(start.into()),
         StringMatch::Suffix(end.into()),
         StringMatch::Template(format!("{upper}/{{*}}").into()),
         StringMatch::Template(format!("{upper}/{{**}}").into()),
+        StringMatch::Template(format!("/{{**}}{last}").into()),
+        StringMatch::Template(format!("{upper}/{{**}}{last}").into()),
         StringMatch::Present,
     ]
 }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::dialled::{Destination, Guard, Ways};
 use super::evaluate::{self, Facts};
 use super::rule::Principals;
 use super::{Addressed, Connection, Denial, Permit, Request, Views, Way, speaks_for};
@@ -21,9 +22,9 @@ pub struct Gate {
     /// Why nothing may pass: what guards the workload cannot be known.
     closed: Option<String>,
     /// The policies of the waypoints that guard the destination; each set must permit. No set is empty, none stands twice.
-    waypoint_sets: Vec<Arc<PolicySet>>,
+    waypoint_sets: Vec<Guard>,
     /// The same of a service that was addressed and does not speak for the destination.
-    restrictions: Vec<Arc<PolicySet>>,
+    restrictions: Vec<Guard>,
     /// The service that was addressed speaks for the destination.
     speaks: bool,
     /// A waypoint is named somewhere, whether it can be used or not.
@@ -64,15 +65,21 @@ impl PartialEq for Gate {
             && *names_clients == other.names_clients
             && same(waypoint_sets, &other.waypoint_sets)
             && same(restrictions, &other.restrictions)
-            && same(own.as_slice(), other.own.as_slice())
+            && are_same(own.as_ref(), other.own.as_ref())
             && waypoint.as_ref().map(identity) == other.waypoint.as_ref().map(identity)
     }
 }
 
+fn same(one: &[Guard], two: &[Guard]) -> bool {
+    one.len() == two.len() && one.iter().zip(two).all(|(one, two)| one.is_same(two))
+}
+
 /// Worlds share what did not change.
-fn same(one: &[Arc<PolicySet>], two: &[Arc<PolicySet>]) -> bool {
-    let pairs = || one.iter().zip(two);
-    one.len() == two.len() && pairs().all(|(one, two)| Arc::ptr_eq(one, two) || one == two)
+fn are_same(one: Option<&Arc<PolicySet>>, two: Option<&Arc<PolicySet>>) -> bool {
+    match (one, two) {
+        (Some(one), Some(two)) => Arc::ptr_eq(one, two) || one == two,
+        (one, two) => one.is_none() && two.is_none(),
+    }
 }
 
 impl Gate {
@@ -89,26 +96,27 @@ impl Gate {
         gate.strict = workload.peer_authentication.mode_of(port) == Mode::Strict;
         gate.own = world.workload_policies(&workload.uid).filter(|own| !own.is_empty()).cloned();
         let namespace = &workload.key.namespace;
+        let ways = || addressed.ways(world, workload, port);
         let parse = match addressed {
             Addressed::Service(Served { service, .. })
-            | Addressed::Route { service, verified: true }
+            | Addressed::Route { service, verified: true, .. }
                 if speaks_for(&service.key, None, namespace) =>
             {
-                gate.add_addressed_service(world, service);
+                gate.add_addressed_service(world, service, &ways);
                 matches!(addressed, Addressed::Route { .. })
             }
             Addressed::Service(Served { service, .. }) => {
-                gate.add_stranger(world, service, workload, port)
+                gate.add_stranger(world, service, &ways, workload, port)
             }
             // A claim that nobody checked adds policies and takes none away.
             Addressed::Route { service, .. } => {
                 if speaks_for(&service.key, None, namespace) {
                     gate.service = Some(service.clone());
                     gate.speaks = true;
-                    gate.add_service(world, service);
+                    gate.add_service(world, service, &ways);
                     gate.add_unaddressed(world, workload, port);
                 } else {
-                    gate.add_stranger(world, service, workload, port);
+                    gate.add_stranger(world, service, &ways, workload, port);
                 }
                 gate.sets().next().is_some()
             }
@@ -122,11 +130,11 @@ impl Gate {
         gate
     }
 
-    /// What guards a service itself, for an answer that no endpoint gives.
-    pub fn for_service(world: &World, service: &Service) -> Self {
+    /// What guards a service itself on the port that was dialled, for an answer that no endpoint gives.
+    pub fn for_service(world: &World, service: &Service, port: u16) -> Self {
         let mut gate = Gate::open(&service.key.namespace);
         if let Some(service) = gate.present(world, service) {
-            gate.add_addressed_service(world, service);
+            gate.add_addressed_service(world, service, &|| vec![served(service, port)]);
         }
         gate
     }
@@ -135,10 +143,11 @@ impl Gate {
     pub fn for_uncaptured(world: &World, way: &Way<'_>) -> Self {
         let mut gate = Gate::open(&way.addressed.key.namespace);
         let (Some(addressed), Some(backend)) =
-            (gate.present(world, way.addressed), gate.present(world, way.backend))
+            (gate.present(world, way.addressed), gate.present(world, way.backend.0))
         else {
             return gate;
         };
+        let dialled = || vec![served(addressed, way.port)];
         let to = way.destination;
         // From the node a virtual address leads past the mesh, and past what guards its Service.
         if let Some(service) = world.kubernetes_at(to.ip().to_canonical()) {
@@ -152,18 +161,21 @@ impl Gate {
             way.workload.is_none() && !speaks_for(&addressed.key, way.route, &entry.key.namespace)
         });
         match way.workload {
-            _ if common.is_none() && way.speaks() => gate.add_addressed_service(world, addressed),
+            _ if common.is_none() && way.speaks() => {
+                gate.add_addressed_service(world, addressed, &dialled);
+            }
             Some(workload) => {
-                gate.add_stranger(world, addressed, workload, to.port());
+                gate.add_stranger(world, addressed, &dialled, workload, to.port());
             }
             None => {
                 if !way.speaks() {
-                    gate.add_service(world, backend);
+                    let ways = || vec![served(backend, way.backend.1)];
+                    gate.add_service(world, backend, &ways);
                 }
                 if let Some(entry) = common {
-                    gate.add_service(world, entry);
+                    gate.add_service(world, entry, &|| vec![served(entry, to.port())]);
                 }
-                gate.restrict(world, addressed);
+                gate.restrict(world, addressed, &dialled);
             }
         }
         let needs_http = gate.sets().any(|set| set.needs_http);
@@ -256,16 +268,19 @@ impl Gate {
         let mut notes = Vec::new();
         let mut policy = None;
         if !self.restrictions.is_empty() {
-            let facts = Facts::new(connection, views.map(|it| it.sent));
-            for set in &self.restrictions {
-                policy = ask(set, &facts, &mut notes)?.or(policy);
+            let mut facts = Facts::new(connection, views.map(|it| it.sent));
+            for guard in &self.restrictions {
+                facts.destination = guard.destination(connection.destination);
+                policy = ask(&guard.set, &facts, &mut notes)?.or(policy);
             }
         }
         let seen = |views: Views<'a>| if self.speaks { views.sent } else { views.arrived };
         let mut facts = Facts::new(connection, views.map(seen));
-        for set in &self.waypoint_sets {
-            policy = ask(set, &facts, &mut notes)?.or(policy);
+        for guard in &self.waypoint_sets {
+            facts.destination = guard.destination(connection.destination);
+            policy = ask(&guard.set, &facts, &mut notes)?.or(policy);
         }
+        facts.destination = Destination::itself(connection.destination);
         // Plaintext proves nobody, so nobody's waypoint is added to it either.
         let addressed = self.waypoint.as_ref().map(|waypoint| &waypoint.identity);
         let waypoint = connection.client.and(addressed);
@@ -278,7 +293,8 @@ impl Gate {
     }
 
     fn sets(&self) -> impl Iterator<Item = &Arc<PolicySet>> {
-        self.waypoint_sets.iter().chain(&self.restrictions).chain(&self.own)
+        let guards = self.waypoint_sets.iter().chain(&self.restrictions);
+        guards.map(|guard| &guard.set).chain(&self.own)
     }
 
     /// A service that does not speak for the workload was addressed. Whether requests are wanted for the workload's own
@@ -287,41 +303,43 @@ impl Gate {
         &mut self,
         world: &World,
         service: &Arc<Service>,
+        ways: Ways<'_>,
         workload: &Workload,
         port: u16,
     ) -> bool {
         self.service = Some(service.clone());
         self.add_unaddressed(world, workload, port);
-        self.restrict(world, service);
+        self.restrict(world, service, ways);
         self.waypoint.is_some()
     }
 
     /// The policies of a service's waypoint, as restrictions.
-    fn restrict(&mut self, world: &World, service: &Service) {
+    fn restrict(&mut self, world: &World, service: &Service, ways: Ways<'_>) {
         if let Some(waypoint) = self.resolve(world, &service.waypoint, "Service", &service.key) {
             let sets =
                 [world.service_policies(&service.key), world.waypoint_policies(&waypoint.key)];
             for set in sets {
-                add(&mut self.restrictions, set);
+                add(&mut self.restrictions, set, ways);
             }
         }
     }
 
-    fn add_addressed_service(&mut self, world: &World, service: &Arc<Service>) {
+    fn add_addressed_service(&mut self, world: &World, service: &Arc<Service>, ways: Ways<'_>) {
         self.service = Some(service.clone());
         self.speaks = true;
-        self.waypoint = self.add_service(world, service).cloned();
+        self.waypoint = self.add_service(world, service, ways).cloned();
     }
 
-    /// The policies of a service's waypoint, when it has one.
+    /// The policies of a service's waypoint, when it has one. `ways`: the ports of it that may have been dialled.
     fn add_service<'a>(
         &mut self,
         world: &'a World,
         service: &Service,
+        ways: Ways<'_>,
     ) -> Option<&'a Arc<Waypoint>> {
         let waypoint = self.resolve(world, &service.waypoint, "Service", &service.key)?;
-        add(&mut self.waypoint_sets, world.service_policies(&service.key));
-        self.add_waypoint(world, waypoint);
+        add(&mut self.waypoint_sets, world.service_policies(&service.key), ways);
+        self.add_waypoint(world, waypoint, ways);
         Some(waypoint)
     }
 
@@ -329,16 +347,16 @@ impl Gate {
     /// workload itself.
     fn add_unaddressed(&mut self, world: &World, workload: &Workload, port: u16) {
         for served in own_services(world, workload, port) {
-            self.add_service(world, &served.service);
+            self.add_service(world, &served.service, &|| vec![served.clone()]);
         }
         if let Some(waypoint) = self.resolve(world, &workload.waypoint, "Pod", &workload.key) {
             self.waypoint = Some(waypoint.clone());
-            self.add_waypoint(world, waypoint);
+            self.add_waypoint(world, waypoint, &Vec::new);
         }
     }
 
-    fn add_waypoint(&mut self, world: &World, waypoint: &Waypoint) {
-        add(&mut self.waypoint_sets, world.waypoint_policies(&waypoint.key));
+    fn add_waypoint(&mut self, world: &World, waypoint: &Waypoint, ways: Ways<'_>) {
+        add(&mut self.waypoint_sets, world.waypoint_policies(&waypoint.key), ways);
         self.names_clients |= waypoint.names_clients;
         self.worker = waypoint.key.namespace.clone();
     }
@@ -377,11 +395,16 @@ fn ask<'a>(
     decided.map_err(|denial| Denial { notes: std::mem::take(notes), ..denial })
 }
 
-fn add(sets: &mut Vec<Arc<PolicySet>>, set: Option<&Arc<PolicySet>>) {
-    let known = |set: &Arc<PolicySet>| sets.iter().any(|one| Arc::ptr_eq(one, set));
-    if let Some(set) = set.filter(|set| !set.is_empty() && !known(set)) {
-        sets.push(set.clone());
+fn add(guards: &mut Vec<Guard>, set: Option<&Arc<PolicySet>>, ways: Ways<'_>) {
+    let Some(set) = set.filter(|set| !set.is_empty()) else { return };
+    match guards.iter_mut().find(|one| Arc::ptr_eq(&one.set, set)) {
+        Some(known) => known.extend(ways),
+        None => guards.push(Guard::new(set.clone(), ways)),
     }
+}
+
+fn served(service: &Arc<Service>, port: u16) -> Served {
+    Served { service: service.clone(), service_port: port }
 }
 
 /// The services that lead to the workload's port and speak for it.

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::dialled::Destination;
 use super::evaluate::{Facts, RequestFacts};
 use super::{host, identity, text};
 use crate::base::Identity;
@@ -121,15 +122,39 @@ fn contains(block: &Cidr, address: IpAddr) -> bool {
     }
 }
 
-fn port_matches(values: &Values<u16>, port: u16) -> bool {
-    (values.any.is_empty() || values.any.contains(&port)) && !values.none.contains(&port)
+/// What refuses counts each port that may be meant, what admits the one that must be.
+fn port_matches(values: &Values<u16>, to: Destination<'_>, deny: bool) -> bool {
+    let listed = |list: &[u16], leaning| match leaning {
+        Leaning::Any => to.port_may_be(list),
+        Leaning::All => to.port_is(list),
+    };
+    let (positive, negative) = leanings(deny);
+    (values.any.is_empty() || listed(&values.any, positive)) && !listed(&values.none, negative)
+}
+
+fn destination_matches(values: &Values<Cidr>, to: Destination<'_>, deny: bool) -> bool {
+    let listed = |list: &[Cidr], leaning| {
+        let fits =
+            |address: IpAddr| list.iter().any(|block| contains(block, address.to_canonical()));
+        match leaning {
+            Leaning::Any => to.address_may_be(fits),
+            Leaning::All => to.address_is(fits),
+        }
+    };
+    let (positive, negative) = leanings(deny);
+    (values.any.is_empty() || listed(&values.any, positive)) && !listed(&values.none, negative)
+}
+
+/// Of what is listed and of what is excluded, each read towards refusing.
+fn leanings(deny: bool) -> (Leaning, Leaning) {
+    if deny { (Leaning::Any, Leaning::All) } else { (Leaning::All, Leaning::Any) }
 }
 
 fn operation_matches(operation: &Operation, facts: &Facts<'_>, deny: bool) -> bool {
     if *operation == Operation::default() {
         return deny;
     }
-    if !port_matches(&operation.ports, facts.connection.destination.port()) {
+    if !port_matches(&operation.ports, facts.destination, deny) {
         return false;
     }
     let http = [&operation.hosts, &operation.methods, &operation.paths];
@@ -163,8 +188,7 @@ fn read(
     deny: bool,
     matches: impl Fn(&StringMatch, Leaning) -> bool,
 ) -> bool {
-    let (positive, negative) =
-        if deny { (Leaning::Any, Leaning::All) } else { (Leaning::All, Leaning::Any) };
+    let (positive, negative) = leanings(deny);
     (values.any.is_empty() || values.any.iter().any(|value| matches(value, positive)))
         && !values.none.iter().any(|value| matches(value, negative))
 }
@@ -175,8 +199,8 @@ fn condition_matches(condition: &Condition, facts: &Facts<'_>, deny: bool) -> bo
         Condition::SourceIp(values) | Condition::RemoteIp(values) => {
             address_matches(values, connection.source)
         }
-        Condition::DestinationIp(values) => address_matches(values, connection.destination.ip()),
-        Condition::DestinationPort(values) => port_matches(values, connection.destination.port()),
+        Condition::DestinationIp(values) => destination_matches(values, facts.destination, deny),
+        Condition::DestinationPort(values) => port_matches(values, facts.destination, deny),
         Condition::Text { key, values } => text_condition_matches(key, values, facts, deny),
     }
 }

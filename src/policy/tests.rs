@@ -4,6 +4,7 @@ mod authority;
 mod fields;
 mod guards;
 mod notes;
+mod ports;
 mod properties;
 
 use std::sync::Arc;
@@ -317,14 +318,15 @@ fn a_route_to_another_services_pods_is_believed_only_when_verified() {
         .build();
     let workload = world.workload_at("10.0.0.1".parse().unwrap()).unwrap();
     let front = "front.shop.svc.cluster.local";
-    let Addressed::Route { service, verified: false } =
+    let Addressed::Route { service, ports, verified: false } =
         super::addressed(&world, workload, 8080, Some(front), None)
     else {
         panic!("front reaches web by its route");
     };
     let attempt = by("curl").addressed(front).asks("DELETE", "/");
     assert!(!attempt.passes(&world), "unverified: web's own policies hold");
-    let verified = Gate::new(&world, workload, 8080, &Addressed::Route { service, verified: true });
+    let verified = Addressed::Route { service, ports, verified: true };
+    let verified = Gate::new(&world, workload, 8080, &verified);
     let client = identity("curl");
     let connection = Connection {
         client: Some(&client),

@@ -127,6 +127,26 @@ mod tests {
             }
         }
 
+        /// Envoy makes regular expressions of templates.
+        #[test]
+        fn templates_match_as_their_expressions_do(
+            before in prop::collection::vec("[ab]|\\{\\*\\}", 0..3),
+            rest in prop::option::of(Just("{**}".to_owned())),
+            after in prop::collection::vec("[ab]", 0..3),
+            slash in "/?",
+            path in "(/[ab]?){1,6}",
+        ) {
+            let segments: Vec<String> = before.into_iter().chain(rest).chain(after).collect();
+            let template = format!("/{}{slash}", segments.join("/"));
+            let expression = template.replace("{**}", ".*").replace("{*}", "[^/]+");
+            let expression = regex::Regex::new(&format!("^{expression}$")).unwrap();
+            prop_assert_eq!(
+                matches_template(&template, &path),
+                expression.is_match(&path),
+                "{} {}", template, path
+            );
+        }
+
         #[test]
         fn templates_never_panic(template in ".{0,20}", path in ".{0,20}") {
             let _ = matches_template(&template, &path);

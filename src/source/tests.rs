@@ -95,6 +95,11 @@ fn authorization_policies() {
 }
 
 #[test]
+fn what_does_not_do_what_it_seems_to_do() {
+    golden("complaints");
+}
+
+#[test]
 fn refused_documents() {
     golden("refused");
 }

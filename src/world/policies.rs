@@ -24,8 +24,9 @@ pub struct PolicySet {
     /// Policies that could not be understood; each denies everything.
     pub broken: Vec<Arc<AuthorizationPolicy>>,
     /// Some rule looks at HTTP: requests must be parsed, also where it only says what it would do (dry-run, AUDIT).
-    ///
     pub needs_http: bool,
+    /// Some rule looks at the port or the address of the destination.
+    pub looks_at_destination: bool,
     /// There are AUDIT or dry-run policies.
     pub has_notes: bool,
 }
@@ -63,6 +64,7 @@ impl PolicySet {
         }
         self.has_notes |= policy.dry_run || policy.action == Action::Audit;
         self.needs_http |= policy.rules.iter().any(looks_at_http);
+        self.looks_at_destination |= policy.rules.iter().any(looks_at_destination);
         match policy.action {
             Action::Deny => self.deny.push(policy.clone()),
             Action::Allow => self.allow.push(policy.clone()),
@@ -76,6 +78,7 @@ impl PolicySet {
         self.audit.extend(&other.audit);
         self.broken.extend(other.broken.iter().cloned());
         self.needs_http |= other.needs_http;
+        self.looks_at_destination |= other.looks_at_destination;
         self.has_notes |= other.has_notes;
     }
 
@@ -175,6 +178,13 @@ fn looks_at_http(rule: &Rule) -> bool {
     rule.to.iter().any(operation_looks_at_http)
         || rule.when.iter().any(|condition| {
             matches!(condition, Condition::Text { key: ConditionKey::Header(_), .. })
+        })
+}
+
+fn looks_at_destination(rule: &Rule) -> bool {
+    rule.to.iter().any(|operation| !operation.ports.is_empty())
+        || rule.when.iter().any(|condition| {
+            matches!(condition, Condition::DestinationPort(_) | Condition::DestinationIp(_))
         })
 }
 

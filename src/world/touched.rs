@@ -216,6 +216,7 @@ fn are_shaped_alike(one: &Service, two: &Service) -> bool {
     one.hostname == two.hostname
         && one.visibility == two.visibility
         && one.ports == two.ports
+        && one.vips == two.vips
         && one.waypoint == two.waypoint
 }
 

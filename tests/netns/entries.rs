@@ -274,6 +274,53 @@ fn a_waypoint_guards_what_leaves_the_mesh() -> Result<()> {
     })
 }
 
+/// A policy with targets means the port that clients dial: where the destination judges, and where the client's node does;
+/// also for who dials the pod.
+#[test]
+fn a_policy_means_the_port_that_was_dialled() -> Result<()> {
+    let (mut lab, _outside) = lab()?;
+    lab.manifests.apply(EGRESS)?;
+    let spec = "{hosts: [api.example.com], addresses: [192.0.2.20], resolution: STATIC, \
+        ports: [{number: 80, name: http, protocol: HTTP, targetPort: 9080}, \
+        {number: 81, name: http-other, protocol: HTTP, targetPort: 9080}], \
+        endpoints: [{address: 172.30.0.254}]}";
+    lab.manifests.apply(&entry("api", "istio.io/use-waypoint: egress", spec))?;
+    lab.manifests.apply(&EGRESS.replace("namespace: default", "namespace: bookinfo"))?;
+    lab.manifests.apply(
+        "apiVersion: v1\nkind: Service\n\
+         metadata: {name: front, namespace: bookinfo, labels: {istio.io/use-waypoint: egress}}\n\
+         spec: {clusterIP: 10.96.77.1, selector: {app: details}, \
+         ports: [{name: http, port: 80, targetPort: 9080}]}\n",
+    )?;
+    let policy = |namespace: &str, target: &str, port: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {{name: port, namespace: {namespace}}}\nspec:\n  action: DENY\n  \
+             targetRefs: [{{{target}}}]\n  \
+             rules: [{{to: [{{operation: {{ports: ['{port}'], paths: ['/details*', '/']}}}}]}}]\n"
+        )
+    };
+    let to_entry = "group: networking.istio.io, kind: ServiceEntry, name: api";
+    let to_front = "kind: Service, name: front";
+    let (api, other) = ("http://api.example.com/", "http://api.example.com:81/");
+    let front = "http://10.96.77.1/details/0";
+    let pod = format!("http://{}:9080/details/0", lab.address("details-v1")?);
+    for url in [api, other, front, &pod] {
+        settle(&lab, "curl", &[url], 200)?;
+    }
+    for (port, by_front) in [("80", 403), ("9080", 403), ("443", 200)] {
+        lab.manifests.apply(&policy("bookinfo", to_front, port))?;
+        settle(&lab, "curl", &[front], by_front)?;
+        settle(&lab, "curl", &[&pod], by_front)?;
+    }
+    for (port, by_api, by_other) in [("80", 403, 200), ("81", 200, 403), ("9080", 403, 403)] {
+        lab.manifests.apply(&policy("default", to_entry, port))?;
+        settle(&lab, "curl", &[api], by_api)?;
+        settle(&lab, "curl", &[other], by_other)?;
+    }
+    Ok(())
+}
+
 /// Of names only the client's own resolvers know.
 #[test]
 fn endpoints_with_names_are_resolved_for_their_client() -> Result<()> {

@@ -46,7 +46,7 @@ pub(super) fn authorization(
     } else if has_targets {
         let targets: Vec<Target> =
             targets.iter().map(|it| target(view, bindings, &subject.key, it)).collect();
-        of_targets(&targets)
+        with_warnings(of_targets(&targets), view, subject)
     } else {
         Condition::holds(ZTUNNEL, "Accepted", enforced(view, subject, model))
     };
@@ -84,6 +84,16 @@ fn enforced(
     };
     let warnings = told(view.complaints(subject), None);
     if warnings.is_empty() { does.to_owned() } else { format!("{does}; {warnings}") }
+}
+
+/// A policy that holds says what of it can never match; of its targets the condition itself tells.
+fn with_warnings(mut condition: Condition, view: &View<'_>, subject: &Subject) -> Condition {
+    let about_values = |it: &&Complaint| it.field.starts_with("spec.rules");
+    let warnings = told(view.complaints(subject).filter(about_values), None);
+    if condition.holds && !warnings.is_empty() {
+        condition.message = format!("{}; {warnings}", condition.message);
+    }
+    condition
 }
 
 /// As istiod flattens several targets to one condition.

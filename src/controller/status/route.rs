@@ -1,6 +1,7 @@
 //! HTTPRoutes and GRPCRoutes: one entry for each parent that is ours (Gateway API, RouteParentStatus; GEP-1294).
 //!
-//! A parent that does not exist gets no entry: nobody knows whose it would be.
+//! A parent that does not exist gets no entry: nobody knows whose it would be. One that cannot exist, because its group is
+//! missing, gets one.
 
 use serde_json::{Map, Value, json};
 
@@ -11,7 +12,7 @@ use crate::base::ObjectKey;
 use crate::source::objects::{
     GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, Service, ServiceEntry,
 };
-use crate::source::{self, Complaint, ConditionReason, ConditionType, WAYPOINT_CLASS};
+use crate::source::{self, Complaint, ConditionReason, ConditionType, Severity, WAYPOINT_CLASS};
 
 const ACCEPTED: &str = "Accepted";
 const RESOLVED_REFS: &str = "ResolvedRefs";
@@ -39,6 +40,10 @@ pub(super) fn status(
     let mut parents: Vec<Value> = Vec::new();
     for (index, parent) in refs.into_iter().flatten().enumerate() {
         let conditions = match parent_of(view, class, &subject.key, parent) {
+            // Nobody else will say that it can be nobody's.
+            Parent::Other if is_impossible(&complaints, index) => {
+                conditions(stored, &complaints, index)
+            }
             Parent::Other => continue,
             Parent::Frontend if is_gone(&complaints, index) => continue,
             Parent::Frontend => conditions(stored, &complaints, index),
@@ -86,6 +91,15 @@ fn is_gone(complaints: &[&Complaint], index: usize) -> bool {
     complaints.iter().filter_map(|it| it.condition).any(gone)
 }
 
+/// The parent's group is that of no kind of this name.
+fn is_impossible(complaints: &[&Complaint], index: usize) -> bool {
+    let impossible = |it: source::Condition| {
+        it.parent == Some(index)
+            && (it.kind, it.reason) == (ConditionType::Accepted, ConditionReason::InvalidKind)
+    };
+    complaints.iter().filter_map(|it| it.condition).any(impossible)
+}
+
 fn conditions(stored: &Stored, complaints: &[&Complaint], index: usize) -> Vec<Condition> {
     if let Some(error) = &stored.refused
         && complaints.iter().all(|it| it.condition.is_none())
@@ -96,7 +110,7 @@ fn conditions(stored: &Stored, complaints: &[&Complaint], index: usize) -> Vec<C
         return vec![Condition::fails(ACCEPTED, "UnsupportedValue", message)];
     }
     let find = |kind| of_type(kind, complaints, index, stored.refused.is_some());
-    let accepted = || Condition::holds(ACCEPTED, "Accepted", "the route is in force");
+    let accepted = || Condition::holds(ACCEPTED, "Accepted", in_force(complaints, index));
     let resolved = || Condition::holds(RESOLVED_REFS, "ResolvedRefs", "all backends can be used");
     let mut conditions = vec![find(ConditionType::Accepted).unwrap_or_else(accepted)];
     if conditions[0].holds || stored.refused.is_none() {
@@ -104,6 +118,20 @@ fn conditions(stored: &Stored, complaints: &[&Complaint], index: usize) -> Vec<C
     }
     conditions.extend(find(ConditionType::PartiallyInvalid));
     conditions
+}
+
+/// With what does not do there what it seems to do.
+fn in_force(complaints: &[&Complaint], index: usize) -> String {
+    let place = format!("spec.parentRefs[{index}]");
+    let here = |it: &&&Complaint| {
+        let of_other_parent = it.field.starts_with("spec.parentRefs[") && it.field != place;
+        it.condition.is_none() && it.severity == Severity::Warning && !of_other_parent
+    };
+    let warnings: Vec<String> =
+        complaints.iter().filter(here).map(|it| with_field(&it.field, &it.reason)).collect();
+    let warnings = condition::joined(warnings.iter().map(String::as_str));
+    let does = "the route is in force";
+    if warnings.is_empty() { does.to_owned() } else { format!("{does}; {warnings}") }
 }
 
 /// All complaints about one condition of a parent. The first gives the reason.

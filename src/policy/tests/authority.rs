@@ -121,7 +121,8 @@ fn a_verified_route_of_a_stranger_stands_in_for_nothing() {
     let world = guarded().service(backdoor(bound_to("evil/wp"))).build();
     let workload = world.workload(&pod().uid).unwrap();
     let service = world.service(&key("evil/backdoor")).unwrap().clone();
-    let gate = Gate::new(&world, workload, 8080, &Addressed::Route { service, verified: true });
+    let routed = Addressed::Route { service, ports: [80].into(), verified: true };
+    let gate = Gate::new(&world, workload, 8080, &routed);
     let (client, headers) = (identity("evil/x"), HeaderMap::new());
     let connection = connection(&client);
     let delete = Request { method: &Method::DELETE, path: "/", host: "web", headers: &headers };
@@ -233,7 +234,14 @@ fn the_clients_half_judges_for_whom_nobody_speaks() {
         let (service, of_backend) = (find(addressed), find(backend));
         let workload = known.then_some(&**workload);
         let destination = if known { "10.0.0.1:8080" } else { "192.0.2.1:80" }.parse().unwrap();
-        let way = Way { addressed: service, route, backend: of_backend, workload, destination };
+        let way = Way {
+            addressed: service,
+            port: 80,
+            route,
+            backend: (of_backend, 80),
+            workload,
+            destination,
+        };
         let methods = [sent, arrives].map(|it| it.parse::<Method>().unwrap());
         let [sent, arrives] = [&methods[0], &methods[1]].map(|it| request(it, &headers));
         let own = speaks_for(&service.key, route, &service.key.namespace);
@@ -242,6 +250,16 @@ fn the_clients_half_judges_for_whom_nobody_speaks() {
         let passes = gate.authorize_views(&connection(&client), Some(views)).is_ok();
         assert_eq!(passes, expected, "{addressed} {route:?} {backend} {sent:?} {arrives:?}");
     }
+}
+
+/// To an address that nobody knows.
+fn leaving<'a>(
+    service: &'a Service,
+    route: Option<&'a ObjectKey>,
+    destination: std::net::SocketAddr,
+) -> Way<'a> {
+    let backend = (service, 80);
+    Way { addressed: service, port: 80, route, backend, workload: None, destination }
 }
 
 /// An entry of one's own is no way around one that everybody has.
@@ -276,7 +294,7 @@ fn a_common_entry_guards_its_addresses_whoever_leads_there() {
     ] {
         let service = mine.unwrap();
         let destination = to.parse().unwrap();
-        let way = Way { addressed: service, route, backend: service, workload: None, destination };
+        let way = leaving(service, route, destination);
         let arrived = Request { method: &method, path: "/", host: "x", headers: &headers };
         let sent = Request { method: &Method::GET, ..arrived };
         let views = Views { arrived: &arrived, sent: &sent };
@@ -299,8 +317,7 @@ fn a_virtual_address_is_nobodys_endpoint() {
         ("192.0.2.1:80", true),
     ] {
         let destination = to.parse().unwrap();
-        let way =
-            Way { addressed: service, route: None, backend: service, workload: None, destination };
+        let way = leaving(service, None, destination);
         let gate = Gate::for_uncaptured(&world, &way);
         let get = request(&Method::GET, &headers);
         let passes = gate.authorize(&connection(&client), Some(&get)).is_ok();

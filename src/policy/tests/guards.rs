@@ -19,7 +19,8 @@ fn served(world: &World, name: &str) -> Addressed {
 }
 
 fn through(world: &World, name: &str, verified: bool) -> Addressed {
-    Addressed::Route { service: world.service(&key(name)).unwrap().clone(), verified }
+    let service = world.service(&key(name)).unwrap().clone();
+    Addressed::Route { service, ports: [80].into(), verified }
 }
 
 fn delete_is_denied(gate: &Gate) -> bool {
@@ -293,8 +294,9 @@ fn the_clients_half_asks_the_waypoint_only() {
         let workload = workload.map(|it| &**it);
         let way = super::super::Way {
             addressed: service,
+            port: 80,
             route: None,
-            backend: service,
+            backend: (service, 80),
             workload,
             destination,
         };

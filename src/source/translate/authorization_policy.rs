@@ -5,18 +5,22 @@
 //! says why. Where even that is unknown, it applies to its namespace, and in the root namespace to the mesh.
 
 mod aliases;
+mod behind;
+mod never;
 mod rules;
 mod scope;
+mod targets;
 mod values;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+pub(super) use targets::check as check_targets;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Context;
 use super::selectors::Selectors;
-use super::waypoint::Waypoints;
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Action, Binding, PolicyTarget, Scope, Service};
+use crate::model::{self, Action, Scope};
 use crate::source::objects::{
     AuthorizationPolicy, Kind, PolicyAction, TargetRef, WorkloadSelector, annotation,
 };
@@ -123,22 +127,17 @@ fn policy_of(
     let (reach, scope_broken) = scope_of(cx, key, spec.selector.as_ref(), &targets);
 
     let mut broken: Vec<Broken> = scope_broken.into_iter().collect();
-    let action = match spec.action {
-        PolicyAction::Allow => Action::Allow,
-        PolicyAction::Deny => Action::Deny,
-        PolicyAction::Audit => Action::Audit,
-        PolicyAction::Custom => {
-            broken.push(Broken::new(
-                "spec.action",
-                "CUSTOM is not supported: there is no provider to ask",
-            ));
-            Action::Deny
-        }
-    };
+    let action = action(spec.action, &mut broken);
     if spec.provider.is_some() && spec.action != PolicyAction::Custom {
         broken.push(Broken::new("spec.provider", "only goes with the action CUSTOM"));
     }
     let mut rules = rules::translate(key, &spec.rules, &mut broken);
+    // One that denies everything has graver faults.
+    if broken.is_empty() {
+        for (field, reason) in never::complaints(action, &rules, &cx.settings.trust_domains) {
+            cx.warn::<AuthorizationPolicy>(key, field, reason);
+        }
+    }
     aliases::expand(&mut rules, &cx.settings.trust_domains);
     if rules.is_empty() && broken.is_empty() && action != Action::Allow {
         cx.warn::<AuthorizationPolicy>(
@@ -160,6 +159,20 @@ fn policy_of(
         rules,
         dry_run: is_dry_run(cx, key, policy),
         broken: first,
+    }
+}
+
+/// CUSTOM denies.
+fn action(said: PolicyAction, broken: &mut Vec<Broken>) -> Action {
+    match said {
+        PolicyAction::Allow => Action::Allow,
+        PolicyAction::Deny => Action::Deny,
+        PolicyAction::Audit => Action::Audit,
+        PolicyAction::Custom => {
+            let why = "CUSTOM is not supported: there is no provider to ask";
+            broken.push(Broken::new("spec.action", why));
+            Action::Deny
+        }
     }
 }
 
@@ -217,73 +230,6 @@ fn refused_policy(
         }));
     }
     policies
-}
-
-/// Warns of targets that the policy is not enforced for: only what is bound to a waypoint looks at them.
-pub(super) fn check_targets<'a>(
-    cx: &mut Context<'_>,
-    policies: &Policies,
-    services: impl Iterator<Item = &'a Arc<Service>>,
-    waypoints: &Waypoints,
-) {
-    let mut known: Known<'a> = HashMap::new();
-    for service in services {
-        let id = (&service.key.namespace, service.entry.is_some(), service.name());
-        known.entry(id).or_insert(&service.waypoint);
-    }
-    for policy in &policies.models {
-        let Scope::Targets(targets) = &policy.scope else { continue };
-        for target in targets {
-            if let Some(reason) = why_not_enforced(&policy.key, target, &known, waypoints) {
-                let reason = format!("{reason}; the policy is not enforced for it");
-                cx.warn::<AuthorizationPolicy>(&policy.key, "spec.targetRefs", reason);
-            }
-        }
-    }
-}
-
-/// The waypoints of services, by namespace, whether it is a ServiceEntry, and name.
-type Known<'a> = HashMap<(&'a Str, bool, &'a Str), &'a Binding>;
-
-fn why_not_enforced(
-    policy: &ObjectKey,
-    target: &PolicyTarget,
-    services: &Known<'_>,
-    waypoints: &Waypoints,
-) -> Option<String> {
-    let key = |name: &Str| ObjectKey::new(policy.namespace.clone(), name.clone());
-    match target {
-        PolicyTarget::Service(name) => {
-            let found = services.get(&(&policy.namespace, false, name));
-            without_waypoint("Service", &key(name), found.copied())
-        }
-        PolicyTarget::ServiceEntry(name) => {
-            let found = services.get(&(&policy.namespace, true, name));
-            without_waypoint("ServiceEntry", &key(name), found.copied())
-        }
-        PolicyTarget::Gateway(name) => {
-            let key = key(name);
-            let usable = waypoints.usable().any(|waypoint| waypoint.key == key);
-            (!usable).then(|| match waypoints.knows(&key) {
-                true => format!("the Gateway {key} is not a waypoint"),
-                false => format!("the Gateway {key} does not exist"),
-            })
-        }
-        PolicyTarget::GatewayClass(class) => {
-            let any = waypoints.usable().any(|waypoint| waypoint.class == *class);
-            (!any).then(|| format!("there is no waypoint of the class {class}"))
-        }
-    }
-}
-
-fn without_waypoint(kind: &str, key: &ObjectKey, found: Option<&Binding>) -> Option<String> {
-    match found {
-        None => Some(format!("the {kind} {key} does not exist")),
-        Some(Binding::None) => Some(format!(
-            "the {kind} {key} has no waypoint; check the label istio.io/use-waypoint on it or its namespace"
-        )),
-        Some(_) => None,
-    }
 }
 
 impl Broken {

@@ -22,6 +22,8 @@ pub(super) struct Changes {
     /// All services of these namespaces.
     pub(super) services_of: BTreeSet<Str>,
     pub(super) slices: BTreeSet<ObjectKey>,
+    /// Gateways, beside what is bound to them.
+    pub(super) gateways: bool,
     /// All hosts of ServiceEntries.
     pub(super) entries: bool,
     pub(super) workload_entries: bool,
@@ -67,10 +69,11 @@ impl Changes {
                 self.services_of.insert(key.namespace.clone());
             }
             Kind::ServiceEntry => self.entries = true,
-            Kind::Gateway
-            | Kind::GatewayClass
-            | Kind::AuthorizationPolicy
-            | Kind::PeerAuthentication => {
+            Kind::Gateway => {
+                self.frame = true;
+                self.gateways = true;
+            }
+            Kind::GatewayClass | Kind::AuthorizationPolicy | Kind::PeerAuthentication => {
                 self.frame = true;
             }
             Kind::HTTPRoute | Kind::GRPCRoute => _ = self.routes.insert((kind, key.clone())),

@@ -51,7 +51,8 @@ impl Entries {
         kubernetes: &[Arc<model::Service>],
     ) -> BTreeSet<ObjectKey> {
         let is_concerned = changes.entries || self.looked_at.concern(moved, reshaped);
-        let any = cx.objects.all::<ServiceEntry>().next().is_some();
+        let any = cx.objects.all::<ServiceEntry>().next().is_some()
+            || cx.objects.all::<WorkloadEntry>().next().is_some();
         let empty = self.models.is_empty() && self.complaints.is_empty();
         if !is_concerned || !any && empty {
             return BTreeSet::new();

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use super::authorization_policy::{self, Policies};
 use super::peer_authentication::Levels;
 use super::waypoint::Waypoints;
-use super::{Context, workload};
+use super::{Context, labels, workload};
 use crate::base::Str;
 use crate::source::Complaint;
+use crate::source::objects::{AuthorizationPolicy, Gateway, GatewayClass, PeerAuthentication};
 
 /// Collected anew, whole, when an object that it comes from changes: there are few of these.
 pub(super) struct Frame {
@@ -33,6 +34,10 @@ impl Frame {
         let policies = authorization_policy::translate(cx, &waypoints);
         let levels = Levels::collect(cx);
         workload::check_namespaces(cx);
+        labels::check_all::<Gateway>(cx);
+        labels::check_all::<GatewayClass>(cx);
+        labels::check_all::<AuthorizationPolicy>(cx);
+        labels::check_all::<PeerAuthentication>(cx);
         let complaints = std::mem::replace(&mut cx.complaints, outer);
         Self { waypoints, policies, levels, complaints }
     }

@@ -22,7 +22,7 @@ pub(super) fn parts<'a>(key: &'a ObjectKey, route: &'a HttpRoute) -> RouteParts<
 fn rules(rules: &[HttpRouteRule]) -> Vec<RuleParts<'_>> {
     if rules.is_empty() {
         let matches = vec![HttpMatch::default()];
-        return vec![RuleParts { matches, ..RuleParts::default() }];
+        return vec![RuleParts { made_up: true, matches, ..RuleParts::default() }];
     }
     rules.iter().map(rule).collect()
 }

@@ -18,7 +18,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Context, Kind};
+use super::service_ports::Ports;
+use super::{Context, Kind, service_ports};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Mode};
 use crate::source::objects::{
@@ -124,6 +125,27 @@ impl Levels {
         model::PeerAuthentication {
             mode,
             ports: exceptions.filter(|(_, of_port)| *of_port != mode).collect(),
+        }
+    }
+}
+
+/// Complains of ports that are Services' where the pods have others: what they say holds for no pod.
+pub(super) fn check_ports(cx: &mut Context<'_>, ports: &Ports<'_>) {
+    let objects = cx.objects;
+    for (key, policy) in objects.all::<PeerAuthentication>() {
+        let spec = &policy.spec;
+        let selector = spec.selector.as_ref().map(|selector| &selector.match_labels);
+        let Some(selector) = selector.filter(|_| !spec.port_level_mtls.is_empty()) else {
+            continue;
+        };
+        let mistaken = ports.mistaken(Some(&key.namespace), Some(selector));
+        for port in spec.port_level_mtls.keys() {
+            let number: Option<u16> = port.parse().ok();
+            let Some((number, found)) = number.and_then(|it| Some((it, mistaken.get(&it)?))) else {
+                continue;
+            };
+            let reason = service_ports::in_words(number, found);
+            cx.warn::<PeerAuthentication>(key, format!("spec.portLevelMtls[{port}]"), reason);
         }
     }
 }

@@ -1,12 +1,16 @@
 //! All workloads with the pods that they come from, by namespace and by address.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::Context;
 use crate::base::{ObjectKey, Str};
 use crate::model::Workload;
 use crate::source::objects::{NEAR, Object, Pod, Typed};
+
+/// So many pods of one address are complained of.
+const MOST: usize = 3;
 
 /// Everything that services look their endpoints up in. Kept from translation to translation.
 #[derive(Default)]
@@ -14,6 +18,8 @@ pub(super) struct Roster {
     namespaces: BTreeMap<Str, BTreeMap<Str, Member>>,
     /// Not those of the node's own network, whose addresses are their node's.
     by_address: HashMap<IpAddr, Vec<Arc<Workload>>>,
+    /// Addresses that several claim.
+    contested: BTreeSet<IpAddr>,
 }
 
 #[derive(Clone)]
@@ -65,6 +71,30 @@ impl Roster {
         self.namespaces.values().flat_map(BTreeMap::values).map(|member| &member.workload)
     }
 
+    /// Complains of addresses that several pods have which are there to stay: what is addressed to one may be taken to be
+    /// for another. A pod that is being deleted may see its address in another's hands.
+    pub(super) fn complain_of_contested(&self, cx: &mut Context<'_>) {
+        for address in &self.contested {
+            let all = self.by_address.get(address).into_iter().flatten();
+            let mut keys: Vec<&ObjectKey> =
+                all.map(|it| &it.key).filter(|key| self.is_to_stay(key)).collect();
+            keys.sort_unstable();
+            let Some((first, others)) = keys.split_first() else { continue };
+            for key in others.iter().take(MOST) {
+                let reason = format!(
+                    "{address} is the address of Pod {first} as well, and what is addressed to it is taken to be for one of \
+                     them; find out which of the two is stale, or wrong"
+                );
+                cx.warn::<Pod>(key, "status.podIP", reason);
+            }
+        }
+    }
+
+    fn is_to_stay(&self, key: &ObjectKey) -> bool {
+        let pod = self.get(key).and_then(Member::pod);
+        pod.is_some_and(|pod| !pod.metadata.deleting)
+    }
+
     /// Of several that claim an address the first by key.
     pub(super) fn at(&self, address: &IpAddr) -> Option<&Workload> {
         let claimants = self.by_address.get(address)?;
@@ -77,7 +107,11 @@ impl Roster {
         let before = self.remove(&key);
         if !member.workload.host_network {
             for address in &member.workload.addresses {
-                self.by_address.entry(*address).or_default().push(member.workload.clone());
+                let claimants = self.by_address.entry(*address).or_default();
+                claimants.push(member.workload.clone());
+                if claimants.len() > 1 {
+                    self.contested.insert(*address);
+                }
             }
         }
         self.namespaces.entry(key.namespace).or_default().insert(key.name, member);
@@ -93,6 +127,9 @@ impl Roster {
         for address in &member.workload.addresses {
             let Some(claimants) = self.by_address.get_mut(address) else { continue };
             claimants.retain(|claimant| !Arc::ptr_eq(claimant, &member.workload));
+            if claimants.len() < 2 {
+                self.contested.remove(address);
+            }
             if claimants.is_empty() {
                 self.by_address.remove(address);
             }

@@ -52,6 +52,8 @@ pub(super) struct RouteParts<'a> {
 #[derive(Default)]
 pub(super) struct RuleParts<'a> {
     pub(super) name: &'a str,
+    /// Not written: it stands for none at all.
+    pub(super) made_up: bool,
     /// Never empty.
     pub(super) matches: Vec<HttpMatch>,
     pub(super) filters: &'a [RouteFilter],
@@ -86,13 +88,21 @@ fn translate_one(
         cx.complain(super::Severity::Warning, parts.kind, parts.key, field, reason.into());
     }
     let kind = parts.route_kind();
+    if parts.rules.is_empty() {
+        let reason = "is empty: all requests to the parents are answered with UNIMPLEMENTED; add a rule, or delete the route";
+        let field = "spec.rules".to_owned();
+        cx.complain(super::Severity::Warning, parts.kind, parts.key, field, reason.into());
+    }
     let backends = Backends { services, route: parts };
     let mut dropped = Vec::new();
     let mut rules = Vec::new();
     for (index, rule) in parts.rules.iter().enumerate() {
         let place = format!("spec.rules[{index}]");
         rules.push(match filters::faults(kind, rule) {
-            faults if faults.is_empty() => keep(cx, &backends, &place, rule),
+            faults if faults.is_empty() => {
+                complain_of_no_backend(cx, parts, &place, rule);
+                keep(cx, &backends, &place, rule)
+            }
             faults => {
                 let why = format!("{}: {}", faults[0].field, faults[0].why);
                 let at = |it: Fault| Fault { field: format!("{place}.{}", it.field), ..it };
@@ -121,6 +131,29 @@ fn keep(
         retry: rule.retry.clone(),
         turn: turn(),
     }
+}
+
+/// A rule that forwards nothing and answers nothing itself is right by the API, and seldom meant.
+fn complain_of_no_backend(
+    cx: &mut Context<'_>,
+    parts: &RouteParts<'_>,
+    place: &str,
+    rule: &RuleParts<'_>,
+) {
+    if rule.backends.iter().any(|backend| backend.weight > 0) || filters::answers(rule.filters) {
+        return;
+    }
+    let (field, why) = match (rule.made_up, rule.backends) {
+        (true, _) => ("spec.rules".to_owned(), "is empty, so the route has no backend"),
+        (_, []) => (format!("{place}.backendRefs"), "is empty"),
+        _ => (format!("{place}.backendRefs"), "all have the weight 0"),
+    };
+    let reason = format!(
+        "{why}: all requests that match are answered with {}; name a backend, or delete the {}",
+        refusal(parts.route_kind()),
+        if rule.made_up { "route" } else { "rule" },
+    );
+    cx.complain(super::Severity::Warning, parts.kind, parts.key, field, reason);
 }
 
 /// Answers all requests of the rule with an error.

@@ -5,12 +5,14 @@ pub(super) mod protocol;
 pub(super) mod traffic;
 mod vips;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 
-use super::Context;
 use super::waypoint::{Addressed, Waypoints};
+use super::{Context, labels};
 use crate::base::ObjectKey;
 use crate::model::{self, Resolution, ServicePort, Visibility};
 use crate::source::objects::Service;
@@ -25,6 +27,7 @@ pub(super) fn translate(
     key: &ObjectKey,
     service: &Service,
 ) -> Option<model::Service> {
+    labels::check::<Service>(cx, key, &service.metadata);
     let spec = service.spec.as_ref()?;
     // A name in DNS and nothing else: there is no address to take traffic at.
     if spec.type_.as_deref() == Some("ExternalName") {
@@ -45,6 +48,23 @@ pub(super) fn translate(
         ports: ports.into_iter().map(|(_, port)| port).collect(),
         waypoint: waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service),
     })
+}
+
+/// Complains of virtual addresses that several Services have: only one of them gets what is addressed there.
+pub(super) fn complain_of_shared_addresses(cx: &mut Context<'_>, services: &[Arc<model::Service>]) {
+    let mut owners: HashMap<IpAddr, &ObjectKey> = HashMap::new();
+    for service in services {
+        for vip in &service.vips {
+            let owner = *owners.entry(*vip).or_insert(&service.key);
+            if *owner != service.key {
+                let reason = format!(
+                    "{vip} is the address of Service {owner} as well, which gets what is addressed to it; give each Service \
+                     an address of its own"
+                );
+                cx.warn::<Service>(&service.key, "spec.clusterIP", reason);
+            }
+        }
+    }
 }
 
 /// The selector, when there is one that selects at all.

@@ -27,6 +27,8 @@ pub(super) struct Services {
     slices: Slices,
     /// The namespaces of WorkloadEntries, by address.
     entries_at: HashMap<IpAddr, BTreeSet<Str>>,
+    /// Ports of some service or its endpoints are not what they were.
+    retargeted: bool,
 }
 
 /// A service of which more than the endpoints changed.
@@ -40,6 +42,8 @@ struct Known {
     /// `None` for one that takes no traffic.
     model: Option<Arc<model::Service>>,
     complaints: Vec<Complaint>,
+    /// Its ports, and what they are at its endpoints.
+    pairs: BTreeSet<(u16, u16)>,
 }
 
 impl Services {
@@ -54,6 +58,16 @@ impl Services {
 
     pub(super) fn get(&self, key: &ObjectKey) -> Option<&Arc<model::Service>> {
         self.known.get(key)?.model.as_ref()
+    }
+
+    /// Ports of a Service, and what they are at its endpoints, each pair once.
+    pub(super) fn pairs(&self, key: &ObjectKey) -> impl Iterator<Item = (u16, u16)> {
+        self.known.get(key).into_iter().flat_map(|known| known.pairs.iter().copied())
+    }
+
+    /// Whether ports of some service or its endpoints are not what they were when this was asked last.
+    pub(super) fn take_retargeted(&mut self) -> bool {
+        std::mem::take(&mut self.retargeted)
     }
 
     /// Translates what `changes` and the pods that `moved` concern. Returns what is not as it was, endpoints aside.
@@ -94,7 +108,10 @@ impl Services {
                 reshaped.push(Reshaped { key: key.clone(), before, after: model.clone() });
             }
             let complaints = std::mem::take(&mut cx.complaints);
-            self.known.insert(key.clone(), Known { model, complaints });
+            let pairs = model.iter().flat_map(|it| pairs(it)).collect();
+            let before = self.known.get(key).map(|known| &known.pairs);
+            self.retargeted |= changes.services.contains(key) || before != Some(&pairs);
+            self.known.insert(key.clone(), Known { model, complaints, pairs });
         }
         reshaped
     }
@@ -170,6 +187,12 @@ impl Services {
             }
         }
     }
+}
+
+/// Ports of a service, and what they are at its endpoints.
+pub(super) fn pairs(service: &model::Service) -> impl Iterator<Item = (u16, u16)> {
+    let mappings = service.endpoints.iter().flat_map(|endpoint| &endpoint.ports);
+    mappings.map(|mapping| (mapping.port, mapping.target))
 }
 
 fn is_same_but_for_endpoints(

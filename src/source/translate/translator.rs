@@ -16,12 +16,19 @@ use super::entries::Entries;
 use super::frame::Frame;
 use super::roster::{Member, Roster};
 use super::route::Routes;
+use super::service_ports::Ports;
 use super::services::Services;
-use super::{Context, TranslateSettings, Translation, authorization_policy, workload};
-use crate::base::ObjectKey;
+use super::{
+    Context, TranslateSettings, Translation, authorization_policy, peer_authentication, service,
+    workload,
+};
+use crate::base::{ObjectKey, Str};
 use crate::model::{self, Mesh};
 use crate::source::objects::{Kind, Pod, Typed};
 use crate::source::{Complaint, Objects};
+
+/// Pods of one namespace of which the same is said.
+const ALIKE: usize = 5;
 
 /// Translates, and remembers.
 pub struct Translator {
@@ -34,6 +41,10 @@ pub struct Translator {
     entries: Entries,
     routes: Routes,
     target_complaints: Vec<Complaint>,
+    /// Of addresses that several services have.
+    address_complaints: Vec<Complaint>,
+    /// Of addresses that several pods have.
+    contested: Vec<Complaint>,
 }
 
 /// What happened to a pod in one update.
@@ -54,6 +65,8 @@ impl Translator {
             entries: Entries::default(),
             routes: Routes::default(),
             target_complaints: Vec::new(),
+            address_complaints: Vec::new(),
+            contested: Vec::new(),
         }
     }
 
@@ -72,16 +85,27 @@ impl Translator {
         let frame = self.reframe(&mut cx, &mut changes);
         let pods = self.pods_to_translate(objects, &changes);
         let moved = self.translate_pods(&mut cx, &frame, pods);
+        if !moved.is_empty() {
+            self.roster.complain_of_contested(&mut cx);
+            self.contested = std::mem::take(&mut cx.complaints);
+        }
         let reshaped = self.services.update(&mut cx, &frame, &self.roster, &changes, &moved);
         let mut services = self.services.models();
+        if !reshaped.is_empty() {
+            service::complain_of_shared_addresses(&mut cx, &services);
+            self.address_complaints = std::mem::take(&mut cx.complaints);
+        }
         let place = (&frame, &self.roster);
         let entries = self.entries.update(&mut cx, place, &changes, &moved, &reshaped, &services);
         services.extend_from_slice(&self.entries.models);
         let of_entries = (&self.entries.models[..], !entries.is_empty());
         self.routes.update(&mut cx, &changes, &reshaped, &self.services, of_entries);
-        if changes.frame || !reshaped.is_empty() || !entries.is_empty() {
+        let retargeted = self.services.take_retargeted();
+        if changes.frame || retargeted || !reshaped.is_empty() || !entries.is_empty() {
             let (policies, waypoints) = (&frame.policies, &frame.waypoints);
-            authorization_policy::check_targets(&mut cx, policies, services.iter(), waypoints);
+            let ports = Ports::new(&cx, &self.services, &services);
+            authorization_policy::check_targets(&mut cx, policies, waypoints, &ports);
+            peer_authentication::check_ports(&mut cx, &ports);
             self.target_complaints = std::mem::take(&mut cx.complaints);
         }
         let mesh = Mesh {
@@ -165,7 +189,9 @@ impl Translator {
     fn complaints(&self, objects: &Objects, frame: &Frame) -> Vec<Complaint> {
         let mut all = objects.complaints().to_vec();
         all.extend_from_slice(&frame.complaints);
-        all.extend(self.pod_complaints.values().flatten().cloned());
+        all.extend(bounded(self.pod_complaints.values().flatten()));
+        all.extend_from_slice(&self.contested);
+        all.extend_from_slice(&self.address_complaints);
         all.extend(self.services.complaints().cloned());
         all.extend_from_slice(&self.entries.complaints);
         all.extend(self.routes.complaints().cloned());
@@ -174,6 +200,32 @@ impl Translator {
         all.dedup();
         all
     }
+}
+
+/// What is said of pods, of those that are alike (mostly of one template) only the first few.
+fn bounded<'a>(complaints: impl Iterator<Item = &'a Complaint>) -> Vec<Complaint> {
+    let mut alike: BTreeMap<(&Str, &str, &str), (Vec<Complaint>, usize)> = BTreeMap::new();
+    let mut all = Vec::new();
+    for complaint in complaints {
+        let Some(object) = &complaint.object else {
+            all.push(complaint.clone());
+            continue;
+        };
+        let id = (&object.namespace, complaint.field.as_str(), complaint.reason.as_str());
+        let (told, more) = alike.entry(id).or_default();
+        if told.len() < ALIKE {
+            told.push(complaint.clone());
+        } else {
+            *more += 1;
+        }
+    }
+    for (mut told, more) in alike.into_values() {
+        if let Some(last) = told.last_mut().filter(|_| more > 0) {
+            last.reason += &format!(" (so it is with {more} more pods of the namespace)");
+        }
+        all.append(&mut told);
+    }
+    all
 }
 
 #[cfg(test)]

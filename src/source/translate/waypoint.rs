@@ -9,7 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Context, TranslateSettings, namespace_label};
-use crate::base::{Identity, ObjectKey, Str, ports};
+use crate::base::{Identity, ObjectKey, Str, nearest, ports};
 use crate::model::{Binding, Waypoint};
 use crate::source::Objects;
 use crate::source::objects::{
@@ -22,10 +22,12 @@ pub const CLASS: &str = "istio-waypoint";
 /// The protocol of a waypoint's listener.
 const HBONE: &str = "HBONE";
 /// Names the waypoint of an object or namespace; `none` opts out of the namespace's.
-const USE_WAYPOINT: &str = "istio.io/use-waypoint";
+pub(super) const USE_WAYPOINT: &str = "istio.io/use-waypoint";
+/// Opts out.
+const NONE: &str = "none";
 /// Where that waypoint lives; the object's own namespace by default.
-const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
-/// Which traffic a waypoint takes: `service` (default), `workload`, `all` or `none`.
+pub(super) const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+/// Which traffic a waypoint takes: `service` (default), `workload`, `all` or `none`; a Gateway's own, or that of its class.
 const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
 /// On a Gateway or its class: applications are told who the client is.
 const NAME_CLIENTS: &str = "ambient.istio.io/xfcc-include-client-identity";
@@ -112,6 +114,14 @@ impl Waypoints {
         }
     }
 
+    /// What somebody meant who named a waypoint that is not there: another one of the namespace, or none.
+    fn meant(&self, waypoint: &ObjectKey) -> Option<&str> {
+        let said = waypoint.name.trim().to_lowercase();
+        let there = self.0.keys().filter(|key| key.namespace == waypoint.namespace);
+        let none = || nearest(&said, [NONE].into_iter()).filter(|_| said.starts_with("no"));
+        nearest(&said, there.map(|key| key.name.as_str())).or_else(none)
+    }
+
     fn resolve(
         &self,
         cx: &Context<'_>,
@@ -120,7 +130,10 @@ impl Waypoints {
         addressed: Addressed,
     ) -> Resolved {
         let Some(candidate) = self.0.get(waypoint) else {
-            let why = format!("the Gateway {waypoint} does not exist, or was refused");
+            let mut why = format!("the Gateway {waypoint} does not exist, or was refused");
+            if let Some(meant) = self.meant(waypoint) {
+                why += &format!(" (is {meant:?} meant?)");
+            }
             return Resolved::NotReady(why.into());
         };
         let takes = match addressed {
@@ -216,7 +229,7 @@ fn named(objects: &Objects, namespace: &str, own: Option<&impl Labelled>) -> Opt
         Some(metadata) => label(metadata, name),
         None => namespace_label(objects, namespace, name),
     };
-    let name = look_up(USE_WAYPOINT).filter(|name| *name != "none")?;
+    let name = look_up(USE_WAYPOINT).filter(|name| *name != NONE)?;
     Some(ObjectKey::new(look_up(USE_WAYPOINT_NAMESPACE).unwrap_or(namespace), name))
 }
 
@@ -228,15 +241,25 @@ fn candidate(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Candid
         outcome: Err(why.into()),
     };
     if class != CLASS {
+        if nearest(&class.to_lowercase(), [CLASS].into_iter()).is_some() {
+            let reason = format!("{class:?} is not served by Isthmus; is {CLASS:?} meant?");
+            cx.warn::<Gateway>(key, "spec.gatewayClassName", reason);
+        }
         return unusable(format!("the Gateway {key} is of class {class:?}, not {CLASS:?}"));
     }
-    let (for_services, for_workloads) = match label(&gateway.metadata, WAYPOINT_FOR) {
+    let of_class = cx.objects.get::<GatewayClass>(&ObjectKey::new("", CLASS));
+    let of_class = of_class.and_then(|class| label(&class.metadata, WAYPOINT_FOR));
+    let (for_services, for_workloads) = match label(&gateway.metadata, WAYPOINT_FOR).or(of_class) {
         None | Some("service") => (true, false),
         Some("workload") => (false, true),
         Some("all") => (true, true),
         Some("none") => (false, false),
         Some(other) => {
-            let reason = format!("{other:?} is none of service, workload, all and none");
+            let mut reason = format!("{other:?} is none of service, workload, all and none");
+            let values = ["service", "workload", "all", "none"];
+            if let Some(meant) = nearest(&other.trim().to_lowercase(), values.into_iter()) {
+                reason += &format!("; is {meant:?} meant?");
+            }
             cx.error::<Gateway>(key, label_field(WAYPOINT_FOR), reason.clone());
             return unusable(format!("the label {WAYPOINT_FOR} of the Gateway {key}: {reason}"));
         }

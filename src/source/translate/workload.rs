@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use super::frame::Frame;
+use super::labels;
 use super::waypoint::{Addressed, label_field};
 use super::{Context, namespace_label};
-use crate::base::{Identity, ObjectKey, Str};
+use crate::base::{Identity, ObjectKey, Str, nearest};
 use crate::model::{Canonical, CaptureWishes, Locality, Workload};
 use crate::source::objects::{Labelled, MIRROR, Namespace, Node, Phase, Pod, annotation, label};
 
@@ -33,6 +34,7 @@ pub(super) fn check_namespaces(cx: &mut Context<'_>) {
         if let Some(mode) = label(&namespace.metadata, DATAPLANE_MODE) {
             check_mode::<Namespace>(cx, key, mode);
         }
+        labels::check::<Namespace>(cx, key, &namespace.metadata);
     }
 }
 
@@ -47,6 +49,7 @@ pub(super) fn translate(
     if is_finished(pod) {
         return None;
     }
+    labels::check::<Pod>(cx, key, pod);
     let Frame { waypoints, policies, levels, .. } = frame;
     let node = annotation(pod, NODE).map(Str::from).or_else(|| pod.node_name.clone());
     let node = node.unwrap_or_default();
@@ -135,7 +138,10 @@ fn is_enrolled(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> bool {
 
 fn check_mode<T: super::Typed>(cx: &mut Context<'_>, key: &ObjectKey, mode: &str) {
     if !matches!(mode, "ambient" | "none") {
-        let reason = format!("{mode:?} is neither \"ambient\" nor \"none\", and has no effect");
+        let mut reason = format!("{mode:?} is neither \"ambient\" nor \"none\", and has no effect");
+        if let Some(meant) = nearest(&mode.trim().to_lowercase(), ["ambient", "none"].into_iter()) {
+            reason += &format!("; is {meant:?} meant?");
+        }
         cx.warn::<T>(key, label_field(DATAPLANE_MODE), reason);
     }
 }

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::PolicyTarget;
 use crate::source::tests::translated;
 
 fn policy_in(namespace: &str, spec: &str) -> crate::source::Translation {
@@ -44,7 +45,7 @@ fn what_cannot_be_carried_out_breaks_the_policy() {
         (to(""), operation.to_owned()),
         (to("ports: ['0']"), format!("{operation}.ports[0]")),
         (to("notPorts: [http]"), format!("{operation}.notPorts[0]")),
-        (to("paths: ['/{**}/a']"), format!("{operation}.paths[0]")),
+        (to("paths: ['/{**}/{*}']"), format!("{operation}.paths[0]")),
         (to("paths: ['/{*}/a*']"), format!("{operation}.paths[0]")),
         (to("paths: ['/{name}']"), format!("{operation}.paths[0]")),
         (to("methods: [GET, '']"), format!("{operation}.methods[1]")),

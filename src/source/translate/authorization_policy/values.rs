@@ -51,7 +51,7 @@ pub(super) fn principal(value: &str) -> Read<StringMatch> {
 }
 
 /// Paths are kept in the one spelling in which those of requests are compared. They may also be templates: `{*}` stands
-/// for one segment, `{**}` for any number of them at the end.
+/// for one segment, `{**}` for any number of them.
 pub(super) fn path(value: &str) -> Read<StringMatch> {
     let unclear = |why: UnclearPath| format!("{value:?} {why}; no request can be compared with it");
     let value = &*path::canonical(value).map_err(unclear)?;
@@ -62,22 +62,36 @@ pub(super) fn path(value: &str) -> Read<StringMatch> {
             _ => Ok(matched),
         };
     }
-    let segments = value.split('/');
-    let last = segments.clone().count().saturating_sub(1);
-    for (index, segment) in segments.enumerate() {
+    template(value)
+}
+
+/// What Istio admits (its `CheckValidPathTemplate`): literals may follow `{**}`, another operator may not.
+fn template(value: &str) -> Read<StringMatch> {
+    let mut ended = false;
+    for segment in value.trim_matches('/').split('/') {
         match segment {
+            "{*}" | "{**}" if ended => {
+                return Err(format!("{value:?}: {{**}} must be the last operator of a template"));
+            }
             "{*}" => {}
-            "{**}" if index == last => {}
-            "{**}" => return Err(format!("{value:?}: {{**}} can only stand at the end")),
-            _ if segment.contains(['{', '}', '*']) => {
+            "{**}" => ended = true,
+            _ if is_literal(segment) => {}
+            _ => {
                 return Err(format!(
-                    "{value:?}: in a path template a segment is a plain text, {{*}} or {{**}}"
+                    "{value:?}: a segment of a path template is {{*}}, {{**}} or a text of letters, digits and \
+                     -._~%!$&'()+,;:@=, not {segment:?}"
                 ));
             }
-            _ => {}
         }
     }
     Ok(StringMatch::Template(value.into()))
+}
+
+/// A segment of a path (RFC 3986, `pchar`) without a star.
+fn is_literal(segment: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&byte);
+    // Characters beyond ASCII are not escaped in the canonical spelling.
+    !segment.is_empty() && segment.bytes().all(|byte| plain(byte) || !byte.is_ascii())
 }
 
 /// An address or a block of addresses; the host's bits of a block do not matter.
@@ -91,8 +105,9 @@ pub(super) fn cidr(text: &str) -> Read<Cidr> {
 }
 
 pub(super) fn port(text: &str) -> Read<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
-        Ok(port) if port != 0 => Ok(port),
+        Ok(port) if port != 0 && digits => Ok(port),
         _ => Err(format!("{text:?} is not a port from 1 to 65535")),
     }
 }
@@ -105,5 +120,72 @@ pub(super) fn service_account(own_namespace: &Str, text: &str) -> Read<ObjectKey
         Ok(ObjectKey::new(namespace, name))
     } else {
         Err(format!("{text:?} is neither a service account's name nor namespace/name"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The cases of Istio's own tests, and more.
+    #[test]
+    fn templates_are_those_of_istio() {
+        for good in [
+            "/{*}/foo",
+            "/{*}/foo/",
+            "/foo/{**}/bar",
+            "/foo/bar/{**}",
+            "/{**}/health",
+            "/files/{**}/",
+            "/{*}/{*}/{**}/a/b",
+            "/{**}",
+            "/{*}",
+            "/{**}/-._~%20!$&'()+,;:@=",
+            "/caf\u{e9}/{*}",
+        ] {
+            assert!(matches!(path(good), Ok(StringMatch::Template(_))), "{good}");
+        }
+        for bad in [
+            "/foo/{**}buzz/bar",
+            "/{*}/foo/{}/bar",
+            "/foo/{*}/bar/*",
+            "/foo/{*}/bar/**/buzz",
+            "/foo/{buzz}/bar",
+            "/{buzz}",
+            "/foo/{buzz=*}/bar/{**}",
+            "/{*}/foo/{**}bar",
+            "/{*}/foo/{*}.txt",
+            "/{*}/foo/{temp",
+            "/{*}/foo/temp}/bar",
+            "/{*}/foo/temp}/*",
+            "/{**}/foo/temp/{*}/bar",
+            "/{**}/{**}",
+            "/{**}/foo/temp/{**}/bar",
+            "/{*}/foo/?abc",
+            "/{*}//foo",
+            "/{***}",
+            "/{*}/a b",
+        ] {
+            assert!(path(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ports_are_numbers() {
+        for (text, expected) in [
+            ("80", Some(80)),
+            ("080", Some(80)),
+            ("65535", Some(65535)),
+            ("0", None),
+            ("65536", None),
+            ("+80", None),
+            ("-1", None),
+            ("80 ", None),
+            ("http", None),
+            ("80-90", None),
+            ("", None),
+        ] {
+            assert_eq!(port(text).ok(), expected, "{text:?}");
+        }
     }
 }

@@ -14,8 +14,7 @@ use crate::source::objects::{PathModifier, RouteFilter, Unsupported};
 pub(super) fn faults(kind: RouteKind, rule: &RuleParts<'_>) -> Vec<Fault> {
     let mut faults: Vec<Fault> = rule.unsupported.iter().map(unsupported).collect();
     of_list(kind, "filters", rule.filters, &rule.matches, &mut faults);
-    let redirects = |filter: &RouteFilter| matches!(filter, RouteFilter::Redirect(_));
-    if rule.filters.iter().any(redirects) && !rule.backends.is_empty() {
+    if answers(rule.filters) && !rule.backends.is_empty() {
         let why = "stands beside a RequestRedirect, which never forwards".to_owned();
         let reason = ConditionReason::IncompatibleFilters;
         faults.push(Fault { field: "backendRefs".to_owned(), reason, why });
@@ -25,6 +24,11 @@ pub(super) fn faults(kind: RouteKind, rule: &RuleParts<'_>) -> Vec<Fault> {
         of_list(kind, &place, &backend.filters, &rule.matches, &mut faults);
     }
     faults
+}
+
+/// A filter answers each request itself.
+pub(super) fn answers(filters: &[RouteFilter]) -> bool {
+    filters.iter().any(|filter| matches!(filter, RouteFilter::Redirect(_)))
 }
 
 fn unsupported(it: &Unsupported) -> Fault {

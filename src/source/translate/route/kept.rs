@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::super::changes::Changes;
 use super::super::services::{self, Reshaped};
-use super::super::{Context, grpc_route, http_route, same};
+use super::super::{Context, grpc_route, http_route, labels, same};
 use super::parents::Attached;
-use super::services::{LookedAt, Services};
+use super::services::{LookedAt, Others, Services};
 use super::{RouteParts, conflicts};
 use crate::base::{ObjectKey, Str, work};
 use crate::model::{HttpRoute as Model, Service};
@@ -83,10 +83,11 @@ impl Routes {
             let grpc = objects.all::<GrpcRoute>().map(|(key, _)| (GrpcRoute::KIND, key.clone()));
             concerned.extend(http.chain(grpc));
             concerned.extend(known.map(|(kind, (key, _))| (kind, key.clone())));
-        } else if entries_changed || !reshaped.is_empty() {
+        } else if entries_changed || changes.gateways || !reshaped.is_empty() {
             let services: BTreeSet<&ObjectKey> = reshaped.iter().map(|it| &it.key).collect();
+            let others = Others { entries: entries_changed, gateways: changes.gateways };
             let looking =
-                known.filter(|(_, (_, known))| known.looked_at.concern(&services, entries_changed));
+                known.filter(|(_, (_, known))| known.looked_at.concern(&services, others));
             concerned.extend(looking.map(|(kind, (key, _))| (kind, key.clone())));
         }
         concerned
@@ -102,9 +103,15 @@ impl Routes {
         let objects = cx.objects;
         let (parts, routes): (Option<RouteParts<'_>>, _) = if kind == HttpRoute::KIND {
             let route = objects.get::<HttpRoute>(&key);
+            if let Some(route) = route {
+                labels::check::<HttpRoute>(cx, &key, &route.metadata);
+            }
             (route.map(|route| http_route::parts(&key, route)), &mut self.http)
         } else {
             let route = objects.get::<GrpcRoute>(&key);
+            if let Some(route) = route {
+                labels::check::<GrpcRoute>(cx, &key, &route.metadata);
+            }
             (route.map(|route| grpc_route::parts(&key, route)), &mut self.grpc)
         };
         let Some(parts) = parts else {

@@ -1,13 +1,14 @@
-//! Parents of a route: Services and ServiceEntries. Gateways are other controllers'.
+//! Parents of a route: Services and ServiceEntries. Gateways are other controllers', and what can be no parent says so.
 
 use std::sync::Arc;
 
 use super::super::Context;
+use super::super::waypoint::CLASS;
 use super::services::Services;
 use super::{Refused, RouteParts};
 use crate::base::ObjectKey;
 use crate::model::{AppProtocol, Binding, HttpRoute, RouteParent, Service, ServicePort};
-use crate::source::objects::{ISTIO_NETWORKING_GROUP, ParentRef};
+use crate::source::objects::{GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, ParentRef};
 use crate::source::{Condition, ConditionReason, ConditionType, Severity};
 
 /// A translated route, and for each of its parents the index in `spec.parentRefs`.
@@ -28,7 +29,10 @@ pub(super) fn resolve(
         let resolved = match (parent.group.as_str(), parent.kind.as_str()) {
             ("" | "core", "Service") => of_service(services, route.key, parent).map(|it| vec![it]),
             (ISTIO_NETWORKING_GROUP, "ServiceEntry") => of_entry(services, route.key, parent),
-            _ => continue,
+            _ => {
+                complain_of_other(cx, services, route, index, parent);
+                continue;
+            }
         };
         match resolved {
             Ok(resolved) => {
@@ -55,6 +59,70 @@ pub(super) fn resolve(
     (indexes, parents)
 }
 
+/// Says why a route is not attached to what is neither a Service nor a ServiceEntry.
+fn complain_of_other(
+    cx: &mut Context<'_>,
+    services: &Services<'_>,
+    route: &RouteParts<'_>,
+    index: usize,
+    parent: &ParentRef,
+) {
+    let ParentRef { group, kind, name, .. } = parent;
+    let namespace = parent.namespace.as_deref().unwrap_or(&route.key.namespace);
+    let key = ObjectKey::new(namespace, name.as_str());
+    let field = format!("spec.parentRefs[{index}]");
+    let right_group = match kind.as_str() {
+        "Service" => Some("\"\""),
+        "ServiceEntry" => Some(ISTIO_NETWORKING_GROUP),
+        "Gateway" if group != GATEWAY_GROUP => Some(GATEWAY_GROUP),
+        _ => None,
+    };
+    if let Some(right) = right_group {
+        let reason = format!(
+            "the kind {kind} of group {group:?} does not exist; write group: {right} (without it, the group is \
+             {GATEWAY_GROUP}). The route is not attached there"
+        );
+        let kind = ConditionType::Accepted;
+        let condition = Condition::of_parent(kind, ConditionReason::InvalidKind, index);
+        return cx.error_of(route.kind, route.key, field, reason, condition);
+    }
+    let (severity, why) = match kind.as_str() {
+        "Gateway" => why_no_gateway(services.gateway(cx.objects, &key), &key),
+        // Of other ingress controllers.
+        "ListenerSet" | "XListenerSet" => return,
+        _ => {
+            let why = format!(
+                "{kind:?} of group {group:?} cannot be a parent in the mesh; a Service (group: \"\") or a ServiceEntry \
+                 (group: {ISTIO_NETWORKING_GROUP}) can"
+            );
+            (Severity::Warning, why)
+        }
+    };
+    let reason = format!("{why}; the route is not attached there");
+    cx.complain(severity, route.kind, route.key, field, reason);
+}
+
+/// Gateways are other controllers', but for waypoints, which have no routes of their own.
+fn why_no_gateway(gateway: Option<&Gateway>, key: &ObjectKey) -> (Severity, String) {
+    let Some(gateway) = gateway else {
+        let why = format!(
+            "the Gateway {key} is not known; for traffic within the mesh name a Service as the parent (group: \"\", kind: \
+             Service)"
+        );
+        return (Severity::Warning, why);
+    };
+    let class = &gateway.spec.gateway_class_name;
+    if class != CLASS {
+        let why = format!("the Gateway {key} is of class {class:?}, which Isthmus does not serve");
+        return (Severity::Note, why);
+    }
+    let why = format!(
+        "the Gateway {key} is a waypoint, and routes of a mesh attach to Services: name the Service that the route is for \
+         as the parent (group: \"\", kind: Service)"
+    );
+    (Severity::Warning, why)
+}
+
 /// Why requests to the parent never meet a route, although the route is attached to it.
 fn has_no_effect(services: &Services<'_>, parent: &RouteParent) -> Option<String> {
     let service = services.get(&parent.service)?;
@@ -62,6 +130,12 @@ fn has_no_effect(services: &Services<'_>, parent: &RouteParent) -> Option<String
     if let Some(ServicePort { port, protocol: AppProtocol::Tcp, .. }) = port {
         return Some(format!(
             "port {port} of {service} is not HTTP (appProtocol, or the port's name), so the route has no effect on it"
+        ));
+    }
+    if service.vips.is_empty() && service.networks.is_empty() {
+        return Some(format!(
+            "{service} has no address of its own (a headless Service), so nobody addresses it, and the route has no effect \
+             there; name a Service with a clusterIP"
         ));
     }
     (service.waypoint == Binding::None).then(|| {

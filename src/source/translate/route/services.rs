@@ -7,6 +7,8 @@ use std::sync::Arc;
 use super::super::services;
 use crate::base::ObjectKey;
 use crate::model::Service;
+use crate::source::Objects;
+use crate::source::objects::Gateway;
 
 /// For one route.
 pub(super) struct Services<'a> {
@@ -14,6 +16,7 @@ pub(super) struct Services<'a> {
     entries: &'a [Arc<Service>],
     looked_at: RefCell<BTreeSet<ObjectKey>>,
     looked_at_entries: Cell<bool>,
+    looked_at_gateways: Cell<bool>,
 }
 
 /// What a route has looked at, found or not.
@@ -21,14 +24,26 @@ pub(super) struct Services<'a> {
 pub(super) struct LookedAt {
     /// By key.
     services: BTreeSet<ObjectKey>,
+    others: Others,
+}
+
+/// What is looked at, or changed, as a whole.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Others {
     /// ServiceEntries, by what they say.
-    entries: bool,
+    pub(super) entries: bool,
+    pub(super) gateways: bool,
 }
 
 impl<'a> Services<'a> {
     pub(super) fn new(kubernetes: &'a services::Services, entries: &'a [Arc<Service>]) -> Self {
-        let (looked_at, looked_at_entries) = (RefCell::default(), Cell::new(false));
-        Self { kubernetes, entries, looked_at, looked_at_entries }
+        Self {
+            kubernetes,
+            entries,
+            looked_at: RefCell::default(),
+            looked_at_entries: Cell::new(false),
+            looked_at_gateways: Cell::new(false),
+        }
     }
 
     /// A Service of Kubernetes.
@@ -48,15 +63,24 @@ impl<'a> Services<'a> {
         self.kubernetes(key).or_else(|| self.entries().find(|service| service.key == *key))
     }
 
+    /// A Gateway, which only complaints look at.
+    pub(super) fn gateway(&self, objects: &'a Objects, key: &ObjectKey) -> Option<&'a Gateway> {
+        self.looked_at_gateways.set(true);
+        objects.get(key)
+    }
+
     pub(super) fn looked_at(self) -> LookedAt {
-        let entries = self.looked_at_entries.get();
-        LookedAt { services: self.looked_at.into_inner(), entries }
+        let (entries, gateways) = (self.looked_at_entries.get(), self.looked_at_gateways.get());
+        let others = Others { entries, gateways };
+        LookedAt { services: self.looked_at.into_inner(), others }
     }
 }
 
 impl LookedAt {
-    /// Whether services of these keys, or some entries, being others than they were may make another route.
-    pub(super) fn concern(&self, services: &BTreeSet<&ObjectKey>, entries: bool) -> bool {
-        self.entries && entries || services.iter().any(|key| self.services.contains(*key))
+    /// Whether services of these keys, some entries, or some Gateways, being others than they were may make another route.
+    pub(super) fn concern(&self, services: &BTreeSet<&ObjectKey>, changed: Others) -> bool {
+        self.others.entries && changed.entries
+            || self.others.gateways && changed.gateways
+            || services.iter().any(|key| self.services.contains(*key))
     }
 }

@@ -92,7 +92,16 @@ impl<'a> Endpoints<'a> {
                     selected.iter().filter_map(|it| of_pod(*it, &key.name, ports, not_ready_too));
                 pods.chain(self.of_entries(&key.namespace, selector, ports)).collect()
             }
-            None => self.of_slices(key, ports),
+            None => {
+                if !ports.is_empty() && self.slices.get(key).is_none_or(|slices| slices.is_empty())
+                {
+                    let reason = "is missing, and no EndpointSlice has the label kubernetes.io/service-name with this name: the \
+                                  Service has no endpoint, and connections to it are refused; give it a selector or an \
+                                  EndpointSlice";
+                    cx.warn::<Service>(key, "spec.selector", reason);
+                }
+                self.of_slices(key, ports)
+            }
         }
     }
 

@@ -65,9 +65,11 @@ fn services() -> impl Strategy<Value = Value> {
     let all = (metadata(&["s", "t", "u", "v"], labels()), selector, vip, pick(&["http", "tcp"]));
     all.prop_map(|(metadata, app, vip, port)| {
         let selector = app.map_or(Value::Null, |app| json!({"app": app}));
+        let target = if port == "http" { json!(8080) } else { json!("named") };
+        let port = json!({"name": port, "port": 80, "targetPort": target});
         json!({
             "kind": "Service", "metadata": metadata,
-            "spec": {"clusterIP": vip, "selector": selector, "ports": [{"name": port, "port": 80}]},
+            "spec": {"clusterIP": vip, "selector": selector, "ports": [port]},
         })
     })
 }
@@ -128,8 +130,18 @@ fn policies() -> impl Strategy<Value = Value> {
         Just(json!({"odd": 1})),
     ];
     let kind = pick(&["AuthorizationPolicy", "PeerAuthentication"]);
-    (metadata(&["g", "h"], no_labels()), scope, kind).prop_map(
-        |(metadata, scope, kind)| json!({"kind": kind, "metadata": metadata, "spec": scope}),
+    let port = prop::option::of(pick(&["80", "8080", "443"]));
+    (metadata(&["g", "h"], no_labels()), scope, kind, port).prop_map(
+        |(metadata, mut spec, kind, port)| {
+            match port {
+                Some(port) if kind == "AuthorizationPolicy" => {
+                    spec["rules"] = json!([{"to": [{"operation": {"ports": [port]}}]}]);
+                }
+                Some(port) => spec["portLevelMtls"] = json!({port: {"mode": "STRICT"}}),
+                None => {}
+            }
+            json!({"kind": kind, "metadata": metadata, "spec": spec})
+        },
     )
 }
 
@@ -295,4 +307,51 @@ proptest! {
             prop_assert!(before.policies.iter().all(|old| old != new || Arc::ptr_eq(old, new)));
         }
     }
+}
+
+/// A template with a mistake is told of a few times, not once for each of its pods.
+#[test]
+fn what_is_said_of_alike_pods_is_said_of_few() {
+    let mut objects = Objects::default();
+    for index in 0..12 {
+        let pod = json!({
+            "kind": "Pod",
+            "metadata": {
+                "name": format!("p{index:02}"), "namespace": "a",
+                "labels": {"istio.io/use-waypiont": "x"},
+            },
+        });
+        objects.insert(Kind::Pod.read(&pod).unwrap());
+    }
+    let complaints = Translator::new(settings()).translate(&objects, None).complaints;
+    assert_eq!(complaints.len(), ALIKE);
+    let told = "(so it is with 7 more pods of the namespace)";
+    assert_eq!(complaints.iter().filter(|it| it.reason.ends_with(told)).count(), 1);
+}
+
+#[test]
+fn a_gateway_without_a_label_takes_what_its_class_says() {
+    let of = |own: Value| {
+        let mut objects = Objects::default();
+        let class = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass",
+            "metadata": {"name": "istio-waypoint", "labels": {"istio.io/waypoint-for": "all"}},
+            "spec": {"controllerName": "isthmus.io/controller"},
+        });
+        objects.insert(Kind::GatewayClass.read(&class).unwrap());
+        let gateway = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+            "metadata": {"name": "w", "namespace": "a", "labels": own},
+            "spec": {
+                "gatewayClassName": "istio-waypoint",
+                "listeners": [{"name": "mesh", "port": 15008, "protocol": "HBONE"}],
+            },
+        });
+        objects.insert(Kind::Gateway.read(&gateway).unwrap());
+        let waypoint =
+            Translator::new(settings()).translate(&objects, None).mesh.waypoints.remove(0);
+        (waypoint.for_services, waypoint.for_workloads)
+    };
+    assert_eq!(of(json!({})), (true, true));
+    assert_eq!(of(json!({"istio.io/waypoint-for": "service"})), (true, false));
 }
