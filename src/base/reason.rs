@@ -34,6 +34,8 @@ pub enum Reason {
     Timeout,
     /// What the peer sent could not be understood or may not be asked for.
     BadRequest,
+    /// What the application answered could not be understood, or not be passed on.
+    BadResponse,
     /// The waypoint that is named cannot be used.
     WaypointUnusable,
     /// The agent is shutting down.
@@ -42,7 +44,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in the order of their documentation.
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 17] = [
         Reason::None,
         Reason::Denied,
         Reason::ConnectFailure,
@@ -57,6 +59,7 @@ impl Reason {
         Reason::PeerReset,
         Reason::Timeout,
         Reason::BadRequest,
+        Reason::BadResponse,
         Reason::WaypointUnusable,
         Reason::Draining,
     ];
@@ -113,7 +116,11 @@ impl Reason {
             Reason::Timeout => "A deadline passed. Check how long the destination takes.",
             Reason::BadRequest => {
                 "The peer asked for something that could not be understood or may not be asked for: a port of \
-                 the agent's own, an address of another workload, a malformed request."
+                 the agent's own, an address of another workload, a malformed request (`docs/http.md`)."
+            }
+            Reason::BadResponse => {
+                "What the application answered breaks the rules of HTTP or exceeds what a head may hold. \
+                 `response_code_details` says what; check the application, and `[layer7] max_headers`."
             }
             Reason::WaypointUnusable => {
                 "A waypoint is named that does not exist or may not be used from here; traffic is refused rather \
@@ -140,6 +147,7 @@ impl Reason {
             Reason::PeerReset => "UC",
             Reason::Timeout => "UT",
             Reason::BadRequest => "DPE",
+            Reason::BadResponse => "UPE",
             Reason::WaypointUnusable => "WAYPOINT",
             Reason::Draining => "DRAIN",
         }

@@ -136,12 +136,43 @@ pub(super) fn layer7(reader: &mut Reader<'_>) -> Layer7Settings {
             },
             1024 * 1024..=1 << 40,
         ),
+        max_headers: max_headers(reader),
+        max_streams: max_streams(reader),
         upgrades: upgrades(reader),
         tenant_share: tenant_share(reader),
         client_share: client_share(reader),
         head_timeout: head_timeout(reader),
         idle_timeout: idle_timeout(reader),
     }
+}
+
+/// hyper keeps heads of up to 100 fields on the stack; each of more takes memory while it is parsed.
+const HEADERS: RangeInclusive<usize> = 16..=10_000;
+/// What the setting of HTTP/2 can say (RFC 9113, 6.5.2), but 0.
+const STREAMS: RangeInclusive<usize> = 1..=(1 << 31) - 1;
+
+fn max_headers(reader: &mut Reader<'_>) -> usize {
+    reader.number(
+        Field {
+            key: "layer7.max_headers",
+            default: default::LAYER7_MAX_HEADERS,
+            meaning: "Fields in the head of a request, and of a response; a request with more is answered 431, one whose \
+                      response has more 502. A head has at most 60 KiB in any case.",
+        },
+        HEADERS,
+    )
+}
+
+fn max_streams(reader: &mut Reader<'_>) -> usize {
+    reader.number(
+        Field {
+            key: "layer7.max_streams",
+            default: default::LAYER7_MAX_STREAMS,
+            meaning: "Requests at once on one HTTP/2 connection of a client, as it is told; `max_requests` and the \
+                      shares bound them as well.",
+        },
+        STREAMS,
+    )
 }
 
 fn tenant_share(reader: &mut Reader<'_>) -> usize {

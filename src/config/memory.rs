@@ -18,8 +18,9 @@ const OPERATORS: usize = 3 * 64 * 128 * KIB;
 const SCRAPE: usize = 4 * 6 * 16;
 /// A connection of a worker: its task, and a chunk of 16 KiB each way where it is copied as bytes.
 const WORKER_CONNECTION: usize = 48 * KIB;
-/// A request of a worker besides what it reserves: its task, its record, and a head.
-const WORKER_REQUEST: usize = 16 * KIB;
+/// A request of a worker besides what it reserves: its task, its record, and a head; and a quarter more for those that are
+/// refused.
+const WORKER_REQUEST: usize = 20 * KIB;
 /// What the allocator holds besides what it was asked for: classes of sizes, and pages that it has not given back yet.
 const ALLOCATOR: (usize, usize) = (5, 4);
 
@@ -97,7 +98,7 @@ impl Settings {
             ),
             part(
                 "its requests",
-                "`layer7.max_requests` x 16 KiB",
+                "`layer7.max_requests` x 20 KiB",
                 settings.max_requests.saturating_mul(WORKER_REQUEST),
             ),
         ]

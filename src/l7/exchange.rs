@@ -5,8 +5,10 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::body::{self, Uploaded};
-use super::seat::RequestPermit;
+use super::body::{self, Expectation, RequestBody, Uploaded};
+use super::budget::{Full, Reserved};
+use super::detect::Version;
+use super::seat::{RequestPermit, Seat};
 use super::upstream::Lease;
 use crate::base::Reason;
 use crate::telemetry::RequestRecord;
@@ -17,28 +19,45 @@ pub(super) struct Exchange {
     pub(super) record: RequestRecord,
     started: Instant,
     uploaded: Option<Uploaded>,
+    /// The client waits to be asked for the body.
+    expectation: Option<Expectation>,
     finished: bool,
     /// The upstream connection, which others may use after this request.
     lease: Option<Lease>,
     /// The endpoint counts as busy.
     in_flight: Option<InFlight>,
-    _permit: Option<RequestPermit>,
+    _place: Place,
+}
+
+/// What a request holds of the budgets.
+pub(super) enum Place {
+    Granted { _permit: RequestPermit },
+    Refused { _answer: Option<Reserved> },
+}
+
+impl Place {
+    /// The place of one that was let in, or of the answer to one that was not. Over HTTP/1 a connection has one answer, which
+    /// counts with it.
+    pub(super) fn of(admitted: Result<RequestPermit, Full>, seat: &Seat, version: Version) -> Self {
+        match (admitted, version) {
+            (Ok(permit), _) => Self::Granted { _permit: permit },
+            (Err(_), Version::Http1) => Self::Refused { _answer: None },
+            (Err(_), Version::Http2) => Self::Refused { _answer: seat.refuse() },
+        }
+    }
 }
 
 impl Exchange {
-    pub(super) fn new(
-        record: RequestRecord,
-        uploaded: Option<Uploaded>,
-        permit: Option<RequestPermit>,
-    ) -> Box<Self> {
+    pub(super) fn new(record: RequestRecord, body: &RequestBody, place: Place) -> Box<Self> {
         Box::new(Self {
             record,
             started: Instant::now(),
-            uploaded,
+            uploaded: body.uploaded(),
+            expectation: body.expectation(),
             finished: false,
             lease: None,
             in_flight: None,
-            _permit: permit,
+            _place: place,
         })
     }
 
@@ -55,6 +74,12 @@ impl Exchange {
         self.grpc_status(headers);
         self.lease = Some(lease);
         self.in_flight = in_flight;
+    }
+
+    /// Nobody has asked for the request's body. The client may send it or not after the response, so nothing can follow it
+    /// (RFC 9110, 10.1.1).
+    pub(super) fn withholds_body(&self) -> bool {
+        self.expectation.as_ref().is_some_and(Expectation::is_open)
     }
 
     pub(super) fn grpc_status(&mut self, headers: &HeaderMap) {

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::budget::{self, Full, Kind, Share};
+use super::budget::{self, Full, Kind, Reserved, Share};
 use super::detect::Version;
 use super::window::Window;
 
@@ -98,6 +98,15 @@ impl Seat {
         }
         self.begin();
         Ok(RequestPermit { seat: self.clone(), units })
+    }
+
+    /// A place for the answer to a request that was refused. A client that takes none of so many answers loses its connection.
+    pub(super) fn refuse(&self) -> Option<Reserved> {
+        let place = self.share.reserve(Kind::Refused, 1).ok();
+        if place.is_none() {
+            self.tell(Order::End);
+        }
+        place
     }
 
     /// Room for a request's body, as far as the client may send it before it is taken.

@@ -27,6 +27,9 @@ const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
+/// The bits of a stream's number (RFC 9113, 4.1).
+const STREAM: u32 = (1 << 31) - 1;
+
 /// Frames that may come at once: 50 for each of 200 streams.
 const BURST: u32 = 10_000;
 /// Frames a second for any length of time: more than the connections that one tunnel opens and resets in a second, and
@@ -58,6 +61,9 @@ struct Frames {
     kind: Option<u8>,
     /// A message's head goes on with the next frame.
     continues: bool,
+    /// The newest stream of the peer's, and how many there were.
+    newest: u32,
+    streams: usize,
     tokens: u32,
     /// When time was last made into tokens.
     filled: Instant,
@@ -75,6 +81,8 @@ impl<S> Counted<S> {
             skip: before,
             kind: None,
             continues: false,
+            newest: 0,
+            streams: 0,
             tokens: BURST,
             filled: Instant::now(),
             sent: 0,
@@ -86,6 +94,11 @@ impl<S> Counted<S> {
     /// beginning, its settings.
     pub fn is_within_head(&self) -> bool {
         self.frames.is_within_head()
+    }
+
+    /// How many streams the peer has opened, or begun to.
+    pub fn streams(&self) -> usize {
+        self.frames.streams
     }
 }
 
@@ -118,11 +131,16 @@ impl Frames {
             bytes = &bytes[more..];
             if self.have == HEAD {
                 self.have = 0;
-                let [a, b, c, kind, flags, ..] = self.head;
+                let [a, b, c, kind, flags, stream @ ..] = self.head;
                 self.skip = u32::from_be_bytes([0, a, b, c]);
                 self.kind = Some(kind);
                 if kind == HEADERS || kind == CONTINUATION {
                     self.continues = flags & END_HEADERS == 0;
+                }
+                let stream = u32::from_be_bytes(stream) & STREAM;
+                if kind == HEADERS && stream > self.newest {
+                    self.newest = stream;
+                    self.streams += 1;
                 }
                 if kind != DATA && kind != HEADERS && !self.spend() {
                     return false;
@@ -273,6 +291,17 @@ mod tests {
         assert_eq!(taken(&mut frames), 4);
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!(taken(&mut frames), BURST as usize, "what is not used is not saved up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_are_counted_once() {
+        let mut frames = frames();
+        for (stream, streams) in [(1, 1), (3, 2), (1, 2), (3, 2), (9, 3), (5, 3)] {
+            let mut head = frame(HEADERS, 4);
+            head[5..HEAD].copy_from_slice(&u32::to_be_bytes(stream));
+            assert!(frames.take(&head));
+            assert_eq!(frames.streams, streams, "{stream}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

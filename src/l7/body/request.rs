@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::BodyError;
 use super::copied::{Copied, Tee};
+use super::expected::{Expectation, Waiting};
 use crate::l7::budget::REPLAY_BUFFER;
 use crate::l7::headers;
 use crate::l7::seat::Receiving;
@@ -50,6 +51,8 @@ struct Reading {
     waited: bool,
     /// What the client may send ahead; given back when nothing more can come.
     receiving: Option<Receiving>,
+    /// The client waits to be asked for it.
+    expected: Option<Waiting>,
 }
 
 /// A body that may be sent again, held by whoever may do so.
@@ -90,8 +93,25 @@ impl RequestBody {
             return Self::default();
         }
         let (uploaded, copies) = (Uploaded::default(), Vec::new());
-        let (waited, receiving) = (false, None);
-        Self(Source::Client(Reading { incoming, uploaded, copies, waited, receiving }))
+        let (waited, receiving, expected) = (false, None, None);
+        Self(Source::Client(Reading { incoming, uploaded, copies, waited, receiving, expected }))
+    }
+
+    /// It is not read before the expectation is met.
+    pub(in crate::l7) fn wait(&mut self) {
+        if let Source::Client(reading) = &mut self.0 {
+            reading.expected = Some(Waiting::new(Expectation::default()));
+        }
+    }
+
+    /// What the client expects, when it waits to be asked for its body.
+    pub(in crate::l7) fn expectation(&self) -> Option<Expectation> {
+        let of = |reading: &Reading| Some(reading.expected.as_ref()?.expectation().clone());
+        match &self.0 {
+            Source::Client(reading) => of(reading),
+            Source::Kept(turn) => of(&turn.kept.0.lock().reading),
+            Source::None | Source::Copied(_) => None,
+        }
     }
 
     /// Holds the body's part of the connection's receive window.
@@ -151,10 +171,13 @@ impl Replay {
 }
 
 impl Reading {
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Next {
+        if let Some(waiting) = &mut self.expected {
+            if !ready!(waiting.poll(cx)) {
+                return Poll::Ready(Some(Err(BodyError::Withheld)));
+            }
+            self.expected = None;
+        }
         // A copy is not waited for; it only gets the chance to be as fast as the original.
         if !self.waited && self.copies.iter().any(Tee::lags) {
             self.waited = true;
@@ -180,12 +203,12 @@ impl Reading {
             self.copies.drain(..).for_each(Tee::end);
             self.receiving = None;
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
     }
 }
 
 impl Kept {
-    fn keep(&mut self, frame: &Option<Result<Frame<Bytes>, hyper::Error>>) {
+    fn keep(&mut self, frame: &Option<Result<Frame<Bytes>, BodyError>>) {
         match frame {
             Some(Ok(frame)) => match Part::of(frame) {
                 Some(part) if !self.lost && self.bytes + part.len() <= REPLAY_BUFFER => {
@@ -194,6 +217,8 @@ impl Kept {
                 }
                 _ => self.lose(),
             },
+            // Another attempt may ask for it.
+            Some(Err(BodyError::Withheld)) => {}
             Some(Err(_)) => self.lose(),
             None => self.ended = true,
         }
@@ -208,9 +233,9 @@ impl Kept {
 impl Turn {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Next {
         let mut kept = self.kept.0.lock();
-        // The attempt was given up: whoever still polls is about to be dropped.
+        // The attempt was given up, and its connection with it.
         if kept.turn != self.turn {
-            return Poll::Pending;
+            return Poll::Ready(Some(Err(BodyError::Withheld)));
         }
         if let Some(part) = kept.parts.get(self.read) {
             self.read += 1;
@@ -222,7 +247,7 @@ impl Turn {
         let frame = ready!(kept.reading.poll_frame(cx));
         kept.keep(&frame);
         self.read += 1;
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -278,9 +303,7 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Next {
         match &mut self.0 {
             Source::None => Poll::Ready(None),
-            Source::Client(reading) => {
-                reading.poll_frame(cx).map(|frame| frame.map(|it| it.map_err(BodyError::from)))
-            }
+            Source::Client(reading) => reading.poll_frame(cx),
             Source::Kept(turn) => turn.poll_frame(cx),
             Source::Copied(copied) => copied.poll_frame(cx),
         }
