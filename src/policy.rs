@@ -6,6 +6,7 @@
 
 mod addressed;
 mod authority;
+mod class;
 mod evaluate;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
@@ -18,6 +19,7 @@ mod text;
 
 pub use addressed::{Addressed, addressed};
 pub use authority::speaks_for;
+pub use class::ArrivalClass;
 pub use gate::Gate;
 
 use std::net::{IpAddr, SocketAddr};

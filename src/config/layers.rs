@@ -7,7 +7,7 @@ use super::defaults as default;
 use super::reader::{Field, Reader};
 use super::sections::{CONNECTIONS, DAY, MINUTE, PERCENT, SECOND, THREADS, TIMEOUTS};
 use super::{Layer4Settings, Layer7Settings, PoolSettings};
-use crate::base::Str;
+use crate::base::{MAX_FIELDS, Str};
 
 /// Enough for a few tunnels, and more than any node has.
 const BYTES: RangeInclusive<usize> = 4 * 1024 * 1024..=1 << 40;
@@ -146,8 +146,8 @@ pub(super) fn layer7(reader: &mut Reader<'_>) -> Layer7Settings {
     }
 }
 
-/// hyper keeps heads of up to 100 fields on the stack; each of more takes memory while it is parsed.
-const HEADERS: RangeInclusive<usize> = 16..=10_000;
+/// Few requests have fewer, and none may have more over HTTP/2.
+const HEADERS: RangeInclusive<usize> = 16..=MAX_FIELDS as usize;
 /// What the setting of HTTP/2 can say (RFC 9113, 6.5.2), but 0.
 const STREAMS: RangeInclusive<usize> = 1..=(1 << 31) - 1;
 

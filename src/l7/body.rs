@@ -8,7 +8,7 @@ mod response;
 
 pub(super) use expected::{Expectation, Withheld};
 pub(super) use request::{Replay, RequestBody, Uploaded};
-pub(super) use response::ResponseBody;
+pub(super) use response::{ResponseBody, hold_place};
 
 use http::HeaderMap;
 
@@ -21,6 +21,8 @@ pub(super) enum BodyError {
     Late,
     #[error("the application has answered without asking for the body")]
     Withheld,
+    #[error("there is no room for the trailers: {0}")]
+    NoRoom(String),
     #[error("the body that is copied has broken off, or this copy fell behind it")]
     Behind,
 }

@@ -127,6 +127,9 @@ async fn pass(
                 if let Err(why) = session.context.check_response(&response) {
                     return Answer::bad_gateway(why).respond(exchange, form);
                 }
+                if let Err(why) = exchange.reserve(response.headers()) {
+                    return Answer::overflow(why).respond(exchange, form);
+                }
                 exchange.answered(response.status(), response.headers(), lease, None);
                 return match granted.zip(judged).filter(|_| switched) {
                     Some((upgrade, judged)) => {
@@ -166,7 +169,7 @@ async fn until_cut(
     let permitted = |world: &World, gates: &Gates| {
         gates.authorize(world, &session.arrival, &head, sent_as.as_ref())
     };
-    session.until_cut(permitted).await
+    session.until_cut(session.changes(), permitted).await
 }
 
 impl Inbound {

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::body::{self, Expectation, RequestBody, Uploaded};
 use super::budget::{Full, Reserved};
 use super::detect::Version;
+use super::headers;
 use super::seat::{RequestPermit, Seat};
 use super::upstream::Lease;
 use crate::base::Reason;
@@ -26,29 +27,49 @@ pub(super) struct Exchange {
     lease: Option<Lease>,
     /// The endpoint counts as busy.
     in_flight: Option<InFlight>,
-    _place: Place,
+    place: Option<Place>,
 }
 
 /// What a request holds of the budgets.
 pub(super) enum Place {
-    Granted { _permit: RequestPermit },
-    Refused { _answer: Option<Reserved> },
+    Granted(RequestPermit),
+    /// Of the answer, to one that was refused.
+    Refused {
+        _answer: Reserved,
+    },
 }
 
 impl Place {
     /// The place of one that was let in, or of the answer to one that was not. Over HTTP/1 a connection has one answer, which
     /// counts with it.
-    pub(super) fn of(admitted: Result<RequestPermit, Full>, seat: &Seat, version: Version) -> Self {
+    pub(super) fn of(
+        admitted: Result<RequestPermit, Full>,
+        seat: &Seat,
+        version: Version,
+    ) -> Option<Self> {
         match (admitted, version) {
-            (Ok(permit), _) => Self::Granted { _permit: permit },
-            (Err(_), Version::Http1) => Self::Refused { _answer: None },
-            (Err(_), Version::Http2) => Self::Refused { _answer: seat.refuse() },
+            (Ok(permit), _) => Some(Self::Granted(permit)),
+            (Err(_), Version::Http1) => None,
+            (Err(_), Version::Http2) => {
+                seat.refuse().map(|answer| Self::Refused { _answer: answer })
+            }
+        }
+    }
+
+    fn waits_in_frames(&self) -> bool {
+        match self {
+            Self::Granted(permit) => permit.waits_in_frames(),
+            Self::Refused { .. } => true,
         }
     }
 }
 
 impl Exchange {
-    pub(super) fn new(record: RequestRecord, body: &RequestBody, place: Place) -> Box<Self> {
+    pub(super) fn new(
+        record: RequestRecord,
+        body: &RequestBody,
+        place: Option<Place>,
+    ) -> Box<Self> {
         Box::new(Self {
             record,
             started: Instant::now(),
@@ -57,7 +78,7 @@ impl Exchange {
             finished: false,
             lease: None,
             in_flight: None,
-            _place: place,
+            place,
         })
     }
 
@@ -86,6 +107,18 @@ impl Exchange {
         if let Some(status) = body::grpc_status(headers) {
             self.record.grpc_status(status);
         }
+    }
+
+    /// Reserves what a head of the response, or its trailers, take until they have been sent; or says why it cannot.
+    pub(super) fn reserve(&mut self, fields: &HeaderMap) -> Result<(), String> {
+        let Some(Place::Granted(permit)) = &mut self.place else { return Ok(()) };
+        let grown = permit.grow(headers::size_of(fields));
+        grown.map_err(|full| permit.share().why(full))
+    }
+
+    /// The request's place, for what is sent last to hold.
+    pub(super) fn place(&mut self) -> Option<Place> {
+        self.place.take_if(|place| place.waits_in_frames())
     }
 
     /// All of the response has passed.

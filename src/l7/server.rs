@@ -14,7 +14,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 
-use super::body::ResponseBody;
+use super::body::{self, ResponseBody};
 use super::budget::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW,
 };
@@ -66,6 +66,12 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
+async fn answer<H: Handler>(handler: Arc<H>, request: Request<Incoming>) -> Response<ResponseBody> {
+    let mut response = handler.handle(request).await;
+    body::hold_place(&mut response);
+    response
+}
+
 /// How a connection ends that was not closed in order.
 enum Ended {
     Refused(Refused),
@@ -87,7 +93,7 @@ async fn serve_http1<H: Handler>(
             request.extensions_mut().insert(interim.clone());
         }
         let handler = handler.clone();
-        async move { Ok::<_, Infallible>(handler.handle(request).await) }
+        async move { Ok::<_, Infallible>(answer(handler, request).await) }
     });
     let mut connection = http1_settings(context).serve_connection(io, service).with_upgrades();
     let wind_down = |connection: Pin<&mut http1::UpgradeableConnection<_, _>>| {
@@ -115,7 +121,7 @@ async fn serve_http2<H: Handler>(
     let service = service_fn(|request| {
         taken.fetch_add(1, Ordering::Relaxed);
         let handler = handler.clone();
-        async move { Ok::<_, Infallible>(handler.handle(request).await) }
+        async move { Ok::<_, Infallible>(answer(handler, request).await) }
     });
     let connection = http2_settings(context).serve_connection(TokioIo::new(io), service);
     let connection = pin!(connection);
@@ -136,8 +142,8 @@ async fn serve_http2<H: Handler>(
             Refused::http2(&error).map_or(Ended::Broken(error), Ended::Refused)
         }),
         () = exceeded.happened() => {
-            let why = "the client sent too many frames that carry nothing".to_owned();
-            Err(Ended::Refused(Refused::over_http2(why)))
+            let why = "the client sent too many frames that carry nothing, or a head of too many fields";
+            Err(Ended::Refused(Refused::over_http2(why.to_owned())))
         }
     }
 }
@@ -197,8 +203,9 @@ fn http1_settings(context: &Context) -> http1::Builder {
 fn http2_settings(context: &Arc<Context>) -> http2::Builder<Executor> {
     let mut settings = http2::Builder::new(Executor::Streams(context.clone()));
     let limits = &context.dependencies.settings;
-    // A client that waits for a stream is better off than one that is answered 503.
-    let streams = limits.max_streams.min(limits.max_requests);
+    // A client that waits for a stream is better off than one that is answered 503 beyond its share.
+    let share = limits.max_requests * limits.tenant_share / 100 * limits.client_share / 100;
+    let streams = limits.max_streams.min(share.max(1));
     settings
         .timer(TokioTimer::new())
         .initial_stream_window_size(HTTP2_STREAM_WINDOW)

@@ -15,8 +15,8 @@ use super::BodyError;
 use super::copied::{Copied, Tee};
 use super::expected::{Expectation, Waiting};
 use crate::l7::budget::REPLAY_BUFFER;
-use crate::l7::headers;
 use crate::l7::seat::Receiving;
+use crate::l7::{headers, held};
 
 /// Bytes of a request's body that have passed so far.
 #[derive(Clone, Debug, Default)]
@@ -115,9 +115,9 @@ impl RequestBody {
     }
 
     /// Holds the body's part of the connection's receive window.
-    pub(in crate::l7) fn receiving(&mut self, receiving: Option<Receiving>) {
+    pub(in crate::l7) fn receiving(&mut self, receiving: Receiving) {
         if let Source::Client(reading) = &mut self.0 {
-            reading.receiving = receiving;
+            reading.receiving = Some(receiving);
         }
     }
 
@@ -185,11 +185,13 @@ impl Reading {
             return Poll::Pending;
         }
         self.waited = false;
-        let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        if let Some(Ok(frame)) = &mut frame
-            && let Some(trailers) = frame.trailers_mut()
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let mut frame = frame.map(|frame| frame.map_err(BodyError::from));
+        if let Some(Ok(some)) = &mut frame
+            && let Some(trailers) = some.trailers_mut()
+            && let Err(error) = self.pass_trailers(trailers)
         {
-            headers::strip_trailers(trailers);
+            frame = Some(Err(error));
         }
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
@@ -204,6 +206,17 @@ impl Reading {
             self.receiving = None;
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+    }
+
+    /// They hold what they take until they have been sent.
+    fn pass_trailers(&self, trailers: &mut HeaderMap) -> Result<(), BodyError> {
+        headers::strip_trailers(trailers);
+        let Some(receiving) = &self.receiving else { return Ok(()) };
+        let reserved = receiving.trailers(headers::size_of(trailers));
+        if let Some(reserved) = reserved.map_err(|full| BodyError::NoRoom(receiving.why(full)))? {
+            held::hold(trailers, reserved);
+        }
+        Ok(())
     }
 }
 

@@ -16,15 +16,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::UpstreamError;
+use super::{Buffers, UpstreamError};
 use crate::l7::body::{Expectation, RequestBody, Withheld};
 use crate::l7::budget::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
-    Reserved, Share,
+    Share,
 };
 use crate::l7::detect::Version;
 use crate::l7::framing::{HYPER_HEADERS, LONGEST_HEAD};
 use crate::l7::interim::{Interim, Listening};
+use crate::l7::watched;
 use crate::l7::worker::{Context, Executor};
 use crate::tunnel::Carrier;
 
@@ -32,12 +33,10 @@ use crate::tunnel::Carrier;
 /// it, the certificate that the tunnel was made with, and an endpoint that may not be the best any more.
 const LIFETIME: Duration = Duration::from_secs(600);
 
-/// The sending end of a connection.
+/// The sending end of a connection, or of one stream of it.
 pub(in crate::l7) struct Sender {
     kind: Kind,
-    /// Shared by the senders of one connection: their number is the number of its streams, and the byte budget gets
-    /// its part back with the last.
-    reserved: Arc<Reserved>,
+    buffers: Arc<Buffers>,
     made: Instant,
     /// The application has not asked for the body of its last request, so that nothing can follow it.
     withheld: Option<Withheld>,
@@ -46,11 +45,13 @@ pub(in crate::l7) struct Sender {
 enum Kind {
     Http1(http1::SendRequest<RequestBody>),
     Http2(http2::SendRequest<RequestBody>, Arc<Driven>),
+    /// The same, for one stream.
+    Stream(http2::SendRequest<RequestBody>),
 }
 
 /// A connection of HTTP/2, which knows how many streams the application takes. Locked while it moves, which it does for a
 /// moment at a time.
-type Driven = Mutex<http2::Connection<TokioIo<Carrier>, RequestBody, Executor>>;
+type Driven = Mutex<http2::Connection<TokioIo<watched::Application>, RequestBody, Executor>>;
 
 /// A request that got no response.
 #[derive(Debug, thiserror::Error)]
@@ -70,17 +71,17 @@ impl Sender {
         stream: Carrier,
         address: SocketAddr,
     ) -> Result<Self, UpstreamError> {
-        let reserved = context.upstream_buffers(share, version);
-        let reserved = Arc::new(reserved.map_err(UpstreamError::Overflow)?);
-        let kind = Kind::connect(context, version, stream).await;
-        kind.map(|kind| Self { kind, reserved, made: Instant::now(), withheld: None })
+        let reserved = context.buffers(share, version).map_err(UpstreamError::Overflow)?;
+        let buffers = Arc::new(Buffers::new(share.clone(), reserved));
+        let kind = Kind::connect(context, version, stream, &buffers).await;
+        kind.map(|kind| Self { kind, buffers, made: Instant::now(), withheld: None })
             .map_err(|error| UpstreamError::Handshake { address, error })
     }
 
     fn is_closed(&self) -> bool {
         match &self.kind {
             Kind::Http1(sender) => sender.is_closed(),
-            Kind::Http2(sender, _) => sender.is_closed(),
+            Kind::Http2(sender, _) | Kind::Stream(sender) => sender.is_closed(),
         }
     }
 
@@ -107,26 +108,24 @@ impl Sender {
                 let most = || driven.lock().current_max_send_streams().min(HTTP2_STREAMS as usize);
                 sender.is_ready() && self.streams() < most()
             }
+            Kind::Stream(sender) => sender.is_ready() && self.streams() < HTTP2_STREAMS as usize,
         };
         open && !self.is_retired()
     }
 
     /// Streams in use: the senders that were shared out.
     pub(super) fn streams(&self) -> usize {
-        Arc::strong_count(&self.reserved) - 1
+        self.buffers.streams()
     }
 
-    /// Another sender of an HTTP/2 connection.
-    pub(super) fn share(&self) -> Option<Sender> {
-        match &self.kind {
-            Kind::Http1(_) => None,
-            Kind::Http2(sender, driven) => Some(Sender {
-                kind: Kind::Http2(sender.clone(), driven.clone()),
-                reserved: self.reserved.clone(),
-                made: self.made,
-                withheld: None,
-            }),
-        }
+    /// A sender for one stream of an HTTP/2 connection.
+    pub(super) fn share(&self) -> Result<Sender, UpstreamError> {
+        let Kind::Http2(sender, _) = &self.kind else {
+            return Err(UpstreamError::Overflow("it takes one request at a time".to_owned()));
+        };
+        self.buffers.open().map_err(UpstreamError::Overflow)?;
+        let (kind, buffers) = (Kind::Stream(sender.clone()), self.buffers.clone());
+        Ok(Sender { kind, buffers, made: self.made, withheld: None })
     }
 
     /// Sends a request in canonical form, and passes on what the application says before its response. One that comes back
@@ -148,7 +147,7 @@ impl Sender {
                     SendError { error: failed.into_error(), unsent }
                 })
             }
-            Kind::Http2(sender, _) => {
+            Kind::Http2(sender, _) | Kind::Stream(sender) => {
                 // hyper hears no 100 over HTTP/2.
                 expectation.inspect(Expectation::is_met);
                 to_http2(&mut request);
@@ -180,15 +179,24 @@ fn listen(request: &mut Request<RequestBody>, expectation: Option<Expectation>) 
     listening
 }
 
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if matches!(self.kind, Kind::Stream(_)) {
+            self.buffers.close();
+        }
+    }
+}
+
 impl Kind {
     async fn connect(
         context: &Arc<Context>,
         version: Version,
         stream: Carrier,
+        buffers: &Arc<Buffers>,
     ) -> hyper::Result<Self> {
-        let io = TokioIo::new(stream);
         match version {
             Version::Http1 => {
+                let io = TokioIo::new(stream);
                 let (sender, connection) = http1_settings(context).handshake(io).await?;
                 context.drive("upstream HTTP/1.1 connection", async move {
                     note_end(connection.with_upgrades().await);
@@ -196,6 +204,8 @@ impl Kind {
                 Ok(Kind::Http1(sender))
             }
             Version::Http2 => {
+                let (io, exceeded) = watched::Application::new(stream, buffers.clone());
+                let io = TokioIo::new(io);
                 let (sender, connection) = http2::Builder::new(Executor::Drivers(context.clone()))
                     .timer(TokioTimer::new())
                     .initial_stream_window_size(HTTP2_STREAM_WINDOW)
@@ -209,7 +219,14 @@ impl Kind {
                 let driven = Arc::new(Mutex::new(connection));
                 let drives = driven.clone();
                 context.drive("upstream HTTP/2 connection", async move {
-                    note_end(poll_fn(|cx| Pin::new(&mut *drives.lock()).poll(cx)).await);
+                    let ended = poll_fn(|cx| Pin::new(&mut *drives.lock()).poll(cx));
+                    tokio::select! {
+                        biased;
+                        ended = ended => note_end(ended),
+                        () = exceeded.happened() => {
+                            tracing::debug!("an application sent too many frames that carry nothing, or a head of too many fields");
+                        }
+                    }
                 });
                 Ok(Kind::Http2(sender, driven))
             }

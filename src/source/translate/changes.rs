@@ -24,8 +24,9 @@ pub(super) struct Changes {
     pub(super) slices: BTreeSet<ObjectKey>,
     /// All hosts of ServiceEntries.
     pub(super) entries: bool,
-    /// All routes.
-    pub(super) routes: bool,
+    pub(super) workload_entries: bool,
+    pub(super) all_routes: bool,
+    pub(super) routes: BTreeSet<(Kind, ObjectKey)>,
 }
 
 impl Changes {
@@ -35,7 +36,7 @@ impl Changes {
             all_pods: true,
             all_services: true,
             entries: true,
-            routes: true,
+            all_routes: true,
             ..Self::default()
         }
     }
@@ -57,25 +58,22 @@ impl Changes {
             Kind::Namespace => {
                 self.frame = true;
                 self.entries = true;
-                self.routes = true;
                 self.pods_of.insert(key.name.clone());
                 self.services_of.insert(key.name.clone());
             }
             Kind::WorkloadEntry => {
                 self.entries = true;
+                self.workload_entries = true;
                 self.services_of.insert(key.namespace.clone());
             }
-            Kind::ServiceEntry => {
-                self.entries = true;
-                self.routes = true;
-            }
+            Kind::ServiceEntry => self.entries = true,
             Kind::Gateway
             | Kind::GatewayClass
             | Kind::AuthorizationPolicy
             | Kind::PeerAuthentication => {
                 self.frame = true;
             }
-            Kind::HTTPRoute | Kind::GRPCRoute => self.routes = true,
+            Kind::HTTPRoute | Kind::GRPCRoute => _ = self.routes.insert((kind, key.clone())),
             // Not translated.
             Kind::ServiceAccount | Kind::ReferenceGrant => {}
         }
@@ -87,7 +85,6 @@ impl Changes {
             self.all_pods = true;
             self.all_services = true;
             self.entries = true;
-            self.routes = true;
         }
         if affected.workloads_of.contains(root_namespace) {
             self.all_pods = true;

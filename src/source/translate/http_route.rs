@@ -1,21 +1,21 @@
 //! HTTPRoutes, as what all routes share ([`super::route`]).
 
 use super::route::{RouteParts, RuleParts};
+use crate::base::ObjectKey;
 use crate::model::HttpMatch;
-use crate::source::Objects;
 use crate::source::objects::{
     HttpRoute, HttpRouteRule, Typed, Unsupported, created, says_something,
 };
 
-pub(super) fn parts(objects: &Objects) -> impl Iterator<Item = RouteParts<'_>> {
-    objects.all::<HttpRoute>().map(|(key, route)| RouteParts {
+pub(super) fn parts<'a>(key: &'a ObjectKey, route: &'a HttpRoute) -> RouteParts<'a> {
+    RouteParts {
         kind: HttpRoute::KIND,
         key,
         created: created(&route.metadata),
         parents: &route.spec.parent_refs,
         hostnames: &route.spec.hostnames,
         rules: rules(&route.spec.rules),
-    })
+    }
 }
 
 /// A route without rules has one that takes everything (Gateway API, HTTPRouteSpec).

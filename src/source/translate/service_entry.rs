@@ -17,7 +17,7 @@ use super::Context;
 use super::roster::Roster;
 use super::service::{protocol, traffic};
 use super::waypoint::{Addressed, Waypoints};
-use crate::base::{ObjectKey, Str};
+use crate::base::{ObjectKey, Str, work};
 use crate::model::{self, Binding, Resolution, ServicePort, TrafficPolicy, Visibility};
 use crate::source::objects::{ServiceEntry, created, label};
 use addresses::Addresses;
@@ -261,6 +261,7 @@ fn service(
     allotments: &Allotments,
     host: Host<'_>,
 ) -> model::Service {
+    work::did("entries translated");
     let (key, entry) = (host.key(), host.entry);
     let mut vips = entry.addresses.exact.clone();
     if host.wants_address() {
