@@ -42,6 +42,11 @@ pub enum Reason {
     Draining,
 }
 
+const BAD_REQUEST: &str = "The peer asked for something that could not be understood or may not be asked for: a port of \
+                           the agent's own, an address of another workload, a malformed request (`docs/http.md`).";
+const BAD_RESPONSE: &str = "What the application answered breaks the rules of HTTP or exceeds what a head may hold. \
+                            `response_code_details` says what; check the application, and `[layer7] max_headers`.";
+
 impl Reason {
     /// Every reason, in the order of their documentation.
     pub const ALL: [Reason; 17] = [
@@ -114,14 +119,8 @@ impl Reason {
                 "One side broke off. Usually the application's own doing: check its log."
             }
             Reason::Timeout => "A deadline passed. Check how long the destination takes.",
-            Reason::BadRequest => {
-                "The peer asked for something that could not be understood or may not be asked for: a port of \
-                 the agent's own, an address of another workload, a malformed request (`docs/http.md`)."
-            }
-            Reason::BadResponse => {
-                "What the application answered breaks the rules of HTTP or exceeds what a head may hold. \
-                 `response_code_details` says what; check the application, and `[layer7] max_headers`."
-            }
+            Reason::BadRequest => BAD_REQUEST,
+            Reason::BadResponse => BAD_RESPONSE,
             Reason::WaypointUnusable => {
                 "A waypoint is named that does not exist or may not be used from here; traffic is refused rather \
                  than let past it. Check the label `istio.io/use-waypoint`, the Gateway, and its `allowedRoutes`."

@@ -166,7 +166,7 @@ fn max_headers(reader: &mut Reader<'_>) -> usize {
 fn max_streams(reader: &mut Reader<'_>) -> usize {
     reader.number(
         Field {
-            key: "layer7.max_streams",
+            key: "layer7.max_http2_streams",
             default: default::LAYER7_MAX_STREAMS,
             meaning: "Requests at once on one HTTP/2 connection of a client, as it is told; `max_requests` and the \
                       shares bound them as well.",

@@ -89,7 +89,7 @@ impl Refused {
     pub(super) fn stream() -> Self {
         Self::over_http2(format!(
             "the head of a request was refused: it is malformed (RFC 9113, 8), or longer than {LONGEST_HEAD} bytes, or \
-             there are more streams than [layer7] max_streams"
+             there are more streams than [layer7] max_http2_streams"
         ))
     }
 
