@@ -205,7 +205,7 @@ impl Reading {
             self.copies.drain(..).for_each(Tee::end);
             self.receiving = None;
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+        Poll::Ready(frame)
     }
 
     /// They hold what they take until they have been sent.
