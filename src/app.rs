@@ -382,6 +382,8 @@ fn worker_settings(settings: &Settings) -> WorkerSettings {
         max_connections: settings.layer7.max_connections,
         max_requests: settings.layer7.max_requests,
         max_buffered_bytes: settings.layer7.max_buffered_bytes,
+        max_headers: settings.layer7.max_headers,
+        max_streams: settings.layer7.max_streams,
         tenant_share: settings.layer7.tenant_share,
         client_share: settings.layer7.client_share,
         head_timeout: settings.layer7.head_timeout,

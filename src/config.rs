@@ -190,6 +190,8 @@ pub struct Layer7Settings {
     pub max_connections: usize,
     pub max_requests: usize,
     pub max_buffered_bytes: usize,
+    pub max_headers: usize,
+    pub max_streams: usize,
     pub upgrades: Vec<Str>,
     pub tenant_share: usize,
     pub client_share: usize,

@@ -23,6 +23,7 @@ mod deliver;
 mod detect;
 mod exchange;
 mod forward;
+mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod guard;
@@ -30,6 +31,7 @@ mod headers;
 mod held;
 mod host;
 mod inbound;
+mod interim;
 mod kept;
 mod limit;
 mod mirror;
@@ -38,6 +40,7 @@ mod original;
 mod outbound;
 mod peers;
 mod plan;
+mod refused;
 mod request;
 mod respond;
 mod seat;
@@ -80,6 +83,10 @@ pub struct WorkerSettings {
     pub max_requests: usize,
     /// What each worker's connections may buffer together, in bytes (`l7/budget.rs` says how that is kept).
     pub max_buffered_bytes: usize,
+    /// Fields in the head of a message.
+    pub max_headers: usize,
+    /// Requests at once on one HTTP/2 connection of a client.
+    pub max_streams: usize,
     /// How much of what the other tenants leave of each of these the clients of one tenant may hold, and how much of that,
     /// besides what its others hold, one client may; in percent (`l7/budget.rs`).
     pub tenant_share: usize,
@@ -240,6 +247,8 @@ impl WorkerSettings {
             max_connections: 100,
             max_requests: 100,
             max_buffered_bytes: 64 << 20,
+            max_headers: 100,
+            max_streams: 1 << 30,
             tenant_share: 80,
             client_share: 80,
             head_timeout: Duration::from_secs(10),

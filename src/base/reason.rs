@@ -34,15 +34,22 @@ pub enum Reason {
     Timeout,
     /// What the peer sent could not be understood or may not be asked for.
     BadRequest,
+    /// What the application answered could not be understood, or not be passed on.
+    BadResponse,
     /// The waypoint that is named cannot be used.
     WaypointUnusable,
     /// The agent is shutting down.
     Draining,
 }
 
+const BAD_REQUEST: &str = "The peer asked for something that could not be understood or may not be asked for: a port of \
+                           the agent's own, an address of another workload, a malformed request (`docs/http.md`).";
+const BAD_RESPONSE: &str = "What the application answered breaks the rules of HTTP or exceeds what a head may hold. \
+                            `response_code_details` says what; check the application, and `[layer7] max_headers`.";
+
 impl Reason {
     /// Every reason, in the order of their documentation.
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 17] = [
         Reason::None,
         Reason::Denied,
         Reason::ConnectFailure,
@@ -57,6 +64,7 @@ impl Reason {
         Reason::PeerReset,
         Reason::Timeout,
         Reason::BadRequest,
+        Reason::BadResponse,
         Reason::WaypointUnusable,
         Reason::Draining,
     ];
@@ -111,10 +119,8 @@ impl Reason {
                 "One side broke off. Usually the application's own doing: check its log."
             }
             Reason::Timeout => "A deadline passed. Check how long the destination takes.",
-            Reason::BadRequest => {
-                "The peer asked for something that could not be understood or may not be asked for: a port of \
-                 the agent's own, an address of another workload, a malformed request."
-            }
+            Reason::BadRequest => BAD_REQUEST,
+            Reason::BadResponse => BAD_RESPONSE,
             Reason::WaypointUnusable => {
                 "A waypoint is named that does not exist or may not be used from here; traffic is refused rather \
                  than let past it. Check the label `istio.io/use-waypoint`, the Gateway, and its `allowedRoutes`."
@@ -140,6 +146,7 @@ impl Reason {
             Reason::PeerReset => "UC",
             Reason::Timeout => "UT",
             Reason::BadRequest => "DPE",
+            Reason::BadResponse => "UPE",
             Reason::WaypointUnusable => "WAYPOINT",
             Reason::Draining => "DRAIN",
         }

@@ -83,6 +83,11 @@ pub(super) const LAYER7_MAX_CONNECTIONS: usize = 4_096;
 pub(super) const LAYER7_MAX_REQUESTS: usize = 8_192;
 /// Bytes that the connections of one worker may buffer together: half of what Istio grants a waypoint's pod (1 GiB).
 pub(super) const LAYER7_MAX_BUFFERED_BYTES: usize = 512 * 1024 * 1024;
+/// Fields in the head of a message: Envoy's, Istio's, Apache's and hyper's number.
+pub(super) const LAYER7_MAX_HEADERS: usize = 100;
+/// Requests at once on one HTTP/2 connection of a client: what Istio tells Envoy (2^30). What a worker may have in flight,
+/// and its clients' shares, are the bound.
+pub(super) const LAYER7_MAX_STREAMS: usize = 1 << 30;
 /// What Istio enables: the only protocol that browsers upgrade to.
 pub(super) const LAYER7_UPGRADES: [&str; 1] = ["websocket"];
 /// What the clients of one namespace may hold of what others leave, in percent: a worker that serves one namespace alone

@@ -7,7 +7,7 @@ use super::defaults as default;
 use super::reader::{Field, Reader};
 use super::sections::{CONNECTIONS, DAY, MINUTE, PERCENT, SECOND, THREADS, TIMEOUTS};
 use super::{Layer4Settings, Layer7Settings, PoolSettings};
-use crate::base::Str;
+use crate::base::{MAX_FIELDS, Str};
 
 /// Enough for a few tunnels, and more than any node has.
 const BYTES: RangeInclusive<usize> = 4 * 1024 * 1024..=1 << 40;
@@ -136,12 +136,43 @@ pub(super) fn layer7(reader: &mut Reader<'_>) -> Layer7Settings {
             },
             1024 * 1024..=1 << 40,
         ),
+        max_headers: max_headers(reader),
+        max_streams: max_streams(reader),
         upgrades: upgrades(reader),
         tenant_share: tenant_share(reader),
         client_share: client_share(reader),
         head_timeout: head_timeout(reader),
         idle_timeout: idle_timeout(reader),
     }
+}
+
+/// Few requests have fewer, and none may have more over HTTP/2.
+const HEADERS: RangeInclusive<usize> = 16..=MAX_FIELDS as usize;
+/// What the setting of HTTP/2 can say (RFC 9113, 6.5.2), but 0.
+const STREAMS: RangeInclusive<usize> = 1..=(1 << 31) - 1;
+
+fn max_headers(reader: &mut Reader<'_>) -> usize {
+    reader.number(
+        Field {
+            key: "layer7.max_headers",
+            default: default::LAYER7_MAX_HEADERS,
+            meaning: "Fields in the head of a request, and of a response; a request with more is answered 431, one whose \
+                      response has more 502. A head has at most 60 KiB in any case.",
+        },
+        HEADERS,
+    )
+}
+
+fn max_streams(reader: &mut Reader<'_>) -> usize {
+    reader.number(
+        Field {
+            key: "layer7.max_http2_streams",
+            default: default::LAYER7_MAX_STREAMS,
+            meaning: "Requests at once on one HTTP/2 connection of a client, as it is told; `max_requests` and the \
+                      shares bound them as well.",
+        },
+        STREAMS,
+    )
 }
 
 fn tenant_share(reader: &mut Reader<'_>) -> usize {

@@ -20,8 +20,9 @@ const SCRAPE: usize = 4 * 6 * 16;
 /// A connection of a worker: its task, the fields of a few heads that were just read, and a chunk of 16 KiB each way where
 /// it is copied as bytes.
 const WORKER_CONNECTION: usize = 64 * KIB;
-/// A request of a worker besides what it reserves: its task, its record, and a head.
-const WORKER_REQUEST: usize = 16 * KIB;
+/// A request of a worker besides what it reserves: its task, its record, and a head; and a sixteenth more for those that are
+/// refused.
+const WORKER_REQUEST: usize = 17 * KIB;
 /// Heads that a worker may have read before it looks at them, and what each of its threads may read beyond that at once.
 const WORKER_HEADS: usize = UNSEEN_FIELDS * FIELD_BYTES;
 /// What the allocator holds besides what it was asked for: classes of sizes, and pages that it has not given back yet.
@@ -101,7 +102,7 @@ impl Settings {
             ),
             part(
                 "its requests",
-                "`layer7.max_requests` x 16 KiB",
+                "`layer7.max_requests` x 17 KiB",
                 settings.max_requests.saturating_mul(WORKER_REQUEST),
             ),
             part(

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use http::{Extensions, HeaderMap, Method, Request, StatusCode, Uri};
 
 use super::arrived::Arrived;
 use super::body::{Replay, RequestBody};
@@ -35,6 +35,8 @@ pub(super) struct Again {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    /// How names were written, and where the client is told what comes before the response.
+    extensions: Extensions,
     body: Option<Replay>,
     arrived: (Version, &'static str, Form),
     sent: u32,
@@ -58,6 +60,7 @@ impl Again {
             method: arrived.request.method().clone(),
             uri: arrived.request.uri().clone(),
             headers: arrived.request.headers().clone(),
+            extensions: arrived.request.extensions().clone(),
             body: arrived.request.body_mut().keep(),
             arrived: (arrived.version, arrived.protocol, arrived.form),
             sent: 0,
@@ -99,6 +102,7 @@ impl Again {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
+        *request.extensions_mut() = self.extensions.clone();
         let wait = backoff(retry.backoff, self.sent);
         self.sent += 1;
         let (version, protocol, form) = self.arrived;

@@ -1,12 +1,15 @@
 //! A request as it arrived, in canonical form, with what both halves need to know of it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::{Method, Request, Version};
+use http::header::EXPECT;
+use http::{HeaderMap, Method, Request, Version};
 use hyper::body::Incoming;
 
 use super::body::RequestBody;
 use super::budget::Full;
+use super::framing::{self, Fault};
 use super::respond::Form;
 use super::seat::{RequestPermit, Seat};
 use super::upgrade::{self, Upgrade};
@@ -26,11 +29,16 @@ pub(super) struct Arrived {
     /// The client asks to speak another protocol from here on.
     pub(super) upgrade: Option<Upgrade>,
     /// What is wrong with the request.
-    pub(super) fault: Option<&'static str>,
+    pub(super) fault: Option<Fault>,
 }
 
 impl Arrived {
-    pub(super) fn new(mut request: Request<Incoming>, context: &Arc<Context>) -> Self {
+    /// `dialled`: the address that the client asked for, which stands for a host that it need not name.
+    pub(super) fn new(
+        mut request: Request<Incoming>,
+        context: &Arc<Context>,
+        dialled: SocketAddr,
+    ) -> Self {
         let upgrade = upgrade::requested(&mut request, context);
         let protocol = headers::protocol(request.version());
         let version = match request.version() {
@@ -42,8 +50,19 @@ impl Arrived {
             &Method::HEAD => Form::Head,
             _ => Form::Text,
         };
-        let fault = headers::canonical(&mut request).err();
-        let request = request.map(RequestBody::new);
+        let most_fields = context.dependencies.settings.max_headers;
+        let framed = framing::check_request(request.headers(), most_fields);
+        let fault =
+            framed.and_then(|()| Ok(headers::canonical(&mut request, Some(dialled))?)).err();
+        let expects = expects_continue(request.headers());
+        if request.version() == Version::HTTP_10 {
+            // Nobody may be told 100 over HTTP/1.0, whatever it expects (RFC 9110, 10.1.1).
+            request.headers_mut().remove(EXPECT);
+        }
+        let mut request = request.map(RequestBody::new);
+        if expects && request.version() == Version::HTTP_11 {
+            request.body_mut().wait();
+        }
         Self { request, version, protocol, form, upgrade, fault }
     }
 
@@ -68,4 +87,10 @@ impl Arrived {
             ..start
         }
     }
+}
+
+/// Whether the client waits for 100 before it sends the body, as hyper's server has it, which will say so.
+fn expects_continue(headers: &HeaderMap) -> bool {
+    let last = headers.get_all(EXPECT).iter().next_back();
+    last.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }

@@ -2,9 +2,11 @@
 //! may send again or mirrors is kept for a while, within bounds.
 
 mod copied;
+mod expected;
 mod request;
 mod response;
 
+pub(super) use expected::{Expectation, Withheld};
 pub(super) use request::{Replay, RequestBody, Uploaded};
 pub(super) use response::{ResponseBody, hold_place};
 
@@ -17,6 +19,8 @@ pub(super) enum BodyError {
     Broken(#[from] hyper::Error),
     #[error("the route's timeout has passed")]
     Late,
+    #[error("the application has answered without asking for the body")]
+    Withheld,
     #[error("there is no room for the trailers: {0}")]
     NoRoom(String),
     #[error("the body that is copied has broken off, or this copy fell behind it")]

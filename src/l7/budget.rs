@@ -71,6 +71,10 @@ const MIRRORS: usize = 128;
 /// not shall not gather more.
 pub(super) const QUEUE: usize = 1024;
 
+/// For so many requests in flight one more may be on its way out that was refused. Over HTTP/2 a client need not take the
+/// answers, and could have any number of them.
+const REFUSED: usize = 16;
+
 /// The byte budget is counted in units of this many bytes.
 const UNIT: usize = 1024;
 
@@ -84,10 +88,12 @@ pub(super) enum Kind {
     Copies,
     /// Connections that the worker has not taken yet; they count as connections too.
     Waiting,
+    /// Requests that were refused for want of a place and whose client has not taken the answer yet.
+    Refused,
 }
 
 /// How many kinds there are.
-const KINDS: usize = Kind::Waiting as usize + 1;
+const KINDS: usize = Kind::Refused as usize + 1;
 
 /// How much of each kind somebody holds.
 #[derive(Default)]
@@ -194,6 +200,7 @@ impl Pool {
             settings.max_buffered_bytes / UNIT,
             MIRRORS,
             QUEUE,
+            settings.max_requests.div_ceil(REFUSED),
         ];
         let shares = Shares { tenant: settings.tenant_share, client: settings.client_share };
         let (held, clock, told) = (Held::default(), AtomicU32::new(0), Default::default());
@@ -363,6 +370,7 @@ impl Share {
             Kind::Bytes => ("bytes of buffers", "max_buffered_bytes", UNIT),
             Kind::Copies => ("mirrored requests on their way", "", 1),
             Kind::Waiting => ("connections that are still to be taken", "", 1),
+            Kind::Refused => ("refused requests whose answers are not taken", "max_requests", 1),
         };
         let limit = full.limit * unit;
         let separator = if setting.is_empty() { "" } else { ", " };

@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 
 use super::arrived::Arrived;
 use super::body::ResponseBody;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Place};
 use super::guard::Gates;
 use super::inbound::{self, Inbound};
 use super::respond::Answer;
@@ -26,7 +26,7 @@ pub(super) async fn deliver(
     session: Arc<Inbound>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut arrived = Arrived::new(request, &session.context);
+    let mut arrived = Arrived::new(request, &session.context, session.arrival.destination);
     let sent_as = arrived.request.headers_mut().remove(original::HEADER);
     headers::strip_internal(arrived.request.headers_mut());
     let form = arrived.form;
@@ -35,7 +35,8 @@ pub(super) async fn deliver(
     let Verdict { routed, notes, judged } = judge(&session, &mut arrived, sent_as.as_ref(), full);
     let start = session.request_start(routed, judged.as_ref().ok());
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
-    let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit.ok());
+    let place = Place::of(permit, &session.seat, arrived.version);
+    let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.record.notes(notes);
     exchange.record.headers(arrived.request.headers());
     exchange.record.destination(session.destination.clone(), session.arrival.destination);
@@ -66,7 +67,7 @@ fn judge(
         return Verdict::refused(routed, Answer::overflow(why));
     }
     if let Some(fault) = arrived.fault {
-        return Verdict::refused(routed, Answer::bad_request(fault));
+        return Verdict::refused(routed, Answer::fault(fault));
     }
     if !routed {
         headers::add_missing(arrived.request.headers_mut());
@@ -123,6 +124,9 @@ async fn pass(
                     // With the lease goes the connection: nobody knows what it speaks now.
                     return upgrade::unasked().respond(exchange, form);
                 }
+                if let Err(why) = session.context.check_response(&response) {
+                    return Answer::bad_gateway(why).respond(exchange, form);
+                }
                 if let Err(why) = exchange.reserve(response.headers()) {
                     return Answer::overflow(why).respond(exchange, form);
                 }
@@ -140,8 +144,8 @@ async fn pass(
         match failed.unsent {
             Some(unsent) if lease.reused && attempts > 0 => request = *unsent,
             _ => {
-                let why = format!("{}: {}", session.arrival.destination, failed.error);
-                return Answer::unreachable(Reason::PeerReset, why).respond(exchange, form);
+                let answer = session.context.broken(session.arrival.destination, &failed.error);
+                return answer.respond(exchange, form);
             }
         }
     }
@@ -177,7 +181,8 @@ impl Inbound {
         headers::name_client(headers, by, client, permit.waypoint.as_ref());
     }
 
-    fn request_start(&self, routed: bool, permit: Option<&Permit>) -> RequestStart {
+    /// The record of a request, but for the request.
+    pub(super) fn request_start(&self, routed: bool, permit: Option<&Permit>) -> RequestStart {
         RequestStart {
             count: !routed,
             outbound: false,

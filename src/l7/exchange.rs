@@ -5,9 +5,11 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::body::{self, Uploaded};
+use super::body::{self, Expectation, RequestBody, Uploaded};
+use super::budget::{Full, Reserved};
+use super::detect::Version;
 use super::headers;
-use super::seat::RequestPermit;
+use super::seat::{RequestPermit, Seat};
 use super::upstream::Lease;
 use crate::base::Reason;
 use crate::telemetry::RequestRecord;
@@ -18,28 +20,65 @@ pub(super) struct Exchange {
     pub(super) record: RequestRecord,
     started: Instant,
     uploaded: Option<Uploaded>,
+    /// The client waits to be asked for the body.
+    expectation: Option<Expectation>,
     finished: bool,
     /// The upstream connection, which others may use after this request.
     lease: Option<Lease>,
     /// The endpoint counts as busy.
     in_flight: Option<InFlight>,
-    permit: Option<RequestPermit>,
+    place: Option<Place>,
+}
+
+/// What a request holds of the budgets.
+pub(super) enum Place {
+    Granted(RequestPermit),
+    /// Of the answer, to one that was refused.
+    Refused {
+        _answer: Reserved,
+    },
+}
+
+impl Place {
+    /// The place of one that was let in, or of the answer to one that was not. Over HTTP/1 a connection has one answer, which
+    /// counts with it.
+    pub(super) fn of(
+        admitted: Result<RequestPermit, Full>,
+        seat: &Seat,
+        version: Version,
+    ) -> Option<Self> {
+        match (admitted, version) {
+            (Ok(permit), _) => Some(Self::Granted(permit)),
+            (Err(_), Version::Http1) => None,
+            (Err(_), Version::Http2) => {
+                seat.refuse().map(|answer| Self::Refused { _answer: answer })
+            }
+        }
+    }
+
+    fn waits_in_frames(&self) -> bool {
+        match self {
+            Self::Granted(permit) => permit.waits_in_frames(),
+            Self::Refused { .. } => true,
+        }
+    }
 }
 
 impl Exchange {
     pub(super) fn new(
         record: RequestRecord,
-        uploaded: Option<Uploaded>,
-        permit: Option<RequestPermit>,
+        body: &RequestBody,
+        place: Option<Place>,
     ) -> Box<Self> {
         Box::new(Self {
             record,
             started: Instant::now(),
-            uploaded,
+            uploaded: body.uploaded(),
+            expectation: body.expectation(),
             finished: false,
             lease: None,
             in_flight: None,
-            permit,
+            place,
         })
     }
 
@@ -58,6 +97,12 @@ impl Exchange {
         self.in_flight = in_flight;
     }
 
+    /// Nobody has asked for the request's body. The client may send it or not after the response, so nothing can follow it
+    /// (RFC 9110, 10.1.1).
+    pub(super) fn withholds_body(&self) -> bool {
+        self.expectation.as_ref().is_some_and(Expectation::is_open)
+    }
+
     pub(super) fn grpc_status(&mut self, headers: &HeaderMap) {
         if let Some(status) = body::grpc_status(headers) {
             self.record.grpc_status(status);
@@ -66,14 +111,14 @@ impl Exchange {
 
     /// Reserves what a head of the response, or its trailers, take until they have been sent; or says why it cannot.
     pub(super) fn reserve(&mut self, fields: &HeaderMap) -> Result<(), String> {
-        let Some(permit) = &mut self.permit else { return Ok(()) };
+        let Some(Place::Granted(permit)) = &mut self.place else { return Ok(()) };
         let grown = permit.grow(headers::size_of(fields));
         grown.map_err(|full| permit.share().why(full))
     }
 
     /// The request's place, for what is sent last to hold.
-    pub(super) fn place(&mut self) -> Option<RequestPermit> {
-        self.permit.take_if(|permit| permit.waits_in_frames())
+    pub(super) fn place(&mut self) -> Option<Place> {
+        self.place.take_if(|place| place.waits_in_frames())
     }
 
     /// All of the response has passed.

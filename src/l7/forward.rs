@@ -4,9 +4,11 @@
 //! that was closed before the request was written; and what the route wants to have sent again ([`again`](super::again)).
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::CONNECTION;
 use http::{HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
@@ -23,7 +25,7 @@ use super::respond::{Answer, Form};
 use super::sent::{self, Sent};
 use super::upgrade::{self, Upgrade};
 use super::upstream::{Key, Lease, Sender};
-use super::{headers, limit, peers};
+use super::{framing, headers, limit, peers};
 use crate::balance::{self, Picked};
 use crate::base::{PolicyNote, Reason};
 use crate::policy::{self, Connection, Gate, Views, speaks_for};
@@ -87,7 +89,11 @@ impl Way {
             let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
             let deadline = limit::earlier(whole, one);
             let last = next.as_ref().map(|picked| picked.address);
-            let outcome = limit::within(deadline, self.pass(arrived, next, &mut exchange)).await;
+            let outcome = {
+                // Pinned here, so that what waits for it does not hold it a second time.
+                let passing = pin!(self.pass(arrived, next, &mut exchange));
+                limit::within(deadline, passing).await
+            };
             let outcome = outcome.unwrap_or_else(|| Outcome::Failed(late(), Ended::Sent));
             let retried = again.as_mut().and_then(|again| self.retried(again, &outcome));
             let Some((request, wait)) = retried else {
@@ -283,8 +289,7 @@ impl Way {
         match lease.sender.send(std::mem::take(&mut arrived.request)).await {
             Ok(response) => Ok(Got { response, lease, upgrade: arrived.upgrade }),
             Err(failed) => {
-                let why = format!("{}: {}", picked.address, failed.error);
-                let answer = Answer::unreachable(Reason::PeerReset, why);
+                let answer = session.context.broken(picked.address, &failed.error);
                 let unsent = failed.unsent.map(|request| {
                     arrived.request = *request;
                     Box::new(arrived)
@@ -309,6 +314,9 @@ impl Way {
         if switched && granted.is_none() {
             // With the lease goes the connection: nobody knows what it speaks now.
             return upgrade::unasked().respond(exchange, form);
+        }
+        if let Err(why) = self.session.context.check_response(&response) {
+            return Answer::bad_gateway(why).respond(exchange, form);
         }
         for filters in self.plan.filters() {
             route::filter_response(filters, self.origin.as_ref(), response.headers_mut());
@@ -362,15 +370,18 @@ fn late() -> Answer {
     Answer::unreachable(Reason::Timeout, "the route's timeout passed before there was a response")
 }
 
-/// Streams a response down. Its version is left to the server: that of the downstream connection.
+/// Streams a response down. Its version is left to the server: that of the downstream connection. What hyper keeps beside the
+/// head goes with it: how names were written, and the reason phrase.
 pub(super) fn relay(
     response: Response<Incoming>,
     exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let (mut head, body) = response.into_parts();
+    framing::settle_length(&mut head.headers, Some(head.status));
     headers::strip_hop_by_hop(&mut head.headers);
-    let mut response = Response::new(ResponseBody::streamed(body, exchange));
-    *response.status_mut() = head.status;
-    *response.headers_mut() = head.headers;
-    response
+    if exchange.withholds_body() {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    head.version = http::Version::default();
+    Response::from_parts(head, ResponseBody::streamed(body, exchange))
 }

@@ -6,20 +6,29 @@ use http::{Method, Request, Uri, Version};
 
 use super::detect::{self, Verdict};
 use super::original::{self, Original};
-use super::{headers, upgrade};
+use super::{framing, headers, refused, upgrade};
 
 /// Headers of one request that are looked at; as many as hyper takes.
 const MAX_HEADERS: usize = 100;
 
 /// The head of a request: the one form that routes and policies see.
 pub fn head(bytes: &[u8]) {
+    let (_, path) = refused::read(bytes);
+    assert!(path.len() < 512, "the log shows a part");
     let Some(mut request) = request(bytes) else { return };
+    let coded = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let coded: Vec<_> =
+        coded.map(|value| value.as_bytes().trim_ascii().to_ascii_lowercase()).collect();
+    if framing::check_request(request.headers(), MAX_HEADERS).is_ok() {
+        assert!(coded.iter().filter(|it| *it == b"chunked").count() <= 1, "chunked once");
+        assert!(!coded.iter().any(|it| it.starts_with(b"gzip")), "no other coding");
+    }
     let offered = upgrade::offered(&request, &["websocket".into()]);
     assert!(offered.is_empty() || request.version() == Version::HTTP_11);
     assert!(offered.len() <= 1 && offered.iter().all(|token| token == "websocket"));
     let named = named_by_connection(request.headers());
     headers::strip_internal(request.headers_mut());
-    if headers::canonical(&mut request).is_err() {
+    if headers::canonical(&mut request, None).is_err() {
         return;
     }
     assert_ne!(request.method(), Method::CONNECT);
@@ -30,7 +39,7 @@ pub fn head(bytes: &[u8]) {
     assert!(!sent.contains_key(CONNECTION) && !sent.contains_key(TRANSFER_ENCODING));
     assert!(named.iter().all(|name| *name == HOST || *name == TE || !sent.contains_key(name)));
     let (uri, before) = (request.uri().clone(), sent.clone());
-    assert_eq!(headers::canonical(&mut request), Ok(()), "canonical form stays so");
+    assert_eq!(headers::canonical(&mut request, None), Ok(()), "canonical form stays so");
     assert_eq!((request.uri(), request.headers()), (&uri, &before));
     headers::add_missing(request.headers_mut());
     headers::keep_host(request.headers_mut(), &before);

@@ -3,6 +3,8 @@
 //!
 //! Canonical: the target in origin form, and exactly one `host` header, whatever version the request came with.
 
+use std::net::SocketAddr;
+
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderMap, HeaderName,
     HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
@@ -10,7 +12,7 @@ use http::header::{
 use http::uri::PathAndQuery;
 use http::{Request, Uri, Version};
 
-use super::{host, original};
+use super::{framing, host, original};
 use crate::base::{FIELD_BYTES, Identity};
 
 /// Istio's and Envoy's name for the id that ties the log lines of one request together.
@@ -23,7 +25,7 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 /// Fields that nearly every request has, and that count by their text only.
 const FEW_FIELDS: usize = 16;
 
-/// What one more field of a request takes beside its text, in bytes: what it takes in a map, and 104 in each of two copies.
+/// What one more field of a request takes beside its text, in bytes: what it takes in a map, and 104 in each of two copies and in what keeps their case.
 const FIELD: usize = 2 * FIELD_BYTES;
 
 /// Headers that mean this connection only, besides those that `connection` names.
@@ -35,14 +37,30 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     UPGRADE,
 ];
 
-/// Brings a request into canonical form, or says what is wrong with it.
-pub(super) fn canonical<B>(request: &mut Request<B>) -> Result<(), &'static str> {
-    let host = host::of_request(request)?;
-    let path = request.uri().path_and_query().cloned();
-    *request.uri_mut() = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+/// Brings a request into canonical form, or says what is wrong with it. `dialled`: the host of a request that need not name
+/// one (HTTP/1.0).
+pub(super) fn canonical<B>(
+    request: &mut Request<B>,
+    dialled: Option<SocketAddr>,
+) -> Result<(), &'static str> {
+    let host = host::of_request(request, dialled)?;
+    *request.uri_mut() = origin_form(request.uri());
     strip_hop_by_hop(request.headers_mut());
     request.headers_mut().insert(HOST, host);
     Ok(())
+}
+
+/// The target in origin form. A path that is empty is `/`, with a query too (RFC 9112, 3.2.1).
+fn origin_form(uri: &Uri) -> Uri {
+    let target = match uri.path_and_query() {
+        Some(target) if target.as_str().starts_with('?') => {
+            PathAndQuery::try_from(format!("/{target}", target = target.as_str()))
+                .unwrap_or_else(|_| PathAndQuery::from_static("/"))
+        }
+        Some(target) => target.clone(),
+        None => PathAndQuery::from_static("/"),
+    };
+    Uri::from(target)
 }
 
 /// The host of a request in canonical form.
@@ -59,26 +77,30 @@ pub(super) fn keep_host(headers: &mut HeaderMap, before: &HeaderMap) {
     }
 }
 
-/// Removes what concerns one connection only. `te: trailers` stays: gRPC asks for it end to end.
+/// Removes what concerns one connection only, and leaves the rest in its order. `te: trailers` stays: gRPC asks for it end
+/// to end.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
+    let trailers = headers
+        .get(TE)
+        .map(|te| te.to_str().is_ok_and(|te| te.split(',').any(|part| part.trim() == "trailers")));
+    if trailers == Some(true) {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    let drops_te = trailers == Some(false);
+    if !drops_te && !HOP_BY_HOP.iter().any(|name| headers.contains_key(name)) {
+        return;
+    }
+    let named = headers
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
-        .filter(|name| *name != HOST)
-        .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
-    let trailers = headers.get(TE).is_some_and(|te| {
-        te.to_str().is_ok_and(|te| te.split(',').any(|part| part.trim() == "trailers"))
-    });
-    headers.remove(TE);
-    if trailers {
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
+        .filter(|name| *name != HOST && *name != TE);
+    let mut names: Vec<HeaderName> = named.collect();
+    names.extend(HOP_BY_HOP);
+    names.extend(drops_te.then_some(TE));
+    framing::remove(headers, &names);
 }
 
 /// What a waypoint adds when the client did not send it, before routes and policies look at the request, as
@@ -194,12 +216,17 @@ mod tests {
     #[test]
     fn one_form_for_all_versions() {
         let mut absolute = request("http://reviews:9080/a?b", &[("host", "reviews:9080")]);
-        assert_eq!(canonical(&mut absolute), Ok(()));
+        assert_eq!(canonical(&mut absolute, None), Ok(()));
         assert_eq!(absolute.uri(), "/a?b");
         assert_eq!(host(absolute.headers()), "reviews:9080");
         let mut origin = request("/a", &[("host", "reviews")]);
-        assert_eq!(canonical(&mut origin), Ok(()));
+        assert_eq!(canonical(&mut origin, None), Ok(()));
         assert_eq!(host(origin.headers()), "reviews");
+        for (target, path) in [("http://a?b", "/?b"), ("http://a", "/"), ("http://a//b/", "//b/")] {
+            let mut empty = request(target, &[("host", "a")]);
+            assert_eq!(canonical(&mut empty, None), Ok(()));
+            assert_eq!(crate::l7::sent::target(empty.uri()), path, "{target}");
+        }
     }
 
     #[test]
@@ -216,10 +243,9 @@ mod tests {
                 ("x-kept", "1"),
             ],
         );
-        assert_eq!(canonical(&mut sent), Ok(()));
-        let mut names: Vec<_> = sent.headers().keys().map(HeaderName::as_str).collect();
-        names.sort_unstable();
-        assert_eq!(names, ["host", "te", "x-kept"]);
+        assert_eq!(canonical(&mut sent, None), Ok(()));
+        let names: Vec<_> = sent.headers().keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["host", "te", "x-kept"], "in their order");
         assert_eq!(sent.headers()["te"], "trailers");
     }
 

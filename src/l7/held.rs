@@ -7,13 +7,13 @@
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue};
 
-use super::seat::RequestPermit;
+use super::exchange::Place;
 
 /// A part of a response's body on its way down.
 pub(super) struct Chunk {
     bytes: Bytes,
     /// With the last part.
-    _place: Option<RequestPermit>,
+    _place: Option<Place>,
 }
 
 /// The bytes of a value, and what is held as long as they are.
@@ -23,7 +23,7 @@ struct Value<G> {
 }
 
 impl Chunk {
-    pub(super) fn new(bytes: Bytes, place: Option<RequestPermit>) -> Self {
+    pub(super) fn new(bytes: Bytes, place: Option<Place>) -> Self {
         Self { bytes, _place: place }
     }
 }

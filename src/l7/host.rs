@@ -4,7 +4,7 @@
 //! RFC 3986 admits more than any name or address needs. What servers read differently is refused, so that nobody can
 //! name one host to a policy and another to an application: see `docs/policies.md` for the list.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
@@ -12,8 +12,15 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 /// The longest name that DNS has, in bytes, with the root's dot (RFC 1035, 2.3.4).
 const LONGEST: usize = 255;
 
-/// The host of a request as it arrived, with its port; or why the request is answered 400.
-pub(super) fn of_request<B>(request: &Request<B>) -> Result<HeaderValue, &'static str> {
+/// The port that `http` means when none is said.
+const HTTP_PORT: u16 = 80;
+
+/// The host of a request as it arrived, with its port; or why the request is answered 400. HTTP/1.0 need not name one
+/// (RFC 1945, 10; RFC 9112, 3.3): then it is the address that the client `dialled`, as a URL would name it.
+pub(super) fn of_request<B>(
+    request: &Request<B>,
+    dialled: Option<SocketAddr>,
+) -> Result<HeaderValue, &'static str> {
     let uri = request.uri();
     check_form(request.method(), uri, request.version())?;
     let named = header(request.headers())?;
@@ -25,14 +32,28 @@ pub(super) fn of_request<B>(request: &Request<B>) -> Result<HeaderValue, &'stati
             }
             HeaderValue::from_str(authority.as_str()).map_err(|_| "bad authority")?
         }
-        (Some(authority), None) if request.version() == Version::HTTP_2 => {
+        (Some(authority), None) if request.version() != Version::HTTP_11 => {
             HeaderValue::from_str(authority.as_str()).map_err(|_| "bad authority")?
         }
         (None, Some(named)) => named.clone(),
+        (None, None) if request.version() == Version::HTTP_10 => {
+            of_address(dialled.ok_or("no host header")?)?
+        }
         (_, None) => return Err("no host header"),
     };
     check(host.as_bytes())?;
     Ok(host)
+}
+
+/// The host of `http://address`.
+fn of_address(address: SocketAddr) -> Result<HeaderValue, &'static str> {
+    let text = match (address, address.port()) {
+        (SocketAddr::V6(it), HTTP_PORT) => format!("[{}]", it.ip()),
+        (SocketAddr::V6(it), port) => format!("[{}]:{port}", it.ip()),
+        (SocketAddr::V4(it), HTTP_PORT) => it.ip().to_string(),
+        (address, _) => address.to_string(),
+    };
+    HeaderValue::try_from(text).map_err(|_| "no host header")
 }
 
 /// The forms of a target (RFC 9112, 3.2): origin, absolute, and `*` for OPTIONS. That of CONNECT is not served.
@@ -246,7 +267,9 @@ mod tests {
         for (version, method, uri, hosts, expected) in [
             (one, "GET", "/", &["a:80"][..], Some("a:80")),
             (Version::HTTP_10, "GET", "/", &["a"], Some("a")),
-            (Version::HTTP_10, "GET", "/", &[], None),
+            (Version::HTTP_10, "GET", "/", &[], Some("10.96.0.1")),
+            (Version::HTTP_10, "GET", "/", &["a", "a"], None),
+            (Version::HTTP_10, "GET", "http://a/x", &[], Some("a")),
             (one, "GET", "/", &[], None),
             (one, "GET", "/", &["a", "a"], None),
             (one, "GET", "/", &["a", "b"], None),
@@ -269,9 +292,24 @@ mod tests {
             (two, "GET", "/x", &[], None),
             (two, "CONNECT", "a:80", &[], None),
         ] {
-            let host = of_request(&request(version, method, uri, hosts));
+            let dialled = "10.96.0.1:80".parse().ok();
+            let host = of_request(&request(version, method, uri, hosts), dialled);
             let host = host.ok().map(|host| host.to_str().unwrap().to_owned());
             assert_eq!(host.as_deref(), expected, "{version:?} {method} {uri} {hosts:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_named_as_in_a_url() {
+        for (address, host) in [
+            ("10.0.0.1:80", "10.0.0.1"),
+            ("10.0.0.1:8080", "10.0.0.1:8080"),
+            ("[fd00::1]:80", "[fd00::1]"),
+            ("[fd00::1]:9080", "[fd00::1]:9080"),
+        ] {
+            let named = of_address(address.parse().unwrap()).unwrap();
+            assert_eq!(named, host);
+            assert_eq!(check(named.as_bytes()), Ok(()));
         }
     }
 

@@ -15,6 +15,7 @@ use super::detect::{self, Version};
 use super::guard::{Arrival, Gates};
 use super::kept::KeptGates;
 use super::outbound::{self, REQUEST_BUDGET};
+use super::refused::Refused;
 use super::seat::Order;
 use super::seats::Seated;
 use super::server::{self, Handler};
@@ -60,6 +61,13 @@ pub(super) async fn serve(context: Arc<Context>, connection: Box<GuardedConnecti
 impl Handler for Inbound {
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
         within_budget::<REQUEST_BUDGET, _>(deliver::deliver(self, request)).await
+    }
+
+    fn refused(&self, refused: Refused) {
+        let routed = self.gates(&self.context.dependencies.world.load()).was_routed();
+        let start = self.request_start(routed, None);
+        let mut record = refused.record(&self.context.dependencies.telemetry, start);
+        record.destination(self.destination.clone(), self.arrival.destination);
     }
 }
 
@@ -108,12 +116,7 @@ impl Inbound {
                 self.seat.head_begins();
                 let telemetry = &self.context.dependencies.telemetry;
                 self.open.get_or_init(|| telemetry.http_connection(self.start()));
-                if let Err(error) =
-                    server::serve(&self.context, stream, version, &self.seat, self.clone()).await
-                {
-                    let namespace = &self.context.namespace;
-                    tracing::debug!(%namespace, %error, "an inbound connection ended early");
-                }
+                server::serve(&self.context, stream, version, &self.seat, self.clone()).await;
             }
             Ok((None, stream)) => self.carry(stream).await,
             Err(error) => {

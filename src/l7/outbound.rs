@@ -10,6 +10,7 @@ use tokio_util::future::FutureExt;
 
 use super::body::ResponseBody;
 use super::detect::{self, Version};
+use super::refused::Refused;
 use super::respond::Answer;
 use super::seat::Order;
 use super::seats::Seated;
@@ -105,9 +106,7 @@ async fn serve_session(context: Arc<Context>, connection: Box<RoutedConnection>,
     session.seat.head_begins();
     session.open.get_or_init(|| telemetry.http_connection(start));
     let seat = session.seat.clone();
-    if let Err(error) = server::serve(&context, stream, version, &seat, session).await {
-        tracing::debug!(namespace = %context.namespace, %error, "a client's connection ended early");
-    }
+    server::serve(&context, stream, version, &seat, session).await;
 }
 
 /// Takes the stream from the runtime of layer 4 to the worker's own, so that its events wake nobody else.
@@ -126,6 +125,10 @@ pub(super) fn adopt(stream: Carrier) -> std::io::Result<Carrier> {
 impl Handler for Outbound {
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
         within_budget::<REQUEST_BUDGET, _>(request::route(self, request)).await
+    }
+
+    fn refused(&self, refused: Refused) {
+        drop(refused.record(&self.context.dependencies.telemetry, self.request_start(None)));
     }
 }
 

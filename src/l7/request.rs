@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 
 use super::arrived::Arrived;
 use super::body::ResponseBody;
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Place};
 use super::forward::Way;
 use super::outbound::Outbound;
 use super::plan::{self, Plan, Refusal};
@@ -26,7 +26,7 @@ pub(super) async fn route(
     session: Arc<Outbound>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut arrived = Arrived::new(request, &session.context);
+    let mut arrived = Arrived::new(request, &session.context, session.dialled);
     headers::strip_internal(arrived.request.headers_mut());
     headers::add_missing(arrived.request.headers_mut());
     let form = arrived.form;
@@ -47,7 +47,8 @@ pub(super) async fn route(
         .and_then(|plan| plan.endpoint(&world, session.caller(), session.dialled, &[]));
     let start = arrived.describe(session.request_start(first.as_ref()));
     let record = session.context.dependencies.telemetry.request(start);
-    let mut exchange = Exchange::new(record, arrived.request.body().uploaded(), permit.ok());
+    let place = Place::of(permit, &session.seat, arrived.version);
+    let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.record.headers(arrived.request.headers());
     let plan = match planned {
         Ok(plan) => plan,
@@ -78,7 +79,7 @@ fn decide(
         return Err(Answer::overflow(why).into());
     }
     if let Some(fault) = arrived.fault {
-        return Err(Answer::bad_request(fault).into());
+        return Err(Answer::fault(fault).into());
     }
     let request = &arrived.request;
     let head = sent::head(request.method(), request.uri(), request.headers());

@@ -2,11 +2,12 @@
 //! a gRPC request is answered as gRPC (HTTP 200, the failure in `grpc-status`).
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
+use super::framing::Fault;
 use crate::base::Reason;
 use crate::route::OwnAnswer;
 
@@ -47,8 +48,14 @@ impl Answer {
         Self::new(StatusCode::FORBIDDEN, "RBAC: access denied", Reason::Denied, why)
     }
 
-    pub(super) fn bad_request(why: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad request", Reason::BadRequest, why)
+    /// What is wrong with a request itself.
+    pub(super) fn fault(fault: Fault) -> Self {
+        let text = match fault.status {
+            StatusCode::NOT_IMPLEMENTED => "not implemented",
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "request header fields too large",
+            _ => "bad request",
+        };
+        Self::new(fault.status, text, Reason::BadRequest, fault.why)
     }
 
     pub(super) fn no_route(why: impl Into<String>) -> Self {
@@ -74,10 +81,10 @@ impl Answer {
         Self::new(status, "the waypoint cannot be used", Reason::WaypointUnusable, why)
     }
 
-    /// What the application answered is none of HTTP.
+    /// What the application answered is none of HTTP, or nothing that can be passed on.
     pub(super) fn bad_gateway(why: impl Into<String>) -> Self {
         let text = "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
-        Self::new(StatusCode::BAD_GATEWAY, text, Reason::PeerReset, why)
+        Self::new(StatusCode::BAD_GATEWAY, text, Reason::BadResponse, why)
     }
 
     /// The way to the application failed.
@@ -108,10 +115,14 @@ impl Answer {
             Form::Text | Form::Grpc => Bytes::from_static(self.text.as_bytes()),
         };
         exchange.record.response(self.status);
+        let closes = exchange.withholds_body();
         let mut response = Response::new(ResponseBody::own(text, exchange));
         *response.status_mut() = self.status;
         if let Some(headers) = self.headers {
             *response.headers_mut() = *headers;
+        }
+        if closes {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if !self.text.is_empty() {
             let headers = response.headers_mut();

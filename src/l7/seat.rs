@@ -109,6 +109,15 @@ impl Seat {
         self.has_frames.store(true, Ordering::Relaxed);
     }
 
+    /// A place for the answer to a request that was refused. A client that takes none of so many answers loses its connection.
+    pub(super) fn refuse(&self) -> Option<Reserved> {
+        let place = self.share.reserve(Kind::Refused, 1).ok();
+        if place.is_none() {
+            self.tell(Order::End);
+        }
+        place
+    }
+
     /// Room for a request's body, as far as the client may send it before it is taken.
     pub(super) fn receive(self: &Arc<Self>) -> Result<Receiving, Full> {
         // Over HTTP/1 it waits in the connection's read buffer, or in the kernel.

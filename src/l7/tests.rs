@@ -3,10 +3,14 @@
 mod destination;
 mod filters;
 mod grpc;
+mod informed;
 mod isolation;
 mod mirrors;
+mod passed_on;
+mod raw;
 mod reliability;
 mod routing;
 mod scripted;
+mod streams;
 mod support;
 mod tunnelled;

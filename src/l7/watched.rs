@@ -8,11 +8,14 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::budget::{Full, Reserved, Share};
+use super::interim::{Interim, Writing};
+use super::refused::Beginning;
 use super::seat::{Order, Seat};
 use super::turn::Turn;
 use super::upstream::Buffers;
@@ -27,6 +30,14 @@ const BURST: usize = 64 * 1024;
 pub(super) struct Http1 {
     io: Rewind<Carrier>,
     seat: Arc<Seat>,
+    /// What it is told before a response, beside hyper.
+    interim: Interim,
+    writing: Writing,
+    /// How the head begins that is being read, or was read last.
+    beginning: Beginning,
+    /// A head is being read.
+    reads_head: bool,
+    heads: usize,
 }
 
 /// A connection of HTTP/2, whose frames are counted.
@@ -37,6 +48,22 @@ pub(super) struct Http2 {
     partial: Partial,
     /// Read since the last time that others got their turn.
     burst: usize,
+    /// The client takes nothing now, so hyper may leave frames where they are.
+    blocked: bool,
+    streams: Streams,
+}
+
+/// How many streams a client has opened, of which hyper has seen all, or that hyper has not come to all of them yet.
+#[derive(Clone)]
+pub(super) struct Streams(Arc<AtomicUsize>);
+
+/// hyper has not come to all of them.
+const NOT_SEEN: usize = usize::MAX;
+
+impl Streams {
+    pub(super) fn seen(&self) -> Option<usize> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|streams| *streams != NOT_SEEN)
+    }
 }
 
 /// A connection of HTTP/2 to an application, whose frames are counted.
@@ -52,8 +79,15 @@ pub(super) struct Application {
 struct Partial(Option<Reserved>);
 
 impl Http1 {
-    pub(super) fn new(io: Rewind<Carrier>, seat: Arc<Seat>) -> Self {
-        Self { io, seat }
+    pub(super) fn new(io: Rewind<Carrier>, seat: Arc<Seat>, interim: Interim) -> Self {
+        let (writing, beginning) = (Writing::default(), Beginning::new());
+        Self { io, seat, interim, writing, beginning, reads_head: false, heads: 0 }
+    }
+
+    /// How the head began that is being read, after so many requests were `taken`. One that came together with those before
+    /// it began somewhere in between.
+    pub(super) fn beginning(&self, taken: usize) -> Option<&Beginning> {
+        (self.heads > taken).then_some(&self.beginning)
     }
 
     pub(super) fn into_inner(self) -> Rewind<Carrier> {
@@ -62,11 +96,21 @@ impl Http1 {
 }
 
 impl Http2 {
-    pub(super) fn new(io: Rewind<Carrier>, seat: Arc<Seat>) -> (Self, Exceeded) {
+    pub(super) fn new(io: Rewind<Carrier>, seat: Arc<Seat>) -> (Self, Exceeded, Streams) {
         let (io, exceeded) = Counted::new(io, PREFACE);
         seat.speaks_http2();
         let turn = Turn::new(seat.share().pool().clone());
-        (Self { io, seat, turn, partial: Partial::default(), burst: 0 }, exceeded)
+        let streams = Streams(Arc::new(AtomicUsize::new(0)));
+        let (partial, told) = (Partial::default(), streams.clone());
+        let watched = Self { io, seat, turn, partial, burst: 0, blocked: false, streams: told };
+        (watched, exceeded, streams)
+    }
+
+    /// Once nothing more can be read.
+    fn note_streams(&self) {
+        let seen = !self.blocked && !self.io.is_within_head();
+        let streams = if seen { self.io.streams() } else { NOT_SEEN };
+        self.streams.0.store(streams, Ordering::Relaxed);
     }
 }
 
@@ -98,9 +142,16 @@ impl AsyncRead for Http1 {
         let this = self.get_mut();
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        if buf.filled().len() > before && this.seat.is_idle() {
+        let idle = this.seat.is_idle();
+        if buf.filled().len() > before && idle {
             this.seat.head_begins();
+            if !this.reads_head {
+                this.beginning.clear();
+                this.heads += 1;
+            }
+            this.beginning.add(&buf.filled()[before..]);
         }
+        this.reads_head = idle;
         Poll::Ready(Ok(()))
     }
 }
@@ -116,6 +167,7 @@ impl AsyncRead for Http2 {
             this.burst = 0;
             this.turn.end(this.io.fields());
             cx.waker().wake_by_ref();
+            this.note_streams();
             return Poll::Pending;
         }
         let before = buf.filled().len();
@@ -123,6 +175,7 @@ impl AsyncRead for Http2 {
         if read.is_pending() {
             this.burst = 0;
             this.turn.end(this.io.fields());
+            this.note_streams();
             return Poll::Pending;
         }
         this.burst += buf.filled().len() - before;
@@ -161,39 +214,107 @@ impl AsyncRead for Application {
     }
 }
 
-/// Writes as the connection inside does.
-macro_rules! write_through {
-    ($($kind:ty),*) => {$(
-        impl AsyncWrite for $kind {
-            fn poll_write(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                buf: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
-            }
+impl AsyncWrite for Http1 {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.writing.poll_finish(Pin::new(&mut this.io), cx))?;
+        Pin::new(&mut this.io).poll_write(cx, buf)
+    }
 
-            fn poll_write_vectored(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                bufs: &[io::IoSlice<'_>],
-            ) -> Poll<io::Result<usize>> {
-                Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
-            }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.writing.poll_finish(Pin::new(&mut this.io), cx))?;
+        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
+    }
 
-            fn is_write_vectored(&self) -> bool {
-                self.io.is_write_vectored()
-            }
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
 
-            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.get_mut().io).poll_flush(cx)
-            }
+    /// hyper flushes when it has written all that it had.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.interim.poll_write(&mut this.writing, Pin::new(&mut this.io), cx))?;
+        Pin::new(&mut this.io).poll_flush(cx)
+    }
 
-            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-            }
-        }
-    )*};
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.writing.poll_finish(Pin::new(&mut this.io), cx))?;
+        Pin::new(&mut this.io).poll_shutdown(cx)
+    }
 }
 
-write_through!(Http1, Http2, Application);
+impl AsyncWrite for Http2 {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.blocked = written.is_pending();
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.blocked = written.is_pending();
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+impl AsyncWrite for Application {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::Response;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
@@ -18,9 +19,10 @@ use super::detect::Version;
 use super::guard::Arrival;
 use super::kept::Arrivals;
 use super::peers::Peers;
+use super::respond::Answer;
 use super::seats::{self, Seated, Seats};
 use super::upstream::{self, Upstreams};
-use super::{inbound, outbound, peers};
+use super::{framing, inbound, outbound, peers, refused};
 use crate::base::{ObjectKey, Reason, Str, caught};
 use crate::policy::Gate;
 use crate::telemetry::WorkerHealth;
@@ -192,6 +194,20 @@ impl Context {
             share.connection(version)
         });
         reserved.map_err(|full| share.why(full))
+    }
+
+    /// Why a response cannot be passed on.
+    pub(super) fn check_response<B>(&self, response: &Response<B>) -> Result<(), String> {
+        framing::check_response(response, self.dependencies.settings.max_headers)
+    }
+
+    /// The answer where a request got no response from `address`: it left, or what it sent is none.
+    pub(super) fn broken(&self, address: SocketAddr, error: &hyper::Error) -> Answer {
+        if !refused::breaks_rules(error) {
+            return Answer::unreachable(Reason::PeerReset, format!("{address}: {error}"));
+        }
+        let found = refused::told(error, self.dependencies.settings.max_headers);
+        Answer::bad_gateway(format!("{address}: the application's response: {found}"))
     }
 
     /// Has what rests give way: the client's own connections to applications at once, all of them when there is nothing

@@ -38,6 +38,9 @@ const PRIORITY: u8 = 0x20;
 /// A priority's size, in bytes (RFC 9113, 6.2).
 const PRIORITY_SIZE: u32 = 5;
 
+/// The bits of a stream's number (RFC 9113, 4.1).
+const STREAM: u32 = (1 << 31) - 1;
+
 /// Frames that may come at once: 50 for each of 200 streams.
 const BURST: u32 = 10_000;
 /// Frames a second for any length of time: more than the connections that one tunnel opens and resets in a second, and
@@ -72,6 +75,8 @@ struct Frames {
     block: Block,
     /// The last stream that the peer, a client, has opened: what comes again for it and those before are trailers.
     last: u32,
+    /// How many streams it has opened.
+    streams: usize,
     /// Fields that came in all heads.
     fields: usize,
     /// What heads that came take, in bytes, where they may wait for whoever reads.
@@ -95,6 +100,7 @@ impl<S> Counted<S> {
             continues: false,
             block: Block::default(),
             last: if before > 0 { 0 } else { u32::MAX },
+            streams: 0,
             fields: 0,
             last_heads: 0,
             tokens: BURST,
@@ -108,6 +114,11 @@ impl<S> Counted<S> {
     /// beginning, its settings.
     pub fn is_within_head(&self) -> bool {
         self.frames.is_within_head()
+    }
+
+    /// How many streams the peer, a client, has opened, or begun to.
+    pub fn streams(&self) -> usize {
+        self.frames.streams
     }
 
     /// A head has come in part, and frames of it that h2 has decoded.
@@ -200,7 +211,8 @@ impl Frames {
         }
         let is_padded = flags & PADDED != 0;
         let priority = if flags & PRIORITY != 0 { PRIORITY_SIZE } else { 0 };
-        let stream = u32::from_be_bytes([a, b, c, d]);
+        let stream = u32::from_be_bytes([a, b, c, d]) & STREAM;
+        self.streams += usize::from(stream > self.last);
         let waits = flags & END_STREAM != 0 && stream <= self.last;
         self.last = self.last.max(stream);
         self.block =
@@ -372,6 +384,18 @@ mod tests {
         assert_eq!(taken(&mut frames), 4);
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!(taken(&mut frames), BURST as usize, "what is not used is not saved up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_are_counted_once() {
+        let mut frames = Counted::new((), PREFACE).0.frames;
+        assert!(frames.take(&[0; PREFACE as usize]));
+        for (stream, streams) in [(1, 1), (3, 2), (1, 2), (3, 2), (9, 3), (5, 3)] {
+            let mut head = frame(HEADERS, 4);
+            head[5..HEAD].copy_from_slice(&u32::to_be_bytes(stream));
+            assert!(frames.take(&head));
+            assert_eq!(frames.streams, streams, "{stream}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

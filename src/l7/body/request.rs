@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::BodyError;
 use super::copied::{Copied, Tee};
+use super::expected::{Expectation, Waiting};
 use crate::l7::budget::REPLAY_BUFFER;
 use crate::l7::seat::Receiving;
 use crate::l7::{headers, held};
@@ -50,6 +51,8 @@ struct Reading {
     waited: bool,
     /// What the client may send ahead; given back when nothing more can come.
     receiving: Option<Receiving>,
+    /// The client waits to be asked for it.
+    expected: Option<Waiting>,
 }
 
 /// A body that may be sent again, held by whoever may do so.
@@ -90,8 +93,25 @@ impl RequestBody {
             return Self::default();
         }
         let (uploaded, copies) = (Uploaded::default(), Vec::new());
-        let (waited, receiving) = (false, None);
-        Self(Source::Client(Reading { incoming, uploaded, copies, waited, receiving }))
+        let (waited, receiving, expected) = (false, None, None);
+        Self(Source::Client(Reading { incoming, uploaded, copies, waited, receiving, expected }))
+    }
+
+    /// It is not read before the expectation is met.
+    pub(in crate::l7) fn wait(&mut self) {
+        if let Source::Client(reading) = &mut self.0 {
+            reading.expected = Some(Waiting::new(Expectation::default()));
+        }
+    }
+
+    /// What the client expects, when it waits to be asked for its body.
+    pub(in crate::l7) fn expectation(&self) -> Option<Expectation> {
+        let of = |reading: &Reading| Some(reading.expected.as_ref()?.expectation().clone());
+        match &self.0 {
+            Source::Client(reading) => of(reading),
+            Source::Kept(turn) => of(&turn.kept.0.lock().reading),
+            Source::None | Source::Copied(_) => None,
+        }
     }
 
     /// Holds the body's part of the connection's receive window.
@@ -152,6 +172,12 @@ impl Replay {
 
 impl Reading {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Next {
+        if let Some(waiting) = &mut self.expected {
+            if !ready!(waiting.poll(cx)) {
+                return Poll::Ready(Some(Err(BodyError::Withheld)));
+            }
+            self.expected = None;
+        }
         // A copy is not waited for; it only gets the chance to be as fast as the original.
         if !self.waited && self.copies.iter().any(Tee::lags) {
             self.waited = true;
@@ -204,6 +230,8 @@ impl Kept {
                 }
                 _ => self.lose(),
             },
+            // Another attempt may ask for it.
+            Some(Err(BodyError::Withheld)) => {}
             Some(Err(_)) => self.lose(),
             None => self.ended = true,
         }
@@ -218,9 +246,9 @@ impl Kept {
 impl Turn {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Next {
         let mut kept = self.kept.0.lock();
-        // The attempt was given up: whoever still polls is about to be dropped.
+        // The attempt was given up, and its connection with it.
         if kept.turn != self.turn {
-            return Poll::Pending;
+            return Poll::Ready(Some(Err(BodyError::Withheld)));
         }
         if let Some(part) = kept.parts.get(self.read) {
             self.read += 1;

@@ -11,9 +11,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::BodyError;
 use crate::base::Reason;
-use crate::l7::exchange::Exchange;
+use crate::l7::exchange::{Exchange, Place};
 use crate::l7::held::{self, Chunk};
-use crate::l7::seat::RequestPermit;
 
 /// The body of a response on its way down, with the exchange that ends when it does.
 pub(in crate::l7) struct ResponseBody {
@@ -65,7 +64,7 @@ impl ResponseBody {
     }
 
     /// The request's place, when the response waits in frames that can hold it.
-    fn place(&mut self) -> Option<RequestPermit> {
+    fn place(&mut self) -> Option<Place> {
         self.exchange.as_mut()?.place()
     }
 
@@ -179,7 +178,7 @@ impl Body for ResponseBody {
 /// The frame with what its end takes along. An end that comes by itself is an empty frame then, as which it is sent anyway.
 fn last(
     frame: Option<Result<Frame<Bytes>, hyper::Error>>,
-    place: Option<RequestPermit>,
+    place: Option<Place>,
 ) -> Option<Result<Frame<Chunk>, BodyError>> {
     let frame = match (frame, &place) {
         (None, None) => return None,

@@ -88,6 +88,18 @@ impl Lab {
             .sum()
     }
 
+    /// Waits until there are so many of these requests, and no more.
+    pub(super) async fn counted(&self, labels: &[&str], count: u64) {
+        let enough = async {
+            while self.requests(labels) < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(5), enough).await;
+        assert!(waited.is_ok(), "{labels:?}: {} instead of {count}", self.requests(labels));
+        assert_eq!(self.requests(labels), count, "{labels:?}");
+    }
+
     pub(super) fn world(&self) -> Arc<World> {
         self.store.snapshot()
     }

@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::destination::{captured, gets_of_the_client, moving, rewriting};
+use super::raw;
 use super::support::*;
 use crate::base::{Identity, ports};
 use crate::identity;
@@ -198,4 +199,51 @@ async fn another_server_than_expected_gets_nothing() {
     let answer = client.get("/").await;
     assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(mesh.client.requests(&["response_flags=\"TLS_FAILURE\""]), 1);
+}
+
+/// What is said before a response, and how names are written, goes through both halves.
+#[tokio::test]
+async fn both_halves_pass_http_on_as_it_came() {
+    let (listener, at) = loop {
+        // The address is chosen by chance, and may be one that nobody can have.
+        if let Ok(listener) = TcpListener::bind((address(), 0)).await {
+            let at = listener.local_addr().unwrap();
+            break (listener, at);
+        }
+    };
+    let mesh = Mesh::new(|| captured(at), at, "echo").await;
+    let mut client = mesh.client.dial("client", "echo").await;
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nX-CaSe: 1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut application = raw::accept(&listener).await;
+    let came = raw::head(&mut application).await;
+    assert!(came.contains("X-CaSe: 1\r\n") && came.contains("Expect: 100-continue\r\n"), "{came}");
+    assert!(raw::is_silent(&mut client).await);
+    let hints = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+    application.write_all(hints.as_bytes()).await.unwrap();
+    assert_eq!(raw::head(&mut client).await, hints);
+    application.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.unwrap();
+    assert_eq!(raw::head(&mut client).await, "HTTP/1.1 100 Continue\r\n\r\n");
+    client.write_all(b"hi").await.unwrap();
+    assert_eq!(raw::read(&mut application, 2).await, "hi");
+    let answer = "HTTP/1.1 201 Made\r\nX-PoD: p\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n\
+                  0\r\n\r\n";
+    application.write_all(answer.as_bytes()).await.unwrap();
+    let got = raw::head(&mut client).await;
+    assert!(got.starts_with("HTTP/1.1 201 Made\r\nX-PoD: p\r\n"), "{got}");
+    assert!(!got.to_ascii_lowercase().contains("content-length"), "{got}");
+    assert_eq!(raw::read(&mut client, 15).await, "5\r\nhello\r\n0\r\n\r\n");
+}
+
+/// The destination refuses before the body, and the client hears it through both halves.
+#[tokio::test]
+async fn the_destination_refuses_before_the_body() {
+    let at = application_at("app", SocketAddr::new(address(), 0)).await;
+    let mesh = Mesh::new(|| captured(at).policy(gets_of_the_client()), at, "echo").await;
+    let mut client = mesh.client.dial("client", "echo").await;
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let got = raw::rest(&mut client).await;
+    assert!(got.starts_with("HTTP/1.1 403 "), "{got}");
+    assert!(got.to_ascii_lowercase().contains("connection: close\r\n"), "{got}");
 }

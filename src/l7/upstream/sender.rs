@@ -1,25 +1,30 @@
 //! One HTTP connection to an application: set up, and sending requests on it.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
 use http::uri::{Authority, Scheme};
-use http::{Request, Response, Uri, Version as HttpVersion};
+use http::{Request, Response, StatusCode, Uri, Version as HttpVersion};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Buffers, UpstreamError};
-use crate::l7::body::RequestBody;
+use crate::l7::body::{Expectation, RequestBody, Withheld};
 use crate::l7::budget::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
     Share,
 };
 use crate::l7::detect::Version;
+use crate::l7::framing::{HYPER_HEADERS, LONGEST_HEAD};
+use crate::l7::interim::{Interim, Listening};
 use crate::l7::watched;
 use crate::l7::worker::{Context, Executor};
 use crate::tunnel::Carrier;
@@ -33,14 +38,20 @@ pub(in crate::l7) struct Sender {
     kind: Kind,
     buffers: Arc<Buffers>,
     made: Instant,
+    /// The application has not asked for the body of its last request, so that nothing can follow it.
+    withheld: Option<Withheld>,
 }
 
 enum Kind {
     Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>, Arc<Driven>),
     /// The same, for one stream.
     Stream(http2::SendRequest<RequestBody>),
 }
+
+/// A connection of HTTP/2, which knows how many streams the application takes. Locked while it moves, which it does for a
+/// moment at a time.
+type Driven = Mutex<http2::Connection<TokioIo<watched::Application>, RequestBody, Executor>>;
 
 /// A request that got no response.
 #[derive(Debug, thiserror::Error)]
@@ -63,20 +74,25 @@ impl Sender {
         let reserved = context.buffers(share, version).map_err(UpstreamError::Overflow)?;
         let buffers = Arc::new(Buffers::new(share.clone(), reserved));
         let kind = Kind::connect(context, version, stream, &buffers).await;
-        kind.map(|kind| Self { kind, buffers, made: Instant::now() })
+        kind.map(|kind| Self { kind, buffers, made: Instant::now(), withheld: None })
             .map_err(|error| UpstreamError::Handshake { address, error })
     }
 
     fn is_closed(&self) -> bool {
         match &self.kind {
             Kind::Http1(sender) => sender.is_closed(),
-            Kind::Http2(sender) | Kind::Stream(sender) => sender.is_closed(),
+            Kind::Http2(sender, _) | Kind::Stream(sender) => sender.is_closed(),
         }
     }
 
     /// Finishes what it has, and takes nothing more.
     pub(super) fn is_retired(&self) -> bool {
-        self.is_closed() || self.made.elapsed() >= LIFETIME
+        self.is_closed() || self.is_withheld() || self.made.elapsed() >= LIFETIME
+    }
+
+    /// The body of the last request was not asked for.
+    fn is_withheld(&self) -> bool {
+        self.withheld.is_some()
     }
 
     /// Of no use to anybody: closed, or retired and without a stream.
@@ -88,9 +104,11 @@ impl Sender {
     pub(super) fn is_ready(&self) -> bool {
         let open = match &self.kind {
             Kind::Http1(sender) => sender.is_ready(),
-            Kind::Http2(sender) | Kind::Stream(sender) => {
-                sender.is_ready() && self.streams() < HTTP2_STREAMS as usize
+            Kind::Http2(sender, driven) => {
+                let most = || driven.lock().current_max_send_streams().min(HTTP2_STREAMS as usize);
+                sender.is_ready() && self.streams() < most()
             }
+            Kind::Stream(sender) => sender.is_ready() && self.streams() < HTTP2_STREAMS as usize,
         };
         open && !self.is_retired()
     }
@@ -102,28 +120,36 @@ impl Sender {
 
     /// A sender for one stream of an HTTP/2 connection.
     pub(super) fn share(&self) -> Result<Sender, UpstreamError> {
-        let Kind::Http2(sender) = &self.kind else {
+        let Kind::Http2(sender, _) = &self.kind else {
             return Err(UpstreamError::Overflow("it takes one request at a time".to_owned()));
         };
         self.buffers.open().map_err(UpstreamError::Overflow)?;
         let (kind, buffers) = (Kind::Stream(sender.clone()), self.buffers.clone());
-        Ok(Sender { kind, buffers, made: self.made })
+        Ok(Sender { kind, buffers, made: self.made, withheld: None })
     }
 
-    /// Sends a request in canonical form. One that comes back unsent is in canonical form again.
+    /// Sends a request in canonical form, and passes on what the application says before its response. One that comes back
+    /// unsent is in canonical form again.
     pub(in crate::l7) async fn send(
         &mut self,
         mut request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
+        let expectation = request.body().expectation();
         match &mut self.kind {
             Kind::Http1(sender) => {
                 to_http1(&mut request);
-                sender.try_send_request(request).await.map_err(|mut failed| {
+                let listening = listen(&mut request, expectation.clone());
+                let mut response = pin!(sender.try_send_request(request));
+                let sent = listening.to(response.as_mut()).await;
+                self.withheld = expectation.filter(|_| sent.is_ok()).and_then(|it| it.withheld());
+                sent.map_err(|mut failed| {
                     let unsent = failed.take_message().map(from_http1).map(Box::new);
                     SendError { error: failed.into_error(), unsent }
                 })
             }
-            Kind::Http2(sender) | Kind::Stream(sender) => {
+            Kind::Http2(sender, _) | Kind::Stream(sender) => {
+                // hyper hears no 100 over HTTP/2.
+                expectation.inspect(Expectation::is_met);
                 to_http2(&mut request);
                 sender.try_send_request(request).await.map_err(|mut failed| {
                     let unsent = failed.take_message().map(from_http2).map(Box::new);
@@ -132,6 +158,25 @@ impl Sender {
             }
         }
     }
+}
+
+/// Listens to what the application says before its response, where somebody can be told: 100 asks for the body, and the
+/// others go to the client.
+fn listen(request: &mut Request<RequestBody>, expectation: Option<Expectation>) -> Listening {
+    let Some(interim) = request.extensions().get::<Interim>().cloned() else {
+        return Listening::nobody();
+    };
+    if let Some(expectation) = &expectation {
+        expectation.begin();
+    }
+    let (listening, ear) = interim.listen();
+    hyper::ext::on_informational(request, move |response| match response.status() {
+        StatusCode::CONTINUE => {
+            expectation.as_ref().inspect(|it| it.is_met());
+        }
+        status => ear.tell(status, response.headers()),
+    });
+    listening
 }
 
 impl Drop for Sender {
@@ -152,8 +197,7 @@ impl Kind {
         match version {
             Version::Http1 => {
                 let io = TokioIo::new(stream);
-                let (sender, connection) =
-                    http1::Builder::new().max_buf_size(HTTP1_BUFFER).handshake(io).await?;
+                let (sender, connection) = http1_settings(context).handshake(io).await?;
                 context.drive("upstream HTTP/1.1 connection", async move {
                     note_end(connection.with_upgrades().await);
                 });
@@ -167,22 +211,38 @@ impl Kind {
                     .initial_stream_window_size(HTTP2_STREAM_WINDOW)
                     .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
                     .max_send_buf_size(HTTP2_SEND_BUFFER)
-                    .max_header_list_size(HTTP1_BUFFER as u32)
+                    // One request may go ahead of what the application says that it takes.
+                    .initial_max_send_streams(1)
+                    .max_header_list_size(LONGEST_HEAD as u32)
                     .handshake(io)
                     .await?;
+                let driven = Arc::new(Mutex::new(connection));
+                let drives = driven.clone();
                 context.drive("upstream HTTP/2 connection", async move {
+                    let ended = poll_fn(|cx| Pin::new(&mut *drives.lock()).poll(cx));
                     tokio::select! {
                         biased;
-                        ended = connection => note_end(ended),
+                        ended = ended => note_end(ended),
                         () = exceeded.happened() => {
                             tracing::debug!("an application sent too many frames that carry nothing, or a head of too many fields");
                         }
                     }
                 });
-                Ok(Kind::Http2(sender))
+                Ok(Kind::Http2(sender, driven))
             }
         }
     }
+}
+
+/// Names are written as the other side wrote them.
+fn http1_settings(context: &Context) -> http1::Builder {
+    let mut settings = http1::Builder::new();
+    let most_fields = context.dependencies.settings.max_headers;
+    if most_fields != HYPER_HEADERS {
+        settings.max_headers(most_fields);
+    }
+    settings.max_buf_size(HTTP1_BUFFER).max_header_size(LONGEST_HEAD).preserve_header_case(true);
+    settings
 }
 
 /// Requests on the connection are told of its end by themselves.
@@ -224,7 +284,7 @@ fn to_http2(request: &mut Request<RequestBody>) {
 
 fn from_http2(mut request: Request<RequestBody>) -> Request<RequestBody> {
     // What was canonical once can be made so again.
-    if crate::l7::headers::canonical(&mut request).is_err() {
+    if crate::l7::headers::canonical(&mut request, None).is_err() {
         tracing::warn!("a request that was not sent cannot be brought into canonical form again");
     }
     request
