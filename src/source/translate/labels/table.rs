@@ -171,7 +171,7 @@ pub(super) const TABLE: &[Known] = &[
         &[Pod],
         Not {
             harmless: &[""],
-            instead: "what virtual machines or containers inside of the pod send is not captured (docs/security.md, pods that \
+            instead: "what virtual machines or containers behind the pod open to elsewhere is refused (docs/ports.md, Pods that \
                       forward)",
         },
     ),
