@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use super::Context;
 use super::selectors::Selectors;
+use super::waypoint::Waypoints;
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Action, Scope};
 use crate::source::objects::{
