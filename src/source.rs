@@ -33,7 +33,7 @@ pub use manifest::{Document, Refusal, parse};
 pub use store::{File, Objects};
 pub use translate::{
     Resolved, TranslateSettings, Translation, Translator, WAYPOINT_CLASS, WaypointBindings,
-    translate,
+    translate, what_follows,
 };
 
 use std::path::PathBuf;

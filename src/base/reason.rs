@@ -36,13 +36,21 @@ pub enum Reason {
     BadRequest,
     /// The waypoint that is named cannot be used.
     WaypointUnusable,
+    /// An object wants the traffic encrypted in a way that is not carried out.
+    Unencrypted,
     /// The agent is shutting down.
     Draining,
 }
 
+const WAYPOINT_UNUSABLE: &str = "A waypoint is named that does not exist or may not be used from here; traffic is refused rather than let past it. \
+     Check the label `istio.io/use-waypoint`, the Gateway, and its `allowedRoutes`.";
+const UNENCRYPTED: &str = "A DestinationRule or BackendTLSPolicy (`error` names it) wants TLS to the destination, which is not carried out; \
+     traffic is refused rather than sent without it. Let clients speak TLS themselves, and delete the object or set its \
+     mode to DISABLE.";
+
 impl Reason {
     /// Every reason, in the order of their documentation.
-    pub const ALL: [Reason; 16] = [
+    pub const ALL: [Reason; 17] = [
         Reason::None,
         Reason::Denied,
         Reason::ConnectFailure,
@@ -58,6 +66,7 @@ impl Reason {
         Reason::Timeout,
         Reason::BadRequest,
         Reason::WaypointUnusable,
+        Reason::Unencrypted,
         Reason::Draining,
     ];
 
@@ -115,10 +124,8 @@ impl Reason {
                 "The peer asked for something that could not be understood or may not be asked for: a port of \
                  the agent's own, an address of another workload, a malformed request."
             }
-            Reason::WaypointUnusable => {
-                "A waypoint is named that does not exist or may not be used from here; traffic is refused rather \
-                 than let past it. Check the label `istio.io/use-waypoint`, the Gateway, and its `allowedRoutes`."
-            }
+            Reason::WaypointUnusable => WAYPOINT_UNUSABLE,
+            Reason::Unencrypted => UNENCRYPTED,
             Reason::Draining => "The agent, or the workload, is shutting down.",
         }
     }
@@ -141,6 +148,7 @@ impl Reason {
             Reason::Timeout => "UT",
             Reason::BadRequest => "DPE",
             Reason::WaypointUnusable => "WAYPOINT",
+            Reason::Unencrypted => "NO_TLS",
             Reason::Draining => "DRAIN",
         }
     }

@@ -24,6 +24,7 @@ mod subject;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod unserved;
 mod waypoint_bound;
 mod write;
 
@@ -95,11 +96,12 @@ pub fn desired(view: &View<'_>) -> Desires {
         let desired = match subject.kind {
             SubjectKind::GatewayClass | SubjectKind::XMesh => continue,
             SubjectKind::Gateway => gateway::status(view, &class, subject, stored),
-            SubjectKind::HTTPRoute | SubjectKind::GRPCRoute => {
-                Some(route::status(view, &class, subject, stored))
-            }
+            SubjectKind::HTTPRoute
+            | SubjectKind::GRPCRoute
+            | SubjectKind::TCPRoute
+            | SubjectKind::TLSRoute => Some(route::status(view, &class, subject, stored)),
             SubjectKind::Service | SubjectKind::ServiceEntry | SubjectKind::Namespace => {
-                waypoint_bound::status(view, &bindings, subject)
+                waypoint_bound::status(view, &bindings, subject, stored)
             }
             SubjectKind::AuthorizationPolicy => {
                 Some(policy::authorization(view, &bindings, subject, stored))
@@ -107,6 +109,13 @@ pub fn desired(view: &View<'_>) -> Desires {
             SubjectKind::PeerAuthentication => {
                 Some(policy::peer_authentication(view, subject, stored))
             }
+            SubjectKind::BackendTLSPolicy => Some(unserved::ancestors(view, subject, stored)),
+            SubjectKind::RequestAuthentication
+            | SubjectKind::DestinationRule
+            | SubjectKind::VirtualService
+            | SubjectKind::EnvoyFilter
+            | SubjectKind::WasmPlugin
+            | SubjectKind::Telemetry => Some(unserved::status(view, subject, stored)),
         };
         if let Some(desired) = desired {
             desires.statuses.insert(subject.clone(), desired);

@@ -5,6 +5,7 @@ mod filters;
 mod grpc;
 mod isolation;
 mod mirrors;
+mod refusals;
 mod reliability;
 mod routing;
 mod scripted;

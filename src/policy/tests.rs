@@ -5,6 +5,7 @@ mod fields;
 mod guards;
 mod notes;
 mod properties;
+mod tokens;
 
 use std::sync::Arc;
 

@@ -95,6 +95,11 @@ fn authorization_policies() {
 }
 
 #[test]
+fn kinds_that_are_not_carried_out() {
+    golden("unserved");
+}
+
+#[test]
 fn refused_documents() {
     golden("refused");
 }
@@ -131,4 +136,16 @@ fn routes_that_did_not_change_go_on_where_they_were() {
     changed.continue_from(&first);
     turn(&changed).store(1, Relaxed);
     assert_eq!(turn(&first).load(Relaxed), 7);
+}
+
+#[test]
+fn many_objects_that_are_not_carried_out_are_counted() {
+    let one = |index: usize| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v{index}}}\nspec: {{}}\n---\n"
+        )
+    };
+    let complaints = translated(&(0..1000).map(one).collect::<String>()).complaints;
+    assert!(complaints.len() < 30, "{}", complaints.len());
+    assert!(complaints.iter().any(|it| it.object.is_none() && it.reason.starts_with("980 more")));
 }

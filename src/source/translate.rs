@@ -6,6 +6,7 @@
 
 mod authorization_policy;
 mod changes;
+mod encryption;
 mod frame;
 mod grpc_route;
 mod http_route;
@@ -17,10 +18,12 @@ mod service;
 mod service_entry;
 mod services;
 mod translator;
+mod unserved;
 mod waypoint;
 mod workload;
 
 pub use translator::Translator;
+pub use unserved::what_follows;
 pub use waypoint::{CLASS as WAYPOINT_CLASS, Resolved, WaypointBindings};
 
 use std::collections::HashMap;

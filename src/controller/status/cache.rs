@@ -155,7 +155,7 @@ fn prune(kind: SubjectKind, object: &mut Value) {
     if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.retain(|field, _| METADATA.contains(&field.as_str()));
     }
-    if matches!(kind, SubjectKind::Service | SubjectKind::ServiceEntry | SubjectKind::Namespace) {
+    if kind.is_read_without_spec() {
         fields.swap_remove("spec");
     }
 }

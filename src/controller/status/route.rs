@@ -1,4 +1,5 @@
-//! HTTPRoutes and GRPCRoutes: one entry for each parent that is ours (Gateway API, RouteParentStatus; GEP-1294).
+//! HTTPRoutes and GRPCRoutes, and kinds of routes that are not carried out: one entry for each parent that is ours
+//! (Gateway API, RouteParentStatus; GEP-1294).
 //!
 //! A parent that does not exist gets no entry: nobody knows whose it would be.
 
@@ -37,9 +38,13 @@ pub(super) fn status(
     let refs = stored.spec("parentRefs").and_then(Value::as_array);
     let complaints: Vec<&Complaint> = view.complaints(subject).collect();
     let mut parents: Vec<Value> = Vec::new();
+    let unserved = subject.kind.kind().filter(|kind| kind.is_unserved());
+    let unserved = unserved
+        .map(|kind| Condition::fails(ACCEPTED, "UnsupportedValue", source::what_follows(kind)));
     for (index, parent) in refs.into_iter().flatten().enumerate() {
         let conditions = match parent_of(view, class, &subject.key, parent) {
             Parent::Other => continue,
+            Parent::Frontend if unserved.is_some() => unserved.iter().cloned().collect(),
             Parent::Frontend if is_gone(&complaints, index) => continue,
             Parent::Frontend => conditions(stored, &complaints, index),
             Parent::Waypoint => vec![Condition::fails(

@@ -102,6 +102,11 @@ fn bindings() {
 }
 
 #[test]
+fn kinds_that_are_not_carried_out() {
+    golden("unserved");
+}
+
+#[test]
 fn policies() {
     golden("policies");
 }

@@ -7,10 +7,13 @@ use serde_json::Value;
 use super::{Desires, Subject, SubjectKind, View};
 use crate::base::ObjectKey;
 use crate::controller::events::{Regarding, Trouble};
+use crate::source::objects::Kind;
 use crate::source::{Complaint, Severity};
 
 /// The object cannot be understood, and is not in force as it stands.
 const REFUSED: &str = "Refused";
+/// The object's kind is not carried out, but for what it refuses.
+const NOT_SUPPORTED: &str = "NotSupported";
 /// For complaints that no condition names.
 const INVALID: &str = "Invalid";
 
@@ -50,9 +53,15 @@ fn subject(complaint: &Complaint) -> Option<Subject> {
 fn reason(complaint: &Complaint) -> &'static str {
     match complaint.condition {
         Some(condition) => condition.reason.name(),
+        None if is_unserved(&complaint.kind) => NOT_SUPPORTED,
         None if complaint.field.contains("istio.io/use-waypoint") => "WaypointUnusable",
         None => INVALID,
     }
+}
+
+fn is_unserved(kind: &str) -> bool {
+    let kind = Kind::named(kind);
+    kind.is_some_and(|kind| kind.is_unserved() || kind == Kind::RequestAuthentication)
 }
 
 /// `None` when the object is gone: there is nobody to tell.

@@ -1,4 +1,4 @@
-//! AuthorizationPolicies (Istio "Authorization Policy"). Nothing of a policy is dropped, and layer 7 fields are kept
+//! AuthorizationPolicies (Istio "Authorization Policy"), and RequestAuthentications ([`tokens`]). Nothing of a policy is dropped, and layer 7 fields are kept
 //! whatever the policy applies to: istiod drops some of them for ztunnel, which can turn a DENY into nothing.
 //!
 //! A policy that cannot be carried out as it is written is `broken`: it denies what it applies to, and its complaint
@@ -7,6 +7,7 @@
 mod aliases;
 mod rules;
 mod scope;
+mod tokens;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -18,7 +19,8 @@ use super::waypoint::Waypoints;
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Action, Binding, PolicyTarget, Scope, Service};
 use crate::source::objects::{
-    AuthorizationPolicy, Kind, PolicyAction, TargetRef, WorkloadSelector, annotation,
+    AuthorizationPolicy, Kind, PolicyAction, RequestAuthentication, TargetRef, WorkloadSelector,
+    annotation,
 };
 use crate::source::store::RefusedPolicy;
 use scope::{Reach, scope_of};
@@ -48,7 +50,12 @@ pub(super) fn translate(cx: &mut Context<'_>) -> Policies {
     for (key, policy) in objects.all::<AuthorizationPolicy>() {
         models.push(Arc::new(policy_of(cx, &mut found, key, policy)));
     }
-    for refused in objects.refused().iter().filter(|it| it.kind == Kind::AuthorizationPolicy) {
+    for (key, object) in objects.all::<RequestAuthentication>() {
+        models.push(Arc::new(tokens::translate(cx, &mut found, key, object)));
+    }
+    let is_ours =
+        |kind: Kind| matches!(kind, Kind::AuthorizationPolicy | Kind::RequestAuthentication);
+    for refused in objects.refused().iter().filter(|it| is_ours(it.kind)) {
         models.push(Arc::new(refused_policy(cx, &mut found, refused)));
     }
     let selectors = found.into_iter().map(|(key, list)| (key, list.into_iter().collect()));
@@ -120,7 +127,8 @@ fn policy_of(
         .into_iter()
         .chain(several.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target)))
         .collect();
-    let (reach, scope_broken) = scope_of(cx, key, spec.selector.as_ref(), &targets);
+    let (reach, scope_broken) =
+        scope_of::<AuthorizationPolicy>(cx, key, spec.selector.as_ref(), &targets);
 
     let mut broken: Vec<Broken> = scope_broken.into_iter().collect();
     let action = match spec.action {
@@ -193,14 +201,18 @@ fn refused_policy(
                 single.into_iter().chain(several.into_iter().flatten()).collect();
             let named: Vec<_> =
                 targets.iter().map(|target| ("spec.targetRefs".to_owned(), target)).collect();
-            scope_of(cx, &refused.key, selector.as_ref(), &named).0
+            scope_of::<AuthorizationPolicy>(cx, &refused.key, selector.as_ref(), &named).0
         }
         _ => Reach::Scope(scope::widest(cx, &refused.key)),
     };
+    let key = match refused.kind {
+        Kind::RequestAuthentication => model::AuthorizationPolicy::of_tokens(&refused.key),
+        _ => refused.key.clone(),
+    };
     model::AuthorizationPolicy {
-        key: refused.key.clone(),
+        scope: register(found, &key, reach),
+        key,
         action: Action::Deny,
-        scope: register(found, &refused.key, reach),
         rules: Vec::new(),
         dry_run: false,
         broken: Some(refused.why.as_str().into()),
@@ -224,7 +236,10 @@ pub(super) fn check_targets<'a>(
         for target in targets {
             if let Some(reason) = why_not_enforced(&policy.key, target, &known, waypoints) {
                 let reason = format!("{reason}; the policy is not enforced for it");
-                cx.warn::<AuthorizationPolicy>(&policy.key, "spec.targetRefs", reason);
+                match policy.as_of_tokens() {
+                    Some(key) => cx.warn::<RequestAuthentication>(&key, "spec.targetRefs", reason),
+                    None => cx.warn::<AuthorizationPolicy>(&policy.key, "spec.targetRefs", reason),
+                }
             }
         }
     }

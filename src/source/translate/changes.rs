@@ -26,6 +26,8 @@ pub(super) struct Changes {
     pub(super) entries: bool,
     /// All routes.
     pub(super) routes: bool,
+    /// What is said of kinds that are not carried out.
+    pub(super) unserved: bool,
 }
 
 impl Changes {
@@ -36,6 +38,7 @@ impl Changes {
             all_services: true,
             entries: true,
             routes: true,
+            unserved: true,
             ..Self::default()
         }
     }
@@ -72,9 +75,20 @@ impl Changes {
             Kind::Gateway
             | Kind::GatewayClass
             | Kind::AuthorizationPolicy
-            | Kind::PeerAuthentication => {
+            | Kind::PeerAuthentication
+            | Kind::RequestAuthentication => {
                 self.frame = true;
             }
+            Kind::DestinationRule | Kind::BackendTLSPolicy => {
+                self.frame = true;
+                self.unserved = true;
+            }
+            Kind::VirtualService
+            | Kind::EnvoyFilter
+            | Kind::WasmPlugin
+            | Kind::Telemetry
+            | Kind::TCPRoute
+            | Kind::TLSRoute => self.unserved = true,
             Kind::HTTPRoute | Kind::GRPCRoute => self.routes = true,
             // Not translated.
             Kind::ServiceAccount | Kind::ReferenceGrant => {}
@@ -88,6 +102,10 @@ impl Changes {
             self.all_services = true;
             self.entries = true;
             self.routes = true;
+        }
+        if affected.services {
+            self.all_services = true;
+            self.entries = true;
         }
         if affected.workloads_of.contains(root_namespace) {
             self.all_pods = true;

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 use super::Context;
 use super::waypoint::{Addressed, Waypoints};
 use crate::base::ObjectKey;
-use crate::model::{self, Resolution, ServicePort, Visibility};
+use crate::model::{self, Encryption, Resolution, ServicePort, Visibility};
 use crate::source::objects::Service;
 use endpoints::Endpoints;
 
@@ -43,6 +43,7 @@ pub(super) fn translate(
         traffic: traffic::policy(cx, key, &service.metadata, spec),
         ports: ports.into_iter().map(|(_, port)| port).collect(),
         waypoint: waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service),
+        encryption: Encryption::default(),
     })
 }
 

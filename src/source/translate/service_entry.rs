@@ -14,11 +14,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Context;
+use super::frame::Frame;
 use super::roster::Roster;
 use super::service::{protocol, traffic};
 use super::waypoint::{Addressed, Waypoints};
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Binding, Resolution, ServicePort, TrafficPolicy, Visibility};
+use crate::model::{self, Binding, Encryption, Resolution, ServicePort, TrafficPolicy, Visibility};
 use crate::source::objects::{ServiceEntry, created, label};
 use addresses::Addresses;
 use allot::Allotments;
@@ -73,7 +74,7 @@ impl Host<'_> {
 /// `kubernetes`: the services that come before every entry.
 pub(super) fn translate(
     cx: &mut Context<'_>,
-    waypoints: &Waypoints,
+    frame: &Frame,
     roster: &Roster,
     kubernetes: &[Arc<model::Service>],
 ) -> Vec<Arc<model::Service>> {
@@ -89,7 +90,7 @@ pub(super) fn translate(
         .map(|it| ((it.key.namespace.clone(), it.hostname.clone()), it.to_string()))
         .collect();
     let entries: Vec<Entry<'_>> = (entries.into_iter())
-        .filter_map(|(key, object)| entry(cx, waypoints, key, object))
+        .filter_map(|(key, object)| entry(cx, &frame.waypoints, key, object))
         .collect();
     let mut wanted = Vec::new();
     for entry in &entries {
@@ -117,7 +118,11 @@ pub(super) fn translate(
         }
     }
     let allotments = Allotments::of(&wanted);
-    wanted.into_iter().map(|host| Arc::new(service(cx, &places, &allotments, host))).collect()
+    let models = wanted.into_iter().map(|host| {
+        let model = service(cx, &places, &allotments, host);
+        Arc::new(model::Service { encryption: frame.encryptions.of(&model), ..model })
+    });
+    models.collect()
 }
 
 /// `None` for an entry that cannot be carried out at all.
@@ -296,6 +301,7 @@ fn service(
         resolution: entry.resolution,
         traffic: TrafficPolicy { weighted, ..entry.traffic },
         waypoint: entry.waypoint.clone(),
+        encryption: Encryption::default(),
     }
 }
 

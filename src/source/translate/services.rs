@@ -67,7 +67,10 @@ impl Services {
                 reshaped |= self.known.remove(key).is_some();
                 continue;
             };
-            let model = service::translate(cx, &frame.waypoints, &endpoints, key, service);
+            let mut model = service::translate(cx, &frame.waypoints, &endpoints, key, service);
+            if let Some(model) = &mut model {
+                model.encryption = frame.encryptions.of(model);
+            }
             let before = self.known.get(key).and_then(|known| known.model.as_ref());
             let same = before.filter(|before| model.as_ref() == Some(&***before)).cloned();
             reshaped |= same.is_none() && !is_same_but_for_endpoints(before, model.as_ref());

@@ -17,7 +17,7 @@ use super::roster::{Member, Roster};
 use super::services::Services;
 use super::{
     Context, TranslateSettings, Translation, authorization_policy, continue_routes, route,
-    service_entry, workload,
+    service_entry, unserved, workload,
 };
 use crate::base::ObjectKey;
 use crate::model::{self, HttpRoute, Mesh};
@@ -35,6 +35,7 @@ pub struct Translator {
     entries: Part<model::Service>,
     routes: Part<HttpRoute>,
     target_complaints: Vec<Complaint>,
+    unserved_complaints: Vec<Complaint>,
 }
 
 /// Models that are translated together.
@@ -73,6 +74,7 @@ impl Translator {
             entries: Part::default(),
             routes: Part::default(),
             target_complaints: Vec::new(),
+            unserved_complaints: Vec::new(),
         }
     }
 
@@ -102,6 +104,10 @@ impl Translator {
             let (policies, waypoints) = (&frame.policies, &frame.waypoints);
             authorization_policy::check_targets(&mut cx, policies, services.iter(), waypoints);
             self.target_complaints = std::mem::take(&mut cx.complaints);
+        }
+        if changes.unserved {
+            unserved::complain(&mut cx);
+            self.unserved_complaints = std::mem::take(&mut cx.complaints);
         }
         let mesh = Mesh {
             workloads: self.roster.workloads().cloned().collect(),
@@ -140,7 +146,7 @@ impl Translator {
         if !changes.entries || !any && self.entries.is_empty() {
             return false;
         }
-        let models = service_entry::translate(cx, &frame.waypoints, &self.roster, kubernetes);
+        let models = service_entry::translate(cx, frame, &self.roster, kubernetes);
         let before = std::mem::take(&mut self.entries.models);
         let known: BTreeMap<&ObjectKey, _> = before.iter().map(|it| (&it.key, it)).collect();
         let shared = models.into_iter().map(|model| match known.get(&model.key) {
@@ -229,6 +235,7 @@ impl Translator {
         all.extend_from_slice(&self.entries.complaints);
         all.extend_from_slice(&self.routes.complaints);
         all.extend_from_slice(&self.target_complaints);
+        all.extend_from_slice(&self.unserved_complaints);
         all.sort();
         all.dedup();
         all
