@@ -30,8 +30,10 @@ mod write;
 
 use std::collections::BTreeMap;
 
-use crate::source::objects::FieldError;
-use crate::source::{Complaint, Objects, TranslateSettings, Translation, WaypointBindings};
+use crate::source::objects::{FieldError, Labelled, Labels};
+use crate::source::{
+    Complaint, Objects, TranslateSettings, Translation, WaypointBindings, is_of_other_revision,
+};
 pub use plan::{Write, plan};
 pub use run::run;
 pub use subject::{Subject, SubjectKind};
@@ -47,6 +49,7 @@ pub struct Stored {
     pub object: Value,
     /// Why the object is not in force as it stands.
     pub refused: Option<FieldError>,
+    pub labels: Option<Labels>,
 }
 
 /// Everything that there is to know when statuses are made.
@@ -93,6 +96,9 @@ pub fn desired(view: &View<'_>) -> Desires {
     let class = class::desire(view, &mut desires);
     mesh::desire(view, &mut desires);
     for (subject, stored) in view.stored {
+        if is_others(view, subject, stored) {
+            continue;
+        }
         let desired = match subject.kind {
             SubjectKind::GatewayClass | SubjectKind::XMesh => continue,
             SubjectKind::Gateway => gateway::status(view, &class, subject, stored),
@@ -122,6 +128,24 @@ pub fn desired(view: &View<'_>) -> Desires {
         }
     }
     desires
+}
+
+/// A route, or an object that is not carried out anyway, of another mesh's revision: its status is that mesh's matter.
+fn is_others(view: &View<'_>, subject: &Subject, stored: &Stored) -> bool {
+    let kind = subject.kind.kind();
+    let may_be_left = kind.is_some_and(|kind| kind.is_route() || kind.is_unserved());
+    may_be_left && is_of_other_revision(view.settings, stored)
+}
+
+/// As far as they are kept.
+impl Labelled for Stored {
+    fn labels(&self) -> Option<&Labels> {
+        self.labels.as_ref()
+    }
+
+    fn annotations(&self) -> Option<&Labels> {
+        None
+    }
 }
 
 impl Stored {

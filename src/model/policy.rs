@@ -75,7 +75,7 @@ pub enum Scope {
 }
 
 /// In the policy's own namespace, except for the class.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum PolicyTarget {
     Service(Str),
     ServiceEntry(Str),

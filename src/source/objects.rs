@@ -261,9 +261,11 @@ impl Kind {
         )
     }
 
-    /// Without one of these something is let past that should be denied, or sent in the clear that should be encrypted.
+    /// Without one of these something is let past that should be denied or go through a waypoint, or sent in the clear that
+    /// should be encrypted.
     pub fn restricts(self) -> bool {
-        self.is_security() || matches!(self, Kind::DestinationRule | Kind::BackendTLSPolicy)
+        self.is_security()
+            || matches!(self, Kind::Gateway | Kind::DestinationRule | Kind::BackendTLSPolicy)
     }
 
     /// Is watched only to say that it is not carried out; what it would have encrypted is refused.

@@ -11,6 +11,7 @@ mod frame;
 mod grpc_route;
 mod http_route;
 mod peer_authentication;
+mod revision;
 mod roster;
 mod route;
 mod selectors;
@@ -22,9 +23,10 @@ mod unserved;
 mod waypoint;
 mod workload;
 
+pub use revision::{is_of_other_revision, other_revision_of_gateway};
 pub use translator::Translator;
 pub use unserved::what_follows;
-pub use waypoint::{CLASS as WAYPOINT_CLASS, Resolved, WaypointBindings};
+pub use waypoint::{CLASS as WAYPOINT_CLASS, LAYER4_ALONE, Resolved, WaypointBindings};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use std::sync::Arc;
 use super::objects::{Kind, Namespace, Typed, label};
 use super::{Complaint, Condition, Objects, Severity};
 use crate::base::{ObjectKey, Str, TrustDomains};
+use crate::config::MissingWaypoint;
 use crate::model::{HttpRoute, Mesh};
 
 /// Names that objects do not hold.
@@ -44,6 +47,9 @@ pub struct TranslateSettings {
     pub root_namespace: Str,
     /// Namespaces whose ServiceEntries clients of all namespaces see, besides the root namespace's; `*` for all.
     pub public_service_entries: Vec<Str>,
+    /// What Gateways and routes may have in the label `istio.io/rev` to be ours.
+    pub revisions: Vec<Str>,
+    pub missing_waypoint: MissingWaypoint,
 }
 
 /// The mesh, and what is wrong with the objects.

@@ -21,4 +21,5 @@ mod routes;
 mod services;
 mod source;
 mod statuses;
+mod unserved;
 mod z_uninstall;

@@ -12,7 +12,9 @@ use crate::base::ObjectKey;
 use crate::source::objects::{
     GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, Service, ServiceEntry,
 };
-use crate::source::{self, Complaint, ConditionReason, ConditionType, WAYPOINT_CLASS};
+use crate::source::{
+    self, Complaint, ConditionReason, ConditionType, WAYPOINT_CLASS, other_revision_of_gateway,
+};
 
 const ACCEPTED: &str = "Accepted";
 const RESOLVED_REFS: &str = "ResolvedRefs";
@@ -73,8 +75,11 @@ fn parent_of(view: &View<'_>, class: &Class, route: &ObjectKey, parent: &Value) 
             view.objects.get::<ServiceEntry>(&key).is_some()
         }
         (GATEWAY_GROUP, "Gateway") if *class == Class::Ours => {
-            let gateway = view.objects.get::<Gateway>(&key);
-            return match gateway.is_some_and(|it| it.spec.gateway_class_name == WAYPOINT_CLASS) {
+            let is_ours = |it: &Gateway| {
+                it.spec.gateway_class_name == WAYPOINT_CLASS
+                    && other_revision_of_gateway(view.objects, view.settings, &key, it).is_none()
+            };
+            return match view.objects.get::<Gateway>(&key).is_some_and(is_ours) {
                 true => Parent::Waypoint,
                 false => Parent::Other,
             };

@@ -9,7 +9,7 @@ use super::condition::{self, Condition};
 use super::{Desired, Stored, Subject, SubjectKind, View};
 use crate::base::ObjectKey;
 use crate::model;
-use crate::source::objects::{Namespace, Service, ServiceEntry};
+use crate::source::objects::{Kind, Namespace, Service, ServiceEntry};
 use crate::source::{Resolved, Severity, WaypointBindings};
 
 const BOUND: &str = "istio.io/WaypointBound";
@@ -37,7 +37,8 @@ pub(super) fn status(
             let spec = service.spec.as_ref()?;
             // One that names another host has no traffic of its own: that host is asked for instead.
             let takes_traffic = spec.type_.as_deref() != Some("ExternalName");
-            let named = takes_traffic.then(|| bindings.of_service(key, &service.metadata));
+            let named =
+                takes_traffic.then(|| bindings.of_service(Kind::Service, key, &service.metadata));
             (named.flatten().map(condition), None)
         }
     };
@@ -58,7 +59,7 @@ fn of_entry(
         let why = stored.refused.as_ref().map(|error| format!("{}: {}", error.field, error.reason));
         return Some(Condition::fails(BOUND, "Invalid", why.unwrap_or_default()));
     };
-    let bound = condition(bindings.of_service(key, &entry.metadata)?);
+    let bound = condition(bindings.of_service(Kind::ServiceEntry, key, &entry.metadata)?);
     let fault = view
         .complaints(subject)
         .find(|it| it.severity == Severity::Error && CLOSING.contains(&it.field.as_str()));
@@ -86,6 +87,7 @@ fn condition((waypoint, resolved): (ObjectKey, Resolved)) -> Condition {
             let message = format!("Successfully attached to waypoint {waypoint}");
             Condition::holds(BOUND, "WaypointAccepted", message)
         }
+        Resolved::Missing(why) => Condition::fails(BOUND, "WaypointIsMissing", why),
         Resolved::NotReady(why) => Condition::fails(BOUND, "WaypointIsNotReady", refused(&why)),
         Resolved::Denied(why) => Condition::fails(BOUND, "AttachmentDenied", refused(&why)),
         Resolved::OtherTraffic => {

@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::{Labelled, Labels};
+
 /// Kinds whose metadata alone are read.
 macro_rules! named {
     ($($kind:ident)*) => {
@@ -14,6 +16,16 @@ macro_rules! named {
             pub struct $kind {
                 #[serde(default)]
                 pub metadata: ObjectMeta,
+            }
+
+            impl Labelled for $kind {
+                fn labels(&self) -> Option<&Labels> {
+                    self.metadata.labels()
+                }
+
+                fn annotations(&self) -> Option<&Labels> {
+                    self.metadata.annotations()
+                }
             }
         )*
     };
@@ -37,4 +49,24 @@ pub struct BackendTlsPolicy {
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub spec: Value,
+}
+
+impl Labelled for DestinationRule {
+    fn labels(&self) -> Option<&Labels> {
+        self.metadata.labels()
+    }
+
+    fn annotations(&self) -> Option<&Labels> {
+        self.metadata.annotations()
+    }
+}
+
+impl Labelled for BackendTlsPolicy {
+    fn labels(&self) -> Option<&Labels> {
+        self.metadata.labels()
+    }
+
+    fn annotations(&self) -> Option<&Labels> {
+        self.metadata.annotations()
+    }
 }

@@ -29,6 +29,7 @@ use scope::{Reach, scope_of};
 const DRY_RUN: &str = "istio.io/dry-run";
 
 /// All policies, and the selectors of those that have one.
+#[derive(Default)]
 pub(super) struct Policies {
     models: Vec<Arc<model::AuthorizationPolicy>>,
     /// By the namespace of the policies.

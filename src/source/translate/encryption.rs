@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::Context;
+use super::{Context, is_of_other_revision};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Demand, Encryption, Wish};
 use crate::source::Severity;
@@ -54,10 +54,14 @@ impl Encryptions {
         let mut all = Self { root_namespace, ..Self::default() };
         let objects = cx.objects;
         for (key, rule) in objects.all::<DestinationRule>() {
-            all.add_rule(cx, key, &rule.spec);
+            if !is_of_other_revision(cx.settings, rule) {
+                all.add_rule(cx, key, &rule.spec);
+            }
         }
         for (key, policy) in objects.all::<BackendTlsPolicy>() {
-            all.add_policy(key, &policy.spec);
+            if !is_of_other_revision(cx.settings, policy) {
+                all.add_policy(key, &policy.spec);
+            }
         }
         all
     }

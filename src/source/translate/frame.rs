@@ -33,8 +33,8 @@ pub(super) struct Affected {
 impl Frame {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
         let outer = std::mem::take(&mut cx.complaints);
-        let waypoints = Waypoints::collect(cx);
         let policies = authorization_policy::translate(cx);
+        let waypoints = Waypoints::collect(cx, &policies);
         let levels = Levels::collect(cx);
         let encryptions = Encryptions::collect(cx);
         workload::check_namespaces(cx);

@@ -1,14 +1,20 @@
 //! HTTPRoutes, as what all routes share ([`super::route`]).
 
 use super::route::{RouteParts, RuleParts};
+use super::{TranslateSettings, is_of_other_revision};
 use crate::model::HttpMatch;
 use crate::source::Objects;
 use crate::source::objects::{
     HttpRoute, HttpRouteRule, Typed, Unsupported, created, says_something,
 };
 
-pub(super) fn parts(objects: &Objects) -> impl Iterator<Item = RouteParts<'_>> {
-    objects.all::<HttpRoute>().map(|(key, route)| RouteParts {
+pub(super) fn parts<'a>(
+    objects: &'a Objects,
+    settings: &'a TranslateSettings,
+) -> impl Iterator<Item = RouteParts<'a>> {
+    let routes = objects.all::<HttpRoute>();
+    let ours = routes.filter(|(_, route)| !is_of_other_revision(settings, &route.metadata));
+    ours.map(|(key, route)| RouteParts {
         kind: HttpRoute::KIND,
         key,
         created: created(&route.metadata),

@@ -72,7 +72,8 @@ struct Fault {
 pub(super) fn translate(cx: &mut Context<'_>, services: &[Arc<Service>]) -> Vec<Arc<HttpRoute>> {
     let services: Services<'_> =
         services.iter().map(|service| (&service.key, &**service)).collect();
-    let parts = http_route::parts(cx.objects).chain(grpc_route::parts(cx.objects));
+    let (objects, settings) = (cx.objects, cx.settings);
+    let parts = http_route::parts(objects, settings).chain(grpc_route::parts(objects, settings));
     let attached: Vec<Attached> =
         parts.filter_map(|parts| translate_one(cx, &services, &parts)).collect();
     conflicts::complain(cx, &attached);

@@ -1,11 +1,11 @@
 //! Kinds of Gateway API and Istio that are not carried out: each object says so, so that nobody takes what it says for what
 //! happens.
 
-use super::Context;
+use super::{Context, is_of_other_revision};
 use crate::base::ObjectKey;
 use crate::source::objects::{
-    BackendTlsPolicy, DestinationRule, EnvoyFilter, Kind, TcpRoute, Telemetry, TlsRoute, Typed,
-    VirtualService, WasmPlugin,
+    BackendTlsPolicy, DestinationRule, EnvoyFilter, Kind, Labelled, TcpRoute, Telemetry, TlsRoute,
+    Typed, VirtualService, WasmPlugin,
 };
 use crate::source::{Complaint, Severity};
 
@@ -24,8 +24,9 @@ pub(super) fn complain(cx: &mut Context<'_>) {
     complain_of::<TlsRoute>(cx);
 }
 
-fn complain_of<T: Typed>(cx: &mut Context<'_>) {
-    let keys: Vec<ObjectKey> = cx.objects.all::<T>().map(|(key, _)| key.clone()).collect();
+fn complain_of<T: Typed + Labelled>(cx: &mut Context<'_>) {
+    let ours = cx.objects.all::<T>().filter(|(_, it)| !is_of_other_revision(cx.settings, *it));
+    let keys: Vec<ObjectKey> = ours.map(|(key, _)| key.clone()).collect();
     let severity = severity(T::KIND);
     for key in keys.iter().take(NAMED) {
         cx.complain(severity, T::KIND, key, String::new(), what_follows(T::KIND).to_owned());
