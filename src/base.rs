@@ -1,6 +1,7 @@
 //! Small shared types without I/O: names, identities, roles of ports and marks, reasons.
 //! Everybody may use this room; it uses nobody.
 
+mod heads;
 mod identity;
 mod names;
 mod note;
@@ -13,7 +14,9 @@ mod room;
 mod seldom;
 mod sizes;
 mod trust_domains;
+pub mod work;
 
+pub use heads::{FIELD_BYTES, MAX_FIELDS, UNSEEN_FIELDS};
 pub use identity::{Identity, IdentityError};
 pub use names::{ObjectKey, Str};
 pub use note::{PolicyEffect, PolicyNote};

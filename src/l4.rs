@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::base::{Room, Rooms, Str, ports};
 use crate::identity::CertificateStore;
 use crate::model::Workload;
-use crate::policy::Gate;
+use crate::policy::{ArrivalClass, Gate};
 use crate::pool::Pool;
 use crate::resolver::Resolver;
 use crate::sock::{self, SocketFactory};
@@ -38,7 +38,6 @@ use crate::telemetry::Telemetry;
 use crate::tunnel::{LocalServer, PeerTable, Waypoints};
 use crate::world::{Judged, WorldStore};
 
-use deliver::ArrivalClass;
 pub use listen::ListenError;
 use outbound::LeavingClass;
 pub use places::CONNECTION_BYTES;

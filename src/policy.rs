@@ -6,6 +6,7 @@
 
 mod addressed;
 mod authority;
+mod class;
 mod encrypted;
 mod evaluate;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -20,6 +21,7 @@ mod token;
 
 pub use addressed::{Addressed, addressed};
 pub use authority::speaks_for;
+pub use class::ArrivalClass;
 pub use encrypted::refused_in_the_clear;
 pub use gate::Gate;
 

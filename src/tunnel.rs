@@ -15,6 +15,7 @@ mod alive;
 mod carrier;
 mod client;
 mod cut;
+mod fields;
 mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
@@ -27,6 +28,7 @@ mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod waiting;
 mod window;
 
 use std::net::SocketAddr;
@@ -46,7 +48,7 @@ pub use server::{Incoming, LocalIncoming, serve};
 pub use stream::{HboneRead, HboneStream, HboneWrite};
 pub use window::TUNNEL_BYTES;
 
-use crate::base::Str;
+use crate::base::{MAX_FIELDS, Str};
 
 /// The largest frame that is taken, in bytes: fewer heads for bulk transfers than with HTTP/2's 16 KiB. A frame that has
 /// come in part is held beside the windows.
@@ -84,7 +86,8 @@ pub enum TunnelError {
     )]
     Unresponsive,
     #[error(
-        "the peer sent far more frames than its streams need (PING, SETTINGS, RST_STREAM, WINDOW_UPDATE)"
+        "the peer sent far more frames than its streams need (PING, SETTINGS, RST_STREAM, WINDOW_UPDATE), or a head of \
+         more than {MAX_FIELDS} fields"
     )]
     Flood,
     #[error("the request to open a stream cannot be written: {0}")]

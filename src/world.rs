@@ -19,6 +19,7 @@ mod policies;
 mod shards;
 #[cfg(test)]
 mod tests;
+mod touched;
 mod watched;
 
 pub use index::Served;
@@ -30,6 +31,7 @@ pub use policies::{PolicyList, PolicySet};
 pub use watched::JudgementChanges;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
@@ -62,6 +64,7 @@ pub struct WorldStore {
     current: ArcSwap<World>,
     changes: watch::Sender<u64>,
     watched: Watched,
+    told: AtomicU64,
 }
 
 impl WorldStore {
@@ -74,6 +77,7 @@ impl WorldStore {
             current: ArcSwap::from_pointee(empty),
             changes,
             watched: Watched::default(),
+            told: AtomicU64::new(0),
         })
     }
 
@@ -94,7 +98,13 @@ impl WorldStore {
         self.current.store(world.clone());
         self.changes.send_replace(world.generation);
         self.watched.tell(&previous, &world);
+        self.told.store(world.generation, Ordering::Release);
         world
+    }
+
+    /// The generation of the last world of which all that it concerns were told.
+    pub fn told(&self) -> u64 {
+        self.told.load(Ordering::Acquire)
     }
 
     /// Tells the generation of each published world.

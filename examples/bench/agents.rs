@@ -110,6 +110,21 @@ fn resident(bench: &mut Bench, key: &str) -> Result<Vec<u64>> {
         .collect()
 }
 
+/// How often threads of both agents were woken, as far as they waited by themselves.
+pub fn wakes(bench: &mut Bench) -> Result<u64> {
+    const KEY: &str = "voluntary_ctxt_switches:";
+    let mut total = 0;
+    for agent in bench.lab.agents() {
+        for thread in fs::read_dir(format!("/proc/{}/task", agent.process().id()))? {
+            // A thread may end meanwhile.
+            let Ok(status) = fs::read_to_string(thread?.path().join("status")) else { continue };
+            let line = status.lines().find_map(|line| line.strip_prefix(KEY));
+            total += line.context(KEY)?.trim().parse::<u64>()?;
+        }
+    }
+    Ok(total)
+}
+
 /// User and system time of both agents, in seconds (proc(5), fields 14 and 15 of `stat`).
 pub fn times(bench: &mut Bench) -> Result<f64> {
     /// USER_HZ, which Linux shows to programs whatever its own clock is.

@@ -1,10 +1,12 @@
 //! A tenant's churn: what open connections of others cost while one namespace changes a route ten times a second. The same
-//! time is measured without a change, with changes and no connections, and with both; what the connections add to the changes is
-//! what their owners pay for somebody else.
+//! time is measured with nothing, with changes and no connections, with connections and no changes, and with both; what the
+//! connections add to the changes is what their owners pay for somebody else. Then another tenant's requests are timed, without
+//! changes and with them.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -14,6 +16,8 @@ use tokio::time::Instant;
 
 use super::Bench;
 use super::agents;
+use super::client::Load;
+use super::report::Place;
 
 /// Where the connections end.
 const PORT: u16 = 9900;
@@ -74,28 +78,73 @@ pub fn settings(connections: usize) -> String {
 pub fn run(bench: &mut Bench, connections: usize, seconds: u64) -> Result<()> {
     bench.lab.manifests.write("evil.yaml", EVIL)?;
     bench.lab.manifests.write("route.yaml", &route(0))?;
-    let changes_alone = measure(bench, seconds, true)?;
+    let nothing = measure(bench, seconds, false)?;
+    let changes = measure(bench, seconds, true)?;
     let open = open(bench, connections)?;
     std::thread::sleep(REST);
-    let connections_alone = measure(bench, seconds, false)?;
+    let connected = measure(bench, seconds, false)?;
     let both = measure(bench, seconds, true)?;
+    let requests = [false, true].map(|change| requests(bench, seconds, change));
+    let [still, changing] = requests;
+    let (still, changing) = (still?, changing?);
     drop(open);
+    let of_changes = changes.processor - nothing.processor;
+    let beside = both.processor - connected.processor;
     let report = json!({
         "connections": connections, "changes_per_second": RATE, "seconds": seconds,
-        "agents_processor_seconds": {
-            "changes_without_connections": changes_alone,
-            "connections_without_changes": connections_alone,
-            "both": both,
+        "agents_per_second": {
+            "nothing": nothing.per_second(seconds),
+            "changes_without_connections": changes.per_second(seconds),
+            "connections_without_changes": connected.per_second(seconds),
+            "both": both.per_second(seconds),
         },
-        "added_by_the_connections": both - changes_alone - connections_alone,
+        // What the connections' owners pay for somebody else's changes.
+        "processor_seconds_per_second_added_by_the_connections": (beside - of_changes) / seconds as f64,
+        "others_requests_p99_microseconds": { "without_changes": still, "with_changes": changing },
+        "others_requests_p99_ratio": changing / still,
     });
     println!("{}", serde_json::to_string_pretty(&report)?);
     Ok(())
 }
 
-/// Processor seconds of both agents in that time.
-fn measure(bench: &mut Bench, seconds: u64, change: bool) -> Result<f64> {
-    let before = agents::times(bench)?;
+/// What both agents used in a time.
+struct Used {
+    /// In seconds.
+    processor: f64,
+    wakes: u64,
+}
+
+impl Used {
+    fn per_second(&self, seconds: u64) -> serde_json::Value {
+        let seconds = seconds as f64;
+        json!({ "processor_seconds": self.processor / seconds, "wakes": self.wakes as f64 / seconds })
+    }
+}
+
+/// What both agents use in that time.
+fn measure(bench: &mut Bench, seconds: u64, change: bool) -> Result<Used> {
+    let (processor, wakes) = (agents::times(bench)?, agents::wakes(bench)?);
+    pass(bench, seconds, change)?;
+    Ok(Used {
+        processor: agents::times(bench)? - processor,
+        wakes: agents::wakes(bench)?.saturating_sub(wakes),
+    })
+}
+
+/// The 99th percentile of requests at a fixed rate through the waypoint of the tenant that changes nothing, in microseconds.
+fn requests(bench: &mut Bench, seconds: u64, change: bool) -> Result<f64> {
+    let server = bench.lab.service("bench", Place::Across.server())?[0].to_string();
+    let mut command = bench.client()?;
+    command.args(["client", Load::RequestRateP99.name(), &server, &seconds.to_string()]);
+    let client = command.stdout(Stdio::piped()).spawn().context("run the client")?;
+    pass(bench, seconds, change)?;
+    let output = client.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.trim().parse().with_context(|| format!("the client said {text:?}"))
+}
+
+/// Lets the time go by, with or without changes.
+fn pass(bench: &mut Bench, seconds: u64, change: bool) -> Result<()> {
     let begun = Instant::now();
     for turn in 1..=u32::try_from(seconds)? * RATE {
         if change {
@@ -104,7 +153,7 @@ fn measure(bench: &mut Bench, seconds: u64, change: bool) -> Result<f64> {
         let due = Duration::from_secs(1) * turn / RATE;
         std::thread::sleep(due.saturating_sub(begun.elapsed()));
     }
-    Ok(agents::times(bench)? - before)
+    Ok(())
 }
 
 fn route(turn: u32) -> String {

@@ -6,12 +6,15 @@
 #[path = "../../tests/support/support.rs"]
 mod support;
 
+mod abuse;
 mod agents;
 mod churn;
 mod client;
 mod http;
 mod report;
 mod server;
+#[path = "../../tests/support/siege.rs"]
+mod siege;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -78,9 +81,14 @@ enum Part {
     Churn {
         #[arg(long, default_value_t = 50_000)]
         connections: usize,
-        /// For each of three measurements
+        /// For each measurement
         #[arg(long, default_value_t = 10)]
         time: u64,
+    },
+    /// How much longer one client's requests take while another one takes what it can of the waypoint
+    Abuse {
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
     },
     /// Idle connections, in the client's pod (started by the bench itself)
     Hold { server: std::net::IpAddr, count: usize },
@@ -91,6 +99,7 @@ fn main() -> ExitCode {
     let done = match &options.part {
         None => bench(&options),
         Some(Part::Churn { connections, time }) => churn(*connections, *time),
+        Some(Part::Abuse { rounds }) => abuse(*rounds),
         Some(Part::Server { directory }) => server::run(directory),
         Some(Part::Client { load, server, seconds, tls }) => {
             measure_here(*load, *server, *seconds, tls.as_deref())
@@ -164,6 +173,13 @@ fn churn(connections: usize, seconds: u64) -> Result<()> {
     let mut bench = Bench::start_with(seconds, &churn::settings(connections))?;
     bench.enrol(true)?;
     churn::run(&mut bench, connections, seconds)
+}
+
+fn abuse(rounds: usize) -> Result<()> {
+    siege::raise_descriptors()?;
+    let mut bench = Bench::start_with(0, "[log]\nlevel = \"info,access=off\"\n")?;
+    bench.enrol(true)?;
+    abuse::run(&mut bench, rounds)
 }
 
 impl Bench {

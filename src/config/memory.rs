@@ -5,6 +5,7 @@
 //! large as the API server's objects, and is not: the allowance for it is a large cluster's.
 
 use super::Settings;
+use crate::base::{FIELD_BYTES, UNSEEN_FIELDS};
 use crate::telemetry::SERIES_BYTES;
 
 const KIB: usize = 1024;
@@ -16,10 +17,13 @@ const BASE: usize = 96 * MIB;
 const OPERATORS: usize = 3 * 64 * 128 * KIB;
 /// What a scrape lists of each series, for each of four at a time, in bytes.
 const SCRAPE: usize = 4 * 6 * 16;
-/// A connection of a worker: its task, and a chunk of 16 KiB each way where it is copied as bytes.
-const WORKER_CONNECTION: usize = 48 * KIB;
+/// A connection of a worker: its task, the fields of a few heads that were just read, and a chunk of 16 KiB each way where
+/// it is copied as bytes.
+const WORKER_CONNECTION: usize = 64 * KIB;
 /// A request of a worker besides what it reserves: its task, its record, and a head.
 const WORKER_REQUEST: usize = 16 * KIB;
+/// Heads that a worker may have read before it looks at them, and what each of its threads may read beyond that at once.
+const WORKER_HEADS: usize = UNSEEN_FIELDS * FIELD_BYTES;
 /// What the allocator holds besides what it was asked for: classes of sizes, and pages that it has not given back yet.
 const ALLOCATOR: (usize, usize) = (5, 4);
 
@@ -81,7 +85,7 @@ impl Settings {
         ]
     }
 
-    fn worker_memory(&self) -> [MemoryPart; 3] {
+    fn worker_memory(&self) -> [MemoryPart; 4] {
         let part = |what, formula, bytes| MemoryPart { what, formula, bytes };
         let settings = &self.layer7;
         [
@@ -92,13 +96,18 @@ impl Settings {
             ),
             part(
                 "its connections",
-                "`layer7.max_connections` x 48 KiB",
+                "`layer7.max_connections` x 64 KiB",
                 settings.max_connections.saturating_mul(WORKER_CONNECTION),
             ),
             part(
                 "its requests",
                 "`layer7.max_requests` x 16 KiB",
                 settings.max_requests.saturating_mul(WORKER_REQUEST),
+            ),
+            part(
+                "heads that were just read",
+                "(`layer7.threads` + 1) x 4 MiB",
+                settings.threads.saturating_add(1).saturating_mul(WORKER_HEADS),
             ),
         ]
     }

@@ -9,11 +9,11 @@ use tokio::net::TcpStream;
 use super::Proxy;
 use crate::base::{Identity, Reason, Str, ports};
 use crate::model::{Mode, Workload};
-use crate::policy::{self, Connection, Denial, Gate, Permit};
+use crate::policy::{self, ArrivalClass, Connection, Denial, Gate, Permit};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::{Cut, Joined, PeerRevoked};
-use crate::world::{self, Classed, JudgementChanges, World};
+use crate::world::{self, JudgementChanges, World};
 
 /// A connection that arrived for the workload, however it came.
 pub(super) struct Arrival {
@@ -29,22 +29,6 @@ pub(super) struct Arrival {
     /// From a workload of this node, without a tunnel.
     pub(super) in_process: bool,
     pub(super) cut: Cut,
-}
-
-/// What tells apart how arrivals of one workload are judged, besides the client.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct ArrivalClass {
-    port: u16,
-    forwarded_host: Option<Str>,
-    /// Of the client.
-    namespace: Option<Str>,
-}
-
-impl Classed for ArrivalClass {
-    /// Services of any namespace may be named, so the client's namespace has the places; those in the clear have theirs.
-    fn tenant(&self) -> &str {
-        self.namespace.as_deref().unwrap_or_default()
-    }
 }
 
 /// What becomes of an arrival.
@@ -120,11 +104,8 @@ impl Proxy {
 
     /// Tells when arrivals like this one are judged otherwise.
     fn changes(&self, arrival: &Arrival) -> JudgementChanges {
-        let class = ArrivalClass {
-            port: arrival.destination.port(),
-            forwarded_host: arrival.forwarded_host.clone(),
-            namespace: arrival.client.as_ref().map(|client| client.namespace.clone()),
-        };
+        let (port, host) = (arrival.destination.port(), arrival.forwarded_host.as_ref());
+        let class = ArrivalClass::of(port, host, arrival.client.as_ref());
         self.arrived.changes(class, || {
             let (workload, port) = (arrival.workload.clone(), arrival.destination.port());
             let (host, client) = (arrival.forwarded_host.clone(), arrival.client.clone());

@@ -15,7 +15,8 @@ use super::{Layer4Settings, Proxy};
 use crate::base::{Need, Seldom};
 use crate::tunnel::{PeerPlace, PeerTable, Peers, Place, TUNNEL_BYTES};
 
-/// What is held for a connection whatever passes, in bytes: its task, its record, and a small chunk each way.
+/// What is held for a connection whatever passes, in bytes: its task, its record, and two small chunks each
+/// way, one that was read and one that waits to be sent.
 pub const CONNECTION_BYTES: usize = 8 * 1024;
 /// How often a connection that was accepted asks for room again.
 const ROOM_PAUSE: Duration = Duration::from_millis(100);

@@ -51,7 +51,7 @@ impl Arrived {
     pub(super) fn admit(&mut self, seat: &Arc<Seat>) -> Result<RequestPermit, Full> {
         let permit = seat.request(self.version, headers::size(&self.request))?;
         if !self.request.body().is_empty() {
-            let receiving = seat.receive(self.version)?;
+            let receiving = seat.receive()?;
             self.request.body_mut().receiving(receiving);
         }
         Ok(permit)

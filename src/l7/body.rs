@@ -6,7 +6,7 @@ mod request;
 mod response;
 
 pub(super) use request::{Replay, RequestBody, Uploaded};
-pub(super) use response::ResponseBody;
+pub(super) use response::{ResponseBody, hold_place};
 
 use http::HeaderMap;
 
@@ -17,6 +17,8 @@ pub(super) enum BodyError {
     Broken(#[from] hyper::Error),
     #[error("the route's timeout has passed")]
     Late,
+    #[error("there is no room for the trailers: {0}")]
+    NoRoom(String),
     #[error("the body that is copied has broken off, or this copy fell behind it")]
     Behind,
 }

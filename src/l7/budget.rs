@@ -3,11 +3,12 @@
 //!
 //! The byte budget is kept by reservation: whoever may buffer takes its worst case beforehand, so the sum never
 //! exceeds the setting whatever the peers do. A downstream connection of either version reserves what is read ahead of a
-//! head and what is written, and an HTTP/2 connection its receive window as its requests have bodies to fill it
-//! ([`window`](super::window)); an upstream connection of HTTP/2 reserves its whole window, and each request over HTTP/2
-//! the two send buffers of its streams; a large head, what it takes; a request that may be sent again and a copy for a
-//! mirror, what they may keep of its body. Opaque connections buffer one chunk, and are bounded by the number of
-//! connections.
+//! head and what is written, and an HTTP/2 connection its receive window as there are streams to fill it
+//! ([`window`](super::window)), with the trailers that nobody has read; each request over HTTP/2 reserves the two send
+//! buffers of its streams; a large head, of the request or the response, and large trailers, what they take; a request
+//! that may be sent again and a copy for a mirror, what they may keep of its body. A request's place is held until h2 has
+//! sent the last frame of the response ([`held`](super::held)), because it waits in memory for a client that does not
+//! read. Opaque connections buffer one chunk, and are bounded by the number of connections.
 //!
 //! Every place is taken three times: in the worker's sum, among those of the client's tenant, and among the client's own.
 //! What a tenant may hold is a part of what the other tenants leave, and what a client may hold a part of what the
@@ -21,7 +22,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use super::WorkerSettings;
 use super::client::Client;
 use super::detect::Version;
-use crate::base::Seldom;
+use super::turn::Unseen;
+use crate::base::{FIELD_BYTES, MAX_FIELDS, Seldom};
 use crate::telemetry::{Telemetry, WorkerHealth};
 
 /// The read buffer of an HTTP/1 connection, and so the longest head of a message, in bytes: Istio's and Envoy's
@@ -49,7 +51,17 @@ pub(super) const COPY_BUFFER: usize = 2 * HTTP2_STREAM_WINDOW as usize;
 pub(super) const REPLAY_BUFFER: usize = 64 * 1024;
 
 /// A head up to this size, in bytes, is within what its connection and its streams have reserved; nearly all are.
-const SMALL_HEAD: usize = 4 * 1024;
+pub(super) const SMALL_HEAD: usize = 4 * 1024;
+
+/// Heads of a request over HTTP/2 that may be small and wait at the same time: its own, the response's, and trailers.
+const SMALL_HEADS: usize = 3;
+
+/// The most that one head takes, in bytes: its text, and its fields.
+pub(super) const MOST_OF_A_HEAD: usize = HTTP1_BUFFER + MAX_FIELDS as usize * FIELD_BYTES;
+
+/// The tables of HPACK of an HTTP/2 connection, in bytes: 4 KiB each by the protocol's count, in which a field takes 32 at
+/// least, and some 160 in memory.
+const HPACK_TABLES: usize = 2 * (4096 / 32) * 160;
 
 /// Mirrored requests on their way at once: enough for a thousand a second at 100 ms each, and what a mirror that does
 /// not answer can hold.
@@ -96,6 +108,7 @@ pub(super) struct Pool {
     /// Seconds since the worker started, as of the last tick: what needs to know the time roughly does not ask the
     /// system for it.
     clock: AtomicU32,
+    unseen: Unseen,
     telemetry: Telemetry,
     /// By scope and kind.
     told: [[Seldom; KINDS]; 3],
@@ -184,7 +197,8 @@ impl Pool {
         ];
         let shares = Shares { tenant: settings.tenant_share, client: settings.client_share };
         let (held, clock, told) = (Held::default(), AtomicU32::new(0), Default::default());
-        Arc::new(Self { limits, shares, held, clock, telemetry, told })
+        let unseen = Unseen::default();
+        Arc::new(Self { limits, shares, held, clock, unseen, telemetry, told })
     }
 
     pub(super) fn clock(&self) -> u32 {
@@ -193,6 +207,10 @@ impl Pool {
 
     pub(super) fn set_clock(&self, seconds: u32) {
         self.clock.store(seconds, Ordering::Relaxed);
+    }
+
+    pub(super) fn unseen(&self) -> &Unseen {
+        &self.unseen
     }
 
     pub(super) fn telemetry(&self) -> &Telemetry {
@@ -269,17 +287,18 @@ impl Share {
     }
 
     /// What an HTTP connection of this version may buffer, as far as it can be told beforehand.
-    pub(super) fn downstream(self: &Arc<Self>) -> Result<Reserved, Full> {
-        self.reserve(Kind::Bytes, units(2 * HTTP1_BUFFER))
-    }
-
-    /// What a connection to an application may buffer.
-    pub(super) fn upstream(self: &Arc<Self>, version: Version) -> Result<Reserved, Full> {
+    /// Its streams reserve what they need besides.
+    pub(super) fn connection(self: &Arc<Self>, version: Version) -> Result<Reserved, Full> {
         let bytes = match version {
             Version::Http1 => 2 * HTTP1_BUFFER,
-            Version::Http2 => HTTP2_CONNECTION_WINDOW as usize,
+            Version::Http2 => 2 * HTTP1_BUFFER + HPACK_TABLES,
         };
         self.reserve(Kind::Bytes, units(bytes))
+    }
+
+    /// What a head takes that comes in several frames, each of which is decoded as it comes.
+    pub(super) fn partial_head(self: &Arc<Self>) -> Result<Reserved, Full> {
+        self.reserve(Kind::Bytes, units(MOST_OF_A_HEAD))
     }
 
     /// A place for one more copy of a request.
@@ -374,9 +393,14 @@ pub(super) fn units(bytes: usize) -> usize {
 pub(super) fn request_units(version: Version, head: usize) -> usize {
     let streams = match version {
         Version::Http1 => 0,
-        Version::Http2 => 2 * HTTP2_SEND_BUFFER + SMALL_HEAD,
+        Version::Http2 => 2 * HTTP2_SEND_BUFFER + SMALL_HEADS * SMALL_HEAD,
     };
-    units(streams + if head > SMALL_HEAD { head } else { 0 })
+    units(streams) + head_units(head)
+}
+
+/// The units for a head of this size besides what is reserved for small ones.
+pub(super) fn head_units(head: usize) -> usize {
+    if head > SMALL_HEAD { units(head) } else { 0 }
 }
 
 impl Drop for Reserved {

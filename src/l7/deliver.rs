@@ -124,6 +124,9 @@ async fn pass(
                     // With the lease goes the connection: nobody knows what it speaks now.
                     return upgrade::unasked().respond(exchange, form);
                 }
+                if let Err(why) = exchange.reserve(response.headers()) {
+                    return Answer::overflow(why).respond(exchange, form);
+                }
                 exchange.answered(response.status(), response.headers(), lease, None);
                 return match granted.zip(judged).filter(|_| switched) {
                     Some((upgrade, judged)) => {
@@ -163,7 +166,7 @@ async fn until_cut(
     let permitted = |world: &World, gates: &Gates| {
         gates.authorize(world, &session.arrival, &head, sent_as.as_ref())
     };
-    session.until_cut(permitted).await
+    session.until_cut(session.changes(), permitted).await
 }
 
 impl Inbound {

@@ -6,6 +6,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use super::body::{self, Uploaded};
+use super::headers;
 use super::seat::RequestPermit;
 use super::upstream::Lease;
 use crate::base::Reason;
@@ -22,7 +23,7 @@ pub(super) struct Exchange {
     lease: Option<Lease>,
     /// The endpoint counts as busy.
     in_flight: Option<InFlight>,
-    _permit: Option<RequestPermit>,
+    permit: Option<RequestPermit>,
 }
 
 impl Exchange {
@@ -38,7 +39,7 @@ impl Exchange {
             finished: false,
             lease: None,
             in_flight: None,
-            _permit: permit,
+            permit,
         })
     }
 
@@ -61,6 +62,18 @@ impl Exchange {
         if let Some(status) = body::grpc_status(headers) {
             self.record.grpc_status(status);
         }
+    }
+
+    /// Reserves what a head of the response, or its trailers, take until they have been sent; or says why it cannot.
+    pub(super) fn reserve(&mut self, fields: &HeaderMap) -> Result<(), String> {
+        let Some(permit) = &mut self.permit else { return Ok(()) };
+        let grown = permit.grow(headers::size_of(fields));
+        grown.map_err(|full| permit.share().why(full))
+    }
+
+    /// The request's place, for what is sent last to hold.
+    pub(super) fn place(&mut self) -> Option<RequestPermit> {
+        self.permit.take_if(|permit| permit.waits_in_frames())
     }
 
     /// All of the response has passed.

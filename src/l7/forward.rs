@@ -315,6 +315,9 @@ impl Way {
         for filters in self.plan.filters() {
             route::filter_response(filters, self.origin.as_ref(), response.headers_mut());
         }
+        if let Err(why) = exchange.reserve(response.headers()) {
+            return Answer::overflow(why).respond(exchange, form);
+        }
         exchange.answered(response.status(), response.headers(), lease, picked.in_flight);
         match granted {
             Some(upgrade) => {

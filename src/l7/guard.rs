@@ -15,12 +15,15 @@ use super::original::Original;
 use super::sent::{self, Filters, Sent};
 use crate::base::{Identity, Str};
 use crate::model::{AppProtocol, Backend, HttpRoute, HttpRule, Service, Workload};
-use crate::policy::{self, Addressed, Connection, Denial, Gate, Permit, Views, speaks_for};
+use crate::policy::{
+    self, Addressed, ArrivalClass, Connection, Denial, Gate, Permit, Views, speaks_for,
+};
 use crate::route::{self, Head, Selection};
 use crate::tunnel::GuardedConnection;
 use crate::world::World;
 
 /// What is known of an inbound connection.
+#[derive(Clone)]
 pub(super) struct Arrival {
     /// As layer 4 knew it; a newer world may know another.
     pub(super) workload: Arc<Workload>,
@@ -46,6 +49,16 @@ impl Arrival {
         }
     }
 
+    pub(super) fn class(&self) -> ArrivalClass {
+        let port = self.destination.port();
+        ArrivalClass::of(port, self.forwarded_host.as_ref(), self.client.as_ref())
+    }
+
+    /// What this world demands of the connection.
+    pub(super) fn gates(&self, world: &World) -> Gates {
+        Gates::new(world, self)
+    }
+
     fn connection(&self) -> Connection<'_> {
         Connection {
             client: self.client.as_ref(),
@@ -57,7 +70,6 @@ impl Arrival {
 
 /// All that one connection's requests must pass, from one snapshot.
 pub(super) struct Gates {
-    pub(super) generation: u64,
     addressed: Addressed,
     /// The addressed service speaks for the workload.
     speaks: bool,
@@ -66,8 +78,19 @@ pub(super) struct Gates {
     through_route: Option<Gate>,
 }
 
+impl PartialEq for Gates {
+    /// Both demand the same of every request.
+    fn eq(&self, other: &Self) -> bool {
+        let Self { addressed, speaks, gate, through_route } = self;
+        addressed.is_same(&other.addressed)
+            && *speaks == other.speaks
+            && *gate == other.gate
+            && *through_route == other.through_route
+    }
+}
+
 impl Gates {
-    pub(super) fn new(world: &World, arrival: &Arrival) -> Self {
+    fn new(world: &World, arrival: &Arrival) -> Self {
         let workload = world.workload(&arrival.workload.uid).unwrap_or(&arrival.workload);
         let port = arrival.destination.port();
         let host = arrival.forwarded_host.as_deref();
@@ -82,7 +105,7 @@ impl Gates {
             }
             _ => None,
         };
-        Self { generation: world.generation, addressed, speaks, gate, through_route }
+        Self { addressed, speaks, gate, through_route }
     }
 
     /// The addressed service, as far as its name counts here.

@@ -11,7 +11,7 @@ use http::uri::PathAndQuery;
 use http::{Request, Uri, Version};
 
 use super::{host, original};
-use crate::base::Identity;
+use crate::base::{FIELD_BYTES, Identity};
 
 /// Istio's and Envoy's name for the id that ties the log lines of one request together.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -23,9 +23,8 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 /// Fields that nearly every request has, and that count by their text only.
 const FEW_FIELDS: usize = 16;
 
-/// What one more field takes beside its text, in bytes: some 180 in a map that has just grown (measured: a place of 104, and
-/// the name's allocation), and 104 in each of two copies, with some room.
-const FIELD: usize = 512;
+/// What one more field of a request takes beside its text, in bytes: what it takes in a map, and 104 in each of two copies.
+const FIELD: usize = 2 * FIELD_BYTES;
 
 /// Headers that mean this connection only, besides those that `connection` names.
 const HOP_BY_HOP: [HeaderName; 5] = [
@@ -140,10 +139,18 @@ pub(super) fn name_client(
 /// About what the head of a request takes, in bytes: its text, and the places of its fields in the maps of the request, of
 /// what was sent before filters and of what may be sent again. HPACK brings a field in a byte, so the text alone says little.
 pub(super) fn size<B>(request: &Request<B>) -> usize {
-    let fields = request.headers().iter();
-    let text: usize = fields.map(|(name, value)| name.as_str().len() + value.len()).sum();
     let path = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
-    path + text + request.headers().len().saturating_sub(FEW_FIELDS) * FIELD
+    path + weight(request.headers(), FIELD)
+}
+
+/// About what the head of a response, or trailers, take, in bytes: there is one map of them.
+pub(super) fn size_of(fields: &HeaderMap) -> usize {
+    weight(fields, FIELD_BYTES)
+}
+
+fn weight(fields: &HeaderMap, field: usize) -> usize {
+    let text: usize = fields.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    text + fields.len().saturating_sub(FEW_FIELDS) * field
 }
 
 /// Whether the answer must be gRPC's.
@@ -256,6 +263,10 @@ mod tests {
         };
         assert!(with(FEW_FIELDS) < 100, "as much as their text");
         assert!(with(1_000) > 500_000, "{}", with(1_000));
+        let fields = HeaderMap::from_iter((0..1_000).map(|number| {
+            (HeaderName::try_from(format!("k{number}")).unwrap(), HeaderValue::from_static(""))
+        }));
+        assert!(size_of(&fields) > 250_000, "{}", size_of(&fields));
     }
 
     #[test]

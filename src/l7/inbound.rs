@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
@@ -14,6 +13,7 @@ use tokio_util::future::FutureExt;
 use super::body::ResponseBody;
 use super::detect::{self, Version};
 use super::guard::{Arrival, Gates};
+use super::kept::KeptGates;
 use super::outbound::{self, REQUEST_BUDGET};
 use super::seat::Order;
 use super::seats::Seated;
@@ -33,8 +33,7 @@ use crate::world::{JudgementChanges, World};
 pub(super) struct Inbound {
     pub(super) context: Arc<Context>,
     pub(super) arrival: Arrival,
-    /// From the world that the last request was judged by.
-    gates: ArcSwap<Gates>,
+    gates: KeptGates,
     pub(super) source: Arc<Peer>,
     pub(super) destination: Arc<Peer>,
     pub(super) service: Arc<ServiceLabels>,
@@ -74,7 +73,7 @@ impl Inbound {
         let world = context.dependencies.world.snapshot();
         let start = peers::arrived(&arrival, &world, &context.dependencies.cluster);
         let session = Self {
-            gates: ArcSwap::from_pointee(Gates::new(&world, &arrival)),
+            gates: context.arrivals.gates(&arrival.workload.uid),
             source: Arc::new(start.source),
             destination: Arc::new(start.destination),
             service: Arc::new(start.service),
@@ -102,7 +101,7 @@ impl Inbound {
         };
         match detected {
             Ok((Some(version), stream)) => {
-                let _buffers = match self.context.buffers(self.seat.share()) {
+                let _buffers = match self.context.buffers(self.seat.share(), version) {
                     Ok(buffers) => buffers,
                     Err(why) => return self.refuse(Reason::Overflow, &why),
                 };
@@ -137,15 +136,9 @@ impl Inbound {
         (said, self.context.dependencies.settings.detect_timeout)
     }
 
-    /// What this world demands of the connection; made once per world.
+    /// What this world, the present one, demands of the connection.
     pub(super) fn gates(&self, world: &World) -> Arc<Gates> {
-        let known = self.gates.load();
-        if known.generation == world.generation {
-            return known.clone();
-        }
-        let gates = Arc::new(Gates::new(world, &self.arrival));
-        self.gates.store(gates.clone());
-        gates
+        self.gates.of(&self.context.dependencies.world, world, &self.arrival)
     }
 
     /// The connection to the application; made anew when the application has closed it.
@@ -173,13 +166,13 @@ impl Inbound {
         }
     }
 
-    /// Waits for the workload to leave, or for a change after which `permitted` refuses.
+    /// Waits for the workload to leave, or for one of the `changes` after which `permitted` refuses.
     pub(super) async fn until_cut(
         &self,
+        mut changes: JudgementChanges,
         permitted: impl Fn(&World, &Gates) -> Result<Permit, Denial>,
     ) -> (Reason, String) {
         let store = &self.context.dependencies.world;
-        let mut changes = self.changes();
         let denied = async {
             loop {
                 let judged = {
@@ -203,9 +196,10 @@ impl Inbound {
         }
     }
 
-    /// Tells when what was permitted for as long as it lasts must be judged anew: by what the workload's own namespace says,
-    /// and where a service of another one was addressed, which restricts its own traffic, by anything.
-    fn changes(&self) -> JudgementChanges {
+    /// Tells when a request that was permitted for as long as it lasts must be judged anew, which routes have a say in: by what
+    /// the workload's own namespace says, and where a service of another one was addressed, which restricts its own
+    /// traffic, by anything.
+    pub(super) fn changes(&self) -> JudgementChanges {
         let store = &self.context.dependencies.world;
         let gates = self.gates(&store.load());
         let workload = &self.arrival.workload;
@@ -246,7 +240,9 @@ impl Inbound {
             copied = opaque::copy(stream, Carrier::Tcp(application), &record) => {
                 return opaque::finish(copied, &mut record);
             }
-            cut = self.until_cut(|_, gates| gates.authorize_bytes(&self.arrival)) => cut,
+            cut = self.until_cut(self.gates.changes(&self.arrival), |_, gates| {
+                gates.authorize_bytes(&self.arrival)
+            }) => cut,
         };
         record.fail(reason, why);
     }

@@ -98,7 +98,7 @@ async fn serve_session(context: Arc<Context>, connection: Box<RoutedConnection>,
             return refuse(Reason::PeerReset, &why);
         }
     };
-    let _buffers = match context.buffers(session.seat.share()) {
+    let _buffers = match context.buffers(session.seat.share(), version) {
         Ok(buffers) => buffers,
         Err(why) => return refuse(Reason::Overflow, &why),
     };

@@ -6,12 +6,12 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
 
-use super::budget::{self, Full, Kind, Share};
+use super::budget::{self, Full, Kind, Reserved, Share};
 use super::detect::Version;
 use super::window::Window;
 
@@ -28,6 +28,8 @@ pub(super) struct Seat {
     /// When a head began that has not come to its end, or [`NO_HEAD`].
     head_since: AtomicU32,
     window: Window,
+    /// It speaks HTTP/2.
+    has_frames: AtomicBool,
     order: AtomicU8,
     ordered_at: AtomicU32,
     waker: Mutex<Option<Waker>>,
@@ -49,10 +51,11 @@ pub(super) enum Order {
 /// The place of one request in flight.
 pub(super) struct RequestPermit {
     seat: Arc<Seat>,
+    version: Version,
     units: usize,
 }
 
-/// A request's body may be waiting in the connection's receive window.
+/// A request's body that has not come to its end, and over HTTP/2 may be waiting in the connection's receive window.
 pub(super) struct Receiving(Arc<Seat>);
 
 /// A connection that carries bytes, and so is never idle.
@@ -67,6 +70,7 @@ impl Seat {
             idle_since: AtomicU32::new(now),
             head_since: AtomicU32::new(NO_HEAD),
             window: Window::default(),
+            has_frames: AtomicBool::new(false),
             order: AtomicU8::new(Order::Stay as u8),
             ordered_at: AtomicU32::new(now),
             waker: Mutex::default(),
@@ -97,17 +101,26 @@ impl Seat {
             return Err(full);
         }
         self.begin();
-        Ok(RequestPermit { seat: self.clone(), units })
+        Ok(RequestPermit { seat: self.clone(), version, units })
+    }
+
+    /// It speaks HTTP/2 from here on.
+    pub(super) fn speaks_http2(&self) {
+        self.has_frames.store(true, Ordering::Relaxed);
     }
 
     /// Room for a request's body, as far as the client may send it before it is taken.
-    pub(super) fn receive(self: &Arc<Self>, version: Version) -> Result<Option<Receiving>, Full> {
-        if version == Version::Http1 {
-            // It waits in the connection's read buffer, or in the kernel.
-            return Ok(None);
+    pub(super) fn receive(self: &Arc<Self>) -> Result<Receiving, Full> {
+        // Over HTTP/1 it waits in the connection's read buffer, or in the kernel.
+        if self.has_frames.load(Ordering::Relaxed) {
+            self.window.enter(&self.share)?;
         }
-        self.window.enter(&self.share)?;
-        Ok(Some(Receiving(self.clone())))
+        Ok(Receiving(self.clone()))
+    }
+
+    /// Trailers have come over HTTP/2 that take about so many bytes.
+    pub(super) fn trailers(&self, bytes: usize) -> Result<(), Full> {
+        self.window.trailers(&self.share, bytes)
     }
 
     /// From here on it carries bytes.
@@ -203,9 +216,51 @@ impl Drop for RequestPermit {
     }
 }
 
+impl RequestPermit {
+    /// Reserves what a head of the response, or its trailers, take besides, in bytes.
+    pub(super) fn grow(&mut self, head: usize) -> Result<(), Full> {
+        let units = budget::head_units(head);
+        if units > 0 {
+            self.seat.share.take(Kind::Bytes, units)?;
+            self.units += units;
+        }
+        Ok(())
+    }
+
+    /// Over HTTP/2 what was answered waits frame by frame; over HTTP/1 in the connection's own buffer.
+    pub(super) fn waits_in_frames(&self) -> bool {
+        self.version == Version::Http2
+    }
+
+    pub(super) fn share(&self) -> &Share {
+        &self.seat.share
+    }
+}
+
+impl Receiving {
+    /// What trailers of this size take on their way up, in bytes; `None` where that is reserved already.
+    pub(super) fn trailers(&self, bytes: usize) -> Result<Option<Reserved>, Full> {
+        let units = budget::head_units(bytes);
+        let reserve = || self.0.share.reserve(Kind::Bytes, units);
+        (units > 0).then(reserve).transpose()
+    }
+
+    pub(super) fn why(&self, full: Full) -> String {
+        self.0.share.why(full)
+    }
+}
+
 impl Drop for Receiving {
     fn drop(&mut self) {
-        self.0.window.leave(&self.0.share);
+        if self.0.has_frames.load(Ordering::Relaxed) {
+            self.0.window.leave(&self.0.share);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.window.close(&self.share);
     }
 }
 

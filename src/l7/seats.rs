@@ -80,6 +80,10 @@ impl Seats {
         })
     }
 
+    pub(super) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
     /// A place for one more connection of this client, or why there is none.
     pub(super) fn admit(self: &Arc<Self>, client: Client) -> Result<Seated, String> {
         self.tick();
@@ -321,7 +325,7 @@ mod tests {
     async fn a_client_that_left_something_behind_is_still_known() {
         let seats = seats(100);
         let seat = seats.admit(client("shop", 1)).ok().unwrap();
-        let left = seat.share().upstream(Version::Http2).unwrap();
+        let left = seat.share().connection(Version::Http2).unwrap();
         drop(seat);
         seats.round();
         let again = seats.admit(client("shop", 1)).ok().unwrap();

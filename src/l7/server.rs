@@ -12,7 +12,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 
-use super::body::ResponseBody;
+use super::body::{self, ResponseBody};
 use super::budget::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
 };
@@ -48,7 +48,11 @@ pub(super) async fn serve<H: Handler>(
     let drain = &context.drain;
     let service = service_fn(move |request| {
         let handler = handler.clone();
-        async move { Ok::<_, Infallible>(handler.handle(request).await) }
+        async move {
+            let mut response = handler.handle(request).await;
+            body::hold_place(&mut response);
+            Ok::<_, Infallible>(response)
+        }
     });
     match version {
         Version::Http1 => {
@@ -71,7 +75,7 @@ pub(super) async fn serve<H: Handler>(
                 result = drive(connection, wind_down, drain, seat) => result,
                 () = exceeded.happened() => {
                     let namespace = &context.namespace;
-                    tracing::debug!(%namespace, "a client sent too many frames that carry nothing");
+                    tracing::debug!(%namespace, "a client sent too many frames that carry nothing, or a head of too many fields");
                     Ok(())
                 }
             }

@@ -2,11 +2,13 @@
 //!
 //! A shelf holds the connections to one place for one client: HTTP/1.1 connections while nobody uses them, HTTP/2
 //! connections while they live. A connection whose last response did not end cleanly is never used again. Each
-//! reserves its buffers in the worker's byte budget; what rests gives way when the budget is needed.
+//! reserves its buffers in the worker's byte budget, and HTTP/2's receive windows with its streams; what rests gives way when the budget is needed.
 
+mod buffers;
 mod sender;
 mod shelf;
 
+pub(super) use buffers::Buffers;
 pub(super) use sender::Sender;
 pub(super) use shelf::{Lease, Shelf};
 

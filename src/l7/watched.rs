@@ -1,4 +1,4 @@
-//! A downstream connection's bytes, watched for heads that do not come to their end.
+//! A connection's bytes, watched for heads that do not come to their end, and for what heads take.
 //!
 //! hyper has one clock for the head of an HTTP/1 request and for the time between two requests, and none for HTTP/2. Here
 //! the worker is told when a head begins: over HTTP/1 with the first byte while no request is in flight, over HTTP/2
@@ -12,9 +12,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::seat::Seat;
+use super::budget::{Full, Reserved, Share};
+use super::seat::{Order, Seat};
+use super::turn::Turn;
+use super::upstream::Buffers;
 use crate::sock::Rewind;
-use crate::tunnel::{Carrier, Counted, PREFACE};
+use crate::tunnel::{Carrier, Counted, Exceeded, PREFACE};
 
 /// How much of an HTTP/2 connection is read before its streams get their turn, in bytes: what they refuse is given up
 /// before more comes, so this is what can be read without a reservation.
@@ -30,9 +33,23 @@ pub(super) struct Http1 {
 pub(super) struct Http2 {
     io: Counted<Rewind<Carrier>>,
     seat: Arc<Seat>,
+    turn: Turn,
+    partial: Partial,
     /// Read since the last time that others got their turn.
     burst: usize,
 }
+
+/// A connection of HTTP/2 to an application, whose frames are counted.
+pub(super) struct Application {
+    io: Counted<Carrier>,
+    buffers: Arc<Buffers>,
+    turn: Turn,
+    partial: Partial,
+}
+
+/// What a head takes that has come in part, which is rare: usual ones fit into a frame.
+#[derive(Default)]
+struct Partial(Option<Reserved>);
 
 impl Http1 {
     pub(super) fn new(io: Rewind<Carrier>, seat: Arc<Seat>) -> Self {
@@ -45,9 +62,30 @@ impl Http1 {
 }
 
 impl Http2 {
-    pub(super) fn new(io: Rewind<Carrier>, seat: Arc<Seat>) -> (Self, crate::tunnel::Exceeded) {
+    pub(super) fn new(io: Rewind<Carrier>, seat: Arc<Seat>) -> (Self, Exceeded) {
         let (io, exceeded) = Counted::new(io, PREFACE);
-        (Self { io, seat, burst: 0 }, exceeded)
+        seat.speaks_http2();
+        let turn = Turn::new(seat.share().pool().clone());
+        (Self { io, seat, turn, partial: Partial::default(), burst: 0 }, exceeded)
+    }
+}
+
+impl Application {
+    pub(super) fn new(io: Carrier, buffers: Arc<Buffers>) -> (Self, Exceeded) {
+        let (io, exceeded) = Counted::new(io, 0);
+        let turn = Turn::new(buffers.share().pool().clone());
+        (Self { io, buffers, turn, partial: Partial::default() }, exceeded)
+    }
+}
+
+impl Partial {
+    fn note<S>(&mut self, io: &Counted<S>, share: &Arc<Share>) -> Result<(), Full> {
+        match (io.is_between_frames_of_head(), &self.0) {
+            (true, None) => self.0 = Some(share.partial_head()?),
+            (false, Some(_)) => self.0 = None,
+            _ => {}
+        }
+        Ok(())
     }
 }
 
@@ -74,8 +112,9 @@ impl AsyncRead for Http2 {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.burst >= BURST {
+        if this.burst >= BURST || !this.turn.may_read(this.io.fields()) {
             this.burst = 0;
+            this.turn.end(this.io.fields());
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -83,13 +122,41 @@ impl AsyncRead for Http2 {
         let read = Pin::new(&mut this.io).poll_read(cx, buf)?;
         if read.is_pending() {
             this.burst = 0;
+            this.turn.end(this.io.fields());
             return Poll::Pending;
         }
         this.burst += buf.filled().len() - before;
+        let reserved = this.partial.note(&this.io, this.seat.share());
+        if reserved.and_then(|()| this.seat.trailers(this.io.last_heads())).is_err() {
+            this.seat.tell(Order::End);
+        }
         match this.io.is_within_head() {
             true => this.seat.head_begins(),
             false => this.seat.head_ended(),
         }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Application {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.turn.may_read(this.io.fields()) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if Pin::new(&mut this.io).poll_read(cx, buf)?.is_pending() {
+            this.turn.end(this.io.fields());
+            return Poll::Pending;
+        }
+        let share = this.buffers.share();
+        let reserved = this.partial.note(&this.io, share);
+        let reserved = reserved.and_then(|()| this.buffers.trailers(this.io.last_heads()));
+        reserved.map_err(|full| io::Error::other(share.why(full)))?;
         Poll::Ready(Ok(()))
     }
 }
@@ -129,4 +196,4 @@ macro_rules! write_through {
     )*};
 }
 
-write_through!(Http1, Http2);
+write_through!(Http1, Http2, Application);

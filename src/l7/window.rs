@@ -1,21 +1,35 @@
-//! The receive window of one downstream HTTP/2 connection, reserved as it can be filled.
+//! What one HTTP/2 connection may hold of what its peer sent and nobody has read: its receive window, reserved as it can be
+//! filled, and trailers.
 //!
 //! A peer can fill a window only in streams that are open and whose body has not been taken: an idle connection buffers
 //! nothing, nor does a request without a body, which is what most are. So each request with a body reserves its stream's
 //! window, until all of them have reserved the connection's, which is all that they can fill together. A request that
-//! finds no room is answered 503, and h2 gives its part of the window back as its body is dropped unread.
+//! finds no room is answered 503, and h2 gives its part of the window back as its body is dropped unread. A connection to an
+//! application does the same for each request on it, whose response may have a body.
+//!
+//! No window bounds trailers, which wait decoded behind the body. What the wire tells of them is reserved when they come,
+//! unless they are small ([`request_units`](super::budget::request_units)). Nothing tells when they are read, but no stream has
+//! more than one head of them: so much is kept as the open streams can have, and nothing without any.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::budget::{Full, HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW, Kind, Share, units};
+use super::budget::{
+    Full, HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW, Kind, MOST_OF_A_HEAD, Share, head_units,
+    units,
+};
 
 /// Streams whose windows fill the connection's.
 const MOST: u32 = HTTP2_CONNECTION_WINDOW / HTTP2_STREAM_WINDOW;
 
-/// How many streams may be sending a body (the upper half), and for how many the window is reserved (the lower half).
-/// Invariant: the latter is the former, or [`MOST`] if that is less.
+/// The window of one connection.
 #[derive(Default)]
-pub(super) struct Window(AtomicU64);
+pub(super) struct Window {
+    /// How many streams may be sending a body (the upper half), and for how many the window is reserved (the lower half).
+    /// Invariant: the latter is the former, or [`MOST`] if that is less.
+    streams: AtomicU64,
+    /// Units reserved for trailers.
+    trailers: AtomicUsize,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
@@ -38,7 +52,7 @@ impl Window {
     pub(super) fn enter(&self, share: &Share) -> Result<(), Full> {
         let mut spare = false;
         loop {
-            let bits = self.0.load(Ordering::Relaxed);
+            let bits = self.streams.load(Ordering::Relaxed);
             let State { open, reserved } = State::of(bits);
             let lacks = reserved < MOST;
             if lacks && !spare {
@@ -46,8 +60,12 @@ impl Window {
                 spare = true;
             }
             let next = State { open: open + 1, reserved: reserved + u32::from(lacks) }.bits();
-            let swapped =
-                self.0.compare_exchange_weak(bits, next, Ordering::Relaxed, Ordering::Relaxed);
+            let swapped = self.streams.compare_exchange_weak(
+                bits,
+                next,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
             if swapped.is_ok() {
                 if spare && !lacks {
                     share.give_back(Kind::Bytes, stream());
@@ -64,10 +82,44 @@ impl Window {
             let open = open.saturating_sub(1);
             Some(State { open, reserved: reserved.min(open) }.bits())
         };
-        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
+        let before = self.streams.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left);
         let State { open, reserved } = State::of(before.unwrap_or_default());
         if reserved >= open && open > 0 {
             share.give_back(Kind::Bytes, stream());
+        }
+        self.trim(share, open.saturating_sub(1));
+    }
+
+    /// Streams whose peer may send a body.
+    pub(super) fn open(&self) -> usize {
+        State::of(self.streams.load(Ordering::Relaxed)).open as usize
+    }
+
+    /// Trailers have come that take about so many bytes.
+    pub(super) fn trailers(&self, share: &Share, bytes: usize) -> Result<(), Full> {
+        let units = head_units(bytes);
+        if units > 0 {
+            share.take(Kind::Bytes, units)?;
+            self.trailers.fetch_add(units, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The connection has ended.
+    pub(super) fn close(&self, share: &Share) {
+        self.trim(share, 0);
+    }
+
+    /// Gives back what is reserved for more trailers than so many streams can have.
+    fn trim(&self, share: &Share, streams: u32) {
+        if self.trailers.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let most = streams as usize * units(MOST_OF_A_HEAD);
+        let less = |held: usize| (held > most).then_some(most);
+        let before = self.trailers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        if let Ok(before) = before {
+            share.give_back(Kind::Bytes, before - most);
         }
     }
 }
@@ -144,6 +196,34 @@ mod tests {
             }
         });
         assert_eq!(reserved(&share), 0);
-        assert_eq!(State::of(window.0.into_inner()), State { open: 0, reserved: 0 });
+        assert_eq!(State::of(window.streams.into_inner()), State { open: 0, reserved: 0 });
+    }
+
+    #[test]
+    fn trailers_are_reserved_as_far_as_the_open_streams_can_have_them() {
+        let (share, window) = (share(1 << 30), Window::default());
+        let most = units(MOST_OF_A_HEAD) << 10;
+        let windows = |streams: usize| streams * HTTP2_STREAM_WINDOW as usize;
+        for _ in 0..3 {
+            window.enter(&share).unwrap();
+            window.trailers(&share, MOST_OF_A_HEAD).unwrap();
+        }
+        window.trailers(&share, 100).unwrap();
+        assert_eq!(reserved(&share), windows(3) + 3 * most, "small ones are reserved already");
+        window.leave(&share);
+        assert_eq!(reserved(&share), windows(2) + 2 * most);
+        window.leave(&share);
+        window.leave(&share);
+        assert_eq!(reserved(&share), 0);
+        window.trailers(&share, MOST_OF_A_HEAD).unwrap();
+        window.close(&share);
+        assert_eq!(reserved(&share), 0, "of a stream that was refused");
+    }
+
+    #[test]
+    fn trailers_that_find_no_room_are_refused() {
+        let (share, window) = (share(3 * MOST_OF_A_HEAD), Window::default());
+        let taken = (0..10).take_while(|_| window.trailers(&share, MOST_OF_A_HEAD).is_ok()).count();
+        assert!((2..4).contains(&taken), "{taken}");
     }
 }

@@ -16,6 +16,7 @@ use super::budget::{Full, Kind, QUEUE, Reserved, Scope, Share};
 use super::client::Client;
 use super::detect::Version;
 use super::guard::Arrival;
+use super::kept::Arrivals;
 use super::peers::Peers;
 use super::seats::{self, Seated, Seats};
 use super::upstream::{self, Upstreams};
@@ -67,6 +68,7 @@ pub(super) struct Context {
     pub(super) peers: Peers,
     /// Connections to where nobody else judges.
     pub(super) left: Arc<Judged<LeavingClass, Option<Gate>>>,
+    pub(super) arrivals: Arrivals,
     pub(super) drain: CancellationToken,
     /// Downstream connections, and what they turned into. The worker lives as long as these.
     connections: TaskTracker,
@@ -175,6 +177,7 @@ impl Context {
             upstreams: Upstreams::default(),
             peers: Peers::new(dependencies.cluster.clone()),
             left: dependencies.world.judged(None),
+            arrivals: Arrivals::new(dependencies.world.clone()),
             drain: CancellationToken::new(),
             connections: TaskTracker::new(),
             drivers: TaskTracker::new(),
@@ -182,24 +185,11 @@ impl Context {
         }
     }
 
-    /// What a downstream connection may buffer, or why it cannot have it. Then others that rest give way.
-    pub(super) fn buffers(&self, share: &Arc<Share>) -> Result<Reserved, String> {
-        let reserved = share.downstream().or_else(|full| {
+    /// What a connection may buffer, of either side, or why it cannot have it. Then others that rest give way.
+    pub(super) fn buffers(&self, share: &Arc<Share>, version: Version) -> Result<Reserved, String> {
+        let reserved = share.connection(version).or_else(|full| {
             self.make_room(share, full);
-            share.downstream()
-        });
-        reserved.map_err(|full| share.why(full))
-    }
-
-    /// What an upstream connection may buffer.
-    pub(super) fn upstream_buffers(
-        &self,
-        share: &Arc<Share>,
-        version: Version,
-    ) -> Result<Reserved, String> {
-        let reserved = share.upstream(version).or_else(|full| {
-            self.make_room(share, full);
-            share.upstream(version)
+            share.connection(version)
         });
         reserved.map_err(|full| share.why(full))
     }
@@ -233,11 +223,16 @@ impl Context {
         let mut sweep = tokio::time::interval(upstream::SWEEP);
         let mut rounds = tokio::time::interval(seats::ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let pool = self.seats.pool().clone();
+        self.drive("heads that were read", async move { pool.unseen().forget().await });
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.drain.cancelled() => break,
-                _ = sweep.tick() => self.upstreams.sweep(),
+                _ = sweep.tick() => {
+                    self.upstreams.sweep();
+                    self.arrivals.sweep();
+                }
                 _ = rounds.tick(), if !self.seats.is_empty() => self.seats.round(),
                 admitted = inbox.recv() => match admitted {
                     Some(admitted) => self.begin(admitted),

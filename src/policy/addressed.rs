@@ -29,6 +29,21 @@ impl Addressed {
             Addressed::Workload => None,
         }
     }
+
+    /// Both mean the very same service in the very same way.
+    pub fn is_same(&self, other: &Self) -> bool {
+        use Addressed::{Route, Service, Workload};
+        match (self, other) {
+            (Service(one), Service(two)) => {
+                one.service_port == two.service_port && Arc::ptr_eq(&one.service, &two.service)
+            }
+            (Route { service, verified }, Route { service: other, verified: same }) => {
+                verified == same && Arc::ptr_eq(service, other)
+            }
+            (Workload, Workload) => true,
+            _ => false,
+        }
+    }
 }
 
 /// Whom `forwarded_host` addresses at this workload and port. Of several services of one name that the client sees, one that

@@ -40,7 +40,8 @@ pub struct Gate {
 }
 
 impl PartialEq for Gate {
-    /// Both judge every open connection alike. How requests are parsed, and where, is settled when a connection begins.
+    /// Both judge every open connection alike, and every request on it. How requests are parsed, and where, is settled when a
+    /// connection begins.
     fn eq(&self, other: &Self) -> bool {
         let Self {
             strict,
@@ -52,7 +53,7 @@ impl PartialEq for Gate {
             own,
             service: _,
             waypoint,
-            names_clients: _,
+            names_clients,
             needs_http: _,
             worker: _,
         } = self;
@@ -60,6 +61,7 @@ impl PartialEq for Gate {
         *strict == other.strict
             && *closed == other.closed
             && (*speaks, *guarded) == (other.speaks, other.guarded)
+            && *names_clients == other.names_clients
             && same(waypoint_sets, &other.waypoint_sets)
             && same(restrictions, &other.restrictions)
             && same(own.as_slice(), other.own.as_slice())

@@ -74,7 +74,8 @@ impl Pool {
         }
         let source = self.probed(entry, key, sockets).await?;
         let port = request.forwarded_for.map_or(0, |client| client.port());
-        let (incoming, answer) = Incoming::local(request.clone());
+        let (incoming, answer) =
+            Incoming::local(request.clone(), self.0.settings.rooms.of(&key.client_uid));
         server.connect_local(incoming, key.client.clone(), SocketAddr::new(source, port));
         let opened = match answer.await {
             Ok(Ok(carrier)) => Ok(carrier),

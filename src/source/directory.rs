@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::complaint;
 use super::last_read::LastRead;
-use super::{Objects, Source, SourceError, TranslateSettings, Translation, translate};
+use super::{Objects, Source, SourceError, TranslateSettings, Translation, Translator};
 use read::Reader;
 use watch::Watch;
 
@@ -61,7 +61,7 @@ pub fn check(path: &Path, settings: &TranslateSettings) -> Result<Translation, S
 
 /// What is known, and what it takes to know more. Its methods block, so it moves to a blocking thread and back.
 struct State {
-    settings: TranslateSettings,
+    translator: Translator,
     reader: Reader,
     watch: Watch,
     objects: Objects,
@@ -125,7 +125,7 @@ impl State {
         // Events carry paths that start with the watched one.
         let path = std::path::absolute(&path).unwrap_or(path);
         Self {
-            settings,
+            translator: Translator::new(settings),
             reader: Reader::new(path.clone()),
             watch: Watch::new(path, wakes),
             objects: Objects::default(),
@@ -151,13 +151,12 @@ impl State {
         if !changed && self.last.is_some() {
             return Ok(None);
         }
-        self.objects = Objects::from_files(&files, &self.objects);
-        let mut translation = translate(&self.objects, &self.settings);
-        if let Some(last) = &self.last {
-            translation.continue_from(last);
-            if translation.says_the_same_as(last) {
-                return Ok(None);
-            }
+        let before = std::mem::take(&mut self.objects);
+        self.objects = Objects::from_files(&files, &before);
+        let changed = self.objects.differing(&before);
+        let translation = self.translator.translate(&self.objects, Some(&changed));
+        if self.last.as_ref().is_some_and(|last| translation.says_the_same_as(last)) {
+            return Ok(None);
         }
         let known = self.last.as_ref().map_or(&[][..], |last| &last.complaints);
         complaint::log(

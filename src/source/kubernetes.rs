@@ -2,7 +2,7 @@
 //!
 //! One watch for each kind that the server serves and the translation reads, over all namespaces: a node's workloads
 //! talk to workloads anywhere. Nothing is published before every kind was read whole once; from then on changes are
-//! gathered for a moment and published as one. Kinds whose CustomResourceDefinitions come later are watched from then
+//! gathered for a moment, of each namespace by itself, and published as one. Kinds whose CustomResourceDefinitions come later are watched from then
 //! on; one that is removed takes its objects along.
 //!
 //! When the server is away the last state stays in force and the watches are tried again, from where they were where
@@ -13,6 +13,7 @@
 
 mod connect;
 mod discovery;
+mod gather;
 mod health;
 mod object;
 mod shape;
@@ -33,19 +34,16 @@ use super::complaint;
 use super::last_read::LastRead;
 use super::objects::Kind;
 use super::{Objects, Source, SourceError, TranslateSettings, Translation, Translator};
+use crate::base::Str;
 pub use connect::client;
 pub use discovery::watched_resources;
 use discovery::{Found, discover};
+use gather::Gather;
 use health::Health;
 use state::State;
 pub use watch::is_end;
 use watch::{Heard, watch};
 
-/// How long it must be quiet before changes are published: a `kubectl apply` of several objects, or a rollout's burst,
-/// is one change; short enough not to be noticed.
-const QUIET: Duration = Duration::from_millis(10);
-/// How long changes may be gathered when it never gets quiet.
-const GATHER_AT_MOST: Duration = Duration::from_millis(200);
 /// How often the age of the state is looked after.
 const TICK: Duration = Duration::from_secs(1);
 /// How long the first state may take before the log says what is waited for.
@@ -86,22 +84,24 @@ impl KubernetesSource {
         let mut translator = Translator::new(self.settings);
         let mut last: Option<Translation> = None;
         loop {
-            let due = follower.due;
+            let due = follower.gather.due();
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Ok(()),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    follower.due = None;
-                    follower.begun = None;
-                    let changed = follower.state.take_changed();
-                    let translation = translator.translate(follower.state.objects(), Some(&changed));
-                    if last.as_ref().is_some_and(|last| translation.says_the_same_as(last)) {
+                    let begun = Instant::now();
+                    if !follower.gather.is_due(begun) {
                         continue;
                     }
-                    let known = last.as_ref().map_or(&[][..], |last| &last.complaints);
-                    complaint::log(translation.complaints.iter().filter(|it| known.binary_search(it).is_err()));
-                    last = Some(translation.clone());
-                    publish(follower.state.objects(), translation);
+                    let changed = follower.state.take_changed();
+                    let translation = translator.translate(follower.state.objects(), Some(&changed));
+                    if last.as_ref().is_none_or(|last| !translation.says_the_same_as(last)) {
+                        let known = last.as_ref().map_or(&[][..], |last| &last.complaints);
+                        complaint::log(translation.complaints.iter().filter(|it| known.binary_search(it).is_err()));
+                        last = Some(translation.clone());
+                        publish(follower.state.objects(), translation);
+                    }
+                    follower.gather.published(begun, Instant::now());
                 }
                 _ = tick.tick() => {
                     follower.health.tick(follower.published);
@@ -138,9 +138,7 @@ struct Follower {
     discovered: bool,
     state: State,
     health: Health,
-    /// When the changes so far are published, and when the first of them came.
-    due: Option<Instant>,
-    begun: Option<Instant>,
+    gather: Gather,
     published: bool,
 }
 
@@ -154,8 +152,7 @@ impl Follower {
             discovered: false,
             state: State::default(),
             health: Health::new(last_read),
-            due: None,
-            begun: None,
+            gather: Gather::default(),
             published: false,
         }
     }
@@ -216,15 +213,15 @@ impl Follower {
 
     /// Sees to it that what changed is published, once it is quiet.
     fn gather(&mut self) {
-        let complete = self.discovered && self.state.missing().next().is_none();
-        // The first state is published also when there is no object at all.
-        if !(self.published || complete) || (self.published && !self.state.has_changed()) {
-            return;
+        let (now, tenants) = (Instant::now(), self.state.take_tenants());
+        if self.published {
+            return tenants.iter().for_each(|tenant| self.gather.changed(tenant, now));
         }
-        self.published = true;
-        let now = Instant::now();
-        let begun = *self.begun.get_or_insert(now);
-        self.due = Some((now + QUIET).min(begun + GATHER_AT_MOST));
+        // The first state is published also when there is no object at all.
+        if self.discovered && self.state.missing().next().is_none() {
+            self.published = true;
+            self.gather.changed(&Str::default(), now);
+        }
     }
 
     fn say_what_is_missing(&self) {

@@ -7,7 +7,7 @@
 
 mod live;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -103,6 +103,23 @@ impl Objects {
             .range(first..)
             .take_while(move |((of, key), _)| *of == kind && key.namespace == namespace)
             .filter_map(|((_, key), held)| T::of(&held.object).map(|object| (key, object)))
+    }
+
+    /// What is not as it was in `previous`, or was read elsewhere.
+    pub(super) fn differing(&self, previous: &Objects) -> BTreeSet<Id> {
+        let is_same = |one: &Held, two: &Held| {
+            Arc::ptr_eq(&one.object, &two.object) && one.origin == two.origin
+        };
+        let between = |one: &'_ Objects, two: &'_ Objects| -> BTreeSet<Id> {
+            let held = one.held.iter();
+            let other = held.filter(|(id, it)| !two.held.get(id).is_some_and(|to| is_same(it, to)));
+            // There are few of these, if any.
+            let refused = one.refused.iter().map(|policy| (policy.kind, policy.key.clone()));
+            other.map(|(id, _)| id.clone()).chain(refused).collect()
+        };
+        let mut differing = between(self, previous);
+        differing.extend(between(previous, self));
+        differing
     }
 
     pub fn refused(&self) -> &[RefusedPolicy] {

@@ -1,12 +1,12 @@
 //! From objects to the model: one pure function for every source, one file a kind.
 //!
-//! The same objects give the same mesh, except for the offsets at which routes start to split their traffic
-//! ([`Translation::continue_from`]). What an object says and we cannot carry out is never dropped in silence: policies
+//! The same objects give the same mesh, except for the offsets at which routes start to split their traffic. What an object says and we cannot carry out is never dropped in silence: policies
 //! deny, rules answer with an error, bindings refuse, and each says so in a complaint.
 
 mod authorization_policy;
 mod changes;
 mod encryption;
+mod entries;
 mod frame;
 mod grpc_route;
 mod http_route;
@@ -18,6 +18,7 @@ mod selectors;
 mod service;
 mod service_entry;
 mod services;
+mod slices;
 mod translator;
 mod unserved;
 mod waypoint;
@@ -27,9 +28,6 @@ pub use revision::{is_of_other_revision, other_revision_of_gateway};
 pub use translator::Translator;
 pub use unserved::what_follows;
 pub use waypoint::{CLASS as WAYPOINT_CLASS, LAYER4_ALONE, Resolved, WaypointBindings};
-
-use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::objects::{Kind, Namespace, Typed, label};
 use super::{Complaint, Condition, Objects, Severity};
@@ -73,12 +71,6 @@ pub fn translate(objects: &Objects, settings: &TranslateSettings) -> Translation
 }
 
 impl Translation {
-    /// Lets routes that did not change go on where they were with the splitting of their traffic, rather than
-    /// begin anew at a random offset whenever any object changes.
-    pub fn continue_from(&mut self, previous: &Translation) {
-        continue_routes(&mut self.mesh.routes, &previous.mesh.routes);
-    }
-
     /// Whether both say the same, offsets aside.
     pub fn says_the_same_as(&self, other: &Translation) -> bool {
         self.complaints == other.complaints
@@ -88,17 +80,6 @@ impl Translation {
             && self.mesh.policies == other.mesh.policies
             && self.mesh.routes.len() == other.mesh.routes.len()
             && self.mesh.routes.iter().zip(&other.mesh.routes).all(|(one, two)| same(one, two))
-    }
-}
-
-fn continue_routes(routes: &mut [Arc<HttpRoute>], previous: &[Arc<HttpRoute>]) {
-    let known: HashMap<_, _> =
-        previous.iter().map(|route| ((route.kind, &route.key), route)).collect();
-    for route in routes {
-        match known.get(&(route.kind, &route.key)) {
-            Some(before) if same(before, route) => *route = (*before).clone(),
-            _ => {}
-        }
     }
 }
 

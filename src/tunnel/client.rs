@@ -8,13 +8,13 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use h2::client::{Builder, SendRequest};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::alive::{self, Pulse};
 use super::frames::Counted;
 use super::stream::HboneStream;
+use super::waiting::Part;
 use super::window::{Consumed, FIRST_CONNECTION, FIRST_STREAM, Windows};
 use super::{ConnectRequest, MAX_FRAME, MAX_LOCAL_ERRORS, TunnelError};
 use crate::base::Room;
@@ -35,10 +35,11 @@ pub struct Tunnel {
 struct Shared {
     /// Empty once the tunnel drains or its connection has ended. The connection closes itself when it is idle and
     /// nobody holds a sender, which is how draining works.
-    sender: ArcSwapOption<SendRequest<Bytes>>,
+    sender: ArcSwapOption<SendRequest<Part>>,
     /// Streams at the same time, whatever more the peer admits.
     max_streams: usize,
     pulse: Arc<Pulse>,
+    room: Room,
     consumed: Consumed,
     /// The server's certificate was revoked: why its streams break.
     revoked: AtomicBool,
@@ -96,7 +97,8 @@ impl Tunnel {
         if !head.status.is_success() {
             return Err(TunnelError::Status(head.status));
         }
-        Ok(HboneStream::new(receive, send, self.shared.consumed.clone(), Some(Arc::new(slot))))
+        let (room, consumed) = (self.shared.room.clone(), self.shared.consumed.clone());
+        Ok(HboneStream::new(receive, send, room, consumed, Some(Arc::new(slot))))
     }
 
     /// No new streams; ends when the last one does.
@@ -109,7 +111,7 @@ impl Tunnel {
         Revoker(Arc::downgrade(&self.shared))
     }
 
-    fn usable_sender(&self) -> Option<SendRequest<Bytes>> {
+    fn usable_sender(&self) -> Option<SendRequest<Part>> {
         let mut sender = SendRequest::clone(self.shared.sender.load().as_ref()?);
         // A GOAWAY stands in the connection's state long before its last stream ends.
         match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
@@ -119,11 +121,11 @@ impl Tunnel {
     }
 
     /// Ours or the peer's SETTINGS_MAX_CONCURRENT_STREAMS, whichever is less.
-    fn limit(&self, sender: &SendRequest<Bytes>) -> usize {
+    fn limit(&self, sender: &SendRequest<Part>) -> usize {
         self.shared.max_streams.min(sender.current_max_send_streams())
     }
 
-    fn take_slot(&self, sender: &SendRequest<Bytes>) -> Result<Slot, TunnelError> {
+    fn take_slot(&self, sender: &SendRequest<Part>) -> Result<Slot, TunnelError> {
         let limit = self.limit(sender);
         let pulse = &self.shared.pulse;
         pulse
@@ -179,7 +181,7 @@ impl Drop for Closed {
 /// connection does: when the tunnel was drained, or given up, and is idle, or when the connection failed. Dropping it
 /// cuts every stream.
 ///
-/// `room`: what the peer's bytes may come to. While there are streams, the peer is asked for signs of life ([`Pulse`]).
+/// `room`: what the peer's bytes, and ours that it does not take, may come to. While there are streams, the peer is asked for signs of life ([`Pulse`]).
 pub async fn handshake<S>(
     io: S,
     max_streams: usize,
@@ -200,7 +202,7 @@ where
         .max_concurrent_reset_streams(max_streams)
         .max_local_error_reset_streams(Some(MAX_LOCAL_ERRORS))
         .enable_push(false)
-        .handshake::<Counted<S>, Bytes>(io)
+        .handshake::<Counted<S>, Part>(io)
         .await?;
     let pings = connection.ping_pong();
     let pulse = Arc::new(Pulse::default());
@@ -209,6 +211,7 @@ where
         sender: ArcSwapOption::from_pointee(sender),
         max_streams,
         pulse: pulse.clone(),
+        room: room.clone(),
         consumed: windows.consumed(),
         revoked: AtomicBool::new(false),
     });

@@ -5,6 +5,8 @@
 //! The frames are counted below h2, which knows no such bound, by their nine bytes of head: a bucket that every such
 //! frame takes a token from. Time fills it, and so do bytes that were sent to the peer, since whoever receives much
 //! has many windows to open.
+//!
+//! The fields of heads are counted as well ([`fields`](super::fields)), because h2 bounds their text alone.
 
 use std::io;
 use std::pin::Pin;
@@ -14,6 +16,9 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+
+use super::fields::Fields;
+use crate::base::{FIELD_BYTES, MAX_FIELDS};
 
 /// The size of a frame's head, in bytes (RFC 9113, 4.1).
 const HEAD: usize = 9;
@@ -26,6 +31,12 @@ const HEADERS: u8 = 1;
 /// What goes on with a head, and the flag of the frame that is its last (RFC 9113, 6.2 and 6.10).
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+/// The flags of a head that is the last of its stream, and of what stands before and after it in its frame.
+const END_STREAM: u8 = 1;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
+/// A priority's size, in bytes (RFC 9113, 6.2).
+const PRIORITY_SIZE: u32 = 5;
 
 /// Frames that may come at once: 50 for each of 200 streams.
 const BURST: u32 = 10_000;
@@ -58,6 +69,13 @@ struct Frames {
     kind: Option<u8>,
     /// A message's head goes on with the next frame.
     continues: bool,
+    block: Block,
+    /// The last stream that the peer, a client, has opened: what comes again for it and those before are trailers.
+    last: u32,
+    /// Fields that came in all heads.
+    fields: usize,
+    /// What heads that came take, in bytes, where they may wait for whoever reads.
+    last_heads: usize,
     tokens: u32,
     /// When time was last made into tokens.
     filled: Instant,
@@ -75,6 +93,10 @@ impl<S> Counted<S> {
             skip: before,
             kind: None,
             continues: false,
+            block: Block::default(),
+            last: if before > 0 { 0 } else { u32::MAX },
+            fields: 0,
+            last_heads: 0,
             tokens: BURST,
             filled: Instant::now(),
             sent: 0,
@@ -87,6 +109,35 @@ impl<S> Counted<S> {
     pub fn is_within_head(&self) -> bool {
         self.frames.is_within_head()
     }
+
+    /// A head has come in part, and frames of it that h2 has decoded.
+    pub fn is_between_frames_of_head(&self) -> bool {
+        self.frames.continues
+    }
+
+    /// How many fields of heads have come.
+    pub fn fields(&self) -> usize {
+        self.frames.fields
+    }
+
+    /// About what those heads take in memory, in bytes, that came since this was asked last and may wait until somebody
+    /// has read what came before them: trailers, and from a server every head that ends its stream.
+    pub fn last_heads(&mut self) -> usize {
+        std::mem::take(&mut self.frames.last_heads)
+    }
+}
+
+/// The head of a message that is being read.
+#[derive(Default)]
+struct Block {
+    fields: Fields,
+    /// Bytes to go before it begins in its frame, the first of which says how much follows it.
+    before: u32,
+    is_padded: bool,
+    padding: u32,
+    bytes: usize,
+    /// Nobody may read it soon.
+    waits: bool,
 }
 
 impl Exceeded {
@@ -107,6 +158,9 @@ impl Frames {
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let skipped = bytes.len().min(self.skip as usize);
+                if self.is_head() && !self.read_head(&bytes[..skipped]) {
+                    return false;
+                }
                 // At most `skip`, so it fits.
                 self.skip -= skipped as u32;
                 bytes = &bytes[skipped..];
@@ -118,11 +172,11 @@ impl Frames {
             bytes = &bytes[more..];
             if self.have == HEAD {
                 self.have = 0;
-                let [a, b, c, kind, flags, ..] = self.head;
+                let [a, b, c, kind, ..] = self.head;
                 self.skip = u32::from_be_bytes([0, a, b, c]);
                 self.kind = Some(kind);
-                if kind == HEADERS || kind == CONTINUATION {
-                    self.continues = flags & END_HEADERS == 0;
+                if self.is_head() {
+                    self.begin_head();
                 }
                 if kind != DATA && kind != HEADERS && !self.spend() {
                     return false;
@@ -130,6 +184,49 @@ impl Frames {
             }
         }
         true
+    }
+
+    /// The frame that came last holds a message's head, or a part of it.
+    fn is_head(&self) -> bool {
+        matches!(self.kind, Some(HEADERS | CONTINUATION))
+    }
+
+    fn begin_head(&mut self) {
+        let [_, _, _, kind, flags, a, b, c, d] = self.head;
+        self.continues = flags & END_HEADERS == 0;
+        if kind == CONTINUATION {
+            (self.block.before, self.block.padding) = (0, 0);
+            return;
+        }
+        let is_padded = flags & PADDED != 0;
+        let priority = if flags & PRIORITY != 0 { PRIORITY_SIZE } else { 0 };
+        let stream = u32::from_be_bytes([a, b, c, d]);
+        let waits = flags & END_STREAM != 0 && stream <= self.last;
+        self.last = self.last.max(stream);
+        self.block =
+            Block { before: u32::from(is_padded) + priority, is_padded, waits, ..Block::default() };
+    }
+
+    /// Whether these bytes of a head are within bounds; at its end it is known what it takes.
+    fn read_head(&mut self, mut bytes: &[u8]) -> bool {
+        let block = &mut self.block;
+        let mut left = self.skip;
+        while let Some((&byte, rest)) = bytes.split_first().filter(|_| block.before > 0) {
+            if std::mem::take(&mut block.is_padded) {
+                block.padding = u32::from(byte);
+            }
+            (block.before, left, bytes) = (block.before - 1, left - 1, rest);
+        }
+        let of_block = left.saturating_sub(block.padding) as usize;
+        let (part, is_end) = (&bytes[..bytes.len().min(of_block)], bytes.len() == left as usize);
+        let before = block.fields.count();
+        block.fields.take(part);
+        block.bytes += part.len();
+        self.fields += (block.fields.count() - before) as usize;
+        if is_end && !self.continues && block.waits {
+            self.last_heads += block.bytes + block.fields.count() as usize * FIELD_BYTES;
+        }
+        block.fields.count() <= MAX_FIELDS
     }
 
     fn is_within_head(&self) -> bool {
@@ -218,13 +315,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     }
 }
 
-/// Where the frames in these pieces end, and how many tokens they left: for fuzzers.
+/// Where the frames in these pieces end, how many tokens they left, and what their heads have; `None` when they are not
+/// within bounds: for fuzzers.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(super) fn count(pieces: &[&[u8]]) -> (usize, u32, u32) {
+pub(super) fn count(pieces: &[&[u8]]) -> Option<[usize; 5]> {
     let (mut counted, _) = Counted::new((), PREFACE);
     let within = pieces.iter().all(|piece| counted.frames.take(piece));
-    assert!(within, "an input of a fuzzer has fewer frames than may come at once");
-    (counted.frames.have, counted.frames.skip, counted.frames.tokens)
+    let frames = &counted.frames;
+    let (skip, tokens) = (frames.skip as usize, frames.tokens as usize);
+    within.then_some([frames.have, skip, tokens, frames.fields, frames.last_heads])
 }
 
 #[cfg(test)]
@@ -280,6 +379,63 @@ mod tests {
         let mut frames = frames();
         let both = [frame(DATA, 1), frame(HEADERS, 30)].concat();
         assert!((0..3 * BURST).all(|_| frames.take(&both)));
+    }
+
+    /// A frame of a head, for stream 1 or 3.
+    fn head(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let [.., a, b, c] = payload.len().to_be_bytes();
+        [&[a, b, c, kind, flags, 0, 0, 0, stream], payload].concat()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn fields_are_counted_beside_padding_and_priority() {
+        let (plain, both) = (END_HEADERS, END_HEADERS | PADDED | PRIORITY);
+        let bytes = [
+            head(HEADERS, plain, 1, &[0x82; 3]),
+            head(HEADERS, both, 3, &[4, 0x82, 0x82, 0x82, 0x82, 9, 0x86, 0x84, 0, 0, 0, 0]),
+            head(HEADERS, 0, 5, &[0x82]),
+            head(CONTINUATION, END_HEADERS, 5, &[0x82; 7]),
+            frame(DATA, 200),
+        ]
+        .concat();
+        for size in [1, 2, 5, 10, 13, bytes.len()] {
+            let mut frames = frames();
+            assert!(bytes.chunks(size).all(|part| frames.take(part)));
+            assert_eq!(frames.fields, 3 + 2 + 8, "in parts of {size}");
+            assert!(!frames.is_within_head());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_no_more_fields_than_it_may() {
+        let most = MAX_FIELDS as usize;
+        let heads = head(HEADERS, END_HEADERS, 1, &vec![0x82; most]).repeat(100);
+        assert!(frames().take(&heads), "as many as one may have, in each of many");
+        assert!(!frames().take(&head(HEADERS, END_HEADERS, 1, &vec![0x82; most + 1])));
+        let mut frames = frames();
+        assert!(frames.take(&head(HEADERS, 0, 1, &vec![0x82; most])));
+        assert!(!frames.take(&head(CONTINUATION, END_HEADERS, 1, &[0x82])));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heads_that_may_wait_are_weighed() {
+        let (opens, ends) = (END_HEADERS, END_HEADERS | END_STREAM);
+        let weight = 10 + 10 * FIELD_BYTES;
+        // From a client: what comes again for a stream. From a server: what ends one.
+        for (before, heads, waiting) in [
+            (PREFACE, [(opens, 1), (ends, 3), (ends, 5)], 0),
+            (PREFACE, [(opens, 1), (opens, 3), (ends, 1)], weight),
+            (0, [(opens, 1), (opens, 3), (opens, 1)], 0),
+            (0, [(opens, 1), (ends, 3), (ends, 1)], 2 * weight),
+        ] {
+            let mut counted = Counted::new((), before).0;
+            assert!(counted.frames.take(&vec![0; before as usize]));
+            for (flags, stream) in heads {
+                assert!(counted.frames.take(&head(HEADERS, flags, stream, &[0x82; 10])));
+            }
+            assert_eq!(counted.last_heads(), waiting, "{heads:?}");
+            assert_eq!(counted.last_heads(), 0);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 //!
 //! Chunks change hands as they are; nothing is copied or encrypted. It ends and breaks like a stream of a tunnel:
 //! a direction that is finished ends, one that is dropped before was reset. Each direction holds at most
-//! [`WINDOW`] bytes and one chunk more.
+//! [`WINDOW`] bytes and one chunk more, which are taken from the client's room ([`waiting`](super::waiting)).
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,6 +15,8 @@ use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::waiting::{Part, Waiting};
+use crate::base::Room;
 use crate::sock::{ChunkRead, ChunkWrite, Duplex};
 
 /// What a direction may hold before its writer waits, in bytes: one large chunk of the copy loop on its way while the
@@ -42,12 +44,14 @@ pub struct LocalWrite {
 }
 
 /// One direction. The lock is held for some nanoseconds per chunk, by its two ends only.
-#[derive(Default)]
-struct Pipe(Mutex<State>);
+struct Pipe {
+    state: Mutex<State>,
+    waiting: Arc<Waiting>,
+}
 
 #[derive(Default)]
 struct State {
-    chunks: VecDeque<Bytes>,
+    chunks: VecDeque<Part>,
     bytes: usize,
     end: End,
     reader_gone: bool,
@@ -64,9 +68,11 @@ enum End {
 }
 
 impl LocalStream {
-    /// The two ends of a new connection.
-    pub fn pair() -> (Self, Self) {
-        let (there, back) = (Arc::<Pipe>::default(), Arc::<Pipe>::default());
+    /// The two ends of a new connection. `room`: what waits between them is taken from it.
+    pub fn pair(room: &Room) -> (Self, Self) {
+        let pipe =
+            || Arc::new(Pipe { state: Mutex::default(), waiting: Waiting::new(room.clone()) });
+        let (there, back) = (pipe(), pipe());
         let end = |reads: &Arc<Pipe>, writes: &Arc<Pipe>| Self {
             read: LocalRead { pipe: reads.clone(), buffered: Bytes::new() },
             write: LocalWrite { pipe: writes.clone(), opposite: reads.clone() },
@@ -86,13 +92,13 @@ impl Duplex for LocalStream {
 
 impl LocalRead {
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-        let mut state = self.pipe.0.lock();
+        let mut state = self.pipe.state.lock();
         if let Some(chunk) = state.chunks.pop_front() {
-            state.bytes -= chunk.len();
+            state.bytes -= chunk.remaining();
             let writer = if state.bytes < WINDOW { state.writer.take() } else { None };
             drop(state);
             wake(writer);
-            return Poll::Ready(Ok(chunk));
+            return Poll::Ready(Ok(chunk.into_bytes()));
         }
         match state.end {
             End::Finished => Poll::Ready(Ok(Bytes::new())),
@@ -116,7 +122,7 @@ impl ChunkRead for LocalRead {
 
 impl Drop for LocalRead {
     fn drop(&mut self) {
-        let mut state = self.pipe.0.lock();
+        let mut state = self.pipe.state.lock();
         state.reader_gone = true;
         let chunks = std::mem::take(&mut state.chunks);
         let writer = state.writer.take();
@@ -129,7 +135,7 @@ impl Drop for LocalRead {
 impl LocalWrite {
     /// Ready with the error once nobody reads any more.
     fn gone(&self) -> io::Error {
-        match self.opposite.0.lock().end {
+        match self.opposite.state.lock().end {
             // The peer had said all and wants no more: what a closed pipe is elsewhere.
             End::Finished => io::ErrorKind::BrokenPipe.into(),
             End::Open | End::Reset => io::ErrorKind::ConnectionReset.into(),
@@ -137,7 +143,7 @@ impl LocalWrite {
     }
 
     fn end(&self, end: End) {
-        let mut state = self.pipe.0.lock();
+        let mut state = self.pipe.state.lock();
         if state.end == End::Open {
             state.end = end;
         }
@@ -156,7 +162,7 @@ impl ChunkWrite for LocalWrite {
         if chunk.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let mut state = self.pipe.0.lock();
+        let mut state = self.pipe.state.lock();
         if state.reader_gone {
             drop(state);
             return Poll::Ready(Err(self.gone()));
@@ -168,8 +174,15 @@ impl ChunkWrite for LocalWrite {
             remember(&mut state.writer, cx);
             return Poll::Pending;
         }
-        state.bytes += chunk.len();
-        state.chunks.push_back(std::mem::take(chunk));
+        let waiting = &self.pipe.waiting;
+        let leave = ready!(waiting.poll_leave(cx, chunk.len()));
+        let part = chunk.split_to(leave.bytes);
+        if chunk.is_empty() {
+            // An empty part of a chunk would hold all of it.
+            *chunk = Bytes::new();
+        }
+        state.bytes += part.len();
+        state.chunks.push_back(waiting.part(part, leave));
         let reader = state.reader.take();
         drop(state);
         wake(reader);
@@ -186,7 +199,7 @@ impl ChunkWrite for LocalWrite {
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let mut state = self.pipe.0.lock();
+        let mut state = self.pipe.state.lock();
         if state.reader_gone {
             drop(state);
             return Poll::Ready(self.gone());
@@ -234,7 +247,8 @@ impl AsyncWrite for LocalStream {
         }
         let length = buf.len().min(WINDOW);
         let mut chunk = Bytes::copy_from_slice(&buf[..length]);
-        self.write.poll_write_chunk(cx, &mut chunk).map_ok(|()| length)
+        ready!(self.write.poll_write_chunk(cx, &mut chunk))?;
+        Poll::Ready(Ok(length - chunk.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -267,7 +281,7 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_and_ends_arrive_in_both_directions() {
-        let (mut client, mut server) = LocalStream::pair();
+        let (mut client, mut server) = LocalStream::pair(&Room::boundless());
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
         let mut question = Vec::new();
@@ -282,7 +296,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_writer_waits_for_its_reader() {
-        let (mut client, mut server) = LocalStream::pair();
+        let (mut client, mut server) = LocalStream::pair(&Room::boundless());
         let sent = vec![7; 5 * WINDOW + 3];
         let writing = tokio::spawn({
             let sent = sent.clone();
@@ -294,7 +308,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         assert!(!writing.is_finished());
-        assert!(server.read.pipe.0.lock().bytes <= 2 * WINDOW);
+        assert!(server.read.pipe.state.lock().bytes <= 2 * WINDOW);
         let mut received = Vec::new();
         server.read_to_end(&mut received).await.unwrap();
         assert_eq!(received, sent);
@@ -303,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_that_is_dropped_is_a_reset() {
-        let (mut client, server) = LocalStream::pair();
+        let (mut client, server) = LocalStream::pair(&Room::boundless());
         drop(server);
         let read = client.read_u8().await.unwrap_err();
         assert_eq!(read.kind(), io::ErrorKind::ConnectionReset);
@@ -313,7 +327,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_answered_early_and_left_closed_a_pipe() {
-        let (mut client, mut server) = LocalStream::pair();
+        let (mut client, mut server) = LocalStream::pair(&Room::boundless());
         client.write_all(b"a long upload").await.unwrap();
         server.write_all(b"no").await.unwrap();
         server.shutdown().await.unwrap();
@@ -327,7 +341,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_leaves_wakes_who_waits_to_write() {
-        let (client, server) = LocalStream::pair();
+        let (client, server) = LocalStream::pair(&Room::boundless());
         let (_read, mut write) = client.halves();
         let broken =
             tokio::spawn(

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use http::{Request, Response, StatusCode};
@@ -18,6 +17,7 @@ use super::headers::BAGGAGE;
 use super::joined::{self, Joined};
 use super::local::LocalStream;
 use super::stream::HboneStream;
+use super::waiting::Part;
 use super::window::{Consumed, FIRST_CONNECTION, FIRST_STREAM, Windows};
 use super::{ConnectRequest, MAX_FRAME, MAX_LOCAL_ERRORS, TunnelError};
 use crate::base::Room;
@@ -57,11 +57,12 @@ pub struct Incoming {
 enum Asker {
     Peer {
         receive: RecvStream,
-        answer: SendResponse<Bytes>,
+        answer: SendResponse<Part>,
+        room: Room,
         consumed: Consumed,
     },
-    /// A workload of this node.
-    Local(oneshot::Sender<Result<Carrier, StatusCode>>),
+    /// A workload of this node, and its room.
+    Local(oneshot::Sender<Result<Carrier, StatusCode>>, Room),
 }
 
 /// An [`Incoming`] from a workload of this node.
@@ -82,17 +83,19 @@ impl LocalIncoming {
 }
 
 impl Incoming {
-    /// From a workload of this node; the receiver gets what a peer would be answered.
+    /// From a workload of this node, whose `room` holds what waits between the two; the receiver gets what a peer would
+    /// be answered.
     pub fn local(
         request: ConnectRequest,
+        room: Room,
     ) -> (Self, oneshot::Receiver<Result<Carrier, StatusCode>>) {
         let (asker, answer) = oneshot::channel();
-        (Self { request, asker: Asker::Local(asker) }, answer)
+        (Self { request, asker: Asker::Local(asker, room) }, answer)
     }
 
     /// It comes from a workload of this node, without a tunnel.
     pub fn is_local(&self) -> bool {
-        matches!(self.asker, Asker::Local(_))
+        matches!(self.asker, Asker::Local(..))
     }
 
     /// From a workload of this node, or as it was.
@@ -102,17 +105,17 @@ impl Incoming {
     )]
     pub fn into_local(self) -> Result<LocalIncoming, Self> {
         match self.asker {
-            Asker::Local(asker) => Ok(LocalIncoming(asker)),
+            Asker::Local(asker, _) => Ok(LocalIncoming(asker)),
             asker => Err(Self { request: self.request, asker }),
         }
     }
 
     /// 200; `baggage` describes the destination.
     pub fn accept(self, baggage: Option<&str>) -> Result<Carrier, TunnelError> {
-        let (receive, mut answer, consumed) = match self.asker {
-            Asker::Peer { receive, answer, consumed } => (receive, answer, consumed),
-            Asker::Local(asker) => {
-                let (client, server) = LocalStream::pair();
+        let (receive, mut answer, room, consumed) = match self.asker {
+            Asker::Peer { receive, answer, room, consumed } => (receive, answer, room, consumed),
+            Asker::Local(asker, room) => {
+                let (client, server) = LocalStream::pair(&room);
                 asker.send(Ok(Carrier::Local(client))).map_err(|_| TunnelError::Closing)?;
                 return Ok(Carrier::Local(server));
             }
@@ -122,7 +125,7 @@ impl Incoming {
             response = response.header(BAGGAGE, baggage);
         }
         let send = answer.send_response(response.body(())?, false)?;
-        Ok(Carrier::Hbone(HboneStream::new(receive, send, consumed, None)))
+        Ok(Carrier::Hbone(HboneStream::new(receive, send, room, consumed, None)))
     }
 
     /// Any other status, and the end of this stream.
@@ -130,13 +133,13 @@ impl Incoming {
         match self.asker {
             Asker::Peer { mut answer, .. } => refuse(&mut answer, status),
             // Whoever has left needs no answer.
-            Asker::Local(asker) => _ = asker.send(Err(status)),
+            Asker::Local(asker, _) => _ = asker.send(Err(status)),
         }
     }
 }
 
 /// Serves HTTP/2 on an accepted TLS session: `handler` is called once per understood CONNECT and must not block (it
-/// spawns). `room`: what the peer's bytes may come to. Anything else is answered 400. When `drain` fires: GOAWAY, then ends with the last stream. Dropping the
+/// spawns). `room`: what the peer's bytes, and ours that it does not take, may come to. Anything else is answered 400. When `drain` fires: GOAWAY, then ends with the last stream. Dropping the
 /// future cuts every stream.
 pub async fn serve<S>(
     io: S,
@@ -158,12 +161,12 @@ where
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
         .max_concurrent_reset_streams(MAX_RESETS)
         .max_local_error_reset_streams(Some(MAX_LOCAL_ERRORS))
-        .handshake::<Counted<S>, Bytes>(io);
+        .handshake::<Counted<S>, Part>(io);
     let mut connection =
         timeout(PREFACE_TIMEOUT, handshake).await.map_err(|_| TunnelError::Unresponsive)??;
     let pings = connection.ping_pong();
     let result = tokio::select! {
-        result = accept_all(&mut connection, drain, Windows::new(room.clone()), &mut handler) => result,
+        result = accept_all(&mut connection, drain, room, &mut handler) => result,
         error = watch(pings) => Err(error),
         () = exceeded.happened() => Err(TunnelError::Flood),
     };
@@ -178,14 +181,15 @@ where
 
 /// Accepting is also what drives the connection.
 async fn accept_all<S>(
-    connection: &mut Connection<Counted<S>, Bytes>,
+    connection: &mut Connection<Counted<S>, Part>,
     drain: CancellationToken,
-    mut windows: Windows,
+    room: &Room,
     handler: &mut (impl FnMut(Incoming) + Send),
 ) -> Result<(), TunnelError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let mut windows = Windows::new(room.clone());
     let mut draining = false;
     loop {
         let accepted = tokio::select! {
@@ -201,8 +205,9 @@ where
         match understand(request) {
             Some((request, receive)) => {
                 windows.adjust(true, connection);
-                let consumed = windows.consumed();
-                handler(Incoming { request, asker: Asker::Peer { receive, answer, consumed } });
+                let (room, consumed) = (room.clone(), windows.consumed());
+                let asker = Asker::Peer { receive, answer, room, consumed };
+                handler(Incoming { request, asker });
             }
             None => refuse(&mut answer, StatusCode::BAD_REQUEST),
         }
@@ -211,9 +216,9 @@ where
 
 /// The next stream; the windows grow meanwhile.
 async fn accept<S>(
-    connection: &mut Connection<Counted<S>, Bytes>,
+    connection: &mut Connection<Counted<S>, Part>,
     windows: &mut Windows,
-) -> Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>
+) -> Option<Result<(Request<RecvStream>, SendResponse<Part>), h2::Error>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -232,7 +237,7 @@ fn understand(request: Request<RecvStream>) -> Option<(ConnectRequest, RecvStrea
 }
 
 /// A peer that is gone needs no answer, so a failure to send it is none.
-fn refuse(answer: &mut SendResponse<Bytes>, status: StatusCode) {
+fn refuse(answer: &mut SendResponse<Part>, status: StatusCode) {
     let mut response = Response::new(());
     *response.status_mut() = status;
     if let Err(error) = answer.send_response(response, true) {

@@ -13,7 +13,9 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::client::Slot;
+use super::waiting::{Leave, Part, Waiting};
 use super::window::Consumed;
+use crate::base::Room;
 use crate::sock::{ChunkRead, ChunkWrite, Duplex};
 
 /// One CONNECT stream, of either side: bytes in both directions, half-close included.
@@ -36,16 +38,19 @@ pub struct HboneRead {
 
 /// The sending half. Dropped before its end was sent, it cancels the stream.
 pub struct HboneWrite {
-    stream: SendStream<Bytes>,
+    stream: SendStream<Part>,
+    waiting: Arc<Waiting>,
     finished: bool,
     slot: Option<Arc<Slot>>,
 }
 
 impl HboneStream {
-    /// `slot` is given back when both directions have ended or were dropped.
+    /// `room`: what waits to be sent is taken from it. `slot` is given back when both directions have ended or were
+    /// dropped.
     pub(super) fn new(
         receive: RecvStream,
-        send: SendStream<Bytes>,
+        send: SendStream<Part>,
+        room: Room,
         consumed: Consumed,
         slot: Option<Arc<Slot>>,
     ) -> Self {
@@ -57,7 +62,7 @@ impl HboneStream {
                 consumed,
                 slot: slot.clone(),
             },
-            write: HboneWrite { stream: send, finished: false, slot },
+            write: HboneWrite { stream: send, waiting: Waiting::new(room), finished: false, slot },
         }
     }
 }
@@ -103,9 +108,11 @@ impl AsyncWrite for HboneStream {
             return Poll::Ready(Ok(0));
         }
         let write = &mut self.write;
-        let capacity = ready!(write.poll_capacity(cx, buf.len()))?;
-        write.send(cx, Bytes::copy_from_slice(&buf[..capacity]), false)?;
-        Poll::Ready(Ok(capacity))
+        let leave = ready!(write.poll_leave(cx, buf.len()))?;
+        let taken = leave.bytes;
+        let part = write.waiting.part(Bytes::copy_from_slice(&buf[..taken]), leave);
+        write.send(cx, part, false)?;
+        Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -187,7 +194,13 @@ impl HboneWrite {
         Poll::Ready(Ok(capacity.min(wanted)))
     }
 
-    fn send(&mut self, cx: &mut Context<'_>, data: Bytes, end: bool) -> io::Result<()> {
+    /// How much of `wanted` may be handed over now: what there is a window and room for.
+    fn poll_leave(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<Leave>> {
+        let capacity = ready!(self.poll_capacity(cx, wanted))?;
+        self.waiting.poll_leave(cx, capacity).map(Ok)
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, data: Part, end: bool) -> io::Result<()> {
         self.stream.send_data(data, end).map_err(|_| self.cause(cx))
     }
 
@@ -215,8 +228,9 @@ impl ChunkWrite for HboneWrite {
             // An empty frame says nothing, and peers count them as abuse.
             return Poll::Ready(Ok(()));
         }
-        let capacity = ready!(self.poll_capacity(cx, chunk.len()))?;
-        Poll::Ready(self.send(cx, chunk.split_to(capacity), false))
+        let leave = ready!(self.poll_leave(cx, chunk.len()))?;
+        let part = self.waiting.part(chunk.split_to(leave.bytes), leave);
+        Poll::Ready(self.send(cx, part, false))
     }
 
     /// The connection's own task sends, without being asked.
@@ -226,7 +240,7 @@ impl ChunkWrite for HboneWrite {
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.finished {
-            self.send(cx, Bytes::new(), true)?;
+            self.send(cx, self.waiting.end(), true)?;
             self.finished = true;
             self.slot = None;
         }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use h2::{client, server};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
+use super::waiting::Part;
 use crate::base::{Held, Need, Room};
 
 /// Windows of a stream and of a connection, in bytes. The connection's is eight times the stream's: h2 lets small
@@ -149,7 +149,7 @@ impl Windows {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Resize for server::Connection<S, Bytes> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Resize for server::Connection<S, Part> {
     fn connection_window(&mut self, size: u32) {
         self.set_target_window_size(size);
     }
@@ -159,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Resize for server::Connection<S, Bytes> 
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Resize for client::Connection<S, Bytes> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Resize for client::Connection<S, Part> {
     fn connection_window(&mut self, size: u32) {
         self.set_target_window_size(size);
     }

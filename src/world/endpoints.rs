@@ -1,12 +1,12 @@
 //! What follows from the endpoints of services: which of them lead to a workload, and how busy each endpoint is.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Load;
 use super::shards::Shards;
-use crate::base::{ObjectKey, Str};
+use crate::base::{ObjectKey, Str, work};
 use crate::model::Service;
 
 /// One way from a service to a workload.
@@ -20,17 +20,23 @@ pub(super) struct Way {
 /// An endpoint as load is counted by.
 type Place = (Option<Str>, IpAddr);
 
+/// The ways to one workload by the namespace of the service, so that whoever leads to somebody else's workload changes a list
+/// of their own; each service and port once, sorted.
+type Ways = BTreeMap<Str, Arc<Vec<Way>>>;
+
 #[derive(Clone, Default)]
 pub(super) struct Endpoints {
-    /// By workload, each service and port once, sorted.
-    ways: Shards<Str, Arc<[Way]>>,
+    /// By workload.
+    ways: Shards<Str, Arc<Ways>>,
     /// With how many services have the endpoint.
     loads: Shards<Place, (Arc<Load>, u32)>,
 }
 
 impl Endpoints {
-    pub(super) fn ways(&self, workload: &str) -> &[Way] {
-        self.ways.get(workload).map_or(&[], |ways| ways)
+    /// From services of one namespace.
+    pub(super) fn ways(&self, workload: &str, namespace: &str) -> &[Way] {
+        let ways = self.ways.get(workload).and_then(|ways| ways.get(namespace));
+        ways.map_or(&[], |ways| ways)
     }
 
     pub(super) fn load(&self, workload: Option<&Str>, address: IpAddr) -> Option<&Arc<Load>> {
@@ -41,19 +47,10 @@ impl Endpoints {
     pub(super) fn replace(&mut self, old: Option<&Service>, new: Option<&Service>) {
         let (before, after) = (ways_of(old), ways_of(new));
         for (workload, way) in before.difference(&after) {
-            let others: Arc<[Way]> =
-                self.ways(workload).iter().filter(|other| *other != way).cloned().collect();
-            match others.is_empty() {
-                true => self.ways.remove(*workload),
-                false => self.ways.insert((*workload).clone(), others),
-            }
+            self.remove_way(workload, way);
         }
         for (workload, way) in after.difference(&before) {
-            let mut ways = self.ways(workload).to_vec();
-            if let Err(place) = ways.binary_search(way) {
-                ways.insert(place, way.clone());
-                self.ways.insert((*workload).clone(), ways.into());
-            }
+            self.add_way(workload, way);
         }
         let (before, after) = (places_of(old), places_of(new));
         // What came first: a load that one service takes over from another must not be forgotten in between.
@@ -70,9 +67,49 @@ impl Endpoints {
             }
         }
     }
+
+    fn add_way(&mut self, workload: &Str, way: &Way) {
+        work::did("ways changed");
+        self.ways.change(workload, |ways| {
+            let ways = Arc::make_mut(ways).entry(way.service.namespace.clone()).or_default();
+            if let Err(place) = ways.binary_search(way) {
+                own(ways).insert(place, way.clone());
+            }
+        });
+    }
+
+    fn remove_way(&mut self, workload: &Str, way: &Way) {
+        work::did("ways changed");
+        let namespace = &way.service.namespace;
+        let mut is_empty = false;
+        self.ways.change(workload, |all| {
+            let all = Arc::make_mut(all);
+            if let Some(ways) = all.get_mut(namespace)
+                && let Ok(place) = ways.binary_search(way)
+            {
+                own(ways).remove(place);
+                if ways.is_empty() {
+                    all.remove(namespace);
+                }
+            }
+            is_empty = all.is_empty();
+        });
+        if is_empty {
+            self.ways.remove(workload);
+        }
+    }
 }
 
-fn ways_of(service: Option<&Service>) -> HashSet<(&Str, Way)> {
+/// Copied with the first change of a world, and not again.
+fn own(ways: &mut Arc<Vec<Way>>) -> &mut Vec<Way> {
+    if Arc::get_mut(ways).is_none() {
+        ways.iter().for_each(|_| work::did("ways copied"));
+    }
+    Arc::make_mut(ways)
+}
+
+/// What leads from a service to workloads.
+pub(super) fn ways_of(service: Option<&Service>) -> HashSet<(&Str, Way)> {
     let mut ways = HashSet::new();
     let Some(service) = service else { return ways };
     for endpoint in &service.endpoints {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::diff::{Diff, are_shared};
 use super::endpoints::{Endpoints, Way};
-use super::owners::{Addresses, Names};
+use super::owners::{self, Addresses, Names};
 use super::policies::Applied;
 use super::shards::Shards;
 use super::{Load, MeshNames, PolicySet, World, key};
@@ -33,8 +33,8 @@ pub(super) struct Indexes {
     population: Shards<Str, usize>,
     services: Shards<ObjectKey, Arc<Service>>,
     endpoints: Endpoints,
-    pub(super) addresses: Arc<Addresses>,
-    pub(super) names: Arc<Names>,
+    pub(super) addresses: Addresses,
+    pub(super) names: Names,
     waypoints: Arc<HashMap<ObjectKey, Arc<Waypoint>>>,
     routes: Arc<HashMap<ObjectKey, Arc<[Arc<HttpRoute>]>>>,
     policies: Arc<Applied>,
@@ -156,12 +156,8 @@ impl Indexes {
             self.endpoints.replace(before.as_deref(), Some(come));
             self.services.insert(come.key.clone(), Arc::clone(come));
         }
-        let (mut addresses, mut names) = (Addresses::default(), Names::default());
-        for service in &mesh.services {
-            names.add(service);
-            addresses.add(service);
-        }
-        (self.addresses, self.names) = (Arc::new(addresses), Arc::new(names));
+        let all = [&before.services[..], &mesh.services[..]];
+        owners::follow(&mut self.addresses, &mut self.names, &services, all);
     }
 
     pub(super) fn workload(&self, uid: &str) -> Option<&Arc<Workload>> {
@@ -176,8 +172,8 @@ impl Indexes {
         self.waypoints.get(key)
     }
 
-    pub(super) fn ways(&self, uid: &str) -> &[Way] {
-        self.endpoints.ways(uid)
+    fn ways(&self, uid: &str, namespace: &str) -> &[Way] {
+        self.endpoints.ways(uid, namespace)
     }
 
     pub(super) fn workload_policies(&self, uid: &str) -> Option<&Arc<PolicySet>> {
@@ -270,9 +266,7 @@ impl World {
         workload: &Workload,
         target_port: u16,
     ) -> impl Iterator<Item = Served> + use<'a> {
-        let ways = self.indexes.ways(&workload.uid);
-        let start = ways.partition_point(|way| way.service.namespace.as_str() < namespace);
-        let own = ways[start..].iter().take_while(move |way| way.service.namespace == namespace);
+        let own = self.indexes.ways(&workload.uid, namespace).iter();
         own.filter(move |way| way.target_port == target_port).filter_map(|way| self.served(way))
     }
 
@@ -283,7 +277,7 @@ impl World {
         workload: &Workload,
         target_port: u16,
     ) -> impl Iterator<Item = Served> + use<'a> {
-        let ways = self.indexes.ways(&workload.uid);
+        let ways = self.indexes.ways(&workload.uid, &service.namespace);
         let start = ways.partition_point(|way| way.service < *service);
         let own = ways[start..].iter().take_while(move |way| way.service == *service);
         own.filter(move |way| way.target_port == target_port).filter_map(|way| self.served(way))

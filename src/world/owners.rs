@@ -7,14 +7,16 @@
 //! however many services there are. A name likewise: exactly, then by the wildcard with the most labels. Claims that a client
 //! does not see cost it nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use super::World;
-use crate::base::Str;
+use super::diff::Diff;
+use super::shards::Shards;
+use crate::base::{ObjectKey, Str, work};
 use crate::model::{Service, Visibility, Workload};
 
 /// What an address of the mesh means.
@@ -25,7 +27,7 @@ pub enum Owner<'a> {
 }
 
 /// All claimants of one address or name.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Claimants {
     /// Whom everybody sees, Services of Kubernetes before entries.
     everywhere: Vec<Arc<Service>>,
@@ -33,19 +35,24 @@ struct Claimants {
     of_namespace: BTreeMap<Str, Vec<Arc<Service>>>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Addresses {
-    exact: HashMap<IpAddr, Claimants>,
-    networks: HashMap<IpNet, Claimants>,
-    /// The lengths of the prefixes in `networks`, longest first: of IPv4, of IPv6.
+    exact: Shards<IpAddr, Claimants>,
+    networks: Arc<Networks>,
+}
+
+#[derive(Clone, Default)]
+struct Networks {
+    all: HashMap<IpNet, Claimants>,
+    /// The lengths of their prefixes, longest first: of IPv4, of IPv6.
     lengths: [Vec<u8>; 2],
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Names {
-    exact: HashMap<Str, Claimants>,
+    exact: Shards<Str, Claimants>,
     /// By what follows `*.`.
-    wildcards: HashMap<Str, Claimants>,
+    wildcards: Shards<Str, Claimants>,
 }
 
 impl Claimants {
@@ -67,6 +74,14 @@ impl Claimants {
         }
     }
 
+    /// Puts another version of a service in, which claims the same.
+    fn replace(&mut self, old: &Arc<Service>, new: &Arc<Service>) {
+        let lists = self.of_namespace.values_mut().chain([&mut self.everywhere]);
+        for claimant in lists.flatten().filter(|claimant| Arc::ptr_eq(claimant, old)) {
+            *claimant = new.clone();
+        }
+    }
+
     /// Those that clients of a namespace see, the first before the others; `None` stands for clients of whom nothing is known.
     fn seen_from(&self, namespace: Option<&str>) -> impl Iterator<Item = &Arc<Service>> {
         let own = namespace.and_then(|namespace| self.of_namespace.get(namespace));
@@ -80,19 +95,47 @@ impl Claimants {
     }
 }
 
-impl Addresses {
-    pub(super) fn add(&mut self, service: &Arc<Service>) {
-        for vip in &service.vips {
-            self.exact.entry(*vip).or_default().add(service);
-        }
+impl Networks {
+    fn add(&mut self, service: &Arc<Service>) {
         for network in &service.networks {
-            self.networks.entry(network.trunc()).or_default().add(service);
+            self.all.entry(network.trunc()).or_default().add(service);
             let lengths = &mut self.lengths[family(&network.addr())];
             let length = network.prefix_len();
             let place = lengths.iter().position(|other| *other <= length).unwrap_or(lengths.len());
             if lengths.get(place) != Some(&length) {
                 lengths.insert(place, length);
             }
+        }
+    }
+}
+
+impl Addresses {
+    /// A service that claims what it did.
+    fn replace(&mut self, old: &Arc<Service>, new: &Arc<Service>) {
+        for vip in &new.vips {
+            self.exact.change(vip, |claimants| claimants.replace(old, new));
+        }
+        for network in &new.networks {
+            let networks = &mut Arc::make_mut(&mut self.networks).all;
+            if let Some(claimants) = networks.get_mut(&network.trunc()) {
+                claimants.replace(old, new);
+            }
+        }
+    }
+
+    /// Other services claim what `changed` do or did; `services`: all, in their order.
+    fn claim_anew(&mut self, changed: &[&Arc<Service>], services: &[Arc<Service>]) {
+        let vips: HashSet<&IpAddr> = changed.iter().flat_map(|it| &it.vips).collect();
+        vips.iter().for_each(|vip| self.exact.remove(*vip));
+        for service in services {
+            for vip in service.vips.iter().filter(|vip| vips.contains(vip)) {
+                self.exact.change(vip, |claimants| claimants.add(service));
+            }
+        }
+        if changed.iter().any(|service| !service.networks.is_empty()) {
+            let mut networks = Networks::default();
+            services.iter().for_each(|service| networks.add(service));
+            self.networks = Arc::new(networks);
         }
     }
 
@@ -112,11 +155,60 @@ impl Addresses {
         port: u16,
         namespace: Option<&str>,
     ) -> Option<&Arc<Service>> {
-        self.lengths[family(&address)].iter().find_map(|length| {
+        self.networks.lengths[family(&address)].iter().find_map(|length| {
             let network = IpNet::new(address, *length).ok()?.trunc();
-            self.networks.get(&network)?.for_port(port, namespace)
+            self.networks.all.get(&network)?.for_port(port, namespace)
         })
     }
+}
+
+/// Follows what came and went between `before` and `services`, all in their order.
+pub(super) fn follow(
+    addresses: &mut Addresses,
+    names: &mut Names,
+    diff: &Diff<'_, Service>,
+    [before, services]: [&[Arc<Service>]; 2],
+) {
+    let come: HashMap<_, _> = diff.come.iter().map(|it| (&it.key, *it)).collect();
+    let gone: HashMap<_, _> = diff.gone.iter().map(|it| (&it.key, *it)).collect();
+    let are_entries = diff.come.iter().any(|it| it.entry.is_some());
+    // The first of several claimants may be another one with the same claims.
+    let is_ordered = !are_entries || entries(before).eq(entries(services));
+    let both = |old: &&Arc<Service>| {
+        is_ordered && come.get(&old.key).is_some_and(|new| claim_alike(old, new))
+    };
+    let mut changed: Vec<&Arc<Service>> = Vec::new();
+    for old in diff.gone.iter().copied() {
+        match come.get(&old.key) {
+            Some(new) if both(&old) => {
+                work::did("claims replaced");
+                addresses.replace(old, new);
+                names.replace(old, new);
+            }
+            _ => changed.push(old),
+        }
+    }
+    let is_new = |new: &&Arc<Service>| gone.get(&new.key).is_none_or(|old| !both(old));
+    changed.extend(diff.come.iter().copied().filter(is_new));
+    if !changed.is_empty() {
+        work::did("claims made anew");
+        addresses.claim_anew(&changed, services);
+        names.claim_anew(&changed, services);
+    }
+}
+
+/// The entries' keys in the order in which they claim.
+fn entries(services: &[Arc<Service>]) -> impl Iterator<Item = &ObjectKey> {
+    services.iter().filter(|it| it.entry.is_some()).map(|it| &it.key)
+}
+
+/// Whether both claim the same for the same clients.
+fn claim_alike(one: &Service, two: &Service) -> bool {
+    one.hostname == two.hostname
+        && one.vips == two.vips
+        && one.networks == two.networks
+        && one.visibility == two.visibility
+        && one.entry == two.entry
 }
 
 fn family(address: &IpAddr) -> usize {
@@ -124,12 +216,37 @@ fn family(address: &IpAddr) -> usize {
 }
 
 impl Names {
-    pub(super) fn add(&mut self, service: &Arc<Service>) {
-        let hostname = &service.hostname;
+    /// The names of a host's kind, and the host among them.
+    fn place(&mut self, hostname: &Str) -> (&mut Shards<Str, Claimants>, Str) {
         match hostname.strip_prefix("*.") {
-            Some(suffix) => self.wildcards.entry(suffix.into()).or_default().add(service),
-            None => self.exact.entry(hostname.clone()).or_default().add(service),
+            Some(suffix) => (&mut self.wildcards, suffix.into()),
+            None => (&mut self.exact, hostname.clone()),
         }
+    }
+
+    /// A service that claims what it did.
+    fn replace(&mut self, old: &Arc<Service>, new: &Arc<Service>) {
+        let (names, name) = self.place(&new.hostname);
+        names.change(&name, |claimants| claimants.replace(old, new));
+    }
+
+    /// Other services claim what `changed` do or did; `services`: all, in their order.
+    fn claim_anew(&mut self, changed: &[&Arc<Service>], services: &[Arc<Service>]) {
+        let hosts: HashSet<&Str> = changed.iter().map(|it| &it.hostname).collect();
+        for host in &hosts {
+            let (names, name) = self.place(host);
+            names.remove(&name);
+        }
+        for service in services.iter().filter(|it| hosts.contains(&it.hostname)) {
+            let (names, name) = self.place(&service.hostname);
+            names.change(&name, |claimants| claimants.add(service));
+        }
+    }
+
+    /// All that claim a host, whoever sees them; one may come twice.
+    pub(super) fn claimants(&self, hostname: &str) -> impl Iterator<Item = &Arc<Service>> {
+        let claimants = self.of_host(hostname).into_iter();
+        claimants.flat_map(|it| it.everywhere.iter().chain(it.of_namespace.values().flatten()))
     }
 
     fn of_host(&self, hostname: &str) -> Option<&Claimants> {

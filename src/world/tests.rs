@@ -303,6 +303,60 @@ fn a_workload_is_judged_anew_only_after_changes_that_concern_it() {
     watch.mark_unchanged();
 }
 
+/// Two thousand services of one tenant lead to another's workload, and one of them flaps: what that costs follows from the one.
+#[test]
+fn one_flapping_endpoint_costs_what_it_is_beside_two_thousand() {
+    const SERVICES: usize = 2_000;
+    let (web, other) = (workload("web", "10.0.0.1"), workload("evil/other", "10.0.0.2"));
+    let leads = |at: usize, pods: &[&Workload]| {
+        let vip = format!("10.97.{}.{}", at / 250, at % 250);
+        Arc::new(service(&format!("evil/leads-{at:04}"), &vip, pods))
+    };
+    let own = service("web", "10.96.0.1", &[&web]);
+    let base = Fixture::default().workload(web.clone()).workload(other.clone());
+    let mut mesh = base.mesh;
+    mesh.services = (0..SERVICES).map(|at| leads(at, &[&web, &other])).collect();
+    mesh.services.push(Arc::new(own));
+    let store = store();
+    let _watch = store.judgement_changes(&web.uid);
+    store.publish(mesh.clone());
+    crate::base::work::take();
+    for pods in [&[&other][..], &[&web, &other]] {
+        mesh.services[1_000] = leads(1_000, pods);
+        store.publish(mesh.clone());
+        let done = crate::base::work::take();
+        let count = |what| done.get(what).copied().unwrap_or_default();
+        assert_eq!(count("ways changed"), 1, "{done:?}");
+        assert_eq!(count("workloads touched"), 1, "{done:?}");
+        assert_eq!((count("claims replaced"), count("claims made anew")), (1, 0), "{done:?}");
+    }
+    // A change of the workload's own copies no list of somebody else's.
+    let spare = service("web", "10.96.0.1", &[]);
+    mesh.services[SERVICES] = Arc::new(spare);
+    store.publish(mesh);
+    let done = crate::base::work::take();
+    assert!(done.get("ways copied").is_none_or(|count| *count <= 1), "{done:?}");
+}
+
+/// A route leads to the workload from a service that has no endpoint there: what that service's policies say counts as well.
+#[test]
+fn what_guards_a_service_whose_route_leads_there_is_told() {
+    let web = workload("web", "10.0.0.1");
+    let shop =
+        Service { waypoint: super::fixture::bound_to("wp"), ..service("shop", "10.96.0.2", &[]) };
+    let rules = vec![super::fixture::rule(vec![super::fixture::backend("web", 1)])];
+    let base = Fixture::default().workload(web.clone()).waypoint(waypoint("wp"));
+    let base = base.service(service("web", "10.96.0.1", &[&web])).service(shop);
+    let base = base.route(super::fixture::route("r", "shop", rules)).mesh;
+    let store = store();
+    store.publish(base.clone());
+    let mut watch = store.judgement_changes(&web.uid);
+    let on_service = Arc::new(deny("p", targets(PolicyTarget::Service("shop".into()))));
+    store.publish(Mesh { policies: vec![on_service], ..base });
+    assert!(watch.has_changed().unwrap());
+    watch.mark_unchanged();
+}
+
 struct Universe {
     workloads: Vec<Arc<Workload>>,
     services: Vec<Arc<Service>>,

@@ -72,7 +72,8 @@ impl Watched {
         if watches.workloads.is_empty() {
             return;
         }
-        let between = Between::new(before, after);
+        let is_watched = |uid: &str| watches.workloads.contains_key(uid);
+        let between = Between::new(before, after, &is_watched);
         for (uid, watch) in &watches.workloads {
             if !between.is_judged_alike(uid, Whose::Own) {
                 watch.own.send_if_modified(|known| {

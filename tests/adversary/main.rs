@@ -22,9 +22,12 @@ mod recorder;
 mod removal;
 mod runtime;
 mod shares;
+#[path = "../support/siege.rs"]
+mod siege;
 mod ways;
 
 mod memory;
+mod unread;
 
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
 

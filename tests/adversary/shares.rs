@@ -4,14 +4,15 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::settle;
+use crate::siege::{
+    ATTACKS, Aim, END_HEADERS, END_STREAM, GO_AWAY, HEADERS, PREFACE, SETTINGS, Times, beside,
+    block, frame, hold, raise_descriptors, read_answer, victim,
+};
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, PORT, wait};
 
@@ -36,19 +37,6 @@ spec:
   rules: [{to: [{operation: {paths: ['/secret']}}]}]
 ";
 
-/// Requests of the victim by which it is judged: every fourth one on a new connection.
-const REQUESTS: usize = 300;
-/// What a request of the victim may take at the most, whatever the attacker does: no timed test, but an end.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const GO_AWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
 fn guarded(settings: &str) -> Result<Lab> {
     let mut lab = crate::application(&[include_str!("evil.yaml"), WAYPOINT])?;
     lab.start_agents(settings)?;
@@ -68,199 +56,6 @@ fn guarded(settings: &str) -> Result<Lab> {
     Ok(lab)
 }
 
-/// Connections that an attacker holds, and what it goes on to send on each of them, a part at a time.
-#[derive(Default)]
-struct Held {
-    streams: Vec<TcpStream>,
-    drip: Option<&'static [u8]>,
-}
-
-/// An attack on what listens there.
-type Attack = fn(SocketAddr) -> Result<Held>;
-
-fn hold(to: SocketAddr, count: usize, first: &[u8]) -> Result<Vec<TcpStream>> {
-    (0..count)
-        .map(|_| {
-            let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-            stream.set_nodelay(true)?;
-            stream.set_write_timeout(Some(Duration::from_millis(200)))?;
-            // It may have been refused already; then the next is tried.
-            _ = stream.write_all(first);
-            Ok(stream)
-        })
-        .collect()
-}
-
-fn prefaces(to: SocketAddr) -> Result<Held> {
-    let greeting = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
-    Ok(Held { streams: hold(to, 1_030, &greeting)?, ..Held::default() })
-}
-
-fn single_bytes(to: SocketAddr) -> Result<Held> {
-    Ok(Held { streams: hold(to, 4_200, b"G")?, ..Held::default() })
-}
-
-fn slow_heads(to: SocketAddr) -> Result<Held> {
-    let streams = hold(to, 1_500, b"GET /details/0 HTTP/1.1\r\nHost: x\r\n")?;
-    Ok(Held { streams, drip: Some(b"x") })
-}
-
-/// A hundred requests on each connection whose bodies never end.
-fn endless_requests(to: SocketAddr) -> Result<Held> {
-    let head = block(0x83, "/details/0");
-    let requests = (0..100u32).flat_map(|number| {
-        let stream = 2 * number + 1;
-        [frame(HEADERS, END_HEADERS, stream, &head), frame(DATA, 0, stream, &[b'x'; 200])].concat()
-    });
-    let greeting = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
-    let all: Vec<u8> = greeting.into_iter().chain(requests).collect();
-    Ok(Held { streams: hold(to, 100, &all)?, ..Held::default() })
-}
-
-/// Answers that are not read: no window for any of them.
-fn slow_readers(to: SocketAddr) -> Result<Held> {
-    let head = block(0x82, "/headers");
-    let requests = (0..100u32)
-        .flat_map(|number| frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &head));
-    // SETTINGS_INITIAL_WINDOW_SIZE is 0.
-    let greeting = [PREFACE, &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat();
-    let all: Vec<u8> = greeting.into_iter().chain(requests).collect();
-    Ok(Held { streams: hold(to, 100, &all)?, ..Held::default() })
-}
-
-/// Many requests one after the other, and no answer is read.
-fn queued_requests(to: SocketAddr) -> Result<Held> {
-    let all = b"GET /headers HTTP/1.1\r\nHost: details.bookinfo\r\n\r\n".repeat(100);
-    Ok(Held { streams: hold(to, 600, &all)?, ..Held::default() })
-}
-
-/// Heads that go on with the next frame, which never comes.
-fn continued_heads(to: SocketAddr) -> Result<Held> {
-    let begun = frame(HEADERS, 0, 1, &block(0x82, "/details/0"));
-    let greeting = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &begun[..]].concat();
-    Ok(Held { streams: hold(to, 1_030, &greeting)?, ..Held::default() })
-}
-
-const ATTACKS: [(&str, Attack); 7] = [
-    ("1,030 HTTP/2 prefaces", prefaces),
-    ("4,200 connections with one byte", single_bytes),
-    ("1,500 heads, byte by byte", slow_heads),
-    ("1,030 heads of HTTP/2 without an end", continued_heads),
-    ("10,000 requests that never end", endless_requests),
-    ("10,000 answers that are not read", slow_readers),
-    ("60,000 requests queued", queued_requests),
-];
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let [_, a, b, c] = (payload.len() as u32).to_be_bytes();
-    [&[a, b, c, kind, flags][..], &stream.to_be_bytes(), payload].concat()
-}
-
-/// A request's head: the method by its index in HPACK's static table (0x82 GET, 0x83 POST), `:scheme` http, and literals
-/// for `:path` and `:authority`.
-fn block(method: u8, path: &str) -> Vec<u8> {
-    let host = "details.bookinfo";
-    [
-        &[method, 0x86, 0x04, path.len() as u8][..],
-        path.as_bytes(),
-        &[0x01, host.len() as u8],
-        host.as_bytes(),
-    ]
-    .concat()
-}
-
-/// What a victim's requests took, from the quickest to the slowest.
-struct Times(Vec<Duration>);
-
-impl Times {
-    fn p(&self, percent: usize) -> Duration {
-        self.0[(self.0.len() - 1) * percent / 100]
-    }
-}
-
-/// Sends requests one after the other; each must be answered 200.
-fn victim(to: SocketAddr) -> Result<Times> {
-    let mut kept: Option<TcpStream> = None;
-    let mut times = Vec::new();
-    for number in 0..REQUESTS {
-        let start = SystemTime::now();
-        let mut stream = match kept.take().filter(|_| number % 4 != 0) {
-            Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-                stream.set_nodelay(true)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                stream
-            }
-        };
-        stream.write_all(b"GET /details/0 HTTP/1.1\r\nHost: details.bookinfo\r\n\r\n")?;
-        let answer = read_answer(&mut stream).with_context(|| format!("request {number}"))?;
-        ensure!(answer.starts_with("HTTP/1.1 200"), "request {number}: {answer}");
-        times.push(start.elapsed()?);
-        kept = Some(stream);
-    }
-    times.sort();
-    Ok(Times(times))
-}
-
-/// Reads one answer with a length.
-fn read_answer(stream: &mut TcpStream) -> Result<String> {
-    let mut text = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let read = stream.read(&mut buffer)?;
-        text.extend_from_slice(&buffer[..read]);
-        let so_far = String::from_utf8_lossy(&text).into_owned();
-        let whole = so_far.split_once("\r\n\r\n").is_some_and(|(head, body)| {
-            let length = head.lines().find_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
-            });
-            body.len() >= length.unwrap_or(0)
-        });
-        if whole || read == 0 {
-            return Ok(so_far);
-        }
-    }
-}
-
-/// The victim's times while `attacker` attacks: at once, and when the worker has read what was sent.
-fn beside(
-    lab: &Lab,
-    attacker: &str,
-    (attack, at): (Attack, SocketAddr),
-    to: SocketAddr,
-) -> Result<[Times; 2]> {
-    let place = &lab.pod(attacker)?.attachment.namespace;
-    let victims = &lab.pod("curl")?.attachment.namespace;
-    let over = AtomicBool::new(false);
-    let (ready, holds) = mpsc::channel();
-    std::thread::scope(|scope| {
-        let attacks = scope.spawn(|| {
-            place.run(|| -> Result<()> {
-                let mut held = attack(at)?;
-                _ = ready.send(());
-                while !over.load(Ordering::Relaxed) {
-                    std::thread::sleep(Duration::from_millis(300));
-                    let Some(drip) = held.drip else { continue };
-                    held.streams.iter_mut().for_each(|stream| _ = stream.write(drip));
-                }
-                Ok(())
-            })
-        });
-        let times =
-            holds.recv_timeout(Duration::from_secs(60)).context("the attack").and_then(|()| {
-                let at_once = victims.run(|| victim(to))??;
-                std::thread::sleep(Duration::from_secs(2));
-                Ok([at_once, victims.run(|| victim(to))??])
-            });
-        over.store(true, Ordering::Relaxed);
-        let attacked = attacks.join().map_err(|_| anyhow::anyhow!("the attacker panicked"))?;
-        attacked.and_then(|it| it).context("the attack itself")?;
-        times
-    })
-}
-
 /// Connections that may be there when an attack is over: the victim's, and those to the destination's half that rest for a
 /// minute, 64 for each client and version of HTTP.
 const AT_REST: f64 = 150.0;
@@ -276,25 +71,19 @@ fn recovered(lab: &Lab) -> Result<()> {
     })
 }
 
-/// Whoever holds thousands of connections needs as many descriptors, and so do agents that the test starts.
-fn raise_descriptors() -> Result<()> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    ensure!(hard >= 8_192, "the test needs 8,192 descriptors and may have {hard}");
-    Ok(())
-}
-
 /// Lets `attacker` do all it can to what listens at `at`, while the victim uses the Service.
 fn besiege(attacker: &str, at: fn(&Lab) -> Result<SocketAddr>) -> Result<()> {
     raise_descriptors()?;
     let lab = guarded("[log]\nlevel = \"info,access=off\"\n")?;
     let to = SocketAddr::new(lab.service("bookinfo", "details")?[0], PORT);
+    let (host, path, large) = ("details.bookinfo", "/details/0", "/headers");
+    let aim = Aim { host, path, large, to, at: at(&lab)? };
     let victims = &lab.pod("curl")?.attachment.namespace;
-    victims.run(|| victim(to))??;
-    let alone = victims.run(|| victim(to))??;
+    victims.run(|| victim(&aim))??;
+    let alone = victims.run(|| victim(&aim))??;
     for (name, attack) in ATTACKS {
         let since = lab.moment()?;
-        let times = beside(&lab, attacker, (attack, at(&lab)?), to).context(name)?;
+        let times = beside(&lab, (attacker, "curl"), attack, &aim).context(name)?;
         let ratio = |times: &Times| times.p(99).as_secs_f64() / alone.p(99).as_secs_f64();
         let [at_once, then] = [ratio(&times[0]), ratio(&times[1])];
         let limited = lab.metrics()?.sum("isthmus_worker_limited_total", &[])
@@ -383,7 +172,7 @@ fn heads_must_come_within_seconds_and_rest_may_last() -> Result<()> {
         ("outsider", SocketAddr::new(lab.address("details-v1")?, PORT)),
     ];
     let greeting = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
-    let head = block(0x82, "/details/0");
+    let head = block(0x82, "/details/0", "details.bookinfo");
     let begun = [&greeting[..], &frame(HEADERS, 0, 1, &head)].concat();
     let request = [
         &greeting[..],

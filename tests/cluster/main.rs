@@ -6,6 +6,8 @@
 mod ca_client;
 #[path = "../support/cluster.rs"]
 mod cluster;
+#[path = "../support/profile.rs"]
+mod profile;
 #[allow(dead_code, reason = "the cluster has a patience of its own")]
 #[path = "../support/lab/wait.rs"]
 mod wait;

@@ -11,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::frames::{self, Peer, frame, run_in};
 use crate::issued::{Certificate, Wrong, issue};
-use crate::support::lab::{Lab, PORT};
+use crate::support::lab::netns::Namespace;
+use crate::support::lab::{Lab, PORT, wait};
 use crate::{meshed, settle};
 
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
@@ -283,4 +284,74 @@ fn slow_handshakes_and_prefaces_are_given_up() -> Result<()> {
         Ok(())
     })?;
     settle(&lab, "curl", &[DETAILS], 200).map(drop)
+}
+
+/// What an application sends without end on this port.
+const SOURCE: u16 = 9_092;
+/// Windows as large as can be, of streams and of the connection.
+const LARGEST: u32 = 0x7fff_ffff;
+
+/// Sends into every connection until it breaks.
+fn send_without_end(namespace: &Namespace) -> Result<()> {
+    let listener = namespace.run(|| std::net::TcpListener::bind(("0.0.0.0", SOURCE)))??;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut stream = stream;
+                while stream.write_all(&[7; 64 * 1024]).is_ok() {}
+            });
+        }
+    });
+    Ok(())
+}
+
+/// A peer that is no agent opens all streams it may, grants the largest windows, and reads nothing.
+#[test]
+fn a_peer_that_grants_much_and_reads_nothing_holds_a_workloads_part() -> Result<()> {
+    const PART: u64 = 32 * 1024;
+    let mut lab = crate::bookinfo()?;
+    lab.start_agents("[layer4]\nmax_bytes = 134217728\nmax_workload_bytes = 33554432\n")?;
+    crate::enrol(&mut lab)?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let process = agent(&mut lab, "node-b")?;
+    let address = lab.address("details-v1")?;
+    let (to, authority) = (SocketAddr::new(address, 15008), format!("{address}:{SOURCE}"));
+    let certificate = issue(&lab, ABUSER, Wrong::Nothing)?;
+    send_without_end(&lab.pod("details-v1")?.attachment.namespace)?;
+    let namespace = lab.pod("outsider")?.attachment.namespace.clone();
+    let rest = Usage::of(process)?.memory;
+    let peak = run_in(&namespace, || async {
+        let mut peers = Vec::new();
+        for _ in 0..2 {
+            let mut peer = Peer::connect(to, &certificate).await?;
+            let window = [&[0, 4][..], &LARGEST.to_be_bytes()].concat();
+            let more = (LARGEST - 65_535).to_be_bytes();
+            let opened = (0..200).flat_map(|number| {
+                let block = frames::connect(&authority);
+                frame(frames::HEADERS, frames::END_HEADERS, 2 * number + 1, &block)
+            });
+            let grants =
+                [frame(frames::SETTINGS, 0, 0, &window), frame(frames::WINDOW_UPDATE, 0, 0, &more)];
+            peer.send(&grants.concat().into_iter().chain(opened).collect::<Vec<_>>()).await?;
+            peers.push(peer);
+        }
+        // On the thread that would read.
+        let mut peak = 0;
+        for _ in 0..30 {
+            std::thread::sleep(Duration::from_millis(100));
+            peak = Usage::of(process)?.memory.max(peak);
+        }
+        Ok(peak)
+    })?;
+    println!("at rest {rest} KiB, at most {peak}");
+    ensure!(peak - rest > PART / 4, "the attack came through: {} KiB more", peak - rest);
+    ensure!(peak - rest < PART * 5 / 4, "{} KiB more than at rest", peak - rest);
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let mut last = peak;
+    let given_back = wait::within(Duration::from_secs(20), "memory to be given back", || {
+        last = Usage::of(process)?.memory;
+        Ok((last < rest + (peak - rest) / 2).then_some(()))
+    });
+    println!("afterwards {last}");
+    given_back
 }

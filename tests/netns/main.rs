@@ -13,6 +13,9 @@ mod istioctl;
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
 
+#[path = "../support/profile.rs"]
+mod profile;
+
 mod certificates;
 mod clock;
 mod cni;

@@ -1,14 +1,14 @@
 //! What an operator sees of real agents: open connections, and the dump that istioctl reads.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::istioctl::Dump;
+use crate::profile::Profile;
 use crate::support::lab::agents::{administer, socket};
 use crate::support::lab::curl::{Answer, curl};
 use crate::support::lab::manifests::Key;
@@ -242,60 +242,6 @@ fn istioctl_can_read_the_dump_of_a_running_agent() -> Result<()> {
     assert_eq!(shown[0].original_dst, details.to_string());
     assert_eq!(shown[0].protocol, "HBONE");
     Ok(())
-}
-
-/// What of `profile.proto` a test looks at.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Profile {
-    #[prost(message, repeated, tag = "1")]
-    sample_types: Vec<ValueType>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<Sample>,
-    #[prost(string, repeated, tag = "6")]
-    strings: Vec<String>,
-}
-
-/// Places in the table of strings.
-#[derive(Clone, PartialEq, prost::Message)]
-struct ValueType {
-    #[prost(int64, tag = "1")]
-    kind: i64,
-    #[prost(int64, tag = "2")]
-    unit: i64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Sample {
-    #[prost(uint64, repeated, tag = "1")]
-    locations: Vec<u64>,
-    #[prost(int64, repeated, tag = "2")]
-    values: Vec<i64>,
-}
-
-impl Profile {
-    /// Unpacks and reads a file that curl has written.
-    fn read(path: &Path) -> Result<Self> {
-        let file = std::fs::File::open(path)?;
-        let mut bytes = Vec::new();
-        flate2::read::GzDecoder::new(file).read_to_end(&mut bytes).context("not gzip'd")?;
-        Ok(prost::Message::decode(bytes.as_slice())?)
-    }
-
-    fn kind(&self) -> (&str, &str) {
-        let text = |index: i64| self.strings[index as usize].as_str();
-        (text(self.sample_types[0].kind), text(self.sample_types[0].unit))
-    }
-
-    fn total(&self) -> i64 {
-        self.samples.iter().flat_map(|sample| &sample.values).sum()
-    }
-
-    /// A function of ours is named in it.
-    fn names_functions(&self) -> bool {
-        self.strings
-            .iter()
-            .any(|text| text.starts_with("isthmus::") || text.starts_with("<isthmus::"))
-    }
 }
 
 #[test]

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use super::BodyError;
 use super::copied::{Copied, Tee};
 use crate::l7::budget::REPLAY_BUFFER;
-use crate::l7::headers;
 use crate::l7::seat::Receiving;
+use crate::l7::{headers, held};
 
 /// Bytes of a request's body that have passed so far.
 #[derive(Clone, Debug, Default)]
@@ -95,9 +95,9 @@ impl RequestBody {
     }
 
     /// Holds the body's part of the connection's receive window.
-    pub(in crate::l7) fn receiving(&mut self, receiving: Option<Receiving>) {
+    pub(in crate::l7) fn receiving(&mut self, receiving: Receiving) {
         if let Source::Client(reading) = &mut self.0 {
-            reading.receiving = receiving;
+            reading.receiving = Some(receiving);
         }
     }
 
@@ -151,10 +151,7 @@ impl Replay {
 }
 
 impl Reading {
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Next {
         // A copy is not waited for; it only gets the chance to be as fast as the original.
         if !self.waited && self.copies.iter().any(Tee::lags) {
             self.waited = true;
@@ -162,11 +159,13 @@ impl Reading {
             return Poll::Pending;
         }
         self.waited = false;
-        let mut frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        if let Some(Ok(frame)) = &mut frame
-            && let Some(trailers) = frame.trailers_mut()
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let mut frame = frame.map(|frame| frame.map_err(BodyError::from));
+        if let Some(Ok(some)) = &mut frame
+            && let Some(trailers) = some.trailers_mut()
+            && let Err(error) = self.pass_trailers(trailers)
         {
-            headers::strip_trailers(trailers);
+            frame = Some(Err(error));
         }
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
@@ -182,10 +181,21 @@ impl Reading {
         }
         Poll::Ready(frame)
     }
+
+    /// They hold what they take until they have been sent.
+    fn pass_trailers(&self, trailers: &mut HeaderMap) -> Result<(), BodyError> {
+        headers::strip_trailers(trailers);
+        let Some(receiving) = &self.receiving else { return Ok(()) };
+        let reserved = receiving.trailers(headers::size_of(trailers));
+        if let Some(reserved) = reserved.map_err(|full| BodyError::NoRoom(receiving.why(full)))? {
+            held::hold(trailers, reserved);
+        }
+        Ok(())
+    }
 }
 
 impl Kept {
-    fn keep(&mut self, frame: &Option<Result<Frame<Bytes>, hyper::Error>>) {
+    fn keep(&mut self, frame: &Option<Result<Frame<Bytes>, BodyError>>) {
         match frame {
             Some(Ok(frame)) => match Part::of(frame) {
                 Some(part) if !self.lost && self.bytes + part.len() <= REPLAY_BUFFER => {
@@ -222,7 +232,7 @@ impl Turn {
         let frame = ready!(kept.reading.poll_frame(cx));
         kept.keep(&frame);
         self.read += 1;
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -278,9 +288,7 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Next {
         match &mut self.0 {
             Source::None => Poll::Ready(None),
-            Source::Client(reading) => {
-                reading.poll_frame(cx).map(|frame| frame.map(|it| it.map_err(BodyError::from)))
-            }
+            Source::Client(reading) => reading.poll_frame(cx),
             Source::Kept(turn) => turn.poll_frame(cx),
             Source::Copied(copied) => copied.poll_frame(cx),
         }

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -11,6 +12,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::BodyError;
 use crate::base::Reason;
 use crate::l7::exchange::Exchange;
+use crate::l7::held::{self, Chunk};
+use crate::l7::seat::RequestPermit;
 
 /// The body of a response on its way down, with the exchange that ends when it does.
 pub(in crate::l7) struct ResponseBody {
@@ -18,6 +21,8 @@ pub(in crate::l7) struct ResponseBody {
     exchange: Option<Box<Exchange>>,
     /// When it has to be at its end.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Its last frame was read.
+    ended: bool,
 }
 
 enum Content {
@@ -26,24 +31,51 @@ enum Content {
     Streamed(Incoming),
 }
 
+/// Has a head that is all of its response hold the request's place until it has been sent.
+pub(in crate::l7) fn hold_place(response: &mut Response<ResponseBody>) {
+    if response.body().is_end_stream()
+        && let Some(place) = response.body_mut().place()
+    {
+        held::hold(response.headers_mut(), place);
+    }
+}
+
 impl ResponseBody {
     pub(in crate::l7) fn own(text: Bytes, mut exchange: Box<Exchange>) -> Self {
         exchange.record.response_bytes(text.len());
         // Nothing more can fail here: what is left is the server's to write.
         exchange.finish();
-        Self { content: Content::Own(text), exchange: Some(exchange), deadline: None }
+        Self::new(Content::Own(text), Some(exchange))
     }
 
     /// Nothing, and nothing to record: somebody else holds the exchange.
     pub(in crate::l7) fn none() -> Self {
-        Self { content: Content::Own(Bytes::new()), exchange: None, deadline: None }
+        Self::new(Content::Own(Bytes::new()), None)
     }
 
     pub(in crate::l7) fn streamed(incoming: Incoming, mut exchange: Box<Exchange>) -> Self {
         if incoming.is_end_stream() {
             exchange.finish();
         }
-        Self { content: Content::Streamed(incoming), exchange: Some(exchange), deadline: None }
+        Self::new(Content::Streamed(incoming), Some(exchange))
+    }
+
+    fn new(content: Content, exchange: Option<Box<Exchange>>) -> Self {
+        Self { content, exchange, deadline: None, ended: false }
+    }
+
+    /// The request's place, when the response waits in frames that can hold it.
+    fn place(&mut self) -> Option<RequestPermit> {
+        self.exchange.as_mut()?.place()
+    }
+
+    /// Reserves what the trailers take, or ends here.
+    fn reserve(&mut self, trailers: &HeaderMap) -> Result<(), BodyError> {
+        let Some(exchange) = &mut self.exchange else { return Ok(()) };
+        let Err(why) = exchange.reserve(trailers) else { return Ok(()) };
+        exchange.fail(Reason::Overflow, why.clone());
+        self.exchange = None;
+        Err(BodyError::NoRoom(why))
     }
 
     /// Breaks off when it is not at its end by then.
@@ -91,36 +123,49 @@ impl ResponseBody {
 }
 
 impl Body for ResponseBody {
-    type Data = Bytes;
+    type Data = Chunk;
     type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
         if self.is_late(cx) {
             return Poll::Ready(Some(Err(BodyError::Late)));
         }
+        let is_own = matches!(self.content, Content::Own(_));
         let frame = match &mut self.content {
             Content::Own(text) if text.is_empty() => None,
             Content::Own(text) => Some(Ok(Frame::data(std::mem::take(text)))),
             Content::Streamed(incoming) => ready!(Pin::new(incoming).poll_frame(cx)),
         };
-        if matches!(self.content, Content::Streamed(_)) {
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+            && let Err(error) = self.reserve(trailers)
+        {
+            return Poll::Ready(Some(Err(error)));
+        }
+        // The server does not ask again once the length is complete, or after trailers.
+        self.ended = match &frame {
+            Some(Ok(frame)) => frame.is_trailers() || self.is_end_stream(),
+            _ => true,
+        };
+        let place = if self.ended { self.place() } else { None };
+        if !is_own {
             self.observe(&frame);
-            // The server does not ask again once the length is complete.
-            if self.is_end_stream() {
+            if self.ended {
                 self.observe(&None);
             }
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
+        Poll::Ready(last(frame, place))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Own(text) => text.is_empty(),
-            Content::Streamed(incoming) => incoming.is_end_stream(),
-        }
+        self.ended
+            || match &self.content {
+                Content::Own(text) => text.is_empty(),
+                Content::Streamed(incoming) => incoming.is_end_stream(),
+            }
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -129,4 +174,30 @@ impl Body for ResponseBody {
             Content::Streamed(incoming) => incoming.size_hint(),
         }
     }
+}
+
+/// The frame with what its end takes along. An end that comes by itself is an empty frame then, as which it is sent anyway.
+fn last(
+    frame: Option<Result<Frame<Bytes>, hyper::Error>>,
+    place: Option<RequestPermit>,
+) -> Option<Result<Frame<Chunk>, BodyError>> {
+    let frame = match (frame, &place) {
+        (None, None) => return None,
+        (None, Some(_)) => Frame::data(Bytes::new()),
+        (Some(Err(error)), _) => return Some(Err(error.into())),
+        (Some(Ok(frame)), _) => frame,
+    };
+    let frame = match frame.into_data() {
+        Ok(data) => Frame::data(Chunk::new(data, place)),
+        Err(frame) => match (frame.into_trailers(), place) {
+            (Ok(mut trailers), Some(place)) => {
+                held::hold(&mut trailers, place);
+                Frame::trailers(trailers)
+            }
+            (Ok(trailers), None) => Frame::trailers(trailers),
+            // There is no other kind.
+            (Err(_), place) => Frame::data(Chunk::new(Bytes::new(), place)),
+        },
+    };
+    Some(Ok(frame))
 }

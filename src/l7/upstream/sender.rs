@@ -13,13 +13,14 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
-use super::UpstreamError;
+use super::{Buffers, UpstreamError};
 use crate::l7::body::RequestBody;
 use crate::l7::budget::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
-    Reserved, Share,
+    Share,
 };
 use crate::l7::detect::Version;
+use crate::l7::watched;
 use crate::l7::worker::{Context, Executor};
 use crate::tunnel::Carrier;
 
@@ -27,18 +28,18 @@ use crate::tunnel::Carrier;
 /// it, the certificate that the tunnel was made with, and an endpoint that may not be the best any more.
 const LIFETIME: Duration = Duration::from_secs(600);
 
-/// The sending end of a connection.
+/// The sending end of a connection, or of one stream of it.
 pub(in crate::l7) struct Sender {
     kind: Kind,
-    /// Shared by the senders of one connection: their number is the number of its streams, and the byte budget gets
-    /// its part back with the last.
-    reserved: Arc<Reserved>,
+    buffers: Arc<Buffers>,
     made: Instant,
 }
 
 enum Kind {
     Http1(http1::SendRequest<RequestBody>),
     Http2(http2::SendRequest<RequestBody>),
+    /// The same, for one stream.
+    Stream(http2::SendRequest<RequestBody>),
 }
 
 /// A request that got no response.
@@ -59,17 +60,17 @@ impl Sender {
         stream: Carrier,
         address: SocketAddr,
     ) -> Result<Self, UpstreamError> {
-        let reserved = context.upstream_buffers(share, version);
-        let reserved = Arc::new(reserved.map_err(UpstreamError::Overflow)?);
-        let kind = Kind::connect(context, version, stream).await;
-        kind.map(|kind| Self { kind, reserved, made: Instant::now() })
+        let reserved = context.buffers(share, version).map_err(UpstreamError::Overflow)?;
+        let buffers = Arc::new(Buffers::new(share.clone(), reserved));
+        let kind = Kind::connect(context, version, stream, &buffers).await;
+        kind.map(|kind| Self { kind, buffers, made: Instant::now() })
             .map_err(|error| UpstreamError::Handshake { address, error })
     }
 
     fn is_closed(&self) -> bool {
         match &self.kind {
             Kind::Http1(sender) => sender.is_closed(),
-            Kind::Http2(sender) => sender.is_closed(),
+            Kind::Http2(sender) | Kind::Stream(sender) => sender.is_closed(),
         }
     }
 
@@ -87,26 +88,26 @@ impl Sender {
     pub(super) fn is_ready(&self) -> bool {
         let open = match &self.kind {
             Kind::Http1(sender) => sender.is_ready(),
-            Kind::Http2(sender) => sender.is_ready() && self.streams() < HTTP2_STREAMS as usize,
+            Kind::Http2(sender) | Kind::Stream(sender) => {
+                sender.is_ready() && self.streams() < HTTP2_STREAMS as usize
+            }
         };
         open && !self.is_retired()
     }
 
     /// Streams in use: the senders that were shared out.
     pub(super) fn streams(&self) -> usize {
-        Arc::strong_count(&self.reserved) - 1
+        self.buffers.streams()
     }
 
-    /// Another sender of an HTTP/2 connection.
-    pub(super) fn share(&self) -> Option<Sender> {
-        match &self.kind {
-            Kind::Http1(_) => None,
-            Kind::Http2(sender) => Some(Sender {
-                kind: Kind::Http2(sender.clone()),
-                reserved: self.reserved.clone(),
-                made: self.made,
-            }),
-        }
+    /// A sender for one stream of an HTTP/2 connection.
+    pub(super) fn share(&self) -> Result<Sender, UpstreamError> {
+        let Kind::Http2(sender) = &self.kind else {
+            return Err(UpstreamError::Overflow("it takes one request at a time".to_owned()));
+        };
+        self.buffers.open().map_err(UpstreamError::Overflow)?;
+        let (kind, buffers) = (Kind::Stream(sender.clone()), self.buffers.clone());
+        Ok(Sender { kind, buffers, made: self.made })
     }
 
     /// Sends a request in canonical form. One that comes back unsent is in canonical form again.
@@ -122,7 +123,7 @@ impl Sender {
                     SendError { error: failed.into_error(), unsent }
                 })
             }
-            Kind::Http2(sender) => {
+            Kind::Http2(sender) | Kind::Stream(sender) => {
                 to_http2(&mut request);
                 sender.try_send_request(request).await.map_err(|mut failed| {
                     let unsent = failed.take_message().map(from_http2).map(Box::new);
@@ -133,15 +134,24 @@ impl Sender {
     }
 }
 
+impl Drop for Sender {
+    fn drop(&mut self) {
+        if matches!(self.kind, Kind::Stream(_)) {
+            self.buffers.close();
+        }
+    }
+}
+
 impl Kind {
     async fn connect(
         context: &Arc<Context>,
         version: Version,
         stream: Carrier,
+        buffers: &Arc<Buffers>,
     ) -> hyper::Result<Self> {
-        let io = TokioIo::new(stream);
         match version {
             Version::Http1 => {
+                let io = TokioIo::new(stream);
                 let (sender, connection) =
                     http1::Builder::new().max_buf_size(HTTP1_BUFFER).handshake(io).await?;
                 context.drive("upstream HTTP/1.1 connection", async move {
@@ -150,6 +160,8 @@ impl Kind {
                 Ok(Kind::Http1(sender))
             }
             Version::Http2 => {
+                let (io, exceeded) = watched::Application::new(stream, buffers.clone());
+                let io = TokioIo::new(io);
                 let (sender, connection) = http2::Builder::new(Executor::Drivers(context.clone()))
                     .timer(TokioTimer::new())
                     .initial_stream_window_size(HTTP2_STREAM_WINDOW)
@@ -159,7 +171,13 @@ impl Kind {
                     .handshake(io)
                     .await?;
                 context.drive("upstream HTTP/2 connection", async move {
-                    note_end(connection.await);
+                    tokio::select! {
+                        biased;
+                        ended = connection => note_end(ended),
+                        () = exceeded.happened() => {
+                            tracing::debug!("an application sent too many frames that carry nothing, or a head of too many fields");
+                        }
+                    }
                 });
                 Ok(Kind::Http2(sender))
             }

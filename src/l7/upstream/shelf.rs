@@ -76,10 +76,7 @@ impl Shelf {
                 let first = dial().await?;
                 let shared = first.share();
                 self.put(first);
-                let refused =
-                    || UpstreamError::Overflow("it takes one request at a time".to_owned());
-                let sender = shared.ok_or_else(refused)?;
-                Ok(self.leased(sender, false))
+                Ok(self.leased(shared?, false))
             }
         }
     }
@@ -93,7 +90,7 @@ impl Shelf {
             Version::Http1 => Some(resting.remove(found).sender),
             Version::Http2 => {
                 resting[found].since = Instant::now();
-                resting[found].sender.share()
+                resting[found].sender.share().ok()
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::object::Read;
-use crate::base::ObjectKey;
+use crate::base::{ObjectKey, Str};
 use crate::source::Objects;
 use crate::source::objects::Kind;
 
@@ -17,6 +17,8 @@ pub(super) struct State {
     kinds: BTreeMap<Kind, Progress>,
     /// What changed since it was last asked for.
     changed: BTreeSet<Id>,
+    /// Whose objects these are, since that was last asked for.
+    tenants: BTreeSet<Str>,
 }
 
 /// One kind.
@@ -57,7 +59,8 @@ impl State {
         progress.complete = true;
         let Some(listed) = progress.listing.take() else { return };
         progress.heard.retain(|key, _| listed.contains(key));
-        self.changed.extend(self.objects.retain(kind, &listed));
+        let gone = self.objects.retain(kind, &listed);
+        gone.into_iter().for_each(|id| self.note(id));
     }
 
     /// Whether the object was heard in this very version before, so that it need not be read again.
@@ -78,7 +81,7 @@ impl State {
             return;
         }
         self.objects.apply((kind, key.clone()), object, generation, || document);
-        self.changed.insert((kind, key));
+        self.note((kind, key));
     }
 
     pub(super) fn delete(&mut self, kind: Kind, key: ObjectKey) {
@@ -87,14 +90,21 @@ impl State {
         }
         let id = (kind, key);
         if self.objects.remove(&id) {
-            self.changed.insert(id);
+            self.note(id);
         }
     }
 
     /// The kind is not served any more.
     pub(super) fn forget(&mut self, kind: Kind) {
         self.kinds.remove(&kind);
-        self.changed.extend(self.objects.retain(kind, &BTreeSet::new()));
+        let gone = self.objects.retain(kind, &BTreeSet::new());
+        gone.into_iter().for_each(|id| self.note(id));
+    }
+
+    fn note(&mut self, (kind, key): Id) {
+        let tenant = if kind == Kind::Namespace { &key.name } else { &key.namespace };
+        self.tenants.insert(tenant.clone());
+        self.changed.insert((kind, key));
     }
 
     /// Kinds of which no whole list was read yet.
@@ -102,9 +112,9 @@ impl State {
         self.kinds.iter().filter(|(_, progress)| !progress.complete).map(|(kind, _)| *kind)
     }
 
-    /// Something changed since [`State::take_changed`].
-    pub(super) fn has_changed(&self) -> bool {
-        !self.changed.is_empty()
+    /// The namespaces whose objects changed; an empty name stands for objects of none.
+    pub(super) fn take_tenants(&mut self) -> BTreeSet<Str> {
+        std::mem::take(&mut self.tenants)
     }
 
     pub(super) fn take_changed(&mut self) -> BTreeSet<Id> {

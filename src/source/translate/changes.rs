@@ -24,8 +24,9 @@ pub(super) struct Changes {
     pub(super) slices: BTreeSet<ObjectKey>,
     /// All hosts of ServiceEntries.
     pub(super) entries: bool,
-    /// All routes.
-    pub(super) routes: bool,
+    pub(super) workload_entries: bool,
+    pub(super) all_routes: bool,
+    pub(super) routes: BTreeSet<(Kind, ObjectKey)>,
     /// What is said of kinds that are not carried out.
     pub(super) unserved: bool,
 }
@@ -37,7 +38,7 @@ impl Changes {
             all_pods: true,
             all_services: true,
             entries: true,
-            routes: true,
+            all_routes: true,
             unserved: true,
             ..Self::default()
         }
@@ -60,18 +61,15 @@ impl Changes {
             Kind::Namespace => {
                 self.frame = true;
                 self.entries = true;
-                self.routes = true;
                 self.pods_of.insert(key.name.clone());
                 self.services_of.insert(key.name.clone());
             }
             Kind::WorkloadEntry => {
                 self.entries = true;
+                self.workload_entries = true;
                 self.services_of.insert(key.namespace.clone());
             }
-            Kind::ServiceEntry => {
-                self.entries = true;
-                self.routes = true;
-            }
+            Kind::ServiceEntry => self.entries = true,
             Kind::Gateway
             | Kind::GatewayClass
             | Kind::AuthorizationPolicy
@@ -89,7 +87,7 @@ impl Changes {
             | Kind::Telemetry
             | Kind::TCPRoute
             | Kind::TLSRoute => self.unserved = true,
-            Kind::HTTPRoute | Kind::GRPCRoute => self.routes = true,
+            Kind::HTTPRoute | Kind::GRPCRoute => _ = self.routes.insert((kind, key.clone())),
             // Not translated.
             Kind::ServiceAccount | Kind::ReferenceGrant => {}
         }
@@ -101,7 +99,6 @@ impl Changes {
             self.all_pods = true;
             self.all_services = true;
             self.entries = true;
-            self.routes = true;
         }
         if affected.services {
             self.all_services = true;

@@ -1,27 +1,21 @@
 //! GRPCRoutes, as what all routes share ([`super::route`]).
 
 use super::route::{RouteParts, RuleParts};
-use super::{TranslateSettings, is_of_other_revision};
+use crate::base::ObjectKey;
 use crate::model::{HttpMatch, PathMatch};
-use crate::source::Objects;
 use crate::source::objects::{
     GrpcRoute, GrpcRouteRule, Typed, Unsupported, created, says_something,
 };
 
-pub(super) fn parts<'a>(
-    objects: &'a Objects,
-    settings: &'a TranslateSettings,
-) -> impl Iterator<Item = RouteParts<'a>> {
-    let routes = objects.all::<GrpcRoute>();
-    let ours = routes.filter(|(_, route)| !is_of_other_revision(settings, &route.metadata));
-    ours.map(|(key, route)| RouteParts {
+pub(super) fn parts<'a>(key: &'a ObjectKey, route: &'a GrpcRoute) -> RouteParts<'a> {
+    RouteParts {
         kind: GrpcRoute::KIND,
         key,
         created: created(&route.metadata),
         parents: &route.spec.parent_refs,
         hostnames: &route.spec.hostnames,
         rules: route.spec.rules.iter().map(rule).collect(),
-    })
+    }
 }
 
 /// A rule without matches takes every request of gRPC (Gateway API, GRPCRouteRule).

@@ -1,27 +1,21 @@
 //! HTTPRoutes, as what all routes share ([`super::route`]).
 
 use super::route::{RouteParts, RuleParts};
-use super::{TranslateSettings, is_of_other_revision};
+use crate::base::ObjectKey;
 use crate::model::HttpMatch;
-use crate::source::Objects;
 use crate::source::objects::{
     HttpRoute, HttpRouteRule, Typed, Unsupported, created, says_something,
 };
 
-pub(super) fn parts<'a>(
-    objects: &'a Objects,
-    settings: &'a TranslateSettings,
-) -> impl Iterator<Item = RouteParts<'a>> {
-    let routes = objects.all::<HttpRoute>();
-    let ours = routes.filter(|(_, route)| !is_of_other_revision(settings, &route.metadata));
-    ours.map(|(key, route)| RouteParts {
+pub(super) fn parts<'a>(key: &'a ObjectKey, route: &'a HttpRoute) -> RouteParts<'a> {
+    RouteParts {
         kind: HttpRoute::KIND,
         key,
         created: created(&route.metadata),
         parents: &route.spec.parent_refs,
         hostnames: &route.spec.hostnames,
         rules: rules(&route.spec.rules),
-    })
+    }
 }
 
 /// A route without rules has one that takes everything (Gateway API, HTTPRouteSpec).

@@ -8,31 +8,32 @@
 mod backend;
 mod conflicts;
 mod filters;
+mod kept;
 mod parents;
+mod services;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use http::StatusCode;
 
-use super::{Context, grpc_route, http_route};
+use super::Context;
 use crate::base::ObjectKey;
 use crate::model::{
-    Backend, BackendRef, HttpMatch, HttpRoute, HttpRule, Retry, RouteKind, Service, Timeouts,
+    Backend, BackendRef, HttpMatch, HttpRoute, HttpRule, Retry, RouteKind, Timeouts,
 };
 use crate::source::objects::{
     GrpcRoute, Kind, ParentRef, RouteBackendRef, RouteFilter, Typed, Unsupported,
 };
 use crate::source::{Condition, ConditionReason, ConditionType};
 use backend::Backends;
+pub(super) use kept::Routes;
 use parents::Attached;
+use services::Services;
 
 /// The range of the offset at which a rule starts to split its traffic: wide enough that two agents seldom start
 /// alike, far from overflow.
 const TURN_RANGE: u64 = 1 << 32;
-
-pub(super) type Services<'a> = HashMap<&'a ObjectKey, &'a Service>;
 
 /// What the status says, and why.
 type Refused = (ConditionReason, String);
@@ -67,17 +68,6 @@ struct Fault {
     field: String,
     reason: ConditionReason,
     why: String,
-}
-
-pub(super) fn translate(cx: &mut Context<'_>, services: &[Arc<Service>]) -> Vec<Arc<HttpRoute>> {
-    let services: Services<'_> =
-        services.iter().map(|service| (&service.key, &**service)).collect();
-    let (objects, settings) = (cx.objects, cx.settings);
-    let parts = http_route::parts(objects, settings).chain(grpc_route::parts(objects, settings));
-    let attached: Vec<Attached> =
-        parts.filter_map(|parts| translate_one(cx, &services, &parts)).collect();
-    conflicts::complain(cx, &attached);
-    attached.into_iter().map(|it| it.route).collect()
 }
 
 fn translate_one(

@@ -18,7 +18,7 @@ use super::frame::Frame;
 use super::roster::Roster;
 use super::service::{protocol, traffic};
 use super::waypoint::{Addressed, Waypoints};
-use crate::base::{ObjectKey, Str};
+use crate::base::{ObjectKey, Str, work};
 use crate::model::{self, Binding, Encryption, Resolution, ServicePort, TrafficPolicy, Visibility};
 use crate::source::objects::{ServiceEntry, created, label};
 use addresses::Addresses;
@@ -266,6 +266,7 @@ fn service(
     allotments: &Allotments,
     host: Host<'_>,
 ) -> model::Service {
+    work::did("entries translated");
     let (key, entry) = (host.key(), host.entry);
     let mut vips = entry.addresses.exact.clone();
     if host.wants_address() {

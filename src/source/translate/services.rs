@@ -1,20 +1,21 @@
 //! The Services of Kubernetes, translated one by one.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Context;
 use super::changes::Changes;
 use super::frame::Frame;
-use super::roster::{Member, Roster};
+use super::roster::Roster;
 use super::selectors::Selectors;
 use super::service::endpoints::{Endpoints, service_of};
 use super::service::{self, selector};
+use super::slices::{Slices, addresses};
 use super::translator::Moved;
-use crate::base::{ObjectKey, Str};
+use crate::base::{ObjectKey, Str, work};
 use crate::model;
-use crate::source::objects::{EndpointSlice, Labelled, Service, WorkloadEntry};
+use crate::source::objects::{Labelled, Service, WorkloadEntry};
 use crate::source::{Complaint, Objects};
 
 /// Kept from translation to translation.
@@ -23,8 +24,16 @@ pub(super) struct Services {
     known: BTreeMap<ObjectKey, Known>,
     /// By namespace: which services select a pod.
     selectors: BTreeMap<Str, Selectors<ObjectKey>>,
-    /// The service of each EndpointSlice, to find it again when the slice is gone or leads elsewhere.
-    slice_of: BTreeMap<ObjectKey, ObjectKey>,
+    slices: Slices,
+    /// The namespaces of WorkloadEntries, by address.
+    entries_at: HashMap<IpAddr, BTreeSet<Str>>,
+}
+
+/// A service of which more than the endpoints changed.
+pub(super) struct Reshaped {
+    pub(super) key: ObjectKey,
+    pub(super) before: Option<Arc<model::Service>>,
+    pub(super) after: Option<Arc<model::Service>>,
 }
 
 struct Known {
@@ -43,7 +52,11 @@ impl Services {
         self.known.values().flat_map(|known| &known.complaints)
     }
 
-    /// Translates what `changes` and the pods that `moved` concern. Whether more than endpoints changed.
+    pub(super) fn get(&self, key: &ObjectKey) -> Option<&Arc<model::Service>> {
+        self.known.get(key)?.model.as_ref()
+    }
+
+    /// Translates what `changes` and the pods that `moved` concern. Returns what is not as it was, endpoints aside.
     pub(super) fn update(
         &mut self,
         cx: &mut Context<'_>,
@@ -51,30 +64,36 @@ impl Services {
         roster: &Roster,
         changes: &Changes,
         moved: &[Moved],
-    ) -> bool {
+    ) -> Vec<Reshaped> {
         let objects = cx.objects;
         self.follow_selectors(objects, changes);
-        let concerned = self.concerned(objects, changes, moved);
-        self.follow_slices(objects, changes);
-        if concerned.is_empty() {
-            return false;
-        }
+        self.follow_entries(objects, changes);
+        let mut concerned = self.concerned(objects, changes, moved);
+        self.slices.follow(objects, changes);
+        concerned.extend(self.slices.leading_to(moved));
+        let mut reshaped = Vec::new();
         let wanted = concerned.iter().filter_map(|key| Some((key, objects.get::<Service>(key)?)));
-        let endpoints = Endpoints::index(objects, roster, wanted.clone());
-        let mut reshaped = false;
+        let endpoints = Endpoints::index(objects, roster, &self.slices, wanted);
         for key in &concerned {
             let Some(service) = objects.get::<Service>(key) else {
-                reshaped |= self.known.remove(key).is_some();
+                if let Some(gone) = self.known.remove(key) {
+                    reshaped.push(Reshaped { key: key.clone(), before: gone.model, after: None });
+                }
                 continue;
             };
+            work::did("services translated");
             let mut model = service::translate(cx, &frame.waypoints, &endpoints, key, service);
             if let Some(model) = &mut model {
                 model.encryption = frame.encryptions.of(model);
             }
             let before = self.known.get(key).and_then(|known| known.model.as_ref());
             let same = before.filter(|before| model.as_ref() == Some(&***before)).cloned();
-            reshaped |= same.is_none() && !is_same_but_for_endpoints(before, model.as_ref());
+            let is_reshaped = same.is_none() && !is_same_but_for_endpoints(before, model.as_ref());
+            let before = before.cloned();
             let model = same.or_else(|| model.map(Arc::new));
+            if is_reshaped {
+                reshaped.push(Reshaped { key: key.clone(), before, after: model.clone() });
+            }
             let complaints = std::mem::take(&mut cx.complaints);
             self.known.insert(key.clone(), Known { model, complaints });
         }
@@ -95,22 +114,15 @@ impl Services {
             return concerned;
         }
         for key in &changes.slices {
-            concerned.extend(self.slice_of.get(key).cloned());
+            concerned.extend(self.slices.service_of(key).cloned());
             concerned.extend(objects.get(key).and_then(|slice| service_of(key, slice)));
         }
         let mut namespaces = changes.services_of.clone();
-        if !moved.is_empty() {
-            let places = Places::of(moved);
-            for moved in moved {
-                concerned.extend(self.selecting(moved));
-            }
-            let slices = objects.all::<EndpointSlice>();
-            let leading = slices.filter(|(key, slice)| places.are_led_to(key, slice));
-            concerned.extend(leading.filter_map(|(key, slice)| service_of(key, slice)));
-            let entries = objects.all::<WorkloadEntry>();
-            let there = entries.filter(|(_, entry)| places.has(&entry.spec.address));
-            namespaces.extend(there.map(|(key, _)| key.namespace.clone()));
+        for moved in moved {
+            concerned.extend(self.selecting(moved));
         }
+        let there = addresses(moved).filter_map(|address| self.entries_at.get(&address));
+        namespaces.extend(there.flatten().cloned());
         for namespace in &namespaces {
             concerned.extend(objects.all_in::<Service>(namespace).map(|(key, _)| key.clone()));
         }
@@ -148,55 +160,16 @@ impl Services {
         }
     }
 
-    fn follow_slices(&mut self, objects: &Objects, changes: &Changes) {
-        if changes.all_services {
-            let slices = objects.all::<EndpointSlice>();
-            let led =
-                slices.filter_map(|(key, slice)| Some((key.clone(), service_of(key, slice)?)));
-            self.slice_of = led.collect();
+    fn follow_entries(&mut self, objects: &Objects, changes: &Changes) {
+        if !(changes.all_services || changes.workload_entries) {
             return;
         }
-        for key in &changes.slices {
-            let slice = objects.get::<EndpointSlice>(key);
-            match slice.and_then(|slice| service_of(key, slice)) {
-                Some(service) => _ = self.slice_of.insert(key.clone(), service),
-                None => _ = self.slice_of.remove(key),
+        self.entries_at.clear();
+        for (key, entry) in objects.all::<WorkloadEntry>() {
+            if let Ok(address) = entry.spec.address.parse() {
+                self.entries_at.entry(address).or_default().insert(key.namespace.clone());
             }
         }
-    }
-}
-
-/// Where the pods that moved were, or are.
-struct Places<'a> {
-    pods: HashSet<&'a ObjectKey>,
-    addresses: HashSet<IpAddr>,
-}
-
-impl<'a> Places<'a> {
-    fn of(moved: &'a [Moved]) -> Self {
-        let versions = moved.iter().flat_map(|moved| [&moved.before, &moved.after]).flatten();
-        let addresses = versions.flat_map(|member: &Member| &member.workload.addresses).copied();
-        Self {
-            pods: moved.iter().map(|moved| &moved.key).collect(),
-            addresses: addresses.collect(),
-        }
-    }
-
-    fn has(&self, address: &str) -> bool {
-        address.parse().is_ok_and(|address| self.addresses.contains(&address))
-    }
-
-    /// An endpoint of the slice is one of them, by name or by address.
-    fn are_led_to(&self, key: &ObjectKey, slice: &EndpointSlice) -> bool {
-        slice.endpoints.iter().flatten().any(|endpoint| {
-            let target = endpoint.target_ref.as_ref();
-            let named = target.is_some_and(|target| {
-                let namespace = target.namespace.as_deref().unwrap_or(&key.namespace);
-                let name = target.name.as_deref().unwrap_or_default();
-                self.pods.contains(&ObjectKey::new(namespace, name))
-            });
-            named || endpoint.addresses.first().is_some_and(|address| self.has(address))
-        })
     }
 }
 

@@ -5,23 +5,22 @@
 //! policy selects, and so on. What was looked at and says the same stays the same allocation, so that whoever compares
 //! two meshes can compare pointers.
 //!
-//! For one changed pod that is the pod and the services that select it, now or before. Routes and ServiceEntries are
-//! few, and translated whole when anything changes that they read.
+//! For one changed pod that is the pod and the services that select it, now or before; for a service, the routes that look at it.
+//! ServiceEntries are translated together, when anything changes that one of them looks at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::changes::Changes;
+use super::entries::Entries;
 use super::frame::Frame;
 use super::roster::{Member, Roster};
+use super::route::Routes;
 use super::services::Services;
-use super::{
-    Context, TranslateSettings, Translation, authorization_policy, continue_routes, route,
-    service_entry, unserved, workload,
-};
+use super::{Context, TranslateSettings, Translation, authorization_policy, unserved, workload};
 use crate::base::ObjectKey;
-use crate::model::{self, HttpRoute, Mesh};
-use crate::source::objects::{Kind, Pod, ServiceEntry, Typed};
+use crate::model::{self, Mesh};
+use crate::source::objects::{Kind, Pod, Typed};
 use crate::source::{Complaint, Objects};
 
 /// Translates, and remembers.
@@ -32,16 +31,10 @@ pub struct Translator {
     /// Of pods that there is something to say of.
     pod_complaints: BTreeMap<ObjectKey, Vec<Complaint>>,
     services: Services,
-    entries: Part<model::Service>,
-    routes: Part<HttpRoute>,
+    entries: Entries,
+    routes: Routes,
     target_complaints: Vec<Complaint>,
     unserved_complaints: Vec<Complaint>,
-}
-
-/// Models that are translated together.
-struct Part<T> {
-    models: Vec<Arc<T>>,
-    complaints: Vec<Complaint>,
 }
 
 /// What happened to a pod in one update.
@@ -49,18 +42,6 @@ pub(super) struct Moved {
     pub(super) key: ObjectKey,
     pub(super) before: Option<Member>,
     pub(super) after: Option<Member>,
-}
-
-impl<T> Default for Part<T> {
-    fn default() -> Self {
-        Self { models: Vec::new(), complaints: Vec::new() }
-    }
-}
-
-impl<T> Part<T> {
-    fn is_empty(&self) -> bool {
-        self.models.is_empty() && self.complaints.is_empty()
-    }
 }
 
 impl Translator {
@@ -71,8 +52,8 @@ impl Translator {
             roster: Roster::default(),
             pod_complaints: BTreeMap::new(),
             services: Services::default(),
-            entries: Part::default(),
-            routes: Part::default(),
+            entries: Entries::default(),
+            routes: Routes::default(),
             target_complaints: Vec::new(),
             unserved_complaints: Vec::new(),
         }
@@ -94,13 +75,13 @@ impl Translator {
         let pods = self.pods_to_translate(objects, &changes);
         let moved = self.translate_pods(&mut cx, &frame, pods);
         let reshaped = self.services.update(&mut cx, &frame, &self.roster, &changes, &moved);
-        changes.entries |= reshaped || !moved.is_empty();
-        changes.routes |= reshaped;
         let mut services = self.services.models();
-        let other_entries = self.translate_entries(&mut cx, &frame, &changes, &services);
+        let place = (&frame, &self.roster);
+        let entries = self.entries.update(&mut cx, place, &changes, &moved, &reshaped, &services);
         services.extend_from_slice(&self.entries.models);
-        self.translate_routes(&mut cx, &changes, &services);
-        if changes.frame || reshaped || other_entries {
+        let of_entries = (&self.entries.models[..], !entries.is_empty());
+        self.routes.update(&mut cx, &changes, &reshaped, &self.services, of_entries);
+        if changes.frame || !reshaped.is_empty() || !entries.is_empty() {
             let (policies, waypoints) = (&frame.policies, &frame.waypoints);
             authorization_policy::check_targets(&mut cx, policies, services.iter(), waypoints);
             self.target_complaints = std::mem::take(&mut cx.complaints);
@@ -113,7 +94,7 @@ impl Translator {
             workloads: self.roster.workloads().cloned().collect(),
             services,
             waypoints: frame.waypoints.usable().cloned().collect(),
-            routes: self.routes.models.clone(),
+            routes: self.routes.models(),
             policies: frame.policies.models().to_vec(),
         };
         let complaints = self.complaints(objects, &frame);
@@ -132,46 +113,6 @@ impl Translator {
                 frame
             }
         }
-    }
-
-    /// Whether any is not as it was.
-    fn translate_entries(
-        &mut self,
-        cx: &mut Context<'_>,
-        frame: &Frame,
-        changes: &Changes,
-        kubernetes: &[Arc<model::Service>],
-    ) -> bool {
-        let any = cx.objects.all::<ServiceEntry>().next().is_some();
-        if !changes.entries || !any && self.entries.is_empty() {
-            return false;
-        }
-        let models = service_entry::translate(cx, frame, &self.roster, kubernetes);
-        let before = std::mem::take(&mut self.entries.models);
-        let known: BTreeMap<&ObjectKey, _> = before.iter().map(|it| (&it.key, it)).collect();
-        let shared = models.into_iter().map(|model| match known.get(&model.key) {
-            Some(same) if **same == model => Arc::clone(same),
-            _ => model,
-        });
-        self.entries.models = shared.collect();
-        self.entries.complaints = std::mem::take(&mut cx.complaints);
-        self.entries.models.len() != before.len()
-            || self.entries.models.iter().zip(&before).any(|(one, two)| !Arc::ptr_eq(one, two))
-    }
-
-    fn translate_routes(
-        &mut self,
-        cx: &mut Context<'_>,
-        changes: &Changes,
-        services: &[Arc<model::Service>],
-    ) {
-        if !changes.routes {
-            return;
-        }
-        let mut routes = route::translate(cx, services);
-        continue_routes(&mut routes, &self.routes.models);
-        self.routes.models = routes;
-        self.routes.complaints = std::mem::take(&mut cx.complaints);
     }
 
     fn pods_to_translate(&self, objects: &Objects, changes: &Changes) -> BTreeSet<ObjectKey> {
@@ -233,7 +174,7 @@ impl Translator {
         all.extend(self.pod_complaints.values().flatten().cloned());
         all.extend(self.services.complaints().cloned());
         all.extend_from_slice(&self.entries.complaints);
-        all.extend_from_slice(&self.routes.complaints);
+        all.extend(self.routes.complaints().cloned());
         all.extend_from_slice(&self.target_complaints);
         all.extend_from_slice(&self.unserved_complaints);
         all.sort();

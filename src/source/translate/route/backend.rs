@@ -5,7 +5,8 @@
 //! that the clients do not have without it. They go on as themselves, with their own identity, and are judged there.
 
 use super::super::Context;
-use super::{Refused, RouteParts, RuleParts, Services, filters, invalid, refusal};
+use super::services::Services;
+use super::{Refused, RouteParts, RuleParts, filters, invalid, refusal};
 use crate::base::ObjectKey;
 use crate::model::{Backend, BackendRef, Resolution, Service};
 use crate::source::objects::{BackendObject, ISTIO_NETWORKING_GROUP};
@@ -75,7 +76,7 @@ impl Backends<'_> {
             return Err(refused("port: is missing; a Service needs one".to_owned()));
         };
         // A host of an entry is no Service, whatever its key looks like.
-        let Some(service) = self.services.get(&key).filter(|it| it.entry.is_none()) else {
+        let Some(service) = self.services.kubernetes(&key) else {
             return Err(refused(format!(
                 "the Service {key} does not exist, was refused, or is of type ExternalName"
             )));
@@ -91,10 +92,8 @@ impl Backends<'_> {
         let refused = |why: String| (ConditionReason::BackendNotFound, why);
         let host = backend.name.to_ascii_lowercase();
         let namespace = &self.route.key.namespace;
-        let own = |it: &&&Service| {
-            it.entry.is_some() && it.key.namespace == *namespace && it.hostname == host.as_str()
-        };
-        let Some(service) = self.services.values().find(own) else {
+        let own = |it: &&Service| it.key.namespace == *namespace && it.hostname == host.as_str();
+        let Some(service) = self.services.entries().find(own) else {
             return Err(refused(format!(
                 "no ServiceEntry of the namespace {namespace:?} has the host {host}"
             )));

@@ -3,18 +3,17 @@
 
 use super::super::Context;
 use super::parents::Attached;
-use crate::model::{RouteKind, RouteParent};
+use crate::model::RouteParent;
 use crate::source::objects::{HttpRoute, Typed};
 use crate::source::{Condition, ConditionReason, ConditionType, Severity};
 
-pub(super) fn complain(cx: &mut Context<'_>, routes: &[Attached]) {
-    for loser in routes.iter().filter(|it| it.route.kind == RouteKind::Http) {
+/// Of the routes of one namespace.
+pub(super) fn complain(cx: &mut Context<'_>, http: &[Attached], grpc: &[Attached]) {
+    for loser in http {
         for (index, parent) in loser.indexes.iter().zip(&loser.route.parents) {
-            let rival = routes.iter().find_map(|other| {
-                let rival = other.route.kind == RouteKind::Grpc
-                    && other.route.key.namespace == loser.route.key.namespace;
+            let rival = grpc.iter().find_map(|other| {
                 let taken = other.route.parents.iter().find(|it| overlap(it, parent));
-                taken.filter(|_| rival).map(|taken| (other, taken))
+                taken.map(|taken| (other, taken))
             });
             let Some((winner, taken)) = rival else { continue };
             let field = format!("spec.parentRefs[{index}]");

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::super::Context;
-use super::{Refused, RouteParts, Services};
+use super::services::Services;
+use super::{Refused, RouteParts};
 use crate::base::ObjectKey;
 use crate::model::{AppProtocol, Binding, HttpRoute, RouteParent, Service, ServicePort};
 use crate::source::objects::{ISTIO_NETWORKING_GROUP, ParentRef};
 use crate::source::{Condition, ConditionReason, ConditionType, Severity};
 
 /// A translated route, and for each of its parents the index in `spec.parentRefs`.
+#[derive(Clone)]
 pub(super) struct Attached {
     pub(super) route: Arc<HttpRoute>,
     pub(super) indexes: Vec<usize>,
@@ -78,7 +80,7 @@ fn of_service(
     let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
     let key = ObjectKey::new(namespace, parent.name.as_str());
     // A host of an entry is no Service, whatever its key looks like.
-    let service = services.get(&key).filter(|service| service.entry.is_none());
+    let service = services.kubernetes(&key);
     let service = service.ok_or_else(|| {
         let why =
             format!("the Service {key} does not exist, was refused, or is of type ExternalName");
@@ -94,7 +96,7 @@ fn of_entry(
     parent: &ParentRef,
 ) -> Result<Vec<RouteParent>, Refused> {
     let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
-    let mut hosts: Vec<_> = (services.values())
+    let mut hosts: Vec<_> = (services.entries())
         .filter(|it| it.key.namespace == namespace && it.entry.as_deref() == Some(&parent.name))
         .collect();
     if hosts.is_empty() {
@@ -105,7 +107,7 @@ fn of_entry(
         return Err((ConditionReason::ParentNotFound, why));
     }
     hosts.sort_by_key(|service| &service.key);
-    let of_host = |service: &&Service| {
+    let of_host = |service: &Service| {
         Ok(RouteParent { port: port(service, parent)?, service: service.key.clone() })
     };
     hosts.into_iter().map(of_host).collect()

@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::super::Context;
 use super::super::roster::{Member, Roster};
 use super::super::selectors::Selectors;
+use super::super::slices::Slices;
 use super::super::workload::passes_readiness;
 use super::{port_number, selector};
 use crate::base::{ObjectKey, Str};
@@ -36,10 +37,11 @@ pub(in crate::source::translate) struct Endpoints<'a> {
 type Ports<'a> = [(&'a PortSpec, ServicePort)];
 
 impl<'a> Endpoints<'a> {
-    /// For the services `wanted`.
+    /// For the services `wanted`, with their slices.
     pub(in crate::source::translate) fn index(
         objects: &'a Objects,
         roster: &'a Roster,
+        slices: &Slices,
         wanted: impl Iterator<Item = (&'a ObjectKey, &'a Service)>,
     ) -> Self {
         let mut index = Endpoints {
@@ -50,26 +52,22 @@ impl<'a> Endpoints<'a> {
         };
         let mut selectors: BTreeMap<&'a str, Vec<_>> = BTreeMap::new();
         for (key, service) in wanted {
+            let own = slices.of(key).filter_map(|slice| objects.get::<EndpointSlice>(slice));
+            index.slices.insert(key.clone(), own.collect());
             if let Some(selector) = selector(service) {
                 let of_namespace = selectors.entry(&key.namespace).or_default();
                 of_namespace.push((selector.clone(), key));
             }
         }
         for (namespace, selectors) in selectors {
+            let entries = objects.all_in::<WorkloadEntry>(namespace).map(|(_, entry)| entry);
+            index.entries.insert(namespace, entries.collect());
             let selectors: Selectors<&'a ObjectKey> = selectors.into_iter().collect();
             for member in roster.namespace(namespace) {
                 let labels = member.pod().and_then(|pod| pod.labels());
                 for service in selectors.selecting(labels) {
                     index.members.entry(service).or_default().push(member);
                 }
-            }
-        }
-        for (key, entry) in objects.all::<WorkloadEntry>() {
-            index.entries.entry(&key.namespace).or_default().push(entry);
-        }
-        for (key, slice) in objects.all::<EndpointSlice>() {
-            if let Some(service) = service_of(key, slice) {
-                index.slices.entry(service).or_default().push(slice);
             }
         }
         index

@@ -217,10 +217,68 @@ fn carry_out(objects: &mut Objects, edit: &Edit) -> (Kind, ObjectKey) {
         objects.remove(&id);
     } else {
         let mut value = edit.object.clone();
-        value["apiVersion"] = "v1".into();
+        let version = if kind == Kind::EndpointSlice { "discovery.k8s.io/v1" } else { "v1" };
+        value["apiVersion"] = version.into();
         objects.apply(id.clone(), kind.read(&value), 1, || Some(value.clone()));
     }
     id
+}
+
+/// Two thousand of everything, and the object at each place of a list changes alone.
+#[test]
+fn what_is_translated_follows_from_what_changed() {
+    const MANY: usize = 2_000;
+    let metadata = |name: &str| json!({"name": name, "namespace": "a", "labels": {"app": name}});
+    let service = |at: usize, port: &str| {
+        let ports = json!([{"name": port, "port": 80}]);
+        json!({"kind": "Service", "metadata": metadata(&format!("s{at}")), "spec": {"clusterIP": "None", "ports": ports}})
+    };
+    let slice = |at: usize, ready: bool| {
+        let labels = json!({"kubernetes.io/service-name": format!("s{at}")});
+        json!({
+            "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": format!("e{at}"), "namespace": "a", "labels": labels},
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": ready}}],
+            "ports": [{"name": "http", "port": 8080}],
+        })
+    };
+    let entry = |at: usize| {
+        let spec = json!({"hosts": [format!("h{at}.example")], "resolution": "DNS", "ports": [{"number": 80, "name": "http"}]});
+        json!({"kind": "ServiceEntry", "metadata": metadata(&format!("n{at}")), "spec": spec})
+    };
+    let route = |at: usize, path: &str| {
+        let parent = json!({"group": "", "kind": "Service", "name": format!("s{at}")});
+        let rule = json!({"matches": [{"path": {"value": path}}], "backendRefs": [{"name": format!("s{at}"), "port": 80}]});
+        json!({"kind": "HTTPRoute", "metadata": metadata(&format!("r{at}")), "spec": {"parentRefs": [parent], "rules": [rule]}})
+    };
+    let pod = |phase: &str| json!({"kind": "Pod", "metadata": metadata("p"), "spec": {"nodeName": "m"}, "status": {"phase": phase, "podIP": "10.0.0.9"}});
+    let (mut objects, mut translator) = (Objects::default(), Translator::new(settings()));
+    let mut carry_out = |object: Value| carry_out(&mut objects, &Edit { object, delete: false });
+    for at in 0..MANY {
+        let all = [service(at, "http"), slice(at, true), entry(at), route(at, "/")];
+        all.into_iter().for_each(|object| _ = carry_out(object));
+    }
+    let changes = [
+        (slice(7, false), [1, 1, 0, 0]),
+        (pod("Running"), [0, 0, 0, 0]),
+        (route(7, "/other"), [0, 0, 0, 1]),
+        (service(7, "tcp"), [1, 0, 0, 1]),
+        (entry(7), [0, 0, MANY, 0]),
+    ];
+    assert!(objects.complaints().is_empty(), "{:?}", objects.complaints().first());
+    translator.translate(&objects, None);
+    for (object, expected) in changes {
+        let mut carry_out =
+            |object: Value| super::tests::carry_out(&mut objects, &Edit { object, delete: false });
+        let changed = BTreeSet::from([carry_out(object.clone())]);
+        crate::base::work::take();
+        translator.translate(&objects, Some(&changed));
+        let done = crate::base::work::take();
+        let kinds =
+            ["services translated", "slices indexed", "entries translated", "routes translated"];
+        let count = kinds.map(|kind| done.get(kind).copied().unwrap_or_default());
+        assert_eq!(count, expected, "{object}");
+    }
 }
 
 proptest! {
