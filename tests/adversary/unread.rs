@@ -188,7 +188,7 @@ fn ask(namespace: &Namespace, to: SocketAddr) -> Result<Vec<TcpStream>> {
             setsockopt(&stream, sockopt::RcvBuf, &4096)?;
             stream.set_write_timeout(Some(Duration::from_secs(5)))?;
             let shut = [0, 4, 0, 0, 0, 0];
-            let settings = if number % 2 == 0 { &shut[..] } else { &[] };
+            let settings = if number.is_multiple_of(2) { &shut[..] } else { &[] };
             let requests = (0..STREAMS)
                 .flat_map(|it| frame(HEADERS, END_STREAM | END_HEADERS, 2 * it + 1, &name));
             let first = [PREFACE, &frame(SETTINGS, 0, 0, settings)].concat();
