@@ -88,7 +88,9 @@ impl LookedAt {
                 of_namespace.push((selector.labels.clone(), ()));
             }
             let listed = spec.endpoints.iter().map(|endpoint| &endpoint.address);
-            looked_at.addresses.extend(spec.addresses.iter().chain(listed).filter_map(|text| single(text)));
+            looked_at
+                .addresses
+                .extend(spec.addresses.iter().chain(listed).filter_map(|text| single(text)));
             let host = |text: &String| text.trim_end_matches('.').to_ascii_lowercase().into();
             let hosts = spec.hosts.iter().map(|text| (key.namespace.clone(), host(text)));
             looked_at.hosts.extend(hosts);
