@@ -24,6 +24,7 @@ mod runtime;
 mod shares;
 #[path = "../support/siege.rs"]
 mod siege;
+mod tokens;
 mod ways;
 
 mod memory;
