@@ -10,6 +10,8 @@
 //!   from a thread that may block.
 //! - One nftables table of our own per namespace, replaced as a whole in one transaction: a packet meets the old
 //!   rules or the new ones, never none. Applying twice leaves what applying once leaves. Tables of others are not touched.
+//! - A captured namespace has TCP timestamps without random offsets (`timestamps`), so that no connection stalls at the
+//!   agent's sockets; what was there before comes back.
 //! - Conntrack is attached by the table itself (it has `ct` expressions), nothing else need be loaded.
 //!
 //! What the rules expect of the agent: its sockets in the workload's namespace carry `SO_MARK`
@@ -33,9 +35,12 @@ mod nftables;
 mod node;
 mod program;
 mod routing;
+mod timestamps;
 mod workload;
 
 use nix::errno::Errno;
+
+use timestamps::Timestamps;
 
 pub use caught::{Catches, Caught};
 pub use error::Error;
@@ -77,37 +82,72 @@ pub struct Applied {
     /// The kernel lacks `nft_objref`, `nft_reject_inet` or `nft_socket`: what the rules catch is neither counted nor answered,
     /// and SYN cookies of strangers are not refused.
     pub plain: bool,
+    /// Why timestamps keep their random offsets: new connections may stall for a second where ports are used again
+    /// within a minute.
+    pub misaligned: Option<String>,
 }
 
 /// Puts `program` in force in the calling thread's namespace, in place of what an earlier call left there.
 ///
-/// The routes come first and the table last, because capture without the routes would lose replies. When it fails,
-/// an earlier table is still in force, and routes are harmless without one.
+/// The routes come first and the table after them, because capture without the routes would lose replies. When it fails,
+/// an earlier table is still in force, and routes are harmless without one. Timestamps come last, when the table
+/// remembers that they are changed.
 ///
 /// # Errors
 /// [`Error`] names the object that the kernel refused, the errno and the likely cause.
 pub fn apply(program: &Program) -> Result<Applied, Error> {
     let without_routes = routing::apply(&program.routing)?;
-    let plain = match nftables::replace(&program.table) {
-        Err(error) if matches!(error.refusal(), Some(Errno::ENOENT | Errno::EOPNOTSUPP)) => {
-            nftables::replace(&program.table.plain())?;
-            true
-        }
-        result => result.map(|()| false)?,
+    if !program.aligned_timestamps {
+        let plain = replace(&program.table)?;
+        return Ok(Applied { without_routes, plain, misaligned: None });
+    }
+    let found = timestamps::read();
+    let mut table = program.table.clone();
+    let is_ours = match &found {
+        Ok(Timestamps::Random) => true,
+        Ok(Timestamps::Aligned) => nftables::has_counter(table.name, timestamps::CHANGED)?,
+        Ok(Timestamps::Off) | Err(_) => false,
     };
-    Ok(Applied { without_routes, plain })
+    if is_ours {
+        table.counters.push(timestamps::CHANGED);
+    }
+    let plain = replace(&table)?;
+    let aligned = match found {
+        Ok(Timestamps::Random) => timestamps::align(),
+        found => found.map(drop),
+    };
+    let misaligned = aligned.err().map(|error| error.to_string());
+    Ok(Applied { without_routes, plain, misaligned })
+}
+
+/// Returns whether the kernel takes the table only in its plain form.
+fn replace(table: &Table) -> Result<bool, Error> {
+    match nftables::replace(table) {
+        Err(error) if matches!(error.refusal(), Some(Errno::ENOENT | Errno::EOPNOTSUPP)) => {
+            nftables::replace(&table.plain()).map(|()| true)
+        }
+        result => result.map(|()| false),
+    }
 }
 
 /// Takes everything away that [`apply`] may have left in the calling thread's namespace; nothing there is no error.
 ///
 /// # Errors
-/// As [`apply`]. The routes are tried even when the table could not be removed.
+/// As [`apply`]. The routes are tried even when the table could not be removed. Timestamps that cannot be put back are no
+/// error: the pod works with them.
 pub fn remove(place: Place) -> Result<(), Error> {
+    if place == Place::Node {
+        return nftables::remove(place.table());
+    }
+    let were_changed = nftables::has_counter(place.table(), timestamps::CHANGED);
     let table = nftables::remove(place.table());
-    let routes = match place {
-        Place::Workload => routing::remove(&workload::routing(Family::ALL)),
-        Place::Node => Ok(()),
-    };
+    let routes = routing::remove(&workload::routing(Family::ALL));
+    if matches!(were_changed, Ok(true))
+        && table.is_ok()
+        && let Err(error) = timestamps::release()
+    {
+        tracing::debug!(%error, "TCP timestamps stay without offsets in a namespace that is no longer captured");
+    }
     table.and(routes)
 }
 

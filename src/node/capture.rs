@@ -236,6 +236,7 @@ impl Node {
 }
 
 static TOLD_PLAIN: Seldom = Seldom::new();
+static TOLD_MISALIGNED: Seldom = Seldom::new();
 
 async fn apply_in(namespace: &NetworkNamespace, program: Program) -> anyhow::Result<()> {
     let namespace = namespace.clone();
@@ -245,6 +246,14 @@ async fn apply_in(namespace: &NetworkNamespace, program: Program) -> anyhow::Res
             tracing::warn!(
                 "the kernel lacks nft_objref, nft_reject_inet or nft_socket: new connections past the capture are dropped, but \
                  neither counted nor answered; check `modprobe -a nft_objref nft_reject_inet nft_socket`"
+            );
+        }
+        if let Some(error) = applied.misaligned.filter(|_| TOLD_MISALIGNED.is_due()) {
+            tracing::warn!(
+                error,
+                "new connections of captured pods may stall for a second when ports are used again within a minute: \
+                 net.ipv4.tcp_timestamps cannot be set to 2 in their network namespaces. Either the agent may write \
+                 /proc/sys, or it has CAP_SYS_ADMIN and its seccomp filter admits fsopen, fsconfig and fsmount"
             );
         }
         Ok(())

@@ -1,5 +1,5 @@
 //! Was this connection captured? The one place that answers, for both directions and both families, where a packet is
-//! delivered and where it leaves. NAT redirects connections, but only those whose first packet it sees: a connection
+//! delivered, where it leaves, and where it is led on to what stands behind a pod. NAT redirects connections, but only those whose first packet it sees: a connection
 //! that conntrack already knows untranslated, or whose SYN it calls invalid, passes NAT by. Conntrack's past is in the
 //! hands of whoever sends packets (a bare ACK is enough), and of what happened before the capture. So nothing is
 //! inferred from it here: a SYN must be on a way that is known to be right, or it goes no further.
@@ -26,10 +26,8 @@
 
 use ipnet::IpNet;
 
-use super::program::{
-    Action, Chain, ChainKind, Equality, Family, Hook, Mark, Match, Protocol, Rule,
-};
-use super::workload::{LOOPBACK_INTERFACE, loopback, probe};
+use super::program::{Action, Chain, ChainKind, Equality, Family, Hook, Match, Protocol, Rule};
+use super::workload::{AGENT, BORROWED, LOOPBACK_INTERFACE, loopback, probe};
 use crate::base::ports;
 
 use Equality::{Is, IsNot};
@@ -53,16 +51,19 @@ pub(super) fn delivered(families: &[Family]) -> Chain {
             [Match::InputInterface(Is, LOOPBACK_INTERFACE)],
             Action::Accept,
         ),
+        // Nearly every packet: the kernel has its connection's socket at hand, and the rules below would accept it as well.
+        Rule::new(
+            "of a connection here",
+            [Match::TcpSyn(IsNot), Match::UnboundSocket(IsNot)],
+            Action::Accept,
+        ),
         to_agent(ports::INBOUND_PLAINTEXT, "captured"),
         to_agent(ports::HBONE, "tunnels"),
     ];
-    rules.extend(families.iter().map(|&family| {
-        let source = Match::Source(IpNet::from(probe(family)));
-        Rule::new("probes from the node", [source], Action::Accept)
-    }));
+    rules.extend(families.iter().map(|&family| from_probes(family)));
     rules.push(Rule::new(
         "of no connection: only a SYN cookie could open one",
-        [Match::TcpSyn(IsNot), Match::UnboundSocket],
+        [Match::TcpSyn(IsNot), Match::UnboundSocket(Is)],
         Action::Refuse,
     ));
     rules.push(under_way());
@@ -70,17 +71,44 @@ pub(super) fn delivered(families: &[Family]) -> Chain {
     filter("check_input", Hook::Input, rules)
 }
 
+/// What passes through to a network behind the workload (nested containers, virtual machines) by rules of the pod. What is
+/// captured is never forwarded: the agent accepts it, and connects to what stands behind as it does to any application.
+/// So only probes may open a connection here. Whether a socket behind would take a SYN cookie cannot be asked from here. But a
+/// connection that conntrack first hears of in its middle was not translated when it began; if it is now, it is none.
+pub(super) fn forwarded(families: &[Family]) -> Chain {
+    let mut rules = vec![
+        Rule::new("under way", [Match::TcpSyn(IsNot), Match::ConfirmedConnection], Action::Accept),
+        Rule::new(
+            "of no connection: only a SYN cookie could open one",
+            [Match::TcpSyn(IsNot), Match::TranslatedConnection],
+            Action::Refuse,
+        ),
+        under_way(),
+    ];
+    rules.extend(families.iter().map(|&family| from_probes(family)));
+    rules.extend(families.iter().flat_map(|&family| uncaptured(family, INBOUND)));
+    filter("check_forward", Hook::Forward, rules)
+}
+
 /// What a workload sends. Who may open a connection to elsewhere: the agent. What the workload opens stays in the
 /// namespace, or is led to the agent there. NAT changes the destination, and not the interface that is seen here.
-pub(super) fn sent(families: &[Family], dns: bool, agent: Mark) -> Chain {
+///
+/// The agent's connection to an application that the pod's own rules lead on to a network behind it is remembered as those
+/// over loopback are: the replies arrive by another interface, for an address that is not this namespace's.
+pub(super) fn sent(families: &[Family], dns: bool) -> Chain {
     let mut rules = vec![
         under_way(),
+        Rule::new(
+            "the agent's, to an application behind this namespace: remember the flow",
+            [Match::PacketMark(Is, AGENT), Match::TranslatedConnection],
+            Action::SetConnectionMark(BORROWED),
+        ),
         Rule::new(
             "stays within the namespace",
             [Match::OutputInterface(Is, LOOPBACK_INTERFACE)],
             Action::Accept,
         ),
-        Rule::new("the agent's own", [Match::PacketMark(Is, agent)], Action::Accept),
+        Rule::new("the agent's own", [Match::PacketMark(Is, AGENT)], Action::Accept),
     ];
     let stub = dns.then_some(ports::DNS);
     for port in [ports::OUTBOUND].into_iter().chain(stub) {
@@ -94,6 +122,11 @@ pub(super) fn sent(families: &[Family], dns: bool, agent: Mark) -> Chain {
     }
     rules.extend(families.iter().flat_map(|&family| uncaptured(family, OUTBOUND)));
     filter("check_output", Hook::Output, rules)
+}
+
+fn from_probes(family: Family) -> Rule {
+    let source = Match::Source(IpNet::from(probe(family)));
+    Rule::new("probes from the node", [source], Action::Accept)
 }
 
 /// Nearly every packet.
@@ -123,8 +156,6 @@ fn filter(name: &'static str, hook: Hook, rules: Vec<Rule>) -> Chain {
 mod tests {
     use super::*;
 
-    const AGENT: Mark = Mark { value: 1, mask: 0xff };
-
     /// Packets as the rules see them, and what each chain says of them.
     #[derive(Clone, Copy)]
     struct Packet {
@@ -135,9 +166,10 @@ mod tests {
         mark: u32,
         syn: bool,
         confirmed: bool,
+        translated: bool,
         invalid: bool,
-        /// The socket that takes it listens on the wildcard address.
-        listening: bool,
+        /// Whether the socket that takes it listens on the wildcard address.
+        socket: Option<bool>,
     }
 
     const FROM_OUTSIDE: Packet = Packet {
@@ -148,8 +180,9 @@ mod tests {
         mark: 0,
         syn: true,
         confirmed: false,
+        translated: false,
         invalid: false,
-        listening: false,
+        socket: None,
     };
 
     fn matches(one: &Match, packet: &Packet) -> bool {
@@ -171,14 +204,20 @@ mod tests {
             Match::Source(network) => network.contains(&source),
             Match::Destination(equality, network) => eq(equality, network.contains(&destination)),
             Match::ConfirmedConnection => packet.confirmed,
+            Match::TranslatedConnection => packet.translated,
             Match::InvalidConnection => packet.invalid,
-            Match::UnboundSocket => packet.listening,
+            // No socket at all is neither.
+            Match::UnboundSocket(equality) => {
+                packet.socket.is_some_and(|unbound| eq(equality, unbound))
+            }
             other => panic!("the check has no business with {other}"),
         }
     }
 
     fn verdict(chain: &Chain, packet: &Packet) -> Action {
-        let rule = chain.rules.iter().find(|it| it.matches.iter().all(|one| matches(one, packet)));
+        let decides = |it: &&Rule| !matches!(it.action, Action::SetConnectionMark(_));
+        let is_met = |it: &&Rule| it.matches.iter().all(|one| matches(one, packet));
+        let rule = chain.rules.iter().filter(decides).find(is_met);
         let action = rule.map_or(Action::Accept, |rule| rule.action);
         let counted = rule.is_some_and(|rule| rule.counter.is_some());
         let caught = action != Action::Accept && packet.syn;
@@ -199,7 +238,7 @@ mod tests {
             assert_eq!(it(Packet { invalid: true, ..packet }), Action::Refuse);
         }
         // A mark that came over the network is nobody's.
-        assert_eq!(it(Packet { mark: 1, ..FROM_OUTSIDE }), Action::Drop);
+        assert_eq!(it(Packet { mark: AGENT.value, ..FROM_OUTSIDE }), Action::Drop);
         for port in [ports::OUTBOUND, ports::DNS, 53, 22] {
             assert_eq!(it(Packet { port, ..FROM_OUTSIDE }), Action::Drop);
         }
@@ -216,16 +255,43 @@ mod tests {
         for confirmed in [false, true] {
             let under_way = Packet { syn: false, confirmed, ..FROM_OUTSIDE };
             assert_eq!(it(under_way), Action::Accept);
-            let stray = Packet { listening: true, ..under_way };
+            assert_eq!(it(Packet { socket: Some(false), ..under_way }), Action::Accept);
+            let stray = Packet { socket: Some(true), ..under_way };
             assert_eq!(it(stray), Action::Refuse);
             assert_eq!(it(Packet { port: ports::HBONE, ..stray }), Action::Accept);
         }
     }
 
     #[test]
+    fn what_is_forwarded() {
+        let chain = forwarded(Family::ALL);
+        let it = |packet: Packet| verdict(&chain, &packet);
+        let six = |packet: Packet| Packet { source: "fd00::9", destination: "fd00::1", ..packet };
+        for packet in [FROM_OUTSIDE, six(FROM_OUTSIDE)] {
+            for translated in [false, true] {
+                let packet = Packet { translated, ..packet };
+                assert_eq!(it(packet), Action::Drop);
+                assert_eq!(it(Packet { confirmed: true, ..packet }), Action::Refuse);
+                assert_eq!(it(Packet { invalid: true, ..packet }), Action::Refuse);
+                // Nothing that is forwarded is the agent's, or for it.
+                assert_eq!(it(Packet { mark: AGENT.value, ..packet }), Action::Drop);
+                for port in [ports::INBOUND_PLAINTEXT, ports::HBONE] {
+                    assert_eq!(it(Packet { port, ..packet }), Action::Drop);
+                }
+                let under_way = Packet { syn: false, confirmed: true, ..packet };
+                assert_eq!(it(under_way), Action::Accept);
+            }
+            let first_heard_of = Packet { syn: false, ..packet };
+            assert_eq!(it(first_heard_of), Action::Accept);
+            assert_eq!(it(Packet { translated: true, ..first_heard_of }), Action::Refuse);
+        }
+        assert_eq!(it(Packet { source: "169.254.7.127", ..FROM_OUTSIDE }), Action::Accept);
+    }
+
+    #[test]
     fn what_is_sent() {
         const SENT: Packet = Packet { source: "10.0.0.1", destination: "10.0.0.9", ..FROM_OUTSIDE };
-        let it = |packet: Packet| verdict(&sent(Family::ALL, false, AGENT), &packet);
+        let it = |packet: Packet| verdict(&sent(Family::ALL, false), &packet);
         assert_eq!(it(SENT), Action::Drop);
         assert_eq!(it(Packet { confirmed: true, ..SENT }), Action::Refuse);
         assert_eq!(it(Packet { invalid: true, ..SENT }), Action::Refuse);
@@ -236,7 +302,9 @@ mod tests {
         assert_eq!(it(Packet { destination: "127.0.0.1", ..SENT }), Action::Drop);
         assert_eq!(it(Packet { destination: "169.254.7.127", ..SENT }), Action::Drop);
 
-        assert_eq!(it(Packet { mark: 1, ..SENT }), Action::Accept);
+        for translated in [false, true] {
+            assert_eq!(it(Packet { mark: AGENT.value, translated, ..SENT }), Action::Accept);
+        }
         assert_eq!(it(Packet { interface: "lo", ..SENT }), Action::Accept);
         assert_eq!(it(Packet { syn: false, ..SENT }), Action::Accept);
         let captured = Packet { destination: "127.0.0.1", port: ports::OUTBOUND, ..SENT };
@@ -246,14 +314,15 @@ mod tests {
     #[test]
     fn the_stub_is_there_only_where_dns_is_captured() {
         let to_stub = Packet { destination: "127.0.0.1", port: ports::DNS, ..FROM_OUTSIDE };
-        assert_eq!(verdict(&sent(Family::ALL, true, AGENT), &to_stub), Action::Accept);
-        assert_eq!(verdict(&sent(Family::ALL, false, AGENT), &to_stub), Action::Drop);
+        assert_eq!(verdict(&sent(Family::ALL, true), &to_stub), Action::Accept);
+        assert_eq!(verdict(&sent(Family::ALL, false), &to_stub), Action::Drop);
     }
 
     #[test]
     fn a_family_that_is_not_captured_is_not_judged() {
         let packet = Packet { source: "fd00::9", destination: "fd00::1", ..FROM_OUTSIDE };
         assert_eq!(verdict(&delivered(&[Family::Ipv4]), &packet), Action::Accept);
-        assert_eq!(verdict(&sent(&[Family::Ipv4], false, AGENT), &packet), Action::Accept);
+        assert_eq!(verdict(&forwarded(&[Family::Ipv4]), &packet), Action::Accept);
+        assert_eq!(verdict(&sent(&[Family::Ipv4], false), &packet), Action::Accept);
     }
 }

@@ -1,6 +1,6 @@
 //! A [`Program`] in the syntax of `nft`: for golden files, logs and `isthmus dump`. It is valid input for `nft -f`, which
-//! the namespace tests use to prove that the kernel holds exactly what is printed. Routes, of which `nft` knows
-//! nothing, are comments in the words of `ip`.
+//! the namespace tests use to prove that the kernel holds exactly what is printed. Routes and
+//! parameters of the kernel, of which `nft` knows nothing, are comments in the words of `ip` and `sysctl`.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -14,6 +14,9 @@ use super::program::{
 impl Display for Program {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         self.routing.iter().try_for_each(|route| write!(f, "{route}"))?;
+        if self.aligned_timestamps {
+            writeln!(f, "# sysctl net.ipv4.tcp_timestamps=2 where it is 1")?;
+        }
         write!(f, "{}", self.table)
     }
 }
@@ -76,6 +79,7 @@ impl Display for Chain {
         let hook = match self.hook {
             Hook::Prerouting => "prerouting",
             Hook::Input => "input",
+            Hook::Forward => "forward",
             Hook::Output => "output",
             Hook::Postrouting => "postrouting",
         };
@@ -119,7 +123,8 @@ impl Display for Match {
             }
             Match::InvalidConnection => write!(f, "ct state invalid"),
             Match::ConfirmedConnection => write!(f, "ct status confirmed"),
-            Match::UnboundSocket => write!(f, "socket wildcard 1"),
+            Match::TranslatedConnection => write!(f, "ct status dnat"),
+            Match::UnboundSocket(equality) => write!(f, "socket wildcard {equality} 1"),
             Match::SocketUser(user) => write!(f, "meta skuid {user}"),
         }
     }

@@ -42,6 +42,12 @@ pub fn exists(name: &str) -> Result<bool, Error> {
     }
 }
 
+/// Whether the table of that name has such a counter.
+pub fn has_counter(table: &'static str, counter: &'static str) -> Result<bool, Error> {
+    let mut socket = Socket::open(Subsystem::Netfilter)?;
+    Ok(counted(&mut socket, table, counter)?.is_some())
+}
+
 /// How many packets a counter of this table has counted since the table was made; `None` when there is no such counter.
 pub fn counted(
     socket: &mut Socket,
@@ -126,6 +132,7 @@ fn create_chain(table: &str, chain: &Chain) -> Result<Request, Error> {
     let hook = match chain.hook {
         Hook::Prerouting => libc::NF_INET_PRE_ROUTING,
         Hook::Input => libc::NF_INET_LOCAL_IN,
+        Hook::Forward => libc::NF_INET_FORWARD,
         Hook::Output => libc::NF_INET_LOCAL_OUT,
         Hook::Postrouting => libc::NF_INET_POST_ROUTING,
     };

@@ -66,7 +66,7 @@ pub fn plan_node(plan: &NodePlan) -> Program {
     let sets = vec![set(SET_V4, Family::Ipv4), set(SET_V6, Family::Ipv6)];
     let chains = vec![borrowed(), chain, opened()];
     let table = Table { name: TABLE, counters: vec![SPOOFED], sets, chains };
-    Program { table, routing: Vec::new() }
+    Program { table, routing: Vec::new(), aligned_timestamps: false }
 }
 
 /// NAT gives the address to connections, by their first packet; whose the next ones are it does not ask. A SYN that nobody

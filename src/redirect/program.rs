@@ -11,6 +11,8 @@ use ipnet::IpNet;
 pub struct Program {
     pub table: Table,
     pub routing: Vec<PolicyRoute>,
+    /// TCP timestamps have no random offset for each destination.
+    pub aligned_timestamps: bool,
 }
 
 /// One table of family `inet`.
@@ -78,6 +80,7 @@ pub enum ChainKind {
 pub enum Hook {
     Prerouting,
     Input,
+    Forward,
     Output,
     Postrouting,
 }
@@ -129,8 +132,10 @@ pub enum Match {
     InvalidConnection,
     /// Conntrack knows the connection from an earlier packet.
     ConfirmedConnection,
-    /// The packet is for a socket here that is bound to no address, so a listening one.
-    UnboundSocket,
+    /// NAT leads the connection elsewhere than where it was dialled.
+    TranslatedConnection,
+    /// The packet is for a socket here that is bound to no address, so a listening one; or else for one that is bound.
+    UnboundSocket(Equality),
     /// A local process of this user sent the packet; forwarded packets have no user and never match.
     SocketUser(u32),
 }
@@ -170,7 +175,8 @@ impl Table {
     pub fn plain(&self) -> Table {
         let mut table = Table { counters: Vec::new(), ..self.clone() };
         for chain in &mut table.chains {
-            chain.rules.retain(|rule| !rule.matches.contains(&Match::UnboundSocket));
+            let looks_up = |it: &Match| matches!(it, Match::UnboundSocket(_));
+            chain.rules.retain(|rule| !rule.matches.iter().any(looks_up));
         }
         for rule in table.chains.iter_mut().flat_map(|chain| &mut chain.rules) {
             rule.counter = None;

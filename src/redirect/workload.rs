@@ -30,11 +30,12 @@ const LOOPBACK_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)
 pub(super) const PRIORITY_RAW: i32 = -300;
 /// After conntrack and before NAT, where marks are set.
 const PRIORITY_MANGLE: i32 = -150;
-/// Where destinations are translated.
-const PRIORITY_DESTINATION_NAT: i32 = -100;
+/// One before where destinations are usually translated (-100): the first to translate wins, and a pod with a network of its
+/// own behind it (containers, virtual machines) has rules there.
+const PRIORITY_DESTINATION_NAT: i32 = -101;
 
-const AGENT: Mark = Mark { value: ports::SOCKET_MARK, mask: ports::MARK_MASK };
-const BORROWED: Mark = Mark { value: ports::CONNECTION_MARK, mask: ports::MARK_MASK };
+pub(super) const AGENT: Mark = Mark { value: ports::SOCKET_MARK, mask: ports::MARK_MASK };
+pub(super) const BORROWED: Mark = Mark { value: ports::CONNECTION_MARK, mask: ports::MARK_MASK };
 
 /// What to capture of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,11 +80,12 @@ pub fn plan_workload(plan: &CapturePlan) -> Program {
     if !families.is_empty() {
         if plan.inbound {
             chains.push(check::delivered(&families));
+            chains.push(check::forwarded(&families));
         }
-        chains.push(check::sent(&families, plan.dns, AGENT));
+        chains.push(check::sent(&families, plan.dns));
     }
     let table = Table { name: TABLE, counters, sets: Vec::new(), chains };
-    Program { table, routing: routing(&families) }
+    Program { table, routing: routing(&families), aligned_timestamps: true }
 }
 
 /// Replies to a borrowed address carry the mark (see `mangle_output`) and go to the agent instead of the network.
@@ -133,6 +135,11 @@ fn mangle_prerouting() -> Chain {
             [local, Match::PacketMark(Is, AGENT)],
             Action::SetConnectionMark(BORROWED),
         ),
+        Rule::new(
+            "the reply of an application behind this namespace: to the agent",
+            [Match::InputInterface(IsNot, LOOPBACK_INTERFACE), Match::ConnectionMark(Is, BORROWED)],
+            Action::SetPacketMark(BORROWED),
+        ),
     ];
     Chain {
         name: "mangle_prerouting",
@@ -143,12 +150,14 @@ fn mangle_prerouting() -> Chain {
     }
 }
 
+/// The agent's own packets of that flow have a mark already, and go where the flow goes.
+///
 /// This chain, the one above and the routes stay in ingress mode: without them inbound HBONE times out, because
 /// replies to a borrowed address leave for the real client (istio-cni had that defect).
 fn mangle_output() -> Chain {
     let rule = Rule::new(
         "the application's reply to a borrowed address: back to the agent",
-        [Match::ConnectionMark(Is, BORROWED)],
+        [Match::ConnectionMark(Is, BORROWED), Match::PacketMark(IsNot, AGENT)],
         Action::SetPacketMark(BORROWED),
     );
     Chain {
@@ -160,7 +169,8 @@ fn mangle_output() -> Chain {
     }
 }
 
-/// Plaintext that arrives goes to 15006; HBONE goes straight to its listener.
+/// Plaintext that arrives goes to 15006; HBONE goes straight to its listener. It is redirected to the very port that it is for,
+/// so that no rule of the pod leads it elsewhere.
 fn nat_prerouting(families: &[Family]) -> Chain {
     let mut rules = vec![older_connections()];
     rules.extend(families.iter().map(|&family| {
@@ -177,6 +187,14 @@ fn nat_prerouting(families: &[Family]) -> Chain {
             Match::InputInterface(IsNot, LOOPBACK_INTERFACE),
         ];
         Rule::new("plaintext inbound", matches, Action::Redirect(ports::INBOUND_PLAINTEXT))
+    }));
+    rules.extend(families.iter().map(|&family| {
+        let matches = [
+            Match::Destination(IsNot, loopback(family)),
+            Match::DestinationPort(Is, Protocol::Tcp, ports::HBONE),
+            Match::InputInterface(IsNot, LOOPBACK_INTERFACE),
+        ];
+        Rule::new("tunnels", matches, Action::Redirect(ports::HBONE))
     }));
     destination_nat("nat_prerouting", Hook::Prerouting, rules)
 }

@@ -2,7 +2,10 @@
 //! namespace is STRICT, and out of a pod; from outside of the mesh, from a captured pod with CAP_NET_RAW, and without any
 //! capability; with connections from before the capture, while agents restart, hand over and change what is captured.
 
+mod forwards;
 mod means;
+mod packet;
+mod packets;
 mod raw;
 
 use std::io::ErrorKind;
@@ -356,6 +359,9 @@ fn a_capture_that_was_switched_off_for_a_while_is_whole_again() -> Result<()> {
     lab.manifests.annotate(&key, bypass, "true")?;
     settle(&lab, "outsider", &[DETAILS], 200)?;
     let outsider = namespace(&lab, "outsider")?;
+    // In the mesh, so that it is captured whatever the annotation says.
+    let (own, to) = (places(&lab, "curl", 0)?[0], places(&lab, VICTIM, PORT)?[0]);
+    let mut tunnelled = namespace(&lab, "curl")?.run(|| connect(own, to))??;
     let mut open = Vec::new();
     for family in 0..2 {
         let to = places(&lab, VICTIM, PORT)?[family];
@@ -366,8 +372,10 @@ fn a_capture_that_was_switched_off_for_a_while_is_whole_again() -> Result<()> {
             open.push((from, to, stream));
         }
     }
+    lives(&mut tunnelled, "while nothing is captured")?;
     lab.manifests.annotate(&key, bypass, "false")?;
     settle(&lab, "outsider", &[DETAILS], 0)?;
+    lives(&mut tunnelled, "once it is captured again")?;
     for (index, (from, to, mut stream)) in open.into_iter().enumerate() {
         lives(&mut stream, "once it is captured again")?;
         // One vanishes, the other ends with a reset.
@@ -479,7 +487,12 @@ fn a_probe_lends_its_port_to_nobody() -> Result<()> {
         println!("{from} -> {to} as another user: {answer:?}");
         unseen(&lab, &mark, "from the port of a probe")?;
         // The node's own may use it again.
-        let answer = node.run(|| connect(from, to).and_then(|mut it| ask(&mut it, &request)))?;
+        let answer = wait::until("the port to be free", || {
+            let answer =
+                node.run(|| connect(from, to).and_then(|mut it| ask(&mut it, &request)))?;
+            let taken = answer.as_ref().is_err_and(|it| it.kind() == ErrorKind::AddrNotAvailable);
+            Ok((!taken).then_some(answer))
+        })?;
         ensure!(lab.pod_log(VICTIM)?.contains(&mark), "the node's own probe: {answer:?}");
     }
     Ok(())

@@ -38,6 +38,7 @@ mod plain;
 mod policies;
 mod redirect;
 mod same_node;
+mod soak;
 mod sock;
 mod takeover;
 

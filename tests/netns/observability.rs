@@ -1,6 +1,6 @@
 //! What an operator sees of real agents: open connections, and the dump that istioctl reads.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

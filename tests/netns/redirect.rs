@@ -9,8 +9,10 @@ use isthmus::{
     redirect::{self, CapturePlan, Family, NodePlan, Place, Program},
 };
 
+mod forwards;
 mod lab;
 mod node;
+mod timestamps;
 mod traffic;
 
 use lab::Namespace;
@@ -86,6 +88,8 @@ fn the_kernel_holds_what_is_printed() {
     let programs = programs.iter().flat_map(|program| [program.clone(), plain(program)]);
     for program in programs {
         let (ours, theirs) = (Namespace::new(), Namespace::new());
+        // Else the kernel's table remembers what it was before.
+        ours.set("ipv4/tcp_timestamps", "2");
         ours.apply(&program);
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), program.to_string()).unwrap();

@@ -80,6 +80,8 @@ pub const CT_SOURCE: u16 = 4;
 pub const DIRECTION_ORIGINAL: u8 = 0;
 /// `IPS_CONFIRMED`: the connection's first packet has passed every chain.
 pub const STATUS_CONFIRMED: u32 = 8;
+/// `IPS_DST_NAT`.
+pub const STATUS_TRANSLATED: u32 = 32;
 /// `NF_CT_STATE_INVALID_BIT`.
 pub const STATE_INVALID: u32 = 1;
 

@@ -67,8 +67,9 @@ fn one_match(so_far: Expressions, one: &Match) -> Expressions {
             .compare(equality, &[TCP_SYN]),
         Match::InvalidConnection => any_bit(so_far, libc::NFT_CT_STATE, abi::STATE_INVALID),
         Match::ConfirmedConnection => any_bit(so_far, libc::NFT_CT_STATUS, abi::STATUS_CONFIRMED),
-        Match::UnboundSocket => {
-            so_far.load_socket(abi::SOCKET_WILDCARD).compare(Equality::Is, &[1])
+        Match::TranslatedConnection => any_bit(so_far, libc::NFT_CT_STATUS, abi::STATUS_TRANSLATED),
+        Match::UnboundSocket(equality) => {
+            so_far.load_socket(abi::SOCKET_WILDCARD).compare(equality, &[1])
         }
         Match::SocketUser(user) => {
             so_far.load_meta(libc::NFT_META_SKUID).compare(Equality::Is, &user.to_ne_bytes())

@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::time::Instant;
 
+use super::packet;
+
 pub const FIN: u8 = 1;
 pub const SYN: u8 = 2;
 pub const RST: u8 = 4;
@@ -20,8 +22,13 @@ pub const CWR: u8 = 128;
 /// A signature (RFC 2385) that is wrong for everybody: a socket without a key drops the packet in silence.
 pub const MD5: [u8; 20] = [19, 18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1];
 
+/// The longest segment (1,460 bytes), and padding: long enough to be cut behind the flags.
+const MAXIMUM: [u8; 8] = [2, 4, 5, 180, 1, 1, 1, 1];
+
 /// How long an answer may take, in namespaces of one machine.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// `IPPROTO_RAW`: whoever sends writes the header of IP too.
+const WHOLE_PACKETS: i32 = 255;
 const HEAD: usize = 20;
 const IPV4_HEAD: usize = 20;
 
@@ -35,9 +42,22 @@ pub struct Segment {
     pub data: Vec<u8>,
 }
 
+/// How a segment is put into IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrap {
+    Plain,
+    /// Cut after so many bytes of TCP, a multiple of 8.
+    Fragments(usize),
+    /// Behind headers of IPv6: hop-by-hop options and options for the destination. IPv4 has none.
+    Headers,
+}
+
 /// A raw socket in the calling thread's namespace, for one connection.
 pub struct Raw {
     socket: Socket,
+    /// For whole packets.
+    wire: Socket,
+    wrap: Wrap,
     from: SocketAddr,
     to: SocketAddr,
 }
@@ -48,12 +68,26 @@ impl Raw {
             .context("open a raw socket: CAP_NET_RAW is needed")?;
         socket.bind(&SockAddr::from(SocketAddr::new(from.ip(), 0)))?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        Ok(Self { socket, from, to })
+        let wire =
+            Socket::new(Domain::for_address(to), Type::RAW, Some(Protocol::from(WHOLE_PACKETS)))?;
+        Ok(Self { socket, wire, wrap: Wrap::Plain, from, to })
+    }
+
+    /// The same, whose segments are put into IP in this way.
+    pub fn wrapped(self, wrap: Wrap) -> Self {
+        Self { wrap, ..self }
     }
 
     pub fn send(&self, segment: &Segment) -> Result<()> {
         let bytes = self.bytes(segment);
-        self.socket.send_to(&bytes, &SockAddr::from(SocketAddr::new(self.to.ip(), 0)))?;
+        let to = SockAddr::from(SocketAddr::new(self.to.ip(), 0));
+        if self.wrap == Wrap::Plain {
+            self.socket.send_to(&bytes, &to)?;
+            return Ok(());
+        }
+        for packet in packet::packets(self.from.ip(), self.to.ip(), self.wrap, &bytes) {
+            self.wire.send_to(&packet, &to)?;
+        }
         Ok(())
     }
 
@@ -114,7 +148,8 @@ impl Raw {
     /// Opens a connection with `flags`, sends `request` and returns what came back, if anything did.
     pub fn ask(&self, flags: u8, request: &[u8]) -> Result<Option<Vec<u8>>> {
         let sequence = fastrand::u32(..);
-        self.send(&Segment { flags, sequence, ..Segment::default() })?;
+        let options = MAXIMUM.to_vec();
+        self.send(&Segment { flags, sequence, options, ..Segment::default() })?;
         let opened = |it: &Segment| {
             it.flags & (SYN | ACK) == SYN | ACK && it.acknowledged == sequence.wrapping_add(1)
         };

@@ -213,7 +213,7 @@ fn connections_from_before_live_on() {
 
 /// Ends this end of a connection without a word to the other.
 #[allow(unsafe_code)]
-fn vanish(stream: TcpStream) {
+pub fn vanish(stream: TcpStream) {
     const TCP_REPAIR: libc::c_int = 19;
     let on: libc::c_int = 1;
     let (value, length) = ((&raw const on).cast(), size_of::<libc::c_int>() as libc::socklen_t);
