@@ -50,6 +50,9 @@ pub struct Settings {
     pub root_namespace: Str,
     /// Namespaces whose ServiceEntries clients of all namespaces see; `*` for all.
     pub public_service_entries: Vec<Str>,
+    /// What objects may have in the label `istio.io/rev` to be this mesh's.
+    pub revisions: Vec<Str>,
+    pub missing_waypoint: MissingWaypoint,
     pub same_node: SameNode,
     pub source: SourceSettings,
     pub identity: IdentitySettings,
@@ -116,6 +119,16 @@ pub enum IssuerKind {
     Istio,
     /// `isthmus controller`, over gRPC.
     Controller,
+}
+
+/// What becomes of traffic for an object whose waypoint does not exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingWaypoint {
+    /// It is refused.
+    Refuse,
+    /// It goes on at layer 4, unless policies are attached that only a waypoint enforces.
+    Layer4,
 }
 
 /// How workloads of one node reach each other.

@@ -1,15 +1,17 @@
 //! The model: what a mesh consists of, as plain data. Sources translate to it, the data path reads it, nobody
 //! here knows a Kubernetes object, a socket or a decision.
 
+mod encryption;
 mod policy;
 mod route;
 mod service;
 mod waypoint;
 mod workload;
 
+pub use encryption::{Demand, Encryption, Wish};
 pub use policy::{
     Action, AuthorizationPolicy, Cidr, Condition, ConditionKey, Mode, Operation,
-    PeerAuthentication, PolicyTarget, Rule, Scope, Source, StringMatch, Values,
+    PeerAuthentication, PolicyTarget, Rule, Scope, Source, StringMatch, TokenPlace, Values,
 };
 pub use route::{
     Backend, BackendRef, Cors, HeaderFilter, HeaderMatch, HttpFilter, HttpMatch, HttpRoute,

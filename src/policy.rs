@@ -8,6 +8,7 @@ mod addressed;
 mod authority;
 mod class;
 mod dialled;
+mod encrypted;
 mod evaluate;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
@@ -17,10 +18,12 @@ mod identity;
 mod path;
 mod rule;
 mod text;
+mod token;
 
 pub use addressed::{Addressed, addressed};
 pub use authority::speaks_for;
 pub use class::ArrivalClass;
+pub use encrypted::refused_in_the_clear;
 pub use gate::Gate;
 
 use std::net::{IpAddr, SocketAddr};
@@ -112,11 +115,13 @@ pub struct Denial {
     pub why: String,
     /// As for a [`Permit`].
     pub notes: Vec<PolicyNote>,
+    /// Who asks is not known, rather than not permitted: the request brings a token that is not verified.
+    pub unauthenticated: bool,
 }
 
 impl Denial {
     fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), notes: Vec::new() }
+        Self { why: why.into(), notes: Vec::new(), unauthenticated: false }
     }
 }
 

@@ -32,8 +32,8 @@ pub use last_read::LastRead;
 pub use manifest::{Document, Refusal, parse};
 pub use store::{File, Objects};
 pub use translate::{
-    Resolved, TranslateSettings, Translation, Translator, WAYPOINT_CLASS, WaypointBindings,
-    translate,
+    LAYER4_ALONE, Resolved, TranslateSettings, Translation, Translator, WAYPOINT_CLASS,
+    WaypointBindings, is_of_other_revision, other_revision_of_gateway, translate, what_follows,
 };
 
 use std::path::PathBuf;

@@ -25,6 +25,8 @@ pub fn run(size: Size) -> Result<()> {
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
         public_service_entries: Vec::new(),
+        revisions: vec!["default".into()],
+        missing_waypoint: isthmus::config::MissingWaypoint::Refuse,
     };
     let store = WorldStore::new(MeshNames {
         trust_domains: domains,

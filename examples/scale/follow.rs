@@ -38,6 +38,8 @@ pub async fn run(size: Size, kubeconfig: &Path) -> Result<()> {
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
         public_service_entries: Vec::new(),
+        revisions: vec!["default".into()],
+        missing_waypoint: isthmus::config::MissingWaypoint::Refuse,
     };
     let (store, cancel) = (WorldStore::new(names), CancellationToken::new());
     let (writer, begun, before) = (store.clone(), Instant::now(), usage()?);

@@ -38,6 +38,8 @@ pub enum Reason {
     BadResponse,
     /// The waypoint that is named cannot be used.
     WaypointUnusable,
+    /// An object wants the traffic encrypted in a way that is not carried out.
+    Unencrypted,
     /// The agent is shutting down.
     Draining,
 }
@@ -46,10 +48,15 @@ const BAD_REQUEST: &str = "The peer asked for something that could not be unders
                            the agent's own, an address of another workload, a malformed request (`docs/http.md`).";
 const BAD_RESPONSE: &str = "What the application answered breaks the rules of HTTP or exceeds what a head may hold. \
                             `response_code_details` says what; check the application, and `[layer7] max_headers`.";
+const WAYPOINT_UNUSABLE: &str = "A waypoint is named that does not exist or may not be used from here; traffic is refused rather than let past it. \
+     Check the label `istio.io/use-waypoint`, the Gateway, and its `allowedRoutes`.";
+const UNENCRYPTED: &str = "A DestinationRule or BackendTLSPolicy (`error` names it) wants TLS to the destination, which is not carried out; \
+     traffic is refused rather than sent without it. Let clients speak TLS themselves, and delete the object or set its \
+     mode to DISABLE.";
 
 impl Reason {
     /// Every reason, in the order of their documentation.
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 18] = [
         Reason::None,
         Reason::Denied,
         Reason::ConnectFailure,
@@ -66,6 +73,7 @@ impl Reason {
         Reason::BadRequest,
         Reason::BadResponse,
         Reason::WaypointUnusable,
+        Reason::Unencrypted,
         Reason::Draining,
     ];
 
@@ -121,10 +129,8 @@ impl Reason {
             Reason::Timeout => "A deadline passed. Check how long the destination takes.",
             Reason::BadRequest => BAD_REQUEST,
             Reason::BadResponse => BAD_RESPONSE,
-            Reason::WaypointUnusable => {
-                "A waypoint is named that does not exist or may not be used from here; traffic is refused rather \
-                 than let past it. Check the label `istio.io/use-waypoint`, the Gateway, and its `allowedRoutes`."
-            }
+            Reason::WaypointUnusable => WAYPOINT_UNUSABLE,
+            Reason::Unencrypted => UNENCRYPTED,
             Reason::Draining => "The agent, or the workload, is shutting down.",
         }
     }
@@ -148,6 +154,7 @@ impl Reason {
             Reason::BadRequest => "DPE",
             Reason::BadResponse => "UPE",
             Reason::WaypointUnusable => "WAYPOINT",
+            Reason::Unencrypted => "NO_TLS",
             Reason::Draining => "DRAIN",
         }
     }

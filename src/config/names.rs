@@ -35,3 +35,20 @@ pub(super) fn public_service_entries(reader: &mut Reader<'_>) -> Vec<Str> {
         |text| if text == ALL { Ok(()) } else { check_name(text) },
     )
 }
+
+/// Istio's revision where nobody names one.
+const DEFAULT_REVISION: &str = "default";
+
+pub(super) fn revisions(reader: &mut Reader<'_>) -> Vec<Str> {
+    reader.texts(
+        Field {
+            key: "revisions",
+            default: &[DEFAULT_REVISION],
+            meaning: "What Gateways (or their namespaces) and routes may have in the label istio.io/rev to be this mesh's: \
+                      its revision, and tags of it. Those of other revisions are left alone; objects without the label \
+                      are everybody's. The controller needs the same value.",
+        },
+        "DNS name",
+        check_name,
+    )
+}

@@ -13,8 +13,8 @@ use super::names;
 use super::observed;
 use super::reader::{Field, Reader};
 use super::{
-    AddressSettings, CniSettings, DnsSettings, DrainSettings, ReadinessSettings, SameNode,
-    Settings, SourceKind, SourceSettings, TakeoverSettings,
+    AddressSettings, CniSettings, DnsSettings, DrainSettings, MissingWaypoint, ReadinessSettings,
+    SameNode, Settings, SourceKind, SourceSettings, TakeoverSettings,
 };
 use super::{controller, workloads};
 use crate::base::Str;
@@ -60,6 +60,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
             "The namespace whose policies without a selector hold for the whole mesh.",
         ),
         public_service_entries: names::public_service_entries(reader),
+        revisions: names::revisions(reader),
+        missing_waypoint: missing_waypoint(reader),
         same_node: same_node(reader),
         source: source(reader),
         identity: identity::read(reader),
@@ -79,6 +81,20 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
     };
     doors::check_conflicts(reader, &settings);
     settings
+}
+
+fn missing_waypoint(reader: &mut Reader<'_>) -> MissingWaypoint {
+    reader.choice(
+        Field {
+            key: "missing_waypoint",
+            default: MissingWaypoint::Refuse,
+            meaning: "What becomes of traffic for an object that names a waypoint which does not exist: `refuse` \
+                      refuses it, `layer4` lets it go on without routes until there is one, as Istio does, so that labels \
+                      may come before Gateways. A waypoint that is refused or not ready, and one that policies are \
+                      attached to, is waited for either way. The controller needs the same value.",
+        },
+        &[("refuse", MissingWaypoint::Refuse), ("layer4", MissingWaypoint::Layer4)],
+    )
 }
 
 fn same_node(reader: &mut Reader<'_>) -> SameNode {

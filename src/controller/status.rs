@@ -24,13 +24,16 @@ mod subject;
 #[cfg(test)]
 mod tests;
 mod trouble;
+mod unserved;
 mod waypoint_bound;
 mod write;
 
 use std::collections::BTreeMap;
 
-use crate::source::objects::FieldError;
-use crate::source::{Complaint, Objects, TranslateSettings, Translation, WaypointBindings};
+use crate::source::objects::{FieldError, Labelled, Labels};
+use crate::source::{
+    Complaint, Objects, TranslateSettings, Translation, WaypointBindings, is_of_other_revision,
+};
 pub use plan::{Write, plan};
 pub use run::run;
 pub use subject::{Subject, SubjectKind};
@@ -46,6 +49,7 @@ pub struct Stored {
     pub object: Value,
     /// Why the object is not in force as it stands.
     pub refused: Option<FieldError>,
+    pub labels: Option<Labels>,
 }
 
 /// Everything that there is to know when statuses are made.
@@ -92,14 +96,18 @@ pub fn desired(view: &View<'_>) -> Desires {
     let class = class::desire(view, &mut desires);
     mesh::desire(view, &mut desires);
     for (subject, stored) in view.stored {
+        if is_others(view, subject, stored) {
+            continue;
+        }
         let desired = match subject.kind {
             SubjectKind::GatewayClass | SubjectKind::XMesh => continue,
             SubjectKind::Gateway => gateway::status(view, &class, subject, stored),
-            SubjectKind::HTTPRoute | SubjectKind::GRPCRoute => {
-                Some(route::status(view, &class, subject, stored))
-            }
+            SubjectKind::HTTPRoute
+            | SubjectKind::GRPCRoute
+            | SubjectKind::TCPRoute
+            | SubjectKind::TLSRoute => Some(route::status(view, &class, subject, stored)),
             SubjectKind::Service | SubjectKind::ServiceEntry | SubjectKind::Namespace => {
-                waypoint_bound::status(view, &bindings, subject)
+                waypoint_bound::status(view, &bindings, subject, stored)
             }
             SubjectKind::AuthorizationPolicy => {
                 Some(policy::authorization(view, &bindings, subject, stored))
@@ -107,12 +115,37 @@ pub fn desired(view: &View<'_>) -> Desires {
             SubjectKind::PeerAuthentication => {
                 Some(policy::peer_authentication(view, subject, stored))
             }
+            SubjectKind::BackendTLSPolicy => Some(unserved::ancestors(view, subject, stored)),
+            SubjectKind::RequestAuthentication
+            | SubjectKind::DestinationRule
+            | SubjectKind::VirtualService
+            | SubjectKind::EnvoyFilter
+            | SubjectKind::WasmPlugin
+            | SubjectKind::Telemetry => Some(unserved::status(view, subject, stored)),
         };
         if let Some(desired) = desired {
             desires.statuses.insert(subject.clone(), desired);
         }
     }
     desires
+}
+
+/// A route, or an object that is not carried out anyway, of another mesh's revision: its status is that mesh's matter.
+fn is_others(view: &View<'_>, subject: &Subject, stored: &Stored) -> bool {
+    let kind = subject.kind.kind();
+    let may_be_left = kind.is_some_and(|kind| kind.is_route() || kind.is_unserved());
+    may_be_left && is_of_other_revision(view.settings, stored)
+}
+
+/// As far as they are kept.
+impl Labelled for Stored {
+    fn labels(&self) -> Option<&Labels> {
+        self.labels.as_ref()
+    }
+
+    fn annotations(&self) -> Option<&Labels> {
+        None
+    }
 }
 
 impl Stored {

@@ -91,6 +91,8 @@ fn make_world() -> Arc<World> {
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
         public_service_entries: Vec::new(),
+        revisions: vec!["default".into()],
+        missing_waypoint: crate::config::MissingWaypoint::Refuse,
     };
     let file = File { name: "fuzz.yaml".into(), documents: Ok(parse(MESH).into()) };
     let translation = translate(&Objects::from_files(&[file], &Objects::default()), &settings);

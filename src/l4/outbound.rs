@@ -9,7 +9,7 @@ use super::{Proxy, deliver};
 use crate::balance::{self, Caller};
 use crate::base::{ObjectKey, Reason, Str};
 use crate::model::{Service, Workload};
-use crate::policy::{Connection, Denial, Gate, Permit, Way};
+use crate::policy::{self, Connection, Denial, Gate, Permit, Way};
 use crate::route::{self, Decision};
 use crate::sock;
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
@@ -145,7 +145,11 @@ impl Proxy {
             }
             tried.push(picked.address);
             let hop = Hop { address: picked.address, workload: picked.workload };
-            let peer = outbound.accepted.peer;
+            let (peer, namespace) = (outbound.accepted.peer, &outbound.client.key.namespace);
+            let tunnelled = hop.tunnelled().is_some();
+            if let Some(why) = policy::refused_in_the_clear(service, port, namespace, tunnelled) {
+                return Err((Some(hop), Unreached::because(Reason::Unencrypted, why)));
+            }
             let permit = match self.permit(&outbound.client, peer, (service, port), &hop) {
                 Ok(permit) => permit,
                 Err(denied) => return Err((Some(hop), denied)),
@@ -200,7 +204,7 @@ impl Proxy {
             source: peer.ip(),
             destination: hop.address,
         };
-        gate.authorize(&connection, None).map(Some).map_err(|Denial { why, notes }| Unreached {
+        gate.authorize(&connection, None).map(Some).map_err(|Denial { why, notes, .. }| Unreached {
             reason: Reason::Denied,
             why,
             notes,

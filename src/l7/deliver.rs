@@ -78,7 +78,8 @@ fn judge(
             Verdict { routed, notes: std::mem::take(&mut permit.notes), judged: Ok(permit) }
         }
         Err(denial) => {
-            Verdict { routed, notes: denial.notes, judged: Err(Answer::denied(denial.why)) }
+            let answer = Answer::of_denial(&denial);
+            Verdict { routed, notes: denial.notes, judged: Err(answer) }
         }
     }
 }

@@ -191,7 +191,14 @@ impl Way {
         // An attempt before may have added these.
         headers::strip_internal(arrived.request.headers_mut());
         headers::strip_hop_by_hop(arrived.request.headers_mut());
-        let Some(server) = peers::captured(picked.workload.as_ref()) else {
+        let captured = peers::captured(picked.workload.as_ref());
+        let (backend, port) = &self.plan.backend;
+        let namespace = &self.session.client.key.namespace;
+        let refused = policy::refused_in_the_clear(backend, *port, namespace, captured.is_some());
+        if let Some(why) = refused {
+            return Err((Answer::in_the_clear(why), Vec::new()));
+        }
+        let Some(server) = captured else {
             return self.authorize(picked, arrived);
         };
         // Of what a consumer's route changed nobody there believes the original.
@@ -255,7 +262,7 @@ impl Way {
                 }
                 Ok(permit.notes)
             }
-            Err(denial) => Err((Answer::denied(denial.why), denial.notes)),
+            Err(denial) => Err((Answer::of_denial(&denial), denial.notes)),
         }
     }
 

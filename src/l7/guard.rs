@@ -136,7 +136,8 @@ impl Gates {
         if permit.names_client {
             let why = "only HTTP may pass where a waypoint names clients (x-forwarded-client-cert), so that nobody else does; \
                        give ports of other protocols the appProtocol tcp";
-            return Err(Denial { why: why.to_owned(), notes: permit.notes });
+            let (why, notes) = (why.to_owned(), permit.notes);
+            return Err(Denial { why, notes, unauthenticated: false });
         }
         Ok(permit)
     }

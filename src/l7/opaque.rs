@@ -9,7 +9,7 @@ use super::{peers, respond::Answer};
 use crate::balance::{self, Picked};
 use crate::base::{PolicyNote, Reason, ports};
 use crate::model::{Binding, Service};
-use crate::policy::{Connection, Denial, Gate, Permit, Way};
+use crate::policy::{self, Connection, Denial, Gate, Permit, Way};
 use crate::sock::{self, CopyError, Rewind};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::Carrier;
@@ -117,6 +117,11 @@ fn choose(
     let picked = balance::pick(&world, service, port, session.caller(), session.dialled, tried)
         .filter(|picked| !tried.contains(&picked.address));
     let Some(picked) = picked else { return Ok(None) };
+    let (client, tunnelled) =
+        (&session.client.key, peers::captured(picked.workload.as_ref()).is_some());
+    if let Some(why) = policy::refused_in_the_clear(service, port, &client.namespace, tunnelled) {
+        return Err(Answer::in_the_clear(why).into());
+    }
     match permit(session, &world, service, &picked) {
         Ok(permit) => Ok(Some((picked, permit))),
         Err(denial) => Err(Unreached {

@@ -121,7 +121,7 @@ fn heard<B>(
     match judged {
         Ok(permit) => refusal.notes = permit.notes,
         Err(denial) => {
-            refusal.answer = Answer::denied(denial.why);
+            refusal.answer = Answer::of_denial(&denial);
             refusal.notes = denial.notes;
         }
     }

@@ -2,14 +2,18 @@
 //! a gRPC request is answered as gRPC (HTTP 200, the failure in `grpc-status`).
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::body::ResponseBody;
 use super::exchange::Exchange;
 use super::framing::Fault;
 use crate::base::Reason;
+use crate::policy::Denial;
 use crate::route::OwnAnswer;
+
+/// Goes with every 401 (RFC 9110, 15.5.2); that a token was brought and is not good (RFC 6750, 3.1).
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
 
 /// An answer of our own, and what the record says about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +60,21 @@ impl Answer {
             _ => "bad request",
         };
         Self::new(fault.status, text, Reason::BadRequest, fault.why)
+    }
+
+    /// A policy refuses the request; one that cannot tell who asks says so (RFC 6750, 3).
+    pub(super) fn of_denial(denial: &Denial) -> Self {
+        if !denial.unauthenticated {
+            return Self::denied(&*denial.why);
+        }
+        let text = "Jwt verification fails";
+        Self::new(StatusCode::UNAUTHORIZED, text, Reason::Denied, &*denial.why)
+    }
+
+    /// An object wants it encrypted as the mesh does not do it.
+    pub(super) fn in_the_clear(why: impl Into<String>) -> Self {
+        let text = "TLS to the destination is not carried out";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, text, Reason::Unencrypted, why)
     }
 
     pub(super) fn no_route(why: impl Into<String>) -> Self {
@@ -123,6 +142,9 @@ impl Answer {
         }
         if closes {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
         }
         if !self.text.is_empty() {
             let headers = response.headers_mut();

@@ -8,6 +8,7 @@ mod isolation;
 mod mirrors;
 mod passed_on;
 mod raw;
+mod refusals;
 mod reliability;
 mod routing;
 mod scripted;

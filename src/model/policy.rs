@@ -1,6 +1,7 @@
 //! AuthorizationPolicy and PeerAuthentication (Istio `security.istio.io/v1`).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use http::HeaderName;
 
@@ -9,9 +10,13 @@ use crate::base::{ObjectKey, Str};
 /// A block of addresses.
 pub type Cidr = ipnet::IpNet;
 
-/// One AuthorizationPolicy.
+/// What stands before the name of a RequestAuthentication in its key, which no object's name has.
+const TOKENS: &str = "RequestAuthentication/";
+
+/// One AuthorizationPolicy; or a RequestAuthentication, which refuses requests with tokens, since nobody verifies these.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct AuthorizationPolicy {
+    /// Unique among both kinds ([`AuthorizationPolicy::of_tokens`]).
     pub key: ObjectKey,
     pub action: Action,
     pub scope: Scope,
@@ -29,6 +34,32 @@ pub enum Action {
     Deny,
     /// Only marks a match in the log.
     Audit,
+    /// Of a RequestAuthentication: what it matches brings a token that is not verified, and is refused as
+    /// unauthenticated.
+    Authenticate,
+}
+
+impl AuthorizationPolicy {
+    /// The key of a RequestAuthentication in the model.
+    pub fn of_tokens(object: &ObjectKey) -> ObjectKey {
+        ObjectKey::new(object.namespace.clone(), format!("{TOKENS}{}", object.name))
+    }
+
+    /// The key of the RequestAuthentication that this is, if it is one.
+    pub fn as_of_tokens(&self) -> Option<ObjectKey> {
+        let name = self.key.name.strip_prefix(TOKENS)?;
+        Some(ObjectKey::new(self.key.namespace.clone(), name))
+    }
+}
+
+/// Kind and key, for messages.
+impl fmt::Display for AuthorizationPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.as_of_tokens() {
+            Some(key) => write!(f, "RequestAuthentication {key}"),
+            None => write!(f, "AuthorizationPolicy {}", self.key),
+        }
+    }
 }
 
 /// What a policy applies to.
@@ -44,7 +75,7 @@ pub enum Scope {
 }
 
 /// In the policy's own namespace, except for the class.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum PolicyTarget {
     Service(Str),
     ServiceEntry(Str),
@@ -112,11 +143,29 @@ pub struct Operation {
 /// One `when` clause.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Condition {
-    Text { key: ConditionKey, values: Values<StringMatch> },
+    Text {
+        key: ConditionKey,
+        values: Values<StringMatch>,
+    },
     SourceIp(Values<Cidr>),
     RemoteIp(Values<Cidr>),
     DestinationIp(Values<Cidr>),
     DestinationPort(Values<u16>),
+    /// A token stands in one of these places (HTTP). What is not HTTP brings none.
+    Token(Vec<TokenPlace>),
+}
+
+/// Where a request may have a token.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub enum TokenPlace {
+    /// A header, in which the prefix stands before the token.
+    Header {
+        name: Str,
+        prefix: Str,
+    },
+    /// A parameter of the query.
+    Parameter(Str),
+    Cookie(Str),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]

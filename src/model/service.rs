@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{Binding, Locality};
+use super::{Binding, Encryption, Locality};
 use crate::base::{ObjectKey, Str};
 
 /// One Service of Kubernetes, or one host of a ServiceEntry.
@@ -35,6 +35,9 @@ pub struct Service {
     pub traffic: TrafficPolicy,
     /// The waypoint for traffic that is addressed to this service (`waypoint-for: service` or `all`).
     pub waypoint: Binding,
+    /// What is wanted of the connections to its endpoints and is not carried out.
+    #[serde(skip_serializing_if = "Encryption::is_empty")]
+    pub encryption: Encryption,
 }
 
 impl Service {

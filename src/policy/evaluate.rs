@@ -1,4 +1,4 @@
-//! The order of evaluation (Istio, "Authorization policy precedence"): what cannot be understood, DENY, ALLOW. AUDIT and
+//! The order of evaluation (Istio, "Authorization policy precedence"): what cannot be understood, tokens, DENY, ALLOW. AUDIT and
 //! dry-run policies decide nothing; what they have to say goes into notes.
 
 use std::cell::OnceCell;
@@ -62,10 +62,12 @@ pub(super) fn evaluate<'a>(
 fn decide<'a>(set: &'a PolicySet, facts: &Facts<'_>) -> Result<Option<&'a ObjectKey>, Denial> {
     if let Some(broken) = set.broken.first() {
         let why = broken.broken.as_deref().unwrap_or_default();
-        let key = &broken.key;
-        return Err(Denial::new(format!(
-            "AuthorizationPolicy {key} cannot be understood and so denies: {why}"
-        )));
+        return Err(Denial::new(format!("{broken} cannot be understood and so denies: {why}")));
+    }
+    // As in Envoy, who somebody is comes before what he may.
+    if let Some(policy) = set.authenticate.iter().find(|policy| matches(policy, facts)) {
+        let why = format!("{policy}: the request brings a token, and Isthmus cannot verify tokens");
+        return Err(Denial { unauthenticated: true, ..Denial::new(why) });
     }
     if let Some(policy) = matching(&set.deny, facts).find(|policy| !policy.dry_run) {
         return Err(Denial::new(format!("AuthorizationPolicy {} denies (DENY rule)", policy.key)));

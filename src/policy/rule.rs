@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::dialled::Destination;
 use super::evaluate::{Facts, RequestFacts};
-use super::{host, identity, text};
+use super::{host, identity, text, token};
 use crate::base::Identity;
 use crate::model::{Cidr, Condition, ConditionKey, Operation, Rule, Source, StringMatch, Values};
 
@@ -201,6 +201,9 @@ fn condition_matches(condition: &Condition, facts: &Facts<'_>, deny: bool) -> bo
         }
         Condition::DestinationIp(values) => destination_matches(values, facts.destination, deny),
         Condition::DestinationPort(values) => port_matches(values, facts.destination, deny),
+        Condition::Token(places) => {
+            facts.request.as_ref().is_some_and(|facts| token::is_brought(places, facts.request))
+        }
         Condition::Text { key, values } => text_condition_matches(key, values, facts, deny),
     }
 }

@@ -6,6 +6,7 @@ mod guards;
 mod notes;
 mod ports;
 mod properties;
+mod tokens;
 
 use std::sync::Arc;
 

@@ -10,9 +10,11 @@ mod node;
 mod peer_authentication;
 mod pod;
 mod reference_grant;
+mod request_authentication;
 pub(super) mod schema;
 mod selector;
 mod service_entry;
+mod unserved;
 
 pub use authorization_policy::{
     AuthorizationPolicy, AuthorizationPolicySpec, PolicyAction, PolicyCondition, PolicyFrom,
@@ -35,9 +37,16 @@ pub use pod::{
     PodTemplate,
 };
 pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec};
+pub use request_authentication::{
+    JwtHeader, JwtRule, RequestAuthentication, RequestAuthenticationSpec,
+};
 pub use selector::{LabelSelector, Operator, Requirement, selects};
 pub use service_entry::{
     EntryPort, EntrySelector, ServiceEntry, ServiceEntrySpec, WorkloadEntry, WorkloadEntrySpec,
+};
+pub use unserved::{
+    BackendTlsPolicy, DestinationRule, EnvoyFilter, TcpRoute, Telemetry, TlsRoute, VirtualService,
+    WasmPlugin,
 };
 
 pub use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
@@ -198,6 +207,15 @@ kinds! {
     WorkloadEntry: WorkloadEntry, "networking.istio.io", ["v1", "v1beta1", "v1alpha3"];
     AuthorizationPolicy: AuthorizationPolicy, "security.istio.io", ["v1", "v1beta1"];
     PeerAuthentication: PeerAuthentication, "security.istio.io", ["v1", "v1beta1"];
+    RequestAuthentication: RequestAuthentication, "security.istio.io", ["v1", "v1beta1"];
+    DestinationRule: DestinationRule, "networking.istio.io", ["v1", "v1beta1", "v1alpha3"];
+    BackendTLSPolicy: BackendTlsPolicy, "gateway.networking.k8s.io", ["v1", "v1alpha3"];
+    VirtualService: VirtualService, "networking.istio.io", ["v1", "v1beta1", "v1alpha3"];
+    EnvoyFilter: EnvoyFilter, "networking.istio.io", ["v1alpha3"];
+    WasmPlugin: WasmPlugin, "extensions.istio.io", ["v1alpha1"];
+    Telemetry: Telemetry, "telemetry.istio.io", ["v1", "v1alpha1"];
+    TCPRoute: TcpRoute, "gateway.networking.k8s.io", ["v1", "v1alpha2"];
+    TLSRoute: TlsRoute, "gateway.networking.k8s.io", ["v1", "v1alpha3", "v1alpha2"];
 }
 
 /// The API group of ServiceEntries.
@@ -238,7 +256,32 @@ impl Kind {
 
     /// Without one of these something is let past that should be denied.
     pub fn is_security(self) -> bool {
-        matches!(self, Kind::AuthorizationPolicy | Kind::PeerAuthentication)
+        matches!(
+            self,
+            Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication
+        )
+    }
+
+    /// Without one of these something is let past that should be denied or go through a waypoint, or sent in the clear that
+    /// should be encrypted.
+    pub fn restricts(self) -> bool {
+        self.is_security()
+            || matches!(self, Kind::Gateway | Kind::DestinationRule | Kind::BackendTLSPolicy)
+    }
+
+    /// Is watched only to say that it is not carried out; what it would have encrypted is refused.
+    pub fn is_unserved(self) -> bool {
+        matches!(
+            self,
+            Kind::DestinationRule
+                | Kind::BackendTLSPolicy
+                | Kind::VirtualService
+                | Kind::EnvoyFilter
+                | Kind::WasmPlugin
+                | Kind::Telemetry
+                | Kind::TCPRoute
+                | Kind::TLSRoute
+        )
     }
 
     /// Has a status with conditions per parent (Gateway API, RouteStatus).

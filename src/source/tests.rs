@@ -12,6 +12,8 @@ pub(super) fn settings() -> TranslateSettings {
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
         public_service_entries: Vec::new(),
+        revisions: vec!["default".into()],
+        missing_waypoint: crate::config::MissingWaypoint::Refuse,
     }
 }
 
@@ -100,6 +102,11 @@ fn what_does_not_do_what_it_seems_to_do() {
 }
 
 #[test]
+fn kinds_that_are_not_carried_out() {
+    golden("unserved");
+}
+
+#[test]
 fn refused_documents() {
     golden("refused");
 }
@@ -172,4 +179,16 @@ fn one_wrong_character_loses_no_policy() {
             }
         }
     }
+}
+
+#[test]
+fn many_objects_that_are_not_carried_out_are_counted() {
+    let one = |index: usize| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v{index}}}\nspec: {{}}\n---\n"
+        )
+    };
+    let complaints = translated(&(0..1000).map(one).collect::<String>()).complaints;
+    assert!(complaints.len() < 30, "{}", complaints.len());
+    assert!(complaints.iter().any(|it| it.object.is_none() && it.reason.starts_with("980 more")));
 }

@@ -5,12 +5,14 @@
 
 mod authorization_policy;
 mod changes;
+mod encryption;
 mod entries;
 mod frame;
 mod grpc_route;
 mod http_route;
 mod labels;
 mod peer_authentication;
+mod revision;
 mod roster;
 mod route;
 mod selectors;
@@ -20,15 +22,19 @@ mod service_ports;
 mod services;
 mod slices;
 mod translator;
+mod unserved;
 mod waypoint;
 mod workload;
 
+pub use revision::{is_of_other_revision, other_revision_of_gateway};
 pub use translator::Translator;
-pub use waypoint::{CLASS as WAYPOINT_CLASS, Resolved, WaypointBindings};
+pub use unserved::what_follows;
+pub use waypoint::{CLASS as WAYPOINT_CLASS, LAYER4_ALONE, Resolved, WaypointBindings};
 
 use super::objects::{Kind, Namespace, Typed, label};
 use super::{Complaint, Condition, Objects, Severity};
 use crate::base::{ObjectKey, Str, TrustDomains};
+use crate::config::MissingWaypoint;
 use crate::model::{HttpRoute, Mesh};
 
 /// Names that objects do not hold.
@@ -41,6 +47,9 @@ pub struct TranslateSettings {
     pub root_namespace: Str,
     /// Namespaces whose ServiceEntries clients of all namespaces see, besides the root namespace's; `*` for all.
     pub public_service_entries: Vec<Str>,
+    /// What Gateways and routes may have in the label `istio.io/rev` to be ours.
+    pub revisions: Vec<Str>,
+    pub missing_waypoint: MissingWaypoint,
 }
 
 /// The mesh, and what is wrong with the objects.

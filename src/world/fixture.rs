@@ -76,6 +76,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
             .collect(),
         traffic: TrafficPolicy::default(),
         waypoint: Binding::None,
+        encryption: Encryption::default(),
     }
 }
 

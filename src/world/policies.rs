@@ -21,6 +21,8 @@ pub struct PolicySet {
     pub deny: PolicyList,
     pub allow: PolicyList,
     pub audit: PolicyList,
+    /// RequestAuthentications.
+    pub authenticate: Vec<Arc<AuthorizationPolicy>>,
     /// Policies that could not be understood; each denies everything.
     pub broken: Vec<Arc<AuthorizationPolicy>>,
     /// Some rule looks at HTTP: requests must be parsed, also where it only says what it would do (dry-run, AUDIT).
@@ -54,6 +56,7 @@ impl PolicySet {
         self.deny.is_empty()
             && self.allow.is_empty()
             && self.audit.is_empty()
+            && self.authenticate.is_empty()
             && self.broken.is_empty()
     }
 
@@ -69,6 +72,7 @@ impl PolicySet {
             Action::Deny => self.deny.push(policy.clone()),
             Action::Allow => self.allow.push(policy.clone()),
             Action::Audit => self.audit.push(policy.clone()),
+            Action::Authenticate => self.authenticate.push(policy.clone()),
         }
     }
 
@@ -76,6 +80,7 @@ impl PolicySet {
         self.deny.extend(&other.deny);
         self.allow.extend(&other.allow);
         self.audit.extend(&other.audit);
+        self.authenticate.extend(other.authenticate.iter().cloned());
         self.broken.extend(other.broken.iter().cloned());
         self.needs_http |= other.needs_http;
         self.looks_at_destination |= other.looks_at_destination;
@@ -177,7 +182,10 @@ fn kind_and_name(target: &PolicyTarget) -> (Target, &Str) {
 fn looks_at_http(rule: &Rule) -> bool {
     rule.to.iter().any(operation_looks_at_http)
         || rule.when.iter().any(|condition| {
-            matches!(condition, Condition::Text { key: ConditionKey::Header(_), .. })
+            matches!(
+                condition,
+                Condition::Text { key: ConditionKey::Header(_), .. } | Condition::Token(_)
+            )
         })
 }
 

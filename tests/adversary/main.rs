@@ -24,6 +24,7 @@ mod runtime;
 mod shares;
 #[path = "../support/siege.rs"]
 mod siege;
+mod tokens;
 mod ways;
 
 mod memory;
@@ -40,8 +41,13 @@ const EVIL: &str = include_str!("evil.yaml");
 /// Bookinfo enrolled on two nodes, and beside it the namespace `evil`, whose pods `attacker` (node-a) and `accomplice`
 /// (node-b) are captured too. `more`: further manifests.
 pub fn besieged(more: &[&str]) -> Result<Lab> {
+    besieged_with(more, "")
+}
+
+/// The same with more settings of the agents.
+pub fn besieged_with(more: &[&str], settings: &str) -> Result<Lab> {
     let mut lab = application(&[&[EVIL], more].concat())?;
-    lab.start_agents("")?;
+    lab.start_agents(settings)?;
     enrol(&mut lab)?;
     captured_in(&lab, "evil")?;
     Ok(lab)

@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use crate::support::lab::command::feed_command;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, PORT, process, wait};
-use crate::{besieged, settle};
+use crate::{besieged_with, settle};
 
 pub(crate) const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 /// Where the application runs.
@@ -124,7 +124,12 @@ fn dialled(ip: IpAddr, port: u16, host: &'static str) -> Result<(String, &'stati
 
 /// Bookinfo behind its waypoint, and the policy in force.
 pub(crate) fn guarded() -> Result<Lab> {
-    let mut lab = besieged(&[GUARD])?;
+    guarded_with("")
+}
+
+/// The same with more settings of the agents.
+pub(crate) fn guarded_with(settings: &str) -> Result<Lab> {
+    let mut lab = besieged_with(&[GUARD], settings)?;
     lab.manifests.label(&bookinfo(), &["istio.io/use-waypoint=waypoint"])?;
     in_force(&lab)?;
     Ok(lab)

@@ -23,4 +23,5 @@ mod routes;
 mod services;
 mod source;
 mod statuses;
+mod unserved;
 mod z_uninstall;

@@ -8,13 +8,13 @@ use crate::cluster::{apply, delete, get, inside, kubectl, until};
 const CONTROLLER: &str = "isthmus.io/controller";
 
 /// One condition of a list.
-fn condition(conditions: &Value, kind: &str) -> Value {
+pub fn condition(conditions: &Value, kind: &str) -> Value {
     let all = conditions.as_array().cloned().unwrap_or_default();
     all.into_iter().find(|it| it["type"] == kind).unwrap_or_default()
 }
 
 /// Waits until the condition of an object has this status and reason, for the object as it is now.
-fn has(object: &[&str], kind: &str, status: &str, reason: &str) -> Result<Value> {
+pub fn has(object: &[&str], kind: &str, status: &str, reason: &str) -> Result<Value> {
     let mut last = Value::Null;
     let found = until(&format!("{object:?} to have {kind}={status} ({reason})"), || {
         let object = get(object)?;

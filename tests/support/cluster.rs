@@ -77,6 +77,11 @@ pub fn apply_file(path: &str) -> Result<()> {
     kubectl(&["apply", "-f", &root().join(path).display().to_string()]).map(drop)
 }
 
+/// Deletes what manifests name, and makes it again under its name.
+pub fn replace_by_force(text: &str) -> Result<()> {
+    with_input(&["replace", "--force", "-f", "-"], text)
+}
+
 /// Deletes what manifests name, and waits until it is gone; what is not there is no error.
 pub fn delete(text: &str) -> Result<()> {
     with_input(&["delete", "--ignore-not-found", "--wait", "-f", "-"], text)

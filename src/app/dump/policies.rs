@@ -25,6 +25,7 @@ pub(super) fn show(policy: &AuthorizationPolicy) -> Value {
             Action::Allow => "Allow",
             Action::Deny => "Deny",
             Action::Audit => "Audit",
+            Action::Authenticate => "Authenticate",
         },
         "dryRun": policy.dry_run,
         "broken": policy.broken,
@@ -79,6 +80,7 @@ fn condition(condition: &Condition) -> Value {
         Condition::DestinationPort(values) => {
             both(&mut fields, "destinationPorts", values, |port| json!(port));
         }
+        Condition::Token(places) => _ = fields.insert("tokens".to_owned(), json!(places)),
     }
     Value::Object(fields)
 }

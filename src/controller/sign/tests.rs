@@ -127,6 +127,8 @@ impl Lab {
                 cluster_domain: settings.cluster_domain.clone(),
                 root_namespace: settings.root_namespace.clone(),
                 public_service_entries: Vec::new(),
+                revisions: vec!["default".into()],
+                missing_waypoint: crate::config::MissingWaypoint::Refuse,
             },
             telemetry: Telemetry::without_log(),
         });

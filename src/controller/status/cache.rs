@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::feed::Heard;
 use super::{Stored, Subject, SubjectKind};
 use crate::base::ObjectKey;
-use crate::source::objects::FieldError;
+use crate::source::objects::{FieldError, Labels};
 use crate::source::{Document, File, Objects};
 
 /// Parts of the metadata that are kept beside an object that was read: what names it and its version.
@@ -116,8 +116,9 @@ impl Cache {
             field: refusal.field.clone(),
             reason: refusal.reason.clone(),
         });
+        let labels = labels(watched, &object);
         prune(watched, &mut object);
-        let stored = Stored { object, refused };
+        let stored = Stored { object, refused, labels };
         let before = self.stored.get(&subject).map(Stored::resource_version);
         if before == Some(stored.resource_version()) {
             return false;
@@ -149,13 +150,19 @@ fn key(object: &Value) -> ObjectKey {
     ObjectKey::new(metadata("namespace"), metadata("name"))
 }
 
+/// Where they say whose the object is.
+fn labels(kind: SubjectKind, object: &Value) -> Option<Labels> {
+    kind.kind().filter(|kind| kind.is_route() || kind.is_unserved())?;
+    serde_json::from_value(object.get("metadata")?.get("labels")?.clone()).ok()
+}
+
 /// Of what there are many of, the spec is not needed beside the object that was read.
 fn prune(kind: SubjectKind, object: &mut Value) {
     let Some(fields) = object.as_object_mut() else { return };
     if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.retain(|field, _| METADATA.contains(&field.as_str()));
     }
-    if matches!(kind, SubjectKind::Service | SubjectKind::ServiceEntry | SubjectKind::Namespace) {
+    if kind.is_read_without_spec() {
         fields.swap_remove("spec");
     }
 }

@@ -16,6 +16,8 @@ use crate::source::objects::Kind;
 
 /// How often a kind is looked for that the server does not serve.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The same for kinds that are not carried out, which most clusters do not have.
+const LOOK_SELDOM: Duration = Duration::from_secs(30);
 /// Between tries that fail; doubles up to [`PAUSE_AT_MOST`].
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_AT_MOST: Duration = Duration::from_secs(30);
@@ -86,7 +88,7 @@ impl Feed {
                     _ => self.step = Step::Look,
                 },
                 Step::Wait => {
-                    sleep(LOOK_EVERY.mul_f64(0.5 + fastrand::f64())).await;
+                    sleep(look_every(self.watched).mul_f64(0.5 + fastrand::f64())).await;
                     match look(&self.client, self.watched).await {
                         Ok(Some(resource)) => self.watch(resource),
                         Ok(None) => {}
@@ -115,6 +117,13 @@ impl Feed {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
         let config = Config { page_size: Some(PAGE), ..Config::default() };
         self.step = Step::Watch(resource, watcher(api, config).boxed());
+    }
+}
+
+fn look_every(watched: SubjectKind) -> Duration {
+    match watched.kind().is_some_and(Kind::is_unserved) {
+        true => LOOK_SELDOM,
+        false => LOOK_EVERY,
     }
 }
 

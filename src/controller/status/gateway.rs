@@ -7,7 +7,7 @@ use super::condition::{self, Condition};
 use super::{Desired, Stored, Subject, View};
 use crate::base::{ObjectKey, ports};
 use crate::source::objects::{Gateway, Listener, Service};
-use crate::source::{Severity, WAYPOINT_CLASS};
+use crate::source::{Severity, WAYPOINT_CLASS, other_revision_of_gateway};
 
 const ACCEPTED: &str = "Accepted";
 const PROGRAMMED: &str = "Programmed";
@@ -30,6 +30,12 @@ pub(super) fn status(
     let generation = stored.generation();
     let owned: &[&str] = &[ACCEPTED, PROGRAMMED];
     let gateway = view.objects.get::<Gateway>(&subject.key).filter(|_| stored.refused.is_none());
+    let other = gateway.and_then(|gateway| {
+        other_revision_of_gateway(view.objects, view.settings, &subject.key, gateway)
+    });
+    if other.is_some() {
+        return None;
+    }
     let Some(gateway) = gateway else {
         let why =
             stored.refused.as_ref().map_or_else(String::new, |it| described(view, subject, it));

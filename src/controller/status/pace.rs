@@ -23,10 +23,20 @@ const BURST: f64 = 100.0;
 /// What a write is, for this purpose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
+    /// `metadata.uid` of the object: one that was deleted and created again is another object, of which nothing was
+    /// written yet. Empty for an object that is still to be made.
+    pub(super) uid: String,
     /// The version of the object that it starts from.
     pub(super) version: String,
     /// A hash of what is to be said, times aside.
     pub(super) what: u64,
+}
+
+impl Attempt {
+    /// Creates the object itself.
+    pub(super) fn to_make() -> Self {
+        Self { uid: String::new(), version: String::new(), what: 0 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +80,12 @@ struct Past {
     written: Vec<Instant>,
 }
 
+impl Past {
+    fn new(attempt: &Attempt, now: Instant) -> Self {
+        Self { last: attempt.clone(), settled: false, failures: 0, until: now, written: Vec::new() }
+    }
+}
+
 /// The memory of all writes.
 pub(super) struct Pace {
     past: HashMap<Subject, Past>,
@@ -84,7 +100,7 @@ impl Pace {
 
     /// Whether to go ahead; `Now` counts.
     pub(super) fn ask(&mut self, subject: &Subject, attempt: &Attempt, now: Instant) -> Verdict {
-        if let Some(past) = self.past.get(subject) {
+        if let Some(past) = self.past.get(subject).filter(|past| past.last.uid == attempt.uid) {
             if past.settled && past.last == *attempt {
                 return Verdict::Never;
             }
@@ -116,13 +132,10 @@ impl Pace {
         outcome: Outcome,
         now: Instant,
     ) -> bool {
-        let past = self.past.entry(subject.clone()).or_insert_with(|| Past {
-            last: attempt.clone(),
-            settled: false,
-            failures: 0,
-            until: now,
-            written: Vec::new(),
-        });
+        let past = self.past.entry(subject.clone()).or_insert_with(|| Past::new(&attempt, now));
+        if past.last.uid != attempt.uid {
+            *past = Past::new(&attempt, now);
+        }
         if past.last.what != attempt.what {
             past.written.clear();
         }
@@ -165,7 +178,7 @@ mod tests {
     }
 
     fn attempt(version: &str, what: u64) -> Attempt {
-        Attempt { version: version.into(), what }
+        Attempt { uid: "one".into(), version: version.into(), what }
     }
 
     #[tokio::test(start_paused = true)]
@@ -216,6 +229,24 @@ mod tests {
         assert_eq!(pace.ask(&it, &attempt("4", 2), Instant::now()), Verdict::Now);
         tokio::time::advance(TRUCE).await;
         assert_eq!(pace.ask(&it, &attempt("4", 1), Instant::now()), Verdict::Now);
+    }
+
+    /// As by `kubectl replace --force`: the name stays, the object does not.
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_is_created_again_has_no_past() {
+        let mut pace = Pace::new(Instant::now());
+        let it = subject("it");
+        for version in 1..=10 {
+            let uid = format!("uid-{version}");
+            let attempt = Attempt { uid, ..attempt(&version.to_string(), 1) };
+            assert_eq!(pace.ask(&it, &attempt, Instant::now()), Verdict::Now, "{version}");
+            assert!(!pace.note(&it, attempt, Outcome::Written, Instant::now()), "{version}");
+            tokio::time::advance(Duration::from_secs(2)).await;
+        }
+        let failed = Attempt { uid: "failing".into(), ..attempt("11", 1) };
+        pace.note(&it, failed.clone(), Outcome::Failed, Instant::now());
+        assert_ne!(pace.ask(&it, &failed, Instant::now()), Verdict::Now);
+        assert_eq!(pace.ask(&it, &attempt("12", 1), Instant::now()), Verdict::Now);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,8 +5,19 @@ use serde_json::{Map, Value, json};
 use super::subject::Lists;
 use super::{CONTROLLER_NAME, Desired, Stored, Subject};
 
-/// The most parents that a route's status may have (Gateway API, RouteStatus).
-const PARENTS: usize = 32;
+/// Lists of a status that controllers share, an entry for each reference and controller.
+struct Shared {
+    list: &'static str,
+    reference: &'static str,
+    /// The most entries that it may have.
+    room: usize,
+}
+
+/// Gateway API, RouteStatus and PolicyStatus.
+const SHARED: [Shared; 2] = [
+    Shared { list: "parents", reference: "parentRef", room: 32 },
+    Shared { list: "ancestors", reference: "ancestorRef", room: 16 },
+];
 /// When a condition's status last changed; everything else of a status follows from the objects.
 const TRANSITION: &str = "lastTransitionTime";
 
@@ -27,10 +38,10 @@ pub fn plan(subject: &Subject, stored: &Stored, desired: &Desired, now: &str) ->
     if is_newer(held, stored.generation()) {
         return None;
     }
-    let status = if desired.status.get("parents").is_some() {
-        parents(held, desired, now)?
-    } else {
-        top(subject.kind.lists(), held, desired, now)?
+    let shared = SHARED.iter().find(|shared| desired.status.get(shared.list).is_some());
+    let status = match shared {
+        Some(shared) => entries(shared, held, desired, now)?,
+        None => top(subject.kind.lists(), held, desired, now)?,
     };
     let mut metadata = json!({ "name": &*subject.key.name });
     if !subject.key.namespace.is_empty() {
@@ -56,25 +67,26 @@ fn is_newer(held: &Value, generation: Option<i64>) -> bool {
     let newest = |conditions: &[Value]| {
         conditions.iter().filter_map(|it| it.get("observedGeneration")?.as_i64()).max()
     };
-    let of_parents = array(held, "parents").iter().filter(|it| is_ours(it));
-    let of_parents = of_parents.filter_map(|it| newest(array(it, "conditions"))).max();
-    of_parents.max(newest(array(held, "conditions"))).is_some_and(|newest| newest > generation)
+    let entries = SHARED.iter().flat_map(|shared| array(held, shared.list));
+    let of_entries = entries.filter(|it| is_ours(it));
+    let of_entries = of_entries.filter_map(|it| newest(array(it, "conditions"))).max();
+    of_entries.max(newest(array(held, "conditions"))).is_some_and(|newest| newest > generation)
 }
 
-fn parents(held: &Value, desired: &Desired, now: &str) -> Option<Value> {
-    let held = array(held, "parents");
+fn entries(shared: &Shared, held: &Value, desired: &Desired, now: &str) -> Option<Value> {
+    let held = array(held, shared.list);
     let (ours, others): (Vec<&Value>, Vec<&Value>) = held.iter().partition(|it| is_ours(it));
-    let wanted = array(&desired.status, "parents");
-    let room = PARENTS.saturating_sub(others.len());
+    let wanted = array(&desired.status, shared.list);
+    let room = shared.room.saturating_sub(others.len());
     let mut entries: Vec<Value> = others.into_iter().cloned().collect();
     let mut same = ours.len() == wanted.len().min(room);
     for entry in wanted.iter().take(room) {
-        let reference = entry.get("parentRef");
-        let before = ours.iter().find(|it| it.get("parentRef") == reference);
+        let reference = entry.get(shared.reference);
+        let before = ours.iter().find(|it| it.get(shared.reference) == reference);
         same &= before.is_some_and(|before| without_times(before) == *entry);
         entries.push(with_times(entry, before.copied().unwrap_or(&Value::Null), now));
     }
-    (!same).then(|| json!({ "parents": entries }))
+    (!same).then(|| json!({ shared.list: entries }))
 }
 
 fn is_ours(parent: &Value) -> bool {

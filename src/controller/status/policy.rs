@@ -8,8 +8,8 @@ use super::{Desired, Stored, Subject, View};
 use crate::base::ObjectKey;
 use crate::model::{self, Action, Scope};
 use crate::source::objects::{
-    AuthorizationPolicy, GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, Service, ServiceEntry,
-    TargetRef,
+    AuthorizationPolicy, GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, Kind, Service,
+    ServiceEntry, TargetRef,
 };
 use crate::source::{Complaint, Resolved, Severity, WAYPOINT_CLASS, WaypointBindings};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -128,11 +128,11 @@ fn target(
     let outcome = match (target.group.as_str(), target.kind.as_str()) {
         ("" | "core", "Service") => {
             let found = view.objects.get::<Service>(&key).map(|it| &it.metadata);
-            service(bindings, "Service", &key, found)
+            service(bindings, Kind::Service, &key, found)
         }
         (ISTIO_NETWORKING_GROUP, "ServiceEntry") => {
             let found = view.objects.get::<ServiceEntry>(&key).map(|it| &it.metadata);
-            service(bindings, "ServiceEntry", &key, found)
+            service(bindings, Kind::ServiceEntry, &key, found)
         }
         (GATEWAY_GROUP, "Gateway") => gateway(view, &key),
         (GATEWAY_GROUP, "GatewayClass") if target.name == WAYPOINT_CLASS => {
@@ -149,7 +149,7 @@ fn target(
 
 fn service(
     bindings: &WaypointBindings<'_>,
-    kind: &str,
+    kind: Kind,
     key: &ObjectKey,
     found: Option<&ObjectMeta>,
 ) -> Result<String, (&'static str, String)> {
@@ -157,8 +157,11 @@ fn service(
         return Err(("TargetNotFound", format!("{kind} {key} was not found")));
     };
     let unbound = |why: String| Err(("AncestorNotBound", why));
-    match bindings.of_service(key, metadata) {
+    match bindings.of_service(kind, key, metadata) {
         Some((waypoint, Resolved::Bound)) => Ok(format!("bound to {waypoint}")),
+        Some((_, Resolved::Missing(why))) => {
+            unbound(format!("{kind} {key} is not bound to a waypoint: {why}"))
+        }
         Some((_, Resolved::NotReady(why) | Resolved::Denied(why))) => {
             unbound(format!("{kind} {key} is not bound to a waypoint: {why}"))
         }

@@ -1,4 +1,5 @@
-//! HTTPRoutes and GRPCRoutes: one entry for each parent that is ours (Gateway API, RouteParentStatus; GEP-1294).
+//! HTTPRoutes and GRPCRoutes, and kinds of routes that are not carried out: one entry for each parent that is ours
+//! (Gateway API, RouteParentStatus; GEP-1294).
 //!
 //! A parent that does not exist gets no entry: nobody knows whose it would be. One that cannot exist, because its group is
 //! missing, gets one.
@@ -12,7 +13,10 @@ use crate::base::ObjectKey;
 use crate::source::objects::{
     GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, Service, ServiceEntry,
 };
-use crate::source::{self, Complaint, ConditionReason, ConditionType, Severity, WAYPOINT_CLASS};
+use crate::source::{
+    self, Complaint, ConditionReason, ConditionType, Severity, WAYPOINT_CLASS,
+    other_revision_of_gateway,
+};
 
 const ACCEPTED: &str = "Accepted";
 const RESOLVED_REFS: &str = "ResolvedRefs";
@@ -38,6 +42,9 @@ pub(super) fn status(
     let refs = stored.spec("parentRefs").and_then(Value::as_array);
     let complaints: Vec<&Complaint> = view.complaints(subject).collect();
     let mut parents: Vec<Value> = Vec::new();
+    let unserved = subject.kind.kind().filter(|kind| kind.is_unserved());
+    let unserved = unserved
+        .map(|kind| Condition::fails(ACCEPTED, "UnsupportedValue", source::what_follows(kind)));
     for (index, parent) in refs.into_iter().flatten().enumerate() {
         let conditions = match parent_of(view, class, &subject.key, parent) {
             // Nobody else will say that it can be nobody's.
@@ -45,6 +52,7 @@ pub(super) fn status(
                 conditions(stored, &complaints, index)
             }
             Parent::Other => continue,
+            Parent::Frontend if unserved.is_some() => unserved.iter().cloned().collect(),
             Parent::Frontend if is_gone(&complaints, index) => continue,
             Parent::Frontend => conditions(stored, &complaints, index),
             Parent::Waypoint => vec![Condition::fails(
@@ -73,8 +81,11 @@ fn parent_of(view: &View<'_>, class: &Class, route: &ObjectKey, parent: &Value) 
             view.objects.get::<ServiceEntry>(&key).is_some()
         }
         (GATEWAY_GROUP, "Gateway") if *class == Class::Ours => {
-            let gateway = view.objects.get::<Gateway>(&key);
-            return match gateway.is_some_and(|it| it.spec.gateway_class_name == WAYPOINT_CLASS) {
+            let is_ours = |it: &Gateway| {
+                it.spec.gateway_class_name == WAYPOINT_CLASS
+                    && other_revision_of_gateway(view.objects, view.settings, &key, it).is_none()
+            };
+            return match view.objects.get::<Gateway>(&key).is_some_and(is_ours) {
                 true => Parent::Waypoint,
                 false => Parent::Other,
             };

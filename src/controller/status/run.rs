@@ -169,7 +169,7 @@ impl Runner {
             stored.contains_key(subject) || desires.missing.iter().any(|(it, _)| it == subject)
         });
         for (subject, object) in &desires.missing {
-            let attempt = Attempt { version: String::new(), what: 0 };
+            let attempt = Attempt::to_make();
             if self.may_write(subject, &attempt, now) {
                 let made = write::make(self.client.clone(), subject.clone(), object.clone());
                 let subject = subject.clone();
@@ -179,8 +179,8 @@ impl Runner {
         for (subject, desired) in &desires.statuses {
             let Some(stored) = self.cache.stored().get(subject) else { continue };
             let Some(write) = plan(subject, stored, desired, &time()) else { continue };
-            let version = stored.resource_version().to_owned();
-            let attempt = Attempt { version, what: hash(desired) };
+            let (uid, version) = (stored.uid().to_owned(), stored.resource_version().to_owned());
+            let attempt = Attempt { uid, version, what: hash(desired) };
             if self.may_write(subject, &attempt, now) {
                 let written = write::status(self.client.clone(), subject.clone(), write);
                 let subject = subject.clone();
@@ -235,7 +235,7 @@ impl Runner {
             Done::Object(subject, made) => {
                 self.writing.remove(&subject);
                 let outcome = self.report_made(&subject, made);
-                let attempt = Attempt { version: String::new(), what: 0 };
+                let attempt = Attempt::to_make();
                 self.pace.note(&subject, attempt, outcome, now);
             }
             Done::Status { subject, attempt, written } => {

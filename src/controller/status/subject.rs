@@ -18,6 +18,15 @@ pub enum SubjectKind {
     ServiceEntry,
     AuthorizationPolicy,
     PeerAuthentication,
+    RequestAuthentication,
+    DestinationRule,
+    BackendTLSPolicy,
+    VirtualService,
+    EnvoyFilter,
+    WasmPlugin,
+    Telemetry,
+    TCPRoute,
+    TLSRoute,
 }
 
 /// One object.
@@ -38,7 +47,7 @@ pub enum Lists {
 }
 
 impl SubjectKind {
-    pub const ALL: [SubjectKind; 10] = [
+    pub const ALL: [SubjectKind; 19] = [
         SubjectKind::GatewayClass,
         SubjectKind::XMesh,
         SubjectKind::Gateway,
@@ -49,6 +58,15 @@ impl SubjectKind {
         SubjectKind::ServiceEntry,
         SubjectKind::AuthorizationPolicy,
         SubjectKind::PeerAuthentication,
+        SubjectKind::RequestAuthentication,
+        SubjectKind::DestinationRule,
+        SubjectKind::BackendTLSPolicy,
+        SubjectKind::VirtualService,
+        SubjectKind::EnvoyFilter,
+        SubjectKind::WasmPlugin,
+        SubjectKind::Telemetry,
+        SubjectKind::TCPRoute,
+        SubjectKind::TLSRoute,
     ];
 
     pub fn name(self) -> &'static str {
@@ -63,12 +81,31 @@ impl SubjectKind {
             SubjectKind::ServiceEntry => "ServiceEntry",
             SubjectKind::AuthorizationPolicy => "AuthorizationPolicy",
             SubjectKind::PeerAuthentication => "PeerAuthentication",
+            SubjectKind::RequestAuthentication => "RequestAuthentication",
+            SubjectKind::DestinationRule => "DestinationRule",
+            SubjectKind::BackendTLSPolicy => "BackendTLSPolicy",
+            SubjectKind::VirtualService => "VirtualService",
+            SubjectKind::EnvoyFilter => "EnvoyFilter",
+            SubjectKind::WasmPlugin => "WasmPlugin",
+            SubjectKind::Telemetry => "Telemetry",
+            SubjectKind::TCPRoute => "TCPRoute",
+            SubjectKind::TLSRoute => "TLSRoute",
         }
     }
 
     /// What it is to the translation; `None` when the translation does not know it.
     pub fn kind(self) -> Option<Kind> {
         Kind::named(self.name())
+    }
+
+    /// Of its objects' specs nothing is needed beside the object that was read.
+    pub fn is_read_without_spec(self) -> bool {
+        match self {
+            SubjectKind::Service | SubjectKind::ServiceEntry | SubjectKind::Namespace => true,
+            // Their statuses have an entry for each parent or target.
+            SubjectKind::TCPRoute | SubjectKind::TLSRoute | SubjectKind::BackendTLSPolicy => false,
+            _ => self.kind().is_some_and(Kind::is_unserved),
+        }
     }
 
     /// Whether there has to be an object of it that is ours to make.
@@ -81,10 +118,15 @@ impl SubjectKind {
         match self {
             SubjectKind::Namespace | SubjectKind::Service => "",
             SubjectKind::XMesh => "gateway.networking.x-k8s.io",
-            SubjectKind::ServiceEntry => "networking.istio.io",
-            SubjectKind::AuthorizationPolicy | SubjectKind::PeerAuthentication => {
-                "security.istio.io"
-            }
+            SubjectKind::ServiceEntry
+            | SubjectKind::DestinationRule
+            | SubjectKind::VirtualService
+            | SubjectKind::EnvoyFilter => "networking.istio.io",
+            SubjectKind::WasmPlugin => "extensions.istio.io",
+            SubjectKind::Telemetry => "telemetry.istio.io",
+            SubjectKind::AuthorizationPolicy
+            | SubjectKind::PeerAuthentication
+            | SubjectKind::RequestAuthentication => "security.istio.io",
             _ => "gateway.networking.k8s.io",
         }
     }
@@ -101,18 +143,27 @@ impl SubjectKind {
             SubjectKind::ServiceEntry => "serviceentries",
             SubjectKind::AuthorizationPolicy => "authorizationpolicies",
             SubjectKind::PeerAuthentication => "peerauthentications",
+            SubjectKind::RequestAuthentication => "requestauthentications",
+            SubjectKind::DestinationRule => "destinationrules",
+            SubjectKind::BackendTLSPolicy => "backendtlspolicies",
+            SubjectKind::VirtualService => "virtualservices",
+            SubjectKind::EnvoyFilter => "envoyfilters",
+            SubjectKind::WasmPlugin => "wasmplugins",
+            SubjectKind::Telemetry => "telemetries",
+            SubjectKind::TCPRoute => "tcproutes",
+            SubjectKind::TLSRoute => "tlsroutes",
         }
     }
 
     /// As the kinds' definitions have it. Istio's say nothing of the list of conditions, which makes it atomic.
     pub fn lists(self) -> Lists {
         match self {
-            SubjectKind::HTTPRoute
-            | SubjectKind::GRPCRoute
-            | SubjectKind::ServiceEntry
-            | SubjectKind::AuthorizationPolicy
-            | SubjectKind::PeerAuthentication => Lists::Whole,
-            _ => Lists::Merged,
+            SubjectKind::GatewayClass
+            | SubjectKind::XMesh
+            | SubjectKind::Gateway
+            | SubjectKind::Namespace
+            | SubjectKind::Service => Lists::Merged,
+            _ => Lists::Whole,
         }
     }
 

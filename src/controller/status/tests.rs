@@ -19,6 +19,8 @@ fn settings() -> TranslateSettings {
         cluster_domain: "cluster.local".into(),
         root_namespace: "istio-system".into(),
         public_service_entries: Vec::new(),
+        revisions: vec!["default".into()],
+        missing_waypoint: crate::config::MissingWaypoint::Refuse,
     }
 }
 
@@ -40,7 +42,9 @@ fn stored(text: &str) -> BTreeMap<Subject, Stored> {
             Recognised::Kind(kind) => kind.read(&object).err(),
             _ => None,
         };
-        all.insert(Subject { kind, key }, Stored { object, refused });
+        let labels = object.get("metadata").and_then(|it| it.get("labels")).cloned();
+        let labels = labels.and_then(|it| serde_json::from_value(it).ok());
+        all.insert(Subject { kind, key }, Stored { object, refused, labels });
     }
     all
 }
@@ -99,6 +103,11 @@ fn routes() {
 #[test]
 fn bindings() {
     golden("bindings");
+}
+
+#[test]
+fn kinds_that_are_not_carried_out() {
+    golden("unserved");
 }
 
 #[test]

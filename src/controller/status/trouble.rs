@@ -7,10 +7,16 @@ use serde_json::Value;
 use super::{Desires, Subject, SubjectKind, View};
 use crate::base::ObjectKey;
 use crate::controller::events::{Regarding, Trouble};
-use crate::source::{Complaint, Severity};
+use crate::source::objects::Kind;
+use crate::source::{Complaint, LAYER4_ALONE, Severity};
 
 /// The object cannot be understood, and is not in force as it stands.
 const REFUSED: &str = "Refused";
+/// The object's kind is not carried out, but for what it refuses.
+const NOT_SUPPORTED: &str = "NotSupported";
+/// A waypoint does not exist, and traffic that should go through it goes on at layer 4: nothing is refused, and yet
+/// nobody may take it for guarded.
+const MISSING: &str = "WaypointMissing";
 /// For complaints that no condition names.
 const INVALID: &str = "Invalid";
 
@@ -18,7 +24,7 @@ const INVALID: &str = "Invalid";
 pub(super) fn troubles(view: &View<'_>, desires: &Desires) -> Vec<Trouble> {
     let mut found: BTreeMap<(Subject, &str), Vec<String>> = BTreeMap::new();
     for complaint in &view.translation.complaints {
-        if complaint.severity != Severity::Error {
+        if complaint.severity != Severity::Error && !is_of_missing_waypoint(complaint) {
             continue;
         }
         let Some(subject) = subject(complaint) else { continue };
@@ -50,9 +56,20 @@ fn subject(complaint: &Complaint) -> Option<Subject> {
 fn reason(complaint: &Complaint) -> &'static str {
     match complaint.condition {
         Some(condition) => condition.reason.name(),
+        None if is_of_missing_waypoint(complaint) => MISSING,
+        None if is_unserved(&complaint.kind) => NOT_SUPPORTED,
         None if complaint.field.contains("istio.io/use-waypoint") => "WaypointUnusable",
         None => INVALID,
     }
+}
+
+fn is_of_missing_waypoint(complaint: &Complaint) -> bool {
+    complaint.field.contains("istio.io/use-waypoint") && complaint.reason.contains(LAYER4_ALONE)
+}
+
+fn is_unserved(kind: &str) -> bool {
+    let kind = Kind::named(kind);
+    kind.is_some_and(|kind| kind.is_unserved() || kind == Kind::RequestAuthentication)
 }
 
 /// `None` when the object is gone: there is nobody to tell.

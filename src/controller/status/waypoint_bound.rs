@@ -1,54 +1,93 @@
 //! `istio.io/WaypointBound` of Services and ServiceEntries, as istiod writes it, and of namespaces that name a waypoint
 //! for all that is in them.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::condition::{self, Condition};
-use super::{Desired, Subject, SubjectKind, View};
+use super::{Desired, Stored, Subject, SubjectKind, View};
 use crate::base::ObjectKey;
-use crate::source::objects::{Namespace, Service, ServiceEntry};
-use crate::source::{Resolved, WaypointBindings};
+use crate::model;
+use crate::source::objects::{Kind, Namespace, Service, ServiceEntry};
+use crate::source::{Resolved, Severity, WaypointBindings};
 
 const BOUND: &str = "istio.io/WaypointBound";
+/// Fields of a ServiceEntry an error in which means that no traffic of it goes through its waypoint.
+const CLOSING: [&str; 2] = ["spec.resolution", "spec.addresses"];
 
 /// No condition where no waypoint is named.
 pub(super) fn status(
     view: &View<'_>,
     bindings: &WaypointBindings<'_>,
     subject: &Subject,
+    stored: &Stored,
 ) -> Option<Desired> {
     let key = &subject.key;
-    let (named, generation) = match subject.kind {
+    let (bound, generation) = match subject.kind {
         SubjectKind::Namespace => {
             view.objects.get::<Namespace>(key)?;
-            (bindings.of_namespace(&key.name), None)
+            (bindings.of_namespace(&key.name).map(condition), None)
         }
         SubjectKind::ServiceEntry => {
-            let entry = view.objects.get::<ServiceEntry>(key)?;
-            (bindings.of_service(key, &entry.metadata), entry.metadata.generation)
+            (of_entry(view, bindings, subject, stored), stored.generation())
         }
         _ => {
             let service = view.objects.get::<Service>(key)?;
-            // Names another host, which is asked for instead.
-            if service.spec.as_ref()?.type_.as_deref() == Some("ExternalName") {
-                return None;
-            }
-            (bindings.of_service(key, &service.metadata), None)
+            let spec = service.spec.as_ref()?;
+            // One that names another host has no traffic of its own: that host is asked for instead.
+            let takes_traffic = spec.type_.as_deref() != Some("ExternalName");
+            let named =
+                takes_traffic.then(|| bindings.of_service(Kind::Service, key, &service.metadata));
+            (named.flatten().map(condition), None)
         }
     };
-    let bound = named.map(|(waypoint, resolved)| condition(&waypoint, resolved));
     let conditions: Vec<Condition> = bound.into_iter().collect();
     let status = json!({ "conditions": condition::list(&conditions, generation) });
     Some(Desired { status, owned: &[BOUND] })
 }
 
-fn condition(waypoint: &ObjectKey, resolved: Resolved) -> Condition {
+/// An entry that is not carried out is bound to nothing, whatever its labels name.
+fn of_entry(
+    view: &View<'_>,
+    bindings: &WaypointBindings<'_>,
+    subject: &Subject,
+    stored: &Stored,
+) -> Option<Condition> {
+    let key = &subject.key;
+    let Some(entry) = view.objects.get::<ServiceEntry>(key) else {
+        let why = stored.refused.as_ref().map(|error| format!("{}: {}", error.field, error.reason));
+        return Some(Condition::fails(BOUND, "Invalid", why.unwrap_or_default()));
+    };
+    let bound = condition(bindings.of_service(Kind::ServiceEntry, key, &entry.metadata)?);
+    let fault = view
+        .complaints(subject)
+        .find(|it| it.severity == Severity::Error && CLOSING.contains(&it.field.as_str()));
+    let is_host = |service: &Arc<model::Service>| {
+        service.entry.as_ref() == Some(&key.name) && service.key.namespace == key.namespace
+    };
+    match fault {
+        Some(fault) => {
+            let why = format!("{}: {}", fault.field, fault.reason);
+            Some(Condition::fails(BOUND, "Invalid", why))
+        }
+        None if bound.holds && !view.translation.mesh.services.iter().any(is_host) => {
+            let about = view.complaints(subject).filter(|it| it.field.starts_with("spec.hosts"));
+            let why = condition::joined(about.map(|it| it.reason.as_str()));
+            Some(Condition::fails(BOUND, "Invalid", format!("no host is in force: {why}")))
+        }
+        None => Some(bound),
+    }
+}
+
+fn condition((waypoint, resolved): (ObjectKey, Resolved)) -> Condition {
     let refused = |why: &str| format!("{why}; traffic that should go through it is refused");
     match resolved {
         Resolved::Bound => {
             let message = format!("Successfully attached to waypoint {waypoint}");
             Condition::holds(BOUND, "WaypointAccepted", message)
         }
+        Resolved::Missing(why) => Condition::fails(BOUND, "WaypointIsMissing", why),
         Resolved::NotReady(why) => Condition::fails(BOUND, "WaypointIsNotReady", refused(&why)),
         Resolved::Denied(why) => Condition::fails(BOUND, "AttachmentDenied", refused(&why)),
         Resolved::OtherTraffic => {

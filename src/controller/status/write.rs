@@ -9,6 +9,9 @@ use super::feed::value;
 use super::{Subject, Write};
 use crate::controller::FIELD_MANAGER;
 
+/// How the API server says that there is no such path, rather than no such object.
+const NO_RESOURCE: &str = "could not find the requested resource";
+
 /// What became of a status.
 pub(super) enum Written {
     /// The object as it is now.
@@ -35,6 +38,8 @@ pub(super) async fn status(client: Client, subject: Subject, write: Write) -> Wr
     match api.patch_status(&subject.key.name, &params, &patch).await {
         Ok(object) => Written::Done(value(&resource, object)),
         Err(kube::Error::Api(status)) => match status.code {
+            // Not the object: its definition has no status.
+            404 if status.message.contains(NO_RESOURCE) => Written::Failed(status.to_string()),
             404 => Written::Outdated,
             // Without force a conflict is about fields, with it about the version.
             409 if write.force => Written::Outdated,

@@ -190,7 +190,7 @@ impl Discovery {
         let defined = |kind: &Kind| {
             self.names.as_ref().is_some_and(|names| names.contains(&definition_of(*kind)))
         };
-        let whole = whole && !custom().any(|it| it.is_security() && missing(&it) && defined(&it));
+        let whole = whole && !custom().any(|it| it.restricts() && missing(&it) && defined(&it));
         if !whole {
             self.next = self.next.min(Instant::now() + PAUSE_AT_MOST);
         }
@@ -200,7 +200,7 @@ impl Discovery {
     fn is_gone(&self, kind: Kind) -> bool {
         match &self.names {
             Some(names) => !names.contains(&definition_of(kind)),
-            None => !kind.is_security(),
+            None => !kind.restricts(),
         }
     }
 

@@ -72,7 +72,7 @@ impl Shape for Slice {
     const KEEP: Keep = Fields(&[("metadata", metadata!())], &All);
 }
 
-/// Nodes: their labels.
+/// Nodes, and kinds that are not carried out: their labels.
 #[derive(Clone, Debug)]
 pub(super) struct Labels;
 

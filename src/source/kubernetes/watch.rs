@@ -154,6 +154,10 @@ fn events(client: &Client, kind: Kind, resource: &ApiResource, config: &Config) 
         Kind::Node => events_of::<shape::Labels>(client, resource, config),
         Kind::Namespace => events_of::<shape::Annotated>(client, resource, config),
         Kind::EndpointSlice => events_of::<shape::Slice>(client, resource, config),
+        // What they say is not carried out, so that no change of it is one.
+        kind if kind.is_unserved() && !kind.restricts() => {
+            events_of::<shape::Labels>(client, resource, config)
+        }
         _ => events_of::<shape::Strict>(client, resource, config),
     }
 }

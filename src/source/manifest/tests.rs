@@ -125,7 +125,7 @@ fn other_kinds_and_versions() {
         Content::Ignored { severity: Severity::Note, .. }
     ));
     assert!(matches!(
-        of("networking.istio.io/v1", "VirtualService"),
+        of("networking.istio.io/v1", "Sidecar"),
         Content::Ignored { severity: Severity::Warning, .. }
     ));
     assert!(matches!(

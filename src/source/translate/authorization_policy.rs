@@ -1,4 +1,4 @@
-//! AuthorizationPolicies (Istio "Authorization Policy"). Nothing of a policy is dropped, and layer 7 fields are kept
+//! AuthorizationPolicies (Istio "Authorization Policy"), and RequestAuthentications ([`tokens`]). Nothing of a policy is dropped, and layer 7 fields are kept
 //! whatever the policy applies to: istiod drops some of them for ztunnel, which can turn a DENY into nothing.
 //!
 //! A policy that cannot be carried out as it is written is `broken`: it denies what it applies to, and its complaint
@@ -10,6 +10,7 @@ mod never;
 mod rules;
 mod scope;
 mod targets;
+mod tokens;
 mod values;
 
 pub(super) use targets::check as check_targets;
@@ -23,7 +24,8 @@ use super::waypoint::Waypoints;
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Action, Scope};
 use crate::source::objects::{
-    AuthorizationPolicy, Kind, PolicyAction, TargetRef, WorkloadSelector, annotation,
+    AuthorizationPolicy, Kind, PolicyAction, RequestAuthentication, TargetRef, WorkloadSelector,
+    annotation,
 };
 use crate::source::store::RefusedPolicy;
 use scope::{Reach, scope_of};
@@ -32,6 +34,7 @@ use scope::{Reach, scope_of};
 const DRY_RUN: &str = "istio.io/dry-run";
 
 /// All policies, and the selectors of those that have one.
+#[derive(Default)]
 pub(super) struct Policies {
     models: Vec<Arc<model::AuthorizationPolicy>>,
     /// By the namespace of the policies.
@@ -53,7 +56,12 @@ pub(super) fn translate(cx: &mut Context<'_>, waypoints: &Waypoints) -> Policies
     for (key, policy) in objects.all::<AuthorizationPolicy>() {
         models.push(Arc::new(policy_of(cx, &mut found, key, policy)));
     }
-    for refused in objects.refused().iter().filter(|it| it.kind == Kind::AuthorizationPolicy) {
+    for (key, object) in objects.all::<RequestAuthentication>() {
+        models.push(Arc::new(tokens::translate(cx, &mut found, key, object)));
+    }
+    let is_ours =
+        |kind: Kind| matches!(kind, Kind::AuthorizationPolicy | Kind::RequestAuthentication);
+    for refused in objects.refused().iter().filter(|it| is_ours(it.kind)) {
         models.extend(refused_policy(cx, waypoints, &mut found, refused).into_iter().map(Arc::new));
     }
     let selectors = found.into_iter().map(|(key, list)| (key, list.into_iter().collect()));
@@ -125,7 +133,8 @@ fn policy_of(
         .into_iter()
         .chain(several.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target)))
         .collect();
-    let (reach, scope_broken) = scope_of(cx, key, spec.selector.as_ref(), &targets);
+    let (reach, scope_broken) =
+        scope_of::<AuthorizationPolicy>(cx, key, spec.selector.as_ref(), &targets);
 
     let mut broken: Vec<Broken> = scope_broken.into_iter().collect();
     let action = action(spec.action, &mut broken);
@@ -209,11 +218,15 @@ fn refused_policy(
                 single.into_iter().chain(several.into_iter().flatten()).collect();
             let named: Vec<_> =
                 targets.iter().map(|target| ("spec.targetRefs".to_owned(), target)).collect();
-            scope_of(cx, &refused.key, selector.as_ref(), &named).0
+            scope_of::<AuthorizationPolicy>(cx, &refused.key, selector.as_ref(), &named).0
         }
         _ => Reach::Scope(scope::widest(cx, &refused.key)),
     };
     let reach = if refused.anywhere { Reach::Scope(Scope::Mesh) } else { reach };
+    let key = match refused.kind {
+        Kind::RequestAuthentication => model::AuthorizationPolicy::of_tokens(&refused.key),
+        _ => refused.key.clone(),
+    };
     let denies = |key: ObjectKey, scope: Scope| model::AuthorizationPolicy {
         key,
         action: Action::Deny,
@@ -222,11 +235,11 @@ fn refused_policy(
         dry_run: false,
         broken: Some(refused.why.as_str().into()),
     };
-    let mut policies = vec![denies(refused.key.clone(), register(found, &refused.key, reach))];
+    let mut policies = vec![denies(key.clone(), register(found, &key, reach))];
     if refused.document.is_none() {
         let targets = scope::all_targets(cx, waypoints, refused);
         policies.extend(targets.into_iter().map(|(namespace, targets)| {
-            let name = format!("{} (waypoints)", refused.key.name);
+            let name = format!("{} (waypoints)", key.name);
             denies(ObjectKey::new(namespace, name), Scope::Targets(targets))
         }));
     }

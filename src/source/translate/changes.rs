@@ -29,6 +29,8 @@ pub(super) struct Changes {
     pub(super) workload_entries: bool,
     pub(super) all_routes: bool,
     pub(super) routes: BTreeSet<(Kind, ObjectKey)>,
+    /// What is said of kinds that are not carried out.
+    pub(super) unserved: bool,
 }
 
 impl Changes {
@@ -39,6 +41,7 @@ impl Changes {
             all_services: true,
             entries: true,
             all_routes: true,
+            unserved: true,
             ..Self::default()
         }
     }
@@ -73,9 +76,22 @@ impl Changes {
                 self.frame = true;
                 self.gateways = true;
             }
-            Kind::GatewayClass | Kind::AuthorizationPolicy | Kind::PeerAuthentication => {
+            Kind::GatewayClass
+            | Kind::AuthorizationPolicy
+            | Kind::PeerAuthentication
+            | Kind::RequestAuthentication => {
                 self.frame = true;
             }
+            Kind::DestinationRule | Kind::BackendTLSPolicy => {
+                self.frame = true;
+                self.unserved = true;
+            }
+            Kind::VirtualService
+            | Kind::EnvoyFilter
+            | Kind::WasmPlugin
+            | Kind::Telemetry
+            | Kind::TCPRoute
+            | Kind::TLSRoute => self.unserved = true,
             Kind::HTTPRoute | Kind::GRPCRoute => _ = self.routes.insert((kind, key.clone())),
             // Not translated.
             Kind::ServiceAccount | Kind::ReferenceGrant => {}
@@ -86,6 +102,10 @@ impl Changes {
     pub(super) fn reframe(&mut self, affected: Affected, root_namespace: &str) {
         if affected.all {
             self.all_pods = true;
+            self.all_services = true;
+            self.entries = true;
+        }
+        if affected.services {
             self.all_services = true;
             self.entries = true;
         }

@@ -57,7 +57,7 @@ impl Entries {
         if !is_concerned || !any && empty {
             return BTreeSet::new();
         }
-        let models = service_entry::translate(cx, &frame.waypoints, roster, kubernetes);
+        let models = service_entry::translate(cx, frame, roster, kubernetes);
         let before = std::mem::take(&mut self.models);
         let known: BTreeMap<&ObjectKey, _> = before.iter().map(|it| (&it.key, it)).collect();
         let shared = models.into_iter().map(|model| match known.get(&model.key) {

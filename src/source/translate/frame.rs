@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::authorization_policy::{self, Policies};
+use super::encryption::Encryptions;
 use super::peer_authentication::Levels;
 use super::waypoint::Waypoints;
 use super::{Context, labels, workload};
@@ -15,6 +16,7 @@ pub(super) struct Frame {
     pub(super) waypoints: Waypoints,
     pub(super) policies: Policies,
     pub(super) levels: Levels,
+    pub(super) encryptions: Encryptions,
     pub(super) complaints: Vec<Complaint>,
 }
 
@@ -25,21 +27,25 @@ pub(super) struct Affected {
     pub(super) all: bool,
     /// Workloads of these namespaces.
     pub(super) workloads_of: BTreeSet<Str>,
+    /// Every service: what is wanted encrypted changed.
+    pub(super) services: bool,
 }
 
 impl Frame {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
         let outer = std::mem::take(&mut cx.complaints);
-        let waypoints = Waypoints::collect(cx);
+        let mut waypoints = Waypoints::collect(cx);
         let policies = authorization_policy::translate(cx, &waypoints);
+        waypoints.heed(cx, &policies);
         let levels = Levels::collect(cx);
+        let encryptions = Encryptions::collect(cx);
         workload::check_namespaces(cx);
         labels::check_all::<Gateway>(cx);
         labels::check_all::<GatewayClass>(cx);
         labels::check_all::<AuthorizationPolicy>(cx);
         labels::check_all::<PeerAuthentication>(cx);
         let complaints = std::mem::replace(&mut cx.complaints, outer);
-        Self { waypoints, policies, levels, complaints }
+        Self { waypoints, policies, levels, encryptions, complaints }
     }
 
     /// Shares with `before` what says the same, and tells what does not.
@@ -47,6 +53,10 @@ impl Frame {
         self.policies.share(&before.policies);
         let mut workloads_of = self.policies.differing(&before.policies);
         workloads_of.extend(self.levels.differing(&before.levels));
-        Affected { all: self.waypoints != before.waypoints, workloads_of }
+        Affected {
+            all: self.waypoints != before.waypoints,
+            workloads_of,
+            services: self.encryptions != before.encryptions,
+        }
     }
 }

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 use super::waypoint::{Addressed, Waypoints};
 use super::{Context, labels};
 use crate::base::ObjectKey;
-use crate::model::{self, Resolution, ServicePort, Visibility};
+use crate::model::{self, Encryption, Resolution, ServicePort, Visibility};
 use crate::source::objects::Service;
 use endpoints::Endpoints;
 pub(super) use vips::Allotted;
@@ -47,6 +47,7 @@ pub(super) fn translate(
         traffic: traffic::policy(cx, key, &service.metadata, spec),
         ports: ports.into_iter().map(|(_, port)| port).collect(),
         waypoint: waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service),
+        encryption: Encryption::default(),
     })
 }
 

@@ -13,12 +13,13 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::frame::Frame;
 use super::roster::Roster;
 use super::service::{protocol, traffic};
 use super::waypoint::{Addressed, Waypoints};
 use super::{Context, labels};
 use crate::base::{ObjectKey, Str, work};
-use crate::model::{self, Binding, Resolution, ServicePort, TrafficPolicy, Visibility};
+use crate::model::{self, Binding, Encryption, Resolution, ServicePort, TrafficPolicy, Visibility};
 use crate::source::objects::{ServiceEntry, WorkloadEntry, created, label};
 use addresses::Addresses;
 pub(super) use allot::Allotment;
@@ -74,7 +75,7 @@ impl Host<'_> {
 /// `kubernetes`: the services that come before every entry.
 pub(super) fn translate(
     cx: &mut Context<'_>,
-    waypoints: &Waypoints,
+    frame: &Frame,
     roster: &Roster,
     kubernetes: &[Arc<model::Service>],
 ) -> Vec<Arc<model::Service>> {
@@ -92,7 +93,7 @@ pub(super) fn translate(
         .map(|it| ((it.key.namespace.clone(), it.hostname.clone()), it.to_string()))
         .collect();
     let entries: Vec<Entry<'_>> = (entries.into_iter())
-        .filter_map(|(key, object)| entry(cx, waypoints, key, object))
+        .filter_map(|(key, object)| entry(cx, &frame.waypoints, key, object))
         .collect();
     let mut wanted = Vec::new();
     for entry in &entries {
@@ -121,7 +122,11 @@ pub(super) fn translate(
     }
     let services = kubernetes.iter().flat_map(|service| service.vips.iter().copied());
     let allotments = Allotments::of(&wanted, services);
-    wanted.into_iter().map(|host| Arc::new(service(cx, &places, &allotments, host))).collect()
+    let models = wanted.into_iter().map(|host| {
+        let model = service(cx, &places, &allotments, host);
+        Arc::new(model::Service { encryption: frame.encryptions.of(&model), ..model })
+    });
+    models.collect()
 }
 
 /// `None` for an entry that cannot be carried out at all.
@@ -301,6 +306,7 @@ fn service(
         resolution: entry.resolution,
         traffic: TrafficPolicy { weighted, ..entry.traffic },
         waypoint: entry.waypoint.clone(),
+        encryption: Encryption::default(),
     }
 }
 

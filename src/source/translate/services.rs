@@ -97,8 +97,11 @@ impl Services {
                 continue;
             };
             work::did("services translated");
-            let model =
+            let mut model =
                 service::translate(cx, &frame.waypoints, (&endpoints, &allotted), key, service);
+            if let Some(model) = &mut model {
+                model.encryption = frame.encryptions.of(model);
+            }
             let before = self.known.get(key).and_then(|known| known.model.as_ref());
             let same = before.filter(|before| model.as_ref() == Some(&***before)).cloned();
             let is_reshaped = same.is_none() && !is_same_but_for_endpoints(before, model.as_ref());

@@ -20,7 +20,7 @@ use super::service_ports::Ports;
 use super::services::Services;
 use super::{
     Context, TranslateSettings, Translation, authorization_policy, peer_authentication, service,
-    workload,
+    unserved, workload,
 };
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Mesh};
@@ -45,6 +45,7 @@ pub struct Translator {
     address_complaints: Vec<Complaint>,
     /// Of addresses that several pods have.
     contested: Vec<Complaint>,
+    unserved_complaints: Vec<Complaint>,
 }
 
 /// What happened to a pod in one update.
@@ -67,6 +68,7 @@ impl Translator {
             target_complaints: Vec::new(),
             address_complaints: Vec::new(),
             contested: Vec::new(),
+            unserved_complaints: Vec::new(),
         }
     }
 
@@ -107,6 +109,10 @@ impl Translator {
             authorization_policy::check_targets(&mut cx, policies, waypoints, &ports);
             peer_authentication::check_ports(&mut cx, &ports);
             self.target_complaints = std::mem::take(&mut cx.complaints);
+        }
+        if changes.unserved {
+            unserved::complain(&mut cx);
+            self.unserved_complaints = std::mem::take(&mut cx.complaints);
         }
         let mesh = Mesh {
             workloads: self.roster.workloads().cloned().collect(),
@@ -196,6 +202,7 @@ impl Translator {
         all.extend_from_slice(&self.entries.complaints);
         all.extend(self.routes.complaints().cloned());
         all.extend_from_slice(&self.target_complaints);
+        all.extend_from_slice(&self.unserved_complaints);
         all.sort();
         all.dedup();
         all

@@ -3,19 +3,24 @@
 //! A waypoint that is named but cannot be used refuses the traffic that it was meant to guard; istiod lets that traffic
 //! past. No address is waited for: nothing has to be deployed for a waypoint to work.
 
+mod missing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::{Context, TranslateSettings, namespace_label};
+use super::authorization_policy::{self, Policies};
+use super::{Context, TranslateSettings, namespace_label, other_revision_of_gateway};
 use crate::base::{Identity, ObjectKey, Str, nearest, ports};
-use crate::model::{Binding, Waypoint};
+use crate::config::MissingWaypoint;
+use crate::model::{Binding, PolicyTarget, Waypoint};
 use crate::source::Objects;
 use crate::source::objects::{
-    AllowedNamespaces, Gateway, GatewayClass, Labelled, Listener, Namespace, NamespacesFrom, Typed,
-    annotation, label,
+    AllowedNamespaces, Gateway, GatewayClass, Kind, Labelled, Listener, Namespace, NamespacesFrom,
+    Typed, annotation, label,
 };
+use missing::{Missing, Objections, missing};
 
 /// The Gateway class that makes a Gateway a waypoint.
 pub const CLASS: &str = "istio-waypoint";
@@ -34,6 +39,9 @@ const NAME_CLIENTS: &str = "ambient.istio.io/xfcc-include-client-identity";
 /// On the pods of gateways, which never have a waypoint themselves.
 const MANAGED: &str = "gateway.istio.io/managed";
 
+/// How a complaint of a waypoint that is missing and not waited for is known.
+pub const LAYER4_ALONE: &str = "until there is one, layer 4 alone holds";
+
 /// What traffic is addressed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Addressed {
@@ -43,7 +51,10 @@ pub(super) enum Addressed {
 
 /// All Gateways, as candidates for a binding.
 #[derive(PartialEq)]
-pub(super) struct Waypoints(BTreeMap<ObjectKey, Candidate>);
+pub(super) struct Waypoints {
+    candidates: BTreeMap<ObjectKey, Candidate>,
+    objections: Objections,
+}
 
 #[derive(PartialEq)]
 struct Candidate {
@@ -63,16 +74,25 @@ impl Waypoints {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
         let objects = cx.objects;
         let gateways = objects.all::<Gateway>();
-        Self(gateways.map(|(key, gateway)| (key.clone(), candidate(cx, key, gateway))).collect())
+        let candidates =
+            gateways.map(|(key, gateway)| (key.clone(), candidate(cx, key, gateway))).collect();
+        Self { candidates, objections: Objections::default() }
+    }
+
+    /// Policies that are attached to a waypoint speak against going on without it.
+    pub(super) fn heed(&mut self, cx: &Context<'_>, policies: &Policies) {
+        self.objections = Objections::collect(cx, policies);
     }
 
     pub(super) fn usable(&self) -> impl Iterator<Item = &Arc<Waypoint>> {
-        self.0.values().filter_map(|candidate| Some(&candidate.outcome.as_ref().ok()?.waypoint))
+        self.candidates
+            .values()
+            .filter_map(|candidate| Some(&candidate.outcome.as_ref().ok()?.waypoint))
     }
 
     /// Whether the Gateway exists, whatever its class.
     pub(super) fn knows(&self, gateway: &ObjectKey) -> bool {
-        self.0.contains_key(gateway)
+        self.candidates.contains_key(gateway)
     }
 
     /// The binding of the object `key` with these labels: by its own one, else by its namespace's.
@@ -91,12 +111,23 @@ impl Waypoints {
             return Binding::None;
         };
 
-        match self.resolve(cx, &waypoint, &key.namespace, addressed) {
+        let target = target(T::KIND, key);
+        match self.resolve(cx, &waypoint, &key.namespace, addressed, target.as_ref()) {
             Resolved::Bound => Binding::Waypoint(waypoint),
             Resolved::OtherTraffic => {
                 if own.is_some() {
                     let reason = mismatch(&waypoint, addressed);
                     cx.warn::<T>(key, label_field(USE_WAYPOINT), reason);
+                }
+                Binding::None
+            }
+            Resolved::Missing(why) => {
+                match own {
+                    Some(_) => cx.warn::<T>(key, label_field(USE_WAYPOINT), why),
+                    None => {
+                        let namespace = ObjectKey::new("", key.namespace.clone());
+                        cx.warn::<Namespace>(&namespace, label_field(USE_WAYPOINT), why);
+                    }
                 }
                 Binding::None
             }
@@ -117,7 +148,7 @@ impl Waypoints {
     /// What somebody meant who named a waypoint that is not there: another one of the namespace, or none.
     fn meant(&self, waypoint: &ObjectKey) -> Option<&str> {
         let said = waypoint.name.trim().to_lowercase();
-        let there = self.0.keys().filter(|key| key.namespace == waypoint.namespace);
+        let there = self.candidates.keys().filter(|key| key.namespace == waypoint.namespace);
         let none = || nearest(&said, [NONE].into_iter()).filter(|_| said.starts_with("no"));
         nearest(&said, there.map(|key| key.name.as_str())).or_else(none)
     }
@@ -128,13 +159,19 @@ impl Waypoints {
         waypoint: &ObjectKey,
         namespace: &str,
         addressed: Addressed,
+        target: Option<&PolicyTarget>,
     ) -> Resolved {
-        let Some(candidate) = self.0.get(waypoint) else {
-            let mut why = format!("the Gateway {waypoint} does not exist, or was refused");
-            if let Some(meant) = self.meant(waypoint) {
-                why += &format!(" (is {meant:?} meant?)");
-            }
-            return Resolved::NotReady(why.into());
+        let Some(candidate) = self.candidates.get(waypoint) else {
+            let meant = self.meant(waypoint).map(|name| format!(" (is {name:?} meant?)"));
+            let meant = meant.unwrap_or_default();
+            return match missing(cx, &self.objections, waypoint, namespace, target) {
+                Missing::Refused(why) => {
+                    Resolved::NotReady(format!("the Gateway {waypoint} {why}{meant}").into())
+                }
+                Missing::Layer4 => Resolved::Missing(format!(
+                    "the Gateway {waypoint} does not exist{meant}; {LAYER4_ALONE} (missing_waypoint = \"layer4\" in the settings)"
+                )),
+            };
         };
         let takes = match addressed {
             Addressed::Service => candidate.for_services,
@@ -171,7 +208,9 @@ pub enum Resolved {
     Bound,
     /// The waypoint does not take traffic of this kind.
     OtherTraffic,
-    /// It does not exist, or cannot be used; the reason.
+    /// It does not exist, and traffic goes on at layer 4 as the settings have it; in words.
+    Missing(String),
+    /// It cannot be used, or does not exist; the reason.
     NotReady(Str),
     /// It does not admit objects of this namespace; the reason.
     Denied(Str),
@@ -188,19 +227,25 @@ pub struct WaypointBindings<'a> {
 impl<'a> WaypointBindings<'a> {
     pub fn new(objects: &'a Objects, settings: &'a TranslateSettings) -> Self {
         let mut cx = Context { objects, settings, complaints: Vec::new() };
-        let waypoints = Waypoints::collect(&mut cx);
+        let mut waypoints = Waypoints::collect(&mut cx);
+        if settings.missing_waypoint == MissingWaypoint::Layer4 {
+            let policies = authorization_policy::translate(&mut cx, &waypoints);
+            waypoints.heed(&cx, &policies);
+        }
         Self { objects, settings, waypoints }
     }
 
     /// The waypoint of a Service or ServiceEntry; `None` when neither it nor its namespace names one, or it opts out.
     pub fn of_service(
         &self,
+        kind: Kind,
         key: &ObjectKey,
         metadata: &ObjectMeta,
     ) -> Option<(ObjectKey, Resolved)> {
         let waypoint = named(self.objects, &key.namespace, Some(metadata))?;
         let own = label(metadata, USE_WAYPOINT).is_some();
-        match self.resolve(&waypoint, &key.namespace, Addressed::Service) {
+        let target = target(kind, key);
+        match self.resolve(&waypoint, &key.namespace, Addressed::Service, target.as_ref()) {
             Resolved::OtherTraffic if !own => None,
             resolved => Some((waypoint, resolved)),
         }
@@ -209,16 +254,32 @@ impl<'a> WaypointBindings<'a> {
     /// The waypoint that a namespace names for its objects. It is bound when it takes any traffic at all.
     pub fn of_namespace(&self, namespace: &str) -> Option<(ObjectKey, Resolved)> {
         let waypoint = named(self.objects, namespace, None::<&ObjectMeta>)?;
-        let resolved = match self.resolve(&waypoint, namespace, Addressed::Service) {
-            Resolved::OtherTraffic => self.resolve(&waypoint, namespace, Addressed::Workload),
+        let resolve = |addressed| self.resolve(&waypoint, namespace, addressed, None);
+        let resolved = match resolve(Addressed::Service) {
+            Resolved::OtherTraffic => resolve(Addressed::Workload),
             resolved => resolved,
         };
         Some((waypoint, resolved))
     }
 
-    fn resolve(&self, waypoint: &ObjectKey, namespace: &str, addressed: Addressed) -> Resolved {
+    fn resolve(
+        &self,
+        waypoint: &ObjectKey,
+        namespace: &str,
+        addressed: Addressed,
+        target: Option<&PolicyTarget>,
+    ) -> Resolved {
         let cx = Context { objects: self.objects, settings: self.settings, complaints: Vec::new() };
-        self.waypoints.resolve(&cx, waypoint, namespace, addressed)
+        self.waypoints.resolve(&cx, waypoint, namespace, addressed, target)
+    }
+}
+
+/// What policies call an object that names a waypoint.
+fn target(kind: Kind, key: &ObjectKey) -> Option<PolicyTarget> {
+    match kind {
+        Kind::Service => Some(PolicyTarget::Service(key.name.clone())),
+        Kind::ServiceEntry => Some(PolicyTarget::ServiceEntry(key.name.clone())),
+        _ => None,
     }
 }
 
@@ -240,6 +301,12 @@ fn candidate(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Candid
         for_workloads: true,
         outcome: Err(why.into()),
     };
+    if let Some(revision) = other_revision_of_gateway(cx.objects, cx.settings, key, gateway) {
+        return unusable(format!(
+            "the Gateway {key} belongs to the revision {revision:?} (istio.io/rev), which is none of ours (`revisions` in \
+             the settings)"
+        ));
+    }
     if class != CLASS {
         if nearest(&class.to_lowercase(), [CLASS].into_iter()).is_some() {
             let reason = format!("{class:?} is not served by Isthmus; is {CLASS:?} meant?");

@@ -9,12 +9,19 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::{AUDIT, LogError};
 
-/// HTTP/2's library warns of what peers do wrong, frame by frame: whoever floods an agent must not fill its log. At
-/// these levels it is not heard unless it is named; who debugs hears it.
-const H2: &str = "h2";
+/// Libraries that are heard less, or not at all, unless they are named; who debugs hears them. HTTP/2's warns of what peers
+/// do wrong, frame by frame: whoever floods an agent must not fill its log. Kubernetes' tells of each request that fails
+/// without saying what was asked; `source` and `controller` tell that once a minute, with what is concerned. Its TLS
+/// part, which tells of roots that could not be read again, is heard.
+const LIBRARIES: [(&str, LevelFilter); 4] = [
+    ("h2", LevelFilter::ERROR),
+    ("kube_client::client", LevelFilter::OFF),
+    ("kube_client::client::tls", LevelFilter::WARN),
+    ("kube_runtime::watcher", LevelFilter::OFF),
+];
 /// What is always written of [`AUDIT`].
 const AUDITED: LevelFilter = LevelFilter::INFO;
-const QUIET: [LevelFilter; 2] = [LevelFilter::INFO, LevelFilter::WARN];
+const QUIET: [LevelFilter; 3] = [LevelFilter::INFO, LevelFilter::WARN, LevelFilter::ERROR];
 
 /// Levels by target, and as they are looked up.
 #[derive(Clone, Debug)]
@@ -32,8 +39,11 @@ impl Levels {
     fn new(everything: LevelFilter, parts: BTreeMap<String, LevelFilter>) -> Self {
         let by_name = parts.iter().map(|(target, level)| (target.as_str(), *level));
         let mut targets = Targets::new().with_default(everything).with_targets(by_name);
-        if QUIET.contains(&everything) && !parts.contains_key(H2) {
-            targets = targets.with_target(H2, LevelFilter::ERROR);
+        let is_named = |library: &str| parts.keys().any(|part| library.starts_with(part.as_str()));
+        for (library, level) in LIBRARIES {
+            if QUIET.contains(&everything) && !is_named(library) {
+                targets = targets.with_target(library, level.min(everything));
+            }
         }
         targets = targets.with_target(AUDIT, AUDITED);
         Self { everything, parts, targets }
@@ -93,4 +103,32 @@ fn level(name: &str) -> Option<LevelFilter> {
 fn is_target(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:-".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_heard_when_they_are_named_or_somebody_debugs() {
+        let (client, tls) = ("kube_client::client::builder", "kube_client::client::tls");
+        for (levels, target, level, heard) in [
+            ("info", client, Level::ERROR, false),
+            ("error", client, Level::ERROR, false),
+            ("info", "kube_runtime::watcher", Level::WARN, false),
+            ("info", tls, Level::WARN, true),
+            ("info", tls, Level::INFO, false),
+            ("info", "kube_client::config", Level::WARN, true),
+            ("info", "isthmus::source", Level::ERROR, true),
+            ("debug", client, Level::ERROR, true),
+            ("info,kube_client=error", client, Level::ERROR, true),
+            ("info,kube_client::client::builder=error", client, Level::ERROR, true),
+            ("info", "h2::codec", Level::WARN, false),
+            ("info,h2=warn", "h2::codec", Level::WARN, true),
+        ] {
+            let parsed: Levels = levels.parse().unwrap();
+            assert_eq!(parsed.enabled(target, level), heard, "{levels} {target} {level}");
+            assert_eq!(parsed.to_string(), levels);
+        }
+    }
 }

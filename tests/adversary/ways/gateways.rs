@@ -5,7 +5,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
 use anyhow::{Result, ensure};
 
-use super::{DETAILS, FORBIDDEN, VICTIM, ask, bookinfo, guarded, in_force, must_not_pass, seen};
+use super::{
+    DETAILS, FORBIDDEN, VICTIM, ask, bookinfo, guarded, guarded_with, in_force, must_not_pass, seen,
+};
 use crate::settle;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, PORT, wait};
@@ -17,6 +19,43 @@ const GATEWAY: u16 = 8080;
 #[test]
 fn a_waypoint_that_is_missing_or_not_ready_opens_nothing() -> Result<()> {
     let mut lab = guarded()?;
+    nothing_is_opened(&mut lab)?;
+    lab.manifests.label(&bookinfo(), &["istio.io/use-waypoint=nobody"])?;
+    settle(&lab, "curl", &[DETAILS], 0).or_else(|_| settle(&lab, "curl", &[DETAILS], 503))?;
+    must_not_pass(&lab, ("attacker", "GET"), ("details.bookinfo:9080", ""), "unready-named")
+}
+
+/// `missing_waypoint = "layer4"` opens what no waypoint's policy guards, and nothing else: who takes the Gateway away, or spoils
+/// it, gets no further than with the default.
+#[test]
+fn going_on_at_layer_4_without_a_waypoint_is_no_way_around_one() -> Result<()> {
+    let mut lab = guarded_with("missing_waypoint = \"layer4\"")?;
+    nothing_is_opened(&mut lab)?;
+    lab.manifests.label(&bookinfo(), &["istio.io/use-waypoint=nobody"])?;
+    for client in ["curl", "attacker"] {
+        settle(&lab, client, &[DETAILS], 200)?;
+    }
+    // What holds at layer 4 goes on holding there.
+    lab.manifests.apply(ONLY_CURL)?;
+    settle(&lab, "attacker", &[DETAILS], 0)?;
+    for who in [("attacker", "GET"), ("accomplice", "GET"), ("outsider", "GET")] {
+        must_not_pass(&lab, who, ("details.bookinfo:9080", ""), &format!("layer4-{}", who.0))?;
+    }
+    settle(&lab, "curl", &[DETAILS], 200).map(drop)
+}
+
+/// By identity alone, which takes no waypoint.
+const ONLY_CURL: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: only-curl, namespace: bookinfo}
+spec:
+  selector: {matchLabels: {app: details}}
+  rules: [{from: [{source: {principals: [cluster.local/ns/default/sa/curl]}}]}]
+";
+
+/// Takes the waypoint away in several ways, and puts it back each time.
+fn nothing_is_opened(lab: &mut Lab) -> Result<()> {
     let gateway = Key::new("Gateway", "bookinfo", "waypoint");
     let whole = lab.manifests.get(&gateway)?.clone();
     let class = |class: &str| {
@@ -40,22 +79,20 @@ fn a_waypoint_that_is_missing_or_not_ready_opens_nothing() -> Result<()> {
             None => lab.manifests.delete(&gateway)?,
         }
         wait::until("the waypoint to be unusable", || {
-            Ok((ask(&lab, ("curl", "GET"), ("details.bookinfo:9080", ""), "x")? != 200)
+            Ok((ask(lab, ("curl", "GET"), ("details.bookinfo:9080", ""), "x")? != 200)
                 .then_some(()))
         })?;
         let pod = SocketAddr::new(lab.address(VICTIM)?, PORT).to_string();
         for to in ["details.bookinfo:9080", &pod] {
             for who in FORBIDDEN.into_iter().chain([("curl", "GET")]) {
                 let mark = format!("unready-{round}-{}-{}", who.0, who.1);
-                must_not_pass(&lab, who, (to, ""), &mark)?;
+                must_not_pass(lab, who, (to, ""), &mark)?;
             }
         }
         lab.manifests.apply(&serde_saphyr::to_string(&whole)?)?;
-        in_force(&lab)?;
+        in_force(lab)?;
     }
-    lab.manifests.label(&bookinfo(), &["istio.io/use-waypoint=nobody"])?;
-    settle(&lab, "curl", &[DETAILS], 0).or_else(|_| settle(&lab, "curl", &[DETAILS], 503))?;
-    must_not_pass(&lab, ("attacker", "GET"), ("details.bookinfo:9080", ""), "unready-named")
+    Ok(())
 }
 
 /// Copies bytes for others from inside of a pod, as a gateway of an ingress does that nobody told of the mesh.

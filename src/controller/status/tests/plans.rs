@@ -13,7 +13,7 @@ fn object(status: Value) -> Stored {
     let metadata =
         json!({ "name": "it", "namespace": "bookinfo", "generation": 2, "resourceVersion": "77" });
     let object = json!({ "apiVersion": "example.org/v1", "metadata": metadata, "status": status });
-    Stored { object, refused: None }
+    Stored { object, refused: None, labels: None }
 }
 
 fn condition(kind: &str, status: &str) -> Value {

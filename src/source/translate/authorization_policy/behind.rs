@@ -175,6 +175,7 @@ impl Behind {
             Action::Allow => "an ALLOW rule with fields of HTTP allows nothing",
             Action::Deny => "a DENY rule is applied without its fields of HTTP",
             Action::Audit => "fields of HTTP mark nothing",
+            Action::Authenticate => "tokens are not looked for",
         };
         Some(format!(
             "no port of {} is HTTP (appProtocol, or the port's name), so requests are not looked at; {outcome}",

@@ -53,6 +53,7 @@ impl Role {
             (Action::Deny, false) => "it denies nothing, and what it was to refuse gets through",
             (Action::Deny, true) => "it exempts nothing from the refusal",
             (Action::Audit, _) => "it marks nothing",
+            (Action::Authenticate, _) => "it refuses nothing",
         }
     }
 }
@@ -152,7 +153,7 @@ fn of_condition(found: &mut Found, place: &str, condition: &Condition, domains: 
         Condition::SourceIp(values)
         | Condition::RemoteIp(values)
         | Condition::DestinationIp(values) => found.each(place, NAMES, values, block),
-        Condition::DestinationPort(_) => {}
+        Condition::DestinationPort(_) | Condition::Token(_) => {}
         Condition::Text { key, values } => match key {
             ConditionKey::SourcePrincipal => {
                 found.each(place, NAMES, values, |it, role| principal(it, role, domains));

@@ -8,8 +8,7 @@ use super::Broken;
 use crate::base::{ObjectKey, Str};
 use crate::model::{PolicyTarget, Scope};
 use crate::source::objects::{
-    AuthorizationPolicy, GATEWAY_GROUP, ISTIO_NETWORKING_GROUP, ServiceEntry, TargetRef,
-    WorkloadSelector,
+    GATEWAY_GROUP, ISTIO_NETWORKING_GROUP, ServiceEntry, TargetRef, Typed, WorkloadSelector,
 };
 use crate::source::store::RefusedPolicy;
 
@@ -28,7 +27,7 @@ enum Target {
 }
 
 /// `targets` come with the path of their field. The scope is never narrower than what was meant.
-pub(super) fn scope_of(
+pub(super) fn scope_of<T: Typed>(
     cx: &mut Context<'_>,
     key: &ObjectKey,
     selector: Option<&WorkloadSelector>,
@@ -52,11 +51,7 @@ pub(super) fn scope_of(
         match understand(cx, key, target) {
             Target::Ours(target) => ours.push(target),
             Target::Elsewhere(why) => {
-                cx.warn::<AuthorizationPolicy>(
-                    key,
-                    field.clone(),
-                    format!("{why}; the target is ignored"),
-                );
+                cx.warn::<T>(key, field.clone(), format!("{why}; the target is ignored"));
             }
             Target::Unknown(why) => {
                 let broken = Broken::new(field.clone(), why);

@@ -5,7 +5,7 @@ use super::behind::{self, Behind};
 use super::never::Found;
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Action, Binding, Condition, PolicyTarget, Scope};
-use crate::source::objects::AuthorizationPolicy;
+use crate::source::objects::{AuthorizationPolicy, RequestAuthentication};
 use crate::source::translate::Context;
 use crate::source::translate::service_ports::Ports;
 use crate::source::translate::waypoint::Waypoints;
@@ -23,7 +23,12 @@ pub(in crate::source::translate) fn check(
             for target in targets {
                 if let Some(reason) = why_not_enforced(&policy.key, target, services, waypoints) {
                     let reason = format!("{reason}; the policy is not enforced for it");
-                    cx.warn::<AuthorizationPolicy>(&policy.key, "spec.targetRefs", reason);
+                    match policy.as_of_tokens() {
+                        Some(key) => {
+                            cx.warn::<RequestAuthentication>(&key, "spec.targetRefs", reason);
+                        }
+                        None => cx.warn::<AuthorizationPolicy>(&policy.key, "spec.targetRefs", reason),
+                    }
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::changes::Changes;
 use super::super::services::{self, Reshaped};
-use super::super::{Context, grpc_route, http_route, labels, same};
+use super::super::{Context, grpc_route, http_route, is_of_other_revision, labels, same};
 use super::parents::Attached;
 use super::services::{LookedAt, Others, Services};
 use super::{RouteParts, conflicts};
@@ -100,15 +100,16 @@ impl Routes {
         kind: Kind,
         key: ObjectKey,
     ) {
-        let objects = cx.objects;
+        let (objects, settings) = (cx.objects, cx.settings);
+        let is_ours = |metadata| !is_of_other_revision(settings, metadata);
         let (parts, routes): (Option<RouteParts<'_>>, _) = if kind == HttpRoute::KIND {
-            let route = objects.get::<HttpRoute>(&key);
+            let route = objects.get::<HttpRoute>(&key).filter(|it| is_ours(&it.metadata));
             if let Some(route) = route {
                 labels::check::<HttpRoute>(cx, &key, &route.metadata);
             }
             (route.map(|route| http_route::parts(&key, route)), &mut self.http)
         } else {
-            let route = objects.get::<GrpcRoute>(&key);
+            let route = objects.get::<GrpcRoute>(&key).filter(|it| is_ours(&it.metadata));
             if let Some(route) = route {
                 labels::check::<GrpcRoute>(cx, &key, &route.metadata);
             }

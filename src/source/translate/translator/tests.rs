@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::MissingWaypoint;
 use crate::source::tests::settings;
 use crate::source::translate;
 
@@ -104,11 +105,13 @@ fn namespaces_and_nodes() -> impl Strategy<Value = Value> {
 }
 
 fn gateways() -> impl Strategy<Value = Value> {
-    let serves = pick(&["all", "service", "workload"])
-        .prop_map(|serves| json!({"istio.io/waypoint-for": serves}))
-        .boxed();
-    let from = pick(&["All", "Same"]);
-    (metadata(&["w", "v"], serves), from).prop_map(|(metadata, from)| {
+    let labels = (pick(&["all", "service", "workload"]), pick(&["", "default", "other"]));
+    let labels = labels.prop_map(
+        |(serves, revision)| json!({"istio.io/waypoint-for": serves, "istio.io/rev": revision}),
+    );
+    // The last is refused.
+    let from = pick(&["All", "Same", "Odd"]);
+    (metadata(&["w", "v"], labels.boxed()), from).prop_map(|(metadata, from)| {
         json!({
             "kind": "Gateway", "metadata": metadata,
             "spec": {"gatewayClassName": "istio-waypoint", "listeners": [{
@@ -129,7 +132,7 @@ fn policies() -> impl Strategy<Value = Value> {
         // Refused: there is no such field.
         Just(json!({"odd": 1})),
     ];
-    let kind = pick(&["AuthorizationPolicy", "PeerAuthentication"]);
+    let kind = pick(&["AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"]);
     let port = prop::option::of(pick(&["80", "8080", "443"]));
     (metadata(&["g", "h"], no_labels()), scope, kind, port).prop_map(
         |(metadata, mut spec, kind, port)| {
@@ -137,8 +140,10 @@ fn policies() -> impl Strategy<Value = Value> {
                 Some(port) if kind == "AuthorizationPolicy" => {
                     spec["rules"] = json!([{"to": [{"operation": {"ports": [port]}}]}]);
                 }
-                Some(port) => spec["portLevelMtls"] = json!({port: {"mode": "STRICT"}}),
-                None => {}
+                Some(port) if kind == "PeerAuthentication" => {
+                    spec["portLevelMtls"] = json!({port: {"mode": "STRICT"}});
+                }
+                _ => {}
             }
             json!({"kind": kind, "metadata": metadata, "spec": spec})
         },
@@ -183,6 +188,24 @@ fn routes() -> impl Strategy<Value = Value> {
     })
 }
 
+fn unserved() -> impl Strategy<Value = Value> {
+    let host = pick(&["s", "s.a.svc.cluster.local", "*.local", "h.example"]);
+    let mode = pick(&["SIMPLE", "ISTIO_MUTUAL", "DISABLE"]);
+    let rules =
+        (metadata(&["d", "e"], no_labels()), host, mode).prop_map(|(metadata, host, mode)| {
+            let spec = json!({"host": host, "trafficPolicy": {"tls": {"mode": mode}}});
+            json!({"kind": "DestinationRule", "metadata": metadata, "spec": spec})
+        });
+    let policies =
+        (metadata(&["b"], no_labels()), pick(&["s", "t"])).prop_map(|(metadata, name)| {
+            let spec = json!({"targetRefs": [{"group": "", "kind": "Service", "name": name}]});
+            json!({"kind": "BackendTLSPolicy", "metadata": metadata, "spec": spec})
+        });
+    let others = (metadata(&["c"], no_labels()), pick(&["VirtualService", "TCPRoute"]))
+        .prop_map(|(metadata, kind)| json!({"kind": kind, "metadata": metadata}));
+    prop_oneof![rules, policies, others]
+}
+
 fn edit() -> impl Strategy<Value = Edit> {
     let object = prop_oneof![
         4 => pods(),
@@ -193,6 +216,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         2 => policies(),
         2 => entries(),
         1 => routes(),
+        2 => unserved(),
     ];
     (object, prop::bool::weighted(0.25)).prop_map(|(object, delete)| Edit { object, delete })
 }
@@ -277,12 +301,14 @@ proptest! {
     #[test]
     fn following_changes_is_translating_anew(
         steps in prop::collection::vec(prop::collection::vec(edit(), 1..4), 1..24),
+        missing_waypoint in prop::sample::select(&[MissingWaypoint::Refuse, MissingWaypoint::Layer4]),
     ) {
-        let (mut objects, mut translator) = (Objects::default(), Translator::new(settings()));
+        let settings = TranslateSettings { missing_waypoint, ..settings() };
+        let (mut objects, mut translator) = (Objects::default(), Translator::new(settings.clone()));
         for step in steps {
             let changed: BTreeSet<_> = step.iter().map(|edit| carry_out(&mut objects, edit)).collect();
             let followed = translator.translate(&objects, Some(&changed));
-            let anew = translate(&objects, &settings());
+            let anew = translate(&objects, &settings);
             prop_assert!(
                 followed.says_the_same_as(&anew),
                 "after {:#?}\nfollowed: {:#?}\nanew: {:#?}", step, followed, anew

@@ -1,0 +1,105 @@
+//! What is refused because it is not carried out: tokens, and TLS to applications.
+
+use http::{Method, StatusCode};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::destination::captured;
+use super::support::*;
+use crate::base::Str;
+use crate::l7::WorkerSettings;
+use crate::model::*;
+use crate::world::fixture::{Fixture, identity};
+
+const BEARER: [(&str, &str); 1] = [("authorization", "Bearer a.b.c")];
+
+/// A RequestAuthentication for all of the namespace, or for the service.
+fn tokens(scope: Scope) -> AuthorizationPolicy {
+    let places =
+        vec![TokenPlace::Header { name: "authorization".into(), prefix: "Bearer ".into() }];
+    AuthorizationPolicy {
+        key: AuthorizationPolicy::of_tokens(&crate::world::fixture::key("jwt")),
+        action: Action::Authenticate,
+        scope,
+        rules: vec![Rule { when: vec![Condition::Token(places)], ..Rule::default() }],
+        dry_run: false,
+        broken: None,
+    }
+}
+
+fn on_echo() -> Scope {
+    Scope::Targets(vec![PolicyTarget::Service("echo".into())])
+}
+
+async fn is_refused_with_a_token(client: &mut Client) {
+    let refused = client.send(Method::GET, "/", &BEARER).await.unwrap();
+    assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(refused.headers["www-authenticate"], "Bearer error=\"invalid_token\"");
+    assert_eq!(refused.body, "Jwt verification fails");
+    let basic = [("authorization", "Basic eDp5")];
+    for headers in [&[][..], &basic] {
+        let passed = client.send(Method::GET, "/", headers).await.unwrap();
+        assert_eq!(passed.status, StatusCode::OK, "{headers:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_destination_refuses_tokens_that_nobody_verified() {
+    let at = application("app").await;
+    for scope in [Scope::Namespace, on_echo()] {
+        let lab = Lab::new(captured(at).policy(tokens(scope)), WorkerSettings::for_tests());
+        for (client, host) in [
+            (Some(identity("client")), Some("echo.shop.svc.cluster.local")),
+            (Some(identity("client")), None),
+            (None, None),
+        ] {
+            let stream = lab.arrive("echo", at, client, host).await;
+            is_refused_with_a_token(&mut Client::http1(stream).await).await;
+        }
+        let stream = lab.arrive("echo", at, Some(identity("client")), None).await;
+        let headers = [("content-type", "application/grpc"), BEARER[0]];
+        let mut client = Client::http2(stream).await;
+        let refused = client.send(Method::POST, "/service/method", &headers).await.unwrap();
+        assert_eq!(refused.headers["grpc-status"], "16");
+    }
+}
+
+/// The destination is in no mesh, so the client's half judges.
+#[tokio::test]
+async fn the_clients_half_refuses_them_where_nobody_else_judges() {
+    let mesh = shop(application("app").await).policy(tokens(on_echo()));
+    let lab = Lab::new(mesh, WorkerSettings::for_tests());
+    let stream = lab.dial("client", "echo").await;
+    is_refused_with_a_token(&mut Client::http1(stream).await).await;
+}
+
+fn encrypted(mut mesh: Fixture, clients: Option<&str>, demand: Demand) -> Fixture {
+    let mut service = mesh.mesh.services[0].as_ref().clone();
+    let by = "DestinationRule shop/echo".into();
+    let wish = Wish { by, rest: demand, ports: Default::default() };
+    service.encryption.add(clients.map(Str::from).as_ref(), wish.into());
+    mesh.mesh.services[0] = service.into();
+    mesh
+}
+
+#[tokio::test]
+async fn what_should_be_encrypted_is_not_sent_in_the_clear() {
+    let at = application("app").await;
+    for (clients, demand, status) in [
+        (None, Demand::Application, StatusCode::SERVICE_UNAVAILABLE),
+        (None, Demand::Mesh, StatusCode::SERVICE_UNAVAILABLE),
+        (None, Demand::Nothing, StatusCode::OK),
+        (Some("shop"), Demand::Application, StatusCode::SERVICE_UNAVAILABLE),
+        // Another namespace's object is a matter of that namespace's clients.
+        (Some("evil"), Demand::Application, StatusCode::OK),
+    ] {
+        let lab = Lab::new(encrypted(shop(at), clients, demand), WorkerSettings::for_tests());
+        let mut client = Client::http1(lab.dial("client", "echo").await).await;
+        assert_eq!(client.get("/").await.status, status, "{clients:?} {demand:?}");
+        let mut bytes = lab.dial("client", "echo").await;
+        bytes.write_all(b"\x00binary\n").await.unwrap();
+        if status != StatusCode::OK {
+            assert_eq!(bytes.read(&mut [0; 8]).await.unwrap_or(0), 0, "{clients:?} {demand:?}");
+            assert!(lab.requests(&["response_flags=\"NO_TLS\""]) > 0);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What DestinationRules and BackendTLSPolicies want encrypted. TLS to applications is not carried out yet, and what they
+//! would have encrypted must not go out in the clear: the data path refuses it ([`model::Encryption`]).
+//!
+//! Whose word counts for whom: a BackendTLSPolicy stands in its Service's own namespace. Of DestinationRules, as in Istio, the
+//! one with the most specific host of a namespace counts: the service's own namespace's for all clients (as far as
+//! `exportTo` goes), without one the root namespace's; that of any other namespace for that namespace's own clients, to
+//! whom it adds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{Context, is_of_other_revision};
+use crate::base::{ObjectKey, Str};
+use crate::model::{self, Demand, Encryption, Wish};
+use crate::source::Severity;
+use crate::source::objects::{
+    BackendTlsPolicy, DestinationRule, ISTIO_NETWORKING_GROUP, Kind, Typed,
+};
+
+/// Every wish, to be looked up by service.
+#[derive(Default, PartialEq)]
+pub(super) struct Encryptions {
+    root_namespace: Str,
+    /// By whole host name.
+    hosts: HashMap<Str, Vec<DestinationTls>>,
+    /// By what follows the star of a host.
+    wildcards: BTreeMap<Str, Vec<DestinationTls>>,
+    /// BackendTLSPolicies by the namespace, whether it is a ServiceEntry, and the name of their target.
+    targets: HashMap<(Str, bool, Str), Vec<Target>>,
+}
+
+/// What one DestinationRule says of TLS, which may be nothing.
+#[derive(PartialEq)]
+struct DestinationTls {
+    namespace: Str,
+    wish: Arc<Wish>,
+    /// Namespaces of clients that may see it; `None`: all.
+    exported: Option<Vec<Str>>,
+}
+
+/// One target of a BackendTLSPolicy.
+#[derive(PartialEq)]
+struct Target {
+    by: Str,
+    /// The name of the only port that is meant.
+    port: Option<Str>,
+}
+
+impl Encryptions {
+    pub(super) fn collect(cx: &mut Context<'_>) -> Self {
+        let root_namespace = cx.settings.root_namespace.clone();
+        let mut all = Self { root_namespace, ..Self::default() };
+        let objects = cx.objects;
+        for (key, rule) in objects.all::<DestinationRule>() {
+            if !is_of_other_revision(cx.settings, rule) {
+                all.add_rule(cx, key, &rule.spec);
+            }
+        }
+        for (key, policy) in objects.all::<BackendTlsPolicy>() {
+            if !is_of_other_revision(cx.settings, policy) {
+                all.add_policy(key, &policy.spec);
+            }
+        }
+        all
+    }
+
+    fn add_rule(&mut self, cx: &mut Context<'_>, key: &ObjectKey, spec: &Value) {
+        let wish = wish_of(key, spec);
+        if wish.is_anything() {
+            complain(cx, key, &wish);
+        }
+        let Some(host) = spec.get("host").and_then(Value::as_str) else { return };
+        let host = full_host(cx, key, host);
+        let rule = DestinationTls {
+            namespace: key.namespace.clone(),
+            wish: Arc::new(wish),
+            exported: exported(key, spec),
+        };
+        match host.strip_prefix('*') {
+            Some(rest) => self.wildcards.entry(rest.into()).or_default().push(rule),
+            None => self.hosts.entry(host.as_str().into()).or_default().push(rule),
+        }
+    }
+
+    fn add_policy(&mut self, key: &ObjectKey, spec: &Value) {
+        for target in spec.get("targetRefs").and_then(Value::as_array).into_iter().flatten() {
+            let text = |field: &str| target.get(field).and_then(Value::as_str);
+            let is_entry = match (text("group").unwrap_or_default(), text("kind")) {
+                ("" | "core", Some("Service")) => false,
+                (ISTIO_NETWORKING_GROUP, Some("ServiceEntry")) => true,
+                _ => continue,
+            };
+            let Some(name) = text("name") else { continue };
+            let by = format!("{} {key}", Kind::BackendTLSPolicy).into();
+            let of = self.targets.entry((key.namespace.clone(), is_entry, name.into()));
+            of.or_default().push(Target { by, port: text("sectionName").map(Str::from) });
+        }
+    }
+
+    /// What is wanted of connections to a service.
+    pub(super) fn of(&self, service: &model::Service) -> Encryption {
+        let mut encryption = Encryption::default();
+        if self.hosts.is_empty() && self.wildcards.is_empty() && self.targets.is_empty() {
+            return encryption;
+        }
+        let namespace = &service.key.namespace;
+        let id = (namespace.clone(), service.entry.is_some(), service.name().clone());
+        for target in self.targets.get(&id).into_iter().flatten() {
+            if let Some(wish) = target.wish(service) {
+                encryption.add(None, Arc::new(wish));
+            }
+        }
+        let by_namespace = self.most_specific(&service.hostname);
+        let spoken = by_namespace.contains_key(namespace);
+        for (of, rules) in by_namespace {
+            let speaks = of == namespace || *of == self.root_namespace && !spoken;
+            for rule in rules.into_iter().filter(|rule| rule.wish.is_anything()) {
+                let wish = || rule.wish.clone();
+                match &rule.exported {
+                    None if speaks => encryption.add(None, wish()),
+                    Some(clients) if speaks => {
+                        clients.iter().for_each(|it| encryption.add(Some(it), wish()));
+                    }
+                    _ => encryption.add(Some(of), wish()),
+                }
+            }
+        }
+        encryption
+    }
+
+    /// The rules for a host that count, by their namespace.
+    fn most_specific(&self, host: &str) -> BTreeMap<&Str, Vec<&DestinationTls>> {
+        let mut found: BTreeMap<&Str, (usize, Vec<&DestinationTls>)> = BTreeMap::new();
+        let exact = self.hosts.get(host).into_iter().flatten().map(|rule| (usize::MAX, rule));
+        let wildcards = self.wildcards.iter().filter(|(end, _)| host.ends_with(end.as_str()));
+        let wildcards = wildcards.flat_map(|(end, rules)| rules.iter().map(|it| (end.len(), it)));
+        for (specific, rule) in exact.chain(wildcards) {
+            let best = found.entry(&rule.namespace).or_default();
+            if specific > best.0 {
+                *best = (specific, Vec::new());
+            }
+            if specific == best.0 {
+                best.1.push(rule);
+            }
+        }
+        found.into_iter().map(|(namespace, (_, rules))| (namespace, rules)).collect()
+    }
+}
+
+impl Target {
+    /// `None` where the service has no port of that name.
+    fn wish(&self, service: &model::Service) -> Option<Wish> {
+        let (rest, ports) = match &self.port {
+            None => (Demand::Application, BTreeMap::new()),
+            Some(name) => {
+                let port = service.ports.iter().find(|port| port.name == *name)?.port;
+                (Demand::Nothing, [(port, Demand::Application)].into())
+            }
+        };
+        Some(Wish { by: self.by.clone(), rest, ports })
+    }
+}
+
+/// By the policies for all traffic, for ports, and for subsets: where routes lead to subsets, all may be meant.
+fn wish_of(key: &ObjectKey, spec: &Value) -> Wish {
+    let subsets = spec.get("subsets").and_then(Value::as_array).into_iter().flatten();
+    let policies = [Some(spec)].into_iter().chain(subsets.map(Some)).flatten();
+    let by: Str = format!("{} {key}", Kind::DestinationRule).into();
+    let nothing = Wish { by: by.clone(), rest: Demand::Nothing, ports: BTreeMap::new() };
+    policies.fold(nothing, |all, holder| {
+        let Some(policy) = holder.get("trafficPolicy") else { return all };
+        let of_ports = policy.get("portLevelSettings").and_then(Value::as_array);
+        let ports = of_ports.into_iter().flatten().filter_map(|setting| {
+            let number = setting.get("port")?.get("number")?.as_u64()?;
+            Some((u16::try_from(number).ok()?, demand(setting.get("tls"))))
+        });
+        all.and(&Wish { by: by.clone(), rest: demand(policy.get("tls")), ports: ports.collect() })
+    })
+}
+
+/// ClientTLSSettings; without a mode they say DISABLE. A mode that is not known asks for no less than any other.
+fn demand(tls: Option<&Value>) -> Demand {
+    match tls {
+        None | Some(Value::Null) => Demand::Nothing,
+        Some(tls) => match tls.get("mode") {
+            None | Some(Value::Null) if tls.is_object() => Demand::Nothing,
+            Some(mode) if mode == "DISABLE" => Demand::Nothing,
+            Some(mode) if mode == "ISTIO_MUTUAL" => Demand::Mesh,
+            _ => Demand::Application,
+        },
+    }
+}
+
+/// A name without dots is a Service of the rule's namespace (Istio, DestinationRule `host`).
+fn full_host(cx: &Context<'_>, key: &ObjectKey, host: &str) -> String {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if host.contains('.') || host.starts_with('*') {
+        return host;
+    }
+    format!("{host}.{}.svc.{}", key.namespace, cx.settings.cluster_domain)
+}
+
+fn exported(key: &ObjectKey, spec: &Value) -> Option<Vec<Str>> {
+    let to = spec.get("exportTo").and_then(Value::as_array).filter(|to| !to.is_empty())?;
+    let texts = || to.iter().filter_map(Value::as_str);
+    if texts().any(|text| text == "*") {
+        return None;
+    }
+    let named = texts().filter(|text| *text != "~");
+    Some(named.map(|it| if it == "." { key.namespace.clone() } else { it.into() }).collect())
+}
+
+fn complain(cx: &mut Context<'_>, key: &ObjectKey, wish: &Wish) {
+    let all = || wish.ports.values().chain([&wish.rest]);
+    let (severity, reason) = if all().any(|demand| *demand == Demand::Application) {
+        let reason = "TLS to applications is not carried out: what is addressed to the host is refused rather than sent \
+                      without it, for all clients if the host is of this namespace, else for this namespace's clients. \
+                      Let clients speak TLS themselves, and remove this or say DISABLE";
+        (Severity::Error, reason)
+    } else {
+        let reason = "the tunnels of the mesh are what ISTIO_MUTUAL asks for; where no tunnel leads, traffic for the host is \
+                      refused rather than sent in the clear. Remove this, or say DISABLE, if that is not meant";
+        (Severity::Warning, reason)
+    };
+    let field = "spec.trafficPolicy.tls".to_owned();
+    cx.complain(severity, DestinationRule::KIND, key, field, reason.to_owned());
+}
