@@ -252,7 +252,6 @@ fn a_policy_that_does_not_say_so_in_the_right_place_is_still_known() {
     for text in [
         "apiVersion: policy.linkerd.io/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: p}\n",
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: p}\ndata:\n  a: |\n    kind: AuthorizationPolicy\n",
-        "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: p}\n",
     ] {
         assert!(claims(text).is_empty(), "{text}");
     }

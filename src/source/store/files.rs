@@ -204,7 +204,8 @@ impl<'a> Builder<'a> {
             }
             (Some(_), _) => (ELSEWHERE, ConditionType::Accepted),
             (None, Some(guard)) => {
-                self.remember(guard, id.1, false, refusal, origin);
+                let kind = if id.0.is_security() { id.0 } else { guard.kind() };
+                self.remember(kind, id.1, false, refusal, origin);
                 (DENIES, ConditionType::Accepted)
             }
             (None, None) => (NOTHING, ConditionType::Accepted),
@@ -228,7 +229,8 @@ impl<'a> Builder<'a> {
                 Some(guard) if *unnamed.of(guard) > 0 => {
                     unnamed.explain(guard);
                     let anywhere = claim.namespace.is_none();
-                    self.remember(guard, made_up(claim, origin), anywhere, refusal, origin);
+                    let made_up = made_up(claim, origin);
+                    self.remember(guard.kind(), made_up, anywhere, refusal, origin);
                     DENIES
                 }
                 Some(_) => "what was last read from this document stays in force",
@@ -278,14 +280,14 @@ impl<'a> Builder<'a> {
 
     fn remember(
         &mut self,
-        guard: Guard,
+        kind: Kind,
         key: ObjectKey,
         anywhere: bool,
         refusal: &Refusal,
         origin: &Origin,
     ) {
         let policy = RefusedPolicy {
-            kind: guard.kind(),
+            kind,
             key,
             anywhere,
             document: refusal.value.clone(),

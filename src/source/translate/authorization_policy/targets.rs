@@ -27,7 +27,9 @@ pub(in crate::source::translate) fn check(
                         Some(key) => {
                             cx.warn::<RequestAuthentication>(&key, "spec.targetRefs", reason);
                         }
-                        None => cx.warn::<AuthorizationPolicy>(&policy.key, "spec.targetRefs", reason),
+                        None => {
+                            cx.warn::<AuthorizationPolicy>(&policy.key, "spec.targetRefs", reason)
+                        }
                     }
                 }
             }
