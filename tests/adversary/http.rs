@@ -145,7 +145,7 @@ fn ill_named() -> Vec<Vec<u8>> {
             head("*", "Host: vault\r\n"),
             b"CONNECT vault:9080 HTTP/1.1\r\nHost: vault:9080\r\nConnection: close\r\n\r\n"
                 .to_vec(),
-            b"GET / HTTP/1.0\r\n\r\n".to_vec(),
+            b"GET / HTTP/1.0\r\nHost: vault, secret.example\r\n\r\n".to_vec(),
             b"GET / HTTP/1.1\r\nHost: caf\xe9\r\nConnection: close\r\n\r\n".to_vec(),
         ])
         .collect()

@@ -31,7 +31,7 @@ const SOURCE: u16 = 9092;
 const STILL: Duration = Duration::from_secs(2);
 /// What an agent may keep of an attack that is over, in KiB: fragments, and what it learnt. Each attack must have taken twice as
 /// much, so that giving back is something that can fail.
-const KEPT: u64 = 6 * 1024;
+const KEPT: u64 = 4 * 1024;
 /// How long it may take to be given back: connections have to end first, and the allocator waits for 2 s.
 const GIVEN_BACK: Duration = Duration::from_secs(20);
 
@@ -157,7 +157,7 @@ pub fn returned(processes: &[u32], rest: &[u64], peak: &[u64]) -> Result<()> {
     let grown = rest.iter().zip(peak).map(|(rest, peak)| peak - rest).max().unwrap_or_default();
     ensure!(grown > 2 * KEPT, "there was little to give back: {grown} KiB");
     // Tables keep their size, and connections to applications rest for a while.
-    let kept = KEPT.max(grown / 8);
+    let kept = KEPT.max(grown / 4);
     let mut last = Vec::new();
     let given_back = wait::within(GIVEN_BACK, "memory to be given back", || {
         last = all(processes)?;
@@ -186,11 +186,12 @@ spec:
 ";
 /// Fields of one head, three bytes of name and nothing else: about as many as a head may have.
 const FIELDS: usize = 250;
-/// Little, so that what is not bounded by it shows.
+/// Little, so that what is not bounded by it shows; heads may have as many fields as can be set.
 pub const WORKER: &str = "\
 [log]\nlevel = \"info,access=off\"\n\
 [layer4]\nmax_bytes = 67108864\nmax_workload_bytes = 33554432\n\
-[layer7]\nmax_buffered_bytes = 33554432\nmax_connections = 200\nmax_requests = 1000\n";
+[layer7]\nmax_buffered_bytes = 33554432\nmax_connections = 200\nmax_requests = 1000\n\
+max_headers = 256\n";
 
 /// The most that an agent with these settings may grow by for one worker and one workload, in KiB: their parts of the
 /// bound, and the allocator's.

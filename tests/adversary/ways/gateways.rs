@@ -64,7 +64,7 @@ fn nothing_is_opened(lab: &mut Lab) -> Result<()> {
         gateway
     };
     let mut without_listener = whole.clone();
-    without_listener["spec"]["listeners"] = serde_json::json!([]);
+    without_listener["spec"]["listeners"][0]["protocol"] = "TCP".into();
     let unready = [
         ("class", Some(class("somebody-elses"))),
         ("listener", Some(without_listener)),
