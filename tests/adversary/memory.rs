@@ -29,9 +29,9 @@ const SINK: u16 = 9091;
 const SOURCE: u16 = 9092;
 /// How long nothing must be taken any more until all buffers are full.
 const STILL: Duration = Duration::from_secs(2);
-/// What an agent may keep of an attack that is over, in KiB: fragments, and what it learnt. Each attack must have taken twice as
-/// much, so that giving back is something that can fail.
-const KEPT: u64 = 4 * 1024;
+/// What an agent may keep of an attack that is over, in KiB: fragments, and what it learnt. Each attack must have taken
+/// half as much again, so that giving back is something that can fail.
+const KEPT: u64 = 6 * 1024;
 /// How long it may take to be given back: connections have to end first, and the allocator waits for 2 s.
 const GIVEN_BACK: Duration = Duration::from_secs(20);
 
@@ -155,7 +155,7 @@ fn readers_that_stand_still_cost_no_more_than_the_settings_say() -> Result<()> {
 /// Waits until agents that held as much as `peak` hold about what they did at rest.
 pub fn returned(processes: &[u32], rest: &[u64], peak: &[u64]) -> Result<()> {
     let grown = rest.iter().zip(peak).map(|(rest, peak)| peak - rest).max().unwrap_or_default();
-    ensure!(grown > 2 * KEPT, "there was little to give back: {grown} KiB");
+    ensure!(2 * grown > 3 * KEPT, "there was little to give back: {grown} KiB");
     // Tables keep their size, and connections to applications rest for a while.
     let kept = KEPT.max(grown / 4);
     let mut last = Vec::new();
