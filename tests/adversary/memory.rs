@@ -168,15 +168,17 @@ pub fn returned(processes: &[u32], rest: &[u64], peak: &[u64]) -> Result<()> {
     given_back
 }
 
-/// A service of the attacker's own with a waypoint, where nobody answers.
-const SILENT: &str = "
+/// The attacker's own.
+pub const WAYPOINT: &str = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: waypoint, namespace: evil}
 spec:
   gatewayClassName: istio-waypoint
   listeners: [{name: mesh, port: 15008, protocol: HBONE}]
----
+";
+/// A service of the attacker's own behind it, where nobody answers.
+const SILENT: &str = "
 apiVersion: v1
 kind: Service
 metadata: {name: silent, namespace: evil, labels: {istio.io/use-waypoint: waypoint}}
@@ -225,7 +227,7 @@ fn many_fields() -> Vec<u8> {
 /// What HPACK makes small on the wire is as large in memory as ever, and counted so.
 #[test]
 fn heads_of_many_short_fields_take_no_more_than_a_worker_may() -> Result<()> {
-    let mut lab = application(&[EVIL, SILENT])?;
+    let mut lab = application(&[EVIL, WAYPOINT, SILENT])?;
     lab.start_agents(WORKER)?;
     enrol(&mut lab)?;
     captured_in(&lab, "evil")?;

@@ -12,20 +12,13 @@ use anyhow::{Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 use parking_lot::Mutex;
 
-use crate::memory::{DETAILS, WORKER, agents, all, most, returned, watch};
+use crate::memory::{DETAILS, WAYPOINT, WORKER, agents, all, most, returned, watch};
 use crate::support::lab::Lab;
 use crate::support::lab::netns::Namespace;
 use crate::{EVIL, application, captured_in, enrol, settle};
 
-/// A service of the attacker's own with a waypoint, where its accomplice answers as it likes on each port.
+/// A service of the attacker's own behind its waypoint, where its accomplice answers as it likes on each port.
 const ANSWERS: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: evil}
-spec:
-  gatewayClassName: istio-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
----
 apiVersion: v1
 kind: Service
 metadata: {name: answers, namespace: evil, labels: {istio.io/use-waypoint: waypoint}}
@@ -219,7 +212,7 @@ fn attack(lab: &Lab, processes: &[u32], port: u16) -> Result<(Vec<u64>, f64)> {
 
 #[test]
 fn answers_that_nobody_reads_take_no_more_than_a_worker_may() -> Result<()> {
-    let mut lab = application(&[EVIL, ANSWERS])?;
+    let mut lab = application(&[EVIL, WAYPOINT, ANSWERS])?;
     lab.start_agents(WORKER)?;
     enrol(&mut lab)?;
     captured_in(&lab, "evil")?;
