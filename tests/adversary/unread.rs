@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::memory::{DETAILS, WAYPOINT, WORKER, agents, all, most, returned, watch};
 use crate::support::lab::Lab;
@@ -192,15 +193,19 @@ fn ask(namespace: &Namespace, to: SocketAddr) -> Result<Vec<TcpStream>> {
     })?
 }
 
-/// The most that each agent holds while it is attacked, in KiB, and the requests in flight.
+/// The most that each agent holds while it is attacked, in KiB, and the most requests in flight.
 fn attack(lab: &Lab, processes: &[u32], port: u16) -> Result<(Vec<u64>, f64)> {
     let over = Arc::new(AtomicBool::new(false));
     let peak = Arc::new(Mutex::new(all(processes)?));
     let watching = watch(processes.to_vec(), peak.clone(), over.clone());
     let attacker = lab.pod("attacker")?.attachment.namespace.clone();
     let held = ask(&attacker, SocketAddr::new(lab.service("evil", "answers")?[0], port));
-    std::thread::sleep(ATTACK);
-    let requests = lab.metrics()?.sum("isthmus_worker_requests", &[("namespace", "evil")]);
+    let (begun, mut requests) = (Instant::now(), 0.0_f64);
+    while begun.elapsed() < ATTACK {
+        let now = lab.metrics()?.sum("isthmus_worker_requests", &[("namespace", "evil")]);
+        requests = requests.max(now);
+        std::thread::sleep(ATTACK / 10);
+    }
     // Who uses the mesh as it is meant is served meanwhile.
     settle(lab, "attacker", &[DETAILS], 200)?;
     drop(held?);
