@@ -112,24 +112,18 @@ pub(super) fn add_missing(headers: &mut HeaderMap) {
 
 /// Headers that only agents may send are taken out of what clients send, trailers included.
 pub(super) fn strip_internal(headers: &mut HeaderMap) {
-    headers.remove(original::HEADER);
-    headers.remove(CLIENT);
-    let disguised = |name: &&HeaderName| is_disguised(name, &CLIENT);
-    if headers.keys().any(|name| disguised(&name)) {
-        let names: Vec<HeaderName> = headers.keys().filter(disguised).cloned().collect();
-        for name in names {
-            headers.remove(name);
-        }
-    }
+    framing::remove(headers, &[original::HEADER, CLIENT]);
+    let disguised = headers.keys().filter(|name| is_disguised(name, &CLIENT));
+    let disguised: Vec<HeaderName> = disguised.cloned().collect();
+    framing::remove(headers, &disguised);
 }
 
 /// What may not stand in trailers, because applications that join them with the headers would take it for judged
 /// (RFC 9110, 6.5.1): framing, routing, and what only agents may say.
 pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
     strip_internal(trailers);
-    for name in HOP_BY_HOP.iter().chain(&[HOST, CONTENT_LENGTH, TE, AUTHORIZATION, COOKIE]) {
-        trailers.remove(name);
-    }
+    framing::remove(trailers, &HOP_BY_HOP);
+    framing::remove(trailers, &[HOST, CONTENT_LENGTH, TE, AUTHORIZATION, COOKIE]);
 }
 
 /// Applications that know headers as variables (RFC 3875, 4.1.18) take `x_forwarded` for `x-forwarded`.
@@ -275,6 +269,15 @@ mod tests {
             headers[CLIENT],
             "By=spiffe://td/ns/ns/sa/app;URI=spiffe://td/ns/ns/sa/curl,By=spiffe://td/ns/ns/sa/app;URI=spiffe://td/ns/ns/sa/wp"
         );
+    }
+
+    #[test]
+    fn what_only_agents_may_say_goes_and_leaves_the_rest_in_its_order() {
+        let mut sent =
+            request("/", &[("a", "1"), ("x-isthmus-original", "x"), ("b", "1"), ("c", "1")]);
+        strip_internal(sent.headers_mut());
+        let names: Vec<_> = sent.headers().keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["a", "b", "c"]);
     }
 
     #[test]

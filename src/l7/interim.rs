@@ -9,10 +9,11 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use futures_util::task::AtomicWaker;
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
@@ -27,19 +28,16 @@ const MOST: usize = 16 * 1024;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Interim(Arc<Shared>);
 
+/// A request that is told nothing takes no lock.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Something waits to be written; looked at without the lock.
+    /// Something waits to be written. Changed under the lock of `bytes`.
     waits: AtomicBool,
-    told: Mutex<Told>,
-}
-
-#[derive(Debug, Default)]
-struct Told {
     /// The request whose application may tell something. Another connection may still be about an earlier one.
-    request: u64,
-    bytes: Vec<u8>,
-    waker: Option<Waker>,
+    request: AtomicU64,
+    bytes: Mutex<Vec<u8>>,
+    /// Whoever tells something wakes the task that waits for the response: it is the one that writes.
+    waker: AtomicWaker,
 }
 
 /// Where the application of one request tells what it has to say before its response.
@@ -58,42 +56,25 @@ pub(super) struct Writing(Bytes);
 impl Interim {
     /// Listens for one more attempt of a request; who listened before hears nothing more.
     pub(super) fn listen(&self) -> (Listening, Ear) {
-        let mut told = self.0.told.lock();
-        told.request += 1;
-        let ear = Ear { interim: self.clone(), request: told.request };
-        (Listening(Some(self.clone())), ear)
+        let request = self.0.request.fetch_add(1, Ordering::SeqCst) + 1;
+        (Listening(Some(self.clone())), Ear { interim: self.clone(), request })
     }
 
     /// Nobody listens any more, and what was not begun to be written is dropped.
     fn close(&self) {
-        let mut told = self.0.told.lock();
-        told.request += 1;
-        told.bytes = Vec::new();
-        told.waker = None;
-        self.0.waits.store(false, Ordering::Release);
+        let shared = &self.0;
+        shared.request.fetch_add(1, Ordering::SeqCst);
+        // Whoever tells says so before it looks at the request, so it is either found here or finds that nobody listens.
+        if shared.waits.load(Ordering::SeqCst) {
+            let mut bytes = shared.bytes.lock();
+            *bytes = Vec::new();
+            shared.waits.store(false, Ordering::Release);
+        }
+        drop(shared.waker.take());
     }
 
-    /// Whoever tells something wakes the task that waits for the response: it is the one that writes.
-    fn poll_listening<F: Future>(
-        &self,
-        response: Pin<&mut F>,
-        cx: &mut Context<'_>,
-    ) -> Poll<F::Output> {
-        let polled = response.poll(cx);
-        if polled.is_pending() {
-            let mut told = self.0.told.lock();
-            if !told.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                told.waker = Some(cx.waker().clone());
-            }
-        }
-        polled
-    }
-
-    fn poll_written(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.waits() {
-            self.0.told.lock().waker = Some(cx.waker().clone());
-        }
-        // It may have been written meanwhile.
+    fn poll_written(&self, cx: &Context<'_>) -> Poll<()> {
+        self.0.waker.register(cx.waker());
         if self.waits() { Poll::Pending } else { Poll::Ready(()) }
     }
 
@@ -112,17 +93,16 @@ impl Interim {
         if !self.waits() {
             return writing.poll_finish(io, cx);
         }
+        let shared = &self.0;
         if writing.0.is_empty() {
-            writing.0 = std::mem::take(&mut self.0.told.lock().bytes).into();
+            writing.0 = std::mem::take(&mut *shared.bytes.lock()).into();
         }
         ready!(writing.poll_finish(io, cx))?;
-        let mut told = self.0.told.lock();
-        if told.bytes.is_empty() {
-            self.0.waits.store(false, Ordering::Release);
+        let bytes = shared.bytes.lock();
+        if bytes.is_empty() {
+            shared.waits.store(false, Ordering::Release);
         }
-        if let Some(waker) = told.waker.take() {
-            waker.wake();
-        }
+        shared.waker.wake();
         Poll::Ready(Ok(()))
     }
 }
@@ -148,7 +128,9 @@ impl Listening {
     ) -> Poll<T> {
         let Some(interim) = &self.0 else { return response.poll(cx) };
         if early.is_none() {
-            let response = ready!(interim.poll_listening(response, cx));
+            // First, so that nothing that is told from here on is missed.
+            interim.0.waker.register(cx.waker());
+            let response = ready!(response.poll(cx));
             if !interim.waits() {
                 return Poll::Ready(response);
             }
@@ -190,15 +172,15 @@ impl Ear {
     pub(super) fn tell(&self, status: StatusCode, headers: &HeaderMap) {
         let text = encode(status, headers);
         let shared = &self.interim.0;
-        let mut told = shared.told.lock();
-        if told.request != self.request || told.bytes.len() + text.len() > MOST {
+        let mut bytes = shared.bytes.lock();
+        let waited = shared.waits.swap(true, Ordering::SeqCst);
+        let is_heard = shared.request.load(Ordering::SeqCst) == self.request;
+        if !is_heard || bytes.len() + text.len() > MOST {
+            shared.waits.store(waited, Ordering::Release);
             return;
         }
-        told.bytes.extend(text);
-        shared.waits.store(true, Ordering::Release);
-        if let Some(waker) = &told.waker {
-            waker.wake_by_ref();
-        }
+        bytes.extend(text);
+        shared.waker.wake();
     }
 }
 
@@ -279,6 +261,6 @@ mod tests {
         let interim = Interim::default();
         let (_listening, ear) = interim.listen();
         (0..10_000).for_each(|_| ear.tell(StatusCode::EARLY_HINTS, &link()));
-        assert!(interim.0.told.lock().bytes.len() <= MOST);
+        assert!(interim.0.bytes.lock().len() <= MOST);
     }
 }

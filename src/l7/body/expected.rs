@@ -7,10 +7,10 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use futures_util::task::AtomicWaker;
 use tokio::time::{Sleep, sleep};
 
 /// How long an application may say nothing to an expectation: curl and Go wait as long.
@@ -29,7 +29,7 @@ pub(in crate::l7) struct Expectation(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     state: AtomicU8,
-    reader: Mutex<Option<Waker>>,
+    reader: AtomicWaker,
 }
 
 /// A body that was not asked for. When nobody needs the connection to the application any more it is told that no body
@@ -67,10 +67,8 @@ impl Expectation {
     /// Whether it was in the state `from`, and now is in `to`.
     fn set(&self, from: u8, to: u8) -> bool {
         let swapped = self.0.state.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed);
-        if swapped.is_ok()
-            && let Some(reader) = self.0.reader.lock().take()
-        {
-            reader.wake();
+        if swapped.is_ok() {
+            self.0.reader.wake();
         }
         swapped.is_ok()
     }
@@ -94,7 +92,7 @@ impl Waiting {
     /// Whether the body is wanted, once that is known.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         let shared = &self.expectation.0;
-        *shared.reader.lock() = Some(cx.waker().clone());
+        shared.reader.register(cx.waker());
         let silence = self.silence.get_or_insert_with(|| Box::pin(sleep(SILENCE)));
         match shared.state.load(Ordering::Acquire) {
             WANTED => Poll::Ready(true),

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
@@ -13,7 +14,6 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{Buffers, UpstreamError};
@@ -44,14 +44,11 @@ pub(in crate::l7) struct Sender {
 
 enum Kind {
     Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>, Arc<Driven>),
+    /// With how many streams the application takes at once, as its connection was told last.
+    Http2(http2::SendRequest<RequestBody>, Arc<AtomicUsize>),
     /// The same, for one stream.
     Stream(http2::SendRequest<RequestBody>),
 }
-
-/// A connection of HTTP/2, which knows how many streams the application takes. Locked while it moves, which it does for a
-/// moment at a time.
-type Driven = Mutex<http2::Connection<TokioIo<watched::Application>, RequestBody, Executor>>;
 
 /// A request that got no response.
 #[derive(Debug, thiserror::Error)]
@@ -104,9 +101,9 @@ impl Sender {
     pub(super) fn is_ready(&self) -> bool {
         let open = match &self.kind {
             Kind::Http1(sender) => sender.is_ready(),
-            Kind::Http2(sender, driven) => {
-                let most = || driven.lock().current_max_send_streams().min(HTTP2_STREAMS as usize);
-                sender.is_ready() && self.streams() < most()
+            Kind::Http2(sender, taken) => {
+                let most = taken.load(Ordering::Relaxed).min(HTTP2_STREAMS as usize);
+                sender.is_ready() && self.streams() < most
             }
             Kind::Stream(sender) => sender.is_ready() && self.streams() < HTTP2_STREAMS as usize,
         };
@@ -206,20 +203,25 @@ impl Kind {
             Version::Http2 => {
                 let (io, exceeded) = watched::Application::new(stream, buffers.clone());
                 let io = TokioIo::new(io);
-                let (sender, connection) = http2::Builder::new(Executor::Drivers(context.clone()))
-                    .timer(TokioTimer::new())
-                    .initial_stream_window_size(HTTP2_STREAM_WINDOW)
-                    .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
-                    .max_send_buf_size(HTTP2_SEND_BUFFER)
-                    // One request may go ahead of what the application says that it takes.
-                    .initial_max_send_streams(1)
-                    .max_header_list_size(LONGEST_HEAD as u32)
-                    .handshake(io)
-                    .await?;
-                let driven = Arc::new(Mutex::new(connection));
-                let drives = driven.clone();
+                let (sender, mut connection) =
+                    http2::Builder::new(Executor::Drivers(context.clone()))
+                        .timer(TokioTimer::new())
+                        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+                        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+                        .max_send_buf_size(HTTP2_SEND_BUFFER)
+                        // One request may go ahead of what the application says that it takes.
+                        .initial_max_send_streams(1)
+                        .max_header_list_size(LONGEST_HEAD as u32)
+                        .handshake(io)
+                        .await?;
+                let taken = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+                let told = taken.clone();
                 context.drive("upstream HTTP/2 connection", async move {
-                    let ended = poll_fn(|cx| Pin::new(&mut *drives.lock()).poll(cx));
+                    let ended = poll_fn(|cx| {
+                        let polled = Pin::new(&mut connection).poll(cx);
+                        told.store(connection.current_max_send_streams(), Ordering::Relaxed);
+                        polled
+                    });
                     tokio::select! {
                         biased;
                         ended = ended => note_end(ended),
@@ -228,7 +230,7 @@ impl Kind {
                         }
                     }
                 });
-                Ok(Kind::Http2(sender, driven))
+                Ok(Kind::Http2(sender, taken))
             }
         }
     }

@@ -120,6 +120,17 @@ fn register(found: &mut Found, key: &ObjectKey, reach: Reach) -> Scope {
     }
 }
 
+/// The targets of an object, and where each stands in it.
+fn placed<'a>(
+    single: Option<&'a TargetRef>,
+    several: &'a [TargetRef],
+) -> Vec<(String, &'a TargetRef)> {
+    let single = single.map(|target| ("spec.targetRef".to_owned(), target));
+    let several = several.iter().enumerate();
+    let several = several.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target));
+    single.into_iter().chain(several).collect()
+}
+
 fn policy_of(
     cx: &mut Context<'_>,
     found: &mut Found,
@@ -127,12 +138,7 @@ fn policy_of(
     policy: &AuthorizationPolicy,
 ) -> model::AuthorizationPolicy {
     let spec = &policy.spec;
-    let single = spec.target_ref.as_ref().map(|target| ("spec.targetRef".to_owned(), target));
-    let several = spec.target_refs.iter().enumerate();
-    let targets: Vec<(String, &TargetRef)> = single
-        .into_iter()
-        .chain(several.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target)))
-        .collect();
+    let targets = placed(spec.target_ref.as_ref(), &spec.target_refs);
     let (reach, scope_broken) =
         scope_of::<AuthorizationPolicy>(cx, key, spec.selector.as_ref(), &targets);
 

@@ -3,10 +3,10 @@
 //! with 401, as Istio answers a token that is none. Requests without a token go on.
 
 use super::scope::scope_of;
-use super::{Broken, Found, register};
+use super::{Broken, Found, placed, register};
 use crate::base::ObjectKey;
 use crate::model::{self, Action, Condition, Rule, TokenPlace};
-use crate::source::objects::{JwtRule, RequestAuthentication, TargetRef};
+use crate::source::objects::{JwtRule, RequestAuthentication};
 use crate::source::translate::Context;
 
 /// Where tokens are looked for by a rule that names no place (Istio, JWTRule).
@@ -20,12 +20,7 @@ pub(super) fn translate(
     object: &RequestAuthentication,
 ) -> model::AuthorizationPolicy {
     let spec = &object.spec;
-    let single = spec.target_ref.as_ref().map(|target| ("spec.targetRef".to_owned(), target));
-    let several = spec.target_refs.iter().enumerate();
-    let targets: Vec<(String, &TargetRef)> = single
-        .into_iter()
-        .chain(several.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target)))
-        .collect();
+    let targets = placed(spec.target_ref.as_ref(), &spec.target_refs);
     let (reach, broken) =
         scope_of::<RequestAuthentication>(cx, key, spec.selector.as_ref(), &targets);
     let mut places: Vec<TokenPlace> = spec.jwt_rules.iter().flat_map(places).collect();
