@@ -60,6 +60,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+pub use crate::base::schema::FieldError;
+
 use crate::base::ObjectKey;
 
 /// The namespace of a manifest that names none, as `kubectl apply` does.
@@ -81,14 +83,6 @@ pub struct Resource<S> {
     pub spec: S,
     #[serde(default, rename = "status")]
     _status: IgnoredAny,
-}
-
-/// A field's path and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    /// Empty for the object as a whole.
-    pub field: String,
-    pub reason: String,
 }
 
 /// What an `apiVersion` and `kind` mean to us.

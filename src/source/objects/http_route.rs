@@ -9,7 +9,6 @@ mod matches;
 mod target;
 
 pub use filter::{RouteFilter, Unsupported};
-pub(super) use limits::parse as parse_duration;
 pub use limits::{RawRetry, RawTimeouts};
 pub use matches::RouteMatch;
 pub(super) use matches::{RawHeaderMatch, first_of_each, whole};

@@ -2,12 +2,11 @@
 
 use serde_json::Value;
 
-use super::super::http_route::parse_duration;
-use super::forms::{
+use crate::base::schema::forms::{
     DURATION, GROUP, HEADER_NAME, HEADER_VALUE, HOST, KIND, LABEL, METHOD, NAME, ORIGIN, SERVICE,
     SUBDOMAIN, any,
 };
-use super::{Rule, items, repeated, text};
+use crate::base::schema::{Rule, items, parse_duration, repeated, text};
 use Rule::{Code, Fields, List, Number, OneOf, Text, With};
 
 const PORT: Rule = Number(1, 65535);
