@@ -18,6 +18,9 @@ pub struct FieldError {
     pub reason: String,
 }
 
+/// The largest number of the format `int32`.
+pub const INT32: i64 = 2_147_483_647;
+
 /// What a value must be like.
 pub enum Rule {
     Text(Form),
@@ -36,8 +39,11 @@ pub enum Rule {
     With(&'static Rule, &'static [Check]),
 }
 
+/// What a value as a whole must be like.
+pub type Check = fn(&Value) -> Option<Objection>;
+
 /// The field, below the value, and what is wrong with it.
-pub type Check = fn(&Value) -> Option<(&'static str, String)>;
+pub type Objection = (&'static str, String);
 
 /// What is not there breaks no rule. The depth is bounded by that of the rules.
 pub fn judge(rule: &Rule, value: Option<&Value>, path: &str) -> Result<(), FieldError> {

@@ -26,9 +26,8 @@ pub use gateway::{
 };
 pub use grpc_route::{GrpcRoute, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};
 pub use http_route::{
-    BackendObject, HttpRoute, HttpRouteRule, HttpRouteSpec, MirrorFilter, ParentRef, PathModifier,
-    RawRetry, RawTimeouts, RedirectFilter, RewriteFilter, RouteBackendRef, RouteFilter, RouteMatch,
-    Unsupported, says_something,
+    HttpRoute, HttpRouteRule, HttpRouteSpec, ParentRef, RawRetry, RawTimeouts, RouteBackendRef,
+    RouteMatch, Unsupported, says_something,
 };
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};

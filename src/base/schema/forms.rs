@@ -17,7 +17,7 @@ impl Form {
     }
 
     /// What is wrong with a text.
-    pub(super) fn objection(&self, text: &str) -> Option<String> {
+    pub fn objection(&self, text: &str) -> Option<String> {
         if text.len() > self.longest {
             return Some(format!("is longer than {} bytes", self.longest));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::filter::Unsupported;
+use super::Unsupported;
 use crate::base::schema::parse_duration;
 use crate::model::{Retry, Timeouts};
 
