@@ -1,5 +1,5 @@
-//! What rules do to requests and responses (Gateway API, HTTPRouteFilter): one filter, one file, which holds its data, how it
-//! is written, what it does, and its tests.
+//! What rules do to requests and responses (Gateway API, HTTPRouteFilter), and what TrafficPolicies do: one filter, one file,
+//! which holds its data, how it is written, what it does, and its tests.
 //!
 //! The table below is the registration; from it come the enumerations of filters, what may stand in a manifest, and the
 //! dispatch, which is static. A filter that rules do not have costs nothing.
@@ -16,41 +16,58 @@ mod answer;
 pub mod backend;
 mod chain;
 mod cors;
+mod fault;
 mod header_modifier;
 mod mirror;
 mod path;
+mod policy;
+mod rate_limit;
 mod redirect;
 mod rewrite;
 mod share;
 mod table;
 
-pub use answer::{Answer, Flow};
+pub use answer::{Answer, Flow, Waited};
 pub use backend::{BackendObject, BackendRef};
-pub use chain::{Pair, Seen, change, changes, remember, respond, volatile};
+pub use chain::{
+    Pair, Seen, change, changes, has_type_of, inherit, remember, respond, runs_on, volatile,
+};
 pub use cors::{Cors, OriginPattern, Permitted};
+pub use fault::{Abort, Delay, Injection};
 pub use header_modifier::{HeaderFilter, RequestHeaders, ResponseHeaders};
 pub use mirror::Mirror;
 pub use path::PathRewrite;
+pub use policy::{PolicyTarget, judge_spec};
+pub use rate_limit::{Key, RateLimit};
 pub use redirect::Redirect;
 pub use rewrite::Rewrite;
 pub use share::Share;
 
 use std::fmt::Debug;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Method, Uri};
 use serde::de::DeserializeOwned;
 
-use crate::base::{Str, schema};
+use crate::base::{Identity, ObjectKey, Str, schema};
 use Place::{Grpc, Http};
 
 table::filters! {
-    // Variant, type: its type in the API, its field, on which routes, how often in a list, never beside.
-    RequestHeaders(RequestHeaders): "RequestHeaderModifier", "requestHeaderModifier", [Http, Grpc], Once, [];
-    ResponseHeaders(ResponseHeaders): "ResponseHeaderModifier", "responseHeaderModifier", [Http, Grpc], Once, [];
-    Mirror(Mirror): "RequestMirror", "requestMirror", [Http, Grpc], Often, [];
-    Redirect(Redirect): "RequestRedirect", "requestRedirect", [Http], Once, ["URLRewrite"];
-    Rewrite(Rewrite): "URLRewrite", "urlRewrite", [Http], Once, [];
-    Cors(Cors): "CORS", "cors", [Http], Once, [];
+    routes {
+        // Variant, type: its type in the API, its field, on which routes, how often in a list, never beside.
+        RequestHeaders(RequestHeaders): "RequestHeaderModifier", "requestHeaderModifier", [Http, Grpc], Once, [];
+        ResponseHeaders(ResponseHeaders): "ResponseHeaderModifier", "responseHeaderModifier", [Http, Grpc], Once, [];
+        Mirror(Mirror): "RequestMirror", "requestMirror", [Http, Grpc], Often, [];
+        Redirect(Redirect): "RequestRedirect", "requestRedirect", [Http], Once, ["URLRewrite"];
+        Rewrite(Rewrite): "URLRewrite", "urlRewrite", [Http], Once, [];
+        Cors(Cors): "CORS", "cors", [Http], Once, [];
+    }
+    policies {
+        // Variant, type: its field in the spec of a TrafficPolicy.
+        Fault(Injection): "fault";
+        RateLimit(RateLimit): "rateLimit";
+    }
 }
 
 /// Types that the API has and that are not carried out, with their fields: a rule with one is dropped.
@@ -67,12 +84,14 @@ pub trait Filter: Sized {
     const CHANGES: bool = false;
     /// Every request is answered here, so that nothing is forwarded.
     const ANSWERS: bool = false;
+    /// Who asks [`Filter::request`].
+    const HALF: Half = Half::Client;
 
     /// From the manifest, with what the rule around it says. Pure. A fault drops the rule.
     fn read(manifest: &Self::Manifest, rule: &dyn RuleContext) -> Result<Self, Fault>;
 
-    /// Decides on the request as the client sent it, at the client's half and once. Headers that it sets are `volatile`.
-    fn request(&self, _head: &mut RequestHead<'_>, _cx: &Cx) -> Flow {
+    /// Decides on the request as the client sent it, once, at its half. Headers that it sets are `volatile`.
+    fn request(&self, _head: &mut RequestHead<'_>, _cx: &Cx<'_>) -> Flow {
         Flow::Next
     }
 
@@ -109,19 +128,47 @@ pub struct RequestHead<'a> {
 
 /// What else is known of a request.
 #[derive(Clone, Copy, Debug)]
-pub struct Cx {
+pub struct Cx<'a> {
     /// The port that was dialled.
     pub port: u16,
+    /// The client's, proven by mutual TLS.
+    pub identity: Option<&'a Identity>,
+    /// The client's.
+    pub address: IpAddr,
+    /// The service that was addressed, or that guards the destination.
+    pub service: Option<&'a ObjectKey>,
+    /// Where the request ends, as far as it is known; at the destination's half the pod.
+    pub pod: &'a str,
+    /// The route, and the number of its rule.
+    pub route: Option<(&'a ObjectKey, usize)>,
+}
+
+/// The two halves of a waypoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// On the client's node, before an endpoint is chosen.
+    Client,
+    /// Where the application runs, after the request was authorized.
+    Destination,
 }
 
 /// The rule around a filter, while it is read.
 pub trait RuleContext {
+    /// The policy whose filter it is.
+    fn policy(&self) -> ObjectKey {
+        ObjectKey::new("", "")
+    }
+
     /// The prefix by which the rule matches, without a slash at its end; `None` unless it has exactly one match, of that
     /// type.
-    fn prefix(&self) -> Option<Str>;
+    fn prefix(&self) -> Option<Str> {
+        None
+    }
 
     /// What a reference leads to. Where that is nothing, it is complained of with the reference's field.
-    fn backend(&self, field: &str, object: &BackendObject) -> Option<BackendRef>;
+    fn backend(&self, _field: &str, _object: &BackendObject) -> Option<BackendRef> {
+        None
+    }
 }
 
 /// Why a filter cannot be carried out.
@@ -184,6 +231,11 @@ impl Row {
 
 fn text<T: std::fmt::Display, S: serde::Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
+}
+
+/// As people write it.
+fn duration<S: serde::Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{value:?}"))
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ mod inbound;
 mod interim;
 mod kept;
 mod limit;
+mod limits;
 mod mirror;
 mod opaque;
 mod original;

@@ -27,6 +27,7 @@ pub use encrypted::refused_in_the_clear;
 pub use gate::Gate;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
@@ -106,6 +107,15 @@ pub struct Permit {
     pub policy: Option<ObjectKey>,
     /// What policies that decide nothing have to say (AUDIT, dry-run).
     pub notes: Vec<PolicyNote>,
+    /// Services whose filters the destination asks, for each request.
+    pub filtered: Option<Arc<[Filtered]>>,
+}
+
+/// A service whose filters the destination asks, and the ports of it that lead there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filtered {
+    pub service: ObjectKey,
+    pub ports: Vec<u16>,
 }
 
 /// A refusal.

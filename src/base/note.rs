@@ -21,6 +21,8 @@ pub enum PolicyEffect {
     WouldAllow,
     /// A dry-run DENY policy matched; or a dry-run ALLOW policy did not, and no other ALLOW policy did either.
     WouldDeny,
+    /// A rate limit in shadow mode was reached.
+    WouldLimit,
 }
 
 impl PolicyEffect {
@@ -30,6 +32,7 @@ impl PolicyEffect {
             PolicyEffect::Audit => "audit",
             PolicyEffect::WouldAllow => "would_allow",
             PolicyEffect::WouldDeny => "would_deny",
+            PolicyEffect::WouldLimit => "would_limit",
         }
     }
 }

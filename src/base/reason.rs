@@ -103,6 +103,16 @@ reasons! {
         "A DestinationRule or BackendTLSPolicy (`error` names it) wants TLS to the destination, which is not carried out; \
          traffic is refused rather than sent without it. Let clients speak TLS themselves, and delete the object or set \
          its mode to DISABLE.";
+    /// A rate limit of a policy was reached.
+    RateLimited: "RL",
+        "A TrafficPolicy's rate limit was reached; `response_code_details` names it. Check which clients send so many \
+         requests, and the limit.";
+    /// A policy answered instead of the application, to try out failures.
+    FaultInjected: "FI",
+        "A TrafficPolicy injected a failure; `response_code_details` names it. Delete its `fault` when the trial is over.";
+    /// A policy made the request wait, to try out slowness.
+    DelayInjected: "DI",
+        "A TrafficPolicy delayed the request; `response_code_details` names it. Delete its `fault` when the trial is over.";
     /// The agent is shutting down.
     Draining: "DRAIN",
         "The agent, or the workload, is shutting down.";

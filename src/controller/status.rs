@@ -23,6 +23,7 @@ mod run;
 mod subject;
 #[cfg(test)]
 mod tests;
+mod traffic_policy;
 mod trouble;
 mod unserved;
 mod waypoint_bound;
@@ -115,6 +116,7 @@ pub fn desired(view: &View<'_>) -> Desires {
             SubjectKind::PeerAuthentication => {
                 Some(policy::peer_authentication(view, subject, stored))
             }
+            SubjectKind::TrafficPolicy => Some(traffic_policy::status(view, subject, stored)),
             SubjectKind::BackendTLSPolicy => Some(unserved::ancestors(view, subject, stored)),
             SubjectKind::RequestAuthentication
             | SubjectKind::DestinationRule

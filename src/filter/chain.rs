@@ -1,9 +1,11 @@
 //! The filters of a rule and of its backend, as one chain: first the rule's, then the backend's, each in the order of the
 //! route.
 
+use std::mem::discriminant;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::HttpFilter;
+use super::{Half, HttpFilter};
 
 /// The filters of a rule, then those of the backend.
 pub type Pair<'a> = [&'a [HttpFilter]; 2];
@@ -15,6 +17,29 @@ pub struct Seen(Vec<(HeaderName, HeaderValue)>);
 impl Seen {
     pub fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
         self.0.iter().find(|(seen, _)| seen == name).map(|(_, value)| value)
+    }
+}
+
+/// Whether one of them is asked at this half.
+pub fn runs_on(filters: &[HttpFilter], half: Half) -> bool {
+    filters.iter().any(|filter| filter.half() == half)
+}
+
+/// Whether one of them is of the same type.
+pub fn has_type_of(filters: &[HttpFilter], filter: &HttpFilter) -> bool {
+    filters.iter().any(|it| discriminant(it) == discriminant(filter))
+}
+
+/// Their state goes on: the first of a type takes over from the first of that type, and so on.
+pub fn inherit(filters: &mut [HttpFilter], before: &[HttpFilter]) {
+    for at in 0..filters.len() {
+        let (earlier, rest) = filters.split_at_mut(at);
+        let Some(filter) = rest.first_mut() else { return };
+        let kind = discriminant(filter);
+        let alike = earlier.iter().filter(|it| discriminant(*it) == kind).count();
+        if let Some(before) = before.iter().filter(|it| discriminant(*it) == kind).nth(alike) {
+            filter.inherit(before);
+        }
     }
 }
 

@@ -110,7 +110,7 @@ impl Filter for Cors {
         })
     }
 
-    fn request(&self, head: &mut RequestHead<'_>, _cx: &Cx) -> Flow {
+    fn request(&self, head: &mut RequestHead<'_>, _cx: &Cx<'_>) -> Flow {
         preflight(self, head).map_or(Flow::Next, Flow::Answer)
     }
 

@@ -148,7 +148,10 @@ fn header_value<'de, D: Deserializer<'de>>(from: D) -> Result<HeaderValue, D::Er
         .map_err(|_| D::Error::custom(format!("{text:?} holds bytes that no header may have")))
 }
 
-fn pairs<S: Serializer>(values: &[(HeaderName, HeaderValue)], to: S) -> Result<S::Ok, S::Error> {
+pub(super) fn pairs<S: Serializer>(
+    values: &[(HeaderName, HeaderValue)],
+    to: S,
+) -> Result<S::Ok, S::Error> {
     to.collect_seq(values.iter().map(|(name, value)| format!("{name}: {}", lossy(value))))
 }
 

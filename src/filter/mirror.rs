@@ -20,6 +20,15 @@ pub struct Mirror {
     pub turn: Arc<AtomicU64>,
 }
 
+impl PartialEq for Mirror {
+    /// Both send copies alike; whose turn it is is no part of it.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.target, self.share) == (&other.target, other.share)
+    }
+}
+
+impl Eq for Mirror {}
+
 impl Mirror {
     /// Whether this request is one of those that are mirrored.
     pub fn takes_this(&self) -> bool {

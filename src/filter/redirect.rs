@@ -74,7 +74,7 @@ impl Filter for Redirect {
         })
     }
 
-    fn request(&self, head: &mut RequestHead<'_>, cx: &Cx) -> Flow {
+    fn request(&self, head: &mut RequestHead<'_>, cx: &Cx<'_>) -> Flow {
         Flow::Answer(answer(self, head, cx.port))
     }
 

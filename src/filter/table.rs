@@ -2,7 +2,12 @@
 
 /// One row a filter; the front file says what stands in it.
 macro_rules! filters {
-    ($($variant:ident($type:ty): $name:literal, $field:literal, $on:expr, $often:ident, $never:expr;)*) => {
+    (
+        routes {
+            $($variant:ident($type:ty): $name:literal, $field:literal, $on:expr, $often:ident, $never:expr;)*
+        }
+        policies { $($policy:ident($policy_type:ty): $policy_field:literal;)* }
+    ) => {
         /// What may stand in a route, in the order of the table.
         pub const ROWS: &[Row] = &[$(Row {
             name: $name,
@@ -16,9 +21,38 @@ macro_rules! filters {
         /// What the API server takes, by field.
         pub const SCHEMAS: &[(&str, schema::Rule)] = &[$(($field, <$type as Filter>::SCHEMA),)*];
 
-        /// What a rule or a backend does to a request or a response, in the order of the route.
-        #[derive(Clone, Debug, serde::Serialize)]
-        pub enum HttpFilter { $($variant($type),)* }
+        /// The same of a TrafficPolicy.
+        pub const POLICY_SCHEMAS: &[(&str, schema::Rule)] =
+            &[$(($policy_field, <$policy_type as Filter>::SCHEMA),)*];
+
+        /// What a rule, a backend or a policy does to a request or a response.
+        #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+        pub enum HttpFilter { $($variant($type),)* $($policy($policy_type),)* }
+
+        /// The spec of a TrafficPolicy as it is written.
+        #[derive(Clone, Debug, serde::Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        #[expect(non_snake_case, reason = "the fields are named as the variants")]
+        pub struct PolicySpec {
+            pub target_refs: Vec<PolicyTarget>,
+            $(#[serde(default, rename = $policy_field)]
+            $policy: Option<<$policy_type as Filter>::Manifest>,)*
+        }
+
+        impl PolicySpec {
+            /// Its filters; a fault comes with the filter's field.
+            pub fn filters(
+                &self,
+                policy: &dyn RuleContext,
+            ) -> Vec<Result<HttpFilter, (&'static str, Fault)>> {
+                let mut filters = Vec::new();
+                $(if let Some(written) = &self.$policy {
+                    let read = <$policy_type as Filter>::read(written, policy);
+                    filters.push(read.map(HttpFilter::$policy).map_err(|it| ($policy_field, it)));
+                })*
+                filters
+            }
+        }
 
         /// One entry of `filters` as it is written.
         #[derive(Clone, Debug)]
@@ -29,34 +63,61 @@ macro_rules! filters {
         }
 
         impl HttpFilter {
-            pub fn request(&self, head: &mut RequestHead<'_>, cx: &Cx) -> Flow {
-                match self { $(Self::$variant(filter) => filter.request(head, cx),)* }
+            pub fn request(&self, head: &mut RequestHead<'_>, cx: &Cx<'_>) -> Flow {
+                match self {
+                    $(Self::$variant(filter) => filter.request(head, cx),)*
+                    $(Self::$policy(filter) => filter.request(head, cx),)*
+                }
             }
 
             fn changes(&self) -> bool {
-                match self { $(Self::$variant(_) => <$type as Filter>::CHANGES,)* }
+                match self {
+                    $(Self::$variant(_) => <$type as Filter>::CHANGES,)*
+                    $(Self::$policy(_) => <$policy_type as Filter>::CHANGES,)*
+                }
+            }
+
+            /// Who asks [`HttpFilter::request`].
+            pub fn half(&self) -> Half {
+                match self {
+                    $(Self::$variant(_) => <$type as Filter>::HALF,)*
+                    $(Self::$policy(_) => <$policy_type as Filter>::HALF,)*
+                }
             }
 
             fn change(&self, uri: &mut Uri, headers: &mut HeaderMap) {
-                match self { $(Self::$variant(filter) => filter.change(uri, headers),)* }
+                match self {
+                    $(Self::$variant(filter) => filter.change(uri, headers),)*
+                    $(Self::$policy(filter) => filter.change(uri, headers),)*
+                }
             }
 
             fn remembers(&self) -> Option<HeaderName> {
-                match self { $(Self::$variant(filter) => filter.remembers(),)* }
+                match self {
+                    $(Self::$variant(filter) => filter.remembers(),)*
+                    $(Self::$policy(filter) => filter.remembers(),)*
+                }
             }
 
             fn response(&self, headers: &mut HeaderMap, seen: &Seen) {
-                match self { $(Self::$variant(filter) => filter.response(headers, seen),)* }
+                match self {
+                    $(Self::$variant(filter) => filter.response(headers, seen),)*
+                    $(Self::$policy(filter) => filter.response(headers, seen),)*
+                }
             }
 
             fn volatile(&self) -> &[HeaderName] {
-                match self { $(Self::$variant(filter) => filter.volatile(),)* }
+                match self {
+                    $(Self::$variant(filter) => filter.volatile(),)*
+                    $(Self::$policy(filter) => filter.volatile(),)*
+                }
             }
 
             /// Takes over the state of the filter that stood here before, where that is of the same type.
-            pub fn inherit(&mut self, before: &Self) {
+            fn inherit(&mut self, before: &Self) {
                 match (self, before) {
                     $((Self::$variant(filter), Self::$variant(before)) => filter.inherit(before),)*
+                    $((Self::$policy(filter), Self::$policy(before)) => filter.inherit(before),)*
                     _ => {}
                 }
             }
@@ -110,6 +171,13 @@ macro_rules! filters {
                     kind => Ok(Self::Unsupported(kind.to_owned())),
                 }
             }
+        }
+
+        #[cfg(test)]
+        fn policy_samples() -> Vec<(&'static str, serde_json::Value)> {
+            let mut samples = Vec::new();
+            $(samples.extend(<$policy_type as Filter>::samples().into_iter().map(|it| ($policy_field, it)));)*
+            samples
         }
 
         #[cfg(test)]

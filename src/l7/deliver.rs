@@ -9,8 +9,9 @@ use hyper::body::Incoming;
 use super::arrived::Arrived;
 use super::body::ResponseBody;
 use super::exchange::{Exchange, Place};
-use super::guard::Gates;
+use super::guard::{Gates, Judged};
 use super::inbound::{self, Inbound};
+use super::limits::{self, Asking};
 use super::respond::Answer;
 use super::{forward, headers, original, upgrade};
 use crate::base::{PolicyNote, Reason, Str};
@@ -33,17 +34,43 @@ pub(super) async fn deliver(
     let permit = arrived.admit(&session.seat);
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
     let Verdict { routed, notes, judged } = judge(&session, &mut arrived, sent_as.as_ref(), full);
-    let start = session.request_start(routed, judged.as_ref().ok());
+    let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
     let place = Place::of(permit, &session.seat, arrived.version);
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.record.notes(notes);
     exchange.record.headers(arrived.request.headers());
     exchange.record.destination(session.destination.clone(), session.arrival.destination);
-    match judged {
-        Ok(permit) => pass(session, arrived, sent_as, permit, exchange).await,
-        Err(answer) => answer.respond(exchange, form),
+    let judged = match judged {
+        Ok(judged) => judged,
+        Err(answer) => return answer.respond(exchange, form),
+    };
+    if let Err(answer) = limit(&session, &mut arrived, &judged, &mut exchange).await {
+        return answer.respond(exchange, form);
     }
+    pass(session, arrived, sent_as, judged.permit, exchange).await
+}
+
+/// Asks the filters of what guards the workload.
+async fn limit(
+    session: &Inbound,
+    arrived: &mut Arrived,
+    judged: &Judged,
+    exchange: &mut Exchange,
+) -> Result<(), Answer> {
+    let Some(filtered) = &judged.permit.filtered else { return Ok(()) };
+    let world = session.context.dependencies.world.snapshot();
+    let arrival = &session.arrival;
+    let from = Asking {
+        identity: arrival.client.as_ref(),
+        address: arrival.client_address.ip(),
+        pod: &arrival.workload.uid,
+    };
+    let sent = judged.sent.as_ref();
+    for note in limits::ask(&world, filtered, from, sent, &mut arrived.request).await? {
+        exchange.record.note(note);
+    }
+    Ok(())
 }
 
 /// What is decided of a request before anything is done.
@@ -51,7 +78,7 @@ struct Verdict {
     /// The client's half has routed and recorded it.
     routed: bool,
     notes: Vec<PolicyNote>,
-    judged: Result<Permit, Answer>,
+    judged: Result<Judged, Answer>,
 }
 
 fn judge(
@@ -74,8 +101,9 @@ fn judge(
     }
     let judged = gates.authorize(&world, &session.arrival, &arrived.request, sent_as);
     match judged {
-        Ok(mut permit) => {
-            Verdict { routed, notes: std::mem::take(&mut permit.notes), judged: Ok(permit) }
+        Ok(mut judged) => {
+            let notes = std::mem::take(&mut judged.permit.notes);
+            Verdict { routed, notes, judged: Ok(judged) }
         }
         Err(denial) => {
             let answer = Answer::of_denial(&denial);
@@ -168,7 +196,8 @@ async fn until_cut(
     sent_as: Option<HeaderValue>,
 ) -> (Reason, String) {
     let permitted = |world: &World, gates: &Gates| {
-        gates.authorize(world, &session.arrival, &head, sent_as.as_ref())
+        let judged = gates.authorize(world, &session.arrival, &head, sent_as.as_ref());
+        judged.map(|judged| judged.permit)
     };
     session.until_cut(session.changes(), permitted).await
 }

@@ -18,6 +18,7 @@ use super::arrived::Arrived;
 use super::body::ResponseBody;
 use super::detect::Version;
 use super::exchange::Exchange;
+use super::limits::{self, Asking};
 use super::original::{self, Original};
 use super::outbound::Outbound;
 use super::plan::{Chosen, Plan};
@@ -29,7 +30,7 @@ use super::{framing, headers, limit, peers};
 use crate::balance::{self, Picked};
 use crate::base::{PolicyNote, Reason};
 use crate::filter::{self, Seen};
-use crate::policy::{self, Connection, Gate, Views, speaks_for};
+use crate::policy::{self, Connection, Filtered, Gate, Views, speaks_for};
 use crate::world::World;
 
 /// How many endpoints are tried: the first and two more, as Envoy and Istio do.
@@ -60,6 +61,14 @@ struct Failed {
     answer: Answer,
     /// On a connection that had rested, which tells nothing about the endpoint.
     stale: bool,
+}
+
+/// What is to be done once a request may go to an endpoint.
+#[derive(Default)]
+struct Prepared {
+    notes: Vec<PolicyNote>,
+    /// Services whose filters nobody else asks.
+    filtered: Option<Arc<[Filtered]>>,
 }
 
 /// How the attempts at some endpoints ended, of which one at most has seen the request.
@@ -139,7 +148,12 @@ impl Way {
                 self.session.context.peers.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
             match self.prepare(&picked, &mut arrived) {
-                Ok(notes) => exchange.record.notes(notes),
+                Ok(Prepared { notes, filtered }) => {
+                    exchange.record.notes(notes);
+                    if let Err(answer) = self.limit(&picked, &mut arrived, filtered).await {
+                        return Outcome::Failed(answer, Ended::Decided);
+                    }
+                }
                 Err((answer, notes)) => {
                     exchange.record.notes(notes);
                     return Outcome::Failed(answer, Ended::Decided);
@@ -174,7 +188,8 @@ impl Way {
         let (caller, like) = (self.session.caller(), self.session.dialled);
         let picked = self.plan.endpoint(&self.world, caller, like, &[]);
         let picked = picked.ok_or_else(|| self.nobody())?;
-        self.prepare(&picked, &mut arrived).map_err(|(answer, _)| answer)?;
+        let prepared = self.prepare(&picked, &mut arrived).map_err(|(answer, _)| answer)?;
+        self.limit(&picked, &mut arrived, prepared.filtered).await?;
         match self.attempt(&picked, arrived).await {
             Ok(got) => Ok((got.response, got.lease)),
             Err(failed) => Err(failed.answer),
@@ -187,7 +202,7 @@ impl Way {
         &self,
         picked: &Picked,
         arrived: &mut Arrived,
-    ) -> Result<Vec<PolicyNote>, (Answer, Vec<PolicyNote>)> {
+    ) -> Result<Prepared, (Answer, Vec<PolicyNote>)> {
         // An attempt before may have added these.
         headers::strip_internal(arrived.request.headers_mut());
         headers::strip_hop_by_hop(arrived.request.headers_mut());
@@ -203,7 +218,7 @@ impl Way {
         };
         // Of what a consumer's route changed nobody there believes the original.
         let Some(before) = self.before.as_ref().filter(|_| self.is_producers()) else {
-            return Ok(Vec::new());
+            return Ok(Prepared::default());
         };
         let port = picked.address.port();
         let hostname = Some(self.plan.addressed.hostname.as_str());
@@ -216,7 +231,25 @@ impl Way {
                 request.headers_mut().insert(original::HEADER, original);
             }
         }
-        Ok(Vec::new())
+        Ok(Prepared::default())
+    }
+
+    /// Asks the filters of the destination, where nobody there does: for each endpoint as for a pod.
+    async fn limit(
+        &self,
+        picked: &Picked,
+        arrived: &mut Arrived,
+        filtered: Option<Arc<[Filtered]>>,
+    ) -> Result<(), Answer> {
+        let Some(filtered) = filtered else { return Ok(()) };
+        let pod = picked.address.to_string();
+        let from = Asking {
+            identity: Some(&self.session.client.identity),
+            address: self.session.client_address.ip(),
+            pod: &pod,
+        };
+        let sent = self.before.as_deref().filter(|_| self.is_producers());
+        limits::ask(&self.world, &filtered, from, sent, &mut arrived.request).await.map(|_| ())
     }
 
     /// The route is of the addressed service's own namespace.
@@ -231,7 +264,7 @@ impl Way {
         &self,
         picked: &Picked,
         arrived: &mut Arrived,
-    ) -> Result<Vec<PolicyNote>, (Answer, Vec<PolicyNote>)> {
+    ) -> Result<Prepared, (Answer, Vec<PolicyNote>)> {
         let Plan { addressed, port, chosen, backend: (backend, backend_port) } = &self.plan;
         let way = policy::Way {
             addressed,
@@ -260,7 +293,7 @@ impl Way {
                     let client = &self.session.client.identity;
                     headers::name_client(arrived.request.headers_mut(), &by, client, None);
                 }
-                Ok(permit.notes)
+                Ok(Prepared { notes: permit.notes, filtered: permit.filtered })
             }
             Err(denial) => Err((Answer::of_denial(&denial), denial.notes)),
         }

@@ -151,7 +151,7 @@ impl Gates {
         arrival: &Arrival,
         request: &Request<B>,
         original: Option<&HeaderValue>,
-    ) -> Result<Permit, Denial> {
+    ) -> Result<Judged, Denial> {
         let path = Path { world, arrival, request };
         let verified = self.service().and_then(|service| path.verified(service, original?));
         let (sent_uri, sent_headers) = match &verified {
@@ -174,8 +174,16 @@ impl Gates {
         let sent = sent::policy_request(method, sent_uri, sent_headers);
         let arrived = sent::policy_request(method, request.uri(), request.headers());
         let views = Views { arrived: &arrived, sent: &sent };
-        gate.authorize_views(&arrival.connection(), Some(views))
+        let permit = gate.authorize_views(&arrival.connection(), Some(views))?;
+        Ok(Judged { permit, sent: verified })
     }
+}
+
+/// A request that is permitted.
+pub(super) struct Judged {
+    pub(super) permit: Permit,
+    /// What the client sent, where a producer's route changed it.
+    pub(super) sent: Option<Sent>,
 }
 
 /// A request, and the ways that could have led it here.

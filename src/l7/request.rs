@@ -20,7 +20,7 @@ use super::sent::Sent;
 use super::{headers, mirror, peers, sent};
 use crate::balance::Picked;
 use crate::base::PolicyNote;
-use crate::filter::{self, Cx, Flow, HttpFilter, RequestHead};
+use crate::filter::{self, Cx, Flow, Half, HttpFilter, RequestHead, Waited};
 use crate::model::Service;
 use crate::policy::{Connection, Gate};
 use crate::world::World;
@@ -101,7 +101,7 @@ async fn plan(
     let namespace = &session.client.key.namespace;
     let route = plan::route(world, &session.service, session.dialled.port(), namespace, &head);
     let mut route = route.map_err(|answer| heard(session, world, arrived, before, answer))?;
-    let led = lead(session, world, &mut route, arrived, before).await;
+    let led = lead(session, world, &mut route, arrived, before, exchange).await;
     exchange.record.route(route.chosen.as_ref().map(|chosen| chosen.name()).unwrap_or_default());
     let (service, port) = led.map_err(|answer| heard(session, world, arrived, before, answer))?;
     let resolved = session.resolve(&service).await?;
@@ -115,41 +115,75 @@ async fn lead(
     route: &mut plan::Route,
     arrived: &mut Arrived,
     before: &mut Option<Box<Sent>>,
+    exchange: &mut Exchange,
 ) -> Result<(Arc<Service>, u16), Answer> {
-    let cx = Cx { port: session.dialled.port() };
-    decide(route.filters(), arrived, before, cx).await?;
+    let cx = Cx {
+        port: session.dialled.port(),
+        identity: Some(&session.client.identity),
+        address: session.client_address.ip(),
+        service: Some(&session.service),
+        pod: "",
+        route: None,
+    };
+    let mut asking = Asking { arrived, before, cx, exchange };
+    // A rule's filter holds instead of the service's of its type, which is the more general policy's.
+    asking.decide(&route.addressed.filters, route.filters()).await?;
+    asking.decide(route.filters(), &[]).await?;
     route.take_turn()?;
-    decide(route.backend_filters(), arrived, before, cx).await?;
+    asking.decide(route.backend_filters(), &[]).await?;
     route.backend(world)
 }
 
-/// Asks each filter, which sees the request as the client sent it.
-async fn decide(
-    filters: &[HttpFilter],
-    arrived: &mut Arrived,
-    before: &mut Option<Box<Sent>>,
-    cx: Cx,
-) -> Result<(), Answer> {
-    if filters.is_empty() {
-        return Ok(());
-    }
-    if before.is_none() {
-        *before = sent::keep(filters, &arrived.request);
-    }
-    let (method, uri) = (arrived.request.method().clone(), arrived.request.uri().clone());
-    for filter in filters {
-        let headers = arrived.request.headers_mut();
-        let mut head = RequestHead { method: &method, uri: &uri, headers };
-        let answer = match filter.request(&mut head, &cx) {
-            Flow::Next => None,
-            Flow::Answer(answer) => Some(answer),
-            Flow::Wait(waited) => waited.await,
-        };
-        if let Some(answer) = answer {
-            return Err(Answer::of_filter(answer));
+/// A request whose filters are asked.
+struct Asking<'a> {
+    arrived: &'a mut Arrived,
+    before: &'a mut Option<Box<Sent>>,
+    cx: Cx<'a>,
+    exchange: &'a mut Exchange,
+}
+
+impl Asking<'_> {
+    /// Asks each filter, which sees the request as the client sent it; not those of a type that one of `instead` has.
+    async fn decide(
+        &mut self,
+        filters: &[HttpFilter],
+        instead: &[HttpFilter],
+    ) -> Result<(), Answer> {
+        if filters.is_empty() {
+            return Ok(());
         }
+        let request = &mut self.arrived.request;
+        if self.before.is_none() {
+            *self.before = sent::keep(filters, request);
+        }
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        for filter in filters {
+            if filter.half() != Half::Client || filter::has_type_of(instead, filter) {
+                continue;
+            }
+            let headers = request.headers_mut();
+            let mut head = RequestHead { method: &method, uri: &uri, headers };
+            let answer = match filter.request(&mut head, &self.cx) {
+                Flow::Next => None,
+                Flow::Answer(answer) => Some(answer),
+                Flow::Note(note) => {
+                    self.exchange.record.note(note);
+                    None
+                }
+                Flow::Wait(waited) => {
+                    let Waited { answer, mark } = waited.await;
+                    if let Some((reason, why)) = mark {
+                        self.exchange.record.mark(reason, why);
+                    }
+                    answer
+                }
+            };
+            if let Some(answer) = answer {
+                return Err(Answer::of_filter(answer));
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The headers as the client sent them.

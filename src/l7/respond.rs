@@ -25,6 +25,8 @@ pub(super) struct Answer {
     pub(super) why: Box<str>,
     /// What a filter answers with.
     headers: Option<Box<HeaderMap>>,
+    /// A status of gRPC that a filter gives.
+    grpc: Option<u32>,
 }
 
 /// What an answer of our own must look like, by the request.
@@ -39,13 +41,14 @@ pub(super) enum Form {
 
 impl Answer {
     fn new(status: StatusCode, text: &'static str, reason: Reason, why: impl Into<String>) -> Self {
-        Self { status, text, reason, why: why.into().into_boxed_str(), headers: None }
+        Self { status, text, reason, why: why.into().into_boxed_str(), headers: None, grpc: None }
     }
 
     /// What a filter answers with.
     pub(super) fn of_filter(answer: filter::Answer) -> Self {
         let headers = Some(Box::new(answer.headers));
-        Self { headers, ..Self::new(answer.status, answer.text, answer.reason, answer.why) }
+        let grpc = answer.grpc;
+        Self { headers, grpc, ..Self::new(answer.status, answer.text, answer.reason, answer.why) }
     }
 
     pub(super) fn denied(why: impl Into<String>) -> Self {
@@ -159,7 +162,7 @@ impl Answer {
 
     /// A failure as gRPC has it, with the headers that a filter answers with.
     fn respond_grpc(self, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
-        let code = grpc_code(self.status);
+        let code = self.grpc.unwrap_or_else(|| grpc_code(self.status));
         exchange.record.response(StatusCode::OK);
         exchange.record.grpc_status(code);
         let mut response = Response::new(ResponseBody::own(Bytes::new(), exchange));

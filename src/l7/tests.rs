@@ -14,4 +14,5 @@ mod routing;
 mod scripted;
 mod streams;
 mod support;
+mod traffic;
 mod tunnelled;

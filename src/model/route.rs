@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method, StatusCode};
 
 use crate::base::{ObjectKey, Str};
-use crate::filter::{BackendRef, HttpFilter};
+use crate::filter::{self, BackendRef, HttpFilter};
 
 /// One HTTPRoute or GRPCRoute.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -41,8 +41,8 @@ impl std::fmt::Display for RouteKind {
 }
 
 impl HttpRoute {
-    /// The state of filters goes on, where the same rule has one of the same type at the same place: a change elsewhere in the
-    /// route does not make it start again.
+    /// The state of filters goes on, where the same rule has had one of the same type: a change elsewhere in the route does not
+    /// make it start again.
     pub fn inherit(&mut self, before: &HttpRoute) {
         for (index, rule) in self.rules.iter_mut().enumerate() {
             let same = |(at, old): &(usize, &HttpRule)| match rule.name.is_empty() {
@@ -50,17 +50,11 @@ impl HttpRoute {
                 false => old.name == rule.name,
             };
             let Some((_, old)) = before.rules.iter().enumerate().find(same) else { continue };
-            inherit(&mut rule.filters, &old.filters);
+            filter::inherit(&mut rule.filters, &old.filters);
             for (new, old) in rule.backends.iter_mut().zip(&old.backends) {
-                inherit(&mut new.filters, &old.filters);
+                filter::inherit(&mut new.filters, &old.filters);
             }
         }
-    }
-}
-
-fn inherit(filters: &mut [HttpFilter], before: &[HttpFilter]) {
-    for (filter, before) in filters.iter_mut().zip(before) {
-        filter.inherit(before);
     }
 }
 

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::{Binding, Encryption, Locality};
 use crate::base::{ObjectKey, Str};
+use crate::filter::HttpFilter;
 
 /// One Service of Kubernetes, or one host of a ServiceEntry.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -38,6 +39,9 @@ pub struct Service {
     /// What is wanted of the connections to its endpoints and is not carried out.
     #[serde(skip_serializing_if = "Encryption::is_empty")]
     pub encryption: Encryption,
+    /// What policies do to requests that are addressed to it, where their rule has no filter of the same type.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<HttpFilter>,
 }
 
 impl Service {

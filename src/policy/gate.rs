@@ -9,8 +9,9 @@ use std::sync::Arc;
 use super::dialled::{Destination, Guard, Ways};
 use super::evaluate::{self, Facts};
 use super::rule::Principals;
-use super::{Addressed, Connection, Denial, Permit, Request, Views, Way, speaks_for};
+use super::{Addressed, Connection, Denial, Filtered, Permit, Request, Views, Way, speaks_for};
 use crate::base::{ObjectKey, PolicyNote, Str};
+use crate::filter::{self, Half, HttpFilter};
 use crate::model::{AppProtocol, Binding, Mode, Service, Waypoint, Workload};
 use crate::world::{PolicySet, Served, World};
 
@@ -36,6 +37,8 @@ pub struct Gate {
     waypoint: Option<Arc<Waypoint>>,
     /// Some waypoint that guards the workload has its applications told who the client is.
     names_clients: bool,
+    /// Services that guard this and have filters for the destination.
+    filtered: Option<Arc<[Filtered]>>,
     needs_http: bool,
     worker: Str,
 }
@@ -55,6 +58,7 @@ impl PartialEq for Gate {
             service: _,
             waypoint,
             names_clients,
+            filtered,
             needs_http: _,
             worker: _,
         } = self;
@@ -63,6 +67,7 @@ impl PartialEq for Gate {
             && *closed == other.closed
             && (*speaks, *guarded) == (other.speaks, other.guarded)
             && *names_clients == other.names_clients
+            && *filtered == other.filtered
             && same(waypoint_sets, &other.waypoint_sets)
             && same(restrictions, &other.restrictions)
             && are_same(own.as_ref(), other.own.as_ref())
@@ -125,7 +130,10 @@ impl Gate {
                 gate.waypoint.is_some()
             }
         };
-        let wanted = parse || gate.names_clients || gate.sets().any(|set| set.needs_http);
+        let wanted = parse
+            || gate.names_clients
+            || gate.filtered.is_some()
+            || gate.sets().any(|set| set.needs_http);
         gate.needs_http = wanted && may_be_http(world, workload, port);
         gate
     }
@@ -205,6 +213,7 @@ impl Gate {
             service: None,
             waypoint: None,
             names_clients: false,
+            filtered: None,
             needs_http: false,
             worker: namespace.clone(),
         }
@@ -289,7 +298,8 @@ impl Gate {
             policy = ask(own, &facts, &mut notes)?.or(policy);
         }
         let (waypoint, policy) = (waypoint.cloned(), policy.cloned());
-        Ok(Permit { waypoint, names_client: self.names_clients, policy, notes })
+        let filtered = self.filtered.clone();
+        Ok(Permit { waypoint, names_client: self.names_clients, policy, notes, filtered })
     }
 
     fn sets(&self) -> impl Iterator<Item = &Arc<PolicySet>> {
@@ -321,6 +331,7 @@ impl Gate {
             for set in sets {
                 add(&mut self.restrictions, set, ways);
             }
+            self.add_filtered(world, service, ways);
         }
     }
 
@@ -340,7 +351,25 @@ impl Gate {
         let waypoint = self.resolve(world, &service.waypoint, "Service", &service.key)?;
         add(&mut self.waypoint_sets, world.service_policies(&service.key), ways);
         self.add_waypoint(world, waypoint, ways);
+        self.add_filtered(world, service, ways);
         Some(waypoint)
+    }
+
+    /// The ports of a service that has filters for the destination, itself or on rules of its own routes.
+    fn add_filtered(&mut self, world: &World, service: &Service, ways: Ways<'_>) {
+        let runs = |filters: &[HttpFilter]| filter::runs_on(filters, Half::Destination);
+        let routes = || world.routes_from(&service.key.namespace, &service.key).iter();
+        let mut rules = routes().flat_map(|route| &route.rules);
+        if !runs(&service.filters) && !rules.any(|rule| runs(&rule.filters)) {
+            return;
+        }
+        let mut all: Vec<Filtered> = self.filtered.as_deref().unwrap_or_default().to_vec();
+        let ports = ways().into_iter().map(|way| way.service_port);
+        match all.iter_mut().find(|known| known.service == service.key) {
+            Some(known) => known.ports.extend(ports),
+            None => all.push(Filtered { service: service.key.clone(), ports: ports.collect() }),
+        }
+        self.filtered = Some(all.into());
     }
 
     /// Nobody said which service was meant: what guards any that speaks for the workload guards this, and what guards the

@@ -37,7 +37,7 @@ pub enum Origin {
 pub struct Condition {
     pub kind: ConditionType,
     pub reason: ConditionReason,
-    /// Index in `spec.parentRefs`; `None`: every parent that the route is attached to.
+    /// Index in `spec.parentRefs`, of a policy in `spec.targetRefs`; `None`: every parent that the route is attached to.
     pub parent: Option<usize>,
 }
 
@@ -69,6 +69,10 @@ pub enum ConditionReason {
     BackendNotFound,
     RefNotPermitted,
     InvalidKind,
+    /// What a policy is attached to does not exist, or is nothing that requests pass (GEP-713).
+    TargetNotFound,
+    /// A policy cannot be attached to such a thing (GEP-713).
+    Invalid,
 }
 
 /// One complaint. The order is that of reading: by origin, then by object.
@@ -141,6 +145,8 @@ impl ConditionReason {
             ConditionReason::BackendNotFound => "BackendNotFound",
             ConditionReason::RefNotPermitted => "RefNotPermitted",
             ConditionReason::InvalidKind => "InvalidKind",
+            ConditionReason::TargetNotFound => "TargetNotFound",
+            ConditionReason::Invalid => "Invalid",
         }
     }
 }

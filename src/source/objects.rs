@@ -14,6 +14,7 @@ mod request_authentication;
 pub(super) mod schema;
 mod selector;
 mod service_entry;
+mod traffic_policy;
 mod unserved;
 
 pub use authorization_policy::{
@@ -43,6 +44,7 @@ pub use selector::{LabelSelector, Operator, Requirement, selects};
 pub use service_entry::{
     EntryPort, EntrySelector, ServiceEntry, ServiceEntrySpec, WorkloadEntry, WorkloadEntrySpec,
 };
+pub use traffic_policy::{TrafficPolicy, TrafficPolicySpec};
 pub use unserved::{
     BackendTlsPolicy, DestinationRule, EnvoyFilter, TcpRoute, Telemetry, TlsRoute, VirtualService,
     WasmPlugin,
@@ -208,6 +210,7 @@ kinds! {
     WasmPlugin: WasmPlugin, "extensions.istio.io", ["v1alpha1"];
     Telemetry: Telemetry, "telemetry.istio.io", ["v1", "v1alpha1"];
     TCPRoute: TcpRoute, "gateway.networking.k8s.io", ["v1", "v1alpha2"];
+    TrafficPolicy: TrafficPolicy, "isthmus.io", ["v1alpha1"];
     TLSRoute: TlsRoute, "gateway.networking.k8s.io", ["v1", "v1alpha3", "v1alpha2"];
 }
 
@@ -215,7 +218,8 @@ kinds! {
 pub const ISTIO_NETWORKING_GROUP: &str = "networking.istio.io";
 
 /// API groups whose other kinds get a warning rather than a note.
-const OUR_GROUPS: [&str; 6] = [
+const OUR_GROUPS: [&str; 7] = [
+    "isthmus.io",
     "gateway.networking.k8s.io",
     "gateway.networking.x-k8s.io",
     "security.istio.io",

@@ -87,6 +87,11 @@ fn route_filters() {
 }
 
 #[test]
+fn traffic_policies() {
+    golden("traffic-policies");
+}
+
+#[test]
 fn grpc_routes() {
     golden("grpc-routes");
 }

@@ -21,6 +21,7 @@ mod service_entry;
 mod service_ports;
 mod services;
 mod slices;
+mod traffic_policy;
 mod translator;
 mod unserved;
 mod waypoint;

@@ -43,8 +43,8 @@ impl Notes {
     }
 
     pub(super) fn families(&self) -> [Family; 1] {
-        let help = "Connections and requests that AUDIT and dry-run AuthorizationPolicies matched, by what they would \
-                    have done";
+        let help = "Connections and requests that AUDIT and dry-run AuthorizationPolicies matched, and rate limits in shadow mode \
+                    would have refused, by what they would have done";
         let named = ("isthmus_policy_notes", help);
         [Family::counter(&Arc::new(self.0.all()), named, |it| &it.matches)]
     }

@@ -34,6 +34,7 @@ pub struct RequestRecord {
     grpc_status: Option<u32>,
     upstream_time: Option<Duration>,
     failure: Option<(Reason, String)>,
+    mark: Option<(Reason, String)>,
     notes: Vec<PolicyNote>,
     headers: LoggedHeaders,
 }
@@ -63,6 +64,7 @@ impl RequestRecord {
             grpc_status: None,
             upstream_time: None,
             failure: None,
+            mark: None,
             notes: Vec::new(),
             headers: LoggedHeaders::default(),
         }
@@ -124,6 +126,16 @@ impl RequestRecord {
         self.failure.get_or_insert((reason, why));
     }
 
+    /// What happened to it, where it does not fail besides.
+    pub fn mark(&mut self, reason: Reason, why: String) {
+        self.mark = Some((reason, why));
+    }
+
+    /// One more note.
+    pub fn note(&mut self, note: PolicyNote) {
+        self.notes.push(note);
+    }
+
     /// What AUDIT and dry-run policies have to say of it; the last word stays, and is counted at the end.
     pub fn notes(&mut self, notes: Vec<PolicyNote>) {
         self.notes = notes;
@@ -135,7 +147,8 @@ impl RequestRecord {
     }
 
     fn reason(&self) -> Reason {
-        self.failure.as_ref().map_or(Reason::None, |(reason, _)| *reason)
+        let told = self.failure.as_ref().or(self.mark.as_ref());
+        told.map_or(Reason::None, |(reason, _)| *reason)
     }
 
     /// Envoy's: 0 when the client was sent none.
@@ -194,7 +207,8 @@ impl RequestRecord {
         }
         line.text("response_flags", self.reason().flag());
         let answered = if self.upstream_time.is_some() { ANSWERED_BY_APPLICATION } else { "" };
-        let details = self.failure.as_ref().map_or(answered, |(_, why)| why.as_str());
+        let told = self.failure.as_ref().or(self.mark.as_ref());
+        let details = told.map_or(answered, |(_, why)| why.as_str());
         line.known("response_code_details", details);
         line.bare("bytes_received", self.request_bytes);
         line.bare("bytes_sent", self.response_bytes);

@@ -77,6 +77,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
         traffic: TrafficPolicy::default(),
         waypoint: Binding::None,
         encryption: Encryption::default(),
+        filters: Vec::new(),
     }
 }
 

@@ -218,6 +218,7 @@ fn are_shaped_alike(one: &Service, two: &Service) -> bool {
         && one.ports == two.ports
         && one.vips == two.vips
         && one.waypoint == two.waypoint
+        && one.filters == two.filters
 }
 
 fn led_to(route: &HttpRoute) -> impl Iterator<Item = &ObjectKey> {

@@ -12,6 +12,7 @@ mod shape;
 use std::fs;
 use std::path::PathBuf;
 
+use isthmus::filter::PolicySpec;
 use isthmus::source::objects::{
     AuthorizationPolicySpec, Kind, PeerAuthenticationSpec, ServiceEntrySpec, WorkloadEntrySpec,
 };
@@ -33,7 +34,7 @@ struct Definition {
     spec: Shape,
 }
 
-fn definitions() -> [Definition; 4] {
+fn definitions() -> [Definition; 5] {
     [
         Definition {
             kind: Kind::AuthorizationPolicy,
@@ -74,6 +75,14 @@ fn definitions() -> [Definition; 4] {
                           https://istio.io/docs/reference/config/networking/workload-entry.html",
             columns: &[("Address", ".spec.address", "The address of the endpoint.")],
             spec: of::<WorkloadEntrySpec>(),
+        },
+        Definition {
+            kind: Kind::TrafficPolicy,
+            plural: "trafficpolicies",
+            short: "tp",
+            description: "What is done to requests: rate limits and faults (docs/traffic-policy.md).",
+            columns: &[],
+            spec: of::<PolicySpec>(),
         },
     ]
 }
@@ -146,7 +155,6 @@ fn manifest(name: &str, definition: &Definition) -> Value {
         .map(|(index, version)| self::version(definition, version, index == 0))
         .collect();
     let group = definition.kind.group();
-    let category = group.replace('.', "-");
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -164,12 +172,21 @@ fn manifest(name: &str, definition: &Definition) -> Value {
                 "plural": definition.plural,
                 "singular": definition.kind.name().to_lowercase(),
                 "shortNames": [definition.short],
-                "categories": ["istio-io", category.trim_end_matches("-istio-io").to_owned() + "-istio-io"],
+                "categories": categories(group),
             },
             "scope": "Namespaced",
             "versions": versions,
         },
     })
+}
+
+/// As Istio's own have them.
+fn categories(group: &str) -> Vec<String> {
+    let whole = group.replace('.', "-");
+    match whole.ends_with("-istio-io") {
+        true => vec!["istio-io".to_owned(), whole],
+        false => vec![whole],
+    }
 }
 
 fn version(definition: &Definition, version: &str, storage: bool) -> Value {
@@ -192,19 +209,41 @@ fn version(definition: &Definition, version: &str, storage: bool) -> Value {
         "schema": { "openAPIV3Schema": {
             "type": "object",
             "required": ["spec"],
-            "properties": { "spec": spec, "status": status() },
+            "properties": { "spec": spec, "status": status(definition.kind) },
         } },
     })
 }
 
-/// Istio's own: the list of conditions has one owner.
-fn status() -> Value {
-    let text = json!({ "type": "string" });
-    let time = json!({ "type": "string", "format": "date-time" });
+/// Istio's own: the list of conditions has one owner. Of ours as of Gateway API: a list of ancestors.
+fn status(kind: Kind) -> Value {
+    let (list, below) = match kind {
+        Kind::TrafficPolicy => ("ancestors", json!({ "type": "array", "items": ancestor() })),
+        _ => ("conditions", conditions()),
+    };
     json!({
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true,
-        "properties": { "conditions": { "type": "array", "items": {
+        "properties": { list: below },
+    })
+}
+
+/// Gateway API, PolicyAncestorStatus.
+fn ancestor() -> Value {
+    json!({
+        "type": "object",
+        "required": ["ancestorRef", "controllerName"],
+        "properties": {
+            "ancestorRef": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
+            "controllerName": { "type": "string" },
+            "conditions": conditions(),
+        },
+    })
+}
+
+fn conditions() -> Value {
+    let text = json!({ "type": "string" });
+    let time = json!({ "type": "string", "format": "date-time" });
+    json!({ "type": "array", "items": {
             "type": "object",
             "properties": {
                 "type": text,
@@ -218,8 +257,7 @@ fn status() -> Value {
                     "x-kubernetes-int-or-string": true,
                 },
             },
-        } } },
-    })
+    } })
 }
 
 fn schema(shape: &Shape) -> Value {

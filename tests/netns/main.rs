@@ -41,5 +41,6 @@ mod same_node;
 mod soak;
 mod sock;
 mod takeover;
+mod traffic;
 
 pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};

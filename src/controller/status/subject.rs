@@ -27,6 +27,7 @@ pub enum SubjectKind {
     Telemetry,
     TCPRoute,
     TLSRoute,
+    TrafficPolicy,
 }
 
 /// One object.
@@ -47,7 +48,7 @@ pub enum Lists {
 }
 
 impl SubjectKind {
-    pub const ALL: [SubjectKind; 19] = [
+    pub const ALL: [SubjectKind; 20] = [
         SubjectKind::GatewayClass,
         SubjectKind::XMesh,
         SubjectKind::Gateway,
@@ -67,6 +68,7 @@ impl SubjectKind {
         SubjectKind::Telemetry,
         SubjectKind::TCPRoute,
         SubjectKind::TLSRoute,
+        SubjectKind::TrafficPolicy,
     ];
 
     pub fn name(self) -> &'static str {
@@ -90,6 +92,7 @@ impl SubjectKind {
             SubjectKind::Telemetry => "Telemetry",
             SubjectKind::TCPRoute => "TCPRoute",
             SubjectKind::TLSRoute => "TLSRoute",
+            SubjectKind::TrafficPolicy => "TrafficPolicy",
         }
     }
 
@@ -118,6 +121,7 @@ impl SubjectKind {
         match self {
             SubjectKind::Namespace | SubjectKind::Service => "",
             SubjectKind::XMesh => "gateway.networking.x-k8s.io",
+            SubjectKind::TrafficPolicy => "isthmus.io",
             SubjectKind::ServiceEntry
             | SubjectKind::DestinationRule
             | SubjectKind::VirtualService
@@ -152,6 +156,7 @@ impl SubjectKind {
             SubjectKind::Telemetry => "telemetries",
             SubjectKind::TCPRoute => "tcproutes",
             SubjectKind::TLSRoute => "tlsroutes",
+            SubjectKind::TrafficPolicy => "trafficpolicies",
         }
     }
 

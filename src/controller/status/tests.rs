@@ -114,3 +114,8 @@ fn kinds_that_are_not_carried_out() {
 fn policies() {
     golden("policies");
 }
+
+#[test]
+fn traffic_policies() {
+    golden("traffic-policies");
+}

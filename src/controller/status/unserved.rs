@@ -23,11 +23,20 @@ pub(super) fn status(view: &View<'_>, subject: &Subject, stored: &Stored) -> Des
 
 /// Of a BackendTLSPolicy, which has an entry for each target (Gateway API, PolicyAncestorStatus).
 pub(super) fn ancestors(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
-    let targets = stored.spec("targetRefs").and_then(Value::as_array);
     let condition = Condition::fails(ACCEPTED, "Invalid", told(view, subject, stored));
-    let conditions = condition::list(&[condition], stored.generation());
+    of_targets(subject, stored, |_| condition.clone())
+}
+
+/// One entry for each target of a policy, by its index.
+pub(super) fn of_targets(
+    subject: &Subject,
+    stored: &Stored,
+    condition: impl Fn(usize) -> Condition,
+) -> Desired {
+    let targets = stored.spec("targetRefs").and_then(Value::as_array);
     let mut ancestors: Vec<Value> = Vec::new();
-    for target in targets.into_iter().flatten() {
+    for (index, target) in targets.into_iter().flatten().enumerate() {
+        let conditions = condition::list(&[condition(index)], stored.generation());
         let fields = FIELDS.iter().filter_map(|field| {
             let value = target.get(field).filter(|value| !value.is_null())?;
             Some(((*field).to_owned(), value.clone()))

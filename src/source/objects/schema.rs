@@ -13,12 +13,17 @@ use serde_json::Value;
 
 use super::{FieldError, Kind};
 use crate::base::schema::judge;
+use crate::filter;
 
 /// Whether the API server would take the object.
 pub fn check(kind: Kind, object: &Value) -> Result<(), FieldError> {
     let spec = match kind {
         Kind::HTTPRoute => &gateway_api::HTTP_ROUTE,
         Kind::GRPCRoute => &gateway_api::GRPC_ROUTE,
+        Kind::TrafficPolicy => {
+            judge(&core::METADATA, object.get("metadata"), "metadata")?;
+            return filter::judge_spec(object.get("spec"));
+        }
         Kind::Gateway => &gateway_api::GATEWAY,
         Kind::AuthorizationPolicy => &istio::AUTHORIZATION_POLICY,
         Kind::PeerAuthentication => &istio::PEER_AUTHENTICATION,

@@ -93,6 +93,8 @@ impl Changes {
             | Kind::TCPRoute
             | Kind::TLSRoute => self.unserved = true,
             Kind::HTTPRoute | Kind::GRPCRoute => _ = self.routes.insert((kind, key.clone())),
+            // All are attached in every translation.
+            Kind::TrafficPolicy => {}
             // Not translated.
             Kind::ServiceAccount | Kind::ReferenceGrant => {}
         }

@@ -48,6 +48,7 @@ pub(super) fn translate(
         ports: ports.into_iter().map(|(_, port)| port).collect(),
         waypoint: waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service),
         encryption: Encryption::default(),
+        filters: Vec::new(),
     })
 }
 

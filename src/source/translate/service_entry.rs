@@ -307,6 +307,7 @@ fn service(
         traffic: TrafficPolicy { weighted, ..entry.traffic },
         waypoint: entry.waypoint.clone(),
         encryption: Encryption::default(),
+        filters: Vec::new(),
     }
 }
 

@@ -18,6 +18,7 @@ use super::roster::{Member, Roster};
 use super::route::Routes;
 use super::service_ports::Ports;
 use super::services::Services;
+use super::traffic_policy::Attachments;
 use super::{
     Context, TranslateSettings, Translation, authorization_policy, peer_authentication, service,
     unserved, workload,
@@ -46,6 +47,7 @@ pub struct Translator {
     /// Of addresses that several pods have.
     contested: Vec<Complaint>,
     unserved_complaints: Vec<Complaint>,
+    traffic: Attachments,
 }
 
 /// What happened to a pod in one update.
@@ -69,6 +71,7 @@ impl Translator {
             address_complaints: Vec::new(),
             contested: Vec::new(),
             unserved_complaints: Vec::new(),
+            traffic: Attachments::default(),
         }
     }
 
@@ -114,13 +117,15 @@ impl Translator {
             unserved::complain(&mut cx);
             self.unserved_complaints = std::mem::take(&mut cx.complaints);
         }
-        let mesh = Mesh {
+        let mut mesh = Mesh {
             workloads: self.roster.workloads().cloned().collect(),
             services,
             waypoints: frame.waypoints.usable().cloned().collect(),
             routes: self.routes.models(),
             policies: frame.policies.models().to_vec(),
         };
+        let (services, routes) = (&mut mesh.services, &mut mesh.routes);
+        self.traffic.attach(&mut cx, &frame.waypoints, services, routes);
         let complaints = self.complaints(objects, &frame);
         self.frame = Some(frame);
         Translation { mesh, complaints }
@@ -203,6 +208,7 @@ impl Translator {
         all.extend(self.routes.complaints().cloned());
         all.extend_from_slice(&self.target_complaints);
         all.extend_from_slice(&self.unserved_complaints);
+        all.extend_from_slice(&self.traffic.complaints);
         all.sort();
         all.dedup();
         all

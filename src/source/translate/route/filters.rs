@@ -27,10 +27,6 @@ impl RuleContext for Judged<'_> {
     fn prefix(&self) -> Option<Str> {
         prefix(self.0)
     }
-
-    fn backend(&self, _field: &str, _object: &BackendObject) -> Option<BackendRef> {
-        None
-    }
 }
 
 impl RuleContext for Kept<'_, '_> {
