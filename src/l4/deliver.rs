@@ -185,8 +185,20 @@ impl Proxy {
             if self.workload().is_none() {
                 continue;
             }
-            if let Err(denial) = self.gate(arrival).authorize(&arrival.connection(), None) {
-                return denial;
+            let gate = self.gate(arrival);
+            match gate.authorize(&arrival.connection(), None) {
+                Err(denial) => return denial,
+                // A limit would not hold for what is carried here: its requests are not parsed.
+                Ok(permit) if permit.filtered.is_some() && gate.needs_http() => {
+                    let why = "a TrafficPolicy limits requests here from now on, so they must be parsed; connecting again \
+                               is permitted";
+                    return Denial {
+                        why: why.to_owned(),
+                        notes: Vec::new(),
+                        unauthenticated: false,
+                    };
+                }
+                Ok(_) => {}
             }
         }
     }

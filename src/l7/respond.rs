@@ -23,10 +23,8 @@ pub(super) struct Answer {
     pub(super) reason: Reason,
     /// Names the policy, the route or the failure, for the log; the client does not see it.
     pub(super) why: Box<str>,
-    /// What a filter answers with.
-    headers: Option<Box<HeaderMap>>,
-    /// A status of gRPC that a filter gives.
-    grpc: Option<u32>,
+    /// What a filter answers with: headers, and a status of gRPC where it gives one.
+    given: Option<Box<(HeaderMap, Option<u32>)>>,
 }
 
 /// What an answer of our own must look like, by the request.
@@ -41,14 +39,13 @@ pub(super) enum Form {
 
 impl Answer {
     fn new(status: StatusCode, text: &'static str, reason: Reason, why: impl Into<String>) -> Self {
-        Self { status, text, reason, why: why.into().into_boxed_str(), headers: None, grpc: None }
+        Self { status, text, reason, why: why.into().into_boxed_str(), given: None }
     }
 
     /// What a filter answers with.
     pub(super) fn of_filter(answer: filter::Answer) -> Self {
-        let headers = Some(Box::new(answer.headers));
-        let grpc = answer.grpc;
-        Self { headers, grpc, ..Self::new(answer.status, answer.text, answer.reason, answer.why) }
+        let given = Some(Box::new((answer.headers, answer.grpc)));
+        Self { given, ..Self::new(answer.status, answer.text, answer.reason, answer.why) }
     }
 
     pub(super) fn denied(why: impl Into<String>) -> Self {
@@ -143,8 +140,8 @@ impl Answer {
         let closes = exchange.withholds_body();
         let mut response = Response::new(ResponseBody::own(text, exchange));
         *response.status_mut() = self.status;
-        if let Some(headers) = self.headers {
-            *response.headers_mut() = *headers;
+        if let Some(given) = self.given {
+            *response.headers_mut() = given.0;
         }
         if closes {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -162,13 +159,12 @@ impl Answer {
 
     /// A failure as gRPC has it, with the headers that a filter answers with.
     fn respond_grpc(self, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
-        let code = self.grpc.unwrap_or_else(|| grpc_code(self.status));
+        let (headers, grpc) = self.given.map(|given| *given).unwrap_or_default();
+        let code = grpc.unwrap_or_else(|| grpc_code(self.status));
         exchange.record.response(StatusCode::OK);
         exchange.record.grpc_status(code);
         let mut response = Response::new(ResponseBody::own(Bytes::new(), exchange));
-        if let Some(headers) = self.headers {
-            *response.headers_mut() = *headers;
-        }
+        *response.headers_mut() = headers;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(HeaderName::from_static("grpc-status"), code.into());

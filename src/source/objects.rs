@@ -259,11 +259,17 @@ impl Kind {
         )
     }
 
-    /// Without one of these something is let past that should be denied or go through a waypoint, or sent in the clear that
-    /// should be encrypted.
+    /// Without one of these something is let past that should be denied, limited or go through a waypoint, or sent in the clear
+    /// that should be encrypted.
     pub fn restricts(self) -> bool {
         self.is_security()
-            || matches!(self, Kind::Gateway | Kind::DestinationRule | Kind::BackendTLSPolicy)
+            || matches!(
+                self,
+                Kind::Gateway
+                    | Kind::DestinationRule
+                    | Kind::BackendTLSPolicy
+                    | Kind::TrafficPolicy
+            )
     }
 
     /// Is watched only to say that it is not carried out; what it would have encrypted is refused.

@@ -282,6 +282,7 @@ fn schema(shape: &Shape) -> Value {
         Shape::List(items) => json!({ "type": "array", "items": schema(items) }),
         Shape::Choice(names) => json!({ "type": "string", "enum": names }),
         Shape::Text => json!({ "type": "string" }),
+        Shape::Flag => json!({ "type": "boolean" }),
         Shape::Unsigned(most) => json!({ "type": "integer", "minimum": 0, "maximum": most }),
         Shape::Any => json!({ "x-kubernetes-preserve-unknown-fields": true }),
     }

@@ -67,7 +67,8 @@ fn a_rate_limit_holds_whatever_way_requests_come() -> Result<()> {
     std::thread::sleep(Duration::from_millis(500));
     ensure!(lab.curl("curl", &[DETAILS])?.status == 429, "the last good version holds");
     lab.manifests.delete(&Key::new("TrafficPolicy", "bookinfo", "details"))?;
-    settle(&lab, "curl", &[DETAILS], 200)
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    Ok(())
 }
 
 #[test]

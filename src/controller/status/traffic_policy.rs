@@ -20,8 +20,7 @@ fn of_target(complaints: &[&Complaint], stored: &Stored, index: usize) -> Condit
     let here = complaints.iter().filter_map(|it| Some((it, it.condition?)));
     let here: Vec<_> = here.filter(|(_, of)| of.parent == Some(index)).collect();
     if let Some((_, first)) = here.first() {
-        let messages: Vec<&str> = here.iter().map(|(it, _)| it.reason.as_str()).collect();
-        let message = condition::joined(messages.into_iter());
+        let message = condition::joined(here.iter().map(|(it, _)| it.reason.as_str()));
         return Condition::fails(ACCEPTED, first.reason.name(), message);
     }
     let warnings: Vec<String> = complaints

@@ -7,7 +7,9 @@
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Keys of one limit: as many as a few thousand clients of a hundred pods have, in 128 KiB.
 const KEYS: usize = 8192;

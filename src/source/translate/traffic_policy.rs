@@ -55,6 +55,10 @@ struct Claim {
 #[derive(Default)]
 struct Claims {
     by_target: BTreeMap<(Str, Target), Vec<Claim>>,
+    /// Of policies: nothing has to be looked up for others.
+    namespaces: BTreeSet<Str>,
+    /// Some policy is for a class.
+    has_classes: bool,
     /// Policy and place of targets that something was attached to.
     reached: BTreeSet<(ObjectKey, usize)>,
 }
@@ -153,6 +157,7 @@ impl Claims {
         policies.sort_by_key(|(key, policy)| (age(policy), *key));
         let mut claims = Self::default();
         for (key, policy) in policies {
+            // What is at fault was refused when the policy was read.
             let filters: Vec<HttpFilter> =
                 policy.spec.0.filters(&Policy(key)).into_iter().filter_map(Result::ok).collect();
             if filters.is_empty() {
@@ -177,6 +182,8 @@ impl Claims {
         target: Target,
         filters: &[HttpFilter],
     ) {
+        self.namespaces.insert(policy.namespace.clone());
+        self.has_classes |= matches!(target, Target::GatewayClass(_));
         let held = self.by_target.entry((policy.namespace.clone(), target)).or_default();
         for filter in filters {
             let rival = held.iter().find(|it| discriminant(&it.filter) == discriminant(filter));
@@ -212,6 +219,10 @@ impl Claims {
     /// Only what is bound to a waypoint: nothing else is parsed.
     fn of_service(&mut self, service: &Service, waypoints: &Waypoints) -> Vec<HttpFilter> {
         let Binding::Waypoint(bound) = &service.waypoint else { return Vec::new() };
+        let concerned = [&service.key.namespace, &bound.namespace];
+        if !self.has_classes && !concerned.iter().any(|it| self.namespaces.contains(*it)) {
+            return Vec::new();
+        }
         let own = match &service.entry {
             Some(entry) => Target::ServiceEntry(entry.clone()),
             None => Target::Service(service.key.name.clone()),
@@ -235,6 +246,9 @@ impl Claims {
 
     /// The destination knows only routes of its own namespace, so limits of others' routes are not for it.
     fn of_rule(&mut self, route: &HttpRoute, rule: &HttpRule) -> Vec<HttpFilter> {
+        if !self.namespaces.contains(&route.key.namespace) {
+            return Vec::new();
+        }
         let target = |section: Option<Str>| {
             let grpc = route.kind == RouteKind::Grpc;
             let target = Target::Route(grpc, route.key.name.clone(), section);

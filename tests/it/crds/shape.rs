@@ -17,6 +17,7 @@ pub enum Shape {
     List(Box<Shape>),
     Choice(&'static [&'static str]),
     Text,
+    Flag,
     /// With the greatest value.
     Unsigned(u64),
     /// Anything, or nothing that is looked at.
@@ -83,6 +84,11 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
 
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_unit()
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        *self.shape = Shape::Flag;
+        visitor.visit_bool(false)
     }
 
     unsigned! {
@@ -157,7 +163,7 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u64 u128 f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct identifier
+        i8 i16 i32 i64 i128 u64 u128 f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct identifier
     }
 }
 
