@@ -39,7 +39,7 @@ fn policy(spec: &str) -> String {
 #[test]
 fn a_rate_limit_holds_whatever_way_requests_come() -> Result<()> {
     let mut lab = with_waypoint()?;
-    let pod = lab.pod("details-v1")?.attachment.addresses.clone();
+    let pod = lab.pod("details-v1")?.attachment.addresses;
     lab.manifests.apply(&policy("rateLimit: {local: {requests: 3, interval: 1h}}"))?;
     let since = lab.moment()?;
     let refused = wait::until("the limit", || {
