@@ -11,8 +11,13 @@ use crate::source_text::root;
 const SUMMARY: &str = "docs/SUMMARY.md";
 
 /// Pages that are not in `docs/`.
-const OTHER_PAGES: [&str; 5] =
-    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "scripts/cluster/README.md"];
+const OTHER_PAGES: [&str; 5] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "scripts/cluster/README.md",
+];
 
 #[test]
 fn every_page_is_in_the_table_of_contents() {
