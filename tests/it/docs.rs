@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use isthmus::base::{ObjectKey, PolicyEffect, PolicyNote, Reason, ports};
@@ -254,28 +254,6 @@ fn everything_the_source_reads_is_documented() {
     }
     assert!(missing.is_empty(), "docs/resources.md does not say what these are: {missing:?}");
     assert!(found > 10, "labels, annotations and kinds are found in src/source");
-}
-
-#[test]
-fn links_between_pages_lead_somewhere() {
-    let mut broken = Vec::new();
-    let mut pages: Vec<PathBuf> = fs::read_dir(root().join("docs"))
-        .expect("docs")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.extension().is_some_and(|it| it == "md"))
-        .collect();
-    pages.push(root().join("ARCHITECTURE.md"));
-    for page in pages {
-        let text = fs::read_to_string(&page).expect("a page");
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let file = target.split('#').next().unwrap_or_default();
-            let elsewhere = target.contains("://") || file.is_empty();
-            if !elsewhere && !page.parent().expect("a directory").join(file).exists() {
-                broken.push(format!("{}: {target}", page.display()));
-            }
-        }
-    }
-    assert!(broken.is_empty(), "{broken:#?}");
 }
 
 /// The settings of each section, in the order of the file.

@@ -7,6 +7,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod book;
 mod cli;
 mod crds;
 mod docs;
