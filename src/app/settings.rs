@@ -79,7 +79,7 @@ pub(super) fn worker_settings(settings: &Settings) -> WorkerSettings {
         max_requests: settings.layer7.max_requests,
         max_buffered_bytes: settings.layer7.max_buffered_bytes,
         max_headers: settings.layer7.max_headers,
-        max_streams: settings.layer7.max_streams,
+        max_streams: settings.layer7.max_http2_streams,
         tenant_share: settings.layer7.tenant_share,
         client_share: settings.layer7.client_share,
         head_timeout: settings.layer7.head_timeout,
