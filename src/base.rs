@@ -12,6 +12,7 @@ mod places;
 pub mod ports;
 mod reason;
 mod room;
+pub mod schema;
 mod seldom;
 mod sizes;
 mod trust_domains;

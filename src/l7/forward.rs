@@ -30,8 +30,8 @@ use super::upstream::{Key, Lease, Sender};
 use super::{framing, headers, limit, peers};
 use crate::balance::{self, Picked};
 use crate::base::{PolicyNote, Reason};
+use crate::filter::{self, Seen};
 use crate::policy::{self, Gate};
-use crate::route;
 use crate::world::World;
 
 /// How many endpoints are tried: the first and two more, as Envoy and Istio do.
@@ -44,8 +44,8 @@ pub(super) struct Way {
     pub(super) plan: Plan,
     /// The request as the client sent it, when the route's filters may have changed it.
     pub(super) before: Option<Box<Sent>>,
-    /// The site whose script asks, when a filter wants to know.
-    pub(super) origin: Option<HeaderValue>,
+    /// What filters of the response look at.
+    pub(super) seen: Seen,
 }
 
 /// A response, and what it came with.
@@ -318,9 +318,7 @@ impl Way {
         if let Err(why) = self.session.context.check_response(&response) {
             return Answer::bad_gateway(why).respond(exchange, form);
         }
-        for filters in self.plan.filters() {
-            route::filter_response(filters, self.origin.as_ref(), response.headers_mut());
-        }
+        filter::respond(self.plan.filters(), response.headers_mut(), &self.seen);
         if let Err(why) = exchange.reserve(response.headers()) {
             return Answer::overflow(why).respond(exchange, form);
         }

@@ -128,7 +128,7 @@ impl Handler for Outbound {
     }
 
     fn refused(&self, refused: Refused) {
-        drop(refused.record(&self.context.dependencies.telemetry, self.request_start(None)));
+        drop(refused.record(&self.context.dependencies.telemetry, self.request_start()));
     }
 }
 
@@ -174,16 +174,14 @@ impl Outbound {
         Ok(self.context.dependencies.pool.open(&key, &self.sockets, &request).await?)
     }
 
-    /// The record of a request, but for the request. Mutual TLS is what leads to the endpoint; an answer of our own goes
-    /// to a client whose identity is known.
-    pub(super) fn request_start(&self, endpoint: Option<&Picked>) -> RequestStart {
-        let captured = |picked: &Picked| peers::captured(picked.workload.as_ref()).is_some();
+    /// The record of a request, but for the request. An answer of our own goes to a client whose identity is known.
+    pub(super) fn request_start(&self) -> RequestStart {
         RequestStart {
             count: true,
             outbound: true,
             source: self.source.clone(),
             service: self.labels.clone(),
-            mutual_tls: endpoint.is_none_or(captured),
+            mutual_tls: true,
             source_address: self.client_address,
             method: Method::default(),
             path: Str::default(),

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::forms::{LABEL, LABEL_VALUE, any};
-use super::{Rule, items, repeated, text};
+use crate::base::schema::forms::{LABEL, LABEL_VALUE, any};
+use crate::base::schema::{Rule, items, repeated, text};
 use Rule::{Fields, List, Map, Number, OneOf, Text, With};
 
 const PORT: Rule = Number(1, 65535);
