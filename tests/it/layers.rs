@@ -7,18 +7,19 @@ use std::path::Path;
 use crate::source_text::{SourceFile, files, identifier};
 
 /// Room and layer. The program itself stands above its subcommands.
-const LAYERS: [(&str, u8); 29] = [
-    ("main", 9),
-    ("cli", 8),
-    ("app", 7),
+const LAYERS: [(&str, u8); 30] = [
+    ("main", 10),
+    ("cli", 9),
+    ("app", 8),
     // The parsers, for fuzzers; not in what is shipped.
-    ("fuzz", 7),
-    ("node", 6),
-    ("admin", 6),
-    ("controller", 6),
-    ("l4", 5),
-    ("l7", 5),
-    ("dns", 5),
+    ("fuzz", 8),
+    ("node", 7),
+    ("admin", 7),
+    ("controller", 7),
+    ("l4", 6),
+    ("l7", 6),
+    ("dns", 6),
+    ("reach", 5),
     ("pool", 4),
     ("tunnel", 3),
     ("policy", 3),
