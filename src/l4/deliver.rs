@@ -10,7 +10,7 @@ use super::Proxy;
 use crate::base::{Identity, Reason, Str, ports};
 use crate::model::{Mode, Workload};
 use crate::policy::{self, ArrivalClass, Connection, Denial, Gate, Permit};
-use crate::reach;
+use crate::reach::{self, cut_after_a_change};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::{Cut, Joined, PeerRevoked};
@@ -247,11 +247,6 @@ pub(super) fn finish(copied: Result<(), sock::CopyError>, record: &mut Connectio
         let reason = if is_revoked(&error) { Reason::CertRevoked } else { Reason::PeerReset };
         record.fail(reason, error.to_string());
     }
-}
-
-/// What the log says of a connection that is no longer permitted.
-pub(super) fn cut_after_a_change(why: &str) -> String {
-    format!("cut after a change: {why}")
 }
 
 /// The tunnel was cut because its server's certificate is revoked.

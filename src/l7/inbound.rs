@@ -25,7 +25,7 @@ use super::{deliver, opaque, peers};
 use crate::base::{Reason, Str, within_budget};
 use crate::model::AppProtocol;
 use crate::policy::{Denial, Permit};
-use crate::reach;
+use crate::reach::{self, Failure, cut_after_a_change};
 use crate::sock::{Rewind, SocketFactory};
 use crate::telemetry::{ConnectionStart, HttpConnection, Peer, ServiceLabels};
 use crate::tunnel::{Carrier, Cut, GuardedConnection, Place};
@@ -151,7 +151,7 @@ impl Inbound {
         let shelf = self.application.get_or_init(|| Arc::new(Shelf::new(version)));
         let dial = || async {
             let connected = self.connect_application().await;
-            let stream = connected.map_err(|error| UpstreamError::Connect { address, error })?;
+            let stream = connected.map_err(|error| Failure::connect(address, error))?;
             let share = self.seat.share();
             Sender::connect(&self.context, share, version, Carrier::Tcp(stream), address).await
         };
@@ -187,7 +187,7 @@ impl Inbound {
             }
         };
         tokio::select! {
-            denial = denied => (Reason::Denied, format!("cut after a change: {}", denial.why)),
+            denial = denied => (Reason::Denied, cut_after_a_change(&denial.why)),
             () = self.cut.token().cancelled() => {
                 let (reason, why) = self.cut.reason();
                 (reason, why.to_owned())

@@ -18,6 +18,7 @@ use super::plan::{self, Plan, Refusal};
 use super::respond::Answer;
 use super::{headers, mirror, sent};
 use crate::policy::{Connection, Gate};
+use crate::reach::Attempts;
 use crate::route;
 use crate::world::World;
 
@@ -44,7 +45,7 @@ pub(super) async fn route(
     let first = planned
         .as_ref()
         .ok()
-        .and_then(|plan| plan.endpoint(&world, session.caller(), session.dialled, &[]));
+        .and_then(|plan| plan.endpoint(&world, &session, &Attempts::default()));
     let start = arrived.describe(session.request_start(first.as_ref()));
     let record = session.context.dependencies.telemetry.request(start);
     let place = Place::of(permit, &session.seat, arrived.version);
