@@ -85,7 +85,9 @@ impl Way {
             let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
             let deadline = limit::earlier(whole, one);
             let last = next.as_ref().map(|picked| picked.address);
-            let outcome = self.pass(arrived, next, &mut exchange, deadline).await;
+            let passed = self.pass(arrived, next, &mut exchange, deadline).await;
+            // Moved, because what awaiting gives would be held beside the future that gave it.
+            let outcome = passed;
             let retried = again.as_mut().and_then(|again| self.retried(again, &outcome));
             let Some((request, wait)) = retried else {
                 return match outcome {

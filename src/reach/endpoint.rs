@@ -23,7 +23,7 @@ pub struct Ask<'a> {
 /// The service whose endpoints are asked for. Routes do not apply to bytes.
 #[derive(Clone, Copy)]
 pub enum Asked<'a> {
-    /// As layer 4 decided it from a moment ago; whatever changes later is for its policies to say.
+    /// As layer 4 saw it when it decided. Its policies are those of the present.
     Decided(&'a Arc<Service>),
     /// As it is at each attempt: a worker may have waited long to see that bytes are not HTTP. Its waypoint must be
     /// usable.
@@ -38,10 +38,10 @@ pub struct Reached {
     pub permit: Option<Permit>,
 }
 
-/// No endpoint did.
+/// Why no endpoint took the connection.
 #[derive(Debug)]
 pub struct Unreached {
-    /// The endpoint that is to blame, or that a policy guards.
+    /// The endpoint that failed last, or that may not be connected to.
     pub picked: Option<Picked>,
     pub failure: Failure,
     /// What policies that decide nothing had to say, where they were judged here.
