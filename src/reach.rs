@@ -11,6 +11,7 @@
 //! (`balance`), keeps no connection (`pool`), and knows nothing of HTTP.
 
 mod application;
+mod ask;
 mod attempts;
 mod endpoint;
 mod judge;
@@ -33,8 +34,9 @@ use crate::tunnel::{Baggage, Carrier, ConnectRequest};
 use crate::world::{Judged, WorldStore};
 
 pub use application::connect_application;
+pub use ask::{Ask, Asked};
 pub use attempts::Attempts;
-pub use endpoint::{Ask, Asked, Reached, Unreached};
+pub use endpoint::{Reached, Unreached};
 use judge::LeavingClass;
 pub use judge::{cut_after_a_change, judge};
 

@@ -1,34 +1,13 @@
 //! From a service to a connection with one of its endpoints, for bytes of any kind. No byte of the client was sent before
 //! an endpoint took the connection, so that others may be tried.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use super::judge::{direct, judge};
-use super::{Attempts, Downstream, Failure, Reach};
+use super::judge::{direct, judge_bytes};
+use super::{Ask, Attempts, Downstream, Failure, Reach};
 use crate::balance::{self, Ended, Picked};
-use crate::base::{ObjectKey, PolicyNote, Reason};
-use crate::model::{Binding, Service};
+use crate::base::{PolicyNote, Reason};
+use crate::model::Service;
 use crate::policy::{self, Permit};
 use crate::tunnel::Carrier;
-
-/// What a client asks to be connected to.
-#[derive(Clone, Copy)]
-pub struct Ask<'a> {
-    pub service: Asked<'a>,
-    /// The address that the client dialled, and the service's port.
-    pub dialled: SocketAddr,
-}
-
-/// The service whose endpoints are asked for. Routes do not apply to bytes.
-#[derive(Clone, Copy)]
-pub enum Asked<'a> {
-    /// As layer 4 saw it when it decided. Its policies are those of the present.
-    Decided(&'a Arc<Service>),
-    /// As it is at each attempt: a worker may have waited long to see that bytes are not HTTP. Its waypoint must be
-    /// usable.
-    Present(&'a ObjectKey),
-}
 
 /// An endpoint that took the connection.
 pub struct Reached {
@@ -51,21 +30,6 @@ pub struct Unreached {
 impl From<Failure> for Unreached {
     fn from(failure: Failure) -> Self {
         Self { picked: None, failure, notes: Vec::new() }
-    }
-}
-
-impl Ask<'_> {
-    pub(super) fn port(&self) -> u16 {
-        self.dialled.port()
-    }
-}
-
-impl Asked<'_> {
-    pub(super) fn key(&self) -> &ObjectKey {
-        match self {
-            Self::Decided(service) => &service.key,
-            Self::Present(key) => key,
-        }
     }
 }
 
@@ -102,24 +66,6 @@ impl Reach {
         }
     }
 
-    /// The service that is asked for.
-    pub(super) fn asked(&self, ask: &Ask<'_>) -> Result<Arc<Service>, Failure> {
-        let key = match ask.service {
-            Asked::Decided(service) => return Ok(service.clone()),
-            Asked::Present(key) => key,
-        };
-        let world = self.world.load();
-        let Some(service) = world.service(key) else {
-            let why = format!("Service {key} does not exist any more");
-            return Err(Failure::new(Reason::NoHealthyUpstream, why));
-        };
-        if let Binding::Unusable { waypoint, why } = &service.waypoint {
-            let why = format!("waypoint {waypoint}: {why}");
-            return Err(Failure::new(Reason::WaypointUnusable, why));
-        }
-        Ok(service.clone())
-    }
-
     /// The next endpoint, with the leave to connect as far as this half must decide that.
     fn choose(
         &self,
@@ -138,7 +84,7 @@ impl Reach {
             let failure = Failure::new(Reason::Unencrypted, why);
             return Err(Unreached { picked: Some(picked), failure, notes: Vec::new() });
         }
-        match judge(&world, from, &direct(service, port, &picked), None) {
+        match judge_bytes(&world, from, ask, &direct(service, port, &picked)) {
             Ok(permit) => Ok(Some((picked, permit))),
             Err(denial) => Err(Unreached {
                 picked: Some(picked),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Ask, Downstream, Failure, Reach};
+use super::{Ask, Asked, Downstream, Failure, Reach};
 use crate::balance::Picked;
 use crate::base::{ObjectKey, Reason, Str};
 use crate::model::{Service, Workload};
@@ -24,22 +24,34 @@ impl Classed for LeavingClass {
     }
 }
 
-/// The waypoints' policies, for a destination that is not captured. `None` for one that is, because its own agent judges,
-/// and where no waypoint guards it. `views`: the request, where there is one.
+/// The waypoints' policies, for a destination that is not captured. `None` for one that is, because its own agent judges.
+/// `views`: the request, where there is one.
 pub fn judge(
     world: &World,
     from: &Downstream<'_>,
     way: &Way<'_>,
     views: Option<Views<'_>>,
 ) -> Result<Option<Permit>, Denial> {
-    if way.workload.is_some_and(Workload::is_captured) {
-        return Ok(None);
-    }
-    let gate = Gate::for_uncaptured(world, way);
-    if !gate.is_guarded() {
-        return Ok(None);
-    }
+    let Some(gate) = gate(world, way) else { return Ok(None) };
     gate.authorize_views(&from.connection(way.destination), views).map(Some)
+}
+
+/// The same for bytes to an endpoint of the service that is asked for. `None` also for a connection of layer 4 that no
+/// waypoint guards: it goes on even if the service does not.
+pub(super) fn judge_bytes(
+    world: &World,
+    from: &Downstream<'_>,
+    ask: &Ask<'_>,
+    way: &Way<'_>,
+) -> Result<Option<Permit>, Denial> {
+    let counts = |gate: &Gate| gate.is_guarded() || matches!(ask.service, Asked::Present(_));
+    let Some(gate) = gate(world, way).filter(counts) else { return Ok(None) };
+    gate.authorize(&from.connection(way.destination), None).map(Some)
+}
+
+fn gate(world: &World, way: &Way<'_>) -> Option<Gate> {
+    let captured = way.workload.is_some_and(Workload::is_captured);
+    (!captured).then(|| Gate::for_uncaptured(world, way))
 }
 
 /// What the log says of a connection that is no longer permitted.
@@ -81,7 +93,7 @@ impl Reach {
     fn permitted(&self, from: &Downstream<'_>, ask: &Ask<'_>, to: &Picked) -> Result<(), Failure> {
         let service = self.asked(ask)?;
         let way = direct(&service, ask.port(), to);
-        match judge(&self.world.load(), from, &way, None) {
+        match judge_bytes(&self.world.load(), from, ask, &way) {
             Ok(_) => Ok(()),
             Err(denial) => Err(Failure::new(Reason::Denied, denial.why)),
         }
