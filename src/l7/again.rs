@@ -14,21 +14,11 @@ use super::body::{Replay, RequestBody};
 use super::budget::{Reserved, Share};
 use super::detect::Version;
 use super::respond::Form;
+use crate::balance::Ended;
 use crate::model::Retry;
 
 /// The longest time between two attempts, as a multiple of the first: Envoy's.
 const MOST_BACKOFF: u32 = 10;
-
-/// How an attempt without a usable response ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// Certainly nothing of it was sent.
-    Unsent,
-    /// It may have been sent.
-    Sent,
-    /// With an answer that another attempt would get as well.
-    Decided,
-}
 
 /// What is needed to send a request again.
 pub(super) struct Again {
@@ -83,9 +73,9 @@ impl Again {
         ended: Ended,
     ) -> Option<(Arrived, Duration)> {
         let allowed = match ended {
-            Ended::Unsent => true,
-            Ended::Sent => self.method.is_idempotent(),
-            Ended::Decided => false,
+            Ended::Unreached | Ended::Stale => true,
+            Ended::Broken | Ended::TimedOut => self.method.is_idempotent(),
+            Ended::Denied | Ended::Served => false,
         };
         allowed.then(|| self.next(retry)).flatten()
     }

@@ -17,12 +17,13 @@ use super::outbound::Outbound;
 use super::plan::{self, Plan};
 use super::respond::Answer;
 use super::sent::Sent;
-use super::{headers, mirror, peers, sent};
+use super::{headers, mirror, sent};
 use crate::balance::Picked;
 use crate::base::PolicyNote;
 use crate::filter::{self, Cx, Flow, HttpFilter, RequestHead};
 use crate::model::Service;
 use crate::policy::{Connection, Gate};
+use crate::reach::Attempts;
 use crate::world::World;
 
 /// A request that goes nowhere.
@@ -67,8 +68,8 @@ pub(super) async fn route(
             return answer.respond(exchange, form);
         }
     };
-    let first = plan.endpoint(&world, session.caller(), session.dialled, &[]);
-    let captured = |picked: &Picked| peers::captured(picked.workload.as_ref()).is_some();
+    let first = plan.endpoint(&world, &session, &Attempts::default());
+    let captured = |picked: &Picked| picked.captured().is_some();
     exchange.record.mutual_tls(first.as_ref().is_none_or(captured));
     let seen = filter::remember(plan.filters(), sent_headers(&before, &arrived));
     if let Some(before) = &before {

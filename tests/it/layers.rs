@@ -8,18 +8,19 @@ use crate::circles::CIRCLES;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 30] = [
-    ("main", 10),
-    ("cli", 9),
-    ("app", 8),
+pub const LAYERS: [(&str, u8); 31] = [
+    ("main", 11),
+    ("cli", 10),
+    ("app", 9),
     // The parsers, for fuzzers; not in what is shipped.
-    ("fuzz", 8),
-    ("node", 7),
-    ("admin", 7),
-    ("controller", 7),
-    ("l4", 6),
-    ("l7", 6),
-    ("dns", 6),
+    ("fuzz", 9),
+    ("node", 8),
+    ("admin", 8),
+    ("controller", 8),
+    ("l4", 7),
+    ("l7", 7),
+    ("dns", 7),
+    ("reach", 6),
     ("pool", 5),
     ("tunnel", 4),
     ("policy", 4),
