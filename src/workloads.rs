@@ -22,7 +22,7 @@ mod scan;
 pub use claims::{Claim, Refusal, refused};
 pub use ledger::Ledger;
 pub use names::Sought;
-pub use record::Record;
+pub use record::{Record, RecordError};
 pub use registry::{Registry, Sandbox};
 pub use runtime::{ContainerRuntime, RuntimeError, Said};
 pub use scan::{Candidate, addresses_in, path_here, scan};

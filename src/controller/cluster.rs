@@ -1,5 +1,19 @@
 //! How the controller tells what the API server answered.
 
+use std::time::Duration;
+
+/// Why a request to the API server did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RequestError {
+    #[error("{}", told(.0))]
+    Failed(#[from] kube::Error),
+    #[error("the API server does not answer within {0:?}")]
+    Unanswered(Duration),
+    /// The object, by somebody else.
+    #[error("it was changed in between")]
+    Changed,
+}
+
 /// The error in one sentence: the server's own words where it has answered, all causes otherwise.
 pub(super) fn told(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {

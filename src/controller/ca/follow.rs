@@ -59,9 +59,9 @@ impl Authorities {
                     secret::read(secret).and_then(|state| Current::new(state, SystemTime::now()));
                 match read {
                     Ok(current) => self.accept(context, current),
-                    Err(reason) => tracing::error!(
+                    Err(error) => tracing::error!(
                         secret = SECRET,
-                        reason,
+                        reason = error.to_string(),
                         "the CA's Secret cannot be used; {}",
                         if before.is_some() {
                             "the one before goes on signing"
