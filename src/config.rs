@@ -192,8 +192,6 @@ pub struct Layer4Settings {
     pub max_workload_bytes: usize,
     #[serde(serialize_with = "duration::serialize")]
     pub connect_timeout: Duration,
-    #[serde(serialize_with = "duration::serialize")]
-    pub detect_timeout: Duration,
 }
 
 /// `[layer7]`: the budget of each waypoint worker.
@@ -212,6 +210,8 @@ pub struct Layer7Settings {
     pub head_timeout: Duration,
     #[serde(serialize_with = "duration::serialize")]
     pub idle_timeout: Duration,
+    #[serde(serialize_with = "duration::serialize")]
+    pub detect_timeout: Duration,
 }
 
 /// `[pool]`

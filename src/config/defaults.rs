@@ -72,8 +72,6 @@ pub(super) const LAYER4_MAX_BYTES: usize = 1024 * 1024 * 1024;
 pub(super) const LAYER4_MAX_WORKLOAD_BYTES: usize = LAYER4_MAX_BYTES / 4;
 /// ztunnel's and Envoy's 10 s: longer than three retransmissions of a SYN (1 + 2 + 4 s).
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Envoy's listeners in a sidecar waited 5 s; a server that speaks first waits so long, where its port is not named.
-pub(super) const DETECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Threads of each waypoint worker: the two that Istio gives a waypoint's Envoy.
 pub(super) const LAYER7_THREADS: usize = 2;
@@ -88,6 +86,8 @@ pub(super) const LAYER7_MAX_HEADERS: usize = 100;
 /// Requests at once on one HTTP/2 connection of a client: what Istio tells Envoy (2^30). What a worker may have in flight,
 /// and its clients' shares, are the bound.
 pub(super) const LAYER7_MAX_STREAMS: usize = 1 << 30;
+/// Envoy's listeners in a sidecar waited 5 s; a server that speaks first waits so long, where its port is not named.
+pub(super) const LAYER7_DETECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What Istio enables: the only protocol that browsers upgrade to.
 pub(super) const LAYER7_UPGRADES: [&str; 1] = ["websocket"];
 /// What the clients of one namespace may hold of what others leave, in percent: a worker that serves one namespace alone

@@ -52,15 +52,6 @@ pub(super) fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
             },
             TIMEOUTS,
         ),
-        detect_timeout: reader.duration(
-            Field {
-                key: "layer4.detect_timeout",
-                default: default::DETECT_TIMEOUT,
-                meaning: "How long to wait for a client's first bytes on a port whose protocol is not said; \
-                          then the connection is carried as bytes.",
-            },
-            TIMEOUTS,
-        ),
     }
 }
 
@@ -143,7 +134,20 @@ pub(super) fn layer7(reader: &mut Reader<'_>) -> Layer7Settings {
         client_share: client_share(reader),
         head_timeout: head_timeout(reader),
         idle_timeout: idle_timeout(reader),
+        detect_timeout: detect_timeout(reader),
     }
+}
+
+fn detect_timeout(reader: &mut Reader<'_>) -> Duration {
+    reader.duration(
+        Field {
+            key: "layer7.detect_timeout",
+            default: default::LAYER7_DETECT_TIMEOUT,
+            meaning: "How long to wait for a client's first bytes on a port whose protocol is not said; \
+                      then the connection is carried as bytes.",
+        },
+        TIMEOUTS,
+    )
 }
 
 /// Few requests have fewer, and none may have more over HTTP/2.
