@@ -15,6 +15,7 @@ use super::budget::{Reserved, Share};
 use super::detect::Version;
 use super::respond::Form;
 use crate::balance::Ended;
+use crate::base::Backoff;
 use crate::model::Retry;
 
 /// The longest time between two attempts, as a multiple of the first: Envoy's.
@@ -100,10 +101,10 @@ impl Again {
     }
 }
 
-/// Doubles with each attempt, and up to a quarter more, so that clients that failed together do not come together.
+/// The pause before the attempt that follows the one and the `sent` others. The route's is the shortest.
 fn backoff(first: Duration, sent: u32) -> Duration {
-    let doubled = first * 2u32.saturating_pow(sent).min(MOST_BACKOFF);
-    doubled + doubled.mul_f64(fastrand::f64() / 4.0)
+    let most = first.saturating_mul(MOST_BACKOFF);
+    Backoff::new(first, most).spread(1.0..=1.25).after(sent.saturating_add(1))
 }
 
 #[cfg(test)]
