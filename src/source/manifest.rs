@@ -8,6 +8,7 @@
 
 mod claim;
 mod endpoints;
+mod merge;
 mod normal;
 mod salvage;
 mod split;
@@ -68,6 +69,13 @@ impl Document {
     pub fn of(mut object: Value) -> Self {
         normal::normalise(&mut object);
         Self { number: 1, content: read(object, ""), twice: Vec::new(), invalid: None }
+    }
+
+    /// Stands for a file that is not read.
+    pub(super) fn passed_over(why: &str) -> Self {
+        let (kind, severity, reason) = (Str::default(), Severity::Warning, why.to_owned());
+        let content = Content::Ignored { kind, key: None, severity, reason };
+        Self { number: 0, content, twice: Vec::new(), invalid: None }
     }
 
     /// Why the object is refused, when it is.
@@ -244,6 +252,7 @@ fn read_yaml(chunk: &Chunk<'_>) -> Result<Tree, String> {
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_ALIAS_EVENTS },
         // The tree keeps them.
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
+        merge_keys: serde_saphyr::MergeKeyPolicy::AsOrdinary,
         // A header value or label `on` is a text, as in YAML 1.2.
         strict_booleans: true,
         // `010` is eight, as in YAML 1.1.
@@ -251,14 +260,15 @@ fn read_yaml(chunk: &Chunk<'_>) -> Result<Tree, String> {
         with_snippet: false,
         emit_comments: false,
     };
-    serde_saphyr::from_str_with_options(chunk.text, options).map_err(|error| {
+    let read = serde_saphyr::from_str_with_options(chunk.text, options).map_err(|error| {
         let lines_before = u64::try_from(chunk.lines_before).unwrap_or(u64::MAX);
         error.render_with_options(serde_saphyr::render_options! {
             // The other one speaks to programmers.
             formatter: &serde_saphyr::UserMessageFormatter,
             line_offset: lines_before,
         })
-    })
+    });
+    merge::expand(read?)
 }
 
 /// The path of a field of what stands at `place`.

@@ -20,8 +20,8 @@ const NOTHING: &str = "it is not in force, and there is no earlier version of it
 const INVALID: &str = "the API server would refuse it, and there is no earlier version of it";
 
 pub(super) struct Builder<'a> {
-    previous: &'a Objects,
-    objects: Objects,
+    pub(super) previous: &'a Objects,
+    pub(super) objects: Objects,
     /// What is in force although its document is refused.
     kept: BTreeSet<Id>,
     /// Documents that are refused. They wait for the others: one of these may hold what they hold.
@@ -41,6 +41,7 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn add_documents(&mut self, file: &Str, documents: &[Document]) {
+        self.objects.read.insert(file.clone());
         let read = documents.iter().filter_map(|document| match &document.content {
             Content::Object(object) => Some((document.number, (object.kind(), object.key()))),
             _ => None,
@@ -150,29 +151,6 @@ impl<'a> Builder<'a> {
     fn keep(&mut self, id: Id, held: Held) {
         self.objects.held.insert(id.clone(), held);
         self.kept.insert(id);
-    }
-
-    /// A file, or folder, that cannot be read leaves in force what it held.
-    pub(super) fn keep_file(&mut self, file: &Str, reason: &str) {
-        let is_within = |origin: &Origin| {
-            let Origin::File { file: other, .. } = origin else { return false };
-            let rest = other.strip_prefix(file.as_str());
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let previous = self.previous;
-        for (id, held) in &previous.held {
-            if held.origin.as_ref().is_some_and(is_within) && !self.objects.held.contains_key(id) {
-                self.objects.held.insert(id.clone(), held.clone());
-            }
-        }
-        let refused = previous.refused.iter();
-        let kept = refused.filter(|policy| policy.origin.as_ref().is_some_and(is_within));
-        self.objects.refused.extend(kept.cloned());
-        let origin = Origin::File { file: file.clone(), document: 0 };
-        let reason = format!(
-            "cannot be read ({reason}); the objects that were last read from it stay in force"
-        );
-        self.complain(&origin, (Str::default(), None), "", reason);
     }
 
     pub(super) fn finish(mut self) -> Objects {
@@ -321,7 +299,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn complain(
+    pub(super) fn complain(
         &mut self,
         origin: &Origin,
         (kind, object): (Str, Option<&ObjectKey>),

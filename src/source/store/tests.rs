@@ -112,8 +112,36 @@ fn a_file_that_cannot_be_read_keeps_what_it_held() {
     let objects = Objects::from_files(&[unreadable("folder"), unreadable("x.yaml")], &before);
     assert_eq!(in_force(&objects), ["a=one", "b=one"]);
     assert_eq!(objects.complaints().len(), 2);
+    // Again, and again readable.
+    let objects = Objects::from_files(&[unreadable("folder"), unreadable("x.yaml")], &objects);
+    assert_eq!(in_force(&objects), ["a=one", "b=one"]);
+    assert!(objects.refused().is_empty());
     let objects = Objects::from_files(&[unreadable("fold")], &before);
     assert!(in_force(&objects).is_empty());
+}
+
+/// At a start, or as a file that is new: it may hold a security policy.
+#[test]
+fn a_file_that_was_never_read_denies_everything() {
+    let unreadable = |name: &str| File { name: name.into(), documents: Err("denied".into()) };
+    let other = file("y.yaml", &namespace("b", "one"));
+    let mut objects = Objects::default();
+    for _ in 0..2 {
+        objects = Objects::from_files(&[unreadable("x.yaml"), other.clone()], &objects);
+        let [refused] = objects.refused() else { panic!("{:?}", objects.refused()) };
+        assert!(refused.anywhere && refused.kind == Kind::AuthorizationPolicy);
+        let [complaint] = objects.complaints() else { panic!("{:?}", objects.complaints()) };
+        assert!(complaint.reason.contains("all traffic is denied"), "{complaint}");
+    }
+    // Known, if only to hold nothing that counts here.
+    let read = Objects::from_files(&[file("x.yaml", "# nothing\n"), other.clone()], &objects);
+    assert!(read.refused().is_empty());
+    let again = Objects::from_files(&[unreadable("x.yaml"), other.clone()], &read);
+    assert!(again.refused().is_empty());
+    let removed = Objects::from_files(std::slice::from_ref(&other), &again);
+    assert!(removed.refused().is_empty());
+    let back = Objects::from_files(&[unreadable("x.yaml"), other], &removed);
+    assert_eq!(back.refused().len(), 1);
 }
 
 #[test]
