@@ -12,6 +12,7 @@ use super::exchange::{Exchange, Place};
 use super::guard::Gates;
 use super::inbound::{self, Inbound};
 use super::respond::Answer;
+use super::server::Handler;
 use super::{forward, headers, original, upgrade};
 use crate::base::{PolicyNote, Reason, Str};
 use crate::policy::Permit;
@@ -26,7 +27,8 @@ pub(super) async fn deliver(
     session: Arc<Inbound>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut arrived = Arrived::new(request, &session.context, session.arrival.destination);
+    let (dialled, most_fields) = (session.arrival.destination, session.most_fields());
+    let mut arrived = Arrived::new(request, &session.context, dialled, most_fields);
     let sent_as = arrived.request.headers_mut().remove(original::HEADER);
     headers::strip_internal(arrived.request.headers_mut());
     let form = arrived.form;

@@ -130,6 +130,10 @@ impl Handler for Outbound {
     fn refused(&self, refused: Refused) {
         drop(refused.record(&self.context.dependencies.telemetry, self.request_start(None)));
     }
+
+    fn most_fields(&self) -> usize {
+        self.context.dependencies.settings.max_headers
+    }
 }
 
 impl Outbound {

@@ -16,6 +16,7 @@ use super::forward::Way;
 use super::outbound::Outbound;
 use super::plan::{self, Plan, Refusal};
 use super::respond::Answer;
+use super::server::Handler;
 use super::{headers, mirror, sent};
 use crate::policy::{Connection, Gate};
 use crate::route;
@@ -26,7 +27,8 @@ pub(super) async fn route(
     session: Arc<Outbound>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut arrived = Arrived::new(request, &session.context, session.dialled);
+    let mut arrived =
+        Arrived::new(request, &session.context, session.dialled, session.most_fields());
     headers::strip_internal(arrived.request.headers_mut());
     headers::add_missing(arrived.request.headers_mut());
     let form = arrived.form;

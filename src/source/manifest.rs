@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::Severity;
 use super::objects::{FieldError, Kind, Object, Recognised, schema};
+use super::translate::meaningless;
 use crate::base::{ObjectKey, Str};
 pub use claim::{Claim, Guard};
 use split::Chunk;
@@ -37,6 +38,8 @@ pub struct Document {
     pub twice: Vec<String>,
     /// Why the API server would refuse an object that can be read.
     pub invalid: Option<FieldError>,
+    /// What of an object that can be read has a value that means nothing, as Istio's validation would find.
+    pub meaningless: Option<FieldError>,
 }
 
 #[derive(Clone, Debug)]
@@ -68,14 +71,20 @@ impl Document {
     /// Reads one object by itself, as the API server has it.
     pub fn of(mut object: Value) -> Self {
         normal::normalise(&mut object);
-        Self { number: 1, content: read(object, ""), twice: Vec::new(), invalid: None }
+        Self {
+            number: 1,
+            content: read(object, ""),
+            twice: Vec::new(),
+            invalid: None,
+            meaningless: None,
+        }
     }
 
     /// Stands for a file that is not read.
     pub(super) fn passed_over(why: &str) -> Self {
         let (kind, severity, reason) = (Str::default(), Severity::Warning, why.to_owned());
         let content = Content::Ignored { kind, key: None, severity, reason };
-        Self { number: 0, content, twice: Vec::new(), invalid: None }
+        Self { number: 0, content, twice: Vec::new(), invalid: None, meaningless: None }
     }
 
     /// Why the object is refused, when it is.
@@ -154,8 +163,8 @@ impl Reader {
     }
 
     fn push(&mut self, content: Content, twice: Vec<String>) {
-        let invalid = None;
-        self.documents.push(Document { number: self.number, content, twice, invalid });
+        let (invalid, meaningless) = (None, None);
+        self.documents.push(Document { number: self.number, content, twice, invalid, meaningless });
     }
 
     fn unreadable(&mut self, text: &str, reason: String) {
@@ -208,9 +217,13 @@ impl Reader {
         let kind = kind_of(&value);
         let objection = kind.and_then(|kind| schema::check(kind, &value).err());
         self.push(read(value, place), twice);
-        if let (Some(document), Some(mut error)) = (self.documents.last_mut(), objection) {
-            error.field = at(place, &error.field);
-            document.invalid = Some(error);
+        let Some(document) = self.documents.last_mut() else { return };
+        let placed = |error: FieldError| FieldError { field: at(place, &error.field), ..error };
+        document.invalid = objection.map(placed);
+        if let Content::Object(object) = &document.content
+            && let Object::AuthorizationPolicy(policy) = &**object
+        {
+            document.meaningless = meaningless(&object.key(), policy).map(placed);
         }
     }
 

@@ -53,7 +53,7 @@ impl<'a> Builder<'a> {
                 Content::Object(object) => {
                     let (kind, key) = (object.kind(), object.key());
                     self.warn_of_twice(&origin, kind.name().into(), &key, &document.twice);
-                    self.add((kind, key), object, origin, document.invalid.as_ref());
+                    self.add((kind, key), object, origin, document);
                 }
                 Content::Refused(refusal) => {
                     let ids = refusal.claims.iter().filter_map(id_of);
@@ -90,19 +90,23 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn add(&mut self, id: Id, object: &Arc<Object>, origin: Origin, invalid: Option<&FieldError>) {
+    fn add(&mut self, id: Id, object: &Arc<Object>, origin: Origin, document: &Document) {
         let Some(first) = self.objects.held.get(&id) else {
+            let wrong = document.invalid.as_ref().or(document.meaningless.as_ref());
             let mut held = Held {
                 object: object.clone(),
                 origin: Some(origin.clone()),
-                invalid: invalid.is_some(),
+                invalid: wrong.is_some(),
             };
-            if let Some(error) = invalid {
-                let last_good = self.previous.held.get(&id).filter(|held| !held.invalid);
-                self.complain_of_invalid(&id, &origin, error, last_good.is_some());
-                if let Some(last_good) = last_good {
+            let last_good = self.previous.held.get(&id).filter(|held| !held.invalid);
+            match (wrong, &document.invalid, last_good) {
+                (Some(error), _, Some(last_good)) => {
+                    self.complain_of_invalid(&id, &origin, error, true);
                     held = Held { origin: Some(origin), ..last_good.clone() };
                 }
+                (_, Some(error), None) => self.complain_of_invalid(&id, &origin, error, false),
+                // The translation tells it.
+                _ => {}
             }
             self.objects.held.insert(id, held);
             return;

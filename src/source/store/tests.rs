@@ -335,4 +335,43 @@ fn an_invalid_edit_keeps_the_last_good_version() {
     assert_eq!(weight(&cold), 3);
 }
 
+/// Istio's validation would refuse these, which no schema does.
+#[test]
+fn a_policy_whose_edit_means_nothing_keeps_its_last_good_version() {
+    let policy = |rule: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: shop}}\n\
+             spec: {{action: DENY, rules: [{rule}]}}\n"
+        )
+    };
+    let operation = |text: &str| policy(&format!("{{to: [{{operation: {{{text}}}}}]}}"));
+    let good = operation("ports: ['80']");
+    let keeps = |objects: &Objects| {
+        let policy = objects.get::<AuthorizationPolicy>(&key("shop/p")).unwrap();
+        let rule = &policy.spec.rules[0];
+        rule.to.as_ref().is_some_and(|to| to[0].operation.ports == ["80"])
+    };
+    for bad in [
+        operation("ports: [http]"),
+        operation("paths: ['/{name}']"),
+        operation(""),
+        policy("{from: []}"),
+        policy("{from: [{source: {ipBlocks: [10.0.0.0/40]}}]}"),
+        policy("{when: [{key: source.ip}]}"),
+    ] {
+        let states: &[&[(&str, String)]] =
+            &[&[("x.yaml", good.clone())], &[("x.yaml", bad.clone())], &[("x.yaml", bad.clone())]];
+        let live = after(states);
+        assert!(keeps(&live), "{bad}");
+        let [complaint] = live.complaints() else { panic!("{bad}: {:?}", live.complaints()) };
+        assert!(complaint.reason.ends_with(LAST_GOOD_VERSION), "{complaint}");
+        // At a start it denies, which the translation says.
+        let cold = after(&states[1..]);
+        assert!(!keeps(&cold) && cold.complaints().is_empty(), "{bad}");
+    }
+    // What Istio would carry out is meant, so it denies at once.
+    let unsupported = policy("{from: [{source: {requestPrincipals: ['*']}}]}");
+    assert!(!keeps(&after(&[&[("x.yaml", good)], &[("x.yaml", unsupported)]])));
+}
+
 const LAST_GOOD_VERSION: &str = "its last good version stays in force";

@@ -42,7 +42,10 @@ pub(super) const SERVICE: Rule = With(
     &[addresses_are_addresses],
 );
 
-pub(super) const ENDPOINT_SLICE: Rule = Fields(&[
+pub(super) const ENDPOINT_SLICE: Rule =
+    With(&ENDPOINT_SLICE_FIELDS, &[addresses_are_of_their_type]);
+
+const ENDPOINT_SLICE_FIELDS: Rule = Fields(&[
     ("addressType", OneOf(&["IPv4", "IPv6", "FQDN"])),
     (
         "endpoints",
@@ -84,6 +87,18 @@ fn ports_differ(value: &Value) -> Option<(&'static str, String)> {
 fn ports_differ_by_name(value: &Value) -> Option<(&'static str, String)> {
     let twice = repeated(value.as_array()?, "name")?;
     Some(("", format!("name {twice:?} twice")))
+}
+
+fn addresses_are_of_their_type(value: &Value) -> Option<(&'static str, String)> {
+    let fits: fn(&IpAddr) -> bool = match text(value, "addressType")? {
+        "IPv4" => IpAddr::is_ipv4,
+        "IPv6" => IpAddr::is_ipv6,
+        _ => return None,
+    };
+    let endpoints = items(value, "endpoints").iter();
+    let mut all = endpoints.flat_map(|it| items(it, "addresses")).filter_map(Value::as_str);
+    let bad = all.find(|it| !it.parse().is_ok_and(|address| fits(&address)))?;
+    Some(("endpoints", format!("have {bad:?}, which is no address of their addressType")))
 }
 
 fn addresses_are_addresses(value: &Value) -> Option<(&'static str, String)> {
