@@ -14,6 +14,9 @@ const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// The most files that are read; more are a sign that the setting names the wrong directory.
 const MAX_FILES: usize = 10_000;
 
+/// What file systems keep at their root, and let only root look into.
+const LOST_AND_FOUND: &str = "lost+found";
+
 /// What a file's name must end in.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
@@ -175,13 +178,13 @@ fn passed_over(path: &Path) -> Option<Place> {
     manifests.then_some(Place::PassedOver(TOO_DEEP))
 }
 
-/// The entries that are not hidden and no backup.
+/// The entries that are not hidden, no backup, and not the file system's own.
 pub(super) fn entries(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let mut entries = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') && !name.ends_with('~') {
+        if !name.starts_with('.') && !name.ends_with('~') && name != LOST_AND_FOUND {
             entries.push((name, entry.path()));
         }
     }

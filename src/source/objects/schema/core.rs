@@ -1,10 +1,10 @@
-//! The core's validation: labels, Services, EndpointSlices.
+//! The core's validation: labels, Pods, Services, EndpointSlices.
 
 use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::forms::{LABEL, LABEL_VALUE, any};
+use super::forms::{ACCOUNT, LABEL, LABEL_VALUE, any};
 use super::{Rule, items, repeated, text};
 use Rule::{Fields, List, Map, Number, OneOf, Text, With};
 
@@ -13,6 +13,11 @@ const PROTOCOL: Rule = OneOf(&["TCP", "UDP", "SCTP"]);
 
 pub(super) const METADATA: Rule =
     Fields(&[("labels", Map(usize::MAX, any(317), &Text(LABEL_VALUE)))]);
+
+pub(super) const POD: Rule = Fields(&[
+    ("spec", Fields(&[("serviceAccountName", Text(ACCOUNT))])),
+    ("status", With(&Fields(&[]), &[pod_has_addresses])),
+]);
 
 pub(super) const SERVICE: Rule = With(
     &Fields(&[
@@ -63,6 +68,12 @@ const ENDPOINT_SLICE_FIELDS: Rule = Fields(&[
         ),
     ),
 ]);
+
+fn pod_has_addresses(value: &Value) -> Option<(&'static str, String)> {
+    let listed = items(value, "podIPs").iter().filter_map(|it| text(it, "ip"));
+    let bad = listed.chain(text(value, "podIP")).find(|it| it.parse::<IpAddr>().is_err())?;
+    Some(("podIPs", format!("{bad:?} is not an IP address")))
+}
 
 fn ports_are_named(value: &Value) -> Option<(&'static str, String)> {
     let list = value.as_array()?;

@@ -34,6 +34,12 @@ pub(super) const NAME: Form = Form::new(253, |text| !text.is_empty(), "a name");
 pub(super) const LABEL: Form =
     Form::new(63, is_label, "a label of lower-case letters, digits and -");
 pub(super) const SUBDOMAIN: Form = Form::new(253, is_subdomain, "a name of lower-case labels");
+/// Of a pod; none is the default one.
+pub(super) const ACCOUNT: Form = Form::new(
+    253,
+    |text| text.is_empty() || is_subdomain(text),
+    "the name of a service account, of lower-case labels",
+);
 pub(super) const GROUP: Form =
     Form::new(253, |text| text.is_empty() || is_subdomain(text), "an API group");
 pub(super) const HOST: Form = Form::new(

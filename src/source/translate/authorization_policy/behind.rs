@@ -4,8 +4,9 @@
 //! that nothing is bound to, pods that may listen wherever they like.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::model::{
     self, Action, AppProtocol, Cidr, Condition, Operation, PolicyTarget, Resolution, Rule, Scope,
@@ -137,7 +138,8 @@ impl Behind {
 
     /// Why nothing that is dialled here has an address of the block.
     pub(super) fn why_no_address(&self, block: &Cidr) -> Option<String> {
-        let meets = |it: &IpNet| it.contains(block) || block.contains(it);
+        let plain = unmapped(block);
+        let meets = |it: &IpNet| it.contains(&plain) || plain.contains(it);
         if self.open_addresses || self.addresses.iter().any(meets) {
             return None;
         }
@@ -219,6 +221,17 @@ impl Behind {
             [first, ..] => format!("{first} and {} more", self.names.len() - 1),
         }
     }
+}
+
+/// A block of IPv4 addresses that is written as one of IPv6 (RFC 4291, 2.5.5.2) means these, as where it is compared.
+fn unmapped(block: &Cidr) -> Cidr {
+    let v4 = match block.addr() {
+        IpAddr::V6(address) => address.to_ipv4_mapped(),
+        IpAddr::V4(_) => None,
+    };
+    let prefix = block.prefix_len().checked_sub(96);
+    let net = v4.zip(prefix).and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok());
+    net.map_or(*block, Cidr::V4)
 }
 
 /// A class is named only from the root namespace, a Gateway from its own.

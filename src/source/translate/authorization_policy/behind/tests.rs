@@ -159,6 +159,9 @@ fn an_address_that_nothing_behind_the_target_has() {
         (TO_SERVICE, "10.96.0.10", false),
         (TO_SERVICE, "10.0.0.1", false),
         (TO_SERVICE, "10.0.0.0/8", false),
+        (TO_SERVICE, "'::ffff:10.0.0.0/104'", false),
+        (TO_SERVICE, "'::ffff:10.96.0.11'", true),
+        (TO_SERVICE, "'fd00::/8'", true),
         (TO_SERVICE, "10.96.0.11", true),
         (TO_GATEWAY, "10.96.0.11", true),
         // Other pods may come.
