@@ -21,7 +21,7 @@ use super::seats::Seated;
 use super::server::{self, Handler};
 use super::upstream::{Lease, Sender, Shelf, UpstreamError};
 use super::worker::Context;
-use super::{deliver, opaque, peers};
+use super::{deliver, headers, opaque, peers};
 use crate::base::{Reason, Str, within_budget};
 use crate::model::AppProtocol;
 use crate::policy::{Denial, Permit};
@@ -69,6 +69,15 @@ impl Handler for Inbound {
         let start = self.request_start(routed, None);
         let mut record = refused.record(&self.context.dependencies.telemetry, start);
         record.destination(self.destination.clone(), self.arrival.destination);
+    }
+
+    /// What the client's half let in is not refused for what that half has added.
+    fn most_fields(&self) -> usize {
+        let most = self.context.dependencies.settings.max_headers;
+        match self.gates(&self.context.dependencies.world.load()).was_routed() {
+            true => most + headers::ADDED,
+            false => most,
+        }
     }
 }
 

@@ -129,6 +129,10 @@ impl Handler for Outbound {
     fn refused(&self, refused: Refused) {
         drop(refused.record(&self.context.dependencies.telemetry, self.request_start()));
     }
+
+    fn most_fields(&self) -> usize {
+        self.context.dependencies.settings.max_headers
+    }
 }
 
 impl Outbound {

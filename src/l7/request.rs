@@ -17,6 +17,7 @@ use super::outbound::Outbound;
 use super::plan::{self, Plan};
 use super::respond::Answer;
 use super::sent::Sent;
+use super::server::Handler;
 use super::{headers, mirror, sent};
 use crate::balance::Picked;
 use crate::base::PolicyNote;
@@ -44,7 +45,8 @@ pub(super) async fn route(
     session: Arc<Outbound>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut arrived = Arrived::new(request, &session.context, session.dialled);
+    let mut arrived =
+        Arrived::new(request, &session.context, session.dialled, session.most_fields());
     headers::strip_internal(arrived.request.headers_mut());
     headers::add_missing(arrived.request.headers_mut());
     let form = arrived.form;
