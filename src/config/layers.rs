@@ -66,8 +66,7 @@ pub(super) fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
 
 fn layer4_threads(reader: &mut Reader<'_>) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads =
-        (processors / default::LAYER4_PROCESSORS_DIVISOR).max(default::LAYER4_MIN_THREADS);
+    let threads = processors.div_ceil(default::LAYER4_PROCESSORS_DIVISOR);
     reader.machine_number(
         Field {
             key: "layer4.threads",
@@ -75,7 +74,7 @@ fn layer4_threads(reader: &mut Reader<'_>) -> usize {
             meaning: "Threads for all connections of layer 4 and all tunnels.",
         },
         THREADS,
-        ("a quarter of the processors, at least 2", default::LAYER4_MIN_THREADS),
+        ("a quarter of the processors, rounded up", default::LAYER4_THREADS_EXAMPLE),
     )
 }
 
@@ -108,7 +107,8 @@ pub(super) fn layer7(reader: &mut Reader<'_>) -> Layer7Settings {
             Field {
                 key: "layer7.threads",
                 default: default::LAYER7_THREADS,
-                meaning: "Threads of each waypoint worker.",
+                meaning: "Threads of each waypoint worker. With more, one namespace's requests use more processors, and each \
+                          request costs more processor time.",
             },
             THREADS,
         ),
