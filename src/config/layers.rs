@@ -66,7 +66,7 @@ pub(super) fn layer4(reader: &mut Reader<'_>) -> Layer4Settings {
 
 fn layer4_threads(reader: &mut Reader<'_>) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = processors.div_ceil(default::LAYER4_PROCESSORS_DIVISOR);
+    let threads = layer4_share(processors);
     reader.machine_number(
         Field {
             key: "layer4.threads",
@@ -76,6 +76,11 @@ fn layer4_threads(reader: &mut Reader<'_>) -> usize {
         THREADS,
         ("a quarter of the processors, rounded up", default::LAYER4_THREADS_EXAMPLE),
     )
+}
+
+/// The threads of layer 4 on a machine with so many processors.
+fn layer4_share(processors: usize) -> usize {
+    processors.div_ceil(default::LAYER4_PROCESSORS_DIVISOR)
 }
 
 fn layer4_bytes(reader: &mut Reader<'_>) -> usize {
@@ -270,5 +275,17 @@ pub(super) fn pool(reader: &mut Reader<'_>) -> PoolSettings {
             },
             SECOND..=DAY,
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layer_4_has_one_thread_up_to_four_processors_and_then_a_quarter() {
+        for (processors, threads) in [(1, 1), (2, 1), (4, 1), (5, 2), (8, 2), (64, 16)] {
+            assert_eq!(layer4_share(processors), threads, "{processors} processors");
+        }
     }
 }
