@@ -1,11 +1,11 @@
 //! Which endpoint: of the nearest that the service wants, two at random, and the less busy one wins (least request, as
-//! Envoy's default), over one snapshot and its load counters. It connects to nothing; whoever was given an endpoint reports the end by dropping it.
+//! Envoy's default), over one snapshot and its load counters. It connects to nothing; its callers say how their attempt ended ([`Picked::ended`]).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::base::Str;
+use crate::base::{Str, ports};
 use crate::model::{Endpoint, Preference, Resolution, Service, TrafficPolicy, Workload};
 use crate::world::{InFlight, World};
 
@@ -16,6 +16,59 @@ pub struct Picked {
     pub address: SocketAddr,
     pub workload: Option<Arc<Workload>>,
     pub in_flight: Option<InFlight>,
+}
+
+/// How an attempt at an endpoint ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It took the connection, or answered the request.
+    Served,
+    /// It was not reached; nothing was sent.
+    Unreached,
+    /// A connection that had rested was closed before it took the request; nothing was sent.
+    Stale,
+    /// The destination refuses the client, as any other endpoint of the service would.
+    Denied,
+    /// Something may have been sent, and no response came.
+    Broken,
+    /// Something may have been sent, and no response came in time.
+    TimedOut,
+}
+
+impl Ended {
+    /// Certainly nothing was sent, and nobody has decided: another endpoint may be tried.
+    pub fn may_go_on(self) -> bool {
+        matches!(self, Self::Unreached | Self::Stale)
+    }
+}
+
+impl Picked {
+    /// Where a client dialled without a choice; it is not counted as busy.
+    pub fn dialled(address: SocketAddr, workload: Option<Arc<Workload>>) -> Self {
+        Self { address, workload, in_flight: None }
+    }
+
+    /// In the mesh: reached by HBONE only, never in the clear, and judged on its own node.
+    pub fn captured(&self) -> Option<&Arc<Workload>> {
+        self.workload.as_ref().filter(|workload| workload.is_captured())
+    }
+
+    /// The address that is dialled on the wire.
+    pub fn wire_address(&self) -> SocketAddr {
+        match self.captured() {
+            Some(_) => SocketAddr::new(self.address.ip(), ports::HBONE),
+            None => self.address,
+        }
+    }
+
+    /// The one place that hears how every attempt at an endpoint ended. One that served stays busy until this is dropped.
+    /// An attempt that is dropped before its end was given up by the client, and says nothing about the endpoint.
+    pub fn ended(&mut self, how: Ended) {
+        if how != Ended::Served {
+            tracing::debug!(endpoint = %self.address, ended = ?how, "an attempt failed");
+            self.in_flight = None;
+        }
+    }
 }
 
 /// Who asks.

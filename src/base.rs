@@ -1,6 +1,7 @@
 //! Small shared types without I/O: names, identities, roles of ports and marks, reasons.
 //! Everybody may use this room; it uses nobody.
 
+mod backoff;
 mod heads;
 mod identity;
 mod names;
@@ -18,6 +19,7 @@ mod sizes;
 mod trust_domains;
 pub mod work;
 
+pub use backoff::Backoff;
 pub use heads::{FIELD_BYTES, MAX_FIELDS, UNSEEN_FIELDS};
 pub use identity::{Identity, IdentityError};
 pub use names::{ObjectKey, Str};

@@ -3,7 +3,7 @@
 //! One worker per namespace, on its own thread with its own runtime and its own budgets (connections, requests in
 //! flight, bytes buffered), so that a namespace whose worker is saturated, leaks or panics neither slows layer 4 nor
 //! another namespace: the kernel shares the processor between the threads. Of every budget each client has a share, so that no
-//! client takes a worker from the others (`l7/budget.rs`). A worker starts with the first connection
+//! client takes a worker from the others (`l7/budget.rs`), and clients begin their requests in turn (`l7/fair.rs`). A worker starts with the first connection
 //! and stops when `node` says that its namespace needs none any more.
 //!
 //! A waypoint has two halves. The client's (`outbound`) takes a [`RoutedConnection`] and routes its requests: it
@@ -16,12 +16,15 @@
 
 mod again;
 mod arrived;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod body;
 mod budget;
 mod client;
 mod deliver;
 mod detect;
 mod exchange;
+mod fair;
 mod forward;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -33,6 +36,7 @@ mod host;
 mod inbound;
 mod interim;
 mod kept;
+mod lasting;
 mod limit;
 mod limits;
 mod mirror;
@@ -49,6 +53,7 @@ mod seats;
 mod sent;
 mod server;
 mod turn;
+mod unguarded;
 mod upgrade;
 mod upstream;
 mod watched;
@@ -67,6 +72,7 @@ use parking_lot::Mutex;
 
 use crate::base::{Reason, Str};
 use crate::pool::Pool;
+use crate::reach::{Reach, ReachSettings};
 use crate::resolver::Resolver;
 use crate::telemetry::{Telemetry, WorkerHealth};
 use crate::tunnel::{GuardedConnection, RoutedConnection, Waypoints};
@@ -114,6 +120,14 @@ pub struct Dependencies {
     pub settings: WorkerSettings,
     /// What clients may upgrade their connections to, in lower case.
     pub upgrades: Arc<[Str]>,
+}
+
+impl Dependencies {
+    fn reach(&self) -> Reach {
+        let (connect_timeout, cluster) = (self.settings.connect_timeout, self.cluster.clone());
+        let settings = ReachSettings { connect_timeout, cluster };
+        Reach::new(&self.world, &self.pool, &self.resolver, settings)
+    }
 }
 
 /// All workers of the agent.

@@ -20,6 +20,7 @@ pub mod model;
 pub mod node;
 pub mod policy;
 pub mod pool;
+pub mod reach;
 pub mod redirect;
 pub mod resolver;
 pub mod route;

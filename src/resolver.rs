@@ -9,6 +9,10 @@
 //! workload has a bounded number of names. While the resolvers fail, the last answer goes on for a while. A name
 //! or address of a Service of the mesh means the endpoints of that Service: dialled from here its virtual address
 //! would lead past the mesh. It connects to nothing but resolvers, and chooses no endpoint.
+//!
+//! hickory-resolver would replace only `addresses` and the cache in `name`, for eight more crates, because it cannot forward
+//! a client's question byte for byte, as the DNS stub does with `ask`. It also drops an answer when its TTL ends, so that
+//! new connections would fail as soon as the resolvers do.
 
 mod addresses;
 mod ask;

@@ -10,7 +10,7 @@
 //! * A stream that is dropped before its end was sent breaks off (RST, RST_STREAM): a peer never takes a
 //!   truncated stream for a complete one.
 //!
-//! Called by `node` and `dns` (listeners), `pool` (connections), `l4` and `l7` (copies, original destinations),
+//! Called by `node` and `dns` (listeners), `pool` and `reach` (connections), `l4` and `l7` (copies, original destinations),
 //! and `tunnel`, which implements the stream traits for HBONE. It refuses to resolve names, to retry and to speak TLS.
 
 mod accept;

@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::telemetry::LogFormat;
 
 fn parse(text: &str) -> Result<Settings, ConfigError> {
     Settings::parse(text, &Overrides::default())
@@ -97,6 +100,20 @@ max_streams = 1
     assert_eq!(found.len(), expected.len(), "{found:#?}");
 }
 
+/// As one that was moved between versions: what resembles it in its own section is not meant.
+#[test]
+fn a_setting_of_another_section_is_told_where_it_belongs() {
+    for (misplaced, place) in [
+        ("[layer4]\ndetect_timeout = \"1s\"\n", "layer7.detect_timeout"),
+        ("[layer7]\nmax_peer_tunnels = 1\n", "layer4.max_peer_tunnels"),
+        ("upgrades = []\n", "layer7.upgrades"),
+    ] {
+        let found = complaints(misplaced);
+        let advice = format!("did you mean `{place}`?");
+        assert!(matches!(&found[..], [one] if one.contains(&advice)), "{found:?}");
+    }
+}
+
 #[test]
 fn the_address_of_istiod_is_checked() {
     let with =
@@ -182,6 +199,7 @@ fn every_setting_is_described_once_and_its_example_can_be_written() {
         let same = descriptions.iter().filter(|other| other.key == description.key);
         assert_eq!(same.count(), 1, "{}", description.key);
         assert!(description.meaning.ends_with('.'), "{}", description.key);
+        assert!(description.reason.len() > 10, "{}", description.key);
         let line = format!("{} = {}", description.key, description.example);
         assert!(parse(&line).is_ok(), "{line}");
     }

@@ -5,6 +5,7 @@
 //! comes in between goes on where the last one stopped. A Secret that cannot be used changes nothing: the last good one
 //! goes on signing, and is written back when somebody deletes the Secret.
 
+mod error;
 mod follow;
 mod keep;
 mod publish;
@@ -22,6 +23,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use crate::identity::Authority;
+pub(super) use error::CaError;
 use state::State;
 
 pub(super) use follow::follow;
@@ -78,7 +80,7 @@ impl Authorities {
 }
 
 impl Current {
-    fn new(state: State, now: SystemTime) -> Result<Self, String> {
+    fn new(state: State, now: SystemTime) -> Result<Self, CaError> {
         let authority = state.signing.authority(now)?;
         let trusted = state.trusted()?;
         Ok(Self { authority, trusted, state })

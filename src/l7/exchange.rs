@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::body::{self, Expectation, RequestBody, Uploaded};
+use super::body::{self, Broken, Expectation, RequestBody, Uploaded};
 use super::budget::{Full, Reserved};
 use super::detect::Version;
 use super::headers;
@@ -23,6 +23,8 @@ pub(super) struct Exchange {
     /// The client waits to be asked for the body.
     expectation: Option<Expectation>,
     finished: bool,
+    /// A filter has made it wait, so the mesh may be another one by now.
+    pub(super) waited: bool,
     /// The upstream connection, which others may use after this request.
     lease: Option<Lease>,
     /// The endpoint counts as busy.
@@ -76,6 +78,7 @@ impl Exchange {
             uploaded: body.uploaded(),
             expectation: body.expectation(),
             finished: false,
+            waited: false,
             lease: None,
             in_flight: None,
             place,
@@ -101,6 +104,11 @@ impl Exchange {
     /// (RFC 9110, 10.1.1).
     pub(super) fn withholds_body(&self) -> bool {
         self.expectation.as_ref().is_some_and(Expectation::is_open)
+    }
+
+    /// What is wrong with the request's body, as far as it was read.
+    pub(super) fn broken_body(&self) -> Option<Broken> {
+        self.uploaded.as_ref()?.broken()
     }
 
     pub(super) fn grpc_status(&mut self, headers: &HeaderMap) {

@@ -3,38 +3,37 @@
 //! Tried again is what was certainly not sent: a refused connection, a tunnel that could not be opened, a connection
 //! that was closed before the request was written; and what the route wants to have sent again ([`again`](super::again)).
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONNECTION;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
-use super::again::{Again, Ended};
+use super::again::Again;
 use super::arrived::Arrived;
 use super::body::ResponseBody;
 use super::detect::Version;
 use super::exchange::Exchange;
+use super::lasting::{self, Cut, Waits};
 use super::limits::{self, Asking};
 use super::original::{self, Original};
 use super::outbound::Outbound;
-use super::plan::{Chosen, Plan};
+use super::plan::Plan;
 use super::respond::{Answer, Form};
-use super::sent::{self, Sent};
+use super::sent::Sent;
+use super::unguarded::Judge;
 use super::upgrade::{self, Upgrade};
 use super::upstream::{Key, Lease, Sender};
-use super::{framing, headers, limit, peers};
-use crate::balance::{self, Picked};
+use super::{framing, headers, limit};
+use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
 use crate::filter::{self, Seen};
-use crate::policy::{self, Connection, Filtered, Gate, Views, speaks_for};
+use crate::policy::{self, Filtered, Gate};
+use crate::reach::Attempts;
 use crate::world::World;
-
-/// How many endpoints are tried: the first and two more, as Envoy and Istio do.
-pub(super) const MAX_ATTEMPTS: usize = 3;
 
 /// A request that knows where it goes.
 pub(super) struct Way {
@@ -52,6 +51,8 @@ struct Got {
     response: Response<Incoming>,
     lease: Lease,
     upgrade: Option<Upgrade>,
+    /// What is judged again of a request that lasts, where nobody else will do it.
+    judged: Option<Request<()>>,
 }
 
 /// An attempt without a response.
@@ -59,8 +60,7 @@ struct Failed {
     /// Given back when certainly nothing of it was sent.
     unsent: Option<Box<Arrived>>,
     answer: Answer,
-    /// On a connection that had rested, which tells nothing about the endpoint.
-    stale: bool,
+    ended: Ended,
 }
 
 /// What is to be done once a request may go to an endpoint.
@@ -98,12 +98,9 @@ impl Way {
             let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
             let deadline = limit::earlier(whole, one);
             let last = next.as_ref().map(|picked| picked.address);
-            let outcome = {
-                // Pinned here, so that what waits for it does not hold it a second time.
-                let passing = pin!(self.pass(arrived, next, &mut exchange));
-                limit::within(deadline, passing).await
-            };
-            let outcome = outcome.unwrap_or_else(|| Outcome::Failed(late(), Ended::Sent));
+            let passed = self.pass(arrived, next, &mut exchange, deadline).await;
+            // Moved, because what awaiting gives would be held beside the future that gave it.
+            let outcome = passed;
             let retried = again.as_mut().and_then(|again| self.retried(again, &outcome));
             let Some((request, wait)) = retried else {
                 return match outcome {
@@ -118,8 +115,7 @@ impl Way {
                 return late().respond(exchange, form);
             }
             arrived = request;
-            let (caller, like) = (self.session.caller(), self.session.dialled);
-            next = self.plan.endpoint_again(&self.world, caller, like, last.as_slice());
+            next = self.plan.endpoint_again(&self.world, &self.session, last.as_slice());
         }
     }
 
@@ -138,12 +134,12 @@ impl Way {
         mut arrived: Arrived,
         first: Option<Picked>,
         exchange: &mut Exchange,
+        deadline: Option<Instant>,
     ) -> Outcome {
-        let mut tried: Vec<SocketAddr> = Vec::new();
-        let mut failure: Option<Answer> = None;
+        let mut attempts = Attempts::default();
+        let mut last = None;
         let mut next = first;
-        for _ in 0..MAX_ATTEMPTS {
-            let Some(picked) = next else { break };
+        while let Some(mut picked) = next {
             let peer =
                 self.session.context.peers.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
@@ -151,33 +147,37 @@ impl Way {
                 Ok(Prepared { notes, filtered }) => {
                     exchange.record.notes(notes);
                     if let Err(answer) = self.limit(&picked, &mut arrived, filtered).await {
-                        return Outcome::Failed(answer, Ended::Decided);
+                        return Outcome::Failed(answer, Ended::Denied);
                     }
                 }
                 Err((answer, notes)) => {
                     exchange.record.notes(notes);
-                    return Outcome::Failed(answer, Ended::Decided);
+                    return Outcome::Failed(answer, Ended::Denied);
                 }
             }
-            match self.attempt(&picked, arrived).await {
-                Ok(got) => return Outcome::Got(got, picked),
-                Err(Failed { unsent: None, answer, .. }) => {
-                    let decided = answer.reason == Reason::Denied;
-                    let ended = if decided { Ended::Decided } else { Ended::Sent };
-                    return Outcome::Failed(answer, ended);
+            let sent = {
+                // Pinned here, so that what waits for it does not hold it a second time.
+                let attempt = pin!(self.attempt(&picked, arrived));
+                limit::within(deadline, attempt).await
+            };
+            let Failed { unsent, answer, ended } = match sent {
+                Some(Ok(got)) => {
+                    picked.ended(Ended::Served);
+                    return Outcome::Got(got, picked);
                 }
-                Err(Failed { unsent: Some(unsent), answer, stale }) => {
-                    arrived = *unsent;
-                    failure = Some(answer);
-                    if !stale {
-                        tried.push(picked.address);
-                    }
-                }
+                Some(Err(failed)) => failed,
+                None => Failed { unsent: None, answer: late(), ended: Ended::TimedOut },
+            };
+            let goes_on = attempts.failed(&mut picked, ended);
+            match unsent.filter(|_| goes_on) {
+                Some(unsent) => arrived = *unsent,
+                None => return Outcome::Failed(answer, ended),
             }
-            let (caller, like) = (self.session.caller(), self.session.dialled);
-            next = self.plan.endpoint(&self.world, caller, like, &tried);
+            last = Some((answer, ended));
+            next = self.plan.endpoint(&self.world, &self.session, &attempts);
         }
-        Outcome::Failed(failure.unwrap_or_else(|| self.nobody()), Ended::Unsent)
+        let (answer, ended) = last.unwrap_or_else(|| (self.nobody(), Ended::Unreached));
+        Outcome::Failed(answer, ended)
     }
 
     /// One attempt at one endpoint, for a copy.
@@ -185,12 +185,13 @@ impl Way {
         &self,
         mut arrived: Arrived,
     ) -> Result<(Response<Incoming>, Lease), Answer> {
-        let (caller, like) = (self.session.caller(), self.session.dialled);
-        let picked = self.plan.endpoint(&self.world, caller, like, &[]);
-        let picked = picked.ok_or_else(|| self.nobody())?;
+        let picked = self.plan.endpoint(&self.world, &self.session, &Attempts::default());
+        let mut picked = picked.ok_or_else(|| self.nobody())?;
         let prepared = self.prepare(&picked, &mut arrived).map_err(|(answer, _)| answer)?;
         self.limit(&picked, &mut arrived, prepared.filtered).await?;
-        match self.attempt(&picked, arrived).await {
+        let sent = self.attempt(&picked, arrived).await;
+        picked.ended(sent.as_ref().err().map_or(Ended::Served, |failed| failed.ended));
+        match sent {
             Ok(got) => Ok((got.response, got.lease)),
             Err(failed) => Err(failed.answer),
         }
@@ -206,7 +207,7 @@ impl Way {
         // An attempt before may have added these.
         headers::strip_internal(arrived.request.headers_mut());
         headers::strip_hop_by_hop(arrived.request.headers_mut());
-        let captured = peers::captured(picked.workload.as_ref());
+        let captured = picked.captured();
         let (backend, port) = &self.plan.backend;
         let namespace = &self.session.client.key.namespace;
         let refused = policy::refused_in_the_clear(backend, *port, namespace, captured.is_some());
@@ -217,7 +218,7 @@ impl Way {
             return self.authorize(picked, arrived);
         };
         // Of what a consumer's route changed nobody there believes the original.
-        let Some(before) = self.before.as_ref().filter(|_| self.is_producers()) else {
+        let Some(before) = self.before.as_ref().filter(|_| self.judge().is_producers()) else {
             return Ok(Prepared::default());
         };
         let port = picked.address.port();
@@ -248,47 +249,19 @@ impl Way {
             address: self.session.client_address.ip(),
             pod: &pod,
         };
-        let sent = self.before.as_deref().filter(|_| self.is_producers());
+        let sent = self.before.as_deref().filter(|_| self.judge().is_producers());
         limits::ask(&self.world, &filtered, from, sent, &mut arrived.request).await.map(|_| ())
     }
 
-    /// The route is of the addressed service's own namespace.
-    fn is_producers(&self) -> bool {
-        let (service, route) = (&self.plan.addressed.key, self.plan.chosen.as_ref());
-        speaks_for(service, route.map(Chosen::route), &service.namespace)
-    }
-
-    /// The waypoints' policies, for a destination where nobody judges. What a producer's route changed is judged as it was
-    /// sent, what a consumer's did as it will arrive.
+    /// For a destination where nobody judges.
     fn authorize(
         &self,
         picked: &Picked,
         arrived: &mut Arrived,
     ) -> Result<Prepared, (Answer, Vec<PolicyNote>)> {
-        let Plan { addressed, port, chosen, backend: (backend, backend_port) } = &self.plan;
-        let way = policy::Way {
-            addressed,
-            port: *port,
-            route: chosen.as_ref().map(Chosen::route),
-            backend: (backend, *backend_port),
-            workload: picked.workload.as_deref(),
-            destination: picked.address,
-        };
-        let gate = Gate::for_uncaptured(&self.world, &way);
-        let connection = Connection {
-            client: Some(&self.session.client.identity),
-            source: self.session.client_address.ip(),
-            destination: picked.address,
-        };
-        let request = &arrived.request;
-        let arrives = sent::policy_request(request.method(), request.uri(), request.headers());
-        let sent = match self.before.as_ref().filter(|_| self.is_producers()) {
-            Some(sent) => sent::policy_request(request.method(), &sent.uri, &sent.headers),
-            None => arrives,
-        };
-        let views = Views { arrived: &arrives, sent: &sent };
-        match gate.authorize_views(&connection, Some(views)) {
-            Ok(permit) => {
+        match self.judge().judge(&self.world, picked, &arrived.request) {
+            Ok(None) => Ok(Prepared::default()),
+            Ok(Some(permit)) => {
                 if let Some(by) = permit.waypoint.filter(|_| permit.names_client) {
                     let client = &self.session.client.identity;
                     headers::name_client(arrived.request.headers_mut(), &by, client, None);
@@ -297,6 +270,11 @@ impl Way {
             }
             Err(denial) => Err((Answer::of_denial(&denial), denial.notes)),
         }
+    }
+
+    fn judge(&self) -> Judge<'_> {
+        let (session, plan, before) = (&*self.session, &self.plan, self.before.as_deref());
+        Judge { session, plan, before }
     }
 
     /// One endpoint: a connection from the shelf or a new one, and the request on it.
@@ -309,7 +287,8 @@ impl Way {
         };
         let shelf = session.context.upstreams.shelf(self.key(picked, version));
         let dial = || async {
-            let stream = session.dial(&self.plan.addressed, picked).await?;
+            let (from, addressed) = (session.downstream(), &self.plan.addressed.hostname);
+            let stream = session.context.reach.connect(&from, picked, Some(addressed)).await?;
             let share = session.seat.share();
             Sender::connect(&session.context, share, version, stream, picked.address).await
         };
@@ -317,38 +296,53 @@ impl Way {
             Ok(lease) => lease,
             Err(error) => {
                 let answer = Answer::unreachable(error.reason(), error.to_string());
-                // A destination that has decided is not asked again elsewhere: another would decide alike.
-                let decided = answer.reason == Reason::Denied;
-                let unsent = (!decided).then(|| Box::new(arrived));
-                return Err(Failed { unsent, answer, stale: false });
+                return Err(Failed {
+                    unsent: Some(Box::new(arrived)),
+                    answer,
+                    ended: error.ended(),
+                });
             }
         };
         if let Some(upgrade) = &arrived.upgrade {
             upgrade.ask(arrived.request.headers_mut());
         }
-        match lease.sender.send(std::mem::take(&mut arrived.request)).await {
-            Ok(response) => Ok(Got { response, lease, upgrade: arrived.upgrade }),
-            Err(failed) => {
+        let unguarded = picked.captured().is_none();
+        let judged = unguarded.then(|| lasting::head_of(&arrived.request));
+        let streams = judged.as_ref().filter(|_| lasting::is_stream(&arrived.request));
+        let judge = self.judge();
+        let cut = streams.map(|head| -> Waits<'_> { Box::pin(judge.until_refused(picked, head)) });
+        let sent = {
+            let sending = pin!(lease.sender.send(std::mem::take(&mut arrived.request)));
+            lasting::unless(sending, cut).await
+        };
+        match sent {
+            Ok(Ok(response)) => Ok(Got { response, lease, upgrade: arrived.upgrade, judged }),
+            Err((reason, why)) => {
+                let answer = Answer::unreachable(reason, why);
+                Err(Failed { unsent: None, answer, ended: Ended::Denied })
+            }
+            Ok(Err(failed)) => {
                 let answer = session.context.broken(picked.address, &failed.error);
-                let unsent = failed.unsent.map(|request| {
-                    arrived.request = *request;
-                    Box::new(arrived)
-                });
-                Err(Failed { unsent, answer, stale: lease.reused })
+                let Some(request) = failed.unsent else {
+                    return Err(Failed { unsent: None, answer, ended: Ended::Broken });
+                };
+                arrived.request = *request;
+                let ended = if lease.reused { Ended::Stale } else { Ended::Unreached };
+                Err(Failed { unsent: Some(Box::new(arrived)), answer, ended })
             }
         }
     }
 
     /// Passes the response on, through the response filters; all of it must have passed by the deadline.
     fn deliver(
-        &self,
+        self,
         got: Got,
-        picked: Picked,
+        mut picked: Picked,
         mut exchange: Box<Exchange>,
         form: Form,
         deadline: Option<Instant>,
     ) -> Response<ResponseBody> {
-        let Got { mut response, lease, upgrade } = got;
+        let Got { mut response, lease, upgrade, judged } = got;
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let granted = upgrade.filter(|upgrade| switched && upgrade.is_granted(response.headers()));
         if switched && granted.is_none() {
@@ -362,14 +356,26 @@ impl Way {
         if let Err(why) = exchange.reserve(response.headers()) {
             return Answer::overflow(why).respond(exchange, form);
         }
-        exchange.answered(response.status(), response.headers(), lease, picked.in_flight);
+        let in_flight = picked.in_flight.take();
+        exchange.answered(response.status(), response.headers(), lease, in_flight);
+        let session = self.session.clone();
+        let cut = || self.cut(picked, judged?);
         match granted {
             Some(upgrade) => {
-                let (context, hold) = (&self.session.context, self.session.clone());
-                upgrade.switch(context, response, exchange, std::future::pending(), hold)
+                let cut = cut().unwrap_or_else(|| Box::pin(std::future::pending()));
+                upgrade.switch(&session.context.clone(), response, exchange, cut, session)
             }
-            None => relay(response, exchange).map(|body| body.until(deadline)),
+            None => relay(response, exchange).map(|body| body.until(deadline).unless(cut)),
         }
+    }
+
+    /// Tells when what lasts must not go on. No world is kept for as long as that.
+    fn cut(self, picked: Picked, head: Request<()>) -> Option<Cut> {
+        let Self { session, plan, before, .. } = self;
+        Some(Box::pin(lasting::after_awhile(async move {
+            let judge = Judge { session: &session, plan: &plan, before: before.as_deref() };
+            judge.until_refused(&picked, &head).await
+        })))
     }
 
     fn nobody(&self) -> Answer {
@@ -380,7 +386,7 @@ impl Way {
 
     fn key(&self, picked: &Picked, version: Version) -> Key {
         let client = &self.session.client;
-        let server = peers::captured(picked.workload.as_ref());
+        let server = picked.captured();
         Key {
             client_uid: client.uid.clone(),
             client: client.identity.clone(),

@@ -151,7 +151,7 @@ impl Gates {
         arrival: &Arrival,
         request: &Request<B>,
         original: Option<&HeaderValue>,
-    ) -> Result<Judged, Denial> {
+    ) -> Result<Permitted, Denial> {
         let path = Path { world, arrival, request };
         let verified = self.service().and_then(|service| path.verified(service, original?));
         let (sent_uri, sent_headers) = match &verified {
@@ -175,12 +175,12 @@ impl Gates {
         let arrived = sent::policy_request(method, request.uri(), request.headers());
         let views = Views { arrived: &arrived, sent: &sent };
         let permit = gate.authorize_views(&arrival.connection(), Some(views))?;
-        Ok(Judged { permit, sent: verified })
+        Ok(Permitted { permit, sent: verified })
     }
 }
 
 /// A request that is permitted.
-pub(super) struct Judged {
+pub(super) struct Permitted {
     pub(super) permit: Permit,
     /// What the client sent, where a producer's route changed it.
     pub(super) sent: Option<Sent>,

@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use super::outbound::Outbound;
 use super::respond::Answer;
-use crate::balance::{self, Caller, Picked};
+use crate::balance::{self, Picked};
 use crate::base::{ObjectKey, Str};
 use crate::filter::{HttpFilter, Pair};
 use crate::model::{
     AppProtocol, Backend, BackendRef, Binding, HttpRoute, HttpRule, Retry, RouteKind, Service,
     Timeouts,
 };
+use crate::reach::Attempts;
 use crate::route::{self, Head, Selection};
 use crate::world::World;
 
@@ -58,29 +60,27 @@ impl Plan {
         service.port(*port).map(|port| port.protocol).unwrap_or_default()
     }
 
-    /// An endpoint of the backend for another attempt: another one than `last`, where there is one.
+    /// An endpoint of the backend to send the request to again: another one than `last`, where there is one.
     pub(super) fn endpoint_again(
         &self,
         world: &World,
-        caller: Caller<'_>,
-        like: SocketAddr,
+        session: &Outbound,
         last: &[SocketAddr],
     ) -> Option<Picked> {
         let (service, port) = &self.backend;
-        balance::pick(world, service, *port, caller, like, last)
+        let caller = session.downstream().caller();
+        balance::pick(world, service, *port, caller, session.dialled, last)
     }
 
     /// An endpoint of the backend that was not tried yet.
     pub(super) fn endpoint(
         &self,
         world: &World,
-        caller: Caller<'_>,
-        like: SocketAddr,
-        tried: &[SocketAddr],
+        session: &Outbound,
+        attempts: &Attempts,
     ) -> Option<Picked> {
         let (service, port) = &self.backend;
-        balance::pick(world, service, *port, caller, like, tried)
-            .filter(|picked| !tried.contains(&picked.address))
+        attempts.next(world, &session.downstream(), (service, *port), session.dialled)
     }
 }
 

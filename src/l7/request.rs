@@ -17,12 +17,14 @@ use super::outbound::Outbound;
 use super::plan::{self, Plan};
 use super::respond::Answer;
 use super::sent::Sent;
-use super::{headers, mirror, peers, sent};
+use super::server::Handler;
+use super::{headers, mirror, sent};
 use crate::balance::Picked;
 use crate::base::PolicyNote;
 use crate::filter::{self, Cx, Flow, Half, HttpFilter, RequestHead, Waited};
 use crate::model::Service;
 use crate::policy::{Connection, Gate};
+use crate::reach::Attempts;
 use crate::world::World;
 
 /// A request that goes nowhere.
@@ -43,7 +45,8 @@ pub(super) async fn route(
     session: Arc<Outbound>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut arrived = Arrived::new(request, &session.context, session.dialled);
+    let mut arrived =
+        Arrived::new(request, &session.context, session.dialled, session.most_fields());
     headers::strip_internal(arrived.request.headers_mut());
     headers::add_missing(arrived.request.headers_mut());
     let form = arrived.form;
@@ -67,8 +70,12 @@ pub(super) async fn route(
             return answer.respond(exchange, form);
         }
     };
-    let first = plan.endpoint(&world, session.caller(), session.dialled, &[]);
-    let captured = |picked: &Picked| peers::captured(picked.workload.as_ref()).is_some();
+    let world = match exchange.waited {
+        true => session.context.dependencies.world.snapshot(),
+        false => world,
+    };
+    let first = plan.endpoint(&world, &session, &Attempts::default());
+    let captured = |picked: &Picked| picked.captured().is_some();
     exchange.record.mutual_tls(first.as_ref().is_none_or(captured));
     let seen = filter::remember(plan.filters(), sent_headers(&before, &arrived));
     if let Some(before) = &before {
@@ -172,6 +179,7 @@ impl Asking<'_> {
                 }
                 Flow::Wait(waited) => {
                     let Waited { answer, mark } = waited.await;
+                    self.exchange.waited = true;
                     if let Some((reason, why)) = mark {
                         self.exchange.record.mark(reason, why);
                     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use super::body::ResponseBody;
+use super::body::{Broken, ResponseBody};
 use super::exchange::Exchange;
 use super::framing::Fault;
 use crate::base::Reason;
@@ -121,12 +121,30 @@ impl Answer {
         Self::new(status, text, reason, why)
     }
 
+    /// What a request whose body came to no end is answered, if anybody still listens; else the client would look for the
+    /// fault at the application, which has got no whole request either.
+    fn of_body(broken: Broken) -> Self {
+        let (reason, why) = match broken {
+            Broken::Malformed => (
+                Reason::BadRequest,
+                "the chunks of the request's body break the rules (RFC 9112, 7.1)",
+            ),
+            Broken::Cut => (Reason::PeerReset, "the client broke off within the request's body"),
+        };
+        Self::new(StatusCode::BAD_REQUEST, "bad request", reason, why)
+    }
+
     /// Closes the books and answers.
-    pub(super) fn respond(
-        mut self,
-        mut exchange: Box<Exchange>,
-        form: Form,
-    ) -> Response<ResponseBody> {
+    pub(super) fn respond(self, exchange: Box<Exchange>, form: Form) -> Response<ResponseBody> {
+        if self.reason == Reason::PeerReset
+            && let Some(broken) = exchange.broken_body()
+        {
+            return Self::of_body(broken).write(exchange, form);
+        }
+        self.write(exchange, form)
+    }
+
+    fn write(mut self, mut exchange: Box<Exchange>, form: Form) -> Response<ResponseBody> {
         if self.reason != Reason::None {
             let why = std::mem::take(&mut self.why);
             exchange.record.fail(self.reason, why.into_string());

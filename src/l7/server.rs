@@ -42,6 +42,9 @@ pub(super) trait Handler: Send + Sync + 'static {
 
     /// Writes down what the parser has refused.
     fn refused(&self, refused: Refused);
+
+    /// How many fields the head of a request may have.
+    fn most_fields(&self) -> usize;
 }
 
 /// Serves one connection to its end. When the worker drains or wants the connection's place, the client is asked to leave
@@ -66,7 +69,12 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
-async fn answer<H: Handler>(handler: Arc<H>, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn answer<H: Handler>(
+    handler: Arc<H>,
+    seat: &Seat,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    seat.share().turn().await;
     let mut response = handler.handle(request).await;
     body::hold_place(&mut response);
     response
@@ -92,10 +100,11 @@ async fn serve_http1<H: Handler>(
         if request.version() == hyper::Version::HTTP_11 {
             request.extensions_mut().insert(interim.clone());
         }
-        let handler = handler.clone();
-        async move { Ok::<_, Infallible>(answer(handler, request).await) }
+        let (handler, seat) = (handler.clone(), seat.clone());
+        async move { Ok::<_, Infallible>(answer(handler, &seat, request).await) }
     });
-    let mut connection = http1_settings(context).serve_connection(io, service).with_upgrades();
+    let mut connection =
+        http1_settings(handler.most_fields()).serve_connection(io, service).with_upgrades();
     let wind_down = |connection: Pin<&mut http1::UpgradeableConnection<_, _>>| {
         connection.graceful_shutdown();
     };
@@ -120,8 +129,8 @@ async fn serve_http2<H: Handler>(
     let taken = AtomicUsize::new(0);
     let service = service_fn(|request| {
         taken.fetch_add(1, Ordering::Relaxed);
-        let handler = handler.clone();
-        async move { Ok::<_, Infallible>(answer(handler, request).await) }
+        let (handler, seat) = (handler.clone(), seat.clone());
+        async move { Ok::<_, Infallible>(answer(handler, &seat, request).await) }
     });
     let connection = http2_settings(context).serve_connection(TokioIo::new(io), service);
     let connection = pin!(connection);
@@ -183,9 +192,8 @@ where
 
 /// Half-close is allowed: `printf … | nc` ends its sending before it reads. Pipelined requests are answered one
 /// after the other.
-fn http1_settings(context: &Context) -> http1::Builder {
+fn http1_settings(most_fields: usize) -> http1::Builder {
     let mut settings = http1::Builder::new();
-    let most_fields = context.dependencies.settings.max_headers;
     if most_fields != HYPER_HEADERS {
         settings.max_headers(most_fields);
     }

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use super::dialled::{Destination, Guard, Ways};
-use super::evaluate::{self, Facts};
-use super::rule::Principals;
-use super::{Addressed, Connection, Denial, Filtered, Permit, Request, Views, Way, speaks_for};
+use super::facts::{Facts, Principals};
+use super::{
+    Addressed, Connection, Denial, Filtered, Permit, Request, Views, Way, evaluate, speaks_for,
+};
 use crate::base::{ObjectKey, PolicyNote, Str};
 use crate::filter::{self, Half, HttpFilter};
 use crate::model::{AppProtocol, Binding, Mode, Service, Waypoint, Workload};

@@ -4,12 +4,25 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Sandbox;
 use crate::base::Str;
 use crate::sock::NamespaceId;
 
 /// Changes when a field changes its meaning.
 const VERSION: u32 = 1;
+
+/// The sandbox of a pod: what its containers share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// The pod's own UID (`metadata.uid`).
+    pub pod: Str,
+    /// The runtime's name of the sandbox; empty where no runtime told of it.
+    pub container: Str,
+    /// The path of its network namespace.
+    pub network_namespace: Str,
+    /// What stood there when it was told.
+    pub namespace: NamespaceId,
+    pub addresses: Vec<IpAddr>,
+}
 
 /// Where a pod is, as the container runtime said it. Unknown fields are ignored: agents of neighbouring versions read the
 /// same directory.
@@ -26,6 +39,24 @@ pub struct Record {
     pub network_namespace: String,
     pub namespace: NamespaceId,
     pub addresses: Vec<IpAddr>,
+}
+
+/// Why a file is no record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error(transparent)]
+    Unreadable(#[from] std::io::Error),
+    #[error(transparent)]
+    Syntax(#[from] serde_json::Error),
+    #[error("version {0} is not known here")]
+    Version(u32),
+    #[error("{0} is empty")]
+    Empty(&'static str),
+    #[error("network_namespace is not an absolute path")]
+    RelativePath,
+    /// Its name says so.
+    #[error("it is of another namespace")]
+    OtherNamespace,
 }
 
 /// Why a record is not the truth any more.
@@ -55,10 +86,10 @@ impl Record {
 
     /// # Errors
     /// The text is no record, or one of a version that means something else.
-    pub fn parse(text: &[u8]) -> Result<Self, String> {
-        let record: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    pub fn parse(text: &[u8]) -> Result<Self, RecordError> {
+        let record: Self = serde_json::from_slice(text)?;
         if record.version != VERSION {
-            return Err(format!("version {} is not known here", record.version));
+            return Err(RecordError::Version(record.version));
         }
         for (field, value) in [
             ("boot", &record.boot),
@@ -67,17 +98,17 @@ impl Record {
             ("network_namespace", &record.network_namespace),
         ] {
             if value.is_empty() {
-                return Err(format!("{field} is empty"));
+                return Err(RecordError::Empty(field));
             }
         }
         if !record.network_namespace.starts_with('/') {
-            return Err("network_namespace is not an absolute path".to_owned());
+            return Err(RecordError::RelativePath);
         }
         Ok(record)
     }
 
-    pub(super) fn print(&self) -> Result<Vec<u8>, String> {
-        serde_json::to_vec(self).map_err(|error| error.to_string())
+    pub(super) fn print(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(self)
     }
 
     /// One file for each namespace: it cannot be said to be two pods'.

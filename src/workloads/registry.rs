@@ -1,7 +1,6 @@
 //! The places that are known.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,9 +9,9 @@ use tokio::time::Instant;
 
 use super::names::named;
 use super::runtime::Said;
-use super::{Candidate, Ledger, Sought, path_here, scan};
+use super::{Candidate, Ledger, Sandbox, Sought, path_here, scan};
 use crate::base::{Seldom, Str};
-use crate::sock::{NamespaceId, NetworkNamespace};
+use crate::sock::NetworkNamespace;
 
 /// Where container runtimes keep the namespaces of sandboxes, by name.
 const DIRECTORY: &str = "/run/netns";
@@ -21,20 +20,6 @@ const SEARCH_EVERY: Duration = Duration::from_secs(1);
 
 /// So many sandboxes that have ended are remembered before those whose namespaces are gone are forgotten.
 const MANY: usize = 256;
-
-/// The sandbox of a pod: what its containers share.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sandbox {
-    /// The pod's own UID (`metadata.uid`).
-    pub pod: Str,
-    /// The runtime's name of the sandbox; empty where no runtime told of it.
-    pub container: Str,
-    /// The path of its network namespace.
-    pub network_namespace: Str,
-    /// What stood there when it was told.
-    pub namespace: NamespaceId,
-    pub addresses: Vec<IpAddr>,
-}
 
 /// Where the pods of this node are.
 pub struct Registry {
@@ -261,6 +246,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sock::NamespaceId;
 
     fn id(inode: u64) -> NamespaceId {
         NamespaceId { device: 4, inode, cookie: None }

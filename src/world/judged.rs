@@ -12,8 +12,10 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::watched::JudgementChanges;
 use super::{World, WorldStore};
+
+/// Moves when connections must be judged anew.
+pub type JudgementChanges = watch::Receiver<u64>;
 
 /// Classes that one workload has at a time. Those that nobody is of any more give way to new ones; a connection that finds
 /// no place is woken by whatever may concern the workload.

@@ -7,12 +7,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::changes::{Between, Whose};
-use super::judged::{Classed, Follow, Judged};
+use super::judged::{Classed, Follow, Judged, JudgementChanges};
 use super::{World, WorldStore};
 use crate::base::Str;
-
-/// Moves when connections must be judged anew.
-pub type JudgementChanges = watch::Receiver<u64>;
 
 /// Who watches what. Locked when a workload joins and when a world is published, never for a connection.
 #[derive(Default)]

@@ -7,10 +7,14 @@
     reason = "tests fail by panicking"
 )]
 
+mod book;
+mod circles;
 mod cli;
 mod crds;
 mod docs;
+mod drawing;
 mod layers;
+mod modules;
 mod rbac;
 mod sizes;
 mod source_text;

@@ -33,6 +33,12 @@ pub const NAME: Form = Form::new(253, |text| !text.is_empty(), "a name");
 /// RFC 1123: a namespace, a port's name.
 pub const LABEL: Form = Form::new(63, is_label, "a label of lower-case letters, digits and -");
 pub const SUBDOMAIN: Form = Form::new(253, is_subdomain, "a name of lower-case labels");
+/// Of a pod; none is the default one.
+pub const ACCOUNT: Form = Form::new(
+    253,
+    |text| text.is_empty() || is_subdomain(text),
+    "the name of a service account, of lower-case labels",
+);
 pub const GROUP: Form =
     Form::new(253, |text| text.is_empty() || is_subdomain(text), "an API group");
 pub const HOST: Form = Form::new(

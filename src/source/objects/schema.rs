@@ -30,6 +30,10 @@ pub fn check(kind: Kind, object: &Value) -> Result<(), FieldError> {
         Kind::ServiceEntry => &istio::SERVICE_ENTRY,
         Kind::WorkloadEntry => &istio::WORKLOAD_ENTRY,
         Kind::Service => &core::SERVICE,
+        Kind::Pod => {
+            judge(&core::METADATA, object.get("metadata"), "metadata")?;
+            return judge(&core::POD, Some(object), "");
+        }
         Kind::EndpointSlice => {
             judge(&core::METADATA, object.get("metadata"), "metadata")?;
             return judge(&core::ENDPOINT_SLICE, Some(object), "");
