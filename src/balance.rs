@@ -28,8 +28,8 @@ pub struct Caller<'a> {
 }
 
 /// A ready endpoint that serves `port` and is not in `avoid` (unless all are), as near to the caller as the service
-/// wants it. Where none is ready, one that is being deleted and still serves. `like` was dialled: it gives the preferred
-/// family, and is the endpoint itself where the service says so.
+/// prefers. If none is ready, one that is terminating and still serves. `like` is the dialled address: it gives the
+/// preferred family, and is the endpoint itself if the service says so.
 pub fn pick(
     world: &World,
     service: &Service,
@@ -39,7 +39,7 @@ pub fn pick(
     avoid: &[SocketAddr],
 ) -> Option<Picked> {
     if service.resolution == Resolution::Dialled {
-        // Not what another service's address was dialled for.
+        // Do not use an address that was dialled for another service.
         let own = service.owns(like.ip().to_canonical());
         return own.then(|| picked(world, None, sock_address(like)));
     }
@@ -54,7 +54,7 @@ pub fn pick(
     Some(picked(world, endpoint.workload.as_ref(), address))
 }
 
-/// An address without a name to it may be a workload's all the same, and then the mesh leads there.
+/// An address without a named workload may still be a workload's; then the mesh carries the traffic.
 fn picked(world: &World, workload: Option<&Str>, address: SocketAddr) -> Picked {
     let load = world.load_of(workload, address.ip());
     let workload = match workload {
@@ -77,7 +77,7 @@ pub fn nobody(service: &Service, port: u16, caller: &Workload) -> String {
     format!("{service} has no ready endpoint on port {port}{node}")
 }
 
-/// What is asked for.
+/// The request for an endpoint.
 struct Choice<'a, 'c> {
     world: &'a World,
     service: &'a Service,
@@ -88,31 +88,30 @@ struct Choice<'a, 'c> {
 
 type Candidate<'a> = (&'a Endpoint, SocketAddr);
 
-/// The candidates of the nearest distance so far.
+/// The nearest candidates so far.
 #[derive(Default)]
 struct Nearest<'a> {
     distance: u8,
     seen: usize,
     kept: [Option<Candidate<'a>>; 2],
-    /// For a sticky service: the highest score.
+    /// For session affinity: the highest score.
     score: u64,
-    /// For endpoints with shares: what those so far have together.
+    /// For weighted endpoints: the sum of the weights so far.
     weight: u64,
 }
 
 /// How a candidate is compared with others of the same distance.
 enum Rank {
-    /// The highest wins.
+    /// The highest score wins.
     Score(u64),
-    /// One is drawn, with this share of the chance: what operators say of shares is kept exactly, so it is not mixed
-    /// with which of two is less busy.
+    /// One is drawn, with the probability of its weight. Operators expect exact weights, so load does not count here.
     Share(u32),
-    /// Two are drawn, and the less busy wins.
+    /// Two are drawn, and the one with fewer requests in flight wins.
     Equal,
 }
 
 impl<'a> Choice<'a, '_> {
-    /// One pass: keeps two candidates by reservoir sampling, so that nothing is collected.
+    /// One pass: reservoir sampling keeps two candidates, so nothing is collected.
     fn among(
         &self,
         permitted: impl Fn(&Endpoint) -> bool,
@@ -129,7 +128,7 @@ impl<'a> Choice<'a, '_> {
             {
                 continue;
             }
-            // An address of the other family may well lead nowhere, so it comes after all of the same distance.
+            // An address of the other family may be unreachable, so it ranks after all others of the same distance.
             let other_family = address.is_ipv4() != self.like.ip().to_canonical().is_ipv4();
             nearest.offer(
                 2 * distance(traffic.preference, self.caller.workload, endpoint)
@@ -185,7 +184,7 @@ impl<'a> Nearest<'a> {
     }
 }
 
-/// 0 is nearest. What is not known is far.
+/// 0 is nearest. Unknown is far.
 fn distance(preference: Preference, caller: &Workload, endpoint: &Endpoint) -> u8 {
     let same = |one: &Str, other: &Str| !one.is_empty() && one == other;
     let (here, there) = (&caller.locality, &endpoint.locality);
@@ -199,8 +198,8 @@ fn distance(preference: Preference, caller: &Workload, endpoint: &Endpoint) -> u
     }
 }
 
-/// Highest random weight (rendezvous hashing): an endpoint that comes or goes moves only its own clients, and every
-/// agent chooses alike, also after a restart.
+/// Highest random weight (rendezvous hashing): an endpoint that is added or removed moves only its own clients, and
+/// every agent selects alike, also after a restart.
 fn score(client: IpAddr, endpoint: IpAddr) -> u64 {
     let mut hasher = DefaultHasher::new();
     (client.to_canonical(), endpoint).hash(&mut hasher);
@@ -218,14 +217,14 @@ fn less_busy<'a>(
     match busy(&one).cmp(&busy(&other)) {
         std::cmp::Ordering::Less => one,
         std::cmp::Ordering::Greater => other,
-        // Two that are equally busy must share evenly, wherever they stand in the list.
+        // Two with equal load must share evenly, wherever they are in the list.
         std::cmp::Ordering::Equal if fastrand::bool() => one,
         std::cmp::Ordering::Equal => other,
     }
 }
 
-/// The endpoint's address of the family that the client used, else its first. An IPv4 address that is written as IPv6 leads
-/// to the same workload, so it is that address.
+/// The endpoint's address of the family that the client used, otherwise its first. An IPv4-mapped IPv6 address counts
+/// as IPv4.
 fn address_like(endpoint: &Endpoint, like: SocketAddr) -> Option<IpAddr> {
     let like = like.ip().to_canonical();
     let same = |address: &IpAddr| address.is_ipv4() == like.is_ipv4();

@@ -26,7 +26,7 @@ pub async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
     Client::try_from(config).context("the client for the API server cannot be made")
 }
 
-/// The error in one sentence: the server's own words where it has answered, all causes otherwise.
+/// The error in one sentence: the server's own message if it has answered, otherwise all causes.
 pub(super) fn told(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return format!("the API server refused ({}): {}", status.code, status.message);
@@ -43,7 +43,7 @@ pub(super) fn told(error: &kube::Error) -> String {
     format!("the API server cannot be asked: {text}")
 }
 
-/// Whether somebody else has changed, or made, the object in between.
+/// Whether another writer has changed, or created, the object in between.
 pub(super) fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == http::StatusCode::CONFLICT)
 }

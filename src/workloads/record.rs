@@ -1,4 +1,4 @@
-//! What is kept of a sandbox, and whether it still counts: pure.
+//! The record of a sandbox, and whether it is still valid: pure.
 
 use std::net::IpAddr;
 
@@ -11,12 +11,12 @@ use crate::sock::NamespaceId;
 /// Changes when a field changes its meaning.
 const VERSION: u32 = 1;
 
-/// Where a pod is, as the container runtime said it. Unknown fields are ignored: agents of neighbouring versions read the
-/// same directory.
+/// Where a pod is, as the container runtime reported it. Unknown fields are ignored: agents of adjacent versions read
+/// the same directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     version: u32,
-    /// The kernel's name of the boot in which it was said: afterwards inodes belong to others.
+    /// The kernel's ID of the boot in which it was recorded: after a reboot, inodes are reused.
     pub boot: String,
     /// The workload's uid.
     pub workload: String,
@@ -28,14 +28,14 @@ pub struct Record {
     pub addresses: Vec<IpAddr>,
 }
 
-/// Why a record is not the truth any more.
+/// Why a record is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Stale {
     #[error("it was written before the machine's last start")]
     Boot,
     #[error("its network namespace is gone")]
     Gone,
-    #[error("another network namespace stands at its path")]
+    #[error("another network namespace is at its path")]
     Replaced,
 }
 
@@ -54,11 +54,11 @@ impl Record {
     }
 
     /// # Errors
-    /// The text is no record, or one of a version that means something else.
+    /// The text is not a record, or one of an incompatible version.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let record: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         if record.version != VERSION {
-            return Err(format!("version {} is not known here", record.version));
+            return Err(format!("version {} is unknown", record.version));
         }
         for (field, value) in [
             ("boot", &record.boot),
@@ -80,12 +80,12 @@ impl Record {
         serde_json::to_vec(self).map_err(|error| error.to_string())
     }
 
-    /// One file for each namespace: it cannot be said to be two pods'.
+    /// One file per namespace: two pods cannot both have it.
     pub(super) fn file_name(&self) -> String {
         format!("{}-{}.json", self.namespace.device, self.namespace.inode)
     }
 
-    /// Whether it counts, in this `boot`, with the namespace that stands at its path `now`.
+    /// Whether it is valid, in this `boot`, with the namespace that is at its path `now`.
     pub(super) fn counts(&self, boot: &str, now: Option<&NamespaceId>) -> Result<(), Stale> {
         if self.boot != boot {
             return Err(Stale::Boot);
