@@ -3,7 +3,7 @@
 //! One worker per namespace, on its own thread with its own runtime and its own budgets (connections, requests in
 //! flight, bytes buffered), so that a namespace whose worker is saturated, leaks or panics neither slows layer 4 nor
 //! another namespace: the kernel shares the processor between the threads. Of every budget each client has a share, so that no
-//! client takes a worker from the others (`l7/budget.rs`). A worker starts with the first connection
+//! client takes a worker from the others (`l7/budget.rs`), and clients begin their requests in turn (`l7/fair.rs`). A worker starts with the first connection
 //! and stops when `node` says that its namespace needs none any more.
 //!
 //! A waypoint has two halves. The client's (`outbound`) takes a [`RoutedConnection`] and routes its requests: it
@@ -22,6 +22,7 @@ mod client;
 mod deliver;
 mod detect;
 mod exchange;
+mod fair;
 mod forward;
 mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -33,6 +34,7 @@ mod host;
 mod inbound;
 mod interim;
 mod kept;
+mod lasting;
 mod limit;
 mod mirror;
 mod opaque;
@@ -48,6 +50,7 @@ mod seats;
 mod sent;
 mod server;
 mod turn;
+mod unguarded;
 mod upgrade;
 mod upstream;
 mod watched;

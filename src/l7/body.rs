@@ -19,6 +19,8 @@ pub(super) enum BodyError {
     Broken(#[from] hyper::Error),
     #[error("the route's timeout has passed")]
     Late,
+    #[error("a policy refuses it since a change")]
+    Cut,
     #[error("the application has answered without asking for the body")]
     Withheld,
     #[error("there is no room for the trailers: {0}")]

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use super::WorkerSettings;
 use super::client::Client;
 use super::detect::Version;
+use super::fair::{Begun, Rounds, Turns};
 use super::turn::Unseen;
 use crate::base::{FIELD_BYTES, MAX_FIELDS, Seldom};
 use crate::telemetry::{Telemetry, WorkerHealth};
@@ -115,14 +116,18 @@ pub(super) struct Pool {
     /// system for it.
     clock: AtomicU32,
     unseen: Unseen,
+    rounds: Rounds,
     telemetry: Telemetry,
     /// By scope and kind.
     told: [[Seldom; KINDS]; 3],
 }
 
-/// What all clients of one tenant hold together.
+/// What all clients of one tenant hold together, and have begun.
 #[derive(Default)]
-pub(super) struct Tenancy(Held);
+pub(super) struct Tenancy {
+    held: Held,
+    begun: Arc<Begun>,
+}
 
 /// What one client holds of the budgets of one worker.
 pub(super) struct Share {
@@ -130,6 +135,7 @@ pub(super) struct Share {
     pool: Arc<Pool>,
     tenancy: Arc<Tenancy>,
     held: Held,
+    turns: Arc<Turns>,
     /// When nothing was found last that could make room for it, in seconds from 1 on.
     no_room: AtomicU32,
 }
@@ -204,8 +210,8 @@ impl Pool {
         ];
         let shares = Shares { tenant: settings.tenant_share, client: settings.client_share };
         let (held, clock, told) = (Held::default(), AtomicU32::new(0), Default::default());
-        let unseen = Unseen::default();
-        Arc::new(Self { limits, shares, held, clock, unseen, telemetry, told })
+        let (unseen, rounds) = (Unseen::default(), Rounds::default());
+        Arc::new(Self { limits, shares, held, clock, unseen, rounds, telemetry, told })
     }
 
     pub(super) fn clock(&self) -> u32 {
@@ -218,6 +224,10 @@ impl Pool {
 
     pub(super) fn unseen(&self) -> &Unseen {
         &self.unseen
+    }
+
+    pub(super) fn rounds(&self) -> &Rounds {
+        &self.rounds
     }
 
     pub(super) fn telemetry(&self) -> &Telemetry {
@@ -257,11 +267,17 @@ impl Pool {
 impl Share {
     pub(super) fn new(client: Client, pool: Arc<Pool>, tenancy: Arc<Tenancy>) -> Arc<Self> {
         let (held, no_room) = (Held::default(), AtomicU32::new(0));
-        Arc::new(Self { client, pool, tenancy, held, no_room })
+        let turns = Turns::new(tenancy.begun.clone());
+        Arc::new(Self { client, pool, tenancy, held, turns, no_room })
     }
 
     pub(super) fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// Waits until it is this client's turn to begin another request.
+    pub(super) async fn turn(&self) {
+        self.pool.rounds.begin(&self.turns, self.pool.clock()).await;
     }
 
     /// Takes a place, which must be given back.
@@ -272,7 +288,7 @@ impl Share {
         if total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within).is_err() {
             return Err(self.refused(Full { kind, scope: Scope::Worker, limit }));
         }
-        let held = [self.tenancy.0.add(kind, amount), self.held.add(kind, amount)];
+        let held = [self.tenancy.held.add(kind, amount), self.held.add(kind, amount)];
         match pool.exceeded(kind, amount, held) {
             None => Ok(()),
             Some(full) => {
@@ -284,7 +300,7 @@ impl Share {
 
     pub(super) fn give_back(&self, kind: Kind, amount: usize) {
         self.held.subtract(kind, amount);
-        self.tenancy.0.subtract(kind, amount);
+        self.tenancy.held.subtract(kind, amount);
         self.pool.held.subtract(kind, amount);
     }
 
@@ -325,7 +341,7 @@ impl Share {
 
     /// Whose limit it is close to: fifteen sixteenths. Room is made from there on, before anybody must be refused.
     pub(super) fn pressed(&self, kind: Kind) -> Option<Scope> {
-        let (tenant, client) = (self.tenancy.0.get(kind), self.held.get(kind));
+        let (tenant, client) = (self.tenancy.held.get(kind), self.held.get(kind));
         let [of_tenant, of_client] = self.pool.limits_of(kind, tenant, client);
         let (total, limit) = (self.pool.held.get(kind), self.pool.limits[kind as usize]);
         let close = |held: usize, limit: usize| held >= limit - limit / 16;
@@ -538,7 +554,7 @@ mod tests {
             prop_assert_eq!(pool.held.get(Kind::Connections), 0);
             for share in all.iter().flatten() {
                 prop_assert_eq!(share.held.get(Kind::Connections), 0);
-                prop_assert_eq!(share.tenancy.0.get(Kind::Connections), 0);
+                prop_assert_eq!(share.tenancy.held.get(Kind::Connections), 0);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! A request's way through the destination's half, in reading order: canonical form, budget, judgement, record, and on
 //! to the application over this connection's own connection.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -11,9 +12,12 @@ use super::body::ResponseBody;
 use super::exchange::{Exchange, Place};
 use super::guard::Gates;
 use super::inbound::{self, Inbound};
-use super::respond::Answer;
+use super::lasting::{self, Waits};
+use super::respond::{Answer, Form};
+use super::upgrade::Upgrade;
+use super::upstream::Lease;
 use super::{forward, headers, original, upgrade};
-use crate::base::{PolicyNote, Reason, Str};
+use crate::base::{PolicyNote, Str};
 use crate::policy::Permit;
 use crate::telemetry::RequestStart;
 use crate::world::World;
@@ -90,22 +94,30 @@ impl Verdict {
     }
 }
 
+/// What is judged again of a request that lasts.
+struct Judged {
+    session: Arc<Inbound>,
+    head: Request<()>,
+    sent_as: Option<HeaderValue>,
+}
+
 /// Hands a permitted request to the application.
 async fn pass(
     session: Arc<Inbound>,
     mut arrived: Arrived,
     sent_as: Option<HeaderValue>,
     permit: Permit,
-    mut exchange: Box<Exchange>,
+    exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let form = arrived.form;
-    // Judged again while the upgraded connection lasts.
-    let judged = arrived.upgrade.as_ref().map(|_| head_of(&arrived.request));
+    let head = lasting::head_of(&arrived.request);
+    let judged = Judged { session: session.clone(), head, sent_as };
     // Only now: the request was judged by what arrived.
     session.name_client(&permit, arrived.request.headers_mut());
     if let Some(upgrade) = &arrived.upgrade {
         upgrade.ask(arrived.request.headers_mut());
     }
+    let is_stream = lasting::is_stream(&arrived.request);
     let mut request = arrived.request;
     let mut attempts = MAX_ATTEMPTS;
     loop {
@@ -117,30 +129,17 @@ async fn pass(
                 return answer.respond(exchange, form);
             }
         };
-        let failed = match lease.sender.send(request).await {
-            Ok(response) => {
-                let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-                let granted = arrived.upgrade.filter(|it| it.is_granted(response.headers()));
-                if switched && granted.is_none() {
-                    // With the lease goes the connection: nobody knows what it speaks now.
-                    return upgrade::unasked().respond(exchange, form);
-                }
-                if let Err(why) = session.context.check_response(&response) {
-                    return Answer::bad_gateway(why).respond(exchange, form);
-                }
-                if let Err(why) = exchange.reserve(response.headers()) {
-                    return Answer::overflow(why).respond(exchange, form);
-                }
-                exchange.answered(response.status(), response.headers(), lease, None);
-                return match granted.zip(judged).filter(|_| switched) {
-                    Some((upgrade, judged)) => {
-                        let cut = until_cut(session.clone(), judged, sent_as);
-                        upgrade.switch(&session.context.clone(), response, exchange, cut, session)
-                    }
-                    None => forward::relay(response, exchange),
-                };
+        let cut = is_stream.then(|| judged.until_cut());
+        let sent = {
+            let sending = pin!(lease.sender.send(request));
+            lasting::unless(sending, cut).await
+        };
+        let failed = match sent {
+            Ok(Ok(response)) => {
+                return judged.pass_on(response, lease, arrived.upgrade, exchange, form);
             }
-            Err(failed) => failed,
+            Ok(Err(failed)) => failed,
+            Err((reason, why)) => return Answer::unreachable(reason, why).respond(exchange, form),
         };
         match failed.unsent {
             Some(unsent) if lease.reused && attempts > 0 => request = *unsent,
@@ -152,25 +151,51 @@ async fn pass(
     }
 }
 
-/// What of a request is judged.
-fn head_of<B>(request: &Request<B>) -> Request<()> {
-    let mut head = Request::new(());
-    *head.method_mut() = request.method().clone();
-    *head.uri_mut() = request.uri().clone();
-    *head.headers_mut() = request.headers().clone();
-    head
-}
+impl Judged {
+    /// Passes the application's response on, for as long as it is permitted.
+    fn pass_on(
+        self,
+        response: Response<Incoming>,
+        lease: Lease,
+        upgrade: Option<Upgrade>,
+        mut exchange: Box<Exchange>,
+        form: Form,
+    ) -> Response<ResponseBody> {
+        let session = self.session.clone();
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let granted = upgrade.filter(|it| switched && it.is_granted(response.headers()));
+        if switched && granted.is_none() {
+            // With the lease goes the connection: nobody knows what it speaks now.
+            return upgrade::unasked().respond(exchange, form);
+        }
+        if let Err(why) = session.context.check_response(&response) {
+            return Answer::bad_gateway(why).respond(exchange, form);
+        }
+        if let Err(why) = exchange.reserve(response.headers()) {
+            return Answer::overflow(why).respond(exchange, form);
+        }
+        exchange.answered(response.status(), response.headers(), lease, None);
+        match granted {
+            Some(upgrade) => {
+                let cut = async move { self.until_cut().await };
+                upgrade.switch(&session.context.clone(), response, exchange, cut, session)
+            }
+            None => {
+                let cut = || async move { lasting::after_awhile(self.until_cut()).await };
+                forward::relay(response, exchange).map(|body| body.unless(|| Some(Box::pin(cut()))))
+            }
+        }
+    }
 
-/// Ends when the upgraded connection may not go on.
-async fn until_cut(
-    session: Arc<Inbound>,
-    head: Request<()>,
-    sent_as: Option<HeaderValue>,
-) -> (Reason, String) {
-    let permitted = |world: &World, gates: &Gates| {
-        gates.authorize(world, &session.arrival, &head, sent_as.as_ref())
-    };
-    session.until_cut(session.changes(), permitted).await
+    /// Ends when the request may not go on.
+    fn until_cut(&self) -> Waits<'_> {
+        let session = &self.session;
+        let permitted = |world: &World, gates: &Gates| {
+            gates.authorize(world, &session.arrival, &self.head, self.sent_as.as_ref())
+        };
+        // Asks for changes when it is waited for.
+        Box::pin(async move { session.until_cut(session.changes(), permitted).await })
+    }
 }
 
 impl Inbound {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONNECTION;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
@@ -18,17 +18,19 @@ use super::arrived::Arrived;
 use super::body::ResponseBody;
 use super::detect::Version;
 use super::exchange::Exchange;
+use super::lasting::{self, Cut, Waits};
 use super::original::{self, Original};
 use super::outbound::Outbound;
-use super::plan::{Chosen, Plan};
+use super::plan::Plan;
 use super::respond::{Answer, Form};
-use super::sent::{self, Sent};
+use super::sent::Sent;
+use super::unguarded::Judge;
 use super::upgrade::{self, Upgrade};
 use super::upstream::{Key, Lease, Sender};
 use super::{framing, headers, limit, peers};
 use crate::balance::{self, Picked};
 use crate::base::{PolicyNote, Reason};
-use crate::policy::{self, Connection, Gate, Views, speaks_for};
+use crate::policy::{self, Gate};
 use crate::route;
 use crate::world::World;
 
@@ -51,6 +53,8 @@ struct Got {
     response: Response<Incoming>,
     lease: Lease,
     upgrade: Option<Upgrade>,
+    /// What is judged again of a request that lasts, where nobody else will do it.
+    judged: Option<Request<()>>,
 }
 
 /// An attempt without a response.
@@ -202,7 +206,7 @@ impl Way {
             return self.authorize(picked, arrived);
         };
         // Of what a consumer's route changed nobody there believes the original.
-        let Some(before) = self.before.as_ref().filter(|_| self.is_producers()) else {
+        let Some(before) = self.before.as_ref().filter(|_| self.judge().is_producers()) else {
             return Ok(Vec::new());
         };
         let port = picked.address.port();
@@ -219,42 +223,13 @@ impl Way {
         Ok(Vec::new())
     }
 
-    /// The route is of the addressed service's own namespace.
-    fn is_producers(&self) -> bool {
-        let (service, route) = (&self.plan.addressed.key, self.plan.chosen.as_ref());
-        speaks_for(service, route.map(Chosen::route), &service.namespace)
-    }
-
-    /// The waypoints' policies, for a destination where nobody judges. What a producer's route changed is judged as it was
-    /// sent, what a consumer's did as it will arrive.
+    /// For a destination where nobody judges.
     fn authorize(
         &self,
         picked: &Picked,
         arrived: &mut Arrived,
     ) -> Result<Vec<PolicyNote>, (Answer, Vec<PolicyNote>)> {
-        let Plan { addressed, port, chosen, backend: (backend, backend_port) } = &self.plan;
-        let way = policy::Way {
-            addressed,
-            port: *port,
-            route: chosen.as_ref().map(Chosen::route),
-            backend: (backend, *backend_port),
-            workload: picked.workload.as_deref(),
-            destination: picked.address,
-        };
-        let gate = Gate::for_uncaptured(&self.world, &way);
-        let connection = Connection {
-            client: Some(&self.session.client.identity),
-            source: self.session.client_address.ip(),
-            destination: picked.address,
-        };
-        let request = &arrived.request;
-        let arrives = sent::policy_request(request.method(), request.uri(), request.headers());
-        let sent = match self.before.as_ref().filter(|_| self.is_producers()) {
-            Some(sent) => sent::policy_request(request.method(), &sent.uri, &sent.headers),
-            None => arrives,
-        };
-        let views = Views { arrived: &arrives, sent: &sent };
-        match gate.authorize_views(&connection, Some(views)) {
+        match self.judge().judge(&self.world, picked, &arrived.request) {
             Ok(permit) => {
                 if let Some(by) = permit.waypoint.filter(|_| permit.names_client) {
                     let client = &self.session.client.identity;
@@ -264,6 +239,11 @@ impl Way {
             }
             Err(denial) => Err((Answer::of_denial(&denial), denial.notes)),
         }
+    }
+
+    fn judge(&self) -> Judge<'_> {
+        let (session, plan, before) = (&*self.session, &self.plan, self.before.as_deref());
+        Judge { session, plan, before }
     }
 
     /// One endpoint: a connection from the shelf or a new one, and the request on it.
@@ -293,9 +273,22 @@ impl Way {
         if let Some(upgrade) = &arrived.upgrade {
             upgrade.ask(arrived.request.headers_mut());
         }
-        match lease.sender.send(std::mem::take(&mut arrived.request)).await {
-            Ok(response) => Ok(Got { response, lease, upgrade: arrived.upgrade }),
-            Err(failed) => {
+        let unguarded = peers::captured(picked.workload.as_ref()).is_none();
+        let judged = unguarded.then(|| lasting::head_of(&arrived.request));
+        let streams = judged.as_ref().filter(|_| lasting::is_stream(&arrived.request));
+        let judge = self.judge();
+        let cut = streams.map(|head| -> Waits<'_> { Box::pin(judge.until_refused(picked, head)) });
+        let sent = {
+            let sending = pin!(lease.sender.send(std::mem::take(&mut arrived.request)));
+            lasting::unless(sending, cut).await
+        };
+        match sent {
+            Ok(Ok(response)) => Ok(Got { response, lease, upgrade: arrived.upgrade, judged }),
+            Err((reason, why)) => {
+                let answer = Answer::unreachable(reason, why);
+                Err(Failed { unsent: None, answer, stale: false })
+            }
+            Ok(Err(failed)) => {
                 let answer = session.context.broken(picked.address, &failed.error);
                 let unsent = failed.unsent.map(|request| {
                     arrived.request = *request;
@@ -308,14 +301,14 @@ impl Way {
 
     /// Passes the response on, through the response filters; all of it must have passed by the deadline.
     fn deliver(
-        &self,
+        self,
         got: Got,
-        picked: Picked,
+        mut picked: Picked,
         mut exchange: Box<Exchange>,
         form: Form,
         deadline: Option<Instant>,
     ) -> Response<ResponseBody> {
-        let Got { mut response, lease, upgrade } = got;
+        let Got { mut response, lease, upgrade, judged } = got;
         let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let granted = upgrade.filter(|upgrade| switched && upgrade.is_granted(response.headers()));
         if switched && granted.is_none() {
@@ -331,14 +324,26 @@ impl Way {
         if let Err(why) = exchange.reserve(response.headers()) {
             return Answer::overflow(why).respond(exchange, form);
         }
-        exchange.answered(response.status(), response.headers(), lease, picked.in_flight);
+        let in_flight = picked.in_flight.take();
+        exchange.answered(response.status(), response.headers(), lease, in_flight);
+        let session = self.session.clone();
+        let cut = || self.cut(picked, judged?);
         match granted {
             Some(upgrade) => {
-                let (context, hold) = (&self.session.context, self.session.clone());
-                upgrade.switch(context, response, exchange, std::future::pending(), hold)
+                let cut = cut().unwrap_or_else(|| Box::pin(std::future::pending()));
+                upgrade.switch(&session.context.clone(), response, exchange, cut, session)
             }
-            None => relay(response, exchange).map(|body| body.until(deadline)),
+            None => relay(response, exchange).map(|body| body.until(deadline).unless(cut)),
         }
+    }
+
+    /// Tells when what lasts must not go on. No world is kept for as long as that.
+    fn cut(self, picked: Picked, head: Request<()>) -> Option<Cut> {
+        let Self { session, plan, before, .. } = self;
+        Some(Box::pin(lasting::after_awhile(async move {
+            let judge = Judge { session: &session, plan: &plan, before: before.as_deref() };
+            judge.until_refused(&picked, &head).await
+        })))
     }
 
     fn nobody(&self) -> Answer {

@@ -66,7 +66,12 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
-async fn answer<H: Handler>(handler: Arc<H>, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn answer<H: Handler>(
+    handler: Arc<H>,
+    seat: &Seat,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    seat.share().turn().await;
     let mut response = handler.handle(request).await;
     body::hold_place(&mut response);
     response
@@ -92,8 +97,8 @@ async fn serve_http1<H: Handler>(
         if request.version() == hyper::Version::HTTP_11 {
             request.extensions_mut().insert(interim.clone());
         }
-        let handler = handler.clone();
-        async move { Ok::<_, Infallible>(answer(handler, request).await) }
+        let (handler, seat) = (handler.clone(), seat.clone());
+        async move { Ok::<_, Infallible>(answer(handler, &seat, request).await) }
     });
     let mut connection = http1_settings(context).serve_connection(io, service).with_upgrades();
     let wind_down = |connection: Pin<&mut http1::UpgradeableConnection<_, _>>| {
@@ -120,8 +125,8 @@ async fn serve_http2<H: Handler>(
     let taken = AtomicUsize::new(0);
     let service = service_fn(|request| {
         taken.fetch_add(1, Ordering::Relaxed);
-        let handler = handler.clone();
-        async move { Ok::<_, Infallible>(answer(handler, request).await) }
+        let (handler, seat) = (handler.clone(), seat.clone());
+        async move { Ok::<_, Infallible>(answer(handler, &seat, request).await) }
     });
     let connection = http2_settings(context).serve_connection(TokioIo::new(io), service);
     let connection = pin!(connection);

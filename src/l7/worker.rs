@@ -241,6 +241,8 @@ impl Context {
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let pool = self.seats.pool().clone();
         self.drive("heads that were read", async move { pool.unseen().forget().await });
+        let pool = self.seats.pool().clone();
+        self.drive("rounds of requests", async move { pool.rounds().turn().await });
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,

@@ -28,6 +28,9 @@ pub const PREFACE: u32 = 24;
 /// the number of streams (RFC 9113, 6.1 and 6.2).
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+/// Settings, and the flag of their acknowledgement, which changes none (RFC 9113, 6.5).
+const SETTINGS: u8 = 4;
+const ACK: u8 = 1;
 /// The frame that continues a head, and the flag of a head's last frame (RFC 9113, 6.2 and 6.10).
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
@@ -46,6 +49,9 @@ const BURST: u32 = 10_000;
 /// The sustained rate in frames per second: more than the connections that one tunnel opens and resets in a second; h2
 /// spends some 1 % of a CPU on them.
 const RATE: f64 = 5_000.0;
+/// The cost of SETTINGS: a change of the initial window applies to each of the peer's streams, so that a few bytes keep a
+/// thread busy for long. Peers change their settings a few times in all; gRPC does so when it has measured the path.
+const SETTINGS_COST: u32 = 100;
 /// Bytes sent to the peer that allow it one more frame. Go's HTTP/2 opens windows after 4 KiB, of the stream and of the
 /// connection.
 const BYTES: u32 = 1024;
@@ -183,13 +189,13 @@ impl Frames {
             bytes = &bytes[more..];
             if self.have == HEAD {
                 self.have = 0;
-                let [a, b, c, kind, ..] = self.head;
+                let [a, b, c, kind, flags, ..] = self.head;
                 self.skip = u32::from_be_bytes([0, a, b, c]);
                 self.kind = Some(kind);
                 if self.is_head() {
                     self.begin_head();
                 }
-                if kind != DATA && kind != HEADERS && !self.spend() {
+                if !self.spend(cost(kind, flags)) {
                     return false;
                 }
             }
@@ -245,18 +251,18 @@ impl Frames {
         self.continues || self.have > 0 || self.kind.is_none_or(|it| it != DATA && self.skip > 0)
     }
 
-    /// Takes a token. The clock is read only if there are none, so that frames at a normal rate cost nothing.
-    fn spend(&mut self) -> bool {
-        if self.tokens == 0 {
-            let earned = self.filled.elapsed().as_secs_f64() * RATE;
-            if earned < 1.0 {
+    /// Takes tokens. The clock is read only if there are too few, so that frames at a normal rate cost nothing.
+    fn spend(&mut self, cost: u32) -> bool {
+        if self.tokens < cost {
+            // A conversion from a float saturates.
+            let earned = (self.filled.elapsed().as_secs_f64() * RATE) as u32;
+            let tokens = self.tokens.saturating_add(earned).min(BURST);
+            if tokens < cost {
                 return false;
             }
-            // A conversion from a float saturates.
-            self.tokens = (earned as u32).min(BURST);
-            self.filled = Instant::now();
+            (self.tokens, self.filled) = (tokens, Instant::now());
         }
-        self.tokens -= 1;
+        self.tokens -= cost;
         true
     }
 
@@ -264,6 +270,15 @@ impl Frames {
         let sent = self.sent.saturating_add(u32::try_from(bytes).unwrap_or(u32::MAX));
         self.tokens = self.tokens.saturating_add(sent / BYTES).min(BURST);
         self.sent = sent % BYTES;
+    }
+}
+
+/// The tokens that a frame takes.
+fn cost(kind: u8, flags: u8) -> u32 {
+    match kind {
+        DATA | HEADERS => 0,
+        SETTINGS if flags & ACK == 0 => SETTINGS_COST,
+        _ => 1,
     }
 }
 
@@ -384,6 +399,18 @@ mod tests {
         assert_eq!(taken(&mut frames), 4);
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!(taken(&mut frames), BURST as usize, "what is not used is not saved up");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn settings_cost_more_than_their_acknowledgement() {
+        let (settings, mut acknowledged) = (frame(SETTINGS, 6), frame(SETTINGS, 0));
+        acknowledged[4] = ACK;
+        for (bytes, most) in [(settings, BURST / SETTINGS_COST), (acknowledged, BURST)] {
+            let mut frames = frames();
+            assert_eq!((0..).take_while(|_| frames.take(&bytes)).count(), most as usize);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert!(frames.take(&bytes));
+        }
     }
 
     #[tokio::test(start_paused = true)]

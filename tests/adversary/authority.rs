@@ -67,7 +67,7 @@ fn guarded() -> Result<Lab> {
 }
 
 /// A Service of `evil` and the EndpointSlice with which it claims an address.
-fn service(name: &str, vip: &str, labels: &str, endpoint: &str) -> String {
+pub(crate) fn service(name: &str, vip: &str, labels: &str, endpoint: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Service\n\
          metadata: {{name: {name}, namespace: evil, labels: {{{labels}}}}}\n\

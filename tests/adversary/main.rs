@@ -14,16 +14,25 @@ mod authority;
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
 mod cluster;
+mod costs;
 
 mod capture;
+mod early;
+mod floods;
+#[path = "../support/frames.rs"]
+mod frames;
 mod http;
 mod identity;
+#[path = "../support/issued.rs"]
+mod issued;
+mod lies;
 mod recorder;
 mod removal;
 mod runtime;
 mod shares;
 #[path = "../support/siege.rs"]
 mod siege;
+mod streams;
 mod tokens;
 mod ways;
 

@@ -37,7 +37,7 @@ spec:
   rules: [{to: [{operation: {paths: ['/secret']}}]}]
 ";
 
-fn guarded(settings: &str) -> Result<Lab> {
+pub(crate) fn guarded(settings: &str) -> Result<Lab> {
     let mut lab = crate::application(&[include_str!("evil.yaml"), WAYPOINT])?;
     lab.start_agents(settings)?;
     crate::enrol(&mut lab)?;
@@ -61,7 +61,7 @@ fn guarded(settings: &str) -> Result<Lab> {
 const AT_REST: f64 = 150.0;
 
 /// Waits until the worker holds nothing of an attack any more.
-fn recovered(lab: &Lab) -> Result<()> {
+pub(crate) fn recovered(lab: &Lab) -> Result<()> {
     let patience = Duration::from_secs(60);
     wait::within(patience, "the worker to be free again", || {
         let metrics = lab.metrics()?;

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use tokio::time::Instant;
 
 use crate::cluster::{
-    agent, answers, apply, apply_file, delete, directory, exec_in, get, kill, kubectl, pod, root,
-    settled, settled_within, spawn_curl, until, within,
+    agent, agent_log, answers, apply, apply_file, delete, directory, exec_in, get, kill, kubectl,
+    pod, root, settled, settled_within, spawn_curl, until, within,
 };
 use crate::guide::{captured, meshed};
 
@@ -213,6 +213,21 @@ spec:
 #[test]
 fn without_the_api_server_the_mesh_serves_on_and_catches_up() -> Result<()> {
     meshed()?;
+    for node in NODES {
+        let level = "/logging?level=isthmus::source=debug";
+        let pod = agent(node)?;
+        kubectl(&[
+            "exec",
+            "-n",
+            "isthmus-system",
+            &pod,
+            "--",
+            "isthmus",
+            "admin",
+            "--post",
+            level,
+        ])?;
+    }
     // kubectl exec goes through the API server, so the load comes from the pod's network namespace itself.
     let service = get(&["service", "details", "-n", "bookinfo"])?["spec"]["clusterIP"].clone();
     let url = format!("http://{}:9080/details/0?[1-1250]", service.as_str().context("an address")?);
@@ -245,7 +260,7 @@ fn without_the_api_server_the_mesh_serves_on_and_catches_up() -> Result<()> {
     ensure!(bad.is_empty() && good == 1250, "{good} good, others: {bad:?}");
     answers("curl", &[DETAILS], 200)?;
     apply_file("config/bookinfo/mesh/peer-authentication-strict.yaml")?;
-    answers("outsider", &[DETAILS], 0)?;
+    answers("outsider", &[DETAILS], 0).with_context(|| said_of("PeerAuthentication"))?;
     kubectl(&["delete", "peerauthentication", "--all", "-n", "bookinfo"])?;
     answers("outsider", &[DETAILS], 200)?;
     // The controller manager may look before the nodes have said that they live, and call all pods not ready; the kubelets,
@@ -254,6 +269,18 @@ fn without_the_api_server_the_mesh_serves_on_and_catches_up() -> Result<()> {
         settled_within(namespace, Duration::from_secs(180))?;
     }
     Ok(())
+}
+
+const NODES: [&str; 2] = ["node1", "node2"];
+
+/// What the agents logged of a kind last, for a failure that cannot be looked at where it happened.
+fn said_of(kind: &str) -> String {
+    let said = |node: &&str| {
+        let log = agent_log(node).unwrap_or_else(|error| format!("no log: {kind}: {error}"));
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains(kind)).collect();
+        format!("{node}:\n{}", lines[lines.len().saturating_sub(12)..].join("\n"))
+    };
+    NODES.iter().map(said).collect::<Vec<_>>().join("\n")
 }
 
 fn start_api_server() -> Result<()> {

@@ -24,8 +24,10 @@ mod endurance;
 mod entries;
 mod faults;
 mod floods;
+#[path = "../support/frames.rs"]
 mod frames;
 mod interop;
+#[path = "../support/issued.rs"]
 mod issued;
 mod istiod;
 mod lifecycle;

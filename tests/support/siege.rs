@@ -153,10 +153,15 @@ impl Times {
 
 /// Sends requests one after the other; each must be answered 200.
 pub fn victim(aim: &Aim) -> Result<Times> {
+    victim_of(aim, REQUESTS)
+}
+
+/// The same with so many requests.
+pub fn victim_of(aim: &Aim, requests: usize) -> Result<Times> {
     let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", aim.path, aim.host);
     let mut kept: Option<TcpStream> = None;
     let mut times = Vec::new();
-    for number in 0..REQUESTS {
+    for number in 0..requests {
         let start = SystemTime::now();
         let mut stream = match kept.take().filter(|_| number % 4 != 0) {
             Some(stream) => stream,

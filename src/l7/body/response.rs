@@ -1,7 +1,7 @@
 //! Bodies of responses.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
@@ -13,6 +13,7 @@ use super::BodyError;
 use crate::base::Reason;
 use crate::l7::exchange::{Exchange, Place};
 use crate::l7::held::{self, Chunk};
+use crate::l7::lasting::Cut;
 
 /// The body of a response on its way down, with the exchange that ends when it does.
 pub(in crate::l7) struct ResponseBody {
@@ -20,6 +21,10 @@ pub(in crate::l7) struct ResponseBody {
     exchange: Option<Box<Exchange>>,
     /// When it has to be at its end.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Tells when it must not go on, once somebody waits for it.
+    cut: Option<Cut>,
+    /// Somebody has had to wait for more.
+    waited: bool,
     /// Its last frame was read.
     ended: bool,
 }
@@ -60,7 +65,7 @@ impl ResponseBody {
     }
 
     fn new(content: Content, exchange: Option<Box<Exchange>>) -> Self {
-        Self { content, exchange, deadline: None, ended: false }
+        Self { content, exchange, deadline: None, cut: None, waited: false, ended: false }
     }
 
     /// The request's place, when the response waits in frames that can hold it.
@@ -84,6 +89,24 @@ impl ResponseBody {
         self
     }
 
+    /// Breaks off when a response without a length must not go on.
+    pub(in crate::l7) fn unless(mut self, cut: impl FnOnce() -> Option<Cut>) -> Self {
+        let is_stream = !self.is_end_stream() && self.size_hint().exact().is_none();
+        self.cut = if is_stream { cut() } else { None };
+        self
+    }
+
+    /// Whether it must not go on; then nothing more is said of it.
+    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(cut) = &mut self.cut else { return false };
+        let Poll::Ready((reason, why)) = cut.as_mut().poll(cx) else { return false };
+        self.cut = None;
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.fail(reason, why);
+        }
+        true
+    }
+
     /// Whether the deadline has passed; then nothing more is said of it.
     fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
         let late =
@@ -96,6 +119,12 @@ impl ResponseBody {
             }
         }
         late
+    }
+
+    /// There is no more yet. Whether it may go on is asked from now on.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
+        self.waited = true;
+        if self.is_cut(cx) { Poll::Ready(Some(Err(BodyError::Cut))) } else { Poll::Pending }
     }
 
     /// Takes note of what passes; the exchange ends with the last frame or the first error.
@@ -132,11 +161,17 @@ impl Body for ResponseBody {
         if self.is_late(cx) {
             return Poll::Ready(Some(Err(BodyError::Late)));
         }
+        if self.waited && self.is_cut(cx) {
+            return Poll::Ready(Some(Err(BodyError::Cut)));
+        }
         let is_own = matches!(self.content, Content::Own(_));
         let frame = match &mut self.content {
             Content::Own(text) if text.is_empty() => None,
             Content::Own(text) => Some(Ok(Frame::data(std::mem::take(text)))),
-            Content::Streamed(incoming) => ready!(Pin::new(incoming).poll_frame(cx)),
+            Content::Streamed(incoming) => match Pin::new(incoming).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => return self.wait(cx),
+            },
         };
         if let Some(Ok(frame)) = &frame
             && let Some(trailers) = frame.trailers_ref()

@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::support::*;
-use crate::l7::WorkerSettings;
 use crate::l7::original::{HEADER, Original};
 use crate::l7::sent::Sent;
+use crate::l7::{WorkerSettings, lasting};
 use crate::model::*;
 use crate::world::fixture::{self, Fixture, bound_to, identity, key, policy};
 
@@ -117,6 +117,39 @@ async fn an_upgraded_connection_is_cut_when_it_is_denied() {
     lab.store.publish(captured(at).policy(gets_of_the_client()).mesh);
     client.write_all(b"still allowed").await.unwrap();
     client.read_exact(&mut [0; 13]).await.unwrap();
+    let deny = policy("all", Action::Allow, Scope::Namespace, vec![]);
+    lab.store.publish(captured(at).policy(deny).mesh);
+    assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
+}
+
+/// An application whose response begins and does not end.
+async fn endless() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        _ = stream.read(&mut [0; 4096]).await;
+        let begun = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n";
+        stream.write_all(begun).await.unwrap();
+        _ = stream.read(&mut [0; 1]).await;
+    });
+    at
+}
+
+#[tokio::test]
+async fn a_response_without_an_end_is_cut_when_it_is_denied() {
+    let at = endless().await;
+    let lab = Lab::new(captured(at), WorkerSettings::for_tests());
+    let mut client = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;
+    client.write_all(b"GET /watch HTTP/1.1\r\nHost: echo\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\nx\r\n") {
+        answer.push(client.read_u8().await.unwrap());
+    }
+    lab.store.publish(captured(at).policy(gets_of_the_client()).mesh);
+    let longer = lasting::AWHILE * 3 / 2;
+    let goes_on = tokio::time::timeout(longer, client.read_u8()).await;
+    assert!(goes_on.is_err(), "still allowed: {goes_on:?}");
     let deny = policy("all", Action::Allow, Scope::Namespace, vec![]);
     lab.store.publish(captured(at).policy(deny).mesh);
     assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);

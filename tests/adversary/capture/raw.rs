@@ -91,15 +91,29 @@ impl Raw {
         Ok(())
     }
 
+    /// Sends in the name of another, as a whole packet.
+    pub fn send_as(&self, name: SocketAddr, segment: &Segment) -> Result<()> {
+        let bytes = self.bytes_from(name, segment);
+        let to = SockAddr::from(SocketAddr::new(self.to.ip(), 0));
+        for packet in packet::packets(name.ip(), self.to.ip(), Wrap::Plain, &bytes) {
+            self.wire.send_to(&packet, &to)?;
+        }
+        Ok(())
+    }
+
     fn bytes(&self, segment: &Segment) -> Vec<u8> {
-        let mut bytes = [self.from.port().to_be_bytes(), self.to.port().to_be_bytes()].concat();
+        self.bytes_from(self.from, segment)
+    }
+
+    fn bytes_from(&self, from: SocketAddr, segment: &Segment) -> Vec<u8> {
+        let mut bytes = [from.port().to_be_bytes(), self.to.port().to_be_bytes()].concat();
         bytes.extend(segment.sequence.to_be_bytes());
         bytes.extend(segment.acknowledged.to_be_bytes());
         let length = (HEAD + segment.options.len()) / 4;
         bytes.extend([(length << 4) as u8, segment.flags, 0xfa, 0xf0, 0, 0, 0, 0]);
         bytes.extend(&segment.options);
         bytes.extend(&segment.data);
-        let sum = checksum(self.from.ip(), self.to.ip(), &bytes);
+        let sum = checksum(from.ip(), self.to.ip(), &bytes);
         bytes[16..18].copy_from_slice(&sum.to_be_bytes());
         bytes
     }

@@ -1,5 +1,7 @@
 //! Certificates of the lab's authority for peers that are no agents.
 
+#![allow(dead_code, reason = "the suites use different parts")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -27,9 +29,16 @@ pub enum Wrong {
 
 /// A certificate with `name` as its only subject alternative name, as the mesh's own are.
 pub fn issue(lab: &Lab, name: &str, wrong: Wrong) -> Result<Certificate> {
+    issue_names(lab, &[name], wrong)
+}
+
+/// The same with several, as nobody should have it.
+pub fn issue_names(lab: &Lab, names: &[&str], wrong: Wrong) -> Result<Certificate> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![SanType::URI(name.try_into()?)];
+    for name in names {
+        params.subject_alt_names.push(SanType::URI((*name).try_into()?));
+    }
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
     let now = SystemTime::now();

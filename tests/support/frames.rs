@@ -1,5 +1,7 @@
 //! An HTTP/2 client that does what it is told, frame by frame, over mutual TLS: what a library would never send.
 
+#![allow(dead_code, reason = "the suites use different parts")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
