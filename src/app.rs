@@ -7,13 +7,14 @@ mod certificates;
 mod cni;
 mod controller;
 mod dump;
+mod pod;
+mod settings;
 mod source;
 mod uninstall;
 mod upgrade;
 mod view;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -22,28 +23,30 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::controller::run as run_controller;
-use crate::admin::{Addresses, Admin, Readiness, Servers, keep_ready_file};
+pub use self::settings::translate_settings;
+use crate::admin::{Admin, Readiness, Servers, keep_ready_file};
 use crate::base::Rooms;
-use crate::config::{SameNode, Settings, SourceKind};
+use crate::config::{Settings, SourceKind};
 use crate::dns::{Dns, DnsSettings};
-use crate::l4::{Layer4, Layer4Settings};
-use crate::l7::{Dependencies, WorkerSettings, Workers};
-use crate::node::{Node, NodeSettings};
-use crate::pool::{Pool, PoolSettings};
+use crate::l4::Layer4;
+use crate::l7::{Dependencies, Workers};
+use crate::node::Node;
+use crate::pool::Pool;
 use crate::resolver::Resolver;
 use crate::sock;
-use crate::source::{Source, TranslateSettings};
-use crate::telemetry::{self, Logs, SeriesLimits, Telemetry};
-use crate::workloads::{ContainerRuntime, Ledger, Registry};
-use crate::world::{MeshNames, WorldStore};
-use certificates::{Certificates, trust_domains};
+use crate::source::Source;
+use crate::telemetry::{self, Logs, Telemetry};
+use crate::workloads::{Ledger, Registry};
+use crate::world::WorldStore;
+use certificates::Certificates;
 use cni::Cni;
+use settings::{
+    LOG_FLUSH, addresses, layer4_settings, mesh_names, node_settings, pool_settings, series_limits,
+    worker_settings,
+};
 use source::AnySource;
 use upgrade::{Own, Upgrade};
 use view::View;
-
-/// How long the last lines of the log may take to be written.
-const LOG_FLUSH: Duration = Duration::from_secs(2);
 
 /// Runs the agent until SIGTERM, SIGINT or `POST /quitquitquit`, then drains.
 ///
@@ -174,6 +177,20 @@ impl Agent {
         })
     }
 
+    fn view(&self) -> Arc<View> {
+        Arc::new(View {
+            settings: self.settings.clone(),
+            world: self.world.clone(),
+            certificates: self.certificates.store.clone(),
+            pool: self.pool.clone(),
+            node: self.node.clone(),
+            telemetry: self.telemetry.clone(),
+            workers: self.workers.clone(),
+            source: self.source.last_read(),
+            complaints: Default::default(),
+        })
+    }
+
     fn admin(&self, readiness: Readiness, dump: Arc<View>, quit: CancellationToken) -> Admin {
         Admin {
             telemetry: self.telemetry.clone(),
@@ -191,7 +208,7 @@ impl Agent {
         let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
         let readiness = Readiness::default();
         let (source_ready, node_ready) = (readiness.register("source"), readiness.register("node"));
-        let view = View::new(&self);
+        let view = self.view();
         self.telemetry.watch_runtime("control", &Handle::current());
         self.telemetry.watch_runtime("layer4", &self.layer4);
         let tasks = TaskTracker::new();
@@ -289,15 +306,6 @@ where
     }
 }
 
-fn node_settings(settings: &Settings) -> NodeSettings {
-    NodeSettings {
-        name: settings.node.clone(),
-        drain: settings.drain.deadline,
-        runtime: (settings.source.kind == SourceKind::Kubernetes)
-            .then(|| ContainerRuntime::new(settings.workloads.runtime_socket.as_deref())),
-    }
-}
-
 /// What is known of this node's pods from before, and kept for the next agent.
 fn registry(settings: &Settings) -> Registry {
     let directory = settings.workloads.directory.join(&*settings.node);
@@ -316,51 +324,6 @@ fn registry(settings: &Settings) -> Registry {
     Registry::new(ledger)
 }
 
-fn addresses(settings: &Settings) -> Addresses {
-    Addresses {
-        directory: settings.admin.directory.clone(),
-        node: settings.node.to_string(),
-        pages: settings.admin.tcp.then_some(settings.admin.address),
-        metrics: settings.metrics.address,
-        readiness: settings.readiness.address,
-    }
-}
-
-fn series_limits(settings: &Settings) -> SeriesLimits {
-    SeriesLimits {
-        total: settings.metrics.max_series,
-        namespace: settings.metrics.max_namespace_series,
-    }
-}
-
-fn mesh_names(settings: &Settings) -> MeshNames {
-    MeshNames {
-        trust_domains: trust_domains(settings),
-        root_namespace: settings.root_namespace.clone(),
-    }
-}
-
-fn pool_settings(settings: &Settings, rooms: Rooms) -> PoolSettings {
-    PoolSettings {
-        max_streams: settings.pool.max_streams,
-        idle_timeout: settings.pool.idle_timeout,
-        connect_timeout: settings.layer4.connect_timeout,
-        in_process: settings.same_node == SameNode::InProcess,
-        rooms,
-    }
-}
-
-fn layer4_settings(settings: &Settings) -> Layer4Settings {
-    Layer4Settings {
-        max_connections: settings.layer4.max_connections,
-        max_peer_connections: settings.layer4.max_peer_connections,
-        max_peer_tunnels: settings.layer4.max_peer_tunnels,
-        connect_timeout: settings.layer4.connect_timeout,
-        handshake_timeout: settings.layer4.connect_timeout,
-        cluster: settings.cluster.clone(),
-    }
-}
-
 fn dns(settings: &Settings, layer4: &Layer4) -> Arc<Dns> {
     Arc::new(Dns {
         settings: DnsSettings {
@@ -374,34 +337,4 @@ fn dns(settings: &Settings, layer4: &Layer4) -> Arc<Dns> {
         rooms: layer4.rooms.clone(),
         runtime: layer4.runtime.clone(),
     })
-}
-
-fn worker_settings(settings: &Settings) -> WorkerSettings {
-    WorkerSettings {
-        threads: settings.layer7.threads,
-        max_connections: settings.layer7.max_connections,
-        max_requests: settings.layer7.max_requests,
-        max_buffered_bytes: settings.layer7.max_buffered_bytes,
-        max_headers: settings.layer7.max_headers,
-        max_streams: settings.layer7.max_streams,
-        tenant_share: settings.layer7.tenant_share,
-        client_share: settings.layer7.client_share,
-        head_timeout: settings.layer7.head_timeout,
-        idle_timeout: settings.layer7.idle_timeout,
-        detect_timeout: settings.layer4.detect_timeout,
-        connect_timeout: settings.layer4.connect_timeout,
-    }
-}
-
-/// The names that translation needs, from the settings.
-pub fn translate_settings(settings: &Settings) -> TranslateSettings {
-    TranslateSettings {
-        cluster: settings.cluster.clone(),
-        trust_domains: trust_domains(settings),
-        cluster_domain: settings.cluster_domain.clone(),
-        root_namespace: settings.root_namespace.clone(),
-        public_service_entries: settings.public_service_entries.clone(),
-        revisions: settings.revisions.clone(),
-        missing_waypoint: settings.missing_waypoint,
-    }
 }

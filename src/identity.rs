@@ -23,6 +23,7 @@ mod issuer;
 mod istio;
 mod local;
 mod pem;
+mod provider;
 mod request;
 mod revocation;
 mod store;

@@ -29,6 +29,7 @@ mod caught;
 mod check;
 mod error;
 mod listing;
+mod marks;
 mod netlink;
 mod nftables;
 mod node;

@@ -8,6 +8,9 @@
 //! requests). `l4` and `l7` make the records, `admin` serves the metrics, `app` sets up the log. This room takes no
 //! decisions and never changes what it is told.
 
+#[macro_use]
+mod table;
+
 mod agent;
 mod budget;
 mod clamp;

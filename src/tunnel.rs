@@ -25,6 +25,7 @@ mod joined;
 mod local;
 mod peers;
 mod server;
+mod slot;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -36,7 +37,7 @@ use std::net::SocketAddr;
 use http::StatusCode;
 
 pub use carrier::{Carrier, CarrierRead, CarrierWrite};
-pub use client::{PeerRevoked, Revoker, Tunnel, handshake};
+pub use client::{Revoker, Tunnel, handshake};
 pub use cut::Cut;
 pub use frames::{Counted, Exceeded, PREFACE};
 pub use handover::{GuardedConnection, LocalServer, Place, RoutedConnection, Waypoints};
@@ -45,6 +46,7 @@ pub use joined::{Joined, JoinedRead, JoinedStream, JoinedWrite};
 pub use local::LocalStream;
 pub use peers::{PeerPlace, PeerTable, Peers};
 pub use server::{Incoming, LocalIncoming, serve};
+pub use slot::PeerRevoked;
 pub use stream::{HboneRead, HboneStream, HboneWrite};
 pub use window::TUNNEL_BYTES;
 

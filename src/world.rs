@@ -22,12 +22,11 @@ mod touched;
 mod watched;
 
 pub use index::Served;
-pub use judged::{Classed, Judged};
+pub use judged::{Classed, Judged, JudgementChanges};
 pub use labels::{labels_of, service_labels};
 pub use load::{InFlight, Load};
 pub use owners::Owner;
 pub use policies::{PolicyList, PolicySet};
-pub use watched::JudgementChanges;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

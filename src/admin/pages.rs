@@ -7,9 +7,9 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use super::body::PageBody;
 use super::connections::ConnectionFilter;
 use super::door::Caller;
+use super::port::Port;
 use super::probe;
 use super::profile;
-use super::serve::Port;
 use super::{Admin, Dump};
 use crate::telemetry::AUDIT;
 

@@ -7,6 +7,7 @@
 mod cpu;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod heap;
+mod refused;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -15,6 +16,8 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use refused::{Refused, aside};
+
 /// Held by the one profile that is being taken.
 static TURN: Semaphore = Semaphore::const_new(1);
 
@@ -22,19 +25,6 @@ static TURN: Semaphore = Semaphore::const_new(1);
 const SECONDS: (u32, RangeInclusive<u32>) = (10, 1..=300);
 /// Samples per second of processor time.
 const FREQUENCY: (u32, RangeInclusive<u32>) = (100, 1..=1000);
-
-/// Why there is no profile, and the status that says so.
-#[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) status: StatusCode,
-    pub(super) why: String,
-}
-
-impl Refused {
-    fn new(status: StatusCode, why: impl Into<String>) -> Self {
-        Self { status, why: why.into() }
-    }
-}
 
 /// Samples where processor time goes: `seconds=10&frequency=100`.
 pub(super) async fn cpu(query: &str) -> Result<Bytes, Refused> {
@@ -84,13 +74,6 @@ pub(super) async fn record_heap(_: &str) -> Result<&'static str, Refused> {
 fn turn() -> Result<SemaphorePermit<'static>, Refused> {
     let why = "another profile is being taken; ask again when it is done\n";
     TURN.try_acquire().map_err(|_| Refused::new(StatusCode::CONFLICT, why))
-}
-
-/// On a thread that may be busy for a while.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| {
-        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the profile broke off: {error}\n"))
-    })
 }
 
 /// Two numbers within their bounds.

@@ -14,8 +14,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::door::{Caller, Door, socket_name};
+use super::door::{Door, socket_name};
 use super::hurried::Hurried;
+use super::port::Port;
 use super::{Admin, pages};
 use crate::base::{Place, Places, Seldom};
 use crate::sock::{self, PlainSockets, SocketFactory};
@@ -68,17 +69,6 @@ pub enum AdminError {
 pub struct Servers {
     door: Door,
     ports: Vec<(Port, TcpListener)>,
-}
-
-/// Which pages a listener has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Port {
-    /// The socket: everything.
-    Admin(Caller),
-    /// What can be read of that, where a setting asks for it.
-    Pages,
-    Metrics,
-    Readiness,
 }
 
 impl Servers {

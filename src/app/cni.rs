@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::uninstall;
+use super::pod;
 use crate::admin::{Readiness, Task};
 use crate::cni::{self, Entry, Installer};
 use crate::config::Settings;
@@ -20,7 +20,7 @@ const SYSTEM_NAMESPACE: &str = "kube-system";
 
 /// How to install this program as a plugin.
 pub(super) fn installer(settings: &Settings) -> Installer {
-    let always = [SYSTEM_NAMESPACE.to_owned(), uninstall::namespace()];
+    let always = [SYSTEM_NAMESPACE.to_owned(), pod::namespace()];
     let more = settings.cni.exclude_namespaces.iter().map(ToString::to_string);
     let mut exclude_namespaces: Vec<String> = always.into_iter().chain(more).collect();
     exclude_namespaces.sort();

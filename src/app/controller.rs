@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{LOG_FLUSH, addresses, translate_settings};
+use super::settings::{LOG_FLUSH, addresses, translate_settings};
 use crate::admin::{Admin, ConnectionFilter, Dump, Readiness, Servers};
 use crate::config::Settings;
 use crate::controller::{self, Controller};

@@ -2,7 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::translate_settings;
+use super::settings::translate_settings;
 use crate::config::{Settings, SourceKind};
 use crate::source::{
     DirectorySource, KubernetesSource, LastRead, Source, SourceError, Translation,

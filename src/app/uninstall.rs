@@ -10,17 +10,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::pod::is_in_pod;
 use super::upgrade::Standby;
 use crate::config::{Settings, SourceKind};
 use crate::node::Node;
 pub(super) use watch::Removal;
 
-/// The namespace of the agent's pod, given by its manifest.
-const POD_NAMESPACE: &str = "POD_NAMESPACE";
-/// Where the agent is installed when its manifest does not tell.
-const INSTALL_NAMESPACE: &str = "isthmus-system";
-/// The DaemonSet that owns the agent's pod.
-const DAEMON_SET: &str = "isthmus";
 /// An API server that does not answer must not cost the time in which connections drain.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -28,17 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// below the 30 s that the kubelet gives it. Of two upgrades in quick succession, the DaemonSet ends the agent that took
 /// over first before it makes the one that is to come.
 const SUCCESSOR: Duration = Duration::from_secs(15);
-
-/// The namespace that the agent runs in.
-pub(super) fn namespace() -> String {
-    let told = std::env::var(POD_NAMESPACE).ok().filter(|name| !name.is_empty());
-    told.unwrap_or_else(|| INSTALL_NAMESPACE.to_owned())
-}
-
-/// Whether a kubelet runs this agent.
-pub(super) fn is_in_pod() -> bool {
-    std::env::var_os(POD_NAMESPACE).is_some()
-}
 
 /// Whether an agent with these settings may have been installed by a DaemonSet: outside of a pod nobody owns it.
 fn is_installed(settings: &Settings) -> bool {

@@ -8,7 +8,7 @@ use anyhow::Context;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::uninstall;
+use super::pod;
 use crate::config::Settings;
 use crate::node::Node;
 use crate::takeover::{self, Ears, Inherited, Listener, Successor};
@@ -85,7 +85,7 @@ impl Upgrade {
         self.complete(own).await.ok()?;
         tracing::info!("a successor serves now; open connections go on to their end");
         node.ended().await;
-        if uninstall::is_in_pod() {
+        if pod::is_in_pod() {
             // The kubelet would start a container that ends of itself again, and it would take everything back.
             std::future::pending::<()>().await;
         }

@@ -6,7 +6,6 @@ use std::time::UNIX_EPOCH;
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
-use super::Agent;
 use super::dump::{self, Parts};
 use crate::admin::{ConnectionFilter, Dump, MAX_CONNECTIONS_SHOWN};
 use crate::base::ObjectKey;
@@ -22,32 +21,18 @@ use crate::world::WorldStore;
 
 /// Read-only handles on the rooms.
 pub(super) struct View {
-    settings: Settings,
-    world: Arc<WorldStore>,
-    certificates: Arc<CertificateStore>,
-    pool: Pool,
-    node: Arc<Node>,
-    telemetry: Telemetry,
-    workers: Arc<Workers>,
-    source: LastRead,
-    complaints: ArcSwap<Vec<Complaint>>,
+    pub(super) settings: Settings,
+    pub(super) world: Arc<WorldStore>,
+    pub(super) certificates: Arc<CertificateStore>,
+    pub(super) pool: Pool,
+    pub(super) node: Arc<Node>,
+    pub(super) telemetry: Telemetry,
+    pub(super) workers: Arc<Workers>,
+    pub(super) source: LastRead,
+    pub(super) complaints: ArcSwap<Vec<Complaint>>,
 }
 
 impl View {
-    pub(super) fn new(agent: &Agent) -> Arc<Self> {
-        Arc::new(Self {
-            settings: agent.settings.clone(),
-            world: agent.world.clone(),
-            certificates: agent.certificates.store.clone(),
-            pool: agent.pool.clone(),
-            node: agent.node.clone(),
-            telemetry: agent.telemetry.clone(),
-            workers: agent.workers.clone(),
-            source: agent.source.last_read(),
-            complaints: ArcSwap::default(),
-        })
-    }
-
     /// What is wrong with the objects in force now.
     pub(super) fn keep_complaints(&self, complaints: Vec<Complaint>) {
         self.complaints.store(Arc::new(complaints));

@@ -1,6 +1,9 @@
 //! Durations as texts: a whole number and a unit.
 
+use std::any::Any;
 use std::time::Duration;
+
+use serde::{Serialize, Serializer};
 
 /// Units, the largest first, in milliseconds.
 const UNITS: [(&str, u128); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
@@ -26,7 +29,13 @@ pub(super) fn format(duration: Duration) -> String {
     }
 }
 
-/// For dumps.
-pub(super) fn serialize<S: serde::Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(&format(*value))
+/// For dumps: a duration as the file has it, everything else as it is.
+pub(super) fn serialize<T: Serialize + 'static, S: Serializer>(
+    value: &T,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    match (value as &dyn Any).downcast_ref::<Duration>() {
+        Some(duration) => to.serialize_str(&format(*duration)),
+        None => value.serialize(to),
+    }
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Complaint, Overrides, duration};
+use super::complaint::Complaint;
+use super::duration;
+use super::overrides::Overrides;
 use crate::base::{Str, nearest};
 
 /// A setting, for people.
@@ -26,13 +28,16 @@ pub struct Description {
     pub example: String,
     /// One or two sentences.
     pub meaning: &'static str,
+    /// Why the default is what it is.
+    pub reason: &'static str,
 }
 
-/// A setting that is asked for: key, default and meaning.
+/// A setting that is asked for: what its row says, but for the permitted values.
 pub(super) struct Field<T> {
     pub(super) key: &'static str,
     pub(super) default: T,
     pub(super) meaning: &'static str,
+    pub(super) reason: &'static str,
 }
 
 pub(super) struct Reader<'a> {
@@ -143,6 +148,17 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// A list of texts whose case does not matter.
+    pub(super) fn lower_case_texts(
+        &mut self,
+        field: Field<&[&str]>,
+        kind: &str,
+        check: impl Fn(&str) -> Result<(), String>,
+    ) -> Vec<Str> {
+        let read = self.texts(field, kind, check);
+        read.into_iter().map(|text| Str::from(text.to_ascii_lowercase())).collect()
+    }
+
     pub(super) fn address(&mut self, field: Field<SocketAddr>) -> SocketAddr {
         let literal = quoted(field.default);
         self.describe(&field, "address and port", literal.clone(), literal);
@@ -154,6 +170,10 @@ impl<'a> Reader<'a> {
                 )
             })
         })
+    }
+
+    pub(super) fn switch(&mut self, field: Field<bool>) -> bool {
+        self.choice(field, &[("on", true), ("off", false)])
     }
 
     pub(super) fn choice<T: Copy + PartialEq>(
@@ -287,14 +307,9 @@ impl<'a> Reader<'a> {
     }
 
     fn describe<T>(&mut self, field: &Field<T>, kind: &str, default: String, example: String) {
-        let (key, meaning) = (field.key, field.meaning);
-        self.descriptions.push(Description {
-            key,
-            kind: kind.to_owned(),
-            default,
-            example,
-            meaning,
-        });
+        let Field { key, meaning, reason, .. } = *field;
+        let kind = kind.to_owned();
+        self.descriptions.push(Description { key, kind, default, example, meaning, reason });
     }
 
     fn read<T, D>(
@@ -339,19 +354,6 @@ impl<'a> Reader<'a> {
 
     fn line(&self, value: &Spanned<DeValue<'_>>) -> Option<usize> {
         Some(line_of(self.text, value.span().start))
-    }
-}
-
-impl Overrides {
-    /// The flag that overrides a key, and what it says.
-    fn get(&self, key: &str) -> Option<(&'static str, &str)> {
-        let (flag, value) = match key {
-            "node" => ("--node", &self.node),
-            "source.directory" => ("--directory", &self.directory),
-            "log.level" => ("--log-level", &self.log_level),
-            _ => return None,
-        };
-        value.as_deref().map(|text| (flag, text))
     }
 }
 

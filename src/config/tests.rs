@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::telemetry::LogFormat;
 
 fn parse(text: &str) -> Result<Settings, ConfigError> {
     Settings::parse(text, &Overrides::default())
@@ -182,6 +185,7 @@ fn every_setting_is_described_once_and_its_example_can_be_written() {
         let same = descriptions.iter().filter(|other| other.key == description.key);
         assert_eq!(same.count(), 1, "{}", description.key);
         assert!(description.meaning.ends_with('.'), "{}", description.key);
+        assert!(description.reason.len() > 10, "{}", description.key);
         let line = format!("{} = {}", description.key, description.example);
         assert!(parse(&line).is_ok(), "{line}");
     }

@@ -22,8 +22,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 pub use probe::verify_authority;
 
 use super::certificate::{Details, system_time};
+use super::provider::provider;
 use super::request::uri;
-use super::tls::provider;
 use super::{IdentityError, Issued};
 use crate::base::{Identity, Str};
 

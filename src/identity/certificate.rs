@@ -11,6 +11,7 @@ use rustls::{ClientConfig, CommonState, RootCertStore, ServerConfig};
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
 use super::clock::{Clock, unix_time};
+use super::provider::provider;
 use super::verify::{ExpectedServers, MeshClients, spiffe_identity};
 use super::{IdentityError, Issued, ProvenPeer, Role, Trust, tls};
 use crate::base::Identity;
@@ -64,7 +65,7 @@ impl WorkloadCertificate {
         }
         let details = Details::of(leaf)?;
         let roots = root_store(&issued.roots)?;
-        let signing = tls::provider().key_provider.load_private_key(key).map_err(unusable)?;
+        let signing = provider().key_provider.load_private_key(key).map_err(unusable)?;
         verify_own(identity, &issued.chain, &roots, clock.now())?;
         let shown = Shown { chain: issued.chain.clone(), roots: issued.roots };
         let key = Arc::new(CertifiedKey::new(issued.chain, signing));
@@ -197,7 +198,7 @@ fn verify_own(
     let servers = ExpectedServers {
         roots: roots.clone(),
         trust: trust.clone(),
-        algorithms: tls::provider().signature_verification_algorithms,
+        algorithms: provider().signature_verification_algorithms,
         expected: Box::new([identity.clone()]),
     };
     // Names play no part in our verification; the library's signature wants one.

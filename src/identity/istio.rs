@@ -10,13 +10,12 @@ mod files;
 mod follow;
 pub mod messages;
 mod server;
+mod settings;
 
-pub use server::CaServer;
+pub use settings::{CONNECT_TIMEOUT, CaServer, IstioIssuerSettings, REQUEST_TIMEOUT};
 
 use std::error::Error;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use parking_lot::Mutex;
@@ -38,36 +37,10 @@ use self::messages::{
     Struct, Value,
 };
 use super::{Clock, IdentityError, IssueFuture, Issued, Issuer};
-use crate::base::{Identity, Str};
-
-/// How long a connection to the CA may take, TLS included: longer than two retransmissions of a SYN (1 + 2 s).
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long one request may take, its connection included. Below the store's own limit, so that the reason is told.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+use crate::base::Identity;
 
 /// The header with the caller's cluster (istio, `kubeauth/kube_jwt.go`): where istiod has the token reviewed.
 const CLUSTER_HEADER: &str = "clusterid";
-
-/// Where the CA is and how it is asked.
-#[derive(Debug, Clone)]
-pub struct IstioIssuerSettings {
-    pub server: CaServer,
-    /// `https://host:port`; `http://` only with a loopback address.
-    pub address: Str,
-    /// PEM: whom to trust as the CA's server.
-    pub ca_root: PathBuf,
-    /// The agent's own token, with the audience that istiod wants (`istio-ca`).
-    pub token_file: PathBuf,
-    /// The cluster that the token is of.
-    pub cluster: Str,
-    /// Of the certificates that are asked for; istiod may shorten it.
-    pub lifetime: Duration,
-    /// [`CONNECT_TIMEOUT`]
-    pub connect_timeout: Duration,
-    /// [`REQUEST_TIMEOUT`]
-    pub request_timeout: Duration,
-}
 
 /// Has certificates signed by istiod.
 pub struct IstioIssuer {

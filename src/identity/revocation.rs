@@ -22,8 +22,9 @@ use webpki::{
     RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
+use super::IdentityError;
+use super::provider::provider;
 use super::watch::Watch;
-use super::{IdentityError, tls};
 use crate::telemetry::{AgentMetrics, Reporter};
 
 /// More than any list needs (some million certificates); keeps a wrong path from filling the memory.
@@ -219,7 +220,7 @@ impl List {
         };
         EndEntityCert::try_from(chain.leaf)?
             .verify_for_usage(
-                tls::provider().signature_verification_algorithms.all,
+                provider().signature_verification_algorithms.all,
                 &chain.roots.roots,
                 chain.intermediates,
                 chain.at,

@@ -1,9 +1,8 @@
 //! The TLS of HBONE: version 1.3, ALPN `h2`, certificates on both sides, no resumption.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -14,33 +13,13 @@ use rustls::{
 
 use super::Trust;
 use super::clock::{Clock, TlsClock};
+use super::provider::provider;
 use super::verify::{ExpectedServers, MeshClients};
 use crate::base::{Identity, Reason};
 use crate::telemetry::{Handshake, count_handshake};
 
 /// The only application protocol of a tunnel (Istio, "HBONE").
 pub const ALPN_H2: &[u8] = b"h2";
-
-/// The provider, passed to every configuration explicitly: no process-wide default is installed or needed.
-///
-/// The suites and their order are ztunnel's: AES-GCM only, which the CPUs of servers do in hardware. Of the groups the
-/// hybrid of X25519 and ML-KEM-768 comes first: what is recorded today stays secret from quantum computers. A client
-/// sends a share of X25519 beside it, so that a peer that knows no other agrees without another round trip.
-static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
-    Arc::new(CryptoProvider {
-        cipher_suites: vec![
-            aws_lc_rs::cipher_suite::TLS13_AES_256_GCM_SHA384,
-            aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256,
-        ],
-        kx_groups: vec![
-            aws_lc_rs::kx_group::X25519MLKEM768,
-            aws_lc_rs::kx_group::X25519,
-            aws_lc_rs::kx_group::SECP256R1,
-            aws_lc_rs::kx_group::SECP384R1,
-        ],
-        ..aws_lc_rs::default_provider()
-    })
-});
 
 /// Answers only clients that name an application protocol. The TLS library refuses any other than `h2` by
 /// itself, with the alert made for it, but would go on with a client that names none.
@@ -99,10 +78,6 @@ pub fn reason_of(error: &std::io::Error) -> Reason {
     }
 }
 
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    PROVIDER.clone()
-}
-
 /// A server that wants a client certificate of its trust domain.
 pub(super) fn server_config(
     key: Arc<CertifiedKey>,
@@ -133,7 +108,7 @@ pub(super) fn client_config(
     let servers = ExpectedServers {
         roots,
         trust,
-        algorithms: PROVIDER.signature_verification_algorithms,
+        algorithms: provider().signature_verification_algorithms,
         expected: expected.into(),
     };
     let mut config = ClientConfig::builder_with_details(provider(), Arc::new(TlsClock(clock)))

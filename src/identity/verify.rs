@@ -17,8 +17,9 @@ use rustls::{
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use super::provider::provider;
 use super::revocation::{Chain, Role};
-use super::{IdentityError, Trust, tls};
+use super::{IdentityError, Trust};
 use crate::base::Identity;
 
 /// Accepts servers that prove to be one of the expected identities.
@@ -132,7 +133,7 @@ impl MeshClients {
     ) -> Result<Self, rustls::client::VerifierBuilderError> {
         // Without the hints a client does not leave its certificate out because our list of roots and its
         // own differ for a moment, as they do while roots are replaced.
-        let chain = WebPkiClientVerifier::builder_with_provider(roots.clone(), tls::provider())
+        let chain = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
             .clear_root_hint_subjects()
             .build()?;
         Ok(Self { chain, roots, trust })

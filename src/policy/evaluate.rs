@@ -1,12 +1,8 @@
 //! The order of evaluation (Istio, "Authorization policy precedence"): what cannot be understood, tokens, DENY, ALLOW. AUDIT and
 //! dry-run policies decide nothing; what they have to say goes into notes.
 
-use std::cell::OnceCell;
-
-use super::dialled::Destination;
-use super::path::Readings;
-use super::rule::{self, Principals};
-use super::{Connection, Denial, Request};
+use super::facts::Facts;
+use super::{Denial, rule};
 use crate::base::{ObjectKey, PolicyEffect, PolicyNote};
 use crate::model::{Action, AuthorizationPolicy};
 use crate::world::{PolicyList, PolicySet};
@@ -15,36 +11,6 @@ use crate::world::{PolicyList, PolicySet};
 const MAX_NOTES: usize = 8;
 /// Names in the text of a refusal at the most.
 const MAX_NAMES: usize = 5;
-
-/// What rules are compared with.
-pub(super) struct Facts<'a> {
-    pub(super) principals: Principals<'a>,
-    pub(super) connection: &'a Connection<'a>,
-    pub(super) destination: Destination<'a>,
-    pub(super) request: Option<RequestFacts<'a>>,
-}
-
-pub(super) struct RequestFacts<'a> {
-    pub(super) request: &'a Request<'a>,
-    /// Read when the first rule asks for it.
-    path: OnceCell<Readings<'a>>,
-}
-
-impl<'a> Facts<'a> {
-    /// With the client's principal alone, for policies of the destination itself.
-    pub(super) fn new(connection: &'a Connection<'a>, request: Option<&'a Request<'a>>) -> Self {
-        let request = request.map(|request| RequestFacts { request, path: OnceCell::new() });
-        let principals = Principals { client: connection.client, waypoint: None };
-        let destination = Destination::itself(connection.destination);
-        Self { principals, connection, destination, request }
-    }
-}
-
-impl<'a> RequestFacts<'a> {
-    pub(super) fn path(&self) -> &Readings<'a> {
-        self.path.get_or_init(|| Readings::of(self.request.path))
-    }
-}
 
 /// The ALLOW policy that matched, `None` where no ALLOW policy applies, or the refusal.
 pub(super) fn evaluate<'a>(

@@ -7,9 +7,8 @@
 use std::sync::Arc;
 
 use super::dialled::{Destination, Guard, Ways};
-use super::evaluate::{self, Facts};
-use super::rule::Principals;
-use super::{Addressed, Connection, Denial, Permit, Request, Views, Way, speaks_for};
+use super::facts::{Facts, Principals};
+use super::{Addressed, Connection, Denial, Permit, Request, Views, Way, evaluate, speaks_for};
 use crate::base::{ObjectKey, PolicyNote, Str};
 use crate::model::{AppProtocol, Binding, Mode, Service, Waypoint, Workload};
 use crate::world::{PolicySet, Served, World};

@@ -9,17 +9,10 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::dialled::Destination;
-use super::evaluate::{Facts, RequestFacts};
+use super::facts::{Facts, Principals, RequestFacts};
 use super::{host, identity, text, token};
 use crate::base::Identity;
 use crate::model::{Cidr, Condition, ConditionKey, Operation, Rule, Source, StringMatch, Values};
-
-/// Who the peer counts as: a field matches when it matches either, its negation when it matches neither.
-#[derive(Clone, Copy)]
-pub(super) struct Principals<'a> {
-    pub(super) client: Option<&'a Identity>,
-    pub(super) waypoint: Option<&'a Identity>,
-}
 
 /// Which mistake a match must not make.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,16 +21,6 @@ enum Leaning {
     Any,
     /// It leads to a permit: every reading must fit.
     All,
-}
-
-impl<'a> Principals<'a> {
-    pub(super) fn iter(self) -> impl Iterator<Item = &'a Identity> {
-        self.client.into_iter().chain(self.waypoint)
-    }
-
-    fn is_nobody(self) -> bool {
-        self.client.is_none() && self.waypoint.is_none()
-    }
 }
 
 pub(super) fn matches(rule: &Rule, facts: &Facts<'_>, deny: bool) -> bool {

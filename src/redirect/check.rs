@@ -29,8 +29,8 @@
 
 use ipnet::IpNet;
 
+use super::marks::{AGENT, BORROWED, LOOPBACK_INTERFACE, loopback, probe};
 use super::program::{Action, Chain, ChainKind, Equality, Family, Hook, Match, Protocol, Rule};
-use super::workload::{AGENT, BORROWED, LOOPBACK_INTERFACE, loopback, probe};
 use crate::base::ports;
 
 use Equality::{Is, IsNot};

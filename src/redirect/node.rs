@@ -8,10 +8,10 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
+use super::marks::{LOOPBACK_INTERFACE, PRIORITY_RAW, probe};
 use super::program::{
     Action, Chain, ChainKind, Equality, Family, Hook, Match, Program, Protocol, Rule, Set, Table,
 };
-use super::workload::{LOOPBACK_INTERFACE, PRIORITY_RAW, probe};
 use crate::base::ports;
 
 /// The table's name; a namespace that is node and workload at once (never so in Kubernetes) can have both tables.

@@ -2,14 +2,11 @@
 //! (istio-cni, `cni/pkg/nftables`), with additions that are explained below: only a SYN is translated, the agent's own
 //! flows have their own conntrack zone, and connections that were not redirected are dropped (`check`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use ipnet::{IpNet, Ipv4Net};
-
 use super::check;
+use super::marks::{AGENT, BORROWED, LOOPBACK_INTERFACE, PRIORITY_RAW, host, loopback, probe};
 use super::program::{
-    Action, Chain, ChainKind, Equality, Family, Hook, Mark, Match, PolicyRoute, Program, Protocol,
-    Rule, Table,
+    Action, Chain, ChainKind, Equality, Family, Hook, Match, PolicyRoute, Program, Protocol, Rule,
+    Table,
 };
 use crate::base::ports;
 
@@ -22,20 +19,12 @@ pub(super) const TABLE: &str = "isthmus";
 const AGENT_ZONE: u16 = 1;
 /// The DNS port, whatever the transport.
 const DNS_PORT: u16 = 53;
-pub(super) const LOOPBACK_INTERFACE: &str = "lo";
-/// Not just 127.0.0.1 as in Istio: stub resolvers and debuggers use others.
-const LOOPBACK_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
-/// Before conntrack (-200), where a zone must be chosen.
-pub(super) const PRIORITY_RAW: i32 = -300;
 /// After conntrack and before NAT, where marks are set.
 const PRIORITY_MANGLE: i32 = -150;
 /// One before the usual priority of destination NAT (-100): the first translation wins, and a pod with its own network
 /// behind it (containers, virtual machines) has rules there.
 const PRIORITY_DESTINATION_NAT: i32 = -101;
-
-pub(super) const AGENT: Mark = Mark { value: ports::SOCKET_MARK, mask: ports::MARK_MASK };
-pub(super) const BORROWED: Mark = Mark { value: ports::CONNECTION_MARK, mask: ports::MARK_MASK };
 
 /// What to capture of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,24 +237,6 @@ fn older_connections() -> Rule {
 
 fn destination_nat(name: &'static str, hook: Hook, rules: Vec<Rule>) -> Chain {
     Chain { name, kind: ChainKind::Nat, hook, priority: PRIORITY_DESTINATION_NAT, rules }
-}
-
-pub(super) fn loopback(family: Family) -> IpNet {
-    match family {
-        Family::Ipv4 => IpNet::V4(LOOPBACK_V4),
-        Family::Ipv6 => host(IpAddr::V6(Ipv6Addr::LOCALHOST)),
-    }
-}
-
-pub(super) fn probe(family: Family) -> IpAddr {
-    match family {
-        Family::Ipv4 => IpAddr::V4(ports::PROBE_ADDRESS_V4),
-        Family::Ipv6 => IpAddr::V6(ports::PROBE_ADDRESS_V6),
-    }
-}
-
-fn host(address: IpAddr) -> IpNet {
-    IpNet::from(address)
 }
 
 #[cfg(test)]

@@ -15,37 +15,38 @@ use prometheus_client::registry::Registry;
 use super::Reporter;
 use super::panics::panics;
 
-/// Handles for the rooms that know the values; cheap to clone.
-#[derive(Clone, Default)]
-pub struct AgentMetrics {
-    /// Workloads of this node whose traffic is captured.
-    pub active_workloads: Gauge,
-    /// Workloads of this node that wait to be captured.
-    pub pending_workloads: Gauge,
-    /// Identities with a valid certificate.
-    pub certificates: Gauge,
-    /// In seconds since 1970: when the first of the certificates ends; infinite without any.
-    pub certificate_soonest_expiry: Gauge<f64, AtomicU64>,
-    /// Certificates that were issued, renewals included.
-    pub certificates_issued: Counter,
-    /// Attempts to have one issued that failed.
-    pub certificate_failures: Counter,
-    /// Peers that were refused or cut because their certificate is revoked.
-    crl_rejections: Family<ReporterLabels, Counter>,
-    /// Open tunnels, as a client.
-    pub pool_connections: Gauge,
-    /// Connections that were carried inside the process.
-    pub in_process_connections: Counter,
-    /// Times that no connection could be accepted, because files or memory ran out.
-    pub accept_failures: Counter,
-    /// Connections that had to wait, or were refused, because a workload or a peer had as many as it may.
-    pub limited_connections: Counter,
-    /// What waypoint workers refused because a budget, or somebody's share of it, was full.
-    pub worker_limited: Counter,
-    /// Connections that waypoint workers closed by themselves, by cause.
-    worker_closed: Family<ClosedLabels, Counter>,
-    /// Complaints about objects in the current state of the source.
-    pub source_complaints: Gauge,
+metrics! {
+    /// Handles for the rooms that know the values; cheap to clone.
+    pub struct AgentMetrics {
+        /// Workloads of this node that are captured.
+        pub active_workloads: Gauge = "workload_manager_active_proxy_count";
+        /// Workloads of this node that wait to be captured.
+        pub pending_workloads: Gauge = "workload_manager_pending_proxy_count";
+        /// Identities with a valid certificate.
+        pub certificates: Gauge = "isthmus_certificates";
+        /// When the first of the certificates in use ends, in seconds since 1970; infinite without any.
+        pub certificate_soonest_expiry: Gauge<f64, AtomicU64> = "isthmus_certificate_soonest_expiry_timestamp_seconds";
+        /// Certificates that were issued, renewals included.
+        pub certificates_issued: Counter = "isthmus_certificates_issued";
+        /// Attempts to have a certificate issued that failed.
+        pub certificate_failures: Counter = "isthmus_certificate_failures";
+        /// Peers that were refused, and tunnels that were cut, because a certificate is revoked (identity.crl).
+        crl_rejections: Family<ReporterLabels, Counter> = "istio_crl_policy_rejections";
+        /// Open tunnels to other workloads.
+        pub pool_connections: Gauge = "isthmus_pool_connections";
+        /// Connections between workloads of this node, which need no tunnel (same_node).
+        pub in_process_connections: Counter = "isthmus_in_process_connections";
+        /// Times that no connection could be accepted because file descriptors or memory ran out.
+        pub accept_failures: Counter = "isthmus_accept_failures";
+        /// Connections that waited or were refused because their workload or peer had as many as it may (layer4).
+        pub limited_connections: Counter = "isthmus_limited_connections";
+        /// Places that waypoint workers refused because a budget, or a client's or a namespace's share, was full.
+        pub worker_limited: Counter = "isthmus_worker_limited";
+        /// Connections that waypoint workers closed: a slow head, idle for too long, idle while places were few.
+        worker_closed: Family<ClosedLabels, Counter> = "isthmus_worker_closed";
+        /// Complaints about objects that are not in force as written.
+        pub source_complaints: Gauge = "isthmus_source_complaints";
+    }
 }
 
 /// Why a waypoint worker closes a connection by itself.
@@ -83,84 +84,11 @@ struct ReporterLabels {
 
 impl AgentMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "workload_manager_active_proxy_count",
-            "Workloads of this node that are captured",
-            self.active_workloads.clone(),
-        );
-        registry.register(
-            "workload_manager_pending_proxy_count",
-            "Workloads of this node that wait to be captured",
-            self.pending_workloads.clone(),
-        );
-        registry.register(
-            "isthmus_certificates",
-            "Identities with a valid certificate",
-            self.certificates.clone(),
-        );
-        registry.register(
-            "isthmus_certificate_soonest_expiry_timestamp_seconds",
-            "When the first of the certificates in use ends, in seconds since 1970; infinite without any",
-            self.certificate_soonest_expiry.clone(),
-        );
-        registry.register(
-            "isthmus_certificates_issued",
-            "Certificates that were issued, renewals included",
-            self.certificates_issued.clone(),
-        );
-        registry.register(
-            "isthmus_certificate_failures",
-            "Attempts to have a certificate issued that failed",
-            self.certificate_failures.clone(),
-        );
-        registry.register(
-            "istio_crl_policy_rejections",
-            "Peers that were refused, and tunnels that were cut, because a certificate is revoked (identity.crl)",
-            self.crl_rejections.clone(),
-        );
-        self.register_connections(registry);
-    }
-
-    fn register_connections(&self, registry: &mut Registry) {
-        registry.register(
-            "isthmus_pool_connections",
-            "Open tunnels to other workloads",
-            self.pool_connections.clone(),
-        );
-        registry.register(
-            "isthmus_in_process_connections",
-            "Connections between workloads of this node, which need no tunnel (same_node)",
-            self.in_process_connections.clone(),
-        );
-        registry.register(
-            "isthmus_accept_failures",
-            "Times that no connection could be accepted because file descriptors or memory ran out",
-            self.accept_failures.clone(),
-        );
-        registry.register(
-            "isthmus_limited_connections",
-            "Connections that waited or were refused because their workload or peer had as many as it may (layer4)",
-            self.limited_connections.clone(),
-        );
-        registry.register(
-            "isthmus_worker_limited",
-            "Places that waypoint workers refused because a budget, or a client's or a namespace's share, was full",
-            self.worker_limited.clone(),
-        );
+        self.register_rows(registry);
         for cause in Closed::ALL {
             // They are there from the start.
             _ = self.worker_closed.get_or_create(&ClosedLabels { cause: cause.label() });
         }
-        registry.register(
-            "isthmus_worker_closed",
-            "Connections that waypoint workers closed: a slow head, idle for too long, idle while places were few",
-            self.worker_closed.clone(),
-        );
-        registry.register(
-            "isthmus_source_complaints",
-            "Complaints about objects that are not in force as written",
-            self.source_complaints.clone(),
-        );
     }
 
     /// A waypoint worker closes a connection by itself.

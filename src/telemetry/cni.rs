@@ -6,17 +6,22 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::Registry;
 
 /// Upper bounds in seconds: some milliseconds where the certificate is there already, and no more than the plugin's
 /// patience.
 const BUCKETS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
 
-/// Handles for the agent's end of the plugin's socket; cheap to clone.
-#[derive(Clone)]
-pub struct CniMetrics {
-    requests: Family<CniLabels, Counter>,
-    add_duration: Histogram,
+metrics! {
+    /// Handles for the agent's end of the plugin's socket; cheap to clone.
+    pub struct CniMetrics {
+        /// Questions of the CNI plugin, by command (`ADD`, `DEL`, `CHECK`) and outcome: `done`, `not_enrolled` (not of the
+        /// mesh), `unknown` (the agent has not heard of the pod), `refused` (it could not be captured), `unanswered` (plugin
+        /// or agent ended before).
+        requests: Family<CniLabels, Counter> = "isthmus_cni_requests";
+        /// How long pods of the mesh that start waited for their capture and their certificate, in vain or not.
+        add_duration: Histogram = "isthmus_cni_add_duration", Seconds, BUCKETS;
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -25,27 +30,9 @@ struct CniLabels {
     outcome: &'static str,
 }
 
-impl Default for CniMetrics {
-    fn default() -> Self {
-        Self { requests: Family::default(), add_duration: Histogram::new(BUCKETS) }
-    }
-}
-
 impl CniMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "isthmus_cni_requests",
-            "Questions of the CNI plugin, by command (`ADD`, `DEL`, `CHECK`) and outcome: `done`, `not_enrolled` (not of \
-             the mesh), `unknown` (the agent has not heard of the pod), `refused` (it could not be captured), `unanswered` \
-             (plugin or agent ended before)",
-            self.requests.clone(),
-        );
-        registry.register_with_unit(
-            "isthmus_cni_add_duration",
-            "How long pods of the mesh that start waited for their capture and their certificate, in vain or not",
-            Unit::Seconds,
-            self.add_duration.clone(),
-        );
+        self.register_rows(registry);
     }
 
     /// A question was answered, or not; both texts are of few.

@@ -6,11 +6,10 @@
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::metrics::{Count, Distribution};
 use super::series::Shown;
 
 /// A part is about so long, in bytes; one series more at the most.
@@ -18,6 +17,15 @@ const PART: usize = 32 * 1024;
 
 /// What the text ends with (OpenMetrics 1.0).
 const END: &str = "# EOF\n";
+
+/// What counts one thing of one series.
+pub(super) type Count = AtomicU64;
+
+/// What can be shown as a histogram.
+pub(super) trait Distribution {
+    /// The sum, and the upper bounds with the number of values below; the last has none and counts all.
+    fn read(&self, unit: f64) -> (f64, Vec<(Option<f64>, u64)>);
+}
 
 /// A scrape that is under way: the next part whenever there is room for it.
 pub struct Scrape {

@@ -12,27 +12,47 @@ use prometheus_client::registry::Registry;
 /// A time or another value that is no whole number.
 type Float = Gauge<f64, AtomicU64>;
 
-/// Handles for the rooms that know the values; cheap to clone.
-#[derive(Clone, Default)]
-pub struct HealthMetrics {
-    /// Workloads whose capture began, and ended.
-    pub workloads_started: Counter,
-    pub workloads_stopped: Counter,
-    /// Workloads whose new connections must wait.
-    pub workloads_full: Gauge,
-    /// Streams that are open in tunnels, as a client.
-    pub pool_streams: Gauge,
-    /// Identities whose last request to the issuer failed.
-    pub certificates_failing: Gauge,
-    /// When the source was last read without an error, in seconds since 1970; 0 before that.
-    pub source_read: Float,
-    /// Grows with every change of the mesh's state.
-    pub generation: Gauge,
-    /// New connections that capture rules caught, and packets that were no probes.
-    uncaptured: Family<DirectionLabels, Counter>,
-    spoofed_probes: Counter,
+metrics! {
+    /// Handles for the rooms that know the values; cheap to clone.
+    pub struct HealthMetrics {
+        /// Workloads of this node whose capture began.
+        pub workloads_started: Counter = "workload_manager_proxies_started";
+        /// Workloads of this node whose capture ended.
+        pub workloads_stopped: Counter = "workload_manager_proxies_stopped";
+        /// Workloads with as many connections as they may have ([layer4] max_connections); more wait.
+        pub workloads_full: Gauge = "isthmus_workloads_full";
+        /// Connections inside of open tunnels to other workloads.
+        pub pool_streams: Gauge = "isthmus_pool_streams";
+        /// Identities whose last request to the issuer failed; a valid certificate may still be held.
+        pub certificates_failing: Gauge = "isthmus_certificates_failing";
+        /// When the source was last read without an error.
+        pub source_read: Float = "isthmus_source_last_read_timestamp_seconds";
+        /// Grows with every change of the mesh's state that was applied.
+        pub generation: Gauge = "isthmus_world_generation";
+        /// Opening packets (SYN) of connections that would have passed a captured workload's agent by, in either direction.
+        uncaptured: Family<DirectionLabels, Counter> = "isthmus_uncaptured_connections_dropped";
+        /// Packets that came to this node from the address of its probes, which only the node itself uses.
+        spoofed_probes: Counter = "isthmus_spoofed_probes_dropped";
+        ..workers: WorkerMetrics,
+    }
+}
+
+metrics! {
     /// By waypoint worker; see [`WorkerHealth`].
-    workers: [Family<WorkerLabels, Gauge>; 6],
+    pub(super) struct WorkerMetrics {
+        /// Connections of a namespace's waypoint worker.
+        connections: Family<WorkerLabels, Gauge> = "isthmus_worker_connections";
+        /// Connections that its waypoint worker has not taken yet.
+        waiting: Family<WorkerLabels, Gauge> = "isthmus_worker_waiting_connections";
+        /// Requests in flight in a namespace's waypoint worker.
+        requests: Family<WorkerLabels, Gauge> = "isthmus_worker_requests";
+        /// Bytes that a waypoint worker's connections have reserved.
+        buffered_bytes: Family<WorkerLabels, Gauge> = "isthmus_worker_buffered_bytes";
+        /// Bytes that a waypoint worker may reserve ([layer7] max_buffered_bytes).
+        buffered_bytes_limit: Family<WorkerLabels, Gauge> = "isthmus_worker_buffered_bytes_limit";
+        /// Clients that hold connections of a namespace's waypoint worker.
+        clients: Family<WorkerLabels, Gauge> = "isthmus_worker_clients";
+    }
 }
 
 /// What one waypoint worker holds now.
@@ -60,74 +80,11 @@ struct WorkerLabels {
     namespace: String,
 }
 
-/// In the order of the families.
-const WORKERS: [(&str, &str); 6] = [
-    ("isthmus_worker_connections", "Connections of a namespace's waypoint worker"),
-    (
-        "isthmus_worker_waiting_connections",
-        "Connections that its waypoint worker has not taken yet",
-    ),
-    ("isthmus_worker_requests", "Requests in flight in a namespace's waypoint worker"),
-    ("isthmus_worker_buffered_bytes", "Bytes that a waypoint worker's connections have reserved"),
-    (
-        "isthmus_worker_buffered_bytes_limit",
-        "Bytes that a waypoint worker may reserve ([layer7] max_buffered_bytes)",
-    ),
-    ("isthmus_worker_clients", "Clients that hold connections of a namespace's waypoint worker"),
-];
-
 impl HealthMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "workload_manager_proxies_started",
-            "Workloads of this node whose capture began",
-            self.workloads_started.clone(),
-        );
-        registry.register(
-            "workload_manager_proxies_stopped",
-            "Workloads of this node whose capture ended",
-            self.workloads_stopped.clone(),
-        );
-        registry.register(
-            "isthmus_workloads_full",
-            "Workloads with as many connections as they may have ([layer4] max_connections); more wait",
-            self.workloads_full.clone(),
-        );
-        registry.register(
-            "isthmus_pool_streams",
-            "Connections inside of open tunnels to other workloads",
-            self.pool_streams.clone(),
-        );
-        registry.register(
-            "isthmus_certificates_failing",
-            "Identities whose last request to the issuer failed; a valid certificate may still be held",
-            self.certificates_failing.clone(),
-        );
-        registry.register(
-            "isthmus_source_last_read_timestamp_seconds",
-            "When the source was last read without an error",
-            self.source_read.clone(),
-        );
-        registry.register(
-            "isthmus_world_generation",
-            "Grows with every change of the mesh's state that was applied",
-            self.generation.clone(),
-        );
-        registry.register(
-            "isthmus_uncaptured_connections_dropped",
-            "Opening packets (SYN) of connections that would have passed a captured workload's agent by, in either direction",
-            self.uncaptured.clone(),
-        );
-        registry.register(
-            "isthmus_spoofed_probes_dropped",
-            "Packets that came to this node from the address of its probes, which only the node itself uses",
-            self.spoofed_probes.clone(),
-        );
+        self.register_rows(registry);
         // They are there before anything is caught, so that an alert can see the first one.
         self.caught(0, 0, 0);
-        for ((name, help), family) in WORKERS.iter().zip(&self.workers) {
-            registry.register(*name, *help, family.clone());
-        }
     }
 
     /// What capture rules caught lately.
@@ -140,20 +97,20 @@ impl HealthMetrics {
 
     /// Replaces what is known of all workers.
     pub fn workers(&self, all: &[WorkerHealth]) {
-        self.workers.iter().for_each(Family::clear);
-        for worker in all {
-            let labels = WorkerLabels { namespace: worker.namespace.clone() };
-            let values = [
-                worker.connections,
-                worker.waiting,
-                worker.requests,
-                worker.buffered_bytes,
-                worker.buffered_bytes_limit,
-                worker.clients,
-            ];
-            for (family, value) in self.workers.iter().zip(values) {
-                family.get_or_create(&labels).set(i64::try_from(value).unwrap_or(i64::MAX));
+        let set = |family: &Family<WorkerLabels, Gauge>, value: fn(&WorkerHealth) -> usize| {
+            family.clear();
+            for worker in all {
+                let labels = WorkerLabels { namespace: worker.namespace.clone() };
+                let value = i64::try_from(value(worker)).unwrap_or(i64::MAX);
+                family.get_or_create(&labels).set(value);
             }
-        }
+        };
+        let of = &self.workers;
+        set(&of.connections, |it| it.connections);
+        set(&of.waiting, |it| it.waiting);
+        set(&of.requests, |it| it.requests);
+        set(&of.buffered_bytes, |it| it.buffered_bytes);
+        set(&of.buffered_bytes_limit, |it| it.buffered_bytes_limit);
+        set(&of.clients, |it| it.clients);
     }
 }

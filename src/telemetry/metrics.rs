@@ -5,12 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::budget::Budget;
-use super::exposition::Family;
+use super::exposition::{Distribution, Family};
 use super::labels::OwnedLabels;
 use super::series::{Counts, SeriesMap};
-
-/// What counts one thing of one series.
-pub(super) type Count = AtomicU64;
 
 /// Upper bounds of Envoy's default histogram, which Istio uses for milliseconds and for bytes alike.
 pub(super) const BUCKETS: [f64; 19] = [
@@ -75,12 +72,6 @@ pub(super) struct Histogram<const COUNT: usize> {
 
 /// A histogram over [`BUCKETS`].
 type EnvoyHistogram = Histogram<{ BUCKETS.len() + 1 }>;
-
-/// What can be shown as a histogram.
-pub(super) trait Distribution {
-    /// The sum, and the upper bounds with the number of values below; the last has none and counts all.
-    fn read(&self, unit: f64) -> (f64, Vec<(Option<f64>, u64)>);
-}
 
 /// All series about traffic.
 pub(super) struct Traffic {

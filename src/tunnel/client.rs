@@ -1,7 +1,6 @@
 //! The client's side of a tunnel.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -13,9 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::alive::{self, Pulse};
 use super::frames::Counted;
+use super::slot::{Shared, Slot};
 use super::stream::HboneStream;
 use super::waiting::Part;
-use super::window::{Consumed, FIRST_CONNECTION, FIRST_STREAM, Windows};
+use super::window::{FIRST_CONNECTION, FIRST_STREAM, Windows};
 use super::{ConnectRequest, MAX_FRAME, MAX_LOCAL_ERRORS, TunnelError};
 use crate::base::Room;
 
@@ -32,29 +32,8 @@ pub struct Tunnel {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    /// Empty once the tunnel drains or its connection has ended. The connection closes itself when it is idle and no
-    /// sender exists; draining relies on that.
-    sender: ArcSwapOption<SendRequest<Part>>,
-    /// The most concurrent streams, even if the peer admits more.
-    max_streams: usize,
-    pulse: Arc<Pulse>,
-    room: Room,
-    consumed: Consumed,
-    /// The server's certificate was revoked: the reason why its streams are reset.
-    revoked: AtomicBool,
-}
-
 /// Tells the streams of a tunnel that it was cut because its server's certificate is revoked.
 pub struct Revoker(Weak<Shared>);
-
-/// Why a stream was reset: the other end's certificate was revoked.
-#[derive(Debug, thiserror::Error)]
-#[error("the tunnel was cut: the server's certificate is revoked")]
-pub struct PeerRevoked;
-
-/// One slot for a stream of a tunnel; released when dropped.
-pub(super) struct Slot(Arc<Shared>);
 
 /// Marks the tunnel closed when the driver ends or is dropped.
 struct Closed(Weak<Shared>);
@@ -151,22 +130,6 @@ impl Revoker {
             shared.revoked.store(true, Ordering::Release);
             shared.sender.store(None);
         }
-    }
-}
-
-impl Slot {
-    /// What an error of the connection means for a stream.
-    pub(super) fn explain(&self, error: io::Error) -> io::Error {
-        if self.0.revoked.load(Ordering::Acquire) {
-            return io::Error::new(io::ErrorKind::ConnectionReset, PeerRevoked);
-        }
-        error
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.pulse.taken.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::client::Slot;
+use super::slot::Slot;
 use super::waiting::{Leave, Part, Waiting};
 use super::window::Consumed;
 use crate::base::Room;

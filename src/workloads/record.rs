@@ -4,12 +4,25 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Sandbox;
 use crate::base::Str;
 use crate::sock::NamespaceId;
 
 /// Changes when a field changes its meaning.
 const VERSION: u32 = 1;
+
+/// The sandbox of a pod: what its containers share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    /// The pod's own UID (`metadata.uid`).
+    pub pod: Str,
+    /// The runtime's name of the sandbox; empty if no runtime reported it.
+    pub container: Str,
+    /// The path of its network namespace.
+    pub network_namespace: Str,
+    /// The namespace that was at the path at that time.
+    pub namespace: NamespaceId,
+    pub addresses: Vec<IpAddr>,
+}
 
 /// Where a pod is, as the container runtime reported it. Unknown fields are ignored: agents of adjacent versions read
 /// the same directory.

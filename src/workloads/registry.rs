@@ -1,7 +1,6 @@
 //! The known locations of pods.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,9 +9,9 @@ use tokio::time::Instant;
 
 use super::names::named;
 use super::runtime::Said;
-use super::{Candidate, Ledger, Sought, path_here, scan};
+use super::{Candidate, Ledger, Sandbox, Sought, path_here, scan};
 use crate::base::{Seldom, Str};
-use crate::sock::{NamespaceId, NetworkNamespace};
+use crate::sock::NetworkNamespace;
 
 /// Where container runtimes keep the namespaces of sandboxes, by name.
 const DIRECTORY: &str = "/run/netns";
@@ -22,20 +21,6 @@ const SEARCH_EVERY: Duration = Duration::from_secs(1);
 
 /// The number of ended sandboxes that are remembered; beyond that, those whose namespaces are gone are forgotten.
 const MANY: usize = 256;
-
-/// The sandbox of a pod: what its containers share.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sandbox {
-    /// The pod's own UID (`metadata.uid`).
-    pub pod: Str,
-    /// The runtime's name of the sandbox; empty if no runtime reported it.
-    pub container: Str,
-    /// The path of its network namespace.
-    pub network_namespace: Str,
-    /// The namespace that was at the path at that time.
-    pub namespace: NamespaceId,
-    pub addresses: Vec<IpAddr>,
-}
 
 /// The locations of this node's pods.
 pub struct Registry {
@@ -264,6 +249,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sock::NamespaceId;
 
     fn id(inode: u64) -> NamespaceId {
         NamespaceId { device: 4, inode, cookie: None }

@@ -12,8 +12,10 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::watched::JudgementChanges;
 use super::{World, WorldStore};
+
+/// Changes when connections must be re-evaluated.
+pub type JudgementChanges = watch::Receiver<u64>;
 
 /// The most classes of one workload. Unused ones are evicted; a connection that gets no class is woken by any change
 /// that may affect the workload.
@@ -44,7 +46,6 @@ pub struct Judged<K, V> {
 struct Class<V> {
     make: Make<V>,
     /// The generation and the decision. Locked when a class is created and when a world is published, never for a
-    /// connection.
     /// connection.
     current: Mutex<(u64, V)>,
     told: watch::Sender<u64>,

@@ -7,12 +7,9 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::changes::{Between, Whose};
-use super::judged::{Classed, Follow, Judged};
+use super::judged::{Classed, Follow, Judged, JudgementChanges};
 use super::{World, WorldStore};
 use crate::base::Str;
-
-/// Changes when connections must be re-evaluated.
-pub type JudgementChanges = watch::Receiver<u64>;
 
 /// The watchers by workload. Locked when a workload joins and when a world is published, never for a connection.
 #[derive(Default)]

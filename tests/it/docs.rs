@@ -32,16 +32,16 @@ fn settings_page_is_current() {
             format!("`[{section}]`")
         };
         text += &format!(
-            "## {title}\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n"
+            "## {title}\n\n| key | value | default | meaning | why this default |\n\
+             | --- | --- | --- | --- | --- |\n"
         );
         for setting in settings {
             let machine = setting.default != setting.example;
             let default =
                 if machine { setting.default.clone() } else { format!("`{}`", setting.default) };
             let key = last(setting.key);
-            // Not a tag of HTML.
-            let meaning = setting.meaning.replace('<', "&lt;");
-            text += &format!("| `{key}` | {} | {default} | {meaning} |\n", setting.kind);
+            let (kind, meaning, reason) = (&setting.kind, setting.meaning, setting.reason);
+            text += &format!("| `{key}` | {kind} | {default} | {meaning} | {reason} |\n");
         }
         text.push('\n');
     }
@@ -397,7 +397,7 @@ fn block(path: &str, name: &str, content: &str) {
 }
 
 /// Compares, or replaces, a whole file.
-fn same(path: &str, content: &str) {
+pub fn same(path: &str, content: &str) {
     if std::env::var_os(UPDATE).is_some() {
         fs::write(root().join(path), content).expect("the file can be written");
     }

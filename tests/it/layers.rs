@@ -1,13 +1,14 @@
-//! The order of the rooms: a room uses only rooms of lower layers. The table is the design's; a new room
-//! must be entered here before it can be used.
+//! The order of the code: a room uses only rooms of lower layers, and no files of a room use each other in a circle. The
+//! table is the design's; a new room must be entered here before it can be used.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::source_text::{SourceFile, files, identifier};
+use crate::circles::CIRCLES;
+use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-const LAYERS: [(&str, u8); 29] = [
+pub const LAYERS: [(&str, u8); 29] = [
     ("main", 9),
     ("cli", 8),
     ("app", 7),
@@ -41,27 +42,28 @@ const LAYERS: [(&str, u8); 29] = [
     ("lib", 0),
 ];
 
-/// Names that follow `crate::` without being rooms: what `lib.rs` might export.
-const NO_ROOMS: [&str; 1] = ["self"];
+/// The layers inside of a room: of its modules, by their first name below it. A room that stands here lists all of its modules;
+/// its front file stands above them.
+const INSIDE: [(&str, &[(&str, u8)]); 0] = [];
 
 #[test]
 fn rooms_use_only_lower_layers() {
+    let library = Library::read();
     let mut broken = Vec::new();
-    for file in files("src") {
-        let module = module_path(&file.path);
-        let room = module[0].as_str();
+    for module in library.modules() {
+        let (file, room) = (module.file.display(), room(module));
         let Some(own) = layer(room) else {
-            broken.push(format!("{}: the room {room} is not in the table", file.path.display()));
+            broken.push(format!("{file}: the room {room} is not in the table"));
             continue;
         };
-        for used in rooms_used(&file, &module).iter().filter(|used| *used != room) {
+        for used in library.rooms_used(module).iter().filter(|used| *used != room) {
             match layer(used) {
                 Some(other) if other < own => {}
-                Some(other) => broken.push(format!(
-                    "{}: {room} (layer {own}) uses {used} (layer {other})",
-                    file.path.display()
-                )),
-                None => broken.push(format!("{}: unknown room {used}", file.path.display())),
+                Some(other) => {
+                    broken
+                        .push(format!("{file}: {room} (layer {own}) uses {used} (layer {other})"));
+                }
+                None => broken.push(format!("{file}: unknown room {used}")),
             }
         }
     }
@@ -69,91 +71,142 @@ fn rooms_use_only_lower_layers() {
 }
 
 #[test]
-fn every_room_of_the_library_is_in_the_table() {
-    let library = files("src").into_iter().find(|file| file.path == Path::new("src/lib.rs"));
-    let library = library.expect("src/lib.rs");
-    let rooms: Vec<&str> = library
-        .code
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("pub mod ")?.strip_suffix(';'))
-        .collect();
-    assert!(rooms.len() > 10, "{rooms:?}");
-    for room in rooms {
-        assert!(layer(room).is_some(), "{room}");
+fn every_room_is_in_the_table_and_the_table_has_no_others() {
+    let library = Library::read();
+    let rooms: BTreeSet<&str> = library.modules().map(room).collect();
+    let table: BTreeSet<&str> = LAYERS.iter().map(|(room, _)| *room).collect();
+    assert_eq!(rooms, table);
+}
+
+#[test]
+fn modules_inside_of_a_room_use_only_lower_layers() {
+    let library = Library::read();
+    for (name, layers) in INSIDE {
+        let broken = broken_inside(&library, name, layers);
+        assert!(broken.is_empty(), "\n{}", broken.join("\n"));
     }
+}
+
+/// What a room's modules use although they must not, for people.
+fn broken_inside(library: &Library, name: &str, layers: &[(&str, u8)]) -> Vec<String> {
+    let files: BTreeMap<&Path, &Module> =
+        library.modules().map(|module| (module.file.as_path(), module)).collect();
+    let layer = |module: &Module| match module.name.get(1) {
+        Some(part) => layers.iter().find(|(name, _)| name == part).map(|(_, layer)| *layer),
+        None => Some(u8::MAX),
+    };
+    let mut broken = Vec::new();
+    for module in library.modules().filter(|module| room(module) == name) {
+        let file = module.file.display();
+        let Some(own) = layer(module) else {
+            broken.push(format!("{file}: is not in the table of {name}"));
+            continue;
+        };
+        let used = library.files_used(module).into_iter().filter_map(|file| files.get(file));
+        // The front file defines what all of them share.
+        let part = |it: &Module| it.name.get(1).cloned();
+        let elsewhere =
+            used.filter(|it| room(it) == name && part(it).is_some() && part(it) != part(module));
+        for used in elsewhere.filter(|used| layer(used).is_some_and(|layer| layer >= own)) {
+            broken.push(format!("{file}: uses {}, which is not below it", used.file.display()));
+        }
+    }
+    broken
+}
+
+#[test]
+fn no_files_of_a_room_use_each_other_in_a_circle() {
+    let known: BTreeSet<&Path> = CIRCLES.iter().map(Path::new).collect();
+    let library = Library::read();
+    let uses = uses_inside(&library);
+    let found = in_circles(&uses);
+    let new: Vec<String> =
+        found.difference(&known).map(|file| described(&uses, &found, file)).collect();
+    assert!(
+        new.is_empty(),
+        "these files use each other in a circle; move down what they share:\n{}",
+        new.join("\n")
+    );
+    let gone: Vec<_> = known.difference(&found).collect();
+    assert!(gone.is_empty(), "take off the list what is in no circle any more: {gone:#?}");
+}
+
+/// The files of its own room that each file uses. What the front file of a folder defines is the vocabulary of the files in
+/// the folder: that they use it makes no circle.
+type Uses<'l> = BTreeMap<&'l Path, BTreeSet<&'l Path>>;
+
+fn uses_inside(library: &Library) -> Uses<'_> {
+    // Of the modules of one file the first is the file's own.
+    let mut names: BTreeMap<&Path, &[String]> = BTreeMap::new();
+    for module in library.modules() {
+        names.entry(&module.file).or_insert(&module.name);
+    }
+    let mut uses = Uses::new();
+    for module in library.modules() {
+        let counts = |file: &&Path| {
+            let name = names.get(file).copied().unwrap_or_default();
+            name.first() == module.name.first() && !module.name.starts_with(name)
+        };
+        let used = library.files_used(module).into_iter().filter(counts);
+        uses.entry(&module.file).or_default().extend(used);
+    }
+    uses
+}
+
+/// The files that come back to themselves along their uses.
+fn in_circles<'l>(uses: &Uses<'l>) -> BTreeSet<&'l Path> {
+    uses.keys().copied().filter(|file| reached(uses, file).contains(file)).collect()
+}
+
+/// The files that a file uses, and those that these use, and so on.
+fn reached<'l>(uses: &Uses<'l>, from: &Path) -> BTreeSet<&'l Path> {
+    let mut reached = BTreeSet::new();
+    let mut next: Vec<&Path> = uses[from].iter().copied().collect();
+    while let Some(file) = next.pop() {
+        if reached.insert(file) {
+            next.extend(&uses[file]);
+        }
+    }
+    reached
+}
+
+/// A file, and those of its circle that it uses.
+fn described(uses: &Uses<'_>, circles: &BTreeSet<&Path>, file: &Path) -> String {
+    let back = |used: &&&Path| circles.contains(**used) && reached(uses, used).contains(file);
+    let used: Vec<String> =
+        uses[file].iter().filter(back).map(|it| it.display().to_string()).collect();
+    format!("{} uses {}", file.display(), used.join(", "))
 }
 
 fn layer(room: &str) -> Option<u8> {
     LAYERS.iter().find(|(name, _)| *name == room).map(|(_, layer)| *layer)
 }
 
-/// `src/l7/client/half.rs` is the module `l7::client::half`.
-fn module_path(path: &Path) -> Vec<String> {
-    let inside = path.strip_prefix("src").unwrap_or(path).with_extension("");
-    inside.iter().map(|part| part.to_string_lossy().into_owned()).collect()
-}
-
-/// The rooms that a file names by `crate::`, by the library's name, or by enough `super::`.
-fn rooms_used(file: &SourceFile, module: &[String]) -> BTreeSet<String> {
-    let mut rooms = BTreeSet::new();
-    let mut before = ' ';
-    for (at, character) in file.code.char_indices() {
-        let starts_word = !before.is_alphanumeric() && before != '_' && before != ':';
-        before = character;
-        if starts_word && let Some(rest) = from_root(&file.code[at..], module.len()) {
-            rooms.extend(first_names(rest));
-        }
-    }
-    rooms.retain(|room| !NO_ROOMS.contains(&room.as_str()));
-    rooms
-}
-
-/// What follows a path's start that means the crate's root; `depth` is how many `super` lead there.
-fn from_root(text: &str, depth: usize) -> Option<&str> {
-    if let Some(rest) = text.strip_prefix("crate::").or_else(|| text.strip_prefix("isthmus::")) {
-        return Some(rest);
-    }
-    let mut rest = text;
-    for _ in 0..depth {
-        rest = rest.strip_prefix("super::")?;
-    }
-    Some(rest)
-}
-
-/// The name at the start, or the first name of each path in a group.
-fn first_names(text: &str) -> Vec<String> {
-    let Some(group) = text.strip_prefix('{') else {
-        return vec![identifier(text).to_owned()];
-    };
-    let mut names = Vec::new();
-    let mut depth = 0;
-    let mut expected = true;
-    for (at, character) in group.char_indices() {
-        match character {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => expected = true,
-            c if expected && (c.is_alphanumeric() || c == '_') => {
-                names.push(identifier(&group[at..]).to_owned());
-                expected = false;
-            }
-            _ => {}
-        }
-    }
-    names
+/// The first name of a module; `lib` for the crate's root.
+fn room(module: &Module) -> &str {
+    module.name.first().map_or("lib", String::as_str)
 }
 
 #[test]
-fn uses_are_found_in_every_form() {
-    let file = SourceFile {
-        path: "src/l4/inbound.rs".into(),
-        code: "use crate::pool::Pool;\nuse crate::{base::{Str, names}, model::Workload, world};\n\
-               use super::super::sock;\nuse super::listen;\nfn a(b: crate::policy::Gate) {}\n\
-               let mycrate::nothing = x::crate_y;"
-            .to_owned(),
-    };
-    let used = rooms_used(&file, &module_path(&file.path));
-    let expected = ["base", "model", "policy", "pool", "sock", "world"];
-    assert_eq!(used.iter().map(String::as_str).collect::<Vec<_>>(), expected);
+fn circles_are_found_and_chains_are_not() {
+    let mut library = Library::default();
+    for (file, text) in [
+        ("src/a.rs", "mod b;\nmod c;\nmod d;\npub struct A;\nfn a() { b::f(); }"),
+        ("src/a/b.rs", "pub fn f() { super::c::f(); super::A; }"),
+        ("src/a/c.rs", "use super::d::f as g;\npub fn f() { g(); }"),
+        ("src/a/d.rs", "pub fn f() { super::b::f(); }"),
+        ("src/e.rs", "pub fn e() { crate::a::b::f(); }"),
+    ] {
+        library.add(Path::new(file), text);
+    }
+    let uses = uses_inside(&library);
+    let files = ["src/a/b.rs", "src/a/c.rs", "src/a/d.rs"].map(Path::new);
+    assert_eq!(in_circles(&uses), BTreeSet::from(files));
+    assert_eq!(described(&uses, &in_circles(&uses), files[0]), "src/a/b.rs uses src/a/c.rs");
+
+    let layers = [("b", 2), ("c", 1)];
+    let broken = broken_inside(&library, "a", &layers);
+    assert_eq!(broken, ["src/a/d.rs: is not in the table of a"]);
+    let broken = broken_inside(&library, "a", &[("b", 2), ("c", 1), ("d", 0)]);
+    assert_eq!(broken, ["src/a/d.rs: uses src/a/b.rs, which is not below it"]);
 }

@@ -8,10 +8,13 @@
 )]
 
 mod book;
+mod circles;
 mod cli;
 mod crds;
 mod docs;
+mod drawing;
 mod layers;
+mod modules;
 mod rbac;
 mod sizes;
 mod source_text;

@@ -19,10 +19,7 @@ pub fn root() -> &'static Path {
 
 /// All Rust files below `directory`, without those that hold only tests.
 pub fn files(directory: &str) -> Vec<SourceFile> {
-    let mut paths = Vec::new();
-    walk(&root().join(directory), &mut paths);
-    paths.sort();
-    paths
+    paths(directory)
         .into_iter()
         .map(|path| {
             let text = fs::read_to_string(&path).expect("a source file is readable");
@@ -31,6 +28,14 @@ pub fn files(directory: &str) -> Vec<SourceFile> {
             SourceFile { path, code }
         })
         .collect()
+}
+
+/// The paths of all Rust files below `directory`, without those that hold only tests.
+pub fn paths(directory: &str) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    walk(&root().join(directory), &mut paths);
+    paths.sort();
+    paths
 }
 
 fn walk(directory: &Path, paths: &mut Vec<PathBuf>) {

@@ -5,7 +5,7 @@ use http::StatusCode;
 use jemalloc_pprof::{JemallocProfCtl, PROF_CTL};
 use tokio::sync::OwnedMutexGuard;
 
-use super::{Refused, aside};
+use super::refused::{Refused, aside};
 
 pub(super) async fn dump() -> Result<Bytes, Refused> {
     let mut control = control().await?;

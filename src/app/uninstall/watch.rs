@@ -18,12 +18,14 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::judge::{Facts, Heard, Known, removed};
-use super::{DAEMON_SET, namespace};
+use crate::app::pod::namespace;
 use crate::base::Seldom;
 use crate::config::Settings;
 use crate::source::kubernetes::is_end;
 use crate::source::{self, SourceError};
 
+/// The DaemonSet that owns the agent's pod.
+const DAEMON_SET: &str = "isthmus";
 /// Between two attempts to make a client: its files may be replaced just now.
 const PAUSE: Duration = Duration::from_secs(5);
 

@@ -22,7 +22,8 @@ use tonic::codegen::Service;
 
 use super::files;
 use crate::identity::clock::{Clock, TlsClock};
-use crate::identity::tls::{ALPN_H2, count_agreed, negotiated_h2, provider};
+use crate::identity::provider::provider;
+use crate::identity::tls::{ALPN_H2, count_agreed, negotiated_h2};
 use crate::telemetry::Handshake;
 
 type BoxError = Box<dyn Error + Send + Sync>;

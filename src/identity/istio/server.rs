@@ -1,15 +1,7 @@
 //! What is particular to the two servers that speak this protocol: what to look at when they refuse.
 
-use super::IstioIssuerSettings;
+use super::settings::{CaServer, IstioIssuerSettings};
 use crate::base::Identity;
-
-/// Who serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CaServer {
-    Istiod,
-    /// `isthmus controller`
-    Controller,
-}
 
 impl CaServer {
     /// As in "check that istiod runs".

@@ -11,7 +11,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::*;
 use crate::base::TrustDomains;
-use crate::identity::tls::provider;
+use crate::identity::provider::provider;
 use crate::identity::verify::ExpectedServers;
 
 /// A client that has no certificate to show.

@@ -7,7 +7,8 @@ mod wire {
     pub(super) use crate::identity::istio::messages::{
         CREATE_CERTIFICATE, CertificateRequest, CertificateResponse,
     };
-    pub(super) use crate::identity::tls::{ALPN_H2, provider};
+    pub(super) use crate::identity::provider::provider;
+    pub(super) use crate::identity::tls::ALPN_H2;
 }
 
 use std::sync::atomic::Ordering;

@@ -4,6 +4,7 @@
 
 use super::super::{Views, Way, speaks_for};
 use super::*;
+use crate::base::ObjectKey;
 use crate::world::Served;
 
 const BACKDOOR: &str = "backdoor.evil.svc.cluster.local";

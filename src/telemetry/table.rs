@@ -1,0 +1,64 @@
+//! `metrics!` makes handles from their rows. A row states everything about a metric, and nothing else does:
+//!
+//! ```text
+//! /// The help, for operators: /metrics and docs/metrics.md show it.
+//! pub pool_connections: Gauge = "isthmus_pool_connections";
+//! /// A histogram has a unit, which ends its name, and the upper bounds of its buckets.
+//! add_duration: Histogram = "isthmus_cni_add_duration", Seconds, BUCKETS;
+//! ```
+//!
+//! This becomes a field, which the room that knows the value counts with, and its registration: no look-up by name or label,
+//! and no lock, when something is counted.
+
+macro_rules! metrics {
+    (
+        $(#[$about:meta])*
+        $shown:vis struct $Metrics:ident {
+            $(
+                $(#[doc = $help:literal])+
+                $visible:vis $field:ident: $Type:ty = $name:literal $(, $unit:ident, $buckets:expr)?;
+            )+
+            $( ..$part:ident: $Part:ty, )*
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone)]
+        $shown struct $Metrics {
+            $( $(#[doc = $help])+ $visible $field: $Type, )+
+            $( $part: $Part, )*
+        }
+
+        impl Default for $Metrics {
+            fn default() -> Self {
+                Self {
+                    $( $field: metrics!(@new $($buckets)?), )+
+                    $( $part: Default::default(), )*
+                }
+            }
+        }
+
+        impl $Metrics {
+            fn register_rows(&self, registry: &mut prometheus_client::registry::Registry) {
+                $(
+                    // The library ends the help with a full stop.
+                    let help = concat!($($help),+).trim().trim_end_matches('.');
+                    metrics!(@register registry, $name, help, self.$field $(, $unit)?);
+                )+
+                $( self.$part.register_rows(registry); )*
+            }
+        }
+    };
+    (@new) => { Default::default() };
+    (@new $buckets:expr) => { prometheus_client::metrics::histogram::Histogram::new($buckets) };
+    (@register $registry:ident, $name:literal, $help:ident, $metric:expr) => {
+        $registry.register($name, $help, $metric.clone())
+    };
+    (@register $registry:ident, $name:literal, $help:ident, $metric:expr, $unit:ident) => {
+        $registry.register_with_unit(
+            $name,
+            $help,
+            prometheus_client::registry::Unit::$unit,
+            $metric.clone(),
+        )
+    };
+}
