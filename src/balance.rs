@@ -1,15 +1,16 @@
-//! Which endpoint: of the nearest that the service wants, two at random, and the less busy one wins (least request, as
-//! Envoy's default), over one snapshot and its load counters. It connects to nothing; whoever was given an endpoint reports the end by dropping it.
+//! Endpoint selection: power of two choices (least request, Envoy's default) among the nearest eligible endpoints, over
+//! one snapshot and its load counters. This room opens no connection; its callers report how each attempt ended
+//! ([`Picked::ended`]).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::base::Str;
+use crate::base::{Str, ports};
 use crate::model::{Endpoint, Preference, Resolution, Service, TrafficPolicy, Workload};
 use crate::world::{InFlight, World};
 
-/// An endpoint that was chosen; counts as busy until dropped.
+/// A selected endpoint; counts as a request in flight until dropped.
 #[derive(Debug)]
 pub struct Picked {
     /// The endpoint's own address and target port.
@@ -18,12 +19,66 @@ pub struct Picked {
     pub in_flight: Option<InFlight>,
 }
 
-/// Who asks.
+/// The result of an attempt at an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It accepted the connection, or answered the request.
+    Served,
+    /// It was not reached; nothing was sent.
+    Unreached,
+    /// A pooled connection was closed while idle, before it took the request; nothing was sent.
+    Stale,
+    /// The destination denies the client, as any other endpoint of the service would.
+    Denied,
+    /// Something may have been sent, and no response came.
+    Broken,
+    /// Something may have been sent, and no response came in time.
+    TimedOut,
+}
+
+impl Ended {
+    /// Nothing was sent, and the destination has not decided: another endpoint may be tried.
+    pub fn may_go_on(self) -> bool {
+        matches!(self, Self::Unreached | Self::Stale)
+    }
+}
+
+impl Picked {
+    /// The address that a client dialled without load balancing; it does not count as a request in flight.
+    pub fn dialled(address: SocketAddr, workload: Option<Arc<Workload>>) -> Self {
+        Self { address, workload, in_flight: None }
+    }
+
+    /// In the mesh: reached by HBONE only, never in plaintext, and authorized on its own node.
+    pub fn captured(&self) -> Option<&Arc<Workload>> {
+        self.workload.as_ref().filter(|workload| workload.is_captured())
+    }
+
+    /// The address that is dialled on the wire.
+    pub fn wire_address(&self) -> SocketAddr {
+        match self.captured() {
+            Some(_) => SocketAddr::new(self.address.ip(), ports::HBONE),
+            None => self.address,
+        }
+    }
+
+    /// The one place that receives the result of every attempt at an endpoint. A successful one counts as in flight
+    /// until this is dropped. An attempt that is dropped before its end was abandoned by the client, and says nothing
+    /// about the endpoint.
+    pub fn ended(&mut self, how: Ended) {
+        if how != Ended::Served {
+            tracing::debug!(endpoint = %self.address, ended = ?how, "an attempt failed");
+            self.in_flight = None;
+        }
+    }
+}
+
+/// The client.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
     /// Its node and locality decide which endpoints are near.
     pub workload: &'a Workload,
-    /// Decides which endpoint a sticky service gives it.
+    /// Selects the endpoint of a service with session affinity.
     pub address: IpAddr,
 }
 

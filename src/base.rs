@@ -1,6 +1,7 @@
 //! Small shared types without I/O: names, identities, ports and marks, reasons. Every room may use this room; it uses
 //! none.
 
+mod backoff;
 mod heads;
 mod identity;
 mod names;
@@ -12,11 +13,13 @@ mod places;
 pub mod ports;
 mod reason;
 mod room;
+pub mod schema;
 mod seldom;
 mod sizes;
 mod trust_domains;
 pub mod work;
 
+pub use backoff::Backoff;
 pub use heads::{FIELD_BYTES, MAX_FIELDS, UNSEEN_FIELDS};
 pub use identity::{Identity, IdentityError};
 pub use names::{ObjectKey, Str};

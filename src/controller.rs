@@ -28,8 +28,6 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use cluster::connect;
-
 use crate::base::Str;
 use crate::config::{ControllerSettings, Settings};
 use crate::source::TranslateSettings;

@@ -13,7 +13,6 @@ mod places;
 mod plaintext;
 #[cfg(test)]
 mod tests;
-mod upstream;
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,6 +31,7 @@ use crate::identity::CertificateStore;
 use crate::model::Workload;
 use crate::policy::{ArrivalClass, Gate};
 use crate::pool::Pool;
+use crate::reach::{Reach, ReachSettings};
 use crate::resolver::Resolver;
 use crate::sock::{self, SocketFactory};
 use crate::telemetry::Telemetry;
@@ -39,7 +39,6 @@ use crate::tunnel::{LocalServer, PeerTable, Waypoints};
 use crate::world::{Judged, WorldStore};
 
 pub use listen::ListenError;
-use outbound::LeavingClass;
 pub use places::CONNECTION_BYTES;
 use places::Places;
 
@@ -81,6 +80,15 @@ pub struct Layer4 {
     pub runtime: Handle,
 }
 
+impl Layer4 {
+    fn reach(&self) -> Reach {
+        let Layer4Settings { connect_timeout, cluster, .. } = &self.settings;
+        let settings =
+            ReachSettings { connect_timeout: *connect_timeout, cluster: cluster.clone() };
+        Reach::new(&self.world, &self.pool, &self.resolver, settings)
+    }
+}
+
 /// Layer 4 of one workload.
 pub struct Proxy {
     this: Weak<Self>,
@@ -93,8 +101,8 @@ pub struct Proxy {
     places: Places,
     /// Connections to the workload that are open, as they are judged.
     arrived: Arc<Judged<ArrivalClass, Gate>>,
-    /// Connections of the workload to where nobody else judges.
-    left: Arc<Judged<LeavingClass, Gate>>,
+    /// The way to endpoints for what the workload dials.
+    reach: Reach,
     room: Room,
     /// Fires first: nothing new is accepted, tunnels get GOAWAY.
     drain: CancellationToken,
@@ -124,7 +132,7 @@ impl Proxy {
             sockets,
             places: Places::new(&shared.settings, &shared.peers),
             arrived: shared.world.judged(Some(&workload.uid)),
-            left: shared.world.judged(None),
+            reach: shared.reach(),
             room: shared.rooms.of(&workload.uid),
             drain: CancellationToken::new(),
             cancel: CancellationToken::new(),

@@ -69,6 +69,7 @@ use parking_lot::Mutex;
 
 use crate::base::{Reason, Str};
 use crate::pool::Pool;
+use crate::reach::{Reach, ReachSettings};
 use crate::resolver::Resolver;
 use crate::telemetry::{Telemetry, WorkerHealth};
 use crate::tunnel::{GuardedConnection, RoutedConnection, Waypoints};
@@ -116,6 +117,14 @@ pub struct Dependencies {
     pub settings: WorkerSettings,
     /// What clients may upgrade their connections to, in lower case.
     pub upgrades: Arc<[Str]>,
+}
+
+impl Dependencies {
+    fn reach(&self) -> Reach {
+        let (connect_timeout, cluster) = (self.settings.connect_timeout, self.cluster.clone());
+        let settings = ReachSettings { connect_timeout, cluster };
+        Reach::new(&self.world, &self.pool, &self.resolver, settings)
+    }
 }
 
 /// All workers of the agent.

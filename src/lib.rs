@@ -10,6 +10,7 @@ pub mod cni;
 pub mod config;
 pub mod controller;
 pub mod dns;
+pub mod filter;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 pub mod identity;
@@ -19,6 +20,7 @@ pub mod model;
 pub mod node;
 pub mod policy;
 pub mod pool;
+pub mod reach;
 pub mod redirect;
 pub mod resolver;
 pub mod route;

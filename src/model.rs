@@ -14,9 +14,8 @@ pub use policy::{
     PeerAuthentication, PolicyTarget, Rule, Scope, Source, StringMatch, TokenPlace, Values,
 };
 pub use route::{
-    Backend, BackendRef, Cors, HeaderFilter, HeaderMatch, HttpFilter, HttpMatch, HttpRoute,
-    HttpRule, Mirror, OriginPattern, PathMatch, PathRewrite, Permitted, Redirect, Retry, Rewrite,
-    RouteKind, RouteParent, Share, TextMatch, Timeouts,
+    Backend, HeaderMatch, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind, RouteParent,
+    TextMatch, Timeouts,
 };
 pub use service::{
     AppProtocol, Endpoint, PortMapping, Preference, Resolution, Service, ServicePort,
@@ -26,6 +25,8 @@ pub use waypoint::{Binding, Waypoint};
 pub use workload::{Canonical, CaptureWishes, Locality, Workload};
 
 use std::sync::Arc;
+
+pub use crate::filter::BackendRef;
 
 /// Everything that a source knows, translated. One value of this type is one consistent state of the mesh.
 #[derive(Clone, Debug, Default, serde::Serialize)]

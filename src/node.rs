@@ -12,36 +12,45 @@
 mod attach;
 mod capture;
 mod caught;
+mod drains;
 mod plan;
+mod probes;
 mod release;
+mod rounds;
+mod search;
 mod sites;
+mod turns;
+mod uncaptured;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::base::Str;
 use crate::dns::Dns;
 use crate::l4::Layer4;
 use crate::l7::Workers;
-use crate::redirect::{self, NodePlan, Place};
 use crate::resolver::NameStatus;
 use crate::sock::{self, NetworkNamespace};
 use crate::takeover::{Inherited, Listener};
-use crate::workloads::{ContainerRuntime, Refusal, Registry};
+use crate::workloads::{ContainerRuntime, Registry};
 use crate::world::World;
 use capture::Captured;
+use drains::Drains;
 use plan::{Done, Sites, Step};
+use probes::Probes;
+use rounds::Rounds;
+use search::Search;
 use sites::LOST;
+pub use turns::Turn;
+use turns::Turns;
+use uncaptured::Uncaptured;
 
 /// How long after a failure a workload is tried again; ztunnel does the same.
 const RETRY: Duration = Duration::from_secs(5);
@@ -64,59 +73,26 @@ pub struct NodeSettings {
     pub runtime: Option<ContainerRuntime>,
 }
 
-/// How often what should be was compared with what is.
-#[derive(Clone, Copy, Debug, Default)]
-struct Rounds {
-    begun: u64,
-    ended: u64,
-}
-
 /// The workloads of this node.
 pub struct Node {
     settings: NodeSettings,
     layer4: Arc<Layer4>,
     dns: Arc<Dns>,
     workers: Arc<Workers>,
-    captured: Mutex<BTreeMap<Str, Arc<Captured>>>,
-    /// Why a workload is not captured although it should be.
-    pending: Mutex<BTreeMap<Str, String>>,
     registry: Arc<Registry>,
-    /// Generations of pods that were looked for.
-    looked_for: Mutex<BTreeSet<(Str, Str)>>,
-    /// Pods that should be captured and are not found.
-    lost: Mutex<BTreeSet<Str>>,
-    /// Workloads whose namespace another one claims too.
-    refused: Mutex<BTreeMap<Str, Refusal>>,
-    /// When the next search is due, if anything is to be looked for.
-    search_again: Mutex<Option<Instant>>,
-    /// Until when a container runtime that did not answer is not asked.
-    runtime_rests: Mutex<Option<Instant>>,
-    /// Network namespaces that are no workload's: the agent's own and the host's.
-    host: Vec<sock::Place>,
-    rounds: watch::Sender<Rounds>,
-    /// Asks for a round now.
-    poke: Notify,
-    done: Mutex<Done>,
-    /// Whose probes are exempt; `None` at the start, when an agent before us may have left its rules.
-    probes: Mutex<Option<Vec<IpAddr>>>,
-    /// The counters of the node's own rules.
-    watch: caught::Watch,
-    leaving: TaskTracker,
-    /// Captures that have not drained, by the inode of their namespace.
-    draining: Mutex<BTreeMap<u64, usize>>,
-    /// Shared by those that remove rules, exclusively for whoever applies them: one that left and came back at once must
-    /// not lose the rules of its new capture.
-    removal: Arc<tokio::sync::RwLock<()>>,
     /// What a predecessor listened on.
     inherited: Arc<Inherited>,
-    /// Held by whoever changes what is captured, and by a successor that takes over.
-    turn: Arc<tokio::sync::Mutex<()>>,
-    /// The turn of a node that has been retired, which never ends.
-    last_turn: Mutex<Option<Turn>>,
+    /// Network namespaces that are no workload's: the agent's own and the host's.
+    host: Vec<sock::Place>,
+    captured: Mutex<BTreeMap<Str, Arc<Captured>>>,
+    uncaptured: Uncaptured,
+    done: Mutex<Done>,
+    search: Search,
+    rounds: Rounds,
+    turns: Turns,
+    drains: Drains,
+    probes: Probes,
 }
-
-/// Nothing joins or leaves while it is held.
-pub type Turn = tokio::sync::OwnedMutexGuard<()>;
 
 /// One workload of this node, for dumps.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -145,26 +121,17 @@ impl Node {
             layer4,
             dns,
             workers,
-            captured: Mutex::default(),
-            pending: Mutex::default(),
             registry: Arc::new(registry),
-            looked_for: Mutex::default(),
-            lost: Mutex::default(),
-            refused: Mutex::default(),
-            search_again: Mutex::default(),
-            runtime_rests: Mutex::default(),
-            host: hosts_places(),
-            rounds: watch::Sender::new(Rounds::default()),
-            poke: Notify::new(),
-            done: Mutex::default(),
-            probes: Mutex::default(),
-            watch: caught::Watch::default(),
-            leaving: TaskTracker::new(),
-            draining: Mutex::default(),
-            removal: Arc::default(),
             inherited,
-            turn: Arc::default(),
-            last_turn: Mutex::default(),
+            host: hosts_places(),
+            captured: Mutex::default(),
+            uncaptured: Uncaptured::default(),
+            done: Mutex::default(),
+            search: Search::default(),
+            rounds: Rounds::default(),
+            turns: Turns::default(),
+            drains: Drains::default(),
+            probes: Probes::default(),
         })
     }
 
@@ -176,19 +143,18 @@ impl Node {
             let generation = *changes.borrow_and_update();
             // Generation 0 is the empty world before the source has spoken.
             if generation > 0 {
-                let turn = self.turn.clone().lock_owned();
+                let turn = self.turns.take();
                 let Some(_turn) = cancel.run_until_cancelled(turn).await else { return };
                 self.reconcile().await;
-                settled(self.pending.lock().is_empty());
+                settled(!self.uncaptured.has_failed());
             }
-            let pending = !self.pending.lock().is_empty() || !self.lost.lock().is_empty();
-            let search_again = *self.search_again.lock();
+            let again = self.uncaptured.is_worth_another_attempt();
             tokio::select! {
                 () = cancel.cancelled() => return,
                 changed = changes.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(RETRY), if pending => {}
-                () = self.poke.notified() => {}
-                () = until(search_again) => {}
+                () = tokio::time::sleep(RETRY), if again => {}
+                () = self.rounds.asked() => {}
+                () = until(self.search.next()) => {}
                 () = self.until_made_anew() => {}
             }
         }
@@ -203,13 +169,8 @@ impl Node {
             full: one.proxy.is_full(),
             error: None,
         });
-        let (pending, lost) = (self.pending.lock(), self.lost.lock());
-        let refused = self.refused.lock();
-        let lost = lost.iter().map(|uid| (uid, LOST.to_owned()));
-        let refused = refused.iter().map(|(uid, why)| (uid, why.to_string()));
-        let pending = pending.iter().map(|(uid, error)| (uid, error.clone()));
-        let waiting = pending.chain(lost).chain(refused).map(|(uid, error)| WorkloadStatus {
-            uid: uid.clone(),
+        let waiting = self.uncaptured.all(LOST).into_iter().map(|(uid, error)| WorkloadStatus {
+            uid,
             captured: false,
             tasks: 0,
             full: false,
@@ -231,15 +192,14 @@ impl Node {
         health.workloads_stopped.inc_by(captured.len() as u64);
         for one in captured {
             let drain = self.settings.drain;
-            self.leaving.spawn(async move { one.proxy.stop(drain).await });
+            self.drains.spawn(async move { one.proxy.stop(drain).await });
         }
-        self.leaving.close();
-        self.leaving.wait().await;
+        self.drains.wait().await;
     }
 
     /// Stops all changes, for a successor: what every captured workload listens on, and the turn to hold on to. Blocks.
     pub fn pause(&self) -> io::Result<(Vec<Listener>, Turn)> {
-        let turn = self.turn.clone().blocking_lock_owned();
+        let turn = self.turns.take_blocking();
         let mut listeners = Vec::new();
         for one in self.captured.lock().values() {
             let own = one.proxy.listeners()?.into_iter();
@@ -254,7 +214,7 @@ impl Node {
 
     /// A successor serves every workload: accepts nothing more and changes nothing more. Open connections go on.
     pub fn retire(&self, turn: Turn) {
-        *self.last_turn.lock() = Some(turn);
+        self.turns.end_with(turn);
         self.captured.lock().values().for_each(|one| one.retire());
     }
 
@@ -267,7 +227,7 @@ impl Node {
     }
 
     async fn reconcile(self: &Arc<Self>) {
-        self.rounds.send_modify(|rounds| rounds.begun += 1);
+        self.rounds.begin();
         let world = self.layer4.world.snapshot();
         self.find_pods(&world).await;
         let (sites, refused) = self.sites(&world);
@@ -281,7 +241,7 @@ impl Node {
         // A workload that moved leaves before it joins again.
         let (leaves, rest): (Vec<_>, Vec<_>) =
             steps.into_iter().partition(|step| matches!(step, Step::Leave(_) | Step::Close(..)));
-        let _no_removal = self.removal.write().await;
+        let _no_removal = self.drains.to_apply().await;
         for steps in [leaves, rest] {
             futures_util::stream::iter(steps)
                 .for_each_concurrent(CONCURRENT, |step| self.carry_out(step))
@@ -290,7 +250,7 @@ impl Node {
         self.exempt_probes(&world).await;
         self.release_unused(&world, &sites);
         self.note_lost(&world);
-        self.rounds.send_modify(|rounds| rounds.ended = rounds.begun);
+        self.rounds.end();
     }
 
     /// Captured workloads whose namespace was made anew under the same name.
@@ -325,7 +285,7 @@ impl Node {
         let here = |uid: &Str| {
             world.workload(uid).is_some_and(|workload| plan::wanted(workload, sites).is_some())
         };
-        self.pending.lock().retain(|uid, _| here(uid));
+        self.uncaptured.retain_failed(here);
         self.done.lock().cleaned.retain(|uid| world.workload(uid).is_some() && !here(uid));
     }
 
@@ -338,35 +298,6 @@ impl Node {
             world.is_populated(namespace) || waypoints.any(|it| it.key.namespace == namespace)
         };
         self.workers.retain(&is_served);
-    }
-
-    /// Probes of this node reach captured workloads unauthenticated, so that STRICT does not fail their health.
-    async fn exempt_probes(&self, world: &World) {
-        let mut workloads: Vec<IpAddr> = {
-            let captured = self.captured.lock();
-            let known = captured.keys().filter_map(|uid| world.workload(uid));
-            // The kubelet probes a pod before the API has its address.
-            let told = captured.values().flat_map(|one| one.site.addresses.iter().copied());
-            known.flat_map(|workload| workload.addresses.iter().copied()).chain(told).collect()
-        };
-        workloads.sort_unstable();
-        workloads.dedup();
-        if self.probes.lock().as_ref() == Some(&workloads) {
-            return;
-        }
-        let plan = NodePlan { workloads: workloads.clone() };
-        // Without captured workloads nothing of the agent's stays on the node.
-        let change = move || match plan.workloads.is_empty() {
-            true => redirect::remove(Place::Node),
-            false => redirect::apply(&redirect::plan_node(&plan)).map(drop),
-        };
-        match tokio::task::spawn_blocking(change).await {
-            Ok(Ok(())) => *self.probes.lock() = Some(workloads),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "probes from this node are not exempt; those of STRICT workloads will fail");
-            }
-            Err(error) => tracing::error!(%error, "the rules for probes were not applied"),
-        }
     }
 }
 

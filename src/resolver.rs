@@ -1,14 +1,18 @@
-//! What names mean to a workload: its own resolvers, asked from inside of its network namespace.
+//! Resolves names as a workload does: its own resolvers, queried from inside its network namespace.
 //!
-//! `ask` carries a question to the resolvers that the workload itself would ask; the DNS stub (`dns`) forwards with it.
-//! [`Resolver`] finds the addresses of endpoints that have names (ServiceEntries with the resolution DNS): layers 4 and
-//! 7 give it a service and get the same service with addresses in place of names, so that `balance` chooses among these
-//! as among any others. `node` tells it when a workload has left.
+//! `ask` sends a query to the resolvers that the workload itself would use; the DNS stub (`dns`) forwards with it.
+//! [`Resolver`] finds the addresses of endpoints that have names (ServiceEntries with the resolution DNS). Layers 4 and
+//! 7 pass it a service and get the same service with addresses in place of names, so that `balance` selects among these
+//! as among any others. `node` reports when a workload has left.
 //!
-//! Invariants: an answer holds for its TTL, within bounds; one question per name and workload is on the way at a time; a
-//! workload has a bounded number of names. While the resolvers fail, the last answer goes on for a while. A name
-//! or address of a Service of the mesh means the endpoints of that Service: dialled from here its virtual address
-//! would lead past the mesh. It connects to nothing but resolvers, and chooses no endpoint.
+//! Invariants: an answer is cached for its TTL, within bounds; each name of a workload has at most one query in flight;
+//! a workload has a bounded number of names. While the resolvers fail, the last answer stays in use for a while. A name
+//! or address of a Service of the mesh means the endpoints of that Service: dialling its virtual address from here
+//! would bypass the mesh. This room connects only to resolvers, and selects no endpoint.
+//!
+//! hickory-resolver would replace only `addresses` and the cache in `name`, for eight more crates, because it cannot
+//! forward a client's query byte for byte, as the DNS stub does with `ask`. It also drops an answer when its TTL ends,
+//! so that new connections would fail as soon as the resolvers do.
 
 mod addresses;
 mod ask;

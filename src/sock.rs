@@ -9,8 +9,8 @@
 //! * A stream that is dropped before its end was sent is reset (RST, RST_STREAM): a peer never takes a truncated stream
 //!   for a complete one.
 //!
-//! Callers: `node` and `dns` (listeners), `pool` (connections), `l4` and `l7` (copies, original destinations), and
-//! `tunnel`, which implements the stream traits for HBONE. This room does not resolve names, retry or speak TLS.
+//! Callers: `node` and `dns` (listeners), `pool` and `reach` (connections), `l4` and `l7` (copies, original destinations),
+//! and `tunnel`, which implements the stream traits for HBONE. This room does not resolve names, retry or speak TLS.
 
 mod accept;
 mod copy;

@@ -23,7 +23,7 @@ mod scan;
 pub use claims::{Claim, Refusal, refused};
 pub use ledger::Ledger;
 pub use names::Sought;
-pub use record::{Record, Sandbox};
+pub use record::{Record, RecordError, Sandbox};
 pub use registry::Registry;
 pub use runtime::{ContainerRuntime, RuntimeError, Said};
 pub use scan::{Candidate, addresses_in, path_here, scan};

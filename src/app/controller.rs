@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::settings::{LOG_FLUSH, addresses, translate_settings};
 use crate::admin::{Admin, ConnectionFilter, Dump, Readiness, Servers};
 use crate::config::Settings;
-use crate::controller::{self, Controller};
+use crate::controller::Controller;
+use crate::source;
 use crate::takeover::Inherited;
 use crate::telemetry::{self, Logs, Telemetry};
 
@@ -46,7 +47,7 @@ async fn serve(settings: Settings, logs: Arc<Logs>) -> anyhow::Result<()> {
     let telemetry = Telemetry::new(logs.clone());
     telemetry.watch_runtime("controller", &Handle::current());
     let servers = Servers::bind(addresses(&settings), &Inherited::default())?;
-    let client = controller::connect(settings.source.kubeconfig.as_deref()).await?;
+    let client = source::client(settings.source.kubeconfig.as_deref()).await?;
     let readiness = Readiness::default();
     let can_sign = readiness.register("ca");
     let translate = translate_settings(&settings);

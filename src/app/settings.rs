@@ -84,7 +84,7 @@ pub(super) fn worker_settings(settings: &Settings) -> WorkerSettings {
         client_share: settings.layer7.client_share,
         head_timeout: settings.layer7.head_timeout,
         idle_timeout: settings.layer7.idle_timeout,
-        detect_timeout: settings.layer4.detect_timeout,
+        detect_timeout: settings.layer7.detect_timeout,
         connect_timeout: settings.layer4.connect_timeout,
     }
 }

@@ -1,161 +1,109 @@
 //! Why a connection or request did not simply succeed: one small value for the metric label, the log line
 //! and the answer to the peer.
 
-/// The cause of a refusal or failure. The label texts are ztunnel's and Envoy's response flags, so dashboards
-/// keep working.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// All went well.
-    #[default]
-    None,
-    /// A policy refused.
-    Denied,
-    /// The destination could not be connected.
-    ConnectFailure,
-    /// The peer's certificate, or ours, did not pass.
-    TlsFailure,
-    /// The peer's certificate is revoked.
-    CertRevoked,
-    /// HTTP/2 could not be established in the tunnel.
-    Http2Failure,
-    /// Port 15008 did not answer in time: a NetworkPolicy or firewall may block it.
-    NetworkPolicy,
-    /// No certificate for the workload.
-    IdentityFailure,
-    /// No endpoint that is ready.
-    NoHealthyUpstream,
-    /// No route matched.
-    NoRoute,
-    /// A budget was spent: connections, requests or bytes.
-    Overflow,
-    /// The peer broke off.
-    PeerReset,
-    /// A deadline passed.
-    Timeout,
-    /// What the peer sent could not be understood or may not be asked for.
-    BadRequest,
-    /// What the application answered could not be understood, or not be passed on.
-    BadResponse,
-    /// The waypoint that is named cannot be used.
-    WaypointUnusable,
-    /// An object wants the traffic encrypted in a way that is not carried out.
-    Unencrypted,
-    /// The agent is shutting down.
-    Draining,
+/// One row a reason: what it means, its flag, and what operators read of it.
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $reason:ident: $flag:literal, $advice:literal;)*) => {
+        /// The cause of a refusal or failure. The label texts are ztunnel's and Envoy's response flags, so dashboards
+        /// keep working.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            /// All went well.
+            #[default]
+            None,
+            $($(#[$doc])* $reason,)*
+        }
+
+        impl Reason {
+            /// Every reason, in the order of their documentation.
+            pub const ALL: &[Reason] = &[Reason::None, $(Reason::$reason,)*];
+
+            /// What happened and what to check, for operators.
+            pub fn advice(self) -> &'static str {
+                match self {
+                    Reason::None => "All went well.",
+                    $(Reason::$reason => $advice,)*
+                }
+            }
+
+            /// The value of the label `response_flags`.
+            pub fn flag(self) -> &'static str {
+                match self {
+                    Reason::None => "-",
+                    $(Reason::$reason => $flag,)*
+                }
+            }
+        }
+    };
 }
 
-const BAD_REQUEST: &str = "The peer asked for something that could not be understood or may not be asked for: a port of \
-                           the agent's own, an address of another workload, a malformed request (`docs/http.md`).";
-const BAD_RESPONSE: &str = "What the application answered breaks the rules of HTTP or exceeds what a head may hold. \
-                            `response_code_details` says what; check the application, and `[layer7] max_headers`.";
-const WAYPOINT_UNUSABLE: &str = "A waypoint is named that does not exist or may not be used from here; traffic is refused rather than let past it. \
-     Check the label `istio.io/use-waypoint`, the Gateway, and its `allowedRoutes`.";
-const UNENCRYPTED: &str = "A DestinationRule or BackendTLSPolicy (`error` names it) wants TLS to the destination, which is not carried out; \
-     traffic is refused rather than sent without it. Let clients speak TLS themselves, and delete the object or set its \
-     mode to DISABLE.";
-
-impl Reason {
-    /// Every reason, in the order of their documentation.
-    pub const ALL: [Reason; 18] = [
-        Reason::None,
-        Reason::Denied,
-        Reason::ConnectFailure,
-        Reason::TlsFailure,
-        Reason::CertRevoked,
-        Reason::Http2Failure,
-        Reason::NetworkPolicy,
-        Reason::IdentityFailure,
-        Reason::NoHealthyUpstream,
-        Reason::NoRoute,
-        Reason::Overflow,
-        Reason::PeerReset,
-        Reason::Timeout,
-        Reason::BadRequest,
-        Reason::BadResponse,
-        Reason::WaypointUnusable,
-        Reason::Unencrypted,
-        Reason::Draining,
-    ];
-
-    /// What happened and what to check, for operators.
-    pub fn advice(self) -> &'static str {
-        match self {
-            Reason::None => "All went well.",
-            Reason::Denied => {
-                "A policy refused. `error` or `response_code_details` names it; for plaintext, check \
-                 PeerAuthentication and whether the client is enrolled."
-            }
-            Reason::ConnectFailure => {
-                "The destination could not be connected. Check that the application runs and listens on the port, \
-                 on the pod's address and not only on loopback."
-            }
-            Reason::TlsFailure => {
-                "A certificate did not pass. Check that both agents use the same CA and trust domain, and the \
-                 clocks of both nodes."
-            }
-            Reason::CertRevoked => {
-                "The certificate of one side stands on a revocation list (`identity.crl`); `error` says whose. Check \
-                 whether that was meant; if so, the workload needs a new certificate from a CA that still trusts its node."
-            }
-            Reason::Http2Failure => {
-                "HTTP/2 could not be established in the tunnel. Check that an agent, and not the application, \
-                 answers on port 15008."
-            }
-            Reason::NetworkPolicy => {
-                "Port 15008 of the destination did not answer in time. Check that no NetworkPolicy or firewall \
-                 blocks it, and that the destination's agent runs."
-            }
-            Reason::IdentityFailure => {
-                "There is no certificate for the workload. Check the issuer: the local CA's directory and \
-                 files, or, for istiod, what the agent's log names."
-            }
-            Reason::NoHealthyUpstream => {
-                "No endpoint is ready, or the service has no such port. Check the service's selector and target \
-                 port, and the readiness of its pods; for a ServiceEntry, whether the client's resolvers know its \
-                 endpoints (`error` names the one that they do not)."
-            }
-            Reason::NoRoute => {
-                "No route's rule matches the request, or the one that does cannot be carried out. Check their matches, that \
-                 a rule for everything else exists if it should, and what `isthmus check` says of the route."
-            }
-            Reason::Overflow => {
-                "A budget was spent: connections of a workload or of one of its peers (`[layer4]` in the settings), or \
-                 connections, requests or buffered bytes of a waypoint worker (`[layer7]`). `error` says which; check \
-                 who opens so many."
-            }
-            Reason::PeerReset => {
-                "One side broke off. Usually the application's own doing: check its log."
-            }
-            Reason::Timeout => "A deadline passed. Check how long the destination takes.",
-            Reason::BadRequest => BAD_REQUEST,
-            Reason::BadResponse => BAD_RESPONSE,
-            Reason::WaypointUnusable => WAYPOINT_UNUSABLE,
-            Reason::Unencrypted => UNENCRYPTED,
-            Reason::Draining => "The agent, or the workload, is shutting down.",
-        }
-    }
-
-    /// The value of the label `response_flags`.
-    pub fn flag(self) -> &'static str {
-        match self {
-            Reason::None => "-",
-            Reason::Denied => "DENY",
-            Reason::ConnectFailure => "CONNECT",
-            Reason::TlsFailure => "TLS_FAILURE",
-            Reason::CertRevoked => "CERT_REVOKED",
-            Reason::Http2Failure => "H2_HANDSHAKE_FAILURE",
-            Reason::NetworkPolicy => "NETWORK_POLICY",
-            Reason::IdentityFailure => "IDENTITY_ERROR",
-            Reason::NoHealthyUpstream => "UH",
-            Reason::NoRoute => "NR",
-            Reason::Overflow => "UO",
-            Reason::PeerReset => "UC",
-            Reason::Timeout => "UT",
-            Reason::BadRequest => "DPE",
-            Reason::BadResponse => "UPE",
-            Reason::WaypointUnusable => "WAYPOINT",
-            Reason::Unencrypted => "NO_TLS",
-            Reason::Draining => "DRAIN",
-        }
-    }
+reasons! {
+    /// A policy refused.
+    Denied: "DENY",
+        "A policy refused. `error` or `response_code_details` names it; for plaintext, check PeerAuthentication and \
+         whether the client is enrolled.";
+    /// The destination could not be connected.
+    ConnectFailure: "CONNECT",
+        "The destination could not be connected. Check that the application runs and listens on the port, on the pod's \
+         address and not only on loopback.";
+    /// The peer's certificate, or ours, did not pass.
+    TlsFailure: "TLS_FAILURE",
+        "A certificate did not pass. Check that both agents use the same CA and trust domain, and the clocks of both \
+         nodes.";
+    /// The peer's certificate is revoked.
+    CertRevoked: "CERT_REVOKED",
+        "The certificate of one side stands on a revocation list (`identity.crl`); `error` says whose. Check whether that \
+         was meant; if so, the workload needs a new certificate from a CA that still trusts its node.";
+    /// HTTP/2 could not be established in the tunnel.
+    Http2Failure: "H2_HANDSHAKE_FAILURE",
+        "HTTP/2 could not be established in the tunnel. Check that an agent, and not the application, answers on port \
+         15008.";
+    /// Port 15008 did not answer in time: a NetworkPolicy or firewall may block it.
+    NetworkPolicy: "NETWORK_POLICY",
+        "Port 15008 of the destination did not answer in time. Check that no NetworkPolicy or firewall blocks it, and \
+         that the destination's agent runs.";
+    /// No certificate for the workload.
+    IdentityFailure: "IDENTITY_ERROR",
+        "There is no certificate for the workload. Check the issuer: the local CA's directory and files, or, for istiod, \
+         what the agent's log names.";
+    /// No endpoint that is ready.
+    NoHealthyUpstream: "UH",
+        "No endpoint is ready, or the service has no such port. Check the service's selector and target port, and the \
+         readiness of its pods; for a ServiceEntry, whether the client's resolvers know its endpoints (`error` names the \
+         one that they do not).";
+    /// No route matched.
+    NoRoute: "NR",
+        "No route's rule matches the request, or the one that does cannot be carried out. Check their matches, that a \
+         rule for everything else exists if it should, and what `isthmus check` says of the route.";
+    /// A budget was spent: connections, requests or bytes.
+    Overflow: "UO",
+        "A budget was spent: connections of a workload or of one of its peers (`[layer4]` in the settings), or \
+         connections, requests or buffered bytes of a waypoint worker (`[layer7]`). `error` says which; check who opens \
+         so many.";
+    /// The peer broke off.
+    PeerReset: "UC",
+        "One side broke off. Usually the application's own doing: check its log.";
+    /// A deadline passed.
+    Timeout: "UT",
+        "A deadline passed. Check how long the destination takes.";
+    /// What the peer sent could not be understood or may not be asked for.
+    BadRequest: "DPE",
+        "The peer asked for something that could not be understood or may not be asked for: a port of the agent's own, an \
+         address of another workload, a malformed request (`docs/http.md`).";
+    /// What the application answered could not be understood, or not be passed on.
+    BadResponse: "UPE",
+        "What the application answered breaks the rules of HTTP or exceeds what a head may hold. `response_code_details` \
+         says what; check the application, and `[layer7] max_headers`.";
+    /// The waypoint that is named cannot be used.
+    WaypointUnusable: "WAYPOINT",
+        "A waypoint is named that does not exist or may not be used from here; traffic is refused rather than let past \
+         it. Check the label `istio.io/use-waypoint`, the Gateway, and its `allowedRoutes`.";
+    /// An object wants the traffic encrypted in a way that is not carried out.
+    Unencrypted: "NO_TLS",
+        "A DestinationRule or BackendTLSPolicy (`error` names it) wants TLS to the destination, which is not carried out; \
+         traffic is refused rather than sent without it. Let clients speak TLS themselves, and delete the object or set \
+         its mode to DISABLE.";
+    /// The agent is shutting down.
+    Draining: "DRAIN",
+        "The agent, or the workload, is shutting down.";
 }

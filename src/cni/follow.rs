@@ -10,13 +10,15 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::install::{InstallError, Installer};
+use crate::base::Backoff;
 
 /// Events may be lost, and directories may be mounted over.
 const LOOK: Duration = Duration::from_secs(10);
 /// The time for another writer of the configuration to finish.
 const QUIET: Duration = Duration::from_millis(200);
-/// Two programs that each rewrite the file do so ever more slowly.
 const SLOWEST: Duration = Duration::from_secs(30);
+/// Two programs that each rewrite the file do so ever more slowly.
+const SLOWER: Backoff = Backoff::new(QUIET, SLOWEST);
 /// After this time without a change the conflict is over.
 const PEACE: Duration = Duration::from_secs(60);
 
@@ -83,8 +85,7 @@ impl Quarrel {
             self.rounds = self.rounds.saturating_add(1);
             self.last = Some(Instant::now());
         }
-        let factor = 1_u32.checked_shl(self.rounds.saturating_sub(1)).unwrap_or(u32::MAX);
-        QUIET.saturating_mul(factor).min(SLOWEST)
+        SLOWER.after(self.rounds)
     }
 }
 

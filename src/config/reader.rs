@@ -293,12 +293,15 @@ impl<'a> Reader<'a> {
                 None if section.is_empty() => Some(known.key),
                 _ => None,
             });
+        let last = |known: &Description| known.key.rsplit('.').next().unwrap_or(known.key);
+        // In the wrong section, or in the one where it was before.
+        let misplaced = self.descriptions.iter().find(|known| last(known) == name);
         let elsewhere = || {
-            let last = |known: &Description| known.key.rsplit('.').next().unwrap_or(known.key);
             let meant = nearest(name, self.descriptions.iter().map(last))?;
             self.descriptions.iter().find(|known| last(known) == meant).map(|known| known.key)
         };
-        let reason = match nearest(name, siblings).or_else(elsewhere) {
+        let found = misplaced.map(|known| known.key);
+        let reason = match found.or_else(|| nearest(name, siblings)).or_else(elsewhere) {
             Some(candidate) => format!("is not a setting; did you mean `{candidate}`?"),
             None => "is not a setting; docs/settings.md lists all".to_owned(),
         };

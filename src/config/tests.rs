@@ -100,6 +100,20 @@ max_streams = 1
     assert_eq!(found.len(), expected.len(), "{found:#?}");
 }
 
+/// As one that was moved between versions: what resembles it in its own section is not meant.
+#[test]
+fn a_setting_of_another_section_is_told_where_it_belongs() {
+    for (misplaced, place) in [
+        ("[layer4]\ndetect_timeout = \"1s\"\n", "layer7.detect_timeout"),
+        ("[layer7]\nmax_peer_tunnels = 1\n", "layer4.max_peer_tunnels"),
+        ("upgrades = []\n", "layer7.upgrades"),
+    ] {
+        let found = complaints(misplaced);
+        let advice = format!("did you mean `{place}`?");
+        assert!(matches!(&found[..], [one] if one.contains(&advice)), "{found:?}");
+    }
+}
+
 #[test]
 fn the_address_of_istiod_is_checked() {
     let with =

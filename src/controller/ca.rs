@@ -6,6 +6,7 @@
 //! where the last one stopped. An unusable Secret changes nothing: the last good CA keeps signing, and is written back
 //! if the Secret is deleted.
 
+mod error;
 mod follow;
 mod keep;
 mod publish;
@@ -23,6 +24,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use crate::identity::Authority;
+pub(super) use error::CaError;
 use state::State;
 
 pub(super) use follow::follow;
@@ -79,7 +81,7 @@ impl Authorities {
 }
 
 impl Current {
-    fn new(state: State, now: SystemTime) -> Result<Self, String> {
+    fn new(state: State, now: SystemTime) -> Result<Self, CaError> {
         let authority = state.signing.authority(now)?;
         let trusted = state.trusted()?;
         Ok(Self { authority, trusted, state })

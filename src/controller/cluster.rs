@@ -1,29 +1,17 @@
-//! The API server, as all parts of the controller reach it.
+//! How the controller tells what the API server answered.
 
-use std::path::Path;
+use std::time::Duration;
 
-use anyhow::Context;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
-
-/// A client with the access that the kubeconfig says, or the pod's service account without one. Nothing is asked yet.
-///
-/// # Errors
-/// The kubeconfig cannot be used, or this is no pod with a service account.
-pub async fn connect(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path)
-                .with_context(|| format!("the kubeconfig {} cannot be read", path.display()))?;
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("the kubeconfig {} cannot be used", path.display()))?
-        }
-        None => Config::incluster().context(
-            "there is no service account to reach the API server with; run in a pod, or set source.kubeconfig",
-        )?,
-    };
-    Client::try_from(config).context("the client for the API server cannot be made")
+/// Why a request to the API server did not do what it should.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RequestError {
+    #[error("{}", told(.0))]
+    Failed(#[from] kube::Error),
+    #[error("the API server does not answer within {0:?}")]
+    Unanswered(Duration),
+    /// The object, by somebody else.
+    #[error("it was changed in between")]
+    Changed,
 }
 
 /// The error in one sentence: the server's own message if it has answered, otherwise all causes.

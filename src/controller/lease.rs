@@ -21,7 +21,7 @@ use kube::api::{ObjectMeta, PostParams};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::cluster::{is_conflict, told};
+use super::cluster::{RequestError, is_conflict};
 use super::{Context, FIELD_MANAGER};
 use crate::base::Seldom;
 use judge::{Observed, Verdict};
@@ -129,7 +129,7 @@ impl Election {
     }
 
     /// One check of the Lease; takes it if no replica holds it. `None`: another replica holds it, or was faster.
-    async fn try_acquire(&self, observed: &mut Observed) -> Result<Option<Held>, String> {
+    async fn try_acquire(&self, observed: &mut Observed) -> Result<Option<Held>, RequestError> {
         let current = self.bounded(self.leases.get_opt(self.name)).await?;
         let begun = Instant::now();
         let spec = current.as_ref().and_then(|lease| lease.spec.as_ref());
@@ -169,7 +169,7 @@ impl Election {
     }
 
     /// `false`: another replica has it.
-    async fn renew(&self, held: &mut Held) -> Result<bool, String> {
+    async fn renew(&self, held: &mut Held) -> Result<bool, RequestError> {
         let begun = Instant::now();
         let mut lease = held.lease.clone();
         if let Some(spec) = lease.spec.as_mut() {
@@ -190,7 +190,7 @@ impl Election {
         if let Some(lease) = current {
             held.lease = lease;
         }
-        Err("it was changed in between".to_owned())
+        Err(RequestError::Changed)
     }
 
     /// Lets the next replica take it at once.
@@ -205,7 +205,10 @@ impl Election {
         let released = self.leases.replace(self.name, &parameters, &lease);
         match self.settled(released).await {
             Ok(_) => tracing::info!(lease = self.name, "released the lease"),
-            Err(why) => tracing::warn!(why, "cannot release the lease; it will expire"),
+            Err(why) => {
+                let why = why.to_string();
+                tracing::warn!(why, "cannot release the lease; it will expire");
+            }
         }
     }
 
@@ -226,27 +229,30 @@ impl Election {
     async fn settled(
         &self,
         write: impl Future<Output = kube::Result<Lease>>,
-    ) -> Result<Option<Lease>, String> {
+    ) -> Result<Option<Lease>, RequestError> {
         match timeout(REQUEST_TIMEOUT, write).await {
             Ok(Ok(lease)) => Ok(Some(lease)),
             Ok(Err(error)) if is_conflict(&error) => Ok(None),
-            Ok(Err(error)) => Err(told(&error)),
-            Err(_) => Err(no_answer()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(RequestError::Unanswered(REQUEST_TIMEOUT)),
         }
     }
 
-    async fn bounded<T>(&self, read: impl Future<Output = kube::Result<T>>) -> Result<T, String> {
+    async fn bounded<T>(
+        &self,
+        read: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, RequestError> {
         match timeout(REQUEST_TIMEOUT, read).await {
-            Ok(read) => read.map_err(|error| told(&error)),
-            Err(_) => Err(no_answer()),
+            Ok(read) => Ok(read?),
+            Err(_) => Err(RequestError::Unanswered(REQUEST_TIMEOUT)),
         }
     }
 
-    fn complain(&self, why: &str) {
+    fn complain(&self, why: &RequestError) {
         if self.trouble.is_due() {
             tracing::warn!(
                 lease = self.name,
-                why,
+                why = why.to_string(),
                 "cannot read or write the lease; check the API server and the controller's RBAC"
             );
         }
@@ -255,10 +261,6 @@ impl Election {
 
 fn parameters() -> PostParams {
     PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
-}
-
-fn no_answer() -> String {
-    format!("the API server does not answer within {REQUEST_TIMEOUT:?}")
 }
 
 fn now() -> MicroTime {

@@ -10,6 +10,7 @@ use super::Proxy;
 use crate::base::{Identity, Reason, Str, ports};
 use crate::model::{Mode, Workload};
 use crate::policy::{self, ArrivalClass, Connection, Denial, Gate, Permit};
+use crate::reach::{self, cut_after_a_change};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
 use crate::tunnel::{Cut, Joined, PeerRevoked};
@@ -119,17 +120,14 @@ impl Proxy {
         gate(&self.shared.world.load(), &arrival.workload, port, host, client)
     }
 
-    /// Connects to the application with the client's address where the kernel lets us, with our own elsewhere.
-    pub(super) async fn connect_application(&self, arrival: &Arrival) -> io::Result<TcpStream> {
+    /// Connects to the application with the client's address where the kernel lets us.
+    pub(super) fn connect_application(
+        &self,
+        arrival: &Arrival,
+    ) -> impl Future<Output = io::Result<TcpStream>> {
         let timeout = self.shared.settings.connect_timeout;
-        let borrow = arrival.borrow();
-        let sockets = self.sockets.as_ref();
-        match sock::connect(sockets, arrival.destination, borrow, timeout).await {
-            Err(error) if borrow.is_some() && may_not_borrow(&error) => {
-                sock::connect(sockets, arrival.destination, None, timeout).await
-            }
-            connected => connected,
-        }
+        let (sockets, to) = (self.sockets.as_ref(), arrival.destination);
+        reach::connect_application(sockets, to, arrival.borrow(), timeout)
     }
 
     /// Copies until both sides have ended, or until a change of policy no longer permits the connection.
@@ -251,17 +249,7 @@ pub(super) fn finish(copied: Result<(), sock::CopyError>, record: &mut Connectio
     }
 }
 
-/// What the log says of a connection that is no longer permitted.
-pub(super) fn cut_after_a_change(why: &str) -> String {
-    format!("cut after a change: {why}")
-}
-
 /// The tunnel was cut because its server's certificate is revoked.
 fn is_revoked(error: &sock::CopyError) -> bool {
     error.source.get_ref().is_some_and(|cause| cause.is::<PeerRevoked>())
-}
-
-/// The kernel does not let us use the client's address: no capability, or no such family.
-fn may_not_borrow(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::AddrNotAvailable)
 }

@@ -4,21 +4,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::listen::Accepted;
-use super::upstream::{Hop, Unreached};
 use super::{Proxy, deliver};
-use crate::balance::{self, Caller};
-use crate::base::{ObjectKey, Reason, Str};
+use crate::balance::Picked;
 use crate::model::{Service, Workload};
-use crate::policy::{self, Connection, Denial, Gate, Permit, Way};
+use crate::reach::{Ask, Asked, Downstream, Failure, Reached, Unreached, cut_after_a_change};
 use crate::route::{self, Decision};
 use crate::sock;
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
-use crate::tunnel::{Carrier, RoutedConnection};
-use crate::world::{self, Classed, InFlight, JudgementChanges};
-
-/// How many endpoints of a service are tried before the client is told: the first and two more, as Envoy does for
-/// connect failures.
-const MAX_ATTEMPTS: usize = 3;
+use crate::tunnel::RoutedConnection;
+use crate::world;
 
 /// One outbound connection.
 struct Outbound {
@@ -26,31 +20,6 @@ struct Outbound {
     client: Arc<Workload>,
     /// What the application dialled.
     dialled: SocketAddr,
-}
-
-/// What tells apart how connections to where nobody else judges are judged here, besides the client.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct LeavingClass {
-    service: ObjectKey,
-    port: u16,
-    workload: Option<Str>,
-    destination: SocketAddr,
-}
-
-impl Classed for LeavingClass {
-    /// All are the client's own, so none of its services takes places from others.
-    fn tenant(&self) -> &str {
-        &self.service.name
-    }
-}
-
-/// An endpoint that was reached, and what it is.
-struct Reached {
-    upstream: Carrier,
-    hop: Hop,
-    /// Where its policies were judged on this side.
-    permit: Option<Permit>,
-    _in_flight: Option<InFlight>,
 }
 
 impl Proxy {
@@ -68,18 +37,14 @@ impl Proxy {
         let outbound = Outbound { accepted, client, dialled };
         match decision {
             Decision::Refuse { reason, why } => {
-                self.refuse_outbound(&outbound, None, Unreached::because(reason, why));
+                self.refuse_outbound(&outbound, None, Failure { reason, why }.into());
             }
-            Decision::Passthrough => {
-                self.carry(outbound, Hop { address: dialled, workload: None }).await;
-            }
+            Decision::Passthrough => self.carry(outbound, Picked::dialled(dialled, None)).await,
             Decision::Workload { workload, port } => {
                 let address = SocketAddr::new(dialled.ip(), port);
-                self.carry(outbound, Hop { address, workload: Some(workload) }).await;
+                self.carry(outbound, Picked::dialled(address, Some(workload))).await;
             }
-            Decision::Service { service, port } => {
-                self.carry_to_service(outbound, &service, port).await;
-            }
+            Decision::Service { service, .. } => self.carry_to_service(outbound, &service).await,
             Decision::Waypoint { service, waypoint, .. } => {
                 self.shared.waypoints.route(RoutedConnection {
                     stream: outbound.accepted.stream,
@@ -96,144 +61,40 @@ impl Proxy {
         }
     }
 
-    async fn carry(&self, outbound: Outbound, hop: Hop) {
-        // In memory of its own, which an idle connection does not hold any more.
-        let reach = self.reach(&outbound.client, outbound.accepted.peer, &hop, None);
-        match Box::pin(reach).await {
+    async fn carry(&self, outbound: Outbound, to: Picked) {
+        let connected = {
+            let from = self.downstream(&outbound);
+            // In memory of its own, which an idle connection does not hold any more.
+            Box::pin(self.reach.connect(&from, &to, None)).await
+        };
+        match connected {
             Ok(upstream) => {
-                let reached = Reached { upstream, hop, permit: None, _in_flight: None };
+                let reached = Reached { upstream, picked: to, permit: None };
                 self.copy(outbound, reached, None).await;
             }
-            Err(unreached) => self.refuse_outbound(&outbound, Some((&hop, None)), unreached),
+            Err(failure) => self.refuse_outbound(&outbound, Some((&to, None)), failure.into()),
         }
     }
 
-    async fn carry_to_service(&self, outbound: Outbound, service: &Arc<Service>, port: u16) {
-        match Box::pin(self.reach_service(&outbound, service, port)).await {
+    async fn carry_to_service(&self, outbound: Outbound, service: &Arc<Service>) {
+        let reached = {
+            let from = self.downstream(&outbound);
+            let ask = Ask { service: Asked::Decided(service), dialled: outbound.dialled };
+            Box::pin(self.reach.endpoint(&from, &ask)).await
+        };
+        match reached {
             Ok(reached) => self.copy(outbound, reached, Some(service)).await,
-            Err((hop, unreached)) => {
-                let hop = hop.unwrap_or(Hop { address: outbound.dialled, workload: None });
-                self.refuse_outbound(&outbound, Some((&hop, Some(service))), unreached);
+            Err(mut unreached) => {
+                let to = unreached.picked.take();
+                let to = to.unwrap_or_else(|| Picked::dialled(outbound.dialled, None));
+                self.refuse_outbound(&outbound, Some((&to, Some(service))), unreached);
             }
         }
     }
 
-    /// Tries endpoints until one takes the connection; no byte of the client was sent yet, so this is safe.
-    async fn reach_service(
-        &self,
-        outbound: &Outbound,
-        service: &Arc<Service>,
-        port: u16,
-    ) -> Result<Reached, (Option<Hop>, Unreached)> {
-        let resolver = &self.shared.resolver;
-        let resolved = resolver.endpoints(&outbound.client, &self.sockets, service).await;
-        let resolved = resolved.map_err(|error| {
-            (None, Unreached::because(Reason::NoHealthyUpstream, error.to_string()))
-        })?;
-        let mut tried: Vec<SocketAddr> = Vec::new();
-        let mut last = None;
-        for _ in 0..MAX_ATTEMPTS {
-            let world = self.shared.world.snapshot();
-            let caller =
-                Caller { workload: &outbound.client, address: outbound.accepted.peer.ip() };
-            let like = outbound.dialled;
-            let picked = balance::pick(&world, &resolved, port, caller, like, &tried);
-            drop(world);
-            let Some(picked) = picked else { break };
-            if tried.contains(&picked.address) {
-                break;
-            }
-            tried.push(picked.address);
-            let hop = Hop { address: picked.address, workload: picked.workload };
-            let (peer, namespace) = (outbound.accepted.peer, &outbound.client.key.namespace);
-            let tunnelled = hop.tunnelled().is_some();
-            if let Some(why) = policy::refused_in_the_clear(service, port, namespace, tunnelled) {
-                return Err((Some(hop), Unreached::because(Reason::Unencrypted, why)));
-            }
-            let permit = match self.permit(&outbound.client, peer, (service, port), &hop) {
-                Ok(permit) => permit,
-                Err(denied) => return Err((Some(hop), denied)),
-            };
-            let host: Option<&Str> = Some(&service.hostname);
-            match self.reach(&outbound.client, outbound.accepted.peer, &hop, host).await {
-                Ok(upstream) => {
-                    return Ok(Reached { upstream, hop, permit, _in_flight: picked.in_flight });
-                }
-                // The server has decided: another endpoint of the service would decide alike.
-                Err(unreached) if unreached.reason == Reason::Denied => {
-                    return Err((Some(hop), unreached));
-                }
-                Err(unreached) => {
-                    let notes = permit.map(|it| it.notes).unwrap_or_default();
-                    last = Some((Some(hop), Unreached { notes, ..unreached }));
-                }
-            }
-        }
-        Err(last.unwrap_or_else(|| {
-            let why = balance::nobody(service, port, &outbound.client);
-            (None, Unreached::because(Reason::NoHealthyUpstream, why))
-        }))
-    }
-
-    /// Where the destination is not captured nobody judges there, so the policies of the waypoints that guard it are judged
-    /// here (design, "both halves"). `None` where no waypoint does.
-    fn permit(
-        &self,
-        client: &Workload,
-        peer: SocketAddr,
-        (service, port): (&Service, u16),
-        hop: &Hop,
-    ) -> Result<Option<Permit>, Unreached> {
-        if hop.tunnelled().is_some() {
-            return Ok(None);
-        }
-        let way = Way {
-            addressed: service,
-            port,
-            route: None,
-            backend: (service, port),
-            workload: hop.workload.as_deref(),
-            destination: hop.address,
-        };
-        let gate = Gate::for_uncaptured(&self.shared.world.load(), &way);
-        if !gate.is_guarded() {
-            return Ok(None);
-        }
-        let connection = Connection {
-            client: Some(&client.identity),
-            source: peer.ip(),
-            destination: hop.address,
-        };
-        gate.authorize(&connection, None).map(Some).map_err(|Denial { why, notes, .. }| Unreached {
-            reason: Reason::Denied,
-            why,
-            notes,
-        })
-    }
-
-    /// Tells when connections like this one are judged otherwise.
-    fn changes_of(&self, (service, port): (&Arc<Service>, u16), hop: &Hop) -> JudgementChanges {
-        let class = LeavingClass {
-            service: service.key.clone(),
-            port,
-            workload: hop.workload.as_ref().map(|workload| workload.uid.clone()),
-            destination: hop.address,
-        };
-        self.left.changes(class, || {
-            let (service, workload) = (service.clone(), hop.workload.clone());
-            let destination = hop.address;
-            move |world| {
-                let way = Way {
-                    addressed: &service,
-                    port,
-                    route: None,
-                    backend: (&service, port),
-                    workload: workload.as_deref(),
-                    destination,
-                };
-                Gate::for_uncaptured(world, &way)
-            }
-        })
+    fn downstream<'a>(&'a self, outbound: &'a Outbound) -> Downstream<'a> {
+        let (client, address) = (&outbound.client, outbound.accepted.peer);
+        Downstream { client, address, sockets: &self.sockets }
     }
 
     async fn copy(&self, outbound: Outbound, mut reached: Reached, service: Option<&Arc<Service>>) {
@@ -244,7 +105,7 @@ impl Proxy {
             in_process: reached.upstream.is_local(),
             policy,
             notes,
-            ..self.start_of(&outbound, Some((&reached.hop, service)))
+            ..self.start_of(&outbound, Some((&reached.picked, service)))
         };
         let record = self.shared.telemetry.connection(start).within(Some(&self.room));
         match guarded {
@@ -265,26 +126,13 @@ impl Proxy {
         mut record: ConnectionRecord,
     ) {
         let Outbound { accepted, client, dialled } = outbound;
-        let service = (service, dialled.port());
-        let mut changes = self.changes_of(service, &reached.hop);
-        let peer = accepted.peer;
-        let denied = async {
-            loop {
-                // First of all: the mesh may have changed since the connection was permitted.
-                if let Err(denied) =
-                    self.permit(&client, peer, (service.0, service.1), &reached.hop)
-                {
-                    break denied;
-                }
-                if changes.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
+        let sockets = &self.sockets;
+        let from = Downstream { client: &client, address: accepted.peer, sockets };
+        let ask = Ask { service: Asked::Decided(service), dialled };
         let copied = tokio::select! {
             copied = sock::copy_bidirectional(accepted.stream, reached.upstream, &record) => copied,
-            denied = denied => {
-                return record.fail(Reason::Denied, deliver::cut_after_a_change(&denied.why));
+            denied = self.reach.until_denied(&from, &ask, &reached.picked) => {
+                return record.fail(denied.reason, cut_after_a_change(&denied.why));
             }
         };
         deliver::finish(copied, &mut record);
@@ -293,8 +141,8 @@ impl Proxy {
     fn refuse_outbound(
         &self,
         outbound: &Outbound,
-        to: Option<(&Hop, Option<&Arc<Service>>)>,
-        Unreached { reason, why, notes }: Unreached,
+        to: Option<(&Picked, Option<&Arc<Service>>)>,
+        Unreached { failure: Failure { reason, why }, notes, .. }: Unreached,
     ) {
         let start = ConnectionStart { notes, ..self.start_of(outbound, to) };
         self.shared.telemetry.refused(start, reason, &why);
@@ -303,13 +151,13 @@ impl Proxy {
     fn start_of(
         &self,
         outbound: &Outbound,
-        to: Option<(&Hop, Option<&Arc<Service>>)>,
+        to: Option<(&Picked, Option<&Arc<Service>>)>,
     ) -> ConnectionStart {
         let cluster = &self.shared.settings.cluster;
-        let hop = to.map(|(hop, _)| hop);
-        let server = hop.and_then(Hop::tunnelled);
+        let endpoint = to.map(|(endpoint, _)| endpoint);
+        let server = endpoint.and_then(Picked::captured);
         let proven = server.map(|_| &outbound.client.identity);
-        let destination = hop.and_then(|hop| hop.workload.as_deref());
+        let destination = endpoint.and_then(|endpoint| endpoint.workload.as_deref());
         ConnectionStart {
             reporter: Reporter::Source,
             source: world::labels_of(Some(&outbound.client), proven, cluster),
@@ -320,9 +168,9 @@ impl Proxy {
                 .unwrap_or_default(),
             mutual_tls: server.is_some(),
             source_address: outbound.accepted.peer,
-            destination_address: hop.map_or(outbound.dialled, Hop::wire_address),
+            destination_address: endpoint.map_or(outbound.dialled, Picked::wire_address),
             dialled: outbound.dialled,
-            hbone_authority: server.and(hop).map(|hop| hop.address),
+            hbone_authority: server.and(endpoint).map(|endpoint| endpoint.address),
             waypoint_principal: None,
             policy: None,
             notes: Vec::new(),

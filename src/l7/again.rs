@@ -14,21 +14,12 @@ use super::body::{Replay, RequestBody};
 use super::budget::{Reserved, Share};
 use super::detect::Version;
 use super::respond::Form;
+use crate::balance::Ended;
+use crate::base::Backoff;
 use crate::model::Retry;
 
 /// The longest time between two attempts, as a multiple of the first: Envoy's.
 const MOST_BACKOFF: u32 = 10;
-
-/// How an attempt without a usable response ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// Certainly nothing of it was sent.
-    Unsent,
-    /// It may have been sent.
-    Sent,
-    /// With an answer that another attempt would get as well.
-    Decided,
-}
 
 /// What is needed to send a request again.
 pub(super) struct Again {
@@ -83,9 +74,9 @@ impl Again {
         ended: Ended,
     ) -> Option<(Arrived, Duration)> {
         let allowed = match ended {
-            Ended::Unsent => true,
-            Ended::Sent => self.method.is_idempotent(),
-            Ended::Decided => false,
+            Ended::Unreached | Ended::Stale => true,
+            Ended::Broken | Ended::TimedOut => self.method.is_idempotent(),
+            Ended::Denied | Ended::Served => false,
         };
         allowed.then(|| self.next(retry)).flatten()
     }
@@ -110,10 +101,10 @@ impl Again {
     }
 }
 
-/// Doubles with each attempt, and up to a quarter more, so that clients that failed together do not come together.
+/// The pause before the attempt that follows the one and the `sent` others. The route's is the shortest.
 fn backoff(first: Duration, sent: u32) -> Duration {
-    let doubled = first * 2u32.saturating_pow(sent).min(MOST_BACKOFF);
-    doubled + doubled.mul_f64(fastrand::f64() / 4.0)
+    let most = first.saturating_mul(MOST_BACKOFF);
+    Backoff::new(first, most).spread(1.0..=1.25).after(sent.saturating_add(1))
 }
 
 #[cfg(test)]

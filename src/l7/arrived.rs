@@ -38,6 +38,7 @@ impl Arrived {
         mut request: Request<Incoming>,
         context: &Arc<Context>,
         dialled: SocketAddr,
+        most_fields: usize,
     ) -> Self {
         let upgrade = upgrade::requested(&mut request, context);
         let protocol = headers::protocol(request.version());
@@ -50,7 +51,6 @@ impl Arrived {
             &Method::HEAD => Form::Head,
             _ => Form::Text,
         };
-        let most_fields = context.dependencies.settings.max_headers;
         let framed = framing::check_request(request.headers(), most_fields);
         let fault =
             framed.and_then(|()| Ok(headers::canonical(&mut request, Some(dialled))?)).err();

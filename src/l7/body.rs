@@ -7,7 +7,7 @@ mod request;
 mod response;
 
 pub(super) use expected::{Expectation, Withheld};
-pub(super) use request::{Replay, RequestBody, Uploaded};
+pub(super) use request::{Broken, Replay, RequestBody, Uploaded};
 pub(super) use response::{ResponseBody, hold_place};
 
 use http::HeaderMap;

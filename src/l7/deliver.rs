@@ -14,6 +14,7 @@ use super::guard::Gates;
 use super::inbound::{self, Inbound};
 use super::lasting::{self, Waits};
 use super::respond::{Answer, Form};
+use super::server::Handler;
 use super::upgrade::Upgrade;
 use super::upstream::Lease;
 use super::{forward, headers, original, upgrade};
@@ -30,7 +31,8 @@ pub(super) async fn deliver(
     session: Arc<Inbound>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut arrived = Arrived::new(request, &session.context, session.arrival.destination);
+    let (dialled, most_fields) = (session.arrival.destination, session.most_fields());
+    let mut arrived = Arrived::new(request, &session.context, dialled, most_fields);
     let sent_as = arrived.request.headers_mut().remove(original::HEADER);
     headers::strip_internal(arrived.request.headers_mut());
     let form = arrived.form;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::body::{self, Expectation, RequestBody, Uploaded};
+use super::body::{self, Broken, Expectation, RequestBody, Uploaded};
 use super::budget::{Full, Reserved};
 use super::detect::Version;
 use super::headers;
@@ -101,6 +101,11 @@ impl Exchange {
     /// (RFC 9110, 10.1.1).
     pub(super) fn withholds_body(&self) -> bool {
         self.expectation.as_ref().is_some_and(Expectation::is_open)
+    }
+
+    /// What is wrong with the request's body, as far as it was read.
+    pub(super) fn broken_body(&self) -> Option<Broken> {
+        self.uploaded.as_ref()?.broken()
     }
 
     pub(super) fn grpc_status(&mut self, headers: &HeaderMap) {

@@ -3,7 +3,6 @@
 //! Tried again is what was certainly not sent: a refused connection, a tunnel that could not be opened, a connection
 //! that was closed before the request was written; and what the route wants to have sent again ([`again`](super::again)).
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
-use super::again::{Again, Ended};
+use super::again::Again;
 use super::arrived::Arrived;
 use super::body::ResponseBody;
 use super::detect::Version;
@@ -27,15 +26,13 @@ use super::sent::Sent;
 use super::unguarded::Judge;
 use super::upgrade::{self, Upgrade};
 use super::upstream::{Key, Lease, Sender};
-use super::{framing, headers, limit, peers};
-use crate::balance::{self, Picked};
+use super::{framing, headers, limit};
+use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
+use crate::filter::{self, Seen};
 use crate::policy::{self, Gate};
-use crate::route;
+use crate::reach::Attempts;
 use crate::world::World;
-
-/// How many endpoints are tried: the first and two more, as Envoy and Istio do.
-pub(super) const MAX_ATTEMPTS: usize = 3;
 
 /// A request that knows where it goes.
 pub(super) struct Way {
@@ -44,8 +41,8 @@ pub(super) struct Way {
     pub(super) plan: Plan,
     /// The request as the client sent it, when the route's filters may have changed it.
     pub(super) before: Option<Box<Sent>>,
-    /// The site whose script asks, when a filter wants to know.
-    pub(super) origin: Option<HeaderValue>,
+    /// What filters of the response look at.
+    pub(super) seen: Seen,
 }
 
 /// A response, and what it came with.
@@ -62,8 +59,7 @@ struct Failed {
     /// Given back when certainly nothing of it was sent.
     unsent: Option<Box<Arrived>>,
     answer: Answer,
-    /// On a connection that had rested, which tells nothing about the endpoint.
-    stale: bool,
+    ended: Ended,
 }
 
 /// How the attempts at some endpoints ended, of which one at most has seen the request.
@@ -93,12 +89,9 @@ impl Way {
             let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
             let deadline = limit::earlier(whole, one);
             let last = next.as_ref().map(|picked| picked.address);
-            let outcome = {
-                // Pinned here, so that what waits for it does not hold it a second time.
-                let passing = pin!(self.pass(arrived, next, &mut exchange));
-                limit::within(deadline, passing).await
-            };
-            let outcome = outcome.unwrap_or_else(|| Outcome::Failed(late(), Ended::Sent));
+            let passed = self.pass(arrived, next, &mut exchange, deadline).await;
+            // Moved, because what awaiting gives would be held beside the future that gave it.
+            let outcome = passed;
             let retried = again.as_mut().and_then(|again| self.retried(again, &outcome));
             let Some((request, wait)) = retried else {
                 return match outcome {
@@ -113,8 +106,7 @@ impl Way {
                 return late().respond(exchange, form);
             }
             arrived = request;
-            let (caller, like) = (self.session.caller(), self.session.dialled);
-            next = self.plan.endpoint_again(&self.world, caller, like, last.as_slice());
+            next = self.plan.endpoint_again(&self.world, &self.session, last.as_slice());
         }
     }
 
@@ -133,12 +125,12 @@ impl Way {
         mut arrived: Arrived,
         first: Option<Picked>,
         exchange: &mut Exchange,
+        deadline: Option<Instant>,
     ) -> Outcome {
-        let mut tried: Vec<SocketAddr> = Vec::new();
-        let mut failure: Option<Answer> = None;
+        let mut attempts = Attempts::default();
+        let mut last = None;
         let mut next = first;
-        for _ in 0..MAX_ATTEMPTS {
-            let Some(picked) = next else { break };
+        while let Some(mut picked) = next {
             let peer =
                 self.session.context.peers.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
@@ -146,28 +138,32 @@ impl Way {
                 Ok(notes) => exchange.record.notes(notes),
                 Err((answer, notes)) => {
                     exchange.record.notes(notes);
-                    return Outcome::Failed(answer, Ended::Decided);
+                    return Outcome::Failed(answer, Ended::Denied);
                 }
             }
-            match self.attempt(&picked, arrived).await {
-                Ok(got) => return Outcome::Got(got, picked),
-                Err(Failed { unsent: None, answer, .. }) => {
-                    let decided = answer.reason == Reason::Denied;
-                    let ended = if decided { Ended::Decided } else { Ended::Sent };
-                    return Outcome::Failed(answer, ended);
+            let sent = {
+                // Pinned here, so that what waits for it does not hold it a second time.
+                let attempt = pin!(self.attempt(&picked, arrived));
+                limit::within(deadline, attempt).await
+            };
+            let Failed { unsent, answer, ended } = match sent {
+                Some(Ok(got)) => {
+                    picked.ended(Ended::Served);
+                    return Outcome::Got(got, picked);
                 }
-                Err(Failed { unsent: Some(unsent), answer, stale }) => {
-                    arrived = *unsent;
-                    failure = Some(answer);
-                    if !stale {
-                        tried.push(picked.address);
-                    }
-                }
+                Some(Err(failed)) => failed,
+                None => Failed { unsent: None, answer: late(), ended: Ended::TimedOut },
+            };
+            let goes_on = attempts.failed(&mut picked, ended);
+            match unsent.filter(|_| goes_on) {
+                Some(unsent) => arrived = *unsent,
+                None => return Outcome::Failed(answer, ended),
             }
-            let (caller, like) = (self.session.caller(), self.session.dialled);
-            next = self.plan.endpoint(&self.world, caller, like, &tried);
+            last = Some((answer, ended));
+            next = self.plan.endpoint(&self.world, &self.session, &attempts);
         }
-        Outcome::Failed(failure.unwrap_or_else(|| self.nobody()), Ended::Unsent)
+        let (answer, ended) = last.unwrap_or_else(|| (self.nobody(), Ended::Unreached));
+        Outcome::Failed(answer, ended)
     }
 
     /// One attempt at one endpoint, for a copy.
@@ -175,11 +171,12 @@ impl Way {
         &self,
         mut arrived: Arrived,
     ) -> Result<(Response<Incoming>, Lease), Answer> {
-        let (caller, like) = (self.session.caller(), self.session.dialled);
-        let picked = self.plan.endpoint(&self.world, caller, like, &[]);
-        let picked = picked.ok_or_else(|| self.nobody())?;
+        let picked = self.plan.endpoint(&self.world, &self.session, &Attempts::default());
+        let mut picked = picked.ok_or_else(|| self.nobody())?;
         self.prepare(&picked, &mut arrived).map_err(|(answer, _)| answer)?;
-        match self.attempt(&picked, arrived).await {
+        let sent = self.attempt(&picked, arrived).await;
+        picked.ended(sent.as_ref().err().map_or(Ended::Served, |failed| failed.ended));
+        match sent {
             Ok(got) => Ok((got.response, got.lease)),
             Err(failed) => Err(failed.answer),
         }
@@ -195,7 +192,7 @@ impl Way {
         // An attempt before may have added these.
         headers::strip_internal(arrived.request.headers_mut());
         headers::strip_hop_by_hop(arrived.request.headers_mut());
-        let captured = peers::captured(picked.workload.as_ref());
+        let captured = picked.captured();
         let (backend, port) = &self.plan.backend;
         let namespace = &self.session.client.key.namespace;
         let refused = policy::refused_in_the_clear(backend, *port, namespace, captured.is_some());
@@ -230,7 +227,8 @@ impl Way {
         arrived: &mut Arrived,
     ) -> Result<Vec<PolicyNote>, (Answer, Vec<PolicyNote>)> {
         match self.judge().judge(&self.world, picked, &arrived.request) {
-            Ok(permit) => {
+            Ok(None) => Ok(Vec::new()),
+            Ok(Some(permit)) => {
                 if let Some(by) = permit.waypoint.filter(|_| permit.names_client) {
                     let client = &self.session.client.identity;
                     headers::name_client(arrived.request.headers_mut(), &by, client, None);
@@ -256,7 +254,8 @@ impl Way {
         };
         let shelf = session.context.upstreams.shelf(self.key(picked, version));
         let dial = || async {
-            let stream = session.dial(&self.plan.addressed, picked).await?;
+            let (from, addressed) = (session.downstream(), &self.plan.addressed.hostname);
+            let stream = session.context.reach.connect(&from, picked, Some(addressed)).await?;
             let share = session.seat.share();
             Sender::connect(&session.context, share, version, stream, picked.address).await
         };
@@ -264,16 +263,17 @@ impl Way {
             Ok(lease) => lease,
             Err(error) => {
                 let answer = Answer::unreachable(error.reason(), error.to_string());
-                // A destination that has decided is not asked again elsewhere: another would decide alike.
-                let decided = answer.reason == Reason::Denied;
-                let unsent = (!decided).then(|| Box::new(arrived));
-                return Err(Failed { unsent, answer, stale: false });
+                return Err(Failed {
+                    unsent: Some(Box::new(arrived)),
+                    answer,
+                    ended: error.ended(),
+                });
             }
         };
         if let Some(upgrade) = &arrived.upgrade {
             upgrade.ask(arrived.request.headers_mut());
         }
-        let unguarded = peers::captured(picked.workload.as_ref()).is_none();
+        let unguarded = picked.captured().is_none();
         let judged = unguarded.then(|| lasting::head_of(&arrived.request));
         let streams = judged.as_ref().filter(|_| lasting::is_stream(&arrived.request));
         let judge = self.judge();
@@ -286,15 +286,16 @@ impl Way {
             Ok(Ok(response)) => Ok(Got { response, lease, upgrade: arrived.upgrade, judged }),
             Err((reason, why)) => {
                 let answer = Answer::unreachable(reason, why);
-                Err(Failed { unsent: None, answer, stale: false })
+                Err(Failed { unsent: None, answer, ended: Ended::Denied })
             }
             Ok(Err(failed)) => {
                 let answer = session.context.broken(picked.address, &failed.error);
-                let unsent = failed.unsent.map(|request| {
-                    arrived.request = *request;
-                    Box::new(arrived)
-                });
-                Err(Failed { unsent, answer, stale: lease.reused })
+                let Some(request) = failed.unsent else {
+                    return Err(Failed { unsent: None, answer, ended: Ended::Broken });
+                };
+                arrived.request = *request;
+                let ended = if lease.reused { Ended::Stale } else { Ended::Unreached };
+                Err(Failed { unsent: Some(Box::new(arrived)), answer, ended })
             }
         }
     }
@@ -318,9 +319,7 @@ impl Way {
         if let Err(why) = self.session.context.check_response(&response) {
             return Answer::bad_gateway(why).respond(exchange, form);
         }
-        for filters in self.plan.filters() {
-            route::filter_response(filters, self.origin.as_ref(), response.headers_mut());
-        }
+        filter::respond(self.plan.filters(), response.headers_mut(), &self.seen);
         if let Err(why) = exchange.reserve(response.headers()) {
             return Answer::overflow(why).respond(exchange, form);
         }
@@ -354,7 +353,7 @@ impl Way {
 
     fn key(&self, picked: &Picked, version: Version) -> Key {
         let client = &self.session.client;
-        let server = peers::captured(picked.workload.as_ref());
+        let server = picked.captured();
         Key {
             client_uid: client.uid.clone(),
             client: client.identity.clone(),

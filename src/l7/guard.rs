@@ -12,8 +12,9 @@ use http::{HeaderValue, Request};
 
 use super::headers;
 use super::original::Original;
-use super::sent::{self, Filters, Sent};
+use super::sent::{self, Sent};
 use crate::base::{Identity, Str};
+use crate::filter::{self, Pair};
 use crate::model::{AppProtocol, Backend, HttpRoute, HttpRule, Service, Workload};
 use crate::policy::{
     self, Addressed, ArrivalClass, Connection, Denial, Gate, Permit, Views, speaks_for,
@@ -194,17 +195,15 @@ impl<B> Path<'_, B> {
         headers::strip_internal(&mut sent.headers);
         let head = sent::head(arrived.method(), &sent.uri, &sent.headers);
         let leads = self.leads(service, &head, |route, rule, backend| {
-            let filtered = sent.filtered([&rule.filters, &backend.filters]);
             speaks_for(&service.key, Some(&route.key), &service.key.namespace)
-                && filtered.uri == *arrived.uri()
-                && filtered.headers == *arrived.headers()
+                && sent.becomes([&rule.filters, &backend.filters], arrived)
         });
         leads.then_some(sent)
     }
 
     /// Whether what arrived is what the filters make of it. A peer that left them out did not come by the route.
-    fn is_past(&self, filters: Filters<'_>) -> bool {
-        if !filters.iter().any(|filters| route::changes_request(filters)) {
+    fn is_past(&self, filters: Pair<'_>) -> bool {
+        if !filters.iter().any(|filters| filter::changes(filters)) {
             return true;
         }
         let arrived = Sent::of(self.request);

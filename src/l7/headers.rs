@@ -22,6 +22,10 @@ pub(super) const CLIENT: HeaderName = HeaderName::from_static("x-forwarded-clien
 /// What the client spoke, for applications that build links.
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// Fields that the client's half may add, for which the destination's half leaves room: the id, the protocol, the original
+/// values, the client's name, and the coding of a body without a length.
+pub(super) const ADDED: usize = 5;
+
 /// Fields that nearly every request has, and that count by their text only.
 const FEW_FIELDS: usize = 16;
 

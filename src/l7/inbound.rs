@@ -21,11 +21,12 @@ use super::seats::Seated;
 use super::server::{self, Handler};
 use super::upstream::{Lease, Sender, Shelf, UpstreamError};
 use super::worker::Context;
-use super::{deliver, opaque, peers};
+use super::{deliver, headers, opaque, peers};
 use crate::base::{Reason, Str, within_budget};
 use crate::model::AppProtocol;
 use crate::policy::{Denial, Permit};
-use crate::sock::{self, Rewind, SocketFactory};
+use crate::reach::{self, Failure, cut_after_a_change};
+use crate::sock::{Rewind, SocketFactory};
 use crate::telemetry::{ConnectionStart, HttpConnection, Peer, ServiceLabels};
 use crate::tunnel::{Carrier, Cut, GuardedConnection, Place};
 use crate::world::{JudgementChanges, World};
@@ -68,6 +69,15 @@ impl Handler for Inbound {
         let start = self.request_start(routed, None);
         let mut record = refused.record(&self.context.dependencies.telemetry, start);
         record.destination(self.destination.clone(), self.arrival.destination);
+    }
+
+    /// What the client's half let in is not refused for what that half has added.
+    fn most_fields(&self) -> usize {
+        let most = self.context.dependencies.settings.max_headers;
+        match self.gates(&self.context.dependencies.world.load()).was_routed() {
+            true => most + headers::ADDED,
+            false => most,
+        }
     }
 }
 
@@ -150,7 +160,7 @@ impl Inbound {
         let shelf = self.application.get_or_init(|| Arc::new(Shelf::new(version)));
         let dial = || async {
             let connected = self.connect_application().await;
-            let stream = connected.map_err(|error| UpstreamError::Connect { address, error })?;
+            let stream = connected.map_err(|error| Failure::connect(address, error))?;
             let share = self.seat.share();
             Sender::connect(&self.context, share, version, Carrier::Tcp(stream), address).await
         };
@@ -158,15 +168,10 @@ impl Inbound {
     }
 
     /// Connects to the application, with the client's address where the kernel lets us.
-    async fn connect_application(&self) -> io::Result<TcpStream> {
+    fn connect_application(&self) -> impl Future<Output = io::Result<TcpStream>> {
         let timeout = self.context.dependencies.settings.connect_timeout;
         let (sockets, to) = (self.sockets.as_ref(), self.arrival.destination);
-        match sock::connect(sockets, to, self.borrow, timeout).await {
-            Err(error) if self.borrow.is_some() && may_not_borrow(&error) => {
-                sock::connect(sockets, to, None, timeout).await
-            }
-            connected => connected,
-        }
+        reach::connect_application(sockets, to, self.borrow, timeout)
     }
 
     /// Waits for the workload to leave, or for one of the `changes` after which `permitted` refuses.
@@ -191,7 +196,7 @@ impl Inbound {
             }
         };
         tokio::select! {
-            denial = denied => (Reason::Denied, format!("cut after a change: {}", denial.why)),
+            denial = denied => (Reason::Denied, cut_after_a_change(&denial.why)),
             () = self.cut.token().cancelled() => {
                 let (reason, why) = self.cut.reason();
                 (reason, why.to_owned())
@@ -263,9 +268,4 @@ impl Inbound {
 /// The waypoint whose policies were passed, for the log.
 pub(super) fn principal(permit: &Permit) -> Option<Str> {
     permit.waypoint.as_ref().map(|waypoint| Str::from(waypoint.to_string()))
-}
-
-/// The kernel does not let us use the client's address: no capability, or no such family.
-fn may_not_borrow(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::AddrNotAvailable)
 }

@@ -18,8 +18,8 @@ use super::outbound::Outbound;
 use super::plan::Plan;
 use super::sent::Sent;
 use crate::base::Reason;
-use crate::model::{BackendRef, Binding, HttpFilter, Mirror};
-use crate::route;
+use crate::filter::{BackendRef, HttpFilter, Mirror, Seen};
+use crate::model::Binding;
 use crate::world::World;
 
 /// How long a copy may take: as long as Envoy gives one.
@@ -59,7 +59,7 @@ fn send_copy(
     arrived: &mut Arrived,
 ) {
     let BackendRef::Service { service: key, port } = &mirror.target else { return };
-    if arrived.upgrade.is_some() || !route::is_mirrored(mirror) {
+    if arrived.upgrade.is_some() || !mirror.takes_this() {
         return;
     }
     let metrics = session.context.dependencies.telemetry.mirror();
@@ -92,7 +92,7 @@ fn send_copy(
             backend: (service.clone(), *port),
         },
         before: None,
-        origin: None,
+        seen: Seen::default(),
     };
     let metrics = metrics.clone();
     session.context.drive("mirrored request", async move {

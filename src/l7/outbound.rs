@@ -15,16 +15,15 @@ use super::respond::Answer;
 use super::seat::Order;
 use super::seats::Seated;
 use super::server::{self, Handler};
-use super::upstream::UpstreamError;
 use super::worker::Context;
 use super::{opaque, peers, request};
-use crate::balance::{Caller, Picked};
-use crate::base::{ObjectKey, Reason, Str, ports, within_budget};
+use crate::balance::Picked;
+use crate::base::{ObjectKey, Reason, Str, within_budget};
 use crate::model::{AppProtocol, Service, Workload};
-use crate::pool::TunnelKey;
-use crate::sock::{self, SocketFactory};
+use crate::reach::Downstream;
+use crate::sock::SocketFactory;
 use crate::telemetry::{HttpConnection, Peer, RequestStart, ServiceLabels};
-use crate::tunnel::{Baggage, Carrier, ConnectRequest, Place, RoutedConnection};
+use crate::tunnel::{Carrier, Place, RoutedConnection};
 
 /// What the future of a request in flight may take, in bytes: twice what it does take, to notice when that grows.
 pub(super) const REQUEST_BUDGET: usize = 8 * 1024;
@@ -128,62 +127,34 @@ impl Handler for Outbound {
     }
 
     fn refused(&self, refused: Refused) {
-        drop(refused.record(&self.context.dependencies.telemetry, self.request_start(None)));
+        drop(refused.record(&self.context.dependencies.telemetry, self.request_start()));
+    }
+
+    fn most_fields(&self) -> usize {
+        self.context.dependencies.settings.max_headers
     }
 }
 
 impl Outbound {
-    pub(super) fn caller(&self) -> Caller<'_> {
-        Caller { workload: &self.client, address: self.client_address.ip() }
+    /// The client, as endpoints are reached on its behalf.
+    pub(super) fn downstream(&self) -> Downstream<'_> {
+        Downstream { client: &self.client, address: self.client_address, sockets: &self.sockets }
     }
 
     /// The service with the addresses of its endpoints.
     pub(super) async fn resolve(&self, service: &Arc<Service>) -> Result<Arc<Service>, Answer> {
-        let resolver = &self.context.dependencies.resolver;
-        let resolved = resolver.endpoints(&self.client, &self.sockets, service).await;
-        resolved.map_err(|error| Answer::no_healthy_upstream(error.to_string()))
+        let resolved = self.context.reach.resolve(&self.downstream(), service).await;
+        resolved.map_err(|failure| Answer::no_healthy_upstream(failure.why))
     }
 
-    /// A byte stream to an endpoint: through a tunnel when it is in the mesh, plainly when it is not.
-    pub(super) async fn dial(
-        &self,
-        service: &Service,
-        picked: &Picked,
-    ) -> Result<Carrier, UpstreamError> {
-        let Some(server) = peers::captured(picked.workload.as_ref()) else {
-            let timeout = self.context.dependencies.settings.connect_timeout;
-            let connected = sock::connect(self.sockets.as_ref(), picked.address, None, timeout);
-            return connected
-                .await
-                .map(Carrier::Tcp)
-                .map_err(|error| UpstreamError::Connect { address: picked.address, error });
-        };
-        let key = TunnelKey {
-            client: self.client.identity.clone(),
-            client_uid: self.client.uid.clone(),
-            server: server.identity.clone(),
-            address: SocketAddr::new(picked.address.ip(), ports::HBONE),
-        };
-        let cluster: &Str = &self.context.dependencies.cluster;
-        let request = ConnectRequest {
-            authority: picked.address.to_string(),
-            forwarded_for: Some(self.client_address),
-            forwarded_host: Some(service.hostname.clone()),
-            baggage: Some(Baggage::of(&self.client, cluster).to_string()),
-        };
-        Ok(self.context.dependencies.pool.open(&key, &self.sockets, &request).await?)
-    }
-
-    /// The record of a request, but for the request. Mutual TLS is what leads to the endpoint; an answer of our own goes
-    /// to a client whose identity is known.
-    pub(super) fn request_start(&self, endpoint: Option<&Picked>) -> RequestStart {
-        let captured = |picked: &Picked| peers::captured(picked.workload.as_ref()).is_some();
+    /// The record of a request, but for the request. An answer of our own goes to a client whose identity is known.
+    pub(super) fn request_start(&self) -> RequestStart {
         RequestStart {
             count: true,
             outbound: true,
             source: self.source.clone(),
             service: self.labels.clone(),
-            mutual_tls: endpoint.is_none_or(captured),
+            mutual_tls: true,
             source_address: self.client_address,
             method: Method::default(),
             path: Str::default(),

@@ -13,11 +13,6 @@ use crate::telemetry::{ConnectionStart, Peer, Reporter};
 use crate::tunnel::RoutedConnection;
 use crate::world::{World, labels_of, service_labels};
 
-/// Whether an endpoint is in the mesh: reached by HBONE only, never in the clear, and judged on its own node.
-pub(super) fn captured(workload: Option<&Arc<Workload>>) -> Option<&Arc<Workload>> {
-    workload.filter(|workload| workload.is_captured())
-}
-
 /// A connection of a local client, before anything is known of its destination.
 pub(super) fn routed(connection: &RoutedConnection, cluster: &Str) -> ConnectionStart {
     let RoutedConnection { client, .. } = connection;
@@ -92,7 +87,7 @@ impl Peers {
         {
             return known.peer.clone();
         }
-        let proven = captured(Some(workload)).map(|workload| &workload.identity);
+        let proven = workload.is_captured().then_some(&workload.identity);
         let peer = Arc::new(labels_of(Some(workload), proven, &self.cluster));
         let known = Known { workload: workload.clone(), peer: peer.clone() };
         self.known.rcu(|map| {

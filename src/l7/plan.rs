@@ -1,19 +1,21 @@
 //! Where a request goes: pure over one snapshot. The route's rule, the backend whose turn it is, or an answer of our
-//! own.
+//! own. Between the two its filters decide ([`request`](super::request)), which may answer and so take no turn.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
 
+use super::outbound::Outbound;
 use super::respond::Answer;
-use super::sent::Filters;
-use crate::balance::{self, Caller, Picked};
-use crate::base::{ObjectKey, PolicyNote, Str};
+use crate::balance::{self, Picked};
+use crate::base::{ObjectKey, Str};
+use crate::filter::{HttpFilter, Pair};
 use crate::model::{
-    AppProtocol, Backend, BackendRef, Binding, HttpFilter, HttpRoute, HttpRule, Retry, RouteKind,
-    Service, Timeouts,
+    AppProtocol, Backend, BackendRef, Binding, HttpRoute, HttpRule, Retry, RouteKind, Service,
+    Timeouts,
 };
+use crate::reach::Attempts;
 use crate::route::{self, Head, Selection};
 use crate::world::World;
 
@@ -29,24 +31,9 @@ pub(super) struct Plan {
     pub(super) backend: (Arc<Service>, u16),
 }
 
-/// A request that goes nowhere.
-pub(super) struct Refusal {
-    pub(super) answer: Answer,
-    /// The rule that led there.
-    pub(super) chosen: Option<Chosen>,
-    /// What policies that decide nothing have to say.
-    pub(super) notes: Vec<PolicyNote>,
-}
-
-impl From<Answer> for Refusal {
-    fn from(answer: Answer) -> Self {
-        Self { answer, chosen: None, notes: Vec::new() }
-    }
-}
-
 impl Plan {
     /// Of the rule and the backend that hold; empty where there is none.
-    pub(super) fn filters(&self) -> Filters<'_> {
+    pub(super) fn filters(&self) -> Pair<'_> {
         let rule = self.chosen.as_ref().and_then(Chosen::rule);
         let backend = self.chosen.as_ref().and_then(Chosen::backend);
         [
@@ -73,29 +60,27 @@ impl Plan {
         service.port(*port).map(|port| port.protocol).unwrap_or_default()
     }
 
-    /// An endpoint of the backend for another attempt: another one than `last`, where there is one.
+    /// An endpoint of the backend to send the request to again: another one than `last`, where there is one.
     pub(super) fn endpoint_again(
         &self,
         world: &World,
-        caller: Caller<'_>,
-        like: SocketAddr,
+        session: &Outbound,
         last: &[SocketAddr],
     ) -> Option<Picked> {
         let (service, port) = &self.backend;
-        balance::pick(world, service, *port, caller, like, last)
+        let caller = session.downstream().caller();
+        balance::pick(world, service, *port, caller, session.dialled, last)
     }
 
     /// An endpoint of the backend that was not tried yet.
     pub(super) fn endpoint(
         &self,
         world: &World,
-        caller: Caller<'_>,
-        like: SocketAddr,
-        tried: &[SocketAddr],
+        session: &Outbound,
+        attempts: &Attempts,
     ) -> Option<Picked> {
         let (service, port) = &self.backend;
-        balance::pick(world, service, *port, caller, like, tried)
-            .filter(|picked| !tried.contains(&picked.address))
+        attempts.next(world, &session.downstream(), (service, *port), session.dialled)
     }
 }
 
@@ -119,6 +104,11 @@ impl Chosen {
         &self.route.key
     }
 
+    /// For messages: the route's kind and key.
+    fn described(&self) -> String {
+        format!("{} {}", self.route.kind, self.route.key)
+    }
+
     /// For the access log: `namespace/name`, and the rule's name or its number.
     pub(super) fn name(&self) -> Str {
         match self.rule().map(|rule| rule.name.as_str()).filter(|name| !name.is_empty()) {
@@ -128,79 +118,90 @@ impl Chosen {
     }
 }
 
-/// Decides for one request.
-pub(super) fn plan(
+/// What a request leads to before a backend is chosen: the service that it addresses, and the rule that holds.
+pub(super) struct Route {
+    pub(super) addressed: Arc<Service>,
+    port: u16,
+    pub(super) chosen: Option<Chosen>,
+}
+
+/// Chooses the rule for one request.
+pub(super) fn route(
     world: &World,
     service: &ObjectKey,
     port: u16,
     client_namespace: &str,
     head: &Head<'_>,
-) -> Result<Plan, Refusal> {
+) -> Result<Route, Answer> {
     let Some(addressed) = world.service(service) else {
         let why = format!("Service {service} does not exist any more");
-        return Err(Answer::no_healthy_upstream(why).into());
+        return Err(Answer::no_healthy_upstream(why));
     };
     let selection = match &addressed.waypoint {
         Binding::Unusable { waypoint, why } => {
             let why = format!("waypoint {waypoint}: {why}");
-            return Err(Answer::waypoint_unusable(why).into());
+            return Err(Answer::waypoint_unusable(why));
         }
         // The service left its waypoint while this connection lasts: its routes do not hold any more.
         Binding::None => Selection::NoRoutes,
         Binding::Waypoint(_) => route::select(world, addressed, port, client_namespace, head),
     };
-    let addressed = addressed.clone();
-    match selection {
-        Selection::NoRoutes => {
-            Ok(Plan { backend: (addressed.clone(), port), port, chosen: None, addressed })
-        }
+    let chosen = match selection {
+        Selection::NoRoutes => None,
         Selection::NoMatch(kind) => {
             let why = format!("no rule of the {kind}s of Service {service} matches");
-            Err(Answer::no_route(why).into())
+            return Err(Answer::no_route(why));
         }
-        Selection::Rule { route, rule } => {
-            let mut chosen = Chosen { route, index: rule, backend: None };
-            match backend(world, &mut chosen, head, port) {
-                Ok(backend) => Ok(Plan { backend, port, chosen: Some(chosen), addressed }),
-                Err(answer) => Err(Refusal { answer, chosen: Some(chosen), notes: Vec::new() }),
-            }
-        }
-    }
+        Selection::Rule { route, rule } => Some(Chosen { route, index: rule, backend: None }),
+    };
+    Ok(Route { addressed: addressed.clone(), port, chosen })
 }
 
-/// The backend whose turn it is, unless a filter answers instead.
-fn backend(
-    world: &World,
-    chosen: &mut Chosen,
-    head: &Head<'_>,
-    port: u16,
-) -> Result<(Arc<Service>, u16), Answer> {
-    let own = |filters: &[HttpFilter]| match route::own_answer(filters, head, port) {
-        Some(own) => Err(Answer::own(own)),
-        None => Ok(()),
-    };
-    own(chosen.rule().map_or(&[], |rule| &rule.filters))?;
-    chosen.backend = chosen.rule().and_then(route::next_backend);
-    let (kind, name) = (chosen.route.kind, &chosen.route.key);
-    let Some(backend) = chosen.backend() else {
-        let status = match kind {
+impl Route {
+    /// The filters of the rule.
+    pub(super) fn filters(&self) -> &[HttpFilter] {
+        self.chosen.as_ref().and_then(Chosen::rule).map_or(&[], |rule| &rule.filters)
+    }
+
+    /// Of the backend whose turn it is.
+    pub(super) fn backend_filters(&self) -> &[HttpFilter] {
+        self.chosen.as_ref().and_then(Chosen::backend).map_or(&[], |backend| &backend.filters)
+    }
+
+    /// Takes the backend whose turn it is.
+    pub(super) fn take_turn(&mut self) -> Result<(), Answer> {
+        let Some(chosen) = &mut self.chosen else { return Ok(()) };
+        chosen.backend = chosen.rule().and_then(route::next_backend);
+        if chosen.backend.is_some() {
+            return Ok(());
+        }
+        let status = match chosen.route.kind {
             RouteKind::Http => StatusCode::INTERNAL_SERVER_ERROR,
             RouteKind::Grpc => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let why = format!("{kind} {name}: the rule has no backend with a weight");
-        return Err(Answer::no_backend(status, why));
-    };
-    own(&backend.filters)?;
-    match &backend.target {
-        BackendRef::Invalid { status, why } => {
-            Err(Answer::no_backend(*status, format!("{kind} {name}: {why}")))
-        }
-        BackendRef::Service { service, port } => match world.service(service) {
-            Some(found) => Ok((found.clone(), *port)),
-            None => {
-                let why = format!("{kind} {name}: Service {service} does not exist");
-                Err(Answer::no_backend(StatusCode::INTERNAL_SERVER_ERROR, why))
+        let why = format!("{}: the rule has no backend with a weight", chosen.described());
+        Err(Answer::no_backend(status, why))
+    }
+
+    /// The service of the backend whose turn it is; without a rule the one that was addressed.
+    pub(super) fn backend(&self, world: &World) -> Result<(Arc<Service>, u16), Answer> {
+        let Some(chosen) = &self.chosen else { return Ok((self.addressed.clone(), self.port)) };
+        match chosen.backend().map(|backend| &backend.target) {
+            Some(BackendRef::Service { service, port }) => match world.service(service) {
+                Some(found) => Ok((found.clone(), *port)),
+                None => {
+                    let why = format!("{}: Service {service} does not exist", chosen.described());
+                    Err(Answer::no_backend(StatusCode::INTERNAL_SERVER_ERROR, why))
+                }
+            },
+            Some(BackendRef::Invalid { status, why }) => {
+                Err(Answer::no_backend(*status, format!("{}: {why}", chosen.described())))
             }
-        },
+            None => Err(Answer::no_backend(StatusCode::INTERNAL_SERVER_ERROR, chosen.described())),
+        }
+    }
+
+    pub(super) fn lead_to(self, backend: (Arc<Service>, u16)) -> Plan {
+        Plan { addressed: self.addressed, port: self.port, chosen: self.chosen, backend }
     }
 }

@@ -5,12 +5,12 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use super::body::ResponseBody;
+use super::body::{Broken, ResponseBody};
 use super::exchange::Exchange;
 use super::framing::Fault;
 use crate::base::Reason;
+use crate::filter;
 use crate::policy::Denial;
-use crate::route::OwnAnswer;
 
 /// Goes with every 401 (RFC 9110, 15.5.2); that a token was brought and is not good (RFC 6750, 3.1).
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
@@ -23,7 +23,7 @@ pub(super) struct Answer {
     pub(super) reason: Reason,
     /// Names the policy, the route or the failure, for the log; the client does not see it.
     pub(super) why: Box<str>,
-    /// What a route's filter answers with.
+    /// What a filter answers with.
     headers: Option<Box<HeaderMap>>,
 }
 
@@ -42,10 +42,10 @@ impl Answer {
         Self { status, text, reason, why: why.into().into_boxed_str(), headers: None }
     }
 
-    /// A redirect, or what CORS says: no failure.
-    pub(super) fn own(own: OwnAnswer) -> Self {
-        let headers = Some(Box::new(own.headers));
-        Self { headers, ..Self::new(own.status, "", Reason::None, "") }
+    /// What a filter answers with.
+    pub(super) fn of_filter(answer: filter::Answer) -> Self {
+        let headers = Some(Box::new(answer.headers));
+        Self { headers, ..Self::new(answer.status, answer.text, answer.reason, answer.why) }
     }
 
     pub(super) fn denied(why: impl Into<String>) -> Self {
@@ -121,15 +121,36 @@ impl Answer {
         Self::new(status, text, reason, why)
     }
 
+    /// What a request whose body came to no end is answered, if anybody still listens; else the client would look for the
+    /// fault at the application, which has got no whole request either.
+    fn of_body(broken: Broken) -> Self {
+        let (reason, why) = match broken {
+            Broken::Malformed => (
+                Reason::BadRequest,
+                "the chunks of the request's body break the rules (RFC 9112, 7.1)",
+            ),
+            Broken::Cut => (Reason::PeerReset, "the client broke off within the request's body"),
+        };
+        Self::new(StatusCode::BAD_REQUEST, "bad request", reason, why)
+    }
+
     /// Closes the books and answers.
-    pub(super) fn respond(self, mut exchange: Box<Exchange>, form: Form) -> Response<ResponseBody> {
+    pub(super) fn respond(self, exchange: Box<Exchange>, form: Form) -> Response<ResponseBody> {
+        if self.reason == Reason::PeerReset
+            && let Some(broken) = exchange.broken_body()
+        {
+            return Self::of_body(broken).write(exchange, form);
+        }
+        self.write(exchange, form)
+    }
+
+    fn write(mut self, mut exchange: Box<Exchange>, form: Form) -> Response<ResponseBody> {
         if self.reason != Reason::None {
-            exchange.record.fail(self.reason, self.why.into_string());
+            let why = std::mem::take(&mut self.why);
+            exchange.record.fail(self.reason, why.into_string());
         }
         let text = match form {
-            Form::Grpc if self.headers.is_none() => {
-                return grpc_response(self.status, self.text, exchange);
-            }
+            Form::Grpc if self.reason != Reason::None => return self.respond_grpc(exchange),
             Form::Head => Bytes::new(),
             Form::Text | Form::Grpc => Bytes::from_static(self.text.as_bytes()),
         };
@@ -153,22 +174,23 @@ impl Answer {
         }
         response
     }
-}
 
-fn grpc_response(
-    status: StatusCode,
-    text: &'static str,
-    mut exchange: Box<Exchange>,
-) -> Response<ResponseBody> {
-    let code = grpc_code(status);
-    exchange.record.response(StatusCode::OK);
-    exchange.record.grpc_status(code);
-    let mut response = Response::new(ResponseBody::own(Bytes::new(), exchange));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(HeaderName::from_static("grpc-status"), code.into());
-    headers.insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static(text));
-    response
+    /// A failure as gRPC has it, with the headers that a filter answers with.
+    fn respond_grpc(self, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+        let code = grpc_code(self.status);
+        exchange.record.response(StatusCode::OK);
+        exchange.record.grpc_status(code);
+        let mut response = Response::new(ResponseBody::own(Bytes::new(), exchange));
+        if let Some(headers) = self.headers {
+            *response.headers_mut() = *headers;
+        }
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(HeaderName::from_static("grpc-status"), code.into());
+        headers
+            .insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static(self.text));
+        response
+    }
 }
 
 /// gRPC "HTTP to gRPC Status Code Mapping".

@@ -4,12 +4,9 @@
 use http::{HeaderMap, Method, Request, Uri};
 
 use super::headers;
-use crate::model::HttpFilter;
+use crate::filter::{self, HttpFilter, Pair};
 use crate::policy;
-use crate::route::{self, Head};
-
-/// The filters of a rule, then those of the backend.
-pub(super) type Filters<'a> = [&'a [HttpFilter]; 2];
+use crate::route::Head;
 
 /// The parts of a request in canonical form that filters may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,33 +21,49 @@ impl Sent {
     }
 
     /// What the filters make of it.
-    pub(super) fn filtered(&self, filters: Filters<'_>) -> Self {
+    pub(super) fn filtered(&self, filters: Pair<'_>) -> Self {
         let mut changed = self.clone();
         self.apply(filters, &mut changed.uri, &mut changed.headers);
         changed
     }
 
+    /// Whether the filters make of it what arrived. Headers that they may set to anything do not count.
+    pub(super) fn becomes<B>(&self, filters: Pair<'_>, arrived: &Request<B>) -> bool {
+        let mut made = self.filtered(filters);
+        let mut volatile = filters.into_iter().flat_map(filter::volatile).peekable();
+        if volatile.peek().is_none() {
+            return made.uri == *arrived.uri() && made.headers == *arrived.headers();
+        }
+        let mut headers = arrived.headers().clone();
+        for name in volatile {
+            made.headers.remove(name);
+            headers.remove(name);
+        }
+        made.uri == *arrived.uri() && made.headers == headers
+    }
+
     /// Applies the filters to `uri` and `headers`, which are as they were sent. A filter may neither speak for the agent,
     /// nor leave the request without the host that HTTP/1.1 demands.
-    fn apply(&self, filters: Filters<'_>, uri: &mut Uri, headers: &mut HeaderMap) {
+    fn apply(&self, filters: Pair<'_>, uri: &mut Uri, headers: &mut HeaderMap) {
         for filters in filters {
-            route::filter_request(filters, uri, headers);
+            filter::change(filters, uri, headers);
         }
         headers::strip_internal(headers);
         headers::keep_host(headers, &self.headers);
     }
 }
 
-/// Applies the filters to a request; returns what was sent, when they may have changed anything.
-pub(super) fn filter<B>(filters: Filters<'_>, request: &mut Request<B>) -> Option<Box<Sent>> {
-    if !filters.iter().any(|filters| route::changes_request(filters)) {
-        return None;
-    }
-    let sent = Box::new(Sent::of(request));
-    let mut uri = sent.uri.clone();
+/// What was sent, where the filters may make something else of it.
+pub(super) fn keep<B>(filters: &[HttpFilter], request: &Request<B>) -> Option<Box<Sent>> {
+    let changes = filter::changes(filters) || filter::volatile(filters).next().is_some();
+    changes.then(|| Box::new(Sent::of(request)))
+}
+
+/// Makes of a request what is forwarded.
+pub(super) fn filter<B>(filters: Pair<'_>, sent: &Sent, request: &mut Request<B>) {
+    let mut uri = request.uri().clone();
     sent.apply(filters, &mut uri, request.headers_mut());
     *request.uri_mut() = uri;
-    Some(sent)
 }
 
 /// A request as routes look at it; target and headers may be others than those it has now.

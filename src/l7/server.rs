@@ -42,6 +42,9 @@ pub(super) trait Handler: Send + Sync + 'static {
 
     /// Writes down what the parser has refused.
     fn refused(&self, refused: Refused);
+
+    /// How many fields the head of a request may have.
+    fn most_fields(&self) -> usize;
 }
 
 /// Serves one connection to its end. When the worker drains or wants the connection's place, the client is asked to leave
@@ -100,7 +103,8 @@ async fn serve_http1<H: Handler>(
         let (handler, seat) = (handler.clone(), seat.clone());
         async move { Ok::<_, Infallible>(answer(handler, &seat, request).await) }
     });
-    let mut connection = http1_settings(context).serve_connection(io, service).with_upgrades();
+    let mut connection =
+        http1_settings(handler.most_fields()).serve_connection(io, service).with_upgrades();
     let wind_down = |connection: Pin<&mut http1::UpgradeableConnection<_, _>>| {
         connection.graceful_shutdown();
     };
@@ -188,9 +192,8 @@ where
 
 /// Half-close is allowed: `printf … | nc` ends its sending before it reads. Pipelined requests are answered one
 /// after the other.
-fn http1_settings(context: &Context) -> http1::Builder {
+fn http1_settings(most_fields: usize) -> http1::Builder {
     let mut settings = http1::Builder::new();
-    let most_fields = context.dependencies.settings.max_headers;
     if most_fields != HYPER_HEADERS {
         settings.max_headers(most_fields);
     }

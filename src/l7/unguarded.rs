@@ -8,7 +8,8 @@ use super::plan::{Chosen, Plan};
 use super::sent::{self, Sent};
 use crate::balance::Picked;
 use crate::base::Reason;
-use crate::policy::{self, Connection, Denial, Gate, Permit, Views, speaks_for};
+use crate::policy::{self, Denial, Permit, Views, speaks_for};
+use crate::reach::{self, cut_after_a_change};
 use crate::world::World;
 
 /// What decides about a request, besides the endpoint and what is sent there.
@@ -21,14 +22,14 @@ pub(super) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// The waypoints' policies. What a producer's route changed is judged as it was sent, what a consumer's did as it will
-    /// arrive.
+    /// The waypoints' policies, as [`reach::judge`] has them. What a producer's route changed is judged as it was sent, what a
+    /// consumer's did as it will arrive.
     pub(super) fn judge<B>(
         &self,
         world: &World,
         picked: &Picked,
         request: &Request<B>,
-    ) -> Result<Permit, Denial> {
+    ) -> Result<Option<Permit>, Denial> {
         let Plan { addressed, port, chosen, backend: (backend, backend_port) } = self.plan;
         let way = policy::Way {
             addressed,
@@ -38,18 +39,13 @@ impl Judge<'_> {
             workload: picked.workload.as_deref(),
             destination: picked.address,
         };
-        let gate = Gate::for_uncaptured(world, &way);
-        let connection = Connection {
-            client: Some(&self.session.client.identity),
-            source: self.session.client_address.ip(),
-            destination: picked.address,
-        };
         let arrives = sent::policy_request(request.method(), request.uri(), request.headers());
         let sent = match self.before.filter(|_| self.is_producers()) {
             Some(sent) => sent::policy_request(request.method(), &sent.uri, &sent.headers),
             None => arrives,
         };
-        gate.authorize_views(&connection, Some(Views { arrived: &arrives, sent: &sent }))
+        let views = Views { arrived: &arrives, sent: &sent };
+        reach::judge(world, &self.session.downstream(), &way, Some(views))
     }
 
     /// The route is of the addressed service's own namespace.
@@ -65,7 +61,7 @@ impl Judge<'_> {
         let mut changes = store.subscribe();
         loop {
             if let Err(denial) = self.judge(&store.snapshot(), picked, head) {
-                return (Reason::Denied, format!("cut after a change: {}", denial.why));
+                return (Reason::Denied, cut_after_a_change(&denial.why));
             }
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;

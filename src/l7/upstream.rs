@@ -21,8 +21,9 @@ use parking_lot::Mutex;
 
 use super::client::Client;
 use super::detect::Version;
+use crate::balance::Ended;
 use crate::base::{Identity, ObjectKey, Reason, Str};
-use crate::pool::PoolError;
+use crate::reach::Failure;
 
 /// How often resting connections are looked through.
 pub(super) const SWEEP: Duration = Duration::from_secs(15);
@@ -31,9 +32,7 @@ pub(super) const SWEEP: Duration = Duration::from_secs(15);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum UpstreamError {
     #[error(transparent)]
-    Tunnel(#[from] PoolError),
-    #[error("connect to {address}: {error}")]
-    Connect { address: SocketAddr, error: std::io::Error },
+    Unreached(#[from] Failure),
     #[error("HTTP could not be set up with {address}: {error}")]
     Handshake { address: SocketAddr, error: hyper::Error },
     #[error("no room for an upstream connection: {0}")]
@@ -43,10 +42,17 @@ pub(super) enum UpstreamError {
 impl UpstreamError {
     pub(super) fn reason(&self) -> Reason {
         match self {
-            UpstreamError::Tunnel(error) => error.reason,
-            UpstreamError::Connect { .. } => Reason::ConnectFailure,
+            UpstreamError::Unreached(failure) => failure.reason,
             UpstreamError::Handshake { .. } => Reason::Http2Failure,
             UpstreamError::Overflow(_) => Reason::Overflow,
+        }
+    }
+
+    /// How the attempt ended that this failed.
+    pub(super) fn ended(&self) -> Ended {
+        match self {
+            UpstreamError::Unreached(failure) => failure.ended(),
+            UpstreamError::Handshake { .. } | UpstreamError::Overflow(_) => Ended::Unreached,
         }
     }
 }

@@ -23,11 +23,10 @@ use super::respond::Answer;
 use super::seats::{self, Seated, Seats};
 use super::upstream::{self, Upstreams};
 use super::{framing, inbound, outbound, peers, refused};
-use crate::base::{ObjectKey, Reason, Str, caught};
-use crate::policy::Gate;
+use crate::base::{Reason, Str, caught};
+use crate::reach::Reach;
 use crate::telemetry::WorkerHealth;
 use crate::tunnel::{GuardedConnection, RoutedConnection};
-use crate::world::{Classed, Judged};
 
 /// A connection that was handed over.
 pub(super) enum Job {
@@ -52,15 +51,6 @@ pub(super) struct Worker {
     finished: CancellationToken,
 }
 
-/// What tells them apart besides the client: the service and its port, the workload there, and the address.
-pub(super) type LeavingClass = (ObjectKey, u16, Option<Str>, SocketAddr);
-
-impl Classed for LeavingClass {
-    fn tenant(&self) -> &str {
-        &self.0.namespace
-    }
-}
-
 /// What the tasks of one worker share.
 pub(super) struct Context {
     pub(super) namespace: Str,
@@ -68,8 +58,8 @@ pub(super) struct Context {
     pub(super) seats: Arc<Seats>,
     pub(super) upstreams: Upstreams,
     pub(super) peers: Peers,
-    /// Connections to where nobody else judges.
-    pub(super) left: Arc<Judged<LeavingClass, Option<Gate>>>,
+    /// The way to endpoints.
+    pub(super) reach: Reach,
     pub(super) arrivals: Arrivals,
     pub(super) drain: CancellationToken,
     /// Downstream connections, and what they turned into. The worker lives as long as these.
@@ -178,7 +168,7 @@ impl Context {
             seats: Seats::new(&dependencies.settings, dependencies.telemetry.clone()),
             upstreams: Upstreams::default(),
             peers: Peers::new(dependencies.cluster.clone()),
-            left: dependencies.world.judged(None),
+            reach: dependencies.reach(),
             arrivals: Arrivals::new(dependencies.world.clone()),
             drain: CancellationToken::new(),
             connections: TaskTracker::new(),

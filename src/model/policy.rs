@@ -193,6 +193,18 @@ pub enum StringMatch {
     Template(Str),
 }
 
+/// As it is written in a policy.
+impl fmt::Display for StringMatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StringMatch::Exact(text) | StringMatch::Template(text) => write!(f, "{text:?}"),
+            StringMatch::Prefix(text) => write!(f, "{:?}", format!("{text}*")),
+            StringMatch::Suffix(text) => write!(f, "{:?}", format!("*{text}")),
+            StringMatch::Present => f.write_str("\"*\""),
+        }
+    }
+}
+
 /// The effective PeerAuthentication of a workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct PeerAuthentication {

@@ -1,12 +1,5 @@
 //! HTTPRoutes and GRPCRoutes with Service parents (Gateway API v1; GEP-1226, GEP-1294, GEP-1324).
 
-mod filter;
-
-pub use filter::{
-    Cors, HeaderFilter, HttpFilter, Mirror, OriginPattern, PathRewrite, Permitted, Redirect,
-    Rewrite, Share,
-};
-
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -14,6 +7,7 @@ use std::time::Duration;
 use http::{HeaderName, Method, StatusCode};
 
 use crate::base::{ObjectKey, Str};
+use crate::filter::{BackendRef, HttpFilter};
 
 /// One HTTPRoute or GRPCRoute.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -43,6 +37,30 @@ impl std::fmt::Display for RouteKind {
             RouteKind::Http => "HTTPRoute",
             RouteKind::Grpc => "GRPCRoute",
         })
+    }
+}
+
+impl HttpRoute {
+    /// The state of filters goes on, where the same rule has one of the same type at the same place: a change elsewhere in the
+    /// route does not make it start again.
+    pub fn inherit(&mut self, before: &HttpRoute) {
+        for (index, rule) in self.rules.iter_mut().enumerate() {
+            let same = |(at, old): &(usize, &HttpRule)| match rule.name.is_empty() {
+                true => *at == index && old.name.is_empty(),
+                false => old.name == rule.name,
+            };
+            let Some((_, old)) = before.rules.iter().enumerate().find(same) else { continue };
+            inherit(&mut rule.filters, &old.filters);
+            for (new, old) in rule.backends.iter_mut().zip(&old.backends) {
+                inherit(&mut new.filters, &old.filters);
+            }
+        }
+    }
+}
+
+fn inherit(filters: &mut [HttpFilter], before: &[HttpFilter]) {
+    for (filter, before) in filters.iter_mut().zip(before) {
+        filter.inherit(before);
     }
 }
 
@@ -154,20 +172,6 @@ pub struct Backend {
     /// For what goes to this backend only, after the rule's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<HttpFilter>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub enum BackendRef {
-    Service {
-        service: ObjectKey,
-        port: u16,
-    },
-    /// Cannot be used: its share of requests is answered with this status (500; 503 of a GRPCRoute), not given to the others.
-    Invalid {
-        #[serde(serialize_with = "text")]
-        status: StatusCode,
-        why: Str,
-    },
 }
 
 fn text<T: std::fmt::Display, S: serde::Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{anyhow, bail};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Node;
@@ -103,7 +104,7 @@ impl Node {
         }
         let sandbox = match sandbox(pod, &workload).await {
             Ok(sandbox) => sandbox,
-            Err(error) => return Answer::Refused(error),
+            Err(error) => return Answer::Refused(format!("{error:#}")),
         };
         // For whichever agent is asked next.
         self.registry.started(workload.uid.clone(), sandbox.clone());
@@ -111,7 +112,7 @@ impl Node {
         // It is known now: when its namespace joins the mesh later, it is found at once.
         let mut attempts = 0;
         while enrolled() {
-            self.next_round().await;
+            self.rounds.next().await;
             let captured = self.captured.lock().get(&workload.uid).map(|it| it.site.clone());
             let is_it = |site: &Site| site.network_namespace == sandbox.network_namespace;
             if captured.as_ref().is_some_and(is_it) {
@@ -126,19 +127,9 @@ impl Node {
         Answer::NotEnrolled
     }
 
-    /// Waits for a round that began after now.
-    async fn next_round(&self) {
-        let mut rounds = self.rounds.subscribe();
-        let next = rounds.borrow_and_update().begun + 1;
-        self.poke.notify_one();
-        if rounds.wait_for(|rounds| rounds.ended >= next).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-
     fn why_not(&self, uid: &Str) -> String {
-        let pending = self.pending.lock().get(uid).cloned();
-        pending.unwrap_or_else(|| "the agent ends; its successor captures it".to_owned())
+        let failure = self.uncaptured.failure(uid);
+        failure.unwrap_or_else(|| "the agent ends; its successor captures it".to_owned())
     }
 
     /// A pod whose connections would all fail does not start.
@@ -168,8 +159,8 @@ impl Node {
         let path = path_here(&pod.network_namespace);
         let Some((uid, sandbox)) = self.registry.ended(&pod.container, &path) else { return };
         // Whoever is captured next frees what nobody needs any more.
-        self.poke.notify_one();
-        let Ok(turn) = timeout(TURN, self.turn.lock()).await else { return };
+        self.rounds.ask();
+        let Ok(turn) = timeout(TURN, self.turns.take()).await else { return };
         let captured = {
             let mut captured = self.captured.lock();
             let is_it = captured
@@ -178,7 +169,7 @@ impl Node {
             is_it.then(|| captured.remove(&uid)).flatten()
         };
         drop(turn);
-        self.pending.lock().remove(&uid);
+        self.uncaptured.succeeded(&uid);
         let Some(captured) = captured else { return };
         tracing::info!(workload = %uid, "its sandbox ends");
         self.layer4.telemetry.health().workloads_stopped.inc();
@@ -188,7 +179,7 @@ impl Node {
 }
 
 /// What is known of the sandbox, after a look at it.
-async fn sandbox(pod: &Pod, workload: &Workload) -> Result<Sandbox, String> {
+async fn sandbox(pod: &Pod, workload: &Workload) -> anyhow::Result<Sandbox> {
     let path = path_here(&pod.network_namespace);
     let look = path.clone();
     let looked = tokio::task::spawn_blocking(move || {
@@ -200,13 +191,13 @@ async fn sandbox(pod: &Pod, workload: &Workload) -> Result<Sandbox, String> {
         }
         Ok((namespace.id()?, addresses_in(&namespace)?))
     });
-    let (namespace, found) = looked.await.map_err(|error| error.to_string())?.map_err(|error| {
-        format!("{error}; /run/netns of the node must be mounted into the agent's pod with HostToContainer")
+    let (namespace, found) = looked.await?.map_err(|error: std::io::Error| {
+        anyhow!("{error}; /run/netns of the node must be mounted into the agent's pod with HostToContainer")
     })?;
     // The runtime's word counts: further interfaces may have addresses that are not the pod's.
     let addresses = if pod.addresses.is_empty() { found } else { pod.addresses.clone() };
     if addresses.is_empty() {
-        return Err("the plugins before gave its sandbox no address".to_owned());
+        bail!("the plugins before gave its sandbox no address");
     }
     let uid = workload.pod.clone().unwrap_or_else(|| pod.uid.as_str().into());
     Ok(Sandbox {

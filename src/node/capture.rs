@@ -68,13 +68,13 @@ impl Node {
             Ok(captured) => {
                 tracing::info!(workload = %workload.key, "captured");
                 self.layer4.telemetry.health().workloads_started.inc();
-                self.pending.lock().remove(&workload.uid);
+                self.uncaptured.succeeded(&workload.uid);
                 self.captured.lock().insert(workload.uid.clone(), Arc::new(captured));
             }
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::warn!(workload = %workload.key, %error, "cannot capture; will try again");
-                self.pending.lock().insert(workload.uid.clone(), error);
+                self.uncaptured.failed(&workload.uid, error);
             }
         }
     }
@@ -85,7 +85,7 @@ impl Node {
             .with_context(|| format!("open the network namespace {}", site.network_namespace))?;
         if site.place != Some(namespace.place()?) {
             // Whose it is has been asked of what stood there before.
-            self.poke.notify_one();
+            self.rounds.ask();
             anyhow::bail!("another network namespace stands at {} now", site.network_namespace);
         }
         let sockets = Arc::new(NamespaceSockets::new(namespace.clone()));
@@ -119,12 +119,12 @@ impl Node {
         match self.change(&captured, workload).await {
             Ok(()) => {
                 tracing::info!(workload = %workload.key, wishes = ?workload.capture, "captured otherwise");
-                self.pending.lock().remove(&workload.uid);
+                self.uncaptured.succeeded(&workload.uid);
             }
             Err(error) => {
                 let error = format!("{error:#}");
                 tracing::warn!(workload = %workload.key, %error, "cannot change what is captured; will try again");
-                self.pending.lock().insert(workload.uid.clone(), error);
+                self.uncaptured.failed(&workload.uid, error);
             }
         }
     }
@@ -175,11 +175,10 @@ impl Node {
         let drain = self.settings.drain;
         let node = self.clone();
         let inode = captured.namespace.inode().unwrap_or_default();
-        *self.draining.lock().entry(inode).or_default() += 1;
-        self.leaving.spawn(async move {
+        self.drains.begin(inode, async move {
             captured.proxy.stop(drain).await;
-            let _no_join = node.removal.read().await;
-            if !node.drained(inode) {
+            let _no_join = node.drains.to_remove().await;
+            if !node.drains.end(inode) {
                 return;
             }
             let wanted = |workload: &Arc<Workload>| node.is_wanted(workload);
@@ -192,22 +191,6 @@ impl Node {
                 tracing::warn!(workload = %captured.uid, error = format!("{error:#}"), "its rules are left");
             }
         });
-    }
-
-    /// One capture of a namespace has drained: whether it was the last. A pod may leave, come back and leave again within the
-    /// drain time, and then the kernel still translates for connections of the later capture.
-    fn drained(&self, inode: u64) -> bool {
-        let mut draining = self.draining.lock();
-        match draining.get_mut(&inode) {
-            Some(count) if *count > 1 => {
-                *count -= 1;
-                false
-            }
-            _ => {
-                draining.remove(&inode);
-                true
-            }
-        }
     }
 
     /// Nobody is served in a namespace that two claim, and nothing gets in or out: its rules stay, or come now.

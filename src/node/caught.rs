@@ -90,12 +90,11 @@ impl Node {
     pub(super) async fn watch_rules(self: Arc<Self>, cancel: CancellationToken) {
         loop {
             let pause = tokio::time::sleep(LOOK);
-            if cancel.run_until_cancelled(pause).await.is_none() || self.last_turn.lock().is_some()
-            {
+            if cancel.run_until_cancelled(pause).await.is_none() || self.turns.have_ended() {
                 return;
             }
             let captured: Vec<_> = self.captured.lock().values().cloned().collect();
-            let exempt = self.probes.lock().as_ref().is_some_and(|them| !them.is_empty());
+            let exempt = self.probes.have_rules();
             if captured.is_empty() && !exempt {
                 continue;
             }
@@ -106,7 +105,7 @@ impl Node {
                     .iter()
                     .for_each(|one| one.watch.tell(Some((&one.uid, &one.namespace)), health));
                 if exempt {
-                    node.watch.tell(None, health);
+                    node.probes.watch.tell(None, health);
                 }
             };
             if let Err(error) = tokio::task::spawn_blocking(look).await {

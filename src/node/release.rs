@@ -17,14 +17,12 @@ impl Node {
     /// have left some, and those of the node. New connections go uncaptured at once; open ones have the drain time.
     pub async fn release(self: &Arc<Self>) {
         // Nothing joins any more.
-        let turn = self.turn.clone().lock_owned().await;
-        *self.last_turn.lock() = Some(turn);
+        self.turns.end_with(self.turns.take().await);
         let captured: Vec<Str> = self.captured.lock().keys().cloned().collect();
         for uid in captured {
             self.leave(&uid).await;
         }
-        self.leaving.close();
-        self.leaving.wait().await;
+        self.drains.wait().await;
         let world = self.layer4.world.snapshot();
         let (sites, refused) = self.sites(&world);
         let refused = refused.into_values().filter(|(why, _)| *why != Refusal::Host);

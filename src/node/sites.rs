@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::Node;
 use super::capture::Captured;
 use super::plan::{self, Refused, Site, Sites};
+use super::search::REST;
 use crate::base::Str;
 use crate::model::Workload;
 use crate::sock::{NetworkNamespace, Place};
@@ -17,8 +18,6 @@ use crate::world::World;
 
 /// How long the container runtime may take to tell of all pods that are sought.
 const ASKING: Duration = Duration::from_secs(10);
-/// How long one that did not answer is left alone: nobody joins while it is waited for.
-const REST: Duration = Duration::from_secs(30);
 
 impl Node {
     /// The sites that are known now and nobody else has a claim to, and those that somebody has.
@@ -59,7 +58,7 @@ impl Node {
     pub(super) fn is_wanted(&self, workload: &Workload) -> bool {
         workload.enrolled
             && self.is_here(workload)
-            && !self.refused.lock().contains_key(&workload.uid)
+            && !self.uncaptured.is_refused(&workload.uid)
             && self.site(workload).is_some_and(|site| !site.addresses.is_empty())
     }
 
@@ -99,23 +98,16 @@ impl Node {
             workload.is_some_and(|it| it.pod.as_ref() == Some(pod))
         };
         self.registry.retain(is_here);
-        self.looked_for.lock().retain(|(uid, pod)| is_here(uid, pod));
+        self.search.retain(is_here);
         let missing = self.missing(world);
-        let is_due = missing.iter().any(|(enrolled, it)| {
-            let was_looked_for =
-                || self.looked_for.lock().contains(&(it.uid.clone(), it.pod.clone()));
-            (*enrolled && !it.addresses.is_empty()) || !was_looked_for()
-        });
-        *self.search_again.lock() = None;
-        if !is_due {
-            return;
-        }
-        if let Some(due) = self.registry.search_due() {
-            *self.search_again.lock() = Some(due);
+        let is_due = self.search.is_due(&missing);
+        let not_before = if is_due { self.registry.search_due() } else { None };
+        self.search.set_next(not_before);
+        if !is_due || not_before.is_some() {
             return;
         }
         let sought: Vec<Sought> = missing.into_iter().map(|(_, it)| it).collect();
-        self.looked_for.lock().extend(sought.iter().map(|it| (it.uid.clone(), it.pod.clone())));
+        self.search.looked_for(&sought);
         let registry = self.registry.clone();
         let restored = tokio::task::spawn_blocking(move || registry.restore(&sought)).await;
         let mut found = restored.unwrap_or_default();
@@ -159,7 +151,7 @@ impl Node {
         runtime: &ContainerRuntime,
         sought: &[Sought],
     ) -> Option<Vec<(Sought, Said)>> {
-        if self.runtime_rests.lock().is_some_and(|until| Instant::now() < until) {
+        if self.search.rests() {
             return None;
         }
         let why = match timeout(ASKING, runtime.ask(sought)).await {
@@ -171,7 +163,7 @@ impl Node {
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("the container runtime tells nothing within {ASKING:?}"),
         };
-        *self.runtime_rests.lock() = Some(Instant::now() + REST);
+        self.search.rest();
         tracing::warn!(why, again = ?REST, "pods that started before the agent did are not found");
         None
     }
@@ -199,32 +191,27 @@ impl Node {
 
     /// What should be captured and cannot be found. It does not make the agent unready: no other agent would find it.
     pub(super) fn note_lost(&self, world: &World) {
-        let mut lost = self.lost.lock();
         let mut now = BTreeSet::new();
         if self.settings.runtime.is_some() {
             let missing = self.missing(world).into_iter();
             let lost = missing.filter(|(enrolled, it)| *enrolled && !it.addresses.is_empty());
             now.extend(lost.map(|(_, it)| it.uid));
         }
-        for uid in now.difference(&lost) {
+        for uid in self.uncaptured.set_lost(now) {
             tracing::warn!(workload = %uid, "{LOST}");
         }
-        *lost = now;
     }
 
     /// Says whose claim to a namespace is refused, once.
     pub(super) fn note_refused(&self, refused: &Refused) {
-        let mut known = self.refused.lock();
-        for (uid, (why, _)) in refused {
-            if known.get(uid) != Some(why) {
-                tracing::error!(workload = %uid, "not captured: {why}");
-            }
+        let now = refused.iter().map(|(uid, (why, _))| (uid.clone(), why.clone())).collect();
+        for (uid, why) in self.uncaptured.set_refused(now) {
+            tracing::error!(workload = %uid, "not captured: {why}");
         }
-        *known = refused.iter().map(|(uid, (why, _))| (uid.clone(), why.clone())).collect();
         let mut done = self.done.lock();
-        done.closed.retain(|uid| known.contains_key(uid));
+        done.closed.retain(|uid| refused.contains_key(uid));
         // The other claim closed its namespace too, so that it is to be freed when the claim is gone.
-        done.cleaned.retain(|uid| !known.contains_key(uid));
+        done.cleaned.retain(|uid| !refused.contains_key(uid));
     }
 
     /// The world's workload, with the addresses that the runtime gave it while the API does not have them yet.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::model::{HttpRule, Mirror};
+use crate::model::HttpRule;
 
 /// The index of the backend whose turn it is; `None` when the rule has none or all weights are zero.
 ///
@@ -33,18 +33,6 @@ pub fn next_backend(rule: &HttpRule) -> Option<usize> {
     None
 }
 
-/// Whether this request is one of those that are mirrored: over any `denominator` requests in a row exactly
-/// `numerator` are, evenly spread.
-pub fn is_mirrored(mirror: &Mirror) -> bool {
-    let share = mirror.share;
-    if share.numerator == 0 || share.numerator >= share.denominator {
-        return share.numerator > 0;
-    }
-    let number = u128::from(mirror.turn.fetch_add(1, Ordering::Relaxed));
-    let (numerator, denominator) = (u128::from(share.numerator), u128::from(share.denominator));
-    (number + 1) * numerator / denominator > number * numerator / denominator
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -55,7 +43,8 @@ mod tests {
 
     use super::*;
     use crate::base::ObjectKey;
-    use crate::model::{Backend, BackendRef, Share};
+    use crate::filter::BackendRef;
+    use crate::model::Backend;
 
     fn rule(weights: &[u32], turn: u64) -> HttpRule {
         let backend = |(index, weight): (usize, &u32)| Backend {
@@ -108,17 +97,6 @@ mod tests {
     fn nothing_to_choose() {
         assert!(next_backend(&rule(&[], 0)).is_none());
         assert!(next_backend(&rule(&[0, 0], 0)).is_none());
-    }
-
-    #[test]
-    fn mirrors_take_exactly_their_share() {
-        for (numerator, denominator) in [(0, 100), (20, 100), (1, 3), (100, 100), (35, 100)] {
-            let target = BackendRef::Service { service: ObjectKey::new("ns", "s"), port: 80 };
-            let share = Share { numerator, denominator };
-            let mirror = Mirror { target, share, turn: Arc::new(AtomicU64::new(12_345)) };
-            let taken = (0..3 * denominator).filter(|_| is_mirrored(&mirror)).count();
-            assert_eq!(taken as u32, 3 * numerator, "{share:?}");
-        }
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! What is wrong with the objects, in the words that the operator sees.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use crate::base::{ObjectKey, Str};
 
@@ -158,10 +158,26 @@ impl fmt::Display for Severity {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Origin::File { file, document: 0 } => f.write_str(file),
-            Origin::File { file, document } => write!(f, "{file}, document {document}"),
+            Origin::File { file, document: 0 } => write!(f, "{}", OneLine(file)),
+            Origin::File { file, document } => write!(f, "{}, document {document}", OneLine(file)),
             Origin::Api { generation } => write!(f, "generation {generation}"),
         }
+    }
+}
+
+/// What somebody else has named, without a line break or another control character with which it could look like more than one
+/// complaint.
+struct OneLine<T>(T);
+
+impl<T: fmt::Display> fmt::Display for OneLine<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for char in self.0.to_string().chars() {
+            match char.is_control() {
+                true => write!(f, "{}", char.escape_default())?,
+                false => f.write_char(char)?,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -173,14 +189,34 @@ impl fmt::Display for Complaint {
             write!(f, "{origin}: ")?;
         }
         match &self.object {
-            Some(key) if self.kind.is_empty() => write!(f, "{key}: ")?,
-            Some(key) => write!(f, "{} {key}: ", self.kind)?,
+            Some(key) if self.kind.is_empty() => write!(f, "{}: ", OneLine(key))?,
+            Some(key) => write!(f, "{} {}: ", OneLine(&self.kind), OneLine(key))?,
             None if self.kind.is_empty() => {}
-            None => write!(f, "{}: ", self.kind)?,
+            None => write!(f, "{}: ", OneLine(&self.kind))?,
         }
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }
         f.write_str(&self.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_look_like_another_complaint() {
+        let complaint = Complaint {
+            origin: Some(Origin::File { file: "a\nerror: b.yaml".into(), document: 1 }),
+            kind: "AuthorizationPolicy\n".into(),
+            object: Some(ObjectKey::new("shop", "x\ty")),
+            field: String::new(),
+            severity: Severity::Error,
+            reason: "is wrong".to_owned(),
+            condition: None,
+        };
+        let told = "a\\nerror: b.yaml, document 1: AuthorizationPolicy\\n shop/x\\ty: is wrong";
+        assert_eq!(complaint.to_string(), told);
     }
 }

@@ -11,8 +11,10 @@
 //! An object that cannot be understood is refused alone, as in files. A security kind that the server no longer names
 //! keeps its objects until its definition is seen to be gone: a server that starts may not serve it yet.
 
+mod answer;
 mod connect;
 mod discovery;
+mod followed;
 mod gather;
 mod health;
 mod object;
@@ -38,10 +40,11 @@ use crate::base::Str;
 pub use connect::client;
 pub use discovery::watched_resources;
 use discovery::{Found, discover};
+pub use followed::Followed;
+pub(crate) use followed::RETRY;
 use gather::Gather;
 use health::Health;
 use state::State;
-pub use watch::is_end;
 use watch::{Heard, watch};
 
 /// How often the age of the state is looked after.

@@ -8,6 +8,7 @@
 
 mod claim;
 mod endpoints;
+mod merge;
 mod normal;
 mod salvage;
 mod split;
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 use super::Severity;
 use super::objects::{FieldError, Kind, Object, Recognised, schema};
+use super::translate::meaningless;
 use crate::base::{ObjectKey, Str};
 pub use claim::{Claim, Guard};
 use split::Chunk;
@@ -36,6 +38,8 @@ pub struct Document {
     pub twice: Vec<String>,
     /// Why the API server would refuse an object that can be read.
     pub invalid: Option<FieldError>,
+    /// What of an object that can be read has a value that means nothing, as Istio's validation would find.
+    pub meaningless: Option<FieldError>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,7 +71,20 @@ impl Document {
     /// Reads one object by itself, as the API server has it.
     pub fn of(mut object: Value) -> Self {
         normal::normalise(&mut object);
-        Self { number: 1, content: read(object, ""), twice: Vec::new(), invalid: None }
+        Self {
+            number: 1,
+            content: read(object, ""),
+            twice: Vec::new(),
+            invalid: None,
+            meaningless: None,
+        }
+    }
+
+    /// Stands for a file that is not read.
+    pub(super) fn passed_over(why: &str) -> Self {
+        let (kind, severity, reason) = (Str::default(), Severity::Warning, why.to_owned());
+        let content = Content::Ignored { kind, key: None, severity, reason };
+        Self { number: 0, content, twice: Vec::new(), invalid: None, meaningless: None }
     }
 
     /// Why the object is refused, when it is.
@@ -146,8 +163,8 @@ impl Reader {
     }
 
     fn push(&mut self, content: Content, twice: Vec<String>) {
-        let invalid = None;
-        self.documents.push(Document { number: self.number, content, twice, invalid });
+        let (invalid, meaningless) = (None, None);
+        self.documents.push(Document { number: self.number, content, twice, invalid, meaningless });
     }
 
     fn unreadable(&mut self, text: &str, reason: String) {
@@ -200,9 +217,13 @@ impl Reader {
         let kind = kind_of(&value);
         let objection = kind.and_then(|kind| schema::check(kind, &value).err());
         self.push(read(value, place), twice);
-        if let (Some(document), Some(mut error)) = (self.documents.last_mut(), objection) {
-            error.field = at(place, &error.field);
-            document.invalid = Some(error);
+        let Some(document) = self.documents.last_mut() else { return };
+        let placed = |error: FieldError| FieldError { field: at(place, &error.field), ..error };
+        document.invalid = objection.map(placed);
+        if let Content::Object(object) = &document.content
+            && let Object::AuthorizationPolicy(policy) = &**object
+        {
+            document.meaningless = meaningless(&object.key(), policy).map(placed);
         }
     }
 
@@ -244,6 +265,7 @@ fn read_yaml(chunk: &Chunk<'_>) -> Result<Tree, String> {
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: MAX_ALIAS_EVENTS },
         // The tree keeps them.
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
+        merge_keys: serde_saphyr::MergeKeyPolicy::AsOrdinary,
         // A header value or label `on` is a text, as in YAML 1.2.
         strict_booleans: true,
         // `010` is eight, as in YAML 1.1.
@@ -251,14 +273,15 @@ fn read_yaml(chunk: &Chunk<'_>) -> Result<Tree, String> {
         with_snippet: false,
         emit_comments: false,
     };
-    serde_saphyr::from_str_with_options(chunk.text, options).map_err(|error| {
+    let read = serde_saphyr::from_str_with_options(chunk.text, options).map_err(|error| {
         let lines_before = u64::try_from(chunk.lines_before).unwrap_or(u64::MAX);
         error.render_with_options(serde_saphyr::render_options! {
             // The other one speaks to programmers.
             formatter: &serde_saphyr::UserMessageFormatter,
             line_offset: lines_before,
         })
-    })
+    });
+    merge::expand(read?)
 }
 
 /// The path of a field of what stands at `place`.

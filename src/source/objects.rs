@@ -26,9 +26,8 @@ pub use gateway::{
 };
 pub use grpc_route::{GrpcRoute, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};
 pub use http_route::{
-    BackendObject, HttpRoute, HttpRouteRule, HttpRouteSpec, MirrorFilter, ParentRef, PathModifier,
-    RawRetry, RawTimeouts, RedirectFilter, RewriteFilter, RouteBackendRef, RouteFilter, RouteMatch,
-    Unsupported, says_something,
+    HttpRoute, HttpRouteRule, HttpRouteSpec, ParentRef, RawRetry, RawTimeouts, RouteBackendRef,
+    RouteMatch, Unsupported, says_something,
 };
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
@@ -60,6 +59,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+pub use crate::base::schema::FieldError;
+
 use crate::base::ObjectKey;
 
 /// The namespace of a manifest that names none, as `kubectl apply` does.
@@ -81,14 +82,6 @@ pub struct Resource<S> {
     pub spec: S,
     #[serde(default, rename = "status")]
     _status: IgnoredAny,
-}
-
-/// A field's path and what is wrong with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FieldError {
-    /// Empty for the object as a whole.
-    pub field: String,
-    pub reason: String,
 }
 
 /// What an `apiVersion` and `kind` mean to us.

@@ -7,6 +7,7 @@
 
 mod files;
 mod live;
+mod unread;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,6 +35,8 @@ pub struct Objects {
     held: BTreeMap<Id, Held>,
     refused: Vec<RefusedPolicy>,
     complaints: Vec<Complaint>,
+    /// Files whose content is known, though perhaps not as it is now.
+    read: BTreeSet<Str>,
 }
 
 /// A security policy that was never understood.

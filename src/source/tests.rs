@@ -192,3 +192,39 @@ fn many_objects_that_are_not_carried_out_are_counted() {
     assert!(complaints.len() < 30, "{}", complaints.len());
     assert!(complaints.iter().any(|it| it.object.is_none() && it.reason.starts_with("980 more")));
 }
+
+/// Objects that lead nowhere say so.
+#[test]
+fn what_has_no_effect_is_said() {
+    let service = |rest: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s, namespace: n}}\n\
+             spec: {{clusterIP: 10.96.0.9, {rest} ports: [{{name: http, port: 80}}]}}\n"
+        )
+    };
+    let slice = |port: &str, by: &str| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: x, namespace: n, \
+             labels: {{kubernetes.io/service-name: s, endpointslice.kubernetes.io/managed-by: {by}}}}}\n\
+             addressType: IPv4\nports: [{{name: {port}, port: 8080}}]\nendpoints: [{{addresses: [10.0.0.9]}}]\n"
+        )
+    };
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r, namespace: n}\n\
+                 spec: {rules: [{backendRefs: [{name: s, port: 80, weight: 1}]}]}\n";
+    let selector = "selector: {app: s},";
+    for (text, expected) in [
+        (service("") + &slice("http", "me"), None),
+        (service("") + &slice("web", "me"), Some("spec.ports (port 80): no EndpointSlice")),
+        (service(selector) + &slice("http", "me"), Some("spec.selector: selects the endpoints")),
+        (service(selector) + &slice("http", "endpointslice-controller.k8s.io"), None),
+        (route.to_owned(), Some("spec.parentRefs: are missing")),
+    ] {
+        let complaints = translated(&text).complaints;
+        let told: Vec<String> =
+            complaints.iter().map(|it| format!("{}: {}", it.field, it.reason)).collect();
+        match expected {
+            Some(start) => assert!(told.iter().any(|it| it.starts_with(start)), "{text}: {told:?}"),
+            None => assert!(told.is_empty(), "{text}: {told:?}"),
+        }
+    }
+}

@@ -26,6 +26,7 @@ mod unserved;
 mod waypoint;
 mod workload;
 
+pub(super) use authorization_policy::meaningless;
 pub use revision::{is_of_other_revision, other_revision_of_gateway};
 pub use translator::Translator;
 pub use unserved::what_follows;

@@ -68,6 +68,11 @@ impl RequestRecord {
         }
     }
 
+    /// Whether mutual TLS leads to where the request goes.
+    pub fn mutual_tls(&mut self, mutual_tls: bool) {
+        self.start.mutual_tls = mutual_tls;
+    }
+
     /// The endpoint that the request was sent to; the last one stays.
     pub fn destination(&mut self, peer: Arc<Peer>, address: SocketAddr) {
         self.destination = Some((peer, address));

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 
+use super::record::RecordError;
 use super::{Record, Sandbox};
 use crate::base::Seldom;
 use crate::sock::NetworkNamespace;
@@ -112,15 +113,16 @@ impl Ledger {
         if name.starts_with('.') {
             return None;
         }
-        let record = read(path).and_then(|text| Record::parse(&text)).and_then(|record| {
+        let record = read(path).map_err(RecordError::from);
+        let record = record.and_then(|text| Record::parse(&text)).and_then(|record| {
             let is_its = record.file_name() == name;
-            is_its.then_some(record).ok_or_else(|| "it is of another namespace".to_owned())
+            is_its.then_some(record).ok_or(RecordError::OtherNamespace)
         });
         let record = match record {
             Ok(record) => record,
-            Err(reason) => {
+            Err(error) => {
                 tracing::error!(
-                    path = %path.display(), reason,
+                    path = %path.display(), reason = error.to_string(),
                     "ignoring an untrusted record of a sandbox; searching for its pod without it"
                 );
                 return None;
@@ -139,22 +141,22 @@ impl Ledger {
 }
 
 /// The content of a file that no other user could have written.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+fn read(path: &Path) -> io::Result<Vec<u8>> {
     let options = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let opened = OpenOptions::new().read(true).custom_flags(options).open(path);
-    let file: File = opened.map_err(|error| error.to_string())?;
-    let found = file.metadata().map_err(|error| error.to_string())?;
+    let file: File = opened?;
+    let found = file.metadata()?;
     if !found.is_file() || found.uid() != geteuid().as_raw() {
-        return Err("it is not a file of the agent's user".to_owned());
+        return Err(io::Error::other("it is not a file of the agent's user"));
     }
     if found.mode() & OF_OTHERS != 0 {
-        return Err("others may read or write it".to_owned());
+        return Err(io::Error::other("others may read or write it"));
     }
     if found.nlink() != 1 {
-        return Err("it has other hard links".to_owned());
+        return Err(io::Error::other("it has other hard links"));
     }
     let mut text = Vec::new();
-    file.take(MAX_LENGTH).read_to_end(&mut text).map_err(|error| error.to_string())?;
+    file.take(MAX_LENGTH).read_to_end(&mut text)?;
     Ok(text)
 }
 

@@ -41,6 +41,24 @@ pub struct Record {
     pub addresses: Vec<IpAddr>,
 }
 
+/// Why a file is no record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error(transparent)]
+    Unreadable(#[from] std::io::Error),
+    #[error(transparent)]
+    Syntax(#[from] serde_json::Error),
+    #[error("version {0} is unknown")]
+    Version(u32),
+    #[error("{0} is empty")]
+    Empty(&'static str),
+    #[error("network_namespace is not an absolute path")]
+    RelativePath,
+    /// Its name says so.
+    #[error("it is of another namespace")]
+    OtherNamespace,
+}
+
 /// Why a record is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Stale {
@@ -68,10 +86,10 @@ impl Record {
 
     /// # Errors
     /// The text is not a record, or one of an incompatible version.
-    pub fn parse(text: &[u8]) -> Result<Self, String> {
-        let record: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    pub fn parse(text: &[u8]) -> Result<Self, RecordError> {
+        let record: Self = serde_json::from_slice(text)?;
         if record.version != VERSION {
-            return Err(format!("version {} is unknown", record.version));
+            return Err(RecordError::Version(record.version));
         }
         for (field, value) in [
             ("boot", &record.boot),
@@ -80,17 +98,17 @@ impl Record {
             ("network_namespace", &record.network_namespace),
         ] {
             if value.is_empty() {
-                return Err(format!("{field} is empty"));
+                return Err(RecordError::Empty(field));
             }
         }
         if !record.network_namespace.starts_with('/') {
-            return Err("network_namespace is not an absolute path".to_owned());
+            return Err(RecordError::RelativePath);
         }
         Ok(record)
     }
 
-    pub(super) fn print(&self) -> Result<Vec<u8>, String> {
-        serde_json::to_vec(self).map_err(|error| error.to_string())
+    pub(super) fn print(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(self)
     }
 
     /// One file per namespace: two pods cannot both have it.

@@ -75,7 +75,9 @@ impl ContainerRuntime {
         let channel = channel
             .map_err(|_| silent(format!("no connection within {PATIENCE:?}")))?
             .map_err(|error| silent(chain(&error)))?;
-        let listed: ListResponse = call(&channel, LIST, ListRequest {}).await.map_err(silent)?;
+        let listed: ListResponse = call(&channel, LIST, ListRequest {})
+            .await
+            .map_err(|error| silent(error.to_string()))?;
         let mut said = Vec::new();
         for pod in pods {
             let Some(item) = sandbox_of(pod, &listed.items) else { continue };
@@ -135,21 +137,32 @@ fn path_in(info: &str) -> Option<String> {
     (!path.is_empty()).then(|| path.to_owned())
 }
 
-async fn call<Q, A>(channel: &Channel, path: &'static str, question: Q) -> Result<A, String>
+/// Why one call brought nothing.
+#[derive(Debug, thiserror::Error)]
+enum CallError {
+    #[error("{}", chain(.0))]
+    Connection(#[from] tonic::transport::Error),
+    #[error("{}", .0.message())]
+    Refused(#[from] tonic::Status),
+    #[error("no answer within {PATIENCE:?}")]
+    Late,
+}
+
+async fn call<Q, A>(channel: &Channel, path: &'static str, question: Q) -> Result<A, CallError>
 where
     Q: prost::Message + Send + Sync + 'static,
     A: prost::Message + Default + Send + Sync + 'static,
 {
     let asking = async {
         let mut client = Grpc::new(channel.clone());
-        client.ready().await.map_err(|error| chain(&error))?;
+        client.ready().await?;
         let request = tonic::Request::new(question);
         let codec: ProstCodec<Q, A> = ProstCodec::default();
         let answer = client.unary(request, PathAndQuery::from_static(path), codec).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+        Ok(answer?.into_inner())
     };
     let answer = tokio::time::timeout(PATIENCE, asking).await;
-    answer.map_err(|_| format!("no answer within {PATIENCE:?}"))?
+    answer.map_err(|_| CallError::Late)?
 }
 
 /// An error with its causes.

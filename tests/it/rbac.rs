@@ -217,7 +217,8 @@ fn verbs(code: &str, binding: &str) -> BTreeSet<(&'static str, bool)> {
     let mut verbs = BTreeSet::new();
     // Where nothing but the object of that name is asked for.
     for watching in ["watch_object", "watcher"] {
-        if code.contains(&format!("{watching}({binding}, ")) {
+        let asks = |of: &str| code.contains(&format!("{watching}({binding}{of}, "));
+        if asks("") || asks(".clone()") {
             verbs.extend([("list", true), ("watch", true)]);
         }
     }
@@ -228,6 +229,7 @@ fn verbs(code: &str, binding: &str) -> BTreeSet<(&'static str, bool)> {
         }
         let rest = &code[at + calls.len()..];
         match identifier(rest) {
+            "clone" => {}
             "get" | "get_opt" | "get_metadata" => _ = verbs.insert(("get", true)),
             "list" | "list_metadata" => _ = verbs.insert(("list", true)),
             "create" => _ = verbs.insert(("create", false)),

@@ -5,13 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::ListParams;
 use kube::core::PartialObjectMeta;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -21,7 +20,7 @@ use super::judge::{Facts, Heard, Known, removed};
 use crate::app::pod::namespace;
 use crate::base::Seldom;
 use crate::config::Settings;
-use crate::source::kubernetes::is_end;
+use crate::source::kubernetes::Followed;
 use crate::source::{self, SourceError};
 
 /// The DaemonSet that owns the agent's pod.
@@ -62,8 +61,10 @@ impl Removal {
             let sets: Api<PartialObjectMeta<DaemonSet>> =
                 Api::namespaced(client.clone(), &namespace);
             let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client);
-            let sets = watcher(sets, named(DAEMON_SET)).default_backoff();
-            let namespaces = watcher(namespaces, named(&namespace)).default_backoff();
+            let (set, own) = (named(DAEMON_SET), named(&namespace));
+            let sets = Followed::new(move || watcher(sets.clone(), set.clone()).boxed());
+            let namespaces =
+                Followed::new(move || watcher(namespaces.clone(), own.clone()).boxed());
             tokio::join!(
                 self.hear(sets, "DaemonSet", |facts| &mut facts.daemon_set),
                 self.hear(namespaces, "namespace", |facts| &mut facts.namespace),
@@ -72,20 +73,11 @@ impl Removal {
         _ = cancel.run_until_cancelled(following).await;
     }
 
-    async fn hear<K>(
-        &self,
-        events: impl Stream<Item = watcher::Result<Event<PartialObjectMeta<K>>>>,
-        what: &str,
-        part: Part,
-    ) {
-        let mut events = std::pin::pin!(events);
+    async fn hear<K>(&self, mut events: Followed<PartialObjectMeta<K>>, what: &str, part: Part) {
         let trouble = Seldom::new();
         let mut listed = false;
-        let mut well = tokio::time::Instant::now();
-        while let Some(event) = events.next().await {
-            let so_long = well.elapsed();
-            well = tokio::time::Instant::now();
-            let heard = match &event {
+        loop {
+            let heard = match &events.next().await {
                 Ok(Event::Init) => {
                     listed = false;
                     None
@@ -98,7 +90,7 @@ impl Removal {
                 Ok(Event::Apply(object)) => Some(Heard::of(object)),
                 Ok(Event::Delete(_)) => Some(Heard::Deleted),
                 Err(error) => {
-                    if !is_end(error, so_long) && trouble.is_due() {
+                    if trouble.is_due() {
                         tracing::warn!(
                             %error,
                             "the agent's {what} cannot be watched for now; a removal that is not noticed leaves the pods of \

@@ -52,12 +52,6 @@ section! {
         /// The timeout of a connection to an application, an endpoint or another node.
         connect_timeout: Duration = 10 * SECOND, duration(TIMEOUTS),
             because "ztunnel's and Envoy's: longer than three retransmissions of a SYN (1 + 2 + 4 s).";
-
-        /// How long to wait for a client's first bytes on a port whose protocol is not said; then the connection is carried
-        /// as bytes.
-        detect_timeout: Duration = 5 * SECOND, duration(TIMEOUTS),
-            because "Envoy's listeners in a sidecar waited as long; a server that speaks first waits so long, where its port \
-                     is not named.";
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::base::{MAX_FIELDS, Str};
 use crate::config::check::{
-    self, CONNECTIONS, DAY, HOUR, MAX_BYTES, MIB, PERCENT, SECOND, THREADS,
+    self, CONNECTIONS, DAY, HOUR, MAX_BYTES, MIB, PERCENT, SECOND, THREADS, TIMEOUTS,
 };
 
 /// Few requests have fewer, and none may have more over HTTP/2.
@@ -72,5 +72,11 @@ section! {
         idle_timeout: Duration = HOUR, duration(SECOND..=DAY),
             because "Envoy's and Istio's idle timeout of HTTP connections. Idle ones give way when places become few, so this \
                      needs not be short.";
+
+        /// How long to wait for a client's first bytes on a port whose protocol is not said; then the connection is carried
+        /// as bytes.
+        detect_timeout: Duration = 5 * SECOND, duration(TIMEOUTS),
+            because "Envoy's listeners in a sidecar waited as long; a server that speaks first waits so long, where its port \
+                     is not named.";
     }
 }

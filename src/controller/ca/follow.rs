@@ -6,32 +6,35 @@ use std::time::SystemTime;
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::runtime::{WatchStreamExt, watcher};
-use tokio::time::Instant;
+use kube::runtime::watcher::{Config, Event, watcher};
 use tokio_util::sync::CancellationToken;
 
 use super::{Authorities, Current, SECRET, secret};
 use crate::base::Seldom;
 use crate::controller::Context;
-use crate::source::kubernetes::is_end;
+use crate::source::kubernetes::Followed;
 
-/// Follows until cancelled. A connection that breaks is made anew, with pauses that grow.
+/// Follows until cancelled. A watch that breaks begins again, with pauses that grow.
 pub(in crate::controller) async fn follow(
     context: Arc<Context>,
     authorities: Authorities,
     cancel: CancellationToken,
 ) {
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &context.settings.namespace);
-    let events = watcher::watch_object(secrets, SECRET).default_backoff();
-    let mut events = Box::pin(events.take_until(cancel.cancelled_owned()));
+    let named = Config::default().fields(&format!("metadata.name={SECRET}"));
+    let mut events = Followed::new(move || watcher(secrets.clone(), named.clone()).boxed());
     let trouble = Seldom::new();
-    let mut well = Instant::now();
-    while let Some(event) = events.next().await {
-        let so_long = well.elapsed();
-        well = Instant::now();
+    let mut listed = false;
+    while let Some(event) = cancel.run_until_cancelled(events.next()).await {
         match event {
-            Ok(secret) => authorities.take(&context, secret.as_ref()),
-            Err(error) if is_end(&error, so_long) => {}
+            Ok(Event::Init) => listed = false,
+            Ok(Event::InitApply(secret)) => {
+                listed = true;
+                authorities.take(&context, Some(&secret));
+            }
+            Ok(Event::InitDone) if listed => {}
+            Ok(Event::Apply(secret)) => authorities.take(&context, Some(&secret)),
+            Ok(Event::InitDone | Event::Delete(_)) => authorities.take(&context, None),
             Err(error) if trouble.is_due() => tracing::warn!(
                 secret = SECRET, %error,
                 "cannot watch the CA's Secret; the last CA keeps signing"
@@ -50,15 +53,17 @@ impl Authorities {
                 secret = SECRET,
                 "the CA's Secret was deleted; the last CA keeps signing, and the leader writes it back"
             ),
-            None => tracing::info!(secret = SECRET, "there is no CA yet; the leader will create one"),
+            None => {
+                tracing::info!(secret = SECRET, "there is no CA yet; the leader will create one")
+            }
             Some(secret) => {
                 let read =
                     secret::read(secret).and_then(|state| Current::new(state, SystemTime::now()));
                 match read {
                     Ok(current) => self.accept(context, current),
-                    Err(reason) => tracing::error!(
+                    Err(error) => tracing::error!(
                         secret = SECRET,
-                        reason,
+                        reason = error.to_string(),
                         "the CA's Secret is unusable; {}",
                         if before.is_some() {
                             "the previous CA keeps signing"

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::rotation::{Step, Times, Why, step};
 use super::state::{Material, State};
-use super::{Authorities, Current, SECRET, publish, secret};
+use super::{Authorities, CaError, Current, SECRET, publish, secret};
 use crate::base::{ObjectKey, Seldom};
-use crate::controller::cluster::{is_conflict, told};
+use crate::controller::cluster::{RequestError, is_conflict};
 use crate::controller::events::{self, Regarding, Told, Trouble};
 use crate::controller::{Context, FIELD_MANAGER};
 
@@ -48,7 +48,7 @@ pub(in crate::controller) async fn keep(
             changes.mark_unchanged();
             let pause = match timeout(ROUND, keeper.round()).await {
                 Ok(Ok(pause)) => pause,
-                Ok(Err(why)) => keeper.complain(&trouble, &why),
+                Ok(Err(why)) => keeper.complain(&trouble, &why.to_string()),
                 Err(_) => keeper.complain(&trouble, "the API server did not answer in time"),
             };
             tokio::select! {
@@ -70,8 +70,8 @@ struct Keeper {
 
 impl Keeper {
     /// Performs the steps that are due, and returns how long none will be.
-    async fn round(&self) -> Result<Duration, String> {
-        let Some(held) = self.secrets.get_opt(SECRET).await.map_err(|error| told(&error))? else {
+    async fn round(&self) -> Result<Duration, CaError> {
+        let Some(held) = self.secrets.get_opt(SECRET).await.map_err(RequestError::from)? else {
             self.create().await?;
             return Ok(Duration::ZERO);
         };
@@ -79,8 +79,8 @@ impl Keeper {
         // The watcher of the Secret has logged what is wrong with it.
         let current = match secret::read(&held).and_then(|state| Current::new(state, now)) {
             Ok(current) => current,
-            Err(reason) => {
-                self.tell(&held, &reason).await?;
+            Err(error) => {
+                self.tell(&held, &error.to_string()).await?;
                 return Ok(LOOK);
             }
         };
@@ -101,7 +101,7 @@ impl Keeper {
     }
 
     /// An Event on the Secret, for operators who do not read this replica's log.
-    async fn tell(&self, secret: &Secret, reason: &str) -> Result<(), String> {
+    async fn tell(&self, secret: &Secret, reason: &str) -> Result<(), CaError> {
         let regarding = Regarding {
             api_version: "v1".to_owned(),
             kind: "Secret".to_owned(),
@@ -119,21 +119,21 @@ impl Keeper {
             let published = events::publish(&self.context.client, &self.context.replica, &trouble);
             published.await.map_err(|error| {
                 self.told.lock().failed(&trouble);
-                format!("cannot write an Event about the Secret: {}", told(&error))
+                CaError::Event(error.into())
             })?;
         }
         Ok(())
     }
 
     /// A next CA that cannot sign must not become the current one.
-    fn look_at_next(&self, state: &State, now: SystemTime) -> Result<(), String> {
+    fn look_at_next(&self, state: &State, now: SystemTime) -> Result<(), CaError> {
         let Some(next) = &state.next else { return Ok(()) };
         let usable = next.material.authority(now);
-        usable.map(drop).map_err(|why| format!("the next CA (keys next-*) is unusable: {why}"))
+        usable.map(drop).map_err(|error| CaError::Next(Box::new(error)))
     }
 
     /// Creates the Secret: with the CA that was last in force, if this replica knows one.
-    async fn create(&self) -> Result<(), String> {
+    async fn create(&self) -> Result<(), CaError> {
         let known = self.authorities.current();
         let state = match &known {
             Some(current) => current.state.clone(),
@@ -147,18 +147,18 @@ impl Keeper {
             }
             Ok(_) => tracing::info!(secret = SECRET, "created a new CA"),
             Err(error) if is_conflict(&error) => {}
-            Err(error) => return Err(told(&error)),
+            Err(error) => return Err(RequestError::from(error).into()),
         }
         Ok(())
     }
 
     /// Replaces the Secret in the version that was read, so that no other change is overwritten.
-    async fn replace(&self, mut held: Secret, state: &State, step: Step) -> Result<(), String> {
+    async fn replace(&self, mut held: Secret, state: &State, step: Step) -> Result<(), CaError> {
         secret::write(state, &mut held);
         match self.secrets.replace(SECRET, &parameters(), &held).await {
             Ok(_) => tell(step),
             Err(error) if is_conflict(&error) => {}
-            Err(error) => return Err(told(&error)),
+            Err(error) => return Err(RequestError::from(error).into()),
         }
         Ok(())
     }

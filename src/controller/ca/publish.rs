@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use serde_json::json;
 
 use super::ROOTS_CONFIG_MAP;
-use crate::controller::cluster::told;
+use crate::controller::cluster::RequestError;
 use crate::controller::{Context, FIELD_MANAGER};
 use crate::identity::{CA_ROOTS, to_pem};
 
@@ -16,10 +16,10 @@ use crate::identity::{CA_ROOTS, to_pem};
 pub(super) async fn publish(
     context: &Context,
     roots: &[CertificateDer<'static>],
-) -> Result<(), String> {
+) -> Result<(), RequestError> {
     let maps: Api<ConfigMap> = Api::namespaced(context.client.clone(), &context.settings.namespace);
     let wanted = to_pem(roots);
-    let current = maps.get_opt(ROOTS_CONFIG_MAP).await.map_err(|error| told(&error))?;
+    let current = maps.get_opt(ROOTS_CONFIG_MAP).await?;
     let held = current.as_ref().and_then(|map| map.data.as_ref()?.get(CA_ROOTS));
     if held == Some(&wanted) {
         return Ok(());
@@ -32,9 +32,7 @@ pub(super) async fn publish(
     });
     // It may have been created manually; the CA determines its content.
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    maps.patch(ROOTS_CONFIG_MAP, &parameters, &Patch::Apply(map))
-        .await
-        .map_err(|error| told(&error))?;
+    maps.patch(ROOTS_CONFIG_MAP, &parameters, &Patch::Apply(map)).await?;
     tracing::info!(
         config_map = ROOTS_CONFIG_MAP,
         roots = roots.len(),

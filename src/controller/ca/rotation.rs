@@ -9,6 +9,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::CaError;
 use super::state::{Material, Next, Old, State};
 use crate::identity::{Authority, CLOCK_SKEW};
 
@@ -82,8 +83,8 @@ impl State {
         step: Step,
         times: Times,
         now: SystemTime,
-        make: impl FnOnce() -> Result<Material, String>,
-    ) -> Result<Self, String> {
+        make: impl FnOnce() -> Result<Material, CaError>,
+    ) -> Result<Self, CaError> {
         let mut state = self.clone();
         match step {
             Step::Rest(_) => {}

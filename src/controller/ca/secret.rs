@@ -8,8 +8,8 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 
-use super::SECRET;
 use super::state::{Material, Next, Old, State, timestamp};
+use super::{CaError, SECRET};
 use crate::identity::{CA_CERTIFICATE, CA_CHAIN, CA_KEY, CA_ROOTS, Pair};
 
 /// The prefix of the keys of the CA that signs after the overlap.
@@ -32,12 +32,10 @@ type Data = BTreeMap<String, ByteString>;
 ///
 /// # Errors
 /// Names the key and what to put there.
-pub(super) fn read(secret: &Secret) -> Result<State, String> {
+pub(super) fn read(secret: &Secret) -> Result<State, CaError> {
     let empty = Data::new();
     let data = secret.data.as_ref().unwrap_or(&empty);
-    let signing = material(data, "")?.ok_or(format!(
-        "it has none of {CA_CERTIFICATE}, {CA_KEY} and {CA_ROOTS}; put a CA there, or delete the Secret for a new one"
-    ))?;
+    let signing = material(data, "")?.ok_or(CaError::Empty)?;
     let announced_roots = text(data, ANNOUNCED_ROOTS)?;
     let next = material(data, NEXT)?.map(|material| {
         let is_it = announced_roots.as_ref() == Some(&material.roots);
@@ -71,11 +69,11 @@ pub(super) fn write(state: &State, secret: &mut Secret) {
 }
 
 /// `None` if none of the keys is there; a partial CA is an error.
-fn material(data: &Data, prefix: &str) -> Result<Option<Material>, String> {
+fn material(data: &Data, prefix: &str) -> Result<Option<Material>, CaError> {
     let part = |name: &str| text(data, &format!("{prefix}{name}"));
     let (certificate, key, roots) = (part(CA_CERTIFICATE)?, part(CA_KEY)?, part(CA_ROOTS)?);
     let chain = part(CA_CHAIN)?.unwrap_or_default();
-    let missing = |name: &str| format!("{prefix}{name} is missing or empty");
+    let missing = |name: &str| CaError::Missing(format!("{prefix}{name}"));
     match (certificate, key, roots) {
         (None, None, None) => Ok(None),
         (None, _, _) => Err(missing(CA_CERTIFICATE)),
@@ -87,9 +85,9 @@ fn material(data: &Data, prefix: &str) -> Result<Option<Material>, String> {
     }
 }
 
-fn text(data: &Data, key: &str) -> Result<Option<String>, String> {
+fn text(data: &Data, key: &str) -> Result<Option<String>, CaError> {
     let Some(ByteString(bytes)) = data.get(key) else { return Ok(None) };
-    let text = std::str::from_utf8(bytes).map_err(|_| format!("{key} is not text"))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| CaError::NotText(key.to_owned()))?;
     Ok((!text.trim().is_empty()).then(|| text.to_owned()))
 }
 
@@ -193,10 +191,10 @@ mod tests {
             let mut secret = Secret::default();
             write(&filled(), &mut secret);
             secret.data.as_mut().unwrap().remove(key);
-            let error = read(&secret).err().unwrap();
+            let error = read(&secret).err().unwrap().to_string();
             assert!(error.starts_with(named), "{error}");
         }
-        assert!(read(&Secret::default()).err().unwrap().contains("put a CA there"));
+        assert!(matches!(read(&Secret::default()), Err(CaError::Empty)));
     }
 
     proptest! {

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use k8s_openapi::jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 
+use super::CaError;
 use crate::base::Str;
 use crate::identity::{
     Authority, CA_ROOTS, Pair, certificates, create_authority, verify_authority,
@@ -50,16 +51,17 @@ pub(super) struct State {
 
 impl Material {
     /// A new root that signs itself.
-    pub(super) fn create(trust_domain: &Str, now: SystemTime) -> Result<Self, String> {
-        let pair = create_authority(OWN_NAME, trust_domain, now)?;
+    pub(super) fn create(trust_domain: &Str, now: SystemTime) -> Result<Self, CaError> {
+        let pair = create_authority(OWN_NAME, trust_domain, now).map_err(CaError::Unusable)?;
         let roots = pair.certificate.clone();
         Ok(Self { chain: roots.clone(), roots, pair })
     }
 
     /// Checked as an agent would: agents that trust its roots must trust what it signs.
-    pub(super) fn authority(&self, now: SystemTime) -> Result<Authority, String> {
-        let authority = Authority::of_parts(&self.pair, &self.chain, &self.roots, now)?;
-        verify_authority(&authority, now)?;
+    pub(super) fn authority(&self, now: SystemTime) -> Result<Authority, CaError> {
+        let authority = Authority::of_parts(&self.pair, &self.chain, &self.roots, now);
+        let authority = authority.map_err(CaError::Unusable)?;
+        verify_authority(&authority, now).map_err(CaError::Unusable)?;
         Ok(authority)
     }
 
@@ -75,7 +77,7 @@ impl State {
     }
 
     /// The roots that are trusted now, each once.
-    pub(super) fn trusted(&self) -> Result<Vec<CertificateDer<'static>>, String> {
+    pub(super) fn trusted(&self) -> Result<Vec<CertificateDer<'static>>, CaError> {
         let texts = [
             Some(&self.signing.roots),
             self.next.as_ref().map(|next| &next.material.roots),
@@ -83,7 +85,7 @@ impl State {
         ];
         let mut trusted = Vec::new();
         for text in texts.into_iter().flatten() {
-            for root in certificates(CA_ROOTS, text)? {
+            for root in certificates(CA_ROOTS, text).map_err(CaError::Unusable)? {
                 if !trusted.contains(&root) {
                     trusted.push(root);
                 }

@@ -156,7 +156,8 @@ fn old_roots_that_an_operator_put_there_are_dated() {
 #[test]
 fn a_ca_that_agents_would_not_trust_is_refused() {
     let now = start();
-    let refused = |material: Material| Current::new(State::new(material), now).err().unwrap();
+    let refused =
+        |material: Material| Current::new(State::new(material), now).err().unwrap().to_string();
     let (one, other) = (brought(now), brought(now));
     let error = refused(Material { roots: other.roots.clone(), ..one.clone() });
     assert!(error.contains("check that the chain is complete"), "{error}");
@@ -165,7 +166,7 @@ fn a_ca_that_agents_would_not_trust_is_refused() {
     assert!(error.contains("does not belong to"), "{error}");
     let error = refused(Material { roots: "nothing".to_owned(), ..one.clone() });
     assert!(error.contains("root-cert.pem holds no certificate"), "{error}");
-    let late = Current::new(State::new(one), now + 4_000 * DAY).err().unwrap();
+    let late = Current::new(State::new(one), now + 4_000 * DAY).err().unwrap().to_string();
     assert!(late.contains("expired"), "{late}");
 }
 
@@ -204,6 +205,6 @@ fn a_ca_below_other_cas_needs_its_chain_and_no_more() {
         assert_eq!(current.trusted.len(), 1);
         assert!(!current.state.signing.is_own(&current.authority));
     }
-    let error = with(String::new()).err().unwrap();
+    let error = with(String::new()).err().unwrap().to_string();
     assert!(error.contains("check that the chain is complete"), "{error}");
 }

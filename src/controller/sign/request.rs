@@ -18,7 +18,9 @@ const DEFAULT_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) fn token(headers: &MetadataMap) -> Result<&str, Refusal> {
     let refused = |why: &str| Refusal::new(Kind::Token, why.to_owned());
     let value = headers.get("authorization").ok_or_else(|| {
-        refused("the token is missing; an agent sends its service account's (`authorization: Bearer`)")
+        refused(
+            "the token is missing; an agent sends its service account's (`authorization: Bearer`)",
+        )
     })?;
     let text = value.to_str().map_err(|_| refused("the header authorization is not text"))?;
     match text.split_once(' ') {

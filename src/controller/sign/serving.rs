@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::controller::Context;
-use crate::controller::ca::Authorities;
+use crate::controller::ca::{Authorities, CaError};
 use crate::identity::certified_key;
 
 /// The Service that agents dial.
@@ -54,7 +54,8 @@ impl Serving {
                         self.0.store(certificate.map(Arc::new));
                         lifetime / 2
                     }
-                    Err(why) => {
+                    Err(error) => {
+                        let why = error.to_string();
                         tracing::error!(why, "cannot renew the controller's own certificate");
                         PAUSE
                     }
@@ -75,10 +76,12 @@ fn renew(
     authorities: &Authorities,
     names: &[String],
     lifetime: Duration,
-) -> Result<Option<CertifiedKey>, String> {
+) -> Result<Option<CertifiedKey>, CaError> {
     let Some(current) = authorities.current() else { return Ok(None) };
-    let (issued, key) = current.authority.certify_server(names, lifetime, SystemTime::now())?;
-    certified_key(issued.chain, key).map(Some).map_err(|error| error.to_string())
+    let signed = current.authority.certify_server(names, lifetime, SystemTime::now());
+    let (issued, key) = signed.map_err(CaError::Unusable)?;
+    let certified = certified_key(issued.chain, key);
+    certified.map(Some).map_err(|error| CaError::Unusable(error.to_string()))
 }
 
 /// Every name that the Service has in the cluster.

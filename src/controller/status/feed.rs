@@ -7,19 +7,16 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Client, discovery};
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::SubjectKind;
-use crate::source::kubernetes::is_end;
+use crate::source::kubernetes::{Followed, RETRY};
 use crate::source::objects::Kind;
 
 /// How often the agent checks whether the server serves a missing kind.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The same for unsupported kinds, which most clusters do not have.
 const LOOK_SELDOM: Duration = Duration::from_secs(30);
-/// Between tries that fail; doubles up to [`PAUSE_AT_MOST`].
-const PAUSE: Duration = Duration::from_millis(500);
-const PAUSE_AT_MOST: Duration = Duration::from_secs(30);
 /// The page size of lists.
 const PAGE: u32 = 250;
 
@@ -41,8 +38,7 @@ pub(super) type Feeds = SelectAll<BoxStream<'static, (SubjectKind, Heard)>>;
 /// Watches every kind.
 pub(super) fn feeds(client: &Client) -> Feeds {
     let feeds = SubjectKind::ALL.into_iter().map(|watched| {
-        let (client, well) = (client.clone(), Instant::now());
-        let feed = Feed { client, watched, step: Step::Look, failures: 0, well };
+        let feed = Feed { client: client.clone(), watched, step: Step::Look, failures: 0 };
         let heard = unfold(feed, |mut feed| async {
             let heard = feed.next().await;
             Some((heard, feed))
@@ -56,35 +52,29 @@ struct Feed {
     client: Client,
     watched: SubjectKind,
     step: Step,
+    /// To learn where the kind is served, in a row.
     failures: u32,
-    /// When the server was last asked, or sent something.
-    well: Instant,
 }
 
 enum Step {
     Look,
     /// Not served; checked from time to time.
     Wait,
-    Watch(ApiResource, BoxStream<'static, watcher::Result<Event<DynamicObject>>>),
+    Watch(ApiResource, Followed<DynamicObject>),
 }
 
 impl Feed {
     async fn next(&mut self) -> Heard {
         loop {
             if self.failures > 0 {
-                sleep(pause(self.failures)).await;
-                self.well = Instant::now();
+                sleep(RETRY.after(self.failures)).await;
             }
             match &mut self.step {
                 Step::Watch(resource, events) => match events.next().await {
-                    Some(Ok(event)) => {
-                        self.failures = 0;
-                        self.well = Instant::now();
-                        return heard(resource, event);
-                    }
-                    Some(Err(error)) if is_end(&error, self.well.elapsed()) => self.failures = 1,
-                    Some(Err(error)) if !is_missing(&error) => return self.failed(&error),
-                    _ => self.step = Step::Look,
+                    Ok(event) => return heard(resource, event),
+                    Err(error) if is_missing(&error) => self.step = Step::Look,
+                    // It tries again by itself.
+                    Err(error) => return Heard::Failed(error.to_string()),
                 },
                 Step::Wait => {
                     sleep(look_every(self.watched).mul_f64(0.5 + fastrand::f64())).await;
@@ -115,7 +105,9 @@ impl Feed {
     fn watch(&mut self, resource: ApiResource) {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
         let config = Config { page_size: Some(PAGE), ..Config::default() };
-        self.step = Step::Watch(resource, watcher(api, config).boxed());
+        let events = Followed::new(move || watcher(api.clone(), config.clone()).boxed());
+        self.failures = 0;
+        self.step = Step::Watch(resource, events);
     }
 }
 
@@ -170,9 +162,4 @@ fn is_missing(error: &watcher::Error) -> bool {
         _ => return false,
     };
     matches!(cause, kube::Error::Api(status) if status.code == 404)
-}
-
-fn pause(failures: u32) -> Duration {
-    let full = PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(PAUSE_AT_MOST);
-    full.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

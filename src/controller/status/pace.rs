@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Subject;
+use crate::base::Backoff;
 
-/// After a failure; doubles up to [`PAUSE_AT_MOST`].
+/// After a failure, and while too many writes are due.
 const PAUSE: Duration = Duration::from_millis(500);
-const PAUSE_AT_MOST: Duration = Duration::from_secs(60);
+/// Only the leader writes, so that no two clients come at once.
+const RETRY: Backoff = Backoff::new(PAUSE, Duration::from_secs(60));
 /// The object changed during the write: retry soon, with its new state.
 const AGAIN: Duration = Duration::from_millis(100);
 /// How often the same status may be written within [`TRUCE`] before another writer is suspected.
@@ -146,7 +148,7 @@ impl Pace {
             _ => 0,
         };
         past.until = match outcome {
-            Outcome::Failed => now + pause(past.failures),
+            Outcome::Failed => now + RETRY.after(past.failures),
             Outcome::Outdated => now + AGAIN,
             _ => now,
         };
@@ -161,10 +163,6 @@ impl Pace {
     pub(super) fn keep(&mut self, exists: impl Fn(&Subject) -> bool) {
         self.past.retain(|subject, _| exists(subject));
     }
-}
-
-fn pause(failures: u32) -> Duration {
-    PAUSE.saturating_mul(1 << (failures.max(1) - 1).min(10)).min(PAUSE_AT_MOST)
 }
 
 #[cfg(test)]
@@ -209,7 +207,6 @@ mod tests {
         }
         pace.note(&it, attempt("2", 1), Outcome::Outdated, Instant::now());
         assert_eq!(pace.ask(&it, &attempt("3", 1), Instant::now()), Verdict::Now);
-        assert_eq!(super::pause(u32::MAX), PAUSE_AT_MOST);
     }
 
     #[tokio::test(start_paused = true)]

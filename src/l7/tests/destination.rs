@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::support::*;
+use crate::filter::{HeaderFilter, HttpFilter, PathRewrite, RequestHeaders, Rewrite};
 use crate::l7::original::{HEADER, Original};
 use crate::l7::sent::Sent;
 use crate::l7::{WorkerSettings, lasting};
@@ -163,7 +164,7 @@ pub(super) fn rewriting(at: SocketAddr) -> Fixture {
         ..HeaderFilter::default()
     };
     let rule = HttpRule {
-        filters: vec![HttpFilter::RequestHeaders(filter)],
+        filters: vec![HttpFilter::RequestHeaders(RequestHeaders(filter))],
         ..fixture::rule(vec![fixture::backend("echo", 1)])
     };
     let header = ConditionKey::Header(HeaderName::from_static("x-user"));

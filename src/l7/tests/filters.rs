@@ -3,6 +3,10 @@
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::support::*;
+use crate::filter::{
+    Cors, HeaderFilter, HttpFilter, OriginPattern, PathRewrite, Permitted, Redirect,
+    RequestHeaders, ResponseHeaders, Rewrite,
+};
 use crate::l7::WorkerSettings;
 use crate::model::*;
 use crate::world::fixture::{self, Fixture, backend as to};
@@ -123,7 +127,7 @@ async fn rewrites_reach_the_application_and_only_there() {
         rule(
             "/both",
             vec![
-                HttpFilter::RequestHeaders(set("x-set", "1")),
+                HttpFilter::RequestHeaders(RequestHeaders(set("x-set", "1"))),
                 rewrite(Some("b.org"), Some(prefix("/both", "/b"))),
             ],
             vec![to("one", 1)],
@@ -162,13 +166,13 @@ async fn rewrites_reach_the_application_and_only_there() {
 async fn a_backends_filters_are_its_own() {
     let mine = |name: &'static str, path: &str| Backend {
         filters: vec![
-            HttpFilter::RequestHeaders(set("x-version", name)),
+            HttpFilter::RequestHeaders(RequestHeaders(set("x-version", name))),
             rewrite(None, Some(PathRewrite::Full(path.into()))),
-            HttpFilter::ResponseHeaders(set("x-answered-by", name)),
+            HttpFilter::ResponseHeaders(ResponseHeaders(set("x-answered-by", name))),
         ],
         ..to(name, 1)
     };
-    let shared = HttpFilter::RequestHeaders(set("x-shared", "1"));
+    let shared = HttpFilter::RequestHeaders(RequestHeaders(set("x-shared", "1")));
     let rules = vec![rule("/", vec![shared], vec![mine("one", "/1"), mine("two", "/2")])];
     let lab = lab(rules).await;
     let mut client = Client::http1(lab.dial("client", "echo").await).await;
@@ -194,7 +198,7 @@ async fn a_backends_filters_are_its_own() {
 
 #[tokio::test]
 async fn browsers_are_answered_by_cors_and_applications_by_nobody() {
-    let cors = HttpFilter::Cors(Box::new(Cors {
+    let cors = HttpFilter::Cors(Cors {
         origins: vec![OriginPattern::Like {
             scheme: "https".into(),
             host: "*.bar.com".into(),
@@ -205,7 +209,7 @@ async fn browsers_are_answered_by_cors_and_applications_by_nobody() {
         headers: Permitted::None,
         exposed: Permitted::None,
         max_age: 5,
-    }));
+    });
     let lab = lab(vec![rule("/", vec![cors], vec![to("one", 1)])]).await;
     let mut client = Client::http1(lab.dial("client", "echo").await).await;
     let asks = |origin| [("origin", origin), ("access-control-request-method", "PUT")];

@@ -20,6 +20,7 @@ use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 use super::support::*;
+use crate::filter::{HeaderFilter, HttpFilter, RequestHeaders};
 use crate::l7::WorkerSettings;
 use crate::model::*;
 use crate::world::fixture::{self, Fixture, backend as to};
@@ -134,7 +135,8 @@ async fn streams_of_one_connection_are_split_one_by_one() {
     let missing = BackendRef::Invalid { status: StatusCode::SERVICE_UNAVAILABLE, why: "x".into() };
     let backends = vec![to("one", 70), to("two", 30), Backend { target: missing, ..to("x", 0) }];
     let set = vec![("x-set".parse().unwrap(), "seen".parse().unwrap())];
-    let filter = HttpFilter::RequestHeaders(HeaderFilter { set, ..HeaderFilter::default() });
+    let filter = RequestHeaders(HeaderFilter { set, ..HeaderFilter::default() });
+    let filter = HttpFilter::RequestHeaders(filter);
     let rule = HttpRule { filters: vec![filter], ..rule(None, None, backends) };
     let lab = Lab::new(mesh().await.route(grpc("split", vec![rule])), roomy());
     let channel = channel(&lab).await;

@@ -10,6 +10,9 @@ use tokio::time::Instant;
 
 use super::scripted::{Script, Step};
 use super::support::*;
+use crate::filter::{
+    HeaderFilter, HttpFilter, Mirror, PathRewrite, RequestHeaders, Rewrite, Share,
+};
 use crate::l7::WorkerSettings;
 use crate::model::*;
 use crate::world::fixture::{self, Fixture, backend as to, key, policy};
@@ -48,7 +51,7 @@ async fn until(is: impl Fn() -> bool) {
 async fn a_mirror_gets_what_the_rule_makes_of_the_request() {
     let set = vec![(HeaderName::from_static("x-set"), HeaderValue::from_static("1"))];
     let filters = vec![
-        HttpFilter::RequestHeaders(HeaderFilter { set, ..HeaderFilter::default() }),
+        HttpFilter::RequestHeaders(RequestHeaders(HeaderFilter { set, ..HeaderFilter::default() })),
         HttpFilter::Rewrite(Rewrite {
             hostname: None,
             path: Some(PathRewrite::Full("/new".into())),

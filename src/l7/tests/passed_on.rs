@@ -136,7 +136,8 @@ fn sized(fields: usize, bytes: usize) -> String {
 /// A request that is not understood is answered, counted and told as the client's doing.
 #[tokio::test]
 async fn what_is_not_understood_leaves_a_trace() {
-    let (many, long) = (sized(101, 2_000), sized(50, 61_441));
+    // More than the limit and what the client's half may add to it.
+    let (many, long) = (sized(106, 2_000), sized(50, 61_441));
     for (request, status) in [
         (&b"GET /a<b HTTP/1.1\r\nHost: a\r\n\r\n"[..], 400),
         (b"GET /u?a=<b> HTTP/1.1\r\nHost: a\r\n\r\n", 400),
@@ -201,10 +202,12 @@ async fn heads_may_be_as_large_as_the_limits_say() {
     let at = answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false).await;
     for half in HALVES {
         let lab = half.lab(at);
-        for request in [sized(99, 2_000), sized(50, 61_440 - 200)] {
+        for request in [sized(100, 2_000), sized(50, 61_440 - 200)] {
             let got = ask(half, &lab, at, request.as_bytes()).await;
             assert!(got.starts_with("HTTP/1.1 200 "), "{half:?}: {got}");
         }
+        let got = ask(half, &lab, at, sized(101, 2_000).as_bytes()).await;
+        assert!(got.starts_with("HTTP/1.1 431 "), "{half:?}: {got}");
     }
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n";
     let many = format!("{head}{}\r\n", "x: y\r\n".repeat(99));
@@ -361,5 +364,40 @@ async fn a_host_that_need_not_be_named_is_the_address() {
             Half::Destination => format!("host: {at}\r\n"),
         };
         assert!(came.contains(&expected), "{half:?}: {came}");
+    }
+}
+
+/// A body whose chunks break the rules is the client's fault, and no failure of the application; so is one that the client
+/// breaks off.
+#[tokio::test]
+async fn a_broken_body_is_the_client_s_doing() {
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (body, flag) in [
+        ("zz\r\nabc\r\n0\r\n\r\n", "DPE"),
+        ("3\r\nabcXX0\r\n\r\n", "DPE"),
+        ("3\nabc\n0\n\n", "DPE"),
+        ("fffffffffffffffff\r\nabc", "DPE"),
+        ("-1\r\nabc\r\n0\r\n\r\n", "DPE"),
+        ("0x3\r\nabc\r\n0\r\n\r\n", "DPE"),
+        ("3\r\nabc\r\nzz\r\n", "DPE"),
+        ("3\r\nab", "UC"),
+        ("3\r\nabc\r\n", "UC"),
+    ] {
+        let (at, listener) = listening().await;
+        for half in HALVES {
+            let lab = half.lab(at);
+            let mut client = half.connect(&lab, at).await;
+            client.write_all(head.as_bytes()).await.unwrap();
+            let mut application = accept(&listener).await;
+            super::raw::head(&mut application).await;
+            client.write_all(body.as_bytes()).await.unwrap();
+            client.shutdown().await.unwrap();
+            let got = rest(&mut client).await;
+            assert!(got.starts_with("HTTP/1.1 400 "), "{half:?} {body:?}: {got}");
+            if half == Half::Client {
+                let flag = format!("response_flags=\"{flag}\"");
+                lab.counted(&["response_code=\"400\"", &flag], 1).await;
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::support::*;
+use crate::filter::{HeaderFilter, HttpFilter, RequestHeaders, ResponseHeaders};
 use crate::l7::WorkerSettings;
 use crate::model::*;
 use crate::world::fixture::{self, Fixture, backend as to, key, policy};
@@ -134,15 +135,15 @@ async fn splits_by_weight_and_filters() {
         (HeaderName::from_static(name), HeaderValue::from_static(value))
     };
     let filters = vec![
-        HttpFilter::RequestHeaders(HeaderFilter {
+        HttpFilter::RequestHeaders(RequestHeaders(HeaderFilter {
             set: vec![header("x-set", "1")],
             remove: vec![HeaderName::from_static("x-gone")],
             ..HeaderFilter::default()
-        }),
-        HttpFilter::ResponseHeaders(HeaderFilter {
+        })),
+        HttpFilter::ResponseHeaders(ResponseHeaders(HeaderFilter {
             add: vec![header("x-response", "1")],
             ..HeaderFilter::default()
-        }),
+        })),
     ];
     let rules = vec![rule("/", filters, vec![to("one", 90), to("two", 10)])];
     let lab = Lab::new(versions().await.route(route(rules)), settings());

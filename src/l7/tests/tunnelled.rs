@@ -247,3 +247,24 @@ async fn the_destination_refuses_before_the_body() {
     assert!(got.starts_with("HTTP/1.1 403 "), "{got}");
     assert!(got.to_ascii_lowercase().contains("connection: close\r\n"), "{got}");
 }
+
+/// The client's half adds fields to a request that has as many as it may have, and the other half does not mind.
+#[tokio::test]
+async fn a_request_with_as_many_fields_as_it_may_have_passes_both_halves() {
+    let (listener, at) = loop {
+        if let Ok(listener) = TcpListener::bind((address(), 0)).await {
+            let at = listener.local_addr().unwrap();
+            break (listener, at);
+        }
+    };
+    let mesh = Mesh::new(|| captured(at).policy(gets_of_the_client()), at, "echo").await;
+    let mut client = mesh.client.dial("client", "echo").await;
+    let fields: String = (0..99).map(|number| format!("X-{number}: v\r\n")).collect();
+    let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut application = raw::accept(&listener).await;
+    let came = raw::head(&mut application).await;
+    assert!(came.contains("X-98: v\r\n") && came.contains("x-request-id: "), "{came}");
+    application.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    assert!(raw::head(&mut client).await.starts_with("HTTP/1.1 200 "));
+}

@@ -14,6 +14,9 @@ const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 /// The most files that are read; more are a sign that the setting names the wrong directory.
 const MAX_FILES: usize = 10_000;
 
+/// What file systems keep at their root, and let only root look into.
+const LOST_AND_FOUND: &str = "lost+found";
+
 /// What a file's name must end in.
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 
@@ -29,7 +32,23 @@ pub(super) struct Reader {
 enum Text {
     Read(String),
     Unreadable(String),
+    /// It is not read, and may have been meant to be.
+    PassedOver(&'static str),
 }
+
+/// What stands in the directory under a name.
+enum Place {
+    File(PathBuf),
+    /// A folder that cannot be read, and why.
+    Unreadable(String),
+    /// What is not read, and why.
+    PassedOver(&'static str),
+}
+
+const OTHER_CASE: &str =
+    "is not read: the names of manifests end in .yaml, .yml or .json, in lower case";
+const TOO_DEEP: &str =
+    "is not read: manifests stand in the directory and in its folders, one level deep";
 
 struct Cached {
     text: Text,
@@ -44,7 +63,12 @@ impl Reader {
     /// All files in the order of their names, and whether any of them says something else than at the last reading.
     /// Fails when the directory itself cannot be read.
     pub(super) fn read(&mut self) -> io::Result<(Vec<File>, bool)> {
-        let listed = list(&self.path).and_then(|listed| match listed.is_empty() {
+        let cache = &self.cache;
+        let was_folder = |name: &str| {
+            let inside = |file: &Str| file.strip_prefix(name).is_some_and(|it| it.starts_with('/'));
+            cache.keys().any(inside)
+        };
+        let listed = list(&self.path, was_folder).and_then(|listed| match holds_nothing(&listed) {
             // Whoever means it ends the agent; a mount that is missing, or a copy that has begun, looks like this.
             true if !self.cache.is_empty() => Err(io::Error::new(
                 ErrorKind::NotFound,
@@ -73,7 +97,7 @@ impl Reader {
                 }
             };
             let documents = match &cached.text {
-                Text::Read(_) => Ok(cached.documents.clone()),
+                Text::Read(_) | Text::PassedOver(_) => Ok(cached.documents.clone()),
                 Text::Unreadable(why) => Err(why.clone()),
             };
             files.push(File { name: name.clone(), documents });
@@ -88,32 +112,34 @@ fn parsed(text: &Text) -> Arc<[Document]> {
     match text {
         Text::Read(text) => parse(text).into(),
         Text::Unreadable(_) => Arc::from([]),
+        Text::PassedOver(why) => Arc::from([Document::passed_over(why)]),
     }
 }
 
-/// Names below the directory, each with its path, or with the reason why its folder cannot be read.
-type Listing = BTreeMap<Str, Result<PathBuf, String>>;
+/// Names below the directory.
+type Listing = BTreeMap<Str, Place>;
 
-fn list(directory: &Path) -> io::Result<Listing> {
+fn holds_nothing(listed: &Listing) -> bool {
+    listed.values().all(|place| matches!(place, Place::PassedOver(_)))
+}
+
+/// `was_folder`: something of this name was a folder with manifests when all was last read.
+fn list(directory: &Path, was_folder: impl Fn(&str) -> bool) -> io::Result<Listing> {
     let mut files = Listing::new();
     for (name, path) in entries(directory)? {
-        // Follows links. What is gone again, or a link to nowhere, is not there.
-        let Ok(metadata) = std::fs::metadata(&path) else { continue };
-        if metadata.is_dir() {
-            match entries(&path) {
-                Ok(inner) => files.extend(
-                    inner
-                        .into_iter()
-                        .filter(|(_, path)| is_manifest(path))
-                        .map(|(inner, path)| (Str::from(format!("{name}/{inner}")), Ok(path))),
-                ),
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => {
-                    files.insert(name.into(), Err(error.to_string()));
-                }
+        // Follows links.
+        match std::fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => list_folder(&name, &path, &mut files),
+            // What is wrong with it is found when it is read.
+            _ if is_manifest(&path) => {
+                files.insert(name.into(), Place::File(path));
             }
-        } else if is_manifest(&path) {
-            files.insert(name.into(), Ok(path));
+            Ok(_) => files.extend(passed_over(&path).map(|place| (name.into(), place))),
+            // Gone again, or a link to nowhere that was never anything else.
+            Err(error) if error.kind() == ErrorKind::NotFound && !was_folder(&name) => {}
+            Err(error) => {
+                files.insert(name.into(), Place::Unreadable(error.to_string()));
+            }
         }
         if files.len() > MAX_FILES {
             let why = format!("it holds more than {MAX_FILES} manifests");
@@ -123,13 +149,42 @@ fn list(directory: &Path) -> io::Result<Listing> {
     Ok(files)
 }
 
-/// The entries that are not hidden and no backup.
+fn list_folder(name: &str, path: &Path, files: &mut Listing) {
+    match entries(path) {
+        Ok(inner) => {
+            for (inner, path) in inner {
+                let place = match is_manifest(&path) {
+                    true => Some(Place::File(path)),
+                    false => passed_over(&path),
+                };
+                files.extend(place.map(|place| (Str::from(format!("{name}/{inner}")), place)));
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => {
+            files.insert(name.into(), Place::Unreadable(error.to_string()));
+        }
+    }
+}
+
+/// What is worth a word of that which is not read.
+fn passed_over(path: &Path) -> Option<Place> {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    if EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str()) {
+        return Some(Place::PassedOver(OTHER_CASE));
+    }
+    let inner = path.is_dir().then(|| entries(path).unwrap_or_default());
+    let manifests = inner?.iter().any(|(_, path)| is_manifest(path));
+    manifests.then_some(Place::PassedOver(TOO_DEEP))
+}
+
+/// The entries that are not hidden, no backup, and not the file system's own.
 pub(super) fn entries(directory: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let mut entries = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') && !name.ends_with('~') {
+        if !name.starts_with('.') && !name.ends_with('~') && name != LOST_AND_FOUND {
             entries.push((name, entry.path()));
         }
     }
@@ -142,14 +197,18 @@ fn is_manifest(path: &Path) -> bool {
 }
 
 /// `None` when the file is gone again.
-fn text_of(place: Result<PathBuf, String>) -> Option<Text> {
+fn text_of(place: Place) -> Option<Text> {
     let path = match place {
-        Ok(path) => path,
-        Err(why) => return Some(Text::Unreadable(why)),
+        Place::File(path) => path,
+        Place::Unreadable(why) => return Some(Text::Unreadable(why)),
+        Place::PassedOver(why) => return Some(Text::PassedOver(why)),
     };
     match read_file(&path) {
         Ok(text) => Some(Text::Read(text)),
-        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let is_link = std::fs::symlink_metadata(&path).is_ok();
+            is_link.then(|| Text::Unreadable("it is a link to what is not there".to_owned()))
+        }
         Err(error) => Some(Text::Unreadable(error.to_string())),
     }
 }

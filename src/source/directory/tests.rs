@@ -126,7 +126,9 @@ async fn folders_are_followed() {
     source.expect(&["a 10.0.0.1"]).await;
     fs::create_dir(folder.join("deeper")).unwrap();
     fs::write(folder.join("deeper/b.yaml"), pod("b", "10.0.0.2")).unwrap();
-    source.expect_nothing().await;
+    // Too deep to be read, which is said.
+    let state = source.expect(&["a 10.0.0.1"]).await;
+    assert!(state.complaints[0].to_string().starts_with("shop/deeper: is not read"));
     // Its last manifest gone, the directory keeps its state; with another one it is followed again.
     fs::remove_dir_all(&folder).unwrap();
     source.expect_nothing().await;
@@ -189,4 +191,85 @@ async fn a_directory_that_is_missing_at_first_is_an_error() {
     let source = DirectorySource::new(&path, settings());
     let outcome = source.run(|_| {}, CancellationToken::new()).await;
     assert!(outcome.unwrap_err().to_string().contains("missing"));
+}
+
+const POLICY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                      metadata: {name: p, namespace: shop}\nspec: {action: DENY, rules: [{}]}\n";
+
+/// Whether an agent that starts with this directory denies everything, and what it says of it.
+fn denies_everything(directory: &Path) -> (bool, Vec<String>) {
+    let state = check(directory, &settings()).unwrap();
+    let mesh_wide = |it: &crate::model::AuthorizationPolicy| {
+        it.broken.is_some() && it.scope == crate::model::Scope::Mesh
+    };
+    let denies = state.mesh.policies.iter().any(|it| mesh_wide(it));
+    (denies, state.complaints.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn what_cannot_be_read_at_a_start_denies_everything() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("p.yaml");
+    let expect = |denies: bool, what: &str| {
+        let (found, complaints) = denies_everything(directory.path());
+        assert_eq!(
+            (found, complaints.len()),
+            (denies, usize::from(denies)),
+            "{what}: {complaints:?}"
+        );
+    };
+    fs::write(&path, POLICY).unwrap();
+    expect(false, "a file");
+    fs::write(&path, format!("{POLICY}#{}", "x".repeat(17 << 20))).unwrap();
+    expect(true, "too large");
+    for (target, what) in
+        [("nowhere.yaml", "a link to nowhere"), ("p.yaml", "a loop"), ("/dev/zero", "a device")]
+    {
+        fs::remove_file(&path).unwrap();
+        symlink(target, &path).unwrap();
+        expect(true, what);
+    }
+    fs::remove_file(&path).unwrap();
+    symlink("nowhere", directory.path().join("README")).unwrap();
+    symlink("lost+found", directory.path().join("lost+found")).unwrap();
+    expect(false, "another link to nowhere, and what is the file system's");
+    symlink("folder", directory.path().join("folder")).unwrap();
+    expect(true, "what may be a folder");
+}
+
+/// A link whose target goes away is no deletion.
+#[tokio::test]
+async fn a_folder_behind_a_link_that_breaks_keeps_its_objects() {
+    let directory = TempDir::new().unwrap();
+    let elsewhere = TempDir::new().unwrap();
+    fs::write(elsewhere.path().join("a.yaml"), pod("a", "10.0.0.1")).unwrap();
+    fs::write(directory.path().join("c.yaml"), pod("c", "10.0.0.3")).unwrap();
+    symlink(elsewhere.path(), directory.path().join("current")).unwrap();
+    let mut source = Running::start(directory.path());
+    source.expect(&["a 10.0.0.1", "c 10.0.0.3"]).await;
+    fs::remove_dir_all(elsewhere.path()).unwrap();
+    fs::write(directory.path().join("d.yaml"), pod("d", "10.0.0.4")).unwrap();
+    let state = source.expect(&["a 10.0.0.1", "c 10.0.0.3", "d 10.0.0.4"]).await;
+    assert!(
+        state.complaints.iter().any(|it| it.to_string().starts_with("current: cannot be read"))
+    );
+    fs::remove_file(directory.path().join("current")).unwrap();
+    source.expect(&["c 10.0.0.3", "d 10.0.0.4"]).await;
+    source.stop().await;
+}
+
+#[test]
+fn what_is_passed_over_is_said() {
+    let directory = TempDir::new().unwrap();
+    fs::create_dir_all(directory.path().join("a/b")).unwrap();
+    for name in ["p.YAML", "a/p.Yml", "a/b/p.yaml", "notes.txt", "a/.hidden.yaml"] {
+        fs::write(directory.path().join(name), POLICY).unwrap();
+    }
+    let (_, mut complaints) = denies_everything(directory.path());
+    complaints.sort();
+    let starts = ["a/b: is not read", "a/p.Yml: is not read", "p.YAML: is not read"];
+    assert_eq!(complaints.len(), starts.len(), "{complaints:?}");
+    for (complaint, start) in complaints.iter().zip(starts) {
+        assert!(complaint.starts_with(start), "{complaint}");
+    }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use super::answer::bounded;
 use super::health::{CONNECT, chain};
 use crate::source::SourceError;
 
@@ -34,5 +35,8 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, SourceError> {
     config.read_timeout = Some(SILENCE);
     config.reset_reader_on_write = true;
     config.write_timeout = Some(CONNECT);
-    Client::try_from(config).map_err(|error| failed(chain(&error)))
+    // It would try again up to 15 times by itself, with pauses up to minutes, without a word meanwhile: whoever asks knows
+    // how long to wait and what to tell.
+    config.default_retry = false;
+    Client::try_from(config).map(bounded).map_err(|error| failed(chain(&error)))
 }

@@ -10,18 +10,19 @@ use std::time::Duration;
 use futures_util::stream::{BoxStream, StreamExt, unfold};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::core::{ApiResource, GroupVersionKind, PartialObjectMeta};
-use kube::runtime::watcher::{self, Config, Event, watcher};
+use kube::runtime::watcher::{Config, Event, watcher};
 use kube::{Api, Client, ResourceExt};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-use super::watch::PAUSE_AT_MOST;
+use super::followed::{Followed, PAUSE_AT_MOST};
+use crate::base::Backoff;
 use crate::source::objects::Kind;
 
-/// How soon to ask again after a definition changed, or an answer failed to come: the server needs a moment to serve
-/// what a definition says. The time doubles up to [`LATER`].
-const SOON: Duration = Duration::from_millis(250);
 /// How often to ask without an occasion.
 const LATER: Duration = Duration::from_secs(60);
+/// How soon to ask again after a definition changed, or an answer failed to come: the server needs a moment to serve
+/// what a definition says.
+const SOON: Backoff = Backoff::new(Duration::from_millis(250), LATER);
 
 /// What the definitions themselves are, as `<plural>.<group>`.
 const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
@@ -120,16 +121,16 @@ async fn ask(client: &Client) -> Result<(Served, bool), kube::Error> {
 
 struct Discovery {
     client: Client,
-    definitions:
-        BoxStream<'static, watcher::Result<Event<PartialObjectMeta<CustomResourceDefinition>>>>,
+    definitions: Followed<PartialObjectMeta<CustomResourceDefinition>>,
     /// `<plural>.<group>` of all definitions; `None` while they are not known.
     names: Option<BTreeSet<String>>,
     listing: BTreeSet<String>,
     /// The definitions were listed, or cannot be.
     looked: bool,
-    /// When to ask next, and how long after that.
+    /// When to ask next.
     next: Instant,
-    wait: Duration,
+    /// How often the server was asked since the last occasion; `None` without one.
+    asked: Option<u32>,
 }
 
 /// Tells what is served, first at once, then after every change.
@@ -137,12 +138,12 @@ pub(super) fn discover(client: Client) -> BoxStream<'static, Found> {
     let api: Api<PartialObjectMeta<CustomResourceDefinition>> = Api::all(client.clone());
     let discovery = Discovery {
         client,
-        definitions: watcher(api, Config::default()).boxed(),
+        definitions: Followed::new(move || watcher(api.clone(), Config::default()).boxed()),
         names: None,
         listing: BTreeSet::new(),
         looked: false,
         next: Instant::now(),
-        wait: LATER,
+        asked: None,
     };
     unfold(discovery, |mut discovery| async {
         let found = discovery.next().await;
@@ -158,23 +159,16 @@ impl Discovery {
                 biased;
                 () = sleep_until(self.next), if self.looked => {
                     let found = ask(&self.client).await;
-                    if !matches!(found, Ok((_, true))) && self.wait == LATER {
-                        self.wait = SOON;
+                    if !matches!(found, Ok((_, true))) && self.asked.is_none() {
+                        self.asked = Some(0);
                     }
-                    self.next = Instant::now() + self.wait;
-                    self.wait = LATER.min(self.wait * 2);
+                    self.next = Instant::now() + self.pause();
                     return self.found(found);
                 }
                 event = self.definitions.next() => match event {
-                    Some(Ok(event)) => self.hear(event),
+                    Ok(event) => self.hear(event),
                     // May be forbidden; asking from time to time has to do then.
-                    _ => {
-                        let now = Instant::now();
-                        if !std::mem::replace(&mut self.looked, true) {
-                            continue;
-                        }
-                        sleep(PAUSE_AT_MOST.min(self.next.saturating_duration_since(now))).await;
-                    }
+                    Err(_) => self.looked = true,
                 }
             }
         }
@@ -234,7 +228,15 @@ impl Discovery {
 
     fn ask_soon(&mut self) {
         self.next = self.next.min(Instant::now());
-        self.wait = SOON;
+        self.asked = Some(0);
+    }
+
+    /// How long to wait after one more question.
+    fn pause(&mut self) -> Duration {
+        let Some(asked) = self.asked else { return LATER };
+        let pause = SOON.after(asked + 1);
+        self.asked = (pause < LATER).then_some(asked + 1);
+        pause
     }
 }
 

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::watch::PAUSE_AT_MOST;
+use super::answer::PATIENCE;
+use super::followed::PAUSE_AT_MOST;
 use crate::base::Seldom;
 use crate::source::LastRead;
 
 /// How long a connection to the API server may take.
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// A watch that failed and says nothing more for so long is well again: one that still fails says so after every try.
-const RECOVERED: Duration = Duration::from_secs(PAUSE_AT_MOST.as_secs() + CONNECT.as_secs() + 2);
+const RECOVERED: Duration = Duration::from_secs(PAUSE_AT_MOST.as_secs() + PATIENCE.as_secs() + 2);
 
 /// How long something must fail before the log says so: then all that fails for one reason is in one line.
 const GRACE: Duration = Duration::from_secs(2);
@@ -135,7 +136,7 @@ mod tests {
         let error = std::io::Error::other("refused");
         health.failed("Pod", &error);
         for _ in 0..10 {
-            advance(PAUSE_AT_MOST + CONNECT).await;
+            advance(PAUSE_AT_MOST + PATIENCE).await;
             health.tick(true);
             assert!(last_read.get().is_zero(), "it may fail again this late");
             health.failed("Pod", &error);

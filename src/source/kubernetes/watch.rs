@@ -1,26 +1,16 @@
-//! One watch: list, then follow, for as long as it takes. Errors are told and tried again with growing pauses. That a
-//! connection ends which has lived for a while is no error, if the next one is made.
-
-use std::time::Duration;
+//! One watch of a kind: which objects, in which shape, and how the server lists them.
 
 use futures_util::stream::{BoxStream, StreamExt, unfold};
 use kube::core::ApiResource;
 use kube::runtime::watcher::{self, Config, Event, watcher};
 use kube::{Api, Client};
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::followed::Followed;
 use super::object::{Raw, Shaped};
 use super::shape::{self, Shape};
 use crate::source::objects::Kind;
 
-/// Between tries that fail; doubles up to [`PAUSE_AT_MOST`]. Agents of a whole cluster try at once, so each takes
-/// between half and all of it.
-const PAUSE: Duration = Duration::from_millis(200);
-pub(super) const PAUSE_AT_MOST: Duration = Duration::from_secs(5);
-/// A watch that breaks after this time had been well: servers restart, load balancers and our own limit cut what is silent,
-/// and of a kind that never changed a server sends no bookmarks.
-const LIVED: Duration = Duration::from_secs(10);
 /// How many objects one page of a list has, where the server has no streaming lists: bounds what is held twice.
 const PAGE: u32 = 250;
 
@@ -43,12 +33,7 @@ struct Watch {
     kind: Kind,
     resource: ApiResource,
     config: Config,
-    events: Events,
-    failures: u32,
-    /// When the server was last asked, or said something.
-    well: Instant,
-    /// A whole list has been read.
-    listed: bool,
+    events: Followed<Raw>,
 }
 
 /// Watches all objects of a kind until `stop`.
@@ -82,68 +67,30 @@ fn selection(kind: Kind) -> Config {
 
 impl Watch {
     fn new(client: Client, kind: Kind, resource: ApiResource, config: Config) -> Self {
-        let events = events(&client, kind, &resource, &config);
-        let well = Instant::now();
-        Self { client, kind, resource, config, events, failures: 0, well, listed: false }
-    }
-
-    /// In place of one that ended or does not work.
-    fn anew(&self, config: Config) -> Self {
-        Watch::new(self.client.clone(), self.kind, self.resource.clone(), config)
+        let (asked, wanted, how) = (client.clone(), resource.clone(), config.clone());
+        let events = Followed::new(move || events(&asked, kind, &wanted, &how));
+        Self { client, kind, resource, config, events }
     }
 
     async fn next(&mut self) -> Heard {
         loop {
-            if self.failures > 0 {
-                sleep(pause(self.failures)).await;
-                self.well = Instant::now();
-            }
-            let Some(event) = self.events.next().await else {
-                // Watchers do not end; should one, another takes over.
-                *self = self.anew(self.config.clone());
-                continue;
-            };
-            match event {
-                // Said before anything was asked.
-                Ok(Event::Init) => return Heard::Start,
-                Ok(event) => {
-                    self.failures = 0;
-                    self.well = Instant::now();
-                    self.listed |= matches!(event, Event::InitDone);
-                    return heard(event);
+            match self.events.next().await {
+                Ok(event) => return heard(event),
+                Err(error)
+                    if self.streams() && !self.events.listed() && is_no_streaming(&error) =>
+                {
+                    let initial_list_strategy = watcher::InitialListStrategy::ListWatch;
+                    let config = Config { initial_list_strategy, ..self.config.clone() };
+                    let (client, resource) = (self.client.clone(), self.resource.clone());
+                    *self = Watch::new(client, self.kind, resource, config);
                 }
-                Err(error) if self.streams() && !self.listed && is_no_streaming(&error) => {
-                    let config = Config {
-                        initial_list_strategy: watcher::InitialListStrategy::ListWatch,
-                        ..self.config.clone()
-                    };
-                    *self = self.anew(config);
-                }
-                Err(error) if self.listed && is_end(&error, self.well.elapsed()) => {
-                    tracing::debug!(kind = self.resource.kind, %error, "a watch ended and goes on");
-                    self.failures = 1;
-                }
-                Err(error) => {
-                    self.failures = self.failures.saturating_add(1);
-                    return Heard::Failed(error);
-                }
+                Err(error) => return Heard::Failed(error),
             }
         }
     }
 
     fn streams(&self) -> bool {
         self.config.initial_list_strategy == watcher::InitialListStrategy::StreamingList
-    }
-}
-
-/// Whether a watch that was well for so long has merely come to its end. Should the next one not be made, that is told.
-pub fn is_end(error: &watcher::Error, well: Duration) -> bool {
-    match error {
-        watcher::Error::WatchFailed(kube::Error::Api(_)) => false,
-        watcher::Error::WatchFailed(_) => well >= LIVED,
-        // It asks for more than the server still knows: begun anew.
-        watcher::Error::WatchError(status) => status.code == 410 && well >= LIVED,
-        _ => false,
     }
 }
 
@@ -200,17 +147,13 @@ fn is_no_streaming(error: &watcher::Error) -> bool {
     !matches!(status.code, 401 | 403 | 404 | 410 | 429 | 502 | 503 | 504)
 }
 
-fn pause(failures: u32) -> Duration {
-    let full = PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(PAUSE_AT_MOST);
-    full.mul_f64(0.5 + fastrand::f64() / 2.0)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
     use std::io;
     use std::sync::Arc;
     use std::task::{Context, Poll};
+    use std::time::Duration;
 
     use bytes::Bytes;
     use futures_util::future::BoxFuture;
@@ -219,9 +162,10 @@ mod tests {
     use hyper::body::Frame;
     use kube::core::GroupVersionKind;
     use parking_lot::Mutex;
-    use tokio::time::timeout;
+    use tokio::time::{sleep, timeout};
     use tonic::codegen::Service;
 
+    use super::super::followed::LIVED;
     use super::*;
 
     /// A server's answers, one after the other: what a watch says before it breaks off, or no connection. The watch after the
@@ -288,23 +232,5 @@ mod tests {
     async fn a_watch_that_cannot_be_made_again_is_a_failure() {
         let heard = heard_of(vec![listed(), None, Some(String::new())]).await;
         assert_eq!(heard, ["Start", "Done", "Failed"]);
-    }
-
-    #[test]
-    fn a_watch_that_breaks_at_once_or_is_refused_is_a_failure() {
-        let broken =
-            || watcher::Error::WatchFailed(kube::Error::ReadEvents(io::Error::other("cut")));
-        assert!(!is_end(&broken(), Duration::from_secs(1)) && is_end(&broken(), LIVED));
-        let refused = kube::core::Status::failure("no", "Forbidden").with_code(403);
-        let refused = watcher::Error::WatchFailed(kube::Error::Api(Box::new(refused)));
-        assert!(!is_end(&refused, LIVED));
-    }
-
-    #[test]
-    fn pauses_grow_to_a_bound() {
-        for (failures, most) in [(1, 200), (2, 400), (3, 800), (6, 5000), (60, 5000)] {
-            let pause = pause(failures).as_millis();
-            assert!((most / 2..=most).contains(&pause), "{failures}: {pause}");
-        }
     }
 }

@@ -37,7 +37,9 @@ pub(super) fn split(stream: &str) -> Vec<Chunk<'_>> {
                 chunks.push(Chunk { text: &stream[start..at], lines_before, glued });
             }
             if seen != Seen::Directives {
-                (start, lines_before) = (at, number);
+                // To YAML, a marker with a comment right behind it is a text.
+                let begin = if rest.starts_with('#') { at + "---".len() } else { at };
+                (start, lines_before) = (begin, number);
             }
             glued = joined;
             seen = if is_blank(rest) { Seen::Nothing } else { Seen::Content };

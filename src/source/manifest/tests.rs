@@ -27,7 +27,7 @@ fn streams_are_cut_at_markers_only() {
         ("a: 1\n...\nb: 1\n", &["a: 1\n...\n", "b: 1\n"]),
         ("a: ----\n----\n", &["a: ----\n----\n"]),
         ("a: 1\r\n---\r\nb: 1\r\n", &["a: 1\r\n", "---\r\nb: 1\r\n"]),
-        ("a: 1\n---# two\nb: 1\n", &["a: 1\n", "---# two\nb: 1\n"]),
+        ("a: 1\n---# two\nb: 1\n", &["a: 1\n", "# two\nb: 1\n"]),
         ("a: 1\n---b: 1\n---\nc: 1\n", &["a: 1\n", "---b: 1\n", "---\nc: 1\n"]),
     ] {
         assert_eq!(texts(stream), expected, "{stream:?}");
@@ -325,6 +325,11 @@ fn all_that_kubectl_reads_is_read() {
         (format!("%YAML 1.2\n---\n{two}...\n"), &["b"]),
         (two.replace("kind", "? \"kind\"\n").replace("Namespace", "!!str Namespace"), &["b"]),
         (two.replace("Namespace", ">-\n  Namespace"), &["b"]),
+        (format!("{two}---# the next one\n{}", two.replace('b', "c")), &["b", "c"]),
+        (two.replace('\n', "\u{85}"), &["b"]),
+        (two.replace('\n', "\u{2028}"), &["b"]),
+        (two.replace("{name: b}", "{<<: {name: a}, name: b}"), &["b"]),
+        (format!("<<: {{kind: Pod}}\n{two}"), &["b"]),
     ] {
         let read: Vec<String> = parse(&text)
             .iter()

@@ -25,12 +25,15 @@ pub(in crate::source) fn decode(bytes: Vec<u8>) -> String {
     text
 }
 
+/// What ends a line besides `\n` and `\r` (YAML 1.1, 4.2).
+const BREAKS: [char; 3] = ['\u{85}', '\u{2028}', '\u{2029}'];
+
 /// Without the marks that begin lines, as files that were put together have them; every line ends in `\n` or `\r\n`.
 pub(super) fn normalise(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     let lone = |at: usize| bytes.get(at + 1).is_none_or(|next| *next != b'\n');
     let returns = text.match_indices('\r').any(|(at, _)| lone(at));
-    if !returns && !text.contains(BYTE_ORDER_MARK) {
+    if !returns && !text.contains(BYTE_ORDER_MARK) && !text.contains(BREAKS) {
         return Cow::Borrowed(text);
     }
     let mut normal = String::with_capacity(text.len());
@@ -38,6 +41,7 @@ pub(super) fn normalise(text: &str) -> Cow<'_, str> {
         match char {
             BYTE_ORDER_MARK if normal.is_empty() || normal.ends_with('\n') => {}
             '\r' if lone(at) => normal.push('\n'),
+            char if BREAKS.contains(&char) => normal.push('\n'),
             char => normal.push(char),
         }
     }
@@ -72,6 +76,7 @@ mod tests {
             ("\u{feff}a\n\u{feff}---\nb\u{feff}", "a\n---\nb\u{feff}"),
             ("a\r---\rb\r", "a\n---\nb\n"),
             ("\r\u{feff}a", "\na"),
+            ("a\u{85}b\u{2028}c\u{2029}\u{feff}d", "a\nb\nc\nd"),
         ] {
             assert_eq!(normalise(text), expected, "{text:?}");
         }

@@ -5,7 +5,8 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::http_route::{RawHeaderMatch, first_of_each, whole};
-use super::{ParentRef, Resource, RouteBackendRef, RouteFilter};
+use super::{ParentRef, Resource, RouteBackendRef};
+use crate::filter::Manifest;
 use crate::model::{HttpMatch, PathMatch, TextMatch};
 
 pub type GrpcRoute = Resource<GrpcRouteSpec>;
@@ -32,7 +33,7 @@ pub struct GrpcRouteRule {
     #[serde(default)]
     pub matches: Vec<GrpcRouteMatch>,
     #[serde(default)]
-    pub filters: Vec<RouteFilter>,
+    pub filters: Vec<Manifest>,
     #[serde(default)]
     pub backend_refs: Vec<RouteBackendRef>,
     #[serde(default)]

@@ -2,24 +2,19 @@
 //! its last good version. Parts that the API has and we do not carry out are kept as they stand: the translator makes
 //! the rule answer with an error rather than ignore them.
 
-mod cors;
-mod filter;
 mod limits;
 mod matches;
-mod target;
 
-pub use filter::{RouteFilter, Unsupported};
-pub(super) use limits::parse as parse_duration;
 pub use limits::{RawRetry, RawTimeouts};
 pub use matches::RouteMatch;
 pub(super) use matches::{RawHeaderMatch, first_of_each, whole};
-pub use target::{MirrorFilter, PathModifier, RedirectFilter, RewriteFilter};
 
 use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::{GATEWAY_GROUP, Resource};
+use crate::filter::{BackendObject, Manifest, backend};
 
 pub type HttpRoute = Resource<HttpRouteSpec>;
 
@@ -65,7 +60,7 @@ pub struct HttpRouteRule {
     #[serde(default)]
     pub matches: Vec<RouteMatch>,
     #[serde(default)]
-    pub filters: Vec<RouteFilter>,
+    pub filters: Vec<Manifest>,
     #[serde(default)]
     pub backend_refs: Vec<RouteBackendRef>,
     #[serde(default)]
@@ -76,28 +71,13 @@ pub struct HttpRouteRule {
     pub session_persistence: Option<Value>,
 }
 
-/// A reference to what takes requests (BackendObjectReference).
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BackendObject {
-    #[serde(default)]
-    pub group: String,
-    #[serde(default = "service_kind")]
-    pub kind: String,
-    #[serde(default)]
-    pub namespace: Option<String>,
-    pub name: String,
-    #[serde(default)]
-    pub port: Option<u16>,
-}
-
 /// HTTPBackendRef or GRPCBackendRef.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(from = "RawBackendRef")]
 pub struct RouteBackendRef {
     pub object: BackendObject,
     pub weight: u32,
-    pub filters: Vec<RouteFilter>,
+    pub filters: Vec<Manifest>,
 }
 
 /// Flat: serde cannot refuse unknown fields of a structure within a structure.
@@ -106,7 +86,7 @@ pub struct RouteBackendRef {
 struct RawBackendRef {
     #[serde(default)]
     group: String,
-    #[serde(default = "service_kind")]
+    #[serde(default = "backend::service_kind")]
     kind: String,
     #[serde(default)]
     namespace: Option<String>,
@@ -116,13 +96,27 @@ struct RawBackendRef {
     #[serde(default = "one", deserialize_with = "weight")]
     weight: u32,
     #[serde(default)]
-    filters: Vec<RouteFilter>,
+    filters: Vec<Manifest>,
 }
 
 impl From<RawBackendRef> for RouteBackendRef {
     fn from(raw: RawBackendRef) -> Self {
         let RawBackendRef { group, kind, namespace, name, port, weight, filters } = raw;
         Self { object: BackendObject { group, kind, namespace, name, port }, weight, filters }
+    }
+}
+
+/// A part that says something that we do not carry out, or that nobody could.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported {
+    /// Relative to the rule.
+    pub field: String,
+    pub why: String,
+}
+
+impl Unsupported {
+    pub(super) fn new(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { field: field.into(), why: why.into() }
     }
 }
 
@@ -137,10 +131,6 @@ fn gateway_group() -> String {
 
 fn gateway_kind() -> String {
     "Gateway".to_owned()
-}
-
-fn service_kind() -> String {
-    "Service".to_owned()
 }
 
 fn one() -> u32 {

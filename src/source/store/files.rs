@@ -20,8 +20,8 @@ const NOTHING: &str = "it is not in force, and there is no earlier version of it
 const INVALID: &str = "the API server would refuse it, and there is no earlier version of it";
 
 pub(super) struct Builder<'a> {
-    previous: &'a Objects,
-    objects: Objects,
+    pub(super) previous: &'a Objects,
+    pub(super) objects: Objects,
     /// What is in force although its document is refused.
     kept: BTreeSet<Id>,
     /// Documents that are refused. They wait for the others: one of these may hold what they hold.
@@ -41,6 +41,7 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn add_documents(&mut self, file: &Str, documents: &[Document]) {
+        self.objects.read.insert(file.clone());
         let read = documents.iter().filter_map(|document| match &document.content {
             Content::Object(object) => Some((document.number, (object.kind(), object.key()))),
             _ => None,
@@ -52,7 +53,7 @@ impl<'a> Builder<'a> {
                 Content::Object(object) => {
                     let (kind, key) = (object.kind(), object.key());
                     self.warn_of_twice(&origin, kind.name().into(), &key, &document.twice);
-                    self.add((kind, key), object, origin, document.invalid.as_ref());
+                    self.add((kind, key), object, origin, document);
                 }
                 Content::Refused(refusal) => {
                     let ids = refusal.claims.iter().filter_map(id_of);
@@ -89,19 +90,23 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn add(&mut self, id: Id, object: &Arc<Object>, origin: Origin, invalid: Option<&FieldError>) {
+    fn add(&mut self, id: Id, object: &Arc<Object>, origin: Origin, document: &Document) {
         let Some(first) = self.objects.held.get(&id) else {
+            let wrong = document.invalid.as_ref().or(document.meaningless.as_ref());
             let mut held = Held {
                 object: object.clone(),
                 origin: Some(origin.clone()),
-                invalid: invalid.is_some(),
+                invalid: wrong.is_some(),
             };
-            if let Some(error) = invalid {
-                let last_good = self.previous.held.get(&id).filter(|held| !held.invalid);
-                self.complain_of_invalid(&id, &origin, error, last_good.is_some());
-                if let Some(last_good) = last_good {
+            let last_good = self.previous.held.get(&id).filter(|held| !held.invalid);
+            match (wrong, &document.invalid, last_good) {
+                (Some(error), _, Some(last_good)) => {
+                    self.complain_of_invalid(&id, &origin, error, true);
                     held = Held { origin: Some(origin), ..last_good.clone() };
                 }
+                (_, Some(error), None) => self.complain_of_invalid(&id, &origin, error, false),
+                // The translation tells it.
+                _ => {}
             }
             self.objects.held.insert(id, held);
             return;
@@ -150,29 +155,6 @@ impl<'a> Builder<'a> {
     fn keep(&mut self, id: Id, held: Held) {
         self.objects.held.insert(id.clone(), held);
         self.kept.insert(id);
-    }
-
-    /// A file, or folder, that cannot be read leaves in force what it held.
-    pub(super) fn keep_file(&mut self, file: &Str, reason: &str) {
-        let is_within = |origin: &Origin| {
-            let Origin::File { file: other, .. } = origin else { return false };
-            let rest = other.strip_prefix(file.as_str());
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let previous = self.previous;
-        for (id, held) in &previous.held {
-            if held.origin.as_ref().is_some_and(is_within) && !self.objects.held.contains_key(id) {
-                self.objects.held.insert(id.clone(), held.clone());
-            }
-        }
-        let refused = previous.refused.iter();
-        let kept = refused.filter(|policy| policy.origin.as_ref().is_some_and(is_within));
-        self.objects.refused.extend(kept.cloned());
-        let origin = Origin::File { file: file.clone(), document: 0 };
-        let reason = format!(
-            "cannot be read ({reason}); the objects that were last read from it stay in force"
-        );
-        self.complain(&origin, (Str::default(), None), "", reason);
     }
 
     pub(super) fn finish(mut self) -> Objects {
@@ -321,7 +303,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn complain(
+    pub(super) fn complain(
         &mut self,
         origin: &Origin,
         (kind, object): (Str, Option<&ObjectKey>),

@@ -112,8 +112,36 @@ fn a_file_that_cannot_be_read_keeps_what_it_held() {
     let objects = Objects::from_files(&[unreadable("folder"), unreadable("x.yaml")], &before);
     assert_eq!(in_force(&objects), ["a=one", "b=one"]);
     assert_eq!(objects.complaints().len(), 2);
+    // Again, and again readable.
+    let objects = Objects::from_files(&[unreadable("folder"), unreadable("x.yaml")], &objects);
+    assert_eq!(in_force(&objects), ["a=one", "b=one"]);
+    assert!(objects.refused().is_empty());
     let objects = Objects::from_files(&[unreadable("fold")], &before);
     assert!(in_force(&objects).is_empty());
+}
+
+/// At a start, or as a file that is new: it may hold a security policy.
+#[test]
+fn a_file_that_was_never_read_denies_everything() {
+    let unreadable = |name: &str| File { name: name.into(), documents: Err("denied".into()) };
+    let other = file("y.yaml", &namespace("b", "one"));
+    let mut objects = Objects::default();
+    for _ in 0..2 {
+        objects = Objects::from_files(&[unreadable("x.yaml"), other.clone()], &objects);
+        let [refused] = objects.refused() else { panic!("{:?}", objects.refused()) };
+        assert!(refused.anywhere && refused.kind == Kind::AuthorizationPolicy);
+        let [complaint] = objects.complaints() else { panic!("{:?}", objects.complaints()) };
+        assert!(complaint.reason.contains("all traffic is denied"), "{complaint}");
+    }
+    // Known, if only to hold nothing that counts here.
+    let read = Objects::from_files(&[file("x.yaml", "# nothing\n"), other.clone()], &objects);
+    assert!(read.refused().is_empty());
+    let again = Objects::from_files(&[unreadable("x.yaml"), other.clone()], &read);
+    assert!(again.refused().is_empty());
+    let removed = Objects::from_files(std::slice::from_ref(&other), &again);
+    assert!(removed.refused().is_empty());
+    let back = Objects::from_files(&[unreadable("x.yaml"), other], &removed);
+    assert_eq!(back.refused().len(), 1);
 }
 
 #[test]
@@ -305,6 +333,45 @@ fn an_invalid_edit_keeps_the_last_good_version() {
     assert_eq!((weight(&cold), cold.complaints()[0].severity), (2, Severity::Warning));
     let cold = after(&[&[("x.yaml", bad)], &[("x.yaml", route("'11'", 3))]]);
     assert_eq!(weight(&cold), 3);
+}
+
+/// Istio's validation would refuse these, which no schema does.
+#[test]
+fn a_policy_whose_edit_means_nothing_keeps_its_last_good_version() {
+    let policy = |rule: &str| {
+        format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: shop}}\n\
+             spec: {{action: DENY, rules: [{rule}]}}\n"
+        )
+    };
+    let operation = |text: &str| policy(&format!("{{to: [{{operation: {{{text}}}}}]}}"));
+    let good = operation("ports: ['80']");
+    let keeps = |objects: &Objects| {
+        let policy = objects.get::<AuthorizationPolicy>(&key("shop/p")).unwrap();
+        let rule = &policy.spec.rules[0];
+        rule.to.as_ref().is_some_and(|to| to[0].operation.ports == ["80"])
+    };
+    for bad in [
+        operation("ports: [http]"),
+        operation("paths: ['/{name}']"),
+        operation(""),
+        policy("{from: []}"),
+        policy("{from: [{source: {ipBlocks: [10.0.0.0/40]}}]}"),
+        policy("{when: [{key: source.ip}]}"),
+    ] {
+        let states: &[&[(&str, String)]] =
+            &[&[("x.yaml", good.clone())], &[("x.yaml", bad.clone())], &[("x.yaml", bad.clone())]];
+        let live = after(states);
+        assert!(keeps(&live), "{bad}");
+        let [complaint] = live.complaints() else { panic!("{bad}: {:?}", live.complaints()) };
+        assert!(complaint.reason.ends_with(LAST_GOOD_VERSION), "{complaint}");
+        // At a start it denies, which the translation says.
+        let cold = after(&states[1..]);
+        assert!(!keeps(&cold) && cold.complaints().is_empty(), "{bad}");
+    }
+    // What Istio would carry out is meant, so it denies at once.
+    let unsupported = policy("{from: [{source: {requestPrincipals: ['*']}}]}");
+    assert!(!keeps(&after(&[&[("x.yaml", good)], &[("x.yaml", unsupported)]])));
 }
 
 const LAST_GOOD_VERSION: &str = "its last good version stays in force";

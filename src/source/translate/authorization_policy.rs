@@ -13,6 +13,7 @@ mod targets;
 mod tokens;
 mod values;
 
+pub(in crate::source) use rules::meaningless;
 pub(super) use targets::check as check_targets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,6 +49,8 @@ type Found = BTreeMap<Str, Vec<(BTreeMap<String, String>, ObjectKey)>>;
 pub(super) struct Broken {
     field: String,
     why: String,
+    /// Istio would carry it out.
+    unsupported: bool,
 }
 
 pub(super) fn translate(cx: &mut Context<'_>, waypoints: &Waypoints) -> Policies {
@@ -254,7 +257,11 @@ fn refused_policy(
 
 impl Broken {
     fn new(field: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { field: field.into(), why: why.into() }
+        Self { field: field.into(), why: why.into(), unsupported: false }
+    }
+
+    fn unsupported(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { unsupported: true, ..Self::new(field, why) }
     }
 }
 

@@ -14,7 +14,8 @@
 //! DISABLE is ignored, that is, read as UNSET. Istio's ambient mode reads it as PERMISSIVE, so that a DISABLE on a
 //! workload undoes the STRICT of its mesh; here it never weakens anything.
 //!
-//! A policy that was refused and has no earlier version counts as STRICT, before all others of its level.
+//! A policy that was refused and has no earlier version counts as STRICT, before all others of its level. A key of
+//! `portLevelMtls` that is no port and says STRICT may mean any of them, so STRICT holds for those that are not listed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -159,16 +160,24 @@ fn read(cx: &mut Context<'_>, key: &ObjectKey, policy: &PeerAuthentication) -> E
         cx.warn::<PeerAuthentication>(key, "spec.portLevelMtls", reason);
         return Entry { selector, mode, ports: Vec::new() };
     }
-    let mut ports = Vec::new();
+    let (mut mode, mut ports) = (mode, Vec::new());
     for (port, mtls) in &spec.port_level_mtls {
         let field = format!("spec.portLevelMtls[{port}]");
-        match port.parse() {
-            Ok(number) if number != 0 => ports.push((number, said(cx, key, &field, Some(*mtls)))),
-            _ => cx.error::<PeerAuthentication>(
-                key,
-                field,
-                format!("{port:?} is not a port; it is left out"),
-            ),
+        let said = said(cx, key, &field, Some(*mtls));
+        match (port.parse(), said) {
+            (Ok(number), _) if number != 0 => ports.push((number, said)),
+            // It may mean any port that the others do not name.
+            (_, Some(Mode::Strict)) => {
+                mode = Some(Mode::Strict);
+                let reason = format!(
+                    "{port:?} is not a port; until that is mended, STRICT holds for all ports that are not listed"
+                );
+                cx.error::<PeerAuthentication>(key, field, reason);
+            }
+            _ => {
+                let reason = format!("{port:?} is not a port; it is left out");
+                cx.error::<PeerAuthentication>(key, field, reason);
+            }
         }
     }
     Entry { selector, mode, ports }

@@ -19,12 +19,11 @@ use http::StatusCode;
 
 use super::Context;
 use crate::base::ObjectKey;
+use crate::filter::Manifest;
 use crate::model::{
     Backend, BackendRef, HttpMatch, HttpRoute, HttpRule, Retry, RouteKind, Timeouts,
 };
-use crate::source::objects::{
-    GrpcRoute, Kind, ParentRef, RouteBackendRef, RouteFilter, Typed, Unsupported,
-};
+use crate::source::objects::{GrpcRoute, Kind, ParentRef, RouteBackendRef, Typed, Unsupported};
 use crate::source::{Condition, ConditionReason, ConditionType};
 use backend::Backends;
 pub(super) use kept::Routes;
@@ -56,7 +55,7 @@ pub(super) struct RuleParts<'a> {
     pub(super) made_up: bool,
     /// Never empty.
     pub(super) matches: Vec<HttpMatch>,
-    pub(super) filters: &'a [RouteFilter],
+    pub(super) filters: &'a [Manifest],
     pub(super) backends: &'a [RouteBackendRef],
     pub(super) timeouts: Timeouts,
     pub(super) retry: Option<Retry>,

@@ -1,11 +1,11 @@
-//! The core's validation: labels, Services, EndpointSlices.
+//! The core's validation: labels, Pods, Services, EndpointSlices.
 
 use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::forms::{LABEL, LABEL_VALUE, any};
-use super::{Rule, items, repeated, text};
+use crate::base::schema::forms::{ACCOUNT, LABEL, LABEL_VALUE, any};
+use crate::base::schema::{Rule, items, repeated, text};
 use Rule::{Fields, List, Map, Number, OneOf, Text, With};
 
 const PORT: Rule = Number(1, 65535);
@@ -13,6 +13,11 @@ const PROTOCOL: Rule = OneOf(&["TCP", "UDP", "SCTP"]);
 
 pub(super) const METADATA: Rule =
     Fields(&[("labels", Map(usize::MAX, any(317), &Text(LABEL_VALUE)))]);
+
+pub(super) const POD: Rule = Fields(&[
+    ("spec", Fields(&[("serviceAccountName", Text(ACCOUNT))])),
+    ("status", With(&Fields(&[]), &[pod_has_addresses])),
+]);
 
 pub(super) const SERVICE: Rule = With(
     &Fields(&[
@@ -42,7 +47,10 @@ pub(super) const SERVICE: Rule = With(
     &[addresses_are_addresses],
 );
 
-pub(super) const ENDPOINT_SLICE: Rule = Fields(&[
+pub(super) const ENDPOINT_SLICE: Rule =
+    With(&ENDPOINT_SLICE_FIELDS, &[addresses_are_of_their_type]);
+
+const ENDPOINT_SLICE_FIELDS: Rule = Fields(&[
     ("addressType", OneOf(&["IPv4", "IPv6", "FQDN"])),
     (
         "endpoints",
@@ -60,6 +68,12 @@ pub(super) const ENDPOINT_SLICE: Rule = Fields(&[
         ),
     ),
 ]);
+
+fn pod_has_addresses(value: &Value) -> Option<(&'static str, String)> {
+    let listed = items(value, "podIPs").iter().filter_map(|it| text(it, "ip"));
+    let bad = listed.chain(text(value, "podIP")).find(|it| it.parse::<IpAddr>().is_err())?;
+    Some(("podIPs", format!("{bad:?} is not an IP address")))
+}
 
 fn ports_are_named(value: &Value) -> Option<(&'static str, String)> {
     let list = value.as_array()?;
@@ -84,6 +98,18 @@ fn ports_differ(value: &Value) -> Option<(&'static str, String)> {
 fn ports_differ_by_name(value: &Value) -> Option<(&'static str, String)> {
     let twice = repeated(value.as_array()?, "name")?;
     Some(("", format!("name {twice:?} twice")))
+}
+
+fn addresses_are_of_their_type(value: &Value) -> Option<(&'static str, String)> {
+    let fits: fn(&IpAddr) -> bool = match text(value, "addressType")? {
+        "IPv4" => IpAddr::is_ipv4,
+        "IPv6" => IpAddr::is_ipv6,
+        _ => return None,
+    };
+    let endpoints = items(value, "endpoints").iter();
+    let mut all = endpoints.flat_map(|it| items(it, "addresses")).filter_map(Value::as_str);
+    let bad = all.find(|it| !it.parse().is_ok_and(|address| fits(&address)))?;
+    Some(("endpoints", format!("have {bad:?}, which is no address of their addressType")))
 }
 
 fn addresses_are_addresses(value: &Value) -> Option<(&'static str, String)> {

@@ -2,17 +2,15 @@
 
 use serde_json::Value;
 
-use super::super::http_route::parse_duration;
-use super::forms::{
-    DURATION, GROUP, HEADER_NAME, HEADER_VALUE, HOST, KIND, LABEL, METHOD, NAME, ORIGIN, SERVICE,
+use crate::base::schema::forms::{
+    DURATION, GROUP, HEADER_NAME, HEADER_VALUE, HOST, KIND, LABEL, METHOD, NAME, SERVICE,
     SUBDOMAIN, any,
 };
-use super::{Rule, items, repeated, text};
-use Rule::{Code, Fields, List, Number, OneOf, Text, With};
+use crate::base::schema::{Objection, Rule, items, parse_duration, repeated, text};
+use crate::filter::backend::{PORT, services_have_ports};
+use crate::filter::{self, Often};
+use Rule::{Fields, List, Number, OneOf, Text, With};
 
-const PORT: Rule = Number(1, 65535);
-/// The largest number of the format `int32`.
-const INT32: i64 = 2_147_483_647;
 const METHODS: Rule =
     OneOf(&["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"]);
 const MATCH_TYPE: Rule = OneOf(&["Exact", "RegularExpression"]);
@@ -33,89 +31,7 @@ const PARENTS: Rule = With(
     &[parents_differ],
 );
 
-const BACKEND_FIELDS: [(&str, Rule); 5] = [
-    ("group", Text(GROUP)),
-    ("kind", Text(KIND)),
-    ("name", Text(NAME)),
-    ("namespace", Text(LABEL)),
-    ("port", PORT),
-];
-const BACKEND: Rule = With(&Fields(&BACKEND_FIELDS), &[services_have_ports]);
-
-const HEADERS: Rule = With(
-    &List(0, 16, &Fields(&[("name", Text(HEADER_NAME)), ("value", Text(HEADER_VALUE))])),
-    &[names_differ],
-);
-const HEADER_FILTER: Rule =
-    Fields(&[("set", HEADERS), ("add", HEADERS), ("remove", List(0, 16, &Text(any(256))))]);
-
-const PATH_MODIFIER: Rule = Fields(&[
-    ("type", OneOf(&["ReplaceFullPath", "ReplacePrefixMatch"])),
-    ("replaceFullPath", Text(any(1024))),
-    ("replacePrefixMatch", Text(any(1024))),
-]);
-const CHECKED_PATH: Rule = With(&PATH_MODIFIER, &[path_goes_with_type]);
-
-const FILTER: Rule = With(
-    &Fields(&[
-        (
-            "type",
-            OneOf(&[
-                "RequestHeaderModifier",
-                "ResponseHeaderModifier",
-                "RequestMirror",
-                "RequestRedirect",
-                "URLRewrite",
-                "ExtensionRef",
-                "CORS",
-                "ExternalAuth",
-            ]),
-        ),
-        ("requestHeaderModifier", HEADER_FILTER),
-        ("responseHeaderModifier", HEADER_FILTER),
-        ("requestRedirect", REDIRECT),
-        ("urlRewrite", Fields(&[("hostname", Text(SUBDOMAIN)), ("path", CHECKED_PATH)])),
-        ("requestMirror", MIRROR),
-        ("cors", CORS),
-    ]),
-    &[filter_goes_with_type],
-);
-const REDIRECT: Rule = Fields(&[
-    ("scheme", OneOf(&["http", "https"])),
-    ("hostname", Text(SUBDOMAIN)),
-    ("path", CHECKED_PATH),
-    ("port", PORT),
-    ("statusCode", Code(&[301, 302, 303, 307, 308])),
-]);
-const MIRROR: Rule = With(
-    &Fields(&[
-        ("backendRef", BACKEND),
-        ("percent", Number(0, 100)),
-        ("fraction", Fields(&[("numerator", Number(0, INT32)), ("denominator", Number(1, INT32))])),
-    ]),
-    &[is_a_share],
-);
-const TOKENS: Rule = With(&List(0, 64, &Text(HEADER_NAME)), &[all_or_some]);
-const CORS: Rule = Fields(&[
-    ("allowOrigins", With(&List(0, 64, &Text(ORIGIN)), &[all_or_some])),
-    (
-        "allowMethods",
-        With(
-            &List(
-                0,
-                9,
-                &OneOf(&[
-                    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
-                    "*",
-                ]),
-            ),
-            &[all_or_some],
-        ),
-    ),
-    ("allowHeaders", TOKENS),
-    ("exposeHeaders", List(0, 64, &Text(HEADER_NAME))),
-    ("maxAge", Number(1, INT32)),
-]);
+const FILTER: Rule = With(&Fields(filter::SCHEMAS), &[type_is_known, filter_goes_with_type]);
 const FILTERS: Rule = With(&List(0, 16, &FILTER), &[filters_go_together]);
 
 const BACKENDS: Rule = List(
@@ -283,7 +199,7 @@ pub(super) const GATEWAY: Rule = Fields(&[
     ),
 ]);
 
-fn parents_differ(value: &Value) -> Option<(&'static str, String)> {
+fn parents_differ(value: &Value) -> Option<Objection> {
     let list = value.as_array()?;
     let whose = |parent: &Value| {
         let or = |field: &str, default: &str| {
@@ -315,84 +231,48 @@ fn parents_differ(value: &Value) -> Option<(&'static str, String)> {
     None
 }
 
-fn services_have_ports(value: &Value) -> Option<(&'static str, String)> {
-    let is_service =
-        text(value, "group").is_none() && text(value, "kind").is_none_or(|it| it == "Service");
-    let missing = is_service && value.get("port").is_none();
-    missing.then(|| ("port", "is missing: a Service as a backend needs it".to_owned()))
-}
-
-fn names_differ(value: &Value) -> Option<(&'static str, String)> {
+fn names_differ(value: &Value) -> Option<Objection> {
     let twice = repeated(value.as_array()?, "name")?;
     Some(("", format!("name {twice:?} twice")))
 }
 
-fn path_goes_with_type(value: &Value) -> Option<(&'static str, String)> {
-    let kind = text(value, "type")?;
-    let has = |field: &str| value.get(field).is_some();
-    [("ReplaceFullPath", "replaceFullPath"), ("ReplacePrefixMatch", "replacePrefixMatch")]
-        .into_iter()
-        .find(|(name, field)| (kind == *name) != has(field))
-        .map(|(name, field)| (field, format!("goes with the type {name}, and with no other")))
+/// Types of filters and their members.
+fn members() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let rows = filter::ROWS.iter().map(|row| (row.name, row.field));
+    rows.chain(filter::UNSUPPORTED)
 }
 
-/// The members of a filter, by its type.
-const MEMBERS: [(&str, &str); 8] = [
-    ("RequestHeaderModifier", "requestHeaderModifier"),
-    ("ResponseHeaderModifier", "responseHeaderModifier"),
-    ("RequestMirror", "requestMirror"),
-    ("RequestRedirect", "requestRedirect"),
-    ("URLRewrite", "urlRewrite"),
-    ("ExtensionRef", "extensionRef"),
-    ("CORS", "cors"),
-    ("ExternalAuth", "externalAuth"),
-];
-
-fn filter_goes_with_type(value: &Value) -> Option<(&'static str, String)> {
+fn type_is_known(value: &Value) -> Option<Objection> {
     let kind = text(value, "type")?;
-    let found = MEMBERS.iter().find(|(name, field)| (kind == *name) != value.get(field).is_some());
-    found.map(|(name, field)| (*field, format!("goes with the type {name}, and with no other")))
+    if members().any(|(name, _)| name == kind) {
+        return None;
+    }
+    let names: Vec<&str> = members().map(|(name, _)| name).collect();
+    Some(("type", format!("{kind:?} is none of {}", names.join(", "))))
 }
 
-fn filters_go_together(value: &Value) -> Option<(&'static str, String)> {
+fn filter_goes_with_type(value: &Value) -> Option<Objection> {
+    let kind = text(value, "type")?;
+    let mut members = members();
+    let found = members.find(|(name, field)| (kind == *name) != value.get(field).is_some());
+    found.map(|(name, field)| (field, format!("goes with the type {name}, and with no other")))
+}
+
+fn filters_go_together(value: &Value) -> Option<Objection> {
     let list = value.as_array()?;
     let of = |kind: &str| list.iter().filter(|it| text(it, "type") == Some(kind)).count();
-    if of("RequestRedirect") > 0 && of("URLRewrite") > 0 {
-        return Some(("", "have both RequestRedirect and URLRewrite".to_owned()));
+    for row in filter::ROWS.iter().filter(|row| of(row.name) > 0) {
+        if let Some(other) = row.never_beside.iter().find(|other| of(other) > 0) {
+            return Some(("", format!("have both {} and {other}", row.name)));
+        }
     }
-    let once = [
-        "RequestHeaderModifier",
-        "ResponseHeaderModifier",
-        "RequestRedirect",
-        "URLRewrite",
-        "CORS",
-    ];
-    let twice = once.into_iter().find(|kind| of(kind) > 1)?;
-    Some(("", format!("have {twice} more than once")))
-}
-
-fn is_a_share(value: &Value) -> Option<(&'static str, String)> {
-    let fraction = value.get("fraction")?;
-    if value.get("percent").is_some() {
-        return Some((
-            "fraction",
-            "stands beside percent; only one of both may be given".to_owned(),
-        ));
-    }
-    let of = |field: &str| fraction.get(field).and_then(Value::as_i64);
-    let (numerator, denominator) = (of("numerator")?, of("denominator").unwrap_or(100));
-    (numerator > denominator)
-        .then(|| ("fraction", format!("{numerator} of {denominator} is not a share")))
-}
-
-fn all_or_some(value: &Value) -> Option<(&'static str, String)> {
-    let list = value.as_array()?;
-    let all = list.len() > 1 && list.iter().any(|it| it == "*");
-    all.then(|| ("", "have * beside others".to_owned()))
+    let mut once = filter::ROWS.iter().filter(|row| row.often == Often::Once);
+    let twice = once.find(|row| of(row.name) > 1)?;
+    Some(("", format!("have {} more than once", twice.name)))
 }
 
 /// What a path may not hold (HTTPPathMatch), and where it may not end.
-fn path_can_be_sent(value: &Value) -> Option<(&'static str, String)> {
+fn path_can_be_sent(value: &Value) -> Option<Objection> {
     let path = text(value, "value")?;
     if text(value, "type") == Some("RegularExpression") {
         return None;
@@ -410,7 +290,7 @@ fn path_can_be_sent(value: &Value) -> Option<(&'static str, String)> {
         .then(|| ("value", format!("{path:?} is not a path that a request can have")))
 }
 
-fn grpc_names(value: &Value) -> Option<(&'static str, String)> {
+fn grpc_names(value: &Value) -> Option<Objection> {
     if text(value, "type") == Some("RegularExpression") {
         return None;
     }
@@ -419,20 +299,20 @@ fn grpc_names(value: &Value) -> Option<(&'static str, String)> {
         .find_map(|(field, form)| Some((field, form.objection(text(value, field)?)?)))
 }
 
-fn attempts_fit(value: &Value) -> Option<(&'static str, String)> {
+fn attempts_fit(value: &Value) -> Option<Objection> {
     let of = |field: &str| text(value, field).and_then(parse_duration);
     let (request, backend) = (of("request")?, of("backendRequest")?);
     (!request.is_zero() && backend > request)
         .then(|| ("backendRequest", "must not be longer than request".to_owned()))
 }
 
-fn redirects_go_nowhere(value: &Value) -> Option<(&'static str, String)> {
+fn redirects_go_nowhere(value: &Value) -> Option<Objection> {
     let redirects = items(value, "filters").iter().any(|it| it.get("requestRedirect").is_some());
     (redirects && !items(value, "backendRefs").is_empty())
         .then(|| ("backendRefs", "must not stand beside a RequestRedirect".to_owned()))
 }
 
-fn prefixes_are_matched(value: &Value) -> Option<(&'static str, String)> {
+fn prefixes_are_matched(value: &Value) -> Option<Objection> {
     let backends = items(value, "backendRefs").iter();
     let filters = backends.flat_map(|it| items(it, "filters")).chain(items(value, "filters"));
     let replaces = |filter: &Value| {
@@ -457,7 +337,7 @@ fn prefixes_are_matched(value: &Value) -> Option<(&'static str, String)> {
 }
 
 /// Of all rules together.
-fn few_matches(value: &Value) -> Option<(&'static str, String)> {
+fn few_matches(value: &Value) -> Option<Objection> {
     let all: usize = value.as_array()?.iter().map(|rule| items(rule, "matches").len()).sum();
     (all > 128).then(|| ("", format!("have {all} matches, more than 128")))
 }

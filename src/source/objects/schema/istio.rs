@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::forms::{GROUP, KIND, NAME, PORT_KEY, SELECTOR_KEY, SELECTOR_VALUE, any};
-use super::{Rule, items, repeated, text};
+use crate::base::schema::forms::{GROUP, KIND, NAME, PORT_KEY, SELECTOR_KEY, SELECTOR_VALUE, any};
+use crate::base::schema::{Rule, items, repeated, text};
 use Rule::{Fields, List, Map, Number, OneOf, Text, With};
 
 const PORT: Rule = Number(1, 65535);

@@ -232,4 +232,26 @@ fn objects_are_held_against_the_schema() {
     assert_eq!(check(Kind::Pod, &labelled).unwrap_err().field, "metadata.labels.a");
     let slice = json!({"metadata": {"name": "x"}, "addressType": "IPv5"});
     assert_eq!(check(Kind::EndpointSlice, &slice).unwrap_err().field, "addressType");
+    for (pod, field) in [
+        (json!({"spec": {"serviceAccountName": "s r v"}}), "spec.serviceAccountName"),
+        (json!({"status": {"podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0"}]}}), "status.podIPs"),
+        (json!({"status": {"podIP": "10.0.0.999"}}), "status.podIPs"),
+        (json!({"spec": {"serviceAccountName": ""}, "status": {"podIP": ""}}), ""),
+        (json!({"spec": {"serviceAccountName": "a.b"}, "status": {"podIPs": [{"ip": "::1"}]}}), ""),
+    ] {
+        let found = check(Kind::Pod, &pod).err().map(|error| error.field).unwrap_or_default();
+        assert_eq!(found, field, "{pod}");
+    }
+    for (kind, address, fits) in [
+        ("IPv4", "10.0.0.1", true),
+        ("IPv4", "10.0.0", false),
+        ("IPv4", "fd00::1", false),
+        ("IPv6", "fd00::1", true),
+        ("FQDN", "a.example", true),
+    ] {
+        let slice = json!({"addressType": kind, "endpoints": [{"addresses": [address]}]});
+        let field = check(Kind::EndpointSlice, &slice).map_err(|error| error.field);
+        let expected = if fits { Ok(()) } else { Err("endpoints".to_owned()) };
+        assert_eq!(field, expected, "{kind} {address}");
+    }
 }

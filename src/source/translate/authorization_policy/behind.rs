@@ -1,13 +1,16 @@
-//! The ports of what a policy is about: a value that none of them has can never match.
+//! The ports and addresses of what a policy is about: a value that none of them has can never match.
 //!
 //! What is not known counts as possible: a Service whose target port has a name and that has no endpoint yet, a Gateway
 //! that nothing is bound to, pods that may listen wherever they like.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::model::{
-    self, Action, AppProtocol, Condition, Operation, PolicyTarget, Rule, Scope, Service,
-    StringMatch, Waypoint,
+    self, Action, AppProtocol, Cidr, Condition, Operation, PolicyTarget, Resolution, Rule, Scope,
+    Service, StringMatch, Waypoint,
 };
 use crate::source::objects::AuthorizationPolicy;
 use crate::source::translate::service_ports::Ports;
@@ -34,6 +37,10 @@ pub(super) struct Behind {
     mistaken: BTreeMap<u16, (String, u16)>,
     /// Some port may speak HTTP.
     http: bool,
+    /// Addresses that clients dial, and those of the endpoints.
+    addresses: Vec<IpNet>,
+    /// There may be other addresses.
+    open_addresses: bool,
 }
 
 /// Whether rules say anything of ports, or depend on what ports speak.
@@ -42,7 +49,10 @@ pub(super) fn looks(rules: &[Rule]) -> bool {
         |it: &Operation| !it.hosts.is_empty() || !it.methods.is_empty() || !it.paths.is_empty();
     rules.iter().any(|rule| {
         rule.to.iter().any(|it| !it.ports.is_empty() || http(it))
-            || rule.when.iter().any(|it| matches!(it, Condition::DestinationPort(_)))
+            || rule
+                .when
+                .iter()
+                .any(|it| matches!(it, Condition::DestinationPort(_) | Condition::DestinationIp(_)))
     })
 }
 
@@ -73,6 +83,7 @@ impl Behind {
                 }
             }
             behind.open |= behind.names.len() == before;
+            behind.open_addresses |= behind.open;
         }
         behind
     }
@@ -92,7 +103,7 @@ impl Behind {
     }
 
     fn anything() -> Self {
-        Self { open: true, http: true, ..Self::default() }
+        Self { open: true, http: true, open_addresses: true, ..Self::default() }
     }
 
     fn add(&mut self, services: &Ports<'_>, found: &[&Service]) {
@@ -105,6 +116,7 @@ impl Behind {
         self.names.push(service.to_string());
         self.http |= service.ports.iter().any(|port| port.protocol != AppProtocol::Tcp);
         self.ports.extend(service.ports.iter().map(|port| port.port));
+        self.add_addresses(service);
         let known = services.of(service);
         self.open |= known.open;
         for (port, target) in known.pairs {
@@ -114,6 +126,25 @@ impl Behind {
                 twins.insert(port);
             }
         }
+    }
+
+    fn add_addresses(&mut self, service: &Service) {
+        self.open_addresses |=
+            service.resolution != Resolution::Listed || service.endpoints.is_empty();
+        let endpoints = service.endpoints.iter().flat_map(|it| &it.addresses);
+        self.addresses.extend(service.vips.iter().chain(endpoints).map(|it| IpNet::from(*it)));
+        self.addresses.extend(&service.networks);
+    }
+
+    /// Why nothing that is dialled here has an address of the block.
+    pub(super) fn why_no_address(&self, block: &Cidr) -> Option<String> {
+        let plain = unmapped(block);
+        let meets = |it: &IpNet| it.contains(&plain) || plain.contains(it);
+        if self.open_addresses || self.addresses.iter().any(meets) {
+            return None;
+        }
+        let name = self.name();
+        Some(format!("{block} holds no address of {name}, and none of its endpoints"))
     }
 
     /// Why no connection to this has the port.
@@ -190,6 +221,17 @@ impl Behind {
             [first, ..] => format!("{first} and {} more", self.names.len() - 1),
         }
     }
+}
+
+/// A block of IPv4 addresses that is written as one of IPv6 (RFC 4291, 2.5.5.2) means these, as where it is compared.
+fn unmapped(block: &Cidr) -> Cidr {
+    let v4 = match block.addr() {
+        IpAddr::V6(address) => address.to_ipv4_mapped(),
+        IpAddr::V4(_) => None,
+    };
+    let prefix = block.prefix_len().checked_sub(96);
+    let net = v4.zip(prefix).and_then(|(address, prefix)| Ipv4Net::new(address, prefix).ok());
+    net.map_or(*block, Cidr::V4)
 }
 
 /// A class is named only from the root namespace, a Gateway from its own.

@@ -1,6 +1,8 @@
 //! Values that no connection and no request can have. The policy is in force as it is written, and its author is told: an
 //! ALLOW with such a value admits less than it seems to, and a DENY is a hole.
 
+mod hosts;
+
 use std::net::IpAddr;
 
 use crate::base::TrustDomains;
@@ -45,6 +47,10 @@ impl Role {
         Self { action, negative }
     }
 
+    pub(super) fn is_negative(self) -> bool {
+        self.negative
+    }
+
     /// What follows from a value that nothing has.
     pub(super) fn outcome(self) -> &'static str {
         match (self.action, self.negative) {
@@ -78,6 +84,22 @@ impl Found {
             self.complaints.push(("spec.rules".to_owned(), reason));
         }
         self.complaints
+    }
+
+    /// Looks at a field as a whole, and at each of its values.
+    fn field<T: PartialEq>(
+        &mut self,
+        place: &str,
+        names: [&str; 2],
+        values: &Values<T>,
+        why_never: impl Fn(&T, Role) -> Option<String>,
+    ) {
+        if !values.any.is_empty() && values.any.iter().all(|value| values.none.contains(value)) {
+            let outcome = Role::new(self.action, false).outcome();
+            let reason = format!("all of these stand in {} as well; {outcome}", names[1]);
+            self.add(format!("{place}.{}", names[0]), reason);
+        }
+        self.each(place, names, values, why_never);
     }
 
     /// Looks at a field, `values`, and the one that negates it.
@@ -124,27 +146,45 @@ pub(super) fn complaints(
 
 fn of_source(found: &mut Found, place: &str, source: &Source, domains: &TrustDomains) {
     let Source { principals, namespaces, service_accounts, trust_domains, .. } = source;
-    found.each(place, ["principals", "notPrincipals"], principals, |it, role| {
+    found.field(place, ["principals", "notPrincipals"], principals, |it, role| {
         principal(it, role, domains)
     });
-    found.each(place, ["namespaces", "notNamespaces"], namespaces, |it, _| namespace(it));
-    found.each(place, ["serviceAccounts", "notServiceAccounts"], service_accounts, |it, _| {
-        let odd = [&it.namespace, &it.name].into_iter().find(|name| !is_name(name))?;
-        Some(no_name(&it.to_string(), odd))
+    found.field(place, ["namespaces", "notNamespaces"], namespaces, |it, _| namespace(it));
+    found.field(place, ["serviceAccounts", "notServiceAccounts"], service_accounts, |it, _| {
+        account(&it.to_string())
     });
-    found.each(place, ["trustDomains", "notTrustDomains"], trust_domains, |it, role| {
+    found.field(place, ["trustDomains", "notTrustDomains"], trust_domains, |it, role| {
         trust_domain(it, role, domains)
     });
-    found.each(place, ["ipBlocks", "notIpBlocks"], &source.ip_blocks, block);
+    found.field(place, ["ipBlocks", "notIpBlocks"], &source.ip_blocks, block);
     let remote = &source.remote_ip_blocks;
-    found.each(place, ["remoteIpBlocks", "notRemoteIpBlocks"], remote, block);
+    found.field(place, ["remoteIpBlocks", "notRemoteIpBlocks"], remote, block);
 }
 
 fn of_operation(found: &mut Found, place: &str, operation: &Operation) {
-    let Operation { ports: _, hosts, methods, paths } = operation;
-    found.each(place, ["hosts", "notHosts"], hosts, |it, _| host(it));
-    found.each(place, ["methods", "notMethods"], methods, |it, _| method(it));
-    found.each(place, ["paths", "notPaths"], paths, path);
+    let Operation { ports, hosts, methods, paths } = operation;
+    // What ports there are depends on the target.
+    found.field(place, ["ports", "notPorts"], ports, |_, _| None);
+    found.field(place, ["hosts", "notHosts"], hosts, |it, _| host(it));
+    found.field(place, ["methods", "notMethods"], methods, method);
+    found.field(place, ["paths", "notPaths"], paths, path);
+    for (name, values) in [("notHosts", hosts), ("notMethods", methods), ("notPaths", paths)] {
+        if let Some(value) = values.none.iter().find(|value| is_all(value, name)) {
+            let outcome = Role::new(found.action, false).outcome();
+            let reason = format!("{value} excludes every request; {outcome}");
+            found.add(format!("{place}.{name}"), reason);
+        }
+    }
+}
+
+/// Every request has it.
+fn is_all(value: &StringMatch, field: &str) -> bool {
+    match value {
+        StringMatch::Present => true,
+        StringMatch::Prefix(text) => field == "notPaths" && &**text == "/",
+        StringMatch::Template(text) => &**text == "/{**}",
+        StringMatch::Exact(_) | StringMatch::Suffix(_) => false,
+    }
 }
 
 fn of_condition(found: &mut Found, place: &str, condition: &Condition, domains: &TrustDomains) {
@@ -152,21 +192,27 @@ fn of_condition(found: &mut Found, place: &str, condition: &Condition, domains: 
     match condition {
         Condition::SourceIp(values)
         | Condition::RemoteIp(values)
-        | Condition::DestinationIp(values) => found.each(place, NAMES, values, block),
-        Condition::DestinationPort(_) | Condition::Token(_) => {}
+        | Condition::DestinationIp(values) => found.field(place, NAMES, values, block),
+        Condition::DestinationPort(values) => found.field(place, NAMES, values, |_, _| None),
+        Condition::Token(_) => {}
         Condition::Text { key, values } => match key {
             ConditionKey::SourcePrincipal => {
-                found.each(place, NAMES, values, |it, role| principal(it, role, domains));
+                found.field(place, NAMES, values, |it, role| principal(it, role, domains));
             }
             ConditionKey::SourceNamespace => {
-                found.each(place, NAMES, values, |it, _| namespace(it));
+                found.field(place, NAMES, values, |it, _| namespace(it));
             }
             ConditionKey::SourceTrustDomain => {
-                found.each(place, NAMES, values, |it, role| trust_domain(it, role, domains));
+                found.field(place, NAMES, values, |it, role| trust_domain(it, role, domains));
             }
-            ConditionKey::SourceServiceAccount => {}
+            ConditionKey::SourceServiceAccount => {
+                found.field(place, NAMES, values, |it, _| account(text(it)));
+            }
+            ConditionKey::Header(name) if *name == http::header::TE => {
+                found.field(place, NAMES, values, |it, _| te(it));
+            }
             ConditionKey::Header(name) if *name == http::header::HOST => {
-                found.each(place, NAMES, values, |it, _| host(it));
+                found.field(place, NAMES, values, |it, _| host(it));
             }
             ConditionKey::Header(name) if REMOVED.contains(&name.as_str()) => {
                 let role = Role::new(found.action, values.any.is_empty());
@@ -176,7 +222,7 @@ fn of_condition(found: &mut Found, place: &str, condition: &Condition, domains: 
                 );
                 found.add(format!("{place}.key"), reason);
             }
-            ConditionKey::Header(_) => found.each(place, NAMES, values, |it, _| header(it)),
+            ConditionKey::Header(_) => found.field(place, NAMES, values, |it, _| header(it)),
         },
     }
 }
@@ -192,9 +238,32 @@ fn text(value: &StringMatch) -> &str {
     }
 }
 
+/// `namespace/name`.
+fn account(text: &str) -> Option<String> {
+    let odd = text.split('/').find(|name| !is_name(name))?;
+    Some(no_name(text, odd))
+}
+
+/// Of what `te` says, only this is left.
+fn te(value: &StringMatch) -> Option<String> {
+    const LEFT: &str = "trailers";
+    let fits = match value {
+        StringMatch::Present => true,
+        StringMatch::Exact(text) | StringMatch::Template(text) => &**text == LEFT,
+        StringMatch::Prefix(text) => LEFT.starts_with(&**text),
+        StringMatch::Suffix(text) => LEFT.ends_with(&**text),
+    };
+    let told =
+        || format!("{:?}: of the header te only {LEFT:?} is left when it is judged", text(value));
+    (!fits).then(told)
+}
+
 /// A token (RFC 9110, 5.6.2), compared with regard to case.
-fn method(value: &StringMatch) -> Option<String> {
+fn method(value: &StringMatch, role: Role) -> Option<String> {
     let text = text(value);
+    if text == "CONNECT" && role.action == Action::Allow && !role.negative {
+        return Some("\"CONNECT\" is answered with 400 before anything is judged".to_owned());
+    }
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if !text.bytes().all(fits) {
         return Some(format!("{text:?} has characters that no method has"));
@@ -227,6 +296,11 @@ fn host(value: &StringMatch) -> Option<String> {
     }
     if text.contains("..") || text.starts_with('.') && !matches!(value, StringMatch::Suffix(_)) {
         return Some(format!("{text:?} has an empty label"));
+    }
+    if let StringMatch::Exact(text) = value
+        && let Some(why) = hosts::odd(text)
+    {
+        return Some(why);
     }
     let open_end = matches!(value, StringMatch::Prefix(_) | StringMatch::Present);
     let port = text.rsplit_once(':').filter(|(name, _)| !name.contains(':') || name.ends_with(']'));

@@ -6,7 +6,10 @@ use super::Broken;
 use super::values::{cidr, path, port, principal, service_account, text, values};
 use crate::base::{ObjectKey, Str};
 use crate::model::{Condition, ConditionKey, Operation, Rule, Source, StringMatch};
-use crate::source::objects::{PolicyCondition, PolicyFrom, PolicyOperation, PolicyRule, PolicyTo};
+use crate::source::objects::{
+    AuthorizationPolicy, FieldError, PolicyCondition, PolicyFrom, PolicyOperation, PolicyRule,
+    PolicyTo,
+};
 
 /// Translates all rules; what cannot be carried out goes to `broken`.
 pub(super) fn translate(
@@ -18,6 +21,17 @@ pub(super) fn translate(
     rules
         .map(|(index, it)| rule(broken, &format!("spec.rules[{index}]"), &key.namespace, it))
         .collect()
+}
+
+/// What of a policy's rules means nothing, whoever carries them out.
+pub(in crate::source) fn meaningless(
+    key: &ObjectKey,
+    policy: &AuthorizationPolicy,
+) -> Option<FieldError> {
+    let mut broken = Vec::new();
+    translate(key, &policy.spec.rules, &mut broken);
+    let part = broken.into_iter().find(|part| !part.unsupported)?;
+    Some(FieldError { field: part.field, reason: part.why })
 }
 
 fn rule(broken: &mut Vec<Broken>, place: &str, own: &Str, rule: &PolicyRule) -> Rule {
@@ -111,7 +125,7 @@ fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -
 /// Fields that Istio has and we do not enforce: whoever gives one means something that would not hold.
 fn refuse_given(broken: &mut Vec<Broken>, place: &str, fields: &[(&str, &Vec<String>)]) {
     for (name, _) in fields.iter().filter(|(_, given)| !given.is_empty()) {
-        broken.push(Broken::new(format!("{place}.{name}"), "is not supported"));
+        broken.push(Broken::unsupported(format!("{place}.{name}"), "is not supported"));
     }
 }
 
@@ -182,7 +196,7 @@ fn condition(
                 values: values(broken, place, any, none, text),
             },
             None => {
-                broken.push(Broken::new(
+                broken.push(Broken::unsupported(
                     format!("{place}.key"),
                     format!("{other:?} is not supported"),
                 ));

@@ -77,11 +77,19 @@ fn ports(
             }
         }
         for (index, condition) in rule.when.iter().enumerate() {
-            if let Condition::DestinationPort(values) = condition {
-                let place = format!("{place}.when[{index}]");
-                found.each(&place, ["values", "notValues"], values, |port, _| {
-                    behind.why_never(*port)
-                });
+            let place = format!("{place}.when[{index}]");
+            match condition {
+                Condition::DestinationPort(values) => {
+                    found.each(&place, ["values", "notValues"], values, |port, _| {
+                        behind.why_never(*port)
+                    });
+                }
+                Condition::DestinationIp(values) => {
+                    found.each(&place, ["values", "notValues"], values, |block, role| {
+                        behind.why_no_address(block).filter(|_| !role.is_negative())
+                    });
+                }
+                _ => {}
             }
         }
     }

@@ -40,7 +40,7 @@ pub(super) fn translate(
 }
 
 fn complain(cx: &mut Context<'_>, key: &ObjectKey, broken: Option<&Broken>, places: &[TokenPlace]) {
-    if let Some(Broken { field, why }) = broken {
+    if let Some(Broken { field, why, .. }) = broken {
         let reason =
             format!("{why}; until that is mended, it holds for all that it may be meant for");
         cx.error::<RequestAuthentication>(key, field.clone(), reason);

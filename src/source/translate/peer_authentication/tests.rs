@@ -193,3 +193,29 @@ fn what_has_no_effect_is_said() {
     }
     assert_eq!(effective(&[(MESH, 0, false, "STRICT", &[])]).1, 0);
 }
+
+/// A port's name, a range, a number that is none: nobody knows which port is meant to be strict.
+#[test]
+fn a_key_that_is_no_port_weakens_nothing() {
+    use Mode::{Permissive, Strict};
+    let pod =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: cart, namespace: shop, labels: {app: cart}}\n";
+    let policy = |mode: &str, ports: &str| {
+        let text = format!(
+            "{pod}---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+             metadata: {{name: p, namespace: shop}}\nspec: {{selector: {{matchLabels: {{app: cart}}}}, \
+             mtls: {{mode: {mode}}}, portLevelMtls: {{{ports}}}}}\n"
+        );
+        translated(&text).mesh.workloads[0].peer_authentication.clone()
+    };
+    for key in ["http", "0", "99999", "-1", "8080-8090", "8080.5", "' 8080'"] {
+        let one = policy("PERMISSIVE", &format!("{key}: {{mode: STRICT}}"));
+        assert_eq!((one.mode, one.ports.is_empty()), (Strict, true), "{key}");
+        let beside =
+            policy("PERMISSIVE", &format!("{key}: {{mode: STRICT}}, 9090: {{mode: PERMISSIVE}}"));
+        assert_eq!((beside.mode, beside.ports), (Strict, [(9090, Permissive)].into()), "{key}");
+        // What would weaken is left out.
+        let weaker = policy("STRICT", &format!("{key}: {{mode: PERMISSIVE}}"));
+        assert_eq!((weaker.mode, weaker.ports.is_empty()), (Strict, true), "{key}");
+    }
+}

@@ -8,8 +8,9 @@ use super::super::Context;
 use super::services::Services;
 use super::{Refused, RouteParts, RuleParts, filters, invalid, refusal};
 use crate::base::ObjectKey;
+use crate::filter::BackendObject;
 use crate::model::{Backend, BackendRef, Resolution, Service};
-use crate::source::objects::{BackendObject, ISTIO_NETWORKING_GROUP};
+use crate::source::objects::ISTIO_NETWORKING_GROUP;
 use crate::source::{Condition, ConditionReason, ConditionType};
 
 /// What the backends of a route are looked up in.

@@ -1,14 +1,49 @@
 //! Filters of a rule, and what makes a rule one that cannot be carried out.
 
+use std::cell::RefCell;
+
 use super::super::Context;
 use super::backend::Backends;
-use super::{Fault, RuleParts, turn};
+use super::{Fault, RuleParts};
 use crate::base::Str;
-use crate::model::{
-    HttpFilter, HttpMatch, Mirror, PathMatch, PathRewrite, Redirect, Rewrite, RouteKind,
-};
+use crate::filter::{self, BackendObject, BackendRef, HttpFilter, Manifest, Often, RuleContext};
+use crate::model::{HttpMatch, PathMatch, RouteKind};
 use crate::source::ConditionReason;
-use crate::source::objects::{PathModifier, RouteFilter, Unsupported};
+use crate::source::objects::Unsupported;
+
+/// A rule while its filters are judged: references are looked up later, where it is kept.
+struct Judged<'a>(&'a [HttpMatch]);
+
+/// A rule that is kept, and one of its filters.
+struct Kept<'a, 'c> {
+    cx: RefCell<&'a mut Context<'c>>,
+    backends: &'a Backends<'a>,
+    matches: &'a [HttpMatch],
+    /// The filter's member, from the route on.
+    place: String,
+}
+
+impl RuleContext for Judged<'_> {
+    fn prefix(&self) -> Option<Str> {
+        prefix(self.0)
+    }
+
+    fn backend(&self, _field: &str, _object: &BackendObject) -> Option<BackendRef> {
+        None
+    }
+}
+
+impl RuleContext for Kept<'_, '_> {
+    fn prefix(&self) -> Option<Str> {
+        prefix(self.matches)
+    }
+
+    fn backend(&self, field: &str, object: &BackendObject) -> Option<BackendRef> {
+        let place = format!("{}.{field}", self.place);
+        let mut cx = self.cx.borrow_mut();
+        self.backends.target(&mut cx, &place, object, "nothing is mirrored to it").ok()
+    }
+}
 
 /// Why the rule is dropped; fields are relative to the rule.
 pub(super) fn faults(kind: RouteKind, rule: &RuleParts<'_>) -> Vec<Fault> {
@@ -27,8 +62,8 @@ pub(super) fn faults(kind: RouteKind, rule: &RuleParts<'_>) -> Vec<Fault> {
 }
 
 /// A filter answers each request itself.
-pub(super) fn answers(filters: &[RouteFilter]) -> bool {
-    filters.iter().any(|filter| matches!(filter, RouteFilter::Redirect(_)))
+pub(super) fn answers(filters: &[Manifest]) -> bool {
+    filters.iter().filter_map(Manifest::row).any(|row| row.answers)
 }
 
 fn unsupported(it: &Unsupported) -> Fault {
@@ -39,73 +74,49 @@ fn unsupported(it: &Unsupported) -> Fault {
 fn of_list(
     kind: RouteKind,
     place: &str,
-    filters: &[RouteFilter],
+    filters: &[Manifest],
     matches: &[HttpMatch],
     faults: &mut Vec<Fault>,
 ) {
-    for (index, filter) in filters.iter().enumerate() {
+    let on = match kind {
+        RouteKind::Http => filter::Place::Http,
+        RouteKind::Grpc => filter::Place::Grpc,
+    };
+    for (index, written) in filters.iter().enumerate() {
         let place = format!("{place}[{index}]");
         let mut fault = |field: &str, reason, why: String| {
             faults.push(Fault { field: format!("{place}.{field}"), reason, why });
         };
-        let name = name(filter);
-        if let RouteFilter::Unsupported(Unsupported { field, why }) = filter {
-            fault(field, ConditionReason::UnsupportedValue, why.clone());
-            continue;
+        if let Some((field, why)) = objection(written, matches) {
+            fault(&field, ConditionReason::UnsupportedValue, why);
         }
-        if kind == RouteKind::Grpc && !is_for_grpc(filter) {
-            let why = format!("{name:?} is not a filter of GRPCRoutes");
+        let Some(row) = written.row() else { continue };
+        if !row.on.contains(&on) {
+            let why = format!("{:?} is not a filter of {kind}s", row.name);
             fault("type", ConditionReason::UnsupportedValue, why);
         }
-        let others = &filters[..index];
-        if !matches!(filter, RouteFilter::Mirror(_)) && others.iter().any(|it| same(it, filter)) {
-            let why = format!("a second {name} is not possible");
+        let mut others = filters[..index].iter().filter_map(Manifest::row);
+        if row.often == Often::Once && others.clone().any(|it| it.name == row.name) {
+            let why = format!("a second {} is not possible", row.name);
             fault("type", ConditionReason::IncompatibleFilters, why);
         }
-        if others.iter().any(|it| exclude_each_other(it, filter)) {
-            let why = "RequestRedirect and URLRewrite exclude each other".to_owned();
+        if let Some(other) = others.find(|it| it.excludes(row)) {
+            let (one, other) = (row.name.min(other.name), row.name.max(other.name));
+            let why = format!("{one} and {other} exclude each other");
             fault("type", ConditionReason::IncompatibleFilters, why);
-        }
-        if matches!(path(filter), Some(PathModifier::Prefix(_))) && prefix(matches).is_none() {
-            let why = "ReplacePrefixMatch needs a rule with exactly one match, of type PathPrefix";
-            fault("path", ConditionReason::UnsupportedValue, why.to_owned());
         }
     }
 }
 
-fn name(filter: &RouteFilter) -> &'static str {
-    match filter {
-        RouteFilter::RequestHeaders(_) => "RequestHeaderModifier",
-        RouteFilter::ResponseHeaders(_) => "ResponseHeaderModifier",
-        RouteFilter::Redirect(_) => "RequestRedirect",
-        RouteFilter::Rewrite(_) => "URLRewrite",
-        RouteFilter::Mirror(_) => "RequestMirror",
-        RouteFilter::Cors(_) => "CORS",
-        RouteFilter::Unsupported(_) => "",
-    }
-}
-
-fn same(one: &RouteFilter, other: &RouteFilter) -> bool {
-    name(one) == name(other)
-}
-
-fn is_for_grpc(filter: &RouteFilter) -> bool {
-    !matches!(filter, RouteFilter::Redirect(_) | RouteFilter::Rewrite(_) | RouteFilter::Cors(_))
-}
-
-fn exclude_each_other(one: &RouteFilter, other: &RouteFilter) -> bool {
-    matches!(
-        (one, other),
-        (RouteFilter::Redirect(_), RouteFilter::Rewrite(_))
-            | (RouteFilter::Rewrite(_), RouteFilter::Redirect(_))
-    )
-}
-
-fn path(filter: &RouteFilter) -> Option<&PathModifier> {
-    match filter {
-        RouteFilter::Redirect(redirect) => redirect.path.as_ref(),
-        RouteFilter::Rewrite(rewrite) => rewrite.path.as_ref(),
-        _ => None,
+/// What of the filter itself cannot be carried out; the field is relative to its entry.
+fn objection(written: &Manifest, matches: &[HttpMatch]) -> Option<(String, String)> {
+    match written.read(&Judged(matches)).err()? {
+        filter::Fault::Field { field, why } => {
+            let member = written.row().map_or("", |row| row.field);
+            Some((format!("{member}.{field}"), why))
+        }
+        filter::Fault::Rule { field, why } => Some((field.to_owned(), why)),
+        filter::Fault::LeadsNowhere => None,
     }
 }
 
@@ -119,49 +130,20 @@ fn prefix(matches: &[HttpMatch]) -> Option<Str> {
     }
 }
 
-/// Filters without a fault, of a rule or of a backend. A mirror that leads nowhere is left out, and said so.
+/// Filters without a fault, of a rule or of a backend. One that leads nowhere is left out, and said so.
 pub(super) fn translate(
     cx: &mut Context<'_>,
     backends: &Backends<'_>,
     place: &str,
     matches: &[HttpMatch],
-    filters: &[RouteFilter],
+    filters: &[Manifest],
 ) -> Vec<HttpFilter> {
-    let prefix = prefix(matches).unwrap_or_default();
-    let path = |modifier: &PathModifier| match modifier {
-        PathModifier::Full(full) => PathRewrite::Full(full.clone()),
-        PathModifier::Prefix(with) => {
-            PathRewrite::Prefix { prefix: prefix.clone(), with: with.clone() }
-        }
-    };
     let mut translated = Vec::new();
-    for (index, filter) in filters.iter().enumerate() {
-        translated.push(match filter {
-            RouteFilter::RequestHeaders(filter) => HttpFilter::RequestHeaders(filter.clone()),
-            RouteFilter::ResponseHeaders(filter) => HttpFilter::ResponseHeaders(filter.clone()),
-            RouteFilter::Redirect(filter) => HttpFilter::Redirect(Redirect {
-                scheme: filter.scheme.clone(),
-                hostname: filter.hostname.clone(),
-                path: filter.path.as_ref().map(path),
-                port: filter.port,
-                status: filter.status,
-            }),
-            RouteFilter::Rewrite(filter) => HttpFilter::Rewrite(Rewrite {
-                hostname: filter.hostname.clone(),
-                path: filter.path.as_ref().map(path),
-            }),
-            RouteFilter::Cors(cors) => HttpFilter::Cors(cors.clone()),
-            RouteFilter::Mirror(mirror) => {
-                let place = format!("{place}.filters[{index}].requestMirror.backendRef");
-                match backends.target(cx, &place, &mirror.backend, "nothing is mirrored to it") {
-                    Ok(target) => {
-                        HttpFilter::Mirror(Mirror { target, share: mirror.share, turn: turn() })
-                    }
-                    Err(_) => continue,
-                }
-            }
-            RouteFilter::Unsupported(_) => continue,
-        });
+    for (index, written) in filters.iter().enumerate() {
+        let Some(row) = written.row() else { continue };
+        let place = format!("{place}.filters[{index}].{}", row.field);
+        let rule = Kept { cx: RefCell::new(cx), backends, matches, place };
+        translated.extend(written.read(&rule));
     }
     translated
 }

@@ -122,11 +122,13 @@ impl Routes {
         work::did("routes translated");
         let mut attached = super::translate_one(cx, &services, &parts);
         let before = routes.get(&key).and_then(|known| known.attached.as_ref());
-        // The very same goes on where it was with the splitting of its traffic.
-        if let (Some(new), Some(before)) = (&mut attached, before)
-            && same(&before.route, &new.route)
-        {
-            new.route = before.route.clone();
+        if let (Some(new), Some(before)) = (&mut attached, before) {
+            if same(&before.route, &new.route) {
+                // The very same goes on where it was with the splitting of its traffic.
+                new.route = before.route.clone();
+            } else if let Some(route) = Arc::get_mut(&mut new.route) {
+                route.inherit(&before.route);
+            }
         }
         let complaints = std::mem::take(&mut cx.complaints);
         let known = Known { attached, looked_at: services.looked_at(), complaints };

@@ -25,6 +25,16 @@ pub(super) fn resolve(
     route: &RouteParts<'_>,
 ) -> (Vec<usize>, Vec<RouteParent>) {
     let (mut indexes, mut parents) = (Vec::new(), Vec::new());
+    if route.parents.is_empty() {
+        let reason = "are missing, so the route has no effect; name a Service, with group \"\"";
+        cx.complain(
+            Severity::Warning,
+            route.kind,
+            route.key,
+            "spec.parentRefs".to_owned(),
+            reason.to_owned(),
+        );
+    }
     for (index, parent) in route.parents.iter().enumerate() {
         let resolved = match (parent.group.as_str(), parent.kind.as_str()) {
             ("" | "core", "Service") => of_service(services, route.key, parent).map(|it| vec![it]),

@@ -25,6 +25,11 @@ use crate::source::objects::{
 /// On an EndpointSlice: the service that it belongs to.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
+/// Who has made a slice.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// How the controllers of Kubernetes are called there.
+const KUBERNETES: &str = "-controller.k8s.io";
+
 /// What endpoints are looked up in.
 pub(in crate::source::translate) struct Endpoints<'a> {
     roster: &'a Roster,
@@ -87,6 +92,7 @@ impl<'a> Endpoints<'a> {
                     .filter_map(|member| Some((&*member.workload, member.pod()?)))
                     .collect();
                 complain_of_names(cx, key, &selected, ports);
+                self.complain_of_unused(cx, key);
                 let not_ready_too = spec.publish_not_ready_addresses.unwrap_or(false);
                 let pods =
                     selected.iter().filter_map(|it| of_pod(*it, &key.name, ports, not_ready_too));
@@ -100,6 +106,7 @@ impl<'a> Endpoints<'a> {
                                   EndpointSlice";
                     cx.warn::<Service>(key, "spec.selector", reason);
                 }
+                self.complain_of_ports(cx, key, ports);
                 self.of_slices(key, ports)
             }
         }
@@ -135,6 +142,44 @@ impl<'a> Endpoints<'a> {
                 locality: entry.spec.locality(),
             })
         })
+    }
+
+    /// Slices of a Service whose endpoints are what it selects, but for those that Kubernetes itself has made of that.
+    fn complain_of_unused(&self, cx: &mut Context<'_>, service: &ObjectKey) {
+        let is_foreign = |slice: &&&EndpointSlice| {
+            let by = label(&slice.metadata, MANAGED_BY).unwrap_or_default();
+            !by.ends_with(KUBERNETES)
+        };
+        let slices = self.slices.get(service).into_iter().flatten();
+        for slice in slices.filter(is_foreign) {
+            let name = slice.metadata.name.as_deref().unwrap_or_default();
+            let reason = format!(
+                "selects the endpoints, so that those of the EndpointSlice {name} are not used; remove one of the two"
+            );
+            cx.warn::<Service>(service, "spec.selector", reason);
+        }
+    }
+
+    /// Ports that no slice has, where slices have endpoints.
+    fn complain_of_ports(&self, cx: &mut Context<'_>, service: &ObjectKey, ports: &Ports<'_>) {
+        let slices = self.slices.get(service).map_or(&[][..], Vec::as_slice);
+        let listed = |slice: &&EndpointSlice| slice.endpoints.iter().flatten().next().is_some();
+        if !slices.iter().any(listed) {
+            return;
+        }
+        let has = |slice: &&EndpointSlice, port: u16| {
+            slice_ports(slice, ports).iter().any(|mapping| mapping.port == port)
+        };
+        for (_, port) in ports {
+            if !slices.iter().any(|slice| has(slice, port.port)) {
+                let field = format!("spec.ports (port {})", port.port);
+                let reason = format!(
+                    "no EndpointSlice of this Service has a TCP port that is named {:?}; the port has no endpoint",
+                    port.name
+                );
+                cx.warn::<Service>(service, field, reason);
+            }
+        }
     }
 
     fn of_slices(&self, service: &ObjectKey, ports: &Ports<'_>) -> Vec<Endpoint> {

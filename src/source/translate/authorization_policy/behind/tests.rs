@@ -151,3 +151,29 @@ fn one_of_several_targets_is_enough() {
     assert!(of(443).is_empty() && of(80).is_empty());
     assert!(of(22)[0].contains("Service shop/srv and 1 more (80, 443)"), "{:?}", of(22));
 }
+
+#[test]
+fn an_address_that_nothing_behind_the_target_has() {
+    let http = service("srv", "{name: http, port: 80, targetPort: 8080}");
+    for (scope, block, complained) in [
+        (TO_SERVICE, "10.96.0.10", false),
+        (TO_SERVICE, "10.0.0.1", false),
+        (TO_SERVICE, "10.0.0.0/8", false),
+        (TO_SERVICE, "'::ffff:10.0.0.0/104'", false),
+        (TO_SERVICE, "'::ffff:10.96.0.11'", true),
+        (TO_SERVICE, "'fd00::/8'", true),
+        (TO_SERVICE, "10.96.0.11", true),
+        (TO_GATEWAY, "10.96.0.11", true),
+        // Other pods may come.
+        ("", "10.96.0.11", false),
+    ] {
+        let policy = format!(
+            "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {{name: p, namespace: shop}}\nspec: {{{scope} action: DENY, \
+             rules: [{{when: [{{key: destination.ip, values: [{block}]}}]}}]}}\n"
+        );
+        let found = complaints(&(http.clone() + &policy));
+        let told = found.iter().any(|it| it.contains("holds no address of Service shop/srv"));
+        assert_eq!(told, complained, "{scope} {block}: {found:?}");
+    }
+}

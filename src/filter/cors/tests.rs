@@ -39,7 +39,8 @@ fn asked(cors: &Cors, origin: &str, method: &str, named: Option<&str>) -> String
     if let Some(named) = named {
         headers.insert(ACCESS_CONTROL_REQUEST_HEADERS, named.parse().unwrap());
     }
-    let head = Head { method: &Method::OPTIONS, path: "/", query: None, headers: &headers };
+    let uri = http::Uri::from_static("/");
+    let head = RequestHead { method: &Method::OPTIONS, uri: &uri, headers: &mut headers };
     let answer = preflight(cors, &head).unwrap();
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
     text(&answer.headers)
@@ -118,8 +119,9 @@ fn only_a_whole_question_is_one() {
         (Method::OPTIONS, vec![origin], false),
         (Method::OPTIONS, vec![method], false),
     ] {
-        let headers = HeaderMap::from_iter(headers);
-        let head = Head { method: &sent, path: "/", query: None, headers: &headers };
+        let mut headers = HeaderMap::from_iter(headers);
+        let uri = http::Uri::from_static("/");
+        let head = RequestHead { method: &sent, uri: &uri, headers: &mut headers };
         assert_eq!(preflight(&cors, &head).is_some(), expected, "{sent} {headers:?}");
     }
 }

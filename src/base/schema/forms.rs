@@ -1,9 +1,9 @@
 //! Forms of texts, as the patterns of the schemas have them.
 
-use super::super::http_route::parse_duration;
+use super::parse_duration;
 
 /// What a text must look like.
-pub(super) struct Form {
+pub struct Form {
     /// At the most so many bytes.
     longest: usize,
     is: fn(&str) -> bool,
@@ -17,7 +17,7 @@ impl Form {
     }
 
     /// What is wrong with a text.
-    pub(super) fn objection(&self, text: &str) -> Option<String> {
+    pub fn objection(&self, text: &str) -> Option<String> {
         if text.len() > self.longest {
             return Some(format!("is longer than {} bytes", self.longest));
         }
@@ -25,39 +25,42 @@ impl Form {
     }
 }
 
-pub(super) const fn any(longest: usize) -> Form {
+pub const fn any(longest: usize) -> Form {
     Form::new(longest, |_| true, "")
 }
 
-pub(super) const NAME: Form = Form::new(253, |text| !text.is_empty(), "a name");
+pub const NAME: Form = Form::new(253, |text| !text.is_empty(), "a name");
 /// RFC 1123: a namespace, a port's name.
-pub(super) const LABEL: Form =
-    Form::new(63, is_label, "a label of lower-case letters, digits and -");
-pub(super) const SUBDOMAIN: Form = Form::new(253, is_subdomain, "a name of lower-case labels");
-pub(super) const GROUP: Form =
+pub const LABEL: Form = Form::new(63, is_label, "a label of lower-case letters, digits and -");
+pub const SUBDOMAIN: Form = Form::new(253, is_subdomain, "a name of lower-case labels");
+/// Of a pod; none is the default one.
+pub const ACCOUNT: Form = Form::new(
+    253,
+    |text| text.is_empty() || is_subdomain(text),
+    "the name of a service account, of lower-case labels",
+);
+pub const GROUP: Form =
     Form::new(253, |text| text.is_empty() || is_subdomain(text), "an API group");
-pub(super) const HOST: Form = Form::new(
+pub const HOST: Form = Form::new(
     253,
     |text| is_subdomain(text.strip_prefix("*.").unwrap_or(text)),
     "a host name of lower-case labels, which may begin with *.",
 );
-pub(super) const KIND: Form = Form::new(63, is_kind, "the name of a kind");
-pub(super) const HEADER_NAME: Form = Form::new(256, is_token, "a header name");
-pub(super) const HEADER_VALUE: Form = Form::new(4096, is_header_value, "a header value");
-pub(super) const DURATION: Form =
+pub const KIND: Form = Form::new(63, is_kind, "the name of a kind");
+pub const HEADER_NAME: Form = Form::new(256, is_token, "a header name");
+pub const HEADER_VALUE: Form = Form::new(4096, is_header_value, "a header value");
+pub const DURATION: Form =
     Form::new(64, |text| parse_duration(text).is_some(), "a duration such as 500ms, 10s or 1h30m");
-pub(super) const ORIGIN: Form =
-    Form::new(253, is_origin, "* or scheme://host(:port) of http or https");
+pub const ORIGIN: Form = Form::new(253, is_origin, "* or scheme://host(:port) of http or https");
 /// Of a selector of Istio's, where nothing may look like a wildcard.
-pub(super) const SELECTOR_KEY: Form =
+pub const SELECTOR_KEY: Form =
     Form::new(317, |text| !text.is_empty() && !text.contains('*'), "a label's name");
-pub(super) const SELECTOR_VALUE: Form =
-    Form::new(63, |text| !text.contains('*'), "a label's value");
-pub(super) const LABEL_VALUE: Form = Form::new(63, is_label_value, "a label's value");
-pub(super) const PORT_KEY: Form = Form::new(62, is_kind_or_number, "the name of a port");
-pub(super) const METHOD: Form =
+pub const SELECTOR_VALUE: Form = Form::new(63, |text| !text.contains('*'), "a label's value");
+pub const LABEL_VALUE: Form = Form::new(63, is_label_value, "a label's value");
+pub const PORT_KEY: Form = Form::new(62, is_kind_or_number, "the name of a port");
+pub const METHOD: Form =
     Form::new(1024, |text| text.is_empty() || is_identifier(text), "the name of a method of gRPC");
-pub(super) const SERVICE: Form = Form::new(
+pub const SERVICE: Form = Form::new(
     1024,
     |text| {
         let text = text.strip_prefix('.').unwrap_or(text);

@@ -4,8 +4,97 @@ use std::borrow::Cow;
 
 use http::Uri;
 use http::uri::PathAndQuery;
+use serde::Deserialize;
+use serde_json::Value;
 
-use crate::model::PathRewrite;
+use super::{Fault, RuleContext};
+use crate::base::Str;
+use crate::base::schema::forms::any;
+use crate::base::schema::{Objection, Rule, text};
+use Rule::{Fields, OneOf, Text, With};
+
+/// What the API server takes.
+pub(super) const SCHEMA: Rule = With(
+    &Fields(&[
+        ("type", OneOf(&["ReplaceFullPath", "ReplacePrefixMatch"])),
+        ("replaceFullPath", Text(any(1024))),
+        ("replacePrefixMatch", Text(any(1024))),
+    ]),
+    &[goes_with_type],
+);
+
+/// A new path (HTTPPathModifier). The query stays.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum PathRewrite {
+    /// Begins with `/`.
+    Full(Str),
+    /// Puts `with` in place of the prefix by which the rule was matched; both without a slash at their end, so that
+    /// `/` is empty.
+    Prefix { prefix: Str, with: Str },
+}
+
+/// A path as it is written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Written {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    replace_full_path: Option<String>,
+    #[serde(default)]
+    replace_prefix_match: Option<String>,
+}
+
+impl Written {
+    pub(super) fn read(&self, rule: &dyn RuleContext) -> Result<PathRewrite, Fault> {
+        let (field, text) = match self.kind.as_str() {
+            "ReplaceFullPath" => ("replaceFullPath", &self.replace_full_path),
+            "ReplacePrefixMatch" => ("replacePrefixMatch", &self.replace_prefix_match),
+            kind => return Err(Fault::field("path.type", format!("{kind:?} is not supported"))),
+        };
+        let fault = |why: String| Fault::field(format!("path.{field}"), why);
+        let Some(text) = text else {
+            return Err(fault(format!("is missing; the type {} needs it", self.kind)));
+        };
+        let path = if text.starts_with('/') { text.clone() } else { format!("/{text}") };
+        let parsed = PathAndQuery::try_from(path.as_str()).ok();
+        if parsed.is_none_or(|parsed| parsed.as_str() != path || parsed.path() != path) {
+            return Err(fault(format!("{path:?} is not a path that a request can have")));
+        }
+        if field == "replaceFullPath" {
+            return Ok(PathRewrite::Full(path.into()));
+        }
+        let Some(prefix) = rule.prefix() else {
+            let why = "ReplacePrefixMatch needs a rule with exactly one match, of type PathPrefix";
+            return Err(Fault::Rule { field: "path", why: why.to_owned() });
+        };
+        Ok(PathRewrite::Prefix { prefix, with: path.trim_end_matches('/').into() })
+    }
+}
+
+fn goes_with_type(value: &Value) -> Option<Objection> {
+    let kind = text(value, "type")?;
+    let has = |field: &str| value.get(field).is_some();
+    [("ReplaceFullPath", "replaceFullPath"), ("ReplacePrefixMatch", "replacePrefixMatch")]
+        .into_iter()
+        .find(|(name, field)| (kind == *name) != has(field))
+        .map(|(name, field)| (field, format!("goes with the type {name}, and with no other")))
+}
+
+/// A PreciseHostname: lower-case labels, no wildcard, no port.
+pub(super) fn hostname(name: &str) -> Result<&str, Fault> {
+    let label = |label: &str| {
+        let inside = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(inside)
+    };
+    match name.len() <= 253 && name.split('.').all(label) {
+        true => Ok(name),
+        false => Err(Fault::field("hostname", format!("{name:?} is not a host name"))),
+    }
+}
 
 /// Replaces the path of a target in origin form; the query stays.
 pub(super) fn apply(rewrite: &PathRewrite, uri: &mut Uri) {

@@ -1,0 +1,50 @@
+//! The filters of a rule and of its backend, as one chain: first the rule's, then the backend's, each in the order of the
+//! route.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+use super::HttpFilter;
+
+/// The filters of a rule, then those of the backend.
+pub type Pair<'a> = [&'a [HttpFilter]; 2];
+
+/// Headers of the request as the client sent it that filters of the response look at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen(Vec<(HeaderName, HeaderValue)>);
+
+impl Seen {
+    pub fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.0.iter().find(|(seen, _)| seen == name).map(|(_, value)| value)
+    }
+}
+
+/// Whether [`change`] may change anything.
+pub fn changes(filters: &[HttpFilter]) -> bool {
+    filters.iter().any(HttpFilter::changes)
+}
+
+/// Changes a request in canonical form into what is forwarded. Pure.
+pub fn change(filters: &[HttpFilter], uri: &mut Uri, headers: &mut HeaderMap) {
+    for filter in filters {
+        filter.change(uri, headers);
+    }
+}
+
+/// Headers that filters may set to anything.
+pub fn volatile(filters: &[HttpFilter]) -> impl Iterator<Item = &HeaderName> {
+    filters.iter().flat_map(HttpFilter::volatile)
+}
+
+/// Keeps what filters of the response look at.
+pub fn remember(filters: Pair<'_>, headers: &HeaderMap) -> Seen {
+    let names = filters.into_iter().flatten().filter_map(HttpFilter::remembers);
+    let seen = names.filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)));
+    Seen(seen.collect())
+}
+
+/// Applies the filters of the response.
+pub fn respond(filters: Pair<'_>, headers: &mut HeaderMap, seen: &Seen) {
+    for filter in filters.into_iter().flatten() {
+        filter.response(headers, seen);
+    }
+}

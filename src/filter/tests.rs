@@ -1,0 +1,152 @@
+//! What holds for every row of the table.
+
+use std::collections::HashSet;
+
+use http::{HeaderValue, Method};
+
+use super::*;
+
+/// A rule that matches by one prefix, and whose references lead somewhere.
+struct AnyRule;
+
+impl RuleContext for AnyRule {
+    fn prefix(&self) -> Option<Str> {
+        Some("/sent".into())
+    }
+
+    fn backend(&self, _field: &str, object: &BackendObject) -> Option<BackendRef> {
+        let service = crate::base::ObjectKey::new("shop", object.name.as_str());
+        Some(BackendRef::Service { service, port: object.port? })
+    }
+}
+
+fn read(row: &Row, sample: serde_json::Value) -> HttpFilter {
+    let written = serde_json::json!({"type": row.name, row.field: sample});
+    schema::judge(&schema::Rule::Fields(SCHEMAS), Some(&written), "").unwrap();
+    let written: Manifest = serde_json::from_value(written).unwrap();
+    assert_eq!(written.row().unwrap().name, row.name);
+    written.read(&AnyRule).unwrap()
+}
+
+fn heads() -> Vec<(Method, Uri, HeaderMap)> {
+    let pairs = [("host", "a"), ("origin", "https://a.example"), ("x-sent", "1")];
+    let asked = ("access-control-request-method", "PUT");
+    let headers = |pairs: &[(&'static str, &'static str)]| {
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        HeaderMap::from_iter(pairs)
+    };
+    let question = headers(&[pairs[0], pairs[1], asked]);
+    vec![
+        (Method::GET, "/sent/a?b=c".parse().unwrap(), headers(&pairs)),
+        (Method::OPTIONS, "/sent".parse().unwrap(), question),
+        (Method::POST, "/".parse().unwrap(), HeaderMap::new()),
+    ]
+}
+
+fn changed(before: &HeaderMap, after: &HeaderMap) -> HashSet<HeaderName> {
+    let same = |name: &&HeaderName| before.get_all(*name).iter().eq(after.get_all(*name).iter());
+    before.keys().chain(after.keys()).filter(|name| !same(name)).cloned().collect()
+}
+
+/// Headers that the destination would find changed without knowing why; `request` and `volatile` are the filter's.
+fn undeclared(
+    request: impl Fn(&mut RequestHead<'_>, &Cx) -> Flow,
+    volatile: &[HeaderName],
+) -> HashSet<HeaderName> {
+    let mut found = HashSet::new();
+    for (method, uri, before) in heads() {
+        let mut headers = before.clone();
+        let mut head = RequestHead { method: &method, uri: &uri, headers: &mut headers };
+        request(&mut head, &Cx { port: 80 });
+        found.extend(changed(&before, &headers));
+    }
+    found.retain(|name| !volatile.contains(name));
+    found
+}
+
+#[test]
+fn every_row_has_samples_and_differs_from_the_others() {
+    for row in ROWS {
+        let samples = samples().into_iter().filter(|(of, _)| of.name == row.name);
+        assert!(samples.count() > 0, "{}", row.name);
+        let alike = ROWS.iter().filter(|it| it.name == row.name || it.field == row.field);
+        assert_eq!(alike.count(), 1, "{}", row.name);
+        assert!(!row.on.is_empty(), "{} may stand nowhere", row.name);
+        for other in row.never_beside {
+            assert!(Row::named(other).is_some(), "{}: {other}", row.name);
+        }
+    }
+}
+
+/// The destination takes a request for what the client sent only where it can compute what arrived. A filter that sets
+/// what cannot be computed, and does not say so, would have policies judged on the rewritten path.
+#[test]
+fn what_the_destination_cannot_compute_is_declared() {
+    for (row, sample) in samples() {
+        let filter = read(row, sample);
+        let found = undeclared(|head, cx| filter.request(head, cx), filter.volatile());
+        assert!(found.is_empty(), "{} sets {found:?}, which `volatile` does not name", row.name);
+    }
+    let stamp = HeaderName::from_static("x-stamp");
+    let stamps = |head: &mut RequestHead<'_>, _: &Cx| {
+        head.headers.insert(stamp.clone(), HeaderValue::from_static("1"));
+        Flow::Next
+    };
+    assert_eq!(undeclared(stamps, &[]), HashSet::from([stamp.clone()]));
+    assert!(undeclared(stamps, std::slice::from_ref(&stamp)).is_empty());
+}
+
+#[test]
+fn changes_are_announced_and_always_the_same() {
+    for (row, sample) in samples() {
+        let filter = read(row, sample.clone());
+        for (_, uri, headers) in heads() {
+            let change = |filter: &HttpFilter| {
+                let mut made = (uri.clone(), headers.clone());
+                filter.change(&mut made.0, &mut made.1);
+                made
+            };
+            let made = change(&filter);
+            assert!(filter.changes() || made == (uri.clone(), headers.clone()), "{}", row.name);
+            // Another node has read it by itself.
+            assert_eq!(change(&read(row, sample.clone())), made, "{}", row.name);
+            assert_eq!(change(&filter), made, "{}", row.name);
+        }
+    }
+}
+
+#[test]
+fn filters_that_answer_always_say_so() {
+    for (row, sample) in samples() {
+        let filter = read(row, sample);
+        let answers = heads().into_iter().filter(|(method, uri, headers)| {
+            let mut headers = headers.clone();
+            let mut head = RequestHead { method, uri, headers: &mut headers };
+            matches!(filter.request(&mut head, &Cx { port: 80 }), Flow::Answer(_))
+        });
+        assert!(!row.answers || answers.count() == heads().len(), "{}", row.name);
+    }
+}
+
+#[test]
+fn a_changed_route_goes_on_with_its_shares() {
+    let mirror = |share: Share| {
+        let sample = serde_json::json!({"backendRef": {"name": "a", "port": 80}, "fraction":
+            {"numerator": share.numerator, "denominator": share.denominator}});
+        read(Row::named("RequestMirror").unwrap(), sample)
+    };
+    let share = Share { numerator: 1, denominator: 3 };
+    let turn = |filter: &HttpFilter| match filter {
+        HttpFilter::Mirror(mirror) => std::sync::Arc::as_ptr(&mirror.turn),
+        other => panic!("{other:?}"),
+    };
+    let before = mirror(share);
+    let mut same = mirror(share);
+    same.inherit(&before);
+    assert_eq!(turn(&same), turn(&before));
+    let mut other = mirror(Share { numerator: 1, denominator: 2 });
+    other.inherit(&before);
+    assert_ne!(turn(&other), turn(&before));
+}

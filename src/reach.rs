@@ -1,0 +1,187 @@
+//! The one way from a local client to an endpoint: for connections of layer 4, HTTP requests and opaque bytes.
+//!
+//! An endpoint in the mesh is reached through a tunnel and never in the clear, and its own agent judges. Any other is
+//! reached by plain TCP, and the policies of the waypoints that guard it are judged here (`judge`). What was certainly
+//! not sent may go to another endpoint, up to three ([`Attempts`]); how an attempt ended is told in one place,
+//! [`Picked::ended`].
+//!
+//! `l4` and the opaque bytes of `l7` ask for an endpoint of a service ([`Reach::endpoint`]). HTTP requests take the same
+//! parts one by one, because a request may find a connection that is open already. The way's last part, from the
+//! destination's agent to the application, is [`connect_application`]. This room does not choose among endpoints
+//! (`balance`), keeps no connection (`pool`), and knows nothing of HTTP.
+
+mod application;
+mod ask;
+mod attempts;
+mod endpoint;
+mod judge;
+#[cfg(test)]
+mod tests;
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::balance::{Caller, Ended, Picked};
+use crate::base::{Reason, Str};
+use crate::model::{Service, Workload};
+use crate::policy::{Connection, Gate};
+use crate::pool::{Pool, PoolError, TunnelKey};
+use crate::resolver::Resolver;
+use crate::sock::{self, SocketFactory};
+use crate::tunnel::{Baggage, Carrier, ConnectRequest};
+use crate::world::{Judged, WorldStore};
+
+pub use application::connect_application;
+pub use ask::{Ask, Asked};
+pub use attempts::Attempts;
+pub use endpoint::{Reached, Unreached};
+use judge::LeavingClass;
+pub use judge::{cut_after_a_change, judge};
+
+/// What reaching endpoints may do.
+#[derive(Clone, Debug)]
+pub struct ReachSettings {
+    /// For a plain TCP connection; tunnels have the pool's.
+    pub connect_timeout: Duration,
+    /// The cluster's name, for baggage.
+    pub cluster: Str,
+}
+
+/// Reaches endpoints for the clients of one proxy or of one worker.
+pub struct Reach {
+    world: Arc<WorldStore>,
+    pool: Pool,
+    resolver: Arc<Resolver>,
+    settings: ReachSettings,
+    /// Connections to where nobody else judges.
+    left: Arc<Judged<LeavingClass, Option<Gate>>>,
+}
+
+/// A local client, as endpoints are reached on its behalf.
+#[derive(Clone, Copy)]
+pub struct Downstream<'a> {
+    pub client: &'a Workload,
+    /// The client's end of its connection.
+    pub address: SocketAddr,
+    /// Sockets in the client's network namespace.
+    pub sockets: &'a Arc<dyn SocketFactory>,
+}
+
+impl<'a> Downstream<'a> {
+    pub fn caller(&self) -> Caller<'a> {
+        Caller { workload: self.client, address: self.address.ip() }
+    }
+
+    fn connection(&self, destination: SocketAddr) -> Connection<'a> {
+        Connection { client: Some(&self.client.identity), source: self.address.ip(), destination }
+    }
+}
+
+/// Why a client is not connected, or not any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Failure {
+    pub reason: Reason,
+    /// For the log: what failed and what to check.
+    pub why: String,
+}
+
+impl Failure {
+    fn new(reason: Reason, why: impl Into<String>) -> Self {
+        Self { reason, why: why.into() }
+    }
+
+    /// TCP could not be connected.
+    pub fn connect(address: SocketAddr, error: impl Display) -> Self {
+        Self::new(Reason::ConnectFailure, format!("connect to {address}: {error}"))
+    }
+
+    /// How an attempt that failed like this ended.
+    pub fn ended(&self) -> Ended {
+        match self.reason {
+            Reason::Denied => Ended::Denied,
+            _ => Ended::Unreached,
+        }
+    }
+}
+
+impl From<PoolError> for Failure {
+    fn from(error: PoolError) -> Self {
+        Self::new(error.reason, error.why)
+    }
+}
+
+impl Reach {
+    pub fn new(
+        world: &Arc<WorldStore>,
+        pool: &Pool,
+        resolver: &Arc<Resolver>,
+        settings: ReachSettings,
+    ) -> Self {
+        Self {
+            world: world.clone(),
+            pool: pool.clone(),
+            resolver: resolver.clone(),
+            settings,
+            left: world.judged(None),
+        }
+    }
+
+    /// The service with the addresses of its endpoints.
+    pub async fn resolve(
+        &self,
+        from: &Downstream<'_>,
+        service: &Arc<Service>,
+    ) -> Result<Arc<Service>, Failure> {
+        let resolved = self.resolver.endpoints(from.client, from.sockets, service).await;
+        resolved.map_err(|error| Failure::new(Reason::NoHealthyUpstream, error.to_string()))
+    }
+
+    /// A byte stream to an endpoint: through a tunnel when it is in the mesh, plainly when it is not. `addressed`: the
+    /// hostname of the service that the client dialled, which selects policies at the destination.
+    pub async fn connect(
+        &self,
+        from: &Downstream<'_>,
+        to: &Picked,
+        addressed: Option<&Str>,
+    ) -> Result<Carrier, Failure> {
+        match to.captured() {
+            Some(server) => self.connect_by_tunnel(from, to, server, addressed).await,
+            None => self.connect_plainly(from, to.address).await,
+        }
+    }
+
+    async fn connect_by_tunnel(
+        &self,
+        from: &Downstream<'_>,
+        to: &Picked,
+        server: &Workload,
+        addressed: Option<&Str>,
+    ) -> Result<Carrier, Failure> {
+        let key = TunnelKey {
+            client: from.client.identity.clone(),
+            client_uid: from.client.uid.clone(),
+            server: server.identity.clone(),
+            address: to.wire_address(),
+        };
+        let request = ConnectRequest {
+            authority: to.address.to_string(),
+            forwarded_for: Some(from.address),
+            forwarded_host: addressed.cloned(),
+            baggage: Some(Baggage::of(from.client, &self.settings.cluster).to_string()),
+        };
+        Ok(self.pool.open(&key, from.sockets, &request).await?)
+    }
+
+    async fn connect_plainly(
+        &self,
+        from: &Downstream<'_>,
+        address: SocketAddr,
+    ) -> Result<Carrier, Failure> {
+        let timeout = self.settings.connect_timeout;
+        let connected = sock::connect(from.sockets.as_ref(), address, None, timeout).await;
+        connected.map(Carrier::Tcp).map_err(|error| Failure::connect(address, error))
+    }
+}

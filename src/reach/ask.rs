@@ -1,0 +1,61 @@
+//! What a client asks to be connected to, when it dialled a service.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::{Failure, Reach};
+use crate::base::{ObjectKey, Reason};
+use crate::model::{Binding, Service};
+
+/// What a client asks to be connected to.
+#[derive(Clone, Copy)]
+pub struct Ask<'a> {
+    pub service: Asked<'a>,
+    /// The address that the client dialled, and the service's port.
+    pub dialled: SocketAddr,
+}
+
+/// The service whose endpoints are asked for. Routes do not apply to bytes.
+#[derive(Clone, Copy)]
+pub enum Asked<'a> {
+    /// As layer 4 saw it when it decided. Its policies are those of the present.
+    Decided(&'a Arc<Service>),
+    /// As it is at each attempt: a worker may have waited long to see that bytes are not HTTP. Its waypoint must be
+    /// usable.
+    Present(&'a ObjectKey),
+}
+
+impl Ask<'_> {
+    pub(super) fn port(&self) -> u16 {
+        self.dialled.port()
+    }
+}
+
+impl Asked<'_> {
+    pub(super) fn key(&self) -> &ObjectKey {
+        match self {
+            Self::Decided(service) => &service.key,
+            Self::Present(key) => key,
+        }
+    }
+}
+
+impl Reach {
+    /// The service that is asked for.
+    pub(super) fn asked(&self, ask: &Ask<'_>) -> Result<Arc<Service>, Failure> {
+        let key = match ask.service {
+            Asked::Decided(service) => return Ok(service.clone()),
+            Asked::Present(key) => key,
+        };
+        let world = self.world.load();
+        let Some(service) = world.service(key) else {
+            let why = format!("Service {key} does not exist any more");
+            return Err(Failure::new(Reason::NoHealthyUpstream, why));
+        };
+        if let Binding::Unusable { waypoint, why } = &service.waypoint {
+            let why = format!("waypoint {waypoint}: {why}");
+            return Err(Failure::new(Reason::WaypointUnusable, why));
+        }
+        Ok(service.clone())
+    }
+}

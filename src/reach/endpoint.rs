@@ -1,0 +1,101 @@
+//! From a service to a connection with one of its endpoints, for bytes of any kind. No byte of the client was sent before
+//! an endpoint took the connection, so that others may be tried.
+
+use super::judge::{direct, judge_bytes};
+use super::{Ask, Attempts, Downstream, Failure, Reach};
+use crate::balance::{self, Ended, Picked};
+use crate::base::{PolicyNote, Reason};
+use crate::model::Service;
+use crate::policy::{self, Permit};
+use crate::tunnel::Carrier;
+
+/// An endpoint that took the connection.
+pub struct Reached {
+    pub picked: Picked,
+    pub upstream: Carrier,
+    /// Where its policies were judged on this side.
+    pub permit: Option<Permit>,
+}
+
+/// Why no endpoint took the connection.
+#[derive(Debug)]
+pub struct Unreached {
+    /// The endpoint that failed last, or that may not be connected to.
+    pub picked: Option<Picked>,
+    pub failure: Failure,
+    /// What policies that decide nothing had to say, where they were judged here.
+    pub notes: Vec<PolicyNote>,
+}
+
+impl From<Failure> for Unreached {
+    fn from(failure: Failure) -> Self {
+        Self { picked: None, failure, notes: Vec::new() }
+    }
+}
+
+impl Reach {
+    /// Tries endpoints until one takes the connection.
+    pub async fn endpoint(
+        &self,
+        from: &Downstream<'_>,
+        ask: &Ask<'_>,
+    ) -> Result<Reached, Unreached> {
+        let mut attempts = Attempts::default();
+        let mut last = None;
+        loop {
+            let service = self.asked(ask)?;
+            let resolved = self.resolve(from, &service).await?;
+            let Some((mut picked, permit)) = self.choose(from, ask, &resolved, &attempts)? else {
+                return Err(last.unwrap_or_else(|| nobody(from, ask, &service)));
+            };
+            match self.connect(from, &picked, Some(&service.hostname)).await {
+                Ok(upstream) => {
+                    picked.ended(Ended::Served);
+                    return Ok(Reached { picked, upstream, permit });
+                }
+                Err(failure) => {
+                    let goes_on = attempts.failed(&mut picked, failure.ended());
+                    let notes = permit.map(|it| it.notes).unwrap_or_default();
+                    let unreached = Unreached { picked: Some(picked), failure, notes };
+                    if !goes_on {
+                        return Err(unreached);
+                    }
+                    last = Some(unreached);
+                }
+            }
+        }
+    }
+
+    /// The next endpoint, with the leave to connect as far as this half must decide that.
+    fn choose(
+        &self,
+        from: &Downstream<'_>,
+        ask: &Ask<'_>,
+        service: &Service,
+        attempts: &Attempts,
+    ) -> Result<Option<(Picked, Option<Permit>)>, Unreached> {
+        let world = self.world.load();
+        let port = ask.port();
+        let Some(picked) = attempts.next(&world, from, (service, port), ask.dialled) else {
+            return Ok(None);
+        };
+        let (namespace, tunnelled) = (&from.client.key.namespace, picked.captured().is_some());
+        if let Some(why) = policy::refused_in_the_clear(service, port, namespace, tunnelled) {
+            let failure = Failure::new(Reason::Unencrypted, why);
+            return Err(Unreached { picked: Some(picked), failure, notes: Vec::new() });
+        }
+        match judge_bytes(&world, from, ask, &direct(service, port, &picked)) {
+            Ok(permit) => Ok(Some((picked, permit))),
+            Err(denial) => Err(Unreached {
+                picked: Some(picked),
+                failure: Failure::new(Reason::Denied, denial.why),
+                notes: denial.notes,
+            }),
+        }
+    }
+}
+
+fn nobody(from: &Downstream<'_>, ask: &Ask<'_>, service: &Service) -> Unreached {
+    let why = balance::nobody(service, ask.port(), from.client);
+    Failure::new(Reason::NoHealthyUpstream, why).into()
+}

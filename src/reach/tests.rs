@@ -1,0 +1,287 @@
+//! Endpoints on loopback, outside of the mesh; what is refused by an endpoint in it is tested with the pool's tunnels
+//! (`l7/tests/tunnelled.rs`).
+
+use std::io;
+use std::net::IpAddr;
+
+use parking_lot::Mutex;
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
+
+use super::*;
+use crate::identity::{
+    CertificateStore, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock, Trust,
+};
+use crate::model::*;
+use crate::policy::Way;
+use crate::pool::PoolSettings;
+use crate::sock::PlainSockets;
+use crate::world::World;
+use crate::world::fixture::{self, Fixture, bound_to, key, policy, service, waypoint, workload};
+
+const SOON: Duration = Duration::from_secs(5);
+const VIP: &str = "10.96.0.1:80";
+
+/// Remembers who was dialled, and lends nobody's address.
+#[derive(Default)]
+struct Recording(Mutex<Vec<(SocketAddr, Option<IpAddr>)>>);
+
+impl Recording {
+    fn dialled(&self) -> Vec<SocketAddr> {
+        self.0.lock().iter().map(|(to, _)| *to).collect()
+    }
+}
+
+impl SocketFactory for Recording {
+    fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        PlainSockets.listen(address)
+    }
+
+    fn listen_shared(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        PlainSockets.listen_shared(address)
+    }
+
+    fn datagrams(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        PlainSockets.datagrams(address)
+    }
+
+    fn socket(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket> {
+        self.0.lock().push((to, from));
+        match from {
+            Some(_) => Err(io::ErrorKind::PermissionDenied.into()),
+            None => PlainSockets.socket(to, None),
+        }
+    }
+}
+
+struct Bench {
+    store: Arc<WorldStore>,
+    reach: Reach,
+    client: Workload,
+    recording: Arc<Recording>,
+    sockets: Arc<dyn SocketFactory>,
+}
+
+impl Bench {
+    fn new(mesh: Fixture) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = LocalIssuerSettings {
+            directory: directory.path().join("ca"),
+            trust_domain: "cluster.local".into(),
+            lifetime: SOON,
+        };
+        let clock = Arc::new(SystemClock);
+        let issuer = Arc::new(LocalIssuer::open(settings, clock.clone()).unwrap());
+        let trust = Trust::of("cluster.local");
+        let certificates = StoreSettings { trust, metrics: Default::default() };
+        let settings = PoolSettings {
+            max_streams: 1,
+            idle_timeout: SOON,
+            connect_timeout: SOON,
+            in_process: false,
+            rooms: crate::base::Rooms::boundless(),
+        };
+        let certificates = Arc::new(CertificateStore::new(issuer, certificates, clock));
+        let pool = Pool::new(settings, certificates, tokio::runtime::Handle::current());
+        let store = fixture::store();
+        store.publish(mesh.mesh);
+        let resolver = Resolver::new("/etc/resolv.conf".into(), store.clone());
+        let settings = ReachSettings { connect_timeout: SOON, cluster: "Kubernetes".into() };
+        let reach = Reach::new(&store, &pool, &resolver, settings);
+        let recording = Arc::new(Recording::default());
+        let sockets = recording.clone();
+        Self { store, reach, client: workload("client", "10.0.9.1"), recording, sockets }
+    }
+
+    fn from(&self) -> Downstream<'_> {
+        let address = "10.0.9.1:4000".parse().unwrap();
+        Downstream { client: &self.client, address, sockets: &self.sockets }
+    }
+
+    fn world(&self) -> Arc<World> {
+        self.store.snapshot()
+    }
+
+    async fn endpoint(&self, service: Asked<'_>) -> Result<Reached, Unreached> {
+        self.reach.endpoint(&self.from(), &ask(service)).await
+    }
+}
+
+fn ask(service: Asked<'_>) -> Ask<'_> {
+    Ask { service, dialled: VIP.parse().unwrap() }
+}
+
+/// A service with endpoints outside of the mesh, at this port.
+fn outside(addresses: &[&str], port: u16) -> Service {
+    let pods: Vec<_> = addresses.iter().map(|address| workload("pod", address)).collect();
+    let mut echo = service("echo", "10.96.0.1", &pods.iter().collect::<Vec<_>>());
+    for endpoint in &mut echo.endpoints {
+        endpoint.workload = None;
+        endpoint.ports = vec![PortMapping { port: 80, target: port }];
+    }
+    echo
+}
+
+/// The same behind a waypoint.
+fn guarded(addresses: &[&str], port: u16) -> Fixture {
+    let echo = Service { waypoint: bound_to("wp"), ..outside(addresses, port) };
+    Fixture::default().service(echo).waypoint(waypoint("wp"))
+}
+
+/// Refuses all connections to the service.
+fn denying(mesh: Fixture) -> Fixture {
+    let scope = Scope::Targets(vec![PolicyTarget::Service("echo".into())]);
+    mesh.policy(policy("nobody", Action::Deny, scope, vec![Rule::default()]))
+}
+
+/// A port that 127.0.0.1 listens on, and no other address.
+async fn listening() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+#[tokio::test]
+async fn another_endpoint_is_tried_until_one_takes_the_connection() {
+    let (_listener, port) = listening().await;
+    for _ in 0..8 {
+        let mesh = Fixture::default().service(outside(&["127.0.0.1", "127.0.0.2"], port));
+        let bench = Bench::new(mesh);
+        let echo = bench.world().service(&key("echo")).unwrap().clone();
+        let reached = bench.endpoint(Asked::Decided(&echo)).await.unwrap();
+        assert_eq!(reached.picked.address, SocketAddr::from(([127, 0, 0, 1], port)));
+        assert!(reached.permit.is_none(), "nothing guards it");
+        let busy = |address: &str| {
+            let world = bench.world();
+            world.load_of(None, address.parse().unwrap()).unwrap().in_flight()
+        };
+        assert_eq!((busy("127.0.0.1"), busy("127.0.0.2")), (1, 0));
+        drop(reached);
+        assert_eq!(busy("127.0.0.1"), 0);
+    }
+}
+
+#[tokio::test]
+async fn three_endpoints_are_tried_and_no_more() {
+    let (_listener, port) = listening().await;
+    let all = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"];
+    for (addresses, tried) in [(&all[..], 3), (&all[..2], 2), (&all[..0], 0)] {
+        let bench = Bench::new(Fixture::default().service(outside(addresses, port)));
+        let unreached = bench.endpoint(Asked::Present(&key("echo"))).await.err().unwrap();
+        let mut dialled = bench.recording.dialled();
+        let last = dialled.last().copied();
+        dialled.sort();
+        dialled.dedup();
+        assert_eq!(dialled.len(), tried, "each was another one");
+        assert_eq!(unreached.picked.map(|picked| picked.address), last);
+        let reason = if tried > 0 { Reason::ConnectFailure } else { Reason::NoHealthyUpstream };
+        assert_eq!(unreached.failure.reason, reason, "{}", unreached.failure);
+    }
+}
+
+#[test]
+fn what_follows_a_failure_depends_on_how_the_attempt_ended() {
+    let four = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
+    for (how, of_four, of_one) in [
+        (Ended::Unreached, 3, 1),
+        // It tells nothing about the endpoint, but is an attempt.
+        (Ended::Stale, 3, 3),
+        (Ended::Denied, 1, 1),
+        (Ended::Broken, 1, 1),
+        (Ended::TimedOut, 1, 1),
+    ] {
+        for (addresses, expected) in [(&four[..], of_four), (&four[..1], of_one)] {
+            let world = Fixture::default().service(outside(addresses, 80)).build();
+            assert_eq!(attempts_that_end(&world, how), expected, "{how:?} {addresses:?}");
+        }
+    }
+}
+
+/// How many attempts at the service are made, when all of them end like this.
+fn attempts_that_end(world: &World, how: Ended) -> usize {
+    let echo = world.service(&key("echo")).unwrap();
+    let (client, address) = (workload("client", "10.0.9.1"), "10.0.9.1:4000".parse().unwrap());
+    let sockets: Arc<dyn SocketFactory> = Arc::new(PlainSockets);
+    let from = Downstream { client: &client, address, sockets: &sockets };
+    let (mut attempts, mut made) = (Attempts::default(), 0);
+    while let Some(mut picked) = attempts.next(world, &from, (echo, 80), VIP.parse().unwrap()) {
+        made += 1;
+        let goes_on = attempts.failed(&mut picked, how);
+        assert!(picked.in_flight.is_none(), "it is not busy any more");
+        if !goes_on {
+            break;
+        }
+    }
+    made
+}
+
+#[tokio::test]
+async fn where_nobody_judges_at_the_other_end_this_half_does() {
+    let (_listener, port) = listening().await;
+    for (mesh, permitted) in
+        [(guarded(&["127.0.0.1"], port), true), (denying(guarded(&["127.0.0.1"], port)), false)]
+    {
+        let bench = Bench::new(mesh);
+        match bench.endpoint(Asked::Present(&key("echo"))).await {
+            Ok(reached) => assert!(permitted && reached.permit.is_some()),
+            Err(unreached) => {
+                assert!(!permitted, "{}", unreached.failure);
+                assert_eq!(unreached.failure.reason, Reason::Denied);
+                assert!(unreached.picked.is_some() && bench.recording.dialled().is_empty());
+            }
+        }
+    }
+    let bench = Bench::new(denying(guarded(&["127.0.0.1"], port)));
+    let world = bench.world();
+    let echo = world.service(&key("echo")).unwrap();
+    let pod = workload("pod", "127.0.0.1");
+    let way = |workload| Way {
+        addressed: echo,
+        port: 80,
+        route: None,
+        backend: (echo, 80),
+        workload,
+        destination: SocketAddr::from(([127, 0, 0, 1], port)),
+    };
+    assert!(judge(&world, &bench.from(), &way(None), None).is_err());
+    let captured = judge(&world, &bench.from(), &way(Some(&pod)), None);
+    assert!(captured.unwrap().is_none(), "its own agent judges");
+}
+
+#[tokio::test]
+async fn live_connections_are_judged_again_after_a_change() {
+    let (_listener, port) = listening().await;
+    let open = || guarded(&["127.0.0.1"], port);
+    let echo = key("echo");
+    for (changed, reason) in [
+        (denying(open()), Reason::Denied),
+        (Fixture::default(), Reason::NoHealthyUpstream),
+        (Fixture { mesh: Mesh { waypoints: Vec::new(), ..open().mesh } }, Reason::Denied),
+    ] {
+        let bench = Bench::new(open());
+        let asked = Asked::Present(&echo);
+        let reached = bench.endpoint(asked).await.unwrap();
+        let (from, ask) = (bench.from(), ask(asked));
+        let mut until = std::pin::pin!(bench.reach.until_denied(&from, &ask, &reached.picked));
+        tokio::select! {
+            biased;
+            denied = &mut until => panic!("{denied}"),
+            () = tokio::task::yield_now() => {}
+        }
+        bench.store.publish(changed.mesh);
+        let denied = tokio::time::timeout(SOON, until).await.unwrap();
+        assert_eq!(denied.reason, reason, "{denied}");
+    }
+}
+
+#[tokio::test]
+async fn an_application_is_reached_without_the_clients_address_where_that_may_not_be_borrowed() {
+    let (_listener, port) = listening().await;
+    let (recording, to) = (Recording::default(), SocketAddr::from(([127, 0, 0, 1], port)));
+    let client = Some("10.0.9.1".parse().unwrap());
+    connect_application(&recording, to, client, SOON).await.unwrap();
+    assert_eq!(*recording.0.lock(), [(to, client), (to, None)]);
+    let closed = SocketAddr::from(([127, 0, 0, 2], port));
+    let error = connect_application(&recording, closed, None, SOON).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    assert_eq!(recording.0.lock().len(), 3, "what fails otherwise is not tried twice");
+}
