@@ -16,6 +16,8 @@
 
 mod again;
 mod arrived;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod body;
 mod budget;
 mod client;

@@ -17,7 +17,6 @@ use super::seats::Seated;
 use super::server::{self, Handler};
 use super::worker::Context;
 use super::{opaque, peers, request};
-use crate::balance::Picked;
 use crate::base::{ObjectKey, Reason, Str, within_budget};
 use crate::model::{AppProtocol, Service, Workload};
 use crate::reach::Downstream;

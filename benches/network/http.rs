@@ -1,6 +1,7 @@
 //! Requests over HTTP/1.1, on connections that stay open: the server and the client.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
@@ -14,8 +15,10 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::client::turn;
+use super::wire::SILENCE;
 
 /// Answers every request; also the port of the Services.
 pub const HTTP: u16 = 9003;
@@ -44,7 +47,7 @@ pub fn serve() -> Result<()> {
 
 /// Requests a second, one after the other on each of some connections.
 pub fn requests(server: SocketAddr, time: Duration) -> Result<f64> {
-    runtime()?.block_on(async {
+    run(time, async {
         let start = SystemTime::now();
         let mut clients = JoinSet::new();
         for _ in 0..CONNECTIONS {
@@ -67,7 +70,7 @@ pub fn requests(server: SocketAddr, time: Duration) -> Result<f64> {
 
 /// The times of requests on one connection; with a rate, each from the moment at which it was due.
 pub fn latency(server: SocketAddr, time: Duration, rate: Option<u32>) -> Result<Vec<Duration>> {
-    runtime()?.block_on(async {
+    run(time, async {
         let mut client = Client::connect(server).await?;
         client.ask().await?;
         let start = SystemTime::now();
@@ -80,6 +83,12 @@ pub fn latency(server: SocketAddr, time: Duration, rate: Option<u32>) -> Result<
         }
         Ok(times)
     })
+}
+
+/// A load of so long, which fails when the server falls silent.
+fn run<T>(time: Duration, load: impl Future<Output = Result<T>>) -> Result<T> {
+    let limited = async { timeout(time + SILENCE, load).await };
+    runtime()?.block_on(limited).context("the server does not answer any more")?
 }
 
 fn runtime() -> Result<Runtime> {

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -18,6 +19,10 @@ use rustls::{
 const NAME: &str = "bench";
 const CERTIFICATE: &str = "bench-cert.pem";
 const KEY: &str = "bench-key.pem";
+
+/// How long a client waits for a silent server. Without a limit, a client whose server has lost its last ACK waits for ever;
+/// the longest pause of a loaded machine is far shorter.
+pub const SILENCE: Duration = Duration::from_secs(30);
 
 /// One connection of either kind and side.
 pub enum Wire {
@@ -75,8 +80,11 @@ fn material(
 
 impl Wire {
     pub fn connect(server: SocketAddr, tls: Option<&Arc<ClientConfig>>) -> Result<Self> {
-        let stream = TcpStream::connect(server).with_context(|| format!("connect to {server}"))?;
+        let stream = TcpStream::connect_timeout(&server, SILENCE)
+            .with_context(|| format!("connect to {server}"))?;
         stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_write_timeout(Some(SILENCE))?;
         Ok(match tls {
             None => Wire::Plain(stream),
             Some(config) => {

@@ -1,0 +1,198 @@
+//! How many instructions each piece of work that every request pays takes, counted by Valgrind, and held to what
+//! `benches/instructions.toml` records: `scripts/instructions` builds and runs this. Unlike time, the count hardly depends on
+//! the machine and not on what else runs there, so that CI can fail when one grows.
+//!
+//! Gungraun would do the counting too, by a second program of some 170 crates, with its records in the target directory.
+
+mod work;
+
+use std::collections::BTreeMap;
+use std::env::consts::ARCH;
+use std::fmt::Write;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::{env, fs};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+
+use work::Meter;
+
+/// How often each piece runs for one count: enough for random choices and states to even out.
+const RUNS: usize = 200;
+
+/// By how much a count may differ from what is recorded, in percent.
+const TOLERANCE: u64 = 10;
+
+/// What Valgrind watches: [`count_these_instructions`], as the linker names it.
+const COUNTED: &str = "*count_these_instructions*";
+
+/// The head of the file with the records.
+const ABOUT: &str = "\
+# Instructions of one run of each piece in `benches/work`, by architecture: `scripts/instructions --record` writes them.
+# A commit that makes a piece grow by more than a tenth changes its number here, and says why.
+";
+
+/// Counts, by the piece's name.
+type Counts = BTreeMap<String, u64>;
+
+/// Instructions of what every request pays, against what is recorded
+#[derive(Parser)]
+struct Options {
+    /// Record what is counted
+    #[arg(long)]
+    record: bool,
+    /// Run one piece, for Valgrind to count (this program does so itself)
+    #[arg(long, hide = true)]
+    run: Option<String>,
+    /// Where the records are
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.toml"))]
+    file: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("instructions: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all is as recorded.
+fn run(options: &Options) -> Result<bool> {
+    if let Some(name) = &options.run {
+        work::all(&mut Runs(name))?;
+        return Ok(true);
+    }
+    let mut names = Names::default();
+    work::all(&mut names)?;
+    let counted = names.0.into_iter().map(|name| Ok((name.clone(), count(&name)?)));
+    let counted: Counts = counted.collect::<Result<_>>()?;
+    let mut recorded = read(&options.file)?;
+    if options.record {
+        recorded.insert(ARCH.to_owned(), counted);
+        fs::write(&options.file, written(&recorded)).context("write the records")?;
+        return Ok(true);
+    }
+    let recorded = recorded.remove(ARCH).with_context(|| {
+        format!(
+            "no counts are recorded for {ARCH}: record them with `scripts/instructions --record`"
+        )
+    })?;
+    let (table, differences) = compared(&recorded, &counted);
+    print!("{table}");
+    if differences == 0 {
+        return Ok(true);
+    }
+    eprintln!(
+        "{differences} counts differ from benches/instructions.toml by more than {TOLERANCE} %. Where that is meant, or comes \
+         with a new compiler, record them in the same commit: `scripts/instructions --record`."
+    );
+    Ok(false)
+}
+
+/// Gathers the names of all pieces, and measures none.
+#[derive(Default)]
+struct Names(Vec<String>);
+
+impl Meter for Names {
+    fn wants(&mut self, name: &str) -> bool {
+        self.0.push(name.to_owned());
+        false
+    }
+
+    fn measure<I, O>(&mut self, _: &str, _: impl Fn() -> I, _: impl Fn(I) -> O) {}
+}
+
+/// Runs one piece for Valgrind.
+struct Runs<'a>(&'a str);
+
+impl Meter for Runs<'_> {
+    fn wants(&mut self, name: &str) -> bool {
+        name == self.0
+    }
+
+    fn measure<I, O>(&mut self, _: &str, input: impl Fn() -> I, run: impl Fn(I) -> O) {
+        // What is made once, such as the caches of regular expressions, is none of it.
+        black_box(run(input()));
+        let inputs: Vec<I> = (0..RUNS).map(|_| input()).collect();
+        let mut outputs = Vec::with_capacity(RUNS);
+        count_these_instructions(|| outputs.extend(inputs.into_iter().map(&run)));
+        black_box(outputs);
+    }
+}
+
+/// Valgrind counts while this runs, and at no other time.
+#[inline(never)]
+fn count_these_instructions(work: impl FnOnce()) {
+    work();
+    black_box(());
+}
+
+/// The instructions of one run of a piece, by this program in Valgrind.
+fn count(name: &str) -> Result<u64> {
+    let own = env::current_exe()?;
+    let counts = own.with_extension("callgrind");
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--quiet"])
+        .arg(format!("--toggle-collect={COUNTED}"))
+        .arg(format!("--callgrind-out-file={}", counts.display()))
+        .arg(&own)
+        .args(["--run", name])
+        .output()
+        .context("run valgrind (scripts/setup installs it)")?;
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{name}: valgrind: {}: {complaint}", output.status);
+    let text = fs::read_to_string(&counts).with_context(|| format!("read {}", counts.display()))?;
+    let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
+    let total: u64 = total.context("no count of Callgrind's")?.trim().parse()?;
+    ensure!(total > 0, "{name}: valgrind did not see {COUNTED}: {complaint}");
+    Ok(total / RUNS as u64)
+}
+
+fn read(file: &Path) -> Result<BTreeMap<String, Counts>> {
+    if !file.exists() {
+        return Ok(BTreeMap::new());
+    }
+    let text = fs::read_to_string(file)?;
+    toml::from_str(&text).with_context(|| format!("read {}", file.display()))
+}
+
+fn written(recorded: &BTreeMap<String, Counts>) -> String {
+    let mut text = ABOUT.to_owned();
+    for (architecture, counts) in recorded {
+        text += &format!("\n[{architecture}]\n");
+        for (name, count) in counts {
+            text += &format!("\"{name}\" = {count}\n");
+        }
+    }
+    text
+}
+
+/// A table of all pieces, and how many are not as recorded.
+fn compared(recorded: &Counts, counted: &Counts) -> (String, usize) {
+    let names = recorded.keys().chain(counted.keys().filter(|name| !recorded.contains_key(*name)));
+    let (mut table, mut differences) = (String::new(), 0);
+    for name in names {
+        let verdict = match (recorded.get(name), counted.get(name)) {
+            (Some(before), Some(now)) if is_near(*before, *now) => format!("{now:>9}"),
+            (Some(before), Some(now)) => format!("{now:>9}, but {before} are recorded"),
+            (None, Some(now)) => format!("{now:>9}, and none is recorded"),
+            (_, None) => "          is recorded, but not measured any more".to_owned(),
+        };
+        differences += usize::from(verdict.len() > 9);
+        // Writing to a string does not fail.
+        let _ = writeln!(table, "{name:18}{verdict}");
+    }
+    (table, differences)
+}
+
+/// Fewer instructions are to be recorded as well: otherwise they could grow again unseen.
+fn is_near(recorded: u64, counted: u64) -> bool {
+    recorded.abs_diff(counted) * 100 <= recorded * TOLERANCE
+}
