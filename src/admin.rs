@@ -1,13 +1,13 @@
-//! What an operator sees of a running agent: administration on a socket that only root may open, metrics on 15020,
-//! readiness on 15021.
+//! The operator's interface to a running agent: administration on a root-only socket, metrics on 15020, readiness on
+//! 15021.
 //!
-//! Ports tell how much and how well, never what: every process of the node, and every pod on its network, can reach them,
-//! loopback too. Whatever tells secrets or changes something is asked over the socket ([`door`]); what is changed there is
-//! logged with the process that asked, and no log level silences that.
+//! Ports reveal quantities and health, never content: every process of the node, and every host-network pod, can reach
+//! them, even on loopback. Pages that reveal secrets or change something are served on the socket only ([`door`]). Each
+//! change there is logged with the process that requested it, whatever the log level.
 //!
-//! Runs on the control runtime, so that a scrape or a dump never holds up a connection. It knows nothing of the
-//! other rooms: `app` gives it a [`Dump`] to ask and a [`Readiness`] to read. It changes nothing but
-//! the log level and whether allocations are recorded, and ends the agent when asked to (`POST /quitquitquit`).
+//! This room runs on the control runtime, so that a scrape or a dump never delays a connection. It knows nothing of the
+//! other rooms: `app` gives it a [`Dump`] to query and a [`Readiness`] to read. It changes only the log level and the
+//! recording of allocations, and stops the agent on request (`POST /quitquitquit`).
 
 mod body;
 mod connections;

@@ -1,7 +1,7 @@
-//! The agent, put together: every room once, in reading order. The only file that knows all of them.
+//! Builds the agent: every room once, in reading order. The only file that knows all of them.
 //!
 //! Threads: `control` (the main one: source, certificates, node, admin), `layer4-N` (all connections of layer 4 and
-//! every tunnel), and those of each waypoint worker, which `l7` makes and ends.
+//! every tunnel), and those of each waypoint worker, which `l7` starts and stops.
 
 mod certificates;
 mod cni;
@@ -51,7 +51,7 @@ use view::View;
 /// Runs the agent until SIGTERM, SIGINT or `POST /quitquitquit`, then drains.
 ///
 /// # Errors
-/// What kept it from starting, with the setting or file to look at.
+/// What kept it from starting, with the setting or file to check.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
     let logs = telemetry::init_logs(
         &settings.log.level,
@@ -65,7 +65,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     let control =
         Builder::new_current_thread().enable_all().build().context("start the control runtime")?;
     let ran = control.block_on(async {
-        // From the beginning: a signal that nobody listens for is lost to the first process of a container.
+        // From the start: a signal without a handler is lost to the first process of a container.
         let mut signals = Signals::listen()?;
         let upgrade = tokio::select! {
             upgrade = Upgrade::begin(&settings) => upgrade?,
@@ -79,7 +79,7 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     ran
 }
 
-/// What a limit of memory must leave room for.
+/// What a memory limit must leave room for.
 fn tell_memory(settings: &Settings) {
     const MIB: usize = 1024 * 1024;
     let bound = settings.memory_bound();
@@ -203,7 +203,7 @@ impl Agent {
         }
     }
 
-    /// Starts what follows the world before the source that changes it, and ends in the opposite order.
+    /// Starts the followers of the world before the source that changes it, and stops them in reverse order.
     async fn run(self, upgrade: Upgrade, signals: Signals) -> anyhow::Result<()> {
         let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
         let readiness = Readiness::default();
@@ -248,7 +248,7 @@ impl Agent {
         let standby = upgrade.standby();
         let mut handed_over = Box::pin(upgrade.handed_over(served, own));
         let ended = until_told(signals, &quit, source, handed_over.as_mut()).await;
-        // Told to end before it served: the predecessor hears so by this, and goes on.
+        // Terminated before it served: this tells the predecessor, which then continues.
         let _serving_on = (!standby.is_spare()).then_some(handed_over);
         let for_good = uninstall::before_the_end(&removal, &admin_cancel, &standby).await;
         cni.stop().await;
@@ -288,7 +288,7 @@ impl Signals {
     }
 }
 
-/// Waits for a reason to end: a signal, an operator, a source that gave up, or a successor.
+/// Waits for a reason to stop: a signal, an operator, a source that failed, or a successor.
 async fn until_told<E>(
     mut signals: Signals,
     quit: &CancellationToken,
@@ -306,7 +306,7 @@ where
     }
 }
 
-/// What is known of this node's pods from before, and kept for the next agent.
+/// What is recorded of this node's pods, and kept for the next agent.
 fn registry(settings: &Settings) -> Registry {
     let directory = settings.workloads.directory.join(&*settings.node);
     let is_told = settings.cni.enabled || settings.source.kind == SourceKind::Kubernetes;

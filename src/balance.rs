@@ -1,5 +1,6 @@
-//! Which endpoint: of the nearest that the service wants, two at random, and the less busy one wins (least request, as
-//! Envoy's default), over one snapshot and its load counters. It connects to nothing; its callers say how their attempt ended ([`Picked::ended`]).
+//! Endpoint selection: power of two choices (least request, Envoy's default) among the nearest eligible endpoints, over
+//! one snapshot and its load counters. This room opens no connection; its callers report how each attempt ended
+//! ([`Picked::ended`]).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +10,7 @@ use crate::base::{Str, ports};
 use crate::model::{Endpoint, Preference, Resolution, Service, TrafficPolicy, Workload};
 use crate::world::{InFlight, World};
 
-/// An endpoint that was chosen; counts as busy until dropped.
+/// A selected endpoint; counts as a request in flight until dropped.
 #[derive(Debug)]
 pub struct Picked {
     /// The endpoint's own address and target port.
@@ -18,16 +19,16 @@ pub struct Picked {
     pub in_flight: Option<InFlight>,
 }
 
-/// How an attempt at an endpoint ended.
+/// The result of an attempt at an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It took the connection, or answered the request.
+    /// It accepted the connection, or answered the request.
     Served,
     /// It was not reached; nothing was sent.
     Unreached,
-    /// A connection that had rested was closed before it took the request; nothing was sent.
+    /// A pooled connection was closed while idle, before it took the request; nothing was sent.
     Stale,
-    /// The destination refuses the client, as any other endpoint of the service would.
+    /// The destination denies the client, as any other endpoint of the service would.
     Denied,
     /// Something may have been sent, and no response came.
     Broken,
@@ -36,19 +37,19 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// Certainly nothing was sent, and nobody has decided: another endpoint may be tried.
+    /// Nothing was sent, and the destination has not decided: another endpoint may be tried.
     pub fn may_go_on(self) -> bool {
         matches!(self, Self::Unreached | Self::Stale)
     }
 }
 
 impl Picked {
-    /// Where a client dialled without a choice; it is not counted as busy.
+    /// The address that a client dialled without load balancing; it does not count as a request in flight.
     pub fn dialled(address: SocketAddr, workload: Option<Arc<Workload>>) -> Self {
         Self { address, workload, in_flight: None }
     }
 
-    /// In the mesh: reached by HBONE only, never in the clear, and judged on its own node.
+    /// In the mesh: reached by HBONE only, never in plaintext, and authorized on its own node.
     pub fn captured(&self) -> Option<&Arc<Workload>> {
         self.workload.as_ref().filter(|workload| workload.is_captured())
     }
@@ -61,8 +62,9 @@ impl Picked {
         }
     }
 
-    /// The one place that hears how every attempt at an endpoint ended. One that served stays busy until this is dropped.
-    /// An attempt that is dropped before its end was given up by the client, and says nothing about the endpoint.
+    /// The one place that receives the result of every attempt at an endpoint. A successful one counts as in flight
+    /// until this is dropped. An attempt that is dropped before its end was abandoned by the client, and says nothing
+    /// about the endpoint.
     pub fn ended(&mut self, how: Ended) {
         if how != Ended::Served {
             tracing::debug!(endpoint = %self.address, ended = ?how, "an attempt failed");
@@ -71,18 +73,18 @@ impl Picked {
     }
 }
 
-/// Who asks.
+/// The client.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller<'a> {
     /// Its node and locality decide which endpoints are near.
     pub workload: &'a Workload,
-    /// Decides which endpoint a sticky service gives it.
+    /// Selects the endpoint of a service with session affinity.
     pub address: IpAddr,
 }
 
 /// A ready endpoint that serves `port` and is not in `avoid` (unless all are), as near to the caller as the service
-/// wants it. Where none is ready, one that is being deleted and still serves. `like` was dialled: it gives the preferred
-/// family, and is the endpoint itself where the service says so.
+/// prefers. If none is ready, one that is terminating and still serves. `like` is the dialled address: it gives the
+/// preferred family, and is the endpoint itself if the service says so.
 pub fn pick(
     world: &World,
     service: &Service,
@@ -92,7 +94,7 @@ pub fn pick(
     avoid: &[SocketAddr],
 ) -> Option<Picked> {
     if service.resolution == Resolution::Dialled {
-        // Not what another service's address was dialled for.
+        // Do not use an address that was dialled for another service.
         let own = service.owns(like.ip().to_canonical());
         return own.then(|| picked(world, None, sock_address(like)));
     }
@@ -107,7 +109,7 @@ pub fn pick(
     Some(picked(world, endpoint.workload.as_ref(), address))
 }
 
-/// An address without a name to it may be a workload's all the same, and then the mesh leads there.
+/// An address without a named workload may still be a workload's; then the mesh carries the traffic.
 fn picked(world: &World, workload: Option<&Str>, address: SocketAddr) -> Picked {
     let load = world.load_of(workload, address.ip());
     let workload = match workload {
@@ -130,7 +132,7 @@ pub fn nobody(service: &Service, port: u16, caller: &Workload) -> String {
     format!("{service} has no ready endpoint on port {port}{node}")
 }
 
-/// What is asked for.
+/// The request for an endpoint.
 struct Choice<'a, 'c> {
     world: &'a World,
     service: &'a Service,
@@ -141,31 +143,30 @@ struct Choice<'a, 'c> {
 
 type Candidate<'a> = (&'a Endpoint, SocketAddr);
 
-/// The candidates of the nearest distance so far.
+/// The nearest candidates so far.
 #[derive(Default)]
 struct Nearest<'a> {
     distance: u8,
     seen: usize,
     kept: [Option<Candidate<'a>>; 2],
-    /// For a sticky service: the highest score.
+    /// For session affinity: the highest score.
     score: u64,
-    /// For endpoints with shares: what those so far have together.
+    /// For weighted endpoints: the sum of the weights so far.
     weight: u64,
 }
 
 /// How a candidate is compared with others of the same distance.
 enum Rank {
-    /// The highest wins.
+    /// The highest score wins.
     Score(u64),
-    /// One is drawn, with this share of the chance: what operators say of shares is kept exactly, so it is not mixed
-    /// with which of two is less busy.
+    /// One is drawn, with the probability of its weight. Operators expect exact weights, so load does not count here.
     Share(u32),
-    /// Two are drawn, and the less busy wins.
+    /// Two are drawn, and the one with fewer requests in flight wins.
     Equal,
 }
 
 impl<'a> Choice<'a, '_> {
-    /// One pass: keeps two candidates by reservoir sampling, so that nothing is collected.
+    /// One pass: reservoir sampling keeps two candidates, so nothing is collected.
     fn among(
         &self,
         permitted: impl Fn(&Endpoint) -> bool,
@@ -182,7 +183,7 @@ impl<'a> Choice<'a, '_> {
             {
                 continue;
             }
-            // An address of the other family may well lead nowhere, so it comes after all of the same distance.
+            // An address of the other family may be unreachable, so it ranks after all others of the same distance.
             let other_family = address.is_ipv4() != self.like.ip().to_canonical().is_ipv4();
             nearest.offer(
                 2 * distance(traffic.preference, self.caller.workload, endpoint)
@@ -238,7 +239,7 @@ impl<'a> Nearest<'a> {
     }
 }
 
-/// 0 is nearest. What is not known is far.
+/// 0 is nearest. Unknown is far.
 fn distance(preference: Preference, caller: &Workload, endpoint: &Endpoint) -> u8 {
     let same = |one: &Str, other: &Str| !one.is_empty() && one == other;
     let (here, there) = (&caller.locality, &endpoint.locality);
@@ -252,8 +253,8 @@ fn distance(preference: Preference, caller: &Workload, endpoint: &Endpoint) -> u
     }
 }
 
-/// Highest random weight (rendezvous hashing): an endpoint that comes or goes moves only its own clients, and every
-/// agent chooses alike, also after a restart.
+/// Highest random weight (rendezvous hashing): an endpoint that is added or removed moves only its own clients, and
+/// every agent selects alike, also after a restart.
 fn score(client: IpAddr, endpoint: IpAddr) -> u64 {
     let mut hasher = DefaultHasher::new();
     (client.to_canonical(), endpoint).hash(&mut hasher);
@@ -271,14 +272,14 @@ fn less_busy<'a>(
     match busy(&one).cmp(&busy(&other)) {
         std::cmp::Ordering::Less => one,
         std::cmp::Ordering::Greater => other,
-        // Two that are equally busy must share evenly, wherever they stand in the list.
+        // Two with equal load must share evenly, wherever they are in the list.
         std::cmp::Ordering::Equal if fastrand::bool() => one,
         std::cmp::Ordering::Equal => other,
     }
 }
 
-/// The endpoint's address of the family that the client used, else its first. An IPv4 address that is written as IPv6 leads
-/// to the same workload, so it is that address.
+/// The endpoint's address of the family that the client used, otherwise its first. An IPv4-mapped IPv6 address counts
+/// as IPv4.
 fn address_like(endpoint: &Endpoint, like: SocketAddr) -> Option<IpAddr> {
     let like = like.ip().to_canonical();
     let same = |address: &IpAddr| address.is_ipv4() == like.is_ipv4();

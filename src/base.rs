@@ -1,5 +1,5 @@
-//! Small shared types without I/O: names, identities, roles of ports and marks, reasons.
-//! Everybody may use this room; it uses nobody.
+//! Small shared types without I/O: names, identities, ports and marks, reasons. Every room may use this room; it uses
+//! none.
 
 mod backoff;
 mod heads;

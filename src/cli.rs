@@ -21,10 +21,10 @@ use crate::app;
 use crate::config::{self, Overrides, Settings};
 use crate::source::{self, Severity};
 
-/// Something is wrong with what the user gave: settings or manifests, or arguments, for which clap has the same.
+/// The user's input is wrong: settings, manifests, or arguments (clap uses the same code).
 const EXIT_INVALID: u8 = 2;
 
-/// What `--help` says of them; `docs/troubleshooting.md` says it too.
+/// The text in `--help`; `docs/troubleshooting.md` has it too.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done; a reader that went away early (isthmus check DIR | head) changes nothing
@@ -126,7 +126,7 @@ struct Connections {
     limit: Option<usize>,
 }
 
-/// Does what the arguments say.
+/// Runs the subcommand.
 pub fn main() -> ExitCode {
     if crate::cni::is_plugin_call() {
         return crate::cni::plugin();

@@ -1,13 +1,13 @@
-//! The node's container network: how the agent hears of a pod before the pod's first packet.
+//! The node's container network: the agent hears of a pod before the pod's first packet.
 //!
 //! `isthmus` is a chained CNI plugin (CNI specification 1.1): the container runtime runs it for each sandbox after the
-//! plugins that make the network ([`plugin`]). It asks the agent over a Unix socket ([`Question`], [`Answer`]) and
-//! waits until the pod is captured, or fails the sandbox. [`serve`] is the agent's end of the socket; [`Installer`] puts
-//! the program and its entry where the runtime looks for them, and takes both away again.
+//! plugins that create the network ([`plugin`]). The plugin asks the agent over a Unix socket ([`Question`],
+//! [`Answer`]) and waits until the pod is captured, or fails the sandbox. [`serve`] is the agent's end of the socket.
+//! [`Installer`] puts the program and its entry where the runtime looks for them, and removes both again.
 //!
-//! Invariants: what the plugins before it said is passed on unchanged; deleting never fails; nothing of a runtime's
-//! configuration is changed but our own entry, and removal restores the file as it was. Whether a pod belongs to the
-//! mesh is not decided here but by whoever implements [`Pods`] (`node`).
+//! Invariants: the results of earlier plugins are passed on unchanged; DEL never fails; nothing of a runtime's
+//! configuration is changed but our own entry, and removal restores the original file. An implementation of [`Pods`]
+//! (`node`) decides whether a pod belongs to the mesh; this room does not.
 
 mod client;
 mod conflist;
@@ -28,5 +28,5 @@ pub use message::{Answer, Command, MAX_LENGTH, Pod, Question};
 pub use plugin::{is_plugin_call, plugin};
 pub use server::{Pods, serve};
 
-/// Where the agent answers, unless it is set otherwise.
+/// The default path of the agent's socket.
 pub const SOCKET: &str = "/run/isthmus/cni.sock";

@@ -1,12 +1,12 @@
 //! The settings of agent and controller: one TOML file, and the flags that override it.
 //!
-//! Every setting is one row under `config/sections`, which states its key, type, default, permitted values, meaning and the
-//! reason for the default. The reference `docs/settings.md` and the commented `config/agent.toml` are made from the
-//! same rows ([`describe`]), so they cannot differ from what is read.
+//! Every setting is one row under `config/sections`, which states its key, type, default, permitted values, meaning and
+//! the reason for the default. The reference `docs/settings.md` and the commented `config/agent.toml` are generated
+//! from the same rows ([`describe`]), so they cannot differ from what is read.
 //!
-//! Invariants: a key that nobody reads is refused; all complaints are reported at once; a [`Settings`] that exists
-//! is consistent. `cli` calls this room at the start. It watches nothing, reads no environment, and makes neither
-//! files nor directories.
+//! Invariants: an unknown key is rejected; all complaints are reported at once; a [`Settings`] that exists is
+//! consistent. `cli` calls this room at startup. It watches nothing, reads no environment, and creates neither files
+//! nor directories.
 
 mod check;
 mod complaint;

@@ -1,15 +1,15 @@
-//! `isthmus controller`: what a cluster needs once and not per node. It signs the agents' certificates, keeps the CA in
-//! a Secret, and writes statuses. The data path never waits for it.
+//! `isthmus controller`: the tasks that a cluster needs once and not per node. It signs the agents' certificates, keeps
+//! the CA in a Secret, and writes statuses. The data path never waits for it.
 //!
-//! Several replicas run. All of them sign, each with the CA that the Secret holds now; one of them, the holder of the
-//! Lease, changes things: it makes and rotates the CA and writes statuses ([`lead`]). A replica that loses the Lease
+//! Several replicas run. All of them sign, each with the CA that is in the Secret now. One of them, the holder of the
+//! Lease, changes things: it creates and rotates the CA and writes statuses ([`lead`]). A replica that loses the Lease
 //! stops changing things before another begins.
 //!
-//! Invariants: the CA's key leaves the Secret only into this process's memory; who cannot be authorized is given no
-//! certificate, an API server that does not answer included; a CA that cannot be used changes nothing, the last good
-//! one goes on signing.
+//! Invariants: the CA's key leaves the Secret only into this process's memory; an unauthorized caller gets no
+//! certificate, and neither does anyone while the API server does not answer; an unusable CA changes nothing, and the
+//! last good one keeps signing.
 //!
-//! `app` builds it. It captures nothing and carries no traffic, and it changes no object of another controller.
+//! `app` builds it. It captures nothing, carries no traffic, and changes no object of another controller.
 
 mod ca;
 mod cluster;
@@ -36,16 +36,16 @@ use ca::Authorities;
 use lease::{Election, Leadership};
 use sign::Server;
 
-/// What statuses call this controller, and GatewayClasses that are its own.
+/// The name of this controller in statuses, and in its own GatewayClasses.
 pub const CONTROLLER_NAME: &str = "isthmus.io/controller";
-/// Who owns the fields that it writes (server-side apply).
+/// The field manager of its writes (server-side apply).
 pub const FIELD_MANAGER: &str = "isthmus-controller";
-/// Where everything is installed, for a replica that runs outside of the cluster.
+/// The namespace of the installation, for a replica that runs outside the cluster.
 const NAMESPACE: &str = "isthmus-system";
 /// The Lease in the controller's namespace; its holder leads.
 const LEASE: &str = "isthmus-controller";
 
-/// What all parts of the controller share.
+/// State that all parts of the controller share.
 #[derive(Clone)]
 pub struct Context {
     pub client: kube::Client,
@@ -54,7 +54,7 @@ pub struct Context {
     pub cluster_domain: Str,
     /// This replica's name: its pod's.
     pub replica: Str,
-    /// What statuses are made by: the same translation as the agents'.
+    /// The translation for statuses: the same as the agents'.
     pub translate: TranslateSettings,
     pub telemetry: Telemetry,
 }
@@ -71,7 +71,7 @@ impl Controller {
     /// Listens, and serves nothing yet.
     ///
     /// # Errors
-    /// The address to sign at is taken.
+    /// The signing address is in use.
     pub async fn bind(
         client: kube::Client,
         settings: &Settings,
@@ -112,11 +112,11 @@ impl Controller {
         self.leadership.clone()
     }
 
-    /// Runs until cancelled; then gives the Lease back, so that another replica need not wait for its end. `ready` is
-    /// told whether certificates can be signed. Call it once.
+    /// Runs until cancelled; then releases the Lease, so that another replica need not wait for its expiry. `ready`
+    /// reports whether certificates can be signed. Call it once.
     ///
     /// # Errors
-    /// A part of it panicked; the others have ended then.
+    /// A part of it panicked; the others have stopped then.
     pub async fn run(
         &self,
         ready: impl Fn(bool) + Send + Sync + 'static,
@@ -134,7 +134,7 @@ impl Controller {
         let mut ended = Ok(());
         while let Some(task) = tasks.join_next().await {
             if let Err(error) = task {
-                // A replica that signs or leads no more must not go on as if it did.
+                // A replica that no longer signs or leads must not continue as if it did.
                 cancel.cancel();
                 ended = Err(error).context("a part of the controller broke off");
             }
@@ -143,8 +143,8 @@ impl Controller {
     }
 }
 
-/// What the leader alone does. Ends when `term` is cancelled, and promptly: another replica begins soon after.
-/// Parts are joined, not spawned, so that nothing outlives the term.
+/// The leader's tasks. Ends when `term` is cancelled, and promptly: another replica begins soon after. Parts are
+/// joined, not spawned, so that nothing outlives the term.
 async fn lead(context: Arc<Context>, authorities: Authorities, term: CancellationToken) {
     tokio::join!(ca::keep(context.clone(), authorities, term.clone()), status::run(&context, term));
 }

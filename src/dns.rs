@@ -1,10 +1,10 @@
-//! The DNS stub of a captured workload: names of the mesh are answered here, everything else is asked of the resolvers
-//! that the workload itself would ask, from inside of its network namespace.
+//! The DNS stub of a captured workload. It answers names of the mesh itself, and forwards everything else to the
+//! workload's own resolvers, from inside its network namespace.
 //!
-//! `resolve` decides, a pure function over one snapshot; `server` listens on port 15053 of the workload's loopback, where
-//! the capture's rules send what goes to port 53; the room `resolver` asks upstream. Bounded: so many questions at a time per
-//! workload, so long per question. `node` starts and stops stubs. What is answered here needs no DNS server in the
-//! cluster at all, and a name that exists always has an answer for both families (NODATA, never NXDOMAIN).
+//! `resolve` decides, as a pure function over one snapshot. `server` listens on port 15053 of the workload's loopback,
+//! to which the capture rules redirect port 53. The room `resolver` queries upstream. Queries in flight per workload
+//! and the time per query are bounded. `node` starts and stops stubs. Names of the mesh need no DNS server in the
+//! cluster, and a name that exists always has an answer for both families (NODATA, never NXDOMAIN).
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;

@@ -1,9 +1,9 @@
-//! Every parser of bytes that others send, as a target for a fuzzer: a function of bytes that panics when something does
-//! not hold that must. The rooms have them beside their parsers (`<room>/fuzz.rs`); here is the list. `fuzz/` is the
-//! fuzzer, `scripts/fuzz` runs it, and `fuzz/corpus` keeps an input for each thing that was worth one: small ones by hand,
-//! and what fuzzers found. The tests here try these on every build.
+//! Fuzz targets of every parser of untrusted bytes. A target is a function of bytes that panics if an invariant is
+//! violated. Each room keeps its targets beside its parsers (`<room>/fuzz.rs`); this file lists them. `fuzz/` is the
+//! fuzzer, `scripts/fuzz` runs it, and `fuzz/corpus` keeps the seeds: small handwritten ones, and inputs that fuzzers
+//! found. The tests here run these on every build.
 //!
-//! A new parser gets a target here, and seeds. Nothing that is shipped holds this room (the feature `fuzzing`).
+//! A new parser gets a target here, and seeds. Release builds do not contain this room (the feature `fuzzing`).
 
 use crate::{cni, config, controller, dns, identity, l7, policy, redirect, resolver};
 use crate::{source, takeover, tunnel};

@@ -1,17 +1,15 @@
-//! Certificates: issuers, the one certificate store, and the TLS that they are used in.
+//! Certificates: issuers, the certificate store, and TLS.
 //!
-//! A certificate belongs to an identity (a service account), not to a connection: everything that acts for one
-//! service account shares it, and rotation replaces it without touching connections that exist.
+//! A certificate belongs to an identity (a service account), not to a connection: everything that acts for one service
+//! account shares it, and rotation replaces it without touching existing connections.
 //!
-//! Invariants: workload keys live in memory only and never leave the store (issuers see requests); an expired
-//! certificate is never handed out; a peer is accepted only with exactly one SPIFFE identity, which a server
-//! checks against its trust domain and a client against the identities it expects, and with a chain of which nothing
-//! is revoked; sessions are never resumed,
-//! since a resumed session would skip those checks.
+//! Invariants: workload keys live in memory only and never leave the store (issuers see signing requests); an expired
+//! certificate is never used; a peer is accepted only with exactly one SPIFFE identity, which a server checks against
+//! its trust domain and a client against the identities that it expects, and with a chain without revoked certificates;
+//! sessions are never resumed, because a resumed session would skip those checks.
 //!
-//! Callers: `app` builds the issuer and the store and runs it, `node` prefetches and retains, `tunnel`, `l4`
-//! and `l7` ask for certificates, `admin` prints the status. What a peer may do is not decided here: that is
-//! `policy`'s.
+//! Callers: `app` builds the issuer and the store and runs it, `node` prefetches and retains, `tunnel`, `l4` and `l7`
+//! request certificates, `admin` prints the status. `policy` decides what a peer may do; this room does not.
 
 mod authority;
 mod certificate;

@@ -1,9 +1,9 @@
-//! Layer 4: what happens to a connection of a captured workload, from accept to record.
+//! Layer 4: everything that happens to a connection of a captured workload, from accept to record.
 //!
-//! One [`Proxy`] per workload: its listeners stand in the workload's network namespace. `outbound` carries what the
-//! workload dials, `inbound` what arrives by HBONE, `plaintext` what arrives without; both of these end in
-//! `deliver`, where nothing passes without a permit. HTTP is not parsed here: connections that need it are handed
-//! over through [`Waypoints`]. `node` starts and stops proxies; nobody else calls this room.
+//! There is one [`Proxy`] per workload, with listeners in the workload's network namespace. `outbound` carries what the
+//! workload dials, `inbound` what arrives over HBONE, `plaintext` what arrives without; both of these end in `deliver`,
+//! where nothing passes without a permit. Layer 4 does not parse HTTP: it hands such connections over through
+//! [`Waypoints`]. `node` starts and stops proxies; nothing else calls this room.
 
 mod deliver;
 mod inbound;

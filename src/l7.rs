@@ -1,18 +1,18 @@
 //! Waypoint workers: layer 7 in the agent's own process.
 //!
-//! One worker per namespace, on its own thread with its own runtime and its own budgets (connections, requests in
-//! flight, bytes buffered), so that a namespace whose worker is saturated, leaks or panics neither slows layer 4 nor
-//! another namespace: the kernel shares the processor between the threads. Of every budget each client has a share, so that no
-//! client takes a worker from the others (`l7/budget.rs`), and clients begin their requests in turn (`l7/fair.rs`). A worker starts with the first connection
-//! and stops when `node` says that its namespace needs none any more.
+//! There is one worker per namespace, on its own thread with its own runtime and budgets (connections, requests in
+//! flight, buffered bytes). A namespace whose worker is saturated, leaks or panics slows neither layer 4 nor another
+//! namespace: the kernel divides the CPU between the threads. Each client has a share of every budget, so that no
+//! client takes a worker from the others (`l7/budget.rs`), and clients start their requests in turn (`l7/fair.rs`). A
+//! worker starts with the first connection and stops when `node` says that its namespace needs none any more.
 //!
-//! A waypoint has two halves. The client's (`outbound`) takes a [`RoutedConnection`] and routes its requests: it
-//! chooses the rule, the backend and the endpoint, filters, retries what was certainly not processed, and records.
-//! The destination's (`inbound`) takes a [`GuardedConnection`] and authorizes each request on its own facts, on
-//! trust in nobody. Both see plain HTTP/1.1 or HTTP/2; what is not HTTP is carried as bytes.
+//! A waypoint has two halves. The client's half (`outbound`) takes a [`RoutedConnection`] and routes its requests: it
+//! selects rule, backend and endpoint, applies filters, retries requests that were certainly not processed, and
+//! records. The destination's half (`inbound`) takes a [`GuardedConnection`] and authorizes each request on its own
+//! facts; it trusts nobody. Both see plain HTTP/1.1 or HTTP/2; anything else is forwarded as bytes.
 //!
-//! Layer 4 calls through [`Waypoints`]; neither call blocks. This room does not listen, does not capture, does not know
-//! TLS, and never sends a request again that may have reached an application.
+//! Layer 4 calls through [`Waypoints`]; neither call blocks. This room does not listen, capture or speak TLS. It
+//! retries a request that may have reached an application only if the route configures it.
 
 mod again;
 mod arrived;

@@ -1,5 +1,5 @@
-//! Isthmus: the ambient service mesh in one binary. `ARCHITECTURE.md` tells the way of a connection
-//! through these rooms; `tests/it/layers.rs` keeps their order.
+//! Isthmus: the ambient service mesh in one binary. `ARCHITECTURE.md` follows a connection through these rooms;
+//! `tests/it/layers.rs` enforces their order.
 
 pub mod admin;
 pub mod app;

@@ -1,5 +1,5 @@
-//! The model: what a mesh consists of, as plain data. Sources translate to it, the data path reads it, nobody
-//! here knows a Kubernetes object, a socket or a decision.
+//! The model: the content of a mesh as plain data. Sources translate to it, and the data path reads it. This room knows
+//! no Kubernetes objects, sockets or decisions.
 
 mod encryption;
 mod policy;

@@ -1,13 +1,13 @@
 //! Which workloads live on this node, and the start and end of their capture.
 //!
-//! Where they are, manifests say, or the container runtime, by its CNI plugin (`attach`) or when it is asked (`sites`);
-//! what a pod can set itself says nothing, and two claims to one namespace count as none.
-//! One task compares what the world says with what is captured and carries out the difference: `plan` decides,
-//! `capture` acts. A workload that could not be captured is tried again; meanwhile it is reported as pending and the
-//! others go on. Called by `app` only; admin reads [`Node::status`].
+//! Manifests say where workloads are, or the container runtime does, through its CNI plugin (`attach`) or when it is
+//! queried (`sites`). What a pod can set itself proves nothing, and two claims to one namespace count as none. One task
+//! compares the snapshot with what is captured and applies the difference: `plan` decides, `capture` acts. A failed
+//! capture is retried; meanwhile the workload is reported as pending and the others continue. Only `app` calls this
+//! room; admin reads [`Node::status`].
 //!
-//! Invariant: the rules come last when a workload joins (its listeners stand and its certificate was asked for), and
-//! go first when it leaves.
+//! Invariant: when a workload joins, the rules come last (its listeners exist and its certificate was requested); when
+//! it leaves, they are removed first.
 
 mod attach;
 mod capture;

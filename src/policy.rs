@@ -1,8 +1,8 @@
 //! Authorization: may this connection, or this request, reach this workload?
 //!
-//! Pure over one snapshot. What applies to an inbound connection is a [`Gate`]; asking it gives a [`Permit`] or a
-//! [`Denial`]. Called by `l4` for connections and by `l7` for requests. It reads no socket, trusts nothing that an
-//! application sent, and where something cannot be known or read in one way only, it refuses.
+//! Pure over one snapshot. The policies of an inbound connection form a [`Gate`]; evaluating it returns a [`Permit`] or
+//! a [`Denial`]. `l4` calls it for connections and `l7` for requests. This room reads no socket, trusts nothing that an
+//! application sent, and denies whatever is unknown or ambiguous.
 
 mod addressed;
 mod asked;

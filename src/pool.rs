@@ -1,9 +1,10 @@
-//! The one pool of tunnels, shared by layer 4 and all workers of layer 7.
+//! The connection pool of tunnels, shared by layer 4 and all workers of layer 7.
 //!
-//! Invariants: a tunnel belongs to one client workload and one server identity, so two clients never share one;
-//! one dial at a time per key, and whoever waited for a dial that failed gets that failure instead of dialling
-//! again; a tunnel that the server breaks off because of our certificate is a failure, too; a stream slot is free again
-//! as soon as its stream has ended; a tunnel made with a certificate that was rotated since takes no new streams. It does not choose endpoints and does not retry: its callers do.
+//! Invariants: a tunnel belongs to one client workload and one server identity, so two clients never share one; there
+//! is one dial at a time per key, and callers that waited for a failed dial get its failure instead of dialling again;
+//! a tunnel that the server closes because of our certificate is a failure too; a stream slot is free as soon as its
+//! stream has ended; a tunnel with a certificate that was rotated since takes no new streams. This room does not select
+//! endpoints and does not retry: its callers do.
 
 mod alert;
 mod dial;

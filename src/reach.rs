@@ -1,14 +1,14 @@
-//! The one way from a local client to an endpoint: for connections of layer 4, HTTP requests and opaque bytes.
+//! The one way from a local client to an endpoint: for layer 4 connections, HTTP requests and opaque bytes.
 //!
-//! An endpoint in the mesh is reached through a tunnel and never in the clear, and its own agent judges. Any other is
-//! reached by plain TCP, and the policies of the waypoints that guard it are judged here (`judge`). What was certainly
-//! not sent may go to another endpoint, up to three ([`Attempts`]); how an attempt ended is told in one place,
-//! [`Picked::ended`].
+//! An endpoint in the mesh is reached through a tunnel and never in plaintext, and its own agent authorizes. Any other
+//! endpoint is reached by plain TCP, and the policies of the waypoints that guard it are evaluated here (`judge`). What
+//! was certainly not sent is retried on another endpoint, up to three ([`Attempts`]); one place receives the result of
+//! each attempt, [`Picked::ended`].
 //!
-//! `l4` and the opaque bytes of `l7` ask for an endpoint of a service ([`Reach::endpoint`]). HTTP requests take the same
-//! parts one by one, because a request may find a connection that is open already. The way's last part, from the
-//! destination's agent to the application, is [`connect_application`]. This room does not choose among endpoints
-//! (`balance`), keeps no connection (`pool`), and knows nothing of HTTP.
+//! `l4` and the opaque bytes of `l7` request an endpoint of a service ([`Reach::endpoint`]). HTTP requests use the same
+//! parts one by one, because a request may find an open connection. The last part, from the destination's agent to the
+//! application, is [`connect_application`]. This room does not select endpoints (`balance`), pools no connections
+//! (`pool`), and knows nothing of HTTP.
 
 mod application;
 mod ask;

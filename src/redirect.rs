@@ -1,30 +1,29 @@
 //! Capture rules: what the kernel must do so that a workload's connections reach the agent.
 //!
-//! Purpose: [`plan_workload`] and [`plan_node`] are pure and say *what* the rules are, as a [`Program`] that prints
-//! itself in the words of `nft`; [`apply`], [`remove`] and [`is_applied`] carry a program to the kernel over netlink,
-//! so that no `nft` or `ip` program is needed. `node` calls them when a workload comes and goes.
+//! [`plan_workload`] and [`plan_node`] are pure. They return *what* the rules are, as a [`Program`] that prints itself
+//! in the syntax of `nft`. [`apply`], [`remove`] and [`is_applied`] carry a program to the kernel over netlink, so that
+//! no `nft` or `ip` program is needed. `node` calls them when a workload comes and goes.
 //!
 //! Invariants:
-//! - All functions act on the network namespace of the **calling thread**; entering it is the caller's business.
-//!   They are synchronous (a few milliseconds, [`ANSWER_TIMEOUT`] at worst), so call them
-//!   from a thread that may block.
-//! - One nftables table of our own per namespace, replaced as a whole in one transaction: a packet meets the old
-//!   rules or the new ones, never none. Applying twice leaves what applying once leaves. Tables of others are not touched.
+//! - All functions act on the network namespace of the **calling thread**; the caller enters it. They block (a few
+//!   milliseconds, [`ANSWER_TIMEOUT`] at worst), so call them from a thread that may block.
+//! - One nftables table per namespace belongs to Isthmus. It is replaced as a whole in one transaction: a packet meets
+//!   the old rules or the new ones, never none. Applying is idempotent. Other tables are not touched.
 //! - A captured namespace has TCP timestamps without random offsets (`timestamps`), so that no connection stalls at the
-//!   agent's sockets; what was there before comes back.
-//! - Conntrack is attached by the table itself (it has `ct` expressions), nothing else need be loaded.
+//!   agent's sockets; the original value is restored.
+//! - The table itself attaches conntrack (it has `ct` expressions); nothing else needs to be loaded.
 //!
-//! What the rules expect of the agent: its sockets in the workload's namespace carry `SO_MARK`
-//! [`SOCKET_MARK`](crate::base::ports::SOCKET_MARK), the listeners on 15001 and 15006 are bound to the wildcard
-//! address (a redirected packet is delivered to loopback when it left, to some address of its interface when it
-//! arrived), and a connection whose original destination is one of [`ILLEGAL`](crate::base::ports::ILLEGAL), which is
-//! what somebody sees who dials `podIP:15006` directly, is refused there.
+//! Requirements on the agent: its sockets in the workload's namespace carry `SO_MARK`
+//! [`SOCKET_MARK`](crate::base::ports::SOCKET_MARK). The listeners on 15001 and 15006 are bound to the wildcard
+//! address: the kernel delivers a redirected packet to loopback if it was outbound, and to some address of its
+//! interface if it was inbound. The agent rejects a connection whose original destination is in
+//! [`ILLEGAL`](crate::base::ports::ILLEGAL), as of a client that dials `podIP:15006` directly.
 //!
-//! What it refuses to do: connections that exist when the rules come are left alone, they live on uncaptured until
-//! they end (only a SYN is translated, and judged by `check`). Connections that were captured lose their translation when the rules go,
-//! so drain before [`remove`]. UDP other than DNS, SCTP and ICMP are not captured, as in Istio. The rules do not
-//! contain a workload that may mark its own sockets or send frames (`CAP_NET_ADMIN`, `CAP_NET_RAW`): it can leave
-//! uncaptured, but what it reaches is guarded at the destination, and a mark counts nowhere but on its own loopback.
+//! Limits: connections that exist when the rules are applied stay uncaptured until they end (only a SYN is translated,
+//! and checked by `check`). Captured connections lose their translation when the rules are removed, so drain before
+//! [`remove`]. UDP other than DNS, SCTP and ICMP are not captured, as in Istio. The rules do not confine a workload
+//! that may mark its own sockets or send frames (`CAP_NET_ADMIN`, `CAP_NET_RAW`): it can leave uncaptured. Its
+//! destinations are still guarded, and a mark counts nowhere but on its own loopback.
 
 mod caught;
 mod check;
@@ -55,7 +54,7 @@ pub use program::{
 };
 pub use workload::{CapturePlan, plan_workload};
 
-/// Whose namespace the calling thread is in: it decides which table and routes are ours.
+/// The owner of the calling thread's namespace: it decides which table and routes are ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A workload's namespace: capture.
@@ -74,28 +73,28 @@ impl Place {
     }
 }
 
-/// What [`apply`] could not do without the program being useless for it.
+/// What [`apply`] could not do, although the program is still useful without it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Families of which this namespace knows nothing (no IPv6 in the kernel, or disabled on `lo`): no route for
-    /// replies to borrowed addresses exists there, so the agent must connect with the workload's own address.
+    /// Families that this namespace lacks (no IPv6 in the kernel, or disabled on `lo`): there is no route for replies
+    /// to borrowed addresses, so the agent must connect with the workload's own address.
     pub without_routes: Vec<Family>,
-    /// The kernel lacks `nft_objref`, `nft_reject_inet` or `nft_socket`: what the rules catch is neither counted nor answered,
-    /// and SYN cookies of strangers are not refused.
+    /// The kernel lacks `nft_objref`, `nft_reject_inet` or `nft_socket`: dropped packets are neither counted nor
+    /// answered, and foreign SYN cookies are not rejected.
     pub plain: bool,
-    /// Why timestamps keep their random offsets: new connections may stall for a second where ports are used again
-    /// within a minute.
+    /// Why timestamps keep their random offsets: new connections may stall for a second if ports are reused within a
+    /// minute.
     pub misaligned: Option<String>,
 }
 
-/// Puts `program` in force in the calling thread's namespace, in place of what an earlier call left there.
+/// Applies `program` in the calling thread's namespace, in place of the result of an earlier call.
 ///
-/// The routes come first and the table after them, because capture without the routes would lose replies. When it fails,
-/// an earlier table is still in force, and routes are harmless without one. Timestamps come last, when the table
-/// remembers that they are changed.
+/// The routes come first and the table after them, because capture without the routes would lose replies. If it fails,
+/// an earlier table is still in force, and routes are harmless without one. Timestamps come last, once the table
+/// records that they are changed.
 ///
 /// # Errors
-/// [`Error`] names the object that the kernel refused, the errno and the likely cause.
+/// [`Error`] names the object that the kernel rejected, the errno and the likely cause.
 pub fn apply(program: &Program) -> Result<Applied, Error> {
     let without_routes = routing::apply(&program.routing)?;
     if !program.aligned_timestamps {
@@ -121,7 +120,7 @@ pub fn apply(program: &Program) -> Result<Applied, Error> {
     Ok(Applied { without_routes, plain, misaligned })
 }
 
-/// Returns whether the kernel takes the table only in its plain form.
+/// Returns whether the kernel accepts the table only in its plain form.
 fn replace(table: &Table) -> Result<bool, Error> {
     match nftables::replace(table) {
         Err(error) if matches!(error.refusal(), Some(Errno::ENOENT | Errno::EOPNOTSUPP)) => {
@@ -131,11 +130,12 @@ fn replace(table: &Table) -> Result<bool, Error> {
     }
 }
 
-/// Takes everything away that [`apply`] may have left in the calling thread's namespace; nothing there is no error.
+/// Removes everything that [`apply`] may have left in the calling thread's namespace; a namespace without rules is not
+/// an error.
 ///
 /// # Errors
-/// As [`apply`]. The routes are tried even when the table could not be removed. Timestamps that cannot be put back are no
-/// error: the pod works with them.
+/// As [`apply`]. The routes are removed even if the table could not be. Failure to restore timestamps is not an error:
+/// the pod works with them.
 pub fn remove(place: Place) -> Result<(), Error> {
     if place == Place::Node {
         return nftables::remove(place.table());
@@ -147,13 +147,13 @@ pub fn remove(place: Place) -> Result<(), Error> {
         && table.is_ok()
         && let Err(error) = timestamps::release()
     {
-        tracing::debug!(%error, "TCP timestamps stay without offsets in a namespace that is no longer captured");
+        tracing::debug!(%error, "cannot restore the offsets of TCP timestamps in a namespace that is no longer captured");
     }
     table.and(routes)
 }
 
-/// Whether our table is in the calling thread's namespace, which is how a restarted agent recognises what it
-/// captured before. It does not compare the rules: [`apply`] again is as cheap and leaves no doubt.
+/// Whether our table is in the calling thread's namespace: how a restarted agent recognizes what it captured before. It
+/// does not compare the rules: [`apply`] is as cheap and leaves no doubt.
 ///
 /// # Errors
 /// As [`apply`].

@@ -1,18 +1,18 @@
-//! What names mean to a workload: its own resolvers, asked from inside of its network namespace.
+//! Resolves names as a workload does: its own resolvers, queried from inside its network namespace.
 //!
-//! `ask` carries a question to the resolvers that the workload itself would ask; the DNS stub (`dns`) forwards with it.
-//! [`Resolver`] finds the addresses of endpoints that have names (ServiceEntries with the resolution DNS): layers 4 and
-//! 7 give it a service and get the same service with addresses in place of names, so that `balance` chooses among these
-//! as among any others. `node` tells it when a workload has left.
+//! `ask` sends a query to the resolvers that the workload itself would use; the DNS stub (`dns`) forwards with it.
+//! [`Resolver`] finds the addresses of endpoints that have names (ServiceEntries with the resolution DNS). Layers 4 and
+//! 7 pass it a service and get the same service with addresses in place of names, so that `balance` selects among these
+//! as among any others. `node` reports when a workload has left.
 //!
-//! Invariants: an answer holds for its TTL, within bounds; one question per name and workload is on the way at a time; a
-//! workload has a bounded number of names. While the resolvers fail, the last answer goes on for a while. A name
-//! or address of a Service of the mesh means the endpoints of that Service: dialled from here its virtual address
-//! would lead past the mesh. It connects to nothing but resolvers, and chooses no endpoint.
+//! Invariants: an answer is cached for its TTL, within bounds; each name of a workload has at most one query in flight;
+//! a workload has a bounded number of names. While the resolvers fail, the last answer stays in use for a while. A name
+//! or address of a Service of the mesh means the endpoints of that Service: dialling its virtual address from here
+//! would bypass the mesh. This room connects only to resolvers, and selects no endpoint.
 //!
-//! hickory-resolver would replace only `addresses` and the cache in `name`, for eight more crates, because it cannot forward
-//! a client's question byte for byte, as the DNS stub does with `ask`. It also drops an answer when its TTL ends, so that
-//! new connections would fail as soon as the resolvers do.
+//! hickory-resolver would replace only `addresses` and the cache in `name`, for eight more crates, because it cannot
+//! forward a client's query byte for byte, as the DNS stub does with `ask`. It also drops an answer when its TTL ends,
+//! so that new connections would fail as soon as the resolvers do.
 
 mod addresses;
 mod ask;
@@ -39,16 +39,16 @@ use crate::world::WorldStore;
 use addresses::Families;
 use name::{Known, Name};
 
-/// Names that one workload uses at a time; those that rest give way to new ones.
+/// Names that one workload uses at a time; idle ones are evicted.
 const MAX_NAMES: usize = 512;
-/// Services whose addresses are kept ready for one workload.
+/// Services whose addresses are cached for one workload.
 const MAX_SERVICES: usize = 1024;
-/// Questions for one service on the way at a time.
+/// Concurrent queries for one service.
 const CONCURRENT: usize = 8;
 
-/// For all workloads of this agent.
+/// The state of all workloads of this agent.
 pub struct Resolver {
-    /// The resolvers of workloads whose namespace has no file of its own.
+    /// The resolvers of workloads whose namespace has no resolv.conf.
     resolv_conf: PathBuf,
     world: Arc<WorldStore>,
     workloads: papaya::HashMap<Str, Arc<Own>>,
@@ -62,22 +62,22 @@ pub struct Unresolved {
     why: String,
 }
 
-/// What is known of one name for one workload.
+/// One cached name of one workload.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct NameStatus {
     pub workload: Str,
     pub name: Str,
     pub addresses: Vec<IpAddr>,
-    /// For how many seconds it is not asked for again.
+    /// The seconds until the next query.
     pub holds: u64,
     /// Why there is no address.
     pub error: Option<String>,
 }
 
-/// One workload's.
+/// The state of one workload.
 struct Own {
     resolvers: Resolvers,
-    /// Locked to find a name, never while one is asked for.
+    /// Locked only to find a name, never during a query.
     names: Mutex<HashMap<Str, Arc<Name>>>,
     ready: papaya::HashMap<ObjectKey, Ready>,
 }
@@ -85,7 +85,7 @@ struct Own {
 /// A service with addresses in place of names.
 struct Ready {
     of: Arc<Service>,
-    /// Names of the mesh are looked up in a world.
+    /// The snapshot in which names of the mesh are looked up.
     generation: u64,
     until: Instant,
     service: Arc<Service>,
@@ -96,10 +96,11 @@ impl Resolver {
         Arc::new(Self { resolv_conf, world, workloads: papaya::HashMap::new() })
     }
 
-    /// The service with the addresses of its endpoints, as `client` sees them; itself when it has no names.
+    /// The service with the addresses of its endpoints, as `client` resolves them; the service itself if it has no
+    /// names.
     ///
     /// # Errors
-    /// When no endpoint has an address; why is for the log.
+    /// No endpoint has an address; the error says why, for the log.
     pub async fn endpoints(
         &self,
         client: &Workload,
@@ -113,11 +114,11 @@ impl Resolver {
         if let Some(ready) = own.ready(service, self.world.load().generation) {
             return Ok(ready);
         }
-        // Seldom, and large: connections that need no names do not carry it.
+        // Rare and large: connections that need no names do not carry it.
         Box::pin(self.make_ready(&own, client, sockets.as_ref(), service)).await
     }
 
-    /// What is known of names now, for dumps.
+    /// The cached names, for dumps.
     pub fn names(&self) -> Vec<NameStatus> {
         let workloads = self.workloads.pin();
         let mut all: Vec<NameStatus> = Vec::new();
@@ -136,7 +137,7 @@ impl Resolver {
         all
     }
 
-    /// A workload that is not captured here any more.
+    /// Forgets a workload that is no longer captured here.
     pub fn forget(&self, uid: &Str) {
         self.workloads.pin().remove(uid);
     }
@@ -210,7 +211,7 @@ impl Own {
         all.insert(key.clone(), ready);
     }
 
-    /// One that finds no place is asked for each time.
+    /// A service that does not fit is resolved each time.
     fn name(&self, text: &Str) -> Arc<Name> {
         let mut names = self.names.lock();
         if let Some(name) = names.get(text) {
@@ -227,7 +228,7 @@ impl Own {
     }
 }
 
-/// An address that nobody can be reached at from another machine.
+/// An address that is not reachable from another machine.
 fn leads_nowhere(address: IpAddr) -> bool {
     address.is_loopback() || address.is_unspecified() || address.is_multicast()
 }

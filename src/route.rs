@@ -1,8 +1,8 @@
-//! Where traffic goes: the next hop of a connection, and the rule of a request (HTTPRoute, GRPCRoute). What that rule makes of
-//! the request is its filters' (`filter`).
+//! Where traffic goes: the next hop of a connection, and the rule of a request (HTTPRoute, GRPCRoute). The rule's
+//! filters then process the request (`filter`).
 //!
-//! Pure functions over one snapshot, so that both nodes of a connection can come to the same answer. The only thing
-//! that changes is the turn of a weighted split. It knows no sockets and does not choose endpoints (`balance` does).
+//! Pure functions over one snapshot, so that both nodes of a connection come to the same answer. The only state is the
+//! turn of a weighted split. This room knows no sockets and selects no endpoints (`balance` does).
 
 mod decide;
 mod matching;

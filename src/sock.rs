@@ -1,17 +1,16 @@
 //! Sockets: listeners and connections inside a network namespace, original destinations, byte copy.
 //!
-//! Everything that touches a socket option, a namespace or a copy loop stands here, so that the rooms above speak
-//! only of streams. It decides nothing: addresses, deadlines and marks come from its callers and from
-//! [`crate::base::ports`].
+//! This room owns every socket option, namespace and copy loop, so that the rooms above handle only streams. It decides
+//! nothing: addresses, timeouts and marks come from its callers and from [`crate::base::ports`].
 //!
 //! Invariants:
 //! * A thread that entered a namespace leaves it again, or the process ends ([`NetworkNamespace::run`]).
 //! * A copy holds memory for bytes only while there are bytes; an idle connection holds none.
-//! * A stream that is dropped before its end was sent breaks off (RST, RST_STREAM): a peer never takes a
-//!   truncated stream for a complete one.
+//! * A stream that is dropped before its end was sent is reset (RST, RST_STREAM): a peer never takes a truncated stream
+//!   for a complete one.
 //!
-//! Called by `node` and `dns` (listeners), `pool` and `reach` (connections), `l4` and `l7` (copies, original destinations),
-//! and `tunnel`, which implements the stream traits for HBONE. It refuses to resolve names, to retry and to speak TLS.
+//! Callers: `node` and `dns` (listeners), `pool` and `reach` (connections), `l4` and `l7` (copies, original destinations),
+//! and `tunnel`, which implements the stream traits for HBONE. This room does not resolve names, retry or speak TLS.
 
 mod accept;
 mod copy;

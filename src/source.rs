@@ -1,14 +1,14 @@
 //! Where the mesh's state comes from: Kubernetes objects, translated to the model.
 //!
-//! The way of an object: a text or the API ([`manifest`]) -> a typed object ([`objects`]) -> the set of all objects
-//! that are in force ([`Objects`]) -> [`translate`], a pure function to [`crate::model::Mesh`]. Every source shares
+//! An object passes through four forms: text or API response ([`manifest`]) -> typed object ([`objects`]) -> the set of
+//! all objects in force ([`Objects`]) -> [`translate`], a pure function to [`crate::model::Mesh`]. Every source shares
 //! the last three steps; [`DirectorySource`] adds the files, [`KubernetesSource`] the API server.
 //!
-//! Invariants: an object that cannot be understood is refused alone, with its field and the reason, and its last good
-//! version stays in force; a security policy without a last good version denies what it may apply to. Unknown enum
-//! values, fields and kinds never stop a source.
+//! Invariants: an invalid object is rejected alone, with its field and the reason, and its last good version stays in
+//! force; a security policy without a last good version denies what it may apply to. Unknown enum values, fields and
+//! kinds never stop a source.
 //!
-//! `app` runs a source and publishes each [`Translation`] as a world; `cli` calls [`check`]. This room takes no
+//! `app` runs a source and publishes each [`Translation`] as a world; `cli` calls [`check`]. This room makes no
 //! decisions on traffic and writes nothing: neither files nor statuses.
 
 mod complaint;

@@ -1,12 +1,12 @@
-//! An agent that takes over from its predecessor: no connection is refused while it is upgraded.
+//! Zero-downtime upgrades: an agent takes over from its predecessor, and no connection is refused.
 //!
-//! The successor connects to the predecessor's socket and gets its listening sockets (SCM_RIGHTS): the same queues of
-//! the kernel, so that a client notices nothing. It serves them, says so, and then the predecessor stops accepting and
-//! only carries its open connections to their end. If the successor goes away before, nothing has happened.
+//! The successor connects to the predecessor's socket and gets its listening sockets (SCM_RIGHTS). They share the
+//! kernel's accept queues, so clients notice nothing. The successor serves them and reports that; then the predecessor
+//! stops accepting and drains its open connections. If the successor goes away before that, nothing changes.
 //!
-//! Three agents may meet, in two upgrades in quick succession. There is always one of them to ask: a successor listens
-//! before its predecessor stops, and a predecessor whose successor went away listens again. Who asked an agent that
-//! handed over to somebody else meanwhile asks again.
+//! With two upgrades in quick succession, three agents may meet. One of them always answers: a successor listens before
+//! its predecessor stops, and a predecessor whose successor went away listens again. A successor that asked an agent
+//! which handed over to another one meanwhile asks again.
 //!
 //! ```text
 //! successor    -> Hello { node }
@@ -15,8 +15,8 @@
 //! predecessor  -> Released
 //! ```
 //!
-//! `app` calls both sides. This room knows neither what the sockets are for nor when to stop; it reads nothing of a
-//! process that runs as another user. Everything here blocks, and so runs on threads of its own.
+//! `app` calls both sides. This room knows neither what the sockets are for nor when to stop; it reads nothing from a
+//! process that runs as another user. Everything here blocks, and so runs on its own threads.
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
@@ -33,16 +33,16 @@ use tokio::time::Instant;
 use crate::base::Str;
 use crate::sock::{Channel, ChannelListener};
 
-/// How long one message may take: both are on this machine, and only the successor's start takes time.
+/// The timeout of one message: both are on this machine, and only the successor's start takes time.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a successor may take from the sockets to serving them: it captures every workload meanwhile.
+/// The time a successor may take from receiving the sockets to serving them: meanwhile it captures every workload.
 const START: Duration = Duration::from_secs(120);
-/// Between two times of asking, when the agent that was asked handed over to another one.
+/// The interval between attempts, if the agent that was asked handed over to another one.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// What to do when nobody can be accepted: rest.
+/// The backoff if no successor can be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// A listening socket, and whose it is.
+/// A listening socket and its owner.
 pub struct Listener {
     /// The workload's uid; empty for the agent's own ports.
     pub owner: Str,
@@ -50,7 +50,7 @@ pub struct Listener {
     pub socket: OwnedFd,
 }
 
-/// The sockets of a predecessor that nobody has asked for yet.
+/// The sockets of a predecessor that are not claimed yet.
 #[derive(Default)]
 pub struct Inherited(Mutex<HashMap<(Str, u16), OwnedFd>>);
 
@@ -72,7 +72,7 @@ enum Message {
     All,
     Serving,
     Released,
-    /// Why there will be no sockets.
+    /// Why there are no sockets.
     Refused {
         why: String,
     },
@@ -82,16 +82,16 @@ enum Message {
 pub enum TakeoverError {
     #[error("{0}")]
     Io(#[from] io::Error),
-    #[error("the other agent said something unexpected: {0}")]
+    #[error("unexpected message from the other agent: {0}")]
     Unexpected(String),
-    #[error("the other agent refused: {0}")]
+    #[error("the other agent rejected the takeover: {0}")]
     Refused(String),
     #[error("the other agent has ended, or handed over to another one")]
     Gone,
 }
 
 impl TakeoverError {
-    /// There may be another agent to ask by now, or the same one may have time.
+    /// Another agent may be there to ask by now, or the same one may be ready.
     fn is_passing(&self) -> bool {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, WouldBlock};
         match self {
@@ -110,21 +110,21 @@ impl Inherited {
         self.0.lock().remove(&(Str::from(owner), port))
     }
 
-    /// Closes what nobody wanted.
+    /// Closes sockets that were not claimed.
     pub fn forget(&self) {
         self.0.lock().clear();
     }
 }
 
 impl Successor {
-    /// Asks the agent that serves at `path` for its sockets; `None` when there is none. Takes as long as another successor
-    /// does that came before.
+    /// Requests the sockets of the agent that serves at `path`; `None` if there is none. Waits for another successor
+    /// that came first.
     pub fn ask(path: &Path, node: &str) -> Result<Option<Self>, TakeoverError> {
         let begun = Instant::now();
         loop {
             match Self::ask_once(path, node) {
                 Err(error) if error.is_passing() && begun.elapsed() < START => {
-                    tracing::debug!(%error, "asking for the sockets once more");
+                    tracing::debug!(%error, "requesting the sockets again");
                     std::thread::sleep(ASK_AGAIN);
                 }
                 asked => return asked,
@@ -179,33 +179,34 @@ impl Successor {
     }
 }
 
-/// Where the agent of a node waits for its successor.
+/// The socket at which the agent of a node waits for its successor.
 pub fn socket_path(directory: &Path, node: &str) -> PathBuf {
     directory.join(format!("{node}.sock"))
 }
 
-/// Where a successor finds this agent.
+/// The path at which a successor finds this agent.
 pub struct Ears {
     path: PathBuf,
     listener: ChannelListener,
-    /// Device and number of the socket's file.
+    /// Device and inode of the socket's file.
     file: (u64, u64),
 }
 
 impl Ears {
-    /// Takes the place of the agent that listens at `path`, if one does; to be done before that one stops.
+    /// Takes the place of the agent that listens at `path`, if there is one; call it before that agent stops.
     ///
     /// # Errors
-    /// The socket at `path` cannot be made.
+    /// The socket at `path` cannot be created.
     pub fn open(path: &Path) -> io::Result<Self> {
         let listener = ChannelListener::bind(path)?;
         Ok(Self { path: path.to_owned(), listener, file: file_at(path)? })
     }
 
-    /// The side that hands over: waits for a successor, gives it the listeners and returns when it serves them.
+    /// The side that hands over: waits for a successor, passes it the listeners and returns when it serves them.
     ///
-    /// `pause` stops all changes and returns the listeners with what keeps things still; that is dropped when the
-    /// successor fails, and the next one is waited for. `release` stops accepting, before the successor is told.
+    /// `pause` stops all changes and returns the listeners with a guard that keeps changes stopped. If the successor
+    /// fails, the guard is dropped and the next successor is awaited. `release` stops accepting, before the successor
+    /// is told.
     pub fn wait_for_successor<P>(
         mut self,
         node: &str,
@@ -216,7 +217,7 @@ impl Ears {
             let channel = match self.listener.accept() {
                 Ok(channel) => channel,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot listen for a successor for now");
+                    tracing::warn!(%error, "cannot accept a successor; will retry");
                     std::thread::sleep(ACCEPT_PAUSE);
                     continue;
                 }
@@ -224,19 +225,19 @@ impl Ears {
             match hand_over(&channel, node, &pause) {
                 Ok(paused) => {
                     release(paused);
-                    // Whether it hears that or not, it serves.
+                    // The successor serves whether it receives that or not.
                     _ = say(&channel, &Message::Released, &[]);
                     return;
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a successor did not take over; this agent goes on");
+                    tracing::warn!(%error, "a successor did not take over; this agent continues to serve");
                     self.listen_again();
                 }
             }
         }
     }
 
-    /// The successor may have taken the place before it went away.
+    /// The successor may have taken the path before it went away.
     fn listen_again(&mut self) {
         if file_at(&self.path).is_ok_and(|file| file == self.file) {
             return;
@@ -244,7 +245,7 @@ impl Ears {
         match Self::open(&self.path) {
             Ok(ears) => *self = ears,
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "no successor can find this agent");
+                tracing::warn!(path = %self.path.display(), %error, "cannot restore the takeover socket: successors cannot find this agent");
             }
         }
     }

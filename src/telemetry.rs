@@ -1,12 +1,12 @@
-//! Metrics, access log and logs. Knows labels as texts, not models.
+//! Metrics, access log and logs. This room knows labels as strings, not models.
 //!
-//! A connection or request is a record: made at its start, told what happens, and counted and logged exactly once,
-//! when it is dropped. Counting never waits and never locks: a connection finds its counters once, a request once at
-//! its end, and a line that the writer of the log cannot keep up with is dropped and counted.
+//! Each connection and each request is a record: created at its start, updated while it lasts, and counted and logged
+//! exactly once, when it is dropped. Counting never waits and never locks: a connection looks its counters up once, a
+//! request once at its end. A line that exceeds the capacity of the log's writer is dropped and counted.
 //!
 //! The names of metrics and labels, and the keys of the access log, are Istio's (ztunnel's for connections, Envoy's for
-//! requests). `l4` and `l7` make the records, `admin` serves the metrics, `app` sets up the log. This room takes no
-//! decisions and never changes what it is told.
+//! requests). `l4` and `l7` create the records, `admin` serves the metrics, `app` sets up the log. This room makes no
+//! decisions.
 
 #[macro_use]
 mod table;

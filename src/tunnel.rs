@@ -1,15 +1,15 @@
-//! HBONE: HTTP/2 CONNECT over mutual TLS, client and server, as ztunnel speaks it (reference 1.8); its short way
-//! between workloads of one node; and the connections that layer 4 hands over to the workers of layer 7.
+//! HBONE: HTTP/2 CONNECT over mutual TLS, client and server, as ztunnel speaks it; its in-process form between
+//! workloads of one node; and the handover of connections from layer 4 to the workers of layer 7.
 //!
 //! Invariants:
-//! * A stream gives flow-control capacity back only as its consumer takes bytes, and the connection's window is eight
-//!   times a stream's: one consumer that stands still does not hold up its siblings. Windows grow with use, and what
-//!   they admit is taken from the workload's room beforehand.
-//! * A place in a tunnel is taken before anything is sent and given back exactly once, however the stream ends.
-//! * What the peer sent is parsed with bounds; what is ambiguous counts as absent.
+//! * A stream returns flow-control capacity only as its consumer takes bytes, and the connection's window is eight
+//!   times a stream's: one stalled consumer does not hold up its siblings. Windows grow with use, and what they admit is
+//!   reserved from the workload's budget in advance.
+//! * A slot in a tunnel is taken before anything is sent and released exactly once, however the stream ends.
+//! * Input from the peer is parsed with bounds; ambiguous values count as absent.
 //!
-//! Called by `pool` (tunnels as a client), `l4` (the server) and `l7` (streams that were handed over). It refuses to
-//! speak TLS, to judge who may connect where, and to decide when to open another tunnel.
+//! Callers: `pool` (tunnels as a client), `l4` (the server) and `l7` (streams that were handed over). This room does
+//! not speak TLS, authorize connections, or decide when to open another tunnel.
 
 mod alive;
 mod carrier;
@@ -77,10 +77,10 @@ pub enum TunnelError {
     Status(StatusCode),
     #[error("HTTP/2 failed in the tunnel: {0}")]
     Http2(#[source] h2::Error),
-    /// The peer has not seen the request: it may be sent on another tunnel.
+    /// The peer has not seen the request: it can be retried on another tunnel.
     #[error("the tunnel has no free stream")]
     Full,
-    /// The peer has not seen the request: it may be sent on another tunnel.
+    /// The peer has not seen the request: it can be retried on another tunnel.
     #[error("the tunnel is closing")]
     Closing,
     #[error(
@@ -92,12 +92,13 @@ pub enum TunnelError {
          more than {MAX_FIELDS} fields"
     )]
     Flood,
-    #[error("the request to open a stream cannot be written: {0}")]
+    #[error("cannot write the request that opens a stream: {0}")]
     Request(#[from] http::Error),
 }
 
 impl From<h2::Error> for TunnelError {
-    /// Tells apart what the peer never looked at (RFC 9113, 6.8 and 8.7), because that may be tried elsewhere.
+    /// Identifies requests that the peer never processed (RFC 9113, 6.8 and 8.7), because they can be retried
+    /// elsewhere.
     fn from(error: h2::Error) -> Self {
         match error.reason() {
             Some(h2::Reason::NO_ERROR) if error.is_go_away() => TunnelError::Closing,

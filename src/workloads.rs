@@ -1,15 +1,16 @@
-//! What runs on this node: where the network namespaces of its pods are.
+//! The workloads of this node: where the network namespaces of its pods are.
 //!
-//! A manifest in a directory names its namespace; a pod of a cluster does not. Whose a namespace is decides who gets which
-//! certificate, so only those are asked whom no pod can influence, in this order: the container runtime at the start of
-//! the sandbox (`cni`), what it said then ([`Ledger`], for an agent that starts again), the runtime asked now
-//! ([`ContainerRuntime`], for pods that ran before the first agent did), and, where no runtime answers, whoever named the namespace
-//! on this machine after the pod. An address may confirm a name; it never decides, since whoever has CAP_NET_ADMIN in a pod
-//! sets the addresses there. [`Registry`] keeps the answers; `node` asks it, and nobody else writes to it.
+//! A manifest in a directory names its namespace; a pod of a cluster does not. The owner of a namespace gets the
+//! certificate, so this room uses only sources that no pod can influence, in this order: the container runtime at the
+//! start of the sandbox (`cni`); the record of that ([`Ledger`], for an agent that restarts); the runtime, queried now
+//! ([`ContainerRuntime`], for pods older than the first agent); and, if no runtime answers, a namespace on this machine
+//! that root named after the pod. An address may confirm a name but never decides, because a process with CAP_NET_ADMIN
+//! in a pod sets the addresses there. [`Registry`] keeps the answers; `node` queries it, and nothing else writes to it.
 //!
-//! Invariants: an entry belongs to one generation of a pod (its UID), so that a pod that was made anew under the same name
-//! is another one; it belongs to one namespace, not to its path; a namespace that two claim belongs to neither
-//! ([`refused`]); without a proof a pod is not captured. This room enters namespaces only to look, and changes nothing there.
+//! Invariants: an entry belongs to one generation of a pod (its UID), so a pod that was recreated under the same name
+//! is another one; it belongs to one namespace, not to its path; a namespace that two workloads claim belongs to
+//! neither ([`refused`]); without proof a pod is not captured. This room enters namespaces only to inspect them, and
+//! changes nothing there.
 
 mod claims;
 mod ledger;

@@ -1,9 +1,8 @@
 //! The immutable snapshot that every decision reads, and its indexes.
 //!
-//! One [`World`] is one consistent state: a connection or request loads it once (`arc-swap`, no lock) and decides
-//! over it. Writers build a new one from a [`Mesh`] and publish it whole; it shares with the one before what did not
-//! change. A world never changes, holds no sockets
-//! and takes no decisions; `policy`, `route` and `balance` do that.
+//! One [`World`] is one consistent state: a connection or request loads it once (`arc-swap`, no lock) and decides over
+//! it. Writers build a new one from a [`Mesh`] and publish it as a whole; it shares with its predecessor what did not
+//! change. A world never changes, holds no sockets and makes no decisions; `policy`, `route` and `balance` do that.
 
 mod changes;
 mod diff;
@@ -57,7 +56,7 @@ pub struct World {
     indexes: Indexes,
 }
 
-/// Where the current world is kept.
+/// Holds the current world.
 pub struct WorldStore {
     names: MeshNames,
     current: ArcSwap<World>,
@@ -101,24 +100,24 @@ impl WorldStore {
         world
     }
 
-    /// The generation of the last world of which all that it concerns were told.
+    /// The generation of the last world whose changes were announced to all watchers.
     pub fn told(&self) -> u64 {
         self.told.load(Ordering::Acquire)
     }
 
-    /// Tells the generation of each published world.
+    /// Announces the generation of each published world.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// Tells when open connections of one workload must be judged anew, as far as its own namespace and the mesh have a say
-    /// in that, and not of any other change.
+    /// Announces when open connections of one workload must be re-evaluated because of a change in its own namespace or
+    /// in the mesh's policies, and of no other change.
     pub fn judgement_changes(&self, uid: &Str) -> JudgementChanges {
         self.watched.subscribe(uid, || self.load().generation)
     }
 
-    /// Classes of open connections that are judged alike: of one workload, by whatever may concern it; without one, by
-    /// every change.
+    /// Classes of open connections that share a decision: of one workload, woken by any change that may affect it;
+    /// without a workload, by every change.
     pub fn judged<K, V>(self: &Arc<Self>, uid: Option<&Str>) -> Arc<Judged<K, V>>
     where
         K: Classed,

@@ -1,4 +1,4 @@
-//! Out of the mesh again, in the seed's order.
+//! Removes Bookinfo from the mesh again.
 
 use anyhow::Result;
 use serde_json::json;

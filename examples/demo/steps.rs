@@ -1,4 +1,4 @@
-//! The steps in their order, as the seed has them.
+//! The steps of the demo, in order.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! The bodies of pages: whole ones, and the metrics part by part, each made when there is room for it.
+//! Response bodies: whole ones, and the metrics part by part, each produced when there is room for it.
 
 use std::convert::Infallible;
 use std::io;
@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use crate::telemetry::Scrape;
 
-/// Scrapes at a time: a pair of Prometheus and somebody who looks. More wait. Each holds a list of the series, some 16
-/// bytes for each.
+/// Concurrent scrapes: a pair of Prometheus servers and an operator. More wait. Each holds a list of the series, some
+/// 16 bytes per series.
 pub const MAX_SCRAPES: usize = 4;
-/// How long one scrape may take: several times what Prometheus waits for by default (10 s).
+/// The timeout of one scrape: several times Prometheus's default timeout (10 s).
 const SCRAPE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The body of a page.
@@ -34,7 +34,7 @@ pub(super) struct ScrapeBody {
     _place: OwnedSemaphorePermit,
 }
 
-/// Who may scrape at the same time.
+/// Limits concurrent scrapes.
 #[derive(Clone)]
 pub struct Scrapes(Arc<Semaphore>);
 
@@ -45,7 +45,7 @@ impl Default for Scrapes {
 }
 
 impl Scrapes {
-    /// Waits for a place.
+    /// Waits for a slot.
     pub(super) async fn place(&self) -> io::Result<OwnedSemaphorePermit> {
         self.0.clone().acquire_owned().await.map_err(io::Error::other)
     }

@@ -1,16 +1,16 @@
-//! Which connections `GET /connections` shows.
+//! The connections that `GET /connections` shows.
 
 use crate::base::ObjectKey;
 
-/// Rows when nobody says how many.
+/// The default number of rows.
 const DEFAULT_LIMIT: usize = 1_000;
-/// Rows at the most: some 10 MiB of JSON.
+/// The most rows: some 10 MiB of JSON.
 pub const MAX_CONNECTIONS_SHOWN: usize = 20_000;
 
-/// What is asked of `/connections`.
+/// The query of `/connections`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionFilter {
-    /// Only those that this workload is an end of.
+    /// Only connections of this workload.
     pub workload: Option<ObjectKey>,
     /// The oldest come first.
     pub limit: usize,

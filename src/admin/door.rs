@@ -1,11 +1,11 @@
-//! The socket that administers this agent: whoever may open it may read everything and end the agent.
+//! The admin socket. A process that may open it can read everything and stop the agent.
 //!
-//! Three things stand before it, each of them enough: the directory is root's (the agent's user's) alone, so is the
-//! socket's file, and of each connection the kernel tells whose process made it ([`may_administer`]). The file has a name
-//! of its own for each node, and is put in place in one step, so that somebody can be asked at any moment. In an upgrade
-//! the newest agent has the name; an agent whose successor went away takes it back.
+//! Three checks protect it, each of them sufficient: only root (the agent's user) may access the directory and the
+//! socket's file, and the kernel reports the user of each client process ([`may_administer`]). The file has a separate
+//! name per node, and is put in place in one step, so that there is always a socket to connect to. During an upgrade
+//! the newest agent owns the name; an agent whose successor went away takes it back.
 //!
-//! An abstract socket would have no file to protect, and a TCP port asks nobody who they are.
+//! An abstract socket would have no file to protect, and a TCP port cannot identify its clients.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -39,20 +39,20 @@ pub fn may_administer(peer: u32, own: u32) -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     pub uid: u32,
-    /// 0 for a process that has no number in the agent's PID namespace.
+    /// 0 for a process without a number in the agent's PID namespace.
     pub pid: i32,
 }
 
-/// A listening socket, and the file by which it is found.
+/// A listening socket, and its file.
 pub(super) struct Door {
     directory: Directory,
     name: String,
     listener: UnixListener,
-    /// Device and number of the socket's file.
+    /// Device and inode of the socket's file.
     file: (u64, u64),
 }
 
-/// A directory that is nobody else's. Held open, so that no name on the way to it can be changed behind the check.
+/// A private directory. It is held open, so that no name on the path to it can be changed after the check.
 struct Directory {
     path: PathBuf,
     file: File,
@@ -66,7 +66,7 @@ pub fn socket_name(node: &str) -> String {
 /// The names of the sockets in a directory, in order: of every agent that runs on this machine with these settings.
 ///
 /// # Errors
-/// The directory is not there, or may not be read.
+/// The directory does not exist, or cannot be read.
 pub fn socket_names(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -82,13 +82,13 @@ pub fn socket_names(directory: &Path) -> io::Result<Vec<String>> {
 /// Connects to the agent whose socket is at `path`.
 ///
 /// # Errors
-/// There is no socket, nobody listens, this process may not, or another user's process would answer.
+/// There is no socket, nothing listens, permission is denied, or another user's process listens.
 pub async fn connect(path: &Path) -> io::Result<UnixStream> {
     let file = open(path, libc::O_PATH)?;
     if !file.metadata()?.file_type().is_socket() {
         return Err(refused(format!("{} is no socket", path.display())));
     }
-    // By the open file: the path of a socket may have 107 bytes only.
+    // By the open file: the path of a socket may have only 107 bytes.
     let stream = UnixStream::connect(held(&file)).await?;
     let owner = stream.peer_cred()?.uid();
     if !may_administer(owner, own_user()) {
@@ -99,10 +99,10 @@ pub async fn connect(path: &Path) -> io::Result<UnixStream> {
 }
 
 impl Door {
-    /// Makes the socket and takes its name over from whoever has it.
+    /// Creates the socket and takes over its name from its owner.
     ///
     /// # Errors
-    /// The directory is not this user's alone, or something else than a socket has the name.
+    /// The directory is not private, or the name belongs to something other than a socket.
     pub(super) fn open(directory: &Path, node: &str) -> io::Result<Self> {
         let directory = Directory::make(directory)?;
         let name = socket_name(node);
@@ -110,7 +110,7 @@ impl Door {
         Ok(Self { directory, name, listener, file })
     }
 
-    /// The next connection of somebody who may administer; `None` for one of anybody else, which is closed.
+    /// The next connection of a permitted client; `None` for any other client, whose connection is closed.
     pub(super) async fn accept(&self) -> io::Result<Option<(UnixStream, Caller)>> {
         let (stream, _) = self.listener.accept().await?;
         let peer = stream.peer_cred()?;
@@ -123,7 +123,7 @@ impl Door {
         Ok(None)
     }
 
-    /// Ready when nobody can be found under the name any more: a successor that had it went away.
+    /// Ready when nothing listens under the name any more: a successor that had it went away.
     pub(super) async fn lost(&self) {
         loop {
             tokio::time::sleep(LOOK).await;
@@ -132,7 +132,7 @@ impl Door {
             }
             let other = self.directory.path.join(&self.name);
             match connect(&other).await {
-                // A successor listens, or whatever it is, it is no stale socket.
+                // A successor listens; in any case, the socket is not stale.
                 Ok(_) => {}
                 Err(error) if is_stale(&error) => return,
                 Err(error) => tracing::debug!(path = %other.display(), %error, "not this agent's"),
@@ -149,7 +149,7 @@ impl Door {
 }
 
 impl Drop for Door {
-    /// Nobody is found here any more; the name of a successor stays.
+    /// Removes the name; that of a successor stays.
     fn drop(&mut self) {
         if self.directory.identity(&self.name).is_ok_and(|file| file == self.file) {
             _ = fs::remove_file(self.directory.at(&self.name));
@@ -182,12 +182,12 @@ impl Directory {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// A path that leads into this very directory.
+    /// A path into this very directory.
     fn at(&self, name: &str) -> PathBuf {
         held(&self.file).join(name)
     }
 
-    /// A socket that listens under the name; what is there is replaced in one step.
+    /// A socket that listens under the name; an existing one is replaced in one step.
     fn bind(&self, name: &str) -> io::Result<(UnixListener, (u64, u64))> {
         match fs::symlink_metadata(self.at(name)) {
             Ok(found) if found.file_type().is_socket() => {}
@@ -198,7 +198,7 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        // Agents in pods all have the process number 1, so it takes chance to tell them apart.
+        // Agents in pods all have the process number 1, so a random number distinguishes them.
         let own = format!(".{:016x}", fastrand::u64(..));
         let listener = UnixListener::bind(self.at(&own))?;
         let ready = fs::set_permissions(self.at(&own), fs::Permissions::from_mode(0o600))
@@ -215,12 +215,12 @@ impl Directory {
     }
 }
 
-/// Never follows a link.
+/// Never follows a symbolic link.
 fn open(path: &Path, flags: i32) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags | libc::O_NOFOLLOW).open(path)
 }
 
-/// The path of an open file, whatever became of its name.
+/// The path of an open file, even if its name has changed.
 fn held(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

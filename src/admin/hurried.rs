@@ -1,5 +1,4 @@
-//! A connection whose reader must take what is written to it within some time, or is let go: what waits for one that
-//! does not read would be held for ever.
+//! A connection with a write timeout: data for a client that does not read would otherwise be held forever.
 
 use std::future::Future;
 use std::io;
@@ -10,10 +9,10 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// How long writing may stand still.
+/// The write timeout.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// `S`, with a limit on how long a write may wait.
+/// `S` with a write timeout.
 pub(super) struct Hurried<S> {
     io: S,
     /// Runs while a write waits.

@@ -1,4 +1,4 @@
-//! The pages: what is asked, what is answered. No page waits for another.
+//! The pages: requests and responses. No page waits for another.
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -13,7 +13,7 @@ use super::profile;
 use super::{Admin, Dump};
 use crate::telemetry::AUDIT;
 
-/// What `/` lists on the socket.
+/// The index at `/` on the socket.
 const INDEX: &str = "\
 GET  /config_dump                everything the agent knows, as JSON (for istioctl ztunnel-config too)
 GET  /connections                open connections, as JSON; ?workload=namespace/name&limit=100
@@ -26,7 +26,7 @@ GET  /debug/pprof/heap           what is allocated, for go tool pprof; once it i
 POST /debug/pprof/heap/profiling?activate=true
 POST /quitquitquit               drain and end
 ";
-/// What `/` lists on the port that can only be read from.
+/// The index at `/` on the read-only port.
 const PAGES: &str = "\
 GET  /config_dump                everything the agent knows, as JSON (for istioctl ztunnel-config too)
 GET  /connections                open connections, as JSON; ?workload=namespace/name&limit=100
@@ -35,12 +35,12 @@ GET  /logging                    the log levels
 Everything else is asked over the agent's socket: isthmus admin.
 ";
 const TEXT: &str = "text/plain; charset=utf-8";
-/// What Go's own servers send profiles as.
+/// The content type of profiles, as Go's own servers send it.
 const BYTES: &str = "application/octet-stream";
 const NO_PAGE: &str = "there is no such page\n";
 const JSON: &str = "application/json";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// Prometheus before OpenMetrics; the body is the same.
+/// The format of Prometheus before OpenMetrics; the body is the same.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Page = Response<PageBody>;
@@ -59,7 +59,7 @@ pub(super) async fn answer<B>(port: Port, admin: &Admin, request: &Request<B>) -
     }
 }
 
-/// Whether a page tells what the agent knows and does, and changes nothing.
+/// Whether a page only reads state, and changes nothing.
 fn is_told(path: &str) -> bool {
     matches!(path, "/" | "/config_dump" | "/connections" | "/status" | "/logging")
 }
@@ -75,7 +75,7 @@ async fn tell<B>(port: Port, admin: &Admin, request: &Request<B>) -> Page {
     }
 }
 
-/// What changes something, or costs more than telling: each is logged before it is done, with who asked.
+/// Pages that change something, or are expensive: each request is logged with its author before it runs.
 async fn administer<B>(caller: Caller, admin: &Admin, request: &Request<B>) -> Page {
     let (method, path) = (request.method(), request.uri().path());
     let query = request.uri().query().unwrap_or_default();
@@ -110,7 +110,7 @@ async fn readiness(admin: &Admin) -> Page {
         return page(StatusCode::OK, TEXT, "ready\n");
     }
     let mut text = format!("not ready, waiting for: {}\n", missing.join(", "));
-    // Which ones and why is nobody's business who can reach the port.
+    // A client of the port must not learn which ones and why.
     match admin.dump.pending() {
         0 => {}
         number => text += &format!("{number} workloads are pending: see isthmus status\n"),
@@ -118,7 +118,7 @@ async fn readiness(admin: &Admin) -> Page {
     page(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
 }
 
-/// What keeps the agent from being ready, at this moment.
+/// What keeps the agent from being ready now.
 async fn missing(admin: &Admin) -> Vec<&'static str> {
     let mut missing = admin.readiness.missing();
     if !probe::answers(&admin.layer4).await {
@@ -160,7 +160,7 @@ async fn connections(admin: &Admin, query: Option<&str>) -> Page {
     }
 }
 
-/// What may be long in the making, on a thread that holds up nobody.
+/// Runs slow work on a thread that blocks nobody.
 async fn aside(
     admin: &Admin,
     make: impl FnOnce(&dyn Dump) -> serde_json::Value + Send + 'static,
@@ -193,7 +193,7 @@ async fn profiles(method: &Method, path: &str, query: &str) -> Page {
     }
 }
 
-/// As ztunnel does: `level` adds to the levels, `reset` goes back to those of the settings first.
+/// As in ztunnel: `level` adds to the levels, `reset` first returns to those of the settings.
 fn set_levels(admin: &Admin, query: &str) -> Page {
     let (mut level, mut reset) = (None, false);
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {

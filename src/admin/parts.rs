@@ -1,4 +1,4 @@
-//! What the pages are made from: the parts of the agent, or of the controller, that `app` gives to this room.
+//! The inputs of the pages: the parts of the agent, or of the controller, that `app` passes to this room.
 
 use std::sync::Arc;
 
@@ -13,9 +13,9 @@ pub trait Dump: Send + Sync + 'static {
     fn dump(&self) -> serde_json::Value;
     /// The short form, for `isthmus status`.
     fn status(&self) -> serde_json::Value;
-    /// The open connections that are asked for: `connections`, `total`, and how many were `leftOut`.
+    /// The requested open connections: `connections`, `total`, and the number of rows that were `leftOut`.
     fn connections(&self, filter: &ConnectionFilter) -> serde_json::Value;
-    /// How many workloads wait to be captured, for whoever asks what keeps the agent from being ready.
+    /// How many workloads wait to be captured, for the readiness page.
     fn pending(&self) -> usize;
     /// Called before each scrape, for metrics that are read rather than counted.
     fn refresh(&self);
@@ -26,11 +26,11 @@ pub struct Admin {
     pub telemetry: Telemetry,
     pub logs: Arc<Logs>,
     pub readiness: Readiness,
-    /// The runtime of layer 4: an agent whose data path does not answer is not ready.
+    /// The runtime of layer 4: if its threads do not respond, the agent is not ready.
     pub layer4: Handle,
     pub dump: Arc<dyn Dump>,
     /// Cancelled by `POST /quitquitquit`.
     pub quit: CancellationToken,
-    /// Who may scrape at the same time: by default as many as are good for the agent.
+    /// Limits concurrent scrapes; the default suits an agent.
     pub scrapes: Scrapes,
 }

@@ -1,13 +1,13 @@
-//! The ways by which requests come in.
+//! The listeners of requests.
 
 use super::door::Caller;
 
-/// Which pages a listener has.
+/// The pages of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Port {
     /// The socket: everything.
     Admin(Caller),
-    /// What can be read of that, where a setting asks for it.
+    /// The read-only subset, if a setting enables it.
     Pages,
     Metrics,
     Readiness,

@@ -1,16 +1,16 @@
-//! Does the data path still run? Asked each time that somebody wants to know, on layer 4's own threads.
+//! Is the data path alive? Probed on each request, on layer 4's own threads.
 
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-/// What is missing when it does not.
+/// The reason if it is not.
 pub(super) const LAYER4: &str = "layer4 (its threads do not answer: stuck, or far too busy)";
 
-/// A task that no thread takes up for so long means that all of them are stuck or hopelessly busy: ztunnel's time.
+/// If no thread runs a task for so long, all of them are stuck or hopelessly busy: ztunnel's timeout.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Whether a thread of the runtime takes up a task in time.
+/// Whether a thread of the runtime runs a task in time.
 pub(super) async fn answers(runtime: &Handle) -> bool {
     let task = runtime.spawn(async {});
     matches!(tokio::time::timeout(PATIENCE, task).await, Ok(Ok(())))

@@ -1,8 +1,8 @@
-//! Profiles of the running agent under ztunnel's paths, as `go tool pprof` reads them (gzip'd `profile.proto`), with the
-//! names of functions filled in.
+//! Profiles of the running agent under ztunnel's paths, in the format of `go tool pprof` (gzipped `profile.proto`),
+//! with function names.
 //!
-//! One at a time: the process has one timer and one sampler. Whoever asks waits for the profile; whoever leaves ends it.
-//! Collecting and naming is done on a thread of its own, so that neither the control runtime nor traffic waits for it.
+//! Only one runs at a time: the process has one timer and one sampler. A client that disconnects ends its profile. A
+//! separate thread collects and symbolizes, so that neither the control runtime nor traffic waits for it.
 
 mod cpu;
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -18,15 +18,15 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use refused::{Refused, aside};
 
-/// Held by the one profile that is being taken.
+/// Held by the running profile.
 static TURN: Semaphore = Semaphore::const_new(1);
 
 /// ztunnel's bounds and defaults.
 const SECONDS: (u32, RangeInclusive<u32>) = (10, 1..=300);
-/// Samples per second of processor time.
+/// Samples per second of CPU time.
 const FREQUENCY: (u32, RangeInclusive<u32>) = (100, 1..=1000);
 
-/// Samples where processor time goes: `seconds=10&frequency=100`.
+/// A CPU profile: `seconds=10&frequency=100`.
 pub(super) async fn cpu(query: &str) -> Result<Bytes, Refused> {
     let [seconds, frequency] = parse(query, [("seconds", SECONDS), ("frequency", FREQUENCY)])?;
     let _turn = turn()?;
@@ -36,14 +36,14 @@ pub(super) async fn cpu(query: &str) -> Result<Bytes, Refused> {
     aside(move || cpu::finish(sampler, frequency)).await?.map_err(failed)
 }
 
-/// What is allocated and not freed, as far as it was allocated while the recording was on.
+/// A heap profile: memory that was allocated while recording was on, and not freed.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(super) async fn heap() -> Result<Bytes, Refused> {
     let _turn = turn()?;
     heap::dump().await
 }
 
-/// Turns the recording of allocations on or off: `activate=true`. Off forgets what was recorded.
+/// Turns the recording of allocations on or off: `activate=true`. Turning it off discards the recording.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 pub(super) async fn record_heap(query: &str) -> Result<&'static str, Refused> {
     let mut values = form_urlencoded::parse(query.as_bytes());

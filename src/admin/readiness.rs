@@ -1,4 +1,4 @@
-//! Ready means: everything that was registered is done (`/healthz/ready`).
+//! Readiness: everything that was registered is done (`/healthz/ready`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use parking_lot::Mutex;
 #[derive(Clone, Default)]
 pub struct Readiness(Arc<Mutex<BTreeSet<&'static str>>>);
 
-/// One thing that must be done before the agent is ready.
+/// One condition of readiness.
 pub struct Task {
     name: &'static str,
     readiness: Readiness,
 }
 
 impl Readiness {
-    /// Not ready until the task says so.
+    /// Not ready until the task reports it.
     pub fn register(&self, name: &'static str) -> Task {
         self.0.lock().insert(name);
         Task { name, readiness: self.clone() }
@@ -29,7 +29,7 @@ impl Readiness {
 }
 
 impl Task {
-    /// May be called again with another answer: what was ready can fail later.
+    /// May be called repeatedly: a condition that was met can fail later.
     pub fn set(&self, done: bool) {
         let mut missing = self.readiness.0.lock();
         if done {

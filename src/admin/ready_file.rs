@@ -1,5 +1,5 @@
-//! Readiness as a file, for a probe that must ask this very agent: on the node's network the port of one agent is
-//! answered by another that runs beside it.
+//! Readiness as a file, for a probe that must check this very agent: on the host network, another agent that runs
+//! beside it may answer on the port.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::Readiness;
 /// How late the file may be.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// `file` stands while everything is ready, and is gone in the end. What an earlier agent left is removed first.
+/// `file` exists while everything is ready, and is removed at the end. The file of an earlier agent is removed first.
 pub async fn keep_ready_file(file: PathBuf, readiness: Readiness, cancel: CancellationToken) {
     let mut stands = true;
     loop {

@@ -1,4 +1,4 @@
-//! The listeners: the socket that administers, and the ports.
+//! The listeners: the admin socket, and the ports.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -53,7 +53,7 @@ pub struct Addresses {
     pub readiness: SocketAddr,
 }
 
-/// A port or a socket is taken, or may not be taken.
+/// A port or a socket is in use, or cannot be bound.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error("cannot listen on {address} for {purpose}: {source}; does another agent run here?")]
@@ -72,7 +72,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// `inherited`: what a predecessor listens on. The socket's name is taken over from it at once.
+    /// `inherited`: a predecessor's listeners. The socket's name is taken over at once.
     pub fn bind(addresses: Addresses, inherited: &Inherited) -> Result<Self, AdminError> {
         let bind = |port, address: SocketAddr, purpose| {
             let listener = match inherited.take(AGENT, address.port()) {
@@ -100,7 +100,7 @@ impl Servers {
         Ok(Self { door, ports })
     }
 
-    /// Descriptors of the listeners, for a successor; not of the socket, which it makes itself.
+    /// Descriptors of the listeners, for a successor; without the socket, which it creates itself.
     pub fn listeners(&self) -> io::Result<Vec<Listener>> {
         let listeners = self.ports.iter().map(|(_, listener)| {
             let port = listener.local_addr()?.port();
@@ -109,7 +109,7 @@ impl Servers {
         listeners.collect()
     }
 
-    /// Serves until cancelled; a connection that is open then is dropped.
+    /// Serves until cancelled; open connections are then dropped.
     pub async fn serve(self, admin: Admin, cancel: CancellationToken) {
         let serving = Serving { admin: Arc::new(admin), tasks: TaskTracker::new(), cancel };
         for (port, listener) in self.ports {
@@ -123,14 +123,14 @@ impl Servers {
     }
 }
 
-/// Whose places are counted together.
+/// The key by which connections are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Client {
     Operator,
     At(IpAddr),
 }
 
-/// What all listeners share.
+/// State that all listeners share.
 #[derive(Clone)]
 struct Serving {
     admin: Arc<Admin>,
@@ -146,7 +146,7 @@ impl Serving {
                 Ok((stream, peer)) => match places.take(Client::At(peer.ip().to_canonical())) {
                     Some(place) => self.spawn(port, stream, place),
                     None if trouble.is_due() => {
-                        tracing::warn!(?port, %peer, "too many requests at a time are refused");
+                        tracing::warn!(?port, %peer, "rejecting a request: too many are in flight");
                     }
                     None => {}
                 },
@@ -155,7 +155,7 @@ impl Serving {
         }
     }
 
-    /// The socket, which is made again when its name is lost.
+    /// The socket, which is recreated if its name is lost.
     async fn administer(self, mut door: Door) {
         let (places, trouble) = (Places::new(MAX_CONNECTIONS), Seldom::new());
         loop {
@@ -163,7 +163,7 @@ impl Serving {
                 accepted = door.accept() => accepted,
                 () = door.lost() => {
                     match door.reopen() {
-                        Ok(()) => tracing::info!("administration has its socket again"),
+                        Ok(()) => tracing::info!("restored the admin socket"),
                         Err(error) => rest(&trouble, &error).await,
                     }
                     continue;
@@ -192,12 +192,12 @@ impl Serving {
 
 async fn rest(trouble: &Seldom, error: &io::Error) {
     if trouble.is_due() {
-        tracing::warn!(%error, "cannot accept for now; connections of operators wait");
+        tracing::warn!(%error, "cannot accept connections; will retry, and operators wait");
     }
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-/// One connection, until it ends or its place is taken away.
+/// One connection, until it ends or its slot is evicted.
 async fn serve_connection<S>(port: Port, stream: S, admin: Arc<Admin>, place: Place<Client>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -220,8 +220,8 @@ where
         .serve_connection(TokioIo::new(Hurried::new(stream)), service);
     tokio::select! {
         served = served => if let Err(error) = served {
-            tracing::debug!(?port, %error, "an operator's connection broke");
+            tracing::debug!(?port, %error, "an operator's connection failed");
         },
-        () = place.over(MAX_WAIT) => tracing::debug!(?port, "a connection that waits is closed"),
+        () = place.over(MAX_WAIT) => tracing::debug!(?port, "closing an idle connection"),
     }
 }

@@ -1,4 +1,4 @@
-//! The certificates of an agent: who issues them, whom they trust, and what of it is followed while the agent runs.
+//! The certificates of an agent: issuer, trust, and the files that are watched while the agent runs.
 
 use std::sync::Arc;
 
@@ -17,9 +17,9 @@ use crate::telemetry::Telemetry;
 /// The store, and what changes under it.
 pub(super) struct Certificates {
     pub(super) store: Arc<CertificateStore>,
-    /// Its files are followed.
+    /// Its files are watched.
     local: Option<Arc<LocalIssuer>>,
-    /// Its roots are followed.
+    /// Its roots are watched.
     controller: Option<Arc<IstioIssuer>>,
     revocations: Arc<Revocations>,
 }

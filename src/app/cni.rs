@@ -13,9 +13,9 @@ use crate::config::Settings;
 use crate::node::Node;
 use crate::telemetry::CniMetrics;
 
-/// This program, also when its file was replaced since.
+/// This program, even if its file was replaced since.
 const PROGRAM: &str = "/proc/self/exe";
-/// Where nothing may wait for the agent: what the node itself needs to get well.
+/// Where nothing may wait for the agent: pods that the node itself needs to recover.
 const SYSTEM_NAMESPACE: &str = "kube-system";
 
 /// How to install this program as a plugin.
@@ -33,7 +33,7 @@ pub(super) fn installer(settings: &Settings) -> Installer {
     }
 }
 
-/// The plugin's part of an agent that runs.
+/// The plugin's part of a running agent.
 pub(super) struct Cni {
     settled: CancellationToken,
     cancel: CancellationToken,
@@ -41,8 +41,8 @@ pub(super) struct Cni {
 }
 
 impl Cni {
-    /// Answers the plugin once the node has settled for the first time, and installs it then: a plugin that nobody
-    /// answers would keep pods from starting. Ends with `cancel`.
+    /// Answers the plugin once the node has settled for the first time, and installs it then: a plugin without an
+    /// answering agent would keep pods from starting. Ends with `cancel`.
     pub(super) fn start(
         settings: &Settings,
         node: &Arc<Node>,
@@ -65,13 +65,13 @@ impl Cni {
         it
     }
 
-    /// Told after each round of the node; the first one matters.
+    /// Called after each round of the node; the first one matters.
     pub(super) fn settled(&self) -> impl Fn() + Send + 'static {
         let settled = self.settled.clone();
         move || settled.cancel()
     }
 
-    /// Nothing is answered or installed any more. What is installed stays.
+    /// Stops answering and installing. An installed plugin stays.
     pub(super) async fn stop(self) {
         self.cancel.cancel();
         self.tasks.close();

@@ -1,8 +1,8 @@
-//! `/config_dump`: what the agent knows, in the shape that `istioctl ztunnel-config` parses, and beside it in our own.
+//! `/config_dump`: the agent's state, in the format that `istioctl ztunnel-config` parses, and in our own beside it.
 //!
-//! The keys `workloads`, `services`, `policies`, `certificates` and `workloadState` say what ztunnel's dump says, as far
-//! as ztunnel has words for it (Istio, `istioctl/pkg/writer/ztunnel/configdump`). `mesh` holds the model that decisions are
-//! really taken over, with routes and waypoints, for which ztunnel has none.
+//! The keys `workloads`, `services`, `policies`, `certificates` and `workloadState` contain what ztunnel's dump
+//! contains, as far as its format allows (Istio, `istioctl/pkg/writer/ztunnel/configdump`). `mesh` holds the model on
+//! which decisions are based, with routes and waypoints, which ztunnel's format lacks.
 
 mod connections;
 mod policies;
@@ -58,7 +58,7 @@ impl Parts<'_> {
     }
 }
 
-/// A waypoint as ztunnel names one: by the host name of its Service, which here is only a name.
+/// A waypoint as ztunnel names it: by the host name of its Service, which here is only a name.
 fn waypoint(binding: &Binding, domain: &Str) -> Option<Value> {
     let key = match binding {
         Binding::None => return None,

@@ -1,8 +1,8 @@
-//! The pod that the agent runs in, if it does.
+//! The pod in which the agent runs, if it runs in one.
 
 /// The namespace of the agent's pod, given by its manifest.
 const POD_NAMESPACE: &str = "POD_NAMESPACE";
-/// Where the agent is installed when its manifest does not tell.
+/// The default namespace of the installation.
 const INSTALL_NAMESPACE: &str = "isthmus-system";
 
 /// The namespace that the agent runs in.

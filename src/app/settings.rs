@@ -1,4 +1,4 @@
-//! What each room is told of the settings.
+//! The settings of each room.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::telemetry::SeriesLimits;
 use crate::workloads::ContainerRuntime;
 use crate::world::MeshNames;
 
-/// How long the last lines of the log may take to be written.
+/// The time to write the last log lines.
 pub(super) const LOG_FLUSH: Duration = Duration::from_secs(2);
 
 pub(super) fn node_settings(settings: &Settings) -> NodeSettings {

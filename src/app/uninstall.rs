@@ -1,4 +1,4 @@
-//! Whether an agent that is told to end ends for good: the mesh has been removed.
+//! Whether a terminating agent stops for good: the mesh was uninstalled.
 
 mod judge;
 mod watch;
@@ -24,12 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// over first before it makes the one that is to come.
 const SUCCESSOR: Duration = Duration::from_secs(15);
 
-/// Whether an agent with these settings may have been installed by a DaemonSet: outside of a pod nobody owns it.
+/// Whether an agent with these settings may have been installed by a DaemonSet: an agent outside a pod has no owner.
 fn is_installed(settings: &Settings) -> bool {
     settings.cni.enabled && settings.source.kind == SourceKind::Kubernetes && is_in_pod()
 }
 
-/// Follows the DaemonSet that owns this agent, and its namespace, until `cancel`.
+/// Watches the DaemonSet that owns this agent, and its namespace, until `cancel`.
 pub(super) fn follow(
     settings: &Settings,
     tasks: &TaskTracker,

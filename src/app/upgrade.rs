@@ -1,4 +1,4 @@
-//! An upgrade without a refused connection: this agent's part in taking over and in handing over.
+//! Zero-downtime upgrades: this agent's part in taking over and handing over.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::config::Settings;
 use crate::node::Node;
 use crate::takeover::{self, Ears, Inherited, Listener, Successor};
 
-/// What must be done once this agent serves.
+/// What remains to be done once this agent serves.
 pub(super) struct Upgrade {
     path: PathBuf,
     node: String,
@@ -22,7 +22,7 @@ pub(super) struct Upgrade {
     taken_over: Arc<AtomicBool>,
 }
 
-/// Whether this agent has a predecessor that goes on serving when this one ends now.
+/// Whether this agent has a predecessor that continues to serve if this one stops now.
 pub(super) struct Standby {
     has_predecessor: bool,
     taken_over: Arc<AtomicBool>,
@@ -34,22 +34,22 @@ impl Standby {
     }
 }
 
-/// What a successor gets, and how this agent lets go of it.
+/// What a successor gets, and how this agent releases it.
 pub(super) struct Own {
     pub(super) node: Arc<Node>,
     /// The agent's own ports.
     pub(super) listeners: Vec<Listener>,
-    /// Ends their service.
+    /// Stops serving them.
     pub(super) admin: CancellationToken,
 }
 
 impl Upgrade {
-    /// Asks for the sockets of an agent of this node that runs. Without one, or when it cannot give them, this agent
+    /// Requests the sockets of the running agent of this node. Without one, or if it cannot hand them over, this agent
     /// starts as the first.
     pub(super) async fn begin(settings: &Settings) -> anyhow::Result<Self> {
         let settings = settings.clone();
         let (done, begun) = oneshot::channel();
-        // A thread of its own, which nobody waits for who is told to end meanwhile.
+        // On a separate thread, which a terminating agent does not wait for.
         std::thread::Builder::new()
             .name("takeover".into())
             .spawn(move || _ = done.send(Self::ask(&settings)))
@@ -76,23 +76,23 @@ impl Upgrade {
         Standby { has_predecessor, taken_over: self.taken_over.clone() }
     }
 
-    /// Lets the predecessor go once everything is `served`; ready when a successor serves and the last open connection
-    /// of this agent has ended; in a pod never, since there the DaemonSet ends it. `None`: that cannot be waited for.
+    /// Releases the predecessor once everything is `served`; ready when a successor serves and the last open connection
+    /// of this agent has ended; in a pod never, because the DaemonSet ends it. `None`: that cannot be awaited.
     pub(super) async fn handed_over(self, mut served: mpsc::Receiver<()>, own: Own) -> Option<()> {
         let node = own.node.clone();
         served.recv().await?;
         self.taken_over.store(true, Ordering::SeqCst);
         self.complete(own).await.ok()?;
-        tracing::info!("a successor serves now; open connections go on to their end");
+        tracing::info!("a successor serves now; draining open connections");
         node.ended().await;
         if pod::is_in_pod() {
-            // The kubelet would start a container that ends of itself again, and it would take everything back.
+            // The kubelet would restart a container that exits by itself, and it would take everything back.
             std::future::pending::<()>().await;
         }
         Some(())
     }
 
-    /// On a thread of its own; the receiver tells when a successor serves.
+    /// On a separate thread; the receiver reports that a successor serves.
     fn complete(self, own: Own) -> oneshot::Receiver<()> {
         let (handed_over, receiver) = oneshot::channel();
         let waiting = move || {
@@ -113,7 +113,7 @@ impl Upgrade {
             match predecessor.serving() {
                 Ok(()) => tracing::info!("took over from the agent that ran before"),
                 Err(error) => {
-                    tracing::warn!(%error, "the agent that ran before may still accept connections");
+                    tracing::warn!(%error, "the previous agent may still accept connections");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What the agent shows of itself: the dump and the status.
+//! The agent's own state: the dump and the status.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -33,7 +33,7 @@ pub(super) struct View {
 }
 
 impl View {
-    /// What is wrong with the objects in force now.
+    /// The current complaints about objects.
     pub(super) fn keep_complaints(&self, complaints: Vec<Complaint>) {
         self.complaints.store(Arc::new(complaints));
     }
@@ -64,7 +64,7 @@ impl View {
 }
 
 impl View {
-    /// In seconds since 1970. Infinity keeps an alert on what is about to expire silent while there is nothing.
+    /// In seconds since 1970. Infinity keeps an alert on expiry silent while there is nothing.
     fn soonest_expiry(&self) -> f64 {
         let soonest = self.certificates.soonest_expiry();
         let since_1970 = soonest.and_then(|time| time.duration_since(UNIX_EPOCH).ok());

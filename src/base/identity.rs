@@ -1,4 +1,4 @@
-//! SPIFFE identities as Istio writes them.
+//! SPIFFE identities in Istio's form.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ pub struct Identity {
     pub service_account: Str,
 }
 
-/// The text is not an identity of the form that Istio uses.
+/// The text is not an identity in Istio's form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>")]
 pub struct IdentityError {
@@ -34,7 +34,7 @@ impl Identity {
         }
     }
 
-    /// Without the scheme: how AuthorizationPolicy writes principals.
+    /// Without the scheme, as AuthorizationPolicy writes principals.
     pub fn principal(&self) -> String {
         format!("{}/ns/{}/sa/{}", self.trust_domain, self.namespace, self.service_account)
     }
@@ -80,7 +80,7 @@ impl FromStr for Identity {
     }
 }
 
-/// The characters of a SPIFFE path segment, not empty and not a relative one (SPIFFE ID, 2.2).
+/// The characters of a SPIFFE path segment; neither empty nor a relative segment (SPIFFE ID, 2.2).
 fn is_segment(text: &str) -> bool {
     !text.is_empty()
         && text != "."

@@ -1,6 +1,6 @@
-//! What somebody who misspelt a word probably meant.
+//! Suggestions for misspelt words.
 
-/// The candidate that `word` was probably meant to be: at most a third of its letters differ.
+/// The candidate nearest to `word`, if at most a third of its letters differ.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).max(1);
     candidates

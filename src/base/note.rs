@@ -1,10 +1,10 @@
-//! What policies that decide nothing have to say.
+//! Results of policies that do not enforce: AUDIT and dry-run.
 
 use std::fmt;
 
 use super::ObjectKey;
 
-/// A policy that was asked and decides nothing: `action: AUDIT`, or the annotation `istio.io/dry-run`
+/// The result of a policy that was evaluated but not enforced: `action: AUDIT`, or the annotation `istio.io/dry-run`
 /// (Istio, "Authorization policy dry-run").
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyNote {
@@ -12,7 +12,7 @@ pub struct PolicyNote {
     pub effect: PolicyEffect,
 }
 
-/// What the policy says, or would have done if it were enforced.
+/// What the policy did, or would have done if it were enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PolicyEffect {
     /// An AUDIT policy matched.

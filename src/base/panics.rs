@@ -1,12 +1,11 @@
-//! The end of a panic: one task, and what it said.
+//! Catches panics, so that a panic ends one task only.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 
-/// Runs a task whose panic is to end nothing else; returns what a panic said. What the task held was dropped in either
-/// case.
+/// Runs a task and catches its panic; returns the panic's message. What the task held is dropped in either case.
 ///
 /// A plain wrapper: an async function would hold the task's future twice.
 pub fn caught<F: Future>(task: F) -> impl Future<Output = Result<F::Output, String>> {

@@ -1,17 +1,18 @@
-//! The ways in which the path of a URL can be read, in requests and in policies alike.
+//! The readings of a URL path, in requests and in policies alike.
 //!
-//! Servers differ: some resolve dot segments, some decode `%2F`, some merge slashes, some take `\` for `/`. Istio
-//! normalises the path (its default is BASE: dot segments, unreserved octets, backslashes) and forwards the result; we
-//! forward what the client sent and judge every reading of it (Istio, "Authorization Policy Normalization"). Octets are
-//! decoded once, as in Istio. A path that allows more readings than can be listed is unclear.
+//! Servers interpret paths differently: some resolve dot segments, some decode `%2F`, some merge slashes, some treat
+//! `\` as `/`. Istio normalizes the path (its default is BASE: dot segments, unreserved octets, backslashes) and
+//! forwards the result. Isthmus forwards what the client sent and evaluates every reading of it (Istio, "Authorization
+//! Policy Normalization"). Octets are decoded once, as in Istio. A path with more readings than can be listed is
+//! unclear.
 //!
-//! One spelling is not a reading: a character beyond ASCII is the same whether it is sent as UTF-8 or percent-encoded,
-//! and the digits of an escape are the same in either case (RFC 3987, 3.1; RFC 3986, 6.2.2.1). [`canonical`] removes
-//! these differences before anything is compared.
+//! Spelling is not a reading: a non-ASCII character is the same as UTF-8 and percent-encoded, and the digits of an
+//! escape are the same in either case (RFC 3987, 3.1; RFC 3986, 6.2.2.1). [`canonical`] removes these differences
+//! before any comparison.
 
 use std::borrow::Cow;
 
-/// Why a path cannot be read in any way that one can be sure of.
+/// Why a path has no reliable reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnclearPath {
     #[error("has a % that two hexadecimal digits do not follow")]
@@ -24,17 +25,17 @@ pub enum UnclearPath {
     Dots,
 }
 
-/// A path without its query: as sent, in the canonical spelling, and the other ways to read it.
+/// A path without its query: as sent, in canonical spelling, and its other readings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathReadings<'a> {
     pub sent: Cow<'a, str>,
     pub others: Vec<String>,
-    /// There are more ways than `sent` and `others`.
+    /// There are more readings than `sent` and `others`.
     pub unclear: Option<UnclearPath>,
 }
 
 impl<'a> PathReadings<'a> {
-    /// Of a path, without query and fragment.
+    /// Parses a path, without query and fragment.
     pub fn of(path: &'a str) -> Self {
         let mut readings = Self { sent: Cow::Borrowed(path), others: Vec::new(), unclear: None };
         if is_plain(path) {
@@ -56,12 +57,12 @@ impl<'a> PathReadings<'a> {
             self.unclear = Some(UnclearPath::Dots);
             return;
         }
-        // Some drop parameters before they decode: what is decoded to `;` then stays.
+        // Some servers drop parameters before they decode: a `;` that comes from decoding then stays.
         let bare = decode(&rejoin(&self.sent, without_parameters, false), |_| true);
         for text in [&*decode(&self.sent, is_unreserved), decoded, &bare] {
             if dots {
                 let resolved = resolve(text);
-                // Some keep the slash that a last dot segment leaves behind, some clean it away.
+                // Some servers keep the slash that a trailing dot segment leaves behind, some remove it.
                 if let Some(cleaned) = resolved.strip_suffix('/').filter(|path| !path.is_empty()) {
                     self.add(cleaned.to_owned());
                 }
@@ -73,7 +74,7 @@ impl<'a> PathReadings<'a> {
         }
     }
 
-    /// Every combination of: `\` is `/`, empty segments are merged, path parameters (`;x`) are dropped.
+    /// Every combination of: `\` becomes `/`, empty segments are merged, path parameters (`;x`) are dropped.
     fn add_separations(&mut self, text: &str) {
         for choice in 0..8u8 {
             let mut reading = Cow::Borrowed(text);
@@ -97,8 +98,8 @@ impl<'a> PathReadings<'a> {
     }
 }
 
-/// The one spelling of all that mean the same to every server: characters beyond ASCII decoded, the digits of the
-/// escapes that remain in upper case.
+/// The canonical spelling of equivalent paths: non-ASCII characters decoded, the digits of the remaining escapes in
+/// upper case.
 pub fn canonical(path: &str) -> Result<Cow<'_, str>, UnclearPath> {
     if !path.contains('%') {
         return Ok(Cow::Borrowed(path));
@@ -123,16 +124,16 @@ pub fn decode_all(path: &str) -> Result<String, UnclearPath> {
             Some(_) => {}
         }
     }
-    // Old decoders see dots and slashes in overlong encodings; other bytes are whatever a server takes them for.
+    // Old decoders read dots and slashes from overlong encodings; servers differ on other invalid bytes.
     String::from_utf8(decode_bytes(path, |_| true)).map_err(|_| UnclearPath::NotUtf8)
 }
 
-/// Decodes what need not be encoded (RFC 3986, 6.2.2.2), once; `None` for what cannot be read.
+/// Decodes octets that need no encoding (RFC 3986, 6.2.2.2), once; `None` if the result is not valid.
 pub fn decode_unreserved(path: &str) -> Option<String> {
     decode_all(path).ok().map(|_| decode(path, is_unreserved))
 }
 
-/// Nothing in it is encoded, a backslash, a path parameter, an empty segment or (perhaps) a dot segment.
+/// The path contains no escape, backslash, path parameter, empty segment or (possible) dot segment.
 pub fn is_plain(path: &str) -> bool {
     !path.contains(['%', '\\', ';']) && !path.contains("//") && !path.contains("/.")
 }
@@ -170,7 +171,7 @@ fn decode(path: &str, wanted: impl Fn(u8) -> bool) -> String {
     String::from_utf8_lossy(&decode_bytes(path, wanted)).into_owned()
 }
 
-/// Percent-decodes the octets that `wanted` takes, once.
+/// Percent-decodes the octets that `wanted` accepts, once.
 fn decode_bytes(path: &str, wanted: impl Fn(u8) -> bool) -> Vec<u8> {
     let bytes = path.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -224,7 +225,7 @@ fn resolve(path: &str) -> String {
     format!("/{}", segments.join("/"))
 }
 
-/// What some server makes of a path: a bit of `choice` for each thing that servers differ in.
+/// One server's reading of a path: each bit of `choice` stands for one difference between servers.
 #[cfg(test)]
 pub(crate) fn served_as(path: &str, choice: u8) -> String {
     let mut read = if choice & 1 == 0 { path.to_owned() } else { decode(path, |_| true) };

@@ -1,9 +1,8 @@
-//! Places for clients that nobody knows yet: few, and whoever holds one idly gives it up for the next one.
+//! Slots for unauthenticated clients: few, and an idle client loses its slot to the next one.
 //!
-//! A client that means well says what it wants at once. A place that waits for its client, to send or to take an answer,
-//! is therefore the first to be taken away when all are in use: of the client that holds the most, the one that waits
-//! longest. So a client that opens connections and says nothing takes places from itself, and another one is served
-//! whatever it does.
+//! A well-behaved client sends its request at once. So if all slots are in use, a slot that waits for its client, to
+//! send or to read, is evicted first: of the client that holds the most, the one that waits longest. A client that
+//! opens connections and stays silent therefore evicts itself, and others are served whatever it does.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -15,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-/// The places of one listener, of clients that are told apart by `K`.
+/// The slots of one listener. `K` identifies a client.
 pub struct Places<K> {
     limit: usize,
     seats: Mutex<Seats<K>>,
@@ -29,13 +28,13 @@ struct Seats<K> {
 struct Seat<K> {
     number: u64,
     client: K,
-    /// Since when it waits for its client; `None` while its request is worked on.
+    /// Since when it waits for its client; `None` while its request is processed.
     waiting: Option<Instant>,
-    /// Cancelled when the place is taken away.
+    /// Cancelled when the slot is evicted.
     leave: CancellationToken,
 }
 
-/// One connection's place; free again when it is dropped.
+/// One connection's slot; freed when dropped.
 pub struct Place<K> {
     places: Arc<Places<K>>,
     number: u64,
@@ -48,7 +47,7 @@ impl<K: Clone + Eq + Hash> Places<K> {
         Arc::new(Self { limit, seats })
     }
 
-    /// A place for a client; `None` when all are at work.
+    /// A slot for a client; `None` if all are busy.
     pub fn take(self: &Arc<Self>, client: K) -> Option<Place<K>> {
         let mut seats = self.seats.lock();
         if seats.taken.len() >= self.limit {
@@ -69,7 +68,8 @@ impl<K: Clone + Eq + Hash> Places<K> {
 }
 
 impl<K: Eq + Hash> Seats<K> {
-    /// Of those that wait for their clients, the longest of the client that holds the most places.
+    /// The slot to evict: of those that wait for their clients, the longest waiting one of the client that holds the
+    /// most.
     fn least_needed(&self) -> Option<usize> {
         let mut held: HashMap<&K, usize> = HashMap::new();
         for seat in &self.taken {
@@ -84,12 +84,12 @@ impl<K: Eq + Hash> Seats<K> {
 }
 
 impl<K> Place<K> {
-    /// Its request is worked on, and the client waits.
+    /// The request is being processed, and the client waits.
     pub fn works(&self) {
         self.set(None);
     }
 
-    /// It waits for the client.
+    /// The slot waits for the client.
     pub fn waits(&self) {
         self.set(Some(Instant::now()));
     }
@@ -101,7 +101,7 @@ impl<K> Place<K> {
         }
     }
 
-    /// Ready when the place is taken away, or the client has been waited for too long.
+    /// Ready when the slot is evicted, or the client has timed out.
     pub async fn over(&self, patience: Duration) {
         let too_long = async {
             loop {
@@ -123,7 +123,7 @@ impl<K> Place<K> {
         }
     }
 
-    /// Ready when the place is taken away.
+    /// Ready when the slot is evicted.
     pub async fn taken_away(&self) {
         self.leave.cancelled().await;
     }

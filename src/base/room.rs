@@ -1,7 +1,7 @@
-//! Bytes that may be held at once: of the whole agent, and as parts of that of each workload.
+//! Memory budgets: bytes that the whole agent may hold, and each workload's share of them.
 //!
-//! Whoever may come to hold bytes takes its worst case beforehand, so that the sum never exceeds the limit whatever the
-//! peers do. A place takes what it must; what only makes things faster grows while enough is left for places.
+//! A holder reserves its worst case in advance, so the sum never exceeds the limit, whatever peers do. Reservations
+//! that a connection needs always count; those that only improve throughput are granted while enough is left.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::Str;
 
-/// A number of bytes that may be held, by everybody who has a clone of it together.
+/// A budget of bytes, shared by all of its clones.
 #[derive(Clone, Debug)]
 pub struct Room(Arc<Space>);
 
@@ -22,27 +22,27 @@ struct Space {
     whole: Option<Room>,
 }
 
-/// Bytes that were taken; given back when dropped.
+/// A reservation of bytes; released when dropped.
 #[derive(Debug)]
 pub struct Held {
     room: Room,
     bytes: usize,
 }
 
-/// What bytes are taken for, which says how full the room may become by it.
+/// The purpose of a reservation. It determines how full the budget may become by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// A connection could not be without.
+    /// A connection cannot exist without it.
     Place,
-    /// It would be slow without.
+    /// The connection would be slow without it.
     Growth,
-    /// It would be a little slower.
+    /// The connection would be a little slower without it.
     More,
-    /// Only very far peers need it.
+    /// Only very distant peers need it.
     Most,
 }
 
-/// The room of the agent, and each workload's part of it.
+/// The agent's budget, and each workload's share of it.
 #[derive(Clone, Debug)]
 pub struct Rooms {
     whole: Room,
@@ -51,7 +51,7 @@ pub struct Rooms {
 }
 
 impl Need {
-    /// The share of a room, in quarters, that may be taken for it.
+    /// The part of a budget, in quarters, that reservations of this purpose may use.
     fn quarters(self) -> usize {
         match self {
             Need::Place => 4,
@@ -67,7 +67,7 @@ impl Room {
         Self::within(limit, None)
     }
 
-    /// Without a limit: for tests, and what is bounded elsewhere.
+    /// Without a limit: for tests, and where something else sets the bound.
     pub fn boundless() -> Self {
         Self::new(usize::MAX)
     }
@@ -76,12 +76,12 @@ impl Room {
         Self(Arc::new(Space { limit, taken: AtomicUsize::new(0), whole }))
     }
 
-    /// So many bytes, if there is room for them here and in the whole.
+    /// Reserves `bytes`, if this budget and the whole have room for them.
     pub fn take(&self, bytes: usize, need: Need) -> Option<Held> {
         self.add(bytes, need).then(|| Held { room: self.clone(), bytes })
     }
 
-    /// Bytes that are held now.
+    /// Bytes reserved now.
     pub fn taken(&self) -> usize {
         self.0.taken.load(Ordering::Relaxed)
     }
@@ -107,7 +107,7 @@ impl Held {
         self.bytes
     }
 
-    /// Where they are held.
+    /// The budget of the reservation.
     pub fn room(&self) -> &Room {
         &self.room
     }
@@ -124,7 +124,7 @@ impl Drop for Held {
 }
 
 impl Rooms {
-    /// `part`: what one workload may hold of the whole.
+    /// `part`: what one workload may reserve of the whole.
     pub fn new(whole: usize, part: usize) -> Self {
         Self { whole: Room::new(whole), part, parts: Arc::default() }
     }
@@ -138,7 +138,7 @@ impl Rooms {
         &self.whole
     }
 
-    /// The room of one workload, by its UID: the same for all who ask while somebody has it.
+    /// The budget of one workload, by its UID: shared by all callers while one of them holds it.
     pub fn of(&self, workload: &Str) -> Room {
         let mut parts = self.parts.lock();
         if let Some(space) = parts.get(workload).and_then(Weak::upgrade) {

@@ -91,6 +91,9 @@ pub fn judge(rule: &Rule, value: Option<&Value>, path: &str) -> Result<(), Field
             judge(rule, Some(value), path)?;
             match checks.iter().find_map(|check| check(value)) {
                 Some(("", reason)) => wrong(reason),
+                Some((field, reason)) if path.is_empty() => {
+                    Err(FieldError { field: field.to_owned(), reason })
+                }
                 Some((field, reason)) => {
                     Err(FieldError { field: format!("{path}.{field}"), reason })
                 }

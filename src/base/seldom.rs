@@ -1,14 +1,14 @@
-//! Trouble that is told once in a while.
+//! Rate limits for log messages.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How often the same trouble is told at the most: whoever causes it without end must not fill the log.
+/// The interval between two messages of one kind: a peer that keeps causing the problem must not fill the log.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// One kind of trouble, and when it was told last.
+/// One kind of problem, and when it was logged last.
 #[derive(Default)]
 pub struct Seldom(Mutex<Option<Instant>>);
 
@@ -17,7 +17,7 @@ impl Seldom {
         Self(Mutex::new(None))
     }
 
-    /// Whether it is time to tell it again, which the caller then does.
+    /// Whether the caller should log it now.
     pub fn is_due(&self) -> bool {
         let mut last = self.0.lock();
         let due = last.is_none_or(|last| last.elapsed() >= TELL_EVERY);

@@ -1,7 +1,7 @@
-//! Size budgets on futures: what each connection and request costs in memory at rest.
+//! Size budgets of futures: the memory that each connection and request costs at rest.
 
-/// Passes `future` on, and fails (in tests and debug builds) when its size exceeds `LIMIT` bytes.
-/// A future that grows past its budget is memory that every idle connection holds.
+/// Passes `future` on, and fails (in tests and debug builds) if its size exceeds `LIMIT` bytes. Every idle connection
+/// holds the size of its future.
 #[inline(always)]
 pub fn within_budget<const LIMIT: usize, F: Future>(future: F) -> F {
     const {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Identity, Str};
 
-/// The trust domain and its aliases (Istio, `MeshConfig.trustDomainAliases`): names of one and the same mesh, as they
-/// coexist while it is renamed. Whoever vouches for them is not said here: a peer's chain must be trusted all the same.
+/// The trust domain and its aliases (Istio, `MeshConfig.trustDomainAliases`): several names of one mesh, which coexist
+/// during a rename. An alias grants no trust by itself: a peer's certificate chain must be trusted all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustDomains {
     own: Str,
@@ -18,12 +18,12 @@ impl TrustDomains {
         Self { own, aliases }
     }
 
-    /// The name that is used in identities of our own.
+    /// The name in the identities that Isthmus issues.
     pub fn own(&self) -> &Str {
         &self.own
     }
 
-    /// All names, our own first.
+    /// All names, the primary one first.
     pub fn names(&self) -> impl Iterator<Item = &Str> {
         std::iter::once(&self.own).chain(self.aliases.iter())
     }
@@ -32,12 +32,12 @@ impl TrustDomains {
         !self.aliases.is_empty()
     }
 
-    /// Whether a name means this mesh.
+    /// Whether `name` is a name of this mesh.
     pub fn contains(&self, name: &str) -> bool {
         self.names().any(|known| known.as_str() == name)
     }
 
-    /// Whether both are the same account, be it by different names of this mesh.
+    /// Whether both are the same account, under any names of this mesh.
     pub fn are_the_same(&self, one: &Identity, other: &Identity) -> bool {
         one.namespace == other.namespace
             && one.service_account == other.service_account

@@ -1,4 +1,4 @@
-//! How much was done, for tests that promise how much that is. Costs nothing outside of them.
+//! Counts operations, for tests that bound them. Costs nothing outside tests.
 
 #[cfg(test)]
 use std::{cell::RefCell, collections::BTreeMap};
@@ -8,7 +8,7 @@ thread_local! {
     static DONE: RefCell<BTreeMap<&'static str, usize>> = const { RefCell::new(BTreeMap::new()) };
 }
 
-/// Counts one piece of work of this kind.
+/// Counts one operation of this kind.
 #[inline]
 pub fn did(what: &'static str) {
     #[cfg(test)]
@@ -16,7 +16,7 @@ pub fn did(what: &'static str) {
     _ = what;
 }
 
-/// What this thread did since it was last asked, by kind.
+/// The operations of this thread since the last call, by kind.
 #[cfg(test)]
 pub fn take() -> BTreeMap<&'static str, usize> {
     DONE.take()

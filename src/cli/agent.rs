@@ -1,4 +1,4 @@
-//! Which running agent is asked: the one whose socket is given, or the one that the settings of this machine lead to.
+//! Finds the running agent: by the given socket, or by the settings of this machine.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,9 +10,9 @@ use super::client;
 use crate::admin;
 use crate::config::{self, Overrides, Settings};
 
-/// An agent that does not answer within this time hangs.
+/// The timeout after which an agent counts as hung.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// As long as the longest profile takes, and some time to name its functions.
+/// The duration of the longest profile, and some time to symbolize it.
 const PROFILE_TIMEOUT: Duration = Duration::from_secs(330);
 
 #[derive(Args)]
@@ -29,7 +29,7 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// A page that is text.
+    /// A text page.
     pub(super) fn get(&self, path: &str) -> anyhow::Result<String> {
         let body = client::ask(&self.find()?, false, path, TIMEOUT)?;
         String::from_utf8(body).context("the agent answered what is no text")
@@ -66,7 +66,7 @@ impl Agent {
     }
 }
 
-/// The only one, or else the one of the node that the settings name.
+/// The only one, or otherwise the one of the node in the settings.
 fn choose(directory: &Path, names: &[String], own: &str) -> anyhow::Result<PathBuf> {
     let chosen = match names {
         [only] => only.as_str(),

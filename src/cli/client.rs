@@ -1,4 +1,4 @@
-//! Asking a running agent over its socket.
+//! Queries a running agent over its socket.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 
 use crate::admin;
 
-/// What a request over a socket names as its host: nobody looks at it.
+/// The host of a request over a socket: it is ignored.
 const HOST: &str = "isthmus";
 
 /// `GET path`, or `POST path`, from the agent whose socket is at `socket`.
@@ -43,7 +43,7 @@ async fn exchange(socket: &Path, method: Method, path: &str) -> anyhow::Result<V
         .uri(path)
         .header(http::header::HOST, HOST)
         .body(Empty::<Bytes>::new())?;
-    // Takes the sender along: the connection ends only when nobody can send on it any more.
+    // Drops the sender too: the connection ends only when nobody can send on it.
     let exchange = async move {
         let response = sender.send_request(request).await?;
         let status = response.status();

@@ -1,10 +1,10 @@
-//! What subcommands say. The standard macros panic when nobody reads any more, as `head` does once it has seen enough.
+//! Output of subcommands. The standard macros panic if the reader has gone, as `head` does once it has read enough.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-/// Writes to the standard output; that nobody reads it any more is no failure.
+/// Writes to standard output; a reader that has gone is not an error.
 pub(super) fn print(text: &[u8]) -> Result<(), ExitCode> {
     let mut output = std::io::stdout().lock();
     match output.write_all(text).and_then(|()| output.flush()) {

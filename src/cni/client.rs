@@ -1,4 +1,4 @@
-//! The plugin's end of the agent's socket. It blocks: the plugin does one thing and ends.
+//! The plugin's end of the agent's socket. It blocks: the plugin does one thing and exits.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -9,16 +9,16 @@ use tokio::time::Instant;
 
 use super::message::{Answer, MAX_LENGTH, Question, line};
 
-/// Between two attempts.
+/// The interval between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
-/// What the agent's answer may come later than it was asked to.
+/// How much later than the requested timeout the agent's answer may arrive.
 const SLACK: Duration = Duration::from_secs(2);
 
-/// Asks the agent. One that is not there is waited for as long as `absent`: it may be restarting. One that goes away
-/// without an answer, as in an upgrade, is asked again.
+/// Asks the agent. If no agent listens, it retries for as long as `absent`: the agent may be restarting. If the agent
+/// closes the connection without an answer, as in an upgrade, it asks again.
 ///
 /// # Errors
-/// Nobody answered.
+/// No agent answered.
 pub(super) fn ask(path: &Path, question: &Question, absent: Duration) -> io::Result<Answer> {
     let started = Instant::now();
     let last = started + question.patience() + SLACK;
@@ -44,13 +44,13 @@ pub(super) fn ask(path: &Path, question: &Question, absent: Duration) -> io::Res
     }
 }
 
-/// It was there, and did not do what it should.
+/// An agent was there, and its answer is missing or malformed.
 fn is_final(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::InvalidData)
 }
 
 fn exchange(mut stream: UnixStream, question: &Question, left: Duration) -> io::Result<Answer> {
-    // Zero would mean to wait for ever.
+    // Zero would mean no timeout.
     stream.set_read_timeout(Some(left.max(PAUSE)))?;
     stream.set_write_timeout(Some(left.max(PAUSE)))?;
     stream.write_all(&line(question)?)?;
@@ -60,6 +60,6 @@ fn exchange(mut stream: UnixStream, question: &Question, left: Duration) -> io::
         return Err(io::Error::new(ErrorKind::UnexpectedEof, "the agent closed the connection"));
     }
     serde_json::from_slice(&text).map_err(|error| {
-        io::Error::new(ErrorKind::InvalidData, format!("the agent's answer is none: {error}"))
+        io::Error::new(ErrorKind::InvalidData, format!("the agent's answer is malformed: {error}"))
     })
 }

@@ -1,4 +1,4 @@
-//! Our entry in a network configuration: pure. All else of the file stays as it is, in its order.
+//! Our entry in a network configuration: pure. Everything else in the file stays as it is, in its order.
 
 use std::path::PathBuf;
 
@@ -7,15 +7,15 @@ use serde_json::{Map, Value, json};
 /// The plugin's type, which is also the name of the program that the runtime runs.
 pub const PLUGIN: &str = "isthmus";
 
-/// What stands in our entry.
+/// The content of our entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub socket: PathBuf,
-    /// Pods of these namespaces start although the agent does not answer.
+    /// Pods of these namespaces start even if the agent does not answer.
     pub exclude_namespaces: Vec<String>,
 }
 
-/// A configuration that is none.
+/// A malformed configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(String);
@@ -30,20 +30,20 @@ impl Entry {
     }
 }
 
-/// The list with our entry as its last plugin, once; `None` when it stands there already.
+/// The list with our entry as its last plugin, once; `None` if it is there already.
 pub(super) fn with_plugin(text: &str, entry: &Entry) -> Result<Option<String>, Malformed> {
     let mut list = parse(text)?;
     let before = list.clone();
     let plugins = plugins(&mut list)?;
     plugins.retain(|plugin| !is_ours(plugin));
     if plugins.is_empty() {
-        return Err(Malformed("plugins: there is none that makes a network".to_owned()));
+        return Err(Malformed("plugins: no plugin creates a network".to_owned()));
     }
     plugins.push(entry.value());
     Ok((list != before).then(|| print(&list)))
 }
 
-/// The list without our entry; `None` when it is not in it.
+/// The list without our entry; `None` if it is not in it.
 pub(super) fn without_plugin(text: &str) -> Result<Option<String>, Malformed> {
     let mut list = parse(text)?;
     let plugins = plugins(&mut list)?;
@@ -52,7 +52,7 @@ pub(super) fn without_plugin(text: &str) -> Result<Option<String>, Malformed> {
     Ok((plugins.len() != before).then(|| print(&list)))
 }
 
-/// The configuration of a single plugin as a list with it and ours, as the runtime itself reads it.
+/// The configuration of a single plugin as a list of that plugin and ours, as the runtime itself reads it.
 pub(super) fn list_of(text: &str, entry: &Entry) -> Result<String, Malformed> {
     let single = parse(text)?;
     let name = single.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
@@ -69,7 +69,7 @@ pub(super) fn list_of(text: &str, entry: &Entry) -> Result<String, Malformed> {
     Ok(print(&list))
 }
 
-/// Whether both say the same, however they are written.
+/// Whether both have the same content, however they are written.
 pub(super) fn says_the_same(one: &str, other: &str) -> bool {
     matches!((parse(one), parse(other)), (Ok(one), Ok(other)) if one == other)
 }
@@ -95,7 +95,7 @@ fn is_ours(plugin: &Value) -> bool {
 }
 
 fn print(list: &Map<String, Value>) -> String {
-    // A map of JSON values always can be printed; a newline ends it as editors do.
+    // A map of JSON values can always be serialized; a newline ends it as editors do.
     serde_json::to_string_pretty(list).map(|text| text + "\n").unwrap_or_default()
 }
 
@@ -147,7 +147,7 @@ mod tests {
             ("[]", "is not a JSON object"),
             (r#"{"name": "a"}"#, "plugins: is missing"),
             (r#"{"plugins": {}}"#, "plugins: is not a list"),
-            (r#"{"plugins": [{"type": "isthmus"}]}"#, "plugins: there is none"),
+            (r#"{"plugins": [{"type": "isthmus"}]}"#, "plugins: no plugin"),
         ] {
             let error = with_plugin(text, &entry()).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");

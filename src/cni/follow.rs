@@ -12,18 +12,18 @@ use tokio_util::sync::CancellationToken;
 use super::install::{InstallError, Installer};
 use crate::base::Backoff;
 
-/// Events may be lost, and directories be mounted over.
+/// Events may be lost, and directories may be mounted over.
 const LOOK: Duration = Duration::from_secs(10);
-/// Whoever rewrites the configuration is given this time to finish.
+/// The time for another writer of the configuration to finish.
 const QUIET: Duration = Duration::from_millis(200);
 const SLOWEST: Duration = Duration::from_secs(30);
 /// Two programs that each rewrite the file do so ever more slowly.
 const SLOWER: Backoff = Backoff::new(QUIET, SLOWEST);
-/// After so long without a change there is no quarrel.
+/// After this time without a change the conflict is over.
 const PEACE: Duration = Duration::from_secs(60);
 
-/// Installs the plugin and installs it again whenever somebody else changes the configuration. `installed` is told
-/// after each look.
+/// Installs the plugin, and reinstalls it whenever another writer changes the configuration. `installed` gets the
+/// result of each check.
 pub async fn follow(
     installer: Installer,
     mut installed: impl FnMut(bool) + Send,
@@ -68,7 +68,7 @@ pub async fn follow(
     }
 }
 
-/// How often the file was changed by others.
+/// How often others changed the file.
 #[derive(Default)]
 struct Quarrel {
     rounds: u32,
@@ -76,7 +76,7 @@ struct Quarrel {
 }
 
 impl Quarrel {
-    /// How long to leave the file alone, after a look that had to change it or not.
+    /// How long to leave the file alone after a check, depending on whether it had to be changed.
     fn pause(&mut self, changed: bool) -> Duration {
         if self.last.is_some_and(|last| last.elapsed() > PEACE) {
             self.rounds = 0;
@@ -105,7 +105,7 @@ fn watch(directory: &Path, wakes: Arc<Notify>) -> Option<RecommendedWatcher> {
     match watching() {
         Ok(watcher) => Some(watcher),
         Err(error) => {
-            tracing::warn!(directory = %directory.display(), %error, "changes are noticed late: the directory cannot be watched");
+            tracing::warn!(directory = %directory.display(), %error, "cannot watch the directory; changes are noticed late");
             None
         }
     }

@@ -1,4 +1,4 @@
-//! What fuzzers try on what the container runtime says to the plugin, and the plugin and the agent to each other.
+//! Fuzz targets of what the container runtime sends the plugin, and of the messages between plugin and agent.
 
 use super::message::{Answer, Question, line};
 use super::network::{Network, pod};

@@ -1,7 +1,7 @@
-//! The plugin's program and its entry in the node's network configuration: put there, and taken away. Blocks.
+//! Installs and removes the plugin's program and its entry in the node's network configuration. Blocks.
 //!
 //! The runtime reads the first configuration by name (`.conf`, `.conflist`, `.json`). A list gets our entry; a single
-//! plugin gets a list beside it. Either way the original's bytes are kept aside until removal.
+//! plugin gets a list beside it. Either way the original's bytes are kept until removal.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -11,17 +11,17 @@ use super::conflist::{
     Entry, Malformed, PLUGIN, list_of, says_the_same, with_plugin, without_plugin,
 };
 
-/// What an original is called while ours stands in its place: runtimes do not read files that end so.
+/// The suffix of an original while ours is in its place: runtimes ignore files with it.
 const ORIGINAL: &str = "isthmus-original";
 const LIST: &str = "conflist";
 /// Configurations of a single plugin.
 const SINGLE: [&str; 2] = ["conf", "json"];
-/// Of the program.
+/// The mode of the program.
 const EXECUTABLE: u32 = 0o755;
-/// Bytes that are compared at a time.
+/// The chunk size of comparisons.
 const CHUNK: usize = 64 * 1024;
 
-/// Puts the plugin into a node's configuration.
+/// Installs the plugin into a node's configuration.
 #[derive(Clone, Debug)]
 pub struct Installer {
     /// Where the runtime looks for configurations.
@@ -33,7 +33,7 @@ pub struct Installer {
     pub entry: Entry,
 }
 
-/// Why the plugin is not installed, or still is.
+/// Why the plugin is not installed, or not removed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     #[error(
@@ -42,9 +42,9 @@ pub enum InstallError {
     NoNetwork(PathBuf),
     #[error("{}: {cause}; check that the directory is mounted and writable ([cni] in the settings)", path.display())]
     Io { path: PathBuf, cause: io::Error },
-    #[error("{}: {cause}; the plugin is installed when the file is right", path.display())]
+    #[error("{}: {cause}; the plugin is installed once the file is valid", path.display())]
     Malformed { path: PathBuf, cause: Malformed },
-    #[error("both {} and {} stand; remove one of them", .0.display(), .1.display())]
+    #[error("both {} and {} exist; remove one of them", .0.display(), .1.display())]
     Both(PathBuf, PathBuf),
 }
 
@@ -53,7 +53,7 @@ impl Installer {
     /// changed.
     ///
     /// # Errors
-    /// There is nothing to install it into yet, or that cannot be changed; what was there is still there.
+    /// There is no configuration to install into yet, or it cannot be changed; the previous content is still in place.
     pub fn install(&self) -> Result<bool, InstallError> {
         let mut changed = self.install_program()?;
         let files = self.configurations()?;
@@ -66,7 +66,7 @@ impl Installer {
         };
         let ours = first.with_extension(LIST);
         for other in others.iter().filter(|other| has_extension(other, LIST) && **other != ours) {
-            // What a runtime does not use is left alone, unless it is what was first before.
+            // Files that a runtime does not use are left alone, except the file that was first before.
             if is_original_kept(other) {
                 changed |= restore(other)?;
             }
@@ -74,7 +74,7 @@ impl Installer {
         Ok(changed)
     }
 
-    /// Takes away what [`Installer::install`] left, whoever did it; nothing there is no error.
+    /// Removes what [`Installer::install`] left, whichever agent did it; nothing to remove is not an error.
     ///
     /// # Errors
     /// The first failure; everything else is tried all the same.
@@ -108,7 +108,7 @@ impl Installer {
         let Some(edited) = with_plugin(&text, &self.entry).map_err(malformed)? else {
             return Ok(false);
         };
-        // Kept from before, when only our entry is another one.
+        // Kept from before, if only our entry differs.
         if without_plugin(&text).map_err(malformed)?.is_none() {
             write_like(file, &original_of(file), &text)?;
         }
@@ -116,7 +116,7 @@ impl Installer {
         Ok(true)
     }
 
-    /// The runtime would take the single one first, so it goes aside once the list stands.
+    /// The runtime would prefer the single one, so it is moved away once the list is in place.
     fn install_beside(&self, file: &Path) -> Result<bool, InstallError> {
         let text = read(file)?;
         let list = list_of(&text, &self.entry)
@@ -147,7 +147,7 @@ impl Installer {
     }
 }
 
-/// Puts back what stood there before; when somebody has changed the list since, only our entry goes. Returns whether
+/// Restores the original; if another writer has changed the list since, removes only our entry. Returns whether
 /// anything of ours was there.
 fn restore(list: &Path) -> Result<bool, InstallError> {
     let text = read(list)?;
@@ -155,14 +155,14 @@ fn restore(list: &Path) -> Result<bool, InstallError> {
         .map_err(|cause| InstallError::Malformed { path: list.to_owned(), cause })?;
     let kept = original_of(list);
     let Some(without) = without else {
-        // Somebody else has written the file anew.
+        // Another writer has rewritten the file.
         let stale = kept.exists();
         remove(&kept).map_err(|cause| InstallError::Io { path: kept, cause })?;
         return Ok(stale);
     };
     let singles = SINGLE.map(|extension| list.with_extension(extension));
     if let Some(single) = singles.iter().find(|single| original_of(single).exists()) {
-        // One that was written anew since is what the administrator wants.
+        // A rewritten file is what the administrator wants.
         if single.exists() {
             let kept = original_of(single);
             remove(&kept).map_err(|cause| InstallError::Io { path: kept, cause })?;
@@ -233,7 +233,7 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// The program is large: it is written only when it is another one.
+/// The program is large: it is written only if it differs.
 fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
     let mut other = match File::open(other) {
         Ok(file) => file,

@@ -1,4 +1,4 @@
-//! What plugin and agent say to each other: one line of JSON each way.
+//! The messages between plugin and agent: one line of JSON each way.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 /// The longest line, in bytes: a pod's names, paths and addresses are far shorter.
 pub const MAX_LENGTH: usize = 64 * 1024;
 
-/// What the plugin asks. Unknown fields are ignored: plugin and agent may be of neighbouring versions.
+/// The plugin's question. Unknown fields are ignored: plugin and agent may be of adjacent versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
     pub command: Command,
     pub pod: Pod,
-    /// For how long the plugin waits, in milliseconds.
+    /// The plugin's timeout, in milliseconds.
     pub patience: u64,
 }
 
-/// The part of CNI's commands that concerns the agent.
+/// The CNI commands that concern the agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
@@ -26,38 +26,38 @@ pub enum Command {
     Delete,
 }
 
-/// A pod's sandbox, as the runtime tells it.
+/// A pod's sandbox, as the runtime describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Pod {
     pub namespace: String,
     pub name: String,
-    /// The pod's UID; empty when the runtime does not tell it.
+    /// The pod's UID; empty if the runtime does not report it.
     pub uid: String,
     /// The runtime's name of the sandbox.
     pub container: String,
-    /// The path of the sandbox's network namespace, as the runtime sees it; may be empty when it is deleted.
+    /// The path of the sandbox's network namespace, as the runtime sees it; may be empty at deletion.
     pub network_namespace: String,
-    /// The addresses that the plugins before this one gave it.
+    /// The addresses that earlier plugins assigned.
     pub addresses: Vec<IpAddr>,
 }
 
-/// What the agent answers.
+/// The agent's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome", content = "why")]
 pub enum Answer {
-    /// Captured, with its certificate; or released, when that was asked.
+    /// Captured, with its certificate; or released, if that was requested.
     Done,
-    /// Not of the mesh: nothing was to do.
+    /// Not in the mesh: nothing to do.
     NotEnrolled,
-    /// The agent has not (yet) heard of the pod.
+    /// The agent has not heard of the pod (yet).
     Unknown(String),
     /// It should be captured and is not.
     Refused(String),
 }
 
 impl Command {
-    /// As CNI has it.
+    /// The CNI name.
     pub fn name(self) -> &'static str {
         match self {
             Command::Add => "ADD",
@@ -68,7 +68,7 @@ impl Command {
 }
 
 impl Answer {
-    /// In a word, for metrics.
+    /// One word, for metrics.
     pub fn outcome(&self) -> &'static str {
         match self {
             Answer::Done => "done",

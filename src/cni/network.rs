@@ -1,4 +1,4 @@
-//! What the runtime tells a plugin: the network's configuration on its standard input, the rest in its environment.
+//! The runtime's input to a plugin: the network's configuration on standard input, the rest in the environment.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ pub(super) struct Network {
     pub(super) previous: Value,
     #[serde(default = "socket")]
     pub(super) socket: PathBuf,
-    /// Pods of these namespaces start although the agent does not answer.
+    /// Pods of these namespaces start even if the agent does not answer.
     #[serde(default)]
     pub(super) exclude_namespaces: Vec<String>,
 }
@@ -41,7 +41,7 @@ impl Network {
         let network: Self = network.map_err(|error| {
             Failure::new(
                 INVALID_CONFIG,
-                "the network configuration of plugin isthmus cannot be understood",
+                "the network configuration of plugin isthmus is malformed",
                 format!("{error}; check the entry of type isthmus in the node's /etc/cni/net.d"),
             )
         })?;
@@ -55,7 +55,7 @@ impl Network {
         ))
     }
 
-    /// The addresses of the sandbox in the result of the plugins before: `ips[].address`, a prefix each.
+    /// The addresses of the sandbox in the result of the earlier plugins: `ips[].address`, each with a prefix length.
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         let ips = self.previous.get("ips").and_then(Value::as_array);
         let texts = ips.into_iter().flatten().filter_map(|ip| ip.get("address")?.as_str());

@@ -1,14 +1,14 @@
-//! What a plugin tells the runtime (CNI specification 1.1, "Execution Protocol").
+//! A plugin's answer to the runtime (CNI specification 1.1, "Execution Protocol").
 
 use serde_json::{Value, json};
 
-/// Of the specification.
+/// From the specification.
 pub(super) const UNSUPPORTED_VERSION: u32 = 1;
-/// Of the specification: a variable of the environment is missing or wrong.
+/// From the specification: a variable of the environment is missing or wrong.
 pub(super) const INVALID_ENVIRONMENT: u32 = 4;
-/// Of the specification: the configuration cannot be understood.
+/// From the specification: the configuration is malformed.
 pub(super) const INVALID_CONFIG: u32 = 7;
-/// Of the specification: the runtime should try again later.
+/// From the specification: the runtime should retry later.
 pub(super) const TRY_AGAIN: u32 = 11;
 /// The plugin's own (100 and above): the pod belongs to the mesh and is not captured.
 pub(super) const NOT_CAPTURED: u32 = 100;

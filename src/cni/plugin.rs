@@ -1,4 +1,4 @@
-//! The plugin itself: one run of the program for each command of the runtime.
+//! The plugin itself: one run of the program per command of the runtime.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -15,24 +15,24 @@ use super::outcome::{
     Failure, INVALID_CONFIG, INVALID_ENVIRONMENT, LATEST, NOT_CAPTURED, TRY_AGAIN, versions,
 };
 
-/// What the runtime wants; a program that is started without is no plugin.
+/// The runtime's command; a program that is started without it is not a plugin.
 const COMMAND: &str = "CNI_COMMAND";
-/// For how long a pod's capture and certificate are waited for: well below the two minutes that the kubelet gives the
-/// runtime, and long enough for a certificate whose issuer was just restarted.
+/// The timeout of a pod's capture and certificate: well below the two minutes that the kubelet gives the runtime, and
+/// long enough for a certificate whose issuer was just restarted.
 const ADD_PATIENCE: Duration = Duration::from_secs(25);
 /// Releasing is quick, and nothing depends on it.
 const DELETE_PATIENCE: Duration = Duration::from_secs(5);
-/// For how long an agent that does not listen is waited for when a pod starts; the kubelet tries again soon.
+/// How long to wait for an agent that does not listen when a pod starts; the kubelet retries soon.
 const ABSENT: Duration = Duration::from_secs(5);
-/// Bytes of the longest configuration: the result of the plugins before is in it.
+/// The longest configuration, in bytes: it contains the result of the earlier plugins.
 const MAX_CONFIG: usize = 16 * MAX_LENGTH;
 
-/// Whether the process was started by a container runtime: without arguments, and with a command in its environment.
+/// Whether a container runtime started the process: without arguments, and with a command in its environment.
 pub fn is_plugin_call() -> bool {
     std::env::args_os().len() == 1 && std::env::var_os(COMMAND).is_some()
 }
 
-/// Does what the environment and the standard input say, and tells the outcome on the standard output.
+/// Runs the command of the environment and standard input, and reports the result on standard output.
 pub fn plugin() -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
     let mut config = Vec::new();
@@ -51,10 +51,10 @@ pub fn plugin() -> ExitCode {
 }
 
 fn unreadable(error: &std::io::Error) -> Failure {
-    Failure::new(INVALID_CONFIG, "the network configuration cannot be read", error.to_string())
+    Failure::new(INVALID_CONFIG, "cannot read the network configuration", error.to_string())
 }
 
-/// What to print; a failure with the version to print it in.
+/// The output; a failure comes with the version of its format.
 fn run(
     variable: impl Fn(&str) -> Option<String>,
     config: &[u8],
@@ -68,15 +68,15 @@ fn run(
     match command.as_str() {
         "ADD" => add(&network, pod(variable).map_err(fail)?).map(Some).map_err(fail),
         "DEL" => {
-            // Never fails: what the agent is not told, it sees.
+            // Never fails: the agent notices what it is not told.
             if let Ok(Some(pod)) = pod(variable) {
                 delete(&network.socket, pod);
             }
             Ok(None)
         }
         "CHECK" => check(&network, pod(variable).map_err(fail)?).map(|()| None).map_err(fail),
-        // STATUS never fails: a node whose plugin is not available is drained of its pods, and those of excluded
-        // namespaces, the agent's own among them, can start. GC: the agent looks by itself.
+        // STATUS never fails: a node whose plugin is unavailable is drained of its pods, and pods of excluded
+        // namespaces, the agent's own among them, can start. GC: the agent checks by itself.
         "STATUS" | "GC" => Ok(None),
         other => Err(fail(Failure::new(
             INVALID_ENVIRONMENT,
@@ -136,8 +136,8 @@ fn check(network: &Network, pod: Option<Pod>) -> Result<(), Failure> {
 fn delete(socket: &Path, pod: Pod) {
     let asked = question(Command::Delete, pod, DELETE_PATIENCE).ask(socket, Duration::ZERO);
     if let Err(error) = asked {
-        // Some runtimes keep it in their log.
-        eprintln!("isthmus: the agent was not told: {error}");
+        // Some runtimes log it.
+        eprintln!("isthmus: cannot notify the agent: {error}");
     }
 }
 

@@ -16,31 +16,31 @@ use tokio_util::task::TaskTracker;
 use super::message::{Answer, Command, MAX_LENGTH, Pod, Question, line};
 use crate::telemetry::CniMetrics;
 
-/// Questions at a time; more wait. A node has some hundred pods.
+/// Concurrent questions; more wait. A node has some hundred pods.
 const MAX_QUESTIONS: usize = 256;
-/// How long the plugin may take to say what it wants.
+/// The timeout for the plugin's question.
 const HEAR: Duration = Duration::from_secs(5);
-/// No question is worked on for longer, whatever it says.
+/// The longest time that any question is processed, whatever it asks.
 const MAX_PATIENCE: Duration = Duration::from_secs(60);
-/// How often the path is looked at: a system call.
+/// How often the path is checked: a system call.
 const LOOK: Duration = Duration::from_secs(2);
-/// After an error of the listener.
+/// The backoff after an error of the listener.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Whoever knows the pods of this node.
+/// The room that knows the pods of this node.
 pub trait Pods: Send + Sync + 'static {
-    /// Ready when the pod is captured, or is known not to be of the mesh; no later than `patience`.
+    /// Ready when the pod is captured, or is known not to be in the mesh; no later than `patience`.
     fn add(&self, pod: Pod, patience: Duration) -> impl Future<Output = Answer> + Send;
-    /// Ends the capture of a sandbox that is about to go.
+    /// Ends the capture of a sandbox that is about to be deleted.
     fn delete(&self, pod: Pod) -> impl Future<Output = Answer> + Send;
-    /// Whether it is as it should be.
+    /// Whether the pod is in the required state.
     fn check(&self, pod: Pod) -> impl Future<Output = Answer> + Send;
 }
 
-/// Takes the path over from whoever has it. Only root may connect.
+/// Takes over the path from its owner. Only root may connect.
 ///
 /// # Errors
-/// The socket cannot be made.
+/// The socket cannot be created.
 fn listen(path: &Path) -> io::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt;
     if let Some(directory) = path.parent() {
@@ -55,11 +55,11 @@ fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers at `path` until cancelled; what is not answered by then is closed, and asked again of a successor. A successor
-/// that came and went has taken the path: it is taken back.
+/// Answers at `path` until cancelled; questions that are open then are closed, and the plugin asks the successor. If a
+/// successor took the path and went away, this agent takes it back.
 ///
 /// # Errors
-/// The socket cannot be made at the start.
+/// The socket cannot be created at the start.
 pub async fn serve(
     path: &Path,
     pods: Arc<impl Pods>,
@@ -89,7 +89,7 @@ pub async fn serve(
     Ok(())
 }
 
-/// Takes questions in without end.
+/// Accepts questions without end.
 async fn accept(
     listener: &UnixListener,
     places: &Arc<Semaphore>,
@@ -103,7 +103,7 @@ async fn accept(
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "cannot hear the CNI plugin for now; pods wait");
+                tracing::warn!(%error, "cannot accept connections of the CNI plugin; will retry, and pods wait");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
@@ -163,7 +163,7 @@ async fn answer(mut stream: UnixStream, pods: &impl Pods, metrics: &CniMetrics) 
 
 const UNANSWERED: &str = "unanswered";
 
-/// A question, counted when it is over, however that comes about.
+/// A question; counted when it ends, however it ends.
 struct Counted<'a> {
     metrics: &'a CniMetrics,
     command: &'static str,

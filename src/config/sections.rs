@@ -22,7 +22,7 @@ use super::check;
 use super::reader::Reader;
 use crate::base::Str;
 
-/// Reads all settings. What is wrong is kept in the reader, with the default in its place.
+/// Reads all settings. Errors are kept in the reader; the setting then has its default.
 pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
     let settings = Settings::read(reader);
     addresses::check_together(reader, &settings.admin, &settings.servers());
@@ -32,11 +32,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Settings {
 section! {
     /// Everything that an operator can set.
     pub struct Settings in "" {
-        /// The name of this node, as pods name it; the agent captures the pods of this node only.
+        /// The name of this node in Pods (`spec.nodeName`). The agent captures only the pods of this node.
         node: Str = host_name().as_str(), machine_text("DNS name", ("the host name", "node-a"), check::dns_name),
             because "The kubelet names its node after the host, unless told otherwise.";
 
-        /// The cluster's name, for labels.
+        /// The name of the cluster, for telemetry labels.
         cluster: Str = "Kubernetes", text("name", check::identifier),
             because "Istio's `CLUSTER_ID`.";
 
@@ -44,48 +44,48 @@ section! {
         trust_domain: Str = "cluster.local", text("DNS name", check::dns_name),
             because "Istio's `TRUST_DOMAIN`: another one would make every policy copied from a tutorial fail.";
 
-        /// Other names of the trust domain, as MeshConfig.trustDomainAliases: peers of them are accepted, and a policy that
-        /// names one means all. Such as `["old.example"]`.
+        /// Other names of the trust domain, like MeshConfig.trustDomainAliases: their peers are accepted, and a policy
+        /// that names one means all. For example `["old.example"]`.
         trust_domain_aliases: Vec<Str> = &[], texts("DNS name", check::dns_name),
-            because "A new mesh has had no other name.";
+            because "A new mesh has no other name.";
 
-        /// The end of service names: `<name>.<namespace>.svc.<cluster domain>`.
+        /// The suffix of service names: `<name>.<namespace>.svc.<cluster domain>`.
         cluster_domain: Str = "cluster.local", text("DNS name", check::dns_name),
             because "Kubernetes' default domain of service names.";
 
-        /// The namespace whose policies without a selector hold for the whole mesh.
+        /// The namespace whose policies without a selector apply to the whole mesh.
         root_namespace: Str = "istio-system", text("DNS name", check::dns_name),
             because "Istio's default; mesh-wide policies are written for it.";
 
-        /// Namespaces whose ServiceEntries hold for clients of every namespace, as those of the root namespace do; "*" for
-        /// all, as in Istio. Others hold for clients of their own namespace. Whoever may write entries there decides where
-        /// others' traffic to hosts and addresses outside of the mesh goes.
+        /// Namespaces whose ServiceEntries apply to clients of every namespace, like those of the root namespace; "*"
+        /// means all, as in Istio. Other entries apply to clients of their own namespace. Authors of entries in these
+        /// namespaces can redirect the traffic of others to hosts and addresses outside the mesh.
         public_service_entries: Vec<Str> = &[], texts("namespace", check::namespace_or_all),
-            because "An entry claims hosts and addresses that nobody gave its namespace.";
+            because "An entry claims hosts and addresses that its namespace does not own.";
 
-        /// What Gateways (or their namespaces) and routes may have in the label istio.io/rev to be this mesh's: its revision,
-        /// and tags of it. Those of other revisions are left alone; objects without the label are everybody's. The controller
-        /// needs the same value.
+        /// The values of the label istio.io/rev on Gateways (or their namespaces) and routes that belong to this mesh:
+        /// its revision, and tags of it. Objects of other revisions are ignored; objects without the label belong to
+        /// every mesh. The controller needs the same value.
         revisions: Vec<Str> = &["default"], texts("DNS name", check::dns_name),
-            because "Istio's revision where nobody names one.";
+            because "Istio's default revision.";
 
-        /// What becomes of traffic for an object that names a waypoint which does not exist: `refuse` refuses it, `layer4`
-        /// lets it go on without routes until there is one, as Istio does, so that labels may come before Gateways. A
-        /// waypoint that is refused or not ready, and one that policies are attached to, is waited for either way. The
-        /// controller needs the same value.
+        /// Traffic to an object that names a waypoint which does not exist: `refuse` rejects it, `layer4` lets it
+        /// continue without routes until the waypoint exists, as Istio does, so that labels can be set before Gateways.
+        /// A waypoint that is rejected or not ready, or that policies are attached to, is waited for in either case.
+        /// The controller needs the same value.
         missing_waypoint: MissingWaypoint = MissingWaypoint::Refuse, choice(&[
                 ("refuse", MissingWaypoint::Refuse),
                 ("layer4", MissingWaypoint::Layer4),
             ]),
-            because "A misspelled name must not switch off what the waypoint is for.";
+            because "A misspelt name must not disable the waypoint's policies.";
 
-        /// How workloads of this node reach each other: `in_process` without encryption, since the bytes never leave the
-        /// process, or `mtls` through a tunnel as between nodes. Policies are the same.
+        /// How workloads of this node reach each other: `in_process` without encryption, because the bytes never leave
+        /// the process, or `mtls` through a tunnel as between nodes. Policies apply in both cases.
         same_node: SameNode = SameNode::InProcess, choice(&[
                 ("in_process", SameNode::InProcess),
                 ("mtls", SameNode::Mtls),
             ]),
-            because "Encryption within one process protects from nobody and takes processor time.";
+            because "Encryption within one process protects against nobody and costs CPU time.";
 
         ..source: SourceSettings,
         ..identity: IdentitySettings,
@@ -117,13 +117,13 @@ impl Settings {
     }
 }
 
-/// What becomes of traffic for an object whose waypoint does not exist.
+/// Traffic to an object whose waypoint does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingWaypoint {
-    /// It is refused.
+    /// It is rejected.
     Refuse,
-    /// It goes on at layer 4, unless policies are attached that only a waypoint enforces.
+    /// It continues at layer 4, unless policies are attached that only a waypoint enforces.
     Layer4,
 }
 
@@ -131,7 +131,7 @@ pub enum MissingWaypoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SameNode {
-    /// The bytes stay in the process; policies are judged as for a tunnel.
+    /// The bytes stay in the process; policies apply as for a tunnel.
     InProcess,
     /// Through a tunnel, as between nodes.
     Mtls,

@@ -1,9 +1,10 @@
-//! The cluster's CA: kept in a Secret, made at the first start or brought by an operator, and replaced with an overlap.
+//! The cluster's CA: kept in a Secret, created at the first start or brought by an operator, and rotated with an
+//! overlap.
 //!
-//! Every replica follows the Secret and signs with what it holds now ([`Authorities`]). The leader alone changes it
-//! ([`keep`]): what happens next follows from the Secret's content and the time ([`rotation`]), so that a leader that
-//! comes in between goes on where the last one stopped. A Secret that cannot be used changes nothing: the last good one
-//! goes on signing, and is written back when somebody deletes the Secret.
+//! Every replica watches the Secret and signs with its current content ([`Authorities`]). Only the leader changes it
+//! ([`keep`]): the next step follows from the Secret's content and the time ([`rotation`]), so a new leader continues
+//! where the last one stopped. An unusable Secret changes nothing: the last good CA keeps signing, and is written back
+//! if the Secret is deleted.
 
 mod error;
 mod follow;
@@ -48,7 +49,7 @@ pub struct Authorities(Arc<Shared>);
 
 struct Shared {
     current: ArcSwapOption<Current>,
-    /// Moves with each change of the Secret, usable or not.
+    /// Changes with each change of the Secret, usable or not.
     changes: watch::Sender<u64>,
 }
 
@@ -65,7 +66,7 @@ impl Authorities {
         self.0.current.load_full()
     }
 
-    /// Moves when the Secret has changed.
+    /// Notified when the Secret has changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
     }
@@ -86,7 +87,7 @@ impl Current {
         Ok(Self { authority, trusted, state })
     }
 
-    /// For operators: the phase of a rotation, and until when the CA is valid.
+    /// For operators: the phase of a rotation, and when the CA expires.
     pub fn status(&self) -> serde_json::Value {
         let (serial, _) = self.authority.description();
         serde_json::json!({

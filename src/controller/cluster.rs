@@ -14,7 +14,7 @@ pub(super) enum RequestError {
     Changed,
 }
 
-/// The error in one sentence: the server's own words where it has answered, all causes otherwise.
+/// The error in one sentence: the server's own message if it has answered, otherwise all causes.
 pub(super) fn told(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return format!("the API server refused ({}): {}", status.code, status.message);
@@ -31,7 +31,7 @@ pub(super) fn told(error: &kube::Error) -> String {
     format!("the API server cannot be asked: {text}")
 }
 
-/// Whether somebody else has changed, or made, the object in between.
+/// Whether another writer has changed, or created, the object in between.
 pub(super) fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == http::StatusCode::CONFLICT)
 }

@@ -1,7 +1,7 @@
-//! Events of Kubernetes (`events.k8s.io/v1`): what an operator must see, beside the object that it is about.
+//! Kubernetes Events (`events.k8s.io/v1`): problems that an operator must see, on the object that they concern.
 //!
-//! The same trouble is the same Event: its name follows from the object and what is said of it, so that a restart or
-//! another leader counts on in its series instead of making another one. [`Told`] says when a trouble is told.
+//! The same problem is the same Event: its name derives from the object and the text, so that a restart or another
+//! leader continues its series instead of creating another one. [`Told`] says when to report a problem.
 
 mod told;
 
@@ -24,33 +24,33 @@ use crate::base::ObjectKey;
 const LONGEST_NOTE: usize = 1024;
 /// Leaves room for the hash in a name of 253 bytes.
 const LONGEST_NAME: usize = 200;
-/// Where Events about objects outside of namespaces live.
+/// The namespace of Events about cluster-scoped objects.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// Something that an operator must see.
+/// A problem that an operator must see.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Trouble {
     pub regarding: Regarding,
     /// One word in CamelCase.
     pub reason: String,
-    /// What is wrong, what follows, what to check. Cut at 1024 bytes.
+    /// What is wrong, the consequence, and what to check. Truncated at 1024 bytes.
     pub note: String,
 }
 
-/// The object that a trouble is about.
+/// The object that a problem concerns.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Regarding {
     pub api_version: String,
     pub kind: String,
     pub key: ObjectKey,
-    /// Empty when unknown; `kubectl describe` shows the Event with the object only when it is known.
+    /// Empty if unknown; `kubectl describe` shows the Event with the object only if it is set.
     pub uid: String,
 }
 
-/// Makes the trouble's Event, or counts on in it. `replica` says who saw it.
+/// Creates the problem's Event, or increments its series. `replica` is the reporter.
 ///
 /// # Errors
-/// The API server's; nothing is tried again here.
+/// The API server's error; nothing is retried here.
 pub async fn publish(client: &Client, replica: &str, trouble: &Trouble) -> kube::Result<()> {
     let namespace = namespace(&trouble.regarding);
     let events: Api<Event> = Api::namespaced(client.clone(), namespace);
@@ -103,7 +103,7 @@ fn event(replica: &str, trouble: &Trouble, now: Timestamp) -> Event {
     }
 }
 
-/// The same for the same trouble.
+/// The same for the same problem.
 fn name(trouble: &Trouble) -> String {
     // Its keys are constants, unlike a hash map's.
     let mut hasher = DefaultHasher::new();

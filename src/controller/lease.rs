@@ -1,10 +1,10 @@
 //! Leader election with a Lease (coordination.k8s.io), as client-go's `leaderelection` does it: the holder renews, and
-//! who has seen no renewal for the Lease's duration takes it.
+//! a replica that has seen no renewal for the Lease's duration takes it.
 //!
-//! Times are measured by each replica's own monotonic clock from what it has seen itself; the timestamps in the Lease
-//! are for people, so clocks may differ. A holder that cannot renew gives up after [`RENEW_DEADLINE`], and has
-//! [`LEASE_DURATION`] less that to stop before another replica begins. All writes carry the version that was read, so of
-//! two replicas that take the Lease at once one is refused.
+//! Each replica measures time by its own monotonic clock, from what it has seen itself; the timestamps in the Lease are
+//! for people, so clocks may differ. A holder that cannot renew stops leading after [`RENEW_DEADLINE`], and has
+//! [`LEASE_DURATION`] less that to stop before another replica begins. All writes carry the version that was read, so
+//! if two replicas take the Lease at once, one write is rejected.
 
 mod judge;
 
@@ -26,15 +26,15 @@ use super::{Context, FIELD_MANAGER};
 use crate::base::Seldom;
 use judge::{Observed, Verdict};
 
-/// For how long an unrenewed Lease keeps others out (client-go's defaults, as those below).
+/// How long an unrenewed Lease keeps other replicas out (client-go's defaults, as those below).
 const LEASE_DURATION: Duration = Duration::from_secs(15);
-/// After how long without a renewal the holder stops leading.
+/// The time without a renewal after which the holder stops leading.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// How often the Lease is renewed, or looked at.
+/// The interval of renewals and checks.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
-/// How long what the leader does may take to stop; with [`RENEW_DEADLINE`] less than [`LEASE_DURATION`].
+/// The time that the leader's work may take to stop; with [`RENEW_DEADLINE`] less than [`LEASE_DURATION`].
 const STOP_WITHIN: Duration = Duration::from_secs(3);
-/// How long the API server may take for one answer.
+/// The timeout of one request to the API server.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 const _: () = assert!(RENEW_DEADLINE.as_secs() + STOP_WITHIN.as_secs() < LEASE_DURATION.as_secs());
@@ -53,7 +53,7 @@ impl Leadership {
 pub(super) struct Election {
     leases: Api<Lease>,
     name: &'static str,
-    /// Unlike that of every other replica, a former self of the same name included.
+    /// Unlike that of every other replica, including an earlier one of the same name.
     me: String,
     leadership: Leadership,
     trouble: Seldom,
@@ -62,7 +62,7 @@ pub(super) struct Election {
 /// The Lease as this replica wrote it last.
 struct Held {
     lease: Lease,
-    /// When the write that was accepted last was begun.
+    /// When the last successful write began.
     renewed: Instant,
 }
 
@@ -78,7 +78,7 @@ impl Election {
     }
 
     /// Leads whenever it can, until cancelled. `work` is called at the beginning of each term with a token that is
-    /// cancelled at its end; what has not stopped [`STOP_WITHIN`] after that is dropped.
+    /// cancelled at its end; work that has not stopped [`STOP_WITHIN`] after that is dropped.
     pub(super) async fn run<F>(
         self,
         cancel: CancellationToken,
@@ -110,12 +110,12 @@ impl Election {
             if cancel.is_cancelled() {
                 self.release(held).await;
             } else {
-                tracing::warn!(lease = self.name, "this replica leads no more");
+                tracing::warn!(lease = self.name, "this replica no longer leads");
             }
         }
     }
 
-    /// Waits until the Lease is this replica's.
+    /// Waits until this replica holds the Lease.
     async fn acquire(&self) -> Held {
         let mut observed = Observed::default();
         loop {
@@ -128,7 +128,7 @@ impl Election {
         }
     }
 
-    /// One look at the Lease; takes it when nobody holds it. `None`: another replica holds it, or was faster.
+    /// One check of the Lease; takes it if no replica holds it. `None`: another replica holds it, or was faster.
     async fn try_acquire(&self, observed: &mut Observed) -> Result<Option<Held>, RequestError> {
         let current = self.bounded(self.leases.get_opt(self.name)).await?;
         let begun = Instant::now();
@@ -181,7 +181,7 @@ impl Election {
             *held = Held { lease, renewed: begun };
             return Ok(true);
         }
-        // Somebody wrote to it: another replica, or a person who added a label.
+        // Another replica wrote to it, or a person who added a label.
         let current = self.bounded(self.leases.get_opt(self.name)).await?;
         let holder = current.as_ref().and_then(|it| it.spec.as_ref()?.holder_identity.as_deref());
         if holder != Some(self.me.as_str()) {
@@ -193,7 +193,7 @@ impl Election {
         Err(RequestError::Changed)
     }
 
-    /// Lets the next one take it at once.
+    /// Lets the next replica take it at once.
     async fn release(&self, held: Held) {
         let mut lease = held.lease;
         if let Some(spec) = lease.spec.as_mut() {
@@ -204,10 +204,10 @@ impl Election {
         let parameters = parameters();
         let released = self.leases.replace(self.name, &parameters, &lease);
         match self.settled(released).await {
-            Ok(_) => tracing::info!(lease = self.name, "the lease is given back"),
+            Ok(_) => tracing::info!(lease = self.name, "released the lease"),
             Err(why) => {
                 let why = why.to_string();
-                tracing::warn!(why, "the lease is not given back; it ends by itself");
+                tracing::warn!(why, "cannot release the lease; it will expire");
             }
         }
     }
@@ -225,7 +225,7 @@ impl Election {
         }
     }
 
-    /// `None` for a write that met another one.
+    /// `None` for a write that conflicted with another one.
     async fn settled(
         &self,
         write: impl Future<Output = kube::Result<Lease>>,
@@ -253,7 +253,7 @@ impl Election {
             tracing::warn!(
                 lease = self.name,
                 why = why.to_string(),
-                "the lease cannot be read or written; check the API server and the controller's rights"
+                "cannot read or write the lease; check the API server and the controller's RBAC"
             );
         }
     }

@@ -1,12 +1,12 @@
-//! Statuses: what became of an operator's objects, written where `kubectl describe` shows it.
+//! Statuses: the outcome of an operator's objects, written where `kubectl describe` shows it.
 //!
-//! [`desired`] says what the statuses ought to be, a pure function of the objects and their translation. [`plan`]
-//! compares it with what the API server holds and says what has to be written, if anything. [`run`] does both whenever
-//! something changes, and writes; only the leader does.
+//! [`desired`] computes the statuses, as a pure function of the objects and their translation. [`plan`] compares them
+//! with the API server's state and returns the writes, if any. [`run`] does both whenever something changes, and
+//! writes; only the leader does.
 //!
-//! Invariants: what other controllers wrote stays as it is, also in lists that a server-side apply replaces whole;
-//! a status says which generation it is about, and never goes back to an older one; where nothing is to be said
-//! anew, nothing is written.
+//! Invariants: what other controllers wrote stays as it is, also in lists that a server-side apply replaces as a whole;
+//! a status names the generation that it describes, and never returns to an older one; an unchanged status is not
+//! written.
 
 mod cache;
 mod class;
@@ -43,46 +43,46 @@ use serde_json::Value;
 
 use super::CONTROLLER_NAME;
 
-/// What the API server holds of one object that has a status to write.
+/// The API server's state of one object with a status.
 #[derive(Clone, Debug)]
 pub struct Stored {
-    /// The whole object, in the version that the API server gave.
+    /// The whole object, in the version that the API server returned.
     pub object: Value,
-    /// Why the object is not in force as it stands.
+    /// Why the object is not in force as written.
     pub refused: Option<FieldError>,
     pub labels: Option<Labels>,
 }
 
-/// Everything that there is to know when statuses are made.
+/// All inputs of the statuses.
 pub struct View<'a> {
     pub objects: &'a Objects,
     pub translation: &'a Translation,
     pub settings: &'a TranslateSettings,
     pub stored: &'a BTreeMap<Subject, Stored>,
-    /// Kinds that the API server has.
+    /// Kinds that the API server serves.
     pub served: &'a [SubjectKind],
 }
 
-/// A status as it ought to be.
+/// A desired status.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     /// Fields of the status. Conditions have no `lastTransitionTime` yet.
     pub status: Value,
-    /// The types of conditions at the status's top that are ours to write and to remove.
+    /// The top-level condition types of the status that Isthmus writes and removes.
     pub owned: &'static [&'static str],
 }
 
-/// All statuses, and the objects that have to be made first.
+/// All statuses, and the objects that must be created first.
 #[derive(Clone, Debug, Default)]
 pub struct Desires {
     pub statuses: BTreeMap<Subject, Desired>,
-    /// Objects that do not exist and are ours to make.
+    /// Objects that do not exist and that Isthmus creates.
     pub missing: Vec<(Subject, Value)>,
-    /// Somebody else's objects that stand where ours should.
+    /// Another controller's objects under the names of ours.
     pub taken: Vec<Taken>,
 }
 
-/// An object of ours by its name that another controller owns. It is left alone.
+/// An object with one of our names that another controller owns. It is left alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Taken {
     pub subject: Subject,
@@ -90,7 +90,7 @@ pub struct Taken {
     pub message: String,
 }
 
-/// What the statuses ought to be.
+/// Computes the desired statuses.
 pub fn desired(view: &View<'_>) -> Desires {
     let mut desires = Desires::default();
     let bindings = WaypointBindings::new(view.objects, view.settings);
@@ -132,7 +132,7 @@ pub fn desired(view: &View<'_>) -> Desires {
     desires
 }
 
-/// A route, or an object that is not carried out anyway, of another mesh's revision: its status is that mesh's matter.
+/// A route, or an unsupported object, of another mesh's revision: its status belongs to that mesh.
 fn is_others(view: &View<'_>, subject: &Subject, stored: &Stored) -> bool {
     let kind = subject.kind.kind();
     let may_be_left = kind.is_some_and(|kind| kind.is_route() || kind.is_unserved());

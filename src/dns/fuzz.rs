@@ -1,4 +1,4 @@
-//! What fuzzers try on the DNS stub: questions of applications, and answers of resolvers that it passes on.
+//! Fuzz target of the DNS stub: queries of applications, and answers of resolvers that it forwards.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -12,10 +12,10 @@ use crate::resolver::Protocol;
 use crate::source::{File, Objects, TranslateSettings, parse, translate};
 use crate::world::{MeshNames, World, WorldStore};
 
-/// Services of every kind that names lead to.
+/// Services of every kind that names resolve to.
 const MESH: &str = include_str!("fuzz.yaml");
 
-/// A question, and an answer to it: two bytes that say how long the question is, and both.
+/// A query and its answer: two bytes with the length of the query, then both.
 pub fn question(bytes: &[u8]) {
     let Some((length, rest)) = bytes.split_first_chunk::<2>() else { return };
     let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
@@ -40,7 +40,7 @@ fn answers(query: &Message, protocol: Protocol) {
     let asker =
         Asker { world: &world, namespace: "shop", cluster_domain: "cluster.local", alone: true };
     let found = resolve(&asker, asked);
-    // More than any answer over UDP holds.
+    // More than any UDP answer.
     let last = 0..200u8;
     let many = match &found {
         Resolution::Addresses { canonical, .. } => Resolution::Addresses {
@@ -64,7 +64,7 @@ fn answers(query: &Message, protocol: Protocol) {
     }
 }
 
-/// It can be read, belongs to the question, and is no longer than may be.
+/// The answer parses, belongs to the query, and is within the size limit.
 fn check(answer: Option<Vec<u8>>, query: &Message, protocol: Protocol) {
     let Some(bytes) = answer else { return };
     let answer = Message::from_vec(&bytes);

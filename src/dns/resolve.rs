@@ -1,7 +1,7 @@
-//! What is answered for a name: pure over one snapshot (reference 1.11).
+//! The answer for a name: pure over one snapshot.
 //!
-//! SRV questions for ports of Services are answered as the DNS of Kubernetes would (its DNS specification, 2.3.2 and 2.4.2),
-//! where there is none: in a cluster the name server knows better, and its answer passes.
+//! SRV queries for ports of Services are answered as Kubernetes DNS would (its DNS specification, 2.3.2 and 2.4.2), but
+//! only if there is no cluster DNS. On a cluster its server knows more, so the query is forwarded.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,57 +12,57 @@ use crate::base::Str;
 use crate::model::{self, Endpoint, Service, ServicePort};
 use crate::world::World;
 
-/// What to do with a question.
+/// What to do with a query.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Resolution {
-    /// The mesh knows the name: these addresses, which may be none (NODATA).
+    /// The mesh knows the name: its addresses, possibly none (NODATA).
     Addresses {
         addresses: Vec<IpAddr>,
-        /// The name without the search domain that the client's C library put behind it: a CNAME tells it.
+        /// The name without the search domain that the client's C library appended; a CNAME maps one to the other.
         canonical: Option<String>,
     },
-    /// The port of a Service was asked for: where it is served.
+    /// An SRV query for the port of a Service: where it is served.
     Places {
         places: Vec<Place>,
         canonical: Option<String>,
     },
-    /// The mesh knows the name and not this kind of record; upstream may. That it knows no such name is no answer.
+    /// The mesh knows the name but not this record type; upstream may. Upstream's NXDOMAIN is not an answer.
     ForwardKnown,
     Forward,
 }
 
-/// What an SRV record says, and the addresses of its target.
+/// The content of an SRV record, and the addresses of its target.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) port: u16,
-    /// With the last dot.
+    /// With the trailing dot.
     pub(super) target: String,
     pub(super) addresses: Vec<IpAddr>,
 }
 
-/// What names are looked up in, and for whom.
+/// The snapshot and the client of a query.
 pub(super) struct Asker<'a> {
     pub(super) world: &'a World,
-    /// The client's, which short names belong to.
+    /// The client's namespace, which resolves short names.
     pub(super) namespace: &'a str,
     pub(super) cluster_domain: &'a str,
-    /// No name server but this one knows the Services.
+    /// No other DNS server knows the Services.
     pub(super) alone: bool,
 }
 
 /// A name that the mesh knows.
 struct Found<'a> {
     service: &'a Arc<Service>,
-    /// One endpoint of a headless service rather than all.
+    /// One endpoint of a headless service instead of all.
     endpoint: Option<Named>,
     canonical: Option<String>,
 }
 
-/// What an endpoint of a headless service is called.
+/// The name of an endpoint of a headless service.
 enum Named {
-    /// By its pod, as StatefulSets do.
+    /// The pod's hostname, as StatefulSets set it.
     Host(Str),
-    /// By its address, as the DNS of Kubernetes does where the pod has no such name: `10-0-0-1`.
+    /// Its address, as Kubernetes DNS does for pods without a hostname: `10-0-0-1`.
     Address(IpAddr),
 }
 
@@ -79,7 +79,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// `name`: as asked, with or without the last dot.
+/// `name`: as queried, with or without the trailing dot.
 pub(super) fn resolve(
     asker: &Asker<'_>,
     (name, kind, class): (&str, RecordType, DNSClass),
@@ -102,7 +102,7 @@ pub(super) fn resolve(
         _ => return Resolution::ForwardKnown,
     };
     addresses.retain(wanted);
-    // Clients that take the first must not all take the same.
+    // Clients that use the first address must not all use the same one.
     fastrand::shuffle(&mut addresses);
     Resolution::Addresses { addresses, canonical }
 }
@@ -151,9 +151,10 @@ fn dashed(address: IpAddr) -> String {
     address.to_string().replace(['.', ':'], "-")
 }
 
-/// The very name; an endpoint's of a headless service (`db-0.db`); one that the search path of Kubernetes makes full (`name`, `name.namespace`, `name.namespace.svc`: programs
-/// outside of Kubernetes have no such search path and ask for the short name itself); one that the search path
-/// was put behind although it was full (a name with fewer than five dots, in Kubernetes); and at last a wildcard.
+/// Resolves in this order: the exact name; an endpoint of a headless service (`db-0.db`); a name that the search path
+/// of Kubernetes would complete (`name`, `name.namespace`, `name.namespace.svc`: programs outside Kubernetes have no
+/// such search path and query the short name); a complete name to which the search path was appended (Kubernetes does
+/// so for names with fewer than five dots); a wildcard.
 fn find<'a>(
     world: &'a World,
     namespace: &str,
@@ -163,7 +164,7 @@ fn find<'a>(
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     let exact = |name: &str| world.service_known_as(name, namespace);
     let made_full = || exact(&full(&name, namespace, cluster_domain)?);
-    // A short name of a Service is not for entries of other namespaces to take.
+    // Entries of other namespaces must not take a short name of a Service.
     let of_others =
         |service: &&Arc<Service>| service.entry.is_some() && service.key.namespace != namespace;
     let found = match exact(&name) {
@@ -186,7 +187,7 @@ fn find<'a>(
         let Some(bare) = name.strip_suffix(&domain).and_then(|rest| rest.strip_suffix('.')) else {
             continue;
         };
-        // A bare word is somebody's short name and not a host.
+        // A single label is a short name, not a host.
         let found = exact(bare).or_else(|| world.wildcard_for(bare, namespace));
         if let Some(service) = found.filter(|_| bare.contains('.')) {
             return Some(Found { canonical: Some(format!("{bare}.")), ..Found::service(service) });
@@ -195,7 +196,7 @@ fn find<'a>(
     world.wildcard_for(&name, namespace).map(Found::service)
 }
 
-/// The endpoint of a headless service that is called so.
+/// The endpoint of a headless service with this name.
 fn endpoint_in(service: &Service, wanted: &str) -> Option<Named> {
     let headless = service.entry.is_none() && service.vips.is_empty();
     let mut endpoints = service.endpoints.iter().filter(|_| headless);
@@ -219,7 +220,7 @@ fn full(name: &str, namespace: &str, cluster_domain: &str) -> Option<String> {
     }
 }
 
-/// What a kubelet writes into resolv.conf, in its order.
+/// The search path that a kubelet writes into resolv.conf, in its order.
 fn search_domains(namespace: &str, cluster_domain: &str) -> [String; 3] {
     [
         format!("{namespace}.svc.{cluster_domain}"),
@@ -228,8 +229,8 @@ fn search_domains(namespace: &str, cluster_domain: &str) -> [String; 3] {
     ]
 }
 
-/// Virtual addresses; of a service without one those of its ready endpoints. `None` where only upstream knows: an entry
-/// without an address of its own, whose endpoints have names or are whatever is dialled.
+/// Virtual addresses; for a service without one, those of its ready endpoints. `None` if only upstream knows: an entry
+/// without an address, whose endpoints have names or are the dialled address.
 fn addresses(found: &Found<'_>) -> Option<Vec<IpAddr>> {
     let service = found.service;
     if !service.vips.is_empty() {

@@ -25,45 +25,44 @@ use crate::sock::SocketFactory;
 use crate::telemetry::{DnsLabels, Telemetry, query_type};
 use crate::world::WorldStore;
 
-/// The scope of the log of questions, as in ztunnel.
+/// The log target of queries, as in ztunnel.
 const LOG: &str = "dns";
-/// Questions of one workload at a time; a program that asks more than that gets SERVFAIL and asks again.
+/// Concurrent queries of one workload; beyond that, a query gets SERVFAIL and the program retries.
 const MAX_QUESTIONS: usize = 256;
-/// Connections of one workload's clients over TCP at a time.
+/// Concurrent TCP connections of one workload's clients.
 const MAX_CONNECTIONS: usize = 64;
-/// What is held for a question that is passed on, and for a connection, in bytes: over TCP a message has up to 64 KiB,
-/// and so may its answer.
+/// Bytes reserved for a forwarded query, and for a connection: a TCP message has up to 64 KiB, and so may its answer.
 const QUESTION_BYTES: usize = 16 * 1024;
 const CONVERSATION_BYTES: usize = 192 * 1024;
-/// A client that says nothing for so long is closed (RFC 7766, 6.2.3).
+/// The idle timeout of a client connection (RFC 7766, 6.2.3).
 const IDLE: Duration = Duration::from_secs(10);
-/// After an error of a listener that is not of one client.
+/// Backoff after an error of a listener that is not caused by one client.
 const PAUSE: Duration = Duration::from_millis(100);
-/// For how long an answer holds, in seconds (ztunnel's).
+/// The TTL of answers, in seconds (ztunnel's).
 const TTL: u32 = 30;
-/// The weight of each place in an answer to an SRV question: all are alike.
+/// The weight of each SRV record: all are equal.
 const WEIGHT: u16 = 100;
-/// What a client without EDNS takes over UDP, in bytes (RFC 1035, 4.2.1), and what nobody sends more than.
+/// The UDP size of a client without EDNS, in bytes (RFC 1035, 4.2.1), and the most that is ever sent.
 const PLAIN_PAYLOAD: u16 = 512;
 const MAX_PAYLOAD: u16 = 4096;
 
-/// What the stubs may do.
+/// The settings of all stubs.
 #[derive(Clone, Debug)]
 pub struct DnsSettings {
     pub enabled: bool,
     pub cluster_domain: Str,
-    /// No name server of a cluster knows the Services.
+    /// No DNS server of a cluster knows the Services.
     pub alone: bool,
-    /// The resolvers of workloads whose namespace has no file of its own.
+    /// The resolvers of workloads whose namespace has no resolv.conf.
     pub resolv_conf: PathBuf,
 }
 
-/// What all stubs of this agent share.
+/// State that all stubs of this agent share.
 pub struct Dns {
     pub settings: DnsSettings,
     pub world: Arc<WorldStore>,
     pub telemetry: Telemetry,
-    /// What questions of workloads may hold.
+    /// The memory budget of queries.
     pub rooms: Rooms,
     pub runtime: Handle,
 }
@@ -73,16 +72,16 @@ pub struct Stub {
     cancel: CancellationToken,
 }
 
-/// A port in the workload's namespace could not be taken.
+/// A port in the workload's namespace could not be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot answer DNS on {address} in the network namespace of {workload}: {source}")]
+#[error("cannot listen for DNS on {address} in the network namespace of {workload}: {source}")]
 pub struct DnsError {
     address: SocketAddr,
     workload: String,
     source: io::Error,
 }
 
-/// One workload's.
+/// The stub's state for one workload.
 struct Server {
     shared: Arc<Dns>,
     uid: Str,
@@ -95,7 +94,7 @@ struct Server {
 }
 
 impl Stub {
-    /// Listens on the loopback of the workload's namespace; IPv6 is left out where the namespace has none.
+    /// Listens on the loopback of the workload's namespace; skips IPv6 if the namespace has none.
     pub fn start(
         shared: &Arc<Dns>,
         workload: &Workload,
@@ -165,7 +164,7 @@ impl Server {
                 }
             };
             let (server, socket, query) = (self.clone(), socket.clone(), buffer[..length].to_vec());
-            // Bounded: what has no place in `questions` is answered at once.
+            // Bounded: a query beyond the limit of `questions` is answered at once.
             self.shared.runtime.spawn(async move {
                 if let Some(answer) = server.answer(&query, Protocol::Udp).await {
                     _ = socket.send_to(&answer, from).await;
@@ -179,7 +178,7 @@ impl Server {
         while let Ok(place) = places.clone().acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
-                    // Without room it is closed: who asks tries again.
+                    // Without memory the connection is closed, and the client retries.
                     let Some(held) = self.room.take(CONVERSATION_BYTES, Need::Place) else {
                         continue;
                     };
@@ -217,7 +216,7 @@ impl Server {
         resolve(&asker, asked)
     }
 
-    /// `None` for what is no question: whoever sends that gets no answer to send elsewhere.
+    /// `None` for a message that is not a query: answering it would let a sender direct answers elsewhere.
     async fn answer(&self, bytes: &[u8], protocol: Protocol) -> Option<Vec<u8>> {
         let query = Message::from_vec(bytes).ok()?;
         if query.metadata.message_type != MessageType::Query {
@@ -266,7 +265,7 @@ impl Server {
     }
 }
 
-/// An answer that the mesh gives. `None` for what it has no answer to, and for a name that cannot be written.
+/// An answer from the mesh. `None` if the mesh has none, or the name cannot be encoded.
 pub(super) fn of_the_mesh(query: &Message, asked: Name, found: &Resolution) -> Option<Message> {
     let (Resolution::Addresses { canonical, .. } | Resolution::Places { canonical, .. }) = found
     else {
@@ -305,7 +304,7 @@ fn address(owner: &Name, address: IpAddr) -> Record {
     Record::from_rdata(owner.clone(), TTL, data)
 }
 
-/// That there is no such name is not true of a name that the mesh knows.
+/// NXDOMAIN is wrong for a name that the mesh knows.
 pub(super) fn existing(answer: Vec<u8>, query: &Message, protocol: Protocol) -> Option<Vec<u8>> {
     let unknown = Message::from_vec(&answer)
         .is_ok_and(|answer| answer.metadata.response_code == ResponseCode::NXDomain);
@@ -330,7 +329,7 @@ pub(super) fn response(query: &Message, code: ResponseCode) -> Message {
     answer
 }
 
-/// Cut short, and marked so, when it is longer than what the client takes over UDP: it asks again over TCP.
+/// Truncates an answer that exceeds the client's UDP size, and sets TC: the client retries over TCP.
 pub(super) fn encode(answer: &Message, query: &Message, protocol: Protocol) -> Option<Vec<u8>> {
     let limit = match (protocol, &query.edns) {
         (Protocol::Tcp, _) => u16::MAX,

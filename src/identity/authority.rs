@@ -1,7 +1,7 @@
-//! A certificate authority: its certificate and key are made, checked, and used to sign.
+//! A certificate authority: creates, validates and uses its certificate and key.
 //!
-//! Whoever holds one decides who is given what; here is only what a certificate of the mesh looks like, and which
-//! authorities and requests can be used at all. The names in messages are Istio's for the parts of an authority
+//! The owner of an authority decides who gets which certificate. This module defines only the form of a mesh
+//! certificate, and which authorities and requests are valid. Messages use Istio's names for the parts of an authority
 //! (`cacerts`), which the local CA's files and the controller's Secret share.
 
 mod probe;
@@ -36,15 +36,14 @@ pub const CA_CHAIN: &str = "cert-chain.pem";
 /// The roots that the mesh trusts.
 pub const CA_ROOTS: &str = "root-cert.pem";
 
-/// How far certificates are dated back, so that a peer whose clock is late accepts a new one: two minutes,
-/// as istiod.
+/// How far certificates are backdated, so that a peer with a slow clock accepts a new one: two minutes, as istiod.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(2 * 60);
 
 /// The length of an uncompressed point on P-256 (SEC 1, 2.3.3).
 const P256_POINT: usize = 65;
 
-/// A new authority's life: ten years, as istiod's own. Roots are distributed with the certificates, so a
-/// replacement needs no visit to the workloads.
+/// The lifetime of a new authority: ten years, as istiod's own. Roots are distributed with the certificates, so a
+/// rotation does not touch the workloads.
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// Random bytes in a serial number: twice what guessing would need (CA/Browser Forum: 64 bits at least).
@@ -63,14 +62,14 @@ pub struct Authority {
     certificate: CertificateDer<'static>,
     not_before: SystemTime,
     not_after: SystemTime,
-    /// Sent along with each leaf: the signing certificate and its parents, when it is not a root itself.
+    /// Sent along with each leaf: the signing certificate and its parents, if it is not a root itself.
     intermediates: Vec<CertificateDer<'static>>,
     roots: Vec<CertificateDer<'static>>,
 }
 
 impl Authority {
-    /// Checks a pair. The first certificate is the one that signs; a bundle goes on with
-    /// its parents or with further roots to trust. Without a root in it, the first is the trust anchor.
+    /// Validates a pair. The first certificate signs; a bundle continues with its parents or with further trusted
+    /// roots. Without a root in it, the first is the trust anchor.
     pub fn new(pair: &Pair, now: SystemTime) -> Result<Self, String> {
         let bundle = certificates(CA_CERTIFICATE, &pair.certificate)?;
         let mut authority = Self::bare(&bundle, &pair.key, now)?;
@@ -127,8 +126,8 @@ impl Authority {
         Ok(Self { signer, certificate, not_before, not_after, intermediates, roots })
     }
 
-    /// The end of a certificate that is issued now. The TLS libraries do not look at a root's dates, so that
-    /// an authority's end is kept here.
+    /// The expiry of a certificate that is issued now. TLS libraries ignore a root's dates, so this respects the
+    /// authority's expiry.
     fn limit(&self, now: SystemTime, lifetime: Duration) -> Result<SystemTime, String> {
         if now >= self.not_after {
             return Err(format!(
@@ -138,7 +137,7 @@ impl Authority {
         Ok(now.checked_add(lifetime).map_or(self.not_after, |end| end.min(self.not_after)))
     }
 
-    /// Whether what the other one signs is trusted by the same and trusts the same.
+    /// Whether certificates of the other one are trusted by the same peers and trust the same ones.
     pub fn issues_the_same(&self, other: &Self) -> bool {
         (&self.certificate, &self.intermediates, &self.roots)
             == (&other.certificate, &other.intermediates, &other.roots)
@@ -150,7 +149,7 @@ impl Authority {
         (serial, self.roots.len())
     }
 
-    /// From when to when the signing certificate is valid.
+    /// The validity of the signing certificate.
     pub fn validity(&self) -> (SystemTime, SystemTime) {
         (self.not_before, self.not_after)
     }
@@ -167,7 +166,7 @@ impl Authority {
         name.as_str().ok().map(str::to_owned)
     }
 
-    /// Whom those trust who trust this authority.
+    /// The trusted roots of this authority.
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
     }

@@ -1,4 +1,4 @@
-//! A certificate with its key and roots, verified once when it is made and ready for TLS from then on.
+//! A certificate with its key and roots, verified once when it is created and ready for TLS from then on.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -46,9 +46,9 @@ pub(super) struct Details {
 }
 
 impl WorkloadCertificate {
-    /// Takes what an issuer returned, unless a peer in the mesh would refuse it: the identity, the key, the
-    /// dates, and the chain to the roots for both uses are checked here, so that a bad answer shows as the
-    /// issuer's failure and not as a riddle in every handshake.
+    /// Accepts an issuer's answer, unless a peer in the mesh would reject it: identity, key, dates, and the chain to
+    /// the roots for both uses are checked here, so that a bad answer shows as the issuer's failure and not as a puzzle
+    /// in every handshake.
     pub(super) fn new(
         identity: &Identity,
         key: PrivateKeyDer<'static>,
@@ -111,7 +111,7 @@ impl WorkloadCertificate {
         .map_err(|reason| IdentityError::tls(&self.identity, reason))
     }
 
-    /// Grows with every rotation of this identity: tunnels made with an older one are drained.
+    /// Increases with every rotation of this identity: tunnels with an older one are drained.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -127,7 +127,7 @@ impl WorkloadCertificate {
         now < self.details.not_after
     }
 
-    /// What the peer of an established session has proven, to be asked whether it was revoked since.
+    /// The proven identity of an established session's peer, to check later whether it was revoked.
     pub fn proven(&self, session: &CommonState, role: Role) -> ProvenPeer {
         ProvenPeer::of(session, role, unix_time(self.clock.now()), &self.roots, &self.trust)
     }
@@ -161,7 +161,7 @@ impl Details {
     }
 }
 
-/// A time before 1970 counts as 1970: long over, either way.
+/// A time before 1970 counts as 1970: expired either way.
 pub(super) fn system_time(time: ASN1Time) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
 }
@@ -183,7 +183,7 @@ fn root_store(roots: &[CertificateDer<'static>]) -> Result<Arc<RootCertStore>, I
     Ok(Arc::new(store))
 }
 
-/// Judges our own chain as the peers will, in both roles.
+/// Verifies our own chain as the peers will, in both roles.
 fn verify_own(
     identity: &Identity,
     chain: &[CertificateDer<'static>],

@@ -1,4 +1,4 @@
-//! The seam to whoever signs: the local authority, or `IstioCertificateService` over gRPC in a cluster.
+//! The interface to issuers: the local authority, or `IstioCertificateService` over gRPC in a cluster.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ pub trait Issuer: Send + Sync {
     /// Names this issuer in messages, as in "the local CA in /var/lib/isthmus/ca".
     fn name(&self) -> &str;
 
-    /// One attempt: the store repeats, bounds and times out. The request is PEM or DER at will; it holds
+    /// One attempt: the store retries, limits and times out. The request is available as PEM or DER; it holds
     /// `identity` as its only subject alternative name and is signed by the workload's key.
     fn issue<'a>(
         &'a self,
@@ -26,18 +26,18 @@ pub trait Issuer: Send + Sync {
         request: &'a CertificateSigningRequest,
     ) -> IssueFuture<'a>;
 
-    /// Moves when certificates that were issued before are not what would be issued now: another authority signs, or
-    /// the roots have changed. The store has all of them issued anew then. `None`: the issuer cannot tell.
+    /// Changes when earlier certificates differ from what would be issued now: another authority signs, or the roots
+    /// have changed. The store then reissues all certificates. `None`: the issuer cannot tell.
     fn revisions(&self) -> Option<watch::Receiver<u64>> {
         None
     }
 }
 
-/// What an issuer returns. The store verifies all of it before anybody uses it.
+/// An issuer's answer. The store verifies all of it before use.
 #[derive(Debug, Clone)]
 pub struct Issued {
     /// The certificate first, then the intermediates that a peer needs; no root.
     pub chain: Vec<CertificateDer<'static>>,
-    /// Whom this certificate's owner trusts: several while roots are being replaced.
+    /// The roots that this certificate's owner trusts: several during a root rotation.
     pub roots: Vec<CertificateDer<'static>>,
 }

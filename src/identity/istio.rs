@@ -1,9 +1,9 @@
-//! istiod's CA, or the controller's: `istio.v1.auth.IstioCertificateService/CreateCertificate`, asked as ztunnel asks it.
+//! istiod's CA, or the controller's: `istio.v1.auth.IstioCertificateService/CreateCertificate`, called as ztunnel does.
 //!
-//! The agent proves who it is with its own service account's token, and names the workload's identity in the request;
-//! istiod signs it when the agent is a trusted node agent and a pod with that account runs on the agent's node.
-//! The token and the roots of the connection are read when they are used, since both are replaced while agents run.
-//! The controller's roots are followed besides: they are all that its certificates are trusted by.
+//! The agent authenticates with its own service account token, and names the workload's identity in the request. istiod
+//! signs if the agent is a trusted node agent and a pod with that account runs on the agent's node. The token and the
+//! roots of the connection are read at each use, because both are replaced while agents run. The controller's roots are
+//! also watched: they are the only roots of its certificates.
 
 mod connect;
 mod files;

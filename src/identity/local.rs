@@ -1,11 +1,11 @@
 //! The local authority: a certificate authority in a directory, for one machine and for tests.
 //!
-//! Agents that share the directory share the authority, so it is created once (see `files`) or brought by the
-//! user. It signs what its own agent asks for; there is no caller to authenticate, which is why a cluster uses
-//! another issuer: there agents never hold the key.
+//! Agents that share the directory share the authority, so it is created once (see `files`) or brought by the user. It
+//! signs its own agent's requests; there is no caller to authenticate. A cluster therefore uses another issuer, where
+//! agents never hold the key.
 //!
-//! The files are followed: another pair, or more or fewer roots, take effect at once, and the store has every
-//! certificate issued anew, since roots come with certificates. Files that cannot be used change nothing.
+//! The files are watched: another pair, or other roots, take effect at once, and the store reissues every certificate,
+//! because roots come with certificates. Unusable files change nothing.
 
 mod files;
 mod follow;
@@ -23,8 +23,8 @@ use super::authority::{self, Authority, CA_CERTIFICATE, CA_KEY, Pair};
 use super::{Clock, IdentityError, IssueFuture, Issued, Issuer};
 use crate::base::{Identity, Str};
 
-/// How long a certificate lives unless the setting says otherwise: a day, as istiod and ztunnel
-/// (`SECRET_TTL`). Half of it is the time that an issuer may be away unnoticed.
+/// The default lifetime of a certificate: a day, as istiod and ztunnel (`SECRET_TTL`). An issuer may be down for half
+/// of it unnoticed.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// From here on each start, and each change, warns of the authority's end.

@@ -1,7 +1,7 @@
 //! Certificate revocation lists: read from a file, followed while agents run, asked in every handshake and again for
 //! established tunnels whenever they change.
 //!
-//! What ztunnel does (reference 1.15) holds here: both directions are checked, all certificates of a chain but the root;
+//! What ztunnel does holds here: both directions are checked, all certificates of a chain but the root;
 //! who stands on no list is not revoked, and a list's own expiry is ignored, since a list that is late must not stop a
 //! mesh. A list counts only when the authority that it names has signed it: while a root is replaced by one of the same
 //! name, the list of either says nothing of the other's certificates.

@@ -1,12 +1,12 @@
-//! What both halves do to each request, opened to `benches/`. Nothing that is shipped has it (the feature `bench`).
+//! What both halves do to each request, opened to `benches/`. Releases do not have it (the feature `bench`).
 
 use http::{HeaderMap, HeaderValue, Request};
 
 use super::headers;
 use super::original::Original;
 use super::sent::{self, Sent};
+use crate::filter::{self, Seen};
 use crate::model::HttpRule;
-use crate::route;
 
 /// A request as routes and policies see it; `None` when it is answered 400.
 pub fn canonical(mut request: Request<()>) -> Option<Request<()>> {
@@ -25,13 +25,16 @@ pub struct Filtered {
 
 /// Applies the filters of a rule to a request in canonical form.
 pub fn filter_request(rule: &HttpRule, mut request: Request<()>) -> Filtered {
-    let before = sent::filter([&rule.filters, &[]], &mut request);
+    let before = sent::keep(&rule.filters, &request);
+    if let Some(before) = &before {
+        sent::filter([&rule.filters, &[]], before, &mut request);
+    }
     Filtered { before, request }
 }
 
 /// Applies them to the head of a response.
 pub fn filter_response(rule: &HttpRule, mut headers: HeaderMap) -> HeaderMap {
-    route::filter_response(&rule.filters, None, &mut headers);
+    filter::respond([&rule.filters, &[]], &mut headers, &Seen::default());
     headers
 }
 

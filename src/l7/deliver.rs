@@ -72,8 +72,9 @@ async fn limit(
         address: arrival.client_address.ip(),
         pod: &arrival.workload.uid,
     };
-    let sent = judged.sent.as_ref();
-    for note in limits::ask(&world, filtered, from, sent, &mut arrived.request).await? {
+    let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
+    let asked = limits::ask(&world, filtered, from, sent, &mut arrived.request).await;
+    for note in asked.map_err(Answer::of_filter)? {
         exchange.record.note(note);
     }
     Ok(())

@@ -199,8 +199,7 @@ mod tests {
         timeout(Duration::from_secs(5), all).await.expect("all begin");
         driver.abort();
         assert!(clients.iter().all(|client| client.waiting.load(Ordering::Relaxed) == 0));
-        let began = began.lock().clone();
-        began
+        began.lock().clone()
     }
 
     #[tokio::test]

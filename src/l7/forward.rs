@@ -250,7 +250,9 @@ impl Way {
             pod: &pod,
         };
         let sent = self.before.as_deref().filter(|_| self.judge().is_producers());
-        limits::ask(&self.world, &filtered, from, sent, &mut arrived.request).await.map(|_| ())
+        let sent = sent.map(|sent| (&sent.uri, &sent.headers));
+        let asked = limits::ask(&self.world, &filtered, from, sent, &mut arrived.request).await;
+        asked.map(|_| ()).map_err(Answer::of_filter)
     }
 
     /// For a destination where nobody judges.

@@ -5,14 +5,12 @@
 
 use std::net::IpAddr;
 
-use http::Request;
+use http::{HeaderMap, Request, Uri};
 
-use super::respond::Answer;
-use super::sent::{self, Sent};
 use crate::base::{Identity, PolicyNote};
-use crate::filter::{self, Cx, Flow, Half, HttpFilter, RequestHead};
+use crate::filter::{self, Answer, Cx, Flow, Half, HttpFilter, RequestHead};
 use crate::policy::Filtered;
-use crate::route::{self, Selection};
+use crate::route::{self, Head, Selection};
 use crate::world::World;
 
 /// Who asks, and for which pod.
@@ -29,17 +27,14 @@ pub(super) async fn ask<B>(
     world: &World,
     filtered: &[Filtered],
     from: Asking<'_>,
-    sent: Option<&Sent>,
+    sent: Option<(&Uri, &HeaderMap)>,
     request: &mut Request<B>,
 ) -> Result<Vec<PolicyNote>, Answer> {
     let mut notes = Vec::new();
     for way in filtered {
         let Some(service) = world.service(&way.service) else { continue };
-        let (uri, headers) = match sent {
-            Some(sent) => (&sent.uri, &sent.headers),
-            None => (request.uri(), request.headers()),
-        };
-        let head = sent::head(request.method(), uri, headers);
+        let (uri, headers) = sent.unwrap_or((request.uri(), request.headers()));
+        let head = Head { method: request.method(), path: uri.path(), query: uri.query(), headers };
         // Without an identity the client is of no namespace, and sees what everybody sees.
         let namespace = from.identity.map_or("", |identity| identity.namespace.as_str());
         // Nobody says which port was dialled: the first on which a rule takes the request.
@@ -80,5 +75,5 @@ async fn one<B>(
         Flow::Answer(answer) => Some(answer),
         Flow::Wait(waited) => waited.await.answer,
     };
-    answer.map_or(Ok(None), |answer| Err(Answer::of_filter(answer)))
+    answer.map_or(Ok(None), Err)
 }

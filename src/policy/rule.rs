@@ -1,4 +1,4 @@
-//! One rule against the facts (Istio, AuthorizationPolicy `Rule`; reference 1.14 with its traps closed).
+//! One rule against the facts (Istio, AuthorizationPolicy `Rule`).
 //!
 //! Where a fact can be read in more than one way (a path with encoded characters, a header sent twice), a match that
 //! refuses looks at every reading and a match that admits needs all of them: [`Leaning`] says which one is at hand.

@@ -1,4 +1,4 @@
-//! How much the rules have caught: read from the kernel's counters while they are in force.
+//! Counts of packets that the rules dropped: read from the kernel's counters while the rules are in force.
 
 use super::{
     Place, check,
@@ -7,18 +7,18 @@ use super::{
     nftables, node,
 };
 
-/// Packets that were caught since the table was put in force last.
+/// Packets dropped since the table was last applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Caught {
     /// New connections that would have reached a workload past its agent.
     pub inbound: u64,
     /// New connections that would have left a workload past its agent.
     pub outbound: u64,
-    /// Packets that a node got from the address of its probes.
+    /// Packets from the address of the node's probes that a node received.
     pub spoofed: u64,
 }
 
-/// A question to one network namespace that can be asked again and again, from any thread. It holds a socket there.
+/// A query to one network namespace that can be repeated from any thread. It holds a socket there.
 pub struct Catches {
     socket: Socket,
     place: Place,
@@ -33,7 +33,7 @@ impl Catches {
         Ok(Self { socket: Socket::open(Subsystem::Netfilter)?, place })
     }
 
-    /// What has been caught. All zero when there is no table.
+    /// The packets dropped so far. All zero if there is no table.
     ///
     /// # Errors
     /// As [`apply`](super::apply).
@@ -53,7 +53,7 @@ impl Catches {
 }
 
 impl Caught {
-    /// What was caught since `earlier`, which was read from the same namespace. A replaced table counts from zero.
+    /// The packets dropped since `earlier`, which was read from the same namespace. A replaced table counts from zero.
     #[must_use]
     pub fn since(&self, earlier: &Caught) -> Caught {
         let grown = |now: u64, then: u64| now.checked_sub(then).unwrap_or(now);

@@ -1,28 +1,31 @@
-//! Was this connection captured? The one place that answers, for both directions and both families, where a packet is
-//! delivered, where it leaves, and where it is led on to what stands behind a pod. NAT redirects connections, but only those whose first packet it sees: a connection
-//! that conntrack already knows untranslated, or whose SYN it calls invalid, passes NAT by. Conntrack's past is in the
-//! hands of whoever sends packets (a bare ACK is enough), and of what happened before the capture. So nothing is
-//! inferred from it here: a SYN must be on a way that is known to be right, or it goes no further.
+//! Was this connection captured? This is the one place that decides, for both directions and both families, where a
+//! packet is delivered, where it leaves, and where it is forwarded to a network behind a pod.
 //!
-//! Only what opens a connection is judged: of SYN, ACK, FIN and RST just SYN, which is what Linux takes for an opening at
-//! a listening socket whatever its other flags, options and data. Everything else belongs to a connection that was
-//! judged when it began, or that is older than the capture and may live on.
+//! NAT redirects only connections whose first packet it sees. A connection that conntrack already knows untranslated,
+//! or whose SYN it calls invalid, bypasses NAT. Conntrack's state depends on what peers send (a bare ACK is enough),
+//! and on what happened before the capture. Therefore nothing is inferred from it here: a SYN must be on a path that is
+//! known to be right; otherwise it is dropped.
 //!
-//! What is caught:
-//! - When the packet is the first of its connection for conntrack, it is dropped, and conntrack forgets it with the packet.
-//!   The peer repeats its SYN, which is redirected then: so end the harmless causes, a flow just reset and a change of
-//!   rules under way.
-//! - Otherwise the ports are those of an older connection, of which conntrack still thinks that it lives. A SYN that is
-//!   only dropped would be repeated in vain for as long, which may be five days. It is refused with a reset: the client
-//!   knows at once and takes another port, and conntrack (since Linux 6.5) closes its entry, so that the same ports can be
-//!   used again ten seconds later. Where conntrack takes the workload for the one who began (it heard the workload first),
-//!   it calls the SYN invalid and keeps its entry: the reset is the same, the ports stay unusable.
+//! Only packets that open a connection are checked: of SYN, ACK, FIN and RST just SYN, which Linux treats as an opening
+//! at a listening socket whatever its other flags, options and data. Everything else belongs to a connection that was
+//! checked when it began, or that is older than the capture and may continue.
 //!
-//! There is one other way to open a connection: an ACK that carries a SYN cookie, when the listening socket's queue
-//! overflowed a short while ago. The kernel makes cookies with one secret for all network namespaces, so a pod on the same
-//! node can have its own kernel make one for its neighbour. So what opens nothing and belongs to no connection is refused where a
-//! listening socket waits for it, with the reset that the socket itself would send. The kernel tells only listening
-//! sockets on the wildcard address from others; one that is bound to the pod's address is not protected from cookies.
+//! What happens to a SYN that fails the check:
+//! - If it is the first packet of its connection for conntrack, it is dropped, and conntrack forgets it with the
+//!   packet. The peer retransmits its SYN, which is redirected then. That resolves the harmless causes: a flow just
+//!   reset, and rules that are being replaced.
+//! - Otherwise its ports are those of an older connection that conntrack considers alive. A dropped SYN would be
+//!   retransmitted in vain for as long, which may be five days. So it is reset: the client knows at once and takes
+//!   another port, and conntrack (since Linux 6.5) closes its entry, so that the same ports can be used again ten
+//!   seconds later. If conntrack considers the workload the initiator (it saw the workload first), it calls the SYN
+//!   invalid and keeps its entry: the reset is the same, and the ports stay unusable.
+//!
+//! There is one other way to open a connection: an ACK with a SYN cookie, if the listening socket's queue overflowed a
+//! short while ago. The kernel creates cookies with one secret for all network namespaces, so a pod on the same node
+//! can have its own kernel create one for its neighbour. So a packet that opens nothing and belongs to no connection is
+//! rejected if a listening socket waits for it, with the reset that the socket itself would send. The kernel only
+//! distinguishes listening sockets on the wildcard address; one that is bound to the pod's address is not protected
+//! from cookies.
 
 use ipnet::IpNet;
 
@@ -32,15 +35,15 @@ use crate::base::ports;
 
 use Equality::{Is, IsNot};
 
-/// The counters of what was caught, by direction.
+/// The counters of dropped packets, by direction.
 pub(super) const INBOUND: &str = "uncaptured_inbound";
 pub(super) const OUTBOUND: &str = "uncaptured_outbound";
 
 /// After conntrack and every translation of a destination.
 const PRIORITY: i32 = 0;
 
-/// What is delivered to a workload. Who may open a connection here: the namespace itself and the agent, over loopback;
-/// whoever is led to the agent's own listeners; probes of the node.
+/// Packets that are delivered to a workload. These may open a connection here: the namespace itself and the agent, over
+/// loopback; connections that are redirected to the agent's own listeners; probes of the node.
 pub(super) fn delivered(families: &[Family]) -> Chain {
     let to_agent = |port, comment| {
         Rule::new(comment, [Match::DestinationPort(Is, Protocol::Tcp, port)], Action::Accept)
@@ -51,7 +54,8 @@ pub(super) fn delivered(families: &[Family]) -> Chain {
             [Match::InputInterface(Is, LOOPBACK_INTERFACE)],
             Action::Accept,
         ),
-        // Nearly every packet: the kernel has its connection's socket at hand, and the rules below would accept it as well.
+        // Nearly every packet: the kernel has its connection's socket at hand, and the rules below would accept it as
+        // well.
         Rule::new(
             "of a connection here",
             [Match::TcpSyn(IsNot), Match::UnboundSocket(IsNot)],
@@ -71,10 +75,11 @@ pub(super) fn delivered(families: &[Family]) -> Chain {
     filter("check_input", Hook::Input, rules)
 }
 
-/// What passes through to a network behind the workload (nested containers, virtual machines) by rules of the pod. What is
-/// captured is never forwarded: the agent accepts it, and connects to what stands behind as it does to any application.
-/// So only probes may open a connection here. Whether a socket behind would take a SYN cookie cannot be asked from here. But a
-/// connection that conntrack first hears of in its middle was not translated when it began; if it is now, it is none.
+/// Packets that the pod's own rules forward to a network behind the workload (nested containers, virtual machines).
+/// Captured connections are never forwarded: the agent accepts them, and connects to what is behind as it does to any
+/// application. So only probes may open a connection here. Whether a socket behind would accept a SYN cookie cannot be
+/// determined from here. But a connection that conntrack first sees in its middle was not translated when it began; a
+/// translated one is therefore not genuine.
 pub(super) fn forwarded(families: &[Family]) -> Chain {
     let mut rules = vec![
         Rule::new("under way", [Match::TcpSyn(IsNot), Match::ConfirmedConnection], Action::Accept),
@@ -90,11 +95,12 @@ pub(super) fn forwarded(families: &[Family]) -> Chain {
     filter("check_forward", Hook::Forward, rules)
 }
 
-/// What a workload sends. Who may open a connection to elsewhere: the agent. What the workload opens stays in the
-/// namespace, or is led to the agent there. NAT changes the destination, and not the interface that is seen here.
+/// Packets that a workload sends. Only the agent may open a connection to elsewhere. The workload's connections stay in
+/// the namespace, or are redirected to the agent there. NAT changes the destination, and not the interface that is seen
+/// here.
 ///
-/// The agent's connection to an application that the pod's own rules lead on to a network behind it is remembered as those
-/// over loopback are: the replies arrive by another interface, for an address that is not this namespace's.
+/// The agent's connection to an application that the pod's own rules forward to a network behind it is remembered like
+/// those over loopback: the replies arrive by another interface, for an address that is not this namespace's.
 pub(super) fn sent(families: &[Family], dns: bool) -> Chain {
     let mut rules = vec![
         under_way(),

@@ -1,4 +1,4 @@
-//! Why the kernel did not take the rules, in words for the operator.
+//! Why the kernel rejected the rules, in words for the operator.
 
 use nix::errno::Errno;
 
@@ -8,25 +8,25 @@ pub enum Error {
     /// No netlink socket.
     #[error("cannot open a netlink socket for {subsystem}: {errno}; {}", hint(*errno))]
     Open { subsystem: &'static str, errno: Errno },
-    /// The socket failed in between; whether the request took effect is unknown, apply again.
-    #[error("netlink conversation with {subsystem} failed: {errno}; try again")]
+    /// The socket failed in between; whether the request took effect is unknown, so apply again.
+    #[error("netlink request to {subsystem} failed: {errno}; retry")]
     Conversation { subsystem: &'static str, errno: Errno },
-    /// The kernel's own refusal. `object` is for example `rule 3 (probes) of chain nat_output in table inet isthmus`.
-    #[error("the kernel refuses {object}: {errno}{}; {}", said(detail), hint(*errno))]
+    /// The kernel's own error. `object` is for example `rule 3 (probes) of chain nat_output in table inet isthmus`.
+    #[error("the kernel rejected {object}: {errno}{}; {}", said(detail), hint(*errno))]
     Refused { object: String, errno: Errno, detail: String },
-    /// No answer in time; whether the request took effect is unknown, apply again.
+    /// No answer in time; whether the request took effect is unknown, so apply again.
     #[error("no answer from the kernel about {object} within {seconds} s; is the node overloaded?")]
     Timeout { object: String, seconds: u64 },
-    /// The answer is not netlink as this program knows it.
-    #[error("the kernel's answer about {object} cannot be understood: {what}")]
+    /// The answer is not valid netlink.
+    #[error("the kernel's answer about {object} is malformed: {what}")]
     Malformed { object: String, what: &'static str },
     /// A netlink attribute holds at most 65531 bytes.
-    #[error("{object} does not fit into a netlink message")]
+    #[error("{object} is too large for a netlink message")]
     TooLarge { object: String },
 }
 
 impl Error {
-    /// The errno of a refusal.
+    /// The errno of a rejection.
     pub(super) fn refusal(&self) -> Option<Errno> {
         match self {
             Error::Refused { errno, .. } => Some(*errno),
@@ -35,7 +35,7 @@ impl Error {
     }
 }
 
-/// The kernel's explanation (extended acknowledgement), when there is one.
+/// The kernel's explanation (extended acknowledgement), if there is one.
 fn said(detail: &str) -> String {
     if detail.is_empty() { String::new() } else { format!(" ({detail})") }
 }
@@ -58,7 +58,7 @@ fn hint(errno: Errno) -> &'static str {
         Errno::EMSGSIZE | Errno::ENOBUFS | Errno::ENOMEM => {
             "the kernel is short of socket memory: check net.core.wmem_max and the memory of the node"
         }
-        _ => "check `nft list ruleset` and the kernel's log for what stands against it",
+        _ => "check `nft list ruleset` and the kernel's log for conflicts",
     }
 }
 

@@ -1,6 +1,6 @@
-//! A [`Program`] in the syntax of `nft`: for golden files, logs and `isthmus dump`. It is valid input for `nft -f`, which
-//! the namespace tests use to prove that the kernel holds exactly what is printed. Routes and
-//! parameters of the kernel, of which `nft` knows nothing, are comments in the words of `ip` and `sysctl`.
+//! Prints a [`Program`] in the syntax of `nft`: for golden files, logs and `isthmus dump`. The text is valid input for
+//! `nft -f`; the namespace tests use that to prove that the kernel holds exactly what is printed. Routes and kernel
+//! parameters, which `nft` does not know, are comments in the syntax of `ip` and `sysctl`.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -155,7 +155,7 @@ impl Display for Equality {
     }
 }
 
-/// For messages; `nft` has a word of its own for each place where a family stands.
+/// For messages; `nft` has different words for a family in different places.
 impl Display for Family {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         f.write_str(match self {

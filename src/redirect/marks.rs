@@ -1,4 +1,4 @@
-//! What the rules of workloads, of the node and of what was not captured recognize packets by.
+//! The marks and addresses by which the rules of workloads, of the node and of uncaptured packets recognize packets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

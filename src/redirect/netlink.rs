@@ -1,8 +1,9 @@
-//! The little of netlink that the rules need: attributes, requests, acknowledgements. The crate
-//! `netlink-packet-netfilter` knows neither `ct` nor `redir` nor `nat` nor batches, so nf_tables messages are written
-//! with this; rules and routes use the types of `netlink-packet-route` for what is inside a request.
+//! The part of netlink that the rules need: attributes, requests, acknowledgements. The crate
+//! `netlink-packet-netfilter` supports neither `ct` nor `redir` nor `nat` nor batches, so this module encodes nf_tables
+//! messages; rules and routes use the types of `netlink-packet-route` for the content of a request.
 //!
-//! What is written is well-formed or an error, and what the kernel answers is parsed without trust in its lengths.
+//! The encoder writes well-formed messages or returns an error; the parser does not trust the lengths in the kernel's
+//! answers.
 
 mod attributes;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -1,5 +1,5 @@
 //! A [`Table`] as one nf_tables transaction: begin, create, delete, create with all its content, end. The first
-//! creation is there so that the deletion cannot fail; between begin and end nothing is visible to packets.
+//! creation ensures that the deletion cannot fail; packets see nothing between begin and end.
 
 mod abi;
 mod expression;
@@ -15,23 +15,23 @@ use super::{
     program::{Chain, ChainKind, Family, Hook, Rule, Set, Table},
 };
 
-/// Addresses in one message: an attribute's length has 16 bits, and one of IPv6 takes 28 bytes.
+/// Addresses in one message: an attribute's length has 16 bits, and an IPv6 element takes 28 bytes.
 const ELEMENTS_PER_MESSAGE: usize = 1000;
 const CREATE: u16 = libc::NLM_F_CREATE as u16;
 const APPEND: u16 = libc::NLM_F_APPEND as u16;
 
-/// Puts the table in place of one of the same name, or in none's place.
+/// Replaces the table of this name, or creates it.
 pub fn replace(table: &Table) -> Result<(), Error> {
     Socket::open(Subsystem::Netfilter)?.transact(&replacement(table)?).map(drop)
 }
 
-/// Removes the table of that name, if there is one.
+/// Removes the table of that name, if it exists.
 pub fn remove(name: &str) -> Result<(), Error> {
     let requests = transaction(name, vec![create_table(name)?, delete_table(name)?]);
     Socket::open(Subsystem::Netfilter)?.transact(&requests).map(drop)
 }
 
-/// Whether there is a table of that name.
+/// Whether a table of that name exists.
 pub fn exists(name: &str) -> Result<bool, Error> {
     let body = Attributes::new().text(abi::TABLE_NAME, name);
     let query = request(abi::GET_TABLE, 0, body, table_object(name))?;
@@ -48,7 +48,8 @@ pub fn has_counter(table: &'static str, counter: &'static str) -> Result<bool, E
     Ok(counted(&mut socket, table, counter)?.is_some())
 }
 
-/// How many packets a counter of this table has counted since the table was made; `None` when there is no such counter.
+/// The packets that a counter of this table has counted since the table was created; `None` if there is no such
+/// counter.
 pub fn counted(
     socket: &mut Socket,
     table: &'static str,
@@ -103,14 +104,14 @@ fn replacement(table: &Table) -> Result<Vec<Request>, Error> {
     Ok(transaction(name, requests))
 }
 
-/// Puts requests, of which the last is awaited, between begin and end of a batch. The end itself is not answered (before
-/// Linux 6.10), and the answer to the last request comes after the commit.
+/// Puts requests, of which the last is awaited, between begin and end of a batch. The end itself is not answered
+/// (before Linux 6.10), and the answer to the last request comes after the commit.
 fn transaction(table: &str, mut requests: Vec<Request>) -> Vec<Request> {
     let last = requests.pop().map(Request::awaited);
     let mark = |kind| Request {
         kind,
         flags: 0,
-        // For these two messages the "resource" says which subsystem the batch is for.
+        // For these two messages the "resource" is the subsystem of the batch.
         body: generic_head(libc::AF_UNSPEC as u8, abi::SUBSYSTEM).to_vec(),
         object: format!("the transaction on table inet {table}").into(),
     };
@@ -205,8 +206,8 @@ fn append_rule(table: &str, chain: &Chain, rule: &Rule, position: usize) -> Resu
     request(abi::NEW_RULE, CREATE | APPEND, body, object.into())
 }
 
-/// User data that `nft list` shows as the rule's comment: kind 0, length, text with NUL. A text that does not
-/// fit is left out, it is no part of what the rule does.
+/// User data that `nft list` shows as the rule's comment: kind 0, length, text with NUL. A text that does not fit is
+/// left out, because it does not affect the rule.
 fn comment(text: &str) -> Vec<u8> {
     let Ok(length) = u8::try_from(text.len() + 1) else {
         return Vec::new();

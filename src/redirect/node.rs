@@ -1,9 +1,8 @@
-//! The rules in the node's network namespace: probes of the kubelet come from an address that capture lets through.
+//! The rules in the node's network namespace: kubelet probes get a source address that the capture rules accept.
 //!
-//! Only packets that a local process of root sends are given it. Forwarded packets, so those of other pods and
-//! of other nodes, and other users of the node are not; a peer cannot claim the exemption by where it routes its
-//! packets through. As in Istio, any root process in the node's namespace (so any `hostNetwork` pod that runs as
-//! root) has it.
+//! Only packets of a local root process get it. Forwarded packets (those of other pods and of other nodes) and packets
+//! of other users of the node do not; a peer cannot claim the exemption by its route. As in Istio, any root process in
+//! the node's namespace (so any `hostNetwork` pod that runs as root) has it.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -20,14 +19,14 @@ pub(super) const TABLE: &str = "isthmus_node";
 
 const SET_V4: &str = "pods_v4";
 const SET_V6: &str = "pods_v6";
-/// Counts packets that claimed to be probes.
+/// Counts packets with a spoofed probe address.
 pub(super) const SPOOFED: &str = "spoofed_probes";
 /// The user that the kubelet runs as.
 const ROOT: u32 = 0;
-/// One before the usual place of source NAT (100): kube-proxy and CNI plugins masquerade there, and the first to
-/// translate wins.
+/// One before the usual priority of source NAT (100): kube-proxy and CNI plugins masquerade there, and the first
+/// translation wins.
 const PRIORITY_BEFORE_SOURCE_NAT: i32 = 99;
-/// Where packets have the source that they leave with.
+/// Where packets have their final source address.
 const PRIORITY_AFTER_SOURCE_NAT: i32 = 150;
 
 /// Which workloads of this node are captured.
@@ -37,7 +36,7 @@ pub struct NodePlan {
     pub workloads: Vec<IpAddr>,
 }
 
-/// The rules that carry out `plan`. Apply the whole program again when a workload comes or goes.
+/// The rules for `plan`. Apply the whole program again when a workload comes or goes.
 pub fn plan_node(plan: &NodePlan) -> Program {
     let addresses: BTreeSet<IpAddr> = plan.workloads.iter().map(IpAddr::to_canonical).collect();
     let set = |name, family| Set {
@@ -69,9 +68,10 @@ pub fn plan_node(plan: &NodePlan) -> Program {
     Program { table, routing: Vec::new(), aligned_timestamps: false }
 }
 
-/// NAT gives the address to connections, by their first packet; whose the next ones are it does not ask. A SYN that nobody
-/// answered leaves its ports to whoever uses them within two minutes, another user of the node or, with IPv6, a pod that sends
-/// from the node's address. So who opens a connection from the address of probes is asked where its packets leave.
+/// NAT assigns the address by the first packet of a connection; it does not check whose the next ones are. A SYN that
+/// nobody answered leaves its ports to anyone who uses them within two minutes, another user of the node or, with IPv6,
+/// a pod that sends from the node's address. Therefore packets that open a connection from the probe address are
+/// checked for their user where they leave.
 fn opened() -> Chain {
     let rules = Family::ALL.iter().flat_map(|&family| {
         let opens = [Match::Source(IpNet::from(probe(family))), Match::TcpSyn(Equality::Is)];
@@ -91,8 +91,8 @@ fn opened() -> Chain {
     }
 }
 
-/// The address of probes is given to packets that leave this node for a pod of its own, and nothing with it is sent to
-/// or through a node. Whoever sends from it, a pod here or somebody elsewhere, wants to be taken for a probe.
+/// Packets with the probe address leave this node for its own pods, and none arrive at or pass through a node. A sender
+/// that uses the address, a pod here or a host elsewhere, tries to pass for a probe.
 fn borrowed() -> Chain {
     let rules = Family::ALL.iter().map(|&family| {
         let matches = [

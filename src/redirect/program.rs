@@ -1,6 +1,6 @@
-//! The rules as plain data: what is written here can be printed ([`Display`](std::fmt::Display) in the syntax of
-//! `nft`), compared and encoded. A [`Match`] carries what it depends on (`tcp dport` implies TCP, an IPv4 address
-//! implies IPv4), so matches can stand in any order.
+//! The rules as plain data, which can be printed ([`Display`](std::fmt::Display) in the syntax of `nft`), compared and
+//! encoded. A [`Match`] includes what it depends on (`tcp dport` implies TCP, an IPv4 address implies IPv4), so matches
+//! can be in any order.
 
 use std::net::IpAddr;
 
@@ -11,7 +11,7 @@ use ipnet::IpNet;
 pub struct Program {
     pub table: Table,
     pub routing: Vec<PolicyRoute>,
-    /// TCP timestamps have no random offset for each destination.
+    /// Whether TCP timestamps lose their random offset per destination.
     pub aligned_timestamps: bool,
 }
 
@@ -40,7 +40,7 @@ pub struct Chain {
     pub name: &'static str,
     pub kind: ChainKind,
     pub hook: Hook,
-    /// Smaller is earlier. Conntrack itself sits at -200.
+    /// Smaller is earlier. Conntrack itself is at -200.
     pub priority: i32,
     pub rules: Vec<Rule>,
 }
@@ -56,7 +56,7 @@ pub struct Rule {
     pub comment: &'static str,
 }
 
-/// What packets under a mark are routed by: an `ip rule` and the one route of its table, `local default dev lo`.
+/// Policy routing of packets under a mark: an `ip rule` and the one route of its table, `local default dev lo`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicyRoute {
     pub family: Family,
@@ -69,7 +69,7 @@ pub struct PolicyRoute {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainKind {
     Filter,
-    /// Routes a packet anew when its mark changed.
+    /// Reroutes a packet when its mark changed.
     Route,
     /// Sees the first packet of a connection only.
     Nat,
@@ -128,13 +128,13 @@ pub enum Match {
     OutputInterface(Equality, &'static str),
     /// TCP, and the packet opens a connection: of SYN, ACK, FIN and RST just SYN is set.
     TcpSyn(Equality),
-    /// Conntrack does not know what to make of the packet, so no NAT chain will see it.
+    /// Conntrack cannot classify the packet, so no NAT chain will see it.
     InvalidConnection,
     /// Conntrack knows the connection from an earlier packet.
     ConfirmedConnection,
-    /// NAT leads the connection elsewhere than where it was dialled.
+    /// NAT translates the connection to another destination than the dialled one.
     TranslatedConnection,
-    /// The packet is for a socket here that is bound to no address, so a listening one; or else for one that is bound.
+    /// The packet is for a socket here that is bound to no address (a listening one), or for one that is bound.
     UnboundSocket(Equality),
     /// A local process of this user sent the packet; forwarded packets have no user and never match.
     SocketUser(u32),
@@ -169,8 +169,8 @@ impl Family {
 }
 
 impl Table {
-    /// The same table for a kernel that can neither count by name, nor answer with a reset, nor look sockets up: it judges
-    /// the same SYNs, and no others.
+    /// The same table for a kernel that lacks named counters, resets or socket lookup: it drops the same SYNs, and no
+    /// others.
     #[must_use]
     pub fn plain(&self) -> Table {
         let mut table = Table { counters: Vec::new(), ..self.clone() };

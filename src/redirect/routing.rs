@@ -17,15 +17,15 @@ use super::{
 
 /// The index of `lo`, the same in every network namespace (`LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
-/// How many equal rules or routes a removal takes away. There should be one; a crash of another agent or a hand at
-/// `ip rule` may have left more, and an endless loop must not be possible.
+/// How many equal rules or routes a removal deletes. There should be one; a crashed agent or a manual `ip rule` may
+/// have left more, and the loop must be bounded.
 const MOST_DUPLICATES: usize = 16;
 
 const CREATE: u16 = libc::NLM_F_CREATE as u16;
 const EXCLUSIVE: u16 = libc::NLM_F_EXCL as u16;
 const REPLACE: u16 = libc::NLM_F_REPLACE as u16;
 
-/// Adds what is missing. Returns the families that this namespace does not have.
+/// Adds what is missing. Returns the families that this namespace lacks.
 pub fn apply(routes: &[PolicyRoute]) -> Result<Vec<Family>, Error> {
     let mut without = Vec::new();
     if routes.is_empty() {
@@ -41,7 +41,7 @@ pub fn apply(routes: &[PolicyRoute]) -> Result<Vec<Family>, Error> {
     Ok(without)
 }
 
-/// Removes all of them; what is not there is no error.
+/// Removes all of them; a missing one is not an error.
 pub fn remove(routes: &[PolicyRoute]) -> Result<(), Error> {
     let mut socket = Socket::open(Subsystem::Route)?;
     let mut result = Ok(());
@@ -53,9 +53,9 @@ pub fn remove(routes: &[PolicyRoute]) -> Result<(), Error> {
     result
 }
 
-/// The route first: a rule that leads to an empty table would lead on to the network.
+/// The route first: a rule that points to an empty table would route packets to the network.
 fn add(socket: &mut Socket, route: &PolicyRoute) -> Result<(), Error> {
-    // Replacing also mends a route that another program left in the table.
+    // Replacing also repairs a route that another program left in the table.
     socket.transact(&[local(route, libc::RTM_NEWROUTE, CREATE | REPLACE)])?;
     match socket.transact(&[rule(route, libc::RTM_NEWRULE, CREATE | EXCLUSIVE)]) {
         Err(error) if error.refusal() == Some(Errno::EEXIST) => Ok(()),
@@ -76,8 +76,8 @@ fn remove_all(socket: &mut Socket, family: Family, request: Request) -> Result<(
     Ok(())
 }
 
-/// Whether a refusal says that there is no such family here: not in the kernel, or (`EACCES`) disabled on `lo`
-/// by `net.ipv6.conf.lo.disable_ipv6`. A lack of capabilities is `EPERM`.
+/// Whether an error means that the family is missing: not in the kernel, or (`EACCES`) disabled on `lo` by
+/// `net.ipv6.conf.lo.disable_ipv6`. A missing capability is `EPERM`.
 fn is_absent(family: Family, error: &Error) -> bool {
     let refusal = error.refusal();
     family == Family::Ipv6

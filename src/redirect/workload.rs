@@ -1,6 +1,6 @@
 //! The rules in a workload's network namespace, from a plan of what to capture. They are Istio's in-pod rules
-//! (istio-cni, `cni/pkg/nftables`), with additions that are explained where they stand: only a SYN is translated, the
-//! agent's own flows are tracked in a zone of their own, and what was not redirected goes no further (`check`).
+//! (istio-cni, `cni/pkg/nftables`), with additions that are explained below: only a SYN is translated, the agent's own
+//! flows have their own conntrack zone, and connections that were not redirected are dropped (`check`).
 
 use super::check;
 use super::marks::{AGENT, BORROWED, LOOPBACK_INTERFACE, PRIORITY_RAW, host, loopback, probe};
@@ -12,31 +12,31 @@ use crate::base::ports;
 
 use Equality::{Is, IsNot};
 
-/// The table's name; one of our own, so that replacing it touches nobody else's rules.
+/// The table's name; it is Isthmus's own, so that replacing it touches no other rules.
 pub(super) const TABLE: &str = "isthmus";
 
-/// The zone of the agent's flows; Istio uses the same number for the agent's DNS.
+/// The conntrack zone of the agent's flows; Istio uses the same number for the agent's DNS.
 const AGENT_ZONE: u16 = 1;
-/// Where DNS is spoken, whatever the transport.
+/// The DNS port, whatever the transport.
 const DNS_PORT: u16 = 53;
 
 /// After conntrack and before NAT, where marks are set.
 const PRIORITY_MANGLE: i32 = -150;
-/// One before where destinations are usually translated (-100): the first to translate wins, and a pod with a network of its
-/// own behind it (containers, virtual machines) has rules there.
+/// One before the usual priority of destination NAT (-100): the first translation wins, and a pod with its own network
+/// behind it (containers, virtual machines) has rules there.
 const PRIORITY_DESTINATION_NAT: i32 = -101;
 
 /// What to capture of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CapturePlan {
-    /// The namespace speaks IPv4. Say `false` only when it cannot: a family without rules is not captured at all,
-    /// so an address that is missing from `status.podIPs` would be a way around policy.
+    /// The namespace uses IPv4. Set `false` only if it cannot: a family without rules is not captured at all, so an
+    /// address that is missing from `status.podIPs` would bypass policy.
     pub ipv4: bool,
-    /// The namespace speaks IPv6; as with [`CapturePlan::ipv4`]. Rules for a family that the kernel lacks do no harm.
+    /// The namespace uses IPv6; as with [`CapturePlan::ipv4`]. Rules for a family that the kernel lacks are harmless.
     pub ipv6: bool,
-    /// Capture plaintext that arrives; `false` is Istio's ingress mode (`ambient.istio.io/bypass-inbound-capture`).
+    /// Capture inbound plaintext; `false` is Istio's ingress mode (`ambient.istio.io/bypass-inbound-capture`).
     pub inbound: bool,
-    /// Lead DNS queries to the stub on 15053.
+    /// Redirect DNS queries to the stub on 15053.
     pub dns: bool,
 }
 
@@ -57,7 +57,7 @@ impl CapturePlan {
     }
 }
 
-/// The rules that carry out `plan`.
+/// The rules for `plan`.
 pub fn plan_workload(plan: &CapturePlan) -> Program {
     let families = plan.families();
     let mut chains = vec![raw_output(), mangle_prerouting(), mangle_output()];
@@ -88,10 +88,10 @@ pub(super) fn routing(families: &[Family]) -> Vec<PolicyRoute> {
     families.iter().map(route).collect()
 }
 
-/// When the agent connects to the application from `client:X`, a plaintext client may be connected from the very
-/// same `client:X`, and that flow is translated to 15006. In one zone the agent's SYN would be taken for a packet of
-/// the client's flow and be sent to 15006 as well. Only the original direction is put apart: replies come
-/// from an application or a network that knows nothing of zones.
+/// When the agent connects to the application from `client:X`, a plaintext client may be connected from the very same
+/// `client:X`, and that flow is translated to 15006. In one zone the agent's SYN would be taken for a packet of the
+/// client's flow and be sent to 15006 as well. Only the original direction is separated: replies come from an
+/// application or a network without zones.
 fn raw_output() -> Chain {
     let rule = Rule::new(
         "the agent's flows apart from those of the workload",
@@ -107,13 +107,13 @@ fn raw_output() -> Chain {
     }
 }
 
-/// A marked packet that arrives over loopback is the agent's, on its way to the application. Over another interface marks
-/// should not survive, but there are network plugins that keep them, and then they are whoever's who sent the packet.
+/// A marked packet that arrives over loopback is the agent's, on its way to the application. Marks should not survive
+/// over another interface, but some network plugins keep them; then the sender of the packet controls them.
 fn mangle_prerouting() -> Chain {
     let local = Match::InputInterface(Is, LOOPBACK_INTERFACE);
     let rules = vec![
-        // What conntrack calls invalid, for example a SYN that runs against a flow just reset, has no connection that
-        // could be remembered, so the reply would not find back. The agent's SYN is repeated a second later.
+        // Packets that conntrack calls invalid, for example a SYN that races with a flow just reset, have no connection
+        // that could be remembered, so the reply would be lost. The agent's SYN is retransmitted a second later.
         Rule::new(
             "replies to it would be lost",
             [local, Match::InvalidConnection, Match::TcpSyn(Is)],
@@ -139,10 +139,10 @@ fn mangle_prerouting() -> Chain {
     }
 }
 
-/// The agent's own packets of that flow have a mark already, and go where the flow goes.
+/// The agent's own packets of that flow have a mark already, and are routed with the flow.
 ///
-/// This chain, the one above and the routes stay in ingress mode: without them inbound HBONE times out, because
-/// replies to a borrowed address leave for the real client (istio-cni had that defect).
+/// This chain, the one above and the routes stay in ingress mode: without them inbound HBONE times out, because replies
+/// to a borrowed address leave for the real client (istio-cni had that bug).
 fn mangle_output() -> Chain {
     let rule = Rule::new(
         "the application's reply to a borrowed address: back to the agent",
@@ -158,8 +158,8 @@ fn mangle_output() -> Chain {
     }
 }
 
-/// Plaintext that arrives goes to 15006; HBONE goes straight to its listener. It is redirected to the very port that it is for,
-/// so that no rule of the pod leads it elsewhere.
+/// Inbound plaintext goes to 15006; HBONE goes directly to its listener. It is redirected to its own port, so that no
+/// rule of the pod forwards it elsewhere.
 fn nat_prerouting(families: &[Family]) -> Chain {
     let mut rules = vec![older_connections()];
     rules.extend(families.iter().map(|&family| {
@@ -188,7 +188,7 @@ fn nat_prerouting(families: &[Family]) -> Chain {
     destination_nat("nat_prerouting", Hook::Prerouting, rules)
 }
 
-/// What the workload sends goes to 15001, except what is the agent's own or stays within the namespace.
+/// Outbound connections go to 15001, except the agent's own and those that stay within the namespace.
 fn nat_output(families: &[Family], dns: bool) -> Chain {
     let mut rules = vec![
         older_connections(),
@@ -216,7 +216,8 @@ fn nat_output(families: &[Family], dns: bool) -> Chain {
     destination_nat("nat_output", Hook::Output, rules)
 }
 
-/// A resolver on loopback (systemd-resolved, a cache in the pod) is left alone; its own queries are not.
+/// Queries to a resolver on loopback (systemd-resolved, a cache in the pod) are not redirected; its own upstream
+/// queries are.
 fn dns_rules(family: Family) -> [Rule; 2] {
     [Protocol::Udp, Protocol::Tcp].map(|protocol| {
         let matches = [
@@ -228,8 +229,8 @@ fn dns_rules(family: Family) -> [Rule; 2] {
     })
 }
 
-/// Conntrack, when it is attached, takes the next packet of an old connection for the first of a new one. Translated,
-/// that connection would break.
+/// Conntrack, once attached, takes the next packet of an old connection for the first of a new one. Translating it
+/// would break that connection.
 fn older_connections() -> Rule {
     Rule::new("connections from before capture", [Match::TcpSyn(IsNot)], Action::Accept)
 }

@@ -1,4 +1,4 @@
-//! From a name to addresses: the questions, and what their answers say.
+//! From a name to addresses: sends the queries and parses their answers.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::name::Answer;
 use crate::model::Workload;
 use crate::sock::SocketFactory;
 
-/// What a workload could connect to.
+/// The addresses of a name.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Families {
     ipv4: bool,
@@ -20,17 +20,17 @@ pub(super) struct Families {
 }
 
 impl Families {
-    /// Those of its own addresses.
+    /// The client's own addresses among them.
     pub(super) fn of(workload: &Workload) -> Self {
         let any = |family: fn(&IpAddr) -> bool| workload.addresses.iter().any(family);
         Self { ipv4: any(IpAddr::is_ipv4), ipv6: any(IpAddr::is_ipv6) }
     }
 }
 
-/// Asks for the addresses of both families at once.
+/// Queries the addresses of both families concurrently.
 ///
 /// # Errors
-/// When nobody answers, or not with what was asked for.
+/// No resolver answers, or the answer does not match the query.
 pub(super) async fn ask(
     resolvers: &Resolvers,
     sockets: &dyn SocketFactory,
@@ -46,7 +46,7 @@ pub(super) async fn ask(
     merge(v4.into_iter().chain(v6))
 }
 
-/// One family is enough; that there is none is known only when both have answered.
+/// One family is enough; only two answers prove that there is no address.
 pub(super) fn merge(
     answers: impl Iterator<Item = Result<Answer, String>>,
 ) -> Result<Answer, String> {
@@ -74,7 +74,7 @@ async fn ask_for(
     name: &str,
     kind: RecordType,
 ) -> Result<Answer, String> {
-    // The dot keeps anybody's search path away from it.
+    // The trailing dot keeps search paths away.
     let name = Name::from_ascii(format!("{name}.")).map_err(|error| error.to_string())?;
     let query = Query::query(name, kind);
     let mut message = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
@@ -106,8 +106,8 @@ pub(super) fn read(answer: &Message, query: &Query) -> Result<Answer, String> {
     match answer.metadata.response_code {
         ResponseCode::NoError if same => {}
         ResponseCode::NXDomain => return Ok(Answer { addresses: Vec::new(), ttl: Duration::ZERO }),
-        ResponseCode::NoError => return Err("the answer is to another question".to_owned()),
-        code => return Err(format!("the resolver answers {code}")),
+        ResponseCode::NoError => return Err("the answer does not match the query".to_owned()),
+        code => return Err(format!("the resolver answered {code}")),
     }
     let mut found = Answer { addresses: Vec::new(), ttl: Duration::MAX };
     for record in &answer.answers {
@@ -116,7 +116,7 @@ pub(super) fn read(answer: &Message, query: &Query) -> Result<Answer, String> {
             RData::AAAA(address) => Some(IpAddr::V6(address.0)),
             _ => None,
         };
-        // An alias on the way to the address may change sooner than that.
+        // An alias in the chain may change sooner than the address.
         found.ttl = found.ttl.min(Duration::from_secs(record.ttl.into()));
         found.addresses.extend(address.filter(|address| !leads_nowhere(*address)));
     }

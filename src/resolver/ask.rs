@@ -1,4 +1,4 @@
-//! Asking upstream, as the workload would: its resolvers, its network namespace, the protocol it used itself.
+//! Queries upstream as the workload would: its resolvers, its network namespace, its protocol.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,26 +12,26 @@ use tokio::time::{Instant, timeout};
 
 use crate::sock::{self, SocketFactory};
 
-/// The port of every resolver that a resolv.conf can name.
+/// The port of every resolver in a resolv.conf.
 const PORT: u16 = 53;
 /// Where `ip netns exec` finds the files of a named namespace (ip-netns(8)).
 const OF_NAMESPACES: &str = "/etc/netns";
-/// For how long the file is not read again.
+/// How long the parsed file is cached.
 const FRESH: Duration = Duration::from_secs(5);
-/// How many resolvers are asked, one after the other (resolv.conf(5)).
+/// How many resolvers are tried, one after the other (resolv.conf(5)).
 const MAX_RESOLVERS: usize = 3;
-/// For one resolver: two of them fit into the five seconds after which a client asks again.
+/// The timeout of one resolver: two of them fit into the five seconds after which a client retries.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The longest answer over UDP, in bytes.
+/// The longest UDP answer, in bytes.
 const MAX_DATAGRAM: usize = 65_535;
 
-/// The resolvers of one workload, read from a file again and again.
+/// The resolvers of one workload, from a file that is reread regularly.
 pub struct Resolvers {
     file: PathBuf,
     known: ArcSwapOption<(Instant, Vec<SocketAddr>)>,
 }
 
-/// How the client asked, and so how upstream is asked: an answer that was cut short is the client's to ask for again.
+/// The client's protocol, which is also used upstream: if an answer is truncated, the client retries over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Udp,
@@ -48,7 +48,7 @@ impl Protocol {
 }
 
 impl Resolvers {
-    /// The file of the workload's namespace where it has one of its own, as its programs see it; else `file`.
+    /// The resolv.conf of the workload's namespace if it has one, as its programs see it; otherwise `file`.
     pub fn of(namespace: Option<&str>, file: &Path) -> Self {
         let own = namespace.filter(|name| !name.contains('/'));
         let own = own.map(|name| Path::new(OF_NAMESPACES).join(name).join("resolv.conf"));
@@ -76,7 +76,7 @@ impl Resolvers {
         Ok(known)
     }
 
-    /// The answer of the first resolver that gives one.
+    /// The answer of the first resolver that answers.
     pub async fn ask(
         &self,
         sockets: &dyn SocketFactory,
@@ -104,7 +104,7 @@ impl Resolvers {
     }
 }
 
-/// From a port of its own and with a number of its own, so that nobody off the way can guess an answer (RFC 5452).
+/// Uses a random port and a random ID, so that an off-path attacker cannot guess an answer (RFC 5452).
 async fn ask_by_udp(
     sockets: &dyn SocketFactory,
     resolver: SocketAddr,
@@ -124,7 +124,7 @@ async fn ask_by_udp(
     let mut answer = vec![0; MAX_DATAGRAM];
     loop {
         let length = socket.recv(&mut answer).await?;
-        // Of anything else nobody knows whose answer it is; the right one may still come.
+        // Any other datagram is of unknown origin; the right one may still arrive.
         if length > 2 && answer[..2] == number {
             answer.truncate(length);
             answer[..2].copy_from_slice(&query[..2]);

@@ -1,4 +1,4 @@
-//! A service's endpoints with addresses in place of names: pure over one snapshot and what is known of the names.
+//! A service's endpoints with addresses in place of names: pure over one snapshot and the cached names.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,17 +9,16 @@ use crate::base::Str;
 use crate::model::{Endpoint, PortMapping, Resolution, Service};
 use crate::world::World;
 
-/// What a share of 1 becomes where a name has several addresses, so that it can be divided: 840 has every divisor up
-/// to 8.
+/// A share of 1 is scaled to this, so that several addresses of a name can divide it: 840 has every divisor up to 8.
 const SHARE: u32 = 840;
 
-/// The Service of the mesh that a name means. An entry's host is looked up like any other name: it may well be
-/// this very entry's.
+/// The mesh Service that a name means. An entry's host is looked up like any other name: it may be the host of this
+/// very entry.
 pub(super) fn in_mesh<'a>(world: &'a World, name: &str) -> Option<&'a Arc<Service>> {
     world.service_named(name, None).filter(|service| service.entry.is_none())
 }
 
-/// The service with addresses for names. Names that are not in `known` and not in the mesh have no addresses.
+/// The service with addresses for names. Names that are neither in `known` nor in the mesh have no addresses.
 pub(super) fn made(world: &World, service: &Service, known: &HashMap<Str, Arc<Known>>) -> Service {
     let mut endpoints = Vec::new();
     for endpoint in &service.endpoints {
@@ -37,7 +36,7 @@ pub(super) fn made(world: &World, service: &Service, known: &HashMap<Str, Arc<Kn
         }
         share(endpoint.weight, &mut endpoints[start..]);
     }
-    // What stands here now is a list like any other.
+    // From here on it is a static list like any other.
     Service { endpoints, resolution: Resolution::Listed, ..service.clone() }
 }
 
@@ -48,7 +47,7 @@ fn at(world: &World, endpoint: &Endpoint, address: IpAddr) -> Vec<Endpoint> {
     }
 }
 
-/// The endpoints of `other`, on the ports that the endpoint's lead to there.
+/// The endpoints of `other`, on the ports that the endpoint's ports map to there.
 fn through<'a>(endpoint: &'a Endpoint, other: &'a Service) -> impl Iterator<Item = Endpoint> + 'a {
     other.endpoints.iter().map(move |one| {
         let lead = |mapping: &PortMapping| {
@@ -59,7 +58,7 @@ fn through<'a>(endpoint: &'a Endpoint, other: &'a Service) -> impl Iterator<Item
     })
 }
 
-/// The addresses of one name have its share together.
+/// The addresses of one name divide its share.
 fn share(weight: u32, addresses: &mut [Endpoint]) {
     let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
     for address in addresses {

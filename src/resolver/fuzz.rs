@@ -1,4 +1,4 @@
-//! What fuzzers try on the answers of resolvers.
+//! Fuzz target of resolver answers.
 
 use hickory_proto::op::{Message, Query};
 use hickory_proto::rr::{Name, RecordType};

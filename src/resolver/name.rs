@@ -1,4 +1,4 @@
-//! One name of one workload: its last answer, and whose turn it is to ask anew.
+//! One name of one workload: its last answer, and which caller refreshes it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,32 +8,33 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How long an answer holds at least, whatever its TTL: connections in quick succession ask once.
+/// The shortest cache time, whatever the TTL: connections in quick succession query once.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// And at most: who moves a name without heeding its TTL is followed soon.
+/// The longest cache time: a name that moves without respecting its TTL is followed soon.
 pub(super) const LONGEST: Duration = Duration::from_secs(300);
-/// How long the resolvers are not asked again after they failed, or knew no such name.
+/// The backoff after a resolver failed, or answered NXDOMAIN.
 const AFTER_FAILURE: Duration = Duration::from_secs(2);
-/// How long an answer goes on while the resolvers fail (RFC 8767 proposes one to three days; endpoints move faster).
+/// How long a stale answer stays in use while the resolvers fail (RFC 8767 proposes one to three days; endpoints move
+/// faster).
 const STALE: Duration = Duration::from_secs(3600);
 
-/// What the resolvers said.
+/// A resolver's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
-    /// None: there is no such name, or it has no address.
+    /// Empty: the name does not exist, or has no address.
     pub(super) addresses: Vec<IpAddr>,
     pub(super) ttl: Duration,
 }
 
-/// What is known of a name.
+/// The cached state of a name.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) addresses: Vec<IpAddr>,
-    /// Why there is none.
+    /// Why there is no address.
     why: Option<String>,
-    /// When it must be asked for again.
+    /// When the next query is due.
     pub(super) until: Instant,
-    /// When it is of no use any more.
+    /// When the answer expires.
     ends: Instant,
 }
 
@@ -56,7 +57,7 @@ impl Known {
     fn of(answer: Answer) -> Self {
         let now = Instant::now();
         if answer.addresses.is_empty() {
-            let why = Some("the resolvers know no address of it".to_owned());
+            let why = Some("the resolvers have no address for it".to_owned());
             let until = now + AFTER_FAILURE;
             return Self { addresses: Vec::new(), why, until, ends: until };
         }
@@ -64,7 +65,7 @@ impl Known {
         Self { addresses: answer.addresses, why: None, until, ends: until + STALE }
     }
 
-    /// The resolvers failed: what was known before goes on, while it may.
+    /// The resolvers failed: the previous answer stays in use until it expires.
     fn without_answer(before: Option<&Known>, why: String) -> Self {
         let now = Instant::now();
         let until = now + AFTER_FAILURE;
@@ -76,8 +77,8 @@ impl Known {
 }
 
 impl Name {
-    /// What is known, asked for when it is not any more. Of those who want it at the same time one asks; the others take
-    /// the last answer, or wait where there is none.
+    /// The cached answer, refreshed if due. Of concurrent callers one queries; the others use the last answer, or wait
+    /// if there is none.
     pub(super) async fn known<F>(&self, ask: impl FnOnce() -> F) -> Arc<Known>
     where
         F: Future<Output = Result<Answer, String>>,
@@ -91,7 +92,7 @@ impl Name {
             (Err(_), Some(known)) if Instant::now() < known.ends => return known,
             (Err(_), _) => self.turn.lock().await,
         };
-        // Whoever had the turn before may have asked.
+        // The previous caller may have refreshed it.
         let before = self.known.load_full();
         if let Some(known) = before.as_ref().filter(|known| known.is_fresh()) {
             return known.clone();
@@ -104,12 +105,12 @@ impl Name {
         known
     }
 
-    /// What was said last, without asking.
+    /// The last answer, without a query.
     pub(super) fn last(&self) -> Option<Arc<Known>> {
         self.known.load_full()
     }
 
-    /// Somebody asks for it, or has lately.
+    /// The name is being queried, or was used recently.
     pub(super) fn is_in_use(&self) -> bool {
         self.turn.try_lock().is_err()
             || self.known.load().as_ref().is_some_and(|known| known.is_fresh())

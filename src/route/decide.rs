@@ -1,4 +1,4 @@
-//! The next hop of an outbound connection (reference, "Outbound algorithm").
+//! The next hop of an outbound connection.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,21 +1,21 @@
-//! What a failed `accept` means for the loop around it.
+//! Classifies errors of `accept`.
 
 use std::io;
 
 /// What to do after `accept` failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AcceptFailure {
-    /// Only that connection: go on.
+    /// The error belongs to one connection: continue.
     ThisConnection,
-    /// Out of files or memory: pause.
+    /// Out of file descriptors or memory: back off.
     BackOff,
     /// The listener is gone.
     Fatal,
 }
 
-/// Sorts an error of `accept`. On Linux it hands out errors that belong to the new connection rather than to the
-/// listener (accept(2), "Error handling"): those must not end a listener. What is unknown backs off, so that a new
-/// kind of error can neither spin nor end capture.
+/// Classifies an error of `accept`. Linux also returns errors that belong to the new connection instead of the listener
+/// (accept(2), "Error handling"): those must not close a listener. An unknown error backs off, so that it can neither
+/// spin nor end the capture.
 pub fn classify_accept(error: &io::Error) -> AcceptFailure {
     match error.raw_os_error() {
         Some(

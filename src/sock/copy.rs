@@ -1,17 +1,17 @@
-//! The copy loop: both directions of a connection to their ends.
+//! The copy loop: copies both directions of a connection to their ends.
 //!
-//! It works on chunks rather than on a buffer of its own, so that bytes read from a socket go into HTTP/2 frames, and
-//! bytes out of frames to a socket, without another copy, and so that an idle connection holds no buffer.
+//! It moves chunks instead of filling its own buffer, so that bytes from a socket go into HTTP/2 frames, and bytes from
+//! frames to a socket, without another copy, and so that an idle connection holds no buffer.
 //!
-//! splice(2) between two plain sockets was measured and left out: over loopback it took a quarter less of the copying
-//! thread's time and moved no more bytes in the same time, for two descriptors and a pipe a direction.
+//! splice(2) between two plain sockets was measured and rejected: over loopback it took a quarter less CPU time of the
+//! copying thread and moved no more bytes in the same time, at the price of two descriptors and a pipe per direction.
 //!
 //! How it ends:
-//! * The end of one side's bytes is passed on (FIN, END_STREAM) and the other direction goes on: half-close.
-//! * A side that can no longer be read fails the copy at once.
-//! * A side that can no longer be written ends that direction only. What it had already sent is still carried, as
-//!   without a proxy: a server that refuses an upload early gets its answer through.
-//! * A failed copy breaks off what it did not finish, so that nobody takes a cut stream for a complete one.
+//! * The end of one side's bytes is forwarded (FIN, END_STREAM) and the other direction continues: half-close.
+//! * A read error fails the copy at once.
+//! * A write error ends that direction only. What the peer had already sent is still forwarded, as without a proxy: a
+//!   server that rejects an upload early gets its answer through.
+//! * A failed copy resets what it did not finish, so that no peer takes a truncated stream for a complete one.
 
 mod relay;
 mod split;
@@ -29,26 +29,26 @@ pub use self::tcp::{TcpRead, TcpWrite};
 use crate::base::{Room, within_budget};
 use crate::telemetry::ConnectionRecord;
 
-/// What the copy of one connection may occupy while it is idle, in bytes. Ten thousand connections are 5 MB at most.
+/// The memory that an idle connection's copy may occupy, in bytes. Ten thousand connections take at most 5 MB.
 const COPY_BUDGET: usize = 512;
 
-/// The receiving half of a byte stream, chunk by chunk; a copy loop works on it without knowing what carries the bytes.
+/// The receiving half of a byte stream, chunk by chunk; the copy loop does not know what carries the bytes.
 pub trait ChunkRead: Send + Unpin {
-    /// Up to about `hint` bytes; empty at the end of the stream. Bytes that are in memory already come as they are,
-    /// whatever the hint.
+    /// Returns up to about `hint` bytes; empty at the end of the stream. Bytes that are in memory already are returned
+    /// as they are, whatever the hint.
     fn poll_chunk(&mut self, cx: &mut Context<'_>, hint: usize) -> Poll<io::Result<Bytes>>;
 }
 
-/// The sending half. Dropped before `poll_finish` was ready, it breaks the stream off.
+/// The sending half. If it is dropped before `poll_finish` was ready, it resets the stream.
 pub trait ChunkWrite: Send + Unpin {
     /// Takes bytes from the front of `chunk`; ready when it took some.
     fn poll_write_chunk(&mut self, cx: &mut Context<'_>, chunk: &mut Bytes)
     -> Poll<io::Result<()>>;
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
-    /// Ends this direction (FIN, END_STREAM); the other one goes on.
+    /// Ends this direction (FIN, END_STREAM); the other one continues.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Ready when the peer will take nothing more, where the carrier tells without a write.
+    /// Ready when the peer accepts nothing more, if the carrier reports that without a write.
     fn poll_broken(&mut self, _cx: &mut Context<'_>) -> Poll<io::Error> {
         Poll::Pending
     }
@@ -61,13 +61,13 @@ pub trait Duplex: Send {
     fn halves(self) -> (Self::Read, Self::Write);
 }
 
-/// Told about every chunk that passes.
+/// Receives every chunk that passes.
 pub trait Transferred: Send + Sync {
     /// From the downstream to the upstream.
     fn sent(&self, bytes: usize);
     /// From the upstream to the downstream.
     fn received(&self, bytes: usize);
-    /// What chunks may take that are on their way; `None` where nobody bounds it.
+    /// The memory budget of chunks in transit; `None` if it is not bounded here.
     fn room(&self) -> Option<&Room> {
         None
     }
@@ -88,11 +88,11 @@ impl Transferred for ConnectionRecord {
     }
 }
 
-/// A copy that did not come to the end of both directions.
+/// A copy that did not reach the end of both directions.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {side}: {source}")]
 pub struct CopyError {
-    /// Whose connection failed.
+    /// The side whose connection failed.
     pub side: Side,
     pub operation: Operation,
     pub source: io::Error,
@@ -101,13 +101,13 @@ pub struct CopyError {
 /// The two connections of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The one that was accepted.
+    /// The accepted connection.
     Downstream,
-    /// The one that was opened for it.
+    /// The connection that was opened for it.
     Upstream,
 }
 
-/// What was tried when a connection failed.
+/// The operation that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     Read,
@@ -118,7 +118,7 @@ pub enum Operation {
 struct Both<D: Duplex, U: Duplex> {
     sending: Relay<D::Read, U::Write>,
     receiving: Relay<U::Read, D::Write>,
-    /// The first direction that could not be written any more.
+    /// The first direction that could no longer be written.
     failure: Option<CopyError>,
 }
 
@@ -152,8 +152,8 @@ impl std::fmt::Display for Operation {
     }
 }
 
-/// Copies both directions to their ends, with half-close; returns when both have ended or one failed. The error tells
-/// which side failed. Dropping the future breaks off both sides.
+/// Copies both directions to their ends, with half-close; returns when both have ended or one failed. The error names
+/// the failed side. Dropping the future resets both sides.
 pub fn copy_bidirectional<D: Duplex, U: Duplex, T: Transferred>(
     downstream: D,
     upstream: U,
@@ -207,7 +207,7 @@ impl<D: Duplex, U: Duplex> Both<D, U> {
     /// Decides whether a failure of one direction ends the copy now, later or not at all.
     fn fail(&mut self, error: CopyError) -> Result<(), CopyError> {
         match error.operation {
-            // The peer was sent everything including the end, and then broke off: many clients close that way.
+            // The peer got everything including the end, and then reset: many clients close that way.
             Operation::Read if self.told_the_end(error.side) => Ok(()),
             Operation::Read => Err(self.failure.take().unwrap_or(error)),
             Operation::Write => {

@@ -1,4 +1,4 @@
-//! Where sockets are made: in a workload's network namespace or in the agent's own.
+//! Creates sockets, in a workload's network namespace or in the agent's own.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,23 +11,23 @@ use super::namespace::NetworkNamespace;
 use super::options;
 use crate::base::ports::SOCKET_MARK;
 
-/// Connections that the kernel completes before the agent accepts them. A burst of a whole workload's clients fits;
-/// Rust's default is 128, ztunnel uses 128 or 1024, and `net.core.somaxconn` (4096) caps it.
+/// The accept backlog. A burst of all clients of a workload fits; Rust's default is 128, ztunnel uses 128 or 1024, and
+/// `net.core.somaxconn` (4096) caps it.
 const BACKLOG: i32 = 1024;
 
-/// Where sockets are made: the seam for tests and for network namespaces.
+/// Creates sockets: the seam for tests and for network namespaces.
 pub trait SocketFactory: Send + Sync + 'static {
-    /// A listening socket. IPv6 `[::]` takes IPv4 too.
+    /// A listening socket. IPv6 `[::]` accepts IPv4 too.
     fn listen(&self, address: SocketAddr) -> io::Result<TcpListener>;
-    /// A listening socket whose port a successor may take as well, while this one still has it.
+    /// A listening socket whose port a successor can bind too, while this one is open.
     fn listen_shared(&self, address: SocketAddr) -> io::Result<TcpListener>;
-    /// A socket for datagrams; port 0 is any, another one a successor may take as well.
+    /// A datagram socket. Port 0 is any port; another port can be bound by a successor too.
     fn datagrams(&self, address: SocketAddr) -> io::Result<UdpSocket>;
-    /// A socket that is not connected yet, marked as the agent's own; `from` borrows that source address (IP_TRANSPARENT).
+    /// An unconnected socket with the agent's mark; `from` borrows that source address (IP_TRANSPARENT).
     fn socket(&self, to: SocketAddr, from: Option<IpAddr>) -> io::Result<TcpSocket>;
 }
 
-/// Sockets in a workload's namespace, marked as the agent's own.
+/// Sockets in a workload's namespace, with the agent's mark.
 pub struct NamespaceSockets {
     namespace: NetworkNamespace,
 }
@@ -42,7 +42,7 @@ impl NamespaceSockets {
 }
 
 impl SocketFactory for NamespaceSockets {
-    /// What is accepted inherits the mark, so that answers carry it as what the agent sends of its own accord does.
+    /// Accepted sockets inherit the mark, so that replies carry it like everything else that the agent sends.
     fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
         self.namespace.run(|| listener(address, Some(SOCKET_MARK)))?
     }
@@ -78,8 +78,7 @@ impl SocketFactory for PlainSockets {
     }
 }
 
-/// Connects with the options every connection of the agent has (no delay, keepalive).
-/// A passed deadline is `ErrorKind::TimedOut`.
+/// Connects with the options of every agent connection (no delay, keepalive). A timeout is `ErrorKind::TimedOut`.
 pub async fn connect(
     sockets: &dyn SocketFactory,
     to: SocketAddr,
@@ -130,7 +129,7 @@ fn listener(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpListener> {
     .and_then(|socket| TcpListener::from_std(socket.into()))
 }
 
-/// The kernel has no IPv6, or it is switched off in this namespace.
+/// The kernel has no IPv6, or it is disabled in this namespace.
 fn lacks_ipv6(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
@@ -141,7 +140,7 @@ fn bind_listener(address: SocketAddr, mark: Option<u32>) -> io::Result<Socket> {
     if let Some(mark) = mark {
         socket.set_mark(mark)?;
     }
-    // A restarted agent binds again while connections of the former one are in TIME_WAIT.
+    // A restarted agent binds again while connections of the previous one are in TIME_WAIT.
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;

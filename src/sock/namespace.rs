@@ -12,58 +12,58 @@ use nix::sys::statfs::{NSFS_MAGIC, statfs};
 
 /// Where `ip netns` and container runtimes keep namespaces by name.
 const DIRECTORY: &str = "/run/netns";
-/// The namespace of the calling thread, not of the process's first one.
+/// The namespace of the calling thread, not of the process's first thread.
 const OWN: &str = "/proc/thread-self/ns/net";
-/// `NS_GET_NSTYPE` of linux/nsfs.h: `_IO(0xb7, 0x3)`; libc does not name it.
+/// `NS_GET_NSTYPE` of linux/nsfs.h: `_IO(0xb7, 0x3)`; libc does not define it.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
-/// `SIOCGSKNS` of linux/sockios.h: the network namespace of a socket; libc does not name it.
+/// `SIOCGSKNS` of linux/sockios.h: the network namespace of a socket; libc does not define it.
 const SIOCGSKNS: libc::Ioctl = 0x894c;
 
-/// `SO_NETNS_COOKIE` of asm-generic/socket.h, since Linux 5.14; libc does not name it.
+/// `SO_NETNS_COOKIE` of asm-generic/socket.h, since Linux 5.14; libc does not define it.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// Which network namespace it is, whatever paths lead to it. The kernel gives an inode to another namespace once this one
-/// has ended, a cookie never until the next boot.
+/// Identifies a network namespace, whatever path leads to it. Once the namespace has ended, the kernel may reuse its
+/// inode for another one, but never its cookie until the next boot.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
 pub struct NamespaceId {
     pub device: u64,
     pub inode: u64,
-    /// `None` with kernels that do not tell.
+    /// `None` with kernels that do not report it.
     #[serde(default)]
     pub cookie: Option<u64>,
 }
 
 impl NamespaceId {
-    /// Whether a namespace that stands now is the one that this was taken of, some time ago in the same boot.
+    /// Whether an existing namespace is the one from which this was taken, earlier in the same boot.
     pub fn is_still(&self, now: &Self) -> bool {
         let cookies = (self.cookie, now.cookie);
         (self.device, self.inode) == (now.device, now.inode)
             && !matches!(cookies, (Some(then), Some(now)) if then != now)
     }
 
-    /// Enough to compare namespaces that stand at the same time.
+    /// Enough to compare namespaces that exist at the same time.
     pub fn place(&self) -> Place {
         (self.device, self.inode)
     }
 }
 
-/// Device and inode of a namespace that stands.
+/// Device and inode of an existing namespace.
 pub type Place = (u64, u64);
 
 /// A network namespace, held open.
 #[derive(Clone, Debug)]
 pub struct NetworkNamespace(Arc<OwnedFd>);
 
-/// Brings the thread back when dropped, so also when the work inside panicked.
+/// Returns the thread to its namespace when dropped, also if the work inside panicked.
 struct Return(OwnedFd);
 
 impl NetworkNamespace {
-    /// A name below `/run/netns`, or an absolute path. Anything that is not a network namespace is refused.
+    /// A name below `/run/netns`, or an absolute path. Anything that is not a network namespace is rejected.
     pub fn open(name_or_path: &str) -> io::Result<Self> {
         let path = resolve(name_or_path)?;
-        // Asked before it is opened: the path comes from an annotation, and opening a device has effects.
+        // Checked before it is opened: the path comes from an annotation, and opening a device has effects.
         let file_system = statfs(&path).map_err(|error| explain(&path, error.into()))?;
         if file_system.filesystem_type() != NSFS_MAGIC {
             return Err(not_a_namespace(&path));
@@ -82,11 +82,11 @@ impl NetworkNamespace {
         Self::open(OWN)
     }
 
-    /// The namespace that a socket was made in (CAP_NET_ADMIN is needed there).
+    /// The namespace in which a socket was created (requires CAP_NET_ADMIN there).
     #[allow(unsafe_code)]
     pub fn of_socket(socket: &impl AsFd) -> io::Result<Self> {
         // SAFETY: the descriptor is borrowed for the whole call; this request takes no argument and returns a new
-        // descriptor, which nobody else owns.
+        // descriptor, which nothing else owns.
         let namespace = unsafe {
             let descriptor = libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSKNS);
             if descriptor < 0 {
@@ -108,17 +108,17 @@ impl NetworkNamespace {
         Ok((file.st_dev, file.st_ino))
     }
 
-    /// What tells it from every other namespace of this boot. Enters it.
+    /// Distinguishes it from every other namespace of this boot. Enters it.
     pub fn id(&self) -> io::Result<NamespaceId> {
         let (device, inode) = self.place()?;
         let cookie = self.run(cookie)?;
         Ok(NamespaceId { device, inode, cookie })
     }
 
-    /// Runs `work` on this thread inside the namespace and comes back; `work` must not await.
+    /// Runs `work` on this thread inside the namespace and returns to the old one; `work` must not await.
     ///
-    /// A thread that cannot come back would go on making sockets in a workload's namespace, so the process ends then:
-    /// the only hard stop there is.
+    /// A thread that cannot return would keep creating sockets in a workload's namespace, so the process ends then.
+    /// This is the only hard stop.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
         let back = Return(File::open(OWN).map_err(|error| explain(Path::new(OWN), error))?.into());
         setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|error| {
@@ -161,7 +161,7 @@ fn resolve(name_or_path: &str) -> io::Result<PathBuf> {
     Ok(Path::new(DIRECTORY).join(name_or_path))
 }
 
-/// Of the calling thread's namespace.
+/// For the calling thread's namespace.
 #[allow(unsafe_code)]
 fn cookie() -> Option<u64> {
     let socket = std::os::unix::net::UnixDatagram::unbound().ok()?;

@@ -1,4 +1,4 @@
-//! The options of every connection that the agent makes or takes.
+//! The socket options of every connection that the agent opens or accepts.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-/// Idle time before the first keepalive probe, and between probes: ztunnel's 180 s. Linux's own two hours would
+/// Idle time before the first keepalive probe, and between probes: ztunnel's 180 s. Linux's default of two hours would
 /// keep connections to vanished pods, and tunnels over them, for that long.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(180);
-/// Probes without an answer until a connection is given up: ztunnel's and Linux's 9.
+/// Unanswered probes before a connection is closed: ztunnel's and Linux's 9.
 const KEEPALIVE_PROBES: u32 = 9;
 
 /// Options for an accepted connection (no delay, keepalive).
@@ -18,8 +18,8 @@ pub fn tune_accepted(stream: &TcpStream) -> io::Result<()> {
     tune(stream)
 }
 
-/// No delay, because the applications on both ends already decided when to send; keepalive, because a pod that
-/// vanishes sends nothing.
+/// No delay, because the applications on both ends already decided when to send; keepalive, because a pod that vanishes
+/// sends nothing.
 pub(super) fn tune(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
@@ -31,8 +31,8 @@ pub(super) fn tune(socket: &impl AsFd) -> io::Result<()> {
     )
 }
 
-/// Lets the kernel choose the port of a bound address at `connect` instead of at `bind`: then the port only needs to
-/// be free for that destination, and a borrowed address does not run out of ports (ip(7), IP_BIND_ADDRESS_NO_PORT).
+/// Lets the kernel choose the port of a bound address at `connect` instead of at `bind`. Then the port only needs to be
+/// free for that destination, and a borrowed address does not run out of ports (ip(7), IP_BIND_ADDRESS_NO_PORT).
 #[allow(unsafe_code)]
 pub(super) fn set_bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
     use std::os::fd::AsRawFd;
@@ -50,13 +50,13 @@ pub(super) fn set_bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Raises the limit of open files to what the system allows: each connection needs two, and a mesh has many. Failing is
-/// only logged, since the agent works with less.
+/// Raises the limit of open files to the system's maximum: each connection needs two, and a mesh has many. A failure is
+/// only logged, because the agent works with less.
 pub fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays as it is");
+        tracing::warn!(%error, "cannot raise the limit of open files; it stays as it is");
     }
 }

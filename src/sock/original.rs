@@ -1,4 +1,4 @@
-//! Where a redirected connection wanted to go.
+//! The original destination of a redirected connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,23 +6,24 @@ use std::net::SocketAddr;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-/// Where the client wanted to go before the connection was redirected (SO_ORIGINAL_DST); IPv4-mapped is unmapped.
+/// The destination that the client dialled before the connection was redirected (SO_ORIGINAL_DST); IPv4-mapped is
+/// unmapped.
 ///
-/// The kernel answers from connection tracking: an error (`NotFound`) means that it tracks no such connection, which
-/// no captured connection can be.
+/// The kernel answers from connection tracking. An error (`NotFound`) means that it tracks no such connection, which
+/// cannot be a captured one.
 pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     let socket = SockRef::from(stream);
-    // A dual-stack listener yields IPv4 connections on IPv6 sockets: the address tells which table to ask.
+    // A dual-stack listener yields IPv4 connections on IPv6 sockets: the address selects the table to query.
     let original = match unmap(stream.local_addr()?) {
         SocketAddr::V4(_) => socket.original_dst_v4()?,
         SocketAddr::V6(_) => socket.original_dst_v6()?,
     };
     original.as_socket().map(unmap).ok_or_else(|| {
-        io::Error::other("the kernel gave an original destination that is no address")
+        io::Error::other("the kernel returned an original destination that is not an IP address")
     })
 }
 
-/// An IPv4-mapped IPv6 address as the IPv4 address that it is; any other address as it came, without a scope.
+/// Converts an IPv4-mapped IPv6 address to IPv4; returns any other address as it is, without a scope.
 pub fn unmap(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }

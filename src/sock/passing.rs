@@ -17,15 +17,15 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 /// The longest message, in bytes.
 const MAX_MESSAGE: usize = 4096;
-/// Descriptors in one message at the most.
+/// The most descriptors in one message.
 const MAX_DESCRIPTORS: usize = 4;
-/// Who asks at the same time: one, and one that was started by mistake.
+/// The backlog: one successor, and one that was started by mistake.
 const BACKLOG: i32 = 2;
 
-/// A connection between two processes; each message comes whole or not at all. Its calls block.
+/// A connection between two processes; each message arrives whole or not at all. Calls block.
 pub struct Channel(Socket);
 
-/// Where other processes connect.
+/// The listener to which other processes connect.
 pub struct ChannelListener(Socket);
 
 impl Channel {
@@ -35,13 +35,13 @@ impl Channel {
         Ok(Self(socket))
     }
 
-    /// How long a call waits for the other process; then it fails with `WouldBlock`.
+    /// The timeout of a call that waits for the other process; it then fails with `WouldBlock`.
     pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
         self.0.set_read_timeout(Some(patience))?;
         self.0.set_write_timeout(Some(patience))
     }
 
-    /// The other process runs as the same user: anybody else has no business with our sockets.
+    /// The other process runs as the same user: no other user may have our sockets.
     pub fn is_same_user(&self) -> io::Result<bool> {
         // Not rustix's: it fails for a peer of another PID namespace, whose process has no number here.
         let peer = getsockopt(&self.0, PeerCredentials)?;
@@ -62,7 +62,7 @@ impl Channel {
         Ok(())
     }
 
-    /// The next message; empty when the other process has gone.
+    /// The next message; empty if the other process has gone.
     pub fn receive(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         let mut message = vec![0; MAX_MESSAGE];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -83,14 +83,14 @@ impl Channel {
 }
 
 impl ChannelListener {
-    /// Takes the path over from whoever has it, in one step: there is somebody to connect to all the while. Only this user
-    /// may connect.
+    /// Takes over the path from its owner in one step: there is always a listener to connect to. Only this user may
+    /// connect.
     pub fn bind(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::PermissionsExt;
         if let Some(directory) = path.parent() {
             std::fs::create_dir_all(directory)?;
         }
-        // Agents in pods all have the process number 1, so it takes chance to tell them apart.
+        // Agents in pods all have the process number 1, so a random number distinguishes them.
         let own = path.with_extension(format!("{:08x}", fastrand::u32(..)));
         let socket = Socket::new(Domain::UNIX, Type::SEQPACKET, None)?;
         socket.bind(&SockAddr::unix(&own)?)?;
@@ -108,10 +108,10 @@ impl ChannelListener {
     }
 }
 
-/// A listening socket that another process made; `port` is what it must listen on.
+/// A listening socket that another process created; `port` is the port that it must listen on.
 pub fn adopt_listener(socket: OwnedFd, port: u16) -> io::Result<tokio::net::TcpListener> {
     if !socket2::SockRef::from(&socket).is_listener()? {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "is no listening socket"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a listening socket"));
     }
     let listener = std::net::TcpListener::from(socket);
     let address = listener.local_addr()?;

@@ -1,4 +1,5 @@
-//! A stream with bytes that were read ahead put back in front: detection reads, the next room reads again.
+//! A stream with bytes that were read ahead put back in front: detection reads them, and the next room reads them
+//! again.
 
 use std::io;
 use std::pin::Pin;
@@ -44,7 +45,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
         buf.put_slice(&self.front[..taken]);
         self.front.advance(taken);
         if self.front.is_empty() {
-            // Gives the memory back; an empty part of a buffer would hold all of it.
+            // Frees the memory; an empty part of a buffer would hold all of it.
             self.front = Bytes::new();
         }
         Poll::Ready(Ok(()))

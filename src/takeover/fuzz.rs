@@ -1,4 +1,4 @@
-//! What fuzzers try on what another agent says in a takeover.
+//! Fuzz target of the messages between agents in a takeover.
 
 use super::Message;
 

@@ -1,5 +1,5 @@
-//! Metrics about the agent itself. Names are ztunnel's where it has one, `isthmus_` elsewhere. What a worker of layer 7
-//! had no room for needs none of its own: it is among the failures and requests with the flag `UO`.
+//! Metrics of the agent itself. Names are ztunnel's if it has one, otherwise `isthmus_`. A rejection by a layer 7
+//! worker needs no separate metric: it is among the failures and requests with the flag `UO`.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -16,47 +16,48 @@ use super::Reporter;
 use super::panics::panics;
 
 metrics! {
-    /// Handles for the rooms that know the values; cheap to clone.
+    /// Handles for the rooms that count; cheap to clone.
     pub struct AgentMetrics {
-        /// Workloads of this node that are captured.
+        /// Captured workloads of this node.
         pub active_workloads: Gauge = "workload_manager_active_proxy_count";
         /// Workloads of this node that wait to be captured.
         pub pending_workloads: Gauge = "workload_manager_pending_proxy_count";
         /// Identities with a valid certificate.
         pub certificates: Gauge = "isthmus_certificates";
-        /// When the first of the certificates in use ends, in seconds since 1970; infinite without any.
+        /// Expiry of the certificate in use that expires first, in seconds since 1970; infinite without any.
         pub certificate_soonest_expiry: Gauge<f64, AtomicU64> = "isthmus_certificate_soonest_expiry_timestamp_seconds";
-        /// Certificates that were issued, renewals included.
+        /// Issued certificates, including renewals.
         pub certificates_issued: Counter = "isthmus_certificates_issued";
-        /// Attempts to have a certificate issued that failed.
+        /// Failed attempts to obtain a certificate.
         pub certificate_failures: Counter = "isthmus_certificate_failures";
-        /// Peers that were refused, and tunnels that were cut, because a certificate is revoked (identity.crl).
+        /// Peers that were rejected, and tunnels that were cut, because a certificate is revoked (identity.crl).
         crl_rejections: Family<ReporterLabels, Counter> = "istio_crl_policy_rejections";
         /// Open tunnels to other workloads.
         pub pool_connections: Gauge = "isthmus_pool_connections";
         /// Connections between workloads of this node, which need no tunnel (same_node).
         pub in_process_connections: Counter = "isthmus_in_process_connections";
-        /// Times that no connection could be accepted because file descriptors or memory ran out.
+        /// Failures to accept connections because file descriptors or memory ran out.
         pub accept_failures: Counter = "isthmus_accept_failures";
-        /// Connections that waited or were refused because their workload or peer had as many as it may (layer4).
+        /// Connections that waited or were rejected because their workload or peer was at its limit (layer4).
         pub limited_connections: Counter = "isthmus_limited_connections";
-        /// Places that waypoint workers refused because a budget, or a client's or a namespace's share, was full.
+        /// Connections and requests that waypoint workers rejected because a budget, or a client's or a namespace's
+        /// share, was spent.
         pub worker_limited: Counter = "isthmus_worker_limited";
-        /// Connections that waypoint workers closed: a slow head, idle for too long, idle while places were few.
+        /// Connections that waypoint workers closed: slow head, idle timeout, idle while slots were few.
         worker_closed: Family<ClosedLabels, Counter> = "isthmus_worker_closed";
         /// Complaints about objects that are not in force as written.
         pub source_complaints: Gauge = "isthmus_source_complaints";
     }
 }
 
-/// Why a waypoint worker closes a connection by itself.
+/// Why a waypoint worker closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// The head of a request did not come to its end in time.
+    /// The head of a request did not arrive in time.
     Head,
-    /// There was no request for too long.
+    /// The idle timeout passed.
     Idle,
-    /// It rested while places were few.
+    /// It was idle while slots were few.
     Pressure,
 }
 
@@ -86,17 +87,17 @@ impl AgentMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         self.register_rows(registry);
         for cause in Closed::ALL {
-            // They are there from the start.
+            // They exist from the start.
             _ = self.worker_closed.get_or_create(&ClosedLabels { cause: cause.label() });
         }
     }
 
-    /// A waypoint worker closes a connection by itself.
+    /// A waypoint worker closes a connection.
     pub fn worker_closed(&self, cause: Closed) {
         self.worker_closed.get_or_create(&ClosedLabels { cause: cause.label() }).inc();
     }
 
-    /// A peer was refused or cut: its certificate is revoked.
+    /// A peer was rejected or cut: its certificate is revoked.
     pub fn crl_rejected(&self, reporter: Reporter) {
         let reporter = match reporter {
             Reporter::Source => "source",
@@ -107,7 +108,7 @@ impl AgentMetrics {
     }
 }
 
-/// What the kernel knows of this process; read at each scrape.
+/// The kernel's data about this process; read at each scrape.
 #[derive(Debug)]
 pub(super) struct ProcessCollector;
 
@@ -129,11 +130,11 @@ impl Collector for ProcessCollector {
         }
         if let Some(bytes) = resident_memory() {
             let name = "process_resident_memory_bytes";
-            gauge(&mut encoder, name, "Memory that is really there", bytes)?;
+            gauge(&mut encoder, name, "Resident memory", bytes)?;
         }
         if let Some(seconds) = processor_time() {
             let counter = ConstCounter::new(seconds);
-            let (name, help) = ("process_cpu_seconds", "Processor time, of user and kernel");
+            let (name, help) = ("process_cpu_seconds", "CPU time, user and kernel");
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
         Ok(())

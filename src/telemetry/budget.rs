@@ -1,9 +1,9 @@
-//! How many series there may be: in all, and of each namespace.
+//! Limits on the number of series: in total, and per namespace.
 //!
-//! A series is charged to the namespace whose workload reports it (the client's where the source reports, the server's
-//! otherwise). Of what that namespace may have, each other namespace that it deals with takes a part at the most, so
-//! that a tenant who changes labels without end fills the part and not the whole. What finds no place is counted in a
-//! series of the two namespaces, with `other` for all that would tell more: totals stay right.
+//! A series is charged to the namespace whose workload reports it (the client's if the source reports, otherwise the
+//! server's). Within that namespace's budget, each peer namespace may use only a part, so that a tenant that keeps
+//! changing labels fills that part and not the whole. Samples without a budget count in a series of the two namespaces,
+//! with `other` for all other labels: totals stay correct.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use prometheus_client::registry::Registry;
 
 use crate::base::Str;
 
-/// The part of a namespace's series that another one may take: as one over this.
+/// The part of a namespace's series that a peer namespace may use: one over this.
 const PART: usize = 4;
 
-/// What one series may take, in bytes: its counters and, at the worst, its labels, which others hardly ever share.
+/// The memory of one series, in bytes: its counters and, at worst, its labels, which are rarely shared.
 pub const SERIES_BYTES: usize = 4 * 1024;
 
-/// How many series there may be.
+/// The limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeriesLimits {
     /// Of all namespaces together.
@@ -31,29 +31,29 @@ pub struct SeriesLimits {
     pub namespace: usize,
 }
 
-/// Whom a series is charged to.
+/// The namespaces to which a series is charged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Charged<'a> {
     /// The namespace of the workload that reports.
     pub(super) owner: &'a str,
-    /// The one at the other end; the same where there is none.
+    /// The namespace at the other end; the same if there is none.
     pub(super) other: &'a str,
 }
 
-/// All series' budget.
+/// The budget of all series.
 pub(super) struct Budget {
     limits: SeriesLimits,
     total: Arc<AtomicUsize>,
     owners: HashMap<Str, Arc<Owner>>,
     pairs: HashMap<Pair, Arc<AtomicUsize>>,
     told: AtomicBool,
-    /// Series that are there.
+    /// Existing series.
     pub(super) series: Gauge,
-    /// What was counted under `other`.
+    /// Samples that were counted under `other`.
     pub(super) folded: Counter,
 }
 
-/// What one namespace has.
+/// One namespace's series.
 #[derive(Default)]
 struct Owner {
     taken: AtomicUsize,
@@ -66,7 +66,7 @@ struct Pair {
     other: Str,
 }
 
-/// The place of one series; given back when dropped, or before.
+/// The reservation of one series; released when dropped, or earlier.
 pub(super) struct Charge {
     total: Option<Arc<AtomicUsize>>,
     owner: Option<Arc<Owner>>,
@@ -104,13 +104,13 @@ impl Budget {
         );
         registry.register(
             "isthmus_metrics_folded",
-            "Times that something was counted with the label `other`, as its namespace, or all of them, had as many \
+            "Samples that were counted with the label `other`, because their namespace, or all of them, had as many \
              series as they may ([metrics])",
             self.folded.clone(),
         );
     }
 
-    /// A place for one more series, if its namespaces have one.
+    /// A reservation for one more series, if the budgets of its namespaces allow it.
     pub(super) fn charge(&self, charged: Charged<'_>) -> Option<Charge> {
         let owner = self.owner(charged.owner);
         let pair = (charged.owner != charged.other).then(|| self.pair(charged));
@@ -124,11 +124,11 @@ impl Budget {
             self.tell(charged, &owner, part);
             return None;
         }
-        // What was taken goes back with the charge, should there be none in all.
+        // Without a total budget, dropping the charge releases the rest.
         self.in_total(Charge::of(Some(owner), pair))
     }
 
-    /// A place for one more series of nobody's.
+    /// A reservation for one more series without a namespace.
     pub(super) fn charge_total(&self) -> Option<Charge> {
         self.in_total(Charge::of(None, None))
     }
@@ -142,14 +142,14 @@ impl Budget {
             tracing::warn!(
                 limit = self.limits.total,
                 setting = "metrics.max_series",
-                "there are as many series of metrics as may be: what is new is counted as `other` until some are idle \
+                "the limit of metric series is reached: new ones are counted as `other` until some are idle \
                  for an hour"
             );
         }
         None
     }
 
-    /// Shows how many there are, and forgets namespaces that have none.
+    /// Exposes the number of series, and forgets namespaces without any.
     pub(super) fn tidy(&self) {
         let total = self.total.load(Ordering::Relaxed);
         self.series.set(i64::try_from(total).unwrap_or(i64::MAX));
@@ -178,7 +178,7 @@ impl Budget {
         pinned.get_or_insert_with(pair, Arc::default).clone()
     }
 
-    /// Once for each namespace.
+    /// Once per namespace.
     fn tell(&self, charged: Charged<'_>, owner: &Owner, limit: usize) {
         if !owner.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -186,8 +186,8 @@ impl Budget {
                 with = charged.other,
                 limit,
                 setting = "metrics.max_namespace_series",
-                "a namespace has as many series of metrics as it may (a quarter of that with any other one): what is \
-                 new is counted as `other`. Do its pods' labels change all the time?"
+                "a namespace is at its limit of metric series (a quarter of it with any other one): new ones are counted \
+                 as `other`; check whether its pods' labels change all the time"
             );
         }
     }
@@ -198,7 +198,7 @@ impl Charge {
         Self { total: None, owner, pair, given_back: AtomicBool::new(false) }
     }
 
-    /// For a series that is forgotten: its memory goes when the last reader of the map has left.
+    /// For a series that is removed: its memory is freed when the last reader of the map has left.
     pub(super) fn give_back(&self) {
         if self.given_back.swap(true, Ordering::Relaxed) {
             return;

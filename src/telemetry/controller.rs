@@ -14,20 +14,20 @@ use prometheus_client::registry::Registry;
 const BUCKETS: [f64; 8] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 metrics! {
-    /// Handles for the controller; cheap to clone. In an agent all of them stay as they are.
+    /// Handles for the controller; cheap to clone. In an agent they stay unchanged.
     pub struct ControllerMetrics {
-        /// 1 where this replica of the controller holds the Lease.
+        /// 1 if this replica of the controller holds the Lease.
         pub leads: Gauge = "isthmus_controller_leads";
         /// Certificates that this replica of the controller has signed.
         pub signed: Counter = "isthmus_controller_certificates_signed";
-        /// Requests for certificates that this replica of the controller has refused.
+        /// Certificate requests that this replica of the controller has rejected.
         refused: Family<RefusalLabels, Counter> = "isthmus_controller_refusals";
-        /// Statuses that this replica of the controller has written, or has tried to: `written`, `outdated` (the object had
-        /// changed), `owned` (another manager has the condition), `failed`.
+        /// Statuses that this replica of the controller has written or tried to write: `written`, `outdated` (the
+        /// object had changed), `owned` (another manager has the condition), `failed`.
         writes: Family<WriteLabels, Counter> = "isthmus_controller_status_writes";
-        /// How long requests for certificates took that were granted, with the API server's answers.
+        /// Duration of granted certificate requests, including the API server's answers.
         duration: Histogram = "isthmus_controller_signing_duration", Seconds, BUCKETS;
-        /// When the CA's certificate that signs ends, in seconds since 1970; 0 without one.
+        /// Expiry of the CA's signing certificate, in seconds since 1970; 0 without one.
         ca_end: Gauge<f64, AtomicU64> = "isthmus_controller_ca_end";
     }
 }
@@ -47,7 +47,7 @@ impl ControllerMetrics {
         self.register_rows(registry);
     }
 
-    /// A request was refused; `reason` is one of few.
+    /// A request was rejected; `reason` is one of few.
     pub fn refuse(&self, reason: &'static str) {
         self.refused.get_or_create(&RefusalLabels { reason }).inc();
     }
@@ -57,13 +57,13 @@ impl ControllerMetrics {
         self.writes.get_or_create(&WriteLabels { outcome }).inc();
     }
 
-    /// A request was granted after so long.
+    /// A request was granted after this duration.
     pub fn sign(&self, took: Duration) {
         self.signed.inc();
         self.duration.observe(took.as_secs_f64());
     }
 
-    /// The end of the CA that signs now.
+    /// The expiry of the current signing CA.
     pub fn ca_end(&self, end: SystemTime) {
         self.ca_end.set(end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     }

@@ -17,22 +17,22 @@ const BUCKETS: [f64; 6] = [0.0005, 0.001, 0.01, 0.1, 1.0, 5.0];
 /// Microseconds in a second.
 const MICROSECONDS: f64 = 1_000_000.0;
 
-/// Who asked for what.
+/// The labels of queries.
 #[derive(Clone, Debug, Default)]
 pub struct DnsLabels {
-    /// Of the workload: whom the series is charged to, and no label.
+    /// The workload's namespace, to which the series is charged; not a label.
     pub namespace: Str,
-    /// As [`query_type`](super::query_type) says it.
+    /// As [`query_type`](super::query_type) returns it.
     pub request_query_type: &'static str,
     pub request_protocol: &'static str,
     pub source_canonical_service: Str,
     pub source_canonical_revision: Str,
 }
 
-/// What is counted of questions.
+/// Counters of queries.
 pub struct DnsMetrics(SeriesMap<DnsLabels, DnsCounts>);
 
-/// The questions of one workload, of one kind.
+/// The queries of one workload, of one type.
 pub struct DnsQuestions(Arc<Series<DnsCounts>>);
 
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl DnsMetrics {
         Self(SeriesMap::new(budget))
     }
 
-    /// Where questions of this kind are counted.
+    /// The counters of queries of this type.
     pub fn questions(&self, labels: &DnsLabels) -> DnsQuestions {
         DnsQuestions(self.0.get(labels))
     }
@@ -70,27 +70,27 @@ impl DnsMetrics {
         [
             Family::counter(
                 &all,
-                ("istio_dns_requests", "Questions of workloads to the DNS stub"),
+                ("istio_dns_requests", "DNS queries of workloads to the stub"),
                 |it| &it.requests,
             ),
             Family::counter(
                 &all,
                 (
                     "istio_dns_upstream_requests",
-                    "Questions that were passed on to the workload's resolvers",
+                    "DNS queries forwarded to the workload's resolvers",
                 ),
                 |it| &it.upstream_requests,
             ),
             Family::counter(
                 &all,
-                ("istio_dns_upstream_failures", "Questions that no resolver answered"),
+                ("istio_dns_upstream_failures", "DNS queries that no resolver answered"),
                 |it| &it.upstream_failures,
             ),
             Family::histogram(
                 &all,
                 (
                     "istio_dns_upstream_request_duration_seconds",
-                    "How long the workload's resolvers took",
+                    "Duration of the workload's resolvers' answers",
                 ),
                 MICROSECONDS,
                 |it| &it.upstream_duration,
@@ -100,12 +100,12 @@ impl DnsMetrics {
 }
 
 impl DnsQuestions {
-    /// One was asked.
+    /// A query arrived.
     pub fn asked(&self) {
         self.0.counts.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It was passed on to the workload's resolvers, which took so long, whether they answered or not.
+    /// It was forwarded to the workload's resolvers, which took this duration, whether they answered or not.
     pub fn passed_on(&self, duration: Duration) {
         self.0.counts.upstream_requests.fetch_add(1, Ordering::Relaxed);
         let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);

@@ -1,7 +1,7 @@
-//! The text of all metrics, part by part: a scrape holds one part and a list of what is to come, however many series
-//! there are, and nobody who counts waits for whoever reads.
+//! The text of all metrics, part by part: a scrape holds one part and a list of the rest, however many series there
+//! are, and a slow reader blocks no counter.
 //!
-//! Series by labels are written here rather than by the registry, which can only write everything at once.
+//! This module writes labelled series instead of the registry, which can only write everything at once.
 
 use std::collections::VecDeque;
 use std::fmt::Write;
@@ -12,22 +12,22 @@ use bytes::Bytes;
 
 use super::series::Shown;
 
-/// A part is about so long, in bytes; one series more at the most.
+/// The approximate size of a part, in bytes; exceeded by at most one series.
 const PART: usize = 32 * 1024;
 
-/// What the text ends with (OpenMetrics 1.0).
+/// The end of the text (OpenMetrics 1.0).
 const END: &str = "# EOF\n";
 
-/// What counts one thing of one series.
+/// A counter of a series.
 pub(super) type Count = AtomicU64;
 
-/// What can be shown as a histogram.
+/// A value that can be exposed as a histogram.
 pub(super) trait Distribution {
     /// The sum, and the upper bounds with the number of values below; the last has none and counts all.
     fn read(&self, unit: f64) -> (f64, Vec<(Option<f64>, u64)>);
 }
 
-/// A scrape that is under way: the next part whenever there is room for it.
+/// A scrape in progress: the next part whenever there is room for it.
 pub struct Scrape {
     head: Option<String>,
     families: VecDeque<Family>,
@@ -41,7 +41,7 @@ pub(super) struct Family {
     name: &'static str,
     help: &'static str,
     kind: &'static str,
-    /// Writes one series by its number; `false` when there are no more.
+    /// Writes one series by its number; `false` if there are no more.
     write: WriteSeries,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Pairs<'a> {
 }
 
 impl Scrape {
-    /// `head`: all that the registry knows, without the end.
+    /// `head`: the registry's text, without the end.
     pub(super) fn new(head: String, families: impl IntoIterator<Item = Family>) -> Self {
         let families = families.into_iter().collect();
         Self { head: Some(head), families, written: 0, ended: false }

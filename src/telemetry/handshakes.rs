@@ -1,5 +1,5 @@
-//! TLS handshakes by the group that both sides agreed on: whether what is recorded today can be read by whoever has a
-//! quantum computer later.
+//! TLS handshakes by the negotiated group: whether traffic that is recorded today can be decrypted with a future
+//! quantum computer.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ pub enum Handshake {
     TunnelClient,
     /// Of a tunnel from another workload.
     TunnelServer,
-    /// Of a connection to whoever signs certificates.
+    /// Of a connection to an issuer of certificates.
     IssuerClient,
     /// Of a connection to the controller's signing port.
     IssuerServer,
@@ -29,16 +29,16 @@ const HANDSHAKES: [(Handshake, [&str; 2]); 4] = [
     (Handshake::IssuerServer, ["issuer", "server"]),
 ];
 
-/// The groups of the TLS library as it names them; the first one resists quantum computers.
+/// The groups of the TLS library as it names them; the first one is quantum-safe.
 const GROUPS: [&str; 4] = ["X25519MLKEM768", "X25519", "secp256r1", "secp384r1"];
-/// Of a group that is none of these: a peer's choice must not make a series.
+/// For a group that is none of these: a peer's choice must not create a series.
 const OTHER: &str = "other";
 
 /// Of this process, by [`HANDSHAKES`] and [`GROUPS`]; the last one of each is for others.
 static COUNTS: [[AtomicU64; GROUPS.len() + 1]; HANDSHAKES.len()] =
     [const { [const { AtomicU64::new(0) }; GROUPS.len() + 1] }; HANDSHAKES.len()];
 
-/// A handshake is done; `group` is what the TLS library calls the one that was agreed on.
+/// A handshake is done; `group` is the TLS library's name of the negotiated group.
 pub fn count_handshake(handshake: Handshake, group: Option<&str>) {
     let place = group.and_then(|group| GROUPS.iter().position(|known| *known == group));
     let index = HANDSHAKES.iter().position(|(known, _)| *known == handshake);
@@ -55,14 +55,14 @@ impl Collector for HandshakesCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut family = encoder.encode_descriptor(
             "isthmus_tls_handshakes",
-            "TLS handshakes of tunnels and of requests for certificates, by the group that both sides agreed on",
+            "TLS handshakes of tunnels and of certificate requests, by the negotiated group",
             None,
             MetricType::Counter,
         )?;
         for ((_, [purpose, role]), counts) in HANDSHAKES.iter().zip(&COUNTS) {
             for (group, count) in GROUPS.iter().chain([&OTHER]).zip(counts) {
                 let count = count.load(Ordering::Relaxed);
-                // The first of each is always there, so that a rate can be told from its beginning.
+                // The first of each always exists, so that a rate can be computed from the beginning.
                 if count > 0 || group == &GROUPS[0] {
                     let labels = [("purpose", *purpose), ("role", *role), ("group", *group)];
                     ConstCounter::new(count).encode(family.encode_family(&labels)?)?;

@@ -1,4 +1,4 @@
-//! The families of metrics about traffic: names, help texts, and what their series count.
+//! The metric families of traffic: names, help texts, and the content of their series.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,7 +35,7 @@ pub(super) const BUCKETS: [f64; 19] = [
 /// Microseconds in the unit of durations.
 const MICROSECONDS: f64 = 1_000.0;
 
-/// What is counted of connections between two workloads.
+/// Counters of connections between two workloads.
 #[derive(Default)]
 pub(super) struct ConnectionCounts {
     pub(super) opened: AtomicU64,
@@ -52,7 +52,7 @@ pub(super) struct FailureCounts {
     pub(super) failed: AtomicU64,
 }
 
-/// What is counted of requests with one outcome.
+/// Counters of requests with one outcome.
 #[derive(Default)]
 pub(super) struct RequestCounts {
     requests: AtomicU64,
@@ -61,9 +61,9 @@ pub(super) struct RequestCounts {
     response_bytes: EnvoyHistogram,
 }
 
-/// A histogram without a lock; how many buckets it has is one more than its bounds.
+/// A lock-free histogram; it has one bucket more than bounds.
 pub(super) struct Histogram<const COUNT: usize> {
-    /// Not cumulative; the last is for what exceeds all bounds.
+    /// Not cumulative; the last is for values above all bounds.
     buckets: [AtomicU64; COUNT],
     /// In the smallest unit: bytes, or microseconds.
     sum: AtomicU64,
@@ -160,7 +160,7 @@ impl Traffic {
         self.requests.sweep();
     }
 
-    /// All families, with the series that are there now.
+    /// All families, with their current series.
     pub(super) fn families(&self) -> Vec<Family> {
         let connections = Arc::new(self.connections.all());
         let failures = Arc::new(self.failures.all());
@@ -182,19 +182,19 @@ impl Traffic {
 /// Name (without `_total`) and help text.
 type Named = (&'static str, &'static str);
 
-const TCP_OPENED: Named = ("istio_tcp_connections_opened", "TCP connections that were opened");
-const TCP_CLOSED: Named = ("istio_tcp_connections_closed", "TCP connections that were closed");
+const TCP_OPENED: Named = ("istio_tcp_connections_opened", "Opened TCP connections");
+const TCP_CLOSED: Named = ("istio_tcp_connections_closed", "Closed TCP connections");
 const TCP_SENT: Named = (
     "istio_tcp_sent_bytes",
-    "Bytes from the destination to the source, whoever reports (Istio's meaning)",
+    "Bytes from the destination to the source, whichever end reports (Istio's meaning)",
 );
 const TCP_RECEIVED: Named = (
     "istio_tcp_received_bytes",
-    "Bytes from the source to the destination, whoever reports (Istio's meaning)",
+    "Bytes from the source to the destination, whichever end reports (Istio's meaning)",
 );
 const TCP_FAILED: Named = (
     "istio_tcp_connections_failed",
-    "TCP connections that were refused or broke, by response_flags",
+    "TCP connections that were rejected or failed, by response_flags",
 );
 const REQUESTS: Named = ("istio_requests", "HTTP and gRPC requests");
 const DURATION: Named = (

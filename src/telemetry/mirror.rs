@@ -5,16 +5,16 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-/// Counters of copies by what became of them, looked up once; cheap to clone.
+/// Counters of copies by outcome, looked up once; cheap to clone.
 #[derive(Clone)]
 pub struct MirrorMetrics {
     /// Answered, whatever the answer was.
     pub answered: Counter,
-    /// No endpoint took it, or the connection broke.
+    /// No endpoint accepted it, or the connection failed.
     pub failed: Counter,
-    /// Given up because there was no answer in time.
+    /// Timed out.
     pub timed_out: Counter,
-    /// Not sent: too many copies were on their way.
+    /// Not sent: too many copies were in flight.
     pub dropped: Counter,
     family: Family<MirrorLabels, Counter>,
 }

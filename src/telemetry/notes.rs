@@ -1,4 +1,4 @@
-//! What AUDIT and dry-run policies have to say, in numbers.
+//! Counters of AUDIT and dry-run policies.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::exposition::{Family, Pairs, WriteLabels};
 use super::series::{Counts, Fold, SeriesLabels, SeriesMap};
 use crate::base::{PolicyNote, Str};
 
-/// Matches of policies that decide nothing, by policy.
+/// Matches of policies that do not enforce, by policy.
 pub(super) struct Notes(SeriesMap<NoteLabels, NoteCounts>);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,16 +1,16 @@
-//! Panics in the agent's log, and their number.
+//! Logs and counts panics of the agent.
 
 use std::panic::{self, PanicHookInfo};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Of this process. A panic ends the task that it happens in and nothing else, so somebody must be told.
+/// The number of panics. A panic ends its own task and nothing else, so it must be reported.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// The thread on which the agent starts and ends.
 const MAIN_THREAD: &str = "main";
 
-/// From now on a panic is a line in the log and counted, and no text on the standard error, which nobody collects. Whom
-/// it concerned says the task that it ended.
+/// From now on a panic is logged and counted instead of printed on standard error, which nobody collects. The task that
+/// it ended says whom it affected.
 pub fn report_panics() {
     let standard = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -22,7 +22,7 @@ pub fn report_panics() {
     }));
 }
 
-/// How many panics there were.
+/// The number of panics so far.
 pub(super) fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
@@ -35,6 +35,6 @@ fn report(info: &PanicHookInfo<'_>) {
     tracing::error!(
         thread = thread.name().unwrap_or_default(),
         %location,
-        "a task panicked, which is a defect of the agent; please report it: {message}"
+        "a task panicked, which is a bug in the agent; please report it: {message}"
     );
 }

@@ -1,5 +1,5 @@
-//! Tokio's runtimes, under ztunnel's names and with the runtime's own as a label. Read at each scrape; costs them nothing
-//! in between.
+//! Metrics of Tokio's runtimes, with ztunnel's names and the runtime's own as a label. They are read at each scrape and
+//! cost the runtimes nothing in between.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::runtime::{Handle, RuntimeMetrics};
 
-/// The runtimes that last as long as the agent.
+/// The runtimes that live as long as the agent.
 #[derive(Clone, Default)]
 pub(super) struct Runtimes(Arc<ArcSwap<Vec<Watched>>>);
 
@@ -27,14 +27,10 @@ type Counter = (&'static str, &'static str, fn(&RuntimeMetrics, usize) -> f64);
 
 const GAUGES: [Gauge; 3] = [
     ("tokio_num_workers", "Threads of a runtime", RuntimeMetrics::num_workers),
-    (
-        "tokio_num_alive_tasks",
-        "Tasks of a runtime that have not ended",
-        RuntimeMetrics::num_alive_tasks,
-    ),
+    ("tokio_num_alive_tasks", "Live tasks of a runtime", RuntimeMetrics::num_alive_tasks),
     (
         "tokio_global_queue_depth",
-        "Tasks that wait for any thread of a runtime",
+        "Tasks in the global queue of a runtime",
         RuntimeMetrics::global_queue_depth,
     ),
 ];
@@ -43,17 +39,17 @@ const GAUGES: [Gauge; 3] = [
 const COUNTERS: [Counter; 3] = [
     (
         "tokio_worker_total_busy_duration_seconds",
-        "How long a thread was busy with tasks",
+        "How long a thread was busy running tasks",
         |runtime, worker| runtime.worker_total_busy_duration(worker).as_secs_f64(),
     ),
     (
         "tokio_worker_park_count",
-        "How often a thread went to sleep for want of tasks",
+        "How often a thread parked because it had no task",
         |runtime, worker| runtime.worker_park_count(worker) as f64,
     ),
     (
         "tokio_worker_park_unpark_count",
-        "How often a thread went to sleep or woke; odd while it sleeps",
+        "How often a thread parked or unparked; odd while it is parked",
         |runtime, worker| runtime.worker_park_unpark_count(worker) as f64,
     ),
 ];

@@ -1,5 +1,5 @@
-//! Series by their labels: found with one hash look-up without a lock, as many as the budget has places for, and
-//! forgotten when nothing happens any more.
+//! Series by their labels: found with one lock-free hash look-up, limited by the budget, and removed when they are
+//! idle.
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use tokio::time::Instant;
 
 use super::budget::{Budget, Charge, Charged};
 
-/// A series without any change for so long is forgotten, so that pods that are gone do not fill the memory for ever.
-/// Longer than any usual scrape interval; Prometheus takes a return as a counter's reset.
+/// The idle time after which a series is removed, so that pods that are gone do not fill the memory. Longer than any
+/// usual scrape interval; Prometheus treats a return as a counter reset.
 pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(60 * 60);
 
-/// What a series counts.
+/// The counters of a series.
 pub(super) trait Counts: Default {
-    /// Grows with every change.
+    /// Increases with every change.
     fn activity(&self) -> u64;
 }
 
-/// The labels of a series, as whoever counts has them.
+/// The labels of a series, as the caller has them.
 pub(super) trait SeriesLabels {
     /// The labels as a key.
     type Owned;
     fn own(&self) -> Self::Owned;
     fn charged(&self) -> Charged<'_>;
-    /// No value is longer than a label may be.
+    /// Truncates values that exceed the limit of a label.
     fn fit(&self) -> bool;
-    /// What is left of them when there is no room for more.
+    /// The labels that remain if there is no room for more.
     fn folded(&self, fold: Fold) -> Self::Owned;
 }
 
-/// How much is left out.
+/// How much is omitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fold {
     /// All but the namespaces.
     ButNamespaces,
-    /// These too: so few series that they need no place.
+    /// The namespaces too: so few series that they need no budget.
     All,
 }
 
@@ -54,12 +54,12 @@ pub(super) struct Series<V> {
     pub(super) counts: V,
     /// The activity that was seen last.
     seen: AtomicU64,
-    /// When it was seen first, in milliseconds since the map's start.
+    /// When it was first seen, in milliseconds since the map's start.
     seen_at: AtomicU64,
     charge: Option<Charge>,
 }
 
-/// A series that is being shown.
+/// A series that is being exposed.
 pub(super) type Shown<K, V> = (Arc<K>, Arc<Series<V>>);
 
 impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
@@ -67,7 +67,7 @@ impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
         Self { series: HashMap::new(), budget: budget.clone(), started: Instant::now() }
     }
 
-    /// The series with these labels, to keep: it is not forgotten while somebody holds it.
+    /// The series with these labels, to keep: it is not removed while a caller holds it.
     pub(super) fn get<Q>(&self, labels: &Q) -> Arc<Series<V>>
     where
         Q: SeriesLabels<Owned = K> + Equivalent<Arc<K>> + Hash + ?Sized,
@@ -83,7 +83,7 @@ impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
         }
     }
 
-    /// One of the series for what found no place.
+    /// One of the series for samples without a budget.
     fn folded<Q: SeriesLabels<Owned = K> + ?Sized>(&self, labels: &Q) -> Arc<Series<V>> {
         self.budget.folded.inc();
         let folded = Arc::new(labels.folded(Fold::ButNamespaces));
@@ -110,7 +110,7 @@ impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
         self.series.pin().get_or_insert(labels, new).clone()
     }
 
-    /// Forgets what has been idle for too long. A change in the very moment of it may be lost.
+    /// Removes series that have been idle for too long. A concurrent change may be lost.
     pub(super) fn sweep(&self) {
         let now = self.now();
         let limit = u64::try_from(IDLE_LIMIT.as_millis()).unwrap_or(u64::MAX);
@@ -128,7 +128,7 @@ impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
         });
     }
 
-    /// All that are there now, to be shown without holding up anybody.
+    /// All current series, to expose without blocking anybody.
     pub(super) fn all(&self) -> Vec<Shown<K, V>> {
         let pinned = self.series.pin();
         pinned.iter().map(|(labels, series)| (labels.clone(), series.clone())).collect()

@@ -1,5 +1,5 @@
-//! Signs of life of a tunnel's peer, as its client sees them. A network that drops everything says nothing: TCP finds
-//! out after a quarter of an hour, and until then every new connection would go into the dead tunnel.
+//! Liveness of a tunnel's peer, as its client sees it. A network that drops everything gives no signal: TCP notices
+//! after a quarter of an hour, and until then every new connection would go into the dead tunnel.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,16 +11,16 @@ use tokio::time::{sleep, timeout};
 
 use super::TunnelError;
 
-/// How often a peer is asked while streams are open: 17 bytes.
+/// The interval of pings while streams are open: 17 bytes.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// How long an answer takes at the most in a network that works, with a retransmission or two (0.2 s and more each):
-/// after it, new streams go elsewhere, which costs a handshake if it was wrong.
+/// The longest time until an answer in a working network, with one or two retransmissions (0.2 s and more each). After
+/// it, new streams go elsewhere; if that was wrong, it costs a handshake.
 const SUSPICION: Duration = Duration::from_secs(2);
-/// How long an answer may take until every stream is cut (the server's): a ping waits behind the bytes of the streams,
-/// and 4 MiB of them take 16 s at 2 Mbit/s.
+/// The time without an answer after which every stream is cut (the server's): a ping queues behind the bytes of the
+/// streams, and 4 MiB of them take 16 s at 2 Mbit/s.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What is known of the peer, and how many streams want to know it.
+/// What is known of the peer, and the number of streams that depend on it.
 #[derive(Default)]
 pub(super) struct Pulse {
     /// Streams that are open, or being opened.
@@ -34,7 +34,7 @@ impl Pulse {
         self.suspect.load(Ordering::Relaxed)
     }
 
-    /// The first stream after a while was opened.
+    /// The first stream after an idle period was opened.
     pub(super) fn wake(&self) {
         self.active.notify_one();
     }
@@ -46,7 +46,7 @@ impl Pulse {
     }
 }
 
-/// Ends when the peer does not answer. A connection that has ended is noticed by whoever drives it.
+/// Ends if the peer does not answer. The driver of the connection notices a closed connection itself.
 pub(super) async fn watch(pings: Option<PingPong>, pulse: Arc<Pulse>) -> TunnelError {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {

@@ -1,4 +1,4 @@
-//! A connection whose bytes come over plain TCP, over a tunnel or from within the process, for rooms that do not care which.
+//! A connection over plain TCP, over a tunnel or within the process, for rooms that do not need to distinguish them.
 
 use std::io;
 use std::pin::Pin;
@@ -13,13 +13,13 @@ use super::local::{LocalRead, LocalStream, LocalWrite};
 use super::stream::{HboneRead, HboneStream, HboneWrite};
 use crate::sock::{ChunkRead, ChunkWrite, Duplex, TcpRead, TcpWrite};
 
-/// What carries the bytes of a connection.
+/// The carrier of a connection's bytes.
 pub enum Carrier {
     Tcp(TcpStream),
     Hbone(HboneStream),
     /// Between workloads of this node.
     Local(LocalStream),
-    /// The same, and the application's own connection.
+    /// Between workloads of this node, with the application's own connection.
     Joined(JoinedStream),
 }
 
@@ -39,7 +39,7 @@ pub enum CarrierWrite {
     Joined(JoinedWrite),
 }
 
-/// Calls a method of whatever carries the bytes.
+/// Calls a method of the carrier.
 macro_rules! forward {
     ($carrier:expr, $inner:ident => $call:expr) => {
         match $carrier {

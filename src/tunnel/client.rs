@@ -19,10 +19,10 @@ use super::window::{FIRST_CONNECTION, FIRST_STREAM, Windows};
 use super::{ConnectRequest, MAX_FRAME, MAX_LOCAL_ERRORS, TunnelError};
 use crate::base::Room;
 
-/// The largest head of an answer that is taken, in bytes (ztunnel's 16 KiB): an answer holds a status and baggage.
+/// The largest head of a response that is accepted, in bytes (ztunnel's 16 KiB): a response holds a status and baggage.
 const MAX_HEADERS: u32 = 16 * 1024;
-/// What a stream may have waiting to be sent, in bytes: two large chunks of the copy loop. What is on its way besides is
-/// in the kernel.
+/// The most bytes of a stream that wait to be sent: two large chunks of the copy loop. Further bytes in transit are in
+/// the kernel.
 const SEND_BUFFER: usize = 512 * 1024;
 
 /// One tunnel as a client; cheap to clone, streams share it. When the last clone and the last stream are gone, the
@@ -32,14 +32,14 @@ pub struct Tunnel {
     shared: Arc<Shared>,
 }
 
-/// Tells the streams of a tunnel that it is cut because its server's certificate is revoked.
+/// Tells the streams of a tunnel that it was cut because its server's certificate is revoked.
 pub struct Revoker(Weak<Shared>);
 
 /// Marks the tunnel closed when the driver ends or is dropped.
 struct Closed(Weak<Shared>);
 
 impl Tunnel {
-    /// Streams that may still be opened right now.
+    /// Streams that can still be opened now.
     pub fn free_streams(&self) -> usize {
         match self.usable_sender() {
             Some(sender) => {
@@ -54,8 +54,8 @@ impl Tunnel {
         self.shared.pulse.taken.load(Ordering::Acquire)
     }
 
-    /// The peer owes an answer to a ping for longer than a network takes: what is open may yet go on, and nothing new
-    /// should be put in.
+    /// The peer has not answered a ping for longer than a working network takes: open streams may still recover, but no
+    /// new ones should be opened.
     pub fn is_suspect(&self) -> bool {
         self.shared.pulse.is_suspect()
     }
@@ -71,7 +71,7 @@ impl Tunnel {
         let sender = self.usable_sender().ok_or(TunnelError::Closing)?;
         let slot = self.take_slot(&sender)?;
         let (response, send) = sender.ready().await?.send_request(message, false)?;
-        // From here on, dropping cancels.
+        // From here on, dropping cancels the request.
         let (head, receive) = response.await?.into_parts();
         if !head.status.is_success() {
             return Err(TunnelError::Status(head.status));
@@ -80,7 +80,7 @@ impl Tunnel {
         Ok(HboneStream::new(receive, send, room, consumed, Some(Arc::new(slot))))
     }
 
-    /// No new streams; ends when the last one does.
+    /// Drains: no new streams; the tunnel ends when the last one does.
     pub fn drain(&self) {
         self.shared.sender.store(None);
     }
@@ -92,14 +92,14 @@ impl Tunnel {
 
     fn usable_sender(&self) -> Option<SendRequest<Part>> {
         let mut sender = SendRequest::clone(self.shared.sender.load().as_ref()?);
-        // A GOAWAY stands in the connection's state long before its last stream ends.
+        // A GOAWAY is in the connection's state long before its last stream ends.
         match sender.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Err(_)) => None,
             Poll::Ready(Ok(())) | Poll::Pending => Some(sender),
         }
     }
 
-    /// Ours or the peer's SETTINGS_MAX_CONCURRENT_STREAMS, whichever is less.
+    /// Our or the peer's SETTINGS_MAX_CONCURRENT_STREAMS, whichever is less.
     fn limit(&self, sender: &SendRequest<Part>) -> usize {
         self.shared.max_streams.min(sender.current_max_send_streams())
     }
@@ -123,7 +123,8 @@ impl Tunnel {
 }
 
 impl Revoker {
-    /// No new streams, and those that break from now on know why. Cutting them is the caller's: it drops the driver.
+    /// No new streams, and streams that are reset from now on know the reason. The caller cuts them by dropping the
+    /// driver.
     pub fn revoke(&self) {
         if let Some(shared) = self.0.upgrade() {
             shared.revoked.store(true, Ordering::Release);
@@ -140,11 +141,11 @@ impl Drop for Closed {
     }
 }
 
-/// HTTP/2 on an established TLS session; the second part drives the connection and must be spawned. It ends when the
-/// connection does: when the tunnel was drained, or given up, and is idle, or when the connection failed. Dropping it
-/// cuts every stream.
+/// HTTP/2 on an established TLS session; the second value drives the connection and must be spawned. It ends with the
+/// connection: once a drained or released tunnel is idle, or when the connection failed. Dropping it cuts every stream.
 ///
-/// `room`: what the peer's bytes, and ours that it does not take, may come to. While there are streams, the peer is asked for signs of life ([`Pulse`]).
+/// `room`: the budget for the peer's bytes, and for ours that it does not take. While there are streams, the peer is
+/// pinged ([`Pulse`]).
 pub async fn handshake<S>(
     io: S,
     max_streams: usize,
@@ -160,7 +161,7 @@ where
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEADERS)
         .max_send_buffer_size(SEND_BUFFER)
-        // Until the peer's SETTINGS come.
+        // Until the peer's SETTINGS arrive.
         .initial_max_send_streams(max_streams)
         .max_concurrent_reset_streams(max_streams)
         .max_local_error_reset_streams(Some(MAX_LOCAL_ERRORS))

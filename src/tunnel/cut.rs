@@ -1,25 +1,25 @@
-//! What cuts a connection that arrived, and why.
+//! What cuts an inbound connection, and why.
 
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Reason;
 
-/// Fires when a connection must end at once: with everything of its workload, or with the tunnel that it came through.
+/// Fires when a connection must end at once: with every connection of its workload, or with its tunnel.
 #[derive(Clone)]
 pub struct Cut {
-    /// The workload left, or the agent has drained long enough.
+    /// The workload left, or the agent's drain deadline passed.
     workload: CancellationToken,
     /// The workload's too, or a child of it.
     own: CancellationToken,
 }
 
 impl Cut {
-    /// Of what came without a tunnel of its own.
+    /// For a connection that came without a tunnel.
     pub fn with_workload(workload: &CancellationToken) -> Self {
         Self { workload: workload.clone(), own: workload.clone() }
     }
 
-    /// Of all streams of one tunnel, which [`Cut::revoke`] cuts alone.
+    /// For all streams of one tunnel, which [`Cut::revoke`] cuts alone.
     pub fn of_tunnel(workload: &CancellationToken) -> Self {
         Self { workload: workload.clone(), own: workload.child_token() }
     }
@@ -33,7 +33,7 @@ impl Cut {
         &self.own
     }
 
-    /// Returns when the tunnel is cut for itself alone.
+    /// Returns when only this tunnel is cut.
     pub async fn revoked(&self) {
         self.own.cancelled().await;
         if self.workload.is_cancelled() {

@@ -1,11 +1,11 @@
-//! How many fields the head of an HTTP/2 message has, told from its bytes as they pass.
+//! Counts the fields of an HTTP/2 head from its bytes as they pass.
 //!
-//! HPACK brings a field in a single byte, and h2 bounds the text of a head only: a field that costs one byte on the wire
-//! takes some 180 in memory. So fields are counted here, below h2, and a peer that sends too many in one head is sent away.
-//! Counting needs no table and no decoding: a field is a number and up to two strings (RFC 7541, 6), all of which say how
-//! long they are.
+//! HPACK can encode a field in a single byte, and h2 bounds only the text of a head: a field that costs one byte on the
+//! wire takes some 180 in memory. So fields are counted here, below h2, and a peer that sends too many in one head is
+//! disconnected. Counting needs no table and no decoding: a field is a number and up to two strings (RFC 7541, 6), all
+//! of which carry their length.
 
-/// Where in one head we are. A fragment of it ends anywhere.
+/// The position in one head. A fragment of it may end anywhere.
 #[derive(Default)]
 pub(super) struct Fields {
     count: u32,
@@ -19,18 +19,18 @@ enum Step {
     /// A field begins.
     #[default]
     Field,
-    /// A number goes on whose value does not matter.
+    /// A number continues; its value does not matter.
     Number,
     /// A string begins with its length.
     String,
-    /// The length goes on: what came of it, and how many bits that is.
+    /// The length continues: its value so far, and how many bits that is.
     Length(u64, u32),
-    /// The string itself: bytes to go.
+    /// The string itself: remaining bytes.
     Text(u64),
 }
 
 impl Fields {
-    /// How many there were so far in this head.
+    /// The fields so far in this head.
     pub(super) fn count(&self) -> u32 {
         self.count
     }
@@ -79,7 +79,7 @@ impl Fields {
         }
     }
 
-    /// What comes after a part of a field.
+    /// What follows a part of a field.
     fn next(&mut self) {
         self.step = match self.strings {
             0 => Step::Field,
@@ -96,7 +96,7 @@ impl Fields {
         }
     }
 
-    /// A length that no frame can have is h2's to refuse.
+    /// h2 rejects a length that no frame can have.
     fn longer(&mut self, byte: u8, sum: u64, bits: u32) {
         let part = u64::from(byte & 0x7f).checked_shl(bits).unwrap_or(u64::MAX >> 1);
         let sum = sum.saturating_add(part);

@@ -1,12 +1,12 @@
-//! A bound on what a peer may make HTTP/2 do without carrying anything: PING, SETTINGS, RST_STREAM, WINDOW_UPDATE,
-//! PRIORITY and the like. HTTP/2 bounds how many streams there are and how many bytes they carry, and nothing else; a
-//! peer that sends these frames without end keeps a thread busy (CVE-2019-9512, 9514, 9515, CVE-2023-44487).
+//! Bounds the HTTP/2 frames that cost work without carrying data: PING, SETTINGS, RST_STREAM, WINDOW_UPDATE, PRIORITY
+//! and the like. HTTP/2 bounds the number of streams and of their bytes, and nothing else; a peer that floods a
+//! connection with these frames keeps a thread busy (CVE-2019-9512, 9514, 9515, CVE-2023-44487).
 //!
-//! The frames are counted below h2, which knows no such bound, by their nine bytes of head: a bucket that every such
-//! frame takes a token from. Time fills it, and so do bytes that were sent to the peer, since whoever receives much
-//! has many windows to open.
+//! The frames are counted below h2, which has no such bound, by their heads of nine bytes: a token bucket, from which
+//! every such frame takes a token. Time refills it, and so do bytes that were sent to the peer, because a peer that
+//! receives much has to open many windows.
 //!
-//! The fields of heads are counted as well ([`fields`](super::fields)), because h2 bounds their text alone.
+//! The fields of heads are counted as well ([`fields`](super::fields)), because h2 bounds only their text.
 
 use std::io;
 use std::pin::Pin;
@@ -24,73 +24,73 @@ use crate::base::{FIELD_BYTES, MAX_FIELDS};
 const HEAD: usize = 9;
 /// What a client sends before its first frame, in bytes (RFC 9113, 3.4).
 pub const PREFACE: u32 = 24;
-/// The types of frames that are bounded elsewhere: DATA by windows and h2's budgets for small and empty ones, HEADERS
-/// by the number of streams (RFC 9113, 6.1 and 6.2).
+/// The frame types that are bounded elsewhere: DATA by windows and h2's budgets for small and empty ones, HEADERS by
+/// the number of streams (RFC 9113, 6.1 and 6.2).
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 /// Settings, and the flag of their acknowledgement, which changes none (RFC 9113, 6.5).
 const SETTINGS: u8 = 4;
 const ACK: u8 = 1;
-/// What goes on with a head, and the flag of the frame that is its last (RFC 9113, 6.2 and 6.10).
+/// The frame that continues a head, and the flag of a head's last frame (RFC 9113, 6.2 and 6.10).
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
-/// The flags of a head that is the last of its stream, and of what stands before and after it in its frame.
+/// The flags of a head that ends its stream, and of its padding and priority.
 const END_STREAM: u8 = 1;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 0x20;
 /// A priority's size, in bytes (RFC 9113, 6.2).
 const PRIORITY_SIZE: u32 = 5;
 
-/// The bits of a stream's number (RFC 9113, 4.1).
+/// The bits of a stream ID (RFC 9113, 4.1).
 const STREAM: u32 = (1 << 31) - 1;
 
-/// Frames that may come at once: 50 for each of 200 streams.
+/// The burst: 50 frames for each of 200 streams.
 const BURST: u32 = 10_000;
-/// Frames a second for any length of time: more than the connections that one tunnel opens and resets in a second, and
-/// h2 takes some 1 % of a processor for them.
+/// The sustained rate in frames per second: more than the connections that one tunnel opens and resets in a second; h2
+/// spends some 1 % of a CPU on them.
 const RATE: f64 = 5_000.0;
-/// What SETTINGS cost: a change of the initial window is carried out for each of the peer's streams, so that a few bytes keep a
-/// thread busy for long. Peers change their settings a few times in all; gRPC does so when it has measured the way.
+/// The cost of SETTINGS: a change of the initial window applies to each of the peer's streams, so that a few bytes keep a
+/// thread busy for long. Peers change their settings a few times in all; gRPC does so when it has measured the path.
 const SETTINGS_COST: u32 = 100;
-/// Bytes sent to the peer for which it may send one frame more. Go's HTTP/2 opens windows after 4 KiB, of the stream
-/// and of the connection.
+/// Bytes sent to the peer that allow it one more frame. Go's HTTP/2 opens windows after 4 KiB, of the stream and of the
+/// connection.
 const BYTES: u32 = 1024;
 
-/// A connection whose incoming frames are counted. Once there were too many, nothing more is read.
+/// A connection whose incoming frames are counted. Once the limit is exceeded, nothing more is read.
 pub struct Counted<S> {
     io: S,
     frames: Frames,
     exceeded: Exceeded,
 }
 
-/// Tells whoever drives the connection that the peer sent too many frames.
+/// Tells the driver of the connection that the peer sent too many frames.
 #[derive(Clone, Default)]
 pub struct Exceeded(Arc<AtomicBool>);
 
-/// Where in the stream of frames we are, and how many more may come.
+/// The position in the stream of frames, and the tokens that are left.
 struct Frames {
     head: [u8; HEAD],
-    /// Bytes of `head` that came.
+    /// Bytes of `head` that have arrived.
     have: usize,
-    /// Bytes to go until the next head.
+    /// Remaining bytes until the next head.
     skip: u32,
-    /// The frame that came last, when one did.
+    /// The last frame, if there was one.
     kind: Option<u8>,
-    /// A message's head goes on with the next frame.
+    /// The next frame continues a message's head.
     continues: bool,
     block: Block,
-    /// The last stream that the peer, a client, has opened: what comes again for it and those before are trailers.
+    /// The last stream that the peer, a client, has opened: further heads for it and earlier streams are trailers.
     last: u32,
     /// How many streams it has opened.
     streams: usize,
-    /// Fields that came in all heads.
+    /// Fields of all heads so far.
     fields: usize,
-    /// What heads that came take, in bytes, where they may wait for whoever reads.
+    /// The memory of heads that may wait for their reader, in bytes.
     last_heads: usize,
     tokens: u32,
-    /// When time was last made into tokens.
+    /// When elapsed time was last converted to tokens.
     filled: Instant,
-    /// Sent, and not yet made into tokens.
+    /// Bytes sent that are not yet converted to tokens.
     sent: u32,
 }
 
@@ -116,29 +116,29 @@ impl<S> Counted<S> {
         (Self { io, frames, exceeded: exceeded.clone() }, exceeded)
     }
 
-    /// The peer has begun what it has not brought to its end: the head of a message, another frame than DATA, or, at the
+    /// The peer has begun something and not completed it: the head of a message, another frame than DATA, or, at the
     /// beginning, its settings.
     pub fn is_within_head(&self) -> bool {
         self.frames.is_within_head()
     }
 
-    /// How many streams the peer, a client, has opened, or begun to.
+    /// The number of streams that the peer, a client, has opened or begun to open.
     pub fn streams(&self) -> usize {
         self.frames.streams
     }
 
-    /// A head has come in part, and frames of it that h2 has decoded.
+    /// A head has arrived in part, and h2 has decoded frames of it.
     pub fn is_between_frames_of_head(&self) -> bool {
         self.frames.continues
     }
 
-    /// How many fields of heads have come.
+    /// The number of header fields so far.
     pub fn fields(&self) -> usize {
         self.frames.fields
     }
 
-    /// About what those heads take in memory, in bytes, that came since this was asked last and may wait until somebody
-    /// has read what came before them: trailers, and from a server every head that ends its stream.
+    /// The approximate memory, in bytes, of heads that arrived since the last call and may wait until their reader has
+    /// consumed what precedes them: trailers, and from a server every head that ends its stream.
     pub fn last_heads(&mut self) -> usize {
         std::mem::take(&mut self.frames.last_heads)
     }
@@ -148,17 +148,17 @@ impl<S> Counted<S> {
 #[derive(Default)]
 struct Block {
     fields: Fields,
-    /// Bytes to go before it begins in its frame, the first of which says how much follows it.
+    /// Remaining bytes before it begins in its frame; the first of them is the length of the padding.
     before: u32,
     is_padded: bool,
     padding: u32,
     bytes: usize,
-    /// Nobody may read it soon.
+    /// It may not be read soon.
     waits: bool,
 }
 
 impl Exceeded {
-    /// Waits for it, in the task that reads: there is nobody to wake but whoever reads.
+    /// Waits for it, in the task that reads: only the reader has to be woken.
     pub async fn happened(&self) {
         let poll = |_: &mut Context<'_>| if self.get() { Poll::Ready(()) } else { Poll::Pending };
         std::future::poll_fn(poll).await;
@@ -170,7 +170,7 @@ impl Exceeded {
 }
 
 impl Frames {
-    /// Whether these bytes of the peer's are still within bounds.
+    /// Whether these bytes of the peer are still within bounds.
     fn take(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             if self.skip > 0 {
@@ -203,7 +203,7 @@ impl Frames {
         true
     }
 
-    /// The frame that came last holds a message's head, or a part of it.
+    /// The last frame holds a message's head, or a part of it.
     fn is_head(&self) -> bool {
         matches!(self.kind, Some(HEADERS | CONTINUATION))
     }
@@ -225,7 +225,7 @@ impl Frames {
             Block { before: u32::from(is_padded) + priority, is_padded, waits, ..Block::default() };
     }
 
-    /// Whether these bytes of a head are within bounds; at its end it is known what it takes.
+    /// Whether these bytes of a head are within bounds; at its end its memory is known.
     fn read_head(&mut self, mut bytes: &[u8]) -> bool {
         let block = &mut self.block;
         let mut left = self.skip;
@@ -251,7 +251,7 @@ impl Frames {
         self.continues || self.have > 0 || self.kind.is_none_or(|it| it != DATA && self.skip > 0)
     }
 
-    /// Takes tokens. The clock is only looked at when there are too few, so that frames at a decent rate cost nothing.
+    /// Takes tokens. The clock is read only if there are too few, so that frames at a normal rate cost nothing.
     fn spend(&mut self, cost: u32) -> bool {
         if self.tokens < cost {
             // A conversion from a float saturates.
@@ -273,7 +273,7 @@ impl Frames {
     }
 }
 
-/// How many tokens a frame takes.
+/// The tokens that a frame takes.
 fn cost(kind: u8, flags: u8) -> u32 {
     match kind {
         DATA | HEADERS => 0,
@@ -290,7 +290,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.exceeded.get() {
-            // Whoever drives the connection has been told, and ends it.
+            // The driver of the connection has been told, and ends it.
             return Poll::Pending;
         }
         let before = buf.filled().len();
@@ -300,7 +300,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         }
         buf.set_filled(before);
         this.exceeded.0.store(true, Ordering::Relaxed);
-        // It may have been looked at before this read.
+        // It may have been checked before this read.
         cx.waker().wake_by_ref();
         Poll::Pending
     }
@@ -342,8 +342,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     }
 }
 
-/// Where the frames in these pieces end, how many tokens they left, and what their heads have; `None` when they are not
-/// within bounds: for fuzzers.
+/// Where the frames in these pieces end, how many tokens are left, and the content of their heads; `None` if they
+/// exceed the bounds: for fuzzers.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn count(pieces: &[&[u8]]) -> Option<[usize; 5]> {
     let (mut counted, _) = Counted::new((), PREFACE);

@@ -1,4 +1,4 @@
-//! What fuzzers try on what the peers of tunnels send, with what must hold whatever it is.
+//! Fuzz targets of what tunnel peers send, with the invariants that must hold for any input.
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 
@@ -42,7 +42,7 @@ fn baggage(text: &str) {
     }
 }
 
-/// The frames of an HTTP/2 connection, however the network cuts them: a byte that says how long the pieces are, then the
+/// The frames of an HTTP/2 connection, however the network splits them: a byte with the size of the pieces, then the
 /// frames.
 pub fn frames(bytes: &[u8]) {
     let Some((size, bytes)) = bytes.split_first() else { return };

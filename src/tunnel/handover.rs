@@ -1,20 +1,20 @@
-//! What layer 4 hands over to the workers of layer 7: connections with all that is known about them.
+//! The handover from layer 4 to the workers of layer 7: connections with everything that is known about them.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Carrier, Cut, Incoming, PeerPlace};
 use crate::base::{Held, Identity, Str};
 
-/// A connection's place among those of its workload, given back when dropped. While it is held, a workload that leaves
-/// waits for the connection's end before its capture goes, up to the drain's deadline.
+/// A connection's slot among those of its workload, released when dropped. While it is held, a departing workload waits
+/// for the end of the connection, up to the drain deadline, before its capture rules are removed.
 #[derive(Default)]
 pub struct Place {
-    /// Where connections are limited: one of the permits.
+    /// The permit of the connection limit.
     pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
-    /// Where the connections of one peer are.
+    /// The slot among the connections of one peer.
     pub peer: Option<PeerPlace>,
     pub tracked: Option<tokio_util::task::task_tracker::TaskTrackerToken>,
-    /// What it holds of its workload's room.
+    /// The reservation from its workload's budget.
     pub held: Option<Held>,
 }
 
@@ -30,7 +30,7 @@ pub struct RoutedConnection {
     /// Sockets in the client's network namespace.
     pub sockets: std::sync::Arc<dyn crate::sock::SocketFactory>,
     pub place: Place,
-    /// Cancelled when the workload leaves or the agent has drained long enough.
+    /// Cancelled when the workload leaves or the agent's drain deadline passes.
     pub cancel: tokio_util::sync::CancellationToken,
 }
 
@@ -43,9 +43,9 @@ pub struct GuardedConnection {
     pub client_address: SocketAddr,
     /// The workload's own address and port.
     pub destination: SocketAddr,
-    /// The service that the tunnel's request named; only selects policies.
+    /// The service that the tunnel's request named; it only selects policies.
     pub forwarded_host: Option<Str>,
-    /// The source address to borrow towards the application, where the kernel allows.
+    /// The source address to borrow towards the application, if the kernel allows.
     pub borrow: Option<IpAddr>,
     /// Sockets in the workload's network namespace.
     pub sockets: std::sync::Arc<dyn crate::sock::SocketFactory>,
@@ -53,12 +53,12 @@ pub struct GuardedConnection {
     pub cut: Cut,
 }
 
-/// A workload of this node that takes connections of others of this node, without a tunnel.
+/// A workload of this node that accepts connections from other workloads of this node, without a tunnel.
 pub trait LocalServer: Send + Sync + 'static {
     /// Whether its end of a tunnel would prove this identity.
     fn proves(&self, identity: &Identity) -> bool;
-    /// Takes what would be a stream in a tunnel; does not block, and answers as for a tunnel. `client`: whom a
-    /// tunnel's client would have proven to be. `peer`: its address.
+    /// Accepts what would be a stream in a tunnel; does not block, and answers as in a tunnel. `client`: the identity
+    /// that a tunnel's client would have proven. `peer`: its address.
     fn connect_local(
         self: std::sync::Arc<Self>,
         incoming: Incoming,
@@ -67,10 +67,10 @@ pub trait LocalServer: Send + Sync + 'static {
     );
 }
 
-/// The workers of layer 7, as layer 4 sees them. Neither call blocks; a worker that has no room refuses the
-/// connection, records why, and closes it.
+/// The workers of layer 7, as layer 4 sees them. Neither call blocks; a worker that is full rejects the connection,
+/// records why, and closes it.
 pub trait Waypoints: Send + Sync + 'static {
     fn route(&self, connection: RoutedConnection);
-    /// `namespace`: whose worker.
+    /// `namespace`: the worker's namespace.
     fn guard(&self, namespace: &Str, connection: GuardedConnection);
 }

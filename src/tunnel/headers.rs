@@ -1,7 +1,7 @@
-//! The request that opens a stream, as HTTP writes it: `:authority`, `forwarded` and `baggage`.
+//! The request that opens a stream, as HTTP headers: `:authority`, `forwarded` and `baggage`.
 //!
-//! What comes from a peer is bounded, and what is ambiguous counts as absent: two values where one belongs could be
-//! an agent's and an application's.
+//! Input from a peer is bounded, and ambiguous input counts as absent: of two values where one is expected, one could
+//! be an agent's and the other an application's.
 
 mod baggage;
 mod forwarded;
@@ -36,7 +36,7 @@ impl ConnectRequest {
         request.body(())
     }
 
-    /// `None` when it is no CONNECT to an address and port or a host and port.
+    /// `None` if it is not a CONNECT to an address and port or a host and port.
     pub(super) fn from_http(head: &request::Parts) -> Option<Self> {
         let is_plain_connect = head.method == Method::CONNECT
             && head.uri.scheme().is_none()
@@ -58,8 +58,8 @@ impl ConnectRequest {
     }
 }
 
-/// Parses `ip:port` of an authority (`10.0.0.1:80`, `[fd00::1]:80`). Host names, scopes, user names and port 0 are
-/// none; an IPv4-mapped address is the IPv4 address that it is.
+/// Parses the `ip:port` of an authority (`10.0.0.1:80`, `[fd00::1]:80`). Host names, scopes, user names and port 0 are
+/// rejected; an IPv4-mapped address becomes IPv4.
 pub fn parse_authority(authority: &str) -> Option<(IpAddr, u16)> {
     if authority.contains('%') {
         return None;
@@ -77,7 +77,7 @@ fn is_authority(authority: &str) -> bool {
         })
 }
 
-/// The characters of a host name, and `_` and `*`, which names of services may hold.
+/// The characters of a host name, and `_` and `*`, which names of services may contain.
 fn is_host(text: &str) -> bool {
     (1..=MAX_HOST).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._*".contains(&byte))

@@ -1,9 +1,9 @@
-//! Two workloads of one node, both plain TCP: the server's side has judged, and gives the application's connection
-//! itself to the client's side.
+//! Two workloads of one node, both plain TCP: the server's side has authorized the connection, and passes the
+//! application's connection itself to the client's side.
 //!
-//! One task then carries both directions, from socket to socket: no bytes pass from one thread to another. The
-//! server's side keeps what is its duty: its own record, which counts every byte, and the right to cut the connection
-//! at any time ([`Joined::cut`]), after which the application sees a reset.
+//! One task then carries both directions, from socket to socket: no bytes pass from one thread to another. The server's
+//! side keeps its duties: its own record, which counts every byte, and the ability to cut the connection at any time
+//! ([`Joined::cut`]), after which the application sees a reset.
 
 use std::io;
 use std::pin::Pin;
@@ -21,7 +21,7 @@ use crate::base::Reason;
 use crate::sock::{ChunkRead, ChunkWrite, CopyError, Duplex, Operation, Side, TcpRead, TcpWrite};
 use crate::telemetry::ConnectionRecord;
 
-/// The application's connection in the hands of the client's side.
+/// The application's connection, owned by the client's side.
 pub struct JoinedStream {
     read: JoinedRead,
     write: JoinedWrite,
@@ -33,32 +33,32 @@ pub struct JoinedRead {
     line: Held,
 }
 
-/// The sending half. Dropped before its end was sent, it resets the connection.
+/// The sending half. If it is dropped before its end was sent, it resets the connection.
 pub struct JoinedWrite {
     half: TcpWrite,
     line: Held,
 }
 
-/// The server's side of the connection. Dropped, it cuts.
+/// The server's side of the connection. Dropping it cuts the connection.
 pub struct Joined {
     line: Option<Arc<Line>>,
     left: oneshot::Receiver<()>,
 }
 
-/// What both sides share.
+/// State that both sides share.
 struct Line {
-    /// The server's.
+    /// The server's record.
     record: ConnectionRecord,
     cut: AtomicBool,
     reader: AtomicWaker,
     writer: AtomicWaker,
-    /// The end was passed on to the application.
+    /// The end was forwarded to the application.
     told_the_end: AtomicBool,
     failure: OnceLock<CopyError>,
 }
 
-/// A half's share. The fields are dropped in this order: when the last half has left, nobody but the server's side
-/// holds the line.
+/// A half's share. The fields are dropped in this order: when the last half is gone, only the server's side holds the
+/// line.
 struct Held {
     line: Arc<Line>,
     _leaving: Arc<Leaving>,
@@ -67,7 +67,7 @@ struct Held {
 /// Tells the server's side when both halves are gone.
 struct Leaving(Option<oneshot::Sender<()>>);
 
-/// The connection to the `application` for the client's side, and the server's side of it with its `record`.
+/// Splits the connection to the `application` into the client's side and the server's side with its `record`.
 pub(super) fn join(application: TcpStream, record: ConnectionRecord) -> (JoinedStream, Joined) {
     let (read, write) = application.halves();
     let (leaving, left) = oneshot::channel();
@@ -89,7 +89,7 @@ pub(super) fn join(application: TcpStream, record: ConnectionRecord) -> (JoinedS
 }
 
 impl Joined {
-    /// Waits until the client's side has let go, and ends the record with what is known of how.
+    /// Waits until the client's side has dropped its halves, and ends the record with the result.
     pub async fn ended(&mut self) {
         let Some(mut line) = self.alone().await else { return };
         let failure = line.failure.take().or_else(|| {
@@ -103,7 +103,7 @@ impl Joined {
         }
     }
 
-    /// Breaks the connection off, for `why`; both halves fail from now on.
+    /// Cuts the connection because of `why`; both halves fail from now on.
     pub async fn cut(mut self, reason: Reason, why: String) {
         if let Some(line) = &self.line {
             line.cut();
@@ -113,9 +113,9 @@ impl Joined {
         }
     }
 
-    /// What both sides shared, once the client's side is gone.
+    /// The shared state, once the client's side is gone.
     async fn alone(&mut self) -> Option<Line> {
-        // An error would mean the same: the sender goes with the last half.
+        // An error would mean the same: the sender is dropped with the last half.
         _ = (&mut self.left).await;
         self.line.take().and_then(Arc::into_inner)
     }
@@ -132,7 +132,7 @@ impl Drop for Joined {
 impl Drop for Leaving {
     fn drop(&mut self) {
         if let Some(sender) = self.0.take() {
-            // The server's side may have left first.
+            // The server's side may be gone already.
             _ = sender.send(());
         }
     }
@@ -145,7 +145,7 @@ impl Line {
         self.writer.wake();
     }
 
-    /// Fails once the connection was cut; wakes `waker`'s task when it is.
+    /// Fails once the connection was cut; wakes `waker`'s task then.
     fn check(&self, waker: &AtomicWaker, cx: &Context<'_>) -> io::Result<()> {
         waker.register(cx.waker());
         match self.cut.load(Ordering::Acquire) {
@@ -157,8 +157,8 @@ impl Line {
         }
     }
 
-    /// Remembers the first failure, in the server's words: the application is its upstream. One that was sent
-    /// everything including the end and then broke off is none, as in any other copy.
+    /// Records the first failure, in the server's terms: the application is its upstream. A peer that got everything
+    /// including the end and then reset is not a failure, as in any other copy.
     fn failed(&self, operation: Operation, error: &io::Error) {
         if operation == Operation::Read && self.told_the_end.load(Ordering::Relaxed) {
             return;
@@ -234,7 +234,7 @@ impl ChunkWrite for JoinedWrite {
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let finished = self.half.poll_finish(cx);
         if finished.is_ready() {
-            // Who has gone needs not be told the end: that is no failure.
+            // A peer that has gone does not need the end: that is not a failure.
             self.line.line.told_the_end.store(true, Ordering::Relaxed);
         }
         finished

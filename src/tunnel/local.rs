@@ -1,9 +1,9 @@
-//! A stream between two workloads of one node, inside the process: what a tunnel's stream is between nodes. It leads to
-//! a worker that judges each request; where the application itself is at the other end, see `joined`.
+//! A stream between two workloads of one node, inside the process: the counterpart of a tunnel's stream between nodes.
+//! It leads to a worker that authorizes each request; `joined` is for a direct connection to the application.
 //!
-//! Chunks change hands as they are; nothing is copied or encrypted. It ends and breaks like a stream of a tunnel:
-//! a direction that is finished ends, one that is dropped before was reset. Each direction holds at most
-//! [`WINDOW`] bytes and one chunk more, which are taken from the client's room ([`waiting`](super::waiting)).
+//! Chunks are passed on as they are; nothing is copied or encrypted. It ends like a stream of a tunnel: a direction
+//! that is finished ends, one that is dropped before that is reset. Each direction holds at most [`WINDOW`] bytes and
+//! one chunk more, which are reserved from the client's budget ([`waiting`](super::waiting)).
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,7 +19,7 @@ use super::waiting::{Part, Waiting};
 use crate::base::Room;
 use crate::sock::{ChunkRead, ChunkWrite, Duplex};
 
-/// What a direction may hold before its writer waits, in bytes: one large chunk of the copy loop on its way while the
+/// The bytes that a direction may hold before its writer waits: one large chunk of the copy loop in transit while the
 /// next one is read.
 const WINDOW: usize = 256 * 1024;
 
@@ -32,14 +32,14 @@ pub struct LocalStream {
 /// The receiving half.
 pub struct LocalRead {
     pipe: Arc<Pipe>,
-    /// Received, and not yet taken by a reader that takes less than a chunk.
+    /// Received, and not yet consumed by a reader that takes less than a chunk.
     buffered: Bytes,
 }
 
-/// The sending half. Dropped before its end was sent, it resets the direction.
+/// The sending half. If it is dropped before its end was sent, it resets the direction.
 pub struct LocalWrite {
     pipe: Arc<Pipe>,
-    /// The other direction: whether its writer has said all tells how this one's reader went.
+    /// The other direction: whether its writer has finished tells how this one's reader ended.
     opposite: Arc<Pipe>,
 }
 
@@ -68,7 +68,7 @@ enum End {
 }
 
 impl LocalStream {
-    /// The two ends of a new connection. `room`: what waits between them is taken from it.
+    /// The two ends of a new connection. `room`: the budget for bytes that wait between them.
     pub fn pair(room: &Room) -> (Self, Self) {
         let pipe =
             || Arc::new(Pipe { state: Mutex::default(), waiting: Waiting::new(room.clone()) });
@@ -133,10 +133,10 @@ impl Drop for LocalRead {
 }
 
 impl LocalWrite {
-    /// Ready with the error once nobody reads any more.
+    /// Ready with the error once there is no reader.
     fn gone(&self) -> io::Error {
         match self.opposite.state.lock().end {
-            // The peer had said all and wants no more: what a closed pipe is elsewhere.
+            // The peer had sent everything and reads no more: like a closed pipe.
             End::Finished => io::ErrorKind::BrokenPipe.into(),
             End::Open | End::Reset => io::ErrorKind::ConnectionReset.into(),
         }

@@ -1,35 +1,35 @@
-//! How many connections each peer holds at one workload, so that no peer can take all places of the others.
+//! Counts each peer's connections to one workload, so that no peer can use up the connections of others.
 //!
-//! A peer is an address: it is known before anything is proven, and pods have one. Invariant: an address is in the map
-//! while somebody holds a place of it and never longer, so that the map is as large as the connections are many. All
-//! workloads share one map: a map of this kind takes some 20 KiB even while it is empty.
+//! A peer is an address: it is known before authentication, and pods have one. Invariant: an address is in the map only
+//! while it holds a slot, so that the size of the map is bounded by the number of connections. All workloads share one
+//! map: a map of this kind takes some 20 KiB even while it is empty.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// A count that is about to leave the map takes nobody in any more.
+/// A count that is about to leave the map accepts no more.
 const GONE: usize = usize::MAX;
 
-/// The peers of all workloads of this agent; reading and counting take no lock.
+/// The peers of all workloads of this agent; reads and counts take no lock.
 #[derive(Default)]
 pub struct PeerTable {
     counts: papaya::HashMap<Key, Arc<AtomicUsize>>,
     next: AtomicU64,
 }
 
-/// Whose peer, and which.
+/// The workload, and the peer.
 type Key = (u64, IpAddr);
 
-/// The peers of one workload, in one of its ways.
+/// The peers of one workload, on one of its listeners.
 pub struct Peers {
     table: Arc<PeerTable>,
-    /// Its own in the table.
+    /// Its key in the table.
     id: u64,
     limit: usize,
 }
 
-/// One place of a peer; given back when dropped.
+/// One slot of a peer; released when dropped.
 pub struct PeerPlace {
     table: Arc<PeerTable>,
     key: Key,
@@ -37,7 +37,7 @@ pub struct PeerPlace {
 }
 
 impl PeerTable {
-    /// `limit`: places of one address at a time.
+    /// `limit`: concurrent slots of one address.
     pub fn peers(self: &Arc<Self>, limit: usize) -> Peers {
         Peers { table: self.clone(), id: self.next.fetch_add(1, Ordering::Relaxed), limit }
     }
@@ -48,7 +48,7 @@ impl Peers {
         self.limit
     }
 
-    /// A place for one more connection of this address, unless it has as many as it may.
+    /// A slot for one more connection of this address, unless it is at its limit.
     pub fn enter(&self, address: IpAddr) -> Option<PeerPlace> {
         let key = (self.id, address);
         loop {
@@ -58,7 +58,7 @@ impl Peers {
             });
             match entered {
                 Ok(_) => return Some(PeerPlace { table: self.table.clone(), key, count }),
-                // Whoever made it so removes it from the map right now.
+                // Another thread is removing it from the map right now.
                 Err(GONE) => std::hint::spin_loop(),
                 Err(_) => return None,
             }
@@ -69,7 +69,7 @@ impl Peers {
 impl Drop for PeerPlace {
     fn drop(&mut self) {
         let was_last = self.count.fetch_sub(1, Ordering::AcqRel) == 1;
-        // Somebody may have entered again meanwhile, and then it stays.
+        // Another connection may have entered meanwhile; then it stays.
         if was_last
             && self.count.compare_exchange(0, GONE, Ordering::AcqRel, Ordering::Acquire).is_ok()
         {

@@ -23,37 +23,37 @@ use super::{ConnectRequest, MAX_FRAME, MAX_LOCAL_ERRORS, TunnelError};
 use crate::base::Room;
 use crate::telemetry::ConnectionRecord;
 
-/// The largest head of a request that is taken, in bytes (ztunnel's).
+/// The largest head of a request that is accepted, in bytes (ztunnel's).
 const MAX_HEADERS: u32 = 64 * 1024;
-/// Streams at the same time that a peer may open on one connection (ztunnel's; Go's clients assume 100, Envoy's
+/// The most concurrent streams that a peer may open on one connection (ztunnel's; Go's clients assume 100, Envoy's
 /// default is 100, hyper's 200).
 const MAX_STREAMS: u32 = 200;
-/// Streams that a peer opened and reset before we looked at them ("rapid reset", CVE-2023-44487): as many as it may
-/// have open at once, since a client that ends may reset all of them together. h2's default of 20 would cut every
-/// other connection of a tunnel whose client lets go of 21 while we are busy.
+/// Streams that a peer opened and reset before we accepted them ("rapid reset", CVE-2023-44487): as many as it may have
+/// open at once, because a client that exits may reset all of them together. h2's default of 20 would cut every other
+/// connection of a tunnel whose client resets 21 while the agent is busy.
 const MAX_PENDING_RESETS: usize = MAX_STREAMS as usize;
-/// Streams that we reset and remember, so that what the peer had sent before it knew is ignored: all that it may have.
-/// A frame for a stream that was forgotten ends the connection.
+/// Streams that we reset and remember, so that frames that the peer had sent before it knew are ignored: all that it
+/// may have. A frame for a forgotten stream ends the connection.
 const MAX_RESETS: usize = MAX_STREAMS as usize;
-/// What a stream may have waiting to be sent, in bytes (ztunnel's, and h2's default).
+/// The most bytes of a stream that wait to be sent (ztunnel's, and h2's default).
 const SEND_BUFFER: usize = 400 * 1024;
-/// How often a peer is asked for a sign of life, and how long it may take (ztunnel's): a pod whose network namespace
-/// is gone says nothing any more.
+/// The interval of pings to a peer, and the timeout of an answer (ztunnel's): a pod whose network namespace is gone
+/// sends nothing any more.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a peer may take for the preface of HTTP/2 after the TLS handshake; pings begin only then.
+/// The timeout of the HTTP/2 preface after the TLS handshake; pings begin only then.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a peer that is sent away may take to read why.
+/// How long a rejected peer may take to read the reason.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// The server's side of one CONNECT that was understood and not yet answered. Dropped without an answer, it resets
-/// the stream.
+/// The server's side of one valid CONNECT that is not answered yet. If it is dropped without an answer, it resets the
+/// stream.
 pub struct Incoming {
     pub request: ConnectRequest,
     asker: Asker,
 }
 
-/// Who waits for the answer.
+/// The recipient of the answer.
 enum Asker {
     Peer {
         receive: RecvStream,
@@ -61,7 +61,7 @@ enum Asker {
         room: Room,
         consumed: Consumed,
     },
-    /// A workload of this node, and its room.
+    /// A workload of this node, and its budget.
     Local(oneshot::Sender<Result<Carrier, StatusCode>>, Room),
 }
 
@@ -70,7 +70,7 @@ pub struct LocalIncoming(oneshot::Sender<Result<Carrier, StatusCode>>);
 
 impl LocalIncoming {
     /// 200, and the connection to the `application` itself for the client's side; the server's side keeps the record
-    /// and the right to cut.
+    /// and the ability to cut.
     pub fn join(
         self,
         application: TcpStream,
@@ -83,8 +83,8 @@ impl LocalIncoming {
 }
 
 impl Incoming {
-    /// From a workload of this node, whose `room` holds what waits between the two; the receiver gets what a peer would
-    /// be answered.
+    /// From a workload of this node, whose `room` is the budget for bytes that wait between the two; the receiver gets
+    /// the answer that a peer would get.
     pub fn local(
         request: ConnectRequest,
         room: Room,
@@ -93,12 +93,12 @@ impl Incoming {
         (Self { request, asker: Asker::Local(asker, room) }, answer)
     }
 
-    /// It comes from a workload of this node, without a tunnel.
+    /// Whether it comes from a workload of this node, without a tunnel.
     pub fn is_local(&self) -> bool {
         matches!(self.asker, Asker::Local(..))
     }
 
-    /// From a workload of this node, or as it was.
+    /// The stream from a workload of this node, or the value unchanged.
     #[expect(
         clippy::result_large_err,
         reason = "the other case is as usual as this one, and no error"
@@ -132,15 +132,15 @@ impl Incoming {
     pub fn refuse(self, status: StatusCode) {
         match self.asker {
             Asker::Peer { mut answer, .. } => refuse(&mut answer, status),
-            // Whoever has left needs no answer.
+            // A peer that has left needs no answer.
             Asker::Local(asker, _) => _ = asker.send(Err(status)),
         }
     }
 }
 
-/// Serves HTTP/2 on an accepted TLS session: `handler` is called once per understood CONNECT and must not block (it
-/// spawns). `room`: what the peer's bytes, and ours that it does not take, may come to. Anything else is answered 400. When `drain` fires: GOAWAY, then ends with the last stream. Dropping the
-/// future cuts every stream.
+/// Serves HTTP/2 on an accepted TLS session: `handler` is called once per valid CONNECT and must not block (it spawns).
+/// Other requests get a 400. `room`: the budget for the peer's bytes, and for ours that it does not take. When `drain`
+/// fires, the server sends GOAWAY and ends with the last stream. Dropping the future cuts every stream.
 pub async fn serve<S>(
     io: S,
     drain: CancellationToken,
@@ -173,13 +173,13 @@ where
     if matches!(result, Err(TunnelError::Flood)) {
         connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
         let farewell = std::future::poll_fn(|cx| connection.poll_closed(cx));
-        // A peer that does not read why is closed without.
+        // If the peer does not read the reason, the connection is closed without it.
         _ = timeout(FAREWELL, farewell).await;
     }
     result
 }
 
-/// Accepting is also what drives the connection.
+/// Accepting also drives the connection.
 async fn accept_all<S>(
     connection: &mut Connection<Counted<S>, Part>,
     drain: CancellationToken,
@@ -230,22 +230,22 @@ where
     .await
 }
 
-/// A plain CONNECT to an address or a host name; extended CONNECT (RFC 8441) is none.
+/// A plain CONNECT to an address or a host name; extended CONNECT (RFC 8441) is rejected.
 fn understand(request: Request<RecvStream>) -> Option<(ConnectRequest, RecvStream)> {
     let (head, receive) = request.into_parts();
     Some((ConnectRequest::from_http(&head)?, receive))
 }
 
-/// A peer that is gone needs no answer, so a failure to send it is none.
+/// A peer that is gone needs no answer, so a failure to send it is not an error.
 fn refuse(answer: &mut SendResponse<Part>, status: StatusCode) {
     let mut response = Response::new(());
     *response.status_mut() = status;
     if let Err(error) = answer.send_response(response, true) {
-        tracing::debug!(%error, %status, "a refusal could not be sent into a tunnel");
+        tracing::debug!(%error, %status, "cannot send a rejection into a tunnel");
     }
 }
 
-/// Ends when the peer does not answer. A connection that has ended is noticed by whoever accepts on it.
+/// Ends if the peer does not answer. The accept loop notices a closed connection itself.
 async fn watch(pings: Option<PingPong>) -> TunnelError {
     let Some(mut pings) = pings else { return std::future::pending().await };
     loop {

@@ -1,4 +1,4 @@
-//! A place among the streams of a tunnel, and what all of them share.
+//! A slot for a stream of a tunnel, and the state that all streams share.
 
 use std::io;
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use super::waiting::Part;
 use super::window::Consumed;
 use crate::base::Room;
 
-/// What the clones of a tunnel and its streams share.
+/// State that the clones of a tunnel and its streams share.
 pub(super) struct Shared {
-    /// Empty once the tunnel drains or its connection has ended. The connection closes itself when it is idle and
-    /// nobody holds a sender, which is how draining works.
+    /// Empty once the tunnel drains or its connection has ended. The connection closes itself when it is idle and no
+    /// sender exists; draining relies on that.
     pub(super) sender: ArcSwapOption<SendRequest<Part>>,
-    /// Streams at the same time, whatever more the peer admits.
+    /// The most concurrent streams, even if the peer admits more.
     pub(super) max_streams: usize,
     pub(super) pulse: Arc<Pulse>,
     pub(super) room: Room,
     pub(super) consumed: Consumed,
-    /// The server's certificate was revoked: why its streams break.
+    /// The server's certificate was revoked: the reason why its streams are reset.
     pub(super) revoked: AtomicBool,
 }
 
-/// Why a stream broke: the other end's certificate was revoked.
+/// Why a stream was reset: the other end's certificate was revoked.
 #[derive(Debug, thiserror::Error)]
 #[error("the tunnel was cut: the server's certificate is revoked")]
 pub struct PeerRevoked;
 
-/// One place among the streams of a tunnel; given back when dropped.
+/// One slot for a stream of a tunnel; released when dropped.
 pub(super) struct Slot(pub(super) Arc<Shared>);
 
 impl Slot {

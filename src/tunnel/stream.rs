@@ -1,7 +1,7 @@
-//! One CONNECT stream of either side as a stream of bytes.
+//! One CONNECT stream of either side as a byte stream.
 //!
-//! END_STREAM is the end of a direction, RST_STREAM a connection that was reset. The capacity of a chunk is given
-//! back when its consumer comes for the next one, so at most one chunk a stream is outside of the window's account.
+//! END_STREAM is the end of a direction, RST_STREAM a reset connection. The capacity of a chunk is returned when its
+//! consumer asks for the next one, so at most one chunk per stream is not accounted to the window.
 
 use std::io;
 use std::pin::Pin;
@@ -27,16 +27,16 @@ pub struct HboneStream {
 /// The receiving half.
 pub struct HboneRead {
     stream: RecvStream,
-    /// Received, and not yet taken by a reader that takes less than a chunk.
+    /// Received, and not yet consumed by a reader that takes less than a chunk.
     buffered: Bytes,
-    /// Bytes received whose capacity was not given back yet; those in `buffered` are among them.
+    /// Bytes received whose capacity was not returned yet; those in `buffered` are among them.
     held: usize,
     consumed: Consumed,
-    /// The place in a client's tunnel, until this direction has ended.
+    /// The slot in a client's tunnel, until this direction has ended.
     slot: Option<Arc<Slot>>,
 }
 
-/// The sending half. Dropped before its end was sent, it cancels the stream.
+/// The sending half. If it is dropped before its end was sent, it cancels the stream.
 pub struct HboneWrite {
     stream: SendStream<Part>,
     waiting: Arc<Waiting>,
@@ -45,7 +45,7 @@ pub struct HboneWrite {
 }
 
 impl HboneStream {
-    /// `room`: what waits to be sent is taken from it. `slot` is given back when both directions have ended or were
+    /// `room`: the budget for bytes that wait to be sent. `slot` is released when both directions have ended or were
     /// dropped.
     pub(super) fn new(
         receive: RecvStream,
@@ -143,13 +143,13 @@ impl HboneRead {
         }
     }
 
-    /// Lets the peer send as much as was consumed.
+    /// Allows the peer to send as much as was consumed.
     fn give_back(&mut self) {
         let consumed = self.held - self.buffered.len();
         if consumed > 0 {
             self.held -= consumed;
             self.consumed.add(consumed);
-            // Fails only for a stream that is gone, whose capacity went back already.
+            // Fails only for a stream that is gone, whose capacity was returned already.
             let _ = self.stream.flow_control().release_capacity(consumed);
         }
     }
@@ -157,7 +157,7 @@ impl HboneRead {
 
 impl ChunkRead for HboneRead {
     fn poll_chunk(&mut self, cx: &mut Context<'_>, _hint: usize) -> Poll<io::Result<Bytes>> {
-        // Whoever comes for more has taken what was handed out before.
+        // A consumer that asks for more has taken the previous chunk.
         self.give_back();
         if !self.buffered.is_empty() {
             return Poll::Ready(Ok(std::mem::take(&mut self.buffered)));
@@ -167,7 +167,7 @@ impl ChunkRead for HboneRead {
 }
 
 impl Drop for HboneRead {
-    /// The other half may live on, and siblings need the connection's window.
+    /// The other half may continue, and siblings need the connection's window.
     fn drop(&mut self) {
         self.buffered = Bytes::new();
         self.give_back();
@@ -194,7 +194,7 @@ impl HboneWrite {
         Poll::Ready(Ok(capacity.min(wanted)))
     }
 
-    /// How much of `wanted` may be handed over now: what there is a window and room for.
+    /// How much of `wanted` may be handed over now: limited by window and budget.
     fn poll_leave(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<Leave>> {
         let capacity = ready!(self.poll_capacity(cx, wanted))?;
         self.waiting.poll_leave(cx, capacity).map(Ok)
@@ -204,10 +204,10 @@ impl HboneWrite {
         self.stream.send_data(data, end).map_err(|_| self.cause(cx))
     }
 
-    /// Why the stream takes nothing more.
+    /// Why the stream accepts nothing more.
     fn cause(&mut self, cx: &mut Context<'_>) -> io::Error {
         let cause = match self.stream.poll_reset(cx) {
-            // The peer had said all and wants no more (RFC 9113, 8.1): what a closed pipe is elsewhere.
+            // The peer had sent everything and reads no more (RFC 9113, 8.1): like a closed pipe.
             Poll::Ready(Ok(Reason::NO_ERROR)) | Poll::Pending => io::ErrorKind::BrokenPipe.into(),
             Poll::Ready(Ok(reason)) => {
                 io::Error::new(io::ErrorKind::ConnectionReset, reason.to_string())
@@ -225,7 +225,7 @@ impl ChunkWrite for HboneWrite {
         chunk: &mut Bytes,
     ) -> Poll<io::Result<()>> {
         if chunk.is_empty() {
-            // An empty frame says nothing, and peers count them as abuse.
+            // An empty frame carries nothing, and peers count them as abuse.
             return Poll::Ready(Ok(()));
         }
         let leave = ready!(self.poll_leave(cx, chunk.len()))?;
@@ -233,7 +233,7 @@ impl ChunkWrite for HboneWrite {
         Poll::Ready(self.send(cx, part, false))
     }
 
-    /// The connection's own task sends, without being asked.
+    /// The connection's own task sends, without a flush.
     fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
@@ -271,7 +271,7 @@ fn explain(slot: &Option<Arc<Slot>>, error: io::Error) -> io::Error {
     }
 }
 
-/// Whatever broke the stream, the bytes that were missing will not come.
+/// Whatever reset the stream, the missing bytes will not arrive.
 fn reset(error: h2::Error) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, error)
 }

@@ -1,9 +1,10 @@
-//! Bytes that one direction of a connection has handed over and that nobody has taken yet: a peer that does not read, or
-//! the other end of a pipe.
+//! Accounts for bytes that one direction of a connection has handed over and that are not consumed yet: by a peer that
+//! does not read, or the other end of a pipe.
 //!
-//! They are taken from the workload's room as they are handed over and given back as they go, so that a peer with many
-//! streams, or a program that speaks HBONE itself, holds no more of our memory than the room has. What is little is
-//! within the connection's own place and costs the room nothing; where there is no room, little at a time still passes.
+//! They are reserved from the workload's budget as they are handed over and released as they leave, so that a peer with
+//! many streams, or a program that speaks HBONE itself, holds no more of the agent's memory than the budget allows. A
+//! small amount is part of the connection's own reservation and costs the budget nothing; without budget, a little at a
+//! time still passes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use futures_util::task::AtomicWaker;
 
 use crate::base::{Held, Need, Room};
 
-/// What a direction may have waiting beside the room, in bytes: what a relay reads at a time from a connection that
+/// The bytes of a direction that may wait outside the budget: what a relay reads at a time from a connection that
 /// carries little. It is within `l4::CONNECTION_BYTES`.
 const LITTLE: usize = 1024;
 
@@ -25,16 +26,16 @@ pub(super) struct Waiting {
     writer: AtomicWaker,
 }
 
-/// A part that waits. Dropped, it has been sent, or is not wanted any more.
+/// A part that waits. When it is dropped, it has been sent, or is not needed any more.
 pub(super) struct Part {
     bytes: Bytes,
-    /// As it was handed over.
+    /// The size that was handed over.
     length: usize,
     waiting: Arc<Waiting>,
     _held: Option<Held>,
 }
 
-/// Leave to hand over so many bytes.
+/// Permission to hand over so many bytes.
 pub(super) struct Leave {
     pub(super) bytes: usize,
     held: Option<Held>,
@@ -51,7 +52,7 @@ impl Waiting {
             return Poll::Ready(leave);
         }
         self.writer.register(cx.waker());
-        // The last may have gone meanwhile.
+        // The last one may have been released meanwhile.
         self.leave(wanted).map_or(Poll::Pending, Poll::Ready)
     }
 
@@ -73,7 +74,7 @@ impl Waiting {
         Part { bytes, length, waiting: self.clone(), _held: leave.held }
     }
 
-    /// Nothing, to say the end with.
+    /// Empty, to carry the end.
     pub(super) fn end(self: &Arc<Self>) -> Part {
         self.part(Bytes::new(), Leave { bytes: 0, held: None })
     }

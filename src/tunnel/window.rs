@@ -1,9 +1,9 @@
-//! How much a tunnel's peer may send before our consumers take it.
+//! Flow control: how much a tunnel's peer may send before our consumers take it.
 //!
-//! A tunnel begins with little, as most are idle. With its first stream, and again whenever its consumers keep up with
-//! a peer that sends fast, its windows grow, as far as the room of its workload allows: what a window admits may have
-//! to be held, so it is taken beforehand. A window that was granted cannot be taken back (RFC 9113, 6.9), so the bytes
-//! are given back with the connection.
+//! A tunnel starts with small windows, because most are idle. With its first stream, and again whenever its consumers
+//! keep up with a fast peer, its windows grow, as far as the budget of its workload allows: the agent may have to hold
+//! everything that a window admits, so it is reserved in advance. A granted window cannot be revoked (RFC 9113, 6.9),
+//! so the bytes are released with the connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,46 +16,46 @@ use tokio::time::Instant;
 use super::waiting::Part;
 use crate::base::{Held, Need, Room};
 
-/// Windows of a stream and of a connection, in bytes. The connection's is eight times the stream's: h2 lets small
-/// frames that wait cost half of it beside their payload (256 bytes each), so one consumer that stands still, and is
-/// sent messages of 52 bytes or more, stops its own stream when its window is full, and not the tunnel of its siblings.
+/// Windows of a stream and of a connection, in bytes. The connection's is eight times the stream's: h2 charges small
+/// frames that wait half of it besides their payload (256 bytes each). So a stalled consumer that is sent messages of
+/// 52 bytes or more stops its own stream when its window is full, and not the tunnel of its siblings.
 struct Stage {
     stream: u32,
     connection: u32,
     need: Need,
 }
 
-/// From an idle tunnel to one that fills a fast link over 30 ms (ztunnel's 4 MiB a stream).
+/// From an idle tunnel to one that fills a fast link over 30 ms (ztunnel's 4 MiB per stream).
 const STAGES: [Stage; 4] = [
-    // HTTP/2 knows no smaller one for a connection.
+    // HTTP/2 allows no smaller one for a connection.
     Stage { stream: 8 * 1024, connection: 64 * 1024 - 1, need: Need::Place },
     Stage { stream: 128 * 1024, connection: 1024 * 1024, need: Need::Growth },
     Stage { stream: 512 * 1024, connection: 4 * 1024 * 1024, need: Need::More },
     Stage { stream: 4 * 1024 * 1024, connection: 32 * 1024 * 1024, need: Need::Most },
 ];
 
-/// What a stream and a connection begin with.
+/// The initial windows of a stream and a connection.
 pub(super) const FIRST_STREAM: u32 = STAGES[0].stream;
 pub(super) const FIRST_CONNECTION: u32 = STAGES[0].connection;
 
-/// What is held for a tunnel whatever its windows, in bytes: its state and TLS's (50 KiB), the first windows, a frame
-/// that has come in part, and a head.
+/// The memory of a tunnel whatever its windows, in bytes: its state and TLS's (50 KiB), the initial windows, a partial
+/// frame, and a head.
 pub const TUNNEL_BYTES: usize = 256 * 1024;
 
-/// A peer is fast that sends a connection's window within this time.
+/// A peer is fast if it sends a connection's window within this time.
 const FAST: Duration = Duration::from_secs(1);
-/// How long to wait after there was no room.
+/// The backoff after there was no budget.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// The windows of one tunnel, in the hands of whoever drives its connection.
+/// The windows of one tunnel, owned by the driver of its connection.
 pub(super) struct Windows {
     room: Room,
     held: Vec<Held>,
     consumed: Consumed,
     stage: usize,
-    /// A window for streams that could not be said yet, as the one before was not acknowledged.
+    /// A stream window that could not be announced yet, because the previous one was not acknowledged.
     unsaid: Option<u32>,
-    /// What was consumed when the time began to be taken, and when.
+    /// What was consumed when the measurement began, and when that was.
     seen: usize,
     since: Instant,
     not_before: Option<Instant>,
@@ -73,7 +73,7 @@ pub(super) trait Resize {
 }
 
 impl Stage {
-    /// What it may come to, with what small frames cost.
+    /// The memory that it may need, including the overhead of small frames.
     const fn bytes(&self) -> usize {
         self.connection as usize / 2 * 3
     }
@@ -103,13 +103,13 @@ impl Windows {
         self.consumed.clone()
     }
 
-    /// They are those that the tunnel began with.
+    /// They are the initial windows.
     pub(super) fn are_first(&self) -> bool {
         self.stage == 0
     }
 
-    /// Grows the windows if that is due and there is room. Called whenever the connection is driven, so it looks at
-    /// two numbers most of the time. `active`: there is a stream; it matters for the first windows only.
+    /// Grows the windows if that is due and the budget allows. It is called whenever the connection is driven, so it
+    /// usually compares only two numbers. `active`: there is a stream; it matters for the first windows only.
     pub(super) fn adjust(&mut self, active: bool, connection: &mut impl Resize) {
         if let Some(size) = self.unsaid {
             self.unsaid = (!connection.stream_window(size)).then_some(size);
@@ -124,7 +124,7 @@ impl Windows {
         }
     }
 
-    /// Whether the consumers were fast, and there was room lately.
+    /// Whether the consumers were fast, and there was budget lately.
     fn is_time(&mut self, consumed: usize) -> bool {
         let now = Instant::now();
         if self.not_before.is_some_and(|time| now < time) {

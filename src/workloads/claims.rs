@@ -1,34 +1,35 @@
-//! Is this network namespace that workload's? The last word over all claims, wherever they come from: pure.
+//! Does this network namespace belong to that workload? The final decision over all claims, whatever their source:
+//! pure.
 
 use std::collections::BTreeMap;
 
 use crate::base::Str;
 use crate::sock::Place;
 
-/// A workload, and the namespace that it is said to live in.
+/// A workload, and the namespace that it claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub uid: Str,
     pub place: Place,
 }
 
-/// Why a claim counts for nothing.
+/// Why a claim is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error(
-        "its network namespace is the agent's own or the host's, which is no workload's; check the annotation \
+        "its network namespace is the agent's own or the host's, which no workload may claim; check the annotation \
          isthmus.io/network-namespace"
     )]
     Host,
     #[error(
-        "its network namespace is also that of {0}, so it is neither's: both stay closed until one of them names another \
+        "its network namespace is also that of {0}, so neither gets it: both stay closed until one of them names another \
          one; check their annotations isthmus.io/network-namespace, and paths that lead to one namespace"
     )]
     Shared(Str),
 }
 
-/// The claims that are refused, by workload: those to a namespace of the `host`, and those of several workloads to one
-/// namespace. Every other claim is its workload's alone.
+/// The rejected claims, by workload: claims to a namespace of the `host`, and those of several workloads to one
+/// namespace. Every other claim is valid.
 pub fn refused(claims: &[Claim], host: &[Place]) -> BTreeMap<Str, Refusal> {
     let mut claimants: BTreeMap<Place, Vec<&Str>> = BTreeMap::new();
     for claim in claims {

@@ -1,9 +1,10 @@
-//! What the container runtime said, on disk, for an agent that starts again: a file for each sandbox in a directory that
-//! only root may look into. Written before the runtime has its answer, removed when the sandbox ends.
+//! Records of what the container runtime reported, on disk, for an agent that restarts: one file per sandbox in a
+//! directory that only root may read. A record is written before the runtime has its answer, and removed when the
+//! sandbox ends.
 //!
-//! Whatever is not surely this agent's own word is left out and told: a file or directory of another user or that others
-//! may write, a file that is no record. What the machine's last start or the end of a namespace made untrue is removed. All
-//! of it blocks for as long as a small file takes.
+//! If anybody else may have written a record, it is ignored and logged: a file or directory of another user or writable
+//! by others, or a malformed file. Records that a reboot or the end of a namespace made stale are removed. Every call
+//! blocks for as long as a small file takes.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,17 +18,17 @@ use super::{Record, Sandbox};
 use crate::base::Seldom;
 use crate::sock::NetworkNamespace;
 
-/// The kernel's name of this boot.
+/// The kernel's ID of this boot.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
-/// Only its owner may look.
+/// Only its owner may read it.
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
-/// Rights of others in what is trusted.
+/// Permissions of others that make a file untrusted.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const OF_OTHERS: u32 = 0o077;
-/// Bytes of a record: paths, names and a few addresses.
+/// The longest record, in bytes: paths, names and a few addresses.
 const MAX_LENGTH: u64 = 64 * 1024;
-/// Records of a node, which has some hundred pods: so many are read, whatever lies there.
+/// The most records of a node, which has some hundred pods; further files are ignored.
 const MAX_RECORDS: usize = 10_000;
 
 /// The records of one node.
@@ -38,10 +39,10 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Makes the directory when it is missing.
+    /// Creates the directory if it is missing.
     ///
     /// # Errors
-    /// It cannot be made, or others may write to it.
+    /// It cannot be created, or others may write to it.
     pub fn open(directory: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
         let found = fs::symlink_metadata(directory)?;
@@ -59,7 +60,7 @@ impl Ledger {
         Ok(Self { directory: directory.to_owned(), boot, trouble: Seldom::new() })
     }
 
-    /// In place of what was said of its namespace before.
+    /// Replaces the earlier record of its namespace.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -75,7 +76,7 @@ impl Ledger {
         fs::rename(&temporary, self.directory.join(name))
     }
 
-    /// Nothing there is no error.
+    /// A missing record is not an error.
     pub fn remove(&self, sandbox: &Sandbox) {
         let record = Record::new("", sandbox, &self.boot);
         self.forget(&self.directory.join(record.file_name()));
@@ -84,20 +85,20 @@ impl Ledger {
     fn forget(&self, path: &Path) {
         match fs::remove_file(path) {
             Err(error) if error.kind() != ErrorKind::NotFound && self.trouble.is_due() => {
-                tracing::warn!(path = %path.display(), %error, "a record of a sandbox cannot be removed");
+                tracing::warn!(path = %path.display(), %error, "cannot remove the record of a sandbox");
             }
             _ => {}
         }
     }
 
-    /// The records that count now.
+    /// The records that are valid now.
     pub fn read(&self) -> Vec<Record> {
         let entries = match fs::read_dir(&self.directory) {
             Ok(entries) => entries,
             Err(error) => {
                 tracing::warn!(
                     directory = %self.directory.display(), %error,
-                    "what the container runtime said cannot be read; check [workloads] directory"
+                    "cannot read the records of sandboxes; check [workloads] directory"
                 );
                 return Vec::new();
             }
@@ -108,7 +109,7 @@ impl Ledger {
 
     fn read_one(&self, path: &Path) -> Option<Record> {
         let name = path.file_name()?.to_string_lossy();
-        // On its way to its name.
+        // A temporary file, before its rename.
         if name.starts_with('.') {
             return None;
         }
@@ -122,7 +123,7 @@ impl Ledger {
             Err(error) => {
                 tracing::error!(
                     path = %path.display(), reason = error.to_string(),
-                    "a record of a sandbox is left out: its pod is looked for as if nothing were known of it"
+                    "ignoring an untrusted record of a sandbox; searching for its pod without it"
                 );
                 return None;
             }
@@ -131,7 +132,7 @@ impl Ledger {
         match record.counts(&self.boot, now.as_ref()) {
             Ok(()) => Some(record),
             Err(stale) => {
-                tracing::debug!(path = %path.display(), %stale, "a record of a sandbox is removed");
+                tracing::debug!(path = %path.display(), %stale, "removing a stale record of a sandbox");
                 self.forget(path);
                 None
             }
@@ -139,7 +140,7 @@ impl Ledger {
     }
 }
 
-/// The bytes of a file that nobody else could have written.
+/// The content of a file that no other user could have written.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let options = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let opened = OpenOptions::new().read(true).custom_flags(options).open(path);
@@ -152,7 +153,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other("others may read or write it"));
     }
     if found.nlink() != 1 {
-        return Err(io::Error::other("it has other names"));
+        return Err(io::Error::other("it has other hard links"));
     }
     let mut text = Vec::new();
     file.take(MAX_LENGTH).read_to_end(&mut text)?;

@@ -1,8 +1,8 @@
-//! Namespaces that were named after pods: pure.
+//! Namespaces that are named after pods: pure.
 //!
-//! Who names a namespace on this machine (`ip netns add`, a bind mount below `/run/netns`) is root here, so a name says
-//! whose it is as a manifest does, and no pod can set it. Container runtimes choose names at random; where one answers, it
-//! is asked instead.
+//! Only root of this machine can name a namespace (`ip netns add`, a bind mount below `/run/netns`), so a name proves
+//! the owner as a manifest does, and no pod can set it. Container runtimes choose random names; if a runtime answers,
+//! it is queried instead.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use super::Candidate;
 use crate::base::Str;
 
-/// A pod of this node whose namespace is not known.
+/// A pod of this node whose namespace is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sought {
     /// The workload's uid.
@@ -22,9 +22,9 @@ pub struct Sought {
     pub addresses: Vec<IpAddr>,
 }
 
-/// The namespace of each pod that one was named after, by the workload's uid: after its UID, or after its name, which no
-/// other pod of `all` has. Whoever makes a pod chooses its name, so the namespace must also have the address that the API
-/// tells: a pod that is called like somebody else's namespace does not get it.
+/// The namespace of each pod after which one is named, by the workload's uid: after its UID, or after its name if no
+/// other pod of `all` has that name. A pod's author chooses its name, so the namespace must also have the address that
+/// the API reports: a pod that is named like another workload's namespace does not get it.
 pub(super) fn named<'a>(
     sought: &'a [Sought],
     all: &[Str],

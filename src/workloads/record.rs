@@ -1,4 +1,4 @@
-//! What is kept of a sandbox, and whether it still counts: pure.
+//! The record of a sandbox, and whether it is still valid: pure.
 
 use std::net::IpAddr;
 
@@ -15,21 +15,21 @@ const VERSION: u32 = 1;
 pub struct Sandbox {
     /// The pod's own UID (`metadata.uid`).
     pub pod: Str,
-    /// The runtime's name of the sandbox; empty where no runtime told of it.
+    /// The runtime's name of the sandbox; empty if no runtime reported it.
     pub container: Str,
     /// The path of its network namespace.
     pub network_namespace: Str,
-    /// What stood there when it was told.
+    /// The namespace that was at the path at that time.
     pub namespace: NamespaceId,
     pub addresses: Vec<IpAddr>,
 }
 
-/// Where a pod is, as the container runtime said it. Unknown fields are ignored: agents of neighbouring versions read the
-/// same directory.
+/// Where a pod is, as the container runtime reported it. Unknown fields are ignored: agents of adjacent versions read
+/// the same directory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     version: u32,
-    /// The kernel's name of the boot in which it was said: afterwards inodes belong to others.
+    /// The kernel's ID of the boot in which it was recorded: after a reboot, inodes are reused.
     pub boot: String,
     /// The workload's uid.
     pub workload: String,
@@ -48,7 +48,7 @@ pub enum RecordError {
     Unreadable(#[from] std::io::Error),
     #[error(transparent)]
     Syntax(#[from] serde_json::Error),
-    #[error("version {0} is not known here")]
+    #[error("version {0} is unknown")]
     Version(u32),
     #[error("{0} is empty")]
     Empty(&'static str),
@@ -59,14 +59,14 @@ pub enum RecordError {
     OtherNamespace,
 }
 
-/// Why a record is not the truth any more.
+/// Why a record is stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Stale {
     #[error("it was written before the machine's last start")]
     Boot,
     #[error("its network namespace is gone")]
     Gone,
-    #[error("another network namespace stands at its path")]
+    #[error("another network namespace is at its path")]
     Replaced,
 }
 
@@ -85,7 +85,7 @@ impl Record {
     }
 
     /// # Errors
-    /// The text is no record, or one of a version that means something else.
+    /// The text is not a record, or one of an incompatible version.
     pub fn parse(text: &[u8]) -> Result<Self, RecordError> {
         let record: Self = serde_json::from_slice(text)?;
         if record.version != VERSION {
@@ -111,12 +111,12 @@ impl Record {
         serde_json::to_vec(self)
     }
 
-    /// One file for each namespace: it cannot be said to be two pods'.
+    /// One file per namespace: two pods cannot both have it.
     pub(super) fn file_name(&self) -> String {
         format!("{}-{}.json", self.namespace.device, self.namespace.inode)
     }
 
-    /// Whether it counts, in this `boot`, with the namespace that stands at its path `now`.
+    /// Whether it is valid, in this `boot`, with the namespace that is at its path `now`.
     pub(super) fn counts(&self, boot: &str, now: Option<&NamespaceId>) -> Result<(), Stale> {
         if self.boot != boot {
             return Err(Stale::Boot);

@@ -1,4 +1,4 @@
-//! The places that are known.
+//! The known locations of pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,17 +15,18 @@ use crate::sock::NetworkNamespace;
 
 /// Where container runtimes keep the namespaces of sandboxes, by name.
 const DIRECTORY: &str = "/run/netns";
-/// Two searches are at least so far apart: each may ask the runtime for every pod and enter every namespace of the node.
+/// The shortest interval between two searches: each may query the runtime for every pod and enter every namespace of
+/// the node.
 const SEARCH_EVERY: Duration = Duration::from_secs(1);
 
-/// So many sandboxes that have ended are remembered before those whose namespaces are gone are forgotten.
+/// The number of ended sandboxes that are remembered; beyond that, those whose namespaces are gone are forgotten.
 const MANY: usize = 256;
 
-/// Where the pods of this node are.
+/// The locations of this node's pods.
 pub struct Registry {
     /// Where namespaces have names.
     directory: PathBuf,
-    /// `None`: nothing is kept for the next agent.
+    /// `None`: nothing is recorded for the next agent.
     ledger: Option<Ledger>,
     known: Mutex<Known>,
     trouble: Seldom,
@@ -35,15 +36,15 @@ pub struct Registry {
 struct Known {
     /// By the workload's uid.
     sandboxes: BTreeMap<Str, Sandbox>,
-    /// Paths of sandboxes that have ended: their namespaces may stand for a moment, and must not be found.
+    /// Paths of ended sandboxes: their namespaces may exist for a moment longer, and must not be found.
     ended: BTreeSet<Str>,
-    /// Generations of pods whose sandbox has ended: they are not looked for.
+    /// Generations of pods whose sandbox has ended: they are not searched for.
     without: BTreeSet<(Str, Str)>,
     searched: Option<Instant>,
 }
 
 impl Registry {
-    /// Keeps what it is told in `ledger`.
+    /// Records everything in `ledger`.
     pub fn new(ledger: Option<Ledger>) -> Self {
         Self {
             directory: DIRECTORY.into(),
@@ -53,13 +54,13 @@ impl Registry {
         }
     }
 
-    /// Where this generation of a pod is.
+    /// The location of this generation of a pod.
     pub fn sandbox(&self, uid: &str, pod: &str) -> Option<Sandbox> {
         let known = self.known.lock();
         known.sandboxes.get(uid).filter(|sandbox| sandbox.pod == pod).cloned()
     }
 
-    /// The runtime has made a sandbox for the workload. It is on disk when this returns.
+    /// The runtime has created a sandbox for the workload. It is on disk when this returns.
     pub fn started(&self, uid: Str, sandbox: Sandbox) {
         self.keep(&uid, &sandbox);
         let mut known = self.known.lock();
@@ -74,12 +75,12 @@ impl Registry {
         };
         tracing::error!(
             workload = %uid, %error,
-            "where its sandbox is cannot be kept for the agent's next start, which must ask the container runtime; check \
+            "cannot record where its sandbox is; after a restart the agent must query the container runtime; check \
              [workloads] directory"
         );
     }
 
-    /// The runtime ends a sandbox: the workload that was in it, unless it is in another one by now.
+    /// The runtime ends a sandbox: removes the workload that was in it, unless it is in another one by now.
     pub fn ended(&self, container: &str, network_namespace: &str) -> Option<(Str, Sandbox)> {
         let mut known = self.known.lock();
         if !network_namespace.is_empty() {
@@ -98,12 +99,12 @@ impl Registry {
         Some((uid, sandbox))
     }
 
-    /// Whether the sandbox of this generation of a pod has ended, so that there is nothing to look for.
+    /// Whether the sandbox of this generation of a pod has ended, so that there is nothing to search for.
     pub fn has_ended(&self, uid: &Str, pod: &Str) -> bool {
         self.known.lock().without.contains(&(uid.clone(), pod.clone()))
     }
 
-    /// Forgets workloads that are gone; `is_here` knows uid and pod. Their records go with their namespaces.
+    /// Forgets workloads that are gone; `is_here` gets uid and pod. Their records are removed with their namespaces.
     pub fn retain(&self, is_here: impl Fn(&Str, &Str) -> bool) {
         let mut known = self.known.lock();
         if known.ended.len() > MANY {
@@ -119,7 +120,8 @@ impl Registry {
         (next > Instant::now()).then_some(next)
     }
 
-    /// A search begins: what was kept of these pods by this agent or one before. Blocks. Returns how many were found.
+    /// Starts a search: reads the records of these pods by this agent or an earlier one. Blocks. Returns how many were
+    /// found.
     pub fn restore(&self, pods: &[Sought]) -> usize {
         self.known.lock().searched = Some(Instant::now());
         let records = self.ledger.as_ref().map(Ledger::read).unwrap_or_default();
@@ -135,7 +137,7 @@ impl Registry {
                 (Some(record), None) => count += usize::from(known.take(pod, record.sandbox())),
                 (Some(_), Some(_)) if self.trouble.is_due() => tracing::error!(
                     workload = %pod.uid,
-                    "two sandboxes are kept of it, so none of them counts; the container runtime is asked"
+                    "two sandboxes are recorded for it, so neither counts; querying the container runtime"
                 ),
                 _ => {}
             }
@@ -143,7 +145,8 @@ impl Registry {
         count
     }
 
-    /// Namespaces with an address of one of these pods. That proves nothing: it is for whoever takes all rules away. Blocks.
+    /// Namespaces with an address of one of these pods. That proves nothing: it serves the removal of all rules.
+    /// Blocks.
     pub fn resembling(&self, pods: &[Sought]) -> Vec<Str> {
         let candidates = scan(&self.directory, |_| false).unwrap_or_default().into_iter();
         let addresses = pods.iter().flat_map(|pod| &pod.addresses);
@@ -151,7 +154,7 @@ impl Registry {
         candidates.filter(resembles).map(|it| it.network_namespace).collect()
     }
 
-    /// What the container runtime says now. Blocks. Returns how many were found.
+    /// Queries the container runtime. Blocks. Returns how many were found.
     pub fn learn(&self, said: &[(Sought, Said)]) -> usize {
         let mut count = 0;
         for (pod, said) in said {
@@ -160,14 +163,14 @@ impl Registry {
             let is_below = Path::new(&path).starts_with(&self.directory);
             let namespace = match is_below {
                 true => NetworkNamespace::open(&path).and_then(|it| it.id()),
-                false => Err(std::io::Error::other("it is not below /run/netns")),
+                false => Err(std::io::Error::other("the path is not below /run/netns")),
             };
             let namespace = match namespace {
                 Ok(namespace) => namespace,
                 Err(error) => {
                     tracing::warn!(
                         workload = %pod.uid, path, %error,
-                        "the container runtime names a network namespace that cannot be used"
+                        "the container runtime reports an unusable network namespace"
                     );
                     continue;
                 }
@@ -187,8 +190,8 @@ impl Registry {
         count
     }
 
-    /// Namespaces that were named after these pods; `all`: the names of all pods of this node. Blocks. Returns how many were
-    /// found.
+    /// Namespaces that are named after these pods; `all`: the names of all pods of this node. Blocks. Returns how many
+    /// were found.
     ///
     /// # Errors
     /// The directory of namespaces cannot be read: is it mounted?
@@ -218,7 +221,7 @@ impl Registry {
 }
 
 impl Known {
-    /// What the runtime said meanwhile wins. Two pods in one namespace are left to whoever looks at all claims.
+    /// What the runtime reported meanwhile wins. Two pods in one namespace are left to the check of all claims.
     fn take(&mut self, pod: &Sought, sandbox: Sandbox) -> bool {
         let is_known = self.sandboxes.get(&pod.uid).is_some_and(|it| it.pod == pod.pod);
         let has_ended = self.without.contains(&(pod.uid.clone(), pod.pod.clone()))
@@ -230,14 +233,14 @@ impl Known {
         if !agrees && !pod.addresses.is_empty() && !sandbox.addresses.is_empty() {
             tracing::warn!(
                 workload = %pod.uid, api = ?pod.addresses, runtime = ?sandbox.addresses,
-                "the container runtime tells other addresses of it than the API does; the runtime says where it is"
+                "the container runtime reports other addresses than the API server; using the location that the runtime reports"
             );
         }
         self.sandboxes.insert(pod.uid.clone(), sandbox);
         true
     }
 
-    /// Namespaces that do not stand any more cannot be found either.
+    /// Namespaces that no longer exist cannot be found either.
     fn forget_vanished(&mut self) {
         self.ended.retain(|path| Path::new(path.as_str()).exists());
     }

@@ -1,7 +1,7 @@
-//! The container runtime, asked over CRI: in which network namespace it put a pod that ran before the first agent did.
+//! Queries the container runtime over CRI: in which network namespace is a pod that is older than the first agent?
 //!
-//! It made the sandboxes, so its word is as good as that of CNI. The path is in the verbose part of a sandbox's status, the
-//! OCI specification with which containerd and CRI-O started it.
+//! The runtime created the sandboxes, so its answer is as reliable as CNI's. The path is in the verbose part of a
+//! sandbox's status, the OCI specification with which containerd and CRI-O started it.
 
 mod messages;
 
@@ -19,14 +19,14 @@ use messages::{
     Item, LIST, ListRequest, ListResponse, Metadata, READY, STATUS, StatusRequest, StatusResponse,
 };
 
-/// Where containerd, CRI-O, k3s and cri-dockerd listen.
+/// The default sockets of containerd, CRI-O, k3s and cri-dockerd.
 const USUAL: [&str; 4] = [
     "/run/containerd/containerd.sock",
     "/run/crio/crio.sock",
     "/run/k3s/containerd/containerd.sock",
     "/run/cri-dockerd.sock",
 ];
-/// Of one question: a list of some hundred sandboxes takes milliseconds.
+/// The timeout of one query: a list of some hundred sandboxes takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The key under which both runtimes put the specification.
 const INFO: &str = "info";
@@ -37,17 +37,17 @@ pub struct ContainerRuntime {
     socket: Option<PathBuf>,
 }
 
-/// What it says of one pod.
+/// The runtime's answer for one pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     /// The runtime's name of the sandbox.
     pub container: String,
-    /// As the runtime sees it; `None`: it is on the host's network, or the runtime does not tell.
+    /// As the runtime sees it; `None`: it is on the host network, or the runtime does not report it.
     pub network_namespace: Option<String>,
     pub addresses: Vec<IpAddr>,
 }
 
-/// Why it says nothing.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     #[error("there is no socket of a container runtime at {0}")]
@@ -57,15 +57,15 @@ pub enum RuntimeError {
 }
 
 impl ContainerRuntime {
-    /// `socket`: where it listens; `None`: where the usual ones do.
+    /// `socket`: where it listens; `None`: one of the usual places.
     pub fn new(socket: Option<&Path>) -> Self {
         Self { socket: socket.map(Path::to_owned) }
     }
 
-    /// What it says of those of these pods that it runs.
+    /// The answers for those of these pods that it runs.
     ///
     /// # Errors
-    /// There is none, or it does not answer.
+    /// There is no runtime, or it does not answer.
     pub async fn ask(&self, pods: &[Sought]) -> Result<Vec<(Sought, Said)>, RuntimeError> {
         let socket = self.socket()?;
         let silent = |cause: String| RuntimeError::Silent { socket: socket.clone(), cause };
@@ -82,7 +82,7 @@ impl ContainerRuntime {
         for pod in pods {
             let Some(item) = sandbox_of(pod, &listed.items) else { continue };
             let request = StatusRequest { id: item.id.clone(), verbose: true };
-            // One that ends meanwhile is none.
+            // A sandbox that ends meanwhile is skipped.
             let Ok(status) = call::<_, StatusResponse>(&channel, STATUS, request).await else {
                 continue;
             };
@@ -104,7 +104,7 @@ impl ContainerRuntime {
     }
 }
 
-/// The newest one that runs of exactly this generation of the pod.
+/// The newest running sandbox of exactly this generation of the pod.
 fn sandbox_of<'a>(pod: &Sought, items: &'a [Item]) -> Option<&'a Item> {
     let is_its = |metadata: &Metadata| {
         metadata.uid == pod.pod && metadata.namespace == pod.namespace && metadata.name == pod.name

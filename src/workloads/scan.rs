@@ -1,4 +1,4 @@
-//! A look into the network namespaces of this machine. Blocks.
+//! Inspects the network namespaces of this machine. Blocks.
 
 use std::io;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use nix::net::if_::InterfaceFlags;
 use crate::base::Str;
 use crate::sock::{NamespaceId, NetworkNamespace, Place};
 
-/// What runtimes say for `/run/netns`; in the agent's container that may be another directory.
+/// The runtimes' path of `/run/netns`; in the agent's container that may be another directory.
 const OLD_DIRECTORY: &str = "/var/run/netns";
 const DIRECTORY: &str = "/run/netns";
 
@@ -24,7 +24,7 @@ pub struct Candidate {
     pub addresses: Vec<IpAddr>,
 }
 
-/// The path of a namespace in the agent's mounts, as a runtime tells it in its own.
+/// Converts the path of a namespace from the runtime's mounts to the agent's.
 pub fn path_here(path: &str) -> String {
     match Path::new(path).strip_prefix(OLD_DIRECTORY) {
         Ok(name) => Path::new(DIRECTORY).join(name).to_string_lossy().into_owned(),
@@ -33,9 +33,10 @@ pub fn path_here(path: &str) -> String {
 }
 
 /// Every namespace that has a name in `directory` (containerd and CRI-O keep those of their sandboxes there), except
-/// this thread's own and those whose path `leave_out` knows. One that vanishes meanwhile is left out.
+/// this thread's own and those whose path `leave_out` knows. A namespace that vanishes meanwhile is skipped.
 ///
 /// # Errors
+/// The directory cannot be read.
 /// The directory cannot be read.
 pub fn scan(directory: &Path, leave_out: impl Fn(&str) -> bool) -> io::Result<Vec<Candidate>> {
     let own = NetworkNamespace::own()?.place()?;
@@ -47,7 +48,9 @@ pub fn scan(directory: &Path, leave_out: impl Fn(&str) -> bool) -> io::Result<Ve
         match look_into(name, own) {
             Ok(Some(candidate)) => candidates.push(candidate),
             Ok(None) => {}
-            Err(error) => tracing::debug!(%error, "left out of the search for pods"),
+            Err(error) => {
+                tracing::debug!(%error, "skipping a network namespace in the search for pods")
+            }
         }
     }
     Ok(candidates)
@@ -55,7 +58,7 @@ pub fn scan(directory: &Path, leave_out: impl Fn(&str) -> bool) -> io::Result<Ve
 
 fn look_into(path: &str, own: Place) -> io::Result<Option<Candidate>> {
     let namespace = NetworkNamespace::open(path)?;
-    // A pod of the host's network has no namespace of its own.
+    // A host-network pod has no namespace of its own.
     if namespace.place()? == own {
         return Ok(None);
     }
@@ -64,7 +67,7 @@ fn look_into(path: &str, own: Place) -> io::Result<Option<Candidate>> {
     Ok(Some(Candidate { network_namespace: Str::from(path), id, addresses }))
 }
 
-/// The addresses by which others may reach what runs in the namespace.
+/// The addresses at which others may reach the processes in the namespace.
 ///
 /// # Errors
 /// The namespace cannot be entered, or its addresses cannot be read.

@@ -1,16 +1,16 @@
-//! Since when what a workload's inbound connections are judged by is the same.
+//! Whether the inputs to the decisions about a workload's inbound connections are unchanged.
 //!
-//! Ten thousand open connections must not be judged anew because a pod elsewhere got ready. Between two worlds it is
-//! asked, for a workload, whether anything changed that a gate of it reads: itself (labels, PeerAuthentication,
-//! waypoint), its policies, the services that lead to it, their waypoints and the policies of these. What is compared
-//! errs towards "changed".
+//! Ten thousand open connections must not be re-evaluated because a pod elsewhere became ready. Between two worlds,
+//! this module determines for a workload whether anything changed that its gate reads: itself (labels,
+//! PeerAuthentication, waypoint), its policies, the services that lead to it, their waypoints and the policies of
+//! these. The comparison errs towards "changed".
 
 use std::sync::Arc;
 
 use super::World;
 use super::touched::Touched;
 
-/// Whose services and routes count.
+/// The services and routes that count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
     /// Those of the workload's own namespace.
@@ -26,7 +26,7 @@ pub(super) struct Between<'a> {
 }
 
 impl<'a> Between<'a> {
-    /// Only what concerns workloads that are watched is asked for later.
+    /// Only what affects watched workloads is computed later.
     pub(super) fn new(
         before: &'a World,
         after: &'a World,
@@ -35,7 +35,8 @@ impl<'a> Between<'a> {
         Self { before, after, touched: Touched::between(before, after, is_watched) }
     }
 
-    /// Connections to the workload are judged in `after` as they were in `before`, as far as it goes by what these say.
+    /// The decisions about connections to the workload are the same in `after` as in `before`, as far as these inputs
+    /// go.
     pub(super) fn is_judged_alike(&self, uid: &str, whose: Whose) -> bool {
         let (old, new) = (&self.before.indexes, &self.after.indexes);
         let (Some(was), Some(is)) = (old.workload(uid), new.workload(uid)) else { return false };

@@ -1,15 +1,16 @@
-//! What came and what went between two states, by pointer: sources share what did not change.
+//! What was added and removed between two states, compared by pointer: sources share what did not change.
 
 use std::sync::Arc;
 
-/// One list against the one before.
+/// One list compared with its predecessor.
 pub(super) struct Diff<'a, T> {
     pub(super) gone: Vec<&'a Arc<T>>,
     pub(super) come: Vec<&'a Arc<T>>,
 }
 
 impl<'a, T> Diff<'a, T> {
-    /// Both in the order of `key`. In another order more than what changed is told, and as gone and come both; never
+    /// Both in the order of `key`. In another order more than the changes is reported, as added and removed at once;
+    /// never less.
     /// less.
     pub(super) fn between<K: Ord>(
         old: &'a [Arc<T>],
@@ -37,7 +38,7 @@ impl<'a, T> Diff<'a, T> {
     }
 }
 
-/// Whether both hold the very same.
+/// Whether both hold the very same objects.
 pub(super) fn are_shared<T>(old: &[Arc<T>], new: &[Arc<T>]) -> bool {
     old.len() == new.len() && old.iter().zip(new).all(|(one, other)| Arc::ptr_eq(one, other))
 }

@@ -1,4 +1,4 @@
-//! What follows from the endpoints of services: which of them lead to a workload, and how busy each endpoint is.
+//! Indexes of the endpoints of services: which services lead to a workload, and the load of each endpoint.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use super::shards::Shards;
 use crate::base::{ObjectKey, Str, work};
 use crate::model::Service;
 
-/// One way from a service to a workload.
+/// One path from a service to a workload.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Way {
     pub(super) service: ObjectKey,
@@ -17,18 +17,18 @@ pub(super) struct Way {
     pub(super) target_port: u16,
 }
 
-/// An endpoint as load is counted by.
+/// An endpoint, as load is counted.
 type Place = (Option<Str>, IpAddr);
 
-/// The ways to one workload by the namespace of the service, so that whoever leads to somebody else's workload changes a list
-/// of their own; each service and port once, sorted.
+/// The paths to one workload by the namespace of the service, so that a tenant that points at another tenant's workload
+/// changes only its own list; each service and port once, sorted.
 type Ways = BTreeMap<Str, Arc<Vec<Way>>>;
 
 #[derive(Clone, Default)]
 pub(super) struct Endpoints {
     /// By workload.
     ways: Shards<Str, Arc<Ways>>,
-    /// With how many services have the endpoint.
+    /// How many services have the endpoint.
     loads: Shards<Place, (Arc<Load>, u32)>,
 }
 
@@ -43,7 +43,7 @@ impl Endpoints {
         self.loads.get(&(workload.cloned(), address)).map(|(load, _)| load)
     }
 
-    /// A service came (there is no `old`), went, or changed.
+    /// A service was added (there is no `old`), removed, or changed.
     pub(super) fn replace(&mut self, old: Option<&Service>, new: Option<&Service>) {
         let (before, after) = (ways_of(old), ways_of(new));
         for (workload, way) in before.difference(&after) {
@@ -53,7 +53,7 @@ impl Endpoints {
             self.add_way(workload, way);
         }
         let (before, after) = (places_of(old), places_of(new));
-        // What came first: a load that one service takes over from another must not be forgotten in between.
+        // Additions first: a load counter that one service takes over from another must not be lost in between.
         for place in after.difference(&before) {
             let (load, services) = self.loads.get(place).cloned().unwrap_or_default();
             self.loads.insert(place.clone(), (load, services + 1));
@@ -100,7 +100,7 @@ impl Endpoints {
     }
 }
 
-/// Copied with the first change of a world, and not again.
+/// Copied at the first change of a world, and not again.
 fn own(ways: &mut Arc<Vec<Way>>) -> &mut Vec<Way> {
     if Arc::get_mut(ways).is_none() {
         ways.iter().for_each(|_| work::did("ways copied"));
@@ -108,7 +108,7 @@ fn own(ways: &mut Arc<Vec<Way>>) -> &mut Vec<Way> {
     Arc::make_mut(ways)
 }
 
-/// What leads from a service to workloads.
+/// The paths from a service to workloads.
 pub(super) fn ways_of(service: Option<&Service>) -> HashSet<(&Str, Way)> {
     let mut ways = HashSet::new();
     let Some(service) = service else { return ways };

@@ -6,7 +6,7 @@ use super::{MeshNames, World, WorldStore};
 use crate::base::{Identity, ObjectKey};
 use crate::model::*;
 
-/// A mesh in the making; everything is in namespace `shop` unless its name says `namespace/name`.
+/// A mesh under construction; everything is in namespace `shop` unless its name says `namespace/name`.
 #[derive(Default)]
 pub(crate) struct Fixture {
     pub(crate) mesh: Mesh,
@@ -47,7 +47,7 @@ pub(crate) fn workload(name: &str, address: &str) -> Workload {
     }
 }
 
-/// Port 80 of the service leads to port 8080 of each workload.
+/// Port 80 of the service targets port 8080 of each workload.
 pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service {
     let key = key(name);
     Service {
@@ -111,7 +111,7 @@ pub(crate) fn backend(service: &str, weight: u32) -> Backend {
     Backend { weight, target, filters: Vec::new() }
 }
 
-/// Takes every request.
+/// Matches every request.
 pub(crate) fn rule(backends: Vec<Backend>) -> HttpRule {
     HttpRule { matches: vec![HttpMatch::default()], backends, ..HttpRule::default() }
 }

@@ -1,5 +1,5 @@
-//! The look-ups of a world; one is a hash probe or two. The next world's are those of the one before, changed where the
-//! mesh did: what came and went is told by pointer, since sources share what stayed.
+//! The look-ups of a world; one is a hash probe or two. The next world's are those of its predecessor with the changes
+//! of the mesh applied; changes are found by pointer, because sources share what stayed.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use super::{Load, MeshNames, PolicySet, World, key};
 use crate::base::{ObjectKey, Str};
 use crate::model::{HttpRoute, Mesh, Service, Waypoint, Workload};
 
-/// A service that a workload is an endpoint of, and the service's port that leads to the port asked for.
+/// A service that a workload is an endpoint of, and the service's port that targets the port in question.
 #[derive(Clone, Debug)]
 pub struct Served {
     pub service: Arc<Service>,
@@ -25,7 +25,7 @@ pub struct Served {
 #[derive(Clone, Default)]
 pub(super) struct Indexes {
     workloads: Shards<Str, Arc<Workload>>,
-    /// All that claim an address, the one that is found first; never empty.
+    /// All claimants of an address, the winner first; never empty.
     by_address: Shards<IpAddr, Arc<[Arc<Workload>]>>,
     /// Never empty.
     by_node: Shards<Str, Arc<Vec<Arc<Workload>>>>,
@@ -83,8 +83,8 @@ impl Indexes {
     }
 
     /// Two workloads may claim one address (a finished Job's and its successor): the one that is ready wins, then one
-    /// that is in the mesh, then the first by key. Readiness comes first, because a finished workload gives its address
-    /// back, also to workloads outside the mesh. Host-network workloads share their node's address and are not
+    /// that is in the mesh, then the first by key. Readiness comes first, because a finished workload releases its
+    /// address, also to workloads outside the mesh. Host-network workloads share their node's address and cannot be
     /// found by it.
     fn add_workload(&mut self, workload: &Arc<Workload>) {
         self.workloads.insert(workload.uid.clone(), workload.clone());
@@ -212,7 +212,7 @@ impl World {
         self.indexes.workload(uid)
     }
 
-    /// Those of a node, also on its own network, in no particular order.
+    /// Those of a node, including host-network ones, in no particular order.
     pub fn workloads_on(&self, node: &str) -> &[Arc<Workload>] {
         self.indexes.of_node(node)
     }
@@ -227,7 +227,7 @@ impl World {
         self.indexes.claimants(&address).first()
     }
 
-    /// The service that a virtual address means to everybody.
+    /// The service to which a virtual address belongs for all clients.
     pub fn service_at(&self, vip: IpAddr) -> Option<&Arc<Service>> {
         self.indexes.addresses.first_at(vip)
     }
@@ -245,7 +245,7 @@ impl World {
         self.indexes.routes.get(service).map_or(&[], |routes| routes)
     }
 
-    /// Those of them that are in this namespace. However many others there are, they cost nothing.
+    /// The routes in this namespace. The number of others does not matter.
     pub fn routes_from(&self, namespace: &str, service: &ObjectKey) -> &[Arc<HttpRoute>] {
         let routes = self.routes_of(service);
         let start = routes.partition_point(|route| route.key.namespace.as_str() < namespace);
@@ -253,13 +253,13 @@ impl World {
         &routes[start..start + length]
     }
 
-    /// How busy an endpoint is; the same counter in every world that has it.
+    /// The load of an endpoint; the same counter in every world that has it.
     pub fn load_of(&self, workload: Option<&Str>, address: IpAddr) -> Option<&Arc<Load>> {
         self.indexes.endpoints.load(workload, address)
     }
 
-    /// The services of a namespace that lead to `target_port` of this workload, each service port once. However many others
-    /// do, they cost nothing.
+    /// The services of a namespace that lead to `target_port` of this workload, each service port once. The number of
+    /// others does not matter.
     pub fn served_by<'a>(
         &'a self,
         namespace: &'a str,
@@ -270,7 +270,7 @@ impl World {
         own.filter(move |way| way.target_port == target_port).filter_map(|way| self.served(way))
     }
 
-    /// The ports of a service that lead to `target_port` of this workload.
+    /// The ports of a service that target `target_port` of this workload.
     pub fn ways_of<'a>(
         &'a self,
         service: &'a ObjectKey,

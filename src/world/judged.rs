@@ -1,9 +1,9 @@
-//! Open connections that are judged alike, and what wakes them.
+//! Open connections that share a decision, and what wakes them.
 //!
-//! Fifty thousand open connections must not be judged anew because somebody else's route changed. What a connection is
-//! judged by follows from a few facts that most connections of a workload share (the port, the service that was named):
-//! such a class has one judgement, which is made anew when a world is published, once for all of them. Only when it differs
-//! from the one before are they woken.
+//! Fifty thousand open connections must not be re-evaluated because another tenant's route changed. The decision about
+//! a connection depends on a few facts that most connections of a workload share (the port, the addressed service).
+//! Such a class has one decision, which is re-evaluated once for all of its connections when a world is published. The
+//! connections are woken only if it differs from the previous one.
 
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
@@ -14,61 +14,61 @@ use tokio::sync::watch;
 
 use super::{World, WorldStore};
 
-/// Moves when connections must be judged anew.
+/// Changes when connections must be re-evaluated.
 pub type JudgementChanges = watch::Receiver<u64>;
 
-/// Classes that one workload has at a time. Those that nobody is of any more give way to new ones; a connection that finds
-/// no place is woken by whatever may concern the workload.
+/// The most classes of one workload. Unused ones are evicted; a connection that gets no class is woken by any change
+/// that may affect the workload.
 const MAX_CLASSES: usize = 1024;
-/// How many of them are one tenant's at most: whoever makes many names for somebody else's workload has no places left
-/// itself, and takes none from others.
+/// The most classes of one tenant: a tenant that creates many names for another tenant's workload uses up its own
+/// classes, and takes none from others.
 const MAX_OF_TENANT: usize = 256;
 
-/// What tells classes apart, and whose doing it is that there are many.
+/// The key of a class, and the tenant that caused it.
 pub trait Classed: Hash + Eq + Send + Sync + 'static {
-    /// The namespace that brought the class about.
+    /// The namespace that caused the class.
     fn tenant(&self) -> &str;
 }
 
-/// Makes the judgement of a class over a world.
+/// Computes the decision of a class over a world.
 type Make<V> = Box<dyn Fn(&World) -> V + Send + Sync>;
 
-/// The classes of connections of one workload, by what tells them apart.
+/// The classes of one workload's connections, by key.
 pub struct Judged<K, V> {
     store: Weak<WorldStore>,
     classes: papaya::HashMap<K, Arc<Class<V>>>,
-    /// Held while classes are removed, which is seldom.
+    /// Held while classes are removed, which is rare.
     removing: Mutex<()>,
-    /// Wakes who is of no class.
+    /// Wakes connections without a class.
     any: watch::Sender<u64>,
 }
 
 struct Class<V> {
     make: Make<V>,
-    /// Of which generation, and the judgement. Locked when a class is made and when a world is published, never for a
+    /// The generation and the decision. Locked when a class is created and when a world is published, never for a
     /// connection.
     current: Mutex<(u64, V)>,
     told: watch::Sender<u64>,
-    /// It is removed, or about to be: whoever finds it looks again.
+    /// It is removed, or about to be: a caller that finds it looks again.
     retired: AtomicBool,
 }
 
-/// Somebody whose judgements follow from worlds.
+/// An object whose decisions depend on worlds.
 pub(super) trait Follow: Send + Sync {
-    /// Judges anew, over a world that is published already.
+    /// Re-evaluates over a world that is published already.
     fn follow(&self, world: &World);
 }
 
 impl<V: PartialEq> Class<V> {
-    /// `None` for one that is removed.
+    /// `None` for a removed class.
     fn join(&self) -> Option<JudgementChanges> {
         let changes = self.told.subscribe();
-        // Either this sees that the class was retired, or who retires it sees the receiver.
+        // Either this sees that the class was retired, or the retiring thread sees the receiver.
         fence(Ordering::SeqCst);
         (!self.retired.load(Ordering::Relaxed)).then_some(changes)
     }
 
-    /// Whether nobody is of it, from now on.
+    /// Whether it has no connections, from now on.
     fn retire(&self) -> bool {
         if !self.told.is_closed() {
             return false;
@@ -80,7 +80,7 @@ impl<V: PartialEq> Class<V> {
         nobody
     }
 
-    /// Wakes the connections of the class if they are judged otherwise now.
+    /// Wakes the connections of the class if their decision has changed.
     fn follow(&self, world: &World) {
         let mut current = self.current.lock();
         if current.0 >= world.generation {
@@ -105,8 +105,8 @@ where
         Arc::new(Self { store, classes: papaya::HashMap::new(), removing: Mutex::new(()), any })
     }
 
-    /// Tells when connections of this class must be judged anew. To be asked before the world is read that one of them is
-    /// judged over: then no change is missed.
+    /// Announces when connections of this class must be re-evaluated. Subscribe before you load the world for the
+    /// decision, so that no change is missed.
     pub fn changes<M>(&self, key: K, make: impl FnOnce() -> M) -> JudgementChanges
     where
         M: Fn(&World) -> V + Send + Sync + 'static,
@@ -131,7 +131,7 @@ where
         if let Err(found) = classes.try_insert(key, class.clone()) {
             return found.current.join().unwrap_or_else(|| self.any.subscribe());
         }
-        // A world that was published before the class had its place told it nothing.
+        // A world that was published before the class was registered did not reach it.
         let now = store.snapshot();
         if now.generation != world.generation {
             class.follow(&now);

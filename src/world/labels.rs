@@ -1,4 +1,4 @@
-//! Workloads and services as telemetry's labels: telemetry knows texts, this room knows both sides.
+//! Workloads and services as telemetry labels: telemetry knows only strings, this room knows both sides.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use crate::base::{Identity, Str};
 use crate::model::{Service, Workload};
 use crate::telemetry::{Peer, ServiceLabels};
 
-/// The labels of one side. `proven` is the identity that mutual TLS proved, where it did.
+/// The labels of one side. `proven` is the identity that mutual TLS proved, if it did.
 pub fn labels_of(workload: Option<&Workload>, proven: Option<&Identity>, cluster: &Str) -> Peer {
     let principal = proven.map(|identity| Str::from(identity.to_string())).unwrap_or_default();
     let Some(workload) = workload else {
@@ -38,8 +38,8 @@ pub fn service_labels(service: &Service) -> ServiceLabels {
 }
 
 impl World {
-    /// The workload that a connection comes from, for labels: an address proves nothing, so where a client proved an
-    /// identity it must be this workload's.
+    /// The workload of a connection's source, for labels. An address proves nothing, so if a client proved an identity,
+    /// it must be this workload's.
     pub fn source_at(&self, address: IpAddr, client: Option<&Identity>) -> Option<&Workload> {
         let workload = self.workload_at(address)?;
         let domains = &self.names.trust_domains;

@@ -1,4 +1,4 @@
-//! How busy an endpoint is, as this node sees it.
+//! The load of an endpoint, as this node sees it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

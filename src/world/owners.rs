@@ -1,11 +1,11 @@
-//! Who has an address and who has a name, when several services claim it.
+//! Which service owns an address or a name that several services claim.
 //!
-//! A claim counts for the clients that see the service: a Service of Kubernetes for everybody, a ServiceEntry where its
-//! [`Visibility`] says. What a client's own namespace claims comes first. Of what everybody sees, a Service of Kubernetes comes
-//! first, since nobody may take its traffic by writing a ServiceEntry; entries come in the order of the mesh, which is by age.
-//! An address is looked up exactly, then by the longest network: one hash probe for every length of a prefix that is in use,
-//! however many services there are. A name likewise: exactly, then by the wildcard with the most labels. Claims that a client
-//! does not see cost it nothing.
+//! A claim counts for the clients that see the service: a Kubernetes Service for all clients, a ServiceEntry as its
+//! [`Visibility`] says. Claims of a client's own namespace come first. Among claims that are visible to all, a
+//! Kubernetes Service comes first, because nobody may take its traffic with a ServiceEntry; entries follow in the order
+//! of the mesh, which is by age. An address is looked up exactly, then by the longest network: one hash probe per
+//! prefix length in use, however many services there are. A name likewise: exactly, then by the wildcard with the most
+//! labels. Claims that a client does not see cost it nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ use super::shards::Shards;
 use crate::base::{ObjectKey, Str, work};
 use crate::model::{Service, Visibility, Workload};
 
-/// What an address of the mesh means.
+/// The owner of an address of the mesh.
 #[derive(Clone, Copy, Debug)]
 pub enum Owner<'a> {
     Service(&'a Arc<Service>),
@@ -29,9 +29,9 @@ pub enum Owner<'a> {
 /// All claimants of one address or name.
 #[derive(Clone, Default)]
 struct Claimants {
-    /// Whom everybody sees, Services of Kubernetes before entries.
+    /// Those visible to all clients, Kubernetes Services before entries.
     everywhere: Vec<Arc<Service>>,
-    /// Entries by the namespaces of their clients: those that only these see, and in its own namespace each.
+    /// Entries by the namespaces of their clients: those that only these see, and each in its own namespace.
     of_namespace: BTreeMap<Str, Vec<Arc<Service>>>,
 }
 
@@ -44,14 +44,14 @@ pub(super) struct Addresses {
 #[derive(Clone, Default)]
 struct Networks {
     all: HashMap<IpNet, Claimants>,
-    /// The lengths of their prefixes, longest first: of IPv4, of IPv6.
+    /// The prefix lengths in use, longest first: of IPv4, of IPv6.
     lengths: [Vec<u8>; 2],
 }
 
 #[derive(Clone, Default)]
 pub(super) struct Names {
     exact: Shards<Str, Claimants>,
-    /// By what follows `*.`.
+    /// By the part after `*.`.
     wildcards: Shards<Str, Claimants>,
 }
 
@@ -74,7 +74,7 @@ impl Claimants {
         }
     }
 
-    /// Puts another version of a service in, which claims the same.
+    /// Replaces a service with another version that claims the same.
     fn replace(&mut self, old: &Arc<Service>, new: &Arc<Service>) {
         let lists = self.of_namespace.values_mut().chain([&mut self.everywhere]);
         for claimant in lists.flatten().filter(|claimant| Arc::ptr_eq(claimant, old)) {
@@ -82,13 +82,15 @@ impl Claimants {
         }
     }
 
-    /// Those that clients of a namespace see, the first before the others; `None` stands for clients of whom nothing is known.
+    /// The claimants that clients of a namespace see, in order of precedence; `None` stands for clients of which
+    /// nothing is known.
     fn seen_from(&self, namespace: Option<&str>) -> impl Iterator<Item = &Arc<Service>> {
         let own = namespace.and_then(|namespace| self.of_namespace.get(namespace));
         own.into_iter().flatten().chain(&self.everywhere)
     }
 
-    /// Entries may share an address and have different ports. One that takes every port comes after those that name it.
+    /// Entries may share an address and have different ports. One that accepts every port comes after those that list
+    /// it.
     fn for_port(&self, port: u16, namespace: Option<&str>) -> Option<&Arc<Service>> {
         let named = self.seen_from(namespace).find(|service| service.port(port).is_some());
         named.or_else(|| self.seen_from(namespace).next())
@@ -110,7 +112,7 @@ impl Networks {
 }
 
 impl Addresses {
-    /// A service that claims what it did.
+    /// A service whose claims are unchanged.
     fn replace(&mut self, old: &Arc<Service>, new: &Arc<Service>) {
         for vip in &new.vips {
             self.exact.change(vip, |claimants| claimants.replace(old, new));
@@ -123,7 +125,7 @@ impl Addresses {
         }
     }
 
-    /// Other services claim what `changed` do or did; `services`: all, in their order.
+    /// The claims of `changed` services differ; `services`: all, in their order.
     fn claim_anew(&mut self, changed: &[&Arc<Service>], services: &[Arc<Service>]) {
         let vips: HashSet<&IpAddr> = changed.iter().flat_map(|it| &it.vips).collect();
         vips.iter().for_each(|vip| self.exact.remove(*vip));
@@ -162,7 +164,7 @@ impl Addresses {
     }
 }
 
-/// Follows what came and went between `before` and `services`, all in their order.
+/// Applies additions and removals between `before` and `services`, all in their order.
 pub(super) fn follow(
     addresses: &mut Addresses,
     names: &mut Names,
@@ -197,7 +199,7 @@ pub(super) fn follow(
     }
 }
 
-/// The entries' keys in the order in which they claim.
+/// The entries' keys in order of precedence.
 fn entries(services: &[Arc<Service>]) -> impl Iterator<Item = &ObjectKey> {
     services.iter().filter(|it| it.entry.is_some()).map(|it| &it.key)
 }
@@ -224,13 +226,13 @@ impl Names {
         }
     }
 
-    /// A service that claims what it did.
+    /// A service whose claims are unchanged.
     fn replace(&mut self, old: &Arc<Service>, new: &Arc<Service>) {
         let (names, name) = self.place(&new.hostname);
         names.change(&name, |claimants| claimants.replace(old, new));
     }
 
-    /// Other services claim what `changed` do or did; `services`: all, in their order.
+    /// The claims of `changed` services differ; `services`: all, in their order.
     fn claim_anew(&mut self, changed: &[&Arc<Service>], services: &[Arc<Service>]) {
         let hosts: HashSet<&Str> = changed.iter().map(|it| &it.hostname).collect();
         for host in &hosts {
@@ -243,7 +245,7 @@ impl Names {
         }
     }
 
-    /// All that claim a host, whoever sees them; one may come twice.
+    /// All claimants of a host, whatever their visibility; one may occur twice.
     pub(super) fn claimants(&self, hostname: &str) -> impl Iterator<Item = &Arc<Service>> {
         let claimants = self.of_host(hostname).into_iter();
         claimants.flat_map(|it| it.everywhere.iter().chain(it.of_namespace.values().flatten()))
@@ -270,9 +272,9 @@ impl Names {
 }
 
 impl World {
-    /// What an address means to clients of a namespace who dial it: a Service of Kubernetes, a workload, a ServiceEntry with
-    /// this very address, then one with the longest network around it. A workload comes before an entry, so that an
-    /// entry cannot take what is addressed to it.
+    /// The owner of an address for clients of a namespace that dial it: a Kubernetes Service, a workload, a
+    /// ServiceEntry with this very address, then one with the longest matching network. A workload comes before an
+    /// entry, so that an entry cannot take its traffic.
     pub fn owner_of(&self, address: IpAddr, port: u16, namespace: &str) -> Option<Owner<'_>> {
         if let Some(service) = self.kubernetes_at(address) {
             return Some(Owner::Service(service));
@@ -284,19 +286,19 @@ impl World {
         entry.map(Owner::Service)
     }
 
-    /// The Service of Kubernetes that has a virtual address.
+    /// The Kubernetes Service that has a virtual address.
     pub fn kubernetes_at(&self, address: IpAddr) -> Option<&Arc<Service>> {
         self.service_at(address).filter(|service| service.entry.is_none())
     }
 
-    /// The ServiceEntry that an address means to everybody, whatever entries of their own some have.
+    /// The ServiceEntry that owns an address for all clients, whatever entries some namespaces have.
     pub fn common_entry_at(&self, address: IpAddr, port: u16) -> Option<&Arc<Service>> {
         let entry = self.indexes.addresses.entry(address, port, None);
         entry.filter(|service| service.entry.is_some())
     }
 
-    /// The services of a host, which may begin with `*.`, as clients of a namespace see them: their own namespace's entry, a
-    /// Service of Kubernetes, then the entries that everybody sees, the oldest first.
+    /// The services of a host, which may begin with `*.`, as clients of a namespace see them: their own namespace's
+    /// entry, a Kubernetes Service, then the entries that are visible to all, the oldest first.
     pub fn services_named(
         &self,
         hostname: &str,
@@ -311,12 +313,12 @@ impl World {
         self.services_named(hostname, namespace).next()
     }
 
-    /// What a name, in lower case and without a dot at its end, means to a client in `namespace`.
+    /// The owner of a name, in lower case and without a trailing dot, for a client in `namespace`.
     pub fn service_known_as(&self, name: &str, namespace: &str) -> Option<&Arc<Service>> {
         self.indexes.names.exact.get(name)?.seen_from(Some(namespace)).next()
     }
 
-    /// The same for a name that nobody has: of the wildcards that match, the one with the most labels.
+    /// The same for a name without an owner: of the wildcards that match, the one with the most labels.
     pub fn wildcard_for(&self, name: &str, namespace: &str) -> Option<&Arc<Service>> {
         self.indexes.names.wildcard(name, namespace)
     }

@@ -1,4 +1,4 @@
-//! Policies sorted by what they apply to, and the sets that are evaluated.
+//! Policies by scope, and the sets that are evaluated.
 
 mod applied;
 mod list;
@@ -23,11 +23,11 @@ pub struct PolicySet {
     pub audit: PolicyList,
     /// RequestAuthentications.
     pub authenticate: Vec<Arc<AuthorizationPolicy>>,
-    /// Policies that could not be understood; each denies everything.
+    /// Invalid policies; each denies everything.
     pub broken: Vec<Arc<AuthorizationPolicy>>,
-    /// Some rule looks at HTTP: requests must be parsed, also where it only says what it would do (dry-run, AUDIT).
+    /// Some rule reads HTTP fields: requests must be parsed, even if the rule is not enforced (dry-run, AUDIT).
     pub needs_http: bool,
-    /// Some rule looks at the port or the address of the destination.
+    /// Some rule reads the port or the address of the destination.
     pub looks_at_destination: bool,
     /// There are AUDIT or dry-run policies.
     pub has_notes: bool,
@@ -87,7 +87,7 @@ impl PolicySet {
         self.has_notes |= other.has_notes;
     }
 
-    /// Sorts what was added for look-ups.
+    /// Sorts what was added, for look-ups.
     pub(super) fn finish(mut self) -> Arc<Self> {
         for list in [&mut self.deny, &mut self.allow, &mut self.audit] {
             list.finish();
@@ -132,7 +132,7 @@ impl<'a> SortedPolicies<'a> {
         set
     }
 
-    /// Of workloads of a namespace that these policies select, as far as they are known.
+    /// The known workloads of a namespace that these policies select.
     fn of_alike(&self, namespace: &Str, selecting: &[ObjectKey]) -> PolicySet {
         let mut set = self.wide.clone();
         if let Some(local) = self.by_namespace.get(namespace) {
@@ -146,7 +146,7 @@ impl<'a> SortedPolicies<'a> {
         self.by_target.get(&(namespace.clone(), kind, name.clone()))
     }
 
-    /// A class is named only from the root namespace, a Gateway from its own.
+    /// Only the root namespace may target a class, and only its own namespace a Gateway.
     pub(super) fn of_waypoint(&self, waypoint: &Waypoint, root_namespace: &Str) -> PolicySet {
         let class = self.of_target(root_namespace, Target::GatewayClass, &waypoint.class);
         let own = self.of_target(&waypoint.key.namespace, Target::Gateway, &waypoint.key.name);
@@ -156,10 +156,10 @@ impl<'a> SortedPolicies<'a> {
     }
 }
 
-/// A policy that a workload lists and nobody has could be a DENY: it stands for a refusal until it is known (ztunnel
-/// skips it, which lets traffic past).
+/// A policy that a workload lists and that does not exist could be a DENY: it counts as a denial until it is known
+/// (ztunnel skips it, which lets traffic past).
 fn missing(name: &ObjectKey, workload: &Workload) -> Arc<AuthorizationPolicy> {
-    let why = arcstr::format!("it selects workload {} and is not known itself", workload.key);
+    let why = arcstr::format!("it selects workload {} but is not known", workload.key);
     Arc::new(AuthorizationPolicy {
         key: name.clone(),
         action: Action::Deny,

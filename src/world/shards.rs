@@ -1,15 +1,15 @@
 //! Maps that are cheap to copy with a few changes.
 //!
 //! A world has tens of thousands of entries, and the next one differs in a few of them. The entries are spread over
-//! parts that both share; a change copies one part.
+//! shards that both share; a change copies one shard.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
-/// Of thirty thousand entries a part has some hundred, which are copied in microseconds; the parts themselves are
-/// counted up just as fast.
+/// With thirty thousand entries a shard has some hundred, which are copied in microseconds; incrementing the shards'
+/// reference counts is just as fast.
 const PARTS: usize = 256;
 
 #[derive(Clone)]
@@ -49,7 +49,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
         }
     }
 
-    /// Changes the value of `key`, or what a default one becomes.
+    /// Changes the value of `key`, or of a new default one.
     pub(super) fn change(&mut self, key: &K, change: impl FnOnce(&mut V))
     where
         V: Default,
@@ -61,7 +61,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Shards<K, V> {
     }
 
     fn place<Q: Hash + ?Sized>(&self, key: &Q) -> usize {
-        // Any bits do: the maps hash with keys of their own.
+        // Any bits do: the maps use their own hash keys.
         usize::try_from(self.hasher.hash_one(key)).map_or(0, |hash| hash % PARTS)
     }
 }

@@ -1,7 +1,7 @@
-//! Which workloads a change leads to.
+//! The workloads that a change affects.
 //!
-//! From what came, went or changed between two worlds, along the services and routes that lead on from there: what is looked
-//! at grows with the change, not with the mesh, nor with how much else leads to a workload.
+//! This module starts from what was added, removed or changed between two worlds, and follows the services and routes
+//! from there. Its cost grows with the change, neither with the mesh nor with the number of paths to a workload.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::model::{
     AuthorizationPolicy, BackendRef, Binding, HttpRoute, PolicyTarget, Scope, Service, Waypoint,
 };
 
-/// What changed between two worlds, as far as it may say how connections to workloads are judged.
+/// What changed between two worlds, as far as it may affect decisions about connections to workloads.
 pub(super) struct Touched<'a> {
     worlds: [&'a World; 2],
-    /// Whether anybody wants to know of a workload.
+    /// Whether a workload is watched.
     is_watched: &'a dyn Fn(&str) -> bool,
-    /// By uid: in which namespaces something changed that leads there.
+    /// By uid: the namespaces in which something changed that leads there.
     by: HashMap<&'a str, HashSet<&'a str>>,
     waypoints: HashSet<&'a ObjectKey>,
-    /// Namespaces whose policies for workloads changed; `None` where those of all may have.
+    /// Namespaces whose policies for workloads changed; `None` if those of all may have.
     policies: Option<HashSet<&'a Str>>,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Touched<'a> {
         by.is_some_and(|by| namespace.is_none_or(|namespace| by.contains(namespace)))
     }
 
-    /// Whether the waypoint that is named, or its policies, changed.
+    /// Whether the named waypoint, or its policies, changed.
     pub(super) fn is_bound(&self, binding: &Binding) -> bool {
         matches!(binding, Binding::Waypoint(key) if self.waypoints.contains(key))
     }
@@ -70,7 +70,7 @@ impl<'a> Touched<'a> {
         for key in changed.collect::<HashSet<_>>() {
             match (before.service(key), after.service(key)) {
                 (Some(old), Some(new)) if Arc::ptr_eq(old, new) => {}
-                // Not its endpoints: those that matter to a workload are its ways.
+                // Not its endpoints: for a workload, only its own paths count.
                 (Some(old), Some(new)) if are_shaped_alike(old, new) => {
                     let (was, is) = (ways_of(Some(old)), ways_of(Some(new)));
                     for (workload, _) in was.symmetric_difference(&is) {
@@ -88,7 +88,7 @@ impl<'a> Touched<'a> {
         }
     }
 
-    /// A name may mean another service now than it did.
+    /// A name may belong to another service than before.
     fn touch_claimants(&mut self, hostname: &str, by: &'a str) {
         for world in self.worlds {
             for service in world.indexes.names.claimants(hostname) {
@@ -165,7 +165,7 @@ impl<'a> Touched<'a> {
         }
     }
 
-    /// After all that makes waypoints judge otherwise.
+    /// After everything that affects the decisions of waypoints.
     fn follow_waypoints(&mut self) {
         let [before, after] = self.worlds;
         let waypoints = Diff::between(&before.mesh.waypoints, &after.mesh.waypoints, |it| &it.key);
@@ -183,7 +183,8 @@ impl<'a> Touched<'a> {
         }
     }
 
-    /// What guards a service changed, or what it is: of its own endpoints, and of those that its routes lead to.
+    /// The guards of a service changed, or the service itself: affects its own endpoints, and those of its routes'
+    /// backends.
     fn touch_led(&mut self, service: &ObjectKey, by: &'a str) {
         self.touch_endpoints(service, by);
         for world in self.worlds {
@@ -211,7 +212,7 @@ impl<'a> Touched<'a> {
     }
 }
 
-/// Whether both say the same to whoever is one of their endpoints.
+/// Whether both are the same from the view of one of their endpoints.
 fn are_shaped_alike(one: &Service, two: &Service) -> bool {
     one.hostname == two.hostname
         && one.visibility == two.visibility

@@ -1,4 +1,4 @@
-//! Who wants to know when the judgement of a workload may have changed.
+//! Watchers of a workload's decisions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -11,7 +11,7 @@ use super::judged::{Classed, Follow, Judged, JudgementChanges};
 use super::{World, WorldStore};
 use crate::base::Str;
 
-/// Who watches what. Locked when a workload joins and when a world is published, never for a connection.
+/// The watchers by workload. Locked when a workload joins and when a world is published, never for a connection.
 #[derive(Default)]
 pub(super) struct Watched(Mutex<Watches>);
 
@@ -19,28 +19,28 @@ pub(super) struct Watched(Mutex<Watches>);
 struct Watches {
     /// By uid.
     workloads: HashMap<Str, OfWorkload>,
-    /// Told of every world.
+    /// Notified of every world.
     all: Vec<Weak<dyn Follow>>,
 }
 
-/// What is told of one workload.
+/// The notifications of one workload.
 struct OfWorkload {
-    /// The generation since which what its own namespace says of it is the same, or a later one.
+    /// The generation since which its own namespace's statements about it are the same, or a later one.
     own: watch::Sender<u64>,
-    /// Told of whatever may concern it, whoever says it.
+    /// Notified of any change that may affect it, from any namespace.
     classes: Vec<Weak<dyn Follow>>,
 }
 
 impl Watched {
-    /// Tells of what the workload's own namespace says, and of the mesh's policies.
+    /// Notifies of changes in the workload's own namespace, and of the mesh's policies.
     pub(super) fn subscribe(&self, uid: &Str, world: impl FnOnce() -> u64) -> JudgementChanges {
         let mut watches = self.0.lock();
-        // Asked under the lock, so that no world is published in between unseen.
+        // Read under the lock, so that no world is published unseen in between.
         let since = world();
         watches.workload(uid, since).own.subscribe()
     }
 
-    /// Classes of a workload's connections; without one, of connections that any change may concern.
+    /// Classes of a workload's connections; without one, of connections that any change may affect.
     pub(super) fn classes<K, V>(
         &self,
         store: &Arc<WorldStore>,
@@ -61,7 +61,7 @@ impl Watched {
         judged
     }
 
-    /// Wakes those whose workload is judged otherwise in `after` than in `before`, or is gone.
+    /// Wakes connections of workloads for which decisions differ between `before` and `after`, or that are gone.
     pub(super) fn tell(&self, before: &World, after: &World) {
         let mut watches = self.0.lock();
         watches.forget_who_left();

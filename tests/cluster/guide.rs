@@ -1,5 +1,5 @@
-//! The seed's guide, `istio-ambient-waypoint.md`, from top to bottom with kubectl and its own manifests: Bookinfo as pods
-//! on both nodes. The order of its chapters is the order here, so it is one test.
+//! Istio's guide to ambient waypoints, step by step with kubectl: Bookinfo as pods on both nodes. The steps depend on each
+//! other, so this is one test.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! The traps of `reference/istio-ambient.md`, 7.3: each has a test, and this table says which.
+//! Known traps of an implementation of Istio's ambient mode: each has a test, and this table says which.
 
 use std::fs;
 use std::path::Path;

@@ -423,7 +423,7 @@ fn a_waypoint_resolves_names_too() -> Result<()> {
 }
 
 /// What arrives in the clear is the application's own, and tunnels arrive as ever: the way back of borrowed addresses
-/// stays (reference 2.3).
+/// stays.
 #[test]
 fn inbound_capture_is_bypassed_where_the_pod_says_so() -> Result<()> {
     let (mut lab, _outside) = lab()?;

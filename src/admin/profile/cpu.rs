@@ -1,12 +1,12 @@
-//! Where processor time goes: a signal at each tick of the process's own time takes the stack of the thread that runs.
+//! CPU profiles: a signal at each tick of the process's CPU time samples the stack of the running thread.
 
 use bytes::Bytes;
 use mappings::MAPPINGS;
 use pprof::{ProfilerGuard, ProfilerGuardBuilder};
 use pprof_util::{StackProfile, WeightedStack};
 
-/// No sample is taken inside of these: the unwinder takes locks of theirs, which the thread may hold already. System calls
-/// are made there, so their time is not in the profile.
+/// No sample is taken inside these: the unwinder takes their locks, which the thread may hold already. System calls
+/// happen there, so their time is not in the profile.
 const BLOCKED: [&str; 4] = ["libc", "libgcc", "pthread", "vdso"];
 
 const SECOND: f64 = 1e9;

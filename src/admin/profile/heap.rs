@@ -1,4 +1,4 @@
-//! What is allocated: jemalloc records one in so many bytes (`.cargo/config.toml`) while that is turned on.
+//! Heap profiles: while recording is on, jemalloc samples one allocation per so many bytes (`.cargo/config.toml`).
 
 use bytes::Bytes;
 use http::StatusCode;

@@ -1,8 +1,8 @@
-//! Profiles that are not taken, and the thread that takes the others.
+//! Rejected profile requests, and the thread that runs the others.
 
 use http::StatusCode;
 
-/// Why there is no profile, and the status that says so.
+/// Why there is no profile, and the HTTP status.
 #[derive(Debug)]
 pub(in crate::admin) struct Refused {
     pub(in crate::admin) status: StatusCode,

@@ -12,7 +12,7 @@ pub(super) enum Direction {
     Outbound,
 }
 
-/// The end that is a workload of this node, and which way the connection goes from there.
+/// The end that is a workload of this node, and the direction of the connection from there.
 pub(super) fn local(start: &ConnectionStart) -> (ObjectKey, Direction) {
     match start.reporter {
         Reporter::Source => (key(&start.source), Direction::Outbound),
@@ -54,7 +54,7 @@ pub(in crate::app) fn row(connection: &OpenConnection) -> Value {
     })
 }
 
-/// ztunnel's words: where the connection comes from, what was dialled, where it really goes.
+/// ztunnel's terms: the source of the connection, the dialled address, the actual destination.
 pub(super) fn as_istio(connection: &OpenConnection) -> Value {
     let start = connection.start();
     let (_, direction) = local(start);
@@ -80,11 +80,11 @@ pub(super) fn as_istio(connection: &OpenConnection) -> Value {
     })
 }
 
-/// How it comes here, or how it leaves.
+/// How it arrives here, or how it leaves.
 fn transport(connection: &OpenConnection) -> &'static str {
     let start = connection.start();
     match start.reporter {
-        // Each of its requests goes its own way.
+        // Each of its requests is routed separately.
         Reporter::Source if connection.is_http() => "per_request",
         _ if start.in_process => "in_process",
         _ if start.mutual_tls => "tunnel",

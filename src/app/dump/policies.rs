@@ -1,6 +1,6 @@
-//! AuthorizationPolicies. ztunnel's rules have three levels: one rule must match, of a rule every clause, of a clause one
-//! match. What ztunnel has no field for stands under names of our own beside its fields, so that no rule looks wider than
-//! it is.
+//! AuthorizationPolicies. ztunnel's rules have three levels: one rule must match, every clause of a rule, and one match
+//! of a clause. Fields that ztunnel does not have are under our own names beside its fields, so that no rule looks
+//! wider than it is.
 
 use std::fmt::Display;
 

@@ -1,5 +1,5 @@
-//! Services. Every waypoint has a row too, as it has a Service in Istio, so that `istioctl` finds the name of what is
-//! bound to it.
+//! Services. Every waypoint has a row too, because it has a Service in Istio, so that `istioctl` finds the name of a
+//! bound waypoint.
 
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ pub(super) fn show_all(mesh: &Mesh, domain: &Str) -> Vec<Value> {
 
 fn show(service: &Service, domain: &Str) -> Value {
     let port_map = |(from, to): (u16, u16)| (from.to_string(), json!(to));
-    // Where its endpoints have several target ports, there is none to show.
+    // If its endpoints have several target ports, there is none to show.
     let target = |port: u16| {
         let mut targets = service.endpoints.iter().filter_map(|it| it.target_port(port));
         let first = targets.next()?;
@@ -81,7 +81,7 @@ fn families(service: &Service) -> &'static str {
     }
 }
 
-/// ztunnel's words for what is not an even choice among all.
+/// ztunnel's terms for load balancing that is not even.
 fn balancer(traffic: TrafficPolicy) -> Option<Value> {
     let (mode, preferences): (_, &[&str]) = match (traffic.local_only, traffic.preference) {
         (true, _) => ("Strict", &["Node"]),

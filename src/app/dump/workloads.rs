@@ -45,7 +45,7 @@ pub(super) fn show(workload: &Workload, settings: &Settings) -> Value {
     shown
 }
 
-/// By uid: whether it is captured, and the connections that it is an end of.
+/// By uid: whether it is captured, and its connections.
 pub(super) fn states(
     world: &World,
     statuses: &[WorkloadStatus],

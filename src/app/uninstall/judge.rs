@@ -1,51 +1,51 @@
-//! Has the mesh been removed? Pure, and the only place that says so.
+//! Was the mesh uninstalled? Pure, and the only place that decides it.
 //!
-//! Only what the API server has said of the installation's own objects counts, in an answer to a client that it had
-//! authenticated and authorised: an event of a watch, or a list. A refusal (401, 403), an error, a 404 that anybody may
-//! have sent and silence say nothing; whoever is able to cause them must not be able to free a node's pods.
+//! Only what the API server says about the installation's own objects counts, in an answer to a client that it has
+//! authenticated and authorized: an event of a watch, or a list. A rejection (401, 403), an error, a 404 of unknown
+//! origin and silence prove nothing; whoever can cause them must not be able to release a node's pods.
 
 use kube::Error;
 use kube::core::{ObjectList, PartialObjectMeta};
 
-/// Who deletes an owner with it keeps what it owned (`kubectl delete --cascade=orphan`).
+/// The finalizer of a deletion that keeps the owned objects (`kubectl delete --cascade=orphan`).
 const ORPHAN: &str = "orphan";
 
-/// What the API server has said of one object so far.
+/// What the API server has said about one object so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Known {
     #[default]
     Nothing,
     Stands,
-    /// It is being deleted, and its pods with it.
+    /// It is being deleted, together with its pods.
     Going,
     Gone,
-    /// Deleted without its pods: somebody puts another one in its place.
+    /// Deleted without its pods: another one will replace it.
     Orphaned,
 }
 
-/// One thing that it says.
+/// One statement of the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
     Object {
         going: bool,
         orphans: bool,
     },
-    /// A list of the objects with its name is empty.
+    /// The list of objects with its name is empty.
     Missing,
     /// The event of its deletion.
     Deleted,
 }
 
-/// Of the objects whose deletion removes the mesh.
+/// The objects whose deletion means an uninstall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// The one that owns the agent's pod.
+    /// The owner of the agent's pod.
     pub(super) daemon_set: Known,
-    /// The one that both are in.
+    /// The namespace of both.
     pub(super) namespace: Known,
 }
 
-/// What was deleted, when the mesh has been removed; `None`: it has not, or nobody knows.
+/// What was deleted, if the mesh was uninstalled; `None`: it was not, or it is unknown.
 pub(super) fn removed(facts: Facts) -> Option<&'static str> {
     let is_deleted = |known| matches!(known, Known::Going | Known::Gone);
     if is_deleted(facts.daemon_set) {
@@ -57,15 +57,15 @@ pub(super) fn removed(facts: Facts) -> Option<&'static str> {
 impl Known {
     pub(super) fn after(self, heard: Heard) -> Self {
         match (heard, self) {
-            // An older one, or one in its place.
+            // An older one, or its replacement.
             (Heard::Object { going: false, .. }, _) => Known::Stands,
             (Heard::Object { going: true, orphans: true }, _) => Known::Orphaned,
-            // The mark is gone when its pods have been let go.
+            // The finalizer is removed once its pods are orphaned.
             (Heard::Object { .. } | Heard::Missing | Heard::Deleted, Known::Orphaned) => {
                 Known::Orphaned
             }
             (Heard::Object { going: true, .. }, _) => Known::Going,
-            // It never was there as far as this agent knows: it may have another name.
+            // It never existed as far as this agent knows: it may have another name.
             (Heard::Missing, Known::Nothing) => Known::Nothing,
             (Heard::Missing | Heard::Deleted, _) => Known::Gone,
         }
@@ -73,7 +73,7 @@ impl Known {
 }
 
 impl Heard {
-    /// What an object says of itself.
+    /// An object's description of itself.
     pub(super) fn of<K>(object: &PartialObjectMeta<K>) -> Self {
         let metadata = &object.metadata;
         let mut finalizers = metadata.finalizers.iter().flatten();
@@ -83,12 +83,12 @@ impl Heard {
         }
     }
 
-    /// The answer to a question for one object; an error says nothing.
+    /// The answer to a request for one object; an error proves nothing.
     pub(super) fn answer<K>(asked: &Result<PartialObjectMeta<K>, Error>) -> Option<Self> {
         asked.as_ref().ok().map(Self::of)
     }
 
-    /// The answer to a question for all objects of one name.
+    /// The answer to a list of the objects with one name.
     pub(super) fn list<K>(asked: &Result<ObjectList<PartialObjectMeta<K>>, Error>) -> Option<Self>
     where
         PartialObjectMeta<K>: Clone,

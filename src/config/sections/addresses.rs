@@ -20,35 +20,35 @@ pub(super) const fn everywhere(port: u16) -> SocketAddr {
 section! {
     /// `[admin]`
     pub struct AdminSettings in "admin." {
-        /// Where the agent is administered, as `<node>.sock`: status, dump, log levels, profiles, end. Made when missing, for
-        /// root (the agent's user) alone; a directory that others may use is refused.
+        /// The directory of the admin socket, `<node>.sock`: status, dump, log levels, profiles, shutdown. It is
+        /// created if it is missing, for root (the agent's user) only; a directory that others may access is rejected.
         directory: PathBuf = "/run/isthmus/admin", path(),
-            because "Below `takeover.directory`, which others may look into; this one is root's alone.";
+            because "Below `takeover.directory`, which others may read; only root may access this one.";
 
-        /// Whether status, dump, connections and log levels can be read at `admin.address` too, for `istioctl
-        /// ztunnel-config`: by every process and every pod on the network of the node, without authentication. Nothing can be
-        /// changed there.
+        /// Whether `admin.address` also serves status, dump, connections and log levels, for `istioctl ztunnel-config`:
+        /// read-only and without authentication, to every process and every host-network pod of the node.
         tcp: bool = false, switch(),
-            because "Every process of the node can read there.";
+            because "Every process of the node could read it.";
 
-        /// Where `admin.tcp` serves: loopback only.
+        /// The address of `admin.tcp`: loopback only.
         address: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), ports::ADMIN), address(),
-            because "Where `istioctl` asks.";
+            because "The port that `istioctl` queries.";
     }
 }
 
 section! {
     /// `[metrics]`
     pub struct MetricsSettings in "metrics." {
-        /// Where /metrics and /stats/prometheus are served.
+        /// The address of /metrics and /stats/prometheus.
         address: SocketAddr = everywhere(ports::METRICS), address(),
             because "All addresses, as ztunnel: Prometheus scrapes from another node.";
 
-        /// Series of traffic, DNS and policies at a time; what is new beyond is counted with the label `other`.
+        /// The most series of traffic, DNS and policies; beyond it, new samples count with the label `other`.
         max_series: usize = SeriesLimits::default().total, number(SERIES),
             because "Some 4 KiB each with the longest labels, so 80 MiB at the worst; most take a quarter of that.";
 
-        /// Of these, those that one namespace's workloads report; with any other namespace a quarter.
+        /// The part of `max_series` for one namespace's workloads; a quarter of it for traffic with any one other
+        /// namespace.
         max_namespace_series: usize = SeriesLimits::default().namespace, number(SERIES),
             because "A namespace with 20 services that are called from 10 others with 5 outcomes has 1,000.";
     }
@@ -57,12 +57,12 @@ section! {
 section! {
     /// `[readiness]`
     pub struct ReadinessSettings in "readiness." {
-        /// Where /healthz/ready is served.
+        /// The address of /healthz/ready.
         address: SocketAddr = everywhere(ports::READINESS), address(),
             because "All addresses, as ztunnel: the kubelet probes the node's address.";
 
-        /// A file that stands while the agent is ready, for the probe `isthmus ready FILE`: two agents of one node, as in an
-        /// upgrade, answer on one port.
+        /// A file that exists while the agent is ready, for the probe `isthmus ready FILE`: during an upgrade two
+        /// agents of one node share the port.
         file: Option<PathBuf> = "", optional_path(),
             because "Only a cluster's probe needs it; the chart sets it.";
     }
@@ -76,13 +76,14 @@ section! {
         level: Str = "info", text("levels", |text| telemetry::check_levels(text).map_err(|error| error.to_string())),
             because "ztunnel's and Envoy's: a line per connection and request, none per chunk.";
 
-        /// How each line of the log is written to the standard output.
+        /// The format of log lines on standard output.
         format: LogFormat = LogFormat::Text, choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
-            because "Istio's; a person reads it first.";
+            because "Istio's default; people read it first.";
 
-        /// Bytes of lines that wait to be written, besides which at most 10000 lines wait; more are dropped and counted.
+        /// The most bytes of lines that wait to be written; at most 10000 lines wait in any case. Further lines are
+        /// dropped and counted.
         max_queued_bytes: usize = telemetry::MAX_QUEUED_BYTES, number(64 * KIB..=GIB),
-            because "10,000 lines of a usual length.";
+            because "10,000 lines of typical length.";
     }
 }
 

@@ -22,33 +22,34 @@ section! {
             because "ztunnel's quarter, so that applications keep the rest. One thread up to four processors: two threads that \
                      steal tasks wake each other for most messages, and were up to 28 % slower on two processors.";
 
-        /// Connections of one workload at a time, of each direction; those in tunnels count one by one, and tunnels by
-        /// themselves. More wait to be accepted, and in tunnels are refused.
+        /// The most connections of one workload, in each direction; those in tunnels count individually, and tunnels
+        /// separately. Further connections wait to be accepted, and in tunnels are rejected.
         max_connections: usize = 20_000, number(CONNECTIONS),
             because "Some 10 KiB each, so 200 MiB at the worst, and two descriptors each. ztunnel has no limit, so that one \
                      workload can take the memory and descriptors of its whole node.";
 
-        /// Connections of one client's address to one workload at a time, in tunnels and without; more are refused.
+        /// The most connections of one client address to one workload, inside tunnels and outside; further ones are
+        /// rejected.
         max_peer_connections: usize = 10_000, number(CONNECTIONS),
-            because "Half of `max_connections`, so that no peer alone can keep the others out.";
+            because "Half of `max_connections`, so that no single peer can keep others out.";
 
-        /// TLS connections of one client's address to port 15008 of one workload at a time; more are closed.
+        /// The most TLS connections of one client address to port 15008 of one workload; further ones are closed.
         max_peer_tunnels: usize = 500, number(CONNECTIONS),
             because "Half of what fits into `max_workload_bytes`. A pool needs one for 100 connections, and ztunnel's, which \
                      does not use a tunnel again that was full once, a few times as many.";
 
-        /// Bytes that connections and tunnels of layer 4 may hold together: 8 KiB for a connection, 256 KiB for a tunnel, and
-        /// what they buffer. More connections wait or are refused.
+        /// The memory budget of all layer 4 connections and tunnels: 8 KiB for a connection, 256 KiB for a tunnel, and
+        /// what they buffer. Beyond it, connections wait or are rejected.
         max_bytes: usize = GIB, number(BYTES),
             because "100,000 connections that carry little and 800 tunnels between them. Most hold far less than what is set \
                      aside for them.";
 
-        /// Of these, those of one workload's connections, of both directions.
+        /// The part of `max_bytes` for one workload's connections, in both directions.
         max_workload_bytes: usize = GIB / 4, number(BYTES),
             because "A quarter of `max_bytes`, so that no workload leaves the others nothing: `max_connections` and 350 \
                      tunnels.";
 
-        /// How long connecting to an application, an endpoint or another node may take.
+        /// The timeout of a connection to an application, an endpoint or another node.
         connect_timeout: Duration = 10 * SECOND, duration(TIMEOUTS),
             because "ztunnel's and Envoy's: longer than three retransmissions of a SYN (1 + 2 + 4 s).";
     }
@@ -57,11 +58,11 @@ section! {
 section! {
     /// `[pool]`
     pub struct PoolSettings in "pool." {
-        /// Connections that share one tunnel; the other node may allow fewer.
+        /// The most connections in one tunnel; the other node may allow fewer.
         max_streams: usize = 100, number(1..=1_000),
             because "ztunnel's and Go's (hyper 200, Envoy 2^31): more would share one TCP window.";
 
-        /// After how long an unused tunnel is closed.
+        /// The idle timeout of a tunnel.
         idle_timeout: Duration = 5 * MINUTE, duration(SECOND..=DAY),
             because "ztunnel's: long enough for a client that calls every minute, short enough to follow a deployment that \
                      shrinks.";

@@ -17,10 +17,10 @@ pub(in crate::controller) enum CaError {
     /// What is there cannot sign, or cannot be trusted.
     #[error("{0}")]
     Unusable(String),
-    #[error("the next CA (keys next-*) cannot be used: {0}")]
+    #[error("the next CA (keys next-*) is unusable: {0}")]
     Next(#[source] Box<CaError>),
     #[error(transparent)]
     Request(#[from] RequestError),
-    #[error("an Event about the Secret could not be written: {0}")]
+    #[error("cannot write an Event about the Secret: {0}")]
     Event(#[source] RequestError),
 }

@@ -1,4 +1,4 @@
-//! Every replica follows the Secret, and signs with what it held last that was good.
+//! Every replica watches the Secret, and signs with its last good content.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -37,7 +37,7 @@ pub(in crate::controller) async fn follow(
             Ok(Event::InitDone | Event::Delete(_)) => authorities.take(&context, None),
             Err(error) if trouble.is_due() => tracing::warn!(
                 secret = SECRET, %error,
-                "the CA's Secret cannot be watched; the last one goes on signing"
+                "cannot watch the CA's Secret; the last CA keeps signing"
             ),
             Err(_) => {}
         }
@@ -45,15 +45,17 @@ pub(in crate::controller) async fn follow(
 }
 
 impl Authorities {
-    /// Takes over what the Secret says now, if it can be used.
+    /// Adopts the Secret's current content, if it is usable.
     fn take(&self, context: &Context, secret: Option<&Secret>) {
         let before = self.current();
         match secret {
             None if before.is_some() => tracing::error!(
                 secret = SECRET,
-                "the CA's Secret was deleted; the last one goes on signing, and the leader writes it back"
+                "the CA's Secret was deleted; the last CA keeps signing, and the leader writes it back"
             ),
-            None => tracing::info!(secret = SECRET, "there is no CA yet; the leader makes one"),
+            None => {
+                tracing::info!(secret = SECRET, "there is no CA yet; the leader will create one")
+            }
             Some(secret) => {
                 let read =
                     secret::read(secret).and_then(|state| Current::new(state, SystemTime::now()));
@@ -62,9 +64,9 @@ impl Authorities {
                     Err(error) => tracing::error!(
                         secret = SECRET,
                         reason = error.to_string(),
-                        "the CA's Secret cannot be used; {}",
+                        "the CA's Secret is unusable; {}",
                         if before.is_some() {
-                            "the one before goes on signing"
+                            "the previous CA keeps signing"
                         } else {
                             "no certificate can be signed until it is repaired"
                         }

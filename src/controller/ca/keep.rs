@@ -1,4 +1,4 @@
-//! What the leader does for the CA: makes it, publishes its roots, and goes through the steps of a rotation.
+//! The leader's duties for the CA: creates it, publishes its roots, and performs the steps of a rotation.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,11 +18,11 @@ use crate::controller::cluster::{RequestError, is_conflict};
 use crate::controller::events::{self, Regarding, Told, Trouble};
 use crate::controller::{Context, FIELD_MANAGER};
 
-/// How often the ConfigMap and the clock are looked at, whatever happens.
+/// The longest interval between checks of the ConfigMap and the clock.
 const LOOK: Duration = Duration::from_secs(30);
-/// After a failure.
+/// The backoff after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How long one round, some requests to the API server, may take.
+/// The timeout of one round, some requests to the API server.
 const ROUND: Duration = Duration::from_secs(30);
 
 /// Keeps the CA until the term ends.
@@ -49,7 +49,7 @@ pub(in crate::controller) async fn keep(
             let pause = match timeout(ROUND, keeper.round()).await {
                 Ok(Ok(pause)) => pause,
                 Ok(Err(why)) => keeper.complain(&trouble, &why.to_string()),
-                Err(_) => keeper.complain(&trouble, "the API server takes too long"),
+                Err(_) => keeper.complain(&trouble, "the API server did not answer in time"),
             };
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
@@ -69,14 +69,14 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// Does what there is to do now, and returns how long nothing else will be.
+    /// Performs the steps that are due, and returns how long none will be.
     async fn round(&self) -> Result<Duration, CaError> {
         let Some(held) = self.secrets.get_opt(SECRET).await.map_err(RequestError::from)? else {
             self.create().await?;
             return Ok(Duration::ZERO);
         };
         let now = SystemTime::now();
-        // Whoever follows the Secret has logged what is wrong with it.
+        // The watcher of the Secret has logged what is wrong with it.
         let current = match secret::read(&held).and_then(|state| Current::new(state, now)) {
             Ok(current) => current,
             Err(error) => {
@@ -100,7 +100,7 @@ impl Keeper {
         }
     }
 
-    /// An Event beside the Secret, for whoever does not read this replica's log.
+    /// An Event on the Secret, for operators who do not read this replica's log.
     async fn tell(&self, secret: &Secret, reason: &str) -> Result<(), CaError> {
         let regarding = Regarding {
             api_version: "v1".to_owned(),
@@ -109,7 +109,7 @@ impl Keeper {
             uid: secret.metadata.uid.clone().unwrap_or_default(),
         };
         let goes_on = match self.authorities.current() {
-            Some(_) => "the last good one goes on signing, until the controller starts anew",
+            Some(_) => "the last good one keeps signing until the controller restarts",
             None => "no certificate can be signed until it is repaired",
         };
         let note = format!("{reason}; {goes_on}");
@@ -125,14 +125,14 @@ impl Keeper {
         Ok(())
     }
 
-    /// A next CA that cannot sign must not be switched to.
+    /// A next CA that cannot sign must not become the current one.
     fn look_at_next(&self, state: &State, now: SystemTime) -> Result<(), CaError> {
         let Some(next) = &state.next else { return Ok(()) };
         let usable = next.material.authority(now);
         usable.map(drop).map_err(|error| CaError::Next(Box::new(error)))
     }
 
-    /// Makes the Secret: with the CA that was last in force, if this replica knows one.
+    /// Creates the Secret: with the CA that was last in force, if this replica knows one.
     async fn create(&self) -> Result<(), CaError> {
         let known = self.authorities.current();
         let state = match &known {
@@ -143,16 +143,16 @@ impl Keeper {
         secret::write(&state, &mut made);
         match self.secrets.create(&parameters(), &made).await {
             Ok(_) if known.is_some() => {
-                tracing::warn!(secret = SECRET, "the CA's Secret is written back");
+                tracing::warn!(secret = SECRET, "the CA's Secret was written back");
             }
-            Ok(_) => tracing::info!(secret = SECRET, "a new CA is made"),
+            Ok(_) => tracing::info!(secret = SECRET, "created a new CA"),
             Err(error) if is_conflict(&error) => {}
             Err(error) => return Err(RequestError::from(error).into()),
         }
         Ok(())
     }
 
-    /// Writes the Secret as it was read, and so not over a change of somebody else's.
+    /// Replaces the Secret in the version that was read, so that no other change is overwritten.
     async fn replace(&self, mut held: Secret, state: &State, step: Step) -> Result<(), CaError> {
         secret::write(state, &mut held);
         match self.secrets.replace(SECRET, &parameters(), &held).await {
@@ -168,7 +168,7 @@ impl Keeper {
             tracing::warn!(
                 secret = SECRET,
                 why,
-                "the CA cannot be kept; what is in force goes on signing"
+                "cannot update the CA; the one in force keeps signing"
             );
         }
         PAUSE
@@ -178,17 +178,23 @@ impl Keeper {
 fn tell(step: Step) {
     match step {
         Step::Rest(_) => {}
-        Step::Make(Why::Asked) => tracing::info!("a new root is made: an operator asked for it"),
+        Step::Make(Why::Asked) => tracing::info!("created a new root: an operator requested it"),
         Step::Make(Why::EndsSoon) => {
-            tracing::info!("a new root is made: the present one is in the last tenth of its life");
+            tracing::info!(
+                "created a new root: the present one is in the last tenth of its lifetime"
+            );
         }
-        Step::Announce => tracing::info!("the next root is trusted; it signs after the overlap"),
-        Step::Switch => tracing::info!("the next root signs; the one before is still trusted"),
-        Step::Date => tracing::info!("the old root's end is set"),
-        Step::Forget => tracing::info!("the old root is trusted no more"),
+        Step::Announce => {
+            tracing::info!("the next root is trusted now; it signs after the overlap")
+        }
+        Step::Switch => {
+            tracing::info!("the next root signs now; the previous one is still trusted")
+        }
+        Step::Date => tracing::info!("set the date after which the old root is no longer trusted"),
+        Step::Forget => tracing::info!("the old root is no longer trusted"),
         Step::Refuse => tracing::error!(
             secret = SECRET,
-            "the annotation {} is for CAs that the controller has made; put the next one into the keys next-*",
+            "the annotation {} is only for CAs that the controller created; put the next CA into the keys next-*",
             secret::ROTATE
         ),
     }

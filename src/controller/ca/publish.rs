@@ -1,5 +1,5 @@
-//! The ConfigMap with the roots that are trusted now: the agents have it mounted, to know the controller by and to learn
-//! of other roots.
+//! The ConfigMap with the currently trusted roots. Agents mount it, to authenticate the controller and to learn about
+//! new roots.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
@@ -12,7 +12,7 @@ use crate::controller::cluster::RequestError;
 use crate::controller::{Context, FIELD_MANAGER};
 use crate::identity::{CA_ROOTS, to_pem};
 
-/// Makes the ConfigMap hold these roots, and says nothing when it does.
+/// Writes these roots to the ConfigMap, unless it has them already.
 pub(super) async fn publish(
     context: &Context,
     roots: &[CertificateDer<'static>],
@@ -30,13 +30,13 @@ pub(super) async fn publish(
         "metadata": { "name": ROOTS_CONFIG_MAP },
         "data": { CA_ROOTS: wanted },
     });
-    // Somebody may have made it by hand; what it holds is the CA's to say.
+    // It may have been created manually; the CA determines its content.
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     maps.patch(ROOTS_CONFIG_MAP, &parameters, &Patch::Apply(map)).await?;
     tracing::info!(
         config_map = ROOTS_CONFIG_MAP,
         roots = roots.len(),
-        "the trusted roots are published"
+        "published the trusted roots"
     );
     Ok(())
 }

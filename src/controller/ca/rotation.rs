@@ -1,11 +1,11 @@
-//! How one CA follows another: a pure function from what the Secret says and the time to the next step.
+//! CA rotation: a pure function from the Secret's content and the time to the next step.
 //!
-//! 1. The next CA is there: its roots are published, so that everybody trusts both.
-//! 2. After the overlap it signs. The roots of the one before stay, for the certificates it has signed.
-//! 3. When the last of those has ended, its roots go.
+//! 1. The next CA exists: its roots are published, so that every agent trusts both.
+//! 2. After the overlap it signs. The previous roots stay, for the certificates that they have signed.
+//! 3. When the last of those has expired, the previous roots are removed.
 //!
-//! A next CA is made here when an operator asks, or in the last tenth of the life of a root that was made here; or it is
-//! brought by an operator, who puts it into the Secret beside the present one.
+//! The controller creates a next CA when an operator requests it, or in the last tenth of the lifetime of a root that
+//! it created; or an operator puts one into the Secret beside the present one.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use super::CaError;
 use super::state::{Material, Next, Old, State};
 use crate::identity::{Authority, CLOCK_SKEW};
 
-/// The part of a root's life in which it is replaced: a year of ten, so that nothing is urgent when it fails.
+/// The last part of a root's lifetime, in which it is replaced: one year of ten, so that a failure is not urgent.
 const LAST_PART: u32 = 10;
 
 /// How long each phase takes.
@@ -21,26 +21,26 @@ const LAST_PART: u32 = 10;
 pub(super) struct Times {
     /// From the publication of a root to the first certificate that it signs.
     pub(super) overlap: Duration,
-    /// Of the certificates that are signed.
+    /// The lifetime of signed certificates.
     pub(super) lifetime: Duration,
 }
 
-/// What the leader does next.
+/// The leader's next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Nothing before this time; without one, until the Secret changes.
     Rest(Option<SystemTime>),
-    /// Makes the next CA.
+    /// Creates the next CA.
     Make(Why),
     /// The next CA's roots are published: the overlap begins.
     Announce,
     /// The next CA signs from now on.
     Switch,
-    /// Sets the end of old roots that have none.
+    /// Sets the expiry of old roots that have none.
     Date,
-    /// The roots before are trusted no more.
+    /// The previous roots are no longer trusted.
     Forget,
-    /// What was asked for is not possible: the CA was brought, so its successor must be.
+    /// The request is not possible: an operator brought the CA, so the operator must bring its successor.
     Refuse,
 }
 
@@ -51,7 +51,7 @@ pub(super) enum Why {
     EndsSoon,
 }
 
-/// Called only when the roots that are to be trusted now are published.
+/// Called only once the roots that must be trusted now are published.
 pub(super) fn step(state: &State, authority: &Authority, times: Times, now: SystemTime) -> Step {
     match (&state.next, &state.old) {
         (Some(Next { announced: None, .. }), _) => Step::Announce,
@@ -77,7 +77,7 @@ impl State {
     /// The state after a step other than resting.
     ///
     /// # Errors
-    /// A new CA cannot be made.
+    /// A new CA cannot be created.
     pub(super) fn after(
         &self,
         step: Step,
@@ -115,7 +115,7 @@ impl State {
     }
 }
 
-/// When the last certificate ends that was signed before now: the other replica may sign a little longer.
+/// When the last certificate expires that was signed before now: the other replica may sign a little longer.
 fn last_end(times: Times, now: SystemTime) -> SystemTime {
     now + times.lifetime + CLOCK_SKEW
 }

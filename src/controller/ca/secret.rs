@@ -1,5 +1,5 @@
-//! The Secret in both directions. Its keys are Istio's (`cacerts`), so that a CA for istiod can be brought as it is;
-//! what a rotation needs beyond that has keys and annotations of its own.
+//! Reads and writes the Secret. Its keys are Istio's (`cacerts`), so that a CA for istiod can be used as it is; a
+//! rotation has additional keys and annotations.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -12,23 +12,23 @@ use super::state::{Material, Next, Old, State, timestamp};
 use super::{CaError, SECRET};
 use crate::identity::{CA_CERTIFICATE, CA_CHAIN, CA_KEY, CA_ROOTS, Pair};
 
-/// Before the keys of the CA that signs after the overlap.
+/// The prefix of the keys of the CA that signs after the overlap.
 const NEXT: &str = "next-";
-/// The roots of the CA before.
+/// The roots of the previous CA.
 const OLD_ROOTS: &str = "old-root-cert.pem";
-/// Since when the next CA's roots are published (RFC 3339).
+/// When the next CA's roots were published (RFC 3339).
 const ANNOUNCED: &str = "isthmus.io/next-announced";
-/// Which roots that date is of: a CA that was put in the place of the one that was announced must be announced itself, or it
-/// would sign before anybody trusts it.
+/// The roots to which that date belongs: a CA that replaces an announced one must be announced itself; otherwise it
+/// would sign before any agent trusts it.
 const ANNOUNCED_ROOTS: &str = "next-announced-root-cert.pem";
-/// Until when the roots of the CA before are trusted (RFC 3339).
+/// Until when the roots of the previous CA are trusted (RFC 3339).
 const OLD_UNTIL: &str = "isthmus.io/old-root-until";
-/// Set by an operator, to anything, for a new root; taken away when it is made.
+/// An operator sets it, to any value, to request a new root; removed once the root is created.
 pub(super) const ROTATE: &str = "isthmus.io/rotate-root";
 
 type Data = BTreeMap<String, ByteString>;
 
-/// Reads the Secret. The PEM in it is not looked into here.
+/// Reads the Secret. It does not parse the PEM.
 ///
 /// # Errors
 /// Names the key and what to put there.
@@ -47,7 +47,7 @@ pub(super) fn read(secret: &Secret) -> Result<State, CaError> {
     Ok(State { signing, next, old, asked })
 }
 
-/// Writes the state into the Secret; what else it holds stays.
+/// Writes the state into the Secret; its other content stays.
 pub(super) fn write(state: &State, secret: &mut Secret) {
     secret.metadata.name = Some(SECRET.to_owned());
     let data = secret.data.get_or_insert_default();
@@ -68,7 +68,7 @@ pub(super) fn write(state: &State, secret: &mut Secret) {
     }
 }
 
-/// `None` when none of the keys is there; half a CA is an error.
+/// `None` if none of the keys is there; a partial CA is an error.
 fn material(data: &Data, prefix: &str) -> Result<Option<Material>, CaError> {
     let part = |name: &str| text(data, &format!("{prefix}{name}"));
     let (certificate, key, roots) = (part(CA_CERTIFICATE)?, part(CA_KEY)?, part(CA_ROOTS)?);
@@ -91,7 +91,7 @@ fn text(data: &Data, key: &str) -> Result<Option<String>, CaError> {
     Ok((!text.trim().is_empty()).then(|| text.to_owned()))
 }
 
-/// A time that cannot be read is none: it is set anew, which only makes the overlap longer.
+/// A malformed time counts as absent: it is set again, which only extends the overlap.
 fn time(secret: &Secret, key: &str) -> Option<SystemTime> {
     let text = annotation(secret, key)?;
     text.parse::<Timestamp>().ok().map(SystemTime::from)

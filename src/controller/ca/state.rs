@@ -1,4 +1,4 @@
-//! What the Secret says: the CA that signs, the one that comes next, and the roots of the one before.
+//! The Secret's content: the CA that signs, the next one, and the roots of the previous one.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use crate::identity::{
     Authority, CA_ROOTS, Pair, certificates, create_authority, verify_authority,
 };
 
-/// How the certificates of CAs that are made here are named: only these are replaced without being asked.
+/// The name of CAs that the controller creates: only these are rotated automatically.
 pub(super) const OWN_NAME: &str = "Isthmus CA";
 
 /// A CA in Istio's four parts, in PEM.
@@ -27,25 +27,25 @@ pub(super) struct Material {
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Next {
     pub(super) material: Material,
-    /// Since when the agents are told to trust it.
+    /// Since when agents are told to trust it.
     pub(super) announced: Option<SystemTime>,
 }
 
-/// Roots of a CA that signs no more.
+/// Roots of a CA that no longer signs.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Old {
     pub(super) roots: String,
-    /// When its last certificate ends.
+    /// When its last certificate expires.
     pub(super) until: Option<SystemTime>,
 }
 
-/// All of it. The private keys are in here: it is printed nowhere.
+/// All of it, including the private keys: it must never be printed.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) signing: Material,
     pub(super) next: Option<Next>,
     pub(super) old: Option<Old>,
-    /// An operator asks for a new root.
+    /// An operator requests a new root.
     pub(super) asked: bool,
 }
 
@@ -57,7 +57,7 @@ impl Material {
         Ok(Self { chain: roots.clone(), roots, pair })
     }
 
-    /// Checked as an agent would: what it signs must be trusted by those who trust its roots.
+    /// Checked as an agent would: agents that trust its roots must trust what it signs.
     pub(super) fn authority(&self, now: SystemTime) -> Result<Authority, CaError> {
         let authority = Authority::of_parts(&self.pair, &self.chain, &self.roots, now);
         let authority = authority.map_err(CaError::Unusable)?;
@@ -65,7 +65,7 @@ impl Material {
         Ok(authority)
     }
 
-    /// Whether it was made here and is its own root.
+    /// Whether the controller created it and it is its own root.
     pub(super) fn is_own(&self, authority: &Authority) -> bool {
         authority.is_root() && authority.common_name().is_some_and(|it| it.starts_with(OWN_NAME))
     }
@@ -76,7 +76,7 @@ impl State {
         Self { signing, next: None, old: None, asked: false }
     }
 
-    /// Whom to trust at this moment, each root once.
+    /// The roots that are trusted now, each once.
     pub(super) fn trusted(&self) -> Result<Vec<CertificateDer<'static>>, CaError> {
         let texts = [
             Some(&self.signing.roots),
@@ -98,13 +98,13 @@ impl State {
     pub(super) fn phase(&self) -> String {
         match (&self.next, &self.old) {
             (Some(Next { announced: Some(at), .. }), _) => {
-                format!("the next root is announced since {}", timestamp(*at))
+                format!("the next root has been announced since {}", timestamp(*at))
             }
             (Some(_), _) => "the next root is being announced".to_owned(),
             (None, Some(Old { until: Some(at), .. })) => {
-                format!("the root before is trusted until {}", timestamp(*at))
+                format!("the previous root is trusted until {}", timestamp(*at))
             }
-            (None, Some(_)) => "the root before is still trusted".to_owned(),
+            (None, Some(_)) => "the previous root is still trusted".to_owned(),
             (None, None) => "none".to_owned(),
         }
     }

@@ -1,4 +1,4 @@
-//! Which troubles are told now, so that one that lasts stays visible and one that comes and goes is no flood.
+//! Which problems to report now, so that a lasting one stays visible and a flapping one does not flood.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use super::Trouble;
 
-/// A trouble that lasts is told again: the API server drops Events after an hour.
+/// The interval of reminders of a lasting problem: the API server drops Events after an hour.
 const REMIND: Duration = Duration::from_secs(1800);
-/// One that comes back is told again after this time at the soonest.
+/// The shortest interval between reports of a problem that comes back.
 const RETURN: Duration = Duration::from_secs(60);
-/// How many are told at once; the others wait for the next time.
+/// How many are reported at once; the others wait for the next round.
 const AT_ONCE: usize = 20;
 
-/// When each trouble was told last.
+/// When each problem was last reported.
 #[derive(Default)]
 pub struct Told(HashMap<Trouble, Last>);
 
@@ -25,7 +25,7 @@ struct Last {
 }
 
 impl Told {
-    /// Of all the troubles that there are, the ones to be told now.
+    /// Of all current problems, the ones to report now.
     pub fn due(
         &mut self,
         troubles: impl IntoIterator<Item = Trouble>,
@@ -48,17 +48,17 @@ impl Told {
                 Some(last) => last.at,
                 None => continue,
             };
-            // One that could not be told waits as one that comes back.
+            // A problem that could not be reported waits like one that comes back.
             let lasts = at == now || last.is_none_or(|last| last.lasts);
             self.0.insert(trouble, Last { at, lasts });
         }
-        // What is over may come back soon.
+        // A resolved problem may come back soon.
         let over = before.into_iter().filter(|(_, last)| now < last.at + RETURN);
         self.0.extend(over.map(|(trouble, last)| (trouble, Last { lasts: false, ..last })));
         due
     }
 
-    /// It could not be told: it is due again as if it had come back.
+    /// The report failed: it is due again as if the problem had come back.
     pub fn failed(&mut self, trouble: &Trouble) {
         if let Some(last) = self.0.get_mut(trouble) {
             last.lasts = false;

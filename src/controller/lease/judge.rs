@@ -7,13 +7,13 @@ use tokio::time::Instant;
 
 use super::LEASE_DURATION;
 
-/// What was seen last, and since when it has been the same.
+/// The last content, and since when it has been the same.
 #[derive(Default)]
 pub(super) struct Observed(Option<(LeaseSpec, Instant)>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nobody's, ours, or of a holder that has not renewed it for its duration.
+    /// Without a holder, ours, or of a holder that has not renewed it for its duration.
     Free,
     Held,
 }
@@ -38,7 +38,7 @@ impl Observed {
     }
 }
 
-/// The holder's own duration: it may be of another version than this one.
+/// The holder's own duration: it may run another version than this one.
 fn duration(spec: &LeaseSpec) -> Duration {
     let seconds = spec.lease_duration_seconds.and_then(|it| u64::try_from(it).ok());
     seconds.filter(|it| *it > 0).map_or(LEASE_DURATION, Duration::from_secs)

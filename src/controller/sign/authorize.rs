@@ -1,4 +1,4 @@
-//! Who asks: decided from what the API server says of a token.
+//! Authenticates the caller, from the API server's review of a token.
 
 use std::fmt;
 
@@ -7,15 +7,15 @@ use k8s_openapi::api::authentication::v1::TokenReviewStatus;
 use super::refusal::{Kind, Refusal};
 use crate::base::Str;
 
-/// What tokens for the CA are made for, as istiod's; a token for another server must not get certificates here.
+/// The audience of tokens for the CA, as istiod's; a token for another server must not get certificates here.
 pub(super) const AUDIENCE: &str = "istio-ca";
 /// Claims of a token that is bound to a pod (KEP-4193; Kubernetes 1.30).
 const POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 const NODE_NAME: &str = "authentication.kubernetes.io/node-name";
-/// The longest text of another's that is repeated in messages.
+/// The longest untrusted text that is repeated in messages.
 const MAX_QUOTED: usize = 256;
 
-/// An agent, as the API server vouches for it.
+/// An agent, authenticated by the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Caller {
     pub(super) pod: Str,
@@ -41,7 +41,7 @@ pub(super) fn caller(status: &TokenReviewStatus, agent: &str) -> Result<Caller, 
             ),
         ));
     }
-    // A server that knows no audiences would leave them out, and take any token (TokenReview, `status.audiences`).
+    // A server that does not support audiences would omit them, and accept any token (TokenReview, `status.audiences`).
     let audiences = status.audiences.as_deref().unwrap_or_default();
     if !audiences.iter().any(|audience| audience == AUDIENCE) {
         return Err(Refusal::new(
@@ -79,7 +79,7 @@ pub(super) fn caller(status: &TokenReviewStatus, agent: &str) -> Result<Caller, 
     Ok(Caller { pod: claim(POD_NAME)?, node: claim(NODE_NAME)? })
 }
 
-/// A text of another's, so that it can be printed.
+/// An untrusted text, made printable.
 pub(super) fn quoted(text: &str) -> String {
     let short: String = text.chars().take(MAX_QUOTED).collect();
     format!("{short:?}")

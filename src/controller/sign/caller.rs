@@ -1,4 +1,4 @@
-//! The caller of a token, asked from the API server and remembered for seconds.
+//! The caller of a token: asked from the API server and cached for seconds.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,15 +14,15 @@ use super::refusal::{Kind, Refusal};
 use crate::controller::Context;
 use crate::controller::cluster::told;
 
-/// How long an answer counts: an agent that starts asks for all of its pods at once, with one token. A token that is
-/// revoked meanwhile is good for so much longer.
+/// The cache time of an answer: an agent that starts requests certificates for all of its pods at once, with one token.
+/// A token that is revoked meanwhile stays valid for so much longer.
 const REMEMBER: Duration = Duration::from_secs(10);
-/// Agents that are remembered: some answers for each node of a large cluster.
+/// Cached agents: some answers for each node of a large cluster.
 const MAX_REMEMBERED: usize = 20_000;
-/// How long the API server may take.
+/// The timeout of the API server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Asks who callers are.
+/// Identifies callers.
 pub(super) struct Callers {
     reviews: Api<TokenReview>,
     /// The agents' user name.
@@ -41,7 +41,7 @@ impl Callers {
         }
     }
 
-    /// The agent that the token is of, asked from the API server.
+    /// The agent to which the token belongs, asked from the API server.
     pub(super) async fn review(&self, token: &str) -> Result<Caller, Refusal> {
         let spec =
             TokenReviewSpec { audiences: Some(vec![AUDIENCE.to_owned()]), token: token.to_owned() };
@@ -51,7 +51,7 @@ impl Callers {
         let answer = timeout(PATIENCE, self.reviews.create(&parameters, &review)).await;
         let unavailable = |why: String| {
             let advice = "check the API server, and that the controller may create tokenreviews";
-            Refusal::new(Kind::ApiServer, format!("the token cannot be reviewed: {why}; {advice}"))
+            Refusal::new(Kind::ApiServer, format!("cannot review the token: {why}; {advice}"))
         };
         let review = answer
             .map_err(|_| unavailable(format!("no answer within {PATIENCE:?}")))?
@@ -61,14 +61,14 @@ impl Callers {
         Ok(caller)
     }
 
-    /// The agent that the token was of seconds ago.
+    /// The agent to which the token belonged seconds ago.
     pub(super) fn recall(&self, token: &str) -> Option<Caller> {
         let known = self.known.lock();
         let (caller, asked) = known.get(token)?;
         (asked.elapsed() < REMEMBER).then(|| caller.clone())
     }
 
-    /// Only good tokens of agents are remembered, so that nobody else can fill the memory.
+    /// Only valid tokens of agents are cached, so that others cannot fill the cache.
     fn remember(&self, token: &str, caller: &Caller, asked: Instant) {
         let mut known = self.known.lock();
         known.retain(|_, (_, asked)| asked.elapsed() < REMEMBER);

@@ -1,4 +1,4 @@
-//! What fuzzers try on what callers of the controller send.
+//! Fuzz target of what callers of the controller send.
 
 use std::time::Duration;
 

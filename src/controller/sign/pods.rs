@@ -1,5 +1,5 @@
-//! Does a pod with this service account run on this node? Asked from the API server each time: the question and its
-//! answer are small (the server's own index of a node's pods), and no copy of all pods can be late.
+//! Does a pod with this service account run on this node? The API server is asked each time: query and answer are small
+//! (the server indexes a node's pods), and no cached copy can be stale.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::refusal::{Kind, Refusal};
 use crate::base::Identity;
 use crate::controller::cluster::told;
 
-/// How long the API server may take.
+/// The timeout of the API server.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Refuses unless a pod of the identity is scheduled to the caller's node and has not finished.
+/// Rejects unless a pod of the identity is scheduled to the caller's node and has not finished.
 pub(super) async fn check(
     client: &Client,
     identity: &Identity,
@@ -26,7 +26,7 @@ pub(super) async fn check(
     let found = timeout(PATIENCE, pods.list_metadata(&selection(identity, caller))).await;
     let unavailable = |why: String| {
         let advice = "check the API server, and that the controller may list pods";
-        Refusal::new(Kind::ApiServer, format!("the pods cannot be looked up: {why}; {advice}"))
+        Refusal::new(Kind::ApiServer, format!("cannot list the pods: {why}; {advice}"))
     };
     let found = found
         .map_err(|_| unavailable(format!("no answer within {PATIENCE:?}")))?
@@ -48,7 +48,8 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// The values hold no comma and no `=`: an identity's parts are segments of a path, and the node is the API server's.
+/// The values contain no comma and no `=`: an identity's parts are path segments, and the node comes from the API
+/// server.
 fn selection(identity: &Identity, caller: &Caller) -> ListParams {
     let account = &identity.service_account;
     let fields = format!(

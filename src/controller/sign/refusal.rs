@@ -1,8 +1,8 @@
-//! Why a certificate is not given.
+//! Why the controller does not issue a certificate.
 
 use tonic::{Code, Status};
 
-/// One refusal: counted by its kind, logged and told to the caller in words.
+/// A rejection: counted by its kind, logged and reported to the caller in words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct Refusal {
@@ -13,21 +13,21 @@ pub(super) struct Refusal {
 /// Kinds are few: they are a label of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// No token, or none that the API server accepts.
+    /// No token, or one that the API server does not accept.
     Token,
-    /// A good token of somebody who is no agent.
+    /// A valid token of a caller that is not an agent.
     NotAgent,
-    /// The request names no identity, or none of this mesh.
+    /// The request names no identity, or not one of this mesh.
     Identity,
     /// No such pod runs on the caller's node.
     NotOnNode,
-    /// The signing request is not acceptable.
+    /// The signing request is invalid.
     Request,
     /// Too many requests.
     Busy,
     /// The API server does not answer.
     ApiServer,
-    /// There is no CA, or it has come to its end.
+    /// There is no CA, or it has expired.
     Ca,
 }
 

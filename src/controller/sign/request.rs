@@ -1,4 +1,4 @@
-//! What is asked for: the identity and the signing request in a message of the wire.
+//! The content of a request: the identity and the signing request in a protobuf message.
 
 use std::time::Duration;
 
@@ -11,14 +11,16 @@ use super::refusal::{Kind, Refusal};
 use crate::base::{Identity, Str};
 use crate::identity::ca_messages::{CertificateRequest, IMPERSONATED_IDENTITY};
 
-/// What istiod gives who asks for no lifetime.
+/// istiod's default lifetime for requests without one.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The bearer token of a call.
 pub(super) fn token(headers: &MetadataMap) -> Result<&str, Refusal> {
     let refused = |why: &str| Refusal::new(Kind::Token, why.to_owned());
     let value = headers.get("authorization").ok_or_else(|| {
-        refused("there is no token; an agent sends its service account's (`authorization: Bearer`)")
+        refused(
+            "the token is missing; an agent sends its service account's (`authorization: Bearer`)",
+        )
     })?;
     let text = value.to_str().map_err(|_| refused("the header authorization is not text"))?;
     match text.split_once(' ') {
@@ -29,7 +31,7 @@ pub(super) fn token(headers: &MetadataMap) -> Result<&str, Refusal> {
     }
 }
 
-/// The identity that is asked for, of this mesh's trust domain.
+/// The requested identity, in this mesh's trust domain.
 pub(super) fn identity(
     message: &CertificateRequest,
     trust_domain: &Str,
@@ -53,7 +55,7 @@ pub(super) fn identity(
     Ok(identity)
 }
 
-/// The signing request, not judged yet.
+/// The signing request, not verified yet.
 pub(super) fn signing_request(
     message: &CertificateRequest,
 ) -> Result<CertificateSigningRequestDer<'static>, Refusal> {
@@ -61,7 +63,7 @@ pub(super) fn signing_request(
         .map_err(|error| Refusal::new(Kind::Request, format!("the request is not PEM: {error}")))
 }
 
-/// How long the certificate shall be valid.
+/// The requested lifetime.
 pub(super) fn lifetime(message: &CertificateRequest, limit: Duration) -> Duration {
     let asked = u64::try_from(message.validity_duration).ok().filter(|seconds| *seconds > 0);
     asked.map_or(DEFAULT_LIFETIME, Duration::from_secs).min(limit)

@@ -1,5 +1,5 @@
-//! The listener on 15012: TLS, HTTP/2 and gRPC, with bounds on what anybody on the network can make it hold: what a
-//! visitor can is [`MAX_VISITORS`] connections of half a megabyte each, for seconds.
+//! The listener on 15012: TLS, HTTP/2 and gRPC, with bounds on what anybody on the network can make it hold: visitors
+//! have [`MAX_VISITORS`] connections of half a megabyte each, for seconds.
 
 use std::convert::Infallible;
 use std::io;
@@ -32,31 +32,32 @@ use crate::identity::ca_messages::{CREATE_CERTIFICATE, CertificateRequest, Certi
 use crate::identity::{count_agreed, negotiated_h2, serving_config};
 use crate::telemetry::Handshake;
 
-/// Connections of visitors at a time: agents are visitors for some milliseconds, also when all of a cluster come at once.
+/// Concurrent connections of visitors: agents are visitors for some milliseconds, even if all of a cluster connect at
+/// once.
 const MAX_VISITORS: usize = 256;
-/// Connections that one address may begin: a handshake costs a signature and a key exchange. An agent begins one in ten
+/// Connections that one address may open: a handshake costs a signature and a key exchange. An agent opens one in ten
 /// minutes; addresses behind a gateway share theirs.
 const BEGINNINGS: Rate = Rate { burst: 100.0, each_second: 20.0 };
-/// Requests of one connection at a time: an agent has eight.
+/// Concurrent requests of one connection: an agent has eight.
 const MAX_STREAMS: u32 = 16;
 /// Bytes of one message: a signing request and some names take one thousand.
 const MAX_MESSAGE: usize = 16 * 1024;
 /// Bytes of one request's headers; a token takes some two thousand.
 const MAX_HEADERS: u32 = 16 * 1024;
-/// Bytes that a connection may send ahead.
+/// Bytes that a connection may send ahead (flow control window).
 const WINDOW: u32 = 64 * 1024;
-/// How long the handshakes may take.
+/// The timeout of the handshakes.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How long a request may take, its arrival included: two answers of the API server.
+/// The timeout of a request, its arrival included: two answers of the API server.
 const REQUEST: Duration = Duration::from_secs(20);
-/// A peer that is gone is noticed after this, and [`KEEP_ALIVE_PATIENCE`].
+/// The keepalive interval; a peer that is gone is detected after this and [`KEEP_ALIVE_PATIENCE`].
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(20);
-/// After this a connection is ended gently, so that agents spread over the replicas again; up to twice as long.
+/// After this a connection is drained, so that agents spread over the replicas again; up to twice as long.
 const MAX_AGE: Duration = Duration::from_secs(10 * 60);
-/// How long requests of a connection that ends may go on.
+/// How long requests of a draining connection may continue.
 const DRAIN: Duration = Duration::from_secs(10);
-/// When no connection can be accepted.
+/// The backoff after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The server, bound and not serving yet.
@@ -76,7 +77,7 @@ type Connection<S> = http2::Connection<TokioIo<TlsStream<TcpStream>>, S, TokioEx
 
 impl Server {
     /// # Errors
-    /// The port is taken, or may not be taken.
+    /// The port is in use, or may not be bound.
     pub(in crate::controller) async fn bind(
         context: Arc<Context>,
         authorities: Authorities,
@@ -103,7 +104,7 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves until cancelled, then lets requests under way end. `ready` is told whether there is a certificate to
+    /// Serves until cancelled, then lets requests in flight finish. `ready` reports whether there is a certificate to
     /// serve with.
     pub(in crate::controller) async fn run(self, ready: impl Fn(bool), cancel: CancellationToken) {
         let keeping = self.serving.clone().keep(
@@ -129,13 +130,13 @@ impl Server {
                         connections.spawn(serve(stream, tls, signing, standing, cancel.clone()));
                     }
                     None if trouble.is_due() => {
-                        tracing::warn!(%peer, "connections are refused: too many begin at a time");
+                        tracing::warn!(%peer, "rejecting connections: too many are being opened at once");
                     }
                     None => {}
                 },
                 Err(error) => {
                     if trouble.is_due() {
-                        tracing::warn!(%error, "cannot accept for now; agents wait");
+                        tracing::warn!(%error, "cannot accept connections; will retry, and agents wait");
                     }
                     sleep(ACCEPT_PAUSE).await;
                 }
@@ -145,7 +146,7 @@ impl Server {
 }
 
 impl Server {
-    /// What a new connection counts as; `None`: it is not served.
+    /// The class of a new connection; `None`: it is rejected.
     fn admit(&self, peer: SocketAddr) -> Option<Standing> {
         let address = peer.ip().to_canonical();
         let place = self.beginnings.admits(address).then(|| self.visitors.take(address))??;
@@ -204,11 +205,11 @@ async fn serve(
         () = sleep(MAX_AGE.mul_f64(1.0 + fastrand::f64())) => drain(connection).await,
     };
     if let Err(error) = served {
-        tracing::debug!(%peer, %error, "a connection of an agent broke");
+        tracing::debug!(%peer, %error, "a connection of an agent failed");
     }
 }
 
-/// Takes no new requests, and waits for those under way.
+/// Drains: accepts no new requests, and waits for those in flight.
 async fn drain<S>(mut connection: Pin<Box<Connection<S>>>) -> hyper::Result<()>
 where
     S: hyper::service::HttpService<Incoming, ResBody = tonic::body::Body, Error = Infallible>,

@@ -1,4 +1,4 @@
-//! One request: who asks, for whom, may it, and the certificate.
+//! One request: authenticates the caller, authorizes it for the identity, and signs.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,20 +22,20 @@ use crate::controller::ca::Authorities;
 use crate::identity::ca_messages::{CertificateRequest, CertificateResponse};
 use crate::identity::to_pem;
 
-/// Requests of agents that wait for the API server at one time.
+/// Concurrent requests of agents that wait for the API server.
 const MAX_ASKING: usize = 64;
 /// Requests of one node's agents in flight: an agent has eight, and during an upgrade there are two.
 const MAX_OF_NODE: usize = 16;
-/// What one node's agents may ask: at once as many as the node has pods, each with an account of its own, and some
-/// failures; then what a node can start, and far below what would trouble the API server.
+/// The rate limit of one node's agents. The burst is as many as the node has pods, each with its own account, and some
+/// retries; the rate is what a node can start, and far below what would load the API server.
 const OF_NODE: Rate = Rate { burst: 500.0, each_second: 50.0 };
-/// Visitors whose tokens the API server reviews at one time, of all addresses and of one.
+/// Visitors whose tokens the API server reviews concurrently, of all addresses and of one.
 const MAX_REVIEWS: usize = 32;
 const MAX_REVIEWS_OF_ADDRESS: usize = 4;
-/// What visitors of one address may ask: the first request of an agent's connection is a visitor's.
+/// The rate limit of visitors by address: the first request of an agent's connection is a visitor's.
 const OF_ADDRESS: Rate = Rate { burst: 50.0, each_second: 5.0 };
 
-/// What all requests share.
+/// State that all requests share.
 pub(super) struct Signing {
     context: Arc<Context>,
     authorities: Authorities,
@@ -98,14 +98,14 @@ impl Signing {
                 if refusal.kind != Kind::Busy || self.throttled.is_due() {
                     let (reason, why) = (refusal.kind.label(), &refusal.message);
                     let peer = standing.address;
-                    tracing::warn!(%peer, reason, why, "a certificate is refused");
+                    tracing::warn!(%peer, reason, why, "rejected a certificate request");
                 }
                 Err(refusal.status())
             }
         }
     }
 
-    /// What costs nothing is checked first; nothing is signed before all is.
+    /// Checks that cost nothing come first; nothing is signed before all have passed.
     async fn decide(
         &self,
         standing: &Standing,
@@ -114,10 +114,10 @@ impl Signing {
         let caller = self.identify(standing, request).await?;
         let of = |what: &str| format!("the agents of node {} {what}; try again later", caller.node);
         if !self.nodes.admits(caller.node.clone()) {
-            return Err(Refusal::new(Kind::Busy, of("ask too often")));
+            return Err(Refusal::new(Kind::Busy, of("exceed their rate limit")));
         }
         let Some(_turn) = self.in_flight.begin(caller.node.clone()) else {
-            return Err(Refusal::new(Kind::Busy, of("have too many requests at a time")));
+            return Err(Refusal::new(Kind::Busy, of("have too many requests in flight")));
         };
         let message = request.get_ref();
         let identity = request::identity(message, &self.context.trust_domain)?;
@@ -129,7 +129,8 @@ impl Signing {
         self.sign(message, &identity, &caller)
     }
 
-    /// Who asks. A token that is known costs nothing; any other one is a visitor's, unless the connection is an agent's.
+    /// Identifies the caller. A cached token costs nothing; any other one is a visitor's, unless the connection is an
+    /// agent's.
     async fn identify(
         &self,
         standing: &Standing,
@@ -141,7 +142,8 @@ impl Signing {
             standing.prove(&caller);
             return Ok(caller);
         }
-        // An agent that starts asks for several pods at once: the first request tells of whom the others are.
+        // An agent that starts requests several certificates at once: the first request identifies the caller of the
+        // others.
         let _turn = standing.identifying.lock().await;
         if let Some(caller) = known() {
             return Ok(caller);
@@ -165,11 +167,11 @@ impl Signing {
         let address = standing.address;
         let busy = |what| Refusal::new(Kind::Busy, format!("{address} {what}; try again later"));
         if !self.visitors.admits(address) {
-            return Err(busy("asks too often and proves to be no agent"));
+            return Err(busy("exceeds the rate limit of unauthenticated callers"));
         }
         let token = token?;
         let turn = self.reviews_of.begin(address);
-        let _turn = turn.ok_or_else(|| busy("has too many tokens reviewed at a time"))?;
+        let _turn = turn.ok_or_else(|| busy("has too many tokens under review"))?;
         standing.works();
         let _place = self.reviewing.acquire().await.map_err(|_| shutting_down())?;
         let reviewed = self.callers.review(token).await;
@@ -200,7 +202,7 @@ impl Signing {
             .authority
             .certify(identity, &csr, lifetime, now)
             .map_err(|error| Refusal::new(Kind::Request, format!("{caller}: {error}")))?;
-        tracing::debug!(%identity, %caller, ?lifetime, "a certificate is signed");
+        tracing::debug!(%identity, %caller, ?lifetime, "signed a certificate");
         let mut cert_chain: Vec<String> =
             issued.chain.iter().map(|it| to_pem(std::slice::from_ref(it))).collect();
         cert_chain.push(to_pem(&current.trusted));

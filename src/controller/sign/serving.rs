@@ -1,4 +1,4 @@
-//! The certificate of the controller's own server: of the CA that signs now, for the names of its Service.
+//! The certificate of the controller's own server: signed by the current CA, for the names of its Service.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,10 +17,10 @@ use crate::identity::certified_key;
 const SERVICE: &str = "isthmus-controller";
 /// Renewed at half of it, and with each change of the CA.
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// After a failure.
+/// The backoff after a failure.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// The certificate in use; none before there is a CA, and then handshakes fail.
+/// The certificate in use; before there is a CA there is none, and handshakes fail.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Serving(Arc<ArcSwapOption<CertifiedKey>>);
 
@@ -56,7 +56,7 @@ impl Serving {
                     }
                     Err(error) => {
                         let why = error.to_string();
-                        tracing::error!(why, "the controller's own certificate is not renewed");
+                        tracing::error!(why, "cannot renew the controller's own certificate");
                         PAUSE
                     }
                 };

@@ -1,8 +1,8 @@
-//! What a connection counts as: a visitor's, until a request of it proves to be an agent's.
+//! The class of a connection: a visitor's, until one of its requests proves to be an agent's.
 //!
-//! Anybody on the cluster's network can connect. Visitors have few places, and seconds to prove who they are; when all
-//! are in use, the address that holds the most loses the one that says nothing for longest. An agent has left them: its
-//! connection is one of its node's, and neither visitors nor other nodes can take that away.
+//! Anybody on the cluster's network can connect. Visitors have few slots, and seconds to authenticate; if all are in
+//! use, the address that holds the most loses the one that is silent for longest. An authenticated agent is no longer a
+//! visitor: its connection counts for its node, and neither visitors nor other nodes can evict it.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -16,17 +16,17 @@ use tokio_util::sync::CancellationToken;
 use super::authorize::Caller;
 use crate::base::{Place, Str};
 
-/// How long a visitor may take from its first byte to a request with an agent's token: an agent asks at once.
+/// The time that a visitor may take from its first byte to a request with an agent's token: an agent sends one at once.
 const PROOF: Duration = Duration::from_secs(10);
-/// Connections of one node's agents: an agent has one, during an upgrade there are two, and some that broke unnoticed.
-/// Of more, the oldest ends.
+/// Connections of one node's agents: an agent has one, during an upgrade there are two, and some that failed unnoticed.
+/// Beyond that, the oldest is closed.
 const MAX_PER_NODE: usize = 8;
 
 /// The connections of agents, by node.
 #[derive(Default)]
 pub(super) struct Agents(Mutex<HashMap<Str, VecDeque<Arc<Ended>>>>);
 
-/// Cancelled when the connection has to make room.
+/// Cancelled when the connection is evicted.
 type Ended = CancellationToken;
 
 /// One connection.
@@ -34,11 +34,11 @@ pub(super) struct Standing {
     pub(super) address: IpAddr,
     since: Instant,
     agents: Arc<Agents>,
-    /// Its place among the visitors, until it proves more.
+    /// Its visitor's slot, until it proves more.
     visit: Mutex<Option<Arc<Place<IpAddr>>>>,
     member: OnceLock<(Str, Arc<Ended>)>,
     proven: CancellationToken,
-    /// Held while the API server is asked who it is: once for all of its requests.
+    /// Held while the API server identifies it: once for all of its requests.
     pub(super) identifying: tokio::sync::Mutex<()>,
 }
 
@@ -56,12 +56,12 @@ impl Standing {
         }
     }
 
-    /// Whether a request of it has proven to be an agent's.
+    /// Whether one of its requests was authenticated as an agent's.
     pub(super) fn is_proven(&self) -> bool {
         self.proven.is_cancelled()
     }
 
-    /// A request proved to be this agent's. Only the first one matters.
+    /// A request was authenticated as this agent's. Only the first one matters.
     pub(super) fn prove(&self, caller: &Caller) {
         if self.is_proven() {
             return;
@@ -74,7 +74,7 @@ impl Standing {
         }
     }
 
-    /// While its request is looked at, a visitor's place is not taken away.
+    /// While its request is processed, a visitor's slot is not evicted.
     pub(super) fn works(&self) {
         self.visit().inspect(|place| place.works());
     }
@@ -87,8 +87,8 @@ impl Standing {
         self.visit.lock().clone()
     }
 
-    /// Ready when it has to go: as a visitor that has lost its place or took too long, as an agent's when its node has newer
-    /// ones.
+    /// Ready when it must be closed: a visitor that lost its slot or timed out, or an agent's connection if its node
+    /// has newer ones.
     pub(super) async fn over(&self) {
         if let Some(place) = self.visit() {
             tokio::select! {

@@ -1,7 +1,7 @@
-//! How much one client may ask: some at once, and then so many a second; and so many at a time.
+//! Rate limits per client: a burst, a sustained rate, and a number of concurrent requests.
 //!
-//! Who has proven to be an agent has its node's share; everybody else has its address's, which is small: nothing but
-//! finding out who they are is done for them.
+//! An authenticated agent uses its node's share. Everybody else uses the share of their address, which is small: it
+//! only covers authentication.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,17 +9,17 @@ use std::hash::Hash;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// Clients that are remembered; those that have not asked for long are forgotten first.
+/// Tracked clients; the least recent ones are forgotten first.
 const MAX_CLIENTS: usize = 10_000;
 
-/// What may be asked at once, and each second after that.
+/// The burst, and the rate per second after that.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     pub(super) burst: f64,
     pub(super) each_second: f64,
 }
 
-/// What each client has left.
+/// The tokens that each client has left.
 pub(super) struct Throttle<K> {
     rate: Rate,
     buckets: Mutex<HashMap<K, Bucket>>,
@@ -42,7 +42,7 @@ impl<K: Eq + Hash> Throttle<K> {
         Self { rate, buckets: Mutex::default() }
     }
 
-    /// Takes one; `false` when nothing is left.
+    /// Takes one token; `false` if none is left.
     pub(super) fn admits(&self, client: K) -> bool {
         let (rate, now) = (self.rate, Instant::now());
         let mut buckets = self.buckets.lock();
@@ -61,7 +61,7 @@ impl<K: Eq + Hash> Throttle<K> {
     }
 }
 
-/// How many requests each client has in flight.
+/// The requests of each client in flight.
 pub(super) struct InFlight<K: Eq + Hash> {
     limit: usize,
     counts: Mutex<HashMap<K, usize>>,
@@ -78,7 +78,7 @@ impl<K: Clone + Eq + Hash> InFlight<K> {
         Self { limit, counts: Mutex::default() }
     }
 
-    /// `None` when the client has as many as it may.
+    /// `None` if the client is at its limit.
     pub(super) fn begin(&self, client: K) -> Option<Turn<'_, K>> {
         let mut counts = self.counts.lock();
         let count = counts.entry(client.clone()).or_default();

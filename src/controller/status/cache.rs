@@ -1,4 +1,4 @@
-//! What was heard of the API server's objects, as the pure functions want it.
+//! The API server's objects, as the pure functions need them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,25 +11,25 @@ use crate::base::ObjectKey;
 use crate::source::objects::{FieldError, Labels};
 use crate::source::{Document, File, Objects};
 
-/// Parts of the metadata that are kept beside an object that was read: what names it and its version.
+/// Parts of the metadata that are kept beside a parsed object: its name and its version.
 const METADATA: [&str; 5] = ["name", "namespace", "uid", "generation", "resourceVersion"];
 
-/// Plain data: the same events give the same cache.
+/// Plain data: the same events produce the same cache.
 #[derive(Default)]
 pub(super) struct Cache {
     kinds: BTreeMap<SubjectKind, Progress>,
     documents: BTreeMap<Subject, Document>,
     stored: BTreeMap<Subject, Stored>,
-    /// The objects in force, which also know what was in force before.
+    /// The objects in force, with their last good versions.
     objects: Objects,
 }
 
 #[derive(Default)]
 struct Progress {
-    /// All objects were heard once, or there are none.
+    /// All objects were received once, or there are none.
     known: bool,
     served: bool,
-    /// The keys of the list that is being read.
+    /// The keys of the list that is being received.
     listing: Option<BTreeSet<ObjectKey>>,
 }
 
@@ -59,7 +59,7 @@ impl Cache {
         true
     }
 
-    /// Takes the answer to a write, unless the watch has told something newer.
+    /// Stores the response to a write, unless the watch has delivered something newer.
     pub(super) fn written(&mut self, subject: &Subject, from: &str, object: Value) {
         let known = self.stored.get(subject).map(Stored::resource_version);
         if known == Some(from) {
@@ -67,7 +67,7 @@ impl Cache {
         }
     }
 
-    /// Whether every kind is known whole.
+    /// Whether every kind is completely known.
     pub(super) fn is_complete(&self) -> bool {
         self.missing().next().is_none()
     }
@@ -89,7 +89,7 @@ impl Cache {
         &self.stored
     }
 
-    /// What is in force now: what cannot be understood keeps its last good version, as with any source.
+    /// The state in force: an invalid object keeps its last good version, as with any source.
     pub(super) fn objects(&mut self) -> &Objects {
         let documents: Arc<[Document]> = self.documents.values().cloned().collect();
         let file = File { name: "".into(), documents: Ok(documents) };
@@ -97,7 +97,7 @@ impl Cache {
         &self.objects
     }
 
-    /// What [`Cache::objects`] gave last.
+    /// The last result of [`Cache::objects`].
     pub(super) fn in_force(&self) -> &Objects {
         &self.objects
     }
@@ -150,13 +150,13 @@ fn key(object: &Value) -> ObjectKey {
     ObjectKey::new(metadata("namespace"), metadata("name"))
 }
 
-/// Where they say whose the object is.
+/// The fields that name the owner of an object.
 fn labels(kind: SubjectKind, object: &Value) -> Option<Labels> {
     kind.kind().filter(|kind| kind.is_route() || kind.is_unserved())?;
     serde_json::from_value(object.get("metadata")?.get("labels")?.clone()).ok()
 }
 
-/// Of what there are many of, the spec is not needed beside the object that was read.
+/// For numerous kinds, the spec is not needed beside the parsed object.
 fn prune(kind: SubjectKind, object: &mut Value) {
     let Some(fields) = object.as_object_mut() else { return };
     if let Some(metadata) = fields.get_mut("metadata").and_then(Value::as_object_mut) {

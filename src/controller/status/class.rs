@@ -1,4 +1,4 @@
-//! The GatewayClass `istio-waypoint`: made when it is missing, left alone when it is another controller's.
+//! The GatewayClass `istio-waypoint`: created if it is missing, left alone if another controller owns it.
 
 use serde_json::{Value, json};
 
@@ -11,16 +11,16 @@ use crate::source::WAYPOINT_CLASS;
 
 const ACCEPTED: &str = "Accepted";
 
-/// Whose the class of waypoints is.
+/// The owner of the waypoint class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Class {
-    /// Ours, or nobody's yet.
+    /// Ours, or without an owner yet.
     Ours,
-    /// Another controller's: so are the statuses of its Gateways.
+    /// Another controller's, and so are the statuses of its Gateways.
     Taken,
 }
 
-/// What the classes' statuses ought to be, and whose the class of waypoints is.
+/// The desired statuses of classes, and the owner of the waypoint class.
 pub(super) fn desire(view: &View<'_>, desires: &mut Desires) -> Class {
     let waypoint = Subject::new(SubjectKind::GatewayClass, ObjectKey::new("", WAYPOINT_CLASS));
     for (subject, stored) in view.stored {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 /// The longest message that the API takes, in bytes.
 const LONGEST: usize = 32_768;
 
-/// A condition, but for its times and generation.
+/// A condition, without its times and generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Condition {
     pub(super) kind: &'static str,
@@ -33,7 +33,7 @@ impl Condition {
         Self { kind, holds: false, reason, message: message.into() }
     }
 
-    /// Without `lastTransitionTime`, which depends on what was there before.
+    /// Without `lastTransitionTime`, which depends on the previous condition.
     fn json(&self, generation: Option<i64>) -> Value {
         let status = if self.holds { "True" } else { "False" };
         let mut condition = json!({
@@ -49,7 +49,7 @@ impl Condition {
     }
 }
 
-/// The list as the status has it.
+/// The list as in the status.
 pub(super) fn list(conditions: &[Condition], generation: Option<i64>) -> Value {
     conditions.iter().map(|condition| condition.json(generation)).collect()
 }

@@ -1,9 +1,9 @@
-//! What GatewayClass and XMesh say that we support (Gateway API, GEP-2162), by the names of its `pkg/features`.
+//! The supported features of GatewayClass and XMesh (Gateway API, GEP-2162), by the names of its `pkg/features`.
 
 use serde_json::{Value, json};
 
-/// In the order of the alphabet, as the API demands; 64 at most. Only what has a test of its own or of the official
-/// suite behind it.
+/// In alphabetical order, as the API requires; at most 64. Only features that have their own test or one in the
+/// official suite.
 pub(super) const FEATURES: &[&str] = &[
     "GRPCRoute",
     "GRPCRouteNamedRouteRule",

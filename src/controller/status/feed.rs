@@ -1,5 +1,4 @@
-//! What the API server has of the kinds that statuses are made for, and of no others: one watch a kind, for as long as
-//! the server serves it.
+//! Watches the kinds that statuses are written for, and no others: one watch per kind, as long as the server serves it.
 
 use std::time::Duration;
 
@@ -14,23 +13,23 @@ use super::SubjectKind;
 use crate::source::kubernetes::{Followed, RETRY};
 use crate::source::objects::Kind;
 
-/// How often a kind is looked for that the server does not serve.
+/// How often the agent checks whether the server serves a missing kind.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// The same for kinds that are not carried out, which most clusters do not have.
+/// The same for unsupported kinds, which most clusters do not have.
 const LOOK_SELDOM: Duration = Duration::from_secs(30);
-/// How many objects one page of a list has.
+/// The page size of lists.
 const PAGE: u32 = 250;
 
-/// What a watch tells. After `Start` follow all objects that there are, then `Done`, then changes.
+/// An event of a watch. `Start` is followed by all existing objects, then `Done`, then changes.
 #[derive(Debug)]
 pub(super) enum Heard {
-    /// The server does not serve the kind; also where it did before.
+    /// The server does not serve the kind, or no longer does.
     Absent,
     Start,
     Object(Value),
     Done,
     Deleted(Value),
-    /// Tried again by itself.
+    /// Will be retried automatically.
     Failed(String),
 }
 
@@ -59,7 +58,7 @@ struct Feed {
 
 enum Step {
     Look,
-    /// Not served; looked for from time to time.
+    /// Not served; checked from time to time.
     Wait,
     Watch(ApiResource, Followed<DynamicObject>),
 }
@@ -119,9 +118,9 @@ fn look_every(watched: SubjectKind) -> Duration {
     }
 }
 
-/// Where the kind is served, in the best version that can be read.
+/// Where the kind is served, in the best supported version.
 async fn look(client: &Client, watched: SubjectKind) -> Result<Option<ApiResource>, kube::Error> {
-    // XMesh is no kind of the translation.
+    // XMesh is not a kind of the translation.
     let versions = watched.kind().map_or(&["v1alpha1"][..], Kind::versions);
     for version in versions {
         let kind = GroupVersionKind::gvk(watched.group(), version, watched.name());
@@ -144,7 +143,7 @@ fn heard(resource: &ApiResource, event: Event<DynamicObject>) -> Heard {
     }
 }
 
-/// The items of a list do not say what they are.
+/// The items of a list do not name their kind.
 pub(super) fn value(resource: &ApiResource, object: DynamicObject) -> Value {
     let mut value = serde_json::to_value(object).unwrap_or_default();
     if let Value::Object(fields) = &mut value {
@@ -154,7 +153,7 @@ pub(super) fn value(resource: &ApiResource, object: DynamicObject) -> Value {
     value
 }
 
-/// Whether the server does not serve the kind any more.
+/// Whether the server no longer serves the kind.
 fn is_missing(error: &watcher::Error) -> bool {
     let cause = match error {
         watcher::Error::InitialListFailed(cause)

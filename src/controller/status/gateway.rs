@@ -1,4 +1,4 @@
-//! Gateways of the class `istio-waypoint`. Nothing is deployed for one: it is programmed as soon as it is understood.
+//! Gateways of the class `istio-waypoint`. Nothing is deployed for one: it is programmed as soon as it is accepted.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ const CONFLICTED: &str = "Conflicted";
 /// The protocol of a waypoint's listener.
 const HBONE: &str = "HBONE";
 
-/// `None`: the Gateway's status is somebody else's.
+/// `None`: the Gateway's status belongs to another controller.
 pub(super) fn status(
     view: &View<'_>,
     class: &Class,
@@ -138,8 +138,8 @@ fn kinds<'a>(stored: &'a Stored, listener: &str) -> Option<&'a Vec<Value>> {
     own?.get("allowedRoutes")?.get("kinds")?.as_array()
 }
 
-/// A waypoint is not reached by an address. Where a Service of the Gateway's name takes HBONE, as Istio makes one,
-/// readers that ask for an address get that.
+/// A waypoint has no address. If a Service with the Gateway's name serves HBONE, as Istio creates one, readers that
+/// require an address get that.
 fn addresses(view: &View<'_>, key: &ObjectKey) -> Value {
     let service = view.objects.get::<Service>(key).and_then(|it| it.spec.as_ref());
     let listening = service.is_some_and(|spec| {

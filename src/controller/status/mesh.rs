@@ -1,4 +1,4 @@
-//! XMesh (GEP-3949): one that says what this mesh supports, made when there is none.
+//! XMesh (GEP-3949): an object that lists the features of this mesh, created if there is none.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use super::{
 use crate::base::ObjectKey;
 
 const ACCEPTED: &str = "Accepted";
-/// The name of the one that we make.
+/// The name of the one that Isthmus creates.
 const NAME: &str = "isthmus";
 
 pub(super) fn desire(view: &View<'_>, desires: &mut Desires) {

@@ -1,5 +1,5 @@
-//! When a write may go out. Two controllers that do not agree, a server that makes something else of what is written,
-//! or one that refuses it must not turn into a flood.
+//! When a write may go out. Two controllers that disagree, a server that changes what is written, or one that rejects
+//! it must not cause a flood of writes.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,24 +13,24 @@ use crate::base::Backoff;
 const PAUSE: Duration = Duration::from_millis(500);
 /// Only the leader writes, so that no two clients come at once.
 const RETRY: Backoff = Backoff::new(PAUSE, Duration::from_secs(60));
-/// The object changed while it was written: soon again, over what it is now.
+/// The object changed during the write: retry soon, with its new state.
 const AGAIN: Duration = Duration::from_millis(100);
 /// How often the same status may be written within [`TRUCE`] before another writer is suspected.
 const QUARREL: usize = 3;
 const TRUCE: Duration = Duration::from_secs(600);
-/// Writes a second over all objects, and how many at once after a calm.
+/// The rate limit of writes per second over all objects, and the burst.
 const RATE: f64 = 50.0;
 const BURST: f64 = 100.0;
 
-/// What a write is, for this purpose.
+/// The identity of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
-    /// `metadata.uid` of the object: one that was deleted and created again is another object, of which nothing was
-    /// written yet. Empty for an object that is still to be made.
+    /// `metadata.uid` of the object: one that was deleted and recreated is another object, without writes so far. Empty
+    /// for an object that is still to be created.
     pub(super) uid: String,
     /// The version of the object that it starts from.
     pub(super) version: String,
-    /// A hash of what is to be said, times aside.
+    /// A hash of the content, without times.
     pub(super) what: u64,
 }
 
@@ -45,14 +45,14 @@ impl Attempt {
 pub(super) enum Verdict {
     Now,
     Later(Instant),
-    /// Not until the object or what is to be said of it changes.
+    /// Not until the object or the desired status changes.
     Never,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Written,
-    /// The object is another one now.
+    /// The object has changed.
     Outdated,
     /// Another manager has the fields, and keeps them.
     Owned,
@@ -74,7 +74,7 @@ impl Outcome {
 /// One object.
 struct Past {
     last: Attempt,
-    /// Nothing will come of trying the same again.
+    /// Retrying the same is pointless.
     settled: bool,
     failures: u32,
     until: Instant,
@@ -88,7 +88,7 @@ impl Past {
     }
 }
 
-/// The memory of all writes.
+/// The history of all writes.
 pub(super) struct Pace {
     past: HashMap<Subject, Past>,
     tokens: f64,
@@ -100,7 +100,7 @@ impl Pace {
         Self { past: HashMap::new(), tokens: BURST, refilled: now }
     }
 
-    /// Whether to go ahead; `Now` counts.
+    /// Whether to proceed; `Now` counts.
     pub(super) fn ask(&mut self, subject: &Subject, attempt: &Attempt, now: Instant) -> Verdict {
         if let Some(past) = self.past.get(subject).filter(|past| past.last.uid == attempt.uid) {
             if past.settled && past.last == *attempt {
@@ -125,8 +125,8 @@ impl Pace {
         Verdict::Now
     }
 
-    /// What became of a write. Returns whether the same status was written so often that somebody else must be
-    /// writing too.
+    /// Records the outcome of a write. Returns whether the same status was written so often that another writer must be
+    /// active.
     pub(super) fn note(
         &mut self,
         subject: &Subject,

@@ -1,11 +1,11 @@
-//! From a status as it ought to be and one as it is to what has to be written.
+//! From a desired and a current status to the writes.
 
 use serde_json::{Map, Value, json};
 
 use super::subject::Lists;
 use super::{CONTROLLER_NAME, Desired, Stored, Subject};
 
-/// Lists of a status that controllers share, an entry for each reference and controller.
+/// Lists of a status that controllers share, with an entry for each reference and controller.
 struct Shared {
     list: &'static str,
     reference: &'static str,
@@ -18,7 +18,7 @@ const SHARED: [Shared; 2] = [
     Shared { list: "parents", reference: "parentRef", room: 32 },
     Shared { list: "ancestors", reference: "ancestorRef", room: 16 },
 ];
-/// When a condition's status last changed; everything else of a status follows from the objects.
+/// The time of a condition's last change; everything else of a status follows from the objects.
 const TRANSITION: &str = "lastTransitionTime";
 
 /// One server-side apply of the subresource `status`.
@@ -26,12 +26,12 @@ const TRANSITION: &str = "lastTransitionTime";
 pub struct Write {
     /// What to apply.
     pub body: Value,
-    /// Takes fields over that another manager has.
+    /// Takes over fields of another manager.
     pub force: bool,
 }
 
-/// What to write so that `stored` has the status that it ought to have; `None` when it has it. `now` is the time in
-/// the form of the API.
+/// The writes after which `stored` has the desired status; `None` if it has it already. `now` is the time in the API's
+/// format.
 pub fn plan(subject: &Subject, stored: &Stored, desired: &Desired, now: &str) -> Option<Write> {
     let empty = Value::Null;
     let held = stored.object.get("status").unwrap_or(&empty);
@@ -49,7 +49,7 @@ pub fn plan(subject: &Subject, stored: &Stored, desired: &Desired, now: &str) ->
     }
     let whole = subject.kind.lists() == Lists::Whole;
     if whole {
-        // What others have in the list must not have changed since we read it.
+        // Other entries of the list must not have changed since it was read.
         metadata["resourceVersion"] = stored.resource_version().into();
     }
     let body = json!({
@@ -61,7 +61,7 @@ pub fn plan(subject: &Subject, stored: &Stored, desired: &Desired, now: &str) ->
     Some(Write { body, force: whole || subject.kind.is_all_ours() })
 }
 
-/// Whether a status of ours is about a newer object than the one that we know.
+/// Whether one of our statuses describes a newer object than the one that we know.
 fn is_newer(held: &Value, generation: Option<i64>) -> bool {
     let Some(generation) = generation else { return false };
     let newest = |conditions: &[Value]| {
@@ -139,7 +139,7 @@ fn without_times(value: &Value) -> Value {
     }
 }
 
-/// `wanted`, whose conditions have the times of those in `held` that say the same, else `now`.
+/// `wanted`, with the times of equal conditions in `held`, otherwise `now`.
 fn with_times(wanted: &Value, held: &Value, now: &str) -> Value {
     match wanted {
         Value::Object(fields) => {
@@ -172,7 +172,7 @@ fn is_condition(value: &Value) -> bool {
     value.get("type").is_some() && value.get("reason").is_some()
 }
 
-/// Conditions are known by their type, listeners by their name.
+/// The type identifies a condition, the name a listener.
 fn has_same_key(one: &Value, two: &Value) -> bool {
     ["type", "name"].iter().any(|key| two.get(key).is_some() && one.get(key) == two.get(key))
 }

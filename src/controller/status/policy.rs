@@ -1,5 +1,5 @@
-//! AuthorizationPolicies (`ZtunnelAccepted`, `WaypointAccepted`) and PeerAuthentications (`Accepted`). Types and reasons
-//! are istiod's, so that what reads them goes on reading; the messages say what Isthmus does.
+//! AuthorizationPolicies (`ZtunnelAccepted`, `WaypointAccepted`) and PeerAuthentications (`Accepted`). Types and
+//! reasons are istiod's, so that its readers keep working; the messages describe Isthmus.
 
 use serde_json::json;
 
@@ -18,7 +18,7 @@ const ZTUNNEL: &str = "ZtunnelAccepted";
 const WAYPOINT: &str = "WaypointAccepted";
 const ACCEPTED: &str = "Accepted";
 
-/// What became of one target: bound, or the reason and message why not.
+/// The outcome of one target: bound, or the reason and message why not.
 struct Target {
     name: String,
     outcome: Result<String, (&'static str, String)>,
@@ -67,7 +67,7 @@ fn told<'a>(complaints: impl Iterator<Item = &'a Complaint>, otherwise: Option<&
     condition::joined(messages.iter().map(String::as_str))
 }
 
-/// What the policy does, and what it does not do although it seems to say so.
+/// What the policy does, and what it does not do although it seems to.
 fn enforced(
     view: &View<'_>,
     subject: &Subject,
@@ -86,7 +86,7 @@ fn enforced(
     if warnings.is_empty() { does.to_owned() } else { format!("{does}; {warnings}") }
 }
 
-/// A policy that holds says what of it can never match; of its targets the condition itself tells.
+/// A policy in force lists its values that never match; the condition itself covers its targets.
 fn with_warnings(mut condition: Condition, view: &View<'_>, subject: &Subject) -> Condition {
     let about_values = |it: &&Complaint| it.field.starts_with("spec.rules");
     let warnings = told(view.complaints(subject).filter(about_values), None);
@@ -96,7 +96,7 @@ fn with_warnings(mut condition: Condition, view: &View<'_>, subject: &Subject) -
     condition
 }
 
-/// As istiod flattens several targets to one condition.
+/// As istiod merges several targets into one condition.
 fn of_targets(targets: &[Target]) -> Condition {
     if let [only] = targets {
         return match &only.outcome {

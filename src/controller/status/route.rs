@@ -1,8 +1,8 @@
-//! HTTPRoutes and GRPCRoutes, and kinds of routes that are not carried out: one entry for each parent that is ours
-//! (Gateway API, RouteParentStatus; GEP-1294).
+//! HTTPRoutes and GRPCRoutes, and unsupported kinds of routes: one entry for each parent that is ours (Gateway API,
+//! RouteParentStatus; GEP-1294).
 //!
-//! A parent that does not exist gets no entry: nobody knows whose it would be. One that cannot exist, because its group is
-//! missing, gets one.
+//! A parent that does not exist gets no entry: its owner would be unknown. A parent that cannot exist, because its
+//! group is missing, gets one.
 
 use serde_json::{Map, Value, json};
 
@@ -21,15 +21,15 @@ use crate::source::{
 const ACCEPTED: &str = "Accepted";
 const RESOLVED_REFS: &str = "ResolvedRefs";
 const PARTIALLY_INVALID: &str = "PartiallyInvalid";
-/// What may identify a parent, in the order of the API.
+/// The fields that identify a parent, in the API's order.
 const FIELDS: [&str; 6] = ["group", "kind", "namespace", "name", "sectionName", "port"];
 
-/// What a parentRef leads to.
+/// The object to which a parentRef refers.
 enum Parent {
     /// A Service, or a ServiceEntry.
     Frontend,
     Waypoint,
-    /// Another controller's, or nobody's.
+    /// Another controller's, or without one.
     Other,
 }
 
@@ -47,7 +47,7 @@ pub(super) fn status(
         .map(|kind| Condition::fails(ACCEPTED, "UnsupportedValue", source::what_follows(kind)));
     for (index, parent) in refs.into_iter().flatten().enumerate() {
         let conditions = match parent_of(view, class, &subject.key, parent) {
-            // Nobody else will say that it can be nobody's.
+            // No other controller will report that it cannot exist.
             Parent::Other if is_impossible(&complaints, index) => {
                 conditions(stored, &complaints, index)
             }
@@ -102,7 +102,7 @@ fn is_gone(complaints: &[&Complaint], index: usize) -> bool {
     complaints.iter().filter_map(|it| it.condition).any(gone)
 }
 
-/// The parent's group is that of no kind of this name.
+/// The parent's group has no kind of this name.
 fn is_impossible(complaints: &[&Complaint], index: usize) -> bool {
     let impossible = |it: source::Condition| {
         it.parent == Some(index)
@@ -131,7 +131,7 @@ fn conditions(stored: &Stored, complaints: &[&Complaint], index: usize) -> Vec<C
     conditions
 }
 
-/// With what does not do there what it seems to do.
+/// With the parts that have no effect there.
 fn in_force(complaints: &[&Complaint], index: usize) -> String {
     let place = format!("spec.parentRefs[{index}]");
     let here = |it: &&&Complaint| {
@@ -165,7 +165,7 @@ fn of_type(
     Some(match kind {
         ConditionType::Accepted => Condition::fails(ACCEPTED, reason.name(), message),
         ConditionType::ResolvedRefs => Condition::fails(RESOLVED_REFS, reason.name(), message),
-        // The API demands how the message begins: what became of the rules.
+        // The API requires how the message begins: with the outcome of the rules.
         ConditionType::PartiallyInvalid => {
             let became = if refused { "Fall Back" } else { "Dropped Rule" };
             Condition::holds(PARTIALLY_INVALID, reason.name(), format!("{became}: {message}"))
@@ -177,7 +177,7 @@ fn with_field(field: &str, reason: &str) -> String {
     if field.is_empty() { reason.to_owned() } else { format!("{field}: {reason}") }
 }
 
-/// The parentRef as the route has it, without fields that the status does not know.
+/// The parentRef as in the route, without fields that the status does not have.
 fn reference(parent: &Value) -> Value {
     let known = FIELDS.iter().filter_map(|field| Some(((*field).to_owned(), parent.get(field)?)));
     let mut known: Map<String, Value> = known.map(|(name, value)| (name, value.clone())).collect();

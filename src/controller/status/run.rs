@@ -1,4 +1,4 @@
-//! Watches, decides, writes, for as long as this replica leads.
+//! Watches, decides and writes, as long as this replica leads.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,20 +23,20 @@ use crate::controller::events::{self, Told, Trouble};
 use crate::source::{TranslateSettings, translate};
 use crate::telemetry::Telemetry;
 
-/// How long it must be quiet before statuses are made: several changes are one.
+/// The quiet time before statuses are computed: several changes are one.
 const QUIET: Duration = Duration::from_millis(50);
-/// How long changes are gathered when it never gets quiet.
+/// The longest time that changes are collected if it never becomes quiet.
 const GATHER_AT_MOST: Duration = Duration::from_millis(500);
-/// How often everything is looked at without an occasion: reminders, Events that wait.
+/// The interval of full passes without a change: reminders, waiting Events.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// How soon again while Events wait.
+/// The interval while Events wait.
 const NEXT_PORTION: Duration = Duration::from_secs(4);
-/// How long the kinds may take before the log says what is waited for.
+/// The time after which the log names the kinds that are still awaited.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Writes at the same time.
+/// Concurrent writes.
 const AT_ONCE: usize = 32;
 
-/// Keeps all statuses as they ought to be until `cancel` is cancelled. Only one replica may do this at a time.
+/// Keeps all statuses current until `cancel` is cancelled. Only one replica may do this at a time.
 pub async fn run(context: &Context, cancel: CancellationToken) {
     let mut runner = Runner::new(context);
     loop {
@@ -61,11 +61,11 @@ struct Runner {
     pace: Pace,
     told: Told,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// Whose status is being written.
+    /// The objects whose status is being written.
     writing: BTreeSet<Subject>,
-    /// When to look at everything without a change.
+    /// When the next full pass is due.
     due: Instant,
-    /// When to look at what changed, and when the first of these changes came.
+    /// When the changes are due, and when the first of them arrived.
     changes: Option<Instant>,
     begun: Option<Instant>,
     started: Instant,
@@ -110,7 +110,7 @@ impl Runner {
                 tracing::warn!(
                     kind,
                     error,
-                    "statuses: watching a kind failed and is tried again; check that the API server is there, and that \
+                    "statuses: a watch failed; will retry; check that the API server is reachable, and that \
                      the controller's service account may list and watch the kind"
                 );
             }
@@ -135,7 +135,7 @@ impl Runner {
                 let missing: Vec<_> = self.cache.missing().map(SubjectKind::name).collect();
                 tracing::warn!(
                     missing = missing.join(", "),
-                    "statuses: still waiting for the API server's first answers; check that the controller's service \
+                    "statuses: still waiting for the initial lists; check that the controller's service \
                      account may list and watch these kinds"
                 );
             }
@@ -192,10 +192,10 @@ impl Runner {
         }
     }
 
-    /// Whether to write now; sees to it that it is looked at again when it is time, if not.
+    /// Whether to write now; otherwise schedules another pass for when it is time.
     fn may_write(&mut self, subject: &Subject, attempt: &Attempt, now: Instant) -> bool {
         if self.writing.contains(subject) || self.writing.len() >= AT_ONCE {
-            // Looked at again when one ends.
+            // Another pass follows when one ends.
             return false;
         }
         match self.pace.ask(subject, attempt, now) {
@@ -226,7 +226,7 @@ impl Runner {
                     let error = error.to_string();
                     tracing::warn!(
                         error,
-                        "an Event could not be written; check that the controller's service account may create, get \
+                        "cannot write an Event; check that the controller's service account may create, get \
                          and patch events.events.k8s.io"
                     );
                 }
@@ -243,7 +243,7 @@ impl Runner {
                 self.finish_status(&subject, attempt, written, now);
             }
         }
-        // Whatever else waits to be written.
+        // Everything else that waits to be written.
         let soon = if self.writing.is_empty() { QUIET } else { GATHER_AT_MOST };
         self.due = self.due.min(now + soon);
     }
@@ -265,14 +265,14 @@ impl Runner {
             Written::Owned(by) => {
                 tracing::warn!(
                     %subject, by,
-                    "the status is left alone: another controller has written the same condition; check whether two \
+                    "leaving the status alone: another controller has written the same condition; check whether two \
                      meshes serve this object"
                 );
                 Outcome::Owned
             }
             Written::Failed(error) => {
                 if self.failing.is_due() {
-                    tracing::warn!(%subject, error, "a status could not be written; it is tried again");
+                    tracing::warn!(%subject, error, "cannot write a status; will retry");
                 }
                 Outcome::Failed
             }
@@ -281,7 +281,7 @@ impl Runner {
         if self.pace.note(subject, attempt, outcome, now) {
             tracing::warn!(
                 %subject,
-                "somebody else goes on writing this status; Isthmus waits for ten minutes; check for another controller \
+                "another writer keeps replacing this status; backing off for ten minutes; check for another controller \
                  with the same conditions"
             );
         }
@@ -289,14 +289,14 @@ impl Runner {
 
     fn report_made(&self, subject: &Subject, made: Made) -> Outcome {
         match made {
-            // Should the watch not tell of it, it is made again.
+            // If the watch does not deliver it, it is created again.
             Made::Done => {
-                tracing::info!(%subject, "made");
+                tracing::info!(%subject, "created");
                 Outcome::Outdated
             }
             Made::Failed(error) => {
                 if self.failing.is_due() {
-                    tracing::warn!(%subject, error, "it is missing and could not be made; it is tried again");
+                    tracing::warn!(%subject, error, "object is missing and could not be created; will retry");
                 }
                 Outcome::Failed
             }
@@ -304,7 +304,7 @@ impl Runner {
     }
 }
 
-/// In the form of the API, to the second.
+/// In the API's format, to the second.
 fn time() -> String {
     let now = Timestamp::now();
     now.round(Unit::Second).unwrap_or(now).to_string()

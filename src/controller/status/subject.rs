@@ -1,11 +1,11 @@
-//! The objects whose statuses are written.
+//! The objects whose statuses Isthmus writes.
 
 use std::fmt;
 
 use crate::base::ObjectKey;
 use crate::source::objects::Kind;
 
-/// A kind of object whose status is ours to write, in part or whole.
+/// A kind of object whose status is ours to write, in part or as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SubjectKind {
     GatewayClass,
@@ -37,13 +37,12 @@ pub struct Subject {
     pub key: ObjectKey,
 }
 
-/// How a server-side apply has to go about a kind's status.
+/// How a server-side apply must handle a kind's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lists {
-    /// Entries of lists have owners of their own; we apply ours (Kubernetes "Merge strategy", list type `map`).
+    /// Entries of lists have separate owners; we apply ours (Kubernetes "Merge strategy", list type `map`).
     Merged,
-    /// The list that we write in has one owner, so that all entries have to be applied: those of others as they are
-    /// (list type `atomic`).
+    /// The list has one owner, so all entries must be applied: other controllers' unchanged (list type `atomic`).
     Whole,
 }
 
@@ -96,12 +95,12 @@ impl SubjectKind {
         }
     }
 
-    /// What it is to the translation; `None` when the translation does not know it.
+    /// Its kind in the translation; `None` if the translation does not know it.
     pub fn kind(self) -> Option<Kind> {
         Kind::named(self.name())
     }
 
-    /// Of its objects' specs nothing is needed beside the object that was read.
+    /// Nothing of its objects' specs is needed beside the parsed object.
     pub fn is_read_without_spec(self) -> bool {
         match self {
             SubjectKind::Service | SubjectKind::ServiceEntry | SubjectKind::Namespace => true,
@@ -111,7 +110,7 @@ impl SubjectKind {
         }
     }
 
-    /// Whether there has to be an object of it that is ours to make.
+    /// Whether an object of it must exist that Isthmus creates.
     pub fn is_made(self) -> bool {
         matches!(self, SubjectKind::GatewayClass | SubjectKind::XMesh)
     }
@@ -160,7 +159,7 @@ impl SubjectKind {
         }
     }
 
-    /// As the kinds' definitions have it. Istio's say nothing of the list of conditions, which makes it atomic.
+    /// As in the kinds' definitions. Istio's say nothing of the list of conditions, which makes it atomic.
     pub fn lists(self) -> Lists {
         match self {
             SubjectKind::GatewayClass
@@ -172,8 +171,8 @@ impl SubjectKind {
         }
     }
 
-    /// Whether all of the object's status is ours once the object is: what somebody wrote there before is taken over.
-    /// Elsewhere the conditions of a Service or policy may be another mesh's, which keeps them.
+    /// Whether the whole status is ours once the object is: earlier content is then taken over. Otherwise the
+    /// conditions of a Service or policy may be another mesh's, which keeps them.
     pub fn is_all_ours(self) -> bool {
         matches!(self, SubjectKind::GatewayClass | SubjectKind::XMesh | SubjectKind::Gateway)
     }

@@ -1,4 +1,4 @@
-//! What of all this is worth an Event: errors, for which something is refused, denied or not done.
+//! The problems that deserve an Event: errors that reject, deny or omit something.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use crate::controller::events::{Regarding, Trouble};
 use crate::source::objects::Kind;
 use crate::source::{Complaint, LAYER4_ALONE, Severity};
 
-/// The object cannot be understood, and is not in force as it stands.
+/// The object is invalid, and not in force as written.
 const REFUSED: &str = "Refused";
-/// The object's kind is not carried out, but for what it refuses.
+/// The object's kind is not supported, except for the traffic that it rejects.
 const NOT_SUPPORTED: &str = "NotSupported";
-/// A waypoint does not exist, and traffic that should go through it goes on at layer 4: nothing is refused, and yet
-/// nobody may take it for guarded.
+/// A waypoint does not exist, and its traffic continues at layer 4: nothing is rejected, but nobody may assume that it
+/// is guarded.
 const MISSING: &str = "WaypointMissing";
-/// For complaints that no condition names.
+/// For complaints that no condition covers.
 const INVALID: &str = "Invalid";
 
-/// All troubles that there are now, each once: what is wrong in several fields of an object is one.
+/// All current problems, each once: errors in several fields of an object are one.
 pub(super) fn troubles(view: &View<'_>, desires: &Desires) -> Vec<Trouble> {
     let mut found: BTreeMap<(Subject, &str), Vec<String>> = BTreeMap::new();
     for complaint in &view.translation.complaints {
@@ -72,7 +72,7 @@ fn is_unserved(kind: &str) -> bool {
     kind.is_some_and(|kind| kind.is_unserved() || kind == Kind::RequestAuthentication)
 }
 
-/// `None` when the object is gone: there is nobody to tell.
+/// `None` if the object is gone: there is nobody to tell.
 fn regarding(view: &View<'_>, subject: Subject) -> Option<Regarding> {
     let stored = view.stored.get(&subject)?;
     let api_version = stored.object.get("apiVersion").and_then(Value::as_str);

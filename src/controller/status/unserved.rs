@@ -1,7 +1,7 @@
-//! Objects that are not carried out, or only in that they refuse: each says so, and what follows.
+//! Unsupported objects, or ones whose only effect is to reject traffic: each reports that, and the consequence.
 //!
-//! The condition's type is our own, so that a control plane that does carry such objects out, for its sidecars or gateways in
-//! the same cluster, keeps its own conditions.
+//! The condition's type is Isthmus's own, so that a control plane that does support such objects, for its sidecars or
+//! gateways in the same cluster, keeps its own conditions.
 
 use serde_json::{Value, json};
 
@@ -11,17 +11,17 @@ use crate::source::{Complaint, what_follows};
 
 const CARRIED_OUT: &str = "isthmus.io/CarriedOut";
 const ACCEPTED: &str = "Accepted";
-/// What may identify a target of a policy, in the order of the API.
+/// The fields that identify a target of a policy, in the API's order.
 const FIELDS: [&str; 4] = ["group", "kind", "name", "sectionName"];
 
-/// Of Istio's kinds.
+/// For Istio's kinds.
 pub(super) fn status(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
     let condition = Condition::fails(CARRIED_OUT, "NotSupported", told(view, subject, stored));
     let status = json!({ "conditions": condition::list(&[condition], stored.generation()) });
     Desired { status, owned: &[CARRIED_OUT] }
 }
 
-/// Of a BackendTLSPolicy, which has an entry for each target (Gateway API, PolicyAncestorStatus).
+/// For a BackendTLSPolicy, which has an entry for each target (Gateway API, PolicyAncestorStatus).
 pub(super) fn ancestors(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
     let condition = Condition::fails(ACCEPTED, "Invalid", told(view, subject, stored));
     of_targets(subject, stored, |_| condition.clone())
@@ -52,7 +52,7 @@ pub(super) fn of_targets(
     Desired { status: json!({ "ancestors": ancestors }), owned: &[] }
 }
 
-/// The object's complaints; beyond those that are named one by one, what is said of its kind.
+/// The object's complaints; objects beyond those that are named individually get the text for their kind.
 fn told(view: &View<'_>, subject: &Subject, stored: &Stored) -> String {
     if let Some(error) = &stored.refused {
         return format!("{}: {}", error.field, error.reason);

@@ -1,5 +1,5 @@
 //! `istio.io/WaypointBound` of Services and ServiceEntries, as istiod writes it, and of namespaces that name a waypoint
-//! for all that is in them.
+//! for all their objects.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::source::objects::{Kind, Namespace, Service, ServiceEntry};
 use crate::source::{Resolved, Severity, WaypointBindings};
 
 const BOUND: &str = "istio.io/WaypointBound";
-/// Fields of a ServiceEntry an error in which means that no traffic of it goes through its waypoint.
+/// Fields of a ServiceEntry whose error means that none of its traffic goes through its waypoint.
 const CLOSING: [&str; 2] = ["spec.resolution", "spec.addresses"];
 
-/// No condition where no waypoint is named.
+/// No condition if no waypoint is named.
 pub(super) fn status(
     view: &View<'_>,
     bindings: &WaypointBindings<'_>,
@@ -35,7 +35,7 @@ pub(super) fn status(
         _ => {
             let service = view.objects.get::<Service>(key)?;
             let spec = service.spec.as_ref()?;
-            // One that names another host has no traffic of its own: that host is asked for instead.
+            // An entry that names another host has no traffic of its own: that host is resolved instead.
             let takes_traffic = spec.type_.as_deref() != Some("ExternalName");
             let named =
                 takes_traffic.then(|| bindings.of_service(Kind::Service, key, &service.metadata));
@@ -47,7 +47,7 @@ pub(super) fn status(
     Some(Desired { status, owned: &[BOUND] })
 }
 
-/// An entry that is not carried out is bound to nothing, whatever its labels name.
+/// An unsupported entry is bound to nothing, whatever its labels name.
 fn of_entry(
     view: &View<'_>,
     bindings: &WaypointBindings<'_>,

@@ -9,23 +9,23 @@ use super::feed::value;
 use super::{Subject, Write};
 use crate::controller::FIELD_MANAGER;
 
-/// How the API server says that there is no such path, rather than no such object.
+/// The API server's message for an unknown path, rather than an unknown object.
 const NO_RESOURCE: &str = "could not find the requested resource";
 
-/// What became of a status.
+/// The outcome of writing a status.
 pub(super) enum Written {
-    /// The object as it is now.
+    /// The object's new state.
     Done(Value),
     /// The object changed meanwhile, or is gone.
     Outdated,
-    /// Another manager has the fields; the API server's words.
+    /// Another manager owns the fields; the API server's message.
     Owned(String),
     Failed(String),
 }
 
-/// What became of an object.
+/// The outcome of creating an object.
 pub(super) enum Made {
-    /// By us or, in the same moment, by somebody else.
+    /// By us or, at the same moment, by another writer.
     Done,
     Failed(String),
 }

@@ -1,4 +1,4 @@
-//! Would the mesh accept what this authority signs? Tried out before anybody depends on it.
+//! Would the mesh accept what this authority signs? A trial before anything depends on it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,10 +23,10 @@ impl Clock for At {
     }
 }
 
-/// Has a certificate signed and verifies it as an agent would, against the authority's own roots.
+/// Signs a certificate and verifies it as an agent would, against the authority's own roots.
 ///
 /// # Errors
-/// What an agent would say: parents that are missing, constraints that forbid it, roots that are others'.
+/// An agent's objections: missing parents, constraints that forbid it, foreign roots.
 pub fn verify_authority(authority: &Authority, now: SystemTime) -> Result<(), String> {
     let identity = Identity::new(NAME, NAME, NAME);
     let request = KeyRequest::new(&identity).map_err(|error| error.to_string())?;

@@ -1,5 +1,5 @@
-//! Following the file with the roots while the agent runs: other roots there mean that other roots come with
-//! certificates, so that all of them are issued anew.
+//! Watches the file with the roots while the agent runs: if the roots change, certificates come with other roots, so
+//! all of them are reissued.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use crate::identity::watch::Watch;
 /// The CA's replicas have learnt of the roots by then: they follow their source directly, and this file comes through
 /// the kubelet.
 const SETTLE: Duration = Duration::from_secs(5);
-/// Over this time the agents of a cluster spread by chance: a thousand of them must not ask for everything at once.
+/// The jitter over which the agents of a cluster spread: a thousand of them must not renew everything at once.
 const SPREAD: Duration = Duration::from_secs(120);
 
 /// Certificates in the order of their bytes: the file's order means nothing.
 type Roots = Vec<CertificateDer<'static>>;
 
 impl IstioIssuer {
-    /// Has everything issued anew when the roots change, until cancelled. Spawn it once.
+    /// Triggers the reissue of all certificates when the roots change, until cancelled. Spawn it once.
     pub async fn follow(&self, cancel: CancellationToken) {
         self.follow_with(SETTLE, SPREAD, cancel).await;
     }

@@ -1,10 +1,9 @@
 //! The two files of an authority, shared by the agents of a machine.
 //!
-//! The certificate's rename is the commit: with both files present the pair is complete and needs no lock.
-//! Everything else happens under an exclusive lock on the directory, which the kernel gives back when an agent
-//! dies. Both files are on the disk under other names before the first rename; so whatever a crash leaves
-//! behind is either nothing, or a key whose certificate still waits beside it and is renamed by the next start.
-//! A pair that a user brought is never overwritten.
+//! The certificate's rename is the commit: if both files are present, the pair is complete and needs no lock.
+//! Everything else happens under an exclusive lock on the directory, which the kernel releases when an agent dies. Both
+//! files are on disk under other names before the first rename. So a crash leaves either nothing, or a key whose
+//! certificate still waits beside it and is renamed at the next start. A pair that a user brought is never overwritten.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};

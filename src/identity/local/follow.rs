@@ -1,4 +1,4 @@
-//! Following the authority's files while agents run.
+//! Watches the authority's files while agents run.
 
 use std::sync::Arc;
 

@@ -203,7 +203,7 @@ fn plaintext_itself_is_written_with_a_star() {
         let rule = text(ConditionKey::SourcePrincipal, none(&list));
         assert!(matches(&rule, &plaintext()) && !matches(&rule, &by("curl")));
     }
-    // Reference 7.3, trap 2.
+    // Trap 2 of `tests/it/traps.rs`.
     for key in [
         ConditionKey::SourceNamespace,
         ConditionKey::SourceServiceAccount,
@@ -217,7 +217,7 @@ fn plaintext_itself_is_written_with_a_star() {
 
 #[test]
 fn what_an_application_says_of_itself_does_not_count() {
-    // Reference 7.3, trap 25.
+    // Trap 25 of `tests/it/traps.rs`.
     let world =
         shop(vec![policy("p", Action::Allow, Scope::Namespace, vec![from(principal("boss"))])]);
     let attempt = by("curl")

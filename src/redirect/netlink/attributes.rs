@@ -9,7 +9,7 @@ const NESTED: u16 = libc::NLA_F_NESTED as u16;
 /// The bits of the kind that are not flags.
 const KIND: u16 = libc::NLA_TYPE_MASK as u16;
 
-/// A sequence of attributes that is being written. nf_tables wants numbers in network byte order.
+/// A sequence of attributes that is being encoded. nf_tables wants numbers in network byte order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     bytes: Vec<u8>,
@@ -57,18 +57,18 @@ impl Attributes {
         self.bytes(kind | NESTED, &inner.bytes)
     }
 
-    /// The bytes, or nothing when a value did not fit its length field.
+    /// The bytes, or nothing if a value did not fit its length field.
     pub fn finish(self) -> Option<Vec<u8>> {
         (!self.too_large).then_some(self.bytes)
     }
 }
 
-/// Fills up with zeros to where the next attribute or message begins.
+/// Pads with zeros to where the next attribute or message begins.
 pub(super) fn pad(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
 }
 
-/// The attributes in `bytes` as kind (without flags) and value. Ends at the first that is not well-formed.
+/// The attributes in `bytes` as kind (without flags) and value. Ends at the first malformed one.
 pub fn parse(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));

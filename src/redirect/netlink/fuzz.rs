@@ -1,4 +1,4 @@
-//! What fuzzers try on answers of the kernel: it is trusted, but other kernels' answers are longer and newer.
+//! Fuzz target of the kernel's answers: the kernel is trusted, but other kernels' answers are longer and newer.
 
 use super::{attributes, message};
 

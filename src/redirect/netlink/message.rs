@@ -23,7 +23,7 @@ pub struct Request {
     /// `NLM_F_*`; `NLM_F_REQUEST` is added.
     pub flags: u16,
     pub body: Vec<u8>,
-    /// What it is about, for errors.
+    /// The object of the request, for errors.
     pub object: Cow<'static, str>,
 }
 
@@ -38,12 +38,12 @@ pub(super) struct Reply {
 pub(super) enum Content {
     Acknowledged,
     Refused(Errno, String),
-    /// An object that was asked for: what follows the message's head.
+    /// A requested object: what follows the message's head.
     Object(Vec<u8>),
 }
 
 impl Request {
-    /// Asks for an acknowledgement when it is done.
+    /// Requests an acknowledgement.
     #[must_use]
     pub fn awaited(mut self) -> Self {
         self.flags |= ACKNOWLEDGE;
@@ -70,7 +70,7 @@ impl Request {
 /// The messages in one datagram.
 ///
 /// # Errors
-/// What is wrong with the first message that is not well-formed.
+/// What is wrong with the first malformed message.
 pub(super) fn parse(mut datagram: &[u8]) -> Result<Vec<Reply>, &'static str> {
     let mut replies = Vec::new();
     while !datagram.is_empty() {
@@ -97,7 +97,7 @@ fn outcome(flags: u16, body: &[u8]) -> Result<Content, &'static str> {
     Ok(Content::Refused(Errno::from_raw(code.wrapping_neg()), explanation(flags, body)))
 }
 
-/// What the kernel says about its refusal; empty when it says nothing that can be understood.
+/// The kernel's explanation of an error; empty if there is none or it is malformed.
 fn explanation(flags: u16, body: &[u8]) -> String {
     let Some(request) = body.get(4..).and_then(|rest| rest.first_chunk::<HEAD>()) else {
         return String::new();

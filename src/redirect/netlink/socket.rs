@@ -10,25 +10,25 @@ use super::{
     message::{self, Content, Request},
 };
 
-/// How long the kernel may take for an answer. It answers within the call, so only a lock that somebody else holds
-/// for that long (the commit of a very large table) can let this pass.
+/// The timeout of the kernel's answer. It answers within the call, so only a lock that another process holds for that
+/// long (the commit of a very large table) can exceed this.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Answers are an errno, the head of the request and perhaps a sentence; a table's description is as small.
 const ANSWER_CAPACITY: usize = 16 * 1024;
 
-/// Who is spoken to.
+/// The subsystem of the conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subsystem {
     Netfilter,
     Route,
 }
 
-/// What the kernel said to a question.
+/// The kernel's answer to a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The object, as its subsystem describes it.
     Object(Vec<u8>),
-    /// Done, and there was nothing to tell.
+    /// Done, without an object.
     Acknowledged,
 }
 
@@ -36,8 +36,8 @@ pub enum Answer {
 pub struct Socket {
     socket: netlink_sys::Socket,
     subsystem: Subsystem,
-    /// The sequence number of the next request; none is used twice, so that a late answer to an earlier
-    /// request is not taken for an answer to this one.
+    /// The sequence number of the next request. Numbers are not reused, so a late answer to an earlier request is not
+    /// taken for an answer to this one.
     sequence: u32,
 }
 
@@ -72,16 +72,16 @@ impl Socket {
         };
         let socket = open()
             .map_err(|error| Error::Open { subsystem: subsystem.name(), errno: errno(&error) })?;
-        // Explanations are a help, and older kernels have none.
+        // Explanations help, but older kernels have none.
         let _ = socket.set_ext_ack(true);
         Ok(Self { socket, subsystem, sequence: 1 })
     }
 
-    /// Sends the requests as one datagram (which is what nf_tables takes for a transaction) and waits until the last
-    /// [awaited](Request::awaited) one is answered or any is refused; the kernel reports refusals in any case.
+    /// Sends the requests as one datagram (which nf_tables treats as a transaction) and waits until the last
+    /// [awaited](Request::awaited) one is answered or any fails; the kernel reports failures in any case.
     ///
     /// # Errors
-    /// The first refusal, with the object of the request that it is about; or that no answer came.
+    /// The first failure, with the object of its request; or the timeout.
     pub fn transact(&mut self, requests: &[Request]) -> Result<Answer, Error> {
         let first = self.sequence;
         let mut datagram = Vec::new();
@@ -97,8 +97,8 @@ impl Socket {
         }
     }
 
-    /// One datagram of answers to requests that are numbered from `first`; that to the awaited one decides.
-    /// Nothing: go on reading.
+    /// Handles one datagram of answers to requests that are numbered from `first`; the answer to the awaited one
+    /// decides. `None`: continue reading.
     fn receive(&self, first: u32, requests: &[Request]) -> Result<Option<Answer>, Error> {
         let awaited = requests.iter().rposition(Request::is_awaited);
         let object = || {
@@ -144,7 +144,7 @@ impl Socket {
     }
 }
 
-/// Signals interrupt calls; the call is simply made again.
+/// Signals interrupt calls; the call is repeated.
 fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {

@@ -1,5 +1,5 @@
-//! Numbers of the kernel's nf_tables interface (`linux/netfilter/nf_tables.h`, `nfnetlink.h`), as far as they are
-//! used. The names follow the header, without its abbreviations; `libc` has few of them.
+//! Numbers of the kernel's nf_tables interface (`linux/netfilter/nf_tables.h`, `nfnetlink.h`), as far as they are used.
+//! The names follow the header, without its abbreviations; `libc` has few of them.
 
 /// `NFNL_SUBSYS_NFTABLES`; the high byte of a message's kind.
 pub const SUBSYSTEM: u16 = 10;
@@ -31,7 +31,7 @@ pub const RULE_TABLE: u16 = 1;
 pub const RULE_CHAIN: u16 = 2;
 pub const RULE_EXPRESSIONS: u16 = 4;
 pub const RULE_USERDATA: u16 = 7;
-/// `NFTNL_UDATA_RULE_COMMENT` of libnftnl; the kernel does not look at it.
+/// `NFTNL_UDATA_RULE_COMMENT` of libnftnl; the kernel ignores it.
 pub const USERDATA_COMMENT: u8 = 0;
 
 pub const SET_TABLE: u16 = 1;
@@ -44,7 +44,7 @@ pub const SET_ELEMENTS_TABLE: u16 = 1;
 pub const SET_ELEMENTS_SET: u16 = 2;
 pub const SET_ELEMENTS: u16 = 3;
 pub const SET_ELEMENT_KEY: u16 = 1;
-/// Data types of libnftables (`enum datatypes`); the kernel does not look at them.
+/// Data types of libnftables (`enum datatypes`); the kernel ignores them.
 pub const TYPE_IPV4_ADDRESS: u32 = 7;
 pub const TYPE_IPV6_ADDRESS: u32 = 8;
 

@@ -1,5 +1,5 @@
-//! nf_tables expressions, the instructions that a rule consists of: load something into the one register that
-//! is used, change it, compare it, use it. A comparison that fails ends the rule.
+//! nf_tables expressions, the instructions of a rule: load a value into the one register that is used, change it,
+//! compare it, use it. A comparison that fails ends the rule.
 
 use std::net::IpAddr;
 
@@ -62,7 +62,7 @@ impl Expressions {
         self.push("ct", data)
     }
 
-    /// Loads a property of the socket that the packet is for; without one the rule ends.
+    /// Loads a property of the packet's destination socket; without one the rule ends.
     pub fn load_socket(self, key: u32) -> Self {
         let data = Attributes::new()
             .number(abi::SOCKET_KEY, key)

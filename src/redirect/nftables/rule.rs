@@ -1,5 +1,5 @@
-//! A [`Rule`] as expressions. Marks, users and connection states are compared in the host's byte order, what stands in
-//! a packet in the network's.
+//! A [`Rule`] as expressions. Marks, users and connection states are compared in the host's byte order, packet fields
+//! in the network's.
 
 use ipnet::IpNet;
 
@@ -12,9 +12,9 @@ use super::{
     expression::{Expressions, Header, address, protocol_family},
 };
 
-/// Registers hold an interface's name filled up to this length (`IFNAMSIZ`).
+/// Registers hold an interface's name padded to this length (`IFNAMSIZ`).
 const INTERFACE_NAME_LENGTH: usize = 16;
-/// Where the ports and the flags stand in a TCP header; the ports of UDP stand there too.
+/// The offsets of ports and flags in a TCP header; UDP has its ports there too.
 const DESTINATION_PORT_OFFSET: u32 = 2;
 const TCP_FLAGS_OFFSET: u32 = 13;
 const TCP_FIN: u8 = 1;
@@ -135,7 +135,7 @@ fn padded(name: &str) -> Vec<u8> {
     padded
 }
 
-/// Keeps the bits outside of the mask and puts the value in the others.
+/// Keeps the bits outside of the mask and sets the others to the value.
 fn replaced_bits(mark: Mark) -> ([u8; 4], [u8; 4]) {
     ((!mark.mask).to_ne_bytes(), (mark.value & mark.mask).to_ne_bytes())
 }
@@ -150,7 +150,7 @@ fn network(so_far: Expressions, side: Side, equality: Equality, of: IpNet) -> Ex
     loaded.bitwise(&address(of.netmask()), &none).compare(equality, &value)
 }
 
-/// An address stands at different offsets in the two headers, so the family is checked first.
+/// An address has different offsets in the two headers, so the family is checked first.
 fn load_address(so_far: Expressions, side: Side, of: Family) -> Expressions {
     let (offset, length) = match (of, side) {
         (Family::Ipv4, Side::Source) => (12, 4),

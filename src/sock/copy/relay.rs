@@ -11,8 +11,8 @@ use crate::base::{Held, Need, Room};
 
 /// The buffer of a connection that has carried little: most requests fit, and most connections stay small.
 const SMALL_BUFFER: usize = 1024;
-/// After [`MEDIUM_AFTER`] bytes, and the most where no room is bounded. 64 less than a round size, so that the head of a frame and the allocator's own bytes
-/// still fit the size class (ztunnel).
+/// After [`MEDIUM_AFTER`] bytes, and the maximum if memory is not bounded. 64 less than a round size, so that the head
+/// of a frame and the allocator's own bytes still fit the size class (ztunnel).
 const MEDIUM_BUFFER: usize = 16 * 1024 - 64;
 const MEDIUM_AFTER: u64 = 128 * 1024;
 /// After [`LARGE_AFTER`] bytes: a bulk transfer, where each system call should carry much.
@@ -30,28 +30,28 @@ pub(super) struct Relay<R, W> {
     state: State,
     /// Written since the last flush.
     unflushed: bool,
-    /// What a chunk larger than [`SMALL_BUFFER`] takes of the room, while there is something to copy.
+    /// What a chunk larger than [`SMALL_BUFFER`] reserves of the budget, while there is something to copy.
     held: Option<Held>,
 }
 
 /// What one direction knows about the peer of the other one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outlook {
-    /// The side that this direction writes to will send nothing more: only a write, or
-    /// [`ChunkWrite::poll_broken`], tells that it has gone.
+    /// The side that this direction writes to will send nothing more: only a write, or [`ChunkWrite::poll_broken`], can
+    /// detect that it has gone.
     peer_ended: bool,
-    /// The side that this direction reads from was lost when written to: the end of its bytes is not its own.
+    /// The side that this direction reads from failed a write: its end of bytes is not a regular end.
     peer_lost: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Copying,
-    /// The end was read and is being passed on.
+    /// The end was read and is being forwarded.
     Finishing,
-    /// The end was read and passed on.
+    /// The end was read and forwarded.
     Finished,
-    /// Broken off; `lost` when the peer of the writer reset the connection.
+    /// Reset; `lost` if the writer's peer reset the connection.
     Broken {
         lost: bool,
     },
@@ -88,7 +88,7 @@ impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
         }
     }
 
-    /// Moves what can be moved; ready when the end was passed on, or with the failure, once.
+    /// Moves what can be moved; ready once, when the end was forwarded or with the failure.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -101,12 +101,12 @@ impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
         }
         let result = self.poll_copy(cx, other, room, observe);
         if self.pending.is_empty() {
-            // Whoever waits to be written to holds what was read for it.
+            // If the writer is blocked, the chunk stays here.
             self.held = None;
         }
         let result = ready!(result);
         if let Err((operation, error)) = &result {
-            // After an orderly end of the peer Linux says EPIPE, after a reset ECONNRESET.
+            // After an orderly end of the peer Linux returns EPIPE, after a reset ECONNRESET.
             let lost = *operation == Operation::Write && error.kind() != io::ErrorKind::BrokenPipe;
             self.state = State::Broken { lost };
             self.pending = Bytes::new();
@@ -141,13 +141,13 @@ impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
         }
         match ready!(self.writer.poll_finish(cx)) {
             Err(error) if !is_gone(&error) => return Poll::Ready(Err(writing(error))),
-            // Somebody who has gone needs not be told the end.
+            // A peer that has gone does not need the end.
             _ => self.state = State::Finished,
         }
         Poll::Ready(Ok(()))
     }
 
-    /// How much is read next: what fits the transfer, or a little where there is no room for that.
+    /// How much to read next: what fits the transfer, or a little if there is no room for that.
     fn chunk_size(&mut self, room: Option<&Room>) -> usize {
         let size = buffer_size(self.moved);
         // In a waypoint's worker, where the number of connections is the bound.
@@ -156,7 +156,7 @@ impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
             return size;
         }
         if self.held.as_ref().is_none_or(|held| held.bytes() < size) {
-            // First what was held for smaller ones goes back.
+            // Release the reservation for smaller chunks first.
             self.held = None;
             self.held = room.take(size, Need::Growth);
         }
@@ -181,7 +181,7 @@ impl<R: ChunkRead, W: ChunkWrite> Relay<R, W> {
         Poll::Ready(Ok(()))
     }
 
-    /// There is nothing to read: sends what is held back, and looks whether anybody is still there to write to.
+    /// Nothing to read: flushes, and checks whether the peer can still be written to.
     fn poll_idle(&mut self, cx: &mut Context<'_>, other: Outlook) -> Poll<Result<(), Failure>> {
         if self.unflushed && self.writer.poll_flush(cx).map_err(writing)?.is_ready() {
             self.unflushed = false;
@@ -211,7 +211,7 @@ fn writing(error: io::Error) -> Failure {
     (Operation::Write, error)
 }
 
-/// The peer closed before it was told the end.
+/// The peer closed before it got the end.
 fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.kind(),

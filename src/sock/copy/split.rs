@@ -1,4 +1,4 @@
-//! Any other stream for the copy loop, such as an upgraded HTTP connection or a test's pipe.
+//! Adapts any other stream to the copy loop, such as an upgraded HTTP connection or a test's pipe.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -9,14 +9,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 
 use super::{ChunkRead, ChunkWrite, Duplex};
 
-/// Makes a [`Duplex`] of any stream. Its halves share a lock and the reader holds a buffer while it waits, so TCP and
-/// HBONE streams have ways of their own.
+/// Makes a [`Duplex`] of any stream. Its halves share a lock and the reader holds a buffer while it waits; therefore
+/// TCP and HBONE streams have their own implementations.
 pub struct Split<S>(pub S);
 
 /// The receiving half of a [`Split`].
 pub struct SplitRead<S> {
     half: ReadHalf<S>,
-    /// Kept while nothing comes.
+    /// Kept while nothing arrives.
     buffer: BytesMut,
 }
 

@@ -12,14 +12,15 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::{ChunkRead, ChunkWrite, Duplex};
 
-/// A chunk that fills less than half of a buffer above this size moves to memory of its own, so that a small
-/// message that waits in a queue does not hold a large buffer.
+/// A chunk that fills less than half of a buffer above this size is copied to its own memory, so that a small message
+/// that waits in a queue does not hold a large buffer.
 const SHRINK_ABOVE: usize = 1024;
 
 /// The receiving half of a TCP connection.
 pub struct TcpRead(OwnedReadHalf);
 
-/// The sending half of a TCP connection; `None` once the end was sent. Dropped before that, the connection is reset.
+/// The sending half of a TCP connection; `None` once the end was sent. If it is dropped before that, the connection is
+/// reset.
 pub struct TcpWrite(Option<OwnedWriteHalf>);
 
 impl Duplex for TcpStream {
@@ -81,12 +82,12 @@ impl AsyncWrite for TcpWrite {
 impl ChunkRead for TcpRead {
     fn poll_chunk(&mut self, cx: &mut Context<'_>, hint: usize) -> Poll<io::Result<Bytes>> {
         loop {
-            // Asked before there is a buffer: an idle connection holds none.
+            // Checked before a buffer is allocated: an idle connection holds none.
             ready!(self.0.as_ref().poll_read_ready(cx))?;
             let mut buffer = BytesMut::with_capacity(hint.max(1));
             match pin!(self.0.read_buf(&mut buffer)).poll(cx)? {
                 Poll::Ready(_) => return Poll::Ready(Ok(right_sized(buffer))),
-                // The kernel had nothing after all; it is asked again, which registers the waker.
+                // The kernel had nothing after all; reading again registers the waker.
                 Poll::Pending => {}
             }
         }
@@ -122,8 +123,8 @@ impl ChunkWrite for TcpWrite {
 impl Drop for TcpWrite {
     fn drop(&mut self) {
         if let Some(half) = self.0.take() {
-            // With a linger time of zero the close that follows sends RST instead of FIN. Should the option fail, the
-            // socket is closed all the same.
+            // With a linger time of zero, the following close sends RST instead of FIN. If the option fails, the socket
+            // is closed all the same.
             let _ = SockRef::from(half.as_ref()).set_linger(Some(std::time::Duration::ZERO));
             half.forget();
         }

@@ -1,4 +1,4 @@
-//! ServiceEntries: each host is a service of its own, beside those of Kubernetes (Istio "Service Entry"; reference 3.2).
+//! ServiceEntries: each host is a service of its own, beside those of Kubernetes (Istio "Service Entry").
 //!
 //! One host of one namespace means one service: the Service of Kubernetes, or the oldest entry. An entry without an
 //! address whose endpoints the mesh knows gets addresses from Istio's ranges, so that DNS has something to answer. Whose clients

@@ -9,10 +9,9 @@ use std::mem::discriminant;
 use std::sync::Arc;
 
 use super::Context;
-use super::waypoint::{CLASS, Waypoints};
 use crate::base::{ObjectKey, Str};
 use crate::filter::{self, Half, HttpFilter, PolicyTarget, RuleContext};
-use crate::model::{Binding, HttpRoute, HttpRule, RouteKind, RouteParent, Service};
+use crate::model::{Binding, HttpRoute, HttpRule, RouteKind, RouteParent, Service, Waypoint};
 use crate::source::objects::{
     GATEWAY_GROUP, ISTIO_NETWORKING_GROUP, TrafficPolicy, Typed, created,
 };
@@ -77,7 +76,7 @@ impl Attachments {
     pub(super) fn attach(
         &mut self,
         cx: &mut Context<'_>,
-        waypoints: &Waypoints,
+        waypoints: &[Arc<Waypoint>],
         services: &mut [Arc<Service>],
         routes: &mut [Arc<HttpRoute>],
     ) {
@@ -217,7 +216,7 @@ impl Claims {
     }
 
     /// Only what is bound to a waypoint: nothing else is parsed.
-    fn of_service(&mut self, service: &Service, waypoints: &Waypoints) -> Vec<HttpFilter> {
+    fn of_service(&mut self, service: &Service, waypoints: &[Arc<Waypoint>]) -> Vec<HttpFilter> {
         let Binding::Waypoint(bound) = &service.waypoint else { return Vec::new() };
         let concerned = [&service.key.namespace, &bound.namespace];
         if !self.has_classes && !concerned.iter().any(|it| self.namespaces.contains(*it)) {
@@ -231,7 +230,7 @@ impl Claims {
             (service.key.namespace.clone(), own),
             (bound.namespace.clone(), Target::Gateway(bound.name.clone())),
         ];
-        if let Some(waypoint) = waypoints.usable().find(|waypoint| waypoint.key == *bound) {
+        if let Some(waypoint) = waypoints.iter().find(|waypoint| waypoint.key == *bound) {
             let class = Target::GatewayClass(waypoint.class.clone());
             targets.extend(self.namespaces_of(&class).map(|namespace| (namespace, class.clone())));
         }
@@ -265,7 +264,7 @@ impl Claims {
         filters
     }
 
-    fn complain_of_unreached(&self, cx: &mut Context<'_>, waypoints: &Waypoints) {
+    fn complain_of_unreached(&self, cx: &mut Context<'_>, waypoints: &[Arc<Waypoint>]) {
         let mut told = BTreeSet::new();
         for ((namespace, target), claims) in &self.by_target {
             for claim in claims {
@@ -281,7 +280,7 @@ impl Claims {
     }
 }
 
-fn why_unreached(namespace: &Str, target: &Target, waypoints: &Waypoints) -> String {
+fn why_unreached(namespace: &Str, target: &Target, waypoints: &[Arc<Waypoint>]) -> String {
     let without = |kind: &str, name: &Str| {
         format!(
             "the {kind} {namespace}/{name} does not exist or has no waypoint; check the label istio.io/use-waypoint on it or \
@@ -293,7 +292,7 @@ fn why_unreached(namespace: &Str, target: &Target, waypoints: &Waypoints) -> Str
         Target::ServiceEntry(name) => without("ServiceEntry", name),
         Target::Gateway(name) => {
             let key = ObjectKey::new(namespace.clone(), name.clone());
-            match waypoints.usable().any(|waypoint| waypoint.key == key) {
+            match waypoints.iter().any(|waypoint| waypoint.key == key) {
                 true => format!("no Service is bound to the waypoint {key}"),
                 false => {
                     format!("the Gateway {key} does not exist or is no waypoint that can be used")
@@ -337,10 +336,6 @@ fn understand(
         ("" | "core", "Service") => Target::Service(name),
         (ISTIO_NETWORKING_GROUP, "ServiceEntry") => Target::ServiceEntry(name),
         (GATEWAY_GROUP, "Gateway") => Target::Gateway(name),
-        (GATEWAY_GROUP, "GatewayClass") if name != CLASS => {
-            let why = format!("gateways of the class {name:?} are not served by Isthmus");
-            return Err((ConditionReason::TargetNotFound, why));
-        }
         (GATEWAY_GROUP, "GatewayClass") if !cx.is_root(&policy.namespace) => {
             let why = format!(
                 "a GatewayClass can only be targeted from the root namespace {:?}",

@@ -124,8 +124,8 @@ impl Translator {
             routes: self.routes.models(),
             policies: frame.policies.models().to_vec(),
         };
-        let (services, routes) = (&mut mesh.services, &mut mesh.routes);
-        self.traffic.attach(&mut cx, &frame.waypoints, services, routes);
+        let Mesh { waypoints, services, routes, .. } = &mut mesh;
+        self.traffic.attach(&mut cx, waypoints, services, routes);
         let complaints = self.complaints(objects, &frame);
         self.frame = Some(frame);
         Translation { mesh, complaints }

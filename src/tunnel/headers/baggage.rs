@@ -1,5 +1,5 @@
-//! `baggage` (W3C Baggage) with the keys that Istio's proxies exchange: who is at the other end, for telemetry. It
-//! never counts for a decision.
+//! `baggage` (W3C Baggage) with the keys that Istio's proxies exchange: the workload at the other end, for telemetry.
+//! It never counts for a decision.
 
 use std::fmt::{self, Write};
 
@@ -7,7 +7,7 @@ use super::MAX_BAGGAGE;
 use crate::base::Str;
 use crate::model::Workload;
 
-/// What a workload says about itself; empty texts are left out.
+/// A workload's description of itself; empty values are omitted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Baggage {
     pub cluster: Str,
@@ -23,7 +23,7 @@ pub struct Baggage {
 }
 
 impl Baggage {
-    /// What the agent says about a workload of its own.
+    /// The agent's description of one of its own workloads.
     pub fn of(workload: &Workload, cluster: &Str) -> Self {
         let Workload { key, canonical, locality, .. } = workload;
         Self {
@@ -37,8 +37,8 @@ impl Baggage {
         }
     }
 
-    /// Reads what it knows; unknown keys, properties and malformed members are skipped, and of a repeated key the
-    /// first counts. More than 8 KiB are none.
+    /// Parses the known keys. Unknown keys, properties and malformed members are skipped; of a repeated key the first
+    /// counts. More than 8 KiB are ignored.
     pub fn parse(text: &str) -> Self {
         let mut baggage = Self::default();
         if text.len() > MAX_BAGGAGE {
@@ -95,7 +95,7 @@ impl fmt::Display for Baggage {
     }
 }
 
-/// Everything but the unreserved characters of RFC 3986: more than W3C asks for, and readable by all.
+/// Everything but the unreserved characters of RFC 3986: stricter than W3C, and readable by all.
 fn percent_encode(value: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -107,7 +107,7 @@ fn percent_encode(value: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// `None` when the bytes are no UTF-8; a `%` without two hexadecimal digits stands for itself.
+/// `None` if the bytes are not UTF-8; a `%` without two hexadecimal digits stands for itself.
 fn percent_decode(value: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();

@@ -7,7 +7,7 @@ use super::super::parse_authority;
 use super::is_host;
 use crate::base::Str;
 
-/// The longest value that is looked at, in bytes: an address, the longest host name, and some parameters of others.
+/// The longest value that is parsed, in bytes: an address, the longest host name, and some unknown parameters.
 const MAX_LENGTH: usize = 1024;
 
 /// The parameters that count.
@@ -22,9 +22,9 @@ impl Forwarded {
         self.client.is_none() && self.host.is_none()
     }
 
-    /// Parses one element. A list of several, a parameter that is named twice and anything malformed are `None`, so
-    /// that nobody can choose which of two readings wins. Unknown parameters are skipped; a `for` that is no
-    /// address with a port (`unknown`, `_hidden`) and a `host` that is no name are absent.
+    /// Parses one element. A list of several, a repeated parameter and anything malformed return `None`, so that nobody
+    /// can choose between two readings. Unknown parameters are skipped. A `for` that is not an address with a port
+    /// (`unknown`, `_hidden`) and a `host` that is not a host name count as absent.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text.len() > MAX_LENGTH {
             return None;
@@ -57,7 +57,7 @@ impl Forwarded {
 }
 
 impl fmt::Display for Forwarded {
-    /// A host that is no name is left out: it selects policies, and must not be read as something else.
+    /// An invalid host name counts as absent: it selects policies, and must not be misread.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = self.host.as_ref().filter(|host| is_host(host));
         if let Some(client) = self.client {
@@ -73,8 +73,8 @@ impl fmt::Display for Forwarded {
     }
 }
 
-/// A token or a quoted string from the front, and what follows it. Tokens may hold the characters of addresses, which
-/// many writers do not quote.
+/// A token or a quoted string from the front, and the rest. Tokens may contain the characters of addresses, which many
+/// writers do not quote.
 fn take_value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let end =
@@ -98,7 +98,7 @@ fn client_address(value: String) -> Option<SocketAddr> {
     parse_authority(&value).map(|(ip, port)| SocketAddr::new(ip, port))
 }
 
-/// Names of hosts know no case; a port behind the name says nothing here.
+/// Host names are case-insensitive; a port after the name has no meaning here.
 fn host_name(value: String) -> Option<Str> {
     let host = value.split_once(':').map_or(value.as_str(), |(host, _port)| host);
     is_host(host).then(|| Str::from(host.to_ascii_lowercase()))

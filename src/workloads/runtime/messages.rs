@@ -1,5 +1,5 @@
-//! The messages of `runtime.v1.RuntimeService` (kubernetes/cri-api, `pkg/apis/runtime/v1/api.proto`) as far as sandboxes and
-//! their networks go, by hand: some fields of a protocol that only grows, so no compiler of schemas is needed for the build.
+//! The messages of `runtime.v1.RuntimeService` (kubernetes/cri-api, `pkg/apis/runtime/v1/api.proto`) for sandboxes and
+//! their networks, written by hand: a few fields of a protocol that only grows, so the build needs no schema compiler.
 
 use std::collections::HashMap;
 
@@ -59,7 +59,7 @@ pub(super) struct StatusRequest {
 pub(super) struct StatusResponse {
     #[prost(message, optional, tag = "1")]
     pub(super) status: Option<Status>,
-    /// What was asked for with `verbose`, in the runtime's own words.
+    /// The result of `verbose`, in the runtime's own format.
     #[prost(map = "string, string", tag = "2")]
     pub(super) info: HashMap<String, String>,
 }

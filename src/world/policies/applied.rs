@@ -1,4 +1,4 @@
-//! Which set of policies applies to what. Sets are made once for all workloads that are alike: a thousand of one
+//! Which set of policies applies to which workload. Workloads that are alike share a set: a thousand pods of one
 //! Deployment need one index, not a thousand.
 
 use std::collections::HashMap;
@@ -8,12 +8,12 @@ use super::{PolicySet, SortedPolicies, Target};
 use crate::base::{ObjectKey, Str};
 use crate::model::{AuthorizationPolicy, Mesh, Service, Waypoint, Workload};
 
-/// By what policies name, not by workload and service: these change often, policies seldom.
+/// By what policies name, not by workload and service: these change often, policies rarely.
 #[derive(Clone, Default)]
 pub(in crate::world) struct Applied {
     /// By a workload's namespace and the policies that select it.
     workloads: HashMap<Str, HashMap<Box<[ObjectKey]>, Arc<PolicySet>>>,
-    /// By uid, of workloads that list a policy which nobody has; each such set names its workload.
+    /// By uid, of workloads that list a policy that does not exist; each such set names its workload.
     broken: HashMap<Str, Arc<PolicySet>>,
     targets: HashMap<(Str, Target, Str), Arc<PolicySet>>,
     waypoints: HashMap<ObjectKey, Arc<PolicySet>>,
@@ -34,7 +34,8 @@ impl Applied {
         applied
     }
 
-    /// With other policies; `None` where that takes a look at every workload, because some list a policy that nobody has.
+    /// With other policies; `None` if that requires a look at every workload, because some list a policy that does not
+    /// exist.
     pub(in crate::world) fn renewed<'a>(
         &self,
         mesh: &Mesh,
@@ -62,7 +63,7 @@ impl Applied {
         Some(next)
     }
 
-    /// The same policies with other workloads or waypoints; `None` when nothing has to change for that.
+    /// The same policies with other workloads or waypoints; `None` if nothing has to change.
     pub(in crate::world) fn with<'a>(
         &self,
         policies: &[Arc<AuthorizationPolicy>],

@@ -1,4 +1,4 @@
-//! The policies of one action, and which of them can concern a client at all.
+//! The policies of one action, and which of them can match a client at all.
 
 use std::collections::HashMap;
 use std::ops::Deref;
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crate::base::{Identity, ObjectKey, Str};
 use crate::model::{AuthorizationPolicy, Rule, Source, StringMatch};
 
-/// From so many policies on, an index is worth its memory.
+/// The number of policies from which an index is worth its memory.
 const INDEXED_FROM: usize = 8;
 
-/// Policies in the order of their scopes, with an index by client: of a thousand policies that each name a few
-/// service accounts, only those that name the client's are looked at.
+/// Policies in the order of their scopes, with an index by client: of a thousand policies that each name a few service
+/// accounts, only those that name the client's are evaluated.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyList {
     policies: Vec<Arc<AuthorizationPolicy>>,
@@ -20,9 +20,9 @@ pub struct PolicyList {
 
 #[derive(Clone, Debug, Default)]
 struct Index {
-    /// By namespace and service account: policies all of whose rules name accounts, by the names.
+    /// By namespace and service account: policies whose rules all name accounts.
     by_account: HashMap<ObjectKey, Vec<u32>>,
-    /// All others, which must always be asked.
+    /// All others, which are always evaluated.
     others: Vec<u32>,
 }
 
@@ -37,13 +37,13 @@ impl PolicyList {
         self.index = None;
     }
 
-    /// To be called once, when all are in.
+    /// Call it once, when all are added.
     pub(super) fn finish(&mut self) {
         self.index = (self.policies.len() >= INDEXED_FROM).then(|| Index::of(&self.policies));
     }
 
-    /// The policies that can match one of these clients (none of them: plaintext), in no particular order and without
-    /// promise that they do. One may come twice, when both clients are named.
+    /// The policies that may match one of these clients (without one: plaintext), in no particular order. One may occur
+    /// twice, if both clients are named.
     pub fn candidates<'a, 'c>(
         &'a self,
         clients: impl Iterator<Item = &'c Identity>,
@@ -67,7 +67,7 @@ impl Deref for PolicyList {
     }
 }
 
-/// The index follows from the policies.
+/// The index is derived from the policies.
 impl PartialEq for PolicyList {
     fn eq(&self, other: &Self) -> bool {
         self.policies == other.policies
@@ -92,7 +92,7 @@ impl Index {
                         }
                     }
                 }
-                // Without rules it never matches, but it must be seen that it is there.
+                // Without rules it never matches, but it must be known that it exists.
                 _ => index.others.push(at),
             }
         }
@@ -100,7 +100,7 @@ impl Index {
     }
 }
 
-/// The accounts one of which must be the client's for the rule to match; `None`: cannot be told by them.
+/// The accounts one of which must be the client's for the rule to match; `None`: accounts do not determine that.
 fn accounts_of_rule(rule: &Rule) -> Option<Vec<ObjectKey>> {
     if rule.from.is_empty() {
         return None;
@@ -124,7 +124,7 @@ fn accounts_of_source(source: &Source) -> Option<Vec<ObjectKey>> {
     principals.iter().map(account_of_principal).collect()
 }
 
-/// The trust domain is left to the comparison itself.
+/// The comparison itself checks the trust domain.
 fn account_of_principal(value: &StringMatch) -> Option<ObjectKey> {
     let StringMatch::Exact(principal) = value else { return None };
     let identity: Identity = format!("spiffe://{principal}").parse().ok()?;

@@ -113,7 +113,7 @@ fn levels_merge_as_a_table() {
             Strict,
             &[],
         ),
-        // istiod slips here (reference 7.3, trap 17): the port is strict although the mesh's mode no longer holds.
+        // istiod gets this wrong: the port is strict although the mesh's mode no longer holds.
         (
             &[
                 (MESH, 0, false, "STRICT", &[]),
