@@ -356,7 +356,8 @@ fn endpoints_with_names_are_resolved_for_their_client() -> Result<()> {
     assert_eq!(lab.curl("curl", &["http://nobody.example.com/"])?.status, 0);
     wait::until("a line that says why", || {
         let lines = lab.lines_since(&since);
-        let said = |line: &str| line.contains("gone.example.net: the resolvers have no address for it");
+        let said =
+            |line: &str| line.contains("gone.example.net: the resolvers have no address for it");
         Ok(lines.iter().any(|(_, line)| said(line)).then_some(()))
     })?;
     let count = upstream.times_asked("edge.example.net");
