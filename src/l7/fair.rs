@@ -87,8 +87,8 @@ impl Rounds {
         if !self.is_shared(client, clock) {
             return;
         }
-        let first = client.waiting.load(Ordering::Relaxed) == 0;
-        if !first || client.begin(self.number.load(Ordering::Relaxed), 1) == 0 {
+        let others_wait = client.waiting.load(Ordering::Relaxed) > 0;
+        if others_wait || client.begin(self.number.load(Ordering::Relaxed), 1) == 0 {
             self.wait(client).await;
         }
     }

@@ -11,6 +11,7 @@
 #![allow(dead_code, reason = "the demo and the tests use different parts")]
 
 pub mod agents;
+pub mod any_server;
 pub mod capture;
 pub mod command;
 pub mod curl;

@@ -6,6 +6,7 @@
 //! many keys at once share what they may have, and never get more.
 
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -35,12 +36,13 @@ pub enum Taken {
     None { next: Duration, all: Duration },
 }
 
-/// The buckets of one limit.
+/// The buckets of one limit. Every agent reads every limit, so the table is allocated with the first request that is
+/// counted.
 #[derive(Debug)]
 pub struct Buckets {
     hasher: RandomState,
     epoch: Instant,
-    slots: Box<[Slot]>,
+    slots: OnceLock<Box<[Slot]>>,
 }
 
 #[derive(Debug, Default)]
@@ -53,11 +55,7 @@ struct Slot {
 
 impl Default for Buckets {
     fn default() -> Self {
-        Self {
-            hasher: RandomState::new(),
-            epoch: Instant::now(),
-            slots: (0..KEYS).map(|_| Slot::default()).collect(),
-        }
+        Self { hasher: RandomState::new(), epoch: Instant::now(), slots: OnceLock::new() }
     }
 }
 
@@ -89,9 +87,9 @@ impl Buckets {
 
     fn slot(&self, hash: u64) -> &Slot {
         let tag = hash.max(1);
-        let groups = self.slots.len() / WAYS;
-        let first = (hash as usize % groups) * WAYS;
-        let group = &self.slots[first..first + WAYS];
+        let slots = self.slots.get_or_init(|| (0..KEYS).map(|_| Slot::default()).collect());
+        let first = (hash as usize % (KEYS / WAYS)) * WAYS;
+        let group = &slots[first..first + WAYS];
         let mut fullest = &group[0];
         for _ in 0..TRIES {
             if let Some(own) = group.iter().find(|slot| slot.tag.load(Ordering::Relaxed) == tag) {
@@ -128,6 +126,15 @@ mod tests {
 
     fn taken(buckets: &Buckets, key: u32, rate: Rate, now: u64, asked: u32) -> usize {
         (0..asked).filter(|_| buckets.take_at(&key, rate, now) == Taken::Token).count()
+    }
+
+    /// A tenant may write any number of limits, for pods that run elsewhere.
+    #[test]
+    fn a_limit_that_counts_nothing_has_no_table() {
+        let (buckets, rate) = (Buckets::default(), rate(1, 1));
+        assert!(buckets.slots.get().is_none());
+        assert_eq!(taken(&buckets, 1, rate, 0, 2), 1);
+        assert_eq!(buckets.slots.get().map(|slots| slots.len()), Some(KEYS));
     }
 
     #[test]
