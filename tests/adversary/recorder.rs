@@ -93,6 +93,11 @@ impl Seen {
             while let Some(end) = head.windows(4).position(|it| it == b"\r\n\r\n") {
                 let rest = head.split_off(end + 4);
                 let text = String::from_utf8_lossy(&head).into_owned();
+                // The chunks of a body end like a head; an answer to them would be taken for that of the next request.
+                if !text.lines().next().is_some_and(|line| line.contains(" HTTP/1.")) {
+                    head = rest;
+                    continue;
+                }
                 let token = text.split(' ').nth(1).and_then(|path| path.strip_prefix("/switch/"));
                 match token {
                     Some(token) => {
