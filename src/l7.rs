@@ -3,7 +3,7 @@
 //! There is one worker per namespace, on its own thread with its own runtime and budgets (connections, requests in
 //! flight, buffered bytes). A namespace whose worker is saturated, leaks or panics slows neither layer 4 nor another
 //! namespace: the kernel divides the CPU between the threads. Each client has a share of every budget, so that no
-//! client takes a worker from the others (`l7/budget.rs`), and clients start their requests in turn (`l7/fair.rs`). A
+//! client takes a worker from the others (`l7/budget.rs`), and clients start their requests in turn (`l7/budget/fair.rs`). A
 //! worker starts with the first connection and stops when `node` says that its namespace needs none any more.
 //!
 //! A waypoint has two halves. The client's half (`outbound`) takes a [`RoutedConnection`] and routes its requests: it
@@ -14,50 +14,16 @@
 //! Layer 4 calls through [`Waypoints`]; neither call blocks. This room does not listen, capture or speak TLS. It
 //! retries a request that may have reached an application only if the route configures it.
 
-mod again;
-mod arrived;
 #[cfg(feature = "bench")]
 pub mod bench;
-mod body;
 mod budget;
 mod client;
-mod deliver;
-mod detect;
+mod destination;
 mod exchange;
-mod fair;
-mod forward;
-mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
-mod guard;
-mod headers;
-mod held;
-mod host;
-mod inbound;
-mod interim;
-mod kept;
-mod lasting;
-mod limit;
-mod limits;
-mod mirror;
-mod opaque;
-mod original;
-mod outbound;
-mod peers;
-mod plan;
-mod refused;
-mod request;
-mod respond;
-mod seat;
-mod seats;
-mod sent;
-mod server;
-mod turn;
-mod unguarded;
-mod upgrade;
+mod message;
 mod upstream;
-mod watched;
-mod window;
 mod worker;
 
 #[cfg(test)]

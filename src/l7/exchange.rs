@@ -1,30 +1,36 @@
 //! One request from its arrival to the end of its response: the record, and what is held as long as it runs.
 
+pub(in crate::l7) mod answer;
+pub(in crate::l7) mod arrived;
+pub(in crate::l7) mod guards;
+pub(in crate::l7) mod response;
+pub(in crate::l7) mod upgrade;
+
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::body::{self, Broken, Expectation, RequestBody, Uploaded};
-use super::budget::{Full, Reserved};
-use super::detect::Version;
-use super::headers;
-use super::seat::{RequestPermit, Seat};
-use super::upstream::Lease;
 use crate::base::Reason;
+use crate::l7::budget::seat::{RequestPermit, Seat};
+use crate::l7::budget::{Full, Reserved};
+use crate::l7::message::body::{self, Broken, Expectation, RequestBody, Uploaded};
+use crate::l7::message::detect::Version;
+use crate::l7::message::headers;
+use crate::l7::upstream::Lease;
 use crate::telemetry::RequestRecord;
 use crate::world::InFlight;
 
 /// Recorded once, when dropped. An exchange that is dropped before it was finished was given up by the client.
-pub(super) struct Exchange {
-    pub(super) record: RequestRecord,
+pub(in crate::l7) struct Exchange {
+    pub(in crate::l7) record: RequestRecord,
     started: Instant,
     uploaded: Option<Uploaded>,
     /// The client waits to be asked for the body.
     expectation: Option<Expectation>,
     finished: bool,
     /// A filter has made it wait, so the mesh may be another one by now.
-    pub(super) waited: bool,
+    pub(in crate::l7) waited: bool,
     /// The upstream connection, which others may use after this request.
     lease: Option<Lease>,
     /// The endpoint counts as busy.
@@ -33,7 +39,7 @@ pub(super) struct Exchange {
 }
 
 /// What a request holds of the budgets.
-pub(super) enum Place {
+pub(in crate::l7) enum Place {
     Granted(RequestPermit),
     /// Of the answer, to one that was refused.
     Refused {
@@ -44,7 +50,7 @@ pub(super) enum Place {
 impl Place {
     /// The place of one that was let in, or of the answer to one that was not. Over HTTP/1 a connection has one answer, which
     /// counts with it.
-    pub(super) fn of(
+    pub(in crate::l7) fn of(
         admitted: Result<RequestPermit, Full>,
         seat: &Seat,
         version: Version,
@@ -67,7 +73,7 @@ impl Place {
 }
 
 impl Exchange {
-    pub(super) fn new(
+    pub(in crate::l7) fn new(
         record: RequestRecord,
         body: &RequestBody,
         place: Option<Place>,
@@ -86,7 +92,7 @@ impl Exchange {
     }
 
     /// The application answered over this connection.
-    pub(super) fn answered(
+    pub(in crate::l7) fn answered(
         &mut self,
         status: StatusCode,
         headers: &HeaderMap,
@@ -102,35 +108,35 @@ impl Exchange {
 
     /// Nobody has asked for the request's body. The client may send it or not after the response, so nothing can follow it
     /// (RFC 9110, 10.1.1).
-    pub(super) fn withholds_body(&self) -> bool {
+    pub(in crate::l7) fn withholds_body(&self) -> bool {
         self.expectation.as_ref().is_some_and(Expectation::is_open)
     }
 
     /// What is wrong with the request's body, as far as it was read.
-    pub(super) fn broken_body(&self) -> Option<Broken> {
+    pub(in crate::l7) fn broken_body(&self) -> Option<Broken> {
         self.uploaded.as_ref()?.broken()
     }
 
-    pub(super) fn grpc_status(&mut self, headers: &HeaderMap) {
+    pub(in crate::l7) fn grpc_status(&mut self, headers: &HeaderMap) {
         if let Some(status) = body::grpc_status(headers) {
             self.record.grpc_status(status);
         }
     }
 
     /// Reserves what a head of the response, or its trailers, take until they have been sent; or says why it cannot.
-    pub(super) fn reserve(&mut self, fields: &HeaderMap) -> Result<(), String> {
+    pub(in crate::l7) fn reserve(&mut self, fields: &HeaderMap) -> Result<(), String> {
         let Some(Place::Granted(permit)) = &mut self.place else { return Ok(()) };
         let grown = permit.grow(headers::size_of(fields));
         grown.map_err(|full| permit.share().why(full))
     }
 
     /// The request's place, for what is sent last to hold.
-    pub(super) fn place(&mut self) -> Option<Place> {
+    pub(in crate::l7) fn place(&mut self) -> Option<Place> {
         self.place.take_if(|place| place.waits_in_frames())
     }
 
     /// All of the response has passed.
-    pub(super) fn finish(&mut self) {
+    pub(in crate::l7) fn finish(&mut self) {
         self.finished = true;
         if let Some(lease) = self.lease.take() {
             lease.give_back();
@@ -138,13 +144,13 @@ impl Exchange {
     }
 
     /// The response will not come to its end.
-    pub(super) fn fail(&mut self, reason: Reason, why: String) {
+    pub(in crate::l7) fn fail(&mut self, reason: Reason, why: String) {
         self.finished = true;
         self.record.fail(reason, why);
     }
 
     /// When a request that may take this long must be at its end.
-    pub(super) fn deadline(&self, limit: Duration) -> Instant {
+    pub(in crate::l7) fn deadline(&self, limit: Duration) -> Instant {
         self.started + limit
     }
 

@@ -4,9 +4,10 @@
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING};
 use http::{Method, Request, Uri, Version};
 
-use super::detect::{self, Verdict};
-use super::original::{self, Original};
-use super::{framing, headers, refused, upgrade};
+use crate::l7::exchange::upgrade;
+use crate::l7::message::detect::{self, Verdict};
+use crate::l7::message::original::{self, Original};
+use crate::l7::message::{framing, headers, refused};
 
 /// Headers of one request that are looked at; as many as hyper takes.
 const MAX_HEADERS: usize = 100;

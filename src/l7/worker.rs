@@ -1,5 +1,8 @@
 //! One worker: a thread, a runtime, budgets, and the connections it was handed.
 
+pub(in crate::l7) mod labels;
+pub(in crate::l7) mod serve;
+
 use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
@@ -12,24 +15,25 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Dependencies;
-use super::budget::{Full, Kind, QUEUE, Reserved, Scope, Share};
-use super::client::Client;
-use super::detect::Version;
-use super::guard::Arrival;
-use super::kept::Arrivals;
-use super::peers::Peers;
-use super::respond::Answer;
-use super::seats::{self, Seated, Seats};
-use super::upstream::{self, Upstreams};
-use super::{framing, inbound, outbound, peers, refused};
 use crate::base::{Reason, Str, caught};
+use crate::l7::Dependencies;
+use crate::l7::budget::client::Client;
+use crate::l7::budget::seats::{self, Seated, Seats};
+use crate::l7::budget::{Full, Kind, QUEUE, Reserved, Scope, Share};
+use crate::l7::destination::gates::Arrival;
+use crate::l7::destination::kept::Arrivals;
+use crate::l7::exchange::answer::Answer;
+use crate::l7::message::detect::Version;
+use crate::l7::message::{framing, refused};
+use crate::l7::upstream::{self, Upstreams};
+use crate::l7::{client, destination};
 use crate::reach::Reach;
 use crate::telemetry::WorkerHealth;
 use crate::tunnel::{GuardedConnection, RoutedConnection};
+use labels::Peers;
 
 /// A connection that was handed over.
-pub(super) enum Job {
+pub(in crate::l7) enum Job {
     Route(Box<RoutedConnection>),
     Guard(Box<GuardedConnection>),
 }
@@ -42,7 +46,7 @@ struct Admitted {
 }
 
 /// A running worker, as the rest of the agent sees it.
-pub(super) struct Worker {
+pub(in crate::l7) struct Worker {
     context: Arc<Context>,
     jobs: mpsc::Sender<Admitted>,
     /// Ends everything at once.
@@ -52,16 +56,16 @@ pub(super) struct Worker {
 }
 
 /// What the tasks of one worker share.
-pub(super) struct Context {
-    pub(super) namespace: Str,
-    pub(super) dependencies: Dependencies,
-    pub(super) seats: Arc<Seats>,
-    pub(super) upstreams: Upstreams,
-    pub(super) peers: Peers,
+pub(in crate::l7) struct Context {
+    pub(in crate::l7) namespace: Str,
+    pub(in crate::l7) dependencies: Dependencies,
+    pub(in crate::l7) seats: Arc<Seats>,
+    pub(in crate::l7) upstreams: Upstreams,
+    pub(in crate::l7) peers: Peers,
     /// The way to endpoints.
-    pub(super) reach: Reach,
-    pub(super) arrivals: Arrivals,
-    pub(super) drain: CancellationToken,
+    pub(in crate::l7) reach: Reach,
+    pub(in crate::l7) arrivals: Arrivals,
+    pub(in crate::l7) drain: CancellationToken,
     /// Downstream connections, and what they turned into. The worker lives as long as these.
     connections: TaskTracker,
     /// Drivers of upstream connections, which end with the runtime at the latest.
@@ -77,12 +81,12 @@ impl Job {
     }
 
     /// Closes the connection and records why.
-    pub(super) fn refuse(self, dependencies: &Dependencies, reason: Reason, why: &str) {
+    pub(in crate::l7) fn refuse(self, dependencies: &Dependencies, reason: Reason, why: &str) {
         let start = match &self {
-            Job::Route(connection) => peers::routed(connection, &dependencies.cluster),
+            Job::Route(connection) => labels::routed(connection, &dependencies.cluster),
             Job::Guard(connection) => {
                 let arrival = Arrival::of(connection);
-                peers::arrived(&arrival, &dependencies.world.load(), &dependencies.cluster)
+                labels::arrived(&arrival, &dependencies.world.load(), &dependencies.cluster)
             }
         };
         dependencies.telemetry.refused(start, reason, why);
@@ -90,7 +94,7 @@ impl Job {
 }
 
 impl Worker {
-    pub(super) fn start(namespace: Str, dependencies: Dependencies) -> io::Result<Self> {
+    pub(in crate::l7) fn start(namespace: Str, dependencies: Dependencies) -> io::Result<Self> {
         let context = Arc::new(Context::new(namespace, dependencies));
         let runtime = context.runtime()?;
         let (jobs, inbox) = mpsc::channel(QUEUE);
@@ -111,7 +115,7 @@ impl Worker {
     }
 
     /// Hands a connection over, or gives it back with the reason.
-    pub(super) fn offer(&self, job: Job) -> Result<(), (Job, Reason, Cow<'static, str>)> {
+    pub(in crate::l7) fn offer(&self, job: Job) -> Result<(), (Job, Reason, Cow<'static, str>)> {
         if self.context.drain.is_cancelled() {
             return Err((job, Reason::Draining, "the worker is shutting down".into()));
         }
@@ -130,11 +134,11 @@ impl Worker {
     }
 
     /// Takes connections: it neither drains nor has ended.
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::l7) fn is_open(&self) -> bool {
         !self.jobs.is_closed() && !self.context.drain.is_cancelled()
     }
 
-    pub(super) fn health(&self) -> WorkerHealth {
+    pub(in crate::l7) fn health(&self) -> WorkerHealth {
         WorkerHealth {
             namespace: self.context.namespace.to_string(),
             waiting: QUEUE - self.jobs.capacity(),
@@ -142,27 +146,27 @@ impl Worker {
         }
     }
 
-    pub(super) fn is_finished(&self) -> bool {
+    pub(in crate::l7) fn is_finished(&self) -> bool {
         self.finished.is_cancelled()
     }
 
-    pub(super) async fn finished(&self) {
+    pub(in crate::l7) async fn finished(&self) {
         self.finished.cancelled().await;
     }
 
     /// Ends with the last connection.
-    pub(super) fn drain(&self) {
+    pub(in crate::l7) fn drain(&self) {
         self.context.drain.cancel();
     }
 
     /// Ends now.
-    pub(super) fn stop(&self) {
+    pub(in crate::l7) fn stop(&self) {
         self.stop.cancel();
     }
 }
 
 impl Context {
-    pub(super) fn new(namespace: Str, dependencies: Dependencies) -> Self {
+    pub(in crate::l7) fn new(namespace: Str, dependencies: Dependencies) -> Self {
         Self {
             namespace,
             seats: Seats::new(&dependencies.settings, dependencies.telemetry.clone()),
@@ -178,7 +182,11 @@ impl Context {
     }
 
     /// What a connection may buffer, of either side, or why it cannot have it. Then others that rest give way.
-    pub(super) fn buffers(&self, share: &Arc<Share>, version: Version) -> Result<Reserved, String> {
+    pub(in crate::l7) fn buffers(
+        &self,
+        share: &Arc<Share>,
+        version: Version,
+    ) -> Result<Reserved, String> {
         let reserved = share.connection(version).or_else(|full| {
             self.make_room(share, full);
             share.connection(version)
@@ -187,12 +195,12 @@ impl Context {
     }
 
     /// Why a response cannot be passed on.
-    pub(super) fn check_response<B>(&self, response: &Response<B>) -> Result<(), String> {
+    pub(in crate::l7) fn check_response<B>(&self, response: &Response<B>) -> Result<(), String> {
         framing::check_response(response, self.dependencies.settings.max_headers)
     }
 
     /// The answer where a request got no response from `address`: it left, or what it sent is none.
-    pub(super) fn broken(&self, address: SocketAddr, error: &hyper::Error) -> Answer {
+    pub(in crate::l7) fn broken(&self, address: SocketAddr, error: &hyper::Error) -> Answer {
         if !refused::breaks_rules(error) {
             return Answer::unreachable(Reason::PeerReset, format!("{address}: {error}"));
         }
@@ -267,16 +275,22 @@ impl Context {
         let context = self.clone();
         match job {
             Job::Route(connection) => {
-                self.spawn("outbound connection", outbound::serve(context, connection, seat));
+                self.spawn(
+                    "outbound connection",
+                    client::session::serve(context, connection, seat),
+                );
             }
             Job::Guard(connection) => {
-                self.spawn("inbound connection", inbound::serve(context, connection, seat));
+                self.spawn(
+                    "inbound connection",
+                    destination::session::serve(context, connection, seat),
+                );
             }
         }
     }
 
     /// Runs a task that the worker waits for before it ends. A panic ends this task only.
-    pub(super) fn spawn(
+    pub(in crate::l7) fn spawn(
         &self,
         what: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
@@ -285,7 +299,7 @@ impl Context {
     }
 
     /// Runs a task that ends with the worker at the latest.
-    pub(super) fn drive(
+    pub(in crate::l7) fn drive(
         &self,
         what: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
@@ -308,7 +322,7 @@ fn thread_name(namespace: &str) -> String {
 
 /// Spawns what hyper needs for HTTP/2: the streams of a server's connection, the parts of a client's.
 #[derive(Clone)]
-pub(super) enum Executor {
+pub(in crate::l7) enum Executor {
     Streams(Arc<Context>),
     Drivers(Arc<Context>),
 }

@@ -8,9 +8,10 @@ use tokio::net::TcpListener;
 
 use super::support::*;
 use crate::filter::{HeaderFilter, HttpFilter, PathRewrite, RequestHeaders, Rewrite};
-use crate::l7::original::{HEADER, Original};
-use crate::l7::sent::Sent;
-use crate::l7::{WorkerSettings, lasting};
+use crate::l7::WorkerSettings;
+use crate::l7::message::lasting;
+use crate::l7::message::original::{HEADER, Original};
+use crate::l7::message::sent::Sent;
 use crate::model::*;
 use crate::world::fixture::{self, Fixture, bound_to, identity, key, policy};
 

@@ -16,16 +16,17 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
-use super::{Buffers, UpstreamError};
-use crate::l7::body::{Expectation, RequestBody, Withheld};
+use super::UpstreamError;
+use crate::l7::budget::buffers::Buffers;
 use crate::l7::budget::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
     Share,
 };
-use crate::l7::detect::Version;
-use crate::l7::framing::{HYPER_HEADERS, LONGEST_HEAD};
-use crate::l7::interim::{Interim, Listening};
-use crate::l7::watched;
+use crate::l7::message::body::{Expectation, RequestBody, Withheld};
+use crate::l7::message::detect::Version;
+use crate::l7::message::framing::{HYPER_HEADERS, LONGEST_HEAD};
+use crate::l7::message::interim::{Interim, Listening};
+use crate::l7::message::watched;
 use crate::l7::worker::{Context, Executor};
 use crate::tunnel::Carrier;
 
@@ -286,7 +287,7 @@ fn to_http2(request: &mut Request<RequestBody>) {
 
 fn from_http2(mut request: Request<RequestBody>) -> Request<RequestBody> {
     // What was canonical once can be made so again.
-    if crate::l7::headers::canonical(&mut request, None).is_err() {
+    if crate::l7::message::headers::canonical(&mut request, None).is_err() {
         tracing::warn!("a request that was not sent cannot be brought into canonical form again");
     }
     request
