@@ -22,8 +22,11 @@ mod destination;
 mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod halves;
 mod message;
+mod tasks;
 mod upstream;
+mod version;
 mod worker;
 
 #[cfg(test)]
@@ -43,6 +46,7 @@ use crate::resolver::Resolver;
 use crate::telemetry::{Telemetry, WorkerHealth};
 use crate::tunnel::{GuardedConnection, RoutedConnection, Waypoints};
 use crate::world::WorldStore;
+use halves::Halves;
 use worker::{Job, Worker};
 
 /// The size of one worker, and how long it waits.
@@ -172,10 +176,10 @@ impl Workers {
     fn hand_over(&self, namespace: &Str, job: Job) {
         let worker = match self.worker(namespace) {
             Ok(worker) => worker,
-            Err((reason, why)) => return job.refuse(&self.dependencies, reason, &why),
+            Err((reason, why)) => return halves::refuse(job, &self.dependencies, reason, &why),
         };
         if let Err((job, reason, why)) = worker.offer(job) {
-            job.refuse(&self.dependencies, reason, &why);
+            halves::refuse(job, &self.dependencies, reason, &why);
         }
     }
 
@@ -192,7 +196,12 @@ impl Workers {
         if let Some(worker) = current.get(namespace).filter(|worker| worker.is_open()) {
             return Ok(worker.clone());
         }
-        let worker = Worker::start(namespace.clone(), self.dependencies.clone()).map_err(|error| {
+        let worker = Worker::start(
+            namespace.clone(),
+            self.dependencies.clone(),
+            Halves::new(&self.dependencies),
+        )
+        .map_err(|error| {
             let why = format!(
                 "the worker of namespace {namespace} could not start: {error}; check the limits on threads and open \
                  files"

@@ -4,7 +4,7 @@
 //! The byte budget is kept by reservation: whoever may buffer takes its worst case beforehand, so the sum never
 //! exceeds the setting whatever the peers do. A downstream connection of either version reserves what is read ahead of a
 //! head and what is written, and an HTTP/2 connection its receive window as there are streams to fill it
-//! ([`window`](window)), with the trailers that nobody has read; each request over HTTP/2 reserves the two send
+//! ([`window`]), with the trailers that nobody has read; each request over HTTP/2 reserves the two send
 //! buffers of its streams; a large head, of the request or the response, and large trailers, what they take; a request
 //! that may be sent again and a copy for a mirror, what they may keep of its body. A request's place is held until h2 has
 //! sent the last frame of the response ([`held`](super::message::held)), because it waits in memory for a client that does not
@@ -16,61 +16,27 @@
 //! leaves something for the next who comes, however many do so, and nobody's share lies idle for somebody who is not
 //! there. Counting takes a few atomic additions and no lock.
 
+pub(in crate::l7) mod admission;
 pub(in crate::l7) mod buffers;
 pub(in crate::l7) mod client;
 pub(in crate::l7) mod fair;
 pub(in crate::l7) mod seat;
 pub(in crate::l7) mod seats;
+pub(in crate::l7) mod sizes;
 pub(in crate::l7) mod turn;
 pub(in crate::l7) mod window;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use crate::base::{FIELD_BYTES, MAX_FIELDS, Seldom};
+use crate::base::Seldom;
 use crate::l7::WorkerSettings;
-use crate::l7::message::detect::Version;
+use crate::l7::version::Version;
 use crate::telemetry::{Telemetry, WorkerHealth};
 use client::Client;
 use fair::{Begun, Rounds, Turns};
+use sizes::{COPY_BUFFER, HPACK_TABLES, HTTP1_BUFFER, MOST_OF_A_HEAD, REPLAY_BUFFER, UNIT, units};
 use turn::Unseen;
-
-/// The read buffer of an HTTP/1 connection, and so the longest head of a message, in bytes: Istio's and Envoy's
-/// limit on request headers.
-pub(in crate::l7) const HTTP1_BUFFER: usize = 60 * 1024;
-
-/// The receive window of one HTTP/2 stream, in bytes: at the 0.5 ms between two nodes it carries 2 Gbit/s.
-pub(in crate::l7) const HTTP2_STREAM_WINDOW: u32 = 128 * 1024;
-
-/// The receive window of one HTTP/2 connection, in bytes: several streams', so that one slow reader does not stop
-/// the others (RFC 9113, 5.2).
-pub(in crate::l7) const HTTP2_CONNECTION_WINDOW: u32 = 4 * HTTP2_STREAM_WINDOW;
-
-/// What is buffered for sending on one HTTP/2 stream, in bytes: one frame of the default size.
-pub(in crate::l7) const HTTP2_SEND_BUFFER: usize = 16 * 1024;
-
-/// Streams at once on one HTTP/2 connection: Go's and ztunnel's pool's 100 (hyper 200).
-pub(in crate::l7) const HTTP2_STREAMS: u32 = 100;
-
-/// How far a copy of a request's body may be behind, in bytes: two windows of a stream, so that an endpoint as fast as
-/// the original's keeps up.
-pub(in crate::l7) const COPY_BUFFER: usize = 2 * HTTP2_STREAM_WINDOW as usize;
-
-/// How much of a request's body is kept to be sent again, in bytes: a request that was longer is sent once.
-pub(in crate::l7) const REPLAY_BUFFER: usize = 64 * 1024;
-
-/// A head up to this size, in bytes, is within what its connection and its streams have reserved; nearly all are.
-pub(in crate::l7) const SMALL_HEAD: usize = 4 * 1024;
-
-/// Heads of a request over HTTP/2 that may be small and wait at the same time: its own, the response's, and trailers.
-const SMALL_HEADS: usize = 3;
-
-/// The most that one head takes, in bytes: its text, and its fields.
-pub(in crate::l7) const MOST_OF_A_HEAD: usize = HTTP1_BUFFER + MAX_FIELDS as usize * FIELD_BYTES;
-
-/// The tables of HPACK of an HTTP/2 connection, in bytes: 4 KiB each by the protocol's count, in which a field takes 32 at
-/// least, and some 160 in memory.
-const HPACK_TABLES: usize = 2 * (4096 / 32) * 160;
 
 /// Mirrored requests on their way at once: enough for a thousand a second at 100 ms each, and what a mirror that does
 /// not answer can hold.
@@ -83,9 +49,6 @@ pub(in crate::l7) const QUEUE: usize = 1024;
 /// For so many requests in flight one more may be on its way out that was refused. Over HTTP/2 a client need not take the
 /// answers, and could have any number of them.
 const REFUSED: usize = 16;
-
-/// The byte budget is counted in units of this many bytes.
-const UNIT: usize = 1024;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +86,7 @@ pub(in crate::l7) struct Pool {
     /// Seconds since the worker started, as of the last tick: what needs to know the time roughly does not ask the
     /// system for it.
     clock: AtomicU32,
-    unseen: Unseen,
+    unseen: Arc<Unseen>,
     rounds: Rounds,
     telemetry: Telemetry,
     /// By scope and kind.
@@ -218,7 +181,7 @@ impl Pool {
         ];
         let shares = Shares { tenant: settings.tenant_share, client: settings.client_share };
         let (held, clock, told) = (Held::default(), AtomicU32::new(0), Default::default());
-        let (unseen, rounds) = (Unseen::default(), Rounds::default());
+        let (unseen, rounds) = (Arc::<Unseen>::default(), Rounds::default());
         Arc::new(Self { limits, shares, held, clock, unseen, rounds, telemetry, told })
     }
 
@@ -230,7 +193,7 @@ impl Pool {
         self.clock.store(seconds, Ordering::Relaxed);
     }
 
-    pub(in crate::l7) fn unseen(&self) -> &Unseen {
+    pub(in crate::l7) fn unseen(&self) -> &Arc<Unseen> {
         &self.unseen
     }
 
@@ -418,25 +381,6 @@ impl Share {
             ),
         }
     }
-}
-
-/// The units for so many bytes.
-pub(in crate::l7) fn units(bytes: usize) -> usize {
-    bytes.div_ceil(UNIT)
-}
-
-/// The units that a request needs besides its connection's: its streams' send buffers, and a head that is not small.
-pub(in crate::l7) fn request_units(version: Version, head: usize) -> usize {
-    let streams = match version {
-        Version::Http1 => 0,
-        Version::Http2 => 2 * HTTP2_SEND_BUFFER + SMALL_HEADS * SMALL_HEAD,
-    };
-    units(streams) + head_units(head)
-}
-
-/// The units for a head of this size besides what is reserved for small ones.
-pub(in crate::l7) fn head_units(head: usize) -> usize {
-    if head > SMALL_HEAD { units(head) } else { 0 }
 }
 
 impl Drop for Reserved {

@@ -12,12 +12,11 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
 use crate::base::Reason;
-use crate::l7::budget::seat::{RequestPermit, Seat};
-use crate::l7::budget::{Full, Reserved};
+use crate::l7::budget::admission::Admission;
 use crate::l7::message::body::{self, Broken, Expectation, RequestBody, Uploaded};
-use crate::l7::message::detect::Version;
 use crate::l7::message::headers;
 use crate::l7::upstream::Lease;
+use crate::l7::version::Version;
 use crate::telemetry::RequestRecord;
 use crate::world::InFlight;
 
@@ -35,48 +34,14 @@ pub(in crate::l7) struct Exchange {
     lease: Option<Lease>,
     /// The endpoint counts as busy.
     in_flight: Option<InFlight>,
-    place: Option<Place>,
-}
-
-/// What a request holds of the budgets.
-pub(in crate::l7) enum Place {
-    Granted(RequestPermit),
-    /// Of the answer, to one that was refused.
-    Refused {
-        _answer: Reserved,
-    },
-}
-
-impl Place {
-    /// The place of one that was let in, or of the answer to one that was not. Over HTTP/1 a connection has one answer, which
-    /// counts with it.
-    pub(in crate::l7) fn of(
-        admitted: Result<RequestPermit, Full>,
-        seat: &Seat,
-        version: Version,
-    ) -> Option<Self> {
-        match (admitted, version) {
-            (Ok(permit), _) => Some(Self::Granted(permit)),
-            (Err(_), Version::Http1) => None,
-            (Err(_), Version::Http2) => {
-                seat.refuse().map(|answer| Self::Refused { _answer: answer })
-            }
-        }
-    }
-
-    fn waits_in_frames(&self) -> bool {
-        match self {
-            Self::Granted(permit) => permit.waits_in_frames(),
-            Self::Refused { .. } => true,
-        }
-    }
+    place: Option<Admission>,
 }
 
 impl Exchange {
     pub(in crate::l7) fn new(
         record: RequestRecord,
         body: &RequestBody,
-        place: Option<Place>,
+        place: Option<Admission>,
     ) -> Box<Self> {
         Box::new(Self {
             record,
@@ -125,13 +90,13 @@ impl Exchange {
 
     /// Reserves what a head of the response, or its trailers, take until they have been sent; or says why it cannot.
     pub(in crate::l7) fn reserve(&mut self, fields: &HeaderMap) -> Result<(), String> {
-        let Some(Place::Granted(permit)) = &mut self.place else { return Ok(()) };
+        let Some(Admission::Granted(permit)) = &mut self.place else { return Ok(()) };
         let grown = permit.grow(headers::size_of(fields));
         grown.map_err(|full| permit.share().why(full))
     }
 
     /// The request's place, for what is sent last to hold.
-    pub(in crate::l7) fn place(&mut self) -> Option<Place> {
+    pub(in crate::l7) fn place(&mut self) -> Option<Admission> {
         self.place.take_if(|place| place.waits_in_frames())
     }
 

@@ -3,6 +3,7 @@
 //! Nothing here knows a worker, an endpoint or a record; bodies and connections hold their parts of the budgets.
 
 pub(in crate::l7) mod body;
+pub(in crate::l7) mod copy;
 pub(in crate::l7) mod deadline;
 pub(in crate::l7) mod detect;
 pub(in crate::l7) mod framing;

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use crate::balance::Ended;
 use crate::base::{Identity, ObjectKey, Reason, Str};
 use crate::l7::budget::client::Client;
-use crate::l7::message::detect::Version;
+use crate::l7::version::Version;
 use crate::reach::Failure;
 
 /// How often resting connections are looked through.

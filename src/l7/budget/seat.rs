@@ -12,8 +12,8 @@ use std::task::{Context, Poll, Waker};
 use parking_lot::Mutex;
 
 use super::window::Window;
-use super::{Full, Kind, Reserved, Share};
-use crate::l7::message::detect::Version;
+use super::{Full, Kind, Reserved, Share, sizes};
+use crate::l7::version::Version;
 
 /// No head is on its way.
 const NO_HEAD: u32 = u32::MAX;
@@ -92,7 +92,7 @@ impl Seat {
             // Over HTTP/2 another may have begun already; whoever reads the frames knows.
             self.head_ended();
         }
-        let units = super::request_units(version, head);
+        let units = sizes::request_units(version, head);
         if units > 0 {
             self.share.take(Kind::Bytes, units)?;
         }
@@ -228,7 +228,7 @@ impl Drop for RequestPermit {
 impl RequestPermit {
     /// Reserves what a head of the response, or its trailers, take besides, in bytes.
     pub(in crate::l7) fn grow(&mut self, head: usize) -> Result<(), Full> {
-        let units = super::head_units(head);
+        let units = sizes::head_units(head);
         if units > 0 {
             self.seat.share.take(Kind::Bytes, units)?;
             self.units += units;
@@ -249,7 +249,7 @@ impl RequestPermit {
 impl Receiving {
     /// What trailers of this size take on their way up, in bytes; `None` where that is reserved already.
     pub(in crate::l7) fn trailers(&self, bytes: usize) -> Result<Option<Reserved>, Full> {
-        let units = super::head_units(bytes);
+        let units = sizes::head_units(bytes);
         let reserve = || self.0.share.reserve(Kind::Bytes, units);
         (units > 0).then(reserve).transpose()
     }

@@ -270,7 +270,7 @@ mod tests {
 
     use super::*;
     use crate::base::Identity;
-    use crate::l7::message::detect::Version;
+    use crate::l7::version::Version;
 
     fn seats(connections: usize) -> Arc<Seats> {
         let settings = WorkerSettings {

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-use super::Pool;
 use crate::base::UNSEEN_FIELDS;
 
 /// What every connection may read in a turn without being counted: four or five requests of a browser's.
@@ -27,10 +26,10 @@ pub(in crate::l7) struct Unseen {
 
 /// The reading of one connection.
 pub(in crate::l7) struct Turn {
-    pool: Arc<Pool>,
+    unseen: Arc<Unseen>,
     /// Fields that had come when the turn began.
     began_at: usize,
-    /// Of those since, how many are counted in the pool.
+    /// Of those since, how many are counted for all.
     counted: usize,
 }
 
@@ -57,13 +56,13 @@ impl Unseen {
 }
 
 impl Turn {
-    pub(in crate::l7) fn new(pool: Arc<Pool>) -> Self {
-        Self { pool, began_at: 0, counted: 0 }
+    pub(in crate::l7) fn new(unseen: Arc<Unseen>) -> Self {
+        Self { unseen, began_at: 0, counted: 0 }
     }
 
     /// Whether to read on, where so many fields have come so far. If not, the turn has ended, and another must be asked for.
     pub(in crate::l7) fn may_read(&mut self, fields: usize) -> bool {
-        let may = self.count(fields) < CONNECTION && !self.pool.unseen().is_full();
+        let may = self.count(fields) < CONNECTION && !self.unseen.is_full();
         if !may {
             self.end(fields);
         }
@@ -80,7 +79,7 @@ impl Turn {
     fn count(&mut self, fields: usize) -> usize {
         let read = fields.wrapping_sub(self.began_at);
         if read > FREE && read > self.counted {
-            self.pool.unseen().add(read - self.counted);
+            self.unseen.add(read - self.counted);
             self.counted = read;
         }
         read
@@ -90,14 +89,12 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::l7::WorkerSettings;
-    use crate::telemetry::Telemetry;
 
     #[tokio::test]
     async fn a_turn_ends_where_it_has_read_enough_or_others_have() {
-        let pool = Pool::new(&WorkerSettings::for_tests(), Telemetry::without_log());
-        let counted = || pool.unseen().fields.load(Ordering::Relaxed);
-        let mut turns: Vec<_> = (0..8).map(|_| Turn::new(pool.clone())).collect();
+        let unseen = Arc::<Unseen>::default();
+        let counted = || unseen.fields.load(Ordering::Relaxed);
+        let mut turns: Vec<_> = (0..8).map(|_| Turn::new(unseen.clone())).collect();
         let first = &mut turns[0];
         assert!(first.may_read(0) && first.may_read(FREE));
         first.end(FREE);
@@ -112,8 +109,8 @@ mod tests {
         }
         assert_eq!(counted(), UNSEEN_FIELDS);
         assert!(!turns[0].may_read(FREE + CONNECTION), "others come first");
-        let worker = pool.clone();
-        tokio::spawn(async move { worker.unseen().forget().await });
+        let worker = unseen.clone();
+        tokio::spawn(async move { worker.forget().await });
         for _ in 0..3 {
             tokio::task::yield_now().await;
         }

@@ -8,15 +8,15 @@
 //! application does the same for each request on it, whose response may have a body.
 //!
 //! No window bounds trailers, which wait decoded behind the body. What the wire tells of them is reserved when they come,
-//! unless they are small ([`request_units`](super::request_units)). Nothing tells when they are read, but no stream has
+//! unless they are small ([`request_units`](super::sizes::request_units)). Nothing tells when they are read, but no stream has
 //! more than one head of them: so much is kept as the open streams can have, and nothing without any.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::{
-    Full, HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW, Kind, MOST_OF_A_HEAD, Share, head_units,
-    units,
+use super::sizes::{
+    HTTP2_CONNECTION_WINDOW, HTTP2_STREAM_WINDOW, MOST_OF_A_HEAD, head_units, units,
 };
+use super::{Full, Kind, Share};
 
 /// Streams whose windows fill the connection's.
 const MOST: u32 = HTTP2_CONNECTION_WINDOW / HTTP2_STREAM_WINDOW;
@@ -133,10 +133,10 @@ fn stream() -> usize {
 mod tests {
     use std::sync::Arc;
 
-    use super::client::Client;
     use super::*;
-    use super::{Pool, Tenancy};
     use crate::l7::WorkerSettings;
+    use crate::l7::budget::client::Client;
+    use crate::l7::budget::{Pool, Tenancy};
     use crate::telemetry::Telemetry;
 
     fn share(bytes: usize) -> Arc<Share> {

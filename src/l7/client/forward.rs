@@ -7,15 +7,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::CONNECTION;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
 use super::judge::Judge;
 use super::plan::Plan;
 use super::retry::Again;
-use super::session::Outbound;
+use super::session::Session;
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
 use crate::filter::{self, Seen};
@@ -23,21 +22,21 @@ use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::guards::{self, Asking};
-use crate::l7::exchange::response::ResponseBody;
+use crate::l7::exchange::response::{ResponseBody, relay};
 use crate::l7::exchange::upgrade::{self, Upgrade};
-use crate::l7::message::detect::Version;
 use crate::l7::message::lasting::{self, Cut, Waits};
-use crate::l7::message::original::{self, Original};
+use crate::l7::message::original::Original;
 use crate::l7::message::sent::Sent;
-use crate::l7::message::{deadline, framing, headers};
-use crate::l7::upstream::{Key, Lease, Sender};
+use crate::l7::message::{deadline, headers};
+use crate::l7::upstream::{Key, Lease};
+use crate::l7::version::Version;
 use crate::policy::{self, Filtered, Gate};
 use crate::reach::Attempts;
 use crate::world::World;
 
 /// A request that knows where it goes.
 pub(in crate::l7) struct Way {
-    pub(in crate::l7) session: Arc<Outbound>,
+    pub(in crate::l7) session: Arc<Session>,
     pub(in crate::l7) world: Arc<World>,
     pub(in crate::l7) plan: Plan,
     /// The request as the client sent it, when the route's filters may have changed it.
@@ -141,7 +140,7 @@ impl Way {
         let mut next = first;
         while let Some(mut picked) = next {
             let peer =
-                self.session.context.peers.destination(&self.world, picked.workload.as_ref());
+                self.session.context.labels.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
             match self.prepare(&picked, &mut arrived) {
                 Ok(Prepared { notes, filtered }) => {
@@ -229,7 +228,7 @@ impl Way {
             let request = &mut arrived.request;
             let original = Original::between(before, request.uri(), request.headers());
             if let Some(original) = original.encode() {
-                request.headers_mut().insert(original::HEADER, original);
+                request.headers_mut().insert(headers::ORIGINAL, original);
             }
         }
         Ok(Prepared::default())
@@ -292,7 +291,7 @@ impl Way {
             let (from, addressed) = (session.downstream(), &self.plan.addressed.hostname);
             let stream = session.context.reach.connect(&from, picked, Some(addressed)).await?;
             let share = session.seat.share();
-            Sender::connect(&session.context, share, version, stream, picked.address).await
+            session.context.connect(share, version, stream, picked.address).await
         };
         let mut lease = match shelf.lease(dial).await {
             Ok(lease) => lease,
@@ -365,7 +364,7 @@ impl Way {
         match granted {
             Some(upgrade) => {
                 let cut = cut().unwrap_or_else(|| Box::pin(std::future::pending()));
-                upgrade.switch(&session.context.clone(), response, exchange, cut, session)
+                upgrade.switch(&session.context.tasks.clone(), response, exchange, cut, session)
             }
             None => relay(response, exchange).map(|body| body.until(deadline).unless(cut)),
         }
@@ -414,20 +413,4 @@ impl Outcome {
 
 fn late() -> Answer {
     Answer::unreachable(Reason::Timeout, "the route's timeout passed before there was a response")
-}
-
-/// Streams a response down. Its version is left to the server: that of the downstream connection. What hyper keeps beside the
-/// head goes with it: how names were written, and the reason phrase.
-pub(in crate::l7) fn relay(
-    response: Response<Incoming>,
-    exchange: Box<Exchange>,
-) -> Response<ResponseBody> {
-    let (mut head, body) = response.into_parts();
-    framing::settle_length(&mut head.headers, Some(head.status));
-    headers::strip_hop_by_hop(&mut head.headers);
-    if exchange.withholds_body() {
-        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    head.version = http::Version::default();
-    Response::from_parts(head, ResponseBody::streamed(body, exchange))
 }

@@ -3,7 +3,7 @@
 use http::Request;
 
 use super::plan::{Chosen, Plan};
-use super::session::Outbound;
+use super::session::Session;
 use crate::balance::Picked;
 use crate::base::Reason;
 use crate::l7::message::lasting::{self, End};
@@ -15,7 +15,7 @@ use crate::world::World;
 /// What decides about a request, besides the endpoint and what is sent there.
 #[derive(Clone, Copy)]
 pub(in crate::l7) struct Judge<'a> {
-    pub(in crate::l7) session: &'a Outbound,
+    pub(in crate::l7) session: &'a Session,
     pub(in crate::l7) plan: &'a Plan,
     /// The request as the client sent it, when the route's filters may have changed it.
     pub(in crate::l7) before: Option<&'a Sent>,

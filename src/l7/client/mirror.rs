@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 
 use super::forward::Way;
 use super::plan::Plan;
-use super::session::Outbound;
+use super::session::Session;
 use crate::base::Reason;
 use crate::filter::{BackendRef, HttpFilter, Mirror, Seen};
 use crate::l7::budget::MirrorPermit;
@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(15);
 
 /// Sends the copies that the plan's filters want. `before` is the request before any filter, where one changed it.
 pub(in crate::l7) fn send_copies(
-    session: &Arc<Outbound>,
+    session: &Arc<Session>,
     world: &Arc<World>,
     plan: &Plan,
     before: Option<&Sent>,
@@ -52,7 +52,7 @@ fn mirrors(filters: &[HttpFilter]) -> impl Iterator<Item = &Mirror> {
 }
 
 fn send_copy(
-    session: &Arc<Outbound>,
+    session: &Arc<Session>,
     world: &Arc<World>,
     mirror: &Mirror,
     sent: Option<Sent>,
@@ -95,7 +95,7 @@ fn send_copy(
         seen: Seen::default(),
     };
     let metrics = metrics.clone();
-    session.context.drive("mirrored request", async move {
+    session.context.tasks.drive("mirrored request", async move {
         let delivered = Box::pin(deliver(way, copy, permit));
         let outcome = match tokio::time::timeout(LIMIT, delivered).await {
             Ok(true) => &metrics.answered,

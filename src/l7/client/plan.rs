@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
-use super::session::Outbound;
+use super::session::Session;
 use crate::balance::{self, Picked};
 use crate::base::{ObjectKey, Str};
 use crate::filter::{HttpFilter, Pair};
@@ -64,7 +64,7 @@ impl Plan {
     pub(in crate::l7) fn endpoint_again(
         &self,
         world: &World,
-        session: &Outbound,
+        session: &Session,
         last: &[SocketAddr],
     ) -> Option<Picked> {
         let (service, port) = &self.backend;
@@ -76,7 +76,7 @@ impl Plan {
     pub(in crate::l7) fn endpoint(
         &self,
         world: &World,
-        session: &Outbound,
+        session: &Session,
         attempts: &Attempts,
     ) -> Option<Picked> {
         let (service, port) = &self.backend;

@@ -12,14 +12,15 @@ use hyper::body::Incoming;
 use super::forward::Way;
 use super::mirror;
 use super::plan::{self, Plan};
-use super::session::Outbound;
+use super::session::Session;
 use crate::balance::Picked;
 use crate::base::PolicyNote;
 use crate::filter::{self, Cx, Flow, Half, HttpFilter, RequestHead, Waited};
+use crate::l7::budget::admission::Admission;
+use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::response::ResponseBody;
-use crate::l7::exchange::{Exchange, Place};
 use crate::l7::message::headers;
 use crate::l7::message::sent::{self, Sent};
 use crate::l7::worker::serve::Handler;
@@ -43,11 +44,11 @@ impl From<Answer> for Refusal {
 
 /// Routes one request and answers it.
 pub(in crate::l7) async fn route(
-    session: Arc<Outbound>,
+    session: Arc<Session>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let mut arrived =
-        Arrived::new(request, &session.context, session.dialled, session.most_fields());
+    let limits = session.context.limits(session.most_fields());
+    let mut arrived = Arrived::new(request, &limits, session.dialled);
     headers::strip_internal(arrived.request.headers_mut());
     headers::add_missing(arrived.request.headers_mut());
     let form = arrived.form;
@@ -55,7 +56,7 @@ pub(in crate::l7) async fn route(
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
     let start = arrived.describe(session.request_start());
     let record = session.context.dependencies.telemetry.request(start);
-    let place = Place::of(permit, &session.seat, arrived.version);
+    let place = Admission::of(permit, &session.seat, arrived.version);
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.record.headers(arrived.request.headers());
     let world = session.context.dependencies.world.snapshot();
@@ -98,7 +99,7 @@ fn check(arrived: &Arrived, full: Option<String>) -> Result<(), Answer> {
 /// The rule, its filters' say, the backend, and its filters' say. `before` is the request as the client sent it, where a
 /// filter may change it.
 async fn plan(
-    session: &Outbound,
+    session: &Session,
     world: &World,
     arrived: &mut Arrived,
     before: &mut Option<Box<Sent>>,
@@ -118,7 +119,7 @@ async fn plan(
 
 /// To the backend whose turn it is, unless a filter answers instead.
 async fn lead(
-    session: &Outbound,
+    session: &Session,
     world: &World,
     route: &mut plan::Route,
     arrived: &mut Arrived,
@@ -206,7 +207,7 @@ fn sent_headers<'a>(before: &'a Option<Box<Sent>>, arrived: &'a Arrived) -> &'a 
 /// leave without the headers and by another method than those of the request that they announce, so either may be
 /// permitted.
 fn heard(
-    session: &Outbound,
+    session: &Session,
     world: &World,
     arrived: &Arrived,
     before: &Option<Box<Sent>>,

@@ -15,7 +15,7 @@ use crate::l7::budget::{Reserved, Share};
 use crate::l7::exchange::answer::Form;
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::message::body::{Replay, RequestBody};
-use crate::l7::message::detect::Version;
+use crate::l7::version::Version;
 use crate::model::Retry;
 
 /// The longest time between two attempts, as a multiple of the first: Envoy's.

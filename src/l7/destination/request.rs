@@ -8,17 +8,17 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::gates::{Gates, Permitted};
-use super::session::{self, Inbound};
+use super::session::{self, Session};
 use crate::base::{PolicyNote, Str};
-use crate::l7::client::forward;
+use crate::l7::budget::admission::Admission;
+use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::guards::{self, Asking};
-use crate::l7::exchange::response::ResponseBody;
+use crate::l7::exchange::response::{ResponseBody, relay};
 use crate::l7::exchange::upgrade::{self, Upgrade};
-use crate::l7::exchange::{Exchange, Place};
+use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Waits};
-use crate::l7::message::{headers, original};
 use crate::l7::upstream::Lease;
 use crate::l7::worker::serve::Handler;
 use crate::policy::Permit;
@@ -30,12 +30,12 @@ const MAX_ATTEMPTS: usize = 2;
 
 /// Judges one request and answers it.
 pub(in crate::l7) async fn deliver(
-    session: Arc<Inbound>,
+    session: Arc<Session>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let (dialled, most_fields) = (session.arrival.destination, session.most_fields());
-    let mut arrived = Arrived::new(request, &session.context, dialled, most_fields);
-    let sent_as = arrived.request.headers_mut().remove(original::HEADER);
+    let limits = session.context.limits(session.most_fields());
+    let mut arrived = Arrived::new(request, &limits, session.arrival.destination);
+    let sent_as = arrived.request.headers_mut().remove(headers::ORIGINAL);
     headers::strip_internal(arrived.request.headers_mut());
     let form = arrived.form;
     let permit = arrived.admit(&session.seat);
@@ -43,7 +43,7 @@ pub(in crate::l7) async fn deliver(
     let Verdict { routed, notes, judged } = judge(&session, &mut arrived, sent_as.as_ref(), full);
     let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
-    let place = Place::of(permit, &session.seat, arrived.version);
+    let place = Admission::of(permit, &session.seat, arrived.version);
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.record.notes(notes);
     exchange.record.headers(arrived.request.headers());
@@ -60,7 +60,7 @@ pub(in crate::l7) async fn deliver(
 
 /// Asks the filters of what guards the workload.
 async fn limit(
-    session: &Inbound,
+    session: &Session,
     arrived: &mut Arrived,
     judged: &Permitted,
     exchange: &mut Exchange,
@@ -90,7 +90,7 @@ struct Verdict {
 }
 
 fn judge(
-    session: &Inbound,
+    session: &Session,
     arrived: &mut Arrived,
     sent_as: Option<&HeaderValue>,
     full: Option<String>,
@@ -128,14 +128,14 @@ impl Verdict {
 
 /// What is judged again of a request that lasts.
 struct Judged {
-    session: Arc<Inbound>,
+    session: Arc<Session>,
     head: Request<()>,
     sent_as: Option<HeaderValue>,
 }
 
 /// Hands a permitted request to the application.
 async fn pass(
-    session: Arc<Inbound>,
+    session: Arc<Session>,
     mut arrived: Arrived,
     sent_as: Option<HeaderValue>,
     permit: Permit,
@@ -210,11 +210,11 @@ impl Judged {
         match granted {
             Some(upgrade) => {
                 let cut = async move { self.until_cut().await };
-                upgrade.switch(&session.context.clone(), response, exchange, cut, session)
+                upgrade.switch(&session.context.tasks.clone(), response, exchange, cut, session)
             }
             None => {
                 let cut = || async move { lasting::after_awhile(self.until_cut()).await };
-                forward::relay(response, exchange).map(|body| body.unless(|| Some(Box::pin(cut()))))
+                relay(response, exchange).map(|body| body.unless(|| Some(Box::pin(cut()))))
             }
         }
     }
@@ -232,7 +232,7 @@ impl Judged {
     }
 }
 
-impl Inbound {
+impl Session {
     /// Tells the application who the client is, where a waypoint that guards it wants that.
     fn name_client(&self, permit: &Permit, headers: &mut HeaderMap) {
         let arrival = &self.arrival;

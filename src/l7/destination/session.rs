@@ -1,43 +1,33 @@
-//! The destination's half: a connection to a local workload whose requests are authorized one by one.
+//! What the requests of one connection to a local workload share.
 
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
 use tokio::net::TcpStream;
-use tokio_util::future::FutureExt;
 
 use super::gates::{Arrival, Gates};
-use super::kept::KeptGates;
-use super::request;
-use crate::base::{Reason, Str, within_budget};
-use crate::l7::budget::seat::Order;
+use super::kept::{Arrivals, KeptGates};
+use super::labels;
+use crate::base::{Reason, Str};
 use crate::l7::budget::seats::Seated;
-use crate::l7::client::bytes;
-use crate::l7::client::session::REQUEST_BUDGET;
-use crate::l7::exchange::response::ResponseBody;
-use crate::l7::message::detect::{self, Version};
-use crate::l7::message::headers;
-use crate::l7::message::refused::Refused;
-use crate::l7::upstream::{Lease, Sender, Shelf, UpstreamError};
-use crate::l7::worker::serve::{self, Handler};
-use crate::l7::worker::{Context, labels};
+use crate::l7::upstream::{Lease, Shelf, UpstreamError};
+use crate::l7::version::Version;
+use crate::l7::worker::context::Context;
 use crate::model::AppProtocol;
 use crate::policy::{Denial, Permit};
 use crate::reach::{self, Failure, cut_after_a_change};
-use crate::sock::{Rewind, SocketFactory};
+use crate::sock::SocketFactory;
 use crate::telemetry::{ConnectionStart, HttpConnection, Peer, ServiceLabels};
 use crate::tunnel::{Carrier, Cut, GuardedConnection, Place};
 use crate::world::{JudgementChanges, World};
 
 /// One inbound connection, shared by its requests.
-pub(in crate::l7) struct Inbound {
+pub(in crate::l7) struct Session {
     pub(in crate::l7) context: Arc<Context>,
     pub(in crate::l7) arrival: Arrival,
-    gates: KeptGates,
+    pub(in crate::l7) gates: KeptGates,
     pub(in crate::l7) source: Arc<Peer>,
     pub(in crate::l7) destination: Arc<Peer>,
     pub(in crate::l7) service: Arc<ServiceLabels>,
@@ -53,43 +43,10 @@ pub(in crate::l7) struct Inbound {
     _place: Place,
 }
 
-/// Serves a connection to its end.
-pub(in crate::l7) async fn serve(
-    context: Arc<Context>,
-    connection: Box<GuardedConnection>,
-    seat: Seated,
-) {
-    let cut = connection.cut.clone();
-    let (stream, session) = Inbound::new(context, *connection, seat);
-    let token = cut.token().clone();
-    session.serve(stream).with_cancellation_token_owned(token).await;
-}
-
-impl Handler for Inbound {
-    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<ResponseBody> {
-        within_budget::<REQUEST_BUDGET, _>(request::deliver(self, request)).await
-    }
-
-    fn refused(&self, refused: Refused) {
-        let routed = self.gates(&self.context.dependencies.world.load()).was_routed();
-        let start = self.request_start(routed, None);
-        let mut record = refused.record(&self.context.dependencies.telemetry, start);
-        record.destination(self.destination.clone(), self.arrival.destination);
-    }
-
-    /// What the client's half let in is not refused for what that half has added.
-    fn most_fields(&self) -> usize {
-        let most = self.context.dependencies.settings.max_headers;
-        match self.gates(&self.context.dependencies.world.load()).was_routed() {
-            true => most + headers::ADDED,
-            false => most,
-        }
-    }
-}
-
-impl Inbound {
-    fn new(
+impl Session {
+    pub(in crate::l7) fn new(
         context: Arc<Context>,
+        arrivals: &Arrivals,
         connection: GuardedConnection,
         seat: Seated,
     ) -> (Carrier, Arc<Self>) {
@@ -97,7 +54,7 @@ impl Inbound {
         let world = context.dependencies.world.snapshot();
         let start = labels::arrived(&arrival, &world, &context.dependencies.cluster);
         let session = Self {
-            gates: context.arrivals.gates(&arrival.workload.uid),
+            gates: arrivals.gates(&arrival.workload.uid),
             source: Arc::new(start.source),
             destination: Arc::new(start.destination),
             service: Arc::new(start.service),
@@ -114,38 +71,9 @@ impl Inbound {
         (connection.stream, Arc::new(session))
     }
 
-    async fn serve(self: &Arc<Self>, stream: Carrier) {
-        let (said, wait) = self.expectation();
-        let detecting =
-            async { detect::detect(crate::l7::client::session::adopt(stream)?, said, wait).await };
-        // A client that has said nothing yet loses nothing by leaving.
-        let detected = tokio::select! {
-            detected = detecting => detected,
-            () = self.context.drain.cancelled() => return,
-            () = self.seat.told(Order::Leave) => return,
-        };
-        match detected {
-            Ok((Some(version), stream)) => {
-                let _buffers = match self.context.buffers(self.seat.share(), version) {
-                    Ok(buffers) => buffers,
-                    Err(why) => return self.refuse(Reason::Overflow, &why),
-                };
-                self.seat.head_begins();
-                let telemetry = &self.context.dependencies.telemetry;
-                self.open.get_or_init(|| telemetry.http_connection(self.start()));
-                server::serve(&self.context, stream, version, &self.seat, self.clone()).await;
-            }
-            Ok((None, stream)) => self.carry(stream).await,
-            Err(error) => {
-                let why = format!("the client broke off before it said anything: {error}");
-                self.refuse(Reason::PeerReset, &why);
-            }
-        }
-    }
-
     /// What the port is said to speak, and how long the client may stay silent. Where bytes would be refused, a server
     /// cannot speak first either, so waiting on for a request costs nobody anything.
-    fn expectation(&self) -> (AppProtocol, Duration) {
+    pub(in crate::l7) fn expectation(&self) -> (AppProtocol, Duration) {
         let gates = self.gates(&self.context.dependencies.world.load());
         let said = gates.protocol();
         let http = matches!(said, AppProtocol::Http | AppProtocol::Http2);
@@ -169,13 +97,13 @@ impl Inbound {
             let connected = self.connect_application().await;
             let stream = connected.map_err(|error| Failure::connect(address, error))?;
             let share = self.seat.share();
-            Sender::connect(&self.context, share, version, Carrier::Tcp(stream), address).await
+            self.context.connect(share, version, Carrier::Tcp(stream), address).await
         };
         shelf.lease(dial).await
     }
 
     /// Connects to the application, with the client's address where the kernel lets us.
-    fn connect_application(&self) -> impl Future<Output = io::Result<TcpStream>> {
+    pub(in crate::l7) fn connect_application(&self) -> impl Future<Output = io::Result<TcpStream>> {
         let timeout = self.context.dependencies.settings.connect_timeout;
         let (sockets, to) = (self.sockets.as_ref(), self.arrival.destination);
         reach::connect_application(sockets, to, self.borrow, timeout)
@@ -224,50 +152,12 @@ impl Inbound {
         }
     }
 
-    /// Bytes that are not HTTP: authorized at layer 4, and again after changes that concern it.
-    async fn carry(&self, stream: Rewind<Carrier>) {
-        let _busy = self.seat.carries_bytes();
-        let gates = self.gates(&self.context.dependencies.world.load());
-        let permit = match gates.authorize_bytes(&self.arrival) {
-            Ok(permit) => permit,
-            Err(denial) => {
-                let start = ConnectionStart { notes: denial.notes, ..self.start() };
-                let telemetry = &self.context.dependencies.telemetry;
-                return telemetry.refused(start, Reason::Denied, &denial.why);
-            }
-        };
-        let application = match self.connect_application().await {
-            Ok(application) => application,
-            Err(error) => {
-                let to = self.arrival.destination;
-                let why = format!("connect to the application at {to}: {error}");
-                return self.refuse(Reason::ConnectFailure, &why);
-            }
-        };
-        let start = ConnectionStart {
-            waypoint_principal: principal(&permit),
-            policy: permit.policy,
-            notes: permit.notes,
-            ..self.start()
-        };
-        let mut record = self.context.dependencies.telemetry.connection(start);
-        let (reason, why) = tokio::select! {
-            copied = bytes::copy(stream, Carrier::Tcp(application), &record) => {
-                return bytes::finish(copied, &mut record);
-            }
-            cut = self.until_cut(self.gates.changes(&self.arrival), |_, gates| {
-                gates.authorize_bytes(&self.arrival)
-            }) => cut,
-        };
-        record.fail(reason, why);
-    }
-
-    fn start(&self) -> ConnectionStart {
+    pub(in crate::l7) fn start(&self) -> ConnectionStart {
         let world = self.context.dependencies.world.load();
         labels::arrived(&self.arrival, &world, &self.context.dependencies.cluster)
     }
 
-    fn refuse(&self, reason: Reason, why: &str) {
+    pub(in crate::l7) fn refuse(&self, reason: Reason, why: &str) {
         self.context.dependencies.telemetry.refused(self.start(), reason, why);
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::header::EXPECT;
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, Method, Request};
 use hyper::body::Incoming;
 
 use super::answer::Form;
@@ -14,15 +14,16 @@ use crate::l7::budget::Full;
 use crate::l7::budget::seat::{RequestPermit, Seat};
 use crate::l7::message::body::RequestBody;
 use crate::l7::message::framing::{self, Fault};
-use crate::l7::message::{detect, headers, sent};
-use crate::l7::worker::Context;
+use crate::l7::message::{headers, sent};
+use crate::l7::tasks::Tasks;
+use crate::l7::version::Version;
 use crate::telemetry::RequestStart;
 
 /// A request on its way up.
 pub(in crate::l7) struct Arrived {
     /// Canonical (see [`headers`]), unless there is a fault.
     pub(in crate::l7) request: Request<RequestBody>,
-    pub(in crate::l7) version: detect::Version,
+    pub(in crate::l7) version: Version,
     /// How the access log names the version.
     pub(in crate::l7) protocol: &'static str,
     pub(in crate::l7) form: Form,
@@ -32,35 +33,44 @@ pub(in crate::l7) struct Arrived {
     pub(in crate::l7) fault: Option<Fault>,
 }
 
+/// What a worker lets a request have.
+pub(in crate::l7) struct Limits<'a> {
+    /// Fields in its head.
+    pub(in crate::l7) fields: usize,
+    /// What it may upgrade to, in lower case.
+    pub(in crate::l7) upgrades: &'a [Str],
+    /// Where an upgraded connection goes on.
+    pub(in crate::l7) tasks: &'a Arc<Tasks>,
+}
+
 impl Arrived {
     /// `dialled`: the address that the client asked for, which stands for a host that it need not name.
     pub(in crate::l7) fn new(
         mut request: Request<Incoming>,
-        context: &Arc<Context>,
+        limits: &Limits<'_>,
         dialled: SocketAddr,
-        most_fields: usize,
     ) -> Self {
-        let upgrade = upgrade::requested(&mut request, context);
+        let upgrade = upgrade::requested(&mut request, limits.tasks, limits.upgrades);
         let protocol = headers::protocol(request.version());
         let version = match request.version() {
-            Version::HTTP_2 => detect::Version::Http2,
-            _ => detect::Version::Http1,
+            http::Version::HTTP_2 => Version::Http2,
+            _ => Version::Http1,
         };
         let form = match request.method() {
             _ if headers::is_grpc(request.headers()) => Form::Grpc,
             &Method::HEAD => Form::Head,
             _ => Form::Text,
         };
-        let framed = framing::check_request(request.headers(), most_fields);
+        let framed = framing::check_request(request.headers(), limits.fields);
         let fault =
             framed.and_then(|()| Ok(headers::canonical(&mut request, Some(dialled))?)).err();
         let expects = expects_continue(request.headers());
-        if request.version() == Version::HTTP_10 {
+        if request.version() == http::Version::HTTP_10 {
             // Nobody may be told 100 over HTTP/1.0, whatever it expects (RFC 9110, 10.1.1).
             request.headers_mut().remove(EXPECT);
         }
         let mut request = request.map(RequestBody::new);
-        if expects && request.version() == Version::HTTP_11 {
+        if expects && request.version() == http::Version::HTTP_11 {
             request.body_mut().wait();
         }
         Self { request, version, protocol, form, upgrade, fault }

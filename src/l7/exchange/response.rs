@@ -4,16 +4,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Exchange, Place};
+use super::Exchange;
 use crate::base::Reason;
+use crate::l7::budget::admission::Admission;
 use crate::l7::message::body::BodyError;
 use crate::l7::message::held::{self, Chunk};
 use crate::l7::message::lasting::Cut;
+use crate::l7::message::{framing, headers};
 
 /// The body of a response on its way down, with the exchange that ends when it does.
 pub(in crate::l7) struct ResponseBody {
@@ -44,6 +47,22 @@ pub(in crate::l7) fn hold_place(response: &mut Response<ResponseBody>) {
     }
 }
 
+/// Streams a response down. Its version is left to the server: that of the downstream connection. What hyper keeps beside the
+/// head goes with it: how names were written, and the reason phrase.
+pub(in crate::l7) fn relay(
+    response: Response<Incoming>,
+    exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let (mut head, body) = response.into_parts();
+    framing::settle_length(&mut head.headers, Some(head.status));
+    headers::strip_hop_by_hop(&mut head.headers);
+    if exchange.withholds_body() {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    head.version = http::Version::default();
+    Response::from_parts(head, ResponseBody::streamed(body, exchange))
+}
+
 impl ResponseBody {
     pub(in crate::l7) fn own(text: Bytes, mut exchange: Box<Exchange>) -> Self {
         exchange.record.response_bytes(text.len());
@@ -69,7 +88,7 @@ impl ResponseBody {
     }
 
     /// The request's place, when the response waits in frames that can hold it.
-    fn place(&mut self) -> Option<Place> {
+    fn place(&mut self) -> Option<Admission> {
         self.exchange.as_mut()?.place()
     }
 
@@ -213,7 +232,7 @@ impl Body for ResponseBody {
 /// The frame with what its end takes along. An end that comes by itself is an empty frame then, as which it is sent anyway.
 fn last(
     frame: Option<Result<Frame<Bytes>, hyper::Error>>,
-    place: Option<Place>,
+    place: Option<Admission>,
 ) -> Option<Result<Frame<Chunk>, BodyError>> {
     let frame = match (frame, &place) {
         (None, None) => return None,

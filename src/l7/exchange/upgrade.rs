@@ -21,7 +21,7 @@ use super::answer::Answer;
 use super::response::ResponseBody;
 use crate::base::{Reason, Str};
 use crate::l7::message::{headers, watched};
-use crate::l7::worker::Context;
+use crate::l7::tasks::Tasks;
 use crate::sock::{self, Rewind, Transferred};
 use crate::tunnel::Carrier;
 
@@ -38,7 +38,7 @@ pub(in crate::l7) struct Upgrade {
 /// The client's connection once hyper lets go of it. hyper takes every connection whose client has asked for an upgrade for an
 /// upgraded one when it ends, and leaves it to us to shut it down: without that a tunnel would reset its stream, and
 /// the last response in it be lost.
-struct Downstream(Option<(Arc<Context>, OnUpgrade)>);
+struct Downstream(Option<(Arc<Tasks>, OnUpgrade)>);
 
 /// Both connections on their way to be copied.
 struct Switched {
@@ -53,14 +53,15 @@ struct Switched {
 /// to the application belong on the list; `h2c` can, and is never on it.
 pub(in crate::l7) fn requested(
     request: &mut Request<Incoming>,
-    context: &Arc<Context>,
+    tasks: &Arc<Tasks>,
+    allowed: &[Str],
 ) -> Option<Upgrade> {
     let wished = request.headers().contains_key(UPGRADE) || request.method() == Method::CONNECT;
     if !wished || request.version() == Version::HTTP_2 {
         return None;
     }
-    let offered = offered(request, &context.dependencies.upgrades);
-    let downstream = Downstream(Some((context.clone(), hyper::upgrade::on(&mut *request))));
+    let offered = offered(request, allowed);
+    let downstream = Downstream(Some((tasks.clone(), hyper::upgrade::on(&mut *request))));
     let asks = !offered.is_empty() && request.body().is_end_stream();
     asks.then_some(Upgrade { offered, downstream })
 }
@@ -127,7 +128,7 @@ impl Upgrade {
     /// it must not go on. `hold` keeps the connection's place in the budgets.
     pub(in crate::l7) fn switch<H: Send + Sync + 'static>(
         mut self,
-        context: &Context,
+        tasks: &Tasks,
         mut response: Response<Incoming>,
         exchange: Box<Exchange>,
         cut: impl Future<Output = (Reason, String)> + Send + 'static,
@@ -138,7 +139,7 @@ impl Upgrade {
         let upstream = hyper::upgrade::on(&mut response);
         if let Some((_, downstream)) = self.downstream.0.take() {
             let switched = Switched { exchange, downstream, upstream };
-            context.spawn("upgraded connection", async move {
+            tasks.spawn("upgraded connection", async move {
                 switched.copy(cut).await;
                 drop(hold);
             });
@@ -155,12 +156,12 @@ impl Upgrade {
 
 impl Drop for Downstream {
     fn drop(&mut self) {
-        let Some((context, downstream)) = self.0.take() else { return };
+        let Some((tasks, downstream)) = self.0.take() else { return };
         // A worker that has ended shuts nothing down.
         if tokio::runtime::Handle::try_current().is_err() {
             return;
         }
-        context.spawn("connection that was not upgraded", async move {
+        tasks.spawn("connection that was not upgraded", async move {
             if let Ok(connection) = downstream.await {
                 _ = TokioIo::new(connection).shutdown().await;
             }

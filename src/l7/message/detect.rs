@@ -11,15 +11,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::Instant;
 
+use crate::l7::version::Version;
 use crate::model::AppProtocol;
 use crate::sock::Rewind;
-
-/// The version of HTTP on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::l7) enum Version {
-    Http1,
-    Http2,
-}
 
 /// What the first bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 use http::header::{CONTENT_LENGTH, COOKIE, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{Response, StatusCode};
 
-use crate::l7::budget::HTTP1_BUFFER;
+use crate::l7::budget::sizes::HTTP1_BUFFER;
 
 /// The longest head of a message that is read, in bytes; over HTTP/2 as RFC 9113, 6.5.2, counts them.
 pub(in crate::l7) const LONGEST_HEAD: usize = HTTP1_BUFFER;

@@ -12,11 +12,13 @@ use http::header::{
 use http::uri::PathAndQuery;
 use http::{Request, Uri, Version};
 
-use super::{framing, host, original};
+use super::{framing, host};
 use crate::base::{FIELD_BYTES, Identity};
 
 /// Istio's and Envoy's name for the id that ties the log lines of one request together.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The original values of a request that the client's half changed ([`original`](super::original)).
+pub(in crate::l7) const ORIGINAL: HeaderName = HeaderName::from_static("x-isthmus-original");
 /// Who the client is (Envoy, "x-forwarded-client-cert").
 pub(in crate::l7) const CLIENT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 /// What the client spoke, for applications that build links.
@@ -116,7 +118,7 @@ pub(in crate::l7) fn add_missing(headers: &mut HeaderMap) {
 
 /// Headers that only agents may send are taken out of what clients send, trailers included.
 pub(in crate::l7) fn strip_internal(headers: &mut HeaderMap) {
-    framing::remove(headers, &[original::HEADER, CLIENT]);
+    framing::remove(headers, &[ORIGINAL, CLIENT]);
     let disguised = headers.keys().filter(|name| is_disguised(name, &CLIENT));
     let disguised: Vec<HeaderName> = disguised.cloned().collect();
     framing::remove(headers, &disguised);
@@ -223,7 +225,7 @@ mod tests {
         for (target, path) in [("http://a?b", "/?b"), ("http://a", "/"), ("http://a//b/", "//b/")] {
             let mut empty = request(target, &[("host", "a")]);
             assert_eq!(canonical(&mut empty, None), Ok(()));
-            assert_eq!(super::sent::target(empty.uri()), path, "{target}");
+            assert_eq!(crate::l7::message::sent::target(empty.uri()), path, "{target}");
         }
     }
 

@@ -7,13 +7,13 @@
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue};
 
-use crate::l7::exchange::Place;
+use crate::l7::budget::admission::Admission;
 
 /// A part of a response's body on its way down.
 pub(in crate::l7) struct Chunk {
     bytes: Bytes,
     /// With the last part.
-    _place: Option<Place>,
+    _place: Option<Admission>,
 }
 
 /// The bytes of a value, and what is held as long as they are.
@@ -23,7 +23,7 @@ struct Value<G> {
 }
 
 impl Chunk {
-    pub(in crate::l7) fn new(bytes: Bytes, place: Option<Place>) -> Self {
+    pub(in crate::l7) fn new(bytes: Bytes, place: Option<Admission>) -> Self {
         Self { bytes, _place: place }
     }
 }

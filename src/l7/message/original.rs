@@ -17,9 +17,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::sent::Sent;
 
-/// The header between the two halves.
-pub(in crate::l7) const HEADER: HeaderName = HeaderName::from_static("x-isthmus-original");
-
 /// Of the encoding above.
 const VERSION: u8 = 2;
 

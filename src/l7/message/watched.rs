@@ -99,7 +99,7 @@ impl Http2 {
     pub(in crate::l7) fn new(io: Rewind<Carrier>, seat: Arc<Seat>) -> (Self, Exceeded, Streams) {
         let (io, exceeded) = Counted::new(io, PREFACE);
         seat.speaks_http2();
-        let turn = Turn::new(seat.share().pool().clone());
+        let turn = Turn::new(seat.share().pool().unseen().clone());
         let streams = Streams(Arc::new(AtomicUsize::new(0)));
         let (partial, told) = (Partial::default(), streams.clone());
         let watched = Self { io, seat, turn, partial, burst: 0, blocked: false, streams: told };
@@ -117,7 +117,7 @@ impl Http2 {
 impl Application {
     pub(in crate::l7) fn new(io: Carrier, buffers: Arc<Buffers>) -> (Self, Exceeded) {
         let (io, exceeded) = Counted::new(io, 0);
-        let turn = Turn::new(buffers.share().pool().clone());
+        let turn = Turn::new(buffers.share().pool().unseen().clone());
         (Self { io, buffers, turn, partial: Partial::default() }, exceeded)
     }
 }

@@ -21,7 +21,8 @@ use crate::base::Identity;
 use crate::identity::{
     CertificateStore, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock,
 };
-use crate::l7::message::detect::{self, Version};
+use crate::l7::message::detect;
+use crate::l7::version::Version;
 use crate::l7::{Dependencies, WorkerSettings, Workers};
 use crate::model::*;
 use crate::pool::{Pool, PoolSettings};

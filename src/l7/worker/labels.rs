@@ -1,67 +1,17 @@
-//! Who speaks with whom, as telemetry's labels: made once per connection, and kept per workload for destinations.
+//! Destinations as telemetry's labels, kept by workload.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::base::{Str, ports};
-use crate::l7::destination::gates::Arrival;
+use crate::base::Str;
 use crate::model::Workload;
-use crate::telemetry::{ConnectionStart, Peer, Reporter};
-use crate::tunnel::RoutedConnection;
-use crate::world::{World, labels_of, service_labels};
-
-/// A connection of a local client, before anything is known of its destination.
-pub(in crate::l7) fn routed(connection: &RoutedConnection, cluster: &Str) -> ConnectionStart {
-    let RoutedConnection { client, .. } = connection;
-    ConnectionStart {
-        reporter: Reporter::Source,
-        source: labels_of(Some(client), Some(&client.identity), cluster),
-        destination: Peer::default(),
-        service: service_labels(&connection.service),
-        mutual_tls: true,
-        source_address: connection.client_address,
-        destination_address: connection.dialled,
-        dialled: connection.dialled,
-        hbone_authority: None,
-        waypoint_principal: None,
-        policy: None,
-        notes: Vec::new(),
-        in_process: false,
-    }
-}
-
-/// A connection that arrived for a local workload.
-pub(in crate::l7) fn arrived(arrival: &Arrival, world: &World, cluster: &Str) -> ConnectionStart {
-    let Arrival { workload, client, client_address, destination, .. } = arrival;
-    let client = client.as_ref();
-    let source = world.source_at(client_address.ip(), client);
-    let own = client.map(|_| &workload.identity);
-    let namespace = client.map(|client| client.namespace.as_str());
-    let host = arrival.forwarded_host.as_deref();
-    let service = host.and_then(|host| world.service_named(host, namespace));
-    let wire_port = if client.is_some() { ports::HBONE } else { destination.port() };
-    ConnectionStart {
-        reporter: Reporter::Destination,
-        source: labels_of(source, client, cluster),
-        destination: labels_of(Some(workload), own, cluster),
-        service: service.map(|service| service_labels(service)).unwrap_or_default(),
-        mutual_tls: client.is_some(),
-        source_address: *client_address,
-        destination_address: SocketAddr::new(destination.ip(), wire_port),
-        dialled: *destination,
-        hbone_authority: client.map(|_| *destination),
-        waypoint_principal: None,
-        policy: None,
-        notes: Vec::new(),
-        in_process: arrival.in_process,
-    }
-}
+use crate::telemetry::Peer;
+use crate::world::{World, labels_of};
 
 /// Destinations as labels, by workload: a request finds them without making texts.
-pub(in crate::l7) struct Peers {
+pub(in crate::l7) struct Labels {
     cluster: Str,
     known: ArcSwap<HashMap<Str, Known>>,
     outside: Arc<Peer>,
@@ -74,7 +24,7 @@ struct Known {
     peer: Arc<Peer>,
 }
 
-impl Peers {
+impl Labels {
     pub(in crate::l7) fn new(cluster: Str) -> Self {
         Self { cluster, known: ArcSwap::default(), outside: Arc::default() }
     }

@@ -14,17 +14,19 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Executor};
+use super::context::Context;
+use crate::base::within_budget;
 use crate::l7::budget::seat::{Order, Seat};
-use crate::l7::budget::{
+use crate::l7::budget::sizes::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW,
 };
 use crate::l7::exchange::response::{self, ResponseBody};
-use crate::l7::message::detect::Version;
 use crate::l7::message::framing::{HYPER_HEADERS, LONGEST_HEAD};
 use crate::l7::message::interim::Interim;
 use crate::l7::message::refused::Refused;
 use crate::l7::message::watched;
+use crate::l7::tasks::Executor;
+use crate::l7::version::Version;
 use crate::sock::Rewind;
 use crate::tunnel::Carrier;
 
@@ -32,6 +34,9 @@ use crate::tunnel::Carrier;
 /// gRPC's servers ask after two hours, proxies after about a minute. Over HTTP/1 TCP asks.
 const PING_AFTER: Duration = Duration::from_secs(60);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// What the future of a request in flight may take, in bytes: twice what it does take, to notice when that grows.
+const REQUEST_BUDGET: usize = 8 * 1024;
 
 /// Serves requests.
 pub(in crate::l7) trait Handler: Send + Sync + 'static {
@@ -64,7 +69,7 @@ pub(in crate::l7) async fn serve<H: Handler>(
         Ok(()) => {}
         Err(Ended::Refused(refused)) => handler.refused(refused),
         Err(Ended::Broken(error)) => {
-            tracing::debug!(namespace = %context.namespace, %error, "a client's connection ended early");
+            tracing::debug!(namespace = %context.namespace(), %error, "a client's connection ended early");
         }
     }
 }
@@ -75,7 +80,7 @@ async fn answer<H: Handler>(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     seat.share().turn().await;
-    let mut response = handler.handle(request).await;
+    let mut response = within_budget::<REQUEST_BUDGET, _>(handler.handle(request)).await;
     response::hold_place(&mut response);
     response
 }
@@ -209,7 +214,7 @@ fn http1_settings(most_fields: usize) -> http1::Builder {
 }
 
 fn http2_settings(context: &Arc<Context>) -> http2::Builder<Executor> {
-    let mut settings = http2::Builder::new(Executor::Streams(context.clone()));
+    let mut settings = http2::Builder::new(Executor::Streams(context.tasks.clone()));
     let limits = &context.dependencies.settings;
     // A client that waits for a stream is better off than one that is answered 503 beyond its share.
     let share = limits.max_requests * limits.tenant_share / 100 * limits.client_share / 100;

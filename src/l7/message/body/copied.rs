@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::BodyError;
 use super::request::Part;
-use crate::l7::budget::COPY_BUFFER;
+use crate::l7::budget::sizes::COPY_BUFFER;
 
 /// How many frames a copy may be behind, whatever their length.
 const FRAMES: usize = 256;

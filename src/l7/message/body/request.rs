@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use super::BodyError;
 use super::copied::{Copied, Tee};
 use super::expected::{Expectation, Waiting};
-use crate::l7::budget::REPLAY_BUFFER;
 use crate::l7::budget::seat::Receiving;
+use crate::l7::budget::sizes::REPLAY_BUFFER;
 use crate::l7::message::{headers, held};
 
 /// What has passed of a request's body so far.
