@@ -6,10 +6,14 @@
 //! client takes a worker from the others (`l7/budget.rs`), and clients start their requests in turn (`l7/budget/fair.rs`). A
 //! worker starts with the first connection and stops when `node` says that its namespace needs none any more.
 //!
-//! A waypoint has two halves. The client's half (`outbound`) takes a [`RoutedConnection`] and routes its requests: it
+//! A waypoint has two halves. The client's half (`l7/client.rs`) takes a [`RoutedConnection`] and routes its requests: it
 //! selects rule, backend and endpoint, applies filters, retries requests that were certainly not processed, and
-//! records. The destination's half (`inbound`) takes a [`GuardedConnection`] and authorizes each request on its own
+//! records. The destination's half (`l7/destination.rs`) takes a [`GuardedConnection`] and authorizes each request on its own
 //! facts; it trusts nobody. Both see plain HTTP/1.1 or HTTP/2; anything else is forwarded as bytes.
+//!
+//! The folders are a stack: `budget` < `message` (heads, bodies of requests) < `upstream` (connections to applications) <
+//! `exchange` (a request until its response has ended, answers, filters) < `worker` (thread, connections) < `client` and
+//! `destination`, which do not know each other. The worker does not know them either: [`Halves`] hands them to it.
 //!
 //! Layer 4 calls through [`Waypoints`]; neither call blocks. This room does not listen, capture or speak TLS. It
 //! retries a request that may have reached an application only if the route configures it.
@@ -22,7 +26,6 @@ mod destination;
 mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
-mod halves;
 mod message;
 mod tasks;
 mod upstream;
@@ -46,8 +49,11 @@ use crate::resolver::Resolver;
 use crate::telemetry::{Telemetry, WorkerHealth};
 use crate::tunnel::{GuardedConnection, RoutedConnection, Waypoints};
 use crate::world::WorldStore;
-use halves::Halves;
-use worker::{Job, Worker};
+use budget::seats::Seated;
+use destination::gates::Inbound;
+use destination::kept::Arrivals;
+use worker::context::Context;
+use worker::{Job, Serve, Worker};
 
 /// The size of one worker, and how long it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,10 +182,10 @@ impl Workers {
     fn hand_over(&self, namespace: &Str, job: Job) {
         let worker = match self.worker(namespace) {
             Ok(worker) => worker,
-            Err((reason, why)) => return halves::refuse(job, &self.dependencies, reason, &why),
+            Err((reason, why)) => return refuse(job, &self.dependencies, reason, &why),
         };
         if let Err((job, reason, why)) = worker.offer(job) {
-            halves::refuse(job, &self.dependencies, reason, &why);
+            refuse(job, &self.dependencies, reason, &why);
         }
     }
 
@@ -215,6 +221,52 @@ impl Workers {
         self.current.store(Arc::new(next));
         Ok(worker)
     }
+}
+
+/// Both halves, for one worker.
+struct Halves {
+    /// What the requests of inbound connections must pass.
+    arrivals: Arc<Arrivals>,
+}
+
+impl Halves {
+    fn new(dependencies: &Dependencies) -> Self {
+        Self { arrivals: Arc::new(Arrivals::new(dependencies.world.clone())) }
+    }
+}
+
+impl Serve for Halves {
+    fn begin(&self, context: &Arc<Context>, job: Job, seat: Seated) {
+        let shared = context.clone();
+        match job {
+            Job::Route(connection) => {
+                let served = client::connection::serve(shared, connection, seat);
+                context.tasks.spawn("outbound connection", served);
+            }
+            Job::Guard(connection) => {
+                let arrivals = self.arrivals.clone();
+                let served = destination::connection::serve(shared, arrivals, connection, seat);
+                context.tasks.spawn("inbound connection", served);
+            }
+        }
+    }
+
+    fn sweep(&self) {
+        self.arrivals.sweep();
+    }
+}
+
+/// Closes a connection that no worker takes, and records why.
+fn refuse(job: Job, dependencies: &Dependencies, reason: Reason, why: &str) {
+    let start = match &job {
+        Job::Route(connection) => client::labels::routed(connection, &dependencies.cluster),
+        Job::Guard(connection) => {
+            let inbound = Inbound::of(connection);
+            let world = dependencies.world.load();
+            destination::labels::arrived(&inbound, &world, &dependencies.cluster)
+        }
+    };
+    dependencies.telemetry.refused(start, reason, why);
 }
 
 impl Waypoints for Workers {

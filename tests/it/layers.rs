@@ -50,9 +50,8 @@ const INSIDE: [(&str, &[(&str, u8)]); 1] = [(
     "l7",
     &[
         // Open the room to benchmarks and to fuzzers; not in what is shipped.
-        ("bench", 8),
-        ("fuzz", 8),
-        ("halves", 7),
+        ("bench", 7),
+        ("fuzz", 7),
         ("client", 6),
         ("destination", 6),
         ("worker", 5),

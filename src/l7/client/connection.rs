@@ -9,11 +9,10 @@ use tokio_util::future::FutureExt;
 use super::session::Session;
 use super::{bytes, labels, request};
 use crate::l7::budget::seats::Seated;
-use crate::l7::exchange::response::ResponseBody;
+use crate::l7::exchange::ResponseBody;
 use crate::l7::message::refused::Refused;
-use crate::l7::worker::connection::{self, Carries};
 use crate::l7::worker::context::Context;
-use crate::l7::worker::serve::{self, Handler};
+use crate::l7::worker::serve::{self, Carries, Handler};
 use crate::model::AppProtocol;
 use crate::tunnel::RoutedConnection;
 
@@ -37,7 +36,7 @@ async fn serve_session(context: Arc<Context>, connection: Box<RoutedConnection>,
             context.dependencies.settings.head_timeout
         }
     };
-    let begun = connection::begin(&context, &session.seat, stream, session.said, wait).await;
+    let begun = serve::begin(&context, &session.seat, stream, session.said, wait).await;
     let telemetry = &context.dependencies.telemetry;
     match begun {
         Some(Ok(Carries::Http(version, stream, _buffers))) => {

@@ -5,42 +5,33 @@
 //! nobody's concern: it never waits for the original, nor the original for it. The worker bounds how many are on their
 //! way and what they buffer; beyond that requests are not mirrored.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::Request;
 use http_body_util::BodyExt;
 
-use super::forward::Way;
+use super::attempt::Routed;
 use super::plan::Plan;
-use super::session::Session;
 use crate::base::Reason;
 use crate::filter::{BackendRef, HttpFilter, Mirror, Seen};
 use crate::l7::budget::MirrorPermit;
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::message::sent::Sent;
 use crate::model::Binding;
-use crate::world::World;
 
 /// How long a copy may take: as long as Envoy gives one.
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Sends the copies that the plan's filters want. `before` is the request before any filter, where one changed it.
-pub(in crate::l7) fn send_copies(
-    session: &Arc<Session>,
-    world: &Arc<World>,
-    plan: &Plan,
-    before: Option<&Sent>,
-    arrived: &mut Arrived,
-) {
-    let [of_rule, of_backend] = plan.filters();
+/// Sends the copies that the plan's filters want.
+pub(in crate::l7) fn send_copies(routed: &Routed, arrived: &mut Arrived) {
+    let [of_rule, of_backend] = routed.plan.filters();
     for mirror in mirrors(of_rule) {
         // Without what concerns the backend alone.
-        let sent = before.map(|before| before.filtered([of_rule, &[]]));
-        send_copy(session, world, mirror, sent, arrived);
+        let sent = routed.before.as_ref().map(|before| before.filtered([of_rule, &[]]));
+        send_copy(routed, mirror, sent, arrived);
     }
     for mirror in mirrors(of_backend) {
-        send_copy(session, world, mirror, None, arrived);
+        send_copy(routed, mirror, None, arrived);
     }
 }
 
@@ -51,13 +42,8 @@ fn mirrors(filters: &[HttpFilter]) -> impl Iterator<Item = &Mirror> {
     })
 }
 
-fn send_copy(
-    session: &Arc<Session>,
-    world: &Arc<World>,
-    mirror: &Mirror,
-    sent: Option<Sent>,
-    arrived: &mut Arrived,
-) {
+fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut Arrived) {
+    let (session, world) = (&routed.session, &routed.world);
     let BackendRef::Service { service: key, port } = &mirror.target else { return };
     if arrived.upgrade.is_some() || !mirror.takes_this() {
         return;
@@ -82,7 +68,7 @@ fn send_copy(
     *request.headers_mut() = sent.headers;
     let (version, protocol, form) = (arrived.version, arrived.protocol, arrived.form);
     let copy = Arrived { request, version, protocol, form, upgrade: None, fault: None };
-    let way = Way {
+    let copied = Routed {
         session: session.clone(),
         world: world.clone(),
         plan: Plan {
@@ -96,7 +82,7 @@ fn send_copy(
     };
     let metrics = metrics.clone();
     session.context.tasks.drive("mirrored request", async move {
-        let delivered = Box::pin(deliver(way, copy, permit));
+        let delivered = Box::pin(deliver(copied, copy, permit));
         let outcome = match tokio::time::timeout(LIMIT, delivered).await {
             Ok(true) => &metrics.answered,
             Ok(false) => &metrics.failed,
@@ -111,13 +97,13 @@ fn send_copy(
 
 /// Sends a copy to an endpoint, and reads what comes back, so that the connection can be used again. Whether there was an
 /// answer.
-async fn deliver(mut way: Way, copy: Arrived, _permit: MirrorPermit) -> bool {
-    let service = &way.plan.backend.0;
-    match way.session.resolve(service).await {
-        Ok(resolved) => way.plan.backend.0 = resolved,
+async fn deliver(mut routed: Routed, copy: Arrived, _permit: MirrorPermit) -> bool {
+    let service = &routed.plan.backend.0;
+    match routed.session.resolve(service).await {
+        Ok(resolved) => routed.plan.backend.0 = resolved,
         Err(answer) => return give_up(answer.reason, &answer.why),
     }
-    match way.send_once(copy).await {
+    match routed.send_once(copy).await {
         Ok((response, lease)) => {
             let mut body = response.into_body();
             while let Some(frame) = body.frame().await {

@@ -22,7 +22,7 @@ use crate::model::Retry;
 const MOST_BACKOFF: u32 = 10;
 
 /// What is needed to send a request again.
-pub(in crate::l7) struct Again {
+pub(in crate::l7) struct Retries {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -34,7 +34,7 @@ pub(in crate::l7) struct Again {
     _buffer: Option<Reserved>,
 }
 
-impl Again {
+impl Retries {
     /// `None` when this request is sent once: its route does not want it otherwise, or there is no room for its body.
     pub(in crate::l7) fn of(
         retry: Option<&Retry>,

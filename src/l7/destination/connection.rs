@@ -11,12 +11,11 @@ use super::request;
 use super::session::{self, Session};
 use crate::base::Reason;
 use crate::l7::budget::seats::Seated;
-use crate::l7::exchange::response::ResponseBody;
+use crate::l7::exchange::ResponseBody;
 use crate::l7::message::refused::Refused;
 use crate::l7::message::{copy, headers};
-use crate::l7::worker::connection::{self, Carries};
 use crate::l7::worker::context::Context;
-use crate::l7::worker::serve::{self, Handler};
+use crate::l7::worker::serve::{self, Carries, Handler};
 use crate::sock::Rewind;
 use crate::telemetry::ConnectionStart;
 use crate::tunnel::{Carrier, GuardedConnection};
@@ -35,7 +34,7 @@ pub(in crate::l7) async fn serve(
 
 async fn serve_session(session: Arc<Session>, stream: Carrier) {
     let (said, wait) = session.expectation();
-    match connection::begin(&session.context, &session.seat, stream, said, wait).await {
+    match serve::begin(&session.context, &session.seat, stream, said, wait).await {
         Some(Ok(Carries::Http(version, stream, _buffers))) => {
             let telemetry = &session.context.dependencies.telemetry;
             session.open.get_or_init(|| telemetry.http_connection(session.start()));
@@ -56,7 +55,7 @@ impl Handler for Session {
         let routed = self.gates(&self.context.dependencies.world.load()).was_routed();
         let start = self.request_start(routed, None);
         let mut record = refused.record(&self.context.dependencies.telemetry, start);
-        record.destination(self.destination.clone(), self.arrival.destination);
+        record.destination(self.destination.clone(), self.inbound.destination);
     }
 
     /// What the client's half let in is not refused for what that half has added.
@@ -73,7 +72,7 @@ impl Handler for Session {
 async fn carry(session: &Session, stream: Rewind<Carrier>) {
     let _busy = session.seat.carries_bytes();
     let gates = session.gates(&session.context.dependencies.world.load());
-    let permit = match gates.authorize_bytes(&session.arrival) {
+    let permit = match gates.authorize_bytes(&session.inbound) {
         Ok(permit) => permit,
         Err(denial) => {
             let start = ConnectionStart { notes: denial.notes, ..session.start() };
@@ -84,7 +83,7 @@ async fn carry(session: &Session, stream: Rewind<Carrier>) {
     let application = match session.connect_application().await {
         Ok(application) => application,
         Err(error) => {
-            let to = session.arrival.destination;
+            let to = session.inbound.destination;
             let why = format!("connect to the application at {to}: {error}");
             return session.refuse(Reason::ConnectFailure, &why);
         }
@@ -100,8 +99,8 @@ async fn carry(session: &Session, stream: Rewind<Carrier>) {
         copied = copy::copy(stream, Carrier::Tcp(application), &record) => {
             return copy::finish(copied, &mut record);
         }
-        cut = session.until_cut(session.gates.changes(&session.arrival), |_, gates| {
-            gates.authorize_bytes(&session.arrival)
+        cut = session.until_cut(session.gates.changes(&session.inbound), |_, gates| {
+            gates.authorize_bytes(&session.inbound)
         }) => cut,
     };
     record.fail(reason, why);

@@ -25,7 +25,7 @@ use crate::world::World;
 
 /// What is known of an inbound connection.
 #[derive(Clone)]
-pub(in crate::l7) struct Arrival {
+pub(in crate::l7) struct Inbound {
     /// As layer 4 knew it; a newer world may know another.
     pub(in crate::l7) workload: Arc<Workload>,
     /// Proven by mutual TLS.
@@ -38,7 +38,7 @@ pub(in crate::l7) struct Arrival {
     pub(in crate::l7) in_process: bool,
 }
 
-impl Arrival {
+impl Inbound {
     pub(in crate::l7) fn of(connection: &GuardedConnection) -> Self {
         Self {
             workload: connection.workload.clone(),
@@ -91,11 +91,11 @@ impl PartialEq for Gates {
 }
 
 impl Gates {
-    fn new(world: &World, arrival: &Arrival) -> Self {
-        let workload = world.workload(&arrival.workload.uid).unwrap_or(&arrival.workload);
-        let port = arrival.destination.port();
-        let host = arrival.forwarded_host.as_deref();
-        let addressed = policy::addressed(world, workload, port, host, arrival.client.as_ref());
+    fn new(world: &World, inbound: &Inbound) -> Self {
+        let workload = world.workload(&inbound.workload.uid).unwrap_or(&inbound.workload);
+        let port = inbound.destination.port();
+        let host = inbound.forwarded_host.as_deref();
+        let addressed = policy::addressed(world, workload, port, host, inbound.client.as_ref());
         let gate = Gate::new(world, workload, port, &addressed);
         let own = |service: &Service| speaks_for(&service.key, None, &workload.key.namespace);
         let speaks = addressed.service().is_some_and(|service| own(service));
@@ -132,8 +132,8 @@ impl Gates {
     }
 
     /// A connection that is not HTTP.
-    pub(in crate::l7) fn authorize_bytes(&self, arrival: &Arrival) -> Result<Permit, Denial> {
-        let permit = self.gate.authorize(&arrival.connection(), None)?;
+    pub(in crate::l7) fn authorize_bytes(&self, inbound: &Inbound) -> Result<Permit, Denial> {
+        let permit = self.gate.authorize(&inbound.connection(), None)?;
         if permit.names_client {
             let why = "only HTTP may pass where a waypoint names clients (x-forwarded-client-cert), so that nobody else does; \
                        give ports of other protocols the appProtocol tcp";
@@ -148,11 +148,11 @@ impl Gates {
     pub(in crate::l7) fn authorize<B>(
         &self,
         world: &World,
-        arrival: &Arrival,
+        inbound: &Inbound,
         request: &Request<B>,
         original: Option<&HeaderValue>,
     ) -> Result<Permitted, Denial> {
-        let path = Path { world, arrival, request };
+        let path = Path { world, inbound, request };
         let verified = self.service().and_then(|service| path.verified(service, original?));
         let (sent_uri, sent_headers) = match &verified {
             Some(sent) => (&sent.uri, &sent.headers),
@@ -174,7 +174,7 @@ impl Gates {
         let sent = sent::policy_request(method, sent_uri, sent_headers);
         let arrived = sent::policy_request(method, request.uri(), request.headers());
         let views = Views { arrived: &arrived, sent: &sent };
-        let permit = gate.authorize_views(&arrival.connection(), Some(views))?;
+        let permit = gate.authorize_views(&inbound.connection(), Some(views))?;
         Ok(Permitted { permit, sent: verified })
     }
 }
@@ -189,7 +189,7 @@ pub(in crate::l7) struct Permitted {
 /// A request, and the ways that could have led it here.
 struct Path<'a, B> {
     world: &'a World,
-    arrival: &'a Arrival,
+    inbound: &'a Inbound,
     request: &'a Request<B>,
 }
 
@@ -220,7 +220,7 @@ impl<B> Path<'_, B> {
 
     /// Whether being routed here by `route` stands in for the policies of the services that guard this workload.
     fn lifts(&self, service: &Service, route: &HttpRoute) -> bool {
-        speaks_for(&service.key, Some(&route.key), &self.arrival.workload.key.namespace)
+        speaks_for(&service.key, Some(&route.key), &self.inbound.workload.key.namespace)
     }
 
     /// Whether a rule of the service, on any of its ports (the tunnel does not say which was dialled), takes the request,
@@ -231,8 +231,8 @@ impl<B> Path<'_, B> {
         head: &Head<'_>,
         fit: impl Fn(&HttpRoute, &HttpRule, &Backend) -> bool,
     ) -> bool {
-        let Some(client) = &self.arrival.client else { return false };
-        let (workload, target) = (&self.arrival.workload, self.arrival.destination.port());
+        let Some(client) = &self.inbound.client else { return false };
+        let (workload, target) = (&self.inbound.workload, self.inbound.destination.port());
         service.ports.iter().any(|port| {
             let selected = route::select(self.world, service, port.port, &client.namespace, head);
             let Selection::Rule { route, rule } = selected else { return false };

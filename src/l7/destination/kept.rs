@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 
-use super::gates::{Arrival, Gates};
+use super::gates::{Gates, Inbound};
 use crate::base::Str;
 use crate::policy::ArrivalClass;
 use crate::world::{Judged, JudgementChanges, World, WorldStore};
@@ -62,7 +62,7 @@ impl KeptGates {
         &self,
         store: &WorldStore,
         world: &World,
-        arrival: &Arrival,
+        inbound: &Inbound,
     ) -> Arc<Gates> {
         if let Some(kept) = &*self.kept.load()
             && kept.holds_for(store, world)
@@ -70,8 +70,8 @@ impl KeptGates {
             return kept.gates.clone();
         }
         // Before the world is read, or found to be still the present one: what changes after it is told.
-        let changes = self.changes(arrival);
-        let gates = Arc::new(arrival.gates(world));
+        let changes = self.changes(inbound);
+        let gates = Arc::new(inbound.gates(world));
         if store.load().generation == world.generation {
             let kept = Kept { gates: gates.clone(), generation: world.generation, changes };
             self.kept.store(Some(Arc::new(kept)));
@@ -80,10 +80,10 @@ impl KeptGates {
     }
 
     /// Tells when connections like this one are judged otherwise.
-    pub(in crate::l7) fn changes(&self, arrival: &Arrival) -> JudgementChanges {
-        self.classes.changes(arrival.class(), || {
-            let arrival = arrival.clone();
-            move |world| arrival.gates(world)
+    pub(in crate::l7) fn changes(&self, inbound: &Inbound) -> JudgementChanges {
+        self.classes.changes(inbound.class(), || {
+            let inbound = inbound.clone();
+            move |world| inbound.gates(world)
         })
     }
 }
@@ -116,8 +116,8 @@ mod tests {
         base.service(shop).service(evil).mesh
     }
 
-    fn arrival(host: Option<&str>) -> Arrival {
-        Arrival {
+    fn inbound(host: Option<&str>) -> Inbound {
+        Inbound {
             workload: Arc::new(workload("web", "10.0.0.1")),
             client: Some(identity("client")),
             client_address: "10.0.0.9:1234".parse().unwrap(),
@@ -141,9 +141,9 @@ mod tests {
         let (store, base) = (store(), base());
         store.publish(base.clone());
         let arrivals = Arrivals::new(store.clone());
-        for arrival in [arrival(None), arrival(Some("web.shop.svc.cluster.local"))] {
-            let kept = arrivals.gates(&arrival.workload.uid);
-            let gates = || kept.of(&store, &store.load(), &arrival);
+        for inbound in [inbound(None), inbound(Some("web.shop.svc.cluster.local"))] {
+            let kept = arrivals.gates(&inbound.workload.uid);
+            let gates = || kept.of(&store, &store.load(), &inbound);
             let first = gates();
             for turn in 1..=100 {
                 store.publish(with(&base, turn));
@@ -154,7 +154,7 @@ mod tests {
             store.publish(Mesh { policies: vec![denied], ..base.clone() });
             let guarded = gates();
             assert!(!Arc::ptr_eq(&first, &guarded), "a policy of its own");
-            assert!(*guarded == arrival.gates(&store.load()));
+            assert!(*guarded == inbound.gates(&store.load()));
             store.publish(base.clone());
         }
     }
@@ -166,14 +166,14 @@ mod tests {
         let scope = || Scope::Targets(vec![PolicyTarget::Service("web".into())]);
         let denied = || Arc::new(policy("p", Action::Deny, scope(), Vec::new()));
         let guarded = Mesh { policies: vec![denied()], ..base.clone() };
-        let (arrival, arrivals) = (arrival(None), Arrivals::new(store.clone()));
-        let kept = arrivals.gates(&arrival.workload.uid);
+        let (inbound, arrivals) = (inbound(None), Arrivals::new(store.clone()));
+        let kept = arrivals.gates(&inbound.workload.uid);
         let worlds = [base, guarded, Mesh::default()];
         std::thread::scope(|scope| {
             scope.spawn(|| (0..300).for_each(|at| _ = store.publish(worlds[at % 3].clone())));
             for _ in 0..2_000 {
                 let world = store.snapshot();
-                assert!(*kept.of(&store, &world, &arrival) == arrival.gates(&world));
+                assert!(*kept.of(&store, &world, &inbound) == inbound.gates(&world));
             }
         });
     }

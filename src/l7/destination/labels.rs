@@ -2,19 +2,19 @@
 
 use std::net::SocketAddr;
 
-use super::gates::Arrival;
+use super::gates::Inbound;
 use crate::base::{Str, ports};
 use crate::telemetry::{ConnectionStart, Reporter};
 use crate::world::{World, labels_of, service_labels};
 
 /// A connection that arrived for a local workload.
-pub(in crate::l7) fn arrived(arrival: &Arrival, world: &World, cluster: &Str) -> ConnectionStart {
-    let Arrival { workload, client, client_address, destination, .. } = arrival;
+pub(in crate::l7) fn arrived(inbound: &Inbound, world: &World, cluster: &Str) -> ConnectionStart {
+    let Inbound { workload, client, client_address, destination, .. } = inbound;
     let client = client.as_ref();
     let source = world.source_at(client_address.ip(), client);
     let own = client.map(|_| &workload.identity);
     let namespace = client.map(|client| client.namespace.as_str());
-    let host = arrival.forwarded_host.as_deref();
+    let host = inbound.forwarded_host.as_deref();
     let service = host.and_then(|host| world.service_named(host, namespace));
     let wire_port = if client.is_some() { ports::HBONE } else { destination.port() };
     ConnectionStart {
@@ -30,6 +30,6 @@ pub(in crate::l7) fn arrived(arrival: &Arrival, world: &World, cluster: &Str) ->
         waypoint_principal: None,
         policy: None,
         notes: Vec::new(),
-        in_process: arrival.in_process,
+        in_process: inbound.in_process,
     }
 }

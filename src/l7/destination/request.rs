@@ -1,5 +1,17 @@
-//! A request's way through the destination's half, in reading order: canonical form, budget, judgement, record, and on
-//! to the application over this connection's own connection.
+//! A request's way through the destination's half, on one page: [`deliver`].
+//!
+//! The order, and the reasons for it:
+//!
+//! 1. **Canonical form and budget.** Headers that only agents may send are taken off; the original values that the client's half
+//!    may have sent are kept aside, and believed only where a route verifies them.
+//! 2. **A verdict** ([`judge`]), before the record, because the record names the policies: a budget that is full, a request that
+//!    is malformed, then authorization, by what arrived or was verified. The record begins with the verdict, so that what was
+//!    rejected is logged and counted as well.
+//! 3. **Rate limits** of the services that guard the workload, after authorization: a request that is not permitted takes no token
+//!    from those that are.
+//! 4. **The application**, by this connection's own connection, once more if the resting one was just closed. What the application is told
+//!    of the client is added last, since the request was judged by what arrived.
+//! 5. **The response**, for as long as the request is permitted.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,14 +23,13 @@ use super::gates::{Gates, Permitted};
 use super::session::{self, Session};
 use crate::base::{PolicyNote, Str};
 use crate::l7::budget::admission::Admission;
-use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::guards::{self, Asking};
-use crate::l7::exchange::response::{ResponseBody, relay};
 use crate::l7::exchange::upgrade::{self, Upgrade};
+use crate::l7::exchange::{Exchange, ResponseBody, relay};
 use crate::l7::message::headers;
-use crate::l7::message::lasting::{self, Waits};
+use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::upstream::Lease;
 use crate::l7::worker::serve::Handler;
 use crate::policy::Permit;
@@ -34,20 +45,20 @@ pub(in crate::l7) async fn deliver(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let limits = session.context.limits(session.most_fields());
-    let mut arrived = Arrived::new(request, &limits, session.arrival.destination);
+    let mut arrived = Arrived::new(request, &limits, session.inbound.destination);
     let sent_as = arrived.request.headers_mut().remove(headers::ORIGINAL);
     headers::strip_internal(arrived.request.headers_mut());
     let form = arrived.form;
     let permit = arrived.admit(&session.seat);
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
-    let Verdict { routed, notes, judged } = judge(&session, &mut arrived, sent_as.as_ref(), full);
+    let Judgement { routed, notes, judged } = judge(&session, &mut arrived, sent_as.as_ref(), full);
     let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
     let place = Admission::of(permit, &session.seat, arrived.version);
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.record.notes(notes);
     exchange.record.headers(arrived.request.headers());
-    exchange.record.destination(session.destination.clone(), session.arrival.destination);
+    exchange.record.destination(session.destination.clone(), session.inbound.destination);
     let judged = match judged {
         Ok(judged) => judged,
         Err(answer) => return answer.respond(exchange, form),
@@ -67,22 +78,18 @@ async fn limit(
 ) -> Result<(), Answer> {
     let Some(filtered) = &judged.permit.filtered else { return Ok(()) };
     let world = session.context.dependencies.world.snapshot();
-    let arrival = &session.arrival;
+    let inbound = &session.inbound;
     let from = Asking {
-        identity: arrival.client.as_ref(),
-        address: arrival.client_address.ip(),
-        pod: &arrival.workload.uid,
+        identity: inbound.client.as_ref(),
+        address: inbound.client_address.ip(),
+        pod: &inbound.workload.uid,
     };
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
-    let asked = guards::ask(&world, filtered, from, sent, &mut arrived.request).await;
-    for note in asked.map_err(Answer::of_filter)? {
-        exchange.record.note(note);
-    }
-    Ok(())
+    guards::ask(&world, filtered, from, sent, &mut arrived.request, Some(exchange)).await
 }
 
 /// What is decided of a request before anything is done.
-struct Verdict {
+struct Judgement {
     /// The client's half has routed and recorded it.
     routed: bool,
     notes: Vec<PolicyNote>,
@@ -94,33 +101,33 @@ fn judge(
     arrived: &mut Arrived,
     sent_as: Option<&HeaderValue>,
     full: Option<String>,
-) -> Verdict {
+) -> Judgement {
     let world = session.context.dependencies.world.load();
     let gates = session.gates(&world);
     let routed = gates.was_routed();
     if let Some(why) = full {
-        return Verdict::refused(routed, Answer::overflow(why));
+        return Judgement::refused(routed, Answer::overflow(why));
     }
     if let Some(fault) = arrived.fault {
-        return Verdict::refused(routed, Answer::fault(fault));
+        return Judgement::refused(routed, Answer::fault(fault));
     }
     if !routed {
         headers::add_missing(arrived.request.headers_mut());
     }
-    let judged = gates.authorize(&world, &session.arrival, &arrived.request, sent_as);
+    let judged = gates.authorize(&world, &session.inbound, &arrived.request, sent_as);
     match judged {
         Ok(mut judged) => {
             let notes = std::mem::take(&mut judged.permit.notes);
-            Verdict { routed, notes, judged: Ok(judged) }
+            Judgement { routed, notes, judged: Ok(judged) }
         }
         Err(denial) => {
             let answer = Answer::of_denial(&denial);
-            Verdict { routed, notes: denial.notes, judged: Err(answer) }
+            Judgement { routed, notes: denial.notes, judged: Err(answer) }
         }
     }
 }
 
-impl Verdict {
+impl Judgement {
     fn refused(routed: bool, answer: Answer) -> Self {
         Self { routed, notes: Vec::new(), judged: Err(answer) }
     }
@@ -129,7 +136,7 @@ impl Verdict {
 /// What is judged again of a request that lasts.
 struct Judged {
     session: Arc<Session>,
-    head: Request<()>,
+    head: Kept,
     sent_as: Option<HeaderValue>,
 }
 
@@ -142,7 +149,7 @@ async fn pass(
     exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let form = arrived.form;
-    let head = lasting::head_of(&arrived.request);
+    let head = Kept::of(&arrived.request);
     let judged = Judged { session: session.clone(), head, sent_as };
     // Only now: the request was judged by what arrived.
     session.name_client(&permit, arrived.request.headers_mut());
@@ -176,7 +183,7 @@ async fn pass(
         match failed.unsent {
             Some(unsent) if lease.reused && attempts > 0 => request = *unsent,
             _ => {
-                let answer = session.context.broken(session.arrival.destination, &failed.error);
+                let answer = session.context.broken(session.inbound.destination, &failed.error);
                 return answer.respond(exchange, form);
             }
         }
@@ -223,8 +230,12 @@ impl Judged {
     fn until_cut(&self) -> Waits<'_> {
         let session = &self.session;
         let permitted = |world: &World, gates: &Gates| {
-            let judged =
-                gates.authorize(world, &session.arrival, &self.head, self.sent_as.as_ref());
+            let judged = gates.authorize(
+                world,
+                &session.inbound,
+                &self.head.request(),
+                self.sent_as.as_ref(),
+            );
             judged.map(|judged| judged.permit)
         };
         // Asks for changes when it is waited for.
@@ -235,9 +246,9 @@ impl Judged {
 impl Session {
     /// Tells the application who the client is, where a waypoint that guards it wants that.
     fn name_client(&self, permit: &Permit, headers: &mut HeaderMap) {
-        let arrival = &self.arrival;
-        let Some(client) = arrival.client.as_ref().filter(|_| permit.names_client) else { return };
-        let by = &arrival.workload.identity;
+        let inbound = &self.inbound;
+        let Some(client) = inbound.client.as_ref().filter(|_| permit.names_client) else { return };
+        let by = &inbound.workload.identity;
         headers::name_client(headers, by, client, permit.waypoint.as_ref());
     }
 
@@ -252,8 +263,8 @@ impl Session {
             outbound: false,
             source: self.source.clone(),
             service: self.service.clone(),
-            mutual_tls: self.arrival.client.is_some(),
-            source_address: self.arrival.client_address,
+            mutual_tls: self.inbound.client.is_some(),
+            source_address: self.inbound.client_address,
             method: Method::default(),
             path: Str::default(),
             authority: Str::default(),
@@ -262,5 +273,19 @@ impl Session {
             waypoint_principal: permit.and_then(session::principal),
             connection: self.open.get().cloned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every request in flight holds it.
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        fn size<S, R, F: Future>(_: impl Fn(S, R) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(deliver) <= 3_000, "{} bytes", size(deliver));
     }
 }

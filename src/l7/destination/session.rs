@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::gates::{Arrival, Gates};
+use super::gates::{Gates, Inbound};
 use super::kept::{Arrivals, KeptGates};
 use super::labels;
 use crate::base::{Reason, Str};
@@ -26,7 +26,7 @@ use crate::world::{JudgementChanges, World};
 /// One inbound connection, shared by its requests.
 pub(in crate::l7) struct Session {
     pub(in crate::l7) context: Arc<Context>,
-    pub(in crate::l7) arrival: Arrival,
+    pub(in crate::l7) inbound: Inbound,
     pub(in crate::l7) gates: KeptGates,
     pub(in crate::l7) source: Arc<Peer>,
     pub(in crate::l7) destination: Arc<Peer>,
@@ -50,11 +50,11 @@ impl Session {
         connection: GuardedConnection,
         seat: Seated,
     ) -> (Carrier, Arc<Self>) {
-        let arrival = Arrival::of(&connection);
+        let inbound = Inbound::of(&connection);
         let world = context.dependencies.world.snapshot();
-        let start = labels::arrived(&arrival, &world, &context.dependencies.cluster);
+        let start = labels::arrived(&inbound, &world, &context.dependencies.cluster);
         let session = Self {
-            gates: arrivals.gates(&arrival.workload.uid),
+            gates: arrivals.gates(&inbound.workload.uid),
             source: Arc::new(start.source),
             destination: Arc::new(start.destination),
             service: Arc::new(start.service),
@@ -65,7 +65,7 @@ impl Session {
             open: OnceLock::new(),
             seat,
             _place: connection.place,
-            arrival,
+            inbound,
             context,
         };
         (connection.stream, Arc::new(session))
@@ -77,7 +77,7 @@ impl Session {
         let gates = self.gates(&self.context.dependencies.world.load());
         let said = gates.protocol();
         let http = matches!(said, AppProtocol::Http | AppProtocol::Http2);
-        if http || gates.authorize_bytes(&self.arrival).is_err() {
+        if http || gates.authorize_bytes(&self.inbound).is_err() {
             self.seat.head_begins();
             return (said, self.context.dependencies.settings.head_timeout);
         }
@@ -86,12 +86,12 @@ impl Session {
 
     /// What this world, the present one, demands of the connection.
     pub(in crate::l7) fn gates(&self, world: &World) -> Arc<Gates> {
-        self.gates.of(&self.context.dependencies.world, world, &self.arrival)
+        self.gates.of(&self.context.dependencies.world, world, &self.inbound)
     }
 
     /// The connection to the application; made anew when the application has closed it.
     pub(in crate::l7) async fn lease(&self, version: Version) -> Result<Lease, UpstreamError> {
-        let address = self.arrival.destination;
+        let address = self.inbound.destination;
         let shelf = self.application.get_or_init(|| Arc::new(Shelf::new(version)));
         let dial = || async {
             let connected = self.connect_application().await;
@@ -105,7 +105,7 @@ impl Session {
     /// Connects to the application, with the client's address where the kernel lets us.
     pub(in crate::l7) fn connect_application(&self) -> impl Future<Output = io::Result<TcpStream>> {
         let timeout = self.context.dependencies.settings.connect_timeout;
-        let (sockets, to) = (self.sockets.as_ref(), self.arrival.destination);
+        let (sockets, to) = (self.sockets.as_ref(), self.inbound.destination);
         reach::connect_application(sockets, to, self.borrow, timeout)
     }
 
@@ -145,7 +145,7 @@ impl Session {
     pub(in crate::l7) fn changes(&self) -> JudgementChanges {
         let store = &self.context.dependencies.world;
         let gates = self.gates(&store.load());
-        let workload = &self.arrival.workload;
+        let workload = &self.inbound.workload;
         match gates.service() {
             Some(service) if service.key.namespace != workload.key.namespace => store.subscribe(),
             _ => store.judgement_changes(&workload.uid),
@@ -154,7 +154,7 @@ impl Session {
 
     pub(in crate::l7) fn start(&self) -> ConnectionStart {
         let world = self.context.dependencies.world.load();
-        labels::arrived(&self.arrival, &world, &self.context.dependencies.cluster)
+        labels::arrived(&self.inbound, &world, &self.context.dependencies.cluster)
     }
 
     pub(in crate::l7) fn refuse(&self, reason: Reason, why: &str) {

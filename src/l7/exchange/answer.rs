@@ -5,8 +5,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
-use super::Exchange;
-use super::response::ResponseBody;
+use super::{Exchange, ResponseBody};
 use crate::base::Reason;
 use crate::filter;
 use crate::l7::message::body::Broken;

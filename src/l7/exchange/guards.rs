@@ -7,8 +7,11 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, Request, Uri};
 
-use crate::base::{Identity, PolicyNote};
-use crate::filter::{self, Answer, Cx, Flow, Half, HttpFilter, RequestHead};
+use super::Exchange;
+use super::answer::Answer;
+use super::chain::Asked;
+use crate::base::Identity;
+use crate::filter::{Cx, Half, HttpFilter};
 use crate::policy::Filtered;
 use crate::route::{self, Head, Selection};
 use crate::world::World;
@@ -21,16 +24,15 @@ pub(in crate::l7) struct Asking<'a> {
     pub(in crate::l7) pod: &'a str,
 }
 
-/// Asks all filters for a request, and gives what they have to say. `sent` is the request as the client sent it, where that
-/// is known to be another one.
+/// Asks all filters for a request. `sent` is the request as the client sent it, where that is known to be another one.
 pub(in crate::l7) async fn ask<B>(
     world: &World,
     filtered: &[Filtered],
     from: Asking<'_>,
     sent: Option<(&Uri, &HeaderMap)>,
     request: &mut Request<B>,
-) -> Result<Vec<PolicyNote>, Answer> {
-    let mut notes = Vec::new();
+    mut exchange: Option<&mut Exchange>,
+) -> Result<(), Answer> {
     for way in filtered {
         let Some(service) = world.service(&way.service) else { continue };
         let (uri, headers) = sent.unwrap_or((request.uri(), request.headers()));
@@ -48,32 +50,14 @@ pub(in crate::l7) async fn ask<B>(
             selected.as_ref().filter(|(route, _)| route.key.namespace == way.service.namespace);
         let rule = own.and_then(|(route, rule)| route.rules.get(*rule));
         let of_rule: &[HttpFilter] = rule.map_or(&[], |rule| &rule.filters);
-        let general = service.filters.iter().filter(|it| !filter::has_type_of(of_rule, it));
         let route = selected.as_ref().map(|(route, rule)| (&route.key, *rule));
         let Asking { identity, address, pod } = from;
         let port = way.ports.first().copied().unwrap_or_default();
         let cx = Cx { port, identity, address, service: Some(&way.service), pod, route };
-        for filter in of_rule.iter().chain(general) {
-            if filter.half() == Half::Destination {
-                notes.extend(one(filter, request, &cx).await?);
-            }
+        for (filters, instead) in [(of_rule, &[][..]), (&service.filters[..], of_rule)] {
+            let asked = Asked { half: Half::Destination, filters, instead, cx };
+            asked.ask(request, exchange.as_deref_mut()).await?;
         }
     }
-    Ok(notes)
-}
-
-async fn one<B>(
-    filter: &HttpFilter,
-    request: &mut Request<B>,
-    cx: &Cx<'_>,
-) -> Result<Option<PolicyNote>, Answer> {
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let mut head = RequestHead { method: &method, uri: &uri, headers: request.headers_mut() };
-    let answer = match filter.request(&mut head, cx) {
-        Flow::Next => None,
-        Flow::Note(note) => return Ok(Some(note)),
-        Flow::Answer(answer) => Some(answer),
-        Flow::Wait(waited) => waited.await.answer,
-    };
-    answer.map_or(Ok(None), Err)
+    Ok(())
 }

@@ -16,9 +16,8 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
-use super::Exchange;
 use super::answer::Answer;
-use super::response::ResponseBody;
+use super::{Exchange, ResponseBody};
 use crate::base::{Reason, Str};
 use crate::l7::message::{headers, watched};
 use crate::l7::tasks::Tasks;

@@ -3,6 +3,7 @@
 
 mod copied;
 mod expected;
+mod part;
 mod request;
 
 pub(in crate::l7) use expected::{Expectation, Withheld};

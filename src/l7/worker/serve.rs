@@ -1,4 +1,5 @@
-//! The server's side of HTTP: how a downstream connection is served, whichever half it came to.
+//! How a downstream connection is served, whichever half it came to: what it speaks, its part of the byte budget, and the
+//! server's side of HTTP.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -12,21 +13,24 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
-use crate::base::within_budget;
+use crate::base::{Reason, within_budget};
+use crate::l7::budget::Reserved;
 use crate::l7::budget::seat::{Order, Seat};
 use crate::l7::budget::sizes::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW,
 };
-use crate::l7::exchange::response::{self, ResponseBody};
+use crate::l7::exchange::{self, ResponseBody};
 use crate::l7::message::framing::{HYPER_HEADERS, LONGEST_HEAD};
 use crate::l7::message::interim::Interim;
 use crate::l7::message::refused::Refused;
-use crate::l7::message::watched;
+use crate::l7::message::{detect, watched};
 use crate::l7::tasks::Executor;
 use crate::l7::version::Version;
+use crate::model::AppProtocol;
 use crate::sock::Rewind;
 use crate::tunnel::Carrier;
 
@@ -37,6 +41,60 @@ const PONG_WITHIN: Duration = Duration::from_secs(20);
 
 /// What the future of a request in flight may take, in bytes: twice what it does take, to notice when that grows.
 const REQUEST_BUDGET: usize = 8 * 1024;
+
+/// What a connection carries.
+pub(in crate::l7) enum Carries {
+    /// With what the connection may buffer.
+    Http(Version, Rewind<Carrier>, Reserved),
+    Bytes(Rewind<Carrier>),
+}
+
+/// Why a connection is not served.
+pub(in crate::l7) type Refusal = (Reason, String);
+
+/// Finds out what a connection carries; `None` when it was asked to leave before it said anything, by which it loses nothing.
+/// `said`: what its port is said to speak. `wait`: how long it may stay silent.
+pub(in crate::l7) async fn begin(
+    context: &Context,
+    seat: &Seat,
+    stream: Carrier,
+    said: AppProtocol,
+    wait: Duration,
+) -> Option<Result<Carries, Refusal>> {
+    let detecting = async { detect::detect(adopt(stream)?, said, wait).await };
+    let detected = tokio::select! {
+        detected = detecting => detected,
+        () = context.drain.cancelled() => return None,
+        () = seat.told(Order::Leave) => return None,
+    };
+    Some(match detected {
+        Ok((Some(version), stream)) => match context.buffers(seat.share(), version) {
+            Ok(buffers) => {
+                seat.head_begins();
+                Ok(Carries::Http(version, stream, buffers))
+            }
+            Err(why) => Err((Reason::Overflow, why)),
+        },
+        Ok((None, stream)) => Ok(Carries::Bytes(stream)),
+        Err(error) => {
+            let why = format!("the client broke off before it said anything: {error}");
+            Err((Reason::PeerReset, why))
+        }
+    })
+}
+
+/// Takes the stream from the runtime of layer 4 to the worker's own, so that its events wake nobody else.
+fn adopt(stream: Carrier) -> std::io::Result<Carrier> {
+    Ok(match stream {
+        Carrier::Tcp(stream) => Carrier::Tcp(TcpStream::from_std(stream.into_std()?)?),
+        // Its events come from its tunnel, which stays where it is.
+        Carrier::Hbone(stream) => Carrier::Hbone(stream),
+        // Its events come from its other end.
+        Carrier::Local(stream) => Carrier::Local(stream),
+        // It is no client's.
+        Carrier::Joined(stream) => Carrier::Joined(stream),
+    })
+}
 
 /// Serves requests.
 pub(in crate::l7) trait Handler: Send + Sync + 'static {
@@ -81,7 +139,7 @@ async fn answer<H: Handler>(
 ) -> Response<ResponseBody> {
     seat.share().turn().await;
     let mut response = within_budget::<REQUEST_BUDGET, _>(handler.handle(request)).await;
-    response::hold_place(&mut response);
+    exchange::hold_place(&mut response);
     response
 }
 

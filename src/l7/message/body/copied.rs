@@ -10,7 +10,7 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use super::BodyError;
-use super::request::Part;
+use super::part::Part;
 use crate::l7::budget::sizes::COPY_BUFFER;
 
 /// How many frames a copy may be behind, whatever their length.

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::BodyError;
 use super::copied::{Copied, Tee};
 use super::expected::{Expectation, Waiting};
+use super::part::Part;
 use crate::l7::budget::seat::Receiving;
 use crate::l7::budget::sizes::REPLAY_BUFFER;
 use crate::l7::message::{headers, held};
@@ -111,13 +112,6 @@ struct Turn {
     turn: u32,
     /// How many parts this attempt has read.
     read: usize,
-}
-
-/// A frame that can be had again.
-#[derive(Clone)]
-pub(super) enum Part {
-    Data(Bytes),
-    Trailers(HeaderMap),
 }
 
 type Next = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
@@ -320,31 +314,6 @@ impl Turn {
                 hint.set_lower(again as u64 + rest.lower());
                 hint
             }
-        }
-    }
-}
-
-impl Part {
-    pub(super) fn of(frame: &Frame<Bytes>) -> Option<Self> {
-        let trailers = || frame.trailers_ref().cloned().map(Part::Trailers);
-        frame.data_ref().cloned().map(Part::Data).or_else(trailers)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Part::Data(data) => data.len(),
-            Part::Trailers(trailers) => {
-                trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
-            }
-        }
-    }
-}
-
-impl From<Part> for Frame<Bytes> {
-    fn from(part: Part) -> Self {
-        match part {
-            Part::Data(data) => Frame::data(data),
-            Part::Trailers(trailers) => Frame::trailers(trailers),
         }
     }
 }

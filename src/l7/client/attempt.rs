@@ -1,30 +1,30 @@
-//! From a plan to a response: endpoint, authorization where nobody else will do it, connection, retry, response.
+//! From a plan to a response: endpoint, authorization and rate limits where nobody keeps them there, connection, retries.
 //!
-//! Tried again is what was certainly not sent: a refused connection, a tunnel that could not be opened, a connection
-//! that was closed before the request was written; and what the route wants to have sent again ([`retry`](super::retry)).
+//! Two loops. [`run`] sends a request again that may have reached an application, as its route configures
+//! ([`retry`](super::retry)). Inside of that, [`Routed::pass`] goes on to another endpoint with what was certainly not sent: after a
+//! refused connection, a tunnel that could not be opened, a connection that was closed before the request was written.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::Response;
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
 use super::judge::Judge;
 use super::plan::Plan;
-use super::retry::Again;
+use super::retry::Retries;
 use super::session::Session;
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
-use crate::filter::{self, Seen};
+use crate::filter::Seen;
 use crate::l7::exchange::Exchange;
-use crate::l7::exchange::answer::{Answer, Form};
+use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::guards::{self, Asking};
-use crate::l7::exchange::response::{ResponseBody, relay};
-use crate::l7::exchange::upgrade::{self, Upgrade};
-use crate::l7::message::lasting::{self, Cut, Waits};
+use crate::l7::exchange::upgrade::Upgrade;
+use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::message::original::Original;
 use crate::l7::message::sent::Sent;
 use crate::l7::message::{deadline, headers};
@@ -35,7 +35,7 @@ use crate::reach::Attempts;
 use crate::world::World;
 
 /// A request that knows where it goes.
-pub(in crate::l7) struct Way {
+pub(in crate::l7) struct Routed {
     pub(in crate::l7) session: Arc<Session>,
     pub(in crate::l7) world: Arc<World>,
     pub(in crate::l7) plan: Plan,
@@ -46,12 +46,12 @@ pub(in crate::l7) struct Way {
 }
 
 /// A response, and what it came with.
-struct Got {
-    response: Response<Incoming>,
-    lease: Lease,
-    upgrade: Option<Upgrade>,
+pub(in crate::l7) struct Got {
+    pub(in crate::l7) response: Response<Incoming>,
+    pub(in crate::l7) lease: Lease,
+    pub(in crate::l7) upgrade: Option<Upgrade>,
     /// What is judged again of a request that lasts, where nobody else will do it.
-    judged: Option<Request<()>>,
+    pub(in crate::l7) judged: Option<Kept>,
 }
 
 /// An attempt without a response.
@@ -75,51 +75,43 @@ struct Prepared {
     clippy::large_enum_variant,
     reason = "the large one is the common one, and costs no allocation"
 )]
-enum Outcome {
+pub(in crate::l7) enum Outcome {
     Got(Got, Picked),
     Failed(Answer, Ended),
 }
 
-impl Way {
-    /// Sends the request until there is a response to pass on, or an answer of our own.
-    pub(in crate::l7) async fn forward(
-        self,
-        mut arrived: Arrived,
-        first: Option<Picked>,
-        mut exchange: Box<Exchange>,
-    ) -> Response<ResponseBody> {
-        let form = arrived.form;
-        let timeouts = self.plan.timeouts();
-        let whole = timeouts.request.map(|limit| exchange.deadline(limit));
-        let mut again = Again::of(self.plan.retry(), &mut arrived, self.session.seat.share());
-        let mut next = first;
-        loop {
-            let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
-            let deadline = deadline::earlier(whole, one);
-            let last = next.as_ref().map(|picked| picked.address);
-            let passed = self.pass(arrived, next, &mut exchange, deadline).await;
-            // Moved, because what awaiting gives would be held beside the future that gave it.
-            let outcome = passed;
-            let retried = again.as_mut().and_then(|again| self.retried(again, &outcome));
-            let Some((request, wait)) = retried else {
-                return match outcome {
-                    Outcome::Got(got, picked) => {
-                        self.deliver(got, picked, exchange, form, deadline)
-                    }
-                    Outcome::Failed(answer, _) => answer.respond(exchange, form),
-                };
-            };
-            outcome.discard();
-            if deadline::within(whole, tokio::time::sleep(wait)).await.is_none() {
-                return late().respond(exchange, form);
-            }
-            arrived = request;
-            next = self.plan.endpoint_again(&self.world, &self.session, last.as_slice());
+/// Sends the request until there is a response to pass on, or an answer of our own.
+pub(in crate::l7) async fn run(
+    routed: &Routed,
+    mut arrived: Arrived,
+    first: Option<Picked>,
+    exchange: &mut Exchange,
+) -> Outcome {
+    let timeouts = routed.plan.timeouts();
+    let whole = timeouts.request.map(|limit| exchange.deadline(limit));
+    let mut retry = Retries::of(routed.plan.retry(), &mut arrived, routed.session.seat.share());
+    let mut next = first;
+    loop {
+        let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
+        exchange.due = deadline::earlier(whole, one);
+        let last = next.as_ref().map(|picked| picked.address);
+        let passed = routed.pass(arrived, next, exchange).await;
+        // Moved, because what awaiting gives would be held beside the future that gave it.
+        let outcome = passed;
+        let retried = retry.as_mut().and_then(|retry| routed.retried(retry, &outcome));
+        let Some((request, wait)) = retried else { return outcome };
+        outcome.discard();
+        if deadline::within(whole, tokio::time::sleep(wait)).await.is_none() {
+            return Outcome::Failed(late(), Ended::TimedOut);
         }
+        arrived = request;
+        next = routed.plan.endpoint_again(&routed.world, &routed.session, last.as_slice());
     }
+}
 
+impl Routed {
     /// The request once more, when the route wants that, and how long to wait.
-    fn retried(&self, again: &mut Again, outcome: &Outcome) -> Option<(Arrived, Duration)> {
+    fn retried(&self, again: &mut Retries, outcome: &Outcome) -> Option<(Arrived, Duration)> {
         let retry = self.plan.retry()?;
         match outcome {
             Outcome::Got(got, _) => again.after_status(retry, got.response.status()),
@@ -133,8 +125,8 @@ impl Way {
         mut arrived: Arrived,
         first: Option<Picked>,
         exchange: &mut Exchange,
-        deadline: Option<Instant>,
     ) -> Outcome {
+        let due = exchange.due;
         let mut attempts = Attempts::default();
         let mut last = None;
         let mut next = first;
@@ -145,7 +137,9 @@ impl Way {
             match self.prepare(&picked, &mut arrived) {
                 Ok(Prepared { notes, filtered }) => {
                     exchange.record.notes(notes);
-                    if let Err(answer) = self.limit(&picked, &mut arrived, filtered).await {
+                    let limited =
+                        self.limit(&picked, &mut arrived, filtered, Some(&mut *exchange)).await;
+                    if let Err(answer) = limited {
                         return Outcome::Failed(answer, Ended::Denied);
                     }
                 }
@@ -157,7 +151,7 @@ impl Way {
             let sent = {
                 // Pinned here, so that what waits for it does not hold it a second time.
                 let attempt = pin!(self.attempt(&picked, arrived));
-                deadline::within(deadline, attempt).await
+                deadline::within(due, attempt).await
             };
             let Failed { unsent, answer, ended } = match sent {
                 Some(Ok(got)) => {
@@ -187,7 +181,7 @@ impl Way {
         let picked = self.plan.endpoint(&self.world, &self.session, &Attempts::default());
         let mut picked = picked.ok_or_else(|| self.nobody())?;
         let prepared = self.prepare(&picked, &mut arrived).map_err(|(answer, _)| answer)?;
-        self.limit(&picked, &mut arrived, prepared.filtered).await?;
+        self.limit(&picked, &mut arrived, prepared.filtered, None).await?;
         let sent = self.attempt(&picked, arrived).await;
         picked.ended(sent.as_ref().err().map_or(Ended::Served, |failed| failed.ended));
         match sent {
@@ -240,6 +234,7 @@ impl Way {
         picked: &Picked,
         arrived: &mut Arrived,
         filtered: Option<Arc<[Filtered]>>,
+        exchange: Option<&mut Exchange>,
     ) -> Result<(), Answer> {
         let Some(filtered) = filtered else { return Ok(()) };
         let pod = picked.address.to_string();
@@ -250,8 +245,7 @@ impl Way {
         };
         let sent = self.before.as_deref().filter(|_| self.judge().is_producers());
         let sent = sent.map(|sent| (&sent.uri, &sent.headers));
-        let asked = guards::ask(&self.world, &filtered, from, sent, &mut arrived.request).await;
-        asked.map(|_| ()).map_err(Answer::of_filter)
+        guards::ask(&self.world, &filtered, from, sent, &mut arrived.request, exchange).await
     }
 
     /// For a destination where nobody judges.
@@ -273,7 +267,7 @@ impl Way {
         }
     }
 
-    fn judge(&self) -> Judge<'_> {
+    pub(in crate::l7) fn judge(&self) -> Judge<'_> {
         let (session, plan, before) = (&*self.session, &self.plan, self.before.as_deref());
         Judge { session, plan, before }
     }
@@ -308,7 +302,7 @@ impl Way {
             upgrade.ask(arrived.request.headers_mut());
         }
         let unguarded = picked.captured().is_none();
-        let judged = unguarded.then(|| lasting::head_of(&arrived.request));
+        let judged = unguarded.then(|| Kept::of(&arrived.request));
         let streams = judged.as_ref().filter(|_| lasting::is_stream(&arrived.request));
         let judge = self.judge();
         let cut = streams.map(|head| -> Waits<'_> { Box::pin(judge.until_refused(picked, head)) });
@@ -332,51 +326,6 @@ impl Way {
                 Err(Failed { unsent: Some(Box::new(arrived)), answer, ended })
             }
         }
-    }
-
-    /// Passes the response on, through the response filters; all of it must have passed by the deadline.
-    fn deliver(
-        self,
-        got: Got,
-        mut picked: Picked,
-        mut exchange: Box<Exchange>,
-        form: Form,
-        deadline: Option<Instant>,
-    ) -> Response<ResponseBody> {
-        let Got { mut response, lease, upgrade, judged } = got;
-        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        let granted = upgrade.filter(|upgrade| switched && upgrade.is_granted(response.headers()));
-        if switched && granted.is_none() {
-            // With the lease goes the connection: nobody knows what it speaks now.
-            return upgrade::unasked().respond(exchange, form);
-        }
-        if let Err(why) = self.session.context.check_response(&response) {
-            return Answer::bad_gateway(why).respond(exchange, form);
-        }
-        filter::respond(self.plan.filters(), response.headers_mut(), &self.seen);
-        if let Err(why) = exchange.reserve(response.headers()) {
-            return Answer::overflow(why).respond(exchange, form);
-        }
-        let in_flight = picked.in_flight.take();
-        exchange.answered(response.status(), response.headers(), lease, in_flight);
-        let session = self.session.clone();
-        let cut = || self.cut(picked, judged?);
-        match granted {
-            Some(upgrade) => {
-                let cut = cut().unwrap_or_else(|| Box::pin(std::future::pending()));
-                upgrade.switch(&session.context.tasks.clone(), response, exchange, cut, session)
-            }
-            None => relay(response, exchange).map(|body| body.until(deadline).unless(cut)),
-        }
-    }
-
-    /// Tells when what lasts must not go on. No world is kept for as long as that.
-    fn cut(self, picked: Picked, head: Request<()>) -> Option<Cut> {
-        let Self { session, plan, before, .. } = self;
-        Some(Box::pin(lasting::after_awhile(async move {
-            let judge = Judge { session: &session, plan: &plan, before: before.as_deref() };
-            judge.until_refused(&picked, &head).await
-        })))
     }
 
     fn nobody(&self) -> Answer {
