@@ -78,6 +78,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
         waypoint: Binding::None,
         encryption: Encryption::default(),
         filters: Vec::new(),
+        port_filters: Vec::new(),
     }
 }
 

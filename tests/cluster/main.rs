@@ -23,5 +23,6 @@ mod routes;
 mod services;
 mod source;
 mod statuses;
+mod traffic;
 mod unserved;
 mod z_uninstall;

@@ -252,10 +252,7 @@ fn conditions() -> Value {
                 "message": text,
                 "lastProbeTime": time,
                 "lastTransitionTime": time,
-                "observedGeneration": {
-                    "anyOf": [{ "type": "integer" }, { "type": "string" }],
-                    "x-kubernetes-int-or-string": true,
-                },
+                "observedGeneration": schema(&Shape::IntOrString),
             },
     } })
 }
@@ -284,6 +281,10 @@ fn schema(shape: &Shape) -> Value {
         Shape::Text => json!({ "type": "string" }),
         Shape::Flag => json!({ "type": "boolean" }),
         Shape::Unsigned(most) => json!({ "type": "integer", "minimum": 0, "maximum": most }),
+        Shape::IntOrString => json!({
+            "anyOf": [{ "type": "integer" }, { "type": "string" }],
+            "x-kubernetes-int-or-string": true,
+        }),
         Shape::Any => json!({ "x-kubernetes-preserve-unknown-fields": true }),
     }
 }

@@ -15,6 +15,9 @@ use anyhow::{Context, Result};
 const APPLICATION: [&str; 4] =
     ["bookinfo.yaml", "bookinfo-versions.yaml", "clients.yaml", "foo.yaml"];
 
+/// A waypoint for the services of `bookinfo`, which no namespace is bound to yet.
+pub const WAYPOINT: &str = include_str!("../../config/bookinfo/mesh/waypoint.yaml");
+
 /// Bookinfo on two nodes, no agents yet.
 pub fn bookinfo() -> Result<Lab> {
     application(&[])

@@ -20,6 +20,8 @@ pub enum Shape {
     Flag,
     /// With the greatest value.
     Unsigned(u64),
+    /// A number or a text (Kubernetes, IntOrString).
+    IntOrString,
     /// Anything, or nothing that is looked at.
     Any,
 }
@@ -112,9 +114,13 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Error> {
+        if name == "IntOrString" {
+            *self.shape = Shape::IntOrString;
+            return visitor.visit_u64(1);
+        }
         visitor.visit_newtype_struct(self)
     }
 
