@@ -33,6 +33,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Str;
+use crate::config::DrainSettings;
 use crate::dns::Dns;
 use crate::l4::Layer4;
 use crate::l7::Workers;
@@ -67,9 +68,9 @@ const CONCURRENT: usize = 16;
 pub struct NodeSettings {
     /// This node's name, as workloads name it.
     pub name: Str,
-    /// How long the connections of a workload that leaves may go on.
-    pub drain: Duration,
-    /// Workloads are pods of a cluster: whoever started them is asked for those whose network namespace nobody told.
+    /// `[drain]`
+    pub drain: DrainSettings,
+    /// On a cluster: the runtime that is asked for pods whose network namespace the agent was not told.
     pub runtime: Option<ContainerRuntime>,
 }
 
@@ -191,7 +192,7 @@ impl Node {
         let health = self.layer4.telemetry.health();
         health.workloads_stopped.inc_by(captured.len() as u64);
         for one in captured {
-            let drain = self.settings.drain;
+            let drain = self.settings.drain.deadline;
             self.drains.spawn(async move { one.proxy.stop(drain).await });
         }
         self.drains.wait().await;

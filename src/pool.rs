@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Identity, Reason, Rooms, Str};
+use crate::config;
 use crate::identity::{CertificateStore, WorkloadCertificate};
 use crate::sock::SocketFactory;
 use crate::tunnel::{Carrier, ConnectRequest, LocalServer, TunnelError};
@@ -45,11 +46,9 @@ pub struct TunnelKey {
 /// What the pool may do.
 #[derive(Clone, Debug)]
 pub struct PoolSettings {
-    /// Streams per tunnel; the peer's SETTINGS may lower it.
-    pub max_streams: usize,
-    /// A tunnel without streams is closed after this time.
-    pub idle_timeout: Duration,
-    /// For TCP, and again for the TLS handshake.
+    /// `[pool]`
+    pub tunnels: config::PoolSettings,
+    /// The timeout of TCP, and again of the TLS handshake.
     pub connect_timeout: Duration,
     /// Between workloads of one node bytes stay in the process (`same_node`).
     pub in_process: bool,
@@ -173,7 +172,7 @@ impl Pool {
     /// Closes idle tunnels, and drains those whose certificate was replaced, until cancelled; one task for the whole
     /// pool.
     pub async fn sweep(self, cancel: CancellationToken) {
-        let mut ticks = tokio::time::interval(self.0.settings.idle_timeout / 4);
+        let mut ticks = tokio::time::interval(self.0.settings.tunnels.idle_timeout / 4);
         let mut certificates = self.0.certificates.subscribe();
         loop {
             tokio::select! {
@@ -197,8 +196,8 @@ impl Pool {
     fn sweep_once(&self) {
         let entries = self.0.entries.pin();
         entries.retain(|_, entry| {
-            entry.sweep(self.0.settings.idle_timeout);
-            // Somebody who holds the entry is about to dial and must find it again.
+            entry.sweep(self.0.settings.tunnels.idle_timeout);
+            // A caller that holds the entry is about to dial and must find it again.
             !entry.is_empty() || Arc::strong_count(entry) > 1
         });
     }

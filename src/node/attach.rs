@@ -89,7 +89,7 @@ impl Node {
 
     /// The workload of exactly this generation of the pod, where the runtime tells which.
     fn of(&self, pod: &Pod) -> Option<Arc<Workload>> {
-        let cluster = &self.layer4.settings.cluster;
+        let cluster = &self.layer4.cluster;
         let uid = format!("{cluster}//Pod/{}/{}", pod.namespace, pod.name);
         let world = self.layer4.world.load();
         let workload = world.workload(&uid)?;

@@ -172,7 +172,7 @@ impl Node {
         self.layer4.telemetry.health().workloads_stopped.inc();
         // Its rules go when it has drained, not in the next round.
         self.done.lock().cleaned.insert(uid.clone());
-        let drain = self.settings.drain;
+        let drain = self.settings.drain.deadline;
         let node = self.clone();
         let inode = captured.namespace.inode().unwrap_or_default();
         self.drains.begin(inode, async move {

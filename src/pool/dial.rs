@@ -61,7 +61,7 @@ async fn establish(
     identity::count_agreed(Handshake::TunnelClient, tls.get_ref().1);
     let proven = certificate.proven(tls.get_ref().1, Role::Server);
     let (stream, alert) = Alerted::new(tls);
-    let handshake = tunnel::handshake(stream, pool.settings.max_streams, &room);
+    let handshake = tunnel::handshake(stream, pool.settings.tunnels.max_streams, &room);
     let (tunnel, driver) = handshake.await.map_err(|error| PoolError {
         reason: Reason::Http2Failure,
         why: format!("tunnel to {}: {error}", key.address),
