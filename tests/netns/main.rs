@@ -45,4 +45,4 @@ mod sock;
 mod takeover;
 mod traffic;
 
-pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
+pub use bookinfo_lab::{WAYPOINT, application, bookinfo, captured_in, enrol, meshed, settle};

@@ -6,19 +6,9 @@ use anyhow::{Result, ensure};
 
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, wait};
-use crate::{meshed, settle};
+use crate::{WAYPOINT, meshed, settle};
 
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
-
-/// A waypoint for all services of bookinfo.
-const WAYPOINT: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: bookinfo}
-spec:
-  gatewayClassName: istio-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
-";
 
 fn with_waypoint() -> Result<Lab> {
     let mut lab = meshed()?;
