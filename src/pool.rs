@@ -26,11 +26,11 @@ use crate::sock::SocketFactory;
 use crate::tunnel::{Carrier, ConnectRequest, LocalServer, TunnelError};
 use entry::Entry;
 
-/// How often a stream is tried for: others may take every slot of a new tunnel before we do, but a peer that closes
-/// each tunnel at once must not be dialled forever.
+/// The most attempts at a stream: other callers may take every slot of a new tunnel first, but a peer that closes each tunnel
+/// at once must not be dialled forever.
 const MAX_ROUNDS: usize = 8;
 
-/// Which tunnel.
+/// The key of a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TunnelKey {
     /// The client's own identity.
@@ -43,20 +43,20 @@ pub struct TunnelKey {
     pub address: SocketAddr,
 }
 
-/// What the pool may do.
+/// The limits of the pool.
 #[derive(Clone, Debug)]
 pub struct PoolSettings {
     /// `[pool]`
     pub tunnels: config::PoolSettings,
     /// The timeout of TCP, and again of the TLS handshake.
     pub connect_timeout: Duration,
-    /// Between workloads of one node bytes stay in the process (`same_node`).
+    /// Bytes between workloads of one node stay in the process (`same_node`).
     pub in_process: bool,
-    /// What tunnels, and the windows of their streams, may hold.
+    /// The memory budget of tunnels and of their streams' windows.
     pub rooms: Rooms,
 }
 
-/// A tunnel or a stream in it could not be had.
+/// Why a tunnel or a stream in it could not be opened.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{why}")]
 pub struct PoolError {
@@ -72,7 +72,7 @@ pub struct Pool(Arc<Shared>);
 struct Shared {
     settings: PoolSettings,
     certificates: Arc<CertificateStore>,
-    /// Where the tunnels' drivers run: the runtime of layer 4, whoever dials.
+    /// The tunnels' drivers run on the runtime of layer 4, for every caller.
     runtime: Handle,
     entries: papaya::HashMap<TunnelKey, Arc<Entry>>,
     /// The workloads of this node, by `pod address:15008`.
@@ -89,8 +89,8 @@ impl Pool {
         Self(Arc::new(Shared { settings, certificates, runtime, entries, locals }))
     }
 
-    /// A stream in a tunnel of this key: an existing one with a free slot, or a new one; or the short way, when the
-    /// server is a workload of this node.
+    /// A stream in a tunnel of this key: an existing one with a free slot, or a new one; or the in-process path, if
+    /// the server is a workload of this node.
     pub async fn open(
         &self,
         key: &TunnelKey,
@@ -114,7 +114,7 @@ impl Pool {
         Err(PoolError { reason: Reason::Overflow, why })
     }
 
-    /// Waits for whoever dials this key already, and dials if there is no room after that.
+    /// Waits for the dial of this key that is in progress, and dials if there is still no free stream.
     async fn make_room(
         &self,
         entry: &Entry,
@@ -142,17 +142,17 @@ impl Pool {
         }
     }
 
-    /// How many tunnels are open.
+    /// The number of open tunnels.
     pub fn tunnels(&self) -> usize {
         self.0.entries.pin().values().map(|entry| entry.len()).sum()
     }
 
-    /// How many streams are open in them.
+    /// The number of open streams.
     pub fn streams(&self) -> usize {
         self.0.entries.pin().values().map(|entry| entry.streams()).sum()
     }
 
-    /// No new streams in the tunnels of this workload; each ends with its last stream.
+    /// Drains the tunnels of this workload: they take no new streams, and end with their last one.
     pub fn drain_workload(&self, uid: &str) {
         let entries = self.0.entries.pin();
         entries.retain(|key, entry| {
@@ -164,7 +164,7 @@ impl Pool {
         });
     }
 
-    /// No new streams in any tunnel.
+    /// Drains all tunnels.
     pub fn drain(&self) {
         self.0.entries.pin().values().for_each(|entry| entry.drain());
     }
@@ -183,7 +183,7 @@ impl Pool {
         }
     }
 
-    /// A root that is not trusted any more must not be vouched for by tunnels that nobody opens streams in.
+    /// Idle tunnels must not keep alive a root that is no longer trusted.
     fn drain_outdated(&self) {
         let entries = self.0.entries.pin();
         for (key, entry) in &entries {
@@ -211,7 +211,7 @@ impl Pool {
     }
 }
 
-/// What a failed CONNECT means for whoever asked for the stream.
+/// The meaning of a failed CONNECT for the caller.
 fn open_error(to: impl std::fmt::Display, error: &TunnelError) -> PoolError {
     let reason = match error {
         TunnelError::Status(status) if *status == http::StatusCode::UNAUTHORIZED => Reason::Denied,
