@@ -69,7 +69,7 @@ pub struct NodeSettings {
     pub name: Str,
     /// How long the connections of a workload that leaves may go on.
     pub drain: Duration,
-    /// Workloads are pods of a cluster: whoever started them is asked for those whose network namespace nobody told.
+    /// Workloads are pods of a cluster: the container runtime is asked for pods whose network namespace is unknown.
     pub runtime: Option<ContainerRuntime>,
 }
 
@@ -155,7 +155,7 @@ impl Node {
                 () = tokio::time::sleep(RETRY), if again => {}
                 () = self.rounds.asked() => {}
                 () = until(self.search.next()) => {}
-                () = self.until_made_anew() => {}
+                () = self.until_recreated() => {}
             }
         }
     }
@@ -232,10 +232,10 @@ impl Node {
         self.find_pods(&world).await;
         let (sites, refused) = self.sites(&world);
         self.note_refused(&refused);
-        let anew = self.made_anew();
+        let recreated = self.recreated();
         let steps = {
             let captured = self.captured.lock();
-            plan::plan(&world, (&sites, &refused), &captured, &self.done.lock(), &anew)
+            plan::plan(&world, (&sites, &refused), &captured, &self.done.lock(), &recreated)
         };
         self.forget_gone(&world, &sites);
         // A workload that moved leaves before it joins again.
@@ -253,18 +253,18 @@ impl Node {
         self.rounds.end();
     }
 
-    /// Captured workloads whose namespace was made anew under the same name.
-    fn made_anew(&self) -> BTreeSet<Str> {
+    /// Captured workloads whose namespace was recreated under the same name.
+    fn recreated(&self) -> BTreeSet<Str> {
         let captured: Vec<_> = self.captured.lock().values().cloned().collect();
-        let anew = captured.iter().filter(|one| one.was_made_anew());
-        anew.map(|one| one.uid.clone()).collect()
+        let recreated = captured.iter().filter(|one| one.was_recreated());
+        recreated.map(|one| one.uid.clone()).collect()
     }
 
     /// A pod may come back with all that its manifest says, so that only its namespace tells.
-    async fn until_made_anew(&self) {
+    async fn until_recreated(&self) {
         loop {
             tokio::time::sleep(LOOK).await;
-            if !self.made_anew().is_empty() {
+            if !self.recreated().is_empty() {
                 return;
             }
         }

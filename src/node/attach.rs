@@ -1,4 +1,4 @@
-//! What the CNI plugin asks of the node: a pod is captured before its first packet, and released before its last.
+//! The CNI plugin's requests: the node captures a pod before its first packet, and releases it before its last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,7 +158,7 @@ impl Node {
     async fn detach(&self, pod: &Pod) {
         let path = path_here(&pod.network_namespace);
         let Some((uid, sandbox)) = self.registry.ended(&pod.container, &path) else { return };
-        // Whoever is captured next frees what nobody needs any more.
+        // The next capture frees unused sites.
         self.rounds.ask();
         let Ok(turn) = timeout(TURN, self.turns.take()).await else { return };
         let captured = {

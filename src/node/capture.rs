@@ -22,11 +22,11 @@ pub(super) struct Captured {
     pub(super) namespace: NetworkNamespace,
     pub(super) proxy: Arc<Proxy>,
     pub(super) watch: Watch,
-    /// Changes while the workload stays; locked by whoever changes it.
+    /// Changes while the workload stays; locked by the task that changes it.
     extent: Mutex<Extent>,
 }
 
-/// What of a workload is captured.
+/// The captured directions of a workload.
 struct Extent {
     /// What its rules were made for.
     wishes: CaptureWishes,
@@ -44,7 +44,7 @@ impl Captured {
 
 impl Captured {
     /// Another namespace stands under the name now. One that is only gone is left to its manifest.
-    pub(super) fn was_made_anew(&self) -> bool {
+    pub(super) fn was_recreated(&self) -> bool {
         let name = &self.site.network_namespace;
         // The inode is not given to another namespace while we hold ours.
         let now = NetworkNamespace::open(name).and_then(|namespace| namespace.inode());
@@ -129,7 +129,7 @@ impl Node {
         }
     }
 
-    /// Whoever answers is there before the rules, and goes after them.
+    /// The listeners start before the rules apply, and stop after them.
     async fn change(&self, captured: &Captured, workload: &Workload) -> anyhow::Result<()> {
         let plan = self.plan_of(workload.capture);
         let answers = captured.extent.lock().stub.is_some();
@@ -146,7 +146,7 @@ impl Node {
         Ok(())
     }
 
-    /// What a predecessor listens on for this workload, if it is still the same namespace: a pod that was made anew
+    /// What a predecessor listens on for this workload, if it is still the same namespace: a recreated pod
     /// under the same name has another one.
     fn inherited(&self, uid: &Str, namespace: &NetworkNamespace) -> Vec<(u16, OwnedFd)> {
         let Ok(own) = namespace.inode() else { return Vec::new() };

@@ -12,7 +12,7 @@ pub(super) struct Drains {
     tasks: TaskTracker,
     /// How many have not drained, by the inode of their namespace.
     open: Mutex<BTreeMap<u64, usize>>,
-    /// Shared by those that remove rules, exclusively for whoever applies them: one that left and came back at once must
+    /// Shared by those that remove rules, exclusive for the task that applies them: one that left and came back at once must
     /// not lose the rules of its new capture.
     removal: RwLock<()>,
 }

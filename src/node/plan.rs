@@ -51,7 +51,7 @@ pub(super) struct Done {
     pub(super) closed: BTreeSet<Str>,
 }
 
-/// What of a captured workload decides whether it must be captured anew.
+/// The parts of a captured workload that decide whether it must be captured again.
 pub(super) trait Known {
     fn site(&self) -> &Site;
     /// What its rules were made for.
@@ -64,25 +64,26 @@ impl Site {
     }
 }
 
-/// Enrolled, on this node, and in a namespace of its own that we can enter.
+/// Enrolled, on this node, and in a separate network namespace that we can enter.
 pub(super) fn wanted<'a>(workload: &Workload, sites: &'a Sites) -> Option<&'a Site> {
     let site = sites.get(&workload.uid)?;
     (workload.enrolled && !site.addresses.is_empty()).then_some(site)
 }
 
-/// Leaving comes first: a workload that was recreated in another namespace leaves the old one before it joins. `anew`:
+/// Leaving comes first: a workload that was recreated in another namespace leaves the old one before it joins. `recreated`:
 /// captured workloads whose namespace is another one now, under the same name.
 pub(super) fn plan<K: Known>(
     world: &World,
     (sites, refused): (&Sites, &Refused),
     captured: &BTreeMap<Str, Arc<K>>,
     done: &Done,
-    anew: &BTreeSet<Str>,
+    recreated: &BTreeSet<Str>,
 ) -> Vec<Step> {
     let mut steps = close(world, refused, captured, done);
     for (uid, known) in captured.iter().filter(|(uid, _)| !refused.contains_key(*uid)) {
         let wanted = world.workload(uid).and_then(|workload| wanted(workload, sites));
-        let stays = wanted.is_some_and(|site| site.is_same(known.site()) && !anew.contains(uid));
+        let stays =
+            wanted.is_some_and(|site| site.is_same(known.site()) && !recreated.contains(uid));
         if !stays {
             steps.push(Step::Leave(uid.clone()));
         }
@@ -105,8 +106,8 @@ pub(super) fn plan<K: Known>(
     steps
 }
 
-/// What is captured is no longer, and keeps its rules; what belongs to the mesh and is not gets them. The host's own
-/// namespaces are left alone.
+/// Captured workloads leave the unfinished list and keep their rules; workloads of the mesh that are not captured get rules.
+/// The host's own namespaces are left alone.
 fn close<K>(
     world: &World,
     refused: &Refused,
@@ -232,11 +233,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_anew_under_its_name_leaves_and_joins() {
+    fn what_was_recreated_under_its_name_leaves_and_joins() {
         let a = workload("a", true);
         let (world, here) = (world_of(vec![a.clone()]), captured(&[("a", "a")]));
-        let steps = |anew: &BTreeSet<Str>| {
-            plan(&world, (&sites(&["a"]), &alone()), &here, &Done::default(), anew)
+        let steps = |recreated: &BTreeSet<Str>| {
+            plan(&world, (&sites(&["a"]), &alone()), &here, &Done::default(), recreated)
         };
         assert_eq!(steps(&BTreeSet::new()), []);
         assert_eq!(steps(&BTreeSet::from(["a".into()])), [leave("a"), join(&a)]);
@@ -265,7 +266,7 @@ mod tests {
             plan(&world, (sites, &alone()), captured, &done, &BTreeSet::new())
         };
         assert_eq!(planned(&nowhere, &captured(&[])), []);
-        // What is captured keeps its site's addresses, so this is one that lost its sandbox.
+        // A captured workload keeps its site's addresses, so this is one that lost its sandbox.
         assert_eq!(planned(&Sites::new(), &captured(&[("a", "a")])), [leave("a")]);
     }
 

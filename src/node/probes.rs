@@ -10,7 +10,7 @@ use super::caught::Watch;
 use crate::redirect::{self, NodePlan, Place};
 use crate::world::World;
 
-/// What the node's own rules are.
+/// The node's own rules.
 #[derive(Default)]
 pub(super) struct Probes {
     /// Whose probes are exempt; `None` at the start, when an agent before us may have left its rules.

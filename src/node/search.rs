@@ -12,7 +12,7 @@ use crate::workloads::Sought;
 /// How long a container runtime that did not answer is left alone: nobody joins while it is waited for.
 pub(super) const REST: Duration = Duration::from_secs(30);
 
-/// What was looked for, and what is next.
+/// The completed searches, and the next one.
 #[derive(Default)]
 pub(super) struct Search(Mutex<State>);
 

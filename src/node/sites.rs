@@ -119,7 +119,7 @@ impl Node {
         }
     }
 
-    /// Whoever started pods of which nothing was kept is asked for them. Returns how many were found.
+    /// Asks the container runtime for pods without a record. Returns how many were found.
     async fn ask_for(self: &Arc<Self>, world: &World, runtime: &ContainerRuntime) -> usize {
         let sought = self.missing(world).into_iter().map(|(_, it)| it);
         let sought: Vec<Sought> = sought.filter(|it| !it.addresses.is_empty()).collect();

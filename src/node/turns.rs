@@ -11,7 +11,7 @@ pub type Turn = OwnedMutexGuard<()>;
 /// The turns of a node.
 #[derive(Default)]
 pub(super) struct Turns {
-    /// Held by whoever changes what is captured, and by a successor that takes over.
+    /// Held by a task that changes captures, and by a successor that takes over.
     gate: Arc<Gate<()>>,
     /// The turn of a node that has been retired or released, which never ends.
     last: Mutex<Option<Turn>>,

@@ -99,7 +99,7 @@ mod tests {
         assert!(uncaptured.is_refused(&"d".into()) && !uncaptured.is_refused(&"c".into()));
     }
 
-    /// What is refused stays so until somebody else's claim goes, which is news.
+    /// A refusal stands until another claim disappears, which wakes this.
     #[test]
     fn another_attempt_is_made_for_what_failed_or_is_lost() {
         let uncaptured = Uncaptured::default();
