@@ -255,7 +255,7 @@ pub fn create(kind: &str, trust_domain: &Str, now: SystemTime) -> Result<Pair, A
     let failed = |error: rcgen::Error| AuthorityError::NotCreated(error.to_string());
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
     let serial = random_serial()?;
-    // With names of their own, the certificates of two machines are told apart ("unknown issuer") instead of
+    // Distinct names tell the certificates of two machines apart ("unknown issuer") instead of
     // seeming to be forged.
     let own: String = serial.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     let mut name = DistinguishedName::new();

@@ -1,7 +1,7 @@
 //! Certificate revocation lists: read from a file, followed while agents run, asked in every handshake and again for
 //! established tunnels whenever they change.
 //!
-//! What ztunnel does holds here: both directions are checked, all certificates of a chain but the root;
+//! As in ztunnel, both directions are checked, and all certificates of a chain but the root;
 //! who stands on no list is not revoked, and a list's own expiry is ignored, since a list that is late must not stop a
 //! mesh. A list counts only when the authority that it names has signed it: while a root is replaced by one of the same
 //! name, the list of either says nothing of the other's certificates.
@@ -69,7 +69,7 @@ struct List {
     complained: AtomicBool,
 }
 
-/// What the peer is.
+/// The peer's role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Client,
@@ -94,7 +94,7 @@ impl Revocations {
     /// Reads the lists of a file. Blocks on it: call it while starting.
     ///
     /// # Errors
-    /// The file cannot be used: whoever was revoked by it would be let in.
+    /// The file cannot be used: the mesh would accept certificates that it revokes.
     pub fn open(file: PathBuf, metrics: AgentMetrics) -> Result<Arc<Self>, IdentityError> {
         let lists = Lists::read(&file).map_err(|error| IdentityError::Revocations {
             file: file.display().to_string(),
@@ -113,7 +113,7 @@ impl Revocations {
     pub async fn follow(&self, cancel: CancellationToken) {
         let Some(file) = &self.file else { return };
         let mut watch = Watch::new(file.parent().unwrap_or(Path::new("/")).to_owned());
-        // What was complained of already: the file is looked at again and again.
+        // The last error reported, because the file is read repeatedly.
         let mut refused = None;
         loop {
             match self.reload(file).await {

@@ -1,6 +1,6 @@
 //! `config/crds`: the definitions of Istio's kinds that we read, for clusters without Istio. They are made from our own
 //! types: a field that the reader takes is in them, and none else. `UPDATE_DOCS=1 cargo test --test it crds` writes
-//! them anew.
+//! them again.
 //!
 //! No level prunes fields that it does not know. Pruned, a misspelt field of a policy would be gone before anybody
 //! could see it, and the policy would be a weaker one. Kept, an admission policy turns the object away, whatever the
@@ -23,7 +23,7 @@ use shape::{Shape, shape_of};
 /// Set to anything, it makes this test write what it would compare.
 const UPDATE: &str = "UPDATE_DOCS";
 
-/// What a definition has beyond its fields.
+/// The parts of a definition beyond its fields.
 struct Definition {
     kind: Kind,
     plural: &'static str,

@@ -1,4 +1,4 @@
-//! What an operator sees of real agents: open connections, and the dump that istioctl reads.
+//! An operator's view of real agents: open connections, and the dump that istioctl reads.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

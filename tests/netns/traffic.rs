@@ -52,7 +52,7 @@ fn a_rate_limit_holds_whatever_way_requests_come() -> Result<()> {
         };
         Ok(lines.iter().any(|(_, line)| limited(line)).then_some(()))
     })?;
-    // What cannot be read leaves the limit as it is.
+    // An object that cannot be read leaves the limit as it is.
     lab.manifests.apply(&policy("rateLimit: {local: {requests: 0, interval: 1h}}"))?;
     std::thread::sleep(Duration::from_millis(500));
     ensure!(lab.curl("curl", &[DETAILS])?.status == 429, "the last good version holds");

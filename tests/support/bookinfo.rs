@@ -1,5 +1,5 @@
 //! Bookinfo in a lab, as the tests in network namespaces and the adversary suite start from. Both include this file by its
-//! path; the demo, which has a stage of its own, does not.
+//! path; the demo, which sets up its own stage, does not.
 
 #![allow(dead_code, reason = "the suites use different parts")]
 

@@ -24,7 +24,7 @@ const DIRECTORY_MODE: u32 = 0o700;
 const CERTIFICATE_MODE: u32 = 0o644;
 const KEY_MODE: u32 = 0o600;
 
-/// Whoever can write to the directory could replace the authority.
+/// A user who can write to the directory could replace the authority.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// Any right on the key for the group or others.
 const OPEN_TO_OTHERS: u32 = 0o077;

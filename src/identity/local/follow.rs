@@ -12,7 +12,7 @@ impl LocalIssuer {
     /// Takes over what changes in the directory, until cancelled. Spawn it once.
     pub async fn follow(&self, cancel: CancellationToken) {
         let mut watch = Watch::new(self.directory.clone());
-        // What was complained of already: the files are looked at again and again.
+        // The last error reported, because the files are read repeatedly.
         let mut refused = None;
         loop {
             match self.reload().await {

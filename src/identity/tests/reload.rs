@@ -20,7 +20,7 @@ struct Agent {
 }
 
 impl Agent {
-    /// With the authority of another agent, or one of its own.
+    /// With the authority of another agent, or a separate one.
     fn new(like: Option<&Agent>) -> Self {
         let home = tempfile::tempdir().unwrap();
         if let Some(other) = like {

@@ -1,4 +1,4 @@
-//! What a type reads, found out by letting it read: a deserializer that writes down what is asked of it.
+//! The fields that a type reads, found by letting it read: a deserializer that records its requests.
 
 use std::collections::BTreeSet;
 
