@@ -141,7 +141,8 @@ impl Planning<'_> {
 
     /// To the backend whose turn it is, unless a filter answers instead.
     async fn lead(&mut self, route: &mut plan::Route) -> Result<(Arc<Service>, u16), Answer> {
-        self.ask(&route.addressed.filters, route.filters()).await?;
+        let of_service = route.addressed.filters_on(self.session.dialled.port());
+        self.ask(of_service, route.filters()).await?;
         self.ask(route.filters(), &[]).await?;
         route.take_turn()?;
         self.ask(route.backend_filters(), &[]).await?;
@@ -165,8 +166,11 @@ impl Planning<'_> {
             pod: "",
             route: None,
         };
-        let asked = chain::Asked { half: Half::Client, filters, instead, cx };
-        asked.ask(&mut self.arrived.request, Some(&mut *self.exchange)).await
+        for filter in filters.iter().filter(|it| !filter::has_type_of(instead, it)) {
+            let (request, heard) = (&mut self.arrived.request, Some(&mut *self.exchange));
+            chain::ask(filter, Half::Client, &cx, request, heard).await?;
+        }
+        Ok(())
     }
 
     /// What the client gets to hear of an answer that no application gives.
