@@ -11,6 +11,7 @@ mod frame;
 mod grpc_route;
 mod http_route;
 mod labels;
+mod namespace;
 mod peer_authentication;
 mod revision;
 mod roster;
