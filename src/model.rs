@@ -18,7 +18,7 @@ pub use route::{
     TextMatch, Timeouts,
 };
 pub use service::{
-    AppProtocol, Endpoint, PortMapping, Preference, Resolution, Service, ServicePort,
+    AppProtocol, Endpoint, PortMapping, Preference, Resolution, Served, Service, ServicePort,
     TrafficPolicy, Visibility,
 };
 pub use waypoint::{Binding, Waypoint};

@@ -20,7 +20,7 @@ use super::upgrade::Upgrade;
 use super::upstream::Lease;
 use super::{forward, headers, original, upgrade};
 use crate::base::{PolicyNote, Str};
-use crate::policy::Permit;
+use crate::gate::Permit;
 use crate::telemetry::RequestStart;
 use crate::world::World;
 

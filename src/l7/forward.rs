@@ -31,7 +31,7 @@ use super::{framing, headers, limit};
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
 use crate::filter::{self, Seen};
-use crate::policy::{self, Filtered, Gate};
+use crate::gate::{self, Filtered, Gate};
 use crate::reach::Attempts;
 use crate::world::World;
 
@@ -210,7 +210,7 @@ impl Way {
         let captured = picked.captured();
         let (backend, port) = &self.plan.backend;
         let namespace = &self.session.client.key.namespace;
-        let refused = policy::refused_in_the_clear(backend, *port, namespace, captured.is_some());
+        let refused = gate::refused_in_the_clear(backend, *port, namespace, captured.is_some());
         if let Some(why) = refused {
             return Err((Answer::in_the_clear(why), Vec::new()));
         }
@@ -224,7 +224,7 @@ impl Way {
         let port = picked.address.port();
         let hostname = Some(self.plan.addressed.hostname.as_str());
         let client = Some(&self.session.client.identity);
-        let addressed = policy::addressed(&self.world, server, port, hostname, client);
+        let addressed = gate::addressed(&self.world, server, port, hostname, client);
         if Gate::new(&self.world, server, port, &addressed).needs_http() {
             let request = &mut arrived.request;
             let original = Original::between(before, request.uri(), request.headers());

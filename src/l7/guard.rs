@@ -15,10 +15,9 @@ use super::original::Original;
 use super::sent::{self, Sent};
 use crate::base::{Identity, Str};
 use crate::filter::{self, Pair};
+use crate::gate::{self, Addressed, ArrivalClass, Gate, Permit, Views};
 use crate::model::{AppProtocol, Backend, HttpRoute, HttpRule, Service, Workload};
-use crate::policy::{
-    self, Addressed, ArrivalClass, Connection, Denial, Gate, Permit, Views, speaks_for,
-};
+use crate::policy::{Connection, Denial, speaks_for};
 use crate::route::{self, Head, Selection};
 use crate::tunnel::GuardedConnection;
 use crate::world::World;
@@ -95,7 +94,7 @@ impl Gates {
         let workload = world.workload(&arrival.workload.uid).unwrap_or(&arrival.workload);
         let port = arrival.destination.port();
         let host = arrival.forwarded_host.as_deref();
-        let addressed = policy::addressed(world, workload, port, host, arrival.client.as_ref());
+        let addressed = gate::addressed(world, workload, port, host, arrival.client.as_ref());
         let gate = Gate::new(world, workload, port, &addressed);
         let own = |service: &Service| speaks_for(&service.key, None, &workload.key.namespace);
         let speaks = addressed.service().is_some_and(|service| own(service));
@@ -133,7 +132,7 @@ impl Gates {
 
     /// A connection that is not HTTP.
     pub(super) fn authorize_bytes(&self, arrival: &Arrival) -> Result<Permit, Denial> {
-        let permit = self.gate.authorize(&arrival.connection(), None)?;
+        let permit = self.gate.decide(&arrival.connection(), None)?;
         if permit.names_client {
             let why = "only HTTP may pass where a waypoint names clients (x-forwarded-client-cert), so that nobody else does; \
                        give ports of other protocols the appProtocol tcp";
@@ -174,7 +173,7 @@ impl Gates {
         let sent = sent::policy_request(method, sent_uri, sent_headers);
         let arrived = sent::policy_request(method, request.uri(), request.headers());
         let views = Views { arrived: &arrived, sent: &sent };
-        let permit = gate.authorize_views(&arrival.connection(), Some(views))?;
+        let permit = gate.decide_views(&arrival.connection(), Some(views))?;
         Ok(Permitted { permit, sent: verified })
     }
 }

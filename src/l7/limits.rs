@@ -9,7 +9,7 @@ use http::{HeaderMap, Request, Uri};
 
 use crate::base::{Identity, PolicyNote};
 use crate::filter::{self, Answer, Cx, Flow, Half, HttpFilter, RequestHead};
-use crate::policy::Filtered;
+use crate::gate::Filtered;
 use crate::route::{self, Head, Selection};
 use crate::world::World;
 

@@ -22,8 +22,9 @@ use super::{headers, mirror, sent};
 use crate::balance::Picked;
 use crate::base::PolicyNote;
 use crate::filter::{self, Cx, Flow, Half, HttpFilter, RequestHead, Waited};
+use crate::gate::Gate;
 use crate::model::Service;
-use crate::policy::{Connection, Gate};
+use crate::policy::Connection;
 use crate::reach::Attempts;
 use crate::world::World;
 
@@ -225,7 +226,7 @@ fn heard(
     let (request, headers) = (&arrived.request, sent_headers(before, arrived));
     let judge = |method: &Method| {
         let judged = sent::policy_request(method, request.uri(), headers);
-        gate.authorize(&connection, Some(&judged))
+        gate.decide(&connection, Some(&judged))
     };
     let announced = Some(headers).filter(|_| request.method() == Method::OPTIONS);
     let announced = announced.and_then(|it| it.get(ACCESS_CONTROL_REQUEST_METHOD));

@@ -8,7 +8,8 @@ use super::plan::{Chosen, Plan};
 use super::sent::{self, Sent};
 use crate::balance::Picked;
 use crate::base::Reason;
-use crate::policy::{self, Denial, Permit, Views, speaks_for};
+use crate::gate::{self, Permit, Views};
+use crate::policy::{Denial, speaks_for};
 use crate::reach::{self, cut_after_a_change};
 use crate::world::World;
 
@@ -31,7 +32,7 @@ impl Judge<'_> {
         request: &Request<B>,
     ) -> Result<Option<Permit>, Denial> {
         let Plan { addressed, port, chosen, backend: (backend, backend_port) } = self.plan;
-        let way = policy::Way {
+        let way = gate::Way {
             addressed,
             port: *port,
             route: chosen.as_ref().map(Chosen::route),

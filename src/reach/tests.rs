@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
 use super::*;
+use crate::gate::Way;
 use crate::identity::{
     CertificateStore, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock, Trust,
 };
 use crate::model::*;
-use crate::policy::Way;
 use crate::pool::PoolSettings;
 use crate::sock::PlainSockets;
 use crate::world::World;
