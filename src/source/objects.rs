@@ -2,6 +2,7 @@
 //! The kinds of Gateway API and Istio are our own types: every field that the API has is named, and one that it does
 //! not have is an error, since a misspelt field of a policy or route would silently weaken it.
 
+mod attachment;
 mod authorization_policy;
 mod gateway;
 mod grpc_route;
@@ -17,9 +18,10 @@ mod service_entry;
 mod traffic_policy;
 mod unserved;
 
+pub use attachment::{AttachedTo, TargetRef, WorkloadSelector};
 pub use authorization_policy::{
     AuthorizationPolicy, AuthorizationPolicySpec, PolicyAction, PolicyCondition, PolicyFrom,
-    PolicyOperation, PolicyRule, PolicySource, PolicyTo, TargetRef, WorkloadSelector,
+    PolicyOperation, PolicyRule, PolicySource, PolicyTo,
 };
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,

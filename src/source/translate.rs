@@ -3,6 +3,7 @@
 //! The same objects give the same mesh, except for the offsets at which routes start to split their traffic. What an object says and we cannot carry out is never dropped in silence: policies
 //! deny, rules answer with an error, bindings refuse, and each says so in a complaint.
 
+mod attachment;
 mod authorization_policy;
 mod changes;
 mod encryption;
@@ -11,6 +12,7 @@ mod frame;
 mod grpc_route;
 mod http_route;
 mod labels;
+mod namespace;
 mod peer_authentication;
 mod revision;
 mod roster;

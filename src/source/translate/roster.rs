@@ -28,6 +28,13 @@ pub(super) struct Member {
     object: Arc<Object>,
 }
 
+/// What happened to a pod in one update.
+pub(super) struct Moved {
+    pub(super) key: ObjectKey,
+    pub(super) before: Option<Member>,
+    pub(super) after: Option<Member>,
+}
+
 impl Member {
     pub(super) fn new(workload: Arc<Workload>, object: Arc<Object>) -> Self {
         Self { workload, object }

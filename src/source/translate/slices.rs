@@ -6,12 +6,13 @@ use std::hash::Hash;
 use std::net::IpAddr;
 
 use super::changes::Changes;
-use super::roster::Member;
-use super::service::endpoints::service_of;
-use super::translator::Moved;
+use super::roster::{Member, Moved};
 use crate::base::{ObjectKey, work};
 use crate::source::Objects;
-use crate::source::objects::EndpointSlice;
+use crate::source::objects::{EndpointSlice, label};
+
+/// On an EndpointSlice: the service that it belongs to.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Kept from translation to translation.
 #[derive(Default)]
@@ -98,6 +99,12 @@ impl Slices {
         known.pods.iter().for_each(|pod| forget(&mut self.to_pod, pod, key));
         known.addresses.iter().for_each(|address| forget(&mut self.to_address, address, key));
     }
+}
+
+/// The service that a slice belongs to.
+pub(super) fn service_of(key: &ObjectKey, slice: &EndpointSlice) -> Option<ObjectKey> {
+    let service = label(&slice.metadata, SERVICE_NAME)?;
+    Some(ObjectKey::new(key.namespace.clone(), service))
 }
 
 fn forget<K: Hash + Eq>(index: &mut HashMap<K, BTreeSet<ObjectKey>>, place: &K, slice: &ObjectKey) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::changes::Changes;
 use super::entries::Entries;
 use super::frame::Frame;
-use super::roster::{Member, Roster};
+use super::roster::{Member, Moved, Roster};
 use super::route::Routes;
 use super::service_ports::Ports;
 use super::services::Services;
@@ -48,13 +48,6 @@ pub struct Translator {
     contested: Vec<Complaint>,
     unserved_complaints: Vec<Complaint>,
     traffic: Attachments,
-}
-
-/// What happened to a pod in one update.
-pub(super) struct Moved {
-    pub(super) key: ObjectKey,
-    pub(super) before: Option<Member>,
-    pub(super) after: Option<Member>,
 }
 
 impl Translator {
@@ -108,7 +101,7 @@ impl Translator {
         let retargeted = self.services.take_retargeted();
         if changes.frame || retargeted || !reshaped.is_empty() || !entries.is_empty() {
             let (policies, waypoints) = (&frame.policies, &frame.waypoints);
-            let ports = Ports::new(&cx, &self.services, &services);
+            let ports = Ports::new(&cx, self.services.pairs(), &services);
             authorization_policy::check_targets(&mut cx, policies, waypoints, &ports);
             peer_authentication::check_ports(&mut cx, &ports);
             self.target_complaints = std::mem::take(&mut cx.complaints);

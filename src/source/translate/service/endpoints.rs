@@ -11,19 +11,15 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::Context;
 use super::super::roster::{Member, Roster};
-use super::super::selectors::Selectors;
+use super::super::selectors::{Selectors, selector};
 use super::super::slices::Slices;
-use super::super::workload::passes_readiness;
-use super::{port_number, selector};
+use super::port_number;
 use crate::base::{ObjectKey, Str};
 use crate::model::{Endpoint, PortMapping, ServicePort, Workload};
 use crate::source::Objects;
 use crate::source::objects::{
     Container, Labelled, Pod, PodTemplate, Service, WorkloadEntry, label, selects,
 };
-
-/// On an EndpointSlice: the service that it belongs to.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Who has made a slice.
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -253,15 +249,6 @@ impl<'a> Endpoints<'a> {
     }
 }
 
-/// The service that a slice belongs to.
-pub(in crate::source::translate) fn service_of(
-    key: &ObjectKey,
-    slice: &EndpointSlice,
-) -> Option<ObjectKey> {
-    let service = label(&slice.metadata, SERVICE_NAME)?;
-    Some(ObjectKey::new(key.namespace.clone(), service))
-}
-
 fn of_pod(
     (workload, pod): (&Workload, &Pod),
     service: &str,
@@ -286,7 +273,7 @@ fn of_pod(
         weight: 1,
         ports: mappings,
         ready: workload.ready || not_ready_too,
-        terminating: pod.metadata.deleting && passes_readiness(pod),
+        terminating: pod.metadata.deleting && pod.passes_readiness(),
         node: workload.node.clone(),
         locality: workload.locality.clone(),
     })

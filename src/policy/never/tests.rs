@@ -211,39 +211,3 @@ fn what_follows_depends_on_the_action_and_the_list() {
     assert_eq!(found.len(), MOST + 1);
     assert_eq!(found[MOST].1, "10 more values can never match");
 }
-
-/// What the two lists of a field leave is nothing.
-#[test]
-fn lists_that_exclude_each_other() {
-    for (rule, field) in [
-        ("from: [{source: {namespaces: [a], notNamespaces: [b, a]}}]", "from[0].source.namespaces"),
-        ("to: [{operation: {methods: [GET], notMethods: [GET]}}]", "to[0].operation.methods"),
-        (
-            "when: [{key: source.ip, values: [10.0.0.1], notValues: [10.0.0.1/32]}]",
-            "when[0].values",
-        ),
-        ("to: [{operation: {notPaths: ['/*']}}]", "to[0].operation.notPaths"),
-        ("to: [{operation: {notPaths: ['/{**}']}}]", "to[0].operation.notPaths"),
-        ("to: [{operation: {notMethods: [GET, '*']}}]", "to[0].operation.notMethods"),
-        ("to: [{operation: {notHosts: ['*']}}]", "to[0].operation.notHosts"),
-        ("when: [{key: source.serviceAccount, values: [a/Curl]}]", "when[0].values"),
-        ("when: [{key: 'request.headers[te]', values: [gzip]}]", "when[0].values"),
-        ("from: [{source: {namespaces: [a, c], notNamespaces: [a]}}]", ""),
-        ("from: [{source: {notPrincipals: ['*']}}]", ""),
-        ("to: [{operation: {notPaths: ['/a*']}}]", ""),
-        ("when: [{key: 'request.headers[te]', values: [trailers]}]", ""),
-    ] {
-        let text = format!(
-            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
-             metadata: {{name: p, namespace: shop}}\nspec: {{action: DENY, rules: [{{{rule}}}]}}\n"
-        );
-        let complaints = crate::source::tests::translated(&text).complaints;
-        let fields: Vec<&str> = complaints.iter().map(|it| it.field.as_str()).collect();
-        let expected: Vec<String> = Some(field)
-            .filter(|it| !it.is_empty())
-            .map(|it| format!("spec.rules[0].{it}"))
-            .into_iter()
-            .collect();
-        assert_eq!(fields, expected, "{rule}: {complaints:?}");
-    }
-}
