@@ -55,8 +55,8 @@ enum Kind {
 #[error("{error}")]
 pub(in crate::l7) struct SendError {
     pub(in crate::l7) error: hyper::Error,
-    /// Given back when certainly nothing of it was sent.
-    pub(in crate::l7) unsent: Option<Box<Request<RequestBody>>>,
+    /// Certainly nothing of it was sent, and it was put back.
+    pub(in crate::l7) unsent: bool,
 }
 
 impl Sender {
@@ -125,36 +125,47 @@ impl Sender {
         Ok(Sender { kind, buffers, made: self.made, withheld: None })
     }
 
-    /// Sends a request in canonical form, and passes on what the application says before its response. One that comes back
-    /// unsent is in canonical form again.
+    /// Sends a request in canonical form, and passes on what the application says before its response. The request is taken; one
+    /// of which nothing was sent is put back, in canonical form again. It is lent and not moved, because a future holds what it
+    /// is given for as long as it lasts.
     pub(in crate::l7) async fn send(
         &mut self,
-        mut request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
         let expectation = request.body().expectation();
         match &mut self.kind {
             Kind::Http1(sender) => {
-                to_http1(&mut request);
-                let listening = listen(&mut request, expectation.clone());
-                let mut response = pin!(sender.try_send_request(request));
+                to_http1(request);
+                let listening = listen(request, expectation.clone());
+                let mut response = pin!(sender.try_send_request(std::mem::take(request)));
                 let sent = listening.to(response.as_mut()).await;
                 self.withheld = expectation.filter(|_| sent.is_ok()).and_then(|it| it.withheld());
                 sent.map_err(|mut failed| {
-                    let unsent = failed.take_message().map(from_http1).map(Box::new);
+                    let unsent = put_back(request, failed.take_message().map(from_http1));
                     SendError { error: failed.into_error(), unsent }
                 })
             }
             Kind::Http2(sender, _) | Kind::Stream(sender) => {
                 // hyper hears no 100 over HTTP/2.
                 expectation.inspect(Expectation::is_met);
-                to_http2(&mut request);
-                sender.try_send_request(request).await.map_err(|mut failed| {
-                    let unsent = failed.take_message().map(from_http2).map(Box::new);
+                to_http2(request);
+                let sent = sender.try_send_request(std::mem::take(request)).await;
+                sent.map_err(|mut failed| {
+                    let unsent = put_back(request, failed.take_message().map(from_http2));
                     SendError { error: failed.into_error(), unsent }
                 })
             }
         }
     }
+}
+
+/// Whether there is a request that was not sent, which is put back.
+fn put_back(request: &mut Request<RequestBody>, unsent: Option<Request<RequestBody>>) -> bool {
+    let is_unsent = unsent.is_some();
+    if let Some(unsent) = unsent {
+        *request = unsent;
+    }
+    is_unsent
 }
 
 /// Listens to what the application says before its response, where somebody can be told: 100 asks for the body, and the

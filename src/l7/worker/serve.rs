@@ -40,7 +40,7 @@ const PING_AFTER: Duration = Duration::from_secs(60);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 
 /// What the future of a request in flight may take, in bytes: twice what it does take, to notice when that grows.
-const REQUEST_BUDGET: usize = 8 * 1024;
+const REQUEST_BUDGET: usize = 6 * 1024;
 
 /// What a connection carries.
 pub(in crate::l7) enum Carries {
