@@ -25,8 +25,8 @@ use super::waypoint::Waypoints;
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Action, Scope};
 use crate::source::objects::{
-    AuthorizationPolicy, Kind, PolicyAction, RequestAuthentication, TargetRef, WorkloadSelector,
-    annotation,
+    AuthorizationPolicy, Guard, Guards, Kind, PolicyAction, RequestAuthentication, TargetRef,
+    WorkloadSelector, annotation,
 };
 use crate::source::store::RefusedPolicy;
 use scope::{Reach, scope_of};
@@ -62,8 +62,7 @@ pub(super) fn translate(cx: &mut Context<'_>, waypoints: &Waypoints) -> Policies
     for (key, object) in objects.all::<RequestAuthentication>() {
         models.push(Arc::new(tokens::translate(cx, &mut found, key, object)));
     }
-    let is_ours =
-        |kind: Kind| matches!(kind, Kind::AuthorizationPolicy | Kind::RequestAuthentication);
+    let is_ours = |kind: Kind| kind.row().guards == Guards::Denies(Guard::Requests);
     for refused in objects.refused().iter().filter(|it| is_ours(it.kind)) {
         models.extend(refused_policy(cx, waypoints, &mut found, refused).into_iter().map(Arc::new));
     }

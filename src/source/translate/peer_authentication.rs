@@ -24,7 +24,7 @@ use super::{Context, Kind, service_ports};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Mode};
 use crate::source::objects::{
-    MtlsMode, MutualTls, PeerAuthentication, WorkloadSelector, created, selects,
+    Guard, Guards, MtlsMode, MutualTls, PeerAuthentication, WorkloadSelector, created, selects,
 };
 
 type Labels = BTreeMap<String, String>;
@@ -54,7 +54,8 @@ impl Levels {
             wide: BTreeMap::new(),
             workloads: BTreeMap::new(),
         };
-        for refused in objects.refused().iter().filter(|it| it.kind == Kind::PeerAuthentication) {
+        let is_ours = |kind: Kind| kind.row().guards == Guards::Denies(Guard::Plaintext);
+        for refused in objects.refused().iter().filter(|it| is_ours(it.kind)) {
             let spec = refused.document.as_ref().and_then(|document| document.get("spec"));
             let selector = spec.and_then(|spec| spec.get("selector"));
             let selector =

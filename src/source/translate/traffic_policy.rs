@@ -8,21 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 use std::sync::Arc;
 
-use super::Context;
+use super::{Attach, Context};
 use crate::base::{ObjectKey, Str};
 use crate::filter::{self, Half, HttpFilter, PolicyTarget, RuleContext};
-use crate::model::{Binding, HttpRoute, HttpRule, RouteKind, RouteParent, Service, Waypoint};
+use crate::model::{Binding, HttpRoute, HttpRule, Mesh, RouteKind, RouteParent, Service, Waypoint};
 use crate::source::objects::{
     GATEWAY_GROUP, ISTIO_NETWORKING_GROUP, TrafficPolicy, Typed, created,
 };
-use crate::source::{Complaint, Condition, ConditionReason, ConditionType};
+use crate::source::{Condition, ConditionReason, ConditionType};
 
 /// Kept from translation to translation, for the state of the filters.
 #[derive(Default)]
 pub(super) struct Attachments {
     services: BTreeMap<ObjectKey, With<Service>>,
     routes: BTreeMap<(bool, ObjectKey), With<HttpRoute>>,
-    pub(super) complaints: Vec<Complaint>,
 }
 
 /// What a source says, and the same with filters of policies.
@@ -71,19 +70,11 @@ impl RuleContext for Policy<'_> {
     }
 }
 
-impl Attachments {
-    /// Puts the filters of all policies into what they are attached to.
-    pub(super) fn attach(
-        &mut self,
-        cx: &mut Context<'_>,
-        waypoints: &[Arc<Waypoint>],
-        services: &mut [Arc<Service>],
-        routes: &mut [Arc<HttpRoute>],
-    ) {
-        self.complaints.clear();
+impl Attach for Attachments {
+    fn attach(&mut self, cx: &mut Context<'_>, mesh: &mut Mesh) {
+        let Mesh { waypoints, services, routes, .. } = mesh;
         let mut claims = Claims::of(cx);
         if claims.by_target.is_empty() && self.services.is_empty() && self.routes.is_empty() {
-            self.complaints = std::mem::take(&mut cx.complaints);
             return;
         }
         let before = std::mem::take(&mut self.services);
@@ -107,7 +98,6 @@ impl Attachments {
             }
         }
         claims.complain_of_unreached(cx, waypoints);
-        self.complaints = std::mem::take(&mut cx.complaints);
     }
 }
 
