@@ -1,9 +1,8 @@
-//! The short way to a workload of this node: no tunnel to oneself.
+//! The in-process path to a workload of this node, without a tunnel.
 //!
-//! The network keeps its say (design, "Same node"): a pair of client and server takes the short way only while a
-//! real connection from the client's network namespace to the server's port 15008 succeeds, which is all that a
-//! NetworkPolicy or a firewall sees of an ambient mesh. Where it does not, the tunnel's way is tried, with the
-//! tunnel's error.
+//! Firewalls still apply: a pair of client and server uses this path only while a real connection from the client's network
+//! namespace to the server's port 15008 succeeds, which is all that a NetworkPolicy or a firewall sees of an ambient mesh.
+//! Otherwise the pool dials a tunnel, and the caller gets the tunnel's error.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,14 +13,14 @@ use crate::sock::SocketFactory;
 use crate::tunnel::{Carrier, ConnectRequest, Incoming, LocalServer, TunnelError};
 
 impl Pool {
-    /// A workload of this node takes connections without a tunnel from now on.
+    /// Registers a workload of this node, which accepts connections without a tunnel.
     pub fn add_local(&self, address: SocketAddr, server: std::sync::Weak<dyn LocalServer>) {
         if self.0.settings.in_process {
             self.0.locals.pin().insert(address, server);
         }
     }
 
-    /// It takes no new ones any more; its successor at this address is left alone.
+    /// Removes it, but not its successor at this address.
     pub fn remove_local(&self, address: SocketAddr, server: &std::sync::Weak<dyn LocalServer>) {
         let locals = self.0.locals.pin();
         if locals.get(&address).is_some_and(|known| known.ptr_eq(server)) {
@@ -49,7 +48,7 @@ impl Pool {
         let opened = match answer.await {
             Ok(Ok(carrier)) => Ok(carrier),
             Ok(Err(status)) => Err(TunnelError::Status(status)),
-            // It left while it looked at the request.
+            // It left while it processed the request.
             Err(_) => Err(TunnelError::Closing),
         };
         Some(opened.map_err(|error| open_error(&request.authority, &error)))

@@ -1,4 +1,4 @@
-//! What is known of the network between a client and a server of this node, by real connections between them.
+//! The state of the network between a client and a server of this node, by real connections between them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use tokio::time::Instant;
 
 use crate::sock::{self, SocketFactory};
 
-/// A real connection this recent needs no other one.
+/// How long a successful connection is valid.
 const FRESH: Duration = Duration::from_secs(5);
-/// Up to this age the pair goes on while another one is tried: what a firewall forbids holds within this time.
+/// Up to this age the pair continues while another connection is tried: a firewall's change takes effect within this time.
 const STALE: Duration = Duration::from_secs(10);
 
 /// The last real connection, and whether another one is being tried.
@@ -31,12 +31,12 @@ pub(super) struct Passed {
 }
 
 impl Probe {
-    /// Somebody used the pair not long ago.
+    /// The pair was used recently.
     pub(super) fn is_recent(&self) -> bool {
         self.recent().is_some()
     }
 
-    /// The last connection, unless it is too old to go by.
+    /// The last connection, unless it is too old.
     pub(super) fn recent(&self) -> Option<Passed> {
         self.passed().filter(|passed| passed.at.elapsed() < STALE)
     }
@@ -61,7 +61,7 @@ impl Probe {
         self.running.store(false, Ordering::Relaxed);
     }
 
-    /// Tries a connection, and keeps how it went.
+    /// Tries a connection and keeps the outcome.
     pub(super) async fn connect(
         &self,
         to: SocketAddr,

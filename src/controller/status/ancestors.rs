@@ -1,13 +1,14 @@
-//! Policies that are attached to targets: one entry for each (Gateway API, PolicyAncestorStatus; GEP-713), from what the
-//! translation complains of.
+//! Policies that are attached to targets: one entry for each target (Gateway API, PolicyAncestorStatus; GEP-713), from the
+//! complaints of the translation: `Accepted`, and for an accepted one `Programmed`: whether the policy takes effect there.
 
 use serde_json::{Value, json};
 
 use super::condition::{self, Condition};
 use super::{CONTROLLER_NAME, Desired, Stored, Subject, View};
-use crate::source::Complaint;
+use crate::source::{Complaint, ConditionType};
 
 const ACCEPTED: &str = "Accepted";
+const PROGRAMMED: &str = "Programmed";
 /// The fields that identify a target of a policy, in the API's order.
 const FIELDS: [&str; 4] = ["group", "kind", "name", "sectionName"];
 
@@ -20,12 +21,12 @@ pub(super) fn status(view: &View<'_>, subject: &Subject, stored: &Stored) -> Des
 pub(super) fn of_targets(
     subject: &Subject,
     stored: &Stored,
-    condition: impl Fn(usize) -> Condition,
+    conditions: impl Fn(usize) -> Vec<Condition>,
 ) -> Desired {
     let targets = stored.spec("targetRefs").and_then(Value::as_array);
     let mut ancestors: Vec<Value> = Vec::new();
     for (index, target) in targets.into_iter().flatten().enumerate() {
-        let conditions = condition::list(&[condition(index)], stored.generation());
+        let conditions = condition::list(&conditions(index), stored.generation());
         let fields = FIELDS.iter().filter_map(|field| {
             let value = target.get(field).filter(|value| !value.is_null())?;
             Some(((*field).to_owned(), value.clone()))
@@ -41,29 +42,45 @@ pub(super) fn of_targets(
     Desired { status: json!({ "ancestors": ancestors }), owned: &[] }
 }
 
-fn of_target(complaints: &[&Complaint], stored: &Stored, index: usize) -> Condition {
+fn of_target(complaints: &[&Complaint], stored: &Stored, index: usize) -> Vec<Condition> {
     if let Some(error) = &stored.refused {
         let told = complaints.iter().find(|it| it.field == error.field);
         let reason = told.map_or(error.reason.as_str(), |it| it.reason.as_str());
-        return Condition::fails(ACCEPTED, "Invalid", with_field(&error.field, reason));
+        return vec![Condition::fails(ACCEPTED, "Invalid", with_field(&error.field, reason))];
     }
-    let here = complaints.iter().filter_map(|it| Some((it, it.condition?)));
-    let here: Vec<_> = here.filter(|(_, of)| of.parent == Some(index)).collect();
-    if let Some((_, first)) = here.first() {
-        let message = condition::joined(here.iter().map(|(it, _)| it.reason.as_str()));
-        return Condition::fails(ACCEPTED, first.reason.name(), message);
+    let found = |kind| of_type(kind, complaints, index);
+    if let Some((reason, _, message)) = found(ConditionType::Accepted) {
+        return vec![Condition::fails(ACCEPTED, reason, message)];
     }
     let warnings: Vec<String> = complaints
         .iter()
         .filter(|it| it.condition.is_none())
         .map(|it| with_field(&it.field, &it.reason))
         .collect();
-    let mut message = "the policy is in force".to_owned();
+    let mut message = "the policy is valid".to_owned();
     if !warnings.is_empty() {
         message += "; ";
         message += &condition::joined(warnings.iter().map(String::as_str));
     }
-    Condition::holds(ACCEPTED, "Accepted", message)
+    let programmed = match found(ConditionType::Programmed) {
+        None => Condition::holds(PROGRAMMED, "Programmed", "the policy is in force"),
+        Some((reason, true, message)) => Condition::holds(PROGRAMMED, reason, message),
+        Some((reason, false, message)) => Condition::fails(PROGRAMMED, reason, message),
+    };
+    vec![Condition::holds(ACCEPTED, "Accepted", message), programmed]
+}
+
+/// Reason, status and message of a condition of the target, where something is complained of.
+fn of_type(
+    kind: ConditionType,
+    complaints: &[&Complaint],
+    index: usize,
+) -> Option<(&'static str, bool, String)> {
+    let here = complaints.iter().filter_map(|it| Some((it, it.condition?)));
+    let here: Vec<_> = here.filter(|(_, of)| of.kind == kind && of.parent == Some(index)).collect();
+    let (_, first) = here.first()?;
+    let message = condition::joined(here.iter().map(|(it, _)| it.reason.as_str()));
+    Some((first.reason.name(), first.status(), message))
 }
 
 fn with_field(field: &str, reason: &str) -> String {

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::{LabelSelector, Resource};
+use crate::base::ports;
 
 pub type Gateway = Resource<GatewaySpec>;
 
@@ -55,6 +56,16 @@ pub struct Listener {
     _hostname: IgnoredAny,
     #[serde(default, rename = "tls")]
     _tls: IgnoredAny,
+}
+
+impl Listener {
+    /// The protocol of a waypoint's listener.
+    pub const HBONE: &str = "HBONE";
+
+    /// Whether it takes the traffic of a mesh.
+    pub fn is_hbone(&self) -> bool {
+        self.protocol == Self::HBONE && self.port == ports::HBONE
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
