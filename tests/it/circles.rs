@@ -2,7 +2,7 @@
 //! `source/objects` until their redesign; `source/translate` as long as the translation of one kind reads what the translator
 //! keeps of all. Take off the list what leaves a circle; nothing may be added.
 
-pub const CIRCLES: [&str; 62] = [
+pub const CIRCLES: [&str; 60] = [
     "src/l7/again.rs",
     "src/l7/arrived.rs",
     "src/l7/body/copied.rs",
@@ -42,7 +42,6 @@ pub const CIRCLES: [&str; 62] = [
     "src/source/translate/authorization_policy/targets.rs",
     "src/source/translate/authorization_policy/tokens.rs",
     "src/source/translate/changes.rs",
-    "src/source/translate/entries.rs",
     "src/source/translate/frame.rs",
     "src/source/translate/grpc_route.rs",
     "src/source/translate/http_route.rs",
@@ -61,7 +60,6 @@ pub const CIRCLES: [&str; 62] = [
     "src/source/translate/service_ports.rs",
     "src/source/translate/services.rs",
     "src/source/translate/slices.rs",
-    "src/source/translate/translator.rs",
     "src/source/translate/waypoint.rs",
     "src/source/translate/waypoint/missing.rs",
     "src/source/translate/workload.rs",

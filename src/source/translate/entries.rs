@@ -9,11 +9,10 @@ use ipnet::IpNet;
 
 use super::changes::Changes;
 use super::frame::Frame;
-use super::roster::{Member, Roster};
+use super::roster::{Member, Moved, Roster};
 use super::selectors::Selectors;
 use super::services::Reshaped;
 use super::slices::addresses;
-use super::translator::Moved;
 use super::{Context, service_entry};
 use crate::base::{ObjectKey, Str};
 use crate::model;

@@ -28,6 +28,13 @@ pub(super) struct Member {
     object: Arc<Object>,
 }
 
+/// What happened to a pod in one update.
+pub(super) struct Moved {
+    pub(super) key: ObjectKey,
+    pub(super) before: Option<Member>,
+    pub(super) after: Option<Member>,
+}
+
 impl Member {
     pub(super) fn new(workload: Arc<Workload>, object: Arc<Object>) -> Self {
         Self { workload, object }
@@ -66,9 +73,20 @@ impl Roster {
         self.namespaces.get(namespace).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// Without any pod, nothing is known of what selects pods: the controller reads none, and a directory may leave them to
+    /// others.
+    pub(super) fn is_empty(&self) -> bool {
+        self.namespaces.is_empty()
+    }
+
+    /// In the order of their keys.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.namespaces.values().flat_map(BTreeMap::values)
+    }
+
     /// In the order of their keys.
     pub(super) fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.namespaces.values().flat_map(BTreeMap::values).map(|member| &member.workload)
+        self.members().map(|member| &member.workload)
     }
 
     /// Complains of addresses that several pods have which are there to stay: what is addressed to one may be taken to be

@@ -6,17 +6,20 @@ use std::hash::Hash;
 use std::net::IpAddr;
 
 use super::changes::Changes;
-use super::roster::Member;
-use super::service::endpoints::service_of;
-use super::translator::Moved;
+use super::roster::{Member, Moved};
 use crate::base::{ObjectKey, work};
 use crate::source::Objects;
-use crate::source::objects::EndpointSlice;
+use crate::source::objects::{EndpointSlice, label};
+
+/// On an EndpointSlice: the service that it belongs to.
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Kept from translation to translation.
 #[derive(Default)]
 pub(super) struct Slices {
     known: BTreeMap<ObjectKey, Known>,
+    /// Those that name no service.
+    loose: BTreeSet<ObjectKey>,
     of_service: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     to_pod: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     to_address: HashMap<IpAddr, BTreeSet<ObjectKey>>,
@@ -38,6 +41,16 @@ impl Slices {
     /// The slices of a service, in the order of their keys.
     pub(super) fn of<'a>(&'a self, service: &ObjectKey) -> impl Iterator<Item = &'a ObjectKey> {
         self.of_service.get(service).into_iter().flatten()
+    }
+
+    /// The services that slices name.
+    pub(super) fn services(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.of_service.keys()
+    }
+
+    /// The slices that name no service.
+    pub(super) fn loose(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.loose.iter()
     }
 
     /// The services with an endpoint that is one of these pods, by name or by address, as they were or as they are.
@@ -66,7 +79,10 @@ impl Slices {
 
     fn add(&mut self, key: &ObjectKey, slice: &EndpointSlice) {
         work::did("slices indexed");
-        let Some(service) = service_of(key, slice) else { return };
+        let Some(service) = service_of(key, slice) else {
+            self.loose.insert(key.clone());
+            return;
+        };
         let mut known = Known { service, pods: BTreeSet::new(), addresses: BTreeSet::new() };
         for endpoint in slice.endpoints.iter().flatten() {
             if let Some(target) = &endpoint.target_ref {
@@ -88,6 +104,7 @@ impl Slices {
     }
 
     fn remove(&mut self, key: &ObjectKey) {
+        self.loose.remove(key);
         let Some(known) = self.known.remove(key) else { return };
         if let Some(slices) = self.of_service.get_mut(&known.service) {
             slices.remove(key);
@@ -98,6 +115,12 @@ impl Slices {
         known.pods.iter().for_each(|pod| forget(&mut self.to_pod, pod, key));
         known.addresses.iter().for_each(|address| forget(&mut self.to_address, address, key));
     }
+}
+
+/// The service that a slice belongs to.
+pub(super) fn service_of(key: &ObjectKey, slice: &EndpointSlice) -> Option<ObjectKey> {
+    let service = label(&slice.metadata, SERVICE_NAME)?;
+    Some(ObjectKey::new(key.namespace.clone(), service))
 }
 
 fn forget<K: Hash + Eq>(index: &mut HashMap<K, BTreeSet<ObjectKey>>, place: &K, slice: &ObjectKey) {
