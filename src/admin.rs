@@ -23,7 +23,7 @@ mod ready_file;
 mod serve;
 
 pub use body::{MAX_SCRAPES, Scrapes};
-pub use connections::{ConnectionFilter, MAX_CONNECTIONS_SHOWN};
+pub use connections::{ConnectionFilter, MAX_CONNECTIONS_SHOWN, QueryError};
 pub use door::{connect, may_administer, socket_name, socket_names};
 pub use parts::{Admin, Dump};
 pub use readiness::{Readiness, Task};

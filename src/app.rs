@@ -27,7 +27,7 @@ pub use self::settings::translate_settings;
 use crate::admin::{Admin, Readiness, Servers, keep_ready_file};
 use crate::base::Rooms;
 use crate::config::{Settings, SourceKind};
-use crate::dns::{Dns, DnsSettings};
+use crate::dns::Dns;
 use crate::l4::Layer4;
 use crate::l7::{Dependencies, Workers};
 use crate::node::Node;
@@ -40,10 +40,7 @@ use crate::workloads::{Ledger, Registry};
 use crate::world::WorldStore;
 use certificates::Certificates;
 use cni::Cni;
-use settings::{
-    LOG_FLUSH, addresses, layer4_settings, mesh_names, node_settings, pool_settings, series_limits,
-    worker_settings,
-};
+use settings::{LOG_FLUSH, addresses, mesh_names, node_settings, pool_settings, series_limits};
 use source::AnySource;
 use upgrade::{Own, Upgrade};
 use view::View;
@@ -136,11 +133,12 @@ impl Agent {
             resolver: resolver.clone(),
             telemetry: telemetry.clone(),
             cluster: settings.cluster.clone(),
-            settings: worker_settings(&settings),
-            upgrades: settings.layer7.upgrades.as_slice().into(),
+            settings: settings.layer7.clone(),
+            connect_timeout: settings.layer4.connect_timeout,
         });
         let layer4 = Arc::new(Layer4 {
-            settings: layer4_settings(&settings),
+            settings: settings.layer4.clone(),
+            cluster: settings.cluster.clone(),
             world: world.clone(),
             pool: pool.clone(),
             certificates: certificates.store.clone(),
@@ -326,12 +324,9 @@ fn registry(settings: &Settings) -> Registry {
 
 fn dns(settings: &Settings, layer4: &Layer4) -> Arc<Dns> {
     Arc::new(Dns {
-        settings: DnsSettings {
-            enabled: settings.dns.enabled,
-            cluster_domain: settings.cluster_domain.clone(),
-            alone: settings.source.kind == SourceKind::Directory,
-            resolv_conf: settings.dns.resolv_conf.clone(),
-        },
+        settings: settings.dns.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
+        alone: settings.source.kind == SourceKind::Directory,
         world: layer4.world.clone(),
         telemetry: layer4.telemetry.clone(),
         rooms: layer4.rooms.clone(),

@@ -13,4 +13,4 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use server::{Dns, DnsError, DnsSettings, Stub};
+pub use server::{Dns, DnsError, Stub};

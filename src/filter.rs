@@ -1,8 +1,8 @@
-//! What rules do to requests and responses (Gateway API, HTTPRouteFilter), and what TrafficPolicies do: one filter, one file,
-//! which holds its data, how it is written, what it does, and its tests.
+//! The filters of routes (Gateway API, HTTPRouteFilter) and of TrafficPolicies. Each has one file with its data, its manifest,
+//! its effect and its tests.
 //!
-//! The table below is the registration; from it come the enumerations of filters, what may stand in a manifest, and the
-//! dispatch, which is static. A filter that rules do not have costs nothing.
+//! The table below registers them. The enumerations, the manifests' types and the static dispatch are generated from it. A
+//! filter that no rule uses costs nothing.
 //!
 //! A filter has three moments. [`Filter::request`] decides on the request as the client sent it, and may answer.
 //! [`Filter::change`] changes what is forwarded, and is pure: the destination computes it again to verify that what
@@ -17,7 +17,9 @@ pub mod backend;
 mod chain;
 mod cors;
 mod fault;
+mod grpc;
 mod header_modifier;
+mod matches;
 mod mirror;
 mod path;
 mod policy;
@@ -35,6 +37,7 @@ pub use chain::{
 pub use cors::{Cors, OriginPattern, Permitted};
 pub use fault::{Abort, Delay, Injection};
 pub use header_modifier::{HeaderFilter, RequestHeaders, ResponseHeaders};
+pub use matches::{HeaderMatch, TextMatch, WrittenMatch, matches_whole, whole};
 pub use mirror::Mirror;
 pub use path::PathRewrite;
 pub use policy::{PolicyTarget, judge_spec};
@@ -70,21 +73,21 @@ table::filters! {
     }
 }
 
-/// Types that the API has and that are not carried out, with their fields: a rule with one is dropped.
+/// Unsupported types of the API, with their fields: a rule with one is dropped.
 pub const UNSUPPORTED: [(&str, &str); 2] =
     [("ExtensionRef", "extensionRef"), ("ExternalAuth", "externalAuth")];
 
 /// One filter.
 pub trait Filter: Sized {
-    /// As it is written. What does not fit this type, and fields that the API does not have, refuse the whole object.
+    /// The filter as it is written. Values that do not fit this type, and unknown fields, reject the whole object.
     type Manifest: DeserializeOwned + Clone + Debug;
-    /// What the API server takes.
+    /// The values that the API server accepts.
     const SCHEMA: schema::Rule;
     /// [`Filter::change`] may change something.
     const CHANGES: bool = false;
-    /// Every request is answered here, so that nothing is forwarded.
+    /// The filter answers every request, so that nothing is forwarded.
     const ANSWERS: bool = false;
-    /// Who asks [`Filter::request`].
+    /// The half that calls [`Filter::request`].
     const HALF: Half = Half::Client;
 
     /// From the manifest, with what the rule around it says. Pure. A fault drops the rule.
@@ -111,7 +114,7 @@ pub trait Filter: Sized {
         &[]
     }
 
-    /// Takes over the state of the filter that stood here before a change of the route.
+    /// Takes over the state of the previous filter at this place, after a change of the route.
     fn inherit(&mut self, _before: &Self) {}
 
     /// Manifests, for the tests of the table.
@@ -126,7 +129,7 @@ pub struct RequestHead<'a> {
     pub headers: &'a mut HeaderMap,
 }
 
-/// What else is known of a request.
+/// The context of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Cx<'a> {
     /// The port that was dialled.
@@ -137,7 +140,7 @@ pub struct Cx<'a> {
     pub address: IpAddr,
     /// The service that was addressed, or that guards the destination.
     pub service: Option<&'a ObjectKey>,
-    /// Where the request ends, as far as it is known; at the destination's half the pod.
+    /// The request's destination, as far as it is known; at the destination's half the pod.
     pub pod: &'a str,
     /// The route, and the number of its rule.
     pub route: Option<(&'a ObjectKey, usize)>,
@@ -148,7 +151,7 @@ pub struct Cx<'a> {
 pub enum Half {
     /// On the client's node, before an endpoint is chosen.
     Client,
-    /// Where the application runs, after the request was authorized.
+    /// On the application's node, after the request was authorized.
     Destination,
 }
 
@@ -165,20 +168,20 @@ pub trait RuleContext {
         None
     }
 
-    /// What a reference leads to. Where that is nothing, it is complained of with the reference's field.
+    /// The target of a reference. `None` if it has none; the implementation reports that, with the reference's field.
     fn backend(&self, _field: &str, _object: &BackendObject) -> Option<BackendRef> {
         None
     }
 }
 
-/// Why a filter cannot be carried out.
+/// Why a filter is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Its own field says what we do not carry out, or nobody could.
+    /// A field has an unsupported or invalid value.
     Field { field: String, why: String },
-    /// It does not go with the rule around it; the field is relative to the entry in the list.
+    /// The filter does not fit the rule around it; the field is relative to the entry in the list.
     Rule { field: &'static str, why: String },
-    /// A reference leads nowhere, and the rule goes on without the filter.
+    /// A reference leads nowhere; the rule continues without the filter.
     LeadsNowhere,
 }
 
@@ -188,23 +191,23 @@ impl Fault {
     }
 }
 
-/// What may stand in a route.
+/// A filter type of routes.
 #[derive(Debug)]
 pub struct Row {
     /// Its type in the API.
     pub name: &'static str,
     /// The member that goes with the type.
     pub field: &'static str,
-    /// On which routes it may stand.
+    /// The kinds of routes that it is for.
     pub on: &'static [Place],
     pub often: Often,
-    /// Types of the API beside which it never stands.
+    /// Types of the API that exclude it.
     pub never_beside: &'static [&'static str],
     /// See [`Filter::ANSWERS`].
     pub answers: bool,
 }
 
-/// Where a filter may stand.
+/// The kinds of routes that a filter is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Http,
@@ -223,7 +226,7 @@ impl Row {
         ROWS.iter().find(|row| row.name == name)
     }
 
-    /// Whether both may stand in one list.
+    /// Whether both exclude each other.
     pub fn excludes(&self, other: &Row) -> bool {
         self.never_beside.contains(&other.name) || other.never_beside.contains(&self.name)
     }
@@ -233,7 +236,7 @@ fn text<T: std::fmt::Display, S: serde::Serializer>(value: &T, to: S) -> Result<
     to.collect_str(value)
 }
 
-/// As people write it.
+/// For people.
 fn duration<S: serde::Serializer>(value: &Duration, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&format_args!("{value:?}"))
 }

@@ -29,10 +29,10 @@ pub const TARGETS: [Target; 22] = [
     Target { name: "original", run: l7::fuzz::original },
     Target { name: "path", run: policy::fuzz::path },
     Target { name: "host", run: policy::fuzz::host },
-    // Applications, and whoever answers for names.
+    // Applications, and DNS servers.
     Target { name: "dns_question", run: dns::fuzz::question },
     Target { name: "dns_answer", run: resolver::fuzz::answer },
-    // Whoever may write objects.
+    // Users who may write objects.
     Target { name: "manifest", run: source::fuzz::manifest },
     // Agents, and CAs.
     Target { name: "sign_call", run: controller::fuzz::call },

@@ -33,8 +33,8 @@ mod verify;
 mod watch;
 
 pub use authority::{
-    Authority, CA_CERTIFICATE, CA_CHAIN, CA_KEY, CA_ROOTS, CLOCK_SKEW, Pair, certificates,
-    create as create_authority, verify_authority,
+    Authority, AuthorityError, CA_CERTIFICATE, CA_CHAIN, CA_KEY, CA_ROOTS, CLOCK_SKEW, Pair,
+    certificates, create as create_authority, verify_authority,
 };
 pub use certificate::WorkloadCertificate;
 pub use clock::{Clock, SystemClock};

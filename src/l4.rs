@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::base::{Room, Rooms, Str, ports};
+use crate::config::Layer4Settings;
 use crate::identity::CertificateStore;
 use crate::model::Workload;
 use crate::policy::{ArrivalClass, Gate};
@@ -45,27 +46,11 @@ use places::Places;
 /// How long connections may take to end once they are cut; it takes them no waiting, only their turn on the processor.
 const CUT: Duration = Duration::from_secs(2);
 
-/// What layer 4 may do.
-#[derive(Clone, Debug)]
-pub struct Layer4Settings {
-    /// Connections at a time, per workload and direction; more wait in the listener's backlog, and in tunnels are
-    /// refused.
-    pub max_connections: usize,
-    /// Of these, those of one client's address.
-    pub max_peer_connections: usize,
-    /// Tunnels at a time to one workload from one client's address.
-    pub max_peer_tunnels: usize,
-    /// To an application or an endpoint.
-    pub connect_timeout: Duration,
-    /// For the TLS handshake of an inbound tunnel.
-    pub handshake_timeout: Duration,
-    /// The cluster's name, for labels.
-    pub cluster: Str,
-}
-
 /// What all proxies of this agent share.
 pub struct Layer4 {
     pub settings: Layer4Settings,
+    /// The cluster's name, for labels.
+    pub cluster: Str,
     pub world: Arc<WorldStore>,
     pub pool: Pool,
     pub certificates: Arc<CertificateStore>,
@@ -82,9 +67,8 @@ pub struct Layer4 {
 
 impl Layer4 {
     fn reach(&self) -> Reach {
-        let Layer4Settings { connect_timeout, cluster, .. } = &self.settings;
-        let settings =
-            ReachSettings { connect_timeout: *connect_timeout, cluster: cluster.clone() };
+        let (connect_timeout, cluster) = (self.settings.connect_timeout, self.cluster.clone());
+        let settings = ReachSettings { connect_timeout, cluster };
         Reach::new(&self.world, &self.pool, &self.resolver, settings)
     }
 }

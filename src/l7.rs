@@ -71,6 +71,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::base::{Reason, Str};
+pub use crate::config::Layer7Settings as WorkerSettings;
 use crate::pool::Pool;
 use crate::reach::{Reach, ReachSettings};
 use crate::resolver::Resolver;
@@ -78,35 +79,6 @@ use crate::telemetry::{Telemetry, WorkerHealth};
 use crate::tunnel::{GuardedConnection, RoutedConnection, Waypoints};
 use crate::world::WorldStore;
 use worker::{Job, Worker};
-
-/// The size of one worker, and how long it waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WorkerSettings {
-    /// Threads of each worker, at least 1.
-    pub threads: usize,
-    /// Downstream connections of each worker; more are refused.
-    pub max_connections: usize,
-    /// Requests in flight in each worker; more are answered 503 at once.
-    pub max_requests: usize,
-    /// What each worker's connections may buffer together, in bytes (`l7/budget.rs` says how that is kept).
-    pub max_buffered_bytes: usize,
-    /// Fields in the head of a message.
-    pub max_headers: usize,
-    /// Requests at once on one HTTP/2 connection of a client.
-    pub max_streams: usize,
-    /// How much of what the other tenants leave of each of these the clients of one tenant may hold, and how much of that,
-    /// besides what its others hold, one client may; in percent (`l7/budget.rs`).
-    pub tenant_share: usize,
-    pub client_share: usize,
-    /// How long a client may take for the head of a request, the first one from the beginning of the connection; whole
-    /// seconds.
-    pub head_timeout: Duration,
-    /// How long a connection may wait for its next request; whole seconds.
-    pub idle_timeout: Duration,
-    /// How long a client may stay silent before its connection counts as not HTTP.
-    pub detect_timeout: Duration,
-    pub connect_timeout: Duration,
-}
 
 /// What the workers use of the rooms below.
 #[derive(Clone)]
@@ -118,13 +90,13 @@ pub struct Dependencies {
     /// The cluster's name, for labels and baggage.
     pub cluster: Str,
     pub settings: WorkerSettings,
-    /// What clients may upgrade their connections to, in lower case.
-    pub upgrades: Arc<[Str]>,
+    /// Of a connection to an application or an endpoint.
+    pub connect_timeout: Duration,
 }
 
 impl Dependencies {
     fn reach(&self) -> Reach {
-        let (connect_timeout, cluster) = (self.settings.connect_timeout, self.cluster.clone());
+        let (connect_timeout, cluster) = (self.connect_timeout, self.cluster.clone());
         let settings = ReachSettings { connect_timeout, cluster };
         Reach::new(&self.world, &self.pool, &self.resolver, settings)
     }
@@ -258,18 +230,12 @@ impl WorkerSettings {
     /// Roomy and quick.
     fn for_tests() -> Self {
         Self {
-            threads: 1,
             max_connections: 100,
             max_requests: 100,
             max_buffered_bytes: 64 << 20,
-            max_headers: 100,
-            max_streams: 1 << 30,
-            tenant_share: 80,
-            client_share: 80,
-            head_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(3600),
+            upgrades: vec!["websocket".into(), "chat".into()],
             detect_timeout: Duration::from_millis(200),
-            connect_timeout: Duration::from_secs(2),
+            ..Self::default()
         }
     }
 }

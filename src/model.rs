@@ -14,11 +14,10 @@ pub use policy::{
     PeerAuthentication, PolicyTarget, Rule, Scope, Source, StringMatch, TokenPlace, Values,
 };
 pub use route::{
-    Backend, HeaderMatch, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind, RouteParent,
-    TextMatch, Timeouts,
+    Backend, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind, RouteParent, Timeouts,
 };
 pub use service::{
-    AppProtocol, Endpoint, PortMapping, Preference, Resolution, Service, ServicePort,
+    AppProtocol, Endpoint, PortFilters, PortMapping, Preference, Resolution, Service, ServicePort,
     TrafficPolicy, Visibility,
 };
 pub use waypoint::{Binding, Waypoint};
@@ -26,7 +25,7 @@ pub use workload::{Canonical, CaptureWishes, Locality, Workload};
 
 use std::sync::Arc;
 
-pub use crate::filter::BackendRef;
+pub use crate::filter::{BackendRef, HeaderMatch, TextMatch};
 
 /// Everything that a source knows, translated. One value of this type is one consistent state of the mesh.
 #[derive(Clone, Debug, Default, serde::Serialize)]

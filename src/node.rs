@@ -1,7 +1,7 @@
 //! Which workloads live on this node, and the start and end of their capture.
 //!
 //! Manifests say where workloads are, or the container runtime does, through its CNI plugin (`attach`) or when it is
-//! queried (`sites`). What a pod can set itself proves nothing, and two claims to one namespace count as none. One task
+//! queried (`sites`). Values that a pod can set itself prove nothing, and two claims to one namespace count as none. One task
 //! compares the snapshot with what is captured and applies the difference: `plan` decides, `capture` acts. A failed
 //! capture is retried; meanwhile the workload is reported as pending and the others continue. Only `app` calls this
 //! room; admin reads [`Node::status`].
@@ -33,6 +33,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Str;
+use crate::config::DrainSettings;
 use crate::dns::Dns;
 use crate::l4::Layer4;
 use crate::l7::Workers;
@@ -52,24 +53,24 @@ pub use turns::Turn;
 use turns::Turns;
 use uncaptured::Uncaptured;
 
-/// How long after a failure a workload is tried again; ztunnel does the same.
+/// The backoff after a failed capture, as in ztunnel.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How often the namespaces are looked at: some system calls for each.
+/// The interval of checks of the namespaces: some system calls for each.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// How many workloads join or leave at the same time: the kernel lets a change of rules wait for a moment in which no
-/// packet is under way, and such waits may overlap.
+/// How many workloads join or leave concurrently: the kernel delays a change of rules until no packet is in flight, and such
+/// delays may overlap.
 const CONCURRENT: usize = 16;
 
-/// What the node may do.
+/// The settings of this room.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
     /// This node's name, as workloads name it.
     pub name: Str,
-    /// How long the connections of a workload that leaves may go on.
-    pub drain: Duration,
-    /// Workloads are pods of a cluster: whoever started them is asked for those whose network namespace nobody told.
+    /// `[drain]`
+    pub drain: DrainSettings,
+    /// On a cluster: the runtime that is asked for pods whose network namespace the agent was not told.
     pub runtime: Option<ContainerRuntime>,
 }
 
@@ -80,7 +81,7 @@ pub struct Node {
     dns: Arc<Dns>,
     workers: Arc<Workers>,
     registry: Arc<Registry>,
-    /// What a predecessor listened on.
+    /// The listening sockets of a predecessor.
     inherited: Arc<Inherited>,
     /// Network namespaces that are no workload's: the agent's own and the host's.
     host: Vec<sock::Place>,
@@ -101,7 +102,7 @@ pub struct WorkloadStatus {
     pub captured: bool,
     /// Tasks (listeners and connections) that serve it.
     pub tasks: usize,
-    /// It has as many connections as it may (`[layer4] max_connections`).
+    /// It is at its connection limit (`[layer4] max_connections`).
     pub full: bool,
     /// Why it is not captured, when it should be.
     pub error: Option<String>,
@@ -135,13 +136,13 @@ impl Node {
         })
     }
 
-    /// Follows the world until cancelled; `settled` is called after each round, with whether nothing is pending.
+    /// Follows the world until cancelled. Calls `settled` after each round, with whether nothing is pending.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken, mut settled: impl FnMut(bool)) {
         tokio::spawn(self.clone().watch_rules(cancel.clone()));
         let mut changes = self.layer4.world.subscribe();
         loop {
             let generation = *changes.borrow_and_update();
-            // Generation 0 is the empty world before the source has spoken.
+            // Generation 0 is the empty world before the source's first translation.
             if generation > 0 {
                 let turn = self.turns.take();
                 let Some(_turn) = cancel.run_until_cancelled(turn).await else { return };
@@ -155,7 +156,7 @@ impl Node {
                 () = tokio::time::sleep(RETRY), if again => {}
                 () = self.rounds.asked() => {}
                 () = until(self.search.next()) => {}
-                () = self.until_made_anew() => {}
+                () = self.until_recreated() => {}
             }
         }
     }
@@ -179,25 +180,25 @@ impl Node {
         served.chain(waiting).collect()
     }
 
-    /// What the workloads' resolvers said of endpoints with names.
+    /// The answers of the workloads' resolvers for endpoints with names.
     pub fn names(&self) -> Vec<NameStatus> {
         self.layer4.resolver.names()
     }
 
-    /// Ends what is served within the drain time. The rules stay: until an agent is back nothing gets out or in
-    /// unprotected.
+    /// Drains all workloads. The rules stay, so that nothing gets in or out unprotected until an agent is back.
     pub async fn stop(&self) {
         let captured: Vec<_> = std::mem::take(&mut *self.captured.lock()).into_values().collect();
         let health = self.layer4.telemetry.health();
         health.workloads_stopped.inc_by(captured.len() as u64);
         for one in captured {
-            let drain = self.settings.drain;
+            let drain = self.settings.drain.deadline;
             self.drains.spawn(async move { one.proxy.stop(drain).await });
         }
         self.drains.wait().await;
     }
 
-    /// Stops all changes, for a successor: what every captured workload listens on, and the turn to hold on to. Blocks.
+    /// Stops all changes, for a successor. Returns the listening sockets of every captured workload, and the turn, which the
+    /// caller holds. Blocks.
     pub fn pause(&self) -> io::Result<(Vec<Listener>, Turn)> {
         let turn = self.turns.take_blocking();
         let mut listeners = Vec::new();
@@ -212,13 +213,13 @@ impl Node {
         Ok((listeners, turn))
     }
 
-    /// A successor serves every workload: accepts nothing more and changes nothing more. Open connections go on.
+    /// A successor serves every workload: this node accepts and changes nothing more. Open connections continue.
     pub fn retire(&self, turn: Turn) {
         self.turns.end_with(turn);
         self.captured.lock().values().for_each(|one| one.retire());
     }
 
-    /// Waits for the last connection of a node that was retired.
+    /// Waits for the last connection of a retired node.
     pub async fn ended(&self) {
         let captured: Vec<_> = self.captured.lock().values().cloned().collect();
         for one in captured {
@@ -232,10 +233,10 @@ impl Node {
         self.find_pods(&world).await;
         let (sites, refused) = self.sites(&world);
         self.note_refused(&refused);
-        let anew = self.made_anew();
+        let recreated = self.recreated();
         let steps = {
             let captured = self.captured.lock();
-            plan::plan(&world, (&sites, &refused), &captured, &self.done.lock(), &anew)
+            plan::plan(&world, (&sites, &refused), &captured, &self.done.lock(), &recreated)
         };
         self.forget_gone(&world, &sites);
         // A workload that moved leaves before it joins again.
@@ -253,18 +254,18 @@ impl Node {
         self.rounds.end();
     }
 
-    /// Captured workloads whose namespace was made anew under the same name.
-    fn made_anew(&self) -> BTreeSet<Str> {
+    /// Captured workloads whose namespace was recreated under the same name.
+    fn recreated(&self) -> BTreeSet<Str> {
         let captured: Vec<_> = self.captured.lock().values().cloned().collect();
-        let anew = captured.iter().filter(|one| one.was_made_anew());
-        anew.map(|one| one.uid.clone()).collect()
+        let recreated = captured.iter().filter(|one| one.was_recreated());
+        recreated.map(|one| one.uid.clone()).collect()
     }
 
-    /// A pod may come back with all that its manifest says, so that only its namespace tells.
-    async fn until_made_anew(&self) {
+    /// A recreated pod may have the same manifest, so only its namespace shows the difference.
+    async fn until_recreated(&self) {
         loop {
             tokio::time::sleep(LOOK).await;
-            if !self.made_anew().is_empty() {
+            if !self.recreated().is_empty() {
                 return;
             }
         }
@@ -280,7 +281,7 @@ impl Node {
         }
     }
 
-    /// Workloads that the world no longer wants captured are not pending any more either.
+    /// Workloads that should no longer be captured are no longer pending either.
     fn forget_gone(&self, world: &World, sites: &Sites) {
         let here = |uid: &Str| {
             world.workload(uid).is_some_and(|workload| plan::wanted(workload, sites).is_some())
@@ -289,7 +290,7 @@ impl Node {
         self.done.lock().cleaned.retain(|uid| world.workload(uid).is_some() && !here(uid));
     }
 
-    /// Certificates and workers that nobody here needs any more.
+    /// Certificates and workers that no workload here needs any more.
     fn release_unused(&self, world: &World, sites: &Sites) {
         let here = Self::wanted_identities(world, sites);
         self.layer4.certificates.retain(&|identity| here.contains(identity));
@@ -301,7 +302,7 @@ impl Node {
     }
 }
 
-/// Of the process's thread, and of the first process that it sees: without host processes in sight that is its own.
+/// The network namespaces of this thread, and of process 1: without host processes in sight the latter is its own.
 fn hosts_places() -> Vec<sock::Place> {
     let namespaces = [NetworkNamespace::own(), NetworkNamespace::open("/proc/1/ns/net")];
     namespaces.into_iter().filter_map(|namespace| namespace.ok()?.place().ok()).collect()

@@ -20,16 +20,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::{Identity, Reason, Rooms, Str};
+use crate::config;
 use crate::identity::{CertificateStore, WorkloadCertificate};
 use crate::sock::SocketFactory;
 use crate::tunnel::{Carrier, ConnectRequest, LocalServer, TunnelError};
 use entry::Entry;
 
-/// How often a stream is tried for: others may take every slot of a new tunnel before we do, but a peer that closes
-/// each tunnel at once must not be dialled forever.
+/// The most attempts at a stream: other callers may take every slot of a new tunnel first, but a peer that closes each tunnel
+/// at once must not be dialled forever.
 const MAX_ROUNDS: usize = 8;
 
-/// Which tunnel.
+/// The key of a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TunnelKey {
     /// The client's own identity.
@@ -42,22 +43,20 @@ pub struct TunnelKey {
     pub address: SocketAddr,
 }
 
-/// What the pool may do.
+/// The limits of the pool.
 #[derive(Clone, Debug)]
 pub struct PoolSettings {
-    /// Streams per tunnel; the peer's SETTINGS may lower it.
-    pub max_streams: usize,
-    /// A tunnel without streams is closed after this time.
-    pub idle_timeout: Duration,
-    /// For TCP, and again for the TLS handshake.
+    /// `[pool]`
+    pub tunnels: config::PoolSettings,
+    /// The timeout of TCP, and again of the TLS handshake.
     pub connect_timeout: Duration,
-    /// Between workloads of one node bytes stay in the process (`same_node`).
+    /// Bytes between workloads of one node stay in the process (`same_node`).
     pub in_process: bool,
-    /// What tunnels, and the windows of their streams, may hold.
+    /// The memory budget of tunnels and of their streams' windows.
     pub rooms: Rooms,
 }
 
-/// A tunnel or a stream in it could not be had.
+/// Why a tunnel or a stream in it could not be opened.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{why}")]
 pub struct PoolError {
@@ -73,7 +72,7 @@ pub struct Pool(Arc<Shared>);
 struct Shared {
     settings: PoolSettings,
     certificates: Arc<CertificateStore>,
-    /// Where the tunnels' drivers run: the runtime of layer 4, whoever dials.
+    /// The tunnels' drivers run on the runtime of layer 4, for every caller.
     runtime: Handle,
     entries: papaya::HashMap<TunnelKey, Arc<Entry>>,
     /// The workloads of this node, by `pod address:15008`.
@@ -90,8 +89,8 @@ impl Pool {
         Self(Arc::new(Shared { settings, certificates, runtime, entries, locals }))
     }
 
-    /// A stream in a tunnel of this key: an existing one with a free slot, or a new one; or the short way, when the
-    /// server is a workload of this node.
+    /// A stream in a tunnel of this key: an existing one with a free slot, or a new one; or the in-process path, if
+    /// the server is a workload of this node.
     pub async fn open(
         &self,
         key: &TunnelKey,
@@ -115,7 +114,7 @@ impl Pool {
         Err(PoolError { reason: Reason::Overflow, why })
     }
 
-    /// Waits for whoever dials this key already, and dials if there is no room after that.
+    /// Waits for the dial of this key that is in progress, and dials if there is still no free stream.
     async fn make_room(
         &self,
         entry: &Entry,
@@ -143,17 +142,17 @@ impl Pool {
         }
     }
 
-    /// How many tunnels are open.
+    /// The number of open tunnels.
     pub fn tunnels(&self) -> usize {
         self.0.entries.pin().values().map(|entry| entry.len()).sum()
     }
 
-    /// How many streams are open in them.
+    /// The number of open streams.
     pub fn streams(&self) -> usize {
         self.0.entries.pin().values().map(|entry| entry.streams()).sum()
     }
 
-    /// No new streams in the tunnels of this workload; each ends with its last stream.
+    /// Drains the tunnels of this workload: they take no new streams, and end with their last one.
     pub fn drain_workload(&self, uid: &str) {
         let entries = self.0.entries.pin();
         entries.retain(|key, entry| {
@@ -165,7 +164,7 @@ impl Pool {
         });
     }
 
-    /// No new streams in any tunnel.
+    /// Drains all tunnels.
     pub fn drain(&self) {
         self.0.entries.pin().values().for_each(|entry| entry.drain());
     }
@@ -173,7 +172,7 @@ impl Pool {
     /// Closes idle tunnels, and drains those whose certificate was replaced, until cancelled; one task for the whole
     /// pool.
     pub async fn sweep(self, cancel: CancellationToken) {
-        let mut ticks = tokio::time::interval(self.0.settings.idle_timeout / 4);
+        let mut ticks = tokio::time::interval(self.0.settings.tunnels.idle_timeout / 4);
         let mut certificates = self.0.certificates.subscribe();
         loop {
             tokio::select! {
@@ -184,7 +183,7 @@ impl Pool {
         }
     }
 
-    /// A root that is not trusted any more must not be vouched for by tunnels that nobody opens streams in.
+    /// Idle tunnels must not keep alive a root that is no longer trusted.
     fn drain_outdated(&self) {
         let entries = self.0.entries.pin();
         for (key, entry) in &entries {
@@ -197,8 +196,8 @@ impl Pool {
     fn sweep_once(&self) {
         let entries = self.0.entries.pin();
         entries.retain(|_, entry| {
-            entry.sweep(self.0.settings.idle_timeout);
-            // Somebody who holds the entry is about to dial and must find it again.
+            entry.sweep(self.0.settings.tunnels.idle_timeout);
+            // A caller that holds the entry is about to dial and must find it again.
             !entry.is_empty() || Arc::strong_count(entry) > 1
         });
     }
@@ -212,7 +211,7 @@ impl Pool {
     }
 }
 
-/// What a failed CONNECT means for whoever asked for the stream.
+/// The meaning of a failed CONNECT for the caller.
 fn open_error(to: impl std::fmt::Display, error: &TunnelError) -> PoolError {
     let reason = match error {
         TunnelError::Status(status) if *status == http::StatusCode::UNAUTHORIZED => Reason::Denied,

@@ -1,9 +1,9 @@
 //! The one way from a local client to an endpoint: for layer 4 connections, HTTP requests and opaque bytes.
 //!
 //! An endpoint in the mesh is reached through a tunnel and never in plaintext, and its own agent authorizes. Any other
-//! endpoint is reached by plain TCP, and the policies of the waypoints that guard it are evaluated here (`judge`). What
-//! was certainly not sent is retried on another endpoint, up to three ([`Attempts`]); one place receives the result of
-//! each attempt, [`Picked::ended`].
+//! endpoint is reached by plain TCP, and the policies of the waypoints that guard it are evaluated here (`judge`).
+//! Requests that were certainly not sent are retried on another endpoint, up to three ([`Attempts`]); one place receives the
+//! result of each attempt, [`Picked::ended`].
 //!
 //! `l4` and the opaque bytes of `l7` request an endpoint of a service ([`Reach::endpoint`]). HTTP requests use the same
 //! parts one by one, because a request may find an open connection. The last part, from the destination's agent to the
@@ -40,10 +40,10 @@ pub use endpoint::{Reached, Unreached};
 use judge::LeavingClass;
 pub use judge::{cut_after_a_change, judge};
 
-/// What reaching endpoints may do.
+/// The settings of this room.
 #[derive(Clone, Debug)]
 pub struct ReachSettings {
-    /// For a plain TCP connection; tunnels have the pool's.
+    /// The timeout of a plain TCP connection; tunnels have the pool's.
     pub connect_timeout: Duration,
     /// The cluster's name, for baggage.
     pub cluster: Str,
@@ -55,11 +55,11 @@ pub struct Reach {
     pool: Pool,
     resolver: Arc<Resolver>,
     settings: ReachSettings,
-    /// Connections to where nobody else judges.
+    /// Connections to destinations without an agent.
     left: Arc<Judged<LeavingClass, Option<Gate>>>,
 }
 
-/// A local client, as endpoints are reached on its behalf.
+/// A local client, on whose behalf endpoints are reached.
 #[derive(Clone, Copy)]
 pub struct Downstream<'a> {
     pub client: &'a Workload,
@@ -79,7 +79,7 @@ impl<'a> Downstream<'a> {
     }
 }
 
-/// Why a client is not connected, or not any more.
+/// Why a client is not, or no longer, connected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct Failure {
@@ -93,12 +93,12 @@ impl Failure {
         Self { reason, why: why.into() }
     }
 
-    /// TCP could not be connected.
+    /// The TCP connection failed.
     pub fn connect(address: SocketAddr, error: impl Display) -> Self {
         Self::new(Reason::ConnectFailure, format!("connect to {address}: {error}"))
     }
 
-    /// How an attempt that failed like this ended.
+    /// The result of an attempt with this failure.
     pub fn ended(&self) -> Ended {
         match self.reason {
             Reason::Denied => Ended::Denied,
@@ -139,7 +139,7 @@ impl Reach {
         resolved.map_err(|error| Failure::new(Reason::NoHealthyUpstream, error.to_string()))
     }
 
-    /// A byte stream to an endpoint: through a tunnel when it is in the mesh, plainly when it is not. `addressed`: the
+    /// A byte stream to an endpoint: through a tunnel if it is in the mesh, else in plaintext. `addressed`: the
     /// hostname of the service that the client dialled, which selects policies at the destination.
     pub async fn connect(
         &self,

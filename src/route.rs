@@ -1,4 +1,4 @@
-//! Where traffic goes: the next hop of a connection, and the rule of a request (HTTPRoute, GRPCRoute). The rule's
+//! Routing: the next hop of a connection, and the rule of a request (HTTPRoute, GRPCRoute). The rule's
 //! filters then process the request (`filter`).
 //!
 //! Pure functions over one snapshot, so that both nodes of a connection come to the same answer. The only state is the

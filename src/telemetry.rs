@@ -191,16 +191,7 @@ impl Telemetry {
         let (cni, mirror) = (CniMetrics::default(), MirrorMetrics::default());
         cni.register(&mut registry);
         mirror.register(&mut registry);
-        registry.register(
-            "isthmus_log_lines_dropped",
-            "Lines of the log that were dropped because they could not be written fast enough",
-            logs.dropped().clone(),
-        );
-        registry.register(
-            "isthmus_log_lines_waiting",
-            "Lines of the log that wait to be written; what comes when 10 000 wait, or [log] max_queued_bytes, is dropped",
-            logs.waiting().clone(),
-        );
+        logs.metrics().register(&mut registry);
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
         build.get_or_create_owned(&BUILD).set(1);
         registry.register(

@@ -16,6 +16,17 @@ pub struct ConnectionFilter {
     pub limit: usize,
 }
 
+/// What is wrong with a query.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    #[error("workload={0}: say namespace/name")]
+    Workload(String),
+    #[error("limit={0}: say a number from 1 to {MAX_CONNECTIONS_SHOWN}")]
+    Limit(String),
+    #[error("{0}: only workload and limit are understood")]
+    Unknown(String),
+}
+
 impl Default for ConnectionFilter {
     fn default() -> Self {
         Self { workload: None, limit: DEFAULT_LIMIT }
@@ -24,7 +35,7 @@ impl Default for ConnectionFilter {
 
 impl ConnectionFilter {
     /// `workload=namespace/name&limit=100`; the message says what is wrong.
-    pub fn parse(query: &str) -> Result<Self, String> {
+    pub fn parse(query: &str) -> Result<Self, QueryError> {
         let mut filter = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
@@ -32,17 +43,15 @@ impl ConnectionFilter {
                     let (namespace, workload) = value
                         .split_once('/')
                         .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
-                        .ok_or_else(|| format!("workload={value}: say namespace/name"))?;
+                        .ok_or_else(|| QueryError::Workload(value.to_string()))?;
                     filter.workload = Some(ObjectKey::new(namespace, workload));
                 }
                 "limit" => {
                     let limit =
                         value.parse().ok().filter(|it| (1..=MAX_CONNECTIONS_SHOWN).contains(it));
-                    filter.limit = limit.ok_or_else(|| {
-                        format!("limit={value}: say a number from 1 to {MAX_CONNECTIONS_SHOWN}")
-                    })?;
+                    filter.limit = limit.ok_or_else(|| QueryError::Limit(value.to_string()))?;
                 }
-                other => return Err(format!("{other}: only workload and limit are understood")),
+                other => return Err(QueryError::Unknown(other.to_owned())),
             }
         }
         Ok(filter)
@@ -67,7 +76,7 @@ mod tests {
             ("limit=20001", "limit"),
             ("colour=red", "colour"),
         ] {
-            assert!(parse(query).unwrap_err().contains(field), "{query}");
+            assert!(parse(query).unwrap_err().to_string().contains(field), "{query}");
         }
     }
 }

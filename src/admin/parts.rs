@@ -21,7 +21,7 @@ pub trait Dump: Send + Sync + 'static {
     fn refresh(&self);
 }
 
-/// What the pages are made from.
+/// The inputs of the pages.
 pub struct Admin {
     pub telemetry: Telemetry,
     pub logs: Arc<Logs>,

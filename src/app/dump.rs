@@ -25,13 +25,13 @@ use crate::world::World;
 
 pub(super) use connections::row;
 
-/// What a dump is made from; one moment's values.
+/// The inputs of a dump: one moment's values.
 pub(super) struct Parts<'a> {
     pub(super) settings: &'a Settings,
     pub(super) world: &'a World,
     pub(super) certificates: Vec<CertificateDump>,
     pub(super) workloads: Vec<WorkloadStatus>,
-    /// What was resolved for endpoints of ServiceEntries that are names.
+    /// Resolved addresses of ServiceEntry endpoints that are names.
     pub(super) names: Vec<NameStatus>,
     pub(super) connections: &'a [OpenConnection],
     pub(super) complaints: &'a [Complaint],

@@ -1,4 +1,4 @@
-//! The settings of each room.
+//! The settings of rooms that need more than their own section of the file.
 
 use std::time::Duration;
 
@@ -6,8 +6,6 @@ use super::certificates::trust_domains;
 use crate::admin::Addresses;
 use crate::base::Rooms;
 use crate::config::{SameNode, Settings, SourceKind};
-use crate::l4::Layer4Settings;
-use crate::l7::WorkerSettings;
 use crate::node::NodeSettings;
 use crate::pool::PoolSettings;
 use crate::source::TranslateSettings;
@@ -21,7 +19,7 @@ pub(super) const LOG_FLUSH: Duration = Duration::from_secs(2);
 pub(super) fn node_settings(settings: &Settings) -> NodeSettings {
     NodeSettings {
         name: settings.node.clone(),
-        drain: settings.drain.deadline,
+        drain: settings.drain.clone(),
         runtime: (settings.source.kind == SourceKind::Kubernetes)
             .then(|| ContainerRuntime::new(settings.workloads.runtime_socket.as_deref())),
     }
@@ -53,39 +51,10 @@ pub(super) fn mesh_names(settings: &Settings) -> MeshNames {
 
 pub(super) fn pool_settings(settings: &Settings, rooms: Rooms) -> PoolSettings {
     PoolSettings {
-        max_streams: settings.pool.max_streams,
-        idle_timeout: settings.pool.idle_timeout,
+        tunnels: settings.pool.clone(),
         connect_timeout: settings.layer4.connect_timeout,
         in_process: settings.same_node == SameNode::InProcess,
         rooms,
-    }
-}
-
-pub(super) fn layer4_settings(settings: &Settings) -> Layer4Settings {
-    Layer4Settings {
-        max_connections: settings.layer4.max_connections,
-        max_peer_connections: settings.layer4.max_peer_connections,
-        max_peer_tunnels: settings.layer4.max_peer_tunnels,
-        connect_timeout: settings.layer4.connect_timeout,
-        handshake_timeout: settings.layer4.connect_timeout,
-        cluster: settings.cluster.clone(),
-    }
-}
-
-pub(super) fn worker_settings(settings: &Settings) -> WorkerSettings {
-    WorkerSettings {
-        threads: settings.layer7.threads,
-        max_connections: settings.layer7.max_connections,
-        max_requests: settings.layer7.max_requests,
-        max_buffered_bytes: settings.layer7.max_buffered_bytes,
-        max_headers: settings.layer7.max_headers,
-        max_streams: settings.layer7.max_http2_streams,
-        tenant_share: settings.layer7.tenant_share,
-        client_share: settings.layer7.client_share,
-        head_timeout: settings.layer7.head_timeout,
-        idle_timeout: settings.layer7.idle_timeout,
-        detect_timeout: settings.layer7.detect_timeout,
-        connect_timeout: settings.layer4.connect_timeout,
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn follow(
     removal
 }
 
-/// What an agent that is told to end does first: why nobody will serve this node after it, or `None` when somebody will or
+/// The first step of an agent that is told to stop: why nobody will serve this node after it, or `None` when somebody will or
 /// nobody can tell. `superseded` is cancelled once a successor serves and this agent's own ports are closed. One that is about to is waited for, since the
 /// kubelet may end this agent while its successor still starts; so is the word that the mesh is removed, since pods may be
 /// deleted before their DaemonSet is.

@@ -248,7 +248,7 @@ fn what_was_dialled_is_the_endpoint_of_its_own_service_only() {
     assert!(pick("203.0.114.1:443").is_none(), "another service's address");
 }
 
-/// Whoever lists an address of the mesh without saying whose it is gets the workload's tunnel all the same.
+/// A Service that lists an address of the mesh without naming its owner gets the workload's tunnel all the same.
 #[test]
 fn an_address_without_a_workload_is_the_workloads() {
     let pod = workload("pod", "10.0.0.1");

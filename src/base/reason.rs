@@ -1,14 +1,13 @@
-//! Why a connection or request did not simply succeed: one small value for the metric label, the log line
-//! and the answer to the peer.
+//! Why a connection or request failed, was rejected or was changed: one small value for the metric label, the log line and
+//! the answer to the peer.
 
-/// One row a reason: what it means, its flag, and what operators read of it.
+/// One row for each reason: its meaning, its response flag, and the advice for operators.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $reason:ident: $flag:literal, $advice:literal;)*) => {
-        /// The cause of a refusal or failure. The label texts are ztunnel's and Envoy's response flags, so dashboards
-        /// keep working.
+        /// The cause of a rejection or failure. The flags are ztunnel's and Envoy's response flags, so dashboards keep working.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
         pub enum Reason {
-            /// All went well.
+            /// No failure.
             #[default]
             None,
             $($(#[$doc])* $reason,)*
@@ -38,15 +37,15 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// A policy refused.
+    /// A policy denied it.
     Denied: "DENY",
         "A policy refused. `error` or `response_code_details` names it; for plaintext, check PeerAuthentication and \
          whether the client is enrolled.";
-    /// The destination could not be connected.
+    /// The connection to the destination failed.
     ConnectFailure: "CONNECT",
         "The destination could not be connected. Check that the application runs and listens on the port, on the pod's \
          address and not only on loopback.";
-    /// The peer's certificate, or ours, did not pass.
+    /// One side rejected the other's certificate.
     TlsFailure: "TLS_FAILURE",
         "A certificate did not pass. Check that both agents use the same CA and trust domain, and the clocks of both \
          nodes.";
@@ -54,7 +53,7 @@ reasons! {
     CertRevoked: "CERT_REVOKED",
         "The certificate of one side stands on a revocation list (`identity.crl`); `error` says whose. Check whether that \
          was meant; if so, the workload needs a new certificate from a CA that still trusts its node.";
-    /// HTTP/2 could not be established in the tunnel.
+    /// The HTTP/2 handshake in the tunnel failed.
     Http2Failure: "H2_HANDSHAKE_FAILURE",
         "HTTP/2 could not be established in the tunnel. Check that an agent, and not the application, answers on port \
          15008.";
@@ -62,55 +61,55 @@ reasons! {
     NetworkPolicy: "NETWORK_POLICY",
         "Port 15008 of the destination did not answer in time. Check that no NetworkPolicy or firewall blocks it, and \
          that the destination's agent runs.";
-    /// No certificate for the workload.
+    /// The workload has no certificate.
     IdentityFailure: "IDENTITY_ERROR",
         "There is no certificate for the workload. Check the issuer: the local CA's directory and files, or, for istiod, \
          what the agent's log names.";
-    /// No endpoint that is ready.
+    /// The service has no ready endpoint.
     NoHealthyUpstream: "UH",
         "No endpoint is ready, or the service has no such port. Check the service's selector and target port, and the \
          readiness of its pods; for a ServiceEntry, whether the client's resolvers know its endpoints (`error` names the \
          one that they do not).";
-    /// No route matched.
+    /// No rule of a route matched.
     NoRoute: "NR",
         "No route's rule matches the request, or the one that does cannot be carried out. Check their matches, that a \
          rule for everything else exists if it should, and what `isthmus check` says of the route.";
-    /// A budget was spent: connections, requests or bytes.
+    /// A limit was reached: of connections, requests or bytes.
     Overflow: "UO",
         "A budget was spent: connections of a workload or of one of its peers (`[layer4]` in the settings), or \
          connections, requests or buffered bytes of a waypoint worker (`[layer7]`). `error` says which; check who opens \
          so many.";
-    /// The peer broke off.
+    /// The peer reset or closed the connection.
     PeerReset: "UC",
         "One side broke off. Usually the application's own doing: check its log.";
-    /// A deadline passed.
+    /// A timeout expired.
     Timeout: "UT",
         "A deadline passed. Check how long the destination takes.";
-    /// What the peer sent could not be understood or may not be asked for.
+    /// The peer's request is malformed or not permitted.
     BadRequest: "DPE",
         "The peer asked for something that could not be understood or may not be asked for: a port of the agent's own, an \
          address of another workload, a malformed request (`docs/http.md`).";
-    /// What the application answered could not be understood, or not be passed on.
+    /// The application's response is malformed or exceeds a limit.
     BadResponse: "UPE",
         "What the application answered breaks the rules of HTTP or exceeds what a head may hold. `response_code_details` \
          says what; check the application, and `[layer7] max_headers`.";
-    /// The waypoint that is named cannot be used.
+    /// The object's waypoint does not exist or cannot be used.
     WaypointUnusable: "WAYPOINT",
         "A waypoint is named that does not exist or may not be used from here; traffic is refused rather than let past \
          it. Check the label `istio.io/use-waypoint`, the Gateway, and its `allowedRoutes`.";
-    /// An object wants the traffic encrypted in a way that is not carried out.
+    /// An object requires a kind of encryption that is not supported.
     Unencrypted: "NO_TLS",
         "A DestinationRule or BackendTLSPolicy (`error` names it) wants TLS to the destination, which is not carried out; \
          traffic is refused rather than sent without it. Let clients speak TLS themselves, and delete the object or set \
          its mode to DISABLE.";
-    /// A rate limit of a policy was reached.
+    /// A policy's rate limit was reached.
     RateLimited: "RL",
         "A TrafficPolicy's rate limit was reached; `response_code_details` names it. Check which clients send so many \
          requests, and the limit.";
-    /// A policy answered instead of the application, to try out failures.
+    /// A policy injected an abort instead of forwarding the request.
     FaultInjected: "FI",
         "A TrafficPolicy injected a failure; `response_code_details` names it. Delete its `fault` when the trial is over.";
-    /// A policy made the request wait, to try out slowness.
+    /// A policy injected a delay before forwarding the request.
     DelayInjected: "DI",
         "A TrafficPolicy delayed the request; `response_code_details` names it. Delete its `fault` when the trial is over.";
     /// The agent is shutting down.

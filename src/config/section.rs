@@ -8,6 +8,8 @@
 //!
 //! This becomes the field `max_streams` of the section's struct, and a call of [`Reader::number`](super::reader::Reader)
 //! with the key, the default, the meaning and the bounds. The methods of the reader are the kinds of settings that there are.
+//!
+//! The room that a section is for takes the struct as it is, so that nothing lists its settings again.
 
 macro_rules! section {
     (
@@ -30,6 +32,14 @@ macro_rules! section {
                 pub $key: $Type,
             )+
             $( pub $part: $Part, )*
+        }
+
+        impl Default for $Section {
+            /// Without a file and without flags.
+            fn default() -> Self {
+                let overrides = crate::config::Overrides::default();
+                Self::read(&mut crate::config::reader::Reader::new("", &overrides))
+            }
         }
 
         impl $Section {

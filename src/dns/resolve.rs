@@ -12,7 +12,7 @@ use crate::base::Str;
 use crate::model::{self, Endpoint, Service, ServicePort};
 use crate::world::World;
 
-/// What to do with a query.
+/// The decision on a query.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Resolution {
     /// The mesh knows the name: its addresses, possibly none (NODATA).

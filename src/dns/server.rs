@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::resolve::{Asker, Place, Resolution, resolve};
 use crate::base::{Need, Room, Rooms, Str, ports};
+use crate::config::DnsSettings;
 use crate::model::Workload;
 use crate::resolver::{Protocol, Resolvers, read_framed, write_framed};
 use crate::sock::SocketFactory;
@@ -46,20 +46,12 @@ const WEIGHT: u16 = 100;
 const PLAIN_PAYLOAD: u16 = 512;
 const MAX_PAYLOAD: u16 = 4096;
 
-/// The settings of all stubs.
-#[derive(Clone, Debug)]
-pub struct DnsSettings {
-    pub enabled: bool,
-    pub cluster_domain: Str,
-    /// No DNS server of a cluster knows the Services.
-    pub alone: bool,
-    /// The resolvers of workloads whose namespace has no resolv.conf.
-    pub resolv_conf: PathBuf,
-}
-
 /// State that all stubs of this agent share.
 pub struct Dns {
     pub settings: DnsSettings,
+    pub cluster_domain: Str,
+    /// No DNS server of a cluster knows the Services.
+    pub alone: bool,
     pub world: Arc<WorldStore>,
     pub telemetry: Telemetry,
     /// The memory budget of queries.
@@ -210,8 +202,8 @@ impl Server {
         let asker = Asker {
             world: &world,
             namespace: &self.namespace,
-            cluster_domain: &self.shared.settings.cluster_domain,
-            alone: self.shared.settings.alone,
+            cluster_domain: &self.shared.cluster_domain,
+            alone: self.shared.alone,
         };
         resolve(&asker, asked)
     }

@@ -38,7 +38,7 @@ fn aliased(canonical: &str, texts: &[&str]) -> Resolution {
     Resolution::Addresses { addresses, canonical: Some(canonical.to_owned()) }
 }
 
-/// The pods of a StatefulSet find one another by names of their own.
+/// The pods of a StatefulSet find one another by their own DNS names.
 #[test]
 fn endpoints_of_a_headless_service_have_names() {
     let pods = [workload("db-0", "10.0.0.1"), workload("db-1", "10.0.0.2")];

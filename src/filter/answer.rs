@@ -1,4 +1,4 @@
-//! What a filter decides of a request: it goes on, it is answered here, or the decision takes a while.
+//! A filter's decision on a request: it continues, the filter answers it, or the filter waits first.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,14 +12,13 @@ use crate::base::{PolicyNote, Reason};
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// What the client reads; may be empty.
+    /// The body for the client; may be empty.
     pub text: &'static str,
-    /// [`Reason::None`] where nothing failed, as with a redirect. A failure is answered in gRPC's form where the client
-    /// speaks that.
+    /// [`Reason::None`] if nothing failed, as with a redirect. gRPC clients get failures in gRPC's form.
     pub reason: Reason,
     /// Names the filter's cause, for the log; the client does not see it.
     pub why: String,
-    /// The status of gRPC, where it is another than what gRPC makes of the HTTP status.
+    /// The gRPC status, if it differs from the one that gRPC derives from the HTTP status.
     pub grpc: Option<u32>,
 }
 
@@ -30,20 +29,20 @@ impl Answer {
     }
 }
 
-/// How a request goes on after a filter.
+/// How a request continues after a filter.
 pub enum Flow {
     Next,
     Answer(Answer),
-    /// It goes on, and this is to be said of it.
+    /// The request continues, and its record gets this note.
     Note(PolicyNote),
-    /// The filter has to wait: only such a filter pays for the box.
+    /// The filter waits. Only such filters pay for the box.
     Wait(Pin<Box<dyn Future<Output = Waited> + Send>>),
 }
 
-/// What a filter says after it has waited.
+/// A filter's decision after it has waited.
 pub struct Waited {
-    /// `None`: the request goes on.
+    /// `None`: the request continues.
     pub answer: Option<Answer>,
-    /// What the record says of a request that goes on and does not fail.
+    /// The reason in the record of a request that continues and does not fail.
     pub mark: Option<(Reason, String)>,
 }

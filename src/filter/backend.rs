@@ -9,10 +9,10 @@ use crate::base::schema::{Rule, text};
 use crate::base::{ObjectKey, Str};
 use Rule::{Fields, Number, Text, With};
 
-/// What the API server takes for a port.
+/// The ports that the API server accepts.
 pub const PORT: Rule = Number(1, 65535);
 
-/// What the API server takes for a reference.
+/// The references that the API server accepts.
 pub const SCHEMA: Rule = With(
     &Fields(&[
         ("group", Text(GROUP)),
@@ -39,7 +39,7 @@ pub struct BackendObject {
     pub port: Option<u16>,
 }
 
-/// What a reference leads to.
+/// The target of a reference.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum BackendRef {
     Service {

@@ -222,7 +222,7 @@ fn allow(cors: &Cors, origin: &HeaderValue, headers: &mut HeaderMap) {
     }
 }
 
-/// With credentials `*` means nothing to browsers: what was asked for is named instead.
+/// Browsers ignore `*` in requests with credentials, so the answer repeats the requested values.
 fn list(
     permitted: &Permitted,
     credentials: bool,
@@ -273,7 +273,7 @@ fn parts(origin: &str) -> Option<Origin<'_>> {
 /// Whether `*`, which stands for any characters, can be filled so that both are the same. The pattern is in lower case.
 fn is_like(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut read) = (0, 0);
-    // Where the last `*` stands, and where what it stands for ends so far.
+    // The position of the last `*`, and the end of the text that it has matched so far.
     let mut star: Option<(usize, usize)> = None;
     while read < text.len() {
         match pattern.get(at) {

@@ -1,54 +1,54 @@
-//! The fault of a TrafficPolicy (`fault`): some of the requests wait, and some are answered instead of forwarded, so that
-//! clients can be tried against a destination that is slow or fails. The client's half does it.
+//! The fault of a TrafficPolicy (`fault`): it delays or aborts a percentage of the requests, to test how clients cope with a
+//! destination that is slow or fails. The client's half injects it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
+use super::grpc::{self, WrittenStatus};
 use super::share::turn;
-use super::{Answer, Cx, Fault, Filter, Flow, RequestHead, RuleContext, Share, Waited};
+use super::{
+    Answer, Cx, Fault, Filter, Flow, HeaderMatch, RequestHead, RuleContext, Share, Waited,
+};
 use crate::base::schema::forms::{DURATION, HEADER_NAME, HEADER_VALUE};
 use crate::base::schema::{Objection, Rule, parse_duration};
 use crate::base::{ObjectKey, Reason};
-use Rule::{Fields, List, Number, Text, With};
+use Rule::{Fields, List, Number, OneOf, Text, With};
 
 /// Longer than any client waits.
 const LONGEST: Duration = Duration::from_secs(3600);
-/// What the client reads: Envoy's text.
+/// The body for the client: Envoy's text.
 const TEXT: &str = "fault filter abort";
-/// gRPC's highest status.
-const MOST_GRPC: u32 = 16;
 
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Injection {
-    /// The policy that says so.
+    /// The policy that sets it.
     pub policy: ObjectKey,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abort: Option<Abort>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay: Option<Delay>,
-    /// Only requests that have all of these are meant.
-    #[serde(serialize_with = "super::header_modifier::pairs")]
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// How many requests were considered so far.
+    /// Applies only to requests that match all of these.
+    pub headers: Vec<HeaderMatch>,
+    /// The requests so far that matched.
     #[serde(skip)]
     turns: Arc<Turns>,
 }
 
-/// An answer instead of the application's.
+/// A response instead of the application's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Abort {
     #[serde(serialize_with = "super::text")]
     pub status: StatusCode,
-    /// `None`: what gRPC makes of the HTTP status.
+    /// `None`: the one that gRPC derives from the HTTP status.
     pub grpc: Option<u32>,
     pub share: Share,
 }
 
-/// How long a request waits before it goes on.
+/// The delay of a request before it is forwarded or aborted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Delay {
     #[serde(serialize_with = "super::duration")]
@@ -70,7 +70,7 @@ pub struct Written {
     #[serde(default)]
     delay: Option<WrittenDelay>,
     #[serde(default)]
-    headers: Vec<WrittenHeader>,
+    headers: Vec<HeaderMatch>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -79,7 +79,7 @@ struct WrittenAbort {
     #[serde(default)]
     http_status: Option<u16>,
     #[serde(default)]
-    grpc_status: Option<u32>,
+    grpc_status: Option<WrittenStatus>,
     #[serde(default)]
     percentage: Option<u32>,
 }
@@ -92,15 +92,8 @@ struct WrittenDelay {
     percentage: Option<u32>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenHeader {
-    name: String,
-    value: String,
-}
-
 impl PartialEq for Injection {
-    /// Both do the same; whose turn it is is no part of it.
+    /// Both inject the same; the counts are not compared.
     fn eq(&self, other: &Self) -> bool {
         let Self { policy, abort, delay, headers, turns: _ } = self;
         (policy, abort, delay, headers)
@@ -119,7 +112,7 @@ impl Filter for Injection {
             With(
                 &Fields(&[
                     ("httpStatus", Number(200, 599)),
-                    ("grpcStatus", Number(0, MOST_GRPC as i64)),
+                    ("grpcStatus", With(&Number(0, grpc::MOST as i64), &[grpc::is_named])),
                     ("percentage", Number(0, 100)),
                 ]),
                 &[has_one_status],
@@ -128,27 +121,30 @@ impl Filter for Injection {
         ("delay", Fields(&[("fixedDelay", Text(DURATION)), ("percentage", Number(0, 100))])),
         (
             "headers",
-            List(0, 16, &Fields(&[("name", Text(HEADER_NAME)), ("value", Text(HEADER_VALUE))])),
+            List(
+                0,
+                16,
+                &Fields(&[
+                    ("type", OneOf(&["Exact", "Prefix", "RegularExpression"])),
+                    ("name", Text(HEADER_NAME)),
+                    ("value", Text(HEADER_VALUE)),
+                ]),
+            ),
         ),
     ]);
 
     fn read(written: &Written, rule: &dyn RuleContext) -> Result<Self, Fault> {
-        let headers = written.headers.iter().enumerate();
-        let headers = headers.map(|(index, header)| header.read(index));
         Ok(Self {
             policy: rule.policy(),
             abort: written.abort.as_ref().map(WrittenAbort::read).transpose()?,
             delay: written.delay.as_ref().map(WrittenDelay::read).transpose()?,
-            headers: headers.collect::<Result<_, _>>()?,
+            headers: written.headers.clone(),
             turns: Arc::new(Turns { abort: turn(), delay: turn() }),
         })
     }
 
     fn request(&self, head: &mut RequestHead<'_>, _cx: &Cx<'_>) -> Flow {
-        let has = |(name, value): &(HeaderName, HeaderValue)| {
-            head.headers.get_all(name).iter().any(|it| it == value)
-        };
-        if !self.headers.iter().all(has) {
+        if !self.headers.iter().all(|header| header.matches(head.headers)) {
             return Flow::Next;
         }
         let abort = self.abort.filter(|abort| abort.share.takes(&self.turns.abort));
@@ -177,6 +173,10 @@ impl Filter for Injection {
             serde_json::json!({"delay": {"fixedDelay": "1s", "percentage": 0}}),
             serde_json::json!({"abort": {"httpStatus": 503, "percentage": 50}}),
             serde_json::json!({"abort": {"grpcStatus": 14}, "headers": [{"name": "x-sent", "value": "1"}]}),
+            serde_json::json!({
+                "abort": {"grpcStatus": "UNAVAILABLE"},
+                "headers": [{"type": "RegularExpression", "name": "x-sent", "value": "[0-9]+"}],
+            }),
         ]
     }
 }
@@ -192,11 +192,11 @@ impl WrittenAbort {
                     None => fault("abort.httpStatus", format!("{code} is not from 200 to 599")),
                 }
             }
-            (None, Some(code)) if code <= MOST_GRPC => {
-                Ok(Abort { status: http_of(code), grpc: Some(code), share })
+            (None, Some(WrittenStatus(code))) if code <= grpc::MOST => {
+                Ok(Abort { status: grpc::http_of(code), grpc: Some(code), share })
             }
-            (None, Some(code)) => {
-                fault("abort.grpcStatus", format!("{code} is not from 0 to {MOST_GRPC}"))
+            (None, Some(WrittenStatus(code))) => {
+                fault("abort.grpcStatus", format!("{code} is not from 0 to {}", grpc::MOST))
             }
             _ => fault("abort", "needs either httpStatus or grpcStatus".to_owned()),
         }
@@ -214,21 +214,7 @@ impl WrittenDelay {
     }
 }
 
-impl WrittenHeader {
-    fn read(&self, index: usize) -> Result<(HeaderName, HeaderValue), Fault> {
-        let Self { name, value } = self;
-        let fault = |field: &str, why| Fault::field(format!("headers[{index}].{field}"), why);
-        Ok((
-            HeaderName::try_from(name)
-                .map_err(|_| fault("name", format!("{name:?} is not a header name")))?,
-            HeaderValue::try_from(value).map_err(|_| {
-                fault("value", format!("{value:?} holds bytes that no header may have"))
-            })?,
-        ))
-    }
-}
-
-/// All requests, where the policy does not say.
+/// All requests, unless the policy sets a percentage.
 fn share(of: &str, percentage: Option<u32>) -> Result<Share, Fault> {
     let numerator = percentage.unwrap_or(100);
     if numerator > 100 {
@@ -251,23 +237,6 @@ impl Injection {
     }
 }
 
-/// For a client that does not speak gRPC (gRPC "HTTP to gRPC Status Code Mapping", the other way round, as in Envoy).
-fn http_of(grpc: u32) -> StatusCode {
-    match grpc {
-        0 => StatusCode::OK,
-        3 | 9 | 11 => StatusCode::BAD_REQUEST,
-        4 => StatusCode::GATEWAY_TIMEOUT,
-        5 => StatusCode::NOT_FOUND,
-        6 | 10 => StatusCode::CONFLICT,
-        7 => StatusCode::FORBIDDEN,
-        8 => StatusCode::TOO_MANY_REQUESTS,
-        12 => StatusCode::NOT_IMPLEMENTED,
-        14 => StatusCode::SERVICE_UNAVAILABLE,
-        16 => StatusCode::UNAUTHORIZED,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    }
-}
-
 fn has_one_status(value: &serde_json::Value) -> Option<Objection> {
     let has = |field: &str| value.get(field).is_some();
     (has("httpStatus") == has("grpcStatus"))
@@ -276,7 +245,7 @@ fn has_one_status(value: &serde_json::Value) -> Option<Objection> {
 
 #[cfg(test)]
 mod tests {
-    use http::{Method, Uri};
+    use http::{HeaderName, HeaderValue, Method, Uri};
     use serde_json::{Value, json};
 
     use super::*;
@@ -309,8 +278,15 @@ mod tests {
 
     #[test]
     fn a_status_of_grpc_has_one_of_http() {
-        for (grpc, http) in [(14, 503), (7, 403), (8, 429), (2, 500), (5, 404)] {
-            let fault = read(json!({"abort": {"grpcStatus": grpc}})).unwrap();
+        for (written, grpc, http) in [
+            (json!(14), 14, 503),
+            (json!("UNAVAILABLE"), 14, 503),
+            (json!(7), 7, 403),
+            (json!("RESOURCE_EXHAUSTED"), 8, 429),
+            (json!(2), 2, 500),
+            (json!("NOT_FOUND"), 5, 404),
+        ] {
+            let fault = read(json!({"abort": {"grpcStatus": written}})).unwrap();
             let Flow::Answer(answer) = pass(&fault, "a") else { panic!("it is aborted") };
             assert_eq!((answer.grpc, answer.status.as_u16()), (Some(grpc), http));
             assert_eq!(answer.reason, Reason::FaultInjected);
@@ -318,11 +294,20 @@ mod tests {
     }
 
     #[test]
-    fn only_requests_with_the_headers_are_meant() {
-        let headers = json!([{"name": "x-user", "value": "a"}]);
-        let fault = read(json!({"abort": {"httpStatus": 500}, "headers": headers})).unwrap();
-        assert!(matches!(pass(&fault, "a"), Flow::Answer(_)));
-        assert!(matches!(pass(&fault, "b"), Flow::Next));
+    fn a_fault_applies_to_requests_that_match_all_headers() {
+        let of = |kind: &str, value: &str| json!({"type": kind, "name": "x-user", "value": value});
+        for (headers, applies) in [
+            (json!([{"name": "x-user", "value": "alice"}]), true),
+            (json!([of("Exact", "bob")]), false),
+            (json!([of("Prefix", "ali")]), true),
+            (json!([of("RegularExpression", "a.*e")]), true),
+            (json!([of("RegularExpression", "ali")]), false),
+            (json!([of("Prefix", "ali"), of("Exact", "bob")]), false),
+        ] {
+            let fault = read(json!({"abort": {"httpStatus": 500}, "headers": headers})).unwrap();
+            let aborted = matches!(pass(&fault, "alice"), Flow::Answer(_));
+            assert_eq!(aborted, applies, "{headers}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -348,7 +333,6 @@ mod tests {
             (json!({"abort": {"grpcStatus": 17}}), "abort.grpcStatus"),
             (json!({"abort": {"httpStatus": 500, "percentage": 101}}), "abort.percentage"),
             (json!({"delay": {"fixedDelay": "soon"}}), "delay.fixedDelay"),
-            (json!({"headers": [{"name": "a b", "value": "1"}]}), "headers[0].name"),
         ] {
             match read(fault.clone()) {
                 Err(Fault::Field { field: found, .. }) => assert_eq!(found, field, "{fault}"),

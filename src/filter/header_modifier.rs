@@ -19,7 +19,7 @@ const HEADERS: Rule = With(
 const SCHEMA: Rule =
     Fields(&[("set", HEADERS), ("add", HEADERS), ("remove", List(0, 16, &Text(any(256))))]);
 
-/// What a filter does to headers.
+/// The changes of a filter to headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct HeaderFilter {
     #[serde(serialize_with = "pairs")]

@@ -13,7 +13,7 @@ use crate::base::schema::forms::any;
 use crate::base::schema::{Objection, Rule, text};
 use Rule::{Fields, OneOf, Text, With};
 
-/// What the API server takes.
+/// The values that the API server accepts.
 pub(super) const SCHEMA: Rule = With(
     &Fields(&[
         ("type", OneOf(&["ReplaceFullPath", "ReplacePrefixMatch"])),
@@ -103,7 +103,7 @@ pub(super) fn apply(rewrite: &PathRewrite, uri: &mut Uri) {
         None => PathAndQuery::try_from(path.as_ref()),
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
     };
-    // What the translator lets pass and what is left of a target make a target again, and the length of a request's
+    // The translator's replacement and the rest of a target form a valid target again, and the length of a request's
     // head is bounded well below that of a target.
     if let Ok(target) = target {
         *uri = Uri::from(target);

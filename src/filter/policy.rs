@@ -1,4 +1,4 @@
-//! What a TrafficPolicy is attached to, as it is written (GEP-713, LocalPolicyTargetReferenceWithSectionName).
+//! The targets of a TrafficPolicy as they are written (GEP-713, LocalPolicyTargetReferenceWithSectionName).
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::base::schema::forms::{GROUP, KIND, NAME, SUBDOMAIN};
 use crate::base::schema::{FieldError, Rule, judge};
 use Rule::{Fields, List, Text};
 
-/// What the API server takes; it has no rules for filters, which their own schemas have.
+/// The targets that the API server accepts. Each filter has its schema.
 const TARGETS: Rule = Fields(&[(
     "targetRefs",
     List(
@@ -31,18 +31,18 @@ pub struct PolicyTarget {
     pub group: String,
     pub kind: String,
     pub name: String,
-    /// Of a route the name of a rule.
+    /// The name of a route's rule, a Service's port, or a Gateway's listener.
     #[serde(default)]
     pub section_name: Option<String>,
 }
 
-/// Nothing is around a policy.
+/// A policy has no rule around its filters.
 struct Nothing;
 
 impl RuleContext for Nothing {}
 
 impl PolicySpec {
-    /// What is wrong with it as a whole: then its last good version stays in force.
+    /// Rejects a spec that cannot be carried out; the policy's last good version then stays in force.
     pub fn check(&self) -> Result<(), String> {
         if self.target_refs.is_empty() {
             return Err("targetRefs: is empty; name what the policy is for".to_owned());
@@ -57,7 +57,7 @@ impl PolicySpec {
     }
 }
 
-/// Whether the API server would take the spec.
+/// Whether the API server would accept the spec.
 pub fn judge_spec(spec: Option<&Value>) -> Result<(), FieldError> {
     judge(&TARGETS, spec, "spec")?;
     judge(&Fields(POLICY_SCHEMAS), spec, "spec")

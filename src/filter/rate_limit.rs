@@ -1,5 +1,5 @@
-//! The local rate limit of a TrafficPolicy (`rateLimit.local`): so many requests in an interval, counted where the
-//! application runs, pod by pod.
+//! The local rate limit of a TrafficPolicy (`rateLimit.local`): a number of requests per interval. The destination counts
+//! them, per pod.
 
 mod buckets;
 
@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 
+use super::grpc::RESOURCE_EXHAUSTED;
 use super::{Answer, Cx, Fault, Filter, Flow, Half, RequestHead, RuleContext};
 use crate::base::schema::forms::{DURATION, HEADER_NAME};
 use crate::base::schema::{Objection, Rule, parse_duration};
@@ -19,31 +20,29 @@ use buckets::{Buckets, Rate, Taken};
 
 /// The longest interval: what the API's unit `Hour` would be, many times over.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
-/// Enough for a limit per second of one pod; more tells of a mistake.
+/// Enough for a limit per second of one pod; a higher number is a mistake.
 const MOST: u32 = 1_000_000;
 
-/// What the client reads: Envoy's text.
+/// The body for the client: Envoy's text.
 const TEXT: &str = "local_rate_limited";
-/// gRPC's RESOURCE_EXHAUSTED.
-const RESOURCE_EXHAUSTED: u32 = 8;
 
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct RateLimit {
-    /// The policy that says so.
+    /// The policy that sets it.
     pub policy: ObjectKey,
     pub requests: u32,
     #[serde(serialize_with = "super::duration")]
     pub interval: Duration,
     pub burst: u32,
-    /// What has buckets of its own, besides each pod.
+    /// Each combination of these keys has a bucket, for each pod.
     pub by: Vec<Key>,
-    /// Only counts what it would have refused.
+    /// The limit rejects nothing, and counts the requests that it would reject.
     pub shadow: bool,
     #[serde(skip)]
     buckets: Arc<Buckets>,
 }
 
-/// What requests are told apart by.
+/// A part of a bucket's key.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Key {
     /// The client's, proven by mutual TLS. Plaintext has one bucket.
@@ -92,11 +91,11 @@ enum KeyType {
     Route,
 }
 
-/// Whose bucket it is.
+/// The key of a request's bucket.
 struct Asking<'a>(&'a RateLimit, &'a RequestHead<'a>, &'a Cx<'a>);
 
 impl PartialEq for RateLimit {
-    /// Both limit alike; what was counted is no part of it.
+    /// Both set the same limit; the counts are not compared.
     fn eq(&self, other: &Self) -> bool {
         let Self { policy, requests, interval, burst, by, shadow, buckets: _ } = self;
         (policy, requests, interval) == (&other.policy, &other.requests, &other.interval)
@@ -176,7 +175,7 @@ impl Filter for RateLimit {
         }
     }
 
-    /// Who had used up a bucket has still used it up, also where the numbers are others now.
+    /// An empty bucket stays empty, even if the numbers have changed.
     fn inherit(&mut self, before: &Self) {
         if self.by == before.by && self.policy == before.policy {
             self.buckets = before.buckets.clone();
@@ -195,7 +194,7 @@ impl Filter for RateLimit {
 }
 
 impl RateLimit {
-    /// 429 with what the client can know of its bucket.
+    /// 429 with the state of the client's bucket.
     fn answer(&self, next: Duration, all: Duration) -> Answer {
         let seconds =
             |time: Duration| HeaderValue::from(time.as_nanos().div_ceil(1_000_000_000) as u64);

@@ -14,7 +14,7 @@ use Rule::{Code, Fields, OneOf, Text};
 /// The codes that Gateway API has for redirects, 302 by default.
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
-/// What is `None` stays as in the request.
+/// A part that is `None` stays as in the request.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Redirect {
     /// `http` or `https`.

@@ -17,7 +17,7 @@ pub struct Share {
 impl Share {
     pub const ALL: Share = Share { numerator: 1, denominator: 1 };
 
-    /// Whether the request whose turn it is belongs to the share: over any `denominator` requests in a row exactly
+    /// Whether the next request belongs to the share: over any `denominator` requests in a row exactly
     /// `numerator` do, evenly spread.
     pub fn takes(self, turn: &AtomicU64) -> bool {
         if self.numerator == 0 || self.numerator >= self.denominator {
@@ -29,7 +29,7 @@ impl Share {
     }
 }
 
-/// Where counting begins.
+/// A random start of the count.
 pub fn turn() -> AtomicU64 {
     AtomicU64::new(fastrand::u64(..TURN_RANGE))
 }

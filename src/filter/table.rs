@@ -8,7 +8,7 @@ macro_rules! filters {
         }
         policies { $($policy:ident($policy_type:ty): $policy_field:literal;)* }
     ) => {
-        /// What may stand in a route, in the order of the table.
+        /// The filters of routes, in the order of the table.
         pub const ROWS: &[Row] = &[$(Row {
             name: $name,
             field: $field,
@@ -18,14 +18,17 @@ macro_rules! filters {
             answers: <$type as Filter>::ANSWERS,
         },)*];
 
-        /// What the API server takes, by field.
+        /// The values that the API server accepts, by field.
         pub const SCHEMAS: &[(&str, schema::Rule)] = &[$(($field, <$type as Filter>::SCHEMA),)*];
 
-        /// The same of a TrafficPolicy.
+        // Those of a Service, a Gateway or a class are only asked for `request`.
+        $(const _: () = assert!(!<$policy_type as Filter>::CHANGES, "filters of policies change nothing");)*
+
+        /// The same for TrafficPolicies.
         pub const POLICY_SCHEMAS: &[(&str, schema::Rule)] =
             &[$(($policy_field, <$policy_type as Filter>::SCHEMA),)*];
 
-        /// What a rule, a backend or a policy does to a request or a response.
+        /// A filter of a rule, a backend or a policy.
         #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
         pub enum HttpFilter { $($variant($type),)* $($policy($policy_type),)* }
 
@@ -40,7 +43,7 @@ macro_rules! filters {
         }
 
         impl PolicySpec {
-            /// Its filters; a fault comes with the filter's field.
+            /// The policy's filters; a fault comes with the filter's field.
             pub fn filters(
                 &self,
                 policy: &dyn RuleContext,
@@ -58,7 +61,7 @@ macro_rules! filters {
         #[derive(Clone, Debug)]
         pub enum Manifest {
             $($variant(Box<<$type as Filter>::Manifest>),)*
-            /// Of a type that is not carried out. Its fields are not read.
+            /// An unsupported type; its fields are not read.
             Unsupported(String),
         }
 
@@ -77,7 +80,7 @@ macro_rules! filters {
                 }
             }
 
-            /// Who asks [`HttpFilter::request`].
+            /// The half that calls [`HttpFilter::request`].
             pub fn half(&self) -> Half {
                 match self {
                     $(Self::$variant(_) => <$type as Filter>::HALF,)*
@@ -113,7 +116,7 @@ macro_rules! filters {
                 }
             }
 
-            /// Takes over the state of the filter that stood here before, where that is of the same type.
+            /// Takes over the state of the previous filter at this place, if it has the same type.
             fn inherit(&mut self, before: &Self) {
                 match (self, before) {
                     $((Self::$variant(filter), Self::$variant(before)) => filter.inherit(before),)*
@@ -124,7 +127,7 @@ macro_rules! filters {
         }
 
         impl Manifest {
-            /// `None`: it is not carried out.
+            /// `None`: it is not supported.
             pub fn row(&self) -> Option<&'static Row> {
                 match self {
                     $(Self::$variant(_) => Row::named($name),)*

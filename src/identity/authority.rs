@@ -4,6 +4,8 @@
 //! certificate, and which authorities and requests are valid. Messages use Istio's names for the parts of an authority
 //! (`cacerts`), which the local CA's files and the controller's Secret share.
 
+mod error;
+mod parts;
 mod probe;
 
 use std::time::{Duration, SystemTime};
@@ -19,6 +21,8 @@ use rustls::pki_types::{
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+pub use error::AuthorityError;
+pub use parts::{CA_CERTIFICATE, CA_CHAIN, CA_KEY, CA_ROOTS};
 pub use probe::verify_authority;
 
 use super::certificate::{Details, system_time};
@@ -26,15 +30,6 @@ use super::provider::provider;
 use super::request::uri;
 use super::{IdentityError, Issued};
 use crate::base::{Identity, Str};
-
-/// The authority's certificate; in a bundle the first one signs.
-pub const CA_CERTIFICATE: &str = "ca-cert.pem";
-/// The authority's private key.
-pub const CA_KEY: &str = "ca-key.pem";
-/// The certificates between the authority's and the roots.
-pub const CA_CHAIN: &str = "cert-chain.pem";
-/// The roots that the mesh trusts.
-pub const CA_ROOTS: &str = "root-cert.pem";
 
 /// How far certificates are backdated, so that a peer with a slow clock accepts a new one: two minutes, as istiod.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(2 * 60);
@@ -70,7 +65,7 @@ pub struct Authority {
 impl Authority {
     /// Validates a pair. The first certificate signs; a bundle continues with its parents or with further trusted
     /// roots. Without a root in it, the first is the trust anchor.
-    pub fn new(pair: &Pair, now: SystemTime) -> Result<Self, String> {
+    pub fn new(pair: &Pair, now: SystemTime) -> Result<Self, AuthorityError> {
         let bundle = certificates(CA_CERTIFICATE, &pair.certificate)?;
         let mut authority = Self::bare(&bundle, &pair.key, now)?;
         for certificate in bundle {
@@ -91,12 +86,12 @@ impl Authority {
         chain: &str,
         roots: &str,
         now: SystemTime,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, AuthorityError> {
         let bundle = certificates(CA_CERTIFICATE, &pair.certificate)?;
         let mut authority = Self::bare(&bundle, &pair.key, now)?;
         authority.roots = certificates(CA_ROOTS, roots)?;
         if authority.roots.is_empty() {
-            return Err(format!("{CA_ROOTS} holds no certificate"));
+            return Err(AuthorityError::NoCertificate(CA_ROOTS));
         }
         for certificate in bundle.into_iter().chain(certificates(CA_CHAIN, chain)?) {
             let known = authority.roots.contains(&certificate)
@@ -113,26 +108,24 @@ impl Authority {
         bundle: &[CertificateDer<'static>],
         key: &str,
         now: SystemTime,
-    ) -> Result<Self, String> {
-        let first = bundle.first().ok_or(format!("{CA_CERTIFICATE} holds no certificate"))?;
+    ) -> Result<Self, AuthorityError> {
+        let first = bundle.first().ok_or(AuthorityError::NoCertificate(CA_CERTIFICATE))?;
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
-            .map_err(|error| format!("{CA_KEY} holds no private key in PEM: {error}"))?;
+            .map_err(|error| AuthorityError::NoKey(error.to_string()))?;
         let key = KeyPair::try_from(&key)
-            .map_err(|error| format!("the key in {CA_KEY} is of no kind that can sign: {error}"))?;
+            .map_err(|error| AuthorityError::KeyCannotSign(error.to_string()))?;
         let (not_before, not_after) = check(first, &key, now)?;
         let signer = rcgen::Issuer::from_ca_cert_der(first, key)
-            .map_err(|error| format!("{CA_CERTIFICATE} cannot be signed with: {error}"))?;
+            .map_err(|error| AuthorityError::CannotSignWith(error.to_string()))?;
         let (certificate, intermediates, roots) = (first.clone(), Vec::new(), Vec::new());
         Ok(Self { signer, certificate, not_before, not_after, intermediates, roots })
     }
 
     /// The expiry of a certificate that is issued now. TLS libraries ignore a root's dates, so this respects the
     /// authority's expiry.
-    fn limit(&self, now: SystemTime, lifetime: Duration) -> Result<SystemTime, String> {
+    fn limit(&self, now: SystemTime, lifetime: Duration) -> Result<SystemTime, AuthorityError> {
         if now >= self.not_after {
-            return Err(format!(
-                "its own certificate has expired; replace {CA_CERTIFICATE} and {CA_KEY}"
-            ));
+            return Err(AuthorityError::Ended);
         }
         Ok(now.checked_add(lifetime).map_or(self.not_after, |end| end.min(self.not_after)))
     }
@@ -185,7 +178,8 @@ impl Authority {
     ) -> Result<Issued, IdentityError> {
         let request = check_request(identity, request)?;
         let names = request.params.subject_alt_names;
-        self.sign(names, &request.public_key, lifetime, now).map_err(IdentityError::Refused)
+        let signed = self.sign(names, &request.public_key, lifetime, now);
+        signed.map_err(|error| IdentityError::Refused(error.to_string()))
     }
 
     /// A certificate, with its key, for a server of these DNS names.
@@ -194,13 +188,13 @@ impl Authority {
         names: &[String],
         lifetime: Duration,
         now: SystemTime,
-    ) -> Result<(Issued, PrivateKeyDer<'static>), String> {
+    ) -> Result<(Issued, PrivateKeyDer<'static>), AuthorityError> {
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
-            .map_err(|error| format!("a key cannot be made: {error}"))?;
+            .map_err(|error| AuthorityError::NoNewKey(error.to_string()))?;
         let names = names.iter().map(|name| name.as_str().try_into().map(SanType::DnsName));
         let names = names
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| format!("the server's name cannot be used: {error}"))?;
+            .map_err(|error| AuthorityError::ServerName(error.to_string()))?;
         let issued = self.sign(names, &key, lifetime, now)?;
         Ok((issued, PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
     }
@@ -211,7 +205,7 @@ impl Authority {
         key: &impl PublicKeyData,
         lifetime: Duration,
         now: SystemTime,
-    ) -> Result<Issued, String> {
+    ) -> Result<Issued, AuthorityError> {
         let mut params = CertificateParams::default();
         params.not_before = (now - CLOCK_SKEW).into();
         params.not_after = self.limit(now, lifetime)?.into();
@@ -224,7 +218,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         let leaf = params
             .signed_by(key, &self.signer)
-            .map_err(|error| format!("signing failed: {error}"))?;
+            .map_err(|error| AuthorityError::Signing(error.to_string()))?;
         let parents = self.intermediates.iter().cloned();
         let chain = std::iter::once(leaf.der().clone()).chain(parents).collect();
         Ok(Issued { chain, roots: self.roots.clone() })
@@ -250,18 +244,18 @@ fn check_request(
 }
 
 /// The certificates of a part, in its order.
-pub fn certificates(part: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+pub fn certificates(part: &str, pem: &str) -> Result<Vec<CertificateDer<'static>>, AuthorityError> {
     CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
-        .map_err(|error| format!("{part} is not PEM: {error}"))
+        .map_err(|error| AuthorityError::NotPem { part: part.to_owned(), cause: error.to_string() })
 }
 
 /// A new self-signed authority that may sign leaves only. `kind` is the beginning of its name.
-pub fn create(kind: &str, trust_domain: &Str, now: SystemTime) -> Result<Pair, String> {
-    let failed = |error: rcgen::Error| format!("a new authority cannot be made: {error}");
+pub fn create(kind: &str, trust_domain: &Str, now: SystemTime) -> Result<Pair, AuthorityError> {
+    let failed = |error: rcgen::Error| AuthorityError::NotCreated(error.to_string());
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
     let serial = random_serial()?;
-    // With names of their own, the certificates of two machines are told apart ("unknown issuer") instead of
+    // Distinct names tell the certificates of two machines apart ("unknown issuer") instead of
     // seeming to be forged.
     let own: String = serial.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     let mut name = DistinguishedName::new();
@@ -279,12 +273,9 @@ pub fn create(kind: &str, trust_domain: &Str, now: SystemTime) -> Result<Pair, S
 }
 
 /// Positive and of full length: the first byte's upper bits are fixed.
-fn random_serial() -> Result<SerialNumber, String> {
+fn random_serial() -> Result<SerialNumber, AuthorityError> {
     let mut bytes = [0; SERIAL_BYTES];
-    provider()
-        .secure_random
-        .fill(&mut bytes)
-        .map_err(|_| "the system gives no random numbers".to_owned())?;
+    provider().secure_random.fill(&mut bytes).map_err(|_| AuthorityError::NoRandomness)?;
     bytes[0] = bytes[0] & 0x3f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
 }
@@ -294,47 +285,37 @@ fn check(
     certificate: &CertificateDer<'_>,
     key: &KeyPair,
     now: SystemTime,
-) -> Result<(SystemTime, SystemTime), String> {
+) -> Result<(SystemTime, SystemTime), AuthorityError> {
     let parsed = parse(certificate)?;
     if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-        return Err(format!(
-            "{CA_KEY} does not belong to the first certificate in {CA_CERTIFICATE}; put the pair that was made together"
-        ));
+        return Err(AuthorityError::OtherKey);
     }
     let may_sign = match parsed.key_usage() {
         Ok(usage) => usage.is_none_or(|usage| usage.value.key_cert_sign()),
         Err(_) => false,
     };
     if !parsed.is_ca() || !may_sign {
-        return Err(format!(
-            "the first certificate in {CA_CERTIFICATE} is not a certificate authority's (CA:TRUE and keyCertSign)"
-        ));
+        return Err(AuthorityError::NotAnAuthority);
     }
     let not_before = system_time(parsed.validity().not_before);
     let not_after = system_time(parsed.validity().not_after);
     if now >= not_after {
-        return Err(format!(
-            "{CA_CERTIFICATE} expired at {}; replace it, or remove {CA_CERTIFICATE} and {CA_KEY} for a new authority",
-            parsed.validity().not_after
-        ));
+        return Err(AuthorityError::Expired(parsed.validity().not_after.to_string()));
     }
     if now < not_before {
-        return Err(format!(
-            "{CA_CERTIFICATE} is not valid before {}; check this machine's clock",
-            parsed.validity().not_before
-        ));
+        return Err(AuthorityError::NotYetValid(parsed.validity().not_before.to_string()));
     }
     Ok((not_before, not_after))
 }
 
-fn is_self_issued(certificate: &CertificateDer<'_>) -> Result<bool, String> {
+fn is_self_issued(certificate: &CertificateDer<'_>) -> Result<bool, AuthorityError> {
     let parsed = parse(certificate)?;
     Ok(parsed.subject().as_raw() == parsed.issuer().as_raw())
 }
 
-fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
+fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, AuthorityError> {
     match X509Certificate::from_der(certificate) {
         Ok((_, parsed)) => Ok(parsed),
-        Err(error) => Err(format!("a certificate in {CA_CERTIFICATE} cannot be read: {error}")),
+        Err(error) => Err(AuthorityError::Unreadable(error.to_string())),
     }
 }

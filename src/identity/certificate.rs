@@ -95,7 +95,7 @@ impl WorkloadCertificate {
     }
 
     /// TLS 1.3, ALPN h2; the server must prove to be exactly one of `expected`, which must not be empty.
-    /// Ask `negotiated_h2` after the handshake. Made anew each time: it costs less than a microsecond.
+    /// Ask `negotiated_h2` after the handshake. Created for each handshake, which costs less than a microsecond.
     pub fn client_config(&self, expected: &[Identity]) -> Result<Arc<ClientConfig>, IdentityError> {
         if expected.is_empty() {
             return Err(IdentityError::tls(&self.identity, "no server identity is expected"));

@@ -50,7 +50,7 @@ pub struct IstioIssuer {
     settings: IstioIssuerSettings,
     connector: Connector,
     /// Shared by the requests in flight. Made at the first request, since it needs the store's runtime; given up
-    /// after a failure of the network, so that the next request dials anew.
+    /// after a failure of the network, so that the next request connects again.
     channel: Mutex<Option<Channel>>,
     /// See [`Issuer::revisions`]; moves only where the roots are followed.
     revisions: watch::Sender<u64>,

@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use rcgen::CertificateSigningRequest;
 use tokio::sync::watch;
 
-use super::authority::{self, Authority, CA_CERTIFICATE, CA_KEY, Pair};
+use super::authority::{self, Authority, AuthorityError, CA_CERTIFICATE, CA_KEY, Pair};
 use super::{Clock, IdentityError, IssueFuture, Issued, Issuer};
 use crate::base::{Identity, Str};
 
@@ -62,7 +62,7 @@ struct Current {
 }
 
 impl Current {
-    fn new(pair: Pair, now: std::time::SystemTime) -> Result<Self, String> {
+    fn new(pair: Pair, now: std::time::SystemTime) -> Result<Self, AuthorityError> {
         let authority = Authority::new(&pair, now)?;
         let (_, end) = authority.validity();
         if end.duration_since(now).is_ok_and(|left| left < EXPIRY_WARNING) {
@@ -86,8 +86,11 @@ impl LocalIssuer {
         let current = files::load_or_create(&settings.directory, &|| {
             authority::create(NAME, &settings.trust_domain, now)
         })
-        .and_then(|pair| Current::new(pair, now))
-        .map_err(|reason| IdentityError::Authority { directory: directory.clone(), reason })?;
+        .and_then(|pair| Ok(Current::new(pair, now)?))
+        .map_err(|error| {
+            let (directory, reason) = (directory.clone(), error.to_string());
+            IdentityError::Authority { directory, reason }
+        })?;
         Ok(Self {
             name: format!("the local CA in {directory}"),
             trust_domain: settings.trust_domain,

@@ -1,7 +1,7 @@
 //! Certificate revocation lists: read from a file, followed while agents run, asked in every handshake and again for
 //! established tunnels whenever they change.
 //!
-//! What ztunnel does holds here: both directions are checked, all certificates of a chain but the root;
+//! As in ztunnel, both directions are checked, and all certificates of a chain but the root;
 //! who stands on no list is not revoked, and a list's own expiry is ignored, since a list that is late must not stop a
 //! mesh. A list counts only when the authority that it names has signed it: while a root is replaced by one of the same
 //! name, the list of either says nothing of the other's certificates.
@@ -45,13 +45,31 @@ pub(super) struct Lists {
     lists: Vec<List>,
 }
 
+/// Why a file's lists cannot be used. Compared, so that what is looked at again and again is reported once.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ListsError {
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
+    #[error("it is longer than {MAX_FILE} bytes")]
+    TooLong,
+    #[error("it is not PEM: {0}")]
+    NotPem(String),
+    #[error("list {number} in it cannot be read: {cause}")]
+    List { number: usize, cause: String },
+    #[error("it holds no certificate revocation list in PEM")]
+    Empty,
+    /// The task that read it.
+    #[error("{0}")]
+    Broken(String),
+}
+
 struct List {
     crl: CertRevocationList<'static>,
     /// It was complained of already that it cannot be used.
     complained: AtomicBool,
 }
 
-/// What the peer is.
+/// The peer's role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     Client,
@@ -76,11 +94,11 @@ impl Revocations {
     /// Reads the lists of a file. Blocks on it: call it while starting.
     ///
     /// # Errors
-    /// The file cannot be used: whoever was revoked by it would be let in.
+    /// The file cannot be used: the mesh would accept certificates that it revokes.
     pub fn open(file: PathBuf, metrics: AgentMetrics) -> Result<Arc<Self>, IdentityError> {
-        let lists = Lists::read(&file).map_err(|reason| IdentityError::Revocations {
+        let lists = Lists::read(&file).map_err(|error| IdentityError::Revocations {
             file: file.display().to_string(),
-            reason,
+            reason: error.to_string(),
         })?;
         lists.tell(&file);
         Ok(Arc::new(Self::with(Some(file), lists, metrics)))
@@ -95,7 +113,7 @@ impl Revocations {
     pub async fn follow(&self, cancel: CancellationToken) {
         let Some(file) = &self.file else { return };
         let mut watch = Watch::new(file.parent().unwrap_or(Path::new("/")).to_owned());
-        // What was complained of already: the file is looked at again and again.
+        // The last error reported, because the file is read repeatedly.
         let mut refused = None;
         loop {
             match self.reload(file).await {
@@ -104,7 +122,7 @@ impl Revocations {
                 Err(reason) => {
                     let file = file.display();
                     tracing::error!(
-                        %file, reason,
+                        %file, %reason,
                         "the certificate revocation lists cannot be used; those read before stay in force"
                     );
                     refused = Some(reason);
@@ -117,13 +135,13 @@ impl Revocations {
         }
     }
 
-    pub(super) async fn reload(&self, file: &Path) -> Result<(), String> {
+    pub(super) async fn reload(&self, file: &Path) -> Result<(), ListsError> {
         let (path, current) = (file.to_owned(), self.current.load_full());
         let read = tokio::task::spawn_blocking(move || {
             let text = read(&path)?;
             if text == current.text { Ok(None) } else { Lists::parse(text).map(Some) }
         });
-        if let Some(lists) = read.await.map_err(|error| error.to_string())?? {
+        if let Some(lists) = read.await.map_err(|error| ListsError::Broken(error.to_string()))?? {
             lists.tell(file);
             self.current.store(Arc::new(lists));
             self.changes.send_modify(|count| *count += 1);
@@ -156,21 +174,21 @@ impl Revocations {
 }
 
 impl Lists {
-    fn read(file: &Path) -> Result<Self, String> {
+    fn read(file: &Path) -> Result<Self, ListsError> {
         Self::parse(read(file)?)
     }
 
-    pub(super) fn parse(text: Vec<u8>) -> Result<Self, String> {
+    pub(super) fn parse(text: Vec<u8>) -> Result<Self, ListsError> {
         let mut lists = Vec::new();
         for list in CertificateRevocationListDer::pem_slice_iter(&text) {
-            let list = list.map_err(|error| format!("it is not PEM: {error}"))?;
+            let list = list.map_err(|error| ListsError::NotPem(error.to_string()))?;
             let number = lists.len() + 1;
             let crl = OwnedCertRevocationList::from_der(&list)
-                .map_err(|error| format!("list {number} in it cannot be read: {error}"))?;
+                .map_err(|error| ListsError::List { number, cause: error.to_string() })?;
             lists.push(List { crl: crl.into(), complained: AtomicBool::new(false) });
         }
         if lists.is_empty() {
-            return Err("it holds no certificate revocation list in PEM".to_owned());
+            return Err(ListsError::Empty);
         }
         Ok(Self { text, lists })
     }
@@ -243,14 +261,14 @@ impl List {
     }
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, String> {
+fn read(file: &Path) -> Result<Vec<u8>, ListsError> {
     use std::io::Read;
-    let failed = |error: std::io::Error| format!("it cannot be read: {error}");
+    let failed = |error: std::io::Error| ListsError::Unreadable(error.to_string());
     let mut text = Vec::new();
     let opened = std::fs::File::open(file).map_err(failed)?;
     opened.take(MAX_FILE + 1).read_to_end(&mut text).map_err(failed)?;
     if text.len() as u64 > MAX_FILE {
-        return Err(format!("it is longer than {MAX_FILE} bytes"));
+        return Err(ListsError::TooLong);
     }
     Ok(text)
 }

@@ -77,14 +77,14 @@ pub(super) fn settings(directory: &std::path::Path, trust_domain: &str) -> Local
     }
 }
 
-/// An authority of its own, with the directory that it lives in.
+/// A separate authority, with its directory.
 pub(super) fn issuer(clock: Arc<dyn Clock>) -> (TempDir, LocalIssuer) {
     let home = tempfile::tempdir().unwrap();
     let issuer = LocalIssuer::open(settings(&home.path().join("ca"), "cluster.local"), clock);
     (home, issuer.unwrap())
 }
 
-/// What the store does for one identity.
+/// The store's actions for one identity.
 pub(super) async fn certify(
     issuer: &dyn Issuer,
     identity: &Identity,

@@ -24,7 +24,7 @@ pub(super) struct Watch {
     directory: PathBuf,
     wakes: Arc<Notify>,
     watcher: Option<RecommendedWatcher>,
-    /// Device and inode of what is watched: a path that leads to another inode has to be watched anew.
+    /// Device and inode of the watched directory: a path that leads to another inode needs a new watch.
     watched: Option<(u64, u64)>,
 }
 
@@ -56,7 +56,7 @@ impl Watch {
         self.watched = now;
         self.watcher = match now.map(|_| self.watch()) {
             Some(Ok(watcher)) => {
-                // What changed before it was watched.
+                // Changes from before the watch.
                 self.wakes.notify_one();
                 Some(watcher)
             }

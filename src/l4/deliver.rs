@@ -208,7 +208,7 @@ impl Proxy {
     ) -> ConnectionStart {
         let (waypoint, policy, notes) =
             permit.map(|it| (it.waypoint, it.policy, it.notes)).unwrap_or_default();
-        let cluster = &self.shared.settings.cluster;
+        let cluster = &self.shared.cluster;
         let world = self.shared.world.load();
         let source = world.source_at(arrival.peer.ip(), arrival.client.as_ref());
         let client = arrival.client.as_ref().map(|client| client.namespace.as_str());

@@ -127,7 +127,7 @@ impl Proxy {
     async fn says_something(&self, stream: &TcpStream) -> bool {
         let mut first = [0];
         let peeked =
-            tokio::time::timeout(self.shared.settings.handshake_timeout, stream.peek(&mut first));
+            tokio::time::timeout(self.shared.settings.connect_timeout, stream.peek(&mut first));
         // Of one that stays silent the handshake tells.
         !matches!(peeked.await, Ok(Ok(0)))
     }
@@ -144,7 +144,7 @@ impl Proxy {
             .await
             .map_err(|error| (Reason::IdentityFailure, error.to_string()))?;
         let accepting = TlsAcceptor::from(certificate.server_config()).accept(stream);
-        let tls = tokio::time::timeout(self.shared.settings.handshake_timeout, accepting)
+        let tls = tokio::time::timeout(self.shared.settings.connect_timeout, accepting)
             .await
             .map_err(|_| (Reason::TlsFailure, "the TLS handshake took too long".to_string()))?
             .map_err(|error| {
@@ -271,6 +271,6 @@ impl Proxy {
     }
 
     fn baggage(&self, workload: &Workload) -> String {
-        Baggage::of(workload, &self.shared.settings.cluster).to_string()
+        Baggage::of(workload, &self.shared.cluster).to_string()
     }
 }

@@ -153,7 +153,7 @@ impl Proxy {
         outbound: &Outbound,
         to: Option<(&Picked, Option<&Arc<Service>>)>,
     ) -> ConnectionStart {
-        let cluster = &self.shared.settings.cluster;
+        let cluster = &self.shared.cluster;
         let endpoint = to.map(|(endpoint, _)| endpoint);
         let server = endpoint.and_then(Picked::captured);
         let proven = server.map(|_| &outbound.client.identity);

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
-use super::{Layer4Settings, Proxy};
+use super::Proxy;
 use crate::base::{Need, Seldom};
+use crate::config::Layer4Settings;
 use crate::tunnel::{PeerPlace, PeerTable, Peers, Place, TUNNEL_BYTES};
 
 /// What is held for a connection whatever passes, in bytes: its task, its record, and two small chunks each

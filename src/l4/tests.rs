@@ -8,6 +8,7 @@ use tokio::net::{TcpSocket, UdpSocket};
 
 use super::*;
 use crate::base::{Identity, TrustDomains};
+use crate::config;
 use crate::identity::{LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock, Trust};
 use crate::model::Mesh;
 use crate::pool::{PoolSettings, TunnelKey};
@@ -84,8 +85,7 @@ fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
     });
     world.publish(Mesh { workloads: vec![Arc::new(workload.clone())], ..Mesh::default() });
     let pool = PoolSettings {
-        max_streams: 100,
-        idle_timeout: Duration::from_secs(60),
+        tunnels: config::PoolSettings::default(),
         connect_timeout: SOON,
         in_process: false,
         rooms: crate::base::Rooms::boundless(),
@@ -97,9 +97,9 @@ fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
             max_peer_connections: 100,
             max_peer_tunnels: 10,
             connect_timeout: SOON,
-            handshake_timeout: SOON,
-            cluster: "Kubernetes".into(),
+            ..Layer4Settings::default()
         },
+        cluster: "Kubernetes".into(),
         world: world.clone(),
         pool: Pool::new(pool, certificates.clone(), runtime.clone()),
         certificates,

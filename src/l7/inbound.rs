@@ -169,7 +169,7 @@ impl Inbound {
 
     /// Connects to the application, with the client's address where the kernel lets us.
     fn connect_application(&self) -> impl Future<Output = io::Result<TcpStream>> {
-        let timeout = self.context.dependencies.settings.connect_timeout;
+        let timeout = self.context.dependencies.connect_timeout;
         let (sockets, to) = (self.sockets.as_ref(), self.arrival.destination);
         reach::connect_application(sockets, to, self.borrow, timeout)
     }

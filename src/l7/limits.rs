@@ -2,6 +2,8 @@
 //! rules of these services' own routes.
 //!
 //! Where a rule has a filter of a type, the service's of that type is not asked: the more specific policy holds (GEP-713).
+//! The destination selects the rule itself, among the routes of the service's own namespace: neither what a peer says nor a
+//! consumer's route lifts a limit.
 
 use std::net::IpAddr;
 
@@ -9,6 +11,7 @@ use http::{HeaderMap, Request, Uri};
 
 use crate::base::{Identity, PolicyNote};
 use crate::filter::{self, Answer, Cx, Flow, Half, HttpFilter, RequestHead};
+use crate::model::Service;
 use crate::policy::Filtered;
 use crate::route::{self, Head, Selection};
 use crate::world::World;
@@ -35,20 +38,17 @@ pub(super) async fn ask<B>(
         let Some(service) = world.service(&way.service) else { continue };
         let (uri, headers) = sent.unwrap_or((request.uri(), request.headers()));
         let head = Head { method: request.method(), path: uri.path(), query: uri.query(), headers };
-        // Without an identity the client is of no namespace, and sees what everybody sees.
-        let namespace = from.identity.map_or("", |identity| identity.namespace.as_str());
         // Nobody says which port was dialled: the first on which a rule takes the request.
         let selected = way.ports.iter().find_map(|port| {
-            match route::select(world, service, *port, namespace, &head) {
+            match route::select(world, service, *port, &way.service.namespace, &head) {
                 Selection::Rule { route, rule } => Some((route, rule)),
                 Selection::NoRoutes | Selection::NoMatch(_) => None,
             }
         });
-        let own =
-            selected.as_ref().filter(|(route, _)| route.key.namespace == way.service.namespace);
-        let rule = own.and_then(|(route, rule)| route.rules.get(*rule));
+        let rule = selected.as_ref().and_then(|(route, rule)| route.rules.get(*rule));
         let of_rule: &[HttpFilter] = rule.map_or(&[], |rule| &rule.filters);
-        let general = service.filters.iter().filter(|it| !filter::has_type_of(of_rule, it));
+        let general = of_ports(service, &way.ports);
+        let general = general.filter(|it| !filter::has_type_of(of_rule, it));
         let route = selected.as_ref().map(|(route, rule)| (&route.key, *rule));
         let Asking { identity, address, pod } = from;
         let port = way.ports.first().copied().unwrap_or_default();
@@ -60,6 +60,18 @@ pub(super) async fn ask<B>(
         }
     }
     Ok(notes)
+}
+
+/// The filters of all ports that may have been dialled, each once.
+fn of_ports<'a>(service: &'a Service, ports: &'a [u16]) -> impl Iterator<Item = &'a HttpFilter> {
+    let unknown = Some(&service.filters[..]).filter(|_| ports.is_empty());
+    let known = ports.iter().enumerate().flat_map(move |(at, port)| {
+        let is_new = move |filter: &&HttpFilter| {
+            !ports[..at].iter().any(|before| service.filters_on(*before).contains(filter))
+        };
+        service.filters_on(*port).iter().filter(is_new)
+    });
+    unknown.into_iter().flatten().chain(known)
 }
 
 async fn one<B>(

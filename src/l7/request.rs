@@ -134,7 +134,8 @@ async fn lead(
     };
     let mut asking = Asking { arrived, before, cx, exchange };
     // A rule's filter holds instead of the service's of its type, which is the more general policy's.
-    asking.decide(&route.addressed.filters, route.filters()).await?;
+    let of_service = route.addressed.filters_on(session.dialled.port());
+    asking.decide(of_service, route.filters()).await?;
     asking.decide(route.filters(), &[]).await?;
     route.take_turn()?;
     asking.decide(route.backend_filters(), &[]).await?;

@@ -213,7 +213,7 @@ fn http2_settings(context: &Arc<Context>) -> http2::Builder<Executor> {
     let limits = &context.dependencies.settings;
     // A client that waits for a stream is better off than one that is answered 503 beyond its share.
     let share = limits.max_requests * limits.tenant_share / 100 * limits.client_share / 100;
-    let streams = limits.max_streams.min(share.max(1));
+    let streams = limits.max_http2_streams.min(share.max(1));
     settings
         .timer(TokioTimer::new())
         .initial_stream_window_size(HTTP2_STREAM_WINDOW)

@@ -59,7 +59,7 @@ pub(super) fn requested(
     if !wished || request.version() == Version::HTTP_2 {
         return None;
     }
-    let offered = offered(request, &context.dependencies.upgrades);
+    let offered = offered(request, &context.dependencies.settings.upgrades);
     let downstream = Downstream(Some((context.clone(), hyper::upgrade::on(&mut *request))));
     let asks = !offered.is_empty() && request.body().is_end_stream();
     asks.then_some(Upgrade { offered, downstream })

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use http::{HeaderName, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use crate::base::{ObjectKey, Str};
-use crate::filter::{self, BackendRef, HttpFilter};
+use crate::filter::{self, BackendRef, HeaderMatch, HttpFilter, TextMatch};
 
 /// One HTTPRoute or GRPCRoute.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -22,7 +22,7 @@ pub struct HttpRoute {
 
 /// Of the routes on one port of a Service, only those of the most specific kind hold (GEP-1426): GRPCRoutes before
 /// HTTPRoutes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub enum RouteKind {
     #[default]
     Http,
@@ -142,20 +142,6 @@ impl Default for PathMatch {
     fn default() -> Self {
         PathMatch::Prefix(arcstr::literal!("/"))
     }
-}
-
-#[derive(Clone, Debug, serde::Serialize)]
-pub struct HeaderMatch {
-    #[serde(serialize_with = "text")]
-    pub name: HeaderName,
-    pub value: TextMatch,
-}
-
-#[derive(Clone, Debug, serde::Serialize)]
-pub enum TextMatch {
-    Exact(Str),
-    /// The whole text.
-    Regex(#[serde(serialize_with = "text")] regex::Regex),
 }
 
 /// One weighted backend.

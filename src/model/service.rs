@@ -42,9 +42,25 @@ pub struct Service {
     /// What policies do to requests that are addressed to it, where their rule has no filter of the same type.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<HttpFilter>,
+    /// The same for ports that policies name: everything that applies there, instead of `filters`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub port_filters: Vec<PortFilters>,
+}
+
+/// What policies do to requests that are addressed to one port.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PortFilters {
+    pub port: u16,
+    pub filters: Vec<HttpFilter>,
 }
 
 impl Service {
+    /// What policies do to requests that are addressed to this port, where their rule has no filter of the same type.
+    pub fn filters_on(&self, port: u16) -> &[HttpFilter] {
+        let of_port = self.port_filters.iter().find(|it| it.port == port);
+        of_port.map_or(&self.filters, |it| &it.filters)
+    }
+
     pub fn port(&self, port: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|candidate| candidate.port == port)
     }

@@ -1,4 +1,4 @@
-//! What the CNI plugin asks of the node: a pod is captured before its first packet, and released before its last.
+//! Requests of the CNI plugin: a pod is captured before its first packet, and released before its last.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use crate::model::Workload;
 use crate::sock::NetworkNamespace;
 use crate::workloads::{Sandbox, addresses_in, path_here};
 
-/// The rest of the plugin's patience is kept for the answer.
+/// The rest of the plugin's timeout is reserved for the answer.
 const RESERVE: Duration = Duration::from_millis(500);
-/// How long the agent may lag behind the API server; the kubelet tries again.
+/// How long the agent may lag behind the API server; the kubelet retries.
 const KNOWN: Duration = Duration::from_secs(10);
-/// How long a pod that starts waits for its certificate.
+/// How long a starting pod waits for its certificate.
 const CERTIFICATE: Duration = Duration::from_secs(12);
-/// How often the capture of a pod that starts is tried before its sandbox fails: a kernel that was busy may do it then.
+/// The attempts to capture a starting pod before its sandbox fails: the kernel may have been busy.
 const ATTEMPTS: u32 = 3;
-/// How long after a failure it is tried again, and the issuer is asked again.
+/// The backoff after a failed attempt, and after a failed request to the issuer.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// For what is under way when a pod goes. Its processes have ended already.
+/// The drain of a pod that is deleted. Its processes have ended already.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long a pod that goes waits for its turn.
+/// How long a deleted pod waits for its turn.
 const TURN: Duration = Duration::from_secs(3);
 
 impl Pods for Arc<Node> {
@@ -47,7 +47,7 @@ impl Pods for Arc<Node> {
             }
         };
         if matches!(answer, Answer::Refused(_)) {
-            // The runtime undoes what the plugins before did.
+            // The runtime reverts the earlier plugins.
             self.detach(&pod).await;
         }
         answer
@@ -73,7 +73,7 @@ impl Pods for Arc<Node> {
 }
 
 impl Node {
-    /// The workload of a pod that starts, once the world has it.
+    /// The workload of a starting pod, once the world has it.
     async fn known(&self, pod: &Pod) -> Arc<Workload> {
         let mut changes = self.layer4.world.subscribe();
         loop {
@@ -87,9 +87,9 @@ impl Node {
         }
     }
 
-    /// The workload of exactly this generation of the pod, where the runtime tells which.
+    /// The workload of exactly this generation of the pod, if the runtime reports it.
     fn of(&self, pod: &Pod) -> Option<Arc<Workload>> {
-        let cluster = &self.layer4.settings.cluster;
+        let cluster = &self.layer4.cluster;
         let uid = format!("{cluster}//Pod/{}/{}", pod.namespace, pod.name);
         let world = self.layer4.world.load();
         let workload = world.workload(&uid)?;
@@ -98,7 +98,7 @@ impl Node {
     }
 
     async fn attach(self: &Arc<Self>, pod: &Pod, workload: Arc<Workload>) -> Answer {
-        // A container of the host's network is no business of CNI's.
+        // CNI does not handle containers in the host's network.
         if workload.host_network {
             return Answer::NotEnrolled;
         }
@@ -106,10 +106,10 @@ impl Node {
             Ok(sandbox) => sandbox,
             Err(error) => return Answer::Refused(format!("{error:#}")),
         };
-        // For whichever agent is asked next.
+        // For the agent that is asked next.
         self.registry.started(workload.uid.clone(), sandbox.clone());
         let enrolled = || self.of(pod).is_some_and(|workload| workload.is_captured());
-        // It is known now: when its namespace joins the mesh later, it is found at once.
+        // The registry knows it now: when its namespace joins the mesh later, the pod is found at once.
         let mut attempts = 0;
         while enrolled() {
             self.rounds.next().await;
@@ -132,7 +132,7 @@ impl Node {
         failure.unwrap_or_else(|| "the agent ends; its successor captures it".to_owned())
     }
 
-    /// A pod whose connections would all fail does not start.
+    /// Fails the start of a pod whose connections would all fail.
     async fn certified(&self, workload: &Workload) -> Answer {
         let identity = &workload.identity;
         let mut why = None;
@@ -154,11 +154,11 @@ impl Node {
         }
     }
 
-    /// Ends the capture of a sandbox that is about to go. Its rules stay, since the namespace goes with them.
+    /// Ends the capture of a sandbox that is being deleted. Its rules stay and vanish with the namespace.
     async fn detach(&self, pod: &Pod) {
         let path = path_here(&pod.network_namespace);
         let Some((uid, sandbox)) = self.registry.ended(&pod.container, &path) else { return };
-        // Whoever is captured next frees what nobody needs any more.
+        // The next capture frees what is no longer needed.
         self.rounds.ask();
         let Ok(turn) = timeout(TURN, self.turns.take()).await else { return };
         let captured = {
@@ -178,7 +178,7 @@ impl Node {
     }
 }
 
-/// What is known of the sandbox, after a look at it.
+/// The state of the sandbox, after an inspection.
 async fn sandbox(pod: &Pod, workload: &Workload) -> anyhow::Result<Sandbox> {
     let path = path_here(&pod.network_namespace);
     let look = path.clone();

@@ -1,4 +1,4 @@
-//! Carrying a plan out: listeners, certificate, rules; and the way back.
+//! Applies a plan: listeners, certificate, rules; and the reverse.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use crate::model::{CaptureWishes, Workload};
 use crate::redirect::{self, CapturePlan, Place, Program};
 use crate::sock::{NamespaceSockets, NetworkNamespace};
 
-/// A workload that is captured.
+/// A captured workload.
 pub(super) struct Captured {
     pub(super) uid: Str,
     pub(super) site: Site,
     pub(super) namespace: NetworkNamespace,
     pub(super) proxy: Arc<Proxy>,
     pub(super) watch: Watch,
-    /// Changes while the workload stays; locked by whoever changes it.
+    /// Changes while the workload stays; locked by the task that changes it.
     extent: Mutex<Extent>,
 }
 
-/// What of a workload is captured.
+/// The captured parts of a workload.
 struct Extent {
-    /// What its rules were made for.
+    /// The input of its rules.
     wishes: CaptureWishes,
-    /// Where the agent answers DNS, when it does.
+    /// The DNS stub, if the agent answers DNS for it.
     stub: Option<Stub>,
 }
 
@@ -43,10 +43,10 @@ impl Captured {
 }
 
 impl Captured {
-    /// Another namespace stands under the name now. One that is only gone is left to its manifest.
-    pub(super) fn was_made_anew(&self) -> bool {
+    /// Another namespace has the name now. A namespace that is only gone is handled through its manifest.
+    pub(super) fn was_recreated(&self) -> bool {
         let name = &self.site.network_namespace;
-        // The inode is not given to another namespace while we hold ours.
+        // The kernel does not reuse the inode while we hold the namespace.
         let now = NetworkNamespace::open(name).and_then(|namespace| namespace.inode());
         matches!((now, self.namespace.inode()), (Ok(now), Ok(own)) if now != own)
     }
@@ -84,7 +84,7 @@ impl Node {
         let namespace = NetworkNamespace::open(&site.network_namespace)
             .with_context(|| format!("open the network namespace {}", site.network_namespace))?;
         if site.place != Some(namespace.place()?) {
-            // Whose it is has been asked of what stood there before.
+            // The rules that stood there before have named the owner.
             self.rounds.ask();
             anyhow::bail!("another network namespace stands at {} now", site.network_namespace);
         }
@@ -112,8 +112,8 @@ impl Node {
         }
     }
 
-    /// A workload that stays gets other rules in one transaction. Connections that are open go on: the kernel remembers
-    /// where it sent them.
+    /// Replaces the rules of a workload that stays, in one transaction. Open connections continue: the kernel keeps their
+    /// translation.
     pub(super) async fn adjust(&self, workload: &Arc<Workload>) {
         let Some(captured) = self.captured.lock().get(&workload.uid).cloned() else { return };
         match self.change(&captured, workload).await {
@@ -129,7 +129,7 @@ impl Node {
         }
     }
 
-    /// Whoever answers is there before the rules, and goes after them.
+    /// Listeners start before the rules, and stop after them.
     async fn change(&self, captured: &Captured, workload: &Workload) -> anyhow::Result<()> {
         let plan = self.plan_of(workload.capture);
         let answers = captured.extent.lock().stub.is_some();
@@ -146,7 +146,7 @@ impl Node {
         Ok(())
     }
 
-    /// What a predecessor listens on for this workload, if it is still the same namespace: a pod that was made anew
+    /// The predecessor's listening sockets for this workload, if the namespace is still the same: a pod that was recreated
     /// under the same name has another one.
     fn inherited(&self, uid: &Str, namespace: &NetworkNamespace) -> Vec<(u16, OwnedFd)> {
         let Ok(own) = namespace.inode() else { return Vec::new() };
@@ -160,8 +160,8 @@ impl Node {
             .collect()
     }
 
-    /// New connections are no longer captured at once; those that are may end in peace before the table goes, since
-    /// the kernel forgets their translation with it.
+    /// Stops the capture of new connections at once. Open ones drain before the table is removed, because the kernel would
+    /// forget their translation with it.
     pub(super) async fn leave(self: &Arc<Self>, uid: &Str) {
         let Some(captured) = self.captured.lock().remove(uid) else { return };
         let nothing = CapturePlan { ipv4: false, ipv6: false, ..CapturePlan::default() };
@@ -170,9 +170,9 @@ impl Node {
         }
         tracing::info!(workload = %uid, "no longer captured");
         self.layer4.telemetry.health().workloads_stopped.inc();
-        // Its rules go when it has drained, not in the next round.
+        // Its rules are removed when it has drained, not in the next round.
         self.done.lock().cleaned.insert(uid.clone());
-        let drain = self.settings.drain;
+        let drain = self.settings.drain.deadline;
         let node = self.clone();
         let inode = captured.namespace.inode().unwrap_or_default();
         self.drains.begin(inode, async move {
@@ -185,7 +185,7 @@ impl Node {
             if !node.layer4.world.load().workload(&captured.uid).is_some_and(wanted) {
                 node.layer4.resolver.forget(&captured.uid);
             }
-            // Whose the rules are now, the namespace tells: the same workload may have joined again, or another one.
+            // The namespace names the rules' owner: the same workload may have joined again, or another one.
             let held = captured.namespace.place().is_ok_and(|place| node.is_held(place));
             if !held && let Err(error) = remove_in(&captured.namespace).await {
                 tracing::warn!(workload = %captured.uid, error = format!("{error:#}"), "its rules are left");
@@ -193,7 +193,8 @@ impl Node {
         });
     }
 
-    /// Nobody is served in a namespace that two claim, and nothing gets in or out: its rules stay, or come now.
+    /// A namespace that two workloads claim is closed: nothing is served, and nothing gets in or out. Its rules stay, or are
+    /// applied now.
     pub(super) async fn close(&self, uid: &Str, site: &Site) {
         self.done.lock().closed.insert(uid.clone());
         let captured = self.captured.lock().remove(uid);
@@ -208,7 +209,7 @@ impl Node {
         }
     }
 
-    /// Frees a workload outside of the mesh of rules that an earlier agent left.
+    /// Removes the rules that an earlier agent left in a workload outside of the mesh.
     pub(super) async fn clean(&self, workload: &Arc<Workload>, site: &Site) {
         self.done.lock().cleaned.insert(workload.uid.clone());
         let Ok(namespace) = NetworkNamespace::open(&site.network_namespace) else { return };

@@ -1,6 +1,6 @@
-//! What the capture rules caught, brought to the metrics and the log. The kernel counts; the agent looks every [`LOOK`],
-//! with two short questions for each workload over a socket that it keeps in the workload's namespace. Nothing
-//! is caught as long as nobody reuses the ports of a connection from before the capture or tries to get past the agent.
+//! Reports packets that the capture rules dropped to the metrics and the log. The kernel counts; the agent reads the counters every [`LOOK`],
+//! with two short requests for each workload over a socket that it keeps in the workload's namespace. Nothing
+//! is caught unless a process reuses the ports of a connection from before the capture, or tries to bypass the agent.
 
 use std::sync::Arc;
 
@@ -13,29 +13,29 @@ use crate::redirect::{Catches, Caught, Place};
 use crate::sock::NetworkNamespace;
 use crate::telemetry::HealthMetrics;
 
-/// One namespace whose counters are read.
+/// A namespace whose counters are read.
 #[derive(Default)]
 pub(super) struct Watch {
-    /// `None` until it is asked for first, and when it cannot be read.
+    /// `None` until the first read, and after an error.
     state: Mutex<Option<(Catches, Caught)>>,
     told: [Seldom; 3],
 }
 
 impl Watch {
-    /// What was caught since the last look. Blocks for as long as the kernel takes. `namespace`: the agent's own without.
+    /// The packets that were dropped since the last read. Blocks on the kernel. Without `namespace`: the agent's own.
     fn look(&self, namespace: Option<&NetworkNamespace>) -> anyhow::Result<Caught> {
         let mut state = self.state.lock();
         let (mut catches, last) = match state.take() {
             Some(known) => known,
             None => (open(namespace)?, Caught::default()),
         };
-        // After an error it is opened again, and goes on counting from here.
+        // After an error the socket is reopened, and counting continues from here.
         let now = catches.read()?;
         *state = Some((catches, now));
         Ok(now.since(&last))
     }
 
-    /// Looks, counts, and warns now and then. `workload`: nothing for the node.
+    /// Reads, counts, and warns at intervals. `workload`: `None` for the node.
     pub(super) fn tell(&self, workload: Option<(&Str, &NetworkNamespace)>, health: &HealthMetrics) {
         let caught = match self.look(workload.map(|(_, namespace)| namespace)) {
             Ok(caught) => caught,
@@ -54,7 +54,7 @@ impl Watch {
                 dropped = caught.inbound,
                 direction = "inbound",
                 "new connections would have reached this workload past its agent and were dropped: their ports are those \
-                 of a connection from before the capture, or somebody tries to get around policy. If it goes on, look for \
+                 of a connection from before the capture, or a client tries to bypass policy. If it continues, look for \
                  the sender (`tcpdump 'tcp[tcpflags] == tcp-syn'` in its network namespace)"
             );
         }
@@ -64,15 +64,15 @@ impl Watch {
                 dropped = caught.outbound,
                 direction = "outbound",
                 "new connections would have left this workload past its agent and were dropped: their ports are those of \
-                 a connection from before the capture, or a process in the pod tries to get around the mesh. If it goes \
-                 on, look at what runs in the pod"
+                 a connection from before the capture, or a process in the pod tries to bypass the mesh. If it \
+                 continues, check the processes of the pod"
             );
         }
         if caught.spoofed > 0 && spoofed.is_due() {
             tracing::warn!(
                 dropped = caught.spoofed,
-                "packets came from the address of this node's probes and were dropped: nobody but the node itself \
-                 may use it. Look for the sender (`tcpdump net 169.254.7.127 or net fd16:9254:7127:1337::/64` on the node)"
+                "packets came from the address of this node's probes and were dropped: only the node itself may \
+                 use it. Look for the sender (`tcpdump net 169.254.7.127 or net fd16:9254:7127:1337::/64` on the node)"
             );
         }
     }
@@ -86,7 +86,7 @@ fn open(namespace: Option<&NetworkNamespace>) -> anyhow::Result<Catches> {
 }
 
 impl Node {
-    /// Looks until cancelled, or until a successor looks.
+    /// Reads until cancelled, or until a successor reads.
     pub(super) async fn watch_rules(self: Arc<Self>, cancel: CancellationToken) {
         loop {
             let pause = tokio::time::sleep(LOOK);

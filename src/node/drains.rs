@@ -1,4 +1,4 @@
-//! Captures that have ended and still have connections. Their rules go when the last one has drained.
+//! Captures that have ended and still have connections. Their rules are removed when the last connection has drained.
 
 use std::collections::BTreeMap;
 
@@ -6,25 +6,25 @@ use parking_lot::Mutex;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::task::TaskTracker;
 
-/// The captures that drain.
+/// The draining captures.
 #[derive(Default)]
 pub(super) struct Drains {
     tasks: TaskTracker,
-    /// How many have not drained, by the inode of their namespace.
+    /// The number of draining captures, by the inode of their namespace.
     open: Mutex<BTreeMap<u64, usize>>,
-    /// Shared by those that remove rules, exclusively for whoever applies them: one that left and came back at once must
+    /// Shared by tasks that remove rules, exclusive for tasks that apply them: a workload that left and came back at once must
     /// not lose the rules of its new capture.
     removal: RwLock<()>,
 }
 
 impl Drains {
-    /// A capture of this namespace drains in `task`, which calls [`Drains::end`].
+    /// Begins a drain of this namespace in `task`, which calls [`Drains::end`].
     pub(super) fn begin(&self, inode: u64, task: impl Future<Output = ()> + Send + 'static) {
         *self.open.lock().entry(inode).or_default() += 1;
         self.tasks.spawn(task);
     }
 
-    /// One capture of a namespace has drained: whether it was the last. A pod may leave, come back and leave again within
+    /// A capture of a namespace has drained. Returns whether it was the last: a pod may leave, come back and leave again within
     /// the drain time, and then the kernel still translates for connections of the later capture.
     pub(super) fn end(&self, inode: u64) -> bool {
         let mut open = self.open.lock();
@@ -40,23 +40,23 @@ impl Drains {
         }
     }
 
-    /// Runs until the end, with rules that stay.
+    /// Runs `task` to its end; the rules stay.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 
-    /// Waits for all that drain; none begins any more.
+    /// Waits for all drains; no further one begins.
     pub(super) async fn wait(&self) {
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Nobody applies rules while rules are removed.
+    /// Blocks the application of rules while rules are removed.
     pub(super) async fn to_remove(&self) -> RwLockReadGuard<'_, ()> {
         self.removal.read().await
     }
 
-    /// Nobody removes rules while rules are applied.
+    /// Blocks the removal of rules while rules are applied.
     pub(super) async fn to_apply(&self) -> RwLockWriteGuard<'_, ()> {
         self.removal.write().await
     }

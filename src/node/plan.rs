@@ -1,4 +1,4 @@
-//! What to start and what to stop: pure.
+//! Plans what to start and what to stop. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,39 +10,39 @@ use crate::sock::Place;
 use crate::workloads::Refusal;
 use crate::world::World;
 
-/// One thing to do.
+/// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Leave(Str),
     Join(Arc<Workload>, Site),
-    /// Stays, and something else of it is captured from now on.
+    /// It stays, and the captured parts of it change.
     Adjust(Arc<Workload>),
-    /// Outside of the mesh: rules that an earlier agent may have left must go.
+    /// It is outside of the mesh: remove rules that an earlier agent may have left.
     Clean(Arc<Workload>, Site),
-    /// Nobody knows whose namespace it is: nothing is served there, and nothing gets in or out.
+    /// The owner of the namespace is unknown: nothing is served there, and nothing gets in or out.
     Close(Str, Site),
 }
 
-/// Where a workload of this node is. While two of these are equal in all but addresses, it is the same one.
+/// The place of a workload of this node. Two that differ only in addresses are the same place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Site {
     /// A path, or a name below `/run/netns`.
     pub(super) network_namespace: Str,
-    /// The pod's own UID; `None` where a manifest does not tell.
+    /// The pod's UID; `None` if the manifest has none.
     pub(super) pod: Option<Str>,
-    /// What stands there, as far as it could be looked at.
+    /// The namespace that is there, as far as it could be inspected.
     pub(super) place: Option<Place>,
-    /// As the API tells them; before it does, as the container runtime did.
+    /// From the API; before the API knows them, from the container runtime.
     pub(super) addresses: Vec<IpAddr>,
 }
 
 /// The sites of this node's workloads, by uid; host-network pods have none.
 pub(super) type Sites = BTreeMap<Str, Site>;
 
-/// Sites that somebody else has a claim to, and why theirs does not count.
+/// Sites that another workload claims, and why that claim does not count.
 pub(super) type Refused = BTreeMap<Str, (Refusal, Site)>;
 
-/// What was done before.
+/// The previous steps.
 #[derive(Default)]
 pub(super) struct Done {
     /// Workloads outside of the mesh whose namespaces are free of rules.
@@ -51,10 +51,10 @@ pub(super) struct Done {
     pub(super) closed: BTreeSet<Str>,
 }
 
-/// What of a captured workload decides whether it must be captured anew.
+/// The properties of a captured workload that decide whether it must be recaptured.
 pub(super) trait Known {
     fn site(&self) -> &Site;
-    /// What its rules were made for.
+    /// The input of its rules.
     fn wishes(&self) -> CaptureWishes;
 }
 
@@ -64,25 +64,26 @@ impl Site {
     }
 }
 
-/// Enrolled, on this node, and in a namespace of its own that we can enter.
+/// Enrolled, on this node, and in its own namespace, which the agent can enter.
 pub(super) fn wanted<'a>(workload: &Workload, sites: &'a Sites) -> Option<&'a Site> {
     let site = sites.get(&workload.uid)?;
     (workload.enrolled && !site.addresses.is_empty()).then_some(site)
 }
 
-/// Leaving comes first: a workload that was recreated in another namespace leaves the old one before it joins. `anew`:
+/// Leaving comes first: a workload that was recreated in another namespace leaves the old one before it joins. `recreated`:
 /// captured workloads whose namespace is another one now, under the same name.
 pub(super) fn plan<K: Known>(
     world: &World,
     (sites, refused): (&Sites, &Refused),
     captured: &BTreeMap<Str, Arc<K>>,
     done: &Done,
-    anew: &BTreeSet<Str>,
+    recreated: &BTreeSet<Str>,
 ) -> Vec<Step> {
     let mut steps = close(world, refused, captured, done);
     for (uid, known) in captured.iter().filter(|(uid, _)| !refused.contains_key(*uid)) {
         let wanted = world.workload(uid).and_then(|workload| wanted(workload, sites));
-        let stays = wanted.is_some_and(|site| site.is_same(known.site()) && !anew.contains(uid));
+        let stays =
+            wanted.is_some_and(|site| site.is_same(known.site()) && !recreated.contains(uid));
         if !stays {
             steps.push(Step::Leave(uid.clone()));
         }
@@ -105,8 +106,8 @@ pub(super) fn plan<K: Known>(
     steps
 }
 
-/// What is captured is no longer, and keeps its rules; what belongs to the mesh and is not gets them. The host's own
-/// namespaces are left alone.
+/// Stops captured workloads, which keep their rules, and applies rules to workloads of the mesh that are not captured. The
+/// host's own namespaces are not changed.
 fn close<K>(
     world: &World,
     refused: &Refused,
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn adjusts_what_stays_and_joins_anew_what_moved() {
+    fn adjusts_workloads_that_stay_and_rejoins_those_that_moved() {
         let other = CaptureWishes { dns: Some(false), bypass_inbound: false };
         let changed =
             |name| Arc::new(Workload { capture: other, ..(*workload(name, true)).clone() });
@@ -232,11 +233,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_anew_under_its_name_leaves_and_joins() {
+    fn a_workload_recreated_under_its_name_leaves_and_joins() {
         let a = workload("a", true);
         let (world, here) = (world_of(vec![a.clone()]), captured(&[("a", "a")]));
-        let steps = |anew: &BTreeSet<Str>| {
-            plan(&world, (&sites(&["a"]), &alone()), &here, &Done::default(), anew)
+        let steps = |recreated: &BTreeSet<Str>| {
+            plan(&world, (&sites(&["a"]), &alone()), &here, &Done::default(), recreated)
         };
         assert_eq!(steps(&BTreeSet::new()), []);
         assert_eq!(steps(&BTreeSet::from(["a".into()])), [leave("a"), join(&a)]);
@@ -265,7 +266,7 @@ mod tests {
             plan(&world, (sites, &alone()), captured, &done, &BTreeSet::new())
         };
         assert_eq!(planned(&nowhere, &captured(&[])), []);
-        // What is captured keeps its site's addresses, so this is one that lost its sandbox.
+        // A captured workload keeps its site's addresses, so this one lost its sandbox.
         assert_eq!(planned(&Sites::new(), &captured(&[("a", "a")])), [leave("a")]);
     }
 

@@ -10,24 +10,24 @@ use super::caught::Watch;
 use crate::redirect::{self, NodePlan, Place};
 use crate::world::World;
 
-/// What the node's own rules are.
+/// The state of the node's own rules.
 #[derive(Default)]
 pub(super) struct Probes {
-    /// Whose probes are exempt; `None` at the start, when an agent before us may have left its rules.
+    /// The addresses whose probes are exempt; `None` at the start, when a previous agent may have left its rules.
     exempt: Mutex<Option<Vec<IpAddr>>>,
     /// The counters of these rules.
     pub(super) watch: Watch,
 }
 
 impl Probes {
-    /// Whether any is exempt, so that the node has rules.
+    /// Whether any probe is exempt, so that the node needs rules.
     pub(super) fn have_rules(&self) -> bool {
         self.exempt.lock().as_ref().is_some_and(|them| !them.is_empty())
     }
 }
 
 impl Node {
-    /// Makes the node's rules those of the workloads that are captured now.
+    /// Updates the node's rules for the captured workloads.
     pub(super) async fn exempt_probes(&self, world: &World) {
         let mut workloads: Vec<IpAddr> = {
             let captured = self.captured.lock();
@@ -42,7 +42,7 @@ impl Node {
             return;
         }
         let plan = NodePlan { workloads: workloads.clone() };
-        // Without captured workloads nothing of the agent's stays on the node.
+        // Without captured workloads the agent leaves nothing on the node.
         let change = move || match plan.workloads.is_empty() {
             true => redirect::remove(Place::Node),
             false => redirect::apply(&redirect::plan_node(&plan)).map(drop),

@@ -1,4 +1,4 @@
-//! The end of the mesh on this node, as opposed to the end of an agent: every pod keeps a working network.
+//! Removes the mesh from this node, so that every pod keeps a working network. The end of an agent does not do that.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::sock::NetworkNamespace;
 use crate::workloads::{Refusal, Sought};
 
 impl Node {
-    /// Instead of [`Node::stop`]: takes all rules away, of captured workloads and of others in which an earlier agent may
-    /// have left some, and those of the node. New connections go uncaptured at once; open ones have the drain time.
+    /// Instead of [`Node::stop`]: removes all rules, of captured workloads, of others in which an earlier agent may have left
+    /// some, and of the node. New connections are uncaptured at once; open ones have the drain time.
     pub async fn release(self: &Arc<Self>) {
-        // Nothing joins any more.
+        // No workload joins after this.
         self.turns.end_with(self.turns.take().await);
         let captured: Vec<Str> = self.captured.lock().keys().cloned().collect();
         for uid in captured {
@@ -36,7 +36,7 @@ impl Node {
         let released = futures_util::stream::iter(paths).map(|path| async move {
             let outcome = match NetworkNamespace::open(&path) {
                 Ok(namespace) => remove_in(&namespace).await,
-                // Nobody is left to be harmed.
+                // No process is left that could be harmed.
                 Err(_) => Ok(()),
             };
             if let Err(error) = outcome {

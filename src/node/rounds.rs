@@ -1,8 +1,8 @@
-//! The rounds in which what should be is compared with what is, and who waits for one.
+//! The rounds of comparison between desired and actual captures, and the tasks that wait for one.
 
 use tokio::sync::{Notify, watch};
 
-/// How many rounds there were.
+/// The counts of rounds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
     begun: u64,
@@ -30,17 +30,17 @@ impl Rounds {
         self.count.send_modify(|count| count.ended = count.begun);
     }
 
-    /// Asks for a round now.
+    /// Requests a round.
     pub(super) fn ask(&self) {
         self.asked.notify_one();
     }
 
-    /// Waits until somebody asks.
+    /// Waits for a request.
     pub(super) async fn asked(&self) {
         self.asked.notified().await;
     }
 
-    /// Waits for the end of a round that begins after now.
+    /// Waits for the end of a round that begins after this call.
     pub(super) async fn next(&self) {
         let mut count = self.count.subscribe();
         let next = count.borrow_and_update().begun + 1;
@@ -59,7 +59,7 @@ mod tests {
 
     use super::*;
 
-    /// A round under way may have looked before the news.
+    /// The current round may have read the state before the change.
     #[tokio::test(start_paused = true)]
     async fn a_round_under_way_is_not_the_next() {
         let rounds = Rounds::default();

@@ -1,4 +1,4 @@
-//! When pods that nobody told this agent of are looked for.
+//! The schedule of searches for pods that this agent was not told of.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,30 +9,30 @@ use tokio::time::Instant;
 use crate::base::Str;
 use crate::workloads::Sought;
 
-/// How long a container runtime that did not answer is left alone: nobody joins while it is waited for.
+/// The pause after a container runtime did not answer: no workload joins while the agent waits for it.
 pub(super) const REST: Duration = Duration::from_secs(30);
 
-/// What was looked for, and what is next.
+/// The last search, and the next one.
 #[derive(Default)]
 pub(super) struct Search(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    /// Generations of pods that were looked for.
+    /// Generations of pods that were searched.
     looked_for: BTreeSet<(Str, Str)>,
-    /// When the next search is due, if anything is to be looked for.
+    /// When the next search is due, if there is something to search.
     again: Option<Instant>,
-    /// Until when a container runtime that did not answer is not asked.
+    /// The end of the pause after the container runtime did not answer.
     rests: Option<Instant>,
 }
 
 impl Search {
-    /// Forgets generations that are gone.
+    /// Forgets generations that no longer exist.
     pub(super) fn retain(&self, is_here: impl Fn(&Str, &Str) -> bool) {
         self.0.lock().looked_for.retain(|(uid, pod)| is_here(uid, pod));
     }
 
-    /// Whether any of these must be looked for: what should be captured always, the others once.
+    /// Whether one of these must be searched: pods that should be captured always, the others once.
     pub(super) fn is_due(&self, missing: &[(bool, Sought)]) -> bool {
         let state = self.0.lock();
         missing.iter().any(|(enrolled, it)| {
@@ -46,7 +46,7 @@ impl Search {
         self.0.lock().looked_for.extend(these);
     }
 
-    /// The next search is due then; `None` when nothing waits for one.
+    /// The time of the next search; `None` if none is needed.
     pub(super) fn set_next(&self, again: Option<Instant>) {
         self.0.lock().again = again;
     }

@@ -1,4 +1,4 @@
-//! Where this node's workloads are: what their manifests say, and what was proved of their pods.
+//! The network namespaces of this node's workloads: from their manifests, and from the proofs of their pods.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::sock::{NetworkNamespace, Place};
 use crate::workloads::{Claim, ContainerRuntime, Refusal, RuntimeError, Said, Sought, refused};
 use crate::world::World;
 
-/// How long the container runtime may take to tell of all pods that are sought.
+/// The timeout of the container runtime's answers about all missing pods.
 const ASKING: Duration = Duration::from_secs(10);
 
 impl Node {
-    /// The sites that are known now and nobody else has a claim to, and those that somebody has.
+    /// The known sites that one workload claims, and those that several claim.
     pub(super) fn sites(&self, world: &World) -> (Sites, Refused) {
         let here = self.here(world);
         let mut sites: Sites =
@@ -62,7 +62,7 @@ impl Node {
             && self.site(workload).is_some_and(|site| !site.addresses.is_empty())
     }
 
-    /// Whether rules belong into this namespace: somebody is captured there or should be, or it is closed.
+    /// Whether this namespace needs rules: a workload is captured there or should be, or it is closed.
     pub(super) fn is_held(&self, place: Place) -> bool {
         let captured = |it: &Arc<Captured>| it.namespace.place().is_ok_and(|own| own == place);
         if self.captured.lock().values().any(captured) {
@@ -90,8 +90,8 @@ impl Node {
         world.workloads_on(&self.settings.name).iter().filter(|workload| self.is_here(workload))
     }
 
-    /// Looks for the proofs of where pods are that nobody told this agent: they ran before it did. Those outside of the mesh
-    /// are looked for once, for rules that an earlier agent left.
+    /// Searches for the namespaces of pods that this agent was not told of, because they started before it did. Pods outside
+    /// of the mesh are searched once, for rules that an earlier agent left.
     pub(super) async fn find_pods(self: &Arc<Self>, world: &World) {
         let is_here = |uid: &Str, pod: &Str| {
             let workload = world.workload(uid).filter(|workload| self.is_here(workload));
@@ -119,7 +119,7 @@ impl Node {
         }
     }
 
-    /// Whoever started pods of which nothing was kept is asked for them. Returns how many were found.
+    /// Asks the container runtime for pods that are not in the registry. Returns how many were found.
     async fn ask_for(self: &Arc<Self>, world: &World, runtime: &ContainerRuntime) -> usize {
         let sought = self.missing(world).into_iter().map(|(_, it)| it);
         let sought: Vec<Sought> = sought.filter(|it| !it.addresses.is_empty()).collect();
@@ -157,7 +157,7 @@ impl Node {
         let why = match timeout(ASKING, runtime.ask(sought)).await {
             Ok(Ok(said)) => return Some(said),
             Ok(Err(error @ RuntimeError::Absent(_))) => {
-                tracing::debug!(%error, "nobody can be asked for pods that started before the agent did");
+                tracing::debug!(%error, "no container runtime answers, so pods that started before the agent are not found");
                 return None;
             }
             Ok(Err(error)) => error.to_string(),
@@ -189,7 +189,8 @@ impl Node {
         sought.collect()
     }
 
-    /// What should be captured and cannot be found. It does not make the agent unready: no other agent would find it.
+    /// Workloads that should be captured and cannot be found. They do not make the agent unready: no other agent would find
+    /// them.
     pub(super) fn note_lost(&self, world: &World) {
         let mut now = BTreeSet::new();
         if self.settings.runtime.is_some() {
@@ -202,7 +203,7 @@ impl Node {
         }
     }
 
-    /// Says whose claim to a namespace is refused, once.
+    /// Logs each rejected claim to a namespace, once.
     pub(super) fn note_refused(&self, refused: &Refused) {
         let now = refused.iter().map(|(uid, (why, _))| (uid.clone(), why.clone())).collect();
         for (uid, why) in self.uncaptured.set_refused(now) {
@@ -210,7 +211,7 @@ impl Node {
         }
         let mut done = self.done.lock();
         done.closed.retain(|uid| refused.contains_key(uid));
-        // The other claim closed its namespace too, so that it is to be freed when the claim is gone.
+        // The other claim closed its namespace too, so it must be freed when the claim is gone.
         done.cleaned.retain(|uid| !refused.contains_key(uid));
     }
 
@@ -232,7 +233,8 @@ impl Node {
     }
 }
 
-/// Why a pod that runs is not captured.
-pub(super) const LOST: &str = "nobody says which network namespace is its: it started before the agent was installed, and \
-                               the container runtime does not tell ([workloads] runtime_socket, mounted into the agent's \
-                               pod?). Restart the pod: then the CNI plugin tells. What rules an earlier agent left in it stay";
+/// Why a running pod is not captured.
+pub(super) const LOST: &str = "its network namespace is unknown: it started before the agent was installed, and the \
+                               container runtime does not report it (check [workloads] runtime_socket, and that it is \
+                               mounted into the agent's pod). Restart the pod: the CNI plugin then reports it. Rules that \
+                               an earlier agent left in it stay";

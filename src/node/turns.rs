@@ -1,4 +1,4 @@
-//! Who may change what is captured: one at a time, and nobody after the last turn.
+//! Serializes changes of the capture: one task at a time, and none after the last turn.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ pub type Turn = OwnedMutexGuard<()>;
 /// The turns of a node.
 #[derive(Default)]
 pub(super) struct Turns {
-    /// Held by whoever changes what is captured, and by a successor that takes over.
+    /// Held by the task that changes the capture, and by a successor that takes over.
     gate: Arc<Gate<()>>,
     /// The turn of a node that has been retired or released, which never ends.
     last: Mutex<Option<Turn>>,
@@ -27,7 +27,7 @@ impl Turns {
         self.gate.clone().blocking_lock_owned()
     }
 
-    /// Nobody gets a turn after this one.
+    /// This is the last turn.
     pub(super) fn end_with(&self, turn: Turn) {
         *self.last.lock() = Some(turn);
     }

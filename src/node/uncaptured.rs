@@ -1,4 +1,4 @@
-//! Why workloads of this node are not captured although they should be.
+//! The reasons why workloads of this node are not captured although they should be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,11 @@ pub(super) struct Uncaptured(Mutex<Reasons>);
 
 #[derive(Default)]
 struct Reasons {
-    /// An attempt failed; another follows.
+    /// A failed attempt, which is retried.
     failed: BTreeMap<Str, String>,
     /// Pods that are not found.
     lost: BTreeSet<Str>,
-    /// Workloads whose namespace another one claims too.
+    /// Workloads whose namespace another workload also claims.
     refused: BTreeMap<Str, Refusal>,
 }
 
@@ -26,7 +26,7 @@ impl Uncaptured {
         self.0.lock().failed.insert(uid.clone(), why);
     }
 
-    /// An attempt succeeded, or none follows.
+    /// An attempt succeeded, or is not retried.
     pub(super) fn succeeded(&self, uid: &Str) {
         self.0.lock().failed.remove(uid);
     }
@@ -36,7 +36,7 @@ impl Uncaptured {
         self.0.lock().failed.get(uid).cloned()
     }
 
-    /// Forgets the failures of workloads that nobody wants captured any more.
+    /// Forgets the failures of workloads that should no longer be captured.
     pub(super) fn retain_failed(&self, wanted: impl Fn(&Str) -> bool) {
         self.0.lock().failed.retain(|uid, _| wanted(uid));
     }
@@ -46,13 +46,13 @@ impl Uncaptured {
         !self.0.lock().failed.is_empty()
     }
 
-    /// Whether another attempt may do better without news: pods may be found meanwhile.
+    /// Whether a retry without a change may succeed: pods may be found meanwhile.
     pub(super) fn is_worth_another_attempt(&self) -> bool {
         let reasons = self.0.lock();
         !reasons.failed.is_empty() || !reasons.lost.is_empty()
     }
 
-    /// These are all that are lost now. Returns which were not before.
+    /// Replaces the lost workloads. Returns the new ones.
     pub(super) fn set_lost(&self, lost: BTreeSet<Str>) -> Vec<Str> {
         let mut reasons = self.0.lock();
         let new = lost.difference(&reasons.lost).cloned().collect();
@@ -60,7 +60,7 @@ impl Uncaptured {
         new
     }
 
-    /// These are all that are refused now. Returns those which were not before, or for another reason.
+    /// Replaces the rejected workloads. Returns those that are new, or rejected for another reason.
     pub(super) fn set_refused(&self, refused: BTreeMap<Str, Refusal>) -> Vec<(Str, Refusal)> {
         let mut reasons = self.0.lock();
         let new = refused.iter().filter(|(uid, why)| reasons.refused.get(*uid) != Some(*why));
@@ -73,7 +73,7 @@ impl Uncaptured {
         self.0.lock().refused.contains_key(uid)
     }
 
-    /// All reasons, to be shown. `lost` says why a lost one is not captured.
+    /// All reasons, for the status. `lost`: why a lost one is not captured.
     pub(super) fn all(&self, lost: &str) -> Vec<(Str, String)> {
         let reasons = self.0.lock();
         let failed = reasons.failed.iter().map(|(uid, why)| (uid.clone(), why.clone()));
@@ -99,7 +99,7 @@ mod tests {
         assert!(uncaptured.is_refused(&"d".into()) && !uncaptured.is_refused(&"c".into()));
     }
 
-    /// What is refused stays so until somebody else's claim goes, which is news.
+    /// A rejected workload stays rejected until the other claim ends, which causes an event.
     #[test]
     fn another_attempt_is_made_for_what_failed_or_is_lost() {
         let uncaptured = Uncaptured::default();

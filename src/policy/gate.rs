@@ -361,14 +361,18 @@ impl Gate {
         let runs = |filters: &[HttpFilter]| filter::runs_on(filters, Half::Destination);
         let routes = || world.routes_from(&service.key.namespace, &service.key).iter();
         let mut rules = routes().flat_map(|route| &route.rules);
-        if !runs(&service.filters) && !rules.any(|rule| runs(&rule.filters)) {
+        let of_all = runs(&service.filters) || rules.any(|rule| runs(&rule.filters));
+        if !of_all && service.port_filters.is_empty() {
+            return;
+        }
+        let ports: Vec<u16> = ways().into_iter().map(|way| way.service_port).collect();
+        if !of_all && !ports.iter().any(|port| runs(service.filters_on(*port))) {
             return;
         }
         let mut all: Vec<Filtered> = self.filtered.as_deref().unwrap_or_default().to_vec();
-        let ports = ways().into_iter().map(|way| way.service_port);
         match all.iter_mut().find(|known| known.service == service.key) {
             Some(known) => known.ports.extend(ports),
-            None => all.push(Filtered { service: service.key.clone(), ports: ports.collect() }),
+            None => all.push(Filtered { service: service.key.clone(), ports }),
         }
         self.filtered = Some(all.into());
     }

@@ -1,5 +1,5 @@
-//! Hears why the server breaks off a session: in TLS 1.3 a client is done with its handshake before the server has judged
-//! the client's certificate, so that a refusal comes as an alert when the tunnel seems to be open already.
+//! Keeps the alert with which a server closes a session: in TLS 1.3 a client finishes its handshake before the server has
+//! verified the client's certificate, so a rejection arrives as an alert when the tunnel seems to be open already.
 
 use std::io;
 use std::pin::Pin;
@@ -11,13 +11,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::base::Reason;
 use crate::identity;
 
-/// What the server said, if it broke the session off.
+/// The alert with which the server closed the session, if it did.
 pub(super) type Alert = Arc<OnceLock<(Reason, String)>>;
 
-/// How often a broken session is read from in search of an alert; each time up to 1 KiB.
+/// The most reads of a broken session in search of an alert; each up to 1 KiB.
 const MAX_READS: usize = 64;
 
-/// A TLS stream whose first alert is kept.
+/// A TLS stream that keeps the first alert.
 pub(super) struct Alerted<S> {
     stream: S,
     alert: Alert,
@@ -31,9 +31,8 @@ impl<S> Alerted<S> {
 }
 
 impl<S: AsyncRead + Unpin> Alerted<S> {
-    /// After a write that failed because the server has gone: what it said before has often arrived, and nobody would
-    /// read it. Where it is not to be read yet, the failure waits for it; a connection that was reset becomes readable
-    /// at once.
+    /// A write failed because the server has closed the connection. Its alert has often arrived, but would not be read. If it
+    /// has not arrived yet, the failure waits for it; a connection that was reset becomes readable at once.
     fn heard<T>(
         &mut self,
         cx: &mut Context<'_>,

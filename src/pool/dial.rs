@@ -14,7 +14,7 @@ use crate::sock::{self, SocketFactory};
 use crate::telemetry::Handshake;
 use crate::tunnel::{self, TUNNEL_BYTES, Tunnel};
 
-/// Dials on the runtime of layer 4, whoever asks: the tunnel's socket must not belong to the runtime of a worker
+/// Dials on the runtime of layer 4 for every caller: the tunnel's socket must not belong to the runtime of a worker
 /// that may go away before the tunnel does.
 pub(super) async fn dial(
     pool: &Arc<Shared>,
@@ -44,7 +44,7 @@ async fn establish(
     let config = certificate
         .client_config(std::slice::from_ref(&key.server))
         .map_err(|error| PoolError { reason: Reason::IdentityFailure, why: error.to_string() })?;
-    // The name is not sent and not looked at: the identity in the certificate counts.
+    // The name is neither sent nor verified: the identity in the certificate counts.
     let name = ServerName::IpAddress(key.address.ip().into());
     let handshake = TlsConnector::from(config).connect(name, stream);
     let tls = match tokio::time::timeout(deadline, handshake).await {
@@ -61,7 +61,7 @@ async fn establish(
     identity::count_agreed(Handshake::TunnelClient, tls.get_ref().1);
     let proven = certificate.proven(tls.get_ref().1, Role::Server);
     let (stream, alert) = Alerted::new(tls);
-    let handshake = tunnel::handshake(stream, pool.settings.max_streams, &room);
+    let handshake = tunnel::handshake(stream, pool.settings.tunnels.max_streams, &room);
     let (tunnel, driver) = handshake.await.map_err(|error| PoolError {
         reason: Reason::Http2Failure,
         why: format!("tunnel to {}: {error}", key.address),

@@ -12,7 +12,7 @@ use super::local::Probe;
 use super::{PoolError, open_error};
 use crate::tunnel::{ConnectRequest, HboneStream, Tunnel, TunnelError};
 
-/// Reading it takes no lock; dialling is one at a time.
+/// Readers take no lock; one caller dials at a time.
 #[derive(Default)]
 pub(super) struct Entry {
     tunnels: ArcSwap<Vec<Arc<Pooled>>>,
@@ -23,14 +23,14 @@ pub(super) struct Entry {
 
 struct Pooled {
     tunnel: Tunnel,
-    /// Of the certificate that it was dialled with.
+    /// The generation of the certificate that dialled it.
     generation: u64,
     alert: Alert,
     idle_since: Mutex<Option<Instant>>,
 }
 
 impl Entry {
-    /// A stream in a tunnel that exists; `None` when all are full, closing or of an older certificate.
+    /// A stream in an existing tunnel; `None` if all are full, closing or of an older certificate.
     pub(super) async fn open_existing(
         &self,
         generation: u64,
@@ -55,7 +55,7 @@ impl Entry {
             match pooled.tunnel.open(request).await {
                 Ok(stream) => return Some(Ok(stream)),
                 Err(TunnelError::Full) => {}
-                // Nobody saw the request: another tunnel may take it.
+                // The server did not process the request: another tunnel may take it.
                 Err(TunnelError::Closing) => self.remove(pooled),
                 Err(error) => {
                     let refusal = self.refusal(pooled, request);
@@ -68,7 +68,7 @@ impl Entry {
         None
     }
 
-    /// What the server said when it broke the tunnel off: it would say so again, so that whoever waits gets it, too.
+    /// The alert with which the server closed the tunnel. It would send the same again, so all waiting callers get it.
     fn refusal(&self, pooled: &Pooled, request: &ConnectRequest) -> Option<PoolError> {
         let (reason, said) = pooled.alert.get()?;
         let why = format!("tunnel to {}: the server broke it off: {said}", request.authority);
@@ -77,7 +77,7 @@ impl Entry {
         Some(refusal)
     }
 
-    /// A tunnel of this generation would take a stream.
+    /// Whether a tunnel of this generation has a free stream.
     pub(super) fn has_room(&self, generation: u64) -> bool {
         self.tunnels.load().iter().any(|pooled| {
             pooled.generation == generation
@@ -101,7 +101,7 @@ impl Entry {
         *self.failure.lock() = Some((Instant::now(), error));
     }
 
-    /// The failure of a dial that ended after `asked`: its answer is ours too.
+    /// The failure of a dial that ended after `asked`, which also answers this caller.
     pub(super) fn failure_since(&self, asked: Instant) -> Option<PoolError> {
         let failure = self.failure.lock();
         failure.as_ref().filter(|(at, _)| *at >= asked).map(|(_, error)| error.clone())

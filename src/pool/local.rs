@@ -1,9 +1,8 @@
-//! The short way to a workload of this node: no tunnel to oneself.
+//! The in-process path to a workload of this node, without a tunnel.
 //!
-//! The network keeps its say (design, "Same node"): a pair of client and server takes the short way only while a
-//! real connection from the client's network namespace to the server's port 15008 succeeds, which is all that a
-//! NetworkPolicy or a firewall sees of an ambient mesh. Where it does not, the tunnel's way is tried, with the
-//! tunnel's error.
+//! Firewalls still apply: a pair of client and server uses this path only while a real connection from the client's network
+//! namespace to the server's port 15008 succeeds, which is all that a NetworkPolicy or a firewall sees of an ambient mesh.
+//! Otherwise the pool dials a tunnel, and the caller gets the tunnel's error.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,12 +17,12 @@ use super::{Pool, PoolError, TunnelKey, open_error};
 use crate::sock::{self, SocketFactory};
 use crate::tunnel::{Carrier, ConnectRequest, Incoming, LocalServer, TunnelError};
 
-/// A real connection this recent needs no other one.
+/// How long a successful connection is valid.
 const FRESH: Duration = Duration::from_secs(5);
-/// Up to this age the pair goes on while another one is tried: what a firewall forbids holds within this time.
+/// Up to this age the pair continues while another connection is tried: a firewall's change takes effect within this time.
 const STALE: Duration = Duration::from_secs(10);
 
-/// What is known of the network between a client and a server of this node.
+/// The state of the network between a client and a server of this node.
 #[derive(Default)]
 pub(super) struct Probe {
     passed: ArcSwapOption<Passed>,
@@ -38,21 +37,21 @@ struct Passed {
 }
 
 impl Probe {
-    /// Somebody used the pair not long ago.
+    /// The pair was used recently.
     pub(super) fn is_recent(&self) -> bool {
         self.passed.load().as_ref().is_some_and(|passed| passed.at.elapsed() < STALE)
     }
 }
 
 impl Pool {
-    /// A workload of this node takes connections without a tunnel from now on.
+    /// Registers a workload of this node, which accepts connections without a tunnel.
     pub fn add_local(&self, address: SocketAddr, server: std::sync::Weak<dyn LocalServer>) {
         if self.0.settings.in_process {
             self.0.locals.pin().insert(address, server);
         }
     }
 
-    /// It takes no new ones any more; its successor at this address is left alone.
+    /// Removes it, but not its successor at this address.
     pub fn remove_local(&self, address: SocketAddr, server: &std::sync::Weak<dyn LocalServer>) {
         let locals = self.0.locals.pin();
         if locals.get(&address).is_some_and(|known| known.ptr_eq(server)) {
@@ -80,7 +79,7 @@ impl Pool {
         let opened = match answer.await {
             Ok(Ok(carrier)) => Ok(carrier),
             Ok(Err(status)) => Err(TunnelError::Status(status)),
-            // It left while it looked at the request.
+            // It left while it processed the request.
             Err(_) => Err(TunnelError::Closing),
         };
         Some(opened.map_err(|error| open_error(&request.authority, &error)))

@@ -50,8 +50,7 @@ async fn bench(idle_timeout: Duration) -> Bench {
     let address = serve(certificates.clone(), accepted.clone()).await;
     let connect_timeout = Duration::from_secs(5);
     let settings = PoolSettings {
-        max_streams: 2,
-        idle_timeout,
+        tunnels: config::PoolSettings { max_streams: 2, idle_timeout },
         connect_timeout,
         in_process: true,
         rooms: crate::base::Rooms::boundless(),

@@ -1,4 +1,4 @@
-//! The way's last part: from the agent to the application of its own workload.
+//! The last part of the path: from the agent to the application of its workload.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,4 @@
-//! What a client asks to be connected to, when it dialled a service.
+//! The target of a client that dialled a service.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use super::{Failure, Reach};
 use crate::base::{ObjectKey, Reason};
 use crate::model::{Binding, Service};
 
-/// What a client asks to be connected to.
+/// The target of a connection.
 #[derive(Clone, Copy)]
 pub struct Ask<'a> {
     pub service: Asked<'a>,
@@ -15,13 +15,13 @@ pub struct Ask<'a> {
     pub dialled: SocketAddr,
 }
 
-/// The service whose endpoints are asked for. Routes do not apply to bytes.
+/// The requested service. Routes do not apply to bytes.
 #[derive(Clone, Copy)]
 pub enum Asked<'a> {
-    /// As layer 4 saw it when it decided. Its policies are those of the present.
+    /// The service as layer 4 saw it when it decided. Its current policies apply.
     Decided(&'a Arc<Service>),
-    /// As it is at each attempt: a worker may have waited long to see that bytes are not HTTP. Its waypoint must be
-    /// usable.
+    /// The service as it is at each attempt: a worker may have waited long before it knew that bytes are not HTTP. Its
+    /// waypoint must be usable.
     Present(&'a ObjectKey),
 }
 
@@ -41,7 +41,7 @@ impl Asked<'_> {
 }
 
 impl Reach {
-    /// The service that is asked for.
+    /// The requested service.
     pub(super) fn asked(&self, ask: &Ask<'_>) -> Result<Arc<Service>, Failure> {
         let key = match ask.service {
             Asked::Decided(service) => return Ok(service.clone()),

@@ -1,4 +1,4 @@
-//! Which endpoint comes next, after the attempts at others failed.
+//! The choice of the next endpoint after failed attempts.
 
 use std::net::SocketAddr;
 
@@ -40,7 +40,7 @@ impl Attempts {
         picked.ended(how);
         self.left = self.left.saturating_sub(1);
         match how {
-            // The connection had rested, which tells nothing about the endpoint.
+            // The pooled connection was stale, which says nothing about the endpoint.
             Ended::Stale => {}
             _ => self.tried.push(picked.address),
         }

@@ -1,5 +1,5 @@
-//! From a service to a connection with one of its endpoints, for bytes of any kind. No byte of the client was sent before
-//! an endpoint took the connection, so that others may be tried.
+//! Connects to one of a service's endpoints, for bytes of any kind. No byte of the client is sent before an endpoint accepts
+//! the connection, so other endpoints may be tried.
 
 use super::judge::{direct, judge_bytes};
 use super::{Ask, Attempts, Downstream, Failure, Reach};
@@ -9,21 +9,21 @@ use crate::model::Service;
 use crate::policy::{self, Permit};
 use crate::tunnel::Carrier;
 
-/// An endpoint that took the connection.
+/// An endpoint that accepted the connection.
 pub struct Reached {
     pub picked: Picked,
     pub upstream: Carrier,
-    /// Where its policies were judged on this side.
+    /// Its policies were evaluated on this side.
     pub permit: Option<Permit>,
 }
 
-/// Why no endpoint took the connection.
+/// Why no endpoint accepted the connection.
 #[derive(Debug)]
 pub struct Unreached {
     /// The endpoint that failed last, or that may not be connected to.
     pub picked: Option<Picked>,
     pub failure: Failure,
-    /// What policies that decide nothing had to say, where they were judged here.
+    /// Notes of policies that only observe, if they were evaluated here.
     pub notes: Vec<PolicyNote>,
 }
 
@@ -34,7 +34,7 @@ impl From<Failure> for Unreached {
 }
 
 impl Reach {
-    /// Tries endpoints until one takes the connection.
+    /// Tries endpoints until one accepts the connection.
     pub async fn endpoint(
         &self,
         from: &Downstream<'_>,
@@ -66,7 +66,7 @@ impl Reach {
         }
     }
 
-    /// The next endpoint, with the leave to connect as far as this half must decide that.
+    /// The next endpoint, with the permit to connect if this half must decide that.
     fn choose(
         &self,
         from: &Downstream<'_>,

@@ -1,4 +1,4 @@
-//! Policies where nobody judges at the other end: this half judges, before it connects and while the connection lasts.
+//! Policies for destinations without an agent: this half evaluates them, before it connects and while the connection lasts.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use crate::model::{Service, Workload};
 use crate::policy::{Denial, Gate, Permit, Views, Way};
 use crate::world::{Classed, JudgementChanges, World};
 
-/// What tells apart how connections to where nobody else judges are judged here.
+/// The properties by which such connections are evaluated differently.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LeavingClass {
     service: ObjectKey,
@@ -24,7 +24,8 @@ impl Classed for LeavingClass {
     }
 }
 
-/// The waypoints' policies, for a destination that is not captured. `None` for one that is, because its own agent judges.
+/// Evaluates the waypoints' policies for a destination that is not captured. `None` for one that is: its own agent evaluates
+/// them.
 /// `views`: the request, where there is one.
 pub fn judge(
     world: &World,
@@ -36,8 +37,8 @@ pub fn judge(
     gate.authorize_views(&from.connection(way.destination), views).map(Some)
 }
 
-/// The same for bytes to an endpoint of the service that is asked for. `None` also for a connection of layer 4 that no
-/// waypoint guards: it goes on even if the service does not.
+/// The same for bytes to an endpoint of the requested service. `None` also for a connection of layer 4 that no waypoint
+/// guards: it continues even after the service is gone.
 pub(super) fn judge_bytes(
     world: &World,
     from: &Downstream<'_>,
@@ -54,7 +55,7 @@ fn gate(world: &World, way: &Way<'_>) -> Option<Gate> {
     (!captured).then(|| Gate::for_uncaptured(world, way))
 }
 
-/// What the log says of a connection that is no longer permitted.
+/// The log's text for a connection that is no longer permitted.
 pub fn cut_after_a_change(why: &str) -> String {
     format!("cut after a change: {why}")
 }
@@ -72,15 +73,15 @@ pub(super) fn direct<'a>(service: &'a Service, port: u16, to: &'a Picked) -> Way
 }
 
 impl Reach {
-    /// Judges a live connection again after each change of what guards the service. Returns when it is no longer permitted,
-    /// and never for a destination that judges for itself.
+    /// Re-evaluates an open connection after each change of the service's policies. Returns when it is no longer permitted,
+    /// and never for a destination with its own agent.
     pub async fn until_denied(&self, from: &Downstream<'_>, ask: &Ask<'_>, to: &Picked) -> Failure {
         if to.captured().is_some() {
             return std::future::pending().await;
         }
         let mut changes = self.changes(ask, to);
         loop {
-            // First of all: the mesh may have changed since the connection was permitted.
+            // At once: the mesh may have changed since the connection was permitted.
             if let Err(failure) = self.permitted(from, ask, to) {
                 return failure;
             }
@@ -99,7 +100,7 @@ impl Reach {
         }
     }
 
-    /// Tells when connections like this one are judged otherwise.
+    /// Notifies when the verdict on connections like this one changes.
     fn changes(&self, ask: &Ask<'_>, to: &Picked) -> JudgementChanges {
         let (service, port) = (ask.service.key().clone(), ask.port());
         let workload = to.workload.as_ref().map(|workload| workload.uid.clone());

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
 use super::*;
+use crate::config;
 use crate::identity::{
     CertificateStore, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock, Trust,
 };
@@ -74,8 +75,7 @@ impl Bench {
         let trust = Trust::of("cluster.local");
         let certificates = StoreSettings { trust, metrics: Default::default() };
         let settings = PoolSettings {
-            max_streams: 1,
-            idle_timeout: SOON,
+            tunnels: config::PoolSettings { max_streams: 1, idle_timeout: SOON },
             connect_timeout: SOON,
             in_process: false,
             rooms: crate::base::Rooms::boundless(),

@@ -8,7 +8,7 @@ use hickory_proto::rr::{Name, RData, RecordType};
 
 use super::ask::{Protocol, Resolvers};
 use super::leads_nowhere;
-use super::name::Answer;
+use super::name::{Answer, NoAnswer};
 use crate::model::Workload;
 use crate::sock::SocketFactory;
 
@@ -36,7 +36,7 @@ pub(super) async fn ask(
     sockets: &dyn SocketFactory,
     name: &str,
     families: Families,
-) -> Result<Answer, String> {
+) -> Result<Answer, NoAnswer> {
     let of = async |wanted: bool, kind| match wanted {
         true => Some(ask_for(resolvers, sockets, name, kind).await),
         false => None,
@@ -48,8 +48,8 @@ pub(super) async fn ask(
 
 /// One family is enough; only two answers prove that there is no address.
 pub(super) fn merge(
-    answers: impl Iterator<Item = Result<Answer, String>>,
-) -> Result<Answer, String> {
+    answers: impl Iterator<Item = Result<Answer, NoAnswer>>,
+) -> Result<Answer, NoAnswer> {
     let mut merged = Answer { addresses: Vec::new(), ttl: Duration::MAX };
     let mut failure = None;
     for answer in answers {
@@ -73,14 +73,15 @@ async fn ask_for(
     sockets: &dyn SocketFactory,
     name: &str,
     kind: RecordType,
-) -> Result<Answer, String> {
+) -> Result<Answer, NoAnswer> {
     // The trailing dot keeps search paths away.
-    let name = Name::from_ascii(format!("{name}.")).map_err(|error| error.to_string())?;
+    let name =
+        Name::from_ascii(format!("{name}.")).map_err(|error| NoAnswer::Query(error.to_string()))?;
     let query = Query::query(name, kind);
     let mut message = Message::new(fastrand::u16(..), MessageType::Query, OpCode::Query);
     message.metadata.recursion_desired = true;
     message.add_query(query.clone());
-    let bytes = message.to_vec().map_err(|error| error.to_string())?;
+    let bytes = message.to_vec().map_err(|error| NoAnswer::Query(error.to_string()))?;
     let mut answer = exchange(resolvers, sockets, Protocol::Udp, &bytes).await?;
     if answer.metadata.truncation {
         answer = exchange(resolvers, sockets, Protocol::Tcp, &bytes).await?;
@@ -93,21 +94,21 @@ async fn exchange(
     sockets: &dyn SocketFactory,
     protocol: Protocol,
     query: &[u8],
-) -> Result<Message, String> {
+) -> Result<Message, NoAnswer> {
     let answer = resolvers.ask(sockets, protocol, query).await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    Message::from_vec(&answer).map_err(|error| format!("answer: {error}"))
+    let answer = answer.map_err(|error| NoAnswer::Silent(error.to_string()))?;
+    Message::from_vec(&answer).map_err(|error| NoAnswer::Unreadable(error.to_string()))
 }
 
-pub(super) fn read(answer: &Message, query: &Query) -> Result<Answer, String> {
+pub(super) fn read(answer: &Message, query: &Query) -> Result<Answer, NoAnswer> {
     let same = answer.queries.first().is_some_and(|it| {
         it.query_type == query.query_type && it.name.to_lowercase() == query.name.to_lowercase()
     });
     match answer.metadata.response_code {
         ResponseCode::NoError if same => {}
         ResponseCode::NXDomain => return Ok(Answer { addresses: Vec::new(), ttl: Duration::ZERO }),
-        ResponseCode::NoError => return Err("the answer does not match the query".to_owned()),
-        code => return Err(format!("the resolver answered {code}")),
+        ResponseCode::NoError => return Err(NoAnswer::Mismatch),
+        code => return Err(NoAnswer::Code(code.to_string())),
     }
     let mut found = Answer { addresses: Vec::new(), ttl: Duration::MAX };
     for record in &answer.answers {
@@ -185,7 +186,7 @@ mod tests {
             })
         };
         let none = || Ok(Answer { addresses: Vec::new(), ttl: Duration::ZERO });
-        let failed = || Err("late".to_owned());
+        let failed = || Err(NoAnswer::Silent("late".to_owned()));
         let merged = |one, other| merge([one, other].into_iter());
         assert_eq!(merged(some(), failed()), some());
         assert_eq!(merged(none(), some()), some());

@@ -26,12 +26,32 @@ pub(super) struct Answer {
     pub(super) ttl: Duration,
 }
 
+/// Why the resolvers gave no answer. Everybody who waits for one gets it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoAnswer {
+    /// No query can be made of the name.
+    #[error("{0}")]
+    Query(String),
+    /// No resolver answers.
+    #[error("{0}")]
+    Silent(String),
+    #[error("answer: {0}")]
+    Unreadable(String),
+    #[error("the answer does not match the query")]
+    Mismatch,
+    #[error("the resolver answered {0}")]
+    Code(String),
+    /// An answer, that there is none.
+    #[error("the resolvers have no address for it")]
+    NoAddress,
+}
+
 /// The cached state of a name.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     pub(super) addresses: Vec<IpAddr>,
     /// Why there is no address.
-    why: Option<String>,
+    why: Option<NoAnswer>,
     /// When the next query is due.
     pub(super) until: Instant,
     /// When the answer expires.
@@ -57,7 +77,7 @@ impl Known {
     fn of(answer: Answer) -> Self {
         let now = Instant::now();
         if answer.addresses.is_empty() {
-            let why = Some("the resolvers have no address for it".to_owned());
+            let why = Some(NoAnswer::NoAddress);
             let until = now + AFTER_FAILURE;
             return Self { addresses: Vec::new(), why, until, ends: until };
         }
@@ -66,7 +86,7 @@ impl Known {
     }
 
     /// The resolvers failed: the previous answer stays in use until it expires.
-    fn without_answer(before: Option<&Known>, why: String) -> Self {
+    fn without_answer(before: Option<&Known>, why: NoAnswer) -> Self {
         let now = Instant::now();
         let until = now + AFTER_FAILURE;
         match before.filter(|before| before.why.is_none() && now < before.ends) {
@@ -81,7 +101,7 @@ impl Name {
     /// if there is none.
     pub(super) async fn known<F>(&self, ask: impl FnOnce() -> F) -> Arc<Known>
     where
-        F: Future<Output = Result<Answer, String>>,
+        F: Future<Output = Result<Answer, NoAnswer>>,
     {
         let before = self.known.load_full();
         if let Some(known) = before.as_ref().filter(|known| known.is_fresh()) {
@@ -125,12 +145,12 @@ mod tests {
 
     use super::*;
 
-    fn answer(address: &str, seconds: u64) -> Result<Answer, String> {
+    fn answer(address: &str, seconds: u64) -> Result<Answer, NoAnswer> {
         let addresses = vec![address.parse().unwrap()];
         Ok(Answer { addresses, ttl: Duration::from_secs(seconds) })
     }
 
-    async fn asked(name: &Name, result: Result<Answer, String>) -> (bool, Arc<Known>) {
+    async fn asked(name: &Name, result: Result<Answer, NoAnswer>) -> (bool, Arc<Known>) {
         let count = AtomicUsize::new(0);
         let known = name.known(|| {
             count.fetch_add(1, Ordering::Relaxed);
@@ -156,7 +176,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn while_the_resolvers_fail_the_last_answer_goes_on_for_an_hour() {
         let name = Name::default();
-        let failure = || Err("no resolver answers".to_owned());
+        let failure = || Err(NoAnswer::Silent("no resolver answers".to_owned()));
         let (_, known) = asked(&name, failure()).await;
         assert_eq!(known.failure("x").unwrap(), "x: no resolver answers");
         assert!(!asked(&name, answer("192.0.2.1", 10)).await.0, "not at once after a failure");

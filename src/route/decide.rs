@@ -7,21 +7,21 @@ use crate::base::{Reason, ports};
 use crate::model::{AppProtocol, Binding, Resolution, Service, Waypoint, Workload};
 use crate::world::{Owner, World};
 
-/// What to do with an outbound connection.
+/// The decision on an outbound connection.
 #[derive(Clone, Debug)]
 pub enum Decision {
     Refuse {
         reason: Reason,
         why: String,
     },
-    /// Not ours: as dialled, without the mesh.
+    /// Not in the mesh: connect as dialled.
     Passthrough,
-    /// One of the endpoints of a service without a waypoint, or on a port that nobody may parse.
+    /// One of the endpoints of a service without a waypoint, or on a port whose bytes must not be parsed.
     Service {
         service: Arc<Service>,
         port: u16,
     },
-    /// A workload that was dialled by its own address.
+    /// A workload that was dialled by its address.
     Workload {
         workload: Arc<Workload>,
         port: u16,
@@ -35,9 +35,8 @@ pub enum Decision {
     },
 }
 
-/// Decides for a connection of `client` to `dialled`. An address of the mesh means the owner that the client's
-/// namespace sees ([`World::owner_of`]);
-/// what nobody knows passes through, as Istio's ambient mode has it.
+/// Decides for a connection of `client` to `dialled`. An address of the mesh means the owner that the client's namespace
+/// sees ([`World::owner_of`]); unknown destinations pass through, as in Istio's ambient mode.
 pub fn decide(world: &World, client: &Workload, dialled: SocketAddr) -> Decision {
     // An IPv4 connection of a dual-stack socket.
     let address = dialled.ip().to_canonical();
@@ -56,7 +55,7 @@ pub fn decide(world: &World, client: &Workload, dialled: SocketAddr) -> Decision
 fn decide_service(world: &World, service: &Arc<Service>, port: u16) -> Decision {
     let to_service = Decision::Service { service: service.clone(), port };
     let Some(service_port) = service.port(port) else {
-        // What leads to wherever was dialled does so on every port (as in ztunnel), unless a waypoint guards it.
+        // A service whose endpoint is the dialled address leads there on every port (as in ztunnel), unless a waypoint guards it.
         if service.resolution == Resolution::Dialled && service.waypoint == Binding::None {
             return to_service;
         }

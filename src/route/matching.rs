@@ -1,15 +1,14 @@
-//! Whether one match takes a request (Gateway API, HTTPRouteMatch).
-
-use http::HeaderValue;
+//! Whether a request fulfils a match (Gateway API, HTTPRouteMatch).
 
 use super::Head;
 use crate::base::Str;
-use crate::model::{HeaderMatch, HttpMatch, PathMatch, TextMatch};
+use crate::filter::matches_whole;
+use crate::model::{HttpMatch, PathMatch, TextMatch};
 
 pub(super) fn matches(rule: &HttpMatch, head: &Head<'_>) -> bool {
     path_matches(&rule.path, head.path)
         && rule.method.as_ref().is_none_or(|method| method == head.method)
-        && rule.headers.iter().all(|header| header_matches(header, head))
+        && rule.headers.iter().all(|header| header.matches(head.headers))
         && rule.query.iter().all(|parameter| query_matches(parameter, head.query))
 }
 
@@ -27,7 +26,7 @@ fn grpc_matches(service: &Option<TextMatch>, method: &Option<TextMatch>, path: &
     let parts = path.strip_prefix('/').and_then(|path| path.split_once('/'));
     let Some((of_service, of_method)) = parts else { return false };
     let fits = |wanted: &Option<TextMatch>, text: &str| {
-        wanted.as_ref().is_none_or(|wanted| text_matches(wanted, text))
+        wanted.as_ref().is_none_or(|wanted| wanted.matches(text))
     };
     fits(service, of_service) && fits(method, of_method)
 }
@@ -38,37 +37,11 @@ fn has_prefix(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// A header that was sent several times counts as one with the values joined by a comma (RFC 9110, 5.3).
-fn header_matches(wanted: &HeaderMatch, head: &Head<'_>) -> bool {
-    let mut values = head.headers.get_all(&wanted.name).iter();
-    let Some(first) = values.next() else { return false };
-    match values.next() {
-        None => first.to_str().is_ok_and(|text| text_matches(&wanted.value, text)),
-        Some(_) => {
-            let all: Result<Vec<&str>, _> =
-                head.headers.get_all(&wanted.name).iter().map(HeaderValue::to_str).collect();
-            all.is_ok_and(|all| text_matches(&wanted.value, &all.join(",")))
-        }
-    }
-}
-
 /// The first parameter of that name counts; names are compared exactly.
 fn query_matches((name, wanted): &(Str, TextMatch), query: Option<&str>) -> bool {
     form_urlencoded::parse(query.unwrap_or_default().as_bytes())
         .find(|(key, _)| key == name.as_str())
-        .is_some_and(|(_, value)| text_matches(wanted, &value))
-}
-
-fn text_matches(wanted: &TextMatch, text: &str) -> bool {
-    match wanted {
-        TextMatch::Exact(exact) => text == exact.as_str(),
-        TextMatch::Regex(regex) => matches_whole(regex, text),
-    }
-}
-
-/// Alternatives are tried leftmost first, so the translator anchors its patterns; this refuses what is not anchored.
-fn matches_whole(regex: &regex::Regex, text: &str) -> bool {
-    regex.find(text).is_some_and(|found| found.start() == 0 && found.end() == text.len())
+        .is_some_and(|(_, value)| wanted.matches(&value))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Which rule of the HTTPRoutes or GRPCRoutes holds for a request: groups (GEP-1324), matches, precedence.
+//! Selects the rule of the HTTPRoutes or GRPCRoutes for a request: groups (GEP-1324), matches, precedence.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::model::{
 };
 use crate::world::World;
 
-/// The head of a request, as routes look at it.
+/// The parts of a request's head that routes match.
 #[derive(Clone, Copy, Debug)]
 pub struct Head<'a> {
     pub method: &'a Method,
@@ -20,18 +20,18 @@ pub struct Head<'a> {
     pub headers: &'a HeaderMap,
 }
 
-/// Which rule holds for a request.
+/// The rule for a request.
 #[derive(Clone, Debug)]
 pub enum Selection {
-    /// The service has no route on this port for this client: straight to the service.
+    /// The service has no route on this port for this client: the request goes to the service itself.
     NoRoutes,
-    /// It has, and none matches: 404, or UNIMPLEMENTED.
+    /// It has routes, and none matches: 404, or UNIMPLEMENTED.
     NoMatch(RouteKind),
     /// `route.rules[rule]`.
     Rule { route: Arc<HttpRoute>, rule: usize },
 }
 
-/// One match that takes the request.
+/// A match that the request fulfils.
 struct Candidate<'a> {
     route: &'a Arc<HttpRoute>,
     rule: usize,
@@ -39,7 +39,7 @@ struct Candidate<'a> {
 }
 
 /// Chooses by the Gateway API's precedence. A client in whose namespace there are consumer routes for this service
-/// and port sees only these; everybody else sees the producer's.
+/// and port sees only these; other clients see the producer's.
 pub fn select(
     world: &World,
     service: &Service,
@@ -115,9 +115,8 @@ fn candidates<'a>(
 }
 
 impl Candidate<'_> {
-    /// Exact path, longest prefix, method, number of headers, number of query parameters, oldest, name; what is
-    /// left goes to the rule that stands first, which is the one that was found first. The API leaves regular
-    /// expressions open; they come after exact paths and prefixes, longest first, as in Istio. Of a GRPCRoute: the
+    /// Exact path, longest prefix, method, number of headers, number of query parameters, oldest, name; a
+    /// remaining tie goes to the first rule of the route, which was found first. The API does not rank regular expressions; they come after exact paths and prefixes, longest first, as in Istio. Of a GRPCRoute: the
     /// longest service, the longest method, number of headers, and so on.
     fn precedes(&self, other: &Self) -> bool {
         let rank = path_rank(&self.matched.path)
@@ -142,11 +141,7 @@ fn path_rank(path: &PathMatch) -> (u8, usize, usize) {
 }
 
 fn length(text: &Option<TextMatch>) -> usize {
-    match text {
-        None => 0,
-        Some(TextMatch::Exact(text)) => text.len(),
-        Some(TextMatch::Regex(regex)) => regex.as_str().len(),
-    }
+    text.as_ref().map_or(0, TextMatch::written_length)
 }
 
 /// A route of unknown age counts as the youngest: it was not created by an API server.

@@ -4,17 +4,17 @@ use std::sync::atomic::Ordering;
 
 use crate::model::HttpRule;
 
-/// The index of the backend whose turn it is; `None` when the rule has none or all weights are zero.
+/// The index of the next backend; `None` if the rule has none or all weights are zero.
 ///
 /// Each request takes the next number. A backend of weight `w` out of `total` takes request `n` when
-/// `(n + 1) * w / total` steps over a whole number; what it leaves is numbered anew and split among the rest in the same way. So
-/// over any `total / gcd` requests in a row every backend gets exactly its share, evenly spread, whoever counts.
+/// `(n + 1) * w / total` steps over a whole number; the remaining requests are renumbered and split among the other
+/// backends in the same way. So over any `total / gcd` requests in a row every backend gets exactly its share, evenly spread, on each node.
 pub fn next_backend(rule: &HttpRule) -> Option<usize> {
     let mut total: u128 = rule.backends.iter().map(|backend| u128::from(backend.weight)).sum();
     if total == 0 {
         return None;
     }
-    // One that takes all needs no number: the counter is shared by all threads.
+    // A single backend needs no number: all threads share the counter.
     let takes_all = |weight: u32| u128::from(weight) == total;
     if let Some(only) = rule.backends.iter().position(|backend| takes_all(backend.weight)) {
         return Some(only);

@@ -51,6 +51,8 @@ pub enum ConditionType {
     /// `True`: some rules are good and some are not; `Accepted` stays `True`. The message has to begin with `Dropped
     /// Rule`, or with `Fall Back` where the last good version stays in force.
     PartiallyInvalid,
+    /// Whether an accepted policy takes effect for a target, and all of it (GEP-713).
+    Programmed,
 }
 
 /// `reason` of a condition (Gateway API, RouteConditionReason).
@@ -73,6 +75,10 @@ pub enum ConditionReason {
     TargetNotFound,
     /// A policy cannot be attached to such a thing (GEP-713).
     Invalid,
+    /// A part of a policy takes no effect (GEP-713).
+    PartiallyProgrammed,
+    /// A policy takes no effect, because its target is a route in the clients' namespace.
+    ConsumerRoute,
 }
 
 /// One complaint. The order is that of reading: by origin, then by object.
@@ -100,9 +106,15 @@ impl Condition {
         Self { kind, reason, parent: None }
     }
 
-    /// For one parent, by its index in `spec.parentRefs`.
+    /// For one parent, by its index in `spec.parentRefs`, or one target of a policy.
     pub fn of_parent(kind: ConditionType, reason: ConditionReason, parent: usize) -> Self {
         Self { kind, reason, parent: Some(parent) }
+    }
+
+    /// The condition's `status` when there is a complaint of it.
+    pub fn status(self) -> bool {
+        self.kind == ConditionType::PartiallyInvalid
+            || self.reason == ConditionReason::PartiallyProgrammed
     }
 }
 
@@ -113,12 +125,8 @@ impl ConditionType {
             ConditionType::Accepted => "Accepted",
             ConditionType::ResolvedRefs => "ResolvedRefs",
             ConditionType::PartiallyInvalid => "PartiallyInvalid",
+            ConditionType::Programmed => "Programmed",
         }
-    }
-
-    /// The condition's `status` when there is a complaint of this type.
-    pub fn status(self) -> bool {
-        self == ConditionType::PartiallyInvalid
     }
 }
 
@@ -134,7 +142,7 @@ pub(super) fn log<'a>(complaints: impl Iterator<Item = &'a Complaint>) {
 }
 
 impl ConditionReason {
-    /// As the API spells it. Neither `ParentNotFound` nor `Conflicted` is one of its constants.
+    /// As the API spells it. `ParentNotFound`, `Conflicted` and `ConsumerRoute` are none of its constants.
     pub fn name(self) -> &'static str {
         match self {
             ConditionReason::UnsupportedValue => "UnsupportedValue",
@@ -147,6 +155,8 @@ impl ConditionReason {
             ConditionReason::InvalidKind => "InvalidKind",
             ConditionReason::TargetNotFound => "TargetNotFound",
             ConditionReason::Invalid => "Invalid",
+            ConditionReason::PartiallyProgrammed => "PartiallyProgrammed",
+            ConditionReason::ConsumerRoute => "ConsumerRoute",
         }
     }
 }

@@ -51,9 +51,11 @@ fn golden(name: &str) {
 /// With the condition of a route's status.
 fn in_words(complaint: &Complaint) -> String {
     let words = format!("{}: {complaint}", complaint.severity);
-    let Some(Condition { kind, reason, parent }) = complaint.condition else { return words };
+    let Some(condition @ Condition { kind, reason, parent }) = complaint.condition else {
+        return words;
+    };
     let parent = parent.map(|index| format!(" of parent {index}")).unwrap_or_default();
-    format!("{words} [{}={} {}{parent}]", kind.name(), kind.status(), reason.name())
+    format!("{words} [{}={} {}{parent}]", kind.name(), condition.status(), reason.name())
 }
 
 #[test]

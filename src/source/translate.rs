@@ -11,6 +11,7 @@ mod frame;
 mod grpc_route;
 mod http_route;
 mod labels;
+mod meaningless;
 mod peer_authentication;
 mod revision;
 mod roster;
@@ -28,12 +29,13 @@ mod unserved;
 mod waypoint;
 mod workload;
 
+pub(super) use meaningless::meaningless;
 pub use revision::{is_of_other_revision, other_revision_of_gateway};
 pub use translator::Translator;
 pub use unserved::what_follows;
 pub use waypoint::{CLASS as WAYPOINT_CLASS, LAYER4_ALONE, Resolved, WaypointBindings};
 
-use super::objects::{FieldError, Kind, Namespace, Object, Typed, label};
+use super::objects::{Kind, Namespace, Typed, label};
 use super::{Complaint, Condition, Objects, Severity};
 use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::config::MissingWaypoint;
@@ -67,18 +69,6 @@ struct Context<'a> {
     objects: &'a Objects,
     settings: &'a TranslateSettings,
     complaints: Vec<Complaint>,
-}
-
-/// What of an object that can be read has a value that means nothing, as Istio's validation would find.
-pub(super) fn meaningless(object: &Object) -> Option<FieldError> {
-    match object {
-        Object::AuthorizationPolicy(policy) => {
-            authorization_policy::meaningless(&object.key(), policy)
-        }
-        Object::ServiceEntry(entry) => service_entry::meaningless(entry),
-        Object::WorkloadEntry(entry) => service_entry::meaningless_workload(entry),
-        _ => None,
-    }
 }
 
 /// Translates all objects.

@@ -47,10 +47,17 @@ pub(super) struct Budget {
     owners: HashMap<Str, Arc<Owner>>,
     pairs: HashMap<Pair, Arc<AtomicUsize>>,
     told: AtomicBool,
-    /// Existing series.
-    pub(super) series: Gauge,
-    /// Samples that were counted under `other`.
-    pub(super) folded: Counter,
+    pub(super) metrics: SeriesMetrics,
+}
+
+metrics! {
+    pub(super) struct SeriesMetrics {
+        /// Series of metrics by labels that objects or peers choose ([metrics] max_series).
+        pub(super) series: Gauge = "isthmus_metrics_series";
+        /// Samples that were counted with the label `other`, because their namespace, or all of them, had as many series
+        /// as they may ([metrics]).
+        pub(super) folded: Counter = "isthmus_metrics_folded";
+    }
 }
 
 /// One namespace's series.
@@ -91,23 +98,12 @@ impl Budget {
             owners: HashMap::new(),
             pairs: HashMap::new(),
             told: AtomicBool::new(false),
-            series: Gauge::default(),
-            folded: Counter::default(),
+            metrics: SeriesMetrics::default(),
         }
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "isthmus_metrics_series",
-            "Series of metrics by labels that objects or peers choose ([metrics] max_series)",
-            self.series.clone(),
-        );
-        registry.register(
-            "isthmus_metrics_folded",
-            "Samples that were counted with the label `other`, because their namespace, or all of them, had as many \
-             series as they may ([metrics])",
-            self.folded.clone(),
-        );
+        self.metrics.register_rows(registry);
     }
 
     /// A reservation for one more series, if the budgets of its namespaces allow it.
@@ -152,7 +148,7 @@ impl Budget {
     /// Exposes the number of series, and forgets namespaces without any.
     pub(super) fn tidy(&self) {
         let total = self.total.load(Ordering::Relaxed);
-        self.series.set(i64::try_from(total).unwrap_or(i64::MAX));
+        self.metrics.series.set(i64::try_from(total).unwrap_or(i64::MAX));
         let idle = |taken: &AtomicUsize| taken.load(Ordering::Relaxed) == 0;
         self.owners.pin().retain(|_, owner| !idle(&owner.taken) || Arc::strong_count(owner) > 1);
         self.pairs.pin().retain(|_, pair| !idle(pair) || Arc::strong_count(pair) > 1);
@@ -272,10 +268,13 @@ mod tests {
         assert_eq!(got, [40, 40, 20, 0]);
         assert!(budget.charge_total().is_none());
         budget.tidy();
-        assert_eq!(budget.series.get(), 100);
+        assert_eq!(budget.metrics.series.get(), 100);
         held.clear();
         budget.tidy();
-        assert_eq!((budget.series.get(), budget.owners.len(), budget.pairs.len()), (0, 0, 0));
+        assert_eq!(
+            (budget.metrics.series.get(), budget.owners.len(), budget.pairs.len()),
+            (0, 0, 0)
+        );
         assert!(budget.charge_total().is_some());
     }
 }

@@ -9,7 +9,7 @@ use super::budget::{Budget, Charged};
 use super::clamp::{OTHER, fits};
 use super::exposition::{Family, Pairs, WriteLabels};
 use super::metrics::Histogram;
-use super::series::{Counts, Fold, Series, SeriesLabels, SeriesMap};
+use super::series::{Fold, Series, SeriesLabels, SeriesMap};
 use crate::base::Str;
 
 /// Upper bounds in seconds (ztunnel's).
@@ -35,12 +35,17 @@ pub struct DnsMetrics(SeriesMap<DnsLabels, DnsCounts>);
 /// The queries of one workload, of one type.
 pub struct DnsQuestions(Arc<Series<DnsCounts>>);
 
-#[derive(Default)]
-struct DnsCounts {
-    requests: AtomicU64,
-    upstream_requests: AtomicU64,
-    upstream_failures: AtomicU64,
-    upstream_duration: DnsHistogram,
+counts! {
+    struct DnsCounts {
+        /// DNS queries of workloads to the stub.
+        requests: AtomicU64 = "istio_dns_requests";
+        /// DNS queries forwarded to the workload's resolvers.
+        upstream_requests: AtomicU64 = "istio_dns_upstream_requests";
+        /// DNS queries that no resolver answered.
+        upstream_failures: AtomicU64 = "istio_dns_upstream_failures";
+        /// Duration of the workload's resolvers' answers.
+        upstream_duration: DnsHistogram = "istio_dns_upstream_request_duration_seconds", MICROSECONDS;
+    }
 }
 
 type DnsHistogram = Histogram<{ BUCKETS.len() + 1 }>;
@@ -65,37 +70,8 @@ impl DnsMetrics {
         self.0.sweep();
     }
 
-    pub(super) fn families(&self) -> [Family; 4] {
-        let all = Arc::new(self.0.all());
-        [
-            Family::counter(
-                &all,
-                ("istio_dns_requests", "DNS queries of workloads to the stub"),
-                |it| &it.requests,
-            ),
-            Family::counter(
-                &all,
-                (
-                    "istio_dns_upstream_requests",
-                    "DNS queries forwarded to the workload's resolvers",
-                ),
-                |it| &it.upstream_requests,
-            ),
-            Family::counter(
-                &all,
-                ("istio_dns_upstream_failures", "DNS queries that no resolver answered"),
-                |it| &it.upstream_failures,
-            ),
-            Family::histogram(
-                &all,
-                (
-                    "istio_dns_upstream_request_duration_seconds",
-                    "Duration of the workload's resolvers' answers",
-                ),
-                MICROSECONDS,
-                |it| &it.upstream_duration,
-            ),
-        ]
+    pub(super) fn families(&self) -> Vec<Family> {
+        DnsCounts::families(self.0.all())
     }
 }
 
@@ -115,12 +91,6 @@ impl DnsQuestions {
     /// No resolver answered it.
     pub fn failed(&self) {
         self.0.counts.upstream_failures.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Counts for DnsCounts {
-    fn activity(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
     }
 }
 

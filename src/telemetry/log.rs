@@ -17,8 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
 use tracing::Level;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -26,7 +24,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use layer::LogLayer;
 use levels::Levels;
-use sink::Sink;
+use sink::{LogMetrics, Sink};
 
 /// What lines that wait for the writer may hold, in bytes: 10,000 lines of a usual length.
 pub const MAX_QUEUED_BYTES: usize = 8 * 1024 * 1024;
@@ -175,13 +173,7 @@ impl Logs {
         self.sink.send(line.finish());
     }
 
-    /// Lines that the writer has not taken yet.
-    pub(super) fn waiting(&self) -> &Gauge {
-        self.sink.waiting()
-    }
-
-    /// Lines that were dropped because the writer was behind.
-    pub(super) fn dropped(&self) -> &Counter {
-        self.sink.dropped()
+    pub(super) fn metrics(&self) -> &LogMetrics {
+        self.sink.metrics()
     }
 }

@@ -1,4 +1,4 @@
-//! The metric families of traffic: names, help texts, and the content of their series.
+//! The metrics of traffic: a row each, and the histogram that they share with the DNS stub's.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::budget::Budget;
 use super::exposition::{Distribution, Family};
 use super::labels::OwnedLabels;
-use super::series::{Counts, SeriesMap};
+use super::series::{Active, SeriesMap};
 
 /// Upper bounds of Envoy's default histogram, which Istio uses for milliseconds and for bytes alike.
 pub(super) const BUCKETS: [f64; 19] = [
@@ -35,30 +35,40 @@ pub(super) const BUCKETS: [f64; 19] = [
 /// Microseconds in the unit of durations.
 const MICROSECONDS: f64 = 1_000.0;
 
-/// Counters of connections between two workloads.
-#[derive(Default)]
-pub(super) struct ConnectionCounts {
-    pub(super) opened: AtomicU64,
-    pub(super) closed: AtomicU64,
-    /// From the destination to the source.
-    pub(super) sent: AtomicU64,
-    /// From the source to the destination.
-    pub(super) received: AtomicU64,
+counts! {
+    /// Counters of connections between two workloads.
+    pub(super) struct ConnectionCounts {
+        /// Opened TCP connections.
+        pub(super) opened: AtomicU64 = "istio_tcp_connections_opened";
+        /// Closed TCP connections.
+        pub(super) closed: AtomicU64 = "istio_tcp_connections_closed";
+        /// Bytes from the destination to the source, whichever end reports (Istio's meaning).
+        pub(super) sent: AtomicU64 = "istio_tcp_sent_bytes";
+        /// Bytes from the source to the destination, whichever end reports (Istio's meaning).
+        pub(super) received: AtomicU64 = "istio_tcp_received_bytes";
+    }
 }
 
-/// Connections that failed for one reason.
-#[derive(Default)]
-pub(super) struct FailureCounts {
-    pub(super) failed: AtomicU64,
+counts! {
+    /// Connections that failed for one reason.
+    pub(super) struct FailureCounts {
+        /// TCP connections that were rejected or failed, by response_flags.
+        pub(super) failed: AtomicU64 = "istio_tcp_connections_failed";
+    }
 }
 
-/// Counters of requests with one outcome.
-#[derive(Default)]
-pub(super) struct RequestCounts {
-    requests: AtomicU64,
-    duration: EnvoyHistogram,
-    request_bytes: EnvoyHistogram,
-    response_bytes: EnvoyHistogram,
+counts! {
+    /// Counters of requests with one outcome.
+    pub(super) struct RequestCounts {
+        /// HTTP and gRPC requests.
+        requests: AtomicU64 = "istio_requests";
+        /// From a request's head to the end of its response, in milliseconds.
+        duration: EnvoyHistogram = "istio_request_duration_milliseconds", MICROSECONDS;
+        /// Size of request bodies.
+        request_bytes: EnvoyHistogram = "istio_request_bytes", 1.0;
+        /// Size of response bodies.
+        response_bytes: EnvoyHistogram = "istio_response_bytes", 1.0;
+    }
 }
 
 /// A lock-free histogram; it has one bucket more than bounds.
@@ -78,25 +88,6 @@ pub(super) struct Traffic {
     pub(super) connections: SeriesMap<OwnedLabels, ConnectionCounts>,
     pub(super) failures: SeriesMap<OwnedLabels, FailureCounts>,
     pub(super) requests: SeriesMap<OwnedLabels, RequestCounts>,
-}
-
-impl Counts for ConnectionCounts {
-    fn activity(&self) -> u64 {
-        let counters = [&self.opened, &self.closed, &self.sent, &self.received];
-        counters.iter().fold(0, |sum, counter| sum.wrapping_add(counter.load(Ordering::Relaxed)))
-    }
-}
-
-impl Counts for FailureCounts {
-    fn activity(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
-    }
-}
-
-impl Counts for RequestCounts {
-    fn activity(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
 }
 
 impl RequestCounts {
@@ -132,6 +123,13 @@ impl<const COUNT: usize> Histogram<COUNT> {
     }
 }
 
+/// A counter beside it grows with each of its values.
+impl<const COUNT: usize> Active for Histogram<COUNT> {
+    fn activity(&self) -> u64 {
+        0
+    }
+}
+
 impl<const COUNT: usize> Distribution for Histogram<COUNT> {
     fn read(&self, unit: f64) -> (f64, Vec<(Option<f64>, u64)>) {
         let bounds = self.bounds.iter().copied().map(Some).chain([None]);
@@ -161,45 +159,10 @@ impl Traffic {
     }
 
     /// All families, with their current series.
-    pub(super) fn families(&self) -> Vec<Family> {
-        let connections = Arc::new(self.connections.all());
-        let failures = Arc::new(self.failures.all());
-        let requests = Arc::new(self.requests.all());
-        vec![
-            Family::counter(&connections, TCP_OPENED, |it| &it.opened),
-            Family::counter(&connections, TCP_CLOSED, |it| &it.closed),
-            Family::counter(&connections, TCP_SENT, |it| &it.sent),
-            Family::counter(&connections, TCP_RECEIVED, |it| &it.received),
-            Family::counter(&failures, TCP_FAILED, |it| &it.failed),
-            Family::counter(&requests, REQUESTS, |it| &it.requests),
-            Family::histogram(&requests, DURATION, MICROSECONDS, |it| &it.duration),
-            Family::histogram(&requests, REQUEST_BYTES, 1.0, |it| &it.request_bytes),
-            Family::histogram(&requests, RESPONSE_BYTES, 1.0, |it| &it.response_bytes),
-        ]
+    pub(super) fn families(&self) -> impl Iterator<Item = Family> {
+        let connections = ConnectionCounts::families(self.connections.all());
+        let failures = FailureCounts::families(self.failures.all());
+        let requests = RequestCounts::families(self.requests.all());
+        connections.into_iter().chain(failures).chain(requests)
     }
 }
-
-/// Name (without `_total`) and help text.
-type Named = (&'static str, &'static str);
-
-const TCP_OPENED: Named = ("istio_tcp_connections_opened", "Opened TCP connections");
-const TCP_CLOSED: Named = ("istio_tcp_connections_closed", "Closed TCP connections");
-const TCP_SENT: Named = (
-    "istio_tcp_sent_bytes",
-    "Bytes from the destination to the source, whichever end reports (Istio's meaning)",
-);
-const TCP_RECEIVED: Named = (
-    "istio_tcp_received_bytes",
-    "Bytes from the source to the destination, whichever end reports (Istio's meaning)",
-);
-const TCP_FAILED: Named = (
-    "istio_tcp_connections_failed",
-    "TCP connections that were rejected or failed, by response_flags",
-);
-const REQUESTS: Named = ("istio_requests", "HTTP and gRPC requests");
-const DURATION: Named = (
-    "istio_request_duration_milliseconds",
-    "From a request's head to the end of its response, in milliseconds",
-);
-const REQUEST_BYTES: Named = ("istio_request_bytes", "Size of request bodies");
-const RESPONSE_BYTES: Named = ("istio_response_bytes", "Size of response bodies");

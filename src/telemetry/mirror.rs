@@ -5,6 +5,14 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
+metrics! {
+    struct Rows {
+        /// Copies of requests for mirrors, by outcome: `answered` (whatever the answer), `failed`, `timed_out`, `dropped`
+        /// (not sent, since too many were on their way).
+        requests: Family<MirrorLabels, Counter> = "isthmus_mirrored_requests";
+    }
+}
+
 /// Counters of copies by outcome, looked up once; cheap to clone.
 #[derive(Clone)]
 pub struct MirrorMetrics {
@@ -16,7 +24,7 @@ pub struct MirrorMetrics {
     pub timed_out: Counter,
     /// Not sent: too many copies were in flight.
     pub dropped: Counter,
-    family: Family<MirrorLabels, Counter>,
+    rows: Rows,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -26,25 +34,20 @@ struct MirrorLabels {
 
 impl Default for MirrorMetrics {
     fn default() -> Self {
-        let family: Family<MirrorLabels, Counter> = Family::default();
-        let counter = |outcome| family.get_or_create_owned(&MirrorLabels { outcome });
+        let rows = Rows::default();
+        let counter = |outcome| rows.requests.get_or_create_owned(&MirrorLabels { outcome });
         Self {
             answered: counter("answered"),
             failed: counter("failed"),
             timed_out: counter("timed_out"),
             dropped: counter("dropped"),
-            family,
+            rows,
         }
     }
 }
 
 impl MirrorMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
-        registry.register(
-            "isthmus_mirrored_requests",
-            "Copies of requests for mirrors, by outcome: `answered` (whatever the answer), `failed`, `timed_out`, `dropped` \
-             (not sent, since too many were on their way)",
-            self.family.clone(),
-        );
+        self.rows.register_rows(registry);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::budget::{Budget, Charged};
 use super::clamp::{OTHER, fits};
 use super::exposition::{Family, Pairs, WriteLabels};
-use super::series::{Counts, Fold, SeriesLabels, SeriesMap};
+use super::series::{Fold, SeriesLabels, SeriesMap};
 use crate::base::{PolicyNote, Str};
 
 /// Matches of policies that do not enforce, by policy.
@@ -20,9 +20,12 @@ pub(super) struct NoteLabels {
     effect: &'static str,
 }
 
-#[derive(Default)]
-pub(super) struct NoteCounts {
-    matches: AtomicU64,
+counts! {
+    pub(super) struct NoteCounts {
+        /// Connections and requests that AUDIT and dry-run AuthorizationPolicies matched, and rate limits in shadow mode
+        /// would have refused, by what they would have done.
+        matches: AtomicU64 = "isthmus_policy_notes";
+    }
 }
 
 impl Notes {
@@ -42,17 +45,8 @@ impl Notes {
         self.0.sweep();
     }
 
-    pub(super) fn families(&self) -> [Family; 1] {
-        let help = "Connections and requests that AUDIT and dry-run AuthorizationPolicies matched, and rate limits in shadow mode \
-                    would have refused, by what they would have done";
-        let named = ("isthmus_policy_notes", help);
-        [Family::counter(&Arc::new(self.0.all()), named, |it| &it.matches)]
-    }
-}
-
-impl Counts for NoteCounts {
-    fn activity(&self) -> u64 {
-        self.matches.load(Ordering::Relaxed)
+    pub(super) fn families(&self) -> Vec<Family> {
+        NoteCounts::families(self.0.all())
     }
 }
 

@@ -21,6 +21,18 @@ pub(super) trait Counts: Default {
     fn activity(&self) -> u64;
 }
 
+/// One row of the counters.
+pub(super) trait Active {
+    /// Increases with every change, unless another row does.
+    fn activity(&self) -> u64;
+}
+
+impl Active for AtomicU64 {
+    fn activity(&self) -> u64 {
+        self.load(Ordering::Relaxed)
+    }
+}
+
 /// The labels of a series, as the caller has them.
 pub(super) trait SeriesLabels {
     /// The labels as a key.
@@ -85,7 +97,7 @@ impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
 
     /// One of the series for samples without a budget.
     fn folded<Q: SeriesLabels<Owned = K> + ?Sized>(&self, labels: &Q) -> Arc<Series<V>> {
-        self.budget.folded.inc();
+        self.budget.metrics.folded.inc();
         let folded = Arc::new(labels.folded(Fold::ButNamespaces));
         if let Some(found) = self.series.pin().get(&folded) {
             return found.clone();
@@ -239,6 +251,6 @@ mod tests {
         all.sort();
         let shown = shown.map(|(name, count)| (name.to_owned(), count));
         assert_eq!(all, shown, "7 places, and one series for all that found none");
-        assert_eq!(map.budget.folded.get(), 49);
+        assert_eq!(map.budget.metrics.folded.get(), 49);
     }
 }

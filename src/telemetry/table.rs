@@ -9,6 +9,16 @@
 //!
 //! This becomes a field, which the room that knows the value counts with, and its registration: no look-up by name or label,
 //! and no lock, when something is counted.
+//!
+//! `counts!` does the same for metrics whose labels objects or peers choose, and which therefore have a budget
+//! ([`SeriesMap`](super::series::SeriesMap)): its rows are the counters of one series.
+//!
+//! ```text
+//! /// The help. The name of a counter is without `_total`, which the text adds.
+//! pub(super) opened: AtomicU64 = "istio_tcp_connections_opened";
+//! /// A histogram has the number that turns what is added into the unit of its bounds.
+//! duration: EnvoyHistogram = "istio_request_duration_milliseconds", MICROSECONDS;
+//! ```
 
 macro_rules! metrics {
     (
@@ -60,5 +70,50 @@ macro_rules! metrics {
             prometheus_client::registry::Unit::$unit,
             $metric.clone(),
         )
+    };
+}
+
+macro_rules! counts {
+    (
+        $(#[$about:meta])*
+        $shown:vis struct $Counts:ident {
+            $(
+                $(#[doc = $help:literal])+
+                $visible:vis $field:ident: $Type:ty = $name:literal $(, $unit:expr)?;
+            )+
+        }
+    ) => {
+        $(#[$about])*
+        #[derive(Default)]
+        $shown struct $Counts {
+            $( $(#[doc = $help])+ $visible $field: $Type, )+
+        }
+
+        impl $crate::telemetry::series::Counts for $Counts {
+            fn activity(&self) -> u64 {
+                let rows = [$( $crate::telemetry::series::Active::activity(&self.$field), )+];
+                rows.into_iter().fold(0, u64::wrapping_add)
+            }
+        }
+
+        impl $Counts {
+            /// A family for each row, with the series that there are.
+            fn families<K: $crate::telemetry::exposition::WriteLabels>(
+                series: Vec<$crate::telemetry::series::Shown<K, Self>>,
+            ) -> Vec<$crate::telemetry::exposition::Family> {
+                let series = std::sync::Arc::new(series);
+                vec![$({
+                    // The text ends the help with a full stop.
+                    let help = concat!($($help),+).trim().trim_end_matches('.');
+                    counts!(@family series, ($name, help), $field $(, $unit)?)
+                }),+]
+            }
+        }
+    };
+    (@family $series:ident, $named:expr, $field:ident) => {
+        $crate::telemetry::exposition::Family::counter(&$series, $named, |it| &it.$field)
+    };
+    (@family $series:ident, $named:expr, $field:ident, $unit:expr) => {
+        $crate::telemetry::exposition::Family::histogram(&$series, $named, $unit, |it| &it.$field)
     };
 }

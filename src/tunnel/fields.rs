@@ -124,7 +124,7 @@ mod tests {
             (&[][..], 0),
             // Indexed, with a number of one byte and of three.
             (&[0x82, 0x86, 0xff, 0x80, 0x01], 3),
-            // With a name of the table, and one of its own; the second value is empty.
+            // With a name from the table, and a literal one; the second value is empty.
             (&[0x41, 3, 0x82, 0x82, 0x82, 0x40, 1, 0x82, 0], 2),
             // Never to be indexed, with a name's number of two bytes.
             (&[0x1f, 0x10, 2, 0x82, 0x82, 0x82], 2),

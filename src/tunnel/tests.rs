@@ -373,7 +373,7 @@ async fn the_peers_limit_counts() {
     timeout(SOON, server).await.unwrap().unwrap();
 }
 
-/// What a client that is not ours gets for `request`.
+/// The response to a foreign client's `request`.
 async fn foreign(request: Request<()>) -> (Result<StatusCode, h2::Error>, Option<Incoming>) {
     let (client, server) = duplex(PIPE);
     let (mut incoming, _drain, server) = serving(server);

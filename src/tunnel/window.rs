@@ -55,7 +55,7 @@ pub(super) struct Windows {
     stage: usize,
     /// A stream window that could not be announced yet, because the previous one was not acknowledged.
     unsaid: Option<u32>,
-    /// What was consumed when the measurement began, and when that was.
+    /// The bytes consumed when the measurement began, and its time.
     seen: usize,
     since: Instant,
     not_before: Option<Instant>,

@@ -160,8 +160,8 @@ mod tests {
             ("the same", "boot", Some(id(7, Some(1))), Ok(())),
             ("a kernel without cookies", "boot", Some(id(7, None)), Ok(())),
             ("gone", "boot", None, Err(Stale::Gone)),
-            ("made anew", "boot", Some(id(8, Some(2))), Err(Stale::Replaced)),
-            ("made anew with its inode", "boot", Some(id(7, Some(2))), Err(Stale::Replaced)),
+            ("recreated", "boot", Some(id(8, Some(2))), Err(Stale::Replaced)),
+            ("recreated with its inode", "boot", Some(id(7, Some(2))), Err(Stale::Replaced)),
             ("after a reboot", "next", Some(id(7, Some(1))), Err(Stale::Boot)),
         ] {
             assert_eq!(record().counts(boot, now.as_ref()), expected, "{case}");

@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_made_anew_under_its_name_is_another_one() {
+    fn a_pod_recreated_under_its_name_is_another_one() {
         let registry = Registry::new(None);
         registry.started("w".into(), sandbox("first", "c1", "/n1"));
         assert!(registry.sandbox("w", "second").is_none());

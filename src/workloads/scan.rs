@@ -58,7 +58,7 @@ pub fn scan(directory: &Path, leave_out: impl Fn(&str) -> bool) -> io::Result<Ve
 
 fn look_into(path: &str, own: Place) -> io::Result<Option<Candidate>> {
     let namespace = NetworkNamespace::open(path)?;
-    // A host-network pod has no namespace of its own.
+    // A host-network pod has no separate network namespace.
     if namespace.place()? == own {
         return Ok(None);
     }

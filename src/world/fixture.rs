@@ -24,7 +24,7 @@ pub(crate) fn identity(name: &str) -> Identity {
     Identity::new("cluster.local", key.namespace, key.name)
 }
 
-/// Enrolled, ready, with a service account of its own name.
+/// Enrolled, ready, with a service account of the same name.
 pub(crate) fn workload(name: &str, address: &str) -> Workload {
     Workload {
         uid: format!("Kubernetes//Pod/{}", key(name)).into(),
@@ -78,6 +78,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
         waypoint: Binding::None,
         encryption: Encryption::default(),
         filters: Vec::new(),
+        port_filters: Vec::new(),
     }
 }
 

@@ -275,7 +275,7 @@ fn a_workload_is_judged_anew_only_after_changes_that_concern_it() {
     };
     let base = |policies| fixture(web(), policies, waypoint("wp"));
     assert_eq!(publish(base(vec![selecting()])), [true, true]);
-    assert_eq!(publish(base(vec![selecting()])), [false, false], "the same, translated anew");
+    assert_eq!(publish(base(vec![selecting()])), [false, false], "the same, translated again");
     let changed = policy("p", Action::Allow, Scope::Workloads, vec![get_only()]);
     assert_eq!(publish(base(vec![changed])), [true, false], "a policy that selects it");
     assert_eq!(publish(base(vec![selecting()])), [true, false]);
@@ -458,7 +458,7 @@ fn answers(world: &World) -> String {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// A world that follows from another one answers as one that was built anew.
+    /// A world that follows from another one answers as one that was built from scratch.
     #[test]
     fn following_changes_is_building_anew(
         steps in prop::collection::vec(prop::collection::vec(0usize..1000, 12), 1..8),

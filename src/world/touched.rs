@@ -220,6 +220,7 @@ fn are_shaped_alike(one: &Service, two: &Service) -> bool {
         && one.vips == two.vips
         && one.waypoint == two.waypoint
         && one.filters == two.filters
+        && one.port_filters == two.port_filters
 }
 
 fn led_to(route: &HttpRoute) -> impl Iterator<Item = &ObjectKey> {

@@ -14,7 +14,7 @@ use crate::support::lab::command::run;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::netns::Namespace;
 use crate::support::lab::{Lab, PORT, wait};
-use crate::{besieged, settle};
+use crate::{WAYPOINT, besieged, settle};
 
 const ATTACKER: &str = "spiffe://cluster.local/ns/evil/sa/attacker";
 const CURL: &str = "spiffe://cluster.local/ns/default/sa/curl";
@@ -142,13 +142,6 @@ fn a_tunnel_leads_to_its_workload_and_nowhere_else() -> Result<()> {
 
 /// Only `curl` may speak with `details`, by a policy of its Service and one of the workload.
 const GUARD: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: bookinfo}
-spec:
-  gatewayClassName: istio-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
----
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: details, namespace: bookinfo}
@@ -216,7 +209,30 @@ fn connect(authority: &str, fields: &[(&str, String)]) -> Vec<u8> {
     block
 }
 
-/// Opens a tunnel with `fields`, and sends a request through it. Whether the application answered it.
+/// Opens a tunnel with `fields`, and sends a request through it. The beginning of its answer, unless the tunnel is refused or
+/// ends without one.
+pub async fn exchange(
+    peer: &mut Peer,
+    stream: u32,
+    authority: &str,
+    fields: &[(&str, String)],
+    request: &str,
+) -> Result<Option<Vec<u8>>> {
+    peer.send(&frame(HEADERS, END_HEADERS, stream, &connect(authority, fields))).await?;
+    let answers =
+        |frame: &frames::Frame| frame.stream == stream && [HEADERS, RESET].contains(&frame.kind);
+    let answer = peer.until(answers).await?.context("the connection ended")?;
+    if answer.kind == RESET || answer.payload.first() != Some(&0x88) {
+        return Ok(None);
+    }
+    peer.send(&frame(DATA, 0, stream, request.as_bytes())).await?;
+    let answers =
+        |frame: &frames::Frame| frame.stream == stream && [DATA, RESET].contains(&frame.kind);
+    let answer = peer.until(answers).await?;
+    Ok(answer.filter(|it| it.kind == DATA).map(|it| it.payload))
+}
+
+/// Whether the application answered a request.
 async fn served(
     peer: &mut Peer,
     stream: u32,
@@ -224,26 +240,16 @@ async fn served(
     fields: &[(&str, String)],
     path: &str,
 ) -> Result<bool> {
-    peer.send(&frame(HEADERS, END_HEADERS, stream, &connect(authority, fields))).await?;
-    let answers =
-        |frame: &frames::Frame| frame.stream == stream && [HEADERS, RESET].contains(&frame.kind);
-    let answer = peer.until(answers).await?.context("the connection ended")?;
-    if answer.kind == RESET || answer.payload.first() != Some(&0x88) {
-        return Ok(false);
-    }
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: details\r\nx-envoy-external-address: 127.0.0.1\r\n\r\n"
     );
-    peer.send(&frame(DATA, 0, stream, request.as_bytes())).await?;
-    let answers =
-        |frame: &frames::Frame| frame.stream == stream && [DATA, RESET].contains(&frame.kind);
-    let answer = peer.until(answers).await?;
-    Ok(answer.is_some_and(|it| it.payload.starts_with(b"HTTP/1.1 200")))
+    let answer = exchange(peer, stream, authority, fields, &request).await?;
+    Ok(answer.is_some_and(|it| it.starts_with(b"HTTP/1.1 200")))
 }
 
 #[test]
 fn what_a_peer_says_of_itself_opens_nothing() -> Result<()> {
-    let mut lab = besieged(&[GUARD, DECOY])?;
+    let mut lab = besieged(&[WAYPOINT, GUARD, DECOY])?;
     let namespace = Key::new("Namespace", "", "bookinfo");
     lab.manifests.label(&namespace, &["istio.io/use-waypoint=waypoint"])?;
     settle(&lab, "attacker", &["http://details.bookinfo:9080/details/0"], 403)?;
@@ -288,7 +294,7 @@ const LOOK_ALIKES: [&str; 12] = [
 
 #[test]
 fn a_certificate_names_one_workload_exactly() -> Result<()> {
-    let mut lab = besieged(&[GUARD])?;
+    let mut lab = besieged(&[WAYPOINT, GUARD])?;
     let namespace = Key::new("Namespace", "", "bookinfo");
     lab.manifests.label(&namespace, &["istio.io/use-waypoint=waypoint"])?;
     settle(&lab, "attacker", &["http://details.bookinfo:9080/details/0"], 403)?;

@@ -34,12 +34,13 @@ mod shares;
 mod siege;
 mod streams;
 mod tokens;
+mod traffic;
 mod ways;
 
 mod memory;
 mod unread;
 
-pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
+pub use bookinfo_lab::{WAYPOINT, application, bookinfo, captured_in, enrol, meshed, settle};
 
 use anyhow::Result;
 use support::lab::Lab;

@@ -19,15 +19,8 @@ use crate::support::lab::{Lab, PORT, wait};
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 const WORKER: [(&str, &str); 1] = [("namespace", "bookinfo")];
 
-/// A waypoint for all services of bookinfo, and a policy for which the destination's half looks at each request.
-const WAYPOINT: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: bookinfo}
-spec:
-  gatewayClassName: istio-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
----
+/// The destination's half looks at each request.
+const POLICY: &str = "
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: nothing-secret, namespace: bookinfo}
@@ -38,7 +31,7 @@ spec:
 ";
 
 pub(crate) fn guarded(settings: &str) -> Result<Lab> {
-    let mut lab = crate::application(&[include_str!("evil.yaml"), WAYPOINT])?;
+    let mut lab = crate::application(&[include_str!("evil.yaml"), crate::WAYPOINT, POLICY])?;
     lab.start_agents(settings)?;
     crate::enrol(&mut lab)?;
     crate::captured_in(&lab, "evil")?;

@@ -12,7 +12,7 @@ use anyhow::{Result, ensure};
 use crate::support::lab::command::feed_command;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, PORT, process, wait};
-use crate::{besieged_with, settle};
+use crate::{WAYPOINT, besieged_with, settle};
 
 pub(crate) const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 /// Where the application runs.
@@ -20,15 +20,8 @@ pub(crate) const VICTIM: &str = "details-v1";
 /// A port of every node that leads to the application.
 const NODE_PORT: u16 = 30080;
 
-/// The waypoint of all services of bookinfo, and who may do what with `details`.
+/// Who may do what with the services of bookinfo.
 const GUARD: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: bookinfo}
-spec:
-  gatewayClassName: istio-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
----
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: details, namespace: bookinfo}
@@ -129,7 +122,7 @@ pub(crate) fn guarded() -> Result<Lab> {
 
 /// The same with more settings of the agents.
 pub(crate) fn guarded_with(settings: &str) -> Result<Lab> {
-    let mut lab = besieged_with(&[GUARD], settings)?;
+    let mut lab = besieged_with(&[WAYPOINT, GUARD], settings)?;
     lab.manifests.label(&bookinfo(), &["istio.io/use-waypoint=waypoint"])?;
     in_force(&lab)?;
     Ok(lab)

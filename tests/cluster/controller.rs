@@ -75,7 +75,7 @@ spec:
   containers: [{name: pause, image: \"localhost/pause:lab\", imagePullPolicy: Never}]
 ";
 
-/// Runs in the cluster's network, on a thread of its own that ends with it.
+/// Runs in the cluster's network, on a separate thread that ends with it.
 fn in_cluster<T: Send>(work: impl AsyncFnOnce() -> Result<T> + Send) -> Result<T> {
     let holder = std::fs::read_to_string(directory().join("log/holder.pid"))
         .context("no cluster runs; scripts/cluster-tests starts one")?;

@@ -138,11 +138,11 @@ fn two_rolling_restarts_in_quick_succession_refuse_no_connection() -> Result<()>
     }
     end.store(true, Ordering::Relaxed);
     let restarted = restarted.join().map_err(|_| anyhow::anyhow!("nobody looked"))??;
-    ensure!(restarted.is_empty(), "containers that the kubelet had to start anew: {restarted:?}");
+    ensure!(restarted.is_empty(), "containers that the kubelet had to restart: {restarted:?}");
     captured("default", "app=curl", true)
 }
 
-/// Looks at the agents until told, and says which had to be started anew, and what they said before that.
+/// Looks at the agents until told, and says which had to be restarted, and what they said before that.
 fn restarted_agents(end: Arc<AtomicBool>) -> JoinHandle<Result<BTreeMap<String, String>>> {
     std::thread::spawn(move || {
         let mut restarted = BTreeMap::new();

@@ -8,7 +8,7 @@ mod ca_client;
 mod cluster;
 #[path = "../support/profile.rs"]
 mod profile;
-#[allow(dead_code, reason = "the cluster has a patience of its own")]
+#[allow(dead_code, reason = "the cluster has its own timeouts")]
 #[path = "../support/lab/wait.rs"]
 mod wait;
 
@@ -23,5 +23,6 @@ mod routes;
 mod services;
 mod source;
 mod statuses;
+mod traffic;
 mod unserved;
 mod z_uninstall;

@@ -1,4 +1,4 @@
-//! What an operator takes from an agent whose root file system is read-only.
+//! Profiles and dumps that an operator takes from an agent with a read-only root file system.
 
 use std::path::Path;
 use std::thread;

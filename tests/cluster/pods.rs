@@ -274,7 +274,7 @@ fn a_pod_that_is_made_anew_while_its_agent_is_down_is_another_one() -> Result<()
     without_agent("node2")?;
     // One that does not come back, and one that comes back with another account.
     delete(&hasty("default"))?;
-    apply(&keeper("keeper-anew"))?;
+    apply(&keeper("keeper-again"))?;
     kubectl(&["delete", "pod", "-n", "default", "keeper-0"])?;
     within(Duration::from_secs(30), "an event that says what the pod waits for", || {
         let events = kubectl(&["events", "-n", "default", "--for", "pod/keeper-0"])?;
@@ -290,12 +290,12 @@ fn a_pod_that_is_made_anew_while_its_agent_is_down_is_another_one() -> Result<()
     answers("far", &[KEEPER], 200)?;
     answers("outsider", &[KEEPER], 0)?;
     let identities = identities()?;
-    ensure!(identities.contains(&format!("{SPIFFE}keeper-anew")), "{identities:?}");
+    ensure!(identities.contains(&format!("{SPIFFE}keeper-again")), "{identities:?}");
     ensure!(!identities.contains(&format!("{SPIFFE}keeper")), "{identities:?}");
     let exempted = exempt("node2")?;
     ensure!(exempted.contains(&new), "its probes are not let through: {exempted:?}");
     let left = [old, gone].into_iter().find(|it| *it != new && exempted.contains(it));
     ensure!(left.is_none(), "{left:?} is left: {exempted:?}");
-    delete(&keeper("keeper-anew"))?;
+    delete(&keeper("keeper-again"))?;
     delete(&keeper("keeper"))
 }

@@ -83,7 +83,7 @@ ports: [{{name: http, port: 9080}}]
     .concat()
 }
 
-/// How many of twenty requests from node1, each on a connection of its own, each of the two servers answered.
+/// How many of twenty requests from node1, each on a separate connection, each of the two servers answered.
 fn served(url: &str) -> Result<[usize; 2]> {
     let url = format!("{url}/headers?[1-20]");
     let body = curl("curl", &["-H", "Connection: close", &url])?.body;
@@ -134,7 +134,7 @@ fn every_kind_of_service_leads_where_it_says() -> Result<()> {
             ),
         }
     }
-    // Without an address of its own it is one of its pods that is dialled: the one that curl took from DNS.
+    // A headless Service has no address, so curl dials one of its pods: the one that it took from DNS.
     let headless = served("http://headless.services:9080")?;
     ensure!(headless.iter().sum::<usize>() == 20, "headless: {headless:?}");
     let sticky = served("http://sticky.services")?;

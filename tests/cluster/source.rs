@@ -10,7 +10,7 @@ use crate::guide::application;
 const DEFINITION: &str = "workloadentries.networking.istio.io";
 const DEFINITION_FILE: &str = "config/crds/workloadentries.networking.istio.io.yaml";
 
-/// What a later version of Istio may bring: the server takes fields that this version does not know.
+/// Fields of a later version of Istio: the server accepts fields that this version does not know.
 const LAX_DEFINITION: &str = "
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition

@@ -85,7 +85,7 @@ fn unserved() -> Result<()> {
         answers(client, &[DETAILS], 200)?;
         answers(client, &["-H", "Authorization: Basic eDp5", DETAILS], 200)?;
     }
-    // What should have been encrypted is not sent in the clear.
+    // Traffic that should be encrypted is not sent in the clear.
     until("ratings to be refused", || {
         Ok((curl("curl", &["http://ratings.bookinfo:9080/ratings/0"])?.status == 0).then_some(()))
     })

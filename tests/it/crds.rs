@@ -1,6 +1,6 @@
 //! `config/crds`: the definitions of Istio's kinds that we read, for clusters without Istio. They are made from our own
 //! types: a field that the reader takes is in them, and none else. `UPDATE_DOCS=1 cargo test --test it crds` writes
-//! them anew.
+//! them again.
 //!
 //! No level prunes fields that it does not know. Pruned, a misspelt field of a policy would be gone before anybody
 //! could see it, and the policy would be a weaker one. Kept, an admission policy turns the object away, whatever the
@@ -23,7 +23,7 @@ use shape::{Shape, shape_of};
 /// Set to anything, it makes this test write what it would compare.
 const UPDATE: &str = "UPDATE_DOCS";
 
-/// What a definition has beyond its fields.
+/// The parts of a definition beyond its fields.
 struct Definition {
     kind: Kind,
     plural: &'static str,
@@ -252,10 +252,7 @@ fn conditions() -> Value {
                 "message": text,
                 "lastProbeTime": time,
                 "lastTransitionTime": time,
-                "observedGeneration": {
-                    "anyOf": [{ "type": "integer" }, { "type": "string" }],
-                    "x-kubernetes-int-or-string": true,
-                },
+                "observedGeneration": schema(&Shape::IntOrString),
             },
     } })
 }
@@ -284,6 +281,10 @@ fn schema(shape: &Shape) -> Value {
         Shape::Text => json!({ "type": "string" }),
         Shape::Flag => json!({ "type": "boolean" }),
         Shape::Unsigned(most) => json!({ "type": "integer", "minimum": 0, "maximum": most }),
+        Shape::IntOrString => json!({
+            "anyOf": [{ "type": "integer" }, { "type": "string" }],
+            "x-kubernetes-int-or-string": true,
+        }),
         Shape::Any => json!({ "x-kubernetes-preserve-unknown-fields": true }),
     }
 }

@@ -1,5 +1,5 @@
 //! The reference pages are current: their tables are made from the code. `UPDATE_DOCS=1 cargo test --test it docs`
-//! writes them anew.
+//! rewrites them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

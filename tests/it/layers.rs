@@ -133,7 +133,7 @@ fn no_files_of_a_room_use_each_other_in_a_circle() {
     assert!(gone.is_empty(), "take off the list what is in no circle any more: {gone:#?}");
 }
 
-/// The files of its own room that each file uses. What the front file of a folder defines is the vocabulary of the files in
+/// The files of its own room that each file uses. The front file of a folder defines the vocabulary of the files in
 /// the folder: that they use it makes no circle.
 type Uses<'l> = BTreeMap<&'l Path, BTreeSet<&'l Path>>;
 

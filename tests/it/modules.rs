@@ -124,7 +124,7 @@ impl Library {
                 return Some(module);
             }
             if let Some(target) = module.imports.get(next).filter(|_| left > 0) {
-                // What an extern crate defines is nobody's here.
+                // Definitions of an extern crate belong to no module here.
                 return self.find(module, &[target, after].concat(), left - 1);
             }
             let imported = module.globs.iter().filter(|_| left > 0).find_map(|glob| {

@@ -1,5 +1,5 @@
 //! The rights that `config/install.yaml` gives are those that the program uses: a right that is missing is a 403 on
-//! somebody's cluster, one too many is for whoever breaks in.
+//! somebody's cluster, one too many helps an intruder.
 //!
 //! What is used follows from the code: the kinds that agents and controller watch and write statuses of, from their own
 //! lists; every other question to the API server, from the source text: each `Api<Type>` and the methods called on it.
@@ -50,7 +50,7 @@ fn row<T: Resource>(only: Option<&'static str>) -> Row {
     Row { name: T::KIND, group: T::GROUP, resource: T::URL_PATH_SEGMENT, only }
 }
 
-/// Types without an object of their own are asked for in all namespaces. The server looks for rights to a Namespace within
+/// Types that name no single object are requested in all namespaces. The server looks for rights to a Namespace within
 /// that namespace too.
 fn rows() -> Vec<Row> {
     vec![
@@ -127,7 +127,7 @@ fn texts(value: &Value) -> Vec<String> {
     texts.map(str::to_owned).collect()
 }
 
-/// What is watched by kind, and the statuses that are written.
+/// Watches by kind, and the statuses that are written.
 fn used_of_lists() -> BTreeSet<Right> {
     let right = |role: &str, group: &str, resource: &str, verb: &str| Right {
         role: format!("ClusterRole {role}"),
@@ -153,7 +153,7 @@ fn used_of_lists() -> BTreeSet<Right> {
     rights
 }
 
-/// What a file asks the API server for by a type of its own.
+/// A file's requests to the API server by a type that it defines.
 fn used_in(file: &SourceFile) -> BTreeSet<Right> {
     let code = folded(&file.code);
     let path = file.path.display().to_string();
@@ -169,7 +169,7 @@ fn used_in(file: &SourceFile) -> BTreeSet<Right> {
         let verbs = verbs(&code, binding);
         assert!(!verbs.is_empty(), "{path}: nothing is asked of {binding}: Api<{type_name}>?");
         for (verb, is_named) in verbs {
-            // What has no namespace is listed in the whole cluster, whatever its name.
+            // A kind without namespaces is listed in the whole cluster, whatever its name.
             let of_cluster = row.name == Namespace::KIND && matches!(verb, "list" | "watch");
             let only = row.only.filter(|_| !of_cluster);
             let kind = if only.is_some() { "Role" } else { "ClusterRole" };

@@ -1,4 +1,4 @@
-//! What happens to certificates while connections are open, with real agents: a root is replaced, a certificate is
+//! Certificates that change while connections are open, with real agents: a root is replaced, a certificate is
 //! revoked, a trust domain has two names.
 
 use std::fs::{self, Permissions};
@@ -191,7 +191,7 @@ fn step(
     let before = serials(lab, node)?;
     ensure!(before.len() >= 3 && before.iter().all(|(_, serial)| !serial.is_empty()));
     change(&ca_of(node))?;
-    wait::until("all certificates to be issued anew", || {
+    wait::until("all certificates to be reissued", || {
         let now = serials(lab, node)?;
         Ok(before.iter().all(|one| !now.contains(one)).then_some(()))
     })?;

@@ -29,7 +29,7 @@ pub(crate) struct Upstream {
     threads: Vec<std::thread::JoinHandle<Result<()>>>,
 }
 
-/// What a resolver knows beside that, and what it was asked.
+/// Further records of a resolver, and the questions that it received.
 #[derive(Default)]
 struct Zone {
     names: Mutex<BTreeMap<String, IpAddr>>,

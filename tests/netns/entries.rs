@@ -173,7 +173,7 @@ fn an_entry_without_resolution_passes_to_what_was_dialled() -> Result<()> {
     Ok(())
 }
 
-/// What is in the mesh is never reached in the clear, whatever an entry calls it.
+/// A workload of the mesh is never reached in the clear, whatever an entry calls it.
 #[test]
 fn an_endpoint_in_the_mesh_is_reached_through_a_tunnel() -> Result<()> {
     let (mut lab, _outside) = lab()?;
@@ -423,7 +423,7 @@ fn a_waypoint_resolves_names_too() -> Result<()> {
     upstream.end()
 }
 
-/// What arrives in the clear is the application's own, and tunnels arrive as ever: the way back of borrowed addresses
+/// Plaintext reaches the application itself, and tunnels arrive as before: the way back of borrowed addresses
 /// stays.
 #[test]
 fn inbound_capture_is_bypassed_where_the_pod_says_so() -> Result<()> {

@@ -306,7 +306,7 @@ fn a_full_disk_costs_lines_of_the_log_and_nothing_else() -> Result<()> {
         let log = fs::read_to_string(logs.join(name))?;
         // The first one may be the end of the line that was torn.
         for line in log.lines().skip(1).filter(|line| !line.is_empty()) {
-            assert!(line.starts_with("20"), "{name}: no line of its own: {line}");
+            assert!(line.starts_with("20"), "{name}: no separate line: {line}");
         }
     }
     no_more_than(&mut lab, &before)

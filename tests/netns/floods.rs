@@ -29,7 +29,7 @@ const LINES: usize = 500;
 /// Frames that are written at once.
 const BATCH: usize = 500;
 
-/// What an agent has used so far.
+/// The processor time that an agent has used so far.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     pub processor: Duration,

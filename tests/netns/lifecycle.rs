@@ -57,7 +57,7 @@ fn a_workload_that_leaves_says_so_and_serves_what_is_open() -> Result<()> {
         let goodbye = goodbye.context("the connection ended without GOAWAY")?;
         ensure!(goodbye.go_away() == Some(0), "{goodbye:?}");
         println!("GOAWAY came after {:?}", start.elapsed()?);
-        // What is open is served.
+        // Open connections are served.
         peer.send(&frame(DATA, 0, 1, REQUEST)).await?;
         let answer = peer.until(|frame| frame.stream == 1 && !frame.payload.is_empty()).await?;
         let answer = answer.context("the connection ended before the answer")?;
@@ -115,9 +115,9 @@ fn trap_20_a_pod_that_went_while_its_agent_was_down_leaves_nothing() -> Result<(
 }
 
 #[test]
-fn trap_20_a_pod_made_anew_while_its_agent_was_down_is_captured() -> Result<()> {
+fn trap_20_a_pod_recreated_while_its_agent_was_down_is_captured() -> Result<()> {
     for same_address in [true, false] {
-        std::thread::spawn(move || made_anew_while_down(same_address))
+        std::thread::spawn(move || recreated_while_down(same_address))
             .join()
             .map_err(|_| anyhow::anyhow!("the test panicked"))?
             .with_context(|| format!("with the same address: {same_address}"))?;
@@ -125,7 +125,7 @@ fn trap_20_a_pod_made_anew_while_its_agent_was_down_is_captured() -> Result<()> 
     Ok(())
 }
 
-fn made_anew_while_down(same_address: bool) -> Result<()> {
+fn recreated_while_down(same_address: bool) -> Result<()> {
     let (mut lab, index) = without_an_agent()?;
     let before = rules(&lab, "details-v1")?;
     let other = rules(&lab, "ratings-v1")?;
@@ -152,7 +152,7 @@ fn made_anew_while_down(same_address: bool) -> Result<()> {
 }
 
 #[test]
-fn a_pod_made_anew_under_the_same_name_is_captured_anew() -> Result<()> {
+fn a_recreated_pod_is_captured_again() -> Result<()> {
     let mut lab = meshed()?;
     lab.manifests.apply(STRICT)?;
     settle(&lab, "outsider", &[DETAILS], 0)?;
@@ -164,7 +164,7 @@ fn a_pod_made_anew_under_the_same_name_is_captured_anew() -> Result<()> {
         wait::until("the new namespace to be captured", || {
             Ok((rules(&lab, "details-v1")? == before).then_some(()))
         })?;
-        println!("same address {same_address}: captured anew after {:?}", start.elapsed()?);
+        println!("same address {same_address}: captured again after {:?}", start.elapsed()?);
         settle(&lab, "curl", &["--max-time", "2", DETAILS], 200)?;
         assert_eq!(lab.curl("outsider", &["--max-time", "2", DETAILS])?.status, 0, "STRICT holds");
     }

@@ -1,4 +1,4 @@
-//! Tests with real network namespaces, each in a private world of its own. They need root (or the root of a
+//! Tests with real network namespaces, each in private namespaces. They need root (or the root of a
 //! user namespace) and the tools that `scripts/setup` installs; `scripts/test` runs them so. Without either
 //! they fail: a test that is skipped has shown nothing.
 
@@ -45,4 +45,4 @@ mod sock;
 mod takeover;
 mod traffic;
 
-pub use bookinfo_lab::{application, bookinfo, captured_in, enrol, meshed, settle};
+pub use bookinfo_lab::{WAYPOINT, application, bookinfo, captured_in, enrol, meshed, settle};

@@ -6,20 +6,10 @@ use anyhow::Result;
 
 use crate::support::lab::Lab;
 use crate::support::lab::manifests::Key;
-use crate::{meshed, settle};
+use crate::{WAYPOINT, meshed, settle};
 
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 const HEADERS: &str = "http://details.bookinfo:9080/headers";
-
-/// A waypoint for all services of bookinfo.
-const WAYPOINT: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: bookinfo}
-spec:
-  gatewayClassName: istio-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
-";
 
 fn use_waypoint(lab: &mut Lab, label: &str) -> Result<()> {
     lab.manifests.label(&Key::new("Namespace", "", "bookinfo"), &[label])

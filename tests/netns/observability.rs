@@ -1,4 +1,4 @@
-//! What an operator sees of real agents: open connections, and the dump that istioctl reads.
+//! An operator's view of real agents: open connections, and the dump that istioctl reads.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use crate::support::lab::agents::{administer, socket};
 use crate::support::lab::curl::{Answer, curl};
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, process, wait};
-use crate::{meshed, settle};
+use crate::{WAYPOINT, meshed, settle};
 
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 /// Long enough for anything that happens at all.
@@ -106,16 +106,6 @@ fn open_connections_are_shown_at_both_ends_until_they_close() -> Result<()> {
     assert_eq!(ask(&lab, &here, &[], "/connections?workload=curl")?.status, 400);
     Ok(())
 }
-
-/// A waypoint for all services of bookinfo.
-const WAYPOINT: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: bookinfo}
-spec:
-  gatewayClassName: istio-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
-";
 
 #[test]
 fn a_waypoint_s_connections_and_its_worker_are_shown() -> Result<()> {

@@ -31,7 +31,7 @@ const PORT: u16 = 7000;
 const PORTS: &str = "20000 20999";
 /// Fewer show nothing: no port was used again.
 const ENOUGH: usize = 3000;
-/// What a connection never takes on a machine that is not busy with something else.
+/// The most that a connection takes on a machine that does nothing else.
 const SLOW: Duration = Duration::from_millis(200);
 /// The kernel repeats a SYN after a second (`TCP_TIMEOUT_INIT`), so a connection that stalled took at least as long.
 const STALLED: Duration = Duration::from_secs(1);

@@ -6,19 +6,9 @@ use anyhow::{Result, ensure};
 
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, wait};
-use crate::{meshed, settle};
+use crate::{WAYPOINT, meshed, settle};
 
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
-
-/// A waypoint for all services of bookinfo.
-const WAYPOINT: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {name: waypoint, namespace: bookinfo}
-spec:
-  gatewayClassName: istio-waypoint
-  listeners: [{name: mesh, port: 15008, protocol: HBONE}]
-";
 
 fn with_waypoint() -> Result<Lab> {
     let mut lab = meshed()?;
@@ -62,7 +52,7 @@ fn a_rate_limit_holds_whatever_way_requests_come() -> Result<()> {
         };
         Ok(lines.iter().any(|(_, line)| limited(line)).then_some(()))
     })?;
-    // What cannot be read leaves the limit as it is.
+    // An object that cannot be read leaves the limit as it is.
     lab.manifests.apply(&policy("rateLimit: {local: {requests: 0, interval: 1h}}"))?;
     std::thread::sleep(Duration::from_millis(500));
     ensure!(lab.curl("curl", &[DETAILS])?.status == 429, "the last good version holds");

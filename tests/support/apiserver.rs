@@ -94,7 +94,7 @@ impl ApiServer {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let server = server.clone();
-                // Whoever asked may have gone.
+                // The client may have gone.
                 std::thread::spawn(move || _ = server.converse(stream));
             }
         });

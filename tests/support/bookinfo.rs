@@ -1,5 +1,5 @@
 //! Bookinfo in a lab, as the tests in network namespaces and the adversary suite start from. Both include this file by its
-//! path; the demo, which has a stage of its own, does not.
+//! path; the demo, which sets up its own stage, does not.
 
 #![allow(dead_code, reason = "the suites use different parts")]
 
@@ -14,6 +14,9 @@ use anyhow::{Context, Result};
 /// The application's manifests, without any of the mesh.
 const APPLICATION: [&str; 4] =
     ["bookinfo.yaml", "bookinfo-versions.yaml", "clients.yaml", "foo.yaml"];
+
+/// A waypoint for the services of `bookinfo`, which no namespace is bound to yet.
+pub const WAYPOINT: &str = include_str!("../../config/bookinfo/mesh/waypoint.yaml");
 
 /// Bookinfo on two nodes, no agents yet.
 pub fn bookinfo() -> Result<Lab> {

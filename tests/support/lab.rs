@@ -147,7 +147,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Ends a pod and makes it anew under the same name, as a new namespace; with another address, its manifest and
+    /// Ends a pod and recreates it under the same name, as a new namespace; with another address, its manifest and
     /// the Services change.
     pub fn recreate_pod(&mut self, name: &str, same_address: bool) -> Result<()> {
         let pod = self.pods.get_mut(name).ok_or_else(|| anyhow!("the lab has no pod {name}"))?;
@@ -242,7 +242,7 @@ impl Lab {
             }
             Ok(over.then_some(()))
         })?;
-        // Whoever took over last holds the agent's own ports.
+        // The agent that took over last holds the agent's own ports.
         let last = match times {
             1 => 1,
             _ => wait::until("those that handed over to end", || {
@@ -258,7 +258,7 @@ impl Lab {
         Ok(agents)
     }
 
-    /// Kills the agent of a node as the kernel would, and starts it anew.
+    /// Kills the agent of a node as the kernel would, and restarts it.
     pub fn kill_and_restart_agent(&mut self, node: &str, more: &str) -> Result<()> {
         let index = self.kill_agent(node)?;
         self.start_agent(index, node, more)
@@ -377,7 +377,7 @@ impl Lab {
         rules(&self.node(node)?.namespace)
     }
 
-    /// What the program of a pod has printed.
+    /// The output of a pod's program.
     pub fn pod_log(&self, pod: &str) -> Result<String> {
         let process = &self.pod(pod)?.process;
         Ok(process.as_ref().map(Process::log).unwrap_or_default())

@@ -1,4 +1,4 @@
-//! What one client can do to a waypoint worker with connections, requests and heads, and another client whose requests are
+//! Attacks of one client on a waypoint worker by connections, requests and heads, and another client whose requests are
 //! timed meanwhile. The adversary suite shows that the other one is served, the bench how much longer it waits.
 
 #![allow(dead_code, reason = "the bench and the tests use different parts")]
@@ -16,7 +16,7 @@ use crate::support::lab::Lab;
 
 /// Requests of the victim by which it is judged: every fourth one on a new connection.
 pub const REQUESTS: usize = 300;
-/// What a request of the victim may take at the most, whatever the attacker does: no timed test, but an end.
+/// The most time that a request of the victim may take under attack: no timed test, but an end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -27,12 +27,12 @@ pub const GO_AWAY: u8 = 7;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
-/// What is attacked, and how it is asked.
+/// The target, and how it is asked.
 #[derive(Clone, Copy)]
 pub struct Aim {
     /// The service's host.
     pub host: &'static str,
-    /// What the victim asks for, and what is answered by many bytes.
+    /// The victim's request, and the one with a long response.
     pub path: &'static str,
     pub large: &'static str,
     /// Where the victim finds it, and where the attacker does.
@@ -240,7 +240,7 @@ pub fn beside(
     })
 }
 
-/// Whoever holds thousands of connections needs as many descriptors, and so do agents that the test starts.
+/// A process that holds thousands of connections needs as many descriptors, and so do agents that the test starts.
 pub fn raise_descriptors() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;

@@ -233,7 +233,7 @@ async fn it_ends_when_told() {
     assert!(TcpStream::connect(lab.metrics).await.is_err());
 }
 
-/// Whoever opens connections and says nothing, or half of something, takes no place from a probe.
+/// A client that opens connections and sends nothing, or half a request, takes no place from a probe.
 #[tokio::test]
 async fn silent_clients_keep_no_probe_from_its_answer() {
     let lab = Lab::new();

@@ -2,7 +2,7 @@
 //!
 //! Only what the API server says about the installation's own objects counts, in an answer to a client that it has
 //! authenticated and authorized: an event of a watch, or a list. A rejection (401, 403), an error, a 404 of unknown
-//! origin and silence prove nothing; whoever can cause them must not be able to release a node's pods.
+//! origin and silence prove nothing; an attacker who can cause them must not be able to release a node's pods.
 
 use kube::Error;
 use kube::core::{ObjectList, PartialObjectMeta};
@@ -10,7 +10,7 @@ use kube::core::{ObjectList, PartialObjectMeta};
 /// The finalizer of a deletion that keeps the owned objects (`kubectl delete --cascade=orphan`).
 const ORPHAN: &str = "orphan";
 
-/// What the API server has said about one object so far.
+/// The API server's answers about one object so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Known {
     #[default]
@@ -45,7 +45,7 @@ pub(super) struct Facts {
     pub(super) namespace: Known,
 }
 
-/// What was deleted, if the mesh was uninstalled; `None`: it was not, or it is unknown.
+/// The deleted object if the mesh was uninstalled; `None` if it was not, or if that is unknown.
 pub(super) fn removed(facts: Facts) -> Option<&'static str> {
     let is_deleted = |known| matches!(known, Known::Going | Known::Gone);
     if is_deleted(facts.daemon_set) {
@@ -120,7 +120,7 @@ mod tests {
     const ORPHANS: Heard = Heard::Object { going: true, orphans: true };
     use Heard::{Deleted, Missing};
 
-    /// What was said of the DaemonSet, in this order, and whether the mesh has been removed.
+    /// Answers about the DaemonSet, in order, and whether the mesh has been removed.
     #[test]
     fn only_a_deletion_that_was_seen_is_a_removal() {
         for (case, said, removed_then) in [

@@ -1,4 +1,4 @@
-//! Following the installation's own objects for as long as the agent runs: whoever removes everything removes the agent's
+//! Following the installation's own objects for as long as the agent runs: removing everything removes the agent's
 //! rights too, perhaps first, and then nobody could ask any more. A watch that is open stays open, so the deletion is
 //! heard all the same.
 
@@ -121,7 +121,7 @@ impl Removal {
         let asked = sets.get_metadata(DAEMON_SET).await;
         self.take(|facts| &mut facts.daemon_set, Heard::answer(&asked));
         if matches!(&asked, Err(kube::Error::Api(status)) if status.code == 404) {
-            // Whatever stands between may say so; a list is the server's own word.
+            // A proxy in between may send that; only the server sends a list.
             let by_name = ListParams::default().fields(&format!("metadata.name={DAEMON_SET}"));
             let listed = sets.list_metadata(&by_name).await;
             self.take(|facts| &mut facts.daemon_set, Heard::list(&listed));

@@ -1,7 +1,7 @@
 //! Why there is no CA to sign with, or why it cannot be kept.
 
 use crate::controller::cluster::RequestError;
-use crate::identity::{CA_CERTIFICATE, CA_KEY, CA_ROOTS};
+use crate::identity::{AuthorityError, CA_CERTIFICATE, CA_KEY, CA_ROOTS};
 
 #[derive(Debug, thiserror::Error)]
 pub(in crate::controller) enum CaError {
@@ -15,8 +15,8 @@ pub(in crate::controller) enum CaError {
     #[error("{0} is not text")]
     NotText(String),
     /// What is there cannot sign, or cannot be trusted.
-    #[error("{0}")]
-    Unusable(String),
+    #[error(transparent)]
+    Unusable(#[from] AuthorityError),
     #[error("the next CA (keys next-*) is unusable: {0}")]
     Next(#[source] Box<CaError>),
     #[error(transparent)]

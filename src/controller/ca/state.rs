@@ -52,16 +52,15 @@ pub(super) struct State {
 impl Material {
     /// A new root that signs itself.
     pub(super) fn create(trust_domain: &Str, now: SystemTime) -> Result<Self, CaError> {
-        let pair = create_authority(OWN_NAME, trust_domain, now).map_err(CaError::Unusable)?;
+        let pair = create_authority(OWN_NAME, trust_domain, now)?;
         let roots = pair.certificate.clone();
         Ok(Self { chain: roots.clone(), roots, pair })
     }
 
     /// Checked as an agent would: agents that trust its roots must trust what it signs.
     pub(super) fn authority(&self, now: SystemTime) -> Result<Authority, CaError> {
-        let authority = Authority::of_parts(&self.pair, &self.chain, &self.roots, now);
-        let authority = authority.map_err(CaError::Unusable)?;
-        verify_authority(&authority, now).map_err(CaError::Unusable)?;
+        let authority = Authority::of_parts(&self.pair, &self.chain, &self.roots, now)?;
+        verify_authority(&authority, now)?;
         Ok(authority)
     }
 
@@ -85,7 +84,7 @@ impl State {
         ];
         let mut trusted = Vec::new();
         for text in texts.into_iter().flatten() {
-            for root in certificates(CA_ROOTS, text).map_err(CaError::Unusable)? {
+            for root in certificates(CA_ROOTS, text)? {
                 if !trusted.contains(&root) {
                     trusted.push(root);
                 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::controller::Context;
 use crate::controller::ca::{Authorities, CaError};
-use crate::identity::certified_key;
+use crate::identity::{AuthorityError, certified_key};
 
 /// The Service that agents dial.
 const SERVICE: &str = "isthmus-controller";
@@ -79,9 +79,9 @@ fn renew(
 ) -> Result<Option<CertifiedKey>, CaError> {
     let Some(current) = authorities.current() else { return Ok(None) };
     let signed = current.authority.certify_server(names, lifetime, SystemTime::now());
-    let (issued, key) = signed.map_err(CaError::Unusable)?;
+    let (issued, key) = signed?;
     let certified = certified_key(issued.chain, key);
-    certified.map(Some).map_err(|error| CaError::Unusable(error.to_string()))
+    certified.map(Some).map_err(|error| AuthorityError::Refused(error.to_string()).into())
 }
 
 /// Every name that the Service has in the cluster.

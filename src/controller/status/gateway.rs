@@ -13,8 +13,6 @@ const ACCEPTED: &str = "Accepted";
 const PROGRAMMED: &str = "Programmed";
 const RESOLVED_REFS: &str = "ResolvedRefs";
 const CONFLICTED: &str = "Conflicted";
-/// The protocol of a waypoint's listener.
-const HBONE: &str = "HBONE";
 
 /// `None`: the Gateway's status belongs to another controller.
 pub(super) fn status(
@@ -74,7 +72,7 @@ fn conditions(
     usable: bool,
 ) -> [Condition; 2] {
     if usable {
-        let good = gateway.spec.listeners.iter().filter(|it| is_waypoint(it)).count();
+        let good = gateway.spec.listeners.iter().filter(|it| it.is_hbone()).count();
         let accepted = if good == gateway.spec.listeners.len() {
             let message = with_warnings(view, subject, "this Gateway is a waypoint");
             Condition::holds(ACCEPTED, "Accepted", message)
@@ -108,15 +106,11 @@ fn with_warnings(view: &View<'_>, subject: &Subject, what: &str) -> String {
     }
 }
 
-fn is_waypoint(listener: &Listener) -> bool {
-    listener.protocol == HBONE && listener.port == ports::HBONE
-}
-
 /// No route attaches to a waypoint: in a mesh, routes have Services as parents (GEP-1294).
 fn listener(stored: &Stored, listener: &Listener, usable: bool) -> Value {
     let generation = stored.generation();
-    let accepted = if listener.protocol != HBONE {
-        let why = format!("a waypoint has listeners of the protocol {HBONE} only");
+    let accepted = if listener.protocol != Listener::HBONE {
+        let why = format!("a waypoint has listeners of the protocol {} only", Listener::HBONE);
         Condition::fails(ACCEPTED, "UnsupportedProtocol", why)
     } else if listener.port != ports::HBONE {
         let why = format!("a waypoint listens on port {} only", ports::HBONE);

@@ -170,6 +170,8 @@ fn of_type(
             let became = if refused { "Fall Back" } else { "Dropped Rule" };
             Condition::holds(PARTIALLY_INVALID, reason.name(), format!("{became}: {message}"))
         }
+        // Policies have it.
+        ConditionType::Programmed => return None,
     })
 }
 

@@ -24,19 +24,19 @@ pub(super) fn status(view: &View<'_>, subject: &Subject, stored: &Stored) -> Des
 /// For a BackendTLSPolicy, which has an entry for each target (Gateway API, PolicyAncestorStatus).
 pub(super) fn ancestors(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
     let condition = Condition::fails(ACCEPTED, "Invalid", told(view, subject, stored));
-    of_targets(subject, stored, |_| condition.clone())
+    of_targets(subject, stored, |_| vec![condition.clone()])
 }
 
 /// One entry for each target of a policy, by its index.
 pub(super) fn of_targets(
     subject: &Subject,
     stored: &Stored,
-    condition: impl Fn(usize) -> Condition,
+    conditions: impl Fn(usize) -> Vec<Condition>,
 ) -> Desired {
     let targets = stored.spec("targetRefs").and_then(Value::as_array);
     let mut ancestors: Vec<Value> = Vec::new();
     for (index, target) in targets.into_iter().flatten().enumerate() {
-        let conditions = condition::list(&[condition(index)], stored.generation());
+        let conditions = condition::list(&conditions(index), stored.generation());
         let fields = FIELDS.iter().filter_map(|field| {
             let value = target.get(field).filter(|value| !value.is_null())?;
             Some(((*field).to_owned(), value.clone()))

@@ -27,7 +27,7 @@ pub struct Rate {
     pub burst: u32,
 }
 
-/// What a bucket says.
+/// The answer of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// A token was taken.
@@ -47,7 +47,7 @@ pub struct Buckets {
 
 #[derive(Debug, Default)]
 struct Slot {
-    /// The key's hash; 0 when nobody has it. Nobody who does not know the seed can choose keys of one group.
+    /// The key's hash; 0 while the bucket is free. Without the seed, an attacker cannot choose keys of one group.
     tag: AtomicU64,
     /// When the bucket is full again, in nanoseconds after the epoch.
     full_at: AtomicU64,

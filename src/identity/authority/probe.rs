@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::Authority;
+use super::{Authority, AuthorityError};
 use crate::base::Identity;
 use crate::identity::request::KeyRequest;
-use crate::identity::{Clock, Trust, WorkloadCertificate};
+use crate::identity::{Clock, IdentityError, Trust, WorkloadCertificate};
 
 /// Names that no cluster has.
 const NAME: &str = "probe";
@@ -27,19 +27,13 @@ impl Clock for At {
 ///
 /// # Errors
 /// An agent's objections: missing parents, constraints that forbid it, foreign roots.
-pub fn verify_authority(authority: &Authority, now: SystemTime) -> Result<(), String> {
+pub fn verify_authority(authority: &Authority, now: SystemTime) -> Result<(), AuthorityError> {
     let identity = Identity::new(NAME, NAME, NAME);
-    let request = KeyRequest::new(&identity).map_err(|error| error.to_string())?;
-    let issued = authority
-        .certify(&identity, request.csr.der(), LIFETIME, now)
-        .map_err(|error| error.to_string())?;
+    let failed = |error: IdentityError| AuthorityError::Refused(error.to_string());
+    let request = KeyRequest::new(&identity).map_err(failed)?;
+    let issued = authority.certify(&identity, request.csr.der(), LIFETIME, now).map_err(failed)?;
     let (trust, clock) = (Trust::of(NAME), Arc::new(At(now)));
     WorkloadCertificate::new(&identity, request.into_key(), issued, 0, &trust, clock)
         .map(drop)
-        .map_err(|error| {
-            format!(
-                "what it signs is not trusted by those who trust its roots: {error}; check that the chain is complete \
-                 and leads to one of the roots"
-            )
-        })
+        .map_err(|error| AuthorityError::Untrusted(error.to_string()))
 }

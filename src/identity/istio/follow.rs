@@ -49,7 +49,7 @@ impl IstioIssuer {
                     let pause = settle + spread.mul_f64(fastrand::f64());
                     tracing::info!(
                         file = %path.display(), within = ?pause,
-                        "the roots have changed; all certificates are issued anew"
+                        "the roots have changed; reissuing all certificates"
                     );
                     sleep(pause).await;
                     self.revisions.send_modify(|revision| *revision += 1);

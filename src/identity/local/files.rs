@@ -12,7 +12,9 @@ use std::path::Path;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::identity::authority::{CA_CERTIFICATE as CERTIFICATE, CA_KEY as KEY, Pair};
+use crate::identity::authority::{
+    AuthorityError, CA_CERTIFICATE as CERTIFICATE, CA_KEY as KEY, Pair,
+};
 
 /// Names of files that are not complete yet.
 const NEW_CERTIFICATE: &str = ".ca-cert.pem.new";
@@ -22,7 +24,7 @@ const DIRECTORY_MODE: u32 = 0o700;
 const CERTIFICATE_MODE: u32 = 0o644;
 const KEY_MODE: u32 = 0o600;
 
-/// Whoever can write to the directory could replace the authority.
+/// A user who can write to the directory could replace the authority.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// Any right on the key for the group or others.
 const OPEN_TO_OTHERS: u32 = 0o077;
@@ -30,17 +32,53 @@ const OPEN_TO_OTHERS: u32 = 0o077;
 /// More than any bundle needs; keeps a wrong path from filling the memory.
 const MAX_FILE: u64 = 1024 * 1024;
 
+/// Why the directory has no pair that can be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(in crate::identity) enum LocalError {
+    #[error("the directory cannot be created: {0}")]
+    NotCreated(String),
+    #[error("it cannot be {done}: {cause}")]
+    Directory { done: &'static str, cause: String },
+    #[error("{file} cannot be {done}: {cause}")]
+    File { file: &'static str, done: &'static str, cause: String },
+    #[error(
+        "{missing} is missing beside {present}; put it there, or remove {present} for a new authority"
+    )]
+    Half { missing: &'static str, present: &'static str },
+    #[error("others may write to the directory (mode {mode:o}); run: chmod 700 {directory}")]
+    Writable { mode: u32, directory: String },
+    #[error(
+        "others have rights on {file} (mode {mode:o}); run: chmod 600 {path}, and consider the key known"
+    )]
+    Open { file: &'static str, mode: u32, path: String },
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// The task that read the files.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl LocalError {
+    fn directory(done: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Directory { done, cause: error.to_string() }
+    }
+
+    fn file(file: &'static str, done: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self::File { file, done, cause: error.to_string() }
+    }
+}
+
 /// Reads the pair, or writes the one that `create` makes when there is none. Of several agents that start
 /// together one writes and all read the same.
 pub(super) fn load_or_create(
     directory: &Path,
-    create: &dyn Fn() -> Result<Pair, String>,
-) -> Result<Pair, String> {
+    create: &dyn Fn() -> Result<Pair, AuthorityError>,
+) -> Result<Pair, LocalError> {
     DirBuilder::new()
         .recursive(true)
         .mode(DIRECTORY_MODE)
         .create(directory)
-        .map_err(|error| format!("the directory cannot be created: {error}"))?;
+        .map_err(|error| LocalError::NotCreated(error.to_string()))?;
     check_directory(directory)?;
     if !is_complete(directory)? {
         let _lock = lock(directory)?;
@@ -48,77 +86,67 @@ pub(super) fn load_or_create(
             (true, true) => {}
             (false, false) => write_pair(directory, &create()?)?,
             (true, false) if exists(directory, NEW_CERTIFICATE)? => commit(directory)?,
-            (true, false) => return Err(half(CERTIFICATE, KEY)),
-            (false, true) => return Err(half(KEY, CERTIFICATE)),
+            (true, false) => {
+                return Err(LocalError::Half { missing: CERTIFICATE, present: KEY });
+            }
+            (false, true) => {
+                return Err(LocalError::Half { missing: KEY, present: CERTIFICATE });
+            }
         }
     }
     read_pair(directory)
 }
 
 /// Reads the pair again; makes none, since an authority that others trust already must not be replaced by accident.
-pub(super) fn load(directory: &Path) -> Result<Pair, String> {
+pub(super) fn load(directory: &Path) -> Result<Pair, LocalError> {
     check_directory(directory)?;
     read_pair(directory)
 }
 
-fn read_pair(directory: &Path) -> Result<Pair, String> {
+fn read_pair(directory: &Path) -> Result<Pair, LocalError> {
     let key = read(directory, KEY, OPEN_TO_OTHERS)?;
     let certificate = read(directory, CERTIFICATE, 0)?;
     Ok(Pair { certificate, key })
 }
 
-fn half(missing: &str, present: &str) -> String {
-    format!(
-        "{missing} is missing beside {present}; put it there, or remove {present} for a new authority"
-    )
-}
-
-fn check_directory(directory: &Path) -> Result<(), String> {
-    let metadata =
-        fs::metadata(directory).map_err(|error| format!("it cannot be read: {error}"))?;
+fn check_directory(directory: &Path) -> Result<(), LocalError> {
+    let metadata = fs::metadata(directory).map_err(LocalError::directory("read"))?;
     if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
-        return Err(format!(
-            "others may write to the directory (mode {:o}); run: chmod 700 {}",
-            metadata.mode() & 0o7777,
-            directory.display()
-        ));
+        let mode = metadata.mode() & 0o7777;
+        return Err(LocalError::Writable { mode, directory: directory.display().to_string() });
     }
     Ok(())
 }
 
-fn exists(directory: &Path, name: &str) -> Result<bool, String> {
-    directory
-        .join(name)
-        .try_exists()
-        .map_err(|error| format!("{name} cannot be looked at: {error}"))
+fn exists(directory: &Path, name: &'static str) -> Result<bool, LocalError> {
+    directory.join(name).try_exists().map_err(LocalError::file(name, "looked at"))
 }
 
-fn is_complete(directory: &Path) -> Result<bool, String> {
+fn is_complete(directory: &Path) -> Result<bool, LocalError> {
     Ok(exists(directory, KEY)? && exists(directory, CERTIFICATE)?)
 }
 
 /// Waits for another agent that is creating the authority at this moment.
-fn lock(directory: &Path) -> Result<Flock<File>, String> {
-    let file = File::open(directory).map_err(|error| format!("it cannot be opened: {error}"))?;
+fn lock(directory: &Path) -> Result<Flock<File>, LocalError> {
+    let file = File::open(directory).map_err(LocalError::directory("opened"))?;
     Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, error)| format!("it cannot be locked: {error}"))
+        .map_err(|(_, error)| LocalError::Directory { done: "locked", cause: error.to_string() })
 }
 
-fn write_pair(directory: &Path, pair: &Pair) -> Result<(), String> {
-    let written = |name: &str, error: io::Error| format!("{name} cannot be written: {error}");
+fn write_pair(directory: &Path, pair: &Pair) -> Result<(), LocalError> {
+    let failed = |name| LocalError::file(name, "written");
     write(&directory.join(NEW_CERTIFICATE), &pair.certificate, CERTIFICATE_MODE)
-        .map_err(|error| written(CERTIFICATE, error))?;
-    write(&directory.join(NEW_KEY), &pair.key, KEY_MODE).map_err(|error| written(KEY, error))?;
+        .map_err(failed(CERTIFICATE))?;
+    write(&directory.join(NEW_KEY), &pair.key, KEY_MODE).map_err(failed(KEY))?;
     sync(directory)?;
-    fs::rename(directory.join(NEW_KEY), directory.join(KEY))
-        .map_err(|error| written(KEY, error))?;
+    fs::rename(directory.join(NEW_KEY), directory.join(KEY)).map_err(failed(KEY))?;
     sync(directory)?;
     commit(directory)
 }
 
-fn commit(directory: &Path) -> Result<(), String> {
+fn commit(directory: &Path) -> Result<(), LocalError> {
     fs::rename(directory.join(NEW_CERTIFICATE), directory.join(CERTIFICATE))
-        .map_err(|error| format!("{CERTIFICATE} cannot be written: {error}"))?;
+        .map_err(LocalError::file(CERTIFICATE, "written"))?;
     sync(directory)
 }
 
@@ -135,24 +163,21 @@ fn write(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.sync_all()
 }
 
-fn sync(directory: &Path) -> Result<(), String> {
+fn sync(directory: &Path) -> Result<(), LocalError> {
     File::open(directory)
         .and_then(|file| file.sync_all())
-        .map_err(|error| format!("it cannot be written to the disk: {error}"))
+        .map_err(LocalError::directory("written to the disk"))
 }
 
 /// Reads a file whose mode has none of the `forbidden` bits, judged on the open file.
-fn read(directory: &Path, name: &str, forbidden: u32) -> Result<String, String> {
+fn read(directory: &Path, name: &'static str, forbidden: u32) -> Result<String, LocalError> {
     let path = directory.join(name);
-    let failed = |error: io::Error| format!("{name} cannot be read: {error}");
-    let file = File::open(&path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.mode();
+    let failed = LocalError::file(name, "read");
+    let file = File::open(&path).map_err(&failed)?;
+    let mode = file.metadata().map_err(&failed)?.mode();
     if mode & forbidden != 0 {
-        return Err(format!(
-            "others have rights on {name} (mode {:o}); run: chmod 600 {}, and consider the key known",
-            mode & 0o7777,
-            path.display()
-        ));
+        let (mode, path) = (mode & 0o7777, path.display().to_string());
+        return Err(LocalError::Open { file: name, mode, path });
     }
     let mut text = String::new();
     file.take(MAX_FILE).read_to_string(&mut text).map_err(failed)?;

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Current, LocalIssuer, files};
+use super::files::{self, LocalError};
+use super::{Current, LocalIssuer};
 use crate::identity::watch::Watch;
 
 impl LocalIssuer {
     /// Takes over what changes in the directory, until cancelled. Spawn it once.
     pub async fn follow(&self, cancel: CancellationToken) {
         let mut watch = Watch::new(self.directory.clone());
-        // What was complained of already: the files are looked at again and again.
+        // The last error reported, because the files are read repeatedly.
         let mut refused = None;
         loop {
             match self.reload().await {
@@ -26,7 +27,7 @@ impl LocalIssuer {
                 Err(reason) if refused.as_ref() == Some(&reason) => {}
                 Err(reason) => {
                     tracing::error!(
-                        directory = %self.directory.display(), reason,
+                        directory = %self.directory.display(), %reason,
                         "the local CA has changed and cannot be used; the one before goes on signing"
                     );
                     refused = Some(reason);
@@ -40,10 +41,10 @@ impl LocalIssuer {
     }
 
     /// Reads the files; whether something else is issued from now on.
-    pub(in crate::identity) async fn reload(&self) -> Result<bool, String> {
+    pub(in crate::identity) async fn reload(&self) -> Result<bool, LocalError> {
         let directory = self.directory.clone();
         let read = tokio::task::spawn_blocking(move || files::load(&directory));
-        let pair = read.await.map_err(|error| error.to_string())??;
+        let pair = read.await.map_err(|error| LocalError::Broken(error.to_string()))??;
         let current = self.current.load();
         if pair == current.pair {
             return Ok(false);

@@ -1,4 +1,4 @@
-//! What runs in the background: issuing, renewing at half life, and trying again.
+//! Background work: issuing, renewing at half life, and retrying.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -96,7 +96,7 @@ impl CertificateStore {
         tracing::info!(
             count = slots.len(),
             issuer = self.issuer.name(),
-            "all certificates are issued anew"
+            "reissuing all certificates"
         );
         slots.values().for_each(|slot| slot.outdate());
     }
@@ -168,7 +168,7 @@ impl Clocks {
         if let Some(by) = jumped {
             tracing::warn!(
                 by,
-                "the clock of this machine has jumped; certificates are looked at anew"
+                "the clock of this machine has jumped; checking all certificates again"
             );
         }
         *self = Self { wall, monotonic };

@@ -107,7 +107,7 @@ impl Slot {
         });
     }
 
-    /// What is held is not what the issuer would issue now.
+    /// The issuer would issue something else now.
     pub(super) fn outdate(&self) {
         self.advance(|progress| {
             match progress.phase {

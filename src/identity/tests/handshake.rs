@@ -157,7 +157,7 @@ async fn both_sides_prove_who_they_are() {
     }
 }
 
-/// What is recorded of two of us stays secret; a peer that knows no better group is met without another round trip.
+/// A recorded handshake of two agents stays secret; a peer that knows no better group costs no further round trip.
 #[tokio::test]
 async fn the_hybrid_group_comes_first_and_older_peers_are_understood() {
     let mesh = Mesh::new();

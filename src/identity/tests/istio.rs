@@ -335,7 +335,7 @@ async fn a_store_with_this_issuer_makes_mutual_tls() {
     running.await.unwrap();
 }
 
-/// Other roots in the file: everything is issued anew; the same ones in another order, and a file that is half written,
+/// Other roots in the file: all certificates are reissued; the same ones in another order, and a file that is half written,
 /// change nothing.
 #[tokio::test]
 async fn followed_roots_have_everything_issued_anew_when_they_change() {

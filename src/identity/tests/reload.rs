@@ -20,7 +20,7 @@ struct Agent {
 }
 
 impl Agent {
-    /// With the authority of another agent, or one of its own.
+    /// With the authority of another agent, or a separate one.
     fn new(like: Option<&Agent>) -> Self {
         let home = tempfile::tempdir().unwrap();
         if let Some(other) = like {
@@ -147,7 +147,7 @@ async fn files_that_cannot_be_used_leave_the_last_authority_in_force() {
         ("ca-cert.pem", "", "holds no certificate"),
     ] {
         write(home, name, text);
-        let error = issuer.reload().await.unwrap_err();
+        let error = issuer.reload().await.unwrap_err().to_string();
         assert!(error.contains(why), "{error}");
         let after = certify(&issuer, &reviews(), clock.clone()).await.unwrap();
         let outcome = meet(after.client_config(&[reviews()]).unwrap(), before.server_config());
@@ -159,7 +159,8 @@ async fn files_that_cannot_be_used_leave_the_last_authority_in_force() {
     // A file that is gone is a mistake too: no other authority is made in its place.
     fs::remove_file(home.join("ca-cert.pem")).unwrap();
     fs::remove_file(home.join("ca-key.pem")).unwrap();
-    assert!(issuer.reload().await.unwrap_err().contains("cannot be read"));
+    let error = issuer.reload().await.unwrap_err().to_string();
+    assert!(error.contains("cannot be read"), "{error}");
     assert!(!home.join("ca-cert.pem").exists());
     assert!(certify(&issuer, &reviews(), clock).await.is_ok());
 }

@@ -21,7 +21,7 @@ pub(super) struct Line {
     under_way: AtomicUsize,
     most: AtomicUsize,
     delay: Duration,
-    /// Moves when all certificates are to be issued anew.
+    /// Moves when all certificates must be reissued.
     pub(super) revisions: watch::Sender<u64>,
 }
 
@@ -244,7 +244,7 @@ async fn who_waits_for_a_forgotten_identity_gets_an_error() {
         bench.store.retain(&|_| false);
     });
     assert!(matches!(outcome, Err(IdentityError::Forgotten { .. })));
-    // The late answer changes nothing, and the identity can be had anew.
+    // The late answer changes nothing, and the identity can be requested again.
     let changes = bench.store.subscribe();
     sleep(Duration::from_secs(2)).await;
     assert!(!changes.has_changed().unwrap());

@@ -73,7 +73,7 @@ async fn a_client_has_as_many_streams_as_it_wants() {
 #[tokio::test]
 async fn the_setting_bounds_them() {
     let at = application("app").await;
-    let lab = Lab::new(Half::Client.mesh(at), WorkerSettings { max_streams: 7, ..roomy() });
+    let lab = Lab::new(Half::Client.mesh(at), WorkerSettings { max_http2_streams: 7, ..roomy() });
     let io = TokioIo::new(Half::Client.connect(&lab, at).await);
     let (sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Identity;
+use crate::config;
 use crate::identity::{
     CertificateStore, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock,
 };
@@ -73,7 +74,7 @@ impl Lab {
             telemetry: telemetry.clone(),
             cluster: "Kubernetes".into(),
             settings,
-            upgrades: Arc::new(["websocket".into(), "chat".into()]),
+            connect_timeout: Duration::from_secs(2),
         });
         Self { store, workers, telemetry, certificates }
     }
@@ -183,8 +184,7 @@ pub(super) fn certificates(directory: &Path) -> Arc<CertificateStore> {
 
 fn pool(certificates: Arc<CertificateStore>) -> Pool {
     let settings = PoolSettings {
-        max_streams: 100,
-        idle_timeout: Duration::from_secs(300),
+        tunnels: config::PoolSettings::default(),
         connect_timeout: Duration::from_secs(2),
         in_process: true,
         rooms: crate::base::Rooms::boundless(),

@@ -111,6 +111,41 @@ async fn a_rules_limit_holds_instead_of_the_services() {
     }
 }
 
+/// A client's namespace may route its own requests otherwise, and what protects the server stays.
+#[tokio::test]
+async fn a_consumers_route_lifts_no_limit() {
+    let at = application("app").await;
+    let limited = HttpRule { filters: limit(1), ..fixture::rule(vec![to("echo", 1)]) };
+    let producers = fixture::route("r", "echo", vec![limited]);
+    let consumers = fixture::route("clients/r", "echo", vec![fixture::rule(vec![to("echo", 1)])]);
+    let fixture = captured(at).route(producers).route(consumers);
+    let lab = Lab::new(fixture, WorkerSettings::for_tests());
+    for (client, expected) in [("clients/a", [200, 429]), ("other/b", [429, 429])] {
+        let stream = lab.arrive("echo", at, Some(identity(client)), Some(HOST)).await;
+        let found = statuses(&mut Client::http1(stream).await, 2).await;
+        assert_eq!(found, expected, "{client}");
+    }
+}
+
+#[tokio::test]
+async fn a_ports_limit_holds_instead_of_the_services() {
+    let at = application("app").await;
+    let of_port = |port: u16, filters: Vec<HttpFilter>| {
+        let mut fixture = with(captured(at), &limit(1));
+        for service in &mut fixture.mesh.services {
+            let port_filters = vec![PortFilters { port, filters: filters.clone() }];
+            *service = Arc::new(Service { port_filters, ..Service::clone(service) });
+        }
+        Lab::new(fixture, WorkerSettings::for_tests())
+    };
+    for (port, expected) in [(80, [200, 200, 200, 429]), (81, [200, 429, 429, 429])] {
+        let lab = of_port(port, limit(3));
+        let stream = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;
+        let found = statuses(&mut Client::http1(stream).await, 4).await;
+        assert_eq!(found, expected, "port {port}");
+    }
+}
+
 #[tokio::test]
 async fn where_nobody_judges_the_clients_half_keeps_the_limit() {
     let at = application("app").await;

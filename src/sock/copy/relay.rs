@@ -30,7 +30,7 @@ pub(super) struct Relay<R, W> {
     state: State,
     /// Written since the last flush.
     unflushed: bool,
-    /// What a chunk larger than [`SMALL_BUFFER`] reserves of the budget, while there is something to copy.
+    /// The budget that a chunk larger than [`SMALL_BUFFER`] reserves while there is something to copy.
     held: Option<Held>,
 }
 

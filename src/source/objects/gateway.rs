@@ -6,6 +6,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use super::{LabelSelector, Resource};
+use crate::base::ports;
 
 pub type Gateway = Resource<GatewaySpec>;
 
@@ -56,6 +57,16 @@ pub struct Listener {
     pub hostname: Option<Value>,
     #[serde(default)]
     pub tls: Option<Value>,
+}
+
+impl Listener {
+    /// The protocol of a waypoint's listener.
+    pub const HBONE: &str = "HBONE";
+
+    /// Whether it takes the traffic of a mesh.
+    pub fn is_hbone(&self) -> bool {
+        self.protocol == Self::HBONE && self.port == ports::HBONE
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

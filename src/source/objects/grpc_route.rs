@@ -4,10 +4,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use super::http_route::{RawHeaderMatch, first_of_each, whole};
+use super::http_route::first_of_each;
 use super::{ParentRef, Resource, RouteBackendRef};
-use crate::filter::Manifest;
-use crate::model::{HttpMatch, PathMatch, TextMatch};
+use crate::filter::{Manifest, whole};
+use crate::model::{HeaderMatch, HttpMatch, PathMatch, TextMatch};
 
 pub type GrpcRoute = Resource<GrpcRouteSpec>;
 
@@ -51,7 +51,7 @@ struct RawMatch {
     #[serde(default)]
     method: Option<RawMethod>,
     #[serde(default)]
-    headers: Vec<RawHeaderMatch>,
+    headers: Vec<HeaderMatch>,
 }
 
 #[derive(Deserialize)]

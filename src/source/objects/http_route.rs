@@ -7,7 +7,7 @@ mod matches;
 
 pub use limits::{RawRetry, RawTimeouts};
 pub use matches::RouteMatch;
-pub(super) use matches::{RawHeaderMatch, first_of_each, whole};
+pub(super) use matches::first_of_each;
 
 use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};

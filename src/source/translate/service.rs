@@ -58,6 +58,7 @@ pub(super) fn translate(
         waypoint: waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service),
         encryption: Encryption::default(),
         filters: Vec::new(),
+        port_filters: Vec::new(),
     })
 }
 

@@ -298,6 +298,7 @@ fn service(
         waypoint: entry.waypoint.clone(),
         encryption: Encryption::default(),
         filters: Vec::new(),
+        port_filters: Vec::new(),
     }
 }
 

@@ -25,8 +25,6 @@ use missing::{Missing, Objections, missing};
 
 /// The Gateway class that makes a Gateway a waypoint.
 pub const CLASS: &str = "istio-waypoint";
-/// The protocol of a waypoint's listener.
-const HBONE: &str = "HBONE";
 /// Names the waypoint of an object or namespace; `none` opts out of the namespace's.
 pub(super) const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 /// Opts out.
@@ -333,10 +331,11 @@ fn candidate(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Candid
         }
     };
     let allowed: Vec<_> =
-        gateway.spec.listeners.iter().filter(|it| is_hbone(it)).map(allowed_by).collect();
+        gateway.spec.listeners.iter().filter(|it| it.is_hbone()).map(allowed_by).collect();
     if allowed.is_empty() {
         let why = format!(
-            "the Gateway {key} has no listener of protocol {HBONE} on port {}",
+            "the Gateway {key} has no listener of protocol {} on port {}",
+            Listener::HBONE,
             ports::HBONE
         );
         cx.error::<Gateway>(key, "spec.listeners", format!("{why}: it is no waypoint"));
@@ -376,10 +375,6 @@ fn names_clients(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> bo
             false
         }
     }
-}
-
-fn is_hbone(listener: &Listener) -> bool {
-    listener.protocol == HBONE && listener.port == ports::HBONE
 }
 
 fn allowed_by(listener: &Listener) -> AllowedNamespaces {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 
 /// Lines that wait for the writer: ztunnel's number. ztunnel's data path waits for a place, ours does not: a reader of
@@ -29,8 +30,23 @@ pub(super) struct Sink {
     bytes: Arc<AtomicUsize>,
     /// What `bytes` may be.
     max_bytes: usize,
-    dropped: Counter,
-    waiting: Gauge,
+    metrics: LogMetrics,
+}
+
+metrics! {
+    /// Counters of lines; cheap to clone.
+    pub(in crate::telemetry) struct LogMetrics {
+        /// Lines of the log that were dropped because they could not be written fast enough.
+        pub(super) dropped: Counter = "isthmus_log_lines_dropped";
+        /// Lines of the log that wait to be written; what comes when 10 000 wait, or [log] max_queued_bytes, is dropped.
+        pub(super) waiting: Gauge = "isthmus_log_lines_waiting";
+    }
+}
+
+impl LogMetrics {
+    pub(in crate::telemetry) fn register(&self, registry: &mut Registry) {
+        self.register_rows(registry);
+    }
 }
 
 /// What was sent and not written yet.
@@ -50,32 +66,31 @@ impl Sink {
     pub(super) fn new(output: Box<dyn Write + Send>, max_bytes: usize) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
         let bytes = Arc::<AtomicUsize>::default();
-        let (dropped, waiting) = (Counter::default(), Gauge::default());
-        let unwritten = Unwritten { lines: waiting.clone(), bytes: bytes.clone() };
-        let lost = dropped.clone();
+        let metrics = LogMetrics::default();
+        let unwritten = Unwritten { lines: metrics.waiting.clone(), bytes: bytes.clone() };
+        let lost = metrics.dropped.clone();
         std::thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || write_all(&lines, output, &lost, &unwritten))?;
-        Ok(Self { queue, bytes, max_bytes, dropped, waiting })
+        Ok(Self { queue, bytes, max_bytes, metrics })
     }
 
     /// A sink without a writer.
     pub(super) fn closed() -> Self {
         let (queue, _) = sync_channel(1);
-        let (dropped, waiting) = (Counter::default(), Gauge::default());
-        Self { queue, bytes: Arc::default(), max_bytes: 0, dropped, waiting }
+        Self { queue, bytes: Arc::default(), max_bytes: 0, metrics: LogMetrics::default() }
     }
 
     /// Never waits.
     pub(super) fn send(&self, line: String) {
         // Before it is sent, for the writer may be quicker than what follows.
-        self.waiting.inc();
+        self.metrics.waiting.inc();
         let held = line.capacity();
         let before = self.bytes.fetch_add(held, Ordering::Relaxed);
         if before + held > self.max_bytes || self.queue.try_send(Message::Line(line)).is_err() {
             self.bytes.fetch_sub(held, Ordering::Relaxed);
-            self.waiting.dec();
-            self.dropped.inc();
+            self.metrics.waiting.dec();
+            self.metrics.dropped.inc();
         }
     }
 
@@ -94,12 +109,8 @@ impl Sink {
         let _ = written.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
 
-    pub(super) fn waiting(&self) -> &Gauge {
-        &self.waiting
-    }
-
-    pub(super) fn dropped(&self) -> &Counter {
-        &self.dropped
+    pub(super) fn metrics(&self) -> &LogMetrics {
+        &self.metrics
     }
 }
 
@@ -200,7 +211,7 @@ mod tests {
         for number in 0..sent {
             sink.send(format!("{number:030}\n"));
         }
-        let dropped = usize::try_from(sink.dropped().get()).expect("small");
+        let dropped = usize::try_from(sink.metrics.dropped.get()).expect("small");
         assert!(dropped > 0, "the queue is bounded");
         drop(held);
         sink.flush(Duration::from_secs(10));
@@ -219,9 +230,9 @@ mod tests {
             sink.send(line.clone());
         }
         // The writer has taken a batch before it stood still.
-        let waiting = usize::try_from(sink.waiting().get()).expect("small") * line.len();
+        let waiting = usize::try_from(sink.metrics.waiting.get()).expect("small") * line.len();
         assert!((MAX - line.len()..=MAX).contains(&waiting), "{waiting} bytes wait");
-        assert!(sink.dropped().get() >= 1_000 - ((MAX + 2 * BATCH) / line.len()) as u64);
+        assert!(sink.metrics.dropped.get() >= 1_000 - ((MAX + 2 * BATCH) / line.len()) as u64);
         drop(held);
         sink.flush(Duration::from_secs(10));
         assert_eq!(sink.bytes.load(Ordering::Relaxed), 0, "all places are free again");
@@ -260,15 +271,15 @@ mod tests {
         disk.0.lock().1 = 10;
         send("first\n");
         send("second\n");
-        assert_eq!(sink.dropped().get(), 1, "cut in the middle");
+        assert_eq!(sink.metrics.dropped.get(), 1, "cut in the middle");
         send("third\n");
-        assert_eq!(sink.dropped().get(), 2);
+        assert_eq!(sink.metrics.dropped.get(), 2);
         disk.0.lock().1 = 1;
         send("fourth\n");
-        assert_eq!(sink.dropped().get(), 3, "there was room for the end of the torn line");
+        assert_eq!(sink.metrics.dropped.get(), 3, "there was room for the end of the torn line");
         disk.0.lock().1 = 100;
         send("fifth\n");
-        assert_eq!(sink.dropped().get(), 3);
+        assert_eq!(sink.metrics.dropped.get(), 3);
         let text = String::from_utf8(disk.0.lock().0.clone()).expect("text");
         assert_eq!(text, "first\nseco\nfifth\n");
     }
@@ -287,6 +298,6 @@ mod tests {
         let sink = Sink::new(Box::new(Broken), usize::MAX).expect("a thread");
         sink.send("lost\n".to_owned());
         sink.flush(Duration::from_secs(10));
-        assert_eq!(sink.dropped().get(), 1);
+        assert_eq!(sink.metrics.dropped.get(), 1);
     }
 }

@@ -23,7 +23,7 @@ pub struct Baggage {
 }
 
 impl Baggage {
-    /// The agent's description of one of its own workloads.
+    /// The agent's description of a workload on its node.
     pub fn of(workload: &Workload, cluster: &Str) -> Self {
         let Workload { key, canonical, locality, .. } = workload;
         Self {

@@ -90,6 +90,11 @@ fn collect(shape: &Shape, place: &str, path: &str, around: &[String], levels: &m
             around.push(format!("{place}.all({key}, {{}})"));
             collect(values, &format!("{place}[{key}]"), &format!("{path}[]"), &around, levels);
         }
-        Shape::Choice(_) | Shape::Text | Shape::Flag | Shape::Unsigned(_) | Shape::Any => {}
+        Shape::Choice(_)
+        | Shape::Text
+        | Shape::Flag
+        | Shape::Unsigned(_)
+        | Shape::IntOrString
+        | Shape::Any => {}
     }
 }

@@ -1,4 +1,4 @@
-//! What a type reads, found out by letting it read: a deserializer that writes down what is asked of it.
+//! The fields that a type reads, found by letting it read: a deserializer that records its requests.
 
 use std::collections::BTreeSet;
 
@@ -20,6 +20,8 @@ pub enum Shape {
     Flag,
     /// With the greatest value.
     Unsigned(u64),
+    /// A number or a text (Kubernetes, IntOrString).
+    IntOrString,
     /// Anything, or nothing that is looked at.
     Any,
 }
@@ -112,9 +114,13 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Error> {
+        if name == "IntOrString" {
+            *self.shape = Shape::IntOrString;
+            return visitor.visit_u64(1);
+        }
         visitor.visit_newtype_struct(self)
     }
 

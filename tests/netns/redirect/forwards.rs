@@ -151,7 +151,7 @@ fn the_agent_reaches_what_stands_behind() {
     }
 }
 
-/// What stands behind a pod and dials it arrives over an interface that the pod added, and is captured like everybody.
+/// A client behind a pod that dials it arrives over an interface that the pod added, and is captured like any other.
 #[test]
 fn an_interface_that_the_pod_adds_is_no_way_in() {
     let (lab, machine) = with_machine();
@@ -168,14 +168,14 @@ fn an_interface_that_the_pod_adds_is_no_way_in() {
         exchange(&mut stream, &mut captured, 1000);
         assert!(try_accept(&application, wait_a_little()).is_none(), "reached uncaptured");
     }
-    // What it dials elsewhere is led to the agent too, which knows no such workload.
+    // Its connections elsewhere are redirected to the agent too, which knows no such workload.
     let elsewhere = at(CLIENT[0], 7777);
     let _server = lab.client.listen(&elsewhere);
     let _stream = machine.connect(&elsewhere);
     assert_eq!(original_destination(&accept(&agent)), socket(&elsewhere));
 }
 
-/// Connections from before go on through the pod; whoever uses their ports again does not.
+/// Connections from before go on through the pod; a client that reuses their ports does not.
 #[test]
 fn older_connections_that_are_forwarded_live_on() {
     let (lab, machine) = with_machine();

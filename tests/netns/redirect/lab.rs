@@ -40,7 +40,7 @@ impl Namespace {
         namespace
     }
 
-    /// Runs on a thread of its own in the namespace. Sockets opened there stay there.
+    /// Runs on a separate thread in the namespace. Sockets opened there stay there.
     pub fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
         let enter_and_run = || {
             setns(&self.0, CloneFlags::CLONE_NEWNET).unwrap();

@@ -76,7 +76,7 @@ fn a_read_only_proc_is_no_obstacle() {
     assert_eq!(value(&namespace), "1");
 }
 
-/// Whoever may not write them captures all the same, and says so.
+/// An agent that may not write them captures all the same, and says so.
 #[test]
 fn offsets_that_must_stay_are_no_secret() {
     let namespace = Namespace::new();

@@ -224,7 +224,7 @@ pub fn vanish(stream: TcpStream) {
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
-/// Ports of a connection from before the capture whose client vanished: whoever uses them does not reach the application,
+/// Ports of a connection from before the capture whose client vanished: a client that uses them does not reach the application,
 /// is told so at once, and is captured like everybody once the kernel has forgotten (since Linux 6.5 soon).
 #[test]
 fn ports_of_an_older_connection_are_captured_again() {

@@ -98,8 +98,8 @@ impl Network {
 }
 
 impl Network {
-    /// Ends a pod's namespace and its wire, and makes it anew under the same name: a new namespace, at the old address
-    /// or at another one. Whoever holds the old namespace keeps it, without a wire.
+    /// Ends a pod's namespace and its wire, and recreates it under the same name: a new namespace, at the old address
+    /// or at another one. A process that holds the old namespace keeps it, without a wire.
     pub fn attach_anew(
         &mut self,
         node: &str,

@@ -1,4 +1,4 @@
-//! The private world in which a lab lives: network and mount namespaces of its own, so that nothing of the
+//! The private world in which a lab lives: separate network and mount namespaces, so that nothing of the
 //! host is touched and everything vanishes with the process.
 
 use std::fs;

@@ -29,7 +29,7 @@ use tonic_prost::ProstCodec;
 
 use super::wire::{ALPN_H2, CREATE_CERTIFICATE, CertificateRequest, CertificateResponse, provider};
 
-/// What the server does with the next requests.
+/// How the server treats the next requests.
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
     Sign,
@@ -39,7 +39,7 @@ pub(super) enum Answer {
     Hang,
     /// Signs the requester's key for another name.
     OtherName(&'static str),
-    /// Signs the right name for a key of its own.
+    /// Signs the right name for a key that the server made.
     OtherKey,
     /// Signs with the intermediate but leaves it out.
     NoParent,
@@ -224,7 +224,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<Stat
         connections.spawn(async move {
             let service = service_fn(move |request| serve(state.clone(), request));
             let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            // What goes wrong here is the client's to report.
+            // The client reports failures.
             match tls {
                 None => drop(server.serve_connection(TokioIo::new(stream), service).await),
                 Some(tls) => {

@@ -1,15 +1,11 @@
 //! The matches of an HTTPRoute rule, read straight into the model's types.
 
-use http::{HeaderName, Method};
-use regex::{Regex, RegexBuilder};
+use http::Method;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
+use crate::filter::{WrittenMatch, whole};
 use crate::model::{HeaderMatch, HttpMatch, PathMatch, TextMatch};
-
-/// The size of a compiled regular expression in bytes. Enough for any path or header pattern, small enough that a
-/// thousand of them are no burden; the crate's own default is 10 MiB.
-const MAX_REGEX_BYTES: usize = 256 * 1024;
 
 /// One entry of `matches`.
 #[derive(Clone, Debug)]
@@ -24,7 +20,7 @@ struct RawMatch {
     #[serde(default, deserialize_with = "path")]
     path: PathMatch,
     #[serde(default)]
-    headers: Vec<RawHeaderMatch>,
+    headers: Vec<HeaderMatch>,
     #[serde(default)]
     query_params: Vec<RawQueryMatch>,
     #[serde(default, deserialize_with = "method")]
@@ -39,13 +35,6 @@ enum PathMatchType {
     RegularExpression,
 }
 
-#[derive(Clone, Copy, Default, Deserialize)]
-enum TextMatchType {
-    #[default]
-    Exact,
-    RegularExpression,
-}
-
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RawPath {
@@ -56,20 +45,7 @@ struct RawPath {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RawTextMatch {
-    #[serde(default, rename = "type")]
-    kind: TextMatchType,
-    name: String,
-    value: String,
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "RawTextMatch")]
-pub(in crate::source::objects) struct RawHeaderMatch(HeaderMatch);
-
-#[derive(Deserialize)]
-#[serde(try_from = "RawTextMatch")]
+#[serde(try_from = "WrittenMatch")]
 struct RawQueryMatch(String, TextMatch);
 
 impl<'de> Deserialize<'de> for RouteMatch {
@@ -89,9 +65,9 @@ impl<'de> Deserialize<'de> for RouteMatch {
 }
 
 /// Of several entries with one name only the first counts.
-pub(in crate::source::objects) fn first_of_each(raw: Vec<RawHeaderMatch>) -> Vec<HeaderMatch> {
+pub(in crate::source::objects) fn first_of_each(written: Vec<HeaderMatch>) -> Vec<HeaderMatch> {
     let mut headers: Vec<HeaderMatch> = Vec::new();
-    for RawHeaderMatch(header) in raw {
+    for header in written {
         if headers.iter().all(|other| other.name != header.name) {
             headers.push(header);
         }
@@ -99,32 +75,16 @@ pub(in crate::source::objects) fn first_of_each(raw: Vec<RawHeaderMatch>) -> Vec
     headers
 }
 
-impl TryFrom<RawTextMatch> for RawHeaderMatch {
+impl TryFrom<WrittenMatch> for RawQueryMatch {
     type Error = String;
 
-    fn try_from(raw: RawTextMatch) -> Result<Self, String> {
-        let name = HeaderName::try_from(raw.name.as_str())
-            .map_err(|_| format!("name: {:?} is not a header name", raw.name))?;
-        Ok(Self(HeaderMatch { name, value: text(raw.kind, &raw.value)? }))
-    }
-}
-
-impl TryFrom<RawTextMatch> for RawQueryMatch {
-    type Error = String;
-
-    fn try_from(raw: RawTextMatch) -> Result<Self, String> {
-        if raw.name.is_empty() {
+    fn try_from(written: WrittenMatch) -> Result<Self, String> {
+        if written.name.is_empty() {
             return Err("name: must not be empty".to_owned());
         }
-        Ok(Self(raw.name, text(raw.kind, &raw.value)?))
+        let value = written.text()?;
+        Ok(Self(written.name, value))
     }
-}
-
-fn text(kind: TextMatchType, value: &str) -> Result<TextMatch, String> {
-    Ok(match kind {
-        TextMatchType::Exact => TextMatch::Exact(value.into()),
-        TextMatchType::RegularExpression => TextMatch::Regex(whole(value)?),
-    })
 }
 
 fn path<'de, D: Deserializer<'de>>(from: D) -> Result<PathMatch, D::Error> {
@@ -149,18 +109,6 @@ fn plain(path: &str) -> Result<&str, String> {
         Some(part) => Err(format!("value: {path:?} must not contain {part:?}")),
         None => Ok(path),
     }
-}
-
-/// A regular expression that has to match the whole text.
-pub(in crate::source::objects) fn whole(pattern: &str) -> Result<Regex, String> {
-    // Compiled alone first: a pattern such as `a)(b` would otherwise escape from the group around it.
-    let compile = |pattern: &str| RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
-    compile(pattern).and_then(|_| compile(&format!("^(?:{pattern})$"))).map_err(|error| {
-        // Before its last line, the library draws where it is wrong.
-        let told = error.to_string();
-        let why = told.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        format!("value: {pattern:?} is not a regular expression: {why}")
-    })
 }
 
 /// The methods of Gateway API's HTTPMethod.

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::super::Context;
-use super::{HBONE, is_hbone};
 use crate::base::{ObjectKey, ports};
 use crate::source::objects::{Gateway, Listener};
 
@@ -12,10 +11,11 @@ pub(super) fn complain(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway)
     let spec = &gateway.spec;
     for (index, listener) in spec.listeners.iter().enumerate() {
         let place = format!("spec.listeners[{index}]");
-        if !is_hbone(listener) {
+        if !listener.is_hbone() {
             let reason = format!(
-                "has no effect: a waypoint listens for {HBONE} on port {} only; use a Gateway of another class for other \
+                "has no effect: a waypoint listens for {} on port {} only; use a Gateway of another class for other \
                  traffic, such as ingress",
+                Listener::HBONE,
                 ports::HBONE
             );
             cx.warn::<Gateway>(key, place, reason);

@@ -1,0 +1,272 @@
+//! The filters of policies, by target: which one a Service and a rule of a route are given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
+use std::sync::Arc;
+
+use super::super::Context;
+use super::target::{Known, Target, listeners, may_be_http};
+use crate::base::{ObjectKey, Str};
+use crate::filter::{Half, HttpFilter, RuleContext};
+use crate::model::{Binding, HttpRoute, HttpRule, PortFilters, RouteParent, Service, Waypoint};
+use crate::source::objects::{TrafficPolicy, Typed, created};
+use crate::source::{Condition, ConditionReason, ConditionType, Severity};
+
+/// A filter for a target, its policy, and the index of the target in the policy.
+#[derive(Clone)]
+struct Claim {
+    filter: HttpFilter,
+    policy: ObjectKey,
+    index: usize,
+}
+
+/// A target of a policy: the policy, and the index of the target in it.
+type Place = (ObjectKey, usize);
+
+/// The filters of a Service.
+#[derive(Default)]
+pub(super) struct OfService {
+    pub(super) filters: Vec<HttpFilter>,
+    /// Of ports that are targeted themselves, without those of `filters`.
+    pub(super) ports: Vec<PortFilters>,
+}
+
+/// All claims, by namespace and target; for each no two of one type.
+#[derive(Default)]
+pub(super) struct Claims {
+    by_target: BTreeMap<(Str, Target), Vec<Claim>>,
+    /// The namespaces of policies; others need no look-up.
+    namespaces: BTreeSet<Str>,
+    /// Some policy targets a class.
+    has_classes: bool,
+    /// Targets that matched something.
+    reached: BTreeSet<Place>,
+    /// Routes with a filter in force, as targets.
+    in_force: BTreeSet<Place>,
+    /// Routes with a filter that the destination ignores, as targets, with the Services in other namespaces.
+    ignored: BTreeMap<Place, BTreeSet<ObjectKey>>,
+}
+
+/// The object around a filter.
+struct Policy<'a>(&'a ObjectKey);
+
+impl RuleContext for Policy<'_> {
+    fn policy(&self) -> ObjectKey {
+        self.0.clone()
+    }
+}
+
+impl Claims {
+    /// No policy is attached to anything.
+    pub(super) fn are_none(&self) -> bool {
+        self.by_target.is_empty()
+    }
+
+    /// The oldest policy first; of policies of one age the one whose name comes first (GEP-713, "Conflict resolution").
+    pub(super) fn of(cx: &mut Context<'_>) -> Self {
+        let objects = cx.objects;
+        let mut policies: Vec<_> = objects.all::<TrafficPolicy>().collect();
+        // One of unknown age counts as the youngest: no API server created it.
+        let age = |policy: &TrafficPolicy| match created(&policy.metadata) {
+            0 => i64::MAX,
+            created => created,
+        };
+        policies.sort_by_key(|(key, policy)| (age(policy), *key));
+        let mut claims = Self::default();
+        for (key, policy) in policies {
+            // A policy with a fault was rejected when it was read.
+            let filters: Vec<HttpFilter> =
+                policy.spec.0.filters(&Policy(key)).into_iter().filter_map(Result::ok).collect();
+            if filters.is_empty() {
+                let reason = "says nothing: neither fault nor rateLimit is there";
+                cx.warn::<TrafficPolicy>(key, "spec", reason);
+            }
+            for (index, target) in policy.spec.0.target_refs.iter().enumerate() {
+                match Target::read(cx, key, target) {
+                    Ok(target) => claims.add(cx, key, index, target, &filters),
+                    Err((reason, why)) => complain(cx, (key, index), reason, why),
+                }
+            }
+        }
+        claims
+    }
+
+    fn add(
+        &mut self,
+        cx: &mut Context<'_>,
+        policy: &ObjectKey,
+        index: usize,
+        target: Target,
+        filters: &[HttpFilter],
+    ) {
+        self.namespaces.insert(policy.namespace.clone());
+        self.has_classes |= matches!(target, Target::GatewayClass(_));
+        let held = self.by_target.entry((policy.namespace.clone(), target)).or_default();
+        for filter in filters {
+            let rival = held.iter().find(|it| discriminant(&it.filter) == discriminant(filter));
+            match rival {
+                Some(rival) if rival.policy != *policy => {
+                    let why = format!(
+                        "the TrafficPolicy {} is older and says the same of this target; that one is in force",
+                        rival.policy
+                    );
+                    complain(cx, (policy, index), ConditionReason::Conflicted, why);
+                }
+                Some(_) => {}
+                None => held.push(Claim { filter: filter.clone(), policy: policy.clone(), index }),
+            }
+        }
+    }
+
+    /// Those of the most specific target that has one, for each type. `targets`: the most specific first.
+    fn of_targets(&mut self, targets: Vec<(Str, Target)>) -> Vec<Claim> {
+        let mut found: Vec<Claim> = Vec::new();
+        for id in targets {
+            for claim in self.by_target.get(&id).into_iter().flatten() {
+                self.reached.insert((claim.policy.clone(), claim.index));
+                let same = |it: &Claim| discriminant(&it.filter) == discriminant(&claim.filter);
+                if !found.iter().any(same) {
+                    found.push(claim.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// Only what is bound to a waypoint: nothing else is parsed.
+    pub(super) fn of_service(
+        &mut self,
+        cx: &Context<'_>,
+        service: &Service,
+        waypoints: &[Arc<Waypoint>],
+    ) -> OfService {
+        let Binding::Waypoint(bound) = &service.waypoint else { return OfService::default() };
+        let concerned = [&service.key.namespace, &bound.namespace];
+        if !self.has_classes && !concerned.iter().any(|it| self.namespaces.contains(*it)) {
+            return OfService::default();
+        }
+        let own = |section: Option<Str>| {
+            let target = match &service.entry {
+                Some(entry) => Target::ServiceEntry(entry.clone(), section),
+                None => Target::Service(service.key.name.clone(), section),
+            };
+            (service.key.namespace.clone(), target)
+        };
+        let of_gateway = |section: Option<Str>| {
+            (bound.namespace.clone(), Target::Gateway(bound.name.clone(), section))
+        };
+        let mut targets = vec![own(None)];
+        targets.extend(listeners(cx.objects, bound).into_iter().map(|it| of_gateway(Some(it))));
+        targets.push(of_gateway(None));
+        if let Some(waypoint) = waypoints.iter().find(|waypoint| waypoint.key == *bound) {
+            let class = Target::GatewayClass(waypoint.class.clone());
+            targets.extend(self.namespaces_of(&class).map(|namespace| (namespace, class.clone())));
+        }
+        let filters = filters_of(self.of_targets(targets));
+        let named = service.ports.iter().filter(|it| !it.name.is_empty() && may_be_http(it));
+        let ports = named.filter_map(|port| {
+            let claims = self.of_targets(vec![own(Some(port.name.clone()))]);
+            (!claims.is_empty())
+                .then(|| PortFilters { port: port.port, filters: filters_of(claims) })
+        });
+        OfService { filters, ports: ports.collect() }
+    }
+
+    /// Classes are only targeted from the root namespace, which was looked at when the target was read.
+    fn namespaces_of(&self, class: &Target) -> impl Iterator<Item = Str> + use<> {
+        let of = self.by_target.keys().filter(|(_, target)| target == class);
+        of.map(|(namespace, _)| namespace.clone()).collect::<Vec<_>>().into_iter()
+    }
+
+    /// The destination takes no rules from its clients, so it ignores what is attached to their routes.
+    pub(super) fn of_rule(&mut self, route: &HttpRoute, rule: &HttpRule) -> Vec<HttpFilter> {
+        if !self.namespaces.contains(&route.key.namespace) {
+            return Vec::new();
+        }
+        let target = |section: Option<Str>| {
+            let target = Target::Route(route.kind, route.key.name.clone(), section);
+            (route.key.namespace.clone(), target)
+        };
+        let named = Some(rule.name.clone()).filter(|name| !name.is_empty());
+        let mut targets: Vec<_> = named.map(|name| target(Some(name))).into_iter().collect();
+        targets.push(target(None));
+        let own = |parent: &RouteParent| parent.service.namespace == route.key.namespace;
+        let is_producers = route.parents.iter().any(own);
+        let mut filters = Vec::new();
+        for Claim { filter, policy, index } in self.of_targets(targets) {
+            let of_destination = filter.half() == Half::Destination;
+            let place = (policy, index);
+            if of_destination && !route.parents.iter().all(own) {
+                let others = route.parents.iter().filter(|it| !own(it)).map(|it| &it.service);
+                self.ignored.entry(place.clone()).or_default().extend(others.cloned());
+            }
+            if !of_destination || is_producers {
+                self.in_force.insert(place);
+                filters.push(filter);
+            }
+        }
+        filters
+    }
+
+    pub(super) fn complain_of_unreached(&self, cx: &mut Context<'_>, known: &Known<'_>) {
+        let mut told = BTreeSet::new();
+        for ((namespace, target), claims) in &self.by_target {
+            for claim in claims {
+                let place = (claim.policy.clone(), claim.index);
+                if self.reached.contains(&place) || !told.insert(place) {
+                    continue;
+                }
+                let why = known.why_unreached(namespace, target);
+                let why = format!("{why}; the policy is not in force for it");
+                let place = (&claim.policy, claim.index);
+                complain(cx, place, ConditionReason::TargetNotFound, why);
+            }
+        }
+    }
+
+    pub(super) fn complain_of_ignored(&self, cx: &mut Context<'_>) {
+        for (place @ (policy, index), services) in &self.ignored {
+            let reason = match self.in_force.contains(place) {
+                true => ConditionReason::PartiallyProgrammed,
+                false => ConditionReason::ConsumerRoute,
+            };
+            let services: Vec<String> = services.iter().map(ToString::to_string).collect();
+            let why = format!(
+                "rateLimit is not enforced for the route's parents in other namespaces ({}), whose destinations take no rules \
+                 from their clients; attach the policy to the Service or to a route of its namespace",
+                services.join(", ")
+            );
+            let condition = Condition::of_parent(ConditionType::Programmed, reason, *index);
+            complain_with(cx, (policy, *index), Severity::Warning, condition, why);
+        }
+    }
+}
+
+fn filters_of(claims: Vec<Claim>) -> Vec<HttpFilter> {
+    claims.into_iter().map(|claim| claim.filter).collect()
+}
+
+/// The policy does not apply to the target.
+fn complain(
+    cx: &mut Context<'_>,
+    (policy, index): (&ObjectKey, usize),
+    reason: ConditionReason,
+    why: String,
+) {
+    let condition = Condition::of_parent(ConditionType::Accepted, reason, index);
+    complain_with(cx, (policy, index), Severity::Error, condition, why);
+}
+
+fn complain_with(
+    cx: &mut Context<'_>,
+    (policy, index): (&ObjectKey, usize),
+    severity: Severity,
+    condition: Condition,
+    why: String,
+) {
+    let field = format!("spec.targetRefs[{index}]");
+    cx.complain(severity, TrafficPolicy::KIND, policy, field, why);
+    if let Some(complaint) = cx.complaints.last_mut() {
+        complaint.condition = Some(condition);
+    }
+}
