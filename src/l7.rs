@@ -3,61 +3,33 @@
 //! There is one worker per namespace, on its own thread with its own runtime and budgets (connections, requests in
 //! flight, buffered bytes). A namespace whose worker is saturated, leaks or panics slows neither layer 4 nor another
 //! namespace: the kernel divides the CPU between the threads. Each client has a share of every budget, so that no
-//! client takes a worker from the others (`l7/budget.rs`), and clients start their requests in turn (`l7/fair.rs`). A
+//! client takes a worker from the others (`l7/budget.rs`), and clients start their requests in turn (`l7/budget/fair.rs`). A
 //! worker starts with the first connection and stops when `node` says that its namespace needs none any more.
 //!
-//! A waypoint has two halves. The client's half (`outbound`) takes a [`RoutedConnection`] and routes its requests: it
+//! A waypoint has two halves. The client's half (`l7/client.rs`) takes a [`RoutedConnection`] and routes its requests: it
 //! selects rule, backend and endpoint, applies filters, retries requests that were certainly not processed, and
-//! records. The destination's half (`inbound`) takes a [`GuardedConnection`] and authorizes each request on its own
+//! records. The destination's half (`l7/destination.rs`) takes a [`GuardedConnection`] and authorizes each request on its own
 //! facts; it trusts nobody. Both see plain HTTP/1.1 or HTTP/2; anything else is forwarded as bytes.
+//!
+//! The folders are a stack: `budget` < `message` (heads, bodies of requests) < `upstream` (connections to applications) <
+//! `exchange` (a request until its response has ended, answers, filters) < `worker` (thread, connections) < `client` and
+//! `destination`, which do not know each other. The worker does not know them either: [`Halves`] hands them to it.
 //!
 //! Layer 4 calls through [`Waypoints`]; neither call blocks. This room does not listen, capture or speak TLS. It
 //! retries a request that may have reached an application only if the route configures it.
 
-mod again;
-mod arrived;
 #[cfg(feature = "bench")]
 pub mod bench;
-mod body;
 mod budget;
 mod client;
-mod deliver;
-mod detect;
+mod destination;
 mod exchange;
-mod fair;
-mod forward;
-mod framing;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
-mod guard;
-mod headers;
-mod held;
-mod host;
-mod inbound;
-mod interim;
-mod kept;
-mod lasting;
-mod limit;
-mod limits;
-mod mirror;
-mod opaque;
-mod original;
-mod outbound;
-mod peers;
-mod plan;
-mod refused;
-mod request;
-mod respond;
-mod seat;
-mod seats;
-mod sent;
-mod server;
-mod turn;
-mod unguarded;
-mod upgrade;
+mod message;
+mod tasks;
 mod upstream;
-mod watched;
-mod window;
+mod version;
 mod worker;
 
 #[cfg(test)]
@@ -78,7 +50,11 @@ use crate::resolver::Resolver;
 use crate::telemetry::{Telemetry, WorkerHealth};
 use crate::tunnel::{GuardedConnection, RoutedConnection, Waypoints};
 use crate::world::WorldStore;
-use worker::{Job, Worker};
+use budget::seats::Seated;
+use destination::gates::Inbound;
+use destination::kept::Arrivals;
+use worker::context::Context;
+use worker::{Job, Serve, Worker};
 
 /// What the workers use of the rooms below.
 #[derive(Clone)]
@@ -178,10 +154,10 @@ impl Workers {
     fn hand_over(&self, namespace: &Str, job: Job) {
         let worker = match self.worker(namespace) {
             Ok(worker) => worker,
-            Err((reason, why)) => return job.refuse(&self.dependencies, reason, &why),
+            Err((reason, why)) => return refuse(job, &self.dependencies, reason, &why),
         };
         if let Err((job, reason, why)) = worker.offer(job) {
-            job.refuse(&self.dependencies, reason, &why);
+            refuse(job, &self.dependencies, reason, &why);
         }
     }
 
@@ -198,7 +174,12 @@ impl Workers {
         if let Some(worker) = current.get(namespace).filter(|worker| worker.is_open()) {
             return Ok(worker.clone());
         }
-        let worker = Worker::start(namespace.clone(), self.dependencies.clone()).map_err(|error| {
+        let worker = Worker::start(
+            namespace.clone(),
+            self.dependencies.clone(),
+            Halves::new(&self.dependencies),
+        )
+        .map_err(|error| {
             let why = format!(
                 "the worker of namespace {namespace} could not start: {error}; check the limits on threads and open \
                  files"
@@ -212,6 +193,52 @@ impl Workers {
         self.current.store(Arc::new(next));
         Ok(worker)
     }
+}
+
+/// Both halves, for one worker.
+struct Halves {
+    /// What the requests of inbound connections must pass.
+    arrivals: Arc<Arrivals>,
+}
+
+impl Halves {
+    fn new(dependencies: &Dependencies) -> Self {
+        Self { arrivals: Arc::new(Arrivals::new(dependencies.world.clone())) }
+    }
+}
+
+impl Serve for Halves {
+    fn begin(&self, context: &Arc<Context>, job: Job, seat: Seated) {
+        let shared = context.clone();
+        match job {
+            Job::Route(connection) => {
+                let served = client::connection::serve(shared, connection, seat);
+                context.tasks.spawn("outbound connection", served);
+            }
+            Job::Guard(connection) => {
+                let arrivals = self.arrivals.clone();
+                let served = destination::connection::serve(shared, arrivals, connection, seat);
+                context.tasks.spawn("inbound connection", served);
+            }
+        }
+    }
+
+    fn sweep(&self) {
+        self.arrivals.sweep();
+    }
+}
+
+/// Closes a connection that no worker takes, and records why.
+fn refuse(job: Job, dependencies: &Dependencies, reason: Reason, why: &str) {
+    let start = match &job {
+        Job::Route(connection) => client::labels::routed(connection, &dependencies.cluster),
+        Job::Guard(connection) => {
+            let inbound = Inbound::of(connection);
+            let world = dependencies.world.load();
+            destination::labels::arrived(&inbound, &world, &dependencies.cluster)
+        }
+    };
+    dependencies.telemetry.refused(start, reason, why);
 }
 
 impl Waypoints for Workers {

@@ -10,6 +10,7 @@ mod alert;
 mod dial;
 mod entry;
 mod local;
+mod probe;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};

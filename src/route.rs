@@ -10,8 +10,19 @@ mod select;
 mod split;
 
 pub use decide::{Decision, decide};
-pub use select::{Head, Selection, leading_to, select, serves};
+pub use select::{Selection, leading_to, select, serves};
 pub use split::next_backend;
+
+use http::{HeaderMap, Method};
+
+/// The parts of a request's head that routes match.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    pub method: &'a Method,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+}
 
 #[cfg(test)]
 mod tests;

@@ -2,10 +2,10 @@
 
 use http::{HeaderMap, HeaderValue, Request};
 
-use super::headers;
-use super::original::Original;
-use super::sent::{self, Sent};
 use crate::filter::{self, Seen};
+use crate::l7::message::headers;
+use crate::l7::message::original::Original;
+use crate::l7::message::sent::{self, Sent};
 use crate::model::HttpRule;
 
 /// A request as routes and policies see it; `None` when it is answered 400.

@@ -4,10 +4,10 @@
 //! The byte budget is kept by reservation: whoever may buffer takes its worst case beforehand, so the sum never
 //! exceeds the setting whatever the peers do. A downstream connection of either version reserves what is read ahead of a
 //! head and what is written, and an HTTP/2 connection its receive window as there are streams to fill it
-//! ([`window`](super::window)), with the trailers that nobody has read; each request over HTTP/2 reserves the two send
+//! ([`window`]), with the trailers that nobody has read; each request over HTTP/2 reserves the two send
 //! buffers of its streams; a large head, of the request or the response, and large trailers, what they take; a request
 //! that may be sent again and a copy for a mirror, what they may keep of its body. A request's place is held until h2 has
-//! sent the last frame of the response ([`held`](super::held)), because it waits in memory for a client that does not
+//! sent the last frame of the response ([`held`](super::message::held)), because it waits in memory for a client that does not
 //! read. Opaque connections buffer one chunk, and are bounded by the number of connections.
 //!
 //! Every place is taken three times: in the worker's sum, among those of the client's tenant, and among the client's own.
@@ -16,53 +16,27 @@
 //! leaves something for the next who comes, however many do so, and nobody's share lies idle for somebody who is not
 //! there. Counting takes a few atomic additions and no lock.
 
+pub(in crate::l7) mod admission;
+pub(in crate::l7) mod buffers;
+pub(in crate::l7) mod client;
+pub(in crate::l7) mod fair;
+pub(in crate::l7) mod seat;
+pub(in crate::l7) mod seats;
+pub(in crate::l7) mod sizes;
+pub(in crate::l7) mod turn;
+pub(in crate::l7) mod window;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-use super::WorkerSettings;
-use super::client::Client;
-use super::detect::Version;
-use super::fair::{Begun, Rounds, Turns};
-use super::turn::Unseen;
-use crate::base::{FIELD_BYTES, MAX_FIELDS, Seldom};
+use crate::base::Seldom;
+use crate::l7::WorkerSettings;
+use crate::l7::version::Version;
 use crate::telemetry::{Telemetry, WorkerHealth};
-
-/// The read buffer of an HTTP/1 connection, and so the longest head of a message, in bytes: Istio's and Envoy's
-/// limit on request headers.
-pub(super) const HTTP1_BUFFER: usize = 60 * 1024;
-
-/// The receive window of one HTTP/2 stream, in bytes: at the 0.5 ms between two nodes it carries 2 Gbit/s.
-pub(super) const HTTP2_STREAM_WINDOW: u32 = 128 * 1024;
-
-/// The receive window of one HTTP/2 connection, in bytes: several streams', so that one slow reader does not stop
-/// the others (RFC 9113, 5.2).
-pub(super) const HTTP2_CONNECTION_WINDOW: u32 = 4 * HTTP2_STREAM_WINDOW;
-
-/// What is buffered for sending on one HTTP/2 stream, in bytes: one frame of the default size.
-pub(super) const HTTP2_SEND_BUFFER: usize = 16 * 1024;
-
-/// Streams at once on one HTTP/2 connection: Go's and ztunnel's pool's 100 (hyper 200).
-pub(super) const HTTP2_STREAMS: u32 = 100;
-
-/// How far a copy of a request's body may be behind, in bytes: two windows of a stream, so that an endpoint as fast as
-/// the original's keeps up.
-pub(super) const COPY_BUFFER: usize = 2 * HTTP2_STREAM_WINDOW as usize;
-
-/// How much of a request's body is kept to be sent again, in bytes: a request that was longer is sent once.
-pub(super) const REPLAY_BUFFER: usize = 64 * 1024;
-
-/// A head up to this size, in bytes, is within what its connection and its streams have reserved; nearly all are.
-pub(super) const SMALL_HEAD: usize = 4 * 1024;
-
-/// Heads of a request over HTTP/2 that may be small and wait at the same time: its own, the response's, and trailers.
-const SMALL_HEADS: usize = 3;
-
-/// The most that one head takes, in bytes: its text, and its fields.
-pub(super) const MOST_OF_A_HEAD: usize = HTTP1_BUFFER + MAX_FIELDS as usize * FIELD_BYTES;
-
-/// The tables of HPACK of an HTTP/2 connection, in bytes: 4 KiB each by the protocol's count, in which a field takes 32 at
-/// least, and some 160 in memory.
-const HPACK_TABLES: usize = 2 * (4096 / 32) * 160;
+use client::Client;
+use fair::{Begun, Rounds, Turns};
+use sizes::{COPY_BUFFER, HPACK_TABLES, HTTP1_BUFFER, MOST_OF_A_HEAD, REPLAY_BUFFER, UNIT, units};
+use turn::Unseen;
 
 /// Mirrored requests on their way at once: enough for a thousand a second at 100 ms each, and what a mirror that does
 /// not answer can hold.
@@ -70,18 +44,15 @@ const MIRRORS: usize = 128;
 
 /// Connections on their way from layer 4 to the worker. A worker that runs takes them in microseconds; one that does
 /// not shall not gather more.
-pub(super) const QUEUE: usize = 1024;
+pub(in crate::l7) const QUEUE: usize = 1024;
 
 /// For so many requests in flight one more may be on its way out that was refused. Over HTTP/2 a client need not take the
 /// answers, and could have any number of them.
 const REFUSED: usize = 16;
 
-/// The byte budget is counted in units of this many bytes.
-const UNIT: usize = 1024;
-
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::l7) enum Kind {
     Connections,
     Requests,
     /// In units.
@@ -102,20 +73,20 @@ struct Held([AtomicUsize; KINDS]);
 
 /// How much of what the others leave one may hold, in percent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shares {
-    pub(super) tenant: usize,
-    pub(super) client: usize,
+pub(in crate::l7) struct Shares {
+    pub(in crate::l7) tenant: usize,
+    pub(in crate::l7) client: usize,
 }
 
 /// The budgets of one worker in sum.
-pub(super) struct Pool {
+pub(in crate::l7) struct Pool {
     limits: [usize; KINDS],
     shares: Shares,
     held: Held,
     /// Seconds since the worker started, as of the last tick: what needs to know the time roughly does not ask the
     /// system for it.
     clock: AtomicU32,
-    unseen: Unseen,
+    unseen: Arc<Unseen>,
     rounds: Rounds,
     telemetry: Telemetry,
     /// By scope and kind.
@@ -124,14 +95,14 @@ pub(super) struct Pool {
 
 /// What all clients of one tenant hold together, and have begun.
 #[derive(Default)]
-pub(super) struct Tenancy {
+pub(in crate::l7) struct Tenancy {
     held: Held,
     begun: Arc<Begun>,
 }
 
 /// What one client holds of the budgets of one worker.
-pub(super) struct Share {
-    pub(super) client: Client,
+pub(in crate::l7) struct Share {
+    pub(in crate::l7) client: Client,
     pool: Arc<Pool>,
     tenancy: Arc<Tenancy>,
     held: Held,
@@ -142,7 +113,7 @@ pub(super) struct Share {
 
 /// Whose limit is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scope {
+pub(in crate::l7) enum Scope {
     Client,
     Tenant,
     Worker,
@@ -150,22 +121,22 @@ pub(super) enum Scope {
 
 /// There is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Full {
+pub(in crate::l7) struct Full {
     kind: Kind,
-    pub(super) scope: Scope,
+    pub(in crate::l7) scope: Scope,
     /// Whoever it is may hold so much now.
     limit: usize,
 }
 
 /// A place in one of the budgets, given back when dropped.
-pub(super) struct Reserved {
+pub(in crate::l7) struct Reserved {
     share: Arc<Share>,
     kind: Kind,
     amount: usize,
 }
 
 /// The place of one copy on its way.
-pub(super) struct MirrorPermit {
+pub(in crate::l7) struct MirrorPermit {
     _copy: Reserved,
     _buffer: Option<Reserved>,
 }
@@ -199,7 +170,7 @@ impl Shares {
 }
 
 impl Pool {
-    pub(super) fn new(settings: &WorkerSettings, telemetry: Telemetry) -> Arc<Self> {
+    pub(in crate::l7) fn new(settings: &WorkerSettings, telemetry: Telemetry) -> Arc<Self> {
         let limits = [
             settings.max_connections,
             settings.max_requests,
@@ -210,32 +181,32 @@ impl Pool {
         ];
         let shares = Shares { tenant: settings.tenant_share, client: settings.client_share };
         let (held, clock, told) = (Held::default(), AtomicU32::new(0), Default::default());
-        let (unseen, rounds) = (Unseen::default(), Rounds::default());
+        let (unseen, rounds) = (Arc::<Unseen>::default(), Rounds::default());
         Arc::new(Self { limits, shares, held, clock, unseen, rounds, telemetry, told })
     }
 
-    pub(super) fn clock(&self) -> u32 {
+    pub(in crate::l7) fn clock(&self) -> u32 {
         self.clock.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_clock(&self, seconds: u32) {
+    pub(in crate::l7) fn set_clock(&self, seconds: u32) {
         self.clock.store(seconds, Ordering::Relaxed);
     }
 
-    pub(super) fn unseen(&self) -> &Unseen {
+    pub(in crate::l7) fn unseen(&self) -> &Arc<Unseen> {
         &self.unseen
     }
 
-    pub(super) fn rounds(&self) -> &Rounds {
+    pub(in crate::l7) fn rounds(&self) -> &Rounds {
         &self.rounds
     }
 
-    pub(super) fn telemetry(&self) -> &Telemetry {
+    pub(in crate::l7) fn telemetry(&self) -> &Telemetry {
         &self.telemetry
     }
 
     /// How much of it is taken now; the rest is others' to fill in.
-    pub(super) fn health(&self) -> WorkerHealth {
+    pub(in crate::l7) fn health(&self) -> WorkerHealth {
         WorkerHealth {
             connections: self.held.get(Kind::Connections),
             requests: self.held.get(Kind::Requests),
@@ -265,23 +236,23 @@ impl Pool {
 }
 
 impl Share {
-    pub(super) fn new(client: Client, pool: Arc<Pool>, tenancy: Arc<Tenancy>) -> Arc<Self> {
+    pub(in crate::l7) fn new(client: Client, pool: Arc<Pool>, tenancy: Arc<Tenancy>) -> Arc<Self> {
         let (held, no_room) = (Held::default(), AtomicU32::new(0));
         let turns = Turns::new(tenancy.begun.clone());
         Arc::new(Self { client, pool, tenancy, held, turns, no_room })
     }
 
-    pub(super) fn pool(&self) -> &Arc<Pool> {
+    pub(in crate::l7) fn pool(&self) -> &Arc<Pool> {
         &self.pool
     }
 
     /// Waits until it is this client's turn to begin another request.
-    pub(super) async fn turn(&self) {
+    pub(in crate::l7) async fn turn(&self) {
         self.pool.rounds.begin(&self.turns, self.pool.clock()).await;
     }
 
     /// Takes a place, which must be given back.
-    pub(super) fn take(&self, kind: Kind, amount: usize) -> Result<(), Full> {
+    pub(in crate::l7) fn take(&self, kind: Kind, amount: usize) -> Result<(), Full> {
         let (pool, limit) = (&self.pool, self.pool.limits[kind as usize]);
         let within = |held: usize| held.checked_add(amount).filter(|held| *held <= limit);
         let total = pool.held.of(kind);
@@ -298,20 +269,24 @@ impl Share {
         }
     }
 
-    pub(super) fn give_back(&self, kind: Kind, amount: usize) {
+    pub(in crate::l7) fn give_back(&self, kind: Kind, amount: usize) {
         self.held.subtract(kind, amount);
         self.tenancy.held.subtract(kind, amount);
         self.pool.held.subtract(kind, amount);
     }
 
-    pub(super) fn reserve(self: &Arc<Self>, kind: Kind, amount: usize) -> Result<Reserved, Full> {
+    pub(in crate::l7) fn reserve(
+        self: &Arc<Self>,
+        kind: Kind,
+        amount: usize,
+    ) -> Result<Reserved, Full> {
         self.take(kind, amount)?;
         Ok(Reserved { share: self.clone(), kind, amount })
     }
 
     /// What an HTTP connection of this version may buffer, as far as it can be told beforehand.
     /// Its streams reserve what they need besides.
-    pub(super) fn connection(self: &Arc<Self>, version: Version) -> Result<Reserved, Full> {
+    pub(in crate::l7) fn connection(self: &Arc<Self>, version: Version) -> Result<Reserved, Full> {
         let bytes = match version {
             Version::Http1 => 2 * HTTP1_BUFFER,
             Version::Http2 => 2 * HTTP1_BUFFER + HPACK_TABLES,
@@ -320,12 +295,12 @@ impl Share {
     }
 
     /// What a head takes that comes in several frames, each of which is decoded as it comes.
-    pub(super) fn partial_head(self: &Arc<Self>) -> Result<Reserved, Full> {
+    pub(in crate::l7) fn partial_head(self: &Arc<Self>) -> Result<Reserved, Full> {
         self.reserve(Kind::Bytes, units(MOST_OF_A_HEAD))
     }
 
     /// A place for one more copy of a request.
-    pub(super) fn mirror(self: &Arc<Self>, has_body: bool) -> Result<MirrorPermit, Full> {
+    pub(in crate::l7) fn mirror(self: &Arc<Self>, has_body: bool) -> Result<MirrorPermit, Full> {
         let copy = self.reserve(Kind::Copies, 1)?;
         let buffer = match has_body {
             true => Some(self.reserve(Kind::Bytes, units(COPY_BUFFER))?),
@@ -335,12 +310,12 @@ impl Share {
     }
 
     /// What a body that may be sent again may keep.
-    pub(super) fn replay(self: &Arc<Self>) -> Option<Reserved> {
+    pub(in crate::l7) fn replay(self: &Arc<Self>) -> Option<Reserved> {
         self.reserve(Kind::Bytes, units(REPLAY_BUFFER)).ok()
     }
 
     /// Whose limit it is close to: fifteen sixteenths. Room is made from there on, before anybody must be refused.
-    pub(super) fn pressed(&self, kind: Kind) -> Option<Scope> {
+    pub(in crate::l7) fn pressed(&self, kind: Kind) -> Option<Scope> {
         let (tenant, client) = (self.tenancy.held.get(kind), self.held.get(kind));
         let [of_tenant, of_client] = self.pool.limits_of(kind, tenant, client);
         let (total, limit) = (self.pool.held.get(kind), self.pool.limits[kind as usize]);
@@ -355,17 +330,17 @@ impl Share {
 
     /// Whether to look for what rests upstream for this client. Looking takes the lock that every request of the worker
     /// needs: where nothing was found, not again within a second.
-    pub(super) fn may_make_room(&self) -> bool {
+    pub(in crate::l7) fn may_make_room(&self) -> bool {
         self.no_room.load(Ordering::Relaxed) != self.pool.clock().saturating_add(1)
     }
 
     /// Nothing was found.
-    pub(super) fn has_no_room(&self) {
+    pub(in crate::l7) fn has_no_room(&self) {
         self.no_room.store(self.pool.clock().saturating_add(1), Ordering::Relaxed);
     }
 
     /// Of the same tenant?
-    pub(super) fn is_beside(&self, other: &Share) -> bool {
+    pub(in crate::l7) fn is_beside(&self, other: &Share) -> bool {
         Arc::ptr_eq(&self.tenancy, &other.tenancy)
     }
 
@@ -379,7 +354,7 @@ impl Share {
     }
 
     /// For the log: who holds how much, and which settings say that this is all.
-    pub(super) fn why(&self, full: Full) -> String {
+    pub(in crate::l7) fn why(&self, full: Full) -> String {
         let (what, setting, unit) = match full.kind {
             Kind::Connections => ("connections", "max_connections", 1),
             Kind::Requests => ("requests in flight", "max_requests", 1),
@@ -406,25 +381,6 @@ impl Share {
             ),
         }
     }
-}
-
-/// The units for so many bytes.
-pub(super) fn units(bytes: usize) -> usize {
-    bytes.div_ceil(UNIT)
-}
-
-/// The units that a request needs besides its connection's: its streams' send buffers, and a head that is not small.
-pub(super) fn request_units(version: Version, head: usize) -> usize {
-    let streams = match version {
-        Version::Http1 => 0,
-        Version::Http2 => 2 * HTTP2_SEND_BUFFER + SMALL_HEADS * SMALL_HEAD,
-    };
-    units(streams) + head_units(head)
-}
-
-/// The units for a head of this size besides what is reserved for small ones.
-pub(super) fn head_units(head: usize) -> usize {
-    if head > SMALL_HEAD { units(head) } else { 0 }
 }
 
 impl Drop for Reserved {

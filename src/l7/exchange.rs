@@ -1,76 +1,57 @@
-//! One request from its arrival to the end of its response: the record, and what is held as long as it runs.
+//! One request from its arrival to the end of its response: the record, what is held as long as it runs, and the body of the
+//! response, which ends it.
 
+pub(in crate::l7) mod answer;
+pub(in crate::l7) mod arrived;
+pub(in crate::l7) mod chain;
+pub(in crate::l7) mod guards;
+pub(in crate::l7) mod upgrade;
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
-use tokio::time::Instant;
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::body::{self, Broken, Expectation, RequestBody, Uploaded};
-use super::budget::{Full, Reserved};
-use super::detect::Version;
-use super::headers;
-use super::seat::{RequestPermit, Seat};
-use super::upstream::Lease;
 use crate::base::Reason;
+use crate::l7::budget::admission::Admission;
+use crate::l7::message::body::{self, BodyError, Broken, Expectation, RequestBody, Uploaded};
+use crate::l7::message::held::{self, Chunk};
+use crate::l7::message::lasting::Cut;
+use crate::l7::message::{framing, headers};
+use crate::l7::upstream::Lease;
 use crate::telemetry::RequestRecord;
 use crate::world::InFlight;
 
 /// Recorded once, when dropped. An exchange that is dropped before it was finished was given up by the client.
-pub(super) struct Exchange {
-    pub(super) record: RequestRecord,
+pub(in crate::l7) struct Exchange {
+    pub(in crate::l7) record: RequestRecord,
     started: Instant,
     uploaded: Option<Uploaded>,
     /// The client waits to be asked for the body.
     expectation: Option<Expectation>,
     finished: bool,
     /// A filter has made it wait, so the mesh may be another one by now.
-    pub(super) waited: bool,
+    pub(in crate::l7) waited: bool,
+    /// When the response must be at its end.
+    pub(in crate::l7) due: Option<Instant>,
     /// The upstream connection, which others may use after this request.
     lease: Option<Lease>,
     /// The endpoint counts as busy.
     in_flight: Option<InFlight>,
-    place: Option<Place>,
-}
-
-/// What a request holds of the budgets.
-pub(super) enum Place {
-    Granted(RequestPermit),
-    /// Of the answer, to one that was refused.
-    Refused {
-        _answer: Reserved,
-    },
-}
-
-impl Place {
-    /// The place of one that was let in, or of the answer to one that was not. Over HTTP/1 a connection has one answer, which
-    /// counts with it.
-    pub(super) fn of(
-        admitted: Result<RequestPermit, Full>,
-        seat: &Seat,
-        version: Version,
-    ) -> Option<Self> {
-        match (admitted, version) {
-            (Ok(permit), _) => Some(Self::Granted(permit)),
-            (Err(_), Version::Http1) => None,
-            (Err(_), Version::Http2) => {
-                seat.refuse().map(|answer| Self::Refused { _answer: answer })
-            }
-        }
-    }
-
-    fn waits_in_frames(&self) -> bool {
-        match self {
-            Self::Granted(permit) => permit.waits_in_frames(),
-            Self::Refused { .. } => true,
-        }
-    }
+    place: Option<Admission>,
 }
 
 impl Exchange {
-    pub(super) fn new(
+    pub(in crate::l7) fn new(
         record: RequestRecord,
         body: &RequestBody,
-        place: Option<Place>,
+        place: Option<Admission>,
     ) -> Box<Self> {
         Box::new(Self {
             record,
@@ -79,14 +60,23 @@ impl Exchange {
             expectation: body.expectation(),
             finished: false,
             waited: false,
+            due: None,
             lease: None,
             in_flight: None,
             place,
         })
     }
 
+    /// A filter has made it wait, and says this of it.
+    pub(in crate::l7) fn has_waited(&mut self, mark: Option<(Reason, String)>) {
+        self.waited = true;
+        if let Some((reason, why)) = mark {
+            self.record.mark(reason, why);
+        }
+    }
+
     /// The application answered over this connection.
-    pub(super) fn answered(
+    pub(in crate::l7) fn answered(
         &mut self,
         status: StatusCode,
         headers: &HeaderMap,
@@ -102,35 +92,35 @@ impl Exchange {
 
     /// Nobody has asked for the request's body. The client may send it or not after the response, so nothing can follow it
     /// (RFC 9110, 10.1.1).
-    pub(super) fn withholds_body(&self) -> bool {
+    pub(in crate::l7) fn withholds_body(&self) -> bool {
         self.expectation.as_ref().is_some_and(Expectation::is_open)
     }
 
     /// What is wrong with the request's body, as far as it was read.
-    pub(super) fn broken_body(&self) -> Option<Broken> {
+    pub(in crate::l7) fn broken_body(&self) -> Option<Broken> {
         self.uploaded.as_ref()?.broken()
     }
 
-    pub(super) fn grpc_status(&mut self, headers: &HeaderMap) {
+    pub(in crate::l7) fn grpc_status(&mut self, headers: &HeaderMap) {
         if let Some(status) = body::grpc_status(headers) {
             self.record.grpc_status(status);
         }
     }
 
     /// Reserves what a head of the response, or its trailers, take until they have been sent; or says why it cannot.
-    pub(super) fn reserve(&mut self, fields: &HeaderMap) -> Result<(), String> {
-        let Some(Place::Granted(permit)) = &mut self.place else { return Ok(()) };
+    pub(in crate::l7) fn reserve(&mut self, fields: &HeaderMap) -> Result<(), String> {
+        let Some(Admission::Granted(permit)) = &mut self.place else { return Ok(()) };
         let grown = permit.grow(headers::size_of(fields));
         grown.map_err(|full| permit.share().why(full))
     }
 
     /// The request's place, for what is sent last to hold.
-    pub(super) fn place(&mut self) -> Option<Place> {
+    pub(in crate::l7) fn place(&mut self) -> Option<Admission> {
         self.place.take_if(|place| place.waits_in_frames())
     }
 
     /// All of the response has passed.
-    pub(super) fn finish(&mut self) {
+    pub(in crate::l7) fn finish(&mut self) {
         self.finished = true;
         if let Some(lease) = self.lease.take() {
             lease.give_back();
@@ -138,13 +128,13 @@ impl Exchange {
     }
 
     /// The response will not come to its end.
-    pub(super) fn fail(&mut self, reason: Reason, why: String) {
+    pub(in crate::l7) fn fail(&mut self, reason: Reason, why: String) {
         self.finished = true;
         self.record.fail(reason, why);
     }
 
     /// When a request that may take this long must be at its end.
-    pub(super) fn deadline(&self, limit: Duration) -> Instant {
+    pub(in crate::l7) fn deadline(&self, limit: Duration) -> Instant {
         self.started + limit
     }
 
@@ -163,4 +153,241 @@ impl Drop for Exchange {
             self.record.fail(Reason::PeerReset, why);
         }
     }
+}
+
+/// The body of a response on its way down, with the exchange that ends when it does.
+pub(in crate::l7) struct ResponseBody {
+    content: Content,
+    exchange: Option<Box<Exchange>>,
+    /// When it has to be at its end.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Tells when it must not go on, once somebody waits for it.
+    cut: Option<Cut>,
+    /// Somebody has had to wait for more.
+    waited: bool,
+    /// Its last frame was read.
+    ended: bool,
+}
+
+enum Content {
+    /// An answer of our own.
+    Own(Bytes),
+    Streamed(Incoming),
+}
+
+/// Has a head that is all of its response hold the request's place until it has been sent.
+pub(in crate::l7) fn hold_place(response: &mut Response<ResponseBody>) {
+    if response.body().is_end_stream()
+        && let Some(place) = response.body_mut().place()
+    {
+        held::hold(response.headers_mut(), place);
+    }
+}
+
+/// Streams a response down. Its version is left to the server: that of the downstream connection. What hyper keeps beside the
+/// head goes with it: how names were written, and the reason phrase.
+pub(in crate::l7) fn relay(
+    response: Response<Incoming>,
+    exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let (mut head, body) = response.into_parts();
+    framing::settle_length(&mut head.headers, Some(head.status));
+    headers::strip_hop_by_hop(&mut head.headers);
+    if exchange.withholds_body() {
+        head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    head.version = http::Version::default();
+    Response::from_parts(head, ResponseBody::streamed(body, exchange))
+}
+
+impl ResponseBody {
+    pub(in crate::l7) fn own(text: Bytes, mut exchange: Box<Exchange>) -> Self {
+        exchange.record.response_bytes(text.len());
+        // Nothing more can fail here: what is left is the server's to write.
+        exchange.finish();
+        Self::new(Content::Own(text), Some(exchange))
+    }
+
+    /// Nothing, and nothing to record: somebody else holds the exchange.
+    pub(in crate::l7) fn none() -> Self {
+        Self::new(Content::Own(Bytes::new()), None)
+    }
+
+    pub(in crate::l7) fn streamed(incoming: Incoming, mut exchange: Box<Exchange>) -> Self {
+        if incoming.is_end_stream() {
+            exchange.finish();
+        }
+        Self::new(Content::Streamed(incoming), Some(exchange))
+    }
+
+    fn new(content: Content, exchange: Option<Box<Exchange>>) -> Self {
+        Self { content, exchange, deadline: None, cut: None, waited: false, ended: false }
+    }
+
+    /// The request's place, when the response waits in frames that can hold it.
+    fn place(&mut self) -> Option<Admission> {
+        self.exchange.as_mut()?.place()
+    }
+
+    /// Reserves what the trailers take, or ends here.
+    fn reserve(&mut self, trailers: &HeaderMap) -> Result<(), BodyError> {
+        let Some(exchange) = &mut self.exchange else { return Ok(()) };
+        let Err(why) = exchange.reserve(trailers) else { return Ok(()) };
+        exchange.fail(Reason::Overflow, why.clone());
+        self.exchange = None;
+        Err(BodyError::NoRoom(why))
+    }
+
+    /// Breaks off when it is not at its end by then.
+    pub(in crate::l7) fn until(mut self, deadline: Option<Instant>) -> Self {
+        self.deadline =
+            deadline.filter(|_| !self.is_end_stream()).map(|it| Box::pin(sleep_until(it)));
+        self
+    }
+
+    /// Breaks off when a response without a length must not go on.
+    pub(in crate::l7) fn unless(mut self, cut: impl FnOnce() -> Option<Cut>) -> Self {
+        let is_stream = !self.is_end_stream() && self.size_hint().exact().is_none();
+        self.cut = if is_stream { cut() } else { None };
+        self
+    }
+
+    /// Whether it must not go on; then nothing more is said of it.
+    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(cut) = &mut self.cut else { return false };
+        let Poll::Ready((reason, why)) = cut.as_mut().poll(cx) else { return false };
+        self.cut = None;
+        if let Some(mut exchange) = self.exchange.take() {
+            exchange.fail(reason, why);
+        }
+        true
+    }
+
+    /// Whether the deadline has passed; then nothing more is said of it.
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let late =
+            self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+        if late {
+            self.deadline = None;
+            if let Some(mut exchange) = self.exchange.take() {
+                let why = "the route's timeout passed before the response had ended".to_owned();
+                exchange.fail(Reason::Timeout, why);
+            }
+        }
+        late
+    }
+
+    /// There is no more yet. Whether it may go on is asked from now on.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
+        self.waited = true;
+        if self.is_cut(cx) { Poll::Ready(Some(Err(BodyError::Cut))) } else { Poll::Pending }
+    }
+
+    /// Takes note of what passes; the exchange ends with the last frame or the first error.
+    fn observe(&mut self, frame: &Option<Result<Frame<Bytes>, hyper::Error>>) {
+        let Some(exchange) = &mut self.exchange else { return };
+        match frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    exchange.record.response_bytes(data.len());
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    exchange.grpc_status(trailers);
+                }
+            }
+            Some(Err(error)) => {
+                exchange.fail(Reason::PeerReset, format!("the response broke off: {error}"));
+                self.exchange = None;
+            }
+            None => {
+                exchange.finish();
+                self.exchange = None;
+            }
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Chunk;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
+        if self.is_late(cx) {
+            return Poll::Ready(Some(Err(BodyError::Late)));
+        }
+        if self.waited && self.is_cut(cx) {
+            return Poll::Ready(Some(Err(BodyError::Cut)));
+        }
+        let is_own = matches!(self.content, Content::Own(_));
+        let frame = match &mut self.content {
+            Content::Own(text) if text.is_empty() => None,
+            Content::Own(text) => Some(Ok(Frame::data(std::mem::take(text)))),
+            Content::Streamed(incoming) => match Pin::new(incoming).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => return self.wait(cx),
+            },
+        };
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+            && let Err(error) = self.reserve(trailers)
+        {
+            return Poll::Ready(Some(Err(error)));
+        }
+        // The server does not ask again once the length is complete, or after trailers.
+        self.ended = match &frame {
+            Some(Ok(frame)) => frame.is_trailers() || self.is_end_stream(),
+            _ => true,
+        };
+        let place = if self.ended { self.place() } else { None };
+        if !is_own {
+            self.observe(&frame);
+            if self.ended {
+                self.observe(&None);
+            }
+        }
+        Poll::Ready(last(frame, place))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended
+            || match &self.content {
+                Content::Own(text) => text.is_empty(),
+                Content::Streamed(incoming) => incoming.is_end_stream(),
+            }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Own(text) => SizeHint::with_exact(text.len() as u64),
+            Content::Streamed(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+/// The frame with what its end takes along. An end that comes by itself is an empty frame then, as which it is sent anyway.
+fn last(
+    frame: Option<Result<Frame<Bytes>, hyper::Error>>,
+    place: Option<Admission>,
+) -> Option<Result<Frame<Chunk>, BodyError>> {
+    let frame = match (frame, &place) {
+        (None, None) => return None,
+        (None, Some(_)) => Frame::data(Bytes::new()),
+        (Some(Err(error)), _) => return Some(Err(error.into())),
+        (Some(Ok(frame)), _) => frame,
+    };
+    let frame = match frame.into_data() {
+        Ok(data) => Frame::data(Chunk::new(data, place)),
+        Err(frame) => match (frame.into_trailers(), place) {
+            (Ok(mut trailers), Some(place)) => {
+                held::hold(&mut trailers, place);
+                Frame::trailers(trailers)
+            }
+            (Ok(trailers), None) => Frame::trailers(trailers),
+            // There is no other kind.
+            (Err(_), place) => Frame::data(Chunk::new(Bytes::new(), place)),
+        },
+    };
+    Some(Ok(frame))
 }

@@ -4,9 +4,10 @@
 use http::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRANSFER_ENCODING};
 use http::{Method, Request, Uri, Version};
 
-use super::detect::{self, Verdict};
-use super::original::{self, Original};
-use super::{framing, headers, refused, upgrade};
+use crate::l7::exchange::upgrade;
+use crate::l7::message::detect::{self, Verdict};
+use crate::l7::message::original::Original;
+use crate::l7::message::{framing, headers, refused};
 
 /// Headers of one request that are looked at; as many as hyper takes.
 const MAX_HEADERS: usize = 100;
@@ -35,7 +36,7 @@ pub fn head(bytes: &[u8]) {
     assert!(request.uri().authority().is_none() && request.uri().scheme().is_none());
     let sent = request.headers();
     assert_eq!(sent.get_all(HOST).iter().count(), 1, "one host");
-    assert!(!sent.contains_key(original::HEADER), "no client speaks for an agent");
+    assert!(!sent.contains_key(headers::ORIGINAL), "no client speaks for an agent");
     assert!(!sent.contains_key(CONNECTION) && !sent.contains_key(TRANSFER_ENCODING));
     assert!(named.iter().all(|name| *name == HOST || *name == TE || !sent.contains_key(name)));
     let (uri, before) = (request.uri().clone(), sent.clone());

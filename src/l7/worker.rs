@@ -1,35 +1,39 @@
 //! One worker: a thread, a runtime, budgets, and the connections it was handed.
 
+pub(in crate::l7) mod context;
+pub(in crate::l7) mod labels;
+pub(in crate::l7) mod serve;
+
 use std::borrow::Cow;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::Response;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::Dependencies;
-use super::budget::{Full, Kind, QUEUE, Reserved, Scope, Share};
-use super::client::Client;
-use super::detect::Version;
-use super::guard::Arrival;
-use super::kept::Arrivals;
-use super::peers::Peers;
-use super::respond::Answer;
-use super::seats::{self, Seated, Seats};
-use super::upstream::{self, Upstreams};
-use super::{framing, inbound, outbound, peers, refused};
-use crate::base::{Reason, Str, caught};
-use crate::reach::Reach;
+use crate::base::{Reason, Str};
+use crate::l7::budget::client::Client;
+use crate::l7::budget::seats::{self, Seated};
+use crate::l7::budget::{Kind, QUEUE, Reserved};
+use crate::l7::{Dependencies, upstream};
 use crate::telemetry::WorkerHealth;
 use crate::tunnel::{GuardedConnection, RoutedConnection};
+use context::Context;
+
+/// What serves a worker's connections: the two halves of a waypoint, which stand above the worker. One table for each worker,
+/// asked once for each connection.
+pub(in crate::l7) trait Serve: Send + 'static {
+    /// Begins to serve a connection, in a task of the worker.
+    fn begin(&self, context: &Arc<Context>, job: Job, seat: Seated);
+
+    /// Forgets what is kept for connections that are gone.
+    fn sweep(&self);
+}
 
 /// A connection that was handed over.
-pub(super) enum Job {
+pub(in crate::l7) enum Job {
     Route(Box<RoutedConnection>),
     Guard(Box<GuardedConnection>),
 }
@@ -42,7 +46,7 @@ struct Admitted {
 }
 
 /// A running worker, as the rest of the agent sees it.
-pub(super) struct Worker {
+pub(in crate::l7) struct Worker {
     context: Arc<Context>,
     jobs: mpsc::Sender<Admitted>,
     /// Ends everything at once.
@@ -51,21 +55,12 @@ pub(super) struct Worker {
     finished: CancellationToken,
 }
 
-/// What the tasks of one worker share.
-pub(super) struct Context {
-    pub(super) namespace: Str,
-    pub(super) dependencies: Dependencies,
-    pub(super) seats: Arc<Seats>,
-    pub(super) upstreams: Upstreams,
-    pub(super) peers: Peers,
-    /// The way to endpoints.
-    pub(super) reach: Reach,
-    pub(super) arrivals: Arrivals,
-    pub(super) drain: CancellationToken,
-    /// Downstream connections, and what they turned into. The worker lives as long as these.
-    connections: TaskTracker,
-    /// Drivers of upstream connections, which end with the runtime at the latest.
-    drivers: TaskTracker,
+/// What the worker's own thread runs.
+struct Running<S> {
+    context: Arc<Context>,
+    halves: S,
+    inbox: mpsc::Receiver<Admitted>,
+    stop: CancellationToken,
 }
 
 impl Job {
@@ -75,43 +70,36 @@ impl Job {
             Job::Guard(it) => Client::new(it.client.as_ref(), it.client_address.ip()),
         }
     }
-
-    /// Closes the connection and records why.
-    pub(super) fn refuse(self, dependencies: &Dependencies, reason: Reason, why: &str) {
-        let start = match &self {
-            Job::Route(connection) => peers::routed(connection, &dependencies.cluster),
-            Job::Guard(connection) => {
-                let arrival = Arrival::of(connection);
-                peers::arrived(&arrival, &dependencies.world.load(), &dependencies.cluster)
-            }
-        };
-        dependencies.telemetry.refused(start, reason, why);
-    }
 }
 
 impl Worker {
-    pub(super) fn start(namespace: Str, dependencies: Dependencies) -> io::Result<Self> {
+    pub(in crate::l7) fn start(
+        namespace: Str,
+        dependencies: Dependencies,
+        halves: impl Serve,
+    ) -> io::Result<Self> {
         let context = Arc::new(Context::new(namespace, dependencies));
-        let runtime = context.runtime()?;
+        let runtime = runtime(&context)?;
         let (jobs, inbox) = mpsc::channel(QUEUE);
         let (stop, finished) = (CancellationToken::new(), CancellationToken::new());
         let run = {
-            let (context, stop) = (context.clone(), stop.clone());
-            let finished = finished.clone().drop_guard();
+            let running = Running { context: context.clone(), halves, inbox, stop: stop.clone() };
+            let (namespace, finished) =
+                (context.namespace().clone(), finished.clone().drop_guard());
             move || {
-                tracing::info!(namespace = %context.namespace, "waypoint worker started");
-                runtime.block_on(context.clone().run(inbox, stop));
+                tracing::info!(%namespace, "waypoint worker started");
+                runtime.block_on(running.run());
                 runtime.shutdown_background();
-                tracing::info!(namespace = %context.namespace, "waypoint worker stopped");
+                tracing::info!(%namespace, "waypoint worker stopped");
                 drop(finished);
             }
         };
-        std::thread::Builder::new().name(thread_name(&context.namespace)).spawn(run)?;
+        std::thread::Builder::new().name(thread_name(context.namespace())).spawn(run)?;
         Ok(Self { context, jobs, stop, finished })
     }
 
     /// Hands a connection over, or gives it back with the reason.
-    pub(super) fn offer(&self, job: Job) -> Result<(), (Job, Reason, Cow<'static, str>)> {
+    pub(in crate::l7) fn offer(&self, job: Job) -> Result<(), (Job, Reason, Cow<'static, str>)> {
         if self.context.drain.is_cancelled() {
             return Err((job, Reason::Draining, "the worker is shutting down".into()));
         }
@@ -130,197 +118,97 @@ impl Worker {
     }
 
     /// Takes connections: it neither drains nor has ended.
-    pub(super) fn is_open(&self) -> bool {
+    pub(in crate::l7) fn is_open(&self) -> bool {
         !self.jobs.is_closed() && !self.context.drain.is_cancelled()
     }
 
-    pub(super) fn health(&self) -> WorkerHealth {
+    pub(in crate::l7) fn health(&self) -> WorkerHealth {
         WorkerHealth {
-            namespace: self.context.namespace.to_string(),
+            namespace: self.context.namespace().to_string(),
             waiting: QUEUE - self.jobs.capacity(),
             ..self.context.seats.health()
         }
     }
 
-    pub(super) fn is_finished(&self) -> bool {
+    pub(in crate::l7) fn is_finished(&self) -> bool {
         self.finished.is_cancelled()
     }
 
-    pub(super) async fn finished(&self) {
+    pub(in crate::l7) async fn finished(&self) {
         self.finished.cancelled().await;
     }
 
     /// Ends with the last connection.
-    pub(super) fn drain(&self) {
+    pub(in crate::l7) fn drain(&self) {
         self.context.drain.cancel();
     }
 
     /// Ends now.
-    pub(super) fn stop(&self) {
+    pub(in crate::l7) fn stop(&self) {
         self.stop.cancel();
     }
 }
 
-impl Context {
-    pub(super) fn new(namespace: Str, dependencies: Dependencies) -> Self {
-        Self {
-            namespace,
-            seats: Seats::new(&dependencies.settings, dependencies.telemetry.clone()),
-            upstreams: Upstreams::default(),
-            peers: Peers::new(dependencies.cluster.clone()),
-            reach: dependencies.reach(),
-            arrivals: Arrivals::new(dependencies.world.clone()),
-            drain: CancellationToken::new(),
-            connections: TaskTracker::new(),
-            drivers: TaskTracker::new(),
-            dependencies,
-        }
-    }
-
-    /// What a connection may buffer, of either side, or why it cannot have it. Then others that rest give way.
-    pub(super) fn buffers(&self, share: &Arc<Share>, version: Version) -> Result<Reserved, String> {
-        let reserved = share.connection(version).or_else(|full| {
-            self.make_room(share, full);
-            share.connection(version)
-        });
-        reserved.map_err(|full| share.why(full))
-    }
-
-    /// Why a response cannot be passed on.
-    pub(super) fn check_response<B>(&self, response: &Response<B>) -> Result<(), String> {
-        framing::check_response(response, self.dependencies.settings.max_headers)
-    }
-
-    /// The answer where a request got no response from `address`: it left, or what it sent is none.
-    pub(super) fn broken(&self, address: SocketAddr, error: &hyper::Error) -> Answer {
-        if !refused::breaks_rules(error) {
-            return Answer::unreachable(Reason::PeerReset, format!("{address}: {error}"));
-        }
-        let found = refused::told(error, self.dependencies.settings.max_headers);
-        Answer::bad_gateway(format!("{address}: the application's response: {found}"))
-    }
-
-    /// Has what rests give way: the client's own connections to applications at once, all of them when there is nothing
-    /// left for anybody, and a connection of a client's.
-    fn make_room(&self, share: &Arc<Share>, full: Full) {
-        if share.may_make_room() {
-            let client = (full.scope == Scope::Client).then_some(&share.client);
-            if self.upstreams.make_room(client) == 0 {
-                share.has_no_room();
-            }
-            self.seats.make_room(share, full);
-        }
-    }
-
-    /// With one thread, all runs on the worker's own; with more, that one only takes what is handed over.
-    fn runtime(&self) -> io::Result<Runtime> {
-        let mut builder = match self.dependencies.settings.threads {
-            0 | 1 => Builder::new_current_thread(),
-            threads => {
-                let mut builder = Builder::new_multi_thread();
-                builder.worker_threads(threads).thread_name(thread_name(&self.namespace));
-                builder
-            }
-        };
-        builder.enable_all().build()
-    }
-
-    async fn run(self: Arc<Self>, mut inbox: mpsc::Receiver<Admitted>, stop: CancellationToken) {
+impl<S: Serve> Running<S> {
+    async fn run(mut self) {
+        let context = self.context.clone();
         let mut sweep = tokio::time::interval(upstream::SWEEP);
         let mut rounds = tokio::time::interval(seats::ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let pool = self.seats.pool().clone();
-        self.drive("heads that were read", async move { pool.unseen().forget().await });
-        let pool = self.seats.pool().clone();
-        self.drive("rounds of requests", async move { pool.rounds().turn().await });
+        let (seats, tasks) = (&context.seats, &context.tasks);
+        let pool = seats.pool().clone();
+        tasks.drive("heads that were read", async move { pool.unseen().forget().await });
+        let pool = seats.pool().clone();
+        tasks.drive("rounds of requests", async move { pool.rounds().turn().await });
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.drain.cancelled() => break,
+                () = self.stop.cancelled() => return,
+                () = context.drain.cancelled() => break,
                 _ = sweep.tick() => {
-                    self.upstreams.sweep();
-                    self.arrivals.sweep();
+                    context.upstreams.sweep();
+                    self.halves.sweep();
                 }
-                _ = rounds.tick(), if !self.seats.is_empty() => self.seats.round(),
-                admitted = inbox.recv() => match admitted {
+                _ = rounds.tick(), if !seats.is_empty() => seats.round(),
+                admitted = self.inbox.recv() => match admitted {
                     Some(admitted) => self.begin(admitted),
                     None => break,
                 },
             }
         }
         // What was handed over before the drain is served; it is asked to leave at once.
-        inbox.close();
-        while let Ok(admitted) = inbox.try_recv() {
+        self.inbox.close();
+        while let Ok(admitted) = self.inbox.try_recv() {
             self.begin(admitted);
         }
-        self.connections.close();
+        tasks.close();
         loop {
             tokio::select! {
-                () = self.connections.wait() => return,
-                () = stop.cancelled() => return,
-                _ = rounds.tick() => self.seats.round(),
+                () = tasks.ended() => return,
+                () = self.stop.cancelled() => return,
+                _ = rounds.tick() => seats.round(),
             }
         }
     }
 
-    fn begin(self: &Arc<Self>, Admitted { job, seat, .. }: Admitted) {
-        let context = self.clone();
-        match job {
-            Job::Route(connection) => {
-                self.spawn("outbound connection", outbound::serve(context, connection, seat));
-            }
-            Job::Guard(connection) => {
-                self.spawn("inbound connection", inbound::serve(context, connection, seat));
-            }
-        }
-    }
-
-    /// Runs a task that the worker waits for before it ends. A panic ends this task only.
-    pub(super) fn spawn(
-        &self,
-        what: &'static str,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
-        self.connections.spawn(isolated(self.namespace.clone(), what, task));
-    }
-
-    /// Runs a task that ends with the worker at the latest.
-    pub(super) fn drive(
-        &self,
-        what: &'static str,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
-        self.drivers.spawn(isolated(self.namespace.clone(), what, task));
+    fn begin(&self, Admitted { job, seat, .. }: Admitted) {
+        self.halves.begin(&self.context, job, seat);
     }
 }
 
-/// Turns a panic into a line in the log.
-async fn isolated(namespace: Str, what: &'static str, task: impl Future<Output = ()>) {
-    if let Err(text) = caught(task).await {
-        tracing::error!(%namespace, "a task of the waypoint worker ({what}) panicked and was ended: {text}");
-    }
+/// With one thread, all runs on the worker's own; with more, that one only takes what is handed over.
+fn runtime(context: &Context) -> io::Result<Runtime> {
+    let mut builder = match context.dependencies.settings.threads {
+        0 | 1 => Builder::new_current_thread(),
+        threads => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(threads).thread_name(thread_name(context.namespace()));
+            builder
+        }
+    };
+    builder.enable_all().build()
 }
 
 /// The kernel keeps 15 bytes of a thread's name.
 fn thread_name(namespace: &str) -> String {
     format!("l7-{namespace}").chars().take(15).collect()
-}
-
-/// Spawns what hyper needs for HTTP/2: the streams of a server's connection, the parts of a client's.
-#[derive(Clone)]
-pub(super) enum Executor {
-    Streams(Arc<Context>),
-    Drivers(Arc<Context>),
-}
-
-impl<F> hyper::rt::Executor<F> for Executor
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        match self {
-            Executor::Streams(context) => context.spawn("HTTP/2 stream", future),
-            Executor::Drivers(context) => context.drive("upstream HTTP/2 connection", future),
-        }
-    }
 }

@@ -106,8 +106,8 @@ pub(super) fn plan<K: Known>(
     steps
 }
 
-/// Stops captured workloads, which keep their rules, and applies rules to workloads of the mesh that are not captured. The
-/// host's own namespaces are not changed.
+/// Closes the rejected sites of captured workloads, which keep their rules, and of workloads of the mesh that are not captured,
+/// which get rules. The host's own namespaces are not changed.
 fn close<K>(
     world: &World,
     refused: &Refused,

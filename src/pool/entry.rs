@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::alert::Alert;
-use super::local::Probe;
+use super::probe::Probe;
 use super::{PoolError, open_error};
 use crate::tunnel::{ConnectRequest, HboneStream, Tunnel, TunnelError};
 

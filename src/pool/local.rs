@@ -6,42 +6,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use arc_swap::ArcSwapOption;
-use tokio::time::Instant;
 
 use super::entry::Entry;
 use super::{Pool, PoolError, TunnelKey, open_error};
-use crate::sock::{self, SocketFactory};
+use crate::sock::SocketFactory;
 use crate::tunnel::{Carrier, ConnectRequest, Incoming, LocalServer, TunnelError};
-
-/// How long a successful connection is valid.
-const FRESH: Duration = Duration::from_secs(5);
-/// Up to this age the pair continues while another connection is tried: a firewall's change takes effect within this time.
-const STALE: Duration = Duration::from_secs(10);
-
-/// The state of the network between a client and a server of this node.
-#[derive(Default)]
-pub(super) struct Probe {
-    passed: ArcSwapOption<Passed>,
-    running: AtomicBool,
-}
-
-#[derive(Clone, Copy)]
-struct Passed {
-    at: Instant,
-    /// The client's address, as the network showed it to the server.
-    source: IpAddr,
-}
-
-impl Probe {
-    /// The pair was used recently.
-    pub(super) fn is_recent(&self) -> bool {
-        self.passed.load().as_ref().is_some_and(|passed| passed.at.elapsed() < STALE)
-    }
-}
 
 impl Pool {
     /// Registers a workload of this node, which accepts connections without a tunnel.
@@ -92,31 +61,19 @@ impl Pool {
         sockets: &Arc<dyn SocketFactory>,
     ) -> Option<IpAddr> {
         let deadline = self.0.settings.connect_timeout;
-        let passed = || entry.probe.passed.load().as_deref().copied();
-        let recent = |passed: &Passed| passed.at.elapsed() < STALE;
-        if let Some(passed) = passed().filter(recent) {
-            if passed.at.elapsed() >= FRESH && !entry.probe.running.swap(true, Ordering::Relaxed) {
+        if let Some(passed) = entry.probe.recent() {
+            if entry.probe.is_due(passed) {
                 let (entry, address, sockets) = (entry.clone(), key.address, sockets.clone());
                 self.0.runtime.spawn(async move {
-                    probe(&entry, address, sockets.as_ref(), deadline).await;
-                    entry.probe.running.store(false, Ordering::Relaxed);
+                    entry.probe.renew(address, sockets.as_ref(), deadline).await;
                 });
             }
             return Some(passed.source);
         }
         let _one_at_a_time = entry.dialling.lock().await;
-        if passed().filter(recent).is_none() {
-            probe(entry, key.address, sockets.as_ref(), deadline).await;
+        if entry.probe.recent().is_none() {
+            entry.probe.connect(key.address, sockets.as_ref(), deadline).await;
         }
-        passed().map(|passed| passed.source)
+        entry.probe.passed().map(|passed| passed.source)
     }
-}
-
-async fn probe(entry: &Entry, to: SocketAddr, sockets: &dyn SocketFactory, deadline: Duration) {
-    let connected = sock::connect(sockets, to, None, deadline).await;
-    let source = connected.and_then(|stream| stream.local_addr());
-    let passed = source
-        .ok()
-        .map(|source| Arc::new(Passed { at: Instant::now(), source: source.ip().to_canonical() }));
-    entry.probe.passed.store(passed);
 }

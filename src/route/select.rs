@@ -3,22 +3,11 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
-
-use super::matching;
+use super::{Head, matching};
 use crate::model::{
     Backend, BackendRef, HttpMatch, HttpRoute, PathMatch, RouteKind, Service, TextMatch, Workload,
 };
 use crate::world::World;
-
-/// The parts of a request's head that routes match.
-#[derive(Clone, Copy, Debug)]
-pub struct Head<'a> {
-    pub method: &'a Method,
-    pub path: &'a str,
-    pub query: Option<&'a str>,
-    pub headers: &'a HeaderMap,
-}
 
 /// The rule for a request.
 #[derive(Clone, Debug)]

@@ -79,6 +79,8 @@ pub enum ConditionReason {
     PartiallyProgrammed,
     /// A policy takes no effect, because its target is a route in the clients' namespace.
     ConsumerRoute,
+    /// A policy takes no effect, because more specific ones set the same (GEP-713).
+    Overridden,
 }
 
 /// One complaint. The order is that of reading: by origin, then by object.
@@ -157,6 +159,7 @@ impl ConditionReason {
             ConditionReason::Invalid => "Invalid",
             ConditionReason::PartiallyProgrammed => "PartiallyProgrammed",
             ConditionReason::ConsumerRoute => "ConsumerRoute",
+            ConditionReason::Overridden => "Overridden",
         }
     }
 }

@@ -12,6 +12,7 @@ mod grpc_route;
 mod http_route;
 mod labels;
 mod meaningless;
+mod namespace;
 mod peer_authentication;
 mod revision;
 mod roster;

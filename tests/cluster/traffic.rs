@@ -86,10 +86,16 @@ spec: { targetRefs: [{ group: '', kind: Service, name: details }], rateLimits: {
     let file = std::env::temp_dir().join(format!("isthmus-traffic-{}.yaml", std::process::id()));
     std::fs::write(&file, misspelt)?;
     let path = file.display().to_string();
-    let output = inside("kubectl", &["apply", "--validate=false", "-f", &path]).output()?;
+    // The admission policy takes effect a moment after it was installed.
+    let rejected = until("an unknown field to be rejected", || {
+        let arguments = ["apply", "--validate=false", "--dry-run=server", "-f", &path];
+        let output = inside("kubectl", &arguments).output()?;
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ok((!output.status.success()).then_some(error))
+    });
     std::fs::remove_file(&file)?;
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(!output.status.success() && error.contains("rateLimit"), "it was taken: {error}");
+    let error = rejected?;
+    ensure!(error.contains("rateLimit"), "rejected for another reason: {error}");
     Ok(())
 }
 

@@ -40,7 +40,7 @@ fn definitions() -> [Definition; 5] {
             kind: Kind::AuthorizationPolicy,
             plural: "authorizationpolicies",
             short: "ap",
-            description: "Who may do what, at layer 4 and layer 7: \
+            description: "Authorization at layer 4 and layer 7: \
                           https://istio.io/docs/reference/config/security/authorization-policy.html",
             columns: &[("Action", ".spec.action", "The operation to take.")],
             spec: of::<AuthorizationPolicySpec>(),
@@ -49,7 +49,7 @@ fn definitions() -> [Definition; 5] {
             kind: Kind::PeerAuthentication,
             plural: "peerauthentications",
             short: "pa",
-            description: "Whether workloads take plaintext: \
+            description: "Whether workloads accept plaintext: \
                           https://istio.io/docs/reference/config/security/peer_authentication.html",
             columns: &[("Mode", ".spec.mtls.mode", "The mode of mutual TLS.")],
             spec: of::<PeerAuthenticationSpec>(),
@@ -58,7 +58,7 @@ fn definitions() -> [Definition; 5] {
             kind: Kind::ServiceEntry,
             plural: "serviceentries",
             short: "se",
-            description: "Services by name, address and network that are no Services of Kubernetes: \
+            description: "Services by name, address and network besides those of Kubernetes: \
                           https://istio.io/docs/reference/config/networking/service-entry.html",
             columns: &[
                 ("Hosts", ".spec.hosts", "The names of the service."),
@@ -71,7 +71,7 @@ fn definitions() -> [Definition; 5] {
             kind: Kind::WorkloadEntry,
             plural: "workloadentries",
             short: "we",
-            description: "Endpoints of ServiceEntries that are no pods: \
+            description: "Endpoints of ServiceEntries that are not pods: \
                           https://istio.io/docs/reference/config/networking/workload-entry.html",
             columns: &[("Address", ".spec.address", "The address of the endpoint.")],
             spec: of::<WorkloadEntrySpec>(),
@@ -80,7 +80,7 @@ fn definitions() -> [Definition; 5] {
             kind: Kind::TrafficPolicy,
             plural: "trafficpolicies",
             short: "tp",
-            description: "What is done to requests: rate limits and faults (docs/traffic-policy.md).",
+            description: "Rate limits and faults of requests (docs/traffic-policy.md).",
             columns: &[],
             spec: of::<PolicySpec>(),
         },

@@ -8,7 +8,6 @@
 )]
 
 mod book;
-mod circles;
 mod cli;
 mod crds;
 mod docs;

@@ -8,9 +8,11 @@ use tokio::net::TcpListener;
 
 use super::support::*;
 use crate::filter::{HeaderFilter, HttpFilter, PathRewrite, RequestHeaders, Rewrite};
-use crate::l7::original::{HEADER, Original};
-use crate::l7::sent::Sent;
-use crate::l7::{WorkerSettings, lasting};
+use crate::l7::WorkerSettings;
+use crate::l7::message::headers::ORIGINAL;
+use crate::l7::message::lasting;
+use crate::l7::message::original::Original;
+use crate::l7::message::sent::Sent;
 use crate::model::*;
 use crate::world::fixture::{self, Fixture, bound_to, identity, key, policy};
 
@@ -196,7 +198,7 @@ async fn original_values_count_only_where_a_route_leads_from_them() {
     let at = application("app").await;
     let lab = Lab::new(rewriting(at), WorkerSettings::for_tests());
     let (ada, eve) = (original("ada"), original("eve"));
-    let named = HEADER;
+    let named = ORIGINAL;
     let header = named.as_str();
     for (host, headers, status) in [
         (Some(HOST), vec![("x-role", "user"), (header, &*ada)], 200),
@@ -269,7 +271,7 @@ async fn original_paths_count_only_where_a_route_leads_from_them() {
         let host = if original.is_some() { "inner.org" } else { "echo" };
         let mut request = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\n");
         if let Some(original) = &original {
-            request.push_str(&format!("{}: {original}\r\n", HEADER.as_str()));
+            request.push_str(&format!("{}: {original}\r\n", ORIGINAL.as_str()));
         }
         let answer = raw(stream, request + "connection: close\r\n\r\n").await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{target}: {answer}");
@@ -321,7 +323,7 @@ async fn a_route_stands_in_for_policies_only_with_what_its_filters_do() {
         Service { waypoint: bound_to("waypoint"), ..fixture::service("front", "10.96.0.7", &[]) };
     let lab = Lab::new(mesh.service(frontend).route(route), WorkerSettings::for_tests());
     let front = Some("front.shop.svc.cluster.local");
-    let (eve, named) = (original("eve"), HEADER);
+    let (eve, named) = (original("eve"), ORIGINAL);
     for (headers, status) in [
         (vec![("x-role", "user"), (named.as_str(), &*eve)], 200),
         (vec![("x-role", "user")], 200),

@@ -22,7 +22,8 @@ use crate::config;
 use crate::identity::{
     CertificateStore, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock,
 };
-use crate::l7::detect::{self, Version};
+use crate::l7::message::detect;
+use crate::l7::version::Version;
 use crate::l7::{Dependencies, WorkerSettings, Workers};
 use crate::model::*;
 use crate::pool::{Pool, PoolSettings};

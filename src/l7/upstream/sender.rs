@@ -16,17 +16,17 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
-use super::{Buffers, UpstreamError};
-use crate::l7::body::{Expectation, RequestBody, Withheld};
-use crate::l7::budget::{
+use super::UpstreamError;
+use crate::l7::budget::buffers::Buffers;
+use crate::l7::budget::sizes::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
-    Share,
 };
-use crate::l7::detect::Version;
-use crate::l7::framing::{HYPER_HEADERS, LONGEST_HEAD};
-use crate::l7::interim::{Interim, Listening};
-use crate::l7::watched;
-use crate::l7::worker::{Context, Executor};
+use crate::l7::message::body::{Expectation, RequestBody, Withheld};
+use crate::l7::message::framing::{HYPER_HEADERS, LONGEST_HEAD};
+use crate::l7::message::interim::{Interim, Listening};
+use crate::l7::message::watched;
+use crate::l7::tasks::{Executor, Tasks};
+use crate::l7::version::Version;
 use crate::tunnel::Carrier;
 
 /// How long a connection takes requests. A busy one would otherwise last for ever, and with it the tunnel that carries
@@ -62,15 +62,15 @@ pub(in crate::l7) struct SendError {
 impl Sender {
     /// Sets up HTTP on a stream to `address`. The connection is driven by a task of the worker, which ends with it.
     pub(in crate::l7) async fn connect(
-        context: &Arc<Context>,
-        share: &Arc<Share>,
+        tasks: &Arc<Tasks>,
+        most_fields: usize,
+        buffers: Buffers,
         version: Version,
         stream: Carrier,
         address: SocketAddr,
     ) -> Result<Self, UpstreamError> {
-        let reserved = context.buffers(share, version).map_err(UpstreamError::Overflow)?;
-        let buffers = Arc::new(Buffers::new(share.clone(), reserved));
-        let kind = Kind::connect(context, version, stream, &buffers).await;
+        let buffers = Arc::new(buffers);
+        let kind = Kind::connect(tasks, most_fields, version, stream, &buffers).await;
         kind.map(|kind| Self { kind, buffers, made: Instant::now(), withheld: None })
             .map_err(|error| UpstreamError::Handshake { address, error })
     }
@@ -186,7 +186,8 @@ impl Drop for Sender {
 
 impl Kind {
     async fn connect(
-        context: &Arc<Context>,
+        tasks: &Arc<Tasks>,
+        most_fields: usize,
         version: Version,
         stream: Carrier,
         buffers: &Arc<Buffers>,
@@ -194,8 +195,8 @@ impl Kind {
         match version {
             Version::Http1 => {
                 let io = TokioIo::new(stream);
-                let (sender, connection) = http1_settings(context).handshake(io).await?;
-                context.drive("upstream HTTP/1.1 connection", async move {
+                let (sender, connection) = http1_settings(most_fields).handshake(io).await?;
+                tasks.drive("upstream HTTP/1.1 connection", async move {
                     note_end(connection.with_upgrades().await);
                 });
                 Ok(Kind::Http1(sender))
@@ -204,7 +205,7 @@ impl Kind {
                 let (io, exceeded) = watched::Application::new(stream, buffers.clone());
                 let io = TokioIo::new(io);
                 let (sender, mut connection) =
-                    http2::Builder::new(Executor::Drivers(context.clone()))
+                    http2::Builder::new(Executor::Drivers(tasks.clone()))
                         .timer(TokioTimer::new())
                         .initial_stream_window_size(HTTP2_STREAM_WINDOW)
                         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
@@ -216,7 +217,7 @@ impl Kind {
                         .await?;
                 let taken = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
                 let told = taken.clone();
-                context.drive("upstream HTTP/2 connection", async move {
+                tasks.drive("upstream HTTP/2 connection", async move {
                     let ended = poll_fn(|cx| {
                         let polled = Pin::new(&mut connection).poll(cx);
                         told.store(connection.current_max_send_streams(), Ordering::Relaxed);
@@ -236,14 +237,17 @@ impl Kind {
     }
 }
 
-/// Names are written as the other side wrote them.
-fn http1_settings(context: &Context) -> http1::Builder {
+/// Names are written as the other side wrote them. What old servers send is mended as RFC 9112 asks a proxy: 5.1 for spaces
+/// before a colon, 5.2 for folded lines.
+fn http1_settings(most_fields: usize) -> http1::Builder {
     let mut settings = http1::Builder::new();
-    let most_fields = context.dependencies.settings.max_headers;
     if most_fields != HYPER_HEADERS {
         settings.max_headers(most_fields);
     }
     settings.max_buf_size(HTTP1_BUFFER).max_header_size(LONGEST_HEAD).preserve_header_case(true);
+    settings
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true);
     settings
 }
 
@@ -286,7 +290,7 @@ fn to_http2(request: &mut Request<RequestBody>) {
 
 fn from_http2(mut request: Request<RequestBody>) -> Request<RequestBody> {
     // What was canonical once can be made so again.
-    if crate::l7::headers::canonical(&mut request, None).is_err() {
+    if crate::l7::message::headers::canonical(&mut request, None).is_err() {
         tracing::warn!("a request that was not sent cannot be brought into canonical form again");
     }
     request

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{Sender, UpstreamError};
-use crate::l7::detect::Version;
+use crate::l7::version::Version;
 
 /// How long a connection may rest. Go and hyper choose 90 s; many applications close after 60 s (nginx 75 s, Apache
 /// 5 s, Node 5 s), and the shorter this is, the rarer a request meets a connection that is just being closed.

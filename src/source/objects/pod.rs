@@ -126,6 +126,11 @@ impl Pod {
         }
         same
     }
+
+    /// A pod without conditions, as a directory describes it, counts as ready.
+    pub fn passes_readiness(&self) -> bool {
+        self.status.ready.unwrap_or(true)
+    }
 }
 
 impl Labelled for Pod {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use super::frame::Affected;
 use crate::base::{ObjectKey, Str};
 use crate::source::objects::Kind;
 
@@ -31,6 +30,17 @@ pub(super) struct Changes {
     pub(super) routes: BTreeSet<(Kind, ObjectKey)>,
     /// What is said of kinds that are not carried out.
     pub(super) unserved: bool,
+}
+
+/// What must be translated again because the frame changed.
+#[derive(Debug, Default)]
+pub(super) struct Affected {
+    /// Every workload and every service: waypoints changed.
+    pub(super) all: bool,
+    /// Workloads of these namespaces.
+    pub(super) workloads_of: BTreeSet<Str>,
+    /// Every service: what is wanted encrypted changed.
+    pub(super) services: bool,
 }
 
 impl Changes {

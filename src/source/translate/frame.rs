@@ -1,13 +1,11 @@
 //! What every workload and service is translated under: waypoints, policies, and levels of PeerAuthentication.
 
-use std::collections::BTreeSet;
-
 use super::authorization_policy::{self, Policies};
+use super::changes::Affected;
 use super::encryption::Encryptions;
 use super::peer_authentication::Levels;
 use super::waypoint::Waypoints;
-use super::{Context, labels, workload};
-use crate::base::Str;
+use super::{Context, labels, namespace};
 use crate::source::Complaint;
 use crate::source::objects::{AuthorizationPolicy, Gateway, GatewayClass, PeerAuthentication};
 
@@ -20,26 +18,15 @@ pub(super) struct Frame {
     pub(super) complaints: Vec<Complaint>,
 }
 
-/// What must be translated anew because its frame changed.
-#[derive(Debug, Default)]
-pub(super) struct Affected {
-    /// Every workload and every service: waypoints changed.
-    pub(super) all: bool,
-    /// Workloads of these namespaces.
-    pub(super) workloads_of: BTreeSet<Str>,
-    /// Every service: what is wanted encrypted changed.
-    pub(super) services: bool,
-}
-
 impl Frame {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
         let outer = std::mem::take(&mut cx.complaints);
         let mut waypoints = Waypoints::collect(cx);
         let policies = authorization_policy::translate(cx, &waypoints);
-        waypoints.heed(cx, &policies);
+        waypoints.heed(cx, policies.models());
         let levels = Levels::collect(cx);
         let encryptions = Encryptions::collect(cx);
-        workload::check_namespaces(cx);
+        namespace::check_all(cx);
         labels::check_all::<Gateway>(cx);
         labels::check_all::<GatewayClass>(cx);
         labels::check_all::<AuthorizationPolicy>(cx);

@@ -125,11 +125,34 @@ fn keep(
         name: rule.name.into(),
         matches: rule.matches.clone(),
         filters: filters::translate(cx, backends, place, &rule.matches, rule.filters),
-        backends: backends.resolve_all(cx, place, rule),
+        backends: resolve_all(cx, backends, place, rule),
         timeouts: rule.timeouts,
         retry: rule.retry.clone(),
         turn: turn(),
     }
+}
+
+fn resolve_all(
+    cx: &mut Context<'_>,
+    backends: &Backends<'_>,
+    place: &str,
+    rule: &RuleParts<'_>,
+) -> Vec<Backend> {
+    let kind = backends.route.route_kind();
+    let outcome = format!("its share of the requests is answered with {}", refusal(kind));
+    let mut resolved = Vec::new();
+    for (index, backend) in rule.backends.iter().enumerate() {
+        let place = format!("{place}.backendRefs[{index}]");
+        resolved.push(match backends.target(cx, &place, &backend.object, &outcome) {
+            Ok(target) => {
+                let filters =
+                    filters::translate(cx, backends, &place, &rule.matches, &backend.filters);
+                Backend { weight: backend.weight, target, filters }
+            }
+            Err(why) => invalid(kind, backend.weight, why),
+        });
+    }
+    resolved
 }
 
 /// A rule that forwards nothing and answers nothing itself is right by the API, and seldom meant.

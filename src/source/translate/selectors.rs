@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::source::objects::selects;
+use crate::source::objects::{Service, selects};
 
 type Labels = BTreeMap<String, String>;
 
@@ -69,6 +69,11 @@ impl<T> Selectors<T> {
         let found = found.into_iter().filter_map(|at| self.all.get(at));
         found.filter(fits).map(|(_, of)| of).collect()
     }
+}
+
+/// The selector of a Service, when there is one that selects at all.
+pub(super) fn selector(service: &Service) -> Option<&Labels> {
+    service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ pub(super) mod protocol;
 pub(super) mod traffic;
 mod vips;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -77,11 +77,6 @@ pub(super) fn complain_of_shared_addresses(cx: &mut Context<'_>, services: &[Arc
             }
         }
     }
-}
-
-/// The selector, when there is one that selects at all.
-pub(super) fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
-    service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
 }
 
 /// The TCP ports, each with what it was translated from. UDP and SCTP are not carried by the mesh.

@@ -11,18 +11,21 @@ use k8s_openapi::api::core::v1::ServicePort as PortSpec;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::Context;
-use super::service::selector;
-use super::services::{Services, pairs};
+use super::selectors::selector;
 use crate::base::{ObjectKey, Str};
 use crate::model::{Binding, Service};
 use crate::source::objects;
 
 type Labels = BTreeMap<String, String>;
 
+/// Ports, and what they are at endpoints; each pair once.
+pub(super) type Pairs = BTreeSet<(u16, u16)>;
+
 /// All services, to be found by what policies say of them.
 pub(super) struct Ports<'a> {
     objects: &'a crate::source::Objects,
-    kubernetes: &'a Services,
+    /// Of Services of Kubernetes.
+    kubernetes: HashMap<&'a ObjectKey, &'a Pairs>,
     /// By namespace, whether it is a ServiceEntry, and name: each host of an entry.
     by_name: HashMap<(Str, bool, Str), Vec<&'a Service>>,
     by_waypoint: HashMap<&'a ObjectKey, Vec<&'a Service>>,
@@ -33,7 +36,7 @@ pub(super) struct Ports<'a> {
 /// The ports of one service, and what they are at its endpoints.
 #[derive(Default)]
 pub(super) struct Known {
-    pub(super) pairs: BTreeSet<(u16, u16)>,
+    pub(super) pairs: Pairs,
     /// For some port it is not known.
     pub(super) open: bool,
 }
@@ -41,12 +44,12 @@ pub(super) struct Known {
 impl<'a> Ports<'a> {
     pub(super) fn new(
         cx: &Context<'a>,
-        kubernetes: &'a Services,
+        kubernetes: impl Iterator<Item = (&'a ObjectKey, &'a Pairs)>,
         services: &'a [Arc<Service>],
     ) -> Self {
         let mut ports = Self {
             objects: cx.objects,
-            kubernetes,
+            kubernetes: kubernetes.collect(),
             by_name: HashMap::new(),
             by_waypoint: HashMap::new(),
             selecting: BTreeMap::new(),
@@ -81,7 +84,9 @@ impl<'a> Ports<'a> {
         match service.entry {
             Some(_) => known.pairs.extend(pairs(service)),
             None => {
-                known.pairs.extend(self.kubernetes.pairs(&service.key));
+                known
+                    .pairs
+                    .extend(self.kubernetes.get(&service.key).into_iter().copied().flatten());
                 known.pairs.extend(self.written(service));
             }
         }
@@ -136,6 +141,12 @@ impl<'a> Ports<'a> {
         mistaken.retain(|port, _| !own.contains(port));
         mistaken
     }
+}
+
+/// Ports of a service, and what they are at its endpoints.
+pub(super) fn pairs(service: &Service) -> impl Iterator<Item = (u16, u16)> {
+    let mappings = service.endpoints.iter().flat_map(|endpoint| &endpoint.ports);
+    mappings.map(|mapping| (mapping.port, mapping.target))
 }
 
 /// No pod has both.

@@ -8,9 +8,10 @@ use super::Context;
 use super::changes::Changes;
 use super::frame::Frame;
 use super::roster::{Moved, Roster};
-use super::selectors::Selectors;
+use super::selectors::{Selectors, selector};
 use super::service::endpoints::Endpoints;
-use super::service::{self, Allotted, selector};
+use super::service::{self, Allotted};
+use super::service_ports::{Pairs, pairs};
 use super::slices::{SERVICE_NAME, Slices, addresses, service_of};
 use super::waypoint::label_field;
 use crate::base::{ObjectKey, Str, work};
@@ -47,7 +48,7 @@ struct Known {
     model: Option<Arc<model::Service>>,
     complaints: Vec<Complaint>,
     /// Its ports, and what they are at its endpoints.
-    pairs: BTreeSet<(u16, u16)>,
+    pairs: Pairs,
 }
 
 impl Services {
@@ -65,9 +66,9 @@ impl Services {
         self.known.get(key)?.model.as_ref()
     }
 
-    /// Ports of a Service, and what they are at its endpoints, each pair once.
-    pub(super) fn pairs(&self, key: &ObjectKey) -> impl Iterator<Item = (u16, u16)> {
-        self.known.get(key).into_iter().flat_map(|known| known.pairs.iter().copied())
+    /// Ports of each Service, and what they are at its endpoints.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&ObjectKey, &Pairs)> {
+        self.known.iter().map(|(key, known)| (key, &known.pairs))
     }
 
     /// Whether ports of some service or its endpoints are not what they were when this was asked last.
@@ -226,12 +227,6 @@ fn complain_of_orphan(cx: &mut Context<'_>, slice: &ObjectKey, service: &ObjectK
     );
     let field = label_field(SERVICE_NAME);
     cx.complain(Severity::Note, Kind::EndpointSlice, slice, field, reason);
-}
-
-/// Ports of a service, and what they are at its endpoints.
-pub(super) fn pairs(service: &model::Service) -> impl Iterator<Item = (u16, u16)> {
-    let mappings = service.endpoints.iter().flat_map(|endpoint| &endpoint.ports);
-    mappings.map(|mapping| (mapping.port, mapping.target))
 }
 
 fn is_same_but_for_endpoints(

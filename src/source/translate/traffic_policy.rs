@@ -70,6 +70,7 @@ impl Attachments {
         }
         claims.complain_of_unreached(cx, &Known { waypoints, services });
         claims.complain_of_ignored(cx);
+        claims.tell_of_overridden(cx);
         self.complaints = std::mem::take(&mut cx.complaints);
     }
 }

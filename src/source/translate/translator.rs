@@ -110,7 +110,7 @@ impl Translator {
         let retargeted = self.services.take_retargeted();
         if changes.frame || retargeted || !reshaped.is_empty() || !entries.is_empty() {
             let (policies, waypoints) = (&frame.policies, &frame.waypoints);
-            let ports = Ports::new(&cx, &self.services, &services);
+            let ports = Ports::new(&cx, self.services.pairs(), &services);
             authorization_policy::check_targets(&mut cx, policies, waypoints, &ports);
             peer_authentication::check_ports(&mut cx, &ports);
             self.target_complaints = std::mem::take(&mut cx.complaints);

@@ -3,24 +3,22 @@
 //! A waypoint that is named but cannot be used refuses the traffic that it was meant to guard; istiod lets that traffic
 //! past. No address is waited for: nothing has to be deployed for a waypoint to work.
 
+mod bindings;
 mod missing;
 mod unused;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
-use super::authorization_policy::{self, Policies};
-use super::{Context, TranslateSettings, namespace_label, other_revision_of_gateway};
+use super::{Context, namespace_label, other_revision_of_gateway};
 use crate::base::{Identity, ObjectKey, Str, nearest, ports};
-use crate::config::MissingWaypoint;
-use crate::model::{Binding, PolicyTarget, Waypoint};
+use crate::model::{AuthorizationPolicy, Binding, PolicyTarget, Waypoint};
 use crate::source::Objects;
 use crate::source::objects::{
     AllowedNamespaces, Gateway, GatewayClass, Kind, Labelled, Listener, Namespace, NamespacesFrom,
     Typed, annotation, label,
 };
+pub use bindings::WaypointBindings;
 use missing::{Missing, Objections, missing};
 
 /// The Gateway class that makes a Gateway a waypoint.
@@ -79,7 +77,7 @@ impl Waypoints {
     }
 
     /// Policies that are attached to a waypoint speak against going on without it.
-    pub(super) fn heed(&mut self, cx: &Context<'_>, policies: &Policies) {
+    pub(super) fn heed(&mut self, cx: &Context<'_>, policies: &[Arc<AuthorizationPolicy>]) {
         self.objections = Objections::collect(cx, policies);
     }
 
@@ -213,64 +211,6 @@ pub enum Resolved {
     NotReady(Str),
     /// It does not admit objects of this namespace; the reason.
     Denied(Str),
-}
-
-/// Which waypoints services and namespaces name, and what becomes of it: the same answers as in a translation, for
-/// whoever reports them.
-pub struct WaypointBindings<'a> {
-    objects: &'a Objects,
-    settings: &'a TranslateSettings,
-    waypoints: Waypoints,
-}
-
-impl<'a> WaypointBindings<'a> {
-    pub fn new(objects: &'a Objects, settings: &'a TranslateSettings) -> Self {
-        let mut cx = Context { objects, settings, complaints: Vec::new() };
-        let mut waypoints = Waypoints::collect(&mut cx);
-        if settings.missing_waypoint == MissingWaypoint::Layer4 {
-            let policies = authorization_policy::translate(&mut cx, &waypoints);
-            waypoints.heed(&cx, &policies);
-        }
-        Self { objects, settings, waypoints }
-    }
-
-    /// The waypoint of a Service or ServiceEntry; `None` when neither it nor its namespace names one, or it opts out.
-    pub fn of_service(
-        &self,
-        kind: Kind,
-        key: &ObjectKey,
-        metadata: &ObjectMeta,
-    ) -> Option<(ObjectKey, Resolved)> {
-        let waypoint = named(self.objects, &key.namespace, Some(metadata))?;
-        let own = label(metadata, USE_WAYPOINT).is_some();
-        let target = target(kind, key);
-        match self.resolve(&waypoint, &key.namespace, Addressed::Service, target.as_ref()) {
-            Resolved::OtherTraffic if !own => None,
-            resolved => Some((waypoint, resolved)),
-        }
-    }
-
-    /// The waypoint that a namespace names for its objects. It is bound when it takes any traffic at all.
-    pub fn of_namespace(&self, namespace: &str) -> Option<(ObjectKey, Resolved)> {
-        let waypoint = named(self.objects, namespace, None::<&ObjectMeta>)?;
-        let resolve = |addressed| self.resolve(&waypoint, namespace, addressed, None);
-        let resolved = match resolve(Addressed::Service) {
-            Resolved::OtherTraffic => resolve(Addressed::Workload),
-            resolved => resolved,
-        };
-        Some((waypoint, resolved))
-    }
-
-    fn resolve(
-        &self,
-        waypoint: &ObjectKey,
-        namespace: &str,
-        addressed: Addressed,
-        target: Option<&PolicyTarget>,
-    ) -> Resolved {
-        let cx = Context { objects: self.objects, settings: self.settings, complaints: Vec::new() };
-        self.waypoints.resolve(&cx, waypoint, namespace, addressed, target)
-    }
 }
 
 /// What policies call an object that names a waypoint.

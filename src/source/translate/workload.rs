@@ -4,14 +4,13 @@ use std::net::IpAddr;
 
 use super::frame::Frame;
 use super::labels;
-use super::waypoint::{Addressed, label_field};
+use super::namespace::{DATAPLANE_MODE, check_mode};
+use super::waypoint::Addressed;
 use super::{Context, namespace_label};
-use crate::base::{Identity, ObjectKey, Str, nearest};
+use crate::base::{Identity, ObjectKey, Str};
 use crate::model::{Canonical, CaptureWishes, Locality, Workload};
 use crate::source::objects::{Labelled, MIRROR, Namespace, Node, Phase, Pod, annotation, label};
 
-/// `ambient` enrols a namespace or pod, `none` keeps a pod out.
-const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 /// Written by Istio's sidecar injector: such a pod is captured already.
 const SIDECAR_STATUS: &str = "sidecar.istio.io/status";
 /// Names the network namespace of a pod that no container runtime started.
@@ -26,17 +25,6 @@ const BYPASS_INBOUND: &str = "ambient.istio.io/bypass-inbound-capture";
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 /// The revision of a workload that has none (Istio "Canonical Service").
 const LATEST: &str = "latest";
-
-/// Says what labels of namespaces mean nothing.
-pub(super) fn check_namespaces(cx: &mut Context<'_>) {
-    let objects = cx.objects;
-    for (key, namespace) in objects.all::<Namespace>() {
-        if let Some(mode) = label(&namespace.metadata, DATAPLANE_MODE) {
-            check_mode::<Namespace>(cx, key, mode);
-        }
-        labels::check::<Namespace>(cx, key, &namespace.metadata);
-    }
-}
 
 /// `None` for a pod that has run to its end. What follows from the template alone is taken from `sibling`, a workload with
 /// the same one.
@@ -166,23 +154,8 @@ fn is_enrolled(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> bool {
     namespace_label(cx.objects, &key.namespace, DATAPLANE_MODE) == Some("ambient")
 }
 
-fn check_mode<T: super::Typed>(cx: &mut Context<'_>, key: &ObjectKey, mode: &str) {
-    if !matches!(mode, "ambient" | "none") {
-        let mut reason = format!("{mode:?} is neither \"ambient\" nor \"none\", and has no effect");
-        if let Some(meant) = nearest(&mode.trim().to_lowercase(), ["ambient", "none"].into_iter()) {
-            reason += &format!("; is {meant:?} meant?");
-        }
-        cx.warn::<T>(key, label_field(DATAPLANE_MODE), reason);
-    }
-}
-
 fn is_ready(pod: &Pod) -> bool {
-    passes_readiness(pod) && !pod.metadata.deleting
-}
-
-/// A pod without conditions, as a directory describes it, counts as ready.
-pub(super) fn passes_readiness(pod: &Pod) -> bool {
-    pod.status.ready.unwrap_or(true)
+    pod.passes_readiness() && !pod.metadata.deleting
 }
 
 fn addresses(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod) -> Vec<IpAddr> {

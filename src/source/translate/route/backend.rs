@@ -6,10 +6,10 @@
 
 use super::super::Context;
 use super::services::Services;
-use super::{Refused, RouteParts, RuleParts, filters, invalid, refusal};
+use super::{Refused, RouteParts};
 use crate::base::ObjectKey;
 use crate::filter::BackendObject;
-use crate::model::{Backend, BackendRef, Resolution, Service};
+use crate::model::{BackendRef, Resolution, Service};
 use crate::source::objects::ISTIO_NETWORKING_GROUP;
 use crate::source::{Condition, ConditionReason, ConditionType};
 
@@ -20,29 +20,6 @@ pub(super) struct Backends<'a> {
 }
 
 impl Backends<'_> {
-    pub(super) fn resolve_all(
-        &self,
-        cx: &mut Context<'_>,
-        place: &str,
-        rule: &RuleParts<'_>,
-    ) -> Vec<Backend> {
-        let kind = self.route.route_kind();
-        let outcome = format!("its share of the requests is answered with {}", refusal(kind));
-        let mut backends = Vec::new();
-        for (index, backend) in rule.backends.iter().enumerate() {
-            let place = format!("{place}.backendRefs[{index}]");
-            backends.push(match self.target(cx, &place, &backend.object, &outcome) {
-                Ok(target) => {
-                    let filters =
-                        filters::translate(cx, self, &place, &rule.matches, &backend.filters);
-                    Backend { weight: backend.weight, target, filters }
-                }
-                Err(why) => invalid(kind, backend.weight, why),
-            });
-        }
-        backends
-    }
-
     /// What a reference leads to; says so, with what follows from it, when that is nothing.
     pub(super) fn target(
         &self,

@@ -11,10 +11,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::Context;
 use super::super::roster::{Member, Roster};
-use super::super::selectors::Selectors;
+use super::super::selectors::{Selectors, selector};
 use super::super::slices::Slices;
-use super::super::workload::passes_readiness;
-use super::{port_number, selector};
+use super::port_number;
 use crate::base::{ObjectKey, Str};
 use crate::model::{Endpoint, PortMapping, ServicePort, Workload};
 use crate::source::objects::{
@@ -323,7 +322,7 @@ fn of_pod(
         weight: 1,
         ports: mappings,
         ready: workload.ready || not_ready_too,
-        terminating: pod.metadata.deleting && passes_readiness(pod),
+        terminating: pod.metadata.deleting && pod.passes_readiness(),
         node: workload.node.clone(),
         locality: workload.locality.clone(),
     })

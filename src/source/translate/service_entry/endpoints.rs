@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use super::super::Context;
 use super::super::roster::Roster;
-use super::super::workload::passes_readiness;
 use super::{Entry, check, is_name, number};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Endpoint, Locality, PortMapping, Resolution, ServicePort, Workload};
@@ -229,7 +228,7 @@ fn of_pod(entry: &Entry<'_>, workload: &Workload, pod: &Pod) -> Endpoint {
         weight: 1,
         ports: entry.ports.iter().map(|port| mapping(port, port.target)).collect(),
         ready: workload.ready,
-        terminating: pod.metadata.deleting && passes_readiness(pod),
+        terminating: pod.metadata.deleting && pod.passes_readiness(),
         node: workload.node.clone(),
         locality: workload.locality.clone(),
     }

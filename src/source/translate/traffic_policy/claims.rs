@@ -41,7 +41,7 @@ pub(super) struct Claims {
     has_classes: bool,
     /// Targets that matched something.
     reached: BTreeSet<Place>,
-    /// Routes with a filter in force, as targets.
+    /// Targets with a filter in force.
     in_force: BTreeSet<Place>,
     /// Routes with a filter that the destination ignores, as targets, with the Services in other namespaces.
     ignored: BTreeMap<Place, BTreeSet<ObjectKey>>,
@@ -162,17 +162,26 @@ impl Claims {
             let class = Target::GatewayClass(waypoint.class.clone());
             targets.extend(self.namespaces_of(&class).map(|namespace| (namespace, class.clone())));
         }
-        let filters = filters_of(self.of_targets(targets));
+        let filters = self.of_targets(targets);
+        let filters = self.put_in_force(filters);
         let named = service.ports.iter().filter(|it| !it.name.is_empty() && may_be_http(it));
         let ports = named.filter_map(|port| {
             let claims = self.of_targets(vec![own(Some(port.name.clone()))]);
-            (!claims.is_empty())
-                .then(|| PortFilters { port: port.port, filters: filters_of(claims) })
+            let filters = self.put_in_force(claims);
+            (!filters.is_empty()).then(|| PortFilters { port: port.port, filters })
         });
         OfService { filters, ports: ports.collect() }
     }
 
-    /// Classes are only targeted from the root namespace, which was looked at when the target was read.
+    fn put_in_force(&mut self, claims: Vec<Claim>) -> Vec<HttpFilter> {
+        let filters = claims.into_iter().map(|Claim { filter, policy, index }| {
+            self.in_force.insert((policy, index));
+            filter
+        });
+        filters.collect()
+    }
+
+    /// Classes are only targeted from the root namespace, which was verified when the target was read.
     fn namespaces_of(&self, class: &Target) -> impl Iterator<Item = Str> + use<> {
         let of = self.by_target.keys().filter(|(_, target)| target == class);
         of.map(|(namespace, _)| namespace.clone()).collect::<Vec<_>>().into_iter()
@@ -240,10 +249,19 @@ impl Claims {
             complain_with(cx, (policy, *index), Severity::Warning, condition, why);
         }
     }
-}
 
-fn filters_of(claims: Vec<Claim>) -> Vec<HttpFilter> {
-    claims.into_iter().map(|claim| claim.filter).collect()
+    /// As the policies' authors may want it: a default for what says nothing itself.
+    pub(super) fn tell_of_overridden(&self, cx: &mut Context<'_>) {
+        for place @ (policy, index) in &self.reached {
+            if self.in_force.contains(place) || self.ignored.contains_key(place) {
+                continue;
+            }
+            let reason = ConditionReason::Overridden;
+            let condition = Condition::of_parent(ConditionType::Programmed, reason, *index);
+            let why = "policies with more specific targets set the same fields for everything that belongs to the target";
+            complain_with(cx, (policy, *index), Severity::Note, condition, why.to_owned());
+        }
+    }
 }
 
 /// The policy does not apply to the target.

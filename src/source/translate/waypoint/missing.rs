@@ -6,13 +6,13 @@
 //! what names it, since that policy would not be enforced at layer 4.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::super::Context;
-use super::super::authorization_policy::Policies;
 use super::CLASS;
 use crate::base::{ObjectKey, Str};
 use crate::config::MissingWaypoint;
-use crate::model::{Action, PolicyTarget, Scope};
+use crate::model::{Action, AuthorizationPolicy, PolicyTarget, Scope};
 use crate::source::objects::Kind;
 use crate::source::{Complaint, Severity};
 
@@ -26,12 +26,11 @@ pub(super) struct Objections {
 }
 
 impl Objections {
-    pub(super) fn collect(cx: &Context<'_>, policies: &Policies) -> Self {
+    pub(super) fn collect(cx: &Context<'_>, policies: &[Arc<AuthorizationPolicy>]) -> Self {
         if cx.settings.missing_waypoint == MissingWaypoint::Refuse {
             return Self::default();
         }
-        let enforced =
-            policies.models().iter().filter(|it| !it.dry_run && it.action != Action::Audit);
+        let enforced = policies.iter().filter(|it| !it.dry_run && it.action != Action::Audit);
         let attached = enforced.flat_map(|policy| {
             let targets = match &policy.scope {
                 Scope::Targets(targets) => &targets[..],

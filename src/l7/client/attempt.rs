@@ -1,0 +1,365 @@
+//! From a plan to a response: endpoint, authorization and rate limits where nobody keeps them there, connection, retries.
+//!
+//! Two loops. [`run`] sends a request again that may have reached an application, as its route configures
+//! ([`retry`](super::retry)). Inside of that, [`Routed::pass`] goes on to another endpoint with what was certainly not sent: after a
+//! refused connection, a tunnel that could not be opened, a connection that was closed before the request was written.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+use hyper::body::{Body, Incoming};
+use tokio::time::Instant;
+
+use super::judge::Judge;
+use super::plan::Plan;
+use super::retry::Retries;
+use super::session::Session;
+use crate::balance::{self, Ended, Picked};
+use crate::base::{PolicyNote, Reason};
+use crate::filter::Seen;
+use crate::l7::exchange::Exchange;
+use crate::l7::exchange::answer::Answer;
+use crate::l7::exchange::arrived::Arrived;
+use crate::l7::exchange::guards::{self, Asking};
+use crate::l7::exchange::upgrade::Upgrade;
+use crate::l7::message::lasting::{self, Kept, Waits};
+use crate::l7::message::original::Original;
+use crate::l7::message::sent::Sent;
+use crate::l7::message::{deadline, headers};
+use crate::l7::upstream::{Key, Lease};
+use crate::l7::version::Version;
+use crate::policy::{self, Filtered, Gate};
+use crate::reach::Attempts;
+use crate::world::World;
+
+/// A request that knows where it goes.
+pub(in crate::l7) struct Routed {
+    pub(in crate::l7) session: Arc<Session>,
+    pub(in crate::l7) world: Arc<World>,
+    pub(in crate::l7) plan: Plan,
+    /// The request as the client sent it, when the route's filters may have changed it.
+    pub(in crate::l7) before: Option<Box<Sent>>,
+    /// What filters of the response look at.
+    pub(in crate::l7) seen: Seen,
+}
+
+/// A response, and what it came with.
+pub(in crate::l7) struct Got {
+    pub(in crate::l7) response: Response<Incoming>,
+    pub(in crate::l7) lease: Lease,
+    pub(in crate::l7) upgrade: Option<Upgrade>,
+    /// What is judged again of a request that lasts, where nobody else will do it.
+    pub(in crate::l7) judged: Option<Kept>,
+}
+
+/// An attempt without a response.
+struct Failed {
+    /// Given back when certainly nothing of it was sent.
+    unsent: Option<Box<Arrived>>,
+    answer: Answer,
+    ended: Ended,
+}
+
+/// What is to be done once a request may go to an endpoint.
+#[derive(Default)]
+struct Prepared {
+    notes: Vec<PolicyNote>,
+    /// Services whose filters nobody else asks.
+    filtered: Option<Arc<[Filtered]>>,
+}
+
+/// How the attempts at some endpoints ended, of which one at most has seen the request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the common one, and costs no allocation"
+)]
+pub(in crate::l7) enum Outcome {
+    Got(Got, Picked),
+    Failed(Answer, Ended),
+}
+
+/// Sends the request until there is a response to pass on, or an answer of our own.
+pub(in crate::l7) async fn run(
+    routed: &Routed,
+    mut arrived: Arrived,
+    first: Option<Picked>,
+    exchange: &mut Exchange,
+) -> Outcome {
+    let timeouts = routed.plan.timeouts();
+    let whole = timeouts.request.map(|limit| exchange.deadline(limit));
+    let mut retry = Retries::of(routed.plan.retry(), &mut arrived, routed.session.seat.share());
+    let mut next = first;
+    loop {
+        let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
+        exchange.due = deadline::earlier(whole, one);
+        let last = next.as_ref().map(|picked| picked.address);
+        let passed = routed.pass(arrived, next, exchange).await;
+        // Moved, because what awaiting gives would be held beside the future that gave it.
+        let outcome = passed;
+        let retried = retry.as_mut().and_then(|retry| routed.retried(retry, &outcome));
+        let Some((request, wait)) = retried else { return outcome };
+        outcome.discard();
+        if deadline::within(whole, tokio::time::sleep(wait)).await.is_none() {
+            return Outcome::Failed(late(), Ended::TimedOut);
+        }
+        arrived = request;
+        next = routed.plan.endpoint_again(&routed.world, &routed.session, last.as_slice());
+    }
+}
+
+impl Routed {
+    /// The request once more, when the route wants that, and how long to wait.
+    fn retried(&self, again: &mut Retries, outcome: &Outcome) -> Option<(Arrived, Duration)> {
+        let retry = self.plan.retry()?;
+        match outcome {
+            Outcome::Got(got, _) => again.after_status(retry, got.response.status()),
+            Outcome::Failed(_, ended) => again.after_failure(retry, *ended),
+        }
+    }
+
+    /// Tries endpoints until one may have seen the request.
+    async fn pass(
+        &self,
+        mut arrived: Arrived,
+        first: Option<Picked>,
+        exchange: &mut Exchange,
+    ) -> Outcome {
+        let due = exchange.due;
+        let mut attempts = Attempts::default();
+        let mut last = None;
+        let mut next = first;
+        while let Some(mut picked) = next {
+            let peer =
+                self.session.context.labels.destination(&self.world, picked.workload.as_ref());
+            exchange.record.destination(peer, picked.address);
+            match self.prepare(&picked, &mut arrived) {
+                Ok(Prepared { notes, filtered }) => {
+                    exchange.record.notes(notes);
+                    let limited =
+                        self.limit(&picked, &mut arrived, filtered, Some(&mut *exchange)).await;
+                    if let Err(answer) = limited {
+                        return Outcome::Failed(answer, Ended::Denied);
+                    }
+                }
+                Err((answer, notes)) => {
+                    exchange.record.notes(notes);
+                    return Outcome::Failed(answer, Ended::Denied);
+                }
+            }
+            let sent = {
+                // Pinned here, so that what waits for it does not hold it a second time.
+                let attempt = pin!(self.attempt(&picked, arrived));
+                deadline::within(due, attempt).await
+            };
+            let Failed { unsent, answer, ended } = match sent {
+                Some(Ok(got)) => {
+                    picked.ended(Ended::Served);
+                    return Outcome::Got(got, picked);
+                }
+                Some(Err(failed)) => failed,
+                None => Failed { unsent: None, answer: late(), ended: Ended::TimedOut },
+            };
+            let goes_on = attempts.failed(&mut picked, ended);
+            match unsent.filter(|_| goes_on) {
+                Some(unsent) => arrived = *unsent,
+                None => return Outcome::Failed(answer, ended),
+            }
+            last = Some((answer, ended));
+            next = self.plan.endpoint(&self.world, &self.session, &attempts);
+        }
+        let (answer, ended) = last.unwrap_or_else(|| (self.nobody(), Ended::Unreached));
+        Outcome::Failed(answer, ended)
+    }
+
+    /// One attempt at one endpoint, for a copy.
+    pub(in crate::l7) async fn send_once(
+        &self,
+        mut arrived: Arrived,
+    ) -> Result<(Response<Incoming>, Lease), Answer> {
+        let picked = self.plan.endpoint(&self.world, &self.session, &Attempts::default());
+        let mut picked = picked.ok_or_else(|| self.nobody())?;
+        let prepared = self.prepare(&picked, &mut arrived).map_err(|(answer, _)| answer)?;
+        self.limit(&picked, &mut arrived, prepared.filtered, None).await?;
+        let sent = self.attempt(&picked, arrived).await;
+        picked.ended(sent.as_ref().err().map_or(Ended::Served, |failed| failed.ended));
+        match sent {
+            Ok(got) => Ok((got.response, got.lease)),
+            Err(failed) => Err(failed.answer),
+        }
+    }
+
+    /// What depends on the endpoint. One in the mesh judges for itself, and gets the original values when it will look
+    /// at them; for one that is not, this half judges. Gives the notes of policies.
+    fn prepare(
+        &self,
+        picked: &Picked,
+        arrived: &mut Arrived,
+    ) -> Result<Prepared, (Answer, Vec<PolicyNote>)> {
+        // An attempt before may have added these.
+        headers::strip_internal(arrived.request.headers_mut());
+        headers::strip_hop_by_hop(arrived.request.headers_mut());
+        let captured = picked.captured();
+        let (backend, port) = &self.plan.backend;
+        let namespace = &self.session.client.key.namespace;
+        let refused = policy::refused_in_the_clear(backend, *port, namespace, captured.is_some());
+        if let Some(why) = refused {
+            return Err((Answer::in_the_clear(why), Vec::new()));
+        }
+        let Some(server) = captured else {
+            return self.authorize(picked, arrived);
+        };
+        // Of what a consumer's route changed nobody there believes the original.
+        let Some(before) = self.before.as_ref().filter(|_| self.judge().is_producers()) else {
+            return Ok(Prepared::default());
+        };
+        let port = picked.address.port();
+        let hostname = Some(self.plan.addressed.hostname.as_str());
+        let client = Some(&self.session.client.identity);
+        let addressed = policy::addressed(&self.world, server, port, hostname, client);
+        if Gate::new(&self.world, server, port, &addressed).needs_http() {
+            let request = &mut arrived.request;
+            let original = Original::between(before, request.uri(), request.headers());
+            if let Some(original) = original.encode() {
+                request.headers_mut().insert(headers::ORIGINAL, original);
+            }
+        }
+        Ok(Prepared::default())
+    }
+
+    /// Asks the filters of the destination, where nobody there does: for each endpoint as for a pod.
+    async fn limit(
+        &self,
+        picked: &Picked,
+        arrived: &mut Arrived,
+        filtered: Option<Arc<[Filtered]>>,
+        exchange: Option<&mut Exchange>,
+    ) -> Result<(), Answer> {
+        let Some(filtered) = filtered else { return Ok(()) };
+        let pod = picked.address.to_string();
+        let from = Asking {
+            identity: Some(&self.session.client.identity),
+            address: self.session.client_address.ip(),
+            pod: &pod,
+        };
+        let sent = self.before.as_deref().filter(|_| self.judge().is_producers());
+        let sent = sent.map(|sent| (&sent.uri, &sent.headers));
+        guards::ask(&self.world, &filtered, from, sent, &mut arrived.request, exchange).await
+    }
+
+    /// For a destination where nobody judges.
+    fn authorize(
+        &self,
+        picked: &Picked,
+        arrived: &mut Arrived,
+    ) -> Result<Prepared, (Answer, Vec<PolicyNote>)> {
+        match self.judge().judge(&self.world, picked, &arrived.request) {
+            Ok(None) => Ok(Prepared::default()),
+            Ok(Some(permit)) => {
+                if let Some(by) = permit.waypoint.filter(|_| permit.names_client) {
+                    let client = &self.session.client.identity;
+                    headers::name_client(arrived.request.headers_mut(), &by, client, None);
+                }
+                Ok(Prepared { notes: permit.notes, filtered: permit.filtered })
+            }
+            Err(denial) => Err((Answer::of_denial(&denial), denial.notes)),
+        }
+    }
+
+    pub(in crate::l7) fn judge(&self) -> Judge<'_> {
+        let (session, plan, before) = (&*self.session, &self.plan, self.before.as_deref());
+        Judge { session, plan, before }
+    }
+
+    /// One endpoint: a connection from the shelf or a new one, and the request on it.
+    async fn attempt(&self, picked: &Picked, mut arrived: Arrived) -> Result<Got, Failed> {
+        let session = &self.session;
+        let version = match &arrived.upgrade {
+            // Only HTTP/1.1 has upgrades.
+            Some(_) => Version::Http1,
+            None => session.upstream_version(arrived.version, self.plan.protocol()),
+        };
+        let shelf = session.context.upstreams.shelf(self.key(picked, version));
+        let dial = || async {
+            let (from, addressed) = (session.downstream(), &self.plan.addressed.hostname);
+            let stream = session.context.reach.connect(&from, picked, Some(addressed)).await?;
+            let share = session.seat.share();
+            session.context.connect(share, version, stream, picked.address).await
+        };
+        let mut lease = match shelf.lease(dial).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                let answer = Answer::unreachable(error.reason(), error.to_string());
+                return Err(Failed {
+                    unsent: Some(Box::new(arrived)),
+                    answer,
+                    ended: error.ended(),
+                });
+            }
+        };
+        if let Some(upgrade) = &arrived.upgrade {
+            upgrade.ask(arrived.request.headers_mut());
+        }
+        let unguarded = picked.captured().is_none();
+        let judged = unguarded.then(|| Kept::of(&arrived.request));
+        let streams = judged.as_ref().filter(|_| lasting::is_stream(&arrived.request));
+        let judge = self.judge();
+        let cut = streams.map(|head| -> Waits<'_> { Box::pin(judge.until_refused(picked, head)) });
+        let sent = {
+            let sending = pin!(lease.sender.send(std::mem::take(&mut arrived.request)));
+            lasting::unless(sending, cut).await
+        };
+        match sent {
+            Ok(Ok(response)) => Ok(Got { response, lease, upgrade: arrived.upgrade, judged }),
+            Err((reason, why)) => {
+                let answer = Answer::unreachable(reason, why);
+                Err(Failed { unsent: None, answer, ended: Ended::Denied })
+            }
+            Ok(Err(failed)) => {
+                let answer = session.context.broken(picked.address, &failed.error);
+                let Some(request) = failed.unsent else {
+                    return Err(Failed { unsent: None, answer, ended: Ended::Broken });
+                };
+                arrived.request = *request;
+                let ended = if lease.reused { Ended::Stale } else { Ended::Unreached };
+                Err(Failed { unsent: Some(Box::new(arrived)), answer, ended })
+            }
+        }
+    }
+
+    fn nobody(&self) -> Answer {
+        let (service, port) = &self.plan.backend;
+        let why = balance::nobody(service, *port, &self.session.client);
+        Answer::no_healthy_upstream(why)
+    }
+
+    fn key(&self, picked: &Picked, version: Version) -> Key {
+        let client = &self.session.client;
+        let server = picked.captured();
+        Key {
+            client_uid: client.uid.clone(),
+            client: client.identity.clone(),
+            client_address: self.session.client_address.ip(),
+            service: self.plan.addressed.key.clone(),
+            endpoint: picked.address,
+            server: server.map(|server| server.identity.clone()),
+            version,
+        }
+    }
+}
+
+impl Outcome {
+    /// Nobody gets to see it. The connection goes on when nothing more can come over it.
+    fn discard(self) {
+        if let Outcome::Got(Got { response, lease, .. }, _) = self
+            && response.body().is_end_stream()
+        {
+            lease.give_back();
+        }
+    }
+}
+
+fn late() -> Answer {
+    Answer::unreachable(Reason::Timeout, "the route's timeout passed before there was a response")
+}

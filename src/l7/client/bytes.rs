@@ -1,0 +1,59 @@
+//! Connections that turned out not to be HTTP: carried as bytes, as layer 4 would, by either half.
+
+use super::session::Session;
+use crate::balance::Picked;
+use crate::l7::message::copy;
+use crate::reach::{Ask, Asked, Reached, Unreached, cut_after_a_change};
+use crate::sock::Rewind;
+use crate::telemetry::{ConnectionStart, Reporter};
+use crate::tunnel::Carrier;
+
+/// The client's half: to an endpoint of the addressed service. HTTPRoutes do not apply to bytes.
+pub(in crate::l7) async fn carry(session: &Session, stream: Rewind<Carrier>) {
+    let context = &session.context;
+    let telemetry = &context.dependencies.telemetry;
+    let _busy = session.seat.carries_bytes();
+    let from = session.downstream();
+    let ask = Ask { service: Asked::Present(&session.service), dialled: session.dialled };
+    match context.reach.endpoint(&from, &ask).await {
+        Ok(Reached { picked, upstream, permit }) => {
+            let in_process = upstream.is_local();
+            let (policy, notes) = permit.map(|it| (it.policy, it.notes)).unwrap_or_default();
+            let start =
+                ConnectionStart { in_process, policy, notes, ..start(session, Some(&picked)) };
+            let mut record = telemetry.connection(start);
+            let copied = tokio::select! {
+                copied = copy::copy(stream, upstream, &record) => copied,
+                denied = context.reach.until_denied(&from, &ask, &picked) => {
+                    return record.fail(denied.reason, cut_after_a_change(&denied.why));
+                }
+            };
+            copy::finish(copied, &mut record);
+        }
+        Err(Unreached { picked, failure, notes }) => {
+            let start = ConnectionStart { notes, ..start(session, picked.as_ref()) };
+            telemetry.refused(start, failure.reason, &failure.why);
+        }
+    }
+}
+
+fn start(session: &Session, picked: Option<&Picked>) -> ConnectionStart {
+    let world = session.context.dependencies.world.load();
+    let endpoint = picked.and_then(|picked| picked.workload.as_ref());
+    let tunnelled = picked.filter(|picked| picked.captured().is_some());
+    ConnectionStart {
+        reporter: Reporter::Source,
+        source: (*session.source).clone(),
+        destination: (*session.context.labels.destination(&world, endpoint)).clone(),
+        service: (*session.labels).clone(),
+        mutual_tls: tunnelled.is_some(),
+        source_address: session.client_address,
+        destination_address: picked.map_or(session.dialled, Picked::wire_address),
+        dialled: session.dialled,
+        hbone_authority: tunnelled.map(|picked| picked.address),
+        waypoint_principal: None,
+        policy: None,
+        notes: Vec::new(),
+        in_process: false,
+    }
+}

@@ -1,0 +1,128 @@
+//! Authorization by the client's half, where nobody else judges: of requests to destinations without an agent, and of answers
+//! that no application gives.
+
+use http::header::ACCESS_CONTROL_REQUEST_METHOD;
+use http::{HeaderMap, Method, Request};
+
+use super::plan::{Chosen, Plan};
+use super::session::Session;
+use crate::balance::Picked;
+use crate::base::{PolicyNote, Reason};
+use crate::l7::exchange::answer::Answer;
+use crate::l7::message::lasting::{self, End, Kept};
+use crate::l7::message::sent::{self, Sent};
+use crate::policy::{self, Connection, Denial, Gate, Permit, Views, speaks_for};
+use crate::reach::{self, cut_after_a_change};
+use crate::world::World;
+
+/// What decides about a request, besides the endpoint and what is sent there.
+#[derive(Clone, Copy)]
+pub(in crate::l7) struct Judge<'a> {
+    pub(in crate::l7) session: &'a Session,
+    pub(in crate::l7) plan: &'a Plan,
+    /// The request as the client sent it, when the route's filters may have changed it.
+    pub(in crate::l7) before: Option<&'a Sent>,
+}
+
+impl Judge<'_> {
+    /// The waypoints' policies, as [`reach::judge`] has them. What a producer's route changed is judged as it was sent, what a
+    /// consumer's did as it will arrive.
+    pub(in crate::l7) fn judge<B>(
+        &self,
+        world: &World,
+        picked: &Picked,
+        request: &Request<B>,
+    ) -> Result<Option<Permit>, Denial> {
+        let Plan { addressed, port, chosen, backend: (backend, backend_port) } = self.plan;
+        let way = policy::Way {
+            addressed,
+            port: *port,
+            route: chosen.as_ref().map(Chosen::route),
+            backend: (backend, *backend_port),
+            workload: picked.workload.as_deref(),
+            destination: picked.address,
+        };
+        let arrives = sent::policy_request(request.method(), request.uri(), request.headers());
+        let sent = match self.before.filter(|_| self.is_producers()) {
+            Some(sent) => sent::policy_request(request.method(), &sent.uri, &sent.headers),
+            None => arrives,
+        };
+        let views = Views { arrived: &arrives, sent: &sent };
+        reach::judge(world, &self.session.downstream(), &way, Some(views))
+    }
+
+    /// The route is of the addressed service's own namespace.
+    pub(in crate::l7) fn is_producers(&self) -> bool {
+        let (service, route) = (&self.plan.addressed.key, self.plan.chosen.as_ref());
+        speaks_for(service, route.map(Chosen::route), &service.namespace)
+    }
+
+    /// Ends when a request may not go on. Every change may concern it, and it is judged once in a while at most, so that a
+    /// tenant's churn costs little.
+    pub(in crate::l7) async fn until_refused(&self, picked: &Picked, head: &Kept) -> End {
+        let store = &self.session.context.dependencies.world;
+        let mut changes = store.subscribe();
+        loop {
+            if let Err(denial) = self.judge(&store.snapshot(), picked, &head.request()) {
+                return (Reason::Denied, cut_after_a_change(&denial.why));
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(lasting::AWHILE).await;
+        }
+    }
+}
+
+/// A request that goes nowhere.
+pub(in crate::l7) struct Refusal {
+    pub(in crate::l7) answer: Answer,
+    /// What policies that decide nothing have to say.
+    pub(in crate::l7) notes: Vec<PolicyNote>,
+}
+
+impl From<Answer> for Refusal {
+    fn from(answer: Answer) -> Self {
+        Self { answer, notes: Vec::new() }
+    }
+}
+
+/// What the client may hear of an answer that no application gives: redirects, what CORS says, and that no route or backend
+/// is there tell what a service has. No destination judges these requests, so this half does, by the policies of the
+/// service and its waypoint, on what the client sent: `headers` are those. Browsers ask for leave without the headers and by
+/// another method than those of the request that they announce, so either may be permitted.
+pub(in crate::l7) fn heard<B>(
+    session: &Session,
+    world: &World,
+    (request, headers): (&Request<B>, &HeaderMap),
+    answer: Answer,
+) -> Refusal {
+    let mut refusal = Refusal::from(answer);
+    let service = world.service(&session.service);
+    let Some(service) = service.filter(|service| service.waypoint.waypoint().is_some()) else {
+        return refusal;
+    };
+    let gate = Gate::for_service(world, service, session.dialled.port());
+    let connection = Connection {
+        client: Some(&session.client.identity),
+        source: session.client_address.ip(),
+        destination: service.an_endpoint(session.dialled),
+    };
+    let judge = |method: &Method| {
+        let judged = sent::policy_request(method, request.uri(), headers);
+        gate.authorize(&connection, Some(&judged))
+    };
+    let announced = Some(headers).filter(|_| request.method() == Method::OPTIONS);
+    let announced = announced.and_then(|it| it.get(ACCESS_CONTROL_REQUEST_METHOD));
+    let announced = announced.and_then(|method| Method::from_bytes(method.as_bytes()).ok());
+    let asked = judge(request.method());
+    let judged = asked.or_else(|denial| announced.map_or(Err(denial), |method| judge(&method)));
+    match judged {
+        Ok(permit) => refusal.notes = permit.notes,
+        Err(denial) => {
+            refusal.answer = Answer::of_denial(&denial);
+            refusal.notes = denial.notes;
+        }
+    }
+    refusal
+}

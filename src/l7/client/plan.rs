@@ -1,0 +1,207 @@
+//! Where a request goes: pure over one snapshot. The route's rule, the backend whose turn it is, or an answer of our
+//! own. Between the two its filters decide ([`request`](super::request)), which may answer and so take no turn.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::StatusCode;
+
+use super::session::Session;
+use crate::balance::{self, Picked};
+use crate::base::{ObjectKey, Str};
+use crate::filter::{HttpFilter, Pair};
+use crate::l7::exchange::answer::Answer;
+use crate::model::{
+    AppProtocol, Backend, BackendRef, Binding, HttpRoute, HttpRule, Retry, RouteKind, Service,
+    Timeouts,
+};
+use crate::reach::Attempts;
+use crate::route::{self, Head, Selection};
+use crate::world::World;
+
+/// Where a request goes.
+pub(in crate::l7) struct Plan {
+    /// The service that the client addressed.
+    pub(in crate::l7) addressed: Arc<Service>,
+    /// The port that it addressed.
+    pub(in crate::l7) port: u16,
+    /// The rule that holds, when the service has routes.
+    pub(in crate::l7) chosen: Option<Chosen>,
+    /// The service whose endpoints take the request, and its port.
+    pub(in crate::l7) backend: (Arc<Service>, u16),
+}
+
+impl Plan {
+    /// Of the rule and the backend that hold; empty where there is none.
+    pub(in crate::l7) fn filters(&self) -> Pair<'_> {
+        let rule = self.chosen.as_ref().and_then(Chosen::rule);
+        let backend = self.chosen.as_ref().and_then(Chosen::backend);
+        [
+            rule.map_or(&[], |rule| &rule.filters[..]),
+            backend.map_or(&[], |backend| &backend.filters[..]),
+        ]
+    }
+
+    pub(in crate::l7) fn timeouts(&self) -> Timeouts {
+        let rule = self.chosen.as_ref().and_then(Chosen::rule);
+        rule.map(|rule| rule.timeouts).unwrap_or_default()
+    }
+
+    pub(in crate::l7) fn retry(&self) -> Option<&Retry> {
+        self.chosen.as_ref().and_then(Chosen::rule)?.retry.as_ref()
+    }
+
+    /// What the backend's port is said to speak, by the route and by the service.
+    pub(in crate::l7) fn protocol(&self) -> AppProtocol {
+        if self.chosen.as_ref().is_some_and(|chosen| chosen.route.kind == RouteKind::Grpc) {
+            return AppProtocol::Http2;
+        }
+        let (service, port) = &self.backend;
+        service.port(*port).map(|port| port.protocol).unwrap_or_default()
+    }
+
+    /// An endpoint of the backend to send the request to again: another one than `last`, where there is one.
+    pub(in crate::l7) fn endpoint_again(
+        &self,
+        world: &World,
+        session: &Session,
+        last: &[SocketAddr],
+    ) -> Option<Picked> {
+        let (service, port) = &self.backend;
+        let caller = session.downstream().caller();
+        balance::pick(world, service, *port, caller, session.dialled, last)
+    }
+
+    /// An endpoint of the backend that was not tried yet.
+    pub(in crate::l7) fn endpoint(
+        &self,
+        world: &World,
+        session: &Session,
+        attempts: &Attempts,
+    ) -> Option<Picked> {
+        let (service, port) = &self.backend;
+        attempts.next(world, &session.downstream(), (service, *port), session.dialled)
+    }
+}
+
+/// One rule of a route, and the backend whose turn it is.
+pub(in crate::l7) struct Chosen {
+    route: Arc<HttpRoute>,
+    index: usize,
+    backend: Option<usize>,
+}
+
+impl Chosen {
+    fn rule(&self) -> Option<&HttpRule> {
+        self.route.rules.get(self.index)
+    }
+
+    fn backend(&self) -> Option<&Backend> {
+        self.rule()?.backends.get(self.backend?)
+    }
+
+    pub(in crate::l7) fn route(&self) -> &ObjectKey {
+        &self.route.key
+    }
+
+    /// For messages: the route's kind and key.
+    fn described(&self) -> String {
+        format!("{} {}", self.route.kind, self.route.key)
+    }
+
+    /// For the access log: `namespace/name`, and the rule's name or its number.
+    pub(in crate::l7) fn name(&self) -> Str {
+        match self.rule().map(|rule| rule.name.as_str()).filter(|name| !name.is_empty()) {
+            Some(name) => arcstr::format!("{}.{name}", self.route.key),
+            None => arcstr::format!("{}.{}", self.route.key, self.index),
+        }
+    }
+}
+
+/// What a request leads to before a backend is chosen: the service that it addresses, and the rule that holds.
+pub(in crate::l7) struct Route {
+    pub(in crate::l7) addressed: Arc<Service>,
+    port: u16,
+    pub(in crate::l7) chosen: Option<Chosen>,
+}
+
+/// Chooses the rule for one request.
+pub(in crate::l7) fn route(
+    world: &World,
+    service: &ObjectKey,
+    port: u16,
+    client_namespace: &str,
+    head: &Head<'_>,
+) -> Result<Route, Answer> {
+    let Some(addressed) = world.service(service) else {
+        let why = format!("Service {service} does not exist any more");
+        return Err(Answer::no_healthy_upstream(why));
+    };
+    let selection = match &addressed.waypoint {
+        Binding::Unusable { waypoint, why } => {
+            let why = format!("waypoint {waypoint}: {why}");
+            return Err(Answer::waypoint_unusable(why));
+        }
+        // The service left its waypoint while this connection lasts: its routes do not hold any more.
+        Binding::None => Selection::NoRoutes,
+        Binding::Waypoint(_) => route::select(world, addressed, port, client_namespace, head),
+    };
+    let chosen = match selection {
+        Selection::NoRoutes => None,
+        Selection::NoMatch(kind) => {
+            let why = format!("no rule of the {kind}s of Service {service} matches");
+            return Err(Answer::no_route(why));
+        }
+        Selection::Rule { route, rule } => Some(Chosen { route, index: rule, backend: None }),
+    };
+    Ok(Route { addressed: addressed.clone(), port, chosen })
+}
+
+impl Route {
+    /// The filters of the rule.
+    pub(in crate::l7) fn filters(&self) -> &[HttpFilter] {
+        self.chosen.as_ref().and_then(Chosen::rule).map_or(&[], |rule| &rule.filters)
+    }
+
+    /// Of the backend whose turn it is.
+    pub(in crate::l7) fn backend_filters(&self) -> &[HttpFilter] {
+        self.chosen.as_ref().and_then(Chosen::backend).map_or(&[], |backend| &backend.filters)
+    }
+
+    /// Takes the backend whose turn it is.
+    pub(in crate::l7) fn take_turn(&mut self) -> Result<(), Answer> {
+        let Some(chosen) = &mut self.chosen else { return Ok(()) };
+        chosen.backend = chosen.rule().and_then(route::next_backend);
+        if chosen.backend.is_some() {
+            return Ok(());
+        }
+        let status = match chosen.route.kind {
+            RouteKind::Http => StatusCode::INTERNAL_SERVER_ERROR,
+            RouteKind::Grpc => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let why = format!("{}: the rule has no backend with a weight", chosen.described());
+        Err(Answer::no_backend(status, why))
+    }
+
+    /// The service of the backend whose turn it is; without a rule the one that was addressed.
+    pub(in crate::l7) fn backend(&self, world: &World) -> Result<(Arc<Service>, u16), Answer> {
+        let Some(chosen) = &self.chosen else { return Ok((self.addressed.clone(), self.port)) };
+        match chosen.backend().map(|backend| &backend.target) {
+            Some(BackendRef::Service { service, port }) => match world.service(service) {
+                Some(found) => Ok((found.clone(), *port)),
+                None => {
+                    let why = format!("{}: Service {service} does not exist", chosen.described());
+                    Err(Answer::no_backend(StatusCode::INTERNAL_SERVER_ERROR, why))
+                }
+            },
+            Some(BackendRef::Invalid { status, why }) => {
+                Err(Answer::no_backend(*status, format!("{}: {why}", chosen.described())))
+            }
+            None => Err(Answer::no_backend(StatusCode::INTERNAL_SERVER_ERROR, chosen.described())),
+        }
+    }
+
+    pub(in crate::l7) fn lead_to(self, backend: (Arc<Service>, u16)) -> Plan {
+        Plan { addressed: self.addressed, port: self.port, chosen: self.chosen, backend }
+    }
+}

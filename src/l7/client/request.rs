@@ -1,0 +1,247 @@
+//! A request's way through the client's half, on one page: [`route`].
+//!
+//! The order, and the reasons for it:
+//!
+//! 1. **Canonical form, budget, record.** Whatever comes is brought into one form, takes its places in the budgets, and
+//!    has a record from here on, so that every answer below is logged and counted, and so is a client that leaves meanwhile.
+//! 2. **What no route is asked about**: a budget that is full, then a request that is malformed. They come first because
+//!    nothing else may cost time on their behalf.
+//! 3. **The rule**, by the request as the client sent it. No filter has touched it yet.
+//! 4. **Filters that may answer**, each as it stands in its list: those of the addressed service, except of a type that the
+//!    rule has itself (the more specific policy holds); the rule's; and those of the backend whose turn it is. A rule's
+//!    filters come before its backend is chosen, so that a request that they answer takes no turn.
+//! 5. **Authorization of answers.** What steps 3 and 4 answer (no route, redirects, CORS, rejections, faults) tells what the
+//!    service has, and no destination judges it. So the policies of the service decide whether the client may hear it; a
+//!    denial takes the answer's place, as Envoy's RBAC filter stands before CORS and the router. A request that goes on is
+//!    judged at its destination, or by this half in step 8 where nobody judges there.
+//! 6. **Endpoints of the backend**, with the addresses of names.
+//! 7. **Filters that change the request**, once it is known that it goes on; then its **mirrors**, which get what the
+//!    endpoints get.
+//! 8. **Attempts** ([`attempt`]): an endpoint, authorization where nobody judges there, rate limits that nobody keeps
+//!    there, the connection, and retries.
+//! 9. **The response** ([`pass_on`]): checked, through the filters of responses, and streamed; the record ends with its last byte.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::attempt::{self, Got, Outcome, Routed};
+use super::judge::{self, Judge, Refusal};
+use super::mirror;
+use super::plan::{self, Plan};
+use super::session::Session;
+use crate::balance::Picked;
+use crate::filter::{self, Cx, Half, HttpFilter};
+use crate::l7::budget::admission::Admission;
+use crate::l7::exchange::answer::{Answer, Form};
+use crate::l7::exchange::arrived::Arrived;
+use crate::l7::exchange::{Exchange, ResponseBody, chain, relay, upgrade};
+use crate::l7::message::headers;
+use crate::l7::message::lasting::{self, Cut, Kept};
+use crate::l7::message::sent::{self, Sent};
+use crate::l7::worker::serve::Handler;
+use crate::model::Service;
+use crate::reach::Attempts;
+use crate::world::World;
+
+/// Routes one request and answers it.
+pub(in crate::l7) async fn route(
+    session: Arc<Session>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let (mut arrived, mut exchange, rejected) = begin(&session, request);
+    let form = arrived.form;
+    let world = session.context.dependencies.world.snapshot();
+    let mut before = None;
+    let planned = match rejected {
+        Some(answer) => Err(answer.into()),
+        None => {
+            let (arrived, before, exchange) = (&mut arrived, &mut before, &mut *exchange);
+            let planning = Planning { session: &session, world: &world, arrived, before, exchange };
+            planning.plan().await
+        }
+    };
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(Refusal { answer, notes }) => {
+            exchange.record.notes(notes);
+            return answer.respond(exchange, form);
+        }
+    };
+    let world = match exchange.waited {
+        true => session.context.dependencies.world.snapshot(),
+        false => world,
+    };
+    let first = plan.endpoint(&world, &session, &Attempts::default());
+    let captured = |picked: &Picked| picked.captured().is_some();
+    exchange.record.mutual_tls(first.as_ref().is_none_or(captured));
+    let seen = filter::remember(plan.filters(), sent_headers(&before, &arrived));
+    if let Some(before) = &before {
+        sent::filter(plan.filters(), before, &mut arrived.request);
+    }
+    let routed = Routed { session, world, plan, before, seen };
+    mirror::send_copies(&routed, &mut arrived);
+    match attempt::run(&routed, arrived, first, &mut exchange).await {
+        Outcome::Got(got, picked) => pass_on(routed, got, picked, exchange, form),
+        Outcome::Failed(answer, _) => answer.respond(exchange, form),
+    }
+}
+
+/// The request in canonical form and its exchange, with the answer to one that no route is asked about.
+fn begin(
+    session: &Session,
+    request: Request<Incoming>,
+) -> (Arrived, Box<Exchange>, Option<Answer>) {
+    let limits = session.context.limits(session.most_fields());
+    let mut arrived = Arrived::new(request, &limits, session.dialled);
+    headers::strip_internal(arrived.request.headers_mut());
+    headers::add_missing(arrived.request.headers_mut());
+    let permit = arrived.admit(&session.seat);
+    let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
+    let start = arrived.describe(session.request_start());
+    let record = session.context.dependencies.telemetry.request(start);
+    let admission = Admission::of(permit, &session.seat, arrived.version);
+    let mut exchange = Exchange::new(record, arrived.request.body(), admission);
+    exchange.record.headers(arrived.request.headers());
+    let rejected = match (full, arrived.fault) {
+        (Some(why), _) => Some(Answer::overflow(why)),
+        (None, Some(fault)) => Some(Answer::fault(fault)),
+        (None, None) => None,
+    };
+    (arrived, exchange, rejected)
+}
+
+/// A request that is being planned, and over what.
+struct Planning<'a> {
+    session: &'a Session,
+    world: &'a World,
+    arrived: &'a mut Arrived,
+    /// The request as the client sent it, where a filter may change it.
+    before: &'a mut Option<Box<Sent>>,
+    exchange: &'a mut Exchange,
+}
+
+impl Planning<'_> {
+    /// The rule, its filters' say, the backend, and its filters' say.
+    async fn plan(mut self) -> Result<Plan, Refusal> {
+        let request = &self.arrived.request;
+        let head = sent::head(request.method(), request.uri(), request.headers());
+        let (service, port) = (&self.session.service, self.session.dialled.port());
+        let namespace = &self.session.client.key.namespace;
+        let route = plan::route(self.world, service, port, namespace, &head);
+        let mut route = route.map_err(|answer| self.heard(answer))?;
+        let led = self.lead(&mut route).await;
+        let rule = route.chosen.as_ref().map(|chosen| chosen.name()).unwrap_or_default();
+        self.exchange.record.route(rule);
+        let (service, port) = led.map_err(|answer| self.heard(answer))?;
+        let resolved = self.session.resolve(&service).await?;
+        Ok(route.lead_to((resolved, port)))
+    }
+
+    /// To the backend whose turn it is, unless a filter answers instead.
+    async fn lead(&mut self, route: &mut plan::Route) -> Result<(Arc<Service>, u16), Answer> {
+        let of_service = route.addressed.filters_on(self.session.dialled.port());
+        self.ask(of_service, route.filters()).await?;
+        self.ask(route.filters(), &[]).await?;
+        route.take_turn()?;
+        self.ask(route.backend_filters(), &[]).await?;
+        route.backend(self.world)
+    }
+
+    /// Asks each filter, which sees the request as the client sent it; not those of a type that one of `instead` has.
+    async fn ask(&mut self, filters: &[HttpFilter], instead: &[HttpFilter]) -> Result<(), Answer> {
+        if filters.is_empty() {
+            return Ok(());
+        }
+        let session = self.session;
+        if self.before.is_none() {
+            *self.before = sent::keep(filters, &self.arrived.request);
+        }
+        let cx = Cx {
+            port: session.dialled.port(),
+            identity: Some(&session.client.identity),
+            address: session.client_address.ip(),
+            service: Some(&session.service),
+            pod: "",
+            route: None,
+        };
+        for filter in filters.iter().filter(|it| !filter::has_type_of(instead, it)) {
+            let (request, heard) = (&mut self.arrived.request, Some(&mut *self.exchange));
+            chain::ask(filter, Half::Client, &cx, request, heard).await?;
+        }
+        Ok(())
+    }
+
+    /// What the client gets to hear of an answer that no application gives.
+    fn heard(&self, answer: Answer) -> Refusal {
+        let headers = sent_headers(self.before, self.arrived);
+        judge::heard(self.session, self.world, (&self.arrived.request, headers), answer)
+    }
+}
+
+/// The headers as the client sent them.
+fn sent_headers<'a>(before: &'a Option<Box<Sent>>, arrived: &'a Arrived) -> &'a HeaderMap {
+    before.as_ref().map_or(arrived.request.headers(), |before| &before.headers)
+}
+
+/// Passes the response on, through the response filters; all of it must have passed by the deadline.
+fn pass_on(
+    routed: Routed,
+    got: Got,
+    mut picked: Picked,
+    mut exchange: Box<Exchange>,
+    form: Form,
+) -> Response<ResponseBody> {
+    let Got { mut response, lease, upgrade, judged } = got;
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let granted = upgrade.filter(|upgrade| switched && upgrade.is_granted(response.headers()));
+    if switched && granted.is_none() {
+        // With the lease goes the connection: nobody knows what it speaks now.
+        return upgrade::unasked().respond(exchange, form);
+    }
+    if let Err(why) = routed.session.context.check_response(&response) {
+        return Answer::bad_gateway(why).respond(exchange, form);
+    }
+    filter::respond(routed.plan.filters(), response.headers_mut(), &routed.seen);
+    if let Err(why) = exchange.reserve(response.headers()) {
+        return Answer::overflow(why).respond(exchange, form);
+    }
+    let in_flight = picked.in_flight.take();
+    exchange.answered(response.status(), response.headers(), lease, in_flight);
+    let session = routed.session.clone();
+    let ends = || cut(routed, picked, judged?);
+    match granted {
+        Some(upgrade) => {
+            let cut = ends().unwrap_or_else(|| Box::pin(std::future::pending()));
+            upgrade.switch(&session.context.tasks.clone(), response, exchange, cut, session)
+        }
+        None => {
+            let due = exchange.due;
+            relay(response, exchange).map(|body| body.until(due).unless(ends))
+        }
+    }
+}
+
+/// Tells when what lasts must not go on. No world is kept for as long as that.
+fn cut(routed: Routed, picked: Picked, head: Kept) -> Option<Cut> {
+    let Routed { session, plan, before, .. } = routed;
+    Some(Box::pin(lasting::after_awhile(async move {
+        let judge = Judge { session: &session, plan: &plan, before: before.as_deref() };
+        judge.until_refused(&picked, &head).await
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every request in flight holds it.
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        fn size<S, R, F: Future>(_: impl Fn(S, R) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(route) <= 5_700, "{} bytes", size(route));
+    }
+}

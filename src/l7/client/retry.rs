@@ -1,0 +1,125 @@
+//! Sending a request again that may have reached an application, where its route wants that (GEP-1731).
+//!
+//! After a status that the route names whatever the method is: its author has said so. After a reset connection or a
+//! timeout only what is idempotent (RFC 9110, 9.2.2), because nobody knows what became of the request. What was
+//! certainly not sent always. An upgrade is never asked for again, nor a request whose body was too long to be kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Extensions, HeaderMap, Method, Request, StatusCode, Uri};
+
+use crate::balance::Ended;
+use crate::base::Backoff;
+use crate::l7::budget::{Reserved, Share};
+use crate::l7::exchange::answer::Form;
+use crate::l7::exchange::arrived::Arrived;
+use crate::l7::message::body::{Replay, RequestBody};
+use crate::l7::version::Version;
+use crate::model::Retry;
+
+/// The longest time between two attempts, as a multiple of the first: Envoy's.
+const MOST_BACKOFF: u32 = 10;
+
+/// What is needed to send a request again.
+pub(in crate::l7) struct Retries {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    /// How names were written, and where the client is told what comes before the response.
+    extensions: Extensions,
+    body: Option<Replay>,
+    arrived: (Version, &'static str, Form),
+    sent: u32,
+    _buffer: Option<Reserved>,
+}
+
+impl Retries {
+    /// `None` when this request is sent once: its route does not want it otherwise, or there is no room for its body.
+    pub(in crate::l7) fn of(
+        retry: Option<&Retry>,
+        arrived: &mut Arrived,
+        share: &Arc<Share>,
+    ) -> Option<Box<Self>> {
+        retry.filter(|_| arrived.upgrade.is_none())?;
+        let buffer = match arrived.request.body().is_empty() {
+            true => None,
+            false => Some(share.replay()?),
+        };
+        Some(Box::new(Self {
+            _buffer: buffer,
+            method: arrived.request.method().clone(),
+            uri: arrived.request.uri().clone(),
+            headers: arrived.request.headers().clone(),
+            extensions: arrived.request.extensions().clone(),
+            body: arrived.request.body_mut().keep(),
+            arrived: (arrived.version, arrived.protocol, arrived.form),
+            sent: 0,
+        }))
+    }
+
+    /// The request once more after this status, and how long to wait.
+    pub(in crate::l7) fn after_status(
+        &mut self,
+        retry: &Retry,
+        status: StatusCode,
+    ) -> Option<(Arrived, Duration)> {
+        retry.codes.contains(&status).then(|| self.next(retry)).flatten()
+    }
+
+    /// The request once more after an attempt without a response, and how long to wait.
+    pub(in crate::l7) fn after_failure(
+        &mut self,
+        retry: &Retry,
+        ended: Ended,
+    ) -> Option<(Arrived, Duration)> {
+        let allowed = match ended {
+            Ended::Unreached | Ended::Stale => true,
+            Ended::Broken | Ended::TimedOut => self.method.is_idempotent(),
+            Ended::Denied | Ended::Served => false,
+        };
+        allowed.then(|| self.next(retry)).flatten()
+    }
+
+    fn next(&mut self, retry: &Retry) -> Option<(Arrived, Duration)> {
+        if self.sent >= retry.attempts {
+            return None;
+        }
+        let body = match &self.body {
+            Some(body) => body.again()?,
+            None => RequestBody::default(),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        *request.extensions_mut() = self.extensions.clone();
+        let wait = backoff(retry.backoff, self.sent);
+        self.sent += 1;
+        let (version, protocol, form) = self.arrived;
+        Some((Arrived { request, version, protocol, form, upgrade: None, fault: None }, wait))
+    }
+}
+
+/// The pause before the attempt that follows the one and the `sent` others. The route's is the shortest.
+fn backoff(first: Duration, sent: u32) -> Duration {
+    let most = first.saturating_mul(MOST_BACKOFF);
+    Backoff::new(first, most).spread(1.0..=1.25).after(sent.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_is_never_shorter_than_asked_for_and_bounded() {
+        let first = Duration::from_millis(100);
+        for (sent, least) in [(0, 100), (1, 200), (2, 400), (3, 800), (4, 1000), (40, 1000)] {
+            let least = Duration::from_millis(least);
+            for _ in 0..100 {
+                let wait = backoff(first, sent);
+                assert!(wait >= least && wait <= least.mul_f64(1.25), "{sent}: {wait:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! A request's way through the destination's half, on one page: [`deliver`].
+//!
+//! The order, and the reasons for it:
+//!
+//! 1. **Canonical form and budget.** Headers that only agents may send are taken off; the original values that the client's half
+//!    may have sent are kept aside, and believed only where a route verifies them.
+//! 2. **A verdict** ([`judge`]), before the record, because the record names the policies: a budget that is full, a request that
+//!    is malformed, then authorization, by what arrived or was verified. The record begins with the verdict, so that what was
+//!    rejected is logged and counted as well.
+//! 3. **Rate limits** of the services that guard the workload, after authorization: a request that is not permitted takes no token
+//!    from those that are.
+//! 4. **The application**, by this connection's own connection, once more if the resting one was just closed. What the application is told
+//!    of the client is added last, since the request was judged by what arrived.
+//! 5. **The response**, for as long as the request is permitted.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::gates::{Gates, Permitted};
+use super::session::{self, Session};
+use crate::base::{PolicyNote, Str};
+use crate::l7::budget::admission::Admission;
+use crate::l7::exchange::answer::{Answer, Form};
+use crate::l7::exchange::arrived::Arrived;
+use crate::l7::exchange::guards::{self, Asking};
+use crate::l7::exchange::upgrade::{self, Upgrade};
+use crate::l7::exchange::{Exchange, ResponseBody, relay};
+use crate::l7::message::headers;
+use crate::l7::message::lasting::{self, Kept, Waits};
+use crate::l7::upstream::Lease;
+use crate::l7::worker::serve::Handler;
+use crate::policy::Permit;
+use crate::telemetry::RequestStart;
+use crate::world::World;
+
+/// How often a request is sent: the application may close the resting connection just before the first attempt.
+const MAX_ATTEMPTS: usize = 2;
+
+/// Judges one request and answers it.
+pub(in crate::l7) async fn deliver(
+    session: Arc<Session>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let limits = session.context.limits(session.most_fields());
+    let mut arrived = Arrived::new(request, &limits, session.inbound.destination);
+    let sent_as = arrived.request.headers_mut().remove(headers::ORIGINAL);
+    headers::strip_internal(arrived.request.headers_mut());
+    let form = arrived.form;
+    let permit = arrived.admit(&session.seat);
+    let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
+    let Judgement { routed, notes, judged } = judge(&session, &mut arrived, sent_as.as_ref(), full);
+    let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
+    let record = session.context.dependencies.telemetry.request(arrived.describe(start));
+    let place = Admission::of(permit, &session.seat, arrived.version);
+    let mut exchange = Exchange::new(record, arrived.request.body(), place);
+    exchange.record.notes(notes);
+    exchange.record.headers(arrived.request.headers());
+    exchange.record.destination(session.destination.clone(), session.inbound.destination);
+    let judged = match judged {
+        Ok(judged) => judged,
+        Err(answer) => return answer.respond(exchange, form),
+    };
+    if let Err(answer) = limit(&session, &mut arrived, &judged, &mut exchange).await {
+        return answer.respond(exchange, form);
+    }
+    pass(session, arrived, sent_as, judged.permit, exchange).await
+}
+
+/// Asks the filters of what guards the workload.
+async fn limit(
+    session: &Session,
+    arrived: &mut Arrived,
+    judged: &Permitted,
+    exchange: &mut Exchange,
+) -> Result<(), Answer> {
+    let Some(filtered) = &judged.permit.filtered else { return Ok(()) };
+    let world = session.context.dependencies.world.snapshot();
+    let inbound = &session.inbound;
+    let from = Asking {
+        identity: inbound.client.as_ref(),
+        address: inbound.client_address.ip(),
+        pod: &inbound.workload.uid,
+    };
+    let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
+    guards::ask(&world, filtered, from, sent, &mut arrived.request, Some(exchange)).await
+}
+
+/// What is decided of a request before anything is done.
+struct Judgement {
+    /// The client's half has routed and recorded it.
+    routed: bool,
+    notes: Vec<PolicyNote>,
+    judged: Result<Permitted, Answer>,
+}
+
+fn judge(
+    session: &Session,
+    arrived: &mut Arrived,
+    sent_as: Option<&HeaderValue>,
+    full: Option<String>,
+) -> Judgement {
+    let world = session.context.dependencies.world.load();
+    let gates = session.gates(&world);
+    let routed = gates.was_routed();
+    if let Some(why) = full {
+        return Judgement::refused(routed, Answer::overflow(why));
+    }
+    if let Some(fault) = arrived.fault {
+        return Judgement::refused(routed, Answer::fault(fault));
+    }
+    if !routed {
+        headers::add_missing(arrived.request.headers_mut());
+    }
+    let judged = gates.authorize(&world, &session.inbound, &arrived.request, sent_as);
+    match judged {
+        Ok(mut judged) => {
+            let notes = std::mem::take(&mut judged.permit.notes);
+            Judgement { routed, notes, judged: Ok(judged) }
+        }
+        Err(denial) => {
+            let answer = Answer::of_denial(&denial);
+            Judgement { routed, notes: denial.notes, judged: Err(answer) }
+        }
+    }
+}
+
+impl Judgement {
+    fn refused(routed: bool, answer: Answer) -> Self {
+        Self { routed, notes: Vec::new(), judged: Err(answer) }
+    }
+}
+
+/// What is judged again of a request that lasts.
+struct Judged {
+    session: Arc<Session>,
+    head: Kept,
+    sent_as: Option<HeaderValue>,
+}
+
+/// Hands a permitted request to the application.
+async fn pass(
+    session: Arc<Session>,
+    mut arrived: Arrived,
+    sent_as: Option<HeaderValue>,
+    permit: Permit,
+    exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let form = arrived.form;
+    let head = Kept::of(&arrived.request);
+    let judged = Judged { session: session.clone(), head, sent_as };
+    // Only now: the request was judged by what arrived.
+    session.name_client(&permit, arrived.request.headers_mut());
+    if let Some(upgrade) = &arrived.upgrade {
+        upgrade.ask(arrived.request.headers_mut());
+    }
+    let is_stream = lasting::is_stream(&arrived.request);
+    let mut request = arrived.request;
+    let mut attempts = MAX_ATTEMPTS;
+    loop {
+        attempts -= 1;
+        let mut lease = match session.lease(arrived.version).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                let answer = Answer::unreachable(error.reason(), error.to_string());
+                return answer.respond(exchange, form);
+            }
+        };
+        let cut = is_stream.then(|| judged.until_cut());
+        let sent = {
+            let sending = pin!(lease.sender.send(request));
+            lasting::unless(sending, cut).await
+        };
+        let failed = match sent {
+            Ok(Ok(response)) => {
+                return judged.pass_on(response, lease, arrived.upgrade, exchange, form);
+            }
+            Ok(Err(failed)) => failed,
+            Err((reason, why)) => return Answer::unreachable(reason, why).respond(exchange, form),
+        };
+        match failed.unsent {
+            Some(unsent) if lease.reused && attempts > 0 => request = *unsent,
+            _ => {
+                let answer = session.context.broken(session.inbound.destination, &failed.error);
+                return answer.respond(exchange, form);
+            }
+        }
+    }
+}
+
+impl Judged {
+    /// Passes the application's response on, for as long as it is permitted.
+    fn pass_on(
+        self,
+        response: Response<Incoming>,
+        lease: Lease,
+        upgrade: Option<Upgrade>,
+        mut exchange: Box<Exchange>,
+        form: Form,
+    ) -> Response<ResponseBody> {
+        let session = self.session.clone();
+        let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let granted = upgrade.filter(|it| switched && it.is_granted(response.headers()));
+        if switched && granted.is_none() {
+            // With the lease goes the connection: nobody knows what it speaks now.
+            return upgrade::unasked().respond(exchange, form);
+        }
+        if let Err(why) = session.context.check_response(&response) {
+            return Answer::bad_gateway(why).respond(exchange, form);
+        }
+        if let Err(why) = exchange.reserve(response.headers()) {
+            return Answer::overflow(why).respond(exchange, form);
+        }
+        exchange.answered(response.status(), response.headers(), lease, None);
+        match granted {
+            Some(upgrade) => {
+                let cut = async move { self.until_cut().await };
+                upgrade.switch(&session.context.tasks.clone(), response, exchange, cut, session)
+            }
+            None => {
+                let cut = || async move { lasting::after_awhile(self.until_cut()).await };
+                relay(response, exchange).map(|body| body.unless(|| Some(Box::pin(cut()))))
+            }
+        }
+    }
+
+    /// Ends when the request may not go on.
+    fn until_cut(&self) -> Waits<'_> {
+        let session = &self.session;
+        let permitted = |world: &World, gates: &Gates| {
+            let judged = gates.authorize(
+                world,
+                &session.inbound,
+                &self.head.request(),
+                self.sent_as.as_ref(),
+            );
+            judged.map(|judged| judged.permit)
+        };
+        // Asks for changes when it is waited for.
+        Box::pin(async move { session.until_cut(session.changes(), permitted).await })
+    }
+}
+
+impl Session {
+    /// Tells the application who the client is, where a waypoint that guards it wants that.
+    fn name_client(&self, permit: &Permit, headers: &mut HeaderMap) {
+        let inbound = &self.inbound;
+        let Some(client) = inbound.client.as_ref().filter(|_| permit.names_client) else { return };
+        let by = &inbound.workload.identity;
+        headers::name_client(headers, by, client, permit.waypoint.as_ref());
+    }
+
+    /// The record of a request, but for the request.
+    pub(in crate::l7) fn request_start(
+        &self,
+        routed: bool,
+        permit: Option<&Permit>,
+    ) -> RequestStart {
+        RequestStart {
+            count: !routed,
+            outbound: false,
+            source: self.source.clone(),
+            service: self.service.clone(),
+            mutual_tls: self.inbound.client.is_some(),
+            source_address: self.inbound.client_address,
+            method: Method::default(),
+            path: Str::default(),
+            authority: Str::default(),
+            protocol: "",
+            grpc: false,
+            waypoint_principal: permit.and_then(session::principal),
+            connection: self.open.get().cloned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every request in flight holds it.
+    #[test]
+    fn the_future_of_a_request_stays_small() {
+        fn size<S, R, F: Future>(_: impl Fn(S, R) -> F) -> usize {
+            size_of::<F>()
+        }
+        assert!(size(deliver) <= 3_000, "{} bytes", size(deliver));
+    }
+}

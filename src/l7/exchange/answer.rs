@@ -1,0 +1,231 @@
+//! The answers that a worker gives itself. Texts and statuses are Envoy's, so that clients and people recognise them;
+//! a gRPC request is answered as gRPC (HTTP 200, the failure in `grpc-status`).
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use super::{Exchange, ResponseBody};
+use crate::base::Reason;
+use crate::filter;
+use crate::l7::message::body::Broken;
+use crate::l7::message::framing::Fault;
+use crate::policy::Denial;
+
+/// Goes with every 401 (RFC 9110, 15.5.2); that a token was brought and is not good (RFC 6750, 3.1).
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+
+/// An answer of our own, and what the record says about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::l7) struct Answer {
+    pub(in crate::l7) status: StatusCode,
+    pub(in crate::l7) text: &'static str,
+    pub(in crate::l7) reason: Reason,
+    /// Names the policy, the route or the failure, for the log; the client does not see it.
+    pub(in crate::l7) why: Box<str>,
+    /// What a filter answers with: headers, and a status of gRPC where it gives one.
+    given: Option<Box<(HeaderMap, Option<u32>)>>,
+}
+
+/// What an answer of our own must look like, by the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::l7) enum Form {
+    Text,
+    /// The head of `Text`: hyper's HTTP/2 server would send the body.
+    Head,
+    /// HTTP 200, and the failure in `grpc-status`.
+    Grpc,
+}
+
+impl Answer {
+    fn new(status: StatusCode, text: &'static str, reason: Reason, why: impl Into<String>) -> Self {
+        Self { status, text, reason, why: why.into().into_boxed_str(), given: None }
+    }
+
+    /// What a filter answers with.
+    pub(in crate::l7) fn of_filter(answer: filter::Answer) -> Self {
+        let given = Some(Box::new((answer.headers, answer.grpc)));
+        Self { given, ..Self::new(answer.status, answer.text, answer.reason, answer.why) }
+    }
+
+    pub(in crate::l7) fn denied(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "RBAC: access denied", Reason::Denied, why)
+    }
+
+    /// What is wrong with a request itself.
+    pub(in crate::l7) fn fault(fault: Fault) -> Self {
+        let text = match fault.status {
+            StatusCode::NOT_IMPLEMENTED => "not implemented",
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "request header fields too large",
+            _ => "bad request",
+        };
+        Self::new(fault.status, text, Reason::BadRequest, fault.why)
+    }
+
+    /// A policy refuses the request; one that cannot tell who asks says so (RFC 6750, 3).
+    pub(in crate::l7) fn of_denial(denial: &Denial) -> Self {
+        if !denial.unauthenticated {
+            return Self::denied(&*denial.why);
+        }
+        let text = "Jwt verification fails";
+        Self::new(StatusCode::UNAUTHORIZED, text, Reason::Denied, &*denial.why)
+    }
+
+    /// An object wants it encrypted as the mesh does not do it.
+    pub(in crate::l7) fn in_the_clear(why: impl Into<String>) -> Self {
+        let text = "TLS to the destination is not carried out";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, text, Reason::Unencrypted, why)
+    }
+
+    pub(in crate::l7) fn no_route(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no route matches", Reason::NoRoute, why)
+    }
+
+    /// A rule without a backend that can be used (Gateway API, HTTPRouteRule.backendRefs).
+    pub(in crate::l7) fn no_backend(status: StatusCode, why: impl Into<String>) -> Self {
+        Self::new(status, "the route has no usable backend", Reason::NoRoute, why)
+    }
+
+    pub(in crate::l7) fn no_healthy_upstream(why: impl Into<String>) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "no healthy upstream", Reason::NoHealthyUpstream, why)
+    }
+
+    pub(in crate::l7) fn overflow(why: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "upstream overflow", Reason::Overflow, why)
+    }
+
+    pub(in crate::l7) fn waypoint_unusable(why: impl Into<String>) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "the waypoint cannot be used", Reason::WaypointUnusable, why)
+    }
+
+    /// What the application answered is none of HTTP, or nothing that can be passed on.
+    pub(in crate::l7) fn bad_gateway(why: impl Into<String>) -> Self {
+        let text = "upstream connect error or disconnect/reset before headers. reset reason: protocol error";
+        Self::new(StatusCode::BAD_GATEWAY, text, Reason::BadResponse, why)
+    }
+
+    /// The way to the application failed.
+    pub(in crate::l7) fn unreachable(reason: Reason, why: impl Into<String>) -> Self {
+        let (status, text) = match reason {
+            Reason::Timeout => (StatusCode::GATEWAY_TIMEOUT, "upstream request timeout"),
+            Reason::Overflow => return Self::overflow(why),
+            // The destination refused the tunnel at layer 4.
+            Reason::Denied => return Self::denied(why),
+            _ => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream connect error or disconnect/reset before headers",
+            ),
+        };
+        Self::new(status, text, reason, why)
+    }
+
+    /// What a request whose body came to no end is answered, if anybody still listens; else the client would look for the
+    /// fault at the application, which has got no whole request either.
+    fn of_body(broken: Broken) -> Self {
+        let (reason, why) = match broken {
+            Broken::Malformed => (
+                Reason::BadRequest,
+                "the chunks of the request's body break the rules (RFC 9112, 7.1)",
+            ),
+            Broken::Cut => (Reason::PeerReset, "the client broke off within the request's body"),
+        };
+        Self::new(StatusCode::BAD_REQUEST, "bad request", reason, why)
+    }
+
+    /// Closes the books and answers.
+    pub(in crate::l7) fn respond(
+        self,
+        exchange: Box<Exchange>,
+        form: Form,
+    ) -> Response<ResponseBody> {
+        if self.reason == Reason::PeerReset
+            && let Some(broken) = exchange.broken_body()
+        {
+            return Self::of_body(broken).write(exchange, form);
+        }
+        self.write(exchange, form)
+    }
+
+    fn write(mut self, mut exchange: Box<Exchange>, form: Form) -> Response<ResponseBody> {
+        if self.reason != Reason::None {
+            let why = std::mem::take(&mut self.why);
+            exchange.record.fail(self.reason, why.into_string());
+        }
+        let text = match form {
+            Form::Grpc if self.reason != Reason::None => return self.respond_grpc(exchange),
+            Form::Head => Bytes::new(),
+            Form::Text | Form::Grpc => Bytes::from_static(self.text.as_bytes()),
+        };
+        exchange.record.response(self.status);
+        let closes = exchange.withholds_body();
+        let mut response = Response::new(ResponseBody::own(text, exchange));
+        *response.status_mut() = self.status;
+        if let Some(given) = self.given {
+            *response.headers_mut() = given.0;
+        }
+        if closes {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
+        }
+        if !self.text.is_empty() {
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+            headers.insert(CONTENT_LENGTH, self.text.len().into());
+        }
+        response
+    }
+
+    /// A failure as gRPC has it, with the headers that a filter answers with.
+    fn respond_grpc(self, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+        let (headers, grpc) = self.given.map(|given| *given).unwrap_or_default();
+        let code = grpc.unwrap_or_else(|| grpc_code(self.status));
+        exchange.record.response(StatusCode::OK);
+        exchange.record.grpc_status(code);
+        let mut response = Response::new(ResponseBody::own(Bytes::new(), exchange));
+        *response.headers_mut() = headers;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(HeaderName::from_static("grpc-status"), code.into());
+        headers
+            .insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static(self.text));
+        response
+    }
+}
+
+/// gRPC "HTTP to gRPC Status Code Mapping".
+fn grpc_code(status: StatusCode) -> u32 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_statuses_as_grpc_documents() {
+        for (status, code) in [(403, 7), (404, 12), (503, 14), (504, 14), (500, 2), (400, 13)] {
+            assert_eq!(grpc_code(StatusCode::from_u16(status).unwrap()), code, "{status}");
+        }
+    }
+
+    #[test]
+    fn failures_upstream_keep_their_reason() {
+        let answer = Answer::unreachable(Reason::NetworkPolicy, "x");
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.reason, Reason::NetworkPolicy);
+        assert_eq!(Answer::unreachable(Reason::Timeout, "x").status, 504);
+        assert_eq!(Answer::unreachable(Reason::Overflow, "x").text, "upstream overflow");
+        assert_eq!(Answer::unreachable(Reason::Denied, "x").status, 403);
+    }
+}

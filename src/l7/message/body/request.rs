@@ -1,0 +1,351 @@
+//! Bodies of requests: read once from the client, and where a route may send them again, kept as far as they are short.
+
+use std::error::Error;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+
+use super::BodyError;
+use super::copied::{Copied, Tee};
+use super::expected::{Expectation, Waiting};
+use super::part::Part;
+use crate::l7::budget::seat::Receiving;
+use crate::l7::budget::sizes::REPLAY_BUFFER;
+use crate::l7::message::{headers, held};
+
+/// What has passed of a request's body so far.
+#[derive(Clone, Debug, Default)]
+pub(in crate::l7) struct Uploaded(Arc<Passed>);
+
+#[derive(Debug, Default)]
+struct Passed {
+    bytes: AtomicU64,
+    broken: OnceLock<Broken>,
+}
+
+/// What is wrong with a body that came to no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::l7) enum Broken {
+    /// Its chunks break the rules (RFC 9112, 7.1).
+    Malformed,
+    /// The client has stopped sending before its end.
+    Cut,
+}
+
+impl Uploaded {
+    pub(in crate::l7) fn bytes(&self) -> usize {
+        usize::try_from(self.0.bytes.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    pub(in crate::l7) fn broken(&self) -> Option<Broken> {
+        self.0.broken.get().copied()
+    }
+}
+
+impl Broken {
+    /// As hyper's server tells it of a body over HTTP/1.
+    fn of(error: &hyper::Error) -> Option<Self> {
+        let kind =
+            error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+        match kind {
+            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Some(Self::Malformed),
+            Some(io::ErrorKind::UnexpectedEof) => Some(Self::Cut),
+            _ if error.is_incomplete_message() => Some(Self::Cut),
+            _ => None,
+        }
+    }
+}
+
+/// The body of a request on its way up.
+#[derive(Default)]
+pub(in crate::l7) struct RequestBody(Source);
+
+#[derive(Default)]
+enum Source {
+    /// There is no body.
+    #[default]
+    None,
+    Client(Reading),
+    Kept(Turn),
+    Copied(Copied),
+}
+
+/// What the client sends.
+struct Reading {
+    incoming: Incoming,
+    uploaded: Uploaded,
+    copies: Vec<Tee>,
+    /// The copies had a moment to catch up.
+    waited: bool,
+    /// What the client may send ahead; given back when nothing more can come.
+    receiving: Option<Receiving>,
+    /// The client waits to be asked for it.
+    expected: Option<Waiting>,
+}
+
+/// A body that may be sent again, held by whoever may do so.
+#[derive(Clone)]
+pub(in crate::l7) struct Replay(Arc<Mutex<Kept>>);
+
+struct Kept {
+    reading: Reading,
+    parts: Vec<Part>,
+    bytes: usize,
+    ended: bool,
+    /// It cannot be sent again.
+    lost: bool,
+    /// The attempt that reads on; one before it may be on its way out.
+    turn: u32,
+}
+
+/// One attempt's way through a body.
+struct Turn {
+    kept: Replay,
+    turn: u32,
+    /// How many parts this attempt has read.
+    read: usize,
+}
+
+type Next = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
+
+impl RequestBody {
+    pub(in crate::l7) fn new(incoming: Incoming) -> Self {
+        if incoming.is_end_stream() {
+            return Self::default();
+        }
+        let (uploaded, copies) = (Uploaded::default(), Vec::new());
+        let (waited, receiving, expected) = (false, None, None);
+        Self(Source::Client(Reading { incoming, uploaded, copies, waited, receiving, expected }))
+    }
+
+    /// It is not read before the expectation is met.
+    pub(in crate::l7) fn wait(&mut self) {
+        if let Source::Client(reading) = &mut self.0 {
+            reading.expected = Some(Waiting::new(Expectation::default()));
+        }
+    }
+
+    /// What the client expects, when it waits to be asked for its body.
+    pub(in crate::l7) fn expectation(&self) -> Option<Expectation> {
+        let of = |reading: &Reading| Some(reading.expected.as_ref()?.expectation().clone());
+        match &self.0 {
+            Source::Client(reading) => of(reading),
+            Source::Kept(turn) => of(&turn.kept.0.lock().reading),
+            Source::None | Source::Copied(_) => None,
+        }
+    }
+
+    /// Holds the body's part of the connection's receive window.
+    pub(in crate::l7) fn receiving(&mut self, receiving: Receiving) {
+        if let Source::Client(reading) = &mut self.0 {
+            reading.receiving = Some(receiving);
+        }
+    }
+
+    /// The counter, when there is a body to count.
+    pub(in crate::l7) fn uploaded(&self) -> Option<Uploaded> {
+        match &self.0 {
+            Source::Client(reading) => Some(reading.uploaded.clone()),
+            _ => None,
+        }
+    }
+
+    pub(in crate::l7) fn is_empty(&self) -> bool {
+        matches!(self.0, Source::None)
+    }
+
+    /// The body of a copy of the request, filled as this one is read.
+    pub(in crate::l7) fn copy(&mut self) -> RequestBody {
+        let Source::Client(reading) = &mut self.0 else { return RequestBody::default() };
+        let (tee, copied) = Tee::new(reading.incoming.size_hint());
+        reading.copies.push(tee);
+        RequestBody(Source::Copied(copied))
+    }
+
+    /// Keeps what is read from now on, so that it can be had again. There is nothing to keep without a body.
+    pub(in crate::l7) fn keep(&mut self) -> Option<Replay> {
+        let Source::Client(reading) = std::mem::take(&mut self.0) else { return None };
+        let kept =
+            Kept { reading, parts: Vec::new(), bytes: 0, ended: false, lost: false, turn: 0 };
+        let replay = Replay(Arc::new(Mutex::new(kept)));
+        self.0 = Source::Kept(Turn { kept: replay.clone(), turn: 0, read: 0 });
+        Some(replay)
+    }
+}
+
+impl std::fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RequestBody")
+    }
+}
+
+impl Replay {
+    /// The whole body once more; the one before is not read any further. `None` when it was too long to be kept.
+    pub(in crate::l7) fn again(&self) -> Option<RequestBody> {
+        let mut kept = self.0.lock();
+        if kept.lost {
+            return None;
+        }
+        kept.turn += 1;
+        Some(RequestBody(Source::Kept(Turn { kept: self.clone(), turn: kept.turn, read: 0 })))
+    }
+}
+
+impl Reading {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Next {
+        if let Some(waiting) = &mut self.expected {
+            if !ready!(waiting.poll(cx)) {
+                return Poll::Ready(Some(Err(BodyError::Withheld)));
+            }
+            self.expected = None;
+        }
+        // A copy is not waited for; it only gets the chance to be as fast as the original.
+        if !self.waited && self.copies.iter().any(Tee::lags) {
+            self.waited = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.waited = false;
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        if let Some(Err(error)) = &frame
+            && let Some(broken) = Broken::of(error)
+        {
+            _ = self.uploaded.0.broken.set(broken);
+        }
+        let mut frame = frame.map(|frame| frame.map_err(BodyError::from));
+        if let Some(Ok(some)) = &mut frame
+            && let Some(trailers) = some.trailers_mut()
+            && let Err(error) = self.pass_trailers(trailers)
+        {
+            frame = Some(Err(error));
+        }
+        if let Some(Ok(frame)) = &frame {
+            if let Some(data) = frame.data_ref() {
+                self.uploaded.0.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            }
+            if !self.copies.is_empty() {
+                self.copies.retain(|copy| Part::of(frame).is_some_and(|part| copy.pass(part)));
+            }
+        }
+        if frame.is_none() || self.incoming.is_end_stream() {
+            self.copies.drain(..).for_each(Tee::end);
+            self.receiving = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    /// They hold what they take until they have been sent.
+    fn pass_trailers(&self, trailers: &mut HeaderMap) -> Result<(), BodyError> {
+        headers::strip_trailers(trailers);
+        let Some(receiving) = &self.receiving else { return Ok(()) };
+        let reserved = receiving.trailers(headers::size_of(trailers));
+        if let Some(reserved) = reserved.map_err(|full| BodyError::NoRoom(receiving.why(full)))? {
+            held::hold(trailers, reserved);
+        }
+        Ok(())
+    }
+}
+
+impl Kept {
+    fn keep(&mut self, frame: &Option<Result<Frame<Bytes>, BodyError>>) {
+        match frame {
+            Some(Ok(frame)) => match Part::of(frame) {
+                Some(part) if !self.lost && self.bytes + part.len() <= REPLAY_BUFFER => {
+                    self.bytes += part.len();
+                    self.parts.push(part);
+                }
+                _ => self.lose(),
+            },
+            // Another attempt may ask for it.
+            Some(Err(BodyError::Withheld)) => {}
+            Some(Err(_)) => self.lose(),
+            None => self.ended = true,
+        }
+    }
+
+    fn lose(&mut self) {
+        self.lost = true;
+        self.parts = Vec::new();
+    }
+}
+
+impl Turn {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Next {
+        let mut kept = self.kept.0.lock();
+        // The attempt was given up, and its connection with it.
+        if kept.turn != self.turn {
+            return Poll::Ready(Some(Err(BodyError::Withheld)));
+        }
+        if let Some(part) = kept.parts.get(self.read) {
+            self.read += 1;
+            return Poll::Ready(Some(Ok(part.clone().into())));
+        }
+        if kept.ended {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(kept.reading.poll_frame(cx));
+        kept.keep(&frame);
+        self.read += 1;
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let kept = self.kept.0.lock();
+        self.read >= kept.parts.len() && (kept.ended || kept.reading.incoming.is_end_stream())
+    }
+
+    /// What is kept and was not read by this attempt, and what the client sends yet.
+    fn size_hint(&self) -> SizeHint {
+        let kept = self.kept.0.lock();
+        let again: usize = kept.parts.iter().skip(self.read).map(Part::len).sum();
+        let rest = kept.reading.incoming.size_hint();
+        match rest.exact() {
+            Some(rest) => SizeHint::with_exact(again as u64 + rest),
+            None => {
+                let mut hint = SizeHint::new();
+                hint.set_lower(again as u64 + rest.lower());
+                hint
+            }
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Next {
+        match &mut self.0 {
+            Source::None => Poll::Ready(None),
+            Source::Client(reading) => reading.poll_frame(cx),
+            Source::Kept(turn) => turn.poll_frame(cx),
+            Source::Copied(copied) => copied.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Source::None => true,
+            Source::Client(reading) => reading.incoming.is_end_stream(),
+            Source::Kept(turn) => turn.is_end_stream(),
+            Source::Copied(copied) => copied.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Source::None => SizeHint::with_exact(0),
+            Source::Client(reading) => reading.incoming.size_hint(),
+            Source::Kept(turn) => turn.size_hint(),
+            Source::Copied(copied) => copied.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! A connection's bytes, watched for heads that do not come to their end, and for what heads take.
+//!
+//! hyper has one clock for the head of an HTTP/1 request and for the time between two requests, and none for HTTP/2. Here
+//! the worker is told when a head begins: over HTTP/1 with the first byte while no request is in flight, over HTTP/2
+//! with a frame that opens one, or that is not DATA, until it is complete. What is told costs an atomic value at most, and
+//! the worker's rounds do the rest.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::interim::{Interim, Writing};
+use super::refused::Beginning;
+use crate::l7::budget::buffers::Buffers;
+use crate::l7::budget::seat::{Order, Seat};
+use crate::l7::budget::turn::Turn;
+use crate::l7::budget::{Full, Reserved, Share};
+use crate::sock::Rewind;
+use crate::tunnel::{Carrier, Counted, Exceeded, PREFACE};
+
+/// How much of an HTTP/2 connection is read before its streams get their turn, in bytes: what they refuse is given up
+/// before more comes, so this is what can be read without a reservation.
+const BURST: usize = 64 * 1024;
+
+/// A connection of HTTP/1.
+pub(in crate::l7) struct Http1 {
+    io: Rewind<Carrier>,
+    seat: Arc<Seat>,
+    /// What it is told before a response, beside hyper.
+    interim: Interim,
+    writing: Writing,
+    /// How the head begins that is being read, or was read last.
+    beginning: Beginning,
+    /// A head is being read.
+    reads_head: bool,
+    heads: usize,
+}
+
+/// A connection of HTTP/2, whose frames are counted.
+pub(in crate::l7) struct Http2 {
+    io: Counted<Rewind<Carrier>>,
+    seat: Arc<Seat>,
+    turn: Turn,
+    partial: Partial,
+    /// Read since the last time that others got their turn.
+    burst: usize,
+    /// The client takes nothing now, so hyper may leave frames where they are.
+    blocked: bool,
+    streams: Streams,
+}
+
+/// How many streams a client has opened, of which hyper has seen all, or that hyper has not come to all of them yet.
+#[derive(Clone)]
+pub(in crate::l7) struct Streams(Arc<AtomicUsize>);
+
+/// hyper has not come to all of them.
+const NOT_SEEN: usize = usize::MAX;
+
+impl Streams {
+    pub(in crate::l7) fn seen(&self) -> Option<usize> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|streams| *streams != NOT_SEEN)
+    }
+}
+
+/// A connection of HTTP/2 to an application, whose frames are counted.
+pub(in crate::l7) struct Application {
+    io: Counted<Carrier>,
+    buffers: Arc<Buffers>,
+    turn: Turn,
+    partial: Partial,
+}
+
+/// What a head takes that has come in part, which is rare: usual ones fit into a frame.
+#[derive(Default)]
+struct Partial(Option<Reserved>);
+
+impl Http1 {
+    pub(in crate::l7) fn new(io: Rewind<Carrier>, seat: Arc<Seat>, interim: Interim) -> Self {
+        let (writing, beginning) = (Writing::default(), Beginning::new());
+        Self { io, seat, interim, writing, beginning, reads_head: false, heads: 0 }
+    }
+
+    /// How the head began that is being read, after so many requests were `taken`. One that came together with those before
+    /// it began somewhere in between.
+    pub(in crate::l7) fn beginning(&self, taken: usize) -> Option<&Beginning> {
+        (self.heads > taken).then_some(&self.beginning)
+    }
+
+    pub(in crate::l7) fn into_inner(self) -> Rewind<Carrier> {
+        self.io
+    }
+}
+
+impl Http2 {
+    pub(in crate::l7) fn new(io: Rewind<Carrier>, seat: Arc<Seat>) -> (Self, Exceeded, Streams) {
+        let (io, exceeded) = Counted::new(io, PREFACE);
+        seat.speaks_http2();
+        let turn = Turn::new(seat.share().pool().unseen().clone());
+        let streams = Streams(Arc::new(AtomicUsize::new(0)));
+        let (partial, told) = (Partial::default(), streams.clone());
+        let watched = Self { io, seat, turn, partial, burst: 0, blocked: false, streams: told };
+        (watched, exceeded, streams)
+    }
+
+    /// Once nothing more can be read.
+    fn note_streams(&self) {
+        let seen = !self.blocked && !self.io.is_within_head();
+        let streams = if seen { self.io.streams() } else { NOT_SEEN };
+        self.streams.0.store(streams, Ordering::Relaxed);
+    }
+}
+
+impl Application {
+    pub(in crate::l7) fn new(io: Carrier, buffers: Arc<Buffers>) -> (Self, Exceeded) {
+        let (io, exceeded) = Counted::new(io, 0);
+        let turn = Turn::new(buffers.share().pool().unseen().clone());
+        (Self { io, buffers, turn, partial: Partial::default() }, exceeded)
+    }
+}
+
+impl Partial {
+    fn note<S>(&mut self, io: &Counted<S>, share: &Arc<Share>) -> Result<(), Full> {
+        match (io.is_between_frames_of_head(), &self.0) {
+            (true, None) => self.0 = Some(share.partial_head()?),
+            (false, Some(_)) => self.0 = None,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Http1 {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        let idle = this.seat.is_idle();
+        if buf.filled().len() > before && idle {
+            this.seat.head_begins();
+            if !this.reads_head {
+                this.beginning.clear();
+                this.heads += 1;
+            }
+            this.beginning.add(&buf.filled()[before..]);
+        }
+        this.reads_head = idle;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Http2 {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.burst >= BURST || !this.turn.may_read(this.io.fields()) {
+            this.burst = 0;
+            this.turn.end(this.io.fields());
+            cx.waker().wake_by_ref();
+            this.note_streams();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.io).poll_read(cx, buf)?;
+        if read.is_pending() {
+            this.burst = 0;
+            this.turn.end(this.io.fields());
+            this.note_streams();
+            return Poll::Pending;
+        }
+        this.burst += buf.filled().len() - before;
+        let reserved = this.partial.note(&this.io, this.seat.share());
+        if reserved.and_then(|()| this.seat.trailers(this.io.last_heads())).is_err() {
+            this.seat.tell(Order::End);
+        }
+        match this.io.is_within_head() {
+            true => this.seat.head_begins(),
+            false => this.seat.head_ended(),
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Application {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.turn.may_read(this.io.fields()) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if Pin::new(&mut this.io).poll_read(cx, buf)?.is_pending() {
+            this.turn.end(this.io.fields());
+            return Poll::Pending;
+        }
+        let share = this.buffers.share();
+        let reserved = this.partial.note(&this.io, share);
+        let reserved = reserved.and_then(|()| this.buffers.trailers(this.io.last_heads()));
+        reserved.map_err(|full| io::Error::other(share.why(full)))?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Http1 {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.writing.poll_finish(Pin::new(&mut this.io), cx))?;
+        Pin::new(&mut this.io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        ready!(this.writing.poll_finish(Pin::new(&mut this.io), cx))?;
+        Pin::new(&mut this.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    /// hyper flushes when it has written all that it had.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.interim.poll_write(&mut this.writing, Pin::new(&mut this.io), cx))?;
+        Pin::new(&mut this.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.writing.poll_finish(Pin::new(&mut this.io), cx))?;
+        Pin::new(&mut this.io).poll_shutdown(cx)
+    }
+}
+
+impl AsyncWrite for Http2 {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write(cx, buf);
+        this.blocked = written.is_pending();
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+        this.blocked = written.is_pending();
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+impl AsyncWrite for Application {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
