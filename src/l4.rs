@@ -28,9 +28,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::base::{Room, Rooms, Str, ports};
 use crate::config::Layer4Settings;
+use crate::gate::{ArrivalClass, Gate};
 use crate::identity::CertificateStore;
 use crate::model::Workload;
-use crate::policy::{ArrivalClass, Gate};
 use crate::pool::Pool;
 use crate::reach::{Reach, ReachSettings};
 use crate::resolver::Resolver;

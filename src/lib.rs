@@ -13,6 +13,7 @@ pub mod dns;
 pub mod filter;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+pub mod gate;
 pub mod identity;
 pub mod l4;
 pub mod l7;

@@ -1,33 +1,34 @@
-//! Authorization: may this connection, or this request, reach this workload?
+//! What policies mean: how their rules match, and the order in which they decide.
 //!
-//! Pure over one snapshot. The policies of an inbound connection form a [`Gate`]; evaluating it returns a [`Permit`] or
-//! a [`Denial`]. `l4` calls it for connections and `l7` for requests. This room reads no socket, trusts nothing that an
-//! application sent, and denies whatever is unknown or ambiguous.
+//! Pure over the model: this room knows no snapshot, reads no socket, trusts nothing that an application sent, and denies
+//! whatever is unknown or ambiguous. All knowledge of the insides of a rule is here (which account it names, whether it looks
+//! at HTTP, which ports it means); others ask. [`crate::gate`] gathers what applies to a connection.
 
-mod addressed;
+pub mod aliases;
 mod asked;
 mod authority;
-mod class;
+mod claims;
+mod decide;
 mod dialled;
-mod encrypted;
-mod evaluate;
 mod facts;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
-mod gate;
 mod host;
 mod identity;
+mod list;
+mod looks;
+pub mod never;
 mod path;
 mod rule;
+mod set;
 mod text;
 mod token;
+pub mod values;
 
-pub use addressed::{Addressed, addressed};
-pub use asked::{Connection, Denial, Filtered, Permit, Request, Views, Way};
+pub use asked::{Connection, Denial, Request};
 pub use authority::speaks_for;
-pub use class::ArrivalClass;
-pub use encrypted::refused_in_the_clear;
-pub use gate::Gate;
-
-#[cfg(test)]
-mod tests;
+pub use dialled::{Destination, Guard, Ways};
+pub use facts::{Facts, Principals};
+pub use list::PolicyList;
+pub use looks::{looks_at_destination, operation_looks_at_http};
+pub use set::PolicySet;

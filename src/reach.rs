@@ -25,8 +25,9 @@ use std::time::Duration;
 
 use crate::balance::{Caller, Ended, Picked};
 use crate::base::{Reason, Str};
+use crate::gate::Gate;
 use crate::model::{Service, Workload};
-use crate::policy::{Connection, Gate};
+use crate::policy::Connection;
 use crate::pool::{Pool, PoolError, TunnelKey};
 use crate::resolver::Resolver;
 use crate::sock::{self, SocketFactory};

@@ -4,6 +4,8 @@
 //! it. Writers build a new one from a [`Mesh`] and publish it as a whole; it shares with its predecessor what did not
 //! change. A world never changes, holds no sockets and makes no decisions; `policy`, `route` and `balance` do that.
 
+mod applied;
+mod attached;
 mod changes;
 mod diff;
 mod endpoints;
@@ -14,19 +16,17 @@ mod judged;
 mod labels;
 mod load;
 mod owners;
-mod policies;
 mod shards;
 #[cfg(test)]
 mod tests;
 mod touched;
 mod watched;
 
-pub use index::Served;
+pub use attached::Attached;
 pub use judged::{Classed, Judged, JudgementChanges};
 pub use labels::{labels_of, service_labels};
 pub use load::{InFlight, Load};
 pub use owners::Owner;
-pub use policies::{PolicyList, PolicySet};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

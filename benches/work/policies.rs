@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use isthmus::base::Identity;
-use isthmus::policy::{Connection, Gate, Request, addressed};
+use isthmus::gate::{Gate, addressed};
+use isthmus::policy::{Connection, Request};
 use serde_json::{Value, json};
 
 use super::{COUNTS, Meter, heads, mesh};
@@ -36,10 +37,10 @@ pub fn measure(meter: &mut impl Meter) -> Result<()> {
             headers: sent.headers(),
         };
         let permit =
-            gate.authorize(&connection, Some(&request)).map_err(|denial| anyhow!(denial.why))?;
+            gate.decide(&connection, Some(&request)).map_err(|denial| anyhow!(denial.why))?;
         let by = permit.policy.context("the policy that allowed")?;
         ensure!(by.name == name(last), "{by} allowed");
-        let run = |()| gate.authorize(&connection, Some(&request));
+        let run = |()| gate.decide(&connection, Some(&request));
         meter.measure(&piece, || (), run);
     }
     Ok(())

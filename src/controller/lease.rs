@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::{RequestError, is_conflict};
 use super::{Context, FIELD_MANAGER};
 use crate::base::Seldom;
-use judge::{Observed, Verdict};
+use judge::{LeaseState, Observed};
 
 /// How long an unrenewed Lease keeps other replicas out (client-go's defaults, as those below).
 const LEASE_DURATION: Duration = Duration::from_secs(15);
@@ -133,7 +133,7 @@ impl Election {
         let current = self.bounded(self.leases.get_opt(self.name)).await?;
         let begun = Instant::now();
         let spec = current.as_ref().and_then(|lease| lease.spec.as_ref());
-        if observed.judge(spec, &self.me, begun) == Verdict::Held {
+        if observed.judge(spec, &self.me, begun) == LeaseState::Held {
             return Ok(None);
         }
         let parameters = parameters();

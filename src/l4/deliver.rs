@@ -8,8 +8,9 @@ use tokio::net::TcpStream;
 
 use super::Proxy;
 use crate::base::{Identity, Reason, Str, ports};
-use crate::model::{Mode, Workload};
-use crate::policy::{self, ArrivalClass, Connection, Denial, Gate, Permit};
+use crate::gate::{self, ArrivalClass, Gate, Permit};
+use crate::model::Workload;
+use crate::policy::{Connection, Denial};
 use crate::reach::{self, cut_after_a_change};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
@@ -67,7 +68,7 @@ fn gate(
 ) -> Gate {
     // The arrival's own copy may be older than a change that it must be judged by.
     let workload = world.workload(&known.uid).unwrap_or(known);
-    let addressed = policy::addressed(world, workload, port, host, client);
+    let addressed = gate::addressed(world, workload, port, host, client);
     Gate::new(world, workload, port, &addressed)
 }
 
@@ -90,14 +91,11 @@ impl Proxy {
     pub(super) fn judge(&self, arrival: &Arrival) -> Judgement {
         // Before the world is read: what changes after it wakes the connection.
         let changes = self.changes(arrival);
-        let port = arrival.destination.port();
-        let plaintext_refused = arrival.client.is_none()
-            && arrival.workload.peer_authentication.mode_of(port) == Mode::Strict;
-        let gate = self.gate(arrival);
-        if gate.needs_http() && !plaintext_refused {
+        let (gate, connection) = (self.gate(arrival), arrival.connection());
+        if gate.needs_http() && !gate.refuses_plaintext(&connection) {
             return Judgement::Guard(gate.worker().clone());
         }
-        match gate.authorize(&arrival.connection(), None) {
+        match gate.decide(&connection, None) {
             Ok(permit) => Judgement::Permit(permit, changes),
             Err(denial) => Judgement::Deny(denial),
         }
@@ -184,17 +182,13 @@ impl Proxy {
                 continue;
             }
             let gate = self.gate(arrival);
-            match gate.authorize(&arrival.connection(), None) {
+            match gate.decide(&arrival.connection(), None) {
                 Err(denial) => return denial,
                 // A limit would not hold for what is carried here: its requests are not parsed.
                 Ok(permit) if permit.filtered.is_some() && gate.needs_http() => {
                     let why = "a TrafficPolicy limits requests here from now on, so they must be parsed; connecting again \
                                is permitted";
-                    return Denial {
-                        why: why.to_owned(),
-                        notes: Vec::new(),
-                        unauthenticated: false,
-                    };
+                    return Denial::new(why);
                 }
                 Ok(_) => {}
             }

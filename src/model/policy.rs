@@ -30,6 +30,8 @@ pub struct AuthorizationPolicy {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Action {
+    /// Asks a provider. There is none, so such a policy is [broken](AuthorizationPolicy::broken).
+    Custom,
     Allow,
     Deny,
     /// Only marks a match in the log.

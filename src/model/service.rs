@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Binding, Encryption, Locality};
+use super::{Binding, Encryption, Locality, PolicyTarget};
 use crate::base::{ObjectKey, Str};
 use crate::filter::HttpFilter;
 
@@ -79,6 +80,14 @@ impl Service {
         self.endpoints.iter().find_map(taking).unwrap_or(dialled)
     }
 
+    /// What policies call it that are attached to it.
+    pub fn as_target(&self) -> PolicyTarget {
+        match &self.entry {
+            Some(entry) => PolicyTarget::ServiceEntry(entry.clone()),
+            None => PolicyTarget::Service(self.key.name.clone()),
+        }
+    }
+
     /// Its name as the operator gave it, without the host.
     pub fn name(&self) -> &Str {
         self.entry.as_ref().unwrap_or(&self.key.name)
@@ -91,6 +100,13 @@ impl fmt::Display for Service {
         let kind = if self.entry.is_some() { "ServiceEntry" } else { "Service" };
         write!(f, "{kind} {}", self.key)
     }
+}
+
+/// A service that a workload is an endpoint of, and the service's port that targets the port in question.
+#[derive(Clone, Debug)]
+pub struct Served {
+    pub service: Arc<Service>,
+    pub service_port: u16,
 }
 
 /// In which namespaces clients see a service. A Service of Kubernetes is seen everywhere; a ServiceEntry claims names and

@@ -11,16 +11,17 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::world::{PolicySet, Served};
+use super::PolicySet;
+use crate::model::Served;
 
 /// The ports of services that were dialled, or may have been; none stands for the destination itself. Asked only for policies
 /// that look at it, which few do.
-pub(super) type Ways<'a> = &'a dyn Fn() -> Vec<Served>;
+pub type Ways<'a> = &'a dyn Fn() -> Vec<Served>;
 
 /// Policies that must permit, with what their target was dialled as.
 #[derive(Clone, Debug)]
-pub(super) struct Guard {
-    pub(super) set: Arc<PolicySet>,
+pub struct Guard {
+    pub set: Arc<PolicySet>,
     dialled: Dialled,
 }
 
@@ -35,7 +36,7 @@ struct Dialled {
 
 /// Where a connection goes, as one set of policies sees it.
 #[derive(Clone, Copy)]
-pub(super) struct Destination<'a> {
+pub struct Destination<'a> {
     /// The workload's, or the endpoint's.
     address: SocketAddr,
     services: &'a [Served],
@@ -43,14 +44,14 @@ pub(super) struct Destination<'a> {
 }
 
 impl Guard {
-    pub(super) fn new(set: Arc<PolicySet>, ways: Ways<'_>) -> Self {
+    pub fn new(set: Arc<PolicySet>, ways: Ways<'_>) -> Self {
         let mut guard = Self { set, dialled: Dialled::default() };
         guard.extend(ways);
         guard
     }
 
     /// The same policies guard another way to the destination.
-    pub(super) fn extend(&mut self, ways: Ways<'_>) {
+    pub fn extend(&mut self, ways: Ways<'_>) {
         if !self.set.looks_at_destination {
             return;
         }
@@ -59,13 +60,13 @@ impl Guard {
         self.dialled.services.extend(services);
     }
 
-    pub(super) fn destination(&self, address: SocketAddr) -> Destination<'_> {
+    pub fn destination(&self, address: SocketAddr) -> Destination<'_> {
         let Dialled { services, itself } = &self.dialled;
         Destination { address, services, itself: *itself }
     }
 
     /// Both judge alike.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    pub fn is_same(&self, other: &Self) -> bool {
         let same_set = Arc::ptr_eq(&self.set, &other.set) || self.set == other.set;
         same_set && self.dialled == other.dialled
     }
@@ -90,7 +91,7 @@ impl PartialEq for Dialled {
 
 impl<'a> Destination<'a> {
     /// For policies of the workload itself.
-    pub(super) fn itself(address: SocketAddr) -> Self {
+    pub fn itself(address: SocketAddr) -> Self {
         Self { address, services: &[], itself: true }
     }
 

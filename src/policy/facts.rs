@@ -1,4 +1,4 @@
-//! What a policy's rules are compared with.
+//! What the rules of policies are compared with: one type with all of it.
 
 use std::cell::OnceCell;
 
@@ -6,12 +6,13 @@ use super::dialled::Destination;
 use super::path::Readings;
 use super::{Connection, Request};
 use crate::base::Identity;
+use crate::model::AuthorizationPolicy;
 
 /// Who the peer counts as: a field matches when it matches either, its negation when it matches neither.
 #[derive(Clone, Copy)]
-pub(super) struct Principals<'a> {
-    pub(super) client: Option<&'a Identity>,
-    pub(super) waypoint: Option<&'a Identity>,
+pub struct Principals<'a> {
+    pub client: Option<&'a Identity>,
+    pub waypoint: Option<&'a Identity>,
 }
 
 impl<'a> Principals<'a> {
@@ -24,12 +25,24 @@ impl<'a> Principals<'a> {
     }
 }
 
-/// What rules are compared with.
-pub(super) struct Facts<'a> {
-    pub(super) principals: Principals<'a>,
+/// All that is known when policies decide. Nothing is looked up, and nobody is asked, while they do: whatever takes time to
+/// learn (what a token says, what a provider thinks of the request) is established before, and is a fact here.
+pub struct Facts<'a> {
+    pub principals: Principals<'a>,
     pub(super) connection: &'a Connection<'a>,
-    pub(super) destination: Destination<'a>,
+    /// The connection's destination, as those see it whose policies decide.
+    pub destination: Destination<'a>,
+    /// `None`: bytes that are not HTTP.
     pub(super) request: Option<RequestFacts<'a>>,
+    /// What tokens say: `request.auth` in policies.
+    pub(super) claims: Option<Claims<'a>>,
+}
+
+/// What a token says of the bearer of a request.
+#[derive(Clone, Copy)]
+pub(super) enum Claims<'a> {
+    /// Nothing that counts: nobody has verified the token that this RequestAuthentication looks for.
+    Unverified(&'a AuthorizationPolicy),
 }
 
 pub(super) struct RequestFacts<'a> {
@@ -40,11 +53,11 @@ pub(super) struct RequestFacts<'a> {
 
 impl<'a> Facts<'a> {
     /// With the client's principal alone, for policies of the destination itself.
-    pub(super) fn new(connection: &'a Connection<'a>, request: Option<&'a Request<'a>>) -> Self {
+    pub fn new(connection: &'a Connection<'a>, request: Option<&'a Request<'a>>) -> Self {
         let request = request.map(|request| RequestFacts { request, path: OnceCell::new() });
         let principals = Principals { client: connection.client, waypoint: None };
         let destination = Destination::itself(connection.destination);
-        Self { principals, connection, destination, request }
+        Self { principals, connection, destination, request, claims: None }
     }
 }
 

@@ -12,7 +12,10 @@ use super::dialled::Destination;
 use super::facts::{Facts, Principals, RequestFacts};
 use super::{host, identity, text, token};
 use crate::base::Identity;
-use crate::model::{Cidr, Condition, ConditionKey, Operation, Rule, Source, StringMatch, Values};
+use crate::model::{
+    Action, AuthorizationPolicy, Cidr, Condition, ConditionKey, Operation, Rule, Source,
+    StringMatch, Values,
+};
 
 /// Which mistake a match must not make.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,7 +26,13 @@ enum Leaning {
     All,
 }
 
-pub(super) fn matches(rule: &Rule, facts: &Facts<'_>, deny: bool) -> bool {
+/// Some rule of the policy matches.
+pub(super) fn any_matches(policy: &AuthorizationPolicy, facts: &Facts<'_>) -> bool {
+    let deny = policy.action == Action::Deny;
+    policy.rules.iter().any(|rule| matches(rule, facts, deny))
+}
+
+fn matches(rule: &Rule, facts: &Facts<'_>, deny: bool) -> bool {
     let from = |source: &Source| source_matches(source, facts, deny);
     let to = |operation: &Operation| operation_matches(operation, facts, deny);
     let when = |condition: &Condition| condition_matches(condition, facts, deny);

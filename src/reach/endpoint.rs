@@ -5,8 +5,8 @@ use super::judge::{direct, judge_bytes};
 use super::{Ask, Attempts, Downstream, Failure, Reach};
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
+use crate::gate::{self, Permit};
 use crate::model::Service;
-use crate::policy::{self, Permit};
 use crate::tunnel::Carrier;
 
 /// An endpoint that accepted the connection.
@@ -80,7 +80,7 @@ impl Reach {
             return Ok(None);
         };
         let (namespace, tunnelled) = (&from.client.key.namespace, picked.captured().is_some());
-        if let Some(why) = policy::refused_in_the_clear(service, port, namespace, tunnelled) {
+        if let Some(why) = gate::refused_in_the_clear(service, port, namespace, tunnelled) {
             let failure = Failure::new(Reason::Unencrypted, why);
             return Err(Unreached { picked: Some(picked), failure, notes: Vec::new() });
         }

@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use super::{Ask, Asked, Downstream, Failure, Reach};
 use crate::balance::Picked;
 use crate::base::{ObjectKey, Reason, Str};
+use crate::gate::{Gate, Permit, Views, Way};
 use crate::model::{Service, Workload};
-use crate::policy::{Denial, Gate, Permit, Views, Way};
+use crate::policy::Denial;
 use crate::world::{Classed, JudgementChanges, World};
 
 /// The properties by which such connections are evaluated differently.
@@ -34,7 +35,7 @@ pub fn judge(
     views: Option<Views<'_>>,
 ) -> Result<Option<Permit>, Denial> {
     let Some(gate) = gate(world, way) else { return Ok(None) };
-    gate.authorize_views(&from.connection(way.destination), views).map(Some)
+    gate.decide_views(&from.connection(way.destination), views).map(Some)
 }
 
 /// The same for bytes to an endpoint of the requested service. `None` also for a connection of layer 4 that no waypoint
@@ -47,7 +48,7 @@ pub(super) fn judge_bytes(
 ) -> Result<Option<Permit>, Denial> {
     let counts = |gate: &Gate| gate.is_guarded() || matches!(ask.service, Asked::Present(_));
     let Some(gate) = gate(world, way).filter(counts) else { return Ok(None) };
-    gate.authorize(&from.connection(way.destination), None).map(Some)
+    gate.decide(&from.connection(way.destination), None).map(Some)
 }
 
 fn gate(world: &World, way: &Way<'_>) -> Option<Gate> {

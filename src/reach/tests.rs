@@ -9,11 +9,11 @@ use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 
 use super::*;
 use crate::config;
+use crate::gate::Way;
 use crate::identity::{
     CertificateStore, LocalIssuer, LocalIssuerSettings, StoreSettings, SystemClock, Trust,
 };
 use crate::model::*;
-use crate::policy::Way;
 use crate::pool::PoolSettings;
 use crate::sock::PlainSockets;
 use crate::world::World;

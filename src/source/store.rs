@@ -12,6 +12,7 @@ mod unread;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::manifest::Document;
@@ -51,6 +52,15 @@ pub struct RefusedPolicy {
     pub document: Option<Value>,
     pub why: String,
     origin: Option<Origin>,
+}
+
+impl RefusedPolicy {
+    /// A field of the spec, if it can be read by itself.
+    pub(super) fn part<T: DeserializeOwned>(&self, field: &str) -> serde_json::Result<Option<T>> {
+        let spec = self.document.as_ref().and_then(|document| document.get("spec"));
+        let part = spec.and_then(|spec| spec.get(field)).cloned();
+        part.map(serde_json::from_value).transpose()
+    }
 }
 
 type Id = (Kind, ObjectKey);
@@ -99,6 +109,13 @@ impl Objects {
             .range(first..)
             .take_while(|((kind, _), _)| *kind == T::KIND)
             .filter_map(|((_, key), held)| T::of(&held.object).map(|object| (key, object)))
+    }
+
+    /// All objects of a kind, in the order of their keys.
+    pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        let first = (kind, ObjectKey::new("", ""));
+        let held = self.held.range(first..).take_while(move |((of, _), _)| *of == kind);
+        held.map(|((_, key), held)| (key, &*held.object))
     }
 
     /// Those of one namespace.

@@ -3,6 +3,7 @@
 //! The same objects give the same mesh, except for the offsets at which routes start to split their traffic. What an object says and we cannot carry out is never dropped in silence: policies
 //! deny, rules answer with an error, bindings refuse, and each says so in a complaint.
 
+mod attachment;
 mod authorization_policy;
 mod changes;
 mod encryption;
@@ -33,7 +34,6 @@ mod workload;
 pub(super) use meaningless::meaningless;
 pub use revision::{is_of_other_revision, other_revision_of_gateway};
 pub use translator::Translator;
-pub use unserved::what_follows;
 pub use waypoint::{CLASS as WAYPOINT_CLASS, LAYER4_ALONE, Resolved, WaypointBindings};
 
 use super::objects::{Kind, Namespace, Typed, label};
@@ -70,6 +70,18 @@ struct Context<'a> {
     objects: &'a Objects,
     settings: &'a TranslateSettings,
     complaints: Vec<Complaint>,
+}
+
+/// A kind of policy that is attached to what was translated without it. State of its filters may be kept from translation to
+/// translation.
+trait Attach: Send {
+    /// Puts what the policies say into what they are attached to. Runs in every translation.
+    fn attach(&mut self, cx: &mut Context<'_>, mesh: &mut Mesh);
+}
+
+/// All of these kinds, in the order in which they are attached.
+fn attachments() -> Vec<Box<dyn Attach>> {
+    vec![Box::new(traffic_policy::Attachments::default())]
 }
 
 /// Translates all objects.

@@ -6,21 +6,15 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::applied::Applied;
 use super::diff::{Diff, are_shared};
 use super::endpoints::{Endpoints, Way};
 use super::owners::{self, Addresses, Names};
-use super::policies::Applied;
 use super::shards::Shards;
-use super::{Load, MeshNames, PolicySet, World, key};
+use super::{Load, MeshNames, World, key};
 use crate::base::{ObjectKey, Str};
-use crate::model::{HttpRoute, Mesh, Service, Waypoint, Workload};
-
-/// A service that a workload is an endpoint of, and the service's port that targets the port in question.
-#[derive(Clone, Debug)]
-pub struct Served {
-    pub service: Arc<Service>,
-    pub service_port: u16,
-}
+use crate::model::{HttpRoute, Mesh, Served, Service, Waypoint, Workload};
+use crate::policy::PolicySet;
 
 #[derive(Clone, Default)]
 pub(super) struct Indexes {

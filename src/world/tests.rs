@@ -28,7 +28,7 @@ fn get_only() -> Rule {
     Rule { to: vec![Operation { methods, ..Operation::default() }], ..Rule::default() }
 }
 
-fn of_web(world: &World) -> &PolicySet {
+fn of_web(world: &World) -> &crate::policy::PolicySet {
     world.workload_policies("Kubernetes//Pod/shop/web").unwrap()
 }
 

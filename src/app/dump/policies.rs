@@ -22,6 +22,7 @@ pub(super) fn show(policy: &AuthorizationPolicy) -> Value {
             Scope::Targets(_) => "TargetRefs",
         },
         "action": match policy.action {
+            Action::Custom => "Custom",
             Action::Allow => "Allow",
             Action::Deny => "Deny",
             Action::Audit => "Audit",

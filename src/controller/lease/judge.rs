@@ -11,8 +11,9 @@ use super::LEASE_DURATION;
 #[derive(Default)]
 pub(super) struct Observed(Option<(LeaseSpec, Instant)>);
 
+/// Whether this replica may take the Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum LeaseState {
     /// Without a holder, ours, or of a holder that has not renewed it for its duration.
     Free,
     Held,
@@ -20,8 +21,8 @@ pub(super) enum Verdict {
 
 impl Observed {
     /// Each change of the Lease counts as a renewal at the moment when it is seen here.
-    pub(super) fn judge(&mut self, spec: Option<&LeaseSpec>, me: &str, now: Instant) -> Verdict {
-        let Some(spec) = spec else { return Verdict::Free };
+    pub(super) fn judge(&mut self, spec: Option<&LeaseSpec>, me: &str, now: Instant) -> LeaseState {
+        let Some(spec) = spec else { return LeaseState::Free };
         let since = match &self.0 {
             Some((seen, since)) if seen == spec => *since,
             _ => {
@@ -30,10 +31,10 @@ impl Observed {
             }
         };
         match spec.holder_identity.as_deref() {
-            None | Some("") => Verdict::Free,
-            Some(holder) if holder == me => Verdict::Free,
-            Some(_) if now.duration_since(since) >= duration(spec) => Verdict::Free,
-            Some(_) => Verdict::Held,
+            None | Some("") => LeaseState::Free,
+            Some(holder) if holder == me => LeaseState::Free,
+            Some(_) if now.duration_since(since) >= duration(spec) => LeaseState::Free,
+            Some(_) => LeaseState::Held,
         }
     }
 }
@@ -60,7 +61,7 @@ mod tests {
         }
     }
 
-    fn judge(observed: &mut Observed, spec: &LeaseSpec) -> Verdict {
+    fn judge(observed: &mut Observed, spec: &LeaseSpec) -> LeaseState {
         observed.judge(Some(spec), "me", Instant::now())
     }
 
@@ -68,36 +69,36 @@ mod tests {
     async fn a_lease_is_free_when_it_was_not_renewed_for_its_duration() {
         let mut observed = Observed::default();
         // Long past by its own timestamp, which is the holder's clock and proves nothing.
-        assert_eq!(judge(&mut observed, &held("other", 1)), Verdict::Held);
+        assert_eq!(judge(&mut observed, &held("other", 1)), LeaseState::Held);
         tokio::time::advance(Duration::from_secs(14)).await;
-        assert_eq!(judge(&mut observed, &held("other", 1)), Verdict::Held);
-        assert_eq!(judge(&mut observed, &held("other", 2)), Verdict::Held, "renewed");
+        assert_eq!(judge(&mut observed, &held("other", 1)), LeaseState::Held);
+        assert_eq!(judge(&mut observed, &held("other", 2)), LeaseState::Held, "renewed");
         tokio::time::advance(Duration::from_secs(14)).await;
-        assert_eq!(judge(&mut observed, &held("other", 2)), Verdict::Held);
+        assert_eq!(judge(&mut observed, &held("other", 2)), LeaseState::Held);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(judge(&mut observed, &held("other", 2)), Verdict::Free);
+        assert_eq!(judge(&mut observed, &held("other", 2)), LeaseState::Free);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_holders_duration_counts() {
         let mut observed = Observed::default();
         let spec = LeaseSpec { lease_duration_seconds: Some(60), ..held("other", 1) };
-        assert_eq!(judge(&mut observed, &spec), Verdict::Held);
+        assert_eq!(judge(&mut observed, &spec), LeaseState::Held);
         tokio::time::advance(Duration::from_secs(59)).await;
-        assert_eq!(judge(&mut observed, &spec), Verdict::Held);
+        assert_eq!(judge(&mut observed, &spec), LeaseState::Held);
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(judge(&mut observed, &spec), Verdict::Free);
+        assert_eq!(judge(&mut observed, &spec), LeaseState::Free);
         let nonsense = LeaseSpec { lease_duration_seconds: Some(-1), ..held("other", 2) };
-        assert_eq!(judge(&mut observed, &nonsense), Verdict::Held);
+        assert_eq!(judge(&mut observed, &nonsense), LeaseState::Held);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_holds_is_free_at_once() {
         let mut observed = Observed::default();
-        assert_eq!(observed.judge(None, "me", Instant::now()), Verdict::Free);
-        assert_eq!(judge(&mut observed, &held("", 1)), Verdict::Free);
-        assert_eq!(judge(&mut observed, &held("me", 1)), Verdict::Free);
+        assert_eq!(observed.judge(None, "me", Instant::now()), LeaseState::Free);
+        assert_eq!(judge(&mut observed, &held("", 1)), LeaseState::Free);
+        assert_eq!(judge(&mut observed, &held("me", 1)), LeaseState::Free);
         let released = LeaseSpec { holder_identity: None, ..held("other", 1) };
-        assert_eq!(judge(&mut observed, &released), Verdict::Free);
+        assert_eq!(judge(&mut observed, &released), LeaseState::Free);
     }
 }

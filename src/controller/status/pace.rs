@@ -41,8 +41,9 @@ impl Attempt {
     }
 }
 
+/// When an attempt may be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum When {
     Now,
     Later(Instant),
     /// Not until the object or the desired status changes.
@@ -101,28 +102,28 @@ impl Pace {
     }
 
     /// Whether to proceed; `Now` counts.
-    pub(super) fn ask(&mut self, subject: &Subject, attempt: &Attempt, now: Instant) -> Verdict {
+    pub(super) fn ask(&mut self, subject: &Subject, attempt: &Attempt, now: Instant) -> When {
         if let Some(past) = self.past.get(subject).filter(|past| past.last.uid == attempt.uid) {
             if past.settled && past.last == *attempt {
-                return Verdict::Never;
+                return When::Never;
             }
             if now < past.until && (past.last == *attempt || past.failures > 0) {
-                return Verdict::Later(past.until);
+                return When::Later(past.until);
             }
             if past.last.what == attempt.what && past.written.len() >= QUARREL {
                 let end = past.written[past.written.len() - QUARREL] + TRUCE;
                 if now < end {
-                    return Verdict::Later(end);
+                    return When::Later(end);
                 }
             }
         }
         self.tokens = (self.tokens + RATE * (now - self.refilled).as_secs_f64()).min(BURST);
         self.refilled = now;
         if self.tokens < 1.0 {
-            return Verdict::Later(now + PAUSE);
+            return When::Later(now + PAUSE);
         }
         self.tokens -= 1.0;
-        Verdict::Now
+        When::Now
     }
 
     /// Records the outcome of a write. Returns whether the same status was written so often that another writer must be
@@ -170,9 +171,10 @@ mod tests {
     use super::super::SubjectKind;
     use super::*;
     use crate::base::ObjectKey;
+    use crate::source::objects::Kind;
 
     fn subject(name: &str) -> Subject {
-        Subject::new(SubjectKind::Service, ObjectKey::new("bookinfo", name))
+        Subject::new(SubjectKind::Of(Kind::Service), ObjectKey::new("bookinfo", name))
     }
 
     fn attempt(version: &str, what: u64) -> Attempt {
@@ -184,11 +186,11 @@ mod tests {
         let it = subject("it");
         for outcome in [Outcome::Written, Outcome::Owned] {
             let mut pace = Pace::new(Instant::now());
-            assert_eq!(pace.ask(&it, &attempt("1", 1), Instant::now()), Verdict::Now);
+            assert_eq!(pace.ask(&it, &attempt("1", 1), Instant::now()), When::Now);
             pace.note(&it, attempt("1", 1), outcome, Instant::now());
-            assert_eq!(pace.ask(&it, &attempt("1", 1), Instant::now()), Verdict::Never);
-            assert_eq!(pace.ask(&it, &attempt("2", 1), Instant::now()), Verdict::Now);
-            assert_eq!(pace.ask(&it, &attempt("1", 2), Instant::now()), Verdict::Now);
+            assert_eq!(pace.ask(&it, &attempt("1", 1), Instant::now()), When::Never);
+            assert_eq!(pace.ask(&it, &attempt("2", 1), Instant::now()), When::Now);
+            assert_eq!(pace.ask(&it, &attempt("1", 2), Instant::now()), When::Now);
         }
     }
 
@@ -197,16 +199,16 @@ mod tests {
         let mut pace = Pace::new(Instant::now());
         let it = subject("it");
         for pause in [PAUSE, PAUSE * 2, PAUSE * 4] {
-            assert_eq!(pace.ask(&it, &attempt("1", 1), Instant::now()), Verdict::Now);
+            assert_eq!(pace.ask(&it, &attempt("1", 1), Instant::now()), When::Now);
             pace.note(&it, attempt("1", 1), Outcome::Failed, Instant::now());
-            let again = Verdict::Later(Instant::now() + pause);
+            let again = When::Later(Instant::now() + pause);
             assert_eq!(pace.ask(&it, &attempt("1", 1), Instant::now()), again);
             // Something else to say is no reason to bother a server that fails.
             assert_eq!(pace.ask(&it, &attempt("2", 2), Instant::now()), again);
             tokio::time::advance(pause).await;
         }
         pace.note(&it, attempt("2", 1), Outcome::Outdated, Instant::now());
-        assert_eq!(pace.ask(&it, &attempt("3", 1), Instant::now()), Verdict::Now);
+        assert_eq!(pace.ask(&it, &attempt("3", 1), Instant::now()), When::Now);
     }
 
     #[tokio::test(start_paused = true)]
@@ -216,16 +218,16 @@ mod tests {
         let told: Vec<bool> = (1..=3)
             .map(|version: u32| {
                 let attempt = attempt(&version.to_string(), 1);
-                assert_eq!(pace.ask(&it, &attempt, Instant::now()), Verdict::Now);
+                assert_eq!(pace.ask(&it, &attempt, Instant::now()), When::Now);
                 pace.note(&it, attempt, Outcome::Written, Instant::now())
             })
             .collect();
         assert_eq!(told, [false, false, true]);
-        let end = Verdict::Later(Instant::now() + TRUCE);
+        let end = When::Later(Instant::now() + TRUCE);
         assert_eq!(pace.ask(&it, &attempt("4", 1), Instant::now()), end);
-        assert_eq!(pace.ask(&it, &attempt("4", 2), Instant::now()), Verdict::Now);
+        assert_eq!(pace.ask(&it, &attempt("4", 2), Instant::now()), When::Now);
         tokio::time::advance(TRUCE).await;
-        assert_eq!(pace.ask(&it, &attempt("4", 1), Instant::now()), Verdict::Now);
+        assert_eq!(pace.ask(&it, &attempt("4", 1), Instant::now()), When::Now);
     }
 
     /// As by `kubectl replace --force`: the name stays, the object does not.
@@ -236,14 +238,14 @@ mod tests {
         for version in 1..=10 {
             let uid = format!("uid-{version}");
             let attempt = Attempt { uid, ..attempt(&version.to_string(), 1) };
-            assert_eq!(pace.ask(&it, &attempt, Instant::now()), Verdict::Now, "{version}");
+            assert_eq!(pace.ask(&it, &attempt, Instant::now()), When::Now, "{version}");
             assert!(!pace.note(&it, attempt, Outcome::Written, Instant::now()), "{version}");
             tokio::time::advance(Duration::from_secs(2)).await;
         }
         let failed = Attempt { uid: "failing".into(), ..attempt("11", 1) };
         pace.note(&it, failed.clone(), Outcome::Failed, Instant::now());
-        assert_ne!(pace.ask(&it, &failed, Instant::now()), Verdict::Now);
-        assert_eq!(pace.ask(&it, &attempt("12", 1), Instant::now()), Verdict::Now);
+        assert_ne!(pace.ask(&it, &failed, Instant::now()), When::Now);
+        assert_eq!(pace.ask(&it, &attempt("12", 1), Instant::now()), When::Now);
     }
 
     #[tokio::test(start_paused = true)]
@@ -251,14 +253,14 @@ mod tests {
         let mut pace = Pace::new(Instant::now());
         let mut now = 0;
         for index in 0..300 {
-            let verdict = pace.ask(&subject(&index.to_string()), &attempt("1", 1), Instant::now());
-            now += usize::from(verdict == Verdict::Now);
+            let when = pace.ask(&subject(&index.to_string()), &attempt("1", 1), Instant::now());
+            now += usize::from(when == When::Now);
         }
         assert_eq!(now, 100);
         tokio::time::advance(Duration::from_secs(1)).await;
         let again = (0..300).filter(|index| {
             let it = subject(&index.to_string());
-            pace.ask(&it, &attempt("1", 1), Instant::now()) == Verdict::Now
+            pace.ask(&it, &attempt("1", 1), Instant::now()) == When::Now
         });
         assert_eq!(again.count(), 50);
     }

@@ -6,10 +6,9 @@ use serde_json::json;
 use super::condition::{self, Condition};
 use super::{Desired, Stored, Subject, View};
 use crate::base::ObjectKey;
-use crate::model::{self, Action, Scope};
+use crate::model::{self, Action, PolicyTarget, Scope};
 use crate::source::objects::{
-    AuthorizationPolicy, GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, Kind, Service,
-    ServiceEntry, TargetRef,
+    AuthorizationPolicy, Gateway, Kind, Service, ServiceEntry, TargetRef,
 };
 use crate::source::{Complaint, Resolved, Severity, WAYPOINT_CLASS, WaypointBindings};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -32,10 +31,7 @@ pub(super) fn authorization(
 ) -> Desired {
     let policy = view.objects.get::<AuthorizationPolicy>(&subject.key);
     let model = view.translation.mesh.policies.iter().find(|it| it.key == subject.key);
-    let targets = policy.map_or_else(Vec::new, |policy| {
-        let spec = &policy.spec;
-        spec.target_ref.iter().chain(&spec.target_refs).collect()
-    });
+    let targets = policy.map_or_else(Vec::new, |policy| policy.spec.attached_to().targets());
     let has_targets = stored.spec("targetRefs").or_else(|| stored.spec("targetRef")).is_some();
     let kind = if has_targets { WAYPOINT } else { ZTUNNEL };
     let broken = model.and_then(|it| it.broken.as_deref());
@@ -45,7 +41,7 @@ pub(super) fn authorization(
         Condition::fails(kind, reason, told(errors, broken))
     } else if has_targets {
         let targets: Vec<Target> =
-            targets.iter().map(|it| target(view, bindings, &subject.key, it)).collect();
+            targets.iter().map(|(_, it)| target(view, bindings, &subject.key, it)).collect();
         with_warnings(of_targets(&targets), view, subject)
     } else {
         Condition::holds(ZTUNNEL, "Accepted", enforced(view, subject, model))
@@ -126,24 +122,27 @@ fn target(
     let key = ObjectKey::new(policy.namespace.clone(), target.name.as_str());
     let group = if target.group.is_empty() { "core" } else { &target.group };
     let name = format!("{}.{group}:{key}", target.kind);
-    let outcome = match (target.group.as_str(), target.kind.as_str()) {
-        ("" | "core", "Service") => {
+    let outcome = match target.target() {
+        Some(PolicyTarget::Service(_)) => {
             let found = view.objects.get::<Service>(&key).map(|it| &it.metadata);
             service(bindings, Kind::Service, &key, found)
         }
-        (ISTIO_NETWORKING_GROUP, "ServiceEntry") => {
+        Some(PolicyTarget::ServiceEntry(_)) => {
             let found = view.objects.get::<ServiceEntry>(&key).map(|it| &it.metadata);
             service(bindings, Kind::ServiceEntry, &key, found)
         }
-        (GATEWAY_GROUP, "Gateway") => gateway(view, &key),
-        (GATEWAY_GROUP, "GatewayClass") if target.name == WAYPOINT_CLASS => {
+        Some(PolicyTarget::Gateway(_)) => gateway(view, &key),
+        Some(PolicyTarget::GatewayClass(class)) if class == WAYPOINT_CLASS => {
             Ok(format!("bound to {WAYPOINT_CLASS}"))
         }
-        (GATEWAY_GROUP, "GatewayClass") => {
-            let why = format!("gateways of the class {:?} are not served by Isthmus", target.name);
+        Some(PolicyTarget::GatewayClass(class)) => {
+            let why = format!("gateways of the class {class:?} are not served by Isthmus");
             Err(("TargetNotFound", why))
         }
-        (group, kind) => Err(("Invalid", format!("{kind:?} of group {group:?} is not a target"))),
+        None => {
+            let TargetRef { group, kind, .. } = target;
+            Err(("Invalid", format!("{kind:?} of group {group:?} is not a target")))
+        }
     };
     Target { name, outcome }
 }
@@ -184,7 +183,8 @@ fn gateway(view: &View<'_>, key: &ObjectKey) -> Result<String, (&'static str, St
     Err(("TargetNotFound", why))
 }
 
-pub(super) fn peer_authentication(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
+/// One condition of a policy that has no targets: whether it is in force, by what the translation complains of.
+pub(super) fn accepted(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
     let complaints: Vec<&Complaint> = view.complaints(subject).collect();
     let all = || told(complaints.iter().copied(), None);
     let condition = if stored.refused.is_some() {

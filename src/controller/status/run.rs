@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
 use super::feed::{Feeds, Heard, feeds};
-use super::pace::{Attempt, Outcome, Pace, Verdict};
+use super::pace::{Attempt, Outcome, Pace, When};
 use super::trouble::troubles;
 use super::write::{self, Made, Written};
 use super::{Desired, Desires, Subject, SubjectKind, View, desired, plan};
@@ -199,12 +199,12 @@ impl Runner {
             return false;
         }
         match self.pace.ask(subject, attempt, now) {
-            Verdict::Now => self.writing.insert(subject.clone()),
-            Verdict::Later(at) => {
+            When::Now => self.writing.insert(subject.clone()),
+            When::Later(at) => {
                 self.due = self.due.min(at);
                 false
             }
-            Verdict::Never => false,
+            When::Never => false,
         }
     }
 

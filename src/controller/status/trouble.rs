@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Desires, Subject, SubjectKind, View};
 use crate::base::ObjectKey;
 use crate::controller::events::{Regarding, Trouble};
-use crate::source::objects::Kind;
+use crate::source::objects::{Kind, Status};
 use crate::source::{Complaint, LAYER4_ALONE, Severity};
 
 /// The object is invalid, and not in force as written.
@@ -54,7 +54,7 @@ pub(super) fn troubles(view: &View<'_>, desires: &Desires) -> Vec<Trouble> {
 }
 
 fn subject(complaint: &Complaint) -> Option<Subject> {
-    let kind = SubjectKind::ALL.into_iter().find(|kind| kind.name() == complaint.kind)?;
+    let kind = SubjectKind::all().find(|kind| kind.name() == complaint.kind)?;
     let key: &ObjectKey = complaint.object.as_ref()?;
     Some(Subject::new(kind, key.clone()))
 }
@@ -77,17 +77,17 @@ fn is_of_missing_waypoint(complaint: &Complaint) -> bool {
 /// Whether an Event tells the warning: no condition of such objects lists any, as their only one is about their waypoint.
 /// The controller reads neither pods nor EndpointSlices, so that it does not repeat what is said of endpoints.
 fn is_event(kind: SubjectKind, field: &str) -> bool {
-    match kind {
-        SubjectKind::ServiceEntry => true,
-        SubjectKind::Namespace => field.starts_with("metadata."),
-        SubjectKind::Service => field.starts_with("metadata.") || field == "spec.clusterIP",
+    match kind.kind() {
+        Some(Kind::ServiceEntry) => true,
+        Some(Kind::Namespace) => field.starts_with("metadata."),
+        Some(Kind::Service) => field.starts_with("metadata.") || field == "spec.clusterIP",
         _ => false,
     }
 }
 
 fn is_unserved(kind: &str) -> bool {
     let kind = Kind::named(kind);
-    kind.is_some_and(|kind| kind.is_unserved() || kind == Kind::RequestAuthentication)
+    kind.is_some_and(|kind| kind.is_unserved() || kind.row().status == Status::NotCarriedOut)
 }
 
 /// `None` if the object is gone: there is nobody to tell.

@@ -19,6 +19,7 @@ use super::session::Session;
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
 use crate::filter::Seen;
+use crate::gate::{self, Filtered, Gate};
 use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::arrived::Arrived;
@@ -30,7 +31,6 @@ use crate::l7::message::sent::Sent;
 use crate::l7::message::{deadline, headers};
 use crate::l7::upstream::{Key, Lease};
 use crate::l7::version::Version;
-use crate::policy::{self, Filtered, Gate};
 use crate::reach::Attempts;
 use crate::world::World;
 
@@ -203,7 +203,7 @@ impl Routed {
         let captured = picked.captured();
         let (backend, port) = &self.plan.backend;
         let namespace = &self.session.client.key.namespace;
-        let refused = policy::refused_in_the_clear(backend, *port, namespace, captured.is_some());
+        let refused = gate::refused_in_the_clear(backend, *port, namespace, captured.is_some());
         if let Some(why) = refused {
             return Err((Answer::in_the_clear(why), Vec::new()));
         }
@@ -217,7 +217,7 @@ impl Routed {
         let port = picked.address.port();
         let hostname = Some(self.plan.addressed.hostname.as_str());
         let client = Some(&self.session.client.identity);
-        let addressed = policy::addressed(&self.world, server, port, hostname, client);
+        let addressed = gate::addressed(&self.world, server, port, hostname, client);
         if Gate::new(&self.world, server, port, &addressed).needs_http() {
             let request = &mut arrived.request;
             let original = Original::between(before, request.uri(), request.headers());

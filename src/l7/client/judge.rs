@@ -8,10 +8,11 @@ use super::plan::{Chosen, Plan};
 use super::session::Session;
 use crate::balance::Picked;
 use crate::base::{PolicyNote, Reason};
+use crate::gate::{self, Gate, Permit, Views};
 use crate::l7::exchange::answer::Answer;
 use crate::l7::message::lasting::{self, End, Kept};
 use crate::l7::message::sent::{self, Sent};
-use crate::policy::{self, Connection, Denial, Gate, Permit, Views, speaks_for};
+use crate::policy::{Connection, Denial, speaks_for};
 use crate::reach::{self, cut_after_a_change};
 use crate::world::World;
 
@@ -34,7 +35,7 @@ impl Judge<'_> {
         request: &Request<B>,
     ) -> Result<Option<Permit>, Denial> {
         let Plan { addressed, port, chosen, backend: (backend, backend_port) } = self.plan;
-        let way = policy::Way {
+        let way = gate::Way {
             addressed,
             port: *port,
             route: chosen.as_ref().map(Chosen::route),
@@ -110,7 +111,7 @@ pub(in crate::l7) fn heard<B>(
     };
     let judge = |method: &Method| {
         let judged = sent::policy_request(method, request.uri(), headers);
-        gate.authorize(&connection, Some(&judged))
+        gate.decide(&connection, Some(&judged))
     };
     let announced = Some(headers).filter(|_| request.method() == Method::OPTIONS);
     let announced = announced.and_then(|it| it.get(ACCESS_CONTROL_REQUEST_METHOD));

@@ -12,13 +12,12 @@ use http::{HeaderValue, Request};
 
 use crate::base::{Identity, Str};
 use crate::filter::{self, Pair};
+use crate::gate::{self, Addressed, ArrivalClass, Gate, Permit, Views};
 use crate::l7::message::headers;
 use crate::l7::message::original::Original;
 use crate::l7::message::sent::{self, Sent};
 use crate::model::{AppProtocol, Backend, HttpRoute, HttpRule, Service, Workload};
-use crate::policy::{
-    self, Addressed, ArrivalClass, Connection, Denial, Gate, Permit, Views, speaks_for,
-};
+use crate::policy::{Connection, Denial, speaks_for};
 use crate::route::{self, Head, Selection};
 use crate::tunnel::GuardedConnection;
 use crate::world::World;
@@ -95,7 +94,7 @@ impl Gates {
         let workload = world.workload(&inbound.workload.uid).unwrap_or(&inbound.workload);
         let port = inbound.destination.port();
         let host = inbound.forwarded_host.as_deref();
-        let addressed = policy::addressed(world, workload, port, host, inbound.client.as_ref());
+        let addressed = gate::addressed(world, workload, port, host, inbound.client.as_ref());
         let gate = Gate::new(world, workload, port, &addressed);
         let own = |service: &Service| speaks_for(&service.key, None, &workload.key.namespace);
         let speaks = addressed.service().is_some_and(|service| own(service));
@@ -133,7 +132,7 @@ impl Gates {
 
     /// A connection that is not HTTP.
     pub(in crate::l7) fn authorize_bytes(&self, inbound: &Inbound) -> Result<Permit, Denial> {
-        let permit = self.gate.authorize(&inbound.connection(), None)?;
+        let permit = self.gate.decide(&inbound.connection(), None)?;
         if permit.names_client {
             let why = "only HTTP may pass where a waypoint names clients (x-forwarded-client-cert), so that nobody else does; \
                        give ports of other protocols the appProtocol tcp";
@@ -174,7 +173,7 @@ impl Gates {
         let sent = sent::policy_request(method, sent_uri, sent_headers);
         let arrived = sent::policy_request(method, request.uri(), request.headers());
         let views = Views { arrived: &arrived, sent: &sent };
-        let permit = gate.authorize_views(&inbound.connection(), Some(views))?;
+        let permit = gate.decide_views(&inbound.connection(), Some(views))?;
         Ok(Permitted { permit, sent: verified })
     }
 }

@@ -10,7 +10,7 @@ use arc_swap::ArcSwapOption;
 
 use super::gates::{Gates, Inbound};
 use crate::base::Str;
-use crate::policy::ArrivalClass;
+use crate::gate::ArrivalClass;
 use crate::world::{Judged, JudgementChanges, World, WorldStore};
 
 /// The classes of connections to one workload.

@@ -22,6 +22,7 @@ use hyper::body::Incoming;
 use super::gates::{Gates, Permitted};
 use super::session::{self, Session};
 use crate::base::{PolicyNote, Str};
+use crate::gate::Permit;
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
@@ -32,7 +33,6 @@ use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::upstream::Lease;
 use crate::l7::worker::serve::Handler;
-use crate::policy::Permit;
 use crate::telemetry::RequestStart;
 use crate::world::World;
 

@@ -13,8 +13,8 @@ use super::answer::Answer;
 use super::{Exchange, chain};
 use crate::base::Identity;
 use crate::filter::{self, Cx, Half, HttpFilter};
+use crate::gate::Filtered;
 use crate::model::Service;
-use crate::policy::Filtered;
 use crate::route::{self, Head, Selection};
 use crate::world::World;
 

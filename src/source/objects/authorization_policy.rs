@@ -1,12 +1,10 @@
 //! AuthorizationPolicy (Istio `security.istio.io/v1`). Lists are `Option` where Istio tells an absent list from an
 //! empty one; values are checked by the translator, which turns a policy it cannot carry out into one that denies.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Resource;
+use super::{AttachedTo, Resource, TargetRef, WorkloadSelector};
 
 pub type AuthorizationPolicy = Resource<AuthorizationPolicySpec>;
 
@@ -29,23 +27,11 @@ pub struct AuthorizationPolicySpec {
     pub provider: Option<Value>,
 }
 
-/// Which workloads of the namespace (of all namespaces, from the root namespace) are meant.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct WorkloadSelector {
-    #[serde(default)]
-    pub match_labels: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TargetRef {
-    #[serde(default)]
-    pub group: String,
-    pub kind: String,
-    pub name: String,
-    #[serde(default)]
-    pub namespace: Option<String>,
+impl AuthorizationPolicySpec {
+    pub fn attached_to(&self) -> AttachedTo<'_> {
+        let (selector, target_ref) = (self.selector.as_ref(), self.target_ref.as_ref());
+        AttachedTo { selector, target_ref, target_refs: &self.target_refs }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Resource, WorkloadSelector};
+use super::{AttachedTo, Resource, WorkloadSelector};
 
 pub type PeerAuthentication = Resource<PeerAuthenticationSpec>;
 
@@ -18,6 +18,12 @@ pub struct PeerAuthenticationSpec {
     /// By the workload's port; only together with a selector.
     #[serde(default)]
     pub port_level_mtls: BTreeMap<String, MutualTls>,
+}
+
+impl PeerAuthenticationSpec {
+    pub fn attached_to(&self) -> AttachedTo<'_> {
+        AttachedTo { selector: self.selector.as_ref(), ..AttachedTo::default() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Resource, TargetRef, WorkloadSelector};
+use super::{AttachedTo, Resource, TargetRef, WorkloadSelector};
 
 pub type RequestAuthentication = Resource<RequestAuthenticationSpec>;
 
@@ -20,6 +20,13 @@ pub struct RequestAuthenticationSpec {
     pub target_refs: Vec<TargetRef>,
     #[serde(default)]
     pub jwt_rules: Vec<JwtRule>,
+}
+
+impl RequestAuthenticationSpec {
+    pub fn attached_to(&self) -> AttachedTo<'_> {
+        let (selector, target_ref) = (self.selector.as_ref(), self.target_ref.as_ref());
+        AttachedTo { selector, target_ref, target_refs: &self.target_refs }
+    }
 }
 
 /// Tokens of one issuer.

@@ -1,17 +1,15 @@
-//! AuthorizationPolicies (Istio "Authorization Policy"), and RequestAuthentications ([`tokens`]). Nothing of a policy is dropped, and layer 7 fields are kept
-//! whatever the policy applies to: istiod drops some of them for ztunnel, which can turn a DENY into nothing.
+//! AuthorizationPolicies (Istio "Authorization Policy"), and RequestAuthentications ([`tokens`]). Nothing of a policy is dropped,
+//! and layer 7 fields are kept whatever the policy applies to: istiod drops some of them for ztunnel, which can turn a DENY into
+//! nothing.
 //!
 //! A policy that cannot be carried out as it is written is `broken`: it denies what it applies to, and its complaint
 //! says why. Where even that is unknown, it applies to its namespace, and in the root namespace to the mesh.
 
-mod aliases;
 mod behind;
-mod never;
+mod refused;
 mod rules;
-mod scope;
 mod targets;
 mod tokens;
-mod values;
 
 pub(in crate::source) use rules::meaningless;
 pub(super) use targets::check as check_targets;
@@ -20,30 +18,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Context;
-use super::selectors::Selectors;
+use super::attachment::{self, Fault, Selecting, Selections};
 use super::waypoint::Waypoints;
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Action, Scope};
+use crate::model::{self, Action};
+use crate::policy::{aliases, never};
 use crate::source::objects::{
-    AuthorizationPolicy, Kind, PolicyAction, RequestAuthentication, TargetRef, WorkloadSelector,
-    annotation,
+    AuthorizationPolicy, Guard, Guards, Kind, PolicyAction, RequestAuthentication, annotation,
 };
-use crate::source::store::RefusedPolicy;
-use scope::{Reach, scope_of};
 
 /// Decide and log, but do not enforce.
 const DRY_RUN: &str = "istio.io/dry-run";
 
-/// All policies, and the selectors of those that have one.
+/// All policies, and which workloads they select.
 #[derive(Default)]
 pub(super) struct Policies {
     models: Vec<Arc<model::AuthorizationPolicy>>,
-    /// By the namespace of the policies.
-    selectors: BTreeMap<Str, Selectors<ObjectKey>>,
+    selections: Selections,
 }
-
-/// The selectors while they are collected.
-type Found = BTreeMap<Str, Vec<(BTreeMap<String, String>, ObjectKey)>>;
 
 /// A part of a policy that cannot be carried out.
 pub(super) struct Broken {
@@ -55,20 +47,19 @@ pub(super) struct Broken {
 
 pub(super) fn translate(cx: &mut Context<'_>, waypoints: &Waypoints) -> Policies {
     let objects = cx.objects;
-    let (mut models, mut found) = (Vec::new(), Found::new());
+    let (mut models, mut selecting) = (Vec::new(), Selecting::default());
     for (key, policy) in objects.all::<AuthorizationPolicy>() {
-        models.push(Arc::new(policy_of(cx, &mut found, key, policy)));
+        models.push(Arc::new(policy_of(cx, &mut selecting, key, policy)));
     }
     for (key, object) in objects.all::<RequestAuthentication>() {
-        models.push(Arc::new(tokens::translate(cx, &mut found, key, object)));
+        models.push(Arc::new(tokens::translate(cx, &mut selecting, key, object)));
     }
-    let is_ours =
-        |kind: Kind| matches!(kind, Kind::AuthorizationPolicy | Kind::RequestAuthentication);
+    let is_ours = |kind: Kind| kind.row().guards == Guards::Denies(Guard::Requests);
     for refused in objects.refused().iter().filter(|it| is_ours(it.kind)) {
-        models.extend(refused_policy(cx, waypoints, &mut found, refused).into_iter().map(Arc::new));
+        let denying = refused::translate(cx, waypoints, &mut selecting, refused);
+        models.extend(denying.into_iter().map(Arc::new));
     }
-    let selectors = found.into_iter().map(|(key, list)| (key, list.into_iter().collect()));
-    Policies { models, selectors: selectors.collect() }
+    Policies { models, selections: selecting.finish() }
 }
 
 impl Policies {
@@ -88,10 +79,7 @@ impl Policies {
 
     /// The namespaces whose policies select otherwise than `before`.
     pub(super) fn differing(&self, before: &Policies) -> BTreeSet<Str> {
-        let all = self.selectors.keys().chain(before.selectors.keys());
-        let differs =
-            |namespace: &&Str| self.selectors.get(*namespace) != before.selectors.get(*namespace);
-        all.filter(differs).cloned().collect()
+        self.selections.differing(&before.selections)
     }
 
     /// The policies with a selector that selects a workload: those of its namespace, and of the root namespace.
@@ -103,49 +91,23 @@ impl Policies {
     ) -> Vec<ObjectKey> {
         let root = Some(&cx.settings.root_namespace).filter(|root| *root != namespace);
         let namespaces = [Some(namespace), root].into_iter().flatten();
-        let selectors = namespaces.filter_map(|namespace| self.selectors.get(namespace));
-        let mut keys: Vec<ObjectKey> =
-            selectors.flat_map(|selectors| selectors.selecting(labels)).cloned().collect();
+        let found = namespaces.flat_map(|namespace| self.selections.of(namespace, labels));
+        let mut keys: Vec<ObjectKey> = found.cloned().collect();
         keys.sort_unstable();
         keys
     }
 }
 
-/// Notes the selector, if there is one, and passes the scope on.
-fn register(found: &mut Found, key: &ObjectKey, reach: Reach) -> Scope {
-    match reach {
-        Reach::Scope(scope) => scope,
-        Reach::Selector(selector) => {
-            let of_namespace = found.entry(key.namespace.clone()).or_default();
-            of_namespace.push((selector, key.clone()));
-            Scope::Workloads
-        }
-    }
-}
-
-/// The targets of an object, and where each stands in it.
-fn placed<'a>(
-    single: Option<&'a TargetRef>,
-    several: &'a [TargetRef],
-) -> Vec<(String, &'a TargetRef)> {
-    let single = single.map(|target| ("spec.targetRef".to_owned(), target));
-    let several = several.iter().enumerate();
-    let several = several.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target));
-    single.into_iter().chain(several).collect()
-}
-
 fn policy_of(
     cx: &mut Context<'_>,
-    found: &mut Found,
+    selecting: &mut Selecting,
     key: &ObjectKey,
-    policy: &AuthorizationPolicy,
+    object: &AuthorizationPolicy,
 ) -> model::AuthorizationPolicy {
-    let spec = &policy.spec;
-    let targets = placed(spec.target_ref.as_ref(), &spec.target_refs);
-    let (reach, scope_broken) =
-        scope_of::<AuthorizationPolicy>(cx, key, spec.selector.as_ref(), &targets);
+    let spec = &object.spec;
+    let (attachment, fault) = attachment::of::<AuthorizationPolicy>(cx, key, spec.attached_to());
 
-    let mut broken: Vec<Broken> = scope_broken.into_iter().collect();
+    let mut broken: Vec<Broken> = fault.into_iter().map(Broken::from).collect();
     let action = action(spec.action, &mut broken);
     if spec.provider.is_some() && spec.action != PolicyAction::Custom {
         broken.push(Broken::new("spec.provider", "only goes with the action CUSTOM"));
@@ -174,14 +136,14 @@ fn policy_of(
     model::AuthorizationPolicy {
         key: key.clone(),
         action,
-        scope: register(found, key, reach),
+        scope: selecting.scope_of(key, attachment),
         rules,
-        dry_run: is_dry_run(cx, key, policy),
+        dry_run: is_dry_run(cx, key, object),
         broken: first,
     }
 }
 
-/// CUSTOM denies.
+/// CUSTOM cannot be carried out, and so denies.
 fn action(said: PolicyAction, broken: &mut Vec<Broken>) -> Action {
     match said {
         PolicyAction::Allow => Action::Allow,
@@ -190,7 +152,7 @@ fn action(said: PolicyAction, broken: &mut Vec<Broken>) -> Action {
         PolicyAction::Custom => {
             let why = "CUSTOM is not supported: there is no provider to ask";
             broken.push(Broken::new("spec.action", why));
-            Action::Deny
+            Action::Custom
         }
     }
 }
@@ -209,52 +171,6 @@ fn is_dry_run(cx: &mut Context<'_>, key: &ObjectKey, policy: &AuthorizationPolic
     }
 }
 
-/// What a refused policy denies: by its selector or targets, if these can be read on their own; else everything that it may
-/// apply to, which waypoints and what they guard outside of the mesh are part of.
-fn refused_policy(
-    cx: &mut Context<'_>,
-    waypoints: &Waypoints,
-    found: &mut Found,
-    refused: &RefusedPolicy,
-) -> Vec<model::AuthorizationPolicy> {
-    let part = |name: &str| refused.document.as_ref()?.get("spec")?.get(name).cloned();
-    let selector = part("selector").map(serde_json::from_value::<WorkloadSelector>);
-    let single = part("targetRef").map(serde_json::from_value::<TargetRef>);
-    let several = part("targetRefs").map(serde_json::from_value::<Vec<TargetRef>>);
-    let reach = match (selector.transpose(), single.transpose(), several.transpose()) {
-        (Ok(selector), Ok(single), Ok(several)) => {
-            let targets: Vec<TargetRef> =
-                single.into_iter().chain(several.into_iter().flatten()).collect();
-            let named: Vec<_> =
-                targets.iter().map(|target| ("spec.targetRefs".to_owned(), target)).collect();
-            scope_of::<AuthorizationPolicy>(cx, &refused.key, selector.as_ref(), &named).0
-        }
-        _ => Reach::Scope(scope::widest(cx, &refused.key)),
-    };
-    let reach = if refused.anywhere { Reach::Scope(Scope::Mesh) } else { reach };
-    let key = match refused.kind {
-        Kind::RequestAuthentication => model::AuthorizationPolicy::of_tokens(&refused.key),
-        _ => refused.key.clone(),
-    };
-    let denies = |key: ObjectKey, scope: Scope| model::AuthorizationPolicy {
-        key,
-        action: Action::Deny,
-        scope,
-        rules: Vec::new(),
-        dry_run: false,
-        broken: Some(refused.why.as_str().into()),
-    };
-    let mut policies = vec![denies(key.clone(), register(found, &key, reach))];
-    if refused.document.is_none() {
-        let targets = scope::all_targets(cx, waypoints, refused);
-        policies.extend(targets.into_iter().map(|(namespace, targets)| {
-            let name = format!("{} (waypoints)", key.name);
-            denies(ObjectKey::new(namespace, name), Scope::Targets(targets))
-        }));
-    }
-    policies
-}
-
 impl Broken {
     fn new(field: impl Into<String>, why: impl Into<String>) -> Self {
         Self { field: field.into(), why: why.into(), unsupported: false }
@@ -262,6 +178,12 @@ impl Broken {
 
     fn unsupported(field: impl Into<String>, why: impl Into<String>) -> Self {
         Self { unsupported: true, ..Self::new(field, why) }
+    }
+}
+
+impl From<Fault> for Broken {
+    fn from(fault: Fault) -> Self {
+        Self::new(fault.field, fault.why)
     }
 }
 

@@ -15,9 +15,8 @@ use super::{Context, is_of_other_revision};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Demand, Encryption, Wish};
 use crate::source::Severity;
-use crate::source::objects::{
-    BackendTlsPolicy, DestinationRule, ISTIO_NETWORKING_GROUP, Kind, Typed,
-};
+use crate::source::objects::{BackendTlsPolicy, DestinationRule, Kind, TargetRef, Typed};
+use crate::world::Attached;
 
 /// Every wish, to be looked up by service.
 #[derive(Default, PartialEq)]
@@ -27,8 +26,8 @@ pub(super) struct Encryptions {
     hosts: HashMap<Str, Vec<DestinationTls>>,
     /// By what follows the star of a host.
     wildcards: BTreeMap<Str, Vec<DestinationTls>>,
-    /// BackendTLSPolicies by the namespace, whether it is a ServiceEntry, and the name of their target.
-    targets: HashMap<(Str, bool, Str), Vec<Target>>,
+    /// BackendTLSPolicies.
+    targets: Attached<Target>,
 }
 
 /// What one DestinationRule says of TLS, which may be nothing.
@@ -87,15 +86,16 @@ impl Encryptions {
     fn add_policy(&mut self, key: &ObjectKey, spec: &Value) {
         for target in spec.get("targetRefs").and_then(Value::as_array).into_iter().flatten() {
             let text = |field: &str| target.get(field).and_then(Value::as_str);
-            let is_entry = match (text("group").unwrap_or_default(), text("kind")) {
-                ("" | "core", Some("Service")) => false,
-                (ISTIO_NETWORKING_GROUP, Some("ServiceEntry")) => true,
-                _ => continue,
+            let written = TargetRef {
+                group: text("group").unwrap_or_default().to_owned(),
+                kind: text("kind").unwrap_or_default().to_owned(),
+                name: text("name").unwrap_or_default().to_owned(),
+                namespace: None,
             };
-            let Some(name) = text("name") else { continue };
+            let Some(target) = written.target() else { continue };
             let by = format!("{} {key}", Kind::BackendTLSPolicy).into();
-            let of = self.targets.entry((key.namespace.clone(), is_entry, name.into()));
-            of.or_default().push(Target { by, port: text("sectionName").map(Str::from) });
+            let port = text("sectionName").map(Str::from);
+            self.targets.on_target(&key.namespace, &target).push(Target { by, port });
         }
     }
 
@@ -106,8 +106,7 @@ impl Encryptions {
             return encryption;
         }
         let namespace = &service.key.namespace;
-        let id = (namespace.clone(), service.entry.is_some(), service.name().clone());
-        for target in self.targets.get(&id).into_iter().flatten() {
+        for target in self.targets.to_service(service) {
             if let Some(wish) = target.wish(service) {
                 encryption.add(None, Arc::new(wish));
             }

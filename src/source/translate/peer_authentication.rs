@@ -18,30 +18,32 @@
 //! `portLevelMtls` that is no port and says STRICT may mean any of them, so STRICT holds for those that are not listed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::slice;
 
+use super::attachment::{self, Attachment, Selecting, Selections};
 use super::service_ports::Ports;
 use super::{Context, Kind, service_ports};
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Mode};
+use crate::model::{self, Mode, Scope};
 use crate::source::objects::{
-    MtlsMode, MutualTls, PeerAuthentication, WorkloadSelector, created, selects,
+    AttachedTo, Guard, Guards, MtlsMode, MutualTls, PeerAuthentication, WorkloadSelector, created,
 };
+use crate::world::Attached;
 
 type Labels = BTreeMap<String, String>;
 
 /// What every level says.
 pub(super) struct Levels {
     root_namespace: Str,
-    /// Mesh and namespaces, by namespace.
-    wide: BTreeMap<Str, Entry>,
+    /// The mesh's and each namespace's level have one policy at the most.
+    attached: Attached<Entry>,
     /// In the order in which they win.
-    workloads: BTreeMap<Str, Vec<Entry>>,
+    selections: Selections,
 }
 
 /// One policy. `None` inherits.
 #[derive(Clone, PartialEq)]
 struct Entry {
-    selector: Labels,
     mode: Option<Mode>,
     ports: Vec<(u16, Option<Mode>)>,
 }
@@ -49,66 +51,41 @@ struct Entry {
 impl Levels {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
         let objects = cx.objects;
-        let mut levels = Levels {
-            root_namespace: cx.settings.root_namespace.clone(),
-            wide: BTreeMap::new(),
-            workloads: BTreeMap::new(),
+        let (mut attached, mut selecting) = (Attached::default(), Selecting::default());
+        let mut add = |cx: &mut Context<'_>, key: &ObjectKey, attachment, entry| {
+            if let Some(attachment) = attachable(cx, key, &attached, attachment) {
+                attached.attach(key, &selecting.scope_of(key, attachment), entry);
+            }
         };
-        for refused in objects.refused().iter().filter(|it| it.kind == Kind::PeerAuthentication) {
-            let spec = refused.document.as_ref().and_then(|document| document.get("spec"));
-            let selector = spec.and_then(|spec| spec.get("selector"));
-            let selector =
-                selector.and_then(|selector| serde_json::from_value(selector.clone()).ok());
-            let selector: WorkloadSelector = selector.unwrap_or_default();
-            let entry = Entry {
-                selector: selector.match_labels,
-                mode: Some(Mode::Strict),
-                ports: Vec::new(),
-            };
+        // In the order in which they win.
+        let is_ours = |kind: Kind| kind.row().guards == Guards::Denies(Guard::Plaintext);
+        for refused in objects.refused().iter().filter(|it| is_ours(it.kind)) {
+            let selector = refused.part::<WorkloadSelector>("selector").ok().flatten();
             let mut key = refused.key.clone();
             if refused.anywhere {
-                key.namespace = levels.root_namespace.clone();
+                key.namespace = cx.settings.root_namespace.clone();
             }
-            levels.add(cx, &key, entry);
+            let written = AttachedTo { selector: selector.as_ref(), ..AttachedTo::default() };
+            let (attachment, _) = attachment::of::<PeerAuthentication>(cx, &key, written);
+            add(cx, &key, attachment, Entry { mode: Some(Mode::Strict), ports: Vec::new() });
         }
         let mut policies: Vec<_> = objects.all::<PeerAuthentication>().collect();
         policies.sort_by_key(|(key, policy)| (created(&policy.metadata), *key));
         for (key, policy) in policies {
             let entry = read(cx, key, policy);
-            levels.add(cx, key, entry);
+            let written = policy.spec.attached_to();
+            let (attachment, _) = attachment::of::<PeerAuthentication>(cx, key, written);
+            add(cx, key, attachment, entry);
         }
-        levels
-    }
-
-    /// Takes the entries in the order in which they win.
-    fn add(&mut self, cx: &mut Context<'_>, key: &ObjectKey, entry: Entry) {
-        let is_root = cx.is_root(&key.namespace);
-        if !entry.selector.is_empty() && is_root {
-            let reason = "is ignored in the root namespace: a policy for the whole mesh selects no workloads";
-            cx.warn::<PeerAuthentication>(key, "spec.selector", reason);
-        } else if !entry.selector.is_empty() {
-            self.workloads.entry(key.namespace.clone()).or_default().push(entry);
-        } else {
-            // The mesh's level is the root namespace's own.
-            let first = !self.wide.contains_key(&key.namespace);
-            self.wide.entry(key.namespace.clone()).or_insert(entry);
-            if !first {
-                let reason = "an older policy (of equally old ones the first by name) holds for the same level; \
-                              this one has no effect";
-                cx.warn::<PeerAuthentication>(key, "", reason);
-            }
-        }
+        let root_namespace = cx.settings.root_namespace.clone();
+        Self { root_namespace, attached, selections: selecting.finish() }
     }
 
     /// The namespaces whose policies say something else than `before`.
     pub(super) fn differing(&self, before: &Levels) -> BTreeSet<Str> {
-        let levels = [self, before].into_iter();
-        let all = levels.flat_map(|levels| levels.wide.keys().chain(levels.workloads.keys()));
-        let differs = |namespace: &&Str| {
-            self.wide.get(*namespace) != before.wide.get(*namespace)
-                || self.workloads.get(*namespace) != before.workloads.get(*namespace)
-        };
-        all.filter(differs).cloned().collect()
+        let mut differing = self.attached.differing(&before.attached, &self.root_namespace);
+        differing.extend(self.selections.differing(&before.selections));
+        differing
     }
 
     /// What holds for a workload with these labels.
@@ -117,10 +94,10 @@ impl Levels {
         namespace: &Str,
         labels: Option<&Labels>,
     ) -> model::PeerAuthentication {
-        let own = self.workloads.get(namespace).into_iter().flatten();
-        let own = own.into_iter().find(|entry| selects(&entry.selector, labels));
-        let levels = [own, self.wide.get(namespace), self.wide.get(&self.root_namespace)];
-        let mode = levels.into_iter().flatten().find_map(|entry| entry.mode).unwrap_or_default();
+        let own = self.selections.of(namespace, labels).next();
+        let levels = self.attached.to_workload(namespace, own.map_or(&[][..], slice::from_ref));
+        let mode = levels.rev().find_map(|entry| entry.mode).unwrap_or_default();
+        let own = own.and_then(|policy| self.attached.selecting(policy));
         let ports = own.map_or(&[][..], |entry| &entry.ports);
         let exceptions = ports.iter().filter_map(|(port, said)| Some((*port, (*said)?)));
         model::PeerAuthentication {
@@ -130,16 +107,43 @@ impl Levels {
     }
 }
 
+/// The attachment of a policy, where it has an effect: the mesh's policy selects no workloads, and at the level of the mesh and
+/// of a namespace only the first policy counts.
+fn attachable(
+    cx: &mut Context<'_>,
+    key: &ObjectKey,
+    attached: &Attached<Entry>,
+    attachment: Attachment,
+) -> Option<Attachment> {
+    let taken = match &attachment {
+        Attachment::Selector(_) if cx.is_root(&key.namespace) => {
+            let reason = "is ignored in the root namespace: a policy for the whole mesh selects no workloads";
+            cx.warn::<PeerAuthentication>(key, "spec.selector", reason);
+            return None;
+        }
+        Attachment::Selector(_) => false,
+        Attachment::Scope(Scope::Mesh) => !attached.to_mesh().is_empty(),
+        Attachment::Scope(_) => !attached.to_namespace(&key.namespace).is_empty(),
+    };
+    if taken {
+        let reason = "an older policy (of equally old ones the first by name) holds for the same level; \
+                      this one has no effect";
+        cx.warn::<PeerAuthentication>(key, "", reason);
+        return None;
+    }
+    Some(attachment)
+}
+
 /// Complains of ports that are Services' where the pods have others: what they say holds for no pod.
 pub(super) fn check_ports(cx: &mut Context<'_>, ports: &Ports<'_>) {
     let objects = cx.objects;
     for (key, policy) in objects.all::<PeerAuthentication>() {
         let spec = &policy.spec;
-        let selector = spec.selector.as_ref().map(|selector| &selector.match_labels);
-        let Some(selector) = selector.filter(|_| !spec.port_level_mtls.is_empty()) else {
+        if spec.selector.is_none() || spec.port_level_mtls.is_empty() {
             continue;
-        };
-        let mistaken = ports.mistaken(Some(&key.namespace), Some(selector));
+        }
+        let labels = spec.attached_to().labels();
+        let mistaken = ports.mistaken(Some(&key.namespace), labels);
         for port in spec.port_level_mtls.keys() {
             let number: Option<u16> = port.parse().ok();
             let Some((number, found)) = number.and_then(|it| Some((it, mistaken.get(&it)?))) else {
@@ -153,12 +157,11 @@ pub(super) fn check_ports(cx: &mut Context<'_>, ports: &Ports<'_>) {
 
 fn read(cx: &mut Context<'_>, key: &ObjectKey, policy: &PeerAuthentication) -> Entry {
     let spec = &policy.spec;
-    let selector = spec.selector.clone().unwrap_or_default().match_labels;
     let mode = said(cx, key, "spec.mtls.mode", spec.mtls);
-    if selector.is_empty() && !spec.port_level_mtls.is_empty() {
+    if spec.attached_to().labels().is_none() && !spec.port_level_mtls.is_empty() {
         let reason = "is ignored without a selector: ports belong to workloads";
         cx.warn::<PeerAuthentication>(key, "spec.portLevelMtls", reason);
-        return Entry { selector, mode, ports: Vec::new() };
+        return Entry { mode, ports: Vec::new() };
     }
     let (mut mode, mut ports) = (mode, Vec::new());
     for (port, mtls) in &spec.port_level_mtls {
@@ -180,7 +183,7 @@ fn read(cx: &mut Context<'_>, key: &ObjectKey, policy: &PeerAuthentication) -> E
             }
         }
     }
-    Entry { selector, mode, ports }
+    Entry { mode, ports }
 }
 
 fn said(

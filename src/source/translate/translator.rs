@@ -19,10 +19,9 @@ use super::route::Routes;
 use super::selected::Selected;
 use super::service_ports::Ports;
 use super::services::Services;
-use super::traffic_policy::Attachments;
 use super::{
-    Context, TranslateSettings, Translation, authorization_policy, peer_authentication, service,
-    unserved, workload,
+    Attach, Context, TranslateSettings, Translation, attachments, authorization_policy,
+    peer_authentication, service, unserved, workload,
 };
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Mesh};
@@ -51,7 +50,9 @@ pub struct Translator {
     /// Of policies that select no pod.
     selecting_nothing: Vec<Complaint>,
     unserved_complaints: Vec<Complaint>,
-    traffic: Attachments,
+    attachments: Vec<Box<dyn Attach>>,
+    /// Of policies that are attached.
+    attached_complaints: Vec<Complaint>,
 }
 
 impl Translator {
@@ -70,7 +71,8 @@ impl Translator {
             selected: Selected::default(),
             selecting_nothing: Vec::new(),
             unserved_complaints: Vec::new(),
-            traffic: Attachments::default(),
+            attachments: attachments(),
+            attached_complaints: Vec::new(),
         }
     }
 
@@ -126,8 +128,10 @@ impl Translator {
             routes: self.routes.models(),
             policies: frame.policies.models().to_vec(),
         };
-        let Mesh { waypoints, services, routes, .. } = &mut mesh;
-        self.traffic.attach(&mut cx, waypoints, services, routes);
+        for kind in &mut self.attachments {
+            kind.attach(&mut cx, &mut mesh);
+        }
+        self.attached_complaints = std::mem::take(&mut cx.complaints);
         let complaints = self.complaints(objects, &frame);
         self.frame = Some(frame);
         Translation { mesh, complaints }
@@ -224,7 +228,7 @@ impl Translator {
         all.extend(self.routes.complaints().cloned());
         all.extend_from_slice(&self.target_complaints);
         all.extend_from_slice(&self.unserved_complaints);
-        all.extend_from_slice(&self.traffic.complaints);
+        all.extend_from_slice(&self.attached_complaints);
         all.sort();
         all.dedup();
         all

@@ -9,9 +9,10 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::model::{
-    self, Action, AppProtocol, Cidr, Condition, Operation, PolicyTarget, Resolution, Rule, Scope,
-    Service, StringMatch, Waypoint,
+    self, Action, AppProtocol, Cidr, Operation, PolicyTarget, Resolution, Rule, Scope, Service,
+    StringMatch, Waypoint,
 };
+use crate::policy::{looks_at_destination, operation_looks_at_http};
 use crate::source::objects::AuthorizationPolicy;
 use crate::source::translate::service_ports::Ports;
 use crate::source::translate::waypoint::Waypoints;
@@ -45,15 +46,9 @@ pub(super) struct Behind {
 
 /// Whether rules say anything of ports, or depend on what ports speak.
 pub(super) fn looks(rules: &[Rule]) -> bool {
-    let http =
-        |it: &Operation| !it.hosts.is_empty() || !it.methods.is_empty() || !it.paths.is_empty();
-    rules.iter().any(|rule| {
-        rule.to.iter().any(|it| !it.ports.is_empty() || http(it))
-            || rule
-                .when
-                .iter()
-                .any(|it| matches!(it, Condition::DestinationPort(_) | Condition::DestinationIp(_)))
-    })
+    rules
+        .iter()
+        .any(|rule| looks_at_destination(rule) || rule.to.iter().any(operation_looks_at_http))
 }
 
 impl Behind {
@@ -96,8 +91,7 @@ impl Behind {
     ) -> Self {
         let namespace = &policy.key.namespace;
         let object = cx.objects.get::<AuthorizationPolicy>(&policy.key);
-        let selector = object.and_then(|it| it.spec.selector.as_ref());
-        let labels = selector.map(|it| &it.match_labels).filter(|labels| !labels.is_empty());
+        let labels = object.and_then(|it| it.spec.attached_to().labels());
         let namespace = Some(namespace).filter(|it| !cx.is_root(it));
         Self { mistaken: services.mistaken(namespace, labels), ..Self::anything() }
     }
@@ -197,15 +191,14 @@ impl Behind {
 
     /// Why fields of HTTP are never compared.
     pub(super) fn why_no_http(&self, action: Action, operation: &Operation) -> Option<String> {
-        let Operation { hosts, methods, paths, .. } = operation;
-        let looks = !hosts.is_empty() || !methods.is_empty() || !paths.is_empty();
-        if self.http || self.open || !looks {
+        if self.http || self.open || !operation_looks_at_http(operation) {
             return None;
         }
         let outcome = match action {
             Action::Allow => "an ALLOW rule with fields of HTTP allows nothing",
             Action::Deny => "a DENY rule is applied without its fields of HTTP",
             Action::Audit => "fields of HTTP mark nothing",
+            Action::Custom => "fields of HTTP ask for nothing",
             Action::Authenticate => "tokens are not looked for",
         };
         Some(format!(

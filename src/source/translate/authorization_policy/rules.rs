@@ -3,9 +3,9 @@
 use http::HeaderName;
 
 use super::Broken;
-use super::values::{cidr, path, port, principal, service_account, text, values};
 use crate::base::{ObjectKey, Str};
-use crate::model::{Condition, ConditionKey, Operation, Rule, Source, StringMatch};
+use crate::model::{Condition, ConditionKey, Operation, Rule, Source, StringMatch, Values};
+use crate::policy::values::{cidr, path, port, principal, service_account, text};
 use crate::source::objects::{
     AuthorizationPolicy, FieldError, PolicyCondition, PolicyFrom, PolicyOperation, PolicyRule,
     PolicyTo,
@@ -120,6 +120,27 @@ fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -
         broken.push(Broken::new(place, "needs at least one field"));
     }
     source
+}
+
+/// Reads a field and its `not` form. A value that cannot be read breaks the policy; it is never skipped.
+fn values<T>(
+    broken: &mut Vec<Broken>,
+    place: &str,
+    (any_name, any): (&str, &[String]),
+    (none_name, none): (&str, &[String]),
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Values<T> {
+    let mut list = |name: &str, texts: &[String]| {
+        let mut values = Vec::with_capacity(texts.len());
+        for (index, text) in texts.iter().enumerate() {
+            match read(text) {
+                Ok(value) => values.push(value),
+                Err(why) => broken.push(Broken::new(format!("{place}.{name}[{index}]"), why)),
+            }
+        }
+        values
+    };
+    Values { any: list(any_name, any), none: list(none_name, none) }
 }
 
 /// Fields that Istio has and we do not enforce: whoever gives one means something that would not hold.

@@ -2,9 +2,9 @@
 
 use super::Policies;
 use super::behind::{self, Behind};
-use super::never::Found;
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Action, Binding, Condition, PolicyTarget, Scope};
+use crate::policy::never::Found;
 use crate::source::objects::{AuthorizationPolicy, RequestAuthentication};
 use crate::source::translate::Context;
 use crate::source::translate::service_ports::Ports;

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::PolicyTarget;
+use crate::model::{PolicyTarget, Scope};
+use crate::policy::values;
 use crate::source::tests::translated;
 
 fn policy_in(namespace: &str, spec: &str) -> crate::source::Translation {
@@ -104,6 +105,45 @@ fn a_service_entry_is_a_target_and_nothing_else_is_guarded_by_it() {
     let expected = Scope::Targets(vec![PolicyTarget::ServiceEntry("s".into())]);
     assert_eq!((&policy.scope, &policy.broken), (&expected, &None));
     assert!(translation.complaints[0].reason.contains("ServiceEntry shop/s does not exist"));
+}
+
+/// What the two lists of a field leave is nothing.
+#[test]
+fn lists_that_exclude_each_other() {
+    for (rule, field) in [
+        ("from: [{source: {namespaces: [a], notNamespaces: [b, a]}}]", "from[0].source.namespaces"),
+        ("to: [{operation: {methods: [GET], notMethods: [GET]}}]", "to[0].operation.methods"),
+        (
+            "when: [{key: source.ip, values: [10.0.0.1], notValues: [10.0.0.1/32]}]",
+            "when[0].values",
+        ),
+        ("from: [{source: {notIpBlocks: [0.0.0.0/0, '::/0']}}]", "from[0].source.notIpBlocks"),
+        ("when: [{key: remote.ip, notValues: ['::/0', 0.0.0.0/0]}]", "when[0].notValues"),
+        ("from: [{source: {notIpBlocks: [0.0.0.0/0]}}]", ""),
+        ("to: [{operation: {notPaths: ['/*']}}]", "to[0].operation.notPaths"),
+        ("to: [{operation: {notPaths: ['/{**}']}}]", "to[0].operation.notPaths"),
+        ("to: [{operation: {notMethods: [GET, '*']}}]", "to[0].operation.notMethods"),
+        ("to: [{operation: {notHosts: ['*']}}]", "to[0].operation.notHosts"),
+        ("when: [{key: source.serviceAccount, values: [a/Curl]}]", "when[0].values"),
+        ("when: [{key: 'request.headers[te]', values: [gzip]}]", "when[0].values"),
+        ("from: [{source: {namespaces: [a, c], notNamespaces: [a]}}]", ""),
+        ("from: [{source: {notPrincipals: ['*']}}]", ""),
+        ("to: [{operation: {notPaths: ['/a*']}}]", ""),
+        ("when: [{key: 'request.headers[te]', values: [trailers]}]", ""),
+    ] {
+        let text = format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata: {{name: p, namespace: shop}}\nspec: {{action: DENY, rules: [{{{rule}}}]}}\n"
+        );
+        let complaints = translated(&text).complaints;
+        let fields: Vec<&str> = complaints.iter().map(|it| it.field.as_str()).collect();
+        let expected: Vec<String> = Some(field)
+            .filter(|it| !it.is_empty())
+            .map(|it| format!("spec.rules[0].{it}"))
+            .into_iter()
+            .collect();
+        assert_eq!(fields, expected, "{rule}: {complaints:?}");
+    }
 }
 
 proptest! {

@@ -2,12 +2,11 @@
 //! must not reach an application that relies on that: a request with one, in a place where a rule looks for it, is answered
 //! with 401, as Istio answers a token that is none. Requests without a token go on.
 
-use super::scope::scope_of;
-use super::{Broken, Found, placed, register};
 use crate::base::ObjectKey;
 use crate::model::{self, Action, Condition, Rule, TokenPlace};
 use crate::source::objects::{JwtRule, RequestAuthentication};
 use crate::source::translate::Context;
+use crate::source::translate::attachment::{self, Fault, Selecting};
 
 /// Where tokens are looked for by a rule that names no place (Istio, JWTRule).
 const HEADER: (&str, &str) = ("authorization", "Bearer ");
@@ -15,22 +14,20 @@ const PARAMETER: &str = "access_token";
 
 pub(super) fn translate(
     cx: &mut Context<'_>,
-    found: &mut Found,
+    selecting: &mut Selecting,
     key: &ObjectKey,
     object: &RequestAuthentication,
 ) -> model::AuthorizationPolicy {
     let spec = &object.spec;
-    let targets = placed(spec.target_ref.as_ref(), &spec.target_refs);
-    let (reach, broken) =
-        scope_of::<RequestAuthentication>(cx, key, spec.selector.as_ref(), &targets);
+    let (attachment, fault) = attachment::of::<RequestAuthentication>(cx, key, spec.attached_to());
     let mut places: Vec<TokenPlace> = spec.jwt_rules.iter().flat_map(places).collect();
     places.sort();
     places.dedup();
-    complain(cx, key, broken.as_ref(), &places);
+    complain(cx, key, fault, &places);
     let rule = Rule { when: vec![Condition::Token(places.clone())], ..Rule::default() };
     let key = model::AuthorizationPolicy::of_tokens(key);
     model::AuthorizationPolicy {
-        scope: register(found, &key, reach),
+        scope: selecting.scope_of(&key, attachment),
         key,
         action: Action::Authenticate,
         rules: if places.is_empty() { Vec::new() } else { vec![rule] },
@@ -39,11 +36,11 @@ pub(super) fn translate(
     }
 }
 
-fn complain(cx: &mut Context<'_>, key: &ObjectKey, broken: Option<&Broken>, places: &[TokenPlace]) {
-    if let Some(Broken { field, why, .. }) = broken {
+fn complain(cx: &mut Context<'_>, key: &ObjectKey, fault: Option<Fault>, places: &[TokenPlace]) {
+    if let Some(Fault { field, why }) = fault {
         let reason =
             format!("{why}; until that is mended, it holds for all that it may be meant for");
-        cx.error::<RequestAuthentication>(key, field.clone(), reason);
+        cx.error::<RequestAuthentication>(key, field, reason);
     }
     if places.is_empty() {
         let reason = "is empty, so that no token is looked for, and it does nothing";

@@ -118,7 +118,7 @@ fn mapped_addresses_are_ipv4() {
         destination: "10.0.0.1:8080".parse().unwrap(),
     };
     let gate = Gate::new(&world, workload, 8080, &Addressed::Workload);
-    assert!(gate.authorize(&connection, None).is_err());
+    assert!(gate.decide(&connection, None).is_err());
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Which policies guard a connection, by whom it addressed.
 
 use super::*;
-use crate::world::Served;
 
 const PORT: u16 = 8080;
 
@@ -32,7 +31,7 @@ fn delete_is_denied(gate: &Gate) -> bool {
     };
     let request =
         Request { method: &Method::DELETE, path: "/", host: "web.shop", headers: &headers };
-    gate.authorize(&connection, Some(&request)).is_err()
+    gate.decide(&connection, Some(&request)).is_err()
 }
 
 fn no_delete(name: &str, target: PolicyTarget) -> AuthorizationPolicy {
@@ -100,9 +99,9 @@ fn the_principal_of_the_waypoint_that_was_addressed_is_added() {
             source: "10.0.9.9".parse().unwrap(),
             destination: "10.0.0.1:8080".parse().unwrap(),
         };
-        let permit = gate.authorize(&connection(Some(&client)), None).unwrap();
+        let permit = gate.decide(&connection(Some(&client)), None).unwrap();
         assert_eq!(permit.waypoint, expected.map(identity));
-        assert_eq!(gate.authorize(&connection(None), None).unwrap().waypoint, None, "plaintext");
+        assert_eq!(gate.decide(&connection(None), None).unwrap().waypoint, None, "plaintext");
     }
     let gate = gate(&world, &served(&world, "a"));
     assert_eq!(gate.service().map(|it| it.key.clone()), Some(key("a")));
@@ -154,7 +153,7 @@ fn the_present_world_counts_not_the_workload_at_hand() {
         destination: "10.0.0.1:8080".parse().unwrap(),
     };
     let gate = Gate::new(&world, &old, PORT, &Addressed::Workload);
-    assert!(gate.authorize(&connection, None).unwrap_err().why.contains("STRICT"));
+    assert!(gate.decide(&connection, None).unwrap_err().why.contains("STRICT"));
 }
 
 #[test]

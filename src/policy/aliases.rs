@@ -8,7 +8,7 @@ use crate::model::{Condition, ConditionKey, Rule, StringMatch, Values};
 const NAMESPACE: &str = "/ns/";
 
 /// Adds the other names to all values that hold one. Service accounts are compared without trust domain anyway.
-pub(super) fn expand(rules: &mut [Rule], domains: &TrustDomains) {
+pub fn expand(rules: &mut [Rule], domains: &TrustDomains) {
     if !domains.has_aliases() {
         return;
     }
@@ -95,8 +95,8 @@ fn split(principal: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::values::{principal as read_principal, text};
     use super::*;
+    use crate::policy::values::{principal as read_principal, text};
 
     fn expanded(
         value: &str,

@@ -51,7 +51,7 @@ fn arrives(world: &World, host: Option<&str>, port: u16) -> bool {
         source: "10.0.9.9".parse().unwrap(),
         destination: format!("10.0.0.1:{port}").parse().unwrap(),
     };
-    Gate::new(world, workload, port, &addressed).authorize(&connection, None).is_ok()
+    Gate::new(world, workload, port, &addressed).decide(&connection, None).is_ok()
 }
 
 /// A connection that the client's half judges: a port of a service was dialled, and leads to an address.
@@ -63,7 +63,7 @@ fn leaves(world: &World, name: &str, port: u16, to: &str) -> bool {
         Connection { client: Some(&client), source: "10.0.9.9".parse().unwrap(), destination };
     let backend = (&**service, port);
     let way = Way { addressed: service, port, route: None, backend, workload: None, destination };
-    Gate::for_uncaptured(world, &way).authorize(&connection, None).is_ok()
+    Gate::for_uncaptured(world, &way).decide(&connection, None).is_ok()
 }
 
 const ONE: Ports<'_> = &[(80, 8080)];
@@ -228,7 +228,7 @@ fn an_answer_without_an_endpoint_is_judged_by_the_port_that_was_dialled() {
         let source = "10.0.9.9".parse().unwrap();
         let connection = Connection { client: Some(&client), source, destination };
         let gate = Gate::for_service(&world, service, port);
-        assert_eq!(gate.authorize(&connection, None).is_ok(), expected, "{port}");
+        assert_eq!(gate.decide(&connection, None).is_ok(), expected, "{port}");
     }
 }
 

@@ -29,47 +29,48 @@ const REMOVED: [&str; 7] = [
 
 /// Where a value stands.
 #[derive(Clone, Copy)]
-pub(super) struct Role {
+pub struct Role {
     action: Action,
     /// It excludes.
     negative: bool,
 }
 
 /// Fields with what is wrong with them, and what follows.
-pub(super) struct Found {
+pub struct Found {
     action: Action,
-    pub(super) complaints: Vec<(String, String)>,
+    complaints: Vec<(String, String)>,
     left_out: usize,
 }
 
 impl Role {
-    pub(super) fn new(action: Action, negative: bool) -> Self {
+    pub fn new(action: Action, negative: bool) -> Self {
         Self { action, negative }
     }
 
-    pub(super) fn is_negative(self) -> bool {
+    pub fn is_negative(self) -> bool {
         self.negative
     }
 
     /// What follows from a value that nothing has.
-    pub(super) fn outcome(self) -> &'static str {
+    pub fn outcome(self) -> &'static str {
         match (self.action, self.negative) {
             (Action::Allow, false) => "it allows nothing",
             (Action::Allow, true) => "it excludes nothing, and what it was to keep out is allowed",
             (Action::Deny, false) => "it denies nothing, and what it was to refuse gets through",
             (Action::Deny, true) => "it exempts nothing from the refusal",
             (Action::Audit, _) => "it marks nothing",
+            (Action::Custom, _) => "it asks for nothing",
             (Action::Authenticate, _) => "it refuses nothing",
         }
     }
 }
 
 impl Found {
-    pub(super) fn new(action: Action) -> Self {
+    pub fn new(action: Action) -> Self {
         Self { action, complaints: Vec::new(), left_out: 0 }
     }
 
-    pub(super) fn add(&mut self, field: String, reason: String) {
+    pub fn add(&mut self, field: String, reason: String) {
         if self.complaints.len() < MOST {
             self.complaints.push((field, reason));
         } else {
@@ -78,7 +79,7 @@ impl Found {
     }
 
     /// With a word on those that were too many.
-    pub(super) fn finish(mut self) -> Vec<(String, String)> {
+    pub fn finish(mut self) -> Vec<(String, String)> {
         if self.left_out > 0 {
             let reason = format!("{} more values can never match", self.left_out);
             self.complaints.push(("spec.rules".to_owned(), reason));
@@ -115,7 +116,7 @@ impl Found {
     }
 
     /// Looks at a field, `values`, and the one that negates it.
-    pub(super) fn each<T>(
+    pub fn each<T>(
         &mut self,
         place: &str,
         names: [&str; 2],
@@ -135,11 +136,7 @@ impl Found {
 }
 
 /// `domains`: those of the mesh.
-pub(super) fn complaints(
-    action: Action,
-    rules: &[Rule],
-    domains: &TrustDomains,
-) -> Vec<(String, String)> {
+pub fn complaints(action: Action, rules: &[Rule], domains: &TrustDomains) -> Vec<(String, String)> {
     let mut found = Found::new(action);
     for (index, rule) in rules.iter().enumerate() {
         let place = format!("spec.rules[{index}]");

@@ -144,6 +144,6 @@ proptest! {
             destination: "10.0.0.1:8080".parse().unwrap(),
         };
         let addressed = addressed(&world, workload, 8080, Some(&host), None);
-        let _ = Gate::new(&world, workload, 8080, &addressed).authorize(&connection, Some(&request));
+        let _ = Gate::new(&world, workload, 8080, &addressed).decide(&connection, Some(&request));
     }
 }

@@ -110,7 +110,7 @@ impl<'a> Attempt<'a> {
             host: "web.shop",
             headers: &self.headers,
         });
-        Gate::new(world, workload, 8080, &addressed).authorize(&connection, request.as_ref())
+        Gate::new(world, workload, 8080, &addressed).decide(&connection, request.as_ref())
     }
 
     fn passes(&self, world: &World) -> bool {
@@ -334,5 +334,5 @@ fn a_route_to_another_services_pods_is_believed_only_when_verified() {
         source: "10.0.9.9".parse().unwrap(),
         destination: "10.0.0.1:8080".parse().unwrap(),
     };
-    assert!(verified.authorize(&connection, None).is_ok());
+    assert!(verified.decide(&connection, None).is_ok());
 }

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::speaks_for;
 use crate::base::Identity;
-use crate::model::{BackendRef, Binding, HttpRoute, Service, Workload};
-use crate::world::{Served, World};
+use crate::model::{BackendRef, Binding, HttpRoute, Served, Service, Workload};
+use crate::policy::speaks_for;
+use crate::world::World;
 
 /// Whom the client addressed, as far as the destination can tell.
 #[derive(Clone, Debug)]

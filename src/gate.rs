@@ -1,20 +1,32 @@
-//! Everything that applies to one inbound connection, gathered once per snapshot.
+//! Authorization: may this connection, or this request, reach this workload? A [`Gate`] is everything that applies to one
+//! inbound connection, gathered once per snapshot; it gives a [`Permit`] or a [`Denial`]. `l4` asks it for connections and `l7`
+//! for requests. What policies mean is [`crate::policy`]'s.
 //!
 //! What guards a workload is what its own namespace says ([`speaks_for`]): a service of it that was addressed, or all of them
 //! that lead to the port. A service of another namespace that was addressed adds its restrictions to that, for the traffic
 //! that came by it; it takes nothing away, lends nothing, and chooses no worker.
 
+mod addressed;
+mod class;
+mod encrypted;
+mod permit;
+#[cfg(test)]
+mod tests;
+
+pub use addressed::{Addressed, addressed};
+pub use class::ArrivalClass;
+pub use encrypted::refused_in_the_clear;
+pub use permit::{Filtered, Permit, Views, Way};
+
 use std::sync::Arc;
 
-use super::dialled::{Destination, Guard, Ways};
-use super::facts::{Facts, Principals};
-use super::{
-    Addressed, Connection, Denial, Filtered, Permit, Request, Views, Way, evaluate, speaks_for,
-};
 use crate::base::{ObjectKey, PolicyNote, Str};
 use crate::filter::{self, Half, HttpFilter};
-use crate::model::{AppProtocol, Binding, Mode, Service, Waypoint, Workload};
-use crate::world::{PolicySet, Served, World};
+use crate::model::{AppProtocol, Binding, Mode, Served, Service, Waypoint, Workload};
+use crate::policy::{
+    Connection, Denial, Destination, Facts, Guard, PolicySet, Principals, Request, Ways, speaks_for,
+};
+use crate::world::World;
 
 /// All that applies to one inbound connection, from one snapshot.
 #[derive(Clone, Debug)]
@@ -89,7 +101,7 @@ fn are_same(one: Option<&Arc<PolicySet>>, two: Option<&Arc<PolicySet>>) -> bool 
 }
 
 impl Gate {
-    /// `port`: the workload's own port. `addressed`: from [`super::addressed`]. The workload may be an older world's:
+    /// `port`: the workload's own port. `addressed`: from [`addressed`]. The workload may be an older world's:
     /// what `world` says of it holds.
     pub fn new(world: &World, workload: &Arc<Workload>, port: u16, addressed: &Addressed) -> Self {
         let mut gate = Gate::open(&workload.key.namespace);
@@ -251,22 +263,28 @@ impl Gate {
         self.guarded
     }
 
-    /// Decides. Without a request, layer 4 is all there is (Istio's rule for TCP traffic).
-    pub fn authorize(
+    /// PeerAuthentication wants mutual TLS, which this client did not offer: whatever it sends is refused.
+    pub fn refuses_plaintext(&self, connection: &Connection<'_>) -> bool {
+        self.strict && connection.client.is_none()
+    }
+
+    /// Decides. Without a request, layer 4 is all there is (Istio's rule for TCP traffic). Pure, so that live connections and
+    /// streams can be judged again after every change: no provider is ever called from here ([`crate::policy::Facts`]).
+    pub fn decide(
         &self,
         connection: &Connection<'_>,
         request: Option<&Request<'_>>,
     ) -> Result<Permit, Denial> {
-        self.authorize_views(connection, request.map(Views::same))
+        self.decide_views(connection, request.map(Views::same))
     }
 
     /// The same where a route changed the request on its way.
-    pub fn authorize_views<'a>(
+    pub fn decide_views<'a>(
         &self,
         connection: &'a Connection<'a>,
         views: Option<Views<'a>>,
     ) -> Result<Permit, Denial> {
-        if self.strict && connection.client.is_none() {
+        if self.refuses_plaintext(connection) {
             let to = connection.destination;
             return Err(Denial::new(format!(
                 "PeerAuthentication STRICT refuses plaintext to {to}"
@@ -281,14 +299,14 @@ impl Gate {
             let mut facts = Facts::new(connection, views.map(|it| it.sent));
             for guard in &self.restrictions {
                 facts.destination = guard.destination(connection.destination);
-                policy = ask(&guard.set, &facts, &mut notes)?.or(policy);
+                policy = ask(&guard.set, &mut facts, &mut notes)?.or(policy);
             }
         }
         let seen = |views: Views<'a>| if self.speaks { views.sent } else { views.arrived };
         let mut facts = Facts::new(connection, views.map(seen));
         for guard in &self.waypoint_sets {
             facts.destination = guard.destination(connection.destination);
-            policy = ask(&guard.set, &facts, &mut notes)?.or(policy);
+            policy = ask(&guard.set, &mut facts, &mut notes)?.or(policy);
         }
         facts.destination = Destination::itself(connection.destination);
         // Plaintext proves nobody, so nobody's waypoint is added to it either.
@@ -296,7 +314,7 @@ impl Gate {
         let waypoint = connection.client.and(addressed);
         facts.principals = Principals { client: connection.client, waypoint };
         if let Some(own) = &self.own {
-            policy = ask(own, &facts, &mut notes)?.or(policy);
+            policy = ask(own, &mut facts, &mut notes)?.or(policy);
         }
         let (waypoint, policy) = (waypoint.cloned(), policy.cloned());
         let filtered = self.filtered.clone();
@@ -422,10 +440,10 @@ impl Gate {
 /// A refusal takes the notes along.
 fn ask<'a>(
     set: &'a PolicySet,
-    facts: &Facts<'_>,
+    facts: &mut Facts<'a>,
     notes: &mut Vec<PolicyNote>,
 ) -> Result<Option<&'a ObjectKey>, Denial> {
-    let decided = evaluate::evaluate(set, facts, notes);
+    let decided = set.decide(facts, notes);
     decided.map_err(|denial| Denial { notes: std::mem::take(notes), ..denial })
 }
 

@@ -32,11 +32,6 @@ impl PolicyList {
         self.index = None;
     }
 
-    pub(super) fn extend(&mut self, other: &PolicyList) {
-        self.policies.extend(other.policies.iter().cloned());
-        self.index = None;
-    }
-
     /// Call it once, when all are added.
     pub(super) fn finish(&mut self) {
         self.index = (self.policies.len() >= INDEXED_FROM).then(|| Index::of(&self.policies));

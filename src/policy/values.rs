@@ -1,37 +1,16 @@
-//! The values of a policy's fields. A value that cannot be read breaks the policy; it is never skipped.
+//! The values of a policy's fields, as they are written, to what requests and connections are compared with.
 
 use std::net::IpAddr;
 
-use super::Broken;
 use crate::base::path::{self, PathReadings, UnclearPath};
 use crate::base::{ObjectKey, Str};
-use crate::model::{Cidr, StringMatch, Values};
+use crate::model::{Cidr, StringMatch};
 
+/// What is wrong with a value that cannot be read, for people.
 type Read<T> = Result<T, String>;
 
-/// Reads a field and its `not` form; what cannot be read goes to `broken`.
-pub(super) fn values<T>(
-    broken: &mut Vec<Broken>,
-    place: &str,
-    (any_name, any): (&str, &[String]),
-    (none_name, none): (&str, &[String]),
-    read: impl Fn(&str) -> Read<T>,
-) -> Values<T> {
-    let mut list = |name: &str, texts: &[String]| {
-        let mut values = Vec::with_capacity(texts.len());
-        for (index, text) in texts.iter().enumerate() {
-            match read(text) {
-                Ok(value) => values.push(value),
-                Err(why) => broken.push(Broken::new(format!("{place}.{name}[{index}]"), why)),
-            }
-        }
-        values
-    };
-    Values { any: list(any_name, any), none: list(none_name, none) }
-}
-
 /// `text`, `text*`, `*text` or `*`. A star elsewhere is taken as it is, as Istio does.
-pub(super) fn text(text: &str) -> Read<StringMatch> {
+pub fn text(text: &str) -> Read<StringMatch> {
     let literal = |text: &str| Str::from(text);
     match text {
         "" => Err("is empty; leave the field out to say nothing".to_owned()),
@@ -46,13 +25,13 @@ pub(super) fn text(text: &str) -> Read<StringMatch> {
 }
 
 /// Principals are compared without their scheme.
-pub(super) fn principal(value: &str) -> Read<StringMatch> {
+pub fn principal(value: &str) -> Read<StringMatch> {
     text(value.strip_prefix("spiffe://").unwrap_or(value))
 }
 
 /// Paths are kept in the one spelling in which those of requests are compared. They may also be templates: `{*}` stands
 /// for one segment, `{**}` for any number of them.
-pub(super) fn path(value: &str) -> Read<StringMatch> {
+pub fn path(value: &str) -> Read<StringMatch> {
     let unclear = |why: UnclearPath| format!("{value:?} {why}; no request can be compared with it");
     let value = &*path::canonical(value).map_err(unclear)?;
     if !value.contains(['{', '}']) {
@@ -95,7 +74,7 @@ fn is_literal(segment: &str) -> bool {
 }
 
 /// An address or a block of addresses; the host's bits of a block do not matter.
-pub(super) fn cidr(text: &str) -> Read<Cidr> {
+pub fn cidr(text: &str) -> Read<Cidr> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(Cidr::from(address));
     }
@@ -104,7 +83,7 @@ pub(super) fn cidr(text: &str) -> Read<Cidr> {
         .map_err(|_| format!("{text:?} is neither an IP address nor a block such as 10.0.0.0/8"))
 }
 
-pub(super) fn port(text: &str) -> Read<u16> {
+pub fn port(text: &str) -> Read<u16> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(port) if port != 0 && digits => Ok(port),
@@ -113,7 +92,7 @@ pub(super) fn port(text: &str) -> Read<u16> {
 }
 
 /// `namespace/name`, or `name` in the policy's own namespace. There are no wildcards.
-pub(super) fn service_account(own_namespace: &Str, text: &str) -> Read<ObjectKey> {
+pub fn service_account(own_namespace: &Str, text: &str) -> Read<ObjectKey> {
     let (namespace, name) = text.split_once('/').unwrap_or((own_namespace, text));
     let is_plain = |part: &str| !part.is_empty() && !part.contains(['*', '/']);
     if is_plain(namespace) && is_plain(name) {

@@ -2,10 +2,10 @@
 //!
 //! Pod `shop/web` behind `shop/web`, which admits GET by way of the waypoint `shop/wp`; and objects of `evil`.
 
-use super::super::{Views, Way, speaks_for};
+use super::super::{Views, Way};
 use super::*;
 use crate::base::ObjectKey;
-use crate::world::Served;
+use crate::policy::speaks_for;
 
 const BACKDOOR: &str = "backdoor.evil.svc.cluster.local";
 
@@ -127,7 +127,7 @@ fn a_verified_route_of_a_stranger_stands_in_for_nothing() {
     let (client, headers) = (identity("evil/x"), HeaderMap::new());
     let connection = connection(&client);
     let delete = Request { method: &Method::DELETE, path: "/", host: "web", headers: &headers };
-    assert!(gate.authorize(&connection, Some(&delete)).is_err());
+    assert!(gate.decide(&connection, Some(&delete)).is_err());
     assert!(gate.waypoint().is_none());
 }
 
@@ -156,7 +156,7 @@ fn each_sees_the_request_that_is_its_business() {
         let (sent, arrived) = (request(sent, &headers), request(arrived, &headers));
         let views = Views { arrived: &arrived, sent: &sent };
         let gate = Gate::new(&world, workload, 8080, &addressed);
-        gate.authorize_views(&connection(&client), Some(views)).is_ok()
+        gate.decide_views(&connection(&client), Some(views)).is_ok()
     };
     for (name, sent, arrived, expected) in [
         ("web", &Method::GET, &Method::DELETE, true),
@@ -248,7 +248,7 @@ fn the_clients_half_judges_for_whom_nobody_speaks() {
         let own = speaks_for(&service.key, route, &service.key.namespace);
         let views = Views { arrived: &arrives, sent: if own { &sent } else { &arrives } };
         let gate = Gate::for_uncaptured(&world, &way);
-        let passes = gate.authorize_views(&connection(&client), Some(views)).is_ok();
+        let passes = gate.decide_views(&connection(&client), Some(views)).is_ok();
         assert_eq!(passes, expected, "{addressed} {route:?} {backend} {sent:?} {arrives:?}");
     }
 }
@@ -300,7 +300,7 @@ fn a_common_entry_guards_its_addresses_whoever_leads_there() {
         let sent = Request { method: &Method::GET, ..arrived };
         let views = Views { arrived: &arrived, sent: &sent };
         let gate = Gate::for_uncaptured(&world, &way);
-        let passes = gate.authorize_views(&connection(&client), Some(views)).is_ok();
+        let passes = gate.decide_views(&connection(&client), Some(views)).is_ok();
         assert_eq!(passes, expected, "{to} {method}");
     }
 }
@@ -321,7 +321,7 @@ fn a_virtual_address_is_nobodys_endpoint() {
         let way = leaving(service, None, destination);
         let gate = Gate::for_uncaptured(&world, &way);
         let get = request(&Method::GET, &headers);
-        let passes = gate.authorize(&connection(&client), Some(&get)).is_ok();
+        let passes = gate.decide(&connection(&client), Some(&get)).is_ok();
         assert_eq!((passes, gate.is_guarded()), (expected, !expected), "{to}");
     }
 }

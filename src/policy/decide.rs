@@ -1,0 +1,256 @@
+//! The order in which the policies of a set decide (Istio, "Authorization policy precedence"): what cannot be understood and who
+//! asks come first, then CUSTOM, DENY, ALLOW. AUDIT and dry-run policies decide nothing; what they have to say goes into notes.
+//!
+//! Deciding is pure and never waits: open connections and streams are judged again, by the thousand, whenever policies change,
+//! and that must not send a call to a provider each time. A provider of CUSTOM policies is to be asked apart from this, by
+//! whoever judges a request for the first time; its answer then is a fact ([`Facts`]), as what a token says is.
+
+use super::claims;
+use super::facts::{Claims, Facts};
+use super::{Denial, PolicyList, PolicySet, rule};
+use crate::base::{ObjectKey, PolicyEffect, PolicyNote};
+use crate::model::AuthorizationPolicy;
+
+/// Notes of one decision at the most, so that a thousand policies in dry-run do not fill the log.
+const MAX_NOTES: usize = 8;
+/// Names in the text of a refusal at the most.
+const MAX_NAMES: usize = 5;
+
+impl PolicySet {
+    /// The ALLOW policy that matched, `None` where no ALLOW policy applies, or the refusal. The set's RequestAuthentications say
+    /// what `facts` hold of tokens.
+    pub fn decide<'a>(
+        &'a self,
+        facts: &mut Facts<'a>,
+        notes: &mut Vec<PolicyNote>,
+    ) -> Result<Option<&'a ObjectKey>, Denial> {
+        facts.claims = claims::of(self, facts);
+        let decided = steps(self, facts);
+        if self.has_notes {
+            take_notes(self, facts, matches!(decided, Ok(Some(_))), notes);
+        }
+        decided
+    }
+}
+
+fn steps<'a>(set: &'a PolicySet, facts: &Facts<'_>) -> Result<Option<&'a ObjectKey>, Denial> {
+    understood(set)?;
+    // As in Envoy, who somebody is comes before what he may.
+    authenticated(facts)?;
+    custom(set)?;
+    deny(set, facts)?;
+    allow(set, facts)
+}
+
+fn understood(set: &PolicySet) -> Result<(), Denial> {
+    set.broken.first().map_or(Ok(()), |policy| Err(not_understood(policy)))
+}
+
+fn authenticated(facts: &Facts<'_>) -> Result<(), Denial> {
+    match facts.claims {
+        None => Ok(()),
+        Some(Claims::Unverified(policy)) => {
+            let why =
+                format!("{policy}: the request brings a token, and Isthmus cannot verify tokens");
+            Err(Denial { unauthenticated: true, ..Denial::new(why) })
+        }
+    }
+}
+
+/// There is no provider that could be asked, so that a CUSTOM policy denies whatever it applies to.
+fn custom(set: &PolicySet) -> Result<(), Denial> {
+    set.custom.first().map_or(Ok(()), |policy| Err(not_understood(policy)))
+}
+
+fn deny(set: &PolicySet, facts: &Facts<'_>) -> Result<(), Denial> {
+    match matching(&set.deny, facts).find(|policy| !policy.dry_run) {
+        None => Ok(()),
+        Some(policy) => {
+            let why = format!("AuthorizationPolicy {} denies (DENY rule)", policy.key);
+            Err(Denial::new(why))
+        }
+    }
+}
+
+fn allow<'a>(set: &'a PolicySet, facts: &Facts<'_>) -> Result<Option<&'a ObjectKey>, Denial> {
+    if set.allow.iter().all(|policy| policy.dry_run) {
+        return Ok(None);
+    }
+    match matching(&set.allow, facts).find(|policy| !policy.dry_run) {
+        Some(policy) => Ok(Some(&policy.key)),
+        None => Err(no_allow(set)),
+    }
+}
+
+/// `allowed`: an enforced ALLOW policy matched.
+fn take_notes(set: &PolicySet, facts: &Facts<'_>, allowed: bool, notes: &mut Vec<PolicyNote>) {
+    for policy in matching(&set.audit, facts) {
+        note(policy, PolicyEffect::Audit, notes);
+    }
+    for policy in matching(&set.deny, facts).filter(|policy| policy.dry_run) {
+        note(policy, PolicyEffect::WouldDeny, notes);
+    }
+    let mut admitted = allowed;
+    for policy in matching(&set.allow, facts).filter(|policy| policy.dry_run) {
+        admitted = true;
+        note(policy, PolicyEffect::WouldAllow, notes);
+    }
+    if !admitted {
+        // Enforced, they would be ALLOW policies of which none matches: that denies.
+        for policy in set.allow.iter().filter(|policy| policy.dry_run) {
+            note(policy, PolicyEffect::WouldDeny, notes);
+        }
+    }
+}
+
+fn note(policy: &AuthorizationPolicy, effect: PolicyEffect, notes: &mut Vec<PolicyNote>) {
+    let note = PolicyNote { policy: policy.key.clone(), effect };
+    if notes.len() < MAX_NOTES && !notes.contains(&note) {
+        notes.push(note);
+    }
+}
+
+fn matching<'p, 'f, 'x>(
+    policies: &'p PolicyList,
+    facts: &'f Facts<'x>,
+) -> impl Iterator<Item = &'p AuthorizationPolicy> + use<'p, 'f, 'x> {
+    let candidates = policies.candidates(facts.principals.iter());
+    candidates.filter(|policy| rule::any_matches(policy, facts))
+}
+
+fn not_understood(policy: &AuthorizationPolicy) -> Denial {
+    let why = policy.broken.as_deref().unwrap_or_default();
+    Denial::new(format!("{policy} cannot be understood and so denies: {why}"))
+}
+
+fn no_allow(set: &PolicySet) -> Denial {
+    let mut enforced = set.allow.iter().filter(|policy| !policy.dry_run);
+    let names: Vec<String> =
+        enforced.by_ref().take(MAX_NAMES).map(|policy| policy.key.to_string()).collect();
+    let more = match enforced.count() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Denial::new(format!("no ALLOW AuthorizationPolicy matches ({}{more})", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::{HeaderMap, HeaderValue, Method};
+
+    use super::*;
+    use crate::model::{
+        Action, Condition, Operation, Rule, Scope, StringMatch, TokenPlace, Values,
+    };
+    use crate::policy::{Connection, Request};
+
+    fn policy(name: &str, action: Action, rule: Rule) -> AuthorizationPolicy {
+        AuthorizationPolicy {
+            key: ObjectKey::new("shop", name),
+            action,
+            scope: Scope::Namespace,
+            rules: vec![rule],
+            dry_run: false,
+            broken: (action == Action::Custom).then(|| "no provider".into()),
+        }
+    }
+
+    fn tokens() -> AuthorizationPolicy {
+        let place = TokenPlace::Header { name: "authorization".into(), prefix: "Bearer ".into() };
+        let rule = Rule { when: vec![Condition::Token(vec![place])], ..Rule::default() };
+        policy("tokens", Action::Authenticate, rule)
+    }
+
+    fn broken() -> AuthorizationPolicy {
+        let broken = Some("spec: unreadable".into());
+        AuthorizationPolicy { broken, ..policy("broken", Action::Allow, Rule::default()) }
+    }
+
+    /// Matches nothing that the tests ask.
+    fn never() -> Rule {
+        let methods = Values { any: vec![StringMatch::Exact("PUT".into())], none: Vec::new() };
+        Rule { to: vec![Operation { methods, ..Operation::default() }], ..Rule::default() }
+    }
+
+    /// What becomes of `GET /`, with a token or without, and the notes on it.
+    fn asked(
+        policies: &[AuthorizationPolicy],
+        token: bool,
+    ) -> (Result<Option<ObjectKey>, Denial>, Vec<PolicyNote>) {
+        let set: PolicySet = policies.iter().cloned().map(Arc::new).collect();
+        let connection = Connection {
+            client: None,
+            source: "10.0.9.9".parse().unwrap(),
+            destination: "10.0.0.1:8080".parse().unwrap(),
+        };
+        let mut headers = HeaderMap::new();
+        if token {
+            headers.insert("authorization", HeaderValue::from_static("Bearer t"));
+        }
+        let request =
+            Request { method: &Method::GET, path: "/", host: "web.shop", headers: &headers };
+        let (mut facts, mut notes) = (Facts::new(&connection, Some(&request)), Vec::new());
+        let decided = set.decide(&mut facts, &mut notes).map(|policy| policy.cloned());
+        (decided, notes)
+    }
+
+    #[test]
+    fn custom_comes_before_deny_and_deny_before_allow() {
+        let all = [
+            policy("allow", Action::Allow, Rule::default()),
+            policy("deny", Action::Deny, Rule::default()),
+            policy("custom", Action::Custom, Rule::default()),
+            tokens(),
+            broken(),
+        ];
+        // Each policy decides once those of the steps before it are gone, however they are sorted.
+        for last in (1..all.len()).rev() {
+            let mut policies = all[..=last].to_vec();
+            for _ in 0..policies.len() {
+                policies.rotate_left(1);
+                let denial = asked(&policies, true).0.unwrap_err();
+                let by = &all[last].key;
+                assert!(denial.why.contains(&by.to_string()), "{by}: {}", denial.why);
+                assert_eq!(denial.unauthenticated, by.name == "tokens");
+            }
+        }
+        assert_eq!(asked(&all[..1], true).0, Ok(Some(all[0].key.clone())));
+        assert_eq!(asked(&[], true).0, Ok(None));
+    }
+
+    #[test]
+    fn without_a_provider_a_custom_policy_denies_whatever_it_says() {
+        for rule in [Rule::default(), never()] {
+            let custom = policy("custom", Action::Custom, rule);
+            let dry = AuthorizationPolicy { dry_run: true, ..custom.clone() };
+            for one in [custom, dry] {
+                let allow = policy("allow", Action::Allow, Rule::default());
+                let denial = asked(&[allow, one.clone()], false).0.unwrap_err();
+                let expected = "AuthorizationPolicy shop/custom cannot be understood and so denies: no provider";
+                assert_eq!(denial.why, expected);
+                assert!(!denial.unauthenticated);
+            }
+        }
+    }
+
+    #[test]
+    fn claims_are_those_that_a_request_authentication_looks_for() {
+        let allow = policy("allow", Action::Allow, Rule::default());
+        let other = AuthorizationPolicy { rules: vec![never()], ..tokens() };
+        assert!(asked(&[allow.clone(), tokens()], true).0.unwrap_err().unauthenticated);
+        assert!(asked(&[allow.clone(), tokens()], false).0.is_ok(), "without a token");
+        assert!(asked(&[allow, other], true).0.is_ok(), "looks elsewhere");
+    }
+
+    #[test]
+    fn notes_are_taken_whichever_step_decides() {
+        let audit = policy("audit", Action::Audit, Rule::default());
+        let custom = policy("custom", Action::Custom, Rule::default());
+        let (decided, notes) = asked(&[audit, custom], false);
+        assert!(decided.is_err());
+        let notes: Vec<String> = notes.iter().map(ToString::to_string).collect();
+        assert_eq!(notes, ["shop/audit=audit"]);
+    }
+}

@@ -1,0 +1,27 @@
+//! What a rule looks at, apart from who asks.
+
+use crate::model::{Condition, ConditionKey, Operation, Rule};
+
+/// Some field can only be compared with a request of HTTP.
+pub(super) fn looks_at_http(rule: &Rule) -> bool {
+    rule.to.iter().any(operation_looks_at_http)
+        || rule.when.iter().any(|condition| {
+            matches!(
+                condition,
+                Condition::Text { key: ConditionKey::Header(_), .. } | Condition::Token(_)
+            )
+        })
+}
+
+/// The same of one operation.
+pub fn operation_looks_at_http(operation: &Operation) -> bool {
+    !(operation.hosts.is_empty() && operation.methods.is_empty() && operation.paths.is_empty())
+}
+
+/// Some field is compared with the port or the address of the destination.
+pub fn looks_at_destination(rule: &Rule) -> bool {
+    rule.to.iter().any(|operation| !operation.ports.is_empty())
+        || rule.when.iter().any(|condition| {
+            matches!(condition, Condition::DestinationPort(_) | Condition::DestinationIp(_))
+        })
+}
