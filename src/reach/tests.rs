@@ -273,6 +273,39 @@ async fn live_connections_are_judged_again_after_a_change() {
     }
 }
 
+/// A wish that traffic to the service be encrypted comes while a connection is open: to where no agent judges, and through
+/// a tunnel.
+#[tokio::test]
+async fn live_connections_end_that_are_wanted_encrypted() {
+    use Demand::{Application, Mesh, Nothing};
+    let destination: SocketAddr = "10.0.0.7:8080".parse().unwrap();
+    let captured = Some(Arc::new(Workload { enrolled: true, ..workload("pod", "10.0.0.7") }));
+    for (clients, demand, workload, ends) in [
+        (None, Application, None, true),
+        (None, Application, captured.clone(), true),
+        (None, Mesh, None, true),
+        (None, Mesh, captured.clone(), false),
+        (None, Nothing, None, false),
+        // Another namespace's object is a matter of that namespace's clients.
+        (Some("evil"), Application, None, false),
+    ] {
+        let bench = Bench::new(Fixture::default().service(outside(&["127.0.0.1"], 80)));
+        let echo = bench.world().service(&key("echo")).unwrap().clone();
+        let (from, ask) = (bench.from(), ask(Asked::Decided(&echo)));
+        let to = Picked::dialled(destination, workload.clone());
+        let mut until = std::pin::pin!(bench.reach.until_denied(&from, &ask, &to));
+        let open = |until| tokio::time::timeout(Duration::from_millis(50), until);
+        assert!(open(until.as_mut()).await.is_err(), "nothing is wanted yet");
+        let mut wanted = (*echo).clone();
+        let wish = Wish { by: "DestinationRule echo".into(), rest: demand, ports: [].into() };
+        wanted.encryption.add(clients.map(Str::from).as_ref(), wish.into());
+        bench.store.publish(Fixture::default().service(wanted).mesh);
+        let ended = open(until.as_mut()).await.ok().map(|failure| failure.reason);
+        let expected = ends.then_some(Reason::Unencrypted);
+        assert_eq!(ended, expected, "{clients:?} {demand:?} {}", workload.is_some());
+    }
+}
+
 #[tokio::test]
 async fn an_application_is_reached_without_the_clients_address_where_that_may_not_be_borrowed() {
     let (_listener, port) = listening().await;
