@@ -166,7 +166,10 @@ impl Planning<'_> {
             pod: "",
             route: None,
         };
-        for filter in filters.iter().filter(|it| !filter::has_type_of(instead, it)) {
+        for filter in filters {
+            if filter::has_type_of(instead, filter) {
+                continue;
+            }
             let (request, heard) = (&mut self.arrived.request, Some(&mut *self.exchange));
             chain::ask(filter, Half::Client, &cx, request, heard).await?;
         }
