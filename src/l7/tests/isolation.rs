@@ -82,6 +82,7 @@ async fn hundreds_of_connections_of_a_client_do_not_delay_the_next_of_another() 
     let settings = WorkerSettings {
         max_connections: 1_000,
         max_requests: 1_000,
+        max_buffered_bytes: 1 << 30,
         ..WorkerSettings::for_tests()
     };
     let mesh = shop(application("app").await).workload(workload("other", "127.0.0.8"));
