@@ -5,15 +5,16 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use isthmus::base::ports;
 use socket2::{Domain, Socket, Type};
 
-use super::means::{PATIENCE, TcpServer, listen_raw, namespace, places, port, preludes, quiet};
+use super::means::{TcpServer, listen_raw, namespace, places, port, preludes, quiet};
 use super::packet::packets;
-use super::raw::{ACK, Raw, SYN, Segment, Wrap};
+use super::raw::{ACK, RST, Raw, SYN, Segment, Wrap};
 use super::{DETAILS, VICTIM, strict};
 use crate::settle;
 use crate::support::lab::PORT;
@@ -160,15 +161,15 @@ fn a_device_of_ones_own_leads_past_no_capture() -> Result<()> {
     for family in 0..2 {
         let to = places(&lab, VICTIM, PORT)?[family];
         // As a probe of the node, which captured pods let pass.
-        let heard = listen_raw(&namespace(&lab, VICTIM)?, to)?;
+        let passes = listen_raw(&namespace(&lab, VICTIM)?, to)?;
         tun.inject(SocketAddr::new(probes[family], port()), to)?;
-        ensure!(!heard.join().is_ok_and(|it| it), "a forwarded packet passed for a probe");
+        ensure!(!passes.join().is_ok_and(|it| it), "a forwarded packet passed for a probe");
         // Out of the attacker's own pod, in its own name and in another's: what is forwarded is no exception.
         let to = places(&lab, "outsider", 7600 + family as u16)?[family];
         let server = TcpServer::start(&namespace(&lab, "outsider")?, to)?;
         for name in ["attacker", "curl", VICTIM] {
             let from = places(&lab, name, port())?[family];
-            let arrives = heard_from(&namespace(&lab, "outsider")?, from)?;
+            let arrives = heard(&namespace(&lab, "outsider")?, from, to)?;
             tun.inject(from, to)?;
             ensure!(!arrives.join().is_ok_and(|it| it), "{from} was forwarded to {to}");
         }
@@ -179,27 +180,15 @@ fn a_device_of_ones_own_leads_past_no_capture() -> Result<()> {
     let mut tun = Tun::create(&namespace(&lab, "outsider")?)?;
     let node = lab.node("node-b")?;
     let (from, to) = (places(&lab, "curl", port())?[0], SocketAddr::new(node.addresses[0], 7700));
-    let arrives = heard_from(&node.namespace, from)?;
+    let arrives = heard(&node.namespace, from, to)?;
     tun.inject(from, to)?;
     ensure!(arrives.join().is_ok_and(|it| it), "nothing is forwarded at all");
     Ok(())
 }
 
-/// Whether a packet from there arrives.
-fn heard_from(pod: &Namespace, from: SocketAddr) -> Result<std::thread::JoinHandle<bool>> {
-    let socket = pod.run(|| -> Result<Socket> {
-        let protocol = Some(socket2::Protocol::TCP);
-        let socket = Socket::new(Domain::for_address(from), Type::RAW, protocol)?;
-        socket.set_read_timeout(Some(PATIENCE / 3))?;
-        Ok(socket)
-    })??;
-    Ok(std::thread::spawn(move || {
-        let mut buffer = [std::mem::MaybeUninit::uninit(); 2048];
-        while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-            if peer.as_socket().is_some_and(|it| it.ip() == from.ip()) {
-                return true;
-            }
-        }
-        false
-    }))
+/// Whether a packet from there arrives `at` an address, besides resets: whose name is taken sends these when it gets an
+/// answer.
+fn heard(pod: &Namespace, from: SocketAddr, at: SocketAddr) -> Result<JoinHandle<bool>> {
+    let raw = pod.run(|| Raw::open(at, from))??;
+    Ok(std::thread::spawn(move || raw.receive(|it| it.flags & RST == 0).is_some()))
 }
