@@ -20,6 +20,8 @@ use crate::world::World;
 use crate::world::fixture::{self, Fixture, bound_to, key, policy, service, waypoint, workload};
 
 const SOON: Duration = Duration::from_secs(5);
+/// How long what goes on is watched.
+const A_MOMENT: Duration = Duration::from_millis(50);
 const VIP: &str = "10.96.0.1:80";
 
 /// Remembers who was dialled, and lends nobody's address.
@@ -294,13 +296,14 @@ async fn live_connections_end_that_are_wanted_encrypted() {
         let (from, ask) = (bench.from(), ask(Asked::Decided(&echo)));
         let to = Picked::dialled(destination, workload.clone());
         let mut until = std::pin::pin!(bench.reach.until_denied(&from, &ask, &to));
-        let open = |until| tokio::time::timeout(Duration::from_millis(50), until);
-        assert!(open(until.as_mut()).await.is_err(), "nothing is wanted yet");
+        let open = tokio::time::timeout(A_MOMENT, until.as_mut()).await;
+        assert!(open.is_err(), "nothing is wanted yet");
         let mut wanted = (*echo).clone();
         let wish = Wish { by: "DestinationRule echo".into(), rest: demand, ports: [].into() };
         wanted.encryption.add(clients.map(Str::from).as_ref(), wish.into());
         bench.store.publish(Fixture::default().service(wanted).mesh);
-        let ended = open(until.as_mut()).await.ok().map(|failure| failure.reason);
+        let ended = tokio::time::timeout(A_MOMENT, until).await.ok();
+        let ended = ended.map(|failure| failure.reason);
         let expected = ends.then_some(Reason::Unencrypted);
         assert_eq!(ended, expected, "{clients:?} {demand:?} {}", workload.is_some());
     }
