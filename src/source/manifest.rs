@@ -20,10 +20,10 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Severity;
-use super::objects::{FieldError, Kind, Object, Recognised, schema};
+use super::objects::{FieldError, Guard, Kind, Object, Recognised, schema};
 use super::translate::meaningless;
 use crate::base::{ObjectKey, Str};
-pub use claim::{Claim, Guard};
+pub use claim::Claim;
 use split::Chunk;
 pub(super) use text::decode;
 use tree::{Mapping, Tree};

@@ -182,7 +182,8 @@ fn gateway(view: &View<'_>, key: &ObjectKey) -> Result<String, (&'static str, St
     Err(("TargetNotFound", why))
 }
 
-pub(super) fn peer_authentication(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
+/// One condition of a policy that has no targets: whether it is in force, by what the translation complains of.
+pub(super) fn accepted(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
     let complaints: Vec<&Complaint> = view.complaints(subject).collect();
     let all = || told(complaints.iter().copied(), None);
     let condition = if stored.refused.is_some() {

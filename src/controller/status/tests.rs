@@ -30,12 +30,12 @@ fn stored(text: &str) -> BTreeMap<Subject, Stored> {
         let object: Value = serde_saphyr::from_str(document).expect("the document is YAML");
         let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
         let metadata = |field: &str| object.get("metadata").and_then(|it| it.get(field)?.as_str());
-        let Some(kind) = SubjectKind::ALL.into_iter().find(|it| it.name() == text("kind")) else {
+        let Some(kind) = SubjectKind::all().find(|it| it.name() == text("kind")) else {
             continue;
         };
-        let namespace = match kind {
-            SubjectKind::GatewayClass | SubjectKind::XMesh | SubjectKind::Namespace => "",
-            _ => metadata("namespace").unwrap_or("default"),
+        let namespace = match kind.is_namespaced() {
+            true => metadata("namespace").unwrap_or("default"),
+            false => "",
         };
         let key = ObjectKey::new(namespace, metadata("name").unwrap_or_default());
         let refused = match Kind::recognise(text("apiVersion"), text("kind")) {
@@ -54,12 +54,13 @@ fn desires(text: &str) -> Desires {
     let objects = Objects::from_files(&[file], &Objects::default());
     let translation = translate(&objects, &settings());
     let stored = stored(text);
+    let served: Vec<SubjectKind> = SubjectKind::all().collect();
     desired(&View {
         objects: &objects,
         translation: &translation,
         settings: &settings(),
         stored: &stored,
-        served: &SubjectKind::ALL,
+        served: &served,
     })
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Desires, Subject, SubjectKind, View};
 use crate::base::ObjectKey;
 use crate::controller::events::{Regarding, Trouble};
-use crate::source::objects::Kind;
+use crate::source::objects::{Kind, Status};
 use crate::source::{Complaint, LAYER4_ALONE, Severity};
 
 /// The object is invalid, and not in force as written.
@@ -48,7 +48,7 @@ pub(super) fn troubles(view: &View<'_>, desires: &Desires) -> Vec<Trouble> {
 }
 
 fn subject(complaint: &Complaint) -> Option<Subject> {
-    let kind = SubjectKind::ALL.into_iter().find(|kind| kind.name() == complaint.kind)?;
+    let kind = SubjectKind::all().find(|kind| kind.name() == complaint.kind)?;
     let key: &ObjectKey = complaint.object.as_ref()?;
     Some(Subject::new(kind, key.clone()))
 }
@@ -69,7 +69,7 @@ fn is_of_missing_waypoint(complaint: &Complaint) -> bool {
 
 fn is_unserved(kind: &str) -> bool {
     let kind = Kind::named(kind);
-    kind.is_some_and(|kind| kind.is_unserved() || kind == Kind::RequestAuthentication)
+    kind.is_some_and(|kind| kind.is_unserved() || kind.row().status == Status::NotCarriedOut)
 }
 
 /// `None` if the object is gone: there is nobody to tell.

@@ -11,10 +11,10 @@ mod words;
 
 use std::collections::{HashMap, HashSet};
 
+use super::Claim;
 use super::tree::{Mapping, Tree};
-use super::{Claim, Guard};
 use crate::base::{ObjectKey, Str};
-use crate::source::objects::{DEFAULT_NAMESPACE, Kind, Recognised};
+use crate::source::objects::{DEFAULT_NAMESPACE, Guard, Kind, Recognised};
 
 /// What lists of a kind are called: its name, and this.
 const LIST: &str = "List";

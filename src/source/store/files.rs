@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::{Held, Id, Objects, RefusedPolicy, with_field};
 use crate::base::{ObjectKey, Str};
-use crate::source::manifest::{Claim, Content, Document, Guard, Refusal};
-use crate::source::objects::{FieldError, Kind, Object};
+use crate::source::manifest::{Claim, Content, Document, Refusal};
+use crate::source::objects::{FieldError, Guard, Kind, Object};
 use crate::source::{Complaint, Condition, ConditionReason, ConditionType, Origin, Severity};
 
 /// What becomes of an object whose document is refused.

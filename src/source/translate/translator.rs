@@ -18,10 +18,9 @@ use super::roster::{Member, Moved, Roster};
 use super::route::Routes;
 use super::service_ports::Ports;
 use super::services::Services;
-use super::traffic_policy::Attachments;
 use super::{
-    Context, TranslateSettings, Translation, authorization_policy, peer_authentication, service,
-    unserved, workload,
+    Attach, Context, TranslateSettings, Translation, attachments, authorization_policy,
+    peer_authentication, service, unserved, workload,
 };
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Mesh};
@@ -47,7 +46,9 @@ pub struct Translator {
     /// Of addresses that several pods have.
     contested: Vec<Complaint>,
     unserved_complaints: Vec<Complaint>,
-    traffic: Attachments,
+    attachments: Vec<Box<dyn Attach>>,
+    /// Of policies that are attached.
+    attached_complaints: Vec<Complaint>,
 }
 
 impl Translator {
@@ -64,7 +65,8 @@ impl Translator {
             address_complaints: Vec::new(),
             contested: Vec::new(),
             unserved_complaints: Vec::new(),
-            traffic: Attachments::default(),
+            attachments: attachments(),
+            attached_complaints: Vec::new(),
         }
     }
 
@@ -117,8 +119,10 @@ impl Translator {
             routes: self.routes.models(),
             policies: frame.policies.models().to_vec(),
         };
-        let Mesh { waypoints, services, routes, .. } = &mut mesh;
-        self.traffic.attach(&mut cx, waypoints, services, routes);
+        for kind in &mut self.attachments {
+            kind.attach(&mut cx, &mut mesh);
+        }
+        self.attached_complaints = std::mem::take(&mut cx.complaints);
         let complaints = self.complaints(objects, &frame);
         self.frame = Some(frame);
         Translation { mesh, complaints }
@@ -201,7 +205,7 @@ impl Translator {
         all.extend(self.routes.complaints().cloned());
         all.extend_from_slice(&self.target_complaints);
         all.extend_from_slice(&self.unserved_complaints);
-        all.extend_from_slice(&self.traffic.complaints);
+        all.extend_from_slice(&self.attached_complaints);
         all.sort();
         all.dedup();
         all
