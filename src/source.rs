@@ -33,7 +33,7 @@ pub use manifest::{Document, Refusal, parse};
 pub use store::{File, Objects};
 pub use translate::{
     LAYER4_ALONE, Resolved, TranslateSettings, Translation, Translator, WAYPOINT_CLASS,
-    WaypointBindings, is_of_other_revision, other_revision_of_gateway, translate, what_follows,
+    WaypointBindings, is_of_other_revision, other_revision_of_gateway, translate,
 };
 
 use std::path::PathBuf;

@@ -8,6 +8,7 @@
 //! a status names the generation that it describes, and never returns to an older one; an unchanged status is not
 //! written.
 
+mod ancestors;
 mod cache;
 mod class;
 mod condition;
@@ -23,7 +24,6 @@ mod run;
 mod subject;
 #[cfg(test)]
 mod tests;
-mod traffic_policy;
 mod trouble;
 mod unserved;
 mod waypoint_bound;
@@ -31,7 +31,7 @@ mod write;
 
 use std::collections::BTreeMap;
 
-use crate::source::objects::{FieldError, Labelled, Labels};
+use crate::source::objects::{FieldError, Labelled, Labels, Status};
 use crate::source::{
     Complaint, Objects, TranslateSettings, Translation, WaypointBindings, is_of_other_revision,
 };
@@ -100,30 +100,19 @@ pub fn desired(view: &View<'_>) -> Desires {
         if is_others(view, subject, stored) {
             continue;
         }
-        let desired = match subject.kind {
-            SubjectKind::GatewayClass | SubjectKind::XMesh => continue,
-            SubjectKind::Gateway => gateway::status(view, &class, subject, stored),
-            SubjectKind::HTTPRoute
-            | SubjectKind::GRPCRoute
-            | SubjectKind::TCPRoute
-            | SubjectKind::TLSRoute => Some(route::status(view, &class, subject, stored)),
-            SubjectKind::Service | SubjectKind::ServiceEntry | SubjectKind::Namespace => {
-                waypoint_bound::status(view, &bindings, subject, stored)
+        let SubjectKind::Of(kind) = subject.kind else { continue };
+        let desired = match kind.row().status {
+            Status::None | Status::Class => continue,
+            Status::Gateway => gateway::status(view, &class, subject, stored),
+            Status::Parents => Some(route::status(view, &class, subject, stored)),
+            Status::WaypointBound => waypoint_bound::status(view, &bindings, subject, stored),
+            Status::Enforced => Some(policy::authorization(view, &bindings, subject, stored)),
+            Status::Accepted => Some(policy::accepted(view, subject, stored)),
+            Status::Ancestors if kind.is_unserved() => {
+                Some(unserved::ancestors(view, subject, stored))
             }
-            SubjectKind::AuthorizationPolicy => {
-                Some(policy::authorization(view, &bindings, subject, stored))
-            }
-            SubjectKind::PeerAuthentication => {
-                Some(policy::peer_authentication(view, subject, stored))
-            }
-            SubjectKind::TrafficPolicy => Some(traffic_policy::status(view, subject, stored)),
-            SubjectKind::BackendTLSPolicy => Some(unserved::ancestors(view, subject, stored)),
-            SubjectKind::RequestAuthentication
-            | SubjectKind::DestinationRule
-            | SubjectKind::VirtualService
-            | SubjectKind::EnvoyFilter
-            | SubjectKind::WasmPlugin
-            | SubjectKind::Telemetry => Some(unserved::status(view, subject, stored)),
+            Status::Ancestors => Some(ancestors::status(view, subject, stored)),
+            Status::NotCarriedOut => Some(unserved::status(view, subject, stored)),
         };
         if let Some(desired) = desired {
             desires.statuses.insert(subject.clone(), desired);

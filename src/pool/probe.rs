@@ -61,7 +61,7 @@ impl Probe {
         self.running.store(false, Ordering::Relaxed);
     }
 
-    /// Tries a connection, and keeps how it went.
+    /// Tries a connection and keeps the outcome.
     pub(super) async fn connect(
         &self,
         to: SocketAddr,

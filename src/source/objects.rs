@@ -7,14 +7,18 @@ mod authorization_policy;
 mod gateway;
 mod grpc_route;
 mod http_route;
+mod kind;
 mod node;
 mod peer_authentication;
 mod pod;
 mod reference_grant;
 mod request_authentication;
+mod row;
 pub(super) mod schema;
 mod selector;
 mod service_entry;
+mod strict;
+mod table;
 mod traffic_policy;
 mod unserved;
 
@@ -32,6 +36,7 @@ pub use http_route::{
     HttpRoute, HttpRouteRule, HttpRouteSpec, ParentRef, RawRetry, RawTimeouts, RouteBackendRef,
     RouteMatch, Unsupported, says_something,
 };
+pub use kind::{Recognised, key_of};
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
 pub use pod::{
@@ -42,6 +47,7 @@ pub use reference_grant::{GrantFrom, GrantTo, ReferenceGrant, ReferenceGrantSpec
 pub use request_authentication::{
     JwtHeader, JwtRule, RequestAuthentication, RequestAuthenticationSpec,
 };
+pub use row::{Affects, CarriedOut, Definition, Guard, Guards, Row, Schema, Status};
 pub use selector::{LabelSelector, Operator, Requirement, selects};
 pub use service_entry::{
     EntryPort, EntrySelector, ServiceEntry, ServiceEntrySpec, WorkloadEntry, WorkloadEntrySpec,
@@ -56,22 +62,33 @@ pub use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 pub use crate::base::schema::FieldError;
 
 use crate::base::ObjectKey;
+use crate::filter::{self, PolicySpec};
+use schema::{gateway_api, istio};
+use table::kinds;
 
 /// The namespace of a manifest that names none, as `kubectl apply` does.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// The API group of Gateways, routes and grants.
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+
+/// The API group of ServiceEntries.
+pub const ISTIO_NETWORKING_GROUP: &str = "networking.istio.io";
+
+/// The API group of Istio's policies.
+pub const ISTIO_SECURITY_GROUP: &str = "security.istio.io";
+
+/// Our own API group.
+pub const ISTHMUS_GROUP: &str = "isthmus.io";
 
 /// An object with a strict `spec`. `status` is written by controllers and is not read.
 #[derive(Clone, Debug, Deserialize)]
@@ -88,24 +105,18 @@ pub struct Resource<S> {
     _status: IgnoredAny,
 }
 
-/// What an `apiVersion` and `kind` mean to us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recognised {
-    Kind(Kind),
-    /// A kind of ours in a version that we do not read.
-    OtherVersion(Kind),
-    /// A kind of Gateway API or Istio that would change the mesh's behaviour, if it were supported.
-    Unsupported,
-    /// None of ours: Deployments, ConfigMaps, ...
-    Foreign,
-}
-
 /// What all kinds share.
 pub trait Typed: Sized + 'static {
     const KIND: Kind;
     fn of(object: &Object) -> Option<&Self>;
     /// `metadata.name`, where it is given.
     fn name(&self) -> Option<&str>;
+}
+
+/// A question about a type of spec.
+pub trait OfSpec {
+    type Answer;
+    fn of<S: DeserializeOwned>(self) -> Self::Answer;
 }
 
 /// Labels or annotations.
@@ -127,208 +138,291 @@ impl Labelled for ObjectMeta {
     }
 }
 
-/// One row a kind: variant (also the name of the kind), type, API group, versions.
-macro_rules! kinds {
-    ($($kind:ident: $type:ty, $group:literal, $versions:expr;)*) => {
-        /// The kinds that are understood.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-        pub enum Kind { $($kind,)* }
+impl<S> Labelled for Resource<S> {
+    fn labels(&self) -> Option<&Labels> {
+        self.metadata.labels()
+    }
 
-        /// An object of one of these kinds.
-        #[derive(Clone, Debug)]
-        pub enum Object { $($kind(Box<$type>),)* }
+    fn annotations(&self) -> Option<&Labels> {
+        self.metadata.annotations()
+    }
+}
 
-        impl Kind {
-            pub fn name(self) -> &'static str {
-                match self { $(Kind::$kind => stringify!($kind),)* }
+/// Types that are not ours, and have their metadata as all have.
+macro_rules! labelled {
+    ($($type:ty)*) => {
+        $(impl Labelled for $type {
+            fn labels(&self) -> Option<&Labels> {
+                self.metadata.labels()
             }
 
-            fn rows() -> impl Iterator<Item = (Kind, &'static str, &'static [&'static str])> {
-                [$((Kind::$kind, $group, &$versions[..]),)*].into_iter()
-            }
-
-            /// Reads `value` as an object of this kind.
-            pub fn read(self, value: &Value) -> Result<Object, FieldError> {
-                match self {
-                    $(Kind::$kind => read::<$type>(value).map(|it| Object::$kind(Box::new(it))),)*
-                }
-            }
-        }
-
-        impl Object {
-            pub fn kind(&self) -> Kind {
-                match self { $(Object::$kind(_) => Kind::$kind,)* }
-            }
-
-            /// The key, with the default namespace filled in.
-            pub fn key(&self) -> ObjectKey {
-                match self {
-                    $(Object::$kind(object) => {
-                        let metadata = &object.metadata;
-                        key_of(Kind::$kind, metadata.namespace.as_deref(), metadata.name.as_deref())
-                    })*
-                }
-            }
-        }
-
-        $(impl Typed for $type {
-            const KIND: Kind = Kind::$kind;
-
-            fn of(object: &Object) -> Option<&Self> {
-                match object {
-                    Object::$kind(object) => Some(object),
-                    _ => None,
-                }
-            }
-
-            fn name(&self) -> Option<&str> {
-                self.metadata.name.as_deref()
+            fn annotations(&self) -> Option<&Labels> {
+                self.metadata.annotations()
             }
         })*
     };
 }
 
+labelled! { Namespace ServiceAccount Service EndpointSlice Node }
+
+/// What the reference says of several kinds.
+const BELOW: &str = "see below";
+const NOTHING: &str = "nothing; the status of each object says so, [see below](#unsupported-kinds)";
+
+/// What happens instead of what several kinds say.
+const NO_ENVOY: &str = "is not carried out: there is no Envoy here that it could extend; what it would check or change is neither \
+                        checked nor changed";
+const ADDRESSED: &str = "is not carried out: connections go to the endpoints of the Service that was addressed. Address the \
+                         backend's Service instead";
+
 kinds! {
-    Namespace: Namespace, "", ["v1"];
-    ServiceAccount: ServiceAccount, "", ["v1"];
-    Pod: Pod, "", ["v1"];
-    Service: Service, "", ["v1"];
-    EndpointSlice: EndpointSlice, "discovery.k8s.io", ["v1"];
-    Node: Node, "", ["v1"];
-    GatewayClass: GatewayClass, "gateway.networking.k8s.io", ["v1", "v1beta1"];
-    Gateway: Gateway, "gateway.networking.k8s.io", ["v1", "v1beta1"];
-    HTTPRoute: HttpRoute, "gateway.networking.k8s.io", ["v1", "v1beta1"];
-    GRPCRoute: GrpcRoute, "gateway.networking.k8s.io", ["v1"];
-    ReferenceGrant: ReferenceGrant, "gateway.networking.k8s.io", ["v1", "v1beta1"];
-    ServiceEntry: ServiceEntry, "networking.istio.io", ["v1", "v1beta1", "v1alpha3"];
-    WorkloadEntry: WorkloadEntry, "networking.istio.io", ["v1", "v1beta1", "v1alpha3"];
-    AuthorizationPolicy: AuthorizationPolicy, "security.istio.io", ["v1", "v1beta1"];
-    PeerAuthentication: PeerAuthentication, "security.istio.io", ["v1", "v1beta1"];
-    RequestAuthentication: RequestAuthentication, "security.istio.io", ["v1", "v1beta1"];
-    DestinationRule: DestinationRule, "networking.istio.io", ["v1", "v1beta1", "v1alpha3"];
-    BackendTLSPolicy: BackendTlsPolicy, "gateway.networking.k8s.io", ["v1", "v1alpha3"];
-    VirtualService: VirtualService, "networking.istio.io", ["v1", "v1beta1", "v1alpha3"];
-    EnvoyFilter: EnvoyFilter, "networking.istio.io", ["v1alpha3"];
-    WasmPlugin: WasmPlugin, "extensions.istio.io", ["v1alpha1"];
-    Telemetry: Telemetry, "telemetry.istio.io", ["v1", "v1alpha1"];
-    TCPRoute: TcpRoute, "gateway.networking.k8s.io", ["v1", "v1alpha2"];
-    TrafficPolicy: TrafficPolicy, "isthmus.io", ["v1alpha1"];
-    TLSRoute: TlsRoute, "gateway.networking.k8s.io", ["v1", "v1alpha3", "v1alpha2"];
-}
-
-/// The API group of ServiceEntries.
-pub const ISTIO_NETWORKING_GROUP: &str = "networking.istio.io";
-
-/// API groups whose other kinds get a warning rather than a note.
-const OUR_GROUPS: [&str; 7] = [
-    "isthmus.io",
-    "gateway.networking.k8s.io",
-    "gateway.networking.x-k8s.io",
-    "security.istio.io",
-    "networking.istio.io",
-    "telemetry.istio.io",
-    "extensions.istio.io",
-];
-
-impl Kind {
-    /// Looks a kind up by the texts of a manifest.
-    pub fn recognise(api_version: &str, kind: &str) -> Recognised {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let row = Kind::rows().find(|(row, of_group, _)| *of_group == group && row.name() == kind);
-        match row {
-            Some((row, _, versions)) if versions.contains(&version) => Recognised::Kind(row),
-            Some((row, ..)) => Recognised::OtherVersion(row),
-            None if OUR_GROUPS.contains(&group) => Recognised::Unsupported,
-            None => Recognised::Foreign,
-        }
-    }
-
-    /// The kind of this name in whatever group and version.
-    pub fn named(name: &str) -> Option<Kind> {
-        Kind::rows().map(|(kind, ..)| kind).find(|kind| kind.name() == name)
-    }
-
-    /// The mesh depends on it. A pod names its account itself, and routes of the mesh need no grants (GEP-1294).
-    pub fn is_translated(self) -> bool {
-        !matches!(self, Kind::ServiceAccount | Kind::ReferenceGrant)
-    }
-
-    /// Without one of these something is let past that should be denied.
-    pub fn is_security(self) -> bool {
-        matches!(
-            self,
-            Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication
-        )
-    }
-
-    /// Without one of these something is let past that should be denied, limited or go through a waypoint, or sent in the clear
-    /// that should be encrypted.
-    pub fn restricts(self) -> bool {
-        self.is_security()
-            || matches!(
-                self,
-                Kind::Gateway
-                    | Kind::DestinationRule
-                    | Kind::BackendTLSPolicy
-                    | Kind::TrafficPolicy
-            )
-    }
-
-    /// Is watched only to say that it is not carried out; what it would have encrypted is refused.
-    pub fn is_unserved(self) -> bool {
-        matches!(
-            self,
-            Kind::DestinationRule
-                | Kind::BackendTLSPolicy
-                | Kind::VirtualService
-                | Kind::EnvoyFilter
-                | Kind::WasmPlugin
-                | Kind::Telemetry
-                | Kind::TCPRoute
-                | Kind::TLSRoute
-        )
-    }
-
-    /// Has a status with conditions per parent (Gateway API, RouteStatus).
-    pub fn is_route(self) -> bool {
-        matches!(self, Kind::HTTPRoute | Kind::GRPCRoute)
-    }
-
-    /// Lives in a namespace.
-    pub fn is_namespaced(self) -> bool {
-        !matches!(self, Kind::Namespace | Kind::Node | Kind::GatewayClass)
-    }
-
-    /// The API group; empty for the core.
-    pub fn group(self) -> &'static str {
-        Kind::rows().find(|(row, ..)| *row == self).map_or("", |(_, group, _)| group)
-    }
-
-    /// The versions that can be read, the best one first.
-    pub fn versions(self) -> &'static [&'static str] {
-        Kind::rows().find(|(row, ..)| *row == self).map_or(&[], |(_, _, versions)| versions)
-    }
-
-    /// All kinds.
-    pub fn all() -> impl Iterator<Item = Kind> {
-        Kind::rows().map(|(kind, ..)| kind)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// The key by what the object's metadata say, with the default namespace filled in.
-pub fn key_of(kind: Kind, namespace: Option<&str>, name: Option<&str>) -> ObjectKey {
-    let name = name.unwrap_or_default();
-    if !kind.is_namespaced() {
-        return ObjectKey::new("", name);
-    }
-    let namespace = namespace.filter(|text| !text.is_empty());
-    ObjectKey::new(namespace.unwrap_or(DEFAULT_NAMESPACE), name)
+    Namespace: Namespace = Row {
+        plural: "namespaces",
+        namespaced: false,
+        affects: Affects::Namespace,
+        status: Status::WaypointBound,
+        used: "labels",
+        ..Row::of("", &["v1"])
+    };
+    ServiceAccount: ServiceAccount = Row {
+        plural: "serviceaccounts",
+        carried_out: CarriedOut::Unread,
+        used: "nothing yet; manifests may contain it",
+        ..Row::of("", &["v1"])
+    };
+    Pod: Pod = Row {
+        plural: "pods",
+        affects: Affects::Pod,
+        schema: Schema::Object(&schema::core::POD),
+        used: "labels, annotations, `spec.serviceAccountName`, `spec.nodeName`, `spec.hostNetwork`, `spec.hostname` and \
+               `spec.subdomain`, ports, `status.podIPs`, phase and conditions",
+        ..Row::of("", &["v1"])
+    };
+    Service: Service = Row {
+        plural: "services",
+        affects: Affects::Service,
+        status: Status::WaypointBound,
+        schema: Schema::Spec(&schema::core::SERVICE),
+        used: "selector, TCP ports, `clusterIPs`, `appProtocol`, `internalTrafficPolicy`, `sessionAffinity`, \
+               `trafficDistribution`, `publishNotReadyAddresses`; not `ExternalName`",
+        ..Row::of("", &["v1"])
+    };
+    EndpointSlice: EndpointSlice = Row {
+        plural: "endpointslices",
+        affects: Affects::EndpointSlice,
+        schema: Schema::Object(&schema::core::ENDPOINT_SLICE),
+        used: "endpoints of services without a selector, with their conditions, node and zone; `targetRef` if that pod has \
+               the address. A slice of a Service with a selector is ignored, with a warning unless the label \
+               `endpointslice.kubernetes.io/managed-by` names a Kubernetes controller. In a directory, `Endpoints` (v1) are \
+               read as slices; a cluster mirrors them into slices",
+        ..Row::of("discovery.k8s.io", &["v1"])
+    };
+    Node: Node = Row {
+        plural: "nodes",
+        namespaced: false,
+        affects: Affects::Node,
+        used: "the labels for region and zone, for pods without their own",
+        ..Row::of("", &["v1"])
+    };
+    GatewayClass: GatewayClass = Row {
+        plural: "gatewayclasses",
+        namespaced: false,
+        affects: Affects::Frame,
+        status: Status::Class,
+        used: "the controller of each class, for statuses; for `istio-waypoint`, the annotation \
+               `ambient.istio.io/xfcc-include-client-identity`, for Gateways without it",
+        ..Row::of(GATEWAY_GROUP, &["v1", "v1beta1"])
+    };
+    Gateway: Gateway = Row {
+        plural: "gateways",
+        guards: Guards::Limits,
+        affects: Affects::Gateway,
+        status: Status::Gateway,
+        schema: Schema::Spec(&gateway_api::GATEWAY),
+        used: "class `istio-waypoint`: a listener of protocol HBONE on port 15008 and its `allowedRoutes.namespaces` (Same, \
+               All, Selector); the annotation `ambient.istio.io/xfcc-include-client-identity`",
+        ..Row::of(GATEWAY_GROUP, &["v1", "v1beta1"])
+    };
+    HTTPRoute: HttpRoute = Row {
+        plural: "httproutes",
+        affects: Affects::Route,
+        status: Status::Parents,
+        schema: Schema::Spec(&gateway_api::HTTP_ROUTE),
+        used: "[see below](#routes)",
+        ..Row::of(GATEWAY_GROUP, &["v1", "v1beta1"])
+    };
+    GRPCRoute: GrpcRoute = Row {
+        plural: "grpcroutes",
+        affects: Affects::Route,
+        status: Status::Parents,
+        schema: Schema::Spec(&gateway_api::GRPC_ROUTE),
+        used: "[see below](#routes)",
+        ..Row::of(GATEWAY_GROUP, &["v1"])
+    };
+    ReferenceGrant: ReferenceGrant = Row {
+        plural: "referencegrants",
+        carried_out: CarriedOut::Unread,
+        used: "nothing: routes of the mesh need none",
+        ..Row::of(GATEWAY_GROUP, &["v1", "v1beta1"])
+    };
+    ServiceEntry: ServiceEntry, spec ServiceEntrySpec = Row {
+        plural: "serviceentries",
+        affects: Affects::ServiceEntry,
+        status: Status::WaypointBound,
+        schema: Schema::Spec(&istio::SERVICE_ENTRY),
+        definition: Some(Definition {
+            short: "se",
+            description: "Services by name, address and network besides those of Kubernetes: \
+                          https://istio.io/docs/reference/config/networking/service-entry.html",
+            columns: &[
+                ("Hosts", ".spec.hosts", "The names of the service."),
+                ("Location", ".spec.location", "MESH_EXTERNAL or MESH_INTERNAL."),
+                ("Resolution", ".spec.resolution", "How endpoints are found."),
+            ],
+        }),
+        used: BELOW,
+        ..Row::of(ISTIO_NETWORKING_GROUP, &["v1", "v1beta1", "v1alpha3"])
+    };
+    WorkloadEntry: WorkloadEntry, spec WorkloadEntrySpec = Row {
+        plural: "workloadentries",
+        affects: Affects::WorkloadEntry,
+        schema: Schema::Spec(&istio::WORKLOAD_ENTRY),
+        definition: Some(Definition {
+            short: "we",
+            description: "Endpoints of ServiceEntries that are not pods: \
+                          https://istio.io/docs/reference/config/networking/workload-entry.html",
+            columns: &[("Address", ".spec.address", "The address of the endpoint.")],
+        }),
+        used: "`address`, `ports`, `labels`, `locality`, `weight`, as an endpoint of Services and ServiceEntries that select it",
+        ..Row::of(ISTIO_NETWORKING_GROUP, &["v1", "v1beta1", "v1alpha3"])
+    };
+    AuthorizationPolicy: AuthorizationPolicy, spec AuthorizationPolicySpec = Row {
+        plural: "authorizationpolicies",
+        guards: Guards::Denies(Guard::Requests),
+        affects: Affects::Frame,
+        status: Status::Enforced,
+        schema: Schema::Spec(&istio::AUTHORIZATION_POLICY),
+        definition: Some(Definition {
+            short: "ap",
+            description: "Authorization at layer 4 and layer 7: \
+                          https://istio.io/docs/reference/config/security/authorization-policy.html",
+            columns: &[("Action", ".spec.action", "The operation to take.")],
+        }),
+        used: BELOW,
+        ..Row::of(ISTIO_SECURITY_GROUP, &["v1", "v1beta1"])
+    };
+    PeerAuthentication: PeerAuthentication, spec PeerAuthenticationSpec = Row {
+        plural: "peerauthentications",
+        guards: Guards::Denies(Guard::Plaintext),
+        affects: Affects::Frame,
+        status: Status::Accepted,
+        schema: Schema::Spec(&istio::PEER_AUTHENTICATION),
+        definition: Some(Definition {
+            short: "pa",
+            description: "Whether workloads accept plaintext: \
+                          https://istio.io/docs/reference/config/security/peer_authentication.html",
+            columns: &[("Mode", ".spec.mtls.mode", "The mode of mutual TLS.")],
+        }),
+        used: "`selector`, `mtls.mode`, `portLevelMtls`; DISABLE is ignored",
+        ..Row::of(ISTIO_SECURITY_GROUP, &["v1", "v1beta1"])
+    };
+    RequestAuthentication: RequestAuthentication = Row {
+        plural: "requestauthentications",
+        guards: Guards::Denies(Guard::Requests),
+        affects: Affects::Frame,
+        status: Status::NotCarriedOut,
+        used: "rejects tokens, [see below](#unsupported-kinds)",
+        ..Row::of(ISTIO_SECURITY_GROUP, &["v1", "v1beta1"])
+    };
+    TrafficPolicy: TrafficPolicy, spec PolicySpec = Row {
+        plural: "trafficpolicies",
+        guards: Guards::Limits,
+        status: Status::Ancestors,
+        schema: Schema::Check(filter::judge_spec),
+        definition: Some(Definition {
+            short: "tp",
+            description: "Rate limits and faults of requests (docs/traffic-policy.md).",
+            columns: &[],
+        }),
+        used: "rate limits and faults, [on its own page](traffic-policy.md)",
+        ..Row::of(ISTHMUS_GROUP, &["v1alpha1"])
+    };
+    DestinationRule: DestinationRule = Row {
+        plural: "destinationrules",
+        carried_out: CarriedOut::No {
+            instead: "is not carried out: load balancing, limits, outlier detection and subsets have no effect, and what its \
+                      `tls` would encrypt is refused. Use the fields of the Service (trafficDistribution, sessionAffinity) \
+                      and one Service for each subset",
+            denies: false,
+        },
+        guards: Guards::Limits,
+        affects: Affects::Frame,
+        status: Status::NotCarriedOut,
+        used: "rejects traffic that it would encrypt, [see below](#unsupported-kinds)",
+        ..Row::of(ISTIO_NETWORKING_GROUP, &["v1", "v1beta1", "v1alpha3"])
+    };
+    BackendTLSPolicy: BackendTlsPolicy = Row {
+        plural: "backendtlspolicies",
+        carried_out: CarriedOut::No {
+            instead: "is not carried out: what is addressed to its targets is refused rather than sent without TLS. Let \
+                      clients speak TLS themselves, and delete it",
+            denies: true,
+        },
+        guards: Guards::Limits,
+        affects: Affects::Frame,
+        status: Status::Ancestors,
+        used: "rejects traffic that it would encrypt, [see below](#unsupported-kinds)",
+        ..Row::of(GATEWAY_GROUP, &["v1", "v1alpha3"])
+    };
+    VirtualService: VirtualService = Row {
+        plural: "virtualservices",
+        carried_out: CarriedOut::No {
+            instead: "is not carried out: traffic goes on as if it were not there. Write an HTTPRoute or a GRPCRoute with the \
+                      Service as its parent",
+            denies: false,
+        },
+        status: Status::NotCarriedOut,
+        used: NOTHING,
+        ..Row::of(ISTIO_NETWORKING_GROUP, &["v1", "v1beta1", "v1alpha3"])
+    };
+    EnvoyFilter: EnvoyFilter = Row {
+        plural: "envoyfilters",
+        carried_out: CarriedOut::No { instead: NO_ENVOY, denies: false },
+        status: Status::NotCarriedOut,
+        used: NOTHING,
+        ..Row::of(ISTIO_NETWORKING_GROUP, &["v1alpha3"])
+    };
+    WasmPlugin: WasmPlugin = Row {
+        plural: "wasmplugins",
+        carried_out: CarriedOut::No { instead: NO_ENVOY, denies: false },
+        status: Status::NotCarriedOut,
+        used: NOTHING,
+        ..Row::of("extensions.istio.io", &["v1alpha1"])
+    };
+    Telemetry: Telemetry = Row {
+        plural: "telemetries",
+        carried_out: CarriedOut::No {
+            instead: "is not carried out: metrics and logs are those that the settings of Isthmus say (docs/observability.md)",
+            denies: false,
+        },
+        status: Status::NotCarriedOut,
+        used: NOTHING,
+        ..Row::of("telemetry.istio.io", &["v1", "v1alpha1"])
+    };
+    TCPRoute: TcpRoute = Row {
+        plural: "tcproutes",
+        carried_out: CarriedOut::No { instead: ADDRESSED, denies: false },
+        status: Status::Parents,
+        used: NOTHING,
+        ..Row::of(GATEWAY_GROUP, &["v1", "v1alpha2"])
+    };
+    TLSRoute: TlsRoute = Row {
+        plural: "tlsroutes",
+        carried_out: CarriedOut::No { instead: ADDRESSED, denies: false },
+        status: Status::Parents,
+        used: NOTHING,
+        ..Row::of(GATEWAY_GROUP, &["v1", "v1alpha3", "v1alpha2"])
+    };
 }
 
 /// `metadata.creationTimestamp` in seconds since the epoch; 0 when not given, as in most files.
@@ -357,7 +451,7 @@ fn read<T: for<'de> Deserialize<'de> + Typed>(value: &Value) -> Result<T, FieldE
 
 /// Reads a value as this type, and tells which field is wrong.
 pub(super) fn read_as<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<T, FieldError> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    serde_path_to_error::deserialize(strict::Strict(value)).map_err(|error| {
         let field = error.path().to_string();
         FieldError {
             field: if field == "." { String::new() } else { field },

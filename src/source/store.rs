@@ -111,6 +111,13 @@ impl Objects {
             .filter_map(|((_, key), held)| T::of(&held.object).map(|object| (key, object)))
     }
 
+    /// All objects of a kind, in the order of their keys.
+    pub(super) fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Object)> {
+        let first = (kind, ObjectKey::new("", ""));
+        let held = self.held.range(first..).take_while(move |((of, _), _)| *of == kind);
+        held.map(|((_, key), held)| (key, &*held.object))
+    }
+
     /// Those of one namespace.
     pub(super) fn all_in<T: Typed>(
         &self,

@@ -12,11 +12,13 @@ mod frame;
 mod grpc_route;
 mod http_route;
 mod labels;
+mod meaningless;
 mod namespace;
 mod peer_authentication;
 mod revision;
 mod roster;
 mod route;
+mod selected;
 mod selectors;
 mod service;
 mod service_entry;
@@ -29,10 +31,9 @@ mod unserved;
 mod waypoint;
 mod workload;
 
-pub(super) use authorization_policy::meaningless;
+pub(super) use meaningless::meaningless;
 pub use revision::{is_of_other_revision, other_revision_of_gateway};
 pub use translator::Translator;
-pub use unserved::what_follows;
 pub use waypoint::{CLASS as WAYPOINT_CLASS, LAYER4_ALONE, Resolved, WaypointBindings};
 
 use super::objects::{Kind, Namespace, Typed, label};
@@ -69,6 +70,18 @@ struct Context<'a> {
     objects: &'a Objects,
     settings: &'a TranslateSettings,
     complaints: Vec<Complaint>,
+}
+
+/// A kind of policy that is attached to what was translated without it. State of its filters may be kept from translation to
+/// translation.
+trait Attach: Send {
+    /// Puts what the policies say into what they are attached to. Runs in every translation.
+    fn attach(&mut self, cx: &mut Context<'_>, mesh: &mut Mesh);
+}
+
+/// All of these kinds, in the order in which they are attached.
+fn attachments() -> Vec<Box<dyn Attach>> {
+    vec![Box::new(traffic_policy::Attachments::default())]
 }
 
 /// Translates all objects.

@@ -12,10 +12,7 @@ mod shape;
 use std::fs;
 use std::path::PathBuf;
 
-use isthmus::filter::PolicySpec;
-use isthmus::source::objects::{
-    AuthorizationPolicySpec, Kind, PeerAuthenticationSpec, ServiceEntrySpec, WorkloadEntrySpec,
-};
+use isthmus::source::objects::{self, Kind, OfSpec, Status};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shape::{Shape, shape_of};
@@ -23,78 +20,40 @@ use shape::{Shape, shape_of};
 /// Set to anything, it makes this test write what it would compare.
 const UPDATE: &str = "UPDATE_DOCS";
 
-/// The parts of a definition beyond its fields.
+/// A kind of the table that `config/crds` defines.
 struct Definition {
     kind: Kind,
-    plural: &'static str,
-    short: &'static str,
-    description: &'static str,
-    /// Name, type, path and meaning of what `kubectl get` prints, as with Istio's own.
-    columns: &'static [(&'static str, &'static str, &'static str)],
+    row: objects::Definition,
     spec: Shape,
 }
 
-fn definitions() -> [Definition; 5] {
-    [
-        Definition {
-            kind: Kind::AuthorizationPolicy,
-            plural: "authorizationpolicies",
-            short: "ap",
-            description: "Authorization at layer 4 and layer 7: \
-                          https://istio.io/docs/reference/config/security/authorization-policy.html",
-            columns: &[("Action", ".spec.action", "The operation to take.")],
-            spec: of::<AuthorizationPolicySpec>(),
-        },
-        Definition {
-            kind: Kind::PeerAuthentication,
-            plural: "peerauthentications",
-            short: "pa",
-            description: "Whether workloads accept plaintext: \
-                          https://istio.io/docs/reference/config/security/peer_authentication.html",
-            columns: &[("Mode", ".spec.mtls.mode", "The mode of mutual TLS.")],
-            spec: of::<PeerAuthenticationSpec>(),
-        },
-        Definition {
-            kind: Kind::ServiceEntry,
-            plural: "serviceentries",
-            short: "se",
-            description: "Services by name, address and network besides those of Kubernetes: \
-                          https://istio.io/docs/reference/config/networking/service-entry.html",
-            columns: &[
-                ("Hosts", ".spec.hosts", "The names of the service."),
-                ("Location", ".spec.location", "MESH_EXTERNAL or MESH_INTERNAL."),
-                ("Resolution", ".spec.resolution", "How endpoints are found."),
-            ],
-            spec: of::<ServiceEntrySpec>(),
-        },
-        Definition {
-            kind: Kind::WorkloadEntry,
-            plural: "workloadentries",
-            short: "we",
-            description: "Endpoints of ServiceEntries that are not pods: \
-                          https://istio.io/docs/reference/config/networking/workload-entry.html",
-            columns: &[("Address", ".spec.address", "The address of the endpoint.")],
-            spec: of::<WorkloadEntrySpec>(),
-        },
-        Definition {
-            kind: Kind::TrafficPolicy,
-            plural: "trafficpolicies",
-            short: "tp",
-            description: "Rate limits and faults of requests (docs/traffic-policy.md).",
-            columns: &[],
-            spec: of::<PolicySpec>(),
-        },
-    ]
+fn definitions() -> Vec<Definition> {
+    let defined = Kind::all().filter_map(|kind| {
+        let (row, spec) = (kind.row().definition, kind.with_spec(ShapeOf));
+        assert_eq!(
+            row.is_some(),
+            spec.is_some(),
+            "{kind}: the row names the type of a spec that it defines"
+        );
+        Some(Definition { kind, row: row?, spec: spec? })
+    });
+    defined.collect()
 }
 
-fn of<T: DeserializeOwned>() -> Shape {
-    shape_of::<T>()
+struct ShapeOf;
+
+impl OfSpec for ShapeOf {
+    type Answer = Shape;
+
+    fn of<S: DeserializeOwned>(self) -> Shape {
+        shape_of::<S>()
+    }
 }
 
 #[test]
 fn definitions_say_what_the_reader_reads() {
     for definition in definitions() {
-        let name = format!("{}.{}", definition.plural, definition.kind.group());
+        let name = format!("{}.{}", definition.kind.plural(), definition.kind.group());
         is_current(&format!("{name}.yaml"), &[manifest(&name, &definition)]);
     }
 }
@@ -169,12 +128,12 @@ fn manifest(name: &str, definition: &Definition) -> Value {
             "names": {
                 "kind": definition.kind.name(),
                 "listKind": format!("{}List", definition.kind.name()),
-                "plural": definition.plural,
+                "plural": definition.kind.plural(),
                 "singular": definition.kind.name().to_lowercase(),
-                "shortNames": [definition.short],
+                "shortNames": [definition.row.short],
                 "categories": categories(group),
             },
-            "scope": "Namespaced",
+            "scope": if definition.kind.is_namespaced() { "Namespaced" } else { "Cluster" },
             "versions": versions,
         },
     })
@@ -191,7 +150,7 @@ fn categories(group: &str) -> Vec<String> {
 
 fn version(definition: &Definition, version: &str, storage: bool) -> Value {
     let column = |(name, path, description): &(&str, &str, &str)| json!({ "name": name, "type": "string", "jsonPath": path, "description": description });
-    let mut columns: Vec<Value> = definition.columns.iter().map(column).collect();
+    let mut columns: Vec<Value> = definition.row.columns.iter().map(column).collect();
     columns.push(json!({
         "name": "Age",
         "type": "date",
@@ -199,7 +158,7 @@ fn version(definition: &Definition, version: &str, storage: bool) -> Value {
         "description": "When the object was made.",
     }));
     let mut spec = schema(&definition.spec);
-    spec["description"] = definition.description.into();
+    spec["description"] = definition.row.description.into();
     json!({
         "name": version,
         "served": true,
@@ -216,8 +175,8 @@ fn version(definition: &Definition, version: &str, storage: bool) -> Value {
 
 /// Istio's own: the list of conditions has one owner. Of ours as of Gateway API: a list of ancestors.
 fn status(kind: Kind) -> Value {
-    let (list, below) = match kind {
-        Kind::TrafficPolicy => ("ancestors", json!({ "type": "array", "items": ancestor() })),
+    let (list, below) = match kind.row().status {
+        Status::Ancestors => ("ancestors", json!({ "type": "array", "items": ancestor() })),
         _ => ("conditions", conditions()),
     };
     json!({

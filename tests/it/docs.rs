@@ -244,7 +244,7 @@ fn everything_the_source_reads_is_documented() {
     for text in sources("src/source") {
         let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
         for line in code {
-            for key in keys_in(line).into_iter().chain(kind_in(line)) {
+            for key in keys_in(line) {
                 found += 1;
                 if !page.contains(&format!("`{key}`")) {
                     missing.insert(key);
@@ -253,7 +253,7 @@ fn everything_the_source_reads_is_documented() {
         }
     }
     assert!(missing.is_empty(), "docs/resources.md does not say what these are: {missing:?}");
-    assert!(found > 10, "labels, annotations and kinds are found in src/source");
+    assert!(found > 10, "labels and annotations are found in src/source");
 }
 
 /// The settings of each section, in the order of the file.
@@ -361,13 +361,6 @@ fn keys_in(line: &str) -> Vec<String> {
     line.split('"').skip(1).step_by(2).filter(is_key).map(str::to_owned).collect()
 }
 
-/// The kind that a line of the table of kinds names: `Pod: Pod, "", ["v1"];`
-fn kind_in(line: &str) -> Option<String> {
-    let (kind, rest) = line.trim().split_once(": ")?;
-    let is_row = rest.ends_with("\"];") && rest.contains(", [\"v1\"");
-    (is_row && kind.bytes().all(|byte| byte.is_ascii_alphanumeric())).then(|| kind.to_owned())
-}
-
 /// The texts of all Rust files below a directory, without those that hold only tests.
 fn sources(directory: &str) -> Vec<String> {
     let mut texts = Vec::new();
@@ -388,12 +381,17 @@ fn sources(directory: &str) -> Vec<String> {
 }
 
 /// Compares, or replaces, what stands between the markers of a page's generated block.
-fn block(path: &str, name: &str, content: &str) {
+pub fn block(path: &str, name: &str, content: &str) {
+    let start = format!("<!-- generated: {name} -->\n");
+    block_of(path, (&start, "<!-- end -->"), &format!("\n{}\n\n", content.trim()));
+}
+
+/// The same with markers of another form.
+pub fn block_of(path: &str, (start, end): (&str, &str), content: &str) {
     let page = read(path);
-    let (start, end) = (format!("<!-- generated: {name} -->\n"), "<!-- end -->");
-    let (before, rest) = page.split_once(&start).unwrap_or_else(|| panic!("{path} has no {start}"));
-    let (_, after) = rest.split_once(end).unwrap_or_else(|| panic!("{path}: {name} has no {end}"));
-    same(path, &format!("{before}{start}\n{}\n\n{end}{after}", content.trim()));
+    let (before, rest) = page.split_once(start).unwrap_or_else(|| panic!("{path} has no {start}"));
+    let (_, after) = rest.split_once(end).unwrap_or_else(|| panic!("{path}: {start} has no {end}"));
+    same(path, &format!("{before}{start}{content}{end}{after}"));
 }
 
 /// Compares, or replaces, a whole file.
@@ -403,11 +401,11 @@ pub fn same(path: &str, content: &str) {
     }
     assert!(
         read(path) == content,
-        "{path} is not current; run `{UPDATE}=1 cargo test --test it docs -- --test-threads=1`"
+        "{path} is not current; run `{UPDATE}=1 cargo test --test it -- --test-threads=1`"
     );
 }
 
-fn read(path: &str) -> String {
+pub fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_default()
 }
 

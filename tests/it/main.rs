@@ -12,6 +12,7 @@ mod cli;
 mod crds;
 mod docs;
 mod drawing;
+mod kinds;
 mod layers;
 mod modules;
 mod rbac;

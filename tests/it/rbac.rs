@@ -140,7 +140,7 @@ fn used_of_lists() -> BTreeSet<Right> {
     for (group, resource) in watched_resources() {
         rights.extend(["list", "watch"].map(|verb| right("isthmus", &group, &resource, verb)));
     }
-    for kind in SubjectKind::ALL {
+    for kind in SubjectKind::all() {
         let (group, resource) = (kind.group(), kind.plural());
         let of_controller =
             |resource: &str, verb| right("isthmus-controller", group, resource, verb);

@@ -74,15 +74,13 @@ impl Cache {
 
     /// The kinds that are not.
     pub(super) fn missing(&self) -> impl Iterator<Item = SubjectKind> {
-        SubjectKind::ALL
-            .into_iter()
-            .filter(|it| !self.kinds.get(it).is_some_and(|progress| progress.known))
+        SubjectKind::all().filter(|it| !self.kinds.get(it).is_some_and(|progress| progress.known))
     }
 
     pub(super) fn served(&self) -> Vec<SubjectKind> {
         let served =
             |kind: &SubjectKind| self.kinds.get(kind).is_some_and(|progress| progress.served);
-        SubjectKind::ALL.into_iter().filter(served).collect()
+        SubjectKind::all().filter(served).collect()
     }
 
     pub(super) fn stored(&self) -> &BTreeMap<Subject, Stored> {

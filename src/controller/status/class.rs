@@ -8,6 +8,7 @@ use super::{
 };
 use crate::base::ObjectKey;
 use crate::source::WAYPOINT_CLASS;
+use crate::source::objects::Kind;
 
 const ACCEPTED: &str = "Accepted";
 
@@ -22,9 +23,10 @@ pub(super) enum Class {
 
 /// The desired statuses of classes, and the owner of the waypoint class.
 pub(super) fn desire(view: &View<'_>, desires: &mut Desires) -> Class {
-    let waypoint = Subject::new(SubjectKind::GatewayClass, ObjectKey::new("", WAYPOINT_CLASS));
+    let waypoint =
+        Subject::new(SubjectKind::Of(Kind::GatewayClass), ObjectKey::new("", WAYPOINT_CLASS));
     for (subject, stored) in view.stored {
-        if subject.kind == SubjectKind::GatewayClass && is_ours(stored) {
+        if subject.kind == SubjectKind::Of(Kind::GatewayClass) && is_ours(stored) {
             desires.statuses.insert(subject.clone(), status(subject == &waypoint, stored));
         }
     }
@@ -41,7 +43,7 @@ pub(super) fn desire(view: &View<'_>, desires: &mut Desires) -> Class {
             Class::Taken
         }
         None => {
-            if view.served.contains(&SubjectKind::GatewayClass) {
+            if view.served.contains(&SubjectKind::Of(Kind::GatewayClass)) {
                 desires.missing.push((
                     waypoint,
                     json!({

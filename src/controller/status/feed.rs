@@ -37,7 +37,7 @@ pub(super) type Feeds = SelectAll<BoxStream<'static, (SubjectKind, Heard)>>;
 
 /// Watches every kind.
 pub(super) fn feeds(client: &Client) -> Feeds {
-    let feeds = SubjectKind::ALL.into_iter().map(|watched| {
+    let feeds = SubjectKind::all().map(|watched| {
         let feed = Feed { client: client.clone(), watched, step: Step::Look, failures: 0 };
         let heard = unfold(feed, |mut feed| async {
             let heard = feed.next().await;
@@ -120,9 +120,7 @@ fn look_every(watched: SubjectKind) -> Duration {
 
 /// Where the kind is served, in the best supported version.
 async fn look(client: &Client, watched: SubjectKind) -> Result<Option<ApiResource>, kube::Error> {
-    // XMesh is not a kind of the translation.
-    let versions = watched.kind().map_or(&["v1alpha1"][..], Kind::versions);
-    for version in versions {
+    for version in watched.versions() {
         let kind = GroupVersionKind::gvk(watched.group(), version, watched.name());
         match discovery::pinned_kind(client, &kind).await {
             Ok((resource, _)) => return Ok(Some(resource)),

@@ -171,9 +171,10 @@ mod tests {
     use super::super::SubjectKind;
     use super::*;
     use crate::base::ObjectKey;
+    use crate::source::objects::Kind;
 
     fn subject(name: &str) -> Subject {
-        Subject::new(SubjectKind::Service, ObjectKey::new("bookinfo", name))
+        Subject::new(SubjectKind::Of(Kind::Service), ObjectKey::new("bookinfo", name))
     }
 
     fn attempt(version: &str, what: u64) -> Attempt {

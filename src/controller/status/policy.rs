@@ -84,7 +84,8 @@ fn enforced(
 
 /// A policy in force lists its values that never match; the condition itself covers its targets.
 fn with_warnings(mut condition: Condition, view: &View<'_>, subject: &Subject) -> Condition {
-    let about_values = |it: &&Complaint| it.field.starts_with("spec.rules");
+    let about_values =
+        |it: &&Complaint| ["spec.rules", "metadata."].iter().any(|at| it.field.starts_with(at));
     let warnings = told(view.complaints(subject).filter(about_values), None);
     if condition.holds && !warnings.is_empty() {
         condition.message = format!("{}; {warnings}", condition.message);
@@ -182,7 +183,8 @@ fn gateway(view: &View<'_>, key: &ObjectKey) -> Result<String, (&'static str, St
     Err(("TargetNotFound", why))
 }
 
-pub(super) fn peer_authentication(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
+/// One condition of a policy that has no targets: whether it is in force, by what the translation complains of.
+pub(super) fn accepted(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
     let complaints: Vec<&Complaint> = view.complaints(subject).collect();
     let all = || told(complaints.iter().copied(), None);
     let condition = if stored.refused.is_some() {

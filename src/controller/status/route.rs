@@ -11,7 +11,7 @@ use super::condition::{self, Condition};
 use super::{CONTROLLER_NAME, Desired, Stored, Subject, View};
 use crate::base::ObjectKey;
 use crate::source::objects::{
-    GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, Service, ServiceEntry,
+    GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, Kind, Service, ServiceEntry,
 };
 use crate::source::{
     self, Complaint, ConditionReason, ConditionType, Severity, WAYPOINT_CLASS,
@@ -42,9 +42,8 @@ pub(super) fn status(
     let refs = stored.spec("parentRefs").and_then(Value::as_array);
     let complaints: Vec<&Complaint> = view.complaints(subject).collect();
     let mut parents: Vec<Value> = Vec::new();
-    let unserved = subject.kind.kind().filter(|kind| kind.is_unserved());
-    let unserved = unserved
-        .map(|kind| Condition::fails(ACCEPTED, "UnsupportedValue", source::what_follows(kind)));
+    let unserved = subject.kind.kind().and_then(Kind::instead);
+    let unserved = unserved.map(|what| Condition::fails(ACCEPTED, "UnsupportedValue", what));
     for (index, parent) in refs.into_iter().flatten().enumerate() {
         let conditions = match parent_of(view, class, &subject.key, parent) {
             // No other controller will report that it cannot exist.

@@ -3,31 +3,15 @@
 use std::fmt;
 
 use crate::base::ObjectKey;
-use crate::source::objects::Kind;
+use crate::source::objects::{Kind, Status};
 
 /// A kind of object whose status is ours to write, in part or as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SubjectKind {
-    GatewayClass,
+    /// A kind of the table (`source::objects`) with a status.
+    Of(Kind),
+    /// The mesh itself, which we make and nothing reads.
     XMesh,
-    Gateway,
-    HTTPRoute,
-    GRPCRoute,
-    Namespace,
-    Service,
-    ServiceEntry,
-    AuthorizationPolicy,
-    PeerAuthentication,
-    RequestAuthentication,
-    DestinationRule,
-    BackendTLSPolicy,
-    VirtualService,
-    EnvoyFilter,
-    WasmPlugin,
-    Telemetry,
-    TCPRoute,
-    TLSRoute,
-    TrafficPolicy,
 }
 
 /// One object.
@@ -47,134 +31,77 @@ pub enum Lists {
 }
 
 impl SubjectKind {
-    pub const ALL: [SubjectKind; 20] = [
-        SubjectKind::GatewayClass,
-        SubjectKind::XMesh,
-        SubjectKind::Gateway,
-        SubjectKind::HTTPRoute,
-        SubjectKind::GRPCRoute,
-        SubjectKind::Namespace,
-        SubjectKind::Service,
-        SubjectKind::ServiceEntry,
-        SubjectKind::AuthorizationPolicy,
-        SubjectKind::PeerAuthentication,
-        SubjectKind::RequestAuthentication,
-        SubjectKind::DestinationRule,
-        SubjectKind::BackendTLSPolicy,
-        SubjectKind::VirtualService,
-        SubjectKind::EnvoyFilter,
-        SubjectKind::WasmPlugin,
-        SubjectKind::Telemetry,
-        SubjectKind::TCPRoute,
-        SubjectKind::TLSRoute,
-        SubjectKind::TrafficPolicy,
-    ];
+    /// Every kind whose status Isthmus writes.
+    pub fn all() -> impl Iterator<Item = SubjectKind> {
+        let with_status = Kind::all().filter(|kind| kind.row().status != Status::None);
+        with_status.map(SubjectKind::Of).chain([SubjectKind::XMesh])
+    }
 
     pub fn name(self) -> &'static str {
         match self {
-            SubjectKind::GatewayClass => "GatewayClass",
+            SubjectKind::Of(kind) => kind.name(),
             SubjectKind::XMesh => "XMesh",
-            SubjectKind::Gateway => "Gateway",
-            SubjectKind::HTTPRoute => "HTTPRoute",
-            SubjectKind::GRPCRoute => "GRPCRoute",
-            SubjectKind::Namespace => "Namespace",
-            SubjectKind::Service => "Service",
-            SubjectKind::ServiceEntry => "ServiceEntry",
-            SubjectKind::AuthorizationPolicy => "AuthorizationPolicy",
-            SubjectKind::PeerAuthentication => "PeerAuthentication",
-            SubjectKind::RequestAuthentication => "RequestAuthentication",
-            SubjectKind::DestinationRule => "DestinationRule",
-            SubjectKind::BackendTLSPolicy => "BackendTLSPolicy",
-            SubjectKind::VirtualService => "VirtualService",
-            SubjectKind::EnvoyFilter => "EnvoyFilter",
-            SubjectKind::WasmPlugin => "WasmPlugin",
-            SubjectKind::Telemetry => "Telemetry",
-            SubjectKind::TCPRoute => "TCPRoute",
-            SubjectKind::TLSRoute => "TLSRoute",
-            SubjectKind::TrafficPolicy => "TrafficPolicy",
         }
     }
 
     /// Its kind in the translation; `None` if the translation does not know it.
     pub fn kind(self) -> Option<Kind> {
-        Kind::named(self.name())
+        match self {
+            SubjectKind::Of(kind) => Some(kind),
+            SubjectKind::XMesh => None,
+        }
     }
 
     /// Nothing of its objects' specs is needed beside the parsed object.
     pub fn is_read_without_spec(self) -> bool {
-        match self {
-            SubjectKind::Service | SubjectKind::ServiceEntry | SubjectKind::Namespace => true,
-            // Their statuses have an entry for each parent or target.
-            SubjectKind::TCPRoute | SubjectKind::TLSRoute | SubjectKind::BackendTLSPolicy => false,
-            _ => self.kind().is_some_and(Kind::is_unserved),
+        match self.status() {
+            Status::WaypointBound => true,
+            // Others have an entry for each parent or target.
+            Status::NotCarriedOut => self.kind().is_some_and(Kind::is_unserved),
+            _ => false,
         }
     }
 
     /// Whether an object of it must exist that Isthmus creates.
     pub fn is_made(self) -> bool {
-        matches!(self, SubjectKind::GatewayClass | SubjectKind::XMesh)
+        self == SubjectKind::XMesh || self.status() == Status::Class
+    }
+
+    pub fn is_namespaced(self) -> bool {
+        self.kind().is_some_and(Kind::is_namespaced)
+    }
+
+    /// The versions that can be read, the best one first.
+    pub fn versions(self) -> &'static [&'static str] {
+        self.kind().map_or(&["v1alpha1"][..], Kind::versions)
     }
 
     /// The API group; empty for the core.
     pub fn group(self) -> &'static str {
-        match self {
-            SubjectKind::Namespace | SubjectKind::Service => "",
-            SubjectKind::XMesh => "gateway.networking.x-k8s.io",
-            SubjectKind::TrafficPolicy => "isthmus.io",
-            SubjectKind::ServiceEntry
-            | SubjectKind::DestinationRule
-            | SubjectKind::VirtualService
-            | SubjectKind::EnvoyFilter => "networking.istio.io",
-            SubjectKind::WasmPlugin => "extensions.istio.io",
-            SubjectKind::Telemetry => "telemetry.istio.io",
-            SubjectKind::AuthorizationPolicy
-            | SubjectKind::PeerAuthentication
-            | SubjectKind::RequestAuthentication => "security.istio.io",
-            _ => "gateway.networking.k8s.io",
-        }
+        self.kind().map_or("gateway.networking.x-k8s.io", Kind::group)
     }
 
     pub fn plural(self) -> &'static str {
-        match self {
-            SubjectKind::GatewayClass => "gatewayclasses",
-            SubjectKind::XMesh => "xmeshes",
-            SubjectKind::Gateway => "gateways",
-            SubjectKind::HTTPRoute => "httproutes",
-            SubjectKind::GRPCRoute => "grpcroutes",
-            SubjectKind::Namespace => "namespaces",
-            SubjectKind::Service => "services",
-            SubjectKind::ServiceEntry => "serviceentries",
-            SubjectKind::AuthorizationPolicy => "authorizationpolicies",
-            SubjectKind::PeerAuthentication => "peerauthentications",
-            SubjectKind::RequestAuthentication => "requestauthentications",
-            SubjectKind::DestinationRule => "destinationrules",
-            SubjectKind::BackendTLSPolicy => "backendtlspolicies",
-            SubjectKind::VirtualService => "virtualservices",
-            SubjectKind::EnvoyFilter => "envoyfilters",
-            SubjectKind::WasmPlugin => "wasmplugins",
-            SubjectKind::Telemetry => "telemetries",
-            SubjectKind::TCPRoute => "tcproutes",
-            SubjectKind::TLSRoute => "tlsroutes",
-            SubjectKind::TrafficPolicy => "trafficpolicies",
-        }
+        self.kind().map_or("xmeshes", Kind::plural)
     }
 
-    /// As in the kinds' definitions. Istio's say nothing of the list of conditions, which makes it atomic.
+    /// As in the kinds' definitions. Those of Istio, and ours, say nothing of the list of conditions, which makes it atomic.
     pub fn lists(self) -> Lists {
-        match self {
-            SubjectKind::GatewayClass
-            | SubjectKind::XMesh
-            | SubjectKind::Gateway
-            | SubjectKind::Namespace
-            | SubjectKind::Service => Lists::Merged,
-            _ => Lists::Whole,
+        let group = self.group();
+        match group.is_empty() || group.starts_with("gateway.networking.") {
+            true => Lists::Merged,
+            false => Lists::Whole,
         }
     }
 
     /// Whether the whole status is ours once the object is: earlier content is then taken over. Otherwise the
     /// conditions of a Service or policy may be another mesh's, which keeps them.
     pub fn is_all_ours(self) -> bool {
-        matches!(self, SubjectKind::GatewayClass | SubjectKind::XMesh | SubjectKind::Gateway)
+        self.is_made() || self.status() == Status::Gateway
+    }
+
+    fn status(self) -> Status {
+        self.kind().map_or(Status::None, |kind| kind.row().status)
     }
 }
 

@@ -1,4 +1,5 @@
-//! The problems that deserve an Event: errors that reject, deny or omit something.
+//! The problems that deserve an Event: errors that reject, deny or omit something, and warnings of objects whose status does not
+//! tell them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,7 @@ use serde_json::Value;
 use super::{Desires, Subject, SubjectKind, View};
 use crate::base::ObjectKey;
 use crate::controller::events::{Regarding, Trouble};
-use crate::source::objects::Kind;
+use crate::source::objects::{Kind, Status};
 use crate::source::{Complaint, LAYER4_ALONE, Severity};
 
 /// The object is invalid, and not in force as written.
@@ -19,15 +20,20 @@ const NOT_SUPPORTED: &str = "NotSupported";
 const MISSING: &str = "WaypointMissing";
 /// For complaints that no condition covers.
 const INVALID: &str = "Invalid";
+/// The object is in force, and a part of it has another effect than it seems to, or none.
+const MISCONFIGURED: &str = "Misconfigured";
 
 /// All current problems, each once: errors in several fields of an object are one.
 pub(super) fn troubles(view: &View<'_>, desires: &Desires) -> Vec<Trouble> {
     let mut found: BTreeMap<(Subject, &str), Vec<String>> = BTreeMap::new();
     for complaint in &view.translation.complaints {
-        if complaint.severity != Severity::Error && !is_of_missing_waypoint(complaint) {
+        let Some(subject) = subject(complaint) else { continue };
+        let is_told = complaint.severity == Severity::Error
+            || is_of_missing_waypoint(complaint)
+            || complaint.severity == Severity::Warning && is_event(subject.kind, &complaint.field);
+        if !is_told {
             continue;
         }
-        let Some(subject) = subject(complaint) else { continue };
         let refused = view.stored.get(&subject).is_some_and(|stored| stored.refused.is_some());
         let reason = if refused { REFUSED } else { reason(complaint) };
         let notes = found.entry((subject, reason)).or_default();
@@ -48,7 +54,7 @@ pub(super) fn troubles(view: &View<'_>, desires: &Desires) -> Vec<Trouble> {
 }
 
 fn subject(complaint: &Complaint) -> Option<Subject> {
-    let kind = SubjectKind::ALL.into_iter().find(|kind| kind.name() == complaint.kind)?;
+    let kind = SubjectKind::all().find(|kind| kind.name() == complaint.kind)?;
     let key: &ObjectKey = complaint.object.as_ref()?;
     Some(Subject::new(kind, key.clone()))
 }
@@ -57,6 +63,7 @@ fn reason(complaint: &Complaint) -> &'static str {
     match complaint.condition {
         Some(condition) => condition.reason.name(),
         None if is_of_missing_waypoint(complaint) => MISSING,
+        None if complaint.severity == Severity::Warning => MISCONFIGURED,
         None if is_unserved(&complaint.kind) => NOT_SUPPORTED,
         None if complaint.field.contains("istio.io/use-waypoint") => "WaypointUnusable",
         None => INVALID,
@@ -67,9 +74,20 @@ fn is_of_missing_waypoint(complaint: &Complaint) -> bool {
     complaint.field.contains("istio.io/use-waypoint") && complaint.reason.contains(LAYER4_ALONE)
 }
 
+/// Whether an Event tells the warning: no condition of such objects lists any, as their only one is about their waypoint.
+/// The controller reads neither pods nor EndpointSlices, so that it does not repeat what is said of endpoints.
+fn is_event(kind: SubjectKind, field: &str) -> bool {
+    match kind.kind() {
+        Some(Kind::ServiceEntry) => true,
+        Some(Kind::Namespace) => field.starts_with("metadata."),
+        Some(Kind::Service) => field.starts_with("metadata.") || field == "spec.clusterIP",
+        _ => false,
+    }
+}
+
 fn is_unserved(kind: &str) -> bool {
     let kind = Kind::named(kind);
-    kind.is_some_and(|kind| kind.is_unserved() || kind == Kind::RequestAuthentication)
+    kind.is_some_and(|kind| kind.is_unserved() || kind.row().status == Status::NotCarriedOut)
 }
 
 /// `None` if the object is gone: there is nobody to tell.

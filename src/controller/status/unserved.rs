@@ -3,16 +3,15 @@
 //! The condition's type is Isthmus's own, so that a control plane that does support such objects, for its sidecars or
 //! gateways in the same cluster, keeps its own conditions.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::condition::{self, Condition};
-use super::{CONTROLLER_NAME, Desired, Stored, Subject, SubjectKind, View};
-use crate::source::{Complaint, what_follows};
+use super::{Desired, Stored, Subject, View, ancestors};
+use crate::source::Complaint;
+use crate::source::objects::Kind;
 
 const CARRIED_OUT: &str = "isthmus.io/CarriedOut";
 const ACCEPTED: &str = "Accepted";
-/// The fields that identify a target of a policy, in the API's order.
-const FIELDS: [&str; 4] = ["group", "kind", "name", "sectionName"];
 
 /// For Istio's kinds.
 pub(super) fn status(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
@@ -24,32 +23,7 @@ pub(super) fn status(view: &View<'_>, subject: &Subject, stored: &Stored) -> Des
 /// For a BackendTLSPolicy, which has an entry for each target (Gateway API, PolicyAncestorStatus).
 pub(super) fn ancestors(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
     let condition = Condition::fails(ACCEPTED, "Invalid", told(view, subject, stored));
-    of_targets(subject, stored, |_| vec![condition.clone()])
-}
-
-/// One entry for each target of a policy, by its index.
-pub(super) fn of_targets(
-    subject: &Subject,
-    stored: &Stored,
-    conditions: impl Fn(usize) -> Vec<Condition>,
-) -> Desired {
-    let targets = stored.spec("targetRefs").and_then(Value::as_array);
-    let mut ancestors: Vec<Value> = Vec::new();
-    for (index, target) in targets.into_iter().flatten().enumerate() {
-        let conditions = condition::list(&conditions(index), stored.generation());
-        let fields = FIELDS.iter().filter_map(|field| {
-            let value = target.get(field).filter(|value| !value.is_null())?;
-            Some(((*field).to_owned(), value.clone()))
-        });
-        let mut reference: serde_json::Map<String, Value> = fields.collect();
-        reference.insert("namespace".to_owned(), (&*subject.key.namespace).into());
-        ancestors.push(json!({
-            "ancestorRef": reference,
-            "controllerName": CONTROLLER_NAME,
-            "conditions": conditions,
-        }));
-    }
-    Desired { status: json!({ "ancestors": ancestors }), owned: &[] }
+    ancestors::of_targets(subject, stored, |_| vec![condition.clone()])
 }
 
 /// The object's complaints; objects beyond those that are named individually get the text for their kind.
@@ -62,8 +36,6 @@ fn told(view: &View<'_>, subject: &Subject, stored: &Stored) -> String {
         false => format!("{}: {}", it.field, it.reason),
     };
     let mut messages: Vec<String> = view.complaints(subject).map(with_field).collect();
-    if subject.kind != SubjectKind::RequestAuthentication {
-        messages.extend(subject.kind.kind().map(|kind| what_follows(kind).to_owned()));
-    }
+    messages.extend(subject.kind.kind().and_then(Kind::instead).map(str::to_owned));
     condition::joined(messages.iter().map(String::as_str))
 }

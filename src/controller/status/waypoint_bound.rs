@@ -25,11 +25,11 @@ pub(super) fn status(
 ) -> Option<Desired> {
     let key = &subject.key;
     let (bound, generation) = match subject.kind {
-        SubjectKind::Namespace => {
+        SubjectKind::Of(Kind::Namespace) => {
             view.objects.get::<Namespace>(key)?;
             (bindings.of_namespace(&key.name).map(condition), None)
         }
-        SubjectKind::ServiceEntry => {
+        SubjectKind::Of(Kind::ServiceEntry) => {
             (of_entry(view, bindings, subject, stored), stored.generation())
         }
         _ => {

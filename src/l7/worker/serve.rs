@@ -206,7 +206,8 @@ async fn serve_http2<H: Handler>(
         let known = taken.load(Ordering::Relaxed) + told;
         let refused = streams.seen().map_or(0, |streams| streams.saturating_sub(known));
         told += refused;
-        (0..refused).for_each(|_| handler.refused(Refused::stream()));
+        let answered = streams.answered(refused);
+        (0..refused).for_each(|number| handler.refused(Refused::stream(number < answered)));
     };
     tokio::select! {
         biased;

@@ -47,14 +47,9 @@ pub(super) enum Found {
 
 /// Kinds that are in every cluster.
 fn core() -> Served {
-    let kinds = [
-        (Kind::Namespace, "namespaces"),
-        (Kind::Node, "nodes"),
-        (Kind::Pod, "pods"),
-        (Kind::Service, "services"),
-        (Kind::EndpointSlice, "endpointslices"),
-    ];
-    kinds.into_iter().map(|(kind, plural)| (kind, resource(kind, "v1", plural))).collect()
+    let kinds = Kind::all().filter(|kind| kind.is_translated() && kind.is_built_in());
+    let resource = |kind: Kind| Some(resource(kind, kind.versions().first()?, kind.plural()));
+    kinds.filter_map(|kind| Some((kind, resource(kind)?))).collect()
 }
 
 fn resource(kind: Kind, version: &str, plural: &str) -> ApiResource {
@@ -64,8 +59,7 @@ fn resource(kind: Kind, version: &str, plural: &str) -> ApiResource {
 
 /// Kinds that a CustomResourceDefinition stands for.
 fn custom() -> impl Iterator<Item = Kind> {
-    let is_custom = |kind: &Kind| !matches!(kind.group(), "" | "discovery.k8s.io");
-    Kind::all().filter(move |kind| kind.is_translated() && is_custom(kind))
+    Kind::all().filter(|kind| kind.is_translated() && !kind.is_built_in())
 }
 
 /// What an agent lists and watches: API groups, empty for the core, with the plural names of their resources. Its
@@ -242,13 +236,7 @@ impl Discovery {
 
 /// The name of the CustomResourceDefinition of a kind.
 fn definition_of(kind: Kind) -> String {
-    let singular = kind.name().to_ascii_lowercase();
-    let plural = match singular.strip_suffix('y') {
-        Some(stem) if !stem.ends_with('a') => format!("{stem}ies"),
-        _ if singular.ends_with('s') => format!("{singular}es"),
-        _ => format!("{singular}s"),
-    };
-    format!("{plural}.{}", kind.group())
+    format!("{}.{}", kind.plural(), kind.group())
 }
 
 fn is_ours(name: &str) -> bool {

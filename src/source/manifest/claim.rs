@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 
+use crate::base::schema::forms::LABEL;
 use crate::base::{ObjectKey, Str};
-use crate::source::objects::{DEFAULT_NAMESPACE, Kind};
+use crate::source::objects::{DEFAULT_NAMESPACE, Guard, Guards, ISTIO_SECURITY_GROUP, Kind};
 
 /// An object that a refused document seems to define.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,27 +21,21 @@ pub struct Claim {
     pub namespace: Option<Str>,
 }
 
-/// How an object of a security kind that was never understood denies what it may apply to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Guard {
-    /// Everything.
-    Requests,
-    /// What comes without mutual TLS.
-    Plaintext,
-}
-
-/// Istio's security kinds, without one of which something is let past that should be denied.
-const GUARDS: [(&str, Guard); 3] = [
-    ("AuthorizationPolicy", Guard::Requests),
-    ("PeerAuthentication", Guard::Plaintext),
-    ("RequestAuthentication", Guard::Requests),
-];
-
-/// The API group of Istio's security kinds.
-pub(super) const GROUP: &str = "security.istio.io";
-
 /// Groups of others that have kinds of these names.
 const OTHERS: [&str; 1] = ["policy.linkerd.io"];
+
+/// Whether a namespace may be called so. One that is not, such as a variable that nobody has filled in, may mean any.
+pub(super) fn is_namespace(text: &str) -> bool {
+    LABEL.objection(text).is_none()
+}
+
+/// The security kinds, without one of which something is let past that should be denied.
+fn kinds() -> impl Iterator<Item = (Kind, Guard)> {
+    Kind::all().filter_map(|kind| match kind.row().guards {
+        Guards::Denies(guard) => Some((kind, guard)),
+        Guards::Nothing | Guards::Limits => None,
+    })
+}
 
 impl Guard {
     /// What an object of this kind would deny: one of Istio's kinds, or whatever has their group.
@@ -49,20 +44,21 @@ impl Guard {
         if group.is_some_and(|group| OTHERS.contains(&group)) {
             return None;
         }
-        let named = GUARDS.iter().find(|(name, _)| Some(*name) == kind).map(|(_, guard)| *guard);
-        named.or_else(|| (group == Some(GROUP)).then_some(Guard::Requests))
+        let named = kinds().find(|(known, _)| Some(known.name()) == kind).map(|(_, guard)| guard);
+        named.or_else(|| (group == Some(ISTIO_SECURITY_GROUP)).then_some(Guard::Requests))
     }
 
     /// The security kind that a word names, alone or as a list of it.
     pub(super) fn named(word: &str) -> Option<&'static str> {
         let is = |name: &&str| *name == word || word.strip_suffix("List") == Some(*name);
-        GUARDS.iter().map(|(name, _)| *name).find(is)
+        kinds().map(|(kind, _)| kind.name()).find(is)
     }
 
     /// A kind that nobody has, by its group or its name.
     pub(super) fn is_misspelt(api_version: &str, kind: &str) -> bool {
         let group = api_version.split_once('/').map(|(group, _)| group);
-        let known = group == Some(GROUP) && GUARDS.iter().any(|(name, _)| *name == kind);
+        let is = |known: Kind| Some(known.group()) == group && known.name() == kind;
+        let known = kinds().any(|(known, _)| is(known));
         !known && Guard::of(Some(api_version), Some(kind)).is_some()
     }
 
@@ -96,7 +92,7 @@ impl Claim {
             None => None,
             Some(None | Some(Value::Null)) => Some(DEFAULT_NAMESPACE),
             Some(Some(Value::String(text))) if text.is_empty() => Some(DEFAULT_NAMESPACE),
-            Some(Some(other)) => other.as_str(),
+            Some(Some(other)) => other.as_str().filter(|text| is_namespace(text)),
         };
         let namespaced = kind.is_none_or(Kind::is_namespaced);
         let namespace = if namespaced { namespace } else { Some("") };

@@ -24,7 +24,7 @@ use crate::base::{ObjectKey, Str};
 use crate::model::{self, Action};
 use crate::policy::{aliases, never};
 use crate::source::objects::{
-    AuthorizationPolicy, Kind, PolicyAction, RequestAuthentication, annotation,
+    AuthorizationPolicy, Guard, Guards, Kind, PolicyAction, RequestAuthentication, annotation,
 };
 
 /// Decide and log, but do not enforce.
@@ -54,8 +54,7 @@ pub(super) fn translate(cx: &mut Context<'_>, waypoints: &Waypoints) -> Policies
     for (key, object) in objects.all::<RequestAuthentication>() {
         models.push(Arc::new(tokens::translate(cx, &mut selecting, key, object)));
     }
-    let is_ours =
-        |kind: Kind| matches!(kind, Kind::AuthorizationPolicy | Kind::RequestAuthentication);
+    let is_ours = |kind: Kind| kind.row().guards == Guards::Denies(Guard::Requests);
     for refused in objects.refused().iter().filter(|it| is_ours(it.kind)) {
         let denying = refused::translate(cx, waypoints, &mut selecting, refused);
         models.extend(denying.into_iter().map(Arc::new));

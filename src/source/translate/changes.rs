@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::base::{ObjectKey, Str};
-use crate::source::objects::Kind;
+use crate::source::objects::{Affects, Kind};
 
 /// More than what was asked for, rather than less: what is looked at in vain costs time only.
 #[derive(Debug, Default)]
@@ -65,48 +65,31 @@ impl Changes {
     }
 
     fn add(&mut self, kind: Kind, key: &ObjectKey) {
-        match kind {
-            Kind::Pod => _ = self.pods.insert(key.clone()),
-            Kind::EndpointSlice => _ = self.slices.insert(key.clone()),
-            Kind::Node => _ = self.nodes.insert(key.name.clone()),
-            Kind::Service => _ = self.services.insert(key.clone()),
-            Kind::Namespace => {
+        self.unserved |= kind.is_unserved();
+        match kind.row().affects {
+            Affects::Nothing => {}
+            Affects::Frame => self.frame = true,
+            Affects::Namespace => {
                 self.frame = true;
                 self.entries = true;
                 self.pods_of.insert(key.name.clone());
                 self.services_of.insert(key.name.clone());
             }
-            Kind::WorkloadEntry => {
+            Affects::Node => _ = self.nodes.insert(key.name.clone()),
+            Affects::Pod => _ = self.pods.insert(key.clone()),
+            Affects::Service => _ = self.services.insert(key.clone()),
+            Affects::EndpointSlice => _ = self.slices.insert(key.clone()),
+            Affects::WorkloadEntry => {
                 self.entries = true;
                 self.workload_entries = true;
                 self.services_of.insert(key.namespace.clone());
             }
-            Kind::ServiceEntry => self.entries = true,
-            Kind::Gateway => {
+            Affects::ServiceEntry => self.entries = true,
+            Affects::Gateway => {
                 self.frame = true;
                 self.gateways = true;
             }
-            Kind::GatewayClass
-            | Kind::AuthorizationPolicy
-            | Kind::PeerAuthentication
-            | Kind::RequestAuthentication => {
-                self.frame = true;
-            }
-            Kind::DestinationRule | Kind::BackendTLSPolicy => {
-                self.frame = true;
-                self.unserved = true;
-            }
-            Kind::VirtualService
-            | Kind::EnvoyFilter
-            | Kind::WasmPlugin
-            | Kind::Telemetry
-            | Kind::TCPRoute
-            | Kind::TLSRoute => self.unserved = true,
-            Kind::HTTPRoute | Kind::GRPCRoute => _ = self.routes.insert((kind, key.clone())),
-            // All are attached in every translation.
-            Kind::TrafficPolicy => {}
-            // Not translated.
-            Kind::ServiceAccount | Kind::ReferenceGrant => {}
+            Affects::Route => _ = self.routes.insert((kind, key.clone())),
         }
     }
 

@@ -23,10 +23,10 @@ const DOMAINS: [&str; 8] = [
 ];
 
 /// Complains of the labels and annotations of all objects of a kind.
-pub(super) fn check_all<T: Typed + HasMetadata>(cx: &mut Context<'_>) {
+pub(super) fn check_all<T: Typed + Labelled>(cx: &mut Context<'_>) {
     let objects = cx.objects;
     for (key, object) in objects.all::<T>() {
-        check::<T>(cx, key, object.metadata());
+        check::<T>(cx, key, object);
     }
 }
 
@@ -45,33 +45,6 @@ pub(super) fn check<T: Typed>(cx: &mut Context<'_>, key: &ObjectKey, of: &impl L
         cx.warn::<T>(key, label_field(USE_WAYPOINT_NAMESPACE), reason);
     }
 }
-
-/// What has `metadata` as Kubernetes writes them.
-pub(super) trait HasMetadata {
-    fn metadata(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-}
-
-macro_rules! has_metadata {
-    ($($type:ty),*) => {
-        $(impl HasMetadata for $type {
-            fn metadata(&self) -> &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta {
-                &self.metadata
-            }
-        })*
-    };
-}
-
-has_metadata!(
-    crate::source::objects::Namespace,
-    crate::source::objects::Gateway,
-    crate::source::objects::GatewayClass,
-    crate::source::objects::AuthorizationPolicy,
-    crate::source::objects::PeerAuthentication,
-    crate::source::objects::ServiceEntry,
-    crate::source::objects::WorkloadEntry,
-    crate::source::objects::HttpRoute,
-    crate::source::objects::GrpcRoute
-);
 
 impl Place {
     /// As the path of a field.

@@ -26,7 +26,7 @@ use super::{Context, Kind, service_ports};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Mode, Scope};
 use crate::source::objects::{
-    AttachedTo, MtlsMode, MutualTls, PeerAuthentication, WorkloadSelector, created,
+    AttachedTo, Guard, Guards, MtlsMode, MutualTls, PeerAuthentication, WorkloadSelector, created,
 };
 use crate::world::Attached;
 
@@ -58,7 +58,8 @@ impl Levels {
             }
         };
         // In the order in which they win.
-        for refused in objects.refused().iter().filter(|it| it.kind == Kind::PeerAuthentication) {
+        let is_ours = |kind: Kind| kind.row().guards == Guards::Denies(Guard::Plaintext);
+        for refused in objects.refused().iter().filter(|it| is_ours(it.kind)) {
             let selector = refused.part::<WorkloadSelector>("selector").ok().flatten();
             let mut key = refused.key.clone();
             if refused.anywhere {

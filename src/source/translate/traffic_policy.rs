@@ -11,11 +11,10 @@ mod target;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Context;
+use super::{Attach, Context};
 use crate::base::ObjectKey;
 use crate::filter::{self, HttpFilter};
-use crate::model::{HttpRoute, HttpRule, RouteKind, Service, Waypoint};
-use crate::source::Complaint;
+use crate::model::{HttpRoute, HttpRule, Mesh, RouteKind, Service};
 use claims::{Claims, OfService};
 use target::Known;
 
@@ -24,7 +23,6 @@ use target::Known;
 pub(super) struct Attachments {
     services: BTreeMap<ObjectKey, With<Service>>,
     routes: BTreeMap<(RouteKind, ObjectKey), With<HttpRoute>>,
-    pub(super) complaints: Vec<Complaint>,
 }
 
 /// An object without and with the filters of policies.
@@ -33,19 +31,11 @@ struct With<T> {
     filtered: Arc<T>,
 }
 
-impl Attachments {
-    /// Adds the filters of all policies to the objects that they are attached to.
-    pub(super) fn attach(
-        &mut self,
-        cx: &mut Context<'_>,
-        waypoints: &[Arc<Waypoint>],
-        services: &mut [Arc<Service>],
-        routes: &mut [Arc<HttpRoute>],
-    ) {
-        self.complaints.clear();
+impl Attach for Attachments {
+    fn attach(&mut self, cx: &mut Context<'_>, mesh: &mut Mesh) {
+        let Mesh { waypoints, services, routes, .. } = mesh;
         let mut claims = Claims::of(cx);
         if claims.are_none() && self.services.is_empty() && self.routes.is_empty() {
-            self.complaints = std::mem::take(&mut cx.complaints);
             return;
         }
         let before = std::mem::take(&mut self.services);
@@ -71,7 +61,6 @@ impl Attachments {
         claims.complain_of_unreached(cx, &Known { waypoints, services });
         claims.complain_of_ignored(cx);
         claims.tell_of_overridden(cx);
-        self.complaints = std::mem::take(&mut cx.complaints);
     }
 }
 

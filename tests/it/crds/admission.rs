@@ -17,7 +17,7 @@ pub fn manifests(definitions: &[Definition]) -> [Value; 2] {
         rules.push(json!({
             "apiGroups": [definition.kind.group()],
             "apiVersions": ["*"],
-            "resources": [definition.plural],
+            "resources": [definition.kind.plural()],
             "operations": ["CREATE", "UPDATE"],
         }));
         let kind = definition.kind.name();

@@ -1,7 +1,6 @@
 //! Words of a text that name kinds whose objects deny something.
 
-use super::super::Guard;
-use super::super::claim::GROUP;
+use crate::source::objects::{Guard, ISTIO_SECURITY_GROUP};
 
 /// The kinds that the words of `text` name, once for each word. Lines that are nothing but a comment do not count.
 pub(super) fn guards(text: &str) -> Vec<&'static str> {
@@ -11,7 +10,8 @@ pub(super) fn guards(text: &str) -> Vec<&'static str> {
     let words = text.split(|char: char| !char.is_ascii_alphanumeric());
     let mut found: Vec<&'static str> = words.filter_map(Guard::named).collect();
     // Its versions; labels of the same group say something else.
-    let mut versions = text.split(GROUP).skip(1).filter_map(|after| after.strip_prefix("/v"));
+    let mut versions =
+        text.split(ISTIO_SECURITY_GROUP).skip(1).filter_map(|after| after.strip_prefix("/v"));
     if found.is_empty() && versions.any(|after| after.starts_with(|it: char| it.is_ascii_digit())) {
         found.push("");
     }

@@ -11,15 +11,15 @@ use Rule::{Fields, List, Map, Number, OneOf, Text, With};
 const PORT: Rule = Number(1, 65535);
 const PROTOCOL: Rule = OneOf(&["TCP", "UDP", "SCTP"]);
 
-pub(super) const METADATA: Rule =
+pub(in super::super) const METADATA: Rule =
     Fields(&[("labels", Map(usize::MAX, any(317), &Text(LABEL_VALUE)))]);
 
-pub(super) const POD: Rule = Fields(&[
+pub(in super::super) const POD: Rule = Fields(&[
     ("spec", Fields(&[("serviceAccountName", Text(ACCOUNT))])),
     ("status", With(&Fields(&[]), &[pod_has_addresses])),
 ]);
 
-pub(super) const SERVICE: Rule = With(
+pub(in super::super) const SERVICE: Rule = With(
     &Fields(&[
         ("type", OneOf(&["ClusterIP", "NodePort", "LoadBalancer", "ExternalName"])),
         ("sessionAffinity", OneOf(&["None", "ClientIP"])),
@@ -47,7 +47,7 @@ pub(super) const SERVICE: Rule = With(
     &[addresses_are_addresses],
 );
 
-pub(super) const ENDPOINT_SLICE: Rule =
+pub(in super::super) const ENDPOINT_SLICE: Rule =
     With(&ENDPOINT_SLICE_FIELDS, &[addresses_are_of_their_type]);
 
 const ENDPOINT_SLICE_FIELDS: Rule = Fields(&[

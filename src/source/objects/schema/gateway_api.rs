@@ -114,7 +114,7 @@ const GRPC_MATCH: Rule = Fields(&[
     ),
 ]);
 
-pub(super) const HTTP_ROUTE: Rule = Fields(&[
+pub(in super::super) const HTTP_ROUTE: Rule = Fields(&[
     ("hostnames", List(0, 16, &Text(HOST))),
     ("parentRefs", PARENTS),
     (
@@ -157,7 +157,7 @@ pub(super) const HTTP_ROUTE: Rule = Fields(&[
     ("useDefaultGateways", OneOf(&["All", "None"])),
 ]);
 
-pub(super) const GRPC_ROUTE: Rule = Fields(&[
+pub(in super::super) const GRPC_ROUTE: Rule = Fields(&[
     ("hostnames", List(0, 16, &Text(HOST))),
     ("parentRefs", PARENTS),
     (
@@ -179,7 +179,7 @@ pub(super) const GRPC_ROUTE: Rule = Fields(&[
     ("useDefaultGateways", OneOf(&["All", "None"])),
 ]);
 
-pub(super) const GATEWAY: Rule = Fields(&[
+pub(in super::super) const GATEWAY: Rule = Fields(&[
     ("gatewayClassName", Text(NAME)),
     (
         "listeners",

@@ -17,7 +17,7 @@ const TARGET: Rule = With(
 );
 const ACCOUNTS: Rule = List(0, 16, &Text(any(320)));
 
-pub(super) const AUTHORIZATION_POLICY: Rule = With(
+pub(in super::super) const AUTHORIZATION_POLICY: Rule = With(
     &Fields(&[
         ("action", OneOf(&["ALLOW", "DENY", "AUDIT", "CUSTOM"])),
         ("selector", SELECTOR),
@@ -53,7 +53,7 @@ pub(super) const AUTHORIZATION_POLICY: Rule = With(
 
 const MTLS: Rule = Fields(&[("mode", OneOf(&["UNSET", "DISABLE", "PERMISSIVE", "STRICT"]))]);
 
-pub(super) const PEER_AUTHENTICATION: Rule = With(
+pub(in super::super) const PEER_AUTHENTICATION: Rule = With(
     &Fields(&[
         ("selector", SELECTOR),
         ("mtls", MTLS),
@@ -71,9 +71,9 @@ const WORKLOAD_FIELDS: Rule = Fields(&[
     ("serviceAccount", Text(any(253))),
     ("weight", Number(0, 4_294_967_295)),
 ]);
-pub(super) const WORKLOAD_ENTRY: Rule = With(&WORKLOAD_FIELDS, &[workload_is_somewhere]);
+pub(in super::super) const WORKLOAD_ENTRY: Rule = With(&WORKLOAD_FIELDS, &[workload_is_somewhere]);
 
-pub(super) const SERVICE_ENTRY: Rule = With(
+pub(in super::super) const SERVICE_ENTRY: Rule = With(
     &Fields(&[
         ("hosts", With(&List(1, 256, &Text(any(MANY))), &[not_every_host])),
         ("addresses", List(0, 256, &Text(any(64)))),

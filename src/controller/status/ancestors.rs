@@ -1,16 +1,45 @@
-//! TrafficPolicies: one entry for each target (Gateway API, PolicyAncestorStatus; GEP-713), with `Accepted`, and for an
-//! accepted one with `Programmed`: whether the policy takes effect there.
+//! Policies that are attached to targets: one entry for each target (Gateway API, PolicyAncestorStatus; GEP-713), from the
+//! complaints of the translation: `Accepted`, and for an accepted one `Programmed`: whether the policy takes effect there.
+
+use serde_json::{Value, json};
 
 use super::condition::{self, Condition};
-use super::{Desired, Stored, Subject, View, unserved};
+use super::{CONTROLLER_NAME, Desired, Stored, Subject, View};
 use crate::source::{Complaint, ConditionType};
 
 const ACCEPTED: &str = "Accepted";
 const PROGRAMMED: &str = "Programmed";
+/// The fields that identify a target of a policy, in the API's order.
+const FIELDS: [&str; 4] = ["group", "kind", "name", "sectionName"];
 
 pub(super) fn status(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
     let complaints: Vec<&Complaint> = view.complaints(subject).collect();
-    unserved::of_targets(subject, stored, |index| of_target(&complaints, stored, index))
+    of_targets(subject, stored, |index| of_target(&complaints, stored, index))
+}
+
+/// One entry for each target of a policy, by its index.
+pub(super) fn of_targets(
+    subject: &Subject,
+    stored: &Stored,
+    conditions: impl Fn(usize) -> Vec<Condition>,
+) -> Desired {
+    let targets = stored.spec("targetRefs").and_then(Value::as_array);
+    let mut ancestors: Vec<Value> = Vec::new();
+    for (index, target) in targets.into_iter().flatten().enumerate() {
+        let conditions = condition::list(&conditions(index), stored.generation());
+        let fields = FIELDS.iter().filter_map(|field| {
+            let value = target.get(field).filter(|value| !value.is_null())?;
+            Some(((*field).to_owned(), value.clone()))
+        });
+        let mut reference: serde_json::Map<String, Value> = fields.collect();
+        reference.insert("namespace".to_owned(), (&*subject.key.namespace).into());
+        ancestors.push(json!({
+            "ancestorRef": reference,
+            "controllerName": CONTROLLER_NAME,
+            "conditions": conditions,
+        }));
+    }
+    Desired { status: json!({ "ancestors": ancestors }), owned: &[] }
 }
 
 fn of_target(complaints: &[&Complaint], stored: &Stored, index: usize) -> Vec<Condition> {
