@@ -69,6 +69,9 @@ impl Sender {
         stream: Carrier,
         address: SocketAddr,
     ) -> Result<Self, UpstreamError> {
+        // An agent at the other end has checked the application's response, and may have added the coding of a body without a
+        // length.
+        let most_fields = most_fields + usize::from(!matches!(stream, Carrier::Tcp(_)));
         let buffers = Arc::new(buffers);
         let kind = Kind::connect(tasks, most_fields, version, stream, &buffers).await;
         kind.map(|kind| Self { kind, buffers, made: Instant::now(), withheld: None })
@@ -240,13 +243,17 @@ impl Kind {
     }
 }
 
-/// Names are written as the other side wrote them.
+/// Names are written as the other side wrote them. What old servers send is mended as RFC 9112 asks a proxy: 5.1 for spaces
+/// before a colon, 5.2 for folded lines.
 fn http1_settings(most_fields: usize) -> http1::Builder {
     let mut settings = http1::Builder::new();
     if most_fields != HYPER_HEADERS {
         settings.max_headers(most_fields);
     }
     settings.max_buf_size(HTTP1_BUFFER).max_header_size(LONGEST_HEAD).preserve_header_case(true);
+    settings
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true);
     settings
 }
 
