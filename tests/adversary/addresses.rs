@@ -45,7 +45,11 @@ fn an_address_that_a_pod_gave_itself_is_no_source() -> Result<()> {
     let own = lab.address("attacker")?.to_string();
     let claim = format!("{CLAIMED}/32");
     namespace(&lab, "attacker")?.run(|| run("ip", &["address", "add", &claim, "dev", "lo"]))??;
-    wait::until("the policy to be in force", || Ok((status(&lab, &own)? == "403").then_some(())))?;
+    wait::until("the policy to be in force", || {
+        let status = status(&lab, &own)?;
+        println!("from {own}: {status}");
+        Ok((status == "403").then_some(()))
+    })?;
     let claimed = status(&lab, CLAIMED)?;
     ensure!(claimed == "403", "from {CLAIMED}, which is nobody's: {claimed}");
     let saw = recorder.take();
