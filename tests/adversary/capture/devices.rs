@@ -158,11 +158,11 @@ fn a_device_of_ones_own_leads_past_no_capture() -> Result<()> {
     let attacker = namespace(&lab, "attacker")?;
     let mut tun = Tun::create(&attacker)?;
     let probes = [ports::PROBE_ADDRESS_V4.into(), ports::PROBE_ADDRESS_V6.into()];
-    for family in 0..2 {
+    for (family, probe) in probes.into_iter().enumerate() {
         let to = places(&lab, VICTIM, PORT)?[family];
         // As a probe of the node, which captured pods let pass.
         let passes = listen_raw(&namespace(&lab, VICTIM)?, to)?;
-        tun.inject(SocketAddr::new(probes[family], port()), to)?;
+        tun.inject(SocketAddr::new(probe, port()), to)?;
         ensure!(!passes.join().is_ok_and(|it| it), "a forwarded packet passed for a probe");
         // Out of the attacker's own pod, in its own name and in another's: what is forwarded is no exception.
         let to = places(&lab, "outsider", 7600 + family as u16)?[family];
