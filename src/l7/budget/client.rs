@@ -43,6 +43,7 @@ impl Client {
         identity: Option<&Identity>,
         address: IpAddr,
     ) -> Self {
+        let address = address.to_canonical();
         let known = identity.is_none() || world.source_at(address, identity).is_some();
         Self::new(identity, if known { address } else { NOWHERE })
     }

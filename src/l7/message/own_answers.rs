@@ -21,7 +21,7 @@ pub(in crate::l7) struct Streams(Arc<Told>);
 #[derive(Default)]
 struct Told {
     seen: AtomicUsize,
-    /// The last stream that is open, and the last that was open before the connection's present poll.
+    /// The last stream whose head has come, and the last that was open before the connection's present poll.
     last: AtomicU32,
     before: AtomicU32,
     answered: AtomicUsize,
@@ -41,10 +41,13 @@ pub(in crate::l7) struct Written {
 }
 
 impl Streams {
-    /// What was read so far: how many streams, if hyper has seen all of them, and the last of them.
-    pub(in crate::l7) fn note(&self, streams: Option<usize>, last: u32) {
+    /// What was read so far: how many streams, if hyper has seen all of them, and the last of them, if its head has come to
+    /// its end.
+    pub(in crate::l7) fn note(&self, streams: Option<usize>, last: Option<u32>) {
         self.0.seen.store(streams.unwrap_or(NOT_SEEN), Ordering::Relaxed);
-        self.0.last.store(last, Ordering::Relaxed);
+        if let Some(last) = last {
+            self.0.last.store(last, Ordering::Relaxed);
+        }
     }
 
     pub(in crate::l7) fn seen(&self) -> Option<usize> {
@@ -101,7 +104,10 @@ mod tests {
             let mut write = |bytes: &[u8]| {
                 bytes.chunks(cut).for_each(|part| written.note(part, &streams));
             };
-            streams.note(Some(2), 3);
+            // The third stream's head comes in two polls.
+            streams.note(None, None);
+            assert_eq!(streams.answered(0), 0);
+            streams.note(Some(2), Some(3));
             write(
                 &[frame(4, 0, &[0; 12]), frame(HEADERS, 3, &[0x48, 0x82]), frame(3, 1, &[0; 4])]
                     .concat(),
@@ -109,7 +115,7 @@ mod tests {
             assert_eq!((streams.seen(), streams.answered(2)), (Some(2), 1));
             // The handler's answer comes later, and is none of these.
             write(&[frame(HEADERS, 1, &[0x88]), frame(0, 1, &[1; 20])].concat());
-            streams.note(None, 5);
+            streams.note(None, Some(5));
             assert_eq!((streams.seen(), streams.answered(0)), (None, 0));
             write(&frame(HEADERS, 5, &[0x88]));
             assert_eq!(streams.answered(1), 0);

@@ -97,8 +97,10 @@ impl Http2 {
 
     /// Once nothing more can be read.
     fn note_streams(&self) {
-        let seen = !self.blocked && !self.io.is_within_head();
-        self.streams.note(seen.then(|| self.io.streams()), self.io.last_stream());
+        let whole = !self.io.is_within_head();
+        let seen = whole && !self.blocked;
+        let last = whole.then(|| self.io.last_stream());
+        self.streams.note(seen.then(|| self.io.streams()), last);
     }
 }
 

@@ -69,6 +69,9 @@ impl Sender {
         stream: Carrier,
         address: SocketAddr,
     ) -> Result<Self, UpstreamError> {
+        // An agent at the other end has checked the application's response, and may have added the coding of a body without a
+        // length.
+        let most_fields = most_fields + usize::from(!matches!(stream, Carrier::Tcp(_)));
         let buffers = Arc::new(buffers);
         let kind = Kind::connect(tasks, most_fields, version, stream, &buffers).await;
         kind.map(|kind| Self { kind, buffers, made: Instant::now(), withheld: None })
@@ -205,11 +208,8 @@ impl Kind {
     ) -> hyper::Result<Self> {
         match version {
             Version::Http1 => {
-                // An agent at the other end has checked the application's response, and may have added the coding of a body
-                // without a length.
-                let added = usize::from(!matches!(stream, Carrier::Tcp(_)));
-                let settings = http1_settings(most_fields + added);
-                let (sender, connection) = settings.handshake(TokioIo::new(stream)).await?;
+                let io = TokioIo::new(stream);
+                let (sender, connection) = http1_settings(most_fields).handshake(io).await?;
                 tasks.drive("upstream HTTP/1.1 connection", async move {
                     note_end(connection.with_upgrades().await);
                 });

@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::means::{TcpServer, listen_raw, namespace, places, port, preludes, quiet};
 use super::packet::packets;
-use super::raw::{ACK, RST, Raw, SYN, Segment, Wrap};
+use super::raw::{ACK, Raw, SYN, Segment, Wrap};
 use super::{DETAILS, VICTIM, strict};
 use crate::settle;
 use crate::support::lab::PORT;
@@ -186,9 +186,8 @@ fn a_device_of_ones_own_leads_past_no_capture() -> Result<()> {
     Ok(())
 }
 
-/// Whether a packet from there arrives `at` an address, besides resets: whose name is taken sends these when it gets an
-/// answer.
+/// Whether a SYN from there arrives `at` an address. Packets that open nothing may be forwarded.
 fn heard(pod: &Namespace, from: SocketAddr, at: SocketAddr) -> Result<JoinHandle<bool>> {
     let raw = pod.run(|| Raw::open(at, from))??;
-    Ok(std::thread::spawn(move || raw.receive(|it| it.flags & RST == 0).is_some()))
+    Ok(std::thread::spawn(move || raw.receive(|it| it.flags & SYN != 0).is_some()))
 }
