@@ -2,6 +2,7 @@
 //! none.
 
 mod backoff;
+mod burst;
 mod heads;
 mod identity;
 mod names;
@@ -20,6 +21,7 @@ mod trust_domains;
 pub mod work;
 
 pub use backoff::Backoff;
+pub use burst::Burst;
 pub use heads::{FIELD_BYTES, MAX_FIELDS, UNSEEN_FIELDS};
 pub use identity::{Identity, IdentityError};
 pub use names::{ObjectKey, Str};

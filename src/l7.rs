@@ -3,7 +3,7 @@
 //! There is one worker per namespace, on its own thread with its own runtime and budgets (connections, requests in
 //! flight, buffered bytes). A namespace whose worker is saturated, leaks or panics slows neither layer 4 nor another
 //! namespace: the kernel divides the CPU between the threads. Each client has a share of every budget, so that no
-//! client takes a worker from the others (`l7/budget.rs`), and clients start their requests in turn (`l7/budget/fair.rs`). A
+//! client takes a worker from the others (`l7/budget.rs`), and clients start connections and requests in turn (`l7/budget/fair.rs`). A
 //! worker starts with the first connection and stops when `node` says that its namespace needs none any more.
 //!
 //! A waypoint has two halves. The client's half (`l7/client.rs`) takes a [`RoutedConnection`] and routes its requests: it

@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use crate::balance::{Caller, Ended, Picked};
 use crate::base::{Reason, Str};
-use crate::gate::Gate;
 use crate::model::{Service, Workload};
 use crate::policy::Connection;
 use crate::pool::{Pool, PoolError, TunnelKey};
@@ -38,7 +37,7 @@ pub use application::connect_application;
 pub use ask::{Ask, Asked};
 pub use attempts::Attempts;
 pub use endpoint::{Reached, Unreached};
-use judge::LeavingClass;
+use judge::{Leaving, LeavingClass};
 pub use judge::{cut_after_a_change, judge};
 
 /// The settings of this room.
@@ -56,8 +55,8 @@ pub struct Reach {
     pool: Pool,
     resolver: Arc<Resolver>,
     settings: ReachSettings,
-    /// Connections to destinations without an agent.
-    left: Arc<Judged<LeavingClass, Option<Gate>>>,
+    /// Open connections to services.
+    left: Arc<Judged<LeavingClass, Leaving>>,
 }
 
 /// A local client, on whose behalf endpoints are reached.

@@ -20,7 +20,7 @@ impl Seen {
     }
 }
 
-/// Whether one of them is asked at this half.
+/// Whether one of them runs at this half.
 pub fn runs_on(filters: &[HttpFilter], half: Half) -> bool {
     filters.iter().any(|filter| filter.half() == half)
 }
@@ -30,7 +30,7 @@ pub fn has_type_of(filters: &[HttpFilter], filter: &HttpFilter) -> bool {
     filters.iter().any(|it| discriminant(it) == discriminant(filter))
 }
 
-/// Their state goes on: the first of a type takes over from the first of that type, and so on.
+/// Hands over their state: the first of a type takes over from the first of that type before, and so on.
 pub fn inherit(filters: &mut [HttpFilter], before: &[HttpFilter]) {
     for at in 0..filters.len() {
         let (earlier, rest) = filters.split_at_mut(at);

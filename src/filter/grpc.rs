@@ -82,7 +82,7 @@ impl<'de> Deserialize<'de> for WrittenStatus {
     }
 }
 
-/// For a client that does not speak gRPC (gRPC "HTTP to gRPC Status Code Mapping", the other way round, as in Envoy).
+/// The HTTP status for a client that does not speak gRPC: the reverse of gRPC's "HTTP to gRPC Status Code Mapping", as in Envoy.
 pub(super) fn http_of(grpc: u32) -> StatusCode {
     match grpc {
         0 => StatusCode::OK,

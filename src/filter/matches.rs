@@ -72,9 +72,12 @@ impl TryFrom<WrittenMatch> for HeaderMatch {
 pub fn whole(pattern: &str) -> Result<Regex, String> {
     // Compiled alone first: a pattern such as `a)(b` would otherwise escape from the group around it.
     let compile = |pattern: &str| RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
-    compile(pattern)
-        .and_then(|_| compile(&format!("^(?:{pattern})$")))
-        .map_err(|error| format!("value: {pattern:?} is not a regular expression: {error}"))
+    compile(pattern).and_then(|_| compile(&format!("^(?:{pattern})$"))).map_err(|error| {
+        // Before its last line, the library draws where it is wrong.
+        let told = error.to_string();
+        let why = told.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        format!("value: {pattern:?} is not a regular expression: {why}")
+    })
 }
 
 impl HeaderMatch {

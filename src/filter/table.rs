@@ -21,7 +21,7 @@ macro_rules! filters {
         /// The values that the API server accepts, by field.
         pub const SCHEMAS: &[(&str, schema::Rule)] = &[$(($field, <$type as Filter>::SCHEMA),)*];
 
-        // Those of a Service, a Gateway or a class are only asked for `request`.
+        // Filters of a Service, a Gateway or a class have `request` alone.
         $(const _: () = assert!(!<$policy_type as Filter>::CHANGES, "filters of policies change nothing");)*
 
         /// The same for TrafficPolicies.

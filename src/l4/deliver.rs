@@ -238,16 +238,7 @@ impl Proxy {
     }
 }
 
-/// Copies both directions and records how it ended.
-pub(super) async fn copy<D: Duplex, U: Duplex>(
-    downstream: D,
-    upstream: U,
-    mut record: ConnectionRecord,
-) {
-    let copied = sock::copy_bidirectional(downstream, upstream, &record).await;
-    finish(copied, &mut record);
-}
-
+/// Records how a copy ended.
 pub(super) fn finish(copied: Result<(), sock::CopyError>, record: &mut ConnectionRecord) {
     if let Err(error) = copied {
         let reason = if is_revoked(&error) { Reason::CertRevoked } else { Reason::PeerReset };

@@ -13,7 +13,7 @@ use tokio_util::future::FutureExt as _;
 
 use super::Proxy;
 use super::places::Way;
-use crate::base::{Seldom, caught, ports, within_budget};
+use crate::base::{Burst, Seldom, caught, ports, within_budget};
 use crate::sock::{self, AcceptFailure};
 use crate::tunnel::Place;
 
@@ -93,9 +93,11 @@ impl Proxy {
     {
         let proxy = self.clone();
         let accepting = async move {
+            let mut burst = Burst::default();
             while let Some(accepted) = proxy.accept(&listener, way).await {
                 let peer = accepted.peer;
                 proxy.spawn::<BUDGET>(peer, handle(proxy.clone(), accepted));
+                burst.taken().await;
             }
         };
         self.tasks.spawn_on(accepting, &self.shared.runtime);

@@ -10,7 +10,7 @@ use crate::model::{Service, Workload};
 use crate::reach::{Ask, Asked, Downstream, Failure, Reached, Unreached, cut_after_a_change};
 use crate::route::{self, Decision};
 use crate::sock;
-use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
+use crate::telemetry::{ConnectionStart, Reporter};
 use crate::tunnel::RoutedConnection;
 use crate::world;
 
@@ -23,8 +23,9 @@ struct Outbound {
 }
 
 impl Proxy {
-    pub(super) async fn outbound(self: Arc<Self>, accepted: Accepted) {
+    pub(super) async fn outbound(self: Arc<Self>, mut accepted: Accepted) {
         let Some(client) = self.workload() else { return };
+        accepted.peer.set_ip(client.own_address(accepted.peer.ip()));
         let dialled = match sock::original_destination(&accepted.stream) {
             Ok(dialled) => dialled,
             Err(error) => {
@@ -97,41 +98,29 @@ impl Proxy {
         Downstream { client, address, sockets: &self.sockets }
     }
 
-    async fn copy(&self, outbound: Outbound, mut reached: Reached, service: Option<&Arc<Service>>) {
-        let permit = reached.permit.take();
-        let guarded = service.filter(|_| permit.is_some());
+    /// Copies until both sides have ended, or until a change no longer permits connections like this one to the service.
+    async fn copy(&self, outbound: Outbound, reached: Reached, service: Option<&Arc<Service>>) {
+        let Reached { upstream, picked, permit } = reached;
         let (policy, notes) = permit.map(|it| (it.policy, it.notes)).unwrap_or_default();
         let start = ConnectionStart {
-            in_process: reached.upstream.is_local(),
+            in_process: upstream.is_local(),
             policy,
             notes,
-            ..self.start_of(&outbound, Some((&reached.picked, service)))
+            ..self.start_of(&outbound, Some((&picked, service)))
         };
-        let record = self.shared.telemetry.connection(start).within(Some(&self.room));
-        match guarded {
-            None => deliver::copy(outbound.accepted.stream, reached.upstream, record).await,
-            // Seldom, and large.
-            Some(service) => {
-                Box::pin(self.copy_while_permitted(outbound, reached, service, record)).await;
-            }
-        }
-    }
-
-    /// Copies until both sides have ended, or until a change of what guards the service no longer permits the connection.
-    async fn copy_while_permitted(
-        &self,
-        outbound: Outbound,
-        reached: Reached,
-        service: &Arc<Service>,
-        mut record: ConnectionRecord,
-    ) {
-        let Outbound { accepted, client, dialled } = outbound;
-        let sockets = &self.sockets;
-        let from = Downstream { client: &client, address: accepted.peer, sockets };
-        let ask = Ask { service: Asked::Decided(service), dialled };
+        let mut record = self.shared.telemetry.connection(start).within(Some(&self.room));
+        let Outbound { accepted: Accepted { stream, peer, place: _place }, client, dialled } =
+            outbound;
+        let from = Downstream { client: &client, address: peer, sockets: &self.sockets };
+        let denied = async {
+            let Some(service) = service else { return std::future::pending().await };
+            let ask = Ask { service: Asked::Decided(service), dialled };
+            // In memory of its own, since it is larger than what most connections need besides.
+            Box::pin(self.reach.until_denied(&from, &ask, &picked)).await
+        };
         let copied = tokio::select! {
-            copied = sock::copy_bidirectional(accepted.stream, reached.upstream, &record) => copied,
-            denied = self.reach.until_denied(&from, &ask, &reached.picked) => {
+            copied = sock::copy_bidirectional(stream, upstream, &record) => copied,
+            denied = denied => {
                 return record.fail(denied.reason, cut_after_a_change(&denied.why));
             }
         };

@@ -159,3 +159,25 @@ async fn a_panic_ends_one_stream_and_says_whose() {
         assert!(line.contains(part), "{part}: {line}");
     }
 }
+
+/// A pod with CAP_NET_ADMIN gives itself any address.
+#[test]
+fn a_workload_connects_from_its_own_addresses_only() {
+    let mut client = fixture::workload("client", "10.0.0.1");
+    client.addresses.push("fd00::1".parse().unwrap());
+    for (claimed, counts) in [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("fd00::1", "fd00::1"),
+        ("10.99.0.1", "10.0.0.1"),
+        ("::ffff:10.99.0.1", "10.0.0.1"),
+        ("fd00::9", "fd00::1"),
+        ("127.0.0.1", "10.0.0.1"),
+    ] {
+        let address = client.own_address(claimed.parse().unwrap());
+        assert_eq!(address, counts.parse::<IpAddr>().unwrap(), "{claimed}");
+    }
+    client.addresses.clear();
+    let unknown: IpAddr = "10.99.0.1".parse().unwrap();
+    assert_eq!(client.own_address(unknown), unknown, "its addresses are not known yet");
+}

@@ -20,6 +20,7 @@ use crate::l7::budget::{Kind, QUEUE, Reserved};
 use crate::l7::{Dependencies, upstream};
 use crate::telemetry::WorkerHealth;
 use crate::tunnel::{GuardedConnection, RoutedConnection};
+use crate::world::World;
 use context::Context;
 
 /// What serves a worker's connections: the two halves of a waypoint, which stand above the worker. One table for each worker,
@@ -64,10 +65,10 @@ struct Running<S> {
 }
 
 impl Job {
-    fn client(&self) -> Client {
+    fn client(&self, world: &World) -> Client {
         match self {
-            Job::Route(it) => Client::new(Some(&it.client.identity), it.client_address.ip()),
-            Job::Guard(it) => Client::new(it.client.as_ref(), it.client_address.ip()),
+            Job::Route(it) => Client::local(&it.client, it.client_address.ip()),
+            Job::Guard(it) => Client::arrived(world, it.client.as_ref(), it.client_address.ip()),
         }
     }
 }
@@ -98,12 +99,27 @@ impl Worker {
         Ok(Self { context, jobs, stop, finished })
     }
 
+    /// One that takes nothing before the future is polled, in the runtime of a test.
+    #[cfg(test)]
+    pub(in crate::l7) fn idle(
+        namespace: Str,
+        dependencies: Dependencies,
+        halves: impl Serve,
+    ) -> (Self, impl Future<Output = ()>) {
+        let context = Arc::new(Context::new(namespace, dependencies));
+        let (jobs, inbox) = mpsc::channel(QUEUE);
+        let (stop, finished) = (CancellationToken::new(), CancellationToken::new());
+        let running = Running { context: context.clone(), halves, inbox, stop: stop.clone() };
+        (Self { context, jobs, stop, finished }, running.run())
+    }
+
     /// Hands a connection over, or gives it back with the reason.
     pub(in crate::l7) fn offer(&self, job: Job) -> Result<(), (Job, Reason, Cow<'static, str>)> {
         if self.context.drain.is_cancelled() {
             return Err((job, Reason::Draining, "the worker is shutting down".into()));
         }
-        let seat = match self.context.seats.admit(job.client()) {
+        let client = job.client(&self.context.dependencies.world.load());
+        let seat = match self.context.seats.admit(client) {
             Ok(seat) => seat,
             Err(why) => return Err((job, Reason::Overflow, why.into())),
         };

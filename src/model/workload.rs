@@ -50,6 +50,17 @@ impl Workload {
     pub fn is_captured(&self) -> bool {
         self.enrolled && !self.host_network
     }
+
+    /// What counts as the source of its connection from `address`. A pod with CAP_NET_ADMIN gives itself any address, which no
+    /// policy may believe and which is no other client: its primary one of that family takes its place.
+    pub fn own_address(&self, address: IpAddr) -> IpAddr {
+        let address = address.to_canonical();
+        let same_family = |own: &&IpAddr| own.is_ipv4() == address.is_ipv4();
+        match self.addresses.iter().find(same_family) {
+            Some(primary) if !self.addresses.contains(&address) => *primary,
+            _ => address,
+        }
+    }
 }
 
 /// What a pod's annotations say of its capture.

@@ -103,6 +103,18 @@ impl Found {
         self.each(place, names, values, why_never);
     }
 
+    /// Looks at blocks of addresses.
+    fn blocks(&mut self, place: &str, names: [&str; 2], values: &Values<Cidr>) {
+        let all = values.none.iter().filter(|block| block.prefix_len() == 0);
+        let (v4, v6): (Vec<&Cidr>, Vec<&Cidr>) = all.partition(|block| block.addr().is_ipv4());
+        if !v4.is_empty() && !v6.is_empty() {
+            let outcome = Role::new(self.action, false).outcome();
+            let reason = format!("exclude every address; {outcome}");
+            self.add(format!("{place}.{}", names[1]), reason);
+        }
+        self.field(place, names, values, block);
+    }
+
     /// Looks at a field, `values`, and the one that negates it.
     pub fn each<T>(
         &mut self,
@@ -153,9 +165,8 @@ fn of_source(found: &mut Found, place: &str, source: &Source, domains: &TrustDom
     found.field(place, ["trustDomains", "notTrustDomains"], trust_domains, |it, role| {
         trust_domain(it, role, domains)
     });
-    found.field(place, ["ipBlocks", "notIpBlocks"], &source.ip_blocks, block);
-    let remote = &source.remote_ip_blocks;
-    found.field(place, ["remoteIpBlocks", "notRemoteIpBlocks"], remote, block);
+    found.blocks(place, ["ipBlocks", "notIpBlocks"], &source.ip_blocks);
+    found.blocks(place, ["remoteIpBlocks", "notRemoteIpBlocks"], &source.remote_ip_blocks);
 }
 
 fn of_operation(found: &mut Found, place: &str, operation: &Operation) {
@@ -189,7 +200,7 @@ fn of_condition(found: &mut Found, place: &str, condition: &Condition, domains: 
     match condition {
         Condition::SourceIp(values)
         | Condition::RemoteIp(values)
-        | Condition::DestinationIp(values) => found.field(place, NAMES, values, block),
+        | Condition::DestinationIp(values) => found.blocks(place, NAMES, values),
         Condition::DestinationPort(values) => found.field(place, NAMES, values, |_, _| None),
         Condition::Token(_) => {}
         Condition::Text { key, values } => match key {

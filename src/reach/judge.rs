@@ -5,18 +5,27 @@ use std::net::SocketAddr;
 use super::{Ask, Asked, Downstream, Failure, Reach};
 use crate::balance::Picked;
 use crate::base::{ObjectKey, Reason, Str};
-use crate::gate::{Gate, Permit, Views, Way};
+use crate::gate::{self, Gate, Permit, Views, Way};
 use crate::model::{Service, Workload};
 use crate::policy::Denial;
 use crate::world::{Classed, JudgementChanges, World};
 
-/// The properties by which such connections are evaluated differently.
+/// The properties by which open connections to services are evaluated differently.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct LeavingClass {
     service: ObjectKey,
     port: u16,
-    workload: Option<Str>,
-    destination: SocketAddr,
+    /// Whose clients' traffic an object may want encrypted.
+    namespace: Str,
+    /// The destination's workload and address; `None` where its own agent judges.
+    unguarded: Option<(Option<Str>, SocketAddr)>,
+}
+
+/// How connections of a class are judged.
+#[derive(PartialEq)]
+pub(super) struct Leaving {
+    unencrypted: Option<String>,
+    gate: Option<Gate>,
 }
 
 impl Classed for LeavingClass {
@@ -73,14 +82,22 @@ pub(super) fn direct<'a>(service: &'a Service, port: u16, to: &'a Picked) -> Way
     }
 }
 
+/// Why bytes may no longer be sent to an endpoint of the service, as it is now, because an object wants them encrypted.
+fn unencrypted(
+    world: &World,
+    service: &ObjectKey,
+    port: u16,
+    namespace: &str,
+    tunnelled: bool,
+) -> Option<String> {
+    gate::refused_in_the_clear(world.service(service)?, port, namespace, tunnelled)
+}
+
 impl Reach {
-    /// Re-evaluates an open connection after each change of the service's policies. Returns when it is no longer permitted,
-    /// and never for a destination with its own agent.
+    /// Judges a live connection again after each change of what guards the service or of what is wanted encrypted. Returns
+    /// when it is no longer permitted. Policies of a destination that judges for itself are left to it.
     pub async fn until_denied(&self, from: &Downstream<'_>, ask: &Ask<'_>, to: &Picked) -> Failure {
-        if to.captured().is_some() {
-            return std::future::pending().await;
-        }
-        let mut changes = self.changes(ask, to);
+        let mut changes = self.changes(from, ask, to);
         loop {
             // At once: the mesh may have changed since the connection was permitted.
             if let Err(failure) = self.permitted(from, ask, to) {
@@ -93,26 +110,43 @@ impl Reach {
     }
 
     fn permitted(&self, from: &Downstream<'_>, ask: &Ask<'_>, to: &Picked) -> Result<(), Failure> {
+        let world = self.world.load();
+        let (namespace, tunnelled) = (&from.client.key.namespace, to.captured().is_some());
+        let key = ask.service.key();
+        if let Some(why) = unencrypted(&world, key, ask.port(), namespace, tunnelled) {
+            return Err(Failure::new(Reason::Unencrypted, why));
+        }
+        if tunnelled {
+            return Ok(());
+        }
         let service = self.asked(ask)?;
-        let way = direct(&service, ask.port(), to);
-        match judge_bytes(&self.world.load(), from, ask, &way) {
+        match judge_bytes(&world, from, ask, &direct(&service, ask.port(), to)) {
             Ok(_) => Ok(()),
             Err(denial) => Err(Failure::new(Reason::Denied, denial.why)),
         }
     }
 
-    /// Notifies when the verdict on connections like this one changes.
-    fn changes(&self, ask: &Ask<'_>, to: &Picked) -> JudgementChanges {
-        let (service, port) = (ask.service.key().clone(), ask.port());
-        let workload = to.workload.as_ref().map(|workload| workload.uid.clone());
-        let class = LeavingClass { service, port, workload, destination: to.address };
-        self.left.changes(class, || {
-            let (service, workload) = (ask.service.key().clone(), to.workload.clone());
-            let destination = to.address;
+    /// Tells when connections like this one are judged otherwise.
+    fn changes(&self, from: &Downstream<'_>, ask: &Ask<'_>, to: &Picked) -> JudgementChanges {
+        let workload = || to.workload.as_ref().map(|workload| workload.uid.clone());
+        let class = LeavingClass {
+            service: ask.service.key().clone(),
+            port: ask.port(),
+            namespace: from.client.key.namespace.clone(),
+            unguarded: to.captured().is_none().then(|| (workload(), to.address)),
+        };
+        self.left.changes(class.clone(), || {
+            let workload = to.workload.clone();
+            let LeavingClass { service, port, namespace, unguarded } = class;
             move |world: &World| {
-                let service = world.service(&service)?;
-                let to = Picked::dialled(destination, workload.clone());
-                Some(Gate::for_uncaptured(world, &direct(service, port, &to)))
+                let tunnelled = unguarded.is_none();
+                let unencrypted = unencrypted(world, &service, port, &namespace, tunnelled);
+                let addressed = world.service(&service).zip(unguarded.as_ref());
+                let gate = addressed.map(|(addressed, (_, address))| {
+                    let to = Picked::dialled(*address, workload.clone());
+                    Gate::for_uncaptured(world, &direct(addressed, port, &to))
+                });
+                Leaving { unencrypted, gate }
             }
         })
     }

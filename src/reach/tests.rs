@@ -20,6 +20,8 @@ use crate::world::World;
 use crate::world::fixture::{self, Fixture, bound_to, key, policy, service, waypoint, workload};
 
 const SOON: Duration = Duration::from_secs(5);
+/// How long what goes on is watched.
+const A_MOMENT: Duration = Duration::from_millis(50);
 const VIP: &str = "10.96.0.1:80";
 
 /// Remembers who was dialled, and lends nobody's address.
@@ -270,6 +272,41 @@ async fn live_connections_are_judged_again_after_a_change() {
         bench.store.publish(changed.mesh);
         let denied = tokio::time::timeout(SOON, until).await.unwrap();
         assert_eq!(denied.reason, reason, "{denied}");
+    }
+}
+
+/// A wish that traffic to the service be encrypted comes while a connection is open: to where no agent judges, and through
+/// a tunnel.
+#[tokio::test]
+async fn live_connections_end_that_are_wanted_encrypted() {
+    use Demand::{Application, Mesh, Nothing};
+    let destination: SocketAddr = "10.0.0.7:8080".parse().unwrap();
+    let captured = Some(Arc::new(Workload { enrolled: true, ..workload("pod", "10.0.0.7") }));
+    for (clients, demand, workload, ends) in [
+        (None, Application, None, true),
+        (None, Application, captured.clone(), true),
+        (None, Mesh, None, true),
+        (None, Mesh, captured.clone(), false),
+        (None, Nothing, None, false),
+        // Another namespace's object is a matter of that namespace's clients.
+        (Some("evil"), Application, None, false),
+    ] {
+        let bench = Bench::new(Fixture::default().service(outside(&["127.0.0.1"], 80)));
+        let echo = bench.world().service(&key("echo")).unwrap().clone();
+        let (from, ask) = (bench.from(), ask(Asked::Decided(&echo)));
+        let to = Picked::dialled(destination, workload.clone());
+        let mut until = std::pin::pin!(bench.reach.until_denied(&from, &ask, &to));
+        let open = tokio::time::timeout(A_MOMENT, until.as_mut()).await;
+        assert!(open.is_err(), "nothing is wanted yet");
+        let mut wanted = (*echo).clone();
+        let wish = Wish { by: "DestinationRule echo".into(), rest: demand, ports: [].into() };
+        wanted.encryption.add(clients.map(Str::from).as_ref(), wish.into());
+        bench.store.publish(Fixture::default().service(wanted).mesh);
+        let patience = if ends { SOON } else { A_MOMENT };
+        let ended = tokio::time::timeout(patience, until).await.ok();
+        let ended = ended.map(|failure| failure.reason);
+        let expected = ends.then_some(Reason::Unencrypted);
+        assert_eq!(ended, expected, "{clients:?} {demand:?} {}", workload.is_some());
     }
 }
 

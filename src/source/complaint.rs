@@ -214,9 +214,9 @@ impl fmt::Display for Complaint {
             None => write!(f, "{}: ", OneLine(&self.kind))?,
         }
         if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
+            write!(f, "{}: ", OneLine(&self.field))?;
         }
-        f.write_str(&self.reason)
+        write!(f, "{}", OneLine(&self.reason))
     }
 }
 
@@ -230,12 +230,12 @@ mod tests {
             origin: Some(Origin::File { file: "a\nerror: b.yaml".into(), document: 1 }),
             kind: "AuthorizationPolicy\n".into(),
             object: Some(ObjectKey::new("shop", "x\ty")),
-            field: String::new(),
+            field: "spec.a\nb".to_owned(),
             severity: Severity::Error,
-            reason: "is wrong".to_owned(),
+            reason: "is\r\nwrong".to_owned(),
             condition: None,
         };
-        let told = "a\\nerror: b.yaml, document 1: AuthorizationPolicy\\n shop/x\\ty: is wrong";
+        let told = "a\\nerror: b.yaml, document 1: AuthorizationPolicy\\n shop/x\\ty: spec.a\\nb: is\\r\\nwrong";
         assert_eq!(complaint.to_string(), told);
     }
 }

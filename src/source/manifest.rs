@@ -24,6 +24,7 @@ use super::objects::{FieldError, Guard, Kind, Object, Recognised, schema};
 use super::translate::meaningless;
 use crate::base::{ObjectKey, Str};
 pub use claim::Claim;
+use claim::is_namespace;
 use split::Chunk;
 pub(super) use text::decode;
 use tree::{Mapping, Tree};
@@ -220,10 +221,8 @@ impl Reader {
         let Some(document) = self.documents.last_mut() else { return };
         let placed = |error: FieldError| FieldError { field: at(place, &error.field), ..error };
         document.invalid = objection.map(placed);
-        if let Content::Object(object) = &document.content
-            && let Object::AuthorizationPolicy(policy) = &**object
-        {
-            document.meaningless = meaningless(&object.key(), policy).map(placed);
+        if let Content::Object(object) = &document.content {
+            document.meaningless = meaningless(object).map(placed);
         }
     }
 
@@ -336,9 +335,45 @@ fn read(value: Value, place: &str) -> Content {
             return ignored(&value, Severity::Note, reason);
         }
     };
+    if let Some((at, reason)) = why_not(kind, &value) {
+        return refused(value, Some(kind), field(&at), reason);
+    }
     match kind.read(&value) {
         Ok(object) => Content::Object(Arc::new(object)),
         Err(error) => refused(value, Some(kind), field(&error.field), error.reason),
+    }
+}
+
+/// The field that makes an object of this kind meaningless, though its reader would take it.
+fn why_not(kind: Kind, value: &Value) -> Option<(String, String)> {
+    let namespace = value.get("metadata").and_then(|metadata| text_at(metadata, "namespace"));
+    let namespace = namespace.filter(|text| kind.is_namespaced() && !text.is_empty());
+    if let Some(text) = namespace.filter(|text| !is_namespace(text)) {
+        let reason =
+            format!("{text:?} is no name of a namespace: lower-case letters, digits and -");
+        return Some(("metadata.namespace".to_owned(), reason));
+    }
+    let spec = value.get("spec").filter(|_| kind.restricts())?;
+    let reason = "has characters that are not UTF-8, and nobody knows which were meant; save the file as UTF-8";
+    mangled(spec, "spec").map(|field| (field, reason.to_owned()))
+}
+
+/// The first text that was not UTF-8, by its path.
+fn mangled(value: &Value, path: &str) -> Option<String> {
+    match value {
+        Value::String(text) => text.contains(char::REPLACEMENT_CHARACTER).then(|| path.to_owned()),
+        Value::Array(items) => {
+            let mut items = items.iter().enumerate();
+            items.find_map(|(index, item)| mangled(item, &format!("{path}[{index}]")))
+        }
+        Value::Object(fields) => fields.iter().find_map(|(name, inner)| {
+            let path = format!("{path}.{name}");
+            if name.contains(char::REPLACEMENT_CHARACTER) {
+                return Some(path);
+            }
+            mangled(inner, &path)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
     }
 }
 

@@ -17,6 +17,7 @@ mod row;
 pub(super) mod schema;
 mod selector;
 mod service_entry;
+mod strict;
 mod table;
 mod traffic_policy;
 mod unserved;
@@ -450,7 +451,7 @@ fn read<T: for<'de> Deserialize<'de> + Typed>(value: &Value) -> Result<T, FieldE
 
 /// Reads a value as this type, and tells which field is wrong.
 pub(super) fn read_as<T: for<'de> Deserialize<'de>>(value: &Value) -> Result<T, FieldError> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    serde_path_to_error::deserialize(strict::Strict(value)).map_err(|error| {
         let field = error.path().to_string();
         FieldError {
             field: if field == "." { String::new() } else { field },

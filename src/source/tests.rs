@@ -235,3 +235,144 @@ fn what_has_no_effect_is_said() {
         }
     }
 }
+
+/// Each object alone in a mesh with one pod, and the beginning of what is said of it.
+#[test]
+fn what_leads_nowhere_says_what_to_do() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: n, labels: {app: s}}\nstatus: {podIP: 10.0.0.1}\n---\n";
+    let of = |api: &str, kind: &str, metadata: &str, spec: &str| {
+        format!(
+            "apiVersion: {api}\nkind: {kind}\nmetadata: {{name: o, namespace: n{metadata}}}\n{spec}\n---\n"
+        )
+    };
+    let entry = |spec: &str| {
+        let spec = format!("spec: {{hosts: [x.example], {spec}}}");
+        of("networking.istio.io/v1", "ServiceEntry", "", &spec)
+    };
+    let ports = "ports: [{number: 80, name: http}]";
+    let other = |spec: &str| {
+        of(
+            "networking.istio.io/v1",
+            "WorkloadEntry",
+            ", labels: {app: v}",
+            &format!("spec: {spec}"),
+        )
+    };
+    let service =
+        |metadata: &str, spec: &str| of("v1", "Service", metadata, &format!("spec: {{{spec}}}"));
+    let selecting = |app: &str| {
+        service(
+            "",
+            &format!("clusterIP: 10.96.0.9, selector: {{app: {app}}}, ports: [{{port: 80}}]"),
+        )
+    };
+    let gateway = |spec: &str| {
+        let listener = "{name: mesh, port: 15008, protocol: HBONE";
+        let spec =
+            format!("spec: {{gatewayClassName: istio-waypoint, listeners: [{listener}{spec}}}");
+        of("gateway.networking.k8s.io/v1", "Gateway", "", &spec)
+    };
+    let slice = |labels: &str, kind: &str, address: &str| {
+        let rest = format!(
+            "addressType: {kind}\nendpoints: [{{addresses: [{address}]}}]\nports: [{{port: 80}}]"
+        );
+        of("discovery.k8s.io/v1", "EndpointSlice", labels, &rest)
+    };
+    let named = ", labels: {kubernetes.io/service-name: o}";
+    let place = |annotations: &str, spec: &str| {
+        let metadata = format!(", annotations: {{isthmus.io/network-namespace: x{annotations}}}");
+        of("v1", "Pod", &metadata, spec)
+    };
+    let policy = |kind: &str, app: &str| {
+        let spec = format!("spec: {{selector: {{matchLabels: {{app: {app}}}}}}}");
+        of("security.istio.io/v1", kind, "", &spec)
+    };
+    for (text, expected) in [
+        (
+            entry(&format!("resolution: DNS, {}", ports.replace('}', ", protocol: HTPP}"))),
+            "spec.ports[0].protocol: \"HTPP\" is no",
+        ),
+        (entry("resolution: DNS"), "spec.ports: are missing"),
+        (entry(ports), "spec.addresses: x.example has no address"),
+        (
+            entry(&format!("resolution: STATIC, {ports}, endpoints: [{{address: 'unix:///x'}}]")),
+            "spec.endpoints[0].address: \"unix:///x\" is a Unix socket",
+        ),
+        (
+            entry(&format!(
+                "resolution: STATIC, {ports}, endpoints: [{{address: 192.0.2.1, ports: {{web: 8080}}}}]"
+            )),
+            "spec.endpoints[0].ports[web]: no port of the entry",
+        ),
+        (
+            entry(&format!(
+                "resolution: STATIC, {ports}, workloadSelector: {{labels: {{app: t}}}}"
+            )),
+            "spec.workloadSelector: selects no pod",
+        ),
+        (other("{address: 'unix:///x'}"), "spec.address: \"unix:///x\" is a Unix socket"),
+        (other("{address: '10.0.0.1:80'}"), "spec.address: \"10.0.0.1:80\" is neither"),
+        (
+            other("{address: db.example}") + &selecting("v"),
+            "spec.selector: selects WorkloadEntries",
+        ),
+        (
+            service(
+                ", labels: {istio.io/use-waypoint: w}",
+                "type: ExternalName, externalName: y.example",
+            ),
+            "metadata.labels[\"istio.io/use-waypoint\"]: has no effect on a Service of type ExternalName",
+        ),
+        (selecting("t"), "spec.selector: selects no pod"),
+        (gateway("}, {name: web, port: 80, protocol: HTTP}]"), "spec.listeners[1]: has no effect"),
+        (gateway(", hostname: x.example}]"), "spec.listeners[0].hostname: has no effect"),
+        (gateway("}], addresses: [{value: 10.0.0.1}]"), "spec.addresses: has no effect"),
+        (
+            gateway("}], infrastructure: {parametersRef: {group: '', kind: ConfigMap, name: c}}"),
+            "spec.infrastructure.parametersRef: has no effect",
+        ),
+        (
+            slice("", "IPv4", "10.0.0.1"),
+            "metadata.labels[\"kubernetes.io/service-name\"]: is missing",
+        ),
+        (
+            slice(named, "IPv4", "10.0.0.1"),
+            "metadata.labels[\"kubernetes.io/service-name\"]: there is no Service n/o",
+        ),
+        (
+            slice(named, "FQDN", "y.example")
+                + &service("", "clusterIP: 10.96.0.9, ports: [{port: 80}]"),
+            "spec.selector: the EndpointSlice o lists host names",
+        ),
+        (place(", isthmus.io/node: a", ""), "status.podIP: is missing"),
+        (
+            place("", "status: {podIP: 10.0.0.2}"),
+            "metadata.annotations[\"isthmus.io/node\"]: is missing",
+        ),
+        (
+            place(", isthmus.io/node: a", "spec: {hostNetwork: true}\nstatus: {podIP: 10.0.0.2}"),
+            "metadata.annotations[\"isthmus.io/network-namespace\"]: \"x\" has no effect",
+        ),
+        (policy("AuthorizationPolicy", "t"), "spec.selector: selects no pod of the namespace"),
+        (policy("RequestAuthentication", "t"), "spec.selector: selects no pod of the namespace"),
+        (policy("PeerAuthentication", "t"), "spec.selector: selects no pod of the namespace"),
+    ] {
+        let complaints = translated(&(pod.to_owned() + &text)).complaints;
+        let told: Vec<String> =
+            complaints.iter().map(|it| format!("{}: {}", it.field, it.reason)).collect();
+        assert!(told.iter().any(|it| it.starts_with(expected)), "{text}: {told:?}");
+    }
+    for text in [
+        selecting("s"),
+        policy("AuthorizationPolicy", "s"),
+        policy("PeerAuthentication", "s"),
+        gateway("}]"),
+        place(", isthmus.io/node: a", "status: {podIP: 10.0.0.2}"),
+    ] {
+        let complaints = translated(&(pod.to_owned() + &text)).complaints;
+        assert!(complaints.is_empty(), "{text}: {complaints:?}");
+    }
+    // Without any pod, nothing is known of what selects pods.
+    let complaints = translated(&(selecting("t") + &policy("PeerAuthentication", "t"))).complaints;
+    assert!(complaints.is_empty(), "{complaints:?}");
+}

@@ -127,6 +127,11 @@ impl<S> Counted<S> {
         self.frames.streams
     }
 
+    /// The last of them.
+    pub fn last_stream(&self) -> u32 {
+        self.frames.last
+    }
+
     /// A head has arrived in part, and h2 has decoded frames of it.
     pub fn is_between_frames_of_head(&self) -> bool {
         self.frames.continues

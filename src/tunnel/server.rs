@@ -20,7 +20,7 @@ use super::stream::HboneStream;
 use super::waiting::Part;
 use super::window::{Consumed, FIRST_CONNECTION, FIRST_STREAM, Windows};
 use super::{ConnectRequest, MAX_FRAME, MAX_LOCAL_ERRORS, TunnelError};
-use crate::base::Room;
+use crate::base::{Burst, Room};
 use crate::telemetry::ConnectionRecord;
 
 /// The largest head of a request that is accepted, in bytes (ztunnel's).
@@ -190,6 +190,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut windows = Windows::new(room.clone());
+    let mut burst = Burst::default();
     let mut draining = false;
     loop {
         let accepted = tokio::select! {
@@ -208,6 +209,7 @@ where
                 let (room, consumed) = (room.clone(), windows.consumed());
                 let asker = Asker::Peer { receive, answer, room, consumed };
                 handler(Incoming { request, asker });
+                burst.taken().await;
             }
             None => refuse(&mut answer, StatusCode::BAD_REQUEST),
         }

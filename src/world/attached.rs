@@ -6,35 +6,50 @@
 //! most specific of each filter.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 
 use crate::base::{ObjectKey, Str};
 use crate::model::{PolicyTarget, Scope, Service, Waypoint};
 
-/// Policies of one kind, or what was made of them, by what they are attached to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Attached<T> {
+/// Policies of one kind, or what was made of them, by what they are attached to. `K` names a target in its namespace.
+#[derive(Clone, Debug)]
+pub struct Attached<T, K = PolicyTarget> {
     mesh: Vec<T>,
-    namespaces: HashMap<Str, Local<T>>,
+    namespaces: HashMap<Str, Local<T, K>>,
 }
 
 /// What the policies of one namespace are attached to.
-#[derive(Clone, Debug, PartialEq)]
-struct Local<T> {
+#[derive(Clone, Debug)]
+struct Local<T, K> {
     namespace: Vec<T>,
     /// Policies with a selector, by name.
     selecting: HashMap<Str, T>,
-    targets: HashMap<PolicyTarget, Vec<T>>,
+    targets: HashMap<K, Vec<T>>,
 }
 
-impl<T> Default for Attached<T> {
+impl<T, K> Default for Attached<T, K> {
     fn default() -> Self {
         Self { mesh: Vec::new(), namespaces: HashMap::new() }
     }
 }
 
-impl<T> Default for Local<T> {
+impl<T, K> Default for Local<T, K> {
     fn default() -> Self {
         Self { namespace: Vec::new(), selecting: HashMap::new(), targets: HashMap::new() }
+    }
+}
+
+impl<T: PartialEq, K: Eq + Hash> PartialEq for Attached<T, K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.mesh == other.mesh && self.namespaces == other.namespaces
+    }
+}
+
+impl<T: PartialEq, K: Eq + Hash> PartialEq for Local<T, K> {
+    fn eq(&self, other: &Self) -> bool {
+        self.namespace == other.namespace
+            && self.selecting == other.selecting
+            && self.targets == other.targets
     }
 }
 
@@ -58,13 +73,35 @@ impl<T> Attached<T> {
         }
     }
 
+    /// What names the Service, or the ServiceEntry that it is a host of.
+    pub fn to_service(&self, service: &Service) -> &[T] {
+        self.to_target(&service.key.namespace, &service.as_target())
+    }
+
+    /// What names the waypoint's Gateway. Only policies of its namespace can.
+    pub fn to_gateway(&self, waypoint: &ObjectKey) -> &[T] {
+        self.to_target(&waypoint.namespace, &PolicyTarget::Gateway(waypoint.name.clone()))
+    }
+
+    /// What names the waypoint's class. Only policies of the root namespace can.
+    pub fn to_class(&self, waypoint: &Waypoint, root_namespace: &str) -> &[T] {
+        self.to_target(root_namespace, &PolicyTarget::GatewayClass(waypoint.class.clone()))
+    }
+}
+
+impl<T, K: Clone + Eq + Hash> Attached<T, K> {
     /// What is attached to a target of this namespace, to be changed.
-    pub fn on_target(&mut self, namespace: &Str, target: &PolicyTarget) -> &mut Vec<T> {
+    pub fn on_target(&mut self, namespace: &Str, target: &K) -> &mut Vec<T> {
         self.of(namespace).targets.entry(target.clone()).or_default()
     }
 
-    fn of(&mut self, namespace: &Str) -> &mut Local<T> {
+    fn of(&mut self, namespace: &Str) -> &mut Local<T, K> {
         self.namespaces.entry(namespace.clone()).or_default()
+    }
+
+    /// Whether some policy of the namespace is attached to anything but the mesh.
+    pub fn is_from(&self, namespace: &str) -> bool {
+        self.namespaces.contains_key(namespace)
     }
 
     /// Nothing is attached anywhere.
@@ -90,34 +127,19 @@ impl<T> Attached<T> {
         &'a self,
         namespace: &str,
         selecting: &'a [ObjectKey],
-    ) -> impl DoubleEndedIterator<Item = &'a T> + use<'a, T> {
+    ) -> impl DoubleEndedIterator<Item = &'a T> + use<'a, T, K> {
         let wide = self.mesh.iter().chain(self.to_namespace(namespace));
         wide.chain(selecting.iter().filter_map(|policy| self.selecting(policy)))
     }
 
     /// What names this target, in the target's namespace.
-    pub fn to_target(&self, namespace: &str, target: &PolicyTarget) -> &[T] {
+    pub fn to_target(&self, namespace: &str, target: &K) -> &[T] {
         let local = self.namespaces.get(namespace);
         local.and_then(|local| local.targets.get(target)).map_or(&[], |found| found)
     }
 
-    /// What names the Service, or the ServiceEntry that it is a host of.
-    pub fn to_service(&self, service: &Service) -> &[T] {
-        self.to_target(&service.key.namespace, &service.as_target())
-    }
-
-    /// What names the waypoint's Gateway. Only policies of its namespace can.
-    pub fn to_gateway(&self, waypoint: &ObjectKey) -> &[T] {
-        self.to_target(&waypoint.namespace, &PolicyTarget::Gateway(waypoint.name.clone()))
-    }
-
-    /// What names the waypoint's class. Only policies of the root namespace can.
-    pub fn to_class(&self, waypoint: &Waypoint, root_namespace: &str) -> &[T] {
-        self.to_target(root_namespace, &PolicyTarget::GatewayClass(waypoint.class.clone()))
-    }
-
     /// All targets that something is attached to, with their namespaces, in no particular order.
-    pub fn targets(&self) -> impl Iterator<Item = (&Str, &PolicyTarget, &[T])> {
+    pub fn targets(&self) -> impl Iterator<Item = (&Str, &K, &[T])> {
         self.namespaces.iter().flat_map(|(namespace, local)| {
             local.targets.iter().map(move |(target, found)| (namespace, target, &found[..]))
         })
@@ -186,6 +208,7 @@ mod tests {
         assert_eq!(attached.to_gateway(&wp.key), ["gateway"]);
         assert_eq!(attached.to_class(&wp, "root"), ["root/class"]);
         assert_eq!(attached.targets().count(), 6);
+        assert!(attached.is_from("other") && !attached.is_from("else"));
     }
 
     #[test]

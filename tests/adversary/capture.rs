@@ -2,9 +2,10 @@
 //! namespace is STRICT, and out of a pod; from outside of the mesh, from a captured pod with CAP_NET_RAW, and without any
 //! capability; with connections from before the capture, while agents restart, hand over and change what is captured.
 
+mod devices;
 mod forged;
 mod forwards;
-mod means;
+pub(crate) mod means;
 mod packet;
 mod packets;
 mod raw;

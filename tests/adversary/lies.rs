@@ -16,17 +16,17 @@ use crate::support::lab::netns::Namespace;
 use crate::support::lab::{Lab, PORT, wait};
 use crate::{WAYPOINT, besieged, settle};
 
-const ATTACKER: &str = "spiffe://cluster.local/ns/evil/sa/attacker";
-const CURL: &str = "spiffe://cluster.local/ns/default/sa/curl";
-const VICTIM: &str = "details-v1";
+pub(crate) const ATTACKER: &str = "spiffe://cluster.local/ns/evil/sa/attacker";
+pub(crate) const CURL: &str = "spiffe://cluster.local/ns/default/sa/curl";
+pub(crate) const VICTIM: &str = "details-v1";
 /// Where those listen whom nobody may reach through the victim.
-const SECRET: u16 = 7777;
+pub(crate) const SECRET: u16 = 7777;
 /// Where clouds answer with credentials.
 const METADATA: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 169, 254));
 
 /// Servers that count who comes.
 #[derive(Clone, Default)]
-struct Visitors(Arc<AtomicUsize>);
+pub(crate) struct Visitors(Arc<AtomicUsize>);
 
 impl Visitors {
     fn listen(&self, namespace: &Namespace, at: SocketAddr) -> Result<()> {
@@ -45,13 +45,13 @@ impl Visitors {
         Ok(())
     }
 
-    fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// Everything that a process in the victim's place could reach, and a peer of its agent may not.
-fn secrets(lab: &Lab) -> Result<Visitors> {
+pub(crate) fn secrets(lab: &Lab) -> Result<Visitors> {
     let visitors = Visitors::default();
     let everywhere = |port: u16| SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port);
     let victim = &lab.pod(VICTIM)?.attachment.namespace;
@@ -141,7 +141,7 @@ fn a_tunnel_leads_to_its_workload_and_nowhere_else() -> Result<()> {
 }
 
 /// Only `curl` may speak with `details`, by a policy of its Service and one of the workload.
-const GUARD: &str = "
+pub(crate) const GUARD: &str = "
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: details, namespace: bookinfo}

@@ -6,6 +6,7 @@
 #[path = "../support/support.rs"]
 mod support;
 
+mod addresses;
 mod admin;
 #[path = "../support/apiserver.rs"]
 mod apiserver;
@@ -35,6 +36,7 @@ mod siege;
 mod streams;
 mod tokens;
 mod traffic;
+mod tunnels;
 mod ways;
 
 mod memory;

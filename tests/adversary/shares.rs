@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::settle;
 use crate::siege::{
-    ATTACKS, Aim, END_HEADERS, END_STREAM, GO_AWAY, HEADERS, PREFACE, SETTINGS, Times, beside,
-    block, frame, hold, raise_descriptors, read_answer, victim,
+    ATTACKS, Aim, END_HEADERS, END_STREAM, GO_AWAY, HEADERS, PREFACE, SETTINGS, Times, Victim,
+    beside, block, frame, hold, raise_descriptors, read_answer,
 };
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, PORT, wait};
@@ -71,23 +71,23 @@ fn besiege(attacker: &str, at: fn(&Lab) -> Result<SocketAddr>) -> Result<()> {
     let to = SocketAddr::new(lab.service("bookinfo", "details")?[0], PORT);
     let (host, path, large) = ("details.bookinfo", "/details/0", "/headers");
     let aim = Aim { host, path, large, to, at: at(&lab)? };
-    let victims = &lab.pod("curl")?.attachment.namespace;
-    victims.run(|| victim(&aim))??;
-    let alone = victims.run(|| victim(&aim))??;
+    let victims = [Victim { place: &lab.pod("curl")?.attachment.namespace, aim }];
+    victims[0].times()?;
+    let alone = victims[0].times()?;
     for (name, attack) in ATTACKS {
         let since = lab.moment()?;
-        let times = beside(&lab, (attacker, "curl"), attack, &aim).context(name)?;
+        let [[burst], [later]] = beside(&lab, attacker, attack, &aim, &victims).context(name)?;
         let ratio = |times: &Times| times.p(99).as_secs_f64() / alone.p(99).as_secs_f64();
-        let [at_once, then] = [ratio(&times[0]), ratio(&times[1])];
+        let [at_once, then] = [ratio(&burst), ratio(&later)];
         let limited = lab.metrics()?.sum("isthmus_worker_limited_total", &[])
             - since.metrics.sum("isthmus_worker_limited_total", &[]);
         println!(
             "{attacker}, {name}: all requests of the victim were answered; p50 {:?} p99 {:?} in the burst (× {at_once:.2} \
              of alone), then {:?} {:?} (× {then:.2}); the attacker was refused {limited} places",
-            times[0].p(50),
-            times[0].p(99),
-            times[1].p(50),
-            times[1].p(99),
+            burst.p(50),
+            burst.p(99),
+            later.p(50),
+            later.p(99),
         );
         recovered(&lab).context(name)?;
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
 
+use crate::capture::means::{ask, connect, namespace};
 use crate::support::lab::PORT;
 use crate::ways::{DETAILS, VICTIM, seen};
 use crate::{besieged, settle};
@@ -77,4 +78,41 @@ fn nobody_closes_the_service_of_another_namespace_by_asking_for_tokens_or_tls() 
     }
     // Its own clients' traffic is the attacker's to close.
     settle(&lab, "attacker", &[ratings], 0).map(drop)
+}
+
+/// The owner's own, for one of two Services.
+const WANTED: &str = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: details, namespace: bookinfo}
+spec: {host: details.bookinfo.svc.cluster.local, trafficPolicy: {tls: {mode: SIMPLE}}}
+";
+const KEPT: &str = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// From a pod of each node, so through a tunnel and within an agent.
+#[test]
+fn no_connection_outlives_the_wish_to_encrypt_it() -> Result<()> {
+    let mut lab = besieged(&[])?;
+    let mut open = Vec::new();
+    for client in ["attacker", "accomplice"] {
+        let own = SocketAddr::new(lab.address(client)?, 0);
+        for service in ["details", "ratings"] {
+            let to = SocketAddr::new(lab.service("bookinfo", service)?[0], PORT);
+            settle(&lab, client, &[&format!("http://{to}/health")], 200)?;
+            let mut stream = namespace(&lab, client)?.run(|| connect(own, to))??;
+            let answer = ask(&mut stream, KEPT)?;
+            ensure!(answer.starts_with("HTTP/1.1 200"), "{client}, {service}: {answer}");
+            open.push((client, service, stream));
+        }
+    }
+    lab.manifests.apply(WANTED)?;
+    for client in ["attacker", "accomplice"] {
+        settle(&lab, client, &[DETAILS], 0)?;
+    }
+    for (client, service, mut stream) in open {
+        let answer = ask(&mut stream, KEPT).unwrap_or_default();
+        let goes_on = answer.starts_with("HTTP/1.1 200");
+        ensure!(goes_on == (service == "ratings"), "{client}, {service}: {answer:?}");
+    }
+    Ok(())
 }

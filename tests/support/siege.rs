@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::support::lab::Lab;
+use crate::support::lab::netns::Namespace;
 
 /// Requests of the victim by which it is judged: every fourth one on a new connection.
 pub const REQUESTS: usize = 300;
@@ -203,15 +204,27 @@ pub fn read_answer(stream: &mut TcpStream) -> Result<String> {
     }
 }
 
-/// The times of the pod `who` while `attacker` attacks: at once, and when the worker has read what was sent.
-pub fn beside(
+/// Requests from a place, which are timed.
+pub struct Victim<'a> {
+    pub place: &'a Namespace,
+    pub aim: Aim,
+}
+
+impl Victim<'_> {
+    pub fn times(&self) -> Result<Times> {
+        self.place.run(|| victim(&self.aim))?
+    }
+}
+
+/// The times of `victims` while `attacker` attacks: at once, and when the worker has read what was sent.
+pub fn beside<const N: usize>(
     lab: &Lab,
-    (attacker, who): (&str, &str),
+    attacker: &str,
     attack: Attack,
     aim: &Aim,
-) -> Result<[Times; 2]> {
+    victims: &[Victim<'_>; N],
+) -> Result<[[Times; N]; 2]> {
     let place = &lab.pod(attacker)?.attachment.namespace;
-    let victims = &lab.pod(who)?.attachment.namespace;
     let over = AtomicBool::new(false);
     let (ready, holds) = mpsc::channel();
     std::thread::scope(|scope| {
@@ -229,14 +242,23 @@ pub fn beside(
         });
         let times =
             holds.recv_timeout(Duration::from_secs(60)).context("the attack").and_then(|()| {
-                let at_once = victims.run(|| victim(aim))??;
+                let at_once = all_at_once(victims)?;
                 std::thread::sleep(Duration::from_secs(2));
-                Ok([at_once, victims.run(|| victim(aim))??])
+                Ok([at_once, all_at_once(victims)?])
             });
         over.store(true, Ordering::Relaxed);
         let attacked = attacks.join().map_err(|_| anyhow::anyhow!("the attacker panicked"))?;
         attacked.and_then(|it| it).context("the attack itself")?;
         times
+    })
+}
+
+fn all_at_once<const N: usize>(victims: &[Victim<'_>; N]) -> Result<[Times; N]> {
+    std::thread::scope(|scope| {
+        let timed = victims.each_ref().map(|victim| scope.spawn(move || victim.times()));
+        let times = timed.map(|it| it.join().unwrap_or_else(|_| bail!("a victim panicked")));
+        let times = times.into_iter().collect::<Result<Vec<_>>>()?;
+        times.try_into().map_err(|_| anyhow::anyhow!("as many times as victims"))
     })
 }
 

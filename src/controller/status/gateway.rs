@@ -74,11 +74,12 @@ fn conditions(
     if usable {
         let good = gateway.spec.listeners.iter().filter(|it| it.is_hbone()).count();
         let accepted = if good == gateway.spec.listeners.len() {
-            Condition::holds(ACCEPTED, "Accepted", "this Gateway is a waypoint")
+            let message = with_warnings(view, subject, "this Gateway is a waypoint");
+            Condition::holds(ACCEPTED, "Accepted", message)
         } else {
             let why =
                 "this Gateway is a waypoint; some of its listeners are not served, see theirs";
-            Condition::holds(ACCEPTED, "ListenersNotValid", why)
+            Condition::holds(ACCEPTED, "ListenersNotValid", with_warnings(view, subject, why))
         };
         let served = "served on the nodes of its clients and of what is bound to it; nothing is deployed for it";
         return [accepted, Condition::holds(PROGRAMMED, "Programmed", served)];
@@ -89,6 +90,20 @@ fn conditions(
     let listeners = errors.iter().any(|it| it.field.starts_with("spec.listeners"));
     let reason = if listeners { "ListenersNotValid" } else { "Invalid" };
     [Condition::fails(ACCEPTED, reason, why.clone()), Condition::fails(PROGRAMMED, "Invalid", why)]
+}
+
+/// With the fields that have no effect; listeners say of themselves that they are not served.
+fn with_warnings(view: &View<'_>, subject: &Subject, what: &str) -> String {
+    let is_listener = |field: &str| field.starts_with("spec.listeners[") && field.ends_with(']');
+    let warnings = view.complaints(subject);
+    let warnings: Vec<String> = warnings
+        .filter(|it| it.severity == Severity::Warning && !is_listener(&it.field))
+        .map(|it| format!("{}: {}", it.field, it.reason))
+        .collect();
+    match warnings.as_slice() {
+        [] => what.to_owned(),
+        all => format!("{what}; {}", condition::joined(all.iter().map(String::as_str))),
+    }
 }
 
 /// No route attaches to a waypoint: in a mesh, routes have Services as parents (GEP-1294).

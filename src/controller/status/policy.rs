@@ -84,7 +84,8 @@ fn enforced(
 
 /// A policy in force lists its values that never match; the condition itself covers its targets.
 fn with_warnings(mut condition: Condition, view: &View<'_>, subject: &Subject) -> Condition {
-    let about_values = |it: &&Complaint| it.field.starts_with("spec.rules");
+    let about_values =
+        |it: &&Complaint| ["spec.rules", "metadata."].iter().any(|at| it.field.starts_with(at));
     let warnings = told(view.complaints(subject).filter(about_values), None);
     if condition.holds && !warnings.is_empty() {
         condition.message = format!("{}; {warnings}", condition.message);

@@ -120,3 +120,38 @@ fn policies() {
 fn traffic_policies() {
     golden("traffic-policies");
 }
+
+/// What is in force, and has a part without an effect: no condition of these kinds says so.
+#[test]
+fn warnings_that_no_condition_lists_are_events() {
+    let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {istio.io/dataplane-mode: sidecar}}\n---\n\
+                apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop, labels: {istio.io/use-waypiont: w}}\n\
+                spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n---\n\
+                apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: shop}\n\
+                spec: {hosts: [x.example], resolution: DNS}\n";
+    let file = File { name: "test.yaml".into(), documents: Ok(parse(text).into()) };
+    let objects = Objects::from_files(&[file], &Objects::default());
+    let (translation, stored) = (translate(&objects, &settings()), stored(text));
+    let served: Vec<SubjectKind> = SubjectKind::all().collect();
+    let view = View {
+        objects: &objects,
+        translation: &translation,
+        settings: &settings(),
+        stored: &stored,
+        served: &served,
+    };
+    let told: Vec<String> = trouble::troubles(&view, &Desires::default())
+        .iter()
+        .map(|it| format!("{} {}: {}: {}", it.regarding.kind, it.regarding.key, it.reason, it.note))
+        .collect();
+    for (start, part) in [
+        ("Namespace shop: Misconfigured: metadata.labels", "sidecar"),
+        ("Service shop/s: Misconfigured: metadata.labels", "is \"istio.io/use-waypoint\" meant?"),
+        ("ServiceEntry shop/e: Misconfigured: spec.ports: are missing", "list the ports"),
+    ] {
+        let found = told.iter().find(|it| it.starts_with(start));
+        assert!(found.is_some_and(|it| it.contains(part)), "{told:?}");
+    }
+    // Of endpoints the controller knows nothing.
+    assert!(!told.iter().any(|it| it.contains("EndpointSlice")), "{told:?}");
+}

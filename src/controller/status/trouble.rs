@@ -1,4 +1,5 @@
-//! The problems that deserve an Event: errors that reject, deny or omit something.
+//! The problems that deserve an Event: errors that reject, deny or omit something, and warnings of objects whose status does not
+//! tell them.
 
 use std::collections::BTreeMap;
 
@@ -19,15 +20,20 @@ const NOT_SUPPORTED: &str = "NotSupported";
 const MISSING: &str = "WaypointMissing";
 /// For complaints that no condition covers.
 const INVALID: &str = "Invalid";
+/// The object is in force, and a part of it has another effect than it seems to, or none.
+const MISCONFIGURED: &str = "Misconfigured";
 
 /// All current problems, each once: errors in several fields of an object are one.
 pub(super) fn troubles(view: &View<'_>, desires: &Desires) -> Vec<Trouble> {
     let mut found: BTreeMap<(Subject, &str), Vec<String>> = BTreeMap::new();
     for complaint in &view.translation.complaints {
-        if complaint.severity != Severity::Error && !is_of_missing_waypoint(complaint) {
+        let Some(subject) = subject(complaint) else { continue };
+        let is_told = complaint.severity == Severity::Error
+            || is_of_missing_waypoint(complaint)
+            || complaint.severity == Severity::Warning && is_event(subject.kind, &complaint.field);
+        if !is_told {
             continue;
         }
-        let Some(subject) = subject(complaint) else { continue };
         let refused = view.stored.get(&subject).is_some_and(|stored| stored.refused.is_some());
         let reason = if refused { REFUSED } else { reason(complaint) };
         let notes = found.entry((subject, reason)).or_default();
@@ -57,6 +63,7 @@ fn reason(complaint: &Complaint) -> &'static str {
     match complaint.condition {
         Some(condition) => condition.reason.name(),
         None if is_of_missing_waypoint(complaint) => MISSING,
+        None if complaint.severity == Severity::Warning => MISCONFIGURED,
         None if is_unserved(&complaint.kind) => NOT_SUPPORTED,
         None if complaint.field.contains("istio.io/use-waypoint") => "WaypointUnusable",
         None => INVALID,
@@ -65,6 +72,17 @@ fn reason(complaint: &Complaint) -> &'static str {
 
 fn is_of_missing_waypoint(complaint: &Complaint) -> bool {
     complaint.field.contains("istio.io/use-waypoint") && complaint.reason.contains(LAYER4_ALONE)
+}
+
+/// Whether an Event tells the warning: no condition of such objects lists any, as their only one is about their waypoint.
+/// The controller reads neither pods nor EndpointSlices, so that it does not repeat what is said of endpoints.
+fn is_event(kind: SubjectKind, field: &str) -> bool {
+    match kind.kind() {
+        Some(Kind::ServiceEntry) => true,
+        Some(Kind::Namespace) => field.starts_with("metadata."),
+        Some(Kind::Service) => field.starts_with("metadata.") || field == "spec.clusterIP",
+        _ => false,
+    }
 }
 
 fn is_unserved(kind: &str) -> bool {

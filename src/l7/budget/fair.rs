@@ -2,9 +2,9 @@
 //!
 //! A worker runs its tasks in the order in which they are woken. A client with hundreds of connections, or streams, that all
 //! want something at the same time would have every one of them served before another client's next request. So a worker
-//! counts the requests that each client begins in a round: the time in which every task that is ready runs once. Who
-//! has begun as many as a client, or its tenant, may waits for the next round, behind the others. A client that is alone does
-//! not wait, and one that asks for little pays a few atomic operations a request.
+//! counts the connections and requests that each client begins in a round: the time in which every task that is ready runs
+//! once. Who has begun as many as a client, or its tenant, may waits for the next round, behind the others. A client that is
+//! alone does not wait, and one that asks for little pays a few atomic operations a connection and a request.
 
 use std::collections::VecDeque;
 use std::mem;

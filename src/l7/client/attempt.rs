@@ -56,8 +56,8 @@ pub(in crate::l7) struct Got {
 
 /// An attempt without a response.
 struct Failed {
-    /// Given back when certainly nothing of it was sent.
-    unsent: Option<Box<Arrived>>,
+    /// Certainly nothing of the request was sent, and it is whole again.
+    unsent: bool,
     answer: Answer,
     ended: Ended,
 }
@@ -80,16 +80,17 @@ pub(in crate::l7) enum Outcome {
     Failed(Answer, Ended),
 }
 
-/// Sends the request until there is a response to pass on, or an answer of our own.
+/// Sends the request until there is a response to pass on, or an answer of our own. The request is lent down to the connection
+/// that takes it, because every future between would hold it twice.
 pub(in crate::l7) async fn run(
     routed: &Routed,
-    mut arrived: Arrived,
+    arrived: &mut Arrived,
     first: Option<Picked>,
     exchange: &mut Exchange,
 ) -> Outcome {
     let timeouts = routed.plan.timeouts();
     let whole = timeouts.request.map(|limit| exchange.deadline(limit));
-    let mut retry = Retries::of(routed.plan.retry(), &mut arrived, routed.session.seat.share());
+    let mut retry = Retries::of(routed.plan.retry(), arrived, routed.session.seat.share());
     let mut next = first;
     loop {
         let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
@@ -104,7 +105,7 @@ pub(in crate::l7) async fn run(
         if deadline::within(whole, tokio::time::sleep(wait)).await.is_none() {
             return Outcome::Failed(late(), Ended::TimedOut);
         }
-        arrived = request;
+        *arrived = request;
         next = routed.plan.endpoint_again(&routed.world, &routed.session, last.as_slice());
     }
 }
@@ -122,7 +123,7 @@ impl Routed {
     /// Tries endpoints until one may have seen the request.
     async fn pass(
         &self,
-        mut arrived: Arrived,
+        arrived: &mut Arrived,
         first: Option<Picked>,
         exchange: &mut Exchange,
     ) -> Outcome {
@@ -134,11 +135,11 @@ impl Routed {
             let peer =
                 self.session.context.labels.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
-            match self.prepare(&picked, &mut arrived) {
+            match self.prepare(&picked, arrived) {
                 Ok(Prepared { notes, filtered }) => {
                     exchange.record.notes(notes);
                     let limited =
-                        self.limit(&picked, &mut arrived, filtered, Some(&mut *exchange)).await;
+                        self.limit(&picked, arrived, filtered, Some(&mut *exchange)).await;
                     if let Err(answer) = limited {
                         return Outcome::Failed(answer, Ended::Denied);
                     }
@@ -159,12 +160,11 @@ impl Routed {
                     return Outcome::Got(got, picked);
                 }
                 Some(Err(failed)) => failed,
-                None => Failed { unsent: None, answer: late(), ended: Ended::TimedOut },
+                None => Failed { unsent: false, answer: late(), ended: Ended::TimedOut },
             };
             let goes_on = attempts.failed(&mut picked, ended);
-            match unsent.filter(|_| goes_on) {
-                Some(unsent) => arrived = *unsent,
-                None => return Outcome::Failed(answer, ended),
+            if !unsent || !goes_on {
+                return Outcome::Failed(answer, ended);
             }
             last = Some((answer, ended));
             next = self.plan.endpoint(&self.world, &self.session, &attempts);
@@ -182,7 +182,7 @@ impl Routed {
         let mut picked = picked.ok_or_else(|| self.nobody())?;
         let prepared = self.prepare(&picked, &mut arrived).map_err(|(answer, _)| answer)?;
         self.limit(&picked, &mut arrived, prepared.filtered, None).await?;
-        let sent = self.attempt(&picked, arrived).await;
+        let sent = self.attempt(&picked, &mut arrived).await;
         picked.ended(sent.as_ref().err().map_or(Ended::Served, |failed| failed.ended));
         match sent {
             Ok(got) => Ok((got.response, got.lease)),
@@ -273,7 +273,7 @@ impl Routed {
     }
 
     /// One endpoint: a connection from the shelf or a new one, and the request on it.
-    async fn attempt(&self, picked: &Picked, mut arrived: Arrived) -> Result<Got, Failed> {
+    async fn attempt(&self, picked: &Picked, arrived: &mut Arrived) -> Result<Got, Failed> {
         let session = &self.session;
         let version = match &arrived.upgrade {
             // Only HTTP/1.1 has upgrades.
@@ -291,11 +291,7 @@ impl Routed {
             Ok(lease) => lease,
             Err(error) => {
                 let answer = Answer::unreachable(error.reason(), error.to_string());
-                return Err(Failed {
-                    unsent: Some(Box::new(arrived)),
-                    answer,
-                    ended: error.ended(),
-                });
+                return Err(Failed { unsent: true, answer, ended: error.ended() });
             }
         };
         if let Some(upgrade) = &arrived.upgrade {
@@ -307,23 +303,25 @@ impl Routed {
         let judge = self.judge();
         let cut = streams.map(|head| -> Waits<'_> { Box::pin(judge.until_refused(picked, head)) });
         let sent = {
-            let sending = pin!(lease.sender.send(std::mem::take(&mut arrived.request)));
+            let sending = pin!(lease.sender.send(&mut arrived.request));
             lasting::unless(sending, cut).await
         };
         match sent {
-            Ok(Ok(response)) => Ok(Got { response, lease, upgrade: arrived.upgrade, judged }),
+            Ok(Ok(response)) => {
+                Ok(Got { response, lease, upgrade: arrived.upgrade.take(), judged })
+            }
             Err((reason, why)) => {
                 let answer = Answer::unreachable(reason, why);
-                Err(Failed { unsent: None, answer, ended: Ended::Denied })
+                Err(Failed { unsent: false, answer, ended: Ended::Denied })
             }
             Ok(Err(failed)) => {
                 let answer = session.context.broken(picked.address, &failed.error);
-                let Some(request) = failed.unsent else {
-                    return Err(Failed { unsent: None, answer, ended: Ended::Broken });
+                let ended = match (failed.unsent, lease.reused) {
+                    (false, _) => Ended::Broken,
+                    (true, true) => Ended::Stale,
+                    (true, false) => Ended::Unreached,
                 };
-                arrived.request = *request;
-                let ended = if lease.reused { Ended::Stale } else { Ended::Unreached };
-                Err(Failed { unsent: Some(Box::new(arrived)), answer, ended })
+                Err(Failed { unsent: failed.unsent, answer, ended })
             }
         }
     }

@@ -64,14 +64,27 @@ impl Judge<'_> {
         let store = &self.session.context.dependencies.world;
         let mut changes = store.subscribe();
         loop {
-            if let Err(denial) = self.judge(&store.snapshot(), picked, &head.request()) {
+            let world = store.snapshot();
+            if let Some(why) = self.unencrypted(&world, picked) {
+                return (Reason::Unencrypted, cut_after_a_change(&why));
+            }
+            if let Err(denial) = self.judge(&world, picked, &head.request()) {
                 return (Reason::Denied, cut_after_a_change(&denial.why));
             }
+            drop(world);
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
             tokio::time::sleep(lasting::AWHILE).await;
         }
+    }
+
+    /// Why an object no longer permits that the request is sent as it is.
+    fn unencrypted(&self, world: &World, picked: &Picked) -> Option<String> {
+        let (backend, port) = &self.plan.backend;
+        let namespace = &self.session.client.key.namespace;
+        let backend = world.service(&backend.key)?;
+        gate::refused_in_the_clear(backend, *port, namespace, picked.captured().is_some())
     }
 }
 

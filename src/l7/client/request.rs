@@ -82,7 +82,7 @@ pub(in crate::l7) async fn route(
     }
     let routed = Routed { session, world, plan, before, seen };
     mirror::send_copies(&routed, &mut arrived);
-    match attempt::run(&routed, arrived, first, &mut exchange).await {
+    match attempt::run(&routed, &mut arrived, first, &mut exchange).await {
         Outcome::Got(got, picked) => pass_on(routed, got, picked, exchange, form),
         Outcome::Failed(answer, _) => answer.respond(exchange, form),
     }
@@ -245,6 +245,6 @@ mod tests {
         fn size<S, R, F: Future>(_: impl Fn(S, R) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size(route) <= 5_700, "{} bytes", size(route));
+        assert!(size(route) <= 3_200, "{} bytes", size(route));
     }
 }

@@ -33,6 +33,7 @@ pub(in crate::l7) async fn serve(
 }
 
 async fn serve_session(session: Arc<Session>, stream: Carrier) {
+    session.seat.share().turn().await;
     let (said, wait) = session.expectation();
     match serve::begin(&session.context, &session.seat, stream, said, wait).await {
         Some(Ok(Carries::Http(version, stream, _buffers))) => {

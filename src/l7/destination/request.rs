@@ -66,7 +66,7 @@ pub(in crate::l7) async fn deliver(
     if let Err(answer) = limit(&session, &mut arrived, &judged, &mut exchange).await {
         return answer.respond(exchange, form);
     }
-    pass(session, arrived, sent_as, judged.permit, exchange).await
+    pass(session, &mut arrived, sent_as, &judged.permit, exchange).await
 }
 
 /// Asks the filters of what guards the workload.
@@ -143,21 +143,20 @@ struct Judged {
 /// Hands a permitted request to the application.
 async fn pass(
     session: Arc<Session>,
-    mut arrived: Arrived,
+    arrived: &mut Arrived,
     sent_as: Option<HeaderValue>,
-    permit: Permit,
+    permit: &Permit,
     exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let form = arrived.form;
     let head = Kept::of(&arrived.request);
     let judged = Judged { session: session.clone(), head, sent_as };
     // Only now: the request was judged by what arrived.
-    session.name_client(&permit, arrived.request.headers_mut());
+    session.name_client(permit, arrived.request.headers_mut());
     if let Some(upgrade) = &arrived.upgrade {
         upgrade.ask(arrived.request.headers_mut());
     }
     let is_stream = lasting::is_stream(&arrived.request);
-    let mut request = arrived.request;
     let mut attempts = MAX_ATTEMPTS;
     loop {
         attempts -= 1;
@@ -170,22 +169,19 @@ async fn pass(
         };
         let cut = is_stream.then(|| judged.until_cut());
         let sent = {
-            let sending = pin!(lease.sender.send(request));
+            let sending = pin!(lease.sender.send(&mut arrived.request));
             lasting::unless(sending, cut).await
         };
         let failed = match sent {
             Ok(Ok(response)) => {
-                return judged.pass_on(response, lease, arrived.upgrade, exchange, form);
+                return judged.pass_on(response, lease, arrived.upgrade.take(), exchange, form);
             }
             Ok(Err(failed)) => failed,
             Err((reason, why)) => return Answer::unreachable(reason, why).respond(exchange, form),
         };
-        match failed.unsent {
-            Some(unsent) if lease.reused && attempts > 0 => request = *unsent,
-            _ => {
-                let answer = session.context.broken(session.inbound.destination, &failed.error);
-                return answer.respond(exchange, form);
-            }
+        if !failed.unsent || !lease.reused || attempts == 0 {
+            let answer = session.context.broken(session.inbound.destination, &failed.error);
+            return answer.respond(exchange, form);
         }
     }
 }
@@ -286,6 +282,6 @@ mod tests {
         fn size<S, R, F: Future>(_: impl Fn(S, R) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size(deliver) <= 3_000, "{} bytes", size(deliver));
+        assert!(size(deliver) <= 2_700, "{} bytes", size(deliver));
     }
 }

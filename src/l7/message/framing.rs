@@ -59,9 +59,10 @@ pub(in crate::l7) fn check_request(headers: &HeaderMap, most_fields: usize) -> R
 }
 
 /// How many fields a head has. Browsers send each cookie of a site by itself over HTTP/2 (RFC 9113, 8.2.3), which is one
-/// field over HTTP/1.
+/// field over HTTP/1. A transfer coding belongs to the connection, and agents add it between them.
 fn fields(headers: &HeaderMap) -> usize {
-    headers.len() - headers.get_all(COOKIE).iter().count().saturating_sub(1)
+    let cookies = headers.get_all(COOKIE).iter().count().saturating_sub(1);
+    headers.len() - cookies - headers.get_all(TRANSFER_ENCODING).iter().count()
 }
 
 /// Why a response cannot be passed on. `chunked` that is said twice was applied once by the servers that do so.

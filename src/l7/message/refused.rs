@@ -85,12 +85,18 @@ impl Refused {
         Some(Self::over_http2(format!("the connection broke the rules of HTTP/2: {found}")))
     }
 
-    /// The head of a request that h2 has answered itself, with a reset or 431.
-    pub(in crate::l7) fn stream() -> Self {
-        Self::over_http2(format!(
-            "the head of a request was refused: it is malformed (RFC 9113, 8), or longer than {LONGEST_HEAD} bytes, or \
-             there are more streams than [layer7] max_http2_streams"
-        ))
+    /// The head of a request that h2 has refused itself: answered with 431, or reset.
+    pub(in crate::l7) fn stream(answered: bool) -> Self {
+        if answered {
+            let why = format!("the head of a request is longer than {LONGEST_HEAD} bytes");
+            let status = Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+            return Self { status, ..Self::over_http2(why) };
+        }
+        Self::over_http2(
+            "the head of a request was refused with a reset: it is malformed (RFC 9113, 8), or there are more streams than \
+             [layer7] max_http2_streams"
+                .to_owned(),
+        )
     }
 
     pub(in crate::l7) fn over_http2(why: String) -> Self {

@@ -8,12 +8,12 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::interim::{Interim, Writing};
+use super::own_answers::{Streams, Written};
 use super::refused::Beginning;
 use crate::l7::budget::buffers::Buffers;
 use crate::l7::budget::seat::{Order, Seat};
@@ -51,19 +51,7 @@ pub(in crate::l7) struct Http2 {
     /// The client takes nothing now, so hyper may leave frames where they are.
     blocked: bool,
     streams: Streams,
-}
-
-/// How many streams a client has opened, of which hyper has seen all, or that hyper has not come to all of them yet.
-#[derive(Clone)]
-pub(in crate::l7) struct Streams(Arc<AtomicUsize>);
-
-/// hyper has not come to all of them.
-const NOT_SEEN: usize = usize::MAX;
-
-impl Streams {
-    pub(in crate::l7) fn seen(&self) -> Option<usize> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|streams| *streams != NOT_SEEN)
-    }
+    written: Written,
 }
 
 /// A connection of HTTP/2 to an application, whose frames are counted.
@@ -100,17 +88,19 @@ impl Http2 {
         let (io, exceeded) = Counted::new(io, PREFACE);
         seat.speaks_http2();
         let turn = Turn::new(seat.share().pool().unseen().clone());
-        let streams = Streams(Arc::new(AtomicUsize::new(0)));
-        let (partial, told) = (Partial::default(), streams.clone());
-        let watched = Self { io, seat, turn, partial, burst: 0, blocked: false, streams: told };
+        let streams = Streams::default();
+        let (partial, written, told) = (Partial::default(), Written::default(), streams.clone());
+        let (burst, blocked) = (0, false);
+        let watched = Self { io, seat, turn, partial, burst, blocked, streams: told, written };
         (watched, exceeded, streams)
     }
 
     /// Once nothing more can be read.
     fn note_streams(&self) {
-        let seen = !self.blocked && !self.io.is_within_head();
-        let streams = if seen { self.io.streams() } else { NOT_SEEN };
-        self.streams.0.store(streams, Ordering::Relaxed);
+        let whole = !self.io.is_within_head();
+        let seen = whole && !self.blocked;
+        let last = whole.then(|| self.io.last_stream());
+        self.streams.note(seen.then(|| self.io.streams()), last);
     }
 }
 
@@ -262,6 +252,9 @@ impl AsyncWrite for Http2 {
         let this = self.get_mut();
         let written = Pin::new(&mut this.io).poll_write(cx, buf);
         this.blocked = written.is_pending();
+        if let Poll::Ready(Ok(written)) = written {
+            this.written.note(&buf[..written], &this.streams);
+        }
         written
     }
 
@@ -273,6 +266,13 @@ impl AsyncWrite for Http2 {
         let this = self.get_mut();
         let written = Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
         this.blocked = written.is_pending();
+        if let Poll::Ready(Ok(mut left)) = written {
+            for buf in bufs {
+                let part = &buf[..buf.len().min(left)];
+                left -= part.len();
+                this.written.note(part, &this.streams);
+            }
+        }
         written
     }
 

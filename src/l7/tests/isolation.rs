@@ -10,8 +10,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 
 use super::support::*;
-use crate::l7::WorkerSettings;
-use crate::sock::SocketFactory;
+use crate::l7::worker::{Job, Worker};
+use crate::l7::{Halves, WorkerSettings};
+use crate::sock::{PlainSockets, SocketFactory};
+use crate::telemetry::ConnectionStart;
+use crate::world::fixture::workload;
 
 #[tokio::test]
 async fn requests_beyond_the_budget_are_answered_at_once() {
@@ -71,6 +74,44 @@ async fn one_client_leaves_places_to_others() {
     let mut other = Client::http1(lab.dial("client", "echo").await).await;
     assert_eq!(other.get("/").await.status, StatusCode::OK);
     drop(greedy);
+}
+
+/// By the order in which connections begin, as one thread runs them.
+#[tokio::test]
+async fn hundreds_of_connections_of_a_client_do_not_delay_the_next_of_another() {
+    let settings = WorkerSettings {
+        max_connections: 1_000,
+        max_requests: 1_000,
+        max_buffered_bytes: 1 << 30,
+        ..WorkerSettings::for_tests()
+    };
+    let mesh = shop(application("app").await).workload(workload("other", "127.0.0.8"));
+    let lab = Lab::new(mesh, settings);
+    let dependencies = &lab.workers.dependencies;
+    let halves = Halves::new(dependencies);
+    let (worker, run) = Worker::idle("shop".into(), dependencies.clone(), halves);
+    let mut held = Vec::new();
+    for (client, count) in [("other", 1), ("client", 300), ("other", 1)] {
+        for _ in 0..count {
+            let (mut ours, job) = lab.routed(client, "echo", Arc::new(PlainSockets)).await;
+            ours.write_all(b"GET / HTTP/1.1\r\nHost: echo\r\n\r\n").await.unwrap();
+            assert!(worker.offer(Job::Route(Box::new(job))).is_ok());
+            held.push(ours);
+        }
+    }
+    tokio::spawn(run);
+    let begun = |client: &str| {
+        let name = format!("/sa/{client}");
+        let its = |start: &ConnectionStart| start.source.principal.ends_with(&name);
+        lab.telemetry.open_connections(its).len()
+    };
+    while begun("other") < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(begun("client") < 100, "{} begin before the other's next", begun("client"));
+    while begun("client") < 300 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -74,6 +74,20 @@ async fn lengths_of_responses_are_told_once() {
             "transfer",
             "",
         ),
+        (
+            "HTTP/1.1 200 OK\r\nX-A : b\r\nContent-Length: 2\r\n\r\nok",
+            false,
+            "x-a: b",
+            "x-a :",
+            "ok",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nX-A: a\r\n\tb\r\nContent-Length: 2\r\n\r\nok",
+            false,
+            "x-a: a",
+            "\n\tb",
+            "ok",
+        ),
         ("HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n", false, "etag: x", "transfer", ""),
     ] {
         let at = answering(answer, close).await;

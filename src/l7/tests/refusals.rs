@@ -1,5 +1,7 @@
 //! What is refused because it is not carried out: tokens, and TLS to applications.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -102,4 +104,22 @@ async fn what_should_be_encrypted_is_not_sent_in_the_clear() {
             assert!(lab.requests(&["response_flags=\"NO_TLS\""]) > 0);
         }
     }
+}
+
+/// A wish that comes while a body is being sent, which has no end.
+#[tokio::test]
+async fn a_request_that_lasts_ends_when_it_is_wanted_encrypted() {
+    let at = application("app").await;
+    let lab = Lab::new(shop(at), WorkerSettings::for_tests());
+    let mut client = lab.dial("client", "echo").await;
+    let begun = b"POST / HTTP/1.1\r\nHost: echo\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n";
+    client.write_all(begun).await.unwrap();
+    let mut answer = [0; 12];
+    let early = tokio::time::timeout(Duration::from_millis(300), client.read(&mut answer));
+    assert!(early.await.is_err(), "it goes on");
+    lab.store.publish(encrypted(shop(at), None, Demand::Application).mesh);
+    let ended = tokio::time::timeout(Duration::from_secs(5), client.read_exact(&mut answer));
+    ended.await.expect("it ends").unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 503");
+    lab.counted(&["response_flags=\"NO_TLS\""], 1).await;
 }

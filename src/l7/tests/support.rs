@@ -117,10 +117,22 @@ impl Lab {
         service: &str,
         sockets: Arc<dyn SocketFactory>,
     ) -> TcpStream {
+        let (ours, connection) = self.routed(client, service, sockets).await;
+        self.workers.route(connection);
+        ours
+    }
+
+    /// The same, for the test to hand over.
+    pub(super) async fn routed(
+        &self,
+        client: &str,
+        service: &str,
+        sockets: Arc<dyn SocketFactory>,
+    ) -> (TcpStream, RoutedConnection) {
         let (ours, theirs) = pair().await;
         let world = self.world();
         let client = world.workload(&fixture::workload(client, "127.0.0.9").uid).unwrap().clone();
-        self.workers.route(RoutedConnection {
+        let connection = RoutedConnection {
             stream: theirs,
             client,
             client_address: ours.local_addr().unwrap(),
@@ -130,8 +142,8 @@ impl Lab {
             sockets,
             place: Default::default(),
             cancel: Default::default(),
-        });
-        ours
+        };
+        (ours, connection)
     }
 
     /// A connection that arrived for `workload` at the application's address.

@@ -267,4 +267,13 @@ async fn a_request_with_as_many_fields_as_it_may_have_passes_both_halves() {
     assert!(came.contains("X-98: v\r\n") && came.contains("x-request-id: "), "{came}");
     application.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
     assert!(raw::head(&mut client).await.starts_with("HTTP/1.1 200 "));
+    // Nor does the client's half mind what the other one adds to a response.
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    raw::head(&mut application).await;
+    let fields: String = (0..100).map(|number| format!("X-{number}: v\r\n")).collect();
+    let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\nto the end");
+    application.write_all(answer.as_bytes()).await.unwrap();
+    drop(application);
+    let got = raw::head(&mut client).await;
+    assert!(got.starts_with("HTTP/1.1 200 ") && got.contains("X-99: v\r\n"), "{got}");
 }

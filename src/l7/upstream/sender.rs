@@ -55,8 +55,8 @@ enum Kind {
 #[error("{error}")]
 pub(in crate::l7) struct SendError {
     pub(in crate::l7) error: hyper::Error,
-    /// Given back when certainly nothing of it was sent.
-    pub(in crate::l7) unsent: Option<Box<Request<RequestBody>>>,
+    /// Certainly nothing of it was sent, and it was put back.
+    pub(in crate::l7) unsent: bool,
 }
 
 impl Sender {
@@ -69,6 +69,9 @@ impl Sender {
         stream: Carrier,
         address: SocketAddr,
     ) -> Result<Self, UpstreamError> {
+        // An agent at the other end has checked the application's response, and may have added the coding of a body without a
+        // length.
+        let most_fields = most_fields + usize::from(!matches!(stream, Carrier::Tcp(_)));
         let buffers = Arc::new(buffers);
         let kind = Kind::connect(tasks, most_fields, version, stream, &buffers).await;
         kind.map(|kind| Self { kind, buffers, made: Instant::now(), withheld: None })
@@ -125,36 +128,47 @@ impl Sender {
         Ok(Sender { kind, buffers, made: self.made, withheld: None })
     }
 
-    /// Sends a request in canonical form, and passes on what the application says before its response. One that comes back
-    /// unsent is in canonical form again.
+    /// Sends a request in canonical form, and passes on what the application says before its response. The request is taken; one
+    /// of which nothing was sent is put back, in canonical form again. It is lent and not moved, because a future holds what it
+    /// is given for as long as it lasts.
     pub(in crate::l7) async fn send(
         &mut self,
-        mut request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
         let expectation = request.body().expectation();
         match &mut self.kind {
             Kind::Http1(sender) => {
-                to_http1(&mut request);
-                let listening = listen(&mut request, expectation.clone());
-                let mut response = pin!(sender.try_send_request(request));
+                to_http1(request);
+                let listening = listen(request, expectation.clone());
+                let mut response = pin!(sender.try_send_request(std::mem::take(request)));
                 let sent = listening.to(response.as_mut()).await;
                 self.withheld = expectation.filter(|_| sent.is_ok()).and_then(|it| it.withheld());
                 sent.map_err(|mut failed| {
-                    let unsent = failed.take_message().map(from_http1).map(Box::new);
+                    let unsent = put_back(request, failed.take_message().map(from_http1));
                     SendError { error: failed.into_error(), unsent }
                 })
             }
             Kind::Http2(sender, _) | Kind::Stream(sender) => {
                 // hyper hears no 100 over HTTP/2.
                 expectation.inspect(Expectation::is_met);
-                to_http2(&mut request);
-                sender.try_send_request(request).await.map_err(|mut failed| {
-                    let unsent = failed.take_message().map(from_http2).map(Box::new);
+                to_http2(request);
+                let sent = sender.try_send_request(std::mem::take(request)).await;
+                sent.map_err(|mut failed| {
+                    let unsent = put_back(request, failed.take_message().map(from_http2));
                     SendError { error: failed.into_error(), unsent }
                 })
             }
         }
     }
+}
+
+/// Whether there is a request that was not sent, which is put back.
+fn put_back(request: &mut Request<RequestBody>, unsent: Option<Request<RequestBody>>) -> bool {
+    let is_unsent = unsent.is_some();
+    if let Some(unsent) = unsent {
+        *request = unsent;
+    }
+    is_unsent
 }
 
 /// Listens to what the application says before its response, where somebody can be told: 100 asks for the body, and the
@@ -237,13 +251,17 @@ impl Kind {
     }
 }
 
-/// Names are written as the other side wrote them.
+/// Names are written as the other side wrote them. What old servers send is mended as RFC 9112 asks a proxy: 5.1 for spaces
+/// before a colon, 5.2 for folded lines.
 fn http1_settings(most_fields: usize) -> http1::Builder {
     let mut settings = http1::Builder::new();
     if most_fields != HYPER_HEADERS {
         settings.max_headers(most_fields);
     }
     settings.max_buf_size(HTTP1_BUFFER).max_header_size(LONGEST_HEAD).preserve_header_case(true);
+    settings
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_obsolete_multiline_headers_in_responses(true);
     settings
 }
 

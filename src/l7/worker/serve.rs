@@ -40,7 +40,7 @@ const PING_AFTER: Duration = Duration::from_secs(60);
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 
 /// What the future of a request in flight may take, in bytes: twice what it does take, to notice when that grows.
-const REQUEST_BUDGET: usize = 8 * 1024;
+const REQUEST_BUDGET: usize = 6 * 1024;
 
 /// What a connection carries.
 pub(in crate::l7) enum Carries {
@@ -206,7 +206,8 @@ async fn serve_http2<H: Handler>(
         let known = taken.load(Ordering::Relaxed) + told;
         let refused = streams.seen().map_or(0, |streams| streams.saturating_sub(known));
         told += refused;
-        (0..refused).for_each(|_| handler.refused(Refused::stream()));
+        let answered = streams.answered(refused);
+        (0..refused).for_each(|number| handler.refused(Refused::stream(number < answered)));
     };
     tokio::select! {
         biased;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::base::schema::forms::LABEL;
 use crate::base::{ObjectKey, Str};
 use crate::source::objects::{DEFAULT_NAMESPACE, Guard, Guards, ISTIO_SECURITY_GROUP, Kind};
 
@@ -22,6 +23,11 @@ pub struct Claim {
 
 /// Groups of others that have kinds of these names.
 const OTHERS: [&str; 1] = ["policy.linkerd.io"];
+
+/// Whether a namespace may be called so. One that is not, such as a variable that nobody has filled in, may mean any.
+pub(super) fn is_namespace(text: &str) -> bool {
+    LABEL.objection(text).is_none()
+}
 
 /// The security kinds, without one of which something is let past that should be denied.
 fn kinds() -> impl Iterator<Item = (Kind, Guard)> {
@@ -86,7 +92,7 @@ impl Claim {
             None => None,
             Some(None | Some(Value::Null)) => Some(DEFAULT_NAMESPACE),
             Some(Some(Value::String(text))) if text.is_empty() => Some(DEFAULT_NAMESPACE),
-            Some(Some(other)) => other.as_str(),
+            Some(Some(other)) => other.as_str().filter(|text| is_namespace(text)),
         };
         let namespaced = kind.is_none_or(Kind::is_namespaced);
         let namespace = if namespaced { namespace } else { Some("") };

@@ -12,6 +12,7 @@ mod words;
 use std::collections::{HashMap, HashSet};
 
 use super::Claim;
+use super::claim::is_namespace;
 use super::tree::{Mapping, Tree};
 use crate::base::{ObjectKey, Str};
 use crate::source::objects::{DEFAULT_NAMESPACE, Guard, Kind, Recognised};
@@ -181,6 +182,7 @@ impl Claim {
         };
         let guard = Guard::of(api_version, Some(kind_name));
         let namespaced = kind.is_none_or(Kind::is_namespaced);
+        let namespace = namespace.filter(|text| is_namespace(text));
         let namespace = if namespaced { namespace } else { Some("") };
         let name = name.filter(|name| !name.is_empty());
         let key = name.zip(namespace).map(|(name, namespace)| ObjectKey::new(namespace, name));

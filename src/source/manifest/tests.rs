@@ -257,6 +257,43 @@ fn a_policy_that_does_not_say_so_in_the_right_place_is_still_known() {
     }
 }
 
+/// A namespace that nobody can have may mean any: a policy for none would deny nothing.
+#[test]
+fn a_policy_for_a_namespace_that_cannot_be_is_for_any() {
+    let policy = |namespace: &str, rest: &str| {
+        format!(
+            "x: &n shop\n---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+             metadata:\n  name: p\n  namespace: {namespace}\nspec: {rest}\n"
+        )
+    };
+    for (text, field) in [
+        (policy("${NAMESPACE}", "{}"), "metadata.namespace"),
+        (policy("Shop", "{}"), "metadata.namespace"),
+        (policy("shop.", "{}"), "metadata.namespace"),
+        (policy("*n", "{}"), ""),
+        (policy("${NAMESPACE}", "{"), ""),
+    ] {
+        let documents = parse(&text);
+        let Content::Refused(refusal) = &documents[1].content else { panic!("{documents:?}") };
+        assert_eq!(refusal.field, field, "{text}");
+        let [claim] = &refusal.claims[..] else { panic!("{text}: {refusal:?}") };
+        assert_eq!((&claim.key, &claim.namespace), (&None, &None), "{text}");
+        assert_eq!(claim.guard, Some(Guard::Requests), "{text}");
+    }
+}
+
+/// A DENY of a path in Latin-1 would match nothing.
+#[test]
+fn a_policy_whose_text_is_not_utf_8_is_not_guessed() {
+    let text = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p} # \u{fffd}\n\
+                spec: {rules: [{to: [{operation: {paths: [/caf\u{fffd}]}}]}]}\n";
+    let refusal = refusal(text);
+    assert_eq!(refusal.field, "spec.rules[0].to[0].operation.paths[0]");
+    assert!(refusal.reason.contains("UTF-8"), "{}", refusal.reason);
+    let documents = parse(&text.replace("caf\u{fffd}", "cafe"));
+    assert!(matches!(documents[0].content, Content::Object(_)), "{documents:?}");
+}
+
 #[test]
 fn two_objects_in_one_document_are_both_named() {
     let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: n}\nspec: {}\n";

@@ -1,8 +1,9 @@
-//! Gateway (Gateway API v1): what a waypoint needs of it. Addresses and infrastructure mean nothing to an agent that
-//! deploys no proxy, so they are accepted and not read.
+//! Gateway (Gateway API v1): what a waypoint needs of it. What means nothing to an agent that deploys no proxy is kept as it
+//! stands, so that a complaint can name it.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::{LabelSelector, Resource};
 use crate::base::ports;
@@ -29,18 +30,18 @@ pub struct GatewaySpec {
     pub gateway_class_name: String,
     #[serde(default)]
     pub listeners: Vec<Listener>,
-    #[serde(default, rename = "addresses")]
-    _addresses: IgnoredAny,
-    #[serde(default, rename = "infrastructure")]
-    _infrastructure: IgnoredAny,
-    #[serde(default, rename = "allowedListeners")]
-    _allowed_listeners: IgnoredAny,
-    #[serde(default, rename = "tls")]
-    _tls: IgnoredAny,
+    #[serde(default)]
+    pub addresses: Option<Value>,
+    #[serde(default)]
+    pub infrastructure: Option<Value>,
+    #[serde(default)]
+    pub allowed_listeners: Option<Value>,
+    #[serde(default)]
+    pub tls: Option<Value>,
     #[serde(default, rename = "backendTLS")]
-    _backend_tls: IgnoredAny,
-    #[serde(default, rename = "defaultScope")]
-    _default_scope: IgnoredAny,
+    pub backend_tls: Option<Value>,
+    #[serde(default)]
+    pub default_scope: Option<Value>,
 }
 
 /// A listener. The protocol is an open set of names (`HBONE` is Istio's).
@@ -52,10 +53,10 @@ pub struct Listener {
     pub protocol: String,
     #[serde(default)]
     pub allowed_routes: Option<AllowedRoutes>,
-    #[serde(default, rename = "hostname")]
-    _hostname: IgnoredAny,
-    #[serde(default, rename = "tls")]
-    _tls: IgnoredAny,
+    #[serde(default)]
+    pub hostname: Option<Value>,
+    #[serde(default)]
+    pub tls: Option<Value>,
 }
 
 impl Listener {
@@ -73,8 +74,8 @@ impl Listener {
 pub struct AllowedRoutes {
     #[serde(default)]
     pub namespaces: Option<AllowedNamespaces>,
-    #[serde(default, rename = "kinds")]
-    _kinds: IgnoredAny,
+    #[serde(default)]
+    pub kinds: Option<Value>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -205,6 +205,8 @@ impl<'a> Builder<'a> {
         let mut said = !refusal.claims.is_empty();
         if refusal.value.is_none() || nameless().count() == refusal.claims.len() {
             said |= self.keep_unnamed(origin, refusal, &mut unnamed);
+        } else if self.names_others(origin, refusal) {
+            self.keep_renamed(origin, refusal);
         }
         for claim in nameless() {
             let outcome = match claim.guard {
@@ -223,6 +225,34 @@ impl<'a> Builder<'a> {
         if !said {
             let (field, reason) = (&refusal.field, &refusal.reason);
             self.complain(origin, (Str::default(), None), field, format!("{reason}; {NOTHING}"));
+        }
+    }
+
+    /// Whether nothing was known of the objects that a refused document names, so that it may have been edited from what it held
+    /// before: to another kind, name or namespace.
+    fn names_others(&self, origin: &Origin, refusal: &Refusal) -> bool {
+        let mut ids = refusal.claims.iter().filter_map(id_of);
+        ids.all(|id| {
+            let elsewhere = |it: &RefusedPolicy| {
+                (it.kind, &it.key) == (id.0, &id.1) && it.origin.as_ref() != Some(origin)
+            };
+            !self.previous.held.contains_key(&id) && !self.previous.refused.iter().any(elsewhere)
+        })
+    }
+
+    /// Keeps the security objects that the document held before: no client of a cluster deletes one for such an edit.
+    fn keep_renamed(&mut self, origin: &Origin, refusal: &Refusal) {
+        let previous = self.previous;
+        for (id, held) in &previous.held {
+            if id.0.is_security()
+                && held.origin.as_ref() == Some(origin)
+                && !self.objects.held.contains_key(id)
+            {
+                self.keep(id.clone(), held.clone());
+                let claim = Claim::held(id.0, &id.1);
+                let condition = ConditionType::PartiallyInvalid;
+                self.complain_of(refusal, origin, &claim, LAST_GOOD, condition);
+            }
         }
     }
 

@@ -375,3 +375,60 @@ fn a_policy_whose_edit_means_nothing_keeps_its_last_good_version() {
 }
 
 const LAST_GOOD_VERSION: &str = "its last good version stays in force";
+
+/// What Istio's validation would reject, though each half of it can be read.
+#[test]
+fn an_entry_whose_edit_means_nothing_keeps_its_last_good_version() {
+    let entry = |spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: e, namespace: n}}\n\
+             spec: {{hosts: [x.example], {spec}}}\n"
+        )
+    };
+    let ports = "ports: [{number: 80, name: http, protocol: HTTP}]";
+    let good = entry(&format!("resolution: STATIC, {ports}, endpoints: [{{address: 192.0.2.1}}]"));
+    for (bad, field) in [
+        (good.replace("x.example", "'x.example:80'"), "spec.hosts[0]"),
+        (good.replace("protocol: HTTP", "protocol: HTPP"), "spec.ports[0].protocol"),
+        (good.replace("192.0.2.1", "y.example"), "spec.endpoints[0].address"),
+        (good.replace("192.0.2.1", "'unix:///x'"), "spec.endpoints[0].address"),
+        (good.replace("192.0.2.1", "192.0.2.2, ports: {web: 80}"), "spec.endpoints[0].ports[web]"),
+        (good.replace("STATIC", "STATIC, addresses: [192.0.2.300]"), "spec.addresses[0]"),
+    ] {
+        let states: [&[(&str, String)]; 2] =
+            [&[("a.yaml", good.clone())], &[("a.yaml", bad.clone())]];
+        let objects = after(&states);
+        let key = ObjectKey::new("n", "e");
+        let entry: &crate::source::objects::ServiceEntry = objects.get(&key).unwrap();
+        assert_eq!(entry.spec.endpoints[0].address, "192.0.2.1", "{bad}");
+        let kept = |it: &Complaint| it.field == field && it.reason.contains("last good version");
+        assert!(objects.complaints().iter().any(kept), "{:?}", objects.complaints());
+    }
+}
+
+/// An edit to another name, namespace or kind that fails: what the document held stays until it can be read, or is gone.
+#[test]
+fn a_refused_edit_to_another_object_loses_no_policy() {
+    let bad = |text: String| text.replace("spec:", "spcc:");
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, labels: {a: 1}}\n";
+    let deny = key("shop/deny");
+    for edit in [
+        bad(policy("other")),
+        bad(policy("deny").replace("shop", "outlet")),
+        bad(policy("deny").replace("AuthorizationPolicy", "PeerAuthentication")),
+        pod.to_owned(),
+    ] {
+        let good = [("a.yaml", policy("deny"))];
+        let edited = [("a.yaml", edit.clone())];
+        for states in [vec![&good[..], &edited], vec![&good, &edited, &edited]] {
+            let objects = after(&states);
+            assert!(objects.get::<AuthorizationPolicy>(&deny).is_some(), "{edit}");
+        }
+        let objects = after(&[&good, &edited, &[("a.yaml", policy("other"))]]);
+        assert!(objects.get::<AuthorizationPolicy>(&deny).is_none(), "{edit}");
+    }
+    // What is deleted beside an object that has been refused before goes.
+    let beside = |first: &str| [("a.yaml", format!("{first}{}", bad(policy("broken"))))];
+    let objects = after(&[&beside(&format!("{}---\n", policy("deny"))), &beside("")]);
+    assert!(objects.get::<AuthorizationPolicy>(&deny).is_none());
+}

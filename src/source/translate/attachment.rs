@@ -59,7 +59,7 @@ pub(super) fn of<T: Typed>(
             cx.warn::<T>(policy, field, format!("{why}; the target is ignored"));
             continue;
         }
-        match target_of(cx, policy, target) {
+        match target_of(cx, policy, target, &[]) {
             Ok(target) => ours.push(target),
             Err(why) => return faulty(cx, &field, why),
         }
@@ -78,11 +78,12 @@ fn elsewhere(policy: &ObjectKey, written: &TargetRef) -> Option<String> {
     }
 }
 
-/// What a reference means, or why it means nothing.
-fn target_of(
+/// What a reference means, or why it means nothing. `others`: further kinds that the policy can be attached to.
+pub(super) fn target_of(
     cx: &Context<'_>,
     policy: &ObjectKey,
     written: &TargetRef,
+    others: &[&str],
 ) -> Result<PolicyTarget, String> {
     if !is_own(policy, written) {
         return Err("a policy can only target objects of its own namespace".into());
@@ -93,11 +94,15 @@ fn target_of(
             cx.settings.root_namespace
         )),
         Some(target) => Ok(target),
-        None => Err(format!(
-            "{:?} of group {:?} is not a target; Service (group \"\"), ServiceEntry, Gateway and GatewayClass are",
-            written.kind, written.group
-        )),
+        None => Err(unknown(written, others)),
     }
+}
+
+fn unknown(TargetRef { group, kind, .. }: &TargetRef, others: &[&str]) -> String {
+    let kinds =
+        [&["Service (group \"\")", "ServiceEntry", "Gateway", "GatewayClass"], others].concat();
+    let (last, first) = kinds.split_last().unwrap_or((&"", &[]));
+    format!("{kind:?} of group {group:?} is not a target; {} and {last} are", first.join(", "))
 }
 
 /// The target is in the policy's own namespace.

@@ -73,9 +73,20 @@ impl Roster {
         self.namespaces.get(namespace).into_iter().flat_map(BTreeMap::values)
     }
 
+    /// Without any pod, nothing is known of what selects pods: the controller reads none, and a directory may leave them to
+    /// others.
+    pub(super) fn is_empty(&self) -> bool {
+        self.namespaces.is_empty()
+    }
+
+    /// In the order of their keys.
+    pub(super) fn members(&self) -> impl Iterator<Item = &Member> {
+        self.namespaces.values().flat_map(BTreeMap::values)
+    }
+
     /// In the order of their keys.
     pub(super) fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.namespaces.values().flat_map(BTreeMap::values).map(|member| &member.workload)
+        self.members().map(|member| &member.workload)
     }
 
     /// Complains of addresses that several pods have which are there to stay: what is addressed to one may be taken to be

@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 
-use super::waypoint::{Addressed, Waypoints};
+use super::waypoint::{Addressed, USE_WAYPOINT, Waypoints, label_field};
 use super::{Context, labels};
 use crate::base::ObjectKey;
 use crate::model::{self, Encryption, Resolution, ServicePort, Visibility};
-use crate::source::objects::Service;
+use crate::source::objects::{Service, label};
 use endpoints::Endpoints;
 pub(super) use vips::Allotted;
 
@@ -31,6 +31,15 @@ pub(super) fn translate(
     let spec = service.spec.as_ref()?;
     // A name in DNS and nothing else: there is no address to take traffic at.
     if spec.type_.as_deref() == Some("ExternalName") {
+        if label(&service.metadata, USE_WAYPOINT).is_some_and(|name| name != "none") {
+            let named = spec.external_name.as_deref().unwrap_or_default();
+            let reason = format!(
+                "has no effect on a Service of type ExternalName, which has no traffic of its own: clients connect to \
+                 {named:?}, past the waypoint; label the Service or ServiceEntry that this name belongs to, or write a \
+                 ServiceEntry for it"
+            );
+            cx.warn::<Service>(key, label_field(USE_WAYPOINT), reason);
+        }
         return None;
     }
     let ports = tcp_ports(cx, key, spec);

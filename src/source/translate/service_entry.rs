@@ -6,6 +6,7 @@
 
 mod addresses;
 mod allot;
+mod check;
 mod endpoints;
 mod visibility;
 
@@ -24,6 +25,7 @@ use crate::source::objects::{ServiceEntry, WorkloadEntry, created, label};
 use addresses::Addresses;
 pub(super) use allot::Allotment;
 use allot::Allotments;
+pub(super) use check::{meaningless, meaningless_workload};
 use endpoints::{Places, Port};
 use visibility::Export;
 
@@ -81,6 +83,7 @@ pub(super) fn translate(
 ) -> Vec<Arc<model::Service>> {
     labels::check_all::<ServiceEntry>(cx);
     labels::check_all::<WorkloadEntry>(cx);
+    check::complain_of_workload_entries(cx);
     let objects = cx.objects;
     let mut entries: Vec<_> = objects.all::<ServiceEntry>().collect();
     // The oldest first; one of unknown age, as in a file, counts as the youngest.
@@ -161,10 +164,7 @@ fn entry<'a>(
         cx.error::<ServiceEntry>(key, "spec.hosts", "is empty; the entry is not in force");
         return None;
     }
-    let without_effect = complaints_of(object);
-    for (field, reason) in without_effect {
-        cx.warn::<ServiceEntry>(key, field, reason);
-    }
+    check::complain(cx, key, object);
     Some(Entry {
         key,
         object,
@@ -179,24 +179,6 @@ fn entry<'a>(
             ..TrafficPolicy::default()
         },
     })
-}
-
-/// What the entry says and nothing looks at.
-fn complaints_of(object: &ServiceEntry) -> Vec<(&'static str, String)> {
-    let spec = &object.spec;
-    let mut found = Vec::new();
-    if !spec.subject_alt_names.is_empty() {
-        let reason = "has no effect: TLS to endpoints outside of the mesh is the client's own";
-        found.push(("spec.subjectAltNames", reason.to_owned()));
-    }
-    match spec.location.as_deref() {
-        None | Some("" | "MESH_EXTERNAL" | "MESH_INTERNAL") => {}
-        Some(other) => {
-            let reason = format!("{other:?} is neither MESH_EXTERNAL nor MESH_INTERNAL");
-            found.push(("spec.location", reason));
-        }
-    }
-    found
 }
 
 fn ports(cx: &mut Context<'_>, key: &ObjectKey, object: &ServiceEntry) -> Vec<Port> {
@@ -218,6 +200,9 @@ fn ports(cx: &mut Context<'_>, key: &ObjectKey, object: &ServiceEntry) -> Vec<Po
             let reason = format!("{number} stands twice; the first one holds");
             cx.warn::<ServiceEntry>(key, format!("{field}.number"), reason);
             continue;
+        }
+        if let Some(why) = check::unknown_protocol(&port.protocol) {
+            cx.warn::<ServiceEntry>(key, format!("{field}.protocol"), why);
         }
         let said = Some(port.protocol.as_str()).filter(|text| !text.is_empty());
         let protocol = protocol::of_port(said, &port.name, number);
@@ -242,17 +227,26 @@ fn hosts(cx: &mut Context<'_>, key: &ObjectKey, object: &ServiceEntry) -> Vec<(u
         cx.error::<ServiceEntry>(key, "spec.hosts", reason);
     }
     for (index, text) in object.spec.hosts.iter().take(MAX_HOSTS).enumerate() {
-        let host = text.trim_end_matches('.').to_ascii_lowercase();
-        if is_name(host.strip_prefix("*.").unwrap_or(&host)) {
-            hosts.push((index, Str::from(host)));
-        } else {
-            let reason = format!(
-                "{text:?} is no host name, nor \"*.\" before one (\"*\" alone would take every name); it is left out"
-            );
-            cx.error::<ServiceEntry>(key, format!("spec.hosts[{index}]"), reason);
+        match host_name(text) {
+            Ok(host) => hosts.push((index, host)),
+            Err(why) => {
+                let field = format!("spec.hosts[{index}]");
+                cx.error::<ServiceEntry>(key, field, format!("{why}; it is left out"));
+            }
         }
     }
     hosts
+}
+
+/// A host in lower case, without the dot of a full name.
+fn host_name(text: &str) -> Result<Str, String> {
+    let host = text.trim_end_matches('.').to_ascii_lowercase();
+    match is_name(host.strip_prefix("*.").unwrap_or(&host)) {
+        true => Ok(host.into()),
+        false => Err(format!(
+            "{text:?} is no host name, nor \"*.\" before one (\"*\" alone would take every name)"
+        )),
+    }
 }
 
 /// Letters, digits, `-` and `_` in labels of 1 to 63 bytes.
@@ -285,12 +279,8 @@ fn service(
     }
     let Host { name: host, visibility, .. } = host;
     let endpoints = if entry.closed { Vec::new() } else { places.of(cx, entry, &host) };
-    if vips.is_empty() && entry.addresses.networks.is_empty() && entry.waypoint != Binding::None {
-        let reason = format!(
-            "{host} has no address, so nothing that is dialled is known to be meant for it, and it passes by the \
-             waypoint; give addresses, or a resolution other than NONE"
-        );
-        cx.error::<ServiceEntry>(entry.key, "spec.addresses", reason);
+    if vips.is_empty() && entry.addresses.networks.is_empty() {
+        check::complain_of_no_address(cx, entry, &host);
     }
     let first = endpoints.first().map(|endpoint| endpoint.weight);
     let weighted = endpoints.iter().any(|endpoint| Some(endpoint.weight) != first);

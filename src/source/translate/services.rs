@@ -12,11 +12,12 @@ use super::selectors::{Selectors, selector};
 use super::service::endpoints::Endpoints;
 use super::service::{self, Allotted};
 use super::service_ports::{Pairs, pairs};
-use super::slices::{Slices, addresses, service_of};
+use super::slices::{SERVICE_NAME, Slices, addresses, service_of};
+use super::waypoint::label_field;
 use crate::base::{ObjectKey, Str, work};
 use crate::model;
-use crate::source::objects::{Labelled, Service, WorkloadEntry};
-use crate::source::{Complaint, Objects};
+use crate::source::objects::{EndpointSlice, Kind, Labelled, Service, WorkloadEntry};
+use crate::source::{Complaint, Objects, Severity};
 
 /// Kept from translation to translation.
 #[derive(Default)]
@@ -25,6 +26,10 @@ pub(super) struct Services {
     /// By namespace: which services select a pod.
     selectors: BTreeMap<Str, Selectors<ObjectKey>>,
     slices: Slices,
+    /// Of slices that name a service which is not there, by that.
+    orphans: BTreeMap<ObjectKey, Vec<Complaint>>,
+    /// Of slices that name no service.
+    loose: Vec<Complaint>,
     /// The namespaces of WorkloadEntries, by address.
     entries_at: HashMap<IpAddr, BTreeSet<Str>>,
     /// Ports of some service or its endpoints are not what they were.
@@ -53,7 +58,8 @@ impl Services {
     }
 
     pub(super) fn complaints(&self) -> impl Iterator<Item = &Complaint> {
-        self.known.values().flat_map(|known| &known.complaints)
+        let services = self.known.values().flat_map(|known| &known.complaints);
+        services.chain(self.orphans.values().flatten()).chain(&self.loose)
     }
 
     pub(super) fn get(&self, key: &ObjectKey) -> Option<&Arc<model::Service>> {
@@ -85,14 +91,27 @@ impl Services {
         let mut concerned = self.concerned(objects, changes, moved);
         self.slices.follow(objects, changes);
         concerned.extend(self.slices.leading_to(moved));
+        if changes.all_services {
+            self.orphans.clear();
+            concerned.extend(self.slices.services().cloned());
+        }
+        if changes.all_services || !changes.slices.is_empty() {
+            self.slices.loose().for_each(|slice| complain_of_loose(cx, slice));
+            self.loose = std::mem::take(&mut cx.complaints);
+        }
         let mut reshaped = Vec::new();
         let wanted = concerned.iter().filter_map(|key| Some((key, objects.get::<Service>(key)?)));
         let endpoints = Endpoints::index(objects, roster, &self.slices, wanted);
         let allotted = Allotted::of(objects, &cx.settings.cluster_domain, concerned.iter());
         for key in &concerned {
+            self.orphans.remove(key);
             let Some(service) = objects.get::<Service>(key) else {
                 if let Some(gone) = self.known.remove(key) {
                     reshaped.push(Reshaped { key: key.clone(), before: gone.model, after: None });
+                }
+                self.slices.of(key).for_each(|slice| complain_of_orphan(cx, slice, key));
+                if !cx.complaints.is_empty() {
+                    self.orphans.insert(key.clone(), std::mem::take(&mut cx.complaints));
                 }
                 continue;
             };
@@ -190,6 +209,24 @@ impl Services {
             }
         }
     }
+}
+
+/// A slice that belongs to nothing.
+fn complain_of_loose(cx: &mut Context<'_>, slice: &ObjectKey) {
+    let reason = format!(
+        "is missing, so the slice belongs to no Service and has no effect; give it the label {SERVICE_NAME} with the \
+         Service's name"
+    );
+    cx.warn::<EndpointSlice>(slice, label_field(SERVICE_NAME), reason);
+}
+
+/// For information: where a Service is deleted, its slices follow a moment later.
+fn complain_of_orphan(cx: &mut Context<'_>, slice: &ObjectKey, service: &ObjectKey) {
+    let reason = format!(
+        "there is no Service {service}, so the slice has no effect; check the name, and that both are in one namespace"
+    );
+    let field = label_field(SERVICE_NAME);
+    cx.complain(Severity::Note, Kind::EndpointSlice, slice, field, reason);
 }
 
 fn is_same_but_for_endpoints(

@@ -12,12 +12,14 @@ use crate::source::Objects;
 use crate::source::objects::{EndpointSlice, label};
 
 /// On an EndpointSlice: the service that it belongs to.
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Kept from translation to translation.
 #[derive(Default)]
 pub(super) struct Slices {
     known: BTreeMap<ObjectKey, Known>,
+    /// Those that name no service.
+    loose: BTreeSet<ObjectKey>,
     of_service: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     to_pod: HashMap<ObjectKey, BTreeSet<ObjectKey>>,
     to_address: HashMap<IpAddr, BTreeSet<ObjectKey>>,
@@ -39,6 +41,16 @@ impl Slices {
     /// The slices of a service, in the order of their keys.
     pub(super) fn of<'a>(&'a self, service: &ObjectKey) -> impl Iterator<Item = &'a ObjectKey> {
         self.of_service.get(service).into_iter().flatten()
+    }
+
+    /// The services that slices name.
+    pub(super) fn services(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.of_service.keys()
+    }
+
+    /// The slices that name no service.
+    pub(super) fn loose(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.loose.iter()
     }
 
     /// The services with an endpoint that is one of these pods, by name or by address, as they were or as they are.
@@ -67,7 +79,10 @@ impl Slices {
 
     fn add(&mut self, key: &ObjectKey, slice: &EndpointSlice) {
         work::did("slices indexed");
-        let Some(service) = service_of(key, slice) else { return };
+        let Some(service) = service_of(key, slice) else {
+            self.loose.insert(key.clone());
+            return;
+        };
         let mut known = Known { service, pods: BTreeSet::new(), addresses: BTreeSet::new() };
         for endpoint in slice.endpoints.iter().flatten() {
             if let Some(target) = &endpoint.target_ref {
@@ -89,6 +104,7 @@ impl Slices {
     }
 
     fn remove(&mut self, key: &ObjectKey) {
+        self.loose.remove(key);
         let Some(known) = self.known.remove(key) else { return };
         if let Some(slices) = self.of_service.get_mut(&known.service) {
             slices.remove(key);

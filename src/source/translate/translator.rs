@@ -16,6 +16,7 @@ use super::entries::Entries;
 use super::frame::Frame;
 use super::roster::{Member, Moved, Roster};
 use super::route::Routes;
+use super::selected::Selected;
 use super::service_ports::Ports;
 use super::services::Services;
 use super::{
@@ -45,6 +46,9 @@ pub struct Translator {
     address_complaints: Vec<Complaint>,
     /// Of addresses that several pods have.
     contested: Vec<Complaint>,
+    selected: Selected,
+    /// Of policies that select no pod.
+    selecting_nothing: Vec<Complaint>,
     unserved_complaints: Vec<Complaint>,
     attachments: Vec<Box<dyn Attach>>,
     /// Of policies that are attached.
@@ -64,6 +68,8 @@ impl Translator {
             target_complaints: Vec::new(),
             address_complaints: Vec::new(),
             contested: Vec::new(),
+            selected: Selected::default(),
+            selecting_nothing: Vec::new(),
             unserved_complaints: Vec::new(),
             attachments: attachments(),
             attached_complaints: Vec::new(),
@@ -84,11 +90,14 @@ impl Translator {
         };
         let frame = self.reframe(&mut cx, &mut changes);
         let pods = self.pods_to_translate(objects, &changes);
+        let without_pods = self.roster.is_empty();
         let moved = self.translate_pods(&mut cx, &frame, pods);
-        if !moved.is_empty() {
-            self.roster.complain_of_contested(&mut cx);
-            self.contested = std::mem::take(&mut cx.complaints);
+        if self.roster.is_empty() != without_pods {
+            // What selects none of them says so only where there are any.
+            changes.all_services = true;
+            changes.entries = true;
         }
+        self.complain_of_pods(&mut cx, &changes, &moved);
         let reshaped = self.services.update(&mut cx, &frame, &self.roster, &changes, &moved);
         let mut services = self.services.models();
         if !reshaped.is_empty() {
@@ -194,11 +203,25 @@ impl Translator {
         moved
     }
 
+    /// What is said of all pods together: addresses of several, and selectors that select none.
+    fn complain_of_pods(&mut self, cx: &mut Context<'_>, changes: &Changes, moved: &[Moved]) {
+        if !moved.is_empty() {
+            self.roster.complain_of_contested(cx);
+            self.contested = std::mem::take(&mut cx.complaints);
+        }
+        if changes.frame || !moved.is_empty() {
+            self.selected.update(cx, &self.roster, moved, changes.frame);
+            self.selected.complain(cx, &self.roster);
+            self.selecting_nothing = std::mem::take(&mut cx.complaints);
+        }
+    }
+
     fn complaints(&self, objects: &Objects, frame: &Frame) -> Vec<Complaint> {
         let mut all = objects.complaints().to_vec();
         all.extend_from_slice(&frame.complaints);
         all.extend(bounded(self.pod_complaints.values().flatten()));
         all.extend_from_slice(&self.contested);
+        all.extend_from_slice(&self.selecting_nothing);
         all.extend_from_slice(&self.address_complaints);
         all.extend(self.services.complaints().cloned());
         all.extend_from_slice(&self.entries.complaints);

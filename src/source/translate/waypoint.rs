@@ -5,6 +5,7 @@
 
 mod bindings;
 mod missing;
+mod unused;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -280,6 +281,7 @@ fn candidate(cx: &mut Context<'_>, key: &ObjectKey, gateway: &Gateway) -> Candid
         cx.error::<Gateway>(key, "spec.listeners", format!("{why}: it is no waypoint"));
         return Candidate { for_services, for_workloads, outcome: Err(why.into()) };
     }
+    unused::complain(cx, key, gateway);
     let identity = Identity::new(
         cx.settings.trust_domains.own().clone(),
         key.namespace.clone(),

@@ -44,13 +44,15 @@ pub(super) fn translate(
     let (host_network, labels) = (pod.template.host_network, pod.labels());
     let locality = locality(cx, pod, &node, sibling);
     let enrolled = !host_network && is_enrolled(cx, key, pod);
+    let addresses = addresses(cx, key, pod);
+    complain_of_place(cx, key, pod, addresses.is_empty());
     Some(Workload {
         uid: format!("{}//Pod/{}/{}", cx.settings.cluster, key.namespace, key.name).into(),
         key: key.clone(),
         pod: pod_uid(pod),
         identity: sibling.map_or_else(|| identity(cx, key, pod), |it| it.identity.clone()),
         node,
-        addresses: addresses(cx, key, pod),
+        addresses,
         network_namespace: annotation(pod, NETWORK_NAMESPACE).map(Str::from),
         enrolled,
         unsure: !enrolled && !is_left_out(pod) && !knows_namespace(cx, key),
@@ -72,6 +74,34 @@ pub(super) fn translate(
     })
 }
 
+/// A pod that no container runtime started is what its manifest says, so what is missing there nobody adds.
+fn complain_of_place(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod, homeless: bool) {
+    let Some(namespace) = annotation(pod, NETWORK_NAMESPACE) else { return };
+    if homeless {
+        let reason = format!(
+            "is missing: without an address the pod is neither captured nor an endpoint, although it has a network namespace \
+             ({NETWORK_NAMESPACE}); give the address that it has there"
+        );
+        cx.warn::<Pod>(key, "status.podIP", reason);
+    }
+    if annotation(pod, NODE).is_none() && pod.node_name.is_none() {
+        let reason = "is missing: no agent captures the pod, since none knows that it runs on its node; give the `node` of \
+                      that node's settings, here or in spec.nodeName";
+        cx.warn::<Pod>(key, annotation_field(NODE), reason);
+    }
+    if pod.template.host_network {
+        let reason = format!(
+            "{namespace:?} has no effect on a pod in its node's network (spec.hostNetwork), which is never captured"
+        );
+        cx.warn::<Pod>(key, annotation_field(NETWORK_NAMESPACE), reason);
+    }
+}
+
+/// How an annotation is written as a field's path.
+fn annotation_field(name: &str) -> String {
+    format!("metadata.annotations[{name:?}]")
+}
+
 fn identity(cx: &Context<'_>, key: &ObjectKey, pod: &Pod) -> Identity {
     let account = pod.template.service_account_name.as_deref();
     let account = account.filter(|name| !name.is_empty()).unwrap_or(DEFAULT_SERVICE_ACCOUNT);
@@ -91,7 +121,7 @@ fn flag(cx: &mut Context<'_>, key: &ObjectKey, pod: &Pod, name: &str) -> Option<
         "false" => Some(false),
         other => {
             let reason = format!("{other:?} is neither \"true\" nor \"false\", and has no effect");
-            cx.warn::<Pod>(key, format!("metadata.annotations[{name:?}]"), reason);
+            cx.warn::<Pod>(key, annotation_field(name), reason);
             None
         }
     }

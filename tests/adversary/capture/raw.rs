@@ -42,6 +42,22 @@ pub struct Segment {
     pub data: Vec<u8>,
 }
 
+impl Segment {
+    /// With its checksum.
+    pub fn bytes(&self, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+        let mut bytes = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+        bytes.extend(self.sequence.to_be_bytes());
+        bytes.extend(self.acknowledged.to_be_bytes());
+        let length = (HEAD + self.options.len()) / 4;
+        bytes.extend([(length << 4) as u8, self.flags, 0xfa, 0xf0, 0, 0, 0, 0]);
+        bytes.extend(&self.options);
+        bytes.extend(&self.data);
+        let sum = checksum(from.ip(), to.ip(), &bytes);
+        bytes[16..18].copy_from_slice(&sum.to_be_bytes());
+        bytes
+    }
+}
+
 /// How a segment is put into IP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrap {
@@ -93,7 +109,7 @@ impl Raw {
 
     /// Sends in the name of another, as a whole packet.
     pub fn send_as(&self, name: SocketAddr, segment: &Segment) -> Result<()> {
-        let bytes = self.bytes_from(name, segment);
+        let bytes = segment.bytes(name, self.to);
         let to = SockAddr::from(SocketAddr::new(self.to.ip(), 0));
         for packet in packet::packets(name.ip(), self.to.ip(), Wrap::Plain, &bytes) {
             self.wire.send_to(&packet, &to)?;
@@ -102,20 +118,7 @@ impl Raw {
     }
 
     fn bytes(&self, segment: &Segment) -> Vec<u8> {
-        self.bytes_from(self.from, segment)
-    }
-
-    fn bytes_from(&self, from: SocketAddr, segment: &Segment) -> Vec<u8> {
-        let mut bytes = [from.port().to_be_bytes(), self.to.port().to_be_bytes()].concat();
-        bytes.extend(segment.sequence.to_be_bytes());
-        bytes.extend(segment.acknowledged.to_be_bytes());
-        let length = (HEAD + segment.options.len()) / 4;
-        bytes.extend([(length << 4) as u8, segment.flags, 0xfa, 0xf0, 0, 0, 0, 0]);
-        bytes.extend(&segment.options);
-        bytes.extend(&segment.data);
-        let sum = checksum(from.ip(), self.to.ip(), &bytes);
-        bytes[16..18].copy_from_slice(&sum.to_be_bytes());
-        bytes
+        segment.bytes(self.from, self.to)
     }
 
     /// The next segment of the other end that `wanted` says is it, without waiting for long.

@@ -16,10 +16,13 @@ use super::super::slices::Slices;
 use super::port_number;
 use crate::base::{ObjectKey, Str};
 use crate::model::{Endpoint, PortMapping, ServicePort, Workload};
-use crate::source::Objects;
 use crate::source::objects::{
-    Container, Labelled, Pod, PodTemplate, Service, WorkloadEntry, label, selects,
+    Container, Kind, Labelled, Pod, PodTemplate, Service, WorkloadEntry, label, selects,
 };
+use crate::source::{Objects, Severity};
+
+/// So many are named.
+const FEW: usize = 3;
 
 /// Who has made a slice.
 const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -89,6 +92,7 @@ impl<'a> Endpoints<'a> {
                     .collect();
                 complain_of_names(cx, key, &selected, ports);
                 self.complain_of_unused(cx, key);
+                self.complain_of_selected(cx, key, (selector, &selected[..]), ports);
                 let not_ready_too = spec.publish_not_ready_addresses.unwrap_or(false);
                 let pods =
                     selected.iter().filter_map(|it| of_pod(*it, &key.name, ports, not_ready_too));
@@ -102,6 +106,7 @@ impl<'a> Endpoints<'a> {
                                   EndpointSlice";
                     cx.warn::<Service>(key, "spec.selector", reason);
                 }
+                self.complain_of_names_in_slices(cx, key);
                 self.complain_of_ports(cx, key, ports);
                 self.of_slices(key, ports)
             }
@@ -138,6 +143,50 @@ impl<'a> Endpoints<'a> {
                 locality: entry.spec.locality(),
             })
         })
+    }
+
+    /// A selector that selects nothing, or what can be no endpoint.
+    fn complain_of_selected(
+        &self,
+        cx: &mut Context<'_>,
+        service: &ObjectKey,
+        (selector, pods): (&BTreeMap<String, String>, &[(&Workload, &Pod)]),
+        ports: &Ports<'_>,
+    ) {
+        let entries = self.entries.get(service.namespace.as_str()).into_iter().flatten();
+        let selected: Vec<_> =
+            entries.filter(|entry| selects(selector, Some(&entry.all_labels()))).collect();
+        if pods.is_empty() && selected.is_empty() && !ports.is_empty() && !self.roster.is_empty() {
+            let reason = "selects no pod of the namespace: the Service has no endpoint, and connections to it are refused until \
+                          a pod has these labels";
+            let field = "spec.selector".to_owned();
+            cx.complain(Severity::Note, Kind::Service, service, field, reason.to_owned());
+        }
+        let names = selected.iter().filter(|entry| entry.spec.address.parse::<IpAddr>().is_err());
+        let names: Vec<&str> =
+            names.filter_map(|entry| entry.metadata.name.as_deref()).take(FEW).collect();
+        if !names.is_empty() {
+            let reason = format!(
+                "selects WorkloadEntries whose address is no IP address ({}), which are no endpoints of a Service; give \
+                 addresses, or write a ServiceEntry with the resolution DNS",
+                names.join(", ")
+            );
+            cx.warn::<Service>(service, "spec.selector", reason);
+        }
+    }
+
+    /// Slices with names, which kube-proxy passes over, too.
+    fn complain_of_names_in_slices(&self, cx: &mut Context<'_>, service: &ObjectKey) {
+        for slice in self.slices.get(service).into_iter().flatten() {
+            if slice.address_type == "FQDN" {
+                let name = slice.metadata.name.as_deref().unwrap_or_default();
+                let reason = format!(
+                    "the EndpointSlice {name} lists host names (addressType FQDN), which are not looked up, and are no \
+                     endpoints; write a ServiceEntry with the resolution DNS"
+                );
+                cx.warn::<Service>(service, "spec.selector", reason);
+            }
+        }
     }
 
     /// Slices of a Service whose endpoints are what it selects, but for those that Kubernetes itself has made of that.

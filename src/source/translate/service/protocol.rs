@@ -32,6 +32,11 @@ fn prefix(name: &str) -> &str {
     }
 }
 
+/// Whether Istio knows a protocol of this name, or we do.
+pub(in crate::source::translate) fn is_known(name: &str) -> bool {
+    of_text(prefix(name)).is_some() || name.eq_ignore_ascii_case("HTTP_PROXY")
+}
+
 fn of_text(text: &str) -> Option<AppProtocol> {
     Some(match text.to_ascii_lowercase().as_str() {
         "http" | GRPC_WEB | "kubernetes.io/ws" => AppProtocol::Http,

@@ -17,21 +17,27 @@ pub(super) struct Addresses {
 pub(super) fn read(cx: &mut Context<'_>, key: &ObjectKey, texts: &[String]) -> Addresses {
     let mut addresses = Addresses::default();
     for (index, text) in texts.iter().enumerate() {
-        let network = match text.parse::<IpAddr>() {
-            Ok(address) => Some(IpNet::from(address)),
-            Err(_) => text.parse::<IpNet>().ok().map(|network| network.trunc()),
-        };
-        match network {
-            Some(network) if network.prefix_len() == network.max_prefix_len() => {
+        match one(text) {
+            Ok(network) if network.prefix_len() == network.max_prefix_len() => {
                 addresses.exact.push(network.addr());
             }
-            Some(network) => addresses.networks.push(network),
-            None => {
-                let reason =
-                    format!("{text:?} is neither an IP address nor a network; it is left out");
-                cx.error::<ServiceEntry>(key, format!("spec.addresses[{index}]"), reason);
+            Ok(network) => addresses.networks.push(network),
+            Err(why) => {
+                let field = format!("spec.addresses[{index}]");
+                cx.error::<ServiceEntry>(key, field, format!("{why}; it is left out"));
             }
         }
     }
     addresses
+}
+
+/// A network, or a single address as one.
+pub(super) fn one(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(address));
+    }
+    match text.parse::<IpNet>() {
+        Ok(network) => Ok(network.trunc()),
+        Err(_) => Err(format!("{text:?} is neither an IP address nor a network")),
+    }
 }

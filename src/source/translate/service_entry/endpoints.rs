@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use super::super::Context;
 use super::super::roster::Roster;
-use super::{Entry, is_name, number};
+use super::{Entry, check, is_name, number};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Endpoint, Locality, PortMapping, Resolution, ServicePort, Workload};
-use crate::source::Objects;
 use crate::source::objects::{
-    Labelled, Pod, ServiceEntry, WorkloadEntry, WorkloadEntrySpec, selects,
+    Kind, Labelled, Pod, ServiceEntry, WorkloadEntry, WorkloadEntrySpec, selects,
 };
+use crate::source::{Objects, Severity};
 
 /// A port of an entry, and what it is at endpoints that do not say otherwise.
 pub(super) struct Port {
@@ -66,7 +66,13 @@ impl<'a> Places<'a> {
         }
         match (listed, selector) {
             (true, _) => self.listed(cx, entry),
-            (false, Some(selector)) => self.selected(cx, entry, &selector.labels),
+            (false, Some(selector)) => {
+                let selected = self.selected(cx, entry, &selector.labels);
+                if selected.is_empty() && !self.roster.is_empty() {
+                    complain_of_nothing(cx, entry);
+                }
+                selected
+            }
             (false, None) if entry.resolution == Resolution::Names => itself(cx, entry, host),
             (false, None) => {
                 let reason =
@@ -112,7 +118,8 @@ impl<'a> Places<'a> {
             .map(|(workload, pod)| of_pod(entry, workload, pod))
             .collect();
         for (key, other) in self.workload_entries.get(namespace).into_iter().flatten() {
-            if !selects(labels, Some(&other.all_labels())) {
+            // Nothing selects a Unix socket to any effect, which is said once.
+            if check::is_unix(&other.spec.address) || !selects(labels, Some(&other.all_labels())) {
                 continue;
             }
             match self.endpoint(entry, &other.spec) {
@@ -136,6 +143,7 @@ impl<'a> Places<'a> {
         let (addresses, name) = match text.parse::<IpAddr>() {
             Ok(address) => (vec![self.usable(address)?], None),
             Err(_) if text.is_empty() => return Err(("address", "is missing".to_owned())),
+            Err(_) if check::is_unix(text) => return Err(("address", check::why_no_unix(text))),
             Err(_) if entry.resolution != Resolution::Names => {
                 let why = format!("{text:?} is no IP address, which the resolution STATIC wants");
                 return Err(("address", why));
@@ -179,6 +187,13 @@ impl<'a> Places<'a> {
         }
         Ok(address)
     }
+}
+
+fn complain_of_nothing(cx: &mut Context<'_>, entry: &Entry<'_>) {
+    let reason = "selects no pod or WorkloadEntry of the namespace that could be an endpoint: connections are refused until one \
+                  has these labels";
+    let field = "spec.workloadSelector".to_owned();
+    cx.complain(Severity::Note, Kind::ServiceEntry, entry.key, field, reason.to_owned());
 }
 
 /// The host is its own endpoint.

@@ -244,7 +244,8 @@ fn what_cannot_be_carried_out_is_said() {
         let said = of(spec);
         assert!(said.contains(expected), "{spec}: {said}");
     }
-    assert_eq!(of("{hosts: [x.example], exportTo: [.], location: MESH_INTERNAL}"), "");
+    let good = "{hosts: [x.example], addresses: [192.0.2.1], ports: [{number: 80}], exportTo: [.], location: MESH_INTERNAL}";
+    assert_eq!(of(good), "");
 }
 
 /// Who sees an entry: its own namespace, unless its namespace is trusted with others' traffic.

@@ -8,9 +8,12 @@ use super::super::Context;
 use super::target::{Known, Target, listeners, may_be_http};
 use crate::base::{ObjectKey, Str};
 use crate::filter::{Half, HttpFilter, RuleContext};
-use crate::model::{Binding, HttpRoute, HttpRule, PortFilters, RouteParent, Service, Waypoint};
+use crate::model::{
+    Binding, HttpRoute, HttpRule, PolicyTarget, PortFilters, RouteParent, Service, Waypoint,
+};
 use crate::source::objects::{TrafficPolicy, Typed, created};
 use crate::source::{Condition, ConditionReason, ConditionType, Severity};
+use crate::world::Attached;
 
 /// A filter for a target, its policy, and the index of the target in the policy.
 #[derive(Clone)]
@@ -31,14 +34,11 @@ pub(super) struct OfService {
     pub(super) ports: Vec<PortFilters>,
 }
 
-/// All claims, by namespace and target; for each no two of one type.
+/// All claims; for each target no two of one type.
 #[derive(Default)]
 pub(super) struct Claims {
-    by_target: BTreeMap<(Str, Target), Vec<Claim>>,
-    /// The namespaces of policies; others need no look-up.
-    namespaces: BTreeSet<Str>,
-    /// Some policy targets a class.
-    has_classes: bool,
+    attached: Attached<Claim, Target>,
+    root_namespace: Str,
     /// Targets that matched something.
     reached: BTreeSet<Place>,
     /// Targets with a filter in force.
@@ -59,7 +59,7 @@ impl RuleContext for Policy<'_> {
 impl Claims {
     /// No policy is attached to anything.
     pub(super) fn are_none(&self) -> bool {
-        self.by_target.is_empty()
+        self.attached.is_empty()
     }
 
     /// The oldest policy first; of policies of one age the one whose name comes first (GEP-713, "Conflict resolution").
@@ -72,7 +72,8 @@ impl Claims {
             created => created,
         };
         policies.sort_by_key(|(key, policy)| (age(policy), *key));
-        let mut claims = Self::default();
+        let root_namespace = cx.settings.root_namespace.clone();
+        let mut claims = Self { root_namespace, ..Self::default() };
         for (key, policy) in policies {
             // A policy with a fault was rejected when it was read.
             let filters: Vec<HttpFilter> =
@@ -99,9 +100,7 @@ impl Claims {
         target: Target,
         filters: &[HttpFilter],
     ) {
-        self.namespaces.insert(policy.namespace.clone());
-        self.has_classes |= matches!(target, Target::GatewayClass(_));
-        let held = self.by_target.entry((policy.namespace.clone(), target)).or_default();
+        let held = self.attached.on_target(&policy.namespace, &target);
         for filter in filters {
             let rival = held.iter().find(|it| discriminant(&it.filter) == discriminant(filter));
             match rival {
@@ -121,8 +120,8 @@ impl Claims {
     /// Those of the most specific target that has one, for each type. `targets`: the most specific first.
     fn of_targets(&mut self, targets: Vec<(Str, Target)>) -> Vec<Claim> {
         let mut found: Vec<Claim> = Vec::new();
-        for id in targets {
-            for claim in self.by_target.get(&id).into_iter().flatten() {
+        for (namespace, target) in targets {
+            for claim in self.attached.to_target(&namespace, &target) {
                 self.reached.insert((claim.policy.clone(), claim.index));
                 let same = |it: &Claim| discriminant(&it.filter) == discriminant(&claim.filter);
                 if !found.iter().any(same) {
@@ -141,26 +140,23 @@ impl Claims {
         waypoints: &[Arc<Waypoint>],
     ) -> OfService {
         let Binding::Waypoint(bound) = &service.waypoint else { return OfService::default() };
-        let concerned = [&service.key.namespace, &bound.namespace];
-        if !self.has_classes && !concerned.iter().any(|it| self.namespaces.contains(*it)) {
+        let concerned = [&service.key.namespace, &bound.namespace, &self.root_namespace];
+        if !concerned.iter().any(|it| self.attached.is_from(it)) {
             return OfService::default();
         }
         let own = |section: Option<Str>| {
-            let target = match &service.entry {
-                Some(entry) => Target::ServiceEntry(entry.clone(), section),
-                None => Target::Service(service.key.name.clone(), section),
-            };
-            (service.key.namespace.clone(), target)
+            (service.key.namespace.clone(), Target::Traffic(service.as_target(), section))
         };
         let of_gateway = |section: Option<Str>| {
-            (bound.namespace.clone(), Target::Gateway(bound.name.clone(), section))
+            let gateway = PolicyTarget::Gateway(bound.name.clone());
+            (bound.namespace.clone(), Target::Traffic(gateway, section))
         };
         let mut targets = vec![own(None)];
         targets.extend(listeners(cx.objects, bound).into_iter().map(|it| of_gateway(Some(it))));
         targets.push(of_gateway(None));
         if let Some(waypoint) = waypoints.iter().find(|waypoint| waypoint.key == *bound) {
-            let class = Target::GatewayClass(waypoint.class.clone());
-            targets.extend(self.namespaces_of(&class).map(|namespace| (namespace, class.clone())));
+            let class = PolicyTarget::GatewayClass(waypoint.class.clone());
+            targets.push((self.root_namespace.clone(), Target::Traffic(class, None)));
         }
         let filters = self.of_targets(targets);
         let filters = self.put_in_force(filters);
@@ -181,15 +177,9 @@ impl Claims {
         filters.collect()
     }
 
-    /// Classes are only targeted from the root namespace, which was verified when the target was read.
-    fn namespaces_of(&self, class: &Target) -> impl Iterator<Item = Str> + use<> {
-        let of = self.by_target.keys().filter(|(_, target)| target == class);
-        of.map(|(namespace, _)| namespace.clone()).collect::<Vec<_>>().into_iter()
-    }
-
     /// The destination takes no rules from its clients, so it ignores what is attached to their routes.
     pub(super) fn of_rule(&mut self, route: &HttpRoute, rule: &HttpRule) -> Vec<HttpFilter> {
-        if !self.namespaces.contains(&route.key.namespace) {
+        if !self.attached.is_from(&route.key.namespace) {
             return Vec::new();
         }
         let target = |section: Option<Str>| {
@@ -219,7 +209,7 @@ impl Claims {
 
     pub(super) fn complain_of_unreached(&self, cx: &mut Context<'_>, known: &Known<'_>) {
         let mut told = BTreeSet::new();
-        for ((namespace, target), claims) in &self.by_target {
+        for (namespace, target, claims) in self.attached.targets() {
             for claim in claims {
                 let place = (claim.policy.clone(), claim.index);
                 if self.reached.contains(&place) || !told.insert(place) {

@@ -2,23 +2,21 @@
 
 use std::sync::Arc;
 
-use super::super::Context;
+use super::super::{Context, attachment};
 use crate::base::{ObjectKey, Str, ports};
-use crate::filter::PolicyTarget;
-use crate::model::{AppProtocol, Binding, RouteKind, Service, ServicePort, Waypoint};
-use crate::source::objects::{GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP};
+use crate::filter;
+use crate::model::{AppProtocol, Binding, PolicyTarget, RouteKind, Service, ServicePort, Waypoint};
+use crate::source::objects::{GATEWAY_GROUP, Gateway, TargetRef};
 use crate::source::{ConditionReason, Objects};
 
-/// What a policy is attached to, in its own namespace: a name, and the name of a part.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The kinds besides those that every policy can be attached to.
+const ROUTES: [&str; 2] = ["HTTPRoute", "GRPCRoute"];
+
+/// What a policy is attached to, in its own namespace, or the part of it that `sectionName` names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Target {
-    /// And one of its ports.
-    Service(Str, Option<Str>),
-    /// And one of its ports.
-    ServiceEntry(Str, Option<Str>),
-    /// And one of its listeners.
-    Gateway(Str, Option<Str>),
-    GatewayClass(Str),
+    /// And one of its ports, or of its listeners.
+    Traffic(PolicyTarget, Option<Str>),
     /// And one of its rules.
     Route(RouteKind, Str, Option<Str>),
 }
@@ -33,34 +31,27 @@ impl Target {
     pub(super) fn read(
         cx: &Context<'_>,
         policy: &ObjectKey,
-        written: &PolicyTarget,
+        written: &filter::PolicyTarget,
     ) -> Result<Self, (ConditionReason, String)> {
-        let invalid = |why: String| Err((ConditionReason::Invalid, why));
-        let name = Str::from(written.name.as_str());
-        let section = written.section_name.as_deref().map(Str::from);
-        Ok(match (written.group.as_str(), written.kind.as_str()) {
-            ("" | "core", "Service") => Target::Service(name, section),
-            (ISTIO_NETWORKING_GROUP, "ServiceEntry") => Target::ServiceEntry(name, section),
-            (GATEWAY_GROUP, "Gateway") => Target::Gateway(name, section),
-            (GATEWAY_GROUP, "HTTPRoute") => Target::Route(RouteKind::Http, name, section),
-            (GATEWAY_GROUP, "GRPCRoute") => Target::Route(RouteKind::Grpc, name, section),
-            (GATEWAY_GROUP, "GatewayClass") if !cx.is_root(&policy.namespace) => {
-                return invalid(format!(
-                    "a GatewayClass can only be targeted from the root namespace {:?}",
-                    cx.settings.root_namespace
-                ));
+        let invalid = |why: String| (ConditionReason::Invalid, why);
+        let filter::PolicyTarget { group, kind, name, section_name } = written;
+        let section = section_name.as_deref().map(Str::from);
+        let route = match (group.as_str(), kind.as_str()) {
+            (GATEWAY_GROUP, "HTTPRoute") => Some(RouteKind::Http),
+            (GATEWAY_GROUP, "GRPCRoute") => Some(RouteKind::Grpc),
+            _ => None,
+        };
+        if let Some(kind) = route {
+            return Ok(Target::Route(kind, name.as_str().into(), section));
+        }
+        let (group, kind, name) = (group.clone(), kind.clone(), name.clone());
+        let written = TargetRef { group, kind, name, namespace: None };
+        match attachment::target_of(cx, policy, &written, &ROUTES).map_err(invalid)? {
+            PolicyTarget::GatewayClass(_) if section.is_some() => {
+                Err(invalid("a GatewayClass has no sections; remove sectionName".to_owned()))
             }
-            (GATEWAY_GROUP, "GatewayClass") if section.is_some() => {
-                return invalid("a GatewayClass has no sections; remove sectionName".to_owned());
-            }
-            (GATEWAY_GROUP, "GatewayClass") => Target::GatewayClass(name),
-            (group, kind) => {
-                return invalid(format!(
-                    "{kind:?} of group {group:?} is not a target; Service (group \"\"), ServiceEntry, Gateway, GatewayClass, \
-                     HTTPRoute and GRPCRoute are"
-                ));
-            }
-        })
+            target => Ok(Target::Traffic(target, section)),
+        }
     }
 }
 
@@ -81,18 +72,18 @@ impl Known<'_> {
     pub(super) fn why_unreached(&self, namespace: &Str, target: &Target) -> String {
         let key = |name: &Str| ObjectKey::new(namespace.clone(), name.clone());
         match target {
-            Target::Service(name, section) => {
+            Target::Traffic(PolicyTarget::Service(name), section) => {
                 let key = key(name);
                 let is_meant = |it: &Service| it.entry.is_none() && it.key == key;
                 self.of_service("Service", &key, section, is_meant)
             }
-            Target::ServiceEntry(name, section) => {
+            Target::Traffic(PolicyTarget::ServiceEntry(name), section) => {
                 let is_meant = |it: &Service| {
                     it.key.namespace == *namespace && it.entry.as_ref() == Some(name)
                 };
                 self.of_service("ServiceEntry", &key(name), section, is_meant)
             }
-            Target::Gateway(name, section) => {
+            Target::Traffic(PolicyTarget::Gateway(name), section) => {
                 let (key, hbone) = (key(name), ports::HBONE);
                 let is_waypoint = self.waypoints.iter().any(|waypoint| waypoint.key == key);
                 match (is_waypoint, section) {
@@ -107,7 +98,7 @@ impl Known<'_> {
                     ),
                 }
             }
-            Target::GatewayClass(class) => {
+            Target::Traffic(PolicyTarget::GatewayClass(class), _) => {
                 format!("no Service is bound to a waypoint of the class {class}")
             }
             Target::Route(kind, name, section) => {
