@@ -6,7 +6,6 @@
 #[path = "../support/support.rs"]
 mod support;
 
-mod addresses;
 mod admin;
 #[path = "../support/apiserver.rs"]
 mod apiserver;

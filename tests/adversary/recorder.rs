@@ -10,7 +10,6 @@ use anyhow::{Context, Result};
 use parking_lot::Mutex;
 
 use crate::support::lab::Lab;
-use crate::support::lab::netns::Namespace;
 
 /// Where the application listens.
 pub const PORT: u16 = 9080;
@@ -31,10 +30,7 @@ pub struct Recorder {
 impl Recorder {
     /// In the pod's network namespace, for both families.
     pub fn start(lab: &Lab, pod: &str) -> Result<Self> {
-        Self::in_namespace(&lab.pod(pod)?.attachment.namespace)
-    }
-
-    pub fn in_namespace(namespace: &Namespace) -> Result<Self> {
+        let namespace = &lab.pod(pod)?.attachment.namespace;
         let listener = namespace.run(|| TcpListener::bind(("::", PORT)))??;
         listener.set_nonblocking(true)?;
         let (seen, stop) = (Seen::default(), Arc::<AtomicBool>::default());
