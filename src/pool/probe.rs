@@ -15,7 +15,7 @@ const FRESH: Duration = Duration::from_secs(5);
 /// Up to this age the pair continues while another connection is tried: a firewall's change takes effect within this time.
 const STALE: Duration = Duration::from_secs(10);
 
-/// The last real connection, and whether another one is being tried.
+/// The last real connection, and whether another one is in progress.
 #[derive(Default)]
 pub(super) struct Probe {
     passed: ArcSwapOption<Passed>,

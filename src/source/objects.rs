@@ -113,7 +113,7 @@ pub trait Typed: Sized + 'static {
     fn name(&self) -> Option<&str>;
 }
 
-/// A question about a type of spec.
+/// A question about the type of a spec.
 pub trait OfSpec {
     type Answer;
     fn of<S: DeserializeOwned>(self) -> Self::Answer;
@@ -148,7 +148,7 @@ impl<S> Labelled for Resource<S> {
     }
 }
 
-/// Types that are not ours, and have their metadata as all have.
+/// Types without a generic implementation.
 macro_rules! labelled {
     ($($type:ty)*) => {
         $(impl Labelled for $type {
@@ -165,11 +165,11 @@ macro_rules! labelled {
 
 labelled! { Namespace ServiceAccount Service EndpointSlice Node }
 
-/// What the reference says of several kinds.
+/// Texts of `docs/resources.md` that several kinds share.
 const BELOW: &str = "see below";
 const NOTHING: &str = "nothing; the status of each object says so, [see below](#unsupported-kinds)";
 
-/// What happens instead of what several kinds say.
+/// Effects of several kinds that are not carried out.
 const NO_ENVOY: &str = "is not carried out: there is no Envoy here that it could extend; what it would check or change is neither \
                         checked nor changed";
 const ADDRESSED: &str = "is not carried out: connections go to the endpoints of the Service that was addressed. Address the \

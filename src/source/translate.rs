@@ -72,14 +72,14 @@ struct Context<'a> {
     complaints: Vec<Complaint>,
 }
 
-/// A kind of policy that is attached to what was translated without it. State of its filters may be kept from translation to
-/// translation.
+/// A kind of policy that is attached to objects after their translation. It may keep the state of its filters between
+/// translations.
 trait Attach: Send {
-    /// Puts what the policies say into what they are attached to. Runs in every translation.
+    /// Applies the policies to the objects that they are attached to. Runs in every translation.
     fn attach(&mut self, cx: &mut Context<'_>, mesh: &mut Mesh);
 }
 
-/// All of these kinds, in the order in which they are attached.
+/// All of these kinds, in the order in which they are applied.
 fn attachments() -> Vec<Box<dyn Attach>> {
     vec![Box::new(traffic_policy::Attachments::default())]
 }

@@ -1,5 +1,5 @@
-//! What is made from the table of kinds (`src/source/objects.rs`): the roles of the chart and a table of
-//! `docs/resources.md`. `UPDATE_DOCS=1 cargo test --test it kinds` writes them; `scripts/install-manifest` then makes
+//! The files that derive from the table of kinds (`src/source/objects.rs`): the roles of the chart and a table of
+//! `docs/resources.md`. `UPDATE_DOCS=1 cargo test --test it kinds` writes them; `scripts/install-manifest` then renders
 //! `config/install.yaml`.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! What follows from a kind's row.
+//! Properties of kinds, from their rows.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ impl Kind {
         Kind::all().find(|kind| kind.name() == name)
     }
 
-    /// Something follows from it. A pod names its account itself, and routes of the mesh need no grants (GEP-1294).
+    /// The translation reads it. A pod names its account itself, and routes of the mesh need no grants (GEP-1294).
     pub fn is_translated(self) -> bool {
         !matches!(self.row().carried_out, CarriedOut::Unread)
     }
@@ -60,7 +60,7 @@ impl Kind {
         matches!(self.row().carried_out, CarriedOut::No { .. })
     }
 
-    /// What happens instead of what an object says that is not carried out, and what to do.
+    /// For a kind that is not carried out: the effect instead, and what to do.
     pub fn instead(self) -> Option<&'static str> {
         match self.row().carried_out {
             CarriedOut::No { instead, .. } => Some(instead),

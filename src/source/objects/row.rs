@@ -1,19 +1,19 @@
-//! What a row of the table of kinds says. The table is in `objects.rs`.
+//! The columns of the table of kinds, which is in `objects.rs`.
 
 use serde_json::Value;
 
 use super::FieldError;
 use crate::base::schema::Rule;
 
-/// All that is known of a kind, besides how it is read and translated.
+/// A kind of object, apart from the code that reads and translates it.
 ///
-/// From it are made: which documents deny when they cannot be read, what is asked of the API server and watched, what is
-/// translated again after a change, what is said of kinds that are not carried out, which statuses are written, the roles of
-/// `config/helm`, the definitions of `config/crds`, and the table of `docs/resources.md`.
+/// Derived from it: the documents that deny if they cannot be read, the discovery and the watches, the parts of a translation that
+/// are done again after a change, the complaints about kinds that are not carried out, the statuses, the roles of `config/helm`,
+/// the definitions of `config/crds`, and the table of `docs/resources.md`.
 pub struct Row {
-    /// Of the API; empty for the core.
+    /// The API group; empty for the core.
     pub group: &'static str,
-    /// Those that can be read, the best one first.
+    /// The versions that can be read, the best one first.
     pub versions: &'static [&'static str],
     /// The name of the resource.
     pub plural: &'static str,
@@ -23,52 +23,52 @@ pub struct Row {
     pub affects: Affects,
     pub status: Status,
     pub schema: Schema,
-    /// If `config/crds` defines the kind.
+    /// `Some` if `config/crds` defines the kind.
     pub definition: Option<Definition>,
-    /// For `docs/resources.md`: what of an object is used.
+    /// The fields that are used, for `docs/resources.md`.
     pub used: &'static str,
 }
 
-/// What becomes of an object.
+/// Whether Isthmus acts on an object.
 #[derive(Clone, Copy)]
 pub enum CarriedOut {
     Yes,
     /// Manifests may contain it; nothing reads it.
     Unread,
-    /// It is watched only to say so.
+    /// It is watched only to report that.
     No {
-        /// What happens instead, and what to do.
+        /// The effect instead, and what to do.
         instead: &'static str,
-        /// It rejects traffic, always.
+        /// It always rejects traffic.
         denies: bool,
     },
 }
 
-/// What would be let past if an object were not known.
+/// The traffic that an object holds back, and that would pass without it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Guards {
     Nothing,
-    /// What should be limited, go through a waypoint, or be encrypted.
+    /// Traffic that should be limited, go through a waypoint, or be encrypted.
     Limits,
-    /// What should be denied. An object that was never understood denies it.
+    /// Traffic that should be denied. An object that could never be read denies it.
     Denies(Guard),
 }
 
-/// How an object of a security kind that was never understood denies what it may apply to.
+/// The traffic that an object of a security kind denies if it could never be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Guard {
     /// Everything.
     Requests,
-    /// What comes without mutual TLS.
+    /// Everything without mutual TLS.
     Plaintext,
 }
 
-/// What must be translated again if an object changes, besides what is said of kinds that are not carried out.
+/// The part of the translation that is done again if an object changes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Affects {
-    /// Nothing that is kept from translation to translation: attached policies are applied in each.
+    /// Nothing that is kept between translations: policies are attached in each of them.
     Nothing,
-    /// Waypoints, policies and levels of PeerAuthentication, and then whatever is under those that changed.
+    /// Waypoints, policies and levels of PeerAuthentication, and then the objects that these apply to.
     Frame,
     Namespace,
     Node,
@@ -81,7 +81,7 @@ pub enum Affects {
     Route,
 }
 
-/// Which status the controller writes.
+/// The status that the controller writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     None,
@@ -103,23 +103,23 @@ pub enum Status {
     NotCarriedOut,
 }
 
-/// What the API server would reject although it can be read, for directories. Metadata are always checked.
+/// The API server's validation, for directories. Metadata are always validated.
 #[derive(Clone, Copy)]
 pub enum Schema {
     Metadata,
     Spec(&'static Rule),
     /// For the object as a whole.
     Object(&'static Rule),
-    /// For the spec, by those who act on it.
+    /// For the spec, by the room that acts on it.
     Check(fn(Option<&Value>) -> Result<(), FieldError>),
 }
 
-/// What a CustomResourceDefinition has beyond the fields of the spec.
+/// The parts of a CustomResourceDefinition beyond the fields of the spec.
 #[derive(Clone, Copy)]
 pub struct Definition {
     pub short: &'static str,
     pub description: &'static str,
-    /// Name, path and meaning of what `kubectl get` prints.
+    /// Name, path and meaning of each column of `kubectl get`.
     pub columns: &'static [(&'static str, &'static str, &'static str)],
 }
 

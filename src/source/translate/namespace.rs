@@ -1,4 +1,4 @@
-//! Namespaces: nothing is made of them, but their labels mean something for all that is in them.
+//! Labels of Namespaces, which apply to all workloads and services in them.
 
 use super::waypoint::label_field;
 use super::{Context, labels};
@@ -8,7 +8,7 @@ use crate::source::objects::{Namespace, Typed, label};
 /// `ambient` enrols a namespace or pod, `none` keeps a pod out.
 pub(super) const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 
-/// Says what labels of namespaces mean nothing.
+/// Complains of labels without a meaning.
 pub(super) fn check_all(cx: &mut Context<'_>) {
     let objects = cx.objects;
     for (key, namespace) in objects.all::<Namespace>() {
@@ -19,7 +19,7 @@ pub(super) fn check_all(cx: &mut Context<'_>) {
     }
 }
 
-/// Says that a value of the label [`DATAPLANE_MODE`] has no effect.
+/// Complains of a value of the label [`DATAPLANE_MODE`] without an effect.
 pub(super) fn check_mode<T: Typed>(cx: &mut Context<'_>, key: &ObjectKey, mode: &str) {
     if !matches!(mode, "ambient" | "none") {
         let mut reason = format!("{mode:?} is neither \"ambient\" nor \"none\", and has no effect");

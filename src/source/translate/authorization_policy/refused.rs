@@ -24,9 +24,12 @@ pub(super) fn translate(
         true => Attachment::Scope(Scope::Mesh),
         false => attached(cx, refused),
     };
+    let ObjectKey { namespace, name } = &refused.key;
+    // Keys are unique among all kinds that deny.
     let key = match refused.kind {
+        Kind::AuthorizationPolicy => refused.key.clone(),
         Kind::RequestAuthentication => model::AuthorizationPolicy::of_tokens(&refused.key),
-        _ => refused.key.clone(),
+        other => ObjectKey::new(namespace.clone(), format!("{name} ({other})")),
     };
     let denies = |key: ObjectKey, scope: Scope| model::AuthorizationPolicy {
         key,

@@ -1,4 +1,4 @@
-//! Which waypoint an object is bound to, for those who report it.
+//! The waypoints that objects are bound to, for the statuses.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
