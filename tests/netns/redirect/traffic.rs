@@ -222,6 +222,17 @@ pub fn vanish(stream: TcpStream) {
         libc::setsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, TCP_REPAIR, value, length)
     };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    // Closing does not do: a process that another test forks at this moment has the descriptor too, and the ports would stay in use.
+    let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+    // SAFETY: the address outlives the call, and its length is its size.
+    let result = unsafe {
+        libc::connect(
+            stream.as_raw_fd(),
+            &raw const nowhere,
+            size_of_val(&nowhere) as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// Ports of a connection from before the capture whose client vanished: a client that uses them does not reach the application,
