@@ -22,11 +22,12 @@ use tokio::time::Instant;
 use crate::support::lab::command::run;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::netns::Namespace;
+use crate::support::lab::vanish::vanish;
 use crate::support::lab::{Lab, PORT, wait};
 use crate::{application, besieged, captured_in, enrol, settle};
 use means::{
     OPENINGS, PATIENCE, TcpServer, as_nobody, ask, connect, cookie, listen_raw, marked_request,
-    namespace, places, port, preludes, quiet, vanish,
+    namespace, places, port, preludes, quiet,
 };
 use raw::{ACK, MD5, PSH, Raw, SYN, Segment};
 

@@ -256,7 +256,7 @@ fn exempt(node: &str) -> Result<BTreeSet<String>> {
 }
 
 #[test]
-fn a_pod_that_is_made_anew_while_its_agent_is_down_is_another_one() -> Result<()> {
+fn a_pod_that_is_recreated_while_its_agent_is_down_is_another_one() -> Result<()> {
     const SPIFFE: &str = "spiffe://cluster.local/ns/default/sa/";
     meshed()?;
     apply(&keeper("keeper"))?;

@@ -102,7 +102,7 @@ const TRAPS: [(u8, &str, &[&str]); 25] = [
             "trap_20_a_pod_that_went_while_its_agent_was_down_leaves_nothing",
             "trap_20_a_pod_recreated_while_its_agent_was_down_is_captured",
             "a_recreated_pod_is_captured_again",
-            "a_pod_that_is_made_anew_while_its_agent_is_down_is_another_one",
+            "a_pod_that_is_recreated_while_its_agent_is_down_is_another_one",
             "a_namespace_may_vanish_at_any_moment",
             "namespaces_vanish_at_random_moments_under_load",
         ],

@@ -24,6 +24,7 @@ pub mod pods;
 pub mod private;
 pub mod process;
 pub mod services;
+pub mod vanish;
 pub mod wait;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -86,25 +85,6 @@ pub fn as_nobody<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
         Ok(work())
     });
     thread.join().map_err(|_| anyhow::anyhow!("the thread panicked"))?
-}
-
-/// Ends this end of a connection without a word to the other, as a machine does that loses its power.
-#[allow(unsafe_code)]
-pub fn vanish(stream: TcpStream) -> Result<()> {
-    const TCP_REPAIR: libc::c_int = 19;
-    let on: libc::c_int = 1;
-    // SAFETY: the option's value is an integer, which outlives the call.
-    let result = unsafe {
-        libc::setsockopt(
-            stream.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            TCP_REPAIR,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    ensure!(result == 0, "TCP_REPAIR: {}", std::io::Error::last_os_error());
-    Ok(())
 }
 
 /// Both families of a pod's addresses, with a port.

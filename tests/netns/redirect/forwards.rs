@@ -11,8 +11,8 @@ use isthmus::redirect::{self, Catches, Place};
 use super::lab::{
     CLIENT, Lab, Namespace, POD, accept, at, exchange, original_destination, peer, say, try_accept,
 };
-use super::traffic::vanish;
 use super::{APPLICATION, program, socket, wait_a_little};
+use crate::support::lab::vanish::vanish;
 
 const BEHIND: [&str; 2] = ["10.8.0.2", "fd08::2"];
 /// For what must not arrive.
@@ -193,7 +193,7 @@ fn older_connections_that_are_forwarded_live_on() {
     for (from, to, mut sent, mut served, ear) in older {
         say(&mut sent, &mut served);
         exchange(&mut sent, &mut served, 100_000);
-        vanish(sent);
+        vanish(sent).unwrap();
         let refused = lab.client.connect_as_agent(from, &to).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
         assert!(try_accept(&ear, wait_a_little()).is_none(), "reached uncaptured");

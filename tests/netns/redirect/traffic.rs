@@ -1,7 +1,6 @@
 //! Connections under the rules of a workload, each in IPv4 and IPv6.
 
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
 
 use isthmus::{
     base::ports,
@@ -14,6 +13,7 @@ use super::{
     lab::{CLIENT, Lab, POD, accept, at, exchange, original_destination, peer, say, try_accept},
     program, socket, wait_a_little,
 };
+use crate::support::lab::vanish::vanish;
 
 /// A lab with the rules in force, and with the strictest check of source addresses that a node may have.
 fn captured() -> Lab {
@@ -211,30 +211,6 @@ fn connections_from_before_live_on() {
     }
 }
 
-/// Ends this end of a connection without a word to the other.
-#[allow(unsafe_code)]
-pub fn vanish(stream: TcpStream) {
-    const TCP_REPAIR: libc::c_int = 19;
-    let on: libc::c_int = 1;
-    let (value, length) = ((&raw const on).cast(), size_of::<libc::c_int>() as libc::socklen_t);
-    // SAFETY: the option's value is an integer, which outlives the call.
-    let result = unsafe {
-        libc::setsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, TCP_REPAIR, value, length)
-    };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-    // Closing does not do: a process that another test forks at this moment has the descriptor too, and the ports would stay in use.
-    let nowhere = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
-    // SAFETY: the address outlives the call, and its length is its size.
-    let result = unsafe {
-        libc::connect(
-            stream.as_raw_fd(),
-            &raw const nowhere,
-            size_of_val(&nowhere) as libc::socklen_t,
-        )
-    };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-}
-
 /// Ports of a connection from before the capture whose client vanished: a client that uses them does not reach the application,
 /// is told so at once, and is captured like everybody once the kernel has forgotten (since Linux 6.5 soon).
 #[test]
@@ -256,7 +232,7 @@ fn ports_of_an_older_connection_are_captured_again() {
         // So that conntrack takes the client for the one who began.
         say(&mut sent, &mut served);
         exchange(&mut sent, &mut served, 1000);
-        vanish(sent);
+        vanish(sent).unwrap();
         let refused = lab.client.connect_as_agent(from, &to).unwrap_err();
         assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
         assert!(try_accept(&application, wait_a_little()).is_none(), "reached uncaptured");
@@ -279,7 +255,7 @@ fn ports_of_an_older_connection_that_the_pod_spoke_on_are_refused() {
     let agent = lab.pod.listen_as_agent(ports::INBOUND_PLAINTEXT);
     lab.pod.apply(&program());
     say(&mut served, &mut sent);
-    vanish(sent);
+    vanish(sent).unwrap();
     let refused = lab.client.connect_as_agent(from, &to).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     assert!(try_accept(&application, wait_a_little()).is_none(), "reached uncaptured");
