@@ -15,7 +15,7 @@ use super::waypoint::{Addressed, USE_WAYPOINT, Waypoints, label_field};
 use super::{Context, labels};
 use crate::base::ObjectKey;
 use crate::model::{self, Encryption, Resolution, ServicePort, Visibility};
-use crate::source::objects::{Service, label};
+use crate::source::objects::{Kind, Service, label};
 use endpoints::Endpoints;
 pub(super) use vips::Allotted;
 
@@ -27,7 +27,7 @@ pub(super) fn translate(
     key: &ObjectKey,
     service: &Service,
 ) -> Option<model::Service> {
-    labels::check::<Service>(cx, key, &service.metadata);
+    labels::check(cx, Kind::Service, key, &service.metadata);
     let spec = service.spec.as_ref()?;
     // A name in DNS and nothing else: there is no address to take traffic at.
     if spec.type_.as_deref() == Some("ExternalName") {

@@ -14,14 +14,14 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Context;
 use super::frame::Frame;
 use super::roster::Roster;
 use super::service::{protocol, traffic};
 use super::waypoint::{Addressed, Waypoints};
-use super::{Context, labels};
 use crate::base::{ObjectKey, Str, work};
 use crate::model::{self, Binding, Encryption, Resolution, ServicePort, TrafficPolicy, Visibility};
-use crate::source::objects::{ServiceEntry, WorkloadEntry, created, label};
+use crate::source::objects::{ServiceEntry, created, label};
 use addresses::Addresses;
 pub(super) use allot::Allotment;
 use allot::Allotments;
@@ -81,8 +81,6 @@ pub(super) fn translate(
     roster: &Roster,
     kubernetes: &[Arc<model::Service>],
 ) -> Vec<Arc<model::Service>> {
-    labels::check_all::<ServiceEntry>(cx);
-    labels::check_all::<WorkloadEntry>(cx);
     check::complain_of_workload_entries(cx);
     let objects = cx.objects;
     let mut entries: Vec<_> = objects.all::<ServiceEntry>().collect();
