@@ -13,7 +13,7 @@ pub(in crate::l7) mod host;
 pub(in crate::l7) mod interim;
 pub(in crate::l7) mod lasting;
 pub(in crate::l7) mod original;
-pub(in crate::l7) mod own_answers;
+pub(in crate::l7) mod library_answers;
 pub(in crate::l7) mod refused;
 pub(in crate::l7) mod sent;
 pub(in crate::l7) mod watched;
