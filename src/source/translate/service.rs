@@ -1,8 +1,8 @@
 //! Services and their endpoints.
 
+pub(super) mod balancing;
 pub(super) mod endpoints;
 pub(super) mod protocol;
-pub(super) mod traffic;
 mod vips;
 
 use std::collections::HashMap;
@@ -53,7 +53,7 @@ pub(super) fn translate(
         networks: Vec::new(),
         resolution: Resolution::Listed,
         endpoints: endpoints.of(cx, key, spec, &ports),
-        traffic: traffic::policy(cx, key, &service.metadata, spec),
+        balancing: balancing::of(cx, key, &service.metadata, spec),
         ports: ports.into_iter().map(|(_, port)| port).collect(),
         waypoint: waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service),
         encryption: Encryption::default(),

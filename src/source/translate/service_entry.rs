@@ -17,10 +17,10 @@ use std::sync::Arc;
 use super::Context;
 use super::frame::Frame;
 use super::roster::Roster;
-use super::service::{protocol, traffic};
+use super::service::{balancing, protocol};
 use super::waypoint::{Addressed, Waypoints};
 use crate::base::{ObjectKey, Str, work};
-use crate::model::{self, Binding, Encryption, Resolution, ServicePort, TrafficPolicy, Visibility};
+use crate::model::{self, Balancing, Binding, Encryption, Resolution, ServicePort, Visibility};
 use crate::source::objects::{ServiceEntry, created, label};
 use addresses::Addresses;
 pub(super) use allot::Allotment;
@@ -49,7 +49,7 @@ struct Entry<'a> {
     addresses: Addresses,
     export: Export,
     waypoint: Binding,
-    traffic: TrafficPolicy,
+    balancing: Balancing,
 }
 
 /// One host of an entry.
@@ -172,9 +172,9 @@ fn entry<'a>(
         addresses: addresses::read(cx, key, &spec.addresses),
         export: Export::of(cx, key, object),
         waypoint,
-        traffic: TrafficPolicy {
-            preference: traffic::preference::<ServiceEntry>(cx, key, &object.metadata, None),
-            ..TrafficPolicy::default()
+        balancing: Balancing {
+            preference: balancing::preference::<ServiceEntry>(cx, key, &object.metadata, None),
+            ..Balancing::default()
         },
     })
 }
@@ -292,7 +292,7 @@ fn service(
         ports: entry.ports.iter().map(|port| port.port.clone()).collect(),
         endpoints,
         resolution: entry.resolution,
-        traffic: TrafficPolicy { weighted, ..entry.traffic },
+        balancing: Balancing { weighted, ..entry.balancing },
         waypoint: entry.waypoint.clone(),
         encryption: Encryption::default(),
         filters: Vec::new(),
