@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::base::{Str, ports};
-use crate::model::{Endpoint, Preference, Resolution, Service, TrafficPolicy, Workload};
+use crate::model::{Balancing, Endpoint, Preference, Resolution, Service, Workload};
 use crate::world::{InFlight, World};
 
 /// A selected endpoint; counts as a request in flight until dropped.
@@ -125,7 +125,7 @@ fn sock_address(address: SocketAddr) -> SocketAddr {
 
 /// Why there is no endpoint, for the log.
 pub fn nobody(service: &Service, port: u16, caller: &Workload) -> String {
-    let node = match service.traffic.local_only {
+    let node = match service.balancing.local_only {
         true => format!(" on node {} (internalTrafficPolicy is Local)", caller.node),
         false => String::new(),
     };
@@ -172,28 +172,28 @@ impl<'a> Choice<'a, '_> {
         permitted: impl Fn(&Endpoint) -> bool,
         avoid: &[SocketAddr],
     ) -> Option<Candidate<'a>> {
-        let traffic = &self.service.traffic;
+        let balancing = &self.service.balancing;
         let mut nearest = Nearest { distance: u8::MAX, ..Nearest::default() };
         for endpoint in self.service.endpoints.iter().filter(|endpoint| permitted(endpoint)) {
             let Some(target) = endpoint.target_port(self.port) else { continue };
             let Some(address) = address_like(endpoint, self.like) else { continue };
             let candidate = SocketAddr::new(address, target);
             if avoid.contains(&candidate)
-                || (traffic.local_only && endpoint.node != self.caller.workload.node)
+                || (balancing.local_only && endpoint.node != self.caller.workload.node)
             {
                 continue;
             }
             // An address of the other family may be unreachable, so it ranks after all others of the same distance.
             let other_family = address.is_ipv4() != self.like.ip().to_canonical().is_ipv4();
             nearest.offer(
-                2 * distance(traffic.preference, self.caller.workload, endpoint)
+                2 * distance(balancing.preference, self.caller.workload, endpoint)
                     + u8::from(other_family),
                 (endpoint, candidate),
-                match traffic {
-                    TrafficPolicy { sticky: true, .. } => {
+                match balancing {
+                    Balancing { sticky: true, .. } => {
                         Rank::Score(score(self.caller.address, address))
                     }
-                    TrafficPolicy { weighted: true, .. } => Rank::Share(endpoint.weight),
+                    Balancing { weighted: true, .. } => Rank::Share(endpoint.weight),
                     _ => Rank::Equal,
                 },
             );

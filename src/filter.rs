@@ -50,13 +50,14 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, Method, Uri};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use serde::de::DeserializeOwned;
 
 use crate::base::{Identity, ObjectKey, Str, schema};
 use Place::{Grpc, Http};
 
 table::filters! {
+    // Types that Gateway API defines: the API server rejects a route with any other.
     routes {
         // Variant, type: its type in the API, its field, on which routes, how often in a list, never beside.
         RequestHeaders(RequestHeaders): "RequestHeaderModifier", "requestHeaderModifier", [Http, Grpc], Once, [];
@@ -106,8 +107,8 @@ pub trait Filter: Sized {
         None
     }
 
-    /// Changes the head of the response.
-    fn response(&self, _headers: &mut HeaderMap, _seen: &Seen) {}
+    /// Changes the head of the response, once, at the client's half. Answers of filters do not pass here.
+    fn response(&self, _head: &mut ResponseHead<'_>, _seen: &Seen) {}
 
     /// Headers that `request` may set to anything.
     fn volatile(&self) -> &[HeaderName] {
@@ -126,6 +127,12 @@ pub trait Filter: Sized {
 pub struct RequestHead<'a> {
     pub method: &'a Method,
     pub uri: &'a Uri,
+    pub headers: &'a mut HeaderMap,
+}
+
+/// The head of a response, as it comes from the destination.
+pub struct ResponseHead<'a> {
+    pub status: StatusCode,
     pub headers: &'a mut HeaderMap,
 }
 

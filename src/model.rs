@@ -17,8 +17,8 @@ pub use route::{
     Backend, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind, RouteParent, Timeouts,
 };
 pub use service::{
-    AppProtocol, Endpoint, PortFilters, PortMapping, Preference, Resolution, Served, Service,
-    ServicePort, TrafficPolicy, Visibility,
+    AppProtocol, Balancing, Endpoint, PortFilters, PortMapping, Preference, Resolution, Served,
+    Service, ServicePort, Visibility,
 };
 pub use waypoint::{Binding, Waypoint};
 pub use workload::{Canonical, CaptureWishes, Locality, Workload};

@@ -1,7 +1,7 @@
 use std::collections::HashMap;
 
 use super::*;
-use crate::model::{Locality, TrafficPolicy};
+use crate::model::{Balancing, Locality};
 use crate::world::fixture::{Fixture, key, service, workload};
 
 fn three() -> Arc<World> {
@@ -111,7 +111,7 @@ fn an_endpoint_without_a_workload_is_chosen_and_counted() {
 }
 
 /// A client on node `a` of zone `z1`, and one pod each on its node, in its zone, its region, and far away.
-fn spread(traffic: TrafficPolicy, ready: [bool; 4]) -> (Workload, Arc<World>) {
+fn spread(balancing: Balancing, ready: [bool; 4]) -> (Workload, Arc<World>) {
     let at = |name: &str, address: &str, node: &str, region: &str, zone: &str| Workload {
         node: node.into(),
         locality: Locality { region: region.into(), zone: zone.into(), ..Locality::default() },
@@ -125,7 +125,7 @@ fn spread(traffic: TrafficPolicy, ready: [bool; 4]) -> (Workload, Arc<World>) {
         at("far", "10.0.0.4", "d", "r2", "z1"),
     ];
     let mut echo = service("echo", "10.96.0.1", &pods.iter().collect::<Vec<_>>());
-    echo.traffic = traffic;
+    echo.balancing = balancing;
     echo.endpoints.iter_mut().zip(ready).for_each(|(endpoint, ready)| endpoint.ready = ready);
     let world = pods.into_iter().fold(Fixture::default().service(echo), Fixture::workload).build();
     (client, world)
@@ -145,7 +145,7 @@ fn chosen(client: &Workload, world: &World) -> Vec<u8> {
 
 #[test]
 fn near_endpoints_come_first_and_far_ones_when_these_are_gone() {
-    let with = |preference| TrafficPolicy { preference, ..TrafficPolicy::default() };
+    let with = |preference| Balancing { preference, ..Balancing::default() };
     for (preference, ready, expected) in [
         (Preference::None, [true; 4], &[1, 2, 3, 4][..]),
         (Preference::SameNode, [true; 4], &[1]),
@@ -166,7 +166,7 @@ fn near_endpoints_come_first_and_far_ones_when_these_are_gone() {
 /// Trap 16 of the reference.
 #[test]
 fn trap_16_local_without_an_endpoint_on_the_node_has_none() {
-    let local = TrafficPolicy { local_only: true, ..TrafficPolicy::default() };
+    let local = Balancing { local_only: true, ..Balancing::default() };
     let (client, world) = spread(local, [true; 4]);
     assert_eq!(chosen(&client, &world), [1]);
     let (client, world) = spread(local, [false, true, true, true]);
@@ -177,7 +177,7 @@ fn trap_16_local_without_an_endpoint_on_the_node_has_none() {
 
 #[test]
 fn a_sticky_service_gives_a_client_one_endpoint_and_moves_few_when_one_goes() {
-    let sticky = TrafficPolicy { sticky: true, ..TrafficPolicy::default() };
+    let sticky = Balancing { sticky: true, ..Balancing::default() };
     let (client, world) = spread(sticky, [true; 4]);
     let (_, fewer) = spread(sticky, [true, true, true, false]);
     let of = |world: &World, number: u8| {
@@ -217,7 +217,7 @@ fn shares_are_kept() {
     let mut mesh = Fixture::default();
     let pods = [workload("a", "10.0.0.1"), workload("b", "10.0.0.2")];
     let mut echo = service("echo", "10.96.0.1", &[&pods[0], &pods[1]]);
-    (echo.endpoints[0].weight, echo.traffic.weighted) = (4, true);
+    (echo.endpoints[0].weight, echo.balancing.weighted) = (4, true);
     mesh = pods.into_iter().fold(mesh.service(echo), Fixture::workload);
     let world = mesh.build();
     let first = "10.0.0.1:8080".parse().unwrap();

@@ -5,7 +5,7 @@ use std::mem::discriminant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::{Half, HttpFilter};
+use super::{Half, HttpFilter, ResponseHead};
 
 /// The filters of a rule, then those of the backend.
 pub type Pair<'a> = [&'a [HttpFilter]; 2];
@@ -60,16 +60,31 @@ pub fn volatile(filters: &[HttpFilter]) -> impl Iterator<Item = &HeaderName> {
     filters.iter().flat_map(HttpFilter::volatile)
 }
 
+/// The filters of a response: those of the addressed service, except of a type that the rule has itself, then the pair.
+fn of_response<'a>(
+    of_service: &'a [HttpFilter],
+    pair: Pair<'a>,
+) -> impl Iterator<Item = &'a HttpFilter> {
+    let [of_rule, _] = pair;
+    let general = of_service.iter().filter(move |it| !has_type_of(of_rule, it));
+    general.chain(pair.into_iter().flatten())
+}
+
 /// Keeps what filters of the response look at.
-pub fn remember(filters: Pair<'_>, headers: &HeaderMap) -> Seen {
-    let names = filters.into_iter().flatten().filter_map(HttpFilter::remembers);
+pub fn remember(of_service: &[HttpFilter], pair: Pair<'_>, headers: &HeaderMap) -> Seen {
+    let names = of_response(of_service, pair).filter_map(HttpFilter::remembers);
     let seen = names.filter_map(|name| headers.get(&name).cloned().map(|value| (name, value)));
     Seen(seen.collect())
 }
 
 /// Applies the filters of the response.
-pub fn respond(filters: Pair<'_>, headers: &mut HeaderMap, seen: &Seen) {
-    for filter in filters.into_iter().flatten() {
-        filter.response(headers, seen);
+pub fn respond(
+    of_service: &[HttpFilter],
+    pair: Pair<'_>,
+    head: &mut ResponseHead<'_>,
+    seen: &Seen,
+) {
+    for filter in of_response(of_service, pair) {
+        filter.response(head, seen);
     }
 }

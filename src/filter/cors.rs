@@ -9,7 +9,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Answer, Cx, Fault, Filter, Flow, RequestHead, RuleContext, Seen, header_modifier};
+use super::{
+    Answer, Cx, Fault, Filter, Flow, RequestHead, ResponseHead, RuleContext, Seen, header_modifier,
+};
 use crate::base::Str;
 use crate::base::schema::forms::{HEADER_NAME, ORIGIN as ORIGIN_FORM};
 use crate::base::schema::{INT32, Objection, Rule};
@@ -118,9 +120,9 @@ impl Filter for Cors {
         Some(ORIGIN)
     }
 
-    fn response(&self, headers: &mut HeaderMap, seen: &Seen) {
+    fn response(&self, head: &mut ResponseHead<'_>, seen: &Seen) {
         if let Some(origin) = seen.get(&ORIGIN) {
-            allow(self, origin, headers);
+            allow(self, origin, head.headers);
         }
     }
 

@@ -7,7 +7,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};
 use serde_json::Value;
 
-use super::{Fault, Filter, RuleContext, Seen};
+use super::{Fault, Filter, ResponseHead, RuleContext, Seen};
 use crate::base::schema::forms::{HEADER_NAME, HEADER_VALUE, any};
 use crate::base::schema::{Objection, Rule, repeated};
 use Rule::{Fields, List, Text, With};
@@ -91,8 +91,8 @@ impl Filter for ResponseHeaders {
         Ok(Self(HeaderFilter::of(written)))
     }
 
-    fn response(&self, headers: &mut HeaderMap, _seen: &Seen) {
-        self.0.apply(headers);
+    fn response(&self, head: &mut ResponseHead<'_>, _seen: &Seen) {
+        self.0.apply(head.headers);
     }
 
     #[cfg(test)]

@@ -8,7 +8,7 @@ macro_rules! filters {
         }
         policies { $($policy:ident($policy_type:ty): $policy_field:literal;)* }
     ) => {
-        /// The filters of routes, in the order of the table.
+        /// The filters of routes, in the order of the table. Gateway API defines their types.
         pub const ROWS: &[Row] = &[$(Row {
             name: $name,
             field: $field,
@@ -21,7 +21,8 @@ macro_rules! filters {
         /// The values that the API server accepts, by field.
         pub const SCHEMAS: &[(&str, schema::Rule)] = &[$(($field, <$type as Filter>::SCHEMA),)*];
 
-        // Filters of a Service, a Gateway or a class have `request` alone.
+        // Filters of a Service, a Gateway or a class have `request` and `response`: the destination, which would have to
+        // compute a change again, does not know which of them ran.
         $(const _: () = assert!(!<$policy_type as Filter>::CHANGES, "filters of policies change nothing");)*
 
         /// The same for TrafficPolicies.
@@ -73,6 +74,14 @@ macro_rules! filters {
                 }
             }
 
+            /// Its field in the manifest.
+            pub fn field(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $field,)*
+                    $(Self::$policy(_) => $policy_field,)*
+                }
+            }
+
             fn changes(&self) -> bool {
                 match self {
                     $(Self::$variant(_) => <$type as Filter>::CHANGES,)*
@@ -102,10 +111,10 @@ macro_rules! filters {
                 }
             }
 
-            fn response(&self, headers: &mut HeaderMap, seen: &Seen) {
+            fn response(&self, head: &mut ResponseHead<'_>, seen: &Seen) {
                 match self {
-                    $(Self::$variant(filter) => filter.response(headers, seen),)*
-                    $(Self::$policy(filter) => filter.response(headers, seen),)*
+                    $(Self::$variant(filter) => filter.response(head, seen),)*
+                    $(Self::$policy(filter) => filter.response(head, seen),)*
                 }
             }
 

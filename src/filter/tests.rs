@@ -103,6 +103,26 @@ fn every_row_has_samples_and_differs_from_the_others() {
     }
 }
 
+/// The members of HTTPRouteFilter and GRPCRouteFilter (Gateway API, v1): the API server rejects a route with another one.
+#[test]
+fn filters_of_routes_are_those_of_gateway_api() {
+    let mut defined = vec![
+        ("RequestHeaderModifier", "requestHeaderModifier"),
+        ("ResponseHeaderModifier", "responseHeaderModifier"),
+        ("RequestMirror", "requestMirror"),
+        ("RequestRedirect", "requestRedirect"),
+        ("URLRewrite", "urlRewrite"),
+        ("CORS", "cors"),
+        ("ExternalAuth", "externalAuth"),
+        ("ExtensionRef", "extensionRef"),
+    ];
+    let rows = ROWS.iter().map(|row| (row.name, row.field));
+    let mut known: Vec<_> = rows.chain(UNSUPPORTED).collect();
+    defined.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(known, defined, "a filter that Gateway API does not define belongs to `policies`");
+}
+
 /// The destination takes a request for what the client sent only where it can compute what arrived. A filter that sets
 /// what cannot be computed, and does not say so, would have policies judged on the rewritten path.
 #[test]
@@ -118,6 +138,15 @@ fn what_the_destination_cannot_compute_is_declared() {
     };
     assert_eq!(undeclared(stamps, &[]), HashSet::from([stamp.clone()]));
     assert!(undeclared(stamps, std::slice::from_ref(&stamp)).is_empty());
+}
+
+/// Neither half looks for such headers among the filters of a Service.
+#[test]
+fn filters_of_policies_leave_the_request_as_it_is() {
+    let of_policies = |field: &str| POLICY_SCHEMAS.iter().any(|(of, _)| *of == field);
+    for (field, filter) in filters().into_iter().filter(|(field, _)| of_policies(field)) {
+        assert!(filter.volatile().is_empty(), "{field} sets {:?}", filter.volatile());
+    }
 }
 
 #[test]

@@ -184,10 +184,10 @@ impl Proxy {
             let gate = self.gate(arrival);
             match gate.decide(&arrival.connection(), None) {
                 Err(denial) => return denial,
-                // A limit would not hold for what is carried here: its requests are not parsed.
+                // No filter sees what is carried here: its requests are not parsed.
                 Ok(permit) if permit.filtered.is_some() && gate.needs_http() => {
-                    let why = "a TrafficPolicy limits requests here from now on, so they must be parsed; connecting again \
-                               is permitted";
+                    let why = "a filter of a TrafficPolicy runs here from now on, so requests must be parsed; connecting \
+                               again is permitted";
                     return Denial::new(why);
                 }
                 Ok(_) => {}

@@ -1,8 +1,8 @@
 //! What both halves do to each request, opened to `benches/`. Releases do not have it (the feature `bench`).
 
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 
-use crate::filter::{self, Seen};
+use crate::filter::{self, ResponseHead, Seen};
 use crate::l7::message::headers;
 use crate::l7::message::original::Original;
 use crate::l7::message::sent::{self, Sent};
@@ -34,7 +34,8 @@ pub fn filter_request(rule: &HttpRule, mut request: Request<()>) -> Filtered {
 
 /// Applies them to the head of a response.
 pub fn filter_response(rule: &HttpRule, mut headers: HeaderMap) -> HeaderMap {
-    filter::respond([&rule.filters, &[]], &mut headers, &Seen::default());
+    let mut head = ResponseHead { status: StatusCode::OK, headers: &mut headers };
+    filter::respond(&[], [&rule.filters, &[]], &mut head, &Seen::default());
     headers
 }
 

@@ -34,7 +34,7 @@ pub struct Service {
     #[serde(skip_serializing_if = "Resolution::is_listed")]
     pub resolution: Resolution,
     /// Which of them a client gets.
-    pub traffic: TrafficPolicy,
+    pub balancing: Balancing,
     /// The waypoint for traffic that is addressed to this service (`waypoint-for: service` or `all`).
     pub waypoint: Binding,
     /// What is wanted of the connections to its endpoints and is not carried out.
@@ -145,7 +145,7 @@ impl Resolution {
 
 /// Which endpoints a client gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct TrafficPolicy {
+pub struct Balancing {
     /// Only those of the client's own node (`internalTrafficPolicy: Local`).
     pub local_only: bool,
     /// The same client address gets the same endpoint while that is there (`sessionAffinity: ClientIP`).

@@ -1,5 +1,6 @@
-//! Metrics of the agent itself. Names are ztunnel's if it has one, otherwise `isthmus_`. A rejection by a layer 7
-//! worker needs no separate metric: it is among the failures and requests with the flag `UO`.
+//! Metrics of the agent itself. Names are ztunnel's if it has one, otherwise `isthmus_`. What a layer 7 worker rejects is
+//! counted in the metrics of traffic too, as failures and requests with the flag `UO`; `worker_limited` adds it up for the
+//! node.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;

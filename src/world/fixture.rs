@@ -74,7 +74,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
                 locality: workload.locality.clone(),
             })
             .collect(),
-        traffic: TrafficPolicy::default(),
+        balancing: Balancing::default(),
         waypoint: Binding::None,
         encryption: Encryption::default(),
         filters: Vec::new(),

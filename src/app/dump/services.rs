@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::base::Str;
-use crate::model::{Endpoint, Mesh, Preference, Service, TrafficPolicy, Waypoint};
+use crate::model::{Balancing, Endpoint, Mesh, Preference, Service, Waypoint};
 
 pub(super) fn show_all(mesh: &Mesh, domain: &Str) -> Vec<Value> {
     let services = mesh.services.iter().map(|it| show(it, domain));
@@ -34,7 +34,7 @@ fn show(service: &Service, domain: &Str) -> Value {
         "subjectAltNames": [],
         "ipFamilies": families(service),
     });
-    if let Some(balancer) = balancer(service.traffic) {
+    if let Some(balancer) = balancer(service.balancing) {
         shown["loadBalancer"] = balancer;
     }
     if let Some(waypoint) = super::waypoint(&service.waypoint, domain) {
@@ -82,8 +82,8 @@ fn families(service: &Service) -> &'static str {
 }
 
 /// ztunnel's terms for load balancing that is not even.
-fn balancer(traffic: TrafficPolicy) -> Option<Value> {
-    let (mode, preferences): (_, &[&str]) = match (traffic.local_only, traffic.preference) {
+fn balancer(balancing: Balancing) -> Option<Value> {
+    let (mode, preferences): (_, &[&str]) = match (balancing.local_only, balancing.preference) {
         (true, _) => ("Strict", &["Node"]),
         (false, Preference::SameNode) => ("Failover", &["Node", "Region", "Zone"]),
         (false, Preference::SameZone) => ("Failover", &["Region", "Zone"]),

@@ -47,7 +47,7 @@ fn world() -> std::sync::Arc<World> {
     api.ready = false;
     let mut front = service("api", "10.96.0.1", &[&web, &api]);
     front.waypoint = bound_to("gate");
-    front.traffic.preference = Preference::SameZone;
+    front.balancing.preference = Preference::SameZone;
     let targets = Scope::Targets(vec![PolicyTarget::Service("api".into())]);
     Fixture::default()
         .workload(web)

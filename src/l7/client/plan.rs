@@ -32,6 +32,11 @@ pub(in crate::l7) struct Plan {
 }
 
 impl Plan {
+    /// Of the addressed service, for the addressed port. A rule's filter holds instead of one of its type.
+    pub(in crate::l7) fn filters_of_service(&self) -> &[HttpFilter] {
+        self.addressed.filters_on(self.port)
+    }
+
     /// Of the rule and the backend that hold; empty where there is none.
     pub(in crate::l7) fn filters(&self) -> Pair<'_> {
         let rule = self.chosen.as_ref().and_then(Chosen::rule);

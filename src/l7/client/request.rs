@@ -19,7 +19,8 @@
 //!    endpoints get.
 //! 8. **Attempts** ([`attempt`]): an endpoint, authorization where nobody judges there, rate limits that nobody keeps
 //!    there, the connection, and retries.
-//! 9. **The response** ([`pass_on`]): checked, through the filters of responses, and streamed; the record ends with its last byte.
+//! 9. **The response** ([`pass_on`]): checked, through the same filters as in step 4, and streamed; the record ends with its
+//!    last byte.
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ use super::mirror;
 use super::plan::{self, Plan};
 use super::session::Session;
 use crate::balance::Picked;
-use crate::filter::{self, Cx, Half, HttpFilter};
+use crate::filter::{self, Cx, Half, HttpFilter, ResponseHead};
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
@@ -76,7 +77,8 @@ pub(in crate::l7) async fn route(
     let first = plan.endpoint(&world, &session, &Attempts::default());
     let captured = |picked: &Picked| picked.captured().is_some();
     exchange.record.mutual_tls(first.as_ref().is_none_or(captured));
-    let seen = filter::remember(plan.filters(), sent_headers(&before, &arrived));
+    let headers = sent_headers(&before, &arrived);
+    let seen = filter::remember(plan.filters_of_service(), plan.filters(), headers);
     if let Some(before) = &before {
         sent::filter(plan.filters(), before, &mut arrived.request);
     }
@@ -206,7 +208,9 @@ fn pass_on(
     if let Err(why) = routed.session.context.check_response(&response) {
         return Answer::bad_gateway(why).respond(exchange, form);
     }
-    filter::respond(routed.plan.filters(), response.headers_mut(), &routed.seen);
+    let Routed { plan, seen, .. } = &routed;
+    let mut head = ResponseHead { status: response.status(), headers: response.headers_mut() };
+    filter::respond(plan.filters_of_service(), plan.filters(), &mut head, seen);
     if let Err(why) = exchange.reserve(response.headers()) {
         return Answer::overflow(why).respond(exchange, form);
     }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::interim::{Interim, Writing};
-use super::own_answers::{Streams, Written};
+use super::library_answers::{Streams, Written};
 use super::refused::Beginning;
 use crate::l7::budget::buffers::Buffers;
 use crate::l7::budget::seat::{Order, Seat};

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 use super::destination::captured;
 use super::support::*;
-use crate::filter::{HttpFilter, PolicySpec, RuleContext};
+use crate::filter::{
+    Cors, HeaderFilter, HttpFilter, OriginPattern, Permitted, PolicySpec, ResponseHeaders,
+    RuleContext,
+};
 use crate::l7::WorkerSettings;
 use crate::model::*;
 use crate::world::fixture::{self, Fixture, backend as to, identity};
@@ -153,6 +156,43 @@ async fn where_nobody_judges_the_clients_half_keeps_the_limit() {
     let mut client = Client::http1(lab.dial("client", "echo").await).await;
     assert_eq!(statuses(&mut client, 3).await, [200, 200, 429]);
     lab.counted(&["response_flags=\"RL\"", "response_code=\"429\""], 1).await;
+}
+
+/// As for requests: those of the service, except of a type that the rule has itself.
+#[tokio::test]
+async fn filters_of_services_see_responses() {
+    let at = application("app").await;
+    let names = |by: &str| -> HttpFilter {
+        let set = vec![("x-by".parse().unwrap(), by.parse().unwrap())];
+        HttpFilter::ResponseHeaders(ResponseHeaders(HeaderFilter {
+            set,
+            ..HeaderFilter::default()
+        }))
+    };
+    let cors = HttpFilter::Cors(Cors {
+        origins: vec![OriginPattern::Any],
+        credentials: false,
+        methods: Permitted::None,
+        headers: Permitted::None,
+        exposed: Permitted::None,
+        max_age: 5,
+    });
+    let of_service = [names("service"), cors];
+    let answered_by = async |fixture: Fixture| {
+        let lab = Lab::new(fixture, WorkerSettings::for_tests());
+        let mut client = Client::http1(lab.dial("client", "echo").await).await;
+        let answer = client.send(Method::GET, "/", &[("origin", "https://a.example")]).await;
+        let headers = answer.unwrap().headers;
+        assert_eq!(headers["access-control-allow-origin"], "*", "{headers:?}");
+        headers["x-by"].clone()
+    };
+    assert_eq!(answered_by(with(shop(at), &of_service)).await, "service");
+
+    let rule = HttpRule { filters: vec![names("rule")], ..fixture::rule(vec![to("echo", 1)]) };
+    let route = fixture::route("r", "echo", vec![rule]);
+    assert_eq!(answered_by(with(shop(at), &of_service).route(route)).await, "rule");
+    let route = fixture::route("r", "echo", vec![fixture::rule(vec![to("echo", 1)])]);
+    assert_eq!(answered_by(with(shop(at), &of_service).route(route)).await, "service");
 }
 
 #[tokio::test]

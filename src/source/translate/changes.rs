@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::labels;
 use crate::base::{ObjectKey, Str};
 use crate::source::objects::{Affects, Kind};
 
@@ -30,6 +31,8 @@ pub(super) struct Changes {
     pub(super) routes: BTreeSet<(Kind, ObjectKey)>,
     /// What is said of kinds that are not carried out.
     pub(super) unserved: bool,
+    /// What is said of labels of kinds that are checked as a whole.
+    pub(super) labels: bool,
 }
 
 /// What must be translated again because the frame changed.
@@ -52,6 +55,7 @@ impl Changes {
             entries: true,
             all_routes: true,
             unserved: true,
+            labels: true,
             ..Self::default()
         }
     }
@@ -66,6 +70,7 @@ impl Changes {
 
     fn add(&mut self, kind: Kind, key: &ObjectKey) {
         self.unserved |= kind.is_unserved();
+        self.labels |= labels::is_checked_as_a_whole(kind);
         match kind.row().affects {
             Affects::Nothing => {}
             Affects::Frame => self.frame = true,

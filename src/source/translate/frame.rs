@@ -5,9 +5,8 @@ use super::changes::Affected;
 use super::encryption::Encryptions;
 use super::peer_authentication::Levels;
 use super::waypoint::Waypoints;
-use super::{Context, labels, namespace};
+use super::{Context, namespace};
 use crate::source::Complaint;
-use crate::source::objects::{AuthorizationPolicy, Gateway, GatewayClass, PeerAuthentication};
 
 /// Collected anew, whole, when an object that it comes from changes: there are few of these.
 pub(super) struct Frame {
@@ -27,10 +26,6 @@ impl Frame {
         let levels = Levels::collect(cx);
         let encryptions = Encryptions::collect(cx);
         namespace::check_all(cx);
-        labels::check_all::<Gateway>(cx);
-        labels::check_all::<GatewayClass>(cx);
-        labels::check_all::<AuthorizationPolicy>(cx);
-        labels::check_all::<PeerAuthentication>(cx);
         let complaints = std::mem::replace(&mut cx.complaints, outer);
         Self { waypoints, policies, levels, encryptions, complaints }
     }

@@ -7,7 +7,7 @@ use super::Context;
 use super::waypoint::{USE_WAYPOINT, USE_WAYPOINT_NAMESPACE, label_field};
 use crate::base::{ObjectKey, nearest};
 use crate::source::Severity;
-use crate::source::objects::{Kind, Labelled, Typed, label};
+use crate::source::objects::{Affects, CarriedOut, Kind, Labelled, Row, label};
 use table::{Known, Meaning, Place, TABLE};
 
 /// Domains whose names are all known: another one is a mistake.
@@ -22,27 +22,49 @@ const DOMAINS: [&str; 8] = [
     "isthmus.io",
 ];
 
-/// Complains of the labels and annotations of all objects of a kind.
-pub(super) fn check_all<T: Typed + Labelled>(cx: &mut Context<'_>) {
+/// Whether [`check_all`] looks at a kind. Of a cluster's many objects each is checked when it is translated; EndpointSlices, Nodes
+/// and kinds that are not carried out are not checked.
+pub(super) fn is_checked_as_a_whole(kind: Kind) -> bool {
+    let Row { carried_out, affects, .. } = kind.row();
+    match affects {
+        Affects::Nothing
+        | Affects::Frame
+        | Affects::Gateway
+        | Affects::ServiceEntry
+        | Affects::WorkloadEntry => matches!(carried_out, CarriedOut::Yes),
+        Affects::Namespace
+        | Affects::Node
+        | Affects::Pod
+        | Affects::Service
+        | Affects::EndpointSlice
+        | Affects::Route => false,
+    }
+}
+
+/// Complains of the labels and annotations of all objects of these kinds.
+pub(super) fn check_all(cx: &mut Context<'_>) {
     let objects = cx.objects;
-    for (key, object) in objects.all::<T>() {
-        check::<T>(cx, key, object);
+    for kind in Kind::all().filter(|kind| is_checked_as_a_whole(*kind)) {
+        for (key, object) in objects.of_kind(kind) {
+            check(cx, kind, key, object);
+        }
     }
 }
 
 /// Complains of the labels and annotations of one object.
-pub(super) fn check<T: Typed>(cx: &mut Context<'_>, key: &ObjectKey, of: &impl Labelled) {
+pub(super) fn check(cx: &mut Context<'_>, kind: Kind, key: &ObjectKey, of: &impl Labelled) {
     for (place, names) in [(Place::Label, of.labels()), (Place::Annotation, of.annotations())] {
         for (name, value) in names.into_iter().flatten() {
-            if let Some((severity, reason)) = judge(T::KIND, place, name, value) {
-                cx.complain(severity, T::KIND, key, place.field(name), reason);
+            if let Some((severity, reason)) = judge(kind, place, name, value) {
+                cx.complain(severity, kind, key, place.field(name), reason);
             }
         }
     }
     let has = |name: &str| label(of, name).is_some();
     if has(USE_WAYPOINT_NAMESPACE) && !has(USE_WAYPOINT) {
         let reason = format!("has no effect without the label {USE_WAYPOINT} on the same object");
-        cx.warn::<T>(key, label_field(USE_WAYPOINT_NAMESPACE), reason);
+        let field = label_field(USE_WAYPOINT_NAMESPACE);
+        cx.complain(Severity::Warning, kind, key, field, reason);
     }
 }
 

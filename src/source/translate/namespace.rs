@@ -3,7 +3,7 @@
 use super::waypoint::label_field;
 use super::{Context, labels};
 use crate::base::{ObjectKey, nearest};
-use crate::source::objects::{Namespace, Typed, label};
+use crate::source::objects::{Kind, Namespace, Typed, label};
 
 /// `ambient` enrols a namespace or pod, `none` keeps a pod out.
 pub(super) const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
@@ -15,7 +15,7 @@ pub(super) fn check_all(cx: &mut Context<'_>) {
         if let Some(mode) = label(&namespace.metadata, DATAPLANE_MODE) {
             check_mode::<Namespace>(cx, key, mode);
         }
-        labels::check::<Namespace>(cx, key, &namespace.metadata);
+        labels::check(cx, Kind::Namespace, key, &namespace.metadata);
     }
 }
 

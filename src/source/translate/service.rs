@@ -1,8 +1,8 @@
 //! Services and their endpoints.
 
+pub(super) mod balancing;
 pub(super) mod endpoints;
 pub(super) mod protocol;
-pub(super) mod traffic;
 mod vips;
 
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use super::waypoint::{Addressed, USE_WAYPOINT, Waypoints, label_field};
 use super::{Context, labels};
 use crate::base::ObjectKey;
 use crate::model::{self, Encryption, Resolution, ServicePort, Visibility};
-use crate::source::objects::{Service, label};
+use crate::source::objects::{Kind, Service, label};
 use endpoints::Endpoints;
 pub(super) use vips::Allotted;
 
@@ -27,7 +27,7 @@ pub(super) fn translate(
     key: &ObjectKey,
     service: &Service,
 ) -> Option<model::Service> {
-    labels::check::<Service>(cx, key, &service.metadata);
+    labels::check(cx, Kind::Service, key, &service.metadata);
     let spec = service.spec.as_ref()?;
     // A name in DNS and nothing else: there is no address to take traffic at.
     if spec.type_.as_deref() == Some("ExternalName") {
@@ -53,7 +53,7 @@ pub(super) fn translate(
         networks: Vec::new(),
         resolution: Resolution::Listed,
         endpoints: endpoints.of(cx, key, spec, &ports),
-        traffic: traffic::policy(cx, key, &service.metadata, spec),
+        balancing: balancing::of(cx, key, &service.metadata, spec),
         ports: ports.into_iter().map(|(_, port)| port).collect(),
         waypoint: waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service),
         encryption: Encryption::default(),

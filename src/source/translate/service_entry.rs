@@ -14,14 +14,14 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Context;
 use super::frame::Frame;
 use super::roster::Roster;
-use super::service::{protocol, traffic};
+use super::service::{balancing, protocol};
 use super::waypoint::{Addressed, Waypoints};
-use super::{Context, labels};
 use crate::base::{ObjectKey, Str, work};
-use crate::model::{self, Binding, Encryption, Resolution, ServicePort, TrafficPolicy, Visibility};
-use crate::source::objects::{ServiceEntry, WorkloadEntry, created, label};
+use crate::model::{self, Balancing, Binding, Encryption, Resolution, ServicePort, Visibility};
+use crate::source::objects::{ServiceEntry, created, label};
 use addresses::Addresses;
 pub(super) use allot::Allotment;
 use allot::Allotments;
@@ -49,7 +49,7 @@ struct Entry<'a> {
     addresses: Addresses,
     export: Export,
     waypoint: Binding,
-    traffic: TrafficPolicy,
+    balancing: Balancing,
 }
 
 /// One host of an entry.
@@ -81,8 +81,6 @@ pub(super) fn translate(
     roster: &Roster,
     kubernetes: &[Arc<model::Service>],
 ) -> Vec<Arc<model::Service>> {
-    labels::check_all::<ServiceEntry>(cx);
-    labels::check_all::<WorkloadEntry>(cx);
     check::complain_of_workload_entries(cx);
     let objects = cx.objects;
     let mut entries: Vec<_> = objects.all::<ServiceEntry>().collect();
@@ -174,9 +172,9 @@ fn entry<'a>(
         addresses: addresses::read(cx, key, &spec.addresses),
         export: Export::of(cx, key, object),
         waypoint,
-        traffic: TrafficPolicy {
-            preference: traffic::preference::<ServiceEntry>(cx, key, &object.metadata, None),
-            ..TrafficPolicy::default()
+        balancing: Balancing {
+            preference: balancing::preference::<ServiceEntry>(cx, key, &object.metadata, None),
+            ..Balancing::default()
         },
     })
 }
@@ -294,7 +292,7 @@ fn service(
         ports: entry.ports.iter().map(|port| port.port.clone()).collect(),
         endpoints,
         resolution: entry.resolution,
-        traffic: TrafficPolicy { weighted, ..entry.traffic },
+        balancing: Balancing { weighted, ..entry.balancing },
         waypoint: entry.waypoint.clone(),
         encryption: Encryption::default(),
         filters: Vec::new(),

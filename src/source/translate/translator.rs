@@ -20,7 +20,7 @@ use super::selected::Selected;
 use super::service_ports::Ports;
 use super::services::Services;
 use super::{
-    Attach, Context, TranslateSettings, Translation, attachments, authorization_policy,
+    Attach, Context, TranslateSettings, Translation, attachments, authorization_policy, labels,
     peer_authentication, service, unserved, workload,
 };
 use crate::base::{ObjectKey, Str};
@@ -50,6 +50,7 @@ pub struct Translator {
     /// Of policies that select no pod.
     selecting_nothing: Vec<Complaint>,
     unserved_complaints: Vec<Complaint>,
+    label_complaints: Vec<Complaint>,
     attachments: Vec<Box<dyn Attach>>,
     /// Of policies that are attached.
     attached_complaints: Vec<Complaint>,
@@ -71,6 +72,7 @@ impl Translator {
             selected: Selected::default(),
             selecting_nothing: Vec::new(),
             unserved_complaints: Vec::new(),
+            label_complaints: Vec::new(),
             attachments: attachments(),
             attached_complaints: Vec::new(),
         }
@@ -117,10 +119,7 @@ impl Translator {
             peer_authentication::check_ports(&mut cx, &ports);
             self.target_complaints = std::mem::take(&mut cx.complaints);
         }
-        if changes.unserved {
-            unserved::complain(&mut cx);
-            self.unserved_complaints = std::mem::take(&mut cx.complaints);
-        }
+        self.complain_of_kinds(&mut cx, &changes);
         let mut mesh = Mesh {
             workloads: self.roster.workloads().cloned().collect(),
             services,
@@ -216,6 +215,18 @@ impl Translator {
         }
     }
 
+    /// What is said of kinds as a whole.
+    fn complain_of_kinds(&mut self, cx: &mut Context<'_>, changes: &Changes) {
+        if changes.unserved {
+            unserved::complain(cx);
+            self.unserved_complaints = std::mem::take(&mut cx.complaints);
+        }
+        if changes.labels {
+            labels::check_all(cx);
+            self.label_complaints = std::mem::take(&mut cx.complaints);
+        }
+    }
+
     fn complaints(&self, objects: &Objects, frame: &Frame) -> Vec<Complaint> {
         let mut all = objects.complaints().to_vec();
         all.extend_from_slice(&frame.complaints);
@@ -228,6 +239,7 @@ impl Translator {
         all.extend(self.routes.complaints().cloned());
         all.extend_from_slice(&self.target_complaints);
         all.extend_from_slice(&self.unserved_complaints);
+        all.extend_from_slice(&self.label_complaints);
         all.extend_from_slice(&self.attached_complaints);
         all.sort();
         all.dedup();

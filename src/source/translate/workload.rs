@@ -9,7 +9,9 @@ use super::waypoint::Addressed;
 use super::{Context, namespace_label};
 use crate::base::{Identity, ObjectKey, Str};
 use crate::model::{Canonical, CaptureWishes, Locality, Workload};
-use crate::source::objects::{Labelled, MIRROR, Namespace, Node, Phase, Pod, annotation, label};
+use crate::source::objects::{
+    Kind, Labelled, MIRROR, Namespace, Node, Phase, Pod, annotation, label,
+};
 
 /// Written by Istio's sidecar injector: such a pod is captured already.
 const SIDECAR_STATUS: &str = "sidecar.istio.io/status";
@@ -37,7 +39,7 @@ pub(super) fn translate(
     if is_finished(pod) {
         return None;
     }
-    labels::check::<Pod>(cx, key, pod);
+    labels::check(cx, Kind::Pod, key, pod);
     let Frame { waypoints, policies, levels, .. } = frame;
     let node = annotation(pod, NODE).map(Str::from).or_else(|| pod.node_name.clone());
     let node = node.unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::base::nearest;
 use crate::base::schema::forms::{
     DURATION, GROUP, HEADER_NAME, HEADER_VALUE, HOST, KIND, LABEL, METHOD, NAME, SERVICE,
     SUBDOMAIN, any,
@@ -247,8 +248,9 @@ fn type_is_known(value: &Value) -> Option<Objection> {
     if members().any(|(name, _)| name == kind) {
         return None;
     }
-    let names: Vec<&str> = members().map(|(name, _)| name).collect();
-    Some(("type", format!("{kind:?} is none of {}", names.join(", "))))
+    let meant = nearest(kind, members().map(|(name, _)| name));
+    let meant = meant.map(|name| format!("; is {name:?} meant?")).unwrap_or_default();
+    Some(("type", format!("Gateway API defines no filter of type {kind:?}{meant}")))
 }
 
 fn filter_goes_with_type(value: &Value) -> Option<Objection> {

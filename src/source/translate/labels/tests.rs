@@ -1,4 +1,5 @@
 use super::*;
+use crate::source::tests::translated;
 
 #[test]
 fn each_name_means_what_the_table_says() {
@@ -81,5 +82,22 @@ fn no_name_stands_twice_and_each_means_something_somewhere() {
         let same = |other: &&Known| other.name == known.name && other.place == known.place;
         assert_eq!(TABLE.iter().filter(same).count(), 1, "{index} {}", known.name);
         assert!(known.on.is_empty() == matches!(known.meaning, Meaning::Silent), "{}", known.name);
+    }
+}
+
+/// Gateways, policies and entries are checked by the table of kinds, so that nobody forgets one.
+#[test]
+fn kinds_are_checked_as_a_whole_when_one_of_their_objects_changes() {
+    let policy = "apiVersion: isthmus.io/v1alpha1\nkind: TrafficPolicy\n\
+                  metadata: {name: p, namespace: shop, labels: {istio.io/use-waypiont: w}}\n\
+                  spec: {targetRefs: [{group: '', kind: Service, name: web}]}\n";
+    let field = "metadata.labels[\"istio.io/use-waypiont\"]";
+    let complaints = translated(policy).complaints;
+    assert!(complaints.iter().any(|it| it.field == field), "{complaints:?}");
+    for kind in [Kind::Gateway, Kind::TrafficPolicy, Kind::WorkloadEntry] {
+        assert!(is_checked_as_a_whole(kind), "{kind}");
+    }
+    for kind in [Kind::Pod, Kind::HTTPRoute, Kind::EndpointSlice, Kind::VirtualService] {
+        assert!(!is_checked_as_a_whole(kind), "{kind}");
     }
 }

@@ -105,13 +105,13 @@ impl Routes {
         let (parts, routes): (Option<RouteParts<'_>>, _) = if kind == HttpRoute::KIND {
             let route = objects.get::<HttpRoute>(&key).filter(|it| is_ours(&it.metadata));
             if let Some(route) = route {
-                labels::check::<HttpRoute>(cx, &key, &route.metadata);
+                labels::check(cx, Kind::HTTPRoute, &key, &route.metadata);
             }
             (route.map(|route| http_route::parts(&key, route)), &mut self.http)
         } else {
             let route = objects.get::<GrpcRoute>(&key).filter(|it| is_ours(&it.metadata));
             if let Some(route) = route {
-                labels::check::<GrpcRoute>(cx, &key, &route.metadata);
+                labels::check(cx, Kind::GRPCRoute, &key, &route.metadata);
             }
             (route.map(|route| grpc_route::parts(&key, route)), &mut self.grpc)
         };

@@ -112,7 +112,7 @@ fn ports_of_endpoints_go_by_name_then_by_target_port() {
         (one.weight, one.locality.region.as_str(), one.locality.subzone.as_str()),
         (3, "r", "s")
     );
-    assert!(service.traffic.weighted && one.workload.is_none());
+    assert!(service.balancing.weighted && one.workload.is_none());
     assert_eq!(pod.workload.as_deref(), Some("Kubernetes//Pod/a/p"), "found by its address");
 }
 
@@ -352,7 +352,7 @@ fn waypoints_and_distribution_are_as_for_services() {
     );
     let service = only(&(gateway.to_owned() + &bound));
     assert_eq!(service.waypoint.waypoint().map(ToString::to_string).as_deref(), Some("a/wp"));
-    assert_eq!(service.traffic.preference, Preference::SameZone);
+    assert_eq!(service.balancing.preference, Preference::SameZone);
     assert!(matches!(only(&bound).waypoint, Binding::Unusable { .. }), "closed, not open");
 
     // What cannot be carried out is not passed by either, and what cannot be guarded is said.

@@ -43,8 +43,17 @@ pub(super) struct Claims {
     reached: BTreeSet<Place>,
     /// Targets with a filter in force.
     in_force: BTreeSet<Place>,
-    /// Routes with a filter that the destination ignores, as targets, with the Services in other namespaces.
-    ignored: BTreeMap<Place, BTreeSet<ObjectKey>>,
+    /// Routes with filters that destinations ignore, as targets.
+    ignored: BTreeMap<Place, Ignored>,
+}
+
+/// What destinations ignore of a route's policy.
+#[derive(Default)]
+struct Ignored {
+    /// The filters' fields.
+    fields: BTreeSet<&'static str>,
+    /// The route's parents in other namespaces.
+    services: BTreeSet<ObjectKey>,
 }
 
 /// The object around a filter.
@@ -79,7 +88,7 @@ impl Claims {
             let filters: Vec<HttpFilter> =
                 policy.spec.0.filters(&Policy(key)).into_iter().filter_map(Result::ok).collect();
             if filters.is_empty() {
-                let reason = "says nothing: neither fault nor rateLimit is there";
+                let reason = "names targets and no filter, so it has no effect";
                 cx.warn::<TrafficPolicy>(key, "spec", reason);
             }
             for (index, target) in policy.spec.0.target_refs.iter().enumerate() {
@@ -197,7 +206,9 @@ impl Claims {
             let place = (policy, index);
             if of_destination && !route.parents.iter().all(own) {
                 let others = route.parents.iter().filter(|it| !own(it)).map(|it| &it.service);
-                self.ignored.entry(place.clone()).or_default().extend(others.cloned());
+                let ignored = self.ignored.entry(place.clone()).or_default();
+                ignored.fields.insert(filter.field());
+                ignored.services.extend(others.cloned());
             }
             if !of_destination || is_producers {
                 self.in_force.insert(place);
@@ -224,15 +235,18 @@ impl Claims {
     }
 
     pub(super) fn complain_of_ignored(&self, cx: &mut Context<'_>) {
-        for (place @ (policy, index), services) in &self.ignored {
+        for (place @ (policy, index), Ignored { fields, services }) in &self.ignored {
             let reason = match self.in_force.contains(place) {
                 true => ConditionReason::PartiallyProgrammed,
                 false => ConditionReason::ConsumerRoute,
             };
             let services: Vec<String> = services.iter().map(ToString::to_string).collect();
+            let fields: Vec<&str> = fields.iter().copied().collect();
+            let are = if fields.len() == 1 { "is" } else { "are" };
             let why = format!(
-                "rateLimit is not enforced for the route's parents in other namespaces ({}), whose destinations take no rules \
-                 from their clients; attach the policy to the Service or to a route of its namespace",
+                "{} {are} not enforced for the route's parents in other namespaces ({}), whose destinations take no rules from \
+                 their clients; attach the policy to the Service or to a route of its namespace",
+                fields.join(" and "),
                 services.join(", ")
             );
             let condition = Condition::of_parent(ConditionType::Programmed, reason, *index);

@@ -5,19 +5,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::super::Context;
 use crate::base::ObjectKey;
-use crate::model::{Preference, TrafficPolicy};
+use crate::model::{Balancing, Preference};
 use crate::source::objects::{Service, Typed, annotation};
 
 /// Istio's annotation, on a Service, a ServiceEntry or its namespace; the field of Kubernetes wins, then the object's own.
 const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
-pub(super) fn policy(
+pub(super) fn of(
     cx: &mut Context<'_>,
     key: &ObjectKey,
     metadata: &ObjectMeta,
     spec: &ServiceSpec,
-) -> TrafficPolicy {
-    TrafficPolicy {
+) -> Balancing {
+    Balancing {
         local_only: is(
             cx,
             key,
