@@ -85,12 +85,14 @@ impl SubjectKind {
         self.kind().map_or("xmeshes", Kind::plural)
     }
 
-    /// As in the kinds' definitions. Those of Istio, and ours, say nothing of the list of conditions, which makes it atomic.
+    /// As in the kinds' definitions. Conditions of Kubernetes' own kinds, of Gateways and of classes are merged by type. The
+    /// entries of parents and ancestors are atomic (RouteStatus, PolicyStatus), and so are the conditions of Istio's kinds and
+    /// ours, whose definitions say nothing of them.
     pub fn lists(self) -> Lists {
-        let group = self.group();
-        match group.is_empty() || group.starts_with("gateway.networking.") {
-            true => Lists::Merged,
-            false => Lists::Whole,
+        match self.status() {
+            _ if self.group().is_empty() || self == SubjectKind::XMesh => Lists::Merged,
+            Status::Class | Status::Gateway => Lists::Merged,
+            _ => Lists::Whole,
         }
     }
 
@@ -115,5 +117,31 @@ impl Subject {
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind.name(), self.key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `listType` in the kinds' definitions, as the API server has them.
+    #[test]
+    fn lists_are_applied_as_the_api_server_merges_them() {
+        let lists = |kind| SubjectKind::Of(kind).lists();
+        for kind in [Kind::GatewayClass, Kind::Gateway, Kind::Namespace, Kind::Service] {
+            assert_eq!(lists(kind), Lists::Merged, "{kind}");
+        }
+        assert_eq!(SubjectKind::XMesh.lists(), Lists::Merged);
+        for kind in [
+            Kind::HTTPRoute,
+            Kind::GRPCRoute,
+            Kind::TLSRoute,
+            Kind::BackendTLSPolicy,
+            Kind::TrafficPolicy,
+            Kind::AuthorizationPolicy,
+            Kind::ServiceEntry,
+        ] {
+            assert_eq!(lists(kind), Lists::Whole, "{kind}");
+        }
     }
 }
