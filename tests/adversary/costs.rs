@@ -30,7 +30,13 @@ fn no_request_makes_the_log_longer_than_a_few_fields() -> Result<()> {
     let mut lab = besieged_with(&[WAYPOINT], "[log]\nformat = \"json\"\n")?;
     let bookinfo = crate::support::lab::manifests::Key::new("Namespace", "", "bookinfo");
     lab.manifests.label(&bookinfo, &["istio.io/use-waypoint=waypoint"])?;
-    settle(&lab, "attacker", &[DETAILS], 200)?;
+    let start = lab.moment()?;
+    // Layer 4, which logs no paths, answers alike until the label is read.
+    wait::until("a request to be parsed", || {
+        lab.curl("attacker", &[DETAILS])?;
+        let lines = lab.lines_since(&start);
+        Ok(lines.iter().any(|(_, line)| line.contains("/details/0")).then_some(()))
+    })?;
     let to = SocketAddr::new(lab.service("bookinfo", "details")?[0], PORT);
     let since = lab.moment()?;
     // Quotes, backslashes, tabs and bytes that are no UTF-8, well within the 60 KiB that a head may have.
