@@ -13,12 +13,15 @@ use crate::docs::{block, block_of, read};
 /// Of a list in one line.
 const WIDTH: usize = 100;
 
+/// The objects that a rule names: their API group, and the name of the only one.
+type Scope = (String, Option<&'static str>);
+
 /// Rules of a role: API groups, resources, names of the only objects, verbs.
 fn rules(
     resources: impl IntoIterator<Item = (String, Option<&'static str>, String)>,
     verbs: &str,
 ) -> String {
-    let mut groups: Vec<((String, Option<&str>), Vec<String>)> = Vec::new();
+    let mut groups: Vec<(Scope, Vec<String>)> = Vec::new();
     for (group, only, resource) in resources {
         let of = (group, only);
         match groups.iter_mut().find(|(known, _)| *known == of) {
@@ -26,7 +29,7 @@ fn rules(
             None => groups.push((of, vec![resource])),
         }
     }
-    let rule = |((group, only), resources): ((String, Option<&str>), Vec<String>)| {
+    let rule = |((group, only), resources): (Scope, Vec<String>)| {
         let group = if group.is_empty() { "\"\"".to_owned() } else { group };
         let mut list = format!(" [{}]", resources.join(", "));
         if list.len() > WIDTH {
