@@ -24,7 +24,8 @@ use crate::base::{ObjectKey, PolicyNote, Str};
 use crate::filter::{self, Half, HttpFilter};
 use crate::model::{AppProtocol, Binding, Mode, Served, Service, Waypoint, Workload};
 use crate::policy::{
-    Connection, Denial, Destination, Facts, Guard, PolicySet, Principals, Request, Ways, speaks_for,
+    self, Connection, Denial, Destination, Facts, Guard, PolicySet, Principals, Request, Ways,
+    speaks_for,
 };
 use crate::world::World;
 
@@ -296,14 +297,24 @@ impl Gate {
         let mut notes = Vec::new();
         let mut policy = None;
         if !self.restrictions.is_empty() {
-            let mut facts = Facts::new(connection, views.map(|it| it.sent));
+            let sent = views.map(|it| it.sent);
+            // What those want told who do not speak for the destination, its application does not hear.
+            let checked = policy::check(self.restrictions.iter().map(|it| &*it.set), sent);
+            let mut facts = Facts::new(connection, sent);
+            facts.bearer = checked.bearer();
             for guard in &self.restrictions {
                 facts.destination = guard.destination(connection.destination);
                 policy = ask(&guard.set, &mut facts, &mut notes)?.or(policy);
             }
         }
-        let seen = |views: Views<'a>| if self.speaks { views.sent } else { views.arrived };
-        let mut facts = Facts::new(connection, views.map(seen));
+        let seen = views.map(|it| if self.speaks { it.sent } else { it.arrived });
+        let guarding = self.waypoint_sets.iter().map(|guard| &guard.set).chain(&self.own);
+        let checked = policy::check(guarding.map(|set| &**set), seen);
+        // As in Envoy, policies see what the application will be told.
+        let headers = seen.zip(checked.told()).map(|(seen, told)| told.headers(seen.headers));
+        let told = seen.zip(headers.as_ref()).map(|(seen, headers)| Request { headers, ..*seen });
+        let mut facts = Facts::new(connection, told.as_ref().or(seen));
+        facts.bearer = checked.bearer();
         for guard in &self.waypoint_sets {
             facts.destination = guard.destination(connection.destination);
             policy = ask(&guard.set, &mut facts, &mut notes)?.or(policy);
@@ -317,8 +328,9 @@ impl Gate {
             policy = ask(own, &mut facts, &mut notes)?.or(policy);
         }
         let (waypoint, policy) = (waypoint.cloned(), policy.cloned());
-        let filtered = self.filtered.clone();
-        Ok(Permit { waypoint, names_client: self.names_clients, policy, notes, filtered })
+        let (names_client, filtered) = (self.names_clients, self.filtered.clone());
+        let told = checked.into_told();
+        Ok(Permit { waypoint, names_client, policy, notes, filtered, told })
     }
 
     fn sets(&self) -> impl Iterator<Item = &Arc<PolicySet>> {
@@ -440,7 +452,7 @@ impl Gate {
 /// A refusal takes the notes along.
 fn ask<'a>(
     set: &'a PolicySet,
-    facts: &mut Facts<'a>,
+    facts: &mut Facts<'_>,
     notes: &mut Vec<PolicyNote>,
 ) -> Result<Option<&'a ObjectKey>, Denial> {
     let decided = set.decide(facts, notes);

@@ -15,6 +15,7 @@ pub mod filter;
 pub mod fuzz;
 pub mod gate;
 pub mod identity;
+pub mod jwt;
 pub mod l4;
 pub mod l7;
 pub mod model;

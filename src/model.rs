@@ -10,8 +10,9 @@ mod workload;
 
 pub use encryption::{Demand, Encryption, Wish};
 pub use policy::{
-    Action, AuthorizationPolicy, Cidr, Condition, ConditionKey, Mode, Operation,
-    PeerAuthentication, PolicyTarget, Rule, Scope, Source, StringMatch, TokenPlace, Values,
+    Action, AuthorizationPolicy, Cidr, ClaimHeader, Condition, ConditionKey, IssuerKeys, Mode,
+    Operation, PeerAuthentication, PolicyTarget, Rule, Scope, Source, StringMatch, TokenPlace,
+    TokenRule, TokenText, Values,
 };
 pub use route::{
     Backend, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind, RouteParent, Timeouts,

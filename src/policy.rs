@@ -7,10 +7,12 @@
 pub mod aliases;
 mod asked;
 mod authority;
-mod claims;
+mod bearer;
 mod decide;
 mod dialled;
 mod facts;
+#[cfg(test)]
+pub mod fixture;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod host;
@@ -23,12 +25,15 @@ mod rule;
 mod set;
 mod text;
 mod token;
+mod told;
 pub mod values;
 
 pub use asked::{Connection, Denial, Request};
 pub use authority::speaks_for;
+pub use bearer::{Bearer, Checked, check, rules as token_rules};
 pub use dialled::{Destination, Guard, Ways};
 pub use facts::{Facts, Principals};
 pub use list::PolicyList;
 pub use looks::{looks_at_destination, operation_looks_at_http};
 pub use set::PolicySet;
+pub use told::Told;

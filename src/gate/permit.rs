@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::{Identity, ObjectKey, PolicyNote};
 use crate::model::{Service, Workload};
-use crate::policy::{Request, speaks_for};
+use crate::policy::{Request, Told, speaks_for};
 
 /// A request that a route may have changed on its way. Policies of the namespace that the addressed service belongs to see it
 /// as it was sent, all others as it arrives.
@@ -61,6 +61,8 @@ pub struct Permit {
     pub notes: Vec<PolicyNote>,
     /// Services whose filters the destination asks, for each request.
     pub filtered: Option<Arc<[Filtered]>>,
+    /// What the request is to become by its token.
+    pub told: Option<Box<Told>>,
 }
 
 /// A service whose filters the destination asks, and the ports of it that lead there.

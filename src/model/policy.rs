@@ -6,6 +6,7 @@ use std::fmt;
 use http::HeaderName;
 
 use crate::base::{ObjectKey, Str};
+use crate::jwt::Keys;
 
 /// A block of addresses.
 pub type Cidr = ipnet::IpNet;
@@ -13,7 +14,7 @@ pub type Cidr = ipnet::IpNet;
 /// What stands before the name of a RequestAuthentication in its key, which no object's name has.
 const TOKENS: &str = "RequestAuthentication/";
 
-/// One AuthorizationPolicy; or a RequestAuthentication, which refuses requests with tokens, since nobody verifies these.
+/// One AuthorizationPolicy; or a RequestAuthentication, whose rules say which tokens are good.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct AuthorizationPolicy {
     /// Unique among both kinds ([`AuthorizationPolicy::of_tokens`]).
@@ -36,7 +37,7 @@ pub enum Action {
     Deny,
     /// Only marks a match in the log.
     Audit,
-    /// Of a RequestAuthentication: what it matches brings a token that is not verified, and is refused as
+    /// Of a RequestAuthentication: the token of what it matches is verified, and a request whose token is not good is refused as
     /// unauthenticated.
     Authenticate,
 }
@@ -127,6 +128,8 @@ pub struct Source {
     pub ip_blocks: Values<Cidr>,
     /// The client's address; without trusted proxies in between the same as the peer's.
     pub remote_ip_blocks: Values<Cidr>,
+    /// `<issuer>/<subject>` of the request's token (HTTP).
+    pub request_principals: Values<StringMatch>,
 }
 
 /// What is asked: all given fields must match.
@@ -153,8 +156,43 @@ pub enum Condition {
     RemoteIp(Values<Cidr>),
     DestinationIp(Values<Cidr>),
     DestinationPort(Values<u16>),
-    /// A token stands in one of these places (HTTP). What is not HTTP brings none.
-    Token(Vec<TokenPlace>),
+    /// A token stands where the rule looks for one (HTTP). What is not HTTP brings none.
+    Token(Box<TokenRule>),
+}
+
+/// A rule of a RequestAuthentication: where tokens of an issuer stand, what they must be, and what the application is told.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct TokenRule {
+    pub issuer: Str,
+    /// One of these must be meant; none: any may be.
+    pub audiences: Vec<Str>,
+    pub keys: IssuerKeys,
+    pub places: Vec<TokenPlace>,
+    /// The application gets the token; else it is taken out of the request.
+    pub forwards: bool,
+    /// Gets the payload, in base64url.
+    #[serde(serialize_with = "optional_header_text")]
+    pub payload_header: Option<HeaderName>,
+    pub claim_headers: Vec<ClaimHeader>,
+    /// Claims whose text is a list, parted by spaces.
+    pub spaced: Vec<Str>,
+}
+
+/// Whose signatures count.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum IssuerKeys {
+    Inline(Keys),
+    /// Not known: every token is refused.
+    Unknown,
+}
+
+/// A header that gets a claim.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct ClaimHeader {
+    #[serde(serialize_with = "header_text")]
+    pub name: HeaderName,
+    /// May be a path, with dots.
+    pub claim: Str,
 }
 
 /// Where a request may have a token.
@@ -179,6 +217,21 @@ pub enum ConditionKey {
     SourceTrustDomain,
     /// `request.headers[name]` (HTTP).
     Header(#[serde(serialize_with = "header_text")] HeaderName),
+    /// What the request's token says (HTTP).
+    Token(TokenText),
+}
+
+/// A text, or several, of a token that was verified.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum TokenText {
+    /// `<issuer>/<subject>`
+    Principal,
+    /// `aud`
+    Audiences,
+    /// `azp`
+    Presenter,
+    /// `request.auth.claims[a][b]`
+    Claim(Vec<Str>),
 }
 
 /// How AuthorizationPolicy compares texts.
@@ -228,6 +281,16 @@ pub enum Mode {
     Permissive,
     /// Mutual TLS only.
     Strict,
+}
+
+fn optional_header_text<S: serde::Serializer>(
+    name: &Option<HeaderName>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    match name {
+        Some(name) => to.collect_str(name),
+        None => to.serialize_none(),
+    }
 }
 
 fn header_text<S: serde::Serializer>(name: &HeaderName, to: S) -> Result<S::Ok, S::Error> {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, Method};
 
 use crate::base::{Identity, PolicyNote};
+use crate::jwt::Fault;
 
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -34,12 +35,12 @@ pub struct Denial {
     pub why: String,
     /// What policies that decide nothing have to say (AUDIT, dry-run).
     pub notes: Vec<PolicyNote>,
-    /// Who asks is not known, rather than not permitted: the request brings a token that is not verified.
-    pub unauthenticated: bool,
+    /// Who asks is not known, rather than not permitted: what is wrong with the request's token.
+    pub token: Option<Fault>,
 }
 
 impl Denial {
     pub fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), notes: Vec::new(), unauthenticated: false }
+        Self { why: why.into(), notes: Vec::new(), token: None }
     }
 }

@@ -5,8 +5,8 @@
 //! and that must not send a call to a provider each time. A provider of CUSTOM policies is to be asked apart from this, by
 //! whoever judges a request for the first time; its answer then is a fact ([`Facts`]), as what a token says is.
 
-use super::claims;
-use super::facts::{Claims, Facts};
+use super::bearer::Bearer;
+use super::facts::Facts;
 use super::{Denial, PolicyList, PolicySet, rule};
 use crate::base::{ObjectKey, PolicyEffect, PolicyNote};
 use crate::model::AuthorizationPolicy;
@@ -17,14 +17,12 @@ const MAX_NOTES: usize = 8;
 const MAX_NAMES: usize = 5;
 
 impl PolicySet {
-    /// The ALLOW policy that matched, `None` where no ALLOW policy applies, or the refusal. The set's RequestAuthentications say
-    /// what `facts` hold of tokens.
+    /// The ALLOW policy that matched, `None` where no ALLOW policy applies, or the refusal.
     pub fn decide<'a>(
         &'a self,
-        facts: &mut Facts<'a>,
+        facts: &Facts<'_>,
         notes: &mut Vec<PolicyNote>,
     ) -> Result<Option<&'a ObjectKey>, Denial> {
-        facts.claims = claims::of(self, facts);
         let decided = steps(self, facts);
         if self.has_notes {
             take_notes(self, facts, matches!(decided, Ok(Some(_))), notes);
@@ -47,12 +45,11 @@ fn understood(set: &PolicySet) -> Result<(), Denial> {
 }
 
 fn authenticated(facts: &Facts<'_>) -> Result<(), Denial> {
-    match facts.claims {
-        None => Ok(()),
-        Some(Claims::Unverified(policy)) => {
-            let why =
-                format!("{policy}: the request brings a token, and Isthmus cannot verify tokens");
-            Err(Denial { unauthenticated: true, ..Denial::new(why) })
+    match facts.bearer {
+        Bearer::Nobody | Bearer::Known(_) => Ok(()),
+        Bearer::Refused(policy, fault) => {
+            let why = format!("{policy} refuses the request's token: {}", fault.text());
+            Err(Denial { token: Some(fault), ..Denial::new(why) })
         }
     }
 }
@@ -141,10 +138,9 @@ mod tests {
     use http::{HeaderMap, HeaderValue, Method};
 
     use super::*;
-    use crate::model::{
-        Action, Condition, Operation, Rule, Scope, StringMatch, TokenPlace, Values,
-    };
-    use crate::policy::{Connection, Request};
+    use crate::jwt::fixture::Issuer;
+    use crate::model::{Action, Operation, Rule, Scope, StringMatch, TokenPlace, Values};
+    use crate::policy::{self, Connection, Request, fixture};
 
     fn policy(name: &str, action: Action, rule: Rule) -> AuthorizationPolicy {
         AuthorizationPolicy {
@@ -158,9 +154,8 @@ mod tests {
     }
 
     fn tokens() -> AuthorizationPolicy {
-        let place = TokenPlace::Header { name: "authorization".into(), prefix: "Bearer ".into() };
-        let rule = Rule { when: vec![Condition::Token(vec![place])], ..Rule::default() };
-        policy("tokens", Action::Authenticate, rule)
+        let rule = fixture::token_rule(&Issuer::new("k"));
+        fixture::tokens(&ObjectKey::new("shop", "tokens"), Scope::Namespace, vec![rule])
     }
 
     fn broken() -> AuthorizationPolicy {
@@ -192,7 +187,9 @@ mod tests {
         let request =
             Request { method: &Method::GET, path: "/", host: "web.shop", headers: &headers };
         let (mut facts, mut notes) = (Facts::new(&connection, Some(&request)), Vec::new());
-        let decided = set.decide(&mut facts, &mut notes).map(|policy| policy.cloned());
+        let checked = policy::check([&set].into_iter(), Some(&request));
+        facts.bearer = checked.bearer();
+        let decided = set.decide(&facts, &mut notes).map(|policy| policy.cloned());
         (decided, notes)
     }
 
@@ -211,9 +208,9 @@ mod tests {
             for _ in 0..policies.len() {
                 policies.rotate_left(1);
                 let denial = asked(&policies, true).0.unwrap_err();
-                let by = &all[last].key;
+                let by = &all[last];
                 assert!(denial.why.contains(&by.to_string()), "{by}: {}", denial.why);
-                assert_eq!(denial.unauthenticated, by.name == "tokens");
+                assert_eq!(denial.token.is_some(), by.action == Action::Authenticate);
             }
         }
         assert_eq!(asked(&all[..1], true).0, Ok(Some(all[0].key.clone())));
@@ -230,7 +227,7 @@ mod tests {
                 let denial = asked(&[allow, one.clone()], false).0.unwrap_err();
                 let expected = "AuthorizationPolicy shop/custom cannot be understood and so denies: no provider";
                 assert_eq!(denial.why, expected);
-                assert!(!denial.unauthenticated);
+                assert_eq!(denial.token, None);
             }
         }
     }
@@ -238,8 +235,11 @@ mod tests {
     #[test]
     fn claims_are_those_that_a_request_authentication_looks_for() {
         let allow = policy("allow", Action::Allow, Rule::default());
-        let other = AuthorizationPolicy { rules: vec![never()], ..tokens() };
-        assert!(asked(&[allow.clone(), tokens()], true).0.unwrap_err().unauthenticated);
+        let mut rule = fixture::token_rule(&Issuer::new("k"));
+        rule.places = vec![TokenPlace::Cookie("t".into())];
+        let key = ObjectKey::new("shop", "tokens");
+        let other = fixture::tokens(&key, Scope::Namespace, vec![rule]);
+        assert!(asked(&[allow.clone(), tokens()], true).0.unwrap_err().token.is_some());
         assert!(asked(&[allow.clone(), tokens()], false).0.is_ok(), "without a token");
         assert!(asked(&[allow, other], true).0.is_ok(), "looks elsewhere");
     }

@@ -2,11 +2,11 @@
 
 use std::cell::OnceCell;
 
+use super::bearer::Bearer;
 use super::dialled::Destination;
 use super::path::Readings;
 use super::{Connection, Request};
 use crate::base::Identity;
-use crate::model::AuthorizationPolicy;
 
 /// Who the peer counts as: a field matches when it matches either, its negation when it matches neither.
 #[derive(Clone, Copy)]
@@ -34,15 +34,8 @@ pub struct Facts<'a> {
     pub destination: Destination<'a>,
     /// `None`: bytes that are not HTTP.
     pub(super) request: Option<RequestFacts<'a>>,
-    /// What tokens say: `request.auth` in policies.
-    pub(super) claims: Option<Claims<'a>>,
-}
-
-/// What a token says of the bearer of a request.
-#[derive(Clone, Copy)]
-pub(super) enum Claims<'a> {
-    /// Nothing that counts: nobody has verified the token that this RequestAuthentication looks for.
-    Unverified(&'a AuthorizationPolicy),
+    /// What the request's token says: `request.auth` in policies ([`check`](super::check)).
+    pub bearer: Bearer<'a>,
 }
 
 pub(super) struct RequestFacts<'a> {
@@ -57,7 +50,7 @@ impl<'a> Facts<'a> {
         let request = request.map(|request| RequestFacts { request, path: OnceCell::new() });
         let principals = Principals { client: connection.client, waypoint: None };
         let destination = Destination::itself(connection.destination);
-        Self { principals, connection, destination, request, claims: None }
+        Self { principals, connection, destination, request, bearer: Bearer::Nobody }
     }
 }
 

@@ -8,9 +8,11 @@ pub(super) fn looks_at_http(rule: &Rule) -> bool {
         || rule.when.iter().any(|condition| {
             matches!(
                 condition,
-                Condition::Text { key: ConditionKey::Header(_), .. } | Condition::Token(_)
+                Condition::Text { key: ConditionKey::Header(_) | ConditionKey::Token(_), .. }
+                    | Condition::Token(_)
             )
         })
+        || rule.from.iter().any(|source| !source.request_principals.is_empty())
 }
 
 /// The same of one operation.

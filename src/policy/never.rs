@@ -154,7 +154,9 @@ pub fn complaints(action: Action, rules: &[Rule], domains: &TrustDomains) -> Vec
 }
 
 fn of_source(found: &mut Found, place: &str, source: &Source, domains: &TrustDomains) {
-    let Source { principals, namespaces, service_accounts, trust_domains, .. } = source;
+    let Source {
+        principals, namespaces, service_accounts, trust_domains, request_principals, ..
+    } = source;
     found.field(place, ["principals", "notPrincipals"], principals, |it, role| {
         principal(it, role, domains)
     });
@@ -165,6 +167,12 @@ fn of_source(found: &mut Found, place: &str, source: &Source, domains: &TrustDom
     found.field(place, ["trustDomains", "notTrustDomains"], trust_domains, |it, role| {
         trust_domain(it, role, domains)
     });
+    found.field(
+        place,
+        ["requestPrincipals", "notRequestPrincipals"],
+        request_principals,
+        |_, _| None,
+    );
     found.blocks(place, ["ipBlocks", "notIpBlocks"], &source.ip_blocks);
     found.blocks(place, ["remoteIpBlocks", "notRemoteIpBlocks"], &source.remote_ip_blocks);
 }
@@ -216,6 +224,7 @@ fn of_condition(found: &mut Found, place: &str, condition: &Condition, domains: 
             ConditionKey::SourceServiceAccount => {
                 found.field(place, NAMES, values, |it, _| account(text(it)));
             }
+            ConditionKey::Token(_) => found.field(place, NAMES, values, |_, _| None),
             ConditionKey::Header(name) if *name == http::header::TE => {
                 found.field(place, NAMES, values, |it, _| te(it));
             }

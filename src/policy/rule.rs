@@ -8,13 +8,14 @@ use std::net::IpAddr;
 use http::header::HOST;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::bearer::Bearer;
 use super::dialled::Destination;
 use super::facts::{Facts, Principals, RequestFacts};
 use super::{host, identity, text, token};
 use crate::base::Identity;
 use crate::model::{
     Action, AuthorizationPolicy, Cidr, Condition, ConditionKey, Operation, Rule, Source,
-    StringMatch, Values,
+    StringMatch, TokenText, Values,
 };
 
 /// Which mistake a match must not make.
@@ -53,6 +54,39 @@ fn source_matches(source: &Source, facts: &Facts<'_>, deny: bool) -> bool {
         && who_matches(&source.trust_domains, who, deny, false, identity::trust_domain_matches)
         && address_matches(&source.ip_blocks, facts.connection.source)
         && address_matches(&source.remote_ip_blocks, facts.connection.source)
+        && token_matches(&source.request_principals, &TokenText::Principal, facts, deny)
+}
+
+/// As [`who_matches`], of what a token says: where there is no token, or it does not say, a positive field never matches. A
+/// negative one matches in DENY, and in ALLOW only as `*`, which is how "without a token" is written.
+fn token_matches(
+    values: &Values<StringMatch>,
+    wanted: &TokenText,
+    facts: &Facts<'_>,
+    deny: bool,
+) -> bool {
+    if values.is_empty() {
+        return true;
+    }
+    // Bytes that are not HTTP: an ALLOW rule about HTTP cannot match, a DENY rule's HTTP part is ignored.
+    if facts.request.is_none() {
+        return deny;
+    }
+    let texts = match facts.bearer {
+        Bearer::Known(verified) => verified.texts(wanted),
+        Bearer::Nobody | Bearer::Refused(..) => Vec::new(),
+    };
+    let listed = |list: &[StringMatch]| {
+        texts.iter().any(|text| list.iter().any(|value| text::matches(value, text)))
+    };
+    let positive = values.any.is_empty() || listed(&values.any);
+    let negative = values.none.is_empty()
+        || if texts.is_empty() {
+            deny || values.none.iter().any(IsPresence::is_presence)
+        } else {
+            !listed(&values.none)
+        };
+    positive && negative
 }
 
 /// Without a principal (plaintext) a positive field never matches. A negative one matches in DENY. In ALLOW it does not:
@@ -193,9 +227,10 @@ fn condition_matches(condition: &Condition, facts: &Facts<'_>, deny: bool) -> bo
         }
         Condition::DestinationIp(values) => destination_matches(values, facts.destination, deny),
         Condition::DestinationPort(values) => port_matches(values, facts.destination, deny),
-        Condition::Token(places) => {
-            facts.request.as_ref().is_some_and(|facts| token::is_brought(places, facts.request))
-        }
+        Condition::Token(rule) => facts
+            .request
+            .as_ref()
+            .is_some_and(|facts| token::is_brought(&rule.places, facts.request)),
         Condition::Text { key, values } => text_condition_matches(key, values, facts, deny),
     }
 }
@@ -220,6 +255,7 @@ fn text_condition_matches(
         ConditionKey::SourceTrustDomain => {
             who_matches(values, who, deny, false, identity::trust_domain_matches)
         }
+        ConditionKey::Token(wanted) => token_matches(values, wanted, facts, deny),
         ConditionKey::Header(name) => match &facts.request {
             None => deny,
             Some(RequestFacts { request, .. }) => read(values, deny, |value, leaning| {

@@ -343,8 +343,8 @@ kinds! {
         plural: "requestauthentications",
         guards: Guards::Denies(Guard::Requests),
         affects: Affects::Frame,
-        status: Status::NotCarriedOut,
-        used: "rejects tokens, [see below](#unsupported-kinds)",
+        status: Status::Accepted,
+        used: "verifies tokens by the keys in `jwks`, [see below](#requestauthentications)",
         ..Row::of(ISTIO_SECURITY_GROUP, &["v1", "v1beta1"])
     };
     TrafficPolicy: TrafficPolicy, spec PolicySpec = Row {

@@ -25,6 +25,7 @@ mod http;
 mod identity;
 #[path = "../support/issued.rs"]
 mod issued;
+mod jwt;
 mod lies;
 mod recorder;
 mod removal;

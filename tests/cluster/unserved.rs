@@ -62,21 +62,18 @@ fn kinds_that_are_installed_later_say_that_they_are_not_carried_out() -> Result<
 }
 
 fn unserved() -> Result<()> {
-    for (kind, name) in [
-        ("requestauthentication", "jwt"),
-        ("virtualservice", "details"),
-        ("destinationrule", "ratings"),
-    ] {
+    let jwt = ["requestauthentication", "-n", "bookinfo", "jwt"];
+    has(&jwt, "Accepted", "True", "PartiallyInvalid")?;
+    for (kind, name) in [("virtualservice", "details"), ("destinationrule", "ratings")] {
         has(&[kind, "-n", "bookinfo", name], "isthmus.io/CarriedOut", "False", "NotSupported")?;
     }
-    for name in ["jwt", "ratings"] {
-        until(&format!("an Event about {name}"), || {
-            let events = get(&["events", "-n", "bookinfo"])?;
-            let about =
-                |it: &Value| it["reason"] == "NotSupported" && it["involvedObject"]["name"] == name;
-            Ok(events["items"].as_array().is_some_and(|all| all.iter().any(about)).then_some(()))
-        })?;
-    }
+    until("an Event about ratings", || {
+        let events = get(&["events", "-n", "bookinfo"])?;
+        let about = |it: &Value| {
+            it["reason"] == "NotSupported" && it["involvedObject"]["name"] == "ratings"
+        };
+        Ok(events["items"].as_array().is_some_and(|all| all.iter().any(about)).then_some(()))
+    })?;
     // From both nodes: a token that nobody verified does not reach the application.
     for client in ["curl", "far", "stranger", "outsider"] {
         let refused = answers(client, &["-H", "Authorization: Bearer a.b.c", DETAILS], 401)?;

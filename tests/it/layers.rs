@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 32] = [
+pub const LAYERS: [(&str, u8); 33] = [
     ("main", 12),
     ("cli", 11),
     ("app", 10),
@@ -38,6 +38,7 @@ pub const LAYERS: [(&str, u8); 32] = [
     ("config", 3),
     ("model", 2),
     ("filter", 1),
+    ("jwt", 1),
     ("telemetry", 1),
     ("base", 0),
     // Declares the rooms and does nothing else.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::model::{
     Action, AuthorizationPolicy, Condition, ConditionKey, Operation, Rule, Scope, Source,
-    StringMatch, Values,
+    StringMatch, TokenText, Values,
 };
 
 pub(super) fn show(policy: &AuthorizationPolicy) -> Value {
@@ -50,6 +50,7 @@ fn source(source: &Source) -> Value {
     texts(&mut fields, "trustDomains", &source.trust_domains);
     shown(&mut fields, "sourceIps", &source.ip_blocks);
     shown(&mut fields, "remoteIps", &source.remote_ip_blocks);
+    texts(&mut fields, "requestPrincipals", &source.request_principals);
     Value::Object(fields)
 }
 
@@ -71,6 +72,13 @@ fn condition(condition: &Condition) -> Value {
                 ConditionKey::SourceNamespace => "namespaces".to_owned(),
                 ConditionKey::SourceServiceAccount => "serviceAccountTexts".to_owned(),
                 ConditionKey::SourceTrustDomain => "trustDomains".to_owned(),
+                ConditionKey::Token(TokenText::Principal) => "request.auth.principal".to_owned(),
+                ConditionKey::Token(TokenText::Audiences) => "request.auth.audiences".to_owned(),
+                ConditionKey::Token(TokenText::Presenter) => "request.auth.presenter".to_owned(),
+                ConditionKey::Token(TokenText::Claim(path)) => {
+                    let names: Vec<String> = path.iter().map(|it| format!("[{it}]")).collect();
+                    format!("request.auth.claims{}", names.concat())
+                }
                 ConditionKey::Header(name) => format!("request.headers[{name}]"),
             };
             texts(&mut fields, &name, values);
@@ -81,7 +89,7 @@ fn condition(condition: &Condition) -> Value {
         Condition::DestinationPort(values) => {
             both(&mut fields, "destinationPorts", values, |port| json!(port));
         }
-        Condition::Token(places) => _ = fields.insert("tokens".to_owned(), json!(places)),
+        Condition::Token(rule) => _ = fields.insert("token".to_owned(), json!(rule)),
     }
     Value::Object(fields)
 }

@@ -197,7 +197,11 @@ impl Routed {
         picked: &Picked,
         arrived: &mut Arrived,
     ) -> Result<Prepared, (Answer, Vec<PolicyNote>)> {
-        // An attempt before may have added these.
+        // An attempt before may have changed and added these.
+        if let Some(Sent { uri, headers }) = arrived.untold.take().map(|it| *it) {
+            *arrived.request.uri_mut() = uri;
+            *arrived.request.headers_mut() = headers;
+        }
         headers::strip_internal(arrived.request.headers_mut());
         headers::strip_hop_by_hop(arrived.request.headers_mut());
         let captured = picked.captured();
@@ -257,13 +261,20 @@ impl Routed {
         match self.judge().judge(&self.world, picked, &arrived.request) {
             Ok(None) => Ok(Prepared::default()),
             Ok(Some(permit)) => {
+                if let Some(told) = &permit.told {
+                    arrived.untold = Some(Box::new(Sent::of(&arrived.request)));
+                    told.apply(&mut arrived.request);
+                }
                 if let Some(by) = permit.waypoint.filter(|_| permit.names_client) {
                     let client = &self.session.client.identity;
                     headers::name_client(arrived.request.headers_mut(), &by, client, None);
                 }
                 Ok(Prepared { notes: permit.notes, filtered: permit.filtered })
             }
-            Err(denial) => Err((Answer::of_denial(&denial), denial.notes)),
+            Err(denial) => {
+                let (uri, headers) = (arrived.request.uri(), arrived.request.headers());
+                Err((Answer::of_denial(&denial, uri, headers), denial.notes))
+            }
         }
     }
 
@@ -298,7 +309,10 @@ impl Routed {
             upgrade.ask(arrived.request.headers_mut());
         }
         let unguarded = picked.captured().is_none();
-        let judged = unguarded.then(|| Kept::of(&arrived.request));
+        let judged = unguarded.then(|| match &arrived.untold {
+            Some(untold) => Kept::of(&untold.request(arrived.request.method())),
+            None => Kept::of(&arrived.request),
+        });
         let streams = judged.as_ref().filter(|_| lasting::is_stream(&arrived.request));
         let judge = self.judge();
         let cut = streams.map(|head| -> Waits<'_> { Box::pin(judge.until_refused(picked, head)) });

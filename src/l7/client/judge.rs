@@ -134,7 +134,7 @@ pub(in crate::l7) fn heard<B>(
     match judged {
         Ok(permit) => refusal.notes = permit.notes,
         Err(denial) => {
-            refusal.answer = Answer::of_denial(&denial);
+            refusal.answer = Answer::of_denial(&denial, request.uri(), headers);
             refusal.notes = denial.notes;
         }
     }

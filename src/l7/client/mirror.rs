@@ -67,7 +67,8 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
     *request.uri_mut() = sent.uri;
     *request.headers_mut() = sent.headers;
     let (version, protocol, form) = (arrived.version, arrived.protocol, arrived.form);
-    let copy = Arrived { request, version, protocol, form, upgrade: None, fault: None };
+    let copy =
+        Arrived { request, version, protocol, form, upgrade: None, fault: None, untold: None };
     let copied = Routed {
         session: session.clone(),
         world: world.clone(),

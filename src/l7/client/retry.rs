@@ -97,7 +97,10 @@ impl Retries {
         let wait = backoff(retry.backoff, self.sent);
         self.sent += 1;
         let (version, protocol, form) = self.arrived;
-        Some((Arrived { request, version, protocol, form, upgrade: None, fault: None }, wait))
+        Some((
+            Arrived { request, version, protocol, form, upgrade: None, fault: None, untold: None },
+            wait,
+        ))
     }
 }
 

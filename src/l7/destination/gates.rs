@@ -137,7 +137,7 @@ impl Gates {
             let why = "only HTTP may pass where a waypoint names clients (x-forwarded-client-cert), so that nobody else does; \
                        give ports of other protocols the appProtocol tcp";
             let (why, notes) = (why.to_owned(), permit.notes);
-            return Err(Denial { why, notes, unauthenticated: false });
+            return Err(Denial { why, notes, token: None });
         }
         Ok(permit)
     }

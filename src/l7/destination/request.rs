@@ -121,7 +121,8 @@ fn judge(
             Judgement { routed, notes, judged: Ok(judged) }
         }
         Err(denial) => {
-            let answer = Answer::of_denial(&denial);
+            let request = &arrived.request;
+            let answer = Answer::of_denial(&denial, request.uri(), request.headers());
             Judgement { routed, notes: denial.notes, judged: Err(answer) }
         }
     }
@@ -152,6 +153,9 @@ async fn pass(
     let head = Kept::of(&arrived.request);
     let judged = Judged { session: session.clone(), head, sent_as };
     // Only now: the request was judged by what arrived.
+    if let Some(told) = &permit.told {
+        told.apply(&mut arrived.request);
+    }
     session.name_client(permit, arrived.request.headers_mut());
     if let Some(upgrade) = &arrived.upgrade {
         upgrade.ask(arrived.request.headers_mut());

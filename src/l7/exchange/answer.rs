@@ -2,8 +2,8 @@
 //! a gRPC request is answered as gRPC (HTTP 200, the failure in `grpc-status`).
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
 
 use super::{Exchange, ResponseBody};
 use crate::base::Reason;
@@ -14,6 +14,9 @@ use crate::policy::Denial;
 
 /// Goes with every 401 (RFC 9110, 15.5.2); that a token was brought and is not good (RFC 6750, 3.1).
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer error=\"invalid_token\"");
+
+/// The longest name of what was asked for in a challenge, in bytes: Envoy's.
+const MAX_REALM: usize = 256;
 
 /// An answer of our own, and what the record says about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,12 +66,14 @@ impl Answer {
     }
 
     /// A policy refuses the request; one that cannot tell who asks says so (RFC 6750, 3).
-    pub(in crate::l7) fn of_denial(denial: &Denial) -> Self {
-        if !denial.unauthenticated {
-            return Self::denied(&*denial.why);
+    pub(in crate::l7) fn of_denial(denial: &Denial, uri: &Uri, headers: &HeaderMap) -> Self {
+        let Some(fault) = denial.token else { return Self::denied(&*denial.why) };
+        let answer = |status| Self::new(status, fault.text(), Reason::Denied, &*denial.why);
+        if fault.is_known_bearer() {
+            return answer(StatusCode::FORBIDDEN);
         }
-        let text = "Jwt verification fails";
-        Self::new(StatusCode::UNAUTHORIZED, text, Reason::Denied, &*denial.why)
+        let given = HeaderMap::from_iter([(WWW_AUTHENTICATE, challenge(uri, headers))]);
+        Self { given: Some(Box::new((given, None))), ..answer(StatusCode::UNAUTHORIZED) }
     }
 
     /// An object wants it encrypted as the mesh does not do it.
@@ -169,7 +174,7 @@ impl Answer {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
+            response.headers_mut().entry(WWW_AUTHENTICATE).or_insert(CHALLENGE);
         }
         if !self.text.is_empty() {
             let headers = response.headers_mut();
@@ -194,6 +199,16 @@ impl Answer {
             .insert(HeaderName::from_static("grpc-message"), HeaderValue::from_static(self.text));
         response
     }
+}
+
+/// As Envoy writes it, but without the query, in which the token may stand.
+fn challenge(uri: &Uri, headers: &HeaderMap) -> HeaderValue {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let realm = format!("http://{host}{}", uri.path());
+    let plain = realm.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\'));
+    let realm: String = plain.take(MAX_REALM).collect();
+    let text = format!("Bearer realm=\"{realm}\", error=\"invalid_token\"");
+    HeaderValue::try_from(text).unwrap_or(CHALLENGE)
 }
 
 /// gRPC "HTTP to gRPC Status Code Mapping".

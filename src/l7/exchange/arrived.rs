@@ -10,10 +10,12 @@ use hyper::body::Incoming;
 use super::answer::Form;
 use super::upgrade::{self, Upgrade};
 use crate::base::Str;
+use crate::jwt;
 use crate::l7::budget::Full;
 use crate::l7::budget::seat::{RequestPermit, Seat};
 use crate::l7::message::body::RequestBody;
 use crate::l7::message::framing::{self, Fault};
+use crate::l7::message::sent::Sent;
 use crate::l7::message::{headers, sent};
 use crate::l7::tasks::Tasks;
 use crate::l7::version::Version;
@@ -31,6 +33,8 @@ pub(in crate::l7) struct Arrived {
     pub(in crate::l7) upgrade: Option<Upgrade>,
     /// What is wrong with the request.
     pub(in crate::l7) fault: Option<Fault>,
+    /// The head before a token was taken out of it, for the next attempt.
+    pub(in crate::l7) untold: Option<Box<Sent>>,
 }
 
 /// What a worker lets a request have.
@@ -73,7 +77,7 @@ impl Arrived {
         if expects && request.version() == http::Version::HTTP_11 {
             request.body_mut().wait();
         }
-        Self { request, version, protocol, form, upgrade, fault }
+        Self { request, version, protocol, form, upgrade, fault, untold: None }
     }
 
     /// Takes the request's places in the budgets: its own, and its body's in the connection's receive window.
@@ -90,7 +94,7 @@ impl Arrived {
     pub(in crate::l7) fn describe(&self, start: RequestStart) -> RequestStart {
         RequestStart {
             method: self.request.method().clone(),
-            path: Str::from(sent::target(self.request.uri())),
+            path: Str::from(jwt::redacted(sent::target(self.request.uri()))),
             authority: Str::from(headers::host(self.request.headers())),
             protocol: self.protocol,
             grpc: self.form == Form::Grpc,

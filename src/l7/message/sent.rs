@@ -20,6 +20,15 @@ impl Sent {
         Self { uri: request.uri().clone(), headers: request.headers().clone() }
     }
 
+    /// As a request.
+    pub(in crate::l7) fn request(&self, method: &Method) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+
     /// What the filters make of it.
     pub(in crate::l7) fn filtered(&self, filters: Pair<'_>) -> Self {
         let mut changed = self.clone();

@@ -8,24 +8,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::destination::captured;
 use super::support::*;
 use crate::base::Str;
+use crate::jwt::fixture::Issuer;
 use crate::l7::WorkerSettings;
 use crate::model::*;
+use crate::policy::fixture;
 use crate::world::fixture::{Fixture, identity};
 
 const BEARER: [(&str, &str); 1] = [("authorization", "Bearer a.b.c")];
 
 /// A RequestAuthentication for all of the namespace, or for the service.
 fn tokens(scope: Scope) -> AuthorizationPolicy {
-    let places =
-        vec![TokenPlace::Header { name: "authorization".into(), prefix: "Bearer ".into() }];
-    AuthorizationPolicy {
-        key: AuthorizationPolicy::of_tokens(&crate::world::fixture::key("jwt")),
-        action: Action::Authenticate,
-        scope,
-        rules: vec![Rule { when: vec![Condition::Token(places)], ..Rule::default() }],
-        dry_run: false,
-        broken: None,
-    }
+    let rule = fixture::token_rule(&Issuer::new("k"));
+    fixture::tokens(&crate::world::fixture::key("jwt"), scope, vec![rule])
 }
 
 fn on_echo() -> Scope {
@@ -35,8 +29,9 @@ fn on_echo() -> Scope {
 async fn is_refused_with_a_token(client: &mut Client) {
     let refused = client.send(Method::GET, "/", &BEARER).await.unwrap();
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
-    assert_eq!(refused.headers["www-authenticate"], "Bearer error=\"invalid_token\"");
-    assert_eq!(refused.body, "Jwt verification fails");
+    let challenge = "Bearer realm=\"http://echo/\", error=\"invalid_token\"";
+    assert_eq!(refused.headers["www-authenticate"], challenge);
+    assert_eq!(refused.body, "Jwt header is an invalid Base64url encoded");
     let basic = [("authorization", "Basic eDp5")];
     for headers in [&[][..], &basic] {
         let passed = client.send(Method::GET, "/", headers).await.unwrap();

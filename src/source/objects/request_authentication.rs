@@ -1,8 +1,7 @@
-//! RequestAuthentication (Istio `security.istio.io/v1`). Whose tokens are good is not looked at yet, only where a token may
-//! stand.
+//! RequestAuthentication (Istio `security.istio.io/v1`).
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use super::{AttachedTo, Resource, TargetRef, WorkloadSelector};
 
@@ -33,30 +32,32 @@ impl RequestAuthenticationSpec {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct JwtRule {
-    #[serde(default, rename = "issuer")]
-    _issuer: IgnoredAny,
-    #[serde(default, rename = "audiences")]
-    _audiences: IgnoredAny,
-    #[serde(default, rename = "jwksUri", alias = "jwks_uri")]
-    _jwks_uri: IgnoredAny,
-    #[serde(default, rename = "jwks")]
-    _jwks: IgnoredAny,
+    #[serde(default)]
+    pub issuer: String,
+    #[serde(default)]
+    pub audiences: Vec<String>,
+    #[serde(default, alias = "jwks_uri")]
+    pub jwks_uri: String,
+    /// The keys themselves.
+    #[serde(default)]
+    pub jwks: String,
     #[serde(default)]
     pub from_headers: Vec<JwtHeader>,
     #[serde(default)]
     pub from_params: Vec<String>,
     #[serde(default)]
     pub from_cookies: Vec<String>,
-    #[serde(default, rename = "outputPayloadToHeader")]
-    _output_payload_to_header: IgnoredAny,
-    #[serde(default, rename = "outputClaimToHeaders")]
-    _output_claim_to_headers: IgnoredAny,
-    #[serde(default, rename = "forwardOriginalToken")]
-    _forward_original_token: IgnoredAny,
-    #[serde(default, rename = "spaceDelimitedClaims")]
-    _space_delimited_claims: IgnoredAny,
-    #[serde(default, rename = "timeout")]
-    _timeout: IgnoredAny,
+    #[serde(default)]
+    pub output_payload_to_header: String,
+    #[serde(default)]
+    pub output_claim_to_headers: Vec<ClaimToHeader>,
+    #[serde(default)]
+    pub forward_original_token: bool,
+    #[serde(default)]
+    pub space_delimited_claims: Vec<String>,
+    /// Of a request for the keys.
+    #[serde(default)]
+    pub timeout: Option<Value>,
 }
 
 /// A header with a token in it.
@@ -67,4 +68,12 @@ pub struct JwtHeader {
     /// What stands before the token, such as `Bearer `.
     #[serde(default)]
     pub prefix: String,
+}
+
+/// A header that the application is told a claim in.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimToHeader {
+    pub header: String,
+    pub claim: String,
 }

@@ -4,7 +4,9 @@ use http::HeaderName;
 
 use super::Broken;
 use crate::base::{ObjectKey, Str};
-use crate::model::{Condition, ConditionKey, Operation, Rule, Source, StringMatch, Values};
+use crate::model::{
+    Condition, ConditionKey, Operation, Rule, Source, StringMatch, TokenText, Values,
+};
 use crate::policy::values::{cidr, path, port, principal, service_account, text};
 use crate::source::objects::{
     AuthorizationPolicy, FieldError, PolicyCondition, PolicyFrom, PolicyOperation, PolicyRule,
@@ -66,11 +68,6 @@ fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -
     let given = &from.source;
 
     let before = broken.len();
-    let unsupported = [
-        ("requestPrincipals", &given.request_principals),
-        ("notRequestPrincipals", &given.not_request_principals),
-    ];
-    refuse_given(broken, &place, &unsupported);
     let account = |text: &str| service_account(own, text);
     let source = Source {
         principals: values(
@@ -115,6 +112,13 @@ fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -
             ("notRemoteIpBlocks", &given.not_remote_ip_blocks),
             cidr,
         ),
+        request_principals: values(
+            broken,
+            &place,
+            ("requestPrincipals", &given.request_principals),
+            ("notRequestPrincipals", &given.not_request_principals),
+            text,
+        ),
     };
     if source == Source::default() && broken.len() == before {
         broken.push(Broken::new(place, "needs at least one field"));
@@ -141,13 +145,6 @@ fn values<T>(
         values
     };
     Values { any: list(any_name, any), none: list(none_name, none) }
-}
-
-/// Fields that Istio has and we do not enforce: whoever gives one means something that would not hold.
-fn refuse_given(broken: &mut Vec<Broken>, place: &str, fields: &[(&str, &Vec<String>)]) {
-    for (name, _) in fields.iter().filter(|(_, given)| !given.is_empty()) {
-        broken.push(Broken::unsupported(format!("{place}.{name}"), "is not supported"));
-    }
 }
 
 fn operation(broken: &mut Vec<Broken>, place: &str, to: &PolicyTo) -> Operation {
@@ -211,11 +208,8 @@ fn condition(
                 Ok(StringMatch::Exact(service_account(own, text)?.to_string().into()))
             }),
         },
-        other => match header(other) {
-            Some(name) => Condition::Text {
-                key: ConditionKey::Header(name),
-                values: values(broken, place, any, none, text),
-            },
+        other => match named(other) {
+            Some(key) => Condition::Text { key, values: values(broken, place, any, none, text) },
             None => {
                 broken.push(Broken::unsupported(
                     format!("{place}.key"),
@@ -226,6 +220,27 @@ fn condition(
         },
     };
     Some(known)
+}
+
+/// What a token or a header says.
+fn named(key: &str) -> Option<ConditionKey> {
+    let token = match key {
+        "request.auth.principal" => TokenText::Principal,
+        "request.auth.audiences" => TokenText::Audiences,
+        "request.auth.presenter" => TokenText::Presenter,
+        _ => match key.strip_prefix("request.auth.claims") {
+            Some(path) => TokenText::Claim(claim(path)?),
+            None => return header(key).map(ConditionKey::Header),
+        },
+    };
+    Some(ConditionKey::Token(token))
+}
+
+/// The names in `[a][b]`.
+fn claim(path: &str) -> Option<Vec<Str>> {
+    let names = path.strip_prefix('[')?.strip_suffix(']')?.split("][");
+    let is_plain = |name: &&str| !name.is_empty() && !name.contains(['[', ']']);
+    names.map(|name| Some(name).filter(is_plain).map(Str::from)).collect()
 }
 
 /// The name in `request.headers[name]`.

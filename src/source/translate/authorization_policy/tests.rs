@@ -33,8 +33,8 @@ fn what_cannot_be_carried_out_breaks_the_policy() {
     for (spec, place) in [
         ("action: CUSTOM, provider: {name: x}".to_owned(), "spec.action".to_owned()),
         ("provider: {name: x}".to_owned(), "spec.provider".to_owned()),
-        (from("requestPrincipals: ['*']"), format!("{source}.requestPrincipals")),
-        (from("notRequestPrincipals: ['*']"), format!("{source}.notRequestPrincipals")),
+        (from("requestPrincipals: ['']"), format!("{source}.requestPrincipals[0]")),
+        (from("notRequestPrincipals: ['*a*']"), format!("{source}.notRequestPrincipals[0]")),
         (from("trustDomains: ['']"), format!("{source}.trustDomains[0]")),
         (from("ipBlocks: [10.0.0.0/8, 10.0.0.0/33]"), format!("{source}.ipBlocks[1]")),
         (from("remoteIpBlocks: [example.com]"), format!("{source}.remoteIpBlocks[0]")),
@@ -53,7 +53,7 @@ fn what_cannot_be_carried_out_breaks_the_policy() {
         ("rules: [{from: []}]".to_owned(), "spec.rules[0].from".to_owned()),
         ("rules: [{to: []}]".to_owned(), "spec.rules[0].to".to_owned()),
         (
-            when("key: 'request.auth.claims[iss]', values: [a]"),
+            when("key: 'request.auth.claims[a][]', values: [a]"),
             "spec.rules[0].when[0].key".to_owned(),
         ),
         (when("key: connection.sni, values: [a]"), "spec.rules[0].when[0].key".to_owned()),

@@ -1,16 +1,30 @@
-//! RequestAuthentications (Istio "Request authentication"). Tokens are not verified yet, and a token that nobody verified
-//! must not reach an application that relies on that: a request with one, in a place where a rule looks for it, is answered
-//! with 401, as Istio answers a token that is none. Requests without a token go on.
+//! RequestAuthentications (Istio "Request authentication"). A request whose token is not good is answered with 401; requests
+//! without a token go on. A rule whose keys cannot be read takes no token: what nobody can verify must not reach an application
+//! that relies on it.
+
+use http::HeaderName;
 
 use crate::base::ObjectKey;
-use crate::model::{self, Action, Condition, Rule, TokenPlace};
+use crate::jwt::Keys;
+use crate::model::{self, Action, ClaimHeader, Condition, IssuerKeys, Rule, TokenPlace, TokenRule};
 use crate::source::objects::{JwtRule, RequestAuthentication};
 use crate::source::translate::Context;
-use crate::source::translate::attachment::{self, Fault, Selecting};
+use crate::source::translate::attachment::{self, Selecting};
 
 /// Where tokens are looked for by a rule that names no place (Istio, JWTRule).
 const HEADER: (&str, &str) = ("authorization", "Bearer ");
 const PARAMETER: &str = "access_token";
+/// Headers that no rule may set: those that frame and route a request, and what agents say themselves.
+const RESERVED: [&str; 8] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "te",
+    "upgrade",
+    "x-forwarded-client-cert",
+    "x-isthmus-original",
+];
 
 pub(super) fn translate(
     cx: &mut Context<'_>,
@@ -20,50 +34,132 @@ pub(super) fn translate(
 ) -> model::AuthorizationPolicy {
     let spec = &object.spec;
     let (attachment, fault) = attachment::of::<RequestAuthentication>(cx, key, spec.attached_to());
-    let mut places: Vec<TokenPlace> = spec.jwt_rules.iter().flat_map(places).collect();
-    places.sort();
-    places.dedup();
-    complain(cx, key, fault, &places);
-    let rule = Rule { when: vec![Condition::Token(places.clone())], ..Rule::default() };
+    if let Some(fault) = fault {
+        let why = fault.why;
+        let reason =
+            format!("{why}; until that is mended, it holds for all that it may be meant for");
+        cx.error::<RequestAuthentication>(key, fault.field, reason);
+    }
+    if spec.jwt_rules.is_empty() {
+        let reason = "is empty, so that no token is looked for, and it does nothing";
+        cx.warn::<RequestAuthentication>(key, "spec.jwtRules", reason);
+    }
+    let mut rules = Vec::with_capacity(spec.jwt_rules.len());
+    for (index, rule) in spec.jwt_rules.iter().enumerate() {
+        let mut reader = Reader { cx, key, place: format!("spec.jwtRules[{index}]") };
+        let token = Condition::Token(Box::new(reader.rule(rule)));
+        rules.push(Rule { when: vec![token], ..Rule::default() });
+    }
     let key = model::AuthorizationPolicy::of_tokens(key);
     model::AuthorizationPolicy {
         scope: selecting.scope_of(&key, attachment),
         key,
         action: Action::Authenticate,
-        rules: if places.is_empty() { Vec::new() } else { vec![rule] },
+        rules,
         dry_run: false,
         broken: None,
     }
 }
 
-fn complain(cx: &mut Context<'_>, key: &ObjectKey, fault: Option<Fault>, places: &[TokenPlace]) {
-    if let Some(Fault { field, why }) = fault {
-        let reason =
-            format!("{why}; until that is mended, it holds for all that it may be meant for");
-        cx.error::<RequestAuthentication>(key, field, reason);
-    }
-    if places.is_empty() {
-        let reason = "is empty, so that no token is looked for, and it does nothing";
-        cx.warn::<RequestAuthentication>(key, "spec.jwtRules", reason);
-        return;
-    }
-    let reason = "tokens are not verified yet, so that requests with a token, where its rules look for one, are answered \
-                  with 401; requests without a token go on. Delete it if nothing relies on tokens";
-    cx.error::<RequestAuthentication>(key, "spec.jwtRules", reason);
+/// Reads one rule, and complains of it.
+struct Reader<'r, 'c> {
+    cx: &'r mut Context<'c>,
+    key: &'r ObjectKey,
+    place: String,
 }
 
-fn places(rule: &JwtRule) -> Vec<TokenPlace> {
-    let header = |name: &str, prefix: &str| TokenPlace::Header {
-        name: name.to_ascii_lowercase().into(),
-        prefix: prefix.into(),
-    };
-    let mut places: Vec<TokenPlace> =
-        rule.from_headers.iter().map(|it| header(&it.name, &it.prefix)).collect();
-    places.extend(rule.from_params.iter().map(|it| TokenPlace::Parameter(it.as_str().into())));
-    places.extend(rule.from_cookies.iter().map(|it| TokenPlace::Cookie(it.as_str().into())));
-    if places.is_empty() {
-        places.push(header(HEADER.0, HEADER.1));
-        places.push(TokenPlace::Parameter(PARAMETER.into()));
+impl Reader<'_, '_> {
+    fn error(&mut self, field: &str, reason: impl Into<String>) {
+        let field = format!("{}.{field}", self.place);
+        self.cx.error::<RequestAuthentication>(self.key, field, reason);
     }
-    places
+
+    fn rule(&mut self, rule: &JwtRule) -> TokenRule {
+        if rule.issuer.is_empty() {
+            self.error("issuer", "is missing, so that the rule takes no token");
+        }
+        TokenRule {
+            issuer: rule.issuer.as_str().into(),
+            audiences: rule.audiences.iter().map(|it| it.as_str().into()).collect(),
+            keys: self.keys(rule),
+            places: self.places(rule),
+            forwards: rule.forward_original_token,
+            payload_header: self.output("outputPayloadToHeader", &rule.output_payload_to_header),
+            claim_headers: self.claim_headers(rule),
+            spaced: rule.space_delimited_claims.iter().map(|it| it.as_str().into()).collect(),
+        }
+    }
+
+    /// Given keys hold, whatever address is given besides (Istio, JWTRule.jwks).
+    fn keys(&mut self, rule: &JwtRule) -> IssuerKeys {
+        const UNTIL: &str = "until that is mended, every token of the issuer is answered with 401";
+        if rule.jwks.is_empty() {
+            let (field, why) = match rule.jwks_uri.is_empty() {
+                true => ("jwks", "is missing, and keys are not looked for at the issuer"),
+                false => ("jwksUri", "is not supported yet; give the keys in jwks"),
+            };
+            self.error(field, format!("{why}; {UNTIL}"));
+            return IssuerKeys::Unknown;
+        }
+        let keys = match Keys::parse(&rule.jwks) {
+            Ok(keys) => keys,
+            Err(why) => {
+                self.error("jwks", format!("{why}; {UNTIL}"));
+                return IssuerKeys::Inline(Keys::none());
+            }
+        };
+        if keys.is_empty() {
+            let skipped = keys.skipped().join(", ");
+            self.error("jwks", format!("has no key that can be used ({skipped}); {UNTIL}"));
+        } else if !keys.skipped().is_empty() {
+            let reason = format!("{}, and is not used", keys.skipped().join(", "));
+            let field = format!("{}.jwks", self.place);
+            self.cx.warn::<RequestAuthentication>(self.key, field, reason);
+        }
+        IssuerKeys::Inline(keys)
+    }
+
+    fn places(&mut self, rule: &JwtRule) -> Vec<TokenPlace> {
+        let mut places = Vec::new();
+        for (index, header) in rule.from_headers.iter().enumerate() {
+            if HeaderName::try_from(&header.name).is_err() {
+                let field = format!("fromHeaders[{index}].name");
+                self.error(&field, format!("{:?} is no name of a header", header.name));
+            }
+            let name = header.name.to_ascii_lowercase().into();
+            places.push(TokenPlace::Header { name, prefix: header.prefix.as_str().into() });
+        }
+        places.extend(rule.from_params.iter().map(|it| TokenPlace::Parameter(it.as_str().into())));
+        places.extend(rule.from_cookies.iter().map(|it| TokenPlace::Cookie(it.as_str().into())));
+        if places.is_empty() {
+            let (name, prefix) = HEADER;
+            places.push(TokenPlace::Header { name: name.into(), prefix: prefix.into() });
+            places.push(TokenPlace::Parameter(PARAMETER.into()));
+        }
+        places
+    }
+
+    fn claim_headers(&mut self, rule: &JwtRule) -> Vec<ClaimHeader> {
+        let mut headers = Vec::new();
+        for (index, it) in rule.output_claim_to_headers.iter().enumerate() {
+            let field = format!("outputClaimToHeaders[{index}].header");
+            if let Some(name) = self.output(&field, &it.header) {
+                headers.push(ClaimHeader { name, claim: it.claim.as_str().into() });
+            }
+        }
+        headers
+    }
+
+    /// The name of a header that the rule sets; none when it names none.
+    fn output(&mut self, field: &str, name: &str) -> Option<HeaderName> {
+        if name.is_empty() {
+            return None;
+        }
+        let read = HeaderName::try_from(name).ok();
+        let read = read.filter(|it| !RESERVED.contains(&it.as_str()));
+        if read.is_none() {
+            self.error(field, format!("{name:?} is no header that can be set; it is left out"));
+        }
+        read
+    }
 }

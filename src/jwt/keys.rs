@@ -1,0 +1,159 @@
+//! The keys of an issuer: a JSON web key set (RFC 7517, 5).
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde_json::Value;
+
+use super::json;
+
+/// The longest set that is read, in bytes. Big providers publish a few KiB.
+pub const MAX_KEYS_BYTES: usize = 64 * 1024;
+/// Keys of one set at the most: a token without a key id is tried with each that fits.
+const MAX_KEYS: usize = 32;
+/// Moduli of RSA that are used, in bytes: what aws-lc-rs verifies with, from 2048 bits.
+const MODULUS: std::ops::RangeInclusive<usize> = 256..=1024;
+
+/// The algorithms of RSA keys (RFC 7518, 3.3 and 3.5).
+const RSA: [Algorithm; 6] = [
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+];
+
+/// Keys that can verify, in the order of the set.
+#[derive(Clone)]
+pub struct Keys {
+    /// As the issuer wrote it; it stands for the keys where two sets are compared.
+    text: Arc<str>,
+    keys: Arc<[Key]>,
+    skipped: Vec<String>,
+}
+
+pub(super) struct Key {
+    pub(super) id: Option<String>,
+    /// What its type and its own `alg` let it verify.
+    pub(super) algorithms: Vec<Algorithm>,
+    pub(super) key: DecodingKey,
+}
+
+impl Keys {
+    /// Reads a set. Keys that cannot be used are skipped ([`Keys::skipped`]), since issuers may publish keys of other kinds.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.len() > MAX_KEYS_BYTES {
+            return Err(format!("has more than {MAX_KEYS_BYTES} bytes"));
+        }
+        let mut set = json::object(text.as_bytes()).ok_or("is no JSON object")?;
+        let Some(Value::Array(list)) = set.remove("keys") else {
+            return Err("has no list named keys".to_owned());
+        };
+        if list.len() > MAX_KEYS {
+            return Err(format!("has more than {MAX_KEYS} keys"));
+        }
+        let (mut keys, mut skipped) = (Vec::new(), Vec::new());
+        for (index, value) in list.into_iter().enumerate() {
+            match Key::read(value) {
+                Ok(key) => keys.push(key),
+                Err(why) => skipped.push(format!("keys[{index}] {why}")),
+            }
+        }
+        Ok(Self { text: text.into(), keys: keys.into(), skipped })
+    }
+
+    /// No key at all: verifies nothing.
+    pub fn none() -> Self {
+        Self { text: "".into(), keys: Arc::new([]), skipped: Vec::new() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Why keys are not used, for people.
+    pub fn skipped(&self) -> &[String] {
+        &self.skipped
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.keys.iter()
+    }
+}
+
+impl Key {
+    fn read(value: Value) -> Result<Self, String> {
+        let jwk: Jwk = serde_json::from_value(value).map_err(|_| "is no JSON web key")?;
+        let common = &jwk.common;
+        if matches!(&common.public_key_use, Some(usage) if *usage != PublicKeyUse::Signature) {
+            return Err("is not for signatures (use)".to_owned());
+        }
+        let verifies = |list: &Vec<KeyOperations>| list.contains(&KeyOperations::Verify);
+        if !common.key_operations.as_ref().is_none_or(verifies) {
+            return Err("is not for verifying (key_ops)".to_owned());
+        }
+        let mut algorithms = algorithms(&jwk.algorithm)?;
+        if let Some(only) = common.key_algorithm {
+            let only = Algorithm::from_str(&only.to_string()).ok();
+            algorithms.retain(|one| Some(*one) == only);
+        }
+        if algorithms.is_empty() {
+            return Err("has an alg that does not fit its type, or is not supported".to_owned());
+        }
+        let key = DecodingKey::from_jwk(&jwk).map_err(|_| "has parameters that are no key")?;
+        Ok(Self { id: jwk.common.key_id, algorithms, key })
+    }
+}
+
+/// What a key's type can verify.
+fn algorithms(parameters: &AlgorithmParameters) -> Result<Vec<Algorithm>, String> {
+    match parameters {
+        AlgorithmParameters::RSA(it) => {
+            let length = BASE64URL.decode(&it.n).map_or(0, |modulus| modulus.len());
+            match MODULUS.contains(&length) {
+                true => Ok(RSA.to_vec()),
+                false => Err("is an RSA key of less than 2048 or more than 8192 bits".to_owned()),
+            }
+        }
+        AlgorithmParameters::EllipticCurve(it) => match it.curve {
+            EllipticCurve::P256 => Ok(vec![Algorithm::ES256]),
+            EllipticCurve::P384 => Ok(vec![Algorithm::ES384]),
+            _ => Err("is on a curve that is not supported; P-256 and P-384 are".to_owned()),
+        },
+        AlgorithmParameters::OctetKeyPair(it) => match it.curve {
+            EllipticCurve::Ed25519 => Ok(vec![Algorithm::EdDSA]),
+            _ => Err("is on a curve that is not supported; Ed25519 is".to_owned()),
+        },
+        AlgorithmParameters::OctetKey(_) => {
+            Err("is a shared secret, which everybody who verifies could sign with".to_owned())
+        }
+        _ => Err("is of a type that is not supported; RSA, EC and OKP are".to_owned()),
+    }
+}
+
+impl PartialEq for Keys {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Keys {}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} keys", self.keys.len())
+    }
+}
+
+/// The ids, for dumps.
+impl serde::Serialize for Keys {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(self.keys.iter().map(|key| key.id.as_deref()))
+    }
+}

@@ -1,0 +1,208 @@
+//! Who bears a request, as its token says (Istio, RequestAuthentication). Found out before policies decide, and a fact for
+//! them: [`check`] is given all RequestAuthentications that guard a destination, and is pure but for the time of day.
+//!
+//! As in Istio a request without a token goes on, and one whose token is not good does not. Where Istio leaves open what
+//! happens, this refuses: a request has one token at the most, since nobody could tell which one an application believes.
+
+use std::borrow::Cow;
+use std::time::SystemTime;
+
+use super::asked::Request;
+use super::set::PolicySet;
+use super::token;
+use super::told::Told;
+use crate::base::Str;
+use crate::jwt::{self, Claims, Expected, Fault, Token};
+use crate::model::{AuthorizationPolicy, Condition, IssuerKeys, TokenPlace, TokenRule, TokenText};
+
+/// Claims whose text is a list, parted by spaces, whatever a rule says (Istio, JWTRule.spaceDelimitedClaims).
+const SPACED: [&str; 2] = ["scope", "permission"];
+
+/// Who bears a request.
+#[derive(Clone, Copy)]
+pub enum Bearer<'a> {
+    /// There is no token where one is looked for.
+    Nobody,
+    Known(&'a Verified),
+    /// The token is not good, by this RequestAuthentication.
+    Refused(&'a AuthorizationPolicy, Fault),
+}
+
+/// A token that one of the rules takes.
+pub struct Verified {
+    claims: Claims,
+    spaced: Vec<Str>,
+}
+
+/// What was found out about the token of a request.
+#[derive(Default)]
+pub struct Checked<'a> {
+    verified: Option<Verified>,
+    refused: Option<(&'a AuthorizationPolicy, Fault)>,
+    told: Option<Box<Told>>,
+}
+
+type Rules<'a> = [(&'a AuthorizationPolicy, &'a TokenRule)];
+
+/// Looks for the token of a request, and verifies it. Without a RequestAuthentication nothing is looked at.
+pub fn check<'a>(
+    sets: impl Iterator<Item = &'a PolicySet>,
+    request: Option<&Request<'_>>,
+) -> Checked<'a> {
+    let policies = sets.flat_map(|set| &set.authenticate);
+    let rules = policies.flat_map(|policy| rules(policy).map(move |rule| (&**policy, rule)));
+    let mut rules = rules.peekable();
+    let Some(request) = request.filter(|_| rules.peek().is_some()) else {
+        return Checked::default();
+    };
+    let rules: Vec<_> = rules.collect();
+    checked(&rules, request, now())
+}
+
+/// The rules of a RequestAuthentication.
+pub fn rules(policy: &AuthorizationPolicy) -> impl Iterator<Item = &TokenRule> {
+    let conditions = policy.rules.iter().flat_map(|rule| &rule.when);
+    conditions.filter_map(|condition| match condition {
+        Condition::Token(rule) => Some(&**rule),
+        _ => None,
+    })
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn checked<'a>(rules: &Rules<'a>, request: &Request<'_>, now: u64) -> Checked<'a> {
+    let mut told = Told::default();
+    rules.iter().for_each(|(_, rule)| told.forget(rule));
+    let found = found(rules, request);
+    let judged = match found.first() {
+        None => Ok(None),
+        Some((by, _, text)) if found.iter().all(|(_, _, other)| other == text) => {
+            Token::parse(text)
+                .map_err(|fault| (*by, fault))
+                .and_then(|token| accepted(rules, &found, token, now, &mut told))
+                .map(Some)
+        }
+        Some((by, ..)) => Err((*by, Fault::Multiple)),
+    };
+    let (verified, refused) = match judged {
+        Ok(verified) => (verified, None),
+        Err(refused) => (None, Some(refused)),
+    };
+    Checked { verified, refused, told: Some(told).filter(|it| !it.is_empty()).map(Box::new) }
+}
+
+/// The tokens of a request, each with its place, and a policy that looks for it there.
+type Found<'a, 'r> = Vec<(&'a AuthorizationPolicy, &'a TokenPlace, Cow<'r, str>)>;
+
+fn found<'a, 'r>(rules: &Rules<'a>, request: &Request<'r>) -> Found<'a, 'r> {
+    let mut places: Vec<&TokenPlace> = Vec::new();
+    let mut found = Vec::new();
+    for (policy, rule) in rules {
+        for place in &rule.places {
+            if !places.contains(&place) {
+                places.push(place);
+                let brought = token::brought(place, request);
+                found.extend(brought.map(|text| (*policy, place, text)));
+            }
+        }
+    }
+    found
+}
+
+/// In each place where the token stands, a rule that looks there must take it.
+fn accepted<'a>(
+    rules: &Rules<'a>,
+    found: &Found<'a, '_>,
+    token: Token<'_>,
+    now: u64,
+    told: &mut Told,
+) -> Result<Verified, (&'a AuthorizationPolicy, Fault)> {
+    let verdicts: Vec<_> = rules.iter().map(|(_, rule)| verdict(rule, &token, now)).collect();
+    let mut takers: Vec<&TokenRule> = Vec::new();
+    for (by, place, _) in found {
+        let (mut taker, mut refused) = (None, (*by, Fault::UnknownIssuer));
+        for ((policy, rule), verdict) in rules.iter().zip(&verdicts) {
+            match verdict {
+                _ if !rule.places.contains(place) => {}
+                Ok(()) => taker = taker.or(Some(*rule)),
+                Err(Fault::UnknownIssuer) => {}
+                Err(fault) => refused = (*policy, *fault),
+            }
+        }
+        let taker = taker.ok_or(refused)?;
+        told.take(taker, place);
+        takers.push(taker);
+    }
+    takers.iter().for_each(|rule| told.tell(rule, &token.claims));
+    let spaced = takers.iter().flat_map(|rule| rule.spaced.iter().cloned()).collect();
+    Ok(Verified { claims: token.claims, spaced })
+}
+
+fn verdict(rule: &TokenRule, token: &Token<'_>, now: u64) -> Result<(), Fault> {
+    let keys = match &rule.keys {
+        IssuerKeys::Inline(keys) => Some(keys),
+        IssuerKeys::Unknown => None,
+    };
+    let expected = Expected { issuer: &rule.issuer, audiences: &rule.audiences, keys };
+    jwt::verify(token, &expected, now)
+}
+
+impl<'a> Checked<'a> {
+    pub fn bearer(&self) -> Bearer<'_> {
+        match (&self.refused, &self.verified) {
+            (Some((by, fault)), _) => Bearer::Refused(by, *fault),
+            (None, Some(verified)) => Bearer::Known(verified),
+            (None, None) => Bearer::Nobody,
+        }
+    }
+
+    /// What the request is to become before policies look at it and it goes on.
+    pub fn told(&self) -> Option<&Told> {
+        self.told.as_deref()
+    }
+
+    pub fn into_told(self) -> Option<Box<Told>> {
+        self.told
+    }
+}
+
+impl Verified {
+    /// The texts that a policy compares; empty where the token does not say.
+    pub(super) fn texts(&self, wanted: &TokenText) -> Vec<Cow<'_, str>> {
+        let claims = &self.claims;
+        match wanted {
+            TokenText::Principal => self.principal().into_iter().map(Cow::Owned).collect(),
+            TokenText::Audiences => claims.audiences.iter().map(|it| it.as_str().into()).collect(),
+            TokenText::Presenter => self.at(&["azp".into()]),
+            TokenText::Claim(path) => self.at(path),
+        }
+    }
+
+    /// A token without a subject has none.
+    fn principal(&self) -> Option<String> {
+        let subject = self.claims.subject.as_deref().filter(|it| !it.is_empty())?;
+        Some(format!("{}/{subject}", self.claims.issuer))
+    }
+
+    /// Texts and lists of texts, as in Istio.
+    fn at(&self, path: &[Str]) -> Vec<Cow<'_, str>> {
+        use serde_json::Value;
+        match self.claims.at(path.iter().map(|it| &**it)) {
+            Some(Value::String(text)) if self.is_spaced(path) => {
+                text.split(' ').filter(|it| !it.is_empty()).map(Cow::Borrowed).collect()
+            }
+            Some(Value::String(text)) => vec![Cow::Borrowed(text)],
+            Some(Value::Array(list)) => {
+                list.iter().filter_map(Value::as_str).map(Cow::Borrowed).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn is_spaced(&self, path: &[Str]) -> bool {
+        let [name] = path else { return false };
+        SPACED.contains(&&**name) || self.spaced.contains(name)
+    }
+}
