@@ -81,13 +81,6 @@ impl Told {
         }
     }
 
-    /// Takes out of trailers what an application could take for the agent's word.
-    pub fn change_trailers(&self, trailers: &mut HeaderMap) {
-        for name in self.foreign(trailers) {
-            trailers.remove(name);
-        }
-    }
-
     fn change_headers(&self, headers: &mut HeaderMap) {
         for name in self.foreign(headers) {
             headers.remove(name);
