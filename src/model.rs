@@ -5,6 +5,7 @@ mod encryption;
 mod policy;
 mod route;
 mod service;
+mod stream_route;
 mod waypoint;
 mod workload;
 
@@ -20,6 +21,7 @@ pub use service::{
     AppProtocol, Balancing, Endpoint, PortFilters, PortMapping, Preference, Resolution, Served,
     Service, ServicePort, Visibility,
 };
+pub use stream_route::{NameMatch, StreamKind, StreamRoute};
 pub use waypoint::{Binding, Waypoint};
 pub use workload::{Canonical, CaptureWishes, Locality, Workload};
 
@@ -34,5 +36,7 @@ pub struct Mesh {
     pub services: Vec<Arc<Service>>,
     pub waypoints: Vec<Arc<Waypoint>>,
     pub routes: Vec<Arc<HttpRoute>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stream_routes: Vec<Arc<StreamRoute>>,
     pub policies: Vec<Arc<AuthorizationPolicy>>,
 }

@@ -125,6 +125,7 @@ impl Translator {
             services,
             waypoints: frame.waypoints.usable().cloned().collect(),
             routes: self.routes.models(),
+            stream_routes: self.routes.streams(),
             policies: frame.policies.models().to_vec(),
         };
         for kind in &mut self.attachments {
