@@ -28,6 +28,7 @@ pub use workload::{Canonical, CaptureWishes, Locality, Workload};
 use std::sync::Arc;
 
 pub use crate::filter::{BackendRef, HeaderMatch, TextMatch};
+use crate::telemetry::AccessFormat;
 
 /// Everything that a source knows, translated. One value of this type is one consistent state of the mesh.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -39,4 +40,7 @@ pub struct Mesh {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stream_routes: Vec<Arc<StreamRoute>>,
     pub policies: Vec<Arc<AuthorizationPolicy>>,
+    /// The format of the access log of requests; `None` for our own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<Arc<AccessFormat>>,
 }

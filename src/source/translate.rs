@@ -13,6 +13,7 @@ mod grpc_route;
 mod http_route;
 mod labels;
 mod meaningless;
+mod mesh_config;
 mod namespace;
 mod peer_authentication;
 mod revision;
@@ -40,7 +41,7 @@ pub use waypoint::{CLASS as WAYPOINT_CLASS, LAYER4_ALONE, Resolved, WaypointBind
 
 use std::sync::Arc;
 
-use super::objects::{Kind, Namespace, Typed, label};
+use super::objects::{ConfigMap, Kind, MESH_CONFIG, MeshConfig, Namespace, Typed, label};
 use super::{Complaint, Condition, Objects, Severity};
 use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::config::MissingWaypoint;
@@ -101,6 +102,7 @@ impl Translation {
             && self.mesh.services == other.mesh.services
             && self.mesh.waypoints == other.mesh.waypoints
             && self.mesh.policies == other.mesh.policies
+            && self.mesh.access_log == other.mesh.access_log
             && self.mesh.routes.len() == other.mesh.routes.len()
             && self.mesh.routes.iter().zip(&other.mesh.routes).all(|(one, two)| same(one, two))
             && self.mesh.stream_routes.len() == other.mesh.stream_routes.len()
@@ -172,6 +174,12 @@ impl Context<'_> {
             reason,
             condition: None,
         });
+    }
+
+    /// MeshConfig, if there is one.
+    fn mesh_config(&self) -> Option<&MeshConfig> {
+        let key = ObjectKey::new(self.settings.root_namespace.clone(), MESH_CONFIG);
+        self.objects.get::<ConfigMap>(&key)?.mesh.as_deref()
     }
 
     fn is_root(&self, namespace: &str) -> bool {

@@ -153,17 +153,17 @@ fn a_tls_route_selects_by_the_name_of_the_server() -> Result<()> {
         + &tls_route("wildcard", "*.example.org", "right");
     lab.manifests.apply(&all)?;
     let front = lab.service("bookinfo", "front")?[0];
-    let ask = |name: &str| -> Result<String> {
+    let ask = |lab: &Lab, name: &str| -> Result<String> {
         let to = format!("{name}:443:{front}");
         let url = format!("https://{name}/");
         Ok(lab.curl("curl", &["--insecure", "--http1.1", "--resolve", &to, &url])?.body)
     };
-    wait::until("the routes", || Ok((ask("cart.example.org")? == "left").then_some(())))?;
-    ensure!(ask("pay.example.org")? == "right");
-    ensure!(ask("a.b.example.org")? == "right");
-    ensure!(ask("cart.example.org")? == "left");
+    wait::until("the routes", || Ok((ask(&lab, "cart.example.org")? == "left").then_some(())))?;
+    ensure!(ask(&lab, "pay.example.org")? == "right");
+    ensure!(ask(&lab, "a.b.example.org")? == "right");
+    ensure!(ask(&lab, "cart.example.org")? == "left");
     let since = lab.moment()?;
-    ensure!(ask("example.com")?.is_empty(), "no route has this name");
+    ensure!(ask(&lab, "example.com")?.is_empty(), "no route has this name");
     let by_address = format!("https://{front}/");
     let nameless = lab.curl("curl", &["--insecure", "--http1.1", &by_address])?;
     ensure!(nameless.status == 0, "an address is no name: {nameless:?}");
@@ -177,8 +177,10 @@ fn a_tls_route_selects_by_the_name_of_the_server() -> Result<()> {
         })?;
     }
     lab.manifests.delete(&Key::new("TLSRoute", "bookinfo", "wildcard"))?;
-    wait::until("the route to be gone", || Ok(ask("pay.example.org")?.is_empty().then_some(())))?;
-    ensure!(ask("cart.example.org")? == "left");
+    wait::until("the route to be gone", || {
+        Ok(ask(&lab, "pay.example.org")?.is_empty().then_some(()))
+    })?;
+    ensure!(ask(&lab, "cart.example.org")? == "left");
     settle(&lab, "curl", &["http://details.bookinfo:9080/details/0"], 200)?;
     Ok(())
 }

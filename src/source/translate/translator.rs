@@ -127,6 +127,7 @@ impl Translator {
             routes: self.routes.models(),
             stream_routes: self.routes.streams(),
             policies: frame.policies.models().to_vec(),
+            access_log: frame.access_log.clone(),
         };
         for kind in &mut self.attachments {
             kind.attach(&mut cx, &mut mesh);
