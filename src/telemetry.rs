@@ -11,6 +11,7 @@
 #[macro_use]
 mod table;
 
+mod access;
 mod agent;
 mod budget;
 mod clamp;
@@ -34,6 +35,7 @@ mod series;
 #[cfg(test)]
 mod tests;
 
+pub use access::{AccessFormat, FormatError};
 pub use agent::{AgentMetrics, Closed};
 pub use budget::{SERIES_BYTES, SeriesLimits};
 pub use clamp::query_type;
@@ -55,6 +57,7 @@ pub use request::RequestRecord;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -166,6 +169,7 @@ struct Shared {
     controller: ControllerMetrics,
     cni: CniMetrics,
     mirror: MirrorMetrics,
+    access_format: ArcSwapOption<AccessFormat>,
 }
 
 impl Telemetry {
@@ -215,6 +219,7 @@ impl Telemetry {
             controller,
             cni,
             mirror,
+            access_format: ArcSwapOption::empty(),
         }))
     }
 
@@ -309,6 +314,16 @@ impl Telemetry {
         notes.sweep();
         dns.sweep();
         budget.tidy();
+    }
+
+    /// The access log of requests has this format from now on; with `None` our own.
+    pub fn set_access_format(&self, format: Option<Arc<AccessFormat>>) {
+        self.0.access_format.store(format);
+    }
+
+    fn access_format(&self) -> Option<Arc<AccessFormat>> {
+        let format = self.0.access_format.load();
+        format.as_ref().map(Arc::clone)
     }
 
     fn note(&self, notes: &[PolicyNote]) {

@@ -125,7 +125,9 @@ impl Translator {
             services,
             waypoints: frame.waypoints.usable().cloned().collect(),
             routes: self.routes.models(),
+            stream_routes: self.routes.streams(),
             policies: frame.policies.models().to_vec(),
+            access_log: frame.access_log.clone(),
         };
         for kind in &mut self.attachments {
             kind.attach(&mut cx, &mut mesh);
