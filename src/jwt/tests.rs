@@ -146,8 +146,7 @@ fn every_kind_of_key_verifies_its_own_algorithms_only() {
     // The key of PKCS#1 within that of PKCS#8 (RFC 5208).
     let rsa = &rsa[26..];
     let p384 = pkcs8(KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap());
-    // With the public key in it, which rcgen leaves out.
-    let ed = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+    let ed = Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).unwrap();
     let issuers = [
         Issuer::with("a", Algorithm::RS256, EncodingKey::from_rsa_der(rsa)),
         Issuer::with("b", Algorithm::RS512, EncodingKey::from_rsa_der(rsa)),

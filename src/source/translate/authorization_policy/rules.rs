@@ -10,7 +10,7 @@ use crate::model::{
 use crate::policy::values::{cidr, path, port, principal, service_account, text};
 use crate::source::objects::{
     AuthorizationPolicy, FieldError, PolicyCondition, PolicyFrom, PolicyOperation, PolicyRule,
-    PolicyTo,
+    PolicySource, PolicyTo,
 };
 
 /// Translates all rules; what cannot be carried out goes to `broken`.
@@ -112,18 +112,22 @@ fn source(broken: &mut Vec<Broken>, place: &str, own: &Str, from: &PolicyFrom) -
             ("notRemoteIpBlocks", &given.not_remote_ip_blocks),
             cidr,
         ),
-        request_principals: values(
-            broken,
-            &place,
-            ("requestPrincipals", &given.request_principals),
-            ("notRequestPrincipals", &given.not_request_principals),
-            text,
-        ),
+        request_principals: request_principals(broken, &place, given),
     };
     if source == Source::default() && broken.len() == before {
         broken.push(Broken::new(place, "needs at least one field"));
     }
     source
+}
+
+fn request_principals(
+    broken: &mut Vec<Broken>,
+    place: &str,
+    given: &PolicySource,
+) -> Values<StringMatch> {
+    let any = ("requestPrincipals", &given.request_principals[..]);
+    let none = ("notRequestPrincipals", &given.not_request_principals[..]);
+    values(broken, place, any, none, text)
 }
 
 /// Reads a field and its `not` form. A value that cannot be read breaks the policy; it is never skipped.
