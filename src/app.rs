@@ -31,6 +31,7 @@ use crate::dns::Dns;
 use crate::l4::Layer4;
 use crate::l7::{Dependencies, Workers};
 use crate::node::Node;
+use crate::otlp::Exporter;
 use crate::pool::Pool;
 use crate::resolver::Resolver;
 use crate::sock;
@@ -225,6 +226,8 @@ impl Agent {
         self.certificates.spawn(&tasks, &cancel);
         let removal = uninstall::follow(&self.settings, &tasks, &cancel);
         tasks.spawn(self.pool.clone().sweep(cancel.clone()));
+        let exporter = Exporter::new(self.world.clone(), self.telemetry.clone());
+        tasks.spawn(exporter.run(cancel.clone()));
         let (node, world) = (self.node.clone(), self.world.clone());
         let (serving, served) = tokio::sync::mpsc::channel(1);
         let cni_settled = cni.settled();

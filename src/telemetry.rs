@@ -31,6 +31,7 @@ mod panics;
 mod request;
 mod runtimes;
 mod series;
+mod spans;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +52,7 @@ pub use log::{
 pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
 pub use request::RequestRecord;
+pub use spans::SpanMetrics;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,6 +64,7 @@ use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 
 use crate::base::{ObjectKey, PolicyNote, Reason, Str};
+use crate::trace::{Span, Spans};
 use agent::ProcessCollector;
 use budget::Budget;
 use handshakes::HandshakesCollector;
@@ -166,6 +169,8 @@ struct Shared {
     controller: ControllerMetrics,
     cni: CniMetrics,
     mirror: MirrorMetrics,
+    spans: Spans,
+    span_metrics: SpanMetrics,
 }
 
 impl Telemetry {
@@ -191,6 +196,8 @@ impl Telemetry {
         let (cni, mirror) = (CniMetrics::default(), MirrorMetrics::default());
         cni.register(&mut registry);
         mirror.register(&mut registry);
+        let span_metrics = SpanMetrics::default();
+        span_metrics.register(&mut registry);
         logs.metrics().register(&mut registry);
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
         build.get_or_create_owned(&BUILD).set(1);
@@ -215,6 +222,8 @@ impl Telemetry {
             controller,
             cni,
             mirror,
+            spans: Spans::default(),
+            span_metrics,
         }))
     }
 
@@ -244,6 +253,20 @@ impl Telemetry {
     /// A connection that was refused or failed before it carried bytes.
     pub fn refused(&self, start: ConnectionStart, reason: Reason, why: &str) {
         connection::refused(self, &start, reason, why);
+    }
+
+    /// The same, with the span of a connection that is traced.
+    pub fn refused_traced(
+        &self,
+        start: ConnectionStart,
+        reason: Reason,
+        why: &str,
+        span: Option<Box<Span>>,
+    ) {
+        if let Some(span) = span {
+            connection::end_refused(self, span, &start, (reason, why));
+        }
+        self.refused(start, reason, why);
     }
 
     /// Begins the record of a request.
@@ -279,6 +302,16 @@ impl Telemetry {
     /// Metrics of mirrored requests.
     pub fn mirror(&self) -> &MirrorMetrics {
         &self.0.mirror
+    }
+
+    /// Spans that have ended, for whoever exports them.
+    pub fn spans(&self) -> &Spans {
+        &self.0.spans
+    }
+
+    /// Metrics of spans.
+    pub fn span_metrics(&self) -> &SpanMetrics {
+        &self.0.span_metrics
     }
 
     /// Metrics of the controller.

@@ -11,6 +11,7 @@ use crate::reach::{Ask, Asked, Downstream, Failure, Reached, Unreached, cut_afte
 use crate::route::{self, Decision};
 use crate::sock;
 use crate::telemetry::{ConnectionStart, Reporter};
+use crate::trace::{Kind, Span};
 use crate::tunnel::RoutedConnection;
 use crate::world;
 
@@ -108,7 +109,8 @@ impl Proxy {
             notes,
             ..self.start_of(&outbound, Some((&picked, service)))
         };
-        let mut record = self.shared.telemetry.connection(start).within(Some(&self.room));
+        let record = self.shared.telemetry.connection(start).within(Some(&self.room));
+        let mut record = record.traced(self.span());
         let Outbound { accepted: Accepted { stream, peer, place: _place }, client, dialled } =
             outbound;
         let from = Downstream { client: &client, address: peer, sockets: &self.sockets };
@@ -127,6 +129,11 @@ impl Proxy {
         deliver::finish(copied, &mut record);
     }
 
+    /// The span of a connection that begins, where it is recorded.
+    fn span(&self) -> Option<Box<Span>> {
+        self.shared.world.load().tracing()?.begin_connection(Kind::Client)
+    }
+
     fn refuse_outbound(
         &self,
         outbound: &Outbound,
@@ -134,7 +141,7 @@ impl Proxy {
         Unreached { failure: Failure { reason, why }, notes, .. }: Unreached,
     ) {
         let start = ConnectionStart { notes, ..self.start_of(outbound, to) };
-        self.shared.telemetry.refused(start, reason, &why);
+        self.shared.telemetry.refused_traced(start, reason, &why, self.span());
     }
 
     fn start_of(

@@ -1,5 +1,7 @@
 //! One request: counted and logged once, when its response has ended.
 
+mod span;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,6 +16,7 @@ use super::labels::{Labels, Response};
 use super::log::{ACCESS, Line};
 use super::{MAX_FIELD, Peer, Reporter, RequestStart, Telemetry};
 use crate::base::{PolicyNote, Reason, Str};
+use crate::trace::Span;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -37,6 +40,8 @@ pub struct RequestRecord {
     mark: Option<(Reason, String)>,
     notes: Vec<PolicyNote>,
     headers: LoggedHeaders,
+    /// Of a request that is traced, and of no other.
+    span: Option<Box<Span>>,
 }
 
 /// Headers that the access log shows; kept only while it is written.
@@ -67,6 +72,7 @@ impl RequestRecord {
             mark: None,
             notes: Vec::new(),
             headers: LoggedHeaders::default(),
+            span: None,
         }
     }
 
@@ -251,6 +257,7 @@ impl Drop for RequestRecord {
             self.count(duration);
         }
         self.log(duration);
+        self.end_span();
     }
 }
 

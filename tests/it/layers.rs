@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 32] = [
+pub const LAYERS: [(&str, u8); 34] = [
     ("main", 12),
     ("cli", 11),
     ("app", 10),
@@ -29,6 +29,7 @@ pub const LAYERS: [(&str, u8); 32] = [
     ("redirect", 5),
     ("resolver", 5),
     ("takeover", 5),
+    ("otlp", 5),
     ("workloads", 5),
     ("cni", 5),
     ("world", 4),
@@ -37,8 +38,9 @@ pub const LAYERS: [(&str, u8); 32] = [
     ("sock", 3),
     ("config", 3),
     ("model", 2),
+    ("telemetry", 2),
     ("filter", 1),
-    ("telemetry", 1),
+    ("trace", 1),
     ("base", 0),
     // Declares the rooms and does nothing else.
     ("lib", 0),

@@ -43,6 +43,7 @@ mod same_node;
 mod soak;
 mod sock;
 mod takeover;
+mod tracing;
 mod traffic;
 
 pub use bookinfo_lab::{WAYPOINT, application, bookinfo, captured_in, enrol, meshed, settle};

@@ -37,13 +37,14 @@ use crate::filter::{self, Cx, Half, HttpFilter, ResponseHead};
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
-use crate::l7::exchange::{Exchange, ResponseBody, chain, relay, upgrade};
+use crate::l7::exchange::{Exchange, ResponseBody, chain, relay, traced, upgrade};
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Cut, Kept};
 use crate::l7::message::sent::{self, Sent};
 use crate::l7::worker::serve::Handler;
 use crate::model::Service;
 use crate::reach::Attempts;
+use crate::trace::Kind;
 use crate::world::World;
 
 /// Routes one request and answers it.
@@ -51,9 +52,9 @@ pub(in crate::l7) async fn route(
     session: Arc<Session>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let (mut arrived, mut exchange, rejected) = begin(&session, request);
-    let form = arrived.form;
     let world = session.context.dependencies.world.snapshot();
+    let (mut arrived, mut exchange, rejected) = begin(&session, &world, request);
+    let form = arrived.form;
     let mut before = None;
     let planned = match rejected {
         Some(answer) => Err(answer.into()),
@@ -93,6 +94,7 @@ pub(in crate::l7) async fn route(
 /// The request in canonical form and its exchange, with the answer to one that no route is asked about.
 fn begin(
     session: &Session,
+    world: &World,
     request: Request<Incoming>,
 ) -> (Arrived, Box<Exchange>, Option<Answer>) {
     let limits = session.context.limits(session.most_fields());
@@ -106,6 +108,12 @@ fn begin(
     let admission = Admission::of(permit, &session.seat, arrived.version);
     let mut exchange = Exchange::new(record, arrived.request.body(), admission);
     exchange.record.headers(arrived.request.headers());
+    if let Some(tracing) = world.tracing() {
+        let (port, headers) = (session.dialled.port(), arrived.request.headers_mut());
+        traced::begin(&mut exchange, tracing, (Kind::Client, port), headers);
+        // Before the rule, the filters and the copy that the destination verifies, so that all see the same.
+        traced::tell(&exchange, headers);
+    }
     let rejected = match (full, arrived.fault) {
         (Some(why), _) => Some(Answer::overflow(why)),
         (None, Some(fault)) => Some(Answer::fault(fault)),

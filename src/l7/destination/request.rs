@@ -28,12 +28,13 @@ use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::guards::{self, Asking};
 use crate::l7::exchange::upgrade::{self, Upgrade};
-use crate::l7::exchange::{Exchange, ResponseBody, relay};
+use crate::l7::exchange::{Exchange, ResponseBody, relay, traced};
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::upstream::Lease;
 use crate::l7::worker::serve::Handler;
 use crate::telemetry::RequestStart;
+use crate::trace::{Kind, Tracing};
 use crate::world::World;
 
 /// How often a request is sent: the application may close the resting connection just before the first attempt.
@@ -51,13 +52,18 @@ pub(in crate::l7) async fn deliver(
     let form = arrived.form;
     let permit = arrived.admit(&session.seat);
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
-    let Judgement { routed, notes, judged } = judge(&session, &mut arrived, sent_as.as_ref(), full);
+    let Judgement { routed, notes, judged, tracing } =
+        judge(&session, &mut arrived, sent_as.as_ref(), full);
     let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
     let place = Admission::of(permit, &session.seat, arrived.version);
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.record.notes(notes);
     exchange.record.headers(arrived.request.headers());
+    if let Some(tracing) = tracing {
+        let side = (Kind::Server, session.inbound.destination.port());
+        traced::begin(&mut exchange, &tracing, side, arrived.request.headers());
+    }
     exchange.record.destination(session.destination.clone(), session.inbound.destination);
     let judged = match judged {
         Ok(judged) => judged,
@@ -94,6 +100,7 @@ struct Judgement {
     routed: bool,
     notes: Vec<PolicyNote>,
     judged: Result<Permitted, Answer>,
+    tracing: Option<Arc<Tracing>>,
 }
 
 fn judge(
@@ -105,11 +112,12 @@ fn judge(
     let world = session.context.dependencies.world.load();
     let gates = session.gates(&world);
     let routed = gates.was_routed();
+    let tracing = world.tracing().cloned();
     if let Some(why) = full {
-        return Judgement::refused(routed, Answer::overflow(why));
+        return Judgement::refused(routed, Answer::overflow(why), tracing);
     }
     if let Some(fault) = arrived.fault {
-        return Judgement::refused(routed, Answer::fault(fault));
+        return Judgement::refused(routed, Answer::fault(fault), tracing);
     }
     if !routed {
         headers::add_missing(arrived.request.headers_mut());
@@ -118,18 +126,18 @@ fn judge(
     match judged {
         Ok(mut judged) => {
             let notes = std::mem::take(&mut judged.permit.notes);
-            Judgement { routed, notes, judged: Ok(judged) }
+            Judgement { routed, notes, judged: Ok(judged), tracing }
         }
         Err(denial) => {
             let answer = Answer::of_denial(&denial);
-            Judgement { routed, notes: denial.notes, judged: Err(answer) }
+            Judgement { routed, notes: denial.notes, judged: Err(answer), tracing }
         }
     }
 }
 
 impl Judgement {
-    fn refused(routed: bool, answer: Answer) -> Self {
-        Self { routed, notes: Vec::new(), judged: Err(answer) }
+    fn refused(routed: bool, answer: Answer, tracing: Option<Arc<Tracing>>) -> Self {
+        Self { routed, notes: Vec::new(), judged: Err(answer), tracing }
     }
 }
 
@@ -153,6 +161,7 @@ async fn pass(
     let judged = Judged { session: session.clone(), head, sent_as };
     // Only now: the request was judged by what arrived.
     session.name_client(permit, arrived.request.headers_mut());
+    traced::tell(&exchange, arrived.request.headers_mut());
     if let Some(upgrade) = &arrived.upgrade {
         upgrade.ask(arrived.request.headers_mut());
     }
