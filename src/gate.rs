@@ -88,6 +88,12 @@ impl PartialEq for Gate {
     }
 }
 
+/// A span is recorded of each request that came by the service's waypoint.
+fn is_traced(world: &World, addressed: &Addressed) -> bool {
+    let waypoint = || addressed.service()?.waypoint.waypoint();
+    world.tracing().is_some() && waypoint().is_some()
+}
+
 fn same(one: &[Guard], two: &[Guard]) -> bool {
     one.len() == two.len() && one.iter().zip(two).all(|(one, two)| one.is_same(two))
 }
@@ -144,6 +150,7 @@ impl Gate {
             }
         };
         let wanted = parse
+            || is_traced(world, addressed)
             || gate.names_clients
             || gate.filtered.is_some()
             || gate.sets().any(|set| set.needs_http);

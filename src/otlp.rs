@@ -53,19 +53,19 @@ impl Exporter {
                 () = cancel.cancelled() => None,
             };
             let Some(span) = span else { break };
-            self.hand_out(span);
+            self.hand_out(*span);
             while self.tasks.try_join_next().is_some() {}
         }
         while let Ok(span) = spans.try_recv() {
-            self.hand_out(span);
+            self.hand_out(*span);
         }
         self.collectors.clear();
         let all_sent = async { while self.tasks.join_next().await.is_some() {} };
         _ = tokio::time::timeout(FLUSH, all_sent).await;
     }
 
-    fn hand_out(&mut self, span: Box<Finished>) {
-        let span = Arc::new(*span);
+    fn hand_out(&mut self, span: Finished) {
+        let span = Arc::new(span);
         for provider in &*span.span.tracing.providers {
             if !self.offer(provider, &span) {
                 self.metrics().queue.inc();

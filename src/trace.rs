@@ -12,6 +12,7 @@ mod b3;
 mod context;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+mod headers;
 mod ids;
 mod provider;
 mod queue;
@@ -142,7 +143,8 @@ mod tests {
         let mut sent = HeaderMap::new();
         assert!(matches!(none.begin(Kind::Client, &sent), Traced::Unrecorded));
         Context::unrecorded(&sent).write(&mut sent);
-        assert!(sent["traceparent"].to_str().unwrap().ends_with("-00"));
+        // Random, and not sampled.
+        assert!(sent["traceparent"].to_str().unwrap().ends_with("-02"));
         assert!(matches!(all.begin(Kind::Server, &sent), Traced::AsItCame));
     }
 }

@@ -3,15 +3,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
+use parking_lot::Mutex;
 use prost::Message;
+use tokio::time::Instant;
 
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, wait};
@@ -64,7 +66,7 @@ impl Collector {
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
         let request = ExportTraceServiceRequest::decode(&*body)?;
-        let mut all = self.0.lock().unwrap();
+        let mut all = self.0.lock();
         for resource in request.resource_spans {
             let attributes = resource.resource.unwrap_or_default().attributes;
             let service = text(&attributes, "service.name");
@@ -77,14 +79,35 @@ impl Collector {
         Ok(())
     }
 
-    /// The spans of one trace.
-    fn trace(&self, id: &[u8]) -> Vec<Seen> {
-        let all = self.0.lock().unwrap();
-        all.iter().filter(|seen| seen.span.trace_id == id).cloned().collect()
+    /// The spans of one trace, once all services have sent some; `None` when they do not within a few seconds, because the waypoint
+    /// does not serve all of them yet.
+    fn complete(&self, id: u128) -> Result<Option<Vec<Seen>>> {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(4) {
+            let all = self.0.lock().clone();
+            let spans = all.into_iter().filter(|seen| seen.span.trace_id == id.to_be_bytes());
+            let spans: Vec<Seen> = spans.collect();
+            let kinds: BTreeSet<(&str, i32)> =
+                spans.iter().map(|seen| (seen.service.as_str(), seen.span.kind)).collect();
+            if COMPLETE.iter().all(|wanted| kinds.contains(wanted)) {
+                return Ok(Some(spans));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(None)
+    }
+
+    fn traces(&self) -> BTreeSet<u128> {
+        let all = self.0.lock();
+        all.iter()
+            .filter_map(|seen| {
+                Some(u128::from_be_bytes(seen.span.trace_id.as_slice().try_into().ok()?))
+            })
+            .collect()
     }
 
     fn of(&self, service: &str) -> Vec<Seen> {
-        let all = self.0.lock().unwrap();
+        let all = self.0.lock();
         all.iter().filter(|seen| seen.service == service).cloned().collect()
     }
 }
@@ -98,101 +121,95 @@ fn text(attributes: &[KeyValue], name: &str) -> String {
     }
 }
 
-fn traced(more: &str) -> Result<(Lab, Collector)> {
+/// Bookinfo with agents that trace, after `prepare` changed its manifests.
+fn traced(more: &str, prepare: impl FnOnce(&mut Lab) -> Result<()>) -> Result<(Lab, Collector)> {
     let mut lab = bookinfo()?;
+    prepare(&mut lab)?;
     let (collector, address) = Collector::start(&lab)?;
-    lab.start_agents(&format!(
-        "[tracing]\ncollector = \"{address}\"\nprotocol = \"http\"\n{more}"
-    ))?;
+    let collects = format!("collector = \"{address}\"\nprotocol = \"http\"");
+    lab.start_agents(&format!("[tracing]\n{collects}\n{more}"))?;
     enrol(&mut lab)?;
     Ok((lab, collector))
 }
 
-fn with_waypoint(lab: &mut Lab) -> Result<()> {
+/// From the start, so that no connection is older than the waypoint.
+fn add_waypoint(lab: &mut Lab) -> Result<()> {
     lab.manifests.apply(WAYPOINT)?;
     let label = ["istio.io/use-waypoint=waypoint"];
-    lab.manifests.label(&Key::new("Namespace", "", "bookinfo"), &label)?;
-    settle(lab, "curl", &[DETAILS], 200)?;
-    Ok(())
+    lab.manifests.label(&Key::new("Namespace", "", "bookinfo"), &label)
 }
 
-const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+/// Services, and the kinds of their spans (2 is SERVER, 3 is CLIENT), in the trace of a page.
+const COMPLETE: [(&str, i32); 5] = [
+    ("curl.default", 3),
+    ("productpage.bookinfo", 2),
+    ("productpage.bookinfo", 3),
+    ("details.bookinfo", 2),
+    ("reviews.bookinfo", 2),
+];
 
-fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+/// Checks a span and its parent, and tells its side and service.
+fn check(seen: &Seen, by_id: &HashMap<&[u8], &Seen>) -> Result<String> {
+    let Seen { service, span } = seen;
+    let application = service.split('.').next().unwrap_or_default();
+    let attribute = |name: &str| text(&span.attributes, name);
+    ensure!(span.trace_state == "a=1" || service != "curl.default", "{span:?}");
+    for (name, value) in [
+        ("http.request.method", "GET"),
+        ("http.response.status_code", "200"),
+        ("server.port", "9080"),
+        ("response_flags", "-"),
+        ("istio.canonical_service", application),
+    ] {
+        ensure!(attribute(name) == value, "{service}: {name}: {span:?}");
+    }
+    ensure!(attribute("url.path").starts_with('/'), "{span:?}");
+    ensure!(attribute("guid:x-request-id").len() == 36, "{span:?}");
+    match (span.kind, by_id.get(span.parent_span_id.as_slice())) {
+        // SERVER: its parent is the client half's span of the same call.
+        (2, Some(parent)) => {
+            let caller = &parent.span;
+            ensure!(
+                caller.kind == 3 && caller.name.starts_with(application),
+                "{caller:?}: {span:?}"
+            );
+            Ok(format!("server {service}"))
+        }
+        // CLIENT: its parent is the server span of the application that sent it.
+        (3, Some(parent)) => {
+            ensure!(parent.span.kind == 2 && parent.service == *service, "{span:?}");
+            Ok(format!("client {service}"))
+        }
+        // The first one: its parent is what curl said.
+        (3, None) => {
+            let told = span.parent_span_id == 0xb7ad_6b71_6920_3331_u64.to_be_bytes();
+            ensure!(service == "curl.default" && told, "{span:?}");
+            ensure!(span.name == "productpage.bookinfo.svc.cluster.local:9080/*", "{span:?}");
+            let cluster = "outbound|9080||productpage.bookinfo.svc.cluster.local";
+            ensure!(attribute("upstream_cluster") == cluster, "{span:?}");
+            Ok(format!("client {service}"))
+        }
+        _ => bail!("a span without a parent: {service}: {span:?}"),
+    }
 }
 
 #[test]
 fn one_request_of_bookinfo_is_one_trace_with_the_right_parents() -> Result<()> {
-    let (mut lab, collector) = traced("per_mille = 0")?;
-    with_waypoint(&mut lab)?;
-    // The client samples it, whatever the rate is.
-    let parent = format!("traceparent: 00-{TRACE}-b7ad6b7169203331-01");
-    let spans = wait::until("a trace of the page, its details, reviews and ratings", || {
+    let (lab, collector) = traced("per_mille = 0", add_waypoint)?;
+    // The client samples them, whatever the rate is.
+    let mut traces = 1_u128..;
+    let spans = wait::until("a trace of the page, its details and reviews", || {
+        let id = traces.next().context("an id")?;
+        let parent = format!("traceparent: 00-{id:032x}-b7ad6b7169203331-01");
         settle(&lab, "curl", &["-H", &parent, "-H", "tracestate: a=1", PAGE], 200)?;
-        std::thread::sleep(Duration::from_secs(2));
-        let spans = collector.trace(&bytes(TRACE));
-        let servers: BTreeSet<&str> = spans.iter().map(|seen| seen.service.as_str()).collect();
-        let wanted =
-            ["curl.default", "productpage.bookinfo", "details.bookinfo", "reviews.bookinfo"];
-        Ok(wanted.iter().all(|name| servers.contains(name)).then_some(spans))
+        collector.complete(id)
     })?;
     let by_id: HashMap<&[u8], &Seen> =
         spans.iter().map(|seen| (seen.span.span_id.as_slice(), seen)).collect();
-    let root = bytes("b7ad6b7169203331");
-    let mut seen_kinds = BTreeSet::new();
-    for seen in &spans {
-        let Seen { service, span } = seen;
-        let parent = by_id.get(span.parent_span_id.as_slice());
-        ensure!(span.trace_state == "a=1" || service != "curl.default", "{span:?}");
-        let attribute = |name: &str| text(&span.attributes, name);
-        ensure!(attribute("http.request.method") == "GET", "{span:?}");
-        ensure!(attribute("http.response.status_code") == "200", "{span:?}");
-        ensure!(attribute("url.path").starts_with('/'), "{span:?}");
-        ensure!(attribute("server.port") == "9080", "{span:?}");
-        ensure!(attribute("response_flags") == "-", "{span:?}");
-        ensure!(attribute("guid:x-request-id").len() == 36, "{span:?}");
-        let named = attribute("istio.canonical_service");
-        ensure!(service.split('.').next() == Some(&named), "{service}: {span:?}");
-        match (span.kind, parent) {
-            // SERVER: its parent is the client half's span of the same call.
-            (2, Some(parent)) => {
-                ensure!(parent.span.kind == 3, "{span:?}");
-                ensure!(
-                    parent.span.name.starts_with(service.split('.').next().unwrap()),
-                    "{service} under {}",
-                    parent.span.name
-                );
-                seen_kinds.insert(format!("server {service}"));
-            }
-            // CLIENT: its parent is the server span of the application that sent it, or curl's own.
-            (3, Some(parent)) => {
-                ensure!(parent.span.kind == 2 && parent.service == *service, "{span:?}");
-                seen_kinds.insert(format!("client {service}"));
-            }
-            (3, None) => {
-                ensure!(service == "curl.default" && span.parent_span_id == root, "{span:?}");
-                ensure!(span.name == "productpage.bookinfo.svc.cluster.local:9080/*", "{span:?}");
-                let cluster = "outbound|9080||productpage.bookinfo.svc.cluster.local";
-                ensure!(attribute("upstream_cluster") == cluster, "{span:?}");
-                seen_kinds.insert("client curl.default".to_owned());
-            }
-            _ => anyhow::bail!("a span without a parent: {service}: {span:?}"),
-        }
-    }
-    for wanted in [
-        "client curl.default",
-        "server productpage.bookinfo",
-        "client productpage.bookinfo",
-        "server details.bookinfo",
-        "server reviews.bookinfo",
-    ] {
-        ensure!(seen_kinds.contains(wanted), "{wanted} is not among {seen_kinds:?}");
-    }
-    // Nothing else was sampled.
-    let all = collector.0.lock().unwrap();
-    ensure!(all.iter().all(|seen| seen.span.trace_id == bytes(TRACE)), "more was sampled");
-    drop(all);
+    let kinds = spans.iter().map(|seen| check(seen, &by_id)).collect::<Result<BTreeSet<_>>>()?;
+    ensure!(kinds.len() >= COMPLETE.len(), "{kinds:?}");
+    let sampled = 1..traces.next().context("an id")?;
+    ensure!(collector.traces().iter().all(|id| sampled.contains(id)), "more was sampled");
     // Metrics of what was exported.
     let metrics = lab.metrics()?;
     ensure!(metrics.sum("isthmus_spans_exported_total", &[]) >= spans.len() as f64);
@@ -202,7 +219,7 @@ fn one_request_of_bookinfo_is_one_trace_with_the_right_parents() -> Result<()> {
 
 #[test]
 fn connections_without_a_waypoint_have_a_span_each() -> Result<()> {
-    let (lab, collector) = traced("per_mille = 1000")?;
+    let (lab, collector) = traced("per_mille = 1000", |_| Ok(()))?;
     settle(&lab, "curl", &[DETAILS], 200)?;
     let seen = wait::until("the span of a connection", || {
         let seen = collector.of("curl.default");
@@ -220,6 +237,7 @@ fn connections_without_a_waypoint_have_a_span_each() -> Result<()> {
 #[test]
 fn a_collector_that_hangs_costs_requests_nothing() -> Result<()> {
     let mut lab = bookinfo()?;
+    add_waypoint(&mut lab)?;
     let node = lab.network().nodes().first().context("no node")?;
     let address = SocketAddr::new(node.addresses[0], 0);
     let listener = node.namespace.run(|| TcpListener::bind(address))??;
@@ -228,7 +246,7 @@ fn a_collector_that_hangs_costs_requests_nothing() -> Result<()> {
         "[tracing]\ncollector = \"{address}\"\nprotocol = \"http\"\nper_mille = 1000\n"
     ))?;
     enrol(&mut lab)?;
-    with_waypoint(&mut lab)?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
     let began = Instant::now();
     for _ in 0..20 {
         ensure!(lab.curl("curl", &[DETAILS])?.status == 200);
