@@ -11,6 +11,7 @@
 #[macro_use]
 mod table;
 
+mod access;
 mod agent;
 mod budget;
 mod clamp;
@@ -35,6 +36,7 @@ mod spans;
 #[cfg(test)]
 mod tests;
 
+pub use access::{AccessFormat, FormatError};
 pub use agent::{AgentMetrics, Closed};
 pub use budget::{SERIES_BYTES, SeriesLimits};
 pub use clamp::query_type;
@@ -57,6 +59,7 @@ pub use spans::SpanMetrics;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -171,6 +174,7 @@ struct Shared {
     mirror: MirrorMetrics,
     spans: Spans,
     span_metrics: SpanMetrics,
+    access_format: ArcSwapOption<AccessFormat>,
 }
 
 impl Telemetry {
@@ -224,6 +228,7 @@ impl Telemetry {
             mirror,
             spans: Spans::default(),
             span_metrics,
+            access_format: ArcSwapOption::empty(),
         }))
     }
 
@@ -342,6 +347,16 @@ impl Telemetry {
         notes.sweep();
         dns.sweep();
         budget.tidy();
+    }
+
+    /// The access log of requests has this format from now on; with `None` our own.
+    pub fn set_access_format(&self, format: Option<Arc<AccessFormat>>) {
+        self.0.access_format.store(format);
+    }
+
+    fn access_format(&self) -> Option<Arc<AccessFormat>> {
+        let format = self.0.access_format.load();
+        format.as_ref().map(Arc::clone)
     }
 
     fn note(&self, notes: &[PolicyNote]) {
