@@ -5,7 +5,7 @@
 //!
 //! A new parser gets a target here, and seeds. Release builds do not contain this room (the feature `fuzzing`).
 
-use crate::{cni, config, controller, dns, identity, l7, policy, redirect, resolver};
+use crate::{cni, config, controller, dns, identity, l4, l7, policy, redirect, resolver};
 use crate::{source, takeover, trace, tunnel};
 
 /// What a fuzzer can try.
@@ -23,6 +23,8 @@ pub const TARGETS: [Target; 23] = [
     Target { name: "frames", run: tunnel::fuzz::frames },
     Target { name: "certificate", run: identity::fuzz::certificate },
     Target { name: "spiffe", run: identity::fuzz::spiffe },
+    // Any application of the mesh.
+    Target { name: "hello", run: l4::fuzz::hello },
     // Anybody who can reach an application.
     Target { name: "detect", run: l7::fuzz::detect },
     Target { name: "head", run: l7::fuzz::head },
