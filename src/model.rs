@@ -2,6 +2,7 @@
 //! no Kubernetes objects, sockets or decisions.
 
 mod encryption;
+mod ext_authz;
 mod policy;
 mod route;
 mod service;
@@ -9,6 +10,7 @@ mod waypoint;
 mod workload;
 
 pub use encryption::{Demand, Encryption, Wish};
+pub use ext_authz::{CheckBody, CheckProtocol, ExtAuthz, HttpCheck, ProviderService};
 pub use policy::{
     Action, AuthorizationPolicy, Cidr, Condition, ConditionKey, Mode, Operation,
     PeerAuthentication, PolicyTarget, Rule, Scope, Source, StringMatch, TokenPlace, Values,

@@ -12,6 +12,7 @@
 mod table;
 
 mod agent;
+mod authorizer;
 mod budget;
 mod clamp;
 mod cni;
@@ -48,6 +49,7 @@ pub use live::{HttpConnection, OpenConnection};
 pub use log::{
     AUDIT, LogError, LogFormat, Logs, MAX_FIELD, MAX_QUEUED_BYTES, check_levels, init_logs,
 };
+pub use authorizer::AuthorizerMetrics;
 pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
 pub use request::RequestRecord;
@@ -166,6 +168,7 @@ struct Shared {
     controller: ControllerMetrics,
     cni: CniMetrics,
     mirror: MirrorMetrics,
+    authorizer: AuthorizerMetrics,
 }
 
 impl Telemetry {
@@ -191,6 +194,8 @@ impl Telemetry {
         let (cni, mirror) = (CniMetrics::default(), MirrorMetrics::default());
         cni.register(&mut registry);
         mirror.register(&mut registry);
+        let authorizer = AuthorizerMetrics::default();
+        authorizer.register(&mut registry);
         logs.metrics().register(&mut registry);
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
         build.get_or_create_owned(&BUILD).set(1);
@@ -215,6 +220,7 @@ impl Telemetry {
             controller,
             cni,
             mirror,
+            authorizer,
         }))
     }
 
@@ -274,6 +280,11 @@ impl Telemetry {
     /// Metrics of the CNI plugin's questions.
     pub fn cni(&self) -> &CniMetrics {
         &self.0.cni
+    }
+
+    /// Metrics of external authorization.
+    pub fn authorizer(&self) -> &AuthorizerMetrics {
+        &self.0.authorizer
     }
 
     /// Metrics of mirrored requests.

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use http::HeaderName;
 
+use super::ExtAuthz;
 use crate::base::{ObjectKey, Str};
 
 /// A block of addresses.
@@ -26,11 +28,13 @@ pub struct AuthorizationPolicy {
     pub dry_run: bool,
     /// Why the policy cannot be understood. Such a policy denies whatever it applies to.
     pub broken: Option<Str>,
+    /// Whom a CUSTOM policy asks. One without a provider is broken.
+    pub provider: Option<Arc<ExtAuthz>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Action {
-    /// Asks a provider. There is none, so such a policy is [broken](AuthorizationPolicy::broken).
+    /// Asks its [provider](AuthorizationPolicy::provider) about the requests that it matches.
     Custom,
     Allow,
     Deny,

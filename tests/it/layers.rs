@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 32] = [
+pub const LAYERS: [(&str, u8); 33] = [
     ("main", 12),
     ("cli", 11),
     ("app", 10),
@@ -33,6 +33,7 @@ pub const LAYERS: [(&str, u8); 32] = [
     ("cni", 5),
     ("world", 4),
     ("policy", 3),
+    ("ext_authz", 3),
     ("identity", 3),
     ("sock", 3),
     ("config", 3),

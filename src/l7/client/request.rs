@@ -33,7 +33,9 @@ use super::mirror;
 use super::plan::{self, Plan};
 use super::session::Session;
 use crate::balance::Picked;
+use crate::ext_authz;
 use crate::filter::{self, Cx, Half, HttpFilter, ResponseHead};
+use crate::gate::Ask;
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
@@ -65,8 +67,13 @@ pub(in crate::l7) async fn route(
     };
     let plan = match planned {
         Ok(plan) => plan,
-        Err(Refusal { answer, notes }) => {
+        Err(Refusal { mut answer, notes, asks }) => {
             exchange.record.notes(notes);
+            if !asks.is_empty() {
+                let (before, arrived) = (before.as_deref(), &mut arrived);
+                let asked = ask_providers(&session, &asks, arrived, before, &mut exchange);
+                answer = Box::pin(asked).await.err().unwrap_or(answer);
+            }
             return answer.respond(exchange, form);
         }
     };
@@ -88,6 +95,19 @@ pub(in crate::l7) async fn route(
         Outcome::Got(got, picked) => pass_on(routed, got, picked, exchange, form),
         Outcome::Failed(answer, _) => answer.respond(exchange, form),
     }
+}
+
+/// Asks providers whether the client may hear an answer that no application gives: about what it sent.
+async fn ask_providers(
+    session: &Session,
+    asks: &[Ask],
+    arrived: &mut Arrived,
+    before: Option<&Sent>,
+    exchange: &mut Exchange,
+) -> Result<(), Answer> {
+    let sent = before.map(|sent| (&sent.uri, &sent.headers));
+    let authorizer = session.authorizer();
+    authorizer.ask(asks, &mut arrived.request, sent, Some(exchange)).await.map(drop)
 }
 
 /// The request in canonical form and its exchange, with the answer to one that no route is asked about.
@@ -211,6 +231,9 @@ fn pass_on(
     let Routed { plan, seen, .. } = &routed;
     let mut head = ResponseHead { status: response.status(), headers: response.headers_mut() };
     filter::respond(plan.filters_of_service(), plan.filters(), &mut head, seen);
+    if let Some(added) = exchange.added.take() {
+        ext_authz::add_to_response(&added, response.headers_mut());
+    }
     if let Err(why) = exchange.reserve(response.headers()) {
         return Answer::overflow(why).respond(exchange, form);
     }

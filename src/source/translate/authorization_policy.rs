@@ -140,6 +140,7 @@ fn policy_of(
         rules,
         dry_run: is_dry_run(cx, key, object),
         broken: first,
+        provider: None,
     }
 }
 
