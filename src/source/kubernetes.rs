@@ -38,14 +38,14 @@ use super::objects::Kind;
 use super::{Objects, Source, SourceError, TranslateSettings, Translation, Translator};
 use crate::base::Str;
 pub use connect::client;
-pub use discovery::watched_resources;
 use discovery::{Found, discover};
+pub use discovery::{Watched, watched_resources};
 pub use followed::Followed;
 pub(crate) use followed::RETRY;
 use gather::Gather;
 use health::Health;
 use state::State;
-use watch::{Heard, watch};
+use watch::{Heard, Selected, watch};
 
 /// How often the age of the state is looked after.
 const TICK: Duration = Duration::from_secs(1);
@@ -81,7 +81,8 @@ impl KubernetesSource {
         cancel: CancellationToken,
     ) -> Result<(), SourceError> {
         let client = connect::client(self.kubeconfig.as_deref()).await?;
-        let mut follower = Follower::new(client, self.last_read);
+        let root = self.settings.root_namespace.clone();
+        let mut follower = Follower::new(client, root, self.last_read);
         let mut tick = interval(TICK);
         let mut patience = Some(Instant::now() + PATIENCE);
         let mut translator = Translator::new(self.settings);
@@ -133,6 +134,7 @@ impl Source for KubernetesSource {
 /// Everything that is heard, and what it makes.
 struct Follower {
     client: Client,
+    root_namespace: Str,
     discovery: BoxStream<'static, Found>,
     watches: SelectAll<BoxStream<'static, (Kind, Heard)>>,
     /// What is watched; dropping an entry ends its watch.
@@ -146,10 +148,11 @@ struct Follower {
 }
 
 impl Follower {
-    fn new(client: Client, last_read: LastRead) -> Self {
+    fn new(client: Client, root_namespace: Str, last_read: LastRead) -> Self {
         Self {
             discovery: discover(client.clone()),
             client,
+            root_namespace,
             watches: SelectAll::new(),
             watched: BTreeMap::new(),
             discovered: false,
@@ -182,7 +185,8 @@ impl Follower {
             }
             tracing::debug!(%kind, version = resource.api_version, "watching");
             let stop = CancellationToken::new();
-            let heard = watch(self.client.clone(), kind, resource.clone(), stop.clone());
+            let objects = Selected { kind, root_namespace: self.root_namespace.clone() };
+            let heard = watch(self.client.clone(), objects, resource.clone(), stop.clone());
             self.watches.push(heard.map(move |heard| (kind, heard)).boxed());
             self.watched.insert(kind, (resource, stop.drop_guard()));
             self.state.expect(kind);

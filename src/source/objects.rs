@@ -8,6 +8,7 @@ mod gateway;
 mod grpc_route;
 mod http_route;
 mod kind;
+mod mesh_config;
 mod node;
 mod peer_authentication;
 mod pod;
@@ -37,6 +38,11 @@ pub use http_route::{
     RouteMatch, Unsupported, says_something,
 };
 pub use kind::{Recognised, key_of};
+pub use mesh_config::{
+    AccessLogEncoding, CheckedBody, ConfigMap, DefaultProviders, ExtAuthzGrpc, ExtAuthzHttp,
+    ExtensionProvider, MESH_CONFIG, MeshConfig, OpenTelemetry, OtlpHeader, OtlpHttp,
+    OutboundTrafficPolicy,
+};
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
 pub use pod::{
@@ -222,6 +228,13 @@ kinds! {
         namespaced: false,
         affects: Affects::Node,
         used: "the labels for region and zone, for pods without their own",
+        ..Row::of("", &["v1"])
+    };
+    ConfigMap: ConfigMap = Row {
+        plural: "configmaps",
+        only: Some(MESH_CONFIG),
+        affects: Affects::Frame,
+        used: "the key `mesh` of `istio` in the root namespace, [see below](#meshconfig)",
         ..Row::of("", &["v1"])
     };
     GatewayClass: GatewayClass = Row {

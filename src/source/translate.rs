@@ -13,6 +13,7 @@ mod grpc_route;
 mod http_route;
 mod labels;
 mod meaningless;
+mod mesh_config;
 mod namespace;
 mod peer_authentication;
 mod revision;
@@ -36,7 +37,7 @@ pub use revision::{is_of_other_revision, other_revision_of_gateway};
 pub use translator::Translator;
 pub use waypoint::{CLASS as WAYPOINT_CLASS, LAYER4_ALONE, Resolved, WaypointBindings};
 
-use super::objects::{Kind, Namespace, Typed, label};
+use super::objects::{ConfigMap, Kind, MESH_CONFIG, MeshConfig, Namespace, Typed, label};
 use super::{Complaint, Condition, Objects, Severity};
 use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::config::MissingWaypoint;
@@ -164,6 +165,12 @@ impl Context<'_> {
             reason,
             condition: None,
         });
+    }
+
+    /// MeshConfig, if there is one.
+    fn mesh_config(&self) -> Option<&MeshConfig> {
+        let key = ObjectKey::new(self.settings.root_namespace.clone(), MESH_CONFIG);
+        self.objects.get::<ConfigMap>(&key)?.mesh.as_deref()
     }
 
     fn is_root(&self, namespace: &str) -> bool {

@@ -13,22 +13,30 @@ use crate::docs::{block, block_of, read};
 /// Of a list in one line.
 const WIDTH: usize = 100;
 
-/// Rules of a role: API groups, resources, verbs.
-fn rules(resources: impl IntoIterator<Item = (String, String)>, verbs: &str) -> String {
-    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
-    for (group, resource) in resources {
-        match groups.iter_mut().find(|(known, _)| *known == group) {
+/// The objects that a rule names: their API group, and the name of the only one.
+type Scope = (String, Option<&'static str>);
+
+/// Rules of a role: API groups, resources, names of the only objects, verbs.
+fn rules(
+    resources: impl IntoIterator<Item = (String, Option<&'static str>, String)>,
+    verbs: &str,
+) -> String {
+    let mut groups: Vec<(Scope, Vec<String>)> = Vec::new();
+    for (group, only, resource) in resources {
+        let of = (group, only);
+        match groups.iter_mut().find(|(known, _)| *known == of) {
             Some((_, resources)) => resources.push(resource),
-            None => groups.push((group, vec![resource])),
+            None => groups.push((of, vec![resource])),
         }
     }
-    let rule = |(group, resources): (String, Vec<String>)| {
+    let rule = |((group, only), resources): (Scope, Vec<String>)| {
         let group = if group.is_empty() { "\"\"".to_owned() } else { group };
         let mut list = format!(" [{}]", resources.join(", "));
         if list.len() > WIDTH {
             list = resources.iter().map(|it| format!("\n      - {it}")).collect();
         }
-        format!("  - apiGroups: [{group}]\n    resources:{list}\n    verbs: [{verbs}]\n")
+        let names = only.map(|name| format!("    resourceNames: [{name}]\n")).unwrap_or_default();
+        format!("  - apiGroups: [{group}]\n    resources:{list}\n{names}    verbs: [{verbs}]\n")
     };
     groups.into_iter().map(rule).collect()
 }
@@ -36,13 +44,14 @@ fn rules(resources: impl IntoIterator<Item = (String, String)>, verbs: &str) -> 
 /// `rbac.rs` judges that these are the rights that are used.
 #[test]
 fn the_roles_follow_from_the_table() {
-    let watched = rules(watched_resources(), "list, watch");
+    let watched = watched_resources().into_iter().map(|it| (it.group, it.only, it.plural));
+    let watched = rules(watched, "list, watch");
     let page = "config/helm/isthmus/templates/agent-rbac.yaml";
     block_of(page, ("  # generated: kinds\n", "  # end"), &watched);
 
     let of = |suffix: &'static str| {
         SubjectKind::all()
-            .map(move |kind| (kind.group().to_owned(), format!("{}{suffix}", kind.plural())))
+            .map(move |kind| (kind.group().to_owned(), None, format!("{}{suffix}", kind.plural())))
     };
     let text = rules(of(""), "list, watch") + &rules(of("/status"), "patch");
     let page = "config/helm/isthmus/templates/controller-rbac.yaml";

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use isthmus::controller::status::SubjectKind;
-use isthmus::source::kubernetes::watched_resources;
+use isthmus::source::kubernetes::{Watched, watched_resources};
 use k8s_openapi::Resource;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::authentication::v1::TokenReview;
@@ -137,8 +137,11 @@ fn used_of_lists() -> BTreeSet<Right> {
         name: String::new(),
     };
     let mut rights = BTreeSet::new();
-    for (group, resource) in watched_resources() {
-        rights.extend(["list", "watch"].map(|verb| right("isthmus", &group, &resource, verb)));
+    for Watched { group, plural, only } in watched_resources() {
+        rights.extend(["list", "watch"].map(|verb| Right {
+            name: only.unwrap_or_default().to_owned(),
+            ..right("isthmus", &group, &plural, verb)
+        }));
     }
     for kind in SubjectKind::all() {
         let (group, resource) = (kind.group(), kind.plural());

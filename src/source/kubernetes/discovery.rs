@@ -62,16 +62,30 @@ fn custom() -> impl Iterator<Item = Kind> {
     Kind::all().filter(|kind| kind.is_translated() && !kind.is_built_in())
 }
 
-/// What an agent lists and watches: API groups, empty for the core, with the plural names of their resources. Its
-/// service account needs no more, but for asking whether it is being removed.
-pub fn watched_resources() -> BTreeSet<(String, String)> {
-    let definitions = custom().map(definition_of).chain([DEFINITIONS.to_owned()]);
-    let core = core().into_values().map(|resource| (resource.group, resource.plural));
-    let named = definitions.filter_map(|name| {
-        let (plural, group) = name.split_once('.')?;
-        Some((group.to_owned(), plural.to_owned()))
+/// A resource that an agent lists and watches.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Watched {
+    /// The API group; empty for the core.
+    pub group: String,
+    pub plural: String,
+    /// The name of the only object that is watched.
+    pub only: Option<&'static str>,
+}
+
+/// What an agent lists and watches. Its service account needs no more, but for asking whether it is being removed.
+pub fn watched_resources() -> BTreeSet<Watched> {
+    let kinds = Kind::all().filter(|kind| kind.is_translated());
+    let of = |kind: Kind| Watched {
+        group: kind.group().to_owned(),
+        plural: kind.plural().to_owned(),
+        only: kind.row().only,
+    };
+    let definitions = DEFINITIONS.split_once('.').map(|(plural, group)| Watched {
+        group: group.to_owned(),
+        plural: plural.to_owned(),
+        only: None,
     });
-    core.chain(named).collect()
+    kinds.map(of).chain(definitions).collect()
 }
 
 /// And whether that is all: a version that a group lists may not be served yet.

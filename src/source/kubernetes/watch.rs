@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::followed::Followed;
 use super::object::{Raw, Shaped};
 use super::shape::{self, Shape};
+use crate::base::Str;
 use crate::source::objects::Kind;
 
 /// How many objects one page of a list has, where the server has no streaming lists: bounds what is held twice.
@@ -28,23 +29,38 @@ pub(super) enum Heard {
 
 type Events = BoxStream<'static, watcher::Result<Event<Raw>>>;
 
+/// The objects of a kind that matter.
+#[derive(Clone)]
+pub(super) struct Selected {
+    pub(super) kind: Kind,
+    /// Where the only object of a kind is, if the kind's row names one.
+    pub(super) root_namespace: Str,
+}
+
+#[cfg(test)]
+impl Selected {
+    pub(super) fn all_of(kind: Kind) -> Self {
+        Self { kind, root_namespace: Str::default() }
+    }
+}
+
 struct Watch {
     client: Client,
-    kind: Kind,
+    objects: Selected,
     resource: ApiResource,
     config: Config,
     events: Followed<Raw>,
 }
 
-/// Watches all objects of a kind until `stop`.
+/// Watches the objects of a kind that matter until `stop`.
 pub(super) fn watch(
     client: Client,
-    kind: Kind,
+    objects: Selected,
     resource: ApiResource,
     stop: CancellationToken,
 ) -> BoxStream<'static, Heard> {
-    let config = Config { page_size: Some(PAGE), ..selection(kind) }.streaming_lists();
-    let watch = Watch::new(client, kind, resource, config);
+    let config = Config { page_size: Some(PAGE), ..selection(objects.kind) }.streaming_lists();
+    let watch = Watch::new(client, objects, resource, config);
     let heard = unfold(watch, |mut watch| async {
         let heard = watch.next().await;
         Some((heard, watch))
@@ -54,6 +70,9 @@ pub(super) fn watch(
 
 /// Which objects of a kind matter: what the server leaves out costs neither side anything.
 fn selection(kind: Kind) -> Config {
+    if let Some(name) = kind.row().only {
+        return Config::default().fields(&format!("metadata.name={name}"));
+    }
     match kind {
         // Finished pods have given their addresses back.
         Kind::Pod => Config::default().fields("status.phase!=Succeeded,status.phase!=Failed"),
@@ -66,10 +85,11 @@ fn selection(kind: Kind) -> Config {
 }
 
 impl Watch {
-    fn new(client: Client, kind: Kind, resource: ApiResource, config: Config) -> Self {
-        let (asked, wanted, how) = (client.clone(), resource.clone(), config.clone());
-        let events = Followed::new(move || events(&asked, kind, &wanted, &how));
-        Self { client, kind, resource, config, events }
+    fn new(client: Client, objects: Selected, resource: ApiResource, config: Config) -> Self {
+        let (asked, what) = (client.clone(), objects.clone());
+        let (wanted, how) = (resource.clone(), config.clone());
+        let events = Followed::new(move || events(&asked, &what, &wanted, &how));
+        Self { client, objects, resource, config, events }
     }
 
     async fn next(&mut self) -> Heard {
@@ -82,7 +102,7 @@ impl Watch {
                     let initial_list_strategy = watcher::InitialListStrategy::ListWatch;
                     let config = Config { initial_list_strategy, ..self.config.clone() };
                     let (client, resource) = (self.client.clone(), self.resource.clone());
-                    *self = Watch::new(client, self.kind, resource, config);
+                    *self = Watch::new(client, self.objects.clone(), resource, config);
                 }
                 Err(error) => return Heard::Failed(error),
             }
@@ -95,22 +115,31 @@ impl Watch {
 }
 
 /// What the server tells of a kind, in the kind's shape.
-fn events(client: &Client, kind: Kind, resource: &ApiResource, config: &Config) -> Events {
-    match kind {
-        Kind::Pod => events_of::<shape::Pods>(client, resource, config),
-        Kind::Node => events_of::<shape::Labels>(client, resource, config),
-        Kind::Namespace => events_of::<shape::Annotated>(client, resource, config),
-        Kind::EndpointSlice => events_of::<shape::Slice>(client, resource, config),
+fn events(client: &Client, objects: &Selected, resource: &ApiResource, config: &Config) -> Events {
+    match objects.kind {
+        Kind::Pod => events_of::<shape::Pods>(client, objects, resource, config),
+        Kind::Node => events_of::<shape::Labels>(client, objects, resource, config),
+        Kind::Namespace => events_of::<shape::Annotated>(client, objects, resource, config),
+        Kind::EndpointSlice => events_of::<shape::Slice>(client, objects, resource, config),
         // What they say is not carried out, so that no change of it is one.
         kind if kind.is_unserved() && !kind.restricts() => {
-            events_of::<shape::Labels>(client, resource, config)
+            events_of::<shape::Labels>(client, objects, resource, config)
         }
-        _ => events_of::<shape::Strict>(client, resource, config),
+        _ => events_of::<shape::Strict>(client, objects, resource, config),
     }
 }
 
-fn events_of<S: Shape>(client: &Client, resource: &ApiResource, config: &Config) -> Events {
-    let api: Api<Shaped<S>> = Api::all_with(client.clone(), resource);
+fn events_of<S: Shape>(
+    client: &Client,
+    objects: &Selected,
+    resource: &ApiResource,
+    config: &Config,
+) -> Events {
+    let client = client.clone();
+    let api: Api<Shaped<S>> = match objects.kind.row().only {
+        Some(_) => Api::namespaced_with(client, &objects.root_namespace, resource),
+        None => Api::all_with(client, resource),
+    };
     let events = watcher(api, config.clone());
     events.map(|event| event.map(raw)).boxed()
 }
@@ -204,7 +233,8 @@ mod tests {
         let kind = GroupVersionKind::gvk("", "v1", "Node");
         let resource = ApiResource::from_gvk_with_plural(&kind, "nodes");
         let client = Client::new(Server(Arc::new(Mutex::new(answers.into()))), "default");
-        let mut watch = watch(client, Kind::Node, resource, CancellationToken::new());
+        let mut watch =
+            watch(client, Selected::all_of(Kind::Node), resource, CancellationToken::new());
         let mut heard = Vec::new();
         while let Ok(Some(next)) = timeout(Duration::from_secs(60), watch.next()).await {
             let name = format!("{next:?}");

@@ -18,6 +18,8 @@ pub struct Row {
     /// The name of the resource.
     pub plural: &'static str,
     pub namespaced: bool,
+    /// The name of the only object that is watched, in the root namespace; `None` for all objects.
+    pub only: Option<&'static str>,
     pub carried_out: CarriedOut,
     pub guards: Guards,
     pub affects: Affects,
@@ -131,6 +133,7 @@ impl Row {
             versions,
             plural: "",
             namespaced: true,
+            only: None,
             carried_out: CarriedOut::Yes,
             guards: Guards::Nothing,
             affects: Affects::Nothing,

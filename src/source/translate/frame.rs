@@ -5,7 +5,7 @@ use super::changes::Affected;
 use super::encryption::Encryptions;
 use super::peer_authentication::Levels;
 use super::waypoint::Waypoints;
-use super::{Context, namespace};
+use super::{Context, mesh_config, namespace};
 use crate::source::Complaint;
 
 /// Collected anew, whole, when an object that it comes from changes: there are few of these.
@@ -26,6 +26,7 @@ impl Frame {
         let levels = Levels::collect(cx);
         let encryptions = Encryptions::collect(cx);
         namespace::check_all(cx);
+        mesh_config::check(cx);
         let complaints = std::mem::replace(&mut cx.complaints, outer);
         Self { waypoints, policies, levels, encryptions, complaints }
     }

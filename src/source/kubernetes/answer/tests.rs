@@ -5,7 +5,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use tokio::time::advance;
 use tokio_util::sync::CancellationToken;
 
-use super::super::watch::watch;
+use super::super::watch::{Selected, watch};
 use super::*;
 use crate::source::objects::Kind;
 
@@ -161,7 +161,8 @@ async fn a_watch_that_was_forgotten_goes_on_from_where_it_was() {
     let client = server.client();
     let kind = GroupVersionKind::gvk("", "v1", "Node");
     let resource = ApiResource::from_gvk_with_plural(&kind, "nodes");
-    let mut heard = watch(client.clone(), Kind::Node, resource, CancellationToken::new());
+    let mut heard =
+        watch(client.clone(), Selected::all_of(Kind::Node), resource, CancellationToken::new());
     let mut said = Vec::new();
     for outage in [false, true] {
         if outage {

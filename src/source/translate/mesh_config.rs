@@ -1,0 +1,163 @@
+//! Complaints about MeshConfig: each field that is not carried out, by name. The rooms that carry a field out read it by
+//! [`Context::mesh_config`].
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::Context;
+use crate::base::ObjectKey;
+use crate::source::objects::{ConfigMap, ExtensionProvider, MESH_CONFIG, MeshConfig};
+
+const NOT_CARRIED_OUT: &str = "is not carried out; docs/resources.md lists the fields that are";
+
+const NO_PROVIDER: &str = "this kind of provider is not carried out. An AuthorizationPolicy that names it denies; for \
+                           telemetry it has no effect";
+
+/// Checks the MeshConfig of the root namespace.
+pub(super) fn check(cx: &mut Context<'_>) {
+    let Some(mesh) = cx.mesh_config().cloned() else { return };
+    let key = ObjectKey::new(cx.settings.root_namespace.clone(), MESH_CONFIG);
+    let mut check = Check { cx, key };
+    check.rest("", &mesh.rest);
+    check.names(&mesh);
+    check.outbound(&mesh);
+    check.not_carried_out(&mesh);
+    check.providers(&mesh);
+}
+
+struct Check<'a, 'b> {
+    cx: &'a mut Context<'b>,
+    key: ObjectKey,
+}
+
+impl Check<'_, '_> {
+    fn warn(&mut self, field: &str, reason: impl Into<String>) {
+        self.cx.warn::<ConfigMap>(&self.key, format!("data.mesh, {field}"), reason);
+    }
+
+    /// Fields that nothing here carries out.
+    fn rest(&mut self, within: &str, rest: &Map<String, Value>) {
+        for name in rest.keys() {
+            let field = if within.is_empty() { name.clone() } else { format!("{within}.{name}") };
+            self.warn(&field, "is not carried out; docs/resources.md lists the fields that are");
+        }
+    }
+
+    /// Names that the settings of the agents hold.
+    fn names(&mut self, mesh: &MeshConfig) {
+        let own = self.cx.settings.trust_domains.own().clone();
+        if let Some(domain) = mesh.trust_domain.as_deref().filter(|it| own != **it) {
+            let reason = format!(
+                "has no effect: the agents issue certificates of {own:?}. Set `trust_domain` to {domain:?} in their settings"
+            );
+            self.warn("trustDomain", reason);
+        }
+        let domains = self.cx.settings.trust_domains.clone();
+        for alias in mesh.trust_domain_aliases.iter().filter(|alias| !domains.contains(alias)) {
+            let reason = format!(
+                "has no effect: the agents' settings say which trust domains are the mesh's. Add {alias:?} to \
+                 `trust_domain_aliases` there"
+            );
+            self.warn("trustDomainAliases", reason);
+        }
+        let root = self.cx.settings.root_namespace.clone();
+        if let Some(namespace) = mesh.root_namespace.as_deref().filter(|it| root != **it) {
+            let reason = format!(
+                "has no effect: the agents read policies of the whole mesh in {root:?}. Set `root_namespace` to \
+                 {namespace:?} in their settings"
+            );
+            self.warn("rootNamespace", reason);
+        }
+    }
+
+    /// Fields that are read and that nothing carries out yet.
+    fn not_carried_out(&mut self, mesh: &MeshConfig) {
+        let MeshConfig { default_providers, .. } = mesh;
+        for (field, is_given) in [
+            ("enableTracing", mesh.enable_tracing),
+            ("defaultProviders.tracing", !default_providers.tracing.is_empty()),
+            ("defaultProviders.accessLogging", !default_providers.access_logging.is_empty()),
+            (
+                "defaultProviders.metrics",
+                default_providers.metrics.iter().any(|it| it != "prometheus"),
+            ),
+            ("accessLogFormat", mesh.access_log_format.is_some()),
+            ("accessLogEncoding", mesh.access_log_encoding.is_some()),
+        ] {
+            if is_given {
+                self.warn(field, NOT_CARRIED_OUT);
+            }
+        }
+        self.rest("defaultProviders", &default_providers.rest);
+    }
+
+    fn outbound(&mut self, mesh: &MeshConfig) {
+        let mode = mesh.outbound_traffic_policy.as_ref().and_then(|it| it.mode.as_deref());
+        if let Some(mode) = mode.filter(|mode| *mode != "ALLOW_ANY") {
+            let reason = format!(
+                "{mode} is not carried out: workloads reach every address outside of the mesh, as with ALLOW_ANY"
+            );
+            self.warn("outboundTrafficPolicy.mode", reason);
+        }
+    }
+
+    fn providers(&mut self, mesh: &MeshConfig) {
+        let mut names = BTreeSet::new();
+        for (index, provider) in mesh.extension_providers.iter().enumerate() {
+            let field = format!("extensionProviders[{index}]");
+            if provider.name.is_empty() || !names.insert(provider.name.as_str()) {
+                let reason = "must be a name that no other provider has; the first provider of a name counts";
+                self.cx.error::<ConfigMap>(&self.key, format!("data.mesh, {field}.name"), reason);
+            }
+            self.provider(&field, provider);
+        }
+    }
+
+    fn provider(&mut self, field: &str, provider: &ExtensionProvider) {
+        for kind in provider.rest.keys() {
+            self.warn(&format!("{field}.{kind}"), NO_PROVIDER);
+        }
+        // Read, and not carried out yet.
+        for (kind, is_given) in [
+            ("envoyExtAuthzHttp", provider.envoy_ext_authz_http.is_some()),
+            ("envoyExtAuthzGrpc", provider.envoy_ext_authz_grpc.is_some()),
+            ("opentelemetry", provider.opentelemetry.is_some()),
+        ] {
+            if is_given {
+                self.warn(&format!("{field}.{kind}"), NO_PROVIDER);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::source::tests::translated;
+
+    #[test]
+    fn each_field_that_is_not_carried_out_is_named() {
+        let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    \
+                    trustDomain: other\n    trustDomainAliases: [cluster.local, old]\n    enableAutoMtls: true\n    \
+                    outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n    extensionProviders:\n    - {name: a, zipkin: {}}\n    \
+                    - {name: a, prometheus: {}}\n";
+        let complaints = translated(text).complaints;
+        let fields: Vec<_> = complaints.iter().map(|it| it.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "data.mesh, enableAutoMtls",
+                "data.mesh, extensionProviders[0].zipkin",
+                "data.mesh, extensionProviders[1].name",
+                "data.mesh, extensionProviders[1].prometheus",
+                "data.mesh, outboundTrafficPolicy.mode",
+                "data.mesh, trustDomain",
+                "data.mesh, trustDomainAliases",
+            ],
+            "{complaints:#?}"
+        );
+        // The same text elsewhere is somebody else's.
+        let elsewhere = text.replace("istio-system", "shop");
+        assert!(translated(&elsewhere).complaints.is_empty());
+    }
+}
