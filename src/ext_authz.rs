@@ -5,11 +5,11 @@
 //! agents may say of a client ([`may_set`]). What it adds for the application takes the place of what the client sent; and a
 //! header that it could add, that the client sent and that it has not seen, does not reach the application.
 
-mod http_check;
+pub mod grpc_check;
+pub mod http_check;
+mod messages;
 #[cfg(test)]
 mod tests;
-
-pub use http_check::{check, verdict};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};

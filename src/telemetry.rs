@@ -36,6 +36,7 @@ mod series;
 mod tests;
 
 pub use agent::{AgentMetrics, Closed};
+pub use authorizer::AuthorizerMetrics;
 pub use budget::{SERIES_BYTES, SeriesLimits};
 pub use clamp::query_type;
 pub use cni::CniMetrics;
@@ -49,7 +50,6 @@ pub use live::{HttpConnection, OpenConnection};
 pub use log::{
     AUDIT, LogError, LogFormat, Logs, MAX_FIELD, MAX_QUEUED_BYTES, check_levels, init_logs,
 };
-pub use authorizer::AuthorizerMetrics;
 pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
 pub use request::RequestRecord;

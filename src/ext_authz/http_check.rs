@@ -33,10 +33,9 @@ pub fn check(check: &HttpCheck, about: &About<'_>) -> Result<Request<Bytes>, Str
         headers.insert(PARTIAL, HeaderValue::from_static(partial));
     }
     for (name, value) in &check.additional_headers {
-        if let (Ok(name), Ok(value)) = (
-            HeaderName::from_bytes(name.as_bytes()),
-            HeaderValue::from_bytes(value.as_bytes()),
-        ) {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value.as_bytes()))
+        {
             headers.insert(name, value);
         }
     }
@@ -63,9 +62,8 @@ pub fn verdict(
     let status = if status.is_informational() { StatusCode::FORBIDDEN } else { status };
     let always = [CONTENT_TYPE, CONTENT_ENCODING, LOCATION, WWW_AUTHENTICATE];
     let list = &check.downstream_on_deny;
-    let headers = listed(headers, |name| {
-        list.is_empty() || always.contains(name) || is_listed(list, name)
-    });
+    let headers =
+        listed(headers, |name| list.is_empty() || always.contains(name) || is_listed(list, name));
     Ok(Verdict::Deny(Refusal { status, headers, body }))
 }
 

@@ -29,6 +29,7 @@ pub struct AuthorizationPolicy {
     /// Why the policy cannot be understood. Such a policy denies whatever it applies to.
     pub broken: Option<Str>,
     /// Whom a CUSTOM policy asks. One without a provider is broken.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<Arc<ExtAuthz>>,
 }
 

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, Response};
+use http::Response;
 use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
@@ -140,9 +140,12 @@ impl Routed {
             match self.prepare(&picked, arrived) {
                 Ok(Prepared { notes, filtered, asks }) => {
                     exchange.record.notes(notes);
-                    match self.ask_providers(asks, arrived, Some(&mut *exchange)).await {
-                        Ok(added) => exchange.added = added,
-                        Err(answer) => return Outcome::Failed(answer, Ended::Denied),
+                    if !asks.is_empty() {
+                        // Boxed, because it is large and most requests go without it.
+                        let asked = Box::pin(self.ask_providers(asks, arrived, Some(exchange)));
+                        if let Err(answer) = asked.await {
+                            return Outcome::Failed(answer, Ended::Denied);
+                        }
                     }
                     let limited =
                         self.limit(&picked, arrived, filtered, Some(&mut *exchange)).await;
@@ -187,7 +190,9 @@ impl Routed {
         let picked = self.plan.endpoint(&self.world, &self.session, &Attempts::default());
         let mut picked = picked.ok_or_else(|| self.nobody())?;
         let prepared = self.prepare(&picked, &mut arrived).map_err(|(answer, _)| answer)?;
-        _ = self.ask_providers(prepared.asks, &mut arrived, None).await?;
+        if !prepared.asks.is_empty() {
+            Box::pin(self.ask_providers(prepared.asks, &mut arrived, None)).await?;
+        }
         self.limit(&picked, &mut arrived, prepared.filtered, None).await?;
         let sent = self.attempt(&picked, &mut arrived).await;
         picked.ended(sent.as_ref().err().map_or(Ended::Served, |failed| failed.ended));
@@ -255,22 +260,22 @@ impl Routed {
         guards::ask(&self.world, &filtered, from, sent, &mut arrived.request, exchange).await
     }
 
-    /// Asks providers, where nobody at the destination does. Gives what they add to the response.
+    /// Asks providers, where nobody at the destination does.
     async fn ask_providers(
         &self,
         asks: Vec<Ask>,
         arrived: &mut Arrived,
-        exchange: Option<&mut Exchange>,
-    ) -> Result<Option<Box<HeaderMap>>, Answer> {
-        if asks.is_empty() {
-            return Ok(None);
-        }
+        mut exchange: Option<&mut Exchange>,
+    ) -> Result<(), Answer> {
         let sent = self.before.as_deref().map(|sent| (&sent.uri, &sent.headers));
         let sent = sent.filter(|_| self.judge().is_producers());
         let authorizer = self.session.authorizer();
-        // Boxed, because it is large and most requests go without it.
-        let asked = Box::pin(authorizer.ask(&asks, &mut arrived.request, sent, exchange)).await?;
-        Ok(Some(Box::new(asked)))
+        let heard = exchange.as_deref_mut();
+        let added = authorizer.ask(&asks, &mut arrived.request, sent, heard).await?;
+        if let Some(exchange) = exchange {
+            exchange.added = Some(Box::new(added));
+        }
+        Ok(())
     }
 
     /// For a destination where nobody judges.
@@ -286,11 +291,7 @@ impl Routed {
                     let client = &self.session.client.identity;
                     headers::name_client(arrived.request.headers_mut(), &by, client, None);
                 }
-                Ok(Prepared {
-                    notes: permit.notes,
-                    filtered: permit.filtered,
-                    asks: permit.asks,
-                })
+                Ok(Prepared { notes: permit.notes, filtered: permit.filtered, asks: permit.asks })
             }
             Err(denial) => Err((Answer::of_denial(&denial), denial.notes)),
         }

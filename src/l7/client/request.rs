@@ -35,7 +35,6 @@ use super::session::Session;
 use crate::balance::Picked;
 use crate::ext_authz;
 use crate::filter::{self, Cx, Half, HttpFilter, ResponseHead};
-use crate::gate::Ask;
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
@@ -67,14 +66,13 @@ pub(in crate::l7) async fn route(
     };
     let plan = match planned {
         Ok(plan) => plan,
-        Err(Refusal { mut answer, notes, asks }) => {
-            exchange.record.notes(notes);
-            if !asks.is_empty() {
-                let (before, arrived) = (before.as_deref(), &mut arrived);
-                let asked = ask_providers(&session, &asks, arrived, before, &mut exchange);
-                answer = Box::pin(asked).await.err().unwrap_or(answer);
-            }
-            return answer.respond(exchange, form);
+        Err(refusal) if refusal.asks.is_empty() => {
+            exchange.record.notes(refusal.notes);
+            return refusal.answer.respond(exchange, form);
+        }
+        // Boxed, because it is large and rare.
+        Err(refusal) => {
+            return Box::pin(refuse(session, refusal, arrived, before, exchange)).await;
         }
     };
     let world = match exchange.waited {
@@ -97,17 +95,21 @@ pub(in crate::l7) async fn route(
     }
 }
 
-/// Asks providers whether the client may hear an answer that no application gives: about what it sent.
-async fn ask_providers(
-    session: &Session,
-    asks: &[Ask],
-    arrived: &mut Arrived,
-    before: Option<&Sent>,
-    exchange: &mut Exchange,
-) -> Result<(), Answer> {
-    let sent = before.map(|sent| (&sent.uri, &sent.headers));
+/// Gives the client an answer that no application gives, if the providers permit that it hears it: they are asked about what it
+/// sent.
+async fn refuse(
+    session: Arc<Session>,
+    refusal: Refusal,
+    mut arrived: Arrived,
+    before: Option<Box<Sent>>,
+    mut exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let Refusal { answer, notes, asks } = refusal;
+    exchange.record.notes(notes);
+    let sent = before.as_ref().map(|sent| (&sent.uri, &sent.headers));
     let authorizer = session.authorizer();
-    authorizer.ask(asks, &mut arrived.request, sent, Some(exchange)).await.map(drop)
+    let asked = authorizer.ask(&asks, &mut arrived.request, sent, Some(&mut exchange)).await;
+    asked.err().unwrap_or(answer).respond(exchange, arrived.form)
 }
 
 /// The request in canonical form and its exchange, with the answer to one that no route is asked about.

@@ -74,6 +74,8 @@ impl Session {
             from: self.downstream(),
             client: Some(&self.client.identity),
             client_address: self.client_address,
+            server: None,
+            server_address: self.dialled,
             share: self.seat.share(),
         }
     }

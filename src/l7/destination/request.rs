@@ -94,6 +94,8 @@ async fn authorize(
         from: session.as_client(),
         client: session.inbound.client.as_ref(),
         client_address: session.inbound.client_address,
+        server: Some(&session.inbound.workload.identity),
+        server_address: session.inbound.destination,
         share: session.seat.share(),
     };
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));

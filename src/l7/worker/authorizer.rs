@@ -20,13 +20,15 @@ use super::circuit::Call;
 use super::context::Context;
 use crate::balance::{Ended, Picked};
 use crate::base::{Identity, Reason};
+use crate::ext_authz::grpc_check::{self, Ends};
+use crate::ext_authz::http_check;
 use crate::ext_authz::{self, About, Changes, MOST_OF_AN_ANSWER, SeenBody, Verdict};
 use crate::gate::{self, Ask, Views};
 use crate::l7::budget::sizes::units;
 use crate::l7::budget::{Kind, Share};
 use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Answer;
-use crate::l7::message::body::{Ahead, RequestBody};
+use crate::l7::message::body::{Ahead, RequestBody, grpc_status};
 use crate::l7::message::sent;
 use crate::l7::upstream::{Key, Lease, UpstreamError};
 use crate::l7::version::Version;
@@ -44,6 +46,9 @@ pub(in crate::l7) struct Authorizer<'a> {
     /// The client whose request it is.
     pub(in crate::l7) client: Option<&'a Identity>,
     pub(in crate::l7) client_address: SocketAddr,
+    /// Whom the request is for, as far as that is known.
+    pub(in crate::l7) server: Option<&'a Identity>,
+    pub(in crate::l7) server_address: SocketAddr,
     pub(in crate::l7) share: &'a Arc<Share>,
 }
 
@@ -131,11 +136,7 @@ impl Authorizer<'_> {
         }
     }
 
-    async fn check(
-        &self,
-        provider: &Arc<ExtAuthz>,
-        about: &About<'_>,
-    ) -> Result<Verdict, Failed> {
+    async fn check(&self, provider: &Arc<ExtAuthz>, about: &About<'_>) -> Result<Verdict, Failed> {
         let call = self.context.authorizers.of(&provider.name).enter()?;
         let called = tokio::time::timeout(provider.timeout, self.call(provider, about)).await;
         let answered = called.unwrap_or_else(|_| {
@@ -146,27 +147,46 @@ impl Authorizer<'_> {
     }
 
     async fn call(&self, provider: &ExtAuthz, about: &About<'_>) -> Result<Verdict, Failed> {
-        let CheckProtocol::Http(definition) = &provider.protocol else {
-            return Err("checks over gRPC are not supported".to_owned().into());
-        };
-        let check = ext_authz::check(definition, about)?;
-        let (mut response, lease) = self.send(provider, check.map(RequestBody::own)).await?;
-        let body = read(response.body_mut()).await;
-        let status = response.status();
-        let body = match body {
-            Ok(body) => {
-                if response.body().is_end_stream() {
-                    lease.give_back();
-                }
-                body
+        let check = match &provider.protocol {
+            CheckProtocol::Http(definition) => http_check::check(definition, about)?,
+            CheckProtocol::Grpc => {
+                let as_bytes = provider.body.is_some_and(|body| body.as_bytes);
+                grpc_check::check(about, self.ends(), &provider.service.hostname, as_bytes)
             }
+        };
+        let (mut response, lease) = self.send(provider, check.map(RequestBody::own)).await?;
+        let read = read(response.body_mut()).await;
+        if read.is_ok() {
+            lease.give_back();
+        }
+        let status = response.status();
+        let CheckProtocol::Http(definition) = &provider.protocol else {
+            let (body, trailers) = read?;
+            if status != StatusCode::OK {
+                return Err(format!("it answers {status}").into());
+            }
+            let status = grpc_status(&trailers).or_else(|| grpc_status(response.headers()));
+            return Ok(grpc_check::verdict(about.headers, status, &body)?);
+        };
+        let body = match read {
+            Ok((body, _)) => body,
             // The head says whether the request may pass.
             Err(why) => {
                 tracing::debug!(provider = %provider.name, "the body of an answer is not used: {why}");
                 Bytes::new()
             }
         };
-        Ok(ext_authz::verdict(definition, about.headers, status, response.headers(), body)?)
+        let headers = response.headers();
+        Ok(http_check::verdict(definition, about.headers, status, headers, body)?)
+    }
+
+    fn ends(&self) -> Ends<'_> {
+        Ends {
+            client: self.client,
+            client_address: self.client_address,
+            server: self.server,
+            server_address: self.server_address,
+        }
     }
 
     /// Sends a check to an endpoint of the provider.
@@ -345,9 +365,9 @@ fn shown(provider: &ExtAuthz, seen: Option<&Ahead>) -> Result<Option<(Bytes, boo
     Ok(Some((seen.bytes.slice(..most.min(seen.bytes.len())), true)))
 }
 
-/// The body of a provider's answer, if it is not too long.
-async fn read(body: &mut Incoming) -> Result<Bytes, String> {
-    let mut read = BytesMut::new();
+/// The body of a provider's answer, if it is not too long, and its trailers.
+async fn read(body: &mut Incoming) -> Result<(Bytes, HeaderMap), String> {
+    let (mut read, mut trailers) = (BytesMut::new(), HeaderMap::new());
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| format!("its answer broke off: {error}"))?;
         if let Some(data) = frame.data_ref() {
@@ -356,6 +376,7 @@ async fn read(body: &mut Incoming) -> Result<Bytes, String> {
             }
             read.extend_from_slice(data);
         }
+        trailers.extend(frame.into_trailers().unwrap_or_default());
     }
-    Ok(read.freeze())
+    Ok((read.freeze(), trailers))
 }

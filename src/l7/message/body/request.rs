@@ -89,13 +89,24 @@ pub(in crate::l7) struct Ahead {
     pub(in crate::l7) whole: bool,
 }
 
+/// What was read ahead and has not been passed on, with the room for it.
+struct HeldBack {
+    data: BytesMut,
+    trailers: Option<HeaderMap>,
+    _room: Reserved,
+}
+
+impl HeldBack {
+    fn is_held(&self) -> bool {
+        !self.data.is_empty() || self.trailers.is_some()
+    }
+}
+
 /// What the client sends.
 struct Reading {
     incoming: Incoming,
-    /// What was read ahead of who is to get it, and the room for it.
-    ahead: BytesMut,
-    trailers: Option<HeaderMap>,
-    room: Option<Reserved>,
+    /// What was read ahead of whoever is to get it. Boxed, because few have it.
+    ahead: Option<Box<HeldBack>>,
     /// Nothing more comes.
     ended: bool,
     uploaded: Uploaded,
@@ -141,9 +152,7 @@ impl RequestBody {
         let (uploaded, copies) = (Uploaded::default(), Vec::new());
         Self(Source::Client(Reading {
             incoming,
-            ahead: BytesMut::new(),
-            trailers: None,
-            room: None,
+            ahead: None,
             ended: false,
             uploaded,
             copies,
@@ -290,16 +299,21 @@ impl Reading {
         if frame.is_none() || self.is_end_stream() {
             self.copies.drain(..).for_each(Tee::end);
             self.receiving = None;
-            self.room = None;
+            self.ahead = None;
         }
         Poll::Ready(frame)
     }
 
+    fn held(&self) -> &[u8] {
+        self.ahead.as_ref().map_or(&[], |ahead| &ahead.data)
+    }
+
     fn take_ahead(&mut self) -> Option<Part> {
-        if !self.ahead.is_empty() {
-            return Some(Part::Data(std::mem::take(&mut self.ahead).freeze()));
+        let ahead = self.ahead.as_mut()?;
+        if !ahead.data.is_empty() {
+            return Some(Part::Data(std::mem::take(&mut ahead.data).freeze()));
         }
-        self.trailers.take().map(Part::Trailers)
+        ahead.trailers.take().map(Part::Trailers)
     }
 
     /// Reads ahead, see [`RequestBody::read_ahead`].
@@ -313,13 +327,19 @@ impl Reading {
         if let Some(waiting) = self.expected.take() {
             waiting.expectation().is_met();
         }
-        self.room = self.room.take().or_else(|| room.take());
-        while !self.ended && self.ahead.len() <= most {
-            match ready!(self.poll_incoming(cx)) {
+        if self.ahead.is_none() {
+            let (data, trailers) = (BytesMut::new(), None);
+            let held = room.take().map(|room| HeldBack { data, trailers, _room: room });
+            self.ahead = held.map(Box::new);
+        }
+        while !self.ended && self.held().len() <= most {
+            let frame = ready!(self.poll_incoming(cx));
+            let Some(ahead) = &mut self.ahead else { break };
+            match frame {
                 // In one piece: a client may send a byte in each frame.
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.ahead.extend_from_slice(&data),
-                    Err(frame) => self.trailers = frame.into_trailers().ok(),
+                    Ok(data) => ahead.data.extend_from_slice(&data),
+                    Err(frame) => ahead.trailers = frame.into_trailers().ok(),
                 },
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 None => {}
@@ -329,17 +349,18 @@ impl Reading {
     }
 
     fn seen(&self) -> Ahead {
-        Ahead { bytes: Bytes::copy_from_slice(&self.ahead), whole: self.ended }
+        Ahead { bytes: Bytes::copy_from_slice(self.held()), whole: self.ended }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ahead.is_empty() && self.trailers.is_none() && (self.ended || self.incoming.is_end_stream())
+        let held = self.ahead.as_ref().is_some_and(|ahead| ahead.is_held());
+        !held && (self.ended || self.incoming.is_end_stream())
     }
 
     /// What was read ahead, and what the client sends yet.
     fn size_hint(&self) -> SizeHint {
         let rest = if self.ended { SizeHint::with_exact(0) } else { self.incoming.size_hint() };
-        longer(rest, self.ahead.len())
+        longer(rest, self.held().len())
     }
 
     fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Next {
@@ -489,9 +510,7 @@ impl Body for RequestBody {
             Source::Client(reading) => reading.size_hint(),
             Source::Kept(turn) => turn.size_hint(),
             Source::Copied(copied) => copied.size_hint(),
-            Source::Own(bytes) => {
-                SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64)
-            }
+            Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
         }
     }
 }
