@@ -236,7 +236,7 @@ impl Agent {
         };
         tasks.spawn(node.run(cancel.clone(), settled));
         let publish = move |translation: crate::source::Translation| {
-            view.keep_complaints(translation.complaints);
+            view.heed(&translation.mesh, translation.complaints);
             world.publish(translation.mesh);
             source_ready.set(true);
         };

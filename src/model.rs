@@ -28,6 +28,7 @@ pub use workload::{Canonical, CaptureWishes, Locality, Workload};
 use std::sync::Arc;
 
 pub use crate::filter::{BackendRef, HeaderMatch, TextMatch};
+use crate::telemetry::AccessFormat;
 
 /// Everything that a source knows, translated. One value of this type is one consistent state of the mesh.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -37,4 +38,7 @@ pub struct Mesh {
     pub waypoints: Vec<Arc<Waypoint>>,
     pub routes: Vec<Arc<HttpRoute>>,
     pub policies: Vec<Arc<AuthorizationPolicy>>,
+    /// The format of the access log of requests; `None` for our own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<Arc<AccessFormat>>,
 }

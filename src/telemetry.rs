@@ -11,6 +11,7 @@
 #[macro_use]
 mod table;
 
+mod access;
 mod agent;
 mod authorizer;
 mod budget;
@@ -35,6 +36,7 @@ mod series;
 #[cfg(test)]
 mod tests;
 
+pub use access::{AccessFormat, FormatError};
 pub use agent::{AgentMetrics, Closed};
 pub use authorizer::AuthorizerMetrics;
 pub use budget::{SERIES_BYTES, SeriesLimits};
@@ -57,6 +59,7 @@ pub use request::RequestRecord;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -169,6 +172,7 @@ struct Shared {
     cni: CniMetrics,
     mirror: MirrorMetrics,
     authorizer: AuthorizerMetrics,
+    access_format: ArcSwapOption<AccessFormat>,
 }
 
 impl Telemetry {
@@ -221,6 +225,7 @@ impl Telemetry {
             cni,
             mirror,
             authorizer,
+            access_format: ArcSwapOption::empty(),
         }))
     }
 
@@ -320,6 +325,16 @@ impl Telemetry {
         notes.sweep();
         dns.sweep();
         budget.tidy();
+    }
+
+    /// The access log of requests has this format from now on; with `None` our own.
+    pub fn set_access_format(&self, format: Option<Arc<AccessFormat>>) {
+        self.0.access_format.store(format);
+    }
+
+    fn access_format(&self) -> Option<Arc<AccessFormat>> {
+        let format = self.0.access_format.load();
+        format.as_ref().map(Arc::clone)
     }
 
     fn note(&self, notes: &[PolicyNote]) {

@@ -12,7 +12,7 @@ use crate::base::ObjectKey;
 use crate::config::Settings;
 use crate::identity::{CertificateState, CertificateStatus, CertificateStore};
 use crate::l7::Workers;
-use crate::model::{Binding, Waypoint, Workload};
+use crate::model::{Binding, Mesh, Waypoint, Workload};
 use crate::node::Node;
 use crate::pool::Pool;
 use crate::source::{Complaint, LastRead};
@@ -33,9 +33,10 @@ pub(super) struct View {
 }
 
 impl View {
-    /// The current complaints about objects.
-    pub(super) fn keep_complaints(&self, complaints: Vec<Complaint>) {
+    /// Keeps the current complaints about objects, and writes the access log as the mesh says.
+    pub(super) fn heed(&self, mesh: &Mesh, complaints: Vec<Complaint>) {
         self.complaints.store(Arc::new(complaints));
+        self.telemetry.set_access_format(mesh.access_log.clone());
     }
 
     fn local_workloads(&self) -> Vec<Value> {

@@ -87,6 +87,7 @@ impl Exchange {
         in_flight: Option<InFlight>,
     ) {
         self.record.response(status);
+        self.record.response_headers(headers);
         self.record.upstream_time(self.elapsed());
         self.grpc_status(headers);
         self.lease = Some(lease);

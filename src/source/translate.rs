@@ -99,6 +99,7 @@ impl Translation {
             && self.mesh.services == other.mesh.services
             && self.mesh.waypoints == other.mesh.waypoints
             && self.mesh.policies == other.mesh.policies
+            && self.mesh.access_log == other.mesh.access_log
             && self.mesh.routes.len() == other.mesh.routes.len()
             && self.mesh.routes.iter().zip(&other.mesh.routes).all(|(one, two)| same(one, two))
     }

@@ -6,8 +6,9 @@ mod levels;
 mod line;
 mod sink;
 
-pub(super) use line::Line;
+pub(super) use clock::write as write_time;
 pub use line::MAX_FIELD;
+pub(super) use line::{Line, MAX_LINE, quote, write_escaped};
 
 use std::fs::File;
 use std::io::Write;
@@ -171,6 +172,11 @@ impl Logs {
 
     pub(super) fn write(&self, line: Line) {
         self.sink.send(line.finish());
+    }
+
+    /// Writes a line as it is; it ends with the only line end in it.
+    pub(super) fn write_text(&self, line: String) {
+        self.sink.send(line);
     }
 
     pub(super) fn metrics(&self) -> &LogMetrics {

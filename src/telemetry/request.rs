@@ -1,5 +1,7 @@
 //! One request: counted and logged once, when its response has ended.
 
+mod formatted;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,6 +16,7 @@ use super::labels::{Labels, Response};
 use super::log::{ACCESS, Line};
 use super::{MAX_FIELD, Peer, Reporter, RequestStart, Telemetry};
 use crate::base::{PolicyNote, Reason, Str};
+use formatted::Kept;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -37,6 +40,8 @@ pub struct RequestRecord {
     mark: Option<(Reason, String)>,
     notes: Vec<PolicyNote>,
     headers: LoggedHeaders,
+    /// Where MeshConfig gives the format of the access log.
+    formatted: Option<Box<Kept>>,
 }
 
 /// Headers that the access log shows; kept only while it is written.
@@ -67,6 +72,7 @@ impl RequestRecord {
             mark: None,
             notes: Vec::new(),
             headers: LoggedHeaders::default(),
+            formatted: None,
         }
     }
 
@@ -88,11 +94,22 @@ impl RequestRecord {
     /// Shown in the access log: `user-agent`, `x-request-id`, `x-forwarded-for`.
     pub fn headers(&mut self, headers: &HeaderMap) {
         if self.telemetry.logs().enabled(ACCESS, Level::WARN) {
+            if let Some(format) = self.telemetry.access_format() {
+                self.formatted = Some(Kept::of_request(format, headers));
+                return;
+            }
             self.headers = LoggedHeaders {
                 user_agent: headers.get(USER_AGENT).map(cut_header),
                 request_id: headers.get(REQUEST_ID).map(cut_header),
                 forwarded_for: headers.get(FORWARDED_FOR).map(cut_header),
             };
+        }
+    }
+
+    /// The head of the application's response.
+    pub fn response_headers(&mut self, headers: &HeaderMap) {
+        if let Some(formatted) = &mut self.formatted {
+            formatted.of_response(headers);
         }
     }
 
@@ -151,6 +168,13 @@ impl RequestRecord {
         told.map_or(Reason::None, |(reason, _)| *reason)
     }
 
+    /// Envoy's `response_code_details`.
+    fn details(&self) -> &str {
+        let answered = if self.upstream_time.is_some() { ANSWERED_BY_APPLICATION } else { "" };
+        let told = self.failure.as_ref().or(self.mark.as_ref());
+        told.map_or(answered, |(_, why)| why.as_str())
+    }
+
     /// Envoy's: 0 when the client was sent none.
     fn code(&self) -> u16 {
         self.code.map_or(0, |code| code.as_u16())
@@ -179,10 +203,20 @@ impl RequestRecord {
         series.counts.add(duration, self.request_bytes, self.response_bytes);
     }
 
-    fn log(&self, duration: Duration) {
+    fn log(&mut self, duration: Duration) {
         let level = if self.failure.is_some() { Level::WARN } else { Level::INFO };
+        let kept = self.formatted.take();
         let logs = self.telemetry.logs();
         if !logs.enabled(ACCESS, level) {
+            return;
+        }
+        if let Some(format) = self.telemetry.access_format() {
+            // One line a request, as of one waypoint.
+            if self.start.count {
+                let without = || Kept::of_request(format, &HeaderMap::new());
+                let kept = kept.unwrap_or_else(without);
+                logs.write_text(kept.line(self, duration));
+            }
             return;
         }
         let mut line = logs.line(level, ACCESS, "request complete");
@@ -206,10 +240,7 @@ impl RequestRecord {
             line.bare("grpc_status", status);
         }
         line.text("response_flags", self.reason().flag());
-        let answered = if self.upstream_time.is_some() { ANSWERED_BY_APPLICATION } else { "" };
-        let told = self.failure.as_ref().or(self.mark.as_ref());
-        let details = told.map_or(answered, |(_, why)| why.as_str());
-        line.known("response_code_details", details);
+        line.known("response_code_details", self.details());
         line.bare("bytes_received", self.request_bytes);
         line.bare("bytes_sent", self.response_bytes);
         line.bare("duration", duration.as_millis());

@@ -110,6 +110,11 @@ fn request(path: &str) -> RequestStart {
     }
 }
 
+/// A record that is neither counted nor logged anywhere.
+pub(super) fn request_record() -> RequestRecord {
+    Telemetry::without_log().request(request("/details"))
+}
+
 #[test]
 fn bytes_are_counted_live_and_istio_s_way_round() {
     for reporter in [Reporter::Source, Reporter::Destination] {
@@ -327,6 +332,28 @@ fn the_half_that_does_not_count_logs() {
     drop(lab.telemetry.request(RequestStart { count: false, ..request("/") }));
     assert!(lab.series("istio_requests_total").is_empty());
     assert_eq!(lab.log().lines().count(), 1);
+}
+
+#[test]
+fn the_format_of_mesh_config_holds_at_once_and_one_half_writes() {
+    let lab = Lab::new("info", LogFormat::Json);
+    let format =
+        AccessFormat::text(Some("%REQ(:METHOD)% %REQ(X-A)% %RESPONSE_CODE%")).expect("valid");
+    lab.telemetry.set_access_format(Some(Arc::new(format)));
+    drop(lab.telemetry.request(RequestStart { count: false, ..request("/") }));
+    let mut record = lab.telemetry.request(request("/"));
+    let headers = http::HeaderMap::from_iter([(
+        http::HeaderName::from_static("x-a"),
+        http::HeaderValue::from_static("b"),
+    )]);
+    record.headers(&headers);
+    record.response(http::StatusCode::OK);
+    drop(record);
+    drop(lab.telemetry.request(request("/")));
+    assert_eq!(lab.log(), "GET b 200\nGET - 0\n");
+    lab.telemetry.set_access_format(None);
+    drop(lab.telemetry.request(request("/")));
+    assert!(lab.log().lines().last().is_some_and(|line| line.contains("request complete")));
 }
 
 #[test]

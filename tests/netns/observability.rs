@@ -377,3 +377,45 @@ fn log_levels_change_in_a_running_agent_and_go_back() -> Result<()> {
     assert_eq!(opened(&since), 0);
     Ok(())
 }
+
+/// The MeshConfig of Istio's root namespace.
+fn mesh_config(mesh: &str) -> String {
+    let mesh = mesh.replace('\n', "\n    ");
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata:\n  mesh: |\n    {mesh}\n"
+    )
+}
+
+#[test]
+fn mesh_config_gives_the_access_log_its_format_at_once() -> Result<()> {
+    let mut lab = meshed()?;
+    lab.manifests.apply(WAYPOINT)?;
+    let bookinfo = Key::new("Namespace", "", "bookinfo");
+    lab.manifests.label(&bookinfo, &["istio.io/use-waypoint=waypoint"])?;
+    let logged = |lab: &Lab, wanted: &str| {
+        wait::until(&format!("a line {wanted:?}"), || {
+            let since = lab.moment()?;
+            lab.curl("curl", &[DETAILS, "--user-agent", "teller \"x\""])?;
+            std::thread::sleep(Duration::from_millis(50));
+            let lines = lab.lines_since(&since);
+            Ok(lines.iter().any(|(_, line)| line.contains(wanted)).then_some(()))
+        })
+    };
+    let format = "accessLogFormat: '%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% \"%REQ(USER-AGENT)%\" %REQ(X-NO)%'";
+    lab.manifests.apply(&mesh_config(format))?;
+    let line = "GET /details/0 200 \"teller \\\"x\\\"\" -";
+    logged(&lab, line)?;
+    // A text that cannot be read changes nothing.
+    let since = lab.moment()?;
+    lab.manifests.apply(&mesh_config("accessLogFormat: ["))?;
+    wait::until("the complaint", || {
+        let lines = lab.lines_since(&since);
+        let told = |line: &str| line.contains("data.mesh: its text is not YAML");
+        Ok(lines.iter().any(|(_, line)| told(line)).then_some(()))
+    })?;
+    logged(&lab, line)?;
+    lab.manifests.apply(&mesh_config("accessLogEncoding: JSON"))?;
+    logged(&lab, "\"response_code\":200,")?;
+    lab.manifests.delete(&Key::new("ConfigMap", "istio-system", "istio"))?;
+    logged(&lab, "request complete")
+}

@@ -1,5 +1,7 @@
 //! What every workload and service is translated under: waypoints, policies, and levels of PeerAuthentication.
 
+use std::sync::Arc;
+
 use super::authorization_policy::{self, Policies};
 use super::changes::Affected;
 use super::encryption::Encryptions;
@@ -7,6 +9,7 @@ use super::peer_authentication::Levels;
 use super::waypoint::Waypoints;
 use super::{Context, mesh_config, namespace};
 use crate::source::Complaint;
+use crate::telemetry::AccessFormat;
 
 /// Collected anew, whole, when an object that it comes from changes: there are few of these.
 pub(super) struct Frame {
@@ -14,6 +17,7 @@ pub(super) struct Frame {
     pub(super) policies: Policies,
     pub(super) levels: Levels,
     pub(super) encryptions: Encryptions,
+    pub(super) access_log: Option<Arc<AccessFormat>>,
     pub(super) complaints: Vec<Complaint>,
 }
 
@@ -27,8 +31,9 @@ impl Frame {
         let encryptions = Encryptions::collect(cx);
         namespace::check_all(cx);
         mesh_config::check(cx);
+        let access_log = mesh_config::access_log(cx);
         let complaints = std::mem::replace(&mut cx.complaints, outer);
-        Self { waypoints, policies, levels, encryptions, complaints }
+        Self { waypoints, policies, levels, encryptions, access_log, complaints }
     }
 
     /// Shares with `before` what says the same, and tells what does not.

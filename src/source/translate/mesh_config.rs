@@ -2,12 +2,16 @@
 //! [`Context::mesh_config`].
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::{Context, ext_authz};
 use crate::base::ObjectKey;
-use crate::source::objects::{ConfigMap, ExtensionProvider, MESH_CONFIG, MeshConfig};
+use crate::source::objects::{
+    AccessLogEncoding, ConfigMap, ExtensionProvider, MESH_CONFIG, MeshConfig,
+};
+use crate::telemetry::AccessFormat;
 
 const NOT_CARRIED_OUT: &str = "is not carried out; docs/resources.md lists the fields that are";
 
@@ -24,6 +28,41 @@ pub(super) fn check(cx: &mut Context<'_>) {
     check.outbound(&mesh);
     check.not_carried_out(&mesh);
     check.providers(&mesh);
+}
+
+/// The format of the access log, where MeshConfig gives one, or an encoding.
+pub(super) fn access_log(cx: &mut Context<'_>) -> Option<Arc<AccessFormat>> {
+    let mesh = cx.mesh_config()?;
+    let (written, encoding) = (mesh.access_log_format.clone(), mesh.access_log_encoding);
+    let file = mesh.access_log_file.clone();
+    let key = ObjectKey::new(cx.settings.root_namespace.clone(), MESH_CONFIG);
+    let mut check = Check { cx, key };
+    if let Some(file) = file.filter(|it| !matches!(it.as_str(), "" | "/dev/stdout")) {
+        let reason = format!("{file:?} is not written: the access log goes to the standard output");
+        check.warn("accessLogFile", reason);
+    }
+    let written = written.as_deref().filter(|it| !it.is_empty());
+    let format = match encoding {
+        None if written.is_none() => return None,
+        Some(AccessLogEncoding::Json) => AccessFormat::json(written),
+        None | Some(AccessLogEncoding::Text) => AccessFormat::text(written),
+    };
+    match format {
+        Ok(format) => {
+            for operator in format.unknown() {
+                check.warn(
+                    "accessLogFormat",
+                    format!("{operator} is not known here and shows nothing"),
+                );
+            }
+            Some(Arc::new(format))
+        }
+        Err(error) => {
+            let reason = format!("{error}; the access log keeps its own keys");
+            check.cx.error::<ConfigMap>(&check.key, "data.mesh, accessLogFormat", reason);
+            None
+        }
+    }
 }
 
 struct Check<'a, 'b> {
@@ -82,8 +121,6 @@ impl Check<'_, '_> {
                 "defaultProviders.metrics",
                 default_providers.metrics.iter().any(|it| it != "prometheus"),
             ),
-            ("accessLogFormat", mesh.access_log_format.is_some()),
-            ("accessLogEncoding", mesh.access_log_encoding.is_some()),
         ] {
             if is_given {
                 self.warn(field, NOT_CARRIED_OUT);

@@ -126,6 +126,7 @@ impl Translator {
             waypoints: frame.waypoints.usable().cloned().collect(),
             routes: self.routes.models(),
             policies: frame.policies.models().to_vec(),
+            access_log: frame.access_log.clone(),
         };
         for kind in &mut self.attachments {
             kind.attach(&mut cx, &mut mesh);

@@ -15,7 +15,7 @@ thread_local! {
 }
 
 /// Appends a time in UTC as RFC 3339 with microseconds.
-pub(super) fn write(out: &mut String, time: SystemTime) {
+pub(in crate::telemetry) fn write(out: &mut String, time: SystemTime) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let text = second(since.as_secs());
     out.push_str(std::str::from_utf8(&text).unwrap_or_default());

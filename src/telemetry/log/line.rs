@@ -17,7 +17,7 @@ pub const MAX_FIELD: usize = 1024;
 /// Stands at the end of what was cut.
 const CUT: char = '…';
 /// What a whole line may have, in bytes: no line has so many fields that peers chose.
-pub(super) const MAX_LINE: usize = 32 * 1024;
+pub(in crate::telemetry) const MAX_LINE: usize = 32 * 1024;
 
 /// A line that is being written: message first, then fields in the order of the calls.
 pub(in crate::telemetry) struct Line {
@@ -175,12 +175,20 @@ fn level_name(level: Level) -> &'static str {
     }
 }
 
-fn quote(out: &mut String, text: &str) {
+/// Writes a text in quotes, escaped and cut.
+pub(in crate::telemetry) fn quote(out: &mut String, text: &str) {
     let (start, rest) = cut(text);
     out.push('"');
     escape(out, start);
     out.extend(rest);
     out.push('"');
+}
+
+/// Writes a text without quotes, escaped and cut.
+pub(in crate::telemetry) fn write_escaped(out: &mut String, text: &str) {
+    let (start, rest) = cut(text);
+    escape(out, start);
+    out.extend(rest);
 }
 
 /// As much of a text as a field may have, and what stands for the rest.
