@@ -6,6 +6,7 @@ mod ext_authz;
 mod policy;
 mod route;
 mod service;
+mod string_match;
 mod waypoint;
 mod workload;
 
@@ -13,7 +14,7 @@ pub use encryption::{Demand, Encryption, Wish};
 pub use ext_authz::{CheckBody, CheckProtocol, ExtAuthz, HttpCheck, ProviderService};
 pub use policy::{
     Action, AuthorizationPolicy, Cidr, Condition, ConditionKey, Mode, Operation,
-    PeerAuthentication, PolicyTarget, Rule, Scope, Source, StringMatch, TokenPlace, Values,
+    PeerAuthentication, PolicyTarget, Rule, Scope, Source, TokenPlace, Values,
 };
 pub use route::{
     Backend, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind, RouteParent, Timeouts,
@@ -22,6 +23,7 @@ pub use service::{
     AppProtocol, Balancing, Endpoint, PortFilters, PortMapping, Preference, Resolution, Served,
     Service, ServicePort, Visibility,
 };
+pub use string_match::StringMatch;
 pub use waypoint::{Binding, Waypoint};
 pub use workload::{Canonical, CaptureWishes, Locality, Workload};
 

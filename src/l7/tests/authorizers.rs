@@ -3,16 +3,17 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use super::destination::captured;
 use super::support::*;
@@ -299,4 +300,61 @@ async fn answers_of_the_mesh_are_heard_by_whom_the_authorizer_permits() {
     let mut client = client(&lab, false, at).await;
     assert_eq!(get(&mut client, "/nothing", &[]).await.status, StatusCode::NOT_FOUND);
     assert_eq!(get(&mut client, "/deny", &[]).await.body, "denied by rule");
+}
+
+/// A field of a message of protobuf that has bytes.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    [&[number << 3 | 2, u8::try_from(bytes.len()).unwrap()][..], bytes].concat()
+}
+
+/// An authorizer that speaks gRPC, and finds the path in what it is asked.
+async fn grpc_authorizer() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = |request: Request<Incoming>| async move {
+        assert_eq!(request.uri().path(), "/envoy.service.auth.v3.Authorization/Check");
+        let asked = request.into_body().collect().await.unwrap().to_bytes();
+        let asked_for = |text: &[u8]| asked.windows(text.len()).any(|part| part == text);
+        let header = field(1, &[field(1, b"x-user"), field(2, b"alice")].concat());
+        // denied_response and ok_response.
+        let message = match asked_for(b"/deny") {
+            true => field(2, &field(3, b"denied by rule")),
+            false => field(3, &field(2, &header)),
+        };
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let framed = [&[0][..], &length, &message].concat();
+        let status = if asked_for(b"/fail") { "14" } else { "0" };
+        let trailers = HeaderMap::from_iter([(
+            http::HeaderName::from_static("grpc-status"),
+            HeaderValue::from_static(status),
+        )]);
+        let body = Full::<Bytes>::from(framed).with_trailers(async { Some(Ok(trailers)) });
+        Ok::<_, Infallible>(Response::new(body))
+    };
+    tokio::spawn(async move {
+        loop {
+            let io = TokioIo::new(listener.accept().await.unwrap().0);
+            let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(server.serve_connection(io, service_fn(answer)));
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_authorizer_may_speak_grpc() {
+    for is_captured in [true, false] {
+        let over_grpc = ExtAuthz { protocol: CheckProtocol::Grpc, ..provider(80) };
+        let (_lab, mut client) = lab(is_captured, over_grpc, grpc_authorizer().await).await;
+        for _ in 0..3 {
+            let allowed = get(&mut client, "/a", &[("x-user", "root")]).await;
+            assert_eq!(allowed.status, StatusCode::OK, "{}", allowed.body);
+            assert!(allowed.body.contains("x-user: alice"), "{}", allowed.body);
+            assert!(!allowed.body.contains("root"), "{}", allowed.body);
+        }
+        let denied = get(&mut client, "/deny", &[]).await;
+        assert_eq!((denied.status, &*denied.body), (StatusCode::FORBIDDEN, "denied by rule"));
+        let failed = get(&mut client, "/fail", &[]).await;
+        assert_eq!(failed.body, "external authorization failed");
+    }
 }

@@ -380,10 +380,10 @@ impl Reading {
         {
             frame = Some(Err(error));
         }
-        if let Some(Ok(frame)) = &frame {
-            if let Some(data) = frame.data_ref() {
-                self.uploaded.0.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-            }
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.uploaded.0.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         }
         self.ended |= frame.is_none() || self.incoming.is_end_stream();
         Poll::Ready(frame)
