@@ -11,6 +11,7 @@ mod listen;
 mod outbound;
 mod places;
 mod plaintext;
+mod routed;
 #[cfg(test)]
 mod tests;
 

@@ -7,6 +7,7 @@ mod policy;
 mod route;
 mod service;
 mod string_match;
+mod stream_route;
 mod waypoint;
 mod workload;
 
@@ -24,6 +25,7 @@ pub use service::{
     Service, ServicePort, Visibility,
 };
 pub use string_match::StringMatch;
+pub use stream_route::{NameMatch, StreamKind, StreamRoute};
 pub use waypoint::{Binding, Waypoint};
 pub use workload::{Canonical, CaptureWishes, Locality, Workload};
 
@@ -39,6 +41,8 @@ pub struct Mesh {
     pub services: Vec<Arc<Service>>,
     pub waypoints: Vec<Arc<Waypoint>>,
     pub routes: Vec<Arc<HttpRoute>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stream_routes: Vec<Arc<StreamRoute>>,
     pub policies: Vec<Arc<AuthorizationPolicy>>,
     /// The format of the access log of requests; `None` for our own.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! Routing: the next hop of a connection, and the rule of a request (HTTPRoute, GRPCRoute). The rule's
+//! Routing: the next hop of a connection (TCPRoute, TLSRoute), and the rule of a request (HTTPRoute, GRPCRoute). The rule's
 //! filters then process the request (`filter`).
 //!
 //! Pure functions over one snapshot, so that both nodes of a connection come to the same answer. The only state is the
@@ -8,10 +8,12 @@ mod decide;
 mod matching;
 mod select;
 mod split;
+mod streams;
 
-pub use decide::{Decision, decide};
+pub use decide::{Decision, decide, waypoint_of};
 pub use select::{Selection, leading_to, select, serves};
-pub use split::next_backend;
+pub use split::{next_backend, next_backend_of_stream};
+pub use streams::Streams;
 
 use http::{HeaderMap, Method};
 

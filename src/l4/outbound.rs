@@ -3,23 +3,34 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tokio::net::TcpStream;
+
 use super::listen::Accepted;
 use super::{Proxy, deliver};
 use crate::balance::Picked;
 use crate::model::{Service, Workload};
 use crate::reach::{Ask, Asked, Downstream, Failure, Reached, Unreached, cut_after_a_change};
 use crate::route::{self, Decision};
-use crate::sock;
+use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionStart, Reporter};
 use crate::tunnel::RoutedConnection;
 use crate::world;
 
 /// One outbound connection.
-struct Outbound {
-    accepted: Accepted,
+pub(super) struct Outbound {
+    pub(super) accepted: Accepted,
     client: Arc<Workload>,
     /// What the application dialled.
     dialled: SocketAddr,
+    /// The port of the service: the dialled one, or that of a route's backend.
+    pub(super) port: u16,
+}
+
+impl Outbound {
+    fn ask<'a>(&self, service: &'a Arc<Service>) -> Ask<'a> {
+        let dialled = SocketAddr::new(self.dialled.ip(), self.port);
+        Ask { service: Asked::Decided(service), dialled }
+    }
 }
 
 impl Proxy {
@@ -35,7 +46,8 @@ impl Proxy {
         };
         // The decision is taken over one snapshot, which is let go before anything is awaited.
         let decision = route::decide(&self.shared.world.load(), &client, dialled);
-        let outbound = Outbound { accepted, client, dialled };
+        let port = dialled.port();
+        let outbound = Outbound { accepted, client, dialled, port };
         match decision {
             Decision::Refuse { reason, why } => {
                 self.refuse_outbound(&outbound, None, Failure { reason, why }.into());
@@ -45,7 +57,13 @@ impl Proxy {
                 let address = SocketAddr::new(dialled.ip(), port);
                 self.carry(outbound, Picked::dialled(address, Some(workload))).await;
             }
-            Decision::Service { service, .. } => self.carry_to_service(outbound, &service).await,
+            Decision::Service { service, .. } => {
+                self.carry_to_service(outbound, &service, |stream| stream).await;
+            }
+            Decision::Routed { service, routes } => {
+                // In memory of its own, which the other connections do not hold.
+                Box::pin(self.carry_by_route(outbound, service, routes)).await;
+            }
             Decision::Waypoint { service, waypoint, .. } => {
                 self.shared.waypoints.route(RoutedConnection {
                     stream: outbound.accepted.stream,
@@ -71,20 +89,25 @@ impl Proxy {
         match connected {
             Ok(upstream) => {
                 let reached = Reached { upstream, picked: to, permit: None };
-                self.copy(outbound, reached, None).await;
+                self.copy(outbound, reached, None, |stream| stream).await;
             }
             Err(failure) => self.refuse_outbound(&outbound, Some((&to, None)), failure.into()),
         }
     }
 
-    async fn carry_to_service(&self, outbound: Outbound, service: &Arc<Service>) {
+    /// `whole` puts back what was read of the client already.
+    pub(super) async fn carry_to_service<S: Duplex>(
+        &self,
+        outbound: Outbound,
+        service: &Arc<Service>,
+        whole: impl FnOnce(TcpStream) -> S,
+    ) {
         let reached = {
             let from = self.downstream(&outbound);
-            let ask = Ask { service: Asked::Decided(service), dialled: outbound.dialled };
-            Box::pin(self.reach.endpoint(&from, &ask)).await
+            Box::pin(self.reach.endpoint(&from, &outbound.ask(service))).await
         };
         match reached {
-            Ok(reached) => self.copy(outbound, reached, Some(service)).await,
+            Ok(reached) => self.copy(outbound, reached, Some(service), whole).await,
             Err(mut unreached) => {
                 let to = unreached.picked.take();
                 let to = to.unwrap_or_else(|| Picked::dialled(outbound.dialled, None));
@@ -99,7 +122,13 @@ impl Proxy {
     }
 
     /// Copies until both sides have ended, or until a change no longer permits connections like this one to the service.
-    async fn copy(&self, outbound: Outbound, reached: Reached, service: Option<&Arc<Service>>) {
+    async fn copy<S: Duplex>(
+        &self,
+        outbound: Outbound,
+        reached: Reached,
+        service: Option<&Arc<Service>>,
+        whole: impl FnOnce(TcpStream) -> S,
+    ) {
         let Reached { upstream, picked, permit } = reached;
         let (policy, notes) = permit.map(|it| (it.policy, it.notes)).unwrap_or_default();
         let start = ConnectionStart {
@@ -109,8 +138,9 @@ impl Proxy {
             ..self.start_of(&outbound, Some((&picked, service)))
         };
         let mut record = self.shared.telemetry.connection(start).within(Some(&self.room));
-        let Outbound { accepted: Accepted { stream, peer, place: _place }, client, dialled } =
-            outbound;
+        let Outbound { accepted, client, mut dialled, port } = outbound;
+        let Accepted { stream, peer, place: _place } = accepted;
+        dialled.set_port(port);
         let from = Downstream { client: &client, address: peer, sockets: &self.sockets };
         let denied = async {
             let Some(service) = service else { return std::future::pending().await };
@@ -119,12 +149,23 @@ impl Proxy {
             Box::pin(self.reach.until_denied(&from, &ask, &picked)).await
         };
         let copied = tokio::select! {
-            copied = sock::copy_bidirectional(stream, upstream, &record) => copied,
+            copied = sock::copy_bidirectional(whole(stream), upstream, &record) => copied,
             denied = denied => {
                 return record.fail(denied.reason, cut_after_a_change(&denied.why));
             }
         };
         deliver::finish(copied, &mut record);
+    }
+
+    /// Records a connection that no route led to a backend.
+    pub(super) fn refuse_routed(
+        &self,
+        outbound: &Outbound,
+        service: &Arc<Service>,
+        failure: Failure,
+    ) {
+        let to = Picked::dialled(outbound.dialled, None);
+        self.refuse_outbound(outbound, Some((&to, Some(service))), failure.into());
     }
 
     fn refuse_outbound(

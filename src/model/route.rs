@@ -101,7 +101,8 @@ impl Timeouts {
     }
 }
 
-/// What is sent again although it may have reached an application (GEP-1731).
+/// What is sent again although it may have reached an application (GEP-1731). A rule with no attempts is not retried at all, also
+/// where it would be without a `retry`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Retry {
     /// Statuses after which the request is sent again.
@@ -111,6 +112,13 @@ pub struct Retry {
     pub attempts: u32,
     /// The least time between two attempts.
     pub backoff: Duration,
+}
+
+impl Retry {
+    /// Requests are sent to one endpoint, once.
+    pub fn is_off(&self) -> bool {
+        self.attempts == 0
+    }
 }
 
 /// All parts must match.

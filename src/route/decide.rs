@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::streams::Streams;
 use crate::base::{Reason, ports};
 use crate::model::{AppProtocol, Binding, Resolution, Service, Waypoint, Workload};
 use crate::world::{Owner, World};
@@ -20,6 +21,11 @@ pub enum Decision {
     Service {
         service: Arc<Service>,
         port: u16,
+    },
+    /// A backend of one of these routes of the service. Nothing but the first message of TLS is parsed.
+    Routed {
+        service: Arc<Service>,
+        routes: Streams,
     },
     /// A workload that was dialled by its address.
     Workload {
@@ -42,7 +48,7 @@ pub fn decide(world: &World, client: &Workload, dialled: SocketAddr) -> Decision
     let address = dialled.ip().to_canonical();
     let own_port = ports::ILLEGAL.contains(&dialled.port());
     match world.owner_of(address, dialled.port(), &client.key.namespace) {
-        Some(Owner::Service(service)) => decide_service(world, service, dialled.port()),
+        Some(Owner::Service(service)) => decide_service(world, client, service, dialled.port()),
         Some(Owner::Workload(_)) if own_port => refuse_own_port(dialled),
         Some(Owner::Workload(workload)) => decide_workload(world, workload, dialled.port()),
         None if own_port && (address.is_loopback() || address.is_unspecified()) => {
@@ -52,7 +58,7 @@ pub fn decide(world: &World, client: &Workload, dialled: SocketAddr) -> Decision
     }
 }
 
-fn decide_service(world: &World, service: &Arc<Service>, port: u16) -> Decision {
+fn decide_service(world: &World, client: &Workload, service: &Arc<Service>, port: u16) -> Decision {
     let to_service = Decision::Service { service: service.clone(), port };
     let Some(service_port) = service.port(port) else {
         // A service whose endpoint is the dialled address leads there on every port (as in ztunnel), unless a waypoint guards it.
@@ -62,28 +68,38 @@ fn decide_service(world: &World, service: &Arc<Service>, port: u16) -> Decision 
         let why = format!("{service} has no port {port}");
         return Decision::Refuse { reason: Reason::NoHealthyUpstream, why };
     };
+    let waypoint = match waypoint_of(world, service) {
+        Ok(waypoint) => waypoint,
+        Err(why) => return Decision::Refuse { reason: Reason::WaypointUnusable, why },
+    };
+    if let Some(routes) = Streams::on(world, service, service_port, &client.key.namespace) {
+        return Decision::Routed { service: service.clone(), routes };
+    }
+    let speaks_http = service_port.protocol != AppProtocol::Tcp;
+    match waypoint.filter(|waypoint| speaks_http && waypoint.for_services) {
+        None => to_service,
+        Some(waypoint) => Decision::Waypoint {
+            service: service.clone(),
+            port,
+            protocol: service_port.protocol,
+            waypoint: waypoint.clone(),
+        },
+    }
+}
+
+/// The waypoint of a service, if it is bound to one, or why traffic to the service is rejected.
+pub fn waypoint_of<'a>(
+    world: &'a World,
+    service: &Service,
+) -> Result<Option<&'a Arc<Waypoint>>, String> {
     match &service.waypoint {
-        Binding::None => to_service,
+        Binding::None => Ok(None),
         Binding::Unusable { waypoint, why } => {
-            let why = format!("waypoint {waypoint} of {service} cannot be used: {why}");
-            Decision::Refuse { reason: Reason::WaypointUnusable, why }
+            Err(format!("waypoint {waypoint} of {service} cannot be used: {why}"))
         }
         Binding::Waypoint(key) => match world.waypoint(key) {
-            None => {
-                let why = format!("waypoint {key} of {service} does not exist");
-                Decision::Refuse { reason: Reason::WaypointUnusable, why }
-            }
-            Some(waypoint)
-                if service_port.protocol == AppProtocol::Tcp || !waypoint.for_services =>
-            {
-                to_service
-            }
-            Some(waypoint) => Decision::Waypoint {
-                service: service.clone(),
-                port,
-                protocol: service_port.protocol,
-                waypoint: waypoint.clone(),
-            },
+            Some(waypoint) => Ok(Some(waypoint)),
+            None => Err(format!("waypoint {key} of {service} does not exist")),
         },
     }
 }

@@ -4,8 +4,10 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::{Head, matching};
+use crate::base::ObjectKey;
 use crate::model::{
-    Backend, BackendRef, HttpMatch, HttpRoute, PathMatch, RouteKind, Service, TextMatch, Workload,
+    Backend, BackendRef, HttpMatch, HttpRoute, PathMatch, RouteKind, RouteParent, Service,
+    TextMatch, Workload,
 };
 use crate::world::World;
 
@@ -38,7 +40,7 @@ pub fn select(
 ) -> Selection {
     let attached = |namespace| {
         let routes = world.routes_from(namespace, &service.key).iter();
-        routes.filter(move |route| is_attached(route, service, port))
+        routes.filter(move |route| is_attached(&route.parents, &service.key, port))
     };
     let producer = service.key.namespace.as_str();
     let consumer = client_namespace != producer && attached(client_namespace).next().is_some();
@@ -84,10 +86,12 @@ pub fn leading_to<'a>(
     })
 }
 
-fn is_attached(route: &HttpRoute, service: &Service, port: u16) -> bool {
-    route.parents.iter().any(|parent| {
-        parent.service == service.key && parent.port.is_none_or(|wanted| wanted == port)
-    })
+/// Whether some of a route's parents is this port of a service.
+pub(super) fn is_attached(parents: &[RouteParent], service: &ObjectKey, port: u16) -> bool {
+    let is_here = |parent: &RouteParent| {
+        parent.service == *service && parent.port.is_none_or(|wanted| wanted == port)
+    };
+    parents.iter().any(is_here)
 }
 
 fn candidates<'a>(
@@ -113,7 +117,7 @@ impl Candidate<'_> {
             .then(self.matched.method.is_some().cmp(&other.matched.method.is_some()))
             .then(self.matched.headers.len().cmp(&other.matched.headers.len()))
             .then(self.matched.query.len().cmp(&other.matched.query.len()))
-            .then(age(other.route).cmp(&age(self.route)))
+            .then(age(other.route.created).cmp(&age(self.route.created)))
             .then_with(|| other.route.key.cmp(&self.route.key));
         rank == Ordering::Greater
     }
@@ -134,6 +138,6 @@ fn length(text: &Option<TextMatch>) -> usize {
 }
 
 /// A route of unknown age counts as the youngest: it was not created by an API server.
-fn age(route: &HttpRoute) -> i64 {
-    if route.created == 0 { i64::MAX } else { route.created }
+fn age(created: i64) -> i64 {
+    if created == 0 { i64::MAX } else { created }
 }

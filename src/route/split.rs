@@ -1,26 +1,34 @@
 //! Weighted backends, exact and without a lock.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::model::HttpRule;
+use crate::model::{Backend, HttpRule, StreamRoute};
 
-/// The index of the next backend; `None` if the rule has none or all weights are zero.
-///
+/// The index of the backend of the next request; `None` if the rule has none or all weights are zero.
+pub fn next_backend(rule: &HttpRule) -> Option<usize> {
+    next_of(&rule.backends, &rule.turn)
+}
+
+/// The backend of the next connection; `None` as above.
+pub fn next_backend_of_stream(route: &StreamRoute) -> Option<&Backend> {
+    route.backends.get(next_of(&route.backends, &route.turn)?)
+}
+
 /// Each request takes the next number. A backend of weight `w` out of `total` takes request `n` when
 /// `(n + 1) * w / total` steps over a whole number; the remaining requests are renumbered and split among the other
 /// backends in the same way. So over any `total / gcd` requests in a row every backend gets exactly its share, evenly spread, on each node.
-pub fn next_backend(rule: &HttpRule) -> Option<usize> {
-    let mut total: u128 = rule.backends.iter().map(|backend| u128::from(backend.weight)).sum();
+fn next_of(backends: &[Backend], turn: &AtomicU64) -> Option<usize> {
+    let mut total: u128 = backends.iter().map(|backend| u128::from(backend.weight)).sum();
     if total == 0 {
         return None;
     }
     // A single backend needs no number: all threads share the counter.
     let takes_all = |weight: u32| u128::from(weight) == total;
-    if let Some(only) = rule.backends.iter().position(|backend| takes_all(backend.weight)) {
+    if let Some(only) = backends.iter().position(|backend| takes_all(backend.weight)) {
         return Some(only);
     }
-    let mut number = u128::from(rule.turn.fetch_add(1, Ordering::Relaxed));
-    for (index, backend) in rule.backends.iter().enumerate() {
+    let mut number = u128::from(turn.fetch_add(1, Ordering::Relaxed));
+    for (index, backend) in backends.iter().enumerate() {
         let weight = u128::from(backend.weight);
         let before = number * weight / total;
         let after = (number + 1) * weight / total;
@@ -37,14 +45,12 @@ pub fn next_backend(rule: &HttpRule) -> Option<usize> {
 mod tests {
     use std::collections::HashMap;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicU64;
 
     use proptest::prelude::*;
 
     use super::*;
     use crate::base::ObjectKey;
     use crate::filter::BackendRef;
-    use crate::model::Backend;
 
     fn rule(weights: &[u32], turn: u64) -> HttpRule {
         let backend = |(index, weight): (usize, &u32)| Backend {

@@ -342,6 +342,11 @@ fn decisions() {
         Decision::Service { port, .. } => format!("service {port}"),
         Decision::Workload { port, .. } => format!("workload {port}"),
         Decision::Waypoint { waypoint, .. } => format!("waypoint {}", waypoint.key),
+        Decision::Routed { routes: Streams::Tcp(route), .. } => format!("tcp {}", route.key),
+        Decision::Routed { routes: Streams::Tls(routes), .. } => {
+            let keys: Vec<String> = routes.iter().map(|route| route.key.to_string()).collect();
+            format!("tls {}", keys.join(" "))
+        }
     };
     let unusable = Binding::Unusable { waypoint: key("gone"), why: "it does not exist".into() };
     for (binding, to, expected) in [

@@ -18,6 +18,7 @@ mod row;
 pub(super) mod schema;
 mod selector;
 mod service_entry;
+mod stream_route;
 mod strict;
 mod table;
 mod traffic_policy;
@@ -58,10 +59,12 @@ pub use selector::{LabelSelector, Operator, Requirement, selects};
 pub use service_entry::{
     EntryPort, EntrySelector, ServiceEntry, ServiceEntrySpec, WorkloadEntry, WorkloadEntrySpec,
 };
+pub use stream_route::{
+    StreamBackendRef, StreamRule, TcpRoute, TcpRouteSpec, TlsRoute, TlsRouteSpec,
+};
 pub use traffic_policy::{TrafficPolicy, TrafficPolicySpec};
 pub use unserved::{
-    BackendTlsPolicy, DestinationRule, EnvoyFilter, TcpRoute, Telemetry, TlsRoute, VirtualService,
-    WasmPlugin,
+    BackendTlsPolicy, DestinationRule, EnvoyFilter, Telemetry, VirtualService, WasmPlugin,
 };
 
 pub use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
@@ -173,13 +176,12 @@ labelled! { Namespace ServiceAccount Service EndpointSlice Node }
 
 /// Texts of `docs/resources.md` that several kinds share.
 const BELOW: &str = "see below";
+const STREAM_ROUTES: &str = "[on their own page](stream-routes.md)";
 const NOTHING: &str = "nothing; the status of each object says so, [see below](#unsupported-kinds)";
 
 /// Effects of several kinds that are not carried out.
 const NO_ENVOY: &str = "is not carried out: there is no Envoy here that it could extend; what it would check or change is neither \
                         checked nor changed";
-const ADDRESSED: &str = "is not carried out: connections go to the endpoints of the Service that was addressed. Address the \
-                         backend's Service instead";
 
 kinds! {
     Namespace: Namespace = Row {
@@ -424,16 +426,18 @@ kinds! {
     };
     TCPRoute: TcpRoute = Row {
         plural: "tcproutes",
-        carried_out: CarriedOut::No { instead: ADDRESSED, denies: false },
+        affects: Affects::Route,
         status: Status::Parents,
-        used: NOTHING,
+        schema: Schema::Spec(&gateway_api::TCP_ROUTE),
+        used: STREAM_ROUTES,
         ..Row::of(GATEWAY_GROUP, &["v1", "v1alpha2"])
     };
     TLSRoute: TlsRoute = Row {
         plural: "tlsroutes",
-        carried_out: CarriedOut::No { instead: ADDRESSED, denies: false },
+        affects: Affects::Route,
         status: Status::Parents,
-        used: NOTHING,
+        schema: Schema::Spec(&gateway_api::TLS_ROUTE),
+        used: STREAM_ROUTES,
         ..Row::of(GATEWAY_GROUP, &["v1", "v1alpha3", "v1alpha2"])
     };
 }

@@ -99,6 +99,11 @@ fn grpc_routes() {
 }
 
 #[test]
+fn stream_routes() {
+    golden("stream-routes");
+}
+
+#[test]
 fn authorization_policies() {
     golden("authorization-policies");
 }

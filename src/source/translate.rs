@@ -27,6 +27,8 @@ mod service_entry;
 mod service_ports;
 mod services;
 mod slices;
+mod tcp_route;
+mod tls_route;
 mod traffic_policy;
 mod translator;
 mod unserved;
@@ -38,11 +40,13 @@ pub use revision::{is_of_other_revision, other_revision_of_gateway};
 pub use translator::Translator;
 pub use waypoint::{CLASS as WAYPOINT_CLASS, LAYER4_ALONE, Resolved, WaypointBindings};
 
+use std::sync::Arc;
+
 use super::objects::{ConfigMap, Kind, MESH_CONFIG, MeshConfig, Namespace, Typed, label};
 use super::{Complaint, Condition, Objects, Severity};
 use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::config::MissingWaypoint;
-use crate::model::{HttpRoute, Mesh};
+use crate::model::Mesh;
 
 /// Names that objects do not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,12 +106,16 @@ impl Translation {
             && self.mesh.access_log == other.mesh.access_log
             && self.mesh.routes.len() == other.mesh.routes.len()
             && self.mesh.routes.iter().zip(&other.mesh.routes).all(|(one, two)| same(one, two))
+            && self.mesh.stream_routes.len() == other.mesh.stream_routes.len()
+            && (self.mesh.stream_routes.iter())
+                .zip(&other.mesh.stream_routes)
+                .all(|(one, two)| same(one, two))
     }
 }
 
 /// Compared as they are dumped: regular expressions have no equality of their own.
-fn same(one: &HttpRoute, two: &HttpRoute) -> bool {
-    if std::ptr::eq(one, two) {
+fn same<R: serde::Serialize>(one: &Arc<R>, two: &Arc<R>) -> bool {
+    if Arc::ptr_eq(one, two) {
         return true;
     }
     match (serde_json::to_value(one), serde_json::to_value(two)) {

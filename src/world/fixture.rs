@@ -152,6 +152,11 @@ impl Fixture {
         self
     }
 
+    pub(crate) fn stream_route(mut self, route: StreamRoute) -> Self {
+        self.mesh.stream_routes.push(Arc::new(route));
+        self
+    }
+
     pub(crate) fn policy(mut self, policy: AuthorizationPolicy) -> Self {
         self.mesh.policies.push(Arc::new(policy));
         self

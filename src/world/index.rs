@@ -13,8 +13,13 @@ use super::owners::{self, Addresses, Names};
 use super::shards::Shards;
 use super::{Load, MeshNames, World, key};
 use crate::base::{ObjectKey, Str};
-use crate::model::{HttpRoute, Mesh, Served, Service, Waypoint, Workload};
+use crate::model::{
+    HttpRoute, Mesh, RouteParent, Served, Service, StreamRoute, Waypoint, Workload,
+};
 use crate::policy::PolicySet;
+
+/// Routes by a service that is their parent, each sorted by namespace.
+type ByService<R> = HashMap<ObjectKey, Arc<[Arc<R>]>>;
 
 #[derive(Clone, Default)]
 pub(super) struct Indexes {
@@ -30,7 +35,8 @@ pub(super) struct Indexes {
     pub(super) addresses: Addresses,
     pub(super) names: Names,
     waypoints: Arc<HashMap<ObjectKey, Arc<Waypoint>>>,
-    routes: Arc<HashMap<ObjectKey, Arc<[Arc<HttpRoute>]>>>,
+    routes: Arc<ByService<HttpRoute>>,
+    streams: Arc<ByService<StreamRoute>>,
     policies: Arc<Applied>,
 }
 
@@ -59,7 +65,13 @@ impl Indexes {
             indexes.waypoints = Arc::new(waypoints.collect());
         }
         if !are_shared(&before.routes, &mesh.routes) {
-            indexes.routes = Arc::new(by_service(&mesh.routes));
+            let by_service = by_service(&mesh.routes, |it| &it.parents, |it| &it.key.namespace);
+            indexes.routes = Arc::new(by_service);
+        }
+        if !are_shared(&before.stream_routes, &mesh.stream_routes) {
+            let routes = &mesh.stream_routes;
+            let by_service = by_service(routes, |it| &it.parents, |it| &it.key.namespace);
+            indexes.streams = Arc::new(by_service);
         }
         let root = &names.root_namespace;
         let (gone, come) = (&workloads.gone[..], &workloads.come[..]);
@@ -183,11 +195,15 @@ impl Indexes {
     }
 }
 
-/// A route once for each service that is a parent, whatever the port; sorted by namespace.
-fn by_service(routes: &[Arc<HttpRoute>]) -> HashMap<ObjectKey, Arc<[Arc<HttpRoute>]>> {
-    let mut by_service: HashMap<ObjectKey, Vec<Arc<HttpRoute>>> = HashMap::new();
+/// A route once for each service that is a parent, whatever the port.
+fn by_service<R>(
+    routes: &[Arc<R>],
+    parents: fn(&R) -> &[RouteParent],
+    namespace: fn(&R) -> &Str,
+) -> ByService<R> {
+    let mut by_service: HashMap<ObjectKey, Vec<Arc<R>>> = HashMap::new();
     for route in routes {
-        for parent in &route.parents {
+        for parent in parents(route) {
             let list = by_service.entry(parent.service.clone()).or_default();
             if list.last().is_none_or(|last| !Arc::ptr_eq(last, route)) {
                 list.push(route.clone());
@@ -195,10 +211,17 @@ fn by_service(routes: &[Arc<HttpRoute>]) -> HashMap<ObjectKey, Arc<[Arc<HttpRout
         }
     }
     let sorted = by_service.into_iter().map(|(key, mut list)| {
-        list.sort_by(|one, other| one.key.namespace.cmp(&other.key.namespace));
+        list.sort_by(|one, other| namespace(one).cmp(namespace(other)));
         (key, list.into())
     });
     sorted.collect()
+}
+
+/// Those of one namespace; `all` are sorted by namespace.
+fn of_namespace<'a, R>(all: &'a [Arc<R>], namespace: &str, of: fn(&R) -> &Str) -> &'a [Arc<R>] {
+    let start = all.partition_point(|route| of(route).as_str() < namespace);
+    let length = all[start..].partition_point(|route| of(route).as_str() == namespace);
+    &all[start..start + length]
 }
 
 impl World {
@@ -241,10 +264,17 @@ impl World {
 
     /// The routes in this namespace. The number of others does not matter.
     pub fn routes_from(&self, namespace: &str, service: &ObjectKey) -> &[Arc<HttpRoute>] {
-        let routes = self.routes_of(service);
-        let start = routes.partition_point(|route| route.key.namespace.as_str() < namespace);
-        let length = routes[start..].partition_point(|route| route.key.namespace == namespace);
-        &routes[start..start + length]
+        of_namespace(self.routes_of(service), namespace, |route| &route.key.namespace)
+    }
+
+    /// TCPRoutes and TLSRoutes with this service as a parent, whatever the port and the client, by namespace.
+    pub fn streams_of(&self, service: &ObjectKey) -> &[Arc<StreamRoute>] {
+        self.indexes.streams.get(service).map_or(&[], |routes| routes)
+    }
+
+    /// Those in this namespace.
+    pub fn streams_from(&self, namespace: &str, service: &ObjectKey) -> &[Arc<StreamRoute>] {
+        of_namespace(self.streams_of(service), namespace, |route| &route.key.namespace)
     }
 
     /// The load of an endpoint; the same counter in every world that has it.

@@ -42,6 +42,7 @@ mod redirect;
 mod same_node;
 mod soak;
 mod sock;
+mod stream_routes;
 mod takeover;
 mod traffic;
 

@@ -112,6 +112,11 @@ fn kinds_that_are_not_carried_out() {
 }
 
 #[test]
+fn stream_routes() {
+    golden("stream-routes");
+}
+
+#[test]
 fn policies() {
     golden("policies");
 }

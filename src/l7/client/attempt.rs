@@ -172,7 +172,9 @@ impl Routed {
                 None => Failed { unsent: false, answer: late(), ended: Ended::TimedOut },
             };
             let goes_on = attempts.failed(&mut picked, ended);
-            if !unsent || !goes_on {
+            // A pooled connection that was closed meanwhile was no attempt at all.
+            let last_one = self.plan.never_retries() && !matches!(ended, Ended::Stale);
+            if !unsent || !goes_on || last_one {
                 return Outcome::Failed(answer, ended);
             }
             last = Some((answer, ended));

@@ -56,6 +56,11 @@ impl Plan {
         self.chosen.as_ref().and_then(Chosen::rule)?.retry.as_ref()
     }
 
+    /// Whether the rule forbids that another endpoint is tried, even with a request that was certainly not sent.
+    pub(in crate::l7) fn never_retries(&self) -> bool {
+        self.retry().is_some_and(Retry::is_off)
+    }
+
     /// What the backend's port is said to speak, by the route and by the service.
     pub(in crate::l7) fn protocol(&self) -> AppProtocol {
         if self.chosen.as_ref().is_some_and(|chosen| chosen.route.kind == RouteKind::Grpc) {

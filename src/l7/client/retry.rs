@@ -41,7 +41,7 @@ impl Retries {
         arrived: &mut Arrived,
         share: &Arc<Share>,
     ) -> Option<Box<Self>> {
-        retry.filter(|_| arrived.upgrade.is_none())?;
+        retry.filter(|retry| !retry.is_off() && arrived.upgrade.is_none())?;
         let buffer = match arrived.request.body().is_empty() {
             true => None,
             false => Some(share.replay()?),

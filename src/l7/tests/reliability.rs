@@ -182,3 +182,35 @@ async fn another_attempt_waits_and_goes_elsewhere() {
     }
     assert_eq!(second.came().len(), 10);
 }
+
+/// Most endpoints of the service refuse connections.
+#[tokio::test]
+async fn without_attempts_another_endpoint_is_not_tried_either() {
+    for (retry, tried_others) in [(None, true), (retry(&[503], 1), true), (retry(&[503], 0), false)]
+    {
+        let (good, script) = Script::start(&[Step::Status(200)]).await;
+        let mut mesh = shop(good);
+        let mut service = mesh.mesh.services[0].as_ref().clone();
+        for number in 0..2 {
+            let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let closed = closed.local_addr().unwrap();
+            let other = outsider(&format!("closed-{number}"), closed);
+            let mut endpoint = service.endpoints[0].clone();
+            endpoint.workload = Some(other.uid.clone());
+            endpoint.ports[0].target = closed.port();
+            service.endpoints.push(endpoint);
+            mesh = mesh.workload(other);
+        }
+        mesh.mesh.services[0] = service.into();
+        let rule = HttpRule { retry, ..fixture::rule(vec![to("echo", 1)]) };
+        let mesh = mesh.route(fixture::route("r", "echo", vec![rule]));
+        let lab = Lab::new(mesh, WorkerSettings::for_tests());
+        let mut refused = 0;
+        for _ in 0..20 {
+            let answer = client(&lab, false).await.get("/").await;
+            refused += usize::from(answer.status == StatusCode::SERVICE_UNAVAILABLE);
+        }
+        assert_eq!(refused == 0, tried_others, "{refused} of 20");
+        assert_eq!(script.came().len(), 20 - refused);
+    }
+}

@@ -137,7 +137,7 @@ fn one() -> u32 {
     1
 }
 
-fn weight<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+pub(super) fn weight<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     let weight = Option::<u32>::deserialize(from)?.unwrap_or(1);
     if weight > MAX_WEIGHT {
         return Err(D::Error::custom(format!("must be from 0 to {MAX_WEIGHT}, not {weight}")));

@@ -31,7 +31,7 @@ macro_rules! named {
     };
 }
 
-named! { VirtualService EnvoyFilter WasmPlugin Telemetry TcpRoute TlsRoute }
+named! { VirtualService EnvoyFilter WasmPlugin Telemetry }
 
 /// `networking.istio.io/v1` DestinationRule.
 #[derive(Clone, Debug, Deserialize)]

@@ -44,7 +44,7 @@ fn rule(rule: &HttpRouteRule) -> RuleParts<'_> {
         Err(unsupported) => parts.unsupported.push(unsupported),
     }
     match rule.retry.as_ref().map(|it| it.read()).transpose() {
-        Ok(retry) => parts.retry = retry.flatten(),
+        Ok(retry) => parts.retry = retry,
         Err(unsupported) => parts.unsupported.push(unsupported),
     }
     if says_something(&rule.session_persistence) {

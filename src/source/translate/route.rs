@@ -1,5 +1,6 @@
 //! Routes with Service parents, and with ServiceEntries as such (Gateway API v1; GEP-1294 for the mesh, GEP-1324 for
-//! consumer routes; Istio "Traffic management"): what HTTPRoutes and GRPCRoutes share.
+//! consumer routes; Istio "Traffic management"): what HTTPRoutes and GRPCRoutes share, and with `streams` what TCPRoutes and
+//! TLSRoutes do.
 //!
 //! A rule is kept as it is written or not at all: where a rule says something that we do not carry out, its requests
 //! are answered with an error, rather than forwarded as if it did not say it, or given to another rule. That is what
@@ -11,6 +12,7 @@ mod filters;
 mod kept;
 mod parents;
 mod services;
+mod streams;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -27,8 +29,9 @@ use crate::source::objects::{GrpcRoute, Kind, ParentRef, RouteBackendRef, Typed,
 use crate::source::{Condition, ConditionReason, ConditionType};
 use backend::Backends;
 pub(super) use kept::Routes;
-use parents::Attached;
+use parents::{Attached, Translated};
 use services::Services;
+pub(super) use streams::StreamParts;
 
 /// The range of the offset at which a rule starts to split its traffic: wide enough that two agents seldom start
 /// alike, far from overflow.
@@ -37,7 +40,7 @@ const TURN_RANGE: u64 = 1 << 32;
 /// What the status says, and why.
 type Refused = (ConditionReason, String);
 
-/// A route of either kind.
+/// A route of any kind.
 pub(super) struct RouteParts<'a> {
     pub(super) kind: Kind,
     pub(super) key: &'a ObjectKey,
@@ -92,6 +95,7 @@ fn translate_one(
         let field = "spec.rules".to_owned();
         cx.complain(super::Severity::Warning, parts.kind, parts.key, field, reason.into());
     }
+    complain_of_names(cx, parts);
     let backends = Backends { services, route: parts };
     let mut dropped = Vec::new();
     let mut rules = Vec::new();
@@ -112,7 +116,7 @@ fn translate_one(
     }
     complain_of_dropped(cx, parts, dropped);
     let route = HttpRoute { kind, key: parts.key.clone(), created: parts.created, parents, rules };
-    Some(Attached { route: Arc::new(route), indexes })
+    Some(Attached { route: Translated::Http(Arc::new(route)), indexes })
 }
 
 fn keep(
@@ -153,6 +157,21 @@ fn resolve_all(
         });
     }
     resolved
+}
+
+/// Names of rules differ within a route (Gateway API, SectionName). An API server with definitions before 1.7 accepts others.
+fn complain_of_names(cx: &mut Context<'_>, parts: &RouteParts<'_>) {
+    for (index, rule) in parts.rules.iter().enumerate().filter(|(_, rule)| !rule.name.is_empty()) {
+        let same = parts.rules[..index].iter().position(|other| other.name == rule.name);
+        let Some(first) = same else { continue };
+        let reason = format!(
+            "{:?} is the name of rules[{first}] too, so a policy whose sectionName names it applies to both; give each rule a \
+             name of its own",
+            rule.name
+        );
+        let field = format!("spec.rules[{index}].name");
+        cx.complain(super::Severity::Warning, parts.kind, parts.key, field, reason);
+    }
 }
 
 /// A rule that forwards nothing and answers nothing itself is right by the API, and seldom meant.

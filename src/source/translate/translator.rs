@@ -125,6 +125,7 @@ impl Translator {
             services,
             waypoints: frame.waypoints.usable().cloned().collect(),
             routes: self.routes.models(),
+            stream_routes: self.routes.streams(),
             policies: frame.policies.models().to_vec(),
             access_log: frame.access_log.clone(),
         };

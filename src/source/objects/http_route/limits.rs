@@ -60,8 +60,7 @@ impl RawTimeouts {
 }
 
 impl RawRetry {
-    /// `None` when nothing is sent again.
-    pub fn read(&self) -> Result<Option<Retry>, Unsupported> {
+    pub fn read(&self) -> Result<Retry, Unsupported> {
         let code = |code: &i64| {
             let known = u16::try_from(*code).ok().filter(|code| (400..600).contains(code));
             known.and_then(|code| StatusCode::from_u16(code).ok()).ok_or_else(|| {
@@ -74,12 +73,11 @@ impl RawRetry {
             return Err(Unsupported::new("retry.attempts", why));
         }
         let backoff = self.backoff.as_deref().map(|text| duration("retry.backoff", text));
-        let retry = Retry {
+        Ok(Retry {
             codes: self.codes.iter().map(code).collect::<Result<_, _>>()?,
             attempts,
             backoff: backoff.transpose()?.unwrap_or(BACKOFF),
-        };
-        Ok((attempts > 0).then_some(retry))
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Gateway API: HTTPRoute, GRPCRoute, Gateway (the experimental channel, which allows the most).
+//! Gateway API: HTTPRoute, GRPCRoute, TCPRoute, TLSRoute, Gateway (the experimental channel, which allows the most).
 
 use serde_json::Value;
 
@@ -180,6 +180,44 @@ pub(in super::super) const GRPC_ROUTE: Rule = Fields(&[
     ("useDefaultGateways", OneOf(&["All", "None"])),
 ]);
 
+/// Of a TCPRoute or a TLSRoute; the older versions allow a TCPRoute more rules.
+const STREAM_BACKENDS: Rule = List(
+    1,
+    16,
+    &With(
+        &Fields(&[
+            ("group", Text(GROUP)),
+            ("kind", Text(KIND)),
+            ("name", Text(NAME)),
+            ("namespace", Text(LABEL)),
+            ("port", PORT),
+            ("weight", Number(0, 1_000_000)),
+        ]),
+        &[services_have_ports],
+    ),
+);
+const STREAM_RULE: Rule =
+    With(&Fields(&[("name", Text(SUBDOMAIN)), ("backendRefs", STREAM_BACKENDS)]), &[has_backends]);
+
+pub(in super::super) const TCP_ROUTE: Rule = With(
+    &Fields(&[
+        ("parentRefs", PARENTS),
+        ("rules", List(1, 16, &STREAM_RULE)),
+        ("useDefaultGateways", OneOf(&["All", "None"])),
+    ]),
+    &[has_rules],
+);
+
+pub(in super::super) const TLS_ROUTE: Rule = With(
+    &Fields(&[
+        ("parentRefs", PARENTS),
+        ("hostnames", List(1, 1024, &With(&Text(HOST), &[no_address]))),
+        ("rules", List(1, 16, &STREAM_RULE)),
+        ("useDefaultGateways", OneOf(&["All", "None"])),
+    ]),
+    &[has_rules, has_hostnames],
+);
+
 pub(in super::super) const GATEWAY: Rule = Fields(&[
     ("gatewayClassName", Text(NAME)),
     (
@@ -235,6 +273,25 @@ fn parents_differ(value: &Value) -> Option<Objection> {
 fn names_differ(value: &Value) -> Option<Objection> {
     let twice = repeated(value.as_array()?, "name")?;
     Some(("", format!("name {twice:?} twice")))
+}
+
+fn has_rules(value: &Value) -> Option<Objection> {
+    value.get("rules").is_none().then(|| ("rules", "is missing".to_owned()))
+}
+
+fn has_backends(value: &Value) -> Option<Objection> {
+    value.get("backendRefs").is_none().then(|| ("backendRefs", "is missing".to_owned()))
+}
+
+fn has_hostnames(value: &Value) -> Option<Objection> {
+    value.get("hostnames").is_none().then(|| ("hostnames", "is missing".to_owned()))
+}
+
+/// No client sends an address as the server's name (RFC 6066, 3).
+fn no_address(value: &Value) -> Option<Objection> {
+    let name = value.as_str()?;
+    let is_address = name.parse::<std::net::IpAddr>().is_ok();
+    is_address.then(|| ("", format!("{name:?} is an address, and not a name")))
 }
 
 /// Types of filters and their members.

@@ -164,6 +164,8 @@ fn objects_are_held_against_the_schema() {
             json!({"rules": many(3, json!({"matches": many(43, json!({}))}))}),
             "spec.rules",
         ),
+        (Kind::HTTPRoute, json!({"rules": many(2, json!({"name": "same"}))}), "spec.rules"),
+        (Kind::GRPCRoute, json!({"rules": many(2, json!({"name": "same"}))}), "spec.rules"),
         (Kind::HTTPRoute, json!({"hostnames": ["UPPER"]}), "spec.hostnames[0]"),
         (Kind::HTTPRoute, json!({"parentRefs": [parent, parent]}), "spec.parentRefs"),
         (

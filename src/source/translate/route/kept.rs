@@ -5,21 +5,26 @@ use std::sync::Arc;
 
 use super::super::changes::Changes;
 use super::super::services::{self, Reshaped};
-use super::super::{Context, grpc_route, http_route, is_of_other_revision, labels, same};
-use super::parents::Attached;
+use super::super::{
+    Context, grpc_route, http_route, is_of_other_revision, labels, same, tcp_route, tls_route,
+};
+use super::parents::{Attached, Translated};
 use super::services::{LookedAt, Others, Services};
-use super::{RouteParts, conflicts};
+use super::{RouteParts, StreamParts, conflicts, streams};
 use crate::base::{ObjectKey, Str, work};
-use crate::model::{HttpRoute as Model, Service};
-use crate::source::objects::{GrpcRoute, HttpRoute, Kind, Typed};
+use crate::model::{HttpRoute as Model, Service, StreamRoute};
+use crate::source::objects::{GrpcRoute, HttpRoute, Kind, Labelled, TcpRoute, TlsRoute, Typed};
 use crate::source::{Complaint, Objects};
+
+/// The kinds of routes.
+const KINDS: [Kind; 4] = [HttpRoute::KIND, GrpcRoute::KIND, TcpRoute::KIND, TlsRoute::KIND];
 
 /// Kept from translation to translation.
 #[derive(Default)]
 pub(in crate::source::translate) struct Routes {
-    http: BTreeMap<ObjectKey, Known>,
-    grpc: BTreeMap<ObjectKey, Known>,
-    /// Of routes of both kinds in one namespace.
+    /// In the order of the kinds, each in the order of their keys.
+    known: BTreeMap<(Kind, ObjectKey), Known>,
+    /// Of routes of all kinds in one namespace.
     conflicts: BTreeMap<Str, Vec<Complaint>>,
 }
 
@@ -30,16 +35,38 @@ struct Known {
     complaints: Vec<Complaint>,
 }
 
+/// A route as written, of requests or of connections.
+enum Written<'a> {
+    Requests(RouteParts<'a>),
+    Connections(StreamParts<'a>),
+}
+
 impl Routes {
     /// HTTPRoutes before GRPCRoutes, each in the order of their keys.
     pub(in crate::source::translate) fn models(&self) -> Vec<Arc<Model>> {
-        let all = self.http.values().chain(self.grpc.values());
-        all.filter_map(|known| Some(known.attached.as_ref()?.route.clone())).collect()
+        let of_requests = |it: &Translated| match it {
+            Translated::Http(route) => Some(route.clone()),
+            Translated::Stream(_) => None,
+        };
+        self.attached().filter_map(|it| of_requests(&it.route)).collect()
+    }
+
+    /// TCPRoutes and TLSRoutes, each in the order of their keys.
+    pub(in crate::source::translate) fn streams(&self) -> Vec<Arc<StreamRoute>> {
+        let of_connections = |it: &Translated| match it {
+            Translated::Http(_) => None,
+            Translated::Stream(route) => Some(route.clone()),
+        };
+        self.attached().filter_map(|it| of_connections(&it.route)).collect()
+    }
+
+    fn attached(&self) -> impl Iterator<Item = &Attached> {
+        self.known.values().filter_map(|known| known.attached.as_ref())
     }
 
     pub(in crate::source::translate) fn complaints(&self) -> impl Iterator<Item = &Complaint> {
-        let all = self.http.values().chain(self.grpc.values());
-        all.flat_map(|known| &known.complaints).chain(self.conflicts.values().flatten())
+        let own = self.known.values().flat_map(|known| &known.complaints);
+        own.chain(self.conflicts.values().flatten())
     }
 
     pub(in crate::source::translate) fn update(
@@ -58,12 +85,15 @@ impl Routes {
             self.translate(cx, services, kind, key);
         }
         for namespace in namespaces {
-            let of = |kind: &'_ BTreeMap<ObjectKey, Known>| {
-                let known = kind.range(ObjectKey::new(namespace.clone(), "")..);
-                let own = known.take_while(|(key, _)| key.namespace == namespace);
-                own.filter_map(|(_, known)| known.attached.clone()).collect::<Vec<_>>()
+            let of = |kind: Kind| {
+                let known = self.known.range((kind, ObjectKey::new(namespace.clone(), ""))..);
+                let namespace = namespace.clone();
+                let own = known
+                    .take_while(move |((of, key), _)| *of == kind && key.namespace == namespace);
+                own.filter_map(|(_, known)| known.attached.clone())
             };
-            conflicts::complain(cx, &of(&self.http), &of(&self.grpc));
+            let routes: Vec<Attached> = KINDS.into_iter().flat_map(of).collect();
+            conflicts::complain(cx, &Services::new(kubernetes, entries), &routes);
             self.conflicts.insert(namespace, std::mem::take(&mut cx.complaints));
         }
     }
@@ -76,19 +106,16 @@ impl Routes {
         entries_changed: bool,
     ) -> BTreeSet<(Kind, ObjectKey)> {
         let mut concerned = changes.routes.clone();
-        let known = self.http.iter().map(|it| (HttpRoute::KIND, it));
-        let known = known.chain(self.grpc.iter().map(|it| (GrpcRoute::KIND, it)));
         if changes.all_routes {
-            let http = objects.all::<HttpRoute>().map(|(key, _)| (HttpRoute::KIND, key.clone()));
-            let grpc = objects.all::<GrpcRoute>().map(|(key, _)| (GrpcRoute::KIND, key.clone()));
-            concerned.extend(http.chain(grpc));
-            concerned.extend(known.map(|(kind, (key, _))| (kind, key.clone())));
+            let all = |kind: Kind| objects.of_kind(kind).map(move |(key, _)| (kind, key.clone()));
+            concerned.extend(KINDS.into_iter().flat_map(all));
+            concerned.extend(self.known.keys().cloned());
         } else if entries_changed || changes.gateways || !reshaped.is_empty() {
             let services: BTreeSet<&ObjectKey> = reshaped.iter().map(|it| &it.key).collect();
             let others = Others { entries: entries_changed, gateways: changes.gateways };
             let looking =
-                known.filter(|(_, (_, known))| known.looked_at.concern(&services, others));
-            concerned.extend(looking.map(|(kind, (key, _))| (kind, key.clone())));
+                self.known.iter().filter(|(_, known)| known.looked_at.concern(&services, others));
+            concerned.extend(looking.map(|(id, _)| id.clone()));
         }
         concerned
     }
@@ -100,38 +127,66 @@ impl Routes {
         kind: Kind,
         key: ObjectKey,
     ) {
-        let (objects, settings) = (cx.objects, cx.settings);
-        let is_ours = |metadata| !is_of_other_revision(settings, metadata);
-        let (parts, routes): (Option<RouteParts<'_>>, _) = if kind == HttpRoute::KIND {
-            let route = objects.get::<HttpRoute>(&key).filter(|it| is_ours(&it.metadata));
-            if let Some(route) = route {
-                labels::check(cx, Kind::HTTPRoute, &key, &route.metadata);
-            }
-            (route.map(|route| http_route::parts(&key, route)), &mut self.http)
-        } else {
-            let route = objects.get::<GrpcRoute>(&key).filter(|it| is_ours(&it.metadata));
-            if let Some(route) = route {
-                labels::check(cx, Kind::GRPCRoute, &key, &route.metadata);
-            }
-            (route.map(|route| grpc_route::parts(&key, route)), &mut self.grpc)
-        };
-        let Some(parts) = parts else {
-            routes.remove(&key);
+        let Some(written) = written(cx, cx.objects, kind, &key) else {
+            self.known.remove(&(kind, key));
             return;
         };
         work::did("routes translated");
-        let mut attached = super::translate_one(cx, &services, &parts);
-        let before = routes.get(&key).and_then(|known| known.attached.as_ref());
+        let mut attached = match &written {
+            Written::Requests(parts) => super::translate_one(cx, &services, parts),
+            Written::Connections(parts) => streams::translate_one(cx, &services, parts),
+        };
+        let id = (kind, key.clone());
+        let before = self.known.get(&id).and_then(|known| known.attached.as_ref());
         if let (Some(new), Some(before)) = (&mut attached, before) {
-            if same(&before.route, &new.route) {
-                // The very same goes on where it was with the splitting of its traffic.
-                new.route = before.route.clone();
-            } else if let Some(route) = Arc::get_mut(&mut new.route) {
-                route.inherit(&before.route);
-            }
+            go_on(&mut new.route, &before.route);
         }
         let complaints = std::mem::take(&mut cx.complaints);
-        let known = Known { attached, looked_at: services.looked_at(), complaints };
-        routes.insert(key, known);
+        self.known.insert(id, Known { attached, looked_at: services.looked_at(), complaints });
     }
+}
+
+/// The very same route goes on where it was with the splitting of its traffic; the filters of another keep their state.
+fn go_on(new: &mut Translated, before: &Translated) {
+    match (new, before) {
+        (Translated::Http(new), Translated::Http(before)) => {
+            if same(before, new) {
+                *new = before.clone();
+            } else if let Some(new) = Arc::get_mut(new) {
+                new.inherit(before);
+            }
+        }
+        (Translated::Stream(new), Translated::Stream(before)) if same(before, new) => {
+            *new = before.clone();
+        }
+        _ => {}
+    }
+}
+
+/// The route, unless it is another revision's. Complains of its labels.
+fn written<'a>(
+    cx: &mut Context<'_>,
+    objects: &'a Objects,
+    kind: Kind,
+    key: &'a ObjectKey,
+) -> Option<Written<'a>> {
+    Some(if kind == HttpRoute::KIND {
+        Written::Requests(http_route::parts(key, own(cx, key, objects.get::<HttpRoute>(key))?))
+    } else if kind == GrpcRoute::KIND {
+        Written::Requests(grpc_route::parts(key, own(cx, key, objects.get::<GrpcRoute>(key))?))
+    } else if kind == TcpRoute::KIND {
+        Written::Connections(tcp_route::parts(key, own(cx, key, objects.get::<TcpRoute>(key))?))
+    } else {
+        Written::Connections(tls_route::parts(key, own(cx, key, objects.get::<TlsRoute>(key))?))
+    })
+}
+
+fn own<'a, T: Typed + Labelled>(
+    cx: &mut Context<'_>,
+    key: &ObjectKey,
+    route: Option<&'a T>,
+) -> Option<&'a T> {
+    let route = route.filter(|route| !is_of_other_revision(cx.settings, *route))?;
+    labels::check(cx, T::KIND, key, route);
+    Some(route)
 }

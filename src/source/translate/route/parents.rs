@@ -7,15 +7,33 @@ use super::super::waypoint::CLASS;
 use super::services::Services;
 use super::{Refused, RouteParts};
 use crate::base::ObjectKey;
-use crate::model::{AppProtocol, Binding, HttpRoute, RouteParent, Service, ServicePort};
-use crate::source::objects::{GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, ParentRef};
+use crate::model::{
+    AppProtocol, Binding, HttpRoute, RouteParent, Service, ServicePort, StreamRoute,
+};
+use crate::source::objects::{GATEWAY_GROUP, Gateway, ISTIO_NETWORKING_GROUP, Kind, ParentRef};
 use crate::source::{Condition, ConditionReason, ConditionType, Severity};
 
 /// A translated route, and for each of its parents the index in `spec.parentRefs`.
 #[derive(Clone)]
 pub(super) struct Attached {
-    pub(super) route: Arc<HttpRoute>,
+    pub(super) route: Translated,
     pub(super) indexes: Vec<usize>,
+}
+
+/// A translated route of requests, or of connections.
+#[derive(Clone)]
+pub(super) enum Translated {
+    Http(Arc<HttpRoute>),
+    Stream(Arc<StreamRoute>),
+}
+
+impl Translated {
+    pub(super) fn parents(&self) -> &[RouteParent] {
+        match self {
+            Translated::Http(route) => &route.parents,
+            Translated::Stream(route) => &route.parents,
+        }
+    }
 }
 
 /// The parents that there are, each once, with their indexes; complains of the others.
@@ -50,7 +68,7 @@ pub(super) fn resolve(
                     if parents.contains(&parent) {
                         continue;
                     }
-                    if let Some(why) = has_no_effect(services, &parent) {
+                    if let Some(why) = has_no_effect(services, route.kind, &parent) {
                         let field = format!("spec.parentRefs[{index}]");
                         cx.complain(Severity::Warning, route.kind, route.key, field, why);
                     }
@@ -133,11 +151,14 @@ fn why_no_gateway(gateway: Option<&Gateway>, key: &ObjectKey) -> (Severity, Stri
     (Severity::Warning, why)
 }
 
-/// Why requests to the parent never meet a route, although the route is attached to it.
-fn has_no_effect(services: &Services<'_>, parent: &RouteParent) -> Option<String> {
+/// Why traffic to the parent never meets a route, although the route is attached to it.
+fn has_no_effect(services: &Services<'_>, kind: Kind, parent: &RouteParent) -> Option<String> {
     let service = services.get(&parent.service)?;
+    let of_requests = matches!(kind, Kind::HTTPRoute | Kind::GRPCRoute);
     let port = parent.port.and_then(|port| service.port(port));
-    if let Some(ServicePort { port, protocol: AppProtocol::Tcp, .. }) = port {
+    if let Some(ServicePort { port, protocol: AppProtocol::Tcp, .. }) = port
+        && of_requests
+    {
         return Some(format!(
             "port {port} of {service} is not HTTP (appProtocol, or the port's name), so the route has no effect on it"
         ));
@@ -148,7 +169,7 @@ fn has_no_effect(services: &Services<'_>, parent: &RouteParent) -> Option<String
              there; name a Service with a clusterIP"
         ));
     }
-    (service.waypoint == Binding::None).then(|| {
+    (of_requests && service.waypoint == Binding::None).then(|| {
         format!(
             "{service} has no waypoint, so the route has no effect there; label it, or its namespace, with \
              istio.io/use-waypoint"

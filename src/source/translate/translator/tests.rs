@@ -176,10 +176,11 @@ fn entries() -> impl Strategy<Value = Value> {
 
 fn routes() -> impl Strategy<Value = Value> {
     let parent = pick(&["s", "t", "u"]);
-    let routes = (metadata(&["o"], no_labels()), parent, pick(&["s", "t"]), namespace());
-    routes.prop_map(|(metadata, parent, backend, of)| {
+    let kind = pick(&["HTTPRoute", "TCPRoute"]);
+    let routes = (kind, metadata(&["o"], no_labels()), parent, pick(&["s", "t"]), namespace());
+    routes.prop_map(|(kind, metadata, parent, backend, of)| {
         json!({
-            "kind": "HTTPRoute", "metadata": metadata,
+            "kind": kind, "metadata": metadata,
             "spec": {
                 "parentRefs": [{"group": "", "kind": "Service", "name": parent}],
                 "rules": [{"backendRefs": [{"name": backend, "namespace": of, "port": 80}]}],
@@ -201,7 +202,7 @@ fn unserved() -> impl Strategy<Value = Value> {
             let spec = json!({"targetRefs": [{"group": "", "kind": "Service", "name": name}]});
             json!({"kind": "BackendTLSPolicy", "metadata": metadata, "spec": spec})
         });
-    let others = (metadata(&["c"], no_labels()), pick(&["VirtualService", "TCPRoute"]))
+    let others = (metadata(&["c"], no_labels()), pick(&["VirtualService", "WasmPlugin"]))
         .prop_map(|(metadata, kind)| json!({"kind": kind, "metadata": metadata}));
     prop_oneof![rules, policies, others]
 }
