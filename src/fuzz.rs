@@ -17,7 +17,7 @@ pub struct Target {
 }
 
 /// All of them, with who sends such bytes.
-pub const TARGETS: [Target; 23] = [
+pub const TARGETS: [Target; 24] = [
     // Anybody who can reach 15008.
     Target { name: "connect", run: tunnel::fuzz::connect },
     Target { name: "frames", run: tunnel::fuzz::frames },

@@ -16,7 +16,8 @@ mod tests;
 pub use addressed::{Addressed, addressed};
 pub use class::ArrivalClass;
 pub use encrypted::refused_in_the_clear;
-pub use permit::{Filtered, Permit, Views, Way};
+use permit::add_asks;
+pub use permit::{Ask, Filtered, Permit, Views, Way};
 
 use std::sync::Arc;
 
@@ -300,13 +301,14 @@ impl Gate {
         if let Some(why) = &self.closed {
             return Err(Denial::new(why.clone()));
         }
-        let mut notes = Vec::new();
+        let (mut notes, mut asks) = (Vec::new(), Vec::new());
         let mut policy = None;
         if !self.restrictions.is_empty() {
             let mut facts = Facts::new(connection, views.map(|it| it.sent));
             for guard in &self.restrictions {
                 facts.destination = guard.destination(connection.destination);
                 policy = ask(&guard.set, &mut facts, &mut notes)?.or(policy);
+                add_asks(&mut asks, std::mem::take(&mut facts.asks), true);
             }
         }
         let seen = |views: Views<'a>| if self.speaks { views.sent } else { views.arrived };
@@ -314,6 +316,7 @@ impl Gate {
         for guard in &self.waypoint_sets {
             facts.destination = guard.destination(connection.destination);
             policy = ask(&guard.set, &mut facts, &mut notes)?.or(policy);
+            add_asks(&mut asks, std::mem::take(&mut facts.asks), self.speaks);
         }
         facts.destination = Destination::itself(connection.destination);
         // Plaintext proves nobody, so nobody's waypoint is added to it either.
@@ -322,10 +325,11 @@ impl Gate {
         facts.principals = Principals { client: connection.client, waypoint };
         if let Some(own) = &self.own {
             policy = ask(own, &mut facts, &mut notes)?.or(policy);
+            add_asks(&mut asks, facts.asks, self.speaks);
         }
         let (waypoint, policy) = (waypoint.cloned(), policy.cloned());
         let filtered = self.filtered.clone();
-        Ok(Permit { waypoint, names_client: self.names_clients, policy, notes, filtered })
+        Ok(Permit { waypoint, names_client: self.names_clients, policy, notes, filtered, asks })
     }
 
     fn sets(&self) -> impl Iterator<Item = &Arc<PolicySet>> {

@@ -13,6 +13,7 @@ mod table;
 
 mod access;
 mod agent;
+mod authorizer;
 mod budget;
 mod clamp;
 mod cni;
@@ -38,6 +39,7 @@ mod tests;
 
 pub use access::{AccessFormat, FormatError};
 pub use agent::{AgentMetrics, Closed};
+pub use authorizer::AuthorizerMetrics;
 pub use budget::{SERIES_BYTES, SeriesLimits};
 pub use clamp::query_type;
 pub use cni::CniMetrics;
@@ -174,6 +176,7 @@ struct Shared {
     mirror: MirrorMetrics,
     spans: Spans,
     span_metrics: SpanMetrics,
+    authorizer: AuthorizerMetrics,
     access_format: ArcSwapOption<AccessFormat>,
 }
 
@@ -202,6 +205,8 @@ impl Telemetry {
         mirror.register(&mut registry);
         let span_metrics = SpanMetrics::default();
         span_metrics.register(&mut registry);
+        let authorizer = AuthorizerMetrics::default();
+        authorizer.register(&mut registry);
         logs.metrics().register(&mut registry);
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
         build.get_or_create_owned(&BUILD).set(1);
@@ -228,6 +233,7 @@ impl Telemetry {
             mirror,
             spans: Spans::default(),
             span_metrics,
+            authorizer,
             access_format: ArcSwapOption::empty(),
         }))
     }
@@ -302,6 +308,11 @@ impl Telemetry {
     /// Metrics of the CNI plugin's questions.
     pub fn cni(&self) -> &CniMetrics {
         &self.0.cni
+    }
+
+    /// Metrics of external authorization.
+    pub fn authorizer(&self) -> &AuthorizerMetrics {
+        &self.0.authorizer
     }
 
     /// Metrics of mirrored requests.

@@ -48,6 +48,8 @@ pub(in crate::l7) struct Exchange {
     /// The endpoint counts as busy.
     in_flight: Option<InFlight>,
     place: Option<Admission>,
+    /// What providers of external authorization add to the response.
+    pub(in crate::l7) added: Option<Box<HeaderMap>>,
 }
 
 impl Exchange {
@@ -68,6 +70,7 @@ impl Exchange {
             lease: None,
             in_flight: None,
             place,
+            added: None,
         })
     }
 

@@ -1,12 +1,13 @@
 //! What the rules of policies are compared with: one type with all of it.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use super::dialled::Destination;
 use super::path::Readings;
 use super::{Connection, Request};
 use crate::base::Identity;
-use crate::model::AuthorizationPolicy;
+use crate::model::{AuthorizationPolicy, ExtAuthz};
 
 /// Who the peer counts as: a field matches when it matches either, its negation when it matches neither.
 #[derive(Clone, Copy)]
@@ -26,7 +27,7 @@ impl<'a> Principals<'a> {
 }
 
 /// All that is known when policies decide. Nothing is looked up, and nobody is asked, while they do: whatever takes time to
-/// learn (what a token says, what a provider thinks of the request) is established before, and is a fact here.
+/// learn (what a token says) is established before, and is a fact here; providers are asked after.
 pub struct Facts<'a> {
     pub principals: Principals<'a>,
     pub(super) connection: &'a Connection<'a>,
@@ -36,6 +37,8 @@ pub struct Facts<'a> {
     pub(super) request: Option<RequestFacts<'a>>,
     /// What tokens say: `request.auth` in policies.
     pub(super) claims: Option<Claims<'a>>,
+    /// Providers that must permit the request too, of the CUSTOM policies that match; filled in by the decision.
+    pub asks: Vec<Arc<ExtAuthz>>,
 }
 
 /// What a token says of the bearer of a request.
@@ -57,7 +60,7 @@ impl<'a> Facts<'a> {
         let request = request.map(|request| RequestFacts { request, path: OnceCell::new() });
         let principals = Principals { client: connection.client, waypoint: None };
         let destination = Destination::itself(connection.destination);
-        Self { principals, connection, destination, request, claims: None }
+        Self { principals, connection, destination, request, claims: None, asks: Vec::new() }
     }
 }
 

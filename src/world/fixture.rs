@@ -103,7 +103,15 @@ pub(crate) fn policy(
     scope: Scope,
     rules: Vec<Rule>,
 ) -> AuthorizationPolicy {
-    AuthorizationPolicy { key: key(name), action, scope, rules, dry_run: false, broken: None }
+    AuthorizationPolicy {
+        key: key(name),
+        action,
+        scope,
+        rules,
+        dry_run: false,
+        broken: None,
+        provider: None,
+    }
 }
 
 /// To port 80 of a service.

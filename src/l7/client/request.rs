@@ -33,6 +33,7 @@ use super::mirror;
 use super::plan::{self, Plan};
 use super::session::Session;
 use crate::balance::Picked;
+use crate::ext_authz;
 use crate::filter::{self, Cx, Half, HttpFilter, ResponseHead};
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
@@ -66,9 +67,13 @@ pub(in crate::l7) async fn route(
     };
     let plan = match planned {
         Ok(plan) => plan,
-        Err(Refusal { answer, notes }) => {
-            exchange.record.notes(notes);
-            return answer.respond(exchange, form);
+        Err(refusal) if refusal.asks.is_empty() => {
+            exchange.record.notes(refusal.notes);
+            return refusal.answer.respond(exchange, form);
+        }
+        // Boxed, because it is large and rare.
+        Err(refusal) => {
+            return Box::pin(refuse(session, refusal, arrived, before, exchange)).await;
         }
     };
     let world = match exchange.waited {
@@ -89,6 +94,23 @@ pub(in crate::l7) async fn route(
         Outcome::Got(got, picked) => pass_on(routed, got, picked, exchange, form),
         Outcome::Failed(answer, _) => answer.respond(exchange, form),
     }
+}
+
+/// Gives the client an answer that no application gives, if the providers permit that it hears it: they are asked about what it
+/// sent.
+async fn refuse(
+    session: Arc<Session>,
+    refusal: Refusal,
+    mut arrived: Arrived,
+    before: Option<Box<Sent>>,
+    mut exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let Refusal { answer, notes, asks } = refusal;
+    exchange.record.notes(notes);
+    let sent = before.as_ref().map(|sent| (&sent.uri, &sent.headers));
+    let authorizer = session.authorizer();
+    let asked = authorizer.ask(&asks, &mut arrived.request, sent, Some(&mut exchange)).await;
+    asked.err().unwrap_or(answer).respond(exchange, arrived.form)
 }
 
 /// The request in canonical form and its exchange, with the answer to one that no route is asked about.
@@ -219,6 +241,9 @@ fn pass_on(
     let Routed { plan, seen, .. } = &routed;
     let mut head = ResponseHead { status: response.status(), headers: response.headers_mut() };
     filter::respond(plan.filters_of_service(), plan.filters(), &mut head, seen);
+    if let Some(added) = exchange.added.take() {
+        ext_authz::add_to_response(&added, response.headers_mut());
+    }
     if let Err(why) = exchange.reserve(response.headers()) {
         return Answer::overflow(why).respond(exchange, form);
     }

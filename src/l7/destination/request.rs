@@ -7,11 +7,13 @@
 //! 2. **A verdict** ([`judge`]), before the record, because the record names the policies: a budget that is full, a request that
 //!    is malformed, then authorization, by what arrived or was verified. The record begins with the verdict, so that what was
 //!    rejected is logged and counted as well.
-//! 3. **Rate limits** of the services that guard the workload, after authorization: a request that is not permitted takes no token
+//! 3. **External authorization**, if a CUSTOM policy matches: after all other policies, so that who is denied anyway costs a
+//!    provider nothing.
+//! 4. **Rate limits** of the services that guard the workload, after authorization: a request that is not permitted takes no token
 //!    from those that are.
-//! 4. **The application**, by this connection's own connection, once more if the resting one was just closed. What the application is told
+//! 5. **The application**, by this connection's own connection, once more if the resting one was just closed. What the application is told
 //!    of the client is added last, since the request was judged by what arrived.
-//! 5. **The response**, for as long as the request is permitted.
+//! 6. **The response**, for as long as the request is permitted.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use hyper::body::Incoming;
 use super::gates::{Gates, Permitted};
 use super::session::{self, Session};
 use crate::base::{PolicyNote, Str};
+use crate::ext_authz;
 use crate::gate::Permit;
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
@@ -32,6 +35,7 @@ use crate::l7::exchange::{Exchange, ResponseBody, relay, traced};
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::upstream::Lease;
+use crate::l7::worker::authorizer::Authorizer;
 use crate::l7::worker::serve::Handler;
 use crate::telemetry::RequestStart;
 use crate::trace::{Kind, Tracing};
@@ -69,10 +73,42 @@ pub(in crate::l7) async fn deliver(
         Ok(judged) => judged,
         Err(answer) => return answer.respond(exchange, form),
     };
+    let head = match judged.permit.asks.is_empty() {
+        true => None,
+        // Boxed, because it is large and most requests go without it.
+        false => match Box::pin(authorize(&session, &mut arrived, &judged, &mut exchange)).await {
+            Ok(head) => Some(head),
+            Err(answer) => return answer.respond(exchange, form),
+        },
+    };
     if let Err(answer) = limit(&session, &mut arrived, &judged, &mut exchange).await {
         return answer.respond(exchange, form);
     }
-    pass(session, &mut arrived, sent_as, &judged.permit, exchange).await
+    pass(session, &mut arrived, sent_as, &judged.permit, head, exchange).await
+}
+
+/// Asks the providers of the CUSTOM policies that match. Gives the head as it was judged, which they may change.
+async fn authorize(
+    session: &Session,
+    arrived: &mut Arrived,
+    judged: &Permitted,
+    exchange: &mut Exchange,
+) -> Result<Box<Kept>, Answer> {
+    let head = Box::new(Kept::of(&arrived.request));
+    let authorizer = Authorizer {
+        context: &session.context,
+        from: session.as_client(),
+        client: session.inbound.client.as_ref(),
+        client_address: session.inbound.client_address,
+        server: Some(&session.inbound.workload.identity),
+        server_address: session.inbound.destination,
+        share: session.seat.share(),
+    };
+    let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
+    let asks = &judged.permit.asks;
+    let asked = authorizer.ask(asks, &mut arrived.request, sent, Some(&mut *exchange));
+    exchange.added = Some(Box::new(asked.await?));
+    Ok(head)
 }
 
 /// Asks the filters of what guards the workload.
@@ -154,10 +190,11 @@ async fn pass(
     arrived: &mut Arrived,
     sent_as: Option<HeaderValue>,
     permit: &Permit,
+    head: Option<Box<Kept>>,
     exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let form = arrived.form;
-    let head = Kept::of(&arrived.request);
+    let head = head.map_or_else(|| Kept::of(&arrived.request), |head| *head);
     let judged = Judged { session: session.clone(), head, sent_as };
     // Only now: the request was judged by what arrived.
     session.name_client(permit, arrived.request.headers_mut());
@@ -199,7 +236,7 @@ impl Judged {
     /// Passes the application's response on, for as long as it is permitted.
     fn pass_on(
         self,
-        response: Response<Incoming>,
+        mut response: Response<Incoming>,
         lease: Lease,
         upgrade: Option<Upgrade>,
         mut exchange: Box<Exchange>,
@@ -214,6 +251,9 @@ impl Judged {
         }
         if let Err(why) = session.context.check_response(&response) {
             return Answer::bad_gateway(why).respond(exchange, form);
+        }
+        if let Some(added) = exchange.added.take() {
+            ext_authz::add_to_response(&added, response.headers_mut());
         }
         if let Err(why) = exchange.reserve(response.headers()) {
             return Answer::overflow(why).respond(exchange, form);

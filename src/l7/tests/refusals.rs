@@ -25,6 +25,7 @@ fn tokens(scope: Scope) -> AuthorizationPolicy {
         rules: vec![Rule { when: vec![Condition::Token(places)], ..Rule::default() }],
         dry_run: false,
         broken: None,
+        provider: None,
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) fn translate(
         rules: if places.is_empty() { Vec::new() } else { vec![rule] },
         dry_run: false,
         broken: None,
+        provider: None,
     }
 }
 
