@@ -31,6 +31,7 @@ use crate::dns::Dns;
 use crate::l4::Layer4;
 use crate::l7::{Dependencies, Workers};
 use crate::node::Node;
+use crate::otlp::Exporter;
 use crate::pool::Pool;
 use crate::resolver::Resolver;
 use crate::sock;
@@ -224,15 +225,15 @@ impl Agent {
         let admin_task = tokio::spawn(self.servers.serve(admin, admin_cancel.clone()));
         self.certificates.spawn(&tasks, &cancel);
         let removal = uninstall::follow(&self.settings, &tasks, &cancel);
-        tasks.spawn(self.pool.clone().sweep(cancel.clone()));
+        let exporter = Exporter::new(self.world.clone(), self.telemetry.clone());
+        spawn_background(&tasks, &cancel, &self.pool, exporter);
         let (node, world) = (self.node.clone(), self.world.clone());
         let (serving, served) = tokio::sync::mpsc::channel(1);
         let cni_settled = cni.settled();
         let settled = move |all| {
             node_ready.set(all);
             cni_settled();
-            // Only the first round matters.
-            _ = serving.try_send(());
+            _ = serving.try_send(()); // Only the first round matters.
         };
         tasks.spawn(node.run(cancel.clone(), settled));
         let publish = move |translation: crate::source::Translation| {
@@ -262,6 +263,17 @@ impl Agent {
         tracing::info!("the agent ends");
         ended
     }
+}
+
+/// What runs beside the data path until the agent ends.
+fn spawn_background(
+    tasks: &TaskTracker,
+    cancel: &CancellationToken,
+    pool: &Pool,
+    exporter: Exporter,
+) {
+    tasks.spawn(pool.clone().sweep(cancel.clone()));
+    tasks.spawn(exporter.run(cancel.clone()));
 }
 
 /// SIGTERM and SIGINT.

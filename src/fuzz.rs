@@ -5,8 +5,8 @@
 //!
 //! A new parser gets a target here, and seeds. Release builds do not contain this room (the feature `fuzzing`).
 
-use crate::{cni, config, controller, dns, identity, l7, policy, redirect, resolver};
-use crate::{source, takeover, tunnel};
+use crate::{cni, config, controller, dns, identity, l4, l7, policy, redirect, resolver};
+use crate::{source, takeover, trace, tunnel};
 
 /// What a fuzzer can try.
 #[derive(Debug)]
@@ -17,15 +17,18 @@ pub struct Target {
 }
 
 /// All of them, with who sends such bytes.
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 24] = [
     // Anybody who can reach 15008.
     Target { name: "connect", run: tunnel::fuzz::connect },
     Target { name: "frames", run: tunnel::fuzz::frames },
     Target { name: "certificate", run: identity::fuzz::certificate },
     Target { name: "spiffe", run: identity::fuzz::spiffe },
+    // Any application of the mesh.
+    Target { name: "hello", run: l4::fuzz::hello },
     // Anybody who can reach an application.
     Target { name: "detect", run: l7::fuzz::detect },
     Target { name: "head", run: l7::fuzz::head },
+    Target { name: "trace_context", run: trace::fuzz::context },
     Target { name: "original", run: l7::fuzz::original },
     Target { name: "path", run: policy::fuzz::path },
     Target { name: "host", run: policy::fuzz::host },

@@ -16,7 +16,8 @@ mod tests;
 pub use addressed::{Addressed, addressed};
 pub use class::ArrivalClass;
 pub use encrypted::refused_in_the_clear;
-pub use permit::{Filtered, Permit, Views, Way};
+use permit::add_asks;
+pub use permit::{Ask, Filtered, Permit, Views, Way};
 
 use std::sync::Arc;
 
@@ -89,6 +90,12 @@ impl PartialEq for Gate {
     }
 }
 
+/// A span is recorded of each request that came by the service's waypoint.
+fn is_traced(world: &World, addressed: &Addressed) -> bool {
+    let waypoint = || addressed.service()?.waypoint.waypoint();
+    world.tracing().is_some() && waypoint().is_some()
+}
+
 fn same(one: &[Guard], two: &[Guard]) -> bool {
     one.len() == two.len() && one.iter().zip(two).all(|(one, two)| one.is_same(two))
 }
@@ -145,6 +152,7 @@ impl Gate {
             }
         };
         let wanted = parse
+            || is_traced(world, addressed)
             || gate.names_clients
             || gate.filtered.is_some()
             || gate.sets().any(|set| set.needs_http);
@@ -294,7 +302,7 @@ impl Gate {
         if let Some(why) = &self.closed {
             return Err(Denial::new(why.clone()));
         }
-        let mut notes = Vec::new();
+        let (mut notes, mut asks) = (Vec::new(), Vec::new());
         let mut policy = None;
         if !self.restrictions.is_empty() {
             let sent = views.map(|it| it.sent);
@@ -305,6 +313,7 @@ impl Gate {
             for guard in &self.restrictions {
                 facts.destination = guard.destination(connection.destination);
                 policy = ask(&guard.set, &mut facts, &mut notes)?.or(policy);
+                add_asks(&mut asks, std::mem::take(&mut facts.asks), true);
             }
         }
         let seen = views.map(|it| if self.speaks { it.sent } else { it.arrived });
@@ -318,6 +327,7 @@ impl Gate {
         for guard in &self.waypoint_sets {
             facts.destination = guard.destination(connection.destination);
             policy = ask(&guard.set, &mut facts, &mut notes)?.or(policy);
+            add_asks(&mut asks, std::mem::take(&mut facts.asks), self.speaks);
         }
         facts.destination = Destination::itself(connection.destination);
         // Plaintext proves nobody, so nobody's waypoint is added to it either.
@@ -326,11 +336,12 @@ impl Gate {
         facts.principals = Principals { client: connection.client, waypoint };
         if let Some(own) = &self.own {
             policy = ask(own, &mut facts, &mut notes)?.or(policy);
+            add_asks(&mut asks, facts.asks, self.speaks);
         }
         let (waypoint, policy) = (waypoint.cloned(), policy.cloned());
         let (names_client, filtered) = (self.names_clients, self.filtered.clone());
         let told = checked.into_told();
-        Ok(Permit { waypoint, names_client, policy, notes, filtered, told })
+        Ok(Permit { waypoint, names_client, policy, notes, filtered, told, asks })
     }
 
     fn sets(&self) -> impl Iterator<Item = &Arc<PolicySet>> {

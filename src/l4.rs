@@ -6,6 +6,8 @@
 //! [`Waypoints`]. `node` starts and stops proxies; nothing else calls this room.
 
 mod deliver;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod inbound;
 mod listen;
 mod outbound;

@@ -2,18 +2,21 @@
 //! no Kubernetes objects, sockets or decisions.
 
 mod encryption;
+mod ext_authz;
 mod policy;
 mod route;
 mod service;
 mod stream_route;
+mod string_match;
 mod waypoint;
 mod workload;
 
 pub use encryption::{Demand, Encryption, Wish};
+pub use ext_authz::{CheckBody, CheckProtocol, ExtAuthz, HttpCheck, ProviderService};
 pub use policy::{
     Action, AuthorizationPolicy, Cidr, ClaimHeader, Condition, ConditionKey, IssuerKeys, Mode,
-    Operation, PeerAuthentication, PolicyTarget, Rule, Scope, Source, StringMatch, TokenPlace,
-    TokenRule, TokenText, Values,
+    Operation, PeerAuthentication, PolicyTarget, Rule, Scope, Source, TokenPlace, TokenRule,
+    TokenText, Values,
 };
 pub use route::{
     Backend, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind, RouteParent, Timeouts,
@@ -23,6 +26,7 @@ pub use service::{
     Service, ServicePort, Visibility,
 };
 pub use stream_route::{NameMatch, StreamKind, StreamRoute};
+pub use string_match::StringMatch;
 pub use waypoint::{Binding, Waypoint};
 pub use workload::{Canonical, CaptureWishes, Locality, Workload};
 

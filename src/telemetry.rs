@@ -13,6 +13,7 @@ mod table;
 
 mod access;
 mod agent;
+mod authorizer;
 mod budget;
 mod clamp;
 mod cni;
@@ -32,11 +33,13 @@ mod panics;
 mod request;
 mod runtimes;
 mod series;
+mod spans;
 #[cfg(test)]
 mod tests;
 
 pub use access::{AccessFormat, FormatError};
 pub use agent::{AgentMetrics, Closed};
+pub use authorizer::AuthorizerMetrics;
 pub use budget::{SERIES_BYTES, SeriesLimits};
 pub use clamp::query_type;
 pub use cni::CniMetrics;
@@ -53,6 +56,7 @@ pub use log::{
 pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
 pub use request::RequestRecord;
+pub use spans::SpanMetrics;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -65,6 +69,7 @@ use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 
 use crate::base::{ObjectKey, PolicyNote, Reason, Str};
+use crate::trace::{Span, Spans};
 use agent::ProcessCollector;
 use budget::Budget;
 use handshakes::HandshakesCollector;
@@ -169,6 +174,9 @@ struct Shared {
     controller: ControllerMetrics,
     cni: CniMetrics,
     mirror: MirrorMetrics,
+    spans: Spans,
+    span_metrics: SpanMetrics,
+    authorizer: AuthorizerMetrics,
     access_format: ArcSwapOption<AccessFormat>,
 }
 
@@ -195,6 +203,10 @@ impl Telemetry {
         let (cni, mirror) = (CniMetrics::default(), MirrorMetrics::default());
         cni.register(&mut registry);
         mirror.register(&mut registry);
+        let span_metrics = SpanMetrics::default();
+        span_metrics.register(&mut registry);
+        let authorizer = AuthorizerMetrics::default();
+        authorizer.register(&mut registry);
         logs.metrics().register(&mut registry);
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
         build.get_or_create_owned(&BUILD).set(1);
@@ -219,6 +231,9 @@ impl Telemetry {
             controller,
             cni,
             mirror,
+            spans: Spans::default(),
+            span_metrics,
+            authorizer,
             access_format: ArcSwapOption::empty(),
         }))
     }
@@ -251,6 +266,20 @@ impl Telemetry {
         connection::refused(self, &start, reason, why);
     }
 
+    /// The same, with the span of a connection that is traced.
+    pub fn refused_traced(
+        &self,
+        start: ConnectionStart,
+        reason: Reason,
+        why: &str,
+        span: Option<Box<Span>>,
+    ) {
+        if let Some(span) = span {
+            connection::end_refused(self, span, &start, (reason, why));
+        }
+        self.refused(start, reason, why);
+    }
+
     /// Begins the record of a request.
     pub fn request(&self, start: RequestStart) -> RequestRecord {
         RequestRecord::new(self.clone(), start)
@@ -281,9 +310,24 @@ impl Telemetry {
         &self.0.cni
     }
 
+    /// Metrics of external authorization.
+    pub fn authorizer(&self) -> &AuthorizerMetrics {
+        &self.0.authorizer
+    }
+
     /// Metrics of mirrored requests.
     pub fn mirror(&self) -> &MirrorMetrics {
         &self.0.mirror
+    }
+
+    /// Spans that have ended, for whoever exports them.
+    pub fn spans(&self) -> &Spans {
+        &self.0.spans
+    }
+
+    /// Metrics of spans.
+    pub fn span_metrics(&self) -> &SpanMetrics {
+        &self.0.span_metrics
     }
 
     /// Metrics of the controller.

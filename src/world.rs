@@ -20,6 +20,7 @@ mod shards;
 #[cfg(test)]
 mod tests;
 mod touched;
+mod traced;
 mod watched;
 
 pub use attached::Attached;
@@ -36,6 +37,7 @@ use tokio::sync::watch;
 
 use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::model::Mesh;
+use crate::trace::Tracing;
 use index::Indexes;
 use watched::Watched;
 
@@ -45,6 +47,8 @@ pub struct MeshNames {
     pub trust_domains: TrustDomains,
     /// Where mesh-wide policies live; Istio's `istio-system`.
     pub root_namespace: Str,
+    /// How this agent's settings have requests traced, where no object says otherwise.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 /// One state of the mesh.

@@ -31,6 +31,7 @@ pub fn run(size: Size) -> Result<()> {
     let store = WorldStore::new(MeshNames {
         trust_domains: domains,
         root_namespace: "istio-system".into(),
+        tracing: None,
     });
     let mut objects = Objects::default();
     let before = resident()?;

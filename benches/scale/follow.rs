@@ -31,7 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub async fn run(size: Size, kubeconfig: &Path) -> Result<()> {
     let domains = TrustDomains::new("cluster.local".into(), &[]);
-    let names = MeshNames { trust_domains: domains.clone(), root_namespace: "istio-system".into() };
+    let names = MeshNames {
+        trust_domains: domains.clone(),
+        root_namespace: "istio-system".into(),
+        tracing: None,
+    };
     let settings = TranslateSettings {
         cluster: "Kubernetes".into(),
         trust_domains: domains,

@@ -47,8 +47,8 @@ pub fn with(pods: usize, more: impl IntoIterator<Item = Value>) -> Result<Mesh> 
     let translation = translator.translate(&objects, None);
     ensure!(translation.complaints.is_empty(), "{:?}", translation.complaints);
     let root_namespace = "istio-system".into();
-    let world =
-        WorldStore::new(MeshNames { trust_domains, root_namespace }).publish(translation.mesh);
+    let world = WorldStore::new(MeshNames { trust_domains, root_namespace, tracing: None })
+        .publish(translation.mesh);
     let key = ObjectKey::new("shop", "web");
     let service = world.service(&key).context("Service web")?.clone();
     let client = world.workload_at(CLIENT.into()).context("Pod client")?.clone();

@@ -2,6 +2,7 @@
 //! the four services a process is, `--version` how it behaves. The services call one another by name through
 //! the system's resolver and know nothing of the mesh.
 
+mod authorize;
 mod call;
 mod details;
 mod echo;

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::reply::{self, Reply};
 use crate::settings::{Service, Settings};
-use crate::{details, echo, productpage, ratings, reviews};
+use crate::{authorize, details, echo, productpage, ratings, reviews};
 
 /// The longest request body that is read, in bytes: Bookinfo's own are a few dozen.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -58,6 +58,7 @@ async fn dispatch(parts: &http::request::Parts, peer: SocketAddr, settings: &Set
     match parts.uri.path() {
         "/health" => reply::plain(StatusCode::OK, "healthy"),
         "/headers" => echo::headers(parts, peer, settings),
+        path if path.starts_with("/check/") => authorize::answer(parts).await,
         _ => match settings.service {
             Service::Productpage => productpage::answer(parts, settings).await,
             Service::Details => details::answer(parts),

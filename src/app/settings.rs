@@ -1,15 +1,19 @@
 //! The settings of rooms that need more than their own section of the file.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use http::uri::Authority;
 
 use super::certificates::trust_domains;
 use crate::admin::Addresses;
-use crate::base::Rooms;
-use crate::config::{SameNode, Settings, SourceKind};
+use crate::base::{Rooms, Str};
+use crate::config::{Otlp, SameNode, Settings, SourceKind, TracingSettings};
 use crate::node::NodeSettings;
 use crate::pool::PoolSettings;
 use crate::source::TranslateSettings;
 use crate::telemetry::SeriesLimits;
+use crate::trace::{Protocol, Provider, Rate, Tracing};
 use crate::workloads::ContainerRuntime;
 use crate::world::MeshNames;
 
@@ -46,7 +50,29 @@ pub(super) fn mesh_names(settings: &Settings) -> MeshNames {
     MeshNames {
         trust_domains: trust_domains(settings),
         root_namespace: settings.root_namespace.clone(),
+        tracing: tracing(&settings.tracing),
     }
+}
+
+/// How everything is traced, where a collector is set.
+fn tracing(settings: &TracingSettings) -> Option<Arc<Tracing>> {
+    let collector: Authority = settings.collector.parse().ok()?;
+    let provider = Provider {
+        name: "[tracing]".into(),
+        host: Str::from(collector.host().trim_matches(['[', ']'])),
+        port: collector.port_u16()?,
+        protocol: match settings.protocol {
+            Otlp::Grpc => Protocol::Grpc,
+            Otlp::Http => Protocol::Http { path: Protocol::PATH },
+        },
+        timeout: Provider::TIMEOUT,
+        headers: Vec::new(),
+    };
+    Some(Arc::new(Tracing {
+        providers: [Arc::new(provider)].into(),
+        rate: Rate::of_percentage(settings.per_mille as f64 / 10.0),
+        tags: Arc::default(),
+    }))
 }
 
 pub(super) fn pool_settings(settings: &Settings, rooms: Rooms) -> PoolSettings {

@@ -41,6 +41,10 @@ reasons! {
     Denied: "DENY",
         "A policy refused. `error` or `response_code_details` names it; for plaintext, check PeerAuthentication and \
          whether the client is enrolled.";
+    /// External authorization denied it, or could not be asked.
+    Unauthorized: "UAEX",
+        "A provider of external authorization refused, or could not be asked; `response_code_details` says which. Check the \
+         provider's log, and its entry in the MeshConfig's `extensionProviders`.";
     /// The connection to the destination failed.
     ConnectFailure: "CONNECT",
         "The destination could not be connected. Check that the application runs and listens on the port, on the pod's \

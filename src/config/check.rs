@@ -82,6 +82,24 @@ pub(super) fn ca_address(text: &str) -> Result<(), String> {
     if bare { Ok(()) } else { wrong("goes on after the port") }
 }
 
+/// A host with a port, such as a collector's.
+pub(super) fn host_and_port_or_empty(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let wrong = |why: &str| Err(format!("{text:?} {why}; write it as \"collector.example:4317\""));
+    if text.contains("://") {
+        return wrong("has a scheme, which the protocol's setting names");
+    }
+    let Ok(authority) = text.parse::<http::uri::Authority>() else {
+        return wrong("is not a host with a port");
+    };
+    match authority.port_u16() {
+        Some(port) if port > 0 && !text.contains('@') => Ok(()),
+        _ => wrong("has no port"),
+    }
+}
+
 /// A protocol of `Upgrade` (RFC 9110, 7.8) that is not HTTP.
 pub(super) fn upgrade(text: &str) -> Result<(), String> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~/".contains(&byte);

@@ -7,6 +7,7 @@ mod identity;
 mod layer4;
 mod layer7;
 mod node;
+mod tracing;
 
 pub use addresses::{AdminSettings, LogSettings, MetricsSettings, ReadinessSettings};
 pub use controller::ControllerSettings;
@@ -17,6 +18,7 @@ pub use node::{
     CniSettings, DnsSettings, DrainSettings, SourceKind, SourceSettings, TakeoverSettings,
     WorkloadsSettings,
 };
+pub use tracing::{Otlp, TracingSettings};
 
 use super::check;
 use super::reader::Reader;
@@ -93,6 +95,7 @@ section! {
         ..metrics: MetricsSettings,
         ..readiness: ReadinessSettings,
         ..log: LogSettings,
+        ..tracing: TracingSettings,
         ..layer4: Layer4Settings,
         ..layer7: Layer7Settings,
         ..pool: PoolSettings,

@@ -96,6 +96,6 @@ fn make_world() -> Arc<World> {
     };
     let file = File { name: "fuzz.yaml".into(), documents: Ok(parse(MESH).into()) };
     let translation = translate(&Objects::from_files(&[file], &Objects::default()), &settings);
-    let names = MeshNames { trust_domains, root_namespace: settings.root_namespace };
+    let names = MeshNames { trust_domains, root_namespace: settings.root_namespace, tracing: None };
     WorldStore::new(names).publish(translation.mesh)
 }

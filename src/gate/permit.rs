@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::{Identity, ObjectKey, PolicyNote};
-use crate::model::{Service, Workload};
+use crate::model::{ExtAuthz, Service, Workload};
 use crate::policy::{Request, Told, speaks_for};
 
 /// A request that a route may have changed on its way. Policies of the namespace that the addressed service belongs to see it
@@ -63,6 +63,26 @@ pub struct Permit {
     pub filtered: Option<Arc<[Filtered]>>,
     /// What the request is to become by its token.
     pub told: Option<Box<Told>>,
+    /// Providers that must permit the request too, before anything is done with it.
+    pub asks: Vec<Ask>,
+}
+
+/// A provider that is to be asked about a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    pub provider: Arc<ExtAuthz>,
+    /// About the request as it was sent, where a route changed it on its way ([`Views`]).
+    pub as_sent: bool,
+}
+
+/// Adds providers, each once for either view.
+pub(super) fn add_asks(asks: &mut Vec<Ask>, providers: Vec<Arc<ExtAuthz>>, as_sent: bool) {
+    for provider in providers {
+        let ask = Ask { provider, as_sent };
+        if !asks.contains(&ask) {
+            asks.push(ask);
+        }
+    }
 }
 
 /// A service whose filters the destination asks, and the ports of it that lead there.

@@ -13,6 +13,7 @@ use crate::reach::{Ask, Asked, Downstream, Failure, Reached, Unreached, cut_afte
 use crate::route::{self, Decision};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionStart, Reporter};
+use crate::trace::{Kind, Span};
 use crate::tunnel::RoutedConnection;
 use crate::world;
 
@@ -137,7 +138,8 @@ impl Proxy {
             notes,
             ..self.start_of(&outbound, Some((&picked, service)))
         };
-        let mut record = self.shared.telemetry.connection(start).within(Some(&self.room));
+        let record = self.shared.telemetry.connection(start).within(Some(&self.room));
+        let mut record = record.traced(self.span());
         let Outbound { accepted, client, mut dialled, port } = outbound;
         let Accepted { stream, peer, place: _place } = accepted;
         dialled.set_port(port);
@@ -155,6 +157,11 @@ impl Proxy {
             }
         };
         deliver::finish(copied, &mut record);
+    }
+
+    /// The span of a connection that begins, where it is recorded.
+    fn span(&self) -> Option<Box<Span>> {
+        self.shared.world.load().tracing()?.begin_connection(Kind::Client)
     }
 
     /// Records a connection that no route led to a backend.
@@ -175,7 +182,7 @@ impl Proxy {
         Unreached { failure: Failure { reason, why }, notes, .. }: Unreached,
     ) {
         let start = ConnectionStart { notes, ..self.start_of(outbound, to) };
-        self.shared.telemetry.refused(start, reason, &why);
+        self.shared.telemetry.refused_traced(start, reason, &why, self.span());
     }
 
     fn start_of(

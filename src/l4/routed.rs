@@ -128,7 +128,7 @@ async fn read_hello<S: AsyncRead + Unpin>(
 }
 
 /// The server's name, once the message is complete.
-fn hello(acceptor: &mut Acceptor, mut bytes: &[u8]) -> Result<Option<String>, Failure> {
+pub(super) fn hello(acceptor: &mut Acceptor, mut bytes: &[u8]) -> Result<Option<String>, Failure> {
     let refused = |why: String| Failure { reason: Reason::NoRoute, why };
     while !bytes.is_empty() {
         let taken = acceptor.read_tls(&mut bytes);

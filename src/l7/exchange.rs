@@ -5,6 +5,7 @@ pub(in crate::l7) mod answer;
 pub(in crate::l7) mod arrived;
 pub(in crate::l7) mod chain;
 pub(in crate::l7) mod guards;
+pub(in crate::l7) mod traced;
 pub(in crate::l7) mod upgrade;
 
 use std::pin::Pin;
@@ -38,6 +39,8 @@ pub(in crate::l7) struct Exchange {
     finished: bool,
     /// A filter has made it wait, so the mesh may be another one by now.
     pub(in crate::l7) waited: bool,
+    /// Its trace is not recorded, and nobody has told the next one so.
+    unrecorded: bool,
     /// When the response must be at its end.
     pub(in crate::l7) due: Option<Instant>,
     /// The upstream connection, which others may use after this request.
@@ -45,6 +48,8 @@ pub(in crate::l7) struct Exchange {
     /// The endpoint counts as busy.
     in_flight: Option<InFlight>,
     place: Option<Admission>,
+    /// What providers of external authorization add to the response.
+    pub(in crate::l7) added: Option<Box<HeaderMap>>,
 }
 
 impl Exchange {
@@ -60,10 +65,12 @@ impl Exchange {
             expectation: body.expectation(),
             finished: false,
             waited: false,
+            unrecorded: false,
             due: None,
             lease: None,
             in_flight: None,
             place,
+            added: None,
         })
     }
 

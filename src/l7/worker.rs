@@ -1,5 +1,7 @@
 //! One worker: a thread, a runtime, budgets, and the connections it was handed.
 
+pub(in crate::l7) mod authorizer;
+mod circuit;
 pub(in crate::l7) mod context;
 pub(in crate::l7) mod labels;
 pub(in crate::l7) mod serve;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use http::HeaderName;
 
+use super::{ExtAuthz, StringMatch};
 use crate::base::{ObjectKey, Str};
 use crate::jwt::Keys;
 
@@ -27,11 +29,14 @@ pub struct AuthorizationPolicy {
     pub dry_run: bool,
     /// Why the policy cannot be understood. Such a policy denies whatever it applies to.
     pub broken: Option<Str>,
+    /// Whom a CUSTOM policy asks. One without a provider is broken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<Arc<ExtAuthz>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Action {
-    /// Asks a provider. There is none, so such a policy is [broken](AuthorizationPolicy::broken).
+    /// Asks its [provider](AuthorizationPolicy::provider) about the requests that it matches.
     Custom,
     Allow,
     Deny,
@@ -232,32 +237,6 @@ pub enum TokenText {
     Presenter,
     /// `request.auth.claims[a][b]`
     Claim(Vec<Str>),
-}
-
-/// How AuthorizationPolicy compares texts.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub enum StringMatch {
-    Exact(Str),
-    /// `text*`
-    Prefix(Str),
-    /// `*text`
-    Suffix(Str),
-    /// `*`: there is a value, and it is not empty.
-    Present,
-    /// A path template with `{*}` (one segment) and `{**}` (any number of them), only in `paths`; the whole text.
-    Template(Str),
-}
-
-/// As it is written in a policy.
-impl fmt::Display for StringMatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StringMatch::Exact(text) | StringMatch::Template(text) => write!(f, "{text:?}"),
-            StringMatch::Prefix(text) => write!(f, "{:?}", format!("{text}*")),
-            StringMatch::Suffix(text) => write!(f, "{:?}", format!("*{text}")),
-            StringMatch::Present => f.write_str("\"*\""),
-        }
-    }
 }
 
 /// The effective PeerAuthentication of a workload.

@@ -148,6 +148,7 @@ mod tests {
         let names = MeshNames {
             trust_domains: crate::base::TrustDomains::new("cluster.local".into(), &[]),
             root_namespace: "istio-system".into(),
+            tracing: None,
         };
         WorldStore::new(names).publish(Mesh { workloads, ..Mesh::default() })
     }

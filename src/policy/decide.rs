@@ -2,14 +2,17 @@
 //! asks come first, then CUSTOM, DENY, ALLOW. AUDIT and dry-run policies decide nothing; what they have to say goes into notes.
 //!
 //! Deciding is pure and never waits: open connections and streams are judged again, by the thousand, whenever policies change,
-//! and that must not send a call to a provider each time. A provider of CUSTOM policies is to be asked apart from this, by
-//! whoever judges a request for the first time; its answer then is a fact ([`Facts`]), as what a token says is.
+//! and that must not send a call to a provider each time. So a CUSTOM policy that matches says whom to ask ([`Facts::asks`]),
+//! and whoever judges a request for the first time asks them once everything else permits it. Who is denied anyway costs a
+//! provider nothing.
+
+use std::sync::Arc;
 
 use super::bearer::Bearer;
 use super::facts::Facts;
 use super::{Denial, PolicyList, PolicySet, rule};
 use crate::base::{ObjectKey, PolicyEffect, PolicyNote};
-use crate::model::AuthorizationPolicy;
+use crate::model::{AuthorizationPolicy, ExtAuthz};
 
 /// Notes of one decision at the most, so that a thousand policies in dry-run do not fill the log.
 const MAX_NOTES: usize = 8;
@@ -20,7 +23,7 @@ impl PolicySet {
     /// The ALLOW policy that matched, `None` where no ALLOW policy applies, or the refusal.
     pub fn decide<'a>(
         &'a self,
-        facts: &Facts<'_>,
+        facts: &mut Facts<'_>,
         notes: &mut Vec<PolicyNote>,
     ) -> Result<Option<&'a ObjectKey>, Denial> {
         let decided = steps(self, facts);
@@ -31,13 +34,15 @@ impl PolicySet {
     }
 }
 
-fn steps<'a>(set: &'a PolicySet, facts: &Facts<'_>) -> Result<Option<&'a ObjectKey>, Denial> {
+fn steps<'a>(set: &'a PolicySet, facts: &mut Facts<'_>) -> Result<Option<&'a ObjectKey>, Denial> {
     understood(set)?;
     // As in Envoy, who somebody is comes before what he may.
     authenticated(facts)?;
-    custom(set)?;
+    let asks = custom(set, facts)?;
     deny(set, facts)?;
-    allow(set, facts)
+    let allowed = allow(set, facts)?;
+    facts.asks = asks;
+    Ok(allowed)
 }
 
 fn understood(set: &PolicySet) -> Result<(), Denial> {
@@ -54,9 +59,28 @@ fn authenticated(facts: &Facts<'_>) -> Result<(), Denial> {
     }
 }
 
-/// There is no provider that could be asked, so that a CUSTOM policy denies whatever it applies to.
-fn custom(set: &PolicySet) -> Result<(), Denial> {
-    set.custom.first().map_or(Ok(()), |policy| Err(not_understood(policy)))
+/// The providers that must be asked. A CUSTOM policy without one denies whatever it applies to, and one that matches denies
+/// what is not HTTP: there is no request that a provider could judge.
+fn custom(set: &PolicySet, facts: &Facts<'_>) -> Result<Vec<Arc<ExtAuthz>>, Denial> {
+    let mut asks: Vec<Arc<ExtAuthz>> = Vec::new();
+    for policy in &set.custom {
+        let provider = policy.provider.as_ref().filter(|_| policy.broken.is_none());
+        let provider = provider.ok_or_else(|| not_understood(policy))?;
+        if policy.dry_run || !rule::any_matches(policy, facts) {
+            continue;
+        }
+        if facts.request.is_none() {
+            let why = format!(
+                "AuthorizationPolicy {} asks the provider {} about requests, and this is not HTTP",
+                policy.key, provider.name
+            );
+            return Err(Denial::new(why));
+        }
+        if !asks.contains(provider) {
+            asks.push(provider.clone());
+        }
+    }
+    Ok(asks)
 }
 
 fn deny(set: &PolicySet, facts: &Facts<'_>) -> Result<(), Denial> {
@@ -133,8 +157,6 @@ fn no_allow(set: &PolicySet) -> Denial {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use http::{HeaderMap, HeaderValue, Method};
 
     use super::*;
@@ -150,6 +172,7 @@ mod tests {
             rules: vec![rule],
             dry_run: false,
             broken: (action == Action::Custom).then(|| "no provider".into()),
+            provider: None,
         }
     }
 
@@ -189,7 +212,7 @@ mod tests {
         let (mut facts, mut notes) = (Facts::new(&connection, Some(&request)), Vec::new());
         let checked = policy::check([&set].into_iter(), Some(&request));
         facts.bearer = checked.bearer();
-        let decided = set.decide(&facts, &mut notes).map(|policy| policy.cloned());
+        let decided = set.decide(&mut facts, &mut notes).map(|policy| policy.cloned());
         (decided, notes)
     }
 

@@ -32,5 +32,6 @@ pub fn tokens(object: &ObjectKey, scope: Scope, rules: Vec<TokenRule>) -> Author
         rules: rules.into_iter().map(rule).collect(),
         dry_run: false,
         broken: None,
+        provider: None,
     }
 }

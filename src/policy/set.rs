@@ -37,8 +37,10 @@ impl PolicySet {
     }
 
     fn add(&mut self, policy: Arc<AuthorizationPolicy>) {
-        // Nobody carries it out, whether it can be understood or not.
         if policy.action == Action::Custom {
+            // A provider is asked about requests, whatever the rules look at.
+            self.needs_http |= policy.broken.is_none() && policy.provider.is_some();
+            self.looks_at_destination |= policy.rules.iter().any(looks_at_destination);
             return self.custom.push(policy);
         }
         if policy.broken.is_some() {

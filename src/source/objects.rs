@@ -27,7 +27,7 @@ mod unserved;
 pub use attachment::{AttachedTo, TargetRef, WorkloadSelector};
 pub use authorization_policy::{
     AuthorizationPolicy, AuthorizationPolicySpec, PolicyAction, PolicyCondition, PolicyFrom,
-    PolicyOperation, PolicyRule, PolicySource, PolicyTo,
+    PolicyOperation, PolicyProvider, PolicyRule, PolicySource, PolicyTo,
 };
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,

@@ -8,6 +8,7 @@ mod authorization_policy;
 mod changes;
 mod encryption;
 mod entries;
+mod ext_authz;
 mod frame;
 mod grpc_route;
 mod http_route;

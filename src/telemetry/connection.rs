@@ -1,5 +1,7 @@
 //! One connection: counted while its bytes pass, logged once at its end.
 
+mod span;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,6 +14,7 @@ use super::metrics::ConnectionCounts;
 use super::series::Series;
 use super::{ConnectionStart, Peer, Reporter, Telemetry};
 use crate::base::{PolicyNote, Reason, Room};
+use crate::trace::Span;
 
 /// One open connection: counted and logged once, when dropped at the latest.
 pub struct ConnectionRecord {
@@ -21,6 +24,8 @@ pub struct ConnectionRecord {
     series: Arc<Series<ConnectionCounts>>,
     failure: Option<(Reason, String)>,
     room: Option<Room>,
+    /// Of a connection that is traced, and of no other.
+    span: Option<Box<Span>>,
 }
 
 impl ConnectionRecord {
@@ -30,7 +35,7 @@ impl ConnectionRecord {
         let series = telemetry.traffic().connections.get(&labels);
         series.counts.opened.fetch_add(1, Ordering::Relaxed);
         let open = telemetry.live().register(start, false);
-        let record = Self { telemetry, open, series, failure: None, room: None };
+        let record = Self { telemetry, open, series, failure: None, room: None, span: None };
         let logs = record.telemetry.logs();
         if logs.enabled(ACCESS, Level::DEBUG) {
             let mut line = logs.line(Level::DEBUG, ACCESS, "connection opened");
@@ -73,6 +78,7 @@ impl ConnectionRecord {
 
 impl Drop for ConnectionRecord {
     fn drop(&mut self) {
+        self.end_span();
         let start = self.open.start();
         self.series.counts.closed.fetch_add(1, Ordering::Relaxed);
         let failure = self.failure.as_ref().map(|(reason, why)| (*reason, why.as_str()));
@@ -94,6 +100,16 @@ impl Drop for ConnectionRecord {
         put_end(&mut line, self.open.age().as_millis(), failure);
         logs.write(line);
     }
+}
+
+/// The span of a connection that never carried bytes.
+pub(super) fn end_refused(
+    telemetry: &Telemetry,
+    span: Box<Span>,
+    start: &ConnectionStart,
+    failure: (Reason, &str),
+) {
+    span::end(telemetry, span, start, (0, 0), Some(failure));
 }
 
 /// A connection that never carried bytes.

@@ -1,6 +1,7 @@
 //! One request: counted and logged once, when its response has ended.
 
 mod formatted;
+mod span;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use super::labels::{Labels, Response};
 use super::log::{ACCESS, Line};
 use super::{MAX_FIELD, Peer, Reporter, RequestStart, Telemetry};
 use crate::base::{PolicyNote, Reason, Str};
+use crate::trace::Span;
 use formatted::Kept;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -40,6 +42,8 @@ pub struct RequestRecord {
     mark: Option<(Reason, String)>,
     notes: Vec<PolicyNote>,
     headers: LoggedHeaders,
+    /// Of a request that is traced, and of no other.
+    span: Option<Box<Span>>,
     /// Where MeshConfig gives the format of the access log.
     formatted: Option<Box<Kept>>,
 }
@@ -72,6 +76,7 @@ impl RequestRecord {
             mark: None,
             notes: Vec::new(),
             headers: LoggedHeaders::default(),
+            span: None,
             formatted: None,
         }
     }
@@ -282,6 +287,7 @@ impl Drop for RequestRecord {
             self.count(duration);
         }
         self.log(duration);
+        self.end_span();
     }
 }
 

@@ -175,5 +175,6 @@ fn missing_policy(name: &ObjectKey, workload: &Workload) -> Arc<AuthorizationPol
         rules: Vec::new(),
         dry_run: false,
         broken: Some(why),
+        provider: None,
     })
 }

@@ -103,7 +103,15 @@ pub(crate) fn policy(
     scope: Scope,
     rules: Vec<Rule>,
 ) -> AuthorizationPolicy {
-    AuthorizationPolicy { key: key(name), action, scope, rules, dry_run: false, broken: None }
+    AuthorizationPolicy {
+        key: key(name),
+        action,
+        scope,
+        rules,
+        dry_run: false,
+        broken: None,
+        provider: None,
+    }
 }
 
 /// To port 80 of a service.
@@ -163,5 +171,6 @@ pub(crate) fn store() -> Arc<WorldStore> {
     WorldStore::new(MeshNames {
         trust_domains: crate::base::TrustDomains::new("cluster.local".into(), &[]),
         root_namespace: "istio-system".into(),
+        tracing: None,
     })
 }

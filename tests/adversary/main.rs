@@ -10,6 +10,7 @@ mod admin;
 #[path = "../support/apiserver.rs"]
 mod apiserver;
 mod authority;
+mod authorizers;
 
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;

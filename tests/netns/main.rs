@@ -44,6 +44,7 @@ mod soak;
 mod sock;
 mod stream_routes;
 mod takeover;
+mod tracing;
 mod traffic;
 
 pub use bookinfo_lab::{WAYPOINT, application, bookinfo, captured_in, enrol, meshed, settle};

@@ -19,7 +19,7 @@ use super::session::Session;
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
 use crate::filter::Seen;
-use crate::gate::{self, Filtered, Gate};
+use crate::gate::{self, Ask, Filtered, Gate};
 use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::arrived::Arrived;
@@ -68,6 +68,8 @@ struct Prepared {
     notes: Vec<PolicyNote>,
     /// Services whose filters nobody else asks.
     filtered: Option<Arc<[Filtered]>>,
+    /// Providers that nobody else asks.
+    asks: Vec<Ask>,
 }
 
 /// How the attempts at some endpoints ended, of which one at most has seen the request.
@@ -136,8 +138,15 @@ impl Routed {
                 self.session.context.labels.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
             match self.prepare(&picked, arrived) {
-                Ok(Prepared { notes, filtered }) => {
+                Ok(Prepared { notes, filtered, asks }) => {
                     exchange.record.notes(notes);
+                    if !asks.is_empty() {
+                        // Boxed, because it is large and most requests go without it.
+                        let asked = Box::pin(self.ask_providers(asks, arrived, Some(exchange)));
+                        if let Err(answer) = asked.await {
+                            return Outcome::Failed(answer, Ended::Denied);
+                        }
+                    }
                     let limited =
                         self.limit(&picked, arrived, filtered, Some(&mut *exchange)).await;
                     if let Err(answer) = limited {
@@ -183,6 +192,9 @@ impl Routed {
         let picked = self.plan.endpoint(&self.world, &self.session, &Attempts::default());
         let mut picked = picked.ok_or_else(|| self.nobody())?;
         let prepared = self.prepare(&picked, &mut arrived).map_err(|(answer, _)| answer)?;
+        if !prepared.asks.is_empty() {
+            Box::pin(self.ask_providers(prepared.asks, &mut arrived, None)).await?;
+        }
         self.limit(&picked, &mut arrived, prepared.filtered, None).await?;
         let sent = self.attempt(&picked, &mut arrived).await;
         picked.ended(sent.as_ref().err().map_or(Ended::Served, |failed| failed.ended));
@@ -254,6 +266,24 @@ impl Routed {
         guards::ask(&self.world, &filtered, from, sent, &mut arrived.request, exchange).await
     }
 
+    /// Asks providers, where nobody at the destination does.
+    async fn ask_providers(
+        &self,
+        asks: Vec<Ask>,
+        arrived: &mut Arrived,
+        mut exchange: Option<&mut Exchange>,
+    ) -> Result<(), Answer> {
+        let sent = self.before.as_deref().map(|sent| (&sent.uri, &sent.headers));
+        let sent = sent.filter(|_| self.judge().is_producers());
+        let authorizer = self.session.authorizer();
+        let heard = exchange.as_deref_mut();
+        let added = authorizer.ask(&asks, &mut arrived.request, sent, heard).await?;
+        if let Some(exchange) = exchange {
+            exchange.added = Some(Box::new(added));
+        }
+        Ok(())
+    }
+
     /// For a destination where nobody judges.
     fn authorize(
         &self,
@@ -271,7 +301,7 @@ impl Routed {
                     let client = &self.session.client.identity;
                     headers::name_client(arrived.request.headers_mut(), &by, client, None);
                 }
-                Ok(Prepared { notes: permit.notes, filtered: permit.filtered })
+                Ok(Prepared { notes: permit.notes, filtered: permit.filtered, asks: permit.asks })
             }
             Err(denial) => {
                 let (uri, headers) = (arrived.request.uri(), arrived.request.headers());

@@ -8,7 +8,7 @@ use super::plan::{Chosen, Plan};
 use super::session::Session;
 use crate::balance::Picked;
 use crate::base::{PolicyNote, Reason};
-use crate::gate::{self, Gate, Permit, Views};
+use crate::gate::{self, Ask, Gate, Permit, Views};
 use crate::l7::exchange::answer::Answer;
 use crate::l7::message::lasting::{self, End, Kept};
 use crate::l7::message::sent::{self, Sent};
@@ -93,11 +93,13 @@ pub(in crate::l7) struct Refusal {
     pub(in crate::l7) answer: Answer,
     /// What policies that decide nothing have to say.
     pub(in crate::l7) notes: Vec<PolicyNote>,
+    /// Providers that must permit that the client hears the answer.
+    pub(in crate::l7) asks: Vec<Ask>,
 }
 
 impl From<Answer> for Refusal {
     fn from(answer: Answer) -> Self {
-        Self { answer, notes: Vec::new() }
+        Self { answer, notes: Vec::new(), asks: Vec::new() }
     }
 }
 
@@ -132,7 +134,10 @@ pub(in crate::l7) fn heard<B>(
     let asked = judge(request.method());
     let judged = asked.or_else(|denial| announced.map_or(Err(denial), |method| judge(&method)));
     match judged {
-        Ok(permit) => refusal.notes = permit.notes,
+        Ok(permit) => {
+            refusal.notes = permit.notes;
+            refusal.asks = permit.asks;
+        }
         Err(denial) => {
             refusal.answer = Answer::of_denial(&denial, request.uri(), headers);
             refusal.notes = denial.notes;

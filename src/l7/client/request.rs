@@ -33,17 +33,19 @@ use super::mirror;
 use super::plan::{self, Plan};
 use super::session::Session;
 use crate::balance::Picked;
+use crate::ext_authz;
 use crate::filter::{self, Cx, Half, HttpFilter, ResponseHead};
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
-use crate::l7::exchange::{Exchange, ResponseBody, chain, relay, upgrade};
+use crate::l7::exchange::{Exchange, ResponseBody, chain, relay, traced, upgrade};
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Cut, Kept};
 use crate::l7::message::sent::{self, Sent};
 use crate::l7::worker::serve::Handler;
 use crate::model::Service;
 use crate::reach::Attempts;
+use crate::trace::Kind;
 use crate::world::World;
 
 /// Routes one request and answers it.
@@ -51,9 +53,9 @@ pub(in crate::l7) async fn route(
     session: Arc<Session>,
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
-    let (mut arrived, mut exchange, rejected) = begin(&session, request);
-    let form = arrived.form;
     let world = session.context.dependencies.world.snapshot();
+    let (mut arrived, mut exchange, rejected) = begin(&session, &world, request);
+    let form = arrived.form;
     let mut before = None;
     let planned = match rejected {
         Some(answer) => Err(answer.into()),
@@ -65,9 +67,13 @@ pub(in crate::l7) async fn route(
     };
     let plan = match planned {
         Ok(plan) => plan,
-        Err(Refusal { answer, notes }) => {
-            exchange.record.notes(notes);
-            return answer.respond(exchange, form);
+        Err(refusal) if refusal.asks.is_empty() => {
+            exchange.record.notes(refusal.notes);
+            return refusal.answer.respond(exchange, form);
+        }
+        // Boxed, because it is large and rare.
+        Err(refusal) => {
+            return Box::pin(refuse(session, refusal, arrived, before, exchange)).await;
         }
     };
     let world = match exchange.waited {
@@ -90,9 +96,27 @@ pub(in crate::l7) async fn route(
     }
 }
 
+/// Gives the client an answer that no application gives, if the providers permit that it hears it: they are asked about what it
+/// sent.
+async fn refuse(
+    session: Arc<Session>,
+    refusal: Refusal,
+    mut arrived: Arrived,
+    before: Option<Box<Sent>>,
+    mut exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let Refusal { answer, notes, asks } = refusal;
+    exchange.record.notes(notes);
+    let sent = before.as_ref().map(|sent| (&sent.uri, &sent.headers));
+    let authorizer = session.authorizer();
+    let asked = authorizer.ask(&asks, &mut arrived.request, sent, Some(&mut exchange)).await;
+    asked.err().unwrap_or(answer).respond(exchange, arrived.form)
+}
+
 /// The request in canonical form and its exchange, with the answer to one that no route is asked about.
 fn begin(
     session: &Session,
+    world: &World,
     request: Request<Incoming>,
 ) -> (Arrived, Box<Exchange>, Option<Answer>) {
     let limits = session.context.limits(session.most_fields());
@@ -106,6 +130,12 @@ fn begin(
     let admission = Admission::of(permit, &session.seat, arrived.version);
     let mut exchange = Exchange::new(record, arrived.request.body(), admission);
     exchange.record.headers(arrived.request.headers());
+    if let Some(tracing) = world.tracing() {
+        let (port, headers) = (session.dialled.port(), arrived.request.headers_mut());
+        traced::begin(&mut exchange, tracing, (Kind::Client, port), headers);
+        // Before the rule, the filters and the copy that the destination verifies, so that all see the same.
+        traced::tell(&exchange, headers);
+    }
     let rejected = match (full, arrived.fault) {
         (Some(why), _) => Some(Answer::overflow(why)),
         (None, Some(fault)) => Some(Answer::fault(fault)),
@@ -211,6 +241,9 @@ fn pass_on(
     let Routed { plan, seen, .. } = &routed;
     let mut head = ResponseHead { status: response.status(), headers: response.headers_mut() };
     filter::respond(plan.filters_of_service(), plan.filters(), &mut head, seen);
+    if let Some(added) = exchange.added.take() {
+        ext_authz::add_to_response(&added, response.headers_mut());
+    }
     if let Err(why) = exchange.reserve(response.headers()) {
         return Answer::overflow(why).respond(exchange, form);
     }

@@ -9,6 +9,7 @@ use crate::base::{ObjectKey, Str};
 use crate::l7::budget::seats::Seated;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::version::Version;
+use crate::l7::worker::authorizer::Authorizer;
 use crate::l7::worker::context::Context;
 use crate::model::{AppProtocol, Service, Workload};
 use crate::reach::Downstream;
@@ -64,6 +65,19 @@ impl Session {
     /// The client, as endpoints are reached on its behalf.
     pub(in crate::l7) fn downstream(&self) -> Downstream<'_> {
         Downstream { client: &self.client, address: self.client_address, sockets: &self.sockets }
+    }
+
+    /// Asks providers on behalf of the client, where no destination does.
+    pub(in crate::l7) fn authorizer(&self) -> Authorizer<'_> {
+        Authorizer {
+            context: &self.context,
+            from: self.downstream(),
+            client: Some(&self.client.identity),
+            client_address: self.client_address,
+            server: None,
+            server_address: self.dialled,
+            share: self.seat.share(),
+        }
     }
 
     /// The service with the addresses of its endpoints.

@@ -7,11 +7,13 @@
 //! 2. **A verdict** ([`judge`]), before the record, because the record names the policies: a budget that is full, a request that
 //!    is malformed, then authorization, by what arrived or was verified. The record begins with the verdict, so that what was
 //!    rejected is logged and counted as well.
-//! 3. **Rate limits** of the services that guard the workload, after authorization: a request that is not permitted takes no token
+//! 3. **External authorization**, if a CUSTOM policy matches: after all other policies, so that who is denied anyway costs a
+//!    provider nothing.
+//! 4. **Rate limits** of the services that guard the workload, after authorization: a request that is not permitted takes no token
 //!    from those that are.
-//! 4. **The application**, by this connection's own connection, once more if the resting one was just closed. What the application is told
+//! 5. **The application**, by this connection's own connection, once more if the resting one was just closed. What the application is told
 //!    of the client is added last, since the request was judged by what arrived.
-//! 5. **The response**, for as long as the request is permitted.
+//! 6. **The response**, for as long as the request is permitted.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,18 +24,21 @@ use hyper::body::Incoming;
 use super::gates::{Gates, Permitted};
 use super::session::{self, Session};
 use crate::base::{PolicyNote, Str};
+use crate::ext_authz;
 use crate::gate::Permit;
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::guards::{self, Asking};
 use crate::l7::exchange::upgrade::{self, Upgrade};
-use crate::l7::exchange::{Exchange, ResponseBody, relay};
+use crate::l7::exchange::{Exchange, ResponseBody, relay, traced};
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::upstream::Lease;
+use crate::l7::worker::authorizer::Authorizer;
 use crate::l7::worker::serve::Handler;
 use crate::telemetry::RequestStart;
+use crate::trace::{Kind, Tracing};
 use crate::world::World;
 
 /// How often a request is sent: the application may close the resting connection just before the first attempt.
@@ -51,22 +56,73 @@ pub(in crate::l7) async fn deliver(
     let form = arrived.form;
     let permit = arrived.admit(&session.seat);
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
-    let Judgement { routed, notes, judged } = judge(&session, &mut arrived, sent_as.as_ref(), full);
+    let Judgement { routed, notes, judged, tracing } =
+        judge(&session, &mut arrived, sent_as.as_ref(), full);
     let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
     let place = Admission::of(permit, &session.seat, arrived.version);
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.record.notes(notes);
     exchange.record.headers(arrived.request.headers());
+    if let Some(tracing) = tracing {
+        let side = (Kind::Server, session.inbound.destination.port());
+        traced::begin(&mut exchange, &tracing, side, arrived.request.headers());
+    }
     exchange.record.destination(session.destination.clone(), session.inbound.destination);
-    let judged = match judged {
+    let mut judged = match judged {
         Ok(judged) => judged,
         Err(answer) => return answer.respond(exchange, form),
     };
+    let head = tell(&mut arrived, &mut judged);
+    if !judged.permit.asks.is_empty() {
+        // Boxed, because it is large and most requests go without it.
+        let asked = Box::pin(authorize(&session, &mut arrived, &judged, &mut exchange));
+        if let Err(answer) = asked.await {
+            return answer.respond(exchange, form);
+        }
+    }
     if let Err(answer) = limit(&session, &mut arrived, &judged, &mut exchange).await {
         return answer.respond(exchange, form);
     }
-    pass(session, &mut arrived, sent_as, &judged.permit, exchange).await
+    pass(session, &mut arrived, sent_as, &judged.permit, head, exchange).await
+}
+
+/// Makes of the request what its token says, so that neither providers nor limits see headers that a client made up. Gives the head
+/// as it was judged, where that changes it or a provider may.
+fn tell(arrived: &mut Arrived, judged: &mut Permitted) -> Option<Box<Kept>> {
+    let Permit { told, asks, .. } = &judged.permit;
+    let changes = told.is_some() || !asks.is_empty();
+    let head = changes.then(|| Box::new(Kept::of(&arrived.request)));
+    if let Some(told) = told {
+        told.apply(&mut arrived.request);
+        if let Some(sent) = &mut judged.sent {
+            sent.headers = told.headers(&sent.headers);
+        }
+    }
+    head
+}
+
+/// Asks the providers of the CUSTOM policies that match.
+async fn authorize(
+    session: &Session,
+    arrived: &mut Arrived,
+    judged: &Permitted,
+    exchange: &mut Exchange,
+) -> Result<(), Answer> {
+    let authorizer = Authorizer {
+        context: &session.context,
+        from: session.as_client(),
+        client: session.inbound.client.as_ref(),
+        client_address: session.inbound.client_address,
+        server: Some(&session.inbound.workload.identity),
+        server_address: session.inbound.destination,
+        share: session.seat.share(),
+    };
+    let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
+    let asks = &judged.permit.asks;
+    let asked = authorizer.ask(asks, &mut arrived.request, sent, Some(&mut *exchange));
+    exchange.added = Some(Box::new(asked.await?));
+    Ok(())
 }
 
 /// Asks the filters of what guards the workload.
@@ -94,6 +150,7 @@ struct Judgement {
     routed: bool,
     notes: Vec<PolicyNote>,
     judged: Result<Permitted, Answer>,
+    tracing: Option<Arc<Tracing>>,
 }
 
 fn judge(
@@ -105,11 +162,12 @@ fn judge(
     let world = session.context.dependencies.world.load();
     let gates = session.gates(&world);
     let routed = gates.was_routed();
+    let tracing = world.tracing().cloned();
     if let Some(why) = full {
-        return Judgement::refused(routed, Answer::overflow(why));
+        return Judgement::refused(routed, Answer::overflow(why), tracing);
     }
     if let Some(fault) = arrived.fault {
-        return Judgement::refused(routed, Answer::fault(fault));
+        return Judgement::refused(routed, Answer::fault(fault), tracing);
     }
     if !routed {
         headers::add_missing(arrived.request.headers_mut());
@@ -118,19 +176,19 @@ fn judge(
     match judged {
         Ok(mut judged) => {
             let notes = std::mem::take(&mut judged.permit.notes);
-            Judgement { routed, notes, judged: Ok(judged) }
+            Judgement { routed, notes, judged: Ok(judged), tracing }
         }
         Err(denial) => {
             let request = &arrived.request;
             let answer = Answer::of_denial(&denial, request.uri(), request.headers());
-            Judgement { routed, notes: denial.notes, judged: Err(answer) }
+            Judgement { routed, notes: denial.notes, judged: Err(answer), tracing }
         }
     }
 }
 
 impl Judgement {
-    fn refused(routed: bool, answer: Answer) -> Self {
-        Self { routed, notes: Vec::new(), judged: Err(answer) }
+    fn refused(routed: bool, answer: Answer, tracing: Option<Arc<Tracing>>) -> Self {
+        Self { routed, notes: Vec::new(), judged: Err(answer), tracing }
     }
 }
 
@@ -147,16 +205,15 @@ async fn pass(
     arrived: &mut Arrived,
     sent_as: Option<HeaderValue>,
     permit: &Permit,
+    head: Option<Box<Kept>>,
     exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let form = arrived.form;
-    let head = Kept::of(&arrived.request);
+    let head = head.map_or_else(|| Kept::of(&arrived.request), |head| *head);
     let judged = Judged { session: session.clone(), head, sent_as };
     // Only now: the request was judged by what arrived.
-    if let Some(told) = &permit.told {
-        told.apply(&mut arrived.request);
-    }
     session.name_client(permit, arrived.request.headers_mut());
+    traced::tell(&exchange, arrived.request.headers_mut());
     if let Some(upgrade) = &arrived.upgrade {
         upgrade.ask(arrived.request.headers_mut());
     }
@@ -194,7 +251,7 @@ impl Judged {
     /// Passes the application's response on, for as long as it is permitted.
     fn pass_on(
         self,
-        response: Response<Incoming>,
+        mut response: Response<Incoming>,
         lease: Lease,
         upgrade: Option<Upgrade>,
         mut exchange: Box<Exchange>,
@@ -209,6 +266,9 @@ impl Judged {
         }
         if let Err(why) = session.context.check_response(&response) {
             return Answer::bad_gateway(why).respond(exchange, form);
+        }
+        if let Some(added) = exchange.added.take() {
+            ext_authz::add_to_response(&added, response.headers_mut());
         }
         if let Err(why) = exchange.reserve(response.headers()) {
             return Answer::overflow(why).respond(exchange, form);

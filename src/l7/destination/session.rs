@@ -1,7 +1,7 @@
 //! What the requests of one connection to a local workload share.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::l7::version::Version;
 use crate::l7::worker::context::Context;
 use crate::model::AppProtocol;
 use crate::policy::Denial;
-use crate::reach::{self, Failure, cut_after_a_change};
+use crate::reach::{self, Downstream, Failure, cut_after_a_change};
 use crate::sock::SocketFactory;
 use crate::telemetry::{ConnectionStart, HttpConnection, Peer, ServiceLabels};
 use crate::tunnel::{Carrier, Cut, GuardedConnection, Place};
@@ -101,6 +101,12 @@ impl Session {
             self.context.connect(share, version, Carrier::Tcp(stream), address).await
         };
         shelf.lease(dial).await
+    }
+
+    /// The workload, as it reaches others.
+    pub(in crate::l7) fn as_client(&self) -> Downstream<'_> {
+        let address = SocketAddr::new(self.inbound.destination.ip(), 0);
+        Downstream { client: &self.inbound.workload, address, sockets: &self.sockets }
     }
 
     /// Connects to the application, with the client's address where the kernel lets us.

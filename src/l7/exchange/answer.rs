@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
 
 use super::{Exchange, ResponseBody};
 use crate::base::Reason;
+use crate::ext_authz::Refusal;
 use crate::filter;
 use crate::l7::message::body::Broken;
 use crate::l7::message::framing::Fault;
@@ -26,8 +27,17 @@ pub(in crate::l7) struct Answer {
     pub(in crate::l7) reason: Reason,
     /// Names the policy, the route or the failure, for the log; the client does not see it.
     pub(in crate::l7) why: Box<str>,
-    /// What a filter answers with: headers, and a status of gRPC where it gives one.
-    given: Option<Box<(HeaderMap, Option<u32>)>>,
+    /// What a filter, or a provider of external authorization, answers with.
+    given: Option<Box<Given>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Given {
+    headers: HeaderMap,
+    /// A status of gRPC.
+    grpc: Option<u32>,
+    /// Instead of the text.
+    body: Option<Bytes>,
 }
 
 /// What an answer of our own must look like, by the request.
@@ -47,8 +57,28 @@ impl Answer {
 
     /// What a filter answers with.
     pub(in crate::l7) fn of_filter(answer: filter::Answer) -> Self {
-        let given = Some(Box::new((answer.headers, answer.grpc)));
+        let (headers, grpc) = (answer.headers, answer.grpc);
+        let given = Some(Box::new(Given { headers, grpc, body: None }));
         Self { given, ..Self::new(answer.status, answer.text, answer.reason, answer.why) }
+    }
+
+    /// What a provider of external authorization answers instead of the application.
+    pub(in crate::l7) fn of_provider(refusal: Refusal, why: impl Into<String>) -> Self {
+        let Refusal { status, headers, body } = refusal;
+        let given = Some(Box::new(Given { headers, grpc: None, body: Some(body) }));
+        let text = "denied by external authorization";
+        Self { given, ..Self::new(status, text, Reason::Unauthorized, why) }
+    }
+
+    /// A provider of external authorization said nothing.
+    pub(in crate::l7) fn unasked(status: StatusCode, why: impl Into<String>) -> Self {
+        Self::new(status, "external authorization failed", Reason::Unauthorized, why)
+    }
+
+    /// A body is longer than a provider may be shown.
+    pub(in crate::l7) fn too_long(why: impl Into<String>) -> Self {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Self::new(status, "payload too large", Reason::Unauthorized, why)
     }
 
     pub(in crate::l7) fn denied(why: impl Into<String>) -> Self {
@@ -72,8 +102,9 @@ impl Answer {
         if fault.is_known_bearer() {
             return answer(StatusCode::FORBIDDEN);
         }
-        let given = HeaderMap::from_iter([(WWW_AUTHENTICATE, challenge(uri, headers))]);
-        Self { given: Some(Box::new((given, None))), ..answer(StatusCode::UNAUTHORIZED) }
+        let headers = HeaderMap::from_iter([(WWW_AUTHENTICATE, challenge(uri, headers))]);
+        let given = Given { headers, ..Given::default() };
+        Self { given: Some(Box::new(given)), ..answer(StatusCode::UNAUTHORIZED) }
     }
 
     /// An object wants it encrypted as the mesh does not do it.
@@ -158,35 +189,39 @@ impl Answer {
             let why = std::mem::take(&mut self.why);
             exchange.record.fail(self.reason, why.into_string());
         }
-        let text = match form {
-            Form::Grpc if self.reason != Reason::None => return self.respond_grpc(exchange),
-            Form::Head => Bytes::new(),
-            Form::Text | Form::Grpc => Bytes::from_static(self.text.as_bytes()),
-        };
+        if form == Form::Grpc && self.reason != Reason::None {
+            return self.respond_grpc(exchange);
+        }
+        let Given { headers, body, .. } = self.given.take().map(|given| *given).unwrap_or_default();
+        let is_own = body.is_none();
+        let text = body.unwrap_or_else(|| Bytes::from_static(self.text.as_bytes()));
+        let length = text.len();
+        let text = if form == Form::Head { Bytes::new() } else { text };
         exchange.record.response(self.status);
         let closes = exchange.withholds_body();
         let mut response = Response::new(ResponseBody::own(text, exchange));
         *response.status_mut() = self.status;
-        if let Some(given) = self.given {
-            *response.headers_mut() = given.0;
-        }
+        *response.headers_mut() = headers;
         if closes {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.status == StatusCode::UNAUTHORIZED && is_own {
             response.headers_mut().entry(WWW_AUTHENTICATE).or_insert(CHALLENGE);
         }
-        if !self.text.is_empty() {
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-            headers.insert(CONTENT_LENGTH, self.text.len().into());
+        if is_own && length > 0 {
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        // These have no body (RFC 9110, 8.6).
+        let has_none = matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if (length > 0 || !is_own) && !has_none {
+            response.headers_mut().insert(CONTENT_LENGTH, length.into());
         }
         response
     }
 
     /// A failure as gRPC has it, with the headers that a filter answers with.
     fn respond_grpc(self, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
-        let (headers, grpc) = self.given.map(|given| *given).unwrap_or_default();
+        let Given { headers, grpc, .. } = self.given.map(|given| *given).unwrap_or_default();
         let code = grpc.unwrap_or_else(|| grpc_code(self.status));
         exchange.record.response(StatusCode::OK);
         exchange.record.grpc_status(code);

@@ -7,7 +7,7 @@ mod part;
 mod request;
 
 pub(in crate::l7) use expected::{Expectation, Withheld};
-pub(in crate::l7) use request::{Broken, Replay, RequestBody, Uploaded};
+pub(in crate::l7) use request::{Ahead, Broken, Replay, RequestBody, Uploaded};
 
 use http::HeaderMap;
 

@@ -25,8 +25,8 @@ pub(in crate::l7) const CLIENT: HeaderName = HeaderName::from_static("x-forwarde
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Fields that the client's half may add, for which the destination's half leaves room: the id, the protocol, the original
-/// values, the client's name, and the coding of a body without a length.
-pub(in crate::l7) const ADDED: usize = 5;
+/// values, the client's name, the coding of a body without a length, and three of a trace at the most.
+pub(in crate::l7) const ADDED: usize = 8;
 
 /// Fields that nearly every request has, and that count by their text only.
 const FEW_FIELDS: usize = 16;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::Response;
 use tokio_util::sync::CancellationToken;
 
+use super::circuit::Circuits;
 use super::labels::Labels;
 use crate::base::{Reason, Str};
 use crate::l7::Dependencies;
@@ -28,6 +29,8 @@ pub(in crate::l7) struct Context {
     pub(in crate::l7) seats: Arc<Seats>,
     pub(in crate::l7) upstreams: Upstreams,
     pub(in crate::l7) labels: Labels,
+    /// Of the providers of external authorization.
+    pub(in crate::l7) authorizers: Circuits,
     /// The way to endpoints.
     pub(in crate::l7) reach: Reach,
     pub(in crate::l7) drain: CancellationToken,
@@ -40,6 +43,7 @@ impl Context {
             seats: Seats::new(&dependencies.settings, dependencies.telemetry.clone()),
             upstreams: Upstreams::default(),
             labels: Labels::new(dependencies.cluster.clone()),
+            authorizers: Circuits::default(),
             reach: dependencies.reach(),
             drain: CancellationToken::new(),
             dependencies,

@@ -2,7 +2,6 @@
 //! empty one; values are checked by the translator, which turns a policy it cannot carry out into one that denies.
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::{AttachedTo, Resource, TargetRef, WorkloadSelector};
 
@@ -24,7 +23,7 @@ pub struct AuthorizationPolicySpec {
     pub action: PolicyAction,
     /// Only for `CUSTOM`.
     #[serde(default)]
-    pub provider: Option<Value>,
+    pub provider: Option<PolicyProvider>,
 }
 
 impl AuthorizationPolicySpec {
@@ -32,6 +31,14 @@ impl AuthorizationPolicySpec {
         let (selector, target_ref) = (self.selector.as_ref(), self.target_ref.as_ref());
         AttachedTo { selector, target_ref, target_refs: &self.target_refs }
     }
+}
+
+/// An entry of MeshConfig's `extensionProviders`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyProvider {
+    #[serde(default)]
+    pub name: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -17,14 +17,15 @@ pub(super) use targets::check as check_targets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::Context;
 use super::attachment::{self, Fault, Selecting, Selections};
 use super::waypoint::Waypoints;
+use super::{Context, ext_authz};
 use crate::base::{ObjectKey, Str};
-use crate::model::{self, Action};
+use crate::model::{self, Action, ExtAuthz};
 use crate::policy::{aliases, never};
 use crate::source::objects::{
-    AuthorizationPolicy, Guard, Guards, Kind, PolicyAction, RequestAuthentication, annotation,
+    AuthorizationPolicy, Guard, Guards, Kind, PolicyAction, PolicyProvider, RequestAuthentication,
+    annotation,
 };
 
 /// Decide and log, but do not enforce.
@@ -108,7 +109,11 @@ fn policy_of(
     let (attachment, fault) = attachment::of::<AuthorizationPolicy>(cx, key, spec.attached_to());
 
     let mut broken: Vec<Broken> = fault.into_iter().map(Broken::from).collect();
-    let action = action(spec.action, &mut broken);
+    let action = action(spec.action);
+    let provider = match action {
+        Action::Custom => provider(cx, spec.provider.as_ref(), &mut broken),
+        _ => None,
+    };
     if spec.provider.is_some() && spec.action != PolicyAction::Custom {
         broken.push(Broken::new("spec.provider", "only goes with the action CUSTOM"));
     }
@@ -140,20 +145,44 @@ fn policy_of(
         rules,
         dry_run: is_dry_run(cx, key, object),
         broken: first,
+        provider,
     }
 }
 
-/// CUSTOM cannot be carried out, and so denies.
-fn action(said: PolicyAction, broken: &mut Vec<Broken>) -> Action {
+/// Whom a CUSTOM policy asks. One that names nobody who can be asked denies.
+fn provider(
+    cx: &Context<'_>,
+    named: Option<&PolicyProvider>,
+    broken: &mut Vec<Broken>,
+) -> Option<Arc<ExtAuthz>> {
+    let Some(name) = named.map(|it| it.name.as_str()).filter(|name| !name.is_empty()) else {
+        broken.push(Broken::new("spec.provider.name", "CUSTOM needs the name of a provider"));
+        return None;
+    };
+    let entry = cx.mesh_config().and_then(|mesh| mesh.provider(name));
+    let why = match entry.map(ext_authz::provider) {
+        Some(Some(Ok(provider))) => return Some(Arc::new(provider)),
+        Some(Some(Err((field, why)))) => {
+            format!("the provider {name:?} of MeshConfig cannot be asked: {field}: {why}")
+        }
+        Some(None) => format!(
+            "the provider {name:?} of MeshConfig is not one of external authorization (envoyExtAuthzHttp, envoyExtAuthzGrpc)"
+        ),
+        None => format!(
+            "there is no provider {name:?} in extensionProviders of MeshConfig (the ConfigMap istio of {})",
+            cx.settings.root_namespace
+        ),
+    };
+    broken.push(Broken::unsupported("spec.provider.name", why));
+    None
+}
+
+fn action(said: PolicyAction) -> Action {
     match said {
         PolicyAction::Allow => Action::Allow,
         PolicyAction::Deny => Action::Deny,
         PolicyAction::Audit => Action::Audit,
-        PolicyAction::Custom => {
-            let why = "CUSTOM is not supported: there is no provider to ask";
-            broken.push(Broken::new("spec.action", why));
-            Action::Custom
-        }
+        PolicyAction::Custom => Action::Custom,
     }
 }
 

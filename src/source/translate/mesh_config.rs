@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::Context;
+use super::{Context, ext_authz};
 use crate::base::ObjectKey;
 use crate::source::objects::{
     AccessLogEncoding, ConfigMap, ExtensionProvider, MESH_CONFIG, MeshConfig,
@@ -155,12 +155,21 @@ impl Check<'_, '_> {
         for kind in provider.rest.keys() {
             self.warn(&format!("{field}.{kind}"), NO_PROVIDER);
         }
+        if let Some(Err((wrong, why))) = ext_authz::provider(provider) {
+            let reason = format!("{why}; an AuthorizationPolicy that names it denies");
+            self.cx.error::<ConfigMap>(&self.key, format!("data.mesh, {field}.{wrong}"), reason);
+        }
+        let rest = [
+            ("envoyExtAuthzHttp", provider.envoy_ext_authz_http.as_ref().map(|it| &it.rest)),
+            ("envoyExtAuthzGrpc", provider.envoy_ext_authz_grpc.as_ref().map(|it| &it.rest)),
+        ];
+        for (kind, rest) in rest {
+            if let Some(rest) = rest {
+                self.rest(&format!("{field}.{kind}"), rest);
+            }
+        }
         // Read, and not carried out yet.
-        for (kind, is_given) in [
-            ("envoyExtAuthzHttp", provider.envoy_ext_authz_http.is_some()),
-            ("envoyExtAuthzGrpc", provider.envoy_ext_authz_grpc.is_some()),
-            ("opentelemetry", provider.opentelemetry.is_some()),
-        ] {
+        for (kind, is_given) in [("opentelemetry", provider.opentelemetry.is_some())] {
             if is_given {
                 self.warn(&format!("{field}.{kind}"), NO_PROVIDER);
             }

@@ -1,13 +1,14 @@
 //! Bodies of requests: read once from the client, and where a route may send them again, kept as far as they are short.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -17,6 +18,7 @@ use super::BodyError;
 use super::copied::{Copied, Tee};
 use super::expected::{Expectation, Waiting};
 use super::part::Part;
+use crate::l7::budget::Reserved;
 use crate::l7::budget::seat::Receiving;
 use crate::l7::budget::sizes::REPLAY_BUFFER;
 use crate::l7::message::{headers, held};
@@ -76,11 +78,37 @@ enum Source {
     Client(Reading),
     Kept(Turn),
     Copied(Copied),
+    /// An agent's own.
+    Own(Option<Bytes>),
+}
+
+/// What was read ahead of a body.
+pub(in crate::l7) struct Ahead {
+    pub(in crate::l7) bytes: Bytes,
+    /// There is no more.
+    pub(in crate::l7) whole: bool,
+}
+
+/// What was read ahead and has not been passed on, with the room for it.
+struct HeldBack {
+    data: BytesMut,
+    trailers: Option<HeaderMap>,
+    _room: Reserved,
+}
+
+impl HeldBack {
+    fn is_held(&self) -> bool {
+        !self.data.is_empty() || self.trailers.is_some()
+    }
 }
 
 /// What the client sends.
 struct Reading {
     incoming: Incoming,
+    /// What was read ahead of whoever is to get it. Boxed, because few have it.
+    ahead: Option<Box<HeldBack>>,
+    /// Nothing more comes.
+    ended: bool,
     uploaded: Uploaded,
     copies: Vec<Tee>,
     /// The copies had a moment to catch up.
@@ -122,8 +150,53 @@ impl RequestBody {
             return Self::default();
         }
         let (uploaded, copies) = (Uploaded::default(), Vec::new());
-        let (waited, receiving, expected) = (false, None, None);
-        Self(Source::Client(Reading { incoming, uploaded, copies, waited, receiving, expected }))
+        Self(Source::Client(Reading {
+            incoming,
+            ahead: None,
+            ended: false,
+            uploaded,
+            copies,
+            waited: false,
+            receiving: None,
+            expected: None,
+        }))
+    }
+
+    /// The whole body of a request of an agent's own.
+    pub(in crate::l7) fn own(bytes: Bytes) -> Self {
+        Self(if bytes.is_empty() { Source::None } else { Source::Own(Some(bytes)) })
+    }
+
+    /// Reads ahead until there are more than so many bytes or the body has ended, and gives the data that is there by then; those
+    /// who read the body later get all of it. A client that waits to be asked for the body is asked. `room` is held until what is
+    /// read has been passed on.
+    pub(in crate::l7) async fn read_ahead(
+        &mut self,
+        most: usize,
+        room: Reserved,
+    ) -> Result<Ahead, BodyError> {
+        let mut room = Some(room);
+        poll_fn(|cx| match &mut self.0 {
+            Source::Client(reading) => {
+                ready!(reading.poll_ahead(cx, most, &mut room))?;
+                Poll::Ready(Ok(reading.seen()))
+            }
+            Source::Kept(turn) => {
+                let mut kept = turn.kept.0.lock();
+                ready!(kept.reading.poll_ahead(cx, most, &mut room))?;
+                let before = data(&kept.parts);
+                let Ahead { bytes, whole } = kept.reading.seen();
+                let bytes = match before.is_empty() {
+                    true => bytes,
+                    false => [&before[..], &bytes].concat().into(),
+                };
+                Poll::Ready(Ok(Ahead { bytes, whole }))
+            }
+            Source::None | Source::Copied(_) | Source::Own(_) => {
+                Poll::Ready(Ok(Ahead { bytes: Bytes::new(), whole: true }))
+            }
+        })
+        .await
     }
 
     /// It is not read before the expectation is met.
@@ -139,7 +212,7 @@ impl RequestBody {
         match &self.0 {
             Source::Client(reading) => of(reading),
             Source::Kept(turn) => of(&turn.kept.0.lock().reading),
-            Source::None | Source::Copied(_) => None,
+            Source::None | Source::Copied(_) | Source::Own(_) => None,
         }
     }
 
@@ -165,7 +238,7 @@ impl RequestBody {
     /// The body of a copy of the request, filled as this one is read.
     pub(in crate::l7) fn copy(&mut self) -> RequestBody {
         let Source::Client(reading) = &mut self.0 else { return RequestBody::default() };
-        let (tee, copied) = Tee::new(reading.incoming.size_hint());
+        let (tee, copied) = Tee::new(reading.size_hint());
         reading.copies.push(tee);
         RequestBody(Source::Copied(copied))
     }
@@ -214,6 +287,86 @@ impl Reading {
             return Poll::Pending;
         }
         self.waited = false;
+        let frame = match self.take_ahead() {
+            Some(part) => Some(Ok(part.into())),
+            None => ready!(self.poll_incoming(cx)),
+        };
+        if let Some(Ok(frame)) = &frame
+            && !self.copies.is_empty()
+        {
+            self.copies.retain(|copy| Part::of(frame).is_some_and(|part| copy.pass(part)));
+        }
+        if frame.is_none() || self.is_end_stream() {
+            self.copies.drain(..).for_each(Tee::end);
+            self.receiving = None;
+            self.ahead = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn held(&self) -> &[u8] {
+        self.ahead.as_ref().map_or(&[], |ahead| &ahead.data)
+    }
+
+    fn take_ahead(&mut self) -> Option<Part> {
+        let ahead = self.ahead.as_mut()?;
+        if !ahead.data.is_empty() {
+            return Some(Part::Data(std::mem::take(&mut ahead.data).freeze()));
+        }
+        ahead.trailers.take().map(Part::Trailers)
+    }
+
+    /// Reads ahead, see [`RequestBody::read_ahead`].
+    fn poll_ahead(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+        room: &mut Option<Reserved>,
+    ) -> Poll<Result<(), BodyError>> {
+        // hyper asks for it as it is read.
+        if let Some(waiting) = self.expected.take() {
+            waiting.expectation().is_met();
+        }
+        if self.ahead.is_none() {
+            let (data, trailers) = (BytesMut::new(), None);
+            let held = room.take().map(|room| HeldBack { data, trailers, _room: room });
+            self.ahead = held.map(Box::new);
+        }
+        while !self.ended && self.held().len() <= most {
+            let frame = ready!(self.poll_incoming(cx));
+            let Some(ahead) = &mut self.ahead else { break };
+            match frame {
+                // In one piece: a client may send a byte in each frame.
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => ahead.data.extend_from_slice(&data),
+                    Err(frame) => ahead.trailers = frame.into_trailers().ok(),
+                },
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => {}
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn seen(&self) -> Ahead {
+        Ahead { bytes: Bytes::copy_from_slice(self.held()), whole: self.ended }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let held = self.ahead.as_ref().is_some_and(|ahead| ahead.is_held());
+        !held && (self.ended || self.incoming.is_end_stream())
+    }
+
+    /// What was read ahead, and what the client sends yet.
+    fn size_hint(&self) -> SizeHint {
+        let rest = if self.ended { SizeHint::with_exact(0) } else { self.incoming.size_hint() };
+        longer(rest, self.held().len())
+    }
+
+    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Next {
+        if self.ended {
+            return Poll::Ready(None);
+        }
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         if let Some(Err(error)) = &frame
             && let Some(broken) = Broken::of(error)
@@ -227,18 +380,12 @@ impl Reading {
         {
             frame = Some(Err(error));
         }
-        if let Some(Ok(frame)) = &frame {
-            if let Some(data) = frame.data_ref() {
-                self.uploaded.0.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-            }
-            if !self.copies.is_empty() {
-                self.copies.retain(|copy| Part::of(frame).is_some_and(|part| copy.pass(part)));
-            }
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.uploaded.0.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
         }
-        if frame.is_none() || self.incoming.is_end_stream() {
-            self.copies.drain(..).for_each(Tee::end);
-            self.receiving = None;
-        }
+        self.ended |= frame.is_none() || self.incoming.is_end_stream();
         Poll::Ready(frame)
     }
 
@@ -299,23 +446,38 @@ impl Turn {
 
     fn is_end_stream(&self) -> bool {
         let kept = self.kept.0.lock();
-        self.read >= kept.parts.len() && (kept.ended || kept.reading.incoming.is_end_stream())
+        self.read >= kept.parts.len() && (kept.ended || kept.reading.is_end_stream())
     }
 
     /// What is kept and was not read by this attempt, and what the client sends yet.
     fn size_hint(&self) -> SizeHint {
         let kept = self.kept.0.lock();
         let again: usize = kept.parts.iter().skip(self.read).map(Part::len).sum();
-        let rest = kept.reading.incoming.size_hint();
-        match rest.exact() {
-            Some(rest) => SizeHint::with_exact(again as u64 + rest),
-            None => {
-                let mut hint = SizeHint::new();
-                hint.set_lower(again as u64 + rest.lower());
-                hint
-            }
+        longer(kept.reading.size_hint(), again)
+    }
+}
+
+/// What is known of a body that has so many bytes before the rest.
+fn longer(rest: SizeHint, before: usize) -> SizeHint {
+    match rest.exact() {
+        Some(rest) => SizeHint::with_exact(before as u64 + rest),
+        None => {
+            let mut hint = SizeHint::new();
+            hint.set_lower(before as u64 + rest.lower());
+            hint
         }
     }
+}
+
+/// The data among the parts.
+fn data<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for part in parts {
+        if let Part::Data(data) = part {
+            bytes.extend_from_slice(data);
+        }
+    }
+    bytes
 }
 
 impl Body for RequestBody {
@@ -328,24 +490,27 @@ impl Body for RequestBody {
             Source::Client(reading) => reading.poll_frame(cx),
             Source::Kept(turn) => turn.poll_frame(cx),
             Source::Copied(copied) => copied.poll_frame(cx),
+            Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Source::None => true,
-            Source::Client(reading) => reading.incoming.is_end_stream(),
+            Source::Client(reading) => reading.is_end_stream(),
             Source::Kept(turn) => turn.is_end_stream(),
             Source::Copied(copied) => copied.is_end_stream(),
+            Source::Own(bytes) => bytes.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Source::None => SizeHint::with_exact(0),
-            Source::Client(reading) => reading.incoming.size_hint(),
+            Source::Client(reading) => reading.size_hint(),
             Source::Kept(turn) => turn.size_hint(),
             Source::Copied(copied) => copied.size_hint(),
+            Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
         }
     }
 }

@@ -38,6 +38,7 @@ pub(super) fn translate(
         rules: Vec::new(),
         dry_run: false,
         broken: Some(refused.why.as_str().into()),
+        provider: None,
     };
     let mut policies = vec![denies(key.clone(), selecting.scope_of(&key, attachment))];
     if refused.document.is_none() {

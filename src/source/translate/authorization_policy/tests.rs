@@ -31,7 +31,8 @@ fn what_cannot_be_carried_out_breaks_the_policy() {
     let source = "spec.rules[0].from[0].source";
     let operation = "spec.rules[0].to[0].operation";
     for (spec, place) in [
-        ("action: CUSTOM, provider: {name: x}".to_owned(), "spec.action".to_owned()),
+        ("action: CUSTOM".to_owned(), "spec.provider.name".to_owned()),
+        ("action: CUSTOM, provider: {name: x}".to_owned(), "spec.provider.name".to_owned()),
         ("provider: {name: x}".to_owned(), "spec.provider".to_owned()),
         (from("requestPrincipals: ['']"), format!("{source}.requestPrincipals[0]")),
         (from("notRequestPrincipals: ['*a*']"), format!("{source}.notRequestPrincipals[0]")),

@@ -58,6 +58,7 @@ pub(super) fn translate(
         rules,
         dry_run: false,
         broken: None,
+        provider: None,
     }
 }
 

@@ -1,0 +1,143 @@
+//! What a provider of external authorization is asked, and what its answer means. Pure: whoever has a request builds the check
+//! here, sends it, and reads the answer here.
+//!
+//! A provider is believed as far as its definition says. It can never set what frames a message, what routes it, or what only
+//! agents may say of a client ([`may_set`]). What it adds for the application takes the place of what the client sent; and a
+//! header that it could add, that the client sent and that it has not seen, does not reach the application.
+
+pub mod grpc_check;
+pub mod http_check;
+mod messages;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::model::StringMatch;
+
+/// How much of a provider's answer is read, in bytes. Pages that ask for a login are shorter.
+pub const MOST_OF_AN_ANSWER: usize = 64 * 1024;
+
+/// What nobody may set on behalf of a message: its framing, its connection, its host, and what only agents may say.
+const RESERVED: [&str; 12] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-forwarded-client-cert",
+    "x-isthmus-original",
+];
+
+/// The request that is asked about.
+#[derive(Clone, Copy)]
+pub struct About<'a> {
+    pub method: &'a Method,
+    /// With the query.
+    pub target: &'a str,
+    pub headers: &'a HeaderMap,
+    /// What the provider gets to see of the body.
+    pub body: Option<SeenBody<'a>>,
+}
+
+/// The part of a body that is shown.
+#[derive(Clone, Copy)]
+pub struct SeenBody<'a> {
+    pub bytes: &'a Bytes,
+    /// There is more.
+    pub partial: bool,
+}
+
+/// What the provider says.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Allow(Changes),
+    Deny(Refusal),
+}
+
+/// What becomes of the headers of a request that may pass.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Taken off the request.
+    pub removed: Vec<HeaderName>,
+    /// The application gets these in place of others of their names.
+    pub set: HeaderMap,
+    /// The client gets these with the response.
+    pub response: HeaderMap,
+}
+
+/// The answer to a request that may not pass.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Changes {
+    /// Changes the headers of the request.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        let set = self.set.keys();
+        for name in self.removed.iter().chain(set) {
+            headers.remove(name);
+        }
+        for (name, value) in &self.set {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+}
+
+/// Adds what a provider gives for the response: cookies beside those that are there, anything else in their place.
+pub fn add_to_response(given: &HeaderMap, headers: &mut HeaderMap) {
+    for name in given.keys().filter(|name| **name != http::header::SET_COOKIE) {
+        headers.remove(name);
+    }
+    for (name, value) in given {
+        headers.append(name.clone(), value.clone());
+    }
+}
+
+/// Whether a provider may set, or remove, a header. Applications that know headers as variables (RFC 3875, 4.1.18) take `x_y` for
+/// `x-y`.
+pub fn may_set(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    let same = |(one, other): (&u8, &u8)| {
+        one == other || !one.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric()
+    };
+    !RESERVED.iter().any(|reserved| {
+        let reserved = reserved.as_bytes();
+        name.len() == reserved.len() && name.iter().zip(reserved).all(same)
+    })
+}
+
+/// Some value of the list fits the name.
+fn is_listed(list: &[StringMatch], name: &HeaderName) -> bool {
+    let name = name.as_str();
+    list.iter().any(|value| match value {
+        StringMatch::Exact(text) => name == text.as_str(),
+        StringMatch::Prefix(text) => name.starts_with(text.as_str()),
+        StringMatch::Suffix(text) => name.ends_with(text.as_str()),
+        StringMatch::Present => true,
+        StringMatch::Template(_) => false,
+    })
+}
+
+/// The headers of a list that a provider may set.
+fn listed(
+    headers: &HeaderMap,
+    mut wanted: impl FnMut(&HeaderName) -> bool,
+) -> HeaderMap<HeaderValue> {
+    let mut found = HeaderMap::new();
+    for (name, value) in headers {
+        if may_set(name) && wanted(name) {
+            found.append(name.clone(), value.clone());
+        }
+    }
+    found
+}

@@ -1,0 +1,196 @@
+//! Checks over gRPC (`envoy.service.auth.v3.Authorization/Check`; Istio, `envoyExtAuthzGrpc`): the provider gets to see the whole
+//! head of the request, who sends it and whom it is for.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HOST, TE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use prost::Message;
+
+use super::messages::{
+    Address, AttributeContext, CheckRequest, CheckResponse, HeaderValueOption, HttpRequest,
+    HttpResponse, OkResponse, Peer, RequestAttributes, SocketAddressMessage, Timestamp,
+};
+use super::{About, Changes, Refusal, Verdict, may_set};
+use crate::base::Identity;
+
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+
+/// The length of what stands before a message: whether it is compressed, and how long it is.
+const PREFIX: usize = 5;
+
+/// Envoy's: replaces a header; 0 adds to it.
+const ADD_IF_ABSENT: i32 = 1;
+
+/// The ends of the connection that a request came by.
+#[derive(Clone, Copy)]
+pub struct Ends<'a> {
+    pub client: Option<&'a Identity>,
+    pub client_address: SocketAddr,
+    pub server: Option<&'a Identity>,
+    pub server_address: SocketAddr,
+}
+
+/// The request to the provider. `as_bytes`: the body is given as bytes rather than as text.
+pub fn check(about: &About<'_>, ends: Ends<'_>, host: &str, as_bytes: bool) -> Request<Bytes> {
+    let message = CheckRequest { attributes: Some(attributes(about, ends, as_bytes)) };
+    let mut framed = BytesMut::with_capacity(PREFIX + message.encoded_len());
+    framed.put_u8(0);
+    framed.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));
+    framed.extend_from_slice(&message.encode_to_vec());
+    let mut request = Request::new(framed.freeze());
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = Uri::from_static(CHECK);
+    let headers = request.headers_mut();
+    if let Ok(host) = HeaderValue::from_str(host) {
+        headers.insert(HOST, host);
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    request
+}
+
+fn attributes(about: &About<'_>, ends: Ends<'_>, as_bytes: bool) -> AttributeContext {
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let mut headers: HashMap<String, String> = HashMap::new();
+    for (name, value) in about.headers {
+        // As Envoy joins what was sent in several fields.
+        let joined = headers.entry(name.as_str().to_owned()).or_default();
+        if !joined.is_empty() {
+            joined.push(',');
+        }
+        joined.push_str(&text(value));
+    }
+    let host = about.headers.get(HOST).map(text).unwrap_or_default();
+    let pseudo = [
+        (":method", about.method.as_str()),
+        (":path", about.target),
+        (":authority", &host),
+        (":scheme", "http"),
+    ];
+    headers.extend(pseudo.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    if let Some(body) = about.body {
+        headers.insert("x-envoy-auth-partial-body".to_owned(), body.partial.to_string());
+    }
+    let body = about.body.map(|body| body.bytes.clone()).unwrap_or_default();
+    let id = about.headers.get("x-request-id").map(text).unwrap_or_default();
+    let http = HttpRequest {
+        id,
+        method: about.method.to_string(),
+        headers,
+        path: about.target.to_owned(),
+        host,
+        scheme: "http".to_owned(),
+        size: about.body.map_or(-1, |body| i64::try_from(body.bytes.len()).unwrap_or(-1)),
+        protocol: "HTTP/1.1".to_owned(),
+        body: if as_bytes { String::new() } else { String::from_utf8_lossy(&body).into_owned() },
+        raw_body: if as_bytes { body.to_vec() } else { Vec::new() },
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = Timestamp {
+        seconds: i64::try_from(now.as_secs()).unwrap_or_default(),
+        nanos: i32::try_from(now.subsec_nanos()).unwrap_or_default(),
+    };
+    AttributeContext {
+        source: Some(peer(ends.client_address, ends.client)),
+        destination: Some(peer(ends.server_address, ends.server)),
+        request: Some(RequestAttributes { time: Some(time), http: Some(http) }),
+    }
+}
+
+fn peer(address: SocketAddr, identity: Option<&Identity>) -> Peer {
+    let socket = SocketAddressMessage {
+        address: address.ip().to_canonical().to_string(),
+        port_value: u32::from(address.port()),
+    };
+    Peer {
+        address: Some(Address { socket_address: Some(socket) }),
+        principal: identity.map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+/// What the provider's response means for a request with these headers. `status`: of gRPC.
+pub fn verdict(asked: &HeaderMap, status: Option<u32>, body: &[u8]) -> Result<Verdict, String> {
+    match status {
+        Some(0) => {}
+        Some(status) => return Err(format!("it answers with the status {status} of gRPC")),
+        None => return Err("its answer is none of gRPC".to_owned()),
+    }
+    let message = match body.split_at_checked(PREFIX) {
+        Some(([0, length @ ..], message)) if is_length(length, message.len()) => message,
+        _ => return Err("its answer is not one message of gRPC".to_owned()),
+    };
+    let answer = CheckResponse::decode(message)
+        .map_err(|error| format!("its answer cannot be read: {error}"))?;
+    let code = answer.status.map(|status| status.code).unwrap_or_default();
+    match (code, answer.response) {
+        (0, None) => Ok(Verdict::Allow(Changes::default())),
+        (0, Some(HttpResponse::Ok(ok))) => changes(asked, &ok).map(Verdict::Allow),
+        // Both yes and no is no.
+        (_, Some(HttpResponse::Denied(denied))) => {
+            let status = denied.status.map(|status| status.code).unwrap_or_default();
+            let status = u16::try_from(status).ok().filter(|status| (200..=599).contains(status));
+            let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+            let mut headers = HeaderMap::new();
+            for option in &denied.headers {
+                if let Some((name, value)) = settable(option) {
+                    headers.append(name, value);
+                }
+            }
+            let (status, body) = (status.unwrap_or(StatusCode::FORBIDDEN), denied.body.into());
+            Ok(Verdict::Deny(Refusal { status, headers, body }))
+        }
+        _ => {
+            let (status, headers) = (StatusCode::FORBIDDEN, HeaderMap::new());
+            Ok(Verdict::Deny(Refusal { status, headers, body: Bytes::new() }))
+        }
+    }
+}
+
+fn is_length(bytes: &[u8], length: usize) -> bool {
+    let told = bytes.try_into().map(u32::from_be_bytes).ok();
+    told.and_then(|told| usize::try_from(told).ok()) == Some(length)
+}
+
+fn changes(asked: &HeaderMap, ok: &OkResponse) -> Result<Changes, String> {
+    if !ok.query_parameters_to_set.is_empty() || !ok.query_parameters_to_remove.is_empty() {
+        return Err("it wants to change the query, which is not supported".to_owned());
+    }
+    let removed = ok.headers_to_remove.iter();
+    let removed = removed.filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok());
+    let mut changes = Changes { removed: removed.filter(may_set).collect(), ..Changes::default() };
+    for option in &ok.headers {
+        let Some((name, value)) = settable(option) else { continue };
+        let appends = option.append.as_ref().is_some_and(|append| append.value);
+        if option.append_action == ADD_IF_ABSENT && !appends && asked.contains_key(&name) {
+            continue;
+        }
+        if appends && !changes.set.contains_key(&name) {
+            for before in asked.get_all(&name) {
+                changes.set.append(name.clone(), before.clone());
+            }
+        }
+        match appends {
+            true => _ = changes.set.append(name, value),
+            false => _ = changes.set.insert(name, value),
+        }
+    }
+    for option in &ok.response_headers_to_add {
+        if let Some((name, value)) = settable(option) {
+            changes.response.append(name, value);
+        }
+    }
+    Ok(changes)
+}
+
+/// A header that the provider may set.
+fn settable(option: &HeaderValueOption) -> Option<(HeaderName, HeaderValue)> {
+    let header = option.header.as_ref()?;
+    let name = HeaderName::from_bytes(header.key.as_bytes()).ok().filter(may_set)?;
+    let value =
+        if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
+    Some((name, HeaderValue::from_bytes(value).ok()?))
+}

@@ -1,0 +1,141 @@
+//! One collector: batches of spans, where to send them, and what becomes of them.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{encode, send};
+use crate::base::{Backoff, Seldom};
+use crate::telemetry::SpanMetrics;
+use crate::trace::{Finished, Provider};
+use crate::world::WorldStore;
+
+/// How many spans one export has at the most: what the SDKs send (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
+const BATCH: usize = 512;
+
+/// How long a span waits for others: less than the SDKs' 5 s, so that a trace is seen soon.
+const DELAY: Duration = Duration::from_secs(1);
+
+/// A collector that gets nothing for so long is forgotten.
+const IDLE: Duration = Duration::from_secs(300);
+
+/// How often a batch is sent; meanwhile, what ends waits in the queue.
+const ATTEMPTS: u32 = 3;
+
+/// The pauses between.
+const BACKOFF: Backoff =
+    Backoff::new(Duration::from_millis(500), Duration::from_secs(5)).spread(0.5..=1.0);
+
+/// Sends batches to one collector, one after the other.
+pub(super) struct Collector {
+    provider: Arc<Provider>,
+    world: Arc<WorldStore>,
+    metrics: SpanMetrics,
+    trouble: Seldom,
+}
+
+impl Collector {
+    pub(super) fn new(
+        provider: Arc<Provider>,
+        world: Arc<WorldStore>,
+        metrics: SpanMetrics,
+    ) -> Self {
+        Self { provider, world, metrics, trouble: Seldom::new() }
+    }
+
+    /// Until nothing comes for a while, or ever.
+    pub(super) async fn run(self, mut spans: Receiver<Arc<Finished>>) {
+        loop {
+            let mut batch = Vec::with_capacity(BATCH);
+            if timeout(IDLE, spans.recv_many(&mut batch, BATCH)).await.is_err() {
+                // What was given meanwhile still comes; then this ends.
+                spans.close();
+                continue;
+            }
+            if batch.is_empty() {
+                return;
+            }
+            let due = Instant::now() + DELAY;
+            while batch.len() < BATCH {
+                let room = BATCH - batch.len();
+                match timeout_at(due, spans.recv_many(&mut batch, room)).await {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => break,
+                }
+            }
+            self.export(&batch).await;
+        }
+    }
+
+    async fn export(&self, batch: &[Arc<Finished>]) {
+        let request = encode::request(batch);
+        let count = batch.len() as u64;
+        let mut attempt = 1;
+        let failed = loop {
+            let sent = timeout(self.provider.timeout, self.send(&request)).await;
+            let failed = match sent {
+                Ok(Ok(rejected)) => return self.accepted(count, rejected),
+                Ok(Err(failed)) => failed,
+                Err(_) => send::Failed::Late(self.provider.timeout),
+            };
+            if attempt == ATTEMPTS || !failed.may_pass() {
+                break failed;
+            }
+            tokio::time::sleep(BACKOFF.after(attempt)).await;
+            attempt += 1;
+        };
+        self.metrics.failed.inc_by(count);
+        if self.trouble.is_due() {
+            let Provider { name, host, port, .. } = &*self.provider;
+            tracing::warn!(
+                provider = %name, collector = %format_args!("{host}:{port}"), error = %failed, spans = count,
+                "spans cannot be exported and are dropped; check that the collector runs, receives OTLP by this protocol in \
+                 plaintext, and can be reached from the node"
+            );
+        }
+    }
+
+    fn accepted(&self, count: u64, rejected: u64) {
+        let rejected = rejected.min(count);
+        self.metrics.exported.inc_by(count - rejected);
+        self.metrics.rejected.inc_by(rejected);
+    }
+
+    /// How many the collector has rejected.
+    async fn send(&self, request: &send::Request) -> Result<u64, send::Failed> {
+        let address = self.address().await.map_err(send::Failed::Connect)?;
+        send::send(&self.provider, address, request).await
+    }
+
+    /// Where the collector is: an endpoint of the Service of that name, or what the node's resolver says.
+    async fn address(&self) -> io::Result<SocketAddr> {
+        let Provider { host, port, .. } = &*self.provider;
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Ok(SocketAddr::new(ip, *port));
+        }
+        if let Some(address) = self.endpoint(host, *port) {
+            return Ok(address);
+        }
+        let found: Vec<SocketAddr> =
+            tokio::net::lookup_host((host.as_str(), *port)).await?.collect();
+        let one = fastrand::choice(&found).copied();
+        one.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+    }
+
+    fn endpoint(&self, host: &str, port: u16) -> Option<SocketAddr> {
+        let world = self.world.load();
+        let service = world.service_named(host, None)?;
+        let endpoints = service.endpoints.iter().filter(|endpoint| endpoint.ready);
+        let addresses = endpoints.filter_map(|endpoint| {
+            let target = endpoint.ports.iter().find(|it| it.port == port)?.target;
+            Some(SocketAddr::new(*endpoint.addresses.first()?, target))
+        });
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        let vip = service.vips.first().map(|vip| SocketAddr::new(*vip, port));
+        fastrand::choice(&addresses).copied().or(vip)
+    }
+}

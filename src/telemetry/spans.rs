@@ -1,0 +1,119 @@
+//! Metrics of spans, and what the spans of requests and of connections have in common.
+
+use std::time::SystemTime;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use super::{Peer, Telemetry};
+use crate::trace::{Attribute, Finished, Span};
+
+metrics! {
+    struct Rows {
+        /// Spans that collectors accepted.
+        pub exported: Counter = "isthmus_spans_exported";
+        /// Spans that were dropped, by cause: `queue` (more ended than are exported), `export` (the collector could not be
+        /// reached, or did not answer in time), `rejected` (the collector did not accept them).
+        dropped: Family<DroppedLabels, Counter> = "isthmus_spans_dropped";
+    }
+}
+
+/// Counters of spans, looked up once; cheap to clone.
+#[derive(Clone)]
+pub struct SpanMetrics {
+    /// Accepted by a collector.
+    pub exported: Counter,
+    /// The queue was full.
+    pub queue: Counter,
+    /// The export failed.
+    pub failed: Counter,
+    /// The collector did not accept them.
+    pub rejected: Counter,
+    rows: Rows,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DroppedLabels {
+    cause: &'static str,
+}
+
+impl Default for SpanMetrics {
+    fn default() -> Self {
+        let rows = Rows::default();
+        let dropped = |cause| rows.dropped.get_or_create_owned(&DroppedLabels { cause });
+        Self {
+            exported: rows.exported.clone(),
+            queue: dropped("queue"),
+            failed: dropped("export"),
+            rejected: dropped("rejected"),
+            rows,
+        }
+    }
+}
+
+impl SpanMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        self.rows.register_rows(registry);
+    }
+}
+
+/// Puts a span that has ended into the queue.
+pub(super) fn offer(telemetry: &Telemetry, span: Box<Span>, parts: Parts<'_>) {
+    let Parts { name, mut attributes, error, of } = parts;
+    let attributes = {
+        attributes.extend(istio_tags(of));
+        attributes.extend(span.tags.iter().cloned());
+        attributes
+    };
+    let (resource, ended) = (resource(of), SystemTime::now());
+    let finished = Finished { span, name, ended, attributes, error, resource };
+    if !telemetry.spans().offer(Box::new(finished)) {
+        telemetry.span_metrics().queue.inc();
+    }
+}
+
+/// What a record says of its span.
+pub(super) struct Parts<'a> {
+    pub(super) name: String,
+    pub(super) attributes: Vec<Attribute>,
+    pub(super) error: Option<String>,
+    /// The workload that the span is of.
+    pub(super) of: &'a Peer,
+}
+
+/// An attribute where there is a text.
+pub(super) fn known(attributes: &mut Vec<Attribute>, name: &str, text: &str) {
+    if !text.is_empty() {
+        attributes.push(Attribute::text(name, text));
+    }
+}
+
+/// The tags that Istio's proxies add to each span.
+fn istio_tags(of: &Peer) -> Vec<Attribute> {
+    let mut tags = vec![Attribute::text("component", "proxy")];
+    known(&mut tags, "istio.canonical_service", &of.canonical_service);
+    known(&mut tags, "istio.canonical_revision", &of.canonical_revision);
+    known(&mut tags, "istio.namespace", &of.namespace);
+    known(&mut tags, "istio.cluster_id", &of.cluster);
+    tags
+}
+
+/// The workload as OpenTelemetry's resource. The service's name is Istio's: application and namespace.
+fn resource(of: &Peer) -> Vec<Attribute> {
+    let service = [&of.app, &of.canonical_service, &of.workload, &of.name];
+    let service = service.into_iter().find(|name| !name.is_empty());
+    let service = service.map_or("unknown", |name| name.as_str());
+    let mut resource = vec![match of.namespace.as_str() {
+        "" => Attribute::text("service.name", service),
+        namespace => Attribute::text("service.name", &format!("{service}.{namespace}")),
+    }];
+    known(&mut resource, "service.namespace", &of.namespace);
+    known(&mut resource, "service.version", &of.version);
+    known(&mut resource, "service.instance.id", &of.name);
+    known(&mut resource, "k8s.namespace.name", &of.namespace);
+    known(&mut resource, "k8s.pod.name", &of.name);
+    known(&mut resource, "k8s.cluster.name", &of.cluster);
+    resource
+}

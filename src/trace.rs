@@ -1,0 +1,150 @@
+//! Traces: which requests belong to one (the headers), which are recorded (sampling), and what a span holds.
+//!
+//! Headers are read and written in the form in which they came: W3C Trace Context (`traceparent`, `tracestate`), or B3 in one
+//! header or several; W3C is written when nothing came. `baggage` is nobody's business here and passes. A sampling decision that came
+//! with the request holds (parent-based); otherwise the trace's id decides, so that all agents decide alike.
+//!
+//! `l7` and `l4` ask [`Tracing`], which holds for a workload, whether a request is recorded; the record in `telemetry` keeps the
+//! [`Span`], and puts it into the bounded [`Spans`] queue at its end; `otlp` exports what is in the queue. Nothing here waits, does I/O
+//! or reads configuration. Headers that cannot be parsed are ignored, as their standards demand.
+
+mod b3;
+mod context;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
+mod headers;
+mod ids;
+mod provider;
+mod queue;
+mod sampling;
+mod span;
+mod tags;
+mod w3c;
+
+pub use context::{Context, Form};
+pub use ids::{SpanId, TraceId};
+pub use provider::{Protocol, Provider};
+pub use queue::{MAX_QUEUED, Spans};
+pub use sampling::Rate;
+pub use span::{Attribute, Finished, Kind, Span, Value};
+pub use tags::{Tag, TagValue};
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+/// How the requests of some workload or service are traced.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Tracing {
+    /// Where spans go.
+    pub providers: Arc<[Arc<Provider>]>,
+    /// Of the traces that begin here.
+    pub rate: Rate,
+    /// Added to each span.
+    pub tags: Arc<[Tag]>,
+}
+
+/// What becomes of a request's trace here.
+pub enum Traced {
+    /// A span is recorded; its context is what the next one is told.
+    Recorded(Box<Span>),
+    /// Not recorded, by a decision that was taken here, which the next one is told.
+    Unrecorded,
+    /// Not recorded, and the headers say so already.
+    AsItCame,
+}
+
+impl Tracing {
+    /// Decides about a request with these headers.
+    pub fn begin(self: &Arc<Self>, kind: Kind, headers: &HeaderMap) -> Traced {
+        let came = Context::read(headers);
+        let began = came.is_none();
+        let came = came.unwrap_or_else(Context::random);
+        let sampled = came.sampled.unwrap_or_else(|| self.rate.samples(came.trace));
+        if sampled {
+            let parent = (!began).then_some(came.span).filter(|span| !span.is_none());
+            let mut span = Span::new(self.clone(), came.next(), parent, kind);
+            span.read_tags(headers);
+            return Traced::Recorded(Box::new(span));
+        }
+        if began || came.sampled.is_none() {
+            return Traced::Unrecorded;
+        }
+        Traced::AsItCame
+    }
+
+    /// The span of a connection, whose trace nobody has told of; `None` when it is not recorded.
+    pub fn begin_connection(self: &Arc<Self>, kind: Kind) -> Option<Box<Span>> {
+        let context = Context { sampled: Some(true), ..Context::random() };
+        let sampled = self.rate.samples(context.trace);
+        sampled.then(|| Box::new(Span::new(self.clone(), context, None, kind)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn tracing(per_mille: f64) -> Arc<Tracing> {
+        let rate = Rate::of_percentage(per_mille / 10.0);
+        Arc::new(Tracing { providers: Arc::default(), rate, tags: Arc::default() })
+    }
+
+    fn headers(rows: &[(&'static str, &str)]) -> HeaderMap {
+        let row = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        };
+        rows.iter().map(row).collect()
+    }
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0";
+
+    /// One request passes two halves and an application: all of it is one trace, each span the child of the one before.
+    #[test]
+    fn each_span_is_the_child_of_the_one_before() {
+        let all = tracing(1000.0);
+        let mut sent = HeaderMap::new();
+        let mut before: Option<Context> = None;
+        for kind in [Kind::Client, Kind::Server, Kind::Client, Kind::Server] {
+            let Traced::Recorded(span) = all.begin(kind, &sent) else { panic!("not recorded") };
+            assert_eq!(span.parent, before.as_ref().map(|it| it.span), "{kind:?}");
+            if let Some(before) = &before {
+                assert_eq!(span.context.trace, before.trace);
+            }
+            span.context.write(&mut sent);
+            assert_eq!(sent.len(), 1, "{sent:?}");
+            before = Some(span.context.clone());
+        }
+    }
+
+    #[test]
+    fn the_decision_of_the_parent_holds() {
+        for (sampled, rate, recorded) in
+            [("1", 0.0, true), ("1", 1000.0, true), ("0", 0.0, false), ("0", 1000.0, false)]
+        {
+            let came = headers(&[("traceparent", &format!("{PARENT}{sampled}"))]);
+            let traced = tracing(rate).begin(Kind::Server, &came);
+            match traced {
+                Traced::Recorded(span) => {
+                    assert!(recorded);
+                    assert_eq!(span.parent.unwrap().to_string(), "b7ad6b7169203331");
+                }
+                Traced::AsItCame => assert!(!recorded),
+                Traced::Unrecorded => panic!("the headers say it already"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_trace_that_is_not_recorded_stays_so() {
+        let (none, all) = (tracing(0.0), tracing(1000.0));
+        let mut sent = HeaderMap::new();
+        assert!(matches!(none.begin(Kind::Client, &sent), Traced::Unrecorded));
+        Context::unrecorded(&sent).write(&mut sent);
+        // Random, and not sampled.
+        assert!(sent["traceparent"].to_str().unwrap().ends_with("-02"));
+        assert!(matches!(all.begin(Kind::Server, &sent), Traced::AsItCame));
+    }
+}
