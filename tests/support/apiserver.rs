@@ -17,8 +17,9 @@ use crate::support::lab::netns::Namespace;
 /// Where it listens, in the namespace that it is started in.
 const ADDRESS: &str = "127.0.0.1:6443";
 /// Kinds by the last part of their paths, with group and version.
-const KINDS: [(&str, &str, &str); 9] = [
+const KINDS: [(&str, &str, &str); 10] = [
     ("namespaces", "Namespace", "v1"),
+    ("configmaps", "ConfigMap", "v1"),
     ("nodes", "Node", "v1"),
     ("pods", "Pod", "v1"),
     ("services", "Service", "v1"),
