@@ -451,3 +451,19 @@ fn is_there(suite: &str, path: &str) -> bool {
         None => is_test(&base.join("main.rs"), path),
     }
 }
+
+/// A merge that was committed as it stood: compilers find these in code, and nobody in prose.
+#[test]
+fn no_page_has_marks_of_a_merge() {
+    let pages = ["docs", "."].into_iter().flat_map(|directory| {
+        let entries = fs::read_dir(root().join(directory)).expect("a directory");
+        entries.map(|entry| entry.expect("an entry").path())
+    });
+    let pages: Vec<_> = pages.filter(|it| it.extension().is_some_and(|it| it == "md")).collect();
+    assert!(pages.len() > 10, "{pages:?}");
+    for page in pages {
+        let text = fs::read_to_string(&page).expect("a page");
+        let is_marked = |line: &str| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> ");
+        assert!(!text.lines().any(is_marked), "{}", page.display());
+    }
+}
