@@ -38,7 +38,7 @@ pub use ask::{Ask, Asked};
 pub use attempts::Attempts;
 pub use endpoint::{Reached, Unreached};
 use judge::{Leaving, LeavingClass};
-pub use judge::{cut_after_a_change, judge};
+pub use judge::{cut_after_a_change, direct, judge};
 
 /// The settings of this room.
 #[derive(Clone, Debug)]

@@ -71,7 +71,7 @@ pub fn cut_after_a_change(why: &str) -> String {
 }
 
 /// The way to an endpoint of the service that was dialled, which no route changes.
-pub(super) fn direct<'a>(service: &'a Service, port: u16, to: &'a Picked) -> Way<'a> {
+pub fn direct<'a>(service: &'a Service, port: u16, to: &'a Picked) -> Way<'a> {
     Way {
         addressed: service,
         port,

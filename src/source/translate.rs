@@ -179,8 +179,11 @@ impl Context<'_> {
 
     /// MeshConfig, if there is one.
     fn mesh_config(&self) -> Option<&MeshConfig> {
-        let key = ObjectKey::new(self.settings.root_namespace.clone(), MESH_CONFIG);
-        self.objects.get::<ConfigMap>(&key)?.mesh.as_deref()
+        self.objects.get::<ConfigMap>(&self.mesh_config_key())?.mesh.as_deref()
+    }
+
+    fn mesh_config_key(&self) -> ObjectKey {
+        ObjectKey::new(self.settings.root_namespace.clone(), MESH_CONFIG)
     }
 
     fn is_root(&self, namespace: &str) -> bool {

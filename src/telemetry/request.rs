@@ -44,7 +44,7 @@ pub struct RequestRecord {
     headers: LoggedHeaders,
     /// Of a request that is traced, and of no other.
     span: Option<Box<Span>>,
-    /// Where MeshConfig gives the format of the access log.
+    /// Where MeshConfig gave the access log a format when the request began.
     formatted: Option<Box<Kept>>,
 }
 
@@ -61,6 +61,7 @@ impl RequestRecord {
         if let Some(connection) = &start.connection {
             connection.request();
         }
+        let formatted = telemetry.access_format().map(Kept::new);
         Self {
             telemetry,
             start: RequestStart { path: cut(start.path), authority: cut(start.authority), ..start },
@@ -77,7 +78,7 @@ impl RequestRecord {
             notes: Vec::new(),
             headers: LoggedHeaders::default(),
             span: None,
-            formatted: None,
+            formatted,
         }
     }
 
@@ -99,9 +100,8 @@ impl RequestRecord {
     /// Shown in the access log: `user-agent`, `x-request-id`, `x-forwarded-for`.
     pub fn headers(&mut self, headers: &HeaderMap) {
         if self.telemetry.logs().enabled(ACCESS, Level::WARN) {
-            if let Some(format) = self.telemetry.access_format() {
-                self.formatted = Some(Kept::of_request(format, headers));
-                return;
+            if let Some(formatted) = &mut self.formatted {
+                return formatted.of_request(headers);
             }
             self.headers = LoggedHeaders {
                 user_agent: headers.get(USER_AGENT).map(cut_header),
@@ -208,19 +208,16 @@ impl RequestRecord {
         series.counts.add(duration, self.request_bytes, self.response_bytes);
     }
 
-    fn log(&mut self, duration: Duration) {
+    fn log(&self, duration: Duration) {
         let level = if self.failure.is_some() { Level::WARN } else { Level::INFO };
-        let kept = self.formatted.take();
         let logs = self.telemetry.logs();
         if !logs.enabled(ACCESS, level) {
             return;
         }
-        if let Some(format) = self.telemetry.access_format() {
+        if let Some(formatted) = &self.formatted {
             // One line a request, as of one waypoint.
             if self.start.count {
-                let without = || Kept::of_request(format, &HeaderMap::new());
-                let kept = kept.unwrap_or_else(without);
-                logs.write_text(kept.line(self, duration));
+                logs.write_text(formatted.line(self, duration));
             }
             return;
         }

@@ -242,14 +242,7 @@ impl Authorizer<'_> {
         if let Some(why) = gate::refused_in_the_clear(service, port, namespace, tunnelled) {
             return Err(why.into());
         }
-        let way = gate::Way {
-            addressed: service,
-            port,
-            route: None,
-            backend: (service, port),
-            workload: to.workload.as_deref(),
-            destination: to.address,
-        };
+        let way = reach::direct(service, port, to);
         let asked = sent::policy_request(check.method(), check.uri(), check.headers());
         match reach::judge(world, &self.from, &way, Some(Views::same(&asked))) {
             Ok(Some(permit)) if !permit.asks.is_empty() => {

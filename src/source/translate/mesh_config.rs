@@ -8,9 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Context, ext_authz};
 use crate::base::ObjectKey;
-use crate::source::objects::{
-    AccessLogEncoding, ConfigMap, ExtensionProvider, MESH_CONFIG, MeshConfig,
-};
+use crate::source::objects::{AccessLogEncoding, ConfigMap, ExtensionProvider, MeshConfig};
 use crate::telemetry::AccessFormat;
 
 const NOT_CARRIED_OUT: &str = "is not carried out; docs/resources.md lists the fields that are";
@@ -21,8 +19,7 @@ const NO_PROVIDER: &str = "this kind of provider is not carried out. An Authoriz
 /// Checks the MeshConfig of the root namespace.
 pub(super) fn check(cx: &mut Context<'_>) {
     let Some(mesh) = cx.mesh_config().cloned() else { return };
-    let key = ObjectKey::new(cx.settings.root_namespace.clone(), MESH_CONFIG);
-    let mut check = Check { cx, key };
+    let mut check = Check { key: cx.mesh_config_key(), cx };
     check.rest("", &mesh.rest);
     check.names(&mesh);
     check.outbound(&mesh);
@@ -35,8 +32,7 @@ pub(super) fn access_log(cx: &mut Context<'_>) -> Option<Arc<AccessFormat>> {
     let mesh = cx.mesh_config()?;
     let (written, encoding) = (mesh.access_log_format.clone(), mesh.access_log_encoding);
     let file = mesh.access_log_file.clone();
-    let key = ObjectKey::new(cx.settings.root_namespace.clone(), MESH_CONFIG);
-    let mut check = Check { cx, key };
+    let mut check = Check { key: cx.mesh_config_key(), cx };
     if let Some(file) = file.filter(|it| !matches!(it.as_str(), "" | "/dev/stdout")) {
         let reason = format!("{file:?} is not written: the access log goes to the standard output");
         check.warn("accessLogFile", reason);
@@ -79,7 +75,7 @@ impl Check<'_, '_> {
     fn rest(&mut self, within: &str, rest: &Map<String, Value>) {
         for name in rest.keys() {
             let field = if within.is_empty() { name.clone() } else { format!("{within}.{name}") };
-            self.warn(&field, "is not carried out; docs/resources.md lists the fields that are");
+            self.warn(&field, NOT_CARRIED_OUT);
         }
     }
 
@@ -169,10 +165,8 @@ impl Check<'_, '_> {
             }
         }
         // Read, and not carried out yet.
-        for (kind, is_given) in [("opentelemetry", provider.opentelemetry.is_some())] {
-            if is_given {
-                self.warn(&format!("{field}.{kind}"), NO_PROVIDER);
-            }
+        if provider.opentelemetry.is_some() {
+            self.warn(&format!("{field}.opentelemetry"), NO_PROVIDER);
         }
     }
 }

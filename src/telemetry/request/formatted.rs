@@ -23,9 +23,12 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn of_request(format: Arc<AccessFormat>, headers: &HeaderMap) -> Box<Self> {
-        let request = values(&format.request, headers);
-        Box::new(Self { format, request, response: Vec::new() })
+    pub(super) fn new(format: Arc<AccessFormat>) -> Box<Self> {
+        Box::new(Self { format, request: Vec::new(), response: Vec::new() })
+    }
+
+    pub(super) fn of_request(&mut self, headers: &HeaderMap) {
+        self.request = values(&self.format.request, headers);
     }
 
     pub(super) fn of_response(&mut self, headers: &HeaderMap) {
@@ -205,7 +208,8 @@ mod tests {
             let value = HeaderValue::from_bytes(value.as_bytes()).expect("a value");
             (HeaderName::from_static(name), value)
         });
-        let mut kept = Kept::of_request(Arc::new(format), &headers.collect());
+        let mut kept = Kept::new(Arc::new(format));
+        kept.of_request(&headers.collect());
         kept.of_response(&HeaderMap::new());
         record.upstream_time(Duration::from_millis(3));
         record.response(http::StatusCode::OK);
