@@ -6,6 +6,7 @@
 
 mod sender;
 mod shelf;
+mod taken;
 
 pub(in crate::l7) use sender::Sender;
 pub(in crate::l7) use shelf::{Lease, Shelf};

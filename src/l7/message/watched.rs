@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 
 use super::interim::{Interim, Writing};
 use super::library_answers::{Streams, Written};
@@ -60,6 +61,14 @@ pub(in crate::l7) struct Application {
     buffers: Arc<Buffers>,
     turn: Turn,
     partial: Partial,
+    settings: Settings,
+}
+
+/// The first that an application sends are its SETTINGS, which h2 has taken in when it reads on.
+enum Settings {
+    Awaited(Arc<Notify>),
+    Read(Arc<Notify>),
+    Taken,
 }
 
 /// What a head takes that has come in part, which is rare: usual ones fit into a frame.
@@ -105,10 +114,28 @@ impl Http2 {
 }
 
 impl Application {
-    pub(in crate::l7) fn new(io: Carrier, buffers: Arc<Buffers>) -> (Self, Exceeded) {
+    /// With what happens when it sends too much that carries nothing, and when h2 has taken in its SETTINGS.
+    pub(in crate::l7) fn new(io: Carrier, buffers: Arc<Buffers>) -> (Self, Exceeded, Arc<Notify>) {
         let (io, exceeded) = Counted::new(io, 0);
         let turn = Turn::new(buffers.share().pool().unseen().clone());
-        (Self { io, buffers, turn, partial: Partial::default() }, exceeded)
+        let taken = Arc::new(Notify::new());
+        let (partial, settings) = (Partial::default(), Settings::Awaited(taken.clone()));
+        (Self { io, buffers, turn, partial, settings }, exceeded, taken)
+    }
+}
+
+impl Settings {
+    fn came(&mut self) {
+        if let Self::Awaited(notify) = self {
+            *self = Self::Read(notify.clone());
+        }
+    }
+
+    fn taken(&mut self) {
+        if let Self::Read(notify) = self {
+            notify.notify_one();
+            *self = Self::Taken;
+        }
     }
 }
 
@@ -188,6 +215,7 @@ impl AsyncRead for Application {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.settings.taken();
         if !this.turn.may_read(this.io.fields()) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -196,6 +224,7 @@ impl AsyncRead for Application {
             this.turn.end(this.io.fields());
             return Poll::Pending;
         }
+        this.settings.came();
         let share = this.buffers.share();
         let reserved = this.partial.note(&this.io, share);
         let reserved = reserved.and_then(|()| this.buffers.trailers(this.io.last_heads()));

@@ -18,8 +18,9 @@ use super::raw::*;
 use super::support::{Client, Lab, application};
 use crate::l7::WorkerSettings;
 
-/// An application that lets so many streams be open on a connection, and answers when `meet` requests are there.
-async fn meeting(streams: u32, meet: usize) -> SocketAddr {
+/// An application that lets so many streams be open on a connection, which it says after so long, and answers when `meet`
+/// requests are there.
+async fn meeting(streams: u32, says: Duration, meet: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let barrier = Arc::new(Barrier::new(meet));
@@ -34,11 +35,13 @@ async fn meeting(streams: u32, meet: usize) -> SocketAddr {
                     Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
                 }
             });
-            tokio::spawn(
+            tokio::spawn(async move {
+                tokio::time::sleep(says).await;
                 hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                     .max_concurrent_streams(streams)
-                    .serve_connection(TokioIo::new(stream), service),
-            );
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await
+            });
         }
     });
     address
@@ -62,7 +65,8 @@ async fn at_once(client: &Client, count: usize) -> bool {
 
 #[tokio::test]
 async fn a_client_has_as_many_streams_as_it_wants() {
-    let at = meeting(1_000, 150).await;
+    // Requests that come before the application has said what it takes wait for that, and share a connection.
+    let at = meeting(1_000, Duration::from_millis(100), 150).await;
     for half in HALVES {
         let lab = Lab::new(half.mesh(at), roomy());
         let client = Client::http2(half.connect(&lab, at).await).await;
@@ -98,7 +102,7 @@ async fn the_setting_bounds_them() {
 /// What the application takes on one connection is respected: the others get connections besides.
 #[tokio::test]
 async fn the_application_s_limit_is_kept_by_further_connections() {
-    let at = meeting(10, 45).await;
+    let at = meeting(10, Duration::ZERO, 45).await;
     for half in HALVES {
         let lab = Lab::new(half.mesh(at), roomy());
         let client = Client::http2(half.connect(&lab, at).await).await;

@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
@@ -17,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use super::UpstreamError;
+use super::taken::Taken;
 use crate::l7::budget::buffers::Buffers;
 use crate::l7::budget::sizes::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
@@ -44,8 +44,8 @@ pub(in crate::l7) struct Sender {
 
 enum Kind {
     Http1(http1::SendRequest<RequestBody>),
-    /// With how many streams the application takes at once, as its connection was told last.
-    Http2(http2::SendRequest<RequestBody>, Arc<AtomicUsize>),
+    /// With how many streams the application takes at once.
+    Http2(http2::SendRequest<RequestBody>, Arc<Taken>),
     /// The same, for one stream.
     Stream(http2::SendRequest<RequestBody>),
 }
@@ -105,7 +105,7 @@ impl Sender {
         let open = match &self.kind {
             Kind::Http1(sender) => sender.is_ready(),
             Kind::Http2(sender, taken) => {
-                let most = taken.load(Ordering::Relaxed).min(HTTP2_STREAMS as usize);
+                let most = taken.most().min(HTTP2_STREAMS as usize);
                 sender.is_ready() && self.streams() < most
             }
             Kind::Stream(sender) => sender.is_ready() && self.streams() < HTTP2_STREAMS as usize,
@@ -116,6 +116,14 @@ impl Sender {
     /// Streams in use: the senders that were shared out.
     pub(super) fn streams(&self) -> usize {
         self.buffers.streams()
+    }
+
+    /// How many streams the application takes, where it has not said so yet.
+    pub(super) fn untold(&self) -> Option<Arc<Taken>> {
+        match &self.kind {
+            Kind::Http2(_, taken) if !taken.is_told() => Some(taken.clone()),
+            _ => None,
+        }
     }
 
     /// A sender for one stream of an HTTP/2 connection.
@@ -216,7 +224,7 @@ impl Kind {
                 Ok(Kind::Http1(sender))
             }
             Version::Http2 => {
-                let (io, exceeded) = watched::Application::new(stream, buffers.clone());
+                let (io, exceeded, settings) = watched::Application::new(stream, buffers.clone());
                 let io = TokioIo::new(io);
                 let (sender, mut connection) =
                     http2::Builder::new(Executor::Drivers(tasks.clone()))
@@ -229,12 +237,18 @@ impl Kind {
                         .max_header_list_size(LONGEST_HEAD as u32)
                         .handshake(io)
                         .await?;
-                let taken = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
-                let told = taken.clone();
+                let taken = Arc::new(Taken::new(connection.current_max_send_streams()));
+                let known = taken.clone();
                 tasks.drive("upstream HTTP/2 connection", async move {
+                    // hyper reads in another task, and runs this one for a request only.
+                    let mut settings = pin!(settings.notified());
                     let ended = poll_fn(|cx| {
+                        let is_taken = taken.is_told() || settings.as_mut().poll(cx).is_ready();
                         let polled = Pin::new(&mut connection).poll(cx);
-                        told.store(connection.current_max_send_streams(), Ordering::Relaxed);
+                        taken.note(
+                            connection.current_max_send_streams(),
+                            is_taken || polled.is_ready(),
+                        );
                         polled
                     });
                     tokio::select! {
@@ -245,7 +259,7 @@ impl Kind {
                         }
                     }
                 });
-                Ok(Kind::Http2(sender, taken))
+                Ok(Kind::Http2(sender, known))
             }
         }
     }

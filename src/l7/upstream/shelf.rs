@@ -70,7 +70,7 @@ impl Shelf {
             Version::Http2 => {
                 // The semaphore is never closed; without a permit there would only be one more connection.
                 let _turn = self.dialling.acquire().await.ok();
-                if let Some(sender) = self.take() {
+                if let Some(sender) = self.take_or_hear().await {
                     return Ok(self.leased(sender, true));
                 }
                 let first = dial().await?;
@@ -93,6 +93,17 @@ impl Shelf {
                 resting[found].sender.share().ok()
             }
         }
+    }
+
+    /// A burst of requests to an application that nobody is connected to would make a connection for each of them while the
+    /// first is not told how many streams the application takes.
+    async fn take_or_hear(&self) -> Option<Sender> {
+        if let Some(sender) = self.take() {
+            return Some(sender);
+        }
+        let newest = self.resting.lock().last().and_then(|newest| newest.sender.untold());
+        newest?.heard().await;
+        self.take()
     }
 
     fn put(&self, sender: Sender) {

@@ -1,0 +1,73 @@
+//! How many streams at once an application takes on one HTTP/2 connection.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// How long the requests that come while a connection is new wait for what the application says in its SETTINGS. It sends
+/// them at once (RFC 9113, 3.4), so a round trip is enough; one that is slower gets further connections.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the application said last, for the senders of the connection.
+pub(super) struct Taken {
+    most: AtomicUsize,
+    is_told: AtomicBool,
+    told: Notify,
+}
+
+impl Taken {
+    /// Before the application said anything, `most` are sent.
+    pub(super) fn new(most: usize) -> Self {
+        let (most, is_told) = (AtomicUsize::new(most), AtomicBool::new(false));
+        Self { most, is_told, told: Notify::new() }
+    }
+
+    pub(super) fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// Notes what the connection knows now; `is_told` when the application has said it, or will never.
+    pub(super) fn note(&self, most: usize, is_told: bool) {
+        self.most.store(most, Ordering::Relaxed);
+        if is_told && !self.is_told.swap(true, Ordering::Release) {
+            self.told.notify_waiters();
+        }
+    }
+
+    pub(super) fn is_told(&self) -> bool {
+        self.is_told.load(Ordering::Acquire)
+    }
+
+    /// Waits until the application has said it, or has taken too long.
+    pub(super) async fn heard(&self) {
+        let told = self.told.notified();
+        if !self.is_told() {
+            let _ = tokio::time::timeout(PATIENCE, told).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn one_waits_until_it_is_told_and_not_for_ever() {
+        let taken = Arc::new(Taken::new(1));
+        let started = Instant::now();
+        taken.heard().await;
+        assert_eq!(started.elapsed(), PATIENCE);
+        let (waits, told) = (taken.clone(), taken.clone());
+        let waiting = tokio::spawn(async move { waits.heard().await });
+        tokio::task::yield_now().await;
+        told.note(7, true);
+        waiting.await.unwrap();
+        taken.heard().await;
+        assert_eq!((started.elapsed(), taken.most()), (PATIENCE, 7));
+    }
+}
