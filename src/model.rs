@@ -19,7 +19,8 @@ pub use policy::{
     TokenText, Values,
 };
 pub use route::{
-    Backend, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind, RouteParent, Timeouts,
+    Backend, DefaultRetry, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind,
+    RouteParent, Timeouts,
 };
 pub use service::{
     AppProtocol, Balancing, Endpoint, PortFilters, PortMapping, Preference, Resolution, Served,
@@ -48,4 +49,7 @@ pub struct Mesh {
     /// The format of the access log of requests; `None` for our own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<Arc<AccessFormat>>,
+    /// Holds where no rule of a route says how requests are retried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Arc<DefaultRetry>>,
 }

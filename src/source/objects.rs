@@ -40,9 +40,9 @@ pub use http_route::{
 };
 pub use kind::{Recognised, key_of};
 pub use mesh_config::{
-    AccessLogEncoding, CheckedBody, ConfigMap, DefaultProviders, ExtAuthzGrpc, ExtAuthzHttp,
-    ExtensionProvider, MESH_CONFIG, MeshConfig, OpenTelemetry, OtlpHeader, OtlpHttp,
-    OutboundTrafficPolicy,
+    AccessLogEncoding, CheckedBody, ConfigMap, DefaultProviders, EntryVisibility, ExtAuthzGrpc,
+    ExtAuthzHttp, ExtensionProvider, HttpRetry, MESH_CONFIG, MeshConfig, OpenTelemetry, OtlpHeader,
+    OtlpHttp, OutboundTrafficPolicy, ServiceEntryVisibility, VisibilityPolicy,
 };
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
