@@ -8,7 +8,7 @@ use super::plan::{Chosen, Plan};
 use super::session::Session;
 use crate::balance::Picked;
 use crate::base::{PolicyNote, Reason};
-use crate::gate::{self, Ask, Gate, Permit, Views};
+use crate::gate::{self, Ask, Gate, Permit, Providers, Views};
 use crate::l7::exchange::answer::Answer;
 use crate::l7::message::lasting::{self, End, Kept};
 use crate::l7::message::sent::{self, Sent};
@@ -33,6 +33,7 @@ impl Judge<'_> {
         world: &World,
         picked: &Picked,
         request: &Request<B>,
+        providers: Providers<'_>,
     ) -> Result<Option<Permit>, Denial> {
         let Plan { addressed, port, chosen, backend: (backend, backend_port) } = self.plan;
         let way = gate::Way {
@@ -48,7 +49,7 @@ impl Judge<'_> {
             Some(sent) => sent::policy_request(request.method(), &sent.uri, &sent.headers),
             None => arrives,
         };
-        let views = Views { arrived: &arrives, sent: &sent };
+        let views = Views { arrived: &arrives, sent: &sent, providers };
         reach::judge(world, &self.session.downstream(), &way, Some(views))
     }
 
@@ -68,7 +69,7 @@ impl Judge<'_> {
             if let Some(why) = self.unencrypted(&world, picked) {
                 return (Reason::Unencrypted, cut_after_a_change(&why));
             }
-            if let Err(denial) = self.judge(&world, picked, &head.request()) {
+            if let Err(denial) = self.judge(&world, picked, &head.request(), head.providers()) {
                 return (Reason::Denied, cut_after_a_change(&denial.why));
             }
             drop(world);
@@ -93,7 +94,7 @@ pub(in crate::l7) struct Refusal {
     pub(in crate::l7) answer: Answer,
     /// What policies that decide nothing have to say.
     pub(in crate::l7) notes: Vec<PolicyNote>,
-    /// Providers that must permit that the client hears the answer.
+    /// Providers that must permit that the client hears the answer, before the other policies decide.
     pub(in crate::l7) asks: Vec<Ask>,
 }
 
@@ -112,6 +113,7 @@ pub(in crate::l7) fn heard<B>(
     world: &World,
     (request, headers): (&Request<B>, &HeaderMap),
     answer: Answer,
+    providers: Providers<'_>,
 ) -> Refusal {
     let mut refusal = Refusal::from(answer);
     let service = world.service(&session.service);
@@ -126,7 +128,8 @@ pub(in crate::l7) fn heard<B>(
     };
     let judge = |method: &Method| {
         let judged = sent::policy_request(method, request.uri(), headers);
-        gate.decide(&connection, Some(&judged))
+        let views = Views { providers, ..Views::same(&judged) };
+        gate.decide_views(&connection, Some(views))
     };
     let announced = Some(headers).filter(|_| request.method() == Method::OPTIONS);
     let announced = announced.and_then(|it| it.get(ACCESS_CONTROL_REQUEST_METHOD));
