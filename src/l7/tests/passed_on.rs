@@ -282,7 +282,7 @@ async fn names_keep_their_letters_and_their_order() {
         client.write_all(request.as_bytes()).await.unwrap();
         let mut application = accept(&listener).await;
         let came = head(&mut application).await;
-        let ours = ["x-request-id: ", "x-forwarded-proto: "];
+        let ours = ["x-request-id: ", "x-forwarded-proto: ", "x-envoy-attempt-count: "];
         let lines = came.lines().filter(|line| !ours.iter().any(|it| line.starts_with(it)));
         let lines: Vec<_> = lines.collect();
         let expected = [
@@ -412,6 +412,35 @@ async fn a_broken_body_is_the_client_s_doing() {
                 let flag = format!("response_flags=\"{flag}\"");
                 lab.counted(&["response_code=\"400\"", &flag], 1).await;
             }
+        }
+    }
+}
+
+/// The rows of docs/http.md: what a client sends, and what the application gets through either half.
+#[tokio::test]
+async fn headers_of_proxies_are_treated_as_istio_treats_them() {
+    let (at, listener) = listening().await;
+    for half in HALVES {
+        let attempt = if half == Half::Client { "1" } else { "9" };
+        let rows = [
+            ("x-request-id", "mine", Some("mine")),
+            ("x-forwarded-proto", "https", Some("https")),
+            ("x-forwarded-for", "192.0.2.1", Some("192.0.2.1")),
+            ("x-envoy-attempt-count", "9", Some(attempt)),
+            ("x-envoy-original-path", "/before", Some("/before")),
+            ("x-forwarded-client-cert", "URI=spiffe://td/ns/a/sa/b", None),
+        ];
+        let lab = half.lab(at);
+        let mut client = half.connect(&lab, at).await;
+        let sent: String =
+            rows.iter().map(|(name, sent, _)| format!("{name}: {sent}\r\n")).collect();
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{sent}\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut application = accept(&listener).await;
+        let came = head(&mut application).await.to_ascii_lowercase();
+        for (name, _, expected) in rows {
+            let value = came.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+            assert_eq!(value, expected, "{half:?} {name}");
         }
     }
 }
