@@ -8,6 +8,7 @@ mod route;
 mod service;
 mod stream_route;
 mod string_match;
+mod telemetry;
 mod waypoint;
 mod workload;
 
@@ -27,6 +28,7 @@ pub use service::{
 };
 pub use stream_route::{NameMatch, StreamKind, StreamRoute};
 pub use string_match::StringMatch;
+pub use telemetry::{Observation, Observed, Sides};
 pub use waypoint::{Binding, Waypoint};
 pub use workload::{Canonical, CaptureWishes, Locality, Workload};
 
@@ -48,4 +50,12 @@ pub struct Mesh {
     /// The format of the access log of requests; `None` for our own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<Arc<AccessFormat>>,
+    /// What is recorded of whom.
+    #[serde(skip_serializing_if = "is_silent")]
+    pub observation: Arc<Observation>,
+}
+
+/// Nothing is said anywhere.
+fn is_silent(observation: &Arc<Observation>) -> bool {
+    !observation.speaks
 }

@@ -183,7 +183,8 @@ impl<S: Serve> Running<S> {
                 () = self.stop.cancelled() => return,
                 () = context.drain.cancelled() => break,
                 _ = sweep.tick() => {
-                    context.upstreams.sweep();
+                    let world = context.dependencies.world.load();
+                    context.upstreams.sweep(&world.mesh.observation);
                     self.halves.sweep();
                 }
                 _ = rounds.tick(), if !seats.is_empty() => seats.round(),

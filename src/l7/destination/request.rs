@@ -37,8 +37,9 @@ use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::upstream::Lease;
 use crate::l7::worker::authorizer::Authorizer;
 use crate::l7::worker::serve::Handler;
+use crate::model::Observed;
 use crate::telemetry::RequestStart;
-use crate::trace::{Kind, Tracing};
+use crate::trace::Kind;
 use crate::world::World;
 
 /// How often a request is sent: the application may close the resting connection just before the first attempt.
@@ -56,15 +57,18 @@ pub(in crate::l7) async fn deliver(
     let form = arrived.form;
     let permit = arrived.admit(&session.seat);
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
-    let Judgement { routed, notes, judged, tracing } =
+    let Judgement { routed, notes, judged, observed } =
         judge(&session, &mut arrived, sent_as.as_ref(), full);
     let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
     let place = Admission::of(permit, &session.seat, arrived.version);
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.record.notes(notes);
+    if let Some(observed) = &observed {
+        exchange.record.follow(&observed.requests);
+    }
     exchange.record.headers(arrived.request.headers());
-    if let Some(tracing) = tracing {
+    if let Some(tracing) = observed.and_then(|it| it.tracing) {
         let side = (Kind::Server, session.inbound.destination.port());
         traced::begin(&mut exchange, &tracing, side, arrived.request.headers());
     }
@@ -174,7 +178,7 @@ struct Judgement {
     routed: bool,
     notes: Vec<PolicyNote>,
     judged: Result<Permitted, Answer>,
-    tracing: Option<Arc<Tracing>>,
+    observed: Option<Observed>,
 }
 
 fn judge(
@@ -186,12 +190,13 @@ fn judge(
     let world = session.context.dependencies.world.load();
     let gates = session.gates(&world);
     let routed = gates.was_routed();
-    let tracing = world.tracing().cloned();
+    let service = gates.service().map(|service| &service.key);
+    let observed = world.observed(Kind::Server, &session.inbound.workload, service).cloned();
     if let Some(why) = full {
-        return Judgement::refused(routed, Answer::overflow(why), tracing);
+        return Judgement::refused(routed, Answer::overflow(why), observed);
     }
     if let Some(fault) = arrived.fault {
-        return Judgement::refused(routed, Answer::fault(fault), tracing);
+        return Judgement::refused(routed, Answer::fault(fault), observed);
     }
     if !routed {
         headers::add_missing(arrived.request.headers_mut());
@@ -201,19 +206,19 @@ fn judge(
     match judged {
         Ok(mut judged) => {
             let notes = std::mem::take(&mut judged.permit.notes);
-            Judgement { routed, notes, judged: Ok(judged), tracing }
+            Judgement { routed, notes, judged: Ok(judged), observed }
         }
         Err(denial) => {
             let request = &arrived.request;
             let answer = Answer::of_denial(&denial, request.uri(), request.headers());
-            Judgement { routed, notes: denial.notes, judged: Err(answer), tracing }
+            Judgement { routed, notes: denial.notes, judged: Err(answer), observed }
         }
     }
 }
 
 impl Judgement {
-    fn refused(routed: bool, answer: Answer, tracing: Option<Arc<Tracing>>) -> Self {
-        Self { routed, notes: Vec::new(), judged: Err(answer), tracing }
+    fn refused(routed: bool, answer: Answer, observed: Option<Observed>) -> Self {
+        Self { routed, notes: Vec::new(), judged: Err(answer), observed }
     }
 }
 

@@ -100,7 +100,7 @@ fn wrong(field: impl Into<String>, why: impl Into<String>) -> Wrong {
 }
 
 /// `[namespace/]hostname`
-fn service(text: &str) -> Result<ProviderService, Wrong> {
+pub(super) fn service(text: &str) -> Result<ProviderService, Wrong> {
     let (namespace, hostname) = match text.split_once('/') {
         Some((namespace, hostname)) => (Some(namespace), hostname),
         None => (None, text),

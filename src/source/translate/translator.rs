@@ -128,6 +128,7 @@ impl Translator {
             stream_routes: self.routes.streams(),
             policies: frame.policies.models().to_vec(),
             access_log: frame.access_log.clone(),
+            observation: Arc::default(),
         };
         for kind in &mut self.attachments {
             kind.attach(&mut cx, &mut mesh);

@@ -1,0 +1,54 @@
+//! What Telemetry objects say of the access log and the metrics of requests, ready to be followed by a record.
+
+use std::sync::Arc;
+
+use super::AccessFormat;
+use crate::expression::Expression;
+
+/// What holds for the requests of one side.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct RequestRules {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<Arc<AccessRules>>,
+    #[serde(skip_serializing_if = "MetricRules::is_empty")]
+    pub metrics: MetricRules,
+}
+
+/// The access log.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub struct AccessRules {
+    /// Nothing is logged.
+    pub disabled: bool,
+    /// Only these are logged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only: Option<Arc<Expression>>,
+    /// Instead of the format of the agent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<Arc<AccessFormat>>,
+}
+
+/// The metrics that are not recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MetricRules {
+    pub count: bool,
+    pub duration: bool,
+    pub request_size: bool,
+    pub response_size: bool,
+}
+
+impl RequestRules {
+    /// As without any object.
+    pub fn is_empty(&self) -> bool {
+        self.access.is_none() && self.metrics.is_empty()
+    }
+}
+
+impl MetricRules {
+    /// All of them are disabled.
+    pub const NONE: Self =
+        Self { count: true, duration: true, request_size: true, response_size: true };
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
