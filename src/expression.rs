@@ -1,10 +1,9 @@
-//! Expressions over requests: Istio's attributes in CEL, the Common Expression Language (<https://cel.dev>), as filters of access
-//! logs and values of tags have them.
+//! Expressions over attributes of requests, in CEL, the Common Expression Language (<https://cel.dev>): the filters of access logs.
 //!
-//! A text is parsed once, by the crate `cel`, and compiled to an [`Expression`], whose evaluation takes no longer than its text is: it
-//! has no loops, no names that must be looked up and no regular expression that must be compiled. What CEL has besides is an error that
-//! names it. Attributes come from [`Facts`]; one that a request does not have is an error of the evaluation, as in CEL, and makes a
-//! filter not match.
+//! The crate `cel` parses a text once. This room compiles the syntax tree to an [`Expression`], whose evaluation is bounded by the
+//! length of the text: there are no loops, names are resolved, and regular expressions are compiled. Other parts of CEL are rejected by
+//! name. Attributes come from [`Facts`]. As in CEL, an attribute that a request does not have is an error, and the filter does not
+//! match.
 
 mod attribute;
 mod compile;
@@ -35,7 +34,7 @@ pub struct Expression {
     written: Str,
 }
 
-/// Why a text is no expression.
+/// Why a text is not an expression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExpressionError {
     #[error("is longer than {MAX_LENGTH} bytes")]
@@ -56,7 +55,7 @@ impl Expression {
         compile::compile(text)
     }
 
-    /// Whether it is true of the request. What cannot be evaluated is not.
+    /// Whether it is true of the request. An error counts as false.
     pub fn is_true(&self, facts: &dyn Facts) -> bool {
         matches!(evaluate::value(&self.root, facts), Some(Value::Bool(true)))
     }
@@ -67,7 +66,7 @@ impl Expression {
     }
 }
 
-/// By what is written: regular expressions have no equality.
+/// Compares the texts, because regular expressions have no equality.
 impl PartialEq for Expression {
     fn eq(&self, other: &Self) -> bool {
         self.written == other.written

@@ -1,4 +1,4 @@
-//! From a text to nodes that can be evaluated without surprises.
+//! Compiles a text to nodes.
 
 use cel::common::ast::{CallExpr, Expr, LiteralValue, operators};
 use cel::parser::Parser;
@@ -27,7 +27,7 @@ pub(super) enum Node {
     Duration(i64),
     Text(Str),
     Attribute(Attribute),
-    /// The request has the attribute.
+    /// Whether the request has the attribute.
     Has(Attribute),
     Not(Box<Node>),
     Negate(Box<Node>),
@@ -306,7 +306,7 @@ fn names(expr: &Expr) -> Option<(Vec<&str>, bool)> {
     }
 }
 
-/// The place of a header in a list, which gets it when it is new.
+/// The index of a header in a list; appends it if it is new.
 fn place(headers: &mut Vec<HeaderName>, name: HeaderName) -> usize {
     headers.iter().position(|known| *known == name).unwrap_or_else(|| {
         headers.push(name);

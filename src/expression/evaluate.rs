@@ -1,4 +1,4 @@
-//! What an expression is of a request. `None` is CEL's error, which `&&` and `||` heed only if the other side does not decide.
+//! Evaluates an expression over a request. `None` is CEL's error; `&&` and `||` ignore it if the other side decides.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -9,7 +9,7 @@ use super::compile::{Calculation, Comparison, Node, TextTest};
 /// The longest text that concatenation makes.
 const MAX_TEXT: usize = 4_096;
 
-/// What is known of a request.
+/// The attributes of a request.
 pub trait Facts {
     /// `None` if the request does not have it.
     fn get(&self, attribute: Attribute) -> Option<Value<'_>>;

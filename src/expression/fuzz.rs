@@ -1,4 +1,4 @@
-//! Any text is an expression or an error, and what is one can be evaluated.
+//! Any text is an expression that can be evaluated, or an error.
 
 use super::{Attribute, Expression, Facts, Value};
 

@@ -1,4 +1,4 @@
-//! How requests and connections are observed: what Telemetry objects, MeshConfig and the settings say, merged.
+//! How requests and connections are observed: Telemetry objects, MeshConfig and the settings, merged.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::base::{ObjectKey, Str};
 use crate::telemetry::RequestRules;
 use crate::trace::{Kind, Tracing};
 
-/// What holds where. The narrowest level holds, and includes what the wider ones say.
+/// The merged levels. The narrowest one holds; it includes the wider ones.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct Observation {
     pub mesh: Sides,
@@ -21,7 +21,7 @@ pub struct Observation {
     pub waypoints: BTreeMap<ObjectKey, Sides>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "as_list")]
     pub services: BTreeMap<ObjectKey, Sides>,
-    /// Something is said somewhere; otherwise that is all that a request asks.
+    /// Some level differs from the default. If none does, requests need no look-up.
     #[serde(skip)]
     pub speaks: bool,
 }
@@ -41,13 +41,13 @@ pub struct Observed {
     /// `None` where no spans are recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Arc<Tracing>>,
-    /// Of requests.
+    /// The rules for the access log and the metrics of requests.
     #[serde(skip_serializing_if = "RequestRules::is_empty")]
     pub requests: RequestRules,
 }
 
 impl Observed {
-    /// As without any object.
+    /// Nothing differs from the default.
     pub fn is_plain(&self) -> bool {
         *self == Self::default()
     }
@@ -75,8 +75,8 @@ impl Observation {
 
     /// How a workload's side of a call is observed, to a service where one was addressed.
     ///
-    /// What is said of a service or its waypoint holds for the workloads of the service's namespace alone: nobody else's spans, logs
-    /// and metrics are its owner's to direct.
+    /// The level of a service or its waypoint holds only for workloads of the service's namespace, so that its owner cannot direct
+    /// the spans, logs and metrics of others.
     pub fn of(&self, side: Kind, workload: &Workload, service: Option<&Service>) -> &Observed {
         let namespace = &workload.key.namespace;
         let own = service.filter(|service| service.key.namespace == *namespace);

@@ -1,11 +1,11 @@
-//! What Telemetry objects say of the access log and the metrics of requests, ready to be followed by a record.
+//! Rules of Telemetry objects for the access log and the metrics of requests. A record follows them.
 
 use std::sync::Arc;
 
 use super::AccessFormat;
 use crate::expression::Expression;
 
-/// What holds for the requests of one side.
+/// The rules for the requests of one side.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
 pub struct RequestRules {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,7 +37,7 @@ pub struct MetricRules {
 }
 
 impl RequestRules {
-    /// As without any object.
+    /// Nothing differs from the default.
     pub fn is_empty(&self) -> bool {
         self.access.is_none() && self.metrics.is_empty()
     }

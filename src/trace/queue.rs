@@ -1,8 +1,8 @@
-//! What has ended and waits to be exported: bounded, never waited for, and shared by tenants.
+//! The queue of spans that wait to be exported: bounded, never waited for, and shared by tenants.
 //!
-//! A tenant may have as many spans in a queue as there are places left (a dynamic threshold, as in shared-memory switches): a
-//! single one fills half of the queue, and what several leave is always as much as each of them has. So a namespace that records
-//! everything cannot crowd out the spans of others.
+//! A tenant may have as many spans in a queue as places are free (a dynamic threshold, as in shared-memory switches). A single
+//! tenant fills half of the queue; several leave free as much as each of them has. So a namespace that records everything cannot
+//! crowd out the spans of others.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;

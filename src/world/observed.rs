@@ -8,7 +8,7 @@ use crate::model::{Observed, Workload};
 use crate::trace::{Kind, Tracing};
 
 impl World {
-    /// How a workload's side of a call is observed, to a service where one was addressed; `None` where nobody has said anything.
+    /// How a workload's side of a call is observed, to a service where one was addressed; `None` if no object and no setting differs from the default.
     pub fn observed(
         &self,
         side: Kind,

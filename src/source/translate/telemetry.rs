@@ -79,19 +79,19 @@ impl Attach for Attachments {
     }
 }
 
-/// What is said of a level, and by whom.
+/// The merged settings of the objects at one level, and the objects.
 #[derive(Default)]
 struct Said {
     by: Vec<ObjectKey>,
     level: Level,
 }
 
-/// What the objects say.
+/// The settings of all objects, by what they are attached to.
 #[derive(Default)]
 struct All {
     mesh: Said,
     namespaces: BTreeMap<Str, Said>,
-    /// Those with a selector, by their own keys: the oldest first.
+    /// Objects with a selector, the oldest first.
     selecting: Vec<(ObjectKey, Said)>,
     targets: HashMap<(Str, PolicyTarget), Said>,
 }
@@ -120,7 +120,7 @@ fn observation(cx: &mut Context<'_>, mesh: &Mesh, expressions: &mut Expressions)
 }
 
 impl Said {
-    /// Whether it is the first to say some of it.
+    /// Adds sections that no older object sets. False if there are none.
     fn add(&mut self, key: &ObjectKey, level: &Level) -> bool {
         let added = self.level.fill(level);
         if added {
@@ -131,7 +131,7 @@ impl Said {
 }
 
 impl All {
-    /// Whether it has any effect, or says nothing.
+    /// False if older objects leave it without any effect.
     fn add(
         &mut self,
         cx: &mut Context<'_>,
@@ -174,7 +174,7 @@ impl All {
     }
 }
 
-/// The levels, one upon the other.
+/// Merges the levels.
 struct Settling<'a> {
     all: &'a All,
     base: &'a Level,
@@ -200,7 +200,7 @@ impl Settling<'_> {
         of_mesh.then(self.all.namespaces.get(name).map(|said| &said.level))
     }
 
-    /// Of the workloads that are selected.
+    /// The sides of each selected workload.
     fn workloads(
         &self,
         cx: &mut Context<'_>,
@@ -257,7 +257,7 @@ impl Settling<'_> {
     }
 }
 
-/// Complains where what was said of tracing records nothing.
+/// Complains of objects that ask for spans while no provider is known.
 fn tell(cx: &mut Context<'_>, said: &Said, merged: &Level) {
     if merged.records_nothing(&said.level) {
         for key in &said.by {

@@ -1,6 +1,6 @@
-//! What is said of the two sides of a call.
+//! A value for each of the two sides of a call.
 
-/// Something about each side.
+/// One value for the client and one for the server.
 #[derive(Clone, Default)]
 pub(super) struct Both<T> {
     pub(super) client: T,

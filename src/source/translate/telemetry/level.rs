@@ -1,4 +1,4 @@
-//! What one level says: each section for both sides of a call.
+//! The settings of one level: each section for both sides of a call.
 
 use super::super::Context;
 use super::Expressions;
@@ -12,7 +12,7 @@ use crate::model::{Observed, Sides};
 use crate::source::objects::TelemetrySpec;
 use crate::telemetry::RequestRules;
 
-/// One level. What is `None` inherits.
+/// One level. A section that is `None` inherits.
 #[derive(Clone, Default)]
 pub(super) struct Level {
     tracing: Option<Both<Traced>>,
@@ -20,7 +20,7 @@ pub(super) struct Level {
     metrics: Option<Both<Counted>>,
 }
 
-/// What is below all objects: the settings, and MeshConfig.
+/// The lowest level: the settings of the agents, and MeshConfig.
 pub(super) fn of_settings(cx: &mut Context<'_>, providers: &Providers) -> Level {
     let traced = tracing::of_settings(cx, providers);
     Level {
@@ -30,7 +30,7 @@ pub(super) fn of_settings(cx: &mut Context<'_>, providers: &Providers) -> Level 
     }
 }
 
-/// What a Telemetry says; complains of what is not carried out.
+/// Reads a Telemetry, and complains of unsupported fields.
 pub(super) fn read(
     cx: &mut Context<'_>,
     key: &ObjectKey,
@@ -46,7 +46,7 @@ pub(super) fn read(
 }
 
 impl Level {
-    /// Takes what nobody has said yet; whether there is something.
+    /// Takes the sections of a younger object that are not set yet. False if there are none.
     pub(super) fn fill(&mut self, younger: &Level) -> bool {
         let traced = fill(&mut self.tracing, &younger.tracing);
         let logged = fill(&mut self.logging, &younger.logging);
@@ -58,7 +58,7 @@ impl Level {
         self.tracing.is_none() && self.logging.is_none() && self.metrics.is_none()
     }
 
-    /// What holds where a narrower level adds this.
+    /// Merges a narrower level into this one.
     pub(super) fn then(&self, narrower: Option<&Level>) -> Self {
         let Some(narrower) = narrower else { return self.clone() };
         Self {
@@ -84,7 +84,7 @@ impl Level {
         }
     }
 
-    /// What was said of tracing asks for spans, and there is nobody to get them.
+    /// `said` asks for spans, and the merged level has no provider that gets them.
     pub(super) fn records_nothing(&self, said: &Level) -> bool {
         let (Some(merged), Some(said)) = (&self.tracing, &said.tracing) else { return false };
         let deaf = |merged: &Traced, said: &Traced| said.asks() && merged.has_no_provider();

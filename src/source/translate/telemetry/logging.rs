@@ -1,4 +1,4 @@
-//! The section `accessLogging`: whether, which requests, and in which format. There is one access log: that of the agent.
+//! The section `accessLogging`: which requests are logged, and in which format. There is one access log: that of the agent.
 
 use std::sync::Arc;
 
@@ -11,20 +11,20 @@ use crate::expression::Expression;
 use crate::source::objects::{AccessLogging, ConfigMap, Telemetry};
 use crate::telemetry::{AccessFormat, AccessRules};
 
-/// The provider that Istio has without a definition: the agent's log, in its own format.
+/// Istio's predefined provider: here the agent's log, in its own format.
 const ENVOY: &str = "envoy";
 
 const OTHER: &str = "is not a provider of access logs that is carried out: these are `envoy`, and those of `envoyFileAccessLog` in \
                      MeshConfig's extensionProviders";
 
-/// What is said of one side. A format that is `None` inherits, and so does what is said of the requests.
+/// The settings of one side. A field that is `None` inherits.
 #[derive(Clone, Default)]
 pub(super) struct Logged {
     format: Option<Option<Arc<AccessFormat>>>,
     said: Option<Said>,
 }
 
-/// An entry replaces what a wider level says, whether it filters or not.
+/// The requests that are logged. An entry replaces that of a wider level, even if it has no filter.
 #[derive(Clone)]
 struct Said {
     disabled: bool,
@@ -40,7 +40,7 @@ impl Logged {
         }
     }
 
-    /// `None` where all is as the settings and MeshConfig say.
+    /// `None` if nothing differs from the settings and MeshConfig.
     pub(super) fn rules(&self) -> Option<Arc<AccessRules>> {
         let said = self.said.clone().unwrap_or(Said { disabled: false, only: None });
         let rules = AccessRules {
@@ -52,7 +52,7 @@ impl Logged {
     }
 }
 
-/// What `defaultProviders.accessLogging` says: the format of the first that is known.
+/// The first known provider of `defaultProviders.accessLogging`.
 pub(super) fn of_settings(cx: &mut Context<'_>, providers: &Providers) -> Option<Both<Logged>> {
     let mesh = cx.mesh_config()?;
     let mut logged = Logged::default();
@@ -76,7 +76,7 @@ fn format_of(name: &str, providers: &Providers) -> Option<Option<Arc<AccessForma
     if name == ENVOY { Some(None) } else { providers.format(name).cloned() }
 }
 
-/// What a Telemetry says; `None` when it does not speak of access logs.
+/// Reads the section; `None` if it is empty.
 pub(super) fn read(
     cx: &mut Context<'_>,
     key: &ObjectKey,
@@ -101,7 +101,7 @@ pub(super) fn read(
     (!written.is_empty()).then_some(both)
 }
 
-/// `None` for an entry that is about other logs only.
+/// `None` if the entry names only providers that are not supported.
 fn read_entry(
     cx: &mut Context<'_>,
     (key, field): (&ObjectKey, &str),

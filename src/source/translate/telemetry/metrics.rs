@@ -6,7 +6,7 @@ use crate::base::ObjectKey;
 use crate::source::objects::{IstioMetric, Metrics, MetricsOverride, Telemetry};
 use crate::telemetry::MetricRules;
 
-/// What is said of one side, by metric: whether it is disabled. `None` inherits.
+/// Whether each metric of one side is disabled. `None` inherits.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Counted {
     count: Option<bool>,
@@ -39,7 +39,7 @@ impl Counted {
         Self { count: said, duration: said, request_size: said, response_size: said }
     }
 
-    /// `None` for a metric that no request has.
+    /// `None` for a metric that is not of requests.
     fn of(metric: IstioMetric, disabled: bool) -> Option<Self> {
         let (none, said) = (Self::default(), Some(disabled));
         Some(match metric {
@@ -53,7 +53,7 @@ impl Counted {
     }
 }
 
-/// What a Telemetry says; `None` when it does not speak of metrics.
+/// Reads the section; `None` if it is empty.
 pub(super) fn read(
     cx: &mut Context<'_>,
     key: &ObjectKey,
@@ -93,7 +93,7 @@ pub(super) fn read(
     (!written.is_empty()).then_some(both)
 }
 
-/// Istio has `prometheus` without a definition.
+/// `prometheus` is predefined in Istio.
 fn is_prometheus(cx: &Context<'_>, name: &str) -> bool {
     let defined = cx.mesh_config().and_then(|mesh| mesh.provider(name));
     defined.map_or(name == "prometheus", |provider| provider.prometheus.is_some())

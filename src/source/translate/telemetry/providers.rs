@@ -22,7 +22,7 @@ const MOST_TIME: Duration = Duration::from_secs(60);
 /// Istio's: bytes of a request's path in a span.
 const MAX_TAG_LENGTH: u32 = 256;
 
-/// Where spans go, and how long a request's path is there.
+/// The collector of spans, and the length of a request's path in them.
 #[derive(Clone, Default)]
 pub(super) struct Collectors {
     pub(super) providers: Arc<[Arc<Provider>]>,
@@ -188,7 +188,7 @@ impl Reader<'_, '_> {
         read.map_or(Provider::TIMEOUT, |timeout| timeout.min(MOST_TIME))
     }
 
-    /// A value, or a variable of the agent's environment: MeshConfig is the mesh's operators'.
+    /// The value, or that of a variable of the agent's environment, since operators of the mesh write MeshConfig.
     fn header(&mut self, index: usize, written: &OtlpHeader) -> Option<(Str, Str)> {
         let variable = written.env_name.as_ref();
         let value = written.value.clone().or_else(|| std::env::var(variable?).ok());

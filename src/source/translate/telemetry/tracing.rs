@@ -11,12 +11,12 @@ use crate::base::{ObjectKey, Str};
 use crate::source::objects::{ConfigMap, CustomTag, NamedValue, Telemetry, Tracing};
 use crate::trace::{self, Rate, Tag, TagValue};
 
-/// Of one object; each span has all of them.
+/// The most tags of one object; each span has all of them.
 const MOST_TAGS: usize = 64;
-/// Bytes of a name or of a literal: what a header's value is cut to as well.
+/// The most bytes of a name or a literal; values of headers are cut to the same length.
 const MOST_TEXT: usize = 1_024;
 
-/// What is said of one side. A field that is `None` inherits.
+/// The settings of one side. A field that is `None` inherits.
 #[derive(Clone, Default)]
 pub(super) struct Traced {
     providers: Option<Collectors>,
@@ -57,14 +57,14 @@ impl Traced {
         self.providers.as_ref().is_none_or(|it| it.providers.is_empty())
     }
 
-    /// Wants something of spans, and names nobody who gets them: a name that is not known has its own complaint.
+    /// Sets a rate or tags without naming a provider. An unknown name has its own complaint.
     pub(super) fn asks(&self) -> bool {
         let wants = self.rate.is_some_and(|it| it != Rate::NONE) || self.tags.is_some();
         wants && self.disabled != Some(true) && self.providers.is_none()
     }
 }
 
-/// What the settings and MeshConfig say.
+/// The lowest level: the settings of the agents, and MeshConfig.
 pub(super) fn of_settings(cx: &mut Context<'_>, providers: &Providers) -> Traced {
     let settings = cx.settings.tracing.clone();
     let collectors = providers.defaults(cx).unwrap_or_else(|| Collectors {
@@ -85,7 +85,7 @@ pub(super) fn of_settings(cx: &mut Context<'_>, providers: &Providers) -> Traced
     }
 }
 
-/// What a Telemetry says; `None` when it does not speak of tracing.
+/// Reads the section; `None` if it is empty.
 pub(super) fn read(
     cx: &mut Context<'_>,
     key: &ObjectKey,
@@ -203,7 +203,7 @@ impl Reader<'_> {
         Some(Tag { name: name.into(), value: value? })
     }
 
-    /// The environment is the agent's, which is nothing for a tenant to read.
+    /// Tenants must not read the environment, since it is the agent's.
     fn variable(
         &self,
         cx: &mut Context<'_>,
@@ -236,7 +236,7 @@ impl Reader<'_> {
     }
 }
 
-/// As much of it as a span shows.
+/// The text, cut to the length that spans show.
 fn text(written: &str) -> Str {
     Str::from(&written[..written.floor_char_boundary(MOST_TEXT)])
 }
