@@ -32,6 +32,7 @@ pub const TARGETS: [Target; 25] = [
     Target { name: "head", run: l7::fuzz::head },
     Target { name: "trace_context", run: trace::fuzz::context },
     Target { name: "original", run: l7::fuzz::original },
+    Target { name: "messages", run: l7::fuzz::messages },
     Target { name: "path", run: policy::fuzz::path },
     Target { name: "host", run: policy::fuzz::host },
     // Applications, and DNS servers.

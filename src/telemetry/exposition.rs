@@ -3,13 +3,14 @@
 //!
 //! This module writes labelled series instead of the registry, which can only write everything at once.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use super::exemplars::Exemplar;
 use super::series::Shown;
 
 /// The approximate size of a part, in bytes; exceeded by at most one series.
@@ -21,14 +22,27 @@ const END: &str = "# EOF\n";
 /// A counter of a series.
 pub(super) type Count = AtomicU64;
 
+/// What a scraper asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextFormat {
+    /// The text format of Prometheus, 0.0.4.
+    Prometheus,
+    /// The same with exemplars.
+    OpenMetrics,
+}
+
 /// A value that can be exposed as a histogram.
 pub(super) trait Distribution {
+    /// A request that counted in this bucket.
+    fn exemplar(&self, bucket: usize) -> Option<Exemplar>;
+
     /// The sum, and the upper bounds with the number of values below; the last has none and counts all.
     fn read(&self, unit: f64) -> (f64, Vec<(Option<f64>, u64)>);
 }
 
 /// A scrape in progress: the next part whenever there is room for it.
 pub struct Scrape {
+    format: TextFormat,
     head: Option<String>,
     families: VecDeque<Family>,
     /// Series of the first family that were written.
@@ -45,7 +59,7 @@ pub(super) struct Family {
     write: WriteSeries,
 }
 
-type WriteSeries = Box<dyn Fn(&str, usize, &mut String) -> bool + Send + Sync>;
+type WriteSeries = Box<dyn Fn(&str, usize, TextFormat, &mut String) -> bool + Send + Sync>;
 
 /// The labels of a series as `key="value"` pairs.
 pub(super) trait WriteLabels: Send + Sync + 'static {
@@ -60,10 +74,37 @@ pub(super) struct Pairs<'a> {
 
 impl Scrape {
     /// `head`: the registry's text, without the end.
-    pub(super) fn new(head: String, families: impl IntoIterator<Item = Family>) -> Self {
+    pub(super) fn new(
+        format: TextFormat,
+        head: String,
+        families: impl IntoIterator<Item = Family>,
+    ) -> Self {
         let families = families.into_iter().collect();
-        Self { head: Some(head), families, written: 0, ended: false }
+        Self { format, head: Some(head), families, written: 0, ended: false }
     }
+}
+
+/// The registry's text in a format. The older one describes a counter by the name of its samples, with `_total`.
+pub(super) fn head(text: String, format: TextFormat) -> String {
+    if format == TextFormat::OpenMetrics {
+        return text;
+    }
+    let counters: HashSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut out = String::with_capacity(text.len() + counters.len() * 2 * "_total".len());
+    for line in text.lines() {
+        let described = ["# HELP ", "# TYPE "].into_iter().find_map(|start| {
+            let (name, rest) = line.strip_prefix(start)?.split_once(' ')?;
+            counters.contains(name).then_some((start, name, rest))
+        });
+        _ = match described {
+            Some((start, name, rest)) => writeln!(out, "{start}{name}_total {rest}"),
+            None => writeln!(out, "{line}"),
+        };
+    }
+    out
 }
 
 impl Iterator for Scrape {
@@ -78,9 +119,9 @@ impl Iterator for Scrape {
             && let Some(family) = self.families.front()
         {
             if self.written == 0 {
-                family.describe(&mut part);
+                family.describe(self.format, &mut part);
             }
-            if (family.write)(family.name, self.written, &mut part) {
+            if (family.write)(family.name, self.written, self.format, &mut part) {
                 self.written += 1;
             } else {
                 self.families.pop_front();
@@ -103,7 +144,7 @@ impl Family {
         value: fn(&V) -> &Count,
     ) -> Self {
         let series = series.clone();
-        let write: WriteSeries = Box::new(move |name, number, out| {
+        let write: WriteSeries = Box::new(move |name, number, _, out| {
             let Some((labels, series)) = series.get(number) else { return false };
             let value = value(&series.counts).load(Ordering::Relaxed);
             // Writing to a String cannot fail.
@@ -121,29 +162,39 @@ impl Family {
         value: fn(&V) -> &D,
     ) -> Self {
         let series = series.clone();
-        let write: WriteSeries = Box::new(move |name, number, out| {
+        let write: WriteSeries = Box::new(move |name, number, format, out| {
             let Some((labels, series)) = series.get(number) else { return false };
-            let labels = text(&**labels);
-            let (sum, buckets) = value(&series.counts).read(unit);
+            let (labels, value) = (text(&**labels), value(&series.counts));
+            let (sum, buckets) = value.read(unit);
             let count = buckets.last().map_or(0, |(_, below)| *below);
             _ = writeln!(out, "{name}_sum{{{labels}}} {sum:?}");
             _ = writeln!(out, "{name}_count{{{labels}}} {count}");
-            for (bound, below) in buckets {
+            for (bucket, (bound, below)) in buckets.into_iter().enumerate() {
                 _ = match bound {
                     Some(bound) => {
-                        writeln!(out, "{name}_bucket{{le=\"{bound:?}\",{labels}}} {below}")
+                        write!(out, "{name}_bucket{{le=\"{bound:?}\",{labels}}} {below}")
                     }
-                    None => writeln!(out, "{name}_bucket{{le=\"+Inf\",{labels}}} {below}"),
+                    None => write!(out, "{name}_bucket{{le=\"+Inf\",{labels}}} {below}"),
                 };
+                if format == TextFormat::OpenMetrics
+                    && let Some(exemplar) = value.exemplar(bucket)
+                {
+                    out.push_str(&exemplar.text());
+                }
+                out.push('\n');
             }
             true
         });
         Self { name, help, kind: "histogram", write }
     }
 
-    fn describe(&self, out: &mut String) {
+    fn describe(&self, format: TextFormat, out: &mut String) {
         let Self { name, help, kind, .. } = self;
-        _ = write!(out, "# HELP {name} {help}.\n# TYPE {name} {kind}\n");
+        let end = match (format, *kind) {
+            (TextFormat::Prometheus, "counter") => "_total",
+            _ => "",
+        };
+        _ = write!(out, "# HELP {name}{end} {help}.\n# TYPE {name}{end} {kind}\n");
     }
 }
 
@@ -193,7 +244,15 @@ mod tests {
         let shown = |it| (Arc::new(Value(it)), Arc::new(Series::<Count>::default()));
         let series = Arc::new(values.into_iter().map(shown).collect());
         let families = [Family::counter(&series, ("name", "Help"), |count| count)];
-        Scrape::new("head 1\n".to_owned(), families)
+        Scrape::new(TextFormat::Prometheus, "head 1\n".to_owned(), families)
+    }
+
+    #[test]
+    fn counters_are_described_by_the_name_that_the_format_wants() {
+        let text = "# HELP a A.\n# TYPE a counter\na_total 1\n# HELP b B.\n# TYPE b gauge\nb 1\n";
+        assert_eq!(head(text.to_owned(), TextFormat::OpenMetrics), text);
+        let older = text.replace(" a ", " a_total ");
+        assert_eq!(head(text.to_owned(), TextFormat::Prometheus), older);
     }
 
     #[test]
@@ -201,7 +260,7 @@ mod tests {
         let text: Vec<_> = scrape(["a\"b\\\nc\\\\".to_owned()]).flatten().collect();
         assert_eq!(
             String::from_utf8(text).unwrap(),
-            "head 1\n# HELP name Help.\n# TYPE name counter\n\
+            "head 1\n# HELP name_total Help.\n# TYPE name_total counter\n\
              name_total{first=\"a\\\"b\\\\\\nc\\\\\\\\\",second=\"\"} 0\n# EOF\n"
         );
     }

@@ -37,6 +37,8 @@ pub struct RequestRecord {
     route: Str,
     request_bytes: u64,
     response_bytes: u64,
+    /// Of gRPC: of the request and of the response.
+    messages: (u64, u64),
     code: Option<StatusCode>,
     grpc_status: Option<u32>,
     upstream_time: Option<Duration>,
@@ -80,6 +82,7 @@ impl RequestRecord {
             route: Str::new(),
             request_bytes: 0,
             response_bytes: 0,
+            messages: (0, 0),
             code: None,
             grpc_status: None,
             upstream_time: None,
@@ -162,6 +165,15 @@ impl RequestRecord {
         }
     }
 
+    pub fn is_grpc(&self) -> bool {
+        self.start.grpc
+    }
+
+    /// The messages of gRPC: of the request, and of the response.
+    pub fn messages(&mut self, request: u64, response: u64) {
+        self.messages = (request, response);
+    }
+
     /// The status that the client was sent; the last one stays.
     pub fn response(&mut self, code: StatusCode) {
         self.code = Some(code);
@@ -238,6 +250,15 @@ impl RequestRecord {
         };
         let series = self.telemetry.traffic().requests.get(&labels);
         series.counts.add(duration, self.request_bytes, self.response_bytes, without);
+        if let Some(span) = self.span.as_ref().filter(|_| !without.duration) {
+            series.counts.exemplify(duration, span.context.trace);
+        }
+        let (request, response) = self.messages;
+        let request = if without.request_messages { 0 } else { request };
+        let response = if without.response_messages { 0 } else { response };
+        if (request, response) != (0, 0) {
+            self.telemetry.traffic().messages.get(&labels).counts.add(request, response);
+        }
     }
 
     fn log(&self, duration: Duration) {

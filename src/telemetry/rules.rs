@@ -34,6 +34,8 @@ pub struct MetricRules {
     pub duration: bool,
     pub request_size: bool,
     pub response_size: bool,
+    pub request_messages: bool,
+    pub response_messages: bool,
 }
 
 impl RequestRules {
@@ -45,8 +47,14 @@ impl RequestRules {
 
 impl MetricRules {
     /// All of them are disabled.
-    pub const NONE: Self =
-        Self { count: true, duration: true, request_size: true, response_size: true };
+    pub const NONE: Self = Self {
+        count: true,
+        duration: true,
+        request_size: true,
+        response_size: true,
+        request_messages: true,
+        response_messages: true,
+    };
 
     fn is_empty(&self) -> bool {
         *self == Self::default()

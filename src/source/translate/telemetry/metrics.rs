@@ -13,6 +13,8 @@ pub(super) struct Counted {
     duration: Option<bool>,
     request_size: Option<bool>,
     response_size: Option<bool>,
+    request_messages: Option<bool>,
+    response_messages: Option<bool>,
 }
 
 impl Counted {
@@ -22,6 +24,8 @@ impl Counted {
             duration: narrower.duration.or(self.duration),
             request_size: narrower.request_size.or(self.request_size),
             response_size: narrower.response_size.or(self.response_size),
+            request_messages: narrower.request_messages.or(self.request_messages),
+            response_messages: narrower.response_messages.or(self.response_messages),
         }
     }
 
@@ -31,12 +35,21 @@ impl Counted {
             duration: self.duration == Some(true),
             request_size: self.request_size == Some(true),
             response_size: self.response_size == Some(true),
+            request_messages: self.request_messages == Some(true),
+            response_messages: self.response_messages == Some(true),
         }
     }
 
     fn all(disabled: bool) -> Self {
         let said = Some(disabled);
-        Self { count: said, duration: said, request_size: said, response_size: said }
+        Self {
+            count: said,
+            duration: said,
+            request_size: said,
+            response_size: said,
+            request_messages: said,
+            response_messages: said,
+        }
     }
 
     /// `None` for a metric that is not of requests.
@@ -48,6 +61,8 @@ impl Counted {
             IstioMetric::RequestDuration => Self { duration: said, ..none },
             IstioMetric::RequestSize => Self { request_size: said, ..none },
             IstioMetric::ResponseSize => Self { response_size: said, ..none },
+            IstioMetric::GrpcRequestMessages => Self { request_messages: said, ..none },
+            IstioMetric::GrpcResponseMessages => Self { response_messages: said, ..none },
             _ => return None,
         })
     }
@@ -117,8 +132,7 @@ fn read_override(
     let metric = of.and_then(|of| of.metric).unwrap_or_default();
     let said = Counted::of(metric, change.disabled?);
     if said.is_none() {
-        let reason =
-            "is not carried out: metrics of connections and of gRPC messages are always recorded";
+        let reason = "is not carried out: metrics of connections are always recorded";
         cx.warn::<Telemetry>(key, format!("{field}.match.metric"), reason);
     }
     said
