@@ -25,7 +25,7 @@ use crate::world::fixture::{self, Fixture, identity, policy};
 const HOST: &str = "echo.shop.svc.cluster.local";
 
 /// Answers by the path that it is asked about.
-async fn authorizer() -> SocketAddr {
+pub(super) async fn authorizer() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -70,7 +70,7 @@ fn provider(port: u16) -> ExtAuthz {
     let exact = |name: &str| StringMatch::Exact(name.into());
     ExtAuthz {
         name: "auth".into(),
-        service: ProviderService {
+        service: ProviderService::Host {
             namespace: None,
             hostname: "auth.shop.svc.cluster.local".into(),
         },
@@ -104,7 +104,7 @@ fn custom(provider: ExtAuthz) -> AuthorizationPolicy {
 }
 
 /// The provider's service, outside of the mesh.
-fn with_authorizer(mesh: Fixture, at: SocketAddr) -> Fixture {
+pub(super) fn with_authorizer(mesh: Fixture, at: SocketAddr) -> Fixture {
     let pod = outsider("auth", at);
     let mut service = fixture::service("auth", "10.96.0.9", &[&pod]);
     service.endpoints[0].workload = None;
@@ -392,7 +392,8 @@ async fn grpc_authorizer() -> SocketAddr {
 #[tokio::test]
 async fn an_authorizer_may_speak_grpc() {
     for is_captured in [true, false] {
-        let over_grpc = ExtAuthz { protocol: CheckProtocol::Grpc, ..provider(80) };
+        let over_grpc =
+            ExtAuthz { protocol: CheckProtocol::Grpc { include_headers: vec![] }, ..provider(80) };
         let (_lab, mut client) = lab(is_captured, over_grpc, grpc_authorizer().await).await;
         for _ in 0..3 {
             let allowed = get(&mut client, "/a", &[("x-user", "root")]).await;

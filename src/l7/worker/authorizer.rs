@@ -20,7 +20,7 @@ use super::circuit::Call;
 use super::context::Context;
 use crate::balance::{Ended, Picked};
 use crate::base::{Identity, Reason};
-use crate::ext_authz::grpc_check::{self, Ends};
+use crate::ext_authz::grpc_check::{self, Ends, Shown};
 use crate::ext_authz::http_check;
 use crate::ext_authz::{About, Changes, MOST_OF_AN_ANSWER, Mutations, SeenBody, Verdict};
 use crate::gate::{self, Ask, Views};
@@ -32,7 +32,7 @@ use crate::l7::message::body::{Ahead, RequestBody, grpc_status};
 use crate::l7::message::sent;
 use crate::l7::upstream::{Key, Lease, UpstreamError};
 use crate::l7::version::Version;
-use crate::model::{AppProtocol, CheckProtocol, ExtAuthz, Service};
+use crate::model::{AppProtocol, CheckProtocol, ExtAuthz, ProviderService, Service};
 use crate::reach::{self, Attempts, Downstream};
 
 /// How long a client may take for the part of a body that a provider is to see.
@@ -143,9 +143,14 @@ impl Authorizer<'_> {
     async fn call(&self, provider: &ExtAuthz, about: &About<'_>) -> Result<Verdict, Failed> {
         let check = match &provider.protocol {
             CheckProtocol::Http(definition) => http_check::check(definition, about)?,
-            CheckProtocol::Grpc => {
+            CheckProtocol::Grpc { include_headers } => {
                 let as_bytes = provider.body.is_some_and(|body| body.as_bytes);
-                grpc_check::check(about, self.ends(), &provider.service.hostname, as_bytes)
+                let shown = Shown { headers: include_headers, as_bytes };
+                let host = match &provider.service {
+                    ProviderService::Host { hostname, .. } => hostname,
+                    ProviderService::Service(key) => &key.name,
+                };
+                grpc_check::check(about, self.ends(), host, shown)
             }
         };
         let (mut response, lease) = self.send(provider, check.map(RequestBody::own)).await?;
@@ -190,11 +195,13 @@ impl Authorizer<'_> {
         mut check: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let world = self.context.dependencies.world.snapshot();
-        let wanted = &provider.service;
-        let service = world
-            .services_named(&wanted.hostname, wanted.namespace.as_deref())
-            .find(|it| wanted.namespace.as_ref().is_none_or(|own| it.key.namespace == *own))
-            .ok_or_else(|| format!("there is no service {}", wanted.hostname))?;
+        let service = match &provider.service {
+            ProviderService::Host { namespace, hostname } => world
+                .services_named(hostname, namespace.as_deref())
+                .find(|it| namespace.as_ref().is_none_or(|own| it.key.namespace == *own)),
+            ProviderService::Service(key) => world.service(key),
+        };
+        let service = service.ok_or_else(|| format!("there is no service {}", provider.service))?;
         let resolved = self.context.reach.resolve(&self.from, service).await;
         let service = resolved.map_err(|failure| Failed { why: failure.why, away: true })?;
         let dialled = SocketAddr::new(self.from.address.ip(), provider.port);
@@ -256,7 +263,7 @@ impl Authorizer<'_> {
     ) -> Result<(Response<Incoming>, Lease), (Failed, Ended)> {
         let said = service.port(provider.port).map(|port| port.protocol).unwrap_or_default();
         let version = match (&provider.protocol, said) {
-            (CheckProtocol::Grpc, _) | (_, AppProtocol::Http2) => Version::Http2,
+            (CheckProtocol::Grpc { .. }, _) | (_, AppProtocol::Http2) => Version::Http2,
             _ => Version::Http1,
         };
         let shelf = self.context.upstreams.shelf(self.key(service, to, version));

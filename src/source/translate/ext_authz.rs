@@ -60,6 +60,7 @@ fn over_http(name: Str, given: &ExtAuthzHttp) -> Result<ExtAuthz, Wrong> {
             &given.include_request_headers_in_check,
         )?,
         additional_headers,
+        all_upstream: false,
         upstream_on_allow: names("headersToUpstreamOnAllow", &given.headers_to_upstream_on_allow)?,
         downstream_on_deny: names(
             "headersToDownstreamOnDeny",
@@ -91,7 +92,7 @@ fn over_grpc(name: Str, given: &ExtAuthzGrpc) -> Result<ExtAuthz, Wrong> {
         fail_open: given.fail_open,
         status_on_error: status(given.status_on_error.as_deref())?,
         body: body(given.include_request_body_in_check.as_ref())?,
-        protocol: CheckProtocol::Grpc,
+        protocol: CheckProtocol::Grpc { include_headers: Vec::new() },
     })
 }
 
@@ -110,7 +111,7 @@ fn service(text: &str) -> Result<ProviderService, Wrong> {
         return Err(wrong("service", why));
     }
     let hostname = hostname.trim_end_matches('.').to_ascii_lowercase();
-    Ok(ProviderService { namespace: namespace.map(Str::from), hostname: hostname.into() })
+    Ok(ProviderService::Host { namespace: namespace.map(Str::from), hostname: hostname.into() })
 }
 
 fn port(port: u16) -> Result<u16, Wrong> {
