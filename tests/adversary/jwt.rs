@@ -2,43 +2,15 @@
 //! counts.
 
 use anyhow::{Result, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
-use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use serde_json::{Value, json};
 
+use crate::support::issuer::{Issuer, unsigned};
 use crate::support::lab::Lab;
 use crate::ways::{DETAILS, seen};
 use crate::{besieged, settle};
 
 /// Far from now.
 const LATE: u64 = 4_000_000_000;
-
-struct Issuer(EncodingKey);
-
-impl Issuer {
-    fn new() -> Result<Self> {
-        Ok(Self(EncodingKey::from_ec_der(&rcgen::KeyPair::generate()?.serialize_der())))
-    }
-
-    fn jwks(&self) -> Result<Value> {
-        let mut key = serde_json::to_value(Jwk::from_encoding_key(&self.0, Algorithm::ES256)?)?;
-        key["kid"] = json!("k");
-        Ok(json!({ "keys": [key] }))
-    }
-
-    fn token(&self, header: &Value, claims: &Value) -> Result<String> {
-        let signed = unsigned(header, claims);
-        let signature = crypto::sign(signed.as_bytes(), &self.0, Algorithm::ES256)?;
-        Ok(format!("{signed}.{signature}"))
-    }
-}
-
-fn unsigned(header: &Value, claims: &Value) -> String {
-    let encode = |it: &Value| BASE64URL.encode(it.to_string());
-    format!("{}.{}", encode(header), encode(claims))
-}
 
 /// Only alice may, and the application is told who asks.
 fn policies(jwks: &Value) -> String {

@@ -95,7 +95,7 @@ impl Reader<'_, '_> {
     fn keys(&mut self, rule: &JwtRule) -> IssuerKeys {
         const UNTIL: &str = "until that is mended, every token of the issuer is answered with 401";
         if rule.jwks.is_empty() {
-            let (field, why) = match rule.jwks_uri.is_empty() {
+            let (field, why) = match rule.keys_uri().is_empty() {
                 true => ("jwks", "is missing, and keys are not looked for at the issuer"),
                 false => ("jwksUri", "is not supported yet; give the keys in jwks"),
             };
