@@ -346,7 +346,13 @@ impl Gate {
         let mut all: Vec<Filtered> = self.filtered.as_deref().unwrap_or_default().to_vec();
         match all.iter_mut().find(|known| known.service == service.key) {
             Some(known) => known.ports.extend(ports),
-            None => all.push(Filtered { service: service.key.clone(), ports }),
+            None => {
+                let authorizes = routes()
+                    .flat_map(|route| &route.rules)
+                    .flat_map(|rule| &rule.filters)
+                    .any(|filter| matches!(filter, HttpFilter::ExternalAuth(_)));
+                all.push(Filtered { service: service.key.clone(), ports, authorizes });
+            }
         }
         self.filtered = Some(all.into());
     }

@@ -3,6 +3,7 @@
 pub(in crate::l7) mod authorizer;
 mod circuit;
 pub(in crate::l7) mod context;
+pub(in crate::l7) mod guards;
 pub(in crate::l7) mod labels;
 pub(in crate::l7) mod serve;
 

@@ -29,13 +29,13 @@ use crate::gate::{Permit, Providers};
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
-use crate::l7::exchange::guards::{self, Asking};
 use crate::l7::exchange::upgrade::{self, Upgrade};
 use crate::l7::exchange::{Exchange, ResponseBody, relay, traced};
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::upstream::Lease;
 use crate::l7::worker::authorizer::Authorizer;
+use crate::l7::worker::guards::{self, Asking};
 use crate::l7::worker::serve::Handler;
 use crate::model::Observed;
 use crate::telemetry::RequestStart;
@@ -121,15 +121,7 @@ async fn authorize(
 ) -> Result<(Permitted, Option<Box<Kept>>), Answer> {
     let head = Kept::of(&arrived.request);
     tell(arrived, &mut judged);
-    let authorizer = Authorizer {
-        context: &session.context,
-        from: session.as_client(),
-        client: session.inbound.client.as_ref(),
-        client_address: session.inbound.client_address,
-        server: Some(&session.inbound.workload.identity),
-        server_address: session.inbound.destination,
-        share: session.seat.share(),
-    };
+    let authorizer = session.authorizer();
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
     let asks = &judged.permit.asks;
     let asked = authorizer.ask(asks, &mut arrived.request, sent, Some(&mut *exchange)).await;
@@ -171,7 +163,8 @@ async fn limit(
         pod: &inbound.workload.uid,
     };
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
-    guards::ask(&world, filtered, from, sent, &mut arrived.request, Some(exchange)).await
+    let (authorizer, request) = (session.authorizer(), &mut arrived.request);
+    guards::ask(&world, filtered, from, &authorizer, sent, request, Some(exchange)).await
 }
 
 /// What is decided of a request before anything is done.
@@ -340,6 +333,20 @@ impl Judged {
 }
 
 impl Session {
+    /// Asks providers on behalf of the workload.
+    fn authorizer(&self) -> Authorizer<'_> {
+        let inbound = &self.inbound;
+        Authorizer {
+            context: &self.context,
+            from: self.as_client(),
+            client: inbound.client.as_ref(),
+            client_address: inbound.client_address,
+            server: Some(&inbound.workload.identity),
+            server_address: inbound.destination,
+            share: self.seat.share(),
+        }
+    }
+
     /// Tells the application who the client is, where a waypoint that guards it wants that.
     fn name_client(&self, permit: &Permit, headers: &mut HeaderMap) {
         let inbound = &self.inbound;
