@@ -121,6 +121,7 @@ impl Gate {
         };
         gate.strict = workload.peer_authentication.mode_of(port) == Mode::Strict;
         gate.own = world.workload_policies(&workload.uid).filter(|own| !own.is_empty()).cloned();
+        gate.own.iter().for_each(|own| own.prepare());
         let namespace = &workload.key.namespace;
         let ways = || addressed.ways(world, workload, port);
         let parse = match addressed {
@@ -401,6 +402,7 @@ impl Gate {
 
 fn add(guards: &mut Vec<Guard>, set: Option<&Arc<PolicySet>>, ways: Ways<'_>) {
     let Some(set) = set.filter(|set| !set.is_empty()) else { return };
+    set.prepare();
     match guards.iter_mut().find(|one| Arc::ptr_eq(&one.set, set)) {
         Some(known) => known.extend(ways),
         None => guards.push(Guard::new(set.clone(), ways)),

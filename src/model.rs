@@ -20,7 +20,8 @@ pub use policy::{
     TokenText, Values,
 };
 pub use route::{
-    Backend, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind, RouteParent, Timeouts,
+    Backend, DefaultRetry, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind,
+    RouteParent, Timeouts,
 };
 pub use service::{
     AppProtocol, Balancing, Endpoint, PortFilters, PortMapping, Preference, Resolution, Served,
@@ -53,6 +54,9 @@ pub struct Mesh {
     /// What is recorded of whom.
     #[serde(skip_serializing_if = "is_silent")]
     pub observation: Arc<Observation>,
+    /// Holds where no rule of a route says how requests are retried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Arc<DefaultRetry>>,
 }
 
 /// Nothing is said anywhere.

@@ -94,6 +94,7 @@ impl WorldStore {
     pub fn publish(&self, mesh: Mesh) -> Arc<World> {
         let previous = self.snapshot();
         let world = Arc::new(World::build(mesh, self.names.clone(), Some(&previous)));
+        self.watched.prepare(&world);
         self.current.store(world.clone());
         self.changes.send_replace(world.generation);
         self.watched.tell(&previous, &world);

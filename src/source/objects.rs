@@ -42,8 +42,9 @@ pub use http_route::{
 pub use kind::{Recognised, key_of};
 pub use mesh_config::{
     AccessLogEncoding, CheckedBody, ConfigMap, DefaultConfig, DefaultProviders, DefaultTracing,
-    ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider, FileAccessLog, LogFormat, MESH_CONFIG,
-    MeshConfig, OpenTelemetry, OtlpHeader, OtlpHttp, OutboundTrafficPolicy,
+    EntryVisibility, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider, FileAccessLog, HttpRetry,
+    LogFormat, MESH_CONFIG, MeshConfig, OpenTelemetry, OtlpHeader, OtlpHttp, OutboundTrafficPolicy,
+    ServiceEntryVisibility, VisibilityPolicy,
 };
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};

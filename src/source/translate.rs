@@ -112,6 +112,7 @@ impl Translation {
             && self.mesh.policies == other.mesh.policies
             && self.mesh.access_log == other.mesh.access_log
             && self.mesh.observation == other.mesh.observation
+            && self.mesh.retry == other.mesh.retry
             && self.mesh.routes.len() == other.mesh.routes.len()
             && self.mesh.routes.iter().zip(&other.mesh.routes).all(|(one, two)| same(one, two))
             && self.mesh.stream_routes.len() == other.mesh.stream_routes.len()
@@ -192,6 +193,21 @@ impl<'a> Context<'a> {
 
     fn mesh_config_key(&self) -> ObjectKey {
         ObjectKey::new(self.settings.root_namespace.clone(), MESH_CONFIG)
+    }
+
+    /// The names of the mesh's trust domain in policies. MeshConfig may add some: what a policy means is for objects to say. Whom
+    /// agents trust is not, and only their settings say it.
+    fn names_in_policies(&self) -> TrustDomains {
+        let known = &self.settings.trust_domains;
+        let more = self.mesh_config().map_or(&[][..], |mesh| &mesh.trust_domain_aliases);
+        let names = known.names().cloned().chain(more.iter().map(|name| name.as_str().into()));
+        let mut aliases: Vec<Str> = Vec::new();
+        for name in names {
+            if !name.is_empty() && !aliases.contains(&name) {
+                aliases.push(name);
+            }
+        }
+        TrustDomains::new(known.own().clone(), &aliases)
     }
 
     fn is_root(&self, namespace: &str) -> bool {

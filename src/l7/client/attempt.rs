@@ -90,9 +90,10 @@ pub(in crate::l7) async fn run(
     first: Option<Picked>,
     exchange: &mut Exchange,
 ) -> Outcome {
-    let timeouts = routed.plan.timeouts();
+    let timeouts = routed.plan.timeouts(&routed.world);
     let whole = timeouts.request.map(|limit| exchange.deadline(limit));
-    let mut retry = Retries::of(routed.plan.retry(), arrived, routed.session.seat.share());
+    let mut retry =
+        Retries::of(routed.plan.retry(&routed.world), arrived, routed.session.seat.share());
     let mut next = first;
     loop {
         let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
@@ -115,7 +116,7 @@ pub(in crate::l7) async fn run(
 impl Routed {
     /// The request once more, when the route wants that, and how long to wait.
     fn retried(&self, again: &mut Retries, outcome: &Outcome) -> Option<(Arrived, Duration)> {
-        let retry = self.plan.retry()?;
+        let retry = self.plan.retry(&self.world)?;
         match outcome {
             Outcome::Got(got, _) => again.after_status(retry, got.response.status()),
             Outcome::Failed(_, ended) => again.after_failure(retry, *ended),
@@ -155,7 +156,7 @@ impl Routed {
             };
             let goes_on = attempts.failed(&mut picked, ended);
             // A pooled connection that was closed meanwhile was no attempt at all.
-            let last_one = self.plan.never_retries() && !matches!(ended, Ended::Stale);
+            let last_one = self.plan.never_retries(&self.world) && !matches!(ended, Ended::Stale);
             if !unsent || !goes_on || last_one {
                 return Outcome::Failed(answer, ended);
             }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{FieldError, Labelled, Labels, read_as};
+use super::{FieldError, LabelSelector, Labelled, Labels, read_as};
 
 /// The name of the ConfigMap; that of a revision, `istio-REVISION`, is not read.
 pub const MESH_CONFIG: &str = "istio";
@@ -50,6 +50,10 @@ pub struct MeshConfig {
     pub trust_domain_aliases: Vec<String>,
     #[serde(default)]
     pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
+    #[serde(default)]
+    pub default_http_retry_policy: Option<HttpRetry>,
+    #[serde(default)]
+    pub service_entry_visibility: Option<ServiceEntryVisibility>,
     #[serde(default)]
     pub access_log_file: Option<String>,
     #[serde(default)]
@@ -99,6 +103,58 @@ pub struct DefaultTracing {
 pub struct OutboundTrafficPolicy {
     #[serde(default)]
     pub mode: Option<String>,
+}
+
+/// `HTTPRetry` of VirtualServices, which MeshConfig borrows.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRetry {
+    #[serde(default)]
+    pub attempts: Option<u32>,
+    #[serde(default)]
+    pub per_try_timeout: Option<String>,
+    /// Envoy's names of failures, and statuses, with commas between.
+    #[serde(default)]
+    pub retry_on: Option<String>,
+    #[serde(default)]
+    pub backoff: Option<String>,
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// `MeshConfig.ServiceEntryVisibility`: whose clients see the ServiceEntries of a namespace.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceEntryVisibility {
+    #[serde(default)]
+    pub default_visibility: Option<EntryVisibility>,
+    #[serde(default)]
+    pub policies: Vec<VisibilityPolicy>,
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum EntryVisibility {
+    Public,
+    Namespace,
+    None,
+}
+
+/// What holds for the entries of namespaces that one of the rules selects.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VisibilityPolicy {
+    pub visibility: EntryVisibility,
+    #[serde(default)]
+    pub matching_rules: Vec<VisibilityRule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VisibilityRule {
+    pub namespace_selector: LabelSelector,
 }
 
 /// `MeshConfig.AccessLogEncoding`.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use super::Context;
 use super::attachment::{self, Fault, Selecting, Selections};
 use super::waypoint::Waypoints;
-use crate::base::{ObjectKey, Str};
+use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::model::{self, Action};
 use crate::policy::{aliases, never};
 use crate::source::objects::{
@@ -49,8 +49,9 @@ pub(super) struct Broken {
 pub(super) fn translate(cx: &mut Context<'_>, waypoints: &Waypoints) -> Policies {
     let objects = cx.objects;
     let (mut models, mut selecting) = (Vec::new(), Selecting::default());
+    let names = cx.names_in_policies();
     for (key, policy) in objects.all::<AuthorizationPolicy>() {
-        models.push(Arc::new(policy_of(cx, &mut selecting, key, policy)));
+        models.push(Arc::new(policy_of(cx, &mut selecting, &names, key, policy)));
     }
     for (key, object) in objects.all::<RequestAuthentication>() {
         models.push(Arc::new(tokens::translate(cx, &mut selecting, key, object)));
@@ -102,6 +103,7 @@ impl Policies {
 fn policy_of(
     cx: &mut Context<'_>,
     selecting: &mut Selecting,
+    names: &TrustDomains,
     key: &ObjectKey,
     object: &AuthorizationPolicy,
 ) -> model::AuthorizationPolicy {
@@ -120,14 +122,14 @@ fn policy_of(
     let mut rules = rules::translate(key, &spec.rules, &mut broken);
     // One that denies everything has graver faults.
     if broken.is_empty() {
-        for (field, reason) in never::complaints(action, &rules, &cx.settings.trust_domains) {
+        for (field, reason) in never::complaints(action, &rules, names) {
             cx.warn::<AuthorizationPolicy>(key, field, reason);
         }
     }
     if let Some(provider) = &provider {
         provider::complain_of_itself(cx, key, &attachment, &rules, provider);
     }
-    aliases::expand(&mut rules, &cx.settings.trust_domains);
+    aliases::expand(&mut rules, names);
     if rules.is_empty() && broken.is_empty() && action != Action::Allow {
         cx.warn::<AuthorizationPolicy>(
             key,

@@ -106,9 +106,10 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn over(self, name: Str, protocol: CheckProtocol) -> Result<ExtAuthz, Wrong> {
+        let (namespace, hostname) = host(self.service)?;
         Ok(ExtAuthz {
             name,
-            service: service(self.service)?,
+            service: ProviderService::Host { namespace, hostname },
             port: port(self.port)?,
             timeout: timeout(self.timeout)?,
             fail_open: self.fail_open,
@@ -124,7 +125,7 @@ fn wrong(field: impl Into<String>, why: impl Into<String>) -> Wrong {
 }
 
 /// `[namespace/]hostname`
-pub(super) fn service(text: &str) -> Result<ProviderService, Wrong> {
+pub(super) fn host(text: &str) -> Result<(Option<Str>, Str), Wrong> {
     let (namespace, hostname) = match text.split_once('/') {
         Some((namespace, hostname)) => (Some(namespace), hostname),
         None => (None, text),
@@ -134,7 +135,7 @@ pub(super) fn service(text: &str) -> Result<ProviderService, Wrong> {
         return Err(wrong("service", why));
     }
     let hostname = hostname.trim_end_matches('.').to_ascii_lowercase();
-    Ok(ProviderService::Host { namespace: namespace.map(Str::from), hostname: hostname.into() })
+    Ok((namespace.map(Str::from), hostname.into()))
 }
 
 fn port(port: u16) -> Result<u16, Wrong> {

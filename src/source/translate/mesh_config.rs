@@ -1,6 +1,8 @@
 //! Complaints about MeshConfig: each field that is not carried out, by name. The rooms that carry a field out read it by
 //! [`Context::mesh_config`].
 
+mod retries;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -8,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{Context, ext_authz};
 use crate::base::ObjectKey;
+use crate::model::DefaultRetry;
 use crate::source::objects::{AccessLogEncoding, ConfigMap, ExtensionProvider, MeshConfig};
 use crate::telemetry::AccessFormat;
 
@@ -61,6 +64,13 @@ pub(super) fn access_log(cx: &mut Context<'_>) -> Option<Arc<AccessFormat>> {
     }
 }
 
+/// How requests are retried where no route says it, if MeshConfig does.
+pub(super) fn retries(cx: &mut Context<'_>) -> Option<Arc<DefaultRetry>> {
+    let policy = cx.mesh_config()?.default_http_retry_policy.clone()?;
+    let mut check = Check { key: cx.mesh_config_key(), cx };
+    Some(check.retries(&policy))
+}
+
 struct Check<'a, 'b> {
     cx: &'a mut Context<'b>,
     key: ObjectKey,
@@ -91,8 +101,8 @@ impl Check<'_, '_> {
         let domains = self.cx.settings.trust_domains.clone();
         for alias in mesh.trust_domain_aliases.iter().filter(|alias| !domains.contains(alias)) {
             let reason = format!(
-                "has no effect: the agents' settings say which trust domains are the mesh's. Add {alias:?} to \
-                 `trust_domain_aliases` there"
+                "policies that name {alias:?} mean {own:?} too, but peers whose certificates are of {alias:?} are not accepted: \
+                 the agents' settings alone say whom they trust. If they are to be, add it to `trust_domain_aliases` there"
             );
             self.warn("trustDomainAliases", reason);
         }
@@ -124,6 +134,9 @@ impl Check<'_, '_> {
             self.warn("enableTracing", reason);
         }
         self.rest("defaultProviders", &default_providers.rest);
+        if let Some(visibility) = &mesh.service_entry_visibility {
+            self.rest("serviceEntryVisibility", &visibility.rest);
+        }
         let Some(default) = &mesh.default_config else { return };
         self.rest("defaultConfig", &default.rest);
         if let Some(tracing) = &default.tracing {
@@ -135,7 +148,8 @@ impl Check<'_, '_> {
         let mode = mesh.outbound_traffic_policy.as_ref().and_then(|it| it.mode.as_deref());
         if let Some(mode) = mode.filter(|mode| *mode != "ALLOW_ANY") {
             let reason = format!(
-                "{mode} is not carried out: workloads reach every address outside of the mesh, as with ALLOW_ANY"
+                "{mode} is not carried out, as in Istio's ambient mode: workloads reach every address outside of the mesh, as \
+                 with ALLOW_ANY. NetworkPolicies, and a waypoint in front of ServiceEntries, limit what they reach"
             );
             self.warn("outboundTrafficPolicy.mode", reason);
         }

@@ -129,6 +129,7 @@ impl Translator {
             policies: frame.policies.models().to_vec(),
             access_log: frame.access_log.clone(),
             observation: Arc::default(),
+            retry: frame.retry.clone(),
         };
         for kind in &mut self.attachments {
             kind.attach(&mut cx, &mut mesh);

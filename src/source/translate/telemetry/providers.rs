@@ -108,8 +108,8 @@ impl Reader<'_, '_> {
         for rest in written.rest.keys() {
             self.tell(rest, "is not carried out; docs/tracing.md lists the fields that are");
         }
-        let service = match ext_authz::service(&written.service) {
-            Ok(service) if written.port != 0 => service,
+        let (namespace, host) = match ext_authz::host(&written.service) {
+            Ok(host) if written.port != 0 => host,
             Ok(_) => {
                 self.tell("port", "must be from 1 to 65535; nothing is exported to this provider");
                 return None;
@@ -123,8 +123,8 @@ impl Reader<'_, '_> {
         let headers = headers.filter_map(|(index, header)| self.header(index, header)).collect();
         Some(Provider {
             name: name.into(),
-            host: service.hostname,
-            namespace: service.namespace,
+            host,
+            namespace,
             port: written.port,
             protocol: match &written.http {
                 Some(http) => Protocol::Http { path: self.path(http) },
