@@ -32,6 +32,7 @@ mod mirror;
 mod notes;
 mod panics;
 mod request;
+mod rules;
 mod runtimes;
 mod series;
 mod spans;
@@ -57,6 +58,7 @@ pub use log::{
 pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
 pub use request::RequestRecord;
+pub use rules::{AccessRules, MetricRules, RequestRules};
 pub use spans::SpanMetrics;
 
 use std::net::SocketAddr;

@@ -15,12 +15,12 @@ mod index;
 mod judged;
 mod labels;
 mod load;
+mod observed;
 mod owners;
 mod shards;
 #[cfg(test)]
 mod tests;
 mod touched;
-mod traced;
 mod watched;
 
 pub use attached::Attached;
@@ -37,7 +37,6 @@ use tokio::sync::watch;
 
 use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::model::Mesh;
-use crate::trace::Tracing;
 use index::Indexes;
 use watched::Watched;
 
@@ -47,8 +46,6 @@ pub struct MeshNames {
     pub trust_domains: TrustDomains,
     /// Where mesh-wide policies live; Istio's `istio-system`.
     pub root_namespace: Str,
-    /// How this agent's settings have requests traced, where no object says otherwise.
-    pub tracing: Option<Arc<Tracing>>,
 }
 
 /// One state of the mesh.

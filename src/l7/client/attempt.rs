@@ -13,17 +13,16 @@ use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
 use super::judge::Judge;
-use super::plan::Plan;
+use super::plan::{Chosen, Plan};
 use super::retry::Retries;
 use super::session::Session;
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
-use crate::filter::Seen;
+use crate::filter::{ExternalAuth, HttpFilter, Seen};
 use crate::gate::{self, Ask, Filtered, Gate, Providers};
 use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::arrived::{Arrived, Untold};
-use crate::l7::exchange::guards::{self, Asking};
 use crate::l7::exchange::upgrade::Upgrade;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::message::original::Original;
@@ -31,6 +30,7 @@ use crate::l7::message::sent::Sent;
 use crate::l7::message::{deadline, headers};
 use crate::l7::upstream::{Key, Lease, SendError};
 use crate::l7::version::Version;
+use crate::l7::worker::guards::{self, Asking};
 use crate::reach::Attempts;
 use crate::world::World;
 
@@ -189,7 +189,39 @@ impl Routed {
             let heard = Some(&mut *exchange);
             filtered = Box::pin(self.ask_providers(asks, picked, arrived, heard)).await?;
         }
+        let mut authorizes = filtered.iter().flat_map(|it| it.iter()).map(|it| it.authorizes);
+        if arrived.untold.is_none()
+            && (authorizes.any(|it| it) || self.asked_here(picked).next().is_some())
+        {
+            let sent = Sent::of(&arrived.request);
+            arrived.untold = Some(Box::new(Untold { sent, mutations: None }));
+        }
+        for filter in self.asked_here(picked) {
+            // Boxed as well.
+            let (authorizer, request) = (self.session.authorizer(), &mut arrived.request);
+            let namespace = self.plan.chosen.as_ref().map_or("", |it| &it.route().namespace);
+            let before = self.before.as_deref().map(|sent| (&sent.uri, &sent.headers));
+            let heard = Some(&mut *exchange);
+            let asked =
+                guards::ask_external(&authorizer, namespace, filter, before, request, heard);
+            Box::pin(asked).await?;
+        }
         self.limit(picked, arrived, filtered, Some(exchange)).await
+    }
+
+    /// The rule's authorizers, where this half asks them: of a consumer's route, and of any route to a pod of another namespace,
+    /// whose agent does not ask on the route's behalf.
+    fn asked_here(&self, picked: &Picked) -> impl Iterator<Item = &ExternalAuth> {
+        let route = self.plan.chosen.as_ref().map(Chosen::route);
+        let is_there = |namespace: &str| route.is_some_and(|route| route.namespace == namespace);
+        let asked_there = is_there(&self.plan.addressed.key.namespace)
+            && picked.captured().is_none_or(|server| is_there(&server.key.namespace));
+        let [of_rule, _] = self.plan.filters();
+        let here = if asked_there { &[] } else { of_rule };
+        here.iter().filter_map(|filter| match filter {
+            HttpFilter::ExternalAuth(filter) => Some(filter),
+            _ => None,
+        })
     }
 
     /// One attempt at one endpoint, for a copy.
@@ -273,7 +305,8 @@ impl Routed {
         };
         let sent = self.before.as_deref().filter(|_| self.judge().is_producers());
         let sent = sent.map(|sent| (&sent.uri, &sent.headers));
-        guards::ask(&self.world, &filtered, from, sent, &mut arrived.request, exchange).await
+        let (authorizer, request) = (self.session.authorizer(), &mut arrived.request);
+        guards::ask(&self.world, &filtered, from, &authorizer, sent, request, exchange).await
     }
 
     /// Asks providers, where nobody at the destination does, and judges the request as they make it. Gives the filters that nobody

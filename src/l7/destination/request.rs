@@ -29,16 +29,17 @@ use crate::gate::{Permit, Providers};
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
-use crate::l7::exchange::guards::{self, Asking};
 use crate::l7::exchange::upgrade::{self, Upgrade};
 use crate::l7::exchange::{Exchange, ResponseBody, relay, traced};
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::upstream::Lease;
 use crate::l7::worker::authorizer::Authorizer;
+use crate::l7::worker::guards::{self, Asking};
 use crate::l7::worker::serve::Handler;
+use crate::model::Observed;
 use crate::telemetry::RequestStart;
-use crate::trace::{Kind, Tracing};
+use crate::trace::Kind;
 use crate::world::World;
 
 /// How often a request is sent: the application may close the resting connection just before the first attempt.
@@ -57,7 +58,7 @@ pub(in crate::l7) async fn deliver(
     let form = arrived.form;
     let permit = arrived.admit(&session.seat);
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
-    let Judgement { routed, notes, judged, tracing } =
+    let Judgement { routed, notes, judged, observed } =
         judge(&session, &mut arrived, sent_as.as_ref(), full);
     let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
@@ -65,8 +66,11 @@ pub(in crate::l7) async fn deliver(
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.attempt = attempt;
     exchange.record.notes(notes);
+    if let Some(observed) = &observed {
+        exchange.record.follow(&observed.requests);
+    }
     exchange.record.headers(arrived.request.headers());
-    if let Some(tracing) = tracing {
+    if let Some(tracing) = observed.and_then(|it| it.tracing) {
         let side = (Kind::Server, session.inbound.destination.port());
         traced::begin(&mut exchange, &tracing, side, arrived.request.headers());
     }
@@ -117,15 +121,7 @@ async fn authorize(
 ) -> Result<(Permitted, Option<Box<Kept>>), Answer> {
     let head = Kept::of(&arrived.request);
     tell(arrived, &mut judged);
-    let authorizer = Authorizer {
-        context: &session.context,
-        from: session.as_client(),
-        client: session.inbound.client.as_ref(),
-        client_address: session.inbound.client_address,
-        server: Some(&session.inbound.workload.identity),
-        server_address: session.inbound.destination,
-        share: session.seat.share(),
-    };
+    let authorizer = session.authorizer();
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
     let asks = &judged.permit.asks;
     let asked = authorizer.ask(asks, &mut arrived.request, sent, Some(&mut *exchange)).await;
@@ -167,7 +163,8 @@ async fn limit(
         pod: &inbound.workload.uid,
     };
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
-    guards::ask(&world, filtered, from, sent, &mut arrived.request, Some(exchange)).await
+    let (authorizer, request) = (session.authorizer(), &mut arrived.request);
+    guards::ask(&world, filtered, from, &authorizer, sent, request, Some(exchange)).await
 }
 
 /// What is decided of a request before anything is done.
@@ -176,7 +173,7 @@ struct Judgement {
     routed: bool,
     notes: Vec<PolicyNote>,
     judged: Result<Permitted, Answer>,
-    tracing: Option<Arc<Tracing>>,
+    observed: Option<Observed>,
 }
 
 fn judge(
@@ -188,12 +185,13 @@ fn judge(
     let world = session.context.dependencies.world.load();
     let gates = session.gates(&world);
     let routed = gates.was_routed();
-    let tracing = world.tracing().cloned();
+    let service = gates.service().map(|service| &service.key);
+    let observed = world.observed(Kind::Server, &session.inbound.workload, service).cloned();
     if let Some(why) = full {
-        return Judgement::refused(routed, Answer::overflow(why), tracing);
+        return Judgement::refused(routed, Answer::overflow(why), observed);
     }
     if let Some(fault) = arrived.fault {
-        return Judgement::refused(routed, Answer::fault(fault), tracing);
+        return Judgement::refused(routed, Answer::fault(fault), observed);
     }
     if !routed {
         headers::add_missing(arrived.request.headers_mut());
@@ -203,19 +201,19 @@ fn judge(
     match judged {
         Ok(mut judged) => {
             let notes = std::mem::take(&mut judged.permit.notes);
-            Judgement { routed, notes, judged: Ok(judged), tracing }
+            Judgement { routed, notes, judged: Ok(judged), observed }
         }
         Err(denial) => {
             let request = &arrived.request;
             let answer = Answer::of_denial(&denial, request.uri(), request.headers());
-            Judgement { routed, notes: denial.notes, judged: Err(answer), tracing }
+            Judgement { routed, notes: denial.notes, judged: Err(answer), observed }
         }
     }
 }
 
 impl Judgement {
-    fn refused(routed: bool, answer: Answer, tracing: Option<Arc<Tracing>>) -> Self {
-        Self { routed, notes: Vec::new(), judged: Err(answer), tracing }
+    fn refused(routed: bool, answer: Answer, observed: Option<Observed>) -> Self {
+        Self { routed, notes: Vec::new(), judged: Err(answer), observed }
     }
 }
 
@@ -335,6 +333,20 @@ impl Judged {
 }
 
 impl Session {
+    /// Asks providers on behalf of the workload.
+    fn authorizer(&self) -> Authorizer<'_> {
+        let inbound = &self.inbound;
+        Authorizer {
+            context: &self.context,
+            from: self.as_client(),
+            client: inbound.client.as_ref(),
+            client_address: inbound.client_address,
+            server: Some(&inbound.workload.identity),
+            server_address: inbound.destination,
+            share: self.seat.share(),
+        }
+    }
+
     /// Tells the application who the client is, where a waypoint that guards it wants that.
     fn name_client(&self, permit: &Permit, headers: &mut HeaderMap) {
         let inbound = &self.inbound;

@@ -41,6 +41,9 @@ pub struct MeshConfig {
     pub default_providers: DefaultProviders,
     #[serde(default)]
     pub enable_tracing: bool,
+    /// `ProxyConfig`.
+    #[serde(default)]
+    pub default_config: Option<DefaultConfig>,
     #[serde(default)]
     pub trust_domain: Option<String>,
     #[serde(default)]
@@ -72,6 +75,25 @@ pub struct DefaultProviders {
     pub access_logging: Vec<String>,
     #[serde(default)]
     pub metrics: Vec<String>,
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// `ProxyConfig`, as far as it means something here.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct DefaultConfig {
+    #[serde(default)]
+    pub tracing: Option<DefaultTracing>,
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// `Tracing` of `ProxyConfig`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct DefaultTracing {
+    /// 0 to 100.
+    #[serde(default)]
+    pub sampling: Option<f64>,
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
@@ -154,6 +176,11 @@ pub struct ExtensionProvider {
     pub envoy_ext_authz_grpc: Option<ExtAuthzGrpc>,
     #[serde(default)]
     pub opentelemetry: Option<OpenTelemetry>,
+    #[serde(default)]
+    pub envoy_file_access_log: Option<FileAccessLog>,
+    /// Without fields that mean anything.
+    #[serde(default)]
+    pub prometheus: Option<Map<String, Value>>,
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
@@ -218,12 +245,38 @@ pub struct CheckedBody {
     pub pack_as_bytes: bool,
 }
 
+/// `EnvoyFileAccessLogProvider`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileAccessLog {
+    #[serde(default)]
+    pub path: String,
+    #[serde(default)]
+    pub log_format: Option<LogFormat>,
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// `EnvoyFileAccessLogProvider.LogFormat`: one of these.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct LogFormat {
+    #[serde(default)]
+    pub text: Option<String>,
+    /// JSON.
+    #[serde(default)]
+    pub labels: Option<Map<String, Value>>,
+}
+
 /// `OpenTelemetryTracingProvider`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenTelemetry {
+    /// `[namespace/]hostname`
     pub service: String,
     pub port: u16,
+    /// How long the path of a request is in a span, at the most.
+    #[serde(default)]
+    pub max_tag_length: Option<u32>,
     /// OTLP over HTTP instead of gRPC.
     #[serde(default)]
     pub http: Option<OtlpHttp>,

@@ -119,22 +119,28 @@ impl Check<'_, '_> {
     /// Fields that are read and that nothing carries out yet.
     fn not_carried_out(&mut self, mesh: &MeshConfig) {
         let MeshConfig { default_providers, .. } = mesh;
-        for (field, is_given) in [
-            ("enableTracing", mesh.enable_tracing),
-            ("defaultProviders.tracing", !default_providers.tracing.is_empty()),
-            ("defaultProviders.accessLogging", !default_providers.access_logging.is_empty()),
-            (
-                "defaultProviders.metrics",
-                default_providers.metrics.iter().any(|it| it != "prometheus"),
-            ),
-        ] {
+        for (field, is_given) in [(
+            "defaultProviders.metrics",
+            default_providers.metrics.iter().any(|it| it != "prometheus"),
+        )] {
             if is_given {
                 self.warn(field, NOT_CARRIED_OUT);
             }
         }
+        let has_collector = mesh.extension_providers.iter().any(|it| it.opentelemetry.is_some());
+        if mesh.enable_tracing && !has_collector {
+            let reason = "has no effect by itself: define an `opentelemetry` provider in extensionProviders, and name it in \
+                          defaultProviders.tracing or in a Telemetry";
+            self.warn("enableTracing", reason);
+        }
         self.rest("defaultProviders", &default_providers.rest);
         if let Some(visibility) = &mesh.service_entry_visibility {
             self.rest("serviceEntryVisibility", &visibility.rest);
+        }
+        let Some(default) = &mesh.default_config else { return };
+        self.rest("defaultConfig", &default.rest);
+        if let Some(tracing) = &default.tracing {
+            self.rest("defaultConfig.tracing", &tracing.rest);
         }
     }
 
@@ -178,10 +184,6 @@ impl Check<'_, '_> {
                 self.rest(&format!("{field}.{kind}"), rest);
             }
         }
-        // Read, and not carried out yet.
-        if provider.opentelemetry.is_some() {
-            self.warn(&format!("{field}.opentelemetry"), NO_PROVIDER);
-        }
     }
 }
 
@@ -194,7 +196,7 @@ mod tests {
         let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    \
                     trustDomain: other\n    trustDomainAliases: [cluster.local, old]\n    enableAutoMtls: true\n    \
                     outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n    extensionProviders:\n    - {name: a, zipkin: {}}\n    \
-                    - {name: a, prometheus: {}}\n";
+                    - {name: a, skywalking: {}}\n";
         let complaints = translated(text).complaints;
         let fields: Vec<_> = complaints.iter().map(|it| it.field.as_str()).collect();
         assert_eq!(
@@ -203,7 +205,7 @@ mod tests {
                 "data.mesh, enableAutoMtls",
                 "data.mesh, extensionProviders[0].zipkin",
                 "data.mesh, extensionProviders[1].name",
-                "data.mesh, extensionProviders[1].prometheus",
+                "data.mesh, extensionProviders[1].skywalking",
                 "data.mesh, outboundTrafficPolicy.mode",
                 "data.mesh, trustDomain",
                 "data.mesh, trustDomainAliases",
