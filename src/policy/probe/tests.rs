@@ -446,7 +446,7 @@ fn found(operation: Operation, path: &str, host: &str) -> Result<(), TestCaseErr
 }
 
 /// A rule by its number, of policies that differ in what the name says.
-type Sort = (&'static str, Box<dyn Fn(u32) -> Rule>);
+type Sort<'a> = (&'static str, Box<dyn Fn(u32) -> Rule + 'a>);
 
 /// Of a thousand policies that differ in one thing, one is looked at.
 #[test]
