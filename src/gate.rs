@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use crate::base::{ObjectKey, PolicyNote, Str};
 use crate::filter::{self, Half, HttpFilter};
+use crate::jwt::KeyRing;
 use crate::model::{AppProtocol, Binding, Mode, Served, Service, Waypoint, Workload};
 use crate::policy::{
     self, Connection, Denial, Destination, Facts, Guard, PolicySet, Principals, Request, Ways,
@@ -56,6 +57,8 @@ pub struct Gate {
     filtered: Option<Arc<[Filtered]>>,
     needs_http: bool,
     worker: Str,
+    /// By which tokens are judged.
+    keys: Arc<KeyRing>,
 }
 
 impl PartialEq for Gate {
@@ -76,6 +79,7 @@ impl PartialEq for Gate {
             filtered,
             needs_http: _,
             worker: _,
+            keys: _,
         } = self;
         let identity = |it: &Arc<Waypoint>| it.identity.clone();
         *strict == other.strict
@@ -112,7 +116,7 @@ impl Gate {
     /// `port`: the workload's own port. `addressed`: from [`addressed`]. The workload may be an older world's:
     /// what `world` says of it holds.
     pub fn new(world: &World, workload: &Arc<Workload>, port: u16, addressed: &Addressed) -> Self {
-        let mut gate = Gate::open(&workload.key.namespace);
+        let mut gate = Gate::open(world, &workload.key.namespace);
         let Some(workload) = world.workload(&workload.uid) else {
             let key = &workload.key;
             gate.closed =
@@ -162,7 +166,7 @@ impl Gate {
 
     /// What guards a service itself on the port that was dialled, for an answer that no endpoint gives.
     pub fn for_service(world: &World, service: &Service, port: u16) -> Self {
-        let mut gate = Gate::open(&service.key.namespace);
+        let mut gate = Gate::open(world, &service.key.namespace);
         if let Some(service) = gate.present(world, service) {
             gate.add_addressed_service(world, service, &|| vec![served(service, port)]);
         }
@@ -171,7 +175,7 @@ impl Gate {
 
     /// The waypoints' part alone, for a destination where nobody judges: the client's half does it.
     pub fn for_uncaptured(world: &World, way: &Way<'_>) -> Self {
-        let mut gate = Gate::open(&way.addressed.key.namespace);
+        let mut gate = Gate::open(world, &way.addressed.key.namespace);
         let (Some(addressed), Some(backend)) =
             (gate.present(world, way.addressed), gate.present(world, way.backend.0))
         else {
@@ -223,7 +227,7 @@ impl Gate {
         present
     }
 
-    fn open(namespace: &Str) -> Self {
+    fn open(world: &World, namespace: &Str) -> Self {
         Gate {
             strict: false,
             closed: None,
@@ -238,6 +242,7 @@ impl Gate {
             filtered: None,
             needs_http: false,
             worker: namespace.clone(),
+            keys: world.keys.clone(),
         }
     }
 
@@ -307,7 +312,8 @@ impl Gate {
         if !self.restrictions.is_empty() {
             let sent = views.map(|it| it.sent);
             // What those want told who do not speak for the destination, its application does not hear.
-            let checked = policy::check(self.restrictions.iter().map(|it| &*it.set), sent);
+            let checked =
+                policy::check(self.restrictions.iter().map(|it| &*it.set), sent, &self.keys);
             let mut facts = Facts::new(connection, sent);
             facts.bearer = checked.bearer();
             for guard in &self.restrictions {
@@ -318,7 +324,7 @@ impl Gate {
         }
         let seen = views.map(|it| if self.speaks { it.sent } else { it.arrived });
         let guarding = self.waypoint_sets.iter().map(|guard| &guard.set).chain(&self.own);
-        let checked = policy::check(guarding.map(|set| &**set), seen);
+        let checked = policy::check(guarding.map(|set| &**set), seen, &self.keys);
         // As in Envoy, policies see what the application will be told.
         let headers = seen.zip(checked.told()).map(|(seen, told)| told.headers(seen.headers));
         let told = seen.zip(headers.as_ref()).map(|(seen, headers)| Request { headers, ..*seen });

@@ -52,9 +52,9 @@ fn understood(set: &PolicySet) -> Result<(), Denial> {
 fn authenticated(facts: &Facts<'_>) -> Result<(), Denial> {
     match facts.bearer {
         Bearer::Nobody | Bearer::Known(_) => Ok(()),
-        Bearer::Refused(policy, fault) => {
+        Bearer::Refused(policy, fault, keys) => {
             let why = format!("{policy} refuses the request's token: {}", fault.text());
-            Err(Denial { token: Some(fault), ..Denial::new(why) })
+            Err(Denial { token: Some(fault), keys: keys.to_vec(), ..Denial::new(why) })
         }
     }
 }
@@ -160,6 +160,7 @@ mod tests {
     use http::{HeaderMap, HeaderValue, Method};
 
     use super::*;
+    use crate::jwt::KeyRing;
     use crate::jwt::fixture::Issuer;
     use crate::model::{Action, Operation, Rule, Scope, StringMatch, TokenPlace, Values};
     use crate::policy::{self, Connection, Request, fixture};
@@ -210,7 +211,7 @@ mod tests {
         let request =
             Request { method: &Method::GET, path: "/", host: "web.shop", headers: &headers };
         let (mut facts, mut notes) = (Facts::new(&connection, Some(&request)), Vec::new());
-        let checked = policy::check([&set].into_iter(), Some(&request));
+        let checked = policy::check([&set].into_iter(), Some(&request), &KeyRing::new());
         facts.bearer = checked.bearer();
         let decided = set.decide(&mut facts, &mut notes).map(|policy| policy.cloned());
         (decided, notes)

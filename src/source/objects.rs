@@ -346,7 +346,7 @@ kinds! {
         guards: Guards::Denies(Guard::Requests),
         affects: Affects::Frame,
         status: Status::Accepted,
-        used: "verifies tokens by the keys in `jwks`, [see below](#requestauthentications)",
+        used: "verifies tokens by the keys in `jwks` or at `jwksUri`, [see below](#requestauthentications)",
         ..Row::of(ISTIO_SECURITY_GROUP, &["v1", "v1beta1"])
     };
     TrafficPolicy: TrafficPolicy, spec PolicySpec = Row {

@@ -13,22 +13,36 @@ use crate::ways::{DETAILS, seen};
 use crate::{besieged, settle};
 
 /// Far from now.
-const LATE: u64 = 4_000_000_000;
+pub(crate) const LATE: u64 = 4_000_000_000;
 
-struct Issuer(EncodingKey);
+/// With the name of its key.
+pub(crate) struct Issuer(EncodingKey, &'static str);
 
 impl Issuer {
     fn new() -> Result<Self> {
-        Ok(Self(EncodingKey::from_ec_der(&rcgen::KeyPair::generate()?.serialize_der())))
+        Self::named("k")
+    }
+
+    pub(crate) fn named(key: &'static str) -> Result<Self> {
+        let pair = rcgen::KeyPair::generate()?;
+        Ok(Self(EncodingKey::from_ec_der(&pair.serialize_der()), key))
+    }
+
+    pub(crate) fn key(&self) -> Result<Value> {
+        let mut key = serde_json::to_value(Jwk::from_encoding_key(&self.0, Algorithm::ES256)?)?;
+        key["kid"] = json!(self.1);
+        Ok(key)
     }
 
     fn jwks(&self) -> Result<Value> {
-        let mut key = serde_json::to_value(Jwk::from_encoding_key(&self.0, Algorithm::ES256)?)?;
-        key["kid"] = json!("k");
-        Ok(json!({ "keys": [key] }))
+        Ok(json!({ "keys": [self.key()?] }))
     }
 
-    fn token(&self, header: &Value, claims: &Value) -> Result<String> {
+    pub(crate) fn token(&self, claims: &Value) -> Result<String> {
+        self.sign(&json!({"alg": "ES256", "kid": self.1}), claims)
+    }
+
+    fn sign(&self, header: &Value, claims: &Value) -> Result<String> {
         let signed = unsigned(header, claims);
         let signature = crypto::sign(signed.as_bytes(), &self.0, Algorithm::ES256)?;
         Ok(format!("{signed}.{signature}"))
@@ -78,7 +92,7 @@ fn forged_tokens_and_claims_reach_no_application() -> Result<()> {
         claims[name] = value;
         claims
     };
-    let good = issuer.token(&header, &claims)?;
+    let good = issuer.sign(&header, &claims)?;
     let signature = good.rsplit('.').next().unwrap_or_default();
     let none = unsigned(&json!({"alg": "none"}), &claims);
     let secret = json!({"alg": "HS256", "kid": "k"});
@@ -91,25 +105,25 @@ fn forged_tokens_and_claims_reach_no_application() -> Result<()> {
             (format!("{none}.{signature}"), 401),
             (format!("{}.{signature}", unsigned(&secret, &claims)), 401),
             (format!("{}.{signature}", unsigned(&header, &with("sub", json!("root")))), 401),
-            (forger.token(&header, &claims)?, 401),
+            (forger.sign(&header, &claims)?, 401),
             (
-                forger.token(
+                forger.sign(
                     &json!({"alg": "ES256", "kid": "k", "jwk": forger.jwks()?["keys"][0]}),
                     &claims,
                 )?,
                 401,
             ),
-            (issuer.token(&json!({"alg": "ES256", "kid": "../k"}), &claims)?, 401),
-            (issuer.token(&header, &with("exp", json!(1_000_000_000)))?, 401),
-            (issuer.token(&header, &with("nbf", json!(LATE)))?, 401),
-            (issuer.token(&header, &with("iss", json!("https://evil")))?, 401),
-            (issuer.token(&header, &with("aud", json!("ratings")))?, 403),
-            (issuer.token(&header, &with("sub", json!("bob")))?, 403),
-            (issuer.token(&header, &with("long", json!("x".repeat(14_000))))?, 401),
+            (issuer.sign(&json!({"alg": "ES256", "kid": "../k"}), &claims)?, 401),
+            (issuer.sign(&header, &with("exp", json!(1_000_000_000)))?, 401),
+            (issuer.sign(&header, &with("nbf", json!(LATE)))?, 401),
+            (issuer.sign(&header, &with("iss", json!("https://evil")))?, 401),
+            (issuer.sign(&header, &with("aud", json!("ratings")))?, 403),
+            (issuer.sign(&header, &with("sub", json!("bob")))?, 403),
+            (issuer.sign(&header, &with("long", json!("x".repeat(14_000))))?, 401),
         ] {
             settle(&lab, client, &["-H", &bearer(&token), &forged], status)?;
         }
-        let other = issuer.token(&header, &with("sub", json!("bob")))?;
+        let other = issuer.sign(&header, &with("sub", json!("bob")))?;
         are_not_mixed(&lab, client, [&bearer(&good), &bearer(&other)], &other)?;
     }
     let forged = seen(&lab, "forged")?;

@@ -20,10 +20,12 @@ use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
 use crate::filter::Seen;
 use crate::gate::{self, Ask, Filtered, Gate};
+use crate::jwt::KeySource;
 use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::guards::{self, Asking};
+use crate::l7::exchange::keys;
 use crate::l7::exchange::upgrade::Upgrade;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::message::original::Original;
@@ -70,6 +72,20 @@ struct Prepared {
     filtered: Option<Arc<[Filtered]>>,
     /// Providers that nobody else asks.
     asks: Vec<Ask>,
+}
+
+/// Why a request may not go to an endpoint.
+struct Refused {
+    answer: Answer,
+    notes: Vec<PolicyNote>,
+    /// It may perhaps, by newer keys.
+    keys: Vec<Arc<KeySource>>,
+}
+
+impl From<Answer> for Box<Refused> {
+    fn from(answer: Answer) -> Self {
+        Box::new(Refused { answer, notes: Vec::new(), keys: Vec::new() })
+    }
 }
 
 /// How the attempts at some endpoints ended, of which one at most has seen the request.
@@ -137,7 +153,14 @@ impl Routed {
             let peer =
                 self.session.context.labels.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
-            match self.prepare(&picked, arrived) {
+            let prepared = match self.prepare(&picked, arrived) {
+                // Boxed, because it is rare.
+                Err(refused) if !refused.keys.is_empty() => {
+                    Box::pin(self.prepare_again(&picked, arrived, refused)).await
+                }
+                prepared => prepared,
+            };
+            match prepared {
                 Ok(Prepared { notes, filtered, asks }) => {
                     exchange.record.notes(notes);
                     if !asks.is_empty() {
@@ -153,9 +176,9 @@ impl Routed {
                         return Outcome::Failed(answer, Ended::Denied);
                     }
                 }
-                Err((answer, notes)) => {
-                    exchange.record.notes(notes);
-                    return Outcome::Failed(answer, Ended::Denied);
+                Err(refused) => {
+                    exchange.record.notes(refused.notes);
+                    return Outcome::Failed(refused.answer, Ended::Denied);
                 }
             }
             let sent = {
@@ -191,7 +214,7 @@ impl Routed {
     ) -> Result<(Response<Incoming>, Lease), Answer> {
         let picked = self.plan.endpoint(&self.world, &self.session, &Attempts::default());
         let mut picked = picked.ok_or_else(|| self.nobody())?;
-        let prepared = self.prepare(&picked, &mut arrived).map_err(|(answer, _)| answer)?;
+        let prepared = self.prepare(&picked, &mut arrived).map_err(|refused| refused.answer)?;
         if !prepared.asks.is_empty() {
             Box::pin(self.ask_providers(prepared.asks, &mut arrived, None)).await?;
         }
@@ -206,11 +229,7 @@ impl Routed {
 
     /// What depends on the endpoint. One in the mesh judges for itself, and gets the original values when it will look
     /// at them; for one that is not, this half judges. Gives the notes of policies.
-    fn prepare(
-        &self,
-        picked: &Picked,
-        arrived: &mut Arrived,
-    ) -> Result<Prepared, (Answer, Vec<PolicyNote>)> {
+    fn prepare(&self, picked: &Picked, arrived: &mut Arrived) -> Result<Prepared, Box<Refused>> {
         // An attempt before may have changed and added these.
         if let Some(Sent { uri, headers }) = arrived.untold.take().map(|it| *it) {
             *arrived.request.uri_mut() = uri;
@@ -223,7 +242,7 @@ impl Routed {
         let namespace = &self.session.client.key.namespace;
         let refused = gate::refused_in_the_clear(backend, *port, namespace, captured.is_some());
         if let Some(why) = refused {
-            return Err((Answer::in_the_clear(why), Vec::new()));
+            return Err(Answer::in_the_clear(why).into());
         }
         let Some(server) = captured else {
             return self.authorize(picked, arrived);
@@ -244,6 +263,23 @@ impl Routed {
             }
         }
         Ok(Prepared::default())
+    }
+
+    /// The same once more when the keys have been fetched that a token may be of.
+    async fn prepare_again(
+        &self,
+        picked: &Picked,
+        arrived: &mut Arrived,
+        refused: Box<Refused>,
+    ) -> Result<Prepared, Box<Refused>> {
+        let lacking = refused.keys.clone();
+        let mut prepared = Err(refused);
+        let again = || {
+            prepared = self.prepare(picked, arrived);
+            prepared.as_ref().is_err_and(|refused| !refused.keys.is_empty())
+        };
+        keys::await_newer(&self.session.context.dependencies, &lacking, again).await;
+        prepared
     }
 
     /// Asks the filters of the destination, where nobody there does: for each endpoint as for a pod.
@@ -285,17 +321,14 @@ impl Routed {
     }
 
     /// For a destination where nobody judges.
-    fn authorize(
-        &self,
-        picked: &Picked,
-        arrived: &mut Arrived,
-    ) -> Result<Prepared, (Answer, Vec<PolicyNote>)> {
+    fn authorize(&self, picked: &Picked, arrived: &mut Arrived) -> Result<Prepared, Box<Refused>> {
         match self.judge().judge(&self.world, picked, &arrived.request) {
             Ok(None) => Ok(Prepared::default()),
             Ok(Some(permit)) => {
                 if let Some(told) = &permit.told {
                     arrived.untold = Some(Box::new(Sent::of(&arrived.request)));
                     told.apply(&mut arrived.request);
+                    arrived.request.body_mut().forbid_in_trailers(told.removed());
                 }
                 if let Some(by) = permit.waypoint.filter(|_| permit.names_client) {
                     let client = &self.session.client.identity;
@@ -305,7 +338,8 @@ impl Routed {
             }
             Err(denial) => {
                 let (uri, headers) = (arrived.request.uri(), arrived.request.headers());
-                Err((Answer::of_denial(&denial, uri, headers), denial.notes))
+                let answer = Answer::of_denial(&denial, uri, headers);
+                Err(Box::new(Refused { answer, notes: denial.notes, keys: denial.keys }))
             }
         }
     }

@@ -136,8 +136,7 @@ impl Gates {
         if permit.names_client {
             let why = "only HTTP may pass where a waypoint names clients (x-forwarded-client-cert), so that nobody else does; \
                        give ports of other protocols the appProtocol tcp";
-            let (why, notes) = (why.to_owned(), permit.notes);
-            return Err(Denial { why, notes, token: None });
+            return Err(Denial { notes: permit.notes, ..Denial::new(why) });
         }
         Ok(permit)
     }

@@ -5,8 +5,8 @@
 //! 1. **Canonical form and budget.** Headers that only agents may send are taken off; the original values that the client's half
 //!    may have sent are kept aside, and believed only where a route verifies them.
 //! 2. **A verdict** ([`judge`]), before the record, because the record names the policies: a budget that is full, a request that
-//!    is malformed, then authorization, by what arrived or was verified. The record begins with the verdict, so that what was
-//!    rejected is logged and counted as well.
+//!    is malformed, then authorization, by what arrived or was verified. A token of an unknown key has the issuer's keys fetched
+//!    ([`keys`]). The record begins with the verdict, so that what was rejected is logged and counted as well.
 //! 3. **External authorization**, if a CUSTOM policy matches: after all other policies, so that who is denied anyway costs a
 //!    provider nothing.
 //! 4. **Rate limits** of the services that guard the workload, after authorization: a request that is not permitted takes no token
@@ -26,12 +26,13 @@ use super::session::{self, Session};
 use crate::base::{PolicyNote, Str};
 use crate::ext_authz;
 use crate::gate::Permit;
+use crate::jwt::KeySource;
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::guards::{self, Asking};
 use crate::l7::exchange::upgrade::{self, Upgrade};
-use crate::l7::exchange::{Exchange, ResponseBody, relay, traced};
+use crate::l7::exchange::{Exchange, ResponseBody, keys, relay, traced};
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::upstream::Lease;
@@ -56,8 +57,12 @@ pub(in crate::l7) async fn deliver(
     let form = arrived.form;
     let permit = arrived.admit(&session.seat);
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
-    let Judgement { routed, notes, judged, tracing } =
-        judge(&session, &mut arrived, sent_as.as_ref(), full);
+    let judgement = match judge(&session, &mut arrived, sent_as.as_ref(), full).settled() {
+        Ok(judgement) => judgement,
+        // Boxed, because it is rare.
+        Err(open) => Box::pin(judge_again(&session, &mut arrived, sent_as.as_ref(), open)).await,
+    };
+    let Judgement { routed, notes, judged, tracing, keys: _ } = judgement;
     let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
     let place = Admission::of(permit, &session.seat, arrived.version);
@@ -95,6 +100,7 @@ fn tell(arrived: &mut Arrived, judged: &mut Permitted) -> Option<Box<Kept>> {
     let head = changes.then(|| Box::new(Kept::of(&arrived.request)));
     if let Some(told) = told {
         told.apply(&mut arrived.request);
+        arrived.request.body_mut().forbid_in_trailers(told.removed());
         if let Some(sent) = &mut judged.sent {
             sent.headers = told.headers(&sent.headers);
         }
@@ -151,6 +157,8 @@ struct Judgement {
     notes: Vec<PolicyNote>,
     judged: Result<Permitted, Answer>,
     tracing: Option<Arc<Tracing>>,
+    /// It would perhaps be another one by newer keys.
+    keys: Vec<Arc<KeySource>>,
 }
 
 fn judge(
@@ -176,19 +184,42 @@ fn judge(
     match judged {
         Ok(mut judged) => {
             let notes = std::mem::take(&mut judged.permit.notes);
-            Judgement { routed, notes, judged: Ok(judged), tracing }
+            Judgement { routed, notes, judged: Ok(judged), tracing, keys: Vec::new() }
         }
         Err(denial) => {
             let request = &arrived.request;
             let answer = Answer::of_denial(&denial, request.uri(), request.headers());
-            Judgement { routed, notes: denial.notes, judged: Err(answer), tracing }
+            let (notes, keys) = (denial.notes, denial.keys);
+            Judgement { routed, notes, judged: Err(answer), tracing, keys }
         }
     }
 }
 
+/// Judges once more when the keys have been fetched that a token may be of.
+async fn judge_again(
+    session: &Session,
+    arrived: &mut Arrived,
+    sent_as: Option<&HeaderValue>,
+    mut open: Box<Judgement>,
+) -> Judgement {
+    let lacking = std::mem::take(&mut open.keys);
+    let dependencies = &session.context.dependencies;
+    let again = || {
+        *open = judge(session, arrived, sent_as, None);
+        !open.keys.is_empty()
+    };
+    keys::await_newer(dependencies, &lacking, again).await;
+    *open
+}
+
 impl Judgement {
+    /// Whether keys that may be fetched leave it as it is; boxed where they may not.
+    fn settled(self) -> Result<Self, Box<Self>> {
+        if self.keys.is_empty() { Ok(self) } else { Err(Box::new(self)) }
+    }
+
     fn refused(routed: bool, answer: Answer, tracing: Option<Arc<Tracing>>) -> Self {
-        Self { routed, notes: Vec::new(), judged: Err(answer), tracing }
+        Self { routed, notes: Vec::new(), judged: Err(answer), tracing, keys: Vec::new() }
     }
 }
 
