@@ -93,6 +93,32 @@ impl Changes {
     }
 }
 
+/// The changes of all providers that permit a request, in the order in which they were asked. A provider that failed open made
+/// none.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Mutations(Vec<Changes>);
+
+impl Mutations {
+    /// What becomes of a request about which nobody was asked.
+    pub const NONE: &'static Self = &Self(Vec::new());
+
+    pub fn add(&mut self, changes: Changes) {
+        self.0.push(changes);
+    }
+
+    /// Changes the headers of the request.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        self.0.iter().for_each(|changes| changes.apply(headers));
+    }
+
+    /// The headers that the client gets with the response.
+    pub fn response(&self) -> HeaderMap {
+        let mut response = HeaderMap::new();
+        self.0.iter().for_each(|changes| add_to_response(&changes.response, &mut response));
+        response
+    }
+}
+
 /// Adds what a provider gives for the response: cookies beside those that are there, anything else in their place.
 pub fn add_to_response(given: &HeaderMap, headers: &mut HeaderMap) {
     for name in given.keys().filter(|name| **name != http::header::SET_COOKIE) {

@@ -8,6 +8,7 @@
 
 mod addressed;
 mod class;
+mod decide;
 mod encrypted;
 mod permit;
 #[cfg(test)]
@@ -16,19 +17,15 @@ mod tests;
 pub use addressed::{Addressed, addressed};
 pub use class::ArrivalClass;
 pub use encrypted::refused_in_the_clear;
-use permit::add_asks;
-pub use permit::{Ask, Filtered, Permit, Views, Way};
+pub use permit::{Ask, Filtered, Permit, Providers, Views, Way};
 
 use std::sync::Arc;
 
-use crate::base::{ObjectKey, PolicyNote, Str};
+use crate::base::{ObjectKey, Str};
 use crate::filter::{self, Half, HttpFilter};
 use crate::jwt::KeyRing;
 use crate::model::{AppProtocol, Binding, Mode, Served, Service, Waypoint, Workload};
-use crate::policy::{
-    self, Connection, Denial, Destination, Facts, Guard, PolicySet, Principals, Request, Ways,
-    speaks_for,
-};
+use crate::policy::{Connection, Guard, PolicySet, Ways, speaks_for};
 use crate::world::World;
 
 /// All that applies to one inbound connection, from one snapshot.
@@ -282,74 +279,6 @@ impl Gate {
         self.strict && connection.client.is_none()
     }
 
-    /// Decides. Without a request, layer 4 is all there is (Istio's rule for TCP traffic). Pure, so that live connections and
-    /// streams can be judged again after every change: no provider is ever called from here ([`crate::policy::Facts`]).
-    pub fn decide(
-        &self,
-        connection: &Connection<'_>,
-        request: Option<&Request<'_>>,
-    ) -> Result<Permit, Denial> {
-        self.decide_views(connection, request.map(Views::same))
-    }
-
-    /// The same where a route changed the request on its way.
-    pub fn decide_views<'a>(
-        &self,
-        connection: &'a Connection<'a>,
-        views: Option<Views<'a>>,
-    ) -> Result<Permit, Denial> {
-        if self.refuses_plaintext(connection) {
-            let to = connection.destination;
-            return Err(Denial::new(format!(
-                "PeerAuthentication STRICT refuses plaintext to {to}"
-            )));
-        }
-        if let Some(why) = &self.closed {
-            return Err(Denial::new(why.clone()));
-        }
-        let (mut notes, mut asks) = (Vec::new(), Vec::new());
-        let mut policy = None;
-        if !self.restrictions.is_empty() {
-            let sent = views.map(|it| it.sent);
-            // What those want told who do not speak for the destination, its application does not hear.
-            let checked =
-                policy::check(self.restrictions.iter().map(|it| &*it.set), sent, &self.keys);
-            let mut facts = Facts::new(connection, sent);
-            facts.bearer = checked.bearer();
-            for guard in &self.restrictions {
-                facts.destination = guard.destination(connection.destination);
-                policy = ask(&guard.set, &mut facts, &mut notes)?.or(policy);
-                add_asks(&mut asks, std::mem::take(&mut facts.asks), true);
-            }
-        }
-        let seen = views.map(|it| if self.speaks { it.sent } else { it.arrived });
-        let guarding = self.waypoint_sets.iter().map(|guard| &guard.set).chain(&self.own);
-        let checked = policy::check(guarding.map(|set| &**set), seen, &self.keys);
-        // As in Envoy, policies see what the application will be told.
-        let headers = seen.zip(checked.told()).map(|(seen, told)| told.headers(seen.headers));
-        let told = seen.zip(headers.as_ref()).map(|(seen, headers)| Request { headers, ..*seen });
-        let mut facts = Facts::new(connection, told.as_ref().or(seen));
-        facts.bearer = checked.bearer();
-        for guard in &self.waypoint_sets {
-            facts.destination = guard.destination(connection.destination);
-            policy = ask(&guard.set, &mut facts, &mut notes)?.or(policy);
-            add_asks(&mut asks, std::mem::take(&mut facts.asks), self.speaks);
-        }
-        facts.destination = Destination::itself(connection.destination);
-        // Plaintext proves nobody, so nobody's waypoint is added to it either.
-        let addressed = self.waypoint.as_ref().map(|waypoint| &waypoint.identity);
-        let waypoint = connection.client.and(addressed);
-        facts.principals = Principals { client: connection.client, waypoint };
-        if let Some(own) = &self.own {
-            policy = ask(own, &mut facts, &mut notes)?.or(policy);
-            add_asks(&mut asks, facts.asks, self.speaks);
-        }
-        let (waypoint, policy) = (waypoint.cloned(), policy.cloned());
-        let (names_client, filtered) = (self.names_clients, self.filtered.clone());
-        let told = checked.into_told();
-        Ok(Permit { waypoint, names_client, policy, notes, filtered, told, asks })
-    }
-
     fn sets(&self) -> impl Iterator<Item = &Arc<PolicySet>> {
         let guards = self.waypoint_sets.iter().chain(&self.restrictions);
         guards.map(|guard| &guard.set).chain(&self.own)
@@ -464,16 +393,6 @@ impl Gate {
         self.closed.get_or_insert(why);
         None
     }
-}
-
-/// A refusal takes the notes along.
-fn ask<'a>(
-    set: &'a PolicySet,
-    facts: &mut Facts<'_>,
-    notes: &mut Vec<PolicyNote>,
-) -> Result<Option<&'a ObjectKey>, Denial> {
-    let decided = set.decide(facts, notes);
-    decided.map_err(|denial| Denial { notes: std::mem::take(notes), ..denial })
 }
 
 fn add(guards: &mut Vec<Guard>, set: Option<&Arc<PolicySet>>, ways: Ways<'_>) {

@@ -18,6 +18,7 @@ mod routing;
 mod stage;
 mod steps;
 mod tunnel;
+mod users;
 mod waypoints;
 
 use std::path::{Path, PathBuf};

@@ -113,8 +113,18 @@ impl Stage {
 
     /// `kubectl apply -f`, with a file of `config/bookinfo/mesh`.
     pub fn apply(&mut self, file: &str) -> Result<()> {
+        self.apply_with(file, |text| text)
+    }
+
+    /// The same, once `complete` has put in what the file leaves open.
+    pub fn apply_with(
+        &mut self,
+        file: &str,
+        complete: impl FnOnce(String) -> String,
+    ) -> Result<()> {
         let path = self.directory.join("mesh").join(file);
-        let keys = self.lab.apply_file(&path)?;
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        let keys = self.lab.manifests.apply(&complete(text))?;
         let names: Vec<String> = keys.iter().map(Key::to_string).collect();
         self.report.command(&format!("apply mesh/{file}  ({})", names.join(", ")));
         Ok(())

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::stage::Stage;
 use crate::{
-    authentication, authorization, bypass, cleanup, enrolment, layer4, plaintext, routing,
+    authentication, authorization, bypass, cleanup, enrolment, layer4, plaintext, routing, users,
     waypoints,
 };
 
@@ -36,5 +36,7 @@ pub const STEPS: &[Step] = &[
     step("no_way_around_tunnel", "No way around: a hand-made tunnel", bypass::tunnel),
     step("strict", "STRICT refuses plaintext", authentication::strict),
     step("disable_ignored", "DISABLE is ignored", authentication::disable),
+    step("token", "Who the user is: a token", users::token),
+    step("authorizer", "Who the user is: an external authorizer", users::authorizer),
     step("cleanup", "Cleaned up: plaintext again, no rule left", cleanup::run),
 ];

@@ -23,6 +23,8 @@ pub enum PolicyEffect {
     WouldDeny,
     /// A rate limit in shadow mode was reached.
     WouldLimit,
+    /// A dry-run CUSTOM policy matched: its provider would have been asked.
+    WouldAsk,
 }
 
 impl PolicyEffect {
@@ -33,6 +35,7 @@ impl PolicyEffect {
             PolicyEffect::WouldAllow => "would_allow",
             PolicyEffect::WouldDeny => "would_deny",
             PolicyEffect::WouldLimit => "would_limit",
+            PolicyEffect::WouldAsk => "would_ask",
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::base::{Identity, ObjectKey, PolicyNote};
+use crate::ext_authz::Mutations;
 use crate::model::{ExtAuthz, Service, Workload};
 use crate::policy::{Request, Told, speaks_for};
 
@@ -14,12 +15,28 @@ pub struct Views<'a> {
     pub arrived: &'a Request<'a>,
     /// Before the route's filters, where the route is of the addressed service's own namespace; otherwise as `arrived`.
     pub sent: &'a Request<'a>,
+    pub providers: Providers<'a>,
+}
+
+/// What is known of the providers of external authorization when policies decide. As in Istio, the providers of CUSTOM policies
+/// are asked first; DENY and ALLOW then decide about the request as the providers made it.
+#[derive(Clone, Copy, Debug)]
+pub enum Providers<'a> {
+    /// A permit names those that are to be asked ([`Permit::asks`]), and holds only once they permit.
+    NotAsked,
+    /// They permit, and change the headers like this. Those of policies that came meanwhile are not asked.
+    Permit(&'a Mutations),
 }
 
 impl<'a> Views<'a> {
     /// A request that nothing has changed.
     pub fn same(request: &'a Request<'a>) -> Self {
-        Self { arrived: request, sent: request }
+        Self { arrived: request, sent: request, providers: Providers::NotAsked }
+    }
+
+    /// Once the providers permit it.
+    pub fn permitted(self, mutations: &'a Mutations) -> Self {
+        Self { providers: Providers::Permit(mutations), ..self }
     }
 }
 
@@ -63,7 +80,8 @@ pub struct Permit {
     pub filtered: Option<Arc<[Filtered]>>,
     /// What the request is to become by its token.
     pub told: Option<Box<Told>>,
-    /// Providers that must permit the request too, before anything is done with it.
+    /// Providers that must permit the request first. While there are any, DENY and ALLOW have not decided: whoever asks the
+    /// providers decides again after that ([`Providers::Permit`]).
     pub asks: Vec<Ask>,
 }
 

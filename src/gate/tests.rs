@@ -1,6 +1,7 @@
 //! Policies over small worlds: a pod `web` behind a service `web`, and who gets in.
 
 mod authority;
+mod custom;
 mod fields;
 mod guards;
 mod notes;
@@ -14,6 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::*;
 use crate::model::*;
+use crate::policy::{Denial, Request};
 use crate::world::World;
 use crate::world::fixture::{
     self, Fixture, bound_to, identity, key, policy, service, waypoint, workload,
@@ -95,6 +97,10 @@ impl<'a> Attempt<'a> {
     }
 
     fn result(&self, world: &World) -> Result<Permit, Denial> {
+        self.result_after(world, Providers::NotAsked)
+    }
+
+    fn result_after(&self, world: &World, providers: Providers<'_>) -> Result<Permit, Denial> {
         let workload = world.workload_at("10.0.0.1".parse().unwrap()).unwrap();
         let client = self.client.map(identity);
         let addressed = super::addressed(world, workload, 8080, self.host, client.as_ref());
@@ -110,7 +116,8 @@ impl<'a> Attempt<'a> {
             host: "web.shop",
             headers: &self.headers,
         });
-        Gate::new(world, workload, 8080, &addressed).decide(&connection, request.as_ref())
+        let views = request.as_ref().map(|it| Views { providers, ..Views::same(it) });
+        Gate::new(world, workload, 8080, &addressed).decide_views(&connection, views)
     }
 
     fn passes(&self, world: &World) -> bool {

@@ -35,7 +35,10 @@ pub(super) async fn keep(fetcher: Arc<Fetcher>, ring: Arc<KeyRing>, set: Arc<Key
     loop {
         let named = fetcher.named(&set.uri);
         if named.is_empty() {
-            return ring.remove(&set.uri);
+            ring.remove(&set.uri);
+            // Those who still wait need not.
+            let now = Instant::now();
+            return set.learn(Known { keys: None, begun: Some(now), next: now, failure: None });
         }
         let begun = Instant::now();
         let limit = set.longest_wait().max(TIMEOUT);

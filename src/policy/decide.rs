@@ -2,15 +2,16 @@
 //! asks come first, then CUSTOM, DENY, ALLOW. AUDIT and dry-run policies decide nothing; what they have to say goes into notes.
 //!
 //! Deciding is pure and never waits: open connections and streams are judged again, by the thousand, whenever policies change,
-//! and that must not send a call to a provider each time. So a CUSTOM policy that matches says whom to ask ([`Facts::asks`]),
-//! and whoever judges a request for the first time asks them once everything else permits it. Who is denied anyway costs a
-//! provider nothing.
+//! and that must not send a call to a provider each time. So there are two steps. [`PolicySet::asks`] names the providers that
+//! CUSTOM policies ask, and [`PolicySet::decide`] has DENY and ALLOW decide, about the request as the providers made it. A client
+//! that is refused whatever it sends costs a provider nothing: between the two, [`PolicySet::decide_connection`] has the policies
+//! decide that look at the connection alone, as they do at layer 4.
 
 use std::sync::Arc;
 
 use super::bearer::Bearer;
 use super::facts::Facts;
-use super::{Denial, PolicyList, PolicySet, rule};
+use super::{Denial, PolicyList, PolicySet, looks, rule};
 use crate::base::{ObjectKey, PolicyEffect, PolicyNote};
 use crate::model::{AuthorizationPolicy, ExtAuthz};
 
@@ -20,36 +21,79 @@ const MAX_NOTES: usize = 8;
 const MAX_NAMES: usize = 5;
 
 impl PolicySet {
-    /// The ALLOW policy that matched, `None` where no ALLOW policy applies, or the refusal.
-    pub fn decide<'a>(
-        &'a self,
-        facts: &mut Facts<'_>,
+    /// The first step: the providers that must permit the request before [`decide`](Self::decide) is asked.
+    pub fn asks(
+        &self,
+        facts: &Facts<'_>,
         notes: &mut Vec<PolicyNote>,
-    ) -> Result<Option<&'a ObjectKey>, Denial> {
-        let decided = steps(self, facts);
-        if self.has_notes {
-            take_notes(self, facts, matches!(decided, Ok(Some(_))), notes);
+    ) -> Result<Vec<Arc<ExtAuthz>>, Denial> {
+        let asks = authenticated(self, facts).and_then(|()| custom(self, facts));
+        if asks.is_err() {
+            self.note(facts, false, notes);
+        }
+        asks
+    }
+
+    /// Before a provider is asked: the refusal of a client whose connection is refused whatever it sends.
+    pub fn decide_connection(
+        &self,
+        facts: &Facts<'_>,
+        notes: &mut Vec<PolicyNote>,
+    ) -> Result<(), Denial> {
+        let decided = connected(self, facts);
+        if decided.is_err() {
+            self.note(facts, false, notes);
         }
         decided
     }
+
+    /// The second step: the ALLOW policy that matched, `None` where no ALLOW policy applies, or the refusal. The facts are those
+    /// of the request as the providers of the first step made it.
+    pub fn decide<'a>(
+        &'a self,
+        facts: &Facts<'_>,
+        notes: &mut Vec<PolicyNote>,
+    ) -> Result<Option<&'a ObjectKey>, Denial> {
+        let decided = second(self, facts);
+        self.note(facts, matches!(decided, Ok(Some(_))), notes);
+        decided
+    }
+
+    fn note(&self, facts: &Facts<'_>, allowed: bool, notes: &mut Vec<PolicyNote>) {
+        if self.has_notes {
+            take_notes(self, facts, allowed, notes);
+        }
+    }
 }
 
-fn steps<'a>(set: &'a PolicySet, facts: &mut Facts<'_>) -> Result<Option<&'a ObjectKey>, Denial> {
-    understood(set)?;
-    // As in Envoy, who somebody is comes before what he may.
-    authenticated(facts)?;
-    let asks = custom(set, facts)?;
+fn second<'a>(set: &'a PolicySet, facts: &Facts<'_>) -> Result<Option<&'a ObjectKey>, Denial> {
+    authenticated(set, facts)?;
     deny(set, facts)?;
-    let allowed = allow(set, facts)?;
-    facts.asks = asks;
-    Ok(allowed)
+    allow(set, facts)
 }
 
-fn understood(set: &PolicySet) -> Result<(), Denial> {
-    set.broken.first().map_or(Ok(()), |policy| Err(not_understood(policy)))
+/// What DENY and ALLOW say of the connection alone, which no provider changes.
+fn connected(set: &PolicySet, facts: &Facts<'_>) -> Result<(), Denial> {
+    let denies = |policy: &AuthorizationPolicy| {
+        let mut rules = policy.rules.iter().filter(|rule| !looks::looks_at_http(rule));
+        rules.any(|rule| rule::denies(rule, facts))
+    };
+    if let Some(policy) = enforced(&set.deny).find(|policy| denies(policy)) {
+        return Err(denied(policy));
+    }
+    let mut rules = enforced(&set.allow).flat_map(|policy| &policy.rules);
+    if rules.any(looks::looks_at_http) { Ok(()) } else { allow(set, facts).map(drop) }
 }
 
-fn authenticated(facts: &Facts<'_>) -> Result<(), Denial> {
+fn enforced(policies: &PolicyList) -> impl Iterator<Item = &AuthorizationPolicy> {
+    policies.iter().filter(|policy| !policy.dry_run).map(|policy| &**policy)
+}
+
+/// As in Envoy, who somebody is comes before what he may; and what cannot be understood before both.
+fn authenticated(set: &PolicySet, facts: &Facts<'_>) -> Result<(), Denial> {
+    if let Some(policy) = set.broken.first() {
+        return Err(not_understood(policy));
+    }
     match facts.bearer {
         Bearer::Nobody | Bearer::Known(_) => Ok(()),
         Bearer::Refused(policy, fault, keys) => {
@@ -86,11 +130,12 @@ fn custom(set: &PolicySet, facts: &Facts<'_>) -> Result<Vec<Arc<ExtAuthz>>, Deni
 fn deny(set: &PolicySet, facts: &Facts<'_>) -> Result<(), Denial> {
     match matching(&set.deny, facts).find(|policy| !policy.dry_run) {
         None => Ok(()),
-        Some(policy) => {
-            let why = format!("AuthorizationPolicy {} denies (DENY rule)", policy.key);
-            Err(Denial::new(why))
-        }
+        Some(policy) => Err(denied(policy)),
     }
+}
+
+fn denied(policy: &AuthorizationPolicy) -> Denial {
+    Denial::new(format!("AuthorizationPolicy {} denies (DENY rule)", policy.key))
 }
 
 fn allow<'a>(set: &'a PolicySet, facts: &Facts<'_>) -> Result<Option<&'a ObjectKey>, Denial> {
@@ -107,6 +152,11 @@ fn allow<'a>(set: &'a PolicySet, facts: &Facts<'_>) -> Result<Option<&'a ObjectK
 fn take_notes(set: &PolicySet, facts: &Facts<'_>, allowed: bool, notes: &mut Vec<PolicyNote>) {
     for policy in matching(&set.audit, facts) {
         note(policy, PolicyEffect::Audit, notes);
+    }
+    for policy in set.custom.iter().filter(|policy| policy.dry_run) {
+        if rule::any_matches(policy, facts) {
+            note(policy, PolicyEffect::WouldAsk, notes);
+        }
     }
     for policy in matching(&set.deny, facts).filter(|policy| policy.dry_run) {
         note(policy, PolicyEffect::WouldDeny, notes);
@@ -213,8 +263,9 @@ mod tests {
         let (mut facts, mut notes) = (Facts::new(&connection, Some(&request)), Vec::new());
         let checked = policy::check([&set].into_iter(), Some(&request), &KeyRing::new());
         facts.bearer = checked.bearer();
-        let decided = set.decide(&mut facts, &mut notes).map(|policy| policy.cloned());
-        (decided, notes)
+        let asks = set.asks(&facts, &mut notes);
+        let decided = asks.and_then(|_| set.decide(&facts, &mut notes));
+        (decided.map(|policy| policy.cloned()), notes)
     }
 
     #[test]

@@ -1,14 +1,12 @@
 //! What the rules of policies are compared with: one type with all of it.
 
 use std::cell::OnceCell;
-use std::sync::Arc;
 
 use super::bearer::Bearer;
 use super::dialled::Destination;
 use super::path::Readings;
 use super::{Connection, Request};
 use crate::base::Identity;
-use crate::model::ExtAuthz;
 
 /// Who the peer counts as: a field matches when it matches either, its negation when it matches neither.
 #[derive(Clone, Copy)]
@@ -28,7 +26,7 @@ impl<'a> Principals<'a> {
 }
 
 /// All that is known when policies decide. Nothing is looked up, and nobody is asked, while they do: whatever takes time to
-/// learn (what a token says) is established before, and is a fact here; providers are asked after.
+/// learn (what a token says, what a provider makes of the request) is established before, and is a fact here.
 pub struct Facts<'a> {
     pub principals: Principals<'a>,
     pub(super) connection: &'a Connection<'a>,
@@ -38,8 +36,6 @@ pub struct Facts<'a> {
     pub(super) request: Option<RequestFacts<'a>>,
     /// What the request's token says: `request.auth` in policies ([`check`](super::check)).
     pub bearer: Bearer<'a>,
-    /// Providers that must permit the request too, of the CUSTOM policies that match; filled in by the decision.
-    pub asks: Vec<Arc<ExtAuthz>>,
 }
 
 pub(super) struct RequestFacts<'a> {
@@ -55,7 +51,11 @@ impl<'a> Facts<'a> {
         let principals = Principals { client: connection.client, waypoint: None };
         let destination = Destination::itself(connection.destination);
         let bearer = Bearer::Nobody;
-        Self { principals, connection, destination, request, bearer, asks: Vec::new() }
+        Self { principals, connection, destination, request, bearer }
+    }
+
+    pub fn connection(&self) -> &'a Connection<'a> {
+        self.connection
     }
 }
 

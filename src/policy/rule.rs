@@ -34,6 +34,11 @@ pub(super) fn any_matches(policy: &AuthorizationPolicy, facts: &Facts<'_>) -> bo
     policy.rules.iter().any(|rule| matches(rule, facts, deny))
 }
 
+/// The rule matches, as one of a DENY policy.
+pub(super) fn denies(rule: &Rule, facts: &Facts<'_>) -> bool {
+    matches(rule, facts, true)
+}
+
 fn matches(rule: &Rule, facts: &Facts<'_>, deny: bool) -> bool {
     let from = |source: &Source| source_matches(source, facts, deny);
     let to = |operation: &Operation| operation_matches(operation, facts, deny);

@@ -7,7 +7,7 @@ use super::looks::{looks_at_destination, looks_at_http};
 use crate::model::{Action, AuthorizationPolicy};
 
 /// The policies that apply to one workload, or to one service or waypoint, by action. They decide in the order of
-/// [`PolicySet::decide`].
+/// [`PolicySet::asks`] and [`PolicySet::decide`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PolicySet {
     pub custom: Vec<Arc<AuthorizationPolicy>>,
@@ -41,6 +41,7 @@ impl PolicySet {
             // A provider is asked about requests, whatever the rules look at.
             self.needs_http |= policy.broken.is_none() && policy.provider.is_some();
             self.looks_at_destination |= policy.rules.iter().any(looks_at_destination);
+            self.has_notes |= policy.dry_run;
             return self.custom.push(policy);
         }
         if policy.broken.is_some() {

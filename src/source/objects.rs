@@ -341,11 +341,18 @@ kinds! {
         used: "`selector`, `mtls.mode`, `portLevelMtls`; DISABLE is ignored",
         ..Row::of(ISTIO_SECURITY_GROUP, &["v1", "v1beta1"])
     };
-    RequestAuthentication: RequestAuthentication = Row {
+    RequestAuthentication: RequestAuthentication, spec RequestAuthenticationSpec = Row {
         plural: "requestauthentications",
         guards: Guards::Denies(Guard::Requests),
         affects: Affects::Frame,
         status: Status::Accepted,
+        schema: Schema::Spec(&istio::REQUEST_AUTHENTICATION),
+        definition: Some(Definition {
+            short: "ra",
+            description: "Which tokens say who the user is: \
+                          https://istio.io/docs/reference/config/security/request_authentication.html",
+            columns: &[],
+        }),
         used: "verifies tokens by the keys in `jwks` or at `jwksUri`, [see below](#requestauthentications)",
         ..Row::of(ISTIO_SECURITY_GROUP, &["v1", "v1beta1"])
     };

@@ -77,6 +77,43 @@ fn nobody_passes_an_authorizer_and_nobody_says_what_it_says() -> Result<()> {
     Ok(())
 }
 
+/// CUSTOM, DENY, ALLOW: an ALLOW sees what the authorizer made of a request, and so not what a client says in its stead.
+#[test]
+fn what_an_allow_wants_the_authorizer_must_have_said() -> Result<()> {
+    let allow = |header: &str, value: &str| {
+        format!(
+            "---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: allow, namespace: bookinfo}}
+spec:
+  selector: {{matchLabels: {{app: details}}}}
+  action: ALLOW
+  rules: [{{when: [{{key: 'request.headers[{header}]', values: [{value}]}}]}}]
+"
+        )
+    };
+    let url = format!("{HOST}/details/0?forged");
+    let preset = ["-H", "x-user: root", "-H", "x-role: admin"];
+    let good = [&["-H", "x-token: good", &url][..], &preset].concat();
+    for (header, value) in [("x-role", "admin"), ("x-user", "root")] {
+        let lab = besieged(&[&guarded("auth", 9080, ""), &allow(header, value)])?;
+        for client in ["attacker", "curl"] {
+            let denied = settle(&lab, client, &good, 403)?;
+            ensure!(denied.body.contains("RBAC"), "{header}: {}", denied.body);
+            // The authorizer's answer comes first.
+            let denied = settle(&lab, client, &[&[&*url][..], &preset].concat(), 403)?;
+            ensure!(denied.body.contains("no token"), "{header}: {}", denied.body);
+        }
+        ensure!(seen(&lab, "forged")?.is_empty(), "{header}");
+    }
+    let lab = besieged(&[&guarded("auth", 9080, ""), &allow("x-user", "alice")])?;
+    let innocent = format!("{HOST}/details/0?innocent");
+    settle(&lab, "curl", &[&["-H", "x-token: good", &innocent][..], &preset].concat(), 200)?;
+    ensure!(!seen(&lab, "innocent")?.is_empty(), "the application says what it sees");
+    Ok(())
+}
+
 #[test]
 fn an_authorizer_that_is_away_or_hangs_or_is_unknown_opens_nothing() -> Result<()> {
     let token = ["-H", "x-token: good"];

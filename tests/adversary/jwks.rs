@@ -13,12 +13,14 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::capture::means::namespace;
-use crate::jwt::{Issuer, LATE};
+use crate::support::issuer::Issuer;
 use crate::support::lab::Lab;
 use crate::support::lab::netns::Namespace;
 use crate::ways::{DETAILS, seen};
 use crate::{besieged, settle};
 
+/// Far from now.
+const LATE: u64 = 4_000_000_000;
 /// Where servers of keys listen.
 const PORT: u16 = 9999;
 /// Longer than a request waits for keys by default.
@@ -67,7 +69,7 @@ impl Server {
     }
 
     fn publishes(&self, issuer: &Issuer) -> Result<()> {
-        let set = json!({ "keys": [issuer.key()?] });
+        let set = issuer.jwks()?;
         self.answers("/keys", "200 OK\r\ncache-control: max-age=3600", &set.to_string());
         Ok(())
     }
@@ -166,34 +168,31 @@ fn keys_change_without_a_failed_request_and_belong_to_their_address_alone() -> R
     // The attacker's pod is the first to want the keys, and gives up at once.
     let own = format!("http://{attacker}:{PORT}/keys");
     for client in ["curl", "accomplice"] {
-        settle(&lab, client, &["-H", &bearer(&forger.token(&claims())?), &own], 401)?;
+        settle(&lab, client, &["-H", &bearer(&forger.good(&claims())?), &own], 401)?;
     }
-    settle(&lab, "curl", &["-H", &bearer(&old.token(&claims())?), DETAILS], 200)?;
+    settle(&lab, "curl", &["-H", &bearer(&old.good(&claims())?), DETAILS], 200)?;
     for client in ["attacker", "accomplice", "curl"] {
-        ensure!(once(&lab, client, &forger.token(&claims())?, &forged)? == 401, "{client}");
-        ensure!(once(&lab, client, &old.token(&claims())?, DETAILS)? == 200, "{client}");
+        ensure!(once(&lab, client, &forger.good(&claims())?, &forged)? == 401, "{client}");
+        ensure!(once(&lab, client, &old.good(&claims())?, DETAILS)? == 200, "{client}");
     }
 
     let before = server.asked();
     server.publishes(&new)?;
-    let status = once(&lab, "curl", &new.token(&claims())?, DETAILS)?;
+    let status = once(&lab, "curl", &new.good(&claims())?, DETAILS)?;
     ensure!(status == 200, "the issuer's new key: {status}");
-    ensure!(
-        once(&lab, "curl", &old.token(&claims())?, &forged)? == 401,
-        "the one that it withdrew"
-    );
+    ensure!(once(&lab, "curl", &old.good(&claims())?, &forged)? == 401, "the one that it withdrew");
     let fetched = server.asked() - before;
     ensure!((1..=3).contains(&fetched), "{fetched} fetches for a new key and a withdrawn one");
 
     // A hundred requests with keys that nobody has.
     let (before, begun) = (server.asked(), Instant::now());
-    let header = bearer(&forger.token(&claims())?);
+    let header = bearer(&forger.good(&claims())?);
     let flood = format!("{DETAILS}?forged=[1-100]");
     lab.curl("attacker", &["-Z", "--parallel-max", "100", "-H", &header, &flood])?;
     let fetched = server.asked() - before;
     let most = 2 + begun.elapsed().as_secs() / 3;
     ensure!(fetched as u64 <= most, "{fetched} fetches in {:?}", begun.elapsed());
-    ensure!(once(&lab, "curl", &new.token(&claims())?, DETAILS)? == 200, "after the flood");
+    ensure!(once(&lab, "curl", &new.good(&claims())?, DETAILS)? == 200, "after the flood");
     let forged = seen(&lab, "forged")?;
     ensure!(forged.is_empty(), "a forged token reached the application: {forged:?}");
     Ok(())
@@ -217,7 +216,8 @@ fn a_server_of_keys_that_hangs_floods_or_leads_elsewhere_costs_its_own_tokens() 
     let rules: Vec<_> = rules.iter().map(|(issuer, more)| (*issuer, more.as_str())).collect();
     let server = Server::start(&namespace(&lab, "outsider")?, pod)?;
     server.publishes(&issuer)?;
-    let keys = json!({ "keys": [forger.key()?], "x": "x".repeat(10_000_000) });
+    let mut keys = forger.jwks()?;
+    keys["x"] = json!("x".repeat(10_000_000));
     server.answers("/huge", "200 OK", &keys.to_string());
     server.answers("/leads", &format!("302 Found\r\nlocation: http://127.0.0.1:{PORT}/keys"), "");
     let loopback = Server::start(&lab.node("node-a")?.namespace, IpAddr::from([127, 0, 0, 1]))?;
@@ -225,15 +225,15 @@ fn a_server_of_keys_that_hangs_floods_or_leads_elsewhere_costs_its_own_tokens() 
     loopback.publishes(&forger)?;
     other.publishes(&forger)?;
     lab.manifests.apply(&tokens(&rules))?;
-    settle(&lab, "curl", &["-H", &bearer(&issuer.token(&claims())?), DETAILS], 200)?;
+    settle(&lab, "curl", &["-H", &bearer(&issuer.good(&claims())?), DETAILS], 200)?;
     for (name, _) in &rules[1..] {
         let mut claims = claims();
         claims["iss"] = json!(name);
         let begun = Instant::now();
-        let status = once(&lab, "curl", &forger.token(&claims)?, &format!("{DETAILS}?forged"))?;
+        let status = once(&lab, "curl", &forger.good(&claims)?, &format!("{DETAILS}?forged"))?;
         ensure!(status == 401, "{name}: {status}");
         ensure!(begun.elapsed() < PATIENCE, "{name}: {:?}", begun.elapsed());
-        let status = once(&lab, "curl", &issuer.token(&self::claims())?, DETAILS)?;
+        let status = once(&lab, "curl", &issuer.good(&self::claims())?, DETAILS)?;
         ensure!(status == 200, "beside {name}: {status}");
     }
     ensure!(loopback.asked() + other.asked() == 0, "an agent connected to its node itself");

@@ -2,57 +2,15 @@
 //! counts.
 
 use anyhow::{Result, ensure};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
-use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use serde_json::{Value, json};
 
+use crate::support::issuer::{Issuer, unsigned};
 use crate::support::lab::Lab;
 use crate::ways::{DETAILS, seen};
 use crate::{besieged, settle};
 
 /// Far from now.
-pub(crate) const LATE: u64 = 4_000_000_000;
-
-/// With the name of its key.
-pub(crate) struct Issuer(EncodingKey, &'static str);
-
-impl Issuer {
-    fn new() -> Result<Self> {
-        Self::named("k")
-    }
-
-    pub(crate) fn named(key: &'static str) -> Result<Self> {
-        let pair = rcgen::KeyPair::generate()?;
-        Ok(Self(EncodingKey::from_ec_der(&pair.serialize_der()), key))
-    }
-
-    pub(crate) fn key(&self) -> Result<Value> {
-        let mut key = serde_json::to_value(Jwk::from_encoding_key(&self.0, Algorithm::ES256)?)?;
-        key["kid"] = json!(self.1);
-        Ok(key)
-    }
-
-    fn jwks(&self) -> Result<Value> {
-        Ok(json!({ "keys": [self.key()?] }))
-    }
-
-    pub(crate) fn token(&self, claims: &Value) -> Result<String> {
-        self.sign(&json!({"alg": "ES256", "kid": self.1}), claims)
-    }
-
-    fn sign(&self, header: &Value, claims: &Value) -> Result<String> {
-        let signed = unsigned(header, claims);
-        let signature = crypto::sign(signed.as_bytes(), &self.0, Algorithm::ES256)?;
-        Ok(format!("{signed}.{signature}"))
-    }
-}
-
-fn unsigned(header: &Value, claims: &Value) -> String {
-    let encode = |it: &Value| BASE64URL.encode(it.to_string());
-    format!("{}.{}", encode(header), encode(claims))
-}
+const LATE: u64 = 4_000_000_000;
 
 /// Only alice may, and the application is told who asks.
 fn policies(jwks: &Value) -> String {
@@ -92,7 +50,7 @@ fn forged_tokens_and_claims_reach_no_application() -> Result<()> {
         claims[name] = value;
         claims
     };
-    let good = issuer.sign(&header, &claims)?;
+    let good = issuer.token(&header, &claims)?;
     let signature = good.rsplit('.').next().unwrap_or_default();
     let none = unsigned(&json!({"alg": "none"}), &claims);
     let secret = json!({"alg": "HS256", "kid": "k"});
@@ -105,25 +63,25 @@ fn forged_tokens_and_claims_reach_no_application() -> Result<()> {
             (format!("{none}.{signature}"), 401),
             (format!("{}.{signature}", unsigned(&secret, &claims)), 401),
             (format!("{}.{signature}", unsigned(&header, &with("sub", json!("root")))), 401),
-            (forger.sign(&header, &claims)?, 401),
+            (forger.token(&header, &claims)?, 401),
             (
-                forger.sign(
+                forger.token(
                     &json!({"alg": "ES256", "kid": "k", "jwk": forger.jwks()?["keys"][0]}),
                     &claims,
                 )?,
                 401,
             ),
-            (issuer.sign(&json!({"alg": "ES256", "kid": "../k"}), &claims)?, 401),
-            (issuer.sign(&header, &with("exp", json!(1_000_000_000)))?, 401),
-            (issuer.sign(&header, &with("nbf", json!(LATE)))?, 401),
-            (issuer.sign(&header, &with("iss", json!("https://evil")))?, 401),
-            (issuer.sign(&header, &with("aud", json!("ratings")))?, 403),
-            (issuer.sign(&header, &with("sub", json!("bob")))?, 403),
-            (issuer.sign(&header, &with("long", json!("x".repeat(14_000))))?, 401),
+            (issuer.token(&json!({"alg": "ES256", "kid": "../k"}), &claims)?, 401),
+            (issuer.token(&header, &with("exp", json!(1_000_000_000)))?, 401),
+            (issuer.token(&header, &with("nbf", json!(LATE)))?, 401),
+            (issuer.token(&header, &with("iss", json!("https://evil")))?, 401),
+            (issuer.token(&header, &with("aud", json!("ratings")))?, 403),
+            (issuer.token(&header, &with("sub", json!("bob")))?, 403),
+            (issuer.token(&header, &with("long", json!("x".repeat(14_000))))?, 401),
         ] {
             settle(&lab, client, &["-H", &bearer(&token), &forged], status)?;
         }
-        let other = issuer.sign(&header, &with("sub", json!("bob")))?;
+        let other = issuer.token(&header, &with("sub", json!("bob")))?;
         are_not_mixed(&lab, client, [&bearer(&good), &bearer(&other)], &other)?;
     }
     let forged = seen(&lab, "forged")?;

@@ -6,6 +6,8 @@
 mod ca_client;
 #[path = "../support/cluster.rs"]
 mod cluster;
+#[path = "../support/issuer.rs"]
+mod issuer;
 #[path = "../support/profile.rs"]
 mod profile;
 #[allow(dead_code, reason = "the cluster has its own timeouts")]
@@ -25,4 +27,5 @@ mod source;
 mod statuses;
 mod traffic;
 mod unserved;
+mod users;
 mod z_uninstall;

@@ -29,6 +29,7 @@ pub const fn any(longest: usize) -> Form {
     Form::new(longest, |_| true, "")
 }
 
+pub const NOT_EMPTY: Form = Form::new(usize::MAX, |text| !text.is_empty(), "a name");
 pub const NAME: Form = Form::new(253, |text| !text.is_empty(), "a name");
 /// RFC 1123: a namespace, a port's name.
 pub const LABEL: Form = Form::new(63, is_label, "a label of lower-case letters, digits and -");
@@ -48,6 +49,9 @@ pub const HOST: Form = Form::new(
 );
 pub const KIND: Form = Form::new(63, is_kind, "the name of a kind");
 pub const HEADER_NAME: Form = Form::new(256, is_token, "a header name");
+/// For a claim of a token, as Istio has it.
+pub const CLAIM_HEADER: Form =
+    Form::new(usize::MAX, is_claim_header, "a header name of letters, digits, - and _");
 pub const HEADER_VALUE: Form = Form::new(4096, is_header_value, "a header value");
 pub const DURATION: Form =
     Form::new(64, |text| parse_duration(text).is_some(), "a duration such as 500ms, 10s or 1h30m");
@@ -89,6 +93,11 @@ fn is_kind_or_number(text: &str) -> bool {
 /// HTTP's (RFC 9110, 5.6.2).
 fn is_token(text: &str) -> bool {
     let inside = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(inside)
+}
+
+fn is_claim_header(text: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     !text.is_empty() && text.bytes().all(inside)
 }
 

@@ -64,7 +64,8 @@ impl Agent {
                 serve(&at, Arc::new(known), metrics, until).await.unwrap();
             });
         });
-        while !path.exists() {
+        // The file is there before anybody listens.
+        while std::os::unix::net::UnixStream::connect(&path).is_err() {
             std::thread::sleep(Duration::from_millis(5));
         }
         Self { directory, telemetry, stuck, cancel, thread: Some(thread) }

@@ -19,11 +19,11 @@ use super::session::Session;
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
 use crate::filter::Seen;
-use crate::gate::{self, Ask, Filtered, Gate};
+use crate::gate::{self, Ask, Filtered, Gate, Providers};
 use crate::jwt::KeySource;
 use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Answer;
-use crate::l7::exchange::arrived::Arrived;
+use crate::l7::exchange::arrived::{Arrived, Untold};
 use crate::l7::exchange::guards::{self, Asking};
 use crate::l7::exchange::keys;
 use crate::l7::exchange::upgrade::Upgrade;
@@ -153,33 +153,8 @@ impl Routed {
             let peer =
                 self.session.context.labels.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
-            let prepared = match self.prepare(&picked, arrived) {
-                // Boxed, because it is rare.
-                Err(refused) if !refused.keys.is_empty() => {
-                    Box::pin(self.prepare_again(&picked, arrived, refused)).await
-                }
-                prepared => prepared,
-            };
-            match prepared {
-                Ok(Prepared { notes, filtered, asks }) => {
-                    exchange.record.notes(notes);
-                    if !asks.is_empty() {
-                        // Boxed, because it is large and most requests go without it.
-                        let asked = Box::pin(self.ask_providers(asks, arrived, Some(exchange)));
-                        if let Err(answer) = asked.await {
-                            return Outcome::Failed(answer, Ended::Denied);
-                        }
-                    }
-                    let limited =
-                        self.limit(&picked, arrived, filtered, Some(&mut *exchange)).await;
-                    if let Err(answer) = limited {
-                        return Outcome::Failed(answer, Ended::Denied);
-                    }
-                }
-                Err(refused) => {
-                    exchange.record.notes(refused.notes);
-                    return Outcome::Failed(refused.answer, Ended::Denied);
-                }
+            if let Err(answer) = self.admit(&picked, arrived, exchange).await {
+                return Outcome::Failed(answer, Ended::Denied);
             }
             let sent = {
                 // Pinned here, so that what waits for it does not hold it a second time.
@@ -207,6 +182,38 @@ impl Routed {
         Outcome::Failed(answer, ended)
     }
 
+    /// What stands before an attempt where nobody at the destination judges.
+    async fn admit(
+        &self,
+        picked: &Picked,
+        arrived: &mut Arrived,
+        exchange: &mut Exchange,
+    ) -> Result<(), Answer> {
+        let prepared = match self.prepare(picked, arrived) {
+            // Boxed, because it is rare.
+            Err(refused) if !refused.keys.is_empty() => {
+                Box::pin(self.prepare_again(picked, arrived, refused)).await
+            }
+            prepared => prepared,
+        };
+        let (mut filtered, asks) = match prepared {
+            Ok(Prepared { notes, filtered, asks }) => {
+                exchange.record.notes(notes);
+                (filtered, asks)
+            }
+            Err(refused) => {
+                exchange.record.notes(refused.notes);
+                return Err(refused.answer);
+            }
+        };
+        if !asks.is_empty() {
+            // Boxed, because it is large and most requests go without it.
+            let heard = Some(&mut *exchange);
+            filtered = Box::pin(self.ask_providers(asks, picked, arrived, heard)).await?;
+        }
+        self.limit(picked, arrived, filtered, Some(exchange)).await
+    }
+
     /// One attempt at one endpoint, for a copy.
     pub(in crate::l7) async fn send_once(
         &self,
@@ -215,10 +222,11 @@ impl Routed {
         let picked = self.plan.endpoint(&self.world, &self.session, &Attempts::default());
         let mut picked = picked.ok_or_else(|| self.nobody())?;
         let prepared = self.prepare(&picked, &mut arrived).map_err(|refused| refused.answer)?;
-        if !prepared.asks.is_empty() {
-            Box::pin(self.ask_providers(prepared.asks, &mut arrived, None)).await?;
+        let Prepared { mut filtered, asks, .. } = prepared;
+        if !asks.is_empty() {
+            filtered = Box::pin(self.ask_providers(asks, &picked, &mut arrived, None)).await?;
         }
-        self.limit(&picked, &mut arrived, prepared.filtered, None).await?;
+        self.limit(&picked, &mut arrived, filtered, None).await?;
         let sent = self.attempt(&picked, &mut arrived).await;
         picked.ended(sent.as_ref().err().map_or(Ended::Served, |failed| failed.ended));
         match sent {
@@ -231,7 +239,7 @@ impl Routed {
     /// at them; for one that is not, this half judges. Gives the notes of policies.
     fn prepare(&self, picked: &Picked, arrived: &mut Arrived) -> Result<Prepared, Box<Refused>> {
         // An attempt before may have changed and added these.
-        if let Some(Sent { uri, headers }) = arrived.untold.take().map(|it| *it) {
+        if let Some(Sent { uri, headers }) = arrived.untold.take().map(|it| it.sent) {
             *arrived.request.uri_mut() = uri;
             *arrived.request.headers_mut() = headers;
         }
@@ -302,31 +310,55 @@ impl Routed {
         guards::ask(&self.world, &filtered, from, sent, &mut arrived.request, exchange).await
     }
 
-    /// Asks providers, where nobody at the destination does.
+    /// Asks providers, where nobody at the destination does, and judges the request as they make it. Gives the filters that nobody
+    /// else asks.
     async fn ask_providers(
         &self,
         asks: Vec<Ask>,
+        picked: &Picked,
         arrived: &mut Arrived,
         mut exchange: Option<&mut Exchange>,
-    ) -> Result<(), Answer> {
+    ) -> Result<Option<Arc<[Filtered]>>, Answer> {
         let sent = self.before.as_deref().map(|sent| (&sent.uri, &sent.headers));
         let sent = sent.filter(|_| self.judge().is_producers());
         let authorizer = self.session.authorizer();
         let heard = exchange.as_deref_mut();
-        let added = authorizer.ask(&asks, &mut arrived.request, sent, heard).await?;
+        let mutations = Arc::new(authorizer.ask(&asks, &mut arrived.request, sent, heard).await?);
+        let judged = match &mut arrived.untold {
+            Some(untold) => {
+                untold.mutations = Some(mutations.clone());
+                untold.sent.request(arrived.request.method())
+            }
+            None => Sent::of(&arrived.request).request(arrived.request.method()),
+        };
+        let (permitted, world) =
+            (Providers::Permit(&mutations), self.session.context.dependencies.world.snapshot());
+        let (permit, denial) = match self.judge().judge(&world, picked, &judged, permitted) {
+            Ok(permit) => (permit, None),
+            Err(denial) => (None, Some(denial)),
+        };
+        let notes = permit.as_ref().map(|it| &it.notes).or(denial.as_ref().map(|it| &it.notes));
         if let Some(exchange) = exchange {
-            exchange.added = Some(Box::new(added));
+            exchange.added = Some(Box::new(mutations.response()));
+            exchange.record.notes(notes.cloned().unwrap_or_default());
         }
-        Ok(())
+        if let Some(denial) = denial {
+            return Err(Answer::of_denial(&denial, judged.uri(), judged.headers()));
+        }
+        mutations.apply(arrived.request.headers_mut());
+        Ok(permit.and_then(|permit| permit.filtered))
     }
 
     /// For a destination where nobody judges.
     fn authorize(&self, picked: &Picked, arrived: &mut Arrived) -> Result<Prepared, Box<Refused>> {
-        match self.judge().judge(&self.world, picked, &arrived.request) {
+        match self.judge().judge(&self.world, picked, &arrived.request, Providers::NotAsked) {
             Ok(None) => Ok(Prepared::default()),
             Ok(Some(permit)) => {
+                if permit.told.is_some() || !permit.asks.is_empty() {
+                    let sent = Sent::of(&arrived.request);
+                    arrived.untold = Some(Box::new(Untold { sent, mutations: None }));
+                }
                 if let Some(told) = &permit.told {
-                    arrived.untold = Some(Box::new(Sent::of(&arrived.request)));
                     told.apply(&mut arrived.request);
                     arrived.request.body_mut().forbid_in_trailers(told.removed());
                 }
@@ -376,7 +408,8 @@ impl Routed {
         }
         let unguarded = picked.captured().is_none();
         let judged = unguarded.then(|| match &arrived.untold {
-            Some(untold) => Kept::of(&untold.request(arrived.request.method())),
+            Some(untold) => Kept::of(&untold.sent.request(arrived.request.method()))
+                .changed(untold.mutations.clone()),
             None => Kept::of(&arrived.request),
         });
         let streams = judged.as_ref().filter(|_| lasting::is_stream(&arrived.request));

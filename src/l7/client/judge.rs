@@ -10,7 +10,7 @@ use super::plan::{Chosen, Plan};
 use super::session::Session;
 use crate::balance::Picked;
 use crate::base::{PolicyNote, Reason};
-use crate::gate::{self, Ask, Gate, Permit, Views};
+use crate::gate::{self, Ask, Gate, Permit, Providers, Views};
 use crate::jwt::KeySource;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::message::lasting::{self, End, Kept};
@@ -36,6 +36,7 @@ impl Judge<'_> {
         world: &World,
         picked: &Picked,
         request: &Request<B>,
+        providers: Providers<'_>,
     ) -> Result<Option<Permit>, Denial> {
         let Plan { addressed, port, chosen, backend: (backend, backend_port) } = self.plan;
         let way = gate::Way {
@@ -51,7 +52,7 @@ impl Judge<'_> {
             Some(sent) => sent::policy_request(request.method(), &sent.uri, &sent.headers),
             None => arrives,
         };
-        let views = Views { arrived: &arrives, sent: &sent };
+        let views = Views { arrived: &arrives, sent: &sent, providers };
         reach::judge(world, &self.session.downstream(), &way, Some(views))
     }
 
@@ -71,7 +72,7 @@ impl Judge<'_> {
             if let Some(why) = self.unencrypted(&world, picked) {
                 return (Reason::Unencrypted, cut_after_a_change(&why));
             }
-            if let Err(denial) = self.judge(&world, picked, &head.request()) {
+            if let Err(denial) = self.judge(&world, picked, &head.request(), head.providers()) {
                 return (Reason::Denied, cut_after_a_change(&denial.why));
             }
             drop(world);
@@ -96,7 +97,7 @@ pub(in crate::l7) struct Refusal {
     pub(in crate::l7) answer: Answer,
     /// What policies that decide nothing have to say.
     pub(in crate::l7) notes: Vec<PolicyNote>,
-    /// Providers that must permit that the client hears the answer.
+    /// Providers that must permit that the client hears the answer, before the other policies decide.
     pub(in crate::l7) asks: Vec<Ask>,
     /// The client may hear another answer once newer keys are there.
     pub(in crate::l7) pending: Option<Box<Pending>>,
@@ -123,6 +124,7 @@ pub(in crate::l7) fn heard<B>(
     world: &World,
     (request, headers): (&Request<B>, &HeaderMap),
     answer: Answer,
+    providers: Providers<'_>,
 ) -> Refusal {
     let mut refusal = Refusal::from(answer);
     let service = world.service(&session.service);
@@ -137,7 +139,8 @@ pub(in crate::l7) fn heard<B>(
     };
     let judge = |method: &Method| {
         let judged = sent::policy_request(method, request.uri(), headers);
-        gate.decide(&connection, Some(&judged))
+        let views = Views { providers, ..Views::same(&judged) };
+        gate.decide_views(&connection, Some(views))
     };
     let announced = Some(headers).filter(|_| request.method() == Method::OPTIONS);
     let announced = announced.and_then(|it| it.get(ACCESS_CONTROL_REQUEST_METHOD));

@@ -35,6 +35,7 @@ use super::session::Session;
 use crate::balance::Picked;
 use crate::ext_authz;
 use crate::filter::{self, Cx, Half, HttpFilter, ResponseHead};
+use crate::gate::Providers;
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
@@ -96,8 +97,8 @@ pub(in crate::l7) async fn route(
     }
 }
 
-/// Gives the client an answer that no application gives, if its token is one of newer keys where that counts, and if the providers
-/// permit that it hears it: they are asked about what it sent.
+/// Gives the client an answer that no application gives, if its token is one of newer keys where that counts, if the providers permit
+/// that it hears it, and then the other policies: all are asked about what it sent.
 async fn refuse(
     session: Arc<Session>,
     mut refusal: Refusal,
@@ -111,17 +112,31 @@ async fn refuse(
         let headers = sent_headers(&before, &arrived);
         let again = || {
             let world = dependencies.world.load();
-            refusal = judge::heard(&session, &world, (&arrived.request, headers), answer.clone());
+            let (request, answer) = ((&arrived.request, headers), answer.clone());
+            refusal = judge::heard(&session, &world, request, answer, Providers::NotAsked);
             refusal.pending.is_some()
         };
         keys::await_newer(dependencies, &keys, again).await;
+        if refusal.asks.is_empty() {
+            exchange.record.notes(refusal.notes);
+            return refusal.answer.respond(exchange, arrived.form);
+        }
     }
-    let Refusal { answer, notes, asks, pending: _ } = refusal;
-    exchange.record.notes(notes);
+    let Refusal { answer, asks, .. } = refusal;
     let sent = before.as_ref().map(|sent| (&sent.uri, &sent.headers));
     let authorizer = session.authorizer();
     let asked = authorizer.ask(&asks, &mut arrived.request, sent, Some(&mut exchange)).await;
-    asked.err().unwrap_or(answer).respond(exchange, arrived.form)
+    let mutations = match asked {
+        Ok(mutations) => mutations,
+        Err(answer) => return answer.respond(exchange, arrived.form),
+    };
+    exchange.added = Some(Box::new(mutations.response()));
+    let world = session.context.dependencies.world.snapshot();
+    let request = (&arrived.request, sent_headers(&before, &arrived));
+    let permitted = Providers::Permit(&mutations);
+    let Refusal { answer, notes, .. } = judge::heard(&session, &world, request, answer, permitted);
+    exchange.record.notes(notes);
+    answer.respond(exchange, arrived.form)
 }
 
 /// The request in canonical form and its exchange, with the answer to one that no route is asked about.
@@ -222,7 +237,8 @@ impl Planning<'_> {
     /// What the client gets to hear of an answer that no application gives.
     fn heard(&self, answer: Answer) -> Refusal {
         let headers = sent_headers(self.before, self.arrived);
-        judge::heard(self.session, self.world, (&self.arrived.request, headers), answer)
+        let request = (&self.arrived.request, headers);
+        judge::heard(self.session, self.world, request, answer, Providers::NotAsked)
     }
 }
 

@@ -12,7 +12,7 @@ use http::{HeaderValue, Request};
 
 use crate::base::{Identity, Str};
 use crate::filter::{self, Pair};
-use crate::gate::{self, Addressed, ArrivalClass, Gate, Permit, Views};
+use crate::gate::{self, Addressed, ArrivalClass, Gate, Permit, Providers, Views};
 use crate::l7::message::headers;
 use crate::l7::message::original::Original;
 use crate::l7::message::sent::{self, Sent};
@@ -142,13 +142,14 @@ impl Gates {
     }
 
     /// A request in canonical form, judged as the client sent it where a producer's route changed it, and otherwise as it
-    /// arrived. `original` is what the peer says of that.
+    /// arrived. `original` is what the peer says of that. The request is as it was before providers changed it.
     pub(in crate::l7) fn authorize<B>(
         &self,
         world: &World,
         inbound: &Inbound,
         request: &Request<B>,
         original: Option<&HeaderValue>,
+        providers: Providers<'_>,
     ) -> Result<Permitted, Denial> {
         let path = Path { world, inbound, request };
         let verified = self.service().and_then(|service| path.verified(service, original?));
@@ -171,7 +172,7 @@ impl Gates {
         };
         let sent = sent::policy_request(method, sent_uri, sent_headers);
         let arrived = sent::policy_request(method, request.uri(), request.headers());
-        let views = Views { arrived: &arrived, sent: &sent };
+        let views = Views { arrived: &arrived, sent: &sent, providers };
         let permit = gate.decide_views(&inbound.connection(), Some(views))?;
         Ok(Permitted { permit, sent: verified })
     }

@@ -7,8 +7,8 @@
 //! 2. **A verdict** ([`judge`]), before the record, because the record names the policies: a budget that is full, a request that
 //!    is malformed, then authorization, by what arrived or was verified. A token of an unknown key has the issuer's keys fetched
 //!    ([`keys`]). The record begins with the verdict, so that what was rejected is logged and counted as well.
-//! 3. **External authorization**, if a CUSTOM policy matches: after all other policies, so that who is denied anyway costs a
-//!    provider nothing.
+//! 3. **External authorization**, if a CUSTOM policy matches. The verdict is then only that the request may be asked about; DENY
+//!    and ALLOW follow, by the request as the providers made it.
 //! 4. **Rate limits** of the services that guard the workload, after authorization: a request that is not permitted takes no token
 //!    from those that are.
 //! 5. **The application**, by this connection's own connection, once more if the resting one was just closed. What the application is told
@@ -25,7 +25,7 @@ use super::gates::{Gates, Permitted};
 use super::session::{self, Session};
 use crate::base::{PolicyNote, Str};
 use crate::ext_authz;
-use crate::gate::Permit;
+use crate::gate::{Permit, Providers};
 use crate::jwt::KeySource;
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
@@ -78,14 +78,20 @@ pub(in crate::l7) async fn deliver(
         Ok(judged) => judged,
         Err(answer) => return answer.respond(exchange, form),
     };
-    let head = tell(&mut arrived, &mut judged);
-    if !judged.permit.asks.is_empty() {
+    let head = if judged.permit.asks.is_empty() {
+        tell(&mut arrived, &mut judged)
+    } else {
         // Boxed, because it is large and most requests go without it.
-        let asked = Box::pin(authorize(&session, &mut arrived, &judged, &mut exchange));
-        if let Err(answer) = asked.await {
-            return answer.respond(exchange, form);
+        let sent_as = sent_as.as_ref();
+        let asked = Box::pin(authorize(&session, &mut arrived, judged, sent_as, &mut exchange));
+        match asked.await {
+            Ok((permitted, head)) => {
+                judged = permitted;
+                head
+            }
+            Err(answer) => return answer.respond(exchange, form),
         }
-    }
+    };
     if let Err(answer) = limit(&session, &mut arrived, &judged, &mut exchange).await {
         return answer.respond(exchange, form);
     }
@@ -93,28 +99,28 @@ pub(in crate::l7) async fn deliver(
 }
 
 /// Makes of the request what its token says, so that neither providers nor limits see headers that a client made up. Gives the head
-/// as it was judged, where that changes it or a provider may.
+/// as it was judged, where that changes it.
 fn tell(arrived: &mut Arrived, judged: &mut Permitted) -> Option<Box<Kept>> {
-    let Permit { told, asks, .. } = &judged.permit;
-    let changes = told.is_some() || !asks.is_empty();
-    let head = changes.then(|| Box::new(Kept::of(&arrived.request)));
-    if let Some(told) = told {
-        told.apply(&mut arrived.request);
-        arrived.request.body_mut().forbid_in_trailers(told.removed());
-        if let Some(sent) = &mut judged.sent {
-            sent.headers = told.headers(&sent.headers);
-        }
+    let told = judged.permit.told.as_ref()?;
+    let head = Box::new(Kept::of(&arrived.request));
+    told.apply(&mut arrived.request);
+    arrived.request.body_mut().forbid_in_trailers(told.removed());
+    if let Some(sent) = &mut judged.sent {
+        sent.headers = told.headers(&sent.headers);
     }
-    head
+    Some(head)
 }
 
-/// Asks the providers of the CUSTOM policies that match.
+/// Asks the providers of the CUSTOM policies that match, and judges the request as they make it. Gives the head as it was judged, too.
 async fn authorize(
     session: &Session,
     arrived: &mut Arrived,
-    judged: &Permitted,
+    mut judged: Permitted,
+    sent_as: Option<&HeaderValue>,
     exchange: &mut Exchange,
-) -> Result<(), Answer> {
+) -> Result<(Permitted, Option<Box<Kept>>), Answer> {
+    let head = Kept::of(&arrived.request);
+    tell(arrived, &mut judged);
     let authorizer = Authorizer {
         context: &session.context,
         from: session.as_client(),
@@ -126,9 +132,27 @@ async fn authorize(
     };
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
     let asks = &judged.permit.asks;
-    let asked = authorizer.ask(asks, &mut arrived.request, sent, Some(&mut *exchange));
-    exchange.added = Some(Box::new(asked.await?));
-    Ok(())
+    let asked = authorizer.ask(asks, &mut arrived.request, sent, Some(&mut *exchange)).await;
+    let mutations = Arc::new(asked?);
+    exchange.added = Some(Box::new(mutations.response()));
+    let head = head.changed(Some(mutations.clone()));
+    let mut judged = {
+        let world = session.context.dependencies.world.load();
+        let gates = session.gates(&world);
+        let (inbound, before) = (&session.inbound, head.request());
+        gates.authorize(&world, inbound, &before, sent_as, head.providers()).map_err(|denial| {
+            exchange.record.notes(denial.notes.clone());
+            Answer::of_denial(&denial, before.uri(), before.headers())
+        })?
+    };
+    exchange.record.notes(std::mem::take(&mut judged.permit.notes));
+    // Once more, because another token may count since the providers were asked.
+    tell(arrived, &mut judged);
+    mutations.apply(arrived.request.headers_mut());
+    if let Some(sent) = &mut judged.sent {
+        mutations.apply(&mut sent.headers);
+    }
+    Ok((judged, Some(Box::new(head))))
 }
 
 /// Asks the filters of what guards the workload.
@@ -180,7 +204,8 @@ fn judge(
     if !routed {
         headers::add_missing(arrived.request.headers_mut());
     }
-    let judged = gates.authorize(&world, &session.inbound, &arrived.request, sent_as);
+    let judged =
+        gates.authorize(&world, &session.inbound, &arrived.request, sent_as, Providers::NotAsked);
     match judged {
         Ok(mut judged) => {
             let notes = std::mem::take(&mut judged.permit.notes);
@@ -326,6 +351,7 @@ impl Judged {
                 &session.inbound,
                 &self.head.request(),
                 self.sent_as.as_ref(),
+                self.head.providers(),
             );
             judged.map(|judged| judged.permit)
         };

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Uri};
 
 use super::{Exchange, ResponseBody};
 use crate::base::Reason;
-use crate::ext_authz::Refusal;
+use crate::ext_authz::{self, Refusal};
 use crate::filter;
 use crate::l7::message::body::Broken;
 use crate::l7::message::framing::Fault;
@@ -199,9 +199,14 @@ impl Answer {
         let text = if form == Form::Head { Bytes::new() } else { text };
         exchange.record.response(self.status);
         let closes = exchange.withholds_body();
+        // Also with an answer of our own the client gets what a provider that permits gives it, such as a cookie.
+        let added = exchange.added.take();
         let mut response = Response::new(ResponseBody::own(text, exchange));
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;
+        if let Some(added) = added {
+            ext_authz::add_to_response(&added, response.headers_mut());
+        }
         if closes {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -225,9 +230,13 @@ impl Answer {
         let code = grpc.unwrap_or_else(|| grpc_code(self.status));
         exchange.record.response(StatusCode::OK);
         exchange.record.grpc_status(code);
+        let added = exchange.added.take();
         let mut response = Response::new(ResponseBody::own(Bytes::new(), exchange));
         *response.headers_mut() = headers;
         let headers = response.headers_mut();
+        if let Some(added) = added {
+            ext_authz::add_to_response(&added, headers);
+        }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(HeaderName::from_static("grpc-status"), code.into());
         headers

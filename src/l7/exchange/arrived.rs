@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use super::answer::Form;
 use super::upgrade::{self, Upgrade};
 use crate::base::Str;
+use crate::ext_authz::Mutations;
 use crate::jwt;
 use crate::l7::budget::Full;
 use crate::l7::budget::seat::{RequestPermit, Seat};
@@ -33,8 +34,14 @@ pub(in crate::l7) struct Arrived {
     pub(in crate::l7) upgrade: Option<Upgrade>,
     /// What is wrong with the request.
     pub(in crate::l7) fault: Option<Fault>,
-    /// The head before a token was taken out of it, for the next attempt.
-    pub(in crate::l7) untold: Option<Box<Sent>>,
+    /// The head as policies judge it, where a token or a provider changed it for an attempt.
+    pub(in crate::l7) untold: Option<Box<Untold>>,
+}
+
+/// The head of a request before its token was taken out, and before providers of external authorization changed it.
+pub(in crate::l7) struct Untold {
+    pub(in crate::l7) sent: Sent,
+    pub(in crate::l7) mutations: Option<Arc<Mutations>>,
 }
 
 /// What a worker lets a request have.

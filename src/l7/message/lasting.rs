@@ -3,6 +3,7 @@
 //! on because it was permitted once. Short requests pay nothing for that: nobody waits for changes within the first second.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
@@ -11,6 +12,8 @@ use tokio::time::sleep;
 
 use super::body::RequestBody;
 use crate::base::Reason;
+use crate::ext_authz::Mutations;
+use crate::gate::Providers;
 
 /// Why something must not go on that lasts.
 pub(in crate::l7) type End = (Reason, String);
@@ -53,6 +56,8 @@ pub(in crate::l7) struct Kept {
     method: Method,
     uri: Uri,
     fields: Box<[u8]>,
+    /// What providers of external authorization, which are not asked again, made of it.
+    mutations: Option<Arc<Mutations>>,
 }
 
 impl Kept {
@@ -67,7 +72,17 @@ impl Kept {
             put(&mut fields, value.as_bytes());
         }
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        Self { method, uri, fields: fields.into_boxed_slice() }
+        Self { method, uri, fields: fields.into_boxed_slice(), mutations: None }
+    }
+
+    /// The same, as providers of external authorization change it.
+    pub(in crate::l7) fn changed(self, mutations: Option<Arc<Mutations>>) -> Self {
+        Self { mutations, ..self }
+    }
+
+    /// The providers permitted it.
+    pub(in crate::l7) fn providers(&self) -> Providers<'_> {
+        Providers::Permit(self.mutations.as_deref().unwrap_or(Mutations::NONE))
     }
 
     /// The head of the request as it was.

@@ -166,6 +166,43 @@ async fn an_authorizer_decides_and_what_it_says_goes_where_it_is_to_go() {
     }
 }
 
+/// Requests with the value in the header match.
+fn with_header(action: Action, name: &'static str, value: &str) -> AuthorizationPolicy {
+    let values = Values { any: vec![StringMatch::Exact(value.into())], none: vec![] };
+    let key = ConditionKey::Header(http::HeaderName::from_static(name));
+    let rule = Rule { when: vec![Condition::Text { key, values }], ..Rule::default() };
+    let scope = Scope::Targets(vec![PolicyTarget::Service("echo".into())]);
+    policy("other", action, scope, vec![rule])
+}
+
+/// CUSTOM, DENY, ALLOW: an answer of the authorizer comes before those of the others, who see what it has set and what it did not.
+#[tokio::test]
+async fn other_policies_decide_about_what_the_authorizer_made_of_a_request() {
+    for (other, expected) in [
+        (with_header(Action::Allow, "x-user", "alice"), StatusCode::OK),
+        (with_header(Action::Allow, "x-role", "admin"), StatusCode::FORBIDDEN),
+        (with_header(Action::Deny, "x-user", "alice"), StatusCode::FORBIDDEN),
+        (with_header(Action::Deny, "x-user", "root"), StatusCode::OK),
+    ] {
+        for is_captured in [true, false] {
+            let at = application("app").await;
+            let mesh = if is_captured { captured(at) } else { shop(at) };
+            let mesh = with_authorizer(mesh, authorizer().await).policy(custom(provider(80)));
+            let lab = Lab::new(mesh.policy(other.clone()), WorkerSettings::for_tests());
+            let mut client = client(&lab, is_captured, at).await;
+            let login = get(&mut client, "/login", &[]).await;
+            assert_eq!(login.status, StatusCode::FOUND, "{other:?}");
+            let preset = [("x-user", "root"), ("x-role", "admin")];
+            let answer = get(&mut client, "/a", &preset).await;
+            assert_eq!(answer.status, expected, "{is_captured} {other:?}: {}", answer.body);
+            assert_eq!(answer.headers["set-cookie"], "seen=1", "with either answer");
+            if expected == StatusCode::FORBIDDEN {
+                assert_eq!(answer.body, "RBAC: access denied");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn who_cannot_be_asked_permits_nothing() {
     for is_captured in [true, false] {
@@ -296,10 +333,21 @@ async fn answers_of_the_mesh_are_heard_by_whom_the_authorizer_permits() {
     route.rules[0].matches =
         vec![HttpMatch { path: PathMatch::Exact("/a".into()), ..HttpMatch::default() }];
     let mesh = with_authorizer(shop(at), authorizer().await).policy(custom(provider(80)));
-    let lab = Lab::new(mesh.route(route), WorkerSettings::for_tests());
+    let mesh = mesh.route(route);
+    let published = mesh.mesh.clone();
+    let lab = Lab::new(mesh, WorkerSettings::for_tests());
     let mut client = client(&lab, false, at).await;
     assert_eq!(get(&mut client, "/nothing", &[]).await.status, StatusCode::NOT_FOUND);
     assert_eq!(get(&mut client, "/deny", &[]).await.body, "denied by rule");
+    // Then the other policies decide, about what the authorizer made of the request.
+    for (user, status) in [("alice", StatusCode::NOT_FOUND), ("root", StatusCode::FORBIDDEN)] {
+        let mut mesh = published.clone();
+        mesh.policies.push(Arc::new(with_header(Action::Allow, "x-user", user)));
+        lab.store.publish(mesh);
+        let answer = get(&mut client, "/nothing", &[("x-user", "root")]).await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+        assert_eq!(get(&mut client, "/deny", &[]).await.body, "denied by rule");
+    }
 }
 
 /// A field of a message of protobuf that has bytes.

@@ -22,7 +22,7 @@ use crate::balance::{Ended, Picked};
 use crate::base::{Identity, Reason};
 use crate::ext_authz::grpc_check::{self, Ends};
 use crate::ext_authz::http_check;
-use crate::ext_authz::{self, About, Changes, MOST_OF_AN_ANSWER, SeenBody, Verdict};
+use crate::ext_authz::{About, Changes, MOST_OF_AN_ANSWER, Mutations, SeenBody, Verdict};
 use crate::gate::{self, Ask, Views};
 use crate::l7::budget::sizes::units;
 use crate::l7::budget::{Kind, Share};
@@ -69,16 +69,16 @@ impl From<String> for Failed {
 }
 
 impl Authorizer<'_> {
-    /// Asks all of them, and changes the request as they say. Gives the headers that the client gets with the response.
+    /// Asks all of them about what the client sent. Gives what they make of the request.
     pub(in crate::l7) async fn ask(
         &self,
         asks: &[Ask],
         request: &mut Request<RequestBody>,
         sent: AsSent<'_>,
         mut exchange: Option<&mut Exchange>,
-    ) -> Result<HeaderMap, Answer> {
+    ) -> Result<Mutations, Answer> {
         let seen = self.read_body(asks, request).await?;
-        let (mut all, mut response) = (Vec::with_capacity(asks.len()), HeaderMap::new());
+        let mut mutations = Mutations::default();
         for Ask { provider, as_sent } in asks {
             let (uri, headers) = match sent.filter(|_| *as_sent) {
                 Some(sent) => sent,
@@ -88,17 +88,11 @@ impl Authorizer<'_> {
             let body = part.as_ref().map(|(bytes, partial)| SeenBody { bytes, partial: *partial });
             let about =
                 About { method: request.method(), target: sent::target(uri), headers, body };
-            let changes = self.one(provider, &about, exchange.as_deref_mut()).await?;
-            if let Some(changes) = changes {
-                ext_authz::add_to_response(&changes.response, &mut response);
-                all.push(changes);
+            if let Some(changes) = self.one(provider, &about, exchange.as_deref_mut()).await? {
+                mutations.add(changes);
             }
         }
-        // After all of them were asked about what the client sent.
-        for changes in all {
-            changes.apply(request.headers_mut());
-        }
-        Ok(response)
+        Ok(mutations)
     }
 
     /// Asks one. `None`: it has failed, and the request passes all the same.

@@ -36,8 +36,11 @@ pub struct JwtRule {
     pub issuer: String,
     #[serde(default)]
     pub audiences: Vec<String>,
-    #[serde(default, alias = "jwks_uri")]
+    #[serde(default)]
     pub jwks_uri: String,
+    /// The older name of `jwksUri`.
+    #[serde(default, rename = "jwks_uri")]
+    pub older_jwks_uri: String,
     /// The keys themselves.
     #[serde(default)]
     pub jwks: String,
@@ -58,6 +61,13 @@ pub struct JwtRule {
     /// Of a request for the keys.
     #[serde(default)]
     pub timeout: Option<Value>,
+}
+
+impl JwtRule {
+    /// Where the keys are fetched from; empty if they are not.
+    pub fn keys_uri(&self) -> &str {
+        if self.jwks_uri.is_empty() { &self.older_jwks_uri } else { &self.jwks_uri }
+    }
 }
 
 /// A header with a token in it.

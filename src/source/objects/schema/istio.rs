@@ -1,8 +1,10 @@
-//! Istio: AuthorizationPolicy, PeerAuthentication, ServiceEntry, WorkloadEntry.
+//! Istio: AuthorizationPolicy, PeerAuthentication, RequestAuthentication, ServiceEntry, WorkloadEntry.
 
 use serde_json::Value;
 
-use crate::base::schema::forms::{GROUP, KIND, NAME, PORT_KEY, SELECTOR_KEY, SELECTOR_VALUE, any};
+use crate::base::schema::forms::{
+    CLAIM_HEADER, GROUP, KIND, NAME, NOT_EMPTY, PORT_KEY, SELECTOR_KEY, SELECTOR_VALUE, any,
+};
 use crate::base::schema::{Rule, items, repeated, text};
 use Rule::{Fields, List, Map, Number, OneOf, Text, With};
 
@@ -62,6 +64,44 @@ pub(in super::super) const PEER_AUTHENTICATION: Rule = With(
     &[ports_are_of_workloads],
 );
 
+const NAMES: Rule = List(0, MANY, &Text(NOT_EMPTY));
+pub(in super::super) const REQUEST_AUTHENTICATION: Rule = With(
+    &Fields(&[
+        ("selector", SELECTOR),
+        ("targetRef", TARGET),
+        ("targetRefs", List(0, 16, &TARGET)),
+        (
+            "jwtRules",
+            List(
+                0,
+                4096,
+                &With(
+                    &Fields(&[
+                        ("issuer", Text(NOT_EMPTY)),
+                        ("audiences", NAMES),
+                        ("fromHeaders", List(0, MANY, &Fields(&[("name", Text(NOT_EMPTY))]))),
+                        ("fromParams", NAMES),
+                        ("fromCookies", NAMES),
+                        (
+                            "outputClaimToHeaders",
+                            List(
+                                0,
+                                MANY,
+                                &Fields(&[
+                                    ("header", Text(CLAIM_HEADER)),
+                                    ("claim", Text(NOT_EMPTY)),
+                                ]),
+                            ),
+                        ),
+                    ]),
+                    &[keys_come_from_one_place],
+                ),
+            ),
+        ),
+    ]),
+    &[one_way_to_apply],
+);
+
 const WORKLOAD_FIELDS: Rule = Fields(&[
     ("address", Text(any(256))),
     ("labels", Map(256, any(MANY), &Text(any(MANY)))),
@@ -119,6 +159,12 @@ fn one_way_to_apply(value: &Value) -> Option<(&'static str, String)> {
     let mut given = ways.into_iter().filter(|field| value.get(field).is_some());
     let (_, second) = (given.next()?, given.next()?);
     Some((second, "must not stand beside another of selector, targetRef and targetRefs".to_owned()))
+}
+
+fn keys_come_from_one_place(value: &Value) -> Option<(&'static str, String)> {
+    let has = |field: &str| value.get(field).is_some();
+    let twice = has("jwks") && (has("jwksUri") || has("jwks_uri"));
+    twice.then(|| ("jwks", "must not stand beside jwksUri".to_owned()))
 }
 
 fn ports_are_of_workloads(value: &Value) -> Option<(&'static str, String)> {

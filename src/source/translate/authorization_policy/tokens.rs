@@ -112,7 +112,7 @@ impl Reader<'_, '_> {
         if rule.jwks.is_empty() {
             return self.remote(rule);
         }
-        if !rule.jwks_uri.is_empty() {
+        if !rule.keys_uri().is_empty() {
             self.warn("jwksUri", "is not asked, because jwks has the keys");
         }
         let keys = match Keys::parse(&rule.jwks) {
@@ -132,13 +132,13 @@ impl Reader<'_, '_> {
     }
 
     fn remote(&mut self, rule: &JwtRule) -> IssuerKeys {
-        if rule.jwks_uri.is_empty() {
+        if rule.keys_uri().is_empty() {
             let why = "is missing, and so is jwksUri; keys are not looked for at the issuer";
             self.error("jwks", format!("{why}; {UNTIL}"));
             return IssuerKeys::Unknown;
         }
         let timeout = self.timeout(rule.timeout.as_ref());
-        match KeysUri::parse(&rule.jwks_uri) {
+        match KeysUri::parse(rule.keys_uri()) {
             Ok(uri) => IssuerKeys::Remote(Arc::new(KeySource {
                 uri: Arc::new(uri),
                 namespace: self.key.namespace.clone(),

@@ -1,0 +1,173 @@
+//! What a gate decides about a connection or a request.
+//!
+//! Each set of policies must permit, in two rounds over all of them, as Istio's filters stand in one chain: the first finds the
+//! providers of CUSTOM policies, which are asked before any DENY or ALLOW of any set decides in the second.
+
+use http::HeaderMap;
+
+use super::permit::add_asks;
+use super::{Ask, Gate, Permit, Providers, Views};
+use crate::base::{ObjectKey, PolicyNote};
+use crate::ext_authz::Mutations;
+use crate::policy::{
+    self, Connection, Denial, Destination, Facts, PolicySet, Principals, Request, Told,
+};
+
+impl Gate {
+    /// Decides. Without a request, layer 4 is all there is (Istio's rule for TCP traffic). Pure, so that live connections and
+    /// streams can be judged again after every change: no provider is ever called from here ([`Permit::asks`]).
+    pub fn decide(
+        &self,
+        connection: &Connection<'_>,
+        request: Option<&Request<'_>>,
+    ) -> Result<Permit, Denial> {
+        self.decide_views(connection, request.map(Views::same))
+    }
+
+    /// The same where a route or a provider of external authorization changed the request.
+    pub fn decide_views<'a>(
+        &self,
+        connection: &'a Connection<'a>,
+        views: Option<Views<'a>>,
+    ) -> Result<Permit, Denial> {
+        self.admit(connection)?;
+        let mutations = views.and_then(|it| it.providers.mutations());
+        let sent = views.map(|it| it.sent).filter(|_| !self.restrictions.is_empty());
+        let seen = views.map(|it| if self.speaks { it.sent } else { it.arrived });
+        let restricting = self.restrictions.iter().map(|guard| &*guard.set);
+        let guarding = self.waypoint_sets.iter().map(|guard| &guard.set).chain(&self.own);
+        let restricting = policy::check(restricting, sent, &self.keys);
+        let checked = policy::check(guarding.map(|set| &**set), seen, &self.keys);
+        // As in Envoy, policies see what the application will be told. What those want told who do not speak for the
+        // destination, its application does not hear.
+        let changed = (changed(sent, None, mutations), changed(seen, checked.told(), mutations));
+        let (sent, seen) = (with(sent, changed.0.as_ref()), with(seen, changed.1.as_ref()));
+        let mut sides = Sides {
+            restricting: Facts::new(connection, sent.as_ref()),
+            guarding: Facts::new(connection, seen.as_ref()),
+        };
+        sides.restricting.bearer = restricting.bearer();
+        sides.guarding.bearer = checked.bearer();
+        let mut notes = Vec::new();
+        let (asks, policy) = match self.rounds(&mut sides, mutations.is_some(), &mut notes) {
+            Ok(decided) => decided,
+            Err(denial) => return Err(Denial { notes, ..denial }),
+        };
+        Ok(Permit {
+            waypoint: sides.guarding.principals.waypoint.cloned(),
+            names_client: self.names_clients,
+            policy: policy.cloned(),
+            notes,
+            filtered: self.filtered.clone(),
+            told: checked.into_told(),
+            asks,
+        })
+    }
+
+    /// What needs no policy to be refused.
+    fn admit(&self, connection: &Connection<'_>) -> Result<(), Denial> {
+        if self.refuses_plaintext(connection) {
+            let to = connection.destination;
+            return Err(Denial::new(format!(
+                "PeerAuthentication STRICT refuses plaintext to {to}"
+            )));
+        }
+        match &self.closed {
+            Some(why) => Err(Denial::new(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// The providers to be asked; or, where there are none or they permit, the policy that allows.
+    fn rounds<'a>(
+        &'a self,
+        sides: &mut Sides<'a>,
+        permitted: bool,
+        notes: &mut Vec<PolicyNote>,
+    ) -> Result<(Vec<Ask>, Option<&'a ObjectKey>), Denial> {
+        if self.sets().any(|set| !set.custom.is_empty()) {
+            let mut asks = Vec::new();
+            self.each(sides, |set, facts, as_sent| {
+                add_asks(&mut asks, set.asks(facts, notes)?, as_sent);
+                Ok(())
+            })?;
+            if !asks.is_empty() && !permitted {
+                self.each(sides, |set, facts, _| set.decide_connection(facts, notes))?;
+                return Ok((asks, None));
+            }
+        }
+        let mut policy = None;
+        self.each(sides, |set, facts, _| {
+            policy = set.decide(facts, notes)?.or(policy);
+            Ok(())
+        })?;
+        Ok((Vec::new(), policy))
+    }
+
+    /// Shows each set the facts as it sees them; also whether that is the request as it was sent.
+    fn each<'a>(
+        &'a self,
+        sides: &mut Sides<'a>,
+        mut show: impl FnMut(&'a PolicySet, &Facts<'_>, bool) -> Result<(), Denial>,
+    ) -> Result<(), Denial> {
+        let Sides { restricting, guarding } = sides;
+        let connection = guarding.connection();
+        for guard in &self.restrictions {
+            restricting.destination = guard.destination(connection.destination);
+            show(&guard.set, restricting, true)?;
+        }
+        guarding.principals.waypoint = None;
+        for guard in &self.waypoint_sets {
+            guarding.destination = guard.destination(connection.destination);
+            show(&guard.set, guarding, self.speaks)?;
+        }
+        guarding.destination = Destination::itself(connection.destination);
+        // Plaintext proves nobody, so nobody's waypoint is added to it either.
+        let addressed = self.waypoint.as_ref().map(|waypoint| &waypoint.identity);
+        let waypoint = connection.client.and(addressed);
+        guarding.principals = Principals { client: connection.client, waypoint };
+        match &self.own {
+            Some(own) => show(own, guarding, self.speaks),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The facts of one decision, as those see them who only restrict, and those who guard the workload.
+struct Sides<'a> {
+    restricting: Facts<'a>,
+    guarding: Facts<'a>,
+}
+
+impl<'a> Providers<'a> {
+    /// What they made of the request, if they permit it.
+    fn mutations(self) -> Option<&'a Mutations> {
+        match self {
+            Providers::NotAsked => None,
+            Providers::Permit(mutations) => Some(mutations),
+        }
+    }
+}
+
+/// The headers of a request as its token and the providers change them, if they do.
+fn changed(
+    view: Option<&Request<'_>>,
+    told: Option<&Told>,
+    mutations: Option<&Mutations>,
+) -> Option<HeaderMap> {
+    let headers = view?.headers;
+    let mut changed = match (told, mutations) {
+        (None, None) => return None,
+        (Some(told), _) => told.headers(headers),
+        (None, Some(_)) => headers.clone(),
+    };
+    if let Some(mutations) = mutations {
+        mutations.apply(&mut changed);
+    }
+    Some(changed)
+}
+
+fn with<'a>(view: Option<&Request<'a>>, headers: Option<&'a HeaderMap>) -> Option<Request<'a>> {
+    let view = view?;
+    Some(Request { headers: headers.unwrap_or(view.headers), ..*view })
+}
