@@ -17,7 +17,7 @@ pub struct Target {
 }
 
 /// All of them, with who sends such bytes.
-pub const TARGETS: [Target; 24] = [
+pub const TARGETS: [Target; 25] = [
     // Anybody who can reach 15008.
     Target { name: "connect", run: tunnel::fuzz::connect },
     Target { name: "frames", run: tunnel::fuzz::frames },
@@ -30,6 +30,7 @@ pub const TARGETS: [Target; 24] = [
     Target { name: "head", run: l7::fuzz::head },
     Target { name: "trace_context", run: trace::fuzz::context },
     Target { name: "original", run: l7::fuzz::original },
+    Target { name: "messages", run: l7::fuzz::messages },
     Target { name: "path", run: policy::fuzz::path },
     Target { name: "host", run: policy::fuzz::host },
     // Applications, and DNS servers.

@@ -20,6 +20,7 @@ mod cni;
 mod connection;
 mod controller;
 mod dns;
+mod exemplars;
 mod exposition;
 mod handshakes;
 mod health;
@@ -47,7 +48,7 @@ pub use cni::CniMetrics;
 pub use connection::ConnectionRecord;
 pub use controller::ControllerMetrics;
 pub use dns::{DnsLabels, DnsMetrics, DnsQuestions};
-pub use exposition::Scrape;
+pub use exposition::{Scrape, TextFormat};
 pub use handshakes::{Handshake, count_handshake};
 pub use health::{HealthMetrics, WorkerHealth};
 pub use jwks::JwksMetrics;
@@ -345,19 +346,19 @@ impl Telemetry {
         &self.0.controller
     }
 
-    /// All metrics in the text format of OpenMetrics 1.0, which Prometheus' own parser reads too, part by part.
-    pub fn scrape_in_parts(&self) -> Result<Scrape, std::fmt::Error> {
+    /// All metrics in the text format of OpenMetrics 1.0, part by part. Without exemplars Prometheus' own parser reads it too.
+    pub fn scrape_in_parts(&self, format: TextFormat) -> Result<Scrape, std::fmt::Error> {
         self.sweep();
         let shared = &*self.0;
         let mut head = String::new();
         text::encode_registry(&mut head, &shared.registry)?;
         let families = shared.dns.families().into_iter().chain(shared.notes.families());
-        Ok(Scrape::new(head, families.chain(shared.traffic.families())))
+        Ok(Scrape::new(format, head, families.chain(shared.traffic.families())))
     }
 
     /// The same in one text.
     pub fn scrape(&self) -> Result<String, std::fmt::Error> {
-        let bytes = self.scrape_in_parts()?.flatten().collect();
+        let bytes = self.scrape_in_parts(TextFormat::Prometheus)?.flatten().collect();
         String::from_utf8(bytes).map_err(|_| std::fmt::Error)
     }
 

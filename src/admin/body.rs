@@ -101,10 +101,10 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::telemetry::Telemetry;
+    use crate::telemetry::{Telemetry, TextFormat};
 
     async fn body(scrapes: &Scrapes) -> PageBody {
-        let scrape = Telemetry::without_log().scrape_in_parts().unwrap();
+        let scrape = Telemetry::without_log().scrape_in_parts(TextFormat::Prometheus).unwrap();
         PageBody::scrape(scrape, scrapes.place().await.unwrap())
     }
 

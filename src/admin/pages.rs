@@ -11,7 +11,7 @@ use super::port::Port;
 use super::probe;
 use super::profile;
 use super::{Admin, Dump};
-use crate::telemetry::AUDIT;
+use crate::telemetry::{AUDIT, TextFormat};
 
 /// The index at `/` on the socket.
 const INDEX: &str = "\
@@ -40,7 +40,7 @@ const BYTES: &str = "application/octet-stream";
 const NO_PAGE: &str = "there is no such page\n";
 const JSON: &str = "application/json";
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// The format of Prometheus before OpenMetrics; the body is the same.
+/// The format of Prometheus before OpenMetrics; the body is the same but for exemplars.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Page = Response<PageBody>;
@@ -133,9 +133,12 @@ async fn metrics<B>(admin: &Admin, request: &Request<B>) -> Page {
     admin.dump.refresh();
     let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
     let open = accept.is_some_and(|accept| accept.contains("application/openmetrics-text"));
-    let kind = if open { OPENMETRICS } else { PROMETHEUS };
+    let (kind, format) = match open {
+        true => (OPENMETRICS, TextFormat::OpenMetrics),
+        false => (PROMETHEUS, TextFormat::Prometheus),
+    };
     let scraped = place.map_err(|error| error.to_string()).and_then(|place| {
-        let scrape = admin.telemetry.scrape_in_parts().map_err(|error| error.to_string())?;
+        let scrape = admin.telemetry.scrape_in_parts(format).map_err(|error| error.to_string())?;
         Ok(PageBody::scrape(scrape, place))
     });
     match scraped {

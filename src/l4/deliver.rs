@@ -14,7 +14,7 @@ use crate::policy::{Connection, Denial};
 use crate::reach::{self, cut_after_a_change};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
-use crate::tunnel::{Cut, Joined, PeerRevoked};
+use crate::tunnel::{Baggage, Cut, Joined, PeerRevoked};
 use crate::world::{self, JudgementChanges, World};
 
 /// A connection that arrived for the workload, however it came.
@@ -28,6 +28,8 @@ pub(super) struct Arrival {
     pub(super) destination: SocketAddr,
     /// The service that the tunnel's request named.
     pub(super) forwarded_host: Option<Str>,
+    /// What a client's proxy says of a client that the mesh does not know; for labels.
+    pub(super) baggage: Option<Box<Baggage>>,
     /// From a workload of this node, without a tunnel.
     pub(super) in_process: bool,
     pub(super) cut: Cut,
@@ -213,7 +215,10 @@ impl Proxy {
         let wire_port = if tunnelled { ports::HBONE } else { arrival.destination.port() };
         ConnectionStart {
             reporter: Reporter::Destination,
-            source: world::labels_of(source, arrival.client.as_ref(), cluster),
+            source: match (&arrival.client, &arrival.baggage) {
+                (Some(client), Some(baggage)) => baggage.peer(client),
+                (client, _) => world::labels_of(source, client.as_ref(), cluster),
+            },
             destination: world::labels_of(Some(&arrival.workload), own, cluster),
             service: service.map(|service| world::service_labels(service)).unwrap_or_default(),
             mutual_tls: tunnelled,

@@ -117,6 +117,7 @@ impl Proxy {
             peer,
             destination: crate::sock::unmap(local),
             forwarded_host: None,
+            baggage: None,
             in_process: false,
             cut: Cut::with_workload(&self.cancel),
         };
@@ -185,6 +186,7 @@ impl Proxy {
         };
         let arrival = Arrival {
             workload,
+            baggage: self.baggage_of(&client, peer, incoming.request.baggage.as_deref()),
             client: Some(client),
             peer,
             destination: SocketAddr::new(address, port),
@@ -257,6 +259,7 @@ impl Proxy {
                     client_address: arrival.peer,
                     destination: arrival.destination,
                     forwarded_host: arrival.forwarded_host,
+                    baggage: arrival.baggage,
                     sockets: self.sockets.clone(),
                     place,
                     cut: arrival.cut,
@@ -268,6 +271,19 @@ impl Proxy {
 
     fn lost(&self, arrival: &Arrival, error: &tunnel::TunnelError) {
         tracing::debug!(workload = %self.uid, peer = %arrival.peer, %error, "the client left before the answer");
+    }
+
+    /// What its proxy says of a client that is none of the workloads that this agent knows.
+    fn baggage_of(
+        &self,
+        client: &Identity,
+        peer: SocketAddr,
+        text: Option<&str>,
+    ) -> Option<Box<Baggage>> {
+        let text = text?;
+        let world = self.shared.world.load();
+        let is_known = world.source_at(peer.ip(), Some(client)).is_some();
+        (!is_known).then(|| Box::new(Baggage::parse(text)))
     }
 
     fn baggage(&self, workload: &Workload) -> String {

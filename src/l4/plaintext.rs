@@ -26,6 +26,7 @@ impl Proxy {
             peer: accepted.peer,
             destination,
             forwarded_host: None,
+            baggage: None,
             in_process: false,
             cut: Cut::with_workload(&self.cancel),
         };
@@ -47,6 +48,7 @@ impl Proxy {
                     client_address: arrival.peer,
                     destination,
                     forwarded_host: None,
+                    baggage: None,
                     sockets: self.sockets.clone(),
                     place: accepted.place,
                     cut: arrival.cut,

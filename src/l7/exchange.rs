@@ -25,6 +25,8 @@ use crate::l7::budget::admission::Admission;
 use crate::l7::message::body::{self, BodyError, Broken, Expectation, RequestBody, Uploaded};
 use crate::l7::message::held::{self, Chunk};
 use crate::l7::message::lasting::Cut;
+use crate::l7::message::leaving::Awaited;
+use crate::l7::message::messages::Messages;
 use crate::l7::message::{framing, headers};
 use crate::l7::upstream::Lease;
 use crate::telemetry::RequestRecord;
@@ -35,6 +37,8 @@ pub(in crate::l7) struct Exchange {
     pub(in crate::l7) record: RequestRecord,
     started: Instant,
     uploaded: Option<Uploaded>,
+    /// Of the response to a gRPC request.
+    messages: Option<Messages>,
     /// The client waits to be asked for the body.
     expectation: Option<Expectation>,
     finished: bool,
@@ -42,6 +46,10 @@ pub(in crate::l7) struct Exchange {
     pub(in crate::l7) waited: bool,
     /// Its trace is not recorded, and nobody has told the next one so.
     unrecorded: bool,
+    /// How often an endpoint was tried.
+    pub(in crate::l7) attempts: u32,
+    /// What the client's half has said of that.
+    pub(in crate::l7) attempt: Option<HeaderValue>,
     /// When the response must be at its end.
     pub(in crate::l7) due: Option<Instant>,
     /// The upstream connection, which others may use after this request.
@@ -59,14 +67,18 @@ impl Exchange {
         body: &RequestBody,
         place: Option<Admission>,
     ) -> Box<Self> {
+        let messages = record.is_grpc().then(Messages::default);
         Box::new(Self {
             record,
+            messages,
             started: Instant::now(),
             uploaded: body.uploaded(),
             expectation: body.expectation(),
             finished: false,
             waited: false,
             unrecorded: false,
+            attempts: 0,
+            attempt: None,
             due: None,
             lease: None,
             in_flight: None,
@@ -157,6 +169,10 @@ impl Drop for Exchange {
         if let Some(uploaded) = &self.uploaded {
             self.record.request_bytes(uploaded.bytes());
         }
+        if let Some(messages) = &self.messages {
+            let sent = self.uploaded.as_ref().map_or(0, Uploaded::messages);
+            self.record.messages(sent, messages.count());
+        }
         if !self.finished {
             let why = "the client left before the response had ended".to_owned();
             self.record.fail(Reason::PeerReset, why);
@@ -176,6 +192,8 @@ pub(in crate::l7) struct ResponseBody {
     waited: bool,
     /// Its last frame was read.
     ended: bool,
+    /// The client waits for it, over HTTP/1.
+    awaited: Option<Awaited>,
 }
 
 enum Content {
@@ -230,7 +248,21 @@ impl ResponseBody {
     }
 
     fn new(content: Content, exchange: Option<Box<Exchange>>) -> Self {
-        Self { content, exchange, deadline: None, cut: None, waited: false, ended: false }
+        Self {
+            content,
+            exchange,
+            deadline: None,
+            cut: None,
+            waited: false,
+            ended: false,
+            awaited: None,
+        }
+    }
+
+    /// The client waits for it until its end.
+    pub(in crate::l7) fn awaited(mut self, awaited: Awaited) -> Self {
+        self.awaited = Some(awaited);
+        self
     }
 
     /// The request's place, when the response waits in frames that can hold it.
@@ -289,6 +321,11 @@ impl ResponseBody {
     /// There is no more yet. Whether it may go on is asked from now on.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
         self.waited = true;
+        if self.awaited.as_ref().is_some_and(Awaited::has_left)
+            && let Some(lease) = self.exchange.as_ref().and_then(|it| it.lease.as_ref())
+        {
+            lease.sender.half_close();
+        }
         if self.is_cut(cx) { Poll::Ready(Some(Err(BodyError::Cut))) } else { Poll::Pending }
     }
 
@@ -299,6 +336,9 @@ impl ResponseBody {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     exchange.record.response_bytes(data.len());
+                    if let Some(messages) = &mut exchange.messages {
+                        messages.pass(data);
+                    }
                 } else if let Some(trailers) = frame.trailers_ref() {
                     exchange.grpc_status(trailers);
                 }

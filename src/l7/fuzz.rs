@@ -6,6 +6,7 @@ use http::{Method, Request, Uri, Version};
 
 use crate::l7::exchange::upgrade;
 use crate::l7::message::detect::{self, Verdict};
+use crate::l7::message::messages::Messages;
 use crate::l7::message::original::Original;
 use crate::l7::message::{framing, headers, refused};
 
@@ -45,6 +46,16 @@ pub fn head(bytes: &[u8]) {
     headers::add_missing(request.headers_mut());
     headers::keep_host(request.headers_mut(), &before);
     assert_eq!(headers::host(request.headers()), headers::host(&before));
+}
+
+/// Messages of gRPC, in frames of any length: the first byte says how long.
+pub fn messages(bytes: &[u8]) {
+    let Some((length, bytes)) = bytes.split_first() else { return };
+    let (mut whole, mut parts) = (Messages::default(), Messages::default());
+    whole.pass(bytes);
+    bytes.chunks(usize::from(*length).max(1)).for_each(|part| parts.pass(part));
+    assert_eq!(whole.count(), parts.count(), "frames make no difference");
+    assert!(whole.count() <= bytes.len() as u64, "each has a byte at least");
 }
 
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {

@@ -6,6 +6,7 @@ mod filters;
 mod grpc;
 mod informed;
 mod isolation;
+mod leaving;
 mod mirrors;
 mod passed_on;
 mod raw;

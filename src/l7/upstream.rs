@@ -4,11 +4,13 @@
 //! connections while they live. A connection whose last response did not end cleanly is never used again. Each
 //! reserves its buffers in the worker's byte budget, and HTTP/2's receive windows with its streams; what rests gives way when the budget is needed.
 
+mod hearing;
 mod sender;
 mod shelf;
 mod taken;
 
-pub(in crate::l7) use sender::Sender;
+pub(in crate::l7) use hearing::Hearing;
+pub(in crate::l7) use sender::{SendError, Sender};
 pub(in crate::l7) use shelf::{Lease, Shelf};
 
 use std::collections::HashMap;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
+use super::exemplars::Exemplar;
 use super::series::Shown;
 
 /// The approximate size of a part, in bytes; exceeded by at most one series.
@@ -21,14 +22,27 @@ const END: &str = "# EOF\n";
 /// A counter of a series.
 pub(super) type Count = AtomicU64;
 
+/// What a scraper asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextFormat {
+    /// The text format of Prometheus, 0.0.4.
+    Prometheus,
+    /// The same with exemplars.
+    OpenMetrics,
+}
+
 /// A value that can be exposed as a histogram.
 pub(super) trait Distribution {
+    /// A request that counted in this bucket.
+    fn exemplar(&self, bucket: usize) -> Option<Exemplar>;
+
     /// The sum, and the upper bounds with the number of values below; the last has none and counts all.
     fn read(&self, unit: f64) -> (f64, Vec<(Option<f64>, u64)>);
 }
 
 /// A scrape in progress: the next part whenever there is room for it.
 pub struct Scrape {
+    format: TextFormat,
     head: Option<String>,
     families: VecDeque<Family>,
     /// Series of the first family that were written.
@@ -45,7 +59,7 @@ pub(super) struct Family {
     write: WriteSeries,
 }
 
-type WriteSeries = Box<dyn Fn(&str, usize, &mut String) -> bool + Send + Sync>;
+type WriteSeries = Box<dyn Fn(&str, usize, TextFormat, &mut String) -> bool + Send + Sync>;
 
 /// The labels of a series as `key="value"` pairs.
 pub(super) trait WriteLabels: Send + Sync + 'static {
@@ -60,9 +74,13 @@ pub(super) struct Pairs<'a> {
 
 impl Scrape {
     /// `head`: the registry's text, without the end.
-    pub(super) fn new(head: String, families: impl IntoIterator<Item = Family>) -> Self {
+    pub(super) fn new(
+        format: TextFormat,
+        head: String,
+        families: impl IntoIterator<Item = Family>,
+    ) -> Self {
         let families = families.into_iter().collect();
-        Self { head: Some(head), families, written: 0, ended: false }
+        Self { format, head: Some(head), families, written: 0, ended: false }
     }
 }
 
@@ -80,7 +98,7 @@ impl Iterator for Scrape {
             if self.written == 0 {
                 family.describe(&mut part);
             }
-            if (family.write)(family.name, self.written, &mut part) {
+            if (family.write)(family.name, self.written, self.format, &mut part) {
                 self.written += 1;
             } else {
                 self.families.pop_front();
@@ -103,7 +121,7 @@ impl Family {
         value: fn(&V) -> &Count,
     ) -> Self {
         let series = series.clone();
-        let write: WriteSeries = Box::new(move |name, number, out| {
+        let write: WriteSeries = Box::new(move |name, number, _, out| {
             let Some((labels, series)) = series.get(number) else { return false };
             let value = value(&series.counts).load(Ordering::Relaxed);
             // Writing to a String cannot fail.
@@ -121,20 +139,26 @@ impl Family {
         value: fn(&V) -> &D,
     ) -> Self {
         let series = series.clone();
-        let write: WriteSeries = Box::new(move |name, number, out| {
+        let write: WriteSeries = Box::new(move |name, number, format, out| {
             let Some((labels, series)) = series.get(number) else { return false };
-            let labels = text(&**labels);
-            let (sum, buckets) = value(&series.counts).read(unit);
+            let (labels, value) = (text(&**labels), value(&series.counts));
+            let (sum, buckets) = value.read(unit);
             let count = buckets.last().map_or(0, |(_, below)| *below);
             _ = writeln!(out, "{name}_sum{{{labels}}} {sum:?}");
             _ = writeln!(out, "{name}_count{{{labels}}} {count}");
-            for (bound, below) in buckets {
+            for (bucket, (bound, below)) in buckets.into_iter().enumerate() {
                 _ = match bound {
                     Some(bound) => {
-                        writeln!(out, "{name}_bucket{{le=\"{bound:?}\",{labels}}} {below}")
+                        write!(out, "{name}_bucket{{le=\"{bound:?}\",{labels}}} {below}")
                     }
-                    None => writeln!(out, "{name}_bucket{{le=\"+Inf\",{labels}}} {below}"),
+                    None => write!(out, "{name}_bucket{{le=\"+Inf\",{labels}}} {below}"),
                 };
+                if format == TextFormat::OpenMetrics
+                    && let Some(exemplar) = value.exemplar(bucket)
+                {
+                    out.push_str(&exemplar.text());
+                }
+                out.push('\n');
             }
             true
         });
@@ -193,7 +217,7 @@ mod tests {
         let shown = |it| (Arc::new(Value(it)), Arc::new(Series::<Count>::default()));
         let series = Arc::new(values.into_iter().map(shown).collect());
         let families = [Family::counter(&series, ("name", "Help"), |count| count)];
-        Scrape::new("head 1\n".to_owned(), families)
+        Scrape::new(TextFormat::Prometheus, "head 1\n".to_owned(), families)
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::budget::Budget;
+use super::exemplars::{Exemplar, Exemplars};
 use super::exposition::{Distribution, Family};
 use super::labels::OwnedLabels;
 use super::series::{Active, SeriesMap};
+use crate::trace::TraceId;
 
 /// Upper bounds of Envoy's default histogram, which Istio uses for milliseconds and for bytes alike.
 pub(super) const BUCKETS: [f64; 19] = [
@@ -71,6 +73,16 @@ counts! {
     }
 }
 
+counts! {
+    /// Counters of the messages of gRPC requests with one outcome.
+    pub(super) struct MessageCounts {
+        /// Messages that clients of gRPC sent; counted when the call ends.
+        request: AtomicU64 = "istio_request_messages";
+        /// Messages that servers of gRPC sent; counted when the call ends.
+        response: AtomicU64 = "istio_response_messages";
+    }
+}
+
 /// A lock-free histogram; it has one bucket more than bounds.
 pub(super) struct Histogram<const COUNT: usize> {
     /// Not cumulative; the last is for values above all bounds.
@@ -78,6 +90,7 @@ pub(super) struct Histogram<const COUNT: usize> {
     /// In the smallest unit: bytes, or microseconds.
     sum: AtomicU64,
     bounds: &'static [f64],
+    exemplars: Exemplars,
 }
 
 /// A histogram over [`BUCKETS`].
@@ -88,6 +101,8 @@ pub(super) struct Traffic {
     pub(super) connections: SeriesMap<OwnedLabels, ConnectionCounts>,
     pub(super) failures: SeriesMap<OwnedLabels, FailureCounts>,
     pub(super) requests: SeriesMap<OwnedLabels, RequestCounts>,
+    /// Apart, because most requests have none.
+    pub(super) messages: SeriesMap<OwnedLabels, MessageCounts>,
 }
 
 impl RequestCounts {
@@ -97,6 +112,22 @@ impl RequestCounts {
         self.duration.add(microseconds, MICROSECONDS);
         self.request_bytes.add(request_bytes, 1.0);
         self.response_bytes.add(response_bytes, 1.0);
+    }
+}
+
+impl RequestCounts {
+    /// The request's trace shows where this time went.
+    pub(super) fn exemplify(&self, duration: Duration, trace: TraceId) {
+        let milliseconds = duration.as_secs_f64() * 1_000.0;
+        let bucket = (self.duration.bucket(milliseconds), self.duration.buckets.len());
+        self.duration.exemplars.keep(bucket, trace, milliseconds);
+    }
+}
+
+impl MessageCounts {
+    pub(super) fn add(&self, request: u64, response: u64) {
+        self.request.fetch_add(request, Ordering::Relaxed);
+        self.response.fetch_add(response, Ordering::Relaxed);
     }
 }
 
@@ -110,16 +141,19 @@ impl<const COUNT: usize> Histogram<COUNT> {
     /// `bounds`: one less than there are buckets.
     pub(super) fn over(bounds: &'static [f64]) -> Self {
         let buckets = std::array::from_fn(|_| AtomicU64::new(0));
-        Self { buckets, sum: AtomicU64::new(0), bounds }
+        Self { buckets, sum: AtomicU64::new(0), bounds, exemplars: Exemplars::default() }
     }
 
     pub(super) fn add(&self, value: u64, unit: f64) {
-        let scaled = value as f64 / unit;
-        let bucket = self.bounds.partition_point(|bound| *bound < scaled);
+        let bucket = self.bucket(value as f64 / unit);
         if let Some(counter) = self.buckets.get(bucket) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
         self.sum.fetch_add(value, Ordering::Relaxed);
+    }
+
+    fn bucket(&self, scaled: f64) -> usize {
+        self.bounds.partition_point(|bound| *bound < scaled)
     }
 }
 
@@ -141,6 +175,10 @@ impl<const COUNT: usize> Distribution for Histogram<COUNT> {
         let buckets = bounds.zip(counts).collect();
         (self.sum.load(Ordering::Relaxed) as f64 / unit, buckets)
     }
+
+    fn exemplar(&self, bucket: usize) -> Option<Exemplar> {
+        self.exemplars.of((bucket, COUNT))
+    }
 }
 
 impl Traffic {
@@ -149,6 +187,7 @@ impl Traffic {
             connections: SeriesMap::new(budget),
             failures: SeriesMap::new(budget),
             requests: SeriesMap::new(budget),
+            messages: SeriesMap::new(budget),
         }
     }
 
@@ -156,6 +195,7 @@ impl Traffic {
         self.connections.sweep();
         self.failures.sweep();
         self.requests.sweep();
+        self.messages.sweep();
     }
 
     /// All families, with their current series.
@@ -163,6 +203,7 @@ impl Traffic {
         let connections = ConnectionCounts::families(self.connections.all());
         let failures = FailureCounts::families(self.failures.all());
         let requests = RequestCounts::families(self.requests.all());
-        connections.into_iter().chain(failures).chain(requests)
+        let messages = MessageCounts::families(self.messages.all());
+        connections.into_iter().chain(failures).chain(requests).chain(messages)
     }
 }

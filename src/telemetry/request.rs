@@ -35,6 +35,8 @@ pub struct RequestRecord {
     route: Str,
     request_bytes: u64,
     response_bytes: u64,
+    /// Of gRPC: of the request and of the response.
+    messages: (u64, u64),
     code: Option<StatusCode>,
     grpc_status: Option<u32>,
     upstream_time: Option<Duration>,
@@ -70,6 +72,7 @@ impl RequestRecord {
             route: Str::new(),
             request_bytes: 0,
             response_bytes: 0,
+            messages: (0, 0),
             code: None,
             grpc_status: None,
             upstream_time: None,
@@ -132,6 +135,15 @@ impl RequestRecord {
         if let Some(connection) = &self.start.connection {
             connection.received(bytes);
         }
+    }
+
+    pub fn is_grpc(&self) -> bool {
+        self.start.grpc
+    }
+
+    /// The messages of gRPC: of the request, and of the response.
+    pub fn messages(&mut self, request: u64, response: u64) {
+        self.messages = (request, response);
     }
 
     /// The status that the client was sent; the last one stays.
@@ -206,6 +218,13 @@ impl RequestRecord {
         };
         let series = self.telemetry.traffic().requests.get(&labels);
         series.counts.add(duration, self.request_bytes, self.response_bytes);
+        if let Some(span) = &self.span {
+            series.counts.exemplify(duration, span.context.trace);
+        }
+        if self.messages != (0, 0) {
+            let (request, response) = self.messages;
+            self.telemetry.traffic().messages.get(&labels).counts.add(request, response);
+        }
     }
 
     fn log(&self, duration: Duration) {

@@ -45,6 +45,8 @@ pub struct GuardedConnection {
     pub destination: SocketAddr,
     /// The service that the tunnel's request named; it only selects policies.
     pub forwarded_host: Option<Str>,
+    /// What the client's proxy says of a client that the mesh does not know; for labels.
+    pub baggage: Option<Box<super::Baggage>>,
     /// The source address to borrow towards the application, if the kernel allows.
     pub borrow: Option<IpAddr>,
     /// Sockets in the workload's network namespace.

@@ -311,7 +311,7 @@ fn scrape() -> String {
     };
     drop(telemetry.connection(start.clone()));
     telemetry.refused(start, Reason::Denied, "");
-    drop(telemetry.request(RequestStart {
+    let mut request = telemetry.request(RequestStart {
         count: true,
         outbound: true,
         source: Arc::default(),
@@ -322,10 +322,12 @@ fn scrape() -> String {
         path: "/".into(),
         authority: "".into(),
         protocol: "HTTP/1.1",
-        grpc: false,
+        grpc: true,
         waypoint_principal: None,
         connection: None,
-    }));
+    });
+    request.messages(1, 1);
+    drop(request);
     telemetry.controller().refuse("");
     telemetry.controller().write("");
     telemetry.cni().request("", "");

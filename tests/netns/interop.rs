@@ -117,10 +117,22 @@ fn a_go_client_is_served() -> Result<()> {
     program()?;
     let lab = meshed()?;
     let authority = format!("{}:{PORT}", lab.address("details-v1")?);
-    let served = dial_as(&lab, CLIENT, &authority, &[])?;
+    let baggage = "baggage=k8s.namespace.name=default,k8s.deployment.name=go-v7,service.name=go,service.version=v7";
+    let served = dial_as(&lab, CLIENT, &authority, &["-header", baggage])?;
     assert_eq!(served.status, 200, "{served:?}");
     assert!(served.body.contains("200 OK"), "{served:?}");
     assert_eq!(served.server, "spiffe://cluster.local/ns/bookinfo/sa/bookinfo-details");
+    // The mesh does not know the client: the labels are what its proxy says, but for the namespace, which is proven.
+    let said = [
+        ("reporter", "destination"),
+        ("source_principal", CLIENT),
+        ("source_workload", "go-v7"),
+        ("source_workload_namespace", "interop"),
+        ("source_canonical_service", "go"),
+        ("source_version", "v7"),
+    ];
+    let opened = lab.metrics()?.sum("istio_tcp_connections_opened_total", &said);
+    assert!(opened >= 1.0, "{opened}");
     Ok(())
 }
 

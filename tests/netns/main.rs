@@ -43,6 +43,7 @@ mod same_node;
 mod soak;
 mod sock;
 mod stream_routes;
+mod streaming;
 mod takeover;
 mod tracing;
 mod traffic;

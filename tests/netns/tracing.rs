@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use prost::Message;
 use tokio::time::Instant;
 
+use crate::support::lab::curl::curl;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, wait};
 use crate::{WAYPOINT, bookinfo, enrol, settle};
@@ -214,6 +215,15 @@ fn one_request_of_bookinfo_is_one_trace_with_the_right_parents() -> Result<()> {
     let metrics = lab.metrics()?;
     ensure!(metrics.sum("isthmus_spans_exported_total", &[]) >= spans.len() as f64);
     ensure!(metrics.sum("isthmus_spans_dropped_total", &[]) == 0.0);
+    // A scraper that knows exemplars gets traces with the durations.
+    let mut scraped = String::new();
+    for node in lab.network().nodes() {
+        let accept = ["--header", "accept: application/openmetrics-text; version=1.0.0"];
+        let url = "http://127.0.0.1:15020/metrics";
+        scraped += &curl(&node.namespace, &[&accept[..], &[url]].concat())?.body;
+    }
+    let exemplar = |id: u128| format!("# {{trace_id=\"{id:032x}\"}}");
+    ensure!(sampled.into_iter().any(|id| scraped.contains(&exemplar(id))), "{scraped}");
     Ok(())
 }
 

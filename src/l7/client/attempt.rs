@@ -31,7 +31,7 @@ use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::message::original::Original;
 use crate::l7::message::sent::Sent;
 use crate::l7::message::{deadline, headers};
-use crate::l7::upstream::{Key, Lease};
+use crate::l7::upstream::{Key, Lease, SendError};
 use crate::l7::version::Version;
 use crate::reach::Attempts;
 use crate::world::World;
@@ -158,7 +158,7 @@ impl Routed {
             }
             let sent = {
                 // Pinned here, so that what waits for it does not hold it a second time.
-                let attempt = pin!(self.attempt(&picked, arrived));
+                let attempt = pin!(self.attempt(&picked, arrived, &mut exchange.attempts));
                 deadline::within(due, attempt).await
             };
             let Failed { unsent, answer, ended } = match sent {
@@ -227,7 +227,7 @@ impl Routed {
             filtered = Box::pin(self.ask_providers(asks, &picked, &mut arrived, None)).await?;
         }
         self.limit(&picked, &mut arrived, filtered, None).await?;
-        let sent = self.attempt(&picked, &mut arrived).await;
+        let sent = self.attempt(&picked, &mut arrived, &mut 0).await;
         picked.ended(sent.as_ref().err().map_or(Ended::Served, |failed| failed.ended));
         match sent {
             Ok(got) => Ok((got.response, got.lease)),
@@ -244,6 +244,7 @@ impl Routed {
             *arrived.request.headers_mut() = headers;
         }
         headers::strip_internal(arrived.request.headers_mut());
+        headers::take_attempt(arrived.request.headers_mut());
         headers::strip_hop_by_hop(arrived.request.headers_mut());
         let captured = picked.captured();
         let (backend, port) = &self.plan.backend;
@@ -382,7 +383,12 @@ impl Routed {
     }
 
     /// One endpoint: a connection from the shelf or a new one, and the request on it.
-    async fn attempt(&self, picked: &Picked, arrived: &mut Arrived) -> Result<Got, Failed> {
+    async fn attempt(
+        &self,
+        picked: &Picked,
+        arrived: &mut Arrived,
+        count: &mut u32,
+    ) -> Result<Got, Failed> {
         let session = &self.session;
         let version = match &arrived.upgrade {
             // Only HTTP/1.1 has upgrades.
@@ -403,6 +409,8 @@ impl Routed {
                 return Err(Failed { unsent: true, answer, ended: error.ended() });
             }
         };
+        *count += 1;
+        headers::count_attempt(arrived.request.headers_mut(), *count);
         if let Some(upgrade) = &arrived.upgrade {
             upgrade.ask(arrived.request.headers_mut());
         }
@@ -428,15 +436,22 @@ impl Routed {
                 Err(Failed { unsent: false, answer, ended: Ended::Denied })
             }
             Ok(Err(failed)) => {
-                let answer = session.context.broken(picked.address, &failed.error);
-                let ended = match (failed.unsent, lease.reused) {
-                    (false, _) => Ended::Broken,
-                    (true, true) => Ended::Stale,
-                    (true, false) => Ended::Unreached,
-                };
-                Err(Failed { unsent: failed.unsent, answer, ended })
+                let failed = self.failed(picked, lease.reused, &failed);
+                *count -= u32::from(matches!(failed.ended, Ended::Stale));
+                Err(failed)
             }
         }
+    }
+
+    /// The end of an attempt without a response, on a connection that was perhaps `reused`.
+    fn failed(&self, picked: &Picked, reused: bool, failed: &SendError) -> Failed {
+        let answer = self.session.context.broken(picked.address, &failed.error);
+        let ended = match (failed.unsent, reused) {
+            (false, _) => Ended::Broken,
+            (true, true) => Ended::Stale,
+            (true, false) => Ended::Unreached,
+        };
+        Failed { unsent: failed.unsent, answer, ended }
     }
 
     fn nobody(&self) -> Answer {

@@ -148,6 +148,7 @@ fn begin(
     let limits = session.context.limits(session.most_fields());
     let mut arrived = Arrived::new(request, &limits, session.dialled);
     headers::strip_internal(arrived.request.headers_mut());
+    headers::take_attempt(arrived.request.headers_mut());
     headers::add_missing(arrived.request.headers_mut());
     let permit = arrived.admit(&session.seat);
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));

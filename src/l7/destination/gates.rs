@@ -19,7 +19,7 @@ use crate::l7::message::sent::{self, Sent};
 use crate::model::{AppProtocol, Backend, HttpRoute, HttpRule, Service, Workload};
 use crate::policy::{Connection, Denial, speaks_for};
 use crate::route::{self, Head, Selection};
-use crate::tunnel::GuardedConnection;
+use crate::tunnel::{Baggage, GuardedConnection};
 use crate::world::World;
 
 /// What is known of an inbound connection.
@@ -33,6 +33,8 @@ pub(in crate::l7) struct Inbound {
     pub(in crate::l7) destination: SocketAddr,
     /// The service that the tunnel's request named.
     pub(in crate::l7) forwarded_host: Option<Str>,
+    /// What the client's proxy says of a client that the mesh does not know; for labels.
+    pub(in crate::l7) baggage: Option<Box<Baggage>>,
     /// From a workload of this node, without a tunnel.
     pub(in crate::l7) in_process: bool,
 }
@@ -45,6 +47,7 @@ impl Inbound {
             client_address: connection.client_address,
             destination: connection.destination,
             forwarded_host: connection.forwarded_host.clone(),
+            baggage: connection.baggage.clone(),
             in_process: connection.stream.is_local(),
         }
     }

@@ -123,6 +123,7 @@ mod tests {
             client_address: "10.0.0.9:1234".parse().unwrap(),
             destination: "10.0.0.1:8080".parse().unwrap(),
             forwarded_host: host.map(Str::from),
+            baggage: None,
             in_process: false,
         }
     }

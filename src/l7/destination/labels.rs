@@ -19,7 +19,10 @@ pub(in crate::l7) fn arrived(inbound: &Inbound, world: &World, cluster: &Str) ->
     let wire_port = if client.is_some() { ports::HBONE } else { destination.port() };
     ConnectionStart {
         reporter: Reporter::Destination,
-        source: labels_of(source, client, cluster),
+        source: match (client, &inbound.baggage) {
+            (Some(client), Some(baggage)) => baggage.peer(client),
+            _ => labels_of(source, client, cluster),
+        },
         destination: labels_of(Some(workload), own, cluster),
         service: service.map(|service| service_labels(service)).unwrap_or_default(),
         mutual_tls: client.is_some(),

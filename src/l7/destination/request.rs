@@ -54,6 +54,7 @@ pub(in crate::l7) async fn deliver(
     let mut arrived = Arrived::new(request, &limits, session.inbound.destination);
     let sent_as = arrived.request.headers_mut().remove(headers::ORIGINAL);
     headers::strip_internal(arrived.request.headers_mut());
+    let attempt = headers::take_attempt(arrived.request.headers_mut());
     let form = arrived.form;
     let permit = arrived.admit(&session.seat);
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
@@ -67,6 +68,7 @@ pub(in crate::l7) async fn deliver(
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
     let place = Admission::of(permit, &session.seat, arrived.version);
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
+    exchange.attempt = attempt;
     exchange.record.notes(notes);
     exchange.record.headers(arrived.request.headers());
     if let Some(tracing) = tracing {
@@ -262,13 +264,16 @@ async fn pass(
     sent_as: Option<HeaderValue>,
     permit: &Permit,
     head: Option<Box<Kept>>,
-    exchange: Box<Exchange>,
+    mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
     let form = arrived.form;
     let head = head.map_or_else(|| Kept::of(&arrived.request), |head| *head);
     let judged = Judged { session: session.clone(), head, sent_as };
     // Only now: the request was judged by what arrived.
     session.name_client(permit, arrived.request.headers_mut());
+    if let Some(attempt) = exchange.attempt.take() {
+        headers::put_attempt(arrived.request.headers_mut(), attempt);
+    }
     traced::tell(&exchange, arrived.request.headers_mut());
     if let Some(upgrade) = &arrived.upgrade {
         upgrade.ask(arrived.request.headers_mut());

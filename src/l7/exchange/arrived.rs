@@ -16,6 +16,7 @@ use crate::l7::budget::Full;
 use crate::l7::budget::seat::{RequestPermit, Seat};
 use crate::l7::message::body::RequestBody;
 use crate::l7::message::framing::{self, Fault};
+use crate::l7::message::leaving::Leaving;
 use crate::l7::message::sent::Sent;
 use crate::l7::message::{headers, sent};
 use crate::l7::tasks::Tasks;
@@ -81,6 +82,13 @@ impl Arrived {
             request.headers_mut().remove(EXPECT);
         }
         let mut request = request.map(RequestBody::new);
+        let leaving = request.extensions().get::<Leaving>().filter(|_| !request.body().is_empty());
+        if let Some(leaving) = leaving.cloned() {
+            request.body_mut().leaving(leaving);
+        }
+        if form == Form::Grpc {
+            request.body_mut().count_messages();
+        }
         if expects && request.version() == http::Version::HTTP_11 {
             request.body_mut().wait();
         }

@@ -21,8 +21,8 @@ use super::{Exchange, ResponseBody};
 use crate::base::{Reason, Str};
 use crate::l7::message::{headers, watched};
 use crate::l7::tasks::Tasks;
+use crate::l7::upstream::Hearing;
 use crate::sock::{self, Rewind, Transferred};
-use crate::tunnel::Carrier;
 
 /// Whose requests are `GET` (RFC 6455, 4.1).
 const WEBSOCKET: &str = "websocket";
@@ -194,12 +194,13 @@ impl Switched {
 async fn copy(downstream: OnUpgrade, upstream: OnUpgrade, passed: &Passed) -> Result<(), String> {
     let (downstream, upstream) = tokio::try_join!(downstream, upstream)
         .map_err(|error| format!("the upgrade was not completed: {error}"))?;
-    let (Some((read, watched)), Some((front, stream))) =
-        (take::<watched::Http1>(downstream), take::<Carrier>(upstream))
+    let (Some((read, watched)), Some((front, hearing))) =
+        (take::<watched::Http1>(downstream), take::<Hearing>(upstream))
     else {
         return Err("an upgraded connection is of a kind that cannot be copied".to_owned());
     };
-    sock::copy_bidirectional(put_back(read, watched.into_inner()), Rewind { front, stream }, passed)
+    let upstream = Rewind { front, stream: hearing.into_inner() };
+    sock::copy_bidirectional(put_back(read, watched.into_inner()), upstream, passed)
         .await
         .map_err(|error| error.to_string())
 }

@@ -24,9 +24,12 @@ pub(in crate::l7) const CLIENT: HeaderName = HeaderName::from_static("x-forwarde
 /// What the client spoke, for applications that build links.
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Fields that the client's half may add, for which the destination's half leaves room: the id, the protocol, the original
-/// values, the client's name, the coding of a body without a length, and three of a trace at the most.
-pub(in crate::l7) const ADDED: usize = 8;
+/// Which attempt a request is (Envoy, "x-envoy-attempt-count").
+const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
+
+/// Fields that the client's half may add, for which the destination's half leaves room: the id, the protocol, the attempt, the
+/// original values, the client's name, the coding of a body without a length, and three of a trace at the most.
+pub(in crate::l7) const ADDED: usize = 9;
 
 /// Fields that nearly every request has, and that count by their text only.
 const FEW_FIELDS: usize = 16;
@@ -114,6 +117,25 @@ pub(in crate::l7) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 pub(in crate::l7) fn add_missing(headers: &mut HeaderMap) {
     headers.entry(REQUEST_ID).or_insert_with(request_id);
     headers.entry(FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static("http"));
+}
+
+/// Which attempt this is, from 1, as Istio's proxies of clients tell it; what the client says of it does not count.
+pub(in crate::l7) fn count_attempt(headers: &mut HeaderMap, attempt: u32) {
+    let value = match attempt {
+        1 => HeaderValue::from_static("1"),
+        more => HeaderValue::from(more),
+    };
+    headers.insert(ATTEMPT_COUNT, value);
+}
+
+/// Takes out what is said of attempts: a client does not count them for others, and no filter or policy sees it.
+pub(in crate::l7) fn take_attempt(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    headers.remove(ATTEMPT_COUNT)
+}
+
+/// Puts back what was taken out.
+pub(in crate::l7) fn put_attempt(headers: &mut HeaderMap, attempt: HeaderValue) {
+    headers.insert(ATTEMPT_COUNT, attempt);
 }
 
 /// Headers that only agents may send are taken out of what clients send, trailers included.

@@ -113,11 +113,29 @@ impl Listening {
         Self(None)
     }
 
-    /// Waits for the response, and until all that was told before it is written.
-    pub(in crate::l7) async fn to<T>(self, mut response: Pin<&mut impl Future<Output = T>>) -> T {
+    /// Waits for the response, and until all that was told before it is written. `heard` is called with each answer of `response`,
+    /// and says whether that is to be waited for without end.
+    pub(in crate::l7) async fn to<T>(
+        self,
+        mut response: Pin<&mut impl Future<Output = T>>,
+        heard: impl Fn(Option<&T>) -> bool,
+    ) -> T {
         // Boxed: that a response has to wait is rare, and every request in flight would be larger by one.
         let mut early: Option<Box<T>> = None;
-        poll_fn(|cx| self.poll(response.as_mut(), &mut early, cx)).await
+        let mut is_over = false;
+        poll_fn(|cx| {
+            if is_over {
+                return Poll::Pending;
+            }
+            let polled = self.poll(response.as_mut(), &mut early, cx);
+            let came = match &polled {
+                Poll::Ready(came) => Some(came),
+                Poll::Pending => None,
+            };
+            is_over = heard(came);
+            if is_over { Poll::Pending } else { polled }
+        })
+        .await
     }
 
     fn poll<T>(
@@ -241,7 +259,7 @@ mod tests {
         assert!(!interim.waits());
         second.tell(StatusCode::EARLY_HINTS, &link());
         let mut response = std::future::ready("response");
-        let mut response = std::pin::pin!(listening.to(Pin::new(&mut response)));
+        let mut response = std::pin::pin!(listening.to(Pin::new(&mut response), |_| false));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(response.as_mut().poll(&mut cx).is_pending(), "what was told comes first");
         write(&interim, &mut writing, &mut io).await;

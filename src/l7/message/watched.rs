@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 use super::interim::{Interim, Writing};
+use super::leaving::Leaving;
 use super::library_answers::{Streams, Written};
 use super::refused::Beginning;
 use crate::l7::budget::buffers::Buffers;
@@ -33,6 +34,7 @@ pub(in crate::l7) struct Http1 {
     seat: Arc<Seat>,
     /// What it is told before a response, beside hyper.
     interim: Interim,
+    leaving: Leaving,
     writing: Writing,
     /// How the head begins that is being read, or was read last.
     beginning: Beginning,
@@ -76,9 +78,14 @@ enum Settings {
 struct Partial(Option<Reserved>);
 
 impl Http1 {
-    pub(in crate::l7) fn new(io: Rewind<Carrier>, seat: Arc<Seat>, interim: Interim) -> Self {
+    pub(in crate::l7) fn new(
+        io: Rewind<Carrier>,
+        seat: Arc<Seat>,
+        interim: Interim,
+        leaving: Leaving,
+    ) -> Self {
         let (writing, beginning) = (Writing::default(), Beginning::new());
-        Self { io, seat, interim, writing, beginning, reads_head: false, heads: 0 }
+        Self { io, seat, interim, leaving, writing, beginning, reads_head: false, heads: 0 }
     }
 
     /// How the head began that is being read, after so many requests were `taken`. One that came together with those before
@@ -159,6 +166,9 @@ impl AsyncRead for Http1 {
         let this = self.get_mut();
         let before = buf.filled().len();
         ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        if buf.filled().len() == before {
+            ready!(this.leaving.poll_ended(cx));
+        }
         let idle = this.seat.is_idle();
         if buf.filled().len() > before && idle {
             this.seat.head_begins();

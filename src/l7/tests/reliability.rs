@@ -93,12 +93,15 @@ async fn statuses_that_the_route_names_are_asked_for_again() {
             let lab = lab(at, Timeouts::default(), retry(&[500, 503], attempts));
             let mut client = client(&lab, false).await;
             let body = Bytes::from_static(b"payload");
-            let answer =
-                client.exchange(method.clone(), "/a?b", &[("x", "1")], body).await.unwrap();
+            // What a client says of its attempts does not count.
+            let headers = [("x", "1"), ("x-envoy-attempt-count", "9")];
+            let answer = client.exchange(method.clone(), "/a?b", &headers, body).await.unwrap();
             assert_eq!(answer.status, status, "{steps:?}");
             let came = script.came();
             assert_eq!(came.len(), sent, "{steps:?}");
-            for one in came {
+            for (attempt, one) in came.into_iter().enumerate() {
+                let count = one.headers["x-envoy-attempt-count"].to_str().unwrap();
+                assert_eq!(count, (attempt + 1).to_string());
                 assert_eq!((one.method.as_str(), one.target.as_str()), (method.as_str(), "/a?b"));
                 assert_eq!(one.body.as_deref(), Some(&b"payload"[..]));
                 assert_eq!(one.headers["x"], "1");

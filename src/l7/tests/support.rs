@@ -165,6 +165,7 @@ impl Lab {
                 client_address: ours.local_addr().unwrap(),
                 destination: to,
                 forwarded_host: host.map(Into::into),
+                baggage: None,
                 borrow: None,
                 sockets: Arc::new(PlainSockets),
                 place: Default::default(),

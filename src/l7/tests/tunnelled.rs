@@ -82,6 +82,7 @@ fn guard(
         client_address: peer,
         destination: SocketAddr::new(address, port),
         forwarded_host,
+        baggage: None,
         borrow: None,
         sockets: Arc::new(PlainSockets),
         place: Default::default(),

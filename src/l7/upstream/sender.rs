@@ -11,11 +11,12 @@ use http::uri::{Authority, Scheme};
 use http::{Request, Response, StatusCode, Uri, Version as HttpVersion};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
 use super::UpstreamError;
+use super::hearing::{End, Hearing};
 use super::taken::Taken;
 use crate::l7::budget::buffers::Buffers;
 use crate::l7::budget::sizes::{
@@ -24,7 +25,8 @@ use crate::l7::budget::sizes::{
 use crate::l7::message::body::{Expectation, RequestBody, Withheld};
 use crate::l7::message::framing::{HYPER_HEADERS, LONGEST_HEAD};
 use crate::l7::message::interim::{Interim, Listening};
-use crate::l7::message::watched;
+use crate::l7::message::leaving::Leaving;
+use crate::l7::message::{refused, watched};
 use crate::l7::tasks::{Executor, Tasks};
 use crate::l7::version::Version;
 use crate::tunnel::Carrier;
@@ -43,7 +45,7 @@ pub(in crate::l7) struct Sender {
 }
 
 enum Kind {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(http1::SendRequest<RequestBody>, Arc<End>),
     /// With how many streams the application takes at once.
     Http2(http2::SendRequest<RequestBody>, Arc<Taken>),
     /// The same, for one stream.
@@ -80,14 +82,28 @@ impl Sender {
 
     fn is_closed(&self) -> bool {
         match &self.kind {
-            Kind::Http1(sender) => sender.is_closed(),
+            Kind::Http1(sender, _) => sender.is_closed(),
             Kind::Http2(sender, _) | Kind::Stream(sender) => sender.is_closed(),
         }
     }
 
+    /// Tells the application that nothing more comes, as far as HTTP/1 can.
+    pub(in crate::l7) fn half_close(&self) {
+        if let Kind::Http1(_, end) = &self.kind {
+            end.want();
+        }
+    }
+
+    fn is_half_closed(&self) -> bool {
+        matches!(&self.kind, Kind::Http1(_, end) if end.is_wanted())
+    }
+
     /// Finishes what it has, and takes nothing more.
     pub(super) fn is_retired(&self) -> bool {
-        self.is_closed() || self.is_withheld() || self.made.elapsed() >= LIFETIME
+        self.is_half_closed()
+            || self.is_closed()
+            || self.is_withheld()
+            || self.made.elapsed() >= LIFETIME
     }
 
     /// The body of the last request was not asked for.
@@ -103,7 +119,7 @@ impl Sender {
     /// Takes a request right now.
     pub(super) fn is_ready(&self) -> bool {
         let open = match &self.kind {
-            Kind::Http1(sender) => sender.is_ready(),
+            Kind::Http1(sender, _) => sender.is_ready(),
             Kind::Http2(sender, taken) => {
                 let most = taken.most().min(HTTP2_STREAMS as usize);
                 sender.is_ready() && self.streams() < most
@@ -145,11 +161,13 @@ impl Sender {
     ) -> Result<Response<Incoming>, SendError> {
         let expectation = request.body().expectation();
         match &mut self.kind {
-            Kind::Http1(sender) => {
+            Kind::Http1(sender, end) => {
                 to_http1(request);
                 let listening = listen(request, expectation.clone());
+                let leaving = request.extensions().get::<Leaving>().cloned();
                 let mut response = pin!(sender.try_send_request(std::mem::take(request)));
-                let sent = listening.to(response.as_mut()).await;
+                let heard = |sent: Option<&Sent>| hears(end, leaving.as_ref(), sent);
+                let sent = listening.to(response.as_mut(), heard).await;
                 self.withheld = expectation.filter(|_| sent.is_ok()).and_then(|it| it.withheld());
                 sent.map_err(|mut failed| {
                     let unsent = put_back(request, failed.take_message().map(from_http1));
@@ -168,6 +186,24 @@ impl Sender {
             }
         }
     }
+}
+
+/// What a request became, as hyper tells it.
+type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+
+/// Passes the end of the client's direction on while there is no response. Whether the application has ended the connection for it:
+/// then there is nobody to answer, and the client's connection is given up.
+fn hears(end: &End, leaving: Option<&Leaving>, sent: Option<&Sent>) -> bool {
+    let Some(leaving) = leaving.filter(|it| it.has_left()) else { return false };
+    match sent {
+        None => end.want(),
+        Some(Err(failed)) if end.is_wanted() && !refused::breaks_rules(failed.error()) => {
+            leaving.give_up();
+            return true;
+        }
+        Some(_) => {}
+    }
+    false
 }
 
 /// Whether there is a request that was not sent, which is put back.
@@ -216,12 +252,13 @@ impl Kind {
     ) -> hyper::Result<Self> {
         match version {
             Version::Http1 => {
-                let io = TokioIo::new(stream);
+                let end = Arc::new(End::default());
+                let io = TokioIo::new(Hearing::new(stream, end.clone()));
                 let (sender, connection) = http1_settings(most_fields).handshake(io).await?;
                 tasks.drive("upstream HTTP/1.1 connection", async move {
                     note_end(connection.with_upgrades().await);
                 });
-                Ok(Kind::Http1(sender))
+                Ok(Kind::Http1(sender, end))
             }
             Version::Http2 => {
                 let (io, exceeded, settings) = watched::Application::new(stream, buffers.clone());

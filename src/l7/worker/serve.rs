@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -26,6 +26,7 @@ use crate::l7::budget::sizes::{
 use crate::l7::exchange::{self, ResponseBody};
 use crate::l7::message::framing::{HYPER_HEADERS, LONGEST_HEAD};
 use crate::l7::message::interim::Interim;
+use crate::l7::message::leaving::Leaving;
 use crate::l7::message::refused::Refused;
 use crate::l7::message::{detect, watched};
 use crate::l7::tasks::Executor;
@@ -155,16 +156,22 @@ async fn serve_http1<H: Handler>(
     seat: &Arc<Seat>,
     handler: &Arc<H>,
 ) -> Result<(), Ended> {
-    let interim = Interim::default();
-    let io = TokioIo::new(watched::Http1::new(stream, seat.clone(), interim.clone()));
+    let (interim, leaving) = (Interim::default(), Leaving::default());
+    let watched = watched::Http1::new(stream, seat.clone(), interim.clone(), leaving.clone());
+    let io = TokioIo::new(watched);
     let taken = AtomicUsize::new(0);
     let service = service_fn(|mut request: Request<Incoming>| {
         taken.fetch_add(1, Ordering::Relaxed);
         if request.version() == hyper::Version::HTTP_11 {
             request.extensions_mut().insert(interim.clone());
         }
+        request.extensions_mut().insert(leaving.clone());
+        let awaited = leaving.begin(!request.body().is_end_stream());
         let (handler, seat) = (handler.clone(), seat.clone());
-        async move { Ok::<_, Infallible>(answer(handler, &seat, request).await) }
+        async move {
+            let response = answer(handler, &seat, request).await;
+            Ok::<_, Infallible>(response.map(|body| body.awaited(awaited)))
+        }
     });
     let mut connection =
         http1_settings(handler.most_fields()).serve_connection(io, service).with_upgrades();
@@ -254,15 +261,15 @@ where
     }
 }
 
-/// Half-close is allowed: `printf … | nc` ends its sending before it reads. Pipelined requests are answered one
-/// after the other.
+/// Half-close is allowed, though not by hyper ([`leaving`](crate::l7::message::leaving)): `printf … | nc` ends its sending before
+/// it reads. Pipelined requests are answered one after the other.
 fn http1_settings(most_fields: usize) -> http1::Builder {
     let mut settings = http1::Builder::new();
     if most_fields != HYPER_HEADERS {
         settings.max_headers(most_fields);
     }
     settings
-        .half_close(true)
+        .half_close(false)
         .pipeline_flush(false)
         .max_buf_size(HTTP1_BUFFER)
         .max_header_size(LONGEST_HEAD)

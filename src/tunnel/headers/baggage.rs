@@ -4,8 +4,9 @@
 use std::fmt::{self, Write};
 
 use super::MAX_BAGGAGE;
-use crate::base::Str;
+use crate::base::{Identity, Str};
 use crate::model::Workload;
+use crate::telemetry::Peer;
 
 /// A workload's description of itself; empty values are omitted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +56,22 @@ impl Baggage {
             }
         }
         baggage
+    }
+
+    /// The labels of a client of whom nothing else is known. Its certificate has proven `client`, and so its namespace: a
+    /// client names itself as it likes within that, and counts as part of it.
+    pub fn peer(&self, client: &Identity) -> Peer {
+        Peer {
+            workload: self.workload.clone(),
+            name: Str::new(),
+            namespace: client.namespace.clone(),
+            principal: client.to_string().into(),
+            canonical_service: self.service.clone(),
+            canonical_revision: self.version.clone(),
+            app: self.service.clone(),
+            version: self.version.clone(),
+            cluster: self.cluster.clone(),
+        }
     }
 
     /// Other proxies name the kind of the owner in the key.
@@ -171,6 +188,18 @@ mod tests {
             Baggage::parse(&format!("service.name={}", "x".repeat(MAX_BAGGAGE))),
             Baggage::default()
         );
+    }
+
+    #[test]
+    fn a_proven_namespace_has_the_last_word() {
+        let baggage = Baggage::parse(
+            "k8s.namespace.name=victim,k8s.deployment.name=web-v1,service.name=web,service.version=v1,k8s.cluster.name=east",
+        );
+        let peer = baggage.peer(&Identity::new("cluster.local", "shop", "client"));
+        assert_eq!((&*peer.namespace, &*peer.workload), ("shop", "web-v1"));
+        assert_eq!((&*peer.canonical_service, &*peer.canonical_revision), ("web", "v1"));
+        assert_eq!((&*peer.app, &*peer.version, &*peer.cluster), ("web", "v1", "east"));
+        assert_eq!(peer.principal, "spiffe://cluster.local/ns/shop/sa/client");
     }
 
     proptest! {

@@ -121,10 +121,15 @@ impl Agent {
     }
 
     pub fn metrics(&self) -> Result<Metrics> {
+        Ok(Metrics::parse(&self.exposition()?))
+    }
+
+    /// The metrics as Prometheus gets them.
+    pub fn exposition(&self) -> Result<String> {
         let url = format!("http://127.0.0.1:{METRICS}/metrics");
         let answer = curl(&self.namespace, &[&url])?;
         ensure!(answer.status == 200, "the metrics of {}: {}", self.node, answer.summary());
-        Ok(Metrics::parse(&answer.body))
+        Ok(answer.body)
     }
 
     /// Everything that the agent knows.

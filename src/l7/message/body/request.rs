@@ -21,6 +21,8 @@ use super::part::Part;
 use crate::l7::budget::Reserved;
 use crate::l7::budget::seat::Receiving;
 use crate::l7::budget::sizes::REPLAY_BUFFER;
+use crate::l7::message::leaving::Leaving;
+use crate::l7::message::messages::Messages;
 use crate::l7::message::{headers, held};
 
 /// What has passed of a request's body so far.
@@ -30,6 +32,8 @@ pub(in crate::l7) struct Uploaded(Arc<Passed>);
 #[derive(Debug, Default)]
 struct Passed {
     bytes: AtomicU64,
+    /// Of gRPC.
+    messages: AtomicU64,
     broken: OnceLock<Broken>,
 }
 
@@ -45,6 +49,10 @@ pub(in crate::l7) enum Broken {
 impl Uploaded {
     pub(in crate::l7) fn bytes(&self) -> usize {
         usize::try_from(self.0.bytes.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    pub(in crate::l7) fn messages(&self) -> u64 {
+        self.0.messages.load(Ordering::Relaxed)
     }
 
     pub(in crate::l7) fn broken(&self) -> Option<Broken> {
@@ -118,6 +126,10 @@ struct Reading {
     /// The client waits to be asked for it.
     expected: Option<Waiting>,
     forbidden: Option<Box<Forbidden>>,
+    /// Over HTTP/1.
+    leaving: Option<Leaving>,
+    /// Of gRPC.
+    messages: Option<Messages>,
 }
 
 /// Headers of which the application is told by an agent, and which the client may not send in trailers either.
@@ -164,6 +176,8 @@ impl RequestBody {
             receiving: None,
             expected: None,
             forbidden: None,
+            leaving: None,
+            messages: None,
         }))
     }
 
@@ -231,6 +245,20 @@ impl RequestBody {
         }
     }
 
+    /// Its messages are gRPC's, and counted.
+    pub(in crate::l7) fn count_messages(&mut self) {
+        if let Source::Client(reading) = &mut self.0 {
+            reading.messages = Some(Messages::default());
+        }
+    }
+
+    /// Tells whether the client sends the end of it.
+    pub(in crate::l7) fn leaving(&mut self, leaving: Leaving) {
+        if let Source::Client(reading) = &mut self.0 {
+            reading.leaving = Some(leaving);
+        }
+    }
+
     /// Holds the body's part of the connection's receive window.
     pub(in crate::l7) fn receiving(&mut self, receiving: Receiving) {
         if let Source::Client(reading) = &mut self.0 {
@@ -283,6 +311,7 @@ impl Replay {
             return None;
         }
         kept.turn += 1;
+        kept.reading.leaving.as_ref().inspect(|it| it.body_begins());
         Some(RequestBody(Source::Kept(Turn { kept: self.clone(), turn: kept.turn, read: 0 })))
     }
 }
@@ -382,7 +411,10 @@ impl Reading {
         if self.ended {
             return Poll::Ready(None);
         }
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
+            self.leaving.as_ref().inspect(|it| it.wants_more(cx));
+            return Poll::Pending;
+        };
         if let Some(Err(error)) = &frame
             && let Some(broken) = Broken::of(error)
         {
@@ -399,6 +431,10 @@ impl Reading {
             && let Some(data) = frame.data_ref()
         {
             self.uploaded.0.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            if let Some(messages) = &mut self.messages {
+                messages.pass(data);
+                self.uploaded.0.messages.store(messages.count(), Ordering::Relaxed);
+            }
         }
         self.ended |= frame.is_none() || self.incoming.is_end_stream();
         Poll::Ready(frame)
@@ -505,8 +541,21 @@ impl Body for RequestBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Next {
         match &mut self.0 {
             Source::None => Poll::Ready(None),
-            Source::Client(reading) => reading.poll_frame(cx),
-            Source::Kept(turn) => turn.poll_frame(cx),
+            Source::Client(reading) => {
+                let frame = ready!(reading.poll_frame(cx));
+                if frame.is_none() || reading.is_end_stream() {
+                    reading.leaving.as_ref().inspect(|it| it.body_ended());
+                }
+                Poll::Ready(frame)
+            }
+            Source::Kept(turn) => {
+                let frame = ready!(turn.poll_frame(cx));
+                if frame.is_none() || turn.is_end_stream() {
+                    let kept = turn.kept.0.lock();
+                    kept.reading.leaving.as_ref().inspect(|it| it.body_ended());
+                }
+                Poll::Ready(frame)
+            }
             Source::Copied(copied) => copied.poll_frame(cx),
             Source::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
         }
