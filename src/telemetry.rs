@@ -353,6 +353,7 @@ impl Telemetry {
         let mut head = String::new();
         text::encode_registry(&mut head, &shared.registry)?;
         let families = shared.dns.families().into_iter().chain(shared.notes.families());
+        let head = exposition::head(head, format);
         Ok(Scrape::new(format, head, families.chain(shared.traffic.families())))
     }
 

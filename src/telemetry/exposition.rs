@@ -3,7 +3,7 @@
 //!
 //! This module writes labelled series instead of the registry, which can only write everything at once.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -84,6 +84,29 @@ impl Scrape {
     }
 }
 
+/// The registry's text in a format. The older one describes a counter by the name of its samples, with `_total`.
+pub(super) fn head(text: String, format: TextFormat) -> String {
+    if format == TextFormat::OpenMetrics {
+        return text;
+    }
+    let counters: HashSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"))
+        .collect();
+    let mut out = String::with_capacity(text.len() + counters.len() * 2 * "_total".len());
+    for line in text.lines() {
+        let described = ["# HELP ", "# TYPE "].into_iter().find_map(|start| {
+            let (name, rest) = line.strip_prefix(start)?.split_once(' ')?;
+            counters.contains(name).then_some((start, name, rest))
+        });
+        _ = match described {
+            Some((start, name, rest)) => writeln!(out, "{start}{name}_total {rest}"),
+            None => writeln!(out, "{line}"),
+        };
+    }
+    out
+}
+
 impl Iterator for Scrape {
     type Item = Bytes;
 
@@ -96,7 +119,7 @@ impl Iterator for Scrape {
             && let Some(family) = self.families.front()
         {
             if self.written == 0 {
-                family.describe(&mut part);
+                family.describe(self.format, &mut part);
             }
             if (family.write)(family.name, self.written, self.format, &mut part) {
                 self.written += 1;
@@ -165,9 +188,13 @@ impl Family {
         Self { name, help, kind: "histogram", write }
     }
 
-    fn describe(&self, out: &mut String) {
+    fn describe(&self, format: TextFormat, out: &mut String) {
         let Self { name, help, kind, .. } = self;
-        _ = write!(out, "# HELP {name} {help}.\n# TYPE {name} {kind}\n");
+        let end = match (format, *kind) {
+            (TextFormat::Prometheus, "counter") => "_total",
+            _ => "",
+        };
+        _ = write!(out, "# HELP {name}{end} {help}.\n# TYPE {name}{end} {kind}\n");
     }
 }
 
@@ -221,11 +248,19 @@ mod tests {
     }
 
     #[test]
+    fn counters_are_described_by_the_name_that_the_format_wants() {
+        let text = "# HELP a A.\n# TYPE a counter\na_total 1\n# HELP b B.\n# TYPE b gauge\nb 1\n";
+        assert_eq!(head(text.to_owned(), TextFormat::OpenMetrics), text);
+        let older = text.replace(" a ", " a_total ");
+        assert_eq!(head(text.to_owned(), TextFormat::Prometheus), older);
+    }
+
+    #[test]
     fn values_cannot_end_their_quotes() {
         let text: Vec<_> = scrape(["a\"b\\\nc\\\\".to_owned()]).flatten().collect();
         assert_eq!(
             String::from_utf8(text).unwrap(),
-            "head 1\n# HELP name Help.\n# TYPE name counter\n\
+            "head 1\n# HELP name_total Help.\n# TYPE name_total counter\n\
              name_total{first=\"a\\\"b\\\\\\nc\\\\\\\\\",second=\"\"} 0\n# EOF\n"
         );
     }

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/collector/otelcol"
 	"go.opentelemetry.io/collector/receiver"
 	"go.opentelemetry.io/collector/receiver/otlpreceiver"
+	"go.opentelemetry.io/collector/service/telemetry/otelconftelemetry"
 )
 
 // An OpenTelemetry Collector with what the tests need of it: OTLP in and out, and a log of the spans.
@@ -23,7 +24,7 @@ func main() {
 			return otelcol.Factories{}, err
 		}
 		exporters, err := otelcol.MakeFactoryMap[exporter.Factory](debugexporter.NewFactory(), otlpexporter.NewFactory())
-		return otelcol.Factories{Receivers: receivers, Exporters: exporters}, err
+		return otelcol.Factories{Receivers: receivers, Exporters: exporters, Telemetry: otelconftelemetry.NewFactory()}, err
 	}
 	settings := otelcol.CollectorSettings{BuildInfo: info, Factories: factories,
 		ConfigProviderSettings: otelcol.ConfigProviderSettings{ResolverSettings: confmap.ResolverSettings{
