@@ -6,7 +6,7 @@
 //!    may have sent are kept aside, and believed only where a route verifies them.
 //! 2. **A verdict** ([`judge`]), before the record, because the record names the policies: a budget that is full, a request that
 //!    is malformed, then authorization, by what arrived or was verified. A token of an unknown key has the issuer's keys fetched
-//!    ([`keys`]). The record begins with the verdict, so that what was rejected is logged and counted as well.
+//!    ([`Newer`]). The record begins with the verdict, so that what was rejected is logged and counted as well.
 //! 3. **External authorization**, if a CUSTOM policy matches. The verdict is then only that the request may be asked about; DENY
 //!    and ALLOW follow, by the request as the providers made it.
 //! 4. **Rate limits** of the services that guard the workload, after authorization: a request that is not permitted takes no token
@@ -31,8 +31,9 @@ use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::guards::{self, Asking};
+use crate::l7::exchange::keys::Newer;
 use crate::l7::exchange::upgrade::{self, Upgrade};
-use crate::l7::exchange::{Exchange, ResponseBody, keys, relay, traced};
+use crate::l7::exchange::{Exchange, ResponseBody, relay, traced};
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::upstream::Lease;
@@ -58,12 +59,17 @@ pub(in crate::l7) async fn deliver(
     let form = arrived.form;
     let permit = arrived.admit(&session.seat);
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
-    let judgement = match judge(&session, &mut arrived, sent_as.as_ref(), full).settled() {
-        Ok(judgement) => judgement,
-        // Boxed, because it is rare.
-        Err(open) => Box::pin(judge_again(&session, &mut arrived, sent_as.as_ref(), open)).await,
+    let (mut full, mut newer) = (full, None);
+    let Judgement { routed, notes, judged, tracing, keys: _ } = loop {
+        let judgement = judge(&session, &mut arrived, sent_as.as_ref(), full.take());
+        if let Some(judgement) = judgement.unless_open(&session, &mut newer) {
+            break judgement;
+        }
+        if let Some(newer) = &mut newer {
+            // Boxed, because it is rare.
+            Box::pin(newer.next()).await;
+        }
     };
-    let Judgement { routed, notes, judged, tracing, keys: _ } = judgement;
     let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
     let place = Admission::of(permit, &session.seat, arrived.version);
@@ -222,27 +228,15 @@ fn judge(
     }
 }
 
-/// Judges once more when the keys have been fetched that a token may be of.
-async fn judge_again(
-    session: &Session,
-    arrived: &mut Arrived,
-    sent_as: Option<&HeaderValue>,
-    mut open: Box<Judgement>,
-) -> Judgement {
-    let lacking = std::mem::take(&mut open.keys);
-    let dependencies = &session.context.dependencies;
-    let again = || {
-        *open = judge(session, arrived, sent_as, None);
-        !open.keys.is_empty()
-    };
-    keys::await_newer(dependencies, &lacking, again).await;
-    *open
-}
-
 impl Judgement {
-    /// Whether keys that may be fetched leave it as it is; boxed where they may not.
-    fn settled(self) -> Result<Self, Box<Self>> {
-        if self.keys.is_empty() { Ok(self) } else { Err(Box::new(self)) }
+    /// `None` while keys may still be fetched that make it another one.
+    fn unless_open(self, session: &Session, newer: &mut Option<Box<Newer>>) -> Option<Self> {
+        if self.keys.is_empty() || newer.as_ref().is_some_and(|newer| newer.is_over()) {
+            return Some(self);
+        }
+        let dependencies = &session.context.dependencies;
+        newer.get_or_insert_with(|| Box::new(Newer::new(dependencies, &self.keys)));
+        None
     }
 
     fn refused(routed: bool, answer: Answer, tracing: Option<Arc<Tracing>>) -> Self {

@@ -6,18 +6,40 @@ use std::sync::Arc;
 use crate::jwt::{KeySource, KeyWait};
 use crate::l7::Dependencies;
 
-/// Has a request judged again whenever keys have been fetched. `judge` says whether newer ones may
-/// change its judgement again.
+/// Keys that a request waits for.
+pub(in crate::l7) struct Newer {
+    wait: KeyWait,
+    is_over: bool,
+}
+
+impl Newer {
+    pub(in crate::l7) fn new(dependencies: &Dependencies, lacking: &[Arc<KeySource>]) -> Self {
+        let wait = KeyWait::new(&dependencies.world.load().keys, lacking);
+        dependencies.telemetry.jwks().limited.inc_by(wait.refused as u64);
+        Self { wait, is_over: false }
+    }
+
+    /// Until the request should be judged again, or no newer keys come in time.
+    pub(in crate::l7) async fn next(&mut self) {
+        self.is_over = !self.wait.next().await;
+    }
+
+    /// Nothing more comes: the judgement stands.
+    pub(in crate::l7) fn is_over(&self) -> bool {
+        self.is_over
+    }
+}
+
+/// Has a request judged again whenever keys have been fetched. `judge` says whether newer ones may change its judgement again.
 pub(in crate::l7) async fn await_newer(
     dependencies: &Dependencies,
     lacking: &[Arc<KeySource>],
     mut judge: impl FnMut() -> bool,
 ) {
-    let ring = dependencies.world.load().keys.clone();
-    let mut wait = KeyWait::new(&ring, lacking);
-    dependencies.telemetry.jwks().limited.inc_by(wait.refused as u64);
-    while wait.next().await {
-        if !judge() {
+    let mut newer = Newer::new(dependencies, lacking);
+    loop {
+        newer.next().await;
+        if newer.is_over() || !judge() {
             return;
         }
     }
