@@ -11,10 +11,15 @@ mod messages;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::model::StringMatch;
+use crate::base::Str;
+use crate::filter::{AuthProtocol, BackendRef, ExternalAuth};
+use crate::model::{CheckBody, CheckProtocol, ExtAuthz, HttpCheck, ProviderService, StringMatch};
 
 /// How much of a provider's answer is read, in bytes. Pages that ask for a login are shorter.
 pub const MOST_OF_AN_ANSWER: usize = 64 * 1024;
@@ -34,6 +39,40 @@ const RESERVED: [&str; 12] = [
     "x-forwarded-client-cert",
     "x-isthmus-original",
 ];
+
+/// How long the authorizer of a route's filter may take, which says nothing of that itself: longer than a person waits for a page.
+const FILTER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The provider that a route's filter asks, or why there is none.
+pub fn of_filter(filter: &ExternalAuth) -> Result<Arc<ExtAuthz>, Str> {
+    let (service, port) = match &filter.target {
+        Some(BackendRef::Service { service, port }) => (service.clone(), *port),
+        Some(BackendRef::Invalid { why, .. }) => return Err(why.clone()),
+        None => return Err("its backendRef leads nowhere".into()),
+    };
+    let names = |list: &[Str]| list.iter().cloned().map(StringMatch::Exact).collect();
+    let protocol = match &filter.protocol {
+        AuthProtocol::Http { path, allowed, copied } => CheckProtocol::Http(HttpCheck {
+            path_prefix: path.clone(),
+            include_headers: names(allowed),
+            upstream_on_allow: names(copied),
+            all_upstream: copied.is_empty(),
+            ..HttpCheck::default()
+        }),
+        AuthProtocol::Grpc { allowed } => CheckProtocol::Grpc { include_headers: names(allowed) },
+    };
+    let body = CheckBody { max_bytes: filter.body, allow_partial: false, as_bytes: false };
+    Ok(Arc::new(ExtAuthz {
+        name: arcstr::format!("ExternalAuth {service}:{port}"),
+        service: ProviderService::Service(service),
+        port,
+        timeout: FILTER_TIMEOUT,
+        fail_open: false,
+        status_on_error: StatusCode::FORBIDDEN.as_u16(),
+        body: Some(body).filter(|body| body.max_bytes > 0),
+        protocol,
+    }))
+}
 
 /// The request that is asked about.
 #[derive(Clone, Copy)]

@@ -16,6 +16,7 @@ mod answer;
 pub mod backend;
 mod chain;
 mod cors;
+mod external_auth;
 mod fault;
 mod grpc;
 mod header_modifier;
@@ -35,6 +36,7 @@ pub use chain::{
     Pair, Seen, change, changes, has_type_of, inherit, remember, respond, runs_on, volatile,
 };
 pub use cors::{Cors, OriginPattern, Permitted};
+pub use external_auth::{AuthProtocol, ExternalAuth};
 pub use fault::{Abort, Delay, Injection};
 pub use header_modifier::{HeaderFilter, RequestHeaders, ResponseHeaders};
 pub use matches::{HeaderMatch, TextMatch, WrittenMatch, matches_whole, whole};
@@ -66,6 +68,7 @@ table::filters! {
         Redirect(Redirect): "RequestRedirect", "requestRedirect", [Http], Once, ["URLRewrite"];
         Rewrite(Rewrite): "URLRewrite", "urlRewrite", [Http], Once, [];
         Cors(Cors): "CORS", "cors", [Http], Once, [];
+        ExternalAuth(ExternalAuth): "ExternalAuth", "externalAuth", [Http], Once, ["RequestRedirect"];
     }
     policies {
         // Variant, type: its field in the spec of a TrafficPolicy.
@@ -75,8 +78,7 @@ table::filters! {
 }
 
 /// Unsupported types of the API, with their fields: a rule with one is dropped.
-pub const UNSUPPORTED: [(&str, &str); 2] =
-    [("ExtensionRef", "extensionRef"), ("ExternalAuth", "externalAuth")];
+pub const UNSUPPORTED: [(&str, &str); 1] = [("ExtensionRef", "extensionRef")];
 
 /// One filter.
 pub trait Filter: Sized {
@@ -175,8 +177,9 @@ pub trait RuleContext {
         None
     }
 
-    /// The target of a reference. `None` if it has none; the implementation reports that, with the reference's field.
-    fn backend(&self, _field: &str, _object: &BackendObject) -> Option<BackendRef> {
+    /// The target of a reference. `None` if it has none; the implementation reports that, with the reference's field and the
+    /// outcome.
+    fn backend(&self, _field: &str, _object: &BackendObject, _outcome: &str) -> Option<BackendRef> {
         None
     }
 }
@@ -212,6 +215,8 @@ pub struct Row {
     pub never_beside: &'static [&'static str],
     /// See [`Filter::ANSWERS`].
     pub answers: bool,
+    /// See [`Filter::HALF`]. The destination does not know the backend, so its filters are those of rules.
+    pub half: Half,
 }
 
 /// The kinds of routes that a filter is for.

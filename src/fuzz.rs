@@ -5,7 +5,9 @@
 //!
 //! A new parser gets a target here, and seeds. Release builds do not contain this room (the feature `fuzzing`).
 
-use crate::{cni, config, controller, dns, identity, l4, l7, policy, redirect, resolver};
+use crate::{
+    cni, config, controller, dns, expression, identity, l4, l7, policy, redirect, resolver,
+};
 use crate::{source, takeover, trace, tunnel};
 
 /// What a fuzzer can try.
@@ -17,7 +19,7 @@ pub struct Target {
 }
 
 /// All of them, with who sends such bytes.
-pub const TARGETS: [Target; 25] = [
+pub const TARGETS: [Target; 26] = [
     // Anybody who can reach 15008.
     Target { name: "connect", run: tunnel::fuzz::connect },
     Target { name: "frames", run: tunnel::fuzz::frames },
@@ -38,6 +40,7 @@ pub const TARGETS: [Target; 25] = [
     Target { name: "dns_answer", run: resolver::fuzz::answer },
     // Users who may write objects.
     Target { name: "manifest", run: source::fuzz::manifest },
+    Target { name: "expression", run: expression::fuzz::parse },
     // Agents, and CAs.
     Target { name: "sign_call", run: controller::fuzz::call },
     Target { name: "signing_request", run: identity::fuzz::signing_request },

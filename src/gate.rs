@@ -26,6 +26,7 @@ use crate::filter::{self, Half, HttpFilter};
 use crate::jwt::KeyRing;
 use crate::model::{AppProtocol, Binding, Mode, Served, Service, Waypoint, Workload};
 use crate::policy::{Connection, Guard, PolicySet, Ways, speaks_for};
+use crate::trace::Kind;
 use crate::world::World;
 
 /// All that applies to one inbound connection, from one snapshot.
@@ -92,9 +93,11 @@ impl PartialEq for Gate {
 }
 
 /// A span is recorded of each request that came by the service's waypoint.
-fn is_traced(world: &World, addressed: &Addressed) -> bool {
-    let waypoint = || addressed.service()?.waypoint.waypoint();
-    world.tracing().is_some() && waypoint().is_some()
+fn is_traced(world: &World, workload: &Workload, addressed: &Addressed) -> bool {
+    addressed.service().is_some_and(|service| {
+        service.waypoint.waypoint().is_some()
+            && world.tracing(Kind::Server, workload, Some(&service.key)).is_some()
+    })
 }
 
 fn same(one: &[Guard], two: &[Guard]) -> bool {
@@ -122,6 +125,7 @@ impl Gate {
         };
         gate.strict = workload.peer_authentication.mode_of(port) == Mode::Strict;
         gate.own = world.workload_policies(&workload.uid).filter(|own| !own.is_empty()).cloned();
+        gate.own.iter().for_each(|own| own.prepare());
         let namespace = &workload.key.namespace;
         let ways = || addressed.ways(world, workload, port);
         let parse = match addressed {
@@ -153,7 +157,7 @@ impl Gate {
             }
         };
         let wanted = parse
-            || is_traced(world, addressed)
+            || is_traced(world, workload, addressed)
             || gate.names_clients
             || gate.filtered.is_some()
             || gate.sets().any(|set| set.needs_http);
@@ -348,7 +352,13 @@ impl Gate {
         let mut all: Vec<Filtered> = self.filtered.as_deref().unwrap_or_default().to_vec();
         match all.iter_mut().find(|known| known.service == service.key) {
             Some(known) => known.ports.extend(ports),
-            None => all.push(Filtered { service: service.key.clone(), ports }),
+            None => {
+                let authorizes = routes()
+                    .flat_map(|route| &route.rules)
+                    .flat_map(|rule| &rule.filters)
+                    .any(|filter| matches!(filter, HttpFilter::ExternalAuth(_)));
+                all.push(Filtered { service: service.key.clone(), ports, authorizes });
+            }
         }
         self.filtered = Some(all.into());
     }
@@ -397,6 +407,7 @@ impl Gate {
 
 fn add(guards: &mut Vec<Guard>, set: Option<&Arc<PolicySet>>, ways: Ways<'_>) {
     let Some(set) = set.filter(|set| !set.is_empty()) else { return };
+    set.prepare();
     match guards.iter_mut().find(|one| Arc::ptr_eq(&one.set, set)) {
         Some(known) => known.extend(ways),
         None => guards.push(Guard::new(set.clone(), ways)),

@@ -8,6 +8,7 @@ mod route;
 mod service;
 mod stream_route;
 mod string_match;
+mod telemetry;
 mod waypoint;
 mod workload;
 
@@ -19,7 +20,8 @@ pub use policy::{
     TokenText, Values,
 };
 pub use route::{
-    Backend, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind, RouteParent, Timeouts,
+    Backend, DefaultRetry, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind,
+    RouteParent, Timeouts,
 };
 pub use service::{
     AppProtocol, Balancing, Endpoint, PortFilters, PortMapping, Preference, Resolution, Served,
@@ -27,6 +29,7 @@ pub use service::{
 };
 pub use stream_route::{NameMatch, StreamKind, StreamRoute};
 pub use string_match::StringMatch;
+pub use telemetry::{Observation, Observed, Sides};
 pub use waypoint::{Binding, Waypoint};
 pub use workload::{Canonical, CaptureWishes, Locality, Workload};
 
@@ -48,4 +51,15 @@ pub struct Mesh {
     /// The format of the access log of requests; `None` for our own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_log: Option<Arc<AccessFormat>>,
+    /// What is recorded of whom.
+    #[serde(skip_serializing_if = "is_silent")]
+    pub observation: Arc<Observation>,
+    /// Holds where no rule of a route says how requests are retried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Arc<DefaultRetry>>,
+}
+
+/// Nothing is said anywhere.
+fn is_silent(observation: &Arc<Observation>) -> bool {
+    !observation.speaks
 }

@@ -1,7 +1,7 @@
 //! Exports spans to OpenTelemetry collectors, by OTLP over gRPC or HTTP (<https://opentelemetry.io/docs/specs/otlp/>).
 //!
 //! The [`Exporter`] takes what has ended from the queue of `trace`, and gives it to one task for each collector, which sends batches.
-//! All queues are bounded, and nobody waits for them: a collector that is away, slow or silent costs spans, which are counted, and
+//! All queues are bounded and shared by namespaces, and nobody waits for them: a collector that is away, slow or silent costs spans, which are counted, and
 //! nothing else. The agent connects from the node, in plaintext. The messages and the gRPC client are those that the OpenTelemetry
 //! project generates (`opentelemetry-proto`); its SDK would need a provider with a thread for each workload, since a provider has one
 //! resource.
@@ -14,13 +14,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{self, Sender};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::{SpanMetrics, Telemetry};
-use crate::trace::{Finished, MAX_QUEUED, Provider};
+use crate::trace::{Finished, MAX_QUEUED, Provider, Refused, Sender, queue};
 use crate::world::WorldStore;
 use collector::Collector;
 
@@ -76,22 +74,22 @@ impl Exporter {
     /// Gives a span to the collector's task, or does not when that has too many.
     fn offer(&mut self, provider: &Arc<Provider>, span: &Arc<Finished>) -> bool {
         if let Some(sender) = self.collectors.get(provider) {
-            match sender.try_send(span.clone()) {
+            match sender.offer(&span.tenant, span.clone()) {
                 Ok(()) => return true,
-                Err(TrySendError::Full(_)) => return false,
+                Err(Refused::Full) => return false,
                 // It was idle and has ended.
-                Err(TrySendError::Closed(_)) => {}
+                Err(Refused::Closed) => {}
             }
         }
         self.collectors.retain(|_, sender| !sender.is_closed());
         if self.collectors.len() >= MAX_COLLECTORS {
             return false;
         }
-        let (sender, receiver) = mpsc::channel(MAX_QUEUED);
+        let (sender, receiver) = queue(MAX_QUEUED);
         let collector =
             Collector::new(provider.clone(), self.world.clone(), self.metrics().clone());
         self.tasks.spawn(collector.run(receiver));
-        let taken = sender.try_send(span.clone()).is_ok();
+        let taken = sender.offer(&span.tenant, span.clone()).is_ok();
         self.collectors.insert(provider.clone(), sender);
         taken
     }

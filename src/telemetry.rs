@@ -33,6 +33,7 @@ mod mirror;
 mod notes;
 mod panics;
 mod request;
+mod rules;
 mod runtimes;
 mod series;
 mod spans;
@@ -59,6 +60,7 @@ pub use log::{
 pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
 pub use request::RequestRecord;
+pub use rules::{AccessRules, MetricRules, RequestRules};
 pub use spans::SpanMetrics;
 
 use std::net::SocketAddr;

@@ -24,7 +24,7 @@ mod w3c;
 pub use context::{Context, Form};
 pub use ids::{SpanId, TraceId};
 pub use provider::{Protocol, Provider};
-pub use queue::{MAX_QUEUED, Spans};
+pub use queue::{MAX_QUEUED, Receiver, Refused, Sender, Spans, queue};
 pub use sampling::Rate;
 pub use span::{Attribute, Finished, Kind, Span, Value};
 pub use tags::{Tag, TagValue};
@@ -33,8 +33,8 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-/// How the requests of some workload or service are traced.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+/// How the requests of some workload or service are traced. By default, nothing is recorded and nowhere exported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Tracing {
     /// Where spans go.
     pub providers: Arc<[Arc<Provider>]>,
@@ -42,6 +42,10 @@ pub struct Tracing {
     pub rate: Rate,
     /// Added to each span.
     pub tags: Arc<[Tag]>,
+    /// Without the tags that Istio's proxies add to each span (`istio.canonical_service` and so on).
+    pub without_istio_tags: bool,
+    /// How many bytes of a request's path a span has; `None` for all that the access log shows.
+    pub max_path: Option<usize>,
 }
 
 /// What becomes of a request's trace here.
@@ -89,7 +93,7 @@ mod tests {
 
     fn tracing(per_mille: f64) -> Arc<Tracing> {
         let rate = Rate::of_percentage(per_mille / 10.0);
-        Arc::new(Tracing { providers: Arc::default(), rate, tags: Arc::default() })
+        Arc::new(Tracing { rate, ..Tracing::default() })
     }
 
     fn headers(rows: &[(&'static str, &str)]) -> HeaderMap {

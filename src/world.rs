@@ -15,12 +15,12 @@ mod index;
 mod judged;
 mod labels;
 mod load;
+mod observed;
 mod owners;
 mod shards;
 #[cfg(test)]
 mod tests;
 mod touched;
-mod traced;
 mod watched;
 
 pub use attached::Attached;
@@ -38,7 +38,6 @@ use tokio::sync::watch;
 use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::jwt::KeyRing;
 use crate::model::Mesh;
-use crate::trace::Tracing;
 use index::Indexes;
 use watched::Watched;
 
@@ -48,8 +47,6 @@ pub struct MeshNames {
     pub trust_domains: TrustDomains,
     /// Where mesh-wide policies live; Istio's `istio-system`.
     pub root_namespace: Str,
-    /// How this agent's settings have requests traced, where no object says otherwise.
-    pub tracing: Option<Arc<Tracing>>,
 }
 
 /// One state of the mesh.
@@ -100,6 +97,7 @@ impl WorldStore {
     pub fn publish(&self, mesh: Mesh) -> Arc<World> {
         let previous = self.snapshot();
         let world = Arc::new(World::build(mesh, self.names.clone(), Some(&previous)));
+        self.watched.prepare(&world);
         self.current.store(world.clone());
         self.changes.send_replace(world.generation);
         self.watched.tell(&previous, &world);

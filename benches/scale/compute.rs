@@ -27,11 +27,11 @@ pub fn run(size: Size) -> Result<()> {
         public_service_entries: Vec::new(),
         revisions: vec!["default".into()],
         missing_waypoint: isthmus::config::MissingWaypoint::Refuse,
+        tracing: std::sync::Arc::default(),
     };
     let store = WorldStore::new(MeshNames {
         trust_domains: domains,
         root_namespace: "istio-system".into(),
-        tracing: None,
     });
     let mut objects = Objects::default();
     let before = resident()?;

@@ -31,11 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub async fn run(size: Size, kubeconfig: &Path) -> Result<()> {
     let domains = TrustDomains::new("cluster.local".into(), &[]);
-    let names = MeshNames {
-        trust_domains: domains.clone(),
-        root_namespace: "istio-system".into(),
-        tracing: None,
-    };
+    let names = MeshNames { trust_domains: domains.clone(), root_namespace: "istio-system".into() };
     let settings = TranslateSettings {
         cluster: "Kubernetes".into(),
         trust_domains: domains,
@@ -44,6 +40,7 @@ pub async fn run(size: Size, kubeconfig: &Path) -> Result<()> {
         public_service_entries: Vec::new(),
         revisions: vec!["default".into()],
         missing_waypoint: isthmus::config::MissingWaypoint::Refuse,
+        tracing: std::sync::Arc::default(),
     };
     let (store, cancel) = (WorldStore::new(names), CancellationToken::new());
     let (writer, begun, before) = (store.clone(), Instant::now(), usage()?);

@@ -39,6 +39,7 @@ pub fn with(pods: usize, more: impl IntoIterator<Item = Value>) -> Result<Mesh> 
         public_service_entries: Vec::new(),
         revisions: vec!["default".into()],
         missing_waypoint: isthmus::config::MissingWaypoint::Refuse,
+        tracing: std::sync::Arc::default(),
     });
     let mut objects = Objects::default();
     for value in shop(pods).into_iter().chain(more) {
@@ -47,8 +48,8 @@ pub fn with(pods: usize, more: impl IntoIterator<Item = Value>) -> Result<Mesh> 
     let translation = translator.translate(&objects, None);
     ensure!(translation.complaints.is_empty(), "{:?}", translation.complaints);
     let root_namespace = "istio-system".into();
-    let world = WorldStore::new(MeshNames { trust_domains, root_namespace, tracing: None })
-        .publish(translation.mesh);
+    let world =
+        WorldStore::new(MeshNames { trust_domains, root_namespace }).publish(translation.mesh);
     let key = ObjectKey::new("shop", "web");
     let service = world.service(&key).context("Service web")?.clone();
     let client = world.workload_at(CLIENT.into()).context("Pod client")?.clone();

@@ -53,29 +53,28 @@ pub(super) fn mesh_names(settings: &Settings) -> MeshNames {
     MeshNames {
         trust_domains: trust_domains(settings),
         root_namespace: settings.root_namespace.clone(),
-        tracing: tracing(&settings.tracing),
     }
 }
 
-/// How everything is traced, where a collector is set.
-fn tracing(settings: &TracingSettings) -> Option<Arc<Tracing>> {
-    let collector: Authority = settings.collector.parse().ok()?;
-    let provider = Provider {
-        name: "[tracing]".into(),
-        host: Str::from(collector.host().trim_matches(['[', ']'])),
-        port: collector.port_u16()?,
-        protocol: match settings.protocol {
-            Otlp::Grpc => Protocol::Grpc,
-            Otlp::Http => Protocol::Http { path: Protocol::PATH },
-        },
-        timeout: Provider::TIMEOUT,
-        headers: Vec::new(),
-    };
-    Some(Arc::new(Tracing {
-        providers: [Arc::new(provider)].into(),
-        rate: Rate::of_percentage(settings.per_mille as f64 / 10.0),
-        tags: Arc::default(),
-    }))
+/// How everything is traced, where no object says otherwise: nowhere, unless a collector is set.
+fn tracing(settings: &TracingSettings) -> Tracing {
+    let collector = settings.collector.parse::<Authority>().ok();
+    let provider = collector.and_then(|collector| {
+        Some(Arc::new(Provider {
+            name: "[tracing]".into(),
+            host: Str::from(collector.host().trim_matches(['[', ']'])),
+            namespace: None,
+            port: collector.port_u16()?,
+            protocol: match settings.protocol {
+                Otlp::Grpc => Protocol::Grpc,
+                Otlp::Http => Protocol::Http { path: Protocol::PATH },
+            },
+            timeout: Provider::TIMEOUT,
+            headers: Vec::new(),
+        }))
+    });
+    let rate = Rate::of_percentage(settings.per_mille as f64 / 10.0);
+    Tracing { providers: provider.into_iter().collect(), rate, ..Tracing::default() }
 }
 
 /// Texts were checked when they were read; an address alone is a network of one.
@@ -107,5 +106,6 @@ pub fn translate_settings(settings: &Settings) -> TranslateSettings {
         public_service_entries: settings.public_service_entries.clone(),
         revisions: settings.revisions.clone(),
         missing_waypoint: settings.missing_waypoint,
+        tracing: Arc::new(tracing(&settings.tracing)),
     }
 }

@@ -135,7 +135,12 @@ pub fn decode_unreserved(path: &str) -> Option<String> {
 
 /// The path contains no escape, backslash, path parameter, empty segment or (possible) dot segment.
 pub fn is_plain(path: &str) -> bool {
-    !path.contains(['%', '\\', ';']) && !path.contains("//") && !path.contains("/.")
+    let mut before = 0;
+    path.bytes().all(|byte| {
+        let before = std::mem::replace(&mut before, byte);
+        let is_odd_segment = matches!((before, byte), (b'/', b'/' | b'.'));
+        !(is_odd_segment || matches!(byte, b'%' | b'\\' | b';'))
+    })
 }
 
 /// Servers disagree on where its segments end.

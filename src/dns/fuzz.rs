@@ -93,9 +93,10 @@ fn make_world() -> Arc<World> {
         public_service_entries: Vec::new(),
         revisions: vec!["default".into()],
         missing_waypoint: crate::config::MissingWaypoint::Refuse,
+        tracing: std::sync::Arc::default(),
     };
     let file = File { name: "fuzz.yaml".into(), documents: Ok(parse(MESH).into()) };
     let translation = translate(&Objects::from_files(&[file], &Objects::default()), &settings);
-    let names = MeshNames { trust_domains, root_namespace: settings.root_namespace, tracing: None };
+    let names = MeshNames { trust_domains, root_namespace: settings.root_namespace };
     WorldStore::new(names).publish(translation.mesh)
 }

@@ -14,8 +14,9 @@ use super::messages::{
     Address, AttributeContext, CheckRequest, CheckResponse, HeaderValueOption, HttpRequest,
     HttpResponse, OkResponse, Peer, RequestAttributes, SocketAddressMessage, Timestamp,
 };
-use super::{About, Changes, Refusal, Verdict, may_set};
+use super::{About, Changes, Refusal, Verdict, is_listed, may_set};
 use crate::base::Identity;
+use crate::model::StringMatch;
 
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
@@ -34,9 +35,18 @@ pub struct Ends<'a> {
     pub server_address: SocketAddr,
 }
 
-/// The request to the provider. `as_bytes`: the body is given as bytes rather than as text.
-pub fn check(about: &About<'_>, ends: Ends<'_>, host: &str, as_bytes: bool) -> Request<Bytes> {
-    let message = CheckRequest { attributes: Some(attributes(about, ends, as_bytes)) };
+/// What a provider gets to see.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    /// Names of headers; none listed: all.
+    pub headers: &'a [StringMatch],
+    /// The body is given as bytes rather than as text.
+    pub as_bytes: bool,
+}
+
+/// The request to the provider.
+pub fn check(about: &About<'_>, ends: Ends<'_>, host: &str, shown: Shown<'_>) -> Request<Bytes> {
+    let message = CheckRequest { attributes: Some(attributes(about, ends, shown)) };
     let mut framed = BytesMut::with_capacity(PREFIX + message.encoded_len());
     framed.put_u8(0);
     framed.put_u32(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX));
@@ -53,10 +63,11 @@ pub fn check(about: &About<'_>, ends: Ends<'_>, host: &str, as_bytes: bool) -> R
     request
 }
 
-fn attributes(about: &About<'_>, ends: Ends<'_>, as_bytes: bool) -> AttributeContext {
+fn attributes(about: &About<'_>, ends: Ends<'_>, shown: Shown<'_>) -> AttributeContext {
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
     let mut headers: HashMap<String, String> = HashMap::new();
-    for (name, value) in about.headers {
+    let is_shown = |name: &HeaderName| shown.headers.is_empty() || is_listed(shown.headers, name);
+    for (name, value) in about.headers.iter().filter(|(name, _)| is_shown(name)) {
         // As Envoy joins what was sent in several fields.
         let joined = headers.entry(name.as_str().to_owned()).or_default();
         if !joined.is_empty() {
@@ -86,8 +97,12 @@ fn attributes(about: &About<'_>, ends: Ends<'_>, as_bytes: bool) -> AttributeCon
         scheme: "http".to_owned(),
         size: about.body.map_or(-1, |body| i64::try_from(body.bytes.len()).unwrap_or(-1)),
         protocol: "HTTP/1.1".to_owned(),
-        body: if as_bytes { String::new() } else { String::from_utf8_lossy(&body).into_owned() },
-        raw_body: if as_bytes { body.to_vec() } else { Vec::new() },
+        body: if shown.as_bytes {
+            String::new()
+        } else {
+            String::from_utf8_lossy(&body).into_owned()
+        },
+        raw_body: if shown.as_bytes { body.to_vec() } else { Vec::new() },
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let time = Timestamp {

@@ -3,7 +3,9 @@
 
 use bytes::Bytes;
 use http::header::{
-    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, WWW_AUTHENTICATE,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH,
+    CONTENT_LOCATION, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, HOST, LAST_MODIFIED, LOCATION,
+    SERVER, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
 
@@ -14,6 +16,21 @@ use crate::model::HttpCheck;
 const PARTIAL: HeaderName = HeaderName::from_static("x-envoy-auth-partial-body");
 /// Envoy's: what a provider takes off a request that may pass.
 const REMOVE: HeaderName = HeaderName::from_static("x-envoy-auth-headers-to-remove");
+
+/// What says how an answer is to be read, and nothing of the request that it is about.
+const ANSWERS_OWN: [HeaderName; 11] = [
+    CONTENT_TYPE,
+    CONTENT_ENCODING,
+    CONTENT_LANGUAGE,
+    CONTENT_LOCATION,
+    CONTENT_RANGE,
+    CACHE_CONTROL,
+    DATE,
+    ETAG,
+    LAST_MODIFIED,
+    SERVER,
+    REMOVE,
+];
 
 /// The request to the provider, or why there can be none.
 pub fn check(check: &HttpCheck, about: &About<'_>) -> Result<Request<Bytes>, String> {
@@ -69,6 +86,7 @@ pub fn verdict(
 
 fn changes(check: &HttpCheck, asked: &HeaderMap, headers: &HeaderMap) -> Changes {
     let list = &check.upstream_on_allow;
+    // Where all headers are copied, nobody knows which of the client's are meant to be the provider's.
     let unseen = |name: &&HeaderName| is_listed(list, name) && !is_seen(check, name);
     let mut removed: Vec<HeaderName> =
         asked.keys().filter(unseen).filter(|name| may_set(name)).cloned().collect();
@@ -81,7 +99,10 @@ fn changes(check: &HttpCheck, asked: &HeaderMap, headers: &HeaderMap) -> Changes
     );
     Changes {
         removed,
-        set: listed(headers, |name| is_listed(list, name)),
+        set: listed(headers, |name| match check.all_upstream {
+            true => !ANSWERS_OWN.contains(name),
+            false => is_listed(list, name),
+        }),
         response: listed(headers, |name| is_listed(&check.downstream_on_allow, name)),
     }
 }

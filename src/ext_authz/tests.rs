@@ -148,6 +148,20 @@ fn a_provider_sets_what_is_listed_and_never_what_frames_or_names() {
     assert!(changes.set.is_empty() && changes.response.is_empty(), "{changes:?}");
 }
 
+/// HTTPExternalAuthFilter, `allowedResponseHeaders`: none listed means all.
+#[test]
+fn a_filter_that_lists_no_headers_copies_all_but_what_describes_the_answer() {
+    let definition = HttpCheck { all_upstream: true, ..HttpCheck::default() };
+    let mut answer = headers(&LIES);
+    answer.extend(headers(&[("x-user", "alice"), ("content-type", "text/html"), ("date", "x")]));
+    let sent = headers(&[("content-type", "application/json"), ("x-mine", "1")]);
+    let verdict = verdict(&definition, &sent, StatusCode::OK, &answer, Bytes::new());
+    let Ok(Verdict::Allow(changes)) = verdict else { panic!("{verdict:?}") };
+    let mut request = sent.clone();
+    changes.apply(&mut request);
+    assert_eq!(pairs(&request), ["content-type: application/json", "x-mine: 1", "x-user: alice"]);
+}
+
 #[test]
 fn what_the_provider_saw_of_the_client_stays() {
     let definition = HttpCheck {
@@ -205,7 +219,7 @@ mod grpc {
 
     use prost::Message;
 
-    use super::super::grpc_check::{Ends, check, verdict};
+    use super::super::grpc_check::{Ends, Shown, check, verdict};
     use super::super::messages::*;
     use super::*;
     use crate::base::Identity;
@@ -247,7 +261,8 @@ mod grpc {
             server_address: address,
         };
         for as_bytes in [true, false] {
-            let request = check(&about(&sent, body), ends, "auth", as_bytes);
+            let shown = Shown { headers: &[], as_bytes };
+            let request = check(&about(&sent, body), ends, "auth", shown);
             assert_eq!(request.uri(), "/envoy.service.auth.v3.Authorization/Check");
             assert_eq!(request.headers()["content-type"], "application/grpc");
             let message = CheckRequest::decode(&request.body()[5..]).unwrap();
@@ -262,6 +277,12 @@ mod grpc {
             assert_eq!(http.raw_body.is_empty(), !as_bytes);
             assert_eq!(http.body.is_empty(), as_bytes);
         }
+        let shown = Shown { headers: &exact(&["x-request-id"]), as_bytes: false };
+        let request = check(&about(&sent, body), ends, "auth", shown);
+        let message = CheckRequest::decode(&request.body()[5..]).unwrap();
+        let http = message.attributes.unwrap().request.unwrap().http.unwrap();
+        assert_eq!((&*http.host, http.headers.get("x-a")), ("web", None));
+        assert_eq!(http.headers["x-request-id"], "id");
     }
 
     #[test]

@@ -72,7 +72,9 @@ impl Filter for Mirror {
     /// A mirror that leads nowhere is left out.
     fn read(written: &Written, rule: &dyn RuleContext) -> Result<Self, Fault> {
         let share = share(written)?;
-        let target = rule.backend("backendRef", &written.backend_ref).ok_or(Fault::LeadsNowhere)?;
+        let target = rule
+            .backend("backendRef", &written.backend_ref, "nothing is mirrored to it")
+            .ok_or(Fault::LeadsNowhere)?;
         Ok(Self { target, share, turn: Arc::new(turn()) })
     }
 

@@ -16,6 +16,7 @@ macro_rules! filters {
             often: Often::$often,
             never_beside: &$never,
             answers: <$type as Filter>::ANSWERS,
+            half: <$type as Filter>::HALF,
         },)*];
 
         /// The values that the API server accepts, by field.
@@ -167,8 +168,6 @@ macro_rules! filters {
                     kind: String,
                     $(#[serde(default, rename = $field)]
                     $variant: Option<<$type as Filter>::Manifest>,)*
-                    #[serde(default, rename = "externalAuth")]
-                    _external_auth: serde::de::IgnoredAny,
                     #[serde(default, rename = "extensionRef")]
                     _extension_ref: serde::de::IgnoredAny,
                 }

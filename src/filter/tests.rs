@@ -14,7 +14,7 @@ impl RuleContext for AnyRule {
         Some("/sent".into())
     }
 
-    fn backend(&self, _field: &str, object: &BackendObject) -> Option<BackendRef> {
+    fn backend(&self, _: &str, object: &BackendObject, _: &str) -> Option<BackendRef> {
         let service = ObjectKey::new("shop", object.name.as_str());
         Some(BackendRef::Service { service, port: object.port? })
     }

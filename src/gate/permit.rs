@@ -108,4 +108,6 @@ pub(super) fn add_asks(asks: &mut Vec<Ask>, providers: Vec<Arc<ExtAuthz>>, as_se
 pub struct Filtered {
     pub service: ObjectKey,
     pub ports: Vec<u16>,
+    /// Some rule of its routes has an authorizer asked, which only HTTP can be asked about.
+    pub authorizes: bool,
 }

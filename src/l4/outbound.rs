@@ -139,7 +139,7 @@ impl Proxy {
             ..self.start_of(&outbound, Some((&picked, service)))
         };
         let record = self.shared.telemetry.connection(start).within(Some(&self.room));
-        let mut record = record.traced(self.span());
+        let mut record = record.traced(self.span(&outbound.client, service));
         let Outbound { accepted, client, mut dialled, port } = outbound;
         let Accepted { stream, peer, place: _place } = accepted;
         dialled.set_port(port);
@@ -160,8 +160,9 @@ impl Proxy {
     }
 
     /// The span of a connection that begins, where it is recorded.
-    fn span(&self) -> Option<Box<Span>> {
-        self.shared.world.load().tracing()?.begin_connection(Kind::Client)
+    fn span(&self, client: &Workload, service: Option<&Arc<Service>>) -> Option<Box<Span>> {
+        let (world, service) = (self.shared.world.load(), service.map(|service| &service.key));
+        world.tracing(Kind::Client, client, service)?.begin_connection(Kind::Client)
     }
 
     /// Records a connection that no route led to a backend.
@@ -182,7 +183,9 @@ impl Proxy {
         Unreached { failure: Failure { reason, why }, notes, .. }: Unreached,
     ) {
         let start = ConnectionStart { notes, ..self.start_of(outbound, to) };
-        self.shared.telemetry.refused_traced(start, reason, &why, self.span());
+        let service = to.and_then(|(_, service)| service);
+        let span = self.span(&outbound.client, service);
+        self.shared.telemetry.refused_traced(start, reason, &why, span);
     }
 
     fn start_of(

@@ -82,7 +82,6 @@ fn layer4(directory: &tempfile::TempDir, workload: &Workload) -> Arc<Layer4> {
     let world = WorldStore::new(MeshNames {
         trust_domains: TrustDomains::new("cluster.local".into(), &[]),
         root_namespace: "istio-system".into(),
-        tracing: None,
     });
     world.publish(Mesh { workloads: vec![Arc::new(workload.clone())], ..Mesh::default() });
     let pool = PoolSettings {

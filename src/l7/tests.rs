@@ -2,6 +2,7 @@
 
 mod authorizers;
 mod destination;
+mod external_auth;
 mod filters;
 mod grpc;
 mod informed;

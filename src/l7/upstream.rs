@@ -24,6 +24,7 @@ use crate::balance::Ended;
 use crate::base::{Identity, ObjectKey, Reason, Str};
 use crate::l7::budget::client::Client;
 use crate::l7::version::Version;
+use crate::model::Observation;
 use crate::reach::Failure;
 
 /// How often resting connections are looked through.
@@ -80,6 +81,8 @@ pub(in crate::l7) struct Key {
 pub(in crate::l7) struct Upstreams {
     /// Locked for a look-up; nobody else but this worker's threads comes here.
     shelves: Mutex<HashMap<Key, Arc<Shelf>>>,
+    /// How requests were observed when the connections were made.
+    observation: Mutex<Arc<Observation>>,
 }
 
 impl Upstreams {
@@ -88,8 +91,17 @@ impl Upstreams {
         self.shelves.lock().entry(key).or_insert_with(|| Arc::new(Shelf::new(version))).clone()
     }
 
-    /// Closes connections that have rested for long, and forgets empty shelves.
-    pub(in crate::l7) fn sweep(&self) {
+    /// Closes connections that have rested for long, and forgets empty shelves. After a change of how requests are observed, all
+    /// shelves are new: the destination decides when a connection begins whether it parses requests, as their spans demand.
+    pub(in crate::l7) fn sweep(&self, observation: &Arc<Observation>) {
+        let mut known = self.observation.lock();
+        if !Arc::ptr_eq(&known, observation) {
+            if **known != **observation {
+                self.shelves.lock().clear();
+            }
+            known.clone_from(observation);
+        }
+        drop(known);
         self.shelves.lock().retain(|_, shelf| {
             shelf.sweep();
             // Whoever holds the shelf is about to put a connection on it.

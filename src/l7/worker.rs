@@ -3,6 +3,7 @@
 pub(in crate::l7) mod authorizer;
 mod circuit;
 pub(in crate::l7) mod context;
+pub(in crate::l7) mod guards;
 pub(in crate::l7) mod labels;
 pub(in crate::l7) mod serve;
 
@@ -183,7 +184,8 @@ impl<S: Serve> Running<S> {
                 () = self.stop.cancelled() => return,
                 () = context.drain.cancelled() => break,
                 _ = sweep.tick() => {
-                    context.upstreams.sweep();
+                    let world = context.dependencies.world.load();
+                    context.upstreams.sweep(&world.mesh.observation);
                     self.halves.sweep();
                 }
                 _ = rounds.tick(), if !seats.is_empty() => seats.round(),

@@ -1,10 +1,11 @@
 //! Providers of external authorization (Istio MeshConfig, `extensionProviders[].envoyExtAuthzHttp`): whom to ask, what to tell
 //! them, and which of their headers count.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::StringMatch;
-use crate::base::Str;
+use crate::base::{ObjectKey, Str};
 
 /// A provider that says whether a request may pass.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -24,12 +25,27 @@ pub struct ExtAuthz {
     pub protocol: CheckProtocol,
 }
 
-/// A Service's or ServiceEntry's host, `[namespace/]hostname`.
+/// The service that is asked.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct ProviderService {
-    /// The namespace that the service belongs to; without one, the first that all clients see.
-    pub namespace: Option<Str>,
-    pub hostname: Str,
+pub enum ProviderService {
+    /// A Service's or ServiceEntry's host, `[namespace/]hostname`.
+    Host {
+        /// The namespace that the service belongs to; without one, the first that all clients see.
+        namespace: Option<Str>,
+        hostname: Str,
+    },
+    /// Of a route's filter.
+    Service(ObjectKey),
+}
+
+/// For messages.
+impl fmt::Display for ProviderService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host { hostname, .. } => f.write_str(hostname),
+            Self::Service(key) => key.fmt(f),
+        }
+    }
 }
 
 /// `includeRequestBodyInCheck`
@@ -48,7 +64,10 @@ pub enum CheckProtocol {
     /// By the request's own method and path, with 200 for yes.
     Http(HttpCheck),
     /// `envoy.service.auth.v3.Authorization/Check`
-    Grpc,
+    Grpc {
+        /// Headers of the request that the provider gets to see, in lower case; none listed: all.
+        include_headers: Vec<StringMatch>,
+    },
 }
 
 /// `envoyExtAuthzHttp`: names of headers are in lower case.
@@ -62,6 +81,8 @@ pub struct HttpCheck {
     pub additional_headers: Vec<(Str, Str)>,
     /// Headers of the provider that the application gets.
     pub upstream_on_allow: Vec<StringMatch>,
+    /// The application gets all headers of the provider but those that describe its answer.
+    pub all_upstream: bool,
     /// Headers of the provider that the client gets with a denial; none listed: all.
     pub downstream_on_deny: Vec<StringMatch>,
     /// Headers of the provider that the client gets with the application's response.

@@ -137,6 +137,26 @@ pub struct Source {
     pub request_principals: Values<StringMatch>,
 }
 
+impl Source {
+    /// No field is given.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            principals,
+            namespaces,
+            service_accounts,
+            trust_domains,
+            ip_blocks,
+            remote_ip_blocks,
+            request_principals,
+        } = self;
+        let texts = [principals, namespaces, trust_domains, request_principals];
+        texts.into_iter().all(Values::is_empty)
+            && service_accounts.is_empty()
+            && ip_blocks.is_empty()
+            && remote_ip_blocks.is_empty()
+    }
+}
+
 /// What is asked: all given fields must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Operation {
@@ -148,6 +168,14 @@ pub struct Operation {
     pub methods: Values<StringMatch>,
     /// Without the query (HTTP).
     pub paths: Values<StringMatch>,
+}
+
+impl Operation {
+    /// No field is given.
+    pub fn is_empty(&self) -> bool {
+        let Self { ports, hosts, methods, paths } = self;
+        ports.is_empty() && [hosts, methods, paths].into_iter().all(Values::is_empty)
+    }
 }
 
 /// One `when` clause.

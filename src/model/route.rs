@@ -114,6 +114,14 @@ pub struct Retry {
     pub backoff: Duration,
 }
 
+/// How requests are retried where no rule says it (MeshConfig, `defaultHttpRetryPolicy`).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct DefaultRetry {
+    pub retry: Retry,
+    /// How long one attempt may take, where no rule limits it.
+    pub each: Option<Duration>,
+}
+
 impl Retry {
     /// Requests are sent to one endpoint, once.
     pub fn is_off(&self) -> bool {

@@ -148,7 +148,6 @@ mod tests {
         let names = MeshNames {
             trust_domains: crate::base::TrustDomains::new("cluster.local".into(), &[]),
             root_namespace: "istio-system".into(),
-            tracing: None,
         };
         WorldStore::new(names).publish(Mesh { workloads, ..Mesh::default() })
     }

@@ -5,13 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{encode, send};
 use crate::base::{Backoff, Seldom};
 use crate::telemetry::SpanMetrics;
-use crate::trace::{Finished, Provider};
+use crate::trace::{Finished, Provider, Receiver};
 use crate::world::WorldStore;
 
 /// How many spans one export has at the most: what the SDKs send (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
@@ -50,21 +49,22 @@ impl Collector {
     /// Until nothing comes for a while, or ever.
     pub(super) async fn run(self, mut spans: Receiver<Arc<Finished>>) {
         loop {
+            let first = match timeout(IDLE, spans.recv()).await {
+                Ok(Some(first)) => first,
+                Ok(None) => return,
+                Err(_) => {
+                    // What was given meanwhile still comes; then this ends.
+                    spans.close();
+                    continue;
+                }
+            };
             let mut batch = Vec::with_capacity(BATCH);
-            if timeout(IDLE, spans.recv_many(&mut batch, BATCH)).await.is_err() {
-                // What was given meanwhile still comes; then this ends.
-                spans.close();
-                continue;
-            }
-            if batch.is_empty() {
-                return;
-            }
+            batch.push(first);
             let due = Instant::now() + DELAY;
             while batch.len() < BATCH {
-                let room = BATCH - batch.len();
-                match timeout_at(due, spans.recv_many(&mut batch, room)).await {
-                    Ok(1..) => {}
-                    Ok(0) | Err(_) => break,
+                match timeout_at(due, spans.recv()).await {
+                    Ok(Some(span)) => batch.push(span),
+                    Ok(None) | Err(_) => break,
                 }
             }
             self.export(&batch).await;
@@ -113,11 +113,11 @@ impl Collector {
 
     /// Where the collector is: an endpoint of the Service of that name, or what the node's resolver says.
     async fn address(&self) -> io::Result<SocketAddr> {
-        let Provider { host, port, .. } = &*self.provider;
+        let Provider { host, namespace, port, .. } = &*self.provider;
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(SocketAddr::new(ip, *port));
         }
-        if let Some(address) = self.endpoint(host, *port) {
+        if let Some(address) = self.endpoint(host, namespace.as_deref(), *port) {
             return Ok(address);
         }
         let found: Vec<SocketAddr> =
@@ -126,9 +126,11 @@ impl Collector {
         one.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
     }
 
-    fn endpoint(&self, host: &str, port: u16) -> Option<SocketAddr> {
+    fn endpoint(&self, host: &str, namespace: Option<&str>, port: u16) -> Option<SocketAddr> {
         let world = self.world.load();
-        let service = world.service_named(host, None)?;
+        let service = world
+            .services_named(host, namespace)
+            .find(|it| namespace.is_none_or(|wanted| it.key.namespace == *wanted))?;
         let endpoints = service.endpoints.iter().filter(|endpoint| endpoint.ready);
         let addresses = endpoints.filter_map(|endpoint| {
             let target = endpoint.ports.iter().find(|it| it.port == port)?.target;

@@ -11,6 +11,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -36,6 +37,7 @@ impl Bed {
         let provider = Provider {
             name: "test".into(),
             host: address.ip().to_string().into(),
+            namespace: None,
             port: address.port(),
             protocol,
             timeout: Duration::from_millis(300),
@@ -44,7 +46,7 @@ impl Bed {
         let tracing = Arc::new(Tracing {
             providers: [Arc::new(provider)].into(),
             rate: Rate::of_percentage(100.0),
-            tags: Arc::default(),
+            ..Tracing::default()
         });
         Self { telemetry, tracing, cancel, running }
     }
@@ -64,6 +66,7 @@ impl Bed {
             attributes: vec![Attribute::number("server.port", 9080)],
             error: Some("x".to_owned()),
             resource: vec![Attribute::text("service.name", workload)],
+            tenant: workload.into(),
         };
         self.telemetry.spans().offer(Box::new(finished))
     }
@@ -212,6 +215,7 @@ async fn nothing_is_kept_where_nobody_exports() {
     };
     let (attributes, resource) = (Vec::new(), Vec::new());
     let (name, ended) = (String::new(), std::time::SystemTime::now());
-    let finished = Finished { span, name, ended, attributes, error: None, resource };
+    let finished =
+        Finished { span, name, ended, attributes, error: None, resource, tenant: Str::new() };
     assert!(!telemetry.spans().offer(Box::new(finished)));
 }

@@ -7,13 +7,14 @@
 //! that is refused whatever it sends costs a provider nothing: between the two, [`PolicySet::decide_connection`] has the policies
 //! decide that look at the connection alone, as they do at layer 4.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::bearer::Bearer;
 use super::facts::Facts;
-use super::{Denial, PolicyList, PolicySet, looks, rule};
+use super::{Denial, PolicyList, PolicySet, looks, probe, rule};
 use crate::base::{ObjectKey, PolicyEffect, PolicyNote};
-use crate::model::{AuthorizationPolicy, ExtAuthz};
+use crate::model::{AuthorizationPolicy, ExtAuthz, Rule};
 
 /// Notes of one decision at the most, so that a thousand policies in dry-run do not fill the log.
 const MAX_NOTES: usize = 8;
@@ -27,7 +28,9 @@ impl PolicySet {
         facts: &Facts<'_>,
         notes: &mut Vec<PolicyNote>,
     ) -> Result<Vec<Arc<ExtAuthz>>, Denial> {
-        let asks = authenticated(self, facts).and_then(|()| custom(self, facts));
+        let asks = authenticated(self, facts)
+            .and_then(|()| askable(self))
+            .and_then(|()| custom(self, facts));
         if asks.is_err() {
             self.note(facts, false, notes);
         }
@@ -68,25 +71,19 @@ impl PolicySet {
 
 fn second<'a>(set: &'a PolicySet, facts: &Facts<'_>) -> Result<Option<&'a ObjectKey>, Denial> {
     authenticated(set, facts)?;
+    askable(set)?;
     deny(set, facts)?;
     allow(set, facts)
 }
 
 /// What DENY and ALLOW say of the connection alone, which no provider changes.
 fn connected(set: &PolicySet, facts: &Facts<'_>) -> Result<(), Denial> {
-    let denies = |policy: &AuthorizationPolicy| {
-        let mut rules = policy.rules.iter().filter(|rule| !looks::looks_at_http(rule));
-        rules.any(|rule| rule::denies(rule, facts))
-    };
-    if let Some(policy) = enforced(&set.deny).find(|policy| denies(policy)) {
+    let of_connection =
+        |policy: &AuthorizationPolicy, rule: &Rule| !policy.dry_run && !looks::looks_at_http(rule);
+    if let Some(policy) = first(&set.deny, facts, of_connection) {
         return Err(denied(policy));
     }
-    let mut rules = enforced(&set.allow).flat_map(|policy| &policy.rules);
-    if rules.any(looks::looks_at_http) { Ok(()) } else { allow(set, facts).map(drop) }
-}
-
-fn enforced(policies: &PolicyList) -> impl Iterator<Item = &AuthorizationPolicy> {
-    policies.iter().filter(|policy| !policy.dry_run).map(|policy| &**policy)
+    if set.allow.looks_at_http() { Ok(()) } else { allow(set, facts).map(drop) }
 }
 
 /// As in Envoy, who somebody is comes before what he may; and what cannot be understood before both.
@@ -103,32 +100,35 @@ fn authenticated(set: &PolicySet, facts: &Facts<'_>) -> Result<(), Denial> {
     }
 }
 
-/// The providers that must be asked. A CUSTOM policy without one denies whatever it applies to, and one that matches denies
-/// what is not HTTP: there is no request that a provider could judge.
+/// A CUSTOM policy whose provider cannot be asked denies whatever it applies to, in either step.
+fn askable(set: &PolicySet) -> Result<(), Denial> {
+    set.unasked.first().map_or(Ok(()), |policy| Err(not_understood(policy)))
+}
+
+/// The providers that must be asked. A CUSTOM policy that matches denies what is not HTTP: there is no request that a provider
+/// could judge.
 fn custom(set: &PolicySet, facts: &Facts<'_>) -> Result<Vec<Arc<ExtAuthz>>, Denial> {
-    let mut asks: Vec<Arc<ExtAuthz>> = Vec::new();
-    for policy in &set.custom {
-        let provider = policy.provider.as_ref().filter(|_| policy.broken.is_none());
-        let provider = provider.ok_or_else(|| not_understood(policy))?;
-        if policy.dry_run || !rule::any_matches(policy, facts) {
-            continue;
-        }
+    let (mut asks, mut denial) = (Vec::new(), None);
+    matching(&set.custom, facts, is_enforced, |policy| {
+        let Some(provider) = &policy.provider else { return ControlFlow::Continue(()) };
         if facts.request.is_none() {
             let why = format!(
                 "AuthorizationPolicy {} asks the provider {} about requests, and this is not HTTP",
                 policy.key, provider.name
             );
-            return Err(Denial::new(why));
+            denial = Some(Denial::new(why));
+            return ControlFlow::Break(());
         }
         if !asks.contains(provider) {
             asks.push(provider.clone());
         }
-    }
-    Ok(asks)
+        ControlFlow::Continue(())
+    });
+    denial.map_or(Ok(asks), Err)
 }
 
 fn deny(set: &PolicySet, facts: &Facts<'_>) -> Result<(), Denial> {
-    match matching(&set.deny, facts).find(|policy| !policy.dry_run) {
+    match first(&set.deny, facts, is_enforced) {
         None => Ok(()),
         Some(policy) => Err(denied(policy)),
     }
@@ -139,10 +139,10 @@ fn denied(policy: &AuthorizationPolicy) -> Denial {
 }
 
 fn allow<'a>(set: &'a PolicySet, facts: &Facts<'_>) -> Result<Option<&'a ObjectKey>, Denial> {
-    if set.allow.iter().all(|policy| policy.dry_run) {
+    if set.allow.enforced() == 0 {
         return Ok(None);
     }
-    match matching(&set.allow, facts).find(|policy| !policy.dry_run) {
+    match first(&set.allow, facts, is_enforced) {
         Some(policy) => Ok(Some(&policy.key)),
         None => Err(no_allow(set)),
     }
@@ -150,43 +150,93 @@ fn allow<'a>(set: &'a PolicySet, facts: &Facts<'_>) -> Result<Option<&'a ObjectK
 
 /// `allowed`: an enforced ALLOW policy matched.
 fn take_notes(set: &PolicySet, facts: &Facts<'_>, allowed: bool, notes: &mut Vec<PolicyNote>) {
-    for policy in matching(&set.audit, facts) {
-        note(policy, PolicyEffect::Audit, notes);
+    matching(&set.audit, facts, |_, _| true, |policy| note(policy, PolicyEffect::Audit, notes));
+    if !set.deny.in_dry_run().is_empty() {
+        let see = |policy| note(policy, PolicyEffect::WouldDeny, notes);
+        matching(&set.deny, facts, is_dry_run, see);
     }
-    for policy in set.custom.iter().filter(|policy| policy.dry_run) {
-        if rule::any_matches(policy, facts) {
-            note(policy, PolicyEffect::WouldAsk, notes);
-        }
+    if !set.custom.in_dry_run().is_empty() {
+        let see = |policy| note(policy, PolicyEffect::WouldAsk, notes);
+        matching(&set.custom, facts, is_dry_run, see);
     }
-    for policy in matching(&set.deny, facts).filter(|policy| policy.dry_run) {
-        note(policy, PolicyEffect::WouldDeny, notes);
+    if set.allow.in_dry_run().is_empty() {
+        return;
     }
     let mut admitted = allowed;
-    for policy in matching(&set.allow, facts).filter(|policy| policy.dry_run) {
+    matching(&set.allow, facts, is_dry_run, |policy| {
         admitted = true;
-        note(policy, PolicyEffect::WouldAllow, notes);
-    }
+        note(policy, PolicyEffect::WouldAllow, notes)
+    });
     if !admitted {
         // Enforced, they would be ALLOW policies of which none matches: that denies.
-        for policy in set.allow.iter().filter(|policy| policy.dry_run) {
-            note(policy, PolicyEffect::WouldDeny, notes);
-        }
+        let mut tried = set.allow.in_dry_run().iter();
+        let _ = tried.try_for_each(|policy| note(policy, PolicyEffect::WouldDeny, notes));
     }
 }
 
-fn note(policy: &AuthorizationPolicy, effect: PolicyEffect, notes: &mut Vec<PolicyNote>) {
+/// Breaks off when there is no room for another.
+fn note(
+    policy: &AuthorizationPolicy,
+    effect: PolicyEffect,
+    notes: &mut Vec<PolicyNote>,
+) -> ControlFlow<()> {
+    if notes.len() >= MAX_NOTES {
+        return ControlFlow::Break(());
+    }
     let note = PolicyNote { policy: policy.key.clone(), effect };
-    if notes.len() < MAX_NOTES && !notes.contains(&note) {
+    if !notes.contains(&note) {
         notes.push(note);
     }
+    ControlFlow::Continue(())
 }
 
-fn matching<'p, 'f, 'x>(
-    policies: &'p PolicyList,
-    facts: &'f Facts<'x>,
-) -> impl Iterator<Item = &'p AuthorizationPolicy> + use<'p, 'f, 'x> {
-    let candidates = policies.candidates(facts.principals.iter());
-    candidates.filter(|policy| rule::any_matches(policy, facts))
+/// Any one of the policies that match by a rule that is wanted.
+fn first<'a>(
+    policies: &'a PolicyList,
+    facts: &Facts<'_>,
+    wanted: impl Fn(&AuthorizationPolicy, &Rule) -> bool,
+) -> Option<&'a AuthorizationPolicy> {
+    let mut found = None;
+    matching(policies, facts, wanted, |policy| {
+        found = Some(policy);
+        ControlFlow::Break(())
+    });
+    found
+}
+
+fn is_enforced(policy: &AuthorizationPolicy, _: &Rule) -> bool {
+    !policy.dry_run
+}
+
+fn is_dry_run(policy: &AuthorizationPolicy, _: &Rule) -> bool {
+    policy.dry_run
+}
+
+/// Shows the policies that match by a rule that is wanted, in no particular order and perhaps twice, until `see` breaks off.
+fn matching<'a>(
+    policies: &'a PolicyList,
+    facts: &Facts<'_>,
+    wanted: impl Fn(&AuthorizationPolicy, &Rule) -> bool,
+    mut see: impl FnMut(&'a AuthorizationPolicy) -> ControlFlow<()>,
+) {
+    let refuses = policies.refuses();
+    let fits = |policy: &AuthorizationPolicy, rule: &Rule| {
+        wanted(policy, rule) && rule::matches(rule, facts, refuses)
+    };
+    let Some(index) = policies.index() else {
+        let matches =
+            |policy: &&Arc<AuthorizationPolicy>| policy.rules.iter().any(|rule| fits(policy, rule));
+        let _ = policies.iter().filter(matches).try_for_each(|policy| see(policy));
+        return;
+    };
+    let _ = probe::each(index, facts, refuses, |unit| {
+        let policy = policies.get(unit.policy as usize);
+        let rule = policy.and_then(|policy| policy.rules.get(unit.rule as usize));
+        match (policy, rule) {
+            (Some(policy), Some(rule)) if fits(policy, rule) => see(policy),
+            _ => ControlFlow::Continue(()),
+        }
+    });
 }
 
 fn not_understood(policy: &AuthorizationPolicy) -> Denial {
@@ -195,10 +245,10 @@ fn not_understood(policy: &AuthorizationPolicy) -> Denial {
 }
 
 fn no_allow(set: &PolicySet) -> Denial {
-    let mut enforced = set.allow.iter().filter(|policy| !policy.dry_run);
+    let enforced = set.allow.iter().filter(|policy| !policy.dry_run);
     let names: Vec<String> =
-        enforced.by_ref().take(MAX_NAMES).map(|policy| policy.key.to_string()).collect();
-    let more = match enforced.count() {
+        enforced.take(MAX_NAMES).map(|policy| policy.key.to_string()).collect();
+    let more = match set.allow.enforced() - names.len() {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
@@ -212,7 +262,7 @@ mod tests {
     use super::*;
     use crate::jwt::KeyRing;
     use crate::jwt::fixture::Issuer;
-    use crate::model::{Action, Operation, Rule, Scope, StringMatch, TokenPlace, Values};
+    use crate::model::{Action, Operation, Scope, StringMatch, TokenPlace, Values};
     use crate::policy::{self, Connection, Request, fixture};
 
     fn policy(name: &str, action: Action, rule: Rule) -> AuthorizationPolicy {

@@ -95,6 +95,18 @@ impl<'a> Destination<'a> {
         Self { address, services: &[], itself: true }
     }
 
+    /// All ports that may be meant.
+    pub(super) fn ports(self) -> impl Iterator<Item = u16> + use<'a> {
+        let dialled = self.services.iter().map(|served| served.service_port);
+        std::iter::once(self.address.port()).chain(dialled)
+    }
+
+    /// All addresses that may be meant.
+    pub(super) fn addresses(self) -> impl Iterator<Item = IpAddr> + use<'a> {
+        let dialled = self.services.iter().flat_map(|served| served.service.vips.iter().copied());
+        std::iter::once(self.address.ip()).chain(dialled)
+    }
+
     /// One of these may be the port: for what refuses.
     pub(super) fn port_may_be(self, listed: &[u16]) -> bool {
         listed.contains(&self.address.port())

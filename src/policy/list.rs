@@ -1,56 +1,78 @@
-//! The policies of one action, and which of them can match a client at all.
+//! The policies of one action, with an index of their rules.
 
-use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use crate::base::{Identity, ObjectKey, Str};
-use crate::model::{AuthorizationPolicy, Rule, Source, StringMatch};
+use super::index::Index;
+use super::looks::looks_at_http;
+use crate::model::{Action, AuthorizationPolicy};
 
-/// The number of policies from which an index is worth its memory.
+/// The number of rules from which an index is worth its memory.
 const INDEXED_FROM: usize = 8;
 
-/// Policies in the order of their scopes, with an index by client: of a thousand policies that each name a few service
-/// accounts, only those that name the client's are evaluated.
+/// Policies in the order of their scopes.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyList {
     policies: Vec<Arc<AuthorizationPolicy>>,
-    index: Option<Index>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Index {
-    /// By namespace and service account: policies whose rules all name accounts.
-    by_account: HashMap<ObjectKey, Vec<u32>>,
-    /// All others, which are always evaluated.
-    others: Vec<u32>,
+    dry_run: Vec<Arc<AuthorizationPolicy>>,
+    /// Some enforced policy does.
+    looks_at_http: bool,
+    /// Made when the first connection is about to be judged: most sets belong to workloads of other nodes. `None` in it: there
+    /// are few rules.
+    index: OnceLock<Option<Arc<Index>>>,
 }
 
 impl PolicyList {
+    /// Before the list is prepared.
     pub(super) fn push(&mut self, policy: Arc<AuthorizationPolicy>) {
+        self.dry_run.extend(policy.dry_run.then(|| policy.clone()));
+        self.looks_at_http |= !policy.dry_run && policy.rules.iter().any(looks_at_http);
         self.policies.push(policy);
-        self.index = None;
     }
 
-    /// Call it once, when all are added.
-    pub(super) fn finish(&mut self) {
-        self.index = (self.policies.len() >= INDEXED_FROM).then(|| Index::of(&self.policies));
-    }
-
-    /// The policies that may match one of these clients (without one: plaintext), in no particular order. One may occur
-    /// twice, if both clients are named.
-    pub fn candidates<'a, 'c>(
-        &'a self,
-        clients: impl Iterator<Item = &'c Identity>,
-    ) -> impl Iterator<Item = &'a AuthorizationPolicy> {
-        let all = if self.index.is_none() { &self.policies[..] } else { &[] };
-        let indexed = self.index.iter().flat_map(|index| index.others.iter());
-        let named = self.index.as_ref().map(|index| {
-            clients.filter_map(|client| index.by_account.get(&account(client))).flatten()
+    /// Makes the index, if it is worth it. Until then all rules are evaluated.
+    pub(super) fn prepare(&self) {
+        self.index.get_or_init(|| {
+            let rules: usize = self.policies.iter().map(|policy| policy.rules.len()).sum();
+            let worth = rules >= INDEXED_FROM;
+            worth.then(|| Arc::new(Index::of(&self.policies, self.refuses())))
         });
-        let indexed = indexed.chain(named.into_iter().flatten());
-        let indexed = indexed.filter_map(|at| self.policies.get(*at as usize));
-        all.iter().chain(indexed).map(|policy| &**policy)
+    }
+
+    /// Takes the index of a list of the very same policies.
+    pub(super) fn inherit(&mut self, before: &Self) {
+        let same = |(one, two): (&Arc<_>, &Arc<_>)| Arc::ptr_eq(one, two);
+        if self.policies.len() == before.policies.len()
+            && self.policies.iter().zip(&before.policies).all(same)
+        {
+            self.index = before.index.clone();
+        }
+    }
+
+    pub(super) fn index(&self) -> Option<&Index> {
+        self.index.get()?.as_deref()
+    }
+
+    /// A match of these policies is to be read towards refusing. Asking a provider once too often refuses nobody whom it
+    /// permits; asking too rarely lets past it.
+    pub(super) fn refuses(&self) -> bool {
+        let action = self.policies.first().map(|policy| policy.action);
+        matches!(action, Some(Action::Deny | Action::Custom))
+    }
+
+    /// The policies that only say what they would do.
+    pub(super) fn in_dry_run(&self) -> &[Arc<AuthorizationPolicy>] {
+        &self.dry_run
+    }
+
+    /// Some rule of an enforced policy reads HTTP fields.
+    pub(super) fn looks_at_http(&self) -> bool {
+        self.looks_at_http
+    }
+
+    /// How many policies are enforced.
+    pub(super) fn enforced(&self) -> usize {
+        self.policies.len() - self.dry_run.len()
     }
 }
 
@@ -67,66 +89,4 @@ impl PartialEq for PolicyList {
     fn eq(&self, other: &Self) -> bool {
         self.policies == other.policies
     }
-}
-
-impl Index {
-    fn of(policies: &[Arc<AuthorizationPolicy>]) -> Self {
-        let mut index = Index::default();
-        for (at, policy) in (0u32..).zip(policies) {
-            let accounts: Option<Vec<ObjectKey>> =
-                policy.rules.iter().try_fold(Vec::new(), |mut all, rule| {
-                    all.extend(accounts_of_rule(rule)?);
-                    Some(all)
-                });
-            match accounts {
-                Some(accounts) if !accounts.is_empty() => {
-                    for account in accounts {
-                        let known = index.by_account.entry(account).or_default();
-                        if known.last() != Some(&at) {
-                            known.push(at);
-                        }
-                    }
-                }
-                // Without rules it never matches, but it must be known that it exists.
-                _ => index.others.push(at),
-            }
-        }
-        index
-    }
-}
-
-/// The accounts one of which must be the client's for the rule to match; `None`: accounts do not determine that.
-fn accounts_of_rule(rule: &Rule) -> Option<Vec<ObjectKey>> {
-    if rule.from.is_empty() {
-        return None;
-    }
-    let mut all = Vec::new();
-    for source in &rule.from {
-        all.extend(accounts_of_source(source)?);
-    }
-    Some(all)
-}
-
-/// One of the two fields is enough: all fields of a source must match.
-fn accounts_of_source(source: &Source) -> Option<Vec<ObjectKey>> {
-    if !source.service_accounts.any.is_empty() {
-        return Some(source.service_accounts.any.clone());
-    }
-    let principals = &source.principals.any;
-    if principals.is_empty() {
-        return None;
-    }
-    principals.iter().map(account_of_principal).collect()
-}
-
-/// The comparison itself checks the trust domain.
-fn account_of_principal(value: &StringMatch) -> Option<ObjectKey> {
-    let StringMatch::Exact(principal) = value else { return None };
-    let identity: Identity = format!("spiffe://{principal}").parse().ok()?;
-    Some(account(&identity))
-}
-
-fn account(identity: &Identity) -> ObjectKey {
-    let (namespace, name): (&Str, &Str) = (&identity.namespace, &identity.service_account);
-    ObjectKey { namespace: namespace.clone(), name: name.clone() }
 }

@@ -13,8 +13,8 @@ pub(super) struct Readings<'a> {
 
 impl<'a> Readings<'a> {
     pub(super) fn of(path_and_query: &'a str) -> Self {
-        let end = path_and_query.find(['?', '#']).unwrap_or(path_and_query.len());
-        let path = &path_and_query[..end];
+        let end = path_and_query.bytes().position(|byte| matches!(byte, b'?' | b'#'));
+        let path = &path_and_query[..end.unwrap_or(path_and_query.len())];
         let readings = PathReadings::of(path);
         // An origin, nothing (an absolute target without a path) or the server as a whole (RFC 9112, 3.2).
         let usual = path.starts_with('/') || matches!(path, "" | "*");
@@ -45,7 +45,13 @@ impl<'a> Readings<'a> {
         })
     }
 
-    fn iter(&self) -> impl Iterator<Item = &str> {
+    /// It can be read in more ways than can be listed.
+    pub(super) fn is_unclear(&self) -> bool {
+        self.unclear
+    }
+
+    /// As it was sent first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
         let sent: &str = &self.readings.sent;
         std::iter::once(sent).chain(self.readings.others.iter().map(String::as_str))
     }

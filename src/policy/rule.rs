@@ -14,8 +14,7 @@ use super::facts::{Facts, Principals, RequestFacts};
 use super::{host, identity, text, token};
 use crate::base::Identity;
 use crate::model::{
-    Action, AuthorizationPolicy, Cidr, Condition, ConditionKey, Operation, Rule, Source,
-    StringMatch, TokenText, Values,
+    Cidr, Condition, ConditionKey, Operation, Rule, Source, StringMatch, TokenText, Values,
 };
 
 /// Which mistake a match must not make.
@@ -27,19 +26,8 @@ enum Leaning {
     All,
 }
 
-/// Some rule of the policy matches.
-pub(super) fn any_matches(policy: &AuthorizationPolicy, facts: &Facts<'_>) -> bool {
-    // Asking once too often refuses nobody whom the provider permits; asking too rarely lets past it.
-    let deny = matches!(policy.action, Action::Deny | Action::Custom);
-    policy.rules.iter().any(|rule| matches(rule, facts, deny))
-}
-
-/// The rule matches, as one of a DENY policy.
-pub(super) fn denies(rule: &Rule, facts: &Facts<'_>) -> bool {
-    matches(rule, facts, true)
-}
-
-fn matches(rule: &Rule, facts: &Facts<'_>, deny: bool) -> bool {
+/// `deny`: a match leads to a refusal.
+pub(super) fn matches(rule: &Rule, facts: &Facts<'_>, deny: bool) -> bool {
     let from = |source: &Source| source_matches(source, facts, deny);
     let to = |operation: &Operation| operation_matches(operation, facts, deny);
     let when = |condition: &Condition| condition_matches(condition, facts, deny);
@@ -50,7 +38,7 @@ fn matches(rule: &Rule, facts: &Facts<'_>, deny: bool) -> bool {
 
 /// A source without any field says nothing; what says nothing admits nobody and refuses everybody.
 fn source_matches(source: &Source, facts: &Facts<'_>, deny: bool) -> bool {
-    if *source == Source::default() {
+    if source.is_empty() {
         return deny;
     }
     let who = facts.principals;
@@ -183,7 +171,7 @@ fn leanings(deny: bool) -> (Leaning, Leaning) {
 }
 
 fn operation_matches(operation: &Operation, facts: &Facts<'_>, deny: bool) -> bool {
-    if *operation == Operation::default() {
+    if operation.is_empty() {
         return deny;
     }
     if !port_matches(&operation.ports, facts.destination, deny) {

@@ -10,12 +10,14 @@ use crate::model::{Action, AuthorizationPolicy};
 /// [`PolicySet::asks`] and [`PolicySet::decide`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PolicySet {
-    pub custom: Vec<Arc<AuthorizationPolicy>>,
+    pub custom: PolicyList,
     pub deny: PolicyList,
     pub allow: PolicyList,
     pub audit: PolicyList,
     /// RequestAuthentications.
     pub authenticate: Vec<Arc<AuthorizationPolicy>>,
+    /// CUSTOM policies whose provider cannot be asked; each denies everything.
+    pub unasked: Vec<Arc<AuthorizationPolicy>>,
     /// Invalid policies; each denies everything.
     pub broken: Vec<Arc<AuthorizationPolicy>>,
     /// Some rule reads HTTP fields: requests must be parsed, even if the rule is not enforced (dry-run, AUDIT).
@@ -33,25 +35,42 @@ impl PolicySet {
             && self.allow.is_empty()
             && self.audit.is_empty()
             && self.authenticate.is_empty()
+            && self.unasked.is_empty()
             && self.broken.is_empty()
     }
 
+    /// Indexes the policies, where there are many. Whoever is about to judge by the set calls it; only the first call takes
+    /// time. Decisions are the same without it.
+    pub fn prepare(&self) {
+        self.lists().into_iter().for_each(PolicyList::prepare);
+    }
+
+    /// Takes the indexes of an older set, as far as the policies are the same.
+    pub fn inherit(&mut self, before: &Self) {
+        let Self { custom, deny, allow, audit, .. } = self;
+        let lists = [custom, deny, allow, audit].into_iter();
+        lists.zip(before.lists()).for_each(|(list, before)| list.inherit(before));
+    }
+
+    fn lists(&self) -> [&PolicyList; 4] {
+        [&self.custom, &self.deny, &self.allow, &self.audit]
+    }
+
     fn add(&mut self, policy: Arc<AuthorizationPolicy>) {
-        if policy.action == Action::Custom {
+        match policy.action {
+            Action::Custom if policy.broken.is_some() || policy.provider.is_none() => {
+                return self.unasked.push(policy);
+            }
+            _ if policy.broken.is_some() => return self.broken.push(policy),
             // A provider is asked about requests, whatever the rules look at.
-            self.needs_http |= policy.broken.is_none() && policy.provider.is_some();
-            self.looks_at_destination |= policy.rules.iter().any(looks_at_destination);
-            self.has_notes |= policy.dry_run;
-            return self.custom.push(policy);
-        }
-        if policy.broken.is_some() {
-            return self.broken.push(policy);
+            Action::Custom => self.needs_http = true,
+            _ => {}
         }
         self.has_notes |= policy.dry_run || policy.action == Action::Audit;
         self.needs_http |= policy.rules.iter().any(looks_at_http);
         self.looks_at_destination |= policy.rules.iter().any(looks_at_destination);
         match policy.action {
-            Action::Custom => {}
+            Action::Custom => self.custom.push(policy),
             Action::Deny => self.deny.push(policy),
             Action::Allow => self.allow.push(policy),
             Action::Audit => self.audit.push(policy),
@@ -65,9 +84,6 @@ impl FromIterator<Arc<AuthorizationPolicy>> for PolicySet {
     fn from_iter<I: IntoIterator<Item = Arc<AuthorizationPolicy>>>(policies: I) -> Self {
         let mut set = Self::default();
         policies.into_iter().for_each(|policy| set.add(policy));
-        for list in [&mut set.deny, &mut set.allow, &mut set.audit] {
-            list.finish();
-        }
         set
     }
 }

@@ -3,7 +3,13 @@
 use crate::model::StringMatch;
 
 pub(super) fn matches(value: &StringMatch, text: &str) -> bool {
-    matches_parts(value, &[text])
+    match value {
+        StringMatch::Present => !text.is_empty(),
+        StringMatch::Exact(exact) => **exact == *text,
+        StringMatch::Prefix(prefix) => text.starts_with(&**prefix),
+        StringMatch::Suffix(suffix) => text.ends_with(&**suffix),
+        StringMatch::Template(template) => matches_template(template, text),
+    }
 }
 
 /// The text is given in parts, so that nobody has to join them.
@@ -16,10 +22,8 @@ pub(super) fn matches_parts(value: &StringMatch, parts: &[&str]) -> bool {
         }
         StringMatch::Prefix(prefix) => starts_with(parts, prefix),
         StringMatch::Suffix(suffix) => ends_with(parts, suffix),
-        StringMatch::Template(template) => match parts {
-            [path] => matches_template(template, path),
-            _ => false,
-        },
+        // Templates are for paths, which nobody has in parts.
+        StringMatch::Template(_) => false,
     }
 }
 

@@ -72,5 +72,6 @@ fn settings() -> TranslateSettings {
         public_service_entries: Vec::new(),
         revisions: vec!["default".into()],
         missing_waypoint: crate::config::MissingWaypoint::Refuse,
+        tracing: std::sync::Arc::default(),
     }
 }

@@ -21,6 +21,7 @@ mod service_entry;
 mod stream_route;
 mod strict;
 mod table;
+mod telemetry;
 mod traffic_policy;
 mod unserved;
 
@@ -40,9 +41,10 @@ pub use http_route::{
 };
 pub use kind::{Recognised, key_of};
 pub use mesh_config::{
-    AccessLogEncoding, CheckedBody, ConfigMap, DefaultProviders, ExtAuthzGrpc, ExtAuthzHttp,
-    ExtensionProvider, MESH_CONFIG, MeshConfig, OpenTelemetry, OtlpHeader, OtlpHttp,
-    OutboundTrafficPolicy,
+    AccessLogEncoding, CheckedBody, ConfigMap, DefaultConfig, DefaultProviders, DefaultTracing,
+    EntryVisibility, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider, FileAccessLog, HttpRetry,
+    LogFormat, MESH_CONFIG, MeshConfig, OpenTelemetry, OtlpHeader, OtlpHttp, OutboundTrafficPolicy,
+    ServiceEntryVisibility, VisibilityPolicy,
 };
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
@@ -62,10 +64,13 @@ pub use service_entry::{
 pub use stream_route::{
     StreamBackendRef, StreamRule, TcpRoute, TcpRouteSpec, TlsRoute, TlsRouteSpec,
 };
-pub use traffic_policy::{TrafficPolicy, TrafficPolicySpec};
-pub use unserved::{
-    BackendTlsPolicy, DestinationRule, EnvoyFilter, Telemetry, VirtualService, WasmPlugin,
+pub use telemetry::{
+    AccessLogging, CustomTag, IstioMetric, LogFilter, MetricMatch, Metrics, MetricsOverride,
+    ModeMatch, NamedValue, ProviderRef, TagOperation, TagOverride, Telemetry, TelemetrySpec,
+    Tracing, WorkloadMode,
 };
+pub use traffic_policy::{TrafficPolicy, TrafficPolicySpec};
+pub use unserved::{BackendTlsPolicy, DestinationRule, EnvoyFilter, VirtualService, WasmPlugin};
 
 pub use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -421,14 +426,17 @@ kinds! {
         used: NOTHING,
         ..Row::of("extensions.istio.io", &["v1alpha1"])
     };
-    Telemetry: Telemetry = Row {
+    Telemetry: Telemetry, spec TelemetrySpec = Row {
         plural: "telemetries",
-        carried_out: CarriedOut::No {
-            instead: "is not carried out: metrics and logs are those that the settings of Isthmus say (docs/observability.md)",
-            denies: false,
-        },
-        status: Status::NotCarriedOut,
-        used: NOTHING,
+        status: Status::Accepted,
+        schema: Schema::Spec(&istio::TELEMETRY),
+        definition: Some(Definition {
+            short: "telemetry",
+            description: "What is recorded of requests and connections: \
+                          https://istio.io/docs/reference/config/telemetry.html",
+            columns: &[],
+        }),
+        used: "`tracing` ([tracing](tracing.md)), `accessLogging`, and `metrics` but for `tagOverrides` ([observability](observability.md#telemetry))",
         ..Row::of("telemetry.istio.io", &["v1", "v1alpha1"])
     };
     TCPRoute: TcpRoute = Row {

@@ -14,6 +14,7 @@ pub(super) fn settings() -> TranslateSettings {
         public_service_entries: Vec::new(),
         revisions: vec!["default".into()],
         missing_waypoint: crate::config::MissingWaypoint::Refuse,
+        tracing: std::sync::Arc::default(),
     }
 }
 
@@ -116,6 +117,11 @@ fn what_does_not_do_what_it_seems_to_do() {
 #[test]
 fn kinds_that_are_not_carried_out() {
     golden("unserved");
+}
+
+#[test]
+fn telemetry() {
+    golden("telemetry");
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod service_ports;
 mod services;
 mod slices;
 mod tcp_route;
+mod telemetry;
 mod tls_route;
 mod traffic_policy;
 mod translator;
@@ -47,6 +48,7 @@ use super::{Complaint, Condition, Objects, Severity};
 use crate::base::{ObjectKey, Str, TrustDomains};
 use crate::config::MissingWaypoint;
 use crate::model::Mesh;
+use crate::trace::Tracing;
 
 /// Names that objects do not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub struct TranslateSettings {
     /// What Gateways and routes may have in the label `istio.io/rev` to be ours.
     pub revisions: Vec<Str>,
     pub missing_waypoint: MissingWaypoint,
+    /// How everything is traced, where no object says otherwise.
+    pub tracing: Arc<Tracing>,
 }
 
 /// The mesh, and what is wrong with the objects.
@@ -87,7 +91,10 @@ trait Attach: Send {
 
 /// All of these kinds, in the order in which they are applied.
 fn attachments() -> Vec<Box<dyn Attach>> {
-    vec![Box::new(traffic_policy::Attachments::default())]
+    vec![
+        Box::new(traffic_policy::Attachments::default()),
+        Box::new(telemetry::Attachments::default()),
+    ]
 }
 
 /// Translates all objects.
@@ -104,6 +111,8 @@ impl Translation {
             && self.mesh.waypoints == other.mesh.waypoints
             && self.mesh.policies == other.mesh.policies
             && self.mesh.access_log == other.mesh.access_log
+            && self.mesh.observation == other.mesh.observation
+            && self.mesh.retry == other.mesh.retry
             && self.mesh.routes.len() == other.mesh.routes.len()
             && self.mesh.routes.iter().zip(&other.mesh.routes).all(|(one, two)| same(one, two))
             && self.mesh.stream_routes.len() == other.mesh.stream_routes.len()
@@ -124,7 +133,7 @@ fn same<R: serde::Serialize>(one: &Arc<R>, two: &Arc<R>) -> bool {
     }
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
     fn error<T: Typed>(
         &mut self,
         key: &ObjectKey,
@@ -178,12 +187,27 @@ impl Context<'_> {
     }
 
     /// MeshConfig, if there is one.
-    fn mesh_config(&self) -> Option<&MeshConfig> {
+    fn mesh_config(&self) -> Option<&'a MeshConfig> {
         self.objects.get::<ConfigMap>(&self.mesh_config_key())?.mesh.as_deref()
     }
 
     fn mesh_config_key(&self) -> ObjectKey {
         ObjectKey::new(self.settings.root_namespace.clone(), MESH_CONFIG)
+    }
+
+    /// The names of the mesh's trust domain in policies. MeshConfig may add some: what a policy means is for objects to say. Whom
+    /// agents trust is not, and only their settings say it.
+    fn names_in_policies(&self) -> TrustDomains {
+        let known = &self.settings.trust_domains;
+        let more = self.mesh_config().map_or(&[][..], |mesh| &mesh.trust_domain_aliases);
+        let names = known.names().cloned().chain(more.iter().map(|name| name.as_str().into()));
+        let mut aliases: Vec<Str> = Vec::new();
+        for name in names {
+            if !name.is_empty() && !aliases.contains(&name) {
+                aliases.push(name);
+            }
+        }
+        TrustDomains::new(known.own().clone(), &aliases)
     }
 
     fn is_root(&self, namespace: &str) -> bool {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::MetricRules;
 use super::budget::Budget;
 use super::exemplars::{Exemplar, Exemplars};
 use super::exposition::{Distribution, Family};
@@ -106,12 +107,27 @@ pub(super) struct Traffic {
 }
 
 impl RequestCounts {
-    pub(super) fn add(&self, duration: Duration, request_bytes: u64, response_bytes: u64) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        self.duration.add(microseconds, MICROSECONDS);
-        self.request_bytes.add(request_bytes, 1.0);
-        self.response_bytes.add(response_bytes, 1.0);
+    /// One request, but for the metrics that are disabled for it.
+    pub(super) fn add(
+        &self,
+        duration: Duration,
+        request_bytes: u64,
+        response_bytes: u64,
+        without: MetricRules,
+    ) {
+        if !without.count {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+        }
+        if !without.duration {
+            let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+            self.duration.add(microseconds, MICROSECONDS);
+        }
+        if !without.request_size {
+            self.request_bytes.add(request_bytes, 1.0);
+        }
+        if !without.response_size {
+            self.response_bytes.add(response_bytes, 1.0);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! One request: counted and logged once, when its response has ended.
 
+mod facts;
 mod formatted;
 mod span;
 
@@ -15,9 +16,10 @@ use tracing::Level;
 use super::connection::put_notes;
 use super::labels::{Labels, Response};
 use super::log::{ACCESS, Line};
-use super::{MAX_FIELD, Peer, Reporter, RequestStart, Telemetry};
+use super::{MAX_FIELD, MetricRules, Peer, Reporter, RequestRules, RequestStart, Telemetry};
 use crate::base::{PolicyNote, Reason, Str};
 use crate::trace::Span;
+use facts::Seen;
 use formatted::Kept;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -48,6 +50,14 @@ pub struct RequestRecord {
     span: Option<Box<Span>>,
     /// Where MeshConfig gave the access log a format when the request began.
     formatted: Option<Box<Kept>>,
+    /// What Telemetry objects say of it, where one says something.
+    rules: Option<Box<Ruled>>,
+}
+
+/// Rules, and the headers that a filter looks at.
+struct Ruled {
+    rules: RequestRules,
+    seen: Seen,
 }
 
 /// Headers that the access log shows; kept only while it is written.
@@ -82,7 +92,19 @@ impl RequestRecord {
             headers: LoggedHeaders::default(),
             span: None,
             formatted,
+            rules: None,
         }
+    }
+
+    /// What holds for it besides the settings. Comes before its headers.
+    pub fn follow(&mut self, rules: &RequestRules) {
+        if rules.is_empty() {
+            return;
+        }
+        if let Some(format) = rules.access.as_ref().and_then(|access| access.format.as_ref()) {
+            self.formatted = Some(Kept::new(format.clone()));
+        }
+        self.rules = Some(Box::new(Ruled { rules: rules.clone(), seen: Seen::default() }));
     }
 
     /// Whether mutual TLS leads to where the request goes.
@@ -103,6 +125,9 @@ impl RequestRecord {
     /// Shown in the access log: `user-agent`, `x-request-id`, `x-forwarded-for`.
     pub fn headers(&mut self, headers: &HeaderMap) {
         if self.telemetry.logs().enabled(ACCESS, Level::WARN) {
+            if let Some(Ruled { rules, seen }) = self.rules.as_deref_mut() {
+                seen.of_request(rules, headers);
+            }
             if let Some(formatted) = &mut self.formatted {
                 return formatted.of_request(headers);
             }
@@ -116,6 +141,9 @@ impl RequestRecord {
 
     /// The head of the application's response.
     pub fn response_headers(&mut self, headers: &HeaderMap) {
+        if let Some(Ruled { rules, seen }) = self.rules.as_deref_mut() {
+            seen.of_response(rules, headers);
+        }
         if let Some(formatted) = &mut self.formatted {
             formatted.of_response(headers);
         }
@@ -198,6 +226,10 @@ impl RequestRecord {
     }
 
     fn count(&self, duration: Duration) {
+        let without = self.rules.as_ref().map_or(MetricRules::default(), |it| it.rules.metrics);
+        if without == MetricRules::NONE {
+            return;
+        }
         let unknown;
         let destination = match &self.destination {
             Some((peer, _)) => peer.as_ref(),
@@ -217,12 +249,14 @@ impl RequestRecord {
             response: Some(Response::new(self.code(), self.grpc_status)),
         };
         let series = self.telemetry.traffic().requests.get(&labels);
-        series.counts.add(duration, self.request_bytes, self.response_bytes);
-        if let Some(span) = &self.span {
+        series.counts.add(duration, self.request_bytes, self.response_bytes, without);
+        if let Some(span) = self.span.as_ref().filter(|_| !without.duration) {
             series.counts.exemplify(duration, span.context.trace);
         }
-        if self.messages != (0, 0) {
-            let (request, response) = self.messages;
+        let (request, response) = self.messages;
+        let request = if without.request_messages { 0 } else { request };
+        let response = if without.response_messages { 0 } else { response };
+        if (request, response) != (0, 0) {
             self.telemetry.traffic().messages.get(&labels).counts.add(request, response);
         }
     }
@@ -230,7 +264,7 @@ impl RequestRecord {
     fn log(&self, duration: Duration) {
         let level = if self.failure.is_some() { Level::WARN } else { Level::INFO };
         let logs = self.telemetry.logs();
-        if !logs.enabled(ACCESS, level) {
+        if !logs.enabled(ACCESS, level) || !self.is_logged(duration) {
             return;
         }
         if let Some(formatted) = &self.formatted {

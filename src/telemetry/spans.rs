@@ -63,12 +63,15 @@ impl SpanMetrics {
 pub(super) fn offer(telemetry: &Telemetry, span: Box<Span>, parts: Parts<'_>) {
     let Parts { name, mut attributes, error, of } = parts;
     let attributes = {
-        attributes.extend(istio_tags(of));
+        if !span.tracing.without_istio_tags {
+            attributes.extend(istio_tags(of));
+        }
         attributes.extend(span.tags.iter().cloned());
         attributes
     };
     let (resource, ended) = (resource(of), SystemTime::now());
-    let finished = Finished { span, name, ended, attributes, error, resource };
+    let tenant = of.namespace.clone();
+    let finished = Finished { span, name, ended, attributes, error, resource, tenant };
     if !telemetry.spans().offer(Box::new(finished)) {
         telemetry.span_metrics().queue.inc();
     }

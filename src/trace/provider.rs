@@ -11,12 +11,19 @@ pub struct Provider {
     pub name: Str,
     /// A host: a Service's name, a DNS name or an address.
     pub host: Str,
+    /// The namespace whose service of that name is meant, where one is given.
+    pub namespace: Option<Str>,
     pub port: u16,
     pub protocol: Protocol,
     /// Of one export.
     pub timeout: Duration,
-    /// Sent with each export.
+    /// Sent with each export. Dumps have their names only, since values are keys.
+    #[serde(serialize_with = "names")]
     pub headers: Vec<(Str, Str)>,
+}
+
+fn names<S: serde::Serializer>(headers: &[(Str, Str)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(headers.iter().map(|(name, _)| name))
 }
 
 /// How OTLP is spoken.

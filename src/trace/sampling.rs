@@ -5,7 +5,7 @@ use super::ids::TraceId;
 /// A share of all traces, decided by 56 bits of their ids, as OpenTelemetry's consistent sampling does
 /// (<https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/>): a trace that one rate records every higher rate
 /// records too, whichever agent decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Rate(u64);
 
 /// The number of values that 56 bits have.

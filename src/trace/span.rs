@@ -63,6 +63,8 @@ pub struct Finished {
     pub error: Option<String>,
     /// The workload that the span is of.
     pub resource: Vec<Attribute>,
+    /// That workload's namespace, which has a share of each queue.
+    pub tenant: Str,
 }
 
 impl Span {

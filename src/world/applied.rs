@@ -21,7 +21,7 @@ pub(super) struct Applied {
     workloads: HashMap<Str, HashMap<Box<[ObjectKey]>, Arc<PolicySet>>>,
     /// By uid, of workloads that list a policy that does not exist; each such set names its workload.
     broken: HashMap<Str, Arc<PolicySet>>,
-    targets: HashMap<(Str, PolicyTarget), Arc<PolicySet>>,
+    targets: OfTargets,
     waypoints: HashMap<ObjectKey, Arc<PolicySet>>,
     none: Arc<PolicySet>,
 }
@@ -30,7 +30,8 @@ impl Applied {
     /// `workloads`: all of them.
     pub(super) fn new(mesh: &Mesh, root_namespace: &Str) -> Self {
         let policies = attached(&mesh.policies);
-        let mut applied = Self { targets: of_targets(&policies), ..Self::default() };
+        let targets = of_targets(&policies, &HashMap::new());
+        let mut applied = Self { targets, ..Self::default() };
         applied.follow_waypoints(&policies, &mesh.waypoints, root_namespace);
         applied.follow(&policies, [].into_iter(), mesh.workloads.iter());
         applied
@@ -51,11 +52,13 @@ impl Applied {
         if !self.broken.is_empty() || kinds.clone().any(|(_, listed)| !knows(&policies, listed)) {
             return None;
         }
-        let mut next = Self { targets: of_targets(&policies), ..Self::default() };
+        let mut next = Self { targets: of_targets(&policies, &self.targets), ..Self::default() };
         for (namespace, listed) in kinds {
-            let set = Arc::new(merged(policies.to_workload(namespace, listed)));
+            let before = self.workloads.get(namespace).and_then(|of| of.get(listed));
+            let set = merged(policies.to_workload(namespace, listed), before);
             next.workloads.entry(namespace.clone()).or_default().insert(listed.clone(), set);
         }
+        next.waypoints.clone_from(&self.waypoints);
         next.follow_waypoints(&policies, &mesh.waypoints, root_namespace);
         next.follow(&policies, gone.iter().copied(), come.iter().copied());
         Some(next)
@@ -118,9 +121,13 @@ impl Applied {
     ) {
         let set = |waypoint: &Waypoint| {
             let class = policies.to_class(waypoint, root_namespace);
-            Arc::new(merged(class.iter().chain(policies.to_gateway(&waypoint.key))))
+            let before = self.waypoints.get(&waypoint.key);
+            let set = merged(class.iter().chain(policies.to_gateway(&waypoint.key)), before);
+            set.prepare();
+            set
         };
-        self.waypoints = waypoints.iter().map(|it| (it.key.clone(), set(it))).collect();
+        let sets = waypoints.iter().map(|it| (it.key.clone(), set(it)));
+        self.waypoints = sets.collect();
     }
 
     fn alike(&self, workload: &Workload) -> Option<&Arc<PolicySet>> {
@@ -152,16 +159,28 @@ fn knows(policies: &Policies<'_>, names: &[ObjectKey]) -> bool {
     names.iter().all(|name| policies.selecting(name).is_some())
 }
 
-fn merged<'a>(policies: impl Iterator<Item = &'a &'a Arc<AuthorizationPolicy>>) -> PolicySet {
-    policies.map(|policy| Arc::clone(policy)).collect()
+/// What is known of the same policies from `before` is not worked out again.
+fn merged<'a>(
+    policies: impl Iterator<Item = &'a &'a Arc<AuthorizationPolicy>>,
+    before: Option<&Arc<PolicySet>>,
+) -> Arc<PolicySet> {
+    let mut set: PolicySet = policies.map(|policy| Arc::clone(policy)).collect();
+    if let Some(before) = before {
+        set.inherit(before);
+    }
+    Arc::new(set)
 }
 
-fn of_targets(policies: &Policies<'_>) -> HashMap<(Str, PolicyTarget), Arc<PolicySet>> {
-    let targets = policies.targets();
-    let sets = targets.map(|(namespace, target, found)| {
-        ((namespace.clone(), target.clone()), Arc::new(merged(found.iter())))
+type OfTargets = HashMap<(Str, PolicyTarget), Arc<PolicySet>>;
+
+fn of_targets(policies: &Policies<'_>, before: &OfTargets) -> OfTargets {
+    let targets = policies.targets().map(|(namespace, target, found)| {
+        let id = (namespace.clone(), target.clone());
+        let set = merged(found.iter(), before.get(&id));
+        set.prepare();
+        (id, set)
     });
-    sets.collect()
+    targets.collect()
 }
 
 /// A policy that a workload lists and that does not exist could be a DENY: it counts as a denial until it is known

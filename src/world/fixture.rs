@@ -171,6 +171,5 @@ pub(crate) fn store() -> Arc<WorldStore> {
     WorldStore::new(MeshNames {
         trust_domains: crate::base::TrustDomains::new("cluster.local".into(), &[]),
         root_namespace: "istio-system".into(),
-        tracing: None,
     })
 }

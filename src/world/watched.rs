@@ -61,6 +61,14 @@ impl Watched {
         judged
     }
 
+    /// Indexes the policies of the workloads that somebody watches, which are those of this node, before anybody asks. Those of
+    /// services and waypoints are already.
+    pub(super) fn prepare(&self, world: &World) {
+        for uid in self.0.lock().workloads.keys() {
+            world.workload_policies(uid).into_iter().for_each(|policies| policies.prepare());
+        }
+    }
+
     /// Wakes connections of workloads for which decisions differ between `before` and `after`, or that are gone.
     pub(super) fn tell(&self, before: &World, after: &World) {
         let mut watches = self.0.lock();

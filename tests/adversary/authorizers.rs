@@ -8,7 +8,9 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::authority::service;
 use crate::support::lab::PORT;
+use crate::support::lab::manifests::Key;
 use crate::ways::{VICTIM, seen};
 use crate::{besieged, settle};
 
@@ -44,6 +46,7 @@ spec:
     )
 }
 
+const WAYPOINT: &str = include_str!("../../config/bookinfo/mesh/waypoint.yaml");
 const HOST: &str = "http://details.bookinfo:9080";
 
 #[test]
@@ -134,5 +137,89 @@ fn an_authorizer_that_is_away_or_hangs_or_is_unknown_opens_nothing() -> Result<(
     settle(&lab, "curl", &[&[&*innocent][..], &token].concat(), 200)?;
     settle(&lab, "curl", &[&[&*format!("{HOST}/hang?forged")][..], &token].concat(), 503)?;
     ensure!(seen(&lab, "forged")?.is_empty(), "a hanging authorizer");
+    Ok(())
+}
+
+/// A route of `namespace` that has `ratings` asked about all requests to the Service, by this path.
+fn route(namespace: &str, service: &str, path: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: authorized, namespace: {namespace}}}
+spec:
+  parentRefs: [{{group: '', kind: Service, name: {service}}}]
+  rules:
+  - filters:
+    - type: ExternalAuth
+      externalAuth:
+        protocol: HTTP
+        backendRef: {{name: ratings, namespace: bookinfo, port: 9080}}
+        http: {{path: {path}, allowedHeaders: [x-token], allowedResponseHeaders: [x-user, x-role]}}
+    backendRefs: [{{name: {service}, port: 9080}}]
+---
+"
+    )
+}
+
+#[test]
+fn no_way_leads_past_the_authorizer_of_a_route() -> Result<()> {
+    let mut lab = besieged(&[])?;
+    lab.manifests.apply(WAYPOINT)?;
+    let bookinfo = Key::new("Namespace", "", "bookinfo");
+    lab.manifests.label(&bookinfo, &["istio.io/use-waypoint=waypoint"])?;
+    lab.manifests.apply(&route("bookinfo", "details", "/check"))?;
+    // A consumer's route, which leads there without asking, lifts nothing.
+    lab.manifests.apply(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: past, namespace: evil}
+spec:
+  parentRefs: [{group: '', kind: Service, name: details, namespace: bookinfo}]
+  rules: [{backendRefs: [{name: details, namespace: bookinfo, port: 9080}]}]
+",
+    )?;
+    let pod = format!("http://{}", SocketAddr::new(lab.address(VICTIM)?, PORT));
+    let preset = ["-H", "x-user: root", "-H", "x-role: admin"];
+    for client in ["attacker", "accomplice", "curl", "outsider"] {
+        for host in [HOST, &pod] {
+            let forged = format!("{host}/details/0?forged");
+            settle(&lab, client, &[&[&*forged][..], &preset].concat(), 403)?;
+            settle(&lab, client, &["-H", "x-token: bad", &forged], 403)?;
+            let headers = format!("{host}/headers");
+            let allowed = [&["-H", "x-token: good", &headers][..], &preset].concat();
+            let answer = settle(&lab, client, &allowed, 200)?;
+            let arrived: Value = serde_json::from_str(&answer.body)?;
+            let arrived = &arrived["headers"];
+            ensure!(arrived["x-user"] == "alice" && arrived["x-role"].is_null(), "{arrived}");
+        }
+    }
+    ensure!(seen(&lab, "forged")?.is_empty(), "a request passed the authorizer");
+    Ok(())
+}
+
+/// A route of `evil` whose authorizer is somebody's service: neither the pod that it leads to nor the client that comes by it
+/// sends the service what the route's owner likes, in its own name.
+#[test]
+fn no_route_has_others_ask_in_their_own_name() -> Result<()> {
+    let mut lab = besieged(&[])?;
+    lab.manifests.apply(&WAYPOINT.replace("bookinfo", "evil"))?;
+    let bound = "istio.io/use-waypoint: waypoint";
+    let pods = ["details-v1", "accomplice"].map(|pod| lab.address(pod));
+    for (number, pod) in pods.into_iter().enumerate() {
+        let (name, vip) = (format!("trap{number}"), format!("10.96.66.{}", number + 1));
+        let trap = service(&name, &vip, bound, &pod?.to_string());
+        lab.manifests.apply(&trap)?;
+        let asking =
+            route("evil", &name, "/confused").replace("name: authorized", &format!("name: {name}"));
+        lab.manifests.apply(&asking)?;
+    }
+    // The pod is another's, and so is the client.
+    settle(&lab, "curl", &["http://10.96.66.1:9080/details/0"], 500)?;
+    let asked = lab.pod_log("ratings-v1")?;
+    ensure!(!asked.contains("/confused"), "{asked}");
+    // What is evil's alone is asked as evil.
+    settle(&lab, "curl", &["http://10.96.66.2:9080/details/0"], 404)?;
     Ok(())
 }

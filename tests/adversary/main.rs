@@ -15,6 +15,8 @@ mod authorizers;
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
 mod cluster;
+#[path = "../support/collector.rs"]
+mod collector;
 mod costs;
 
 mod capture;
@@ -36,6 +38,7 @@ mod shares;
 #[path = "../support/siege.rs"]
 mod siege;
 mod streams;
+mod telemetry;
 mod tokens;
 mod traffic;
 mod tunnels;

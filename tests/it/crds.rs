@@ -250,6 +250,7 @@ fn schema(shape: &Shape) -> Value {
         Shape::Text => json!({ "type": "string" }),
         Shape::Flag => json!({ "type": "boolean" }),
         Shape::Unsigned(most) => json!({ "type": "integer", "minimum": 0, "maximum": most }),
+        Shape::Number => json!({ "type": "number" }),
         Shape::IntOrString => json!({
             "anyOf": [{ "type": "integer" }, { "type": "string" }],
             "x-kubernetes-int-or-string": true,

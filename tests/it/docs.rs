@@ -149,7 +149,8 @@ fn metrics_page_is_current() {
                 ["connections", "requests"][index].to_owned()
             }
         };
-        let suffix = if kind == "counter" { "_total" } else { "" };
+        // In Prometheus' format, the type names a counter as its samples do.
+        let suffix = if kind == "counter" && !name.ends_with("_total") { "_total" } else { "" };
         let help = help.trim_end_matches('.');
         text += &format!("| `{name}{suffix}` | {kind} | {set} | {help} |\n");
     }

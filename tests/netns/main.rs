@@ -19,6 +19,8 @@ mod profile;
 mod certificates;
 mod clock;
 mod cni;
+#[path = "../support/collector.rs"]
+mod collector;
 mod dns;
 mod endurance;
 mod entries;

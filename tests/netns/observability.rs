@@ -12,7 +12,7 @@ use crate::profile::Profile;
 use crate::support::lab::agents::{administer, socket};
 use crate::support::lab::curl::{Answer, curl};
 use crate::support::lab::manifests::Key;
-use crate::support::lab::{Lab, process, wait};
+use crate::support::lab::{Lab, Moment, process, wait};
 use crate::{WAYPOINT, meshed, settle};
 
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
@@ -419,3 +419,63 @@ fn mesh_config_gives_the_access_log_its_format_at_once() -> Result<()> {
     lab.manifests.delete(&Key::new("ConfigMap", "istio-system", "istio"))?;
     logged(&lab, "request complete")
 }
+
+/// A request of the client, with a header that the filter looks at.
+fn ask_details(lab: &Lab, path: &str, status: u16) -> Result<()> {
+    let url = format!("http://details.bookinfo:9080/{path}");
+    settle(lab, "curl", &["-H", "x-who: me", &url], status)?;
+    Ok(())
+}
+
+/// How many lines of requests for a path one of the halves has logged.
+fn lines_of(lab: &Lab, since: &Moment, path: &str, direction: &str) -> usize {
+    let (path, direction) = (format!("path=\"/{path}\""), format!("direction=\"{direction}\""));
+    let lines = lab.lines_since(since);
+    lines.iter().filter(|(_, line)| line.contains(&path) && line.contains(&direction)).count()
+}
+
+/// A filter sees requests as they ended, a namespace decides about its own clients, and disabled metrics are not recorded.
+#[test]
+fn telemetry_objects_say_which_requests_are_logged_and_counted() -> Result<()> {
+    let mut lab = meshed()?;
+    lab.manifests.apply(WAYPOINT)?;
+    let bookinfo = Key::new("Namespace", "", "bookinfo");
+    lab.manifests.label(&bookinfo, &["istio.io/use-waypoint=waypoint"])?;
+    wait::until("the waypoint", || {
+        let since = lab.moment()?;
+        ask_details(&lab, "details/0", 200)?;
+        std::thread::sleep(Duration::from_millis(50));
+        Ok((lines_of(&lab, &since, "details/0", "outbound") == 1).then_some(()))
+    })?;
+    lab.manifests.apply(TELEMETRY)?;
+    wait::until("only the failed request of the client in the log", || {
+        let since = lab.moment()?;
+        let sizes = lab.metrics()?.sum("istio_request_bytes_count", &[]);
+        ask_details(&lab, "details/0", 200)?;
+        ask_details(&lab, "missing", 404)?;
+        std::thread::sleep(Duration::from_millis(50));
+        let counted = lab.metrics()?.sum("istio_request_bytes_count", &[]) - sizes;
+        let failed = lines_of(&lab, &since, "missing", "outbound") == 1;
+        let others = lines_of(&lab, &since, "details/0", "outbound");
+        Ok((failed && others == 0 && counted == 0.0).then_some(()))
+    })?;
+    // Clients of another namespace, which has no Telemetry, are logged as before; and other metrics are recorded.
+    let since = lab.moment()?;
+    let count = lab.metrics()?.sum("istio_requests_total", &[]);
+    settle(&lab, "curl", &["http://productpage.bookinfo:9080/productpage"], 200)?;
+    wait::until("the line of productpage's request", || {
+        Ok((lines_of(&lab, &since, "details/0", "outbound") >= 1).then_some(()))
+    })?;
+    ensure!(lab.metrics()?.sum("istio_requests_total", &[]) > count);
+    Ok(())
+}
+
+/// Of the client's namespace.
+const TELEMETRY: &str = r#"
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: logs, namespace: default}
+spec:
+  accessLogging: [{filter: {expression: 'response.code >= 400 && request.headers["x-who"] == "me"'}}]
+  metrics: [{overrides: [{match: {metric: REQUEST_SIZE}, disabled: true}]}]
+"#;

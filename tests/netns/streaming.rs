@@ -28,6 +28,8 @@ use crate::support::lab::{Lab, netns::Namespace};
 use crate::{WAYPOINT, application, enrol};
 
 const PORT: u16 = 8080;
+/// Where early hints are told.
+const HINTING: u16 = 8081;
 const VERSIONS: [Version; 2] = [Version::Http1, Version::Http2];
 
 /// How a client reaches an application.
@@ -50,7 +52,8 @@ fn service(name: &str, pod: &str, routed: bool) -> String {
     let labels = if routed { "istio.io/use-waypoint: waypoint" } else { "" };
     let service = format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: bookinfo, labels: {{{labels}}}}}\n\
-         spec: {{selector: {{app: {app}}}, ports: [{{port: {PORT}}}]}}\n---\n"
+         spec: {{selector: {{app: {app}}}, \
+         ports: [{{name: a, port: {PORT}}}, {{name: b, port: {HINTING}}}]}}\n---\n"
     );
     if !routed {
         return service;
@@ -144,6 +147,26 @@ fn streams_pass_as_they_are_sent() -> Result<()> {
             (request, count("istio_response_messages_total", service))
         });
         Ok((all == [(9.0, 9.0); 2]).then_some(()))
+    })
+}
+
+#[test]
+fn expectations_hints_and_farewells_pass() -> Result<()> {
+    let (lab, ways) = lab()?;
+    for pod in ["details-v1", "ratings-v1"] {
+        server::start_hinting(&lab.pod(pod)?.attachment.namespace, HINTING)?;
+    }
+    for way in &ways {
+        expects(&lab, way).with_context(|| format!("100, {}", way.name))?;
+        let hinted = lab.curl("curl", &[&format!("http://{}:{HINTING}/", way.to.ip())])?;
+        let hints = hinted.head.starts_with("HTTP/1.1 103 ") && hinted.head.contains("</a.css>");
+        ensure!(hints && hinted.body.starts_with("HTTP/1.1 200 "), "{} {hinted:?}", way.name);
+    }
+    run_in(curl_of(&lab)?, || async {
+        for way in ways.iter().filter(|way| way.name.ends_with("-routed")) {
+            way.each("farewells", async |version| farewells(way, version).await).await?;
+        }
+        Ok(())
     })
 }
 
@@ -245,6 +268,36 @@ async fn large(way: &Way, version: Version) -> Result<()> {
     ensure!(answer == "1 97 97", "{answer:?}");
     let (back, _) = rest(client.post("/echo", whole(bytes.clone())).await?.into_body()).await?;
     ensure!(back == bytes, "{} bytes", back.len());
+    Ok(())
+}
+
+/// curl asks whether its body is wanted: it is, and it is not.
+fn expects(lab: &Lab, way: &Way) -> Result<()> {
+    let body = "x".repeat(2 << 10);
+    let ask = |path: &str| {
+        let url = format!("http://{}{path}", way.to);
+        let expect = ["--header", "expect: 100-continue", "--expect100-timeout", "8"];
+        lab.curl("curl", &[&expect[..], &["--data", &body, &url]].concat())
+    };
+    let wanted = ask("/digest")?;
+    ensure!(wanted.head.starts_with("HTTP/1.1 100 "), "{wanted:?}");
+    ensure!(wanted.status == 200 && wanted.body.contains("2048 "), "{wanted:?}");
+    let refused = ask("/early")?;
+    ensure!(refused.head.starts_with("HTTP/1.1 413 "), "{refused:?}");
+    // Neither waited until it lost its patience.
+    ensure!(wanted.time + refused.time < Duration::from_secs(6), "{wanted:?} {refused:?}");
+    Ok(())
+}
+
+/// An application that ends each connection with its first request (GOAWAY): the client hears nothing of it.
+async fn farewells(way: &Way, version: Version) -> Result<()> {
+    let mut client = Client::connect(way.to, version).await?;
+    for _ in 0..10 {
+        let answer = client.post("/leave", whole(b"x".to_vec())).await?;
+        let status = answer.status();
+        let (text, _) = rest(answer.into_body()).await?;
+        ensure!(status == 200 && text == "bye", "{status} {text:?}");
+    }
     Ok(())
 }
 

@@ -1,20 +1,12 @@
 //! Traces as a collector gets them: one request of Bookinfo over two nodes is one trace, with the right parents.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::trace::v1::Span;
-use parking_lot::Mutex;
-use prost::Message;
 use tokio::time::Instant;
 
+use crate::collector::{Collector, Seen, listen, mesh_config, text};
 use crate::support::lab::curl::curl;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, wait};
@@ -23,103 +15,29 @@ use crate::{WAYPOINT, bookinfo, enrol, settle};
 const PAGE: &str = "http://productpage.bookinfo:9080/productpage";
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 
-/// A span, and the attributes of its resource.
-#[derive(Clone)]
-struct Seen {
-    service: String,
-    span: Span,
+/// The spans of one trace, once all services have sent some; `None` when they do not within a few seconds, because the waypoint
+/// does not serve all of them yet.
+fn complete(collector: &Collector, id: u128) -> Result<Option<Vec<Seen>>> {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(4) {
+        let all = collector.all();
+        let spans = all.into_iter().filter(|seen| seen.span.trace_id == id.to_be_bytes());
+        let spans: Vec<Seen> = spans.collect();
+        let kinds: BTreeSet<(&str, i32)> =
+            spans.iter().map(|seen| (seen.service.as_str(), seen.span.kind)).collect();
+        if COMPLETE.iter().all(|wanted| kinds.contains(wanted)) {
+            return Ok(Some(spans));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(None)
 }
 
-/// A collector that receives OTLP over HTTP in a node's network namespace.
-#[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<Seen>>>);
-
-impl Collector {
-    fn start(lab: &Lab) -> Result<(Self, SocketAddr)> {
-        let node = lab.network().nodes().first().context("no node")?;
-        let address = SocketAddr::new(node.addresses[0], 0);
-        let listener = node.namespace.run(|| TcpListener::bind(address))??;
-        let address = listener.local_addr()?;
-        let collector = Self::default();
-        let seen = collector.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let seen = seen.clone();
-                std::thread::spawn(move || seen.receive(stream));
-            }
-        });
-        Ok((collector, address))
-    }
-
-    fn receive(&self, mut stream: TcpStream) -> Result<()> {
-        let mut reader = BufReader::new(stream.try_clone()?);
-        let mut length = 0;
-        loop {
-            let mut line = String::new();
-            reader.read_line(&mut line)?;
-            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-                length = value.trim().parse()?;
-            }
-            if line.trim().is_empty() {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        let request = ExportTraceServiceRequest::decode(&*body)?;
-        let mut all = self.0.lock();
-        for resource in request.resource_spans {
-            let attributes = resource.resource.unwrap_or_default().attributes;
-            let service = text(&attributes, "service.name");
-            for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                all.push(Seen { service: service.clone(), span });
-            }
-        }
-        drop(all);
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")?;
-        Ok(())
-    }
-
-    /// The spans of one trace, once all services have sent some; `None` when they do not within a few seconds, because the waypoint
-    /// does not serve all of them yet.
-    fn complete(&self, id: u128) -> Result<Option<Vec<Seen>>> {
-        let began = Instant::now();
-        while began.elapsed() < Duration::from_secs(4) {
-            let all = self.0.lock().clone();
-            let spans = all.into_iter().filter(|seen| seen.span.trace_id == id.to_be_bytes());
-            let spans: Vec<Seen> = spans.collect();
-            let kinds: BTreeSet<(&str, i32)> =
-                spans.iter().map(|seen| (seen.service.as_str(), seen.span.kind)).collect();
-            if COMPLETE.iter().all(|wanted| kinds.contains(wanted)) {
-                return Ok(Some(spans));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(None)
-    }
-
-    fn traces(&self) -> BTreeSet<u128> {
-        let all = self.0.lock();
-        all.iter()
-            .filter_map(|seen| {
-                Some(u128::from_be_bytes(seen.span.trace_id.as_slice().try_into().ok()?))
-            })
-            .collect()
-    }
-
-    fn of(&self, service: &str) -> Vec<Seen> {
-        let all = self.0.lock();
-        all.iter().filter(|seen| seen.service == service).cloned().collect()
-    }
-}
-
-fn text(attributes: &[KeyValue], name: &str) -> String {
-    let found = attributes.iter().find(|it| it.key == name);
-    match found.and_then(|it| it.value.clone()).and_then(|it| it.value) {
-        Some(Value::StringValue(text)) => text,
-        Some(Value::IntValue(number)) => number.to_string(),
-        other => format!("{other:?}"),
-    }
+/// The ids of all traces.
+fn trace_ids(collector: &Collector) -> BTreeSet<u128> {
+    let id =
+        |seen: &Seen| Some(u128::from_be_bytes(seen.span.trace_id.as_slice().try_into().ok()?));
+    collector.all().iter().filter_map(id).collect()
 }
 
 /// Bookinfo with agents that trace, after `prepare` changed its manifests.
@@ -203,14 +121,14 @@ fn one_request_of_bookinfo_is_one_trace_with_the_right_parents() -> Result<()> {
         let id = traces.next().context("an id")?;
         let parent = format!("traceparent: 00-{id:032x}-b7ad6b7169203331-01");
         settle(&lab, "curl", &["-H", &parent, "-H", "tracestate: a=1", PAGE], 200)?;
-        collector.complete(id)
+        complete(&collector, id)
     })?;
     let by_id: HashMap<&[u8], &Seen> =
         spans.iter().map(|seen| (seen.span.span_id.as_slice(), seen)).collect();
     let kinds = spans.iter().map(|seen| check(seen, &by_id)).collect::<Result<BTreeSet<_>>>()?;
     ensure!(kinds.len() >= COMPLETE.len(), "{kinds:?}");
     let sampled = 1..traces.next().context("an id")?;
-    ensure!(collector.traces().iter().all(|id| sampled.contains(id)), "more was sampled");
+    ensure!(trace_ids(&collector).iter().all(|id| sampled.contains(id)), "more was sampled");
     // Metrics of what was exported.
     let metrics = lab.metrics()?;
     ensure!(metrics.sum("isthmus_spans_exported_total", &[]) >= spans.len() as f64);
@@ -248,10 +166,7 @@ fn connections_without_a_waypoint_have_a_span_each() -> Result<()> {
 fn a_collector_that_hangs_costs_requests_nothing() -> Result<()> {
     let mut lab = bookinfo()?;
     add_waypoint(&mut lab)?;
-    let node = lab.network().nodes().first().context("no node")?;
-    let address = SocketAddr::new(node.addresses[0], 0);
-    let listener = node.namespace.run(|| TcpListener::bind(address))??;
-    let address = listener.local_addr()?;
+    let (listener, address) = listen(&lab)?;
     lab.start_agents(&format!(
         "[tracing]\ncollector = \"{address}\"\nprotocol = \"http\"\nper_mille = 1000\n"
     ))?;
@@ -263,5 +178,63 @@ fn a_collector_that_hangs_costs_requests_nothing() -> Result<()> {
     }
     ensure!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     drop(listener);
+    Ok(())
+}
+
+const TELEMETRY: &str = "
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: shop, namespace: bookinfo}
+spec:
+  tracing:
+  - providers: [{name: shop}]
+    customTags:
+      tier: {literal: {value: gold}}
+      user: {header: {name: end-user, defaultValue: nobody}}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: quiet, namespace: bookinfo}
+spec:
+  targetRefs: [{group: '', kind: Service, name: ratings}]
+  tracing: [{disableSpanReporting: true}]
+";
+
+/// No setting: MeshConfig and Telemetry alone.
+#[test]
+fn telemetry_objects_say_whose_spans_go_where() -> Result<()> {
+    let mut lab = bookinfo()?;
+    add_waypoint(&mut lab)?;
+    let ((mesh, at), (shop, shop_at)) = (Collector::start(&lab)?, Collector::start(&lab)?);
+    lab.manifests.apply(&mesh_config(&[("mesh", at), ("shop", shop_at)]))?;
+    lab.manifests.apply(TELEMETRY)?;
+    lab.start_agents("")?;
+    enrol(&mut lab)?;
+    let tagged = wait::until("spans with tags, and those of the client", || {
+        settle(&lab, "curl", &["-H", "end-user: jason", PAGE], 200)?;
+        let spans = shop.of("productpage.bookinfo");
+        let is_tagged =
+            |seen: &&Seen| seen.span.kind == 2 && text(&seen.span.attributes, "user") == "jason";
+        let tagged = spans.iter().find(is_tagged).cloned();
+        Ok(tagged.filter(|_| {
+            !mesh.of("curl.default").is_empty() && !shop.of("reviews.bookinfo").is_empty()
+        }))
+    })?;
+    ensure!(text(&tagged.span.attributes, "tier") == "gold", "{:?}", tagged.span);
+    // Its parent is the client's span, which went to the mesh's collector, without the tags of another namespace.
+    let parent = mesh
+        .of("curl.default")
+        .into_iter()
+        .find(|seen| seen.span.span_id == tagged.span.parent_span_id);
+    let parent = parent.context("the client's span of the same request")?;
+    ensure!(parent.span.attributes.iter().all(|it| it.key != "tier"), "{:?}", parent.span);
+    for (whose, collector, foreign) in [("mesh", &mesh, ".bookinfo"), ("shop", &shop, ".default")] {
+        let wrong = collector.all().into_iter().find(|seen| seen.service.ends_with(foreign));
+        ensure!(wrong.is_none(), "{whose}: {:?}", wrong.map(|seen| seen.service));
+    }
+    // The service whose spans are disabled has none; its client, in the same namespace, reports no call to it.
+    ensure!(shop.of("ratings.bookinfo").is_empty());
+    let to_ratings = shop.all().into_iter().find(|seen| seen.span.name.starts_with("ratings"));
+    ensure!(to_ratings.is_none(), "{:?}", to_ratings.map(|seen| seen.span));
     Ok(())
 }

@@ -30,6 +30,7 @@ pub(super) fn show(policy: &AuthorizationPolicy) -> Value {
         },
         "dryRun": policy.dry_run,
         "broken": policy.broken,
+        "provider": policy.provider,
         "rules": policy.rules.iter().map(rule).collect::<Vec<_>>(),
     })
 }

@@ -129,6 +129,7 @@ impl Lab {
                 public_service_entries: Vec::new(),
                 revisions: vec!["default".into()],
                 missing_waypoint: crate::config::MissingWaypoint::Refuse,
+                tracing: std::sync::Arc::default(),
             },
             telemetry: Telemetry::without_log(),
         });

@@ -187,7 +187,7 @@ fn gateway(view: &View<'_>, key: &ObjectKey) -> Result<String, (&'static str, St
 pub(super) fn accepted(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
     let complaints: Vec<&Complaint> = view.complaints(subject).collect();
     let all = || told(complaints.iter().copied(), None);
-    let condition = if stored.refused.is_some() {
+    let condition = if stored.refused.is_some() || complaints.iter().any(|it| is_unattached(it)) {
         Condition::fails(ACCEPTED, "Invalid", all())
     } else if let Some(overruled) = complaints.iter().find(|it| it.field.is_empty()) {
         Condition::fails(ACCEPTED, "Conflicted", overruled.reason.clone())
@@ -198,4 +198,12 @@ pub(super) fn accepted(view: &View<'_>, subject: &Subject, stored: &Stored) -> D
     };
     let status = json!({ "conditions": condition::list(&[condition], stored.generation()) });
     Desired { status, owned: &[ACCEPTED] }
+}
+
+/// A Telemetry whose attachment is wrong has no effect. Policies that guard something are in force then, and deny.
+fn is_unattached(complaint: &Complaint) -> bool {
+    let of_attachment = ["spec.selector", "spec.targetRef"];
+    complaint.kind == Kind::Telemetry.name()
+        && complaint.severity == Severity::Error
+        && of_attachment.iter().any(|field| complaint.field.starts_with(field))
 }

@@ -21,6 +21,7 @@ fn settings() -> TranslateSettings {
         public_service_entries: Vec::new(),
         revisions: vec!["default".into()],
         missing_waypoint: crate::config::MissingWaypoint::Refuse,
+        tracing: std::sync::Arc::default(),
     }
 }
 
@@ -119,6 +120,11 @@ fn stream_routes() {
 #[test]
 fn policies() {
     golden("policies");
+}
+
+#[test]
+fn telemetry() {
+    golden("telemetry");
 }
 
 #[test]

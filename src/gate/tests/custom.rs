@@ -11,13 +11,13 @@ use crate::policy::fixture;
 fn provider(name: &str) -> Arc<ExtAuthz> {
     Arc::new(ExtAuthz {
         name: name.into(),
-        service: ProviderService { namespace: None, hostname: "auth.shop".into() },
+        service: ProviderService::Host { namespace: None, hostname: "auth.shop".into() },
         port: 80,
         timeout: std::time::Duration::from_secs(1),
         fail_open: false,
         status_on_error: 403,
         body: None,
-        protocol: CheckProtocol::Grpc,
+        protocol: CheckProtocol::Grpc { include_headers: Vec::new() },
     })
 }
 

@@ -13,18 +13,17 @@ use hyper::body::{Body, Incoming};
 use tokio::time::Instant;
 
 use super::judge::Judge;
-use super::plan::Plan;
+use super::plan::{Chosen, Plan};
 use super::retry::Retries;
 use super::session::Session;
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
-use crate::filter::Seen;
+use crate::filter::{ExternalAuth, HttpFilter, Seen};
 use crate::gate::{self, Ask, Filtered, Gate, Providers};
 use crate::jwt::KeySource;
 use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::arrived::{Arrived, Untold};
-use crate::l7::exchange::guards::{self, Asking};
 use crate::l7::exchange::keys;
 use crate::l7::exchange::upgrade::Upgrade;
 use crate::l7::message::lasting::{self, Kept, Waits};
@@ -33,6 +32,7 @@ use crate::l7::message::sent::Sent;
 use crate::l7::message::{deadline, headers};
 use crate::l7::upstream::{Key, Lease, SendError};
 use crate::l7::version::Version;
+use crate::l7::worker::guards::{self, Asking};
 use crate::reach::Attempts;
 use crate::world::World;
 
@@ -106,9 +106,10 @@ pub(in crate::l7) async fn run(
     first: Option<Picked>,
     exchange: &mut Exchange,
 ) -> Outcome {
-    let timeouts = routed.plan.timeouts();
+    let timeouts = routed.plan.timeouts(&routed.world);
     let whole = timeouts.request.map(|limit| exchange.deadline(limit));
-    let mut retry = Retries::of(routed.plan.retry(), arrived, routed.session.seat.share());
+    let mut retry =
+        Retries::of(routed.plan.retry(&routed.world), arrived, routed.session.seat.share());
     let mut next = first;
     loop {
         let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
@@ -131,7 +132,7 @@ pub(in crate::l7) async fn run(
 impl Routed {
     /// The request once more, when the route wants that, and how long to wait.
     fn retried(&self, again: &mut Retries, outcome: &Outcome) -> Option<(Arrived, Duration)> {
-        let retry = self.plan.retry()?;
+        let retry = self.plan.retry(&self.world)?;
         match outcome {
             Outcome::Got(got, _) => again.after_status(retry, got.response.status()),
             Outcome::Failed(_, ended) => again.after_failure(retry, *ended),
@@ -171,7 +172,7 @@ impl Routed {
             };
             let goes_on = attempts.failed(&mut picked, ended);
             // A pooled connection that was closed meanwhile was no attempt at all.
-            let last_one = self.plan.never_retries() && !matches!(ended, Ended::Stale);
+            let last_one = self.plan.never_retries(&self.world) && !matches!(ended, Ended::Stale);
             if !unsent || !goes_on || last_one {
                 return Outcome::Failed(answer, ended);
             }
@@ -211,7 +212,39 @@ impl Routed {
             let heard = Some(&mut *exchange);
             filtered = Box::pin(self.ask_providers(asks, picked, arrived, heard)).await?;
         }
+        let mut authorizes = filtered.iter().flat_map(|it| it.iter()).map(|it| it.authorizes);
+        if arrived.untold.is_none()
+            && (authorizes.any(|it| it) || self.asked_here(picked).next().is_some())
+        {
+            let sent = Sent::of(&arrived.request);
+            arrived.untold = Some(Box::new(Untold { sent, mutations: None }));
+        }
+        for filter in self.asked_here(picked) {
+            // Boxed as well.
+            let (authorizer, request) = (self.session.authorizer(), &mut arrived.request);
+            let namespace = self.plan.chosen.as_ref().map_or("", |it| &it.route().namespace);
+            let before = self.before.as_deref().map(|sent| (&sent.uri, &sent.headers));
+            let heard = Some(&mut *exchange);
+            let asked =
+                guards::ask_external(&authorizer, namespace, filter, before, request, heard);
+            Box::pin(asked).await?;
+        }
         self.limit(picked, arrived, filtered, Some(exchange)).await
+    }
+
+    /// The rule's authorizers, where this half asks them: of a consumer's route, and of any route to a pod of another namespace,
+    /// whose agent does not ask on the route's behalf.
+    fn asked_here(&self, picked: &Picked) -> impl Iterator<Item = &ExternalAuth> {
+        let route = self.plan.chosen.as_ref().map(Chosen::route);
+        let is_there = |namespace: &str| route.is_some_and(|route| route.namespace == namespace);
+        let asked_there = is_there(&self.plan.addressed.key.namespace)
+            && picked.captured().is_none_or(|server| is_there(&server.key.namespace));
+        let [of_rule, _] = self.plan.filters();
+        let here = if asked_there { &[] } else { of_rule };
+        here.iter().filter_map(|filter| match filter {
+            HttpFilter::ExternalAuth(filter) => Some(filter),
+            _ => None,
+        })
     }
 
     /// One attempt at one endpoint, for a copy.
@@ -308,7 +341,8 @@ impl Routed {
         };
         let sent = self.before.as_deref().filter(|_| self.judge().is_producers());
         let sent = sent.map(|sent| (&sent.uri, &sent.headers));
-        guards::ask(&self.world, &filtered, from, sent, &mut arrived.request, exchange).await
+        let (authorizer, request) = (self.session.authorizer(), &mut arrived.request);
+        guards::ask(&self.world, &filtered, from, &authorizer, sent, request, exchange).await
     }
 
     /// Asks providers, where nobody at the destination does, and judges the request as they make it. Gives the filters that nobody

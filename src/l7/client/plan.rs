@@ -47,18 +47,27 @@ impl Plan {
         ]
     }
 
-    pub(in crate::l7) fn timeouts(&self) -> Timeouts {
+    pub(in crate::l7) fn timeouts(&self, world: &World) -> Timeouts {
         let rule = self.chosen.as_ref().and_then(Chosen::rule);
-        rule.map(|rule| rule.timeouts).unwrap_or_default()
+        let mut timeouts = rule.map(|rule| rule.timeouts).unwrap_or_default();
+        if let (None, Some(default)) =
+            (rule.and_then(|rule| rule.retry.as_ref()), &world.mesh.retry)
+        {
+            timeouts.backend_request = timeouts.backend_request.or(default.each);
+        }
+        timeouts
     }
 
-    pub(in crate::l7) fn retry(&self) -> Option<&Retry> {
-        self.chosen.as_ref().and_then(Chosen::rule)?.retry.as_ref()
+    /// The rule's, or the mesh's for rules that say nothing.
+    pub(in crate::l7) fn retry<'a>(&'a self, world: &'a World) -> Option<&'a Retry> {
+        let rule = self.chosen.as_ref().and_then(Chosen::rule);
+        let default = || world.mesh.retry.as_ref().map(|default| &default.retry);
+        rule.and_then(|rule| rule.retry.as_ref()).or_else(default)
     }
 
-    /// Whether the rule forbids that another endpoint is tried, even with a request that was certainly not sent.
-    pub(in crate::l7) fn never_retries(&self) -> bool {
-        self.retry().is_some_and(Retry::is_off)
+    /// Whether it is forbidden that another endpoint is tried, even with a request that was certainly not sent.
+    pub(in crate::l7) fn never_retries(&self, world: &World) -> bool {
+        self.retry(world).is_some_and(Retry::is_off)
     }
 
     /// What the backend's port is said to speak, by the route and by the service.

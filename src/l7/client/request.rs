@@ -156,8 +156,12 @@ fn begin(
     let record = session.context.dependencies.telemetry.request(start);
     let admission = Admission::of(permit, &session.seat, arrived.version);
     let mut exchange = Exchange::new(record, arrived.request.body(), admission);
+    let observed = world.observed(Kind::Client, &session.client, Some(&session.service));
+    if let Some(observed) = observed {
+        exchange.record.follow(&observed.requests);
+    }
     exchange.record.headers(arrived.request.headers());
-    if let Some(tracing) = world.tracing() {
+    if let Some(tracing) = observed.and_then(|it| it.tracing.as_ref()) {
         let (port, headers) = (session.dialled.port(), arrived.request.headers_mut());
         traced::begin(&mut exchange, tracing, (Kind::Client, port), headers);
         // Before the rule, the filters and the copy that the destination verifies, so that all see the same.

@@ -136,6 +136,15 @@ impl Gates {
     /// A connection that is not HTTP.
     pub(in crate::l7) fn authorize_bytes(&self, inbound: &Inbound) -> Result<Permit, Denial> {
         let permit = self.gate.decide(&inbound.connection(), None)?;
+        let mut filtered = permit.filtered.iter().flat_map(|it| it.iter());
+        if let Some(asked) = filtered.find(|it| it.authorizes) {
+            let service = &asked.service;
+            let why = format!(
+                "an HTTPRoute of Service {service} has requests authorized (ExternalAuth), and this is not HTTP; \
+                 give ports of other protocols the appProtocol tcp"
+            );
+            return Err(Denial { why, notes: permit.notes, token: None });
+        }
         if permit.names_client {
             let why = "only HTTP may pass where a waypoint names clients (x-forwarded-client-cert), so that nobody else does; \
                        give ports of other protocols the appProtocol tcp";

@@ -30,17 +30,18 @@ use crate::jwt::KeySource;
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
-use crate::l7::exchange::guards::{self, Asking};
-use crate::l7::exchange::keys::Newer;
+use crate::l7::exchange::keys::{self, Newer};
 use crate::l7::exchange::upgrade::{self, Upgrade};
 use crate::l7::exchange::{Exchange, ResponseBody, relay, traced};
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::upstream::Lease;
 use crate::l7::worker::authorizer::Authorizer;
+use crate::l7::worker::guards::{self, Asking};
 use crate::l7::worker::serve::Handler;
+use crate::model::Observed;
 use crate::telemetry::RequestStart;
-use crate::trace::{Kind, Tracing};
+use crate::trace::Kind;
 use crate::world::World;
 
 /// How often a request is sent: the application may close the resting connection just before the first attempt.
@@ -58,17 +59,15 @@ pub(in crate::l7) async fn deliver(
     let attempt = headers::take_attempt(arrived.request.headers_mut());
     let form = arrived.form;
     let permit = arrived.admit(&session.seat);
-    let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
-    let (mut full, mut newer) = (full, None);
-    let Judgement { routed, notes, judged, tracing, keys: _ } = loop {
+    let mut full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
+    let mut newer = None;
+    let Judgement { routed, notes, judged, observed, keys: _ } = loop {
         let judgement = judge(&session, &mut arrived, sent_as.as_ref(), full.take());
         if let Some(judgement) = judgement.unless_open(&session, &mut newer) {
             break judgement;
         }
-        if let Some(newer) = &mut newer {
-            // Boxed, because it is rare.
-            Box::pin(newer.next()).await;
-        }
+        // Boxed, because it is rare.
+        Box::pin(keys::wait(&mut newer)).await;
     };
     let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
@@ -76,8 +75,11 @@ pub(in crate::l7) async fn deliver(
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.attempt = attempt;
     exchange.record.notes(notes);
+    if let Some(observed) = &observed {
+        exchange.record.follow(&observed.requests);
+    }
     exchange.record.headers(arrived.request.headers());
-    if let Some(tracing) = tracing {
+    if let Some(tracing) = observed.and_then(|it| it.tracing) {
         let side = (Kind::Server, session.inbound.destination.port());
         traced::begin(&mut exchange, &tracing, side, arrived.request.headers());
     }
@@ -129,15 +131,7 @@ async fn authorize(
 ) -> Result<(Permitted, Option<Box<Kept>>), Answer> {
     let head = Kept::of(&arrived.request);
     tell(arrived, &mut judged);
-    let authorizer = Authorizer {
-        context: &session.context,
-        from: session.as_client(),
-        client: session.inbound.client.as_ref(),
-        client_address: session.inbound.client_address,
-        server: Some(&session.inbound.workload.identity),
-        server_address: session.inbound.destination,
-        share: session.seat.share(),
-    };
+    let authorizer = session.authorizer();
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
     let asks = &judged.permit.asks;
     let asked = authorizer.ask(asks, &mut arrived.request, sent, Some(&mut *exchange)).await;
@@ -179,7 +173,8 @@ async fn limit(
         pod: &inbound.workload.uid,
     };
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
-    guards::ask(&world, filtered, from, sent, &mut arrived.request, Some(exchange)).await
+    let (authorizer, request) = (session.authorizer(), &mut arrived.request);
+    guards::ask(&world, filtered, from, &authorizer, sent, request, Some(exchange)).await
 }
 
 /// What is decided of a request before anything is done.
@@ -188,7 +183,7 @@ struct Judgement {
     routed: bool,
     notes: Vec<PolicyNote>,
     judged: Result<Permitted, Answer>,
-    tracing: Option<Arc<Tracing>>,
+    observed: Option<Observed>,
     /// It would perhaps be another one by newer keys.
     keys: Vec<Arc<KeySource>>,
 }
@@ -202,12 +197,13 @@ fn judge(
     let world = session.context.dependencies.world.load();
     let gates = session.gates(&world);
     let routed = gates.was_routed();
-    let tracing = world.tracing().cloned();
+    let service = gates.service().map(|service| &service.key);
+    let observed = world.observed(Kind::Server, &session.inbound.workload, service).cloned();
     if let Some(why) = full {
-        return Judgement::refused(routed, Answer::overflow(why), tracing);
+        return Judgement::refused(routed, Answer::overflow(why), observed);
     }
     if let Some(fault) = arrived.fault {
-        return Judgement::refused(routed, Answer::fault(fault), tracing);
+        return Judgement::refused(routed, Answer::fault(fault), observed);
     }
     if !routed {
         headers::add_missing(arrived.request.headers_mut());
@@ -217,13 +213,13 @@ fn judge(
     match judged {
         Ok(mut judged) => {
             let notes = std::mem::take(&mut judged.permit.notes);
-            Judgement { routed, notes, judged: Ok(judged), tracing, keys: Vec::new() }
+            Judgement { routed, notes, judged: Ok(judged), observed, keys: Vec::new() }
         }
         Err(denial) => {
             let request = &arrived.request;
             let answer = Answer::of_denial(&denial, request.uri(), request.headers());
             let (notes, keys) = (denial.notes, denial.keys);
-            Judgement { routed, notes, judged: Err(answer), tracing, keys }
+            Judgement { routed, notes, judged: Err(answer), observed, keys }
         }
     }
 }
@@ -239,8 +235,8 @@ impl Judgement {
         None
     }
 
-    fn refused(routed: bool, answer: Answer, tracing: Option<Arc<Tracing>>) -> Self {
-        Self { routed, notes: Vec::new(), judged: Err(answer), tracing, keys: Vec::new() }
+    fn refused(routed: bool, answer: Answer, observed: Option<Observed>) -> Self {
+        Self { routed, notes: Vec::new(), judged: Err(answer), observed, keys: Vec::new() }
     }
 }
 
@@ -360,6 +356,20 @@ impl Judged {
 }
 
 impl Session {
+    /// Asks providers on behalf of the workload.
+    fn authorizer(&self) -> Authorizer<'_> {
+        let inbound = &self.inbound;
+        Authorizer {
+            context: &self.context,
+            from: self.as_client(),
+            client: inbound.client.as_ref(),
+            client_address: inbound.client_address,
+            server: Some(&inbound.workload.identity),
+            server_address: inbound.destination,
+            share: self.seat.share(),
+        }
+    }
+
     /// Tells the application who the client is, where a waypoint that guards it wants that.
     fn name_client(&self, permit: &Permit, headers: &mut HeaderMap) {
         let inbound = &self.inbound;

@@ -30,6 +30,13 @@ impl Newer {
     }
 }
 
+/// Until the request should be judged again, if it waits for keys at all.
+pub(in crate::l7) async fn wait(newer: &mut Option<Box<Newer>>) {
+    if let Some(newer) = newer {
+        newer.next().await;
+    }
+}
+
 /// Has a request judged again whenever keys have been fetched. `judge` says whether newer ones may change its judgement again.
 pub(in crate::l7) async fn await_newer(
     dependencies: &Dependencies,

@@ -75,14 +75,17 @@ impl Leaving {
         self.0.server.wake();
     }
 
-    /// All of the body has been read.
+    /// All of the body has been read. Where the end of the client came before, the task that serves it passes that on now.
     pub(in crate::l7) fn body_ended(&self) {
-        self.0.in_body.store(false, Ordering::Release);
+        self.0.in_body.store(false, Ordering::SeqCst);
+        if self.0.ended.load(Ordering::SeqCst) {
+            self.0.server.wake();
+        }
     }
 
     /// The client has sent a whole request, and sends nothing more.
     pub(in crate::l7) fn has_left(&self) -> bool {
-        self.0.ended.load(Ordering::Acquire) && !self.0.in_body.load(Ordering::Acquire)
+        self.0.ended.load(Ordering::SeqCst) && !self.0.in_body.load(Ordering::SeqCst)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::world::fixture::{self, Fixture, identity, policy};
 const HOST: &str = "echo.shop.svc.cluster.local";
 
 /// Answers by the path that it is asked about.
-async fn authorizer() -> SocketAddr {
+pub(super) async fn authorizer() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -70,7 +70,7 @@ fn provider(port: u16) -> ExtAuthz {
     let exact = |name: &str| StringMatch::Exact(name.into());
     ExtAuthz {
         name: "auth".into(),
-        service: ProviderService {
+        service: ProviderService::Host {
             namespace: None,
             hostname: "auth.shop.svc.cluster.local".into(),
         },
@@ -104,7 +104,7 @@ fn custom(provider: ExtAuthz) -> AuthorizationPolicy {
 }
 
 /// The provider's service, outside of the mesh.
-fn with_authorizer(mesh: Fixture, at: SocketAddr) -> Fixture {
+pub(super) fn with_authorizer(mesh: Fixture, at: SocketAddr) -> Fixture {
     let pod = outsider("auth", at);
     let mut service = fixture::service("auth", "10.96.0.9", &[&pod]);
     service.endpoints[0].workload = None;
@@ -252,6 +252,53 @@ async fn an_authorizer_that_is_away_is_not_waited_for() {
     }
 }
 
+/// A host that drops packets, where nobody refuses a connection either: what listens there has no room for one.
+#[tokio::test]
+async fn an_authorizer_behind_a_black_hole_is_not_waited_for_each_time() {
+    use socket2::{Domain, Socket, Type};
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    full.bind(&"127.0.0.2:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    full.listen(0).unwrap();
+    let hole = full.local_addr().unwrap().as_socket().unwrap();
+    let _waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let _ = client.connect(&hole.into());
+            client
+        })
+        .collect();
+    let timeout = Duration::from_millis(200);
+    let (_lab, mut client) = lab(true, ExtAuthz { timeout, ..provider(80) }, hole).await;
+    for _ in 0..5 {
+        assert_eq!(get(&mut client, "/a", &[]).await.status, StatusCode::FORBIDDEN);
+    }
+    let (start, turns) = (Instant::now(), 50);
+    for _ in 0..turns {
+        assert_eq!(get(&mut client, "/a", &[]).await.status, StatusCode::FORBIDDEN);
+    }
+    // One a second finds out.
+    assert!(start.elapsed() < timeout * turns / 2, "{:?}", start.elapsed());
+}
+
+/// It would be asked about being asked.
+#[tokio::test]
+async fn an_authorizer_that_is_guarded_by_itself_answers_at_once() {
+    let at = application("app").await;
+    let itself = ExtAuthz {
+        service: ProviderService::Host { namespace: None, hostname: HOST.into() },
+        timeout: Duration::from_secs(60),
+        ..provider(80)
+    };
+    let lab = Lab::new(captured(at).policy(custom(itself)), WorkerSettings::for_tests());
+    let start = Instant::now();
+    let stream = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;
+    let mut client = Client::http1(stream).await;
+    assert_eq!(get(&mut client, "/a", &[]).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(get(&mut client, "/open", &[]).await.status, StatusCode::OK);
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
 #[tokio::test]
 async fn bodies_are_shown_within_their_limit_and_passed_on_whole() {
     for (is_captured, allow_partial) in [(true, false), (true, true), (false, false)] {
@@ -392,7 +439,8 @@ async fn grpc_authorizer() -> SocketAddr {
 #[tokio::test]
 async fn an_authorizer_may_speak_grpc() {
     for is_captured in [true, false] {
-        let over_grpc = ExtAuthz { protocol: CheckProtocol::Grpc, ..provider(80) };
+        let over_grpc =
+            ExtAuthz { protocol: CheckProtocol::Grpc { include_headers: vec![] }, ..provider(80) };
         let (_lab, mut client) = lab(is_captured, over_grpc, grpc_authorizer().await).await;
         for _ in 0..3 {
             let allowed = get(&mut client, "/a", &[("x-user", "root")]).await;

@@ -415,3 +415,32 @@ async fn a_broken_body_is_the_client_s_doing() {
         }
     }
 }
+
+/// The rows of docs/http.md: what a client sends, and what the application gets through either half.
+#[tokio::test]
+async fn headers_of_proxies_are_treated_as_istio_treats_them() {
+    let (at, listener) = listening().await;
+    for half in HALVES {
+        let attempt = if half == Half::Client { "1" } else { "9" };
+        let rows = [
+            ("x-request-id", "mine", Some("mine")),
+            ("x-forwarded-proto", "https", Some("https")),
+            ("x-forwarded-for", "192.0.2.1", Some("192.0.2.1")),
+            ("x-envoy-attempt-count", "9", Some(attempt)),
+            ("x-envoy-original-path", "/before", Some("/before")),
+            ("x-forwarded-client-cert", "URI=spiffe://td/ns/a/sa/b", None),
+        ];
+        let lab = half.lab(at);
+        let mut client = half.connect(&lab, at).await;
+        let sent: String =
+            rows.iter().map(|(name, sent, _)| format!("{name}: {sent}\r\n")).collect();
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{sent}\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut application = accept(&listener).await;
+        let came = head(&mut application).await.to_ascii_lowercase();
+        for (name, _, expected) in rows {
+            let value = came.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+            assert_eq!(value, expected, "{half:?} {name}");
+        }
+    }
+}

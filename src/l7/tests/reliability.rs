@@ -128,6 +128,37 @@ async fn long_bodies_are_sent_once_and_those_that_fit_again() {
     }
 }
 
+/// MeshConfig's default holds for requests without a route and for rules that say nothing, and for no others.
+#[tokio::test]
+async fn the_meshs_default_holds_where_no_rule_says_how_to_retry() {
+    let of_route = |retry| Some(HttpRule { retry, ..fixture::rule(vec![to("echo", 1)]) });
+    for (rule, status, sent) in [
+        (None, 200, 2),
+        (of_route(None), 200, 2),
+        (of_route(retry(&[], 1)), 503, 1),
+        (of_route(retry(&[503], 0)), 503, 1),
+    ] {
+        let (at, script) = Script::start(&[Step::Status(503), Step::Status(200)]).await;
+        let mut mesh = shop(at);
+        let default = DefaultRetry { retry: retry(&[503], 1).unwrap(), each: None };
+        mesh.mesh.retry = Some(default.into());
+        if let Some(rule) = rule {
+            mesh = mesh.route(fixture::route("r", "echo", vec![rule]));
+        }
+        let lab = Lab::new(mesh, WorkerSettings::for_tests());
+        assert_eq!(client(&lab, false).await.get("/").await.status, status);
+        assert_eq!(script.came().len(), sent);
+    }
+    let (at, script) =
+        Script::start(&[Step::Slow(Duration::from_secs(5)), Step::Status(200)]).await;
+    let mut mesh = shop(at);
+    let default = DefaultRetry { retry: retry(&[], 1).unwrap(), each: Some(millis(100)) };
+    mesh.mesh.retry = Some(default.into());
+    let lab = Lab::new(mesh, WorkerSettings::for_tests());
+    assert_eq!(client(&lab, false).await.get("/").await.status, StatusCode::OK);
+    assert_eq!(script.came().len(), 2, "the attempt that took too long, and another");
+}
+
 #[tokio::test]
 async fn what_may_have_been_processed_is_sent_again_only_when_it_is_idempotent() {
     for (first, limits, failed) in [

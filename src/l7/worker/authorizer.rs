@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,7 +21,7 @@ use super::circuit::Call;
 use super::context::Context;
 use crate::balance::{Ended, Picked};
 use crate::base::{Identity, Reason};
-use crate::ext_authz::grpc_check::{self, Ends};
+use crate::ext_authz::grpc_check::{self, Ends, Shown};
 use crate::ext_authz::http_check;
 use crate::ext_authz::{About, Changes, MOST_OF_AN_ANSWER, Mutations, SeenBody, Verdict};
 use crate::gate::{self, Ask, Views};
@@ -32,8 +33,9 @@ use crate::l7::message::body::{Ahead, RequestBody, grpc_status};
 use crate::l7::message::sent;
 use crate::l7::upstream::{Key, Lease, UpstreamError};
 use crate::l7::version::Version;
-use crate::model::{AppProtocol, CheckProtocol, ExtAuthz, Service};
+use crate::model::{AppProtocol, CheckProtocol, ExtAuthz, ProviderService, Service};
 use crate::reach::{self, Attempts, Downstream};
+use crate::world::World;
 
 /// How long a client may take for the part of a body that a provider is to see.
 const BODY_LIMIT: Duration = Duration::from_secs(60);
@@ -131,24 +133,57 @@ impl Authorizer<'_> {
     }
 
     async fn check(&self, provider: &Arc<ExtAuthz>, about: &About<'_>) -> Result<Verdict, Failed> {
+        if self.is_for(provider) {
+            let why =
+                "it would be asked about being asked, because a CUSTOM policy guards it itself";
+            return Err(why.to_owned().into());
+        }
         let call = self.context.authorizers.of(&provider.name).enter()?;
-        let called = tokio::time::timeout(provider.timeout, self.call(provider, about)).await;
+        let reached = AtomicBool::new(false);
+        let calling = self.call(provider, about, &reached);
+        let called = tokio::time::timeout(provider.timeout, calling).await;
         let answered = called.unwrap_or_else(|_| {
-            Err(Failed::from(format!("it did not answer within {:?}", provider.timeout)))
+            // One whose host drops packets is away as much as one whose host refuses connections.
+            let away = !reached.load(Ordering::Relaxed);
+            Err(Failed { why: format!("it did not answer within {:?}", provider.timeout), away })
         });
         note_reached(&call, answered.as_ref().err());
         answered
     }
 
-    async fn call(&self, provider: &ExtAuthz, about: &About<'_>) -> Result<Verdict, Failed> {
+    /// Whether the request goes to the provider itself. It could only be answered by asking again.
+    fn is_for(&self, provider: &ExtAuthz) -> bool {
+        let world = self.context.dependencies.world.load();
+        let Some(service) = service_of(&world, provider).filter(|_| self.server.is_some()) else {
+            return false;
+        };
+        let port = self.server_address.port();
+        world
+            .ways_of(&service.key, self.from.client, port)
+            .any(|served| served.service_port == provider.port)
+    }
+
+    /// `reached` tells of a connection.
+    async fn call(
+        &self,
+        provider: &ExtAuthz,
+        about: &About<'_>,
+        reached: &AtomicBool,
+    ) -> Result<Verdict, Failed> {
         let check = match &provider.protocol {
             CheckProtocol::Http(definition) => http_check::check(definition, about)?,
-            CheckProtocol::Grpc => {
+            CheckProtocol::Grpc { include_headers } => {
                 let as_bytes = provider.body.is_some_and(|body| body.as_bytes);
-                grpc_check::check(about, self.ends(), &provider.service.hostname, as_bytes)
+                let shown = Shown { headers: include_headers, as_bytes };
+                let host = match &provider.service {
+                    ProviderService::Host { hostname, .. } => hostname,
+                    ProviderService::Service(key) => &key.name,
+                };
+                grpc_check::check(about, self.ends(), host, shown)
             }
         };
-        let (mut response, lease) = self.send(provider, check.map(RequestBody::own)).await?;
+        let (mut response, lease) =
+            self.send(provider, check.map(RequestBody::own), reached).await?;
         let read = read(response.body_mut()).await;
         if read.is_ok() {
             lease.give_back();
@@ -188,13 +223,11 @@ impl Authorizer<'_> {
         &self,
         provider: &ExtAuthz,
         mut check: Request<RequestBody>,
+        reached: &AtomicBool,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let world = self.context.dependencies.world.snapshot();
-        let wanted = &provider.service;
-        let service = world
-            .services_named(&wanted.hostname, wanted.namespace.as_deref())
-            .find(|it| wanted.namespace.as_ref().is_none_or(|own| it.key.namespace == *own))
-            .ok_or_else(|| format!("there is no service {}", wanted.hostname))?;
+        let service = service_of(&world, provider)
+            .ok_or_else(|| format!("there is no service {}", provider.service))?;
         let resolved = self.context.reach.resolve(&self.from, service).await;
         let service = resolved.map_err(|failure| Failed { why: failure.why, away: true })?;
         let dialled = SocketAddr::new(self.from.address.ip(), provider.port);
@@ -203,7 +236,8 @@ impl Authorizer<'_> {
             attempts.next(&world, &self.from, (&service, provider.port), dialled)
         {
             self.may_go(&world, &service, provider.port, &picked, &check)?;
-            let failed = match self.attempt(&service, provider, &picked, &mut check).await {
+            let attempt = self.attempt(&service, provider, &picked, &mut check, reached);
+            let failed = match attempt.await {
                 Ok(got) => {
                     picked.ended(Ended::Served);
                     return Ok(got);
@@ -226,7 +260,7 @@ impl Authorizer<'_> {
     /// What stands against a check at an endpoint, where nobody there judges.
     fn may_go(
         &self,
-        world: &crate::world::World,
+        world: &World,
         service: &Service,
         port: u16,
         to: &Picked,
@@ -253,10 +287,11 @@ impl Authorizer<'_> {
         provider: &ExtAuthz,
         to: &Picked,
         check: &mut Request<RequestBody>,
+        reached: &AtomicBool,
     ) -> Result<(Response<Incoming>, Lease), (Failed, Ended)> {
         let said = service.port(provider.port).map(|port| port.protocol).unwrap_or_default();
         let version = match (&provider.protocol, said) {
-            (CheckProtocol::Grpc, _) | (_, AppProtocol::Http2) => Version::Http2,
+            (CheckProtocol::Grpc { .. }, _) | (_, AppProtocol::Http2) => Version::Http2,
             _ => Version::Http1,
         };
         let shelf = self.context.upstreams.shelf(self.key(service, to, version));
@@ -269,6 +304,7 @@ impl Authorizer<'_> {
             let away = !matches!(error, UpstreamError::Overflow(_));
             (Failed { why: error.to_string(), away }, error.ended())
         })?;
+        reached.store(true, Ordering::Relaxed);
         let sent = {
             let sending = pin!(lease.sender.send(check));
             sending.await
@@ -327,6 +363,15 @@ impl Authorizer<'_> {
                 Err(Answer::unreachable(Reason::Timeout, why))
             }
         }
+    }
+}
+
+fn service_of<'a>(world: &'a World, provider: &ExtAuthz) -> Option<&'a Arc<Service>> {
+    match &provider.service {
+        ProviderService::Host { namespace, hostname } => world
+            .services_named(hostname, namespace.as_deref())
+            .find(|it| namespace.as_ref().is_none_or(|own| it.key.namespace == *own)),
+        ProviderService::Service(key) => world.service(key),
     }
 }
 

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{FieldError, Labelled, Labels, read_as};
+use super::{FieldError, LabelSelector, Labelled, Labels, read_as};
 
 /// The name of the ConfigMap; that of a revision, `istio-REVISION`, is not read.
 pub const MESH_CONFIG: &str = "istio";
@@ -41,12 +41,19 @@ pub struct MeshConfig {
     pub default_providers: DefaultProviders,
     #[serde(default)]
     pub enable_tracing: bool,
+    /// `ProxyConfig`.
+    #[serde(default)]
+    pub default_config: Option<DefaultConfig>,
     #[serde(default)]
     pub trust_domain: Option<String>,
     #[serde(default)]
     pub trust_domain_aliases: Vec<String>,
     #[serde(default)]
     pub outbound_traffic_policy: Option<OutboundTrafficPolicy>,
+    #[serde(default)]
+    pub default_http_retry_policy: Option<HttpRetry>,
+    #[serde(default)]
+    pub service_entry_visibility: Option<ServiceEntryVisibility>,
     #[serde(default)]
     pub access_log_file: Option<String>,
     #[serde(default)]
@@ -72,11 +79,82 @@ pub struct DefaultProviders {
     pub rest: Map<String, Value>,
 }
 
+/// `ProxyConfig`, as far as it means something here.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct DefaultConfig {
+    #[serde(default)]
+    pub tracing: Option<DefaultTracing>,
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// `Tracing` of `ProxyConfig`.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct DefaultTracing {
+    /// 0 to 100.
+    #[serde(default)]
+    pub sampling: Option<f64>,
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
 /// `MeshConfig.OutboundTrafficPolicy`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct OutboundTrafficPolicy {
     #[serde(default)]
     pub mode: Option<String>,
+}
+
+/// `HTTPRetry` of VirtualServices, which MeshConfig borrows.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpRetry {
+    #[serde(default)]
+    pub attempts: Option<u32>,
+    #[serde(default)]
+    pub per_try_timeout: Option<String>,
+    /// Envoy's names of failures, and statuses, with commas between.
+    #[serde(default)]
+    pub retry_on: Option<String>,
+    #[serde(default)]
+    pub backoff: Option<String>,
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// `MeshConfig.ServiceEntryVisibility`: whose clients see the ServiceEntries of a namespace.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceEntryVisibility {
+    #[serde(default)]
+    pub default_visibility: Option<EntryVisibility>,
+    #[serde(default)]
+    pub policies: Vec<VisibilityPolicy>,
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum EntryVisibility {
+    Public,
+    Namespace,
+    None,
+}
+
+/// What holds for the entries of namespaces that one of the rules selects.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VisibilityPolicy {
+    pub visibility: EntryVisibility,
+    #[serde(default)]
+    pub matching_rules: Vec<VisibilityRule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VisibilityRule {
+    pub namespace_selector: LabelSelector,
 }
 
 /// `MeshConfig.AccessLogEncoding`.
@@ -98,6 +176,11 @@ pub struct ExtensionProvider {
     pub envoy_ext_authz_grpc: Option<ExtAuthzGrpc>,
     #[serde(default)]
     pub opentelemetry: Option<OpenTelemetry>,
+    #[serde(default)]
+    pub envoy_file_access_log: Option<FileAccessLog>,
+    /// Without fields that mean anything.
+    #[serde(default)]
+    pub prometheus: Option<Map<String, Value>>,
     #[serde(flatten)]
     pub rest: Map<String, Value>,
 }
@@ -162,12 +245,38 @@ pub struct CheckedBody {
     pub pack_as_bytes: bool,
 }
 
+/// `EnvoyFileAccessLogProvider`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileAccessLog {
+    #[serde(default)]
+    pub path: String,
+    #[serde(default)]
+    pub log_format: Option<LogFormat>,
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// `EnvoyFileAccessLogProvider.LogFormat`: one of these.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct LogFormat {
+    #[serde(default)]
+    pub text: Option<String>,
+    /// JSON.
+    #[serde(default)]
+    pub labels: Option<Map<String, Value>>,
+}
+
 /// `OpenTelemetryTracingProvider`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenTelemetry {
+    /// `[namespace/]hostname`
     pub service: String,
     pub port: u16,
+    /// How long the path of a request is in a span, at the most.
+    #[serde(default)]
+    pub max_tag_length: Option<u32>,
     /// OTLP over HTTP instead of gRPC.
     #[serde(default)]
     pub http: Option<OtlpHttp>,

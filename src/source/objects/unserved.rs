@@ -31,7 +31,7 @@ macro_rules! named {
     };
 }
 
-named! { VirtualService EnvoyFilter WasmPlugin Telemetry }
+named! { VirtualService EnvoyFilter WasmPlugin }
 
 /// `networking.istio.io/v1` DestinationRule.
 #[derive(Clone, Debug, Deserialize)]

@@ -6,6 +6,7 @@
 //! says why. Where even that is unknown, it applies to its namespace, and in the root namespace to the mesh.
 
 mod behind;
+mod provider;
 mod refused;
 mod rules;
 mod targets;
@@ -17,15 +18,14 @@ pub(super) use targets::check as check_targets;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::Context;
 use super::attachment::{self, Fault, Selecting, Selections};
 use super::waypoint::Waypoints;
-use super::{Context, ext_authz};
-use crate::base::{ObjectKey, Str};
-use crate::model::{self, Action, ExtAuthz};
+use crate::base::{ObjectKey, Str, TrustDomains};
+use crate::model::{self, Action};
 use crate::policy::{aliases, never};
 use crate::source::objects::{
-    AuthorizationPolicy, Guard, Guards, Kind, PolicyAction, PolicyProvider, RequestAuthentication,
-    annotation,
+    AuthorizationPolicy, Guard, Guards, Kind, PolicyAction, RequestAuthentication, annotation,
 };
 
 /// Decide and log, but do not enforce.
@@ -49,8 +49,9 @@ pub(super) struct Broken {
 pub(super) fn translate(cx: &mut Context<'_>, waypoints: &Waypoints) -> Policies {
     let objects = cx.objects;
     let (mut models, mut selecting) = (Vec::new(), Selecting::default());
+    let names = cx.names_in_policies();
     for (key, policy) in objects.all::<AuthorizationPolicy>() {
-        models.push(Arc::new(policy_of(cx, &mut selecting, key, policy)));
+        models.push(Arc::new(policy_of(cx, &mut selecting, &names, key, policy)));
     }
     for (key, object) in objects.all::<RequestAuthentication>() {
         models.push(Arc::new(tokens::translate(cx, &mut selecting, key, object)));
@@ -102,6 +103,7 @@ impl Policies {
 fn policy_of(
     cx: &mut Context<'_>,
     selecting: &mut Selecting,
+    names: &TrustDomains,
     key: &ObjectKey,
     object: &AuthorizationPolicy,
 ) -> model::AuthorizationPolicy {
@@ -111,7 +113,7 @@ fn policy_of(
     let mut broken: Vec<Broken> = fault.into_iter().map(Broken::from).collect();
     let action = action(spec.action);
     let provider = match action {
-        Action::Custom => provider(cx, spec.provider.as_ref(), &mut broken),
+        Action::Custom => provider::named(cx, spec.provider.as_ref(), &mut broken),
         _ => None,
     };
     if spec.provider.is_some() && spec.action != PolicyAction::Custom {
@@ -120,11 +122,14 @@ fn policy_of(
     let mut rules = rules::translate(key, &spec.rules, &mut broken);
     // One that denies everything has graver faults.
     if broken.is_empty() {
-        for (field, reason) in never::complaints(action, &rules, &cx.settings.trust_domains) {
+        for (field, reason) in never::complaints(action, &rules, names) {
             cx.warn::<AuthorizationPolicy>(key, field, reason);
         }
     }
-    aliases::expand(&mut rules, &cx.settings.trust_domains);
+    if let Some(provider) = &provider {
+        provider::complain_of_itself(cx, key, &attachment, &rules, provider);
+    }
+    aliases::expand(&mut rules, names);
     if rules.is_empty() && broken.is_empty() && action != Action::Allow {
         cx.warn::<AuthorizationPolicy>(
             key,
@@ -147,34 +152,6 @@ fn policy_of(
         broken: first,
         provider,
     }
-}
-
-/// Whom a CUSTOM policy asks. One that names nobody who can be asked denies.
-fn provider(
-    cx: &Context<'_>,
-    named: Option<&PolicyProvider>,
-    broken: &mut Vec<Broken>,
-) -> Option<Arc<ExtAuthz>> {
-    let Some(name) = named.map(|it| it.name.as_str()).filter(|name| !name.is_empty()) else {
-        broken.push(Broken::new("spec.provider.name", "CUSTOM needs the name of a provider"));
-        return None;
-    };
-    let entry = cx.mesh_config().and_then(|mesh| mesh.provider(name));
-    let why = match entry.map(ext_authz::provider) {
-        Some(Some(Ok(provider))) => return Some(Arc::new(provider)),
-        Some(Some(Err((field, why)))) => {
-            format!("the provider {name:?} of MeshConfig cannot be asked: {field}: {why}")
-        }
-        Some(None) => format!(
-            "the provider {name:?} of MeshConfig is not one of external authorization (envoyExtAuthzHttp, envoyExtAuthzGrpc)"
-        ),
-        None => format!(
-            "there is no provider {name:?} in extensionProviders of MeshConfig (the ConfigMap istio of {})",
-            cx.settings.root_namespace
-        ),
-    };
-    broken.push(Broken::unsupported("spec.provider.name", why));
-    None
 }
 
 fn action(said: PolicyAction) -> Action {

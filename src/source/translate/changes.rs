@@ -44,6 +44,8 @@ pub(super) struct Affected {
     pub(super) workloads_of: BTreeSet<Str>,
     /// Every service: what is wanted encrypted changed.
     pub(super) services: bool,
+    /// Every ServiceEntry: who sees them changed.
+    pub(super) entries: bool,
 }
 
 impl Changes {
@@ -105,6 +107,7 @@ impl Changes {
             self.all_services = true;
             self.entries = true;
         }
+        self.entries |= affected.entries;
         if affected.services {
             self.all_services = true;
             self.entries = true;

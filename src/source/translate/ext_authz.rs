@@ -60,6 +60,7 @@ fn over_http(name: Str, given: &ExtAuthzHttp) -> Result<ExtAuthz, Wrong> {
             &given.include_request_headers_in_check,
         )?,
         additional_headers,
+        all_upstream: false,
         upstream_on_allow: names("headersToUpstreamOnAllow", &given.headers_to_upstream_on_allow)?,
         downstream_on_deny: names(
             "headersToDownstreamOnDeny",
@@ -70,29 +71,53 @@ fn over_http(name: Str, given: &ExtAuthzHttp) -> Result<ExtAuthz, Wrong> {
             &given.headers_to_downstream_on_allow,
         )?,
     };
-    Ok(ExtAuthz {
-        name,
-        service: service(&given.service)?,
-        port: port(given.port)?,
-        timeout: timeout(given.timeout.as_deref())?,
+    let asked = Asked {
+        service: &given.service,
+        port: given.port,
+        timeout: given.timeout.as_deref(),
         fail_open: given.fail_open,
-        status_on_error: status(given.status_on_error.as_deref())?,
-        body: body(given.include_request_body_in_check.as_ref())?,
-        protocol: CheckProtocol::Http(check),
-    })
+        status_on_error: given.status_on_error.as_deref(),
+        body: given.include_request_body_in_check.as_ref(),
+    };
+    asked.over(name, CheckProtocol::Http(check))
 }
 
 fn over_grpc(name: Str, given: &ExtAuthzGrpc) -> Result<ExtAuthz, Wrong> {
-    Ok(ExtAuthz {
-        name,
-        service: service(&given.service)?,
-        port: port(given.port)?,
-        timeout: timeout(given.timeout.as_deref())?,
+    let asked = Asked {
+        service: &given.service,
+        port: given.port,
+        timeout: given.timeout.as_deref(),
         fail_open: given.fail_open,
-        status_on_error: status(given.status_on_error.as_deref())?,
-        body: body(given.include_request_body_in_check.as_ref())?,
-        protocol: CheckProtocol::Grpc,
-    })
+        status_on_error: given.status_on_error.as_deref(),
+        body: given.include_request_body_in_check.as_ref(),
+    };
+    asked.over(name, CheckProtocol::Grpc { include_headers: Vec::new() })
+}
+
+/// What both kinds of providers say.
+struct Asked<'a> {
+    service: &'a str,
+    port: u16,
+    timeout: Option<&'a str>,
+    fail_open: bool,
+    status_on_error: Option<&'a str>,
+    body: Option<&'a CheckedBody>,
+}
+
+impl Asked<'_> {
+    fn over(self, name: Str, protocol: CheckProtocol) -> Result<ExtAuthz, Wrong> {
+        let (namespace, hostname) = host(self.service)?;
+        Ok(ExtAuthz {
+            name,
+            service: ProviderService::Host { namespace, hostname },
+            port: port(self.port)?,
+            timeout: timeout(self.timeout)?,
+            fail_open: self.fail_open,
+            status_on_error: status(self.status_on_error)?,
+            body: body(self.body)?,
+            protocol,
+        })
+    }
 }
 
 fn wrong(field: impl Into<String>, why: impl Into<String>) -> Wrong {
@@ -100,7 +125,7 @@ fn wrong(field: impl Into<String>, why: impl Into<String>) -> Wrong {
 }
 
 /// `[namespace/]hostname`
-fn service(text: &str) -> Result<ProviderService, Wrong> {
+pub(super) fn host(text: &str) -> Result<(Option<Str>, Str), Wrong> {
     let (namespace, hostname) = match text.split_once('/') {
         Some((namespace, hostname)) => (Some(namespace), hostname),
         None => (None, text),
@@ -110,7 +135,7 @@ fn service(text: &str) -> Result<ProviderService, Wrong> {
         return Err(wrong("service", why));
     }
     let hostname = hostname.trim_end_matches('.').to_ascii_lowercase();
-    Ok(ProviderService { namespace: namespace.map(Str::from), hostname: hostname.into() })
+    Ok((namespace.map(Str::from), hostname.into()))
 }
 
 fn port(port: u16) -> Result<u16, Wrong> {

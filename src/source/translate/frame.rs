@@ -8,7 +8,9 @@ use super::encryption::Encryptions;
 use super::peer_authentication::Levels;
 use super::waypoint::Waypoints;
 use super::{Context, mesh_config, namespace};
+use crate::model::DefaultRetry;
 use crate::source::Complaint;
+use crate::source::objects::ServiceEntryVisibility;
 use crate::telemetry::AccessFormat;
 
 /// Collected anew, whole, when an object that it comes from changes: there are few of these.
@@ -18,6 +20,9 @@ pub(super) struct Frame {
     pub(super) levels: Levels,
     pub(super) encryptions: Encryptions,
     pub(super) access_log: Option<Arc<AccessFormat>>,
+    pub(super) retry: Option<Arc<DefaultRetry>>,
+    /// Whose clients see the ServiceEntries of a namespace.
+    visibility: Option<ServiceEntryVisibility>,
     pub(super) complaints: Vec<Complaint>,
 }
 
@@ -32,8 +37,10 @@ impl Frame {
         namespace::check_all(cx);
         mesh_config::check(cx);
         let access_log = mesh_config::access_log(cx);
+        let retry = mesh_config::retries(cx);
+        let visibility = cx.mesh_config().and_then(|mesh| mesh.service_entry_visibility.clone());
         let complaints = std::mem::replace(&mut cx.complaints, outer);
-        Self { waypoints, policies, levels, encryptions, access_log, complaints }
+        Self { waypoints, policies, levels, encryptions, access_log, retry, visibility, complaints }
     }
 
     /// Shares with `before` what says the same, and tells what does not.
@@ -45,6 +52,7 @@ impl Frame {
             all: self.waypoints != before.waypoints,
             workloads_of,
             services: self.encryptions != before.encryptions,
+            entries: self.visibility != before.visibility,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Complaints about MeshConfig: each field that is not carried out, by name. The rooms that carry a field out read it by
 //! [`Context::mesh_config`].
 
+mod retries;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -8,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{Context, ext_authz};
 use crate::base::ObjectKey;
+use crate::model::DefaultRetry;
 use crate::source::objects::{AccessLogEncoding, ConfigMap, ExtensionProvider, MeshConfig};
 use crate::telemetry::AccessFormat;
 
@@ -61,6 +64,13 @@ pub(super) fn access_log(cx: &mut Context<'_>) -> Option<Arc<AccessFormat>> {
     }
 }
 
+/// How requests are retried where no route says it, if MeshConfig does.
+pub(super) fn retries(cx: &mut Context<'_>) -> Option<Arc<DefaultRetry>> {
+    let policy = cx.mesh_config()?.default_http_retry_policy.clone()?;
+    let mut check = Check { key: cx.mesh_config_key(), cx };
+    Some(check.retries(&policy))
+}
+
 struct Check<'a, 'b> {
     cx: &'a mut Context<'b>,
     key: ObjectKey,
@@ -91,8 +101,8 @@ impl Check<'_, '_> {
         let domains = self.cx.settings.trust_domains.clone();
         for alias in mesh.trust_domain_aliases.iter().filter(|alias| !domains.contains(alias)) {
             let reason = format!(
-                "has no effect: the agents' settings say which trust domains are the mesh's. Add {alias:?} to \
-                 `trust_domain_aliases` there"
+                "policies that name {alias:?} mean {own:?} too, but peers whose certificates are of {alias:?} are not accepted: \
+                 the agents' settings alone say whom they trust. If they are to be, add it to `trust_domain_aliases` there"
             );
             self.warn("trustDomainAliases", reason);
         }
@@ -109,27 +119,37 @@ impl Check<'_, '_> {
     /// Fields that are read and that nothing carries out yet.
     fn not_carried_out(&mut self, mesh: &MeshConfig) {
         let MeshConfig { default_providers, .. } = mesh;
-        for (field, is_given) in [
-            ("enableTracing", mesh.enable_tracing),
-            ("defaultProviders.tracing", !default_providers.tracing.is_empty()),
-            ("defaultProviders.accessLogging", !default_providers.access_logging.is_empty()),
-            (
-                "defaultProviders.metrics",
-                default_providers.metrics.iter().any(|it| it != "prometheus"),
-            ),
-        ] {
+        for (field, is_given) in [(
+            "defaultProviders.metrics",
+            default_providers.metrics.iter().any(|it| it != "prometheus"),
+        )] {
             if is_given {
                 self.warn(field, NOT_CARRIED_OUT);
             }
         }
+        let has_collector = mesh.extension_providers.iter().any(|it| it.opentelemetry.is_some());
+        if mesh.enable_tracing && !has_collector {
+            let reason = "has no effect by itself: define an `opentelemetry` provider in extensionProviders, and name it in \
+                          defaultProviders.tracing or in a Telemetry";
+            self.warn("enableTracing", reason);
+        }
         self.rest("defaultProviders", &default_providers.rest);
+        if let Some(visibility) = &mesh.service_entry_visibility {
+            self.rest("serviceEntryVisibility", &visibility.rest);
+        }
+        let Some(default) = &mesh.default_config else { return };
+        self.rest("defaultConfig", &default.rest);
+        if let Some(tracing) = &default.tracing {
+            self.rest("defaultConfig.tracing", &tracing.rest);
+        }
     }
 
     fn outbound(&mut self, mesh: &MeshConfig) {
         let mode = mesh.outbound_traffic_policy.as_ref().and_then(|it| it.mode.as_deref());
         if let Some(mode) = mode.filter(|mode| *mode != "ALLOW_ANY") {
             let reason = format!(
-                "{mode} is not carried out: workloads reach every address outside of the mesh, as with ALLOW_ANY"
+                "{mode} is not carried out, as in Istio's ambient mode: workloads reach every address outside of the mesh, as \
+                 with ALLOW_ANY. NetworkPolicies, and a waypoint in front of ServiceEntries, limit what they reach"
             );
             self.warn("outboundTrafficPolicy.mode", reason);
         }
@@ -164,10 +184,6 @@ impl Check<'_, '_> {
                 self.rest(&format!("{field}.{kind}"), rest);
             }
         }
-        // Read, and not carried out yet.
-        if provider.opentelemetry.is_some() {
-            self.warn(&format!("{field}.opentelemetry"), NO_PROVIDER);
-        }
     }
 }
 
@@ -180,7 +196,7 @@ mod tests {
         let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    \
                     trustDomain: other\n    trustDomainAliases: [cluster.local, old]\n    enableAutoMtls: true\n    \
                     outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n    extensionProviders:\n    - {name: a, zipkin: {}}\n    \
-                    - {name: a, prometheus: {}}\n";
+                    - {name: a, skywalking: {}}\n";
         let complaints = translated(text).complaints;
         let fields: Vec<_> = complaints.iter().map(|it| it.field.as_str()).collect();
         assert_eq!(
@@ -189,7 +205,7 @@ mod tests {
                 "data.mesh, enableAutoMtls",
                 "data.mesh, extensionProviders[0].zipkin",
                 "data.mesh, extensionProviders[1].name",
-                "data.mesh, extensionProviders[1].prometheus",
+                "data.mesh, extensionProviders[1].skywalking",
                 "data.mesh, outboundTrafficPolicy.mode",
                 "data.mesh, trustDomain",
                 "data.mesh, trustDomainAliases",

@@ -128,6 +128,8 @@ impl Translator {
             stream_routes: self.routes.streams(),
             policies: frame.policies.models().to_vec(),
             access_log: frame.access_log.clone(),
+            observation: Arc::default(),
+            retry: frame.retry.clone(),
         };
         for kind in &mut self.attachments {
             kind.attach(&mut cx, &mut mesh);

@@ -47,7 +47,7 @@ impl Kept {
     }
 }
 
-fn values(names: &[HeaderName], headers: &HeaderMap) -> Vec<Option<HeaderValue>> {
+pub(super) fn values(names: &[HeaderName], headers: &HeaderMap) -> Vec<Option<HeaderValue>> {
     names.iter().map(|name| headers.get(name).map(cut_header)).collect()
 }
 

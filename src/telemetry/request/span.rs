@@ -42,13 +42,20 @@ impl RequestRecord {
         }
     }
 
+    /// The path and the query, as long as the provider wants them.
+    fn path(&self, span: &Span) -> &str {
+        let path = self.start.path.as_str();
+        match span.tracing.max_path {
+            Some(most) => &path[..path.floor_char_boundary(most)],
+            None => path,
+        }
+    }
+
     /// <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>
     fn semantic(&self, span: &Span) -> Vec<Attribute> {
         let start = &self.start;
-        let (path, query) = match start.path.split_once('?') {
-            Some((path, query)) => (path, query),
-            None => (start.path.as_str(), ""),
-        };
+        let path = self.path(span);
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let mut all = vec![
             Attribute::text("http.request.method", start.method.as_str()),
             Attribute::text("url.scheme", "http"),
@@ -79,7 +86,7 @@ impl RequestRecord {
     /// What Envoy calls the same, and its flags and sizes.
     fn put_istio(&self, all: &mut Vec<Attribute>, span: &Span) {
         let start = &self.start;
-        let url = format!("http://{}{}", start.authority, start.path);
+        let url = format!("http://{}{}", start.authority, self.path(span));
         all.push(Attribute::text("http.url", &url));
         all.push(Attribute::text("http.method", start.method.as_str()));
         all.push(Attribute::text("http.status_code", &self.code().to_string()));

@@ -94,6 +94,7 @@ fn collect(shape: &Shape, place: &str, path: &str, around: &[String], levels: &m
         | Shape::Text
         | Shape::Flag
         | Shape::Unsigned(_)
+        | Shape::Number
         | Shape::IntOrString
         | Shape::Any => {}
     }

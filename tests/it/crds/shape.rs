@@ -20,6 +20,8 @@ pub enum Shape {
     Flag,
     /// With the greatest value.
     Unsigned(u64),
+    /// With a fraction.
+    Number,
     /// A number or a text (Kubernetes, IntOrString).
     IntOrString,
     /// Anything, or nothing that is looked at.
@@ -99,6 +101,11 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
         deserialize_u32 visit_u32 u32;
     }
 
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        *self.shape = Shape::Number;
+        visitor.visit_f64(1.0)
+    }
+
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         *self.shape = Shape::Text;
         visitor.visit_borrowed_str("x")
@@ -169,7 +176,7 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
     }
 
     forward_to_deserialize_any! {
-        i8 i16 i32 i64 i128 u64 u128 f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct identifier
+        i8 i16 i32 i64 i128 u64 u128 f32 char bytes byte_buf unit unit_struct tuple tuple_struct identifier
     }
 }
 

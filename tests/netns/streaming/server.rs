@@ -3,7 +3,9 @@
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::Poll;
@@ -20,7 +22,8 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use tokio::sync::broadcast;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, broadcast};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -79,26 +82,64 @@ pub fn start(namespace: &Namespace, port: u16) -> Result<Arc<Seen>> {
     Ok(seen)
 }
 
+/// Serves HTTP/1.1 that tells hints before its response.
+pub fn start_hinting(namespace: &Namespace, port: u16) -> Result<()> {
+    let listener = namespace.run(|| TcpListener::bind(("::", port)))??;
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut head = [0; 4096];
+                let read = stream.read(&mut head)?;
+                assert!(head[..read].ends_with(b"\r\n\r\n"), "a small head comes at once");
+                stream.write_all(HINTS)?;
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")?;
+                stream.read(&mut head)
+            });
+        }
+    });
+    Ok(())
+}
+
+/// What comes before a response.
+pub const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n";
+
 async fn serve(listener: TcpListener, seen: Arc<Seen>) -> Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         let (stream, _) = listener.accept().await?;
-        let seen = seen.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let seen = seen.clone();
-                async move { Ok::<_, Infallible>(answer(request, seen).await) }
-            });
-            let server = auto::Builder::new(TokioExecutor::new());
-            server.serve_connection_with_upgrades(TokioIo::new(stream), service).await
-        });
+        tokio::spawn(converse(stream, seen.clone()));
     }
+}
+
+async fn converse(stream: TcpStream, seen: Arc<Seen>) {
+    let leaves = Arc::new(Notify::new());
+    let service = service_fn(|request: Request<Incoming>| {
+        if request.uri().path() == "/leave" {
+            leaves.notify_one();
+        }
+        let seen = seen.clone();
+        async move { Ok::<_, Infallible>(answer(request, seen).await) }
+    });
+    let server = auto::Builder::new(TokioExecutor::new());
+    let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = leaves.notified() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    // A client that breaks off is one of those that are tried.
+    drop(ended);
 }
 
 async fn answer(request: Request<Incoming>, seen: Arc<Seen>) -> Response<Body> {
     match request.uri().path() {
         "/digest" => digest(request).await,
         "/echo" => echo(request),
+        // The last request of its connection: GOAWAY, or `connection: close`.
+        "/leave" => text(StatusCode::OK, "bye"),
         "/early" => text(StatusCode::PAYLOAD_TOO_LARGE, "too large"),
         "/events" => events(&seen),
         "/flood" => flood(&seen),

@@ -101,7 +101,8 @@ pub(in crate::l7) struct Ahead {
 struct HeldBack {
     data: BytesMut,
     trailers: Option<HeaderMap>,
-    _room: Reserved,
+    /// Each time that more was read ahead.
+    rooms: Vec<Reserved>,
 }
 
 impl HeldBack {
@@ -372,9 +373,11 @@ impl Reading {
             waiting.expectation().is_met();
         }
         if self.ahead.is_none() {
-            let (data, trailers) = (BytesMut::new(), None);
-            let held = room.take().map(|room| HeldBack { data, trailers, _room: room });
-            self.ahead = held.map(Box::new);
+            let (data, trailers, rooms) = (BytesMut::new(), None, Vec::new());
+            self.ahead = Some(Box::new(HeldBack { data, trailers, rooms }));
+        }
+        if let Some(ahead) = &mut self.ahead {
+            ahead.rooms.extend(room.take());
         }
         while !self.ended && self.held().len() <= most {
             let frame = ready!(self.poll_incoming(cx));

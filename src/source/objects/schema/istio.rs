@@ -1,4 +1,5 @@
-//! Istio: AuthorizationPolicy, PeerAuthentication, RequestAuthentication, ServiceEntry, WorkloadEntry.
+//! Istio: AuthorizationPolicy, PeerAuthentication, RequestAuthentication, ServiceEntry, Telemetry,
+//! WorkloadEntry.
 
 use serde_json::Value;
 
@@ -102,6 +103,26 @@ pub(in super::super) const REQUEST_AUTHENTICATION: Rule = With(
     &[one_way_to_apply],
 );
 
+pub(in super::super) const TELEMETRY: Rule = With(
+    &Fields(&[
+        ("selector", SELECTOR),
+        ("targetRef", TARGET),
+        ("targetRefs", List(0, 16, &TARGET)),
+        (
+            "tracing",
+            List(
+                0,
+                MANY,
+                &Fields(&[(
+                    "customTags",
+                    Map(MANY, any(MANY), &With(&Fields(&[]), &[tag_has_a_value])),
+                )]),
+            ),
+        ),
+    ]),
+    &[one_way_to_apply],
+);
+
 const WORKLOAD_FIELDS: Rule = Fields(&[
     ("address", Text(any(256))),
     ("labels", Map(256, any(MANY), &Text(any(MANY)))),
@@ -165,6 +186,13 @@ fn keys_come_from_one_place(value: &Value) -> Option<(&'static str, String)> {
     let has = |field: &str| value.get(field).is_some();
     let twice = has("jwks") && (has("jwksUri") || has("jwks_uri"));
     twice.then(|| ("jwks", "must not stand beside jwksUri".to_owned()))
+}
+
+fn tag_has_a_value(value: &Value) -> Option<(&'static str, String)> {
+    let ways = ["literal", "environment", "header", "formatter"];
+    let mut given = ways.into_iter().filter(|field| value.get(field).is_some());
+    let (_, second) = (given.next()?, given.next()?);
+    Some((second, "must not stand beside another source of the value".to_owned()))
 }
 
 fn ports_are_of_workloads(value: &Value) -> Option<(&'static str, String)> {

@@ -215,15 +215,27 @@ fn condition(
         other => match named(other) {
             Some(key) => Condition::Text { key, values: values(broken, place, any, none, text) },
             None => {
-                broken.push(Broken::unsupported(
-                    format!("{place}.key"),
-                    format!("{other:?} is not supported"),
-                ));
+                broken.push(Broken::unsupported(format!("{place}.key"), unsupported(other)));
                 return None;
             }
         },
     };
     Some(known)
+}
+
+/// Why a key is not supported, and what to do instead.
+fn unsupported(key: &str) -> String {
+    let why = match key {
+        "connection.sni" => {
+            ": a connection is judged before its first byte is read, and so before a client names a server in TLS. A TLSRoute \
+             selects by that name, and `hosts` is compared with the host of HTTP requests"
+        }
+        _ if key.starts_with("experimental.") => {
+            ": it reads what a filter of Envoy says, and no Envoy is here"
+        }
+        _ => "; docs/resources.md lists the keys that are",
+    };
+    format!("{key:?} is not supported{why}")
 }
 
 /// What a token or a header says.

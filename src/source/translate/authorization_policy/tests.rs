@@ -108,6 +108,26 @@ fn a_service_entry_is_a_target_and_nothing_else_is_guarded_by_it() {
     assert!(translation.complaints[0].reason.contains("ServiceEntry shop/s does not exist"));
 }
 
+/// What a policy means is for objects to say; whom agents trust is for their settings.
+#[test]
+fn aliases_of_mesh_config_hold_in_policies() {
+    let mesh = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n\
+                data:\n  mesh: |\n    trustDomainAliases: [old.mesh]\n---\n";
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                  metadata: {name: p, namespace: shop}\n\
+                  spec: {rules: [{from: [{source: {principals: [old.mesh/ns/a/sa/b]}}]}]}\n";
+    let principals = |text: &str| {
+        let translation = translated(text);
+        let source = &translation.mesh.policies[0].rules[0].from[0];
+        let told = translation.complaints.iter().any(|it| it.field.contains("principals"));
+        (source.principals.any.iter().map(ToString::to_string).collect::<Vec<_>>(), told)
+    };
+    let old = "\"old.mesh/ns/a/sa/b\"".to_owned();
+    assert_eq!(principals(policy), (vec![old.clone()], true));
+    let both = vec![old, "\"cluster.local/ns/a/sa/b\"".to_owned()];
+    assert_eq!(principals(&format!("{mesh}{policy}")), (both, false));
+}
+
 /// What the two lists of a field leave is nothing.
 #[test]
 fn lists_that_exclude_each_other() {

@@ -29,7 +29,7 @@ fn every_field_of_an_http_provider_counts() {
     let exact = |name: &str| vec![StringMatch::Exact(name.into())];
     let expected = ExtAuthz {
         name: "auth".into(),
-        service: ProviderService {
+        service: ProviderService::Host {
             namespace: Some("tools".into()),
             hostname: "auth.tools.svc.cluster.local".into(),
         },
@@ -46,6 +46,7 @@ fn every_field_of_an_http_provider_counts() {
             ],
             additional_headers: vec![("x-mesh".into(), "yes".into())],
             upstream_on_allow: exact("x-user"),
+            all_upstream: false,
             downstream_on_deny: vec![StringMatch::Suffix("-why".into())],
             downstream_on_allow: exact("set-cookie"),
         }),

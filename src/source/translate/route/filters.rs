@@ -11,6 +11,9 @@ use crate::model::{HttpMatch, PathMatch, RouteKind};
 use crate::source::ConditionReason;
 use crate::source::objects::Unsupported;
 
+/// The list of a rule's own filters.
+const RULE: &str = "filters";
+
 /// A rule while its filters are judged: references are looked up later, where it is kept.
 struct Judged<'a>(&'a [HttpMatch]);
 
@@ -34,17 +37,17 @@ impl RuleContext for Kept<'_, '_> {
         prefix(self.matches)
     }
 
-    fn backend(&self, field: &str, object: &BackendObject) -> Option<BackendRef> {
+    fn backend(&self, field: &str, object: &BackendObject, outcome: &str) -> Option<BackendRef> {
         let place = format!("{}.{field}", self.place);
         let mut cx = self.cx.borrow_mut();
-        self.backends.target(&mut cx, &place, object, "nothing is mirrored to it").ok()
+        self.backends.target(&mut cx, &place, object, outcome).ok()
     }
 }
 
 /// Why the rule is dropped; fields are relative to the rule.
 pub(super) fn faults(kind: RouteKind, rule: &RuleParts<'_>) -> Vec<Fault> {
     let mut faults: Vec<Fault> = rule.unsupported.iter().map(unsupported).collect();
-    of_list(kind, "filters", rule.filters, &rule.matches, &mut faults);
+    of_list(kind, RULE, rule.filters, &rule.matches, &mut faults);
     if answers(rule.filters) && !rule.backends.is_empty() {
         let why = "stands beside a RequestRedirect, which never forwards".to_owned();
         let reason = ConditionReason::IncompatibleFilters;
@@ -69,7 +72,7 @@ fn unsupported(it: &Unsupported) -> Fault {
 
 fn of_list(
     kind: RouteKind,
-    place: &str,
+    list: &str,
     filters: &[Manifest],
     matches: &[HttpMatch],
     faults: &mut Vec<Fault>,
@@ -79,7 +82,7 @@ fn of_list(
         RouteKind::Grpc => filter::Place::Grpc,
     };
     for (index, written) in filters.iter().enumerate() {
-        let place = format!("{place}[{index}]");
+        let place = format!("{list}[{index}]");
         let mut fault = |field: &str, reason, why: String| {
             faults.push(Fault { field: format!("{place}.{field}"), reason, why });
         };
@@ -89,6 +92,13 @@ fn of_list(
         let Some(row) = written.row() else { continue };
         if !row.on.contains(&on) {
             let why = format!("{:?} is not a filter of {kind}s", row.name);
+            fault("type", ConditionReason::UnsupportedValue, why);
+        }
+        if row.half == filter::Half::Destination && list != RULE {
+            let why = format!(
+                "{:?} is asked at the destination, which does not know the backend; it belongs to the filters of the rule",
+                row.name
+            );
             fault("type", ConditionReason::UnsupportedValue, why);
         }
         let mut others = filters[..index].iter().filter_map(Manifest::row);

@@ -299,6 +299,42 @@ fn an_entry_is_seen_where_it_may_claim_something() {
     assert_eq!(only(&root).visibility, Visibility::Everywhere);
 }
 
+/// MeshConfig is the root namespace's, which has a say in everybody's traffic.
+#[test]
+fn mesh_config_says_who_sees_the_entries_of_a_namespace() {
+    let selects = |team: &str, visibility: &str| {
+        let selector = format!("namespaceSelector: {{matchLabels: {{team: {team}}}}}");
+        format!("policies: [{{visibility: {visibility}, matchingRules: [{{{selector}}}]}}]")
+    };
+    let everybody = Visibility::Everywhere;
+    let only_in =
+        |names: &[&str]| Visibility::Namespaces(names.iter().map(|name| (*name).into()).collect());
+    for (said, namespace, export, expected) in [
+        ("".to_owned(), "a", "", only_in(&["a"])),
+        ("defaultVisibility: PUBLIC".into(), "a", "", everybody.clone()),
+        ("defaultVisibility: PUBLIC".into(), "a", "., b", only_in(&["a", "b"])),
+        ("defaultVisibility: NAMESPACE".into(), "a", "'*'", only_in(&["a"])),
+        ("defaultVisibility: NONE".into(), "a", "", only_in(&[])),
+        ("".into(), "istio-system", "", everybody.clone()),
+        ("defaultVisibility: NAMESPACE".into(), "istio-system", "", only_in(&["istio-system"])),
+        (selects("blue", "PUBLIC"), "a", "", everybody),
+        (selects("red", "PUBLIC"), "a", "", only_in(&["a"])),
+        (format!("defaultVisibility: PUBLIC, {}", selects("blue", "NONE")), "a", "", only_in(&[])),
+    ] {
+        let spec = format!("{{hosts: [x.example], exportTo: [{export}]}}");
+        let entry =
+            entry("e", "", &spec).replace("namespace: a", &format!("namespace: {namespace}"));
+        let labels =
+            "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {team: blue}}\n---\n";
+        let mesh = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\n\
+             data:\n  mesh: |\n    serviceEntryVisibility: {{{said}}}\n---\n"
+        );
+        let seen = &only(&format!("{labels}{mesh}{entry}")).visibility;
+        assert_eq!(*seen, expected, "{said} {namespace} {export}");
+    }
+}
+
 /// No namespace moves or uses up what another one's entries are allotted.
 #[test]
 fn entries_are_allotted_among_those_that_are_seen_together() {

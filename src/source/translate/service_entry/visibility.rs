@@ -2,13 +2,13 @@
 //!
 //! An entry claims hosts and addresses that nobody gave its namespace, so by default it is its own namespace's business: its
 //! clients see it, and no others. The root namespace's hold for the whole mesh, as its policies do, and so do those of the
-//! namespaces that the setting `public_service_entries` trusts (Istio's `serviceEntryVisibility`, whose default is to trust
-//! all). `exportTo` can only narrow that: whoever writes an entry writes its `exportTo` too.
+//! namespaces that the setting `public_service_entries` trusts. MeshConfig, which is the root namespace's too, says otherwise by
+//! `serviceEntryVisibility`, in which Istio's default is to trust all. `exportTo` can only narrow that: whoever writes an entry writes its `exportTo` too.
 
-use super::super::Context;
+use super::super::{Context, namespace_label};
 use crate::base::{ObjectKey, Str};
 use crate::model::Visibility;
-use crate::source::objects::ServiceEntry;
+use crate::source::objects::{EntryVisibility, ServiceEntry, VisibilityPolicy};
 
 /// In the setting: every namespace.
 const ALL: &str = "*";
@@ -35,18 +35,23 @@ impl Export {
         let own = &key.namespace;
         let root = cx.is_root(own);
         let trusted = &cx.settings.public_service_entries;
-        let public = root || trusted.iter().any(|name| name == ALL || name == own);
+        let trusted = trusted.iter().any(|name| name == ALL || name == own);
+        let said = said(cx, own);
+        let public = trusted || said.map_or(root, |said| said == EntryVisibility::Public);
         let listed = &object.spec.export_to;
         let others = |name: &String| ![OWN, NOBODY, own.as_str()].contains(&name.as_str());
         if !public && listed.iter().any(others) {
             let reason = format!(
-                "names other namespaces, and no client of theirs sees the entry: {own:?} is neither the root namespace nor \
-                 in the setting public_service_entries"
+                "names other namespaces, and no client of theirs sees the entry: {own:?} is neither the root namespace, nor in \
+                 the setting public_service_entries, nor PUBLIC in serviceEntryVisibility of MeshConfig"
             );
             cx.warn::<ServiceEntry>(key, "spec.exportTo", reason);
         }
         let everybody = listed.is_empty() || listed.iter().any(|name| name == ALL);
-        let wanted = (!everybody).then(|| namespaces(own, listed));
+        let wanted = match said {
+            Some(EntryVisibility::None) => Some(Vec::new()),
+            _ => (!everybody).then(|| namespaces(own, listed)),
+        };
         let cluster = format!("svc.{}", cx.settings.cluster_domain);
         Self { own: own.clone(), root, public, wanted, cluster }
     }
@@ -84,6 +89,17 @@ impl Export {
         let covers = base.len() < host.len() && ends_in(&self.cluster, base);
         self.root || ends_in(base, &own) || !(covers || ends_in(base, &self.cluster))
     }
+}
+
+/// What MeshConfig says of a namespace's entries: its first policy that selects the namespace, or its default.
+fn said(cx: &Context<'_>, namespace: &str) -> Option<EntryVisibility> {
+    let visibility = cx.mesh_config()?.service_entry_visibility.as_ref()?;
+    let label = |name: &str| namespace_label(cx.objects, namespace, name);
+    let selects = |policy: &&VisibilityPolicy| {
+        policy.matching_rules.iter().any(|rule| rule.namespace_selector.matches(label))
+    };
+    let policy = visibility.policies.iter().find(selects).map(|policy| policy.visibility);
+    policy.or(visibility.default_visibility)
 }
 
 fn namespaces(own: &Str, listed: &[String]) -> Vec<Str> {

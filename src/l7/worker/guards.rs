@@ -7,13 +7,16 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, Request, Uri};
+use http::{Request, StatusCode};
 
-use super::answer::Answer;
-use super::{Exchange, chain};
+use super::authorizer::{AsSent, Authorizer};
 use crate::base::Identity;
-use crate::filter::{self, Cx, Half, HttpFilter};
-use crate::gate::Filtered;
+use crate::ext_authz;
+use crate::filter::{self, Cx, ExternalAuth, Half, HttpFilter};
+use crate::gate::{Ask, Filtered};
+use crate::l7::exchange::answer::Answer;
+use crate::l7::exchange::{Exchange, chain};
+use crate::l7::message::body::RequestBody;
 use crate::model::Service;
 use crate::route::{self, Head, Selection};
 use crate::world::World;
@@ -27,12 +30,13 @@ pub(in crate::l7) struct Asking<'a> {
 }
 
 /// Asks all filters for a request. `sent` is the request as the client sent it, where that is known to be another one.
-pub(in crate::l7) async fn ask<B>(
+pub(in crate::l7) async fn ask(
     world: &World,
     filtered: &[Filtered],
     from: Asking<'_>,
-    sent: Option<(&Uri, &HeaderMap)>,
-    request: &mut Request<B>,
+    authorizer: &Authorizer<'_>,
+    sent: AsSent<'_>,
+    request: &mut Request<RequestBody>,
     mut exchange: Option<&mut Exchange>,
 ) -> Result<(), Answer> {
     for way in filtered {
@@ -56,8 +60,57 @@ pub(in crate::l7) async fn ask<B>(
         let cx = Cx { port, identity, address, service: Some(&way.service), pod, route };
         for filter in of_rule.iter().chain(general) {
             let heard = exchange.as_deref_mut();
-            chain::ask(filter, Half::Destination, &cx, request, heard).await?;
+            match filter {
+                HttpFilter::ExternalAuth(filter) => {
+                    let asked = ask_external(
+                        authorizer,
+                        &way.service.namespace,
+                        filter,
+                        sent,
+                        request,
+                        heard,
+                    );
+                    // Boxed, because it is large and most requests go without it.
+                    Box::pin(asked).await?;
+                }
+                _ => chain::ask(filter, Half::Destination, &cx, request, heard).await?,
+            }
         }
+    }
+    Ok(())
+}
+
+/// Has the authorizer of a route of `namespace` asked: by an agent on behalf of a workload of that namespace, because with the
+/// identity of another one the owner of a route could send requests in that one's name. So the destination asks for the routes
+/// of its own namespace; where it cannot, the clients of the route's namespace have asked as themselves, and nobody else passes.
+pub(in crate::l7) async fn ask_external(
+    authorizer: &Authorizer<'_>,
+    namespace: &str,
+    filter: &ExternalAuth,
+    sent: AsSent<'_>,
+    request: &mut Request<RequestBody>,
+    mut exchange: Option<&mut Exchange>,
+) -> Result<(), Answer> {
+    let failed = |why: String| Err(Answer::unasked(StatusCode::INTERNAL_SERVER_ERROR, why));
+    if authorizer.from.client.key.namespace != namespace {
+        return match authorizer.client {
+            Some(client) if client.namespace == namespace => Ok(()),
+            _ => failed(format!(
+                "ExternalAuth of a route of {namespace}: no agent asks on its behalf, because neither the client nor the \
+                 destination is of that namespace"
+            )),
+        };
+    }
+    let provider = match ext_authz::of_filter(filter) {
+        Ok(provider) => provider,
+        Err(why) => return failed(format!("ExternalAuth: {why}")),
+    };
+    let asks = [Ask { provider, as_sent: true }];
+    let mutations = authorizer.ask(&asks, request, sent, exchange.as_deref_mut()).await?;
+    mutations.apply(request.headers_mut());
+    if let Some(exchange) = exchange {
+        let added = exchange.added.get_or_insert_default();
+        ext_authz::add_to_response(&mutations.response(), added);
     }
     Ok(())
 }

@@ -1,0 +1,374 @@
+//! Istio's "Telemetry" reference, row by row: levels, fields, and what is told.
+
+use serde_json::json;
+
+use crate::model::{Observation, Sides};
+use crate::source::tests::translated;
+use crate::telemetry::MetricRules;
+use crate::trace::{Protocol, Rate, TagValue, Tracing};
+
+const MESH: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    enableTracing: true
+    defaultProviders: {tracing: [otel]}
+    extensionProviders:
+    - name: otel
+      opentelemetry: {service: observability/otel.observability.svc.cluster.local, port: 4317}
+    - name: web
+      opentelemetry:
+        service: otel.example
+        port: 4318
+        http: {path: /otlp, timeout: 3s, headers: [{name: x-key, value: secret}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop, labels: {app: web, istio.io/dataplane-mode: ambient}}
+spec: {serviceAccountName: web, nodeName: node, containers: [{name: a}]}
+status: {phase: Running, podIPs: [{ip: 10.0.0.1}], conditions: [{type: Ready, status: 'True'}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.1, selector: {app: web}, ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+";
+
+/// A Telemetry, by `namespace/name`.
+fn telemetry(key: &str, spec: &str) -> String {
+    let (namespace, name) = key.split_once('/').unwrap();
+    format!(
+        "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n---\n"
+    )
+}
+
+/// What the mesh's objects and these say, and the complaints about Telemetry: their fields.
+fn with(objects: &[String]) -> (Observation, Vec<String>) {
+    let translation = translated(&[MESH, &objects.concat()].concat());
+    let ours = translation.complaints.iter().filter(|it| it.kind == "Telemetry");
+    (
+        Observation::clone(&translation.mesh.observation),
+        ours.map(|it| it.field.to_string()).collect(),
+    )
+}
+
+fn both(sides: &Sides) -> &Tracing {
+    assert_eq!(sides.client, sides.server);
+    sides.client.tracing.as_ref().expect("it is traced")
+}
+
+fn percent(percent: f64) -> Rate {
+    Rate::of_percentage(percent)
+}
+
+#[test]
+fn mesh_config_alone_traces_nothing_but_at_the_rate_of_the_settings() {
+    let (observation, complaints) = with(&[]);
+    assert_eq!(complaints, [""; 0]);
+    assert!(observation.speaks);
+    let tracing = both(&observation.mesh);
+    assert_eq!(tracing.rate, percent(0.0), "the settings of this test");
+    let provider = &tracing.providers[0];
+    assert_eq!(provider.host, "otel.observability.svc.cluster.local");
+    assert_eq!((provider.port, &provider.protocol), (4317, &Protocol::Grpc));
+    assert!(!translated("").mesh.observation.speaks, "no objects, no collector");
+}
+
+#[test]
+fn the_narrowest_level_holds_and_inherits_what_it_does_not_say() {
+    let (observation, complaints) = with(&[
+        telemetry("istio-system/mesh", "{tracing: [{randomSamplingPercentage: 50}]}"),
+        telemetry("shop/all", "{tracing: [{customTags: {a: {literal: {value: b}}}}]}"),
+        telemetry(
+            "shop/web",
+            "{selector: {matchLabels: {app: web}}, tracing: [{providers: [{name: web}], randomSamplingPercentage: 0.1}]}",
+        ),
+        telemetry(
+            "shop/service",
+            "{targetRefs: [{group: '', kind: Service, name: web}], tracing: [{disableSpanReporting: true}]}",
+        ),
+    ]);
+    assert_eq!(complaints, [""; 0]);
+    let mesh = both(&observation.mesh);
+    assert_eq!((mesh.rate, mesh.tags.len()), (percent(50.0), 0));
+    let shop = both(&observation.namespaces["shop"]);
+    assert_eq!((shop.rate, shop.tags.len()), (percent(50.0), 1));
+    assert_eq!(shop.tags[0].value, TagValue::Literal("b".into()));
+    let (_, sides) = observation.workloads.first_key_value().unwrap();
+    let web = both(sides);
+    assert_eq!((web.rate, web.tags.len()), (percent(0.1), 1));
+    let provider = &web.providers[0];
+    assert_eq!(provider.protocol, Protocol::Http { path: "/otlp".into() });
+    assert_eq!(provider.timeout.as_secs(), 3);
+    assert_eq!(provider.headers, [("x-key".into(), "secret".into())]);
+    let (_, sides) = observation.services.first_key_value().unwrap();
+    assert_eq!(*sides, Sides::default(), "reporting is disabled");
+}
+
+#[test]
+fn a_mode_means_one_side() {
+    let spec = "{tracing: [{match: {mode: CLIENT}, disableSpanReporting: true}, \
+                {match: {mode: SERVER}, randomSamplingPercentage: 100}]}";
+    let (observation, _) = with(&[telemetry("istio-system/mesh", spec)]);
+    assert_eq!(observation.mesh.client.tracing, None);
+    assert_eq!(observation.mesh.server.tracing.as_ref().unwrap().rate, percent(100.0));
+}
+
+#[test]
+fn what_has_no_effect_is_told() {
+    for (objects, fields) in [
+        (
+            vec![telemetry(
+                "shop/a",
+                "{metrics: [{providers: [{name: otel}], reportingInterval: 5s, overrides: [{tagOverrides: {a: {operation: REMOVE}}}, \
+                 {match: {metric: TCP_SENT_BYTES}, disabled: true}, {match: {customMetric: x}, disabled: true}]}]}",
+            )],
+            vec![
+                "spec.metrics[0].overrides[0].tagOverrides",
+                "spec.metrics[0].overrides[1].match.metric",
+                "spec.metrics[0].overrides[2].match.customMetric",
+                "spec.metrics[0].providers[0].name",
+                "spec.metrics[0].reportingInterval",
+            ],
+        ),
+        (
+            vec![telemetry(
+                "shop/a",
+                "{accessLogging: [{providers: [{name: otel}]}, {filter: {expression: 'response.kode == 1'}}, \
+                 {providers: [{name: envoy}, {name: envoy}]}]}",
+            )],
+            vec![
+                "spec.accessLogging[0].providers[0].name",
+                "spec.accessLogging[1].filter.expression",
+                "spec.accessLogging[2].providers[1].name",
+            ],
+        ),
+        (
+            vec![telemetry("shop/a", "{tracing: [{providers: [{name: zipkin}]}]}")],
+            vec!["spec.tracing[0].providers[0].name"],
+        ),
+        (
+            vec![telemetry("shop/a", "{tracing: [{randomSamplingPercentage: 200}]}")],
+            vec!["spec.tracing[0].randomSamplingPercentage"],
+        ),
+        (
+            vec![telemetry("shop/a", "{tracing: [{useRequestIdForTraceSampling: true}]}")],
+            vec!["spec.tracing[0].useRequestIdForTraceSampling"],
+        ),
+        (
+            vec![telemetry(
+                "shop/a",
+                "{tracing: [{customTags: {a: {environment: {name: PATH}}, b: {header: {name: 'x y'}}, c: {formatter: {value: x}}}}]}",
+            )],
+            vec![
+                "spec.tracing[0].customTags[a].environment",
+                "spec.tracing[0].customTags[b].header.name",
+                "spec.tracing[0].customTags[c].formatter",
+            ],
+        ),
+        (
+            vec![telemetry("shop/a", "{tracing: [{}]}"), telemetry("shop/b", "{tracing: [{}]}")],
+            vec![""],
+        ),
+        (
+            vec![telemetry("shop/a", "{tracing: [{providers: [{name: web}, {name: otel}]}]}")],
+            vec!["spec.tracing[0].providers[1]"],
+        ),
+        (
+            vec![telemetry(
+                "shop/a",
+                "{targetRefs: [{group: gateway.networking.k8s.io, kind: GatewayClass, name: istio-waypoint}], tracing: [{}]}",
+            )],
+            vec!["spec.targetRefs[0]"],
+        ),
+        (
+            vec![telemetry(
+                "istio-system/a",
+                "{tracing: [{providers: [{name: gone}], randomSamplingPercentage: 5}]}",
+            )],
+            vec!["spec.tracing[0].providers[0].name"],
+        ),
+    ] {
+        let (_, complaints) = with(&objects);
+        let mut wanted = fields.clone();
+        wanted.sort_unstable();
+        let mut complaints = complaints;
+        complaints.sort_unstable();
+        assert_eq!(complaints, wanted, "{objects:?}");
+    }
+}
+
+/// The environment is the agent's: a tenant gets nothing of it into spans.
+#[test]
+fn the_environment_is_read_for_the_root_namespace_only() {
+    let spec = "{tracing: [{customTags: {path: {environment: {name: PATH, defaultValue: none}}}}]}";
+    let value = |namespace: &str| {
+        let (observation, _) = with(&[telemetry(&format!("{namespace}/a"), spec)]);
+        let sides = observation.namespaces.get(namespace).unwrap_or(&observation.mesh);
+        both(sides).tags[0].value.clone()
+    };
+    assert_eq!(value("shop"), TagValue::Literal("none".into()));
+    let path = std::env::var("PATH").unwrap();
+    assert_eq!(value("istio-system"), TagValue::Literal(path.into()));
+}
+
+#[test]
+fn without_a_provider_the_object_says_that_nothing_is_recorded() {
+    let spec = "{tracing: [{randomSamplingPercentage: 50}]}";
+    let translation = translated(&telemetry("shop/a", spec));
+    let told: Vec<_> = translation.complaints.iter().map(|it| it.field.as_str()).collect();
+    assert_eq!(told, ["spec.tracing"]);
+    assert!(!translation.mesh.observation.speaks);
+}
+
+#[test]
+fn mesh_config_says_the_rate_and_how_long_a_path_may_be() {
+    let text = MESH.replace("enableTracing: true", "defaultConfig: {tracing: {sampling: 25}}");
+    let text = text.replace(
+        "port: 4317}",
+        "port: 4317, maxTagLength: 100, resourceDetectors: {dynatrace: {}}}",
+    );
+    let translation = translated(&text);
+    let tracing = both(&translation.mesh.observation.mesh).clone();
+    assert_eq!((tracing.rate, tracing.max_path), (percent(25.0), Some(100)));
+    let told: Vec<_> = translation.complaints.iter().map(|it| it.field.as_str()).collect();
+    assert_eq!(told, ["data.mesh, extensionProviders[0].opentelemetry.resourceDetectors"]);
+}
+
+/// Only the selected workloads, in the object's own namespace: the root namespace's selectors select there alone.
+#[test]
+fn a_selector_selects_in_its_own_namespace() {
+    let spec = "{selector: {matchLabels: {app: web}}, tracing: [{randomSamplingPercentage: 7}]}";
+    for (key, selected) in [("shop/a", 1), ("istio-system/a", 0), ("other/a", 0)] {
+        let (observation, _) = with(&[telemetry(key, spec)]);
+        assert_eq!(observation.workloads.len(), selected, "{key}");
+    }
+}
+
+#[test]
+fn a_waypoint_comes_before_the_workloads_and_a_service_before_its_waypoint() {
+    let waypoint = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: wp, namespace: shop}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+";
+    let text = MESH.replace(
+        "{name: web, namespace: shop}",
+        "{name: web, namespace: shop, labels: {istio.io/use-waypoint: wp}}",
+    );
+    let of_waypoint = telemetry(
+        "shop/wp",
+        "{targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: wp}], tracing: [{randomSamplingPercentage: 20, customTags: {a: {literal: {value: b}}}}]}",
+    );
+    let of_service = telemetry(
+        "shop/web",
+        "{targetRefs: [{kind: Service, name: web}], tracing: [{randomSamplingPercentage: 30}]}",
+    );
+    let translation = translated(&[&text, waypoint, &of_waypoint, &of_service].concat());
+    let observation = &translation.mesh.observation;
+    let wp = both(observation.waypoints.values().next().expect("the waypoint's"));
+    let web = both(observation.services.values().next().expect("the service's"));
+    assert_eq!((wp.rate, wp.tags.len()), (percent(20.0), 1));
+    assert_eq!((web.rate, web.tags.len()), (percent(30.0), 1), "{:?}", translation.complaints);
+}
+
+/// A tag is bounded, however long what it says is.
+#[test]
+fn tags_are_bounded() {
+    let tags: Vec<String> = (0..100)
+        .map(|it| format!("t{it:03}: {{literal: {{value: {}}}}}", "x".repeat(5_000)))
+        .collect();
+    let spec = format!("{{tracing: [{{customTags: {{{}}}}}]}}", tags.join(", "));
+    let (observation, complaints) = with(&[telemetry("shop/a", &spec)]);
+    let tracing = both(&observation.namespaces["shop"]);
+    assert_eq!(tracing.tags.len(), 64);
+    let TagValue::Literal(text) = &tracing.tags[0].value else { panic!("a literal") };
+    assert_eq!(text.len(), 1_024);
+    assert_eq!(complaints, ["spec.tracing[0].customTags"]);
+}
+
+/// The rules of the client's side, as they are dumped.
+fn rules(sides: &Sides) -> serde_json::Value {
+    serde_json::to_value(&sides.client.requests).expect("JSON")
+}
+
+#[test]
+fn access_logs_are_filtered_and_disabled_by_the_narrowest_level() {
+    let filter = |text: &str| format!("{{accessLogging: [{{filter: {{expression: '{text}'}}}}]}}");
+    let (observation, complaints) = with(&[
+        telemetry("istio-system/mesh", &filter("response.code >= 400")),
+        telemetry("shop/all", "{accessLogging: [{disabled: true, match: {mode: CLIENT}}]}"),
+        telemetry(
+            "shop/web",
+            "{selector: {matchLabels: {app: web}}, accessLogging: [{providers: [{name: envoy}]}]}",
+        ),
+    ]);
+    assert_eq!(complaints, [""; 0]);
+    let only = json!({"access": {"disabled": false, "only": "response.code >= 400"}});
+    assert_eq!(rules(&observation.mesh), only);
+    let shop = &observation.namespaces["shop"];
+    assert_eq!(rules(shop), json!({"access": {"disabled": true}}));
+    let server = serde_json::to_value(&shop.server.requests).expect("JSON");
+    assert_eq!(server, only, "the mode says nothing of it");
+    let web = observation.workloads.values().next().expect("the workload's");
+    assert_eq!(rules(web), json!({}), "an entry without a filter logs all again");
+}
+
+#[test]
+fn a_provider_of_access_logs_has_a_format() {
+    let file = "    - name: file\n      envoyFileAccessLog: {path: /dev/stdout, logFormat: {text: \"%RESPONSE_CODE%\"}}\n    \
+                - name: json\n      envoyFileAccessLog: {path: /var/log/a, logFormat: {labels: {code: \"%RESPONSE_CODE%\"}}}\n    - name: otel\n";
+    let text = MESH.replacen("    - name: otel\n", file, 1);
+    let spec = |name: &str| {
+        telemetry("shop/a", &format!("{{accessLogging: [{{providers: [{{name: {name}}}]}}]}}"))
+    };
+    for name in ["file", "json"] {
+        let translation = translated(&[&text, &*spec(name)].concat());
+        let sides = &translation.mesh.observation.namespaces["shop"];
+        assert!(
+            sides.client.requests.access.as_ref().is_some_and(|it| it.format.is_some()),
+            "{name}"
+        );
+        let told: Vec<_> = translation.complaints.iter().map(|it| it.field.as_str()).collect();
+        assert_eq!(told, ["data.mesh, extensionProviders[1].envoyFileAccessLog.path"]);
+    }
+}
+
+#[test]
+fn metrics_are_disabled_one_by_one_or_all() {
+    let (observation, complaints) = with(&[
+        telemetry("istio-system/mesh", "{metrics: [{overrides: [{disabled: true}]}]}"),
+        telemetry(
+            "shop/all",
+            "{metrics: [{providers: [{name: prometheus}], overrides: [{match: {metric: REQUEST_COUNT, mode: CLIENT}, disabled: false}]}]}",
+        ),
+    ]);
+    assert_eq!(complaints, [""; 0]);
+    assert_eq!(observation.mesh.client.requests.metrics, MetricRules::NONE);
+    let shop = &observation.namespaces["shop"];
+    assert_eq!(shop.server.requests.metrics, MetricRules::NONE);
+    assert_eq!(shop.client.requests.metrics, MetricRules { count: false, ..MetricRules::NONE });
+}
+
+/// Expressions are parsed once, whatever changes, and forgotten with the last object that has them.
+#[test]
+fn expressions_are_parsed_once() {
+    let mut all = super::Expressions::default();
+    let one = all.parse("response.code == 1").expect("an expression");
+    all.settle();
+    let two = all.parse("response.code == 1").expect("an expression");
+    assert!(std::sync::Arc::ptr_eq(&one, &two));
+    all.settle();
+    all.settle();
+    let three = all.parse("response.code == 1").expect("an expression");
+    assert!(!std::sync::Arc::ptr_eq(&one, &three));
+}

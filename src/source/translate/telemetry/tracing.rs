@@ -1,0 +1,242 @@
+//! The section `tracing`.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::super::Context;
+use super::both::Both;
+use super::providers::{Collectors, Providers};
+use crate::base::{ObjectKey, Str};
+use crate::source::objects::{ConfigMap, CustomTag, NamedValue, Telemetry, Tracing};
+use crate::trace::{self, Rate, Tag, TagValue};
+
+/// The most tags of one object; each span has all of them.
+const MOST_TAGS: usize = 64;
+/// The most bytes of a name or a literal; values of headers are cut to the same length.
+const MOST_TEXT: usize = 1_024;
+
+/// The settings of one side. A field that is `None` inherits.
+#[derive(Clone, Default)]
+pub(super) struct Traced {
+    providers: Option<Collectors>,
+    rate: Option<Rate>,
+    disabled: Option<bool>,
+    tags: Option<Arc<[Tag]>>,
+    without_istio_tags: Option<bool>,
+}
+
+impl Traced {
+    pub(super) fn then(&self, narrower: &Traced) -> Self {
+        let Traced { providers, rate, disabled, tags, without_istio_tags } = narrower.clone();
+        Self {
+            providers: providers.or_else(|| self.providers.clone()),
+            rate: rate.or(self.rate),
+            disabled: disabled.or(self.disabled),
+            tags: tags.or_else(|| self.tags.clone()),
+            without_istio_tags: without_istio_tags.or(self.without_istio_tags),
+        }
+    }
+
+    /// `None` where nothing is recorded: no provider, or reporting is disabled.
+    pub(super) fn tracing(&self) -> Option<Arc<trace::Tracing>> {
+        if self.has_no_provider() || self.disabled == Some(true) {
+            return None;
+        }
+        let Collectors { providers, max_path } = self.providers.clone()?;
+        Some(Arc::new(trace::Tracing {
+            providers,
+            rate: self.rate.unwrap_or(Rate::NONE),
+            tags: self.tags.clone().unwrap_or_default(),
+            without_istio_tags: self.without_istio_tags == Some(true),
+            max_path,
+        }))
+    }
+
+    pub(super) fn has_no_provider(&self) -> bool {
+        self.providers.as_ref().is_none_or(|it| it.providers.is_empty())
+    }
+
+    /// Sets a rate or tags without naming a provider. An unknown name has its own complaint.
+    pub(super) fn asks(&self) -> bool {
+        let wants = self.rate.is_some_and(|it| it != Rate::NONE) || self.tags.is_some();
+        wants && self.disabled != Some(true) && self.providers.is_none()
+    }
+}
+
+/// The lowest level: the settings of the agents, and MeshConfig.
+pub(super) fn of_settings(cx: &mut Context<'_>, providers: &Providers) -> Traced {
+    let settings = cx.settings.tracing.clone();
+    let collectors = providers.defaults(cx).unwrap_or_else(|| Collectors {
+        providers: settings.providers.clone(),
+        max_path: settings.max_path,
+    });
+    let sampling =
+        cx.mesh_config().and_then(|mesh| mesh.default_config.as_ref()?.tracing.as_ref()?.sampling);
+    if sampling.is_some_and(|it| !(0.0..=100.0).contains(&it)) {
+        let reason = "must be from 0 to 100; the nearest of them holds";
+        let key = cx.mesh_config_key();
+        cx.error::<ConfigMap>(&key, "data.mesh, defaultConfig.tracing.sampling", reason);
+    }
+    Traced {
+        providers: Some(collectors),
+        rate: Some(sampling.map_or(settings.rate, Rate::of_percentage)),
+        ..Traced::default()
+    }
+}
+
+/// Reads the section; `None` if it is empty.
+pub(super) fn read(
+    cx: &mut Context<'_>,
+    key: &ObjectKey,
+    written: &[Tracing],
+    providers: &Providers,
+) -> Option<Both<Traced>> {
+    let mut both = Both::<Traced>::default();
+    for (index, tracing) in written.iter().enumerate() {
+        let reader = Reader { key, field: format!("spec.tracing[{index}]") };
+        let side = reader.read(cx, tracing, providers);
+        let mode = tracing.of.as_ref().map(|of| of.mode).unwrap_or_default();
+        if mode.is_client() {
+            both.client = both.client.then(&side);
+        }
+        if mode.is_server() {
+            both.server = both.server.then(&side);
+        }
+    }
+    (!written.is_empty()).then_some(both)
+}
+
+/// Reads one entry, and complains of it.
+struct Reader<'a> {
+    key: &'a ObjectKey,
+    field: String,
+}
+
+impl Reader<'_> {
+    fn error(&self, cx: &mut Context<'_>, field: &str, reason: impl Into<String>) {
+        cx.error::<Telemetry>(self.key, format!("{}.{field}", self.field), reason);
+    }
+
+    fn warn(&self, cx: &mut Context<'_>, field: &str, reason: impl Into<String>) {
+        cx.warn::<Telemetry>(self.key, format!("{}.{field}", self.field), reason);
+    }
+
+    fn read(&self, cx: &mut Context<'_>, tracing: &Tracing, providers: &Providers) -> Traced {
+        if tracing.use_request_id_for_trace_sampling == Some(true) {
+            let reason = "is not carried out: the trace's id decides";
+            self.warn(cx, "useRequestIdForTraceSampling", reason);
+        }
+        if tracing.disable_context_propagation == Some(true) {
+            let reason = "is not carried out: the headers of a trace are always passed on";
+            self.warn(cx, "disableContextPropagation", reason);
+        }
+        let percentage = tracing.random_sampling_percentage;
+        if percentage.is_some_and(|it| !(0.0..=100.0).contains(&it)) {
+            let reason = "must be from 0 to 100; the nearest of them holds";
+            self.error(cx, "randomSamplingPercentage", reason);
+        }
+        Traced {
+            providers: self.collectors(cx, tracing, providers),
+            rate: percentage.map(Rate::of_percentage),
+            disabled: tracing.disable_span_reporting,
+            tags: tracing.custom_tags.as_ref().map(|tags| {
+                let named = tags.iter().take(MOST_TAGS);
+                if tags.len() > MOST_TAGS {
+                    let reason = format!("are more than {MOST_TAGS}; the first by name hold");
+                    self.error(cx, "customTags", reason);
+                }
+                named.filter_map(|(name, tag)| self.tag(cx, name, tag)).collect()
+            }),
+            without_istio_tags: tracing.enable_istio_tags.map(|it| !it),
+        }
+    }
+
+    /// Providers that are not known export nothing, rather than to those of a wider level.
+    fn collectors(
+        &self,
+        cx: &mut Context<'_>,
+        tracing: &Tracing,
+        providers: &Providers,
+    ) -> Option<Collectors> {
+        let (first, others) = tracing.providers.split_first()?;
+        if !others.is_empty() {
+            self.warn(cx, "providers[1]", "has no effect: as in Istio, there is one provider");
+        }
+        let found = providers.named(&first.name);
+        if found.is_none() {
+            let reason = format!(
+                "{:?} is no `opentelemetry` provider of MeshConfig's extensionProviders; nothing is recorded",
+                first.name
+            );
+            self.error(cx, "providers[0].name", reason);
+        }
+        Some(found.unwrap_or_default())
+    }
+
+    fn tag(&self, cx: &mut Context<'_>, name: &str, tag: &CustomTag) -> Option<Tag> {
+        let field = format!("customTags[{name}]");
+        if name.is_empty() || name.len() > MOST_TEXT {
+            let reason =
+                format!("the name must have from 1 to {MOST_TEXT} bytes; the tag is left out");
+            self.error(cx, &field, reason);
+            return None;
+        }
+        let value = match (&tag.literal, &tag.environment, &tag.header, &tag.formatter) {
+            (Some(literal), None, None, None) => Some(TagValue::Literal(text(&literal.value))),
+            (None, Some(variable), None, None) => self.variable(cx, &field, variable),
+            (None, None, Some(header), None) => self.header(cx, &field, header),
+            (None, None, None, Some(_)) => {
+                self.warn(
+                    cx,
+                    &format!("{field}.formatter"),
+                    "is not carried out; the tag is left out",
+                );
+                None
+            }
+            _ => {
+                let reason = "must be one of literal, environment and header; the tag is left out";
+                self.error(cx, &field, reason);
+                None
+            }
+        };
+        Some(Tag { name: name.into(), value: value? })
+    }
+
+    /// Tenants must not read the environment, since it is the agent's.
+    fn variable(
+        &self,
+        cx: &mut Context<'_>,
+        field: &str,
+        NamedValue { name, default_value }: &NamedValue,
+    ) -> Option<TagValue> {
+        let default = default_value.as_deref().map(text);
+        if !cx.is_root(&self.key.namespace) {
+            let reason = "a variable of the agent's environment is read for objects of the root namespace only; the default \
+                          holds";
+            self.warn(cx, &format!("{field}.environment"), reason);
+            return default.map(TagValue::Literal);
+        }
+        let value = std::env::var(name).ok();
+        value.as_deref().map(text).or(default).map(TagValue::Literal)
+    }
+
+    fn header(
+        &self,
+        cx: &mut Context<'_>,
+        field: &str,
+        NamedValue { name, default_value }: &NamedValue,
+    ) -> Option<TagValue> {
+        let Ok(name) = HeaderName::try_from(name.as_str()) else {
+            let reason = format!("{name:?} is not the name of a header; the tag is left out");
+            self.error(cx, &format!("{field}.header.name"), reason);
+            return None;
+        };
+        Some(TagValue::Header { name, default: default_value.as_deref().map(text) })
+    }
+}
+
+/// The text, cut to the length that spans show.
+fn text(written: &str) -> Str {
+    Str::from(&written[..written.floor_char_boundary(MOST_TEXT)])
+}
