@@ -27,6 +27,7 @@ use crate::base::{PolicyNote, Str};
 use crate::ext_authz;
 use crate::gate::{Permit, Providers};
 use crate::jwt::KeySource;
+use crate::l7::budget::Full;
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
@@ -59,15 +60,16 @@ pub(in crate::l7) async fn deliver(
     let attempt = headers::take_attempt(arrived.request.headers_mut());
     let form = arrived.form;
     let permit = arrived.admit(&session.seat);
-    let mut full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
-    let mut newer = None;
-    let Judgement { routed, notes, judged, observed, keys: _ } = loop {
-        let judgement = judge(&session, &mut arrived, sent_as.as_ref(), full.take());
-        if let Some(judgement) = judgement.unless_open(&session, &mut newer) {
-            break judgement;
+    let Judgement { routed, notes, judged, observed, keys: _ } = {
+        let mut newer = None;
+        loop {
+            let judgement = judge(&session, &mut arrived, sent_as.as_ref(), permit.as_ref().err());
+            if let Some(judgement) = judgement.unless_open(&session, &mut newer) {
+                break judgement;
+            }
+            // Boxed, because it is rare.
+            Box::pin(keys::wait(&mut newer)).await;
         }
-        // Boxed, because it is rare.
-        Box::pin(keys::wait(&mut newer)).await;
     };
     let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
@@ -192,14 +194,15 @@ fn judge(
     session: &Session,
     arrived: &mut Arrived,
     sent_as: Option<&HeaderValue>,
-    full: Option<String>,
+    full: Option<&Full>,
 ) -> Judgement {
     let world = session.context.dependencies.world.load();
     let gates = session.gates(&world);
     let routed = gates.was_routed();
     let service = gates.service().map(|service| &service.key);
     let observed = world.observed(Kind::Server, &session.inbound.workload, service).cloned();
-    if let Some(why) = full {
+    if let Some(full) = full {
+        let why = session.seat.share().why(*full);
         return Judgement::refused(routed, Answer::overflow(why), observed);
     }
     if let Some(fault) = arrived.fault {
