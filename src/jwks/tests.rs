@@ -141,7 +141,7 @@ async fn fetch_once(uri: &str, limit: Duration) -> Result<Fetched, Failed> {
 async fn gets(world: &WorldStore, source: &Arc<KeySource>, issuer: &Issuer) -> bool {
     let ring = world.load().keys.clone();
     let has = || ring.known(&source.uri).is_some_and(|it| it.keys == Some(issuer.keys()));
-    let mut wait = KeyWait::new(&ring, &[source.clone()]);
+    let mut wait = KeyWait::new(&ring, std::slice::from_ref(source));
     while wait.next().await {
         if has() {
             return true;

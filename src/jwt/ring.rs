@@ -345,7 +345,8 @@ mod tests {
         ring.remove(&source("n0-0", "n0").uri);
         assert!(ring.set(&source("n39-0", "n39")).is_none(), "the channel was never read");
         let known = source("n1-0", "other");
-        let waits: Vec<_> = (0..200).map(|_| KeyWait::new(&ring, &[known.clone()])).collect();
+        let waits: Vec<_> =
+            (0..200).map(|_| KeyWait::new(&ring, std::slice::from_ref(&known))).collect();
         let waiting = waits.iter().filter(|wait| wait.refused == 0).count();
         assert_eq!(waiting, MAX_WAITING);
         drop(waits);
