@@ -182,18 +182,22 @@ spec:
     )?;
     let pod = format!("http://{}", SocketAddr::new(lab.address(VICTIM)?, PORT));
     let preset = ["-H", "x-user: root", "-H", "x-role: admin"];
-    for client in ["attacker", "accomplice", "curl", "outsider"] {
-        for host in [HOST, &pod] {
-            let forged = format!("{host}/details/0?forged");
-            settle(&lab, client, &[&[&*forged][..], &preset].concat(), 403)?;
-            settle(&lab, client, &["-H", "x-token: bad", &forged], 403)?;
-            let headers = format!("{host}/headers");
-            let allowed = [&["-H", "x-token: good", &headers][..], &preset].concat();
-            let answer = settle(&lab, client, &allowed, 200)?;
-            let arrived: Value = serde_json::from_str(&answer.body)?;
-            let arrived = &arrived["headers"];
-            ensure!(arrived["x-user"] == "alice" && arrived["x-role"].is_null(), "{arrived}");
-        }
+    let ways = ["attacker", "accomplice", "curl", "outsider"]
+        .map(|client| [(client, HOST), (client, &*pod)]);
+    // Once every node knows of the route.
+    for (client, host) in ways.as_flattened() {
+        settle(&lab, client, &[&format!("{host}/details/0?early")], 403)?;
+    }
+    for (client, host) in ways.as_flattened() {
+        let forged = format!("{host}/details/0?forged");
+        settle(&lab, client, &[&[&*forged][..], &preset].concat(), 403)?;
+        settle(&lab, client, &["-H", "x-token: bad", &forged], 403)?;
+        let headers = format!("{host}/headers");
+        let allowed = [&["-H", "x-token: good", &headers][..], &preset].concat();
+        let answer = settle(&lab, client, &allowed, 200)?;
+        let arrived: Value = serde_json::from_str(&answer.body)?;
+        let arrived = &arrived["headers"];
+        ensure!(arrived["x-user"] == "alice" && arrived["x-role"].is_null(), "{arrived}");
     }
     ensure!(seen(&lab, "forged")?.is_empty(), "a request passed the authorizer");
     Ok(())

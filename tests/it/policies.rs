@@ -210,6 +210,7 @@ fn with(more: &[Value]) -> (Arc<World>, Vec<String>) {
         public_service_entries: Vec::new(),
         revisions: vec!["default".into()],
         missing_waypoint: isthmus::config::MissingWaypoint::Refuse,
+        tracing: Arc::default(),
     });
     let mut objects = Objects::default();
     for value in shop().iter().chain(more) {
@@ -220,7 +221,7 @@ fn with(more: &[Value]) -> (Arc<World>, Vec<String>) {
     }
     let Translation { mesh, complaints, .. } = translator.translate(&objects, None);
     let complaints = complaints.iter().map(|it| it.field.clone()).collect();
-    let names = MeshNames { trust_domains, root_namespace: "istio-system".into(), tracing: None };
+    let names = MeshNames { trust_domains, root_namespace: "istio-system".into() };
     (WorldStore::new(names).publish(mesh), complaints)
 }
 

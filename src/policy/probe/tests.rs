@@ -445,6 +445,9 @@ fn found(operation: Operation, path: &str, host: &str) -> Result<(), TestCaseErr
     Ok(())
 }
 
+/// A rule by its number, of policies that differ in what the name says.
+type Sort = (&'static str, Box<dyn Fn(u32) -> Rule>);
+
 /// Of a thousand policies that differ in one thing, one is looked at.
 #[test]
 fn what_tells_policies_apart_is_what_they_are_filed_by() {
@@ -455,7 +458,7 @@ fn what_tells_policies_apart_is_what_they_are_filed_by() {
     let to = |operation| Rule { to: vec![operation], ..Rule::default() };
     let source = Source::default;
     let operation = Operation::default;
-    let sorts: [(&str, Box<dyn Fn(u32) -> Rule>); 9] = [
+    let sorts: [Sort; 9] = [
         (
             "principals",
             Box::new(|n| {
