@@ -28,6 +28,7 @@ use crate::admin::{Admin, Readiness, Servers, keep_ready_file};
 use crate::base::Rooms;
 use crate::config::{Settings, SourceKind};
 use crate::dns::Dns;
+use crate::jwks::Fetcher;
 use crate::l4::Layer4;
 use crate::l7::{Dependencies, Workers};
 use crate::node::Node;
@@ -41,7 +42,9 @@ use crate::workloads::{Ledger, Registry};
 use crate::world::WorldStore;
 use certificates::Certificates;
 use cni::Cni;
-use settings::{LOG_FLUSH, addresses, mesh_names, node_settings, pool_settings, series_limits};
+use settings::{
+    LOG_FLUSH, addresses, fetch_settings, mesh_names, node_settings, pool_settings, series_limits,
+};
 use source::AnySource;
 use upgrade::{Own, Upgrade};
 use view::View;
@@ -202,6 +205,16 @@ impl Agent {
         }
     }
 
+    /// Starts what runs beside the data path until the agent ends.
+    fn spawn_background(&self, tasks: &TaskTracker, cancel: &CancellationToken) {
+        let exporter = Exporter::new(self.world.clone(), self.telemetry.clone());
+        let keys = fetch_settings(&self.settings);
+        let fetcher = Fetcher::new(self.world.clone(), &self.telemetry, keys);
+        tasks.spawn(self.pool.clone().sweep(cancel.clone()));
+        tasks.spawn(exporter.run(cancel.clone()));
+        tasks.spawn(fetcher.run(cancel.clone()));
+    }
+
     /// Starts the followers of the world before the source that changes it, and stops them in reverse order.
     async fn run(self, upgrade: Upgrade, signals: Signals) -> anyhow::Result<()> {
         let (quit, cancel) = (CancellationToken::new(), CancellationToken::new());
@@ -211,6 +224,7 @@ impl Agent {
         self.telemetry.watch_runtime("control", &Handle::current());
         self.telemetry.watch_runtime("layer4", &self.layer4);
         let tasks = TaskTracker::new();
+        self.spawn_background(&tasks, &cancel);
         let admin_cancel = CancellationToken::new();
         let (questions, until) = (self.telemetry.cni().clone(), admin_cancel.child_token());
         let cni = Cni::start(&self.settings, &self.node, &readiness, questions, until);
@@ -225,8 +239,6 @@ impl Agent {
         let admin_task = tokio::spawn(self.servers.serve(admin, admin_cancel.clone()));
         self.certificates.spawn(&tasks, &cancel);
         let removal = uninstall::follow(&self.settings, &tasks, &cancel);
-        let exporter = Exporter::new(self.world.clone(), self.telemetry.clone());
-        spawn_background(&tasks, &cancel, &self.pool, exporter);
         let (node, world) = (self.node.clone(), self.world.clone());
         let (serving, served) = tokio::sync::mpsc::channel(1);
         let cni_settled = cni.settled();
@@ -263,17 +275,6 @@ impl Agent {
         tracing::info!("the agent ends");
         ended
     }
-}
-
-/// What runs beside the data path until the agent ends.
-fn spawn_background(
-    tasks: &TaskTracker,
-    cancel: &CancellationToken,
-    pool: &Pool,
-    exporter: Exporter,
-) {
-    tasks.spawn(pool.clone().sweep(cancel.clone()));
-    tasks.spawn(exporter.run(cancel.clone()));
 }
 
 /// SIGTERM and SIGINT.

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use crate::base::{ObjectKey, Str};
 use crate::filter::{self, Half, HttpFilter};
+use crate::jwt::KeyRing;
 use crate::model::{AppProtocol, Binding, Mode, Served, Service, Waypoint, Workload};
 use crate::policy::{Connection, Guard, PolicySet, Ways, speaks_for};
 use crate::trace::Kind;
@@ -54,6 +55,8 @@ pub struct Gate {
     filtered: Option<Arc<[Filtered]>>,
     needs_http: bool,
     worker: Str,
+    /// By which tokens are judged.
+    keys: Arc<KeyRing>,
 }
 
 impl PartialEq for Gate {
@@ -74,6 +77,7 @@ impl PartialEq for Gate {
             filtered,
             needs_http: _,
             worker: _,
+            keys: _,
         } = self;
         let identity = |it: &Arc<Waypoint>| it.identity.clone();
         *strict == other.strict
@@ -112,7 +116,7 @@ impl Gate {
     /// `port`: the workload's own port. `addressed`: from [`addressed`]. The workload may be an older world's:
     /// what `world` says of it holds.
     pub fn new(world: &World, workload: &Arc<Workload>, port: u16, addressed: &Addressed) -> Self {
-        let mut gate = Gate::open(&workload.key.namespace);
+        let mut gate = Gate::open(world, &workload.key.namespace);
         let Some(workload) = world.workload(&workload.uid) else {
             let key = &workload.key;
             gate.closed =
@@ -163,7 +167,7 @@ impl Gate {
 
     /// What guards a service itself on the port that was dialled, for an answer that no endpoint gives.
     pub fn for_service(world: &World, service: &Service, port: u16) -> Self {
-        let mut gate = Gate::open(&service.key.namespace);
+        let mut gate = Gate::open(world, &service.key.namespace);
         if let Some(service) = gate.present(world, service) {
             gate.add_addressed_service(world, service, &|| vec![served(service, port)]);
         }
@@ -172,7 +176,7 @@ impl Gate {
 
     /// The waypoints' part alone, for a destination where nobody judges: the client's half does it.
     pub fn for_uncaptured(world: &World, way: &Way<'_>) -> Self {
-        let mut gate = Gate::open(&way.addressed.key.namespace);
+        let mut gate = Gate::open(world, &way.addressed.key.namespace);
         let (Some(addressed), Some(backend)) =
             (gate.present(world, way.addressed), gate.present(world, way.backend.0))
         else {
@@ -224,7 +228,7 @@ impl Gate {
         present
     }
 
-    fn open(namespace: &Str) -> Self {
+    fn open(world: &World, namespace: &Str) -> Self {
         Gate {
             strict: false,
             closed: None,
@@ -239,6 +243,7 @@ impl Gate {
             filtered: None,
             needs_http: false,
             worker: namespace.clone(),
+            keys: world.keys.clone(),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod filter;
 pub mod fuzz;
 pub mod gate;
 pub mod identity;
+pub mod jwks;
 pub mod jwt;
 pub mod l4;
 pub mod l7;

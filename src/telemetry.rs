@@ -24,6 +24,7 @@ mod exemplars;
 mod exposition;
 mod handshakes;
 mod health;
+mod jwks;
 mod labels;
 mod live;
 mod log;
@@ -51,6 +52,7 @@ pub use dns::{DnsLabels, DnsMetrics, DnsQuestions};
 pub use exposition::{Scrape, TextFormat};
 pub use handshakes::{Handshake, count_handshake};
 pub use health::{HealthMetrics, WorkerHealth};
+pub use jwks::JwksMetrics;
 pub use live::{HttpConnection, OpenConnection};
 pub use log::{
     AUDIT, LogError, LogFormat, Logs, MAX_FIELD, MAX_QUEUED_BYTES, check_levels, init_logs,
@@ -180,6 +182,7 @@ struct Shared {
     spans: Spans,
     span_metrics: SpanMetrics,
     authorizer: AuthorizerMetrics,
+    jwks: JwksMetrics,
     access_format: ArcSwapOption<AccessFormat>,
 }
 
@@ -208,8 +211,9 @@ impl Telemetry {
         mirror.register(&mut registry);
         let span_metrics = SpanMetrics::default();
         span_metrics.register(&mut registry);
-        let authorizer = AuthorizerMetrics::default();
+        let (authorizer, jwks) = (AuthorizerMetrics::default(), JwksMetrics::default());
         authorizer.register(&mut registry);
+        jwks.register(&mut registry);
         logs.metrics().register(&mut registry);
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
         build.get_or_create_owned(&BUILD).set(1);
@@ -237,6 +241,7 @@ impl Telemetry {
             spans: Spans::default(),
             span_metrics,
             authorizer,
+            jwks,
             access_format: ArcSwapOption::empty(),
         }))
     }
@@ -316,6 +321,11 @@ impl Telemetry {
     /// Metrics of external authorization.
     pub fn authorizer(&self) -> &AuthorizerMetrics {
         &self.0.authorizer
+    }
+
+    /// Metrics of fetched keys.
+    pub fn jwks(&self) -> &JwksMetrics {
+        &self.0.jwks
     }
 
     /// Metrics of mirrored requests.

@@ -36,6 +36,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
 use crate::base::{ObjectKey, Str, TrustDomains};
+use crate::jwt::KeyRing;
 use crate::model::Mesh;
 use index::Indexes;
 use watched::Watched;
@@ -54,6 +55,8 @@ pub struct World {
     pub generation: u64,
     pub mesh: Mesh,
     pub names: MeshNames,
+    /// Fetched keys, which are the same for all worlds.
+    pub keys: Arc<KeyRing>,
     indexes: Indexes,
 }
 
@@ -134,7 +137,8 @@ impl World {
         let before = previous.map(|world| (&world.mesh, &world.indexes));
         let indexes = Indexes::build(&mesh, &names, before);
         let generation = previous.map_or(0, |world| world.generation + 1);
-        Self { generation, mesh, names, indexes }
+        let keys = previous.map_or_else(KeyRing::new, |world| world.keys.clone());
+        Self { generation, mesh, names, keys, indexes }
     }
 }
 

@@ -5,6 +5,7 @@
 //! which decisions are based, with routes and waypoints, which ztunnel's format lacks.
 
 mod connections;
+mod keys;
 mod policies;
 mod services;
 #[cfg(test)]
@@ -51,6 +52,7 @@ impl Parts<'_> {
             "stagedServices": {},
             "staticConfig": {"workloads": [], "services": [], "policies": []},
             "names": self.names,
+            "jwks": keys::show(&self.world.keys),
             "complaints": self.complaints,
             "mesh": mesh,
             "config": self.settings,

@@ -1,14 +1,17 @@
 //! The settings of rooms that need more than their own section of the file.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::Authority;
+use ipnet::IpNet;
 
 use super::certificates::trust_domains;
 use crate::admin::Addresses;
 use crate::base::{Rooms, Str};
 use crate::config::{Otlp, SameNode, Settings, SourceKind, TracingSettings};
+use crate::jwks::FetchSettings;
 use crate::node::NodeSettings;
 use crate::pool::PoolSettings;
 use crate::source::TranslateSettings;
@@ -72,6 +75,16 @@ fn tracing(settings: &TracingSettings) -> Tracing {
     });
     let rate = Rate::of_percentage(settings.per_mille as f64 / 10.0);
     Tracing { providers: provider.into_iter().collect(), rate, ..Tracing::default() }
+}
+
+/// Texts were checked when they were read; an address alone is a network of one.
+pub(super) fn fetch_settings(settings: &Settings) -> FetchSettings {
+    let net = |text: &Str| text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).ok();
+    FetchSettings {
+        allowed: settings.jwks.allowed_addresses.iter().filter_map(net).collect(),
+        ca_file: settings.jwks.ca_file.clone(),
+        cluster_domain: settings.cluster_domain.clone(),
+    }
 }
 
 pub(super) fn pool_settings(settings: &Settings, rooms: Rooms) -> PoolSettings {

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -98,6 +100,13 @@ pub(super) fn host_and_port_or_empty(text: &str) -> Result<(), String> {
         Some(port) if port > 0 && !text.contains('@') => Ok(()),
         _ => wrong("has no port"),
     }
+}
+
+/// A network, or one address.
+pub(super) fn network(text: &str) -> Result<(), String> {
+    let read = text.parse::<IpNet>().is_ok() || text.parse::<IpAddr>().is_ok();
+    let wrong = || format!("{text:?} is not a CIDR, such as \"10.0.0.0/8\" or \"fd00::/8\"");
+    read.then_some(()).ok_or_else(wrong)
 }
 
 /// A protocol of `Upgrade` (RFC 9110, 7.8) that is not HTTP.

@@ -4,6 +4,7 @@
 mod addresses;
 mod controller;
 mod identity;
+mod jwks;
 mod layer4;
 mod layer7;
 mod node;
@@ -12,6 +13,7 @@ mod tracing;
 pub use addresses::{AdminSettings, LogSettings, MetricsSettings, ReadinessSettings};
 pub use controller::ControllerSettings;
 pub use identity::{IdentitySettings, IssuerKind};
+pub use jwks::JwksSettings;
 pub use layer4::{Layer4Settings, PoolSettings};
 pub use layer7::Layer7Settings;
 pub use node::{
@@ -96,6 +98,7 @@ section! {
         ..readiness: ReadinessSettings,
         ..log: LogSettings,
         ..tracing: TracingSettings,
+        ..jwks: JwksSettings,
         ..layer4: Layer4Settings,
         ..layer7: Layer7Settings,
         ..pool: PoolSettings,

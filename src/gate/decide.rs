@@ -36,8 +36,8 @@ impl Gate {
         let seen = views.map(|it| if self.speaks { it.sent } else { it.arrived });
         let restricting = self.restrictions.iter().map(|guard| &*guard.set);
         let guarding = self.waypoint_sets.iter().map(|guard| &guard.set).chain(&self.own);
-        let restricting = policy::check(restricting, sent);
-        let checked = policy::check(guarding.map(|set| &**set), seen);
+        let restricting = policy::check(restricting, sent, &self.keys);
+        let checked = policy::check(guarding.map(|set| &**set), seen, &self.keys);
         // As in Envoy, policies see what the application will be told. What those want told who do not speak for the
         // destination, its application does not hear.
         let changed = (changed(sent, None, mutations), changed(seen, checked.told(), mutations));

@@ -12,8 +12,10 @@ use serde_json::Value;
 
 use super::json;
 
-/// The longest set that is read, in bytes. Big providers publish a few KiB.
+/// The longest set that an object may have, in bytes. Big providers publish a few KiB.
 pub const MAX_KEYS_BYTES: usize = 64 * 1024;
+/// The longest set that is fetched: some issuers publish chains of certificates with their keys.
+pub const MAX_FETCHED_BYTES: usize = 256 * 1024;
 /// Keys of one set at the most: a token without a key id is tried with each that fits.
 const MAX_KEYS: usize = 32;
 /// Moduli of RSA that are used, in bytes: what aws-lc-rs verifies with, from 2048 bits.
@@ -46,11 +48,29 @@ pub(super) struct Key {
 }
 
 impl Keys {
-    /// Reads a set. Keys that cannot be used are skipped ([`Keys::skipped`]), since issuers may publish keys of other kinds.
+    /// Reads the set of an object. Keys that cannot be used are skipped ([`Keys::skipped`]), since issuers may publish keys of
+    /// other kinds.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > MAX_KEYS_BYTES {
             return Err(format!("has more than {MAX_KEYS_BYTES} bytes"));
         }
+        Self::read(text)
+    }
+
+    /// Reads a set that was fetched. One without a key that can be used is an issuer's mistake.
+    pub fn fetched(text: &[u8]) -> Result<Self, String> {
+        let text = str::from_utf8(text).map_err(|_| "is no JSON object")?;
+        if text.len() > MAX_FETCHED_BYTES {
+            return Err(format!("has more than {MAX_FETCHED_BYTES} bytes"));
+        }
+        let keys = Self::read(text)?;
+        match keys.is_empty() {
+            true => Err(format!("has no key that can be used ({})", keys.skipped.join(", "))),
+            false => Ok(keys),
+        }
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
         let mut set = json::object(text.as_bytes()).ok_or("is no JSON object")?;
         let Some(Value::Array(list)) = set.remove("keys") else {
             return Err("has no list named keys".to_owned());

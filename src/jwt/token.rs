@@ -54,6 +54,17 @@ impl<'a> Token<'a> {
     }
 }
 
+impl Token<'_> {
+    /// Whether an issuer that has changed its keys explains why the token was refused. Keys of one id are one key.
+    pub fn may_be_of_newer_keys(&self, fault: Fault) -> bool {
+        match fault {
+            Fault::NoSuchKey | Fault::NoKeys | Fault::NotFetched => true,
+            Fault::BadSignature => self.key_id.is_none(),
+            _ => false,
+        }
+    }
+}
+
 fn read_header(text: &str) -> Result<(Algorithm, Option<String>), Fault> {
     let bytes = BASE64URL.decode(text).map_err(|_| Fault::HeaderBase64)?;
     let header = json::object(&bytes).ok_or(Fault::HeaderJson)?;

@@ -4,6 +4,7 @@
 pub(in crate::l7) mod answer;
 pub(in crate::l7) mod arrived;
 pub(in crate::l7) mod chain;
+pub(in crate::l7) mod keys;
 pub(in crate::l7) mod traced;
 pub(in crate::l7) mod upgrade;
 

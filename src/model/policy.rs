@@ -8,7 +8,7 @@ use http::HeaderName;
 
 use super::{ExtAuthz, StringMatch};
 use crate::base::{ObjectKey, Str};
-use crate::jwt::Keys;
+use crate::jwt::{KeySource, Keys};
 
 /// A block of addresses.
 pub type Cidr = ipnet::IpNet;
@@ -215,6 +215,8 @@ pub struct TokenRule {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum IssuerKeys {
     Inline(Keys),
+    /// Fetched where they are needed.
+    Remote(Arc<KeySource>),
     /// Not known: every token is refused.
     Unknown,
 }

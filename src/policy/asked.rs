@@ -1,11 +1,12 @@
 //! What is asked, and how it is refused.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 
 use crate::base::{Identity, PolicyNote};
-use crate::jwt::Fault;
+use crate::jwt::{Fault, KeySource};
 
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -37,10 +38,12 @@ pub struct Denial {
     pub notes: Vec<PolicyNote>,
     /// Who asks is not known, rather than not permitted: what is wrong with the request's token.
     pub token: Option<Fault>,
+    /// Keys that may be newer than those that are known, and that the token may be of.
+    pub keys: Vec<Arc<KeySource>>,
 }
 
 impl Denial {
     pub fn new(why: impl Into<String>) -> Self {
-        Self { why: why.into(), notes: Vec::new(), token: None }
+        Self { why: why.into(), notes: Vec::new(), token: None, keys: Vec::new() }
     }
 }

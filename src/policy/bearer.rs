@@ -5,6 +5,7 @@
 //! happens, this refuses: a request has one token at the most, since nobody could tell which one an application believes.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::asked::Request;
@@ -12,7 +13,7 @@ use super::set::PolicySet;
 use super::token;
 use super::told::Told;
 use crate::base::Str;
-use crate::jwt::{self, Claims, Expected, Fault, Token};
+use crate::jwt::{self, Claims, Expected, Fault, KeyRing, KeySource, Token};
 use crate::model::{AuthorizationPolicy, Condition, IssuerKeys, TokenPlace, TokenRule, TokenText};
 
 /// Claims whose text is a list, parted by spaces, whatever a rule says (Istio, JWTRule.spaceDelimitedClaims).
@@ -24,8 +25,8 @@ pub enum Bearer<'a> {
     /// There is no token where one is looked for.
     Nobody,
     Known(&'a Verified),
-    /// The token is not good, by this RequestAuthentication.
-    Refused(&'a AuthorizationPolicy, Fault),
+    /// The token is not good, by this RequestAuthentication; it may be of keys that are newer than those that are known.
+    Refused(&'a AuthorizationPolicy, Fault, &'a [Arc<KeySource>]),
 }
 
 /// A token that one of the rules takes.
@@ -39,15 +40,18 @@ pub struct Verified {
 pub struct Checked<'a> {
     verified: Option<Verified>,
     refused: Option<(&'a AuthorizationPolicy, Fault)>,
+    /// What it is, where a refused token may be of newer keys.
+    keys: Vec<Arc<KeySource>>,
     told: Option<Box<Told>>,
 }
 
 type Rules<'a> = [(&'a AuthorizationPolicy, &'a TokenRule)];
 
-/// Looks for the token of a request, and verifies it. Without a RequestAuthentication nothing is looked at.
+/// Looks for the token of a request, and verifies it by the keys that are known now. Without a RequestAuthentication nothing is looked at.
 pub fn check<'a>(
     sets: impl Iterator<Item = &'a PolicySet>,
     request: Option<&Request<'_>>,
+    ring: &KeyRing,
 ) -> Checked<'a> {
     let policies = sets.flat_map(|set| &set.authenticate);
     let rules = policies.flat_map(|policy| rules(policy).map(move |rule| (&**policy, rule)));
@@ -56,7 +60,7 @@ pub fn check<'a>(
         return Checked::default();
     };
     let rules: Vec<_> = rules.collect();
-    checked(&rules, request, now())
+    checked(&rules, request, (ring, now()))
 }
 
 /// The rules of a RequestAuthentication.
@@ -72,8 +76,11 @@ fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn checked<'a>(rules: &Rules<'a>, request: &Request<'_>, now: u64) -> Checked<'a> {
-    let mut told = Told::default();
+/// What tokens are judged by: the keys that are known, and the time.
+type Judge<'r> = (&'r KeyRing, u64);
+
+fn checked<'a>(rules: &Rules<'a>, request: &Request<'_>, judge: Judge<'_>) -> Checked<'a> {
+    let (mut told, mut keys) = (Told::default(), Vec::new());
     rules.iter().for_each(|(_, rule)| told.forget(rule));
     let found = found(rules, request);
     let judged = match found.first() {
@@ -81,16 +88,24 @@ fn checked<'a>(rules: &Rules<'a>, request: &Request<'_>, now: u64) -> Checked<'a
         Some((by, _, text)) if found.iter().all(|(_, _, other)| other == text) => {
             Token::parse(text)
                 .map_err(|fault| (*by, fault))
-                .and_then(|token| accepted(rules, &found, token, now, &mut told))
+                .and_then(|token| {
+                    let verdicts: Vec<_> =
+                        rules.iter().map(|(_, rule)| verdict(rule, &token, judge)).collect();
+                    keys = newer(rules, &verdicts, &token);
+                    accepted(rules, &found, token, &verdicts, &mut told)
+                })
                 .map(Some)
         }
         Some((by, ..)) => Err((*by, Fault::Multiple)),
     };
     let (verified, refused) = match judged {
-        Ok(verified) => (verified, None),
+        Ok(verified) => {
+            keys.clear();
+            (verified, None)
+        }
         Err(refused) => (None, Some(refused)),
     };
-    Checked { verified, refused, told: Some(told).filter(|it| !it.is_empty()).map(Box::new) }
+    Checked { verified, refused, keys, told: Some(told).filter(|it| !it.is_empty()).map(Box::new) }
 }
 
 /// The tokens of a request, each with its place, and a policy that looks for it there.
@@ -116,14 +131,13 @@ fn accepted<'a>(
     rules: &Rules<'a>,
     found: &Found<'a, '_>,
     token: Token<'_>,
-    now: u64,
+    verdicts: &[Result<(), Fault>],
     told: &mut Told,
 ) -> Result<Verified, (&'a AuthorizationPolicy, Fault)> {
-    let verdicts: Vec<_> = rules.iter().map(|(_, rule)| verdict(rule, &token, now)).collect();
     let mut takers: Vec<&TokenRule> = Vec::new();
     for (by, place, _) in found {
         let (mut taker, mut refused) = (None, (*by, Fault::UnknownIssuer));
-        for ((policy, rule), verdict) in rules.iter().zip(&verdicts) {
+        for ((policy, rule), verdict) in rules.iter().zip(verdicts) {
             match verdict {
                 _ if !rule.places.contains(place) => {}
                 Ok(()) => taker = taker.or(Some(*rule)),
@@ -140,9 +154,32 @@ fn accepted<'a>(
     Ok(Verified { claims: token.claims, spaced })
 }
 
-fn verdict(rule: &TokenRule, token: &Token<'_>, now: u64) -> Result<(), Fault> {
+/// Where newer keys are, that a token may be of which no known key has signed.
+fn newer(
+    rules: &Rules<'_>,
+    verdicts: &[Result<(), Fault>],
+    token: &Token<'_>,
+) -> Vec<Arc<KeySource>> {
+    let mut newer: Vec<Arc<KeySource>> = Vec::new();
+    for ((_, rule), verdict) in rules.iter().zip(verdicts) {
+        if let (IssuerKeys::Remote(source), Err(fault)) = (&rule.keys, verdict)
+            && token.may_be_of_newer_keys(*fault)
+            && !newer.contains(source)
+        {
+            newer.push(source.clone());
+        }
+    }
+    newer
+}
+
+fn verdict(rule: &TokenRule, token: &Token<'_>, (ring, now): Judge<'_>) -> Result<(), Fault> {
+    let fetched;
     let keys = match &rule.keys {
         IssuerKeys::Inline(keys) => Some(keys),
+        IssuerKeys::Remote(source) => {
+            fetched = ring.known(&source.uri);
+            fetched.as_ref().and_then(|known| known.keys.as_ref())
+        }
         IssuerKeys::Unknown => None,
     };
     let expected = Expected { issuer: &rule.issuer, audiences: &rule.audiences, keys };
@@ -152,7 +189,7 @@ fn verdict(rule: &TokenRule, token: &Token<'_>, now: u64) -> Result<(), Fault> {
 impl<'a> Checked<'a> {
     pub fn bearer(&self) -> Bearer<'_> {
         match (&self.refused, &self.verified) {
-            (Some((by, fault)), _) => Bearer::Refused(by, *fault),
+            (Some((by, fault)), _) => Bearer::Refused(by, *fault, &self.keys),
             (None, Some(verified)) => Bearer::Known(verified),
             (None, None) => Bearer::Nobody,
         }

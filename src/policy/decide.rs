@@ -93,9 +93,9 @@ fn authenticated(set: &PolicySet, facts: &Facts<'_>) -> Result<(), Denial> {
     }
     match facts.bearer {
         Bearer::Nobody | Bearer::Known(_) => Ok(()),
-        Bearer::Refused(policy, fault) => {
+        Bearer::Refused(policy, fault, keys) => {
             let why = format!("{policy} refuses the request's token: {}", fault.text());
-            Err(Denial { token: Some(fault), ..Denial::new(why) })
+            Err(Denial { token: Some(fault), keys: keys.to_vec(), ..Denial::new(why) })
         }
     }
 }
@@ -260,6 +260,7 @@ mod tests {
     use http::{HeaderMap, HeaderValue, Method};
 
     use super::*;
+    use crate::jwt::KeyRing;
     use crate::jwt::fixture::Issuer;
     use crate::model::{Action, Operation, Scope, StringMatch, TokenPlace, Values};
     use crate::policy::{self, Connection, Request, fixture};
@@ -310,7 +311,7 @@ mod tests {
         let request =
             Request { method: &Method::GET, path: "/", host: "web.shop", headers: &headers };
         let (mut facts, mut notes) = (Facts::new(&connection, Some(&request)), Vec::new());
-        let checked = policy::check([&set].into_iter(), Some(&request));
+        let checked = policy::check([&set].into_iter(), Some(&request), &KeyRing::new());
         facts.bearer = checked.bearer();
         let asks = set.asks(&facts, &mut notes);
         let decided = asks.and_then(|_| set.decide(&facts, &mut notes));

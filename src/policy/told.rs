@@ -61,6 +61,11 @@ impl Told {
         }
     }
 
+    /// Headers that nobody but an agent may send.
+    pub fn removed(&self) -> &[HeaderName] {
+        &self.removed
+    }
+
     /// The headers as they become.
     pub fn headers(&self, headers: &HeaderMap) -> HeaderMap {
         let mut headers = headers.clone();

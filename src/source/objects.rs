@@ -358,7 +358,7 @@ kinds! {
                           https://istio.io/docs/reference/config/security/request_authentication.html",
             columns: &[],
         }),
-        used: "verifies tokens by the keys in `jwks`, [see below](#requestauthentications)",
+        used: "verifies tokens by the keys in `jwks` or at `jwksUri`, [see below](#requestauthentications)",
         ..Row::of(ISTIO_SECURITY_GROUP, &["v1", "v1beta1"])
     };
     TrafficPolicy: TrafficPolicy, spec PolicySpec = Row {

@@ -28,6 +28,7 @@ mod http;
 mod identity;
 #[path = "../support/issued.rs"]
 mod issued;
+mod jwks;
 mod jwt;
 mod lies;
 mod recorder;

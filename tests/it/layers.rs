@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 37] = [
+pub const LAYERS: [(&str, u8); 38] = [
     ("main", 13),
     ("cli", 12),
     ("app", 11),
@@ -30,6 +30,7 @@ pub const LAYERS: [(&str, u8); 37] = [
     ("resolver", 6),
     ("takeover", 6),
     ("otlp", 6),
+    ("jwks", 6),
     ("workloads", 6),
     ("cni", 6),
     ("world", 5),

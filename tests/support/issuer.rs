@@ -9,18 +9,29 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
 use serde_json::{Value, json};
 
-pub struct Issuer(EncodingKey);
+/// With the id of its key.
+pub struct Issuer(EncodingKey, &'static str);
 
 impl Issuer {
     pub fn new() -> Result<Self> {
-        Ok(Self(EncodingKey::from_ec_der(&rcgen::KeyPair::generate()?.serialize_der())))
+        Self::named("k")
     }
 
-    /// Its public key, with the id `k`, as a JSON Web Key Set.
+    pub fn named(key: &'static str) -> Result<Self> {
+        let pair = rcgen::KeyPair::generate()?;
+        Ok(Self(EncodingKey::from_ec_der(&pair.serialize_der()), key))
+    }
+
+    /// Its public key as a JSON Web Key Set.
     pub fn jwks(&self) -> Result<Value> {
         let mut key = serde_json::to_value(Jwk::from_encoding_key(&self.0, Algorithm::ES256)?)?;
-        key["kid"] = json!("k");
+        key["kid"] = json!(self.1);
         Ok(json!({ "keys": [key] }))
+    }
+
+    /// A token as it should be.
+    pub fn good(&self, claims: &Value) -> Result<String> {
+        self.token(&json!({"alg": "ES256", "kid": self.1}), claims)
     }
 
     pub fn token(&self, header: &Value, claims: &Value) -> Result<String> {

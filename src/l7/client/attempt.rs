@@ -20,9 +20,11 @@ use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
 use crate::filter::{ExternalAuth, HttpFilter, Seen};
 use crate::gate::{self, Ask, Filtered, Gate, Providers};
+use crate::jwt::KeySource;
 use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::arrived::{Arrived, Untold};
+use crate::l7::exchange::keys;
 use crate::l7::exchange::upgrade::Upgrade;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::message::original::Original;
@@ -70,6 +72,20 @@ struct Prepared {
     filtered: Option<Arc<[Filtered]>>,
     /// Providers that nobody else asks.
     asks: Vec<Ask>,
+}
+
+/// Why a request may not go to an endpoint.
+struct Refused {
+    answer: Answer,
+    notes: Vec<PolicyNote>,
+    /// It may perhaps, by newer keys.
+    keys: Vec<Arc<KeySource>>,
+}
+
+impl From<Answer> for Box<Refused> {
+    fn from(answer: Answer) -> Self {
+        Box::new(Refused { answer, notes: Vec::new(), keys: Vec::new() })
+    }
 }
 
 /// How the attempts at some endpoints ended, of which one at most has seen the request.
@@ -174,14 +190,21 @@ impl Routed {
         arrived: &mut Arrived,
         exchange: &mut Exchange,
     ) -> Result<(), Answer> {
-        let (mut filtered, asks) = match self.prepare(picked, arrived) {
+        let prepared = match self.prepare(picked, arrived) {
+            // Boxed, because it is rare.
+            Err(refused) if !refused.keys.is_empty() => {
+                Box::pin(self.prepare_again(picked, arrived, refused)).await
+            }
+            prepared => prepared,
+        };
+        let (mut filtered, asks) = match prepared {
             Ok(Prepared { notes, filtered, asks }) => {
                 exchange.record.notes(notes);
                 (filtered, asks)
             }
-            Err((answer, notes)) => {
-                exchange.record.notes(notes);
-                return Err(answer);
+            Err(refused) => {
+                exchange.record.notes(refused.notes);
+                return Err(refused.answer);
             }
         };
         if !asks.is_empty() {
@@ -231,7 +254,7 @@ impl Routed {
     ) -> Result<(Response<Incoming>, Lease), Answer> {
         let picked = self.plan.endpoint(&self.world, &self.session, &Attempts::default());
         let mut picked = picked.ok_or_else(|| self.nobody())?;
-        let prepared = self.prepare(&picked, &mut arrived).map_err(|(answer, _)| answer)?;
+        let prepared = self.prepare(&picked, &mut arrived).map_err(|refused| refused.answer)?;
         let Prepared { mut filtered, asks, .. } = prepared;
         if !asks.is_empty() {
             filtered = Box::pin(self.ask_providers(asks, &picked, &mut arrived, None)).await?;
@@ -247,11 +270,7 @@ impl Routed {
 
     /// What depends on the endpoint. One in the mesh judges for itself, and gets the original values when it will look
     /// at them; for one that is not, this half judges. Gives the notes of policies.
-    fn prepare(
-        &self,
-        picked: &Picked,
-        arrived: &mut Arrived,
-    ) -> Result<Prepared, (Answer, Vec<PolicyNote>)> {
+    fn prepare(&self, picked: &Picked, arrived: &mut Arrived) -> Result<Prepared, Box<Refused>> {
         // An attempt before may have changed and added these.
         if let Some(Sent { uri, headers }) = arrived.untold.take().map(|it| it.sent) {
             *arrived.request.uri_mut() = uri;
@@ -265,7 +284,7 @@ impl Routed {
         let namespace = &self.session.client.key.namespace;
         let refused = gate::refused_in_the_clear(backend, *port, namespace, captured.is_some());
         if let Some(why) = refused {
-            return Err((Answer::in_the_clear(why), Vec::new()));
+            return Err(Answer::in_the_clear(why).into());
         }
         let Some(server) = captured else {
             return self.authorize(picked, arrived);
@@ -286,6 +305,23 @@ impl Routed {
             }
         }
         Ok(Prepared::default())
+    }
+
+    /// The same once more when the keys have been fetched that a token may be of.
+    async fn prepare_again(
+        &self,
+        picked: &Picked,
+        arrived: &mut Arrived,
+        refused: Box<Refused>,
+    ) -> Result<Prepared, Box<Refused>> {
+        let lacking = refused.keys.clone();
+        let mut prepared = Err(refused);
+        let again = || {
+            prepared = self.prepare(picked, arrived);
+            prepared.as_ref().is_err_and(|refused| !refused.keys.is_empty())
+        };
+        keys::await_newer(&self.session.context.dependencies, &lacking, again).await;
+        prepared
     }
 
     /// Asks the filters of the destination, where nobody there does: for each endpoint as for a pod.
@@ -349,11 +385,7 @@ impl Routed {
     }
 
     /// For a destination where nobody judges.
-    fn authorize(
-        &self,
-        picked: &Picked,
-        arrived: &mut Arrived,
-    ) -> Result<Prepared, (Answer, Vec<PolicyNote>)> {
+    fn authorize(&self, picked: &Picked, arrived: &mut Arrived) -> Result<Prepared, Box<Refused>> {
         match self.judge().judge(&self.world, picked, &arrived.request, Providers::NotAsked) {
             Ok(None) => Ok(Prepared::default()),
             Ok(Some(permit)) => {
@@ -363,6 +395,7 @@ impl Routed {
                 }
                 if let Some(told) = &permit.told {
                     told.apply(&mut arrived.request);
+                    arrived.request.body_mut().forbid_in_trailers(told.removed());
                 }
                 if let Some(by) = permit.waypoint.filter(|_| permit.names_client) {
                     let client = &self.session.client.identity;
@@ -372,7 +405,8 @@ impl Routed {
             }
             Err(denial) => {
                 let (uri, headers) = (arrived.request.uri(), arrived.request.headers());
-                Err((Answer::of_denial(&denial, uri, headers), denial.notes))
+                let answer = Answer::of_denial(&denial, uri, headers);
+                Err(Box::new(Refused { answer, notes: denial.notes, keys: denial.keys }))
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Authorization by the client's half, where nobody else judges: of requests to destinations without an agent, and of answers
 //! that no application gives.
 
+use std::sync::Arc;
+
 use http::header::ACCESS_CONTROL_REQUEST_METHOD;
 use http::{HeaderMap, Method, Request};
 
@@ -9,6 +11,7 @@ use super::session::Session;
 use crate::balance::Picked;
 use crate::base::{PolicyNote, Reason};
 use crate::gate::{self, Ask, Gate, Permit, Providers, Views};
+use crate::jwt::KeySource;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::message::lasting::{self, End, Kept};
 use crate::l7::message::sent::{self, Sent};
@@ -96,11 +99,19 @@ pub(in crate::l7) struct Refusal {
     pub(in crate::l7) notes: Vec<PolicyNote>,
     /// Providers that must permit that the client hears the answer, before the other policies decide.
     pub(in crate::l7) asks: Vec<Ask>,
+    /// The client may hear another answer once newer keys are there.
+    pub(in crate::l7) pending: Option<Box<Pending>>,
+}
+
+/// An answer that the client may not hear, as far as its token can be verified now.
+pub(in crate::l7) struct Pending {
+    pub(in crate::l7) answer: Answer,
+    pub(in crate::l7) keys: Vec<Arc<KeySource>>,
 }
 
 impl From<Answer> for Refusal {
     fn from(answer: Answer) -> Self {
-        Self { answer, notes: Vec::new(), asks: Vec::new() }
+        Self { answer, notes: Vec::new(), asks: Vec::new(), pending: None }
     }
 }
 
@@ -142,8 +153,11 @@ pub(in crate::l7) fn heard<B>(
             refusal.asks = permit.asks;
         }
         Err(denial) => {
-            refusal.answer = Answer::of_denial(&denial, request.uri(), headers);
+            let instead = Answer::of_denial(&denial, request.uri(), headers);
+            let answer = std::mem::replace(&mut refusal.answer, instead);
             refusal.notes = denial.notes;
+            let keys = denial.keys;
+            refusal.pending = (!keys.is_empty()).then(|| Box::new(Pending { answer, keys }));
         }
     }
     refusal

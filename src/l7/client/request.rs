@@ -28,7 +28,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::attempt::{self, Got, Outcome, Routed};
-use super::judge::{self, Judge, Refusal};
+use super::judge::{self, Judge, Pending, Refusal};
 use super::mirror;
 use super::plan::{self, Plan};
 use super::session::Session;
@@ -39,7 +39,7 @@ use crate::gate::Providers;
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
-use crate::l7::exchange::{Exchange, ResponseBody, chain, relay, traced, upgrade};
+use crate::l7::exchange::{Exchange, ResponseBody, chain, keys, relay, traced, upgrade};
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Cut, Kept};
 use crate::l7::message::sent::{self, Sent};
@@ -68,7 +68,7 @@ pub(in crate::l7) async fn route(
     };
     let plan = match planned {
         Ok(plan) => plan,
-        Err(refusal) if refusal.asks.is_empty() => {
+        Err(refusal) if refusal.asks.is_empty() && refusal.pending.is_none() => {
             exchange.record.notes(refusal.notes);
             return refusal.answer.respond(exchange, form);
         }
@@ -97,15 +97,31 @@ pub(in crate::l7) async fn route(
     }
 }
 
-/// Gives the client an answer that no application gives, if the providers permit that it hears it, and then the other policies: both
-/// are asked about what it sent.
+/// Gives the client an answer that no application gives, if its token is one of newer keys where that counts, if the providers permit
+/// that it hears it, and then the other policies: all are asked about what it sent.
 async fn refuse(
     session: Arc<Session>,
-    refusal: Refusal,
+    mut refusal: Refusal,
     mut arrived: Arrived,
     before: Option<Box<Sent>>,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
+    if let Some(pending) = refusal.pending.take() {
+        let Pending { answer, keys } = *pending;
+        let dependencies = &session.context.dependencies;
+        let headers = sent_headers(&before, &arrived);
+        let again = || {
+            let world = dependencies.world.load();
+            let (request, answer) = ((&arrived.request, headers), answer.clone());
+            refusal = judge::heard(&session, &world, request, answer, Providers::NotAsked);
+            refusal.pending.is_some()
+        };
+        keys::await_newer(dependencies, &keys, again).await;
+        if refusal.asks.is_empty() {
+            exchange.record.notes(refusal.notes);
+            return refusal.answer.respond(exchange, arrived.form);
+        }
+    }
     let Refusal { answer, asks, .. } = refusal;
     let sent = before.as_ref().map(|sent| (&sent.uri, &sent.headers));
     let authorizer = session.authorizer();

@@ -143,13 +143,12 @@ impl Gates {
                 "an HTTPRoute of Service {service} has requests authorized (ExternalAuth), and this is not HTTP; \
                  give ports of other protocols the appProtocol tcp"
             );
-            return Err(Denial { why, notes: permit.notes, token: None });
+            return Err(Denial { notes: permit.notes, ..Denial::new(why) });
         }
         if permit.names_client {
             let why = "only HTTP may pass where a waypoint names clients (x-forwarded-client-cert), so that nobody else does; \
                        give ports of other protocols the appProtocol tcp";
-            let (why, notes) = (why.to_owned(), permit.notes);
-            return Err(Denial { why, notes, token: None });
+            return Err(Denial { notes: permit.notes, ..Denial::new(why) });
         }
         Ok(permit)
     }

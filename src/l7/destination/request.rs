@@ -5,8 +5,8 @@
 //! 1. **Canonical form and budget.** Headers that only agents may send are taken off; the original values that the client's half
 //!    may have sent are kept aside, and believed only where a route verifies them.
 //! 2. **A verdict** ([`judge`]), before the record, because the record names the policies: a budget that is full, a request that
-//!    is malformed, then authorization, by what arrived or was verified. The record begins with the verdict, so that what was
-//!    rejected is logged and counted as well.
+//!    is malformed, then authorization, by what arrived or was verified. A token of an unknown key has the issuer's keys fetched
+//!    ([`Newer`]). The record begins with the verdict, so that what was rejected is logged and counted as well.
 //! 3. **External authorization**, if a CUSTOM policy matches. The verdict is then only that the request may be asked about; DENY
 //!    and ALLOW follow, by the request as the providers made it.
 //! 4. **Rate limits** of the services that guard the workload, after authorization: a request that is not permitted takes no token
@@ -26,9 +26,12 @@ use super::session::{self, Session};
 use crate::base::{PolicyNote, Str};
 use crate::ext_authz;
 use crate::gate::{Permit, Providers};
+use crate::jwt::KeySource;
+use crate::l7::budget::Full;
 use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
+use crate::l7::exchange::keys::{self, Newer};
 use crate::l7::exchange::upgrade::{self, Upgrade};
 use crate::l7::exchange::{Exchange, ResponseBody, relay, traced};
 use crate::l7::message::headers;
@@ -57,9 +60,17 @@ pub(in crate::l7) async fn deliver(
     let attempt = headers::take_attempt(arrived.request.headers_mut());
     let form = arrived.form;
     let permit = arrived.admit(&session.seat);
-    let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
-    let Judgement { routed, notes, judged, observed } =
-        judge(&session, &mut arrived, sent_as.as_ref(), full);
+    let Judgement { routed, notes, judged, observed, keys: _ } = {
+        let mut newer = None;
+        loop {
+            let judgement = judge(&session, &mut arrived, sent_as.as_ref(), permit.as_ref().err());
+            if let Some(judgement) = judgement.unless_open(&session, &mut newer) {
+                break judgement;
+            }
+            // Boxed, because it is rare.
+            Box::pin(keys::wait(&mut newer)).await;
+        }
+    };
     let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
     let place = Admission::of(permit, &session.seat, arrived.version);
@@ -105,6 +116,7 @@ fn tell(arrived: &mut Arrived, judged: &mut Permitted) -> Option<Box<Kept>> {
     let told = judged.permit.told.as_ref()?;
     let head = Box::new(Kept::of(&arrived.request));
     told.apply(&mut arrived.request);
+    arrived.request.body_mut().forbid_in_trailers(told.removed());
     if let Some(sent) = &mut judged.sent {
         sent.headers = told.headers(&sent.headers);
     }
@@ -174,20 +186,23 @@ struct Judgement {
     notes: Vec<PolicyNote>,
     judged: Result<Permitted, Answer>,
     observed: Option<Observed>,
+    /// It would perhaps be another one by newer keys.
+    keys: Vec<Arc<KeySource>>,
 }
 
 fn judge(
     session: &Session,
     arrived: &mut Arrived,
     sent_as: Option<&HeaderValue>,
-    full: Option<String>,
+    full: Option<&Full>,
 ) -> Judgement {
     let world = session.context.dependencies.world.load();
     let gates = session.gates(&world);
     let routed = gates.was_routed();
     let service = gates.service().map(|service| &service.key);
     let observed = world.observed(Kind::Server, &session.inbound.workload, service).cloned();
-    if let Some(why) = full {
+    if let Some(full) = full {
+        let why = session.seat.share().why(*full);
         return Judgement::refused(routed, Answer::overflow(why), observed);
     }
     if let Some(fault) = arrived.fault {
@@ -201,19 +216,30 @@ fn judge(
     match judged {
         Ok(mut judged) => {
             let notes = std::mem::take(&mut judged.permit.notes);
-            Judgement { routed, notes, judged: Ok(judged), observed }
+            Judgement { routed, notes, judged: Ok(judged), observed, keys: Vec::new() }
         }
         Err(denial) => {
             let request = &arrived.request;
             let answer = Answer::of_denial(&denial, request.uri(), request.headers());
-            Judgement { routed, notes: denial.notes, judged: Err(answer), observed }
+            let (notes, keys) = (denial.notes, denial.keys);
+            Judgement { routed, notes, judged: Err(answer), observed, keys }
         }
     }
 }
 
 impl Judgement {
+    /// `None` while keys may still be fetched that make it another one.
+    fn unless_open(self, session: &Session, newer: &mut Option<Box<Newer>>) -> Option<Self> {
+        if self.keys.is_empty() || newer.as_ref().is_some_and(|newer| newer.is_over()) {
+            return Some(self);
+        }
+        let dependencies = &session.context.dependencies;
+        newer.get_or_insert_with(|| Box::new(Newer::new(dependencies, &self.keys)));
+        None
+    }
+
     fn refused(routed: bool, answer: Answer, observed: Option<Observed>) -> Self {
-        Self { routed, notes: Vec::new(), judged: Err(answer), observed }
+        Self { routed, notes: Vec::new(), judged: Err(answer), observed, keys: Vec::new() }
     }
 }
 

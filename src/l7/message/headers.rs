@@ -140,9 +140,14 @@ pub(in crate::l7) fn put_attempt(headers: &mut HeaderMap, attempt: HeaderValue) 
 
 /// Headers that only agents may send are taken out of what clients send, trailers included.
 pub(in crate::l7) fn strip_internal(headers: &mut HeaderMap) {
-    framing::remove(headers, &[ORIGINAL, CLIENT]);
-    let disguised = headers.keys().filter(|name| is_disguised(name, &CLIENT));
-    let disguised: Vec<HeaderName> = disguised.cloned().collect();
+    framing::remove(headers, &[ORIGINAL]);
+    strip_disguised(headers, &[CLIENT]);
+}
+
+/// Takes fields of these names out, and those that an application may take for them.
+pub(in crate::l7) fn strip_disguised(headers: &mut HeaderMap, names: &[HeaderName]) {
+    let is_one = |name: &&HeaderName| names.iter().any(|one| is_disguised(name, one));
+    let disguised: Vec<HeaderName> = headers.keys().filter(is_one).cloned().collect();
     framing::remove(headers, &disguised);
 }
 

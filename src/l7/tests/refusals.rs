@@ -1,14 +1,18 @@
 //! What is refused because it is not carried out: tokens, and TLS to applications.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 
 use super::destination::captured;
+use super::raw::{HALVES, accept, head, listening, read};
 use super::support::*;
 use crate::base::Str;
 use crate::jwt::fixture::Issuer;
+use crate::jwt::{KeySource, KeysUri, Known};
 use crate::l7::WorkerSettings;
 use crate::model::*;
 use crate::policy::fixture;
@@ -67,6 +71,75 @@ async fn the_clients_half_refuses_them_where_nobody_else_judges() {
     let lab = Lab::new(mesh, WorkerSettings::for_tests());
     let stream = lab.dial("client", "echo").await;
     is_refused_with_a_token(&mut Client::http1(stream).await).await;
+}
+
+/// Rules whose keys are fetched: a request with a token waits until they are there, at whichever half judges.
+#[tokio::test]
+async fn a_request_waits_for_the_keys_of_its_token() {
+    let at = application("app").await;
+    let issuer = Issuer::new("k");
+    let claims = serde_json::json!({"iss": "https://issuer", "sub": "alice"});
+    let bearer = format!("Bearer {}", issuer.token(&claims));
+    let uri = Arc::new(KeysUri::parse("https://issuer.example/keys").unwrap());
+    let timeout = Duration::from_secs(30);
+    let source = KeySource { uri: uri.clone(), namespace: "shop".into(), timeout };
+    let mut rule = fixture::token_rule(&issuer);
+    rule.keys = IssuerKeys::Remote(Arc::new(source));
+    let key = crate::world::fixture::key("jwt");
+    for judges in ["destination", "client"] {
+        let policy = fixture::tokens(&key, on_echo(), vec![rule.clone()]);
+        let mesh = if judges == "client" { shop(at) } else { captured(at) };
+        let lab = Lab::new(mesh.policy(policy), WorkerSettings::for_tests());
+        let stream = match judges {
+            "client" => lab.dial("client", "echo").await,
+            _ => lab.arrive("echo", at, Some(identity("client")), None).await,
+        };
+        let mut client = Client::http1(stream).await;
+        let ring = lab.store.load().keys.clone();
+        let mut added = ring.added().unwrap();
+        let learns = async {
+            let set = added.recv().await.unwrap();
+            set.wanted().await;
+            let now = Instant::now();
+            set.learn(Known {
+                keys: Some(issuer.keys()),
+                begun: Some(now),
+                next: now,
+                failure: None,
+            });
+        };
+        let headers = [("authorization", &*bearer)];
+        let (got, ()) = tokio::join!(client.send(Method::GET, "/", &headers), learns);
+        assert_eq!(got.unwrap().status, StatusCode::OK, "{judges}");
+        assert_eq!(ring.sets().len(), 1);
+        // Others do not wait, whatever is known.
+        ring.remove(&uri);
+        let got = client.send(Method::GET, "/", &[]).await.unwrap();
+        assert_eq!(got.status, StatusCode::OK, "{judges}");
+        assert!(ring.sets().is_empty());
+    }
+}
+
+/// Applications that join trailers with the headers would take the client's word for an agent's.
+#[tokio::test]
+async fn nobody_but_the_agent_tells_of_claims_in_trailers() {
+    let (at, listener) = listening().await;
+    let mut rule = fixture::token_rule(&Issuer::new("k"));
+    rule.payload_header = Some("x-jwt-payload".parse().unwrap());
+    rule.claim_headers = vec![ClaimHeader { name: "x-user".parse().unwrap(), claim: "sub".into() }];
+    for half in HALVES {
+        let key = crate::world::fixture::key("jwt");
+        let policy = fixture::tokens(&key, on_echo(), vec![rule.clone()]);
+        let lab = Lab::new(half.mesh(at).policy(policy), WorkerSettings::for_tests());
+        let mut client = half.connect(&lab, at).await;
+        let request = "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       2\r\nhi\r\n0\r\nX-Sum: 1\r\nX-User: root\r\nX_User: root\r\nX-JWT-Payload: e30\r\n\r\n";
+        client.write_all(request.as_bytes()).await.unwrap();
+        let mut application = accept(&listener).await;
+        head(&mut application).await;
+        let expected = "2\r\nhi\r\n0\r\nx-sum: 1\r\n\r\n";
+        assert_eq!(read(&mut application, expected.len()).await, expected, "{half:?}");
+    }
 }
 
 fn encrypted(mut mesh: Fixture, clients: Option<&str>, demand: Demand) -> Fixture {

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -126,11 +126,15 @@ struct Reading {
     receiving: Option<Receiving>,
     /// The client waits to be asked for it.
     expected: Option<Waiting>,
+    forbidden: Option<Box<Forbidden>>,
     /// Over HTTP/1.
     leaving: Option<Leaving>,
     /// Of gRPC.
     messages: Option<Messages>,
 }
+
+/// Headers of which the application is told by an agent, and which the client may not send in trailers either.
+struct Forbidden(Vec<HeaderName>);
 
 /// A body that may be sent again, held by whoever may do so.
 #[derive(Clone)]
@@ -172,6 +176,7 @@ impl RequestBody {
             waited: false,
             receiving: None,
             expected: None,
+            forbidden: None,
             leaving: None,
             messages: None,
         }))
@@ -218,6 +223,16 @@ impl RequestBody {
     pub(in crate::l7) fn wait(&mut self) {
         if let Source::Client(reading) = &mut self.0 {
             reading.expected = Some(Waiting::new(Expectation::default()));
+        }
+    }
+
+    /// Fields of these names are taken out of its trailers.
+    pub(in crate::l7) fn forbid_in_trailers(&mut self, names: &[HeaderName]) {
+        let forbidden = (!names.is_empty()).then(|| Box::new(Forbidden(names.to_vec())));
+        match &mut self.0 {
+            Source::Client(reading) => reading.forbidden = forbidden,
+            Source::Kept(turn) => turn.kept.0.lock().reading.forbidden = forbidden,
+            Source::None | Source::Copied(_) | Source::Own(_) => {}
         }
     }
 
@@ -431,6 +446,9 @@ impl Reading {
     /// They hold what they take until they have been sent.
     fn pass_trailers(&self, trailers: &mut HeaderMap) -> Result<(), BodyError> {
         headers::strip_trailers(trailers);
+        if let Some(forbidden) = &self.forbidden {
+            headers::strip_disguised(trailers, &forbidden.0);
+        }
         let Some(receiving) = &self.receiving else { return Ok(()) };
         let reserved = receiving.trailers(headers::size_of(trailers));
         if let Some(reserved) = reserved.map_err(|full| BodyError::NoRoom(receiving.why(full)))? {

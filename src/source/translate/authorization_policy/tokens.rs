@@ -2,10 +2,14 @@
 //! without a token go on. A rule whose keys cannot be read takes no token: what nobody can verify must not reach an application
 //! that relies on it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::HeaderName;
+use serde_json::Value;
 
 use crate::base::ObjectKey;
-use crate::jwt::Keys;
+use crate::jwt::{KeySource, Keys, KeysUri};
 use crate::model::{self, Action, ClaimHeader, Condition, IssuerKeys, Rule, TokenPlace, TokenRule};
 use crate::source::objects::{JwtRule, RequestAuthentication};
 use crate::source::translate::Context;
@@ -25,6 +29,13 @@ const RESERVED: [&str; 8] = [
     "x-forwarded-client-cert",
     "x-isthmus-original",
 ];
+
+/// What is said of a rule without keys.
+const UNTIL: &str = "until that is mended, every token of the issuer is answered with 401";
+/// For how long a request waits for keys (Istio, JWTRule.timeout).
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest that it may wait: what waits holds what others need.
+const MAX_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn translate(
     cx: &mut Context<'_>,
@@ -75,6 +86,11 @@ impl Reader<'_, '_> {
         self.cx.error::<RequestAuthentication>(self.key, field, reason);
     }
 
+    fn warn(&mut self, field: &str, reason: impl Into<String>) {
+        let field = format!("{}.{field}", self.place);
+        self.cx.warn::<RequestAuthentication>(self.key, field, reason);
+    }
+
     fn rule(&mut self, rule: &JwtRule) -> TokenRule {
         if rule.issuer.is_empty() {
             self.error("issuer", "is missing, so that the rule takes no token");
@@ -93,14 +109,11 @@ impl Reader<'_, '_> {
 
     /// Given keys hold, whatever address is given besides (Istio, JWTRule.jwks).
     fn keys(&mut self, rule: &JwtRule) -> IssuerKeys {
-        const UNTIL: &str = "until that is mended, every token of the issuer is answered with 401";
         if rule.jwks.is_empty() {
-            let (field, why) = match rule.keys_uri().is_empty() {
-                true => ("jwks", "is missing, and keys are not looked for at the issuer"),
-                false => ("jwksUri", "is not supported yet; give the keys in jwks"),
-            };
-            self.error(field, format!("{why}; {UNTIL}"));
-            return IssuerKeys::Unknown;
+            return self.remote(rule);
+        }
+        if !rule.keys_uri().is_empty() {
+            self.warn("jwksUri", "is not asked, because jwks has the keys");
         }
         let keys = match Keys::parse(&rule.jwks) {
             Ok(keys) => keys,
@@ -113,11 +126,48 @@ impl Reader<'_, '_> {
             let skipped = keys.skipped().join(", ");
             self.error("jwks", format!("has no key that can be used ({skipped}); {UNTIL}"));
         } else if !keys.skipped().is_empty() {
-            let reason = format!("{}, and is not used", keys.skipped().join(", "));
-            let field = format!("{}.jwks", self.place);
-            self.cx.warn::<RequestAuthentication>(self.key, field, reason);
+            self.warn("jwks", format!("{}, and is not used", keys.skipped().join(", ")));
         }
         IssuerKeys::Inline(keys)
+    }
+
+    fn remote(&mut self, rule: &JwtRule) -> IssuerKeys {
+        if rule.keys_uri().is_empty() {
+            let why = "is missing, and so is jwksUri; keys are not looked for at the issuer";
+            self.error("jwks", format!("{why}; {UNTIL}"));
+            return IssuerKeys::Unknown;
+        }
+        let timeout = self.timeout(rule.timeout.as_ref());
+        match KeysUri::parse(rule.keys_uri()) {
+            Ok(uri) => IssuerKeys::Remote(Arc::new(KeySource {
+                uri: Arc::new(uri),
+                namespace: self.key.namespace.clone(),
+                timeout,
+            })),
+            Err(why) => {
+                self.error("jwksUri", format!("{why}; {UNTIL}"));
+                IssuerKeys::Unknown
+            }
+        }
+    }
+
+    /// As Kubernetes writes durations of protobuf: seconds, as in `1.5s`.
+    fn timeout(&mut self, given: Option<&Value>) -> Duration {
+        let Some(given) = given else { return TIMEOUT };
+        let seconds = given.as_str().and_then(|text| text.strip_suffix('s')?.parse().ok());
+        let read = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        match read.filter(|read| !read.is_zero()) {
+            Some(read) if read > MAX_TIMEOUT => {
+                self.warn("timeout", format!("is more than {MAX_TIMEOUT:?}, which holds instead"));
+                MAX_TIMEOUT
+            }
+            Some(read) => read,
+            None => {
+                let why = format!("{given} is no duration such as 1.5s; {TIMEOUT:?} hold instead");
+                self.error("timeout", why);
+                TIMEOUT
+            }
+        }
     }
 
     fn places(&mut self, rule: &JwtRule) -> Vec<TokenPlace> {
