@@ -59,13 +59,12 @@ pub(in crate::l7) async fn deliver(
     headers::strip_internal(arrived.request.headers_mut());
     let attempt = headers::take_attempt(arrived.request.headers_mut());
     let form = arrived.form;
-    let permit = arrived.admit(&session.seat);
-    let Judgement { routed, notes, judged, observed, keys: _ } = {
-        let mut newer = None;
+    let (Judgement { routed, notes, judged, observed, keys: _ }, place) = {
+        let (permit, mut newer) = (arrived.admit(&session.seat), None);
         loop {
             let judgement = judge(&session, &mut arrived, sent_as.as_ref(), permit.as_ref().err());
             if let Some(judgement) = judgement.unless_open(&session, &mut newer) {
-                break judgement;
+                break (judgement, Admission::of(permit, &session.seat, arrived.version));
             }
             // Boxed, because it is rare.
             Box::pin(keys::wait(&mut newer)).await;
@@ -73,7 +72,6 @@ pub(in crate::l7) async fn deliver(
     };
     let start = session.request_start(routed, judged.as_ref().ok().map(|it| &it.permit));
     let record = session.context.dependencies.telemetry.request(arrived.describe(start));
-    let place = Admission::of(permit, &session.seat, arrived.version);
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.attempt = attempt;
     exchange.record.notes(notes);
