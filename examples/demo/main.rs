@@ -5,6 +5,9 @@
 #[path = "../../tests/support/support.rs"]
 mod support;
 
+#[path = "../../tests/support/collector.rs"]
+mod collector;
+
 mod authentication;
 mod authorization;
 mod bypass;
@@ -17,6 +20,7 @@ mod report;
 mod routing;
 mod stage;
 mod steps;
+mod trace;
 mod tunnel;
 mod users;
 mod waypoints;

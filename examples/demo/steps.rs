@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use crate::stage::Stage;
 use crate::{
-    authentication, authorization, bypass, cleanup, enrolment, layer4, plaintext, routing, users,
-    waypoints,
+    authentication, authorization, bypass, cleanup, enrolment, layer4, plaintext, routing, trace,
+    users, waypoints,
 };
 
 /// One step.
@@ -38,5 +38,6 @@ pub const STEPS: &[Step] = &[
     step("disable_ignored", "DISABLE is ignored", authentication::disable),
     step("token", "Who the user is: a token", users::token),
     step("authorizer", "Who the user is: an external authorizer", users::authorizer),
+    step("trace", "A request as a trace", trace::run),
     step("cleanup", "Cleaned up: plaintext again, no rule left", cleanup::run),
 ];
