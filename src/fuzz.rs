@@ -6,7 +6,7 @@
 //! A new parser gets a target here, and seeds. Release builds do not contain this room (the feature `fuzzing`).
 
 use crate::{
-    cni, config, controller, dns, expression, identity, l4, l7, policy, redirect, resolver,
+    cni, config, controller, dns, expression, identity, jwt, l4, l7, policy, redirect, resolver,
 };
 use crate::{source, takeover, trace, tunnel};
 
@@ -19,7 +19,7 @@ pub struct Target {
 }
 
 /// All of them, with who sends such bytes.
-pub const TARGETS: [Target; 26] = [
+pub const TARGETS: [Target; 28] = [
     // Anybody who can reach 15008.
     Target { name: "connect", run: tunnel::fuzz::connect },
     Target { name: "frames", run: tunnel::fuzz::frames },
@@ -33,6 +33,7 @@ pub const TARGETS: [Target; 26] = [
     Target { name: "trace_context", run: trace::fuzz::context },
     Target { name: "original", run: l7::fuzz::original },
     Target { name: "messages", run: l7::fuzz::messages },
+    Target { name: "token", run: jwt::fuzz::token },
     Target { name: "path", run: policy::fuzz::path },
     Target { name: "host", run: policy::fuzz::host },
     // Applications, and DNS servers.
@@ -41,6 +42,8 @@ pub const TARGETS: [Target; 26] = [
     // Users who may write objects.
     Target { name: "manifest", run: source::fuzz::manifest },
     Target { name: "expression", run: expression::fuzz::parse },
+    // Issuers of tokens.
+    Target { name: "keys", run: jwt::fuzz::keys },
     // Agents, and CAs.
     Target { name: "sign_call", run: controller::fuzz::call },
     Target { name: "signing_request", run: identity::fuzz::signing_request },

@@ -9,6 +9,8 @@ mod address;
 mod fault;
 #[cfg(test)]
 pub mod fixture;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod json;
 mod keys;
 mod redact;

@@ -17,7 +17,7 @@ pub const MAX_KEYS_BYTES: usize = 64 * 1024;
 /// The longest set that is fetched: some issuers publish chains of certificates with their keys.
 pub const MAX_FETCHED_BYTES: usize = 256 * 1024;
 /// Keys of one set at the most: a token without a key id is tried with each that fits.
-const MAX_KEYS: usize = 32;
+pub(super) const MAX_KEYS: usize = 32;
 /// Moduli of RSA that are used, in bytes: what aws-lc-rs verifies with, from 2048 bits.
 const MODULUS: std::ops::RangeInclusive<usize> = 256..=1024;
 
