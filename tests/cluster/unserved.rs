@@ -14,7 +14,6 @@ const SYSTEM: &str = "isthmus-system";
 /// The definitions of Istio's that `config/crds` does not have, as far as the API server needs them.
 fn definitions() -> String {
     let kinds = [
-        ("security.istio.io", "RequestAuthentication", "requestauthentications"),
         ("networking.istio.io", "VirtualService", "virtualservices"),
         ("networking.istio.io", "DestinationRule", "destinationrules"),
     ];

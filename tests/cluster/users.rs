@@ -35,10 +35,9 @@ fn guarded(documents: &str, judge: impl FnOnce() -> Result<()>) -> Result<()> {
     meshed()?;
     apply_file("config/bookinfo/mesh/waypoint.yaml")?;
     kubectl(&["label", "namespace", "bookinfo", "istio.io/use-waypoint=waypoint", "--overwrite"])?;
-    apply(documents)?;
-    let outcome = judge();
-    delete(documents)?;
-    let ended = outcome.and_then(|()| answers("curl", &[DETAILS], 200).map(drop));
+    let outcome = apply(documents).and_then(|()| judge());
+    let ended =
+        outcome.and(delete(documents)).and_then(|()| answers("curl", &[DETAILS], 200).map(drop));
     kubectl(&["label", "namespace", "bookinfo", "istio.io/use-waypoint-"])?;
     kubectl(&["delete", "-n", "bookinfo", "gateway", "waypoint"])?;
     ended
@@ -82,7 +81,7 @@ fn an_external_authorizer_says_who_the_user_is() -> Result<()> {
         let answer = answers("curl", &good, 200)?;
         ensure!(user(&answer)? == "alice", "{answer:?}");
         let object = ["authorizationpolicy", "-n", "bookinfo", "details-authorizer"];
-        has(&object, "Accepted", "True", "Accepted")?;
+        has(&object, "WaypointAccepted", "True", "Accepted")?;
         // A provider that MeshConfig does not name any more permits nothing.
         kubectl(&["delete", "-n", "istio-system", "configmap", "istio"])?;
         answers("curl", &good, 403)?;

@@ -20,7 +20,7 @@ use super::{Desired, Desires, Subject, SubjectKind, View, desired, plan};
 use crate::base::{Seldom, Str};
 use crate::controller::Context;
 use crate::controller::events::{self, Told, Trouble};
-use crate::source::{TranslateSettings, translate};
+use crate::source::{Complaint, TranslateSettings, translate};
 use crate::telemetry::Telemetry;
 
 /// The quiet time before statuses are computed: several changes are one.
@@ -143,7 +143,8 @@ impl Runner {
         }
         let served = self.cache.served();
         let objects = self.cache.objects();
-        let translation = translate(objects, &self.settings);
+        let mut translation = translate(objects, &self.settings);
+        translation.complaints.retain(|complaint| !is_about_a_provider(complaint));
         let objects = self.cache.in_force();
         let view = View {
             objects,
@@ -314,4 +315,9 @@ fn hash(desired: &Desired) -> u64 {
     let mut hasher = DefaultHasher::new();
     desired.status.to_string().hash(&mut hasher);
     hasher.finish()
+}
+
+/// The controller does not read MeshConfig, so whether it has a provider is for the agents to say.
+fn is_about_a_provider(complaint: &Complaint) -> bool {
+    complaint.field.contains("provider") && complaint.field.ends_with(".name")
 }
