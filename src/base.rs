@@ -3,6 +3,7 @@
 
 mod backoff;
 mod burst;
+mod driven;
 mod heads;
 mod identity;
 mod names;
@@ -22,6 +23,7 @@ pub mod work;
 
 pub use backoff::Backoff;
 pub use burst::Burst;
+pub use driven::driven;
 pub use heads::{FIELD_BYTES, MAX_FIELDS, UNSEEN_FIELDS};
 pub use identity::{Identity, IdentityError};
 pub use names::{ObjectKey, Str};

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::fresh::{self, Validators};
 use super::{Fetcher, reachable, tls};
+use crate::base::driven;
 use crate::jwt::{Keys, KeysUri, MAX_FETCHED_BYTES};
 
 /// How many addresses of a name are tried.
@@ -141,16 +142,7 @@ where
         let response = sender.send_request(request).await.map_err(Failed::Broken)?;
         read(response, validators).await
     };
-    tokio::pin!(connection);
-    tokio::pin!(exchange);
-    tokio::select! {
-        fetched = &mut exchange => fetched,
-        // It ends with the server's last byte, which the exchange may not have seen yet.
-        ended = &mut connection => match ended {
-            Ok(()) => exchange.await,
-            Err(error) => Err(Failed::Broken(error)),
-        },
-    }
+    driven(connection, exchange, Failed::Broken).await
 }
 
 async fn read(response: Response<Incoming>, validators: &Validators) -> Result<Fetched, Failed> {

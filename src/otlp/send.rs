@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tonic::metadata::{MetadataKey, MetadataValue};
 use tonic::transport::Endpoint;
 
+use crate::base::driven;
 use crate::trace::{Protocol, Provider};
 
 /// What is sent.
@@ -127,16 +128,7 @@ async fn http(
         // What cannot be read rejects nothing: some collectors answer in JSON.
         Ok(ExportTraceServiceResponse::decode(body).map_or(0, |answer| rejected(&answer)))
     };
-    tokio::pin!(connection);
-    tokio::pin!(exchange);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        // It ends with the collector's last byte, which the exchange may not have seen yet.
-        ended = &mut connection => match ended {
-            Ok(()) => exchange.await,
-            Err(error) => Err(Failed::broken(error)),
-        },
-    }
+    driven(connection, exchange, Failed::broken).await
 }
 
 /// What the collector is called.

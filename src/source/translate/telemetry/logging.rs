@@ -91,12 +91,7 @@ pub(super) fn read(
             continue;
         };
         let mode = entry.of.as_ref().map(|of| of.mode).unwrap_or_default();
-        if mode.is_client() {
-            both.client = both.client.then(&side);
-        }
-        if mode.is_server() {
-            both.server = both.server.then(&side);
-        }
+        both.change(mode, |before| before.then(&side));
     }
     (!written.is_empty()).then_some(both)
 }

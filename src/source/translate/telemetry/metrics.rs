@@ -97,12 +97,7 @@ pub(super) fn read(
             let said = read_override(cx, (key, &format!("{field}.overrides[{index}]")), change);
             let Some(said) = said.filter(|_| ours) else { continue };
             let mode = change.of.as_ref().map(|of| of.mode).unwrap_or_default();
-            if mode.is_client() {
-                both.client = both.client.then(&said);
-            }
-            if mode.is_server() {
-                both.server = both.server.then(&said);
-            }
+            both.change(mode, |before| before.then(&said));
         }
     }
     (!written.is_empty()).then_some(both)

@@ -97,12 +97,7 @@ pub(super) fn read(
         let reader = Reader { key, field: format!("spec.tracing[{index}]") };
         let side = reader.read(cx, tracing, providers);
         let mode = tracing.of.as_ref().map(|of| of.mode).unwrap_or_default();
-        if mode.is_client() {
-            both.client = both.client.then(&side);
-        }
-        if mode.is_server() {
-            both.server = both.server.then(&side);
-        }
+        both.change(mode, |before| before.then(&side));
     }
     (!written.is_empty()).then_some(both)
 }
