@@ -80,6 +80,15 @@ fn an_external_authorizer_says_who_the_user_is() -> Result<()> {
         let good = ["-H", "x-token: good", "-H", "x-user: root", HEADERS];
         let answer = answers("curl", &good, 200)?;
         ensure!(user(&answer)? == "alice", "{answer:?}");
-        Ok(())
+        let object = ["authorizationpolicy", "-n", "bookinfo", "details-authorizer"];
+        has(&object, "WaypointAccepted", "True", "Accepted")?;
+        // A provider that MeshConfig does not name any more permits nothing.
+        kubectl(&["delete", "-n", "istio-system", "configmap", "istio"])?;
+        answers("curl", &good, 403)?;
+        let denies = has(&object, "WaypointAccepted", "False", "Invalid")?;
+        ensure!(denies["message"].to_string().contains("MeshConfig"), "{denies}");
+        apply(&documents)?;
+        answers("curl", &good, 200)?;
+        has(&object, "WaypointAccepted", "True", "Accepted").map(drop)
     })
 }

@@ -49,11 +49,11 @@ fn the_roles_follow_from_the_table() {
     let page = "config/helm/isthmus/templates/agent-rbac.yaml";
     block_of(page, ("  # generated: kinds\n", "  # end"), &watched);
 
-    let of = |suffix: &'static str| {
-        SubjectKind::all()
-            .map(move |kind| (kind.group().to_owned(), None, format!("{}{suffix}", kind.plural())))
+    let of = |kind: SubjectKind, suffix: &str| {
+        (kind.group().to_owned(), kind.only(), format!("{}{suffix}", kind.plural()))
     };
-    let text = rules(of(""), "list, watch") + &rules(of("/status"), "patch");
+    let text = rules(SubjectKind::read().map(|kind| of(kind, "")), "list, watch")
+        + &rules(SubjectKind::all().map(|kind| of(kind, "/status")), "patch");
     let page = "config/helm/isthmus/templates/controller-rbac.yaml";
     block_of(page, ("  # generated: kinds\n", "  # end"), &text);
 }

@@ -143,11 +143,16 @@ fn used_of_lists() -> BTreeSet<Right> {
             ..right("isthmus", &group, &plural, verb)
         }));
     }
+    for kind in SubjectKind::read() {
+        rights.extend(["list", "watch"].map(|verb| Right {
+            name: kind.only().unwrap_or_default().to_owned(),
+            ..right("isthmus-controller", kind.group(), kind.plural(), verb)
+        }));
+    }
     for kind in SubjectKind::all() {
         let (group, resource) = (kind.group(), kind.plural());
         let of_controller =
             |resource: &str, verb| right("isthmus-controller", group, resource, verb);
-        rights.extend(["list", "watch"].map(|verb| of_controller(resource, verb)));
         rights.insert(of_controller(&format!("{resource}/status"), "patch"));
         if kind.is_made() {
             rights.insert(of_controller(resource, "create"));

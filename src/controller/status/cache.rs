@@ -74,7 +74,7 @@ impl Cache {
 
     /// The kinds that are not.
     pub(super) fn missing(&self) -> impl Iterator<Item = SubjectKind> {
-        SubjectKind::all().filter(|it| !self.kinds.get(it).is_some_and(|progress| progress.known))
+        SubjectKind::read().filter(|it| !self.kinds.get(it).is_some_and(|progress| progress.known))
     }
 
     pub(super) fn served(&self) -> Vec<SubjectKind> {

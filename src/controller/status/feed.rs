@@ -1,4 +1,5 @@
-//! Watches the kinds that statuses are written for, and no others: one watch per kind, as long as the server serves it.
+//! Watches the kinds that statuses are written for or depend on, and no others: one watch per kind, as long as the server serves
+//! it.
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::SubjectKind;
+use crate::base::Str;
 use crate::source::kubernetes::{Followed, RETRY};
 use crate::source::objects::Kind;
 
@@ -36,9 +38,10 @@ pub(super) enum Heard {
 pub(super) type Feeds = SelectAll<BoxStream<'static, (SubjectKind, Heard)>>;
 
 /// Watches every kind.
-pub(super) fn feeds(client: &Client) -> Feeds {
-    let feeds = SubjectKind::all().map(|watched| {
-        let feed = Feed { client: client.clone(), watched, step: Step::Look, failures: 0 };
+pub(super) fn feeds(client: &Client, root_namespace: &Str) -> Feeds {
+    let feeds = SubjectKind::read().map(|watched| {
+        let (client, root_namespace) = (client.clone(), root_namespace.clone());
+        let feed = Feed { client, root_namespace, watched, step: Step::Look, failures: 0 };
         let heard = unfold(feed, |mut feed| async {
             let heard = feed.next().await;
             Some((heard, feed))
@@ -50,6 +53,8 @@ pub(super) fn feeds(client: &Client) -> Feeds {
 
 struct Feed {
     client: Client,
+    /// Where the only object of a kind is.
+    root_namespace: Str,
     watched: SubjectKind,
     step: Step,
     /// To learn where the kind is served, in a row.
@@ -103,8 +108,15 @@ impl Feed {
     }
 
     fn watch(&mut self, resource: ApiResource) {
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let client = self.client.clone();
         let config = Config { page_size: Some(PAGE), ..Config::default() };
+        let (api, config): (Api<DynamicObject>, Config) = match self.watched.only() {
+            Some(name) => (
+                Api::namespaced_with(client, &self.root_namespace, &resource),
+                config.fields(&format!("metadata.name={name}")),
+            ),
+            None => (Api::all_with(client, &resource), config),
+        };
         let events = Followed::new(move || watcher(api.clone(), config.clone()).boxed());
         self.failures = 0;
         self.step = Step::Watch(resource, events);

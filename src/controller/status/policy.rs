@@ -34,9 +34,7 @@ pub(super) fn authorization(
     let targets = policy.map_or_else(Vec::new, |policy| policy.spec.attached_to().targets());
     let has_targets = stored.spec("targetRefs").or_else(|| stored.spec("targetRef")).is_some();
     let kind = if has_targets { WAYPOINT } else { ZTUNNEL };
-    // Whether MeshConfig has the provider is for the agents to say, as in `run`.
     let broken = model.and_then(|it| it.broken.as_deref());
-    let broken = broken.filter(|why| !why.starts_with("spec.provider.name"));
     let condition = if stored.refused.is_some() || broken.is_some() {
         let errors = view.complaints(subject).filter(|it| it.severity == Severity::Error);
         let reason = if has_targets { "Invalid" } else { "UnsupportedValue" };

@@ -20,7 +20,7 @@ use super::{Desired, Desires, Subject, SubjectKind, View, desired, plan};
 use crate::base::{Seldom, Str};
 use crate::controller::Context;
 use crate::controller::events::{self, Told, Trouble};
-use crate::source::{Complaint, TranslateSettings, translate};
+use crate::source::{TranslateSettings, translate};
 use crate::telemetry::Telemetry;
 
 /// The quiet time before statuses are computed: several changes are one.
@@ -84,7 +84,7 @@ impl Runner {
     fn new(context: &Context) -> Self {
         let now = Instant::now();
         Self {
-            feeds: feeds(&context.client),
+            feeds: feeds(&context.client, &context.translate.root_namespace),
             client: context.client.clone(),
             settings: context.translate.clone(),
             replica: context.replica.clone(),
@@ -143,8 +143,7 @@ impl Runner {
         }
         let served = self.cache.served();
         let objects = self.cache.objects();
-        let mut translation = translate(objects, &self.settings);
-        translation.complaints.retain(|complaint| !is_about_a_provider(complaint));
+        let translation = translate(objects, &self.settings);
         let objects = self.cache.in_force();
         let view = View {
             objects,
@@ -315,9 +314,4 @@ fn hash(desired: &Desired) -> u64 {
     let mut hasher = DefaultHasher::new();
     desired.status.to_string().hash(&mut hasher);
     hasher.finish()
-}
-
-/// The controller does not read MeshConfig, so whether it has a provider is for the agents to say.
-fn is_about_a_provider(complaint: &Complaint) -> bool {
-    complaint.field.contains("provider") && complaint.field.ends_with(".name")
 }

@@ -5,10 +5,10 @@ use std::fmt;
 use crate::base::ObjectKey;
 use crate::source::objects::{Kind, Status};
 
-/// A kind of object whose status is ours to write, in part or as a whole.
+/// A kind of object whose status is ours to write, in part or as a whole, or that statuses depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SubjectKind {
-    /// A kind of the table (`source::objects`) with a status.
+    /// A kind of the table (`source::objects`).
     Of(Kind),
     /// The mesh itself, which we make and nothing reads.
     XMesh,
@@ -35,6 +35,18 @@ impl SubjectKind {
     pub fn all() -> impl Iterator<Item = SubjectKind> {
         let with_status = Kind::all().filter(|kind| kind.row().status != Status::None);
         with_status.map(SubjectKind::Of).chain([SubjectKind::XMesh])
+    }
+
+    /// Every kind that is read: besides those, the kinds of which one object concerns the whole mesh and how others are
+    /// understood (MeshConfig).
+    pub fn read() -> impl Iterator<Item = SubjectKind> {
+        let alone = Kind::all().filter(|kind| kind.row().only.is_some());
+        Self::all().chain(alone.map(SubjectKind::Of))
+    }
+
+    /// The name of the only object that is read, in the root namespace; `None` for all objects.
+    pub fn only(self) -> Option<&'static str> {
+        self.kind().and_then(|kind| kind.row().only)
     }
 
     pub fn name(self) -> &'static str {
