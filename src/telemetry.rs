@@ -37,6 +37,8 @@ mod rules;
 mod runtimes;
 mod series;
 mod spans;
+mod tagged;
+mod tags;
 #[cfg(test)]
 mod tests;
 
@@ -53,6 +55,7 @@ pub use exposition::{Scrape, TextFormat};
 pub use handshakes::{Handshake, count_handshake};
 pub use health::{HealthMetrics, WorkerHealth};
 pub use jwks::JwksMetrics;
+pub use labels::names_a_side;
 pub use live::{HttpConnection, OpenConnection};
 pub use log::{
     AUDIT, LogError, LogFormat, Logs, MAX_FIELD, MAX_QUEUED_BYTES, check_levels, init_logs,
@@ -60,8 +63,9 @@ pub use log::{
 pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
 pub use request::RequestRecord;
-pub use rules::{AccessRules, MetricRules, RequestRules};
+pub use rules::{AccessRules, Metric, MetricSet, Rules};
 pub use spans::SpanMetrics;
+pub use tags::{TagChanges, TagRules};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -138,6 +142,15 @@ pub struct ConnectionStart {
     pub notes: Vec<PolicyNote>,
     /// Between workloads of one node, and so without a tunnel.
     pub in_process: bool,
+    /// What Telemetry objects say of it, where one says something.
+    pub rules: Option<Arc<Rules>>,
+}
+
+impl ConnectionStart {
+    /// The address of the application that it leads to, as far as it is known.
+    fn application(&self) -> SocketAddr {
+        self.hbone_authority.unwrap_or(self.destination_address)
+    }
 }
 
 /// What is known of a request when it starts.

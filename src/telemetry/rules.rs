@@ -1,17 +1,26 @@
-//! Rules of Telemetry objects for the access log and the metrics of requests. A record follows them.
+//! Rules of Telemetry objects for the access log and the metrics of requests and connections. Records follow them.
 
 use std::sync::Arc;
 
-use super::AccessFormat;
+use serde::ser::SerializeSeq;
+
+use super::{AccessFormat, TagRules};
 use crate::expression::Expression;
 
-/// The rules for the requests of one side.
+/// The rules for one side of a call.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
-pub struct RequestRules {
+pub struct Rules {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<Arc<AccessRules>>,
-    #[serde(skip_serializing_if = "MetricRules::is_empty")]
-    pub metrics: MetricRules,
+    /// The metrics that are not recorded.
+    #[serde(skip_serializing_if = "MetricSet::is_empty")]
+    pub disabled: MetricSet,
+    /// Changes to the labels of the metrics of requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_tags: Option<Arc<TagRules>>,
+    /// The same for connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_tags: Option<Arc<TagRules>>,
 }
 
 /// The access log.
@@ -27,36 +36,94 @@ pub struct AccessRules {
     pub format: Option<Arc<AccessFormat>>,
 }
 
-/// The metrics that are not recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct MetricRules {
-    pub count: bool,
-    pub duration: bool,
-    pub request_size: bool,
-    pub response_size: bool,
-    pub request_messages: bool,
-    pub response_messages: bool,
+/// A metric, by the name that Istio gives it in a Telemetry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Metric {
+    RequestCount,
+    RequestDuration,
+    RequestSize,
+    ResponseSize,
+    GrpcRequestMessages,
+    GrpcResponseMessages,
+    TcpOpenedConnections,
+    TcpClosedConnections,
+    TcpSentBytes,
+    TcpReceivedBytes,
 }
 
-impl RequestRules {
-    /// Nothing differs from the default.
-    pub fn is_empty(&self) -> bool {
-        self.access.is_none() && self.metrics.is_empty()
+/// Some of the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MetricSet(u16);
+
+impl Metric {
+    pub const ALL: [Metric; 10] = [
+        Metric::RequestCount,
+        Metric::RequestDuration,
+        Metric::RequestSize,
+        Metric::ResponseSize,
+        Metric::GrpcRequestMessages,
+        Metric::GrpcResponseMessages,
+        Metric::TcpOpenedConnections,
+        Metric::TcpClosedConnections,
+        Metric::TcpSentBytes,
+        Metric::TcpReceivedBytes,
+    ];
+
+    const fn bit(self) -> u16 {
+        1 << self as u16
     }
 }
 
-impl MetricRules {
-    /// All of them are disabled.
-    pub const NONE: Self = Self {
-        count: true,
-        duration: true,
-        request_size: true,
-        response_size: true,
-        request_messages: true,
-        response_messages: true,
-    };
+impl MetricSet {
+    pub const NONE: Self = Self(0);
+    pub const ALL: Self = Self((1 << Metric::ALL.len()) - 1);
+    pub const CONNECTIONS: Self = Self(
+        Metric::TcpOpenedConnections.bit()
+            | Metric::TcpClosedConnections.bit()
+            | Metric::TcpSentBytes.bit()
+            | Metric::TcpReceivedBytes.bit(),
+    );
+    pub const REQUESTS: Self = Self::ALL.without(Self::CONNECTIONS);
+    /// The metrics that only calls of gRPC have.
+    pub(super) const MESSAGES: Self =
+        Self(Metric::GrpcRequestMessages.bit() | Metric::GrpcResponseMessages.bit());
 
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
+    pub fn has(self, metric: Metric) -> bool {
+        self.0 & metric.bit() != 0
+    }
+
+    pub fn with(self, metric: Metric) -> Self {
+        Self(self.0 | metric.bit())
+    }
+
+    pub const fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    /// Those that both have.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl FromIterator<Metric> for MetricSet {
+    fn from_iter<I: IntoIterator<Item = Metric>>(metrics: I) -> Self {
+        metrics.into_iter().fold(Self::NONE, Self::with)
+    }
+}
+
+/// As a list of names.
+impl serde::Serialize for MetricSet {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        for metric in Metric::ALL.iter().filter(|metric| self.has(**metric)) {
+            list.serialize_element(metric)?;
+        }
+        list.end()
     }
 }

@@ -84,19 +84,24 @@ impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
     where
         Q: SeriesLabels<Owned = K> + Equivalent<Arc<K>> + Hash + ?Sized,
     {
+        self.find(labels).unwrap_or_else(|| self.folded(labels))
+    }
+
+    /// The same, or `None` if the budget has no room for it.
+    pub(super) fn find<Q>(&self, labels: &Q) -> Option<Arc<Series<V>>>
+    where
+        Q: SeriesLabels<Owned = K> + Equivalent<Arc<K>> + Hash + ?Sized,
+    {
         let pinned = self.series.pin();
         if let Some(found) = pinned.get(labels) {
-            return found.clone();
+            return Some(found.clone());
         }
         let place = if labels.fit() { self.budget.charge(labels.charged()) } else { None };
-        match place {
-            Some(charge) => self.insert(labels.own(), Some(charge)),
-            None => self.folded(labels),
-        }
+        place.map(|charge| self.insert(labels.own(), Some(charge)))
     }
 
     /// One of the series for samples without a budget.
-    fn folded<Q: SeriesLabels<Owned = K> + ?Sized>(&self, labels: &Q) -> Arc<Series<V>> {
+    pub(super) fn folded<Q: SeriesLabels<Owned = K> + ?Sized>(&self, labels: &Q) -> Arc<Series<V>> {
         self.budget.metrics.folded.inc();
         let folded = Arc::new(labels.folded(Fold::ButNamespaces));
         if let Some(found) = self.series.pin().get(&folded) {
