@@ -2,6 +2,7 @@
 
 mod counters;
 mod facts;
+mod formatted;
 mod span;
 
 use std::sync::atomic::Ordering;
@@ -11,7 +12,7 @@ use tracing::Level;
 use super::labels::Labels;
 use super::live::Registered;
 use super::log::{ACCESS, Line};
-use super::rules::Metric;
+use super::metric_set::Metric;
 use super::tagged::Wanted;
 use super::{ConnectionStart, Peer, Reporter, Telemetry};
 use crate::base::{PolicyNote, Reason, Room};
@@ -81,14 +82,19 @@ impl ConnectionRecord {
 
     /// The connection as expressions see it now.
     fn seen(&self) -> Seen<'_> {
-        let failure = self.failure.as_ref().map(|(_, why)| why.as_str());
-        let carried = self.open.carried();
-        Seen { start: self.open.start(), failure, carried, age: self.open.age() }
+        Seen {
+            start: self.open.start(),
+            failure: self.failure.as_ref().map(|(reason, why)| (*reason, why.as_str())),
+            carried: self.open.carried(),
+            age: self.open.age(),
+            trace: self.span.as_ref().map(|span| (span.context.trace, span.context.span)),
+        }
     }
 }
 
 impl Drop for ConnectionRecord {
     fn drop(&mut self) {
+        let trace = self.seen().trace;
         self.end_span();
         let start = self.open.start();
         let counts = self.counters.of_metric(Metric::TcpClosedConnections);
@@ -99,7 +105,8 @@ impl Drop for ConnectionRecord {
         }
         let level = if failure.is_some() { Level::ERROR } else { Level::INFO };
         let logs = self.telemetry.logs();
-        if !logs.enabled(ACCESS, level) || !self.seen().is_logged() {
+        let seen = Seen { trace, ..self.seen() };
+        if !seen.export(&self.telemetry, logs.enabled(ACCESS, level)) {
             return;
         }
         let mut line = logs.line(level, ACCESS, "connection complete");
@@ -121,7 +128,7 @@ pub(super) fn end_refused(
     start: &ConnectionStart,
     failure: (Reason, &str),
 ) {
-    span::end(telemetry, span, start, (0, 0), Some(failure));
+    span::end(telemetry, span, &Seen::refused(start, failure));
 }
 
 /// A connection that never carried bytes.
@@ -129,7 +136,7 @@ pub(super) fn refused(telemetry: &Telemetry, start: &ConnectionStart, reason: Re
     telemetry.note(&start.notes);
     count_failure(telemetry, start, reason);
     let logs = telemetry.logs();
-    if logs.enabled(ACCESS, Level::WARN) && Seen::refused(start, why).is_logged() {
+    if Seen::refused(start, (reason, why)).export(telemetry, logs.enabled(ACCESS, Level::WARN)) {
         let mut line = logs.line(Level::WARN, ACCESS, "connection failed");
         put_start(&mut line, start);
         put_end(&mut line, 0, Some((reason, why)));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::budget::Budget;
 use super::exemplars::{Exemplar, Exemplars};
 use super::exposition::{Distribution, Family};
-use super::rules::{Metric, MetricSet};
+use super::metric_set::{Metric, MetricSet};
 use super::series::Active;
 use super::tagged::Labelled;
 use crate::trace::TraceId;

@@ -1,5 +1,6 @@
 //! One request: counted and logged once, when its response has ended.
 
+mod exported;
 mod facts;
 mod formatted;
 mod span;
@@ -16,7 +17,7 @@ use tracing::Level;
 use super::connection::put_notes;
 use super::labels::{Labels, Response};
 use super::log::{ACCESS, Line};
-use super::rules::{Metric, MetricSet};
+use super::metric_set::{Metric, MetricSet};
 use super::tagged::Wanted;
 use super::{MAX_FIELD, Peer, Reporter, RequestStart, Rules, Telemetry};
 use crate::base::{PolicyNote, Reason, Str};
@@ -69,7 +70,7 @@ impl RequestRecord {
         if let Some(connection) = &start.connection {
             connection.request();
         }
-        let formatted = telemetry.access_format().map(Kept::new);
+        let formatted = telemetry.access_format().map(Kept::new).map(Box::new);
         Self {
             telemetry,
             start: RequestStart { path: cut(start.path), authority: cut(start.authority), ..start },
@@ -95,7 +96,7 @@ impl RequestRecord {
     /// What holds for it besides the settings. Comes before its headers.
     pub fn follow(&mut self, rules: &Arc<Rules>) {
         if let Some(format) = rules.access.as_ref().and_then(|access| access.format.as_ref()) {
-            self.formatted = Some(Kept::new(format.clone()));
+            self.formatted = Some(Box::new(Kept::new(format.clone())));
         }
         self.rules = Some(Box::new(Ruled::new(rules.clone())));
     }
@@ -279,14 +280,28 @@ impl RequestRecord {
 
     fn log(&self, duration: Duration) {
         let level = if self.failure.is_some() { Level::WARN } else { Level::INFO };
-        let logs = self.telemetry.logs();
-        if !logs.enabled(ACCESS, level) || !self.is_logged(duration) {
+        let access = self.rules.as_ref().and_then(|it| it.rules.access.as_ref());
+        // One record a request, as of one waypoint.
+        let exports = self.start.count && access.is_some_and(|it| !it.exports.is_empty());
+        let writes = self.telemetry.logs().enabled(ACCESS, level)
+            && !access.is_some_and(|it| it.only_exports);
+        if !(exports || writes) || !self.is_logged(duration) {
             return;
         }
+        if exports {
+            self.export(duration);
+        }
+        if writes {
+            self.write(level, duration);
+        }
+    }
+
+    fn write(&self, level: Level, duration: Duration) {
+        let logs = self.telemetry.logs();
         if let Some(formatted) = &self.formatted {
             // One line a request, as of one waypoint.
             if self.start.count {
-                logs.write_text(formatted.line(self, duration));
+                logs.write_text(formatted.format.line(&formatted.of(self, duration)));
             }
             return;
         }
@@ -353,7 +368,7 @@ impl Drop for RequestRecord {
             self.count(duration);
         }
         self.log(duration);
-        self.end_span();
+        self.end_span(duration);
     }
 }
 

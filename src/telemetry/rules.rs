@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use serde::ser::SerializeSeq;
-
-use super::{AccessFormat, TagRules};
+use super::access::Values;
+use super::metric_set::MetricSet;
+use super::{AccessFormat, MAX_FIELD, RecordSink, TagRules};
+use crate::base::Str;
 use crate::expression::Expression;
+use crate::trace::Attribute;
 
 /// The rules for one side of a call.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -21,6 +23,9 @@ pub struct Rules {
     /// The same for connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_tags: Option<Arc<TagRules>>,
+    /// Added to spans.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub span_tags: Vec<SpanTag>,
 }
 
 /// The access log.
@@ -34,96 +39,25 @@ pub struct AccessRules {
     /// Instead of the format of the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<Arc<AccessFormat>>,
+    /// Collectors that get them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exports: Vec<Arc<RecordSink>>,
+    /// The agent's log does not show them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub only_exports: bool,
 }
 
-/// A metric, by the name that Istio gives it in a Telemetry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Metric {
-    RequestCount,
-    RequestDuration,
-    RequestSize,
-    ResponseSize,
-    GrpcRequestMessages,
-    GrpcResponseMessages,
-    TcpOpenedConnections,
-    TcpClosedConnections,
-    TcpSentBytes,
-    TcpReceivedBytes,
+/// A tag of spans whose value is a format of the access log.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct SpanTag {
+    pub name: Str,
+    pub format: Arc<AccessFormat>,
 }
 
-/// Some of the metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct MetricSet(u16);
-
-impl Metric {
-    pub const ALL: [Metric; 10] = [
-        Metric::RequestCount,
-        Metric::RequestDuration,
-        Metric::RequestSize,
-        Metric::ResponseSize,
-        Metric::GrpcRequestMessages,
-        Metric::GrpcResponseMessages,
-        Metric::TcpOpenedConnections,
-        Metric::TcpClosedConnections,
-        Metric::TcpSentBytes,
-        Metric::TcpReceivedBytes,
-    ];
-
-    const fn bit(self) -> u16 {
-        1 << self as u16
-    }
-}
-
-impl MetricSet {
-    pub const NONE: Self = Self(0);
-    pub const ALL: Self = Self((1 << Metric::ALL.len()) - 1);
-    pub const CONNECTIONS: Self = Self(
-        Metric::TcpOpenedConnections.bit()
-            | Metric::TcpClosedConnections.bit()
-            | Metric::TcpSentBytes.bit()
-            | Metric::TcpReceivedBytes.bit(),
-    );
-    pub const REQUESTS: Self = Self::ALL.without(Self::CONNECTIONS);
-    /// The metrics that only calls of gRPC have.
-    pub(super) const MESSAGES: Self =
-        Self(Metric::GrpcRequestMessages.bit() | Metric::GrpcResponseMessages.bit());
-
-    pub fn has(self, metric: Metric) -> bool {
-        self.0 & metric.bit() != 0
-    }
-
-    pub fn with(self, metric: Metric) -> Self {
-        Self(self.0 | metric.bit())
-    }
-
-    pub const fn without(self, others: Self) -> Self {
-        Self(self.0 & !others.0)
-    }
-
-    /// Those that both have.
-    pub fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0 == 0
-    }
-}
-
-impl FromIterator<Metric> for MetricSet {
-    fn from_iter<I: IntoIterator<Item = Metric>>(metrics: I) -> Self {
-        metrics.into_iter().fold(Self::NONE, Self::with)
-    }
-}
-
-/// As a list of names.
-impl serde::Serialize for MetricSet {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut list = serializer.serialize_seq(None)?;
-        for metric in Metric::ALL.iter().filter(|metric| self.has(**metric)) {
-            list.serialize_element(metric)?;
-        }
-        list.end()
+impl SpanTag {
+    /// The value is not longer than what the access log shows of a field.
+    pub(super) fn attribute(&self, values: &dyn Values) -> Option<Attribute> {
+        let value = self.format.value(values, MAX_FIELD);
+        (!value.is_empty()).then(|| Attribute::text(&self.name, &value))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::clamp::cut;
-use super::rules::{Metric, MetricSet};
+use super::metric_set::{Metric, MetricSet};
 use crate::base::Str;
 use crate::expression::{Expression, Facts};
 

@@ -1,3 +1,4 @@
+mod exports;
 mod tags;
 
 use std::io::{self, Write};

@@ -7,6 +7,7 @@ mod support;
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
 
+mod logs;
 mod programs;
 mod prometheus;
 mod tracing;

@@ -1,13 +1,13 @@
 //! The counters of a connection: one series, unless Telemetry objects disable metrics or change labels of some.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::facts::Seen;
 use super::labels;
 use crate::base::Reason;
+use crate::telemetry::metric_set::{Metric, MetricSet};
 use crate::telemetry::metrics::ConnectionCounts;
-use crate::telemetry::rules::{Metric, MetricSet, Rules};
+use crate::telemetry::rules::Rules;
 use crate::telemetry::series::Series;
 use crate::telemetry::tagged::Wanted;
 use crate::telemetry::{ConnectionStart, Telemetry};
@@ -59,7 +59,7 @@ fn plain(telemetry: &Telemetry, start: &ConnectionStart) -> Counted {
 impl Ruled {
     fn new(telemetry: &Telemetry, start: &ConnectionStart, rules: &Rules) -> Self {
         // As the connection begins, since its series are those of all its bytes.
-        let seen = Seen { start, failure: None, carried: (0, 0), age: Duration::ZERO };
+        let seen = Seen::begun(start);
         let tags = rules.connection_tags.as_deref();
         let values = tags.map(|tags| tags.evaluate(|_| seen)).unwrap_or_default();
         let series = |metric| {

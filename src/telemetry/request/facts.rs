@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue};
 
 use super::RequestRecord;
-use super::formatted::values;
+use super::exported::Exported;
+use super::formatted::{Kept, values};
 use crate::expression::{Attribute, Expression, Facts, Value};
 use crate::telemetry::Rules;
 
@@ -17,6 +18,9 @@ pub(super) struct Ruled {
     filter: Seen,
     /// By the places of the expressions. Empty if no label changes.
     tags: Vec<Seen>,
+    /// Of the tags of the span that have a format.
+    pub(super) span_tags: Vec<Kept>,
+    pub(super) exports: Vec<Exported>,
 }
 
 /// Values of the headers that an expression looks at, by their places there.
@@ -30,15 +34,20 @@ impl Ruled {
     pub(super) fn new(rules: Arc<Rules>) -> Self {
         let tags = rules.request_tags.as_ref().map_or(0, |tags| tags.values.len());
         let tags = std::iter::repeat_with(Seen::default).take(tags).collect();
-        Self { rules, filter: Seen::default(), tags }
+        let exports = rules.access.iter().flat_map(|access| &access.exports);
+        let exports = exports.map(|sink| Exported::new(sink)).collect();
+        let span_tags = rules.span_tags.iter().map(|tag| Kept::new(tag.format.clone())).collect();
+        Self { rules, filter: Seen::default(), tags, span_tags, exports }
     }
 
     pub(super) fn of_request(&mut self, headers: &HeaderMap) {
         self.each(|expression, seen| seen.request = values(&expression.request_headers, headers));
+        self.each_format(|kept| kept.of_request(headers));
     }
 
     pub(super) fn of_response(&mut self, headers: &HeaderMap) {
         self.each(|expression, seen| seen.response = values(&expression.response_headers, headers));
+        self.each_format(|kept| kept.of_response(headers));
     }
 
     fn each(&mut self, keep: impl Fn(&Expression, &mut Seen)) {
@@ -50,6 +59,11 @@ impl Ruled {
                 keep(expression, seen);
             }
         }
+    }
+
+    fn each_format(&mut self, keep: impl Fn(&mut Kept)) {
+        let exported = self.exports.iter_mut().flat_map(Exported::kept);
+        self.span_tags.iter_mut().chain(exported).for_each(keep);
     }
 
     /// What the expression of a label looks at.

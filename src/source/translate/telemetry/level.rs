@@ -99,16 +99,18 @@ fn observed(
     logged: Option<&Logged>,
     counted: Option<&Counted>,
 ) -> Observed {
+    let tracing = traced.and_then(Traced::tracing);
     let rules = Rules {
         access: logged.and_then(Logged::rules),
         disabled: counted.map(Counted::disabled).unwrap_or_default(),
         request_tags: counted.and_then(|it| it.tags(MetricSet::REQUESTS)),
         connection_tags: counted.and_then(|it| it.tags(MetricSet::CONNECTIONS)),
+        span_tags: match (traced, &tracing) {
+            (Some(traced), Some(_)) => traced.formatted_tags(),
+            _ => Vec::new(),
+        },
     };
-    Observed {
-        tracing: traced.and_then(Traced::tracing),
-        rules: (rules != Rules::default()).then(|| Arc::new(rules)),
-    }
+    Observed { tracing, rules: (rules != Rules::default()).then(|| Arc::new(rules)) }
 }
 
 fn fill<T: Clone>(older: &mut Option<T>, younger: &Option<T>) -> bool {

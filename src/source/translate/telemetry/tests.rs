@@ -161,19 +161,18 @@ fn what_has_no_effect_is_told() {
             vec![telemetry("shop/a", "{tracing: [{randomSamplingPercentage: 200}]}")],
             vec!["spec.tracing[0].randomSamplingPercentage"],
         ),
-        (
-            vec![telemetry("shop/a", "{tracing: [{useRequestIdForTraceSampling: true}]}")],
-            vec!["spec.tracing[0].useRequestIdForTraceSampling"],
-        ),
+        (vec![telemetry("shop/a", "{tracing: [{useRequestIdForTraceSampling: true}]}")], vec![]),
         (
             vec![telemetry(
                 "shop/a",
-                "{tracing: [{customTags: {a: {environment: {name: PATH}}, b: {header: {name: 'x y'}}, c: {formatter: {value: x}}}}]}",
+                "{tracing: [{customTags: {a: {environment: {name: PATH}}, b: {header: {name: 'x y'}}, c: {formatter: {value: '%REQ('}}, d: {formatter: {value: '%NO%'}}, e: {formatter: {value: ''}}}}]}",
             )],
             vec![
                 "spec.tracing[0].customTags[a].environment",
                 "spec.tracing[0].customTags[b].header.name",
                 "spec.tracing[0].customTags[c].formatter",
+                "spec.tracing[0].customTags[d].formatter",
+                "spec.tracing[0].customTags[e].formatter",
             ],
         ),
         (
@@ -349,6 +348,59 @@ fn a_provider_of_access_logs_has_a_format() {
         let told: Vec<_> = translation.complaints.iter().map(|it| it.field.as_str()).collect();
         assert_eq!(told, ["data.mesh, extensionProviders[1].envoyFileAccessLog.path"]);
     }
+}
+
+/// An entry with collectors alone is not for the agent's log; MeshConfig's defaults hold where an entry names no provider.
+#[test]
+fn access_logs_are_exported_to_collectors() {
+    let als = "    - name: als\n      envoyOtelAls: {service: o/otel.o.svc.cluster.local, port: 4317, logName: mine, \
+               logFormat: {text: \"%RESPONSE_CODE%\", labels: {path: \"%REQ(:PATH)%\"}}}\n    \
+               - name: broken\n      envoyOtelAls: {service: a/b/c, port: 4317, filterStateObjectsToLog: []}\n    - name: otel\n";
+    let text = MESH.replacen("    - name: otel\n", als, 1);
+    let text = text.replace("{tracing: [otel]}", "{tracing: [otel], accessLogging: [als, envoy]}");
+    let translation = translated(
+        &[
+            &text,
+            &*telemetry("shop/a", "{accessLogging: [{providers: [{name: als}], filter: {expression: response.code >= 500}}]}"),
+            &*telemetry("other/a", "{accessLogging: [{providers: [{name: envoy}, {name: broken}]}]}"),
+        ]
+        .concat(),
+    );
+    let observation = &translation.mesh.observation;
+    let access = |sides: &Sides| {
+        let rules = sides.client.rules.as_ref().expect("rules");
+        rules.access.clone().expect("of the access log")
+    };
+    let mesh = access(&observation.mesh);
+    assert_eq!((mesh.exports.len(), mesh.only_exports), (1, false));
+    let sink = &mesh.exports[0];
+    assert_eq!((sink.name.as_str(), sink.provider.port), ("mine", 4317));
+    assert_eq!(sink.provider.namespace.as_deref(), Some("o"));
+    assert!(sink.attributes.is_some());
+    let shop = access(&observation.namespaces["shop"]);
+    assert_eq!((shop.exports.len(), shop.only_exports), (1, true));
+    assert!(shop.only.is_some());
+    assert_eq!(observation.namespaces["other"].client.rules, None, "the agent's log alone");
+    let told: Vec<_> = translation.complaints.iter().map(|it| it.field.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "data.mesh, extensionProviders[1].envoyOtelAls.filterStateObjectsToLog",
+            "data.mesh, extensionProviders[1].envoyOtelAls.service",
+            "spec.accessLogging[0].providers[1].name",
+        ]
+    );
+}
+
+#[test]
+fn a_tag_may_have_a_format() {
+    let spec = "{tracing: [{customTags: {a: {formatter: {value: '%REQ(X-A)% %RESPONSE_CODE%'}}, b: {literal: {value: c}}}}]}";
+    let (observation, complaints) = with(&[telemetry("shop/a", spec)]);
+    assert_eq!(complaints, [""; 0]);
+    let shop = &observation.namespaces["shop"].client;
+    assert_eq!(shop.tracing.as_ref().expect("traced").tags.len(), 1);
+    let tags = &shop.rules.as_ref().expect("rules").span_tags;
+    assert_eq!((tags.len(), tags[0].name.as_str()), (1, "a"));
 }
 
 #[test]
