@@ -137,9 +137,10 @@ pub(in crate::l7) fn take_attempt(headers: &mut HeaderMap) -> Option<HeaderValue
 
 /// Takes out how many checks led to a request. A client that makes it up can only have its own request rejected.
 pub(in crate::l7) fn take_checks(headers: &mut HeaderMap) -> u8 {
-    let said = headers.get(CHECKS).map(|value| value.to_str().ok()?.parse().ok());
+    let Some(said) = headers.get(CHECKS) else { return 0 };
+    let number = said.to_str().ok().and_then(|number| number.parse().ok());
     framing::remove(headers, &[CHECKS]);
-    said.map_or(0, |number| number.unwrap_or(u8::MAX))
+    number.unwrap_or(u8::MAX)
 }
 
 /// Puts back what was taken out.
