@@ -75,9 +75,10 @@ pub(super) fn without(path: &str, names: &[Str]) -> String {
     }
 }
 
+/// Pairs are parted at commas too, as some servers do (RFC 2109, 4.3.4).
 fn in_cookie<'r>(headers: &'r HeaderMap, name: &str) -> Vec<Cow<'r, str>> {
     let values = headers.get_all(COOKIE).iter();
-    let pairs = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+    let pairs = values.flat_map(|value| value.as_bytes().split(|byte| matches!(byte, b';' | b',')));
     let tokens = pairs.filter_map(|pair| {
         let pair = pair.trim_ascii();
         let rest = pair.strip_prefix(name.as_bytes()).map(<[u8]>::trim_ascii_start)?;
@@ -136,6 +137,7 @@ mod tests {
             (cookie(), "/", &[("cookie", "a=b; jwt=t")], true),
             (cookie(), "/", &[("cookie", "a=b"), ("cookie", "jwt=t")], true),
             (cookie(), "/", &[("cookie", "jwt =t")], true),
+            (cookie(), "/", &[("cookie", "a=b, jwt=t")], true),
             (cookie(), "/", &[("cookie", "xjwt=t; jwt2=t; jwt=")], false),
         ] {
             let mut map = HeaderMap::new();

@@ -102,6 +102,7 @@ pub(in crate::l7) async fn deliver(
             Err(answer) => return answer.respond(exchange, form),
         }
     };
+    head.as_ref().inspect(|_| exchange.record.changed(arrived.request.headers()));
     if let Err(answer) = limit(&session, &mut arrived, &judged, &mut exchange).await {
         return answer.respond(exchange, form);
     }
