@@ -54,18 +54,33 @@ fn realm() -> Value {
     })
 }
 
+/// The Java that `bin/kc.sh` starts, with the options that it gives: as a child of the script it would outlive the test.
+const JAVA: [&str; 9] = [
+    "-Xms64m",
+    "-Xmx384m",
+    "-XX:MaxMetaspaceSize=256m",
+    "-Djava.util.concurrent.ForkJoinPool.common.threadFactory=io.quarkus.bootstrap.forkjoin.QuarkusForkJoinWorkerThreadFactory",
+    "-Djava.util.logging.manager=org.jboss.logmanager.LogManager",
+    "--add-opens=java.base/java.util=ALL-UNNAMED",
+    "--add-opens=java.base/java.util.concurrent=ALL-UNNAMED",
+    "--add-opens=java.base/java.security=ALL-UNNAMED",
+    "--add-opens=java.base/java.lang=ALL-UNNAMED",
+];
+
 fn start(lab: &Lab) -> Result<Process> {
     let home = program("keycloak")?;
     let import = home.join("data/import");
     std::fs::create_dir_all(&import)?;
     std::fs::write(import.join("shop.json"), realm().to_string())?;
     let at = &lab.pod("keycloak")?.attachment.namespace;
-    let mut run = command(at, home.join("bin/kc.sh"));
-    run.args(["start", "--optimized", "--import-realm", "--http-enabled=true"]);
-    run.arg(format!("--http-port={PORT}"));
+    let mut run = command(at, "java");
+    run.args(JAVA).arg(format!("-Dkc.home.dir={}", home.display()));
+    run.arg(format!("-Djboss.server.config.dir={}", home.join("conf").display()));
+    run.arg("-cp").arg(home.join("lib/quarkus-run.jar"));
+    run.args(["io.quarkus.bootstrap.runner.QuarkusEntryPoint", "start", "--optimized"]);
+    run.args(["--import-realm", "--http-enabled=true"]).arg(format!("--http-port={PORT}"));
     run.arg(format!("--hostname=http://keycloak.auth.svc.cluster.local:{PORT}"));
     run.envs([("KC_BOOTSTRAP_ADMIN_USERNAME", "admin"), ("KC_BOOTSTRAP_ADMIN_PASSWORD", "admin")]);
-    run.env("JAVA_OPTS_KC_HEAP", "-Xms64m -Xmx384m");
     let mut keycloak = Process::start("keycloak", at, run, lab.logs())?;
     let realm = format!("{LOCAL}/realms/shop");
     let started = wait::within(START, "Keycloak to serve the realm", || {
