@@ -108,6 +108,21 @@ mod tests {
         rows.iter().map(row).collect()
     }
 
+    #[test]
+    fn tags_are_of_what_a_request_has_become() {
+        let name = HeaderName::from_static("x-user");
+        let tag = Tag { name: "user".into(), value: TagValue::Header { name, default: None } };
+        let all = Arc::new(Tracing { tags: [tag].into(), ..Tracing::clone(&tracing(1000.0)) });
+        let Traced::Recorded(mut span) = all.begin(Kind::Server, &headers(&[("x-user", "root")]))
+        else {
+            panic!("not recorded")
+        };
+        span.read_tags(&headers(&[("x-user", "alice")]));
+        assert_eq!(span.tags, [Attribute::text("user", "alice")]);
+        span.read_tags(&headers(&[]));
+        assert_eq!(span.tags, []);
+    }
+
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0";
 
     /// One request passes two halves and an application: all of it is one trace, each span the child of the one before.

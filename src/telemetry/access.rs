@@ -297,7 +297,9 @@ impl AccessFormat {
             let upper = name.to_ascii_uppercase();
             Ok(match upper.as_str() {
                 ":METHOD" if !of_response => Field::Method,
-                ":PATH" if !of_response => Field::Path,
+                // Envoy's name for the path before a route changed it, which is what is kept; a client's header of this name is
+                // no path that it asked for.
+                ":PATH" | "X-ENVOY-ORIGINAL-PATH" if !of_response => Field::Path,
                 ":AUTHORITY" | "HOST" if !of_response => Field::Authority,
                 "X-ENVOY-UPSTREAM-SERVICE-TIME" if of_response => Field::ServiceTime,
                 _ => {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderMap;
+
 use super::RequestRecord;
 use crate::telemetry::Peer;
 use crate::telemetry::spans::{self, Parts, known};
@@ -16,6 +18,15 @@ impl RequestRecord {
     /// The span of a request that is recorded.
     pub fn span(&self) -> Option<&Span> {
         self.span.as_deref()
+    }
+
+    /// The agent has changed the request: claims and an authorizer's words are shown as the application sees them, and not as the
+    /// client made them up.
+    pub fn changed(&mut self, headers: &HeaderMap) {
+        self.headers(headers);
+        if let Some(span) = &mut self.span {
+            span.read_tags(headers);
+        }
     }
 
     pub(super) fn end_span(&mut self, duration: Duration) {
