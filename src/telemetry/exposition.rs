@@ -214,7 +214,17 @@ impl Family {
     }
 }
 
-impl Pairs<'_> {
+impl<'a> Pairs<'a> {
+    pub(super) fn new(text: &'a mut String) -> Self {
+        Self { text, first: true }
+    }
+
+    /// All pairs, as they were written.
+    pub(super) fn put_written(&mut self, pairs: &str) {
+        self.text.push_str(pairs);
+        self.first = false;
+    }
+
     pub(super) fn put(&mut self, key: &str, value: &str) {
         if !self.first {
             self.text.push(',');
@@ -239,7 +249,7 @@ impl Pairs<'_> {
 
 fn text(labels: &(impl WriteLabels + ?Sized)) -> String {
     let mut text = String::with_capacity(1024);
-    labels.write(&mut Pairs { text: &mut text, first: true });
+    labels.write(&mut Pairs::new(&mut text));
     text
 }
 

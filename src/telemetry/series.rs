@@ -84,20 +84,33 @@ impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
     where
         Q: SeriesLabels<Owned = K> + Equivalent<Arc<K>> + Hash + ?Sized,
     {
-        self.find(labels).unwrap_or_else(|| self.folded(labels))
-    }
-
-    /// The same, or `None` if the budget has no room for it.
-    pub(super) fn find<Q>(&self, labels: &Q) -> Option<Arc<Series<V>>>
-    where
-        Q: SeriesLabels<Owned = K> + Equivalent<Arc<K>> + Hash + ?Sized,
-    {
         let pinned = self.series.pin();
         if let Some(found) = pinned.get(labels) {
-            return Some(found.clone());
+            return found.clone();
         }
         let place = if labels.fit() { self.budget.charge(labels.charged()) } else { None };
-        place.map(|charge| self.insert(labels.own(), Some(charge)))
+        match place {
+            Some(charge) => self.insert(labels.own(), Some(charge)),
+            None => self.folded(labels),
+        }
+    }
+
+    /// The series of a key that is charged so, or `None` if the budget has no room for it.
+    pub(super) fn within_budget<Q>(
+        &self,
+        key: &Q,
+        charged: Charged<'_>,
+        own: impl FnOnce() -> K,
+    ) -> Option<Arc<Series<V>>>
+    where
+        Q: Equivalent<Arc<K>> + Hash + ?Sized,
+    {
+        let pinned = self.series.pin();
+        if let Some(found) = pinned.get(key) {
+            return Some(found.clone());
+        }
+        let charge = self.budget.charge(charged)?;
+        Some(self.insert(own(), Some(charge)))
     }
 
     /// One of the series for samples without a budget.

@@ -1,19 +1,19 @@
 //! Series whose labels a Telemetry changes. They are apart from the others, whose look-up stays as cheap as it is.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use papaya::Equivalent;
 
-use super::budget::{Budget, Charged};
-use super::clamp::{OTHER, fits};
+use super::budget::{Budget, SERIES_BYTES};
 use super::exposition::{Pairs, WriteLabels};
 use super::labels::{Labels, OwnedLabels};
-use super::series::{Counts, Fold, Series, SeriesLabels, SeriesMap, Shown};
+use super::series::{Counts, Series, SeriesLabels, SeriesMap, Shown};
 use super::tags::{TagChange, TagGroup};
 use crate::base::Str;
+
+/// The longest labels of a series, in bytes. The rest of what a series may take is for its counters.
+const MOST: usize = SERIES_BYTES - 1024;
 
 /// The series of some metrics: with the usual labels, and with others.
 pub(super) struct Labelled<V> {
@@ -40,8 +40,12 @@ impl<V: Counts> Labelled<V> {
             let charged = Some(labels.charged());
             return self.plain.get(&Labels { charged, ..plain.borrow() });
         }
-        let tagged = Tagged::new(labels, group, values);
-        self.tagged.find(&tagged).unwrap_or_else(|| self.plain.folded(labels))
+        let text = written(labels, group, values);
+        let tagged = (labels.fit() && text.len() <= MOST).then(|| {
+            let own = || TagSet(text.as_str().into());
+            self.tagged.within_budget(&Written(&text), labels.charged(), own)
+        });
+        tagged.flatten().unwrap_or_else(|| self.plain.folded(labels))
     }
 
     pub(super) fn sweep(&self) {
@@ -82,78 +86,42 @@ impl TagChange {
     }
 }
 
-/// Labels as pairs, in the usual order; those that were added follow by name.
-struct Tagged<'a> {
-    pairs: Vec<(&'a str, Cow<'a, str>)>,
-    charged: Charged<'a>,
+/// The labels as the scraper sees them, in the usual order; those that were added follow by name. The same labels are the same text.
+fn written(labels: &Labels<'_>, group: &TagGroup, values: &[Str]) -> String {
+    let mut set: BTreeMap<&str, &Str> = BTreeMap::new();
+    for (name, change) in &group.changes {
+        if let Some(value) = change.value(values) {
+            set.insert(name, value);
+        }
+    }
+    let mut text = String::with_capacity(1024);
+    let mut pairs = Pairs::new(&mut text);
+    labels.each(|key, value| match set.remove(key) {
+        Some(value) => pairs.put(key, value),
+        None if group.changes.contains_key(key) => {}
+        None => pairs.put(key, &value),
+    });
+    set.into_iter().for_each(|(name, value)| pairs.put(name, value));
+    text
 }
 
-/// [`Tagged`] as the key of a series.
+/// The labels of a series as text, which takes less memory than a list of so many.
 #[derive(PartialEq, Eq, Hash)]
-pub(super) struct TagSet(Vec<(Str, Str)>);
+pub(super) struct TagSet(Box<str>);
 
-impl<'a> Tagged<'a> {
-    fn new(labels: &'a Labels<'a>, group: &'a TagGroup, values: &'a [Str]) -> Self {
-        let mut added: BTreeMap<&str, &Str> = BTreeMap::new();
-        for (name, change) in &group.changes {
-            if let Some(value) = change.value(values) {
-                added.insert(name, value);
-            }
-        }
-        let mut pairs = Vec::with_capacity(32);
-        labels.each(|key, value| match added.remove(key) {
-            Some(value) => pairs.push((key, Cow::Borrowed(value.as_str()))),
-            None if group.changes.contains_key(key) => {}
-            None => pairs.push((key, value)),
-        });
-        pairs.extend(added.into_iter().map(|(name, value)| (name, Cow::Borrowed(value.as_str()))));
-        Self { pairs, charged: labels.charged() }
-    }
-}
+/// [`TagSet`] where it is looked up.
+#[derive(Hash)]
+struct Written<'a>(&'a str);
 
-impl SeriesLabels for Tagged<'_> {
-    type Owned = TagSet;
-
-    fn own(&self) -> TagSet {
-        TagSet(
-            self.pairs.iter().map(|(key, value)| (Str::from(*key), Str::from(&**value))).collect(),
-        )
-    }
-
-    fn charged(&self) -> Charged<'_> {
-        self.charged
-    }
-
-    fn fit(&self) -> bool {
-        self.pairs.iter().all(|(_, value)| fits(value))
-    }
-
-    fn folded(&self, _: Fold) -> TagSet {
-        TagSet(self.pairs.iter().map(|(key, _)| (Str::from(*key), OTHER.into())).collect())
-    }
-}
-
-/// As the derived one of [`TagSet`].
-impl Hash for Tagged<'_> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_usize(self.pairs.len());
-        for (key, value) in &self.pairs {
-            (*key, &**value).hash(state);
-        }
-    }
-}
-
-impl Equivalent<Arc<TagSet>> for Tagged<'_> {
+impl Equivalent<Arc<TagSet>> for Written<'_> {
     fn equivalent(&self, key: &Arc<TagSet>) -> bool {
-        let TagSet(key) = &**key;
-        let mut pairs = self.pairs.iter().zip(key);
-        self.pairs.len() == key.len() && pairs.all(|(own, key)| own.0 == key.0 && own.1 == *key.1)
+        *self.0 == *key.0
     }
 }
 
 impl WriteLabels for TagSet {
     fn write(&self, pairs: &mut Pairs<'_>) {
-        self.0.iter().for_each(|(key, value)| pairs.put(key, value));
+        pairs.put_written(&self.0);
     }
 
     /// It has the labels of some metrics only.

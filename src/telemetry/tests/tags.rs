@@ -157,6 +157,23 @@ fn values_of_clients_take_room_of_their_own_namespace() {
     assert_eq!(series.iter().filter(|line| line.contains("source_app=\"app-")).count(), 10);
 }
 
+/// A series takes no more memory than others, however many labels it is to have.
+#[test]
+fn labels_that_are_too_long_together_are_counted_with_the_usual_ones() {
+    let lab = lab();
+    let names: Vec<String> = (0..32).map(|it| format!("l{it}")).collect();
+    let rows: Vec<_> = names.iter().map(|name| (name.as_str(), Some("request.path"))).collect();
+    let rules = rules(&Metric::ALL, &rows);
+    for (path, tagged) in [("/a".to_owned(), 1), ("/x".repeat(200), 1)] {
+        call(&lab, request(&path), Some(&rules));
+        let series = lab.series("istio_requests_total");
+        let longest = series.iter().map(String::len).max().expect("a series");
+        assert!(longest < 4 * 1024, "{longest} bytes");
+        assert_eq!(series.iter().filter(|line| line.contains("l0=")).count(), tagged, "{path}");
+    }
+    assert!(lab.telemetry.scrape().expect("metrics").contains("isthmus_metrics_folded_total 1"));
+}
+
 #[test]
 fn connections_have_labels_and_disabled_metrics_too() {
     let lab = lab();
