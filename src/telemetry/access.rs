@@ -1,5 +1,9 @@
 //! Formats of the access log as Envoy has them: text, or JSON, with command operators such as `%RESPONSE_CODE%` (Envoy, "Access
-//! logging / Format Rules"). `request/formatted.rs` writes them.
+//! logging / Format Rules"). `access/writer.rs` writes them.
+
+mod writer;
+
+pub(super) use writer::{Shown, Values};
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use super::ids::SpanId;
 use super::w3c;
 use crate::base::Str;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Which side of a call a span is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -75,8 +75,8 @@ pub(in crate::l7) async fn deliver(
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.attempt = attempt;
     exchange.record.notes(notes);
-    if let Some(observed) = &observed {
-        exchange.record.follow(&observed.requests);
+    if let Some(rules) = observed.as_ref().and_then(|it| it.rules.as_ref()) {
+        exchange.record.follow(rules);
     }
     exchange.record.headers(arrived.request.headers());
     if let Some(tracing) = observed.and_then(|it| it.tracing) {
