@@ -12,6 +12,7 @@ mod bookinfo_lab;
 mod issuer;
 
 mod keycloak;
+mod logs;
 mod oauth2_proxy;
 mod opa;
 mod programs;
