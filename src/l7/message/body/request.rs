@@ -4,7 +4,7 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
@@ -35,6 +35,7 @@ struct Passed {
     /// Of gRPC.
     messages: AtomicU64,
     broken: OnceLock<Broken>,
+    ended: AtomicBool,
 }
 
 /// What is wrong with a body that came to no end.
@@ -53,6 +54,11 @@ impl Uploaded {
 
     pub(in crate::l7) fn messages(&self) -> u64 {
         self.0.messages.load(Ordering::Relaxed)
+    }
+
+    /// All of it has passed.
+    pub(in crate::l7) fn has_ended(&self) -> bool {
+        self.0.ended.load(Ordering::Relaxed)
     }
 
     pub(in crate::l7) fn broken(&self) -> Option<Broken> {
@@ -343,6 +349,7 @@ impl Reading {
         }
         if frame.is_none() || self.is_end_stream() {
             self.copies.drain(..).for_each(Tee::end);
+            self.uploaded.0.ended.store(true, Ordering::Relaxed);
             self.receiving = None;
             self.ahead = None;
         }
