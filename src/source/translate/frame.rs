@@ -8,7 +8,7 @@ use super::destination_rule::Rules;
 use super::encryption::Encryptions;
 use super::peer_authentication::Levels;
 use super::waypoint::Waypoints;
-use super::{Context, mesh_config, namespace};
+use super::{Context, mesh_config, namespace, service_entry};
 use crate::model::DefaultRetry;
 use crate::source::Complaint;
 use crate::source::objects::ServiceEntryVisibility;
@@ -25,6 +25,8 @@ pub(super) struct Frame {
     pub(super) retry: Option<Arc<DefaultRetry>>,
     /// Whose clients see the ServiceEntries of a namespace.
     visibility: Option<ServiceEntryVisibility>,
+    /// `exportTo` of those that have none.
+    default_export: Vec<String>,
     pub(super) complaints: Vec<Complaint>,
 }
 
@@ -42,6 +44,7 @@ impl Frame {
         let access_log = mesh_config::access_log(cx);
         let retry = mesh_config::retries(cx);
         let visibility = cx.mesh_config().and_then(|mesh| mesh.service_entry_visibility.clone());
+        let default_export = service_entry::default_export(cx);
         let complaints = std::mem::replace(&mut cx.complaints, outer);
         Self {
             waypoints,
@@ -52,6 +55,7 @@ impl Frame {
             access_log,
             retry,
             visibility,
+            default_export,
             complaints,
         }
     }
@@ -65,7 +69,8 @@ impl Frame {
             all: self.waypoints != before.waypoints,
             workloads_of,
             services: self.encryptions != before.encryptions || self.rules != before.rules,
-            entries: self.visibility != before.visibility,
+            entries: self.visibility != before.visibility
+                || self.default_export != before.default_export,
         }
     }
 }
