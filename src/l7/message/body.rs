@@ -6,9 +6,11 @@ mod expected;
 mod forbidden;
 mod part;
 mod request;
+mod uploaded;
 
 pub(in crate::l7) use expected::{Expectation, Withheld};
-pub(in crate::l7) use request::{Ahead, Broken, Replay, RequestBody, Uploaded};
+pub(in crate::l7) use request::{Ahead, Replay, RequestBody};
+pub(in crate::l7) use uploaded::{Broken, Uploaded};
 
 use http::{HeaderMap, StatusCode};
 
