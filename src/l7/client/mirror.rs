@@ -79,6 +79,7 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
             port: *port,
             chosen: None,
             backend: (service.clone(), *port),
+            hash: None,
         },
         before: None,
         seen: Seen::default(),
