@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 38] = [
+pub const LAYERS: [(&str, u8); 39] = [
     ("main", 13),
     ("cli", 12),
     ("app", 11),
@@ -44,6 +44,7 @@ pub const LAYERS: [(&str, u8); 38] = [
     ("filter", 1),
     ("jwt", 1),
     ("trace", 1),
+    ("traffic", 1),
     ("expression", 1),
     ("base", 0),
     // Declares the rooms and does nothing else.
