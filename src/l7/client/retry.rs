@@ -108,20 +108,7 @@ impl Retries {
         *request.extensions_mut() = self.extensions.clone();
         let wait = backoff(retry.backoff, self.sent);
         self.sent += 1;
-        let (version, protocol, form) = self.arrived;
-        Some((
-            Arrived {
-                request,
-                version,
-                protocol,
-                form,
-                upgrade: None,
-                fault: None,
-                checks: 0,
-                untold: None,
-            },
-            wait,
-        ))
+        Some((Arrived::again(request, self.arrived), wait))
     }
 }
 
