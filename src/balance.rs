@@ -22,11 +22,18 @@ pub struct Picked {
     pub address: SocketAddr,
     pub workload: Option<Arc<Workload>>,
     pub in_flight: Option<InFlight>,
+    /// Where a policy holds. Boxed, because few services have one, and every request in flight holds this.
+    under: Option<Box<Under>>,
+}
+
+/// The policy that an endpoint was selected under.
+#[derive(Debug)]
+struct Under {
     /// Hears how the attempt ended, if it wants to.
-    destination: Option<Arc<Destination>>,
-    /// How many endpoints there were to select from, for `destination`.
+    destination: Arc<Destination>,
+    /// How many endpoints there were to select from.
     pool: u32,
-    /// In the limits of its policy.
+    /// In the limits of the policy.
     place: Option<Box<Place>>,
 }
 
@@ -34,7 +41,7 @@ pub struct Picked {
 #[derive(Debug, Default)]
 pub struct InUse {
     _in_flight: Option<InFlight>,
-    _place: Option<Box<Place>>,
+    _under: Option<Box<Under>>,
 }
 
 /// The result of an attempt at an endpoint.
@@ -80,12 +87,15 @@ impl Ended {
 impl Picked {
     /// The address that a client dialled without load balancing; it does not count as a request in flight.
     pub fn dialled(address: SocketAddr, workload: Option<Arc<Workload>>) -> Self {
-        Self { address, workload, in_flight: None, destination: None, pool: 0, place: None }
+        Self { address, workload, in_flight: None, under: None }
     }
 
     /// With the destination that hears of it, which had so many endpoints.
     fn under(self, destination: Option<&Arc<Destination>>, pool: u32) -> Self {
-        Self { destination: destination.cloned(), pool, ..self }
+        let under = destination.map(|destination| {
+            Box::new(Under { destination: destination.clone(), pool, place: None })
+        });
+        Self { under, ..self }
     }
 
     /// In the mesh: reached by HBONE only, never in plaintext, and authorized on its own node.
@@ -102,45 +112,46 @@ impl Picked {
     }
 
     pub fn limits(&self) -> Option<&Limits> {
-        self.destination.as_ref()?.limits()
+        self.under.as_ref()?.destination.limits()
     }
 
     /// Takes a place for a connection of layer 4, until this is dropped or the attempt fails.
     pub fn take_connection(&mut self) -> Result<(), Overflow> {
-        if let Some(destination) = &self.destination {
-            self.place = destination.connection()?;
+        if let Some(under) = &mut self.under {
+            under.place = under.destination.connection()?;
         }
         Ok(())
     }
 
     /// Whether a request needs a place.
     pub fn limits_requests(&self) -> bool {
-        self.destination.as_ref().is_some_and(|destination| destination.limits_requests())
+        self.under.as_ref().is_some_and(|under| under.destination.limits_requests())
     }
 
     /// Takes a place for a request, which may wait for it.
     pub async fn take_request(&mut self, has_own_connection: bool) -> Result<(), Overflow> {
-        if let Some(destination) = self.destination.clone() {
-            self.place = destination.request(has_own_connection).await?;
+        if let Some(under) = &mut self.under {
+            under.place = under.destination.request(has_own_connection).await?;
         }
         Ok(())
     }
 
     /// What it holds, for what is in progress to hold.
     pub fn in_use(&mut self) -> InUse {
-        InUse { _in_flight: self.in_flight.take(), _place: self.place.take() }
+        InUse { _in_flight: self.in_flight.take(), _under: self.under.take() }
     }
 
     /// The one place that receives the result of every attempt at an endpoint. A successful one counts as in flight
     /// until this is dropped. An attempt that is dropped before its end was abandoned by the client, and says nothing
     /// about the endpoint.
     pub fn ended(&mut self, how: Ended) {
-        if let (Some(destination), Some(heard)) = (&self.destination, how.heard()) {
-            destination.heard(self.address, heard, self.pool);
+        if let (Some(under), Some(heard)) = (&self.under, how.heard()) {
+            under.destination.heard(self.address, heard, under.pool);
         }
         if !matches!(how, Ended::Served | Ended::Answered(_)) {
             tracing::debug!(endpoint = %self.address, ended = ?how, "an attempt failed");
-            (self.in_flight, self.place) = (None, None);
+            self.in_flight = None;
+            self.under.iter_mut().for_each(|under| under.place = None);
         }
     }
 }

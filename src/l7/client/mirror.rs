@@ -74,13 +74,7 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
     let copied = Routed {
         session: session.clone(),
         world: world.clone(),
-        plan: Plan {
-            addressed: service.clone(),
-            port: *port,
-            chosen: None,
-            backend: (service.clone(), *port),
-            hash: None,
-        },
+        plan: Plan::straight_to(service, *port),
         before: None,
         seen: Seen::default(),
     };

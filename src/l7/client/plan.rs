@@ -35,6 +35,12 @@ pub(in crate::l7) struct Plan {
 }
 
 impl Plan {
+    /// To a service, past its routes.
+    pub(in crate::l7) fn straight_to(service: &Arc<Service>, port: u16) -> Self {
+        let backend = (service.clone(), port);
+        Self { addressed: service.clone(), port, chosen: None, backend, hash: None }
+    }
+
     /// Of the addressed service, for the addressed port. A rule's filter holds instead of one of its type.
     pub(in crate::l7) fn filters_of_service(&self) -> &[HttpFilter] {
         self.addressed.filters_on(self.port)

@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use http::header::{HOST, HeaderValue, TRANSFER_ENCODING};
@@ -42,8 +41,6 @@ pub(in crate::l7) struct Sender {
     kind: Kind,
     buffers: Arc<Buffers>,
     made: Instant,
-    /// Where the policy of its destination says something of connections.
-    limits: Option<Arc<Limited>>,
     /// The application has not asked for the body of its last request, so that nothing can follow it.
     withheld: Option<Withheld>,
 }
@@ -54,19 +51,6 @@ enum Kind {
     Http2(http2::SendRequest<RequestBody>, Arc<Taken>),
     /// The same, for one stream.
     Stream(http2::SendRequest<RequestBody>),
-}
-
-/// The limits of a connection, and the requests that it took so far.
-struct Limited {
-    limits: PerConnection,
-    requests: AtomicU32,
-}
-
-impl Limited {
-    fn is_used_up(&self) -> bool {
-        let most = self.limits.max_requests;
-        most.is_some_and(|most| self.requests.load(Ordering::Relaxed) >= most)
-    }
 }
 
 /// A request that got no response.
@@ -93,32 +77,24 @@ impl Sender {
         let most_fields = most_fields + usize::from(!matches!(stream, Carrier::Tcp(_)));
         let buffers = Arc::new(buffers);
         let kind = Kind::connect(tasks, most_fields, version, stream, &buffers).await;
-        kind.map(|kind| Self { kind, buffers, made: Instant::now(), limits: None, withheld: None })
+        kind.map(|kind| Self { kind, buffers, made: Instant::now(), withheld: None })
             .map_err(|error| UpstreamError::Handshake { address, error })
     }
 
     /// Under what the policy of its destination says of connections.
-    pub(in crate::l7) fn limited(mut self, limits: PerConnection) -> Self {
-        if limits != PerConnection::default() {
-            self.limits = Some(Arc::new(Limited { limits, requests: AtomicU32::new(0) }));
-        }
+    pub(in crate::l7) fn limited(self, limits: PerConnection) -> Self {
+        self.buffers.limit(limits);
         self
     }
 
     /// How long it may rest.
     pub(super) fn rest(&self) -> Option<Duration> {
-        self.limits.as_ref()?.limits.idle_timeout
+        self.buffers.rest()
     }
 
     /// Counts a request that it takes.
     pub(super) fn count(&self) {
-        if let Some(limited) = &self.limits {
-            limited.requests.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn is_used_up(&self) -> bool {
-        self.limits.as_ref().is_some_and(|limited| limited.is_used_up())
+        self.buffers.count();
     }
 
     fn is_closed(&self) -> bool {
@@ -144,7 +120,7 @@ impl Sender {
         self.is_half_closed()
             || self.is_closed()
             || self.is_withheld()
-            || self.is_used_up()
+            || self.buffers.is_used_up()
             || self.made.elapsed() >= LIFETIME
     }
 
@@ -192,8 +168,7 @@ impl Sender {
         self.buffers.open().map_err(UpstreamError::Overflow)?;
         let (kind, buffers) = (Kind::Stream(sender.clone()), self.buffers.clone());
         self.count();
-        let limits = self.limits.clone();
-        Ok(Sender { kind, buffers, made: self.made, limits, withheld: None })
+        Ok(Sender { kind, buffers, made: self.made, withheld: None })
     }
 
     /// Sends a request in canonical form, and passes on what the application says before its response. The request is taken; one
