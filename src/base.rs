@@ -4,6 +4,7 @@
 mod backoff;
 mod burst;
 mod driven;
+mod fast;
 mod heads;
 mod identity;
 mod names;
@@ -24,6 +25,7 @@ pub mod work;
 pub use backoff::Backoff;
 pub use burst::Burst;
 pub use driven::driven;
+pub use fast::FastMap;
 pub use heads::{FIELD_BYTES, MAX_FIELDS, UNSEEN_FIELDS};
 pub use identity::{Identity, IdentityError};
 pub use names::{ObjectKey, Str};

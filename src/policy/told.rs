@@ -28,10 +28,9 @@ impl Told {
         self.removed.is_empty() && self.parameters.is_empty()
     }
 
-    /// Whatever the token: headers of the rule are the agent's.
-    pub(super) fn forget(&mut self, rule: &TokenRule) {
-        let claims = rule.claim_headers.iter().map(|it| &it.name);
-        self.removed.extend(rule.payload_header.iter().chain(claims).cloned());
+    /// Whatever the token: headers that tell of claims are the agent's.
+    pub(super) fn forget(&mut self, told: &[HeaderName]) {
+        self.removed.extend_from_slice(told);
     }
 
     /// Takes the token out of its place, unless the application is to get it. Cookies stay, as in Envoy.
