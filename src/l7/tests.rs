@@ -19,3 +19,4 @@ mod streams;
 mod support;
 mod traffic;
 mod tunnelled;
+mod unprocessed;
