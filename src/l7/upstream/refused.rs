@@ -18,27 +18,29 @@ pub(super) fn is_refused(error: &hyper::Error) -> bool {
 }
 
 /// A request without a body, which is quick to copy. hyper gives back only what it has not sent.
-pub(super) struct Copy {
+pub(super) struct HeadCopy {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     extensions: Extensions,
 }
 
-impl Copy {
-    /// `None` for a request with a body: that may have begun to flow. Routes that retry keep it
-    /// ([`retry`](crate::l7::client::retry)).
-    pub(super) fn of(request: &Request<RequestBody>) -> Option<Self> {
-        request.body().is_empty().then(|| Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-            extensions: request.extensions().clone(),
+impl HeadCopy {
+    /// `None` for a request with a body: that may have begun to flow, and only a route that retries keeps it. Boxed, because the
+    /// future of every request in flight would be larger by it.
+    pub(super) fn of(request: &Request<RequestBody>) -> Option<Box<Self>> {
+        request.body().is_empty().then(|| {
+            Box::new(Self {
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+                headers: request.headers().clone(),
+                extensions: request.extensions().clone(),
+            })
         })
     }
 
-    pub(super) fn into_request(self) -> Request<RequestBody> {
-        let Self { method, uri, headers, extensions } = self;
+    pub(super) fn into_request(self: Box<Self>) -> Request<RequestBody> {
+        let Self { method, uri, headers, extensions } = *self;
         let mut request = Request::new(RequestBody::default());
         *request.method_mut() = method;
         *request.uri_mut() = uri;

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::UpstreamError;
 use super::hearing::{End, Hearing};
-use super::refused::{Copy, is_refused};
+use super::refused::{HeadCopy, is_refused};
 use super::taken::Taken;
 use crate::l7::budget::buffers::Buffers;
 use crate::l7::budget::sizes::{
@@ -111,6 +111,12 @@ impl Sender {
             || self.made.elapsed() >= LIFETIME
     }
 
+    fn refuse(&self) {
+        if let Kind::Http2(_, taken) | Kind::Stream(_, taken) = &self.kind {
+            taken.refuse();
+        }
+    }
+
     /// The application has refused a request here: others go to another connection, which may be to another of its processes.
     fn has_refused(&self) -> bool {
         match &self.kind {
@@ -177,9 +183,7 @@ impl Sender {
         match &mut self.kind {
             Kind::Http1(sender, end) => {
                 to_http1(request);
-                let downstream = request.extensions().get::<Downstream>().cloned();
-                let listening = listen(request, downstream.as_ref(), expectation.clone());
-                let leaving = downstream.map(|it| it.leaving);
+                let (listening, leaving) = listen(request, expectation.clone());
                 let mut response = pin!(sender.try_send_request(std::mem::take(request)));
                 let heard = |sent: Option<&Sent>| hears(end, leaving.as_ref(), sent);
                 let sent = listening.to(response.as_mut(), heard).await;
@@ -189,18 +193,18 @@ impl Sender {
                     SendError { error: failed.into_error(), unsent, refused: false }
                 })
             }
-            Kind::Http2(sender, taken) | Kind::Stream(sender, taken) => {
+            Kind::Http2(sender, _) | Kind::Stream(sender, _) => {
                 // hyper hears no 100 over HTTP/2.
                 expectation.inspect(Expectation::is_met);
-                let copy = Copy::of(request);
+                let copy = HeadCopy::of(request);
                 to_http2(request);
                 let sent = sender.try_send_request(std::mem::take(request)).await;
                 sent.map_err(|mut failed| {
                     let refused = is_refused(failed.error());
-                    let copy = if refused { copy.map(Copy::into_request) } else { None };
+                    let copy = if refused { copy.map(HeadCopy::into_request) } else { None };
                     let unsent = failed.take_message().map(from_http2).or(copy);
                     if refused {
-                        taken.refuse();
+                        self.refuse();
                     }
                     let unsent = put_back(request, unsent);
                     SendError { error: failed.into_error(), unsent, refused }
@@ -238,15 +242,16 @@ fn put_back(request: &mut Request<RequestBody>, unsent: Option<Request<RequestBo
 }
 
 /// Listens to what the application says before its response, where somebody can be told: 100 asks for the body, and the
-/// others go to the client.
+/// others go to the client. Gives also what is known of a client that leaves.
 fn listen(
     request: &mut Request<RequestBody>,
-    downstream: Option<&Downstream>,
     expectation: Option<Expectation>,
-) -> Listening {
-    let Some(interim) = downstream.and_then(|it| it.interim.as_ref()) else {
-        return Listening::nobody();
+) -> (Listening, Option<Leaving>) {
+    let downstream = request.extensions().get::<Downstream>().cloned();
+    let Some(Downstream { interim, leaving }) = downstream else {
+        return (Listening::nobody(), None);
     };
+    let Some(interim) = interim else { return (Listening::nobody(), Some(leaving)) };
     if let Some(expectation) = &expectation {
         expectation.begin();
     }
@@ -257,7 +262,7 @@ fn listen(
         }
         status => ear.tell(status, response.headers()),
     });
-    listening
+    (listening, Some(leaving))
 }
 
 impl Drop for Sender {
