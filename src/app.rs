@@ -7,6 +7,7 @@ mod certificates;
 mod cni;
 mod controller;
 mod dump;
+mod issuers;
 mod pod;
 mod settings;
 mod source;

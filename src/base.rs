@@ -1,6 +1,7 @@
 //! Small shared types without I/O: names, identities, ports and marks, reasons. Every room may use this room; it uses
 //! none.
 
+mod alike;
 mod backoff;
 mod burst;
 mod driven;
@@ -22,6 +23,7 @@ mod sizes;
 mod trust_domains;
 pub mod work;
 
+pub use alike::{alike, is_alike};
 pub use backoff::Backoff;
 pub use burst::Burst;
 pub use driven::driven;

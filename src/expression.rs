@@ -1,4 +1,5 @@
-//! Expressions over attributes of requests, in CEL, the Common Expression Language (<https://cel.dev>): the filters of access logs.
+//! Expressions over attributes of requests and connections, in CEL, the Common Expression Language (<https://cel.dev>): the filters of
+//! access logs, and the values of metrics' labels.
 //!
 //! The crate `cel` parses a text once. This room compiles the syntax tree to an [`Expression`], whose evaluation is bounded by the
 //! length of the text: there are no loops, names are resolved, and regular expressions are compiled. Other parts of CEL are rejected by
@@ -31,6 +32,7 @@ pub struct Expression {
     /// The headers of requests and of responses that it looks at, by the places that its attributes name.
     pub request_headers: Vec<HeaderName>,
     pub response_headers: Vec<HeaderName>,
+    about_requests: bool,
     written: Str,
 }
 
@@ -58,6 +60,11 @@ impl Expression {
     /// Whether it is true of the request. An error counts as false.
     pub fn is_true(&self, facts: &dyn Facts) -> bool {
         matches!(evaluate::value(&self.root, facts), Some(Value::Bool(true)))
+    }
+
+    /// Whether it names an attribute that no connection has.
+    pub fn is_about_requests(&self) -> bool {
+        self.about_requests
     }
 
     /// Its value as text; `None` if it has none.

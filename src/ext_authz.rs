@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::base::Str;
+use crate::base::{Str, alike, is_alike};
 use crate::filter::{AuthProtocol, BackendRef, ExternalAuth};
 use crate::model::{CheckBody, CheckProtocol, ExtAuthz, HttpCheck, ProviderService, StringMatch};
 
@@ -25,7 +25,7 @@ use crate::model::{CheckBody, CheckProtocol, ExtAuthz, HttpCheck, ProviderServic
 pub const MOST_OF_AN_ANSWER: usize = 64 * 1024;
 
 /// What nobody may set on behalf of a message: its framing, its connection, its host, and what only agents may say.
-const RESERVED: [&str; 12] = [
+const RESERVED: [&str; 13] = [
     "connection",
     "content-length",
     "expect",
@@ -37,6 +37,7 @@ const RESERVED: [&str; 12] = [
     "transfer-encoding",
     "upgrade",
     "x-forwarded-client-cert",
+    "x-isthmus-checks",
     "x-isthmus-original",
 ];
 
@@ -74,6 +75,15 @@ pub fn of_filter(filter: &ExternalAuth) -> Result<Arc<ExtAuthz>, Str> {
     }))
 }
 
+/// What becomes of a request that passes although its provider has failed: nobody but the provider may set its headers, so they
+/// are as if it had set none.
+pub fn without_answer(provider: &ExtAuthz, asked: &HeaderMap) -> Changes {
+    match &provider.protocol {
+        CheckProtocol::Http(check) => http_check::changes(check, asked, &HeaderMap::new()),
+        CheckProtocol::Grpc { .. } => Changes::default(),
+    }
+}
+
 /// The request that is asked about.
 #[derive(Clone, Copy)]
 pub struct About<'a> {
@@ -109,6 +119,8 @@ pub struct Changes {
     pub set: HeaderMap,
     /// The client gets these with the response.
     pub response: HeaderMap,
+    /// Names that are the provider's to set. The client sends none of them, in trailers either.
+    pub own: Vec<StringMatch>,
 }
 
 /// The answer to a request that may not pass.
@@ -122,18 +134,22 @@ pub struct Refusal {
 impl Changes {
     /// Changes the headers of the request.
     pub fn apply(&self, headers: &mut HeaderMap) {
-        let set = self.set.keys();
-        for name in self.removed.iter().chain(set) {
-            headers.remove(name);
+        for name in self.removed.iter().chain(self.set.keys()) {
+            let taken: Vec<_> = alike(headers, name.as_str()).cloned().collect();
+            taken.iter().for_each(|name| _ = headers.remove(name));
         }
         for (name, value) in &self.set {
             headers.append(name.clone(), value.clone());
         }
     }
+
+    fn decides(&self, name: &HeaderName) -> bool {
+        let mut named = self.removed.iter().chain(self.set.keys());
+        may_be_listed(&self.own, name) || named.any(|own| is_alike(own.as_str(), name.as_str()))
+    }
 }
 
-/// The changes of all providers that permit a request, in the order in which they were asked. A provider that failed open made
-/// none.
+/// The changes of all providers that permit a request, in the order in which they were asked.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Mutations(Vec<Changes>);
 
@@ -148,6 +164,11 @@ impl Mutations {
     /// Changes the headers of the request.
     pub fn apply(&self, headers: &mut HeaderMap) {
         self.0.iter().for_each(|changes| changes.apply(headers));
+    }
+
+    /// Whether a field that the client sends in trailers would speak in a provider's stead.
+    pub fn forbids_in_trailers(&self, name: &HeaderName) -> bool {
+        self.0.iter().any(|changes| changes.decides(name))
     }
 
     /// The headers that the client gets with the response.
@@ -168,17 +189,9 @@ pub fn add_to_response(given: &HeaderMap, headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a provider may set, or remove, a header. Applications that know headers as variables (RFC 3875, 4.1.18) take `x_y` for
-/// `x-y`.
+/// Whether anybody but agents may set, or remove, a header of the requests of others.
 pub fn may_set(name: &HeaderName) -> bool {
-    let name = name.as_str().as_bytes();
-    let same = |(one, other): (&u8, &u8)| {
-        one == other || !one.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric()
-    };
-    !RESERVED.iter().any(|reserved| {
-        let reserved = reserved.as_bytes();
-        name.len() == reserved.len() && name.iter().zip(reserved).all(same)
-    })
+    !RESERVED.iter().any(|reserved| is_alike(name.as_str(), reserved))
 }
 
 /// Some value of the list fits the name.
@@ -188,6 +201,23 @@ fn is_listed(list: &[StringMatch], name: &HeaderName) -> bool {
         StringMatch::Exact(text) => name == text.as_str(),
         StringMatch::Prefix(text) => name.starts_with(text.as_str()),
         StringMatch::Suffix(text) => name.ends_with(text.as_str()),
+        StringMatch::Present => true,
+        StringMatch::Template(_) => false,
+    })
+}
+
+/// The same for whoever reads names that are alike as one.
+fn may_be_listed(list: &[StringMatch], name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let begin = |text: &Str| name.get(..text.len()).is_some_and(|begin| is_alike(begin, text));
+    let end = |text: &Str| {
+        let end = name.len().checked_sub(text.len()).and_then(|at| name.get(at..));
+        end.is_some_and(|end| is_alike(end, text))
+    };
+    list.iter().any(|value| match value {
+        StringMatch::Exact(text) => is_alike(name, text),
+        StringMatch::Prefix(text) => begin(text),
+        StringMatch::Suffix(text) => end(text),
         StringMatch::Present => true,
         StringMatch::Template(_) => false,
     })

@@ -28,6 +28,9 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::Str;
+use crate::jwt::KeysUri;
+use crate::model::{Action, AuthorizationPolicy, IssuerKeys, Mesh};
+use crate::policy;
 use crate::telemetry::{JwksMetrics, Telemetry};
 use crate::world::WorldStore;
 
@@ -72,4 +75,16 @@ impl Fetcher {
             tasks.spawn(keep::keep(fetcher.clone(), ring.clone(), set));
         }
     }
+}
+
+/// The RequestAuthentications that name an address.
+pub fn named_by<'a>(
+    mesh: &'a Mesh,
+    uri: &'a KeysUri,
+) -> impl Iterator<Item = &'a AuthorizationPolicy> {
+    let policies = mesh.policies.iter().map(|it| &**it);
+    policies.filter(|it| it.action == Action::Authenticate).filter(move |policy| {
+        policy::token_rules(policy)
+            .any(|rule| matches!(&rule.keys, IssuerKeys::Remote(source) if *source.uri == *uri))
+    })
 }

@@ -230,11 +230,11 @@ impl Serve for Halves {
 
 /// Closes a connection that no worker takes, and records why.
 fn refuse(job: Job, dependencies: &Dependencies, reason: Reason, why: &str) {
+    let world = dependencies.world.load();
     let start = match &job {
-        Job::Route(connection) => client::labels::routed(connection, &dependencies.cluster),
+        Job::Route(connection) => client::labels::routed(connection, &world, &dependencies.cluster),
         Job::Guard(connection) => {
             let inbound = Inbound::of(connection);
-            let world = dependencies.world.load();
             destination::labels::arrived(&inbound, &world, &dependencies.cluster)
         }
     };

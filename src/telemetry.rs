@@ -28,15 +28,19 @@ mod jwks;
 mod labels;
 mod live;
 mod log;
+mod metric_set;
 mod metrics;
 mod mirror;
 mod notes;
 mod panics;
+mod records;
 mod request;
 mod rules;
 mod runtimes;
 mod series;
 mod spans;
+mod tagged;
+mod tags;
 #[cfg(test)]
 mod tests;
 
@@ -53,15 +57,19 @@ pub use exposition::{Scrape, TextFormat};
 pub use handshakes::{Handshake, count_handshake};
 pub use health::{HealthMetrics, WorkerHealth};
 pub use jwks::JwksMetrics;
+pub use labels::names_a_side;
 pub use live::{HttpConnection, OpenConnection};
 pub use log::{
     AUDIT, LogError, LogFormat, Logs, MAX_FIELD, MAX_QUEUED_BYTES, check_levels, init_logs,
 };
+pub use metric_set::{Metric, MetricSet};
 pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
+pub use records::{LogRecord, RecordSink};
 pub use request::RequestRecord;
-pub use rules::{AccessRules, MetricRules, RequestRules};
-pub use spans::SpanMetrics;
+pub use rules::{AccessRules, Rules, SpanTag};
+pub use spans::ExportMetrics;
+pub use tags::{TagChanges, TagRules};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -74,7 +82,7 @@ use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 
 use crate::base::{ObjectKey, PolicyNote, Reason, Str};
-use crate::trace::{Span, Spans};
+use crate::trace::{Outbox, Span, Spans};
 use agent::ProcessCollector;
 use budget::Budget;
 use handshakes::HandshakesCollector;
@@ -82,6 +90,7 @@ use live::{Live, SocketsCollector};
 use metrics::Traffic;
 use notes::Notes;
 use runtimes::Runtimes;
+use spans::{RecordMetrics, SpanMetrics};
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -138,6 +147,15 @@ pub struct ConnectionStart {
     pub notes: Vec<PolicyNote>,
     /// Between workloads of one node, and so without a tunnel.
     pub in_process: bool,
+    /// What Telemetry objects say of it, where one says something.
+    pub rules: Option<Arc<Rules>>,
+}
+
+impl ConnectionStart {
+    /// The address of the application that it leads to, as far as it is known.
+    fn application(&self) -> SocketAddr {
+        self.hbone_authority.unwrap_or(self.destination_address)
+    }
 }
 
 /// What is known of a request when it starts.
@@ -181,6 +199,8 @@ struct Shared {
     mirror: MirrorMetrics,
     spans: Spans,
     span_metrics: SpanMetrics,
+    records: Outbox<LogRecord>,
+    record_metrics: RecordMetrics,
     authorizer: AuthorizerMetrics,
     jwks: JwksMetrics,
     access_format: ArcSwapOption<AccessFormat>,
@@ -211,6 +231,8 @@ impl Telemetry {
         mirror.register(&mut registry);
         let span_metrics = SpanMetrics::default();
         span_metrics.register(&mut registry);
+        let record_metrics = RecordMetrics::default();
+        record_metrics.register(&mut registry);
         let (authorizer, jwks) = (AuthorizerMetrics::default(), JwksMetrics::default());
         authorizer.register(&mut registry);
         jwks.register(&mut registry);
@@ -240,6 +262,8 @@ impl Telemetry {
             mirror,
             spans: Spans::default(),
             span_metrics,
+            records: Outbox::default(),
+            record_metrics,
             authorizer,
             jwks,
             access_format: ArcSwapOption::empty(),
@@ -339,8 +363,18 @@ impl Telemetry {
     }
 
     /// Metrics of spans.
-    pub fn span_metrics(&self) -> &SpanMetrics {
-        &self.0.span_metrics
+    pub fn span_metrics(&self) -> &ExportMetrics {
+        &self.0.span_metrics.counters
+    }
+
+    /// Records of the access log for collectors.
+    pub fn records(&self) -> &Outbox<LogRecord> {
+        &self.0.records
+    }
+
+    /// Metrics of these records.
+    pub fn record_metrics(&self) -> &ExportMetrics {
+        &self.0.record_metrics.counters
     }
 
     /// Metrics of the controller.

@@ -24,7 +24,7 @@ mod w3c;
 pub use context::{Context, Form};
 pub use ids::{SpanId, TraceId};
 pub use provider::{Protocol, Provider};
-pub use queue::{MAX_QUEUED, Receiver, Refused, Sender, Spans, queue};
+pub use queue::{MAX_QUEUED, Outbox, Receiver, Refused, Sender, Spans, queue};
 pub use sampling::Rate;
 pub use span::{Attribute, Finished, Kind, Span, Value};
 pub use tags::{Tag, TagValue};
@@ -44,6 +44,8 @@ pub struct Tracing {
     pub tags: Arc<[Tag]>,
     /// Without the tags that Istio's proxies add to each span (`istio.canonical_service` and so on).
     pub without_istio_tags: bool,
+    /// The id of the request decides whether a trace that begins here is recorded, rather than that of the trace.
+    pub by_request_id: bool,
     /// How many bytes of a request's path a span has; `None` for all that the access log shows.
     pub max_path: Option<usize>,
 }
@@ -64,7 +66,10 @@ impl Tracing {
         let came = Context::read(headers);
         let began = came.is_none();
         let came = came.unwrap_or_else(Context::random);
-        let sampled = came.sampled.unwrap_or_else(|| self.rate.samples(came.trace));
+        let sampled = came.sampled.unwrap_or_else(|| {
+            let id = self.by_request_id.then(|| headers::request_id(headers)).flatten();
+            self.rate.samples(id.unwrap_or(came.trace))
+        });
         if sampled {
             let parent = (!began).then_some(came.span).filter(|span| !span.is_none());
             let mut span = Span::new(self.clone(), came.next(), parent, kind);
@@ -103,6 +108,21 @@ mod tests {
         rows.iter().map(row).collect()
     }
 
+    #[test]
+    fn tags_are_of_what_a_request_has_become() {
+        let name = HeaderName::from_static("x-user");
+        let tag = Tag { name: "user".into(), value: TagValue::Header { name, default: None } };
+        let all = Arc::new(Tracing { tags: [tag].into(), ..Tracing::clone(&tracing(1000.0)) });
+        let Traced::Recorded(mut span) = all.begin(Kind::Server, &headers(&[("x-user", "root")]))
+        else {
+            panic!("not recorded")
+        };
+        span.read_tags(&headers(&[("x-user", "alice")]));
+        assert_eq!(span.tags, [Attribute::text("user", "alice")]);
+        span.read_tags(&headers(&[]));
+        assert_eq!(span.tags, []);
+    }
+
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0";
 
     /// One request passes two halves and an application: all of it is one trace, each span the child of the one before.
@@ -138,6 +158,27 @@ mod tests {
                 Traced::AsItCame => assert!(!recorded),
                 Traced::Unrecorded => panic!("the headers say it already"),
             }
+        }
+    }
+
+    /// The same request is decided about alike, however often it comes; one without a UUID by its trace.
+    #[test]
+    fn the_id_of_the_request_decides_where_it_is_to() {
+        let half = |by_request_id| {
+            let rate = Rate::of_percentage(50.0);
+            Arc::new(Tracing { rate, by_request_id, ..Tracing::default() })
+        };
+        let recorded = |tracing: &Arc<Tracing>, id: &str| {
+            let came = headers(&[("x-request-id", id)]);
+            let begun = (0..64).map(|_| tracing.begin(Kind::Client, &came));
+            begun.filter(|it| matches!(it, Traced::Recorded(_))).count()
+        };
+        let (low, high) =
+            ("0fbb3f57-3c1d-4d7c-8a00-000000000001", "0fbb3f57-3c1d-4d7c-8aff-ffffffffffff");
+        assert_eq!((recorded(&half(true), low), recorded(&half(true), high)), (64, 0));
+        // By chance, all of 64 fall to one side once in 2^63.
+        for (tracing, id) in [(half(false), low), (half(true), "mine"), (half(true), "")] {
+            assert!((1..64).contains(&recorded(&tracing, id)), "{id}");
         }
     }
 

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
 use super::dump::{self, Parts};
+use super::issuers;
 use crate::admin::{ConnectionFilter, Dump, MAX_CONNECTIONS_SHOWN};
 use crate::base::ObjectKey;
 use crate::config::Settings;
@@ -107,7 +108,7 @@ impl Dump for View {
     fn status(&self) -> Value {
         let world = self.world.snapshot();
         let mesh = &world.mesh;
-        let complaints = self.complaints.load();
+        let (complaints, keys) = (self.complaints.load(), issuers::faults(&world));
         json!({
             "node": self.settings.node,
             "version": env!("CARGO_PKG_VERSION"),
@@ -121,7 +122,7 @@ impl Dump for View {
             },
             "workloads": self.local_workloads(),
             "waypoints": mesh.waypoints.iter().map(|it| waypoint_row(it)).collect::<Vec<_>>(),
-            "complaints": complaints.iter().map(|it| json!({
+            "complaints": complaints.iter().chain(&keys).map(|it| json!({
                 "severity": it.severity.to_string(),
                 "complaint": it.to_string(),
             })).collect::<Vec<_>>(),

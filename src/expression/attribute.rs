@@ -71,6 +71,23 @@ const NAMES: [(&str, Attribute); 27] = [
 ];
 
 impl Attribute {
+    /// Whether connections have it too.
+    pub(super) fn is_of_connections(self) -> bool {
+        matches!(
+            self,
+            Attribute::RequestSize
+                | Attribute::ResponseSize
+                | Attribute::Duration
+                | Attribute::CodeDetails
+                | Attribute::SourceAddress
+                | Attribute::SourcePort
+                | Attribute::DestinationAddress
+                | Attribute::DestinationPort
+                | Attribute::Mtls
+                | Attribute::UriSan
+        )
+    }
+
     /// The attribute of a dotted name.
     pub(super) fn named(name: &str) -> Option<Self> {
         NAMES.iter().find(|(known, _)| *known == name).map(|(_, attribute)| *attribute)

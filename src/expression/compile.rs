@@ -82,15 +82,17 @@ pub(super) fn compile(text: &str) -> Result<Expression, ExpressionError> {
     })?;
     let mut compiler = Compiler::default();
     let root = compiler.node(&parsed.expr, 0)?;
-    let Compiler { request_headers, response_headers } = compiler;
-    Ok(Expression { root, request_headers, response_headers, written: text.into() })
+    let Compiler { request_headers, response_headers, about_requests } = compiler;
+    let written = text.into();
+    Ok(Expression { root, request_headers, response_headers, about_requests, written })
 }
 
-/// Collects the headers that the expression looks at.
+/// Collects what the expression looks at.
 #[derive(Default)]
 struct Compiler {
     request_headers: Vec<HeaderName>,
     response_headers: Vec<HeaderName>,
+    about_requests: bool,
 }
 
 type Compiled = Result<Node, ExpressionError>;
@@ -128,6 +130,7 @@ impl Compiler {
                 self.of_header(known)
             }
         };
+        self.about_requests |= !attribute.is_of_connections();
         Ok(if is_test { Node::Has(attribute) } else { Node::Attribute(attribute) })
     }
 
@@ -143,6 +146,7 @@ impl Compiler {
     }
 
     fn header(&mut self, side: &str, name: &str) -> Result<Attribute, ExpressionError> {
+        self.about_requests = true;
         let header = HeaderName::try_from(name)
             .map_err(|_| ExpressionError::Attribute(format!("{side}.headers[{name:?}]")))?;
         Ok(match side {

@@ -9,7 +9,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
 
-use super::{About, Changes, Refusal, Verdict, is_listed, listed, may_set};
+use super::{About, Changes, Refusal, Verdict, is_listed, listed, may_be_listed, may_set};
 use crate::model::HttpCheck;
 
 /// Envoy's: whether the provider gets to see a part of the body only.
@@ -35,7 +35,9 @@ const ANSWERS_OWN: [HeaderName; 11] = [
 /// The request to the provider, or why there can be none.
 pub fn check(check: &HttpCheck, about: &About<'_>) -> Result<Request<Bytes>, String> {
     let target = format!("{}{}", check.path_prefix, about.target);
-    let uri = Uri::try_from(&target).map_err(|error| format!("the path {target:?}: {error}"))?;
+    // Without the path, which may have secrets and is logged elsewhere.
+    let uri =
+        Uri::try_from(&target).map_err(|error| format!("the path cannot be asked: {error}"))?;
     let body = about.body.map(|body| body.bytes.clone()).unwrap_or_default();
     let mut request = Request::new(body);
     *request.method_mut() = about.method.clone();
@@ -84,10 +86,11 @@ pub fn verdict(
     Ok(Verdict::Deny(Refusal { status, headers, body }))
 }
 
-fn changes(check: &HttpCheck, asked: &HeaderMap, headers: &HeaderMap) -> Changes {
+/// What an answer that permits makes of a request.
+pub(super) fn changes(check: &HttpCheck, asked: &HeaderMap, headers: &HeaderMap) -> Changes {
     let list = &check.upstream_on_allow;
     // Where all headers are copied, nobody knows which of the client's are meant to be the provider's.
-    let unseen = |name: &&HeaderName| is_listed(list, name) && !is_seen(check, name);
+    let unseen = |name: &&HeaderName| may_be_listed(list, name) && !is_seen(check, name);
     let mut removed: Vec<HeaderName> =
         asked.keys().filter(unseen).filter(|name| may_set(name)).cloned().collect();
     let named = headers.get_all(REMOVE).iter().filter_map(|value| value.to_str().ok());
@@ -104,6 +107,7 @@ fn changes(check: &HttpCheck, asked: &HeaderMap, headers: &HeaderMap) -> Changes
             false => is_listed(list, name),
         }),
         response: listed(headers, |name| is_listed(&check.downstream_on_allow, name)),
+        own: list.clone(),
     }
 }
 

@@ -393,3 +393,65 @@ mod grpc {
         assert_eq!(pairs(&changes.response), ["x-response: a"]);
     }
 }
+
+/// Applications that know headers as variables take `x_user` for `x-user`, and a header that the client sends in this way for
+/// the provider's word.
+#[test]
+fn no_name_that_is_read_alike_stands_beside_a_providers() {
+    let list = ["x-user", "x-a-*", "*-role"].map(|text| match text {
+        "x-a-*" => StringMatch::Prefix("x-a-".into()),
+        "*-role" => StringMatch::Suffix("-role".into()),
+        whole => StringMatch::Exact(whole.into()),
+    });
+    let definition = HttpCheck {
+        include_headers: exact(&["x-token"]),
+        upstream_on_allow: list.to_vec(),
+        ..HttpCheck::default()
+    };
+    let sent = headers(&[
+        ("x_user", "root"),
+        ("x.user", "root"),
+        ("x_a_b", "1"),
+        ("x-b_role", "admin"),
+        ("x-token", "t"),
+        ("x-users", "kept"),
+    ]);
+    for (answer, expected) in [
+        (headers(&[("x-user", "alice")]), &["x-token: t", "x-users: kept", "x-user: alice"][..]),
+        (HeaderMap::new(), &["x-token: t", "x-users: kept"]),
+    ] {
+        let Ok(Verdict::Allow(changes)) =
+            verdict(&definition, &sent, StatusCode::OK, &answer, Bytes::new())
+        else {
+            panic!()
+        };
+        let mut made = sent.clone();
+        changes.apply(&mut made);
+        assert_eq!(sorted(&made), sorted_texts(expected));
+    }
+    let provider = ExtAuthz {
+        name: "p".into(),
+        service: ProviderService::Host { namespace: None, hostname: "p".into() },
+        port: 80,
+        timeout: Duration::from_secs(1),
+        fail_open: true,
+        status_on_error: 403,
+        body: None,
+        protocol: CheckProtocol::Http(definition),
+    };
+    let mut passed = sent.clone();
+    without_answer(&provider, &sent).apply(&mut passed);
+    assert_eq!(sorted(&passed), sorted_texts(&["x-token: t", "x-users: kept"]));
+}
+
+fn sorted(headers: &HeaderMap) -> Vec<String> {
+    let mut pairs = pairs(headers);
+    pairs.sort();
+    pairs
+}
+
+fn sorted_texts(texts: &[&str]) -> Vec<String> {
+    let mut texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+    texts.sort();
+    texts
+}

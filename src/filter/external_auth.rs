@@ -86,6 +86,15 @@ struct ForwardBody {
 
 const NAMES: Rule = List(0, MOST_NAMES, &Text(crate::base::schema::forms::any(1024)));
 
+impl ExternalAuth {
+    /// For a rule that cannot be carried out: nobody can be asked.
+    pub fn of_nobody() -> Self {
+        let (allowed, copied) = (Vec::new(), Vec::new());
+        let protocol = AuthProtocol::Http { path: Str::default(), allowed, copied };
+        Self { target: None, protocol, body: 0 }
+    }
+}
+
 impl Filter for ExternalAuth {
     type Manifest = Written;
 

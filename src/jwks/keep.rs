@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::Fetcher;
 use super::fetch::{Failed, Fetched};
 use super::fresh::{LEAST, Validators};
+use super::{Fetcher, named_by};
 use crate::base::{Backoff, Seldom};
 use crate::jwt::{KeyRing, KeySet, Keys, KeysUri, Known};
-use crate::model::{Action, IssuerKeys};
-use crate::policy;
 
 /// How long a fetch may take, unless a rule waits longer (Istio's default of JWTRule.timeout).
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -121,12 +119,7 @@ impl Fetcher {
     /// Some of the RequestAuthentications that name an address.
     fn named(&self, uri: &KeysUri) -> Vec<String> {
         let world = self.world.load();
-        let policies = world.mesh.policies.iter().filter(|it| it.action == Action::Authenticate);
-        let names = policies.filter(|policy| {
-            policy::token_rules(policy)
-                .any(|rule| matches!(&rule.keys, IssuerKeys::Remote(source) if *source.uri == *uri))
-        });
-        names.map(|policy| policy.to_string()).take(MAX_NAMES).collect()
+        named_by(&world.mesh, uri).map(ToString::to_string).take(MAX_NAMES).collect()
     }
 
     fn count(&self, fetched: &Result<Fetched, Failed>) {

@@ -14,6 +14,7 @@ use crate::policy::{Connection, Denial};
 use crate::reach::{self, cut_after_a_change};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionRecord, ConnectionStart, Reporter};
+use crate::trace::Kind;
 use crate::tunnel::{Baggage, Cut, Joined, PeerRevoked};
 use crate::world::{self, JudgementChanges, World};
 
@@ -230,6 +231,7 @@ impl Proxy {
             policy,
             notes,
             in_process: arrival.in_process,
+            rules: world.rules(Kind::Server, &arrival.workload, service.map(|it| &it.key)),
         }
     }
 

@@ -198,6 +198,7 @@ impl Proxy {
         let server = endpoint.and_then(Picked::captured);
         let proven = server.map(|_| &outbound.client.identity);
         let destination = endpoint.and_then(|endpoint| endpoint.workload.as_deref());
+        let service = to.and_then(|(_, service)| service).map(|service| &service.key);
         ConnectionStart {
             reporter: Reporter::Source,
             source: world::labels_of(Some(&outbound.client), proven, cluster),
@@ -215,6 +216,7 @@ impl Proxy {
             policy: None,
             notes: Vec::new(),
             in_process: false,
+            rules: self.shared.world.load().rules(Kind::Client, &outbound.client, service),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Service, Workload};
 use crate::base::{ObjectKey, Str};
-use crate::telemetry::RequestRules;
+use crate::telemetry::Rules;
 use crate::trace::{Kind, Tracing};
 
 /// The merged levels. The narrowest one holds; it includes the wider ones.
@@ -41,9 +41,9 @@ pub struct Observed {
     /// `None` where no spans are recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracing: Option<Arc<Tracing>>,
-    /// The rules for the access log and the metrics of requests.
-    #[serde(skip_serializing_if = "RequestRules::is_empty")]
-    pub requests: RequestRules,
+    /// The rules for the access log and the metrics, where one differs from the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Arc<Rules>>,
 }
 
 impl Observed {

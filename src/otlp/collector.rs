@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{encode, send};
+use super::send;
+use super::signal::Signal;
 use crate::base::{Backoff, Seldom};
-use crate::telemetry::SpanMetrics;
-use crate::trace::{Finished, Provider, Receiver};
+use crate::telemetry::ExportMetrics;
+use crate::trace::{Provider, Receiver};
 use crate::world::WorldStore;
 
 /// How many spans one export has at the most: what the SDKs send (`OTEL_BSP_MAX_EXPORT_BATCH_SIZE`).
@@ -33,7 +34,7 @@ const BACKOFF: Backoff =
 pub(super) struct Collector {
     provider: Arc<Provider>,
     world: Arc<WorldStore>,
-    metrics: SpanMetrics,
+    metrics: ExportMetrics,
     trouble: Seldom,
 }
 
@@ -41,20 +42,20 @@ impl Collector {
     pub(super) fn new(
         provider: Arc<Provider>,
         world: Arc<WorldStore>,
-        metrics: SpanMetrics,
+        metrics: ExportMetrics,
     ) -> Self {
         Self { provider, world, metrics, trouble: Seldom::new() }
     }
 
     /// Until nothing comes for a while, or ever.
-    pub(super) async fn run(self, mut spans: Receiver<Arc<Finished>>) {
+    pub(super) async fn run<S: Signal>(self, mut ended: Receiver<Arc<S>>) {
         loop {
-            let first = match timeout(IDLE, spans.recv()).await {
+            let first = match timeout(IDLE, ended.recv()).await {
                 Ok(Some(first)) => first,
                 Ok(None) => return,
                 Err(_) => {
                     // What was given meanwhile still comes; then this ends.
-                    spans.close();
+                    ended.close();
                     continue;
                 }
             };
@@ -62,8 +63,8 @@ impl Collector {
             batch.push(first);
             let due = Instant::now() + DELAY;
             while batch.len() < BATCH {
-                match timeout_at(due, spans.recv()).await {
-                    Ok(Some(span)) => batch.push(span),
+                match timeout_at(due, ended.recv()).await {
+                    Ok(Some(one)) => batch.push(one),
                     Ok(None) | Err(_) => break,
                 }
             }
@@ -71,12 +72,12 @@ impl Collector {
         }
     }
 
-    async fn export(&self, batch: &[Arc<Finished>]) {
-        let request = encode::request(batch);
+    async fn export<S: Signal>(&self, batch: &[Arc<S>]) {
+        let request = S::request(batch);
         let count = batch.len() as u64;
         let mut attempt = 1;
         let failed = loop {
-            let sent = timeout(self.provider.timeout, self.send(&request)).await;
+            let sent = timeout(self.provider.timeout, self.send::<S>(&request)).await;
             let failed = match sent {
                 Ok(Ok(rejected)) => return self.accepted(count, rejected),
                 Ok(Err(failed)) => failed,
@@ -92,8 +93,8 @@ impl Collector {
         if self.trouble.is_due() {
             let Provider { name, host, port, .. } = &*self.provider;
             tracing::warn!(
-                provider = %name, collector = %format_args!("{host}:{port}"), error = %failed, spans = count,
-                "spans cannot be exported and are dropped; check that the collector runs, receives OTLP by this protocol in \
+                provider = %name, collector = %format_args!("{host}:{port}"), error = %failed, what = S::NAME, count,
+                "what is observed cannot be exported and is dropped; check that the collector runs, receives OTLP by this protocol in \
                  plaintext, and can be reached from the node"
             );
         }
@@ -106,9 +107,9 @@ impl Collector {
     }
 
     /// How many the collector has rejected.
-    async fn send(&self, request: &send::Request) -> Result<u64, send::Failed> {
+    async fn send<S: Signal>(&self, request: &S::Request) -> Result<u64, send::Failed> {
         let address = self.address().await.map_err(send::Failed::Connect)?;
-        send::send(&self.provider, address, request).await
+        send::send::<S>(&self.provider, address, request).await
     }
 
     /// Where the collector is: an endpoint of the Service of that name, or what the node's resolver says.

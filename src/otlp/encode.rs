@@ -37,7 +37,7 @@ pub(super) fn request(batch: &[Arc<Finished>]) -> ExportTraceServiceRequest {
     ExportTraceServiceRequest { resource_spans: resource_spans.collect() }
 }
 
-fn scope() -> InstrumentationScope {
+pub(super) fn scope() -> InstrumentationScope {
     InstrumentationScope {
         name: env!("CARGO_PKG_NAME").to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -73,7 +73,7 @@ fn span(finished: &Finished) -> Span {
     }
 }
 
-fn attributes(attributes: &[Attribute]) -> Vec<KeyValue> {
+pub(super) fn attributes(attributes: &[Attribute]) -> Vec<KeyValue> {
     let one = |Attribute { name, value }: &Attribute| {
         let value = match value {
             Value::Text(text) => Any::StringValue(text.to_string()),
@@ -86,7 +86,7 @@ fn attributes(attributes: &[Attribute]) -> Vec<KeyValue> {
     attributes.iter().map(one).collect()
 }
 
-fn nanoseconds(time: SystemTime) -> u64 {
+pub(super) fn nanoseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -6,28 +6,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
-use opentelemetry_proto::tonic::collector::trace::v1::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse,
-};
 use prost::Message;
 use tokio::net::TcpStream;
 use tonic::metadata::{MetadataKey, MetadataValue};
 use tonic::transport::Endpoint;
+use tonic_prost::ProstCodec;
 
+use super::signal::Signal;
 use crate::base::driven;
 use crate::trace::{Protocol, Provider};
-
-/// What is sent.
-pub(super) type Request = ExportTraceServiceRequest;
 
 /// The longest answer that is read; it is a number and a message.
 const ANSWER: usize = 64 * 1024;
 
-/// Why spans were not exported.
+/// Why a batch was not exported.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failed {
     #[error("cannot connect: {0}")]
@@ -68,19 +64,23 @@ impl Failed {
     }
 }
 
-/// Sends a batch over a connection for it alone, and tells how many spans the collector has rejected.
-pub(super) async fn send(
+/// Sends a batch over a connection for it alone, and tells how many of it the collector has rejected.
+pub(super) async fn send<S: Signal>(
     provider: &Provider,
     address: SocketAddr,
-    request: &Request,
+    request: &S::Request,
 ) -> Result<u64, Failed> {
     match &provider.protocol {
-        Protocol::Grpc => grpc(provider, address, request).await,
-        Protocol::Http { path } => http(provider, path, address, request).await,
+        Protocol::Grpc => grpc::<S>(provider, address, request).await,
+        Protocol::Http { path } => http::<S>(provider, path, address, request).await,
     }
 }
 
-async fn grpc(provider: &Provider, address: SocketAddr, request: &Request) -> Result<u64, Failed> {
+async fn grpc<S: Signal>(
+    provider: &Provider,
+    address: SocketAddr,
+    request: &S::Request,
+) -> Result<u64, Failed> {
     let origin = authority(provider);
     let origin = format!("http://{origin}").parse().map_err(Failed::request)?;
     let endpoint =
@@ -92,16 +92,19 @@ async fn grpc(provider: &Provider, address: SocketAddr, request: &Request) -> Re
         let value = MetadataValue::try_from(value.as_str()).map_err(Failed::request)?;
         call.metadata_mut().insert(name, value);
     }
-    let mut client = TraceServiceClient::new(channel);
-    let answer = client.export(call).await.map_err(|status| Failed::Grpc(Box::new(status)))?;
-    Ok(rejected(&answer.into_inner()))
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.map_err(Failed::broken)?;
+    let codec = ProstCodec::<S::Request, S::Answer>::default();
+    let answer = client.unary(call, PathAndQuery::from_static(S::METHOD), codec).await;
+    let answer = answer.map_err(|status| Failed::Grpc(Box::new(status)))?;
+    Ok(rejected::<S>(answer.get_ref()))
 }
 
-async fn http(
+async fn http<S: Signal>(
     provider: &Provider,
     path: &str,
     address: SocketAddr,
-    request: &Request,
+    request: &S::Request,
 ) -> Result<u64, Failed> {
     let body = Full::new(Bytes::from(request.encode_to_vec()));
     let mut call = http::Request::new(body);
@@ -126,7 +129,7 @@ async fn http(
         let body = Limited::new(response.into_body(), ANSWER);
         let body = body.collect().await.map_err(Failed::Broken)?.to_bytes();
         // What cannot be read rejects nothing: some collectors answer in JSON.
-        Ok(ExportTraceServiceResponse::decode(body).map_or(0, |answer| rejected(&answer)))
+        Ok(S::Answer::decode(body).map_or(0, |answer| rejected::<S>(&answer)))
     };
     driven(connection, exchange, Failed::broken).await
 }
@@ -137,7 +140,6 @@ fn authority(provider: &Provider) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn rejected(answer: &ExportTraceServiceResponse) -> u64 {
-    let rejected = answer.partial_success.as_ref().map_or(0, |part| part.rejected_spans);
-    u64::try_from(rejected).unwrap_or(0)
+fn rejected<S: Signal>(answer: &S::Answer) -> u64 {
+    u64::try_from(S::rejected(answer)).unwrap_or(0)
 }

@@ -2,6 +2,12 @@
 
 use std::net::SocketAddr;
 
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
+    LogsService, LogsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -17,6 +23,7 @@ use tonic::{Request, Response, Status};
 
 use super::*;
 use crate::base::Str;
+use crate::telemetry::ExportMetrics;
 use crate::trace::{Attribute, Kind, Protocol, Rate, Traced, Tracing};
 use crate::world::fixture;
 
@@ -68,10 +75,10 @@ impl Bed {
             resource: vec![Attribute::text("service.name", workload)],
             tenant: workload.into(),
         };
-        self.telemetry.spans().offer(Box::new(finished))
+        self.telemetry.spans().offer(&finished.tenant.clone(), Box::new(finished))
     }
 
-    async fn stop(self) -> SpanMetrics {
+    async fn stop(self) -> ExportMetrics {
         self.cancel.cancel();
         self.running.await.unwrap();
         self.telemetry.span_metrics().clone()
@@ -95,6 +102,30 @@ fn check(request: &ExportTraceServiceRequest) {
     }
 }
 
+/// Serves gRPC to each connection.
+fn serve<S>(listener: TcpListener, service: S)
+where
+    S: tonic::codegen::Service<
+            http::Request<hyper::body::Incoming>,
+            Response = http::Response<tonic::body::Body>,
+            Error = std::convert::Infallible,
+            Future: Send,
+        > + Clone
+        + Send
+        + 'static,
+{
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = hyper_util::service::TowerToHyperService::new(service.clone());
+            let io = hyper_util::rt::TokioIo::new(stream);
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let served = hyper::server::conn::http2::Builder::new(executor);
+            tokio::spawn(async move { _ = served.serve_connection(io, service).await });
+        }
+    });
+}
+
 struct Receiver(mpsc::Sender<ExportTraceServiceRequest>);
 
 #[tonic::async_trait]
@@ -116,23 +147,68 @@ async fn exports_by_grpc_and_counts_what_is_rejected() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, mut received) = mpsc::channel(4);
-    let service = TraceServiceServer::new(Receiver(sender));
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let service = hyper_util::service::TowerToHyperService::new(service.clone());
-            let io = hyper_util::rt::TokioIo::new(stream);
-            let executor = hyper_util::rt::TokioExecutor::new();
-            let served = hyper::server::conn::http2::Builder::new(executor);
-            tokio::spawn(async move { _ = served.serve_connection(io, service).await });
-        }
-    });
+    serve(listener, TraceServiceServer::new(Receiver(sender)));
     let bed = Bed::new(address, Protocol::Grpc);
     for workload in ["a", "b", "a"] {
         assert!(bed.end(workload).await);
     }
     check(&received.recv().await.unwrap());
     let metrics = bed.stop().await;
+    let counted = (metrics.exported.get(), metrics.rejected.get(), metrics.failed.get());
+    assert_eq!(counted, (2, 1, 0));
+}
+
+/// Takes records, and rejects one of each batch.
+struct Log(mpsc::Sender<ExportLogsServiceRequest>);
+
+#[tonic::async_trait]
+impl LogsService for Log {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        self.0.send(request.into_inner()).await.unwrap();
+        let (rejected_log_records, error_message) = (1, "one is not liked".to_owned());
+        let partial_success =
+            Some(ExportLogsPartialSuccess { rejected_log_records, error_message });
+        Ok(Response::new(ExportLogsServiceResponse { partial_success }))
+    }
+}
+
+#[tokio::test]
+async fn exports_records_of_the_log_by_grpc() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bed = Bed::new(listener.local_addr().unwrap(), Protocol::Grpc);
+    let (sender, mut received) = mpsc::channel(4);
+    serve(listener, LogsServiceServer::new(Log(sender)));
+    for (workload, failed) in [("a", false), ("b", true), ("a", false)] {
+        tokio::task::yield_now().await;
+        let record = LogRecord {
+            provider: bed.tracing.providers[0].clone(),
+            ended: std::time::SystemTime::now(),
+            failed,
+            body: "GET /".to_owned(),
+            attributes: vec![Attribute::text("path", "/")],
+            resource: vec![Attribute::text("service.name", workload)],
+            trace: Some((crate::trace::TraceId(1), crate::trace::SpanId(2))),
+            tenant: workload.into(),
+        };
+        assert!(bed.telemetry.records().offer(workload, Box::new(record)));
+    }
+    let request = received.recv().await.unwrap();
+    assert_eq!(request.resource_logs.len(), 2, "one resource for each workload");
+    let records: Vec<_> =
+        request.resource_logs.iter().flat_map(|it| &it.scope_logs[0].log_records).collect();
+    assert_eq!(records.len(), 3);
+    for record in &records {
+        assert_eq!((record.trace_id.len(), record.span_id.len()), (16, 8));
+        assert_eq!(record.attributes[0].key, "path");
+        assert!(record.time_unix_nano > 0 && record.body.is_some());
+    }
+    let failed = records.iter().filter(|it| it.severity_text == "WARN").count();
+    assert_eq!(failed, 1);
+    let metrics = bed.telemetry.record_metrics().clone();
+    bed.stop().await;
     let counted = (metrics.exported.get(), metrics.rejected.get(), metrics.failed.get());
     assert_eq!(counted, (2, 1, 0));
 }
@@ -217,5 +293,5 @@ async fn nothing_is_kept_where_nobody_exports() {
     let (name, ended) = (String::new(), std::time::SystemTime::now());
     let finished =
         Finished { span, name, ended, attributes, error: None, resource, tenant: Str::new() };
-    assert!(!telemetry.spans().offer(Box::new(finished)));
+    assert!(!telemetry.spans().offer(&finished.tenant.clone(), Box::new(finished)));
 }

@@ -85,7 +85,7 @@ fn checked<'a>(
     judge: Judge<'_>,
 ) -> Checked<'a> {
     let (mut told, mut keys) = (Told::default(), Vec::new());
-    policies.iter().for_each(|policies| told.forget(policies.told()));
+    policies.iter().for_each(|policies| told.forget(policies));
     let found = found(policies, request);
     let judged = match found.first() {
         None => Ok(None),

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use super::bearer::Bearer;
 use super::facts::{Facts, RequestFacts};
 use super::index::{Index, See, Texts, Unit, hosts};
-use crate::base::Identity;
+use crate::base::{Identity, alike};
 
 /// Shows each rule that may match, some of them twice, until `see` breaks off. `refuses` as in [`Index::of`].
 pub(super) fn each(
@@ -91,7 +91,12 @@ fn http(
         paths(index, request, refuses, see)?;
     }
     for (name, texts) in &index.headers {
-        header(request.request.headers, name, texts, see)?;
+        let headers = request.request.headers;
+        header(headers, name, texts, see)?;
+        if refuses {
+            let mut others = alike(headers, name.as_str()).filter(|other| *other != name);
+            others.try_for_each(|other| header(headers, other, texts, see))?;
+        }
     }
     if let (Bearer::Known(verified), false) = (facts.bearer, index.tokens.is_empty()) {
         for (wanted, texts) in &index.tokens {

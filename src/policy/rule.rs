@@ -12,7 +12,7 @@ use super::bearer::Bearer;
 use super::dialled::Destination;
 use super::facts::{Facts, Principals, RequestFacts};
 use super::{host, identity, text, token};
-use crate::base::Identity;
+use crate::base::{Identity, alike};
 use crate::model::{
     Cidr, Condition, ConditionKey, Operation, Rule, Source, StringMatch, TokenText, Values,
 };
@@ -259,8 +259,7 @@ fn text_condition_matches(
     }
 }
 
-/// A header that was sent several times is one value joined by commas (RFC 9110, 5.3) or any one of them, depending on
-/// who reads it.
+/// A header, and those whose names are read as its own.
 fn header_matches(
     value: &StringMatch,
     headers: &HeaderMap,
@@ -271,6 +270,22 @@ fn header_matches(
         let host = headers.get(name).map(readable).unwrap_or_default();
         return host_matches(value, &host, leaning);
     }
+    let fits = field_matches(value, headers, name, leaning);
+    let mut others = alike(headers, name.as_str()).filter(|other| *other != name);
+    match leaning {
+        Leaning::Any => fits || others.any(|it| field_matches(value, headers, it, leaning)),
+        Leaning::All => fits && others.all(|it| field_matches(value, headers, it, leaning)),
+    }
+}
+
+/// A header that was sent several times is one value joined by commas (RFC 9110, 5.3) or any one of them, depending on
+/// who reads it.
+fn field_matches(
+    value: &StringMatch,
+    headers: &HeaderMap,
+    name: &HeaderName,
+    leaning: Leaning,
+) -> bool {
     let mut sent = headers.get_all(name).iter().map(readable);
     let Some(first) = sent.next() else { return false };
     let rest: Vec<_> = sent.collect();

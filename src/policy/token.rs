@@ -7,7 +7,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 
 use super::Request;
-use crate::base::Str;
+use crate::base::{Str, alike};
 use crate::model::TokenPlace;
 
 /// In one of these places.
@@ -32,7 +32,7 @@ pub(super) fn brought<'r>(
 fn in_header<'r>(headers: &'r HeaderMap, name: &str, prefix: &str) -> Vec<Cow<'r, str>> {
     let Ok(name) = HeaderName::try_from(name) else { return Vec::new() };
     let prefix = prefix.trim().as_bytes();
-    let values = headers.get_all(name).iter();
+    let values = alike(headers, name.as_str()).flat_map(|name| headers.get_all(name));
     let parts = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     let parts = parts.map(<[u8]>::trim_ascii).filter(|part| !part.is_empty());
     let tokens = parts.filter_map(|part| {
@@ -75,9 +75,10 @@ pub(super) fn without(path: &str, names: &[Str]) -> String {
     }
 }
 
+/// Pairs are parted at commas too, as some servers do (RFC 2109, 4.3.4).
 fn in_cookie<'r>(headers: &'r HeaderMap, name: &str) -> Vec<Cow<'r, str>> {
     let values = headers.get_all(COOKIE).iter();
-    let pairs = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+    let pairs = values.flat_map(|value| value.as_bytes().split(|byte| matches!(byte, b';' | b',')));
     let tokens = pairs.filter_map(|pair| {
         let pair = pair.trim_ascii();
         let rest = pair.strip_prefix(name.as_bytes()).map(<[u8]>::trim_ascii_start)?;
@@ -121,6 +122,7 @@ mod tests {
             (bearer(), "/", &[("authorization", "")], false),
             (bearer(), "/?access_token=t", &[], false),
             (bare(), "/", &[("x-jwt", "t")], true),
+            (bare(), "/", &[("x_jwt", "t")], true),
             (bare(), "/", &[("x-jwt", " ")], false),
             (bare(), "/", &[("authorization", "Bearer t")], false),
             (header("not a name", ""), "/", &[("x-jwt", "t")], false),
@@ -135,6 +137,7 @@ mod tests {
             (cookie(), "/", &[("cookie", "a=b; jwt=t")], true),
             (cookie(), "/", &[("cookie", "a=b"), ("cookie", "jwt=t")], true),
             (cookie(), "/", &[("cookie", "jwt =t")], true),
+            (cookie(), "/", &[("cookie", "a=b, jwt=t")], true),
             (cookie(), "/", &[("cookie", "xjwt=t; jwt2=t; jwt=")], false),
         ] {
             let mut map = HeaderMap::new();

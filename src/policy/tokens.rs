@@ -25,6 +25,8 @@ struct Index {
     by_issuer: FastMap<Str, Vec<At>>,
     /// Headers that tell the application of claims, each once.
     told: Vec<HeaderName>,
+    /// Headers that tokens may be in, each once.
+    token_headers: Vec<HeaderName>,
 }
 
 /// A rule, by its place.
@@ -73,6 +75,11 @@ impl TokenPolicies {
         &self.index().told
     }
 
+    /// Headers that tokens may be in.
+    pub(super) fn token_headers(&self) -> &[HeaderName] {
+        &self.index().token_headers
+    }
+
     /// The rules for tokens of an issuer, in the order of the policies.
     pub(super) fn rules_of(
         &self,
@@ -105,6 +112,14 @@ impl Index {
                     let names = token.told().filter(|name| told.insert(*name));
                     index.told.extend(names.cloned());
                 }
+            }
+        }
+        for (place, _) in &index.places {
+            if let TokenPlace::Header { name, .. } = place
+                && let Ok(name) = name.parse()
+                && !index.token_headers.contains(&name)
+            {
+                index.token_headers.push(name);
             }
         }
         index

@@ -5,12 +5,14 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use http::header::AUTHORIZATION;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use serde_json::Value;
 
 use super::token;
-use crate::base::Str;
+use super::tokens::TokenPolicies;
+use crate::base::{Str, alike};
 use crate::jwt::Claims;
 use crate::model::{TokenPlace, TokenRule};
 
@@ -19,18 +21,23 @@ use crate::model::{TokenPlace, TokenRule};
 pub struct Told {
     /// Nobody but an agent may send them.
     removed: Vec<HeaderName>,
+    /// Where tokens stand, which nobody verifies in trailers.
+    tokens: Vec<HeaderName>,
     parameters: Vec<Str>,
     set: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Told {
     pub(super) fn is_empty(&self) -> bool {
-        self.removed.is_empty() && self.parameters.is_empty()
+        self.removed.is_empty() && self.tokens.is_empty() && self.parameters.is_empty()
     }
 
     /// Whatever the token: headers that tell of claims are the agent's.
-    pub(super) fn forget(&mut self, told: &[HeaderName]) {
-        self.removed.extend_from_slice(told);
+    pub(super) fn forget(&mut self, policies: &TokenPolicies) {
+        self.removed.extend_from_slice(policies.told());
+        // No trailers have that one in any case.
+        let tokens = policies.token_headers().iter().filter(|name| **name != AUTHORIZATION);
+        self.tokens.extend(tokens.cloned());
     }
 
     /// Takes the token out of its place, unless the application is to get it. Cookies stay, as in Envoy.
@@ -60,9 +67,9 @@ impl Told {
         }
     }
 
-    /// Headers that nobody but an agent may send.
-    pub fn removed(&self) -> &[HeaderName] {
-        &self.removed
+    /// Fields that may not stand in trailers.
+    pub fn not_in_trailers(&self) -> Vec<HeaderName> {
+        [&self.removed[..], &self.tokens].concat()
     }
 
     /// The headers as they become.
@@ -94,19 +101,11 @@ impl Told {
         }
     }
 
-    /// Applications that know headers as variables (RFC 3875, 4.1.18) take `x_user` for `x-user`.
+    /// What a client may have sent in an agent's stead.
     fn foreign(&self, headers: &HeaderMap) -> Vec<HeaderName> {
-        let own = |name: &&HeaderName| self.removed.iter().any(|one| is_alike(one, name));
-        headers.keys().filter(own).cloned().collect()
+        let foreign = self.removed.iter().flat_map(|name| alike(headers, name.as_str()));
+        foreign.cloned().collect()
     }
-}
-
-fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
-    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
-    let same = |(one, other): (&u8, &u8)| {
-        one == other || !one.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric()
-    };
-    one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 /// As Envoy writes claims: plain values as they are, others as JSON in base64url.

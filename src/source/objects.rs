@@ -43,8 +43,8 @@ pub use kind::{Recognised, key_of};
 pub use mesh_config::{
     AccessLogEncoding, CheckedBody, ConfigMap, DefaultConfig, DefaultProviders, DefaultTracing,
     EntryVisibility, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider, FileAccessLog, HttpRetry,
-    LogFormat, MESH_CONFIG, MeshConfig, OpenTelemetry, OtlpHeader, OtlpHttp, OutboundTrafficPolicy,
-    ServiceEntryVisibility, VisibilityPolicy,
+    LogFormat, MESH_CONFIG, MeshConfig, OpenTelemetry, OtelAccessLog, OtlpHeader, OtlpHttp,
+    OutboundTrafficPolicy, ServiceEntryVisibility, VisibilityPolicy,
 };
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
@@ -436,7 +436,7 @@ kinds! {
                           https://istio.io/docs/reference/config/telemetry.html",
             columns: &[],
         }),
-        used: "`tracing` ([tracing](tracing.md)), `accessLogging`, and `metrics` but for `tagOverrides` ([observability](observability.md#telemetry))",
+        used: "`tracing` ([tracing](tracing.md)), `accessLogging` and `metrics` ([observability](observability.md#telemetry))",
         ..Row::of("telemetry.istio.io", &["v1", "v1alpha1"])
     };
     TCPRoute: TcpRoute = Row {

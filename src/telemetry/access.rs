@@ -1,5 +1,9 @@
 //! Formats of the access log as Envoy has them: text, or JSON, with command operators such as `%RESPONSE_CODE%` (Envoy, "Access
-//! logging / Format Rules"). `request/formatted.rs` writes them.
+//! logging / Format Rules"). `access/writer.rs` writes them.
+
+mod writer;
+
+pub(super) use writer::{Shown, Values};
 
 use std::sync::Arc;
 
@@ -293,7 +297,9 @@ impl AccessFormat {
             let upper = name.to_ascii_uppercase();
             Ok(match upper.as_str() {
                 ":METHOD" if !of_response => Field::Method,
-                ":PATH" if !of_response => Field::Path,
+                // Envoy's name for the path before a route changed it, which is what is kept; a client's header of this name is
+                // no path that it asked for.
+                ":PATH" | "X-ENVOY-ORIGINAL-PATH" if !of_response => Field::Path,
                 ":AUTHORITY" | "HOST" if !of_response => Field::Authority,
                 "X-ENVOY-UPSTREAM-SERVICE-TIME" if of_response => Field::ServiceTime,
                 _ => {

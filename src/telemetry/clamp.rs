@@ -61,6 +61,13 @@ impl Code {
         }
     }
 
+    /// The code that is written so.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let classes = (1..=5).map(Code::Class).chain([Code::Other]);
+        let registered = text.parse().ok().map(Code::of);
+        registered.into_iter().chain(classes).find(|code| code.text() == text)
+    }
+
     fn class_of(status: u16) -> Self {
         match status / 100 {
             class @ 1..=5 => Code::Class(class as u8),
@@ -88,6 +95,12 @@ impl Grpc {
             Ok(code @ 0..=16) => Grpc::Registered(code),
             _ => Grpc::Other,
         }
+    }
+
+    /// The status that is written so.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let registered = text.parse().ok().map(Grpc::of);
+        registered.into_iter().chain([Grpc::Other]).find(|status| status.text() == text)
     }
 
     /// Success, or something else.
@@ -125,6 +138,11 @@ pub fn query_type(kind: RecordType) -> &'static str {
         RecordType::TXT => "TXT",
         _ => OTHER,
     }
+}
+
+/// The part of a value that a label shows.
+pub(super) fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST)]
 }
 
 /// Whether a text that an object says is short enough for a label.
@@ -172,6 +190,10 @@ mod tests {
             assert_eq!(Code::of(status).text(), label, "{status}");
         }
         let labels: BTreeSet<_> = (0..=u16::MAX).map(|it| Code::of(it).text()).collect();
+        for label in &labels {
+            assert_eq!(Code::read(label).map(|it| it.text()).as_ref(), Some(label));
+        }
+        assert_eq!((Code::read("0404"), Code::read("6xx")), (None, None));
         assert!(labels.len() < 80, "{}", labels.len());
         let folded: BTreeSet<_> = (0..=u16::MAX).map(|it| Code::of(it).folded().text()).collect();
         let expected = ["0", "1xx", "2xx", "3xx", "4xx", "5xx", "other"];

@@ -1,8 +1,10 @@
 //! One connection: counted while its bytes pass, logged once at its end.
 
+mod counters;
+mod facts;
+mod formatted;
 mod span;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tracing::Level;
@@ -10,18 +12,20 @@ use tracing::Level;
 use super::labels::Labels;
 use super::live::Registered;
 use super::log::{ACCESS, Line};
-use super::metrics::ConnectionCounts;
-use super::series::Series;
+use super::metric_set::Metric;
+use super::tagged::Wanted;
 use super::{ConnectionStart, Peer, Reporter, Telemetry};
 use crate::base::{PolicyNote, Reason, Room};
 use crate::trace::Span;
+use counters::Counters;
+use facts::Seen;
 
 /// One open connection: counted and logged once, when dropped at the latest.
 pub struct ConnectionRecord {
     telemetry: Telemetry,
     open: Registered,
     /// Resolved once: counting bytes is an addition.
-    series: Arc<Series<ConnectionCounts>>,
+    counters: Counters,
     failure: Option<(Reason, String)>,
     room: Option<Room>,
     /// Of a connection that is traced, and of no other.
@@ -31,13 +35,12 @@ pub struct ConnectionRecord {
 impl ConnectionRecord {
     pub(super) fn new(telemetry: Telemetry, start: ConnectionStart) -> Self {
         telemetry.note(&start.notes);
-        let labels = labels(&start, Reason::None);
-        let series = telemetry.traffic().connections.get(&labels);
-        series.counts.opened.fetch_add(1, Ordering::Relaxed);
+        let counters = Counters::of(&telemetry, &start);
+        counters.of_metric(Metric::TcpOpenedConnections).opened.fetch_add(1, Ordering::Relaxed);
         let open = telemetry.live().register(start, false);
-        let record = Self { telemetry, open, series, failure: None, room: None, span: None };
+        let record = Self { telemetry, open, counters, failure: None, room: None, span: None };
         let logs = record.telemetry.logs();
-        if logs.enabled(ACCESS, Level::DEBUG) {
+        if logs.enabled(ACCESS, Level::DEBUG) && record.seen().is_logged() {
             let mut line = logs.line(Level::DEBUG, ACCESS, "connection opened");
             put_start(&mut line, record.open.start());
             logs.write(line);
@@ -50,13 +53,15 @@ impl ConnectionRecord {
         self.open.sent(bytes as u64);
         // Istio's "sent" is what the destination sends, and its "received" what it receives, for both reporters:
         // the source's own view is turned round (istio#32399).
-        self.series.counts.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        let counts = self.counters.of_metric(Metric::TcpReceivedBytes);
+        counts.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Bytes in the other direction.
     pub fn received(&self, bytes: usize) {
         self.open.received(bytes as u64);
-        self.series.counts.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        let counts = self.counters.of_metric(Metric::TcpSentBytes);
+        counts.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// What is on its way takes this room.
@@ -74,20 +79,34 @@ impl ConnectionRecord {
     pub fn fail(&mut self, reason: Reason, why: String) {
         self.failure.get_or_insert((reason, why));
     }
+
+    /// The connection as expressions see it now.
+    fn seen(&self) -> Seen<'_> {
+        Seen {
+            start: self.open.start(),
+            failure: self.failure.as_ref().map(|(reason, why)| (*reason, why.as_str())),
+            carried: self.open.carried(),
+            age: self.open.age(),
+            trace: self.span.as_ref().map(|span| (span.context.trace, span.context.span)),
+        }
+    }
 }
 
 impl Drop for ConnectionRecord {
     fn drop(&mut self) {
+        let trace = self.seen().trace;
         self.end_span();
         let start = self.open.start();
-        self.series.counts.closed.fetch_add(1, Ordering::Relaxed);
+        let counts = self.counters.of_metric(Metric::TcpClosedConnections);
+        counts.closed.fetch_add(1, Ordering::Relaxed);
         let failure = self.failure.as_ref().map(|(reason, why)| (*reason, why.as_str()));
         if let Some((reason, _)) = failure {
             count_failure(&self.telemetry, start, reason);
         }
         let level = if failure.is_some() { Level::ERROR } else { Level::INFO };
         let logs = self.telemetry.logs();
-        if !logs.enabled(ACCESS, level) {
+        let seen = Seen { trace, ..self.seen() };
+        if !seen.export(&self.telemetry, logs.enabled(ACCESS, level)) {
             return;
         }
         let mut line = logs.line(level, ACCESS, "connection complete");
@@ -109,7 +128,7 @@ pub(super) fn end_refused(
     start: &ConnectionStart,
     failure: (Reason, &str),
 ) {
-    span::end(telemetry, span, start, (0, 0), Some(failure));
+    span::end(telemetry, span, &Seen::refused(start, failure));
 }
 
 /// A connection that never carried bytes.
@@ -117,7 +136,7 @@ pub(super) fn refused(telemetry: &Telemetry, start: &ConnectionStart, reason: Re
     telemetry.note(&start.notes);
     count_failure(telemetry, start, reason);
     let logs = telemetry.logs();
-    if logs.enabled(ACCESS, Level::WARN) {
+    if Seen::refused(start, (reason, why)).export(telemetry, logs.enabled(ACCESS, Level::WARN)) {
         let mut line = logs.line(Level::WARN, ACCESS, "connection failed");
         put_start(&mut line, start);
         put_end(&mut line, 0, Some((reason, why)));
@@ -127,7 +146,7 @@ pub(super) fn refused(telemetry: &Telemetry, start: &ConnectionStart, reason: Re
 
 fn count_failure(telemetry: &Telemetry, start: &ConnectionStart, reason: Reason) {
     let labels = labels(start, reason);
-    let series = telemetry.traffic().failures.get(&labels);
+    let series = telemetry.traffic().failures.get(&Wanted { labels, changed: None });
     series.counts.failed.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -141,6 +160,7 @@ fn labels(start: &ConnectionStart, reason: Reason) -> Labels<'_> {
         protocol: "tcp",
         flags: reason.flag(),
         response: None,
+        charged: None,
     }
 }
 

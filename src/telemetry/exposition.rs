@@ -64,6 +64,11 @@ type WriteSeries = Box<dyn Fn(&str, usize, TextFormat, &mut String) -> bool + Se
 /// The labels of a series as `key="value"` pairs.
 pub(super) trait WriteLabels: Send + Sync + 'static {
     fn write(&self, pairs: &mut Pairs<'_>);
+
+    /// Whether a counter that counts nothing is left out, because the series exists for others.
+    fn hides_zero(&self) -> bool {
+        false
+    }
 }
 
 /// Labels that are being written.
@@ -138,7 +143,7 @@ impl Iterator for Scrape {
 
 impl Family {
     /// A counter of each series; `name` without `_total`.
-    pub(super) fn counter<K: WriteLabels, V: Send + Sync + 'static>(
+    pub(super) fn counter<K: WriteLabels + ?Sized, V: Send + Sync + 'static>(
         series: &Arc<Vec<Shown<K, V>>>,
         (name, help): (&'static str, &'static str),
         value: fn(&V) -> &Count,
@@ -147,6 +152,9 @@ impl Family {
         let write: WriteSeries = Box::new(move |name, number, _, out| {
             let Some((labels, series)) = series.get(number) else { return false };
             let value = value(&series.counts).load(Ordering::Relaxed);
+            if value == 0 && labels.hides_zero() {
+                return true;
+            }
             // Writing to a String cannot fail.
             _ = writeln!(out, "{name}_total{{{}}} {value}", text(&**labels));
             true
@@ -155,7 +163,11 @@ impl Family {
     }
 
     /// A histogram of each series.
-    pub(super) fn histogram<K: WriteLabels, V: Send + Sync + 'static, D: Distribution + 'static>(
+    pub(super) fn histogram<
+        K: WriteLabels + ?Sized,
+        V: Send + Sync + 'static,
+        D: Distribution + 'static,
+    >(
         series: &Arc<Vec<Shown<K, V>>>,
         (name, help): (&'static str, &'static str),
         unit: f64,
@@ -167,6 +179,10 @@ impl Family {
             let (labels, value) = (text(&**labels), value(&series.counts));
             let (sum, buckets) = value.read(unit);
             let count = buckets.last().map_or(0, |(_, below)| *below);
+            // The series exists for other metrics, of which this one is disabled or has other labels.
+            if count == 0 {
+                return true;
+            }
             _ = writeln!(out, "{name}_sum{{{labels}}} {sum:?}");
             _ = writeln!(out, "{name}_count{{{labels}}} {count}");
             for (bucket, (bound, below)) in buckets.into_iter().enumerate() {
@@ -198,7 +214,17 @@ impl Family {
     }
 }
 
-impl Pairs<'_> {
+impl<'a> Pairs<'a> {
+    pub(super) fn new(text: &'a mut String) -> Self {
+        Self { text, first: true }
+    }
+
+    /// All pairs, as they were written.
+    pub(super) fn put_written(&mut self, pairs: &str) {
+        self.text.push_str(pairs);
+        self.first = false;
+    }
+
     pub(super) fn put(&mut self, key: &str, value: &str) {
         if !self.first {
             self.text.push(',');
@@ -221,9 +247,9 @@ impl Pairs<'_> {
     }
 }
 
-fn text(labels: &impl WriteLabels) -> String {
+fn text(labels: &(impl WriteLabels + ?Sized)) -> String {
     let mut text = String::with_capacity(1024);
-    labels.write(&mut Pairs { text: &mut text, first: true });
+    labels.write(&mut Pairs::new(&mut text));
     text
 }
 

@@ -1,5 +1,6 @@
 //! Istio's labels of one series: compared and hashed without being copied or formatted.
 
+use std::borrow::Cow;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use crate::base::{Reason, Str};
 /// What Istio writes for what is not known.
 const UNKNOWN: &str = "unknown";
 
+const MUTUAL_TLS: &str = "mutual_tls";
+
 /// All that the labels of a series say, borrowed from a record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Labels<'a> {
@@ -29,6 +32,8 @@ pub(super) struct Labels<'a> {
     pub(super) flags: &'static str,
     /// `None` for connections.
     pub(super) response: Option<Response>,
+    /// Where the series is charged to other namespaces than those that the labels say.
+    pub(super) charged: Option<Charged<'a>>,
 }
 
 /// The labels that only requests have.
@@ -86,17 +91,67 @@ impl Peer {
             &self.cluster,
         ]
     }
+
+    fn labels_mut(&mut self) -> [&mut Str; 8] {
+        [
+            &mut self.workload,
+            &mut self.namespace,
+            &mut self.principal,
+            &mut self.canonical_service,
+            &mut self.canonical_revision,
+            &mut self.app,
+            &mut self.version,
+            &mut self.cluster,
+        ]
+    }
 }
 
-impl Labels<'_> {
+impl<'a> Labels<'a> {
     fn rest(&self) -> (Reporter, bool, &'static str, &'static str, Option<Response>) {
         (self.reporter, self.mutual_tls, self.protocol, self.flags, self.response)
     }
 
     /// The namespace that is served.
-    fn served(&self) -> &str {
+    fn served(&self) -> &'a str {
         let service = &self.service.namespace;
         if service.is_empty() { &self.destination.namespace } else { service }
+    }
+
+    /// For a series that a Telemetry of the client's makes: it takes room from the client's namespace first.
+    pub(super) fn charged_to_client(self) -> Self {
+        let charged = Charged { owner: &self.source.namespace, other: self.served() };
+        Self { charged: Some(charged), ..self }
+    }
+
+    /// All labels with their values, in the order in which they are shown.
+    pub(super) fn each(&self, mut put: impl FnMut(&'static str, Cow<'a, str>)) {
+        put("reporter", self.reporter.label().into());
+        each_of_peer(&SOURCE_KEYS, self.source, &mut put);
+        let ServiceLabels { host, name, namespace } = self.service;
+        for (key, value) in SERVICE_KEYS.into_iter().zip([host, namespace, name]) {
+            put(key, known(value).into());
+        }
+        each_of_peer(&DESTINATION_KEYS, self.destination, &mut put);
+        put("request_protocol", self.protocol.into());
+        if let Some(response) = self.response {
+            put("response_code", response.code.text());
+            put("grpc_response_status", response.grpc_status.map(Grpc::text).unwrap_or_default());
+        }
+        put("response_flags", self.flags.into());
+        put(
+            "connection_security_policy",
+            if self.mutual_tls { MUTUAL_TLS } else { UNKNOWN }.into(),
+        );
+    }
+}
+
+fn each_of_peer<'a>(
+    keys: &[&'static str; 8],
+    peer: &'a Peer,
+    put: &mut impl FnMut(&'static str, Cow<'a, str>),
+) {
+    for (key, value) in keys.iter().zip(peer.labels()) {
+        put(key, known(value).into());
     }
 }
 
@@ -118,6 +173,9 @@ impl SeriesLabels for Labels<'_> {
 
     /// Whoever reports stands on this node or, for a waypoint, is the one whose services it serves.
     fn charged(&self) -> Charged<'_> {
+        if let Some(charged) = self.charged {
+            return charged;
+        }
         let source = &*self.source.namespace;
         match self.reporter {
             Reporter::Source => Charged { owner: source, other: self.served() },
@@ -188,7 +246,40 @@ impl Hash for Labels<'_> {
 }
 
 impl OwnedLabels {
-    fn borrow(&self) -> Labels<'_> {
+    /// Changes a label. False if a series of this kind cannot have it with this value.
+    pub(super) fn set(&mut self, name: &str, value: &str) -> bool {
+        let texts = SOURCE_KEYS.into_iter().zip(self.source.labels_mut());
+        let texts = texts.chain(DESTINATION_KEYS.into_iter().zip(self.destination.labels_mut()));
+        let ServiceLabels { host, name: of_service, namespace } = &mut self.service;
+        let service = SERVICE_KEYS.into_iter().zip([host, namespace, of_service]);
+        if let Some((_, text)) = texts.chain(service).find(|(key, _)| *key == name) {
+            *text = if value == UNKNOWN { Str::new() } else { value.into() };
+            return !value.is_empty();
+        }
+        match (name, &mut self.response) {
+            ("reporter", _) => replace(&mut self.reporter, reporter(value)),
+            ("request_protocol", _) => replace(&mut self.protocol, one_of(PROTOCOLS, value)),
+            ("response_code", Some(response)) => replace(&mut response.code, Code::read(value)),
+            ("grpc_response_status", Some(response)) if value.is_empty() => {
+                response.grpc_status = None;
+                true
+            }
+            ("grpc_response_status", Some(response)) => {
+                replace(&mut response.grpc_status, Grpc::read(value).map(Some))
+            }
+            ("response_flags", _) => {
+                let flags = Reason::ALL.iter().map(|reason| reason.flag()).chain([OTHER]);
+                replace(&mut self.flags, one_of(flags, value))
+            }
+            ("connection_security_policy", _) => {
+                let value = one_of([MUTUAL_TLS, UNKNOWN], value);
+                replace(&mut self.mutual_tls, value.map(|value| value == MUTUAL_TLS))
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn borrow(&self) -> Labels<'_> {
         Labels {
             reporter: self.reporter,
             source: &self.source,
@@ -198,6 +289,7 @@ impl OwnedLabels {
             protocol: self.protocol,
             flags: self.flags,
             response: self.response,
+            charged: None,
         }
     }
 }
@@ -224,23 +316,14 @@ impl Equivalent<Arc<OwnedLabels>> for Labels<'_> {
 
 impl WriteLabels for OwnedLabels {
     fn write(&self, pairs: &mut Pairs<'_>) {
-        pairs.put("reporter", self.reporter.label());
-        put_peer(pairs, &SOURCE_KEYS, &self.source);
-        pairs.put("destination_service", known(&self.service.host));
-        pairs.put("destination_service_namespace", known(&self.service.namespace));
-        pairs.put("destination_service_name", known(&self.service.name));
-        put_peer(pairs, &DESTINATION_KEYS, &self.destination);
-        pairs.put("request_protocol", self.protocol);
-        if let Some(response) = self.response {
-            pairs.put("response_code", &response.code.text());
-            let grpc = response.grpc_status.map(Grpc::text).unwrap_or_default();
-            pairs.put("grpc_response_status", &grpc);
-        }
-        pairs.put("response_flags", self.flags);
-        let security = if self.mutual_tls { "mutual_tls" } else { UNKNOWN };
-        pairs.put("connection_security_policy", security);
+        self.borrow().each(|key, value| pairs.put(key, &value));
     }
 }
+
+const PROTOCOLS: [&str; 3] = ["tcp", "http", "grpc"];
+
+const SERVICE_KEYS: [&str; 3] =
+    ["destination_service", "destination_service_namespace", "destination_service_name"];
 
 /// In the order of [`Peer::labels`].
 const SOURCE_KEYS: [&str; 8] = [
@@ -265,10 +348,27 @@ const DESTINATION_KEYS: [&str; 8] = [
     "destination_cluster",
 ];
 
-fn put_peer(pairs: &mut Pairs<'_>, keys: &[&str; 8], peer: &Peer) {
-    for (key, value) in keys.iter().zip(peer.labels()) {
-        pairs.put(key, known(value));
+/// Whether a label says who speaks with whom.
+pub fn names_a_side(label: &str) -> bool {
+    let mut sides = SOURCE_KEYS.iter().chain(&DESTINATION_KEYS).chain(&SERVICE_KEYS);
+    label == "reporter" || sides.any(|key| *key == label)
+}
+
+fn replace<T>(place: &mut T, value: Option<T>) -> bool {
+    let is_known = value.is_some();
+    if let Some(value) = value {
+        *place = value;
     }
+    is_known
+}
+
+fn one_of(values: impl IntoIterator<Item = &'static str>, wanted: &str) -> Option<&'static str> {
+    values.into_iter().find(|value| *value == wanted)
+}
+
+fn reporter(label: &str) -> Option<Reporter> {
+    let all = [Reporter::Source, Reporter::Destination, Reporter::Waypoint];
+    all.into_iter().find(|reporter| reporter.label() == label)
 }
 
 fn known(text: &str) -> &str {

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::MetricRules;
 use super::budget::Budget;
 use super::exemplars::{Exemplar, Exemplars};
 use super::exposition::{Distribution, Family};
-use super::labels::OwnedLabels;
-use super::series::{Active, SeriesMap};
+use super::metric_set::{Metric, MetricSet};
+use super::series::Active;
+use super::tagged::Labelled;
 use crate::trace::TraceId;
 
 /// Upper bounds of Envoy's default histogram, which Istio uses for milliseconds and for bytes alike.
@@ -99,33 +99,33 @@ type EnvoyHistogram = Histogram<{ BUCKETS.len() + 1 }>;
 
 /// All series about traffic.
 pub(super) struct Traffic {
-    pub(super) connections: SeriesMap<OwnedLabels, ConnectionCounts>,
-    pub(super) failures: SeriesMap<OwnedLabels, FailureCounts>,
-    pub(super) requests: SeriesMap<OwnedLabels, RequestCounts>,
+    pub(super) connections: Labelled<ConnectionCounts>,
+    pub(super) failures: Labelled<FailureCounts>,
+    pub(super) requests: Labelled<RequestCounts>,
     /// Apart, because most requests have none.
-    pub(super) messages: SeriesMap<OwnedLabels, MessageCounts>,
+    pub(super) messages: Labelled<MessageCounts>,
 }
 
 impl RequestCounts {
-    /// One request, but for the metrics that are disabled for it.
+    /// These metrics of one request.
     pub(super) fn add(
         &self,
+        metrics: MetricSet,
         duration: Duration,
         request_bytes: u64,
         response_bytes: u64,
-        without: MetricRules,
     ) {
-        if !without.count {
+        if metrics.has(Metric::RequestCount) {
             self.requests.fetch_add(1, Ordering::Relaxed);
         }
-        if !without.duration {
+        if metrics.has(Metric::RequestDuration) {
             let microseconds = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
             self.duration.add(microseconds, MICROSECONDS);
         }
-        if !without.request_size {
+        if metrics.has(Metric::RequestSize) {
             self.request_bytes.add(request_bytes, 1.0);
         }
-        if !without.response_size {
+        if metrics.has(Metric::ResponseSize) {
             self.response_bytes.add(response_bytes, 1.0);
         }
     }
@@ -200,10 +200,10 @@ impl<const COUNT: usize> Distribution for Histogram<COUNT> {
 impl Traffic {
     pub(super) fn new(budget: &Arc<Budget>) -> Self {
         Self {
-            connections: SeriesMap::new(budget),
-            failures: SeriesMap::new(budget),
-            requests: SeriesMap::new(budget),
-            messages: SeriesMap::new(budget),
+            connections: Labelled::new(budget),
+            failures: Labelled::new(budget),
+            requests: Labelled::new(budget),
+            messages: Labelled::new(budget),
         }
     }
 

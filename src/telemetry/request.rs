@@ -1,5 +1,6 @@
 //! One request: counted and logged once, when its response has ended.
 
+mod exported;
 mod facts;
 mod formatted;
 mod span;
@@ -16,10 +17,12 @@ use tracing::Level;
 use super::connection::put_notes;
 use super::labels::{Labels, Response};
 use super::log::{ACCESS, Line};
-use super::{MAX_FIELD, MetricRules, Peer, Reporter, RequestRules, RequestStart, Telemetry};
+use super::metric_set::{Metric, MetricSet};
+use super::tagged::Wanted;
+use super::{MAX_FIELD, Peer, Reporter, RequestStart, Rules, Telemetry};
 use crate::base::{PolicyNote, Reason, Str};
 use crate::trace::Span;
-use facts::Seen;
+use facts::Ruled;
 use formatted::Kept;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -54,12 +57,6 @@ pub struct RequestRecord {
     rules: Option<Box<Ruled>>,
 }
 
-/// Rules, and the headers that a filter looks at.
-struct Ruled {
-    rules: RequestRules,
-    seen: Seen,
-}
-
 /// Headers that the access log shows; kept only while it is written.
 #[derive(Default)]
 struct LoggedHeaders {
@@ -73,7 +70,7 @@ impl RequestRecord {
         if let Some(connection) = &start.connection {
             connection.request();
         }
-        let formatted = telemetry.access_format().map(Kept::new);
+        let formatted = telemetry.access_format().map(Kept::new).map(Box::new);
         Self {
             telemetry,
             start: RequestStart { path: cut(start.path), authority: cut(start.authority), ..start },
@@ -97,14 +94,11 @@ impl RequestRecord {
     }
 
     /// What holds for it besides the settings. Comes before its headers.
-    pub fn follow(&mut self, rules: &RequestRules) {
-        if rules.is_empty() {
-            return;
-        }
+    pub fn follow(&mut self, rules: &Arc<Rules>) {
         if let Some(format) = rules.access.as_ref().and_then(|access| access.format.as_ref()) {
-            self.formatted = Some(Kept::new(format.clone()));
+            self.formatted = Some(Box::new(Kept::new(format.clone())));
         }
-        self.rules = Some(Box::new(Ruled { rules: rules.clone(), seen: Seen::default() }));
+        self.rules = Some(Box::new(Ruled::new(rules.clone())));
     }
 
     /// Whether mutual TLS leads to where the request goes.
@@ -124,10 +118,10 @@ impl RequestRecord {
 
     /// Shown in the access log: `user-agent`, `x-request-id`, `x-forwarded-for`.
     pub fn headers(&mut self, headers: &HeaderMap) {
+        if let Some(rules) = self.rules.as_deref_mut() {
+            rules.of_request(headers);
+        }
         if self.telemetry.logs().enabled(ACCESS, Level::WARN) {
-            if let Some(Ruled { rules, seen }) = self.rules.as_deref_mut() {
-                seen.of_request(rules, headers);
-            }
             if let Some(formatted) = &mut self.formatted {
                 return formatted.of_request(headers);
             }
@@ -141,8 +135,8 @@ impl RequestRecord {
 
     /// The head of the application's response.
     pub fn response_headers(&mut self, headers: &HeaderMap) {
-        if let Some(Ruled { rules, seen }) = self.rules.as_deref_mut() {
-            seen.of_response(rules, headers);
+        if let Some(rules) = self.rules.as_deref_mut() {
+            rules.of_response(headers);
         }
         if let Some(formatted) = &mut self.formatted {
             formatted.of_response(headers);
@@ -226,8 +220,10 @@ impl RequestRecord {
     }
 
     fn count(&self, duration: Duration) {
-        let without = self.rules.as_ref().map_or(MetricRules::default(), |it| it.rules.metrics);
-        if without == MetricRules::NONE {
+        let rules = self.rules.as_deref();
+        let disabled = rules.map_or(MetricSet::NONE, |it| it.rules.disabled);
+        let mut metrics = MetricSet::REQUESTS.without(disabled);
+        if metrics.is_empty() {
             return;
         }
         let unknown;
@@ -247,30 +243,65 @@ impl RequestRecord {
             protocol: if self.start.grpc { "grpc" } else { "http" },
             flags: self.reason().flag(),
             response: Some(Response::new(self.code(), self.grpc_status)),
+            charged: None,
         };
-        let series = self.telemetry.traffic().requests.get(&labels);
-        series.counts.add(duration, self.request_bytes, self.response_bytes, without);
-        if let Some(span) = self.span.as_ref().filter(|_| !without.duration) {
-            series.counts.exemplify(duration, span.context.trace);
+        if let Some((ruled, tags)) =
+            rules.and_then(|it| Some((it, it.rules.request_tags.as_ref()?)))
+        {
+            let labels = if self.start.outbound { labels.charged_to_client() } else { labels };
+            let values = tags.evaluate(|place| self.facts(ruled.of_tag(place), duration));
+            for group in &tags.groups {
+                let changed = Some((group, &values[..]));
+                self.add(metrics.and(group.metrics), &Wanted { labels, changed }, duration);
+                metrics = metrics.without(group.metrics);
+            }
+        }
+        self.add(metrics, &Wanted { labels, changed: None }, duration);
+    }
+
+    /// Counts these metrics in a series.
+    fn add(&self, metrics: MetricSet, wanted: &Wanted<'_>, duration: Duration) {
+        let traffic = self.telemetry.traffic();
+        if !metrics.without(MetricSet::MESSAGES).is_empty() {
+            let series = traffic.requests.get(wanted);
+            series.counts.add(metrics, duration, self.request_bytes, self.response_bytes);
+            let span = self.span.as_ref().filter(|_| metrics.has(Metric::RequestDuration));
+            if let Some(span) = span {
+                series.counts.exemplify(duration, span.context.trace);
+            }
         }
         let (request, response) = self.messages;
-        let request = if without.request_messages { 0 } else { request };
-        let response = if without.response_messages { 0 } else { response };
+        let request = if metrics.has(Metric::GrpcRequestMessages) { request } else { 0 };
+        let response = if metrics.has(Metric::GrpcResponseMessages) { response } else { 0 };
         if (request, response) != (0, 0) {
-            self.telemetry.traffic().messages.get(&labels).counts.add(request, response);
+            traffic.messages.get(wanted).counts.add(request, response);
         }
     }
 
     fn log(&self, duration: Duration) {
         let level = if self.failure.is_some() { Level::WARN } else { Level::INFO };
-        let logs = self.telemetry.logs();
-        if !logs.enabled(ACCESS, level) || !self.is_logged(duration) {
+        let access = self.rules.as_ref().and_then(|it| it.rules.access.as_ref());
+        // One record a request, as of one waypoint.
+        let exports = self.start.count && access.is_some_and(|it| !it.exports.is_empty());
+        let writes = self.telemetry.logs().enabled(ACCESS, level)
+            && !access.is_some_and(|it| it.only_exports);
+        if !(exports || writes) || !self.is_logged(duration) {
             return;
         }
+        if exports {
+            self.export(duration);
+        }
+        if writes {
+            self.write(level, duration);
+        }
+    }
+
+    fn write(&self, level: Level, duration: Duration) {
+        let logs = self.telemetry.logs();
         if let Some(formatted) = &self.formatted {
             // One line a request, as of one waypoint.
             if self.start.count {
-                logs.write_text(formatted.line(self, duration));
+                logs.write_text(formatted.format.line(&formatted.of(self, duration)));
             }
             return;
         }
@@ -337,7 +368,7 @@ impl Drop for RequestRecord {
             self.count(duration);
         }
         self.log(duration);
-        self.end_span();
+        self.end_span(duration);
     }
 }
 

@@ -1,17 +1,31 @@
-//! Rules of Telemetry objects for the access log and the metrics of requests. A record follows them.
+//! Rules of Telemetry objects for the access log and the metrics of requests and connections. Records follow them.
 
 use std::sync::Arc;
 
-use super::AccessFormat;
+use super::access::Values;
+use super::metric_set::MetricSet;
+use super::{AccessFormat, MAX_FIELD, RecordSink, TagRules};
+use crate::base::Str;
 use crate::expression::Expression;
+use crate::trace::Attribute;
 
-/// The rules for the requests of one side.
+/// The rules for one side of a call.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
-pub struct RequestRules {
+pub struct Rules {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access: Option<Arc<AccessRules>>,
-    #[serde(skip_serializing_if = "MetricRules::is_empty")]
-    pub metrics: MetricRules,
+    /// The metrics that are not recorded.
+    #[serde(skip_serializing_if = "MetricSet::is_empty")]
+    pub disabled: MetricSet,
+    /// Changes to the labels of the metrics of requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_tags: Option<Arc<TagRules>>,
+    /// The same for connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_tags: Option<Arc<TagRules>>,
+    /// Added to spans.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub span_tags: Vec<SpanTag>,
 }
 
 /// The access log.
@@ -25,38 +39,25 @@ pub struct AccessRules {
     /// Instead of the format of the agent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub format: Option<Arc<AccessFormat>>,
+    /// Collectors that get them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exports: Vec<Arc<RecordSink>>,
+    /// The agent's log does not show them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub only_exports: bool,
 }
 
-/// The metrics that are not recorded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct MetricRules {
-    pub count: bool,
-    pub duration: bool,
-    pub request_size: bool,
-    pub response_size: bool,
-    pub request_messages: bool,
-    pub response_messages: bool,
+/// A tag of spans whose value is a format of the access log.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct SpanTag {
+    pub name: Str,
+    pub format: Arc<AccessFormat>,
 }
 
-impl RequestRules {
-    /// Nothing differs from the default.
-    pub fn is_empty(&self) -> bool {
-        self.access.is_none() && self.metrics.is_empty()
-    }
-}
-
-impl MetricRules {
-    /// All of them are disabled.
-    pub const NONE: Self = Self {
-        count: true,
-        duration: true,
-        request_size: true,
-        response_size: true,
-        request_messages: true,
-        response_messages: true,
-    };
-
-    fn is_empty(&self) -> bool {
-        *self == Self::default()
+impl SpanTag {
+    /// The value is not longer than what the access log shows of a field.
+    pub(super) fn attribute(&self, values: &dyn Values) -> Option<Attribute> {
+        let value = self.format.value(values, MAX_FIELD);
+        (!value.is_empty()).then(|| Attribute::text(&self.name, &value))
     }
 }

@@ -95,8 +95,26 @@ impl<K: Hash + Eq, V: Counts> SeriesMap<K, V> {
         }
     }
 
+    /// The series of a key that is charged so, or `None` if the budget has no room for it.
+    pub(super) fn within_budget<Q>(
+        &self,
+        key: &Q,
+        charged: Charged<'_>,
+        own: impl FnOnce() -> K,
+    ) -> Option<Arc<Series<V>>>
+    where
+        Q: Equivalent<Arc<K>> + Hash + ?Sized,
+    {
+        let pinned = self.series.pin();
+        if let Some(found) = pinned.get(key) {
+            return Some(found.clone());
+        }
+        let charge = self.budget.charge(charged)?;
+        Some(self.insert(own(), Some(charge)))
+    }
+
     /// One of the series for samples without a budget.
-    fn folded<Q: SeriesLabels<Owned = K> + ?Sized>(&self, labels: &Q) -> Arc<Series<V>> {
+    pub(super) fn folded<Q: SeriesLabels<Owned = K> + ?Sized>(&self, labels: &Q) -> Arc<Series<V>> {
         self.budget.metrics.folded.inc();
         let folded = Arc::new(labels.folded(Fold::ButNamespaces));
         if let Some(found) = self.series.pin().get(&folded) {

@@ -1,4 +1,4 @@
-//! Metrics of spans, and what the spans of requests and of connections have in common.
+//! Metrics of what is exported, and what the spans of requests and of connections have in common.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use super::{Peer, Telemetry};
 use crate::trace::{Attribute, Finished, Span};
 
 metrics! {
-    struct Rows {
+    struct SpanRows {
         /// Spans that collectors accepted.
         pub exported: Counter = "isthmus_spans_exported";
         /// Spans that were dropped, by cause: `queue` (more ended than are exported), `export` (the collector could not be
@@ -20,9 +20,18 @@ metrics! {
     }
 }
 
-/// Counters of spans, looked up once; cheap to clone.
+metrics! {
+    struct RecordRows {
+        /// Records of the access log that collectors accepted.
+        pub exported: Counter = "isthmus_access_records_exported";
+        /// Records of the access log for collectors that were dropped, by cause: `queue`, `export` or `rejected`, as for spans.
+        dropped: Family<DroppedLabels, Counter> = "isthmus_access_records_dropped";
+    }
+}
+
+/// Counters of what is exported, looked up once; cheap to clone.
 #[derive(Clone)]
-pub struct SpanMetrics {
+pub struct ExportMetrics {
     /// Accepted by a collector.
     pub exported: Counter,
     /// The queue was full.
@@ -31,7 +40,6 @@ pub struct SpanMetrics {
     pub failed: Counter,
     /// The collector did not accept them.
     pub rejected: Counter,
-    rows: Rows,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -39,21 +47,51 @@ struct DroppedLabels {
     cause: &'static str,
 }
 
-impl Default for SpanMetrics {
-    fn default() -> Self {
-        let rows = Rows::default();
-        let dropped = |cause| rows.dropped.get_or_create_owned(&DroppedLabels { cause });
+impl ExportMetrics {
+    fn new(exported: &Counter, dropped: &Family<DroppedLabels, Counter>) -> Self {
+        let dropped = |cause| dropped.get_or_create_owned(&DroppedLabels { cause });
         Self {
-            exported: rows.exported.clone(),
+            exported: exported.clone(),
             queue: dropped("queue"),
             failed: dropped("export"),
             rejected: dropped("rejected"),
-            rows,
         }
     }
 }
 
+/// Counters of spans.
+pub(super) struct SpanMetrics {
+    pub(super) counters: ExportMetrics,
+    rows: SpanRows,
+}
+
+/// Counters of records of the access log.
+pub(super) struct RecordMetrics {
+    pub(super) counters: ExportMetrics,
+    rows: RecordRows,
+}
+
+impl Default for SpanMetrics {
+    fn default() -> Self {
+        let rows = SpanRows::default();
+        Self { counters: ExportMetrics::new(&rows.exported, &rows.dropped), rows }
+    }
+}
+
+impl Default for RecordMetrics {
+    fn default() -> Self {
+        let rows = RecordRows::default();
+        Self { counters: ExportMetrics::new(&rows.exported, &rows.dropped), rows }
+    }
+}
+
 impl SpanMetrics {
+    pub(super) fn register(&self, registry: &mut Registry) {
+        self.rows.register_rows(registry);
+    }
+}
+
+impl RecordMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
         self.rows.register_rows(registry);
     }
@@ -72,7 +110,7 @@ pub(super) fn offer(telemetry: &Telemetry, span: Box<Span>, parts: Parts<'_>) {
     let (resource, ended) = (resource(of), SystemTime::now());
     let tenant = of.namespace.clone();
     let finished = Finished { span, name, ended, attributes, error, resource, tenant };
-    if !telemetry.spans().offer(Box::new(finished)) {
+    if !telemetry.spans().offer(&of.namespace, Box::new(finished)) {
         telemetry.span_metrics().queue.inc();
     }
 }
@@ -104,7 +142,7 @@ fn istio_tags(of: &Peer) -> Vec<Attribute> {
 }
 
 /// The workload as OpenTelemetry's resource. The service's name is Istio's: application and namespace.
-fn resource(of: &Peer) -> Vec<Attribute> {
+pub(super) fn resource(of: &Peer) -> Vec<Attribute> {
     let service = [&of.app, &of.canonical_service, &of.workload, &of.name];
     let service = service.into_iter().find(|name| !name.is_empty());
     let service = service.map_or("unknown", |name| name.as_str());

@@ -98,7 +98,7 @@ macro_rules! counts {
 
         impl $Counts {
             /// A family for each row, with the series that there are.
-            fn families<K: $crate::telemetry::exposition::WriteLabels>(
+            fn families<K: $crate::telemetry::exposition::WriteLabels + ?Sized>(
                 series: Vec<$crate::telemetry::series::Shown<K, Self>>,
             ) -> Vec<$crate::telemetry::exposition::Family> {
                 let series = std::sync::Arc::new(series);

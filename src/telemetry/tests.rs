@@ -1,3 +1,6 @@
+mod exports;
+mod tags;
+
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -89,6 +92,7 @@ fn connection(reporter: Reporter) -> ConnectionStart {
         policy: None,
         notes: Vec::new(),
         in_process: false,
+        rules: None,
     }
 }
 

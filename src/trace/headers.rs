@@ -3,6 +3,8 @@
 use http::HeaderMap;
 
 use super::context::{Context, Form};
+use super::ids::TraceId;
+use super::span::REQUEST_ID;
 use super::{b3, w3c};
 
 impl Context {
@@ -29,6 +31,13 @@ impl Context {
             Form::B3Single | Form::B3Several => b3::write(self, headers),
         }
     }
+}
+
+/// The id of a request as that of a trace, if it is a UUID: its last 56 bits are random, too.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<TraceId> {
+    let id = headers.get(REQUEST_ID)?.to_str().ok().filter(|id| id.len() == 36)?;
+    let digits: Vec<u8> = id.bytes().filter(|byte| *byte != b'-').collect();
+    TraceId::parse(digits.to_ascii_lowercase().as_slice())
 }
 
 #[cfg(test)]

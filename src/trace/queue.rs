@@ -1,6 +1,6 @@
-//! The queue of spans that wait to be exported: bounded, never waited for, and shared by tenants.
+//! Queues of what waits to be exported, spans and records of the access log: bounded, never waited for, and shared by tenants.
 //!
-//! A tenant may have as many spans in a queue as places are free (a dynamic threshold, as in shared-memory switches). A single
+//! A tenant may have as many of them in a queue as places are free (a dynamic threshold, as in shared-memory switches). A single
 //! tenant fills half of the queue; several leave free as much as each of them has. So a namespace that records everything cannot
 //! crowd out the spans of others.
 
@@ -126,18 +126,26 @@ impl<T> Receiver<T> {
     }
 }
 
-/// The queue of spans; cheap to clone.
-#[derive(Clone)]
-pub struct Spans(Arc<Queue>);
+/// A queue from records to the exporter; cheap to clone.
+pub struct Outbox<T>(Arc<Queue<T>>);
 
-struct Queue {
-    sender: Sender<Box<Finished>>,
-    receiver: Mutex<Option<Receiver<Box<Finished>>>>,
+/// The queue of spans.
+pub type Spans = Outbox<Finished>;
+
+struct Queue<T> {
+    sender: Sender<Box<T>>,
+    receiver: Mutex<Option<Receiver<Box<T>>>>,
     /// Somebody exports them.
     taken: AtomicBool,
 }
 
-impl Default for Spans {
+impl<T> Clone for Outbox<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Default for Outbox<T> {
     fn default() -> Self {
         let (sender, receiver) = queue(MAX_QUEUED);
         let (receiver, taken) = (Mutex::new(Some(receiver)), AtomicBool::new(false));
@@ -145,15 +153,14 @@ impl Default for Spans {
     }
 }
 
-impl Spans {
-    /// Puts a span into the queue, or drops it when its tenant has no room or nobody exports; then it is false.
-    pub fn offer(&self, span: Box<Finished>) -> bool {
-        let tenant = span.tenant.clone();
-        self.0.taken.load(Ordering::Relaxed) && self.0.sender.offer(&tenant, span).is_ok()
+impl<T> Outbox<T> {
+    /// Puts it into the queue, or drops it when its tenant has no room or nobody exports; then it is false.
+    pub fn offer(&self, tenant: &str, it: Box<T>) -> bool {
+        self.0.taken.load(Ordering::Relaxed) && self.0.sender.offer(tenant, it).is_ok()
     }
 
     /// The other end, once: for the exporter.
-    pub fn receiver(&self) -> Option<Receiver<Box<Finished>>> {
+    pub fn receiver(&self) -> Option<Receiver<Box<T>>> {
         self.0.taken.store(true, Ordering::Relaxed);
         self.0.receiver.lock().take()
     }

@@ -11,7 +11,7 @@ use super::ids::SpanId;
 use super::w3c;
 use crate::base::Str;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Which side of a call a span is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +78,9 @@ impl Span {
         Self { tracing, context, parent, kind, started, state, port: 0, tags: Vec::new() }
     }
 
-    /// What the request itself says.
-    pub(super) fn read_tags(&mut self, headers: &HeaderMap) {
+    /// What the request itself says; what it said before does not count.
+    pub fn read_tags(&mut self, headers: &HeaderMap) {
+        self.tags.clear();
         self.state = w3c::state(headers).unwrap_or_default();
         if let Some(id) = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()) {
             self.tags.push(Attribute::text("guid:x-request-id", id));

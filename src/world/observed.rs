@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::World;
 use crate::base::ObjectKey;
 use crate::model::{Observed, Workload};
+use crate::telemetry::Rules;
 use crate::trace::{Kind, Tracing};
 
 impl World {
@@ -21,6 +22,16 @@ impl World {
         }
         let service = service.and_then(|service| self.service(service));
         Some(observation.of(side, workload, service.map(|service| &**service)))
+    }
+
+    /// The rules for its access log and its metrics; `None` where nothing differs from the default.
+    pub fn rules(
+        &self,
+        side: Kind,
+        workload: &Workload,
+        service: Option<&ObjectKey>,
+    ) -> Option<Arc<Rules>> {
+        self.observed(side, workload, service)?.rules.clone()
     }
 
     /// How it is traced; `None` when it is not.

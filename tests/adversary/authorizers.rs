@@ -53,22 +53,30 @@ const HOST: &str = "http://details.bookinfo:9080";
 fn nobody_passes_an_authorizer_and_nobody_says_what_it_says() -> Result<()> {
     let lab = besieged(&[&guarded("auth", 9080, "")])?;
     let pod = format!("http://{}", SocketAddr::new(lab.address(VICTIM)?, PORT));
-    let preset =
-        ["-H", "x-user: root", "-H", "x-role: admin", "-H", "x_forwarded_client_cert: URI=root"];
+    let preset = [
+        "x-user: root",
+        "x-role: admin",
+        "x_user: root",
+        "x.role: admin",
+        "x_forwarded_client_cert: URI=root",
+    ]
+    .map(|header| ["-H", header]);
+    let preset = preset.as_flattened();
     for client in ["attacker", "accomplice", "curl", "outsider"] {
         for host in [HOST, &pod] {
             let forged = format!("{host}/details/0?forged");
-            settle(&lab, client, &[&[&*forged][..], &preset].concat(), 403)?;
+            settle(&lab, client, &[&[&*forged][..], preset].concat(), 403)?;
             for token in ["x-token: bad", "X-Token: good, good", "x-token: GOOD", "x_token: good"] {
                 settle(&lab, client, &["-H", token, &forged], 403)?;
             }
             let headers = format!("{host}/headers");
-            let allowed = [&["-H", "x-token: good", &headers][..], &preset].concat();
+            let allowed = [&["-H", "x-token: good", &headers][..], preset].concat();
             let answer = settle(&lab, client, &allowed, 200)?;
             let arrived: Value = serde_json::from_str(&answer.body)?;
             let arrived = &arrived["headers"];
             ensure!(arrived["x-user"] == "alice", "{arrived}");
-            ensure!(arrived["x-role"].is_null(), "the client's own: {arrived}");
+            let clients = ["x-role", "x_user", "x.role"];
+            ensure!(clients.iter().all(|name| arrived[name].is_null()), "{arrived}");
             let named = ["x-forwarded-client-cert", "x_forwarded_client_cert"];
             ensure!(named.iter().all(|name| arrived[name].is_null()), "{arrived}");
         }
@@ -137,6 +145,73 @@ fn an_authorizer_that_is_away_or_hangs_or_is_unknown_opens_nothing() -> Result<(
     settle(&lab, "curl", &[&[&*innocent][..], &token].concat(), 200)?;
     settle(&lab, "curl", &[&[&*format!("{HOST}/hang?forged")][..], &token].concat(), 503)?;
     ensure!(seen(&lab, "forged")?.is_empty(), "a hanging authorizer");
+    Ok(())
+}
+
+/// Authorizers that guard each other in a circle: a check that led to checks without end would take what all others need, for as long
+/// as the providers' timeouts permit, which are ten minutes here.
+#[test]
+fn authorizers_that_guard_each_other_are_not_asked_without_end() -> Result<()> {
+    let provider = |name: &str, service: &str| {
+        format!(
+            "    - name: {name}
+      envoyExtAuthzHttp: {{service: bookinfo/{service}.bookinfo.svc.cluster.local, port: 9080, pathPrefix: /check}}
+"
+        )
+    };
+    let ask = |app: &str, provider: &str| {
+        format!(
+            "---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: ask-{app}, namespace: bookinfo}}
+spec:
+  selector: {{matchLabels: {{app: {app}}}}}
+  action: CUSTOM
+  provider: {{name: {provider}}}
+  rules: [{{to: [{{operation: {{notPaths: [/innocent]}}}}]}}]
+"
+        )
+    };
+    let config = format!(
+        "
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: istio, namespace: istio-system}}
+data:
+  mesh: |
+    extensionProviders:
+{}{}{}",
+        provider("one", "ratings"),
+        provider("two", "reviews"),
+        ask("details", "one") + &ask("ratings", "two") + &ask("reviews", "one"),
+    );
+    let lab = besieged(&[&config])?;
+    for client in ["attacker", "curl"] {
+        settle(&lab, client, &[&format!("{HOST}/details/0?forged")], 403)?;
+        settle(&lab, client, &[&format!("{HOST}/innocent")], 404)?;
+    }
+    ensure!(seen(&lab, "forged")?.is_empty(), "a request passed the authorizers");
+    for asked in ["ratings-v1", "reviews-v1"] {
+        let log = lab.pod_log(asked)?;
+        ensure!(!log.contains("/check"), "{asked} was asked past its own authorizer: {log}");
+    }
+    Ok(())
+}
+
+/// An authorizer that lets requests pass when it is away lets nobody say what only it may.
+#[test]
+fn nobody_speaks_for_an_authorizer_that_fails_open() -> Result<()> {
+    let lab = besieged(&[&guarded("auth", 9999, "failOpen: true")])?;
+    let preset = ["-H", "x-user: root", "-H", "x_role: admin", "-H", "x-token: good"];
+    let headers = format!("{HOST}/headers");
+    for client in ["attacker", "curl"] {
+        let passed = settle(&lab, client, &[&[&*headers][..], &preset].concat(), 200)?;
+        let arrived: Value = serde_json::from_str(&passed.body)?;
+        let arrived = &arrived["headers"];
+        ensure!(arrived["x-token"] == "good", "it is the client's: {arrived}");
+        ensure!(arrived["x-user"].is_null() && arrived["x_role"].is_null(), "{arrived}");
+    }
     Ok(())
 }
 

@@ -18,7 +18,7 @@ const NEAR: &str = "vault-near";
 const FAR: &str = "vault-far";
 
 /// A lab with the vault, its two applications, and policies of it.
-struct Siege {
+pub struct Siege {
     lab: Lab,
     near: Recorder,
     far: Recorder,
@@ -26,14 +26,14 @@ struct Siege {
 
 /// A way to the application.
 #[derive(Clone, Copy, Debug)]
-struct Way {
+pub struct Way {
     from: &'static str,
-    pod: &'static str,
+    pub pod: &'static str,
     by_service: bool,
 }
 
 /// Every way that there is: the outsider has none through the client's half.
-const WAYS: [Way; 6] = [
+pub const WAYS: [Way; 6] = [
     Way { from: "attacker", pod: NEAR, by_service: true },
     Way { from: "attacker", pod: FAR, by_service: true },
     Way { from: "attacker", pod: NEAR, by_service: false },
@@ -43,7 +43,7 @@ const WAYS: [Way; 6] = [
 ];
 
 impl Siege {
-    fn new(policies: &str) -> Result<Self> {
+    pub fn new(policies: &str) -> Result<Self> {
         let lab = besieged(&[VAULT, policies])?;
         captured_in(&lab, "vault")?;
         let (near, far) = (Recorder::start(&lab, NEAR)?, Recorder::start(&lab, FAR)?);
@@ -65,7 +65,7 @@ impl Siege {
         }
     }
 
-    fn ask(&self, way: Way, bytes: &[u8]) -> Result<String> {
+    pub fn ask(&self, way: Way, bytes: &[u8]) -> Result<String> {
         ask(&self.lab, way.from, self.address(way)?, bytes)
     }
 
@@ -77,7 +77,7 @@ impl Siege {
     }
 
     /// What the application saw since it was asked last.
-    fn saw(&self, pod: &str) -> String {
+    pub fn saw(&self, pod: &str) -> String {
         if pod == NEAR { self.near.take() } else { self.far.take() }
     }
 }

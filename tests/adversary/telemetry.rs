@@ -87,3 +87,63 @@ fn a_tenant_gets_and_ends_nobody_elses_spans() -> Result<()> {
     ensure!(!mesh.all().iter().any(tagged));
     Ok(())
 }
+
+/// What the owner of `evil` may write to be counted as another, or to fill the metrics.
+const FORGERY: &str = "
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: forgery, namespace: evil}
+spec:
+  metrics:
+  - overrides:
+    - tagOverrides:
+        source_workload: {value: '\"productpage-v1\"'}
+        source_workload_namespace: {value: '\"bookinfo\"'}
+        source_principal: {value: '\"spiffe://cluster.local/ns/bookinfo/sa/bookinfo-productpage\"'}
+        destination_service_name: {operation: REMOVE}
+        le: {value: request.path}
+        path: {value: request.path}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: target, namespace: evil}
+spec:
+  targetRefs: [{group: '', kind: Service, name: details, namespace: bookinfo}]
+  metrics: [{overrides: [{disabled: true}]}]
+";
+
+/// Series of all tenants come from one agent: none can be written in another's name, and those of one tenant's clients have their
+/// bound.
+#[test]
+fn a_tenant_forges_and_fills_nobody_elses_metrics() -> Result<()> {
+    let mut lab = application(&[crate::EVIL, WAYPOINT])?;
+    lab.manifests
+        .label(&Key::new("Namespace", "", "bookinfo"), &["istio.io/use-waypoint=waypoint"])?;
+    lab.manifests.apply(FORGERY)?;
+    lab.start_agents("[metrics]\nmax_namespace_series = 100\n")?;
+    enrol(&mut lab)?;
+    captured_in(&lab, "evil")?;
+    let requests = "istio_requests_total";
+    let own = [("source_workload", "attacker"), ("source_workload_namespace", "evil")];
+    wait::until("requests of the attacker, by their path", || {
+        settle(&lab, "attacker", &[PAGE], 200)?;
+        let metrics = lab.metrics()?;
+        Ok(metrics.find(requests, &own).any(|it| it.labels.contains_key("path")).then_some(()))
+    })?;
+    for number in 0..40 {
+        settle(&lab, "attacker", &[&format!("{PAGE}?{number}")], 200)?;
+    }
+    settle(&lab, "curl", &[PAGE], 200)?;
+    let metrics = lab.metrics()?;
+    let paths = metrics.find(requests, &own).filter(|it| it.labels.contains_key("path")).count();
+    ensure!(paths <= 25, "{paths} series: a quarter of the namespace's is its part for one other");
+    ensure!(
+        metrics.sum("isthmus_metrics_folded_total", &[]) > 0.0,
+        "the others are counted all the same"
+    );
+    let forged = metrics.find(requests, &[("source_workload", "productpage-v1")]);
+    ensure!(forged.count() == 0, "nobody was asked by productpage");
+    let legitimate = [("source_workload", "curl"), ("destination_service_name", "details")];
+    ensure!(metrics.sum(requests, &legitimate) > 0.0, "the victim's metrics are as they were");
+    Ok(())
+}

@@ -1,4 +1,5 @@
-//! Isthmus with the programs that people use beside it, as they are: an OpenTelemetry Collector, Jaeger, Prometheus.
+//! Isthmus with the programs that people use beside it, as they are: an OpenTelemetry Collector, Jaeger, Prometheus, OPA,
+//! oauth2-proxy, Keycloak.
 //! `scripts/integrations` builds or installs them and runs this; it takes too long for every change. Without them the tests fail.
 
 #[path = "../support/support.rs"]
@@ -7,8 +8,15 @@ mod support;
 #[path = "../support/bookinfo.rs"]
 mod bookinfo_lab;
 
+#[path = "../support/issuer.rs"]
+mod issuer;
+
+mod keycloak;
+mod logs;
+mod oauth2_proxy;
+mod opa;
 mod programs;
 mod prometheus;
 mod tracing;
 
-pub use bookinfo_lab::{WAYPOINT, bookinfo, enrol, meshed, settle};
+pub use bookinfo_lab::{WAYPOINT, application, bookinfo, captured_in, enrol, meshed, settle};

@@ -1,4 +1,4 @@
-//! The programs, on a node of the lab.
+//! The programs, on a node or in a pod of the lab.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +7,10 @@ use serde_json::Value;
 
 use crate::support::lab::Lab;
 use crate::support::lab::curl::curl;
+use crate::support::lab::netns::Namespace;
 use crate::support::lab::network::Node;
 use crate::support::lab::process::{Process, command};
+use crate::{application, captured_in, enrol};
 
 /// Where `scripts/integrations` has put those that it built.
 const DIRECTORY: &str = "INTEGRATION_PROGRAMS";
@@ -29,12 +31,71 @@ pub fn node(lab: &Lab) -> Result<&Node> {
 
 /// Starts one there, and waits until it listens.
 pub fn start(lab: &Lab, path: &Path, arguments: &[&str], port: u16) -> Result<Process> {
-    let (node, name) = (node(lab)?, path.file_name().unwrap_or_default().to_string_lossy());
-    let mut command = command(&node.namespace, path);
+    start_in(lab, &node(lab)?.namespace, path, arguments, port)
+}
+
+/// Starts one in a pod, and waits until it listens.
+pub fn start_in_pod(
+    lab: &Lab,
+    pod: &str,
+    path: &Path,
+    arguments: &[&str],
+    port: u16,
+) -> Result<Process> {
+    start_in(lab, &lab.pod(pod)?.attachment.namespace, path, arguments, port)
+}
+
+fn start_in(
+    lab: &Lab,
+    at: &Namespace,
+    path: &Path,
+    arguments: &[&str],
+    port: u16,
+) -> Result<Process> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut command = command(at, path);
     command.args(arguments);
-    let mut process = Process::start(&name, &node.namespace, command, lab.logs())?;
+    let mut process = Process::start(&name, at, command, lab.logs())?;
     process.wait_for_port(port)?;
     Ok(process)
+}
+
+/// A pod of the namespace `auth` for one of them, on the node where details does not run, with a Service of its name.
+fn pod(name: &str, port: u16) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Namespace
+metadata: {{name: auth, labels: {{istio.io/dataplane-mode: ambient}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: auth
+  labels: {{app: {name}}}
+  annotations: {{isthmus.io/node: node-a, isthmus.io/network-namespace: {name}}}
+spec:
+  serviceAccountName: {name}
+  containers: [{{name: {name}, image: {name}, ports: [{{name: grpc-or-http, containerPort: {port}}}]}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}, namespace: auth}}
+spec:
+  selector: {{app: {name}}}
+  ports: [{{name: authorizer, port: {port}, targetPort: {port}}}]
+"
+    )
+}
+
+/// Bookinfo in the mesh with `manifests`, and the pod of a program, which is not started yet.
+pub fn meshed_with(name: &str, port: u16, manifests: &str) -> Result<Lab> {
+    let mut lab = application(&[&pod(name, port), manifests])?;
+    lab.start_agents("")?;
+    enrol(&mut lab)?;
+    captured_in(&lab, "auth")?;
+    Ok(lab)
 }
 
 /// The JSON that a program of the node answers with, when it answers.

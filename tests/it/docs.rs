@@ -309,6 +309,7 @@ fn scrape() -> String {
             effect: PolicyEffect::Audit,
         }],
         in_process: false,
+        rules: None,
     };
     drop(telemetry.connection(start.clone()));
     telemetry.refused(start, Reason::Denied, "");

@@ -479,3 +479,69 @@ spec:
   accessLogging: [{filter: {expression: 'response.code >= 400 && request.headers["x-who"] == "me"'}}]
   metrics: [{overrides: [{match: {metric: REQUEST_SIZE}, disabled: true}]}]
 "#;
+
+/// Labels are removed, set and added, of connections without a waypoint and of requests with one; and the log of connections follows
+/// Telemetry as that of requests does.
+#[test]
+fn telemetry_objects_change_labels_and_hold_at_layer_4() -> Result<()> {
+    let mut lab = meshed()?;
+    lab.manifests.apply(LABELS)?;
+    let opened = "istio_tcp_connections_opened_total";
+    let labelled = [("to_port", "9080"), ("reporter", "source"), ("source_workload", "curl")];
+    wait::until("connections by their port, and no line of the client's", || {
+        let since = lab.moment()?;
+        let before = lab.metrics()?.sum(opened, &labelled);
+        settle(&lab, "curl", &[DETAILS], 200)?;
+        wait::until("the server's line", || {
+            let lines = lab.lines_since(&since);
+            Ok(lines.iter().any(|(_, line)| is_line(line, "inbound")).then_some(()))
+        })?;
+        let logged = lab.lines_since(&since).iter().any(|(_, line)| is_line(line, "outbound"));
+        Ok((lab.metrics()?.sum(opened, &labelled) > before && !logged).then_some(()))
+    })?;
+    let metrics = lab.metrics()?;
+    let series = metrics.find(opened, &labelled).next().context("no series")?;
+    ensure!(!series.labels.contains_key("source_principal"), "{series:?}");
+    ensure!(metrics.sum("istio_tcp_connections_closed_total", &labelled) == 0.0, "it is disabled");
+    // The server's namespace says nothing.
+    let server = [("reporter", "destination"), ("source_workload", "curl")];
+    ensure!(metrics.find(opened, &server).all(|it| it.labels.contains_key("source_principal")));
+
+    lab.manifests.apply(WAYPOINT)?;
+    let bookinfo = Key::new("Namespace", "", "bookinfo");
+    lab.manifests.label(&bookinfo, &["istio.io/use-waypoint=waypoint"])?;
+    wait::until("requests by what their expressions say", || {
+        ask_details(&lab, "details/0", 200)?;
+        let labels =
+            [("who", "me"), ("code", "2xx"), ("to_port", "9080"), ("reporter", "waypoint")];
+        let metrics = lab.metrics()?;
+        Ok((metrics.sum("istio_requests_total", &labels) > 0.0).then_some(()))
+    })
+}
+
+/// Whether it is the last line of a connection.
+fn is_line(line: &str, direction: &str) -> bool {
+    line.contains("connection complete")
+        && line.contains("src.workload=\"curl\"")
+        && line.contains(&format!("direction=\"{direction}\""))
+}
+
+/// Of the client's namespace.
+const LABELS: &str = r#"
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: labels, namespace: default}
+spec:
+  accessLogging: [{match: {mode: CLIENT}, disabled: true}]
+  metrics:
+  - overrides:
+    - match: {mode: CLIENT}
+      tagOverrides:
+        source_principal: {operation: REMOVE}
+        to_port: {value: 'string(destination.port)'}
+    - match: {metric: REQUEST_COUNT, mode: CLIENT}
+      tagOverrides:
+        who: {value: 'request.headers["x-who"]'}
+        code: {value: 'string(response.code / 100) + "xx"'}
+    - {match: {metric: TCP_CLOSED_CONNECTIONS, mode: CLIENT}, disabled: true}
+"#;

@@ -1,12 +1,14 @@
 //! Traces as a collector gets them: one request of Bookinfo over two nodes is one trace, with the right parents.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use tokio::time::Instant;
 
-use crate::collector::{Collector, Seen, listen, mesh_config, text};
+use crate::collector::{Collector, LogCollector, Logged, Seen, listen, mesh_config, text};
 use crate::support::lab::curl::curl;
 use crate::support::lab::manifests::Key;
 use crate::support::lab::{Lab, wait};
@@ -237,4 +239,65 @@ fn telemetry_objects_say_whose_spans_go_where() -> Result<()> {
     let to_ratings = shop.all().into_iter().find(|seen| seen.span.name.starts_with("ratings"));
     ensure!(to_ratings.is_none(), "{:?}", to_ratings.map(|seen| seen.span));
     Ok(())
+}
+
+/// What MeshConfig and Telemetry say of records for a collector.
+fn exported(address: SocketAddr) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: istio, namespace: istio-system}}
+data:
+  mesh: |
+    extensionProviders:
+    - name: als
+      envoyOtelAls:
+        service: {}
+        port: {}
+        logFormat: {{text: \"%REQ(:METHOD)% %RESPONSE_CODE%\", labels: {{user: \"%REQ(END-USER)%\", bytes: \"%BYTES_SENT%\"}}}}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {{name: exported, namespace: default}}
+spec: {{accessLogging: [{{providers: [{{name: als}}]}}]}}
+",
+        address.ip(),
+        address.port()
+    )
+}
+
+/// Of a client of a namespace that names a collector: its connections without a waypoint, its requests with one, and of no other.
+#[test]
+fn records_of_the_access_log_are_exported() -> Result<()> {
+    let mut lab = bookinfo()?;
+    let (collector, address) = LogCollector::start(&lab)?;
+    lab.manifests.apply(&exported(address))?;
+    lab.start_agents("")?;
+    enrol(&mut lab)?;
+    let of = |lab: &Lab, what: &dyn Fn(&Logged) -> bool| {
+        wait::until("a record of the client", || {
+            settle(lab, "curl", &["-H", "end-user: jason", PAGE], 200)?;
+            Ok(collector.all().into_iter().find(what))
+        })
+    };
+    let connection = of(&lab, &|it| text(&it.record.attributes, "user") == "-")?;
+    ensure!(body(&connection) == "- 0", "{:?}", connection.record);
+    ensure!(text(&connection.record.attributes, "bytes").parse::<u64>()? > 0);
+    ensure!(connection.service == "curl.default", "{}", connection.service);
+    add_waypoint(&mut lab)?;
+    let request = of(&lab, &|it| text(&it.record.attributes, "user") == "jason")?;
+    ensure!(body(&request) == "GET 200", "{:?}", request.record);
+    let foreign = collector.all().into_iter().find(|it| it.service != "curl.default");
+    ensure!(foreign.is_none(), "{:?}", foreign.map(|it| it.service));
+    let accepted = lab.metrics()?.sum("isthmus_access_records_exported_total", &[]);
+    ensure!(accepted > 0.0, "{accepted}");
+    Ok(())
+}
+
+fn body(logged: &Logged) -> String {
+    match logged.record.body.as_ref().and_then(|body| body.value.as_ref()) {
+        Some(Value::StringValue(text)) => text.clone(),
+        other => format!("{other:?}"),
+    }
 }

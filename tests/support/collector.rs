@@ -1,4 +1,4 @@
-//! A collector of OpenTelemetry that receives spans over HTTP.
+//! Collectors of OpenTelemetry: of spans, over HTTP, and of records of the access log, over gRPC.
 
 #![allow(dead_code, reason = "the demo and the suites use different parts")]
 
@@ -7,12 +7,22 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{
+    LogsService, LogsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use parking_lot::Mutex;
 use prost::Message;
+use tonic::{Request, Response, Status};
 
 use crate::support::lab::Lab;
 
@@ -79,6 +89,61 @@ impl Collector {
     pub fn of(&self, service: &str) -> Vec<Seen> {
         let all = self.0.lock();
         all.iter().filter(|seen| seen.service == service).cloned().collect()
+    }
+}
+
+/// A record of the access log, and the name of its workload's service.
+#[derive(Clone)]
+pub struct Logged {
+    pub service: String,
+    pub record: LogRecord,
+}
+
+/// A collector of records of the access log, which come over gRPC.
+#[derive(Clone, Default)]
+pub struct LogCollector(Arc<Mutex<Vec<Logged>>>);
+
+impl LogCollector {
+    pub fn start(lab: &Lab) -> Result<(Self, SocketAddr)> {
+        let (listener, address) = listen(lab)?;
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let collector = Self::default();
+        let service = LogsServiceServer::new(collector.clone());
+        std::thread::spawn(move || runtime.block_on(serve(listener, service)));
+        Ok((collector, address))
+    }
+
+    /// All that has arrived.
+    pub fn all(&self) -> Vec<Logged> {
+        self.0.lock().clone()
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for LogCollector {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        for resource in request.into_inner().resource_logs {
+            let service = text(&resource.resource.unwrap_or_default().attributes, "service.name");
+            let records = resource.scope_logs.into_iter().flat_map(|scope| scope.log_records);
+            let logged = records.map(|record| Logged { service: service.clone(), record });
+            self.0.lock().extend(logged);
+        }
+        Ok(Response::new(ExportLogsServiceResponse::default()))
+    }
+}
+
+/// Serves each connection.
+async fn serve(listener: TcpListener, service: LogsServiceServer<LogCollector>) -> Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let service = TowerToHyperService::new(service.clone());
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        tokio::spawn(server.serve_connection(TokioIo::new(stream), service));
     }
 }
 

@@ -81,6 +81,7 @@ fn connection(reporter: Reporter) -> ConnectionStart {
         policy: Some(key("full")),
         notes: Vec::new(),
         in_process: false,
+        rules: None,
     }
 }
 

@@ -31,7 +31,7 @@ fn stored(text: &str) -> BTreeMap<Subject, Stored> {
         let object: Value = serde_saphyr::from_str(document).expect("the document is YAML");
         let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
         let metadata = |field: &str| object.get("metadata").and_then(|it| it.get(field)?.as_str());
-        let Some(kind) = SubjectKind::all().find(|it| it.name() == text("kind")) else {
+        let Some(kind) = SubjectKind::read().find(|it| it.name() == text("kind")) else {
             continue;
         };
         let namespace = match kind.is_namespaced() {
@@ -132,14 +132,8 @@ fn traffic_policies() {
     golden("traffic-policies");
 }
 
-/// What is in force, and has a part without an effect: no condition of these kinds says so.
-#[test]
-fn warnings_that_no_condition_lists_are_events() {
-    let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {istio.io/dataplane-mode: sidecar}}\n---\n\
-                apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop, labels: {istio.io/use-waypiont: w}}\n\
-                spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n---\n\
-                apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: shop}\n\
-                spec: {hosts: [x.example], resolution: DNS}\n";
+/// The Events that tell of objects: kind, name, reason and note.
+fn told(text: &str) -> Vec<String> {
     let file = File { name: "test.yaml".into(), documents: Ok(parse(text).into()) };
     let objects = Objects::from_files(&[file], &Objects::default());
     let (translation, stored) = (translate(&objects, &settings()), stored(text));
@@ -151,10 +145,21 @@ fn warnings_that_no_condition_lists_are_events() {
         stored: &stored,
         served: &served,
     };
-    let told: Vec<String> = trouble::troubles(&view, &Desires::default())
+    trouble::troubles(&view, &Desires::default())
         .iter()
         .map(|it| format!("{} {}: {}: {}", it.regarding.kind, it.regarding.key, it.reason, it.note))
-        .collect();
+        .collect()
+}
+
+/// What is in force, and has a part without an effect: no condition of these kinds says so.
+#[test]
+fn warnings_that_no_condition_lists_are_events() {
+    let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {istio.io/dataplane-mode: sidecar}}\n---\n\
+                apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop, labels: {istio.io/use-waypiont: w}}\n\
+                spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}\n---\n\
+                apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: shop}\n\
+                spec: {hosts: [x.example], resolution: DNS}\n";
+    let told = told(text);
     for (start, part) in [
         ("Namespace shop: Misconfigured: metadata.labels", "sidecar"),
         ("Service shop/s: Misconfigured: metadata.labels", "is \"istio.io/use-waypoint\" meant?"),
@@ -165,4 +170,31 @@ fn warnings_that_no_condition_lists_are_events() {
     }
     // Of endpoints the controller knows nothing.
     assert!(!told.iter().any(|it| it.contains("EndpointSlice")), "{told:?}");
+}
+
+/// A ConfigMap has no status at all.
+#[test]
+fn faults_of_meshconfig_are_events() {
+    let config = |mesh: &str| {
+        let object = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |";
+        let lines = mesh.lines().map(|line| format!("\n    {line}"));
+        told(&format!("{object}{}\n", lines.collect::<String>()))
+    };
+    let provider = |field: &str| {
+        format!(
+            "extensionProviders:\n- name: login\n  envoyExtAuthzHttp: {{service: a/b.a.svc, port: 1{field}}}"
+        )
+    };
+    for (mesh, start, part) in [
+        ("ingressClass: istio", "Misconfigured", "ingressClass: is not carried out"),
+        (&*provider(", surprise: 1"), "Misconfigured", "surprise"),
+        (&*provider(", statusOnError: '200'"), "Invalid", "statusOnError"),
+        ("extensionProviders: 1", "Refused", "extensionProviders"),
+        ("extensionProviders: [", "Refused", "is not YAML"),
+    ] {
+        let told = config(mesh);
+        let start = format!("ConfigMap istio-system/istio: {start}: ");
+        assert!(told.iter().any(|it| it.starts_with(&start) && it.contains(part)), "{told:?}");
+    }
+    assert_eq!(config("accessLogFile: /dev/stdout"), Vec::<String>::new());
 }

@@ -54,7 +54,7 @@ pub(super) fn troubles(view: &View<'_>, desires: &Desires) -> Vec<Trouble> {
 }
 
 fn subject(complaint: &Complaint) -> Option<Subject> {
-    let kind = SubjectKind::all().find(|kind| kind.name() == complaint.kind)?;
+    let kind = SubjectKind::read().find(|kind| kind.name() == complaint.kind)?;
     let key: &ObjectKey = complaint.object.as_ref()?;
     Some(Subject::new(kind, key.clone()))
 }
@@ -74,11 +74,11 @@ fn is_of_missing_waypoint(complaint: &Complaint) -> bool {
     complaint.field.contains("istio.io/use-waypoint") && complaint.reason.contains(LAYER4_ALONE)
 }
 
-/// Whether an Event tells the warning: no condition of such objects lists any, as their only one is about their waypoint.
+/// Whether an Event tells the warning: no condition of such objects lists any, as they have none, or one about their waypoint.
 /// The controller reads neither pods nor EndpointSlices, so that it does not repeat what is said of endpoints.
 fn is_event(kind: SubjectKind, field: &str) -> bool {
     match kind.kind() {
-        Some(Kind::ServiceEntry) => true,
+        Some(Kind::ServiceEntry | Kind::ConfigMap) => true,
         Some(Kind::Namespace) => field.starts_with("metadata."),
         Some(Kind::Service) => field.starts_with("metadata.") || field == "spec.clusterIP",
         _ => false,

@@ -391,6 +391,7 @@ impl Routed {
             return Err(Answer::of_denial(&denial, judged.uri(), judged.headers()));
         }
         mutations.apply(arrived.request.headers_mut());
+        arrived.request.body_mut().leave_to_providers(&mutations);
         Ok(permit.and_then(|permit| permit.filtered))
     }
 
@@ -405,7 +406,7 @@ impl Routed {
                 }
                 if let Some(told) = &permit.told {
                     told.apply(&mut arrived.request);
-                    arrived.request.body_mut().forbid_in_trailers(told.removed());
+                    arrived.request.body_mut().forbid_in_trailers(told.not_in_trailers());
                 }
                 if let Some(by) = permit.waypoint.filter(|_| permit.names_client) {
                     let client = &self.session.client.identity;

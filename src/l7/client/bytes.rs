@@ -6,6 +6,7 @@ use crate::l7::message::copy;
 use crate::reach::{Ask, Asked, Reached, Unreached, cut_after_a_change};
 use crate::sock::Rewind;
 use crate::telemetry::{ConnectionStart, Reporter};
+use crate::trace::Kind;
 use crate::tunnel::Carrier;
 
 /// The client's half: to an endpoint of the addressed service. HTTPRoutes do not apply to bytes.
@@ -55,5 +56,6 @@ fn start(session: &Session, picked: Option<&Picked>) -> ConnectionStart {
         policy: None,
         notes: Vec::new(),
         in_process: false,
+        rules: world.rules(Kind::Client, &session.client, Some(&session.service)),
     }
 }

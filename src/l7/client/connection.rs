@@ -28,7 +28,11 @@ pub(in crate::l7) async fn serve(
 
 async fn serve_session(context: Arc<Context>, connection: Box<RoutedConnection>, seat: Seated) {
     seat.share().turn().await;
-    let start = labels::routed(&connection, &context.dependencies.cluster);
+    let start = labels::routed(
+        &connection,
+        &context.dependencies.world.load(),
+        &context.dependencies.cluster,
+    );
     let (stream, session) = Session::new(context.clone(), *connection, &start, seat);
     let wait = match session.said {
         AppProtocol::Detect | AppProtocol::Tcp => context.dependencies.settings.detect_timeout,

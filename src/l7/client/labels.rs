@@ -2,11 +2,16 @@
 
 use crate::base::Str;
 use crate::telemetry::{ConnectionStart, Peer, Reporter};
+use crate::trace::Kind;
 use crate::tunnel::RoutedConnection;
-use crate::world::{labels_of, service_labels};
+use crate::world::{World, labels_of, service_labels};
 
 /// A connection of a local client, before anything is known of its destination.
-pub(in crate::l7) fn routed(connection: &RoutedConnection, cluster: &Str) -> ConnectionStart {
+pub(in crate::l7) fn routed(
+    connection: &RoutedConnection,
+    world: &World,
+    cluster: &Str,
+) -> ConnectionStart {
     let RoutedConnection { client, .. } = connection;
     ConnectionStart {
         reporter: Reporter::Source,
@@ -22,5 +27,6 @@ pub(in crate::l7) fn routed(connection: &RoutedConnection, cluster: &Str) -> Con
         policy: None,
         notes: Vec::new(),
         in_process: false,
+        rules: world.rules(Kind::Client, client, Some(&connection.service.key)),
     }
 }

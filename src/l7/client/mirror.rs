@@ -25,6 +25,10 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// Sends the copies that the plan's filters want.
 pub(in crate::l7) fn send_copies(routed: &Routed, arrived: &mut Arrived) {
     let [of_rule, of_backend] = routed.plan.filters();
+    // Copies would leave before the destination has the authorizer asked.
+    if of_rule.iter().any(|filter| matches!(filter, HttpFilter::ExternalAuth(_))) {
+        return;
+    }
     for mirror in mirrors(of_rule) {
         // Without what concerns the backend alone.
         let sent = routed.before.as_ref().map(|before| before.filtered([of_rule, &[]]));
@@ -67,8 +71,16 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
     *request.uri_mut() = sent.uri;
     *request.headers_mut() = sent.headers;
     let (version, protocol, form) = (arrived.version, arrived.protocol, arrived.form);
-    let copy =
-        Arrived { request, version, protocol, form, upgrade: None, fault: None, untold: None };
+    let copy = Arrived {
+        request,
+        version,
+        protocol,
+        form,
+        upgrade: None,
+        fault: None,
+        checks: 0,
+        untold: None,
+    };
     let copied = Routed {
         session: session.clone(),
         world: world.clone(),

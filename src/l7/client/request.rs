@@ -157,8 +157,8 @@ fn begin(
     let admission = Admission::of(permit, &session.seat, arrived.version);
     let mut exchange = Exchange::new(record, arrived.request.body(), admission);
     let observed = world.observed(Kind::Client, &session.client, Some(&session.service));
-    if let Some(observed) = observed {
-        exchange.record.follow(&observed.requests);
+    if let Some(rules) = observed.and_then(|it| it.rules.as_ref()) {
+        exchange.record.follow(rules);
     }
     exchange.record.headers(arrived.request.headers());
     if let Some(tracing) = observed.and_then(|it| it.tracing.as_ref()) {

@@ -98,7 +98,16 @@ impl Retries {
         self.sent += 1;
         let (version, protocol, form) = self.arrived;
         Some((
-            Arrived { request, version, protocol, form, upgrade: None, fault: None, untold: None },
+            Arrived {
+                request,
+                version,
+                protocol,
+                form,
+                upgrade: None,
+                fault: None,
+                checks: 0,
+                untold: None,
+            },
             wait,
         ))
     }

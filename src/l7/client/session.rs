@@ -77,6 +77,7 @@ impl Session {
             server: None,
             server_address: self.dialled,
             share: self.seat.share(),
+            checks: 0,
         }
     }
 

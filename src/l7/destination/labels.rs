@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::gates::Inbound;
 use crate::base::{Str, ports};
 use crate::telemetry::{ConnectionStart, Reporter};
+use crate::trace::Kind;
 use crate::world::{World, labels_of, service_labels};
 
 /// A connection that arrived for a local workload.
@@ -34,5 +35,6 @@ pub(in crate::l7) fn arrived(inbound: &Inbound, world: &World, cluster: &Str) ->
         policy: None,
         notes: Vec::new(),
         in_process: inbound.in_process,
+        rules: world.rules(Kind::Server, workload, service.map(|service| &service.key)),
     }
 }

@@ -75,8 +75,8 @@ pub(in crate::l7) async fn deliver(
     let mut exchange = Exchange::new(record, arrived.request.body(), place);
     exchange.attempt = attempt;
     exchange.record.notes(notes);
-    if let Some(observed) = &observed {
-        exchange.record.follow(&observed.requests);
+    if let Some(rules) = observed.as_ref().and_then(|it| it.rules.as_ref()) {
+        exchange.record.follow(rules);
     }
     exchange.record.headers(arrived.request.headers());
     if let Some(tracing) = observed.and_then(|it| it.tracing) {
@@ -102,6 +102,7 @@ pub(in crate::l7) async fn deliver(
             Err(answer) => return answer.respond(exchange, form),
         }
     };
+    head.as_ref().inspect(|_| exchange.record.changed(arrived.request.headers()));
     if let Err(answer) = limit(&session, &mut arrived, &judged, &mut exchange).await {
         return answer.respond(exchange, form);
     }
@@ -114,7 +115,7 @@ fn tell(arrived: &mut Arrived, judged: &mut Permitted) -> Option<Box<Kept>> {
     let told = judged.permit.told.as_ref()?;
     let head = Box::new(Kept::of(&arrived.request));
     told.apply(&mut arrived.request);
-    arrived.request.body_mut().forbid_in_trailers(told.removed());
+    arrived.request.body_mut().forbid_in_trailers(told.not_in_trailers());
     if let Some(sent) = &mut judged.sent {
         sent.headers = told.headers(&sent.headers);
     }
@@ -131,7 +132,7 @@ async fn authorize(
 ) -> Result<(Permitted, Option<Box<Kept>>), Answer> {
     let head = Kept::of(&arrived.request);
     tell(arrived, &mut judged);
-    let authorizer = session.authorizer();
+    let authorizer = session.authorizer(arrived.checks);
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
     let asks = &judged.permit.asks;
     let asked = authorizer.ask(asks, &mut arrived.request, sent, Some(&mut *exchange)).await;
@@ -151,6 +152,7 @@ async fn authorize(
     // Once more, because another token may count since the providers were asked.
     tell(arrived, &mut judged);
     mutations.apply(arrived.request.headers_mut());
+    arrived.request.body_mut().leave_to_providers(&mutations);
     if let Some(sent) = &mut judged.sent {
         mutations.apply(&mut sent.headers);
     }
@@ -173,7 +175,8 @@ async fn limit(
         pod: &inbound.workload.uid,
     };
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
-    let (authorizer, request) = (session.authorizer(), &mut arrived.request);
+    let authorizer = session.authorizer(arrived.checks);
+    let request = &mut arrived.request;
     guards::ask(&world, filtered, from, &authorizer, sent, request, Some(exchange)).await
 }
 
@@ -357,8 +360,8 @@ impl Judged {
 }
 
 impl Session {
-    /// Asks providers on behalf of the workload.
-    fn authorizer(&self) -> Authorizer<'_> {
+    /// Asks providers on behalf of the workload, about a request to which so many checks led.
+    fn authorizer(&self, checks: u8) -> Authorizer<'_> {
         let inbound = &self.inbound;
         Authorizer {
             context: &self.context,
@@ -368,6 +371,7 @@ impl Session {
             server: Some(&inbound.workload.identity),
             server_address: inbound.destination,
             share: self.seat.share(),
+            checks,
         }
     }
 

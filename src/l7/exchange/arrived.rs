@@ -35,6 +35,8 @@ pub(in crate::l7) struct Arrived {
     pub(in crate::l7) upgrade: Option<Upgrade>,
     /// What is wrong with the request.
     pub(in crate::l7) fault: Option<Fault>,
+    /// How many checks of external authorization led to it.
+    pub(in crate::l7) checks: u8,
     /// The head as policies judge it, where a token or a provider changed it for an attempt.
     pub(in crate::l7) untold: Option<Box<Untold>>,
 }
@@ -62,6 +64,7 @@ impl Arrived {
         limits: &Limits<'_>,
         dialled: SocketAddr,
     ) -> Self {
+        let checks = headers::take_checks(request.headers_mut());
         let upgrade = upgrade::requested(&mut request, limits.tasks, limits.upgrades);
         let protocol = headers::protocol(request.version());
         let version = match request.version() {
@@ -93,7 +96,7 @@ impl Arrived {
         if expects && request.version() == http::Version::HTTP_11 {
             request.body_mut().wait();
         }
-        Self { request, version, protocol, form, upgrade, fault, untold: None }
+        Self { request, version, protocol, form, upgrade, fault, checks, untold: None }
     }
 
     /// Takes the request's places in the budgets: its own, and its body's in the connection's receive window.

@@ -3,6 +3,7 @@
 
 mod copied;
 mod expected;
+mod forbidden;
 mod part;
 mod request;
 

@@ -13,12 +13,14 @@ use http::uri::PathAndQuery;
 use http::{Request, Uri, Version};
 
 use super::{framing, host};
-use crate::base::{FIELD_BYTES, Identity};
+use crate::base::{self, FIELD_BYTES, Identity};
 
 /// Istio's and Envoy's name for the id that ties the log lines of one request together.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The original values of a request that the client's half changed ([`original`](super::original)).
 pub(in crate::l7) const ORIGINAL: HeaderName = HeaderName::from_static("x-isthmus-original");
+/// How many checks of external authorization led to a request, which is itself a check then.
+pub(in crate::l7) const CHECKS: HeaderName = HeaderName::from_static("x-isthmus-checks");
 /// Who the client is (Envoy, "x-forwarded-client-cert").
 pub(in crate::l7) const CLIENT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 /// What the client spoke, for applications that build links.
@@ -133,6 +135,14 @@ pub(in crate::l7) fn take_attempt(headers: &mut HeaderMap) -> Option<HeaderValue
     headers.remove(ATTEMPT_COUNT)
 }
 
+/// Takes out how many checks led to a request. A client that makes it up can only have its own request rejected.
+pub(in crate::l7) fn take_checks(headers: &mut HeaderMap) -> u8 {
+    let Some(said) = headers.get(CHECKS) else { return 0 };
+    let number = said.to_str().ok().and_then(|number| number.parse().ok());
+    framing::remove(headers, &[CHECKS]);
+    number.unwrap_or(u8::MAX)
+}
+
 /// Puts back what was taken out.
 pub(in crate::l7) fn put_attempt(headers: &mut HeaderMap, attempt: HeaderValue) {
     headers.insert(ATTEMPT_COUNT, attempt);
@@ -146,8 +156,8 @@ pub(in crate::l7) fn strip_internal(headers: &mut HeaderMap) {
 
 /// Takes fields of these names out, and those that an application may take for them.
 pub(in crate::l7) fn strip_disguised(headers: &mut HeaderMap, names: &[HeaderName]) {
-    let is_one = |name: &&HeaderName| names.iter().any(|one| is_disguised(name, one));
-    let disguised: Vec<HeaderName> = headers.keys().filter(is_one).cloned().collect();
+    let alike = names.iter().flat_map(|name| base::alike(headers, name.as_str()));
+    let disguised: Vec<HeaderName> = alike.cloned().collect();
     framing::remove(headers, &disguised);
 }
 
@@ -157,15 +167,6 @@ pub(in crate::l7) fn strip_trailers(trailers: &mut HeaderMap) {
     strip_internal(trailers);
     framing::remove(trailers, &HOP_BY_HOP);
     framing::remove(trailers, &[HOST, CONTENT_LENGTH, TE, AUTHORIZATION, COOKIE]);
-}
-
-/// Applications that know headers as variables (RFC 3875, 4.1.18) take `x_forwarded` for `x-forwarded`.
-fn is_disguised(name: &HeaderName, wanted: &HeaderName) -> bool {
-    let (name, wanted) = (name.as_str().as_bytes(), wanted.as_str().as_bytes());
-    let same = |(one, other): (&u8, &u8)| {
-        one == other || !one.is_ascii_alphanumeric() && !other.is_ascii_alphanumeric()
-    };
-    name.len() == wanted.len() && name.iter().zip(wanted).all(same)
 }
 
 /// Who the client is, proven by mutual TLS, as Envoy writes it: an element for the client, and one for the waypoint whose

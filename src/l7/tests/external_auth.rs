@@ -77,6 +77,61 @@ async fn the_destination_asks_whatever_way_a_request_comes() {
     }
 }
 
+/// The rule that takes a path as it was sent has no authorizer, and the application may read another path.
+#[tokio::test]
+async fn no_spelling_of_a_path_leads_past_the_authorizer() {
+    let at = application("app").await;
+    let mut route = asking("r", "echo", Some("auth"));
+    let prefix =
+        |path: &str| HttpMatch { path: PathMatch::Prefix(path.into()), ..HttpMatch::default() };
+    route.rules[0].matches = vec![prefix("/account")];
+    route.rules[1].matches = vec![prefix("/")];
+    let lab = with_route(captured(at), route).await;
+    for host in [Some(HOST), None] {
+        let stream = lab.arrive("echo", at, Some(identity("client")), host).await;
+        let mut client = Client::http1(stream).await;
+        for (path, asked) in [
+            ("/account/a", true),
+            ("//account/a", true),
+            ("/x/../account/a", true),
+            ("/%61ccount/a", true),
+            ("/account%2Fa", true),
+            ("/account;v=1/a", true),
+            ("/\\account", true),
+            ("/x/..;/account", true),
+            ("/account%00", true),
+            ("/accounts", false),
+            ("/a?account=/account/a", false),
+            ("/a//b", false),
+            ("/a%20b", false),
+        ] {
+            let answer = get(&mut client, path).await;
+            assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.body);
+            let user = if asked { "x-user: alice" } else { "x-user: root" };
+            assert!(answer.body.contains(user), "{path}: {}", answer.body);
+        }
+    }
+}
+
+/// A client of a lying peer can only have its own requests rejected.
+#[tokio::test]
+async fn checks_that_lead_to_checks_end() {
+    let at = application("app").await;
+    let lab = with_route(captured(at), asking("r", "echo", Some("auth"))).await;
+    let stream = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;
+    let mut client = Client::http1(stream).await;
+    for (checks, status) in
+        [("0", 200), ("3", 200), ("4", 403), ("255", 403), ("999", 403), ("x", 403)]
+    {
+        let sent = [("x-isthmus-checks", checks)];
+        let answer = client.send(Method::GET, "/a", &sent).await.unwrap();
+        assert_eq!(answer.status, status, "{checks}: {}", answer.body);
+        assert!(!answer.body.contains("x-isthmus"), "{}", answer.body);
+        let open = client.send(Method::GET, "/open", &sent).await.unwrap();
+        assert_eq!(open.status, StatusCode::OK, "nobody is asked about it");
+    }
+}
+
 #[tokio::test]
 async fn an_authorizer_that_is_missing_permits_nothing() {
     for target in [None, Some("gone")] {

@@ -21,6 +21,7 @@ use super::circuit::Call;
 use super::context::Context;
 use crate::balance::{Ended, Picked};
 use crate::base::{Identity, Reason};
+use crate::ext_authz;
 use crate::ext_authz::grpc_check::{self, Ends, Shown};
 use crate::ext_authz::http_check;
 use crate::ext_authz::{About, Changes, MOST_OF_AN_ANSWER, Mutations, SeenBody, Verdict};
@@ -30,13 +31,16 @@ use crate::l7::budget::{Kind, Share};
 use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::message::body::{Ahead, RequestBody, grpc_status};
-use crate::l7::message::sent;
+use crate::l7::message::{headers, sent};
 use crate::l7::upstream::{Key, Lease, UpstreamError};
 use crate::l7::version::Version;
 use crate::model::{AppProtocol, CheckProtocol, ExtAuthz, ProviderService, Service};
 use crate::reach::{self, Attempts, Downstream};
 use crate::world::World;
 
+/// Checks that may lead to each other: an authorizer may have authorizers of its own, and those that guard each other in a circle
+/// would be asked without end.
+const MOST_CHECKS: u8 = 4;
 /// How long a client may take for the part of a body that a provider is to see.
 const BODY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -52,6 +56,8 @@ pub(in crate::l7) struct Authorizer<'a> {
     pub(in crate::l7) server: Option<&'a Identity>,
     pub(in crate::l7) server_address: SocketAddr,
     pub(in crate::l7) share: &'a Arc<Share>,
+    /// How many checks led to the request.
+    pub(in crate::l7) checks: u8,
 }
 
 /// A request as it was sent, where that is another one than arrived.
@@ -79,6 +85,14 @@ impl Authorizer<'_> {
         sent: AsSent<'_>,
         mut exchange: Option<&mut Exchange>,
     ) -> Result<Mutations, Answer> {
+        if self.checks >= MOST_CHECKS && !asks.is_empty() {
+            // Whatever the definition says of failures: a client could make this one up.
+            let why = format!(
+                "{MOST_CHECKS} checks led to this one: authorizers guard each other in a circle; leave them out of the CUSTOM \
+                 policies that match them"
+            );
+            return Err(Answer::unasked(StatusCode::FORBIDDEN, why));
+        }
         let seen = self.read_body(asks, request).await?;
         let mut mutations = Mutations::default();
         for Ask { provider, as_sent } in asks {
@@ -90,25 +104,23 @@ impl Authorizer<'_> {
             let body = part.as_ref().map(|(bytes, partial)| SeenBody { bytes, partial: *partial });
             let about =
                 About { method: request.method(), target: sent::target(uri), headers, body };
-            if let Some(changes) = self.one(provider, &about, exchange.as_deref_mut()).await? {
-                mutations.add(changes);
-            }
+            mutations.add(self.one(provider, &about, exchange.as_deref_mut()).await?);
         }
         Ok(mutations)
     }
 
-    /// Asks one. `None`: it has failed, and the request passes all the same.
+    /// Asks one.
     async fn one(
         &self,
         provider: &Arc<ExtAuthz>,
         about: &About<'_>,
         exchange: Option<&mut Exchange>,
-    ) -> Result<Option<Changes>, Answer> {
+    ) -> Result<Changes, Answer> {
         let metrics = self.context.dependencies.telemetry.authorizer();
         match self.check(provider, about).await {
             Ok(Verdict::Allow(changes)) => {
                 metrics.allowed.inc();
-                Ok(Some(changes))
+                Ok(changes)
             }
             Ok(Verdict::Deny(refusal)) => {
                 metrics.denied.inc();
@@ -123,7 +135,7 @@ impl Authorizer<'_> {
                         let why = format!("{why}; failOpen lets the request pass");
                         exchange.has_waited(Some((Reason::Unauthorized, why)));
                     }
-                    return Ok(None);
+                    return Ok(ext_authz::without_answer(provider, about.headers));
                 }
                 metrics.failed.inc();
                 let status = StatusCode::from_u16(provider.status_on_error);
@@ -305,6 +317,10 @@ impl Authorizer<'_> {
             (Failed { why: error.to_string(), away }, error.ended())
         })?;
         reached.store(true, Ordering::Relaxed);
+        check.headers_mut().remove(headers::CHECKS);
+        if to.captured().is_some() {
+            check.headers_mut().insert(headers::CHECKS, u16::from(self.checks + 1).into());
+        }
         let sent = {
             let sending = pin!(lease.sender.send(check));
             sending.await

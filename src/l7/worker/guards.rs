@@ -6,18 +6,20 @@
 //! consumer's route lifts a limit.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::{Request, StatusCode};
 
 use super::authorizer::{AsSent, Authorizer};
 use crate::base::Identity;
+use crate::base::path::PathReadings;
 use crate::ext_authz;
 use crate::filter::{self, Cx, ExternalAuth, Half, HttpFilter};
 use crate::gate::{Ask, Filtered};
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::{Exchange, chain};
 use crate::l7::message::body::RequestBody;
-use crate::model::Service;
+use crate::model::{HttpRoute, Service};
 use crate::route::{self, Head, Selection};
 use crate::world::World;
 
@@ -43,13 +45,8 @@ pub(in crate::l7) async fn ask(
         let Some(service) = world.service(&way.service) else { continue };
         let (uri, headers) = sent.unwrap_or((request.uri(), request.headers()));
         let head = Head { method: request.method(), path: uri.path(), query: uri.query(), headers };
-        // Nobody says which port was dialled: the first on which a rule takes the request.
-        let selected = way.ports.iter().find_map(|port| {
-            match route::select(world, service, *port, &way.service.namespace, &head) {
-                Selection::Rule { route, rule } => Some((route, rule)),
-                Selection::NoRoutes | Selection::NoMatch(_) => None,
-            }
-        });
+        let selected = selected(world, service, &way.ports, &head);
+        let disguised = disguised(world, service, way, &head, selected.as_ref());
         let rule = selected.as_ref().and_then(|(route, rule)| route.rules.get(*rule));
         let of_rule: &[HttpFilter] = rule.map_or(&[], |rule| &rule.filters);
         let general = of_ports(service, &way.ports);
@@ -76,8 +73,72 @@ pub(in crate::l7) async fn ask(
                 _ => chain::ask(filter, Half::Destination, &cx, request, heard).await?,
             }
         }
+        for filter in disguised {
+            let (namespace, heard) = (&way.service.namespace, exchange.as_deref_mut());
+            let asked = ask_external(authorizer, namespace, &filter, sent, request, heard);
+            Box::pin(asked).await?;
+        }
     }
     Ok(())
+}
+
+/// The rule that takes a request. Nobody says which port was dialled: the first on which there is one.
+fn selected(
+    world: &World,
+    service: &Service,
+    ports: &[u16],
+    head: &Head<'_>,
+) -> Option<(Arc<HttpRoute>, usize)> {
+    ports.iter().find_map(|port| {
+        match route::select(world, service, *port, &service.key.namespace, head) {
+            Selection::Rule { route, rule } => Some((route, rule)),
+            Selection::NoRoutes | Selection::NoMatch(_) => None,
+        }
+    })
+}
+
+/// The authorizers of rules that take other readings of the path, where the rule that takes the path as it was sent has none: the
+/// application may read it in that way. A path whose readings nobody can list may be of any rule.
+fn disguised(
+    world: &World,
+    service: &Service,
+    way: &Filtered,
+    head: &Head<'_>,
+    as_sent: Option<&(Arc<HttpRoute>, usize)>,
+) -> Vec<ExternalAuth> {
+    let mut all = Vec::new();
+    if !way.authorizes || authorizer(as_sent).is_some() {
+        return all;
+    }
+    let mut add = |filter: &ExternalAuth| {
+        if !all.contains(filter) {
+            all.push(filter.clone());
+        }
+    };
+    let readings = PathReadings::of(head.path);
+    if readings.unclear.is_some() {
+        let routes = world.routes_from(&service.key.namespace, &service.key).iter();
+        let filters = routes.flat_map(|route| &route.rules).flat_map(|rule| &rule.filters);
+        filters.filter_map(external).for_each(add);
+        return all;
+    }
+    for path in &readings.others {
+        let read = selected(world, service, &way.ports, &Head { path, ..*head });
+        authorizer(read.as_ref()).into_iter().for_each(&mut add);
+    }
+    all
+}
+
+fn authorizer(selected: Option<&(Arc<HttpRoute>, usize)>) -> Option<&ExternalAuth> {
+    let (route, rule) = selected?;
+    route.rules.get(*rule)?.filters.iter().find_map(external)
+}
+
+fn external(filter: &HttpFilter) -> Option<&ExternalAuth> {
+    match filter {
+        HttpFilter::ExternalAuth(filter) => Some(filter),
+        _ => None,
+    }
 }
 
 /// Has the authorizer of a route of `namespace` asked: by an agent on behalf of a workload of that namespace, because with the
@@ -106,8 +167,9 @@ pub(in crate::l7) async fn ask_external(
         Err(why) => return failed(format!("ExternalAuth: {why}")),
     };
     let asks = [Ask { provider, as_sent: true }];
-    let mutations = authorizer.ask(&asks, request, sent, exchange.as_deref_mut()).await?;
+    let mutations = Arc::new(authorizer.ask(&asks, request, sent, exchange.as_deref_mut()).await?);
     mutations.apply(request.headers_mut());
+    request.body_mut().leave_to_providers(&mutations);
     if let Some(exchange) = exchange {
         let added = exchange.added.get_or_insert_default();
         ext_authz::add_to_response(&mutations.response(), added);

@@ -272,7 +272,7 @@ fn identities() -> impl Strategy<Value = Option<Identity>> {
 
 fn asked() -> impl Strategy<Value = Asked> {
     let header = (
-        select(vec!["x-a", "x-b", "x-c", "x-i", "host"]),
+        select(vec!["x-a", "x_a", "x-b", "x-c", "x-i", "host"]),
         select(vec!["a", "ab", "b", "x", "y", "x,y", ""]),
     );
     let headers = prop::collection::vec(header, 0..5).prop_map(|all| {

@@ -54,6 +54,9 @@ pub struct MeshConfig {
     pub default_http_retry_policy: Option<HttpRetry>,
     #[serde(default)]
     pub service_entry_visibility: Option<ServiceEntryVisibility>,
+    /// `exportTo` of ServiceEntries that have none.
+    #[serde(default)]
+    pub default_service_export_to: Vec<String>,
     #[serde(default)]
     pub access_log_file: Option<String>,
     #[serde(default)]
@@ -178,6 +181,8 @@ pub struct ExtensionProvider {
     pub opentelemetry: Option<OpenTelemetry>,
     #[serde(default)]
     pub envoy_file_access_log: Option<FileAccessLog>,
+    #[serde(default)]
+    pub envoy_otel_als: Option<OtelAccessLog>,
     /// Without fields that mean anything.
     #[serde(default)]
     pub prometheus: Option<Map<String, Value>>,
@@ -257,7 +262,23 @@ pub struct FileAccessLog {
     pub rest: Map<String, Value>,
 }
 
-/// `EnvoyFileAccessLogProvider.LogFormat`: one of these.
+/// `EnvoyOpenTelemetryLogProvider`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OtelAccessLog {
+    /// `[namespace/]hostname`
+    pub service: String,
+    pub port: u16,
+    #[serde(default)]
+    pub log_name: Option<String>,
+    /// The text is the body of records, the labels are their attributes.
+    #[serde(default)]
+    pub log_format: Option<LogFormat>,
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+/// `EnvoyFileAccessLogProvider.LogFormat`: one of these; and that of `EnvoyOpenTelemetryLogProvider`, which may have both.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct LogFormat {
     #[serde(default)]

@@ -7,7 +7,7 @@ use super::changes::Affected;
 use super::encryption::Encryptions;
 use super::peer_authentication::Levels;
 use super::waypoint::Waypoints;
-use super::{Context, mesh_config, namespace};
+use super::{Context, mesh_config, namespace, service_entry};
 use crate::model::DefaultRetry;
 use crate::source::Complaint;
 use crate::source::objects::ServiceEntryVisibility;
@@ -23,6 +23,8 @@ pub(super) struct Frame {
     pub(super) retry: Option<Arc<DefaultRetry>>,
     /// Whose clients see the ServiceEntries of a namespace.
     visibility: Option<ServiceEntryVisibility>,
+    /// `exportTo` of those that have none.
+    default_export: Vec<String>,
     pub(super) complaints: Vec<Complaint>,
 }
 
@@ -39,8 +41,19 @@ impl Frame {
         let access_log = mesh_config::access_log(cx);
         let retry = mesh_config::retries(cx);
         let visibility = cx.mesh_config().and_then(|mesh| mesh.service_entry_visibility.clone());
+        let default_export = service_entry::default_export(cx);
         let complaints = std::mem::replace(&mut cx.complaints, outer);
-        Self { waypoints, policies, levels, encryptions, access_log, retry, visibility, complaints }
+        Self {
+            waypoints,
+            policies,
+            levels,
+            encryptions,
+            access_log,
+            retry,
+            visibility,
+            default_export,
+            complaints,
+        }
     }
 
     /// Shares with `before` what says the same, and tells what does not.
@@ -52,7 +65,8 @@ impl Frame {
             all: self.waypoints != before.waypoints,
             workloads_of,
             services: self.encryptions != before.encryptions,
-            entries: self.visibility != before.visibility,
+            entries: self.visibility != before.visibility
+                || self.default_export != before.default_export,
         }
     }
 }

@@ -104,6 +104,7 @@ fn translate_one(
         rules.push(match filters::faults(kind, rule) {
             faults if faults.is_empty() => {
                 complain_of_no_backend(cx, parts, &place, rule);
+                complain_of_mirror(cx, parts, &place, rule);
                 keep(cx, &backends, &place, rule)
             }
             faults => {
@@ -197,11 +198,30 @@ fn complain_of_no_backend(
     cx.complain(super::Severity::Warning, parts.kind, parts.key, field, reason);
 }
 
-/// Answers all requests of the rule with an error.
+/// Mirrors get their copies before the destination has an authorizer asked.
+fn complain_of_mirror(
+    cx: &mut Context<'_>,
+    parts: &RouteParts<'_>,
+    place: &str,
+    rule: &RuleParts<'_>,
+) {
+    let backends = rule.backends.iter().flat_map(|backend| &backend.filters);
+    let mut all = rule.filters.iter().chain(backends);
+    if filters::asks(rule.filters) && all.any(|it| matches!(it, Manifest::Mirror(_))) {
+        let reason = "has a RequestMirror beside an ExternalAuth: requests are not mirrored, because copies would leave before the \
+                      authorizer is asked; mirror them in a route of the Service behind";
+        let field = format!("{place}.filters");
+        cx.complain(super::Severity::Warning, parts.kind, parts.key, field, reason.into());
+    }
+}
+
+/// Answers all requests of the rule with an error. The destination knows of errors no more than of backends, but has authorizers
+/// asked, whichever way a request comes: so it must know that there was to be one.
 fn drop_rule(kind: RouteKind, rule: &RuleParts<'_>, why: String) -> HttpRule {
     HttpRule {
         name: rule.name.into(),
         matches: rule.matches.clone(),
+        filters: filters::authorizer_of(rule.filters).into_iter().collect(),
         backends: vec![invalid(kind, 1, why)],
         turn: turn(),
         ..HttpRule::default()

@@ -28,6 +28,7 @@ use allot::Allotments;
 pub(super) use check::{meaningless, meaningless_workload};
 use endpoints::{Places, Port};
 use visibility::Export;
+pub(super) use visibility::default_export;
 
 /// `"false"` keeps an entry without addresses as it is.
 const AUTO_ALLOCATE: &str = "networking.istio.io/enable-autoallocate-ip";

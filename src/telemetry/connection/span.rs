@@ -1,9 +1,9 @@
 //! The span of a connection that no waypoint serves.
 
 use super::ConnectionRecord;
-use crate::base::Reason;
+use super::facts::Seen;
 use crate::telemetry::spans::{self, Parts, known};
-use crate::telemetry::{ConnectionStart, Reporter, Telemetry};
+use crate::telemetry::{Reporter, Telemetry};
 use crate::trace::{Attribute, Span};
 
 impl ConnectionRecord {
@@ -15,28 +15,20 @@ impl ConnectionRecord {
 
     pub(super) fn end_span(&mut self) {
         let Some(span) = self.span.take() else { return };
-        let (sent, received) = self.open.carried();
-        let failure = self.failure.as_ref().map(|(reason, why)| (*reason, why.as_str()));
-        end(&self.telemetry, span, self.open.start(), (sent, received), failure);
+        end(&self.telemetry, span, &self.seen());
     }
 }
 
-/// Ends the span of a connection that carried so many bytes up and down.
-pub(super) fn end(
-    telemetry: &Telemetry,
-    span: Box<Span>,
-    start: &ConnectionStart,
-    (sent, received): (u64, u64),
-    failure: Option<(Reason, &str)>,
-) {
+/// Ends the span of a connection.
+pub(super) fn end(telemetry: &Telemetry, span: Box<Span>, seen: &Seen<'_>) {
+    let Seen { start, failure, carried: (sent, received), .. } = *seen;
     let dialled = start.dialled;
     let ip = dialled.ip().to_string();
     let host = match start.service.host.as_str() {
         "" => ip.as_str(),
         host => host,
     };
-    let reason = failure.map_or(Reason::None, |(reason, _)| reason);
-    let flags = reason.flag();
+    let flags = seen.reason().flag();
     let mut attributes = vec![
         Attribute::text("network.transport", "tcp"),
         Attribute::text("server.address", host),
@@ -51,6 +43,8 @@ pub(super) fn end(
     ];
     known(&mut attributes, "istio.source_principal", &start.source.principal);
     known(&mut attributes, "istio.destination_principal", &start.destination.principal);
+    let tags = start.rules.iter().flat_map(|rules| &rules.span_tags);
+    attributes.extend(tags.filter_map(|tag| tag.attribute(seen)));
     let of = match start.reporter {
         Reporter::Source => &start.source,
         Reporter::Destination | Reporter::Waypoint => &start.destination,

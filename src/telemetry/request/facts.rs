@@ -1,49 +1,95 @@
 //! A request as expressions see it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue};
 
-use super::formatted::values;
-use super::{RequestRecord, Ruled};
-use crate::expression::{Attribute, Facts, Value};
-use crate::telemetry::RequestRules;
+use super::RequestRecord;
+use super::exported::Exported;
+use super::formatted::{Kept, values};
+use crate::expression::{Attribute, Expression, Facts, Value};
+use crate::telemetry::Rules;
 
-/// Values of the headers that the filter of the access log looks at, by their places there.
+/// Rules, and the headers that their expressions look at.
+pub(super) struct Ruled {
+    pub(super) rules: Arc<Rules>,
+    filter: Seen,
+    /// By the places of the expressions. Empty if no label changes.
+    tags: Vec<Seen>,
+    /// Of the tags of the span that have a format.
+    pub(super) span_tags: Vec<Kept>,
+    pub(super) exports: Vec<Exported>,
+}
+
+/// Values of the headers that an expression looks at, by their places there.
 #[derive(Default)]
 pub(super) struct Seen {
     request: Vec<Option<HeaderValue>>,
     response: Vec<Option<HeaderValue>>,
 }
 
-impl Seen {
-    pub(super) fn of_request(&mut self, rules: &RequestRules, headers: &HeaderMap) {
-        if let Some(only) = rules.access.as_ref().and_then(|it| it.only.as_ref()) {
-            self.request = values(&only.request_headers, headers);
+impl Ruled {
+    pub(super) fn new(rules: Arc<Rules>) -> Self {
+        let tags = rules.request_tags.as_ref().map_or(0, |tags| tags.values.len());
+        let tags = std::iter::repeat_with(Seen::default).take(tags).collect();
+        let exports = rules.access.iter().flat_map(|access| &access.exports);
+        let exports = exports.map(|sink| Exported::new(sink)).collect();
+        let span_tags = rules.span_tags.iter().map(|tag| Kept::new(tag.format.clone())).collect();
+        Self { rules, filter: Seen::default(), tags, span_tags, exports }
+    }
+
+    pub(super) fn of_request(&mut self, headers: &HeaderMap) {
+        self.each(|expression, seen| seen.request = values(&expression.request_headers, headers));
+        self.each_format(|kept| kept.of_request(headers));
+    }
+
+    pub(super) fn of_response(&mut self, headers: &HeaderMap) {
+        self.each(|expression, seen| seen.response = values(&expression.response_headers, headers));
+        self.each_format(|kept| kept.of_response(headers));
+    }
+
+    fn each(&mut self, keep: impl Fn(&Expression, &mut Seen)) {
+        if let Some(only) = self.rules.access.as_ref().and_then(|it| it.only.as_ref()) {
+            keep(only, &mut self.filter);
+        }
+        if let Some(tags) = &self.rules.request_tags {
+            for (expression, seen) in tags.values.iter().zip(&mut self.tags) {
+                keep(expression, seen);
+            }
         }
     }
 
-    pub(super) fn of_response(&mut self, rules: &RequestRules, headers: &HeaderMap) {
-        if let Some(only) = rules.access.as_ref().and_then(|it| it.only.as_ref()) {
-            self.response = values(&only.response_headers, headers);
-        }
+    fn each_format(&mut self, keep: impl Fn(&mut Kept)) {
+        let exported = self.exports.iter_mut().flat_map(Exported::kept);
+        self.span_tags.iter_mut().chain(exported).for_each(keep);
+    }
+
+    /// What the expression of a label looks at.
+    pub(super) fn of_tag(&self, place: usize) -> Option<&Seen> {
+        self.tags.get(place)
     }
 }
 
 /// A request that has ended.
-struct Ended<'a> {
+pub(super) struct Ended<'a> {
     record: &'a RequestRecord,
-    seen: &'a Seen,
+    seen: Option<&'a Seen>,
     duration: Duration,
 }
 
 impl RequestRecord {
+    /// The request as an expression sees it at its end.
+    pub(super) fn facts<'a>(&'a self, seen: Option<&'a Seen>, duration: Duration) -> Ended<'a> {
+        Ended { record: self, seen, duration }
+    }
+
     /// Whether the access log shows it.
     pub(super) fn is_logged(&self, duration: Duration) -> bool {
-        let Some(Ruled { rules, seen }) = self.rules.as_deref() else { return true };
+        let Some(Ruled { rules, filter, .. }) = self.rules.as_deref() else { return true };
         let Some(access) = &rules.access else { return true };
-        let ended = Ended { record: self, seen, duration };
+        let ended = self.facts(Some(filter), duration);
         !access.disabled && access.only.as_ref().is_none_or(|only| only.is_true(&ended))
     }
 }
@@ -64,8 +110,8 @@ impl Facts for Ended<'_> {
             Attribute::Protocol => Value::text(start.protocol),
             Attribute::RequestSize => Value::count(record.request_bytes),
             Attribute::Duration => duration(self.duration),
-            Attribute::RequestHeader(place) => header(&self.seen.request, place)?,
-            Attribute::ResponseHeader(place) => header(&self.seen.response, place)?,
+            Attribute::RequestHeader(place) => header(&self.seen?.request, place)?,
+            Attribute::ResponseHeader(place) => header(&self.seen?.response, place)?,
             Attribute::Code => Value::Int(record.code().into()),
             Attribute::CodeDetails => return known(record.details()),
             Attribute::GrpcStatus => Value::Int(record.grpc_status?.into()),
@@ -103,25 +149,21 @@ fn owned(shown: impl ToString) -> Value<'static> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use http::{HeaderName, StatusCode};
 
-    use crate::expression::Expression;
+    use crate::telemetry::AccessRules;
     use crate::telemetry::tests::request_record;
-    use crate::telemetry::{AccessRules, MetricRules, RequestRules};
 
     use super::*;
 
     fn is_logged(access: AccessRules, headers: &[(&'static str, &str)]) -> bool {
         let mut record = request_record();
         let access = Some(Arc::new(access));
-        record.follow(&RequestRules { access, metrics: MetricRules::default() });
-        let Some(Ruled { rules, seen }) = record.rules.as_deref_mut() else { panic!("rules") };
+        record.follow(&Arc::new(Rules { access, ..Rules::default() }));
         let row = |(name, value): &(&'static str, &str)| {
             (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
         };
-        seen.of_request(rules, &headers.iter().map(row).collect());
+        record.headers(&headers.iter().map(row).collect());
         record.response(StatusCode::NOT_FOUND);
         record.request_bytes(5);
         record.is_logged(Duration::from_millis(7))

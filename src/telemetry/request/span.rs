@@ -1,5 +1,9 @@
 //! The span of a request: OpenTelemetry's semantic conventions for HTTP, and the tags of Istio's proxies.
 
+use std::time::Duration;
+
+use http::HeaderMap;
+
 use super::RequestRecord;
 use crate::telemetry::Peer;
 use crate::telemetry::spans::{self, Parts, known};
@@ -16,7 +20,16 @@ impl RequestRecord {
         self.span.as_deref()
     }
 
-    pub(super) fn end_span(&mut self) {
+    /// The agent has changed the request: claims and an authorizer's words are shown as the application sees them, and not as the
+    /// client made them up.
+    pub fn changed(&mut self, headers: &HeaderMap) {
+        self.headers(headers);
+        if let Some(span) = &mut self.span {
+            span.read_tags(headers);
+        }
+    }
+
+    pub(super) fn end_span(&mut self, duration: Duration) {
         let Some(span) = self.span.take() else { return };
         let unknown = Peer::default();
         let server = self.destination.as_ref().map_or(&unknown, |(peer, _)| peer);
@@ -26,12 +39,20 @@ impl RequestRecord {
         };
         let mut attributes = self.semantic(&span);
         self.put_istio(&mut attributes, &span);
+        attributes.extend(self.formatted_tags(duration));
         let (host, port) = (self.host(), span.port);
         // As Istio's proxies call the operation.
         let name = format!("{host}:{port}/*");
         let error = self.error();
         attributes.extend(error.as_ref().map(|_| Attribute::switch("error", true)));
         spans::offer(&self.telemetry, span, Parts { name, attributes, error, of });
+    }
+
+    /// The tags whose values are formats.
+    fn formatted_tags(&self, duration: Duration) -> Vec<Attribute> {
+        let Some(ruled) = self.rules.as_deref() else { return Vec::new() };
+        let tags = ruled.rules.span_tags.iter().zip(&ruled.span_tags);
+        tags.filter_map(|(tag, kept)| tag.attribute(&kept.of(self, duration))).collect()
     }
 
     /// The addressed service; what the client called it, where it is none of the mesh.

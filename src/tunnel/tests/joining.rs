@@ -42,6 +42,7 @@ fn start() -> ConnectionStart {
         waypoint_principal: None,
         notes: Vec::new(),
         in_process: true,
+        rules: None,
     }
 }
 

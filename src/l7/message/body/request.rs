@@ -17,7 +17,9 @@ use parking_lot::Mutex;
 use super::BodyError;
 use super::copied::{Copied, Tee};
 use super::expected::{Expectation, Waiting};
+use super::forbidden::Forbidden;
 use super::part::Part;
+use crate::ext_authz::Mutations;
 use crate::l7::budget::Reserved;
 use crate::l7::budget::seat::Receiving;
 use crate::l7::budget::sizes::REPLAY_BUFFER;
@@ -133,9 +135,6 @@ struct Reading {
     messages: Option<Messages>,
 }
 
-/// Headers of which the application is told by an agent, and which the client may not send in trailers either.
-struct Forbidden(Vec<HeaderName>);
-
 /// A body that may be sent again, held by whoever may do so.
 #[derive(Clone)]
 pub(in crate::l7) struct Replay(Arc<Mutex<Kept>>);
@@ -227,11 +226,21 @@ impl RequestBody {
     }
 
     /// Fields of these names are taken out of its trailers.
-    pub(in crate::l7) fn forbid_in_trailers(&mut self, names: &[HeaderName]) {
-        let forbidden = (!names.is_empty()).then(|| Box::new(Forbidden(names.to_vec())));
+    pub(in crate::l7) fn forbid_in_trailers(&mut self, names: Vec<HeaderName>) {
+        self.forbid(|forbidden| forbidden.name(names));
+    }
+
+    /// So are fields that are providers' to set.
+    pub(in crate::l7) fn leave_to_providers(&mut self, mutations: &Arc<Mutations>) {
+        self.forbid(|forbidden| forbidden.leave_to(mutations.clone()));
+    }
+
+    fn forbid(&mut self, change: impl FnOnce(&mut Forbidden)) {
         match &mut self.0 {
-            Source::Client(reading) => reading.forbidden = forbidden,
-            Source::Kept(turn) => turn.kept.0.lock().reading.forbidden = forbidden,
+            Source::Client(reading) => change(reading.forbidden.get_or_insert_default()),
+            Source::Kept(turn) => {
+                change(turn.kept.0.lock().reading.forbidden.get_or_insert_default());
+            }
             Source::None | Source::Copied(_) | Source::Own(_) => {}
         }
     }
@@ -358,7 +367,10 @@ impl Reading {
         if !ahead.data.is_empty() {
             return Some(Part::Data(std::mem::take(&mut ahead.data).freeze()));
         }
-        ahead.trailers.take().map(Part::Trailers)
+        let mut trailers = ahead.trailers.take()?;
+        // They were read before anybody knew what providers say.
+        self.forbidden.as_ref().inspect(|forbidden| forbidden.strip(&mut trailers));
+        Some(Part::Trailers(trailers))
     }
 
     /// Reads ahead, see [`RequestBody::read_ahead`].
@@ -447,7 +459,7 @@ impl Reading {
     fn pass_trailers(&self, trailers: &mut HeaderMap) -> Result<(), BodyError> {
         headers::strip_trailers(trailers);
         if let Some(forbidden) = &self.forbidden {
-            headers::strip_disguised(trailers, &forbidden.0);
+            forbidden.strip(trailers);
         }
         let Some(receiving) = &self.receiving else { return Ok(()) };
         let reserved = receiving.trailers(headers::size_of(trailers));

@@ -9,6 +9,7 @@ use http::HeaderName;
 use serde_json::Value;
 
 use crate::base::ObjectKey;
+use crate::ext_authz::may_set;
 use crate::jwt::{KeySource, Keys, KeysUri};
 use crate::model::{self, Action, ClaimHeader, Condition, IssuerKeys, Rule, TokenPlace, TokenRule};
 use crate::source::objects::{JwtRule, RequestAuthentication};
@@ -18,17 +19,6 @@ use crate::source::translate::attachment::{self, Selecting};
 /// Where tokens are looked for by a rule that names no place (Istio, JWTRule).
 const HEADER: (&str, &str) = ("authorization", "Bearer ");
 const PARAMETER: &str = "access_token";
-/// Headers that no rule may set: those that frame and route a request, and what agents say themselves.
-const RESERVED: [&str; 8] = [
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "te",
-    "upgrade",
-    "x-forwarded-client-cert",
-    "x-isthmus-original",
-];
 
 /// What is said of a rule without keys.
 const UNTIL: &str = "until that is mended, every token of the issuer is answered with 401";
@@ -207,7 +197,7 @@ impl Reader<'_, '_> {
             return None;
         }
         let read = HeaderName::try_from(name).ok();
-        let read = read.filter(|it| !RESERVED.contains(&it.as_str()));
+        let read = read.filter(may_set);
         if read.is_none() {
             self.error(field, format!("{name:?} is no header that can be set; it is left out"));
         }

@@ -6,7 +6,9 @@ use super::super::Context;
 use super::backend::Backends;
 use super::{Fault, RuleParts};
 use crate::base::Str;
-use crate::filter::{self, BackendObject, BackendRef, HttpFilter, Manifest, Often, RuleContext};
+use crate::filter::{
+    self, BackendObject, BackendRef, ExternalAuth, HttpFilter, Manifest, Often, RuleContext,
+};
 use crate::model::{HttpMatch, PathMatch, RouteKind};
 use crate::source::ConditionReason;
 use crate::source::objects::Unsupported;
@@ -63,6 +65,16 @@ pub(super) fn faults(kind: RouteKind, rule: &RuleParts<'_>) -> Vec<Fault> {
 /// A filter answers each request itself.
 pub(super) fn answers(filters: &[Manifest]) -> bool {
     filters.iter().filter_map(Manifest::row).any(|row| row.answers)
+}
+
+/// An authorizer is asked about requests.
+pub(super) fn asks(filters: &[Manifest]) -> bool {
+    filters.iter().any(|it| matches!(it, Manifest::ExternalAuth(_)))
+}
+
+/// What stands in the place of an authorizer whose rule is dropped.
+pub(super) fn authorizer_of(filters: &[Manifest]) -> Option<HttpFilter> {
+    asks(filters).then(|| HttpFilter::ExternalAuth(ExternalAuth::of_nobody()))
 }
 
 fn unsupported(it: &Unsupported) -> Fault {

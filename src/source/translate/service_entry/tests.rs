@@ -335,6 +335,29 @@ fn mesh_config_says_who_sees_the_entries_of_a_namespace() {
     }
 }
 
+#[test]
+fn mesh_config_says_the_export_of_entries_without_one() {
+    for (default, export, expected) in [
+        ("['.']", "", Some("a")),
+        ("['.']", "'*'", None),
+        ("['*']", "", None),
+        ("['~']", "", Some("")),
+        ("['.', b]", "", Some("a b")),
+        ("[]", "", None),
+    ] {
+        let entry = entry("e", "", &format!("{{hosts: [x.example], exportTo: [{export}]}}"));
+        let mesh = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\n\
+             data:\n  mesh: |\n    defaultServiceExportTo: {default}\n    serviceEntryVisibility: {{defaultVisibility: PUBLIC}}\n---\n"
+        );
+        let seen = match &only(&format!("{mesh}{entry}")).visibility {
+            Visibility::Everywhere => None,
+            Visibility::Namespaces(names) => Some(names.join(" ")),
+        };
+        assert_eq!(seen.as_deref(), expected, "{default} {export}");
+    }
+}
+
 /// No namespace moves or uses up what another one's entries are allotted.
 #[test]
 fn entries_are_allotted_among_those_that_are_seen_together() {

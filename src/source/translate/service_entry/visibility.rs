@@ -4,6 +4,7 @@
 //! clients see it, and no others. The root namespace's hold for the whole mesh, as its policies do, and so do those of the
 //! namespaces that the setting `public_service_entries` trusts. MeshConfig, which is the root namespace's too, says otherwise by
 //! `serviceEntryVisibility`, in which Istio's default is to trust all. `exportTo` can only narrow that: whoever writes an entry writes its `exportTo` too.
+//! MeshConfig's `defaultServiceExportTo` holds for entries without one.
 
 use super::super::{Context, namespace_label};
 use crate::base::{ObjectKey, Str};
@@ -39,6 +40,7 @@ impl Export {
         let said = said(cx, own);
         let public = trusted || said.map_or(root, |said| said == EntryVisibility::Public);
         let listed = &object.spec.export_to;
+        let default = default_export(cx);
         let others = |name: &String| ![OWN, NOBODY, own.as_str()].contains(&name.as_str());
         if !public && listed.iter().any(others) {
             let reason = format!(
@@ -47,6 +49,7 @@ impl Export {
             );
             cx.warn::<ServiceEntry>(key, "spec.exportTo", reason);
         }
+        let listed = if listed.is_empty() { &default } else { listed };
         let everybody = listed.is_empty() || listed.iter().any(|name| name == ALL);
         let wanted = match said {
             Some(EntryVisibility::None) => Some(Vec::new()),
@@ -100,6 +103,11 @@ fn said(cx: &Context<'_>, namespace: &str) -> Option<EntryVisibility> {
     };
     let policy = visibility.policies.iter().find(selects).map(|policy| policy.visibility);
     policy.or(visibility.default_visibility)
+}
+
+/// What MeshConfig says for entries that say nothing.
+pub(in crate::source::translate) fn default_export(cx: &Context<'_>) -> Vec<String> {
+    cx.mesh_config().map(|mesh| mesh.default_service_export_to.clone()).unwrap_or_default()
 }
 
 fn namespaces(own: &Str, listed: &[String]) -> Vec<Str> {

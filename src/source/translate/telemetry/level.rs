@@ -1,5 +1,7 @@
 //! The settings of one level: each section for both sides of a call.
 
+use std::sync::Arc;
+
 use super::super::Context;
 use super::Expressions;
 use super::both::Both;
@@ -10,7 +12,7 @@ use super::tracing::{self, Traced};
 use crate::base::ObjectKey;
 use crate::model::{Observed, Sides};
 use crate::source::objects::TelemetrySpec;
-use crate::telemetry::RequestRules;
+use crate::telemetry::{MetricSet, Rules};
 
 /// One level. A section that is `None` inherits.
 #[derive(Clone, Default)]
@@ -40,8 +42,8 @@ pub(super) fn read(
 ) -> Level {
     Level {
         tracing: tracing::read(cx, key, &spec.tracing, providers),
-        logging: logging::read(cx, key, &spec.access_logging, (providers, expressions)),
-        metrics: metrics::read(cx, key, &spec.metrics),
+        logging: logging::read(cx, key, &spec.access_logging, (providers, &mut *expressions)),
+        metrics: metrics::read(cx, key, &spec.metrics, expressions),
     }
 }
 
@@ -97,12 +99,18 @@ fn observed(
     logged: Option<&Logged>,
     counted: Option<&Counted>,
 ) -> Observed {
-    let access = logged.and_then(Logged::rules);
-    let metrics = counted.map(Counted::rules).unwrap_or_default();
-    Observed {
-        tracing: traced.and_then(Traced::tracing),
-        requests: RequestRules { access, metrics },
-    }
+    let tracing = traced.and_then(Traced::tracing);
+    let rules = Rules {
+        access: logged.and_then(Logged::rules),
+        disabled: counted.map(Counted::disabled).unwrap_or_default(),
+        request_tags: counted.and_then(|it| it.tags(MetricSet::REQUESTS)),
+        connection_tags: counted.and_then(|it| it.tags(MetricSet::CONNECTIONS)),
+        span_tags: match (traced, &tracing) {
+            (Some(traced), Some(_)) => traced.formatted_tags(),
+            _ => Vec::new(),
+        },
+    };
+    Observed { tracing, rules: (rules != Rules::default()).then(|| Arc::new(rules)) }
 }
 
 fn fill<T: Clone>(older: &mut Option<T>, younger: &Option<T>) -> bool {

@@ -1,4 +1,5 @@
-//! The section `accessLogging`: which requests are logged, and in which format. There is one access log: that of the agent.
+//! The section `accessLogging`: which requests and connections are logged, in which format, and which collectors get them. There is
+//! one log: that of the agent.
 
 use std::sync::Arc;
 
@@ -9,19 +10,52 @@ use super::providers::Providers;
 use crate::base::ObjectKey;
 use crate::expression::Expression;
 use crate::source::objects::{AccessLogging, ConfigMap, Telemetry};
-use crate::telemetry::{AccessFormat, AccessRules};
+use crate::telemetry::{AccessFormat, AccessRules, RecordSink};
 
 /// Istio's predefined provider: here the agent's log, in its own format.
 const ENVOY: &str = "envoy";
 
-const OTHER: &str = "is not a provider of access logs that is carried out: these are `envoy`, and those of `envoyFileAccessLog` in \
-                     MeshConfig's extensionProviders";
+const OTHER: &str = "is not a provider of access logs that is carried out: these are `envoy`, and those of `envoyFileAccessLog` and \
+                     `envoyOtelAls` in MeshConfig's extensionProviders";
+
+const ONE_LOG: &str = "has no effect: the agent has one log";
 
 /// The settings of one side. A field that is `None` inherits.
 #[derive(Clone, Default)]
 pub(super) struct Logged {
-    format: Option<Option<Arc<AccessFormat>>>,
+    outputs: Option<Outputs>,
     said: Option<Said>,
+}
+
+/// Where the records go.
+#[derive(Clone, Default)]
+struct Outputs {
+    /// The agent's log, and its format if that is not the agent's.
+    log: Option<Option<Arc<AccessFormat>>>,
+    sinks: Vec<Arc<RecordSink>>,
+}
+
+impl Outputs {
+    fn is_empty(&self) -> bool {
+        self.log.is_none() && self.sinks.is_empty()
+    }
+
+    /// Adds a provider, or tells why it has no effect.
+    fn add(&mut self, name: &str, providers: &Providers) -> Result<(), String> {
+        if let Some(sink) = providers.sink(name) {
+            if !self.sinks.contains(sink) {
+                self.sinks.push(sink.clone());
+            }
+            return Ok(());
+        }
+        let known = if name == ENVOY { Some(&None) } else { providers.format(name) };
+        let Some(format) = known else { return Err(format!("{name:?} {OTHER}")) };
+        if self.log.is_some() {
+            return Err(ONE_LOG.to_owned());
+        }
+        self.log = Some(format.clone());
+        Ok(())
+    }
 }
 
 /// The requests that are logged. An entry replaces that of a wider level, even if it has no filter.
@@ -33,9 +67,9 @@ struct Said {
 
 impl Logged {
     pub(super) fn then(&self, narrower: &Logged) -> Self {
-        let Logged { format, said } = narrower.clone();
+        let Logged { outputs, said } = narrower.clone();
         Self {
-            format: format.or_else(|| self.format.clone()),
+            outputs: outputs.or_else(|| self.outputs.clone()),
             said: said.or_else(|| self.said.clone()),
         }
     }
@@ -43,37 +77,35 @@ impl Logged {
     /// `None` if nothing differs from the settings and MeshConfig.
     pub(super) fn rules(&self) -> Option<Arc<AccessRules>> {
         let said = self.said.clone().unwrap_or(Said { disabled: false, only: None });
+        let only_exports = self.outputs.as_ref().is_some_and(|outputs| outputs.log.is_none());
+        let Outputs { log, sinks } = self.outputs.clone().unwrap_or_default();
         let rules = AccessRules {
             disabled: said.disabled,
             only: said.only,
-            format: self.format.clone().flatten(),
+            format: log.flatten(),
+            exports: sinks,
+            only_exports,
         };
         (rules != AccessRules::default()).then(|| Arc::new(rules))
     }
 }
 
-/// The first known provider of `defaultProviders.accessLogging`.
+/// The known providers of `defaultProviders.accessLogging`.
 pub(super) fn of_settings(cx: &mut Context<'_>, providers: &Providers) -> Option<Both<Logged>> {
     let mesh = cx.mesh_config()?;
-    let mut logged = Logged::default();
+    let mut outputs = Outputs::default();
     for (index, name) in mesh.default_providers.access_logging.iter().enumerate() {
-        let field = format!("data.mesh, defaultProviders.accessLogging[{index}]");
-        let key = cx.mesh_config_key();
-        match format_of(name, providers) {
-            Some(_) if logged.format.is_some() => {
-                cx.warn::<ConfigMap>(&key, field, "has no effect: there is one access log");
-            }
-            Some(format) => logged.format = Some(format),
-            None => cx.warn::<ConfigMap>(&key, field, format!("{name:?} {OTHER}")),
+        if let Err(why) = outputs.add(name, providers) {
+            let field = format!("data.mesh, defaultProviders.accessLogging[{index}]");
+            let key = cx.mesh_config_key();
+            cx.warn::<ConfigMap>(&key, field, why);
         }
     }
-    let said = logged.format.is_some();
-    said.then(|| Both { client: logged.clone(), server: logged })
-}
-
-/// The format of a provider that is carried out; `Some(None)` for the agent's.
-fn format_of(name: &str, providers: &Providers) -> Option<Option<Arc<AccessFormat>>> {
-    if name == ENVOY { Some(None) } else { providers.format(name).cloned() }
+    if outputs.is_empty() {
+        return None;
+    }
+    let logged = Logged { outputs: Some(outputs), said: None };
+    Some(Both { client: logged.clone(), server: logged })
 }
 
 /// Reads the section; `None` if it is empty.
@@ -103,18 +135,13 @@ fn read_entry(
     entry: &AccessLogging,
     (providers, expressions): (&Providers, &mut Expressions),
 ) -> Option<Logged> {
-    let mut format = None;
+    let mut outputs = Outputs::default();
     for (index, provider) in entry.providers.iter().enumerate() {
-        let field = format!("{field}.providers[{index}].name");
-        match format_of(&provider.name, providers) {
-            Some(_) if format.is_some() => {
-                cx.warn::<Telemetry>(key, field, "has no effect: there is one access log");
-            }
-            Some(found) => format = Some(found),
-            None => cx.warn::<Telemetry>(key, field, format!("{:?} {OTHER}", provider.name)),
+        if let Err(why) = outputs.add(&provider.name, providers) {
+            cx.warn::<Telemetry>(key, format!("{field}.providers[{index}].name"), why);
         }
     }
-    if format.is_none() && !entry.providers.is_empty() {
+    if outputs.is_empty() && !entry.providers.is_empty() {
         return None;
     }
     let written = entry.filter.as_ref().map(|filter| filter.expression.as_str());
@@ -128,5 +155,6 @@ fn read_entry(
         }
     };
     let disabled = entry.disabled == Some(true);
-    Some(Logged { format, said: Some(Said { disabled, only }) })
+    let outputs = (!outputs.is_empty()).then_some(outputs);
+    Some(Logged { outputs, said: Some(Said { disabled, only }) })
 }

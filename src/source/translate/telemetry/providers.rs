@@ -11,13 +11,16 @@ use super::super::{Context, ext_authz};
 use crate::base::Str;
 use crate::base::schema::parse_duration;
 use crate::source::objects::{
-    ConfigMap, FileAccessLog, LogFormat, OpenTelemetry, OtlpHeader, OtlpHttp,
+    ConfigMap, FileAccessLog, LogFormat, OpenTelemetry, OtelAccessLog, OtlpHeader, OtlpHttp,
 };
-use crate::telemetry::AccessFormat;
+use crate::telemetry::{AccessFormat, FormatError, RecordSink};
 use crate::trace::{Protocol, Provider};
 
 /// The longest that an export may take.
 const MOST_TIME: Duration = Duration::from_secs(60);
+
+/// Istio's name of a log where none is given.
+const LOG_NAME: &str = "otel_envoy_accesslog";
 
 /// Istio's: bytes of a request's path in a span.
 const MAX_TAG_LENGTH: u32 = 256;
@@ -35,6 +38,7 @@ pub(super) struct Providers {
     collectors: BTreeMap<String, Collectors>,
     /// `None` for the agent's own format.
     formats: BTreeMap<String, Option<Arc<AccessFormat>>>,
+    sinks: BTreeMap<String, Arc<RecordSink>>,
 }
 
 impl Providers {
@@ -46,6 +50,13 @@ impl Providers {
                 let field = format!("extensionProviders[{index}].envoyFileAccessLog");
                 let format = Reader { cx, field }.format(written);
                 providers.formats.entry(provider.name.clone()).or_insert(format);
+            }
+            if let Some(written) = &provider.envoy_otel_als {
+                let field = format!("extensionProviders[{index}].envoyOtelAls");
+                let sink = Reader { cx, field }.sink(&provider.name, written);
+                if let Some(sink) = sink {
+                    providers.sinks.entry(provider.name.clone()).or_insert(Arc::new(sink));
+                }
             }
             let Some(written) = &provider.opentelemetry else { continue };
             let field = format!("extensionProviders[{index}].opentelemetry");
@@ -67,6 +78,11 @@ impl Providers {
     /// The format of a provider of access logs.
     pub(super) fn format(&self, name: &str) -> Option<&Option<Arc<AccessFormat>>> {
         self.formats.get(name)
+    }
+
+    /// The collector of a provider of access logs.
+    pub(super) fn sink(&self, name: &str) -> Option<&Arc<RecordSink>> {
+        self.sinks.get(name)
     }
 
     /// The first of `defaultProviders.tracing`; `None` when it names none.
@@ -108,17 +124,7 @@ impl Reader<'_, '_> {
         for rest in written.rest.keys() {
             self.tell(rest, "is not carried out; docs/tracing.md lists the fields that are");
         }
-        let (namespace, host) = match ext_authz::host(&written.service) {
-            Ok(host) if written.port != 0 => host,
-            Ok(_) => {
-                self.tell("port", "must be from 1 to 65535; nothing is exported to this provider");
-                return None;
-            }
-            Err((field, why)) => {
-                self.tell(&field, format!("{why}; nothing is exported to this provider"));
-                return None;
-            }
-        };
+        let (namespace, host) = self.host(&written.service, written.port)?;
         let headers = written.http.iter().flat_map(|http| &http.headers).enumerate();
         let headers = headers.filter_map(|(index, header)| self.header(index, header)).collect();
         Some(Provider {
@@ -132,6 +138,47 @@ impl Reader<'_, '_> {
             },
             timeout: self.timeout(written.http.as_ref().and_then(|http| http.timeout.as_deref())),
             headers,
+        })
+    }
+
+    /// The host of a collector, and its namespace where one is named.
+    fn host(&mut self, service: &str, port: u16) -> Option<(Option<Str>, Str)> {
+        match ext_authz::host(service) {
+            Ok(host) if port != 0 => return Some(host),
+            Ok(_) => {
+                self.tell("port", "must be from 1 to 65535; nothing is exported to this provider");
+            }
+            Err((field, why)) => {
+                self.tell(&field, format!("{why}; nothing is exported to this provider"));
+            }
+        }
+        None
+    }
+
+    fn sink(&mut self, name: &str, written: &OtelAccessLog) -> Option<RecordSink> {
+        for rest in written.rest.keys() {
+            self.tell(rest, "is not carried out; docs/observability.md lists the fields that are");
+        }
+        let (namespace, host) = self.host(&written.service, written.port)?;
+        let provider = Provider {
+            name: name.into(),
+            host,
+            namespace,
+            port: written.port,
+            protocol: Protocol::Grpc,
+            timeout: Provider::TIMEOUT,
+            headers: Vec::new(),
+        };
+        let LogFormat { text, labels } = written.log_format.clone().unwrap_or_default();
+        let body = self.known(AccessFormat::text(text.as_deref()));
+        let labels = labels.map(|labels| Value::Object(labels).to_string());
+        let attributes = labels.and_then(|labels| self.known(AccessFormat::json(Some(&labels))));
+        let log_name = written.log_name.as_deref().filter(|name| !name.is_empty());
+        Some(RecordSink {
+            provider: Arc::new(provider),
+            name: log_name.unwrap_or(LOG_NAME).into(),
+            body: body.or_else(|| AccessFormat::text(None).ok().map(Arc::new))?,
+            attributes,
         })
     }
 
@@ -150,6 +197,11 @@ impl Reader<'_, '_> {
             }
             LogFormat { text: None, labels: None } => return None,
         };
+        self.known(format)
+    }
+
+    /// The format, if it is one.
+    fn known(&mut self, format: Result<AccessFormat, FormatError>) -> Option<Arc<AccessFormat>> {
         match format {
             Ok(format) => {
                 for operator in format.unknown() {
@@ -161,7 +213,7 @@ impl Reader<'_, '_> {
                 Some(Arc::new(format))
             }
             Err(error) => {
-                self.tell("logFormat", format!("{error}; the access log keeps its own keys"));
+                self.tell("logFormat", format!("{error}; the usual format holds"));
                 None
             }
         }

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::model::{Observation, Sides};
+use crate::model::{Observation, Observed, Sides};
 use crate::source::tests::translated;
-use crate::telemetry::MetricRules;
+use crate::telemetry::{Metric, MetricSet};
 use crate::trace::{Protocol, Rate, TagValue, Tracing};
 
 const MESH: &str = "
@@ -127,12 +127,15 @@ fn what_has_no_effect_is_told() {
         (
             vec![telemetry(
                 "shop/a",
-                "{metrics: [{providers: [{name: otel}], reportingInterval: 5s, overrides: [{tagOverrides: {a: {operation: REMOVE}}}, \
+                "{metrics: [{providers: [{name: otel}], reportingInterval: 5s, overrides: [{tagOverrides: {'a b': {operation: REMOVE}, \
+                 b: {value: request.hosts}, c: {}, source_app: {value: '\"x\"'}, source_version: {operation: REMOVE}}}, \
                  {match: {metric: TCP_SENT_BYTES}, disabled: true}, {match: {customMetric: x}, disabled: true}]}]}",
             )],
             vec![
-                "spec.metrics[0].overrides[0].tagOverrides",
-                "spec.metrics[0].overrides[1].match.metric",
+                "spec.metrics[0].overrides[0].tagOverrides[a b]",
+                "spec.metrics[0].overrides[0].tagOverrides[b].value",
+                "spec.metrics[0].overrides[0].tagOverrides[c].value",
+                "spec.metrics[0].overrides[0].tagOverrides[source_app]",
                 "spec.metrics[0].overrides[2].match.customMetric",
                 "spec.metrics[0].providers[0].name",
                 "spec.metrics[0].reportingInterval",
@@ -158,19 +161,18 @@ fn what_has_no_effect_is_told() {
             vec![telemetry("shop/a", "{tracing: [{randomSamplingPercentage: 200}]}")],
             vec!["spec.tracing[0].randomSamplingPercentage"],
         ),
-        (
-            vec![telemetry("shop/a", "{tracing: [{useRequestIdForTraceSampling: true}]}")],
-            vec!["spec.tracing[0].useRequestIdForTraceSampling"],
-        ),
+        (vec![telemetry("shop/a", "{tracing: [{useRequestIdForTraceSampling: true}]}")], vec![]),
         (
             vec![telemetry(
                 "shop/a",
-                "{tracing: [{customTags: {a: {environment: {name: PATH}}, b: {header: {name: 'x y'}}, c: {formatter: {value: x}}}}]}",
+                "{tracing: [{customTags: {a: {environment: {name: PATH}}, b: {header: {name: 'x y'}}, c: {formatter: {value: '%REQ('}}, d: {formatter: {value: '%NO%'}}, e: {formatter: {value: ''}}}}]}",
             )],
             vec![
                 "spec.tracing[0].customTags[a].environment",
                 "spec.tracing[0].customTags[b].header.name",
                 "spec.tracing[0].customTags[c].formatter",
+                "spec.tracing[0].customTags[d].formatter",
+                "spec.tracing[0].customTags[e].formatter",
             ],
         ),
         (
@@ -298,7 +300,7 @@ fn tags_are_bounded() {
 
 /// The rules of the client's side, as they are dumped.
 fn rules(sides: &Sides) -> serde_json::Value {
-    serde_json::to_value(&sides.client.requests).expect("JSON")
+    serde_json::to_value(&sides.client.rules).expect("JSON")
 }
 
 #[test]
@@ -317,10 +319,10 @@ fn access_logs_are_filtered_and_disabled_by_the_narrowest_level() {
     assert_eq!(rules(&observation.mesh), only);
     let shop = &observation.namespaces["shop"];
     assert_eq!(rules(shop), json!({"access": {"disabled": true}}));
-    let server = serde_json::to_value(&shop.server.requests).expect("JSON");
+    let server = serde_json::to_value(&shop.server.rules).expect("JSON");
     assert_eq!(server, only, "the mode says nothing of it");
     let web = observation.workloads.values().next().expect("the workload's");
-    assert_eq!(rules(web), json!({}), "an entry without a filter logs all again");
+    assert_eq!(rules(web), json!(null), "an entry without a filter logs all again");
 }
 
 #[test]
@@ -335,12 +337,70 @@ fn a_provider_of_access_logs_has_a_format() {
         let translation = translated(&[&text, &*spec(name)].concat());
         let sides = &translation.mesh.observation.namespaces["shop"];
         assert!(
-            sides.client.requests.access.as_ref().is_some_and(|it| it.format.is_some()),
+            sides.client.rules.as_ref().is_some_and(|it| it
+                .access
+                .as_ref()
+                .unwrap()
+                .format
+                .is_some()),
             "{name}"
         );
         let told: Vec<_> = translation.complaints.iter().map(|it| it.field.as_str()).collect();
         assert_eq!(told, ["data.mesh, extensionProviders[1].envoyFileAccessLog.path"]);
     }
+}
+
+/// An entry with collectors alone is not for the agent's log; MeshConfig's defaults hold where an entry names no provider.
+#[test]
+fn access_logs_are_exported_to_collectors() {
+    let als = "    - name: als\n      envoyOtelAls: {service: o/otel.o.svc.cluster.local, port: 4317, logName: mine, \
+               logFormat: {text: \"%RESPONSE_CODE%\", labels: {path: \"%REQ(:PATH)%\"}}}\n    \
+               - name: broken\n      envoyOtelAls: {service: a/b/c, port: 4317, filterStateObjectsToLog: []}\n    - name: otel\n";
+    let text = MESH.replacen("    - name: otel\n", als, 1);
+    let text = text.replace("{tracing: [otel]}", "{tracing: [otel], accessLogging: [als, envoy]}");
+    let translation = translated(
+        &[
+            &text,
+            &*telemetry("shop/a", "{accessLogging: [{providers: [{name: als}], filter: {expression: response.code >= 500}}]}"),
+            &*telemetry("other/a", "{accessLogging: [{providers: [{name: envoy}, {name: broken}]}]}"),
+        ]
+        .concat(),
+    );
+    let observation = &translation.mesh.observation;
+    let access = |sides: &Sides| {
+        let rules = sides.client.rules.as_ref().expect("rules");
+        rules.access.clone().expect("of the access log")
+    };
+    let mesh = access(&observation.mesh);
+    assert_eq!((mesh.exports.len(), mesh.only_exports), (1, false));
+    let sink = &mesh.exports[0];
+    assert_eq!((sink.name.as_str(), sink.provider.port), ("mine", 4317));
+    assert_eq!(sink.provider.namespace.as_deref(), Some("o"));
+    assert!(sink.attributes.is_some());
+    let shop = access(&observation.namespaces["shop"]);
+    assert_eq!((shop.exports.len(), shop.only_exports), (1, true));
+    assert!(shop.only.is_some());
+    assert_eq!(observation.namespaces["other"].client.rules, None, "the agent's log alone");
+    let told: Vec<_> = translation.complaints.iter().map(|it| it.field.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "data.mesh, extensionProviders[1].envoyOtelAls.filterStateObjectsToLog",
+            "data.mesh, extensionProviders[1].envoyOtelAls.service",
+            "spec.accessLogging[0].providers[1].name",
+        ]
+    );
+}
+
+#[test]
+fn a_tag_may_have_a_format() {
+    let spec = "{tracing: [{customTags: {a: {formatter: {value: '%REQ(X-A)% %RESPONSE_CODE%'}}, b: {literal: {value: c}}}}]}";
+    let (observation, complaints) = with(&[telemetry("shop/a", spec)]);
+    assert_eq!(complaints, [""; 0]);
+    let shop = &observation.namespaces["shop"].client;
+    assert_eq!(shop.tracing.as_ref().expect("traced").tags.len(), 1);
+    let tags = &shop.rules.as_ref().expect("rules").span_tags;
+    assert_eq!((tags.len(), tags[0].name.as_str()), (1, "a"));
 }
 
 #[test]
@@ -353,10 +413,50 @@ fn metrics_are_disabled_one_by_one_or_all() {
         ),
     ]);
     assert_eq!(complaints, [""; 0]);
-    assert_eq!(observation.mesh.client.requests.metrics, MetricRules::NONE);
+    let disabled = |observed: &Observed| observed.rules.as_ref().expect("rules").disabled;
+    assert_eq!(disabled(&observation.mesh.client), MetricSet::ALL);
     let shop = &observation.namespaces["shop"];
-    assert_eq!(shop.server.requests.metrics, MetricRules::NONE);
-    assert_eq!(shop.client.requests.metrics, MetricRules { count: false, ..MetricRules::NONE });
+    assert_eq!(disabled(&shop.server), MetricSet::ALL);
+    let count = MetricSet::NONE.with(Metric::RequestCount);
+    assert_eq!(disabled(&shop.client), MetricSet::ALL.without(count));
+}
+
+/// By metric, by mode and by label: the narrowest level that names a label decides about it.
+#[test]
+fn labels_are_changed_by_each_level() {
+    let (observation, complaints) = with(&[
+        telemetry(
+            "istio-system/mesh",
+            "{metrics: [{overrides: [{tagOverrides: {source_app: {value: '\"all\"'}, source_version: {operation: REMOVE}}}]}]}",
+        ),
+        telemetry(
+            "shop/all",
+            "{metrics: [{providers: [{name: prometheus}], overrides: [\
+             {match: {metric: REQUEST_COUNT, mode: CLIENT}, tagOverrides: {host: {operation: UPSERT, value: request.host}}}, \
+             {match: {metric: TCP_OPENED_CONNECTIONS, mode: CLIENT}, tagOverrides: {source_version: {value: '\"x\"'}, source_app: {operation: REMOVE}}}]}]}",
+        ),
+    ]);
+    // The label of the server's own version is of the root namespace's alone.
+    assert_eq!(complaints, ["spec.metrics[0].overrides[1].tagOverrides[source_version]"]);
+    let shop = &observation.namespaces["shop"];
+    let others = json!({"source_app": {"set": 0}, "source_version": "remove"});
+    let requests = json!([
+        {"metrics": ["REQUEST_COUNT"], "changes": {"host": {"set": 0}, "source_app": {"set": 1}, "source_version": "remove"}},
+        {"metrics": ["REQUEST_DURATION", "REQUEST_SIZE", "RESPONSE_SIZE", "GRPC_REQUEST_MESSAGES", "GRPC_RESPONSE_MESSAGES"],
+         "changes": {"source_app": {"set": 1}, "source_version": "remove"}},
+    ]);
+    let client = rules(shop);
+    assert_eq!(client["request_tags"]["groups"], requests);
+    assert_eq!(client["request_tags"]["values"], json!(["request.host", "\"all\""]));
+    assert_eq!(
+        client["connection_tags"]["groups"],
+        json!([
+            {"metrics": ["TCP_OPENED_CONNECTIONS"], "changes": {"source_app": "remove", "source_version": "remove"}},
+            {"metrics": ["TCP_CLOSED_CONNECTIONS", "TCP_SENT_BYTES", "TCP_RECEIVED_BYTES"], "changes": others},
+        ])
+    );
+    let server = serde_json::to_value(&shop.server.rules).expect("JSON");
+    assert_eq!(server["request_tags"]["groups"].as_array().map(Vec::len), Some(1));
 }
 
 /// Expressions are parsed once, whatever changes, and forgotten with the last object that has them.

@@ -1,5 +1,6 @@
 //! The section `tracing`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -9,6 +10,7 @@ use super::both::Both;
 use super::providers::{Collectors, Providers};
 use crate::base::{ObjectKey, Str};
 use crate::source::objects::{ConfigMap, CustomTag, NamedValue, Telemetry, Tracing};
+use crate::telemetry::{AccessFormat, SpanTag};
 use crate::trace::{self, Rate, Tag, TagValue};
 
 /// The most tags of one object; each span has all of them.
@@ -22,19 +24,36 @@ pub(super) struct Traced {
     providers: Option<Collectors>,
     rate: Option<Rate>,
     disabled: Option<bool>,
-    tags: Option<Arc<[Tag]>>,
+    tags: Option<Tags>,
     without_istio_tags: Option<bool>,
+    by_request_id: Option<bool>,
+}
+
+/// The custom tags.
+#[derive(Clone, Default)]
+struct Tags {
+    read: Arc<[Tag]>,
+    /// Those whose values are known when a request ends.
+    formatted: Vec<SpanTag>,
+}
+
+/// One of them.
+enum ReadTag {
+    Read(Tag),
+    Formatted(SpanTag),
 }
 
 impl Traced {
     pub(super) fn then(&self, narrower: &Traced) -> Self {
-        let Traced { providers, rate, disabled, tags, without_istio_tags } = narrower.clone();
+        let Traced { providers, rate, disabled, tags, without_istio_tags, by_request_id } =
+            narrower.clone();
         Self {
             providers: providers.or_else(|| self.providers.clone()),
             rate: rate.or(self.rate),
             disabled: disabled.or(self.disabled),
             tags: tags.or_else(|| self.tags.clone()),
             without_istio_tags: without_istio_tags.or(self.without_istio_tags),
+            by_request_id: by_request_id.or(self.by_request_id),
         }
     }
 
@@ -47,10 +66,16 @@ impl Traced {
         Some(Arc::new(trace::Tracing {
             providers,
             rate: self.rate.unwrap_or(Rate::NONE),
-            tags: self.tags.clone().unwrap_or_default(),
+            tags: self.tags.as_ref().map(|tags| tags.read.clone()).unwrap_or_default(),
+            by_request_id: self.by_request_id == Some(true),
             without_istio_tags: self.without_istio_tags == Some(true),
             max_path,
         }))
+    }
+
+    /// The tags whose values are formats.
+    pub(super) fn formatted_tags(&self) -> Vec<SpanTag> {
+        self.tags.as_ref().map(|tags| tags.formatted.clone()).unwrap_or_default()
     }
 
     pub(super) fn has_no_provider(&self) -> bool {
@@ -118,10 +143,6 @@ impl Reader<'_> {
     }
 
     fn read(&self, cx: &mut Context<'_>, tracing: &Tracing, providers: &Providers) -> Traced {
-        if tracing.use_request_id_for_trace_sampling == Some(true) {
-            let reason = "is not carried out: the trace's id decides";
-            self.warn(cx, "useRequestIdForTraceSampling", reason);
-        }
         if tracing.disable_context_propagation == Some(true) {
             let reason = "is not carried out: the headers of a trace are always passed on";
             self.warn(cx, "disableContextPropagation", reason);
@@ -135,16 +156,26 @@ impl Reader<'_> {
             providers: self.collectors(cx, tracing, providers),
             rate: percentage.map(Rate::of_percentage),
             disabled: tracing.disable_span_reporting,
-            tags: tracing.custom_tags.as_ref().map(|tags| {
-                let named = tags.iter().take(MOST_TAGS);
-                if tags.len() > MOST_TAGS {
-                    let reason = format!("are more than {MOST_TAGS}; the first by name hold");
-                    self.error(cx, "customTags", reason);
-                }
-                named.filter_map(|(name, tag)| self.tag(cx, name, tag)).collect()
-            }),
+            tags: tracing.custom_tags.as_ref().map(|tags| self.tags(cx, tags)),
             without_istio_tags: tracing.enable_istio_tags.map(|it| !it),
+            by_request_id: tracing.use_request_id_for_trace_sampling,
         }
+    }
+
+    fn tags(&self, cx: &mut Context<'_>, tags: &BTreeMap<String, CustomTag>) -> Tags {
+        if tags.len() > MOST_TAGS {
+            let reason = format!("are more than {MOST_TAGS}; the first by name hold");
+            self.error(cx, "customTags", reason);
+        }
+        let (mut read, mut formatted) = (Vec::new(), Vec::new());
+        for (name, tag) in tags.iter().take(MOST_TAGS) {
+            match self.tag(cx, name, tag) {
+                Some(ReadTag::Read(tag)) => read.push(tag),
+                Some(ReadTag::Formatted(tag)) => formatted.push(tag),
+                None => {}
+            }
+        }
+        Tags { read: read.into(), formatted }
     }
 
     /// Providers that are not known export nothing, rather than to those of a wider level.
@@ -169,7 +200,7 @@ impl Reader<'_> {
         Some(found.unwrap_or_default())
     }
 
-    fn tag(&self, cx: &mut Context<'_>, name: &str, tag: &CustomTag) -> Option<Tag> {
+    fn tag(&self, cx: &mut Context<'_>, name: &str, tag: &CustomTag) -> Option<ReadTag> {
         let field = format!("customTags[{name}]");
         if name.is_empty() || name.len() > MOST_TEXT {
             let reason =
@@ -181,21 +212,38 @@ impl Reader<'_> {
             (Some(literal), None, None, None) => Some(TagValue::Literal(text(&literal.value))),
             (None, Some(variable), None, None) => self.variable(cx, &field, variable),
             (None, None, Some(header), None) => self.header(cx, &field, header),
-            (None, None, None, Some(_)) => {
-                self.warn(
-                    cx,
-                    &format!("{field}.formatter"),
-                    "is not carried out; the tag is left out",
-                );
-                None
+            (None, None, None, Some(format)) => {
+                let format = self.formatter(cx, &format!("{field}.formatter"), &format.value)?;
+                return Some(ReadTag::Formatted(SpanTag { name: name.into(), format }));
             }
             _ => {
-                let reason = "must be one of literal, environment and header; the tag is left out";
+                let reason = "must be one of literal, environment, header and formatter; the tag is left out";
                 self.error(cx, &field, reason);
                 None
             }
         };
-        Some(Tag { name: name.into(), value: value? })
+        Some(ReadTag::Read(Tag { name: name.into(), value: value? }))
+    }
+
+    fn formatter(
+        &self,
+        cx: &mut Context<'_>,
+        field: &str,
+        written: &str,
+    ) -> Option<Arc<AccessFormat>> {
+        let fault = match AccessFormat::text(Some(written)) {
+            Ok(_) if written.is_empty() => "is empty".to_owned(),
+            Ok(format) => {
+                for operator in format.unknown() {
+                    let reason = format!("{operator} is not known here and shows `-`");
+                    self.warn(cx, field, reason);
+                }
+                return Some(Arc::new(format));
+            }
+            Err(error) => error.to_string(),
+        };
+        self.error(cx, field, format!("{fault}; the tag is left out"));
+        None
     }
 
     /// Tenants must not read the environment, since it is the agent's.
