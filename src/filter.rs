@@ -39,7 +39,7 @@ pub use cors::{Cors, OriginPattern, Permitted};
 pub use external_auth::{AuthProtocol, ExternalAuth};
 pub use fault::{Abort, Delay, Injection};
 pub use header_modifier::{HeaderFilter, RequestHeaders, ResponseHeaders};
-pub use matches::{HeaderMatch, TextMatch, WrittenMatch, matches_whole, whole};
+pub use matches::{HeaderMatch, TextMatch, WrittenMatch, matches_whole, sent_text, whole};
 pub use mirror::Mirror;
 pub use path::PathRewrite;
 pub use policy::{PolicyTarget, judge_spec};

@@ -30,6 +30,7 @@ pub mod reach;
 pub mod redirect;
 pub mod resolver;
 pub mod route;
+pub mod rules;
 pub mod sock;
 pub mod source;
 pub mod takeover;

@@ -27,6 +27,7 @@ mod rule;
 mod set;
 mod text;
 mod token;
+mod tokens;
 mod told;
 pub mod values;
 
@@ -38,4 +39,5 @@ pub use facts::{Facts, Principals};
 pub use list::PolicyList;
 pub use looks::{looks_at_destination, operation_looks_at_http};
 pub use set::PolicySet;
+pub use tokens::TokenPolicies;
 pub use told::Told;

@@ -5,7 +5,6 @@
 //! turn of a weighted split. This room knows no sockets and selects no endpoints (`balance` does).
 
 mod decide;
-mod matching;
 mod select;
 mod split;
 mod streams;
@@ -15,16 +14,7 @@ pub use select::{Selection, leading_to, select, serves};
 pub use split::{next_backend, next_backend_of_stream};
 pub use streams::Streams;
 
-use http::{HeaderMap, Method};
-
-/// The parts of a request's head that routes match.
-#[derive(Clone, Copy, Debug)]
-pub struct Head<'a> {
-    pub method: &'a Method,
-    pub path: &'a str,
-    pub query: Option<&'a str>,
-    pub headers: &'a HeaderMap,
-}
+pub use crate::rules::Head;
 
 #[cfg(test)]
 mod tests;

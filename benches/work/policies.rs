@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, anyhow, ensure};
 use isthmus::base::Identity;
 use isthmus::gate::{Gate, addressed};
-use isthmus::policy::{Connection, PolicySet, Request};
+use isthmus::policy::{Bearer, Connection, PolicySet, Request, check};
 use serde_json::{Value, json};
 
 use super::{COUNTS, Meter, heads, mesh};
@@ -39,7 +39,48 @@ pub fn measure(meter: &mut impl Meter) -> Result<()> {
             }
         }
     }
+    for count in ENDS {
+        tokens(meter, *count)?;
+    }
     index(meter)
+}
+
+/// RequestAuthentications of as many issuers, and a request without a token.
+fn tokens(meter: &mut impl Meter, count: usize) -> Result<()> {
+    let piece = format!("policy/tokens/{count}");
+    if !meter.wants(&piece) {
+        return Ok(());
+    }
+    let mesh = mesh::with(1, (0..count).map(authentication))?;
+    let sent = heads::request("/items/1/reviews?page=2")?;
+    let set = mesh.world.service_policies(&mesh.service.key).context("policies of web")?;
+    ensure!(set.authenticate.len() == count, "{} apply", set.authenticate.len());
+    set.prepare();
+    let request = Request {
+        method: sent.method(),
+        path: sent.uri().path_and_query().map_or("/", |target| target.as_str()),
+        host: "web.shop.example",
+        headers: sent.headers(),
+    };
+    let run = |()| {
+        let checked = check([&**set].into_iter(), Some(&request), &mesh.world.keys);
+        matches!(checked.bearer(), Bearer::Nobody)
+    };
+    ensure!(run(()), "there is no token");
+    meter.measure(&piece, || (), run);
+    Ok(())
+}
+
+fn authentication(number: usize) -> Value {
+    let issuer = format!("https://issuer-{number}.example");
+    let rule = json!({"issuer": issuer, "jwksUri": format!("{issuer}/keys")});
+    json!({
+        "apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication",
+        "metadata": {"name": name(number), "namespace": "shop"},
+        "spec": {
+            "targetRefs": [{"group": "", "kind": "Service", "name": "web"}], "jwtRules": [rule],
+        },
+    })
 }
 
 fn decide(meter: &mut impl Meter, piece: &str, count: usize, sort: &Sort) -> Result<()> {

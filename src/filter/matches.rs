@@ -1,6 +1,8 @@
 //! Matches of headers and texts, for routes and policies alike (Gateway API, HTTPHeaderMatch): how they are written, and
 //! whether one takes a request.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
@@ -81,19 +83,21 @@ pub fn whole(pattern: &str) -> Result<Regex, String> {
 }
 
 impl HeaderMatch {
-    /// A header that was sent several times counts as one with the values joined by a comma (RFC 9110, 5.3).
     pub fn matches(&self, headers: &HeaderMap) -> bool {
-        let mut values = headers.get_all(&self.name).iter();
-        let Some(first) = values.next() else { return false };
-        match values.next() {
-            None => first.to_str().is_ok_and(|text| self.value.matches(text)),
-            Some(_) => {
-                let all: Result<Vec<&str>, _> =
-                    headers.get_all(&self.name).iter().map(HeaderValue::to_str).collect();
-                all.is_ok_and(|all| self.value.matches(&all.join(",")))
-            }
-        }
+        sent_text(headers, &self.name).is_some_and(|text| self.value.matches(&text))
     }
+}
+
+/// What matches compare with. A header that was sent several times counts as one with the values joined by a comma (RFC 9110, 5.3);
+/// one that is not readable text matches nothing.
+pub fn sent_text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Cow<'h, str>> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?.to_str();
+    if values.next().is_none() {
+        return first.ok().map(Cow::Borrowed);
+    }
+    let all: Result<Vec<&str>, _> = headers.get_all(name).iter().map(HeaderValue::to_str).collect();
+    Some(Cow::Owned(all.ok()?.join(",")))
 }
 
 impl TextMatch {

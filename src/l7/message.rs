@@ -6,6 +6,7 @@ pub(in crate::l7) mod body;
 pub(in crate::l7) mod copy;
 pub(in crate::l7) mod deadline;
 pub(in crate::l7) mod detect;
+pub(in crate::l7) mod downstream;
 pub(in crate::l7) mod framing;
 pub(in crate::l7) mod headers;
 pub(in crate::l7) mod held;

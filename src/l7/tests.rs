@@ -20,3 +20,4 @@ mod streams;
 mod support;
 mod traffic;
 mod tunnelled;
+mod unprocessed;

@@ -5,6 +5,7 @@
 //! reserves its buffers in the worker's byte budget, and HTTP/2's receive windows with its streams; what rests gives way when the budget is needed.
 
 mod hearing;
+mod refused;
 mod sender;
 mod shelf;
 mod taken;

@@ -211,6 +211,13 @@ pub struct TokenRule {
     pub spaced: Vec<Str>,
 }
 
+impl TokenRule {
+    /// The headers that tell the application of claims.
+    pub fn told(&self) -> impl Iterator<Item = &HeaderName> {
+        self.payload_header.iter().chain(self.claim_headers.iter().map(|it| &it.name))
+    }
+}
+
 /// Whose signatures count.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum IssuerKeys {

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use super::asked::Request;
 use super::set::PolicySet;
 use super::token;
+use super::tokens::TokenPolicies;
 use super::told::Told;
 use crate::base::Str;
 use crate::jwt::{self, Claims, Expected, Fault, KeyRing, KeySource, Token};
@@ -53,14 +54,13 @@ pub fn check<'a>(
     request: Option<&Request<'_>>,
     ring: &KeyRing,
 ) -> Checked<'a> {
-    let policies = sets.flat_map(|set| &set.authenticate);
-    let rules = policies.flat_map(|policy| rules(policy).map(move |rule| (&**policy, rule)));
-    let mut rules = rules.peekable();
-    let Some(request) = request.filter(|_| rules.peek().is_some()) else {
+    let policies = sets.map(|set| &set.authenticate).filter(|policies| !policies.is_empty());
+    let mut policies = policies.peekable();
+    let Some(request) = request.filter(|_| policies.peek().is_some()) else {
         return Checked::default();
     };
-    let rules: Vec<_> = rules.collect();
-    checked(&rules, request, (ring, now()))
+    let policies: Vec<_> = policies.collect();
+    checked(&policies, request, (ring, now()))
 }
 
 /// The rules of a RequestAuthentication.
@@ -79,20 +79,27 @@ fn now() -> u64 {
 /// What tokens are judged by: the keys that are known, and the time.
 type Judge<'r> = (&'r KeyRing, u64);
 
-fn checked<'a>(rules: &Rules<'a>, request: &Request<'_>, judge: Judge<'_>) -> Checked<'a> {
+fn checked<'a>(
+    policies: &[&'a TokenPolicies],
+    request: &Request<'_>,
+    judge: Judge<'_>,
+) -> Checked<'a> {
     let (mut told, mut keys) = (Told::default(), Vec::new());
-    rules.iter().for_each(|(_, rule)| told.forget(rule));
-    let found = found(rules, request);
+    policies.iter().for_each(|policies| told.forget(policies));
+    let found = found(policies, request);
     let judged = match found.first() {
         None => Ok(None),
         Some((by, _, text)) if found.iter().all(|(_, _, other)| other == text) => {
             Token::parse(text)
                 .map_err(|fault| (*by, fault))
                 .and_then(|token| {
+                    // A rule of another issuer has nothing to say of it.
+                    let rules = policies.iter().flat_map(|it| it.rules_of(&token.claims.issuer));
+                    let rules: Vec<_> = rules.collect();
                     let verdicts: Vec<_> =
                         rules.iter().map(|(_, rule)| verdict(rule, &token, judge)).collect();
-                    keys = newer(rules, &verdicts, &token);
-                    accepted(rules, &found, token, &verdicts, &mut told)
+                    keys = newer(&rules, &verdicts, &token);
+                    accepted(&rules, &found, token, &verdicts, &mut told)
                 })
                 .map(Some)
         }
@@ -111,16 +118,13 @@ fn checked<'a>(rules: &Rules<'a>, request: &Request<'_>, judge: Judge<'_>) -> Ch
 /// The tokens of a request, each with its place, and a policy that looks for it there.
 type Found<'a, 'r> = Vec<(&'a AuthorizationPolicy, &'a TokenPlace, Cow<'r, str>)>;
 
-fn found<'a, 'r>(rules: &Rules<'a>, request: &Request<'r>) -> Found<'a, 'r> {
-    let mut places: Vec<&TokenPlace> = Vec::new();
-    let mut found = Vec::new();
-    for (policy, rule) in rules {
-        for place in &rule.places {
-            if !places.contains(&place) {
-                places.push(place);
-                let brought = token::brought(place, request);
-                found.extend(brought.map(|text| (*policy, place, text)));
-            }
+fn found<'a, 'r>(policies: &[&'a TokenPolicies], request: &Request<'r>) -> Found<'a, 'r> {
+    let mut found: Found<'a, 'r> = Vec::new();
+    for (place, policy) in policies.iter().flat_map(|policies| policies.places()) {
+        // Of what two sets look for, the first one speaks.
+        if !found.iter().any(|(_, known, _)| *known == place) {
+            let brought = token::brought(place, request);
+            found.extend(brought.map(|text| (policy, place, text)));
         }
     }
     found

@@ -12,17 +12,16 @@ pub(super) mod hosts;
 mod needs;
 mod texts;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use http::HeaderName;
 
-use crate::base::Str;
+use crate::base::{FastMap, Str};
 use crate::model::{AuthorizationPolicy, TokenText};
 use blocks::Blocks;
 use needs::{Extractor, Field, Fits, Literal, Need};
-use texts::Fast;
 pub(super) use texts::Texts;
 
 /// A rule of a list of policies.
@@ -63,13 +62,13 @@ pub(super) struct Index {
     /// Rules that are always evaluated.
     pub(super) always: Span,
     /// By namespace and service account.
-    pub(super) accounts: HashMap<Str, HashMap<Str, Span, Fast>, Fast>,
+    pub(super) accounts: FastMap<Str, FastMap<Str, Span>>,
     /// Open at an end.
     pub(super) principals: Texts,
     pub(super) namespaces: Texts,
     pub(super) sources: Blocks,
     pub(super) destinations: Blocks,
-    pub(super) ports: HashMap<u16, Span, Fast>,
+    pub(super) ports: FastMap<u16, Span>,
     /// All that is filed under something of HTTP.
     pub(super) http: Span,
     pub(super) paths: Texts,

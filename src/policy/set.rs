@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::list::PolicyList;
 use super::looks::{looks_at_destination, looks_at_http};
+use super::tokens::TokenPolicies;
 use crate::model::{Action, AuthorizationPolicy};
 
 /// The policies that apply to one workload, or to one service or waypoint, by action. They decide in the order of
@@ -15,7 +16,7 @@ pub struct PolicySet {
     pub allow: PolicyList,
     pub audit: PolicyList,
     /// RequestAuthentications.
-    pub authenticate: Vec<Arc<AuthorizationPolicy>>,
+    pub authenticate: TokenPolicies,
     /// CUSTOM policies whose provider cannot be asked; each denies everything.
     pub unasked: Vec<Arc<AuthorizationPolicy>>,
     /// Invalid policies; each denies everything.
@@ -43,11 +44,13 @@ impl PolicySet {
     /// time. Decisions are the same without it.
     pub fn prepare(&self) {
         self.lists().into_iter().for_each(PolicyList::prepare);
+        self.authenticate.prepare();
     }
 
     /// Takes the indexes of an older set, as far as the policies are the same.
     pub fn inherit(&mut self, before: &Self) {
-        let Self { custom, deny, allow, audit, .. } = self;
+        let Self { custom, deny, allow, audit, authenticate, .. } = self;
+        authenticate.inherit(&before.authenticate);
         let lists = [custom, deny, allow, audit].into_iter();
         lists.zip(before.lists()).for_each(|(list, before)| list.inherit(before));
     }

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri};
 use serde_json::Value;
 
 use super::token;
+use super::tokens::TokenPolicies;
 use crate::base::{Str, alike};
 use crate::jwt::Claims;
 use crate::model::{TokenPlace, TokenRule};
@@ -31,16 +32,12 @@ impl Told {
         self.removed.is_empty() && self.tokens.is_empty() && self.parameters.is_empty()
     }
 
-    /// Whatever the token: headers of the rule are the agent's.
-    pub(super) fn forget(&mut self, rule: &TokenRule) {
-        let claims = rule.claim_headers.iter().map(|it| &it.name);
-        self.removed.extend(rule.payload_header.iter().chain(claims).cloned());
-        let tokens = rule.places.iter().filter_map(|place| match place {
-            TokenPlace::Header { name, .. } => name.parse().ok(),
-            TokenPlace::Parameter(_) | TokenPlace::Cookie(_) => None,
-        });
+    /// Whatever the token: headers that tell of claims are the agent's.
+    pub(super) fn forget(&mut self, policies: &TokenPolicies) {
+        self.removed.extend_from_slice(policies.told());
         // No trailers have that one in any case.
-        self.tokens.extend(tokens.filter(|name| *name != AUTHORIZATION));
+        let tokens = policies.token_headers().iter().filter(|name| **name != AUTHORIZATION);
+        self.tokens.extend(tokens.cloned());
     }
 
     /// Takes the token out of its place, unless the application is to get it. Cookies stay, as in Envoy.

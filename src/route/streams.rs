@@ -29,9 +29,8 @@ impl Streams {
             return None;
         }
         let http = |namespace: &str| {
-            let mut routes = world.routes_from(namespace, key).iter();
-            port.protocol != AppProtocol::Tcp
-                && routes.any(|route| is_attached(&route.parents, key, port.port))
+            let rules = world.rules_of(key).and_then(|rules| rules.from(namespace)?.on(port.port));
+            port.protocol != AppProtocol::Tcp && rules.is_some()
         };
         let streams = |namespace| {
             let routes = world.streams_from(namespace, key).iter();

@@ -12,11 +12,12 @@ use super::endpoints::{Endpoints, Way};
 use super::owners::{self, Addresses, Names};
 use super::shards::Shards;
 use super::{Load, MeshNames, World, key};
-use crate::base::{ObjectKey, Str};
+use crate::base::{FastMap, ObjectKey, Str};
 use crate::model::{
     HttpRoute, Mesh, RouteParent, Served, Service, StreamRoute, Waypoint, Workload,
 };
 use crate::policy::PolicySet;
+use crate::rules::ServiceRules;
 
 /// Routes by a service that is their parent, each sorted by namespace.
 type ByService<R> = HashMap<ObjectKey, Arc<[Arc<R>]>>;
@@ -36,6 +37,8 @@ pub(super) struct Indexes {
     pub(super) names: Names,
     waypoints: Arc<HashMap<ObjectKey, Arc<Waypoint>>>,
     routes: Arc<ByService<HttpRoute>>,
+    /// The same, compiled.
+    rules: Arc<FastMap<ObjectKey, ServiceRules>>,
     streams: Arc<ByService<StreamRoute>>,
     policies: Arc<Applied>,
 }
@@ -66,6 +69,7 @@ impl Indexes {
         }
         if !are_shared(&before.routes, &mesh.routes) {
             let by_service = by_service(&mesh.routes, |it| &it.parents, |it| &it.key.namespace);
+            indexes.rules = Arc::new(rules(&by_service, &indexes.rules));
             indexes.routes = Arc::new(by_service);
         }
         if !are_shared(&before.stream_routes, &mesh.stream_routes) {
@@ -217,6 +221,16 @@ fn by_service<R>(
     sorted.collect()
 }
 
+fn rules(
+    routes: &ByService<HttpRoute>,
+    before: &FastMap<ObjectKey, ServiceRules>,
+) -> FastMap<ObjectKey, ServiceRules> {
+    let compiled = routes.iter().map(|(service, routes)| {
+        (service.clone(), ServiceRules::of(service, routes, before.get(service)))
+    });
+    compiled.collect()
+}
+
 /// Those of one namespace; `all` are sorted by namespace.
 fn of_namespace<'a, R>(all: &'a [Arc<R>], namespace: &str, of: fn(&R) -> &Str) -> &'a [Arc<R>] {
     let start = all.partition_point(|route| of(route).as_str() < namespace);
@@ -265,6 +279,11 @@ impl World {
     /// The routes in this namespace. The number of others does not matter.
     pub fn routes_from(&self, namespace: &str, service: &ObjectKey) -> &[Arc<HttpRoute>] {
         of_namespace(self.routes_of(service), namespace, |route| &route.key.namespace)
+    }
+
+    /// The rules of these routes, compiled.
+    pub fn rules_of(&self, service: &ObjectKey) -> Option<&ServiceRules> {
+        self.indexes.rules.get(service)
     }
 
     /// TCPRoutes and TLSRoutes with this service as a parent, whatever the port and the client, by namespace.

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 39] = [
+pub const LAYERS: [(&str, u8); 40] = [
     ("main", 13),
     ("cli", 12),
     ("app", 11),
@@ -35,6 +35,7 @@ pub const LAYERS: [(&str, u8); 39] = [
     ("cni", 6),
     ("world", 5),
     ("policy", 4),
+    ("rules", 4),
     ("ext_authz", 4),
     ("identity", 4),
     ("sock", 4),

@@ -66,10 +66,19 @@ impl Got {
 
 /// An attempt without a response.
 struct Failed {
-    /// Certainly nothing of the request was sent, and it is whole again.
+    /// Certainly nothing of the request was sent, or the application did not look at it, and it is whole again.
     unsent: bool,
+    /// The application says that it did not look at it.
+    refused: bool,
     answer: Answer,
     ended: Ended,
+}
+
+impl Failed {
+    /// Something may have been sent.
+    fn of(answer: Answer, ended: Ended) -> Self {
+        Self { unsent: false, refused: false, answer, ended }
+    }
 }
 
 /// What is to be done once a request may go to an endpoint.
@@ -183,20 +192,21 @@ impl Routed {
                 let attempt = pin!(self.attempt(&picked, arrived, &mut exchange.attempts));
                 deadline::within(due, attempt).await
             };
-            let Failed { unsent, answer, ended } = match sent {
+            let Failed { unsent, refused, answer, ended } = match sent {
                 Some(Ok(got)) => {
                     picked.ended(got.ended());
                     return Outcome::Got(got, picked);
                 }
                 Some(Err(failed)) => failed,
-                None => Failed { unsent: false, answer: late(), ended: Ended::TimedOut },
+                None => Failed::of(late(), Ended::TimedOut),
             };
             // A client that sends slowly must not have the endpoint ejected.
             let is_clients = ended == Ended::TimedOut && exchange.is_uploading();
             let heard = if is_clients { Ended::GivenUp } else { ended };
             let goes_on = attempts.failed(&mut picked, heard);
             // A pooled connection that was closed meanwhile was no attempt at all.
-            let last_one = self.plan.never_retries(&self.world) && !matches!(ended, Ended::Stale);
+            let was_one = refused || !matches!(ended, Ended::Stale);
+            let last_one = was_one && self.plan.never_retries(&self.world);
             if !unsent || !goes_on || last_one {
                 return Outcome::Failed(answer, ended);
             }
@@ -493,7 +503,7 @@ impl Routed {
             Ok(lease) => lease,
             Err(error) => {
                 let answer = Answer::unreachable(error.reason(), error.to_string());
-                return Err(Failed { unsent: true, answer, ended: error.ended() });
+                return Err(Failed { unsent: true, ..Failed::of(answer, error.ended()) });
             }
         };
         *count += 1;
@@ -520,11 +530,11 @@ impl Routed {
             }
             Err((reason, why)) => {
                 let answer = Answer::unreachable(reason, why);
-                Err(Failed { unsent: false, answer, ended: Ended::Denied })
+                Err(Failed::of(answer, Ended::Denied))
             }
             Ok(Err(failed)) => {
                 let failed = self.failed(picked, lease.reused, &failed);
-                *count -= u32::from(matches!(failed.ended, Ended::Stale));
+                *count -= u32::from(matches!(failed.ended, Ended::Stale) && !failed.refused);
                 Err(failed)
             }
         }
@@ -533,14 +543,14 @@ impl Routed {
     /// The end of an attempt without a response, on a connection that was perhaps `reused`.
     fn failed(&self, picked: &Picked, reused: bool, failed: &SendError) -> Failed {
         let answer = self.session.context.broken(picked.address, &failed.error);
-        let ended = match (failed.unsent, reused) {
+        let ended = match (failed.unsent || failed.refused, reused) {
             // The client's body ended before its length, or it broke the rules.
             (false, _) if failed.error.is_user() => Ended::GivenUp,
             (false, _) => Ended::Broken,
             (true, true) => Ended::Stale,
             (true, false) => Ended::Unreached,
         };
-        Failed { unsent: failed.unsent, answer, ended }
+        Failed { unsent: failed.unsent, refused: failed.refused, answer, ended }
     }
 
     fn nobody(&self) -> Answer {

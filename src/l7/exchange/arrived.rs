@@ -15,8 +15,8 @@ use crate::jwt;
 use crate::l7::budget::Full;
 use crate::l7::budget::seat::{RequestPermit, Seat};
 use crate::l7::message::body::RequestBody;
+use crate::l7::message::downstream::Downstream;
 use crate::l7::message::framing::{self, Fault};
-use crate::l7::message::leaving::Leaving;
 use crate::l7::message::sent::Sent;
 use crate::l7::message::{headers, sent};
 use crate::l7::tasks::Tasks;
@@ -85,8 +85,9 @@ impl Arrived {
             request.headers_mut().remove(EXPECT);
         }
         let mut request = request.map(RequestBody::new);
-        let leaving = request.extensions().get::<Leaving>().filter(|_| !request.body().is_empty());
-        if let Some(leaving) = leaving.cloned() {
+        if !request.body().is_empty()
+            && let Some(Downstream { leaving, .. }) = request.extensions().get().cloned()
+        {
             request.body_mut().leaving(leaving);
         }
         if form == Form::Grpc {

@@ -17,14 +17,16 @@ use tokio::time::Instant;
 
 use super::UpstreamError;
 use super::hearing::{End, Hearing};
+use super::refused::{HeadCopy, is_refused};
 use super::taken::Taken;
 use crate::l7::budget::buffers::Buffers;
 use crate::l7::budget::sizes::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
 };
 use crate::l7::message::body::{Expectation, RequestBody, Withheld};
+use crate::l7::message::downstream::Downstream;
 use crate::l7::message::framing::{HYPER_HEADERS, LONGEST_HEAD};
-use crate::l7::message::interim::{Interim, Listening};
+use crate::l7::message::interim::Listening;
 use crate::l7::message::leaving::Leaving;
 use crate::l7::message::{refused, watched};
 use crate::l7::tasks::{Executor, Tasks};
@@ -50,7 +52,7 @@ enum Kind {
     /// With how many streams the application takes at once.
     Http2(http2::SendRequest<RequestBody>, Arc<Taken>),
     /// The same, for one stream.
-    Stream(http2::SendRequest<RequestBody>),
+    Stream(http2::SendRequest<RequestBody>, Arc<Taken>),
 }
 
 /// A request that got no response.
@@ -58,8 +60,10 @@ enum Kind {
 #[error("{error}")]
 pub(in crate::l7) struct SendError {
     pub(in crate::l7) error: hyper::Error,
-    /// Certainly nothing of it was sent, and it was put back.
+    /// Certainly nothing of it was sent, or the application did not look at it, and it was put back.
     pub(in crate::l7) unsent: bool,
+    /// The application says that it has not looked at it, whether it was put back or not.
+    pub(in crate::l7) refused: bool,
 }
 
 impl Sender {
@@ -100,7 +104,7 @@ impl Sender {
     fn is_closed(&self) -> bool {
         match &self.kind {
             Kind::Http1(sender, _) => sender.is_closed(),
-            Kind::Http2(sender, _) | Kind::Stream(sender) => sender.is_closed(),
+            Kind::Http2(sender, _) | Kind::Stream(sender, _) => sender.is_closed(),
         }
     }
 
@@ -119,9 +123,24 @@ impl Sender {
     pub(super) fn is_retired(&self) -> bool {
         self.is_half_closed()
             || self.is_closed()
+            || self.has_refused()
             || self.is_withheld()
             || self.buffers.is_used_up()
             || self.made.elapsed() >= LIFETIME
+    }
+
+    fn refuse(&self) {
+        if let Kind::Http2(_, taken) | Kind::Stream(_, taken) = &self.kind {
+            taken.refuse();
+        }
+    }
+
+    /// The application has refused a request here: others go to another connection, which may be to another of its processes.
+    fn has_refused(&self) -> bool {
+        match &self.kind {
+            Kind::Http1(..) => false,
+            Kind::Http2(_, taken) | Kind::Stream(_, taken) => taken.has_refused(),
+        }
     }
 
     /// The body of the last request was not asked for.
@@ -142,7 +161,7 @@ impl Sender {
                 let most = taken.most().min(HTTP2_STREAMS as usize);
                 sender.is_ready() && self.streams() < most
             }
-            Kind::Stream(sender) => sender.is_ready() && self.streams() < HTTP2_STREAMS as usize,
+            Kind::Stream(sender, _) => sender.is_ready() && self.streams() < HTTP2_STREAMS as usize,
         };
         open && !self.is_retired()
     }
@@ -162,11 +181,12 @@ impl Sender {
 
     /// A sender for one stream of an HTTP/2 connection.
     pub(super) fn share(&self) -> Result<Sender, UpstreamError> {
-        let Kind::Http2(sender, _) = &self.kind else {
+        let Kind::Http2(sender, taken) = &self.kind else {
             return Err(UpstreamError::Overflow("it takes one request at a time".to_owned()));
         };
         self.buffers.open().map_err(UpstreamError::Overflow)?;
-        let (kind, buffers) = (Kind::Stream(sender.clone()), self.buffers.clone());
+        let kind = Kind::Stream(sender.clone(), taken.clone());
+        let buffers = self.buffers.clone();
         self.count();
         Ok(Sender { kind, buffers, made: self.made, withheld: None })
     }
@@ -182,25 +202,31 @@ impl Sender {
         match &mut self.kind {
             Kind::Http1(sender, end) => {
                 to_http1(request);
-                let listening = listen(request, expectation.clone());
-                let leaving = request.extensions().get::<Leaving>().cloned();
+                let (listening, leaving) = listen(request, expectation.clone());
                 let mut response = pin!(sender.try_send_request(std::mem::take(request)));
                 let heard = |sent: Option<&Sent>| hears(end, leaving.as_ref(), sent);
                 let sent = listening.to(response.as_mut(), heard).await;
                 self.withheld = expectation.filter(|_| sent.is_ok()).and_then(|it| it.withheld());
                 sent.map_err(|mut failed| {
                     let unsent = put_back(request, failed.take_message().map(from_http1));
-                    SendError { error: failed.into_error(), unsent }
+                    SendError { error: failed.into_error(), unsent, refused: false }
                 })
             }
-            Kind::Http2(sender, _) | Kind::Stream(sender) => {
+            Kind::Http2(sender, _) | Kind::Stream(sender, _) => {
                 // hyper hears no 100 over HTTP/2.
                 expectation.inspect(Expectation::is_met);
+                let copy = HeadCopy::of(request);
                 to_http2(request);
                 let sent = sender.try_send_request(std::mem::take(request)).await;
                 sent.map_err(|mut failed| {
-                    let unsent = put_back(request, failed.take_message().map(from_http2));
-                    SendError { error: failed.into_error(), unsent }
+                    let refused = is_refused(failed.error());
+                    let copy = if refused { copy.map(HeadCopy::into_request) } else { None };
+                    let unsent = failed.take_message().map(from_http2).or(copy);
+                    if refused {
+                        self.refuse();
+                    }
+                    let unsent = put_back(request, unsent);
+                    SendError { error: failed.into_error(), unsent, refused }
                 })
             }
         }
@@ -235,11 +261,16 @@ fn put_back(request: &mut Request<RequestBody>, unsent: Option<Request<RequestBo
 }
 
 /// Listens to what the application says before its response, where somebody can be told: 100 asks for the body, and the
-/// others go to the client.
-fn listen(request: &mut Request<RequestBody>, expectation: Option<Expectation>) -> Listening {
-    let Some(interim) = request.extensions().get::<Interim>().cloned() else {
-        return Listening::nobody();
+/// others go to the client. Gives also what is known of a client that leaves.
+fn listen(
+    request: &mut Request<RequestBody>,
+    expectation: Option<Expectation>,
+) -> (Listening, Option<Leaving>) {
+    let downstream = request.extensions().get::<Downstream>().cloned();
+    let Some(Downstream { interim, leaving }) = downstream else {
+        return (Listening::nobody(), None);
     };
+    let Some(interim) = interim else { return (Listening::nobody(), Some(leaving)) };
     if let Some(expectation) = &expectation {
         expectation.begin();
     }
@@ -250,12 +281,12 @@ fn listen(request: &mut Request<RequestBody>, expectation: Option<Expectation>) 
         }
         status => ear.tell(status, response.headers()),
     });
-    listening
+    (listening, Some(leaving))
 }
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        if matches!(self.kind, Kind::Stream(_)) {
+        if matches!(self.kind, Kind::Stream(..)) {
             self.buffers.close();
         }
     }

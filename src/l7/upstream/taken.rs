@@ -14,13 +14,14 @@ pub(super) struct Taken {
     most: AtomicUsize,
     is_told: AtomicBool,
     told: Notify,
+    has_refused: AtomicBool,
 }
 
 impl Taken {
     /// Before the application said anything, `most` are sent.
     pub(super) fn new(most: usize) -> Self {
         let (most, is_told) = (AtomicUsize::new(most), AtomicBool::new(false));
-        Self { most, is_told, told: Notify::new() }
+        Self { most, is_told, told: Notify::new(), has_refused: AtomicBool::new(false) }
     }
 
     pub(super) fn most(&self) -> usize {
@@ -37,6 +38,15 @@ impl Taken {
 
     pub(super) fn is_told(&self) -> bool {
         self.is_told.load(Ordering::Acquire)
+    }
+
+    /// The application has refused a request.
+    pub(super) fn refuse(&self) {
+        self.has_refused.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_refused(&self) -> bool {
+        self.has_refused.load(Ordering::Relaxed)
     }
 
     /// Waits until the application has said it, or has taken too long.

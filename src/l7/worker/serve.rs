@@ -24,6 +24,7 @@ use crate::l7::budget::sizes::{
     HTTP1_BUFFER, HTTP2_CONNECTION_WINDOW, HTTP2_SEND_BUFFER, HTTP2_STREAM_WINDOW,
 };
 use crate::l7::exchange::{self, ResponseBody};
+use crate::l7::message::downstream::Downstream;
 use crate::l7::message::framing::{HYPER_HEADERS, LONGEST_HEAD};
 use crate::l7::message::interim::Interim;
 use crate::l7::message::leaving::Leaving;
@@ -162,10 +163,10 @@ async fn serve_http1<H: Handler>(
     let taken = AtomicUsize::new(0);
     let service = service_fn(|mut request: Request<Incoming>| {
         taken.fetch_add(1, Ordering::Relaxed);
-        if request.version() == hyper::Version::HTTP_11 {
-            request.extensions_mut().insert(interim.clone());
-        }
-        request.extensions_mut().insert(leaving.clone());
+        let may_be_told = request.version() == hyper::Version::HTTP_11;
+        let interim = may_be_told.then(|| interim.clone());
+        let downstream = Downstream { interim, leaving: leaving.clone() };
+        request.extensions_mut().insert(downstream);
         let awaited = leaving.begin(!request.body().is_end_stream());
         let (handler, seat) = (handler.clone(), seat.clone());
         async move {

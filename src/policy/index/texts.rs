@@ -1,27 +1,36 @@
 //! Texts that a value may be, begin with or end with.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::needs::Fits;
 use super::{See, Span};
-use crate::base::Str;
-
-/// Keys are literals of policies, and the seed is the process's: clients cannot make probes collide.
-pub(super) type Fast = foldhash::fast::RandomState;
+use crate::base::{FastMap, Str};
 
 /// Ends of texts of at most so many lengths are looked up by length, which takes a probe for each.
 const FEW_LENGTHS: usize = 4;
 
 #[derive(Debug, Default)]
 pub(in crate::policy) struct Texts {
-    whole: HashMap<Str, Span, Fast>,
+    whole: FastMap<Str, Span>,
     starts: Starts,
     /// Backwards, but for those by length.
     ends: Starts,
 }
 
-type OfLength = HashMap<Vec<u8>, Span, Fast>;
+/// Ends of one length.
+#[derive(Debug, Default)]
+struct OfLength {
+    length: usize,
+    texts: FastMap<Vec<u8>, Span>,
+    /// The bytes at which texts are cut, such as the slash of `/items/*`: most texts of another length have another one there, and
+    /// need not be hashed.
+    cuts: Cuts,
+}
+
+/// A set of bytes.
+#[derive(Debug, Default)]
+struct Cuts([u64; 4]);
 
 /// What texts begin with.
 #[derive(Debug, Default)]
@@ -29,7 +38,7 @@ struct Starts {
     /// Sorted, each with the next shorter one that it begins with: those that a text begins with are one of them and all that
     /// stand above it. Empty if they are looked up by length.
     sorted: Vec<Start>,
-    by_length: Vec<(usize, OfLength)>,
+    by_length: Vec<OfLength>,
 }
 
 #[derive(Debug)]
@@ -51,8 +60,8 @@ impl Texts {
     }
 
     pub(super) fn finish(&mut self) {
-        self.starts.finish(|_| {});
-        self.ends.finish(<[u8]>::reverse);
+        self.starts.finish(|_| {}, <[u8]>::last);
+        self.ends.finish(<[u8]>::reverse, <[u8]>::first);
     }
 
     /// All that fit the text.
@@ -63,15 +72,16 @@ impl Texts {
             see(*span)?;
         }
         let text = text.as_bytes();
-        for (length, starts) in &self.starts.by_length {
-            if let Some(span) = text.get(..*length).and_then(|start| starts.get(start)) {
-                see(*span)?;
+        for starts in &self.starts.by_length {
+            let start = text.get(..starts.length);
+            if let Some(span) = start.and_then(|start| starts.get(start, start.last())) {
+                see(span)?;
             }
         }
-        for (length, ends) in &self.ends.by_length {
-            let end = text.len().checked_sub(*length).and_then(|at| text.get(at..));
-            if let Some(span) = end.and_then(|end| ends.get(end)) {
-                see(*span)?;
+        for ends in &self.ends.by_length {
+            let end = text.len().checked_sub(ends.length).and_then(|at| text.get(at..));
+            if let Some(span) = end.and_then(|end| ends.get(end, end.first())) {
+                see(span)?;
             }
         }
         if !self.starts.sorted.is_empty() {
@@ -82,6 +92,28 @@ impl Texts {
             self.ends.find(&backwards, see)?;
         }
         ControlFlow::Continue(())
+    }
+}
+
+impl OfLength {
+    /// `cut`: the byte at which `end` is cut off.
+    fn get(&self, end: &[u8], cut: Option<&u8>) -> Option<Span> {
+        if !self.cuts.has(*cut?) {
+            return None;
+        }
+        self.texts.get(end).copied()
+    }
+}
+
+impl Cuts {
+    fn extend(&mut self, byte: Option<&u8>) {
+        if let Some(byte) = byte {
+            self.0[usize::from(byte >> 6)] |= 1 << (byte & 63);
+        }
+    }
+
+    fn has(&self, byte: u8) -> bool {
+        self.0[usize::from(byte >> 6)] >> (byte & 63) & 1 == 1
     }
 }
 
@@ -96,17 +128,19 @@ impl Starts {
         self.sorted.push(Start { text: text.into(), span, shorter });
     }
 
-    /// `turn` makes forward texts of those that stand backwards.
-    fn finish(&mut self, turn: fn(&mut [u8])) {
+    /// `turn` makes forward texts of those that stand backwards; `cut` is the byte where they are open.
+    fn finish(&mut self, turn: fn(&mut [u8]), cut: fn(&[u8]) -> Option<&u8>) {
         let lengths: BTreeSet<usize> = self.sorted.iter().map(|start| start.text.len()).collect();
         if lengths.len() > FEW_LENGTHS {
             return;
         }
-        let mut all: Vec<_> = lengths.into_iter().map(|it| (it, OfLength::default())).collect();
+        let of = |length| OfLength { length, ..OfLength::default() };
+        let mut all: Vec<_> = lengths.into_iter().map(of).collect();
         for Start { mut text, span, .. } in std::mem::take(&mut self.sorted) {
             turn(&mut text);
-            if let Some((_, starts)) = all.iter_mut().find(|(length, _)| *length == text.len()) {
-                starts.insert(text, span);
+            if let Some(of_length) = all.iter_mut().find(|it| it.length == text.len()) {
+                of_length.cuts.extend(cut(&text));
+                of_length.texts.insert(text, span);
             }
         }
         self.by_length = all;

@@ -1,15 +1,27 @@
 //! Whether a request fulfils a match (Gateway API, HTTPRouteMatch).
 
-use super::Head;
+use std::borrow::Cow;
+
+use http::{HeaderMap, Method};
+
 use crate::base::Str;
 use crate::filter::matches_whole;
 use crate::model::{HttpMatch, PathMatch, TextMatch};
+
+/// The parts of a request's head that routes match.
+#[derive(Clone, Copy, Debug)]
+pub struct Head<'a> {
+    pub method: &'a Method,
+    pub path: &'a str,
+    pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+}
 
 pub(super) fn matches(rule: &HttpMatch, head: &Head<'_>) -> bool {
     path_matches(&rule.path, head.path)
         && rule.method.as_ref().is_none_or(|method| method == head.method)
         && rule.headers.iter().all(|header| header.matches(head.headers))
-        && rule.query.iter().all(|parameter| query_matches(parameter, head.query))
+        && rule.query.iter().all(|(name, wanted)| query_matches(name, wanted, head.query))
 }
 
 fn path_matches(wanted: &PathMatch, path: &str) -> bool {
@@ -37,11 +49,14 @@ fn has_prefix(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+fn query_matches(name: &Str, wanted: &TextMatch, query: Option<&str>) -> bool {
+    parameter(name, query).is_some_and(|value| wanted.matches(&value))
+}
+
 /// The first parameter of that name counts; names are compared exactly.
-fn query_matches((name, wanted): &(Str, TextMatch), query: Option<&str>) -> bool {
-    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .find(|(key, _)| key == name.as_str())
-        .is_some_and(|(_, value)| wanted.matches(&value))
+pub(super) fn parameter<'q>(name: &Str, query: Option<&'q str>) -> Option<Cow<'q, str>> {
+    let mut parameters = form_urlencoded::parse(query?.as_bytes());
+    parameters.find(|(key, _)| key == name.as_str()).map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -87,9 +102,10 @@ mod tests {
 
     #[test]
     fn a_query_is_decoded_and_its_first_value_counts() {
-        let wanted = (Str::from("animal"), TextMatch::Exact("blue whale".into()));
-        assert!(query_matches(&wanted, Some("x=1&animal=blue%20whale&animal=dog")));
-        assert!(!query_matches(&wanted, Some("animal=dog&animal=blue+whale")));
-        assert!(!query_matches(&wanted, None));
+        let wanted = TextMatch::Exact("blue whale".into());
+        let matches = |query| query_matches(&"animal".into(), &wanted, query);
+        assert!(matches(Some("x=1&animal=blue%20whale&animal=dog")));
+        assert!(!matches(Some("animal=dog&animal=blue+whale")));
+        assert!(!matches(None));
     }
 }

@@ -1,0 +1,128 @@
+//! The routes of one namespace on one service.
+
+use std::sync::Arc;
+
+use super::bucket::Search;
+use super::matching::{self, Head};
+use super::paths::Paths;
+use super::precedence::Order;
+use crate::base::{FastMap, ObjectKey};
+use crate::model::{HttpMatch, HttpRoute, RouteKind, RouteParent};
+
+/// The routes of one namespace with one service as a parent.
+#[derive(Debug)]
+pub struct Group {
+    routes: Vec<Arc<HttpRoute>>,
+    order: Order,
+    http: Ports,
+    grpc: Ports,
+}
+
+/// The matches of one kind of routes. Each match is filed once for each port that its route names, so that the index grows with
+/// what routes say, and not with the ports of the service.
+#[derive(Debug, Default)]
+struct Ports {
+    /// Of routes that hold on every port; `None` where there is no such route.
+    every: Option<Paths>,
+    named: FastMap<u16, Paths>,
+}
+
+/// Matches with their ranks, in the order of precedence.
+type Ranked<'a> = Vec<(u32, &'a HttpMatch)>;
+
+/// The rules that hold on one port: those of one kind of routes.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    group: &'a Group,
+    kind: RouteKind,
+    paths: [Option<&'a Paths>; 2],
+}
+
+impl Group {
+    pub(super) fn of(service: &ObjectKey, routes: &[Arc<HttpRoute>]) -> Self {
+        let order = Order::of(routes);
+        let of = |kind| Ports::of(service, routes, &order, kind);
+        let (http, grpc) = (of(RouteKind::Http), of(RouteKind::Grpc));
+        Self { routes: routes.to_vec(), order, http, grpc }
+    }
+
+    /// Whether it was compiled from these.
+    pub(super) fn is_of(&self, routes: &[Arc<HttpRoute>]) -> bool {
+        let same = |(one, other): (&Arc<_>, &Arc<_>)| Arc::ptr_eq(one, other);
+        self.routes.len() == routes.len() && self.routes.iter().zip(routes).all(same)
+    }
+
+    /// Those of the most specific kind that has a route on the port (GEP-1426); `None` where no route is attached to it.
+    pub fn on(&self, port: u16) -> Option<Rules<'_>> {
+        let (kind, paths) = match self.grpc.on(port) {
+            Some(paths) => (RouteKind::Grpc, paths),
+            None => (RouteKind::Http, self.http.on(port)?),
+        };
+        Some(Rules { group: self, kind, paths })
+    }
+}
+
+impl Ports {
+    fn of(service: &ObjectKey, routes: &[Arc<HttpRoute>], order: &Order, kind: RouteKind) -> Self {
+        let mut every: Option<Ranked<'_>> = None;
+        let mut named: FastMap<u16, Ranked<'_>> = FastMap::default();
+        // Routes first: one without rules is attached as well, and takes no request.
+        let attached: Vec<Option<Vec<u16>>> =
+            routes.iter().map(|route| ports(&route.parents, service)).collect();
+        for (_, ports) in routes.iter().zip(&attached).filter(|(route, _)| route.kind == kind) {
+            match ports {
+                None => _ = every.get_or_insert_default(),
+                Some(ports) => ports.iter().for_each(|port| _ = named.entry(*port).or_default()),
+            }
+        }
+        for (rank, place) in order.ranks() {
+            let Some(matched) = place.of(routes) else { continue };
+            let at = place.route as usize;
+            match (routes.get(at), attached.get(at)) {
+                (Some(route), Some(ports)) if route.kind == kind => match ports {
+                    None => every.get_or_insert_default().push((rank, matched)),
+                    Some(ports) => ports
+                        .iter()
+                        .for_each(|port| named.entry(*port).or_default().push((rank, matched))),
+                },
+                _ => {}
+            }
+        }
+        let named = named.into_iter().map(|(port, matches)| (port, Paths::of(matches)));
+        Self { every: every.map(Paths::of), named: named.collect() }
+    }
+
+    fn on(&self, port: u16) -> Option<[Option<&Paths>; 2]> {
+        let named = if self.named.is_empty() { None } else { self.named.get(&port) };
+        let paths = [self.every.as_ref(), named];
+        paths.iter().any(Option::is_some).then_some(paths)
+    }
+}
+
+/// The ports of a service that a route names, each once; `None`: all of them.
+fn ports(parents: &[RouteParent], service: &ObjectKey) -> Option<Vec<u16>> {
+    let here = parents.iter().filter(|parent| parent.service == *service);
+    let mut ports: Vec<u16> = here.map(|parent| parent.port).collect::<Option<_>>()?;
+    ports.sort_unstable();
+    ports.dedup();
+    Some(ports)
+}
+
+impl<'a> Rules<'a> {
+    pub fn kind(&self) -> RouteKind {
+        self.kind
+    }
+
+    /// The route, and the place of the rule in it, whose match takes precedence among those that the request fulfils.
+    pub fn find(&self, head: &Head<'_>) -> Option<(&'a Arc<HttpRoute>, usize)> {
+        let Group { routes, order, .. } = self.group;
+        let fulfils = |rank| {
+            let matched = order.at(rank).and_then(|place| place.of(routes));
+            matched.is_some_and(|matched| matching::matches(matched, head))
+        };
+        let mut search = Search::new(head, fulfils);
+        self.paths.iter().flatten().for_each(|paths| paths.search(&mut search));
+        let place = order.at(search.best)?;
+        Some((routes.get(place.route as usize)?, place.rule as usize))
+    }
+}
