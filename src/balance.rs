@@ -1,13 +1,18 @@
 //! Endpoint selection: power of two choices (least request, Envoy's default) among the nearest eligible endpoints, over
-//! one snapshot and its load counters. This room opens no connection; its callers report how each attempt ended
-//! ([`Picked::ended`]).
+//! one snapshot and its load counters, or as the destination's policy says ([`Balancer`]). Ejected endpoints are left out. This
+//! room opens no connection; its callers report how each attempt ended ([`Picked::ended`]).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use http::StatusCode;
+
 use crate::base::{Str, ports};
 use crate::model::{Balancing, Endpoint, Preference, Resolution, Service, Workload};
+use crate::traffic::{
+    self, Balancer, Destination, Ejected, HashKey, Heard, Limits, Overflow, Place,
+};
 use crate::world::{InFlight, World};
 
 /// A selected endpoint; counts as a request in flight until dropped.
@@ -17,15 +22,39 @@ pub struct Picked {
     pub address: SocketAddr,
     pub workload: Option<Arc<Workload>>,
     pub in_flight: Option<InFlight>,
+    /// Where a policy holds. Boxed, because few services have one, and every request in flight holds this.
+    under: Option<Box<Under>>,
+}
+
+/// The policy that an endpoint was selected under.
+#[derive(Debug)]
+struct Under {
+    /// Hears how the attempt ended, if it wants to.
+    destination: Arc<Destination>,
+    /// How many endpoints there were to select from.
+    pool: u32,
+    /// In the limits of the policy.
+    place: Option<Box<Place>>,
+}
+
+/// What a connection or request in progress holds.
+#[derive(Debug, Default)]
+pub struct InUse {
+    _in_flight: Option<InFlight>,
+    _under: Option<Box<Under>>,
 }
 
 /// The result of an attempt at an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It accepted the connection, or answered the request.
+    /// It accepted the connection.
     Served,
+    /// It answered the request with this status.
+    Answered(StatusCode),
     /// It was not reached; nothing was sent.
     Unreached,
+    /// This node could not try: it had no room, or no certificate that the peer takes. It says nothing about the endpoint.
+    NotTried,
     /// A pooled connection was closed while idle, before it took the request; nothing was sent.
     Stale,
     /// The destination denies the client, as any other endpoint of the service would.
@@ -34,19 +63,39 @@ pub enum Ended {
     Broken,
     /// Something may have been sent, and no response came in time.
     TimedOut,
+    /// The client broke off its request.
+    GivenUp,
 }
 
 impl Ended {
     /// Nothing was sent, and the destination has not decided: another endpoint may be tried.
     pub fn may_go_on(self) -> bool {
-        matches!(self, Self::Unreached | Self::Stale)
+        matches!(self, Self::Unreached | Self::NotTried | Self::Stale)
+    }
+
+    /// What it tells about the endpoint; `None`: nothing.
+    fn heard(self) -> Option<Heard> {
+        match self {
+            Self::Served => Some(Heard::Accepted),
+            Self::Answered(status) => Some(Heard::Status(status.as_u16())),
+            Self::Unreached | Self::Broken | Self::TimedOut => Some(Heard::Failed),
+            Self::NotTried | Self::Stale | Self::Denied | Self::GivenUp => None,
+        }
     }
 }
 
 impl Picked {
     /// The address that a client dialled without load balancing; it does not count as a request in flight.
     pub fn dialled(address: SocketAddr, workload: Option<Arc<Workload>>) -> Self {
-        Self { address, workload, in_flight: None }
+        Self { address, workload, in_flight: None, under: None }
+    }
+
+    /// With the destination that hears of it, which had so many endpoints.
+    fn under(self, destination: Option<&Arc<Destination>>, pool: u32) -> Self {
+        let under = destination.map(|destination| {
+            Box::new(Under { destination: destination.clone(), pool, place: None })
+        });
+        Self { under, ..self }
     }
 
     /// In the mesh: reached by HBONE only, never in plaintext, and authorized on its own node.
@@ -62,13 +111,47 @@ impl Picked {
         }
     }
 
+    pub fn limits(&self) -> Option<&Limits> {
+        self.under.as_ref()?.destination.limits()
+    }
+
+    /// Takes a place for a connection of layer 4, until this is dropped or the attempt fails.
+    pub fn take_connection(&mut self) -> Result<(), Overflow> {
+        if let Some(under) = &mut self.under {
+            under.place = under.destination.connection()?;
+        }
+        Ok(())
+    }
+
+    /// Whether a request needs a place.
+    pub fn limits_requests(&self) -> bool {
+        self.under.as_ref().is_some_and(|under| under.destination.limits_requests())
+    }
+
+    /// Takes a place for a request, which may wait for it.
+    pub async fn take_request(&mut self, has_own_connection: bool) -> Result<(), Overflow> {
+        if let Some(under) = &mut self.under {
+            under.place = under.destination.request(has_own_connection).await?;
+        }
+        Ok(())
+    }
+
+    /// What it holds, for what is in progress to hold.
+    pub fn in_use(&mut self) -> InUse {
+        InUse { _in_flight: self.in_flight.take(), _under: self.under.take() }
+    }
+
     /// The one place that receives the result of every attempt at an endpoint. A successful one counts as in flight
     /// until this is dropped. An attempt that is dropped before its end was abandoned by the client, and says nothing
     /// about the endpoint.
     pub fn ended(&mut self, how: Ended) {
-        if how != Ended::Served {
+        if let (Some(under), Some(heard)) = (&self.under, how.heard()) {
+            under.destination.heard(self.address, heard, under.pool);
+        }
+        if !matches!(how, Ended::Served | Ended::Answered(_)) {
             tracing::debug!(endpoint = %self.address, ended = ?how, "an attempt failed");
             self.in_flight = None;
+            self.under.iter_mut().for_each(|under| under.place = None);
         }
     }
 }
@@ -80,6 +163,16 @@ pub struct Caller<'a> {
     pub workload: &'a Workload,
     /// Selects the endpoint of a service with session affinity.
     pub address: IpAddr,
+    /// Selects the endpoint where the policy hashes a property of requests.
+    pub hash: Option<u64>,
+}
+
+impl Caller<'_> {
+    /// The key by which the policy selects; the address is known without a request.
+    fn key(&self, property: &HashKey) -> Option<u64> {
+        let address = (*property == HashKey::SourceIp).then(|| traffic::of_address(self.address));
+        self.hash.or(address)
+    }
 }
 
 /// A ready endpoint that serves `port` and is not in `avoid` (unless all are), as near to the caller as the service
@@ -93,20 +186,27 @@ pub fn pick(
     like: SocketAddr,
     avoid: &[SocketAddr],
 ) -> Option<Picked> {
+    let of_client = service.traffic.of_client(&caller.workload.key.namespace, port);
     if service.resolution == Resolution::Dialled {
         // Do not use an address that was dialled for another service.
         let own = service.owns(like.ip().to_canonical());
-        return own.then(|| picked(world, None, sock_address(like)));
+        return own.then(|| picked(world, None, sock_address(like)).under(of_client, 1));
     }
-    let choice = Choice { world, service, port, caller, like };
+    let destination = of_client.map(|it| &**it);
+    let choice = Choice { world, service, port, caller, like, destination };
     let ready = |endpoint: &Endpoint| endpoint.ready;
     let terminating = |endpoint: &Endpoint| endpoint.terminating;
+    let ejected = destination.and_then(|it| it.ejected());
+    let pool = destination.filter(|it| it.listens()).map_or(0, |_| choice.pool());
+    let ejected = ejected.filter(|ejected| choice.may_leave_out(ejected, pool));
+    let left_out = LeftOut { tried: avoid, ejected: ejected.as_deref() };
     let (endpoint, address) = choice
-        .among(ready, avoid)
-        .or_else(|| choice.among(ready, &[]))
-        .or_else(|| choice.among(terminating, avoid))
-        .or_else(|| choice.among(terminating, &[]))?;
-    Some(picked(world, endpoint.workload.as_ref(), address))
+        .among(ready, left_out)
+        .or_else(|| choice.among(ready, LeftOut { tried: &[], ..left_out }))
+        .or_else(|| choice.last_of(ready, left_out))
+        .or_else(|| choice.among(terminating, LeftOut { ejected: None, ..left_out }))
+        .or_else(|| choice.among(terminating, LeftOut::default()))?;
+    Some(picked(world, endpoint.workload.as_ref(), address).under(of_client, pool))
 }
 
 /// An address without a named workload may still be a workload's; then the mesh carries the traffic.
@@ -116,7 +216,8 @@ fn picked(world: &World, workload: Option<&Str>, address: SocketAddr) -> Picked 
         Some(uid) => world.workload(uid),
         None => world.workload_at(address.ip()),
     };
-    Picked { address, workload: workload.cloned(), in_flight: load.map(|load| load.begin()) }
+    let in_flight = load.map(|load| load.begin());
+    Picked { in_flight, ..Picked::dialled(address, workload.cloned()) }
 }
 
 fn sock_address(address: SocketAddr) -> SocketAddr {
@@ -129,7 +230,14 @@ pub fn nobody(service: &Service, port: u16, caller: &Workload) -> String {
         true => format!(" on node {} (internalTrafficPolicy is Local)", caller.node),
         false => String::new(),
     };
-    format!("{service} has no ready endpoint on port {port}{node}")
+    let destination = service.traffic.of_client(&caller.key.namespace, port);
+    let ejected = match destination.and_then(|it| it.ejected()) {
+        Some(ejected) => {
+            format!("; ejected by outlierDetection: {}", ejected.endpoints().count())
+        }
+        None => String::new(),
+    };
+    format!("{service} has no ready endpoint on port {port}{node}{ejected}")
 }
 
 /// The request for an endpoint.
@@ -139,7 +247,25 @@ struct Choice<'a, 'c> {
     port: u16,
     caller: Caller<'c>,
     like: SocketAddr,
+    destination: Option<&'a Destination>,
 }
+
+/// The endpoints that are not to be taken.
+#[derive(Clone, Copy, Default)]
+struct LeftOut<'a> {
+    tried: &'a [SocketAddr],
+    ejected: Option<&'a Ejected>,
+}
+
+impl LeftOut<'_> {
+    fn contains(&self, candidate: SocketAddr) -> bool {
+        self.tried.contains(&candidate)
+            || self.ejected.is_some_and(|ejected| ejected.contains(candidate))
+    }
+}
+
+/// Farther than any endpoint is by its place.
+const FAR: u8 = 16;
 
 type Candidate<'a> = (&'a Endpoint, SocketAddr);
 
@@ -170,38 +296,116 @@ impl<'a> Choice<'a, '_> {
     fn among(
         &self,
         permitted: impl Fn(&Endpoint) -> bool,
-        avoid: &[SocketAddr],
+        left_out: LeftOut<'_>,
     ) -> Option<Candidate<'a>> {
-        let balancing = &self.service.balancing;
         let mut nearest = Nearest { distance: u8::MAX, ..Nearest::default() };
-        for endpoint in self.service.endpoints.iter().filter(|endpoint| permitted(endpoint)) {
-            let Some(target) = endpoint.target_port(self.port) else { continue };
-            let Some(address) = address_like(endpoint, self.like) else { continue };
-            let candidate = SocketAddr::new(address, target);
-            if avoid.contains(&candidate)
-                || (balancing.local_only && endpoint.node != self.caller.workload.node)
-            {
-                continue;
-            }
-            // An address of the other family may be unreachable, so it ranks after all others of the same distance.
-            let other_family = address.is_ipv4() != self.like.ip().to_canonical().is_ipv4();
-            nearest.offer(
-                2 * distance(balancing.preference, self.caller.workload, endpoint)
-                    + u8::from(other_family),
-                (endpoint, candidate),
-                match balancing {
-                    Balancing { sticky: true, .. } => {
-                        Rank::Score(score(self.caller.address, address))
-                    }
-                    Balancing { weighted: true, .. } => Rank::Share(endpoint.weight),
-                    _ => Rank::Equal,
-                },
-            );
+        for (distance, candidate) in self.candidates(&permitted, left_out) {
+            nearest.offer(distance, candidate, self.rank(candidate));
+        }
+        if let Some((Balancer::RoundRobin, destination)) = self.policy() {
+            return self.in_turn(destination, &nearest, &permitted, left_out);
         }
         match nearest.kept {
             [Some(one), Some(other)] => Some(less_busy(self.world, one, other)),
             [one, other] => one.or(other),
         }
+    }
+
+    /// The endpoints that may be taken, each with its distance.
+    fn candidates(
+        &self,
+        permitted: impl Fn(&Endpoint) -> bool,
+        left_out: LeftOut<'_>,
+    ) -> impl Iterator<Item = (u8, Candidate<'a>)> {
+        let Balancing { local_only, preference, .. } = self.service.balancing;
+        let is_passthrough =
+            self.policy().is_some_and(|(balancer, _)| *balancer == Balancer::Passthrough);
+        let dialled = is_passthrough.then(|| self.like.ip().to_canonical());
+        let endpoints = self.service.endpoints.iter().filter(move |it| permitted(it));
+        endpoints.filter_map(move |endpoint| {
+            let target = endpoint.target_port(self.port)?;
+            let address = address_like(endpoint, self.like)?;
+            let candidate = SocketAddr::new(address, target);
+            if left_out.contains(candidate)
+                || (local_only && endpoint.node != self.caller.workload.node)
+            {
+                return None;
+            }
+            // An address of the other family may be unreachable, so it ranks after all others of the same distance.
+            let other_family = address.is_ipv4() != self.like.ip().to_canonical().is_ipv4();
+            let distance = 2 * distance(preference, self.caller.workload, endpoint);
+            let other_than_dialled = dialled.is_some_and(|dialled| dialled != address);
+            let far = if other_than_dialled { FAR } else { 0 };
+            Some((far + distance + u8::from(other_family), (endpoint, candidate)))
+        })
+    }
+
+    fn policy(&self) -> Option<(&'a Balancer, &'a Destination)> {
+        self.destination.and_then(|destination| Some((destination.balancer()?, destination)))
+    }
+
+    fn rank(&self, (endpoint, candidate): Candidate<'_>) -> Rank {
+        let even = match self.service.balancing.weighted {
+            true => Rank::Share(endpoint.weight),
+            false => Rank::Equal,
+        };
+        match self.policy().map(|(balancer, _)| balancer) {
+            None if self.service.balancing.sticky => {
+                Rank::Score(score(self.caller.address, candidate.ip()))
+            }
+            None | Some(Balancer::LeastRequest | Balancer::Passthrough) => even,
+            // In turn, the weights are looked at in a second pass.
+            Some(Balancer::Random | Balancer::RoundRobin) => Rank::Share(endpoint.weight),
+            Some(Balancer::Hash(property)) => match self.caller.key(property) {
+                Some(key) => Rank::Score(weighted_score(key, candidate, endpoint.weight)),
+                None => even,
+            },
+        }
+    }
+
+    /// The nearest endpoint whose turn it is, by their weights.
+    fn in_turn(
+        &self,
+        destination: &Destination,
+        nearest: &Nearest<'_>,
+        permitted: impl Fn(&Endpoint) -> bool,
+        left_out: LeftOut<'_>,
+    ) -> Option<Candidate<'a>> {
+        let mut left = destination.place_of_turn(nearest.seen, nearest.weight)?;
+        let candidates = self.candidates(permitted, left_out);
+        let candidates = candidates.filter(|(distance, _)| *distance == nearest.distance);
+        for (_, candidate) in candidates {
+            let share = u64::from(candidate.0.weight.max(1));
+            if left < share {
+                return Some(candidate);
+            }
+            left -= share;
+        }
+        None
+    }
+
+    /// Ready endpoints of the port, whether they are ejected or not.
+    fn pool(&self) -> u32 {
+        let ready = self.service.endpoints.iter().filter(|endpoint| endpoint.ready);
+        let serving = ready.filter(|endpoint| endpoint.target_port(self.port).is_some());
+        u32::try_from(serving.count()).unwrap_or(u32::MAX)
+    }
+
+    fn may_leave_out(&self, ejected: &Ejected, pool: u32) -> bool {
+        let count = ejected.endpoints().count();
+        self.destination.is_some_and(|destination| destination.may_leave_out(count, pool))
+    }
+
+    /// Where nothing else is left, even one that is ejected, unless the policy may eject all.
+    fn last_of(
+        &self,
+        permitted: impl Fn(&Endpoint) -> bool,
+        left_out: LeftOut<'_>,
+    ) -> Option<Candidate<'a>> {
+        left_out.ejected?;
+        self.destination.filter(|destination| !destination.may_eject_all())?;
+        let left_out = LeftOut { ejected: None, ..left_out };
+        self.among(&permitted, left_out).or_else(|| self.among(&permitted, LeftOut::default()))
     }
 }
 
@@ -259,6 +463,17 @@ fn score(client: IpAddr, endpoint: IpAddr) -> u64 {
     let mut hasher = DefaultHasher::new();
     (client.to_canonical(), endpoint).hash(&mut hasher);
     hasher.finish()
+}
+
+/// The same for any key, by weight: the endpoint with the highest score gets the share of keys that its weight is of all.
+fn weighted_score(key: u64, endpoint: SocketAddr, weight: u32) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (key, endpoint).hash(&mut hasher);
+    // Between 0 and 1, neither of them included.
+    let uniform = ((hasher.finish() >> 12) as f64 + 0.5) / (1u64 << 52) as f64;
+    let score = f64::from(weight.max(1)) / -uniform.ln();
+    // Positive numbers have the order of their bits.
+    score.to_bits()
 }
 
 fn less_busy<'a>(

@@ -14,7 +14,7 @@ pub mod fuzz;
 #[cfg(test)]
 mod tests;
 
-pub use attribute::Attribute;
+pub use attribute::{Attribute, PeerField};
 pub use evaluate::{Facts, Value};
 
 use http::HeaderName;

@@ -36,6 +36,7 @@ pub mod source;
 pub mod takeover;
 pub mod telemetry;
 pub mod trace;
+pub mod traffic;
 pub mod tunnel;
 pub mod workloads;
 pub mod world;

@@ -30,6 +30,7 @@ use crate::policy::Connection;
 use crate::pool::{Pool, PoolError, TunnelKey};
 use crate::resolver::Resolver;
 use crate::sock::{self, SocketFactory};
+use crate::traffic::Keepalive;
 use crate::tunnel::{Baggage, Carrier, ConnectRequest};
 use crate::world::{Judged, WorldStore};
 
@@ -71,7 +72,7 @@ pub struct Downstream<'a> {
 
 impl<'a> Downstream<'a> {
     pub fn caller(&self) -> Caller<'a> {
-        Caller { workload: self.client, address: self.address.ip() }
+        Caller { workload: self.client, address: self.address.ip(), hash: None }
     }
 
     fn connection(&self, destination: SocketAddr) -> Connection<'a> {
@@ -102,6 +103,13 @@ impl Failure {
     pub fn ended(&self) -> Ended {
         match self.reason {
             Reason::Denied => Ended::Denied,
+            // The peer may have rejected the client's certificate.
+            Reason::Overflow
+            | Reason::IdentityFailure
+            | Reason::TlsFailure
+            | Reason::CertRevoked
+            | Reason::Unencrypted
+            | Reason::Draining => Ended::NotTried,
             _ => Ended::Unreached,
         }
     }
@@ -142,6 +150,34 @@ impl Reach {
     /// A byte stream to an endpoint: through a tunnel if it is in the mesh, else in plaintext. `addressed`: the
     /// hostname of the service that the client dialled, which selects policies at the destination.
     pub async fn connect(
+        &self,
+        from: &Downstream<'_>,
+        to: &Picked,
+        addressed: Option<&Str>,
+    ) -> Result<Carrier, Failure> {
+        let Some(limits) = to.limits() else {
+            return self.connect_any(from, to, addressed).await;
+        };
+        let connecting = self.connect_any(from, to, addressed);
+        let connected = match limits.connect_timeout {
+            Some(limit) => match tokio::time::timeout(limit, connecting).await {
+                Ok(connected) => connected,
+                Err(_) => {
+                    let why = format!("{}: no connection within {limit:?}", to.address);
+                    Err(Failure::new(Reason::ConnectFailure, why))
+                }
+            },
+            None => connecting.await,
+        }?;
+        if let (Carrier::Tcp(stream), Some(keepalive)) = (&connected, &limits.keepalive) {
+            let Keepalive { probes, time, interval } = *keepalive;
+            let kept = sock::set_keepalive(stream, time, interval, probes);
+            kept.map_err(|error| Failure::connect(to.address, error))?;
+        }
+        Ok(connected)
+    }
+
+    async fn connect_any(
         &self,
         from: &Downstream<'_>,
         to: &Picked,

@@ -30,7 +30,7 @@ pub use copy::{
 };
 pub use factory::{NamespaceSockets, PlainSockets, SocketFactory, connect};
 pub use namespace::{NamespaceId, NetworkNamespace, Place};
-pub use options::{raise_file_limit, tune_accepted};
+pub use options::{raise_file_limit, set_keepalive, tune_accepted};
 pub use original::{original_destination, unmap};
 pub use passing::{Channel, ChannelListener, adopt_listener, duplicate};
 pub use rewind::{Rewind, RewindRead};

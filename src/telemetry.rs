@@ -22,6 +22,7 @@ mod controller;
 mod dns;
 mod exemplars;
 mod exposition;
+mod facts;
 mod handshakes;
 mod health;
 mod jwks;

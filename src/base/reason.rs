@@ -80,9 +80,9 @@ reasons! {
          rule for everything else exists if it should, and what `isthmus check` says of the route.";
     /// A limit was reached: of connections, requests or bytes.
     Overflow: "UO",
-        "A budget was spent: connections of a workload or of one of its peers (`[layer4]` in the settings), or \
-         connections, requests or buffered bytes of a waypoint worker (`[layer7]`). `error` says which; check who opens \
-         so many.";
+        "A budget was spent: connections of a workload or of one of its peers (`[layer4]` in the settings), \
+         connections, requests or buffered bytes of a waypoint worker (`[layer7]`), or a limit in the `connectionPool` of a \
+         DestinationRule. `error` or `response_code_details` says which; check who opens so many.";
     /// The peer reset or closed the connection.
     PeerReset: "UC",
         "One side broke off. Usually the application's own doing: check its log.";

@@ -37,7 +37,38 @@ pub enum Attribute {
     /// The identity of the client.
     UriSan,
     RouteName,
+    /// Of the workload that dialled.
+    Client(PeerField),
+    /// Of the workload that was dialled.
+    Server(PeerField),
 }
+
+/// What is known of a workload, by Istio's names in `filter_state.downstream_peer` and `filter_state.upstream_peer`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerField {
+    /// The pod's.
+    Name,
+    Namespace,
+    Workload,
+    Cluster,
+    CanonicalService,
+    CanonicalRevision,
+    App,
+    Version,
+    Identity,
+}
+
+const PEER_FIELDS: [(&str, PeerField); 9] = [
+    ("name", PeerField::Name),
+    ("namespace", PeerField::Namespace),
+    ("workload", PeerField::Workload),
+    ("cluster", PeerField::Cluster),
+    ("service", PeerField::CanonicalService),
+    ("revision", PeerField::CanonicalRevision),
+    ("app", PeerField::App),
+    ("version", PeerField::Version),
+    ("identity", PeerField::Identity),
+];
 
 /// Those without a key, by their names.
 const NAMES: [(&str, Attribute); 27] = [
@@ -85,11 +116,20 @@ impl Attribute {
                 | Attribute::DestinationPort
                 | Attribute::Mtls
                 | Attribute::UriSan
+                | Attribute::Client(_)
+                | Attribute::Server(_)
         )
     }
 
     /// The attribute of a dotted name.
     pub(super) fn named(name: &str) -> Option<Self> {
-        NAMES.iter().find(|(known, _)| *known == name).map(|(_, attribute)| *attribute)
+        let of_peer = |side: &str| {
+            let field = name.strip_prefix("filter_state.")?.strip_prefix(side)?;
+            PEER_FIELDS.iter().find(|(known, _)| *known == field).map(|(_, field)| *field)
+        };
+        let known = NAMES.iter().find(|(known, _)| *known == name).map(|(_, attribute)| *attribute);
+        known
+            .or_else(|| of_peer("downstream_peer.").map(Attribute::Client))
+            .or_else(|| of_peer("upstream_peer.").map(Attribute::Server))
     }
 }

@@ -19,6 +19,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::balance::InUse;
 use crate::base::Reason;
 use crate::l7::budget::admission::Admission;
 use crate::l7::message::body::{self, BodyError, Broken, Expectation, RequestBody, Uploaded};
@@ -29,7 +30,6 @@ use crate::l7::message::messages::Messages;
 use crate::l7::message::{framing, headers};
 use crate::l7::upstream::Lease;
 use crate::telemetry::RequestRecord;
-use crate::world::InFlight;
 
 /// Recorded once, when dropped. An exchange that is dropped before it was finished was given up by the client.
 pub(in crate::l7) struct Exchange {
@@ -54,7 +54,7 @@ pub(in crate::l7) struct Exchange {
     /// The upstream connection, which others may use after this request.
     lease: Option<Lease>,
     /// The endpoint counts as busy.
-    in_flight: Option<InFlight>,
+    in_use: InUse,
     place: Option<Admission>,
     /// What providers of external authorization add to the response.
     pub(in crate::l7) added: Option<Box<HeaderMap>>,
@@ -80,7 +80,7 @@ impl Exchange {
             attempt: None,
             due: None,
             lease: None,
-            in_flight: None,
+            in_use: InUse::default(),
             place,
             added: None,
         })
@@ -100,20 +100,25 @@ impl Exchange {
         status: StatusCode,
         headers: &HeaderMap,
         lease: Lease,
-        in_flight: Option<InFlight>,
+        in_use: InUse,
     ) {
         self.record.response(status);
         self.record.response_headers(headers);
         self.record.upstream_time(self.elapsed());
         self.grpc_status(headers);
         self.lease = Some(lease);
-        self.in_flight = in_flight;
+        self.in_use = in_use;
     }
 
     /// Nobody has asked for the request's body. The client may send it or not after the response, so nothing can follow it
     /// (RFC 9110, 10.1.1).
     pub(in crate::l7) fn withholds_body(&self) -> bool {
         self.expectation.as_ref().is_some_and(Expectation::is_open)
+    }
+
+    /// The client has not sent all of its request, or the application has not taken it.
+    pub(in crate::l7) fn is_uploading(&self) -> bool {
+        self.uploaded.as_ref().is_some_and(|uploaded| !uploaded.has_ended())
     }
 
     /// What is wrong with the request's body, as far as it was read.

@@ -2,6 +2,7 @@
 
 mod authorizers;
 mod destination;
+mod destination_rules;
 mod external_auth;
 mod filters;
 mod grpc;

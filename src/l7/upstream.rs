@@ -55,7 +55,8 @@ impl UpstreamError {
     pub(in crate::l7) fn ended(&self) -> Ended {
         match self {
             UpstreamError::Unreached(failure) => failure.ended(),
-            UpstreamError::Handshake { .. } | UpstreamError::Overflow(_) => Ended::Unreached,
+            UpstreamError::Handshake { .. } => Ended::Unreached,
+            UpstreamError::Overflow(_) => Ended::NotTried,
         }
     }
 }

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::{Binding, Encryption, Locality, PolicyTarget};
 use crate::base::{ObjectKey, Str};
 use crate::filter::HttpFilter;
+use crate::traffic::Traffic;
 
 /// One Service of Kubernetes, or one host of a ServiceEntry.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -40,6 +41,9 @@ pub struct Service {
     /// What is wanted of the connections to its endpoints and is not carried out.
     #[serde(skip_serializing_if = "Encryption::is_empty")]
     pub encryption: Encryption,
+    /// What DestinationRules say of the connections to its endpoints.
+    #[serde(skip_serializing_if = "Traffic::is_empty")]
+    pub traffic: Traffic,
     /// What policies do to requests that are addressed to it, where their rule has no filter of the same type.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<HttpFilter>,

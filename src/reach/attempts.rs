@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::Downstream;
-use crate::balance::{self, Ended, Picked};
+use crate::balance::{self, Caller, Ended, Picked};
 use crate::model::Service;
 use crate::world::World;
 
@@ -27,11 +26,11 @@ impl Attempts {
     pub fn next(
         &self,
         world: &World,
-        from: &Downstream<'_>,
+        caller: Caller<'_>,
         (service, port): (&Service, u16),
         dialled: SocketAddr,
     ) -> Option<Picked> {
-        balance::pick(world, service, port, from.caller(), dialled, &self.tried)
+        balance::pick(world, service, port, caller, dialled, &self.tried)
             .filter(|picked| !self.tried.contains(&picked.address))
     }
 

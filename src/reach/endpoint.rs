@@ -48,6 +48,12 @@ impl Reach {
             let Some((mut picked, permit)) = self.choose(from, ask, &resolved, &attempts)? else {
                 return Err(last.unwrap_or_else(|| nobody(from, ask, &service)));
             };
+            if let Err(overflow) = picked.take_connection() {
+                picked.ended(Ended::NotTried);
+                let notes = permit.map(|it| it.notes).unwrap_or_default();
+                let failure = Failure::new(Reason::Overflow, overflow.to_string());
+                return Err(Unreached { picked: Some(picked), failure, notes });
+            }
             match self.connect(from, &picked, Some(&service.hostname)).await {
                 Ok(upstream) => {
                     picked.ended(Ended::Served);
@@ -76,7 +82,8 @@ impl Reach {
     ) -> Result<Option<(Picked, Option<Permit>)>, Unreached> {
         let world = self.world.load();
         let port = ask.port();
-        let Some(picked) = attempts.next(&world, from, (service, port), ask.dialled) else {
+        let Some(picked) = attempts.next(&world, from.caller(), (service, port), ask.dialled)
+        else {
             return Ok(None);
         };
         let (namespace, tunnelled) = (&from.client.key.namespace, picked.captured().is_some());

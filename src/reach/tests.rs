@@ -16,6 +16,7 @@ use crate::identity::{
 use crate::model::*;
 use crate::pool::PoolSettings;
 use crate::sock::PlainSockets;
+use crate::traffic::{self, Destination, Limits, OutlierDetection};
 use crate::world::World;
 use crate::world::fixture::{self, Fixture, bound_to, key, policy, service, waypoint, workload};
 
@@ -180,6 +181,48 @@ async fn three_endpoints_are_tried_and_no_more() {
     }
 }
 
+/// Connections of layer 4 are heard of, too.
+#[tokio::test]
+async fn an_endpoint_that_refuses_connections_is_ejected() {
+    let (_listener, port) = listening().await;
+    let mut echo = outside(&["127.0.0.1", "127.0.0.2"], port);
+    let outliers = OutlierDetection { consecutive_errors: 2, ..OutlierDetection::default() };
+    let policy = traffic::Policy { outliers: Some(outliers), ..traffic::Policy::default() };
+    let destination = Arc::new(Destination::new("Service shop/echo, port 80".into(), policy));
+    echo.traffic.set(None, [(80, destination.clone())].into());
+    let bench = Bench::new(Fixture::default().service(echo));
+    let asked = key("echo");
+    let down = SocketAddr::from(([127, 0, 0, 2], port));
+    // Whichever is selected first, the client is connected.
+    while destination.ejected().is_none() {
+        bench.endpoint(Asked::Present(&asked)).await.unwrap();
+    }
+    let dials = |bench: &Bench| bench.recording.dialled().iter().filter(|to| **to == down).count();
+    assert_eq!(dials(&bench), 2);
+    for _ in 0..20 {
+        bench.endpoint(Asked::Present(&asked)).await.unwrap();
+    }
+    assert_eq!(dials(&bench), 2, "it gets no connection any more");
+}
+
+#[tokio::test]
+async fn no_more_connections_are_open_than_the_policy_says() {
+    let (_listener, port) = listening().await;
+    let mut echo = outside(&["127.0.0.1"], port);
+    let limits = Some(Box::new(Limits { max_connections: Some(1), ..Limits::default() }));
+    let policy = traffic::Policy { limits, ..traffic::Policy::default() };
+    let destination = Arc::new(Destination::new("Service shop/echo, port 80".into(), policy));
+    echo.traffic.set(None, [(80, destination)].into());
+    let bench = Bench::new(Fixture::default().service(echo));
+    let asked = key("echo");
+    let held = bench.endpoint(Asked::Present(&asked)).await.unwrap();
+    let refused = bench.endpoint(Asked::Present(&asked)).await.err().unwrap();
+    assert_eq!(refused.failure.reason, Reason::Overflow);
+    assert_eq!(bench.recording.dialled().len(), 1);
+    drop(held);
+    assert!(bench.endpoint(Asked::Present(&asked)).await.is_ok());
+}
+
 #[test]
 fn what_follows_a_failure_depends_on_how_the_attempt_ended() {
     let four = ["127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"];
@@ -205,7 +248,9 @@ fn attempts_that_end(world: &World, how: Ended) -> usize {
     let sockets: Arc<dyn SocketFactory> = Arc::new(PlainSockets);
     let from = Downstream { client: &client, address, sockets: &sockets };
     let (mut attempts, mut made) = (Attempts::default(), 0);
-    while let Some(mut picked) = attempts.next(world, &from, (echo, 80), VIP.parse().unwrap()) {
+    while let Some(mut picked) =
+        attempts.next(world, from.caller(), (echo, 80), VIP.parse().unwrap())
+    {
         made += 1;
         let goes_on = attempts.failed(&mut picked, how);
         assert!(picked.in_flight.is_none(), "it is not busy any more");

@@ -31,6 +31,21 @@ pub(super) fn tune(socket: &impl AsFd) -> io::Result<()> {
     )
 }
 
+/// Other times for keepalive; what is not given is as for every connection.
+pub fn set_keepalive(
+    stream: &TcpStream,
+    time: Option<Duration>,
+    interval: Option<Duration>,
+    probes: Option<u32>,
+) -> io::Result<()> {
+    SockRef::from(stream).set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(time.unwrap_or(KEEPALIVE_INTERVAL))
+            .with_interval(interval.unwrap_or(KEEPALIVE_INTERVAL))
+            .with_retries(probes.unwrap_or(KEEPALIVE_PROBES)),
+    )
+}
+
 /// Lets the kernel choose the port of a bound address at `connect` instead of at `bind`. Then the port only needs to be
 /// free for that destination, and a borrowed address does not run out of ports (ip(7), IP_BIND_ADDRESS_NO_PORT).
 #[allow(unsafe_code)]

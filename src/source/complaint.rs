@@ -81,6 +81,8 @@ pub enum ConditionReason {
     ConsumerRoute,
     /// A policy takes no effect, because more specific ones set the same (GEP-713).
     Overridden,
+    /// What the object asks for is not carried out, so that traffic is refused.
+    NotSupported,
 }
 
 /// One complaint. The order is that of reading: by origin, then by object.
@@ -144,7 +146,7 @@ pub(super) fn log<'a>(complaints: impl Iterator<Item = &'a Complaint>) {
 }
 
 impl ConditionReason {
-    /// As the API spells it. `ParentNotFound`, `Conflicted` and `ConsumerRoute` are none of its constants.
+    /// As the API spells it. `ParentNotFound`, `Conflicted`, `ConsumerRoute` and `NotSupported` are none of its constants.
     pub fn name(self) -> &'static str {
         match self {
             ConditionReason::UnsupportedValue => "UnsupportedValue",
@@ -160,6 +162,7 @@ impl ConditionReason {
             ConditionReason::PartiallyProgrammed => "PartiallyProgrammed",
             ConditionReason::ConsumerRoute => "ConsumerRoute",
             ConditionReason::Overridden => "Overridden",
+            ConditionReason::NotSupported => "NotSupported",
         }
     }
 }

@@ -4,6 +4,7 @@
 
 mod attachment;
 mod authorization_policy;
+mod destination_rule;
 mod gateway;
 mod grpc_route;
 mod http_route;
@@ -29,6 +30,10 @@ pub use attachment::{AttachedTo, TargetRef, WorkloadSelector};
 pub use authorization_policy::{
     AuthorizationPolicy, AuthorizationPolicySpec, PolicyAction, PolicyCondition, PolicyFrom,
     PolicyOperation, PolicyProvider, PolicyRule, PolicySource, PolicyTo,
+};
+pub use destination_rule::{
+    ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, HttpCookie, LoadBalancer,
+    PortTrafficPolicy, RawOutlierDetection, RuleTrafficPolicy,
 };
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,
@@ -70,7 +75,7 @@ pub use telemetry::{
     Tracing, WorkloadMode,
 };
 pub use traffic_policy::{TrafficPolicy, TrafficPolicySpec};
-pub use unserved::{BackendTlsPolicy, DestinationRule, EnvoyFilter, VirtualService, WasmPlugin};
+pub use unserved::{BackendTlsPolicy, EnvoyFilter, VirtualService, WasmPlugin};
 
 pub use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -374,18 +379,18 @@ kinds! {
         used: "rate limits and faults, [on its own page](traffic-policy.md)",
         ..Row::of(ISTHMUS_GROUP, &["v1alpha1"])
     };
-    DestinationRule: DestinationRule = Row {
+    DestinationRule: DestinationRule, spec DestinationRuleSpec = Row {
         plural: "destinationrules",
-        carried_out: CarriedOut::No {
-            instead: "is not carried out: load balancing, limits, outlier detection and subsets have no effect, and what its \
-                      `tls` would encrypt is refused. Use the fields of the Service (trafficDistribution, sessionAffinity) \
-                      and one Service for each subset",
-            denies: false,
-        },
         guards: Guards::Limits,
         affects: Affects::Frame,
-        status: Status::NotCarriedOut,
-        used: "rejects traffic that it would encrypt, [see below](#unsupported-kinds)",
+        status: Status::Accepted,
+        definition: Some(Definition {
+            short: "dr",
+            description: "Load balancing and outlier detection of connections to a host: \
+                          https://istio.io/docs/reference/config/networking/destination-rule.html",
+            columns: &[("Host", ".spec.host", "The name of the service.")],
+        }),
+        used: "[on its own page](destination-rules.md)",
         ..Row::of(ISTIO_NETWORKING_GROUP, &["v1", "v1beta1", "v1alpha3"])
     };
     BackendTLSPolicy: BackendTlsPolicy = Row {

@@ -120,6 +120,11 @@ fn kinds_that_are_not_carried_out() {
 }
 
 #[test]
+fn destination_rules() {
+    golden("destination-rules");
+}
+
+#[test]
 fn telemetry() {
     golden("telemetry");
 }

@@ -5,7 +5,9 @@
 
 mod attachment;
 mod authorization_policy;
+mod by_host;
 mod changes;
+mod destination_rule;
 mod encryption;
 mod entries;
 mod ext_authz;

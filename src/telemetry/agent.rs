@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 
 use super::Reporter;
 use super::panics::panics;
+use crate::traffic;
 
 metrics! {
     /// Handles for the rooms that count; cheap to clone.
@@ -119,6 +120,7 @@ impl Collector for ProcessCollector {
         let help = "Panics, each of which ended one task";
         let kind = counted.metric_type();
         counted.encode(encoder.encode_descriptor("isthmus_panics", help, None, kind)?)?;
+        outliers(&mut encoder)?;
         if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
             let open = i64::try_from(entries.count()).unwrap_or(i64::MAX);
             gauge(&mut encoder, "process_open_fds", "Open file descriptors", open)?;
@@ -140,6 +142,32 @@ impl Collector for ProcessCollector {
         }
         Ok(())
     }
+}
+
+/// Ejections by DestinationRules, of all destinations.
+fn outliers(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let traffic::Totals { ejections, overflows, active } = traffic::totals();
+    for (name, help, count) in [
+        (
+            "isthmus_outlier_ejections",
+            "Endpoints that were ejected by the outlierDetection of a DestinationRule",
+            ejections,
+        ),
+        (
+            "isthmus_outlier_ejections_overflow",
+            "Endpoints that were not ejected because maxEjectionPercent of their service's were already",
+            overflows,
+        ),
+    ] {
+        let counter = ConstCounter::new(count);
+        counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+    }
+    gauge(
+        encoder,
+        "isthmus_outlier_ejected_endpoints",
+        "Endpoints that are ejected at present",
+        active,
+    )
 }
 
 /// The second number of the file, in pages (proc_pid_statm(5)).

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{MeshNames, World, WorldStore};
 use crate::base::{Identity, ObjectKey};
 use crate::model::*;
+use crate::traffic::Traffic;
 
 /// A mesh under construction; everything is in namespace `shop` unless its name says `namespace/name`.
 #[derive(Default)]
@@ -77,6 +78,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
         balancing: Balancing::default(),
         waypoint: Binding::None,
         encryption: Encryption::default(),
+        traffic: Traffic::default(),
         filters: Vec::new(),
         port_filters: Vec::new(),
     }

@@ -47,6 +47,7 @@ spec:
 }
 
 const WAYPOINT: &str = include_str!("../../config/bookinfo/mesh/waypoint.yaml");
+const CHECKS: &str = "isthmus_external_authorizations_total";
 const HOST: &str = "http://details.bookinfo:9080";
 
 #[test]
@@ -187,9 +188,14 @@ data:
         ask("details", "one") + &ask("ratings", "two") + &ask("reviews", "one"),
     );
     let lab = besieged(&[&config])?;
+    let checks = || Ok::<_, anyhow::Error>(lab.metrics()?.sum(CHECKS, &[]));
     for client in ["attacker", "curl"] {
-        settle(&lab, client, &[&format!("{HOST}/details/0?forged")], 403)?;
         settle(&lab, client, &[&format!("{HOST}/innocent")], 404)?;
+        settle(&lab, client, &[&format!("{HOST}/details/0?forged")], 403)?;
+        let before = checks()?;
+        settle(&lab, client, &[&format!("{HOST}/details/0?forged")], 403)?;
+        let led = checks()? - before;
+        ensure!(led <= 4.0, "one request led to {led} checks");
     }
     ensure!(seen(&lab, "forged")?.is_empty(), "a request passed the authorizers");
     for asked in ["ratings-v1", "reviews-v1"] {

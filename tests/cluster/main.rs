@@ -10,6 +10,8 @@ mod cluster;
 mod issuer;
 #[path = "../support/profile.rs"]
 mod profile;
+#[path = "../support/spans.rs"]
+mod spans;
 #[allow(dead_code, reason = "the cluster has its own timeouts")]
 #[path = "../support/lab/wait.rs"]
 mod wait;
@@ -18,6 +20,7 @@ mod controller;
 mod failures;
 mod guide;
 mod identity;
+mod listener;
 mod observability;
 mod pods;
 mod rotation;

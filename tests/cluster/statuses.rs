@@ -197,3 +197,28 @@ fn a_misspelt_policy_is_refused_aloud() -> Result<()> {
     }
     Ok(())
 }
+
+fn mesh_config(text: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{ name: istio-system }}\n---\napiVersion: v1\nkind: ConfigMap\n\
+         metadata: {{ name: istio, namespace: istio-system }}\ndata: {{ mesh: '{text}' }}\n"
+    )
+}
+
+/// A ConfigMap has no status.
+#[test]
+fn events_say_what_is_wrong_with_meshconfig() -> Result<()> {
+    let mut last = String::new();
+    for (text, words) in [
+        ("ingressClass: istio", ["Misconfigured", "ingressClass: is not carried out"]),
+        ("extensionProviders: [", ["Refused", "is not YAML"]),
+    ] {
+        last = mesh_config(text);
+        apply(&last)?;
+        until(&format!("an Event with {words:?}"), || {
+            let events = kubectl(&["describe", "-n", "istio-system", "configmap", "istio"])?;
+            Ok(words.iter().all(|word| events.contains(word)).then_some(()))
+        })?;
+    }
+    delete(&last)
+}

@@ -45,6 +45,7 @@ pub const LAYERS: [(&str, u8); 39] = [
     ("filter", 1),
     ("jwt", 1),
     ("trace", 1),
+    ("traffic", 1),
     ("expression", 1),
     ("base", 0),
     // Declares the rooms and does nothing else.

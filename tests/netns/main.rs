@@ -21,6 +21,7 @@ mod clock;
 mod cni;
 #[path = "../support/collector.rs"]
 mod collector;
+mod destination_rules;
 mod dns;
 mod endurance;
 mod entries;

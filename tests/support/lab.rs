@@ -166,6 +166,20 @@ impl Lab {
         pod.process.as_mut().map_or(Ok(()), |process| process.wait_for_port(PORT))
     }
 
+    /// Ends the program of a pod, which stays: connections to its port are refused.
+    pub fn stop_program(&mut self, name: &str) -> Result<()> {
+        let pod = self.pods.get_mut(name).ok_or_else(|| anyhow!("the lab has no pod {name}"))?;
+        pod.process = None;
+        Ok(())
+    }
+
+    /// Starts it again.
+    pub fn start_program(&mut self, name: &str) -> Result<()> {
+        let pod = self.pods.get_mut(name).ok_or_else(|| anyhow!("the lab has no pod {name}"))?;
+        pod.start(name, &self.programs, &self.logs)?;
+        pod.process.as_mut().map_or(Ok(()), |process| process.wait_for_port(PORT))
+    }
+
     /// Starts an agent on every node, with `more` at the end of its settings.
     pub fn start_agents(&mut self, more: &str) -> Result<()> {
         self.start_agents_each(|_| more.to_owned())

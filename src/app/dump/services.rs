@@ -37,6 +37,9 @@ fn show(service: &Service, domain: &Str) -> Value {
     if let Some(balancer) = balancer(service.balancing) {
         shown["loadBalancer"] = balancer;
     }
+    if !service.traffic.is_empty() {
+        shown["traffic"] = json!(service.traffic);
+    }
     if let Some(waypoint) = super::waypoint(&service.waypoint, domain) {
         shown["waypoint"] = waypoint;
     }

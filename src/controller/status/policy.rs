@@ -10,7 +10,9 @@ use crate::model::{self, Action, PolicyTarget, Scope};
 use crate::source::objects::{
     AuthorizationPolicy, Gateway, Kind, Service, ServiceEntry, TargetRef,
 };
-use crate::source::{Complaint, Resolved, Severity, WAYPOINT_CLASS, WaypointBindings};
+use crate::source::{
+    Complaint, ConditionType, Resolved, Severity, WAYPOINT_CLASS, WaypointBindings,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 const ZTUNNEL: &str = "ZtunnelAccepted";
@@ -189,6 +191,8 @@ pub(super) fn accepted(view: &View<'_>, subject: &Subject, stored: &Stored) -> D
     let all = || told(complaints.iter().copied(), None);
     let condition = if stored.refused.is_some() || complaints.iter().any(|it| is_unattached(it)) {
         Condition::fails(ACCEPTED, "Invalid", all())
+    } else if let Some(reason) = complaints.iter().find_map(|it| not_accepted(it)) {
+        Condition::fails(ACCEPTED, reason, all())
     } else if let Some(overruled) = complaints.iter().find(|it| it.field.is_empty()) {
         Condition::fails(ACCEPTED, "Conflicted", overruled.reason.clone())
     } else if !complaints.is_empty() {
@@ -198,6 +202,12 @@ pub(super) fn accepted(view: &View<'_>, subject: &Subject, stored: &Stored) -> D
     };
     let status = json!({ "conditions": condition::list(&[condition], stored.generation()) });
     Desired { status, owned: &[ACCEPTED] }
+}
+
+/// The reason why the object is not accepted, where the complaint says it.
+fn not_accepted(complaint: &Complaint) -> Option<&'static str> {
+    let condition = complaint.condition.filter(|it| it.kind == ConditionType::Accepted)?;
+    (!condition.status()).then(|| condition.reason.name())
 }
 
 /// A Telemetry whose attachment is wrong has no effect. Policies that guard something are in force then, and deny.

@@ -123,6 +123,11 @@ fn policies() {
 }
 
 #[test]
+fn destination_rules() {
+    golden("destination-rules");
+}
+
+#[test]
 fn telemetry() {
     golden("telemetry");
 }

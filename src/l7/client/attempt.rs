@@ -26,6 +26,7 @@ use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::arrived::{Arrived, Untold};
 use crate::l7::exchange::keys;
 use crate::l7::exchange::upgrade::Upgrade;
+use crate::l7::message::body;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::message::original::Original;
 use crate::l7::message::sent::Sent;
@@ -54,6 +55,13 @@ pub(in crate::l7) struct Got {
     pub(in crate::l7) upgrade: Option<Upgrade>,
     /// What is judged again of a request that lasts, where nobody else will do it.
     pub(in crate::l7) judged: Option<Kept>,
+}
+
+impl Got {
+    /// What the response tells about its endpoint.
+    fn ended(&self) -> Ended {
+        Ended::Answered(body::outcome(self.response.status(), self.response.headers()))
+    }
 }
 
 /// An attempt without a response.
@@ -142,10 +150,17 @@ impl Routed {
     /// The request once more, when the route wants that, and how long to wait.
     fn retried(&self, again: &mut Retries, outcome: &Outcome) -> Option<(Arrived, Duration)> {
         let retry = self.plan.retry(&self.world)?;
-        match outcome {
+        let retried = match outcome {
             Outcome::Got(got, _) => again.after_status(retry, got.response.status()),
             Outcome::Failed(_, ended) => again.after_failure(retry, *ended),
+        }?;
+        if let Some(destination) = self.plan.destination(&self.session)
+            && let Err(overflow) = again.take_place(destination)
+        {
+            tracing::debug!("a request is not retried: {overflow}");
+            return None;
         }
+        Some(retried)
     }
 
     /// Tries endpoints until one may have seen the request.
@@ -166,6 +181,12 @@ impl Routed {
             if let Err(answer) = self.admit(&picked, arrived, exchange).await {
                 return Outcome::Failed(answer, Ended::Denied);
             }
+            // Boxed, because few destinations have such limits.
+            if picked.limits_requests()
+                && let Err(answer) = Box::pin(self.take_place(&mut picked, arrived, due)).await
+            {
+                return Outcome::Failed(answer, Ended::Denied);
+            }
             let sent = {
                 // Pinned here, so that what waits for it does not hold it a second time.
                 let attempt = pin!(self.attempt(&picked, arrived, &mut exchange.attempts));
@@ -173,13 +194,16 @@ impl Routed {
             };
             let Failed { unsent, refused, answer, ended } = match sent {
                 Some(Ok(got)) => {
-                    picked.ended(Ended::Served);
+                    picked.ended(got.ended());
                     return Outcome::Got(got, picked);
                 }
                 Some(Err(failed)) => failed,
                 None => Failed::of(late(), Ended::TimedOut),
             };
-            let goes_on = attempts.failed(&mut picked, ended);
+            // A client that sends slowly must not have the endpoint ejected.
+            let is_clients = ended == Ended::TimedOut && exchange.is_uploading();
+            let heard = if is_clients { Ended::GivenUp } else { ended };
+            let goes_on = attempts.failed(&mut picked, heard);
             // A pooled connection that was closed meanwhile was no attempt at all.
             let was_one = refused || !matches!(ended, Ended::Stale);
             let last_one = was_one && self.plan.never_retries(&self.world);
@@ -191,6 +215,30 @@ impl Routed {
         }
         let (answer, ended) = last.unwrap_or_else(|| (self.nobody(), Ended::Unreached));
         Outcome::Failed(answer, ended)
+    }
+
+    /// A place for the request in the limits of the destination's policy, for which it may wait.
+    async fn take_place(
+        &self,
+        picked: &mut Picked,
+        arrived: &Arrived,
+        due: Option<Instant>,
+    ) -> Result<(), Answer> {
+        let has_own_connection = self.version(arrived) == Version::Http1;
+        match deadline::within(due, picked.take_request(has_own_connection)).await {
+            Some(Ok(())) => Ok(()),
+            Some(Err(overflow)) => Err(Answer::overflow(overflow.to_string())),
+            None => Err(late()),
+        }
+    }
+
+    /// The version that the application is spoken to in.
+    fn version(&self, arrived: &Arrived) -> Version {
+        match &arrived.upgrade {
+            // Only HTTP/1.1 has upgrades.
+            Some(_) => Version::Http1,
+            None => self.session.upstream_version(arrived.version, self.plan.protocol()),
+        }
     }
 
     /// What stands before an attempt where nobody at the destination judges.
@@ -270,8 +318,14 @@ impl Routed {
             filtered = Box::pin(self.ask_providers(asks, &picked, &mut arrived, None)).await?;
         }
         self.limit(&picked, &mut arrived, filtered, None).await?;
+        if picked.limits_requests() {
+            Box::pin(self.take_place(&mut picked, &arrived, None)).await?;
+        }
         let sent = self.attempt(&picked, &mut arrived, &mut 0).await;
-        picked.ended(sent.as_ref().err().map_or(Ended::Served, |failed| failed.ended));
+        picked.ended(match &sent {
+            Ok(got) => got.ended(),
+            Err(failed) => failed.ended,
+        });
         match sent {
             Ok(got) => Ok((got.response, got.lease)),
             Err(failed) => Err(failed.answer),
@@ -435,17 +489,15 @@ impl Routed {
         count: &mut u32,
     ) -> Result<Got, Failed> {
         let session = &self.session;
-        let version = match &arrived.upgrade {
-            // Only HTTP/1.1 has upgrades.
-            Some(_) => Version::Http1,
-            None => session.upstream_version(arrived.version, self.plan.protocol()),
-        };
+        let version = self.version(arrived);
         let shelf = session.context.upstreams.shelf(self.key(picked, version));
         let dial = || async {
             let (from, addressed) = (session.downstream(), &self.plan.addressed.hostname);
             let stream = session.context.reach.connect(&from, picked, Some(addressed)).await?;
             let share = session.seat.share();
-            session.context.connect(share, version, stream, picked.address).await
+            let connected = session.context.connect(share, version, stream, picked.address).await;
+            let limits = picked.limits().map(|limits| limits.per_connection);
+            connected.map(|sender| sender.limited(limits.unwrap_or_default()))
         };
         let mut lease = match shelf.lease(dial).await {
             Ok(lease) => lease,
@@ -492,6 +544,8 @@ impl Routed {
     fn failed(&self, picked: &Picked, reused: bool, failed: &SendError) -> Failed {
         let answer = self.session.context.broken(picked.address, &failed.error);
         let ended = match (failed.unsent || failed.refused, reused) {
+            // The client's body ended before its length, or it broke the rules.
+            (false, _) if failed.error.is_user() => Ended::GivenUp,
             (false, _) => Ended::Broken,
             (true, true) => Ended::Stale,
             (true, false) => Ended::Unreached,

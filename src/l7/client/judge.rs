@@ -38,7 +38,7 @@ impl Judge<'_> {
         request: &Request<B>,
         providers: Providers<'_>,
     ) -> Result<Option<Permit>, Denial> {
-        let Plan { addressed, port, chosen, backend: (backend, backend_port) } = self.plan;
+        let Plan { addressed, port, chosen, backend: (backend, backend_port), .. } = self.plan;
         let way = gate::Way {
             addressed,
             port: *port,

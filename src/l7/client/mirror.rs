@@ -70,26 +70,11 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
     *request.method_mut() = arrived.request.method().clone();
     *request.uri_mut() = sent.uri;
     *request.headers_mut() = sent.headers;
-    let (version, protocol, form) = (arrived.version, arrived.protocol, arrived.form);
-    let copy = Arrived {
-        request,
-        version,
-        protocol,
-        form,
-        upgrade: None,
-        fault: None,
-        checks: 0,
-        untold: None,
-    };
+    let copy = Arrived::again(request, (arrived.version, arrived.protocol, arrived.form));
     let copied = Routed {
         session: session.clone(),
         world: world.clone(),
-        plan: Plan {
-            addressed: service.clone(),
-            port: *port,
-            chosen: None,
-            backend: (service.clone(), *port),
-        },
+        plan: Plan::straight_to(service, *port),
         before: None,
         seen: Seen::default(),
     };

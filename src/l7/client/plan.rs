@@ -4,10 +4,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode, Uri};
 
 use super::session::Session;
-use crate::balance::{self, Picked};
+use crate::balance::{self, Caller, Picked};
 use crate::base::{ObjectKey, Str};
 use crate::filter::{HttpFilter, Pair};
 use crate::l7::exchange::answer::Answer;
@@ -17,6 +17,7 @@ use crate::model::{
 };
 use crate::reach::Attempts;
 use crate::route::{self, Head, Selection};
+use crate::traffic::{Balancer, Destination, Hashed};
 use crate::world::World;
 
 /// Where a request goes.
@@ -29,9 +30,17 @@ pub(in crate::l7) struct Plan {
     pub(in crate::l7) chosen: Option<Chosen>,
     /// The service whose endpoints take the request, and its port.
     pub(in crate::l7) backend: (Arc<Service>, u16),
+    /// What selects the endpoint, where the backend's policy hashes a property of requests.
+    pub(in crate::l7) hash: Option<Box<Hashed>>,
 }
 
 impl Plan {
+    /// To a service, past its routes.
+    pub(in crate::l7) fn straight_to(service: &Arc<Service>, port: u16) -> Self {
+        let backend = (service.clone(), port);
+        Self { addressed: service.clone(), port, chosen: None, backend, hash: None }
+    }
+
     /// Of the addressed service, for the addressed port. A rule's filter holds instead of one of its type.
     pub(in crate::l7) fn filters_of_service(&self) -> &[HttpFilter] {
         self.addressed.filters_on(self.port)
@@ -87,8 +96,7 @@ impl Plan {
         last: &[SocketAddr],
     ) -> Option<Picked> {
         let (service, port) = &self.backend;
-        let caller = session.downstream().caller();
-        balance::pick(world, service, *port, caller, session.dialled, last)
+        balance::pick(world, service, *port, self.caller(session), session.dialled, last)
     }
 
     /// An endpoint of the backend that was not tried yet.
@@ -99,7 +107,18 @@ impl Plan {
         attempts: &Attempts,
     ) -> Option<Picked> {
         let (service, port) = &self.backend;
-        attempts.next(world, &session.downstream(), (service, *port), session.dialled)
+        attempts.next(world, self.caller(session), (service, *port), session.dialled)
+    }
+
+    /// What holds for this client's requests to the backend.
+    pub(in crate::l7) fn destination(&self, session: &Session) -> Option<&Arc<Destination>> {
+        let (service, port) = &self.backend;
+        service.traffic.of_client(&session.client.key.namespace, *port)
+    }
+
+    fn caller<'a>(&self, session: &'a Session) -> Caller<'a> {
+        let hash = self.hash.as_ref().map(|hashed| hashed.key);
+        Caller { hash, ..session.downstream().caller() }
     }
 }
 
@@ -142,6 +161,18 @@ pub(in crate::l7) struct Route {
     pub(in crate::l7) addressed: Arc<Service>,
     port: u16,
     pub(in crate::l7) chosen: Option<Chosen>,
+}
+
+/// The key of a request, where the backend's policy hashes one of its properties.
+pub(in crate::l7) fn hash(
+    (service, port): (&Service, u16),
+    session: &Session,
+    uri: &Uri,
+    headers: &HeaderMap,
+) -> Option<Box<Hashed>> {
+    let destination = service.traffic.of_client(&session.client.key.namespace, port)?;
+    let Some(Balancer::Hash(key)) = destination.balancer() else { return None };
+    key.of(uri, headers, session.client_address.ip()).map(Box::new)
 }
 
 /// Chooses the rule for one request.
@@ -220,7 +251,11 @@ impl Route {
         }
     }
 
-    pub(in crate::l7) fn lead_to(self, backend: (Arc<Service>, u16)) -> Plan {
-        Plan { addressed: self.addressed, port: self.port, chosen: self.chosen, backend }
+    pub(in crate::l7) fn lead_to(
+        self,
+        backend: (Arc<Service>, u16),
+        hash: Option<Box<Hashed>>,
+    ) -> Plan {
+        Plan { addressed: self.addressed, port: self.port, chosen: self.chosen, backend, hash }
     }
 }

@@ -24,6 +24,7 @@
 
 use std::sync::Arc;
 
+use http::header::SET_COOKIE;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
@@ -199,7 +200,9 @@ impl Planning<'_> {
         self.exchange.record.route(rule);
         let (service, port) = led.map_err(|answer| self.heard(answer))?;
         let resolved = self.session.resolve(&service).await?;
-        Ok(route.lead_to((resolved, port)))
+        let request = &self.arrived.request;
+        let hash = plan::hash((&resolved, port), self.session, request.uri(), request.headers());
+        Ok(route.lead_to((resolved, port), hash))
     }
 
     /// To the backend whose turn it is, unless a filter answers instead.
@@ -273,14 +276,17 @@ fn pass_on(
     let Routed { plan, seen, .. } = &routed;
     let mut head = ResponseHead { status: response.status(), headers: response.headers_mut() };
     filter::respond(plan.filters_of_service(), plan.filters(), &mut head, seen);
+    if let Some(cookie) = plan.hash.as_ref().and_then(|hashed| hashed.set_cookie.clone()) {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
     if let Some(added) = exchange.added.take() {
         ext_authz::add_to_response(&added, response.headers_mut());
     }
     if let Err(why) = exchange.reserve(response.headers()) {
         return Answer::overflow(why).respond(exchange, form);
     }
-    let in_flight = picked.in_flight.take();
-    exchange.answered(response.status(), response.headers(), lease, in_flight);
+    let in_use = picked.in_use();
+    exchange.answered(response.status(), response.headers(), lease, in_use);
     let session = routed.session.clone();
     let ends = || cut(routed, picked, judged?);
     match granted {

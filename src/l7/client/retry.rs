@@ -17,6 +17,7 @@ use crate::l7::exchange::arrived::Arrived;
 use crate::l7::message::body::{Replay, RequestBody};
 use crate::l7::version::Version;
 use crate::model::Retry;
+use crate::traffic::{Destination, Overflow, Place};
 
 /// The longest time between two attempts, as a multiple of the first: Envoy's.
 const MOST_BACKOFF: u32 = 10;
@@ -32,6 +33,8 @@ pub(in crate::l7) struct Retries {
     arrived: (Version, &'static str, Form),
     sent: u32,
     _buffer: Option<Reserved>,
+    /// Among the retries that the destination may have at once.
+    place: Option<Box<Place>>,
 }
 
 impl Retries {
@@ -55,7 +58,16 @@ impl Retries {
             body: arrived.request.body_mut().keep(),
             arrived: (arrived.version, arrived.protocol, arrived.form),
             sent: 0,
+            place: None,
         }))
+    }
+
+    /// Takes a place among the retries of a destination, for as long as this request is retried.
+    pub(in crate::l7) fn take_place(&mut self, destination: &Destination) -> Result<(), Overflow> {
+        if self.place.is_none() {
+            self.place = destination.retry()?;
+        }
+        Ok(())
     }
 
     /// The request once more after this status, and how long to wait.
@@ -74,9 +86,9 @@ impl Retries {
         ended: Ended,
     ) -> Option<(Arrived, Duration)> {
         let allowed = match ended {
-            Ended::Unreached | Ended::Stale => true,
+            Ended::Unreached | Ended::NotTried | Ended::Stale => true,
             Ended::Broken | Ended::TimedOut => self.method.is_idempotent(),
-            Ended::Denied | Ended::Served => false,
+            Ended::Denied | Ended::GivenUp | Ended::Served | Ended::Answered(_) => false,
         };
         allowed.then(|| self.next(retry)).flatten()
     }
@@ -96,20 +108,7 @@ impl Retries {
         *request.extensions_mut() = self.extensions.clone();
         let wait = backoff(retry.backoff, self.sent);
         self.sent += 1;
-        let (version, protocol, form) = self.arrived;
-        Some((
-            Arrived {
-                request,
-                version,
-                protocol,
-                form,
-                upgrade: None,
-                fault: None,
-                checks: 0,
-                untold: None,
-            },
-            wait,
-        ))
+        Some((Arrived::again(request, self.arrived), wait))
     }
 }
 

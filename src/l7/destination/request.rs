@@ -23,6 +23,7 @@ use hyper::body::Incoming;
 
 use super::gates::{Gates, Permitted};
 use super::session::{self, Session};
+use crate::balance::InUse;
 use crate::base::{PolicyNote, Str};
 use crate::ext_authz;
 use crate::gate::{Permit, Providers};
@@ -328,7 +329,7 @@ impl Judged {
         if let Err(why) = exchange.reserve(response.headers()) {
             return Answer::overflow(why).respond(exchange, form);
         }
-        exchange.answered(response.status(), response.headers(), lease, None);
+        exchange.answered(response.status(), response.headers(), lease, InUse::default());
         match granted {
             Some(upgrade) => {
                 let cut = async move { self.until_cut().await };

@@ -99,6 +99,15 @@ impl Arrived {
         Self { request, version, protocol, form, upgrade, fault, checks, untold: None }
     }
 
+    /// The same once more, for another attempt or as a copy.
+    pub(in crate::l7) fn again(
+        request: Request<RequestBody>,
+        (version, protocol, form): (Version, &'static str, Form),
+    ) -> Self {
+        let (upgrade, fault, checks, untold) = (None, None, 0, None);
+        Self { request, version, protocol, form, upgrade, fault, checks, untold }
+    }
+
     /// Takes the request's places in the budgets: its own, and its body's in the connection's receive window.
     pub(in crate::l7) fn admit(&mut self, seat: &Arc<Seat>) -> Result<RequestPermit, Full> {
         let permit = seat.request(self.version, headers::size(&self.request))?;

@@ -6,11 +6,13 @@ mod expected;
 mod forbidden;
 mod part;
 mod request;
+mod uploaded;
 
 pub(in crate::l7) use expected::{Expectation, Withheld};
-pub(in crate::l7) use request::{Ahead, Broken, Replay, RequestBody, Uploaded};
+pub(in crate::l7) use request::{Ahead, Replay, RequestBody};
+pub(in crate::l7) use uploaded::{Broken, Uploaded};
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 /// Why a body does not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -32,4 +34,36 @@ pub(in crate::l7) enum BodyError {
 /// `grpc-status` of trailers, or of a response that has nothing but headers.
 pub(in crate::l7) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// The status by which an endpoint is judged. gRPC answers with 200 and tells an error apart, here in the head of a response
+/// without a body; those that are the server's fault count as their HTTP equivalents (as in Envoy, but for UNIMPLEMENTED, which
+/// a client can ask for).
+pub(in crate::l7) fn outcome(status: StatusCode, headers: &HeaderMap) -> StatusCode {
+    match grpc_status(headers) {
+        // UNKNOWN, INTERNAL, DATA_LOSS.
+        Some(2 | 13 | 15) => StatusCode::INTERNAL_SERVER_ERROR,
+        // DEADLINE_EXCEEDED.
+        Some(4) => StatusCode::GATEWAY_TIMEOUT,
+        // UNAVAILABLE.
+        Some(14) => StatusCode::SERVICE_UNAVAILABLE,
+        _ => status,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_grpc_count_as_those_of_http() {
+        for (grpc, expected) in
+            [("0", 200), ("5", 200), ("12", 200), ("13", 500), ("14", 503), ("4", 504), ("x", 200)]
+        {
+            let headers =
+                HeaderMap::from_iter([("grpc-status".parse().unwrap(), grpc.parse().unwrap())]);
+            assert_eq!(outcome(StatusCode::OK, &headers), expected, "{grpc}");
+        }
+        assert_eq!(outcome(StatusCode::BAD_GATEWAY, &HeaderMap::new()), 502);
+    }
 }

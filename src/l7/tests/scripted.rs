@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,6 +46,7 @@ pub(super) struct Script {
     /// Once they are used up, the last goes on.
     steps: Mutex<VecDeque<Step>>,
     came: Mutex<Vec<Came>>,
+    connections: AtomicUsize,
 }
 
 impl Script {
@@ -57,6 +59,7 @@ impl Script {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
+                serving.connections.fetch_add(1, Ordering::Relaxed);
                 let script = serving.clone();
                 let service = service_fn(move |request| script.clone().answer(request));
                 let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
@@ -66,6 +69,11 @@ impl Script {
             }
         });
         (address, script)
+    }
+
+    /// Connections so far.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     pub(super) fn came(&self) -> Vec<Came> {

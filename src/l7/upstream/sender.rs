@@ -31,6 +31,7 @@ use crate::l7::message::leaving::Leaving;
 use crate::l7::message::{refused, watched};
 use crate::l7::tasks::{Executor, Tasks};
 use crate::l7::version::Version;
+use crate::traffic::PerConnection;
 use crate::tunnel::Carrier;
 
 /// How long a connection takes requests. A busy one would otherwise last for ever, and with it the tunnel that carries
@@ -84,6 +85,22 @@ impl Sender {
             .map_err(|error| UpstreamError::Handshake { address, error })
     }
 
+    /// Under what the policy of its destination says of connections.
+    pub(in crate::l7) fn limited(self, limits: PerConnection) -> Self {
+        self.buffers.limit(limits);
+        self
+    }
+
+    /// How long it may rest.
+    pub(super) fn rest(&self) -> Option<Duration> {
+        self.buffers.rest()
+    }
+
+    /// Counts a request that it takes.
+    pub(super) fn count(&self) {
+        self.buffers.count();
+    }
+
     fn is_closed(&self) -> bool {
         match &self.kind {
             Kind::Http1(sender, _) => sender.is_closed(),
@@ -108,6 +125,7 @@ impl Sender {
             || self.is_closed()
             || self.has_refused()
             || self.is_withheld()
+            || self.buffers.is_used_up()
             || self.made.elapsed() >= LIFETIME
     }
 
@@ -169,6 +187,7 @@ impl Sender {
         self.buffers.open().map_err(UpstreamError::Overflow)?;
         let kind = Kind::Stream(sender.clone(), taken.clone());
         let buffers = self.buffers.clone();
+        self.count();
         Ok(Sender { kind, buffers, made: self.made, withheld: None })
     }
 

@@ -38,6 +38,14 @@ pub(in crate::l7) struct Lease {
     pub(in crate::l7) reused: bool,
 }
 
+impl Resting {
+    /// It rested for as long as the policy of its destination lets it.
+    fn is_over(&self) -> bool {
+        let rest = self.sender.rest();
+        rest.is_some_and(|rest| self.sender.streams() == 0 && self.since.elapsed() >= rest)
+    }
+}
+
 impl Shelf {
     pub(in crate::l7) fn new(version: Version) -> Self {
         Self { version, resting: Mutex::default(), dialling: Semaphore::new(1) }
@@ -84,7 +92,7 @@ impl Shelf {
     /// The connection that was used last is the likeliest to be open still.
     fn take(&self) -> Option<Sender> {
         let mut resting = self.resting.lock();
-        resting.retain(|resting| !resting.sender.is_finished());
+        resting.retain(|resting| !resting.sender.is_finished() && !resting.is_over());
         let found = resting.iter().rposition(|resting| resting.sender.is_ready())?;
         match self.version {
             Version::Http1 => Some(resting.remove(found).sender),
@@ -114,12 +122,17 @@ impl Shelf {
     }
 
     fn leased(self: &Arc<Self>, sender: Sender, reused: bool) -> Lease {
+        // Those of HTTP/2 are counted when they are shared out.
+        if self.version == Version::Http1 {
+            sender.count();
+        }
         Lease { sender, shelf: self.clone(), reused }
     }
 
     pub(super) fn sweep(&self) {
         self.resting.lock().retain(|Resting { sender, since }| {
-            !sender.is_finished() && (sender.streams() > 0 || since.elapsed() < REST)
+            let rest = sender.rest().unwrap_or(REST);
+            !sender.is_finished() && (sender.streams() > 0 || since.elapsed() < rest)
         });
     }
 

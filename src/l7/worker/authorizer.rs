@@ -245,13 +245,13 @@ impl Authorizer<'_> {
         let dialled = SocketAddr::new(self.from.address.ip(), provider.port);
         let (mut attempts, mut last) = (Attempts::default(), None);
         while let Some(mut picked) =
-            attempts.next(&world, &self.from, (&service, provider.port), dialled)
+            attempts.next(&world, self.from.caller(), (&service, provider.port), dialled)
         {
             self.may_go(&world, &service, provider.port, &picked, &check)?;
             let attempt = self.attempt(&service, provider, &picked, &mut check, reached);
             let failed = match attempt.await {
                 Ok(got) => {
-                    picked.ended(Ended::Served);
+                    picked.ended(Ended::Answered(got.0.status()));
                     return Ok(got);
                 }
                 Err(failed) => failed,

@@ -1,6 +1,6 @@
 //! Kinds of Gateway API and Istio that are known and not carried out. Of most only that there is one is kept. A
-//! DestinationRule and a BackendTLSPolicy may want traffic encrypted, which must not be lost; what else stands in them is
-//! nobody's business here, so nothing in them is an error.
+//! BackendTLSPolicy wants traffic encrypted, which must not be lost; what else stands in it is nobody's business here, so
+//! nothing in it is an error.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
@@ -33,15 +33,6 @@ macro_rules! named {
 
 named! { VirtualService EnvoyFilter WasmPlugin }
 
-/// `networking.istio.io/v1` DestinationRule.
-#[derive(Clone, Debug, Deserialize)]
-pub struct DestinationRule {
-    #[serde(default)]
-    pub metadata: ObjectMeta,
-    #[serde(default)]
-    pub spec: Value,
-}
-
 /// `gateway.networking.k8s.io/v1` BackendTLSPolicy.
 #[derive(Clone, Debug, Deserialize)]
 pub struct BackendTlsPolicy {
@@ -49,16 +40,6 @@ pub struct BackendTlsPolicy {
     pub metadata: ObjectMeta,
     #[serde(default)]
     pub spec: Value,
-}
-
-impl Labelled for DestinationRule {
-    fn labels(&self) -> Option<&Labels> {
-        self.metadata.labels()
-    }
-
-    fn annotations(&self) -> Option<&Labels> {
-        self.metadata.annotations()
-    }
 }
 
 impl Labelled for BackendTlsPolicy {

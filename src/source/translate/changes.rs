@@ -42,7 +42,7 @@ pub(super) struct Affected {
     pub(super) all: bool,
     /// Workloads of these namespaces.
     pub(super) workloads_of: BTreeSet<Str>,
-    /// Every service: what is wanted encrypted changed.
+    /// Every service: what DestinationRules or BackendTLSPolicies say changed.
     pub(super) services: bool,
     /// Every ServiceEntry: who sees them changed.
     pub(super) entries: bool,

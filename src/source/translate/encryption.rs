@@ -6,26 +6,24 @@
 //! `exportTo` goes), without one the root namespace's; that of any other namespace for that namespace's own clients, to
 //! whom it adds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::by_host::{self, ByHost};
 use super::{Context, is_of_other_revision};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Demand, Encryption, Wish};
-use crate::source::Severity;
 use crate::source::objects::{BackendTlsPolicy, DestinationRule, Kind, TargetRef, Typed};
+use crate::source::{Condition, ConditionReason, ConditionType, Severity};
 use crate::world::Attached;
 
 /// Every wish, to be looked up by service.
 #[derive(Default, PartialEq)]
 pub(super) struct Encryptions {
     root_namespace: Str,
-    /// By whole host name.
-    hosts: HashMap<Str, Vec<DestinationTls>>,
-    /// By what follows the star of a host.
-    wildcards: BTreeMap<Str, Vec<DestinationTls>>,
+    rules: ByHost<DestinationTls>,
     /// BackendTLSPolicies.
     targets: Attached<Target>,
 }
@@ -33,7 +31,6 @@ pub(super) struct Encryptions {
 /// What one DestinationRule says of TLS, which may be nothing.
 #[derive(PartialEq)]
 struct DestinationTls {
-    namespace: Str,
     wish: Arc<Wish>,
     /// Namespaces of clients that may see it; `None`: all.
     exported: Option<Vec<Str>>,
@@ -71,16 +68,10 @@ impl Encryptions {
             complain(cx, key, &wish);
         }
         let Some(host) = spec.get("host").and_then(Value::as_str) else { return };
-        let host = full_host(cx, key, host);
-        let rule = DestinationTls {
-            namespace: key.namespace.clone(),
-            wish: Arc::new(wish),
-            exported: exported(key, spec),
-        };
-        match host.strip_prefix('*') {
-            Some(rest) => self.wildcards.entry(rest.into()).or_default().push(rule),
-            None => self.hosts.entry(host.as_str().into()).or_default().push(rule),
-        }
+        let to = spec.get("exportTo").and_then(Value::as_array).into_iter().flatten();
+        let exported = by_host::exported(key, to.filter_map(Value::as_str));
+        let host = by_host::full_host(cx, key, host);
+        self.rules.add(&host, &key.namespace, DestinationTls { wish: Arc::new(wish), exported });
     }
 
     fn add_policy(&mut self, key: &ObjectKey, spec: &Value) {
@@ -102,7 +93,7 @@ impl Encryptions {
     /// What is wanted of connections to a service.
     pub(super) fn of(&self, service: &model::Service) -> Encryption {
         let mut encryption = Encryption::default();
-        if self.hosts.is_empty() && self.wildcards.is_empty() && self.targets.is_empty() {
+        if self.rules.is_empty() && self.targets.is_empty() {
             return encryption;
         }
         let namespace = &service.key.namespace;
@@ -111,7 +102,7 @@ impl Encryptions {
                 encryption.add(None, Arc::new(wish));
             }
         }
-        let by_namespace = self.most_specific(&service.hostname);
+        let by_namespace = self.rules.most_specific(&service.hostname);
         let spoken = by_namespace.contains_key(namespace);
         for (of, rules) in by_namespace {
             let speaks = of == namespace || *of == self.root_namespace && !spoken;
@@ -127,24 +118,6 @@ impl Encryptions {
             }
         }
         encryption
-    }
-
-    /// The rules for a host that count, by their namespace.
-    fn most_specific(&self, host: &str) -> BTreeMap<&Str, Vec<&DestinationTls>> {
-        let mut found: BTreeMap<&Str, (usize, Vec<&DestinationTls>)> = BTreeMap::new();
-        let exact = self.hosts.get(host).into_iter().flatten().map(|rule| (usize::MAX, rule));
-        let wildcards = self.wildcards.iter().filter(|(end, _)| host.ends_with(end.as_str()));
-        let wildcards = wildcards.flat_map(|(end, rules)| rules.iter().map(|it| (end.len(), it)));
-        for (specific, rule) in exact.chain(wildcards) {
-            let best = found.entry(&rule.namespace).or_default();
-            if specific > best.0 {
-                *best = (specific, Vec::new());
-            }
-            if specific == best.0 {
-                best.1.push(rule);
-            }
-        }
-        found.into_iter().map(|(namespace, (_, rules))| (namespace, rules)).collect()
     }
 }
 
@@ -192,25 +165,6 @@ fn demand(tls: Option<&Value>) -> Demand {
     }
 }
 
-/// A name without dots is a Service of the rule's namespace (Istio, DestinationRule `host`).
-fn full_host(cx: &Context<'_>, key: &ObjectKey, host: &str) -> String {
-    let host = host.trim_end_matches('.').to_ascii_lowercase();
-    if host.contains('.') || host.starts_with('*') {
-        return host;
-    }
-    format!("{host}.{}.svc.{}", key.namespace, cx.settings.cluster_domain)
-}
-
-fn exported(key: &ObjectKey, spec: &Value) -> Option<Vec<Str>> {
-    let to = spec.get("exportTo").and_then(Value::as_array).filter(|to| !to.is_empty())?;
-    let texts = || to.iter().filter_map(Value::as_str);
-    if texts().any(|text| text == "*") {
-        return None;
-    }
-    let named = texts().filter(|text| *text != "~");
-    Some(named.map(|it| if it == "." { key.namespace.clone() } else { it.into() }).collect())
-}
-
 fn complain(cx: &mut Context<'_>, key: &ObjectKey, wish: &Wish) {
     let all = || wish.ports.values().chain([&wish.rest]);
     let (severity, reason) = if all().any(|demand| *demand == Demand::Application) {
@@ -225,4 +179,8 @@ fn complain(cx: &mut Context<'_>, key: &ObjectKey, wish: &Wish) {
     };
     let field = "spec.trafficPolicy.tls".to_owned();
     cx.complain(severity, DestinationRule::KIND, key, field, reason.to_owned());
+    if let Some(complaint) = cx.complaints.last_mut().filter(|_| severity == Severity::Error) {
+        let reason = ConditionReason::NotSupported;
+        complaint.condition = Some(Condition::of(ConditionType::Accepted, reason));
+    }
 }

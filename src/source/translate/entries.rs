@@ -61,7 +61,14 @@ impl Entries {
         let known: BTreeMap<&ObjectKey, _> = before.iter().map(|it| (&it.key, it)).collect();
         let shared = models.into_iter().map(|model| match known.get(&model.key) {
             Some(same) if **same == model => Arc::clone(same),
-            _ => model,
+            Some(before) => {
+                let mut model = model;
+                if let Some(model) = Arc::get_mut(&mut model) {
+                    model.traffic.inherit(&before.traffic);
+                }
+                model
+            }
+            None => model,
         });
         self.models = shared.collect();
         self.complaints = std::mem::take(&mut cx.complaints);

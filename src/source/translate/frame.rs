@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::authorization_policy::{self, Policies};
 use super::changes::Affected;
+use super::destination_rule::Rules;
 use super::encryption::Encryptions;
 use super::peer_authentication::Levels;
 use super::waypoint::Waypoints;
@@ -19,6 +20,7 @@ pub(super) struct Frame {
     pub(super) policies: Policies,
     pub(super) levels: Levels,
     pub(super) encryptions: Encryptions,
+    pub(super) rules: Rules,
     pub(super) access_log: Option<Arc<AccessFormat>>,
     pub(super) retry: Option<Arc<DefaultRetry>>,
     /// Whose clients see the ServiceEntries of a namespace.
@@ -36,6 +38,7 @@ impl Frame {
         waypoints.heed(cx, policies.models());
         let levels = Levels::collect(cx);
         let encryptions = Encryptions::collect(cx);
+        let rules = Rules::collect(cx);
         namespace::check_all(cx);
         mesh_config::check(cx);
         let access_log = mesh_config::access_log(cx);
@@ -48,6 +51,7 @@ impl Frame {
             policies,
             levels,
             encryptions,
+            rules,
             access_log,
             retry,
             visibility,
@@ -64,7 +68,7 @@ impl Frame {
         Affected {
             all: self.waypoints != before.waypoints,
             workloads_of,
-            services: self.encryptions != before.encryptions,
+            services: self.encryptions != before.encryptions || self.rules != before.rules,
             entries: self.visibility != before.visibility
                 || self.default_export != before.default_export,
         }

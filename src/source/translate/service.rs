@@ -16,6 +16,7 @@ use super::{Context, labels};
 use crate::base::ObjectKey;
 use crate::model::{self, Encryption, Resolution, ServicePort, Visibility};
 use crate::source::objects::{Kind, Service, label};
+use crate::traffic::Traffic;
 use endpoints::Endpoints;
 pub(super) use vips::Allotted;
 
@@ -57,6 +58,7 @@ pub(super) fn translate(
         ports: ports.into_iter().map(|(_, port)| port).collect(),
         waypoint: waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service),
         encryption: Encryption::default(),
+        traffic: Traffic::default(),
         filters: Vec::new(),
         port_filters: Vec::new(),
     })

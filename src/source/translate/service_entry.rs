@@ -22,6 +22,7 @@ use super::waypoint::{Addressed, Waypoints};
 use crate::base::{ObjectKey, Str, work};
 use crate::model::{self, Balancing, Binding, Encryption, Resolution, ServicePort, Visibility};
 use crate::source::objects::{ServiceEntry, created, label};
+use crate::traffic::Traffic;
 use addresses::Addresses;
 pub(super) use allot::Allotment;
 use allot::Allotments;
@@ -126,7 +127,8 @@ pub(super) fn translate(
     let allotments = Allotments::of(&wanted, services);
     let models = wanted.into_iter().map(|host| {
         let model = service(cx, &places, &allotments, host);
-        Arc::new(model::Service { encryption: frame.encryptions.of(&model), ..model })
+        let (encryption, traffic) = (frame.encryptions.of(&model), frame.rules.of(&model));
+        Arc::new(model::Service { encryption, traffic, ..model })
     });
     models.collect()
 }
@@ -296,6 +298,7 @@ fn service(
         balancing: Balancing { weighted, ..entry.balancing },
         waypoint: entry.waypoint.clone(),
         encryption: Encryption::default(),
+        traffic: Traffic::default(),
         filters: Vec::new(),
         port_filters: Vec::new(),
     }

@@ -118,10 +118,8 @@ impl Services {
             work::did("services translated");
             let mut model =
                 service::translate(cx, &frame.waypoints, (&endpoints, &allotted), key, service);
-            if let Some(model) = &mut model {
-                model.encryption = frame.encryptions.of(model);
-            }
             let before = self.known.get(key).and_then(|known| known.model.as_ref());
+            model.iter_mut().for_each(|model| add_rules(model, frame, before));
             let same = before.filter(|before| model.as_ref() == Some(&***before)).cloned();
             let is_reshaped = same.is_none() && !is_same_but_for_endpoints(before, model.as_ref());
             let before = before.cloned();
@@ -208,6 +206,15 @@ impl Services {
                 self.entries_at.entry(address).or_default().insert(key.namespace.clone());
             }
         }
+    }
+}
+
+/// Adds what rules of other kinds say of the service.
+fn add_rules(model: &mut model::Service, frame: &Frame, before: Option<&Arc<model::Service>>) {
+    model.encryption = frame.encryptions.of(model);
+    model.traffic = frame.rules.of(model);
+    if let Some(before) = before {
+        model.traffic.inherit(&before.traffic);
     }
 }
 

@@ -11,8 +11,8 @@ use crate::trace::Attribute;
 /// Where a value is missing, in text.
 const MISSING: &str = "-";
 
-/// The most bytes of what is exported of one record: thousands may wait for a collector.
-const MOST_EXPORTED: usize = 8 * 1024;
+/// The most bytes of a record's body that is exported, and of its attributes: thousands may wait for a collector.
+const MOST_EXPORTED: usize = 4 * 1024;
 
 /// The values of a record.
 pub(in crate::telemetry) trait Values {

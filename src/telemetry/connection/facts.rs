@@ -90,6 +90,8 @@ impl Facts for Seen<'_> {
             Attribute::UriSan if !start.source.principal.is_empty() => {
                 Value::text(&start.source.principal)
             }
+            Attribute::Client(field) => return start.source.fact(field),
+            Attribute::Server(field) => return start.destination.fact(field),
             _ => return None,
         })
     }

@@ -124,6 +124,8 @@ impl Facts for Ended<'_> {
             Attribute::Mtls => Value::Bool(start.mutual_tls),
             Attribute::UriSan => return known(&start.source.principal),
             Attribute::RouteName => return known(&record.route),
+            Attribute::Client(field) => return start.source.fact(field),
+            Attribute::Server(field) => return record.destination.as_ref()?.0.fact(field),
             // Compiled to headers.
             Attribute::Referer | Attribute::UserAgent | Attribute::RequestId => return None,
         })
@@ -184,6 +186,8 @@ mod tests {
             ("request.duration < duration('8ms') && request.duration >= duration('7ms')", true),
             ("response.code >= 500", false),
             ("has(response.grpc_status)", false),
+            ("filter_state.downstream_peer.app == 'curl'", true),
+            ("has(filter_state.upstream_peer.app)", false),
         ] {
             let headers = [("x-user", "jason"), ("user-agent", "curl/8")];
             assert_eq!(is_logged(only(text), &headers), expected, "{text}");

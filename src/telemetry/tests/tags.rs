@@ -183,6 +183,7 @@ fn connections_have_labels_and_disabled_metrics_too() {
             ("source_principal", None),
             ("destination_port", Some("string(destination.port)")),
             ("host", Some("request.host")),
+            ("pod", Some("filter_state.upstream_peer.name")),
         ],
     );
     let rules = Rules {
@@ -197,7 +198,8 @@ fn connections_have_labels_and_disabled_metrics_too() {
     let received = lab.series("istio_tcp_received_bytes_total");
     assert_eq!(received.len(), 1);
     assert!(
-        received[0].ends_with("destination_port=\"9080\",host=\"unknown\"} 10"),
+        received[0]
+            .ends_with("destination_port=\"9080\",host=\"unknown\",pod=\"reviews-v1-abc\"} 10"),
         "{received:?}"
     );
     assert!(!received[0].contains("source_principal"), "{received:?}");
@@ -213,6 +215,7 @@ fn connections_are_logged_as_telemetry_says() {
         (only("source.port == 40000 && connection.mtls && destination.port == 9080"), 2),
         (only("connection.uri_san_peer_certificate.endsWith('/sa/other')"), 0),
         (only("response.code_details.contains('policy')"), 1),
+        (only("filter_state.downstream_peer.namespace != 'bookinfo'"), 0),
         // It says nothing of connections.
         (only("response.code >= 400"), 2),
     ] {

@@ -1,11 +1,9 @@
 //! Bodies of requests: read once from the client, and where a route may send them again, kept as far as they are short.
 
-use std::error::Error;
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +17,7 @@ use super::copied::{Copied, Tee};
 use super::expected::{Expectation, Waiting};
 use super::forbidden::Forbidden;
 use super::part::Part;
+use super::uploaded::{Broken, Uploaded};
 use crate::ext_authz::Mutations;
 use crate::l7::budget::Reserved;
 use crate::l7::budget::seat::Receiving;
@@ -26,55 +25,6 @@ use crate::l7::budget::sizes::REPLAY_BUFFER;
 use crate::l7::message::leaving::Leaving;
 use crate::l7::message::messages::Messages;
 use crate::l7::message::{headers, held};
-
-/// What has passed of a request's body so far.
-#[derive(Clone, Debug, Default)]
-pub(in crate::l7) struct Uploaded(Arc<Passed>);
-
-#[derive(Debug, Default)]
-struct Passed {
-    bytes: AtomicU64,
-    /// Of gRPC.
-    messages: AtomicU64,
-    broken: OnceLock<Broken>,
-}
-
-/// What is wrong with a body that came to no end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::l7) enum Broken {
-    /// Its chunks break the rules (RFC 9112, 7.1).
-    Malformed,
-    /// The client has stopped sending before its end.
-    Cut,
-}
-
-impl Uploaded {
-    pub(in crate::l7) fn bytes(&self) -> usize {
-        usize::try_from(self.0.bytes.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
-    }
-
-    pub(in crate::l7) fn messages(&self) -> u64 {
-        self.0.messages.load(Ordering::Relaxed)
-    }
-
-    pub(in crate::l7) fn broken(&self) -> Option<Broken> {
-        self.0.broken.get().copied()
-    }
-}
-
-impl Broken {
-    /// As hyper's server tells it of a body over HTTP/1.
-    fn of(error: &hyper::Error) -> Option<Self> {
-        let kind =
-            error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
-        match kind {
-            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Some(Self::Malformed),
-            Some(io::ErrorKind::UnexpectedEof) => Some(Self::Cut),
-            _ if error.is_incomplete_message() => Some(Self::Cut),
-            _ => None,
-        }
-    }
-}
 
 /// The body of a request on its way up.
 #[derive(Default)]
@@ -352,6 +302,7 @@ impl Reading {
         }
         if frame.is_none() || self.is_end_stream() {
             self.copies.drain(..).for_each(Tee::end);
+            self.uploaded.0.ended.store(true, Ordering::Relaxed);
             self.receiving = None;
             self.ahead = None;
         }

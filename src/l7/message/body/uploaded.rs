@@ -1,0 +1,61 @@
+//! How far a request's body has passed.
+
+use std::error::Error;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// What has passed of a request's body so far.
+#[derive(Clone, Debug, Default)]
+pub(in crate::l7) struct Uploaded(pub(super) Arc<Passed>);
+
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    pub(super) bytes: AtomicU64,
+    /// Of gRPC.
+    pub(super) messages: AtomicU64,
+    pub(super) broken: OnceLock<Broken>,
+    pub(super) ended: AtomicBool,
+}
+
+/// What is wrong with a body that came to no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::l7) enum Broken {
+    /// Its chunks break the rules (RFC 9112, 7.1).
+    Malformed,
+    /// The client has stopped sending before its end.
+    Cut,
+}
+
+impl Uploaded {
+    pub(in crate::l7) fn bytes(&self) -> usize {
+        usize::try_from(self.0.bytes.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    pub(in crate::l7) fn messages(&self) -> u64 {
+        self.0.messages.load(Ordering::Relaxed)
+    }
+
+    /// All of it has passed.
+    pub(in crate::l7) fn has_ended(&self) -> bool {
+        self.0.ended.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::l7) fn broken(&self) -> Option<Broken> {
+        self.0.broken.get().copied()
+    }
+}
+
+impl Broken {
+    /// As hyper's server tells it of a body over HTTP/1.
+    pub(super) fn of(error: &hyper::Error) -> Option<Self> {
+        let kind =
+            error.source().and_then(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+        match kind {
+            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Some(Self::Malformed),
+            Some(io::ErrorKind::UnexpectedEof) => Some(Self::Cut),
+            _ if error.is_incomplete_message() => Some(Self::Cut),
+            _ => None,
+        }
+    }
+}

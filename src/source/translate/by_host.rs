@@ -1,0 +1,79 @@
+//! What DestinationRules say, by the host that they name. Of the rules of one namespace those with the most specific host
+//! count.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::Context;
+use crate::base::{ObjectKey, Str};
+
+/// Parts of rules, to be looked up by the name of a service.
+#[derive(PartialEq)]
+pub(super) struct ByHost<T> {
+    /// By whole host name, each with its namespace.
+    hosts: HashMap<Str, Vec<(Str, T)>>,
+    /// By what follows the star of a host.
+    wildcards: BTreeMap<Str, Vec<(Str, T)>>,
+}
+
+impl<T> Default for ByHost<T> {
+    fn default() -> Self {
+        Self { hosts: HashMap::new(), wildcards: BTreeMap::new() }
+    }
+}
+
+impl<T> ByHost<T> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.wildcards.is_empty()
+    }
+
+    pub(super) fn add(&mut self, host: &str, namespace: &Str, rule: T) {
+        let list = match host.strip_prefix('*') {
+            Some(rest) => self.wildcards.entry(rest.into()).or_default(),
+            None => self.hosts.entry(host.into()).or_default(),
+        };
+        list.push((namespace.clone(), rule));
+    }
+
+    /// The rules for a host that count, by their namespace, in the order in which they were added.
+    pub(super) fn most_specific(&self, host: &str) -> BTreeMap<&Str, Vec<&T>> {
+        let mut found: BTreeMap<&Str, (usize, Vec<&T>)> = BTreeMap::new();
+        let exact = self.hosts.get(host).into_iter().flatten().map(|rule| (usize::MAX, rule));
+        let wildcards = self.wildcards.iter().filter(|(end, _)| host.ends_with(end.as_str()));
+        let wildcards = wildcards.flat_map(|(end, rules)| rules.iter().map(|it| (end.len(), it)));
+        for (specific, (namespace, rule)) in exact.chain(wildcards) {
+            let best = found.entry(namespace).or_default();
+            if specific > best.0 {
+                *best = (specific, Vec::new());
+            }
+            if specific == best.0 {
+                best.1.push(rule);
+            }
+        }
+        found.into_iter().map(|(namespace, (_, rules))| (namespace, rules)).collect()
+    }
+}
+
+/// A name without dots is a Service of the rule's namespace (Istio, DestinationRule `host`).
+pub(super) fn full_host(cx: &Context<'_>, key: &ObjectKey, host: &str) -> String {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    if host.contains('.') || host.starts_with('*') {
+        return host;
+    }
+    format!("{host}.{}.svc.{}", key.namespace, cx.settings.cluster_domain)
+}
+
+/// The namespaces of clients that may see a rule, by its `exportTo`; `None`: all.
+pub(super) fn exported<'a>(key: &ObjectKey, to: impl Iterator<Item = &'a str>) -> Option<Vec<Str>> {
+    let mut to = to.peekable();
+    to.peek()?;
+    let mut namespaces = Vec::new();
+    for text in to {
+        match text {
+            "*" => return None,
+            "~" => {}
+            "." => namespaces.push(key.namespace.clone()),
+            other => namespaces.push(other.into()),
+        }
+    }
+    Some(namespaces)
+}

@@ -1,0 +1,123 @@
+//! Reads the policies of one rule, and says which fields have no effect.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Said, described};
+use crate::base::schema::parse_duration;
+use crate::base::{ObjectKey, Str};
+use crate::source::objects::{DestinationRule, PortTrafficPolicy, RuleTrafficPolicy};
+use crate::source::translate::Context;
+use crate::traffic::{Limits, Policy};
+
+/// One rule, while it is read.
+pub(super) struct Reading<'a, 'b> {
+    cx: &'a mut Context<'b>,
+    key: &'a ObjectKey,
+}
+
+impl<'a, 'b> Reading<'a, 'b> {
+    pub(super) fn new(cx: &'a mut Context<'b>, key: &'a ObjectKey) -> Self {
+        Self { cx, key }
+    }
+
+    /// What holds for all ports and for single ones.
+    pub(super) fn policies(&mut self, written: &RuleTrafficPolicy) -> Said {
+        const WITHIN: &str = "spec.trafficPolicy";
+        let RuleTrafficPolicy {
+            load_balancer,
+            connection_pool,
+            outlier_detection,
+            tls,
+            port_level_settings,
+            tunnel,
+            proxy_protocol,
+            retry_budget,
+        } = written;
+        for (field, given, instead) in [
+            ("tunnel", tunnel.is_some(), "connections go straight to the endpoint"),
+            ("proxyProtocol", proxy_protocol.is_some(), "no PROXY protocol header is sent"),
+            ("retryBudget", retry_budget.is_some(), "retries are bounded by the route's attempts"),
+        ] {
+            if given {
+                self.no_effect(&format!("{WITHIN}.{field}"), instead);
+            }
+        }
+        let rest = PortTrafficPolicy {
+            port: None,
+            load_balancer: load_balancer.clone(),
+            connection_pool: connection_pool.clone(),
+            outlier_detection: outlier_detection.clone(),
+            tls: tls.clone(),
+        };
+        let rest = self.policy(WITHIN, &rest);
+        let mut ports = BTreeMap::new();
+        for (index, settings) in port_level_settings.iter().enumerate() {
+            let within = format!("{WITHIN}.portLevelSettings[{index}]");
+            let number = settings.port.as_ref().and_then(|port| port.number);
+            let Some(number) = number.filter(|number| *number != 0) else {
+                let reason =
+                    "is missing: it says which port the settings are for; they have no effect";
+                self.error(&format!("{within}.port.number"), reason);
+                continue;
+            };
+            if ports.contains_key(&number) {
+                let reason = format!("{number} has settings already; these have no effect");
+                self.error(&format!("{within}.port.number"), reason);
+                continue;
+            }
+            let policy = self.policy(&within, settings);
+            ports.insert(number, policy);
+        }
+        Said { rest, ports }
+    }
+
+    fn policy(&mut self, within: &str, written: &PortTrafficPolicy) -> Policy {
+        // TLS is read elsewhere, from whatever stands there.
+        let PortTrafficPolicy {
+            port: _,
+            load_balancer,
+            connection_pool,
+            outlier_detection,
+            tls: _,
+        } = written;
+        let balancer = load_balancer.as_ref();
+        let balancer = balancer.and_then(|it| self.balancer(&format!("{within}.loadBalancer"), it));
+        let outliers = outlier_detection.as_ref();
+        let outliers =
+            outliers.and_then(|it| self.outliers(&format!("{within}.outlierDetection"), it));
+        let limits = connection_pool.as_ref();
+        let limits = limits.map(|it| self.pool(&format!("{within}.connectionPool"), it));
+        let limits = limits.filter(|limits| *limits != Limits::default()).map(Box::new);
+        let mut policy = Policy { by: Str::default(), balancer, outliers, limits };
+        if !policy.says_nothing() {
+            policy.by = described(self.key);
+        }
+        policy
+    }
+
+    /// A duration of at least one millisecond.
+    pub(super) fn duration(&mut self, field: &str, text: Option<&str>) -> Option<Duration> {
+        let text = text?;
+        let read = parse_duration(text).filter(|duration| !duration.is_zero());
+        if read.is_none() {
+            let reason =
+                format!("{text:?} is not a duration such as 500ms, 10s or 1h; it is left out");
+            self.error(field, reason);
+        }
+        read
+    }
+
+    /// The field is known and not carried out.
+    pub(super) fn no_effect(&mut self, field: &str, instead: &str) {
+        self.warn(field, format!("is not carried out: {instead}"));
+    }
+
+    pub(super) fn warn(&mut self, field: &str, reason: impl Into<String>) {
+        self.cx.warn::<DestinationRule>(self.key, field, reason);
+    }
+
+    pub(super) fn error(&mut self, field: &str, reason: impl Into<String>) {
+        self.cx.error::<DestinationRule>(self.key, field, reason);
+    }
+}

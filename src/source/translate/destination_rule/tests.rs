@@ -1,0 +1,385 @@
+use std::time::Duration;
+
+use crate::source::Severity;
+use crate::source::tests::translated;
+use crate::traffic::{Balancer, Keepalive, Limits, OutlierDetection, PerConnection, Traffic};
+
+const SERVICE: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}, {name: admin, port: 81}]}
+---
+";
+
+fn rule(namespace: &str, name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec: {spec}\n---\n"
+    )
+}
+
+fn of(rules: &str) -> (Traffic, Vec<(Severity, String)>) {
+    let translation = translated(&format!("{SERVICE}{rules}"));
+    let of_rules = translation.complaints.iter().filter(|it| it.kind == "DestinationRule");
+    let told = of_rules.map(|it| (it.severity, it.field.clone())).collect();
+    (translation.mesh.services[0].traffic.clone(), told)
+}
+
+/// The balancer for a client of a namespace, by whose rule holds.
+fn holds(traffic: &Traffic, namespace: &str) -> Option<&'static str> {
+    Some(match traffic.of_client(namespace, 80)?.balancer()? {
+        Balancer::Random => "RANDOM",
+        Balancer::RoundRobin => "ROUND_ROBIN",
+        Balancer::LeastRequest => "LEAST_REQUEST",
+        Balancer::Passthrough => "PASSTHROUGH",
+        Balancer::Hash(_) => "hash",
+    })
+}
+
+fn simple(host: &str, how: &str, more: &str) -> String {
+    format!("{{host: {host}, trafficPolicy: {{loadBalancer: {{simple: {how}}}}}{more}}}")
+}
+
+#[test]
+fn the_clients_namespace_then_the_services_then_the_root() {
+    let exact = "web.shop.svc.cluster.local";
+    let own = rule("shop", "own", &simple("web", "RANDOM", ""));
+    let root = rule("istio-system", "root", &simple("'*.local'", "ROUND_ROBIN", ""));
+    let clients = rule("clients", "theirs", &simple(exact, "PASSTHROUGH", ""));
+    let hidden = rule("shop", "own", &simple("web", "RANDOM", ", exportTo: ['.']"));
+    let given = rule("shop", "own", &simple("web", "RANDOM", ", exportTo: ['.', a]"));
+    let nobody = rule("shop", "own", &simple("web", "RANDOM", ", exportTo: ['~']"));
+    let elsewhere = rule("clients", "theirs", &simple(exact, "PASSTHROUGH", ", exportTo: [shop]"));
+    let short = rule("clients", "theirs", &simple("web", "PASSTHROUGH", ""));
+    for (rules, expected) in [
+        (vec![&own], [Some("RANDOM"), Some("RANDOM"), Some("RANDOM")]),
+        (vec![&root], [Some("ROUND_ROBIN"), Some("ROUND_ROBIN"), Some("ROUND_ROBIN")]),
+        (vec![&own, &root], [Some("RANDOM"), Some("RANDOM"), Some("RANDOM")]),
+        (vec![&own, &root, &clients], [Some("RANDOM"), Some("PASSTHROUGH"), Some("RANDOM")]),
+        (vec![&clients], [None, Some("PASSTHROUGH"), None]),
+        (vec![&hidden, &root], [Some("RANDOM"), Some("ROUND_ROBIN"), Some("ROUND_ROBIN")]),
+        (vec![&given, &root], [Some("RANDOM"), Some("ROUND_ROBIN"), Some("RANDOM")]),
+        (vec![&nobody], [None, None, None]),
+        // Exported away from its own clients, and another service's short name.
+        (vec![&elsewhere], [None, None, None]),
+        (vec![&short], [None, None, None]),
+    ] {
+        let text: String = rules.iter().map(|it| it.as_str()).collect();
+        let (traffic, told) = of(&text);
+        let found = ["shop", "clients", "a"].map(|namespace| holds(&traffic, namespace));
+        assert_eq!(found, expected, "{text}");
+        assert!(told.is_empty(), "{told:?}");
+    }
+}
+
+#[test]
+fn the_most_specific_host_then_the_oldest_rule_holds() {
+    let rules = [
+        rule("shop", "b", &simple("'*.cluster.local'", "RANDOM", "")),
+        rule("shop", "c", &simple("'*.shop.svc.cluster.local'", "ROUND_ROBIN", "")),
+    ];
+    assert_eq!(holds(&of(&rules.concat()).0, "shop"), Some("ROUND_ROBIN"));
+    let rules = [rules.concat(), rule("shop", "a", &simple("web", "PASSTHROUGH", ""))];
+    assert_eq!(holds(&of(&rules.concat()).0, "shop"), Some("PASSTHROUGH"));
+    let later = rule("shop", "z", &simple("WEB.shop.svc.cluster.local.", "RANDOM", ""));
+    let (traffic, told) = of(&[rules.concat(), later].concat());
+    assert_eq!(holds(&traffic, "shop"), Some("PASSTHROUGH"));
+    assert_eq!(told, [(Severity::Warning, String::new())], "it conflicts");
+}
+
+#[test]
+fn a_port_with_settings_of_its_own_inherits_none() {
+    let policy = "loadBalancer: {simple: RANDOM}, outlierDetection: {}";
+    let ports = "portLevelSettings: [{port: {number: 81}, loadBalancer: {simple: ROUND_ROBIN}}]";
+    let (traffic, told) =
+        of(&rule("shop", "a", &format!("{{host: web, trafficPolicy: {{{policy}, {ports}}}}}")));
+    assert!(told.is_empty(), "{told:?}");
+    let on = |port| traffic.of_client("any", port).unwrap();
+    assert_eq!((on(80).balancer(), on(80).listens()), (Some(&Balancer::Random), true));
+    assert_eq!((on(81).balancer(), on(81).listens()), (Some(&Balancer::RoundRobin), false));
+}
+
+/// The policy as it is dumped; `null` where nothing holds.
+fn dumped(policy: &str) -> (serde_json::Value, Vec<String>) {
+    let (traffic, told) =
+        of(&rule("shop", "a", &format!("{{host: web, trafficPolicy: {policy}}}")));
+    let dumped = traffic.of_client("any", 80).map(|it| serde_json::to_value(it).unwrap());
+    let told =
+        told.into_iter().map(|(_, field)| field.replace("spec.trafficPolicy.", "")).collect();
+    (dumped.unwrap_or_default()["policy"].clone(), told)
+}
+
+#[test]
+fn every_field_of_load_balancers_is_carried_out_or_named() {
+    use serde_json::json;
+    let hash = |key: &str| format!("{{loadBalancer: {{consistentHash: {{{key}}}}}}}");
+    let cookie = |key: &str, ttl: serde_json::Value| {
+        let cookie = json!({"name": "u", "path": "", "ttl": ttl, "attributes": key});
+        json!({"Hash": {"Cookie": cookie}})
+    };
+    let nothing = serde_json::Value::Null;
+    let at = |field: &str| format!("loadBalancer.{field}");
+    let of_hash = |field: &str| format!("loadBalancer.consistentHash{field}");
+    for (policy, expected, told) in [
+        ("{loadBalancer: {simple: LEAST_REQUEST}}".to_owned(), json!("LeastRequest"), vec![]),
+        ("{loadBalancer: {simple: LEAST_CONN}}".to_owned(), json!("LeastRequest"), vec![]),
+        ("{loadBalancer: {simple: UNSPECIFIED}}".to_owned(), nothing.clone(), vec![]),
+        ("{loadBalancer: {simple: random}}".to_owned(), nothing.clone(), vec![at("simple")]),
+        (
+            "{loadBalancer: {warmup: {duration: 10s}, simple: RANDOM}}".to_owned(),
+            json!("Random"),
+            vec![at("warmup")],
+        ),
+        (
+            "{loadBalancer: {warmupDurationSecs: 10s}}".to_owned(),
+            nothing.clone(),
+            vec![at("warmupDurationSecs")],
+        ),
+        (
+            "{loadBalancer: {localityLbSetting: {enabled: true}, zoneAwareLbSetting: {}}}"
+                .to_owned(),
+            nothing.clone(),
+            vec![at("localityLbSetting"), at("zoneAwareLbSetting")],
+        ),
+        (hash("httpHeaderName: X-User"), json!({"Hash": {"Header": "x-user"}}), vec![]),
+        (hash("useSourceIp: true, maglev: {}"), json!({"Hash": "SourceIp"}), vec![]),
+        (hash("httpQueryParameterName: u, ringHash: {}"), json!({"Hash": {"Query": "u"}}), vec![]),
+        (hash("httpCookie: {name: u}"), cookie("", nothing.clone()), vec![]),
+        (
+            hash("httpCookie: {name: u, ttl: 0s}"),
+            cookie("", json!({"secs": 0, "nanos": 0})),
+            vec![],
+        ),
+        (
+            hash(
+                "httpCookie: {name: u, ttl: 1m, attributes: [{name: Secure}, {name: SameSite, value: Lax}]}",
+            ),
+            cookie("; Secure; SameSite=Lax", json!({"secs": 60, "nanos": 0})),
+            vec![],
+        ),
+        (
+            hash(
+                "useSourceIp: true, minimumRingSize: 9, ringHash: {minimumRingSize: 8}, maglev: {tableSize: 7}",
+            ),
+            json!({"Hash": "SourceIp"}),
+            vec![
+                of_hash(".maglev.tableSize"),
+                of_hash(".minimumRingSize"),
+                of_hash(".ringHash.minimumRingSize"),
+            ],
+        ),
+        (hash(""), nothing.clone(), vec![of_hash("")]),
+        (
+            hash("useSourceIp: true, httpHeaderName: x"),
+            json!({"Hash": {"Header": "x"}}),
+            vec![of_hash("")],
+        ),
+        (hash("httpHeaderName: 'a b'"), nothing.clone(), vec![of_hash(".httpHeaderName")]),
+        (
+            hash("httpCookie: {name: 'a;b', ttl: x}"),
+            nothing.clone(),
+            vec![of_hash(".httpCookie.name"), of_hash(".httpCookie.ttl")],
+        ),
+        (
+            hash("httpCookie: {name: u, attributes: [{name: \"a;b\\r\\nSet-Cookie\"}]}"),
+            cookie("", nothing.clone()),
+            vec![of_hash(".httpCookie.attributes")],
+        ),
+    ] {
+        let (policy_of, found) = dumped(&policy);
+        assert_eq!(policy_of["balancer"], expected, "{policy}");
+        assert_eq!(found, told, "{policy}");
+    }
+}
+
+#[test]
+fn every_field_of_outlier_detection_is_carried_out_or_named() {
+    let default = OutlierDetection::default;
+    let second = Duration::from_secs(1);
+    for (written, expected, told) in [
+        ("", Some(default()), &[][..]),
+        (
+            "consecutive5xxErrors: 7",
+            Some(OutlierDetection { consecutive_errors: 7, ..default() }),
+            &[],
+        ),
+        ("consecutive5xxErrors: 0", None, &[]),
+        (
+            "consecutiveGatewayErrors: 2",
+            Some(OutlierDetection { consecutive_gateway_errors: 2, ..default() }),
+            &[],
+        ),
+        (
+            "consecutiveErrors: 2",
+            Some(OutlierDetection { consecutive_gateway_errors: 2, ..default() }),
+            &["consecutiveErrors"],
+        ),
+        (
+            "splitExternalLocalOriginErrors: true",
+            Some(OutlierDetection { consecutive_local_failures: Some(5), ..default() }),
+            &[],
+        ),
+        (
+            "splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 1",
+            Some(OutlierDetection { consecutive_local_failures: Some(1), ..default() }),
+            &[],
+        ),
+        ("consecutiveLocalOriginFailures: 1", Some(default()), &["consecutiveLocalOriginFailures"]),
+        (
+            "interval: 1s, baseEjectionTime: 1m",
+            Some(OutlierDetection {
+                interval: second,
+                base_ejection_time: 60 * second,
+                ..default()
+            }),
+            &[],
+        ),
+        (
+            "interval: 0s, baseEjectionTime: soon",
+            Some(default()),
+            &["baseEjectionTime", "interval"],
+        ),
+        (
+            "maxEjectionPercent: 100, minHealthPercent: 50",
+            Some(OutlierDetection {
+                max_ejection_percent: 100,
+                min_health_percent: 50,
+                ..default()
+            }),
+            &[],
+        ),
+        ("maxEjectionPercent: 0, minHealthPercent: 0", Some(default()), &[]),
+        (
+            "maxEjectionPercent: 101, minHealthPercent: 102",
+            Some(default()),
+            &["maxEjectionPercent", "minHealthPercent"],
+        ),
+        (
+            "outlierDetectionHttpErrorCodes: [429, 600]",
+            Some(OutlierDetection { codes: vec![429], ..default() }),
+            &["outlierDetectionHttpErrorCodes"],
+        ),
+    ] {
+        let (policy, found) = dumped(&format!("{{outlierDetection: {{{written}}}}}"));
+        let expected = expected.map(|it| serde_json::to_value(it).unwrap()).unwrap_or_default();
+        assert_eq!(policy["outliers"], expected, "{written}");
+        let told: Vec<String> = told.iter().map(|it| format!("outlierDetection.{it}")).collect();
+        assert_eq!(found, told, "{written}");
+    }
+}
+
+#[test]
+fn every_field_of_connection_pools_is_carried_out_or_named() {
+    let second = Duration::from_secs(1);
+    let per = |max_requests, idle_timeout| Limits {
+        per_connection: PerConnection { max_requests, idle_timeout },
+        ..Limits::default()
+    };
+    let keepalive = |keepalive| Limits { keepalive: Some(keepalive), ..Limits::default() };
+    for (written, expected, told) in [
+        (
+            "tcp: {maxConnections: 7}",
+            Limits { max_connections: Some(7), ..Limits::default() },
+            &[][..],
+        ),
+        ("tcp: {maxConnections: 0}", Limits::default(), &[]),
+        (
+            "tcp: {connectTimeout: 1s}",
+            Limits { connect_timeout: Some(second), ..Limits::default() },
+            &[],
+        ),
+        ("tcp: {connectTimeout: soon}", Limits::default(), &["tcp.connectTimeout"]),
+        (
+            "tcp: {tcpKeepalive: {probes: 3, time: 1s, interval: 2s}}",
+            keepalive(Keepalive {
+                probes: Some(3),
+                time: Some(second),
+                interval: Some(2 * second),
+            }),
+            &[],
+        ),
+        ("tcp: {tcpKeepalive: {}}", keepalive(Keepalive::default()), &[]),
+        ("tcp: {maxConnectionDuration: 1s}", Limits::default(), &["tcp.maxConnectionDuration"]),
+        ("tcp: {idleTimeout: 1s}", Limits::default(), &["tcp.idleTimeout"]),
+        (
+            "http: {http1MaxPendingRequests: 7}",
+            Limits { max_pending_requests: Some(7), ..Limits::default() },
+            &[],
+        ),
+        ("http: {http2MaxRequests: 7}", Limits { max_requests: Some(7), ..Limits::default() }, &[]),
+        ("http: {maxRequestsPerConnection: 7}", per(Some(7), None), &[]),
+        ("http: {maxRetries: 7}", Limits { max_retries: Some(7), ..Limits::default() }, &[]),
+        ("http: {idleTimeout: 1s}", per(None, Some(second)), &[]),
+        ("http: {h2UpgradePolicy: UPGRADE}", Limits::default(), &["http.h2UpgradePolicy"]),
+        ("http: {useClientProtocol: true}", Limits::default(), &["http.useClientProtocol"]),
+        ("http: {maxConcurrentStreams: 7}", Limits::default(), &["http.maxConcurrentStreams"]),
+        (
+            "http: {http2KeepAlive: {interval: 1s, timeout: 1s}}",
+            Limits::default(),
+            &["http.http2KeepAlive"],
+        ),
+    ] {
+        let (policy, found) = dumped(&format!("{{connectionPool: {{{written}}}}}"));
+        let expected = Some(expected).filter(|limits| *limits != Limits::default());
+        let expected = expected.map(|it| serde_json::to_value(it).unwrap()).unwrap_or_default();
+        assert_eq!(policy["limits"], expected, "{written}");
+        let told: Vec<String> = told.iter().map(|it| format!("connectionPool.{it}")).collect();
+        assert_eq!(found, told, "{written}");
+    }
+}
+
+#[test]
+fn what_is_not_carried_out_is_named() {
+    for (policy, told) in [
+        (
+            "{tunnel: {}, proxyProtocol: {}, retryBudget: {}}",
+            &["proxyProtocol", "retryBudget", "tunnel"][..],
+        ),
+        ("{portLevelSettings: [{}]}", &["portLevelSettings[0].port.number"]),
+        (
+            "{portLevelSettings: [{port: {number: 80}}, {port: {number: 80}}]}",
+            &["portLevelSettings[1].port.number"],
+        ),
+    ] {
+        assert_eq!(dumped(policy).1, told, "{policy}");
+    }
+    for (spec, told) in [
+        ("{host: web, subsets: [{name: v1, labels: {version: v1}}]}", "spec.subsets"),
+        (
+            "{host: web, workloadSelector: {matchLabels: {app: x}}, trafficPolicy: {outlierDetection: {}}}",
+            "spec.workloadSelector",
+        ),
+    ] {
+        let (traffic, found) = of(&rule("shop", "a", spec));
+        assert_eq!(found, [(Severity::Warning, told.to_owned())], "{spec}");
+        assert!(traffic.is_empty());
+    }
+}
+
+/// What cannot be read is not in force, and says which field is wrong; what it wants encrypted is refused all the same.
+#[test]
+fn a_spec_that_breaks_the_type_is_not_in_force() {
+    for (spec, field, encrypted) in [
+        (
+            "{host: web, trafficPolicy: {loadBalancer: {simple: RANDOM}, outlier: {}}}",
+            "spec.trafficPolicy.outlier",
+            false,
+        ),
+        (
+            "{host: web, trafficPolicy: {outlierDetection: {interval: 5}}}",
+            "spec.trafficPolicy.outlierDetection.interval",
+            false,
+        ),
+        ("{host: web, trafficPolicy: {tls: {mode: SIMPLE}}, unknown: 1}", "spec.unknown", true),
+        ("{trafficPolicy: {}}", "spec", false),
+    ] {
+        let translation = translated(&format!("{SERVICE}{}", rule("shop", "a", spec)));
+        let errors = translation.complaints.iter().filter(|it| it.severity == Severity::Error);
+        let errors: Vec<_> = errors.map(|it| it.field.as_str()).collect();
+        assert!(errors.contains(&field), "{spec}: {errors:?}");
+        let web = &translation.mesh.services[0];
+        assert!(web.traffic.is_empty());
+        assert_eq!(!web.encryption.is_empty(), encrypted, "{spec}");
+    }
+}

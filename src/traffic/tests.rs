@@ -1,0 +1,335 @@
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::header::{COOKIE, HeaderName};
+use http::{HeaderMap, Uri};
+use tokio::time::advance;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn endpoint(number: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, number], 8080))
+}
+
+fn destination(outliers: OutlierDetection) -> Destination {
+    let policy = Policy { outliers: Some(outliers), ..Policy::default() };
+    Destination::new("Service shop/web, port 80".into(), policy)
+}
+
+fn ejected(destination: &Destination) -> Vec<SocketAddr> {
+    destination.ejected().map(|it| it.endpoints().collect()).unwrap_or_default()
+}
+
+/// Which result ends a row of failures, and which one is the last of it.
+#[tokio::test(start_paused = true)]
+async fn each_field_counts_what_istios_reference_says() {
+    use Heard::{Accepted, Failed, Status};
+    let none = OutlierDetection { consecutive_errors: 0, ..OutlierDetection::default() };
+    let errors = || OutlierDetection { consecutive_errors: 3, ..none.clone() };
+    let gateway = || OutlierDetection { consecutive_gateway_errors: 2, ..none.clone() };
+    let split = || OutlierDetection { consecutive_local_failures: Some(2), ..errors() };
+    let codes = || OutlierDetection { codes: vec![429, 503], ..errors() };
+    for (outliers, results, expected) in [
+        (errors(), &[Status(500), Status(503), Status(599)][..], true),
+        (errors(), &[Status(500), Status(200), Status(500), Status(500)], false),
+        (errors(), &[Status(500), Status(404), Status(500), Status(500)], false),
+        // Failures of local origin are errors, too.
+        (errors(), &[Failed, Status(500), Failed], true),
+        (errors(), &[Failed, Failed, Accepted, Failed], false),
+        (errors(), &[Failed, Failed, Failed], true),
+        (gateway(), &[Status(502), Status(504)], true),
+        (gateway(), &[Status(502), Status(500), Status(504)], false),
+        (gateway(), &[Failed, Status(503)], true),
+        // Split off, they are counted for themselves, and do not interrupt a row of errors.
+        (split(), &[Failed, Failed], true),
+        (split(), &[Failed, Status(500), Failed], false),
+        (split(), &[Failed, Accepted, Failed], false),
+        (split(), &[Status(500), Failed, Status(500), Status(500)], true),
+        // The named statuses are errors, and no others.
+        (codes(), &[Status(429), Status(503), Status(429)], true),
+        (codes(), &[Status(500), Status(500), Status(500)], false),
+        (none.clone(), &[Status(500), Status(500), Status(500), Failed], false),
+    ] {
+        let destination = destination(outliers.clone());
+        for heard in results {
+            destination.heard(endpoint(1), *heard, 10);
+        }
+        assert_eq!(!ejected(&destination).is_empty(), expected, "{outliers:?} {results:?}");
+    }
+}
+
+fn fail(destination: &Destination, number: u8, pool: u32) {
+    for _ in 0..5 {
+        destination.heard(endpoint(number), Heard::Failed, pool);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejection_grows_and_quiet_intervals_make_up_for_it() {
+    let outliers = OutlierDetection { interval: 5 * SECOND, ..OutlierDetection::default() };
+    let destination = destination(outliers);
+    // The second one follows at once: it begins at 31 s and ends at 95 s, a multiple of 5.
+    for (seconds, rest) in [(29, 2), (59, 6)] {
+        fail(&destination, 1, 3);
+        advance(seconds * SECOND).await;
+        assert_eq!(ejected(&destination), [endpoint(1)], "{seconds}");
+        advance(rest * SECOND).await;
+        assert_eq!(ejected(&destination), [], "{seconds}");
+    }
+    // Errors before the ejection do not count any more.
+    for _ in 0..4 {
+        destination.heard(endpoint(1), Heard::Failed, 3);
+    }
+    assert_eq!(ejected(&destination), []);
+    advance(100 * SECOND).await;
+    destination.heard(endpoint(1), Heard::Failed, 3);
+    assert_eq!(ejected(&destination), [endpoint(1)]);
+    advance(35 * SECOND).await;
+    assert_eq!(ejected(&destination), [], "it is the first one again");
+    for _ in 0..40 {
+        fail(&destination, 2, 3);
+        advance(policy::LONGEST_EJECTION + 6 * SECOND).await;
+        assert_eq!(ejected(&destination), [], "no ejection is longer");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_returns_at_an_interval() {
+    let destination = destination(OutlierDetection::default());
+    advance(3 * SECOND).await;
+    fail(&destination, 1, 3);
+    // 33 s are not a multiple of 10 s.
+    advance(36 * SECOND).await;
+    assert_eq!(ejected(&destination), [endpoint(1)]);
+    advance(SECOND).await;
+    assert_eq!(ejected(&destination), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_are_ejected_than_the_policy_says_and_never_the_last() {
+    for (max_ejection_percent, pool, expected) in [
+        // At least one.
+        (10, 3, 1),
+        (10, 30, 3),
+        (50, 4, 2),
+        (99, 3, 2),
+        (10, 2, 1),
+        (10, 1, 0),
+        (99, 1, 0),
+        // Told to.
+        (100, 1, 1),
+        (100, 3, 3),
+    ] {
+        let outliers = OutlierDetection { max_ejection_percent, ..OutlierDetection::default() };
+        let destination = destination(outliers);
+        for number in 1..=u8::try_from(pool).unwrap() {
+            fail(&destination, number, pool);
+        }
+        let count = ejected(&destination).len();
+        assert_eq!(count, expected, "{max_ejection_percent} % of {pool}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_few_healthy_endpoints_all_are_used() {
+    for (min_health_percent, ejected, pool, expected) in [
+        (0, 3, 3, true),
+        (50, 1, 2, true),
+        (50, 2, 3, false),
+        (51, 1, 2, false),
+        (100, 1, 9, false),
+    ] {
+        let outliers = OutlierDetection { min_health_percent, ..OutlierDetection::default() };
+        let left_out = destination(outliers).may_leave_out(ejected, pool);
+        assert_eq!(left_out, expected, "{min_health_percent} {ejected} {pool}");
+    }
+}
+
+/// Whoever hears of failures at the same time, each endpoint is ejected once, and no more of them than may be.
+#[test]
+fn threads_agree() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _inside = runtime.enter();
+    let outliers = OutlierDetection { max_ejection_percent: 50, ..OutlierDetection::default() };
+    let destination = destination(outliers);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let _inside = runtime.enter();
+                for number in (1..=20).cycle().take(2000) {
+                    destination.heard(endpoint(number), Heard::Failed, 20);
+                }
+            });
+        }
+    });
+    let list = ejected(&destination);
+    let distinct: std::collections::HashSet<_> = list.iter().collect();
+    assert_eq!((list.len(), distinct.len()), (10, 10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_seen_is_kept_while_the_policy_is_the_same() {
+    let ports = |outliers: OutlierDetection| Ports::from([(80, Arc::new(destination(outliers)))]);
+    let mut before = Traffic::default();
+    before.set(None, ports(OutlierDetection::default()));
+    before.set(Some("shop".into()), ports(OutlierDetection::default()));
+    fail(before.of_client("other", 80).unwrap(), 1, 3);
+    for (consecutive_errors, expected) in [(5, 1), (6, 0)] {
+        let mut after = Traffic::default();
+        after.set(
+            None,
+            ports(OutlierDetection { consecutive_errors, ..OutlierDetection::default() }),
+        );
+        after.set(Some("shop".into()), ports(OutlierDetection::default()));
+        after.inherit(&before);
+        assert_eq!(ejected(after.of_client("other", 80).unwrap()).len(), expected);
+        assert_eq!(ejected(after.of_client("shop", 80).unwrap()).len(), 0, "one of its own");
+        assert!(after.of_client("shop", 81).is_none());
+    }
+}
+
+#[test]
+fn turns_are_exact_by_weight() {
+    let balancer = Some(Balancer::RoundRobin);
+    let destination = Destination::new("web".into(), Policy { balancer, ..Policy::default() });
+    let mut places = vec![0u32; 3];
+    for _ in 0..300 {
+        places[usize::try_from(destination.place_of_turn(3, 3).unwrap()).unwrap()] += 1;
+    }
+    assert_eq!(places, [100, 100, 100]);
+    // Weights 1 and 9: the light one is never more than a turn away from its share.
+    let mut light = 0i64;
+    for turn in 1..=1000i64 {
+        light += i64::from(destination.place_of_turn(2, 10).unwrap() < 1);
+        assert!((light * 10 - turn).abs() <= 20, "{light} of {turn}");
+    }
+    assert_eq!(destination.place_of_turn(0, 0), None);
+}
+
+#[test]
+fn the_key_is_what_the_policy_names() {
+    let source: IpAddr = "10.0.9.1".parse().unwrap();
+    let cookie = |ttl| {
+        HashKey::Cookie(Cookie {
+            name: "user".into(),
+            path: "/shop".into(),
+            ttl,
+            attributes: "; SameSite=Lax".into(),
+        })
+    };
+    let header = HashKey::Header(HeaderName::from_static("x-user"));
+    let of = |key: &HashKey, uri: &str, headers: &[(HeaderName, &str)]| {
+        let headers: HeaderMap =
+            headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+        key.of(&uri.parse::<Uri>().unwrap(), &headers, source)
+    };
+    let user = HeaderName::from_static("x-user");
+    for (key, one, same, other, none) in [
+        (
+            &header,
+            ("/", vec![(user.clone(), "ann")]),
+            ("/b?c", vec![(user.clone(), "ann")]),
+            ("/", vec![(user.clone(), "bob")]),
+            Some(("/?x-user=ann", vec![])),
+        ),
+        (
+            &HashKey::Query("user".into()),
+            ("/?user=ann", vec![]),
+            ("/b?x=1&user=%61nn&user=bob", vec![]),
+            ("/?user=bob", vec![]),
+            Some(("/user=ann", vec![(user.clone(), "ann")])),
+        ),
+        (
+            &cookie(None),
+            ("/", vec![(COOKIE, "user=ann")]),
+            ("/", vec![(COOKIE, "theme=dark; user=\"ann\"; x=y")]),
+            ("/", vec![(COOKIE, "user=bob; user=ann")]),
+            Some(("/", vec![(COOKIE, "users=ann; User=ann; user=")])),
+        ),
+    ] {
+        let keys = [one, same, other].map(|(uri, headers)| of(key, uri, &headers).unwrap().key);
+        assert_eq!(keys[0], keys[1], "{key:?}");
+        assert_ne!(keys[0], keys[2], "{key:?}");
+        if let Some((uri, headers)) = none {
+            assert_eq!(of(key, uri, &headers), None, "{key:?}");
+        }
+    }
+    let address = of(&HashKey::SourceIp, "/", &[]).unwrap().key;
+    assert_eq!(address, of_address("::ffff:10.0.9.1".parse().unwrap()));
+    for (ttl, age) in [(0, ""), (90, "; Max-Age=90")] {
+        let given = of(&cookie(Some(Duration::from_secs(ttl))), "/", &[]).unwrap();
+        let text = given.set_cookie.unwrap();
+        let (pair, rest) = text.to_str().unwrap().split_once(';').unwrap();
+        assert_eq!(format!(";{rest}"), format!("{age}; Path=/shop; SameSite=Lax; HttpOnly"));
+        let again = of(&cookie(None), "/", &[(COOKIE, pair)]).unwrap();
+        assert_eq!(again.key, given.key, "the client comes back to the same endpoint");
+    }
+}
+
+fn limited(limits: Limits) -> Destination {
+    let policy = Policy { limits: Some(Box::new(limits)), ..Policy::default() };
+    Destination::new("Service shop/web, port 80".into(), policy)
+}
+
+/// `None` while it waits.
+async fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(Duration::ZERO, future).await.ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_wait_for_a_connection_and_only_so_many() {
+    let destination = limited(Limits {
+        max_connections: Some(1),
+        max_pending_requests: Some(1),
+        ..Limits::default()
+    });
+    let destination = Arc::new(destination);
+    let first = destination.request(true).await.unwrap();
+    let waiting = tokio::spawn({
+        let destination = destination.clone();
+        async move { destination.request(true).await.map(|_| ()) }
+    });
+    tokio::task::yield_now().await;
+    let overflow = now(destination.request(true)).await.unwrap().unwrap_err();
+    assert!(overflow.to_string().contains("http.http1MaxPendingRequests"), "{overflow}");
+    // Requests over HTTP/2 share a connection.
+    assert!(now(destination.request(false)).await.unwrap().unwrap().is_none());
+    assert!(destination.connection().is_err(), "one of layer 4 does not wait");
+    drop(first);
+    waiting.await.unwrap().unwrap();
+    assert!(now(destination.request(true)).await.unwrap().is_ok());
+    // One that gives up waiting makes room for another.
+    let held = destination.request(true).await.unwrap();
+    assert!(now(destination.request(true)).await.is_none());
+    assert!(now(destination.request(true)).await.is_none());
+    drop(held);
+    assert!(destination.connection().is_ok());
+}
+
+#[tokio::test]
+async fn each_limit_is_kept_and_given_back() {
+    let destination = limited(Limits {
+        max_requests: Some(2),
+        max_retries: Some(1),
+        max_connections: Some(2),
+        ..Limits::default()
+    });
+    for own_connection in [true, false] {
+        let held = [
+            destination.request(own_connection).await.unwrap(),
+            destination.request(own_connection).await.unwrap(),
+        ];
+        let overflow = destination.request(own_connection).await.unwrap_err();
+        assert!(overflow.to_string().contains("http.http2MaxRequests"), "{overflow}");
+        drop(held);
+    }
+    let retry = destination.retry().unwrap();
+    assert!(destination.retry().unwrap_err().to_string().contains("http.maxRetries"));
+    drop(retry);
+    assert!(destination.retry().unwrap().is_some());
+    let none = limited(Limits::default());
+    assert!(!none.limits_requests());
+    assert!(none.retry().unwrap().is_none() && none.connection().unwrap().is_none());
+}
