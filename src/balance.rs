@@ -2,159 +2,17 @@
 //! one snapshot and its load counters, or as the destination's policy says ([`Balancer`]). Ejected endpoints are left out. This
 //! room opens no connection; its callers report how each attempt ended ([`Picked::ended`]).
 
+mod picked;
+#[cfg(test)]
+mod tests;
+
+use crate::base::Str;
+use crate::model::{Balancing, Endpoint, Preference, Resolution, Service, Workload};
+use crate::traffic::{self, Balancer, Destination, Ejected, HashKey};
+use crate::world::World;
+pub use picked::{Ended, InUse, Picked};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-
-use http::StatusCode;
-
-use crate::base::{Str, ports};
-use crate::model::{Balancing, Endpoint, Preference, Resolution, Service, Workload};
-use crate::traffic::{
-    self, Balancer, Destination, Ejected, HashKey, Heard, Limits, Overflow, Place,
-};
-use crate::world::{InFlight, World};
-
-/// A selected endpoint; counts as a request in flight until dropped.
-#[derive(Debug)]
-pub struct Picked {
-    /// The endpoint's own address and target port.
-    pub address: SocketAddr,
-    pub workload: Option<Arc<Workload>>,
-    pub in_flight: Option<InFlight>,
-    /// Where a policy holds. Boxed, because few services have one, and every request in flight holds this.
-    under: Option<Box<Under>>,
-}
-
-/// The policy that an endpoint was selected under.
-#[derive(Debug)]
-struct Under {
-    /// Hears how the attempt ended, if it wants to.
-    destination: Arc<Destination>,
-    /// How many endpoints there were to select from.
-    pool: u32,
-    /// In the limits of the policy.
-    place: Option<Box<Place>>,
-}
-
-/// What a connection or request in progress holds.
-#[derive(Debug, Default)]
-pub struct InUse {
-    _in_flight: Option<InFlight>,
-    _under: Option<Box<Under>>,
-}
-
-/// The result of an attempt at an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// It accepted the connection.
-    Served,
-    /// It answered the request with this status.
-    Answered(StatusCode),
-    /// It was not reached; nothing was sent.
-    Unreached,
-    /// This node could not try: it had no room, or no certificate that the peer takes. It says nothing about the endpoint.
-    NotTried,
-    /// A pooled connection was closed while idle, before it took the request; nothing was sent.
-    Stale,
-    /// The destination denies the client, as any other endpoint of the service would.
-    Denied,
-    /// Something may have been sent, and no response came.
-    Broken,
-    /// Something may have been sent, and no response came in time.
-    TimedOut,
-    /// The client broke off its request.
-    GivenUp,
-}
-
-impl Ended {
-    /// Nothing was sent, and the destination has not decided: another endpoint may be tried.
-    pub fn may_go_on(self) -> bool {
-        matches!(self, Self::Unreached | Self::NotTried | Self::Stale)
-    }
-
-    /// What it tells about the endpoint; `None`: nothing.
-    fn heard(self) -> Option<Heard> {
-        match self {
-            Self::Served => Some(Heard::Accepted),
-            Self::Answered(status) => Some(Heard::Status(status.as_u16())),
-            Self::Unreached | Self::Broken | Self::TimedOut => Some(Heard::Failed),
-            Self::NotTried | Self::Stale | Self::Denied | Self::GivenUp => None,
-        }
-    }
-}
-
-impl Picked {
-    /// The address that a client dialled without load balancing; it does not count as a request in flight.
-    pub fn dialled(address: SocketAddr, workload: Option<Arc<Workload>>) -> Self {
-        Self { address, workload, in_flight: None, under: None }
-    }
-
-    /// With the destination that hears of it, which had so many endpoints.
-    fn under(self, destination: Option<&Arc<Destination>>, pool: u32) -> Self {
-        let under = destination.map(|destination| {
-            Box::new(Under { destination: destination.clone(), pool, place: None })
-        });
-        Self { under, ..self }
-    }
-
-    /// In the mesh: reached by HBONE only, never in plaintext, and authorized on its own node.
-    pub fn captured(&self) -> Option<&Arc<Workload>> {
-        self.workload.as_ref().filter(|workload| workload.is_captured())
-    }
-
-    /// The address that is dialled on the wire.
-    pub fn wire_address(&self) -> SocketAddr {
-        match self.captured() {
-            Some(_) => SocketAddr::new(self.address.ip(), ports::HBONE),
-            None => self.address,
-        }
-    }
-
-    pub fn limits(&self) -> Option<&Limits> {
-        self.under.as_ref()?.destination.limits()
-    }
-
-    /// Takes a place for a connection of layer 4, until this is dropped or the attempt fails.
-    pub fn take_connection(&mut self) -> Result<(), Overflow> {
-        if let Some(under) = &mut self.under {
-            under.place = under.destination.connection()?;
-        }
-        Ok(())
-    }
-
-    /// Whether a request needs a place.
-    pub fn limits_requests(&self) -> bool {
-        self.under.as_ref().is_some_and(|under| under.destination.limits_requests())
-    }
-
-    /// Takes a place for a request, which may wait for it.
-    pub async fn take_request(&mut self, has_own_connection: bool) -> Result<(), Overflow> {
-        if let Some(under) = &mut self.under {
-            under.place = under.destination.request(has_own_connection).await?;
-        }
-        Ok(())
-    }
-
-    /// What it holds, for what is in progress to hold.
-    pub fn in_use(&mut self) -> InUse {
-        InUse { _in_flight: self.in_flight.take(), _under: self.under.take() }
-    }
-
-    /// The one place that receives the result of every attempt at an endpoint. A successful one counts as in flight
-    /// until this is dropped. An attempt that is dropped before its end was abandoned by the client, and says nothing
-    /// about the endpoint.
-    pub fn ended(&mut self, how: Ended) {
-        if let (Some(under), Some(heard)) = (&self.under, how.heard()) {
-            under.destination.heard(self.address, heard, under.pool);
-        }
-        if !matches!(how, Ended::Served | Ended::Answered(_)) {
-            tracing::debug!(endpoint = %self.address, ended = ?how, "an attempt failed");
-            self.in_flight = None;
-            self.under.iter_mut().for_each(|under| under.place = None);
-        }
-    }
-}
 
 /// The client.
 #[derive(Clone, Copy, Debug)]
@@ -216,8 +74,9 @@ fn picked(world: &World, workload: Option<&Str>, address: SocketAddr) -> Picked 
         Some(uid) => world.workload(uid),
         None => world.workload_at(address.ip()),
     };
-    let in_flight = load.map(|load| load.begin());
-    Picked { in_flight, ..Picked::dialled(address, workload.cloned()) }
+    let mut picked = Picked::dialled(address, workload.cloned());
+    picked.in_flight = load.map(|load| load.begin());
+    picked
 }
 
 fn sock_address(address: SocketAddr) -> SocketAddr {
@@ -552,6 +411,3 @@ fn address_like(endpoint: &Endpoint, like: SocketAddr) -> Option<IpAddr> {
     let mut addresses = endpoint.addresses.iter().map(IpAddr::to_canonical);
     addresses.clone().find(same).or_else(|| addresses.next())
 }
-
-#[cfg(test)]
-mod tests;

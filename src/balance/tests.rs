@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::*;
 use crate::model::{Balancing, Locality};
@@ -52,6 +53,27 @@ fn avoids_what_failed_unless_nothing_else_is_there() {
         assert_eq!(pick_from(&world, &all[..2]).unwrap().address, all[2]);
     }
     assert!(pick_from(&world, &all).is_some());
+}
+
+/// Drawing at random seldom finds them.
+#[test]
+fn few_of_many_are_found_and_share_evenly() {
+    let pods: Vec<_> = (1..=200)
+        .map(|n| {
+            let ready = n <= 3;
+            let pod = workload(&format!("pod-{n}"), &format!("10.0.0.{n}"));
+            crate::model::Workload { ready, ..pod }
+        })
+        .collect();
+    let service = service("echo", "10.96.0.1", &pods.iter().collect::<Vec<_>>());
+    let world = pods.into_iter().fold(Fixture::default().service(service), Fixture::workload);
+    let world = world.build();
+    let mut counts: HashMap<SocketAddr, u32> = HashMap::new();
+    for _ in 0..3000 {
+        *counts.entry(pick_from(&world, &[]).unwrap().address).or_default() += 1;
+    }
+    assert_eq!(counts.len(), 3);
+    assert!(counts.values().all(|count| (800..1200).contains(count)), "{counts:?}");
 }
 
 #[test]

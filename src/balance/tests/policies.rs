@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use http::StatusCode;
 use proptest::prelude::*;
 
 use super::*;
