@@ -4,7 +4,8 @@
 //!
 //! Everything is resolved when the snapshot is built: a client's namespace and the port give the [`Destination`]. A service
 //! without a DestinationRule has none, and its requests pay nothing. The room selects no endpoint (`balance` does) and opens no
-//! connection; it takes no lock.
+//! connection. What is seen of endpoints takes no lock; a limit that a rule sets is a semaphore, which takes one when a place is
+//! given back.
 
 mod ejections;
 mod hash;

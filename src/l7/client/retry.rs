@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Extensions, HeaderMap, Method, Request, StatusCode, Uri};
+use http::StatusCode;
 
 use crate::balance::Ended;
 use crate::base::Backoff;
@@ -15,6 +15,7 @@ use crate::l7::budget::{Reserved, Share};
 use crate::l7::exchange::answer::Form;
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::message::body::{Replay, RequestBody};
+use crate::l7::message::head_copy::HeadCopy;
 use crate::l7::version::Version;
 use crate::model::Retry;
 use crate::traffic::{Destination, Overflow, Place};
@@ -24,11 +25,7 @@ const MOST_BACKOFF: u32 = 10;
 
 /// What is needed to send a request again.
 pub(in crate::l7) struct Retries {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    /// How names were written, and where the client is told what comes before the response.
-    extensions: Extensions,
+    head: HeadCopy,
     body: Option<Replay>,
     arrived: (Version, &'static str, Form),
     sent: u32,
@@ -51,10 +48,7 @@ impl Retries {
         };
         Some(Box::new(Self {
             _buffer: buffer,
-            method: arrived.request.method().clone(),
-            uri: arrived.request.uri().clone(),
-            headers: arrived.request.headers().clone(),
-            extensions: arrived.request.extensions().clone(),
+            head: HeadCopy::of(&arrived.request),
             body: arrived.request.body_mut().keep(),
             arrived: (arrived.version, arrived.protocol, arrived.form),
             sent: 0,
@@ -87,7 +81,7 @@ impl Retries {
     ) -> Option<(Arrived, Duration)> {
         let allowed = match ended {
             Ended::Unreached | Ended::NotTried | Ended::Stale => true,
-            Ended::Broken | Ended::TimedOut => self.method.is_idempotent(),
+            Ended::Broken | Ended::TimedOut => self.head.method().is_idempotent(),
             Ended::Denied | Ended::GivenUp | Ended::Served | Ended::Answered(_) => false,
         };
         allowed.then(|| self.next(retry)).flatten()
@@ -101,14 +95,9 @@ impl Retries {
             Some(body) => body.again()?,
             None => RequestBody::default(),
         };
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        *request.extensions_mut() = self.extensions.clone();
         let wait = backoff(retry.backoff, self.sent);
         self.sent += 1;
-        Some((Arrived::again(request, self.arrived), wait))
+        Some((Arrived::again(self.head.with(body), self.arrived), wait))
     }
 }
 

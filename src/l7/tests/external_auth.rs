@@ -7,6 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::authorizers::{authorizer, with_authorizer};
 use super::destination::captured;
+use super::mirrors::mirror;
+use super::scripted::{Script, Step};
 use super::support::*;
 use crate::filter::{AuthProtocol, ExternalAuth, HttpFilter};
 use crate::l7::WorkerSettings;
@@ -111,6 +113,24 @@ async fn no_spelling_of_a_path_leads_past_the_authorizer() {
             assert!(answer.body.contains(user), "{path}: {}", answer.body);
         }
     }
+}
+
+/// A copy would leave before anybody asks.
+#[tokio::test]
+async fn what_an_authorizer_is_asked_about_is_not_mirrored() {
+    let (copy, script) = Script::start(&[Step::Status(200)]).await;
+    let pod = outsider("copy", copy);
+    let mesh = shop(application("app").await).service(bound("copy", "10.96.0.2", &pod, copy));
+    let mut route = asking("r", "echo", Some("auth"));
+    route.rules.iter_mut().for_each(|rule| rule.filters.push(mirror("copy", 1, 1)));
+    let lab = with_route(mesh.workload(pod), route).await;
+    let mut client = Client::http1(lab.dial("client", "echo").await).await;
+    for (path, status) in [("/a", 200), ("/deny", 403), ("/open", 200)] {
+        assert_eq!(get(&mut client, path).await.status.as_u16(), status, "{path}");
+    }
+    // The rule without an authorizer is mirrored, and its request was the last.
+    let came = script.wait_for(1).await;
+    assert_eq!(came.iter().map(|one| &*one.target).collect::<Vec<_>>(), ["/open"]);
 }
 
 /// A client of a lying peer can only have its own requests rejected.

@@ -17,7 +17,7 @@ use crate::l7::WorkerSettings;
 use crate::model::*;
 use crate::world::fixture::{self, Fixture, backend as to, key, policy};
 
-fn mirror(service: &str, numerator: u32, denominator: u32) -> HttpFilter {
+pub(super) fn mirror(service: &str, numerator: u32, denominator: u32) -> HttpFilter {
     let target = BackendRef::Service { service: key(service), port: 80 };
     let share = Share { numerator, denominator };
     HttpFilter::Mirror(Mirror { target, share, turn: Arc::default() })

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::UpstreamError;
 use super::hearing::{End, Hearing};
-use super::refused::{HeadCopy, is_refused};
+use super::refused::is_refused;
 use super::taken::Taken;
 use crate::l7::budget::buffers::Buffers;
 use crate::l7::budget::sizes::{
@@ -26,6 +26,7 @@ use crate::l7::budget::sizes::{
 use crate::l7::message::body::{Expectation, RequestBody, Withheld};
 use crate::l7::message::downstream::Downstream;
 use crate::l7::message::framing::{HYPER_HEADERS, LONGEST_HEAD};
+use crate::l7::message::head_copy::HeadCopy;
 use crate::l7::message::interim::Listening;
 use crate::l7::message::leaving::Leaving;
 use crate::l7::message::{refused, watched};
@@ -215,12 +216,15 @@ impl Sender {
             Kind::Http2(sender, _) | Kind::Stream(sender, _) => {
                 // hyper hears no 100 over HTTP/2.
                 expectation.inspect(Expectation::is_met);
-                let copy = HeadCopy::of(request);
+                // A body may have begun to flow; only a route that retries keeps it. Boxed, because the future of every request in
+                // flight would be larger by it.
+                let copy = request.body().is_empty().then(|| Box::new(HeadCopy::of(request)));
                 to_http2(request);
                 let sent = sender.try_send_request(std::mem::take(request)).await;
                 sent.map_err(|mut failed| {
                     let refused = is_refused(failed.error());
-                    let copy = if refused { copy.map(HeadCopy::into_request) } else { None };
+                    let copy = copy.filter(|_| refused);
+                    let copy = copy.map(|head| head.with(RequestBody::default()));
                     let unsent = failed.take_message().map(from_http2).or(copy);
                     if refused {
                         self.refuse();
