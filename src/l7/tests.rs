@@ -14,6 +14,7 @@ mod passed_on;
 mod raw;
 mod refusals;
 mod reliability;
+mod retries;
 mod routing;
 mod scripted;
 mod streams;

@@ -7,6 +7,7 @@ mod authorization_policy;
 mod destination_rule;
 mod gateway;
 mod grpc_route;
+mod http_retry;
 mod http_route;
 mod kind;
 mod mesh_config;
@@ -41,6 +42,7 @@ pub use gateway::{
     Listener, NamespacesFrom,
 };
 pub use grpc_route::{GrpcRoute, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};
+pub use http_retry::HttpRetry;
 pub use http_route::{
     HttpRoute, HttpRouteRule, HttpRouteSpec, ParentRef, RawRetry, RawTimeouts, RouteBackendRef,
     RouteMatch, Unsupported, says_something,
@@ -48,8 +50,8 @@ pub use http_route::{
 pub use kind::{Recognised, key_of};
 pub use mesh_config::{
     AccessLogEncoding, CheckedBody, ConfigMap, DefaultConfig, DefaultProviders, DefaultTracing,
-    EntryVisibility, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider, FileAccessLog, HttpRetry,
-    LogFormat, MESH_CONFIG, MeshConfig, OpenTelemetry, OtelAccessLog, OtlpHeader, OtlpHttp,
+    EntryVisibility, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider, FileAccessLog, LogFormat,
+    MESH_CONFIG, MeshConfig, OpenTelemetry, OtelAccessLog, OtlpHeader, OtlpHttp,
     OutboundTrafficPolicy, ServiceEntryVisibility, VisibilityPolicy,
 };
 pub use node::Node;

@@ -14,6 +14,7 @@ mod entries;
 mod ext_authz;
 mod frame;
 mod grpc_route;
+mod http_retry;
 mod http_route;
 mod labels;
 mod meaningless;

@@ -1,20 +1,19 @@
 //! From a plan to a response: endpoint, authorization and rate limits where nobody keeps them there, connection, retries.
 //!
-//! Two loops. [`run`] sends a request again that may have reached an application, as its route configures
-//! ([`retry`](super::retry)). Inside of that, [`Routed::pass`] goes on to another endpoint with what was certainly not sent: after a
-//! refused connection, a tunnel that could not be opened, a connection that was closed before the request was written.
+//! Two loops. [`retry`](super::retry) sends a request again that may have reached an application, as its route configures. Inside of
+//! that, [`Routed::pass`] goes on to another endpoint with what was certainly not sent: after a refused connection, a tunnel that
+//! could not be opened, a connection that was closed before the request was written.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Response;
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::judge::Judge;
 use super::plan::{Chosen, Plan};
-use super::retry::Retries;
 use super::session::Session;
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
@@ -112,65 +111,19 @@ impl From<Answer> for Box<Refused> {
 )]
 pub(in crate::l7) enum Outcome {
     Got(Got, Picked),
-    Failed(Answer, Ended),
-}
-
-/// Sends the request until there is a response to pass on, or an answer of our own. The request is lent down to the connection
-/// that takes it, because every future between would hold it twice.
-pub(in crate::l7) async fn run(
-    routed: &Routed,
-    arrived: &mut Arrived,
-    first: Option<Picked>,
-    exchange: &mut Exchange,
-) -> Outcome {
-    let timeouts = routed.plan.timeouts(&routed.world);
-    let whole = timeouts.request.map(|limit| exchange.deadline(limit));
-    let mut retry =
-        Retries::of(routed.plan.retry(&routed.world), arrived, routed.session.seat.share());
-    let mut next = first;
-    loop {
-        let one = timeouts.backend_request.map(|limit| Instant::now() + limit);
-        exchange.due = deadline::earlier(whole, one);
-        let last = next.as_ref().map(|picked| picked.address);
-        let passed = routed.pass(arrived, next, exchange).await;
-        // Moved, because what awaiting gives would be held beside the future that gave it.
-        let outcome = passed;
-        let retried = retry.as_mut().and_then(|retry| routed.retried(retry, &outcome));
-        let Some((request, wait)) = retried else { return outcome };
-        outcome.discard();
-        if deadline::within(whole, tokio::time::sleep(wait)).await.is_none() {
-            return Outcome::Failed(late(), Ended::TimedOut);
-        }
-        *arrived = request;
-        next = routed.plan.endpoint_again(&routed.world, &routed.session, last.as_slice());
-    }
+    /// The last endpoint, where there was one.
+    Failed(Answer, Ended, Option<SocketAddr>),
 }
 
 impl Routed {
-    /// The request once more, when the route wants that, and how long to wait.
-    fn retried(&self, again: &mut Retries, outcome: &Outcome) -> Option<(Arrived, Duration)> {
-        let retry = self.plan.retry(&self.world)?;
-        let retried = match outcome {
-            Outcome::Got(got, _) => again.after_status(retry, got.response.status()),
-            Outcome::Failed(_, ended) => again.after_failure(retry, *ended),
-        }?;
-        if let Some(destination) = self.plan.destination(&self.session)
-            && let Err(overflow) = again.take_place(destination)
-        {
-            tracing::debug!("a request is not retried: {overflow}");
-            return None;
-        }
-        Some(retried)
-    }
-
-    /// Tries endpoints until one may have seen the request.
-    async fn pass(
+    /// Tries endpoints until one may have seen the request. Its response has begun by then, if `due` is given.
+    pub(super) async fn pass(
         &self,
         arrived: &mut Arrived,
         first: Option<Picked>,
+        due: Option<Instant>,
         exchange: &mut Exchange,
     ) -> Outcome {
-        let due = exchange.due;
         let mut attempts = Attempts::default();
         let mut last = None;
         let mut next = first;
@@ -179,13 +132,13 @@ impl Routed {
                 self.session.context.labels.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
             if let Err(answer) = self.admit(&picked, arrived, exchange).await {
-                return Outcome::Failed(answer, Ended::Denied);
+                return Outcome::Failed(answer, Ended::Denied, Some(picked.address));
             }
             // Boxed, because few destinations have such limits.
             if picked.limits_requests()
                 && let Err(answer) = Box::pin(self.take_place(&mut picked, arrived, due)).await
             {
-                return Outcome::Failed(answer, Ended::Denied);
+                return Outcome::Failed(answer, Ended::Denied, Some(picked.address));
             }
             let sent = {
                 // Pinned here, so that what waits for it does not hold it a second time.
@@ -208,13 +161,15 @@ impl Routed {
             let was_one = refused || !matches!(ended, Ended::Stale);
             let last_one = was_one && self.plan.never_retries(&self.world);
             if !unsent || !goes_on || last_one {
-                return Outcome::Failed(answer, ended);
+                return Outcome::Failed(answer, ended, Some(picked.address));
             }
-            last = Some((answer, ended));
+            last = Some((answer, ended, picked.address));
             next = self.plan.endpoint(&self.world, &self.session, &attempts);
         }
-        let (answer, ended) = last.unwrap_or_else(|| (self.nobody(), Ended::Unreached));
-        Outcome::Failed(answer, ended)
+        match last {
+            Some((answer, ended, endpoint)) => Outcome::Failed(answer, ended, Some(endpoint)),
+            None => Outcome::Failed(self.nobody(), Ended::Unreached, None),
+        }
     }
 
     /// A place for the request in the limits of the destination's policy, for which it may wait.
@@ -574,17 +529,6 @@ impl Routed {
     }
 }
 
-impl Outcome {
-    /// Nobody gets to see it. The connection goes on when nothing more can come over it.
-    fn discard(self) {
-        if let Outcome::Got(Got { response, lease, .. }, _) = self
-            && response.body().is_end_stream()
-        {
-            lease.give_back();
-        }
-    }
-}
-
-fn late() -> Answer {
+pub(super) fn late() -> Answer {
     Answer::unreachable(Reason::Timeout, "the route's timeout passed before there was a response")
 }

@@ -62,7 +62,7 @@ impl Plan {
         if let (None, Some(default)) =
             (rule.and_then(|rule| rule.retry.as_ref()), &world.mesh.retry)
         {
-            timeouts.backend_request = timeouts.backend_request.or(default.each);
+            timeouts.per_try = timeouts.per_try.or(default.each);
         }
         timeouts
     }
@@ -88,15 +88,15 @@ impl Plan {
         service.port(*port).map(|port| port.protocol).unwrap_or_default()
     }
 
-    /// An endpoint of the backend to send the request to again: another one than `last`, where there is one.
+    /// An endpoint of the backend to send the request to again: none of `avoided`, where there is another.
     pub(in crate::l7) fn endpoint_again(
         &self,
         world: &World,
         session: &Session,
-        last: &[SocketAddr],
+        avoided: &[SocketAddr],
     ) -> Option<Picked> {
         let (service, port) = &self.backend;
-        balance::pick(world, service, *port, self.caller(session), session.dialled, last)
+        balance::pick(world, service, *port, self.caller(session), session.dialled, avoided)
     }
 
     /// An endpoint of the backend that was not tried yet.

@@ -17,7 +17,7 @@
 //! 6. **Endpoints of the backend**, with the addresses of names.
 //! 7. **Filters that change the request**, once it is known that it goes on; then its **mirrors**, which get what the
 //!    endpoints get.
-//! 8. **Attempts** ([`attempt`]): an endpoint, authorization where nobody judges there, rate limits that nobody keeps
+//! 8. **Attempts** ([`attempt`](super::attempt)): an endpoint, authorization where nobody judges there, rate limits that nobody keeps
 //!    there, the connection, and retries.
 //! 9. **The response** ([`pass_on`]): checked, through the same filters as in step 4, and streamed; the record ends with its
 //!    last byte.
@@ -28,10 +28,11 @@ use http::header::SET_COOKIE;
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
-use super::attempt::{self, Got, Outcome, Routed};
+use super::attempt::{Got, Outcome, Routed};
 use super::judge::{self, Judge, Pending, Refusal};
 use super::mirror;
 use super::plan::{self, Plan};
+use super::retry;
 use super::session::Session;
 use crate::balance::Picked;
 use crate::ext_authz;
@@ -92,9 +93,9 @@ pub(in crate::l7) async fn route(
     }
     let routed = Routed { session, world, plan, before, seen };
     mirror::send_copies(&routed, &mut arrived);
-    match attempt::run(&routed, &mut arrived, first, &mut exchange).await {
+    match retry::run(&routed, &mut arrived, first, &mut exchange).await {
         Outcome::Got(got, picked) => pass_on(routed, got, picked, exchange, form),
-        Outcome::Failed(answer, _) => answer.respond(exchange, form),
+        Outcome::Failed(answer, ..) => answer.respond(exchange, form),
     }
 }
 

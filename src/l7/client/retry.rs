@@ -1,27 +1,135 @@
-//! Sending a request again that may have reached an application, where its route wants that (GEP-1731).
+//! Sending a request again that may have reached an application, where its route, or the mesh, wants that
+//! ([`RetryCondition`]).
 //!
-//! After a status that the route names whatever the method is: its author has said so. After a reset connection or a
-//! timeout only what is idempotent (RFC 9110, 9.2.2), because nobody knows what became of the request. What was
-//! certainly not sent always. An upgrade is never asked for again, nor a request whose body was too long to be kept.
+//! What was certainly not processed is sent again under any policy. After a response, and where nobody knows what became of a
+//! request, the policy's conditions decide. An upgrade is never asked for again, nor a request whose body was too long to be kept.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, HeaderName, StatusCode};
+use hyper::body::Body;
+use tokio::time::Instant;
 
-use crate::balance::Ended;
-use crate::base::Backoff;
+use super::attempt::{Got, Outcome, Routed, late};
+use crate::balance::{Ended, Picked};
+use crate::base::{Backoff, Reason};
 use crate::l7::budget::{Reserved, Share};
+use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Form;
 use crate::l7::exchange::arrived::Arrived;
-use crate::l7::message::body::{Replay, RequestBody};
+use crate::l7::message::body::{self, Replay, RequestBody};
+use crate::l7::message::deadline;
 use crate::l7::message::head_copy::HeadCopy;
 use crate::l7::version::Version;
-use crate::model::Retry;
-use crate::traffic::{Destination, Overflow, Place};
+use crate::model::{Retry, RetryCondition, RetryOn};
+use crate::traffic::{Balancer, Destination, Overflow, Place};
+
+/// A proxy before the application has limited the request's rate.
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 
 /// The longest time between two attempts, as a multiple of the first: Envoy's.
 const MOST_BACKOFF: u32 = 10;
+
+/// Sends the request until there is a response to pass on, or an answer of our own. The request is lent down to the connection
+/// that takes it, because every future between would hold it twice.
+pub(in crate::l7) async fn run(
+    routed: &Routed,
+    arrived: &mut Arrived,
+    first: Option<Picked>,
+    exchange: &mut Exchange,
+) -> Outcome {
+    let timeouts = routed.plan.timeouts(&routed.world);
+    let whole = timeouts.request.map(|limit| exchange.deadline(limit));
+    let mut retry =
+        Retries::of(routed.plan.retry(&routed.world), arrived, routed.session.seat.share());
+    let mut next = first;
+    loop {
+        let one = |limit: Option<Duration>| limit.map(|limit| Instant::now() + limit);
+        exchange.due = deadline::earlier(whole, one(timeouts.backend_request));
+        let due = deadline::earlier(exchange.due, one(timeouts.per_try));
+        let passed = routed.pass(arrived, next, due, exchange).await;
+        // Moved, because what awaiting gives would be held beside the future that gave it.
+        let outcome = passed;
+        let Some(again) = retry.as_mut().filter(|_| !deadline::is_over(whole)) else {
+            return outcome;
+        };
+        let Some((request, wait)) = routed.retried(again, &outcome, exchange) else {
+            return outcome;
+        };
+        outcome.discard();
+        if deadline::within(whole, tokio::time::sleep(wait)).await.is_none() {
+            return Outcome::Failed(late(), Ended::TimedOut, None);
+        }
+        *arrived = request;
+        next = routed.endpoint_again(again);
+    }
+}
+
+impl Routed {
+    /// The request once more, when its policy wants that, and how long to wait.
+    fn retried(
+        &self,
+        again: &mut Retries,
+        outcome: &Outcome,
+        exchange: &mut Exchange,
+    ) -> Option<(Arrived, Duration)> {
+        let retry = self.plan.retry(&self.world)?;
+        let wanted = match outcome {
+            Outcome::Got(Got { response, .. }, _) => {
+                again.wants_after_response(retry, response.status(), response.headers())
+            }
+            Outcome::Failed(_, ended, _) => again.wants_after_failure(retry, *ended),
+        };
+        if !wanted {
+            return None;
+        }
+        if again.is_exhausted(retry) {
+            let why = format!("it was sent {} times, as often as it may be", retry.attempts + 1);
+            exchange.record.mark(Reason::RetryLimit, why);
+            return None;
+        }
+        if let Some(destination) = self.plan.destination(&self.session)
+            && let Err(overflow) = again.take_place(destination)
+        {
+            tracing::debug!("a request is not retried: {overflow}");
+            exchange.record.mark(Reason::Overflow, overflow.to_string());
+            return None;
+        }
+        if let Some(endpoint) = outcome.endpoint() {
+            again.sent_to(endpoint);
+        }
+        again.next(retry)
+    }
+
+    /// An endpoint to send the request to again.
+    fn endpoint_again(&self, again: &Retries) -> Option<Picked> {
+        let retry = self.plan.retry(&self.world)?;
+        let destination = self.plan.destination(&self.session);
+        let sticks = destination.is_some_and(|it| matches!(it.balancer(), Some(Balancer::Hash(_))));
+        self.plan.endpoint_again(&self.world, &self.session, again.avoided(retry, sticks))
+    }
+}
+
+impl Outcome {
+    /// The endpoint that the request was sent to last.
+    fn endpoint(&self) -> Option<SocketAddr> {
+        match self {
+            Outcome::Got(_, picked) => Some(picked.address),
+            Outcome::Failed(_, _, endpoint) => *endpoint,
+        }
+    }
+
+    /// Nobody gets to see it. The connection goes on when nothing more can come over it.
+    fn discard(self) {
+        if let Outcome::Got(Got { response, lease, .. }, _) = self
+            && response.body().is_end_stream()
+        {
+            lease.give_back();
+        }
+    }
+}
 
 /// What is needed to send a request again.
 pub(in crate::l7) struct Retries {
@@ -29,6 +137,8 @@ pub(in crate::l7) struct Retries {
     body: Option<Replay>,
     arrived: (Version, &'static str, Form),
     sent: u32,
+    /// Where it was sent.
+    tried: Vec<SocketAddr>,
     _buffer: Option<Reserved>,
     /// Among the retries that the destination may have at once.
     place: Option<Box<Place>>,
@@ -52,6 +162,7 @@ impl Retries {
             body: arrived.request.body_mut().keep(),
             arrived: (arrived.version, arrived.protocol, arrived.form),
             sent: 0,
+            tried: Vec::new(),
             place: None,
         }))
     }
@@ -64,33 +175,40 @@ impl Retries {
         Ok(())
     }
 
-    /// The request once more after this status, and how long to wait.
-    pub(in crate::l7) fn after_status(
-        &mut self,
+    /// Whether a response with this head is not good enough.
+    pub(in crate::l7) fn wants_after_response(
+        &self,
         retry: &Retry,
         status: StatusCode,
-    ) -> Option<(Arrived, Duration)> {
-        retry.codes.contains(&status).then(|| self.next(retry)).flatten()
+        headers: &HeaderMap,
+    ) -> bool {
+        after_response(&retry.on, status, headers)
     }
 
-    /// The request once more after an attempt without a response, and how long to wait.
-    pub(in crate::l7) fn after_failure(
-        &mut self,
-        retry: &Retry,
-        ended: Ended,
-    ) -> Option<(Arrived, Duration)> {
-        let allowed = match ended {
-            Ended::Unreached | Ended::NotTried | Ended::Stale => true,
-            Ended::Broken | Ended::TimedOut => self.head.method().is_idempotent(),
-            Ended::Denied | Ended::GivenUp | Ended::Served | Ended::Answered(_) => false,
-        };
-        allowed.then(|| self.next(retry)).flatten()
+    /// Whether it is sent again after an attempt without a response.
+    pub(in crate::l7) fn wants_after_failure(&self, retry: &Retry, ended: Ended) -> bool {
+        after_failure(&retry.on, ended, self.head.method().is_idempotent())
     }
 
-    fn next(&mut self, retry: &Retry) -> Option<(Arrived, Duration)> {
-        if self.sent >= retry.attempts {
-            return None;
+    /// It has been sent as often as it may be.
+    pub(in crate::l7) fn is_exhausted(&self, retry: &Retry) -> bool {
+        self.sent >= retry.attempts
+    }
+
+    /// It was sent there.
+    pub(in crate::l7) fn sent_to(&mut self, endpoint: SocketAddr) {
+        if !self.tried.contains(&endpoint) {
+            self.tried.push(endpoint);
         }
+    }
+
+    /// Where it is not sent again while there are others. `sticks`: a property of the request selects its endpoint.
+    pub(in crate::l7) fn avoided(&self, retry: &Retry, sticks: bool) -> &[SocketAddr] {
+        if retry.avoids_previous.unwrap_or(!sticks) { &self.tried } else { &[] }
+    }
+
+    /// The request once more, and how long to wait. `None`: its body was not kept.
+    pub(in crate::l7) fn next(&mut self, retry: &Retry) -> Option<(Arrived, Duration)> {
         let body = match &self.body {
             Some(body) => body.again()?,
             None => RequestBody::default(),
@@ -98,6 +216,35 @@ impl Retries {
         let wait = backoff(retry.backoff, self.sent);
         self.sent += 1;
         Some((Arrived::again(self.head.with(body), self.arrived), wait))
+    }
+}
+
+/// Whether a response with this head has its request sent again.
+fn after_response(on: &RetryOn, status: StatusCode, headers: &HeaderMap) -> bool {
+    use RetryCondition::{
+        GatewayError, Headers, RateLimited, Retriable4xx, ServerError, StatusCodes,
+    };
+    if headers.contains_key(RATE_LIMITED) {
+        return on.has(RateLimited);
+    }
+    (on.has(ServerError) && status.is_server_error())
+        || (on.has(GatewayError) && matches!(status.as_u16(), 502..=504))
+        || (on.has(Retriable4xx) && status == StatusCode::CONFLICT)
+        || (on.has(StatusCodes) && on.codes.contains(&status))
+        || (on.has(Headers) && on.headers.iter().any(|name| headers.contains_key(name)))
+        || body::grpc_status(headers).is_some_and(|status| on.has_grpc_status(status))
+}
+
+/// Whether an attempt without a response has its request sent again.
+fn after_failure(on: &RetryOn, ended: Ended, is_idempotent: bool) -> bool {
+    use RetryCondition::{GatewayError, Reset, ResetOfIdempotent, ServerError};
+    match ended {
+        Ended::Unreached | Ended::NotTried | Ended::Stale => true,
+        Ended::Broken | Ended::TimedOut => {
+            [Reset, ServerError, GatewayError].iter().any(|condition| on.has(*condition))
+                || (is_idempotent && on.has(ResetOfIdempotent))
+        }
+        Ended::Denied | Ended::GivenUp | Ended::Served | Ended::Answered(_) => false,
     }
 }
 
@@ -110,6 +257,65 @@ fn backoff(first: Duration, sent: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Row by row what Envoy's reference says of `x-envoy-retry-on` and `x-envoy-retry-grpc-on`.
+    #[test]
+    fn conditions_mean_what_envoy_says() {
+        use RetryCondition::*;
+        let unprocessed = [Ended::Unreached, Ended::NotTried, Ended::Stale];
+        let unknown = [Ended::Broken, Ended::TimedOut];
+        let decided = [Ended::Denied, Ended::GivenUp];
+        for (condition, statuses, grpc, without_response, of_idempotent) in [
+            (ConnectFailure, &[][..], None, false, false),
+            (RefusedStream, &[], None, false, false),
+            (ResetBeforeRequest, &[], None, false, false),
+            (Reset, &[], None, true, true),
+            (ResetOfIdempotent, &[], None, false, true),
+            (ServerError, &[500, 501, 502, 503, 504, 599][..], None, true, true),
+            (GatewayError, &[502, 503, 504], None, true, true),
+            (Retriable4xx, &[409], None, false, false),
+            (StatusCodes, &[418, 500], None, false, false),
+            (Headers, &[], None, false, false),
+            (RateLimited, &[], None, false, false),
+            (Cancelled, &[], Some(1), false, false),
+            (DeadlineExceeded, &[], Some(4), false, false),
+            (ResourceExhausted, &[], Some(8), false, false),
+            (Internal, &[], Some(13), false, false),
+            (Unavailable, &[], Some(14), false, false),
+        ] {
+            let mut on = RetryOn::any(&[condition]);
+            on.codes = [418, 500].map(|code| StatusCode::from_u16(code).unwrap()).into();
+            on.headers = vec![HeaderName::from_static("x-again")];
+            for status in [200, 400, 404, 409, 418, 429, 500, 501, 502, 503, 504, 599] {
+                let code = StatusCode::from_u16(status).unwrap();
+                let expected = statuses.contains(&status);
+                assert_eq!(after_response(&on, code, &HeaderMap::new()), expected, "{on:?} {code}");
+                let limited = HeaderMap::from_iter([(RATE_LIMITED, "true".parse().unwrap())]);
+                let expected = condition == RateLimited;
+                assert_eq!(after_response(&on, code, &limited), expected, "{on:?} {code}, limited");
+            }
+            for status in 0..=16 {
+                let name = HeaderName::from_static("grpc-status");
+                let headers = HeaderMap::from_iter([(name, status.into())]);
+                let expected = grpc == Some(status);
+                assert_eq!(
+                    after_response(&on, StatusCode::OK, &headers),
+                    expected,
+                    "{on:?} {status}"
+                );
+            }
+            let again = HeaderMap::from_iter([(on.headers[0].clone(), "".parse().unwrap())]);
+            let expected = condition == Headers;
+            assert_eq!(after_response(&on, StatusCode::OK, &again), expected, "{on:?}");
+            for is_idempotent in [true, false] {
+                let expected = if is_idempotent { of_idempotent } else { without_response };
+                let after = |ended| after_failure(&on, ended, is_idempotent);
+                assert!(unprocessed.into_iter().all(after), "{on:?}");
+                assert_eq!(unknown.map(after), [expected; 2], "{on:?} {is_idempotent}");
+                assert_eq!(decided.map(after), [false; 2], "{on:?}");
+            }
+        }
+    }
 
     #[test]
     fn backoff_is_never_shorter_than_asked_for_and_bounded() {

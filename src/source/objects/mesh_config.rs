@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{FieldError, LabelSelector, Labelled, Labels, read_as};
+use super::{FieldError, HttpRetry, LabelSelector, Labelled, Labels, read_as};
 
 /// The name of the ConfigMap; that of a revision, `istio-REVISION`, is not read.
 pub const MESH_CONFIG: &str = "istio";
@@ -106,23 +106,6 @@ pub struct DefaultTracing {
 pub struct OutboundTrafficPolicy {
     #[serde(default)]
     pub mode: Option<String>,
-}
-
-/// `HTTPRetry` of VirtualServices, which MeshConfig borrows.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpRetry {
-    #[serde(default)]
-    pub attempts: Option<u32>,
-    #[serde(default)]
-    pub per_try_timeout: Option<String>,
-    /// Envoy's names of failures, and statuses, with commas between.
-    #[serde(default)]
-    pub retry_on: Option<String>,
-    #[serde(default)]
-    pub backoff: Option<String>,
-    #[serde(flatten)]
-    pub rest: Map<String, Value>,
 }
 
 /// `MeshConfig.ServiceEntryVisibility`: whose clients see the ServiceEntries of a namespace.
