@@ -2,6 +2,7 @@
 //! one snapshot and its load counters, or as the destination's policy says ([`Balancer`]). Ejected endpoints are left out. This
 //! room opens no connection; its callers report how each attempt ended ([`Picked::ended`]).
 
+mod neighbours;
 mod picked;
 #[cfg(test)]
 mod tests;
@@ -10,6 +11,7 @@ use crate::base::Str;
 use crate::model::{Balancing, Endpoint, Preference, Resolution, Service, Workload};
 use crate::traffic::{self, Balancer, Destination, Ejected, HashKey};
 use crate::world::World;
+pub use neighbours::neighbours;
 pub use picked::{Ended, InUse, Picked};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};

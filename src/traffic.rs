@@ -7,6 +7,7 @@
 //! connection. What is seen of endpoints takes no lock; a limit that a rule sets is a semaphore, which takes one when a place is
 //! given back.
 
+pub mod attempts;
 mod ejections;
 mod hash;
 mod limits;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::ser::SerializeStruct;
 
 use crate::base::Str;
+pub use crate::base::{InProgress, LeastRetries, RetryBudget, Spent};
 pub use ejections::Ejected;
 use ejections::Ejections;
 pub use hash::{Cookie, HashKey, Hashed, of_address};
@@ -100,6 +102,8 @@ pub struct Destination {
     ejections: Option<Ejections>,
     /// Where the policy limits connections.
     usage: Option<Usage>,
+    /// Where the policy has a retry budget.
+    spent: Option<Arc<Spent>>,
 }
 
 /// How an attempt at an endpoint ended, as far as it tells something about the endpoint.
@@ -117,7 +121,8 @@ impl Destination {
     pub fn new(name: Str, policy: Policy) -> Self {
         let ejections = policy.outliers.as_ref().map(|_| Ejections::default());
         let usage = policy.limits.as_deref().map(Usage::of);
-        Self { name, policy, turns: AtomicU64::new(0), ejections, usage }
+        let spent = policy.budget.as_deref().map(Spent::of);
+        Self { name, policy, turns: AtomicU64::new(0), ejections, usage, spent }
     }
 
     pub fn balancer(&self) -> Option<&Balancer> {
@@ -142,9 +147,14 @@ impl Destination {
         self.policy.limits.as_deref()
     }
 
-    /// Whether requests need a place.
+    /// Whether requests need a place, or count for the budget of retries.
     pub fn limits_requests(&self) -> bool {
-        self.usage.as_ref().is_some_and(Usage::limits_requests)
+        self.spent.is_some() || self.usage.as_ref().is_some_and(Usage::limits_requests)
+    }
+
+    /// The budget of retries, where there is one.
+    pub fn budget(&self) -> Option<&Arc<Spent>> {
+        self.spent.as_ref()
     }
 
     /// The place of a connection of layer 4; `None` where there is no limit.
@@ -160,10 +170,21 @@ impl Destination {
         place.map_err(|field| self.overflow(field))
     }
 
-    /// The place of a retry.
-    pub fn retry(&self) -> Result<Option<Box<Place>>, Overflow> {
-        let Some(usage) = &self.usage else { return Ok(None) };
-        usage.retry().map_err(|field| self.overflow(field))
+    /// Whether its policy bounds retries.
+    pub fn limits_retries(&self) -> bool {
+        self.spent.is_some() || self.limits().is_some_and(|limits| limits.max_retries.is_some())
+    }
+
+    /// The place of a retry. As in Envoy a budget holds instead of a limit.
+    pub fn retry(&self) -> Result<RetryPlace, Overflow> {
+        if let Some(spent) = &self.spent {
+            let overflow = || Overflow { field: "retryBudget", by: spent.by().clone() };
+            let counted = spent.retry().ok_or_else(overflow)?;
+            return Ok(RetryPlace { _place: None, _counted: Some(counted) });
+        }
+        let Some(usage) = &self.usage else { return Ok(RetryPlace::default()) };
+        let place = usage.retry().map_err(|field| self.overflow(field))?;
+        Ok(RetryPlace { _place: place, _counted: None })
     }
 
     fn overflow(&self, field: &'static str) -> Overflow {
@@ -197,6 +218,20 @@ impl Destination {
     /// Whether even the last endpoint may be ejected: the policy says 100 percent.
     pub fn may_eject_all(&self) -> bool {
         self.policy.outliers.as_ref().is_some_and(|it| it.max_ejection_percent >= 100)
+    }
+}
+
+/// A retry among those that a destination may have at once; given back when dropped.
+#[derive(Debug, Default)]
+pub struct RetryPlace {
+    _place: Option<Box<Place>>,
+    _counted: Option<InProgress>,
+}
+
+/// In a budget that is no destination's.
+impl From<InProgress> for RetryPlace {
+    fn from(counted: InProgress) -> Self {
+        Self { _place: None, _counted: Some(counted) }
     }
 }
 

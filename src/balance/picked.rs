@@ -7,7 +7,7 @@ use http::StatusCode;
 
 use crate::base::ports;
 use crate::model::Workload;
-use crate::traffic::{Destination, Heard, Limits, Overflow, Place};
+use crate::traffic::{Destination, Heard, InProgress, Limits, Overflow, Place};
 use crate::world::InFlight;
 
 /// A selected endpoint; counts as a request in flight until dropped.
@@ -30,6 +30,8 @@ struct Under {
     pool: u32,
     /// In the limits of the policy.
     place: Option<Box<Place>>,
+    /// For the budget of retries.
+    counted: Option<InProgress>,
 }
 
 /// What a connection or request in progress holds.
@@ -88,7 +90,8 @@ impl Picked {
     /// With the destination that hears of it, which had so many endpoints.
     pub(super) fn under(self, destination: Option<&Arc<Destination>>, pool: u32) -> Self {
         let under = destination.map(|destination| {
-            Box::new(Under { destination: destination.clone(), pool, place: None })
+            let destination = destination.clone();
+            Box::new(Under { destination, pool, place: None, counted: None })
         });
         Self { under, ..self }
     }
@@ -126,9 +129,18 @@ impl Picked {
     /// Takes a place for a request, which may wait for it.
     pub async fn take_request(&mut self, has_own_connection: bool) -> Result<(), Overflow> {
         if let Some(under) = &mut self.under {
+            // Counted while it waits, too.
+            under.counted = under.destination.budget().map(|spent| spent.request());
             under.place = under.destination.request(has_own_connection).await?;
         }
         Ok(())
+    }
+
+    /// The first endpoint of a request: it arrives, as far as the budget of retries counts that.
+    pub fn arrives(&self) {
+        if let Some(spent) = self.under.as_ref().and_then(|under| under.destination.budget()) {
+            spent.arrives();
+        }
     }
 
     /// What it holds, for what is in progress to hold.
@@ -146,7 +158,9 @@ impl Picked {
         if !matches!(how, Ended::Served | Ended::Answered(_)) {
             tracing::debug!(endpoint = %self.address, ended = ?how, "an attempt failed");
             self.in_flight = None;
-            self.under.iter_mut().for_each(|under| under.place = None);
+            if let Some(under) = &mut self.under {
+                (under.place, under.counted) = (None, None);
+            }
         }
     }
 }

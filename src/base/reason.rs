@@ -108,6 +108,10 @@ reasons! {
     /// A timeout expired.
     Timeout: "UT",
         "A deadline passed. Check how long the destination takes.";
+    /// The time that the client gave one attempt passed before its response had ended.
+    StreamDuration: "UMSDR",
+        "The time passed that the client gives one attempt, with all of its response, in the header \
+         `x-envoy-upstream-stream-duration-ms`.";
     /// The peer's request is malformed or not permitted.
     BadRequest: "DPE",
         "The peer asked for something that could not be understood or may not be asked for: a port of the agent's own, an \

@@ -63,6 +63,12 @@ conditions! {
 }
 
 impl RetryCondition {
+    /// The condition that Envoy calls so.
+    pub fn named(name: &str) -> Option<Self> {
+        let of_envoy = |it: &&Self| **it != Self::ResetOfIdempotent;
+        Self::ALL.iter().filter(of_envoy).find(|it| it.name() == name).copied()
+    }
+
     fn bit(self) -> u32 {
         1 << self as u32
     }
@@ -112,6 +118,13 @@ impl RetryOn {
         self.conditions |= condition.bit();
     }
 
+    /// All of another's conditions more.
+    pub fn join(&mut self, other: &Self) {
+        self.conditions |= other.conditions;
+        self.codes.extend_from_slice(&other.codes);
+        self.headers.extend_from_slice(&other.headers);
+    }
+
     pub fn has(&self, condition: RetryCondition) -> bool {
         self.conditions & condition.bit() != 0
     }
@@ -140,6 +153,7 @@ impl serde::Serialize for RetryOn {
 /// would be without a policy.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Retry {
+    #[serde(rename = "retry_on")]
     pub on: RetryOn,
     /// How often it is sent again at most.
     pub attempts: u32,

@@ -4,6 +4,7 @@
 
 mod attachment;
 mod authorization_policy;
+mod backend_traffic_policy;
 mod destination_rule;
 mod gateway;
 mod grpc_route;
@@ -33,9 +34,12 @@ pub use authorization_policy::{
     AuthorizationPolicy, AuthorizationPolicySpec, PolicyAction, PolicyCondition, PolicyFrom,
     PolicyOperation, PolicyProvider, PolicyRule, PolicySource, PolicyTo,
 };
+pub use backend_traffic_policy::{
+    BackendTrafficPolicySpec, BudgetDetails, RequestRate, RetryConstraint, XBackendTrafficPolicy,
+};
 pub use destination_rule::{
     ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, HttpCookie, LoadBalancer,
-    PortTrafficPolicy, RawOutlierDetection, RuleTrafficPolicy,
+    PortTrafficPolicy, RawOutlierDetection, RetryBudget, RuleTrafficPolicy,
 };
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,
@@ -103,6 +107,9 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// The API group of Gateways, routes and grants.
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+
+/// The API group of what Gateway API tries out.
+pub const GATEWAY_TRIAL_GROUP: &str = "gateway.networking.x-k8s.io";
 
 /// The API group of ServiceEntries.
 pub const ISTIO_NETWORKING_GROUP: &str = "networking.istio.io";
@@ -393,10 +400,10 @@ kinds! {
         schema: Schema::Check(filter::judge_spec),
         definition: Some(Definition {
             short: "tp",
-            description: "Rate limits and faults of requests (docs/traffic-policy.md).",
+            description: "Rate limits, faults and hedging of requests (docs/traffic-policy.md).",
             columns: &[],
         }),
-        used: "rate limits and faults, [on its own page](traffic-policy.md)",
+        used: "rate limits, faults and hedging, [on its own page](traffic-policy.md)",
         ..Row::of(ISTHMUS_GROUP, &["v1alpha1"])
     };
     DestinationRule: DestinationRule, spec DestinationRuleSpec = Row {
@@ -412,6 +419,15 @@ kinds! {
         }),
         used: "[on its own page](destination-rules.md)",
         ..Row::of(ISTIO_NETWORKING_GROUP, &["v1", "v1beta1", "v1alpha3"])
+    };
+    XBackendTrafficPolicy: XBackendTrafficPolicy = Row {
+        plural: "xbackendtrafficpolicies",
+        guards: Guards::Limits,
+        affects: Affects::Frame,
+        status: Status::Ancestors,
+        schema: Schema::Spec(&gateway_api::BACKEND_TRAFFIC_POLICY),
+        used: "`retryConstraint` for Services ([retries](retries.md#retry-budgets))",
+        ..Row::of(GATEWAY_TRIAL_GROUP, &["v1alpha1"])
     };
     BackendTLSPolicy: BackendTlsPolicy = Row {
         plural: "backendtlspolicies",

@@ -98,6 +98,7 @@ fn attachments() -> Vec<Box<dyn Attach>> {
     vec![
         Box::new(traffic_policy::Attachments::default()),
         Box::new(telemetry::Attachments::default()),
+        Box::new(destination_rule::Targets),
     ]
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{HashKey, Limits};
+use super::{HashKey, Limits, RetryBudget};
 use crate::base::Str;
 
 /// What holds for connections and requests to one port of a service.
@@ -16,12 +16,15 @@ pub struct Policy {
     pub outliers: Option<OutlierDetection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Box<Limits>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Box<RetryBudget>>,
 }
 
 impl Policy {
     /// Nothing differs from a port without a policy.
     pub fn says_nothing(&self) -> bool {
-        self.balancer.is_none() && self.outliers.is_none() && self.limits.is_none()
+        let Self { by: _, balancer, outliers, limits, budget } = self;
+        balancer.is_none() && outliers.is_none() && limits.is_none() && budget.is_none()
     }
 }
 

@@ -21,10 +21,11 @@ use crate::filter::{ExternalAuth, HttpFilter, Seen};
 use crate::gate::{self, Ask, Filtered, Gate, Providers};
 use crate::jwt::KeySource;
 use crate::l7::exchange::Exchange;
-use crate::l7::exchange::answer::Answer;
+use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::{Arrived, Untold};
 use crate::l7::exchange::keys;
 use crate::l7::exchange::upgrade::Upgrade;
+use crate::l7::message::asked::{self, Asked};
 use crate::l7::message::body;
 use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::message::original::Original;
@@ -33,6 +34,7 @@ use crate::l7::message::{deadline, headers};
 use crate::l7::upstream::{Key, Lease, SendError};
 use crate::l7::version::Version;
 use crate::l7::worker::guards::{self, Asking};
+use crate::model::Retry;
 use crate::reach::Attempts;
 use crate::world::World;
 
@@ -45,6 +47,8 @@ pub(in crate::l7) struct Routed {
     pub(in crate::l7) before: Option<Box<Sent>>,
     /// What filters of the response look at.
     pub(in crate::l7) seen: Seen,
+    /// What the client asks of the request in headers of Envoy.
+    pub(in crate::l7) asked: Option<Box<Asked>>,
 }
 
 /// A response, and what it came with.
@@ -116,6 +120,17 @@ pub(in crate::l7) enum Outcome {
 }
 
 impl Routed {
+    /// How the request is retried: as the client asks, within what the rule or the mesh says.
+    pub(super) fn retry(&self) -> Option<&Retry> {
+        let asked = self.asked.as_ref().and_then(|asked| asked.retry.as_ref());
+        asked.or_else(|| self.plan.retry(&self.world))
+    }
+
+    /// The same, if it is retried.
+    pub(super) fn retry_if_any(&self) -> Option<&Retry> {
+        self.retry().filter(|retry| !retry.is_off())
+    }
+
     /// Tries endpoints until one may have seen the request. Its response has begun by then, if `due` is given.
     pub(super) async fn pass(
         &self,
@@ -142,7 +157,7 @@ impl Routed {
             }
             let sent = {
                 // Pinned here, so that what waits for it does not hold it a second time.
-                let attempt = pin!(self.attempt(&picked, arrived, &mut exchange.attempts));
+                let attempt = pin!(self.attempt(&picked, arrived, &mut exchange.attempts, due));
                 deadline::within(due, attempt).await
             };
             let Failed { unsent, refused, answer, ended } = match sent {
@@ -151,15 +166,16 @@ impl Routed {
                     return Outcome::Got(got, picked);
                 }
                 Some(Err(failed)) => failed,
-                None => Failed::of(late(), Ended::TimedOut),
+                None => Failed::of(late(exchange.overdue()), Ended::TimedOut),
             };
-            // A client that sends slowly must not have the endpoint ejected.
-            let is_clients = ended == Ended::TimedOut && exchange.is_uploading();
+            // A client that sends slowly, or waits for a moment only, must not have the endpoint ejected.
+            let is_clients =
+                ended == Ended::TimedOut && (exchange.is_uploading() || exchange.is_in_a_hurry);
             let heard = if is_clients { Ended::GivenUp } else { ended };
             let goes_on = attempts.failed(&mut picked, heard);
             // A pooled connection that was closed meanwhile was no attempt at all.
             let was_one = refused || !matches!(ended, Ended::Stale);
-            let last_one = was_one && self.plan.never_retries(&self.world);
+            let last_one = was_one && self.retry().is_some_and(Retry::is_off);
             if !unsent || !goes_on || last_one {
                 return Outcome::Failed(answer, ended, Some(picked.address));
             }
@@ -183,7 +199,7 @@ impl Routed {
         match deadline::within(due, picked.take_request(has_own_connection)).await {
             Some(Ok(())) => Ok(()),
             Some(Err(overflow)) => Err(Answer::overflow(overflow.to_string())),
-            None => Err(late()),
+            None => Err(late(Reason::Timeout)),
         }
     }
 
@@ -267,24 +283,33 @@ impl Routed {
     ) -> Result<(Response<Incoming>, Lease), Answer> {
         let picked = self.plan.endpoint(&self.world, &self.session, &Attempts::default());
         let mut picked = picked.ok_or_else(|| self.nobody())?;
-        let prepared = self.prepare(&picked, &mut arrived).map_err(|refused| refused.answer)?;
+        let got = self.attempt_at(&mut picked, &mut arrived, &mut 0, None).await?;
+        Ok((got.response, got.lease))
+    }
+
+    /// One attempt at this endpoint, which no record tells of.
+    pub(super) async fn attempt_at(
+        &self,
+        picked: &mut Picked,
+        arrived: &mut Arrived,
+        count: &mut u32,
+        due: Option<Instant>,
+    ) -> Result<Got, Answer> {
+        let prepared = self.prepare(picked, arrived).map_err(|refused| refused.answer)?;
         let Prepared { mut filtered, asks, .. } = prepared;
         if !asks.is_empty() {
-            filtered = Box::pin(self.ask_providers(asks, &picked, &mut arrived, None)).await?;
+            filtered = Box::pin(self.ask_providers(asks, picked, arrived, None)).await?;
         }
-        self.limit(&picked, &mut arrived, filtered, None).await?;
+        self.limit(picked, arrived, filtered, None).await?;
         if picked.limits_requests() {
-            Box::pin(self.take_place(&mut picked, &arrived, None)).await?;
+            Box::pin(self.take_place(picked, arrived, None)).await?;
         }
-        let sent = self.attempt(&picked, &mut arrived, &mut 0).await;
+        let sent = self.attempt(picked, arrived, count, due).await;
         picked.ended(match &sent {
             Ok(got) => got.ended(),
             Err(failed) => failed.ended,
         });
-        match sent {
-            Ok(got) => Ok((got.response, got.lease)),
-            Err(failed) => Err(failed.answer),
-        }
+        sent.map_err(|failed| failed.answer)
     }
 
     /// What depends on the endpoint. One in the mesh judges for itself, and gets the original values when it will look
@@ -442,6 +467,7 @@ impl Routed {
         picked: &Picked,
         arrived: &mut Arrived,
         count: &mut u32,
+        due: Option<Instant>,
     ) -> Result<Got, Failed> {
         let session = &self.session;
         let version = self.version(arrived);
@@ -463,6 +489,7 @@ impl Routed {
         };
         *count += 1;
         headers::count_attempt(arrived.request.headers_mut(), *count);
+        tell_deadline(arrived, due);
         if let Some(upgrade) = &arrived.upgrade {
             upgrade.ask(arrived.request.headers_mut());
         }
@@ -529,6 +556,14 @@ impl Routed {
     }
 }
 
-pub(super) fn late() -> Answer {
-    Answer::unreachable(Reason::Timeout, "the route's timeout passed before there was a response")
+/// Tells the application how long it has, where there is a deadline.
+fn tell_deadline(arrived: &mut Arrived, due: Option<Instant>) {
+    let Some(due) = due else { return };
+    let left = due.saturating_duration_since(Instant::now());
+    asked::tell(arrived.request.headers_mut(), left, arrived.form == Form::Grpc);
+}
+
+/// The answer to a request that took too long, for this reason.
+pub(super) fn late(reason: Reason) -> Answer {
+    Answer::unreachable(reason, "the route's timeout passed before there was a response")
 }

@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use super::session::Session;
 use crate::balance::{self, Caller, Picked};
 use crate::base::{ObjectKey, Str};
-use crate::filter::{HttpFilter, Pair};
+use crate::filter::{Hedging, HttpFilter, Pair};
 use crate::l7::exchange::answer::Answer;
 use crate::model::{
     AppProtocol, Backend, BackendRef, Binding, HttpRoute, HttpRule, Retry, RouteKind, Service,
@@ -56,6 +56,17 @@ impl Plan {
         ]
     }
 
+    /// How requests are hedged: as the rule's policy says, or the service's.
+    pub(in crate::l7) fn hedging(&self) -> Option<&Hedging> {
+        let [of_rule, _] = self.filters();
+        let all = of_rule.iter().chain(self.filters_of_service());
+        all.filter_map(|filter| match filter {
+            HttpFilter::Hedging(hedging) => Some(hedging),
+            _ => None,
+        })
+        .next()
+    }
+
     pub(in crate::l7) fn timeouts(&self, world: &World) -> Timeouts {
         let rule = self.chosen.as_ref().and_then(Chosen::rule);
         let mut timeouts = rule.map(|rule| rule.timeouts).unwrap_or_default();
@@ -72,11 +83,6 @@ impl Plan {
         let rule = self.chosen.as_ref().and_then(Chosen::rule);
         let default = || world.mesh.retry.as_ref().map(|default| &default.retry);
         rule.and_then(|rule| rule.retry.as_ref()).or_else(default)
-    }
-
-    /// Whether it is forbidden that another endpoint is tried, even with a request that was certainly not sent.
-    pub(in crate::l7) fn never_retries(&self, world: &World) -> bool {
-        self.retry(world).is_some_and(Retry::is_off)
     }
 
     /// What the backend's port is said to speak, by the route and by the service.

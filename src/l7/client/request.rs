@@ -42,6 +42,7 @@ use crate::l7::budget::admission::Admission;
 use crate::l7::exchange::answer::{Answer, Form};
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::exchange::{Exchange, ResponseBody, chain, keys, relay, traced, upgrade};
+use crate::l7::message::asked::Asked;
 use crate::l7::message::headers;
 use crate::l7::message::lasting::{self, Cut, Kept};
 use crate::l7::message::sent::{self, Sent};
@@ -57,7 +58,7 @@ pub(in crate::l7) async fn route(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let world = session.context.dependencies.world.snapshot();
-    let (mut arrived, mut exchange, rejected) = begin(&session, &world, request);
+    let (mut arrived, mut exchange, asked, rejected) = begin(&session, &world, request);
     let form = arrived.form;
     let mut before = None;
     let planned = match rejected {
@@ -91,7 +92,8 @@ pub(in crate::l7) async fn route(
     if let Some(before) = &before {
         sent::filter(plan.filters(), before, &mut arrived.request);
     }
-    let routed = Routed { session, world, plan, before, seen };
+    let asked = asked.map(|asked| asked.under(plan.retry(&world)));
+    let routed = Routed { session, world, plan, before, seen, asked };
     mirror::send_copies(&routed, &mut arrived);
     match retry::run(&routed, &mut arrived, first, &mut exchange).await {
         Outcome::Got(got, picked) => pass_on(routed, got, picked, exchange, form),
@@ -146,11 +148,12 @@ fn begin(
     session: &Session,
     world: &World,
     request: Request<Incoming>,
-) -> (Arrived, Box<Exchange>, Option<Answer>) {
+) -> (Arrived, Box<Exchange>, Option<Box<Asked>>, Option<Answer>) {
     let limits = session.context.limits(session.most_fields());
     let mut arrived = Arrived::new(request, &limits, session.dialled);
     headers::strip_internal(arrived.request.headers_mut());
     headers::take_attempt(arrived.request.headers_mut());
+    let asked = Asked::take(arrived.request.headers_mut());
     headers::add_missing(arrived.request.headers_mut());
     let permit = arrived.admit(&session.seat);
     let full = permit.as_ref().err().map(|full| session.seat.share().why(*full));
@@ -174,7 +177,7 @@ fn begin(
         (None, Some(fault)) => Some(Answer::fault(fault)),
         (None, None) => None,
     };
-    (arrived, exchange, rejected)
+    (arrived, exchange, asked, rejected)
 }
 
 /// A request that is being planned, and over what.

@@ -1,36 +1,23 @@
 //! Sending a request again that may have reached an application, where its route, or the mesh, wants that
-//! ([`RetryCondition`]).
-//!
-//! What was certainly not processed is sent again under any policy. After a response, and where nobody knows what became of a
-//! request, the policy's conditions decide. An upgrade is never asked for again, nor a request whose body was too long to be kept.
+//! ([`again`](super::again)).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, StatusCode};
 use hyper::body::Body;
 use tokio::time::Instant;
 
+use super::again::Retries;
 use super::attempt::{Got, Outcome, Routed, late};
-use crate::balance::{Ended, Picked};
-use crate::base::{Backoff, Reason};
-use crate::l7::budget::{Reserved, Share};
+use super::hedge::Hedged;
+use crate::balance::{self, Ended, Picked};
+use crate::base::Reason;
 use crate::l7::exchange::Exchange;
 use crate::l7::exchange::answer::Form;
 use crate::l7::exchange::arrived::Arrived;
-use crate::l7::message::body::{self, Replay, RequestBody};
-use crate::l7::message::deadline;
-use crate::l7::message::head_copy::HeadCopy;
-use crate::l7::version::Version;
-use crate::model::{Retry, RetryCondition, RetryOn};
-use crate::traffic::{Balancer, Destination, Overflow, Place};
-
-/// A proxy before the application has limited the request's rate.
-const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
-
-/// The longest time between two attempts, as a multiple of the first: Envoy's.
-const MOST_BACKOFF: u32 = 10;
+use crate::l7::message::{asked, deadline};
+use crate::model::Timeouts;
+use crate::traffic::{Balancer, attempts};
 
 /// Sends the request until there is a response to pass on, or an answer of our own. The request is lent down to the connection
 /// that takes it, because every future between would hold it twice.
@@ -40,16 +27,33 @@ pub(in crate::l7) async fn run(
     first: Option<Picked>,
     exchange: &mut Exchange,
 ) -> Outcome {
-    let timeouts = routed.plan.timeouts(&routed.world);
-    let whole = timeouts.request.map(|limit| exchange.deadline(limit));
-    let mut retry =
-        Retries::of(routed.plan.retry(&routed.world), arrived, routed.session.seat.share());
+    let whole = routed.timeouts(arrived).0.request.map(|limit| exchange.deadline(limit));
+    let mut hedging =
+        routed.plan.hedging().filter(|hedging| hedging.takes(arrived.request.method()));
+    let wanted = routed.retry_if_any().is_some() || hedging.is_some();
+    let mut retry = wanted.then(|| Retries::of(arrived, routed.session.seat.share())).flatten();
+    first.iter().for_each(Picked::arrives);
     let mut next = first;
     loop {
         let one = |limit: Option<Duration>| limit.map(|limit| Instant::now() + limit);
-        exchange.due = deadline::earlier(whole, one(timeouts.backend_request));
-        let due = deadline::earlier(exchange.due, one(timeouts.per_try));
-        let passed = routed.pass(arrived, next, due, exchange).await;
+        let due = {
+            // Looked up again for each attempt, because every request in flight would hold it.
+            let (timeouts, stream) = routed.timeouts(arrived);
+            let timeout = deadline::earlier(whole, one(timeouts.backend_request));
+            exchange.lasts_until(timeout, one(stream));
+            exchange.is_in_a_hurry =
+                stream.is_some() || timeouts != routed.plan.timeouts(&routed.world);
+            deadline::earlier(exchange.due, one(timeouts.per_try))
+        };
+        let passed = match (hedging.take(), &retry) {
+            // Boxed, because it is large and few requests are hedged.
+            (Some(hedging), Some(again)) => {
+                let is_in_a_hurry = exchange.is_in_a_hurry;
+                let hedged = Hedged { routed, hedging, again, due, is_in_a_hurry };
+                Box::pin(hedged.pass(arrived, next, exchange)).await
+            }
+            _ => routed.pass(arrived, next, due, exchange).await,
+        };
         // Moved, because what awaiting gives would be held beside the future that gave it.
         let outcome = passed;
         let Some(again) = retry.as_mut().filter(|_| !deadline::is_over(whole)) else {
@@ -60,7 +64,7 @@ pub(in crate::l7) async fn run(
         };
         outcome.discard();
         if deadline::within(whole, tokio::time::sleep(wait)).await.is_none() {
-            return Outcome::Failed(late(), Ended::TimedOut, None);
+            return Outcome::Failed(late(Reason::Timeout), Ended::TimedOut, None);
         }
         *arrived = request;
         next = routed.endpoint_again(again);
@@ -68,6 +72,21 @@ pub(in crate::l7) async fn run(
 }
 
 impl Routed {
+    /// How long the request may take: as the rule says, or the client where it says less. And how long each attempt may last, with its
+    /// response, as only a client says.
+    fn timeouts(&self, arrived: &Arrived) -> (Timeouts, Option<Duration>) {
+        let mut timeouts = self.plan.timeouts(&self.world);
+        if arrived.form == Form::Grpc {
+            let given = asked::grpc_timeout(arrived.request.headers());
+            // 0 stands for none, as in Envoy.
+            shorten(&mut timeouts.request, given.filter(|it| !it.is_zero()));
+        }
+        let Some(asked) = &self.asked else { return (timeouts, None) };
+        shorten(&mut timeouts.request, asked.timeout);
+        shorten(&mut timeouts.per_try, asked.per_try);
+        (timeouts, asked.stream)
+    }
+
     /// The request once more, when its policy wants that, and how long to wait.
     fn retried(
         &self,
@@ -75,17 +94,16 @@ impl Routed {
         outcome: &Outcome,
         exchange: &mut Exchange,
     ) -> Option<(Arrived, Duration)> {
-        let retry = self.plan.retry(&self.world)?;
-        let wanted = match outcome {
-            Outcome::Got(Got { response, .. }, _) => {
-                again.wants_after_response(retry, response.status(), response.headers())
-            }
-            Outcome::Failed(_, ended, _) => again.wants_after_failure(retry, *ended),
-        };
+        let retry = self.retry_if_any()?;
+        let wanted = again.wants(retry, outcome);
         if !wanted {
+            if again.sent > 0 && matches!(outcome, Outcome::Got(..)) {
+                attempts::retry_succeeded();
+            }
             return None;
         }
         if again.is_exhausted(retry) {
+            attempts::retries_exhausted();
             let why = format!("it was sent {} times, as often as it may be", retry.attempts + 1);
             exchange.record.mark(Reason::RetryLimit, why);
             return None;
@@ -94,21 +112,33 @@ impl Routed {
             && let Err(overflow) = again.take_place(destination)
         {
             tracing::debug!("a request is not retried: {overflow}");
+            attempts::retry_overflowed();
             exchange.record.mark(Reason::Overflow, overflow.to_string());
             return None;
         }
         if let Some(endpoint) = outcome.endpoint() {
             again.sent_to(endpoint);
         }
-        again.next(retry)
+        let next = again.next(retry)?;
+        attempts::retried();
+        Some(next)
     }
 
-    /// An endpoint to send the request to again.
+    /// An endpoint to send the request to again: in another locality where the policy wants that and there is one.
     fn endpoint_again(&self, again: &Retries) -> Option<Picked> {
-        let retry = self.plan.retry(&self.world)?;
+        let retry = self.retry()?;
         let destination = self.plan.destination(&self.session);
         let sticks = destination.is_some_and(|it| matches!(it.balancer(), Some(Balancer::Hash(_))));
-        self.plan.endpoint_again(&self.world, &self.session, again.avoided(retry, sticks))
+        let picked =
+            |avoided: &[SocketAddr]| self.plan.endpoint_again(&self.world, &self.session, avoided);
+        if retry.leaves_locality {
+            let (service, port) = &self.plan.backend;
+            let near = balance::neighbours(service, *port, again.tried());
+            if let Some(far) = picked(&near).filter(|picked| !near.contains(&picked.address)) {
+                return Some(far);
+            }
+        }
+        picked(again.avoided(retry, sticks))
     }
 }
 
@@ -131,201 +161,9 @@ impl Outcome {
     }
 }
 
-/// What is needed to send a request again.
-pub(in crate::l7) struct Retries {
-    head: HeadCopy,
-    body: Option<Replay>,
-    arrived: (Version, &'static str, Form),
-    sent: u32,
-    /// Where it was sent.
-    tried: Vec<SocketAddr>,
-    _buffer: Option<Reserved>,
-    /// Among the retries that the destination may have at once.
-    place: Option<Box<Place>>,
-}
-
-impl Retries {
-    /// `None` when this request is sent once: its route does not want it otherwise, or there is no room for its body.
-    pub(in crate::l7) fn of(
-        retry: Option<&Retry>,
-        arrived: &mut Arrived,
-        share: &Arc<Share>,
-    ) -> Option<Box<Self>> {
-        retry.filter(|retry| !retry.is_off() && arrived.upgrade.is_none())?;
-        let buffer = match arrived.request.body().is_empty() {
-            true => None,
-            false => Some(share.replay()?),
-        };
-        Some(Box::new(Self {
-            _buffer: buffer,
-            head: HeadCopy::of(&arrived.request),
-            body: arrived.request.body_mut().keep(),
-            arrived: (arrived.version, arrived.protocol, arrived.form),
-            sent: 0,
-            tried: Vec::new(),
-            place: None,
-        }))
-    }
-
-    /// Takes a place among the retries of a destination, for as long as this request is retried.
-    pub(in crate::l7) fn take_place(&mut self, destination: &Destination) -> Result<(), Overflow> {
-        if self.place.is_none() {
-            self.place = destination.retry()?;
-        }
-        Ok(())
-    }
-
-    /// Whether a response with this head is not good enough.
-    pub(in crate::l7) fn wants_after_response(
-        &self,
-        retry: &Retry,
-        status: StatusCode,
-        headers: &HeaderMap,
-    ) -> bool {
-        after_response(&retry.on, status, headers)
-    }
-
-    /// Whether it is sent again after an attempt without a response.
-    pub(in crate::l7) fn wants_after_failure(&self, retry: &Retry, ended: Ended) -> bool {
-        after_failure(&retry.on, ended, self.head.method().is_idempotent())
-    }
-
-    /// It has been sent as often as it may be.
-    pub(in crate::l7) fn is_exhausted(&self, retry: &Retry) -> bool {
-        self.sent >= retry.attempts
-    }
-
-    /// It was sent there.
-    pub(in crate::l7) fn sent_to(&mut self, endpoint: SocketAddr) {
-        if !self.tried.contains(&endpoint) {
-            self.tried.push(endpoint);
-        }
-    }
-
-    /// Where it is not sent again while there are others. `sticks`: a property of the request selects its endpoint.
-    pub(in crate::l7) fn avoided(&self, retry: &Retry, sticks: bool) -> &[SocketAddr] {
-        if retry.avoids_previous.unwrap_or(!sticks) { &self.tried } else { &[] }
-    }
-
-    /// The request once more, and how long to wait. `None`: its body was not kept.
-    pub(in crate::l7) fn next(&mut self, retry: &Retry) -> Option<(Arrived, Duration)> {
-        let body = match &self.body {
-            Some(body) => body.again()?,
-            None => RequestBody::default(),
-        };
-        let wait = backoff(retry.backoff, self.sent);
-        self.sent += 1;
-        Some((Arrived::again(self.head.with(body), self.arrived), wait))
-    }
-}
-
-/// Whether a response with this head has its request sent again.
-fn after_response(on: &RetryOn, status: StatusCode, headers: &HeaderMap) -> bool {
-    use RetryCondition::{
-        GatewayError, Headers, RateLimited, Retriable4xx, ServerError, StatusCodes,
+fn shorten(limit: &mut Option<Duration>, by: Option<Duration>) {
+    *limit = match (*limit, by) {
+        (Some(limit), Some(by)) => Some(limit.min(by)),
+        (limit, by) => limit.or(by),
     };
-    if headers.contains_key(RATE_LIMITED) {
-        return on.has(RateLimited);
-    }
-    (on.has(ServerError) && status.is_server_error())
-        || (on.has(GatewayError) && matches!(status.as_u16(), 502..=504))
-        || (on.has(Retriable4xx) && status == StatusCode::CONFLICT)
-        || (on.has(StatusCodes) && on.codes.contains(&status))
-        || (on.has(Headers) && on.headers.iter().any(|name| headers.contains_key(name)))
-        || body::grpc_status(headers).is_some_and(|status| on.has_grpc_status(status))
-}
-
-/// Whether an attempt without a response has its request sent again.
-fn after_failure(on: &RetryOn, ended: Ended, is_idempotent: bool) -> bool {
-    use RetryCondition::{GatewayError, Reset, ResetOfIdempotent, ServerError};
-    match ended {
-        Ended::Unreached | Ended::NotTried | Ended::Stale => true,
-        Ended::Broken | Ended::TimedOut => {
-            [Reset, ServerError, GatewayError].iter().any(|condition| on.has(*condition))
-                || (is_idempotent && on.has(ResetOfIdempotent))
-        }
-        Ended::Denied | Ended::GivenUp | Ended::Served | Ended::Answered(_) => false,
-    }
-}
-
-/// The pause before the attempt that follows the one and the `sent` others. The route's is the shortest.
-fn backoff(first: Duration, sent: u32) -> Duration {
-    let most = first.saturating_mul(MOST_BACKOFF);
-    Backoff::new(first, most).spread(1.0..=1.25).after(sent.saturating_add(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Row by row what Envoy's reference says of `x-envoy-retry-on` and `x-envoy-retry-grpc-on`.
-    #[test]
-    fn conditions_mean_what_envoy_says() {
-        use RetryCondition::*;
-        let unprocessed = [Ended::Unreached, Ended::NotTried, Ended::Stale];
-        let unknown = [Ended::Broken, Ended::TimedOut];
-        let decided = [Ended::Denied, Ended::GivenUp];
-        for (condition, statuses, grpc, without_response, of_idempotent) in [
-            (ConnectFailure, &[][..], None, false, false),
-            (RefusedStream, &[], None, false, false),
-            (ResetBeforeRequest, &[], None, false, false),
-            (Reset, &[], None, true, true),
-            (ResetOfIdempotent, &[], None, false, true),
-            (ServerError, &[500, 501, 502, 503, 504, 599][..], None, true, true),
-            (GatewayError, &[502, 503, 504], None, true, true),
-            (Retriable4xx, &[409], None, false, false),
-            (StatusCodes, &[418, 500], None, false, false),
-            (Headers, &[], None, false, false),
-            (RateLimited, &[], None, false, false),
-            (Cancelled, &[], Some(1), false, false),
-            (DeadlineExceeded, &[], Some(4), false, false),
-            (ResourceExhausted, &[], Some(8), false, false),
-            (Internal, &[], Some(13), false, false),
-            (Unavailable, &[], Some(14), false, false),
-        ] {
-            let mut on = RetryOn::any(&[condition]);
-            on.codes = [418, 500].map(|code| StatusCode::from_u16(code).unwrap()).into();
-            on.headers = vec![HeaderName::from_static("x-again")];
-            for status in [200, 400, 404, 409, 418, 429, 500, 501, 502, 503, 504, 599] {
-                let code = StatusCode::from_u16(status).unwrap();
-                let expected = statuses.contains(&status);
-                assert_eq!(after_response(&on, code, &HeaderMap::new()), expected, "{on:?} {code}");
-                let limited = HeaderMap::from_iter([(RATE_LIMITED, "true".parse().unwrap())]);
-                let expected = condition == RateLimited;
-                assert_eq!(after_response(&on, code, &limited), expected, "{on:?} {code}, limited");
-            }
-            for status in 0..=16 {
-                let name = HeaderName::from_static("grpc-status");
-                let headers = HeaderMap::from_iter([(name, status.into())]);
-                let expected = grpc == Some(status);
-                assert_eq!(
-                    after_response(&on, StatusCode::OK, &headers),
-                    expected,
-                    "{on:?} {status}"
-                );
-            }
-            let again = HeaderMap::from_iter([(on.headers[0].clone(), "".parse().unwrap())]);
-            let expected = condition == Headers;
-            assert_eq!(after_response(&on, StatusCode::OK, &again), expected, "{on:?}");
-            for is_idempotent in [true, false] {
-                let expected = if is_idempotent { of_idempotent } else { without_response };
-                let after = |ended| after_failure(&on, ended, is_idempotent);
-                assert!(unprocessed.into_iter().all(after), "{on:?}");
-                assert_eq!(unknown.map(after), [expected; 2], "{on:?} {is_idempotent}");
-                assert_eq!(decided.map(after), [false; 2], "{on:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn backoff_is_never_shorter_than_asked_for_and_bounded() {
-        let first = Duration::from_millis(100);
-        for (sent, least) in [(0, 100), (1, 200), (2, 400), (3, 800), (4, 1000), (40, 1000)] {
-            let least = Duration::from_millis(least);
-            for _ in 0..100 {
-                let wait = backoff(first, sent);
-                assert!(wait >= least && wait <= least.mul_f64(1.25), "{sent}: {wait:?}");
-            }
-        }
-    }
 }

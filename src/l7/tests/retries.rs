@@ -163,6 +163,34 @@ async fn endpoints_that_were_tried_are_avoided_unless_the_policy_says_otherwise(
     }
 }
 
+/// Three endpoints in the client's zone fail, and one elsewhere does not.
+#[tokio::test]
+async fn a_retry_leaves_the_locality_if_the_policy_says_so() {
+    for (leaves_locality, always) in [(true, true), (false, false)] {
+        let (mut at, mut scripts) = two_of_three_fail().await;
+        let (third, script) = Script::start(&[Step::Status(503)]).await;
+        at.insert(0, third);
+        scripts.insert(0, script);
+        let mut mesh = shop_of(&at);
+        let mut service = mesh.mesh.services[0].as_ref().clone();
+        for (number, endpoint) in service.endpoints.iter_mut().enumerate() {
+            let zone = if number == 3 { "b" } else { "a" };
+            endpoint.locality =
+                Locality { region: "r".into(), zone: zone.into(), ..Locality::default() };
+        }
+        mesh.mesh.services[0] = service.into();
+        let retry = Retry { leaves_locality, ..retry(&[GatewayError], 1) };
+        let lab = lab(mesh, retry, Timeouts::default());
+        let mut client = client(&lab).await;
+        let mut good = 0;
+        // Otherwise one of four is good, or one of three after a bad one.
+        for _ in 0..60 {
+            good += u32::from(client.get("/").await.status == 200);
+        }
+        assert_eq!(good == 60, always, "{good}");
+    }
+}
+
 /// From a manifest of the mesh's default to traffic.
 #[tokio::test]
 async fn the_meshs_default_is_carried_out_as_it_is_written() {

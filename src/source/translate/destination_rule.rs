@@ -5,6 +5,8 @@
 //! the same host the oldest. Rules are never merged, and a port with settings of its own inherits none.
 
 mod balancing;
+mod budget;
+mod constraint;
 mod outliers;
 mod pool;
 mod reading;
@@ -20,7 +22,9 @@ use crate::base::{ObjectKey, Str};
 use crate::model;
 use crate::source::objects::{DestinationRule, DestinationRuleSpec, Kind, created};
 use crate::source::{Condition, ConditionReason, ConditionType};
-use crate::traffic::{Destination, Policy, Ports, Traffic};
+use crate::traffic::{Destination, Policy, Ports, RetryBudget, Traffic};
+use constraint::Constraints;
+pub(super) use constraint::Targets;
 use reading::Reading;
 
 const SUBSETS: &str = "are not carried out: no route leads to a subset, and their policies have no effect. Use a Service for each \
@@ -33,6 +37,8 @@ const SELECTOR: &str = "is not carried out: the rule holds for no client. Remove
 pub(super) struct Rules {
     root_namespace: Str,
     rules: ByHost<Rule>,
+    /// Budgets of retries from XBackendTrafficPolicies, where the rule that holds has none.
+    constraints: Constraints,
 }
 
 #[derive(PartialEq)]
@@ -54,6 +60,7 @@ impl Rules {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
         let mut all =
             Self { root_namespace: cx.settings.root_namespace.clone(), ..Self::default() };
+        all.constraints = Constraints::collect(cx);
         let mut known: HashMap<(Str, String), ObjectKey> = HashMap::new();
         let objects = cx.objects;
         let mut rules: Vec<_> = objects.all::<DestinationRule>().collect();
@@ -114,7 +121,11 @@ impl Rules {
 
     /// What holds for the clients of a service.
     pub(super) fn of(&self, service: &model::Service) -> Traffic {
+        let budget = self.constraints.of(service);
         let mut traffic = Traffic::default();
+        if let Some(budget) = budget {
+            traffic.set(None, ports(service, |_| None, Some(budget)));
+        }
         if self.rules.is_empty() {
             return traffic;
         }
@@ -126,12 +137,12 @@ impl Rules {
             match &rule.exported {
                 None => {
                     traffic = Traffic::default();
-                    traffic.set(None, rule.ports(service));
+                    traffic.set(None, rule.ports(service, budget));
                 }
                 Some(clients) => {
                     clients
                         .iter()
-                        .for_each(|it| traffic.set(Some(it.clone()), rule.ports(service)));
+                        .for_each(|it| traffic.set(Some(it.clone()), rule.ports(service, budget)));
                 }
             }
         }
@@ -140,7 +151,7 @@ impl Rules {
             // What is said for the whole mesh is no matter of the root namespace's own clients.
             let is_wide = **namespace == self.root_namespace && rule.exported.is_none();
             if !is_wide && **namespace != service.key.namespace {
-                traffic.set(Some((*namespace).clone()), rule.ports(service));
+                traffic.set(Some((*namespace).clone()), rule.ports(service, budget));
             }
         }
         traffic
@@ -154,17 +165,39 @@ impl Rule {
         exported.is_none_or(|exported| exported.iter().any(|it| it == namespace))
     }
 
-    fn ports(&self, service: &model::Service) -> Ports {
-        let said = service.ports.iter().map(|port| (port.port, self.said.on(port.port)));
-        let policies = said.filter(|(_, policy)| !policy.says_nothing());
-        let name = |port: u16| Str::from(format!("{service}, port {port}"));
-        policies
-            .map(|(port, policy)| (port, Arc::new(Destination::new(name(port), policy.clone()))))
-            .collect()
+    fn ports(&self, service: &model::Service, budget: Option<&RetryBudget>) -> Ports {
+        ports(service, |port| Some(self.said.on(port)), budget)
     }
 }
 
+/// The destinations of the ports for which something is said. `budget` holds where the policy of a port has none.
+fn ports<'a>(
+    service: &model::Service,
+    said: impl Fn(u16) -> Option<&'a Policy>,
+    budget: Option<&RetryBudget>,
+) -> Ports {
+    let with_budget = |port: u16| {
+        let mut policy = said(port).cloned().unwrap_or_default();
+        if let (None, Some(budget)) = (&policy.budget, budget) {
+            policy.budget = Some(Box::new(budget.clone()));
+        }
+        policy
+    };
+    let policies = service.ports.iter().map(|port| (port.port, with_budget(port.port)));
+    let policies = policies.filter(|(_, policy)| !policy.says_nothing());
+    let name = |port: u16| Str::from(format!("{service}, port {port}"));
+    policies.map(|(port, policy)| (port, Arc::new(Destination::new(name(port), policy)))).collect()
+}
+
 impl Said {
+    /// A budget of retries for every port.
+    fn budget(&mut self, budget: &RetryBudget, by: Str) {
+        for policy in self.ports.values_mut().chain([&mut self.rest]) {
+            policy.budget = Some(Box::new(budget.clone()));
+            policy.by = by.clone();
+        }
+    }
+
     fn on(&self, port: u16) -> &Policy {
         self.ports.get(&port).unwrap_or(&self.rest)
     }

@@ -60,10 +60,6 @@ pub(super) fn read(written: &HttpRetry) -> Read {
     let attempts = reading.attempts(*attempts, says_more);
     let each = reading.duration("perTryTimeout", per_try_timeout.as_deref());
     let backoff = reading.duration("backoff", backoff.as_deref());
-    if *retry_remote_localities == Some(true) {
-        let reason = "is not carried out: a retry goes to another endpoint, as near as one is left";
-        reading.warn("retryRemoteLocalities", reason);
-    }
     let on = reading.conditions(retry_on.as_deref().unwrap_or_default());
     let retry = Retry {
         backoff: backoff.unwrap_or(Retry::BACKOFF),
@@ -147,7 +143,7 @@ impl Reading {
             on.codes.push(code);
             return;
         }
-        match named(name) {
+        match RetryCondition::named(name) {
             Some(RetryCondition::Headers) => {
                 let reason =
                     "retriable-headers has no effect: an HTTPRetry cannot name the headers";
@@ -171,12 +167,6 @@ impl Reading {
 fn status(name: &str) -> Option<StatusCode> {
     let number: u16 = name.parse().ok()?;
     StatusCode::from_u16(number).ok().filter(|_| number < 600)
-}
-
-/// The condition that Envoy calls so.
-fn named(name: &str) -> Option<RetryCondition> {
-    let of_envoy = |it: &&RetryCondition| **it != RetryCondition::ResetOfIdempotent;
-    RetryCondition::ALL.iter().filter(of_envoy).find(|it| it.name() == name).copied()
 }
 
 #[cfg(test)]
@@ -249,7 +239,7 @@ mod tests {
         let all = read(&policy(
             "{attempts: 3, perTryTimeout: 2s, backoff: 100ms, retryIgnorePreviousHosts: false, retryRemoteLocalities: true}",
         ));
-        assert_eq!(all.complaints[0].field, "retryRemoteLocalities");
+        assert_eq!(all.complaints, []);
         let Retry { attempts, backoff, avoids_previous, leaves_locality, .. } = all.retry;
         assert_eq!((attempts, backoff), (3, Duration::from_millis(100)));
         assert_eq!((avoids_previous, leaves_locality), (Some(false), true));

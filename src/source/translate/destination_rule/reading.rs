@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Said, described};
+use crate::base::ObjectKey;
 use crate::base::schema::parse_duration;
-use crate::base::{ObjectKey, Str};
 use crate::source::objects::{DestinationRule, PortTrafficPolicy, RuleTrafficPolicy};
 use crate::source::translate::Context;
 use crate::traffic::{Limits, Policy};
@@ -19,6 +19,10 @@ pub(super) struct Reading<'a, 'b> {
 impl<'a, 'b> Reading<'a, 'b> {
     pub(super) fn new(cx: &'a mut Context<'b>, key: &'a ObjectKey) -> Self {
         Self { cx, key }
+    }
+
+    pub(super) fn key(&self) -> &'a ObjectKey {
+        self.key
     }
 
     /// What holds for all ports and for single ones.
@@ -37,7 +41,6 @@ impl<'a, 'b> Reading<'a, 'b> {
         for (field, given, instead) in [
             ("tunnel", tunnel.is_some(), "connections go straight to the endpoint"),
             ("proxyProtocol", proxy_protocol.is_some(), "no PROXY protocol header is sent"),
-            ("retryBudget", retry_budget.is_some(), "retries are bounded by the route's attempts"),
         ] {
             if given {
                 self.no_effect(&format!("{WITHIN}.{field}"), instead);
@@ -69,7 +72,12 @@ impl<'a, 'b> Reading<'a, 'b> {
             let policy = self.policy(&within, settings);
             ports.insert(number, policy);
         }
-        Said { rest, ports }
+        let mut said = Said { rest, ports };
+        if let Some(written) = retry_budget {
+            let budget = self.budget(&format!("{WITHIN}.retryBudget"), written);
+            said.budget(&budget, described(self.key));
+        }
+        said
     }
 
     fn policy(&mut self, within: &str, written: &PortTrafficPolicy) -> Policy {
@@ -89,7 +97,7 @@ impl<'a, 'b> Reading<'a, 'b> {
         let limits = connection_pool.as_ref();
         let limits = limits.map(|it| self.pool(&format!("{within}.connectionPool"), it));
         let limits = limits.filter(|limits| *limits != Limits::default()).map(Box::new);
-        let mut policy = Policy { by: Str::default(), balancer, outliers, limits };
+        let mut policy = Policy { balancer, outliers, limits, ..Policy::default() };
         if !policy.says_nothing() {
             policy.by = described(self.key);
         }
