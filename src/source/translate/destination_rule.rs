@@ -2,9 +2,11 @@
 //!
 //! Which rule holds for whom is Istio's: one of the client's namespace, else one of the service's namespace as far as its
 //! `exportTo` goes, else one of the root namespace. Of one namespace the rule with the most specific host holds, of several with
-//! the same host the oldest. Rules are never merged, and a port with settings of its own inherits none.
+//! the same host the oldest. Rules are never merged, and a port with settings of its own inherits none. Only MeshConfig's
+//! [`Baseline`] holds below them all.
 
 mod balancing;
+mod baseline;
 mod budget;
 mod constraint;
 mod outliers;
@@ -20,9 +22,12 @@ use super::by_host::{self, ByHost};
 use super::{Context, is_of_other_revision};
 use crate::base::{ObjectKey, Str};
 use crate::model;
-use crate::source::objects::{DestinationRule, DestinationRuleSpec, Kind, created};
+use crate::source::objects::{
+    ConfigMap, DestinationRule, DestinationRuleSpec, Kind, MeshConfig, created,
+};
 use crate::source::{Condition, ConditionReason, ConditionType};
 use crate::traffic::{Destination, Policy, Ports, RetryBudget, Traffic};
+use baseline::Baseline;
 use constraint::Constraints;
 pub(super) use constraint::Targets;
 use reading::Reading;
@@ -36,6 +41,8 @@ const SELECTOR: &str = "is not carried out: the rule holds for no client. Remove
 #[derive(Default, PartialEq)]
 pub(super) struct Rules {
     root_namespace: Str,
+    /// What holds for services without a rule.
+    without: Said,
     rules: ByHost<Rule>,
     /// Budgets of retries from XBackendTrafficPolicies, where the rule that holds has none.
     constraints: Constraints,
@@ -56,11 +63,38 @@ struct Said {
     ports: BTreeMap<u16, Policy>,
 }
 
+/// What MeshConfig says below all rules. Nothing of a section with a mistake is in force.
+fn baseline(cx: &mut Context<'_>) -> Baseline {
+    const FIELD: &str = "data.mesh, defaultTrafficPolicy";
+    let key = cx.mesh_config_key();
+    let written = match cx.mesh_config().and_then(MeshConfig::default_traffic_policy) {
+        None => return Baseline::default(),
+        Some(Ok(written)) => written,
+        Some(Err(error)) => {
+            let within = if error.field.is_empty() { "" } else { "." };
+            let field = format!("{FIELD}{within}{}", error.field);
+            let reason = format!("{}; nothing of the policy is in force", error.reason);
+            cx.error::<ConfigMap>(&key, field, reason);
+            return Baseline::default();
+        }
+    };
+    let nothing = Baseline::default();
+    let mut reading = Reading::new(cx, (Kind::ConfigMap, &key), &nothing);
+    let (outliers, pool) = (written.outlier_detection, written.connection_pool);
+    Baseline {
+        outliers: outliers
+            .and_then(|it| reading.outliers(&format!("{FIELD}.outlierDetection"), &it)),
+        limits: pool.and_then(|it| reading.limits(&format!("{FIELD}.connectionPool"), &it)),
+    }
+}
+
 impl Rules {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
-        let mut all =
-            Self { root_namespace: cx.settings.root_namespace.clone(), ..Self::default() };
-        all.constraints = Constraints::collect(cx);
+        let baseline = baseline(cx);
+        let without = Said { rest: baseline.policy(), ..Said::default() };
+        let root_namespace = cx.settings.root_namespace.clone();
+        let constraints = Constraints::collect(cx);
+        let mut all = Self { root_namespace, without, rules: ByHost::default(), constraints };
         let mut known: HashMap<(Str, String), ObjectKey> = HashMap::new();
         let objects = cx.objects;
         let mut rules: Vec<_> = objects.all::<DestinationRule>().collect();
@@ -70,7 +104,7 @@ impl Rules {
                 continue;
             }
             match rule.read() {
-                Ok(spec) => all.add(cx, &mut known, key, &spec),
+                Ok(spec) => all.add(cx, &baseline, &mut known, (key, &spec)),
                 Err(error) => {
                     let reason = format!(
                         "{}; nothing of the rule is in force, but what it wants encrypted stays refused",
@@ -88,16 +122,16 @@ impl Rules {
     fn add(
         &mut self,
         cx: &mut Context<'_>,
+        baseline: &Baseline,
         known: &mut HashMap<(Str, String), ObjectKey>,
-        key: &ObjectKey,
-        spec: &DestinationRuleSpec,
+        (key, spec): (&ObjectKey, &DestinationRuleSpec),
     ) {
         if !spec.subsets.is_empty() {
             cx.warn::<DestinationRule>(key, "spec.subsets", SUBSETS);
         }
         let Some(policy) = &spec.traffic_policy else { return };
-        let said = Reading::new(cx, key).policies(policy);
-        if said.says_nothing() {
+        let said = Reading::new(cx, (Kind::DestinationRule, key), baseline).policies(policy);
+        if said.is_all(&self.without.rest) {
             return;
         }
         let selector = spec.workload_selector.as_ref();
@@ -114,7 +148,8 @@ impl Rules {
             cx.warn::<DestinationRule>(key, "", reason);
             return;
         }
-        let exported = by_host::exported(key, spec.export_to.iter().map(String::as_str));
+        let to = spec.export_to.iter().map(String::as_str);
+        let exported = by_host::exported(cx, Kind::DestinationRule, key, to);
         self.rules.add(&host, &key.namespace, Rule { exported, said });
         known.insert((key.namespace.clone(), host), key.clone());
     }
@@ -123,8 +158,8 @@ impl Rules {
     pub(super) fn of(&self, service: &model::Service) -> Traffic {
         let budget = self.constraints.of(service);
         let mut traffic = Traffic::default();
-        if let Some(budget) = budget {
-            traffic.set(None, ports(service, |_| None, Some(budget)));
+        if budget.is_some() || !self.without.rest.says_nothing() {
+            traffic.set(None, self.without.ports(service, budget));
         }
         if self.rules.is_empty() {
             return traffic;
@@ -137,12 +172,12 @@ impl Rules {
             match &rule.exported {
                 None => {
                     traffic = Traffic::default();
-                    traffic.set(None, rule.ports(service, budget));
+                    traffic.set(None, rule.said.ports(service, budget));
                 }
                 Some(clients) => {
-                    clients
-                        .iter()
-                        .for_each(|it| traffic.set(Some(it.clone()), rule.ports(service, budget)));
+                    clients.iter().for_each(|it| {
+                        traffic.set(Some(it.clone()), rule.said.ports(service, budget))
+                    });
                 }
             }
         }
@@ -151,7 +186,7 @@ impl Rules {
             // What is said for the whole mesh is no matter of the root namespace's own clients.
             let is_wide = **namespace == self.root_namespace && rule.exported.is_none();
             if !is_wide && **namespace != service.key.namespace {
-                traffic.set(Some((*namespace).clone()), rule.ports(service, budget));
+                traffic.set(Some((*namespace).clone()), rule.said.ports(service, budget));
             }
         }
         traffic
@@ -164,37 +199,13 @@ impl Rule {
         let exported = self.exported.as_ref();
         exported.is_none_or(|exported| exported.iter().any(|it| it == namespace))
     }
-
-    fn ports(&self, service: &model::Service, budget: Option<&RetryBudget>) -> Ports {
-        ports(service, |port| Some(self.said.on(port)), budget)
-    }
-}
-
-/// The destinations of the ports for which something is said. `budget` holds where the policy of a port has none.
-fn ports<'a>(
-    service: &model::Service,
-    said: impl Fn(u16) -> Option<&'a Policy>,
-    budget: Option<&RetryBudget>,
-) -> Ports {
-    let with_budget = |port: u16| {
-        let mut policy = said(port).cloned().unwrap_or_default();
-        if let (None, Some(budget)) = (&policy.budget, budget) {
-            policy.budget = Some(Box::new(budget.clone()));
-        }
-        policy
-    };
-    let policies = service.ports.iter().map(|port| (port.port, with_budget(port.port)));
-    let policies = policies.filter(|(_, policy)| !policy.says_nothing());
-    let name = |port: u16| Str::from(format!("{service}, port {port}"));
-    policies.map(|(port, policy)| (port, Arc::new(Destination::new(name(port), policy)))).collect()
 }
 
 impl Said {
     /// A budget of retries for every port.
-    fn budget(&mut self, budget: &RetryBudget, by: Str) {
+    fn budget(&mut self, budget: &RetryBudget) {
         for policy in self.ports.values_mut().chain([&mut self.rest]) {
             policy.budget = Some(Box::new(budget.clone()));
-            policy.by = by.clone();
         }
     }
 
@@ -202,12 +213,25 @@ impl Said {
         self.ports.get(&port).unwrap_or(&self.rest)
     }
 
-    fn says_nothing(&self) -> bool {
-        self.rest.says_nothing() && self.ports.values().all(Policy::says_nothing)
+    /// Every port has this policy.
+    fn is_all(&self, policy: &Policy) -> bool {
+        self.rest == *policy && self.ports.values().all(|it| it == policy)
     }
-}
 
-/// For messages.
-fn described(key: &ObjectKey) -> Str {
-    format!("{} {key}", Kind::DestinationRule).into()
+    /// The destinations of the ports for which something is said. `budget` holds where the policy of a port has none.
+    fn ports(&self, service: &model::Service, budget: Option<&RetryBudget>) -> Ports {
+        let with_budget = |port: u16| {
+            let mut policy = self.on(port).clone();
+            if let (None, Some(budget)) = (&policy.budget, budget) {
+                policy.budget = Some(Box::new(budget.clone()));
+            }
+            policy
+        };
+        let policies = service.ports.iter().map(|port| (port.port, with_budget(port.port)));
+        let policies = policies.filter(|(_, policy)| !policy.says_nothing());
+        let name = |port: u16| Str::from(format!("{service}, port {port}"));
+        policies
+            .map(|(port, policy)| (port, Arc::new(Destination::new(name(port), policy))))
+            .collect()
+    }
 }

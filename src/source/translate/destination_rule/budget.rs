@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::described;
 use super::reading::Reading;
 use crate::base::schema::parse_duration;
-use crate::source::objects::RetryBudget as Written;
+use crate::source::objects::{Kind, RetryBudget as Written};
 use crate::traffic::{LeastRetries, RetryBudget};
 
 /// Istio's, where the rule does not say.
@@ -34,7 +33,7 @@ impl Reading<'_, '_> {
             self.error(&format!("{within}.budgetInterval"), reason);
         }
         RetryBudget {
-            by: described(self.key()),
+            by: format!("{} {}", Kind::DestinationRule, self.key()).into(),
             per_million: (percent * PER_PERCENT).round() as u32,
             interval: interval.and_then(|(_, read)| read).unwrap_or(Duration::ZERO),
             // 0 cannot be told from a field that is absent.
