@@ -33,8 +33,9 @@ pub use authorization_policy::{
     PolicyOperation, PolicyProvider, PolicyRule, PolicySource, PolicyTo,
 };
 pub use destination_rule::{
-    ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, HttpCookie, LoadBalancer,
-    PortTrafficPolicy, RawOutlierDetection, RuleTrafficPolicy,
+    ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, Distribute, HttpCookie,
+    LoadBalancer, LocalitySetting, PortTrafficPolicy, RawOutlierDetection, RuleTrafficPolicy,
+    Warmup,
 };
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{FieldError, LabelSelector, Labelled, Labels, read_as};
+use super::{FieldError, LabelSelector, Labelled, Labels, LocalitySetting, read_as};
 
 /// The name of the ConfigMap; that of a revision, `istio-REVISION`, is not read.
 pub const MESH_CONFIG: &str = "istio";
@@ -57,6 +57,8 @@ pub struct MeshConfig {
     /// `exportTo` of ServiceEntries that have none.
     #[serde(default)]
     pub default_service_export_to: Vec<String>,
+    #[serde(default)]
+    pub locality_lb_setting: Option<LocalitySetting>,
     #[serde(default)]
     pub access_log_file: Option<String>,
     #[serde(default)]

@@ -20,7 +20,9 @@ use super::roster::Roster;
 use super::service::{balancing, protocol};
 use super::waypoint::{Addressed, Waypoints};
 use crate::base::{ObjectKey, Str, work};
-use crate::model::{self, Balancing, Binding, Encryption, Resolution, ServicePort, Visibility};
+use crate::model::{
+    self, Balancing, Binding, Encryption, Resolution, ServicePort, Tables, Visibility,
+};
 use crate::source::objects::{ServiceEntry, created, label};
 use crate::traffic::Traffic;
 use addresses::Addresses;
@@ -126,9 +128,10 @@ pub(super) fn translate(
     let services = kubernetes.iter().flat_map(|service| service.vips.iter().copied());
     let allotments = Allotments::of(&wanted, services);
     let models = wanted.into_iter().map(|host| {
-        let model = service(cx, &places, &allotments, host);
-        let (encryption, traffic) = (frame.encryptions.of(&model), frame.rules.of(&model));
-        Arc::new(model::Service { encryption, traffic, ..model })
+        let mut model = service(cx, &places, &allotments, host);
+        model.encryption = frame.encryptions.of(&model);
+        frame.rules.apply(&mut model);
+        Arc::new(model)
     });
     models.collect()
 }
@@ -301,6 +304,7 @@ fn service(
         traffic: Traffic::default(),
         filters: Vec::new(),
         port_filters: Vec::new(),
+        tables: Tables::default(),
     }
 }
 

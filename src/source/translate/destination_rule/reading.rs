@@ -8,17 +8,19 @@ use crate::base::schema::parse_duration;
 use crate::base::{ObjectKey, Str};
 use crate::source::objects::{DestinationRule, PortTrafficPolicy, RuleTrafficPolicy};
 use crate::source::translate::Context;
-use crate::traffic::{Limits, Policy};
+use crate::traffic::{Balancer, Limits, Policy};
 
 /// One rule, while it is read.
 pub(super) struct Reading<'a, 'b> {
     cx: &'a mut Context<'b>,
     key: &'a ObjectKey,
+    /// What LEAST_REQUEST means in this rule.
+    is_ewma: bool,
 }
 
 impl<'a, 'b> Reading<'a, 'b> {
-    pub(super) fn new(cx: &'a mut Context<'b>, key: &'a ObjectKey) -> Self {
-        Self { cx, key }
+    pub(super) fn new(cx: &'a mut Context<'b>, key: &'a ObjectKey, is_ewma: bool) -> Self {
+        Self { cx, key, is_ewma }
     }
 
     /// What holds for all ports and for single ones.
@@ -81,15 +83,25 @@ impl<'a, 'b> Reading<'a, 'b> {
             outlier_detection,
             tls: _,
         } = written;
+        let of_balancer = format!("{within}.loadBalancer");
         let balancer = load_balancer.as_ref();
-        let balancer = balancer.and_then(|it| self.balancer(&format!("{within}.loadBalancer"), it));
+        let mut balancer = balancer.and_then(|it| self.balancer(&of_balancer, it));
+        if self.is_ewma && matches!(balancer, None | Some(Balancer::LeastRequest)) {
+            balancer = Some(Balancer::PeakEwma);
+        }
+        let warmup = load_balancer.as_ref();
+        let warmup = warmup.and_then(|it| self.warmup(&of_balancer, it, balancer.as_ref()));
         let outliers = outlier_detection.as_ref();
         let outliers =
             outliers.and_then(|it| self.outliers(&format!("{within}.outlierDetection"), it));
+        let setting = load_balancer.as_ref().and_then(|it| it.locality_lb_setting.as_ref());
+        let setting = setting.map(|it| self.locality(&of_balancer, it, outliers.is_some()));
+        let locality = setting.map(Box::new);
         let limits = connection_pool.as_ref();
         let limits = limits.map(|it| self.pool(&format!("{within}.connectionPool"), it));
         let limits = limits.filter(|limits| *limits != Limits::default()).map(Box::new);
-        let mut policy = Policy { by: Str::default(), balancer, outliers, limits };
+        let mut policy =
+            Policy { by: Str::default(), balancer, outliers, limits, locality, warmup };
         if !policy.says_nothing() {
             policy.by = described(self.key);
         }
