@@ -94,7 +94,8 @@ impl<'a> Choice<'a, '_> {
     }
 
     fn selects_by_load_alone(&self) -> bool {
-        let Balancing { local_only, preference, weighted, sticky } = self.service.balancing;
+        let Balancing { local_only, preference, weighted, sticky, races: _ } =
+            self.service.balancing;
         !sticky && !weighted && !local_only && preference == Preference::None
     }
 

@@ -2,12 +2,14 @@
 //!
 //! Which rule holds for whom is Istio's: one of the client's namespace, else one of the service's namespace as far as its
 //! `exportTo` goes, else one of the root namespace. Of one namespace the rule with the most specific host holds, of several with
-//! the same host the oldest. Rules are never merged, and a port with settings of its own inherits none.
+//! the same host the oldest. Rules are never merged, and a port with settings of its own inherits none. Only MeshConfig's
+//! [`Baseline`] holds below them all.
 //!
 //! A rule with a `workloadSelector` holds for the clients of its own namespace that it selects, before the rules without one whose host
 //! is not more specific. For others it is as if it were not there.
 
 mod balancing;
+mod baseline;
 mod labels;
 mod locality;
 mod outliers;
@@ -25,11 +27,12 @@ use super::{Context, is_of_other_revision};
 use crate::base::{LabelMap, ObjectKey, Str};
 use crate::model::{self, Locality, Resolution};
 use crate::source::objects::{
-    ConfigMap, DestinationRule, DestinationRuleSpec, Kind, Labels, RuleTrafficPolicy, annotation,
-    created,
+    ConfigMap, DestinationRule, DestinationRuleSpec, Kind, Labels, MeshConfig, RuleTrafficPolicy,
+    annotation, created,
 };
 use crate::source::{Condition, ConditionReason, ConditionType};
 use crate::traffic::{Destination, LocalityPolicy, Policy, Ports, ServicePort, Traffic};
+use baseline::Baseline;
 use labels::Compared;
 pub(super) use labels::all_of;
 use reading::Reading;
@@ -44,6 +47,8 @@ const PEAK_EWMA: &str = "PEAK_EWMA";
 #[derive(Default, PartialEq)]
 pub(super) struct Rules {
     root_namespace: Str,
+    /// What holds for services without a rule.
+    without: Said,
     rules: ByHost<Rule>,
     /// Those with a `workloadSelector`, the oldest first.
     selecting: ByHost<SelectingRule>,
@@ -87,10 +92,37 @@ struct Said {
     ports: BTreeMap<u16, Policy>,
 }
 
+/// What MeshConfig says below all rules. Nothing of a section with a mistake is in force.
+fn baseline(cx: &mut Context<'_>) -> Baseline {
+    const FIELD: &str = "data.mesh, defaultTrafficPolicy";
+    let key = cx.mesh_config_key();
+    let written = match cx.mesh_config().and_then(MeshConfig::default_traffic_policy) {
+        None => return Baseline::default(),
+        Some(Ok(written)) => written,
+        Some(Err(error)) => {
+            let within = if error.field.is_empty() { "" } else { "." };
+            let field = format!("{FIELD}{within}{}", error.field);
+            let reason = format!("{}; nothing of the policy is in force", error.reason);
+            cx.error::<ConfigMap>(&key, field, reason);
+            return Baseline::default();
+        }
+    };
+    let nothing = Baseline::default();
+    let mut reading = Reading::new(cx, (Kind::ConfigMap, &key), &nothing);
+    let (outliers, pool) = (written.outlier_detection, written.connection_pool);
+    Baseline {
+        outliers: outliers
+            .and_then(|it| reading.outliers(&format!("{FIELD}.outlierDetection"), &it)),
+        limits: pool.and_then(|it| reading.limits(&format!("{FIELD}.connectionPool"), &it)),
+    }
+}
+
 impl Rules {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
+        let baseline = baseline(cx);
         let mut all = Self {
             root_namespace: cx.settings.root_namespace.clone(),
+            without: Said { rest: baseline.policy(), ..Said::default() },
             mesh: MeshSetting::read(cx),
             ..Self::default()
         };
@@ -106,7 +138,7 @@ impl Rules {
             match rule.read() {
                 Ok(spec) => {
                     let balancer = annotation(&rule.metadata, LOAD_BALANCER);
-                    let added = all.add(cx, &mut known, (key, balancer), &spec);
+                    let added = all.add(cx, &baseline, &mut known, (key, balancer, &spec));
                     if let Some(selector) = added {
                         let of_namespace = selectors.entry(key.namespace.clone()).or_default();
                         of_namespace.push((selector, key.name.clone()));
@@ -171,26 +203,24 @@ impl Rules {
     fn add(
         &mut self,
         cx: &mut Context<'_>,
+        baseline: &Baseline,
         known: &mut Known,
-        (key, balancer): (&ObjectKey, Option<&str>),
-        spec: &DestinationRuleSpec,
+        (key, balancer, spec): (&ObjectKey, Option<&str>, &DestinationRuleSpec),
     ) -> Option<Labels> {
         if !spec.subsets.is_empty() {
             cx.warn::<DestinationRule>(key, "spec.subsets", SUBSETS);
         }
         if let Some(other) = balancer.filter(|it| *it != PEAK_EWMA) {
             let reason = format!("{other:?} is not {PEAK_EWMA}; it has no effect");
-            cx.warn::<DestinationRule>(
-                key,
-                format!("metadata.annotations[{LOAD_BALANCER:?}]"),
-                reason,
-            );
+            let field = format!("metadata.annotations[{LOAD_BALANCER:?}]");
+            cx.warn::<DestinationRule>(key, field, reason);
         }
         let is_ewma = balancer == Some(PEAK_EWMA);
         let none = RuleTrafficPolicy::default();
         let policy = spec.traffic_policy.as_ref().or_else(|| is_ewma.then_some(&none))?;
-        let said = Reading::new(cx, key, is_ewma).policies(policy);
-        if said.says_nothing() {
+        let reading = Reading::new(cx, (Kind::DestinationRule, key), baseline);
+        let said = reading.by_latency(is_ewma).policies(policy);
+        if said.is_all(&self.without.rest) {
             return None;
         }
         let host = by_host::full_host(cx, key, &spec.host);
@@ -216,7 +246,8 @@ impl Rules {
                 self.selecting.add(&host, &key.namespace, SelectingRule { name, said });
             }
             None => {
-                let exported = by_host::exported(key, spec.export_to.iter().map(String::as_str));
+                let to = spec.export_to.iter().map(String::as_str);
+                let exported = by_host::exported(cx, Kind::DestinationRule, key, to);
                 self.rules.add(&host, &key.namespace, Rule { exported, said });
             }
         }
@@ -234,9 +265,8 @@ impl Rules {
         let mut traffic = Traffic::default();
         let is_wide = matches!(self.mesh.locality, LocalityPolicy::Distribute(_))
             && service.resolution != Resolution::Dialled;
-        if is_wide {
-            let said = Said::by(&self.mesh.by);
-            traffic.set(None, self.ports(service, &said));
+        if is_wide || !self.without.rest.says_nothing() {
+            traffic.set(None, self.ports(service, &self.without));
         }
         if self.rules.is_empty() && self.selecting.is_empty() {
             return traffic;
@@ -297,6 +327,9 @@ impl Rules {
         let policies = service.ports.iter().map(|port| {
             let mut policy = said.on(port.port).clone();
             locality::settle(&mut policy, service, &self.mesh.locality);
+            if policy.by.is_empty() && policy.locality.is_some() {
+                policy.by = self.mesh.by.clone();
+            }
             (port.port, policy)
         });
         let policies = policies.filter(|(_, policy)| !policy.says_nothing());
@@ -337,22 +370,12 @@ impl Rule {
 }
 
 impl Said {
-    /// Nothing but what MeshConfig says.
-    fn by(by: &Str) -> Self {
-        let rest = Policy { by: by.clone(), ..Policy::default() };
-        Self { rest, ..Self::default() }
-    }
-
     fn on(&self, port: u16) -> &Policy {
         self.ports.get(&port).unwrap_or(&self.rest)
     }
 
-    fn says_nothing(&self) -> bool {
-        self.rest.says_nothing() && self.ports.values().all(Policy::says_nothing)
+    /// Every port has this policy.
+    fn is_all(&self, policy: &Policy) -> bool {
+        self.rest == *policy && self.ports.values().all(|it| it == policy)
     }
-}
-
-/// For messages.
-fn described(key: &ObjectKey) -> Str {
-    format!("{} {key}", Kind::DestinationRule).into()
 }
