@@ -120,8 +120,8 @@ impl<'a> Selection<'a> {
         if found.is_some() || groups.len() == 1 {
             return found;
         }
-        let others = groups.iter().enumerate().filter(|(index, _)| *index != first);
-        others.filter_map(|(_, group)| self.member(group, without, &by)).next()
+        let mut others = groups.iter().enumerate().filter(|(index, _)| *index != first);
+        others.find_map(|(_, group)| self.member(group, without, &by))
     }
 
     /// The endpoint that was dialled, where the policy says so.
