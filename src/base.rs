@@ -32,7 +32,7 @@ pub use driven::driven;
 pub use fast::FastMap;
 pub use heads::{FIELD_BYTES, MAX_FIELDS, UNSEEN_FIELDS};
 pub use identity::{Identity, IdentityError};
-pub use names::{ObjectKey, Str};
+pub use names::{LabelMap, ObjectKey, Str};
 pub use nearest::nearest;
 pub use note::{PolicyEffect, PolicyNote};
 pub use panics::{caught, panic_text};

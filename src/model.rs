@@ -9,6 +9,7 @@ mod route;
 mod service;
 mod stream_route;
 mod string_match;
+mod tables;
 mod telemetry;
 mod waypoint;
 mod workload;
@@ -30,6 +31,7 @@ pub use service::{
 };
 pub use stream_route::{NameMatch, StreamKind, StreamRoute};
 pub use string_match::StringMatch;
+pub use tables::{Tables, Viewer};
 pub use telemetry::{Observation, Observed, Sides};
 pub use waypoint::{Binding, Waypoint};
 pub use workload::{Canonical, CaptureWishes, Locality, Workload};

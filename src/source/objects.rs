@@ -39,8 +39,9 @@ pub use backend_traffic_policy::{
     BackendTrafficPolicySpec, BudgetDetails, RequestRate, RetryConstraint, XBackendTrafficPolicy,
 };
 pub use destination_rule::{
-    ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, HttpCookie, LoadBalancer,
-    PortTrafficPolicy, RawOutlierDetection, RetryBudget, RuleTrafficPolicy,
+    ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, Distribute, HttpCookie,
+    LoadBalancer, LocalitySetting, PortTrafficPolicy, RawOutlierDetection, RetryBudget,
+    RuleTrafficPolicy, Warmup,
 };
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,

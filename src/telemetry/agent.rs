@@ -145,30 +145,51 @@ impl Collector for ProcessCollector {
     }
 }
 
-/// Ejections by DestinationRules, of all destinations.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutlierLabels {
+    namespace: String,
+    service: String,
+    port: String,
+}
+
+impl OutlierLabels {
+    fn of(port: &traffic::ServicePort) -> Self {
+        let traffic::ServicePort { namespace, service, port } = port;
+        let port = if *port == 0 { "other".to_owned() } else { port.to_string() };
+        Self { namespace: namespace.to_string(), service: service.to_string(), port }
+    }
+}
+
+/// Ejections by DestinationRules, by service and port.
 fn outliers(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-    let traffic::Totals { ejections, overflows, active } = traffic::totals();
-    for (name, help, count) in [
+    let all = traffic::totals();
+    let counters: [(&str, &str, fn(&traffic::Totals) -> u64); 2] = [
         (
             "isthmus_outlier_ejections",
             "Endpoints that were ejected by the outlierDetection of a DestinationRule",
-            ejections,
+            |totals| totals.ejections,
         ),
         (
             "isthmus_outlier_ejections_overflow",
             "Endpoints that were not ejected because maxEjectionPercent of their service's were already",
-            overflows,
+            |totals| totals.overflows,
         ),
-    ] {
-        let counter = ConstCounter::new(count);
-        counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+    ];
+    for (name, help, count) in counters {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (port, totals) in &all {
+            let labels = OutlierLabels::of(port);
+            ConstCounter::new(count(totals)).encode(family.encode_family(&labels)?)?;
+        }
     }
-    gauge(
-        encoder,
-        "isthmus_outlier_ejected_endpoints",
-        "Endpoints that are ejected at present",
-        active,
-    )
+    let (name, help) =
+        ("isthmus_outlier_ejected_endpoints", "Endpoints that are ejected at present");
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (port, totals) in &all {
+        let labels = OutlierLabels::of(port);
+        ConstGauge::new(totals.active).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 /// What became of attempts at endpoints, of all requests.

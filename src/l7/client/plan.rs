@@ -119,7 +119,7 @@ impl Plan {
     /// What holds for this client's requests to the backend.
     pub(in crate::l7) fn destination(&self, session: &Session) -> Option<&Arc<Destination>> {
         let (service, port) = &self.backend;
-        service.traffic.of_client(&session.client.key.namespace, *port)
+        service.destination(&session.client, *port)
     }
 
     fn caller<'a>(&self, session: &'a Session) -> Caller<'a> {
@@ -176,7 +176,7 @@ pub(in crate::l7) fn hash(
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Option<Box<Hashed>> {
-    let destination = service.traffic.of_client(&session.client.key.namespace, port)?;
+    let destination = service.destination(&session.client, port)?;
     let Some(Balancer::Hash(key)) = destination.balancer() else { return None };
     key.of(uri, headers, session.client_address.ip()).map(Box::new)
 }

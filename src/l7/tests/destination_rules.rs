@@ -133,6 +133,65 @@ async fn an_endpoint_with_errors_in_a_row_is_ejected() {
     }
 }
 
+/// Three endpoints, of which one gets slow and fast again.
+#[tokio::test]
+async fn a_slow_endpoint_is_left_alone() {
+    let (at, scripts) = started(&[&[], &[], &[]]).await;
+    let lab = lab(&at, Policy { balancer: Some(Balancer::PeakEwma), ..Policy::default() });
+    let mut client = client(&lab).await;
+    let mut requests = async |count: usize| {
+        let before = came(&scripts);
+        for _ in 0..count {
+            assert_eq!(client.get("/").await.status, StatusCode::OK);
+        }
+        let after = came(&scripts).into_iter();
+        after.zip(before).map(|(after, before)| after - before).collect::<Vec<usize>>()
+    };
+    let counts = requests(60).await;
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+    // The request that finds it out is nearly the last one.
+    scripts[0].goes_on(Step::Slow(Duration::from_millis(500)));
+    let counts = requests(60).await;
+    assert!(counts[0] <= 3, "{counts:?}");
+}
+
+/// Three endpoints, of which one fails, fails again when it is probed, and returns.
+#[tokio::test]
+async fn one_that_fails_is_probed_and_returns() {
+    let (at, scripts) = started(&[&[], &[], &[]]).await;
+    let outliers = OutlierDetection {
+        consecutive_errors: 3,
+        interval: Duration::from_millis(10),
+        base_ejection_time: Duration::from_secs(1),
+        ..OutlierDetection::default()
+    };
+    let balancer = Some(Balancer::RoundRobin);
+    let lab = lab(&at, Policy { outliers: Some(outliers), balancer, ..Policy::default() });
+    let mut client = client(&lab).await;
+    let world = lab.world();
+    let echo = world.service(&fixture::key("echo")).unwrap();
+    let destination = echo.traffic.of_client("any", &[], 80).unwrap();
+    scripts[0].goes_on(Step::Status(503));
+    let mut failed_until = async |until: &dyn Fn() -> bool| {
+        let mut failed = 0;
+        let requests = async {
+            while !until() {
+                failed += usize::from(client.get("/").await.status != StatusCode::OK);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), requests).await.unwrap();
+        failed
+    };
+    let is_ejected = || destination.ejected().is_some();
+    assert_eq!(failed_until(&is_ejected).await, 3);
+    // Until its time has passed, nobody notices it; then one request does.
+    assert_eq!(failed_until(&|| came(&scripts)[0] > 3).await, 1);
+    assert!(is_ejected());
+    scripts[0].goes_on(Step::Status(200));
+    assert_eq!(failed_until(&|| came(&scripts)[0] >= 14).await, 0);
+    assert!(!destination.are_some_out());
+}
+
 /// A timeout that passes while the client sends its request, and one that passes while the application does not answer.
 #[tokio::test]
 async fn a_client_that_sends_slowly_has_no_endpoint_ejected() {
@@ -157,7 +216,7 @@ async fn a_client_that_sends_slowly_has_no_endpoint_ejected() {
         assert_eq!(&answer, b"HTTP/1.1 504");
         let world = lab.world();
         let traffic = &world.service(&fixture::key("echo")).unwrap().traffic;
-        let found = traffic.of_client("any", 80).unwrap().ejected();
+        let found = traffic.of_client("any", &[], 80).unwrap().ejected();
         assert_eq!(found.is_some(), ejected, "{body}");
     }
 }

@@ -94,6 +94,11 @@ impl Script {
         self.came()
     }
 
+    /// What becomes of requests from now on.
+    pub(super) fn goes_on(&self, step: Step) {
+        *self.steps.lock() = [step].into();
+    }
+
     fn step(&self) -> Step {
         let mut steps = self.steps.lock();
         match steps.len() {

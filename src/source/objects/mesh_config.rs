@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    ConnectionPool, FieldError, HttpRetry, LabelSelector, Labelled, Labels, RawOutlierDetection,
-    read_as,
+    ConnectionPool, FieldError, HttpRetry, LabelSelector, Labelled, Labels, LocalitySetting,
+    RawOutlierDetection, read_as,
 };
 
 /// The name of the ConfigMap; that of a revision, `istio-REVISION`, is not read.
@@ -69,6 +69,8 @@ pub struct MeshConfig {
     /// A [`DefaultTrafficPolicy`], as written: what is wrong with it does not make the rest unreadable.
     #[serde(default)]
     pub default_traffic_policy: Option<Value>,
+    #[serde(default)]
+    pub locality_lb_setting: Option<LocalitySetting>,
     #[serde(default)]
     pub access_log_file: Option<String>,
     #[serde(default)]
