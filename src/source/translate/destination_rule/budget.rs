@@ -81,7 +81,7 @@ mod tests {
             assert!(told.eq(faults.iter().map(|it| format!("{within}{it}"))), "{budget}");
             for port in [80, 81] {
                 let traffic = &translation.mesh.services[0].traffic;
-                let destination = traffic.of_client("any", port).expect("a policy");
+                let destination = traffic.of_client("any", &[], port).expect("a policy");
                 let shown = serde_json::to_value(destination).unwrap()["policy"]["budget"].clone();
                 let expected = serde_json::json!({
                     "by": "DestinationRule shop/web",

@@ -174,7 +174,7 @@ mod tests {
     /// The object whose budget holds for clients of a namespace, and what is complained of.
     fn holds(text: &str, namespace: &str) -> (Option<String>, Vec<Complaint>) {
         let translation = translated(&format!("{SERVICE}{text}"));
-        let destination = translation.mesh.services[0].traffic.of_client(namespace, 80);
+        let destination = translation.mesh.services[0].traffic.of_client(namespace, &[], 80);
         let budget = destination.and_then(|it| it.budget()).map(|it| it.by().to_string());
         let mut told = translation.complaints;
         told.retain(|it| it.kind != "Service");
@@ -199,7 +199,7 @@ mod tests {
             assert_eq!(holds(&text, "shop").1, [], "{constraint}");
             let translation = translated(&format!("{SERVICE}{text}"));
             let traffic = &translation.mesh.services[0].traffic;
-            let shown = serde_json::to_value(traffic.of_client("any", 80).unwrap()).unwrap();
+            let shown = serde_json::to_value(traffic.of_client("any", &[], 80).unwrap()).unwrap();
             let interval = Duration::from_secs(interval);
             let rate = LeastRetries::Rate { count, interval: Duration::from_secs(each) };
             let by = "XBackendTrafficPolicy shop/a".into();
