@@ -1,10 +1,12 @@
 //! The rate limits of a TrafficPolicy (`rateLimit`): requests, or what they cost, per interval. The destination counts them.
 //!
 //! A policy has several limits, each with its own matches, keys and cost; a request passes if all that match have tokens for
-//! it, and takes them from all or from none. A local limit counts per pod, in its node's agent.
+//! it, and takes them from all or from none. A local limit counts per pod, in its node's agent; a global one has a service count,
+//! which is asked once the others let the request pass.
 
 mod buckets;
 mod charge;
+mod global;
 mod key;
 mod matching;
 mod told;
@@ -21,10 +23,11 @@ use crate::base::schema::Rule;
 use crate::base::{ObjectKey, PolicyEffect, PolicyNote, Reason, Str};
 pub use buckets::{Buckets, Rate, Taken};
 pub use charge::Charges;
-pub use key::Key;
+pub use global::{Global, Question, Quota};
+pub use key::{Key, Written as WrittenKey, members_go_with_type};
 pub use matching::RequestMatch;
-pub use told::HeaderStyle;
-pub use written::Written;
+pub use told::{HeaderStyle, LIMIT_HEADERS};
+pub use written::{Written, all_keys as keys, interval};
 
 /// The body for the client: Envoy's text.
 const TEXT: &str = "local_rate_limited";
@@ -56,6 +59,7 @@ pub struct Limit {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Counted {
     Local(Local),
+    Global(Global),
 }
 
 /// Each pod for itself.
@@ -107,8 +111,9 @@ impl Filter for RateLimit {
     const HALF: Half = Half::Destination;
 
     fn read(written: &Written, rule: &dyn RuleContext) -> Result<Self, Fault> {
-        let limits = written.limits()?;
-        Ok(Self { policy: rule.policy(), headers: written.headers, limits })
+        let policy = rule.policy();
+        let limits = written.limits(&policy.namespace)?;
+        Ok(Self { policy, headers: written.headers, limits })
     }
 
     fn request(&self, head: &mut RequestHead<'_>, cx: &Cx<'_>) -> Flow {
@@ -116,7 +121,8 @@ impl Filter for RateLimit {
         // What a client is told, and whether tokens were taken.
         let (mut told, mut taken) = (Vec::new(), 0u32);
         for (at, limit) in self.limits.iter().enumerate() {
-            let Counted::Local(local) = &limit.counted;
+            // Whoever else counts is asked after these.
+            let Counted::Local(local) = &limit.counted else { continue };
             if !limit.takes(head) {
                 continue;
             }
@@ -156,8 +162,11 @@ impl Filter for RateLimit {
         for limit in &mut self.limits {
             let same = before.limits.iter().find(|it| it.name == limit.name && it.by == limit.by);
             let Some(same) = same else { continue };
-            let (Counted::Local(own), Counted::Local(before)) = (&mut limit.counted, &same.counted);
-            own.buckets = before.buckets.clone();
+            if let (Counted::Local(own), Counted::Local(before)) =
+                (&mut limit.counted, &same.counted)
+            {
+                own.buckets = before.buckets.clone();
+            }
         }
     }
 
@@ -178,6 +187,7 @@ impl Filter for RateLimit {
                 "limits": [
                     {"name": "a", "local": {"requests": 1, "interval": "1h", "matches": matches}},
                     {"local": {"requests": 1, "interval": "1h", "cost": cost}},
+                    {"global": {"backendRef": {"name": "limits", "port": 8081}, "domain": "shop", "keys": keys}},
                 ],
             }),
         ]
@@ -193,7 +203,7 @@ impl RateLimit {
     fn give_back(&self, taken: u32, head: &RequestHead<'_>, cx: &Cx<'_>) {
         for (at, limit) in self.limits.iter().enumerate().filter(|(at, _)| taken & (1 << at) != 0) {
             debug_assert!(at < 32, "limits are counted when they are read");
-            let Counted::Local(local) = &limit.counted;
+            let Counted::Local(local) = &limit.counted else { continue };
             let hash = local.buckets.hash(&Asking(limit, head, cx));
             local.buckets.give_back(hash, local.rate, local.cost.request);
         }
@@ -227,7 +237,7 @@ impl Hash for Asking<'_> {
         cx.service.hash(to);
         cx.pod.hash(to);
         for key in &limit.by {
-            key.hash(head, cx, to);
+            key.hash(Some(head), cx, to);
         }
     }
 }

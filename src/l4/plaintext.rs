@@ -39,9 +39,10 @@ impl Proxy {
         }
         match self.judge(&arrival) {
             Judgement::Deny(denial) => self.deny_arrival(&arrival, denial),
-            Judgement::Guard(worker) => {
+            Judgement::Limit(why) => self.refuse_arrival(&arrival, Reason::RateLimited, &why),
+            Judgement::Guard(worker, meter) => {
                 let connection = GuardedConnection {
-                    stream: Carrier::Tcp(accepted.stream),
+                    stream: Carrier::Tcp(accepted.stream).paced(meter),
                     borrow: arrival.borrow(),
                     workload: arrival.workload,
                     client: None,
@@ -55,11 +56,12 @@ impl Proxy {
                 };
                 self.shared.waypoints.guard(&worker, connection);
             }
-            Judgement::Permit(permit, changes) => match self.connect_application(&arrival).await {
+            Judgement::Permit(permit, changes, meter) => match self.connect_application(&arrival).await {
                 Ok(application) => {
                     let start = self.start_of_arrival(&arrival, Some(permit));
                     let record = self.shared.telemetry.connection(start).within(Some(&self.room));
-                    self.relay(&arrival, accepted.stream, application, record, changes).await;
+                    let stream = Carrier::Tcp(accepted.stream).paced(meter);
+                    self.relay(&arrival, stream, application, record, changes).await;
                 }
                 Err(error) => {
                     let why = format!("connect to the application at {destination}: {error}");

@@ -75,6 +75,17 @@ pub(in crate::l7) async fn ask(
                     // Boxed, because it is large and most requests go without it.
                     Box::pin(asked).await?;
                 }
+                HttpFilter::RateLimit(limit) => {
+                    let counted = chain::ask(filter, Half::Destination, &cx, request, heard).await;
+                    let metrics = &authorizer.context.dependencies.telemetry.rate_limits().local;
+                    if counted.is_ok() { &metrics.ok } else { &metrics.over_limit }.inc();
+                    counted?;
+                    if limit.asks() {
+                        // Boxed as well.
+                        let heard = exchange.as_deref_mut();
+                        Box::pin(authorizer.count(limit, &cx, request, heard)).await?;
+                    }
+                }
                 _ => chain::ask(filter, Half::Destination, &cx, request, heard).await?,
             }
         }
