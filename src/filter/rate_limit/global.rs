@@ -54,6 +54,14 @@ impl RateLimit {
         self.limits.iter().any(|it| matches!(it.counted, Counted::Global(_)))
     }
 
+    /// The services that count.
+    pub fn services(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.limits.iter().filter_map(|limit| match &limit.counted {
+            Counted::Global(global) => Some(&global.service),
+            Counted::Local(_) => None,
+        })
+    }
+
     /// Whom to ask about a request.
     pub fn questions(&self, head: &RequestHead<'_>) -> Vec<Question<'_>> {
         let questions = self.limits.iter().filter_map(|limit| match &limit.counted {

@@ -29,6 +29,9 @@ use crate::world::fixture::{Fixture, identity, key};
 
 const HOST: &str = "echo.shop.svc.cluster.local";
 
+/// No headers.
+const NONE: &[(&str, &str)] = &[];
+
 struct Policy;
 
 impl RuleContext for Policy {
@@ -148,7 +151,7 @@ async fn a_limit_in_shadow_mode_is_noted_beside_one_that_refuses() {
     let lab = Lab::new(limited(captured(at), limits), WorkerSettings::for_tests());
     let stream = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;
     let mut client = Client::http1(stream).await;
-    assert_eq!(statuses(&mut client, &[&[]; 4]).await, [200, 200, 200, 429]);
+    assert_eq!(statuses(&mut client, &[NONE; 4]).await, [200, 200, 200, 429]);
 }
 
 /// A message of gRPC with these bytes, and its status.
@@ -250,6 +253,6 @@ async fn a_rate_limit_service_that_is_away_fails_open_by_choice() {
         let stream = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;
         let mut client = Client::http1(stream).await;
         // More than the circuit waits for.
-        assert_eq!(statuses(&mut client, &[&[]; 8]).await, [expected; 8], "{extra}");
+        assert_eq!(statuses(&mut client, &[NONE; 8]).await, [expected; 8], "{extra}");
     }
 }

@@ -11,7 +11,7 @@ use crate::filter::{Half, HttpFilter, RuleContext};
 use crate::model::{
     Binding, HttpRoute, HttpRule, PolicyTarget, PortFilters, RouteParent, Service, Waypoint,
 };
-use crate::source::objects::{TrafficPolicy, Typed, created};
+use crate::source::objects::{Service as KubernetesService, TrafficPolicy, Typed, created};
 use crate::source::{Condition, ConditionReason, ConditionType, Severity};
 use crate::world::Attached;
 
@@ -92,6 +92,16 @@ impl Claims {
             if filters.is_empty() {
                 let reason = "names targets and no filter, so it has no effect";
                 cx.warn::<TrafficPolicy>(key, "spec", reason);
+            }
+            let limits = filters.iter().filter_map(|filter| match filter {
+                HttpFilter::RateLimit(limit) => Some(limit),
+                _ => None,
+            });
+            for service in limits.flat_map(|limit| limit.services()) {
+                if objects.get::<KubernetesService>(service).is_none() {
+                    let why = format!("the Service {service} that is to count does not exist");
+                    cx.warn::<TrafficPolicy>(key, "spec.rateLimit", why);
+                }
             }
             for (index, target) in policy.spec.0.target_refs.iter().enumerate() {
                 match Target::read(cx, key, target) {
