@@ -56,18 +56,21 @@ impl Proxy {
                 };
                 self.shared.waypoints.guard(&worker, connection);
             }
-            Judgement::Permit(permit, changes, meter) => match self.connect_application(&arrival).await {
-                Ok(application) => {
-                    let start = self.start_of_arrival(&arrival, Some(permit));
-                    let record = self.shared.telemetry.connection(start).within(Some(&self.room));
-                    let stream = Carrier::Tcp(accepted.stream).paced(meter);
-                    self.relay(&arrival, stream, application, record, changes).await;
+            Judgement::Permit(permit, changes, meter) => {
+                match self.connect_application(&arrival).await {
+                    Ok(application) => {
+                        let start = self.start_of_arrival(&arrival, Some(permit));
+                        let record =
+                            self.shared.telemetry.connection(start).within(Some(&self.room));
+                        let stream = Carrier::Tcp(accepted.stream).paced(meter);
+                        self.relay(&arrival, stream, application, record, changes).await;
+                    }
+                    Err(error) => {
+                        let why = format!("connect to the application at {destination}: {error}");
+                        self.refuse_arrival(&arrival, Reason::ConnectFailure, &why);
+                    }
                 }
-                Err(error) => {
-                    let why = format!("connect to the application at {destination}: {error}");
-                    self.refuse_arrival(&arrival, Reason::ConnectFailure, &why);
-                }
-            },
+            }
         }
     }
 }
