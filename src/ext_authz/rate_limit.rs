@@ -5,10 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
-use super::{grpc, may_set};
 use super::messages::{
     Entry, HeaderPair, RateLimitDescriptor, RateLimitRequest, RateLimitResponse, RateLimitStatus,
 };
+use super::{grpc, may_set};
 use crate::base::Str;
 use crate::filter::{Quota, Rate};
 

@@ -321,7 +321,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn bytes_wait_for_their_time() {
-        let limit = read(json!({"bytes": {"limit": 1000, "interval": "1s", "burst": 500}})).unwrap();
+        let limit =
+            read(json!({"bytes": {"limit": 1000, "interval": "1s", "burst": 500}})).unwrap();
         let meter = open(&limit, "a", "10.0.0.1").meter.unwrap();
         let other = open(&limit, "b", "10.0.0.2").meter.unwrap();
         assert_eq!(meter.wait(), None);

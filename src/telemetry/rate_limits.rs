@@ -52,7 +52,8 @@ struct CountLabels {
 impl Default for RateLimitMetrics {
     fn default() -> Self {
         let rows = Rows::default();
-        let counter = |limit, outcome| rows.counted.get_or_create_owned(&CountLabels { limit, outcome });
+        let counter =
+            |limit, outcome| rows.counted.get_or_create_owned(&CountLabels { limit, outcome });
         let locally = |limit| CountedLocally {
             ok: counter(limit, "ok"),
             over_limit: counter(limit, "over_limit"),

@@ -12,9 +12,7 @@ use super::joined::{JoinedRead, JoinedStream, JoinedWrite};
 use super::local::{LocalRead, LocalStream, LocalWrite};
 use super::stream::{HboneRead, HboneStream, HboneWrite};
 use crate::filter::Meter;
-use crate::sock::{
-    ChunkRead, ChunkWrite, Duplex, Paced, PacedRead, PacedWrite, TcpRead, TcpWrite,
-};
+use crate::sock::{ChunkRead, ChunkWrite, Duplex, Paced, PacedRead, PacedWrite, TcpRead, TcpWrite};
 
 /// The carrier of a connection's bytes.
 pub enum Carrier {

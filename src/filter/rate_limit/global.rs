@@ -147,8 +147,11 @@ impl Question<'_> {
 }
 
 impl Quota {
-    const UNKNOWN: Self =
-        Self { rate: Rate { tokens: 1, interval: Duration::from_secs(1), burst: 1 }, left: 0, reset: Duration::ZERO };
+    const UNKNOWN: Self = Self {
+        rate: Rate { tokens: 1, interval: Duration::from_secs(1), burst: 1 },
+        left: 0,
+        reset: Duration::ZERO,
+    };
 
     fn state(&self, taken: bool) -> Taken {
         Taken { taken, left: self.left, next: self.reset, all: self.reset }

@@ -13,9 +13,9 @@ use super::key::{self, Key};
 use super::matching::{self, RequestMatch};
 use super::told::HeaderStyle;
 use super::{Cost, Counted, Global, Limit, Local, ResponseCost};
-use crate::base::{ObjectKey, Str};
 use crate::base::schema::forms::{DURATION, HEADER_NAME, LABEL, any};
 use crate::base::schema::{Rule, parse_duration};
+use crate::base::{ObjectKey, Str};
 use Rule::{Fields, List, Number, OneOf, Text};
 
 /// The longest interval: what the API's unit `Hour` would be, many times over.
@@ -269,9 +269,9 @@ fn read(
             local.read(name).map_err(|(field, why)| (format!("local.{field}"), why))
         }
         (_, Some(_), _) => unsupported("shared"),
-        (.., Some(global)) => global
-            .read(namespace, name)
-            .map_err(|(field, why)| (format!("global.{field}"), why)),
+        (.., Some(global)) => {
+            global.read(namespace, name).map_err(|(field, why)| (format!("global.{field}"), why))
+        }
         _ => unsupported("local"),
     }
 }
@@ -305,7 +305,10 @@ impl WrittenGlobal {
         let wrong = |field: &str, why: &str| Err((field.to_owned(), why.to_owned()));
         let WrittenBackend { name: service, port } = backend_ref;
         if service.is_empty() || service.contains(['/', '.']) {
-            return wrong("backendRef.name", "is no Service's name; the Service is of the policy's own namespace");
+            return wrong(
+                "backendRef.name",
+                "is no Service's name; the Service is of the policy's own namespace",
+            );
         }
         if *port == 0 {
             return wrong("backendRef.port", "is not from 1 to 65535");

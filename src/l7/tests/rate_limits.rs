@@ -188,7 +188,8 @@ async fn limiter() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
             // overall_code, and response_headers_to_add.
             let code = if *count > 3 { 2 } else { 1 };
             let header = [&[10, 3][..], b"x-n", &[18, 1], count.to_string().as_bytes()].concat();
-            let message = [&[8, code, 26, u8::try_from(header.len()).unwrap()][..], &header].concat();
+            let message =
+                [&[8, code, 26, u8::try_from(header.len()).unwrap()][..], &header].concat();
             Ok(grpc(&message, "0"))
         }
     };
@@ -222,9 +223,14 @@ async fn a_rate_limit_service_is_asked_at_either_half() {
             _ => lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await,
         };
         let mut client = Client::http1(stream).await;
-        let (alice, bob, nobody) = ([("x-user", "alice")], [("x-user", "bob")], [("x-user", "nobody")]);
+        let (alice, bob, nobody) =
+            ([("x-user", "alice")], [("x-user", "bob")], [("x-user", "nobody")]);
         let first = client.send(Method::GET, "/", &alice).await.unwrap();
-        assert_eq!((first.status.as_u16(), &first.headers["x-n"]), (200, &HeaderValue::from_static("1")), "{half}");
+        assert_eq!(
+            (first.status.as_u16(), &first.headers["x-n"]),
+            (200, &HeaderValue::from_static("1")),
+            "{half}"
+        );
         let asked = String::from_utf8_lossy(&asked.lock()).into_owned();
         for part in ["shop-limits", "plan", "free", "x-user", "alice", "namespace", "shop"] {
             assert!(asked.contains(part), "{half}: {part}: {asked:?}");
@@ -232,7 +238,10 @@ async fn a_rate_limit_service_is_asked_at_either_half() {
         let all: [&[(&str, &str)]; 4] = [&alice, &alice, &alice, &bob];
         assert_eq!(statuses(&mut client, &all).await, [200, 200, 429, 200], "{half}");
         let refused = client.send(Method::GET, "/", &alice).await.unwrap();
-        assert_eq!((refused.status.as_u16(), &refused.headers["x-n"]), (429, &HeaderValue::from_static("5")));
+        assert_eq!(
+            (refused.status.as_u16(), &refused.headers["x-n"]),
+            (429, &HeaderValue::from_static("5"))
+        );
         assert_eq!(statuses(&mut client, &[&nobody]).await, [500], "{half}: nobody says anything");
     }
 }
@@ -243,11 +252,9 @@ async fn a_rate_limit_service_that_is_away_fails_open_by_choice() {
     let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
     let away = listener.local_addr().unwrap();
     drop(listener);
-    for (extra, expected) in [
-        (json!({}), 500),
-        (json!({"failOpen": true}), 200),
-        (json!({"shadowMode": true}), 200),
-    ] {
+    for (extra, expected) in
+        [(json!({}), 500), (json!({"failOpen": true}), 200), (json!({"shadowMode": true}), 200)]
+    {
         let mesh = limited(captured(at), globally(extra.clone()));
         let lab = Lab::new(with_authorizer(mesh, away), WorkerSettings::for_tests());
         let stream = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;

@@ -202,7 +202,8 @@ impl Authorizer<'_> {
     /// Whether the request goes to the service that is asked itself. It could only be answered by asking again.
     pub(super) fn is_for(&self, asked: Asked<'_>) -> bool {
         let world = self.context.dependencies.world.load();
-        let Some(service) = service_of(&world, asked.service).filter(|_| self.server.is_some()) else {
+        let Some(service) = service_of(&world, asked.service).filter(|_| self.server.is_some())
+        else {
             return false;
         };
         let port = self.server_address.port();
