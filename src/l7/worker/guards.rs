@@ -75,17 +75,7 @@ pub(in crate::l7) async fn ask(
                     // Boxed, because it is large and most requests go without it.
                     Box::pin(asked).await?;
                 }
-                HttpFilter::RateLimit(limit) => {
-                    let counted = chain::ask(filter, Half::Destination, &cx, request, heard).await;
-                    let metrics = &authorizer.context.dependencies.telemetry.rate_limits().local;
-                    if counted.is_ok() { &metrics.ok } else { &metrics.over_limit }.inc();
-                    counted?;
-                    if limit.asks() {
-                        // Boxed as well.
-                        let heard = exchange.as_deref_mut();
-                        Box::pin(authorizer.count(limit, &cx, request, heard)).await?;
-                    }
-                }
+                HttpFilter::RateLimit(_) => count(authorizer, filter, &cx, request, heard).await?,
                 _ => chain::ask(filter, Half::Destination, &cx, request, heard).await?,
             }
         }
@@ -96,6 +86,28 @@ pub(in crate::l7) async fn ask(
         }
     }
     Ok(())
+}
+
+/// Asks the limits of a policy: first what this agent counts, then services.
+async fn count(
+    authorizer: &Authorizer<'_>,
+    filter: &HttpFilter,
+    cx: &Cx<'_>,
+    request: &mut Request<RequestBody>,
+    mut exchange: Option<&mut Exchange>,
+) -> Result<(), Answer> {
+    let heard = exchange.as_deref_mut();
+    let counted = chain::ask(filter, Half::Destination, cx, request, heard).await;
+    let metrics = &authorizer.context.dependencies.telemetry.rate_limits().local;
+    if counted.is_ok() { &metrics.ok } else { &metrics.over_limit }.inc();
+    counted?;
+    match filter {
+        // Boxed, because it is large and most limits ask nobody.
+        HttpFilter::RateLimit(limit) if limit.asks() => {
+            Box::pin(authorizer.count(limit, cx, request, exchange)).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The rule that takes a request. Nobody says which port was dialled: the first on which there is one.
