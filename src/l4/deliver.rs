@@ -110,7 +110,8 @@ impl Proxy {
         let Opened { refused, notes, counted, meter } = gate.open(&connection, &arrival.workload);
         if counted {
             let metrics = &self.shared.telemetry.rate_limits().connections;
-            if refused.is_some() { &metrics.over_limit } else { &metrics.ok }.inc();
+            let outcome = if refused.is_some() { &metrics.over_limit } else { &metrics.ok };
+            outcome.inc();
         }
         match (refused, permit) {
             (Some(why), _) => Judgement::Limit(why),

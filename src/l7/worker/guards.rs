@@ -99,7 +99,8 @@ async fn count(
     let heard = exchange.as_deref_mut();
     let counted = chain::ask(filter, Half::Destination, cx, request, heard).await;
     let metrics = &authorizer.context.dependencies.telemetry.rate_limits().local;
-    if counted.is_ok() { &metrics.ok } else { &metrics.over_limit }.inc();
+    let outcome = if counted.is_ok() { &metrics.ok } else { &metrics.over_limit };
+    outcome.inc();
     counted?;
     match filter {
         // Boxed, because it is large and most limits ask nobody.

@@ -57,7 +57,8 @@ impl Authorizer<'_> {
                 Err(Answer::of_filter(question.refuses(headers, quota)))
             }
             Ok(Counted { over, headers, quota }) => {
-                if over { &metrics.shadow } else { &metrics.ok }.inc();
+                let outcome = if over { &metrics.shadow } else { &metrics.ok };
+                outcome.inc();
                 if let Some(exchange) = exchange {
                     exchange.passes(question.passes(over, headers, quota));
                 }
@@ -100,7 +101,7 @@ impl Authorizer<'_> {
                 return Err(format!("it answers {}", response.status()).into());
             }
             let status = grpc_status(&trailers).or_else(|| grpc_status(response.headers()));
-            Ok(rate_limit::counted(status, &body)?)
+            Ok::<_, Failed>(rate_limit::counted(status, &body)?)
         };
         // Boxed, because it is large, and cut off by the timeout.
         self.within(&global.name, global.timeout, &reached, Box::pin(calling)).await
