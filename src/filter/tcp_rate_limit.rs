@@ -255,9 +255,9 @@ impl TcpRateLimit {
                 return;
             }
         }
-        if let Some(Counter { rate, buckets, .. }) = &self.bytes {
-            let hash = self.bytes.as_ref().map_or(0, |it| it.hash(cx));
-            let metered = Metered { buckets: buckets.clone(), hash, rate: *rate };
+        if let Some(bytes) = &self.bytes {
+            let (buckets, hash) = (bytes.buckets.clone(), bytes.hash(cx));
+            let metered = Metered { buckets, hash, rate: bytes.rate };
             opened.meter.get_or_insert_default().0.push(metered);
         }
     }

@@ -95,7 +95,7 @@ impl Question<'_> {
         let notes = if over { vec![self.policy.note()] } else { Vec::new() };
         if let Some(quota) = quota.filter(|_| self.policy.headers.is_standard() && !over) {
             let state = quota.state(true);
-            told::standard(&[(&self.limit.name, quota.rate, state)], &mut headers);
+            told::standard(&[(&*self.limit.name, quota.rate, state)], &mut headers);
         }
         Passing { notes, charges: None, headers }
     }
