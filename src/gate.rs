@@ -359,7 +359,7 @@ impl Gate {
     }
 
     /// Counts a connection that begins, once it is permitted. Nothing is counted twice: not where requests are parsed either.
-    pub fn open(&self, connection: &Connection<'_>, workload: &Workload) -> Opened {
+    pub fn begin(&self, connection: &Connection<'_>, workload: &Workload) -> Opened {
         let mut opened = Opened::default();
         for (service, limit) in &self.streams {
             let cx = Cx {

@@ -107,7 +107,7 @@ impl Proxy {
             },
         };
         // What is not permitted takes nothing from those that are.
-        let Opened { refused, notes, counted, meter } = gate.open(&connection, &arrival.workload);
+        let Opened { refused, notes, counted, meter } = gate.begin(&connection, &arrival.workload);
         if counted {
             let metrics = &self.shared.telemetry.rate_limits().connections;
             let outcome = if refused.is_some() { &metrics.over_limit } else { &metrics.ok };

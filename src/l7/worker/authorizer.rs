@@ -20,7 +20,7 @@ use hyper::body::{Body, Incoming};
 use super::circuit::Call;
 use super::context::Context;
 use crate::balance::{Ended, Picked};
-use crate::base::{Identity, Reason};
+use crate::base::{Identity, Reason, Str};
 use crate::ext_authz;
 use crate::ext_authz::grpc_check::{self, Ends, Shown};
 use crate::ext_authz::http_check;
