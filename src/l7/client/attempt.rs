@@ -18,7 +18,7 @@ use super::retry::Retries;
 use super::session::Session;
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
-use crate::filter::{ExternalAuth, HttpFilter, Seen};
+use crate::filter::{Claims, ExternalAuth, HttpFilter, Seen};
 use crate::gate::{self, Ask, Filtered, Gate, Providers};
 use crate::jwt::KeySource;
 use crate::l7::exchange::Exchange;
@@ -408,7 +408,7 @@ impl Routed {
             identity: Some(&self.session.client.identity),
             address: self.session.client_address.ip(),
             pod: &pod,
-            claims: bearer.as_deref(),
+            claims: bearer.as_deref().map(|it| it as &dyn Claims),
         };
         let sent = self.before.as_deref().filter(|_| self.judge().is_producers());
         let sent = sent.map(|sent| (&sent.uri, &sent.headers));

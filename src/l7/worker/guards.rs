@@ -6,6 +6,7 @@
 //! consumer's route lifts a limit.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::{Request, StatusCode};
@@ -14,13 +15,12 @@ use super::authorizer::{AsSent, Authorizer};
 use crate::base::Identity;
 use crate::base::path::PathReadings;
 use crate::ext_authz;
-use crate::filter::{self, Claims, Cx, ExternalAuth, Half, HttpFilter};
+use crate::filter::{self, Claims, Cx, ExternalAuth, Half, HttpFilter, RateLimit};
 use crate::gate::{Ask, Filtered};
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::{Exchange, chain};
 use crate::l7::message::body::RequestBody;
 use crate::model::{HttpRoute, Service};
-use crate::policy::Verified;
 use crate::route::{self, Head, Selection};
 use crate::world::World;
 
@@ -31,7 +31,7 @@ pub(in crate::l7) struct Asking<'a> {
     pub(in crate::l7) address: IpAddr,
     pub(in crate::l7) pod: &'a str,
     /// Of the request's token.
-    pub(in crate::l7) claims: Option<&'a Verified>,
+    pub(in crate::l7) claims: Option<&'a dyn Claims>,
 }
 
 /// Asks all filters for a request. `sent` is the request as the client sent it, where that is known to be another one.
@@ -57,7 +57,6 @@ pub(in crate::l7) async fn ask(
         let route = selected.as_ref().map(|(route, rule)| (&route.key, *rule));
         let Asking { identity, address, pod, claims } = from;
         let port = way.ports.first().copied().unwrap_or_default();
-        let claims = claims.map(|it| it as &dyn Claims);
         let service = Some(&way.service);
         let cx = Cx { port, identity, address, service, pod, route, claims };
         for filter in of_rule.iter().chain(general) {
@@ -75,8 +74,17 @@ pub(in crate::l7) async fn ask(
                     // Boxed, because it is large and most requests go without it.
                     Box::pin(asked).await?;
                 }
-                HttpFilter::RateLimit(_) => count(authorizer, filter, &cx, request, heard).await?,
-                _ => chain::ask(filter, Half::Destination, &cx, request, heard).await?,
+                _ => {
+                    let asked = chain::ask(filter, Half::Destination, &cx, request, heard).await;
+                    note(authorizer, filter, asked.is_ok());
+                    asked?;
+                    if let HttpFilter::RateLimit(limit) = filter
+                        && limit.asks()
+                    {
+                        let heard = exchange.as_deref_mut();
+                        count(authorizer, limit, &cx, request, heard).await?;
+                    }
+                }
             }
         }
         for filter in disguised {
@@ -88,27 +96,25 @@ pub(in crate::l7) async fn ask(
     Ok(())
 }
 
-/// Asks the limits of a policy: first what this agent counts, then services.
-async fn count(
-    authorizer: &Authorizer<'_>,
-    filter: &HttpFilter,
-    cx: &Cx<'_>,
-    request: &mut Request<RequestBody>,
-    mut exchange: Option<&mut Exchange>,
-) -> Result<(), Answer> {
-    let heard = exchange.as_deref_mut();
-    let counted = chain::ask(filter, Half::Destination, cx, request, heard).await;
-    let metrics = &authorizer.context.dependencies.telemetry.rate_limits().local;
-    let outcome = if counted.is_ok() { &metrics.ok } else { &metrics.over_limit };
-    outcome.inc();
-    counted?;
-    match filter {
-        // Boxed, because it is large and most limits ask nobody.
-        HttpFilter::RateLimit(limit) if limit.asks() => {
-            Box::pin(authorizer.count(limit, cx, request, exchange)).await
-        }
-        _ => Ok(()),
+/// Counts what this agent's limits have said.
+fn note(authorizer: &Authorizer<'_>, filter: &HttpFilter, passes: bool) {
+    if matches!(filter, HttpFilter::RateLimit(_)) {
+        let metrics = &authorizer.context.dependencies.telemetry.rate_limits().local;
+        let outcome = if passes { &metrics.ok } else { &metrics.over_limit };
+        outcome.inc();
     }
+}
+
+/// Asks the services that count for a policy, once this agent's own limits let the request pass.
+fn count<'a>(
+    authorizer: &'a Authorizer<'_>,
+    limit: &'a RateLimit,
+    cx: &'a Cx<'_>,
+    request: &'a mut Request<RequestBody>,
+    exchange: Option<&'a mut Exchange>,
+) -> Pin<Box<dyn Future<Output = Result<(), Answer>> + Send + 'a>> {
+    // Boxed, because it is large and most limits ask nobody.
+    Box::pin(authorizer.count(limit, cx, request, exchange))
 }
 
 /// The rule that takes a request. Nobody says which port was dialled: the first on which there is one.
