@@ -71,7 +71,7 @@ pub use rate_limits::RateLimitMetrics;
 pub use records::{LogRecord, RecordSink};
 pub use request::RequestRecord;
 pub use rules::{AccessRules, Rules, SpanTag};
-pub use spans::ExportMetrics;
+pub use spans::{ExportMetrics, is_attribute};
 pub use tags::{TagChanges, TagRules};
 
 use std::net::SocketAddr;
