@@ -30,8 +30,9 @@ mod redirect;
 mod rewrite;
 mod share;
 mod table;
+mod tcp_rate_limit;
 
-pub use answer::{Answer, Flow, Waited};
+pub use answer::{Answer, Flow, Passing, Waited};
 pub use backend::{BackendObject, BackendRef};
 pub use chain::{
     Pair, Seen, change, changes, has_type_of, inherit, remember, respond, runs_on, volatile,
@@ -45,11 +46,15 @@ pub use matches::{HeaderMatch, TextMatch, WrittenMatch, matches_whole, sent_text
 pub use mirror::Mirror;
 pub use path::PathRewrite;
 pub use policy::{PolicyTarget, judge_spec};
-pub use rate_limit::{Key, RateLimit};
+pub use rate_limit::{
+    Buckets, Charges, Global, Key, LIMIT_HEADERS, Limit, Question, Quota, Rate, RateLimit, Taken,
+};
 pub use redirect::Redirect;
 pub use rewrite::Rewrite;
 pub use share::Share;
+pub use tcp_rate_limit::{Counter, Meter, Opened, TcpRateLimit};
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -77,6 +82,7 @@ table::filters! {
         Fault(Injection): "fault";
         RateLimit(RateLimit): "rateLimit";
         Hedging(Hedging): "hedging";
+        TcpRateLimit(TcpRateLimit): "tcpRateLimit";
     }
 }
 
@@ -115,6 +121,11 @@ pub trait Filter: Sized {
     /// Changes the head of the response, once, at the client's half. Answers of filters do not pass here.
     fn response(&self, _head: &mut ResponseHead<'_>, _seen: &Seen) {}
 
+    /// Whether `request` looks at claims ([`Cx::claims`]), which are kept only for filters that do.
+    fn reads_claims(&self) -> bool {
+        false
+    }
+
     /// Headers that `request` may set to anything.
     fn volatile(&self) -> &[HeaderName] {
         &[]
@@ -142,7 +153,7 @@ pub struct ResponseHead<'a> {
 }
 
 /// The context of a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Cx<'a> {
     /// The port that was dialled.
     pub port: u16,
@@ -156,15 +167,25 @@ pub struct Cx<'a> {
     pub pod: &'a str,
     /// The route, and the number of its rule.
     pub route: Option<(&'a ObjectKey, usize)>,
+    /// Of the token that was verified; `None` without one, and at the client's half.
+    pub claims: Option<&'a dyn Claims>,
 }
 
-/// The two halves of a waypoint.
+/// What a verified token says.
+pub trait Claims: Sync {
+    /// The texts of a claim: by its name, or else by the path that dots part. Empty where the token does not say.
+    fn texts(&self, path: &str) -> Vec<Cow<'_, str>>;
+}
+
+/// The two halves of a waypoint, and layer 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
     /// On the client's node, before an endpoint is chosen.
     Client,
     /// On the application's node, after the request was authorized.
     Destination,
+    /// On the application's node, when a connection begins: requests are not asked about.
+    Connection,
 }
 
 /// The rule around a filter, while it is read.

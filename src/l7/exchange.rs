@@ -21,6 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::balance::InUse;
 use crate::base::Reason;
+use crate::filter::{self, Charges, Passing};
 use crate::l7::budget::admission::Admission;
 use crate::l7::message::body::{self, BodyError, Broken, Expectation, RequestBody, Uploaded};
 use crate::l7::message::held::{self, Chunk};
@@ -61,8 +62,10 @@ pub(in crate::l7) struct Exchange {
     /// The endpoint counts as busy.
     in_use: InUse,
     place: Option<Admission>,
-    /// What providers of external authorization add to the response.
+    /// What providers of external authorization, and limits, add to the response.
     pub(in crate::l7) added: Option<Box<HeaderMap>>,
+    /// What limits take once there is a response.
+    charges: Option<Box<Charges>>,
 }
 
 /// What the next one is told of a request's trace.
@@ -100,6 +103,7 @@ impl Exchange {
             in_use: InUse::default(),
             place,
             added: None,
+            charges: None,
         })
     }
 
@@ -108,6 +112,28 @@ impl Exchange {
         self.waited = true;
         if let Some((reason, why)) = mark {
             self.record.mark(reason, why);
+        }
+    }
+
+    /// A filter lets the request pass, with this.
+    pub(in crate::l7) fn passes(&mut self, passing: Passing) {
+        let Passing { notes, charges, headers } = passing;
+        self.record.notes(notes);
+        if let Some(charges) = charges {
+            self.charges.get_or_insert_default().append(charges);
+        }
+        if !headers.is_empty() {
+            // Beside what other limits tell in the same fields.
+            let added = self.added.get_or_insert_default();
+            headers.iter().for_each(|(name, value)| _ = added.append(name, value.clone()));
+        }
+    }
+
+    /// The request is tried again: what limits said of the attempt before is over.
+    pub(in crate::l7) fn forget_limits(&mut self) {
+        self.charges = None;
+        if let Some(added) = &mut self.added {
+            filter::LIMIT_HEADERS.iter().for_each(|name| _ = added.remove(*name));
         }
     }
 
@@ -123,6 +149,9 @@ impl Exchange {
         self.record.response_headers(headers);
         self.record.upstream_time(self.elapsed());
         self.grpc_status(headers);
+        if let Some(charges) = self.charges.take() {
+            charges.settle(headers);
+        }
         self.lease = Some(lease);
         self.in_use = in_use;
     }

@@ -17,7 +17,7 @@ use super::plan::{Chosen, Plan};
 use super::session::Session;
 use crate::balance::{self, Ended, Picked};
 use crate::base::{PolicyNote, Reason};
-use crate::filter::{ExternalAuth, HttpFilter, Seen};
+use crate::filter::{Claims, ExternalAuth, HttpFilter, Seen};
 use crate::gate::{self, Ask, Filtered, Gate, Providers};
 use crate::jwt::KeySource;
 use crate::l7::exchange::Exchange;
@@ -35,6 +35,7 @@ use crate::l7::upstream::{Key, Lease, SendError};
 use crate::l7::version::Version;
 use crate::l7::worker::guards::{self, Asking};
 use crate::model::Retry;
+use crate::policy::Verified;
 use crate::reach::Attempts;
 use crate::world::World;
 
@@ -84,12 +85,14 @@ impl Failed {
     }
 }
 
+/// Services whose filters nobody else asks, and who bears the request.
+type Guarding = (Arc<[Filtered]>, Option<Box<Verified>>);
+
 /// What is to be done once a request may go to an endpoint.
 #[derive(Default)]
 struct Prepared {
     notes: Vec<PolicyNote>,
-    /// Services whose filters nobody else asks.
-    filtered: Option<Arc<[Filtered]>>,
+    filtered: Option<Guarding>,
     /// Providers that nobody else asks.
     asks: Vec<Ask>,
 }
@@ -241,7 +244,7 @@ impl Routed {
             let heard = Some(&mut *exchange);
             filtered = Box::pin(self.ask_providers(asks, picked, arrived, heard)).await?;
         }
-        let mut authorizes = filtered.iter().flat_map(|it| it.iter()).map(|it| it.authorizes);
+        let mut authorizes = filtered.iter().flat_map(|it| it.0.iter()).map(|it| it.authorizes);
         if arrived.untold.is_none()
             && (authorizes.any(|it| it) || self.asked_here(picked).next().is_some())
         {
@@ -373,15 +376,19 @@ impl Routed {
         &self,
         picked: &Picked,
         arrived: &mut Arrived,
-        filtered: Option<Arc<[Filtered]>>,
-        exchange: Option<&mut Exchange>,
+        guarding: Option<Guarding>,
+        mut exchange: Option<&mut Exchange>,
     ) -> Result<(), Answer> {
-        let Some(filtered) = filtered else { return Ok(()) };
+        let Some((filtered, bearer)) = guarding else { return Ok(()) };
+        if let Some(exchange) = exchange.as_deref_mut() {
+            exchange.forget_limits();
+        }
         let pod = picked.address.to_string();
         let from = Asking {
             identity: Some(&self.session.client.identity),
             address: self.session.client_address.ip(),
             pod: &pod,
+            claims: bearer.as_deref().map(|it| it as &dyn Claims),
         };
         let sent = self.before.as_deref().filter(|_| self.judge().is_producers());
         let sent = sent.map(|sent| (&sent.uri, &sent.headers));
@@ -397,7 +404,7 @@ impl Routed {
         picked: &Picked,
         arrived: &mut Arrived,
         mut exchange: Option<&mut Exchange>,
-    ) -> Result<Option<Arc<[Filtered]>>, Answer> {
+    ) -> Result<Option<Guarding>, Answer> {
         let sent = self.before.as_deref().map(|sent| (&sent.uri, &sent.headers));
         let sent = sent.filter(|_| self.judge().is_producers());
         let authorizer = self.session.authorizer();
@@ -426,7 +433,7 @@ impl Routed {
         }
         mutations.apply(arrived.request.headers_mut());
         arrived.request.body_mut().leave_to_providers(&mutations);
-        Ok(permit.and_then(|permit| permit.filtered))
+        Ok(permit.and_then(|permit| Some((permit.filtered?, permit.bearer))))
     }
 
     /// For a destination where nobody judges.
@@ -446,7 +453,8 @@ impl Routed {
                     let client = &self.session.client.identity;
                     headers::name_client(arrived.request.headers_mut(), &by, client, None);
                 }
-                Ok(Prepared { notes: permit.notes, filtered: permit.filtered, asks: permit.asks })
+                let filtered = permit.filtered.map(|it| (it, permit.bearer));
+                Ok(Prepared { notes: permit.notes, filtered, asks: permit.asks })
             }
             Err(denial) => {
                 let (uri, headers) = (arrived.request.uri(), arrived.request.headers());
