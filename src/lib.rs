@@ -27,6 +27,7 @@ pub mod otlp;
 pub mod policy;
 pub mod pool;
 pub mod reach;
+pub mod quota;
 pub mod redirect;
 pub mod resolver;
 pub mod route;

@@ -21,6 +21,7 @@ mod server;
 mod service;
 mod serving;
 mod standing;
+mod talk;
 #[cfg(test)]
 mod tests;
 mod throttle;
