@@ -30,7 +30,7 @@ mod rewrite;
 mod share;
 mod table;
 
-pub use answer::{Answer, Flow, Waited};
+pub use answer::{Answer, Flow, Passing, Waited};
 pub use backend::{BackendObject, BackendRef};
 pub use chain::{
     Pair, Seen, change, changes, has_type_of, inherit, remember, respond, runs_on, volatile,
@@ -43,11 +43,12 @@ pub use matches::{HeaderMatch, TextMatch, WrittenMatch, matches_whole, sent_text
 pub use mirror::Mirror;
 pub use path::PathRewrite;
 pub use policy::{PolicyTarget, judge_spec};
-pub use rate_limit::{Key, RateLimit};
+pub use rate_limit::{Buckets, Charges, Key, Limit, Rate, RateLimit, Taken};
 pub use redirect::Redirect;
 pub use rewrite::Rewrite;
 pub use share::Share;
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -112,6 +113,11 @@ pub trait Filter: Sized {
     /// Changes the head of the response, once, at the client's half. Answers of filters do not pass here.
     fn response(&self, _head: &mut ResponseHead<'_>, _seen: &Seen) {}
 
+    /// Whether `request` looks at claims ([`Cx::claims`]), which are kept only for filters that do.
+    fn reads_claims(&self) -> bool {
+        false
+    }
+
     /// Headers that `request` may set to anything.
     fn volatile(&self) -> &[HeaderName] {
         &[]
@@ -139,7 +145,7 @@ pub struct ResponseHead<'a> {
 }
 
 /// The context of a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Cx<'a> {
     /// The port that was dialled.
     pub port: u16,
@@ -153,6 +159,14 @@ pub struct Cx<'a> {
     pub pod: &'a str,
     /// The route, and the number of its rule.
     pub route: Option<(&'a ObjectKey, usize)>,
+    /// Of the token that was verified; `None` without one, and at the client's half.
+    pub claims: Option<&'a dyn Claims>,
+}
+
+/// What a verified token says.
+pub trait Claims: Sync {
+    /// The texts of a claim: by its name, or else by the path that dots part. Empty where the token does not say.
+    fn texts(&self, path: &str) -> Vec<Cow<'_, str>>;
 }
 
 /// The two halves of a waypoint.

@@ -349,6 +349,10 @@ impl Gate {
         if !of_all && !ports.iter().any(|port| runs(service.filters_on(*port))) {
             return;
         }
+        let claims = |filters: &[HttpFilter]| filters.iter().any(HttpFilter::reads_claims);
+        let reads_claims = claims(&service.filters)
+            || service.port_filters.iter().any(|it| claims(&it.filters))
+            || routes().flat_map(|route| &route.rules).any(|rule| claims(&rule.filters));
         let mut all: Vec<Filtered> = self.filtered.as_deref().unwrap_or_default().to_vec();
         match all.iter_mut().find(|known| known.service == service.key) {
             Some(known) => known.ports.extend(ports),
@@ -357,7 +361,12 @@ impl Gate {
                     .flat_map(|route| &route.rules)
                     .flat_map(|rule| &rule.filters)
                     .any(|filter| matches!(filter, HttpFilter::ExternalAuth(_)));
-                all.push(Filtered { service: service.key.clone(), ports, authorizes });
+                all.push(Filtered {
+                    service: service.key.clone(),
+                    ports,
+                    authorizes,
+                    reads_claims,
+                });
             }
         }
         self.filtered = Some(all.into());

@@ -21,6 +21,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::balance::InUse;
 use crate::base::Reason;
+use crate::ext_authz;
+use crate::filter::{Charges, Passing};
 use crate::l7::budget::admission::Admission;
 use crate::l7::message::body::{self, BodyError, Broken, Expectation, RequestBody, Uploaded};
 use crate::l7::message::held::{self, Chunk};
@@ -56,8 +58,10 @@ pub(in crate::l7) struct Exchange {
     /// The endpoint counts as busy.
     in_use: InUse,
     place: Option<Admission>,
-    /// What providers of external authorization add to the response.
+    /// What providers of external authorization, and limits, add to the response.
     pub(in crate::l7) added: Option<Box<HeaderMap>>,
+    /// What limits take once there is a response.
+    charges: Option<Box<Charges>>,
 }
 
 impl Exchange {
@@ -83,6 +87,7 @@ impl Exchange {
             in_use: InUse::default(),
             place,
             added: None,
+            charges: None,
         })
     }
 
@@ -91,6 +96,18 @@ impl Exchange {
         self.waited = true;
         if let Some((reason, why)) = mark {
             self.record.mark(reason, why);
+        }
+    }
+
+    /// A filter lets the request pass, with this.
+    pub(in crate::l7) fn passes(&mut self, passing: Passing) {
+        let Passing { notes, charges, headers } = passing;
+        self.record.notes(notes);
+        if let Some(charges) = charges {
+            self.charges.get_or_insert_default().append(charges);
+        }
+        if !headers.is_empty() {
+            ext_authz::add_to_response(&headers, self.added.get_or_insert_default());
         }
     }
 
@@ -106,6 +123,9 @@ impl Exchange {
         self.record.response_headers(headers);
         self.record.upstream_time(self.elapsed());
         self.grpc_status(headers);
+        if let Some(charges) = self.charges.take() {
+            charges.settle(headers);
+        }
         self.lease = Some(lease);
         self.in_use = in_use;
     }

@@ -11,6 +11,7 @@ mod isolation;
 mod leaving;
 mod mirrors;
 mod passed_on;
+mod rate_limits;
 mod raw;
 mod refusals;
 mod reliability;

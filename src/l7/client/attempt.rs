@@ -34,6 +34,7 @@ use crate::l7::message::{deadline, headers};
 use crate::l7::upstream::{Key, Lease, SendError};
 use crate::l7::version::Version;
 use crate::l7::worker::guards::{self, Asking};
+use crate::policy::Verified;
 use crate::reach::Attempts;
 use crate::world::World;
 
@@ -81,12 +82,14 @@ impl Failed {
     }
 }
 
+/// Services whose filters nobody else asks, and who bears the request.
+type Guarding = (Arc<[Filtered]>, Option<Box<Verified>>);
+
 /// What is to be done once a request may go to an endpoint.
 #[derive(Default)]
 struct Prepared {
     notes: Vec<PolicyNote>,
-    /// Services whose filters nobody else asks.
-    filtered: Option<Arc<[Filtered]>>,
+    filtered: Option<Guarding>,
     /// Providers that nobody else asks.
     asks: Vec<Ask>,
 }
@@ -270,7 +273,7 @@ impl Routed {
             let heard = Some(&mut *exchange);
             filtered = Box::pin(self.ask_providers(asks, picked, arrived, heard)).await?;
         }
-        let mut authorizes = filtered.iter().flat_map(|it| it.iter()).map(|it| it.authorizes);
+        let mut authorizes = filtered.iter().flat_map(|it| it.0.iter()).map(|it| it.authorizes);
         if arrived.untold.is_none()
             && (authorizes.any(|it| it) || self.asked_here(picked).next().is_some())
         {
@@ -393,15 +396,16 @@ impl Routed {
         &self,
         picked: &Picked,
         arrived: &mut Arrived,
-        filtered: Option<Arc<[Filtered]>>,
+        guarding: Option<Guarding>,
         exchange: Option<&mut Exchange>,
     ) -> Result<(), Answer> {
-        let Some(filtered) = filtered else { return Ok(()) };
+        let Some((filtered, bearer)) = guarding else { return Ok(()) };
         let pod = picked.address.to_string();
         let from = Asking {
             identity: Some(&self.session.client.identity),
             address: self.session.client_address.ip(),
             pod: &pod,
+            claims: bearer.as_deref(),
         };
         let sent = self.before.as_deref().filter(|_| self.judge().is_producers());
         let sent = sent.map(|sent| (&sent.uri, &sent.headers));
@@ -417,7 +421,7 @@ impl Routed {
         picked: &Picked,
         arrived: &mut Arrived,
         mut exchange: Option<&mut Exchange>,
-    ) -> Result<Option<Arc<[Filtered]>>, Answer> {
+    ) -> Result<Option<Guarding>, Answer> {
         let sent = self.before.as_deref().map(|sent| (&sent.uri, &sent.headers));
         let sent = sent.filter(|_| self.judge().is_producers());
         let authorizer = self.session.authorizer();
@@ -446,7 +450,7 @@ impl Routed {
         }
         mutations.apply(arrived.request.headers_mut());
         arrived.request.body_mut().leave_to_providers(&mutations);
-        Ok(permit.and_then(|permit| permit.filtered))
+        Ok(permit.and_then(|permit| Some((permit.filtered?, permit.bearer))))
     }
 
     /// For a destination where nobody judges.
@@ -466,7 +470,8 @@ impl Routed {
                     let client = &self.session.client.identity;
                     headers::name_client(arrived.request.headers_mut(), &by, client, None);
                 }
-                Ok(Prepared { notes: permit.notes, filtered: permit.filtered, asks: permit.asks })
+                let filtered = permit.filtered.map(|it| (it, permit.bearer));
+                Ok(Prepared { notes: permit.notes, filtered, asks: permit.asks })
             }
             Err(denial) => {
                 let (uri, headers) = (arrived.request.uri(), arrived.request.headers());

@@ -231,6 +231,7 @@ impl Planning<'_> {
             service: Some(&session.service),
             pod: "",
             route: None,
+            claims: None,
         };
         for filter in filters {
             if filter::has_type_of(instead, filter) {

@@ -174,6 +174,7 @@ async fn limit(
         identity: inbound.client.as_ref(),
         address: inbound.client_address.ip(),
         pod: &inbound.workload.uid,
+        claims: judged.permit.bearer.as_deref(),
     };
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
     let authorizer = session.authorizer(arrived.checks);

@@ -29,9 +29,9 @@ pub(in crate::l7) async fn ask<B>(
     let answer = match flow {
         Flow::Next => None,
         Flow::Answer(answer) => Some(answer),
-        Flow::Note(note) => {
+        Flow::Pass(passing) => {
             if let Some(exchange) = exchange {
-                exchange.record.note(note);
+                exchange.passes(*passing);
             }
             None
         }

@@ -300,12 +300,15 @@ async fn echo(
         text.push_str(&format!("{header}: {}\n", value.to_str().unwrap()));
     }
     let head = request.method() == Method::HEAD;
+    let cost = request.headers().get("x-will-cost").cloned();
     let body = request.into_body().collect().await.unwrap().to_bytes();
     if head {
         return Ok(Response::new(Full::default()));
     }
     text.push_str(&String::from_utf8_lossy(&body));
-    Ok(Response::builder().header("x-from", name).body(Full::from(text)).unwrap())
+    let mut response = Response::builder().header("x-from", name).body(Full::from(text)).unwrap();
+    cost.map(|cost| response.headers_mut().insert("x-cost", cost));
+    Ok(response)
 }
 
 /// One client's connection, kept alive between requests.

@@ -14,12 +14,13 @@ use super::authorizer::{AsSent, Authorizer};
 use crate::base::Identity;
 use crate::base::path::PathReadings;
 use crate::ext_authz;
-use crate::filter::{self, Cx, ExternalAuth, Half, HttpFilter};
+use crate::filter::{self, Claims, Cx, ExternalAuth, Half, HttpFilter};
 use crate::gate::{Ask, Filtered};
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::{Exchange, chain};
 use crate::l7::message::body::RequestBody;
 use crate::model::{HttpRoute, Service};
+use crate::policy::Verified;
 use crate::route::{self, Head, Selection};
 use crate::world::World;
 
@@ -29,6 +30,8 @@ pub(in crate::l7) struct Asking<'a> {
     pub(in crate::l7) identity: Option<&'a Identity>,
     pub(in crate::l7) address: IpAddr,
     pub(in crate::l7) pod: &'a str,
+    /// Of the request's token.
+    pub(in crate::l7) claims: Option<&'a Verified>,
 }
 
 /// Asks all filters for a request. `sent` is the request as the client sent it, where that is known to be another one.
@@ -42,19 +45,21 @@ pub(in crate::l7) async fn ask(
     mut exchange: Option<&mut Exchange>,
 ) -> Result<(), Answer> {
     for way in filtered {
-        let Some(service) = world.service(&way.service) else { continue };
+        let Some(guarded) = world.service(&way.service) else { continue };
         let (uri, headers) = sent.unwrap_or((request.uri(), request.headers()));
         let head = Head { method: request.method(), path: uri.path(), query: uri.query(), headers };
-        let selected = selected(world, service, &way.ports, &head);
-        let disguised = disguised(world, service, way, &head, selected.as_ref());
+        let selected = selected(world, guarded, &way.ports, &head);
+        let disguised = disguised(world, guarded, way, &head, selected.as_ref());
         let rule = selected.as_ref().and_then(|(route, rule)| route.rules.get(*rule));
         let of_rule: &[HttpFilter] = rule.map_or(&[], |rule| &rule.filters);
-        let general = of_ports(service, &way.ports);
+        let general = of_ports(guarded, &way.ports);
         let general = general.filter(|it| !filter::has_type_of(of_rule, it));
         let route = selected.as_ref().map(|(route, rule)| (&route.key, *rule));
-        let Asking { identity, address, pod } = from;
+        let Asking { identity, address, pod, claims } = from;
         let port = way.ports.first().copied().unwrap_or_default();
-        let cx = Cx { port, identity, address, service: Some(&way.service), pod, route };
+        let claims = claims.map(|it| it as &dyn Claims);
+        let service = Some(&way.service);
+        let cx = Cx { port, identity, address, service, pod, route, claims };
         for filter in of_rule.iter().chain(general) {
             let heard = exchange.as_deref_mut();
             match filter {
