@@ -48,7 +48,9 @@
 //! is the agent's connection.
 
 pub mod broker;
-// pub mod client;
+pub mod client;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod messages;
 pub mod rounds;
 #[cfg(test)]

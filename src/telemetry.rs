@@ -39,6 +39,7 @@ mod request;
 mod rules;
 mod runtimes;
 mod series;
+mod shared_limits;
 mod spans;
 mod tagged;
 mod tags;
@@ -53,6 +54,7 @@ pub use clamp::query_type;
 pub use cni::CniMetrics;
 pub use connection::ConnectionRecord;
 pub use controller::ControllerMetrics;
+pub use shared_limits::SharedLimitMetrics;
 pub use dns::{DnsLabels, DnsMetrics, DnsQuestions};
 pub use exposition::{Scrape, TextFormat};
 pub use handshakes::{Handshake, count_handshake};
@@ -196,6 +198,7 @@ struct Shared {
     runtimes: Runtimes,
     dns: DnsMetrics,
     controller: ControllerMetrics,
+    shared_limits: SharedLimitMetrics,
     cni: CniMetrics,
     mirror: MirrorMetrics,
     spans: Spans,
@@ -227,6 +230,8 @@ impl Telemetry {
         registry.register_collector(Box::new(runtimes.clone()));
         let controller = ControllerMetrics::default();
         controller.register(&mut registry);
+        let shared_limits = SharedLimitMetrics::default();
+        shared_limits.register(&mut registry);
         let (cni, mirror) = (CniMetrics::default(), MirrorMetrics::default());
         cni.register(&mut registry);
         mirror.register(&mut registry);
@@ -259,6 +264,7 @@ impl Telemetry {
             health,
             runtimes,
             controller,
+            shared_limits,
             cni,
             mirror,
             spans: Spans::default(),
@@ -376,6 +382,11 @@ impl Telemetry {
     /// Metrics of these records.
     pub fn record_metrics(&self) -> &ExportMetrics {
         &self.0.record_metrics.counters
+    }
+
+    /// Metrics of shared rate limits.
+    pub fn shared_limits(&self) -> &SharedLimitMetrics {
+        &self.0.shared_limits
     }
 
     /// Metrics of the controller.

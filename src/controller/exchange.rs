@@ -66,7 +66,7 @@ impl Exchange {
     }
 
     /// The limits that a node says it has: those that it may speak for, with the pods, and those that it may not.
-    async fn judge(&self, node: &str, joins: &Joins) -> (Vec<(u32, LimitId, Pods)>, Vec<u32>) {
+    async fn judge(&self, node: &Str, joins: &Joins) -> (Vec<(u32, LimitId, Pods)>, Vec<u32>) {
         let (mut granted, mut refused) = (Vec::new(), Vec::new());
         for limit in &joins.limits {
             let Some(id) = limit.id() else {

@@ -24,6 +24,6 @@ mod standing;
 mod talk;
 #[cfg(test)]
 mod tests;
-mod throttle;
+pub(super) mod throttle;
 
 pub(super) use server::Server;

@@ -75,10 +75,12 @@ struct Session {
 }
 
 /// For operators.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Census {
+    /// Connections of agents.
     pub nodes: usize,
     pub limits: usize,
+    /// That a node lacked tokens of within seconds.
     pub keys: usize,
 }
 

@@ -3,6 +3,7 @@
 
 mod in_force;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use tonic_prost::ProstCodec;
 use super::ROUND;
 use super::messages::{EXCHANGE, MAX_MESSAGE, Orders, Report};
 use super::rounds::{Rounds, Tally};
-use crate::base::{Backoff, Seldom, Str};
+use crate::base::{Backoff, ObjectKey, Seldom, Str};
 use crate::identity::ControllerLink;
+use crate::telemetry::SharedLimitMetrics;
 use crate::world::WorldStore;
 
 /// Between attempts to connect. Some fail because the replica that was reached does not lead; the next one may.
@@ -30,6 +32,8 @@ const RETRY: Backoff =
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks at keys that lack nothing at the moment.
 const SELDOM: Duration = Duration::from_secs(1);
+/// How long changes of the mesh are gathered: each takes a look at all services.
+const SETTLE: Duration = Duration::from_millis(250);
 /// Messages that wait to be sent; what comes on top is lost, and asked for again.
 const QUEUE: usize = 64;
 /// For so long a connection may be away before the log tells: a new leader is found within seconds.
@@ -44,6 +48,8 @@ pub struct State {
     /// Of these, limits whose nodes exchange tokens. For the others each node has its part.
     pub exchanged: usize,
     pub tally: Tally,
+    /// Policies with these limits.
+    pub policies: BTreeSet<ObjectKey>,
 }
 
 /// The connection.
@@ -66,6 +72,7 @@ pub struct Exchange {
     /// `None` where no controller signs for the agent.
     link: Option<ControllerLink>,
     state: Arc<Mutex<State>>,
+    metrics: SharedLimitMetrics,
     trouble: Seldom,
 }
 
@@ -76,8 +83,13 @@ struct Talk {
 }
 
 impl Exchange {
-    pub fn new(world: Arc<WorldStore>, node: Str, link: Option<ControllerLink>) -> Self {
-        Self { world, node, link, state: Arc::default(), trouble: Seldom::new() }
+    pub fn new(
+        world: Arc<WorldStore>,
+        node: Str,
+        link: Option<ControllerLink>,
+        metrics: SharedLimitMetrics,
+    ) -> Self {
+        Self { world, node, link, state: Arc::default(), metrics, trouble: Seldom::new() }
     }
 
     /// For operators; kept current while it runs.
@@ -85,7 +97,7 @@ impl Exchange {
         self.state.clone()
     }
 
-    pub async fn run(self, cancel: CancellationToken) {
+    pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
         cancel.run_until_cancelled(self.exchange()).await;
     }
 
@@ -100,6 +112,7 @@ impl Exchange {
                 if changes.changed().await.is_err() {
                     return;
                 }
+                sleep(SETTLE).await;
                 continue;
             };
             let why = match connect(link).await {
@@ -135,6 +148,7 @@ impl Exchange {
         let mut next = Instant::now();
         let mut looked = next;
         let mut sleeps = false;
+        let mut settled: Option<Instant> = None;
         loop {
             tokio::select! {
                 heard = talk.from.message() => match heard {
@@ -159,10 +173,14 @@ impl Exchange {
                     sleeps = !rounds.is_active();
                     next = looked + if sleeps { SELDOM } else { ROUND };
                 }
-                changed = changes.changed() => {
+                changed = changes.changed(), if settled.is_none() => {
                     if changed.is_err() {
                         return "the agent ends".to_owned();
                     }
+                    settled = Some(Instant::now() + SETTLE);
+                }
+                () = sleep_until(settled.unwrap_or(next)), if settled.is_some() => {
+                    settled = None;
                     self.follow(rounds, wake, changes);
                     if rounds.is_empty() {
                         return String::new();
@@ -176,24 +194,29 @@ impl Exchange {
     fn follow(&self, rounds: &mut Rounds, wake: &Arc<Notify>, changes: &mut watch::Receiver<u64>) {
         changes.mark_unchanged();
         let limits = in_force::limits(&self.world.load(), &self.node);
-        if let (None, false) = (&self.link, limits.is_empty()) {
+        {
             let mut state = self.state.lock();
-            (state.link, state.limits) = (Link::None, limits.len());
-            return;
+            state.limits = limits.len();
+            state.policies = limits.iter().map(|limit| limit.id.policy.clone()).collect();
+            if limits.is_empty() {
+                state.link = Link::Unneeded;
+            } else if self.link.is_none() {
+                state.link = Link::None;
+                return;
+            }
         }
         rounds.follow(limits, wake);
         self.count(rounds);
-        if rounds.is_empty() {
-            self.state.lock().link = Link::Unneeded;
-        }
     }
 
     fn count(&self, rounds: &Rounds) {
-        let (exchanged, refused) = rounds.counts();
         let mut state = self.state.lock();
-        state.limits = exchanged + refused;
-        state.exchanged = if state.link == Link::Up { exchanged } else { 0 };
-        state.tally = rounds.tally;
+        state.exchanged = if state.link == Link::Up { rounds.exchanged() } else { 0 };
+        let (before, now) = (state.tally, rounds.tally);
+        self.metrics.tokens("received", now.received - before.received);
+        self.metrics.tokens("given", now.given - before.given);
+        self.metrics.tokens("discarded", now.discarded - before.discarded);
+        state.tally = now;
     }
 
     fn away(&self, why: String) {

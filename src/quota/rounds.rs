@@ -104,10 +104,9 @@ impl Rounds {
         self.limits.is_empty()
     }
 
-    /// Limits that the node exchanges, and those that the controller refused.
-    pub fn counts(&self) -> (usize, usize) {
-        let refused = self.limits.values().filter(|it| it.refused).count();
-        (self.limits.len() - refused, refused)
+    /// Limits that the controller has not refused.
+    pub fn exchanged(&self) -> usize {
+        self.limits.values().filter(|it| !it.refused).count()
     }
 
     /// A new connection: the controller knows nothing.

@@ -171,7 +171,8 @@ impl Lab {
         node.due += node.demand * STEP.as_secs_f64();
         while node.due >= 1.0 {
             node.due -= 1.0;
-            if node.part.take(KEY, node.rate, 1).1.taken {
+            let hash = node.part.buckets.hash(&KEY);
+            if node.part.take(KEY, hash, node.rate, 1).taken {
                 node.passed += 1;
                 self.passed.push(now);
             }

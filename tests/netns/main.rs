@@ -16,6 +16,8 @@ mod bookinfo_lab;
 #[path = "../support/profile.rs"]
 mod profile;
 
+#[path = "../support/apiserver.rs"]
+mod apiserver;
 mod certificates;
 mod clock;
 mod cni;
@@ -44,6 +46,7 @@ mod policies;
 mod redirect;
 mod same_node;
 mod soak;
+mod shared_limits;
 mod sock;
 mod stream_routes;
 mod streaming;

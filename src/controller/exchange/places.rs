@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
-use crate::base::{ObjectKey, Seldom};
+use crate::base::{ObjectKey, Seldom, Str};
 use crate::controller::cluster::told;
+use crate::controller::sign::throttle::{Rate, Throttle};
 use crate::filter::Pods;
 
 /// The label of an EndpointSlice with its Service.
@@ -23,11 +24,14 @@ const MAX_REMEMBERED: usize = 4096;
 /// The timeout of the API server, and how much of it all nodes together may ask at a time.
 const PATIENCE: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 16;
+/// What the agents of one node may have asked: all of its limits at once, and after that what pods that come and go need.
+const OF_NODE: Rate = Rate { burst: 600.0, each_second: 20.0 };
 
 pub(super) struct Places {
     client: Client,
     known: Mutex<HashMap<ObjectKey, Known>>,
     asking: Semaphore,
+    nodes: Throttle<Str>,
     trouble: Seldom,
 }
 
@@ -41,17 +45,19 @@ impl Places {
             client: client.clone(),
             known: Mutex::default(),
             asking: Semaphore::new(AT_ONCE),
+            nodes: Throttle::new(OF_NODE),
             trouble: Seldom::new(),
         }
     }
 
     /// `None` unless a pod of the Service is on the node, as far as the API server says.
-    pub(super) async fn pods(&self, service: &ObjectKey, node: &str) -> Option<Pods> {
+    pub(super) async fn pods(&self, service: &ObjectKey, node: &Str) -> Option<Pods> {
         let counts = match self.recall(service) {
             Some(counts) => counts,
-            None => self.ask(service).await?,
+            None if self.nodes.admits(node.clone()) => self.ask(service).await?,
+            None => return None,
         };
-        let here = *counts.get(node)?;
+        let here = *counts.get(node.as_str())?;
         let all = counts.values().fold(0u32, |sum, count| sum.saturating_add(*count));
         Some(Pods { here, all })
     }

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use super::buckets::Rate;
 use crate::base::ObjectKey;
 pub use digest::digest;
-pub use moved::{Moved, Lacking};
+pub use moved::Lacking;
 pub use part::{Part, Pods, Spread};
 
 /// Tokens are counted in thousandths: a node's share of a small limit is less than one.

@@ -406,6 +406,7 @@ impl Routed {
             address: self.session.client_address.ip(),
             pod: &pod,
             claims: bearer.as_deref(),
+            node: None,
         };
         let sent = self.before.as_deref().filter(|_| self.judge().is_producers());
         let sent = sent.map(|sent| (&sent.uri, &sent.headers));

@@ -231,6 +231,7 @@ impl Planning<'_> {
             service: Some(&session.service),
             pod: "",
             route: None,
+            spread: None,
             claims: None,
         };
         for filter in filters {

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use crate::filter::{HttpFilter, InForce as Found, Pods, RateLimit};
-use crate::model::{Endpoint, Service};
+use crate::filter::{HttpFilter, RateLimit, SharedLimit};
+use crate::model::Service;
 use crate::quota::messages::LimitId;
 use crate::quota::rounds::InForce;
 use crate::world::World;
@@ -12,16 +12,24 @@ use crate::world::World;
 pub(super) fn limits(world: &World, node: &str) -> Vec<InForce> {
     let mut found = Vec::new();
     let mut known = HashSet::new();
-    for service in world.mesh.services.iter().filter(|it| it.entry.is_none()) {
+    let mut swept = HashSet::new();
+    // Only what is bound to a waypoint is parsed, and so limited.
+    let bound = world.mesh.services.iter().filter(|it| it.waypoint.waypoint().is_some());
+    for service in bound.filter(|it| it.entry.is_none()) {
         let limits = || limits_of(world, service);
+        for SharedLimit { parts, .. } in limits() {
+            if swept.insert(std::ptr::from_ref(parts)) {
+                parts.retain(|service| world.service(service).is_some());
+            }
+        }
         if limits().next().is_none() {
             continue;
         }
-        let pods = pods(service, node);
+        let pods = service.pods(node);
         if pods.here == 0 {
             continue;
         }
-        for Found { policy, name, rate, cost, parts } in limits() {
+        for SharedLimit { policy, name, rate, cost, parts } in limits() {
             let (policy, name) = (policy.clone(), name.clone());
             let id = LimitId { service: service.key.clone(), policy, name, rate };
             if known.insert(id.clone()) {
@@ -33,7 +41,7 @@ pub(super) fn limits(world: &World, node: &str) -> Vec<InForce> {
 }
 
 /// As destinations ask them: those of the Service, of its ports, and of the rules of routes of its own namespace.
-fn limits_of<'a>(world: &'a World, service: &'a Service) -> impl Iterator<Item = Found<'a>> {
+fn limits_of<'a>(world: &'a World, service: &'a Service) -> impl Iterator<Item = SharedLimit<'a>> {
     let ports = service.port_filters.iter().flat_map(|it| &it.filters);
     let routes = world.routes_from(&service.key.namespace, &service.key).iter();
     let rules = routes.flat_map(|route| &route.rules).flat_map(|rule| &rule.filters);
@@ -46,13 +54,4 @@ fn rate_limit(filter: &HttpFilter) -> Option<&RateLimit> {
         HttpFilter::RateLimit(limit) => Some(limit),
         _ => None,
     }
-}
-
-/// How many of a service's endpoints this node has, ready or not.
-pub fn pods(service: &Service, node: &str) -> Pods {
-    let placed = |it: &&Endpoint| !it.node.is_empty();
-    let here = service.endpoints.iter().filter(|it| it.node == node);
-    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-    let all = service.endpoints.iter().filter(placed).count();
-    Pods { here: count(here.count()), all: count(all) }
 }

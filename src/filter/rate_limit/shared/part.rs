@@ -81,10 +81,9 @@ impl Part {
         pods
     }
 
-    /// Takes whole tokens from the part's bucket of a key, or else those that were moved here. `rate` is the part's. Returns
-    /// by which hash the bucket is found, and its state in whole tokens.
-    pub fn take(&self, id: u64, rate: Rate, tokens: u64) -> (u64, Taken) {
-        let hash = self.buckets.hash(&id);
+    /// Takes whole tokens from the part's bucket of a key, or else those that were moved here. `rate` is the part's. By `hash` the
+    /// bucket of `id` is found. Returns its state in whole tokens.
+    pub fn take(&self, id: u64, hash: u64, rate: Rate, tokens: u64) -> Taken {
         let needed = tokens.saturating_mul(UNIT);
         let mut state = self.buckets.take(hash, rate, needed);
         state.left /= UNIT;
@@ -96,7 +95,7 @@ impl Part {
                 exchange.notify_one();
             }
         }
-        (hash, state)
+        state
     }
 }
 
@@ -137,13 +136,13 @@ mod tests {
     async fn what_the_part_has_not_is_taken_from_what_was_moved_here() {
         let (part, wake) = (Part::default(), Arc::new(Notify::new()));
         let rate = Rate { tokens: 1, interval: Duration::from_secs(1000), burst: 2 * UNIT };
-        let take = || part.take(7, rate, 1).1.taken;
+        let hash = part.buckets.hash(&7u64);
+        let take = || part.take(7, hash, rate, 1).taken;
         assert_eq!([take(), take(), take()], [true, true, false]);
         part.join(&wake);
         assert!(!take());
         wake.notified().await;
         let (now, second) = (Instant::now(), Duration::from_secs(1));
-        let hash = part.buckets.hash(&7u64);
         assert!(part.moved.give(7, hash, UNIT, now + second));
         assert_eq!([take(), take()], [true, false], "each once");
         assert!(part.moved.give(7, hash, 3 * UNIT, now + second));
