@@ -167,9 +167,9 @@ impl Agent {
             registry(&settings),
         );
         let servers = Servers::bind(addresses(&settings), &upgrade.inherited)?;
-        let exchange = shared_limits::exchange(&settings, &world, &telemetry)?;
-        let source = AnySource::new(&settings);
         Ok(Self {
+            exchange: shared_limits::exchange(&settings, &world, &telemetry)?,
+            source: AnySource::new(&settings),
             settings,
             logs,
             telemetry,
@@ -180,8 +180,6 @@ impl Agent {
             workers,
             node,
             servers,
-            exchange,
-            source,
         })
     }
 

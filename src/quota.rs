@@ -69,5 +69,6 @@ pub const USE: Duration = Duration::from_millis(500);
 /// How long a token's way from its bucket to its use may be.
 pub const LIFETIME: Duration = Duration::from_millis(1000);
 
-const _: () = assert!(USE.as_millis() == 2 * LATE.as_millis() && ROUND.as_millis() < LATE.as_millis());
+const _: () =
+    assert!(USE.as_millis() == 2 * LATE.as_millis() && ROUND.as_millis() < LATE.as_millis());
 const _: () = assert!(LIFETIME.as_millis() == 2 * TRANSIT.as_millis() + USE.as_millis());

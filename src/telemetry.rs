@@ -54,7 +54,6 @@ pub use clamp::query_type;
 pub use cni::CniMetrics;
 pub use connection::ConnectionRecord;
 pub use controller::ControllerMetrics;
-pub use shared_limits::SharedLimitMetrics;
 pub use dns::{DnsLabels, DnsMetrics, DnsQuestions};
 pub use exposition::{Scrape, TextFormat};
 pub use handshakes::{Handshake, count_handshake};
@@ -71,6 +70,7 @@ pub use panics::report_panics;
 pub use records::{LogRecord, RecordSink};
 pub use request::RequestRecord;
 pub use rules::{AccessRules, Rules, SpanTag};
+pub use shared_limits::SharedLimitMetrics;
 pub use spans::ExportMetrics;
 pub use tags::{TagChanges, TagRules};
 

@@ -73,7 +73,9 @@ pub(super) fn faults(state: &State) -> Vec<Complaint> {
 fn told(link: &Link) -> String {
     match link {
         Link::Unneeded => "not needed".to_owned(),
-        Link::None => "there is no controller to exchange tokens through (identity.issuer)".to_owned(),
+        Link::None => {
+            "there is no controller to exchange tokens through (identity.issuer)".to_owned()
+        }
         Link::Up => "up".to_owned(),
         Link::Away(since, why) => format!("{why}, for {} s", since.elapsed().as_secs()),
     }
@@ -89,14 +91,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_policy_is_told_of_while_its_tokens_stay_where_they_are() {
         let policies = [ObjectKey::new("shop", "limit")].into();
-        let mut state = State { limits: 1, exchanged: 1, policies, link: Link::Up, ..State::default() };
+        let mut state =
+            State { limits: 1, exchanged: 1, policies, link: Link::Up, ..State::default() };
         assert_eq!(faults(&state), []);
         state.exchanged = 0;
         let text = |state: &State| faults(state)[0].to_string();
         assert!(text(&state).contains("does not know yet"));
         state.link = Link::Away(Instant::now(), "unavailable".to_owned());
         tokio::time::advance(std::time::Duration::from_secs(7)).await;
-        assert!(text(&state).starts_with("TrafficPolicy shop/limit: spec.rateLimit: of the shared"));
+        assert!(
+            text(&state).starts_with("TrafficPolicy shop/limit: spec.rateLimit: of the shared")
+        );
         assert!(text(&state).ends_with("is away: unavailable, for 7 s"), "{}", text(&state));
         state.link = Link::None;
         assert!(text(&state).contains("identity.issuer"));

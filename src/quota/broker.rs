@@ -21,8 +21,9 @@ const MAX_KEYS: usize = 1024;
 const MAX_KEYS_OF_NAMESPACE: usize = 8192;
 /// Limits of the services of one namespace.
 const MAX_LIMITS_OF_NAMESPACE: usize = 1024;
-/// When a key that nobody wants is forgotten, and how often that is looked for.
-const IDLE: Duration = Duration::from_secs(5);
+/// How often keys that nobody wants are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// No want counts for more than the burst and what comes back in this time.
 const AHEAD: Duration = Duration::from_secs(1);
 
@@ -88,6 +89,13 @@ impl Member {
     fn refill(&self, passed: Duration) -> u64 {
         let tokens = passed.as_nanos().saturating_mul(u128::from(self.rate.tokens));
         u64::try_from(tokens / self.rate.interval.as_nanos().max(1)).unwrap_or(u64::MAX)
+    }
+
+    /// In which so much comes back; no more than a day, the longest interval.
+    fn time(&self, tokens: u64) -> Duration {
+        let time = u128::from(tokens).saturating_mul(self.rate.interval.as_nanos());
+        let time = time / u128::from(self.rate.tokens.max(1));
+        Duration::from_nanos(u64::try_from(time).unwrap_or(u64::MAX)).min(DAY)
     }
 }
 
@@ -287,14 +295,14 @@ impl Broker {
 
     /// Forgets keys that nobody wants.
     fn sweep(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.swept) < IDLE {
+        if now.saturating_duration_since(self.swept) < SWEEP {
             return;
         }
         self.swept = now;
         let mut gone: Vec<(Str, usize)> = Vec::new();
         for (id, group) in &mut self.groups {
             let before = group.keys.len();
-            group.keys.retain(|_, key| now.saturating_duration_since(key.used) < IDLE);
+            group.keys.retain(|_, key| !key.is_idle(now));
             gone.push((id.service.namespace.clone(), before - group.keys.len()));
         }
         gone.iter().for_each(|(namespace, keys)| self.uncount(namespace, 0, *keys));

@@ -184,6 +184,8 @@ impl Limit {
 
 /// Of an object of Kubernetes (RFC 1123). It goes into a selector of the API server's.
 fn is_name(text: &str) -> bool {
-    let is_of_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    let is_of_name = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.'
+    };
     !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(is_of_name)
 }

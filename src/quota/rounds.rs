@@ -11,9 +11,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::messages::{Amount, Gift, Grant, Joins, Limit, LimitId, MAX_LIMITS, MAX_WANTS, Orders, Report};
+use super::messages::{
+    Amount, Gift, Grant, Joins, Limit, LimitId, MAX_LIMITS, MAX_WANTS, Orders, Report,
+};
 use super::{LATE, TRANSIT};
-use crate::filter::{Part, Pods, Lacking, UNIT, burst_of_part, rate_of_part};
+use crate::filter::{Lacking, Part, Pods, UNIT, burst_of_part, rate_of_part};
 
 /// How long a key that lacks nothing keeps its place, at least and at most; in between twice the time of a token.
 const FORGET: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(3600));
@@ -113,7 +115,12 @@ impl Rounds {
     pub fn begin(&mut self) {
         self.is_news = true;
         self.sent.clear();
-        self.limits.values_mut().for_each(|it| it.refused = false);
+        for joined in self.limits.values_mut() {
+            joined.refused = false;
+            // What was lacking in the meantime says nothing of what is lacking now.
+            joined.limit.part.moved.look();
+            joined.tracks.values_mut().for_each(|track| track.demand = 0);
+        }
     }
 
     /// Whether a key lacks tokens, or lacked some a moment ago.
@@ -268,7 +275,8 @@ impl Joined {
     /// What was rounded up, and one request: the first one passes without asking anybody.
     fn kept(&self) -> u64 {
         let InForce { id, cost, pods, .. } = &self.limit;
-        let (whole, exact) = (rate_of_part(id.rate, *pods, *cost).burst, burst_of_part(id.rate, *pods));
+        let (whole, exact) =
+            (rate_of_part(id.rate, *pods, *cost).burst, burst_of_part(id.rate, *pods));
         whole.saturating_sub(exact) + self.cost().min(exact / 2)
     }
 

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::cluster::{administer, answers, apply, apply_file, curl, delete, get, kubectl, settled, until};
+use crate::cluster::{
+    administer, answers, apply, apply_file, curl, delete, get, kubectl, settled, until,
+};
 use crate::guide::meshed;
 
 const REVIEWS: &str = "http://reviews.bookinfo:9080/health";
@@ -43,7 +45,8 @@ fn a_hundred_requests_a_second_over_two_nodes() -> Result<()> {
 /// Binds a Deployment to a node, or to none.
 fn place(deployment: &str, node: &str) -> Result<()> {
     let selector = format!("{{\"kubernetes.io/hostname\":{node}}}");
-    let patch = format!("{{\"spec\":{{\"template\":{{\"spec\":{{\"nodeSelector\":{selector}}}}}}}}}");
+    let patch =
+        format!("{{\"spec\":{{\"template\":{{\"spec\":{{\"nodeSelector\":{selector}}}}}}}}}");
     kubectl(&["patch", "deployment", deployment, "-n", "bookinfo", "-p", &patch])?;
     let name = format!("deployment/{deployment}");
     kubectl(&["rollout", "status", &name, "-n", "bookinfo", "--timeout=120s"]).map(drop)
@@ -77,7 +80,10 @@ fn limited() -> Result<()> {
     let (passed, seconds) = load(&one, "to one node")?;
     let alone = part * (BURST + RATE * seconds);
     if part < 0.5 {
-        ensure!(passed > 1.5 * alone, "{passed} in {seconds} s, where the node's own part is {alone}");
+        ensure!(
+            passed > 1.5 * alone,
+            "{passed} in {seconds} s, where the node's own part is {alone}"
+        );
     }
     let received = ["node1", "node2"].map(|node| -> Result<f64> {
         let status: Value = serde_json::from_str(&administer(node, &[], "/status")?)?;

@@ -193,7 +193,7 @@ impl ApiServer {
         if let Some(at) = parts.iter().position(|part| *part == "namespaces") {
             object["metadata"]["namespace"] = json!(parts.get(at + 1));
         }
-        let is_new = parts.last().is_some_and(|part| known(&part).is_some());
+        let is_new = parts.last().is_some_and(|part| known(part).is_some());
         let held = self.get(kind, text(&object, "namespace"), text(&object, "name"));
         let version = |object: &Value| text(object, "resourceVersion").to_owned();
         let conflicts = held.as_ref().is_some_and(|held| {
@@ -202,7 +202,8 @@ impl ApiServer {
         if conflicts {
             return say(to, 409, &status(409));
         }
-        let (namespace, name) = (text(&object, "namespace").to_owned(), text(&object, "name").to_owned());
+        let (namespace, name) =
+            (text(&object, "namespace").to_owned(), text(&object, "name").to_owned());
         self.put(object);
         say(to, 200, &self.get(kind, &namespace, &name).unwrap_or_default())
     }

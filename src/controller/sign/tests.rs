@@ -93,7 +93,8 @@ impl Service<http::Request<kube::client::Body>> for ApiServer {
 
 /// A Service with a pod on each of these nodes.
 fn slices(nodes: &[&str]) -> serde_json::Value {
-    let endpoints = nodes.iter().map(|node| serde_json::json!({"addresses": ["192.0.2.1"], "nodeName": node}));
+    let endpoints =
+        nodes.iter().map(|node| serde_json::json!({"addresses": ["192.0.2.1"], "nodeName": node}));
     serde_json::json!({
         "kind": "EndpointSliceList", "apiVersion": "discovery.k8s.io/v1", "metadata": {},
         "items": [{"metadata": {"name": "web-1"}, "addressType": "IPv4", "endpoints": endpoints.collect::<Vec<_>>(), "ports": []}],

@@ -111,7 +111,8 @@ mod tests {
         assert_eq!(of(1, 200).burst, 1000, "a whole request");
         assert_eq!(rate_of_part(rate, Pods { here: 1, all: 200 }, 7).burst, 7000, "of its cost");
         assert_eq!(of(0, 0).burst, 50_000, "a pod that is no endpoint yet");
-        let most = Rate { tokens: 1_000_000, interval: Duration::from_secs(86_400), burst: 1_000_000 };
+        let most =
+            Rate { tokens: 1_000_000, interval: Duration::from_secs(86_400), burst: 1_000_000 };
         let huge = rate_of_part(most, Pods { here: 100_000, all: 200_000 }, 1);
         assert_eq!(huge.burst, 500_000_000);
     }

@@ -131,5 +131,5 @@ async fn a_limit_in_shadow_mode_is_noted_beside_one_that_refuses() {
     let lab = Lab::new(limited(captured(at), limits), WorkerSettings::for_tests());
     let stream = lab.arrive("echo", at, Some(identity("client")), Some(HOST)).await;
     let mut client = Client::http1(stream).await;
-    assert_eq!(statuses(&mut client, &[&[]; 4]).await, [200, 200, 200, 429]);
+    assert_eq!(statuses(&mut client, &[&[][..]; 4]).await, [200, 200, 200, 429]);
 }

@@ -1,14 +1,19 @@
 //! One key of one limit at the broker: who wants tokens, who could give some, and what is on its way. Pure.
 
 use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Member, Number};
+use crate::base::Str;
 use crate::quota::TRANSIT;
 
 /// A want is repeated every round; one that was not is none.
-const FRESH: std::time::Duration = std::time::Duration::from_millis(300);
+const FRESH: Duration = Duration::from_millis(300);
+/// When a key that nobody wants is forgotten, at least and at most.
+const IDLE: Duration = Duration::from_secs(5);
+const FORGOTTEN: Duration = Duration::from_secs(3600);
 /// Nodes that are looked at for one want: what is still missing is looked for with the next one.
 const LOOKS: usize = 256;
 /// Nobody is asked for less, in thousandths, unless less is wanted, or no more is ever there.
@@ -19,10 +24,11 @@ pub(super) struct Key {
     wants: Vec<Want>,
     /// Gifts that nobody has yet, with the time of the ask.
     pool: VecDeque<(Instant, u64)>,
-    donors: HashMap<Number, Donor>,
+    /// By node, also of those that have left: who comes back has no other bucket.
+    donors: HashMap<Str, Donor>,
     /// Where the search for donors continues.
     next: usize,
-    pub(super) used: Instant,
+    used: Instant,
 }
 
 struct Want {
@@ -36,6 +42,8 @@ struct Want {
 struct Donor {
     level: u64,
     at: Instant,
+    /// When the bucket is full.
+    full: Instant,
     /// What it was asked for, and when.
     asked: u64,
     since: Instant,
@@ -58,7 +66,13 @@ pub(super) struct Given {
 
 impl Key {
     pub(super) fn new(now: Instant) -> Self {
-        Self { wants: Vec::new(), pool: VecDeque::new(), donors: HashMap::new(), next: 0, used: now }
+        Self {
+            wants: Vec::new(),
+            pool: VecDeque::new(),
+            donors: HashMap::new(),
+            next: 0,
+            used: now,
+        }
     }
 
     pub(super) fn want(&mut self, from: Number, amount: u64, report: u64, now: Instant) {
@@ -71,7 +85,7 @@ impl Key {
 
     /// Takes what the node was asked for and may have: nothing else adds to the pool.
     pub(super) fn give(&mut self, member: &Member, given: &Given, now: Instant) {
-        let Some(donor) = self.donors.get_mut(&member.session) else { return };
+        let Some(donor) = self.donors.get_mut(&member.node) else { return };
         let is_late = |asked: Instant| now.saturating_duration_since(asked) > TRANSIT;
         // An answer to an ask before the last one, or to none.
         if donor.asked == 0 || is_late(donor.since) || is_late(given.asked) {
@@ -81,6 +95,7 @@ impl Key {
         let amount = given.amount.min(donor.asked).min(there);
         donor.level = (there - amount).min(given.left);
         donor.at = given.asked.max(donor.at);
+        donor.full = donor.at + member.time(member.burst - donor.level);
         donor.asked = 0;
         if amount > 0 {
             self.pool.push_back((given.asked, amount));
@@ -89,7 +104,13 @@ impl Key {
 
     pub(super) fn leave(&mut self, session: Number) {
         self.wants.retain(|want| want.from != session);
-        self.donors.remove(&session);
+    }
+
+    /// Nobody wants it, and all buckets are as they were before anybody did; or nobody has for a long time.
+    pub(super) fn is_idle(&self, now: Instant) -> bool {
+        let idle = now.saturating_duration_since(self.used);
+        let is_full = || self.donors.values().all(|donor| donor.full <= now);
+        idle >= IDLE && (idle >= FORGOTTEN || is_full())
     }
 
     /// Passes on what is there, and asks for what is missing.
@@ -151,9 +172,10 @@ impl Key {
             if self.wants.iter().any(|want| want.from == member.session) {
                 continue;
             }
-            let donor = self.donors.entry(member.session).or_insert_with(|| Donor {
+            let donor = self.donors.entry(member.node.clone()).or_insert_with(|| Donor {
                 level: member.burst,
                 at: now,
+                full: now,
                 asked: 0,
                 since: now,
             });

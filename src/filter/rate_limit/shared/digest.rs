@@ -60,7 +60,8 @@ mod tests {
         // SHA-256 of "abc" and the byte that ends a text.
         assert_eq!(digest(&"abc"), digest(&String::from("abc")));
         assert_eq!(format!("{:016x}", digest(&"abc").swap_bytes()), ABC);
-        let texts = ["", "a", "b", &"x".repeat(SHORT), &"x".repeat(SHORT + 1), &"x".repeat(3 * SHORT)];
+        let texts =
+            ["", "a", "b", &"x".repeat(SHORT), &"x".repeat(SHORT + 1), &"x".repeat(3 * SHORT)];
         let mut digests: Vec<u64> = texts.iter().map(digest).collect();
         digests.sort_unstable();
         digests.dedup();

@@ -73,7 +73,8 @@ impl Moved {
         let taken = place.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
         let count = if taken { &place.used } else { &place.lacked };
         count.fetch_add(least, Ordering::Relaxed);
-        if !self.is_wanted.load(Ordering::Relaxed) && !self.is_wanted.swap(true, Ordering::Relaxed) {
+        if !self.is_wanted.load(Ordering::Relaxed) && !self.is_wanted.swap(true, Ordering::Relaxed)
+        {
             self.is_news.store(true, Ordering::Relaxed);
         }
         taken
