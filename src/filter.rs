@@ -29,6 +29,7 @@ mod redirect;
 mod rewrite;
 mod share;
 mod table;
+mod tcp_rate_limit;
 
 pub use answer::{Answer, Flow, Passing, Waited};
 pub use backend::{BackendObject, BackendRef};
@@ -46,10 +47,14 @@ pub use policy::{PolicyTarget, judge_spec};
 pub use rate_limit::shared::{
     Lacking, Part, Parts, Pods, Spread, UNIT, burst_of_part, id_of, rate_of_part,
 };
-pub use rate_limit::{Buckets, Charges, Key, Limit, Rate, RateLimit, SharedLimit, Taken};
+pub use rate_limit::{
+    Buckets, Charges, Global, Key, LIMIT_HEADERS, Limit, Question, Quota, Rate, RateLimit,
+    SharedLimit, Taken,
+};
 pub use redirect::Redirect;
 pub use rewrite::Rewrite;
 pub use share::Share;
+pub use tcp_rate_limit::{Counter, Meter, Opened, TcpRateLimit};
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -78,6 +83,7 @@ table::filters! {
         // Variant, type: its field in the spec of a TrafficPolicy.
         Fault(Injection): "fault";
         RateLimit(RateLimit): "rateLimit";
+        TcpRateLimit(TcpRateLimit): "tcpRateLimit";
     }
 }
 
@@ -174,13 +180,15 @@ pub trait Claims: Sync {
     fn texts(&self, path: &str) -> Vec<Cow<'_, str>>;
 }
 
-/// The two halves of a waypoint.
+/// The two halves of a waypoint, and layer 4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
     /// On the client's node, before an endpoint is chosen.
     Client,
     /// On the application's node, after the request was authorized.
     Destination,
+    /// On the application's node, when a connection begins: requests are not asked about.
+    Connection,
 }
 
 /// The rule around a filter, while it is read.

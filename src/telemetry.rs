@@ -34,6 +34,7 @@ mod metrics;
 mod mirror;
 mod notes;
 mod panics;
+mod rate_limits;
 mod records;
 mod request;
 mod rules;
@@ -67,6 +68,7 @@ pub use log::{
 pub use metric_set::{Metric, MetricSet};
 pub use mirror::MirrorMetrics;
 pub use panics::report_panics;
+pub use rate_limits::RateLimitMetrics;
 pub use records::{LogRecord, RecordSink};
 pub use request::RequestRecord;
 pub use rules::{AccessRules, Rules, SpanTag};
@@ -207,6 +209,7 @@ struct Shared {
     record_metrics: RecordMetrics,
     authorizer: AuthorizerMetrics,
     jwks: JwksMetrics,
+    rate_limits: RateLimitMetrics,
     access_format: ArcSwapOption<AccessFormat>,
 }
 
@@ -242,6 +245,8 @@ impl Telemetry {
         let (authorizer, jwks) = (AuthorizerMetrics::default(), JwksMetrics::default());
         authorizer.register(&mut registry);
         jwks.register(&mut registry);
+        let rate_limits = RateLimitMetrics::default();
+        rate_limits.register(&mut registry);
         logs.metrics().register(&mut registry);
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
         build.get_or_create_owned(&BUILD).set(1);
@@ -273,6 +278,7 @@ impl Telemetry {
             record_metrics,
             authorizer,
             jwks,
+            rate_limits,
             access_format: ArcSwapOption::empty(),
         }))
     }
@@ -352,6 +358,11 @@ impl Telemetry {
     /// Metrics of external authorization.
     pub fn authorizer(&self) -> &AuthorizerMetrics {
         &self.0.authorizer
+    }
+
+    /// Metrics of rate limits.
+    pub fn rate_limits(&self) -> &RateLimitMetrics {
+        &self.0.rate_limits
     }
 
     /// Metrics of fetched keys.

@@ -108,8 +108,12 @@ reasons! {
          its mode to DISABLE.";
     /// A policy's rate limit was reached.
     RateLimited: "RL",
-        "A TrafficPolicy's rate limit was reached; `response_code_details` names it. Check which clients send so many \
-         requests, and the limit.";
+        "A TrafficPolicy's rate limit was reached; `response_code_details`, or `error` of a connection, names it. Check which \
+         clients send so many requests, and the limit.";
+    /// A rate limit service could not be asked.
+    RateLimitServiceError: "RLSE",
+        "The rate limit service of a TrafficPolicy could not be asked; `response_code_details` names it. Check that it runs \
+         and that its AuthorizationPolicies admit the workloads that ask; `failOpen` says what becomes of requests meanwhile.";
     /// A policy injected an abort instead of forwarding the request.
     FaultInjected: "FI",
         "A TrafficPolicy injected a failure; `response_code_details` names it. Delete its `fault` when the trial is over.";

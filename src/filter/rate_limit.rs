@@ -1,10 +1,12 @@
 //! The rate limits of a TrafficPolicy (`rateLimit`): requests, or what they cost, per interval. The destination counts them.
 //!
 //! A policy has several limits, each with its own matches, keys and cost; a request passes if all that match have tokens for
-//! it, and takes them from all or from none. A local limit counts per pod, in its node's agent.
+//! it, and takes them from all or from none. A local limit counts per pod, in its node's agent; a global one has a service count,
+//! which is asked once the others let the request pass.
 
 mod buckets;
 mod charge;
+mod global;
 mod key;
 mod matching;
 pub mod shared;
@@ -22,11 +24,12 @@ use crate::base::schema::Rule;
 use crate::base::{ObjectKey, PolicyEffect, PolicyNote, Reason, Str};
 pub use buckets::{Buckets, Rate, Taken};
 pub use charge::Charges;
-pub use key::Key;
+pub use global::{Global, Question, Quota};
+pub use key::{Key, Written as WrittenKey, members_go_with_type};
 pub use matching::RequestMatch;
 use shared::{Part, Parts, Pods, UNIT, id_of, rate_of_part};
-pub use told::HeaderStyle;
-pub use written::Written;
+pub use told::{HeaderStyle, LIMIT_HEADERS};
+pub use written::{Written, all_keys as keys, interval};
 
 /// The body for the client: Envoy's text.
 const TEXT: &str = "local_rate_limited";
@@ -59,6 +62,7 @@ pub struct Limit {
 pub enum Counted {
     Local(Local),
     Shared(Shared),
+    Global(Global),
 }
 
 /// Each pod for itself.
@@ -124,6 +128,9 @@ struct Bucket<'a> {
     /// In the buckets' unit.
     rate: Rate,
     unit: u64,
+    /// As the policy says it.
+    permitted: Rate,
+    cost: &'a Cost,
 }
 
 enum Of<'a> {
@@ -158,8 +165,9 @@ impl Filter for RateLimit {
     const HALF: Half = Half::Destination;
 
     fn read(written: &Written, rule: &dyn RuleContext) -> Result<Self, Fault> {
-        let limits = written.limits()?;
-        Ok(Self { policy: rule.policy(), headers: written.headers, limits })
+        let policy = rule.policy();
+        let limits = written.limits(&policy.namespace)?;
+        Ok(Self { policy, headers: written.headers, limits })
     }
 
     fn request(&self, head: &mut RequestHead<'_>, cx: &Cx<'_>) -> Flow {
@@ -170,8 +178,10 @@ impl Filter for RateLimit {
             if !limit.takes(head) {
                 continue;
             }
-            let (rate, cost) = limit.counted.permits();
-            let (bucket, state) = limit.ask(head, cx);
+            // Whoever else counts is asked after these.
+            let Some(bucket) = limit.bucket(head, cx) else { continue };
+            let state = bucket.take();
+            let (rate, cost) = (bucket.permitted, bucket.cost);
             match state.taken {
                 true => taken |= 1 << at,
                 false if limit.shadow => passing.notes.push(self.note()),
@@ -234,6 +244,7 @@ impl Filter for RateLimit {
                 "limits": [
                     {"name": "a", "local": {"requests": 1, "interval": "1h", "matches": matches}},
                     {"local": {"requests": 1, "interval": "1h", "cost": cost}},
+                    {"global": {"backendRef": {"name": "limits", "port": 8081}, "domain": "shop", "keys": keys}},
                 ],
             }),
         ]
@@ -251,7 +262,7 @@ impl RateLimit {
                 cost: cost.request,
                 parts,
             }),
-            Counted::Local(_) => None,
+            Counted::Local(_) | Counted::Global(_) => None,
         })
     }
 
@@ -263,9 +274,8 @@ impl RateLimit {
     fn give_back(&self, taken: u32, head: &RequestHead<'_>, cx: &Cx<'_>) {
         for (at, limit) in self.limits.iter().enumerate().filter(|(at, _)| taken & (1 << at) != 0) {
             debug_assert!(at < 32, "limits are counted when they are read");
-            let (_, cost) = limit.counted.permits();
-            let bucket = limit.bucket(head, cx);
-            let tokens = cost.request.saturating_mul(bucket.unit);
+            let Some(bucket) = limit.bucket(head, cx) else { continue };
+            let tokens = bucket.cost.request.saturating_mul(bucket.unit);
             bucket.buckets().give_back(bucket.hash, bucket.rate, tokens);
         }
     }
@@ -282,17 +292,6 @@ impl RateLimit {
                 limit.name, self.policy, rate.tokens, rate.interval
             ),
             grpc: Some(RESOURCE_EXHAUSTED),
-        }
-    }
-}
-
-impl Counted {
-    /// So much in a time, and what a request takes of it.
-    fn permits(&self) -> (Rate, &Cost) {
-        match self {
-            Self::Local(Local { rate, cost, .. }) | Self::Shared(Shared { rate, cost, .. }) => {
-                (*rate, cost)
-            }
         }
     }
 }
@@ -316,6 +315,14 @@ impl Shared {
 }
 
 impl Bucket<'_> {
+    /// Takes what a request takes.
+    fn take(&self) -> Taken {
+        match &self.of {
+            Of::Pod(buckets) => buckets.take(self.hash, self.rate, self.cost.request),
+            Of::All(part, id) => part.take(*id, self.hash, self.rate, self.cost.request),
+        }
+    }
+
     fn buckets(&self) -> &Arc<Buckets> {
         match &self.of {
             Of::Pod(buckets) => buckets,
@@ -325,29 +332,20 @@ impl Bucket<'_> {
 }
 
 impl Limit {
-    /// Takes what a request takes.
-    fn ask<'a>(&'a self, head: &RequestHead<'_>, cx: &Cx<'_>) -> (Bucket<'a>, Taken) {
-        let (_, Cost { request, .. }) = self.counted.permits();
-        let bucket = self.bucket(head, cx);
-        let state = match &bucket.of {
-            Of::Pod(buckets) => buckets.take(bucket.hash, bucket.rate, *request),
-            Of::All(part, id) => part.take(*id, bucket.hash, bucket.rate, *request),
-        };
-        (bucket, state)
-    }
-
-    fn bucket<'a>(&'a self, head: &RequestHead<'_>, cx: &Cx<'_>) -> Bucket<'a> {
+    /// `None` if no bucket here counts.
+    fn bucket<'a>(&'a self, head: &RequestHead<'_>, cx: &Cx<'_>) -> Option<Bucket<'a>> {
         match &self.counted {
-            Counted::Local(Local { rate, buckets, .. }) => {
-                let hash = buckets.hash(&Asking(self, head, cx));
-                Bucket { of: Of::Pod(buckets), hash, rate: *rate, unit: 1 }
+            Counted::Local(Local { rate, cost, buckets }) => {
+                let (hash, rate) = (buckets.hash(&Asking(self, head, cx)), *rate);
+                Some(Bucket { of: Of::Pod(buckets), hash, rate, unit: 1, permitted: rate, cost })
             }
             Counted::Shared(shared) => {
-                let (part, rate) = shared.part(cx);
+                let ((part, rate), cost) = (shared.part(cx), &shared.cost);
                 let id = id_of(&AskingAll(self, head, cx));
-                let hash = part.buckets.hash(&id);
-                Bucket { of: Of::All(part, id), hash, rate, unit: UNIT }
+                let (hash, permitted) = (part.buckets.hash(&id), shared.rate);
+                Some(Bucket { of: Of::All(part, id), hash, rate, unit: UNIT, permitted, cost })
             }
+            Counted::Global(_) => None,
         }
     }
 
@@ -372,7 +370,7 @@ impl Hash for Asking<'_> {
         cx.service.hash(to);
         cx.pod.hash(to);
         for key in &limit.by {
-            key.hash(head, cx, to);
+            key.hash(Some(head), cx, to);
         }
     }
 }

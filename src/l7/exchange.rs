@@ -21,8 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::balance::InUse;
 use crate::base::Reason;
-use crate::ext_authz;
-use crate::filter::{Charges, Passing};
+use crate::filter::{self, Charges, Passing};
 use crate::l7::budget::admission::Admission;
 use crate::l7::message::body::{self, BodyError, Broken, Expectation, RequestBody, Uploaded};
 use crate::l7::message::held::{self, Chunk};
@@ -107,7 +106,17 @@ impl Exchange {
             self.charges.get_or_insert_default().append(charges);
         }
         if !headers.is_empty() {
-            ext_authz::add_to_response(&headers, self.added.get_or_insert_default());
+            // Beside what other limits tell in the same fields.
+            let added = self.added.get_or_insert_default();
+            headers.iter().for_each(|(name, value)| _ = added.append(name, value.clone()));
+        }
+    }
+
+    /// The request is tried again: what limits said of the attempt before is over.
+    pub(in crate::l7) fn forget_limits(&mut self) {
+        self.charges = None;
+        if let Some(added) = &mut self.added {
+            filter::LIMIT_HEADERS.iter().for_each(|name| _ = added.remove(*name));
         }
     }
 

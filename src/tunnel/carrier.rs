@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 use super::joined::{JoinedRead, JoinedStream, JoinedWrite};
 use super::local::{LocalRead, LocalStream, LocalWrite};
 use super::stream::{HboneRead, HboneStream, HboneWrite};
-use crate::sock::{ChunkRead, ChunkWrite, Duplex, TcpRead, TcpWrite};
+use crate::filter::Meter;
+use crate::sock::{ChunkRead, ChunkWrite, Duplex, Paced, PacedRead, PacedWrite, TcpRead, TcpWrite};
 
 /// The carrier of a connection's bytes.
 pub enum Carrier {
@@ -21,6 +22,8 @@ pub enum Carrier {
     Local(LocalStream),
     /// Between workloads of this node, with the application's own connection.
     Joined(JoinedStream),
+    /// Whose bytes wait for their limits.
+    Paced(Box<Paced<Carrier>>),
 }
 
 /// The receiving half of a [`Carrier`].
@@ -29,6 +32,7 @@ pub enum CarrierRead {
     Hbone(HboneRead),
     Local(LocalRead),
     Joined(JoinedRead),
+    Paced(Box<PacedRead<CarrierRead>>),
 }
 
 /// The sending half of a [`Carrier`].
@@ -37,6 +41,7 @@ pub enum CarrierWrite {
     Hbone(HboneWrite),
     Local(LocalWrite),
     Joined(JoinedWrite),
+    Paced(Box<PacedWrite<CarrierWrite>>),
 }
 
 /// Calls a method of the carrier.
@@ -47,6 +52,7 @@ macro_rules! forward {
             Self::Hbone($inner) => $call,
             Self::Local($inner) => $call,
             Self::Joined($inner) => $call,
+            Self::Paced($inner) => $call,
         }
     };
 }
@@ -54,7 +60,19 @@ macro_rules! forward {
 impl Carrier {
     /// The other end is in this process.
     pub fn is_local(&self) -> bool {
-        matches!(self, Carrier::Local(_) | Carrier::Joined(_))
+        match self {
+            Carrier::Local(_) | Carrier::Joined(_) => true,
+            Carrier::Tcp(_) | Carrier::Hbone(_) => false,
+            Carrier::Paced(paced) => paced.get_ref().is_local(),
+        }
+    }
+
+    /// Its bytes wait for what a meter, where there is one, has room for.
+    pub fn paced(self, meter: Option<Meter>) -> Self {
+        match meter {
+            Some(meter) => Carrier::Paced(Box::new(Paced::new(self, meter))),
+            None => self,
+        }
     }
 }
 
@@ -79,6 +97,10 @@ impl Duplex for Carrier {
             Carrier::Joined(stream) => {
                 let (read, write) = stream.halves();
                 (CarrierRead::Joined(read), CarrierWrite::Joined(write))
+            }
+            Carrier::Paced(paced) => {
+                let (read, write) = paced.halves();
+                (CarrierRead::Paced(Box::new(read)), CarrierWrite::Paced(Box::new(write)))
             }
         }
     }

@@ -55,7 +55,7 @@ pub enum Key {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Written {
+pub struct Written {
     #[serde(rename = "type")]
     kind: KeyType,
     #[serde(default)]
@@ -119,7 +119,7 @@ impl Written {
     }
 }
 
-fn members_go_with_type(value: &Value) -> Option<Objection> {
+pub fn members_go_with_type(value: &Value) -> Option<Objection> {
     let kind = value.get("type")?.as_str()?;
     let members = [
         ("header", "Header", true),
@@ -186,8 +186,13 @@ impl Key {
         }
     }
 
-    /// Of a request.
-    pub(super) fn hash<H: Hasher>(&self, head: &RequestHead<'_>, cx: &Cx<'_>, to: &mut H) {
+    /// Connections have it as well as requests.
+    pub fn is_of_connection(&self) -> bool {
+        matches!(self, Key::Identity | Key::Namespace | Key::Address { .. })
+    }
+
+    /// Of a request, or of a connection, which has no head.
+    pub fn hash<H: Hasher>(&self, head: Option<&RequestHead<'_>>, cx: &Cx<'_>, to: &mut H) {
         match self {
             Key::Identity => cx.identity.hash(to),
             Key::Namespace => cx.identity.map(|it| &it.namespace).hash(to),
@@ -200,7 +205,7 @@ impl Key {
                 to.write_u8(0xff);
             }
             Key::Header(name) => {
-                let values = head.headers.get_all(name).iter();
+                let values = head.into_iter().flat_map(|head| head.headers.get_all(name));
                 values.for_each(|value| value.as_bytes().hash(to));
                 to.write_u8(0xff);
             }

@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use super::buckets::{Rate, Taken};
 
+/// The fields that stand with a response that passes.
+pub const LIMIT_HEADERS: [&str; 2] = ["ratelimit-policy", "ratelimit"];
+
 /// Which fields a client is told in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize)]
 pub enum HeaderStyle {
@@ -62,7 +65,7 @@ pub(super) fn standard(limits: &[(&str, Rate, Taken)], headers: &mut HeaderMap) 
         _ = write!(policies, "{between}\"{name}\";q={quota};w={window}");
         _ = write!(states, "{between}\"{name}\";r={};t={}", state.left, seconds(state.all));
     }
-    for (name, text) in [("ratelimit-policy", policies), ("ratelimit", states)] {
+    for (name, text) in LIMIT_HEADERS.into_iter().zip([policies, states]) {
         if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(HeaderName::from_static(name), value);
         }

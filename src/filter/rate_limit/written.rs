@@ -12,9 +12,10 @@ use super::buckets::{Buckets, Rate};
 use super::key::{self, Key};
 use super::matching::{self, RequestMatch};
 use super::told::HeaderStyle;
-use super::{Cost, Counted, Limit, Local, ResponseCost, Shared};
+use super::{Cost, Counted, Global, Limit, Local, ResponseCost, Shared};
 use crate::base::schema::forms::{DURATION, HEADER_NAME, LABEL, any};
 use crate::base::schema::{Rule, parse_duration};
+use crate::base::{ObjectKey, Str};
 use Rule::{Fields, List, Number, OneOf, Text};
 
 /// The longest interval: what the API's unit `Hour` would be, many times over.
@@ -25,6 +26,8 @@ const MOST: u32 = 1_000_000;
 const MOST_LIMITS: usize = 16;
 /// At the most so long a wait for a service that counts.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longer than Envoy's 20 ms, in which no connection through the mesh is made.
+const TIMEOUT: Duration = Duration::from_millis(250);
 
 const COUNT: Rule = Number(1, MOST as i64);
 
@@ -152,7 +155,6 @@ enum SharedScope {
 /// A service of the policy's own namespace counts (Envoy, RateLimitService).
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "a policy with it is rejected")]
 struct WrittenGlobal {
     backend_ref: WrittenBackend,
     domain: String,
@@ -174,7 +176,6 @@ struct WrittenGlobal {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "a policy with it is rejected")]
 struct WrittenBackend {
     name: String,
     port: u16,
@@ -182,7 +183,6 @@ struct WrittenBackend {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "a policy with it is rejected")]
 struct WrittenPair {
     key: String,
     value: String,
@@ -207,11 +207,11 @@ struct WrittenResponseCost {
 
 impl Written {
     /// All limits, in the order in which they are asked: what costs nothing to ask first.
-    pub(super) fn limits(&self) -> Result<Vec<Limit>, Fault> {
+    pub(super) fn limits(&self, namespace: &Str) -> Result<Vec<Limit>, Fault> {
         let Self { local, shared, global, limits, headers: _ } = self;
         let mut all = Vec::new();
         let mut add = |path: &str, name: &str, local, shared, global| {
-            let limit = read(name, local, shared, global);
+            let limit = read((namespace, name), local, shared, global);
             let limit =
                 limit.map_err(|(field, why)| Fault::field(format!("{path}{field}"), why))?;
             if all.iter().any(|known: &Limit| known.name == limit.name) {
@@ -250,10 +250,10 @@ impl Written {
 }
 
 /// A field, and what is wrong with it.
-type Wrong = (String, String);
+pub type Wrong = (String, String);
 
 fn read(
-    name: &str,
+    (namespace, name): (&Str, &str),
     local: Option<&WrittenLocal>,
     shared: Option<&WrittenShared>,
     global: Option<&WrittenGlobal>,
@@ -270,7 +270,9 @@ fn read(
         (_, Some(shared), _) => {
             shared.read(name).map_err(|(field, why)| (format!("shared.{field}"), why))
         }
-        (.., Some(_)) => unsupported("global"),
+        (.., Some(global)) => {
+            global.read(namespace, name).map_err(|(field, why)| (format!("global.{field}"), why))
+        }
         _ => unsupported("local"),
     }
 }
@@ -313,8 +315,60 @@ impl WrittenShared {
     }
 }
 
+impl WrittenGlobal {
+    fn read(&self, namespace: &Str, name: &str) -> Result<Limit, Wrong> {
+        let Self { backend_ref, domain, entries, keys, matches, .. } = self;
+        let wrong = |field: &str, why: &str| Err((field.to_owned(), why.to_owned()));
+        let WrittenBackend { name: service, port } = backend_ref;
+        if service.is_empty() || service.contains(['/', '.']) {
+            return wrong(
+                "backendRef.name",
+                "is no Service's name; the Service is of the policy's own namespace",
+            );
+        }
+        if *port == 0 {
+            return wrong("backendRef.port", "is not from 1 to 65535");
+        }
+        if domain.is_empty() {
+            return wrong("domain", "is empty");
+        }
+        if let Some(at) = entries.iter().position(|it| it.key.is_empty() || it.value.is_empty()) {
+            return wrong(&format!("entries[{at}]"), "has an empty key or value");
+        }
+        let hits = self.hits_addend.unwrap_or(1);
+        if !(1..=MOST).contains(&hits) {
+            return wrong("hitsAddend", &format!("{hits} is not from 1 to {MOST}"));
+        }
+        let timeout = match self.timeout.as_deref() {
+            None => Some(TIMEOUT),
+            Some(text) => parse_duration(text).filter(|it| !it.is_zero() && *it <= LONGEST_TIMEOUT),
+        };
+        let Some(timeout) = timeout else {
+            return wrong("timeout", "is not a duration up to 10s such as 50ms");
+        };
+        let pair = |it: &WrittenPair| (Str::from(&*it.key), Str::from(&*it.value));
+        let service = ObjectKey::new(namespace.clone(), service.as_str());
+        Ok(Limit {
+            name: name.into(),
+            when: all_matches(matches)?,
+            by: all_keys(keys)?,
+            shadow: self.shadow_mode,
+            counted: Counted::Global(Global {
+                name: arcstr::format!("the rate limit service {service}:{port}"),
+                service,
+                port: *port,
+                domain: domain.as_str().into(),
+                entries: entries.iter().map(pair).collect(),
+                hits,
+                timeout,
+                fail_open: self.fail_open,
+            }),
+        })
+    }
+}
+
 /// So many in an interval, and so many at once.
-pub(super) fn rate(requests: u32, interval: &str, burst: Option<u32>) -> Result<Rate, Wrong> {
+fn rate(requests: u32, interval: &str, burst: Option<u32>) -> Result<Rate, Wrong> {
     let count = |field: &str, count: u32| match count {
         1..=MOST => Ok(u64::from(count)),
         _ => Err((field.to_owned(), format!("{count} is not from 1 to {MOST}"))),
@@ -324,14 +378,16 @@ pub(super) fn rate(requests: u32, interval: &str, burst: Option<u32>) -> Result<
     Ok(Rate { tokens, interval: self::interval(interval)?, burst })
 }
 
-pub(super) fn interval(text: &str) -> Result<Duration, Wrong> {
+/// What an interval is in; or the field, and what is wrong with it.
+pub fn interval(text: &str) -> Result<Duration, Wrong> {
     parse_duration(text).filter(|it| !it.is_zero() && *it <= LONGEST).ok_or_else(|| {
         let why = format!("{text:?} is not a duration up to 24h such as 500ms, 10s or 1h30m");
         ("interval".to_owned(), why)
     })
 }
 
-pub(super) fn all_keys(keys: &[key::Written]) -> Result<Vec<Key>, Wrong> {
+/// Keys as they are written; or the field, and what is wrong with it.
+pub fn all_keys(keys: &[key::Written]) -> Result<Vec<Key>, Wrong> {
     let read = keys.iter().enumerate().map(|(index, key)| {
         key.read().map_err(|(member, why)| (format!("keys[{index}].{member}"), why))
     });

@@ -397,9 +397,12 @@ impl Routed {
         picked: &Picked,
         arrived: &mut Arrived,
         guarding: Option<Guarding>,
-        exchange: Option<&mut Exchange>,
+        mut exchange: Option<&mut Exchange>,
     ) -> Result<(), Answer> {
         let Some((filtered, bearer)) = guarding else { return Ok(()) };
+        if let Some(exchange) = exchange.as_deref_mut() {
+            exchange.forget_limits();
+        }
         let pod = picked.address.to_string();
         let from = Asking {
             identity: Some(&self.session.client.identity),

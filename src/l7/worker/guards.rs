@@ -104,6 +104,7 @@ pub(in crate::l7) async fn ask(
                     // Boxed, because it is large and most requests go without it.
                     Box::pin(asked).await?;
                 }
+                HttpFilter::RateLimit(_) => count(authorizer, filter, &cx, request, heard).await?,
                 _ => chain::ask(filter, Half::Destination, &cx, request, heard).await?,
             }
         }
@@ -114,6 +115,29 @@ pub(in crate::l7) async fn ask(
         }
     }
     Ok(())
+}
+
+/// Asks the limits of a policy: first what this agent counts, then services.
+async fn count(
+    authorizer: &Authorizer<'_>,
+    filter: &HttpFilter,
+    cx: &Cx<'_>,
+    request: &mut Request<RequestBody>,
+    mut exchange: Option<&mut Exchange>,
+) -> Result<(), Answer> {
+    let heard = exchange.as_deref_mut();
+    let counted = chain::ask(filter, Half::Destination, cx, request, heard).await;
+    let metrics = &authorizer.context.dependencies.telemetry.rate_limits().local;
+    let outcome = if counted.is_ok() { &metrics.ok } else { &metrics.over_limit };
+    outcome.inc();
+    counted?;
+    match filter {
+        // Boxed, because it is large and most limits ask nobody.
+        HttpFilter::RateLimit(limit) if limit.asks() => {
+            Box::pin(authorizer.count(limit, cx, request, exchange)).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The rule that takes a request. Nobody says which port was dialled: the first on which there is one.

@@ -95,6 +95,7 @@ fn adopt(stream: Carrier) -> std::io::Result<Carrier> {
         Carrier::Local(stream) => Carrier::Local(stream),
         // It is no client's.
         Carrier::Joined(stream) => Carrier::Joined(stream),
+        Carrier::Paced(paced) => Carrier::Paced(Box::new(paced.try_map(adopt)?)),
     })
 }
 
