@@ -180,6 +180,10 @@ impl Key {
                 since: now,
             });
             let waits = donor.asked > 0 && now.saturating_duration_since(donor.since) <= TRANSIT;
+            if donor.asked > 0 && !waits {
+                // Who does not answer is asked again when it could have filled up.
+                (donor.level, donor.at, donor.asked) = (0, now, 0);
+            }
             let amount = donor.there(member, now).min(missing);
             if waits || amount == 0 || amount < missing.min(LEAST).min(member.burst) {
                 continue;
