@@ -359,7 +359,7 @@ impl Hash for AskingAll<'_> {
         let AskingAll(limit, head, cx) = self;
         for key in &limit.by {
             key.name().hash(to);
-            key.hash(head, cx, to);
+            key.hash(Some(head), cx, to);
         }
     }
 }
