@@ -238,9 +238,8 @@ impl Telemetry {
         let (cni, mirror) = (CniMetrics::default(), MirrorMetrics::default());
         cni.register(&mut registry);
         mirror.register(&mut registry);
-        let span_metrics = SpanMetrics::default();
+        let (span_metrics, record_metrics) = (SpanMetrics::default(), RecordMetrics::default());
         span_metrics.register(&mut registry);
-        let record_metrics = RecordMetrics::default();
         record_metrics.register(&mut registry);
         let (authorizer, jwks) = (AuthorizerMetrics::default(), JwksMetrics::default());
         authorizer.register(&mut registry);
@@ -250,11 +249,8 @@ impl Telemetry {
         logs.metrics().register(&mut registry);
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
         build.get_or_create_owned(&BUILD).set(1);
-        registry.register(
-            "istio_build",
-            "Component and version, as Istio's dashboards show it",
-            build,
-        );
+        let help = "Component and version, as Istio's dashboards show it";
+        registry.register("istio_build", help, build);
         registry.register_collector(Box::new(HandshakesCollector));
         registry.register_collector(Box::new(ProcessCollector));
         Self(Arc::new(Shared {
