@@ -2,6 +2,8 @@
 //! whatever objects it is given, by kind, and knows nothing of them. What a controller writes it keeps, and the token
 //! `agent-<node>` is that of the node's agent.
 
+#![allow(dead_code, reason = "the suites use different parts")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
