@@ -46,8 +46,12 @@ pub use matches::{HeaderMatch, TextMatch, WrittenMatch, matches_whole, sent_text
 pub use mirror::Mirror;
 pub use path::PathRewrite;
 pub use policy::{PolicyTarget, judge_spec};
+pub use rate_limit::shared::{
+    Lacking, Part, Parts, Pods, Spread, UNIT, burst_of_part, id_of, rate_of_part,
+};
 pub use rate_limit::{
-    Buckets, Charges, Global, Key, LIMIT_HEADERS, Limit, Question, Quota, Rate, RateLimit, Taken,
+    Buckets, Charges, Global, Key, LIMIT_HEADERS, Limit, Question, Quota, Rate, RateLimit,
+    SharedLimit, Taken,
 };
 pub use redirect::Redirect;
 pub use rewrite::Rewrite;
@@ -167,6 +171,8 @@ pub struct Cx<'a> {
     pub pod: &'a str,
     /// The route, and the number of its rule.
     pub route: Option<(&'a ObjectKey, usize)>,
+    /// Where the service's pods are; at the destination's half only.
+    pub spread: Option<&'a dyn Spread>,
     /// Of the token that was verified; `None` without one, and at the client's half.
     pub claims: Option<&'a dyn Claims>,
 }

@@ -370,6 +370,7 @@ impl Gate {
                 service: Some(service),
                 pod: &workload.uid,
                 route: None,
+                spread: None,
                 claims: None,
             };
             limit.open(&cx, &mut opened);

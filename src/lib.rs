@@ -26,6 +26,7 @@ pub mod node;
 pub mod otlp;
 pub mod policy;
 pub mod pool;
+pub mod quota;
 pub mod reach;
 pub mod redirect;
 pub mod resolver;

@@ -40,6 +40,7 @@ mod request;
 mod rules;
 mod runtimes;
 mod series;
+mod shared_limits;
 mod spans;
 mod tagged;
 mod tags;
@@ -71,6 +72,7 @@ pub use rate_limits::RateLimitMetrics;
 pub use records::{LogRecord, RecordSink};
 pub use request::RequestRecord;
 pub use rules::{AccessRules, Rules, SpanTag};
+pub use shared_limits::SharedLimitMetrics;
 pub use spans::{ExportMetrics, is_attribute};
 pub use tags::{TagChanges, TagRules};
 
@@ -198,6 +200,7 @@ struct Shared {
     runtimes: Runtimes,
     dns: DnsMetrics,
     controller: ControllerMetrics,
+    shared_limits: SharedLimitMetrics,
     cni: CniMetrics,
     mirror: MirrorMetrics,
     spans: Spans,
@@ -230,12 +233,13 @@ impl Telemetry {
         registry.register_collector(Box::new(runtimes.clone()));
         let controller = ControllerMetrics::default();
         controller.register(&mut registry);
+        let shared_limits = SharedLimitMetrics::default();
+        shared_limits.register(&mut registry);
         let (cni, mirror) = (CniMetrics::default(), MirrorMetrics::default());
         cni.register(&mut registry);
         mirror.register(&mut registry);
-        let span_metrics = SpanMetrics::default();
+        let (span_metrics, record_metrics) = (SpanMetrics::default(), RecordMetrics::default());
         span_metrics.register(&mut registry);
-        let record_metrics = RecordMetrics::default();
         record_metrics.register(&mut registry);
         let (authorizer, jwks) = (AuthorizerMetrics::default(), JwksMetrics::default());
         authorizer.register(&mut registry);
@@ -245,11 +249,8 @@ impl Telemetry {
         logs.metrics().register(&mut registry);
         let build: Family<[(&str, &str); 2], Gauge> = Family::default();
         build.get_or_create_owned(&BUILD).set(1);
-        registry.register(
-            "istio_build",
-            "Component and version, as Istio's dashboards show it",
-            build,
-        );
+        let help = "Component and version, as Istio's dashboards show it";
+        registry.register("istio_build", help, build);
         registry.register_collector(Box::new(HandshakesCollector));
         registry.register_collector(Box::new(ProcessCollector));
         Self(Arc::new(Shared {
@@ -264,6 +265,7 @@ impl Telemetry {
             health,
             runtimes,
             controller,
+            shared_limits,
             cni,
             mirror,
             spans: Spans::default(),
@@ -387,6 +389,11 @@ impl Telemetry {
     /// Metrics of these records.
     pub fn record_metrics(&self) -> &ExportMetrics {
         &self.0.record_metrics.counters
+    }
+
+    /// Metrics of shared rate limits.
+    pub fn shared_limits(&self) -> &SharedLimitMetrics {
+        &self.0.shared_limits
     }
 
     /// Metrics of the controller.

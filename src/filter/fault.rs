@@ -271,6 +271,7 @@ mod tests {
             service: None,
             pod: "",
             route: None,
+            spread: None,
             claims: None,
         };
         fault.request(&mut head, &cx)

@@ -9,6 +9,7 @@ mod charge;
 mod global;
 mod key;
 mod matching;
+pub mod shared;
 mod told;
 mod written;
 
@@ -26,6 +27,7 @@ pub use charge::Charges;
 pub use global::{Global, Question, Quota};
 pub use key::{Key, Written as WrittenKey, members_go_with_type};
 pub use matching::RequestMatch;
+use shared::{Part, Parts, Pods, UNIT, id_of, rate_of_part};
 pub use told::{HeaderStyle, LIMIT_HEADERS};
 pub use written::{Written, all_keys as keys, interval};
 
@@ -59,6 +61,7 @@ pub struct Limit {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub enum Counted {
     Local(Local),
+    Shared(Shared),
     Global(Global),
 }
 
@@ -70,6 +73,27 @@ pub struct Local {
     pub cost: Cost,
     #[serde(skip)]
     buckets: Arc<Buckets>,
+}
+
+/// All pods of a service together.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Shared {
+    #[serde(flatten)]
+    pub rate: Rate,
+    pub cost: Cost,
+    #[serde(skip)]
+    parts: Arc<Parts>,
+}
+
+/// A shared limit in force.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedLimit<'a> {
+    pub policy: &'a ObjectKey,
+    pub name: &'a Str,
+    pub rate: Rate,
+    /// Tokens that a request takes.
+    pub cost: u64,
+    pub parts: &'a Parts,
 }
 
 /// How many tokens a request takes.
@@ -94,6 +118,27 @@ pub struct ResponseCost {
 /// The key of a request's bucket.
 struct Asking<'a>(&'a Limit, &'a RequestHead<'a>, &'a Cx<'a>);
 
+/// The same for a bucket of all pods.
+struct AskingAll<'a>(&'a Limit, &'a RequestHead<'a>, &'a Cx<'a>);
+
+/// A bucket of a limit.
+struct Bucket<'a> {
+    of: Of<'a>,
+    hash: u64,
+    /// In the buckets' unit.
+    rate: Rate,
+    unit: u64,
+    /// As the policy says it.
+    permitted: Rate,
+    cost: &'a Cost,
+}
+
+enum Of<'a> {
+    Pod(&'a Arc<Buckets>),
+    /// And what nodes call the key.
+    All(Arc<Part>, u64),
+}
+
 impl PartialEq for Local {
     /// Both set the same limit; the counts are not compared.
     fn eq(&self, other: &Self) -> bool {
@@ -103,6 +148,15 @@ impl PartialEq for Local {
 }
 
 impl Eq for Local {}
+
+impl PartialEq for Shared {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { rate, cost, parts: _ } = self;
+        (rate, cost) == (&other.rate, &other.cost)
+    }
+}
+
+impl Eq for Shared {}
 
 impl Filter for RateLimit {
     type Manifest = Written;
@@ -121,27 +175,27 @@ impl Filter for RateLimit {
         // What a client is told, and whether tokens were taken.
         let (mut told, mut taken) = (Vec::new(), 0u32);
         for (at, limit) in self.limits.iter().enumerate() {
-            // Whoever else counts is asked after these.
-            let Counted::Local(local) = &limit.counted else { continue };
             if !limit.takes(head) {
                 continue;
             }
-            let hash = local.buckets.hash(&Asking(limit, head, cx));
-            let state = local.buckets.take(hash, local.rate, local.cost.request);
+            // Whoever else counts is asked after these.
+            let Some(bucket) = limit.bucket(head, cx) else { continue };
+            let state = bucket.take();
+            let (rate, cost) = (bucket.permitted, bucket.cost);
             match state.taken {
                 true => taken |= 1 << at,
                 false if limit.shadow => passing.notes.push(self.note()),
                 false => {
                     self.give_back(taken, head, cx);
-                    return Flow::Answer(self.answer(limit, local.rate, &state));
+                    return Flow::Answer(self.answer(limit, rate, &state));
                 }
             }
-            if let Some(cost) = &local.cost.response {
+            if let Some(cost) = &cost.response {
                 let charges = passing.charges.get_or_insert_default();
-                charges.add(&local.buckets, hash, local.rate, cost);
+                charges.add(bucket.buckets(), bucket.hash, bucket.rate, bucket.unit, cost);
             }
             if self.headers.is_standard() && !limit.shadow {
-                told.push((&*limit.name, local.rate, state));
+                told.push((&*limit.name, rate, state));
             }
         }
         if !told.is_empty() {
@@ -162,10 +216,12 @@ impl Filter for RateLimit {
         for limit in &mut self.limits {
             let same = before.limits.iter().find(|it| it.name == limit.name && it.by == limit.by);
             let Some(same) = same else { continue };
-            if let (Counted::Local(own), Counted::Local(before)) =
-                (&mut limit.counted, &same.counted)
-            {
-                own.buckets = before.buckets.clone();
+            match (&mut limit.counted, &same.counted) {
+                (Counted::Local(own), Counted::Local(before)) => {
+                    own.buckets = before.buckets.clone();
+                }
+                (Counted::Shared(own), Counted::Shared(before)) => own.parts = before.parts.clone(),
+                _ => {}
             }
         }
     }
@@ -182,6 +238,7 @@ impl Filter for RateLimit {
         vec![
             json!({"local": {"requests": 1, "interval": "1h", "keys": keys}}),
             json!({"local": {"requests": 5, "interval": "1s", "burst": 9, "shadowMode": true}}),
+            json!({"shared": {"requests": 5, "interval": "1s", "burst": 9, "keys": keys, "cost": cost}}),
             json!({
                 "headers": "Both",
                 "limits": [
@@ -195,6 +252,20 @@ impl Filter for RateLimit {
 }
 
 impl RateLimit {
+    /// Those that all pods share.
+    pub fn shared(&self) -> impl Iterator<Item = SharedLimit<'_>> {
+        self.limits.iter().filter_map(|limit| match &limit.counted {
+            Counted::Shared(Shared { rate, cost, parts }) => Some(SharedLimit {
+                policy: &self.policy,
+                name: &limit.name,
+                rate: *rate,
+                cost: cost.request,
+                parts,
+            }),
+            Counted::Local(_) | Counted::Global(_) => None,
+        })
+    }
+
     fn note(&self) -> PolicyNote {
         PolicyNote { policy: self.policy.clone(), effect: PolicyEffect::WouldLimit }
     }
@@ -203,9 +274,9 @@ impl RateLimit {
     fn give_back(&self, taken: u32, head: &RequestHead<'_>, cx: &Cx<'_>) {
         for (at, limit) in self.limits.iter().enumerate().filter(|(at, _)| taken & (1 << at) != 0) {
             debug_assert!(at < 32, "limits are counted when they are read");
-            let Counted::Local(local) = &limit.counted else { continue };
-            let hash = local.buckets.hash(&Asking(limit, head, cx));
-            local.buckets.give_back(hash, local.rate, local.cost.request);
+            let Some(bucket) = limit.bucket(head, cx) else { continue };
+            let tokens = bucket.cost.request.saturating_mul(bucket.unit);
+            bucket.buckets().give_back(bucket.hash, bucket.rate, tokens);
         }
     }
 
@@ -225,9 +296,71 @@ impl RateLimit {
     }
 }
 
+impl Shared {
+    pub(super) fn new(rate: Rate, cost: Cost) -> Self {
+        Self { rate, cost, parts: Arc::default() }
+    }
+
+    /// The node's part for the service that is asked for, and the part's rate. For an endpoint outside of the mesh the client's
+    /// node counts for itself.
+    fn part(&self, cx: &Cx<'_>) -> (Arc<Part>, Rate) {
+        let part = match cx.service {
+            Some(service) => self.parts.of(service),
+            None => self.parts.of(&ObjectKey::new("", "")),
+        };
+        let pods = cx.spread.map_or(Pods { here: 1, all: 1 }, |spread| part.pods(spread));
+        let rate = rate_of_part(self.rate, pods, self.cost.request);
+        (part, rate)
+    }
+}
+
+impl Bucket<'_> {
+    /// Takes what a request takes.
+    fn take(&self) -> Taken {
+        match &self.of {
+            Of::Pod(buckets) => buckets.take(self.hash, self.rate, self.cost.request),
+            Of::All(part, id) => part.take(*id, self.hash, self.rate, self.cost.request),
+        }
+    }
+
+    fn buckets(&self) -> &Arc<Buckets> {
+        match &self.of {
+            Of::Pod(buckets) => buckets,
+            Of::All(part, _) => &part.buckets,
+        }
+    }
+}
+
 impl Limit {
+    /// `None` if no bucket here counts.
+    fn bucket<'a>(&'a self, head: &RequestHead<'_>, cx: &Cx<'_>) -> Option<Bucket<'a>> {
+        match &self.counted {
+            Counted::Local(Local { rate, cost, buckets }) => {
+                let (hash, rate) = (buckets.hash(&Asking(self, head, cx)), *rate);
+                Some(Bucket { of: Of::Pod(buckets), hash, rate, unit: 1, permitted: rate, cost })
+            }
+            Counted::Shared(shared) => {
+                let ((part, rate), cost) = (shared.part(cx), &shared.cost);
+                let id = id_of(&AskingAll(self, head, cx));
+                let (hash, permitted) = (part.buckets.hash(&id), shared.rate);
+                Some(Bucket { of: Of::All(part, id), hash, rate, unit: UNIT, permitted, cost })
+            }
+            Counted::Global(_) => None,
+        }
+    }
+
     fn takes(&self, head: &RequestHead<'_>) -> bool {
         self.when.is_empty() || self.when.iter().any(|it| it.takes(head))
+    }
+}
+
+impl Hash for AskingAll<'_> {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        let AskingAll(limit, head, cx) = self;
+        for key in &limit.by {
+            key.name().hash(to);
+            key.hash(Some(head), cx, to);
+        }
     }
 }
 

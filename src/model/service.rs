@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{Binding, Encryption, Locality, PolicyTarget, Tables, Workload};
 use crate::base::{LabelMap, ObjectKey, Str};
-use crate::filter::HttpFilter;
+use crate::filter::{HttpFilter, Pods};
 use crate::traffic::{Destination, Traffic};
 
 /// One Service of Kubernetes, or one host of a ServiceEntry.
@@ -119,6 +119,14 @@ impl Service {
             Some(entry) => PolicyTarget::ServiceEntry(entry.clone()),
             None => PolicyTarget::Service(self.key.name.clone()),
         }
+    }
+
+    /// How many of its endpoints are on a node and on all, ready or not.
+    pub fn pods(&self, node: &str) -> Pods {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let here = self.endpoints.iter().filter(|it| it.node == node).count();
+        let all = self.endpoints.iter().filter(|it| !it.node.is_empty()).count();
+        Pods { here: count(here), all: count(all) }
     }
 
     /// Its name as the operator gave it, without the host.

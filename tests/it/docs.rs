@@ -338,6 +338,7 @@ fn scrape() -> String {
     });
     request.messages(1, 1);
     drop(request);
+    telemetry.shared_limits().tokens("", 1);
     telemetry.controller().refuse("");
     telemetry.controller().write("");
     telemetry.cni().request("", "");

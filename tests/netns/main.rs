@@ -16,6 +16,8 @@ mod bookinfo_lab;
 #[path = "../support/profile.rs"]
 mod profile;
 
+#[path = "../support/apiserver.rs"]
+mod apiserver;
 mod certificates;
 mod clock;
 mod cni;
@@ -43,6 +45,7 @@ mod plain;
 mod policies;
 mod redirect;
 mod same_node;
+mod shared_limits;
 mod soak;
 mod sock;
 mod stream_routes;

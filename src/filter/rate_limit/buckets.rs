@@ -20,7 +20,7 @@ const WAYS: usize = 8;
 const TRIES: usize = 4;
 
 /// How fast tokens come, and how many there are at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct Rate {
     /// So many tokens come back ...
     pub tokens: u64,

@@ -16,6 +16,8 @@ struct Charge {
     buckets: Arc<Buckets>,
     hash: u64,
     rate: Rate,
+    /// What the buckets count for a token.
+    unit: u64,
     cost: ResponseCost,
 }
 
@@ -25,10 +27,11 @@ impl Charges {
         buckets: &Arc<Buckets>,
         hash: u64,
         rate: Rate,
+        unit: u64,
         cost: &ResponseCost,
     ) {
         let (buckets, cost) = (buckets.clone(), cost.clone());
-        self.0.push(Charge { buckets, hash, rate, cost });
+        self.0.push(Charge { buckets, hash, rate, unit, cost });
     }
 
     pub fn append(&mut self, mut others: Self) {
@@ -42,7 +45,7 @@ impl Charges {
     /// Takes what the response costs, by its headers. A response that does not say costs nothing; what is no number costs
     /// the most, as does what is more than that.
     pub fn settle(self, response: &HeaderMap) {
-        for Charge { buckets, hash, rate, cost } in self.0 {
+        for Charge { buckets, hash, rate, unit, cost } in self.0 {
             let told = response.get_all(&cost.header).iter();
             let told = told.map(|value| {
                 let number = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
@@ -50,7 +53,8 @@ impl Charges {
             });
             let tokens = told.fold(0, u64::saturating_add).min(cost.most);
             if tokens > 0 {
-                buckets.charge(hash, rate, tokens, cost.most);
+                let owed = cost.most.saturating_mul(unit);
+                buckets.charge(hash, rate, tokens.saturating_mul(unit), owed);
             }
         }
     }

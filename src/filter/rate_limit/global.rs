@@ -58,7 +58,7 @@ impl RateLimit {
     pub fn services(&self) -> impl Iterator<Item = &ObjectKey> {
         self.limits.iter().filter_map(|limit| match &limit.counted {
             Counted::Global(global) => Some(&global.service),
-            Counted::Local(_) => None,
+            Counted::Local(_) | Counted::Shared(_) => None,
         })
     }
 

@@ -65,7 +65,8 @@ fn send(limit: &RateLimit, sent: &Sent) -> Flow {
     let (group, route) = (Group(sent.group), Some((&route, sent.route)));
     let claims: Option<&dyn Claims> = if sent.group.is_empty() { None } else { Some(&group) };
     let identity = Some(&identity);
-    let cx = Cx { port: 80, identity, address, service: None, pod: "pod", route, claims };
+    let cx =
+        Cx { port: 80, identity, address, service: None, pod: "pod", route, spread: None, claims };
     limit.request(&mut head, &cx)
 }
 
@@ -84,6 +85,7 @@ fn pass(limit: &RateLimit, user: &'static str, account: &str, pod: &str) -> Flow
         service: None,
         pod,
         route: None,
+        spread: None,
         claims: None,
     };
     limit.request(&mut head, &cx)
@@ -365,11 +367,81 @@ fn what_is_no_list_of_limits_is_a_fault() {
         (json!({"local": local, "limits": [named("local")]}), "limits[0].name"),
         (json!({"limits": [named("a\"b")]}), "limits[0].name"),
         (json!({"limits": vec![json!({"local": local}); 17]}), "limits"),
-        (json!({"limits": [{"shared": local}]}), "limits[0].shared"),
+        (
+            json!({"limits": [{"shared": {"requests": 0, "interval": "1s"}}]}),
+            "limits[0].shared.requests",
+        ),
     ] {
         match read_all(written.clone()) {
             Err(Fault::Field { field: found, .. }) => assert_eq!(found, field, "{written}"),
             other => panic!("{written}: {other:?}"),
         }
     }
+}
+
+#[derive(Debug)]
+struct Spreading(Pods);
+
+impl shared::Spread for Spreading {
+    fn version(&self) -> u64 {
+        u64::from(self.0.all)
+    }
+
+    fn pods(&self) -> Pods {
+        self.0
+    }
+}
+
+/// Requests of a user to a pod of a service that pass, of a hundred.
+fn passed(limit: &RateLimit, service: &str, pod: &str, user: &'static str, pods: Pods) -> usize {
+    let (service, spread) = (ObjectKey::new("shop", service), Spreading(pods));
+    let passes = || {
+        let user = (HeaderName::from_static("x-user"), HeaderValue::from_static(user));
+        let mut headers = HeaderMap::from_iter([user]);
+        let uri = Uri::from_static("/");
+        let mut head = RequestHead { method: &Method::GET, uri: &uri, headers: &mut headers };
+        let cx = Cx {
+            port: 80,
+            identity: None,
+            address: "10.0.0.1".parse().unwrap(),
+            service: Some(&service),
+            pod,
+            route: None,
+            spread: Some(&spread),
+            claims: None,
+        };
+        is_next(&limit.request(&mut head, &cx))
+    };
+    (0..100).filter(|_| passes()).count()
+}
+
+#[test]
+fn pods_of_a_node_have_its_part_of_a_shared_limit_together() {
+    let user = json!([{"type": "Header", "header": "x-user"}]);
+    let shared = json!({"shared": {"requests": 40, "interval": "24h", "keys": user}});
+    let limit = read_all(shared.clone()).unwrap();
+    let pods = Pods { here: 2, all: 4 };
+    assert_eq!(passed(&limit, "web", "one", "a", pods), 20, "half of all pods");
+    assert_eq!(passed(&limit, "web", "two", "a", pods), 0, "another pod has no bucket of its own");
+    assert_eq!(passed(&limit, "web", "two", "b", pods), 20, "another key has");
+    assert_eq!(passed(&limit, "db", "one", "a", pods), 20, "and another service");
+    // Pods that leave make the part larger, but fill no bucket.
+    assert_eq!(passed(&limit, "web", "one", "a", Pods { here: 2, all: 2 }), 0);
+    let mut edited = read_all(shared).unwrap();
+    edited.inherit(&limit);
+    assert_eq!(passed(&edited, "web", "one", "a", pods), 0);
+    let found: Vec<_> = edited.shared().map(|it| (it.rate.tokens, it.cost)).collect();
+    assert_eq!(found, [(40, 1)]);
+}
+
+#[test]
+fn a_request_that_another_limit_refuses_takes_nothing_of_a_shared_one() {
+    let limit = |requests: u32| json!({"requests": requests, "interval": "24h"});
+    let written = json!({"limits": [{"shared": limit(10)}, {"name": "pod", "local": limit(3)}]});
+    let limits = read_all(written).unwrap();
+    let pods = Pods { here: 1, all: 1 };
+    assert_eq!(passed(&limits, "web", "one", "a", pods), 3);
+    assert_eq!(passed(&limits, "web", "two", "a", pods), 3);
+    assert_eq!(passed(&limits, "web", "three", "a", pods), 3);
+    assert_eq!(passed(&limits, "web", "four", "a", pods), 1, "of ten");
 }

@@ -12,7 +12,7 @@ use super::buckets::{Buckets, Rate};
 use super::key::{self, Key};
 use super::matching::{self, RequestMatch};
 use super::told::HeaderStyle;
-use super::{Cost, Counted, Global, Limit, Local, ResponseCost};
+use super::{Cost, Counted, Global, Limit, Local, ResponseCost, Shared};
 use crate::base::schema::forms::{DURATION, HEADER_NAME, LABEL, any};
 use crate::base::schema::{Rule, parse_duration};
 use crate::base::{ObjectKey, Str};
@@ -127,7 +127,6 @@ struct WrittenLocal {
 /// All pods count together.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(dead_code, reason = "a policy with it is rejected")]
 struct WrittenShared {
     requests: u32,
     interval: String,
@@ -268,7 +267,9 @@ fn read(
         (Some(local), ..) => {
             local.read(name).map_err(|(field, why)| (format!("local.{field}"), why))
         }
-        (_, Some(_), _) => unsupported("shared"),
+        (_, Some(shared), _) => {
+            shared.read(name).map_err(|(field, why)| (format!("shared.{field}"), why))
+        }
         (.., Some(global)) => {
             global.read(namespace, name).map_err(|(field, why)| (format!("global.{field}"), why))
         }
@@ -295,6 +296,21 @@ impl WrittenLocal {
                 cost: cost.read(rate.burst)?,
                 buckets: Buckets::new(),
             }),
+        })
+    }
+}
+
+impl WrittenShared {
+    fn read(&self, name: &str) -> Result<Limit, Wrong> {
+        let Self { requests, interval, burst, keys, matches, cost, shadow_mode, scope } = self;
+        let SharedScope::Service = scope;
+        let rate = rate(*requests, interval, *burst)?;
+        Ok(Limit {
+            name: name.into(),
+            when: all_matches(matches)?,
+            by: all_keys(keys)?,
+            shadow: *shadow_mode,
+            counted: Counted::Shared(Shared::new(rate, cost.read(rate.burst)?)),
         })
     }
 }

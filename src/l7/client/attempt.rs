@@ -389,6 +389,7 @@ impl Routed {
             address: self.session.client_address.ip(),
             pod: &pod,
             claims: bearer.as_deref().map(|it| it as &dyn Claims),
+            node: None,
         };
         let sent = self.before.as_deref().filter(|_| self.judge().is_producers());
         let sent = sent.map(|sent| (&sent.uri, &sent.headers));

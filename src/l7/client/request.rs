@@ -235,6 +235,7 @@ impl Planning<'_> {
             service: Some(&session.service),
             pod: "",
             route: None,
+            spread: None,
             claims: None,
         };
         for filter in filters {

@@ -176,6 +176,7 @@ async fn limit(
         address: inbound.client_address.ip(),
         pod: &inbound.workload.uid,
         claims: judged.permit.bearer.as_deref().map(|it| it as &dyn Claims),
+        node: Some(&inbound.workload.node),
     };
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
     let authorizer = session.authorizer(arrived.checks);

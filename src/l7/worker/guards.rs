@@ -5,6 +5,7 @@
 //! The destination selects the rule itself, among the routes of the service's own namespace: neither what a peer says nor a
 //! consumer's route lifts a limit.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::authorizer::{AsSent, Authorizer};
 use crate::base::Identity;
 use crate::base::path::PathReadings;
 use crate::ext_authz;
-use crate::filter::{self, Claims, Cx, ExternalAuth, Half, HttpFilter, RateLimit};
+use crate::filter::{self, Claims, Cx, ExternalAuth, Half, HttpFilter, Pods, RateLimit, Spread};
 use crate::gate::{Ask, Filtered};
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::{Exchange, chain};
@@ -32,6 +33,31 @@ pub(in crate::l7) struct Asking<'a> {
     pub(in crate::l7) pod: &'a str,
     /// Of the request's token.
     pub(in crate::l7) claims: Option<&'a dyn Claims>,
+    /// The pod's, where it is of the mesh.
+    pub(in crate::l7) node: Option<&'a str>,
+}
+
+/// The pods of a service, as a world has them.
+struct Placed<'a> {
+    generation: u64,
+    service: &'a Service,
+    node: &'a str,
+}
+
+impl fmt::Debug for Placed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Placed").field(&self.service.key).field(&self.node).finish()
+    }
+}
+
+impl Spread for Placed<'_> {
+    fn version(&self) -> u64 {
+        self.generation
+    }
+
+    fn pods(&self) -> Pods {
+        self.service.pods(self.node)
+    }
 }
 
 /// Asks all filters for a request. `sent` is the request as the client sent it, where that is known to be another one.
@@ -55,10 +81,13 @@ pub(in crate::l7) async fn ask(
         let general = of_ports(guarded, &way.ports);
         let general = general.filter(|it| !filter::has_type_of(of_rule, it));
         let route = selected.as_ref().map(|(route, rule)| (&route.key, *rule));
-        let Asking { identity, address, pod, claims } = from;
+        let Asking { identity, address, pod, claims, node } = from;
         let port = way.ports.first().copied().unwrap_or_default();
         let service = Some(&way.service);
-        let cx = Cx { port, identity, address, service, pod, route, claims };
+        let generation = world.generation;
+        let placed = node.map(|node| Placed { generation, service: guarded, node });
+        let spread = placed.as_ref().map(|placed| placed as &dyn Spread);
+        let cx = Cx { port, identity, address, service, pod, route, spread, claims };
         for filter in of_rule.iter().chain(general) {
             let heard = exchange.as_deref_mut();
             match filter {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::super::Context;
 use super::target::{Known, Target, listeners, may_be_http};
 use crate::base::{ObjectKey, Str};
-use crate::filter::{Half, HttpFilter, RuleContext};
+use crate::filter::{self, Half, HttpFilter, RuleContext};
 use crate::model::{
     Binding, HttpRoute, HttpRule, PolicyTarget, PortFilters, RouteParent, Service, Waypoint,
 };
@@ -74,7 +74,10 @@ impl Claims {
     }
 
     /// The oldest policy first; of policies of one age the one whose name comes first (GEP-713, "Conflict resolution").
-    pub(super) fn of(cx: &mut Context<'_>) -> Self {
+    pub(super) fn of(
+        cx: &mut Context<'_>,
+        known: &mut BTreeMap<ObjectKey, Vec<HttpFilter>>,
+    ) -> Self {
         let objects = cx.objects;
         let mut policies: Vec<_> = objects.all::<TrafficPolicy>().collect();
         // One of unknown age counts as the youngest: no API server created it.
@@ -85,10 +88,15 @@ impl Claims {
         policies.sort_by_key(|(key, policy)| (age(policy), *key));
         let root_namespace = cx.settings.root_namespace.clone();
         let mut claims = Self { root_namespace, ..Self::default() };
+        let mut read = BTreeMap::new();
         for (key, policy) in policies {
             // A policy with a fault was rejected when it was read.
-            let filters: Vec<HttpFilter> =
+            let mut filters: Vec<HttpFilter> =
                 policy.spec.0.filters(&Policy(key)).into_iter().filter_map(Result::ok).collect();
+            if let Some(before) = known.get(key) {
+                filter::inherit(&mut filters, before);
+            }
+            read.insert(key.clone(), filters.clone());
             if filters.is_empty() {
                 let reason = "names targets and no filter, so it has no effect";
                 cx.warn::<TrafficPolicy>(key, "spec", reason);
@@ -114,6 +122,7 @@ impl Claims {
                 }
             }
         }
+        *known = read;
         claims
     }
 
