@@ -33,8 +33,8 @@ pub use authorization_policy::{
     PolicyOperation, PolicyProvider, PolicyRule, PolicySource, PolicyTo,
 };
 pub use destination_rule::{
-    ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, HttpCookie, LoadBalancer,
-    PortTrafficPolicy, RawOutlierDetection, RuleTrafficPolicy,
+    ClientTls, ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, HttpCookie,
+    LoadBalancer, PortTrafficPolicy, RawOutlierDetection, RuleTrafficPolicy,
 };
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,
@@ -248,7 +248,8 @@ kinds! {
         plural: "configmaps",
         only: Some(MESH_CONFIG),
         affects: Affects::Frame,
-        used: "the key `mesh` of `istio` in the root namespace, [see below](#meshconfig)",
+        used: "the key `mesh` of `istio` in the root namespace, [see below](#meshconfig); in a directory, `ca.crt` of those that a \
+               [BackendTLSPolicy](tls-origination.md#backendtlspolicy) names",
         ..Row::of("", &["v1"])
     };
     GatewayClass: GatewayClass = Row {
@@ -413,15 +414,10 @@ kinds! {
     };
     BackendTLSPolicy: BackendTlsPolicy = Row {
         plural: "backendtlspolicies",
-        carried_out: CarriedOut::No {
-            instead: "is not carried out: what is addressed to its targets is refused rather than sent without TLS. Let \
-                      clients speak TLS themselves, and delete it",
-            denies: true,
-        },
         guards: Guards::Limits,
         affects: Affects::Frame,
         status: Status::Ancestors,
-        used: "rejects traffic that it would encrypt, [see below](#unsupported-kinds)",
+        used: "TLS to its targets, [on its own page](tls-origination.md#backendtlspolicy)",
         ..Row::of(GATEWAY_GROUP, &["v1", "v1alpha3"])
     };
     VirtualService: VirtualService = Row {

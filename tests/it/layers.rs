@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 40] = [
+pub const LAYERS: [(&str, u8); 41] = [
     ("main", 13),
     ("cli", 12),
     ("app", 11),
@@ -46,6 +46,7 @@ pub const LAYERS: [(&str, u8); 40] = [
     ("jwt", 1),
     ("trace", 1),
     ("traffic", 1),
+    ("tls", 1),
     ("expression", 1),
     ("base", 0),
     // Declares the rooms and does nothing else.

@@ -42,6 +42,8 @@ const LIFETIME: Duration = Duration::from_secs(600);
 /// The sending end of a connection, or of one stream of it.
 pub(in crate::l7) struct Sender {
     kind: Kind,
+    /// It is under TLS to the application, which requests over HTTP/2 say.
+    is_encrypted: bool,
     buffers: Arc<Buffers>,
     made: Instant,
     /// The application has not asked for the body of its last request, so that nothing can follow it.
@@ -79,10 +81,11 @@ impl Sender {
     ) -> Result<Self, UpstreamError> {
         // An agent at the other end has checked the application's response, and may have added the coding of a body without a
         // length.
-        let most_fields = most_fields + usize::from(!matches!(stream, Carrier::Tcp(_)));
+        let most_fields = most_fields + usize::from(stream.leads_to_an_agent());
+        let is_encrypted = matches!(stream, Carrier::Tls(_));
         let buffers = Arc::new(buffers);
         let kind = Kind::connect(tasks, most_fields, version, stream, &buffers).await;
-        kind.map(|kind| Self { kind, buffers, made: Instant::now(), withheld: None })
+        kind.map(|kind| Self { kind, is_encrypted, buffers, made: Instant::now(), withheld: None })
             .map_err(|error| UpstreamError::Handshake { address, error })
     }
 
@@ -189,7 +192,8 @@ impl Sender {
         let kind = Kind::Stream(sender.clone(), taken.clone());
         let buffers = self.buffers.clone();
         self.count();
-        Ok(Sender { kind, buffers, made: self.made, withheld: None })
+        let is_encrypted = self.is_encrypted;
+        Ok(Sender { kind, is_encrypted, buffers, made: self.made, withheld: None })
     }
 
     /// Sends a request in canonical form, and passes on what the application says before its response. The request is taken; one
@@ -219,7 +223,7 @@ impl Sender {
                 // A body may have begun to flow; only a route that retries keeps it. Boxed, because the future of every request in
                 // flight would be larger by it.
                 let copy = request.body().is_empty().then(|| Box::new(HeadCopy::of(request)));
-                to_http2(request);
+                to_http2(request, self.is_encrypted);
                 let sent = sender.try_send_request(std::mem::take(request)).await;
                 sent.map_err(|mut failed| {
                     let refused = is_refused(failed.error());
@@ -392,14 +396,14 @@ fn from_http1(mut request: Request<RequestBody>) -> Request<RequestBody> {
 }
 
 /// HTTP/2 has the host in the target (RFC 9113, 8.3.1). A host that cannot stand there stays a header.
-fn to_http2(request: &mut Request<RequestBody>) {
+fn to_http2(request: &mut Request<RequestBody>, is_encrypted: bool) {
     *request.version_mut() = HttpVersion::HTTP_2;
     let host = request.headers().get(HOST);
     let Some(authority) = host.and_then(|host| Authority::try_from(host.as_bytes()).ok()) else {
         return;
     };
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    parts.scheme = Some(Scheme::HTTP);
+    parts.scheme = Some(if is_encrypted { Scheme::HTTPS } else { Scheme::HTTP });
     parts.authority = Some(authority);
     if let Ok(uri) = Uri::from_parts(parts) {
         *request.uri_mut() = uri;

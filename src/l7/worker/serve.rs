@@ -93,8 +93,9 @@ fn adopt(stream: Carrier) -> std::io::Result<Carrier> {
         Carrier::Hbone(stream) => Carrier::Hbone(stream),
         // Its events come from its other end.
         Carrier::Local(stream) => Carrier::Local(stream),
-        // It is no client's.
+        // They are no clients'.
         Carrier::Joined(stream) => Carrier::Joined(stream),
+        Carrier::Tls(stream) => Carrier::Tls(stream),
     })
 }
 

@@ -126,8 +126,9 @@ pub(super) fn translate(
     let services = kubernetes.iter().flat_map(|service| service.vips.iter().copied());
     let allotments = Allotments::of(&wanted, services);
     let models = wanted.into_iter().map(|host| {
+        let names = &host.entry.object.spec.subject_alt_names;
         let model = service(cx, &places, &allotments, host);
-        let (encryption, traffic) = (frame.encryptions.of(&model), frame.rules.of(&model));
+        let (encryption, traffic) = (frame.encryptions.of(&model, names), frame.rules.of(&model));
         Arc::new(model::Service { encryption, traffic, ..model })
     });
     models.collect()
