@@ -26,7 +26,7 @@ impl SubjectName {
         match self {
             Self::Dns(name) => has_host(parsed, name),
             Self::Uri(name) => has_text(der, name),
-            Self::Any(name) => has_host(parsed, name) || has_text(der, name),
+            Self::Any(name) => has_host(parsed, name) || has_text(der, name) || has_dns(der, name),
         }
     }
 }
@@ -37,15 +37,26 @@ fn has_host(parsed: &ParsedCertificate<'_>, name: &str) -> bool {
     name.is_ok_and(|name| rustls::client::verify_server_name(parsed, &name).is_ok())
 }
 
-/// Exactly so: a URI, a mail address, or a DNS name that is a wildcard itself.
+/// Exactly so: a URI or a mail address.
 fn has_text(der: &CertificateDer<'_>, wanted: &str) -> bool {
-    let Ok((_, parsed)) = X509Certificate::from_der(der) else { return false };
-    let Ok(Some(names)) = parsed.subject_alternative_name() else { return false };
-    names.value.general_names.iter().any(|name| match name {
+    any(der, |name| match name {
         GeneralName::URI(text) | GeneralName::RFC822Name(text) => *text == wanted,
+        _ => false,
+    })
+}
+
+/// Exactly so: a DNS name that is a wildcard itself.
+fn has_dns(der: &CertificateDer<'_>, wanted: &str) -> bool {
+    any(der, |name| match name {
         GeneralName::DNSName(text) => text.eq_ignore_ascii_case(wanted),
         _ => false,
     })
+}
+
+fn any(der: &CertificateDer<'_>, is_meant: impl Fn(&GeneralName<'_>) -> bool) -> bool {
+    let Ok((_, parsed)) = X509Certificate::from_der(der) else { return false };
+    let Ok(Some(names)) = parsed.subject_alternative_name() else { return false };
+    names.value.general_names.iter().any(is_meant)
 }
 
 /// The server's name for TLS: without the brackets of an address and the dot at the end of a name.

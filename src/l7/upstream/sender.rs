@@ -42,8 +42,6 @@ const LIFETIME: Duration = Duration::from_secs(600);
 /// The sending end of a connection, or of one stream of it.
 pub(in crate::l7) struct Sender {
     kind: Kind,
-    /// It is under TLS to the application, which requests over HTTP/2 say.
-    is_encrypted: bool,
     buffers: Arc<Buffers>,
     made: Instant,
     /// The application has not asked for the body of its last request, so that nothing can follow it.
@@ -82,10 +80,9 @@ impl Sender {
         // An agent at the other end has checked the application's response, and may have added the coding of a body without a
         // length.
         let most_fields = most_fields + usize::from(stream.leads_to_an_agent());
-        let is_encrypted = matches!(stream, Carrier::Tls(_));
         let buffers = Arc::new(buffers);
         let kind = Kind::connect(tasks, most_fields, version, stream, &buffers).await;
-        kind.map(|kind| Self { kind, is_encrypted, buffers, made: Instant::now(), withheld: None })
+        kind.map(|kind| Self { kind, buffers, made: Instant::now(), withheld: None })
             .map_err(|error| UpstreamError::Handshake { address, error })
     }
 
@@ -192,8 +189,7 @@ impl Sender {
         let kind = Kind::Stream(sender.clone(), taken.clone());
         let buffers = self.buffers.clone();
         self.count();
-        let is_encrypted = self.is_encrypted;
-        Ok(Sender { kind, is_encrypted, buffers, made: self.made, withheld: None })
+        Ok(Sender { kind, buffers, made: self.made, withheld: None })
     }
 
     /// Sends a request in canonical form, and passes on what the application says before its response. The request is taken; one
@@ -217,13 +213,13 @@ impl Sender {
                     SendError { error: failed.into_error(), unsent, refused: false }
                 })
             }
-            Kind::Http2(sender, _) | Kind::Stream(sender, _) => {
+            Kind::Http2(sender, taken) | Kind::Stream(sender, taken) => {
                 // hyper hears no 100 over HTTP/2.
                 expectation.inspect(Expectation::is_met);
                 // A body may have begun to flow; only a route that retries keeps it. Boxed, because the future of every request in
                 // flight would be larger by it.
                 let copy = request.body().is_empty().then(|| Box::new(HeadCopy::of(request)));
-                to_http2(request, self.is_encrypted);
+                to_http2(request, taken.is_encrypted());
                 let sent = sender.try_send_request(std::mem::take(request)).await;
                 sent.map_err(|mut failed| {
                     let refused = is_refused(failed.error());
@@ -319,6 +315,7 @@ impl Kind {
                 Ok(Kind::Http1(sender, end))
             }
             Version::Http2 => {
+                let is_encrypted = matches!(stream, Carrier::Tls(_));
                 let (io, exceeded, settings) = watched::Application::new(stream, buffers.clone());
                 let io = TokioIo::new(io);
                 let (sender, mut connection) =
@@ -332,7 +329,8 @@ impl Kind {
                         .max_header_list_size(LONGEST_HEAD as u32)
                         .handshake(io)
                         .await?;
-                let taken = Arc::new(Taken::new(connection.current_max_send_streams()));
+                let taken =
+                    Arc::new(Taken::new(connection.current_max_send_streams(), is_encrypted));
                 let known = taken.clone();
                 tasks.drive("upstream HTTP/2 connection", async move {
                     // hyper reads in another task, and runs this one for a request only.
