@@ -16,7 +16,7 @@ mod tests;
 
 pub use addressed::{Addressed, addressed};
 pub use class::ArrivalClass;
-pub use encrypted::refused_in_the_clear;
+pub use encrypted::{encryption, refused_as_it_is};
 pub use permit::{Ask, Filtered, Permit, Providers, Views, Way};
 
 use std::sync::Arc;

@@ -36,6 +36,7 @@ pub mod sock;
 pub mod source;
 pub mod takeover;
 pub mod telemetry;
+pub mod tls;
 pub mod trace;
 pub mod traffic;
 pub mod tunnel;

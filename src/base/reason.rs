@@ -129,11 +129,16 @@ reasons! {
         "The client's `outboundTrafficPolicy` is REGISTRY_ONLY, and no Service, ServiceEntry or pod that it sees has the address \
          and port. Add a ServiceEntry that it sees (`exportTo`), dial the name rather than an address, or set ALLOW_ANY in \
          MeshConfig or a Sidecar.";
-    /// An object requires a kind of encryption that is not supported.
+    /// An object requires encryption that cannot be had.
     Unencrypted: "NO_TLS",
-        "A DestinationRule or BackendTLSPolicy (`error` names it) wants TLS to the destination, which is not carried out; \
-         traffic is refused rather than sent without it. Let clients speak TLS themselves, and delete the object or set \
-         its mode to DISABLE.";
+        "A DestinationRule or BackendTLSPolicy (`error` names it) wants TLS to the destination, and its certificates, keys or \
+         names cannot be used, or no tunnel leads there (ISTIO_MUTUAL); traffic is refused rather than sent without it. Check \
+         what `isthmus status` and the object's status say of it.";
+    /// The TLS handshake with an application, or a server outside of the mesh, failed.
+    ApplicationTls: "TLS_ORIGINATION",
+        "The destination did not agree on TLS as a DestinationRule or BackendTLSPolicy wants it; `error` or \
+         `response_code_details` says why. Check the server's certificate against the object's CA and names, and whether it \
+         speaks the protocol (ALPN).";
     /// The request was retried as often as its policy permits, and the last attempt failed as well.
     RetryLimit: "URX",
         "A request was sent as often as the retry policy of its route or of the mesh permits, and no response was good enough. \

@@ -14,4 +14,5 @@ pub(in crate::l7) mod mirror;
 pub(in crate::l7) mod plan;
 pub(in crate::l7) mod request;
 pub(in crate::l7) mod retry;
+mod secure;
 pub(in crate::l7) mod session;

@@ -23,6 +23,7 @@ mod routing;
 mod scripted;
 mod streams;
 mod support;
+mod tls;
 mod traffic;
 mod tunnelled;
 mod unprocessed;

@@ -422,7 +422,8 @@ async fn live_connections_are_judged_again_after_a_change() {
         let asked = Asked::Present(&echo);
         let reached = bench.endpoint(asked).await.unwrap();
         let (from, ask) = (bench.from(), ask(asked));
-        let mut until = std::pin::pin!(bench.reach.until_denied(&from, &ask, &reached.picked));
+        let mut until =
+            std::pin::pin!(bench.reach.until_denied(&from, &ask, (&reached.picked, None)));
         tokio::select! {
             biased;
             denied = &mut until => panic!("{denied}"),
@@ -438,27 +439,29 @@ async fn live_connections_are_judged_again_after_a_change() {
 /// a tunnel.
 #[tokio::test]
 async fn live_connections_end_that_are_wanted_encrypted() {
-    use Demand::{Application, Mesh, Nothing};
+    use Demand::{Impossible, Mesh, Nothing};
+    let refused = || Impossible("x".into());
     let destination: SocketAddr = "10.0.0.7:8080".parse().unwrap();
     let captured = Some(Arc::new(Workload { enrolled: true, ..workload("pod", "10.0.0.7") }));
     for (clients, demand, workload, ends) in [
-        (None, Application, None, true),
-        (None, Application, captured.clone(), true),
+        (None, refused(), None, true),
+        (None, refused(), captured.clone(), true),
         (None, Mesh, None, true),
         (None, Mesh, captured.clone(), false),
         (None, Nothing, None, false),
         // Another namespace's object is a matter of that namespace's clients.
-        (Some("evil"), Application, None, false),
+        (Some("evil"), refused(), None, false),
     ] {
         let bench = Bench::new(Fixture::default().service(outside(&["127.0.0.1"], 80)));
         let echo = bench.world().service(&key("echo")).unwrap().clone();
         let (from, ask) = (bench.from(), ask(Asked::Decided(&echo)));
         let to = Picked::dialled(destination, workload.clone());
-        let mut until = std::pin::pin!(bench.reach.until_denied(&from, &ask, &to));
+        let mut until = std::pin::pin!(bench.reach.until_denied(&from, &ask, (&to, None)));
         let open = tokio::time::timeout(A_MOMENT, until.as_mut()).await;
         assert!(open.is_err(), "nothing is wanted yet");
         let mut wanted = (*echo).clone();
-        let wish = Wish { by: "DestinationRule echo".into(), rest: demand, ports: [].into() };
+        let wish =
+            Wish { by: "DestinationRule echo".into(), rest: demand.clone(), ports: [].into() };
         wanted.encryption.add(clients.map(Str::from).as_ref(), wish.into());
         bench.store.publish(Fixture::default().service(wanted).mesh);
         let patience = if ends { SOON } else { A_MOMENT };

@@ -85,6 +85,10 @@ pub enum ConditionReason {
     Overridden,
     /// What the object asks for is not carried out, so that traffic is refused.
     NotSupported,
+    /// A reference leads to no certificates of an authority (GEP-1897).
+    InvalidCaCertificateRef,
+    /// There is no authority by which servers could be verified (GEP-1897).
+    NoValidCaCertificate,
 }
 
 /// One complaint. The order is that of reading: by origin, then by object.
@@ -166,6 +170,8 @@ impl ConditionReason {
             ConditionReason::ConsumerRoute => "ConsumerRoute",
             ConditionReason::Overridden => "Overridden",
             ConditionReason::NotSupported => "NotSupported",
+            ConditionReason::InvalidCaCertificateRef => "InvalidCACertificateRef",
+            ConditionReason::NoValidCaCertificate => "NoValidCACertificate",
         }
     }
 }

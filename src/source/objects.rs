@@ -39,8 +39,8 @@ pub use backend_traffic_policy::{
     BackendTrafficPolicySpec, BudgetDetails, RequestRate, RetryConstraint, XBackendTrafficPolicy,
 };
 pub use destination_rule::{
-    ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, Distribute, HttpCookie,
-    LoadBalancer, LocalitySetting, PortTrafficPolicy, RawOutlierDetection, RetryBudget,
+    ClientTls, ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, Distribute,
+    HttpCookie, LoadBalancer, LocalitySetting, PortTrafficPolicy, RawOutlierDetection, RetryBudget,
     RuleTrafficPolicy, Warmup,
 };
 pub use gateway::{
@@ -264,7 +264,8 @@ kinds! {
         plural: "configmaps",
         only: Some(MESH_CONFIG),
         affects: Affects::Frame,
-        used: "the key `mesh` of `istio` in the root namespace, [see below](#meshconfig)",
+        used: "the key `mesh` of `istio` in the root namespace, [see below](#meshconfig); in a directory, `ca.crt` of those that a \
+               [BackendTLSPolicy](tls-origination.md#backendtlspolicy) names",
         ..Row::of("", &["v1"])
     };
     GatewayClass: GatewayClass = Row {
@@ -437,15 +438,10 @@ kinds! {
     };
     BackendTLSPolicy: BackendTlsPolicy = Row {
         plural: "backendtlspolicies",
-        carried_out: CarriedOut::No {
-            instead: "is not carried out: what is addressed to its targets is refused rather than sent without TLS. Let \
-                      clients speak TLS themselves, and delete it",
-            denies: true,
-        },
         guards: Guards::Limits,
         affects: Affects::Frame,
         status: Status::Ancestors,
-        used: "rejects traffic that it would encrypt, [see below](#unsupported-kinds)",
+        used: "TLS to its targets, [on its own page](tls-origination.md#backendtlspolicy)",
         ..Row::of(GATEWAY_GROUP, &["v1", "v1alpha3"])
     };
     VirtualService: VirtualService = Row {

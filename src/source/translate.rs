@@ -45,6 +45,7 @@ pub use revision::{is_of_other_revision, other_revision_of_gateway};
 pub use translator::Translator;
 pub use waypoint::{CLASS as WAYPOINT_CLASS, LAYER4_ALONE, Resolved, WaypointBindings};
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::objects::{ConfigMap, Kind, MESH_CONFIG, MeshConfig, Namespace, Typed, label};
@@ -64,6 +65,8 @@ pub struct TranslateSettings {
     pub root_namespace: Str,
     /// Namespaces whose ServiceEntries clients of all namespaces see, besides the root namespace's; `*` for all.
     pub public_service_entries: Vec<Str>,
+    /// Where files lie that DestinationRules name, in a folder for each namespace; `None`: they may name none.
+    pub tls_directory: Option<PathBuf>,
     /// What Gateways and routes may have in the label `istio.io/rev` to be ours.
     pub revisions: Vec<Str>,
     pub missing_waypoint: MissingWaypoint,

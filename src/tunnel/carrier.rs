@@ -1,4 +1,5 @@
-//! A connection over plain TCP, over a tunnel or within the process, for rooms that do not need to distinguish them.
+//! A connection over plain TCP, over a tunnel or within the process, perhaps under TLS to the application, for rooms that do not
+//! need to distinguish them.
 
 use std::io;
 use std::pin::Pin;
@@ -12,7 +13,11 @@ use super::joined::{JoinedRead, JoinedStream, JoinedWrite};
 use super::local::{LocalRead, LocalStream, LocalWrite};
 use super::stream::{HboneRead, HboneStream, HboneWrite};
 use crate::filter::Meter;
-use crate::sock::{ChunkRead, ChunkWrite, Duplex, Paced, PacedRead, PacedWrite, TcpRead, TcpWrite};
+use crate::sock::{
+    ChunkRead, ChunkWrite, Duplex, Paced, PacedRead, PacedWrite, Split, SplitRead, SplitWrite,
+    TcpRead, TcpWrite,
+};
+use crate::tls;
 
 /// The carrier of a connection's bytes.
 pub enum Carrier {
@@ -24,6 +29,8 @@ pub enum Carrier {
     Joined(JoinedStream),
     /// Whose bytes wait for their limits.
     Paced(Box<Paced<Carrier>>),
+    /// Under TLS to the application, over one of the others.
+    Tls(Box<tls::Stream<Carrier>>),
 }
 
 /// The receiving half of a [`Carrier`].
@@ -33,6 +40,7 @@ pub enum CarrierRead {
     Local(LocalRead),
     Joined(JoinedRead),
     Paced(Box<PacedRead<CarrierRead>>),
+    Tls(SplitRead<Box<tls::Stream<Carrier>>>),
 }
 
 /// The sending half of a [`Carrier`].
@@ -42,6 +50,7 @@ pub enum CarrierWrite {
     Local(LocalWrite),
     Joined(JoinedWrite),
     Paced(Box<PacedWrite<CarrierWrite>>),
+    Tls(SplitWrite<Box<tls::Stream<Carrier>>>),
 }
 
 /// Calls a method of the carrier.
@@ -53,6 +62,7 @@ macro_rules! forward {
             Self::Local($inner) => $call,
             Self::Joined($inner) => $call,
             Self::Paced($inner) => $call,
+            Self::Tls($inner) => $call,
         }
     };
 }
@@ -62,6 +72,7 @@ impl Carrier {
     pub fn is_local(&self) -> bool {
         match self {
             Carrier::Local(_) | Carrier::Joined(_) => true,
+            Carrier::Tls(stream) => stream.get_ref().0.is_local(),
             Carrier::Tcp(_) | Carrier::Hbone(_) => false,
             Carrier::Paced(paced) => paced.get_ref().is_local(),
         }
@@ -72,6 +83,16 @@ impl Carrier {
         match meter {
             Some(meter) => Carrier::Paced(Box::new(Paced::new(self, meter))),
             None => self,
+        }
+    }
+
+    /// An agent of the mesh is at the other end.
+    pub fn leads_to_an_agent(&self) -> bool {
+        match self {
+            Carrier::Tcp(_) => false,
+            Carrier::Tls(stream) => stream.get_ref().0.leads_to_an_agent(),
+            Carrier::Paced(paced) => paced.get_ref().leads_to_an_agent(),
+            Carrier::Hbone(_) | Carrier::Local(_) | Carrier::Joined(_) => true,
         }
     }
 }
@@ -101,6 +122,10 @@ impl Duplex for Carrier {
             Carrier::Paced(paced) => {
                 let (read, write) = paced.halves();
                 (CarrierRead::Paced(Box::new(read)), CarrierWrite::Paced(Box::new(write)))
+            }
+            Carrier::Tls(stream) => {
+                let (read, write) = Split(stream).halves();
+                (CarrierRead::Tls(read), CarrierWrite::Tls(write))
             }
         }
     }

@@ -47,6 +47,7 @@ pub const LAYERS: [(&str, u8); 41] = [
     ("jwt", 1),
     ("trace", 1),
     ("traffic", 1),
+    ("tls", 1),
     ("expression", 1),
     ("base", 0),
     // Declares the rooms and does nothing else.

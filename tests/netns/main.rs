@@ -25,6 +25,7 @@ mod cni;
 mod collector;
 mod destination_rules;
 mod dns;
+mod egress;
 mod endurance;
 mod entries;
 mod faults;

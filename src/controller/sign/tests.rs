@@ -150,6 +150,7 @@ impl Lab {
                 cluster_domain: settings.cluster_domain.clone(),
                 root_namespace: settings.root_namespace.clone(),
                 public_service_entries: Vec::new(),
+                tls_directory: None,
                 revisions: vec!["default".into()],
                 missing_waypoint: crate::config::MissingWaypoint::Refuse,
                 tracing: std::sync::Arc::default(),

@@ -31,7 +31,7 @@ use crate::l7::message::lasting::{self, Kept, Waits};
 use crate::l7::message::original::Original;
 use crate::l7::message::sent::Sent;
 use crate::l7::message::{deadline, headers};
-use crate::l7::upstream::{Key, Lease, SendError};
+use crate::l7::upstream::{Lease, SendError, UpstreamError};
 use crate::l7::version::Version;
 use crate::l7::worker::guards::{self, Asking};
 use crate::model::Retry;
@@ -69,7 +69,7 @@ impl Got {
 }
 
 /// An attempt without a response.
-struct Failed {
+pub(super) struct Failed {
     /// Certainly nothing of the request was sent, or the application did not look at it, and it is whole again.
     unsent: bool,
     /// The application says that it did not look at it.
@@ -79,6 +79,12 @@ struct Failed {
 }
 
 impl Failed {
+    /// Nothing was sent: there is no connection.
+    pub(super) fn unconnected(error: &UpstreamError) -> Self {
+        let answer = Answer::unreachable(error.reason(), error.to_string());
+        Self { unsent: true, ..Self::of(answer, error.ended()) }
+    }
+
     /// Something may have been sent.
     fn of(answer: Answer, ended: Ended) -> Self {
         Self { unsent: false, refused: false, answer, ended }
@@ -329,8 +335,8 @@ impl Routed {
         let captured = picked.captured();
         let (backend, port) = &self.plan.backend;
         let namespace = &self.session.client.key.namespace;
-        let refused = gate::refused_in_the_clear(backend, *port, namespace, captured.is_some());
-        if let Some(why) = refused {
+        let encrypted = gate::encryption(backend, *port, namespace, captured.is_some());
+        if let Err(why) = encrypted {
             return Err(Answer::in_the_clear(why).into());
         }
         let Some(server) = captured else {
@@ -480,10 +486,13 @@ impl Routed {
     ) -> Result<Got, Failed> {
         let session = &self.session;
         let version = self.version(arrived);
-        let shelf = session.context.upstreams.shelf(self.key(picked, version));
+        let secured = self.secured(picked, arrived).await?;
+        let shelf = session.context.upstreams.shelf(self.key(picked, version, secured.as_ref()));
         let dial = || async {
             let (from, addressed) = (session.downstream(), &self.plan.addressed.hostname);
-            let stream = session.context.reach.connect(&from, picked, Some(addressed)).await?;
+            let tls = secured.as_ref().map(|secured| (secured, version.over_tls()));
+            let reach = &session.context.reach;
+            let stream = reach.connect(&from, picked, Some(addressed), tls).await?;
             let share = session.seat.share();
             let connected = session.context.connect(share, version, stream, picked.address).await;
             let limits = picked.limits().map(|limits| limits.per_connection);
@@ -491,10 +500,7 @@ impl Routed {
         };
         let mut lease = match shelf.lease(dial).await {
             Ok(lease) => lease,
-            Err(error) => {
-                let answer = Answer::unreachable(error.reason(), error.to_string());
-                return Err(Failed { unsent: true, ..Failed::of(answer, error.ended()) });
-            }
+            Err(error) => return Err(Failed::unconnected(&error)),
         };
         *count += 1;
         headers::count_attempt(arrived.request.headers_mut(), *count);
@@ -503,11 +509,7 @@ impl Routed {
             upgrade.ask(arrived.request.headers_mut());
         }
         let unguarded = picked.captured().is_none();
-        let judged = unguarded.then(|| match &arrived.untold {
-            Some(untold) => Kept::of(&untold.sent.request(arrived.request.method()))
-                .changed(untold.mutations.clone()),
-            None => Kept::of(&arrived.request),
-        });
+        let judged = unguarded.then(|| kept(arrived));
         let streams = judged.as_ref().filter(|_| lasting::is_stream(&arrived.request));
         let judge = self.judge();
         let cut = streams.map(|head| -> Waits<'_> { Box::pin(judge.until_refused(picked, head)) });
@@ -549,20 +551,6 @@ impl Routed {
         let why = balance::nobody(service, *port, &self.session.client);
         Answer::no_healthy_upstream(why)
     }
-
-    fn key(&self, picked: &Picked, version: Version) -> Key {
-        let client = &self.session.client;
-        let server = picked.captured();
-        Key {
-            client_uid: client.uid.clone(),
-            client: client.identity.clone(),
-            client_address: self.session.client_address.ip(),
-            service: self.plan.addressed.key.clone(),
-            endpoint: picked.address,
-            server: server.map(|server| server.identity.clone()),
-            version,
-        }
-    }
 }
 
 /// Tells the application how long it has, where there is a deadline.
@@ -570,6 +558,15 @@ fn tell_deadline(arrived: &mut Arrived, due: Option<Instant>) {
     let Some(due) = due else { return };
     let left = due.saturating_duration_since(Instant::now());
     asked::tell(arrived.request.headers_mut(), left, arrived.form == Form::Grpc);
+}
+
+/// What is judged again of a request that lasts.
+fn kept(arrived: &Arrived) -> Kept {
+    match &arrived.untold {
+        Some(untold) => Kept::of(&untold.sent.request(arrived.request.method()))
+            .changed(untold.mutations.clone()),
+        None => Kept::of(&arrived.request),
+    }
 }
 
 /// The answer to a request that took too long, for this reason.

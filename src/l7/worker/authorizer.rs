@@ -316,8 +316,14 @@ impl Authorizer<'_> {
         check: &Request<RequestBody>,
     ) -> Result<(), Failed> {
         let (namespace, tunnelled) = (&self.from.client.key.namespace, to.captured().is_some());
-        if let Some(why) = gate::refused_in_the_clear(service, port, namespace, tunnelled) {
-            return Err(why.into());
+        match gate::encryption(service, port, namespace, tunnelled) {
+            Err(why) => return Err(why.into()),
+            Ok(Some(wanted)) => {
+                let by = &wanted.settings().by;
+                let why = format!("{by} wants TLS to the provider, which is not asked under TLS");
+                return Err(why.into());
+            }
+            Ok(None) => {}
         }
         let way = reach::direct(service, port, to);
         let asked = sent::policy_request(check.method(), check.uri(), check.headers());
@@ -346,7 +352,7 @@ impl Authorizer<'_> {
         let shelf = self.context.upstreams.shelf(self.key(service, to, version));
         let dial = || async {
             let addressed = Some(&service.hostname);
-            let stream = self.context.reach.connect(&self.from, to, addressed).await?;
+            let stream = self.context.reach.connect(&self.from, to, addressed, None).await?;
             self.context.connect(self.share, version, stream, to.address).await
         };
         let mut lease = shelf.lease(dial).await.map_err(|error| {
@@ -385,6 +391,7 @@ impl Authorizer<'_> {
             service: service.key.clone(),
             endpoint: to.address,
             server: to.captured().map(|server| server.identity.clone()),
+            tls: None,
             version,
         }
     }

@@ -8,22 +8,27 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    ConnectionPool, FieldError, HttpRetry, LabelSelector, Labelled, Labels, LocalitySetting,
-    RawOutlierDetection, read_as,
+    ConnectionPool, DEFAULT_NAMESPACE, FieldError, HttpRetry, LabelSelector, Labelled, Labels,
+    LocalitySetting, RawOutlierDetection, read_as,
 };
+use crate::tls::{Material, Pem};
 
 /// The name of the ConfigMap; that of a revision, `istio-REVISION`, is not read.
 pub const MESH_CONFIG: &str = "istio";
 /// Its key.
 const KEY: &str = "mesh";
+/// The key of certificates of an authority (Gateway API, BackendTLSPolicy `caCertificateRefs`).
+const CA: &str = "ca.crt";
 
-/// A ConfigMap. All but `istio` are read without their content.
+/// A ConfigMap. Of all but `istio` the key `ca.crt` is read, and nothing else.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(try_from = "Written")]
 pub struct ConfigMap {
     pub metadata: ObjectMeta,
     /// `None` if this is another ConfigMap, or has no key `mesh`.
     pub mesh: Option<Box<MeshConfig>>,
+    /// The key `ca.crt`, for BackendTLSPolicies.
+    pub ca: Option<Material>,
 }
 
 #[derive(Deserialize)]
@@ -359,7 +364,16 @@ impl TryFrom<Written> for ConfigMap {
             Some(Value::String(text)) => Some(Box::new(read(text)?)),
             Some(_) => return Err(format!("data.{KEY}: must be a text that holds YAML")),
         };
-        Ok(Self { metadata, mesh })
+        let ca = data.as_ref().and_then(|data| data.get(CA)?.as_str()).map(|text| {
+            let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+            let from = format!(
+                "ConfigMap {}/{}",
+                namespace.unwrap_or(DEFAULT_NAMESPACE),
+                name.unwrap_or_default()
+            );
+            Material::Pem(Pem::new(from, text.as_bytes()))
+        });
+        Ok(Self { metadata, mesh, ca })
     }
 }
 

@@ -129,8 +129,9 @@ pub(super) fn translate(
     let services = kubernetes.iter().flat_map(|service| service.vips.iter().copied());
     let allotments = Allotments::of(&wanted, services);
     let models = wanted.into_iter().map(|host| {
+        let names = &host.entry.object.spec.subject_alt_names;
         let mut model = service(cx, &places, &allotments, host);
-        model.encryption = frame.encryptions.of(&model);
+        model.encryption = frame.encryptions.of(&model, names);
         frame.rules.apply(&mut model);
         Arc::new(model)
     });
