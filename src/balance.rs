@@ -5,6 +5,7 @@
 //! Where no DestinationRule holds, [`plain`] draws from the service's own list. Where one holds, [`select`] draws from a [`table`], which
 //! is built once for each snapshot, policy and place of clients.
 
+mod neighbours;
 mod picked;
 mod plain;
 mod select;
@@ -19,6 +20,7 @@ use crate::base::Str;
 use crate::model::{Endpoint, Resolution, Service, Viewer, Workload};
 use crate::traffic::{self, Destination, HashKey, LocalityPolicy};
 use crate::world::World;
+pub use neighbours::neighbours;
 pub use picked::{Ended, InUse, Picked};
 use plain::Choice;
 use select::Selection;

@@ -20,6 +20,7 @@ mod external_auth;
 mod fault;
 mod grpc;
 mod header_modifier;
+mod hedging;
 mod matches;
 mod mirror;
 mod path;
@@ -39,6 +40,7 @@ pub use cors::{Cors, OriginPattern, Permitted};
 pub use external_auth::{AuthProtocol, ExternalAuth};
 pub use fault::{Abort, Delay, Injection};
 pub use header_modifier::{HeaderFilter, RequestHeaders, ResponseHeaders};
+pub use hedging::Hedging;
 pub use matches::{HeaderMatch, TextMatch, WrittenMatch, matches_whole, sent_text, whole};
 pub use mirror::Mirror;
 pub use path::PathRewrite;
@@ -74,6 +76,7 @@ table::filters! {
         // Variant, type: its field in the spec of a TrafficPolicy.
         Fault(Injection): "fault";
         RateLimit(RateLimit): "rateLimit";
+        Hedging(Hedging): "hedging";
     }
 }
 

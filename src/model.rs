@@ -4,6 +4,7 @@
 mod encryption;
 mod ext_authz;
 mod policy;
+mod retry;
 mod route;
 mod service;
 mod stream_route;
@@ -20,9 +21,9 @@ pub use policy::{
     Operation, PeerAuthentication, PolicyTarget, Rule, Scope, Source, TokenPlace, TokenRule,
     TokenText, Values,
 };
+pub use retry::{DefaultRetry, Retry, RetryCondition, RetryOn};
 pub use route::{
-    Backend, DefaultRetry, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind,
-    RouteParent, Timeouts,
+    Backend, HttpMatch, HttpRoute, HttpRule, PathMatch, RouteKind, RouteParent, Timeouts,
 };
 pub use service::{
     AppProtocol, Balancing, Canary, Endpoint, PortFilters, PortMapping, Preference, Resolution,

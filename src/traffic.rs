@@ -8,6 +8,7 @@
 //! given back.
 
 mod attempt;
+pub mod attempts;
 mod hash;
 mod host;
 mod hosts;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use serde::ser::SerializeStruct;
 
 use crate::base::Str;
+pub use crate::base::{InProgress, LeastRetries, RetryBudget, Spent};
 pub use attempt::Attempt;
 pub use hash::{Cookie, HashKey, Hashed, of_address};
 pub use host::Host;
@@ -153,6 +155,8 @@ pub struct Destination {
     hosts: Option<Hosts>,
     /// Where the policy limits connections.
     usage: Option<Usage>,
+    /// Where the policy has a retry budget.
+    spent: Option<Arc<Spent>>,
 }
 
 /// How an attempt at an endpoint ended, as far as it tells something about the endpoint.
@@ -194,7 +198,8 @@ impl Destination {
     fn counted(name: Str, policy: Policy, series: Arc<series::Series>) -> Self {
         let hosts = Hosts::of(&policy, series);
         let usage = policy.limits.as_deref().map(Usage::of);
-        Self { name, policy, hosts, usage }
+        let spent = policy.budget.as_deref().map(Spent::of);
+        Self { name, policy, hosts, usage, spent }
     }
 
     pub fn balancer(&self) -> Option<&Balancer> {
@@ -213,9 +218,14 @@ impl Destination {
         self.policy.limits.as_deref()
     }
 
-    /// Whether requests need a place.
+    /// Whether requests need a place, or count for the budget of retries.
     pub fn limits_requests(&self) -> bool {
-        self.usage.as_ref().is_some_and(Usage::limits_requests)
+        self.spent.is_some() || self.usage.as_ref().is_some_and(Usage::limits_requests)
+    }
+
+    /// The budget of retries, where there is one.
+    pub fn budget(&self) -> Option<&Arc<Spent>> {
+        self.spent.as_ref()
     }
 
     /// The place of a connection of layer 4; `None` where there is no limit.
@@ -231,10 +241,21 @@ impl Destination {
         place.map_err(|field| self.overflow(field))
     }
 
-    /// The place of a retry.
-    pub fn retry(&self) -> Result<Option<Box<Place>>, Overflow> {
-        let Some(usage) = &self.usage else { return Ok(None) };
-        usage.retry().map_err(|field| self.overflow(field))
+    /// Whether its policy bounds retries.
+    pub fn limits_retries(&self) -> bool {
+        self.spent.is_some() || self.limits().is_some_and(|limits| limits.max_retries.is_some())
+    }
+
+    /// The place of a retry. As in Envoy a budget holds instead of a limit.
+    pub fn retry(&self) -> Result<RetryPlace, Overflow> {
+        if let Some(spent) = &self.spent {
+            let overflow = || Overflow { field: "retryBudget", by: spent.by().clone() };
+            let counted = spent.retry().ok_or_else(overflow)?;
+            return Ok(RetryPlace { _place: None, _counted: Some(counted) });
+        }
+        let Some(usage) = &self.usage else { return Ok(RetryPlace::default()) };
+        let place = usage.retry().map_err(|field| self.overflow(field))?;
+        Ok(RetryPlace { _place: place, _counted: None })
     }
 
     fn overflow(&self, field: &'static str) -> Overflow {
@@ -295,6 +316,20 @@ impl Destination {
     /// Whether even the last endpoint may be ejected: the policy says 100 percent.
     pub fn may_eject_all(&self) -> bool {
         self.policy.outliers.as_ref().is_some_and(|it| it.max_ejection_percent >= 100)
+    }
+}
+
+/// A retry among those that a destination may have at once; given back when dropped.
+#[derive(Debug, Default)]
+pub struct RetryPlace {
+    _place: Option<Box<Place>>,
+    _counted: Option<InProgress>,
+}
+
+/// In a budget that is no destination's.
+impl From<InProgress> for RetryPlace {
+    fn from(counted: InProgress) -> Self {
+        Self { _place: None, _counted: Some(counted) }
     }
 }
 

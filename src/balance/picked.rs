@@ -7,7 +7,9 @@ use http::StatusCode;
 
 use crate::base::ports;
 use crate::model::Workload;
-use crate::traffic::{Attempt, Destination, Heard, InFlight, Limits, Load, Overflow, Place};
+use crate::traffic::{
+    Attempt, Destination, Heard, InFlight, InProgress, Limits, Load, Overflow, Place,
+};
 
 /// A selected endpoint; counts as a request in flight until dropped.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ struct Under {
     attempt: Option<Attempt>,
     /// In the limits of the policy.
     place: Option<Box<Place>>,
+    /// For the budget of retries.
+    counted: Option<InProgress>,
 }
 
 /// What a connection or request in progress holds.
@@ -95,7 +99,8 @@ impl Picked {
 
     /// Selected under the destination's policy.
     pub(super) fn under(self, destination: &Arc<Destination>, attempt: Option<Attempt>) -> Self {
-        let under = Under { destination: destination.clone(), attempt, place: None };
+        let destination = destination.clone();
+        let under = Under { destination, attempt, place: None, counted: None };
         Self { under: Some(Box::new(under)), ..self }
     }
 
@@ -132,9 +137,18 @@ impl Picked {
     /// Takes a place for a request, which may wait for it.
     pub async fn take_request(&mut self, has_own_connection: bool) -> Result<(), Overflow> {
         if let Some(under) = &mut self.under {
+            // Counted while it waits, too.
+            under.counted = under.destination.budget().map(|spent| spent.request());
             under.place = under.destination.request(has_own_connection).await?;
         }
         Ok(())
+    }
+
+    /// The first endpoint of a request: it arrives, as far as the budget of retries counts that.
+    pub fn arrives(&self) {
+        if let Some(spent) = self.under.as_ref().and_then(|under| under.destination.budget()) {
+            spent.arrives();
+        }
     }
 
     /// What it holds, for what is in progress to hold.
@@ -155,7 +169,9 @@ impl Picked {
         if !matches!(how, Ended::Served | Ended::Answered(_)) {
             tracing::debug!(endpoint = %self.address, ended = ?how, "an attempt failed");
             self.in_flight = None;
-            self.under.iter_mut().for_each(|under| under.place = None);
+            if let Some(under) = &mut self.under {
+                (under.place, under.counted) = (None, None);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{HashKey, Limits, LocalityPolicy, Warmup};
+use super::{HashKey, Limits, LocalityPolicy, RetryBudget, Warmup};
 use crate::base::Str;
 
 /// What holds for connections and requests to one port of a service.
@@ -16,6 +16,8 @@ pub struct Policy {
     pub outliers: Option<OutlierDetection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Box<Limits>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Box<RetryBudget>>,
     /// `None`: as the service's `trafficDistribution` says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locality: Option<Box<LocalityPolicy>>,
@@ -27,12 +29,13 @@ pub struct Policy {
 impl Policy {
     /// Nothing differs from a port without a policy.
     pub fn says_nothing(&self) -> bool {
-        let Self { by: _, balancer, outliers, limits, locality, warmup } = self;
+        let Self { by: _, balancer, outliers, limits, locality, warmup, budget } = self;
         balancer.is_none()
             && outliers.is_none()
             && limits.is_none()
             && locality.is_none()
             && warmup.is_none()
+            && budget.is_none()
     }
 }
 

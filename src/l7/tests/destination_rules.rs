@@ -21,16 +21,8 @@ const LONG: Step = Step::Slow(Duration::from_secs(600));
 
 /// The service with an endpoint for each of these, under the policy.
 fn mesh(applications: &[SocketAddr], policy: Policy) -> Fixture {
-    let mut mesh = shop(applications[0]);
+    let mut mesh = shop_of(applications);
     let mut service = mesh.mesh.services[0].as_ref().clone();
-    for (number, at) in applications.iter().enumerate().skip(1) {
-        let other = outsider(&format!("other-{number}"), *at);
-        let mut endpoint = service.endpoints[0].clone();
-        endpoint.workload = Some(other.uid.clone());
-        endpoint.ports[0].target = at.port();
-        service.endpoints.push(endpoint);
-        mesh = mesh.workload(other);
-    }
     let destination = Destination::new("Service shop/echo, port 80".into(), policy);
     service.traffic.set(None, Ports::from([(80, Arc::new(destination))]));
     mesh.mesh.services[0] = service.into();
@@ -211,7 +203,7 @@ async fn a_client_that_sends_slowly_has_no_endpoint_ejected() {
             ..OutlierDetection::default()
         };
         let timeouts =
-            Timeouts { request: Some(Duration::from_millis(1500)), backend_request: None };
+            Timeouts { request: Some(Duration::from_millis(1500)), ..Timeouts::default() };
         let rule = HttpRule { timeouts, ..fixture::rule(vec![to("echo", 1)]) };
         let policy = Policy { outliers: Some(outliers), ..Policy::default() };
         let mesh = mesh(&at, policy).route(fixture::route("r", "echo", vec![rule]));
@@ -289,8 +281,8 @@ async fn a_connection_takes_so_many_requests() {
 async fn no_more_requests_are_retried_at_once_than_the_policy_says() {
     let (at, scripts) = started(&[&[Step::Status(503), LONG, Step::Status(503)]]).await;
     let backoff = Duration::from_millis(1);
-    let codes = vec![StatusCode::SERVICE_UNAVAILABLE];
-    let retry = Some(Retry { codes, attempts: 3, backoff });
+    let codes = RetryOn::codes(vec![StatusCode::SERVICE_UNAVAILABLE]);
+    let retry = Some(Retry { backoff, ..Retry::new(codes, 3) });
     let rule = HttpRule { retry, ..fixture::rule(vec![to("echo", 1)]) };
     let limits = Limits { max_retries: Some(1), ..Limits::default() };
     let mesh = mesh(&at, limited(limits)).route(fixture::route("r", "echo", vec![rule]));

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    ConnectionPool, FieldError, LabelSelector, Labelled, Labels, LocalitySetting,
+    ConnectionPool, FieldError, HttpRetry, LabelSelector, Labelled, Labels, LocalitySetting,
     RawOutlierDetection, read_as,
 };
 
@@ -130,23 +130,6 @@ pub struct DefaultTrafficPolicy {
 pub struct OutboundTrafficPolicy {
     #[serde(default)]
     pub mode: Option<String>,
-}
-
-/// `HTTPRetry` of VirtualServices, which MeshConfig borrows.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpRetry {
-    #[serde(default)]
-    pub attempts: Option<u32>,
-    #[serde(default)]
-    pub per_try_timeout: Option<String>,
-    /// Envoy's names of failures, and statuses, with commas between.
-    #[serde(default)]
-    pub retry_on: Option<String>,
-    #[serde(default)]
-    pub backoff: Option<String>,
-    #[serde(flatten)]
-    pub rest: Map<String, Value>,
 }
 
 /// `MeshConfig.ServiceEntryVisibility`: whose clients see the ServiceEntries of a namespace.

@@ -10,6 +10,8 @@
 
 mod balancing;
 mod baseline;
+mod budget;
+mod constraint;
 mod labels;
 mod locality;
 mod outliers;
@@ -31,8 +33,12 @@ use crate::source::objects::{
     annotation, created,
 };
 use crate::source::{Condition, ConditionReason, ConditionType};
-use crate::traffic::{Destination, LocalityPolicy, Policy, Ports, ServicePort, Traffic};
+use crate::traffic::{
+    Destination, LocalityPolicy, Policy, Ports, RetryBudget, ServicePort, Traffic,
+};
 use baseline::Baseline;
+use constraint::Constraints;
+pub(super) use constraint::Targets;
 use labels::Compared;
 pub(super) use labels::all_of;
 use reading::Reading;
@@ -50,6 +56,8 @@ pub(super) struct Rules {
     /// What holds for services without a rule.
     without: Said,
     rules: ByHost<Rule>,
+    /// Budgets of retries from XBackendTrafficPolicies, where the rule that holds has none.
+    constraints: Constraints,
     /// Those with a `workloadSelector`, the oldest first.
     selecting: ByHost<SelectingRule>,
     /// By namespace: which of these select a client.
@@ -124,6 +132,7 @@ impl Rules {
             root_namespace: cx.settings.root_namespace.clone(),
             without: Said { rest: baseline.policy(), ..Said::default() },
             mesh: MeshSetting::read(cx),
+            constraints: Constraints::collect(cx),
             ..Self::default()
         };
         let mut known = Known::default();
@@ -262,10 +271,11 @@ impl Rules {
 
     /// What holds for the clients of a service.
     fn of(&self, service: &model::Service) -> Traffic {
+        let has_budget = self.constraints.of(service).is_some();
         let mut traffic = Traffic::default();
         let is_wide = matches!(self.mesh.locality, LocalityPolicy::Distribute(_))
             && service.resolution != Resolution::Dialled;
-        if is_wide || !self.without.rest.says_nothing() {
+        if is_wide || has_budget || !self.without.rest.says_nothing() {
             traffic.set(None, self.ports(service, &self.without));
         }
         if self.rules.is_empty() && self.selecting.is_empty() {
@@ -324,9 +334,13 @@ impl Rules {
     }
 
     fn ports(&self, service: &model::Service, said: &Said) -> Ports {
+        let budget = self.constraints.of(service);
         let policies = service.ports.iter().map(|port| {
             let mut policy = said.on(port.port).clone();
             locality::settle(&mut policy, service, &self.mesh.locality);
+            if let (None, Some(budget)) = (&policy.budget, budget) {
+                policy.budget = Some(Box::new(budget.clone()));
+            }
             if policy.by.is_empty() && policy.locality.is_some() {
                 policy.by = self.mesh.by.clone();
             }
@@ -370,6 +384,13 @@ impl Rule {
 }
 
 impl Said {
+    /// A budget of retries for every port.
+    fn budget(&mut self, budget: &RetryBudget) {
+        for policy in self.ports.values_mut().chain([&mut self.rest]) {
+            policy.budget = Some(Box::new(budget.clone()));
+        }
+    }
+
     fn on(&self, port: u16) -> &Policy {
         self.ports.get(&port).unwrap_or(&self.rest)
     }

@@ -36,6 +36,10 @@ impl<'a, 'b> Reading<'a, 'b> {
         Self { is_ewma, ..self }
     }
 
+    pub(super) fn key(&self) -> &'a ObjectKey {
+        self.key
+    }
+
     /// What holds for all ports and for single ones.
     pub(super) fn policies(&mut self, written: &RuleTrafficPolicy) -> Said {
         const WITHIN: &str = "spec.trafficPolicy";
@@ -52,7 +56,6 @@ impl<'a, 'b> Reading<'a, 'b> {
         for (field, given, instead) in [
             ("tunnel", tunnel.is_some(), "connections go straight to the endpoint"),
             ("proxyProtocol", proxy_protocol.is_some(), "no PROXY protocol header is sent"),
-            ("retryBudget", retry_budget.is_some(), "retries are bounded by the route's attempts"),
         ] {
             if given {
                 self.no_effect(&format!("{WITHIN}.{field}"), instead);
@@ -84,7 +87,12 @@ impl<'a, 'b> Reading<'a, 'b> {
             let policy = self.policy(&within, settings);
             ports.insert(number, policy);
         }
-        Said { rest, ports }
+        let mut said = Said { rest, ports };
+        if let Some(written) = retry_budget {
+            let budget = self.budget(&format!("{WITHIN}.retryBudget"), written);
+            said.budget(&budget);
+        }
+        said
     }
 
     fn policy(&mut self, within: &str, written: &PortTrafficPolicy) -> Policy {
@@ -118,7 +126,7 @@ impl<'a, 'b> Reading<'a, 'b> {
         let limits = own_limits.unwrap_or_else(|| self.baseline.limits.clone());
         let baseline = self.baseline.policy();
         let by = baseline.by.clone();
-        let policy = Policy { by, balancer, outliers, limits, locality, warmup };
+        let policy = Policy { by, balancer, outliers, limits, locality, warmup, budget: None };
         if of_mesh || policy == baseline {
             return policy;
         }
