@@ -278,10 +278,20 @@ async fn an_endpoint_that_refuses_connections_is_ejected() {
     assert_eq!(dials(&bench), 2, "it gets no connection any more");
 }
 
+/// So that its queue does not fill up.
+fn accept_all(listener: TcpListener) {
+    tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await);
+        }
+    });
+}
+
 /// The same endpoint is probed by one connection when its time has come, and gets more when that is accepted.
 #[tokio::test]
 async fn one_connection_probes_an_endpoint_that_was_ejected() {
-    let (_listener, port) = listening().await;
+    let (listener, port) = listening().await;
+    accept_all(listener);
     let mut echo = outside(&["127.0.0.1", "127.0.0.2"], port);
     let outliers = OutlierDetection {
         consecutive_errors: 2,
@@ -314,7 +324,7 @@ async fn one_connection_probes_an_endpoint_that_was_ejected() {
     until(&|| dials() > 2).await;
     assert!(is_ejected());
     assert_eq!(dials(), 3);
-    let _listener = TcpListener::bind(down).await.unwrap();
+    accept_all(TcpListener::bind(down).await.unwrap());
     until(&|| dials() >= 10).await;
     assert!(!destination.are_some_out());
 }

@@ -166,12 +166,12 @@ mod tests {
         let mut taken = [0; 3];
         (0..300).for_each(|_| taken[equal.in_turn().unwrap().endpoint] += 1);
         assert_eq!(taken, [100, 100, 100]);
-        // The light one is never more than two turns away from its share, wherever the turns began.
+        // The light one is never more than four turns away from its share, wherever the turns began.
         let heavy = group(&[1, 9]);
         let mut light = 0i64;
         for turn in 1..=1000i64 {
             light += i64::from(heavy.in_turn().unwrap().endpoint == 0);
-            assert!((light * 10 - turn).abs() <= 20, "{light} of {turn}");
+            assert!((light * 10 - turn).abs() <= 40, "{light} of {turn}");
         }
         assert!(group(&[]).in_turn().is_none() && group(&[]).by_weight().is_none());
     }
