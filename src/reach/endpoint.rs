@@ -82,7 +82,7 @@ impl Reach {
     }
 
     /// A stream to the endpoint, and the TLS that it is under.
-    async fn connect_secured(
+    pub(super) async fn connect_secured(
         &self,
         from: &Downstream<'_>,
         port: u16,

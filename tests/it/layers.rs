@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::modules::{Library, Module};
 
 /// Room and layer. The program itself stands above its subcommands.
-pub const LAYERS: [(&str, u8); 41] = [
+pub const LAYERS: [(&str, u8); 42] = [
     ("main", 13),
     ("cli", 12),
     ("app", 11),
