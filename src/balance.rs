@@ -3,6 +3,7 @@
 //! room opens no connection; its callers report how each attempt ended ([`Picked::ended`]).
 
 mod picked;
+mod session;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use crate::model::{Balancing, Endpoint, Preference, Resolution, Service, Workloa
 use crate::traffic::{self, Balancer, Destination, Ejected, HashKey};
 use crate::world::World;
 pub use picked::{Ended, InUse, Picked};
+pub use session::{has_session, session_of};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
@@ -23,6 +25,8 @@ pub struct Caller<'a> {
     pub address: IpAddr,
     /// Selects the endpoint where the policy hashes a property of requests.
     pub hash: Option<u64>,
+    /// The endpoint of its session, as [`session_of`] tells it. It is taken if it may be.
+    pub session: Option<u64>,
 }
 
 impl Caller<'_> {
@@ -59,7 +63,8 @@ pub fn pick(
     let ejected = ejected.filter(|ejected| choice.may_leave_out(ejected, pool));
     let left_out = LeftOut { tried: avoid, ejected: ejected.as_deref() };
     let (endpoint, address) = choice
-        .among(ready, left_out)
+        .of_session(left_out)
+        .or_else(|| choice.among(ready, left_out))
         .or_else(|| choice.among(ready, LeftOut { tried: &[], ..left_out }))
         .or_else(|| choice.last_of(ready, left_out))
         .or_else(|| choice.among(terminating, LeftOut { ejected: None, ..left_out }))
@@ -248,6 +253,12 @@ impl<'a> Choice<'a, '_> {
         let other_than_dialled = dialled.is_some_and(|dialled| dialled != address);
         let far = if other_than_dialled { FAR } else { 0 };
         Some((far + distance + u8::from(other_family), (endpoint, candidate)))
+    }
+
+    /// The ready endpoint of the client's session.
+    fn of_session(&self, left_out: LeftOut<'_>) -> Option<Candidate<'a>> {
+        let endpoint = session::endpoint(self.service, self.caller.session?)?;
+        self.candidate(endpoint, left_out, None).map(|(_, candidate)| candidate)
     }
 
     fn policy(&self) -> Option<(&'a Balancer, &'a Destination)> {

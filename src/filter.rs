@@ -15,18 +15,23 @@
 mod answer;
 pub mod backend;
 mod chain;
+mod circuit_breaker;
+mod concurrency_limit;
 mod cors;
 mod external_auth;
 mod fault;
 mod grpc;
 mod header_modifier;
+mod held;
 mod matches;
 mod mirror;
 mod path;
 mod policy;
+mod priority;
 mod rate_limit;
 mod redirect;
 mod rewrite;
+mod session_persistence;
 mod share;
 mod table;
 
@@ -35,17 +40,26 @@ pub use backend::{BackendObject, BackendRef};
 pub use chain::{
     Pair, Seen, change, changes, has_type_of, inherit, remember, respond, runs_on, volatile,
 };
+pub use circuit_breaker::{Bounds, CircuitBreaker, Opening, circuit_breaker};
+pub use concurrency_limit::{
+    Adaptive, ConcurrencyLimit, Limit, LimitInUse, MinRtt, Shed, limits_in_use,
+};
 pub use cors::{Cors, OriginPattern, Permitted};
 pub use external_auth::{AuthProtocol, ExternalAuth};
 pub use fault::{Abort, Delay, Injection};
 pub use header_modifier::{HeaderFilter, RequestHeaders, ResponseHeaders};
+pub use held::Held;
 pub use matches::{HeaderMatch, TextMatch, WrittenMatch, matches_whole, sent_text, whole};
 pub use mirror::Mirror;
 pub use path::PathRewrite;
 pub use policy::{PolicyTarget, judge_spec};
+pub use priority::{Level, Priority, level};
 pub use rate_limit::{Key, RateLimit};
 pub use redirect::Redirect;
 pub use rewrite::Rewrite;
+pub use session_persistence::{
+    SessionCarrier, SessionPersistence, Token, WrittenSession, session_persistence,
+};
 pub use share::Share;
 
 use std::fmt::Debug;
@@ -74,6 +88,11 @@ table::filters! {
         // Variant, type: its field in the spec of a TrafficPolicy.
         Fault(Injection): "fault";
         RateLimit(RateLimit): "rateLimit";
+        SessionPersistence(SessionPersistence): "sessionPersistence";
+        CircuitBreaker(CircuitBreaker): "circuitBreaker";
+        Priority(Priority): "priority";
+        // After the rate limit, which may refuse the request before it takes a place.
+        ConcurrencyLimit(ConcurrencyLimit): "concurrencyLimit";
     }
 }
 
@@ -153,6 +172,8 @@ pub struct Cx<'a> {
     pub pod: &'a str,
     /// The route, and the number of its rule.
     pub route: Option<(&'a ObjectKey, usize)>,
+    /// How soon it is shed; `None` where no policy says so.
+    pub level: Option<Level>,
 }
 
 /// The two halves of a waypoint.

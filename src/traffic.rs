@@ -27,7 +27,9 @@ pub use ejections::Ejected;
 use ejections::Ejections;
 pub use hash::{Cookie, HashKey, Hashed, of_address};
 use limits::Usage;
-pub use limits::{Keepalive, Limits, Overflow, PerConnection, Place};
+pub use limits::{
+    HttpVersion, Keepalive, Limits, Overflow, PerConnection, Pings, Place, ProxyProtocol,
+};
 pub use policy::{Balancer, OutlierDetection, Policy};
 pub use totals::{Totals, totals};
 

@@ -5,6 +5,7 @@ use std::pin::Pin;
 
 use http::{HeaderMap, StatusCode};
 
+use super::held::Held;
 use crate::base::{PolicyNote, Reason};
 
 /// An answer that a filter gives instead of the application.
@@ -35,6 +36,11 @@ pub enum Flow {
     Answer(Answer),
     /// The request continues, and its record gets this note.
     Note(PolicyNote),
+    /// The request continues, and holds this until its end.
+    Hold {
+        held: Held,
+        note: Option<PolicyNote>,
+    },
     /// The filter waits. Only such filters pay for the box.
     Wait(Pin<Box<dyn Future<Output = Waited> + Send>>),
 }

@@ -4,6 +4,7 @@
 //! [`connection`], and its requests share a [`session`].
 
 pub(in crate::l7) mod attempt;
+mod breaker;
 pub(in crate::l7) mod bytes;
 pub(in crate::l7) mod connection;
 pub(in crate::l7) mod judge;

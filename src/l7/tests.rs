@@ -1,6 +1,8 @@
 //! The workers in process: real sockets on loopback, endpoints outside of the mesh, so that no tunnel is needed.
 
 mod authorizers;
+mod concurrency;
+mod connection_pools;
 mod destination;
 mod destination_rules;
 mod external_auth;
@@ -16,6 +18,7 @@ mod refusals;
 mod reliability;
 mod routing;
 mod scripted;
+mod sessions;
 mod streams;
 mod support;
 mod traffic;

@@ -34,6 +34,12 @@ impl Attempts {
             .filter(|picked| !self.tried.contains(&picked.address))
     }
 
+    /// Passes over an endpoint, which was not tried and may not be now.
+    pub fn pass_over(&mut self, mut picked: Picked) {
+        picked.ended(Ended::NotTried);
+        self.tried.push(picked.address);
+    }
+
     /// Reports how an attempt failed. Whether another endpoint may be tried.
     pub fn failed(&mut self, picked: &mut Picked, how: Ended) -> bool {
         picked.ended(how);

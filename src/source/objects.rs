@@ -32,8 +32,9 @@ pub use authorization_policy::{
     PolicyOperation, PolicyProvider, PolicyRule, PolicySource, PolicyTo,
 };
 pub use destination_rule::{
-    ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, HttpCookie, LoadBalancer,
-    PortTrafficPolicy, RawOutlierDetection, RuleTrafficPolicy,
+    ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, HttpCookie, HttpSettings,
+    LoadBalancer, PortTrafficPolicy, ProxyProtocol, RawOutlierDetection, RuleTrafficPolicy,
+    TcpSettings,
 };
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,

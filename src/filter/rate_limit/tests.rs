@@ -25,7 +25,15 @@ fn pass(limit: &RateLimit, user: &'static str, account: &str, pod: &str) -> Flow
     let uri = Uri::from_static("/");
     let mut head = RequestHead { method: &Method::GET, uri: &uri, headers: &mut headers };
     let address = "10.0.0.1".parse().unwrap();
-    let cx = Cx { port: 80, identity: Some(&identity), address, service: None, pod, route: None };
+    let cx = Cx {
+        port: 80,
+        identity: Some(&identity),
+        address,
+        service: None,
+        pod,
+        route: None,
+        level: None,
+    };
     limit.request(&mut head, &cx)
 }
 

@@ -35,6 +35,7 @@ use crate::l7::upstream::{Key, Lease, SendError};
 use crate::l7::version::Version;
 use crate::l7::worker::guards::{self, Asking};
 use crate::reach::Attempts;
+use crate::traffic::HttpVersion;
 use crate::world::World;
 
 /// A request that knows where it goes.
@@ -59,7 +60,7 @@ pub(in crate::l7) struct Got {
 
 impl Got {
     /// What the response tells about its endpoint.
-    fn ended(&self) -> Ended {
+    pub(in crate::l7) fn ended(&self) -> Ended {
         Ended::Answered(body::outcome(self.response.status(), self.response.headers()))
     }
 }
@@ -175,6 +176,15 @@ impl Routed {
         let mut last = None;
         let mut next = first;
         while let Some(mut picked) = next {
+            let call = match self.call(&picked) {
+                Ok(call) => call,
+                Err(answer) => {
+                    last.get_or_insert((answer, Ended::NotTried));
+                    attempts.pass_over(picked);
+                    next = self.plan.endpoint(&self.world, &self.session, &attempts);
+                    continue;
+                }
+            };
             let peer =
                 self.session.context.labels.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
@@ -195,6 +205,10 @@ impl Routed {
             let Failed { unsent, refused, answer, ended } = match sent {
                 Some(Ok(got)) => {
                     picked.ended(got.ended());
+                    if let Some(call) = call {
+                        call.ended(got.ended().has_failed());
+                        exchange.hold(*call);
+                    }
                     return Outcome::Got(got, picked);
                 }
                 Some(Err(failed)) => failed,
@@ -203,6 +217,9 @@ impl Routed {
             // A client that sends slowly must not have the endpoint ejected.
             let is_clients = ended == Ended::TimedOut && exchange.is_uploading();
             let heard = if is_clients { Ended::GivenUp } else { ended };
+            if let Some(call) = call {
+                call.ended(heard.has_failed());
+            }
             let goes_on = attempts.failed(&mut picked, heard);
             // A pooled connection that was closed meanwhile was no attempt at all.
             let was_one = refused || !matches!(ended, Ended::Stale);
@@ -237,8 +254,19 @@ impl Routed {
         match &arrived.upgrade {
             // Only HTTP/1.1 has upgrades.
             Some(_) => Version::Http1,
-            None => self.session.upstream_version(arrived.version, self.plan.protocol()),
+            None => match self.http_version() {
+                HttpVersion::OfPort => {
+                    self.session.upstream_version(arrived.version, self.plan.protocol())
+                }
+                HttpVersion::OfClient => arrived.version,
+                HttpVersion::Http2 => Version::Http2,
+            },
         }
+    }
+
+    fn http_version(&self) -> HttpVersion {
+        let limits = self.plan.destination(&self.session).and_then(|it| it.limits());
+        limits.map(|limits| limits.http_version).unwrap_or_default()
     }
 
     /// What stands before an attempt where nobody at the destination judges.
@@ -394,9 +422,12 @@ impl Routed {
         picked: &Picked,
         arrived: &mut Arrived,
         filtered: Option<Arc<[Filtered]>>,
-        exchange: Option<&mut Exchange>,
+        mut exchange: Option<&mut Exchange>,
     ) -> Result<(), Answer> {
         let Some(filtered) = filtered else { return Ok(()) };
+        if let Some(exchange) = &mut exchange {
+            exchange.release();
+        }
         let pod = picked.address.to_string();
         let from = Asking {
             identity: Some(&self.session.client.identity),
@@ -495,9 +526,8 @@ impl Routed {
             let (from, addressed) = (session.downstream(), &self.plan.addressed.hostname);
             let stream = session.context.reach.connect(&from, picked, Some(addressed)).await?;
             let share = session.seat.share();
-            let connected = session.context.connect(share, version, stream, picked.address).await;
-            let limits = picked.limits().map(|limits| limits.per_connection);
-            connected.map(|sender| sender.limited(limits.unwrap_or_default()))
+            let limits = picked.limits().map(|limits| limits.per_connection).unwrap_or_default();
+            session.context.connect_under(limits, share, version, stream, picked.address).await
         };
         let mut lease = match shelf.lease(dial).await {
             Ok(lease) => lease,

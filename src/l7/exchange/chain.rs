@@ -35,6 +35,15 @@ pub(in crate::l7) async fn ask<B>(
             }
             None
         }
+        Flow::Hold { held, note } => {
+            if let Some(exchange) = exchange {
+                exchange.hold(held);
+                if let Some(note) = note {
+                    exchange.record.note(note);
+                }
+            }
+            None
+        }
         Flow::Wait(waited) => {
             let Waited { answer, mark } = waited.await;
             if let Some(exchange) = exchange {

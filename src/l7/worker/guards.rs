@@ -54,7 +54,9 @@ pub(in crate::l7) async fn ask(
         let route = selected.as_ref().map(|(route, rule)| (&route.key, *rule));
         let Asking { identity, address, pod } = from;
         let port = way.ports.first().copied().unwrap_or_default();
-        let cx = Cx { port, identity, address, service: Some(&way.service), pod, route };
+        let mut cx =
+            Cx { port, identity, address, service: Some(&way.service), pod, route, level: None };
+        cx.level = filter::level(of_rule.iter().chain(general.clone()), request.headers(), &cx);
         for filter in of_rule.iter().chain(general) {
             let heard = exchange.as_deref_mut();
             match filter {
@@ -178,7 +180,10 @@ pub(in crate::l7) async fn ask_external(
 }
 
 /// The filters of all ports that may have been dialled, each once.
-fn of_ports<'a>(service: &'a Service, ports: &'a [u16]) -> impl Iterator<Item = &'a HttpFilter> {
+fn of_ports<'a>(
+    service: &'a Service,
+    ports: &'a [u16],
+) -> impl Iterator<Item = &'a HttpFilter> + Clone {
     let unknown = Some(&service.filters[..]).filter(|_| ports.is_empty());
     let known = ports.iter().enumerate().flat_map(move |(at, port)| {
         let is_new = move |filter: &&HttpFilter| {

@@ -8,7 +8,7 @@ use crate::base::schema::parse_duration;
 use crate::base::{ObjectKey, Str};
 use crate::source::objects::{DestinationRule, PortTrafficPolicy, RuleTrafficPolicy};
 use crate::source::translate::Context;
-use crate::traffic::{Limits, Policy};
+use crate::traffic::{Limits, Policy, ProxyProtocol};
 
 /// One rule, while it is read.
 pub(super) struct Reading<'a, 'b> {
@@ -36,7 +36,6 @@ impl<'a, 'b> Reading<'a, 'b> {
         } = written;
         for (field, given, instead) in [
             ("tunnel", tunnel.is_some(), "connections go straight to the endpoint"),
-            ("proxyProtocol", proxy_protocol.is_some(), "no PROXY protocol header is sent"),
             ("retryBudget", retry_budget.is_some(), "retries are bounded by the route's attempts"),
         ] {
             if given {
@@ -50,7 +49,11 @@ impl<'a, 'b> Reading<'a, 'b> {
             outlier_detection: outlier_detection.clone(),
             tls: tls.clone(),
         };
-        let rest = self.policy(WITHIN, &rest);
+        let header = proxy_protocol.as_ref();
+        let header =
+            header.and_then(|it| self.proxy_protocol(&format!("{WITHIN}.proxyProtocol"), it));
+        let mut rest = self.policy(WITHIN, &rest);
+        self.put_header(&mut rest, header);
         let mut ports = BTreeMap::new();
         for (index, settings) in port_level_settings.iter().enumerate() {
             let within = format!("{WITHIN}.portLevelSettings[{index}]");
@@ -66,7 +69,9 @@ impl<'a, 'b> Reading<'a, 'b> {
                 self.error(&format!("{within}.port.number"), reason);
                 continue;
             }
-            let policy = self.policy(&within, settings);
+            let mut policy = self.policy(&within, settings);
+            // Of the whole rule: ports have no field of their own for it.
+            self.put_header(&mut policy, header);
             ports.insert(number, policy);
         }
         Said { rest, ports }
@@ -94,6 +99,14 @@ impl<'a, 'b> Reading<'a, 'b> {
             policy.by = described(self.key);
         }
         policy
+    }
+
+    /// Connections begin with this header.
+    fn put_header(&self, policy: &mut Policy, header: Option<ProxyProtocol>) {
+        if header.is_some() {
+            policy.by = described(self.key);
+            policy.limits.get_or_insert_default().proxy_protocol = header;
+        }
     }
 
     /// A duration of at least one millisecond.
