@@ -43,6 +43,13 @@ pub struct Workload {
     pub peer_authentication: PeerAuthentication,
     /// AuthorizationPolicies with a selector that selects this workload.
     pub policies: Vec<ObjectKey>,
+    /// It may connect to services and workloads that the mesh knows, and nowhere else (`outboundTrafficPolicy`).
+    #[serde(skip_serializing_if = "is_false")]
+    pub registry_only: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Workload {

@@ -45,6 +45,7 @@ pub(crate) fn workload(name: &str, address: &str) -> Workload {
         waypoint: Binding::None,
         peer_authentication: PeerAuthentication::default(),
         policies: Vec::new(),
+        registry_only: false,
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::authorization_policy::{self, Policies};
 use super::changes::Affected;
 use super::destination_rule::Rules;
+use super::egress::Egress;
 use super::encryption::Encryptions;
 use super::peer_authentication::Levels;
 use super::waypoint::Waypoints;
@@ -19,6 +20,7 @@ pub(super) struct Frame {
     pub(super) waypoints: Waypoints,
     pub(super) policies: Policies,
     pub(super) levels: Levels,
+    pub(super) egress: Egress,
     pub(super) encryptions: Encryptions,
     pub(super) rules: Rules,
     pub(super) access_log: Option<Arc<AccessFormat>>,
@@ -37,6 +39,7 @@ impl Frame {
         let policies = authorization_policy::translate(cx, &waypoints);
         waypoints.heed(cx, policies.models());
         let levels = Levels::collect(cx);
+        let egress = Egress::collect(cx);
         let encryptions = Encryptions::collect(cx);
         let rules = Rules::collect(cx);
         namespace::check_all(cx);
@@ -50,6 +53,7 @@ impl Frame {
             waypoints,
             policies,
             levels,
+            egress,
             encryptions,
             rules,
             access_log,
@@ -65,6 +69,7 @@ impl Frame {
         self.policies.share(&before.policies);
         let mut workloads_of = self.policies.differing(&before.policies);
         workloads_of.extend(self.levels.differing(&before.levels));
+        workloads_of.extend(self.egress.differing(&before.egress));
         Affected {
             all: self.waypoints != before.waypoints,
             workloads_of,
