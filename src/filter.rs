@@ -91,7 +91,6 @@ table::filters! {
         SessionPersistence(SessionPersistence): "sessionPersistence";
         CircuitBreaker(CircuitBreaker): "circuitBreaker";
         Priority(Priority): "priority";
-        // After the rate limit, which may refuse the request before it takes a place.
         ConcurrencyLimit(ConcurrencyLimit): "concurrencyLimit";
     }
 }

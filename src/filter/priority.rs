@@ -6,7 +6,7 @@
 use http::HeaderMap;
 use serde::Deserialize;
 
-use super::{Cx, Fault, Filter, Half, HeaderMatch, HttpFilter, RuleContext};
+use super::{Fault, Filter, Half, HeaderMatch, HttpFilter, RuleContext};
 use crate::base::schema::forms::{HEADER_NAME, HEADER_VALUE};
 use crate::base::schema::{Objection, Rule, items};
 use crate::base::{Identity, ObjectKey, Str};
@@ -223,10 +223,10 @@ impl Priority {
 pub fn level<'a>(
     filters: impl IntoIterator<Item = &'a HttpFilter>,
     headers: &HeaderMap,
-    cx: &Cx<'_>,
+    client: Option<&Identity>,
 ) -> Option<Level> {
     filters.into_iter().find_map(|filter| match filter {
-        HttpFilter::Priority(priority) => Some(priority.level(cx.identity, headers)),
+        HttpFilter::Priority(priority) => Some(priority.level(client, headers)),
         _ => None,
     })
 }

@@ -11,6 +11,7 @@ pub(in crate::l7) mod judge;
 pub(in crate::l7) mod labels;
 pub(in crate::l7) mod mirror;
 pub(in crate::l7) mod plan;
+mod pool;
 pub(in crate::l7) mod request;
 pub(in crate::l7) mod retry;
 pub(in crate::l7) mod session;

@@ -111,6 +111,12 @@ impl Exchange {
         self.holds.add(held);
     }
 
+    /// A call was answered, and counts as in progress until the response has ended.
+    pub(in crate::l7) fn called(&mut self, call: Held, ended: Ended) {
+        call.ended(ended.has_failed());
+        self.hold(call);
+    }
+
     /// Gives back its places in limits: what follows is another attempt.
     pub(in crate::l7) fn release(&mut self) {
         self.holds.release_places();

@@ -355,7 +355,7 @@ mod tests {
         assert!(limiter.is_empty());
         let shown = limits_in_use();
         let shown = shown.iter().find(|it| it.of.pod == "shadow").unwrap();
-        assert_eq!((shown.limit, shown.in_progress, shown.shed), (2, 0, [0, 0, 2]));
+        assert_eq!((shown.limit, shown.in_progress, shown.shed), (2, 0, [1, 0, 1]));
     }
 
     proptest! {

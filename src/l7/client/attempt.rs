@@ -35,7 +35,6 @@ use crate::l7::upstream::{Key, Lease, SendError};
 use crate::l7::version::Version;
 use crate::l7::worker::guards::{self, Asking};
 use crate::reach::Attempts;
-use crate::traffic::HttpVersion;
 use crate::world::World;
 
 /// A request that knows where it goes.
@@ -175,16 +174,7 @@ impl Routed {
         let mut attempts = Attempts::default();
         let mut last = None;
         let mut next = first;
-        while let Some(mut picked) = next {
-            let call = match self.call(&picked) {
-                Ok(call) => call,
-                Err(answer) => {
-                    last.get_or_insert((answer, Ended::NotTried));
-                    attempts.pass_over(picked);
-                    next = self.plan.endpoint(&self.world, &self.session, &attempts);
-                    continue;
-                }
-            };
+        while let Some((mut picked, call)) = self.let_in(next, &mut attempts, &mut last) {
             let peer =
                 self.session.context.labels.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
@@ -205,10 +195,7 @@ impl Routed {
             let Failed { unsent, refused, answer, ended } = match sent {
                 Some(Ok(got)) => {
                     picked.ended(got.ended());
-                    if let Some(call) = call {
-                        call.ended(got.ended().has_failed());
-                        exchange.hold(*call);
-                    }
+                    call.into_iter().for_each(|call| exchange.called(*call, got.ended()));
                     return Outcome::Got(got, picked);
                 }
                 Some(Err(failed)) => failed,
@@ -217,9 +204,7 @@ impl Routed {
             // A client that sends slowly must not have the endpoint ejected.
             let is_clients = ended == Ended::TimedOut && exchange.is_uploading();
             let heard = if is_clients { Ended::GivenUp } else { ended };
-            if let Some(call) = call {
-                call.ended(heard.has_failed());
-            }
+            call.iter().for_each(|call| call.ended(heard.has_failed()));
             let goes_on = attempts.failed(&mut picked, heard);
             // A pooled connection that was closed meanwhile was no attempt at all.
             let was_one = refused || !matches!(ended, Ended::Stale);
@@ -232,41 +217,6 @@ impl Routed {
         }
         let (answer, ended) = last.unwrap_or_else(|| (self.nobody(), Ended::Unreached));
         Outcome::Failed(answer, ended)
-    }
-
-    /// A place for the request in the limits of the destination's policy, for which it may wait.
-    async fn take_place(
-        &self,
-        picked: &mut Picked,
-        arrived: &Arrived,
-        due: Option<Instant>,
-    ) -> Result<(), Answer> {
-        let has_own_connection = self.version(arrived) == Version::Http1;
-        match deadline::within(due, picked.take_request(has_own_connection)).await {
-            Some(Ok(())) => Ok(()),
-            Some(Err(overflow)) => Err(Answer::overflow(overflow.to_string())),
-            None => Err(late()),
-        }
-    }
-
-    /// The version that the application is spoken to in.
-    fn version(&self, arrived: &Arrived) -> Version {
-        match &arrived.upgrade {
-            // Only HTTP/1.1 has upgrades.
-            Some(_) => Version::Http1,
-            None => match self.http_version() {
-                HttpVersion::OfPort => {
-                    self.session.upstream_version(arrived.version, self.plan.protocol())
-                }
-                HttpVersion::OfClient => arrived.version,
-                HttpVersion::Http2 => Version::Http2,
-            },
-        }
-    }
-
-    fn http_version(&self) -> HttpVersion {
-        let limits = self.plan.destination(&self.session).and_then(|it| it.limits());
-        limits.map(|limits| limits.http_version).unwrap_or_default()
     }
 
     /// What stands before an attempt where nobody at the destination judges.
@@ -615,6 +565,6 @@ impl Outcome {
     }
 }
 
-fn late() -> Answer {
+pub(super) fn late() -> Answer {
     Answer::unreachable(Reason::Timeout, "the route's timeout passed before there was a response")
 }

@@ -8,13 +8,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 
 use super::authorizer::{AsSent, Authorizer};
 use crate::base::Identity;
 use crate::base::path::PathReadings;
 use crate::ext_authz;
-use crate::filter::{self, Cx, ExternalAuth, Half, HttpFilter};
+use crate::filter::{self, Cx, ExternalAuth, Half, HttpFilter, Level};
 use crate::gate::{Ask, Filtered};
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::{Exchange, chain};
@@ -54,9 +54,8 @@ pub(in crate::l7) async fn ask(
         let route = selected.as_ref().map(|(route, rule)| (&route.key, *rule));
         let Asking { identity, address, pod } = from;
         let port = way.ports.first().copied().unwrap_or_default();
-        let mut cx =
-            Cx { port, identity, address, service: Some(&way.service), pod, route, level: None };
-        cx.level = filter::level(of_rule.iter().chain(general.clone()), request.headers(), &cx);
+        let level = level(service, way, of_rule, request.headers(), identity);
+        let cx = Cx { port, identity, address, service: Some(&way.service), pod, route, level };
         for filter in of_rule.iter().chain(general) {
             let heard = exchange.as_deref_mut();
             match filter {
@@ -82,6 +81,17 @@ pub(in crate::l7) async fn ask(
         }
     }
     Ok(())
+}
+
+/// How soon the request is shed. In a function of its own, so that the future of a request does not hold what it looks through.
+fn level(
+    service: &Service,
+    way: &Filtered,
+    of_rule: &[HttpFilter],
+    headers: &HeaderMap,
+    identity: Option<&Identity>,
+) -> Option<Level> {
+    filter::level(of_rule.iter().chain(of_ports(service, &way.ports)), headers, identity)
 }
 
 /// The rule that takes a request. Nobody says which port was dialled: the first on which there is one.
@@ -180,10 +190,7 @@ pub(in crate::l7) async fn ask_external(
 }
 
 /// The filters of all ports that may have been dialled, each once.
-fn of_ports<'a>(
-    service: &'a Service,
-    ports: &'a [u16],
-) -> impl Iterator<Item = &'a HttpFilter> + Clone {
+fn of_ports<'a>(service: &'a Service, ports: &'a [u16]) -> impl Iterator<Item = &'a HttpFilter> {
     let unknown = Some(&service.filters[..]).filter(|_| ports.is_empty());
     let known = ports.iter().enumerate().flat_map(move |(at, port)| {
         let is_new = move |filter: &&HttpFilter| {

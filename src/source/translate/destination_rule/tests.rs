@@ -364,10 +364,7 @@ fn every_field_of_connection_pools_is_carried_out_or_named() {
 #[test]
 fn what_is_not_carried_out_is_named() {
     for (policy, told) in [
-        (
-            "{tunnel: {}, proxyProtocol: {}, retryBudget: {}}",
-            &["proxyProtocol", "retryBudget", "tunnel"][..],
-        ),
+        ("{tunnel: {}, retryBudget: {}}", &["retryBudget", "tunnel"][..]),
         ("{portLevelSettings: [{}]}", &["portLevelSettings[0].port.number"]),
         (
             "{portLevelSettings: [{port: {number: 80}}, {port: {number: 80}}]}",
