@@ -37,7 +37,12 @@ impl Attempts {
     /// Passes over an endpoint, which was not tried and may not be now.
     pub fn pass_over(&mut self, mut picked: Picked) {
         picked.ended(Ended::NotTried);
-        self.tried.push(picked.address);
+        self.leave_out(picked.address);
+    }
+
+    /// The endpoint is not to be selected again.
+    pub(super) fn leave_out(&mut self, address: SocketAddr) {
+        self.tried.push(address);
     }
 
     /// Reports how an attempt failed. Whether another endpoint may be tried.

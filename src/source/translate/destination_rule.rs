@@ -2,9 +2,11 @@
 //!
 //! Which rule holds for whom is Istio's: one of the client's namespace, else one of the service's namespace as far as its
 //! `exportTo` goes, else one of the root namespace. Of one namespace the rule with the most specific host holds, of several with
-//! the same host the oldest. Rules are never merged, and a port with settings of its own inherits none.
+//! the same host the oldest. Rules are never merged, and a port with settings of its own inherits none. Only MeshConfig's
+//! [`Baseline`] holds below them all.
 
 mod balancing;
+mod baseline;
 mod outliers;
 mod pool;
 mod reading;
@@ -18,9 +20,12 @@ use super::by_host::{self, ByHost};
 use super::{Context, is_of_other_revision};
 use crate::base::{ObjectKey, Str};
 use crate::model;
-use crate::source::objects::{DestinationRule, DestinationRuleSpec, Kind, created};
+use crate::source::objects::{
+    ConfigMap, DestinationRule, DestinationRuleSpec, Kind, MeshConfig, created,
+};
 use crate::source::{Condition, ConditionReason, ConditionType};
 use crate::traffic::{Destination, Policy, Ports, Traffic};
+use baseline::Baseline;
 use reading::Reading;
 
 const SUBSETS: &str = "are not carried out: no route leads to a subset, and their policies have no effect. Use a Service for each \
@@ -32,6 +37,8 @@ const SELECTOR: &str = "is not carried out: the rule holds for no client. Remove
 #[derive(Default, PartialEq)]
 pub(super) struct Rules {
     root_namespace: Str,
+    /// What holds for services without a rule.
+    without: Said,
     rules: ByHost<Rule>,
 }
 
@@ -50,10 +57,37 @@ struct Said {
     ports: BTreeMap<u16, Policy>,
 }
 
+/// What MeshConfig says below all rules. Nothing of a section with a mistake is in force.
+fn baseline(cx: &mut Context<'_>) -> Baseline {
+    const FIELD: &str = "data.mesh, defaultTrafficPolicy";
+    let key = cx.mesh_config_key();
+    let written = match cx.mesh_config().and_then(MeshConfig::default_traffic_policy) {
+        None => return Baseline::default(),
+        Some(Ok(written)) => written,
+        Some(Err(error)) => {
+            let within = if error.field.is_empty() { "" } else { "." };
+            let field = format!("{FIELD}{within}{}", error.field);
+            let reason = format!("{}; nothing of the policy is in force", error.reason);
+            cx.error::<ConfigMap>(&key, field, reason);
+            return Baseline::default();
+        }
+    };
+    let nothing = Baseline::default();
+    let mut reading = Reading::new(cx, (Kind::ConfigMap, &key), &nothing);
+    let (outliers, pool) = (written.outlier_detection, written.connection_pool);
+    Baseline {
+        outliers: outliers
+            .and_then(|it| reading.outliers(&format!("{FIELD}.outlierDetection"), &it)),
+        limits: pool.and_then(|it| reading.limits(&format!("{FIELD}.connectionPool"), &it)),
+    }
+}
+
 impl Rules {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
-        let mut all =
-            Self { root_namespace: cx.settings.root_namespace.clone(), ..Self::default() };
+        let baseline = baseline(cx);
+        let without = Said { rest: baseline.policy(), ..Said::default() };
+        let root_namespace = cx.settings.root_namespace.clone();
+        let mut all = Self { root_namespace, without, rules: ByHost::default() };
         let mut known: HashMap<(Str, String), ObjectKey> = HashMap::new();
         let objects = cx.objects;
         let mut rules: Vec<_> = objects.all::<DestinationRule>().collect();
@@ -63,7 +97,7 @@ impl Rules {
                 continue;
             }
             match rule.read() {
-                Ok(spec) => all.add(cx, &mut known, key, &spec),
+                Ok(spec) => all.add(cx, &baseline, &mut known, (key, &spec)),
                 Err(error) => {
                     let reason = format!(
                         "{}; nothing of the rule is in force, but what it wants encrypted stays refused",
@@ -81,16 +115,16 @@ impl Rules {
     fn add(
         &mut self,
         cx: &mut Context<'_>,
+        baseline: &Baseline,
         known: &mut HashMap<(Str, String), ObjectKey>,
-        key: &ObjectKey,
-        spec: &DestinationRuleSpec,
+        (key, spec): (&ObjectKey, &DestinationRuleSpec),
     ) {
         if !spec.subsets.is_empty() {
             cx.warn::<DestinationRule>(key, "spec.subsets", SUBSETS);
         }
         let Some(policy) = &spec.traffic_policy else { return };
-        let said = Reading::new(cx, key).policies(policy);
-        if said.says_nothing() {
+        let said = Reading::new(cx, (Kind::DestinationRule, key), baseline).policies(policy);
+        if said.is_all(&self.without.rest) {
             return;
         }
         let selector = spec.workload_selector.as_ref();
@@ -107,7 +141,8 @@ impl Rules {
             cx.warn::<DestinationRule>(key, "", reason);
             return;
         }
-        let exported = by_host::exported(key, spec.export_to.iter().map(String::as_str));
+        let to = spec.export_to.iter().map(String::as_str);
+        let exported = by_host::exported(cx, Kind::DestinationRule, key, to);
         self.rules.add(&host, &key.namespace, Rule { exported, said });
         known.insert((key.namespace.clone(), host), key.clone());
     }
@@ -115,6 +150,9 @@ impl Rules {
     /// What holds for the clients of a service.
     pub(super) fn of(&self, service: &model::Service) -> Traffic {
         let mut traffic = Traffic::default();
+        if !self.without.rest.says_nothing() {
+            traffic.set(None, self.without.ports(service));
+        }
         if self.rules.is_empty() {
             return traffic;
         }
@@ -126,12 +164,12 @@ impl Rules {
             match &rule.exported {
                 None => {
                     traffic = Traffic::default();
-                    traffic.set(None, rule.ports(service));
+                    traffic.set(None, rule.said.ports(service));
                 }
                 Some(clients) => {
                     clients
                         .iter()
-                        .for_each(|it| traffic.set(Some(it.clone()), rule.ports(service)));
+                        .for_each(|it| traffic.set(Some(it.clone()), rule.said.ports(service)));
                 }
             }
         }
@@ -140,7 +178,7 @@ impl Rules {
             // What is said for the whole mesh is no matter of the root namespace's own clients.
             let is_wide = **namespace == self.root_namespace && rule.exported.is_none();
             if !is_wide && **namespace != service.key.namespace {
-                traffic.set(Some((*namespace).clone()), rule.ports(service));
+                traffic.set(Some((*namespace).clone()), rule.said.ports(service));
             }
         }
         traffic
@@ -153,15 +191,6 @@ impl Rule {
         let exported = self.exported.as_ref();
         exported.is_none_or(|exported| exported.iter().any(|it| it == namespace))
     }
-
-    fn ports(&self, service: &model::Service) -> Ports {
-        let said = service.ports.iter().map(|port| (port.port, self.said.on(port.port)));
-        let policies = said.filter(|(_, policy)| !policy.says_nothing());
-        let name = |port: u16| Str::from(format!("{service}, port {port}"));
-        policies
-            .map(|(port, policy)| (port, Arc::new(Destination::new(name(port), policy.clone()))))
-            .collect()
-    }
 }
 
 impl Said {
@@ -169,12 +198,17 @@ impl Said {
         self.ports.get(&port).unwrap_or(&self.rest)
     }
 
-    fn says_nothing(&self) -> bool {
-        self.rest.says_nothing() && self.ports.values().all(Policy::says_nothing)
+    /// Every port has this policy.
+    fn is_all(&self, policy: &Policy) -> bool {
+        self.rest == *policy && self.ports.values().all(|it| it == policy)
     }
-}
 
-/// For messages.
-fn described(key: &ObjectKey) -> Str {
-    format!("{} {key}", Kind::DestinationRule).into()
+    fn ports(&self, service: &model::Service) -> Ports {
+        let said = service.ports.iter().map(|port| (port.port, self.on(port.port)));
+        let policies = said.filter(|(_, policy)| !policy.says_nothing());
+        let name = |port: u16| Str::from(format!("{service}, port {port}"));
+        policies
+            .map(|(port, policy)| (port, Arc::new(Destination::new(name(port), policy.clone()))))
+            .collect()
+    }
 }
