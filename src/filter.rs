@@ -22,6 +22,7 @@ mod external_auth;
 mod fault;
 mod grpc;
 mod header_modifier;
+mod hedging;
 mod held;
 mod matches;
 mod mirror;
@@ -48,6 +49,7 @@ pub use cors::{Cors, OriginPattern, Permitted};
 pub use external_auth::{AuthProtocol, ExternalAuth};
 pub use fault::{Abort, Delay, Injection};
 pub use header_modifier::{HeaderFilter, RequestHeaders, ResponseHeaders};
+pub use hedging::Hedging;
 pub use held::Held;
 pub use matches::{HeaderMatch, TextMatch, WrittenMatch, matches_whole, sent_text, whole};
 pub use mirror::Mirror;
@@ -92,6 +94,7 @@ table::filters! {
         CircuitBreaker(CircuitBreaker): "circuitBreaker";
         Priority(Priority): "priority";
         ConcurrencyLimit(ConcurrencyLimit): "concurrencyLimit";
+        Hedging(Hedging): "hedging";
     }
 }
 

@@ -9,7 +9,12 @@ use crate::model::{Endpoint, Service};
 /// The ready endpoint that this hash is of. A client may send any: it selects among the service's own endpoints.
 pub(super) fn endpoint(service: &Service, session: u64) -> Option<&Endpoint> {
     let mut ready = service.endpoints.iter().filter(|endpoint| endpoint.ready);
-    ready.find(|endpoint| hash(&service.key, endpoint) == session)
+    ready.find(|endpoint| is_at(service, endpoint, session))
+}
+
+/// Whether the session is at this endpoint.
+pub(super) fn is_at(service: &Service, endpoint: &Endpoint, session: u64) -> bool {
+    hash(&service.key, endpoint) == session
 }
 
 /// Whether the service has the endpoint of this session.

@@ -32,6 +32,25 @@ macro_rules! reasons {
                     $(Reason::$reason => $flag,)*
                 }
             }
+
+            /// The flags of a request that failed, and of which this is to be said besides, in Envoy's order. Other marks than
+            /// those of retries are said of requests that do not fail.
+            pub fn flag_beside(self, mark: Reason) -> &'static str {
+                match (self, mark) {
+                    $(
+                        (Reason::$reason, Reason::RetryLimit) => concat!($flag, ",URX"),
+                        (Reason::$reason, Reason::Overflow) => concat!($flag, ",UO"),
+                    )*
+                    (Reason::None, mark) => mark.flag(),
+                    (reason, _) => reason.flag(),
+                }
+            }
+
+            /// Every value of `response_flags`.
+            pub fn all_flags() -> impl Iterator<Item = &'static str> {
+                let beside = [Reason::None, Reason::RetryLimit, Reason::Overflow];
+                Self::ALL.iter().flat_map(move |reason| beside.map(|it| reason.flag_beside(it)))
+            }
         }
     };
 }
@@ -95,6 +114,10 @@ reasons! {
     /// The connection carried nothing for as long as a policy lets it.
     TooIdle: "SI",
         "A connection carried nothing for `tcp.idleTimeout` of a DestinationRule, as it says. Clients connect again.";
+    /// The time that the client gave one attempt passed before its response had ended.
+    StreamDuration: "UMSDR",
+        "The time passed that the client gives one attempt, with all of its response, in the header \
+         `x-envoy-upstream-stream-duration-ms`.";
     /// The peer's request is malformed or not permitted.
     BadRequest: "DPE",
         "The peer asked for something that could not be understood or may not be asked for: a port of the agent's own, an \
@@ -117,6 +140,10 @@ reasons! {
         "A DestinationRule or BackendTLSPolicy (`error` names it) wants TLS to the destination, which is not carried out; \
          traffic is refused rather than sent without it. Let clients speak TLS themselves, and delete the object or set \
          its mode to DISABLE.";
+    /// The request was retried as often as its policy permits, and the last attempt failed as well.
+    RetryLimit: "URX",
+        "A request was sent as often as the retry policy of its route or of the mesh permits, and no response was good enough. \
+         The one that the client got is the last; check the application.";
     /// A policy's rate limit was reached.
     RateLimited: "RL",
         "A TrafficPolicy's rate limit was reached; `response_code_details` names it. Check which clients send so many \

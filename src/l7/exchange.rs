@@ -31,7 +31,7 @@ use crate::l7::message::held::{self, Chunk};
 use crate::l7::message::lasting::Cut;
 use crate::l7::message::leaving::Awaited;
 use crate::l7::message::messages::Messages;
-use crate::l7::message::{framing, headers};
+use crate::l7::message::{deadline, framing, headers};
 use crate::l7::upstream::Lease;
 use crate::telemetry::RequestRecord;
 
@@ -55,6 +55,11 @@ pub(in crate::l7) struct Exchange {
     pub(in crate::l7) attempt: Option<HeaderValue>,
     /// When the response must be at its end.
     pub(in crate::l7) due: Option<Instant>,
+    /// Why it must be then.
+    due_to: Reason,
+    /// The client has given it less time than its route. What is too slow for the client says nothing about an endpoint: it could
+    /// have endpoints ejected otherwise.
+    pub(in crate::l7) is_in_a_hurry: bool,
     /// The upstream connection, which others may use after this request.
     lease: Option<Lease>,
     /// The endpoint counts as busy.
@@ -95,6 +100,8 @@ impl Exchange {
             attempts: 0,
             attempt: None,
             due: None,
+            due_to: Reason::Timeout,
+            is_in_a_hurry: false,
             lease: None,
             in_use: InUse::default(),
             place,
@@ -205,6 +212,21 @@ impl Exchange {
     /// When a request that may take this long must be at its end.
     pub(in crate::l7) fn deadline(&self, limit: Duration) -> Instant {
         self.started + limit
+    }
+
+    /// Its response must be at its end by the earlier of both: of the timeouts that hold, and of the time for one stream.
+    pub(in crate::l7) fn lasts_until(&mut self, timeout: Option<Instant>, stream: Option<Instant>) {
+        (self.due, self.due_to) = match (timeout, stream) {
+            (timeout, Some(stream)) if timeout.is_none_or(|timeout| stream < timeout) => {
+                (Some(stream), Reason::StreamDuration)
+            }
+            (timeout, _) => (timeout, Reason::Timeout),
+        };
+    }
+
+    /// Why an attempt has taken too long.
+    pub(in crate::l7) fn overdue(&self) -> Reason {
+        if deadline::is_over(self.due) { self.due_to } else { Reason::Timeout }
     }
 
     fn elapsed(&self) -> Duration {
@@ -360,7 +382,8 @@ impl ResponseBody {
             self.deadline = None;
             if let Some(mut exchange) = self.exchange.take() {
                 let why = "the route's timeout passed before the response had ended".to_owned();
-                exchange.fail(Reason::Timeout, why);
+                let reason = exchange.due_to;
+                exchange.fail(reason, why);
             }
         }
         late

@@ -1,13 +1,16 @@
 //! The workers in process: real sockets on loopback, endpoints outside of the mesh, so that no tunnel is needed.
 
 mod authorizers;
+mod budgets;
 mod concurrency;
 mod connection_pools;
+mod deadlines;
 mod destination;
 mod destination_rules;
 mod external_auth;
 mod filters;
 mod grpc;
+mod hedging;
 mod informed;
 mod isolation;
 mod leaving;
@@ -16,6 +19,7 @@ mod passed_on;
 mod raw;
 mod refusals;
 mod reliability;
+mod retries;
 mod routing;
 mod scripted;
 mod sessions;

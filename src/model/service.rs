@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Binding, Encryption, Locality, PolicyTarget};
-use crate::base::{ObjectKey, Str};
+use super::{Binding, Encryption, Locality, PolicyTarget, Tables, Workload};
+use crate::base::{LabelMap, ObjectKey, Str};
 use crate::filter::HttpFilter;
-use crate::traffic::Traffic;
+use crate::traffic::{Destination, Traffic};
 
 /// One Service of Kubernetes, or one host of a ServiceEntry.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -50,6 +50,9 @@ pub struct Service {
     /// The same for ports that policies name: everything that applies there, instead of `filters`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub port_filters: Vec<PortFilters>,
+    /// What endpoints are selected from where DestinationRules hold.
+    #[serde(skip)]
+    pub tables: Tables,
     /// A second waypoint, for a share of the connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub canary: Option<Canary>,
@@ -79,6 +82,26 @@ impl Service {
     /// Whether `address` is one of its own.
     pub fn owns(&self, address: IpAddr) -> bool {
         self.vips.contains(&address) || self.networks.iter().any(|it| it.contains(&address))
+    }
+
+    /// What DestinationRules say of this client's connections to a port.
+    pub fn destination(&self, client: &Workload, port: u16) -> Option<&Arc<Destination>> {
+        self.traffic.of_client(&client.key.namespace, &client.rules, port)
+    }
+
+    /// Tells the policies for its ports which endpoints there are.
+    pub fn note_endpoints(&self) {
+        if self.resolution != Resolution::Listed {
+            return;
+        }
+        for (port, destination) in self.traffic.listening() {
+            let of_port = self.endpoints.iter().filter_map(|it| Some((it, it.target_port(port)?)));
+            let places = of_port.flat_map(|(endpoint, target)| {
+                let addresses = endpoint.addresses.iter().map(IpAddr::to_canonical);
+                addresses.map(move |address| (SocketAddr::new(address, target), endpoint.ready))
+            });
+            destination.follow(&places.collect::<Vec<_>>());
+        }
     }
 
     /// Where some endpoint takes what comes for the port that was dialled; what was dialled, where none is known.
@@ -250,6 +273,9 @@ pub struct Endpoint {
     /// The node it runs on; empty when unknown.
     pub node: Str,
     pub locality: Locality,
+    /// Those of its labels that DestinationRules compare.
+    #[serde(skip_serializing_if = "LabelMap::is_empty")]
+    pub labels: LabelMap,
 }
 
 impl Endpoint {

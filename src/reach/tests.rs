@@ -278,6 +278,47 @@ async fn an_endpoint_that_refuses_connections_is_ejected() {
     assert_eq!(dials(&bench), 2, "it gets no connection any more");
 }
 
+/// The same endpoint is probed by one connection when its time has come, and gets more when that is accepted.
+#[tokio::test]
+async fn one_connection_probes_an_endpoint_that_was_ejected() {
+    let (_listener, port) = listening().await;
+    let mut echo = outside(&["127.0.0.1", "127.0.0.2"], port);
+    let outliers = OutlierDetection {
+        consecutive_errors: 2,
+        interval: Duration::from_millis(10),
+        base_ejection_time: Duration::from_millis(500),
+        ..OutlierDetection::default()
+    };
+    let balancer = Some(traffic::Balancer::RoundRobin);
+    let policy =
+        traffic::Policy { outliers: Some(outliers), balancer, ..traffic::Policy::default() };
+    let destination = Arc::new(Destination::new("Service shop/echo, port 80".into(), policy));
+    echo.traffic.set(None, [(80, destination.clone())].into());
+    let bench = Bench::new(Fixture::default().service(echo));
+    let asked = key("echo");
+    let down = SocketAddr::from(([127, 0, 0, 2], port));
+    let dials = || bench.recording.dialled().iter().filter(|to| **to == down).count();
+    let until = async |done: &dyn Fn() -> bool| {
+        let connections = async {
+            while !done() {
+                bench.endpoint(Asked::Present(&asked)).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), connections).await.unwrap();
+    };
+    let is_ejected = || destination.ejected().is_some();
+    until(&is_ejected).await;
+    assert_eq!(dials(), 2);
+    // The one that probes it goes to the other endpoint when that fails.
+    until(&|| dials() > 2).await;
+    assert!(is_ejected());
+    assert_eq!(dials(), 3);
+    let _listener = TcpListener::bind(down).await.unwrap();
+    until(&|| dials() >= 10).await;
+    assert!(!destination.are_some_out());
+}
+
 #[tokio::test]
 async fn no_more_connections_are_open_than_the_policy_says() {
     let (_listener, port) = listening().await;

@@ -75,6 +75,8 @@ pub enum ConditionReason {
     TargetNotFound,
     /// A policy cannot be attached to such a thing (GEP-713).
     Invalid,
+    /// An annotation says that the policy is another implementation's.
+    Ignored,
     /// A part of a policy takes no effect (GEP-713).
     PartiallyProgrammed,
     /// A policy takes no effect, because its target is a route in the clients' namespace.
@@ -159,6 +161,7 @@ impl ConditionReason {
             ConditionReason::InvalidKind => "InvalidKind",
             ConditionReason::TargetNotFound => "TargetNotFound",
             ConditionReason::Invalid => "Invalid",
+            ConditionReason::Ignored => "Ignored",
             ConditionReason::PartiallyProgrammed => "PartiallyProgrammed",
             ConditionReason::ConsumerRoute => "ConsumerRoute",
             ConditionReason::Overridden => "Overridden",

@@ -4,9 +4,11 @@
 
 mod attachment;
 mod authorization_policy;
+mod backend_traffic_policy;
 mod destination_rule;
 mod gateway;
 mod grpc_route;
+mod http_retry;
 mod http_route;
 mod kind;
 mod mesh_config;
@@ -33,16 +35,20 @@ pub use authorization_policy::{
     AuthorizationPolicy, AuthorizationPolicySpec, PolicyAction, PolicyCondition, PolicyFrom,
     PolicyOperation, PolicyProvider, PolicyRule, PolicySource, PolicyTo,
 };
+pub use backend_traffic_policy::{
+    BackendTrafficPolicySpec, BudgetDetails, RequestRate, RetryConstraint, XBackendTrafficPolicy,
+};
 pub use destination_rule::{
-    ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, HttpCookie, HttpSettings,
-    LoadBalancer, PortTrafficPolicy, ProxyProtocol, RawOutlierDetection, RuleTrafficPolicy,
-    TcpSettings,
+    ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, Distribute, HttpCookie,
+    HttpSettings, LoadBalancer, LocalitySetting, PortTrafficPolicy, ProxyProtocol,
+    RawOutlierDetection, RetryBudget, RuleTrafficPolicy, TcpSettings, Warmup,
 };
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,
     Listener, NamespacesFrom,
 };
 pub use grpc_route::{GrpcRoute, GrpcRouteMatch, GrpcRouteRule, GrpcRouteSpec};
+pub use http_retry::HttpRetry;
 pub use http_route::{
     HttpRoute, HttpRouteRule, HttpRouteSpec, ParentRef, RawRetry, RawTimeouts, RouteBackendRef,
     RouteMatch, Unsupported, says_something,
@@ -51,8 +57,8 @@ pub use kind::{Recognised, key_of};
 pub use mesh_config::{
     AccessLogEncoding, CheckedBody, ConfigMap, DefaultConfig, DefaultProviders, DefaultTracing,
     DefaultTrafficPolicy, EntryVisibility, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider,
-    FileAccessLog, HttpRetry, LogFormat, MESH_CONFIG, MeshConfig, OpenTelemetry, OtelAccessLog,
-    OtlpHeader, OtlpHttp, OutboundTrafficPolicy, ServiceEntryVisibility, VisibilityPolicy,
+    FileAccessLog, LogFormat, MESH_CONFIG, MeshConfig, OpenTelemetry, OtelAccessLog, OtlpHeader,
+    OtlpHttp, OutboundTrafficPolicy, ServiceEntryVisibility, VisibilityPolicy,
 };
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
@@ -400,10 +406,10 @@ kinds! {
         schema: Schema::Check(filter::judge_spec),
         definition: Some(Definition {
             short: "tp",
-            description: "Rate limits and faults of requests (docs/traffic-policy.md).",
+            description: "Rate limits, faults and hedging of requests (docs/traffic-policy.md).",
             columns: &[],
         }),
-        used: "rate limits and faults, [on its own page](traffic-policy.md)",
+        used: "rate limits, faults and hedging, [on its own page](traffic-policy.md)",
         ..Row::of(ISTHMUS_GROUP, &["v1alpha1"])
     };
     DestinationRule: DestinationRule, spec DestinationRuleSpec = Row {
@@ -419,6 +425,15 @@ kinds! {
         }),
         used: "[on its own page](destination-rules.md)",
         ..Row::of(ISTIO_NETWORKING_GROUP, &["v1", "v1beta1", "v1alpha3"])
+    };
+    XBackendTrafficPolicy: XBackendTrafficPolicy = Row {
+        plural: "xbackendtrafficpolicies",
+        guards: Guards::Limits,
+        affects: Affects::Frame,
+        status: Status::Ancestors,
+        schema: Schema::Spec(&gateway_api::BACKEND_TRAFFIC_POLICY),
+        used: "`retryConstraint` for Services ([retries](retries.md#retry-budgets))",
+        ..Row::of(GATEWAY_X_GROUP, &["v1alpha1"])
     };
     BackendTLSPolicy: BackendTlsPolicy = Row {
         plural: "backendtlspolicies",

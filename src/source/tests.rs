@@ -27,7 +27,7 @@ pub(super) fn file(name: &str, text: &str) -> File {
     File { name: name.into(), documents: Ok(parse(text).into()) }
 }
 
-pub(super) fn translated(text: &str) -> Translation {
+pub(crate) fn translated(text: &str) -> Translation {
     translated_with(text, &settings())
 }
 

@@ -14,6 +14,7 @@ mod entries;
 mod ext_authz;
 mod frame;
 mod grpc_route;
+mod http_retry;
 mod http_route;
 mod labels;
 mod meaningless;
@@ -97,6 +98,7 @@ fn attachments() -> Vec<Box<dyn Attach>> {
     vec![
         Box::new(traffic_policy::Attachments::default()),
         Box::new(telemetry::Attachments::default()),
+        Box::new(destination_rule::Targets),
     ]
 }
 

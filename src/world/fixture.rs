@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{MeshNames, World, WorldStore};
-use crate::base::{Identity, ObjectKey};
+use crate::base::{Identity, LabelMap, ObjectKey};
 use crate::model::*;
 use crate::traffic::Traffic;
 
@@ -46,6 +46,8 @@ pub(crate) fn workload(name: &str, address: &str) -> Workload {
         waypoint: Binding::None,
         peer_authentication: PeerAuthentication::default(),
         policies: Vec::new(),
+        labels: LabelMap::new(),
+        rules: Vec::new(),
         registry_only: false,
     }
 }
@@ -75,6 +77,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
                 terminating: false,
                 node: workload.node.clone(),
                 locality: workload.locality.clone(),
+                labels: workload.labels.clone(),
             })
             .collect(),
         balancing: Balancing::default(),
@@ -83,6 +86,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
         traffic: Traffic::default(),
         filters: Vec::new(),
         port_filters: Vec::new(),
+        tables: Tables::default(),
         canary: None,
         ingress: false,
     }

@@ -317,6 +317,14 @@ fn limited() -> Vec<HttpFilter> {
 /// All metrics after one connection, one refusal, one request and one question.
 fn scrape() -> String {
     let telemetry = Telemetry::without_log();
+    // A series of each metric by labels.
+    let (namespace, service) = ("namespace".into(), "service".into());
+    let port = isthmus::traffic::ServicePort { namespace, service, port: 80 };
+    let policy = isthmus::traffic::Policy {
+        outliers: Some(isthmus::traffic::OutlierDetection::default()),
+        ..isthmus::traffic::Policy::default()
+    };
+    let _ejecting = isthmus::traffic::Destination::of("".into(), &port, policy);
     let address: SocketAddr = ([127, 0, 0, 1], 80).into();
     let start = ConnectionStart {
         reporter: Reporter::Source,

@@ -1,5 +1,7 @@
 //! Circuit breakers of endpoints: those whose circuit is open or full are passed over.
 
+use std::net::SocketAddr;
+
 use super::attempt::Routed;
 use crate::balance::{Ended, Picked};
 use crate::filter::{self, Held};
@@ -12,13 +14,13 @@ impl Routed {
         &self,
         next: Option<Picked>,
         attempts: &mut Attempts,
-        last: &mut Option<(Answer, Ended)>,
+        last: &mut Option<(Answer, Ended, SocketAddr)>,
     ) -> Option<(Picked, Option<Box<Held>>)> {
         let mut picked = next?;
         loop {
             match self.call(&picked) {
                 Ok(call) => return Some((picked, call)),
-                Err(answer) => _ = last.get_or_insert((answer, Ended::NotTried)),
+                Err(answer) => _ = last.get_or_insert((answer, Ended::NotTried, picked.address)),
             }
             attempts.pass_over(picked);
             picked = self.plan.endpoint(&self.world, &self.session, attempts)?;

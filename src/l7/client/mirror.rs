@@ -77,6 +77,7 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
         plan: Plan::straight_to(service, *port),
         before: None,
         seen: Seen::default(),
+        asked: None,
     };
     let metrics = metrics.clone();
     session.context.tasks.drive("mirrored request", async move {

@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use super::session::Session;
 use crate::balance::{self, Caller, Picked};
 use crate::base::{ObjectKey, Str};
-use crate::filter::{self, HttpFilter, Pair, SessionPersistence, Token};
+use crate::filter::{self, Hedging, HttpFilter, Pair, SessionPersistence, Token};
 use crate::l7::exchange::answer::Answer;
 use crate::model::{
     AppProtocol, Backend, BackendRef, Binding, HttpRoute, HttpRule, Retry, RouteKind, Service,
@@ -60,13 +60,24 @@ impl Plan {
         ]
     }
 
+    /// How requests are hedged: as the rule's policy says, or the service's.
+    pub(in crate::l7) fn hedging(&self) -> Option<&Hedging> {
+        let [of_rule, _] = self.filters();
+        let all = of_rule.iter().chain(self.filters_of_service());
+        all.filter_map(|filter| match filter {
+            HttpFilter::Hedging(hedging) => Some(hedging),
+            _ => None,
+        })
+        .next()
+    }
+
     pub(in crate::l7) fn timeouts(&self, world: &World) -> Timeouts {
         let rule = self.chosen.as_ref().and_then(Chosen::rule);
         let mut timeouts = rule.map(|rule| rule.timeouts).unwrap_or_default();
         if let (None, Some(default)) =
             (rule.and_then(|rule| rule.retry.as_ref()), &world.mesh.retry)
         {
-            timeouts.backend_request = timeouts.backend_request.or(default.each);
+            timeouts.per_try = timeouts.per_try.or(default.each);
         }
         timeouts
     }
@@ -78,11 +89,6 @@ impl Plan {
         rule.and_then(|rule| rule.retry.as_ref()).or_else(default)
     }
 
-    /// Whether it is forbidden that another endpoint is tried, even with a request that was certainly not sent.
-    pub(in crate::l7) fn never_retries(&self, world: &World) -> bool {
-        self.retry(world).is_some_and(Retry::is_off)
-    }
-
     /// What the backend's port is said to speak, by the route and by the service.
     pub(in crate::l7) fn protocol(&self) -> AppProtocol {
         if self.chosen.as_ref().is_some_and(|chosen| chosen.route.kind == RouteKind::Grpc) {
@@ -92,15 +98,15 @@ impl Plan {
         service.port(*port).map(|port| port.protocol).unwrap_or_default()
     }
 
-    /// An endpoint of the backend to send the request to again: another one than `last`, where there is one.
+    /// An endpoint of the backend to send the request to again: none of `avoided`, where there is another.
     pub(in crate::l7) fn endpoint_again(
         &self,
         world: &World,
         session: &Session,
-        last: &[SocketAddr],
+        avoided: &[SocketAddr],
     ) -> Option<Picked> {
         let (service, port) = &self.backend;
-        balance::pick(world, service, *port, self.caller(session), session.dialled, last)
+        balance::pick(world, service, *port, self.caller(session), session.dialled, avoided)
     }
 
     /// An endpoint of the backend that was not tried yet.
@@ -117,7 +123,7 @@ impl Plan {
     /// What holds for this client's requests to the backend.
     pub(in crate::l7) fn destination(&self, session: &Session) -> Option<&Arc<Destination>> {
         let (service, port) = &self.backend;
-        service.traffic.of_client(&session.client.key.namespace, *port)
+        service.destination(&session.client, *port)
     }
 
     fn caller<'a>(&self, session: &'a Session) -> Caller<'a> {
@@ -203,7 +209,7 @@ pub(in crate::l7) fn hash(
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Option<Box<Hashed>> {
-    let destination = service.traffic.of_client(&session.client.key.namespace, port)?;
+    let destination = service.destination(&session.client, port)?;
     let Some(Balancer::Hash(key)) = destination.balancer() else { return None };
     key.of(uri, headers, session.client_address.ip()).map(Box::new)
 }

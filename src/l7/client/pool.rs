@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::attempt::{Routed, late};
 use crate::balance::Picked;
+use crate::base::Reason;
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::message::deadline;
@@ -22,7 +23,7 @@ impl Routed {
         match deadline::within(due, picked.take_request(has_own_connection)).await {
             Some(Ok(())) => Ok(()),
             Some(Err(overflow)) => Err(Answer::overflow(overflow.to_string())),
-            None => Err(late()),
+            None => Err(late(Reason::Timeout)),
         }
     }
 

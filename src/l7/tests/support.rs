@@ -255,6 +255,22 @@ pub(super) fn shop(at: SocketAddr) -> Fixture {
         .service(service)
 }
 
+/// The same with an endpoint for each of these.
+pub(super) fn shop_of(applications: &[SocketAddr]) -> Fixture {
+    let mut mesh = shop(applications[0]);
+    let mut service = mesh.mesh.services[0].as_ref().clone();
+    for (number, at) in applications.iter().enumerate().skip(1) {
+        let other = outsider(&format!("other-{number}"), *at);
+        let mut endpoint = service.endpoints[0].clone();
+        endpoint.workload = Some(other.uid.clone());
+        endpoint.ports[0].target = at.port();
+        service.endpoints.push(endpoint);
+        mesh = mesh.workload(other);
+    }
+    mesh.mesh.services[0] = service.into();
+    mesh
+}
+
 /// An application that answers with its name and what it was sent, over HTTP/1.1 and HTTP/2.
 pub(super) async fn application(name: &'static str) -> SocketAddr {
     application_at(name, "127.0.0.1:0".parse().unwrap()).await

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
-    ConnectionPool, FieldError, LabelSelector, Labelled, Labels, RawOutlierDetection, read_as,
+    ConnectionPool, FieldError, HttpRetry, LabelSelector, Labelled, Labels, LocalitySetting,
+    RawOutlierDetection, read_as,
 };
 
 /// The name of the ConfigMap; that of a revision, `istio-REVISION`, is not read.
@@ -69,6 +70,8 @@ pub struct MeshConfig {
     #[serde(default)]
     pub default_traffic_policy: Option<Value>,
     #[serde(default)]
+    pub locality_lb_setting: Option<LocalitySetting>,
+    #[serde(default)]
     pub access_log_file: Option<String>,
     #[serde(default)]
     pub access_log_format: Option<String>,
@@ -127,23 +130,6 @@ pub struct DefaultTrafficPolicy {
 pub struct OutboundTrafficPolicy {
     #[serde(default)]
     pub mode: Option<String>,
-}
-
-/// `HTTPRetry` of VirtualServices, which MeshConfig borrows.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HttpRetry {
-    #[serde(default)]
-    pub attempts: Option<u32>,
-    #[serde(default)]
-    pub per_try_timeout: Option<String>,
-    /// Envoy's names of failures, and statuses, with commas between.
-    #[serde(default)]
-    pub retry_on: Option<String>,
-    #[serde(default)]
-    pub backoff: Option<String>,
-    #[serde(flatten)]
-    pub rest: Map<String, Value>,
 }
 
 /// `MeshConfig.ServiceEntryVisibility`: whose clients see the ServiceEntries of a namespace.

@@ -4,34 +4,50 @@
 //! `exportTo` goes, else one of the root namespace. Of one namespace the rule with the most specific host holds, of several with
 //! the same host the oldest. Rules are never merged, and a port with settings of its own inherits none. Only MeshConfig's
 //! [`Baseline`] holds below them all.
+//!
+//! A rule with a `workloadSelector` holds for the clients of its own namespace that it selects, before the rules without one whose host
+//! is not more specific. For others it is as if it were not there.
 
 mod balancing;
 mod baseline;
+mod budget;
+mod constraint;
+mod labels;
+mod locality;
 mod outliers;
 mod pool;
 mod reading;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::by_host::{self, ByHost};
+use super::selectors::Selectors;
 use super::{Context, is_of_other_revision};
-use crate::base::{ObjectKey, Str};
-use crate::model;
+use crate::base::{LabelMap, ObjectKey, Str};
+use crate::model::{self, Locality, Resolution};
 use crate::source::objects::{
-    ConfigMap, DestinationRule, DestinationRuleSpec, Kind, MeshConfig, created,
+    ConfigMap, DestinationRule, DestinationRuleSpec, Kind, Labels, MeshConfig, RuleTrafficPolicy,
+    annotation, created,
 };
 use crate::source::{Condition, ConditionReason, ConditionType};
-use crate::traffic::{Destination, Policy, Ports, Traffic};
+use crate::traffic::{
+    Destination, LocalityPolicy, Policy, Ports, RetryBudget, ServicePort, Traffic,
+};
 use baseline::Baseline;
+use constraint::Constraints;
+pub(super) use constraint::Targets;
+use labels::Compared;
+pub(super) use labels::all_of;
 use reading::Reading;
 
 const SUBSETS: &str = "are not carried out: no route leads to a subset, and their policies have no effect. Use a Service for each \
                        version, and an HTTPRoute with weights";
-const SELECTOR: &str = "is not carried out: the rule holds for no client. Remove it, so that the rule holds for all clients of the \
-                        namespace";
+/// On a rule: what is used in place of LEAST_REQUEST. No field of Istio's names it.
+const LOAD_BALANCER: &str = "isthmus.io/load-balancer";
+const PEAK_EWMA: &str = "PEAK_EWMA";
 
 /// Every rule that says something, to be looked up by service.
 #[derive(Default, PartialEq)]
@@ -40,6 +56,33 @@ pub(super) struct Rules {
     /// What holds for services without a rule.
     without: Said,
     rules: ByHost<Rule>,
+    /// Budgets of retries from XBackendTrafficPolicies, where the rule that holds has none.
+    constraints: Constraints,
+    /// Those with a `workloadSelector`, the oldest first.
+    selecting: ByHost<SelectingRule>,
+    /// By namespace: which of these select a client.
+    selectors: BTreeMap<Str, Selectors<Str>>,
+    /// What MeshConfig says of localities, and its name.
+    mesh: MeshSetting,
+    compared: Compared,
+}
+
+#[derive(PartialEq)]
+struct MeshSetting {
+    locality: LocalityPolicy,
+    by: Str,
+}
+
+impl Default for MeshSetting {
+    fn default() -> Self {
+        Self { locality: locality::default(), by: Str::default() }
+    }
+}
+
+#[derive(PartialEq)]
+struct SelectingRule {
+    name: Str,
+    said: Said,
 }
 
 #[derive(PartialEq)]
@@ -85,10 +128,15 @@ fn baseline(cx: &mut Context<'_>) -> Baseline {
 impl Rules {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
         let baseline = baseline(cx);
-        let without = Said { rest: baseline.policy(), ..Said::default() };
-        let root_namespace = cx.settings.root_namespace.clone();
-        let mut all = Self { root_namespace, without, rules: ByHost::default() };
-        let mut known: HashMap<(Str, String), ObjectKey> = HashMap::new();
+        let mut all = Self {
+            root_namespace: cx.settings.root_namespace.clone(),
+            without: Said { rest: baseline.policy(), ..Said::default() },
+            mesh: MeshSetting::read(cx),
+            constraints: Constraints::collect(cx),
+            ..Self::default()
+        };
+        let mut known = Known::default();
+        let mut selectors: BTreeMap<Str, Vec<(Labels, Str)>> = BTreeMap::new();
         let objects = cx.objects;
         let mut rules: Vec<_> = objects.all::<DestinationRule>().collect();
         rules.sort_by_key(|(key, rule)| (created(&rule.metadata), *key));
@@ -97,7 +145,14 @@ impl Rules {
                 continue;
             }
             match rule.read() {
-                Ok(spec) => all.add(cx, &baseline, &mut known, (key, &spec)),
+                Ok(spec) => {
+                    let balancer = annotation(&rule.metadata, LOAD_BALANCER);
+                    let added = all.add(cx, &baseline, &mut known, (key, balancer, &spec));
+                    if let Some(selector) = added {
+                        let of_namespace = selectors.entry(key.namespace.clone()).or_default();
+                        of_namespace.push((selector, key.name.clone()));
+                    }
+                }
                 Err(error) => {
                     let reason = format!(
                         "{}; nothing of the rule is in force, but what it wants encrypted stays refused",
@@ -109,51 +164,121 @@ impl Rules {
                 }
             }
         }
+        let selectors = selectors.into_iter().map(|(key, list)| (key, list.into_iter().collect()));
+        all.selectors = selectors.collect();
+        let compared = all.compared_labels();
+        all.compared = Compared::new(compared, &cx.settings.cluster);
         all
     }
 
+    fn compared_labels(&self) -> BTreeSet<Str> {
+        let of_rules = self.rules.values().map(|rule| &rule.said);
+        let said = of_rules.chain(self.selecting.values().map(|rule| &rule.said));
+        let policies = said.flat_map(|said| std::iter::once(&said.rest).chain(said.ports.values()));
+        let settings = policies.filter_map(|policy| policy.locality.as_deref());
+        let all = settings.chain([&self.mesh.locality]).flat_map(locality::compared);
+        all.cloned().collect()
+    }
+
+    /// The labels of a client or an endpoint that rules compare.
+    pub(super) fn compared(
+        &self,
+        labels: Option<&Labels>,
+        locality: &Locality,
+        node: &Str,
+    ) -> LabelMap {
+        let label = |name: &str| labels.and_then(|it| it.get(name)).map(String::as_str);
+        self.compared.of(label, locality, node)
+    }
+
+    /// The rules that select a client, by name.
+    pub(super) fn selecting(&self, namespace: &Str, labels: Option<&Labels>) -> Vec<Str> {
+        let selectors = self.selectors.get(namespace);
+        selectors.map_or_else(Vec::new, |it| it.selecting(labels).into_iter().cloned().collect())
+    }
+
+    /// The namespaces whose clients other rules select than `before`; `None`: what is compared of every client changed.
+    pub(super) fn differing(&self, before: &Rules) -> Option<BTreeSet<Str>> {
+        if self.compared != before.compared {
+            return None;
+        }
+        let namespaces = self.selectors.keys().chain(before.selectors.keys());
+        let differs =
+            |namespace: &&Str| self.selectors.get(*namespace) != before.selectors.get(*namespace);
+        Some(namespaces.filter(differs).cloned().collect())
+    }
+
+    /// Gives the selector of a rule that has one and is in force.
     fn add(
         &mut self,
         cx: &mut Context<'_>,
         baseline: &Baseline,
-        known: &mut HashMap<(Str, String), ObjectKey>,
-        (key, spec): (&ObjectKey, &DestinationRuleSpec),
-    ) {
+        known: &mut Known,
+        (key, balancer, spec): (&ObjectKey, Option<&str>, &DestinationRuleSpec),
+    ) -> Option<Labels> {
         if !spec.subsets.is_empty() {
             cx.warn::<DestinationRule>(key, "spec.subsets", SUBSETS);
         }
-        let Some(policy) = &spec.traffic_policy else { return };
-        let said = Reading::new(cx, (Kind::DestinationRule, key), baseline).policies(policy);
-        if said.is_all(&self.without.rest) {
-            return;
+        if let Some(other) = balancer.filter(|it| *it != PEAK_EWMA) {
+            let reason = format!("{other:?} is not {PEAK_EWMA}; it has no effect");
+            let field = format!("metadata.annotations[{LOAD_BALANCER:?}]");
+            cx.warn::<DestinationRule>(key, field, reason);
         }
-        let selector = spec.workload_selector.as_ref();
-        if selector.is_some_and(|selector| !selector.match_labels.is_empty()) {
-            cx.warn::<DestinationRule>(key, "spec.workloadSelector", SELECTOR);
-            return;
+        let is_ewma = balancer == Some(PEAK_EWMA);
+        let none = RuleTrafficPolicy::default();
+        let policy = spec.traffic_policy.as_ref().or_else(|| is_ewma.then_some(&none))?;
+        let reading = Reading::new(cx, (Kind::DestinationRule, key), baseline);
+        let said = reading.by_latency(is_ewma).policies(policy);
+        if said.is_all(&self.without.rest) {
+            return None;
         }
         let host = by_host::full_host(cx, key, &spec.host);
-        if let Some(older) = known.get(&(key.namespace.clone(), host.clone())) {
+        let selector = spec.workload_selector.as_ref().map(|it| it.match_labels.clone());
+        let selector = selector.filter(|labels| !labels.is_empty());
+        let id = (key.namespace.clone(), host.clone(), selector.clone());
+        if let Some(older) = known.get(&id) {
             let reason = format!(
                 "{older}, which is older (of equally old ones the first by name), has the same host and holds; this rule's \
                  trafficPolicy has no effect"
             );
             cx.warn::<DestinationRule>(key, "", reason);
-            return;
+            return None;
         }
-        let to = spec.export_to.iter().map(String::as_str);
-        let exported = by_host::exported(cx, Kind::DestinationRule, key, to);
-        self.rules.add(&host, &key.namespace, Rule { exported, said });
-        known.insert((key.namespace.clone(), host), key.clone());
+        known.insert(id, key.clone());
+        match &selector {
+            Some(_) => {
+                if spec.export_to.iter().any(|it| it != ".") {
+                    let reason = "has no effect beside workloadSelector: such a rule holds for clients of its own namespace only";
+                    cx.warn::<DestinationRule>(key, "spec.exportTo", reason);
+                }
+                let name = key.name.clone();
+                self.selecting.add(&host, &key.namespace, SelectingRule { name, said });
+            }
+            None => {
+                let to = spec.export_to.iter().map(String::as_str);
+                let exported = by_host::exported(cx, Kind::DestinationRule, key, to);
+                self.rules.add(&host, &key.namespace, Rule { exported, said });
+            }
+        }
+        selector
+    }
+
+    /// Adds what holds for the clients of a service, and what of its endpoints is compared for it.
+    pub(super) fn apply(&self, service: &mut model::Service) {
+        self.compared.reduce(service);
+        service.traffic = self.of(service);
     }
 
     /// What holds for the clients of a service.
-    pub(super) fn of(&self, service: &model::Service) -> Traffic {
+    fn of(&self, service: &model::Service) -> Traffic {
+        let has_budget = self.constraints.of(service).is_some();
         let mut traffic = Traffic::default();
-        if !self.without.rest.says_nothing() {
-            traffic.set(None, self.without.ports(service));
+        let is_wide = matches!(self.mesh.locality, LocalityPolicy::Distribute(_))
+            && service.resolution != Resolution::Dialled;
+        if is_wide || has_budget || !self.without.rest.says_nothing() {
+            traffic.set(None, self.ports(service, &self.without));
         }
-        if self.rules.is_empty() {
+        if self.rules.is_empty() && self.selecting.is_empty() {
             return traffic;
         }
         let by_namespace = self.rules.most_specific(&service.hostname);
@@ -164,12 +289,12 @@ impl Rules {
             match &rule.exported {
                 None => {
                     traffic = Traffic::default();
-                    traffic.set(None, rule.said.ports(service));
+                    traffic.set(None, self.ports(service, &rule.said));
                 }
                 Some(clients) => {
-                    clients
-                        .iter()
-                        .for_each(|it| traffic.set(Some(it.clone()), rule.said.ports(service)));
+                    for client in clients {
+                        traffic.set(Some(client.clone()), self.ports(service, &rule.said));
+                    }
                 }
             }
         }
@@ -178,10 +303,75 @@ impl Rules {
             // What is said for the whole mesh is no matter of the root namespace's own clients.
             let is_wide = **namespace == self.root_namespace && rule.exported.is_none();
             if !is_wide && **namespace != service.key.namespace {
-                traffic.set(Some((*namespace).clone()), rule.said.ports(service));
+                traffic.set(Some((*namespace).clone()), self.ports(service, &rule.said));
             }
         }
+        self.add_selecting(service, &mut traffic);
         traffic
+    }
+
+    /// Adds rules with a selector, those with the most specific host first.
+    fn add_selecting(&self, service: &model::Service, traffic: &mut Traffic) {
+        if self.selecting.is_empty() {
+            return;
+        }
+        let mut widest: HashMap<&Str, usize> = HashMap::new();
+        for (specific, namespace, rule) in self.rules.matching(&service.hostname) {
+            if rule.is_for(namespace) {
+                let known = widest.entry(namespace).or_default();
+                *known = specific.max(*known);
+            }
+        }
+        let mut found = self.selecting.matching(&service.hostname);
+        found.retain(|(specific, namespace, _)| {
+            widest.get(namespace).is_none_or(|widest| specific >= widest)
+        });
+        found.sort_by_key(|(specific, ..)| std::cmp::Reverse(*specific));
+        for (_, namespace, rule) in found {
+            let ports = self.ports(service, &rule.said);
+            traffic.set_selected(namespace.clone(), rule.name.clone(), ports);
+        }
+    }
+
+    fn ports(&self, service: &model::Service, said: &Said) -> Ports {
+        let budget = self.constraints.of(service);
+        let policies = service.ports.iter().map(|port| {
+            let mut policy = said.on(port.port).clone();
+            locality::settle(&mut policy, service, &self.mesh.locality);
+            if let (None, Some(budget)) = (&policy.budget, budget) {
+                policy.budget = Some(Box::new(budget.clone()));
+            }
+            if policy.by.is_empty() && policy.locality.is_some() {
+                policy.by = self.mesh.by.clone();
+            }
+            (port.port, policy)
+        });
+        let policies = policies.filter(|(_, policy)| !policy.says_nothing());
+        let destination = |(port, policy): (u16, Policy)| {
+            let name = Str::from(format!("{service}, port {port}"));
+            let namespace = service.key.namespace.clone();
+            let of = ServicePort { namespace, service: service.key.name.clone(), port };
+            (port, Arc::new(Destination::of(name, &of, policy)))
+        };
+        policies.map(destination).collect()
+    }
+}
+
+/// Which rule of a namespace, for a host and with a selector, came first.
+type Known = HashMap<(Str, String, Option<Labels>), ObjectKey>;
+
+impl MeshSetting {
+    fn read(cx: &mut Context<'_>) -> Self {
+        let written = cx.mesh_config().and_then(|mesh| mesh.locality_lb_setting.clone());
+        let key = cx.mesh_config_key();
+        let by = format!("ConfigMap {key}").into();
+        let Some(written) = written else { return Self { by, ..Self::default() } };
+        let mut faults = Vec::new();
+        let locality = locality::read(&written, &mut faults);
+        for (field, reason) in faults {
+            cx.error::<ConfigMap>(&key, format!("data.mesh, localityLbSetting.{field}"), reason);
+        }
+        Self { locality, by }
     }
 }
 
@@ -194,6 +384,13 @@ impl Rule {
 }
 
 impl Said {
+    /// A budget of retries for every port.
+    fn budget(&mut self, budget: &RetryBudget) {
+        for policy in self.ports.values_mut().chain([&mut self.rest]) {
+            policy.budget = Some(Box::new(budget.clone()));
+        }
+    }
+
     fn on(&self, port: u16) -> &Policy {
         self.ports.get(&port).unwrap_or(&self.rest)
     }
@@ -201,14 +398,5 @@ impl Said {
     /// Every port has this policy.
     fn is_all(&self, policy: &Policy) -> bool {
         self.rest == *policy && self.ports.values().all(|it| it == policy)
-    }
-
-    fn ports(&self, service: &model::Service) -> Ports {
-        let said = service.ports.iter().map(|port| (port.port, self.on(port.port)));
-        let policies = said.filter(|(_, policy)| !policy.says_nothing());
-        let name = |port: u16| Str::from(format!("{service}, port {port}"));
-        policies
-            .map(|(port, policy)| (port, Arc::new(Destination::new(name(port), policy.clone()))))
-            .collect()
     }
 }

@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::Context;
+use super::super::destination_rule::all_of;
 use super::super::roster::{Member, Roster};
 use super::super::selectors::{Selectors, selector};
 use super::super::slices::Slices;
@@ -141,6 +142,7 @@ impl<'a> Endpoints<'a> {
                 terminating: false,
                 node: workload.map(|it| it.node.clone()).unwrap_or_default(),
                 locality: entry.spec.locality(),
+                labels: all_of(&entry.all_labels()),
             })
         })
     }
@@ -294,6 +296,7 @@ impl<'a> Endpoints<'a> {
             terminating: leaving && serving,
             node: workload.map(|it| it.node.clone()).or(node).unwrap_or_default(),
             locality,
+            labels: workload.map(|it| it.labels.clone()).unwrap_or_default(),
         })
     }
 }
@@ -325,6 +328,7 @@ fn of_pod(
         terminating: pod.metadata.deleting && pod.passes_readiness(),
         node: workload.node.clone(),
         locality: workload.locality.clone(),
+        labels: workload.labels.clone(),
     })
 }
 

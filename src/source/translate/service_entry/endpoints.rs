@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::Context;
+use super::super::destination_rule::all_of;
 use super::super::roster::Roster;
 use super::{Entry, check, is_name, number};
-use crate::base::{ObjectKey, Str};
+use crate::base::{LabelMap, ObjectKey, Str};
 use crate::model::{self, Endpoint, Locality, PortMapping, Resolution, ServicePort, Workload};
 use crate::source::objects::{
     Kind, Labelled, Pod, ServiceEntry, WorkloadEntry, WorkloadEntrySpec, selects,
@@ -171,6 +172,10 @@ impl<'a> Places<'a> {
             terminating: false,
             node: workload.map(|it| it.node.clone()).unwrap_or_default(),
             locality,
+            labels: match workload {
+                Some(workload) => workload.labels.clone(),
+                None => all_of(&spec.labels),
+            },
         }))
     }
 
@@ -216,6 +221,7 @@ fn itself(cx: &mut Context<'_>, entry: &Entry<'_>, host: &Str) -> Vec<Endpoint> 
         terminating: false,
         node: Str::default(),
         locality: Locality::default(),
+        labels: LabelMap::new(),
     }]
 }
 
@@ -231,6 +237,7 @@ fn of_pod(entry: &Entry<'_>, workload: &Workload, pod: &Pod) -> Endpoint {
         terminating: pod.metadata.deleting && pod.passes_readiness(),
         node: workload.node.clone(),
         locality: workload.locality.clone(),
+        labels: workload.labels.clone(),
     }
 }
 
