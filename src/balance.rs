@@ -9,6 +9,7 @@ mod neighbours;
 mod picked;
 mod plain;
 mod select;
+mod session;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ pub use neighbours::neighbours;
 pub use picked::{Ended, InUse, Picked};
 use plain::Choice;
 use select::Selection;
+pub use session::{has_session, session_of};
 use table::Build;
 
 /// The client.
@@ -35,6 +37,8 @@ pub struct Caller<'a> {
     pub address: IpAddr,
     /// Selects the endpoint where the policy hashes a property of requests.
     pub hash: Option<u64>,
+    /// The endpoint of its session, as [`session_of`] tells it. It is taken if it may be.
+    pub session: Option<u64>,
 }
 
 impl Caller<'_> {
@@ -76,8 +80,10 @@ pub fn pick(
     }
     let ready = |endpoint: &Endpoint| endpoint.ready && of_client.is_none();
     let terminating = |endpoint: &Endpoint| endpoint.terminating;
-    let (endpoint, address) = choice
-        .among(ready, avoid)
+    let of_session = caller.session.filter(|_| of_client.is_none());
+    let (endpoint, address) = of_session
+        .and_then(|session| choice.of_session(session, avoid))
+        .or_else(|| choice.among(ready, avoid))
         .or_else(|| choice.among(ready, &[]))
         .or_else(|| choice.among(terminating, avoid))
         .or_else(|| choice.among(terminating, &[]))?;

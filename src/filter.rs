@@ -15,19 +15,24 @@
 mod answer;
 pub mod backend;
 mod chain;
+mod circuit_breaker;
+mod concurrency_limit;
 mod cors;
 mod external_auth;
 mod fault;
 mod grpc;
 mod header_modifier;
 mod hedging;
+mod held;
 mod matches;
 mod mirror;
 mod path;
 mod policy;
+mod priority;
 mod rate_limit;
 mod redirect;
 mod rewrite;
+mod session_persistence;
 mod share;
 mod table;
 mod tcp_rate_limit;
@@ -37,15 +42,21 @@ pub use backend::{BackendObject, BackendRef};
 pub use chain::{
     Pair, Seen, change, changes, has_type_of, inherit, remember, respond, runs_on, volatile,
 };
+pub use circuit_breaker::{Bounds, CircuitBreaker, Opening, circuit_breaker};
+pub use concurrency_limit::{
+    Adaptive, ConcurrencyLimit, Limit, LimitInUse, MinRtt, Shed, limits_in_use,
+};
 pub use cors::{Cors, OriginPattern, Permitted};
 pub use external_auth::{AuthProtocol, ExternalAuth};
 pub use fault::{Abort, Delay, Injection};
 pub use header_modifier::{HeaderFilter, RequestHeaders, ResponseHeaders};
 pub use hedging::Hedging;
+pub use held::Held;
 pub use matches::{HeaderMatch, TextMatch, WrittenMatch, matches_whole, sent_text, whole};
 pub use mirror::Mirror;
 pub use path::PathRewrite;
 pub use policy::{PolicyTarget, judge_spec};
+pub use priority::{Level, Priority, level};
 pub use rate_limit::shared::{
     Lacking, Part, Parts, Pods, Spread, UNIT, burst_of_part, id_of, rate_of_part,
 };
@@ -55,6 +66,9 @@ pub use rate_limit::{
 };
 pub use redirect::Redirect;
 pub use rewrite::Rewrite;
+pub use session_persistence::{
+    SessionCarrier, SessionPersistence, Token, WrittenSession, session_persistence,
+};
 pub use share::Share;
 pub use tcp_rate_limit::{Counter, Meter, Opened, TcpRateLimit};
 
@@ -85,6 +99,10 @@ table::filters! {
         // Variant, type: its field in the spec of a TrafficPolicy.
         Fault(Injection): "fault";
         RateLimit(RateLimit): "rateLimit";
+        SessionPersistence(SessionPersistence): "sessionPersistence";
+        CircuitBreaker(CircuitBreaker): "circuitBreaker";
+        Priority(Priority): "priority";
+        ConcurrencyLimit(ConcurrencyLimit): "concurrencyLimit";
         Hedging(Hedging): "hedging";
         TcpRateLimit(TcpRateLimit): "tcpRateLimit";
     }
@@ -175,6 +193,8 @@ pub struct Cx<'a> {
     pub spread: Option<&'a dyn Spread>,
     /// Of the token that was verified; `None` without one, and at the client's half.
     pub claims: Option<&'a dyn Claims>,
+    /// How soon it is shed; `None` where no policy says so.
+    pub level: Option<Level>,
 }
 
 /// What a verified token says.

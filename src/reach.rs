@@ -15,6 +15,8 @@ mod ask;
 mod attempts;
 mod endpoint;
 mod judge;
+mod lasting;
+mod proxied;
 mod race;
 mod secure;
 #[cfg(test)]
@@ -24,6 +26,8 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
 
 use crate::balance::{Caller, Ended, Picked};
 use crate::base::{Reason, Str};
@@ -43,6 +47,7 @@ pub use attempts::Attempts;
 pub use endpoint::{Reached, Unreached};
 use judge::{Leaving, LeavingClass};
 pub use judge::{cut_after_a_change, direct, judge};
+pub use lasting::until_over;
 pub use secure::Secured;
 
 /// The settings of this room.
@@ -76,7 +81,7 @@ pub struct Downstream<'a> {
 
 impl<'a> Downstream<'a> {
     pub fn caller(&self) -> Caller<'a> {
-        Caller { workload: self.client, address: self.address.ip(), hash: None }
+        Caller { workload: self.client, address: self.address.ip(), hash: None, session: None }
     }
 
     fn connection(&self, destination: SocketAddr) -> Connection<'a> {
@@ -187,6 +192,14 @@ impl Reach {
             },
             None => connecting.await,
         }?;
+        let mut connected = connected;
+        if let (Carrier::Tcp(stream), Some(version), None) =
+            (&mut connected, limits.proxy_protocol, to.captured())
+        {
+            let header = proxied::header(version, from.address, to.address);
+            let written = stream.write_all(&header).await;
+            written.map_err(|error| Failure::connect(to.address, error))?;
+        }
         if let (Carrier::Tcp(stream), Some(keepalive)) = (&connected, &limits.keepalive) {
             let Keepalive { probes, time, interval } = *keepalive;
             let kept = sock::set_keepalive(stream, time, interval, probes);

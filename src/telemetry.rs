@@ -27,6 +27,7 @@ mod handshakes;
 mod health;
 mod jwks;
 mod labels;
+mod limits;
 mod live;
 mod log;
 mod metric_set;

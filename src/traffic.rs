@@ -38,7 +38,9 @@ pub use host::Host;
 pub use hosts::Ejected;
 use hosts::Hosts;
 use limits::Usage;
-pub use limits::{Keepalive, Limits, Overflow, PerConnection, Place};
+pub use limits::{
+    HttpVersion, Keepalive, Limits, Overflow, PerConnection, Pings, Place, ProxyProtocol,
+};
 pub use load::{InFlight, Load};
 pub use locality::{Distribute, Failover, LocalityPolicy, PlacePattern};
 pub use policy::{Balancer, OutlierDetection, Policy};

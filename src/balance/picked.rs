@@ -70,6 +70,16 @@ impl Ended {
         matches!(self, Self::Unreached | Self::NotTried | Self::Stale)
     }
 
+    /// Whether it failed, as far as it tells something about the service: a status of 5xx counts, and what came to no response.
+    pub fn has_failed(self) -> Option<bool> {
+        match self {
+            Self::Served => Some(false),
+            Self::Answered(status) => Some(status.is_server_error()),
+            Self::Unreached | Self::Broken | Self::TimedOut => Some(true),
+            Self::NotTried | Self::Stale | Self::Denied | Self::GivenUp => None,
+        }
+    }
+
     /// What it tells about the endpoint; `None`: nothing.
     fn heard(self) -> Option<Heard> {
         match self {

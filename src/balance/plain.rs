@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
-use super::Caller;
+use super::{Caller, session};
 use crate::base::Str;
 use crate::model::{Balancing, Endpoint, Preference, Service, Workload};
 use crate::world::World;
@@ -64,6 +64,12 @@ impl<'a> Choice<'a, '_> {
             [Some(one), Some(other)] => Some(less_busy(self.world, one, other)),
             [one, other] => one.or(other),
         }
+    }
+
+    /// The ready endpoint of a session.
+    pub(super) fn of_session(&self, session: u64, tried: &[SocketAddr]) -> Option<Candidate<'a>> {
+        let endpoint = session::endpoint(self.service, session)?;
+        self.candidate(endpoint, tried).map(|(_, candidate)| candidate)
     }
 
     /// Two of the nearest endpoints, where all are alike but for their load. A walk over all would cost each request as much as

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::Caller;
+use super::{Caller, session};
 use crate::model::Service;
 use crate::traffic::{self, Attempt, Balancer, Destination, Group, Host, Member, Table};
 
@@ -69,6 +69,9 @@ impl<'a> Selection<'a> {
         let panics = are_some_out && self.panics();
         let closed = are_some_out && !panics;
         let with = Without { tried, closed, panics };
+        if let Some(kept) = self.caller.session.and_then(|session| self.of_session(session, with)) {
+            return Some(kept);
+        }
         for _ in 0..TURNS {
             let again = Without { tried: &[], ..with };
             let member = self.among(with).or_else(|| self.among(again));
@@ -81,6 +84,25 @@ impl<'a> Selection<'a> {
             }
         }
         self.last_of(with)
+    }
+
+    /// The member of the client's session.
+    fn of_session(
+        &self,
+        session: u64,
+        without: Without<'_>,
+    ) -> Option<(&'a Member, Option<Attempt>)> {
+        let endpoints = &self.service.endpoints;
+        let is_it = |member: &&Member| {
+            let endpoint = endpoints.get(member.endpoint);
+            endpoint.is_some_and(|it| session::is_at(self.service, it, session))
+        };
+        let mut members = self.table.groups().iter().flat_map(Group::members);
+        let member = members.find(is_it).filter(|member| without.permits(member))?;
+        let Some(host) = &member.host else { return Some((member, None)) };
+        let attempt = self.destination.attempt(member.address, host, self.table.size());
+        // Another request has just begun to probe it.
+        if attempt.is_none() && without.closed { None } else { Some((member, attempt)) }
     }
 
     /// Where nothing else is left, even one that is ejected, unless the policy may eject all.

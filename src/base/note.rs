@@ -23,6 +23,8 @@ pub enum PolicyEffect {
     WouldDeny,
     /// A rate limit in shadow mode was reached.
     WouldLimit,
+    /// A concurrency limit in shadow mode was reached.
+    WouldShed,
     /// A dry-run CUSTOM policy matched: its provider would have been asked.
     WouldAsk,
 }
@@ -35,6 +37,7 @@ impl PolicyEffect {
             PolicyEffect::WouldAllow => "would_allow",
             PolicyEffect::WouldDeny => "would_deny",
             PolicyEffect::WouldLimit => "would_limit",
+            PolicyEffect::WouldShed => "would_shed",
             PolicyEffect::WouldAsk => "would_ask",
         }
     }

@@ -100,14 +100,20 @@ reasons! {
     /// A limit was reached: of connections, requests or bytes.
     Overflow: "UO",
         "A budget was spent: connections of a workload or of one of its peers (`[layer4]` in the settings), \
-         connections, requests or buffered bytes of a waypoint worker (`[layer7]`), or a limit in the `connectionPool` of a \
-         DestinationRule. `error` or `response_code_details` says which; check who opens so many.";
+         connections, requests or buffered bytes of a waypoint worker (`[layer7]`), a limit in the `connectionPool` of a \
+         DestinationRule, or the `concurrencyLimit` of a TrafficPolicy. `error` or `response_code_details` says which; check who opens so many.";
     /// The peer reset or closed the connection.
     PeerReset: "UC",
         "One side broke off. Usually the application's own doing: check its log.";
     /// A timeout expired.
     Timeout: "UT",
         "A deadline passed. Check how long the destination takes.";
+    /// The connection lasted as long as a policy lets it.
+    TooOld: "DT",
+        "A connection reached `tcp.maxConnectionDuration` of a DestinationRule, as it says. Clients connect again.";
+    /// The connection carried nothing for as long as a policy lets it.
+    TooIdle: "SI",
+        "A connection carried nothing for `tcp.idleTimeout` of a DestinationRule, as it says. Clients connect again.";
     /// The time that the client gave one attempt passed before its response had ended.
     StreamDuration: "UMSDR",
         "The time passed that the client gives one attempt, with all of its response, in the header \

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use http::{HeaderMap, StatusCode};
 
 use super::Charges;
+use super::held::Held;
 use crate::base::{PolicyNote, Reason};
 
 /// An answer that a filter gives instead of the application.
@@ -36,6 +37,11 @@ pub enum Flow {
     Answer(Answer),
     /// The request continues, and this goes with it. Only such requests pay for the box.
     Pass(Box<Passing>),
+    /// The request continues, and holds this until its end.
+    Hold {
+        held: Held,
+        note: Option<PolicyNote>,
+    },
     /// The filter waits. Only such filters pay for the box.
     Wait(Pin<Box<dyn Future<Output = Waited> + Send>>),
 }

@@ -273,6 +273,7 @@ mod tests {
             route: None,
             spread: None,
             claims: None,
+            level: None,
         };
         fault.request(&mut head, &cx)
     }

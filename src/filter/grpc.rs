@@ -31,6 +31,7 @@ const NAMES: [&str; 17] = [
 /// The highest status.
 pub(super) const MOST: u32 = NAMES.len() as u32 - 1;
 pub(super) const RESOURCE_EXHAUSTED: u32 = 8;
+pub(super) const UNAVAILABLE: u32 = 14;
 
 /// A status by its number or its name, such as 14 or `UNAVAILABLE`. The number may be too high.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::{Proxy, deliver};
 use crate::balance::Picked;
 use crate::base::{Reason, Str};
 use crate::model::{Service, Workload};
-use crate::reach::{Ask, Asked, Downstream, Failure, Reached, Unreached, cut_after_a_change};
+use crate::reach::{self, Ask, Asked, Downstream, Failure, Reached, Unreached, cut_after_a_change};
 use crate::route::{self, Decision};
 use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionStart, Reporter};
@@ -175,6 +175,9 @@ impl Proxy {
             copied = sock::copy_bidirectional(whole(stream), upstream, &record) => copied,
             denied = denied => {
                 return record.fail(denied.reason, cut_after_a_change(&denied.why));
+            }
+            over = reach::until_over(picked.limits(), || record.carried()) => {
+                return record.fail(over.reason, over.why);
             }
         };
         deliver::finish(copied, &mut record);

@@ -5,6 +5,7 @@
 
 pub(in crate::l7) mod again;
 pub(in crate::l7) mod attempt;
+mod breaker;
 pub(in crate::l7) mod bytes;
 pub(in crate::l7) mod connection;
 pub(in crate::l7) mod hedge;
@@ -12,6 +13,7 @@ pub(in crate::l7) mod judge;
 pub(in crate::l7) mod labels;
 pub(in crate::l7) mod mirror;
 pub(in crate::l7) mod plan;
+mod pool;
 pub(in crate::l7) mod request;
 pub(in crate::l7) mod retry;
 mod secure;

@@ -4,6 +4,7 @@
 pub(in crate::l7) mod answer;
 pub(in crate::l7) mod arrived;
 pub(in crate::l7) mod chain;
+mod holds;
 pub(in crate::l7) mod keys;
 pub(in crate::l7) mod traced;
 pub(in crate::l7) mod upgrade;
@@ -19,9 +20,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::balance::InUse;
+use holds::Holds;
+
+use crate::balance::{Ended, InUse};
 use crate::base::Reason;
-use crate::filter::{self, Charges, Passing};
+use crate::filter::{self, Charges, Held, Passing};
 use crate::l7::budget::admission::Admission;
 use crate::l7::message::body::{self, BodyError, Broken, Expectation, RequestBody, Uploaded};
 use crate::l7::message::held::{self, Chunk};
@@ -62,6 +65,8 @@ pub(in crate::l7) struct Exchange {
     /// The endpoint counts as busy.
     in_use: InUse,
     place: Option<Admission>,
+    /// Its places in the limits of policies.
+    holds: Holds,
     /// What providers of external authorization, and limits, add to the response.
     pub(in crate::l7) added: Option<Box<HeaderMap>>,
     /// What limits take once there is a response.
@@ -102,6 +107,7 @@ impl Exchange {
             lease: None,
             in_use: InUse::default(),
             place,
+            holds: Holds::default(),
             added: None,
             charges: None,
         })
@@ -137,6 +143,32 @@ impl Exchange {
         }
     }
 
+    /// Keeps a place in a limit until its end.
+    pub(in crate::l7) fn hold(&mut self, held: Held) {
+        if held.is_timed()
+            && let Some(uploaded) = &self.uploaded
+        {
+            uploaded.time();
+        }
+        self.holds.add(held);
+    }
+
+    /// A call was answered, and counts as in progress until the response has ended.
+    pub(in crate::l7) fn called(&mut self, call: Held, ended: Ended) {
+        call.ended(ended.has_failed());
+        self.hold(call);
+    }
+
+    /// Gives back its places in limits: what follows is another attempt.
+    pub(in crate::l7) fn release(&mut self) {
+        self.holds.release_places();
+    }
+
+    /// All attempts have ended; what the last one tells about the service.
+    pub(in crate::l7) fn tried(&self, ended: Ended) {
+        self.holds.ended(ended);
+    }
+
     /// The application answered over this connection.
     pub(in crate::l7) fn answered(
         &mut self,
@@ -152,6 +184,7 @@ impl Exchange {
         if let Some(charges) = self.charges.take() {
             charges.settle(headers);
         }
+        self.holds.answered(self.uploaded.as_ref());
         self.lease = Some(lease);
         self.in_use = in_use;
     }

@@ -2,6 +2,8 @@
 
 mod authorizers;
 mod budgets;
+mod concurrency;
+mod connection_pools;
 mod deadlines;
 mod destination;
 mod destination_rules;
@@ -21,6 +23,7 @@ mod reliability;
 mod retries;
 mod routing;
 mod scripted;
+mod sessions;
 mod streams;
 mod support;
 mod tls;

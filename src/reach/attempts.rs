@@ -34,6 +34,12 @@ impl Attempts {
             .filter(|picked| !self.tried.contains(&picked.address))
     }
 
+    /// Passes over an endpoint, which was not tried and may not be now.
+    pub fn pass_over(&mut self, mut picked: Picked) {
+        picked.ended(Ended::NotTried);
+        self.leave_out(picked.address);
+    }
+
     /// The endpoint is not to be selected again.
     pub(super) fn leave_out(&mut self, address: SocketAddr) {
         self.tried.push(address);

@@ -40,8 +40,8 @@ pub use backend_traffic_policy::{
 };
 pub use destination_rule::{
     ClientTls, ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, Distribute,
-    HttpCookie, LoadBalancer, LocalitySetting, PortTrafficPolicy, RawOutlierDetection, RetryBudget,
-    RuleTrafficPolicy, Warmup,
+    HttpCookie, HttpSettings, LoadBalancer, LocalitySetting, PortTrafficPolicy, ProxyProtocol,
+    RawOutlierDetection, RetryBudget, RuleTrafficPolicy, TcpSettings, Warmup,
 };
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,

@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
 use super::Reporter;
+use super::limits;
 use super::panics::panics;
 use crate::traffic::{self, attempts};
 
@@ -121,6 +122,7 @@ impl Collector for ProcessCollector {
         let kind = counted.metric_type();
         counted.encode(encoder.encode_descriptor("isthmus_panics", help, None, kind)?)?;
         outliers(&mut encoder)?;
+        limits::encode(&mut encoder)?;
         retries(&mut encoder)?;
         if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
             let open = i64::try_from(entries.count()).unwrap_or(i64::MAX);

@@ -64,6 +64,12 @@ impl ConnectionRecord {
         counts.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
+    /// The bytes of both directions so far.
+    pub fn carried(&self) -> u64 {
+        let (sent, received) = self.open.carried();
+        sent.saturating_add(received)
+    }
+
     /// What is on its way takes this room.
     pub fn within(mut self, room: Option<&Room>) -> Self {
         self.room = room.cloned();

@@ -27,6 +27,17 @@ pub struct Limits {
     /// Of plain TCP connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keepalive: Option<Keepalive>,
+    /// How long a connection may last. Of HTTP: how long it takes requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<Duration>,
+    /// How long a connection of layer 4 may carry nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
+    #[serde(skip_serializing_if = "HttpVersion::is_default")]
+    pub http_version: HttpVersion,
+    /// What stands before the bytes of a connection to an endpoint outside of the mesh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     #[serde(skip_serializing_if = "PerConnection::is_default")]
     pub per_connection: PerConnection,
 }
@@ -37,6 +48,52 @@ pub struct PerConnection {
     pub max_requests: Option<u32>,
     /// How long it may rest without a request.
     pub idle_timeout: Option<Duration>,
+    /// How long it takes requests.
+    pub max_duration: Option<Duration>,
+    /// Requests at once over HTTP/2.
+    pub max_streams: Option<u32>,
+    pub pings: Option<Pings>,
+}
+
+/// Whether an idle or busy HTTP/2 connection is still there (Istio, `http2KeepAlive`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Pings {
+    /// A PING is sent this often.
+    pub interval: Duration,
+    /// The connection is closed without an answer in this time.
+    pub timeout: Duration,
+}
+
+/// Which version of HTTP endpoints are spoken to in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub enum HttpVersion {
+    /// What the service's port is said to speak, else the client's.
+    #[default]
+    OfPort,
+    /// The client's, whatever the port is said to speak (`useClientProtocol`).
+    OfClient,
+    /// HTTP/2, except for upgrades (`h2UpgradePolicy: UPGRADE`).
+    Http2,
+}
+
+impl HttpVersion {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The version of the PROXY protocol (haproxy.org, "The PROXY protocol", 2.1 and 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub enum ProxyProtocol {
+    V1,
+    V2,
+}
+
+impl Limits {
+    /// Whether connections of layer 4 end by themselves.
+    pub fn ends_connections(&self) -> bool {
+        self.max_duration.is_some() || self.idle_timeout.is_some()
+    }
 }
 
 /// TCP keepalive. What is not given is the agent's.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use isthmus::base::{ObjectKey, PolicyEffect, PolicyNote, Reason, ports};
 use isthmus::config::{self, Description, Overrides, Settings};
+use isthmus::filter::{Cx, HttpFilter, PolicySpec, RequestHead, RuleContext};
 use isthmus::telemetry::{
     ConnectionStart, DnsLabels, Peer, Reporter, RequestStart, ServiceLabels, Telemetry,
     WorkerHealth,
@@ -296,6 +297,41 @@ fn ejecting() -> Destination {
     Destination::of("".into(), &ServicePort { namespace, service, port: 80 }, policy)
 }
 
+/// A concurrency limit that a request has come to.
+fn limited() -> Vec<HttpFilter> {
+    struct Policy;
+
+    impl RuleContext for Policy {}
+
+    let spec: PolicySpec = serde_json::from_value(serde_json::json!({
+        "targetRefs": [{"kind": "Service", "name": "name"}],
+        "concurrencyLimit": {"fixed": {"requests": 1}},
+    }))
+    .expect("a policy");
+    let filters: Vec<HttpFilter> =
+        spec.filters(&Policy).into_iter().filter_map(Result::ok).collect();
+    let (method, uri) = (http::Method::GET, http::Uri::from_static("/"));
+    let mut headers = http::HeaderMap::new();
+    let address = std::net::Ipv4Addr::LOCALHOST.into();
+    let (service, pod) = (None, "");
+    let cx = Cx {
+        port: 80,
+        identity: None,
+        address,
+        service,
+        pod,
+        route: None,
+        spread: None,
+        claims: None,
+        level: None,
+    };
+    for filter in &filters {
+        let mut head = RequestHead { method: &method, uri: &uri, headers: &mut headers };
+        drop(filter.request(&mut head, &cx));
+    }
+    filters
+}
+
 /// All metrics after one connection, one refusal, one request and one question.
 fn scrape() -> String {
     let telemetry = Telemetry::without_log();
@@ -350,6 +386,8 @@ fn scrape() -> String {
     questions.asked();
     questions.passed_on(std::time::Duration::ZERO);
     questions.failed();
+    // It is shown for as long as its policy is there.
+    let _limit = limited();
     telemetry.scrape().expect("metrics")
 }
 

@@ -66,7 +66,7 @@ fn send(limit: &RateLimit, sent: &Sent) -> Flow {
     let claims: Option<&dyn Claims> = if sent.group.is_empty() { None } else { Some(&group) };
     let identity = Some(&identity);
     let cx =
-        Cx { port: 80, identity, address, service: None, pod: "pod", route, spread: None, claims };
+        Cx { port: 80, identity, address, service: None, pod: "pod", route, spread: None, claims, level: None };
     limit.request(&mut head, &cx)
 }
 
@@ -87,6 +87,7 @@ fn pass(limit: &RateLimit, user: &'static str, account: &str, pod: &str) -> Flow
         route: None,
         spread: None,
         claims: None,
+        level: None,
     };
     limit.request(&mut head, &cx)
 }

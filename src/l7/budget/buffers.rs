@@ -43,6 +43,16 @@ impl Buffers {
         self.limited.get()?.limits.idle_timeout
     }
 
+    /// How long it takes requests.
+    pub(in crate::l7) fn lifetime(&self) -> Option<Duration> {
+        self.limited.get()?.limits.max_duration
+    }
+
+    /// Streams at once.
+    pub(in crate::l7) fn most_streams(&self) -> Option<usize> {
+        self.limited.get()?.limits.max_streams.map(|most| most as usize)
+    }
+
     /// Counts a request that it takes.
     pub(in crate::l7) fn count(&self) {
         if let Some(limited) = self.limited.get() {

@@ -63,7 +63,7 @@ pub(in crate::l7) struct Got {
 
 impl Got {
     /// What the response tells about its endpoint.
-    fn ended(&self) -> Ended {
+    pub(in crate::l7) fn ended(&self) -> Ended {
         Ended::Answered(body::outcome(self.response.status(), self.response.headers()))
     }
 }
@@ -151,7 +151,7 @@ impl Routed {
         let mut attempts = Attempts::default();
         let mut last = None;
         let mut next = first;
-        while let Some(mut picked) = next {
+        while let Some((mut picked, call)) = self.let_in(next, &mut attempts, &mut last) {
             let peer =
                 self.session.context.labels.destination(&self.world, picked.workload.as_ref());
             exchange.record.destination(peer, picked.address);
@@ -172,6 +172,7 @@ impl Routed {
             let Failed { unsent, refused, answer, ended } = match sent {
                 Some(Ok(got)) => {
                     picked.ended(got.ended());
+                    call.into_iter().for_each(|call| exchange.called(*call, got.ended()));
                     return Outcome::Got(got, picked);
                 }
                 Some(Err(failed)) => failed,
@@ -181,6 +182,7 @@ impl Routed {
             let is_clients =
                 ended == Ended::TimedOut && (exchange.is_uploading() || exchange.is_in_a_hurry);
             let heard = if is_clients { Ended::GivenUp } else { ended };
+            call.iter().for_each(|call| call.ended(heard.has_failed()));
             let goes_on = attempts.failed(&mut picked, heard);
             // A pooled connection that was closed meanwhile was no attempt at all.
             let was_one = refused || !matches!(ended, Ended::Stale);
@@ -194,30 +196,6 @@ impl Routed {
         match last {
             Some((answer, ended, endpoint)) => Outcome::Failed(answer, ended, Some(endpoint)),
             None => Outcome::Failed(self.nobody(), Ended::Unreached, None),
-        }
-    }
-
-    /// A place for the request in the limits of the destination's policy, for which it may wait.
-    async fn take_place(
-        &self,
-        picked: &mut Picked,
-        arrived: &Arrived,
-        due: Option<Instant>,
-    ) -> Result<(), Answer> {
-        let has_own_connection = self.version(arrived) == Version::Http1;
-        match deadline::within(due, picked.take_request(has_own_connection)).await {
-            Some(Ok(())) => Ok(()),
-            Some(Err(overflow)) => Err(Answer::overflow(overflow.to_string())),
-            None => Err(late(Reason::Timeout)),
-        }
-    }
-
-    /// The version that the application is spoken to in.
-    fn version(&self, arrived: &Arrived) -> Version {
-        match &arrived.upgrade {
-            // Only HTTP/1.1 has upgrades.
-            Some(_) => Version::Http1,
-            None => self.session.upstream_version(arrived.version, self.plan.protocol()),
         }
     }
 
@@ -388,6 +366,7 @@ impl Routed {
         let Some((filtered, bearer)) = guarding else { return Ok(()) };
         if let Some(exchange) = exchange.as_deref_mut() {
             exchange.forget_limits();
+            exchange.release();
         }
         let pod = picked.address.to_string();
         let from = Asking {
@@ -494,9 +473,8 @@ impl Routed {
             let reach = &session.context.reach;
             let stream = reach.connect(&from, picked, Some(addressed), tls).await?;
             let share = session.seat.share();
-            let connected = session.context.connect(share, version, stream, picked.address).await;
-            let limits = picked.limits().map(|limits| limits.per_connection);
-            connected.map(|sender| sender.limited(limits.unwrap_or_default()))
+            let limits = picked.limits().map(|limits| limits.per_connection).unwrap_or_default();
+            session.context.connect_under(limits, share, version, stream, picked.address).await
         };
         let mut lease = match shelf.lease(dial).await {
             Ok(lease) => lease,

@@ -3,7 +3,7 @@
 use super::session::Session;
 use crate::balance::Picked;
 use crate::l7::message::copy;
-use crate::reach::{Ask, Asked, Reached, Unreached, cut_after_a_change};
+use crate::reach::{self, Ask, Asked, Reached, Unreached, cut_after_a_change};
 use crate::sock::Rewind;
 use crate::telemetry::{ConnectionStart, Reporter};
 use crate::trace::Kind;
@@ -27,6 +27,9 @@ pub(in crate::l7) async fn carry(session: &Session, stream: Rewind<Carrier>) {
                 copied = copy::copy(stream, upstream, &record) => copied,
                 denied = context.reach.until_denied(&from, &ask, (&picked, tls.as_ref())) => {
                     return record.fail(denied.reason, cut_after_a_change(&denied.why));
+                }
+                over = reach::until_over(picked.limits(), || record.carried()) => {
+                    return record.fail(over.reason, over.why);
                 }
             };
             copy::finish(copied, &mut record);

@@ -3,13 +3,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode, Uri};
 
 use super::session::Session;
 use crate::balance::{self, Caller, Picked};
 use crate::base::{ObjectKey, Str};
-use crate::filter::{Hedging, HttpFilter, Pair};
+use crate::filter::{self, Hedging, HttpFilter, Pair, SessionPersistence, Token};
 use crate::l7::exchange::answer::Answer;
 use crate::model::{
     AppProtocol, Backend, BackendRef, Binding, HttpRoute, HttpRule, Retry, RouteKind, Service,
@@ -32,13 +34,15 @@ pub(in crate::l7) struct Plan {
     pub(in crate::l7) backend: (Arc<Service>, u16),
     /// What selects the endpoint, where the backend's policy hashes a property of requests.
     pub(in crate::l7) hash: Option<Box<Hashed>>,
+    /// The session that the request belongs to.
+    session: Option<Box<Token>>,
 }
 
 impl Plan {
     /// To a service, past its routes.
     pub(in crate::l7) fn straight_to(service: &Arc<Service>, port: u16) -> Self {
         let backend = (service.clone(), port);
-        Self { addressed: service.clone(), port, chosen: None, backend, hash: None }
+        Self { addressed: service.clone(), port, chosen: None, backend, hash: None, session: None }
     }
 
     /// Of the addressed service, for the addressed port. A rule's filter holds instead of one of its type.
@@ -124,7 +128,24 @@ impl Plan {
 
     fn caller<'a>(&self, session: &'a Session) -> Caller<'a> {
         let hash = self.hash.as_ref().map(|hashed| hashed.key);
-        Caller { hash, ..session.downstream().caller() }
+        let of_session = self.session.as_ref().map(|token| token.endpoint);
+        Caller { hash, session: of_session, ..session.downstream().caller() }
+    }
+
+    /// Tells the client of its session at the endpoint that answered, where sessions persist.
+    pub(in crate::l7) fn tell_session(&self, picked: &Picked, headers: &mut HeaderMap) {
+        let [of_rule, _] = self.filters();
+        let Some(persistence) = persistence(of_rule, self.filters_of_service()) else { return };
+        let (service, port) = &self.backend;
+        let endpoint = balance::session_of(service, *port, picked.address);
+        let before = self.session.as_ref().map(|token| **token);
+        let told = endpoint.and_then(|it| persistence.told(before, it, SystemTime::now()));
+        let Some((name, value)) = told else { return };
+        if name == SET_COOKIE {
+            headers.append(name, value);
+        } else {
+            headers.insert(name, value);
+        }
     }
 }
 
@@ -167,6 +188,18 @@ pub(in crate::l7) struct Route {
     pub(in crate::l7) addressed: Arc<Service>,
     port: u16,
     pub(in crate::l7) chosen: Option<Chosen>,
+    session: Option<Box<Token>>,
+}
+
+/// What persists sessions: the rule's, or else the service's.
+fn persistence<'a>(
+    of_rule: &'a [HttpFilter],
+    of_service: &'a [HttpFilter],
+) -> Option<&'a SessionPersistence> {
+    if of_rule.is_empty() && of_service.is_empty() {
+        return None;
+    }
+    filter::session_persistence(of_rule.iter().chain(of_service))
 }
 
 /// The key of a request, where the backend's policy hashes one of its properties.
@@ -210,7 +243,7 @@ pub(in crate::l7) fn route(
         }
         Selection::Rule { route, rule } => Some(Chosen { route, index: rule, backend: None }),
     };
-    Ok(Route { addressed: addressed.clone(), port, chosen })
+    Ok(Route { addressed: addressed.clone(), port, chosen, session: None })
 }
 
 impl Route {
@@ -224,10 +257,21 @@ impl Route {
         self.chosen.as_ref().and_then(Chosen::backend).map_or(&[], |backend| &backend.filters)
     }
 
-    /// Takes the backend whose turn it is.
-    pub(in crate::l7) fn take_turn(&mut self) -> Result<(), Answer> {
+    /// Notes the session that a request with these headers belongs to.
+    pub(in crate::l7) fn begin_session(&mut self, headers: &HeaderMap) {
+        let of_service = self.addressed.filters_on(self.port);
+        let persistence = persistence(self.filters(), of_service);
+        let token = persistence.and_then(|it| it.session(headers, SystemTime::now()));
+        self.session = token.map(Box::new);
+    }
+
+    /// Takes the backend of the request's session, which takes no turn; else the one whose turn it is.
+    pub(in crate::l7) fn take_turn(&mut self, world: &World) -> Result<(), Answer> {
+        let session = self.session.as_ref().map(|token| token.endpoint);
         let Some(chosen) = &mut self.chosen else { return Ok(()) };
-        chosen.backend = chosen.rule().and_then(route::next_backend);
+        let rule = chosen.rule();
+        let of_session = rule.and_then(|rule| backend_of_session(world, rule, session?));
+        chosen.backend = of_session.or_else(|| rule.and_then(route::next_backend));
         if chosen.backend.is_some() {
             return Ok(());
         }
@@ -262,6 +306,20 @@ impl Route {
         backend: (Arc<Service>, u16),
         hash: Option<Box<Hashed>>,
     ) -> Plan {
-        Plan { addressed: self.addressed, port: self.port, chosen: self.chosen, backend, hash }
+        let Self { addressed, port, chosen, session } = self;
+        Plan { addressed, port, chosen, backend, hash, session }
     }
+}
+
+/// The backend that has the endpoint of a session, also if it has no weight any more: what began stays where it is (GEP-1619).
+fn backend_of_session(world: &World, rule: &HttpRule, session: u64) -> Option<usize> {
+    if rule.backends.len() < 2 {
+        return None;
+    }
+    rule.backends.iter().position(|backend| match &backend.target {
+        BackendRef::Service { service, .. } => {
+            world.service(service).is_some_and(|it| balance::has_session(it, session))
+        }
+        BackendRef::Invalid { .. } => false,
+    })
 }

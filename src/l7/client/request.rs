@@ -96,8 +96,14 @@ pub(in crate::l7) async fn route(
     let routed = Routed { session, world, plan, before, seen, asked };
     mirror::send_copies(&routed, &mut arrived);
     match retry::run(&routed, &mut arrived, first, &mut exchange).await {
-        Outcome::Got(got, picked) => pass_on(routed, got, picked, exchange, form),
-        Outcome::Failed(answer, ..) => answer.respond(exchange, form),
+        Outcome::Got(got, picked) => {
+            exchange.tried(got.ended());
+            pass_on(routed, got, picked, exchange, form)
+        }
+        Outcome::Failed(answer, ended, _) => {
+            exchange.tried(ended);
+            answer.respond(exchange, form)
+        }
     }
 }
 
@@ -214,7 +220,8 @@ impl Planning<'_> {
         let of_service = route.addressed.filters_on(self.session.dialled.port());
         self.ask(of_service, route.filters()).await?;
         self.ask(route.filters(), &[]).await?;
-        route.take_turn()?;
+        route.begin_session(sent_headers(self.before, self.arrived));
+        route.take_turn(self.world)?;
         self.ask(route.backend_filters(), &[]).await?;
         route.backend(self.world)
     }
@@ -237,6 +244,7 @@ impl Planning<'_> {
             route: None,
             spread: None,
             claims: None,
+            level: None,
         };
         for filter in filters {
             if filter::has_type_of(instead, filter) {
@@ -282,6 +290,7 @@ fn pass_on(
     let Routed { plan, seen, .. } = &routed;
     let mut head = ResponseHead { status: response.status(), headers: response.headers_mut() };
     filter::respond(plan.filters_of_service(), plan.filters(), &mut head, seen);
+    plan.tell_session(&picked, response.headers_mut());
     if let Some(cookie) = plan.hash.as_ref().and_then(|hashed| hashed.set_cookie.clone()) {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
@@ -326,6 +335,6 @@ mod tests {
         fn size<S, R, F: Future>(_: impl Fn(S, R) -> F) -> usize {
             size_of::<F>()
         }
-        assert!(size(route) <= 3_200, "{} bytes", size(route));
+        assert!(size(route) <= 3_400, "{} bytes", size(route));
     }
 }

@@ -52,6 +52,14 @@ fn decide<B>(
                 exchange.passes(*passing);
             }
         }
+        Flow::Hold { held, note } => {
+            if let Some(exchange) = exchange {
+                exchange.hold(held);
+                if let Some(note) = note {
+                    exchange.record.note(note);
+                }
+            }
+        }
         Flow::Wait(waiting) => return Ok(Some(waiting)),
     }
     Ok(None)

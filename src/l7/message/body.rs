@@ -31,6 +31,9 @@ pub(in crate::l7) enum BodyError {
     Behind,
 }
 
+/// An agent says so of its pod (`concurrencyLimit`), as Envoy does.
+const OVERLOADED: &str = "x-envoy-overloaded";
+
 /// `grpc-status` of trailers, or of a response that has nothing but headers.
 pub(in crate::l7) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
@@ -40,6 +43,10 @@ pub(in crate::l7) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
 /// without a body; those that are the server's fault count as their HTTP equivalents (as in Envoy, but for UNIMPLEMENTED, which
 /// a client can ask for).
 pub(in crate::l7) fn outcome(status: StatusCode, headers: &HeaderMap) -> StatusCode {
+    // Its agent sheds load: it works, and ejecting it would leave its load to the others.
+    if headers.contains_key(OVERLOADED) {
+        return StatusCode::TOO_MANY_REQUESTS;
+    }
     match grpc_status(headers) {
         // UNKNOWN, INTERNAL, DATA_LOSS.
         Some(2 | 13 | 15) => StatusCode::INTERNAL_SERVER_ERROR,

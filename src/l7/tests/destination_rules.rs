@@ -20,7 +20,7 @@ use crate::world::fixture::{self, Fixture, backend as to};
 const LONG: Step = Step::Slow(Duration::from_secs(600));
 
 /// The service with an endpoint for each of these, under the policy.
-fn mesh(applications: &[SocketAddr], policy: Policy) -> Fixture {
+pub(super) fn mesh(applications: &[SocketAddr], policy: Policy) -> Fixture {
     let mut mesh = shop_of(applications);
     let mut service = mesh.mesh.services[0].as_ref().clone();
     let destination = Destination::new("Service shop/echo, port 80".into(), policy);
@@ -33,7 +33,7 @@ fn lab(applications: &[SocketAddr], policy: Policy) -> Lab {
     Lab::new(mesh(applications, policy), WorkerSettings::for_tests())
 }
 
-fn limited(limits: Limits) -> Policy {
+pub(super) fn limited(limits: Limits) -> Policy {
     let by = "DestinationRule shop/echo".into();
     Policy { by, limits: Some(Box::new(limits)), ..Policy::default() }
 }
@@ -262,7 +262,7 @@ async fn a_connection_takes_so_many_requests() {
     for (max_requests, expected) in [(None, 1), (Some(1), 6), (Some(2), 3), (Some(9), 1)] {
         for http2 in [false, true] {
             let (at, scripts) = started(&[&[Step::Status(200)]]).await;
-            let per_connection = PerConnection { max_requests, idle_timeout: None };
+            let per_connection = PerConnection { max_requests, ..PerConnection::default() };
             let lab = lab(&at, limited(Limits { per_connection, ..Limits::default() }));
             let stream = lab.dial("client", "echo").await;
             let mut client = match http2 {

@@ -64,6 +64,22 @@ impl Lab {
         settings: WorkerSettings,
         authority: &Path,
     ) -> Self {
+        Self::with_timeout(mesh, settings, authority, Duration::from_secs(2))
+    }
+
+    /// Whose agent itself waits for a connection for as long as this.
+    pub(super) fn patient(mesh: Fixture, connect_timeout: Duration) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = WorkerSettings::for_tests();
+        Self::with_timeout(mesh, settings, directory.path(), connect_timeout)
+    }
+
+    fn with_timeout(
+        mesh: Fixture,
+        settings: WorkerSettings,
+        authority: &Path,
+        connect_timeout: Duration,
+    ) -> Self {
         let telemetry = Telemetry::without_log();
         let certificates = certificates(authority);
         let store = fixture::store();
@@ -75,7 +91,7 @@ impl Lab {
             telemetry: telemetry.clone(),
             cluster: "Kubernetes".into(),
             settings,
-            connect_timeout: Duration::from_secs(2),
+            connect_timeout,
         });
         Self { store, workers, telemetry, certificates }
     }

@@ -15,13 +15,13 @@ use crate::l7::WorkerSettings;
 use crate::model::*;
 use crate::world::fixture::{self, Fixture, backend as to, identity};
 
-const HOST: &str = "echo.shop.svc.cluster.local";
+pub(super) const HOST: &str = "echo.shop.svc.cluster.local";
 
 struct Policy;
 
 impl RuleContext for Policy {}
 
-fn filters(mut spec: Value) -> Vec<HttpFilter> {
+pub(super) fn filters(mut spec: Value) -> Vec<HttpFilter> {
     spec["targetRefs"] = json!([{"kind": "Service", "name": "echo"}]);
     let spec: PolicySpec = serde_json::from_value(spec).unwrap();
     spec.filters(&Policy).into_iter().map(|it| it.unwrap()).collect()
@@ -32,7 +32,7 @@ fn limit(requests: u32) -> Vec<HttpFilter> {
 }
 
 /// With these filters on the service `echo`.
-fn with(mut fixture: Fixture, filters: &[HttpFilter]) -> Fixture {
+pub(super) fn with(mut fixture: Fixture, filters: &[HttpFilter]) -> Fixture {
     for service in &mut fixture.mesh.services {
         let filters = filters.to_vec();
         *service = Arc::new(Service { filters, ..Service::clone(service) });

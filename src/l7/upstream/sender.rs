@@ -32,7 +32,7 @@ use crate::l7::message::leaving::Leaving;
 use crate::l7::message::{refused, watched};
 use crate::l7::tasks::{Executor, Tasks};
 use crate::l7::version::Version;
-use crate::traffic::PerConnection;
+use crate::traffic::{PerConnection, Pings};
 use crate::tunnel::Carrier;
 
 /// How long a connection takes requests. A busy one would otherwise last for ever, and with it the tunnel that carries
@@ -68,7 +68,7 @@ pub(in crate::l7) struct SendError {
 }
 
 impl Sender {
-    /// Sets up HTTP on a stream to `address`. The connection is driven by a task of the worker, which ends with it.
+    /// Sets up HTTP on a stream to `address`, under what the policy of its destination says of connections. The connection is driven by a task of the worker, which ends with it.
     pub(in crate::l7) async fn connect(
         tasks: &Arc<Tasks>,
         most_fields: usize,
@@ -76,20 +76,17 @@ impl Sender {
         version: Version,
         stream: Carrier,
         address: SocketAddr,
+        limits: PerConnection,
     ) -> Result<Self, UpstreamError> {
         // An agent at the other end has checked the application's response, and may have added the coding of a body without a
         // length.
         let most_fields = most_fields + usize::from(stream.leads_to_an_agent());
         let buffers = Arc::new(buffers);
-        let kind = Kind::connect(tasks, most_fields, version, stream, &buffers).await;
+        buffers.limit(limits);
+        let pings = limits.pings;
+        let kind = Kind::connect(tasks, most_fields, version, stream, (&buffers, pings)).await;
         kind.map(|kind| Self { kind, buffers, made: Instant::now(), withheld: None })
             .map_err(|error| UpstreamError::Handshake { address, error })
-    }
-
-    /// Under what the policy of its destination says of connections.
-    pub(in crate::l7) fn limited(self, limits: PerConnection) -> Self {
-        self.buffers.limit(limits);
-        self
     }
 
     /// How long it may rest.
@@ -127,7 +124,11 @@ impl Sender {
             || self.has_refused()
             || self.is_withheld()
             || self.buffers.is_used_up()
-            || self.made.elapsed() >= LIFETIME
+            || self.made.elapsed() >= self.lifetime()
+    }
+
+    fn lifetime(&self) -> Duration {
+        self.buffers.lifetime().map_or(LIFETIME, |lifetime| lifetime.min(LIFETIME))
     }
 
     fn refuse(&self) {
@@ -159,7 +160,8 @@ impl Sender {
         let open = match &self.kind {
             Kind::Http1(sender, _) => sender.is_ready(),
             Kind::Http2(sender, taken) => {
-                let most = taken.most().min(HTTP2_STREAMS as usize);
+                let most = self.buffers.most_streams().unwrap_or(usize::MAX);
+                let most = taken.most().min(HTTP2_STREAMS as usize).min(most);
                 sender.is_ready() && self.streams() < most
             }
             Kind::Stream(sender, _) => sender.is_ready() && self.streams() < HTTP2_STREAMS as usize,
@@ -237,6 +239,19 @@ impl Sender {
     }
 }
 
+/// PINGs are answered by the application, or by the agent before it.
+fn http2_settings(tasks: &Arc<Tasks>, pings: Option<Pings>) -> http2::Builder<Executor> {
+    let mut builder = http2::Builder::new(Executor::Drivers(tasks.clone()));
+    builder.timer(TokioTimer::new());
+    if let Some(Pings { interval, timeout }) = pings {
+        builder
+            .keep_alive_interval(interval)
+            .keep_alive_timeout(timeout)
+            .keep_alive_while_idle(true);
+    }
+    builder
+}
+
 /// What a request became, as hyper tells it.
 type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
 
@@ -302,7 +317,7 @@ impl Kind {
         most_fields: usize,
         version: Version,
         stream: Carrier,
-        buffers: &Arc<Buffers>,
+        (buffers, pings): (&Arc<Buffers>, Option<Pings>),
     ) -> hyper::Result<Self> {
         match version {
             Version::Http1 => {
@@ -318,17 +333,15 @@ impl Kind {
                 let is_encrypted = matches!(stream, Carrier::Tls(_));
                 let (io, exceeded, settings) = watched::Application::new(stream, buffers.clone());
                 let io = TokioIo::new(io);
-                let (sender, mut connection) =
-                    http2::Builder::new(Executor::Drivers(tasks.clone()))
-                        .timer(TokioTimer::new())
-                        .initial_stream_window_size(HTTP2_STREAM_WINDOW)
-                        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
-                        .max_send_buf_size(HTTP2_SEND_BUFFER)
-                        // One request may go ahead of what the application says that it takes.
-                        .initial_max_send_streams(1)
-                        .max_header_list_size(LONGEST_HEAD as u32)
-                        .handshake(io)
-                        .await?;
+                let (sender, mut connection) = http2_settings(tasks, pings)
+                    .initial_stream_window_size(HTTP2_STREAM_WINDOW)
+                    .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+                    .max_send_buf_size(HTTP2_SEND_BUFFER)
+                    // One request may go ahead of what the application says that it takes.
+                    .initial_max_send_streams(1)
+                    .max_header_list_size(LONGEST_HEAD as u32)
+                    .handshake(io)
+                    .await?;
                 let taken =
                     Arc::new(Taken::new(connection.current_max_send_streams(), is_encrypted));
                 let known = taken.clone();

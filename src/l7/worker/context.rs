@@ -20,6 +20,7 @@ use crate::l7::tasks::Tasks;
 use crate::l7::upstream::{Sender, UpstreamError, Upstreams};
 use crate::l7::version::Version;
 use crate::reach::Reach;
+use crate::traffic::PerConnection;
 use crate::tunnel::Carrier;
 
 /// What the tasks of one worker share.
@@ -80,10 +81,23 @@ impl Context {
         stream: Carrier,
         address: SocketAddr,
     ) -> Result<Sender, UpstreamError> {
+        let limits = PerConnection::default();
+        self.connect_under(limits, share, version, stream, address).await
+    }
+
+    /// The same, under what a policy says of connections.
+    pub(in crate::l7) async fn connect_under(
+        &self,
+        limits: PerConnection,
+        share: &Arc<Share>,
+        version: Version,
+        stream: Carrier,
+        address: SocketAddr,
+    ) -> Result<Sender, UpstreamError> {
         let reserved = self.buffers(share, version).map_err(UpstreamError::Overflow)?;
         let buffers = Buffers::new(share.clone(), reserved);
         let most_fields = self.dependencies.settings.max_headers;
-        Sender::connect(&self.tasks, most_fields, buffers, version, stream, address).await
+        Sender::connect(&self.tasks, most_fields, buffers, version, stream, address, limits).await
     }
 
     /// Why a response cannot be passed on.

@@ -10,13 +10,15 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::{Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 
 use super::authorizer::{AsSent, Authorizer};
 use crate::base::Identity;
 use crate::base::path::PathReadings;
 use crate::ext_authz;
-use crate::filter::{self, Claims, Cx, ExternalAuth, Half, HttpFilter, Pods, RateLimit, Spread};
+use crate::filter::{
+    self, Claims, Cx, ExternalAuth, Half, HttpFilter, Level, Pods, RateLimit, Spread,
+};
 use crate::gate::{Ask, Filtered};
 use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::{Exchange, chain};
@@ -87,7 +89,8 @@ pub(in crate::l7) async fn ask(
         let generation = world.generation;
         let placed = node.map(|node| Placed { generation, service: guarded, node });
         let spread = placed.as_ref().map(|placed| placed as &dyn Spread);
-        let cx = Cx { port, identity, address, service, pod, route, spread, claims };
+        let level = level(guarded, way, of_rule, request.headers(), identity);
+        let cx = Cx { port, identity, address, service, pod, route, spread, claims, level };
         for filter in of_rule.iter().chain(general) {
             let heard = exchange.as_deref_mut();
             match filter {
@@ -144,6 +147,17 @@ fn count<'a>(
 ) -> Pin<Box<dyn Future<Output = Result<(), Answer>> + Send + 'a>> {
     // Boxed, because it is large and most limits ask nobody.
     Box::pin(authorizer.count(limit, cx, request, exchange))
+}
+
+/// How soon the request is shed. In a function of its own, so that the future of a request does not hold what it looks through.
+fn level(
+    service: &Service,
+    way: &Filtered,
+    of_rule: &[HttpFilter],
+    headers: &HeaderMap,
+    identity: Option<&Identity>,
+) -> Option<Level> {
+    filter::level(of_rule.iter().chain(of_ports(service, &way.ports)), headers, identity)
 }
 
 /// The rule that takes a request. Nobody says which port was dialled: the first on which there is one.

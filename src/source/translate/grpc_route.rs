@@ -3,9 +3,7 @@
 use super::route::{RouteParts, RuleParts};
 use crate::base::ObjectKey;
 use crate::model::{HttpMatch, PathMatch};
-use crate::source::objects::{
-    GrpcRoute, GrpcRouteRule, Typed, Unsupported, created, says_something,
-};
+use crate::source::objects::{GrpcRoute, GrpcRouteRule, Typed, created};
 
 pub(super) fn parts<'a>(key: &'a ObjectKey, route: &'a GrpcRoute) -> RouteParts<'a> {
     RouteParts {
@@ -32,9 +30,6 @@ fn rule(rule: &GrpcRouteRule) -> RuleParts<'_> {
         backends: &rule.backend_refs,
         ..RuleParts::default()
     };
-    if says_something(&rule.session_persistence) {
-        let why = "is not supported".to_owned();
-        parts.unsupported.push(Unsupported { field: "sessionPersistence".to_owned(), why });
-    }
+    parts.read_sessions(&rule.session_persistence);
     parts
 }

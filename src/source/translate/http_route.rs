@@ -3,9 +3,7 @@
 use super::route::{RouteParts, RuleParts};
 use crate::base::ObjectKey;
 use crate::model::HttpMatch;
-use crate::source::objects::{
-    HttpRoute, HttpRouteRule, Typed, Unsupported, created, says_something,
-};
+use crate::source::objects::{HttpRoute, HttpRouteRule, Typed, created};
 
 pub(super) fn parts<'a>(key: &'a ObjectKey, route: &'a HttpRoute) -> RouteParts<'a> {
     RouteParts {
@@ -47,9 +45,6 @@ fn rule(rule: &HttpRouteRule) -> RuleParts<'_> {
         Ok(retry) => parts.retry = retry,
         Err(unsupported) => parts.unsupported.push(unsupported),
     }
-    if says_something(&rule.session_persistence) {
-        let why = "is not supported".to_owned();
-        parts.unsupported.push(Unsupported { field: "sessionPersistence".to_owned(), why });
-    }
+    parts.read_sessions(&rule.session_persistence);
     parts
 }

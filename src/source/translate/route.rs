@@ -12,6 +12,7 @@ mod filters;
 mod kept;
 mod parents;
 mod services;
+mod session;
 mod streams;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use http::StatusCode;
 
 use super::Context;
 use crate::base::ObjectKey;
-use crate::filter::Manifest;
+use crate::filter::{HttpFilter, Manifest, SessionPersistence};
 use crate::model::{
     Backend, BackendRef, HttpMatch, HttpRoute, HttpRule, Retry, RouteKind, Timeouts,
 };
@@ -62,6 +63,7 @@ pub(super) struct RuleParts<'a> {
     pub(super) backends: &'a [RouteBackendRef],
     pub(super) timeouts: Timeouts,
     pub(super) retry: Option<Retry>,
+    pub(super) session_persistence: Option<SessionPersistence>,
     /// What this kind of route does not have, or we do not carry out.
     pub(super) unsupported: Vec<Unsupported>,
 }
@@ -126,10 +128,12 @@ fn keep(
     place: &str,
     rule: &RuleParts<'_>,
 ) -> HttpRule {
+    let mut filters = filters::translate(cx, backends, place, &rule.matches, rule.filters);
+    filters.extend(rule.session_persistence.clone().map(HttpFilter::SessionPersistence));
     HttpRule {
         name: rule.name.into(),
         matches: rule.matches.clone(),
-        filters: filters::translate(cx, backends, place, &rule.matches, rule.filters),
+        filters,
         backends: resolve_all(cx, backends, place, rule),
         timeouts: rule.timeouts,
         retry: rule.retry.clone(),

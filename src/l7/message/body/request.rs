@@ -307,7 +307,7 @@ impl Reading {
         }
         if frame.is_none() || self.is_end_stream() {
             self.copies.drain(..).for_each(Tee::end);
-            self.uploaded.0.ended.store(true, Ordering::Relaxed);
+            self.uploaded.0.end();
             self.receiving = None;
             self.ahead = None;
         }

@@ -5,6 +5,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use tokio::time::Instant;
+
 /// What has passed of a request's body so far.
 #[derive(Clone, Debug, Default)]
 pub(in crate::l7) struct Uploaded(pub(super) Arc<Passed>);
@@ -16,6 +18,9 @@ pub(super) struct Passed {
     pub(super) messages: AtomicU64,
     pub(super) broken: OnceLock<Broken>,
     pub(super) ended: AtomicBool,
+    /// Somebody wants to know when it ended.
+    timed: AtomicBool,
+    ended_at: OnceLock<Instant>,
 }
 
 /// What is wrong with a body that came to no end.
@@ -36,6 +41,16 @@ impl Uploaded {
         self.0.messages.load(Ordering::Relaxed)
     }
 
+    /// Keeps the time of its end.
+    pub(in crate::l7) fn time(&self) {
+        self.0.timed.store(true, Ordering::Relaxed);
+    }
+
+    /// When it ended, if that was after somebody wanted to know.
+    pub(in crate::l7) fn ended_at(&self) -> Option<Instant> {
+        self.0.ended_at.get().copied()
+    }
+
     /// All of it has passed.
     pub(in crate::l7) fn has_ended(&self) -> bool {
         self.0.ended.load(Ordering::Relaxed)
@@ -43,6 +58,14 @@ impl Uploaded {
 
     pub(in crate::l7) fn broken(&self) -> Option<Broken> {
         self.0.broken.get().copied()
+    }
+}
+
+impl Passed {
+    pub(super) fn end(&self) {
+        if !self.ended.swap(true, Ordering::Relaxed) && self.timed.load(Ordering::Relaxed) {
+            _ = self.ended_at.set(Instant::now());
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::base::schema::parse_duration;
 use crate::source::Severity;
 use crate::source::objects::{ConnectionPool, Kind, PortTrafficPolicy, RuleTrafficPolicy};
 use crate::source::translate::Context;
-use crate::traffic::{Balancer, Limits, Policy};
+use crate::traffic::{Balancer, Limits, Policy, ProxyProtocol};
 
 /// One rule, while it is read; or the section of MeshConfig that stands in for rules.
 pub(super) struct Reading<'a, 'b> {
@@ -53,10 +53,9 @@ impl<'a, 'b> Reading<'a, 'b> {
             proxy_protocol,
             retry_budget,
         } = written;
-        for (field, given, instead) in [
-            ("tunnel", tunnel.is_some(), "connections go straight to the endpoint"),
-            ("proxyProtocol", proxy_protocol.is_some(), "no PROXY protocol header is sent"),
-        ] {
+        for (field, given, instead) in
+            [("tunnel", tunnel.is_some(), "connections go straight to the endpoint")]
+        {
             if given {
                 self.no_effect(&format!("{WITHIN}.{field}"), instead);
             }
@@ -68,7 +67,11 @@ impl<'a, 'b> Reading<'a, 'b> {
             outlier_detection: outlier_detection.clone(),
             tls: tls.clone(),
         };
-        let rest = self.policy(WITHIN, &rest);
+        let header = proxy_protocol.as_ref();
+        let header =
+            header.and_then(|it| self.proxy_protocol(&format!("{WITHIN}.proxyProtocol"), it));
+        let mut rest = self.policy(WITHIN, &rest);
+        self.put_header(&mut rest, header);
         let mut ports = BTreeMap::new();
         for (index, settings) in port_level_settings.iter().enumerate() {
             let within = format!("{WITHIN}.portLevelSettings[{index}]");
@@ -84,7 +87,9 @@ impl<'a, 'b> Reading<'a, 'b> {
                 self.error(&format!("{within}.port.number"), reason);
                 continue;
             }
-            let policy = self.policy(&within, settings);
+            let mut policy = self.policy(&within, settings);
+            // Of the whole rule: ports have no field of their own for it.
+            self.put_header(&mut policy, header);
             ports.insert(number, policy);
         }
         let mut said = Said { rest, ports };
@@ -138,6 +143,16 @@ impl<'a, 'b> Reading<'a, 'b> {
     pub(super) fn limits(&mut self, within: &str, written: &ConnectionPool) -> Option<Box<Limits>> {
         let limits = self.pool(within, written);
         (limits != Limits::default()).then(|| Box::new(limits))
+    }
+
+    /// Connections begin with this header.
+    fn put_header(&self, policy: &mut Policy, header: Option<ProxyProtocol>) {
+        if header.is_some() {
+            if policy.by.is_empty() {
+                policy.by = format!("{} {}", self.kind, self.key).into();
+            }
+            policy.limits.get_or_insert_default().proxy_protocol = header;
+        }
     }
 
     /// A duration of at least one millisecond.

@@ -3,7 +3,8 @@ use std::time::Duration;
 use crate::source::Severity;
 use crate::source::tests::translated;
 use crate::traffic::{
-    Balancer, Keepalive, Limits, OutlierDetection, PerConnection, Traffic, Warmup,
+    Balancer, HttpVersion, Keepalive, Limits, OutlierDetection, PerConnection, Pings, Traffic,
+    Warmup,
 };
 
 const SERVICE: &str = "
@@ -333,10 +334,16 @@ fn every_field_of_outlier_detection_is_carried_out_or_named() {
 fn every_field_of_connection_pools_is_carried_out_or_named() {
     let second = Duration::from_secs(1);
     let per = |max_requests, idle_timeout| Limits {
-        per_connection: PerConnection { max_requests, idle_timeout },
+        per_connection: PerConnection { max_requests, idle_timeout, ..PerConnection::default() },
         ..Limits::default()
     };
     let keepalive = |keepalive| Limits { keepalive: Some(keepalive), ..Limits::default() };
+    let speaks = |http_version| Limits { http_version, ..Limits::default() };
+    let http2 = |per_connection| Limits { per_connection, ..Limits::default() };
+    let pings = |timeout| {
+        let pings = Some(Pings { interval: second, timeout });
+        http2(PerConnection { pings, ..PerConnection::default() })
+    };
     for (written, expected, told) in [
         (
             "tcp: {maxConnections: 7}",
@@ -360,8 +367,21 @@ fn every_field_of_connection_pools_is_carried_out_or_named() {
             &[],
         ),
         ("tcp: {tcpKeepalive: {}}", keepalive(Keepalive::default()), &[]),
-        ("tcp: {maxConnectionDuration: 1s}", Limits::default(), &["tcp.maxConnectionDuration"]),
-        ("tcp: {idleTimeout: 1s}", Limits::default(), &["tcp.idleTimeout"]),
+        (
+            "tcp: {maxConnectionDuration: 1s}",
+            Limits {
+                max_duration: Some(second),
+                per_connection: PerConnection {
+                    max_duration: Some(second),
+                    ..per(None, None).per_connection
+                },
+                ..Limits::default()
+            },
+            &[],
+        ),
+        ("tcp: {maxConnectionDuration: 0s}", Limits::default(), &["tcp.maxConnectionDuration"]),
+        ("tcp: {idleTimeout: 1s}", Limits { idle_timeout: Some(second), ..Limits::default() }, &[]),
+        ("tcp: {idleTimeout: 0s}", Limits::default(), &[]),
         (
             "http: {http1MaxPendingRequests: 7}",
             Limits { max_pending_requests: Some(7), ..Limits::default() },
@@ -371,14 +391,25 @@ fn every_field_of_connection_pools_is_carried_out_or_named() {
         ("http: {maxRequestsPerConnection: 7}", per(Some(7), None), &[]),
         ("http: {maxRetries: 7}", Limits { max_retries: Some(7), ..Limits::default() }, &[]),
         ("http: {idleTimeout: 1s}", per(None, Some(second)), &[]),
-        ("http: {h2UpgradePolicy: UPGRADE}", Limits::default(), &["http.h2UpgradePolicy"]),
-        ("http: {useClientProtocol: true}", Limits::default(), &["http.useClientProtocol"]),
-        ("http: {maxConcurrentStreams: 7}", Limits::default(), &["http.maxConcurrentStreams"]),
+        ("http: {h2UpgradePolicy: UPGRADE}", speaks(HttpVersion::Http2), &[]),
+        ("http: {h2UpgradePolicy: DO_NOT_UPGRADE}", Limits::default(), &[]),
+        ("http: {h2UpgradePolicy: DEFAULT}", Limits::default(), &[]),
+        ("http: {h2UpgradePolicy: MAYBE}", Limits::default(), &["http.h2UpgradePolicy"]),
+        ("http: {useClientProtocol: true}", speaks(HttpVersion::OfClient), &[]),
         (
-            "http: {http2KeepAlive: {interval: 1s, timeout: 1s}}",
-            Limits::default(),
-            &["http.http2KeepAlive"],
+            "http: {useClientProtocol: true, h2UpgradePolicy: UPGRADE}",
+            speaks(HttpVersion::OfClient),
+            &[],
         ),
+        ("http: {useClientProtocol: false}", Limits::default(), &[]),
+        (
+            "http: {maxConcurrentStreams: 7}",
+            http2(PerConnection { max_streams: Some(7), ..PerConnection::default() }),
+            &[],
+        ),
+        ("http: {http2KeepAlive: {interval: 1s, timeout: 2s}}", pings(2 * second), &[]),
+        ("http: {http2KeepAlive: {interval: 1s}}", pings(20 * second), &[]),
+        ("http: {http2KeepAlive: {timeout: 1s}}", Limits::default(), &[]),
     ] {
         let (policy, found) = dumped(&format!("{{connectionPool: {{{written}}}}}"));
         let expected = Some(expected).filter(|limits| *limits != Limits::default());
@@ -392,7 +423,7 @@ fn every_field_of_connection_pools_is_carried_out_or_named() {
 #[test]
 fn what_is_not_carried_out_is_named() {
     for (policy, told) in [
-        ("{tunnel: {}, proxyProtocol: {}}", &["proxyProtocol", "tunnel"][..]),
+        ("{tunnel: {}}", &["tunnel"][..]),
         ("{portLevelSettings: [{}]}", &["portLevelSettings[0].port.number"]),
         (
             "{portLevelSettings: [{port: {number: 80}}, {port: {number: 80}}]}",
@@ -434,6 +465,26 @@ fn a_spec_that_breaks_the_type_is_not_in_force() {
         let web = &translation.mesh.services[0];
         assert!(web.traffic.is_empty());
         assert_eq!(!web.encryption.is_empty(), encrypted, "{spec}");
+    }
+}
+
+#[test]
+fn a_proxy_protocol_holds_for_all_ports() {
+    use serde_json::json;
+    for (written, expected, told) in [
+        ("{proxyProtocol: {}}", json!("V1"), &[][..]),
+        ("{proxyProtocol: {version: V1}}", json!("V1"), &[]),
+        ("{proxyProtocol: {version: V2}}", json!("V2"), &[]),
+        ("{proxyProtocol: {version: V3}}", json!(null), &["proxyProtocol.version"]),
+        (
+            "{proxyProtocol: {version: V2}, portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]}",
+            json!("V2"),
+            &[],
+        ),
+    ] {
+        let (policy, found) = dumped(written);
+        assert_eq!(policy["limits"]["proxy_protocol"], expected, "{written}");
+        assert_eq!(found, told, "{written}");
     }
 }
 
