@@ -372,6 +372,7 @@ impl Gate {
                 route: None,
                 spread: None,
                 claims: None,
+                level: None,
             };
             limit.open(&cx, &mut opened);
         }

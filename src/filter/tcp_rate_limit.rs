@@ -300,7 +300,17 @@ mod tests {
         let identity = Identity::new("td", account, "a");
         let (identity, address) = (Some(&identity), address.parse().unwrap());
         let (service, route, claims) = (None, None, None);
-        let cx = Cx { port: 80, identity, address, service, pod: "p", route, spread: None, claims, level: None };
+        let cx = Cx {
+            port: 80,
+            identity,
+            address,
+            service,
+            pod: "p",
+            route,
+            spread: None,
+            claims,
+            level: None,
+        };
         let mut opened = Opened::default();
         limit.open(&cx, &mut opened);
         opened

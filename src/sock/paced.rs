@@ -199,7 +199,17 @@ mod tests {
         let address = "10.0.0.1".parse().unwrap();
         let (identity, service) = (Some(&identity), Some(&service));
         let (route, claims) = (None, None);
-        let cx = Cx { port: 80, identity, address, service, pod: "p", route, spread: None, claims };
+        let cx = Cx {
+            port: 80,
+            identity,
+            address,
+            service,
+            pod: "p",
+            route,
+            spread: None,
+            claims,
+            level: None,
+        };
         let mut opened = Opened::default();
         limit.open(&cx, &mut opened);
         opened.meter.unwrap()

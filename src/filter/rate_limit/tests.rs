@@ -65,8 +65,17 @@ fn send(limit: &RateLimit, sent: &Sent) -> Flow {
     let (group, route) = (Group(sent.group), Some((&route, sent.route)));
     let claims: Option<&dyn Claims> = if sent.group.is_empty() { None } else { Some(&group) };
     let identity = Some(&identity);
-    let cx =
-        Cx { port: 80, identity, address, service: None, pod: "pod", route, spread: None, claims, level: None };
+    let cx = Cx {
+        port: 80,
+        identity,
+        address,
+        service: None,
+        pod: "pod",
+        route,
+        spread: None,
+        claims,
+        level: None,
+    };
     limit.request(&mut head, &cx)
 }
 
@@ -410,6 +419,7 @@ fn passed(limit: &RateLimit, service: &str, pod: &str, user: &'static str, pods:
             route: None,
             spread: Some(&spread),
             claims: None,
+            level: None,
         };
         is_next(&limit.request(&mut head, &cx))
     };
