@@ -43,9 +43,7 @@ pub use chain::{
     Pair, Seen, change, changes, has_type_of, inherit, remember, respond, runs_on, volatile,
 };
 pub use circuit_breaker::{Bounds, CircuitBreaker, Opening, circuit_breaker};
-pub use concurrency_limit::{
-    Adaptive, ConcurrencyLimit, Limit, LimitInUse, MinRtt, Shed, limits_in_use,
-};
+pub use concurrency_limit::{Adaptive, ConcurrencyLimit, LimitInUse, MinRtt, Shed, limits_in_use};
 pub use cors::{Cors, OriginPattern, Permitted};
 pub use external_auth::{AuthProtocol, ExternalAuth};
 pub use fault::{Abort, Delay, Injection};

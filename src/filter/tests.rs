@@ -31,6 +31,7 @@ fn cx() -> Cx<'static> {
         route: None,
         spread: None,
         claims: None,
+        level: None,
     }
 }
 

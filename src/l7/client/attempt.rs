@@ -32,7 +32,6 @@ use crate::l7::message::original::Original;
 use crate::l7::message::sent::Sent;
 use crate::l7::message::{deadline, headers};
 use crate::l7::upstream::{Lease, SendError, UpstreamError};
-use crate::l7::version::Version;
 use crate::l7::worker::guards::{self, Asking};
 use crate::model::Retry;
 use crate::policy::Verified;
@@ -379,7 +378,9 @@ impl Routed {
         let sent = self.before.as_deref().filter(|_| self.judge().is_producers());
         let sent = sent.map(|sent| (&sent.uri, &sent.headers));
         let (authorizer, request) = (self.session.authorizer(), &mut arrived.request);
-        guards::ask(&self.world, &filtered, from, &authorizer, sent, request, exchange).await
+        // Boxed, because it is large and most requests are limited at the destination.
+        let asked = guards::ask(&self.world, &filtered, from, &authorizer, sent, request, exchange);
+        Box::pin(asked).await
     }
 
     /// Asks providers, where nobody at the destination does, and judges the request as they make it. Gives the filters that nobody

@@ -181,7 +181,8 @@ async fn limit(
     let sent = judged.sent.as_ref().map(|sent| (&sent.uri, &sent.headers));
     let authorizer = session.authorizer(arrived.checks);
     let request = &mut arrived.request;
-    guards::ask(&world, filtered, from, &authorizer, sent, request, Some(exchange)).await
+    // Boxed, because it is large and most services have no such policy.
+    Box::pin(guards::ask(&world, filtered, from, &authorizer, sent, request, Some(exchange))).await
 }
 
 /// What is decided of a request before anything is done.
