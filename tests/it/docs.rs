@@ -289,6 +289,14 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// A question of each kind.
+fn ask(telemetry: &Telemetry) {
+    let questions = telemetry.dns().questions(&DnsLabels::default());
+    questions.asked();
+    questions.passed_on(std::time::Duration::ZERO);
+    questions.failed();
+}
+
 /// A concurrency limit that a request has come to.
 fn limited() -> Vec<HttpFilter> {
     struct Policy;
@@ -370,10 +378,7 @@ fn scrape() -> String {
     telemetry.health().workers(&[WorkerHealth::default()]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     telemetry.watch_runtime("control", runtime.handle());
-    let questions = telemetry.dns().questions(&DnsLabels::default());
-    questions.asked();
-    questions.passed_on(std::time::Duration::ZERO);
-    questions.failed();
+    ask(&telemetry);
     // It is shown for as long as its policy is there.
     let _limit = limited();
     telemetry.scrape().expect("metrics")
