@@ -297,6 +297,14 @@ fn ejecting() -> Destination {
     Destination::of("".into(), &ServicePort { namespace, service, port: 80 }, policy)
 }
 
+/// A question of each kind.
+fn ask(telemetry: &Telemetry) {
+    let questions = telemetry.dns().questions(&DnsLabels::default());
+    questions.asked();
+    questions.passed_on(std::time::Duration::ZERO);
+    questions.failed();
+}
+
 /// A concurrency limit that a request has come to.
 fn limited() -> Vec<HttpFilter> {
     struct Policy;
@@ -382,10 +390,7 @@ fn scrape() -> String {
     telemetry.health().workers(&[WorkerHealth::default()]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     telemetry.watch_runtime("control", runtime.handle());
-    let questions = telemetry.dns().questions(&DnsLabels::default());
-    questions.asked();
-    questions.passed_on(std::time::Duration::ZERO);
-    questions.failed();
+    ask(&telemetry);
     // It is shown for as long as its policy is there.
     let _limit = limited();
     telemetry.scrape().expect("metrics")

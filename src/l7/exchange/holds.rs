@@ -4,31 +4,40 @@ use crate::balance::Ended;
 use crate::filter::Held;
 use crate::l7::message::body::Uploaded;
 
-/// Nearly always none, so that a request pays for a place in memory only where a policy holds.
+/// Nearly always none, so that a request has one word for it where no policy holds.
 #[derive(Default)]
-pub(super) struct Holds(Vec<Held>);
+pub(super) struct Holds(Option<Box<Places>>);
+
+#[derive(Default)]
+struct Places(Vec<Held>);
 
 impl Holds {
     pub(super) fn add(&mut self, held: Held) {
-        self.0.push(held);
+        self.0.get_or_insert_default().0.push(held);
     }
 
     /// Gives back places in limits: what follows is another attempt of the same call.
     pub(super) fn release_places(&mut self) {
-        self.0.retain(|held| matches!(held, Held::Call(_)));
+        if let Some(places) = &mut self.0 {
+            places.0.retain(|held| matches!(held, Held::Call(_)));
+        }
     }
 
     /// How the call ended.
     pub(super) fn ended(&self, ended: Ended) {
-        self.0.iter().for_each(|held| held.ended(ended.has_failed()));
+        self.all().for_each(|held| held.ended(ended.has_failed()));
     }
 
     /// The application answered. A request whose body is still coming says nothing: how long that takes is the client's doing.
     pub(super) fn answered(&self, uploaded: Option<&Uploaded>) {
-        if self.0.is_empty() || uploaded.is_some_and(|uploaded| !uploaded.has_ended()) {
+        if self.0.is_none() || uploaded.is_some_and(|uploaded| !uploaded.has_ended()) {
             return;
         }
         let sent = uploaded.and_then(Uploaded::ended_at);
-        self.0.iter().for_each(|held| held.answered(sent));
+        self.all().for_each(|held| held.answered(sent));
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Held> {
+        self.0.iter().flat_map(|places| &places.0)
     }
 }
