@@ -8,7 +8,7 @@ mod tests;
 
 use crate::base::Str;
 use crate::model::{Balancing, Endpoint, Preference, Resolution, Service, Workload};
-use crate::traffic::{self, Balancer, Destination, Ejected, HashKey};
+use crate::traffic::{self, Balancer, Destination, Ejected, HashKey, Subset};
 use crate::world::World;
 pub use picked::{Ended, InUse, Picked};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,6 +23,8 @@ pub struct Caller<'a> {
     pub address: IpAddr,
     /// Selects the endpoint where the policy hashes a property of requests.
     pub hash: Option<u64>,
+    /// The endpoints of the service that it may get, with their policies; `None`: all of them.
+    pub subset: Option<&'a Subset>,
 }
 
 impl Caller<'_> {
@@ -44,7 +46,10 @@ pub fn pick(
     like: SocketAddr,
     avoid: &[SocketAddr],
 ) -> Option<Picked> {
-    let of_client = service.traffic.of_client(&caller.workload.key.namespace, port);
+    let of_client = match caller.subset {
+        None => service.traffic.of_client(&caller.workload.key.namespace, port),
+        Some(subset) => subset.on(port),
+    };
     if service.resolution == Resolution::Dialled {
         // Do not use an address that was dialled for another service.
         let own = service.owns(like.ip().to_canonical());
@@ -84,19 +89,23 @@ fn sock_address(address: SocketAddr) -> SocketAddr {
 }
 
 /// Why there is no endpoint, for the log.
-pub fn nobody(service: &Service, port: u16, caller: &Workload) -> String {
+pub fn nobody(service: &Service, port: u16, caller: &Caller<'_>) -> String {
+    let Caller { workload: caller, subset, .. } = caller;
     let node = match service.balancing.local_only {
         true => format!(" on node {} (internalTrafficPolicy is Local)", caller.node),
         false => String::new(),
     };
-    let destination = service.traffic.of_client(&caller.key.namespace, port);
+    let (destination, of_subset) = match subset {
+        None => (service.traffic.of_client(&caller.key.namespace, port), ""),
+        Some(subset) => (subset.on(port), " with the labels of the subset"),
+    };
     let ejected = match destination.and_then(|it| it.ejected()) {
         Some(ejected) => {
             format!("; ejected by outlierDetection: {}", ejected.endpoints().count())
         }
         None => String::new(),
     };
-    format!("{service} has no ready endpoint on port {port}{node}{ejected}")
+    format!("{service} has no ready endpoint{of_subset} on port {port}{node}{ejected}")
 }
 
 /// The request for an endpoint.
@@ -234,6 +243,9 @@ impl<'a> Choice<'a, '_> {
         dialled: Option<IpAddr>,
     ) -> Option<(u8, Candidate<'a>)> {
         let Balancing { local_only, preference, .. } = self.service.balancing;
+        if !self.is_in_subset(endpoint) {
+            return None;
+        }
         let target = endpoint.target_port(self.port)?;
         let address = address_like(endpoint, self.like)?;
         let candidate = SocketAddr::new(address, target);
@@ -248,6 +260,10 @@ impl<'a> Choice<'a, '_> {
         let other_than_dialled = dialled.is_some_and(|dialled| dialled != address);
         let far = if other_than_dialled { FAR } else { 0 };
         Some((far + distance + u8::from(other_family), (endpoint, candidate)))
+    }
+
+    fn is_in_subset(&self, endpoint: &Endpoint) -> bool {
+        self.caller.subset.is_none_or(|subset| subset.has(&endpoint.subsets))
     }
 
     fn policy(&self) -> Option<(&'a Balancer, &'a Destination)> {
@@ -297,7 +313,8 @@ impl<'a> Choice<'a, '_> {
     /// Ready endpoints of the port, whether they are ejected or not.
     fn pool(&self) -> u32 {
         let ready = self.service.endpoints.iter().filter(|endpoint| endpoint.ready);
-        let serving = ready.filter(|endpoint| endpoint.target_port(self.port).is_some());
+        let serving = ready
+            .filter(|it| self.is_in_subset(it) && it.target_port(self.port).is_some());
         u32::try_from(serving.count()).unwrap_or(u32::MAX)
     }
 

@@ -1,4 +1,4 @@
-//! The filters of routes (Gateway API, HTTPRouteFilter) and of TrafficPolicies. Each has one file with its data, its manifest,
+//! The filters of routes (Gateway API, HTTPRouteFilter), of TrafficPolicies and of VirtualServices (Istio, HTTPRoute). Each has one file with its data, its manifest,
 //! its effect and its tests.
 //!
 //! The table below registers them. The enumerations, the manifests' types and the static dispatch are generated from it. A
@@ -29,6 +29,7 @@ mod redirect;
 mod rewrite;
 mod share;
 mod table;
+mod virtual_service;
 
 pub use answer::{Answer, Flow, Waited};
 pub use backend::{BackendObject, BackendRef};
@@ -47,6 +48,10 @@ pub use rate_limit::{Key, RateLimit};
 pub use redirect::Redirect;
 pub use rewrite::Rewrite;
 pub use share::Share;
+pub use virtual_service::{
+    DirectResponse, Operations, Percent, RedirectTo, UriRewrite, WrittenDirectResponse, WrittenFault,
+    WrittenHeaders, WrittenRedirect, WrittenRewrite,
+};
 
 use std::fmt::Debug;
 use std::net::IpAddr;
@@ -74,6 +79,13 @@ table::filters! {
         // Variant, type: its field in the spec of a TrafficPolicy.
         Fault(Injection): "fault";
         RateLimit(RateLimit): "rateLimit";
+    }
+    virtual_services {
+        // Variant, type: its field in an HTTPRoute of a VirtualService, which may have a `fault` as well.
+        RedirectTo(RedirectTo): "redirect";
+        DirectResponse(DirectResponse): "directResponse";
+        UriRewrite(UriRewrite): "rewrite";
+        Operations(Operations): "headers";
     }
 }
 

@@ -20,8 +20,8 @@ pub use policy::{
     TokenText, Values,
 };
 pub use route::{
-    Backend, DefaultRetry, HttpMatch, HttpRoute, HttpRule, PathMatch, Retry, RouteKind,
-    RouteParent, Timeouts,
+    Backend, DefaultRetry, Holds, HttpMatch, HttpRoute, HttpRule, MoreMatch, PathMatch, Retry,
+    RouteKind, RouteParent, Timeouts, Without,
 };
 pub use service::{
     AppProtocol, Balancing, Endpoint, PortFilters, PortMapping, Preference, Resolution, Served,

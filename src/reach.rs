@@ -72,7 +72,7 @@ pub struct Downstream<'a> {
 
 impl<'a> Downstream<'a> {
     pub fn caller(&self) -> Caller<'a> {
-        Caller { workload: self.client, address: self.address.ip(), hash: None }
+        Caller { workload: self.client, address: self.address.ip(), hash: None, subset: None }
     }
 
     fn connection(&self, destination: SocketAddr) -> Connection<'a> {

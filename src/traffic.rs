@@ -11,6 +11,7 @@ mod ejections;
 mod hash;
 mod limits;
 mod policy;
+mod subsets;
 #[cfg(test)]
 mod tests;
 mod totals;
@@ -29,6 +30,8 @@ pub use hash::{Cookie, HashKey, Hashed, of_address};
 use limits::Usage;
 pub use limits::{Keepalive, Limits, Overflow, PerConnection, Place};
 pub use policy::{Balancer, OutlierDetection, Policy};
+use subsets::Subsets;
+pub use subsets::{Named, Subset};
 pub use totals::{Totals, totals};
 
 /// The policies for one service, by the namespace of the clients. Empty for services without a DestinationRule.
@@ -40,6 +43,8 @@ pub struct Traffic {
     /// For clients of these, instead; perhaps none.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     namespaces: BTreeMap<Str, Ports>,
+    #[serde(skip_serializing_if = "Subsets::is_empty")]
+    subsets: Subsets,
 }
 
 /// The policies for the ports of a service. Ports without one are left out.
@@ -47,7 +52,7 @@ pub type Ports = BTreeMap<u16, Arc<Destination>>;
 
 impl Traffic {
     pub fn is_empty(&self) -> bool {
-        self.everyone.is_empty() && self.namespaces.is_empty()
+        self.everyone.is_empty() && self.namespaces.is_empty() && self.subsets.is_empty()
     }
 
     /// The policies for clients of one namespace; `None`: of all that have none of their own.
@@ -56,6 +61,16 @@ impl Traffic {
             Some(namespace) => _ = self.namespaces.insert(namespace, ports),
             None => self.everyone = ports,
         }
+    }
+
+    /// The subsets that clients of one namespace, or of all that have none of their own, see.
+    pub fn set_subsets(&mut self, clients: Option<Str>, subsets: Named) {
+        self.subsets.set(clients, subsets);
+    }
+
+    /// The subsets that a client of this namespace sees.
+    pub fn subsets_of(&self, namespace: &str) -> &Named {
+        self.subsets.of_client(namespace)
     }
 
     /// What holds for a client of this namespace on this port.
@@ -74,6 +89,7 @@ impl Traffic {
                 inherit(ports, before);
             }
         }
+        self.subsets.inherit(&before.subsets);
     }
 }
 

@@ -17,7 +17,7 @@ fn client() -> Workload {
 }
 
 fn by(workload: &Workload) -> Caller<'_> {
-    Caller { workload, address: "10.0.9.1".parse().unwrap(), hash: None }
+    Caller { workload, address: "10.0.9.1".parse().unwrap(), hash: None, subset: None }
 }
 
 fn pick_from(world: &World, avoid: &[SocketAddr]) -> Option<Picked> {
@@ -193,7 +193,7 @@ fn trap_16_local_without_an_endpoint_on_the_node_has_none() {
     assert_eq!(chosen(&client, &world), [1]);
     let (client, world) = spread(local, [false, true, true, true]);
     assert!(chosen(&client, &world).is_empty());
-    let why = nobody(world.service(&key("echo")).unwrap(), 80, &client);
+    let why = nobody(world.service(&key("echo")).unwrap(), 80, &by(&client));
     assert!(why.contains("on node a (internalTrafficPolicy is Local)"), "{why}");
 }
 
@@ -205,7 +205,7 @@ fn a_sticky_service_gives_a_client_one_endpoint_and_moves_few_when_one_goes() {
     let of = |world: &World, number: u8| {
         let service = world.service(&key("echo")).unwrap();
         let caller =
-            Caller { workload: &client, address: IpAddr::from([10, 1, 0, number]), hash: None };
+            Caller { workload: &client, address: IpAddr::from([10, 1, 0, number]), hash: None, subset: None };
         let like = "10.96.0.1:80".parse().unwrap();
         let picks = (0..5).map(|_| pick(world, service, 80, caller, like, &[]).unwrap().address);
         let picks: std::collections::HashSet<SocketAddr> = picks.collect();

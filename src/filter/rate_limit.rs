@@ -206,6 +206,7 @@ impl RateLimit {
         ];
         let headers = headers.map(|(name, value)| (HeaderName::from_static(name), value));
         Answer {
+            body: None,
             status: StatusCode::TOO_MANY_REQUESTS,
             headers: HeaderMap::from_iter(headers),
             text: TEXT,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{Binding, Encryption, Locality, PolicyTarget};
-use crate::base::{ObjectKey, Str};
+use crate::base::{Bits, ObjectKey, Str};
 use crate::filter::HttpFilter;
 use crate::traffic::Traffic;
 
@@ -218,6 +218,9 @@ pub struct Endpoint {
     /// The node it runs on; empty when unknown.
     pub node: Str,
     pub locality: Locality,
+    /// The selections of labels of the service's subsets that select it ([`Subset`](crate::traffic::Subset)).
+    #[serde(skip_serializing_if = "Bits::is_empty")]
+    pub subsets: Bits,
 }
 
 impl Endpoint {

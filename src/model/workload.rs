@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Binding, PeerAuthentication};
-use crate::base::{Identity, ObjectKey, Str};
+use crate::base::{Bits, Identity, ObjectKey, Str};
 
 /// One workload.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -43,6 +43,9 @@ pub struct Workload {
     pub peer_authentication: PeerAuthentication,
     /// AuthorizationPolicies with a selector that selects this workload.
     pub policies: Vec<ObjectKey>,
+    /// The selections of labels in VirtualServices (`sourceLabels`) that select it.
+    #[serde(skip_serializing_if = "Bits::is_empty")]
+    pub selected_by: Bits,
 }
 
 impl Workload {

@@ -103,6 +103,6 @@ impl Reach {
 }
 
 fn nobody(from: &Downstream<'_>, ask: &Ask<'_>, service: &Service) -> Unreached {
-    let why = balance::nobody(service, ask.port(), from.client);
+    let why = balance::nobody(service, ask.port(), &from.caller());
     Failure::new(Reason::NoHealthyUpstream, why).into()
 }

@@ -27,6 +27,7 @@ fn route(name: &str, rules: Vec<Vec<HttpMatch>>) -> HttpRoute {
         created: 0,
         parents: vec![RouteParent { service: service(), port: None }],
         rules: rules.into_iter().map(rule).collect(),
+        holds: None,
     }
 }
 
@@ -38,8 +39,8 @@ fn prefix(text: &str) -> HttpMatch {
 type Found = Option<(ObjectKey, usize)>;
 
 fn found(routes: &[Arc<HttpRoute>], port: u16, head: &Head<'_>) -> Option<(RouteKind, Found)> {
-    let all = ServiceRules::of(&service(), routes, None);
-    let rules = all.from("shop")?.on(port)?;
+    let all = ServiceRules::of(&service(), routes, None, &mut Compilations::default());
+    let rules = all.from("shop")?.on(port, "any")?;
     Some((rules.kind(), rules.find(head).map(|(route, rule)| (route.key.clone(), rule))))
 }
 
@@ -133,7 +134,7 @@ fn a_match(path: impl Strategy<Value = PathMatch>) -> impl Strategy<Value = Http
         prop::collection::vec(query, 0..2),
         prop::option::weighted(0.3, select(&METHODS[..])),
     )
-        .prop_map(|(path, headers, query, method)| HttpMatch { path, headers, query, method })
+        .prop_map(|(path, headers, query, method)| HttpMatch { path, headers, query, method, more: None })
 }
 
 fn a_route() -> impl Strategy<Value = HttpRoute> {
@@ -181,7 +182,7 @@ proptest! {
             for (name, value) in sent {
                 headers.append(*name, HeaderValue::from_bytes(value).unwrap());
             }
-            let head = Head { method, path, query: *query, headers: &headers };
+            let head = Head { method, path, query: *query, headers: &headers, client: Client::default() };
             prop_assert_eq!(found(&routes, port, &head), scanned(&routes, port, &head));
         }
     }
@@ -238,9 +239,9 @@ fn groups_that_stay_are_not_compiled_again() {
         Arc::new(HttpRoute { key, ..route(name, vec![vec![prefix("/")]]) })
     };
     let (consumer, producer) = (of("client", "c"), of("shop", "p"));
-    let before = ServiceRules::of(&service(), &[consumer.clone(), producer.clone()], None);
+    let before = ServiceRules::of(&service(), &[consumer.clone(), producer.clone()], None, &mut Compilations::default());
     let changed = [of("client", "c"), producer];
-    let after = ServiceRules::of(&service(), &changed, Some(&before));
+    let after = ServiceRules::of(&service(), &changed, Some(&before), &mut Compilations::default());
     let at = |rules: &ServiceRules, namespace| std::ptr::from_ref(rules.from(namespace).unwrap());
     assert_eq!(at(&before, "shop"), at(&after, "shop"));
     assert_ne!(at(&before, "client"), at(&after, "client"));

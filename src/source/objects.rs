@@ -33,7 +33,7 @@ pub use authorization_policy::{
 };
 pub use destination_rule::{
     ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, HttpCookie, LoadBalancer,
-    PortTrafficPolicy, RawOutlierDetection, RuleTrafficPolicy,
+    PortTrafficPolicy, RawOutlierDetection, RuleTrafficPolicy, Subset,
 };
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,

@@ -70,11 +70,14 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
     *request.method_mut() = arrived.request.method().clone();
     *request.uri_mut() = sent.uri;
     *request.headers_mut() = sent.headers;
+    if mirror.shadow {
+        add_shadow(request.headers_mut());
+    }
     let copy = Arrived::again(request, (arrived.version, arrived.protocol, arrived.form));
     let copied = Routed {
         session: session.clone(),
         world: world.clone(),
-        plan: Plan::straight_to(service, *port),
+        plan: Plan::straight_to(service, *port, mirror.subset.clone()),
         before: None,
         seen: Seen::default(),
     };
@@ -91,6 +94,16 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
         };
         outcome.inc();
     });
+}
+
+/// Puts `-shadow` behind the host and before its port, as Envoy does.
+fn add_shadow(headers: &mut HeaderMap) {
+    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return };
+    let bare = headers::without_port(host);
+    let port = host.get(bare.len()..).unwrap_or_default();
+    if let Ok(shadow) = HeaderValue::try_from(format!("{bare}-shadow{port}")) {
+        headers.insert(HOST, shadow);
+    }
 }
 
 /// Sends a copy to an endpoint, and reads what comes back, so that the connection can be used again. Whether there was an

@@ -17,7 +17,7 @@ use crate::model::{
 };
 use crate::reach::Attempts;
 use crate::route::{self, Head, Selection};
-use crate::traffic::{Balancer, Destination, Hashed};
+use crate::traffic::{Balancer, Destination, Hashed, Subset};
 use crate::world::World;
 
 /// Where a request goes.
@@ -30,15 +30,21 @@ pub(in crate::l7) struct Plan {
     pub(in crate::l7) chosen: Option<Chosen>,
     /// The service whose endpoints take the request, and its port.
     pub(in crate::l7) backend: (Arc<Service>, u16),
+    /// The subset of its endpoints that takes the request, where the rule names one.
+    subset: Option<Str>,
     /// What selects the endpoint, where the backend's policy hashes a property of requests.
     pub(in crate::l7) hash: Option<Box<Hashed>>,
 }
 
 impl Plan {
-    /// To a service, past its routes.
-    pub(in crate::l7) fn straight_to(service: &Arc<Service>, port: u16) -> Self {
+    /// To a service or a subset of it, past its routes.
+    pub(in crate::l7) fn straight_to(
+        service: &Arc<Service>,
+        port: u16,
+        subset: Option<Str>,
+    ) -> Self {
         let backend = (service.clone(), port);
-        Self { addressed: service.clone(), port, chosen: None, backend, hash: None }
+        Self { addressed: service.clone(), port, chosen: None, backend, subset, hash: None }
     }
 
     /// Of the addressed service, for the addressed port. A rule's filter holds instead of one of its type.
@@ -112,13 +118,30 @@ impl Plan {
 
     /// What holds for this client's requests to the backend.
     pub(in crate::l7) fn destination(&self, session: &Session) -> Option<&Arc<Destination>> {
-        let (service, port) = &self.backend;
-        service.traffic.of_client(&session.client.key.namespace, *port)
+        destination((&self.backend.0, self.backend.1), self.subset.as_deref(), session)
     }
 
-    fn caller<'a>(&self, session: &'a Session) -> Caller<'a> {
+    pub(in crate::l7) fn caller<'a>(&'a self, session: &'a Session) -> Caller<'a> {
         let hash = self.hash.as_ref().map(|hashed| hashed.key);
-        Caller { hash, ..session.downstream().caller() }
+        let named = self.subset.as_deref();
+        let subset = named.and_then(|name| subset_of(&self.backend.0, name, session));
+        Caller { hash, subset, ..session.downstream().caller() }
+    }
+}
+
+/// As the client sees it.
+fn subset_of<'a>(service: &'a Service, name: &str, session: &Session) -> Option<&'a Subset> {
+    service.traffic.subsets_of(&session.client.key.namespace).get(name)
+}
+
+fn destination<'a>(
+    (service, port): (&'a Service, u16),
+    subset: Option<&str>,
+    session: &Session,
+) -> Option<&'a Arc<Destination>> {
+    match subset {
+        None => service.traffic.of_client(&session.client.key.namespace, port),
+        Some(name) => subset_of(service, name, session)?.on(port),
     }
 }
 
@@ -165,12 +188,13 @@ pub(in crate::l7) struct Route {
 
 /// The key of a request, where the backend's policy hashes one of its properties.
 pub(in crate::l7) fn hash(
-    (service, port): (&Service, u16),
+    backend: (&Service, u16),
+    subset: Option<&str>,
     session: &Session,
     uri: &Uri,
     headers: &HeaderMap,
 ) -> Option<Box<Hashed>> {
-    let destination = service.traffic.of_client(&session.client.key.namespace, port)?;
+    let destination = destination(backend, subset, session)?;
     let Some(Balancer::Hash(key)) = destination.balancer() else { return None };
     key.of(uri, headers, session.client_address.ip()).map(Box::new)
 }
@@ -227,18 +251,33 @@ impl Route {
         }
         let status = match chosen.route.kind {
             RouteKind::Http => StatusCode::INTERNAL_SERVER_ERROR,
-            RouteKind::Grpc => StatusCode::SERVICE_UNAVAILABLE,
+            RouteKind::Grpc | RouteKind::Virtual => StatusCode::SERVICE_UNAVAILABLE,
         };
         let why = format!("{}: the rule has no backend with a weight", chosen.described());
         Err(Answer::no_backend(status, why))
     }
 
     /// The service of the backend whose turn it is; without a rule the one that was addressed.
-    pub(in crate::l7) fn backend(&self, world: &World) -> Result<(Arc<Service>, u16), Answer> {
+    pub(in crate::l7) fn backend(
+        &self,
+        world: &World,
+        session: &Session,
+    ) -> Result<(Arc<Service>, u16), Answer> {
         let Some(chosen) = &self.chosen else { return Ok((self.addressed.clone(), self.port)) };
+        let unknown = |service: &Service, name: &str| {
+            let namespace = &session.client.key.namespace;
+            let why = format!(
+                "{}: no DestinationRule that holds for clients of {namespace} names a subset {name:?} of {service}",
+                chosen.described()
+            );
+            Err(Answer::no_backend(StatusCode::SERVICE_UNAVAILABLE, why))
+        };
         match chosen.backend().map(|backend| &backend.target) {
             Some(BackendRef::Service { service, port }) => match world.service(service) {
-                Some(found) => Ok((found.clone(), *port)),
+                Some(found) => match self.subset() {
+                    Some(name) if subset_of(found, name, session).is_none() => unknown(found, name),
+                    _ => Ok((found.clone(), *port)),
+                },
                 None => {
                     let why = format!("{}: Service {service} does not exist", chosen.described());
                     Err(Answer::no_backend(StatusCode::INTERNAL_SERVER_ERROR, why))
@@ -251,11 +290,18 @@ impl Route {
         }
     }
 
+    /// The subset of the backend whose turn it is.
+    pub(in crate::l7) fn subset(&self) -> Option<&Str> {
+        self.chosen.as_ref().and_then(Chosen::backend)?.subset.as_ref()
+    }
+
     pub(in crate::l7) fn lead_to(
         self,
         backend: (Arc<Service>, u16),
         hash: Option<Box<Hashed>>,
     ) -> Plan {
-        Plan { addressed: self.addressed, port: self.port, chosen: self.chosen, backend, hash }
+        let subset = self.subset().cloned();
+        let Self { addressed, port, chosen } = self;
+        Plan { addressed, port, chosen, backend, subset, hash }
     }
 }

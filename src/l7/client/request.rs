@@ -34,6 +34,7 @@ use super::mirror;
 use super::plan::{self, Plan};
 use super::session::Session;
 use crate::balance::Picked;
+use crate::base::Str;
 use crate::ext_authz;
 use crate::filter::{self, Cx, Half, HttpFilter, ResponseHead};
 use crate::gate::Providers;
@@ -47,6 +48,7 @@ use crate::l7::message::sent::{self, Sent};
 use crate::l7::worker::serve::Handler;
 use crate::model::Service;
 use crate::reach::Attempts;
+use crate::route::{Client, Who};
 use crate::trace::Kind;
 use crate::world::World;
 
@@ -190,9 +192,11 @@ impl Planning<'_> {
     /// The rule, its filters' say, the backend, and its filters' say.
     async fn plan(mut self) -> Result<Plan, Refusal> {
         let request = &self.arrived.request;
-        let head = sent::head(request.method(), request.uri(), request.headers());
         let (service, port) = (&self.session.service, self.session.dialled.port());
         let namespace = &self.session.client.key.namespace;
+        let who = Who::Workload(&self.session.client.uid);
+        let client = Client { namespace, who, selected_by: None };
+        let head = sent::head(request.method(), request.uri(), request.headers(), client);
         let route = plan::route(self.world, service, port, namespace, &head);
         let mut route = route.map_err(|answer| self.heard(answer))?;
         let led = self.lead(&mut route).await;
@@ -201,7 +205,9 @@ impl Planning<'_> {
         let (service, port) = led.map_err(|answer| self.heard(answer))?;
         let resolved = self.session.resolve(&service).await?;
         let request = &self.arrived.request;
-        let hash = plan::hash((&resolved, port), self.session, request.uri(), request.headers());
+        let (backend, subset) = ((&*resolved, port), route.subset().map(Str::as_str));
+        let hash =
+            plan::hash(backend, subset, self.session, request.uri(), request.headers());
         Ok(route.lead_to((resolved, port), hash))
     }
 
@@ -212,7 +218,7 @@ impl Planning<'_> {
         self.ask(route.filters(), &[]).await?;
         route.take_turn()?;
         self.ask(route.backend_filters(), &[]).await?;
-        route.backend(self.world)
+        route.backend(self.world, self.session)
     }
 
     /// Asks each filter, which sees the request as the client sent it; not those of a type that one of `instead` has.

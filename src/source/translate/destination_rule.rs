@@ -2,16 +2,18 @@
 //!
 //! Which rule holds for whom is Istio's: one of the client's namespace, else one of the service's namespace as far as its
 //! `exportTo` goes, else one of the root namespace. Of one namespace the rule with the most specific host holds, of several with
-//! the same host the oldest. Rules are never merged, and a port with settings of its own inherits none.
+//! the same host the oldest; only the subsets of these are merged. A port with settings of its own inherits none.
 
 mod balancing;
 mod outliers;
 mod pool;
 mod reading;
+mod subsets;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::by_host::{self, ByHost};
@@ -22,9 +24,9 @@ use crate::source::objects::{DestinationRule, DestinationRuleSpec, Kind, created
 use crate::source::{Condition, ConditionReason, ConditionType};
 use crate::traffic::{Destination, Policy, Ports, Traffic};
 use reading::Reading;
+pub(super) use subsets::Selections;
+use subsets::SubsetSaid;
 
-const SUBSETS: &str = "are not carried out: no route leads to a subset, and their policies have no effect. Use a Service for each \
-                       version, and an HTTPRoute with weights";
 const SELECTOR: &str = "is not carried out: the rule holds for no client. Remove it, so that the rule holds for all clients of the \
                         namespace";
 
@@ -33,7 +35,12 @@ const SELECTOR: &str = "is not carried out: the rule holds for no client. Remove
 pub(super) struct Rules {
     root_namespace: Str,
     rules: ByHost<Rule>,
+    /// Some rule has subsets.
+    has_subsets: bool,
 }
+
+/// A rule by its namespace and host, with its key.
+type Known = BTreeMap<(Str, String), (ObjectKey, Rule)>;
 
 #[derive(PartialEq)]
 struct Rule {
@@ -48,13 +55,14 @@ struct Said {
     /// For the ports that `ports` does not name.
     rest: Policy,
     ports: BTreeMap<u16, Policy>,
+    subsets: Vec<SubsetSaid>,
 }
 
 impl Rules {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
         let mut all =
             Self { root_namespace: cx.settings.root_namespace.clone(), ..Self::default() };
-        let mut known: HashMap<(Str, String), ObjectKey> = HashMap::new();
+        let mut known = Known::new();
         let objects = cx.objects;
         let mut rules: Vec<_> = objects.all::<DestinationRule>().collect();
         rules.sort_by_key(|(key, rule)| (created(&rule.metadata), *key));
@@ -63,7 +71,7 @@ impl Rules {
                 continue;
             }
             match rule.read() {
-                Ok(spec) => all.add(cx, &mut known, key, &spec),
+                Ok(spec) => add(cx, &mut known, key, &spec),
                 Err(error) => {
                     let reason = format!(
                         "{}; nothing of the rule is in force, but what it wants encrypted stays refused",
@@ -75,41 +83,20 @@ impl Rules {
                 }
             }
         }
+        for ((namespace, host), (_, rule)) in known {
+            all.has_subsets |= !rule.said.subsets.is_empty();
+            all.rules.add(&host, &namespace, rule);
+        }
         all
     }
 
-    fn add(
-        &mut self,
-        cx: &mut Context<'_>,
-        known: &mut HashMap<(Str, String), ObjectKey>,
-        key: &ObjectKey,
-        spec: &DestinationRuleSpec,
-    ) {
-        if !spec.subsets.is_empty() {
-            cx.warn::<DestinationRule>(key, "spec.subsets", SUBSETS);
+    /// The labels of the subsets of a host.
+    pub(super) fn selections(&self, host: &str) -> Selections<'_> {
+        if !self.has_subsets {
+            return Selections::default();
         }
-        let Some(policy) = &spec.traffic_policy else { return };
-        let said = Reading::new(cx, key).policies(policy);
-        if said.says_nothing() {
-            return;
-        }
-        let selector = spec.workload_selector.as_ref();
-        if selector.is_some_and(|selector| !selector.match_labels.is_empty()) {
-            cx.warn::<DestinationRule>(key, "spec.workloadSelector", SELECTOR);
-            return;
-        }
-        let host = by_host::full_host(cx, key, &spec.host);
-        if let Some(older) = known.get(&(key.namespace.clone(), host.clone())) {
-            let reason = format!(
-                "{older}, which is older (of equally old ones the first by name), has the same host and holds; this rule's \
-                 trafficPolicy has no effect"
-            );
-            cx.warn::<DestinationRule>(key, "", reason);
-            return;
-        }
-        let exported = by_host::exported(key, spec.export_to.iter().map(String::as_str));
-        self.rules.add(&host, &key.namespace, Rule { exported, said });
-        known.insert((key.namespace.clone(), host), key.clone());
+        let by_namespace = self.rules.most_specific(host);
+        Selections::of(by_namespace.into_values().filter_map(|rules| rules.first().copied()))
     }
 
     /// What holds for the clients of a service.
@@ -121,17 +108,20 @@ impl Rules {
         let by_namespace = self.rules.most_specific(&service.hostname);
         let rule = |namespace: &Str| by_namespace.get(namespace).and_then(|it| it.first().copied());
         let (root, own) = (rule(&self.root_namespace), rule(&service.key.namespace));
+        let selections = self.selections(&service.hostname);
+        let set = |traffic: &mut Traffic, clients: Option<Str>, rule: &Rule| {
+            traffic.set_subsets(clients.clone(), rule.named(service, &selections));
+            traffic.set(clients, rule.ports(service));
+        };
         // From the widest to the nearest: later ones replace earlier ones.
         for rule in [root, own].into_iter().flatten() {
             match &rule.exported {
                 None => {
                     traffic = Traffic::default();
-                    traffic.set(None, rule.ports(service));
+                    set(&mut traffic, None, rule);
                 }
                 Some(clients) => {
-                    clients
-                        .iter()
-                        .for_each(|it| traffic.set(Some(it.clone()), rule.ports(service)));
+                    clients.iter().for_each(|it| set(&mut traffic, Some(it.clone()), rule));
                 }
             }
         }
@@ -140,10 +130,61 @@ impl Rules {
             // What is said for the whole mesh is no matter of the root namespace's own clients.
             let is_wide = **namespace == self.root_namespace && rule.exported.is_none();
             if !is_wide && **namespace != service.key.namespace {
-                traffic.set(Some((*namespace).clone()), rule.ports(service));
+                set(&mut traffic, Some((*namespace).clone()), rule);
             }
         }
         traffic
+    }
+}
+
+fn add(cx: &mut Context<'_>, known: &mut Known, key: &ObjectKey, spec: &DestinationRuleSpec) {
+    let mut reading = Reading::new(cx, key);
+    let policy = spec.traffic_policy.as_ref();
+    let said = policy.map(|it| reading.policies("spec.trafficPolicy", it)).unwrap_or_default();
+    let said = Said { subsets: reading.subsets(&spec.subsets), ..said };
+    if said.says_nothing() {
+        return;
+    }
+    let selector = spec.workload_selector.as_ref();
+    if selector.is_some_and(|selector| !selector.match_labels.is_empty()) {
+        cx.warn::<DestinationRule>(key, "spec.workloadSelector", SELECTOR);
+        return;
+    }
+    let host = by_host::full_host(cx, key, &spec.host);
+    let exported = by_host::exported(key, spec.export_to.iter().map(String::as_str));
+    match known.entry((key.namespace.clone(), host)) {
+        Entry::Vacant(place) => _ = place.insert((key.clone(), Rule { exported, said })),
+        Entry::Occupied(mut older) => join(cx, older.get_mut(), key, Rule { exported, said }),
+    }
+}
+
+/// Of several rules of one namespace with the same host the oldest holds. It gets the subsets of the others, if all are for the
+/// same clients.
+fn join(
+    cx: &mut Context<'_>,
+    (older, held): &mut (ObjectKey, Rule),
+    key: &ObjectKey,
+    Rule { exported, said }: Rule,
+) {
+    let holds = format!(
+        "{older}, which is older (of equally old ones the first by name), has the same host and holds"
+    );
+    if said.subsets.is_empty() || exported != held.exported {
+        let what = if said.subsets.is_empty() { "trafficPolicy has" } else { "policies and subsets have" };
+        let reason = format!("{holds}; this rule's {what} no effect");
+        return cx.warn::<DestinationRule>(key, "", reason);
+    }
+    if !said.has_no_policy() {
+        if held.said.has_no_policy() {
+            (held.said.rest, held.said.ports) = (said.rest.clone(), said.ports.clone());
+        } else {
+            let reason = format!("{holds}; of this rule only the subsets are in force");
+            cx.warn::<DestinationRule>(key, "spec.trafficPolicy", reason);
+        }
+    }
+    for name in subsets::merge(&mut held.said, said) {
+        let reason = format!("{holds}; it has a subset {name:?} itself, so that this one is not in force");
+        cx.error::<DestinationRule>(key, "spec.subsets", reason);
     }
 }
 
@@ -170,6 +211,11 @@ impl Said {
     }
 
     fn says_nothing(&self) -> bool {
+        self.has_no_policy() && self.subsets.is_empty()
+    }
+
+    /// Subsets aside.
+    fn has_no_policy(&self) -> bool {
         self.rest.says_nothing() && self.ports.values().all(Policy::says_nothing)
     }
 }

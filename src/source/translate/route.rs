@@ -116,7 +116,8 @@ fn translate_one(
         });
     }
     complain_of_dropped(cx, parts, dropped);
-    let route = HttpRoute { kind, key: parts.key.clone(), created: parts.created, parents, rules };
+    let (key, created) = (parts.key.clone(), parts.created);
+    let route = HttpRoute { kind, key, created, parents, rules, holds: None };
     Some(Attached { route: Translated::Http(Arc::new(route)), indexes })
 }
 
@@ -152,7 +153,7 @@ fn resolve_all(
             Ok(target) => {
                 let filters =
                     filters::translate(cx, backends, &place, &rule.matches, &backend.filters);
-                Backend { weight: backend.weight, target, filters }
+                Backend { weight: backend.weight, target, subset: None, filters }
             }
             Err(why) => invalid(kind, backend.weight, why),
         });
@@ -250,16 +251,17 @@ fn refusal(kind: RouteKind) -> &'static str {
     match kind {
         RouteKind::Http => "status 500",
         RouteKind::Grpc => "UNAVAILABLE",
+        RouteKind::Virtual => "status 503",
     }
 }
 
 fn invalid(kind: RouteKind, weight: u32, why: String) -> Backend {
     let status = match kind {
         RouteKind::Http => StatusCode::INTERNAL_SERVER_ERROR,
-        RouteKind::Grpc => StatusCode::SERVICE_UNAVAILABLE,
+        RouteKind::Grpc | RouteKind::Virtual => StatusCode::SERVICE_UNAVAILABLE,
     };
     let target = BackendRef::Invalid { status, why: why.into() };
-    Backend { weight, target, filters: Vec::new() }
+    Backend { weight, target, subset: None, filters: Vec::new() }
 }
 
 fn turn() -> Arc<AtomicU64> {

@@ -40,7 +40,7 @@ pub(super) fn translate(
         return None;
     }
     labels::check(cx, Kind::Pod, key, pod);
-    let Frame { waypoints, policies, levels, .. } = frame;
+    let Frame { waypoints, policies, levels, sources, .. } = frame;
     let node = annotation(pod, NODE).map(Str::from).or_else(|| pod.node_name.clone());
     let node = node.unwrap_or_default();
     let (host_network, labels) = (pod.template.host_network, pod.labels());
@@ -73,6 +73,7 @@ pub(super) fn translate(
         waypoint: waypoints.bind::<Pod>(cx, key, pod, Addressed::Workload),
         peer_authentication: levels.effective(&key.namespace, labels),
         policies: policies.selecting(cx, &key.namespace, labels),
+        selected_by: sources.selecting(labels),
     })
 }
 

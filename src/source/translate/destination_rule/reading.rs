@@ -22,8 +22,7 @@ impl<'a, 'b> Reading<'a, 'b> {
     }
 
     /// What holds for all ports and for single ones.
-    pub(super) fn policies(&mut self, written: &RuleTrafficPolicy) -> Said {
-        const WITHIN: &str = "spec.trafficPolicy";
+    pub(super) fn policies(&mut self, within: &str, written: &RuleTrafficPolicy) -> Said {
         let RuleTrafficPolicy {
             load_balancer,
             connection_pool,
@@ -40,7 +39,7 @@ impl<'a, 'b> Reading<'a, 'b> {
             ("retryBudget", retry_budget.is_some(), "retries are bounded by the route's attempts"),
         ] {
             if given {
-                self.no_effect(&format!("{WITHIN}.{field}"), instead);
+                self.no_effect(&format!("{within}.{field}"), instead);
             }
         }
         let rest = PortTrafficPolicy {
@@ -50,10 +49,10 @@ impl<'a, 'b> Reading<'a, 'b> {
             outlier_detection: outlier_detection.clone(),
             tls: tls.clone(),
         };
-        let rest = self.policy(WITHIN, &rest);
+        let rest = self.policy(within, &rest);
         let mut ports = BTreeMap::new();
         for (index, settings) in port_level_settings.iter().enumerate() {
-            let within = format!("{WITHIN}.portLevelSettings[{index}]");
+            let within = format!("{within}.portLevelSettings[{index}]");
             let number = settings.port.as_ref().and_then(|port| port.number);
             let Some(number) = number.filter(|number| *number != 0) else {
                 let reason =
@@ -69,7 +68,7 @@ impl<'a, 'b> Reading<'a, 'b> {
             let policy = self.policy(&within, settings);
             ports.insert(number, policy);
         }
-        Said { rest, ports }
+        Said { rest, ports, subsets: Vec::new() }
     }
 
     fn policy(&mut self, within: &str, written: &PortTrafficPolicy) -> Policy {

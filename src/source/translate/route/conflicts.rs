@@ -104,6 +104,7 @@ fn kind(route: &Attached) -> Kind {
         Translated::Http(route) => match route.kind {
             RouteKind::Http => Kind::HTTPRoute,
             RouteKind::Grpc => Kind::GRPCRoute,
+            RouteKind::Virtual => Kind::VirtualService,
         },
         Translated::Stream(route) => match route.kind {
             StreamKind::Tcp => Kind::TCPRoute,

@@ -88,7 +88,8 @@ fn resolve(
             status: StatusCode::SERVICE_UNAVAILABLE,
             why: why.into(),
         });
-        resolved.push(Backend { weight: backend.weight, target, filters: Vec::new() });
+        let (weight, filters) = (backend.weight, Vec::new());
+        resolved.push(Backend { weight, target, subset: None, filters });
     }
     resolved
 }
