@@ -313,8 +313,8 @@ impl<'a> Choice<'a, '_> {
     /// Ready endpoints of the port, whether they are ejected or not.
     fn pool(&self) -> u32 {
         let ready = self.service.endpoints.iter().filter(|endpoint| endpoint.ready);
-        let serving = ready
-            .filter(|it| self.is_in_subset(it) && it.target_port(self.port).is_some());
+        let serving =
+            ready.filter(|it| self.is_in_subset(it) && it.target_port(self.port).is_some());
         u32::try_from(serving.count()).unwrap_or(u32::MAX)
     }
 

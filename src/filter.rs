@@ -45,12 +45,13 @@ pub use mirror::Mirror;
 pub use path::PathRewrite;
 pub use policy::{PolicyTarget, judge_spec};
 pub use rate_limit::{Key, RateLimit};
-pub use redirect::Redirect;
+pub use redirect::{Redirect, without_port};
 pub use rewrite::Rewrite;
 pub use share::Share;
 pub use virtual_service::{
-    DirectResponse, Operations, Percent, RedirectTo, UriRewrite, WrittenDirectResponse, WrittenFault,
-    WrittenHeaders, WrittenRedirect, WrittenRewrite,
+    CorsPolicy, DirectResponse, Operations, Percent, RedirectTo, StringMatch, UriRewrite,
+    WrittenCorsPolicy, WrittenDirectResponse, WrittenFault, WrittenHeaders, WrittenRedirect,
+    WrittenRewrite,
 };
 
 use std::fmt::Debug;
@@ -82,6 +83,7 @@ table::filters! {
     }
     virtual_services {
         // Variant, type: its field in an HTTPRoute of a VirtualService, which may have a `fault` as well.
+        CorsPolicy(CorsPolicy): "corsPolicy";
         RedirectTo(RedirectTo): "redirect";
         DirectResponse(DirectResponse): "directResponse";
         UriRewrite(UriRewrite): "rewrite";

@@ -15,7 +15,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-pub use group::{Group, Rules};
 pub use compiled::Compilations;
+pub use group::{Group, Rules};
 pub use matching::{Client, Head, Who};
 pub use service::ServiceRules;

@@ -19,7 +19,12 @@ pub fn measure(meter: &mut impl Meter) -> Result<()> {
         // The same choices at each run.
         fastrand::seed(7);
         let mesh = mesh::with(endpoints, [])?;
-        let caller = Caller { workload: &mesh.client, address: mesh::CLIENT.into(), hash: None, subset: None };
+        let caller = Caller {
+            workload: &mesh.client,
+            address: mesh::CLIENT.into(),
+            hash: None,
+            subset: None,
+        };
         let dialled = SocketAddr::from((mesh::ADDRESS, mesh::PORT));
         let run = |()| pick(&mesh.world, &mesh.service, mesh::PORT, caller, dialled, &[]);
         run(()).context("an endpoint")?;

@@ -204,8 +204,12 @@ fn a_sticky_service_gives_a_client_one_endpoint_and_moves_few_when_one_goes() {
     let (_, fewer) = spread(sticky, [true, true, true, false]);
     let of = |world: &World, number: u8| {
         let service = world.service(&key("echo")).unwrap();
-        let caller =
-            Caller { workload: &client, address: IpAddr::from([10, 1, 0, number]), hash: None, subset: None };
+        let caller = Caller {
+            workload: &client,
+            address: IpAddr::from([10, 1, 0, number]),
+            hash: None,
+            subset: None,
+        };
         let like = "10.96.0.1:80".parse().unwrap();
         let picks = (0..5).map(|_| pick(world, service, 80, caller, like, &[]).unwrap().address);
         let picks: std::collections::HashSet<SocketAddr> = picks.collect();

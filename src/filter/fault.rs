@@ -200,10 +200,12 @@ impl WrittenAbort {
 impl WrittenDelay {
     fn read(&self) -> Result<Delay, Fault> {
         let text = &self.fixed_delay;
-        let time = parse_duration(text).filter(|it| *it <= Injection::LONGEST).ok_or_else(|| {
-            let why = format!("{text:?} is not a duration up to 1h such as 500ms, 10s or 1m30s");
-            Fault::field("delay.fixedDelay", why)
-        })?;
+        let time =
+            parse_duration(text).filter(|it| *it <= Injection::LONGEST).ok_or_else(|| {
+                let why =
+                    format!("{text:?} is not a duration up to 1h such as 500ms, 10s or 1m30s");
+                Fault::field("delay.fixedDelay", why)
+            })?;
         Ok(Delay { time, share: share("delay", self.percentage)? })
     }
 }

@@ -1,17 +1,21 @@
 //! The filters of VirtualServices (Istio, HTTPRoute). Where Envoy does a thing otherwise than Gateway API wants it, the filter here
 //! does it as Envoy, so that objects which come from Istio mean the same.
 
+mod cors;
 mod direct_response;
 mod fault;
 mod headers;
 mod redirect;
 mod rewrite;
+mod text;
 
+pub use cors::{CorsPolicy, Written as WrittenCorsPolicy};
 pub use direct_response::{DirectResponse, Written as WrittenDirectResponse};
 pub use fault::{Percent, Written as WrittenFault};
 pub use headers::{Operations, Written as WrittenHeaders};
 pub use redirect::{RedirectTo, Written as WrittenRedirect};
 pub use rewrite::{UriRewrite, Written as WrittenRewrite};
+pub use text::StringMatch;
 
 use http::uri::PathAndQuery;
 

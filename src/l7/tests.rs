@@ -21,3 +21,4 @@ mod support;
 mod traffic;
 mod tunnelled;
 mod unprocessed;
+mod virtual_services;

@@ -29,7 +29,9 @@ impl Streams {
             return None;
         }
         let http = |namespace: &str| {
-            let rules = world.rules_of(key).and_then(|rules| rules.from(namespace)?.on(port.port, client_namespace));
+            let rules = world
+                .rules_of(key)
+                .and_then(|rules| rules.from(namespace)?.on(port.port, client_namespace));
             port.protocol != AppProtocol::Tcp && rules.is_some()
         };
         let streams = |namespace| {

@@ -42,7 +42,8 @@ fn chosen(world: &World, client: &str, path: &str, headers: &[(&'static str, &st
         .collect();
     let (path, query) =
         path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-    let head = Head { method: &Method::GET, path, query, headers: &headers, client: Client::default() };
+    let head =
+        Head { method: &Method::GET, path, query, headers: &headers, client: Client::default() };
     let service = world.service(&key("echo")).unwrap();
     match select(world, service, 80, client, &head) {
         Selection::NoRoutes => "no routes".into(),
@@ -276,7 +277,13 @@ fn headers_that_come_twice_count_as_one() {
     let mut headers = HeaderMap::new();
     headers.append("x", HeaderValue::from_static("a"));
     headers.append("x", HeaderValue::from_static("b"));
-    let head = Head { method: &Method::GET, path: "/", query: None, headers: &headers, client: Client::default() };
+    let head = Head {
+        method: &Method::GET,
+        path: "/",
+        query: None,
+        headers: &headers,
+        client: Client::default(),
+    };
     let service = world.service(&key("echo")).unwrap();
     assert!(matches!(select(&world, service, 80, "shop", &head), Selection::Rule { .. }));
 }

@@ -41,7 +41,8 @@ impl Compiled {
         let order = Order::of(&routes);
         let ranked = order.ranks().filter_map(|(rank, place)| Some((rank, place.of(&routes)?)));
         let paths = Paths::of(ranked.collect());
-        let by_labels = |it: &HttpMatch| it.more.as_ref().is_some_and(|it| it.source_labels.is_some());
+        let by_labels =
+            |it: &HttpMatch| it.more.as_ref().is_some_and(|it| it.source_labels.is_some());
         let mut matches = route.rules.iter().flat_map(|rule| &rule.matches);
         let looks_at_labels = matches.any(by_labels);
         Self { route: routes, order, paths, looks_at_labels }

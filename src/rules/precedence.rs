@@ -75,7 +75,9 @@ fn path_rank(path: &PathMatch) -> (u8, usize, usize) {
         PathMatch::Prefix(text) => (1, text.trim_end_matches('/').len(), 0),
         PathMatch::Regex(regex) => (0, regex.as_str().len(), 0),
         // Only matches of VirtualServices, which have no rank.
-        PathMatch::Starts(_) | PathMatch::ExactAnyCase(_) | PathMatch::StartsAnyCase(_) => (0, 0, 0),
+        PathMatch::Starts(_) | PathMatch::ExactAnyCase(_) | PathMatch::StartsAnyCase(_) => {
+            (0, 0, 0)
+        }
         PathMatch::Grpc { service, method } => (0, length(service), length(method)),
     }
 }

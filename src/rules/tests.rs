@@ -134,7 +134,13 @@ fn a_match(path: impl Strategy<Value = PathMatch>) -> impl Strategy<Value = Http
         prop::collection::vec(query, 0..2),
         prop::option::weighted(0.3, select(&METHODS[..])),
     )
-        .prop_map(|(path, headers, query, method)| HttpMatch { path, headers, query, method, more: None })
+        .prop_map(|(path, headers, query, method)| HttpMatch {
+            path,
+            headers,
+            query,
+            method,
+            more: None,
+        })
 }
 
 fn a_route() -> impl Strategy<Value = HttpRoute> {
@@ -239,7 +245,12 @@ fn groups_that_stay_are_not_compiled_again() {
         Arc::new(HttpRoute { key, ..route(name, vec![vec![prefix("/")]]) })
     };
     let (consumer, producer) = (of("client", "c"), of("shop", "p"));
-    let before = ServiceRules::of(&service(), &[consumer.clone(), producer.clone()], None, &mut Compilations::default());
+    let before = ServiceRules::of(
+        &service(),
+        &[consumer.clone(), producer.clone()],
+        None,
+        &mut Compilations::default(),
+    );
     let changed = [of("client", "c"), producer];
     let after = ServiceRules::of(&service(), &changed, Some(&before), &mut Compilations::default());
     let at = |rules: &ServiceRules, namespace| std::ptr::from_ref(rules.from(namespace).unwrap());

@@ -35,12 +35,15 @@ mod tls_route;
 mod traffic_policy;
 mod translator;
 mod unserved;
+mod virtual_service;
 mod waypoint;
 mod workload;
 
 pub(super) use meaningless::meaningless;
 pub use revision::{is_of_other_revision, other_revision_of_gateway};
 pub use translator::Translator;
+#[cfg(test)]
+pub(crate) use virtual_service::tests::compiled as compiled_virtual_service;
 pub use waypoint::{CLASS as WAYPOINT_CLASS, LAYER4_ALONE, Resolved, WaypointBindings};
 
 use std::sync::Arc;

@@ -49,10 +49,8 @@ struct WrittenBody {
 impl Filter for DirectResponse {
     type Manifest = Written;
 
-    const SCHEMA: Rule = Fields(&[
-        ("status", Number(0, 4_294_967_295)),
-        ("body", With(&Fields(&[]), &[one_body])),
-    ]);
+    const SCHEMA: Rule =
+        Fields(&[("status", Number(0, 4_294_967_295)), ("body", With(&Fields(&[]), &[one_body]))]);
     const ANSWERS: bool = true;
 
     fn read(written: &Written, _rule: &dyn RuleContext) -> Result<Self, Fault> {

@@ -61,6 +61,10 @@ pub struct Percent {
 }
 
 impl Percent {
+    pub fn new(value: f64) -> Self {
+        Self { value }
+    }
+
     /// `None` for what is no percentage.
     pub fn share(self) -> Option<Share> {
         let is_one = self.value.is_finite() && (0.0..=100.0).contains(&self.value);
@@ -129,9 +133,10 @@ impl WrittenAbort {
 /// No request, where there is no percentage (Istio's reference).
 fn share(of: &str, percentage: Option<Percent>, percent: Option<u32>) -> Result<Share, Fault> {
     let given = percentage.or_else(|| Some(Percent { value: f64::from(percent?) }));
-    given.unwrap_or_default().share().ok_or_else(|| {
-        Fault::field(format!("{of}.percentage"), "is not from 0 to 100")
-    })
+    given
+        .unwrap_or_default()
+        .share()
+        .ok_or_else(|| Fault::field(format!("{of}.percentage"), "is not from 0 to 100"))
 }
 
 #[cfg(test)]
@@ -182,7 +187,10 @@ mod tests {
             (json!({"abort": {"httpStatus": 99}}), "abort.httpStatus"),
             (json!({"abort": {"grpcStatus": "14"}}), "abort.grpcStatus"),
             (json!({"abort": {"http2Error": "x"}}), "abort.http2Error"),
-            (json!({"abort": {"httpStatus": 500, "percentage": {"value": 101}}}), "abort.percentage"),
+            (
+                json!({"abort": {"httpStatus": 500, "percentage": {"value": 101}}}),
+                "abort.percentage",
+            ),
             (json!({"delay": {}}), "delay.fixedDelay"),
             (json!({"delay": {"fixedDelay": "0s"}}), "delay.fixedDelay"),
             (json!({"delay": {"exponentialDelay": "1s"}}), "delay.exponentialDelay"),

@@ -7,15 +7,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use serde::Deserialize;
 
 use crate::base::schema::Rule;
-use crate::base::schema::forms::{HEADER_VALUE, any};
 use crate::filter::{Fault, Filter, ResponseHead, RuleContext, Seen, header_modifier};
-use Rule::{Fields, List, Map, Text};
-
-const OPERATIONS: Rule = Fields(&[
-    ("set", Map(1024, any(256), &Text(HEADER_VALUE))),
-    ("add", Map(1024, any(256), &Text(HEADER_VALUE))),
-    ("remove", List(0, 1024, &Text(any(256)))),
-]);
+use Rule::Fields;
 
 /// What is done to the headers of requests and responses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -66,7 +59,7 @@ struct WrittenOperations {
 impl Filter for Operations {
     type Manifest = Written;
 
-    const SCHEMA: Rule = Fields(&[("request", OPERATIONS), ("response", OPERATIONS)]);
+    const SCHEMA: Rule = Fields(&[]);
     const CHANGES: bool = true;
 
     fn read(written: &Written, _rule: &dyn RuleContext) -> Result<Self, Fault> {
@@ -77,7 +70,8 @@ impl Filter for Operations {
                 hosts.next().map(|(name, text)| value("request", name, text)).transpose()
             };
             // The value of `set` holds before that of `add`.
-            all.host = named(&request.set)?.map_or_else(|| named(&request.add), |it| Ok(Some(it)))?;
+            all.host =
+                named(&request.set)?.map_or_else(|| named(&request.add), |it| Ok(Some(it)))?;
             all.request.extend(request.read("request")?);
         }
         if let Some(response) = &written.response {
@@ -132,10 +126,9 @@ impl Operations {
     /// Of a rule with one destination, and of that: all that either removes goes first, and the destination has the last word but
     /// for the host.
     pub fn with_only_destination(mut self, destination: Self) -> Self {
-        for (own, more) in [
-            (&mut self.request, destination.request),
-            (&mut self.response, destination.response),
-        ] {
+        for (own, more) in
+            [(&mut self.request, destination.request), (&mut self.response, destination.response)]
+        {
             for mut step in more {
                 if let Some(first) = own.first_mut() {
                     first.remove.append(&mut step.remove);
@@ -218,9 +211,8 @@ mod tests {
 
     fn changed(operations: &Operations) -> String {
         let sent = [("host", "old"), ("x-a", "sent"), ("x-gone", "sent")];
-        let sent = sent.map(|(name, value)| {
-            (HeaderName::from_static(name), HeaderValue::from_static(value))
-        });
+        let sent = sent
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         let mut headers = HeaderMap::from_iter(sent);
         operations.change(&mut Uri::from_static("/"), &mut headers);
         let mut all: Vec<String> = (headers.iter())
@@ -238,7 +230,10 @@ mod tests {
                 json!({"request": {"set": {"x-a": "1"}, "add": {"x-a": "2"}, "remove": ["x-a", "x-gone"]}}),
                 "host=old x-a=1 x-a=2",
             ),
-            (json!({"request": {"set": {"Host": "new", "x-p": "5%%"}}}), "host=new x-a=sent x-gone=sent x-p=5%"),
+            (
+                json!({"request": {"set": {"Host": "new", "x-p": "5%%"}}}),
+                "host=new x-a=sent x-gone=sent x-p=5%",
+            ),
             (
                 json!({"request": {"add": {":authority": "added"}, "remove": ["host", ":path"]}}),
                 "host=added x-a=sent x-gone=sent",
@@ -251,7 +246,8 @@ mod tests {
     #[test]
     fn one_destination_has_the_last_word_and_the_rule_among_several() {
         let rule = read(json!({"request": {"set": {"x-a": "rule", "host": "rule"}}}));
-        let to = read(json!({"request": {"set": {"x-a": "to", "host": "to"}, "remove": ["x-gone"]}}));
+        let to =
+            read(json!({"request": {"set": {"x-a": "to", "host": "to"}, "remove": ["x-gone"]}}));
         let only = rule.clone().with_only_destination(to.clone());
         assert_eq!(changed(&only), "host=rule x-a=to");
         assert_eq!(changed(&rule.with_destination(to)), "host=to x-a=rule");

@@ -148,9 +148,8 @@ impl Written {
             (None, Some("FROM_PROTOCOL_DEFAULT")) => Ok(Port::OfScheme),
             (None, Some("FROM_REQUEST_PORT")) => Ok(Port::Dialled),
             (None, Some(other)) => {
-                let why = format!(
-                    "{other:?} is neither FROM_PROTOCOL_DEFAULT nor FROM_REQUEST_PORT"
-                );
+                let why =
+                    format!("{other:?} is neither FROM_PROTOCOL_DEFAULT nor FROM_REQUEST_PORT");
                 Err(Fault::field("derivePort", why))
             }
             (Some(port), None) => match u16::try_from(port) {
@@ -185,7 +184,8 @@ impl RedirectTo {
             }
         };
         let mut location = format!("{scheme}://{bare}");
-        if let Some(port) = port.filter(|port| Some(*port) != well_known || self.port == Port::AsSent)
+        if let Some(port) =
+            port.filter(|port| Some(*port) != well_known || self.port == Port::AsSent)
         {
             location.push_str(&format!(":{port}"));
         }

@@ -189,9 +189,8 @@ impl Eq for Pattern {}
 
 impl WrittenPattern {
     fn read(&self) -> Result<Pattern, Fault> {
-        let fault = |field: &str, why: String| {
-            Fault::field(format!("uriRegexRewrite.{field}"), why)
-        };
+        let fault =
+            |field: &str, why: String| Fault::field(format!("uriRegexRewrite.{field}"), why);
         if self.matched.is_empty() {
             return Err(fault("match", "is missing".to_owned()));
         }
@@ -272,9 +271,7 @@ mod tests {
     /// As Envoy does it: prefixes are characters and not segments; what is matched otherwise is replaced as a whole.
     #[test]
     fn paths() {
-        let pattern = |matched: &str, rewrite: &str| {
-            json!({"uriRegexRewrite": {"match": matched, "rewrite": rewrite}})
-        };
+        let pattern = |matched: &str, rewrite: &str| json!({"uriRegexRewrite": {"match": matched, "rewrite": rewrite}});
         for (written, prefix, uri, expected) in [
             (json!({"uri": "/new"}), Some("/old"), "/old/a?b=/old", "/new/a?b=/old"),
             (json!({"uri": "/"}), Some("/old"), "/old/a", "//a"),
@@ -307,8 +304,14 @@ mod tests {
             (json!({"uri": "/x", "uriRegexRewrite": {"match": "a"}}), "uriRegexRewrite"),
             (json!({"uriRegexRewrite": {"match": ""}}), "uriRegexRewrite.match"),
             (json!({"uriRegexRewrite": {"match": "("}}), "uriRegexRewrite.match"),
-            (json!({"uriRegexRewrite": {"match": "a", "rewrite": r"\1"}}), "uriRegexRewrite.rewrite"),
-            (json!({"uriRegexRewrite": {"match": "a", "rewrite": r"\x"}}), "uriRegexRewrite.rewrite"),
+            (
+                json!({"uriRegexRewrite": {"match": "a", "rewrite": r"\1"}}),
+                "uriRegexRewrite.rewrite",
+            ),
+            (
+                json!({"uriRegexRewrite": {"match": "a", "rewrite": r"\x"}}),
+                "uriRegexRewrite.rewrite",
+            ),
             (json!({"uriRegexRewrite": {"match": "a", "rewrite": "?"}}), "uriRegexRewrite.rewrite"),
         ] {
             match read(written.clone(), None) {

@@ -7,13 +7,14 @@
 
 use std::time::Duration;
 
-use http::Request;
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt;
 
 use super::attempt::Routed;
 use super::plan::Plan;
-use crate::base::Reason;
-use crate::filter::{BackendRef, HttpFilter, Mirror, Seen};
+use crate::base::{Reason, Str};
+use crate::filter::{self, BackendRef, HttpFilter, Mirror, Seen};
 use crate::l7::budget::MirrorPermit;
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::message::sent::Sent;
@@ -59,6 +60,14 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
         metrics.failed.inc();
         return;
     };
+    let names_subset = |name: &Str| {
+        let namespace = &session.client.key.namespace;
+        service.traffic.subsets_of(namespace).contains_key(name)
+    };
+    if !mirror.subset.as_ref().is_none_or(names_subset) {
+        metrics.failed.inc();
+        return;
+    }
     let has_body = !arrived.request.body().is_empty();
     let Ok(permit) = session.seat.share().mirror(has_body) else {
         metrics.dropped.inc();
@@ -99,7 +108,7 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
 /// Puts `-shadow` behind the host and before its port, as Envoy does.
 fn add_shadow(headers: &mut HeaderMap) {
     let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return };
-    let bare = headers::without_port(host);
+    let bare = filter::without_port(host);
     let port = host.get(bare.len()..).unwrap_or_default();
     if let Ok(shadow) = HeaderValue::try_from(format!("{bare}-shadow{port}")) {
         headers.insert(HOST, shadow);

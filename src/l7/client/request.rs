@@ -206,8 +206,7 @@ impl Planning<'_> {
         let resolved = self.session.resolve(&service).await?;
         let request = &self.arrived.request;
         let (backend, subset) = ((&*resolved, port), route.subset().map(Str::as_str));
-        let hash =
-            plan::hash(backend, subset, self.session, request.uri(), request.headers());
+        let hash = plan::hash(backend, subset, self.session, request.uri(), request.headers());
         Ok(route.lead_to((resolved, port), hash))
     }
 

@@ -170,7 +170,8 @@ fn join(
         "{older}, which is older (of equally old ones the first by name), has the same host and holds"
     );
     if said.subsets.is_empty() || exported != held.exported {
-        let what = if said.subsets.is_empty() { "trafficPolicy has" } else { "policies and subsets have" };
+        let what =
+            if said.subsets.is_empty() { "trafficPolicy has" } else { "policies and subsets have" };
         let reason = format!("{holds}; this rule's {what} no effect");
         return cx.warn::<DestinationRule>(key, "", reason);
     }
@@ -183,7 +184,8 @@ fn join(
         }
     }
     for name in subsets::merge(&mut held.said, said) {
-        let reason = format!("{holds}; it has a subset {name:?} itself, so that this one is not in force");
+        let reason =
+            format!("{holds}; it has a subset {name:?} itself, so that this one is not in force");
         cx.error::<DestinationRule>(key, "spec.subsets", reason);
     }
 }

@@ -29,7 +29,7 @@ use crate::source::objects::{GrpcRoute, Kind, ParentRef, RouteBackendRef, Typed,
 use crate::source::{Condition, ConditionReason, ConditionType};
 use backend::Backends;
 pub(super) use kept::Routes;
-use parents::{Attached, Translated};
+pub(super) use parents::{Attached, Translated};
 use services::Services;
 pub(super) use streams::StreamParts;
 
@@ -264,6 +264,7 @@ fn invalid(kind: RouteKind, weight: u32, why: String) -> Backend {
     Backend { weight, target, subset: None, filters: Vec::new() }
 }
 
-fn turn() -> Arc<AtomicU64> {
+/// Where a rule begins to split its traffic.
+pub(super) fn turn() -> Arc<AtomicU64> {
     Arc::new(AtomicU64::new(fastrand::u64(..TURN_RANGE)))
 }

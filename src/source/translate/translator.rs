@@ -19,6 +19,7 @@ use super::route::Routes;
 use super::selected::Selected;
 use super::service_ports::Ports;
 use super::services::Services;
+use super::virtual_service::{Sources, VirtualServices, rivals};
 use super::{
     Attach, Context, TranslateSettings, Translation, attachments, authorization_policy, labels,
     peer_authentication, service, unserved, workload,
@@ -41,6 +42,8 @@ pub struct Translator {
     services: Services,
     entries: Entries,
     routes: Routes,
+    sources: Sources,
+    virtual_services: VirtualServices,
     target_complaints: Vec<Complaint>,
     /// Of addresses that several services have.
     address_complaints: Vec<Complaint>,
@@ -66,6 +69,8 @@ impl Translator {
             services: Services::default(),
             entries: Entries::default(),
             routes: Routes::default(),
+            sources: Sources::default(),
+            virtual_services: VirtualServices::default(),
             target_complaints: Vec::new(),
             address_complaints: Vec::new(),
             contested: Vec::new(),
@@ -90,7 +95,13 @@ impl Translator {
             Some(changed) => Changes::of(changed),
             None => Changes::everything(),
         };
-        let frame = self.reframe(&mut cx, &mut changes);
+        let mut frame = self.reframe(&mut cx, &mut changes);
+        if changes.virtual_services {
+            let sources = Sources::collect(&cx);
+            changes.all_pods |= sources != self.sources;
+            self.sources = sources;
+        }
+        frame.sources = self.sources.clone();
         let pods = self.pods_to_translate(objects, &changes);
         let without_pods = self.roster.is_empty();
         let moved = self.translate_pods(&mut cx, &frame, pods);
@@ -111,6 +122,10 @@ impl Translator {
         services.extend_from_slice(&self.entries.models);
         let of_entries = (&self.entries.models[..], !entries.is_empty());
         self.routes.update(&mut cx, &changes, &reshaped, &self.services, of_entries);
+        let of_gateway_api = rivals::Routes::of(self.routes.attached());
+        let (sources, services_of) = (&self.sources, &services[..]);
+        let what = (&changes, &reshaped[..], !entries.is_empty());
+        self.virtual_services.update(&mut cx, sources, what, services_of, &of_gateway_api);
         let retargeted = self.services.take_retargeted();
         if changes.frame || retargeted || !reshaped.is_empty() || !entries.is_empty() {
             let (policies, waypoints) = (&frame.policies, &frame.waypoints);
@@ -124,7 +139,7 @@ impl Translator {
             workloads: self.roster.workloads().cloned().collect(),
             services,
             waypoints: frame.waypoints.usable().cloned().collect(),
-            routes: self.routes.models(),
+            routes: [&self.routes.models()[..], self.virtual_services.models()].concat(),
             stream_routes: self.routes.streams(),
             policies: frame.policies.models().to_vec(),
             access_log: frame.access_log.clone(),
@@ -241,6 +256,7 @@ impl Translator {
         all.extend(self.services.complaints().cloned());
         all.extend_from_slice(&self.entries.complaints);
         all.extend(self.routes.complaints().cloned());
+        all.extend_from_slice(self.virtual_services.complaints());
         all.extend_from_slice(&self.target_complaints);
         all.extend_from_slice(&self.unserved_complaints);
         all.extend_from_slice(&self.label_complaints);

@@ -46,7 +46,9 @@ impl Reading<'_, '_> {
             let known = all.iter().any(|it| it.name == subset.name.as_str());
             if known || subset.name.is_empty() {
                 let reason = match known {
-                    true => format!("{:?} is the name of an earlier subset, which holds", subset.name),
+                    true => {
+                        format!("{:?} is the name of an earlier subset, which holds", subset.name)
+                    }
                     false => "is missing, so nothing can lead to the subset".to_owned(),
                 };
                 self.error(&format!("{within}.name"), reason);
@@ -109,7 +111,8 @@ impl Rule {
     pub(super) fn named(&self, service: &model::Service, selections: &Selections<'_>) -> Named {
         let subsets = self.said.subsets.iter();
         let named = subsets.map(|subset| {
-            let policies = service.ports.iter().map(|port| (port.port, subset.on(&self.said, port.port)));
+            let policies =
+                service.ports.iter().map(|port| (port.port, subset.on(&self.said, port.port)));
             let policies = policies.filter(|(_, policy)| !policy.says_nothing());
             let ports: Ports = policies
                 .map(|(port, policy)| {

@@ -243,7 +243,9 @@ impl<'a> Endpoints<'a> {
         for slice in self.slices.get(service).into_iter().flatten() {
             let mappings = slice_ports(slice, ports);
             for listed in slice.endpoints.iter().flatten() {
-                let Some(endpoint) = self.of_slice(service, listed, (&mappings, subsets)) else { continue };
+                let Some(endpoint) = self.of_slice(service, listed, (&mappings, subsets)) else {
+                    continue;
+                };
                 // Listed twice where Endpoints stand beside the slices that mirror them.
                 if endpoints.contains(&endpoint) {
                     continue;

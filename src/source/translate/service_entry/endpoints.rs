@@ -77,7 +77,9 @@ impl<'a> Places<'a> {
                 }
                 selected
             }
-            (false, None) if entry.resolution == Resolution::Names => itself(cx, entry, host, &subsets),
+            (false, None) if entry.resolution == Resolution::Names => {
+                itself(cx, entry, host, &subsets)
+            }
             (false, None) => {
                 let reason =
                     "are missing: with the resolution STATIC there is nowhere to go without them";
@@ -239,12 +241,7 @@ fn itself(
     }]
 }
 
-fn of_pod(
-    entry: &Entry<'_>,
-    workload: &Workload,
-    pod: &Pod,
-    subsets: &Selections<'_>,
-) -> Endpoint {
+fn of_pod(entry: &Entry<'_>, workload: &Workload, pod: &Pod, subsets: &Selections<'_>) -> Endpoint {
     Endpoint {
         workload: Some(workload.uid.clone()),
         addresses: workload.addresses.clone(),
