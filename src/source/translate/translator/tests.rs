@@ -217,7 +217,8 @@ fn virtual_services() -> impl Strategy<Value = Value> {
         json!({"kind": "DestinationRule", "metadata": metadata, "spec": spec})
     });
     let export = prop::option::of(pick(&["*", ".", "other"]));
-    let of = (metadata(&["v", "w"], no_labels()), host(), host(), pick(&["", "v1"]), labels(), export);
+    let of =
+        (metadata(&["v", "w"], no_labels()), host(), host(), pick(&["", "v1"]), labels(), export);
     let of = of.prop_map(|(metadata, host, to, subset, labels, export)| {
         let route = json!([{"destination": {"host": to, "subset": subset}}]);
         let export: Vec<&str> = export.into_iter().collect();

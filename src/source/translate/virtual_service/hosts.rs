@@ -17,8 +17,27 @@ const EXACT: u32 = u32::MAX;
 #[derive(Default)]
 pub(super) struct Found<'a> {
     pub(super) services: Vec<(&'a Service, u32)>,
-    /// The index of the host, by service.
-    pub(super) hosts: HashMap<ObjectKey, usize>,
+    /// By service: its place in `services`, and the index of the host.
+    known: HashMap<ObjectKey, (usize, usize)>,
+}
+
+impl<'a> Found<'a> {
+    /// The index of the host by which it was found.
+    pub(super) fn host(&self, service: &ObjectKey) -> Option<usize> {
+        self.known.get(service).map(|(_, host)| *host)
+    }
+
+    /// `false`: a host that is as specific has it already.
+    fn add(&mut self, service: &'a Service, specific: u32, host: usize) -> bool {
+        let place = self.known.get(&service.key).map_or(self.services.len(), |known| known.0);
+        match self.services.get_mut(place) {
+            Some((_, before)) if *before >= specific => return false,
+            Some((_, before)) => *before = specific,
+            None => self.services.push((service, specific)),
+        }
+        self.known.insert(service.key.clone(), (place, host));
+        true
+    }
 }
 
 impl<'a> One<'a, '_, '_> {
@@ -52,13 +71,9 @@ impl<'a> One<'a, '_, '_> {
                 continue;
             }
             for service in services {
-                let known = found.services.iter_mut().find(|(it, _)| it.key == service.key);
-                match known {
-                    Some((_, before)) if *before >= specific => continue,
-                    Some((_, before)) => *before = specific,
-                    None => found.services.push((service, specific)),
+                if !found.add(service, specific, index) {
+                    continue;
                 }
-                found.hosts.insert(service.key.clone(), index);
                 if specific == EXACT {
                     self.complain_of_service(&field, service);
                 }

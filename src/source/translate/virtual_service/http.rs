@@ -344,7 +344,10 @@ impl One<'_, '_, '_> {
     ) -> Result<(), Wrong> {
         let of_percent = written.mirror_percent.map(f64::from).map(Percent::new);
         let percentage = written.mirror_percentage.or(of_percent);
-        let mut add = |below: String, percentage: Option<Percent>, to: &VirtualDestination| {
+        let mut add = |below: String,
+                       percentage: Option<Percent>,
+                       to: &VirtualDestination|
+         -> Result<(), Wrong> {
             let share = match percentage {
                 None => Share::ALL,
                 Some(percentage) => percentage.share().ok_or_else(|| {

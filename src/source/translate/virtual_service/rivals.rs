@@ -1,7 +1,7 @@
 //! Who else has a service: an older VirtualService of the namespace with the same host, or a route of Gateway API. Which one holds is
 //! decided for each request; here their authors are told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::One;
 use super::hosts::Found;
@@ -34,9 +34,10 @@ impl<'a> Held<'a> {
         routes: &[HttpRoute],
     ) {
         let (mut taken, mut free) = (BTreeMap::<usize, &ObjectKey>::new(), BTreeSet::new());
+        let held = Ports::of(routes);
         for (service, specific) in &found.services {
-            let ports = ports_of(service, routes);
-            let Some(host) = found.hosts.get(&service.key).filter(|_| !ports.is_empty()) else {
+            let ports = held.of_service(service);
+            let Some(host) = found.host(&service.key).filter(|_| !ports.is_empty()) else {
                 continue;
             };
             let exported = routes.first().and_then(|it| it.holds.as_ref()?.exported.clone());
@@ -48,8 +49,8 @@ impl<'a> Held<'a> {
                     && covers(&it.exported, &exported)
             };
             match holders.iter().find(beats) {
-                Some(holder) => _ = taken.insert(*host, holder.key),
-                None => _ = free.insert(*host),
+                Some(holder) => _ = taken.insert(host, holder.key),
+                None => _ = free.insert(host),
             }
             holders.push(Holder { key: one.key, specific: *specific, exported, ports });
         }
@@ -85,11 +86,12 @@ impl<'a> Routes<'a> {
         found: &Found<'_>,
         routes: &[HttpRoute],
     ) {
+        let held = Ports::of(routes);
         for (service, _) in &found.services {
             let id = (one.key.namespace.clone(), service.key.clone());
             let Some(rivals) = self.0.get(&id) else { continue };
-            let ports = ports_of(service, routes);
-            let Some(host) = found.hosts.get(&service.key).filter(|_| !ports.is_empty()) else {
+            let ports = held.of_service(service);
+            let Some(host) = found.host(&service.key).filter(|_| !ports.is_empty()) else {
                 continue;
             };
             for rival in rivals {
@@ -126,15 +128,23 @@ impl<'a> Routes<'a> {
     }
 }
 
-/// The ports of a service that some of the routes is for.
-fn ports_of(service: &Service, routes: &[HttpRoute]) -> BTreeSet<u16> {
-    let parents = routes.iter().flat_map(|route| &route.parents);
-    let of_service = parents.filter(|parent| parent.service == service.key);
-    let ports = of_service.flat_map(|parent| {
-        let all = service.ports.iter().map(|port| port.port);
-        all.filter(move |port| parent.port.is_none_or(|it| it == *port))
-    });
-    ports.collect()
+/// The ports of services that the routes of a VirtualService are for; `None`: all.
+struct Ports<'a>(HashMap<&'a ObjectKey, Vec<Option<u16>>>);
+
+impl<'a> Ports<'a> {
+    fn of(routes: &'a [HttpRoute]) -> Self {
+        let mut ports: HashMap<&ObjectKey, Vec<Option<u16>>> = HashMap::new();
+        for parent in routes.iter().flat_map(|route| &route.parents) {
+            ports.entry(&parent.service).or_default().push(parent.port);
+        }
+        Self(ports)
+    }
+
+    fn of_service(&self, service: &Service) -> BTreeSet<u16> {
+        let held = self.0.get(&service.key).map_or(&[][..], Vec::as_slice);
+        let is_held = |port: &u16| held.iter().any(|it| it.is_none_or(|it| it == *port));
+        service.ports.iter().map(|port| port.port).filter(is_held).collect()
+    }
 }
 
 /// Whether whoever sees the second sees the first.
