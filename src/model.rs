@@ -27,7 +27,7 @@ pub use service::{
     AppProtocol, Balancing, Endpoint, PortFilters, PortMapping, Preference, Resolution, Served,
     Service, ServicePort, Visibility,
 };
-pub use stream_route::{NameMatch, StreamKind, StreamRoute};
+pub use stream_route::{NameMatch, StreamKind, StreamMatch, StreamRoute, StreamRule, StreamRules};
 pub use string_match::StringMatch;
 pub use telemetry::{Observation, Observed, Sides};
 pub use waypoint::{Binding, Waypoint};

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use super::listen::Accepted;
 use super::{Proxy, deliver};
 use crate::balance::Picked;
+use crate::base::Str;
 use crate::model::{Service, Workload};
 use crate::reach::{Ask, Asked, Downstream, Failure, Reached, Unreached, cut_after_a_change};
 use crate::route::{self, Decision};
@@ -25,12 +26,14 @@ pub(super) struct Outbound {
     dialled: SocketAddr,
     /// The port of the service: the dialled one, or that of a route's backend.
     pub(super) port: u16,
+    /// The subset of the backend's endpoints, where a route names one.
+    pub(super) subset: Option<Str>,
 }
 
 impl Outbound {
-    fn ask<'a>(&self, service: &'a Arc<Service>) -> Ask<'a> {
+    fn ask<'a>(&'a self, service: &'a Arc<Service>) -> Ask<'a> {
         let dialled = SocketAddr::new(self.dialled.ip(), self.port);
-        Ask { service: Asked::Decided(service), dialled }
+        Ask { service: Asked::Decided(service), dialled, subset: self.subset.as_deref() }
     }
 }
 
@@ -48,7 +51,7 @@ impl Proxy {
         // The decision is taken over one snapshot, which is let go before anything is awaited.
         let decision = route::decide(&self.shared.world.load(), &client, dialled);
         let port = dialled.port();
-        let outbound = Outbound { accepted, client, dialled, port };
+        let outbound = Outbound { accepted, client, dialled, port, subset: None };
         match decision {
             Decision::Refuse { reason, why } => {
                 self.refuse_outbound(&outbound, None, Failure { reason, why }.into());
@@ -140,13 +143,14 @@ impl Proxy {
         };
         let record = self.shared.telemetry.connection(start).within(Some(&self.room));
         let mut record = record.traced(self.span(&outbound.client, service));
-        let Outbound { accepted, client, mut dialled, port } = outbound;
+        let Outbound { accepted, client, mut dialled, port, subset } = outbound;
         let Accepted { stream, peer, place: _place } = accepted;
         dialled.set_port(port);
         let from = Downstream { client: &client, address: peer, sockets: &self.sockets };
         let denied = async {
             let Some(service) = service else { return std::future::pending().await };
-            let ask = Ask { service: Asked::Decided(service), dialled };
+            let subset = subset.as_deref();
+            let ask = Ask { service: Asked::Decided(service), dialled, subset };
             // In memory of its own, since it is larger than what most connections need besides.
             Box::pin(self.reach.until_denied(&from, &ask, &picked)).await
         };

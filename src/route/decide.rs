@@ -48,7 +48,7 @@ pub fn decide(world: &World, client: &Workload, dialled: SocketAddr) -> Decision
     let address = dialled.ip().to_canonical();
     let own_port = ports::ILLEGAL.contains(&dialled.port());
     match world.owner_of(address, dialled.port(), &client.key.namespace) {
-        Some(Owner::Service(service)) => decide_service(world, client, service, dialled.port()),
+        Some(Owner::Service(service)) => decide_service(world, client, service, dialled),
         Some(Owner::Workload(_)) if own_port => refuse_own_port(dialled),
         Some(Owner::Workload(workload)) => decide_workload(world, workload, dialled.port()),
         None if own_port && (address.is_loopback() || address.is_unspecified()) => {
@@ -58,7 +58,13 @@ pub fn decide(world: &World, client: &Workload, dialled: SocketAddr) -> Decision
     }
 }
 
-fn decide_service(world: &World, client: &Workload, service: &Arc<Service>, port: u16) -> Decision {
+fn decide_service(
+    world: &World,
+    client: &Workload,
+    service: &Arc<Service>,
+    dialled: SocketAddr,
+) -> Decision {
+    let port = dialled.port();
     let to_service = Decision::Service { service: service.clone(), port };
     let Some(service_port) = service.port(port) else {
         // A service whose endpoint is the dialled address leads there on every port (as in ztunnel), unless a waypoint guards it.
@@ -72,7 +78,9 @@ fn decide_service(world: &World, client: &Workload, service: &Arc<Service>, port
         Ok(waypoint) => waypoint,
         Err(why) => return Decision::Refuse { reason: Reason::WaypointUnusable, why },
     };
-    if let Some(routes) = Streams::on(world, service, service_port, &client.key.namespace) {
+    if let Some(routes) =
+        Streams::on(world, service, service_port, client, dialled.ip().to_canonical())
+    {
         return Decision::Routed { service: service.clone(), routes };
     }
     let speaks_http = service_port.protocol != AppProtocol::Tcp;

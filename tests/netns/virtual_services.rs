@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use crate::support::lab::curl::Answer;
 use crate::support::lab::manifests::Key;
-use crate::support::lab::{Answer, Lab, wait};
+use crate::support::lab::{Lab, wait};
 use crate::{WAYPOINT, meshed, settle};
 
 const REVIEWS: &str = "http://reviews.bookinfo:9080/headers";
@@ -132,5 +133,41 @@ fn faults_delay_and_abort_what_one_user_asks() -> Result<()> {
                 && line.contains("VirtualService bookinfo/reviews")
         };
         Ok(lines.iter().any(|(_, line)| told(line)).then_some(()))
+    })
+}
+
+/// Istio's task with tcp-echo, without a waypoint: connections are split between subsets.
+#[test]
+fn connections_are_shifted_by_weights() -> Result<()> {
+    let mut lab = meshed()?;
+    let subset = |name: &str| format!("{{name: {name}, labels: {{version: {name}}}}}");
+    lab.manifests.apply(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: tcp-echo, namespace: bookinfo}}\n\
+         spec: {{selector: {{app: reviews}}, ports: [{{name: tcp, port: 9000, targetPort: 9080}}]}}\n---\n\
+         apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: tcp-echo, namespace: bookinfo}}\n\
+         spec: {{host: tcp-echo, subsets: [{}, {}]}}\n",
+        subset("v1"),
+        subset("v2")
+    ))?;
+    let to = |name: &str, weight: u32| {
+        format!(
+            "{{destination: {{host: tcp-echo, port: {{number: 9000}}, subset: {name}}}, weight: {weight}}}"
+        )
+    };
+    let rules = |routes: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: tcp-echo, namespace: bookinfo}}\n\
+             spec: {{hosts: [tcp-echo], tcp: [{{match: [{{port: 9000}}], route: [{routes}]}}]}}\n"
+        )
+    };
+    let url = "http://tcp-echo.bookinfo:9000/headers";
+    settle(&lab, "curl", &[url], 200)?;
+    lab.manifests.apply(&rules(&to("v1", 100)))?;
+    all_to(&lab, &[url], "v1")?;
+    lab.manifests.apply(&rules(&format!("{}, {}", to("v1", 80), to("v2", 20))))?;
+    wait::until("the split", || {
+        let versions = versions(&lab, &[url], 20)?;
+        let expected = BTreeMap::from([("v1".to_owned(), 16), ("v2".to_owned(), 4)]);
+        Ok((versions == Some(expected)).then_some(()))
     })
 }

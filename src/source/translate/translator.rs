@@ -140,7 +140,7 @@ impl Translator {
             services,
             waypoints: frame.waypoints.usable().cloned().collect(),
             routes: [&self.routes.models()[..], self.virtual_services.models()].concat(),
-            stream_routes: self.routes.streams(),
+            stream_routes: [&self.routes.streams()[..], self.virtual_services.streams()].concat(),
             policies: frame.policies.models().to_vec(),
             access_log: frame.access_log.clone(),
             observation: Arc::default(),

@@ -1,6 +1,6 @@
-//! VirtualServices (Istio): their `http` rules for services of the mesh.
+//! VirtualServices (Istio): their rules for services of the mesh.
 //!
-//! They compile to the same routes as HTTPRoutes do, of a kind of their own whose first match holds. One becomes several routes
+//! They compile to the same routes as HTTPRoutes and TCPRoutes do, of a kind of their own whose first match holds. One becomes several routes
 //! where its rules differ by the port that is addressed, or its hosts are not equally specific; which of several VirtualServices
 //! holds for a client is decided there ([`Holds`]). Rules for gateways are none of ours.
 //!
@@ -14,6 +14,7 @@ mod http;
 mod matches;
 pub(super) mod rivals;
 mod sources;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +23,10 @@ use super::changes::Changes;
 use super::services::Reshaped;
 use super::{Context, by_host, is_of_other_revision, labels, same};
 use crate::base::{ObjectKey, Str, work};
-use crate::model::{self, Holds, HttpRoute, HttpRule, RouteKind, RouteParent};
+use crate::model::{
+    self, AppProtocol, Holds, HttpRoute, HttpRule, RouteKind, RouteParent, ServicePort, StreamKind,
+    StreamRoute, StreamRules,
+};
 use crate::source::Complaint;
 use crate::source::objects::{Kind, VirtualService, VirtualServiceSpec, created};
 use delegate::Delegates;
@@ -31,6 +35,7 @@ use hosts::Found;
 use http::Rules;
 use rivals::Held;
 pub(super) use sources::Sources;
+use streams::Streams;
 
 /// The gateway that stands for the mesh.
 const MESH: &str = "mesh";
@@ -39,6 +44,7 @@ const MESH: &str = "mesh";
 #[derive(Default)]
 pub(super) struct VirtualServices {
     models: Vec<Arc<HttpRoute>>,
+    streams: Vec<Arc<StreamRoute>>,
     complaints: Vec<Complaint>,
 }
 
@@ -55,6 +61,11 @@ impl VirtualServices {
     /// In the order of their keys.
     pub(super) fn models(&self) -> &[Arc<HttpRoute>] {
         &self.models
+    }
+
+    /// For connections.
+    pub(super) fn streams(&self) -> &[Arc<StreamRoute>] {
+        &self.streams
     }
 
     pub(super) fn complaints(&self) -> &[Complaint] {
@@ -76,7 +87,7 @@ impl VirtualServices {
             || !reshaped.is_empty()
             || entries_changed;
         let any = cx.objects.all::<VirtualService>().next().is_some();
-        if !concerned || (!any && self.models.is_empty() && self.complaints.is_empty()) {
+        if !concerned || (!any && self.are_none()) {
             return;
         }
         let objects = cx.objects;
@@ -88,7 +99,7 @@ impl VirtualServices {
         });
         let services = Services::of(services);
         let mut delegates = Delegates::of(objects, cx.settings);
-        let mut models = Vec::new();
+        let (mut models, mut streams) = (Vec::new(), Vec::new());
         let mut held = Held::default();
         for (key, object) in all {
             if is_of_other_revision(cx.settings, object) {
@@ -98,7 +109,7 @@ impl VirtualServices {
             labels::check(cx, Kind::VirtualService, key, object);
             let mut one = One { cx, key, spec: &object.spec.0, services: &services, sources };
             let found = one.hosts();
-            one.complain_of_streams(&found);
+            streams.extend(one.streams(&found, created(&object.metadata)));
             let routes_of = one.routes(&mut delegates, &found, created(&object.metadata));
             held.complain(&mut one, &found, &routes_of);
             routes.complain(&mut one, &found, &routes_of);
@@ -113,7 +124,22 @@ impl VirtualServices {
         }
         models.sort_by(|one, other| one.key.cmp(&other.key));
         self.share(models);
+        streams.sort_by(|one: &StreamRoute, other| one.key.cmp(&other.key));
+        self.share_streams(streams);
         self.complaints = std::mem::take(&mut cx.complaints);
+    }
+
+    fn are_none(&self) -> bool {
+        self.models.is_empty() && self.streams.is_empty() && self.complaints.is_empty()
+    }
+
+    fn share_streams(&mut self, streams: Vec<StreamRoute>) {
+        let mut before = std::mem::take(&mut self.streams);
+        for route in streams {
+            let route = Arc::new(route);
+            let known = before.iter().position(|it| it.key == route.key && same(it, &route));
+            self.streams.push(known.map_or(route, |place| before.swap_remove(place)));
+        }
     }
 
     /// What says the same goes on where it was; the filters of another keep their state.
@@ -185,19 +211,38 @@ impl<'a> One<'a, '_, '_> {
         routes.collect()
     }
 
-    /// Rules of connections.
-    fn complain_of_streams(&mut self, found: &Found<'_>) {
-        for (field, rules, route) in [
-            ("spec.tls", self.spec.tls.len(), "TLSRoute"),
-            ("spec.tcp", self.spec.tcp.len(), "TCPRoute"),
-        ] {
-            if rules > 0 && !found.services.is_empty() {
-                let reason = format!(
-                    "is not carried out: connections go to the service that they address. Write a {route}"
-                );
-                self.error(field, reason);
+    /// The same of rules for connections: for ports that are not said to speak HTTP.
+    fn streams(&mut self, found: &Found<'_>, created: i64) -> Vec<StreamRoute> {
+        let spec = self.spec;
+        if found.services.is_empty() || (spec.tls.is_empty() && spec.tcp.is_empty()) {
+            return Vec::new();
+        }
+        let rules = Streams::read(self);
+        let exported = by_host::exported(self.key, self.spec.export_to.iter().map(String::as_str));
+        let mut parents: BTreeMap<(u16, u32), Vec<RouteParent>> = BTreeMap::new();
+        for (service, specific) in &found.services {
+            let is_bytes =
+                |it: &&ServicePort| matches!(it.protocol, AppProtocol::Tcp | AppProtocol::Detect);
+            for port in service.ports.iter().filter(is_bytes).map(|port| port.port) {
+                let parent = RouteParent { service: service.key.clone(), port: Some(port) };
+                parents.entry((port, *specific)).or_default().push(parent);
             }
         }
+        let routes = parents.into_iter().filter_map(|((port, specific), parents)| {
+            let rules = rules.on(self, Some(port));
+            let holds = Holds { exported: exported.clone(), specific };
+            (!rules.is_empty()).then(|| StreamRoute {
+                kind: StreamKind::Virtual,
+                key: self.key.clone(),
+                created,
+                parents,
+                names: Vec::new(),
+                backends: Vec::new(),
+                turn: Arc::default(),
+                rules: Some(Box::new(StreamRules { holds, rules })),
+            })
+        });
+        routes.collect()
     }
 
     fn warn(&mut self, field: impl Into<String>, reason: impl Into<String>) {

@@ -109,6 +109,7 @@ fn kind(route: &Attached) -> Kind {
         Translated::Stream(route) => match route.kind {
             StreamKind::Tcp => Kind::TCPRoute,
             StreamKind::Tls => Kind::TLSRoute,
+            StreamKind::Virtual => Kind::VirtualService,
         },
     }
 }

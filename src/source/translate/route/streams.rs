@@ -55,6 +55,7 @@ pub(super) fn translate_one(
         names,
         backends,
         turn: turn(),
+        rules: None,
     };
     Some(Attached { route: Translated::Stream(Arc::new(route)), indexes })
 }

@@ -6,7 +6,7 @@ use super::{MESH, One};
 use crate::base::Str;
 use crate::filter::{HeaderMatch, StringMatch};
 use crate::model::{HttpMatch, MoreMatch, PathMatch, TextMatch, Without};
-use crate::source::objects::VirtualHttpMatch;
+use crate::source::objects::{Labels, VirtualHttpMatch};
 
 /// What looks into requests here speaks HTTP without TLS.
 const SCHEME: &str = "http";
@@ -28,7 +28,7 @@ type Wrong = (String, String);
 
 impl One<'_, '_, '_> {
     /// Whether a match is for the mesh: its own `gateways` replace those of the VirtualService.
-    fn is_of_mesh(&self, gateways: &[String]) -> bool {
+    pub(super) fn is_of_mesh(&self, gateways: &[String]) -> bool {
         let names = |gateways: &[String]| gateways.iter().any(|it| it == MESH);
         match gateways.is_empty() {
             true => self.spec.gateways.is_empty() || names(&self.spec.gateways),
@@ -93,20 +93,33 @@ impl One<'_, '_, '_> {
     ) -> bool {
         let namespace = written.source_namespace.as_str();
         more.source_namespace = Some(namespace).filter(|it| !it.is_empty()).map(Str::from);
-        if written.source_labels.is_empty() {
-            return true;
+        match self.labels_of_source(field, &written.source_labels) {
+            Ok(labels) => more.source_labels = labels,
+            Err(()) => return false,
         }
-        more.source_labels = self.sources.number(&written.source_labels);
-        if more.source_labels.is_none() {
+        true
+    }
+
+    /// The number of a selection; `Err`: there are too many, which is told.
+    pub(super) fn labels_of_source(
+        &mut self,
+        field: &str,
+        labels: &Labels,
+    ) -> Result<Option<u32>, ()> {
+        if labels.is_empty() {
+            return Ok(None);
+        }
+        let number = self.sources.number(labels);
+        if number.is_none() {
             let reason = format!(
-                "the VirtualServices of {} have more than {} different sourceLabels; this match holds for no client",
+                "the VirtualServices of {} have more than {} different sourceLabels; this match holds for nobody",
                 self.key.namespace,
                 super::sources::MOST
             );
             self.error(format!("{field}.sourceLabels"), reason);
-            return false;
+            return Err(());
         }
-        true
+        Ok(number)
     }
 }
 

@@ -163,7 +163,7 @@ fn route_kind(attached: &Attached) -> Kind {
             RouteKind::Http | RouteKind::Virtual => Kind::HTTPRoute,
         },
         Translated::Stream(route) => match route.kind {
-            crate::model::StreamKind::Tcp => Kind::TCPRoute,
+            crate::model::StreamKind::Tcp | crate::model::StreamKind::Virtual => Kind::TCPRoute,
             crate::model::StreamKind::Tls => Kind::TLSRoute,
         },
     }
