@@ -354,6 +354,7 @@ fn decisions() {
             let keys: Vec<String> = routes.iter().map(|route| route.key.to_string()).collect();
             format!("tls {}", keys.join(" "))
         }
+        Decision::Routed { routes: Streams::Named { .. }, .. } => "named".into(),
     };
     let unusable = Binding::Unusable { waypoint: key("gone"), why: "it does not exist".into() };
     for (binding, to, expected) in [

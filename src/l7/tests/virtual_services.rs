@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::scripted::Script;
 use super::support::*;
 use crate::l7::WorkerSettings;
-use crate::model::*;
 use crate::source;
 use crate::traffic::{Named, Ports, Subset};
 use crate::world::fixture::Fixture;

@@ -1,7 +1,10 @@
 //! `tls` and `tcp` (Istio, TLSRoute and TCPRoute): where connections go whose bytes nobody parses. Those of TLS come first; a
 //! connection that no rule takes goes to the service itself.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use super::One;
 use super::destination::To;
@@ -186,8 +189,8 @@ impl One<'_, '_, '_> {
         }
         let mut subnets = Vec::new();
         for text in written.subnets {
-            let single = text.parse().map(ipnet::IpNet::from).ok();
-            match text.parse().ok().or(single) {
+            let single = text.parse::<IpAddr>().map(IpNet::from).ok();
+            match text.parse::<IpNet>().ok().or(single) {
                 Some(subnet) => subnets.push(subnet),
                 None => {
                     let reason =
