@@ -59,6 +59,10 @@ impl View {
                     "identity": workload.identity,
                     "certificate": state_of(workload),
                     "waypoint": bound(&workload.waypoint),
+                    "outbound": match workload.registry_only {
+                        true => "registry only",
+                        false => "any",
+                    },
                 })
             })
             .collect()

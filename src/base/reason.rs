@@ -101,6 +101,11 @@ reasons! {
     WaypointUnusable: "WAYPOINT",
         "A waypoint is named that does not exist or may not be used from here; traffic is refused rather than let past \
          it. Check the label `istio.io/use-waypoint`, the Gateway, and its `allowedRoutes`.";
+    /// The client may connect to what the registry has only, and the destination is not in it.
+    NotRegistered: "BLACKHOLE",
+        "The client's `outboundTrafficPolicy` is REGISTRY_ONLY, and no Service, ServiceEntry or pod that it sees has the address \
+         and port. Add a ServiceEntry that it sees (`exportTo`), dial the name rather than an address, or set ALLOW_ANY in \
+         MeshConfig or a Sidecar.";
     /// An object requires a kind of encryption that is not supported.
     Unencrypted: "NO_TLS",
         "A DestinationRule or BackendTLSPolicy (`error` names it) wants TLS to the destination, which is not carried out; \

@@ -36,7 +36,7 @@ pub(super) fn table(json: &str) -> anyhow::Result<String> {
     rows(
         &mut text,
         "WORKLOADS OF THIS NODE",
-        &["workload", "state", "identity", "certificate", "waypoint"],
+        &["workload", "state", "identity", "certificate", "waypoint", "outbound"],
         &status["workloads"],
     )?;
     rows(&mut text, "WAYPOINTS", &["waypoint", "takes", "identity"], &status["waypoints"])?;

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use super::listen::Accepted;
 use super::{Proxy, deliver};
 use crate::balance::Picked;
-use crate::base::Str;
+use crate::base::{Reason, Str};
 use crate::model::{Service, Workload};
 use crate::reach::{Ask, Asked, Downstream, Failure, Reached, Unreached, cut_after_a_change};
 use crate::route::{self, Decision};
@@ -16,7 +16,21 @@ use crate::sock::{self, Duplex};
 use crate::telemetry::{ConnectionStart, Reporter};
 use crate::trace::{Kind, Span};
 use crate::tunnel::RoutedConnection;
-use crate::world;
+use crate::world::{self, Classed, World};
+
+/// The name of the service in labels where REGISTRY_ONLY rejects a connection, as sidecars have it (Istio, "Monitoring Blocked
+/// and Passthrough External Service Traffic").
+const BLACK_HOLE: Str = arcstr::literal!("BlackHoleCluster");
+
+/// The class of a workload's connections that lead to no service.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct Unregistered;
+
+impl Classed for Unregistered {
+    fn tenant(&self) -> &str {
+        ""
+    }
+}
 
 /// One outbound connection.
 pub(super) struct Outbound {
@@ -148,10 +162,12 @@ impl Proxy {
         dialled.set_port(port);
         let from = Downstream { client: &client, address: peer, sockets: &self.sockets };
         let denied = async {
-            let Some(service) = service else { return std::future::pending().await };
+            // In memory of their own, since they are larger than what most connections need besides.
+            let Some(service) = service else {
+                return Box::pin(self.until_unregistered(dialled)).await;
+            };
             let subset = subset.as_deref();
             let ask = Ask { service: Asked::Decided(service), dialled, subset };
-            // In memory of its own, since it is larger than what most connections need besides.
             Box::pin(self.reach.until_denied(&from, &ask, &picked)).await
         };
         let copied = tokio::select! {
@@ -161,6 +177,26 @@ impl Proxy {
             }
         };
         deliver::finish(copied, &mut record);
+    }
+
+    /// Returns when the workload may no longer connect to an address that no service has (`outboundTrafficPolicy`).
+    async fn until_unregistered(&self, dialled: SocketAddr) -> Failure {
+        let registry_only = {
+            let uid = self.uid.clone();
+            move |world: &World| world.workload(&uid).is_some_and(|it| it.registry_only)
+        };
+        let mut changes = self.unregistered.changes(Unregistered, || registry_only);
+        loop {
+            if let Some(client) = self.workload()
+                && let Decision::Refuse { reason: reason @ Reason::NotRegistered, why } =
+                    route::decide(&self.shared.world.load(), &client, dialled)
+            {
+                return Failure { reason, why };
+            }
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// The span of a connection that begins, where it is recorded.
@@ -186,7 +222,10 @@ impl Proxy {
         to: Option<(&Picked, Option<&Arc<Service>>)>,
         Unreached { failure: Failure { reason, why }, notes, .. }: Unreached,
     ) {
-        let start = ConnectionStart { notes, ..self.start_of(outbound, to) };
+        let mut start = ConnectionStart { notes, ..self.start_of(outbound, to) };
+        if reason == Reason::NotRegistered {
+            start.service.name = BLACK_HOLE;
+        }
         let service = to.and_then(|(_, service)| service);
         let span = self.span(&outbound.client, service);
         self.shared.telemetry.refused_traced(start, reason, &why, span);

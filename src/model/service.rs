@@ -124,6 +124,14 @@ pub enum Visibility {
 }
 
 impl Visibility {
+    /// Whether clients of the namespace see the service.
+    pub fn includes(&self, namespace: &str) -> bool {
+        match self {
+            Visibility::Everywhere => true,
+            Visibility::Namespaces(list) => list.iter().any(|it| it == namespace),
+        }
+    }
+
     fn is_everywhere(&self) -> bool {
         *self == Visibility::Everywhere
     }

@@ -43,9 +43,16 @@ pub struct Workload {
     pub peer_authentication: PeerAuthentication,
     /// AuthorizationPolicies with a selector that selects this workload.
     pub policies: Vec<ObjectKey>,
+    /// It may connect to services and workloads that the mesh knows, and nowhere else (`outboundTrafficPolicy`).
+    #[serde(skip_serializing_if = "is_false")]
+    pub registry_only: bool,
     /// The selections of labels in VirtualServices (`sourceLabels`) that select it.
     #[serde(skip_serializing_if = "Bits::is_empty")]
     pub selected_by: Bits,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Workload {

@@ -8,6 +8,7 @@ use crate::base::{ObjectKey, Reason, Str};
 use crate::gate::{self, Gate, Permit, Views, Way};
 use crate::model::{Service, Workload};
 use crate::policy::Denial;
+use crate::route::{self, Decision};
 use crate::world::{Classed, JudgementChanges, World};
 
 /// The properties by which open connections to services are evaluated differently.
@@ -24,6 +25,8 @@ pub(super) struct LeavingClass {
 /// How connections of a class are judged.
 #[derive(PartialEq)]
 pub(super) struct Leaving {
+    /// The service, as the client sees it, has the port.
+    registered: bool,
     unencrypted: Option<String>,
     gate: Option<Gate>,
 }
@@ -93,6 +96,16 @@ fn unencrypted(
     gate::refused_in_the_clear(world.service(service)?, port, namespace, tunnelled)
 }
 
+/// Why the client may not connect any more to what it dialled: the service is gone, or out of its sight, and it may reach the
+/// registry only.
+fn unregistered(world: &World, from: &Downstream<'_>, ask: &Ask<'_>) -> Option<String> {
+    let client = world.workload(&from.client.uid).filter(|client| client.registry_only)?;
+    match route::decide(world, client, ask.dialled) {
+        Decision::Refuse { reason: Reason::NotRegistered, why } => Some(why),
+        _ => None,
+    }
+}
+
 impl Reach {
     /// Judges a live connection again after each change of what guards the service or of what is wanted encrypted. Returns
     /// when it is no longer permitted. Policies of a destination that judges for itself are left to it.
@@ -113,6 +126,9 @@ impl Reach {
         let world = self.world.load();
         let (namespace, tunnelled) = (&from.client.key.namespace, to.captured().is_some());
         let key = ask.service.key();
+        if let Some(why) = unregistered(&world, from, ask) {
+            return Err(Failure::new(Reason::NotRegistered, why));
+        }
         if let Some(why) = unencrypted(&world, key, ask.port(), namespace, tunnelled) {
             return Err(Failure::new(Reason::Unencrypted, why));
         }
@@ -140,13 +156,16 @@ impl Reach {
             let LeavingClass { service, port, namespace, unguarded } = class;
             move |world: &World| {
                 let tunnelled = unguarded.is_none();
+                let registered = world.service(&service).is_some_and(|it| {
+                    it.port(port).is_some() && it.visibility.includes(&namespace)
+                });
                 let unencrypted = unencrypted(world, &service, port, &namespace, tunnelled);
                 let addressed = world.service(&service).zip(unguarded.as_ref());
                 let gate = addressed.map(|(addressed, (_, address))| {
                     let to = Picked::dialled(*address, workload.clone());
                     Gate::for_uncaptured(world, &direct(addressed, port, &to))
                 });
-                Leaving { unencrypted, gate }
+                Leaving { registered, unencrypted, gate }
             }
         })
     }

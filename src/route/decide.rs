@@ -42,7 +42,7 @@ pub enum Decision {
 }
 
 /// Decides for a connection of `client` to `dialled`. An address of the mesh means the owner that the client's namespace
-/// sees ([`World::owner_of`]); unknown destinations pass through, as in Istio's ambient mode.
+/// sees ([`World::owner_of`]); unknown destinations pass through, unless the client's `outboundTrafficPolicy` is REGISTRY_ONLY.
 pub fn decide(world: &World, client: &Workload, dialled: SocketAddr) -> Decision {
     // An IPv4 connection of a dual-stack socket.
     let address = dialled.ip().to_canonical();
@@ -54,8 +54,25 @@ pub fn decide(world: &World, client: &Workload, dialled: SocketAddr) -> Decision
         None if own_port && (address.is_loopback() || address.is_unspecified()) => {
             refuse_own_port(dialled)
         }
-        None => Decision::Passthrough,
+        None => decide_unknown(client, dialled),
     }
+}
+
+/// An address that nobody owns whom the client sees. Within its own network namespace it may connect anywhere.
+fn decide_unknown(client: &Workload, dialled: SocketAddr) -> Decision {
+    let address = dialled.ip().to_canonical();
+    match client.registry_only && !address.is_loopback() && !address.is_unspecified() {
+        true => refuse_unregistered(dialled),
+        false => Decision::Passthrough,
+    }
+}
+
+fn refuse_unregistered(dialled: SocketAddr) -> Decision {
+    let why = format!(
+        "{dialled} is no address and port of a Service, ServiceEntry or pod that the client sees, and its \
+         outboundTrafficPolicy is REGISTRY_ONLY"
+    );
+    Decision::Refuse { reason: Reason::NotRegistered, why }
 }
 
 fn decide_service(
@@ -69,7 +86,7 @@ fn decide_service(
     let Some(service_port) = service.port(port) else {
         // A service whose endpoint is the dialled address leads there on every port (as in ztunnel), unless a waypoint guards it.
         if service.resolution == Resolution::Dialled && service.waypoint == Binding::None {
-            return to_service;
+            return if client.registry_only { refuse_unregistered(dialled) } else { to_service };
         }
         let why = format!("{service} has no port {port}");
         return Decision::Refuse { reason: Reason::NoHealthyUpstream, why };
@@ -130,4 +147,96 @@ fn decide_workload(world: &World, workload: &Arc<Workload>, port: u16) -> Decisi
 fn refuse_own_port(dialled: SocketAddr) -> Decision {
     let why = format!("{dialled} is a port of the mesh's agent, not of an application");
     Decision::Refuse { reason: Reason::BadRequest, why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Visibility;
+    use crate::world::fixture::{Fixture, bound_to, key, service, waypoint, workload};
+
+    /// An entry of the client's namespace for these networks.
+    fn entry(name: &str, networks: &[&str], port: u16) -> Service {
+        let mut entry = service(name, "240.240.0.1", &[]);
+        entry.entry = Some(name.into());
+        entry.hostname = format!("{name}.example").into();
+        entry.vips.clear();
+        entry.networks = networks.iter().map(|text| text.parse().unwrap()).collect();
+        entry.resolution = Resolution::Dialled;
+        entry.ports[0].port = port;
+        entry
+    }
+
+    fn hidden(name: &str, vip: &str, from: &str) -> Service {
+        let visibility = Visibility::Namespaces(vec![from.into()]);
+        let entry = entry(name, &[&format!("{vip}/32")], 443);
+        Service { visibility, key: key(&format!("{from}/{name}")), ..entry }
+    }
+
+    #[test]
+    fn under_registry_only_nothing_is_reached_that_the_client_does_not_see_in_the_registry() {
+        let pod = workload("pod", "10.0.0.1");
+        let outside = Workload { enrolled: false, ..workload("else/outside", "10.0.0.2") };
+        let on_the_node = Workload { host_network: true, ..workload("else/node", "10.0.0.250") };
+        let guarded =
+            Service { waypoint: bound_to("wp"), ..entry("guarded", &["198.18.0.0/24"], 443) };
+        let world = [
+            service("web", "10.96.0.1", &[&pod]),
+            service("else/other", "10.96.0.2", &[&outside]),
+            entry("external", &["203.0.113.0/24", "2001:db8::/64"], 443),
+            hidden("secret", "198.51.100.1", "else"),
+            guarded,
+        ]
+        .into_iter()
+        .fold(Fixture::default(), Fixture::service)
+        .workload(pod)
+        .workload(outside)
+        .workload(on_the_node)
+        .waypoint(waypoint("wp"))
+        .build();
+        let locked = Reason::NotRegistered.flag();
+        let no_port = Reason::NoHealthyUpstream.flag();
+        for (to, bound, free) in [
+            // What the registry has.
+            ("10.96.0.1:80", "service", "service"),
+            ("10.96.0.2:80", "service", "service"),
+            ("10.0.0.2:9000", "workload", "workload"),
+            ("203.0.113.7:443", "service", "service"),
+            ("[::ffff:203.0.113.7]:443", "service", "service"),
+            ("[2001:db8::7]:443", "service", "service"),
+            ("198.18.0.1:443", "waypoint", "waypoint"),
+            // Another port of it.
+            ("10.96.0.1:81", no_port, no_port),
+            ("203.0.113.7:22", locked, "service"),
+            ("[::ffff:203.0.113.7]:22", locked, "service"),
+            ("198.18.0.1:22", no_port, no_port),
+            // What it has for others, and what it does not have: also nodes, metadata of clouds, and whatever comes in other forms.
+            ("198.51.100.1:443", locked, "pass"),
+            ("192.0.2.1:443", locked, "pass"),
+            ("10.0.0.250:10250", locked, "pass"),
+            ("169.254.169.254:80", locked, "pass"),
+            ("[::ffff:192.0.2.1]:443", locked, "pass"),
+            ("[2001:db8:0:1::7]:443", locked, "pass"),
+            ("[64:ff9b::cb00:7107]:443", locked, "pass"),
+            ("[fe80::1]:80", locked, "pass"),
+            ("192.0.2.1:15008", locked, "pass"),
+            // Within its own network namespace.
+            ("127.0.0.1:80", "pass", "pass"),
+            ("[::1]:80", "pass", "pass"),
+            ("0.0.0.0:80", "pass", "pass"),
+        ] {
+            for (registry_only, expected) in [(true, bound), (false, free)] {
+                let client = Workload { registry_only, ..workload("client", "10.0.0.9") };
+                let outcome = match decide(&world, &client, to.parse().unwrap()) {
+                    Decision::Service { .. } => "service",
+                    Decision::Workload { .. } => "workload",
+                    Decision::Waypoint { .. } => "waypoint",
+                    Decision::Passthrough => "pass",
+                    Decision::Refuse { reason, .. } => reason.flag(),
+                    Decision::Routed { .. } => "routed",
+                };
+                assert_eq!(outcome, expected, "{to} {registry_only}");
+            }
+        }
+    }
 }

@@ -19,6 +19,7 @@ mod row;
 pub(super) mod schema;
 mod selector;
 mod service_entry;
+mod sidecar;
 mod stream_route;
 mod strict;
 mod table;
@@ -67,6 +68,7 @@ pub use selector::{LabelSelector, Operator, Requirement, selects};
 pub use service_entry::{
     EntryPort, EntrySelector, ServiceEntry, ServiceEntrySpec, WorkloadEntry, WorkloadEntrySpec,
 };
+pub use sidecar::{Sidecar, SidecarSpec};
 pub use stream_route::{
     StreamBackendRef, StreamRule, TcpRoute, TcpRouteSpec, TlsRoute, TlsRouteSpec,
 };
@@ -326,6 +328,22 @@ kinds! {
             columns: &[("Address", ".spec.address", "The address of the endpoint.")],
         }),
         used: "`address`, `ports`, `labels`, `locality`, `weight`, as an endpoint of Services and ServiceEntries that select it",
+        ..Row::of(ISTIO_NETWORKING_GROUP, &["v1", "v1beta1", "v1alpha3"])
+    };
+    Sidecar: Sidecar, spec SidecarSpec = Row {
+        plural: "sidecars",
+        guards: Guards::Limits,
+        affects: Affects::Frame,
+        status: Status::Accepted,
+        schema: Schema::Spec(&istio::SIDECAR),
+        definition: Some(Definition {
+            short: "sidecar",
+            description: "Where workloads may connect to outside of the mesh (outboundTrafficPolicy): \
+                          https://istio.io/docs/reference/config/networking/sidecar.html",
+            columns: &[("Outbound", ".spec.outboundTrafficPolicy.mode", "REGISTRY_ONLY or ALLOW_ANY.")],
+        }),
+        used: "`outboundTrafficPolicy.mode`, for the workloads of `workloadSelector` or of the namespace, \
+               [see below](#outbound-traffic)",
         ..Row::of(ISTIO_NETWORKING_GROUP, &["v1", "v1beta1", "v1alpha3"])
     };
     AuthorizationPolicy: AuthorizationPolicy, spec AuthorizationPolicySpec = Row {

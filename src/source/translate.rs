@@ -8,6 +8,7 @@ mod authorization_policy;
 mod by_host;
 mod changes;
 mod destination_rule;
+mod egress;
 mod encryption;
 mod entries;
 mod ext_authz;

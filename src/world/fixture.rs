@@ -46,6 +46,7 @@ pub(crate) fn workload(name: &str, address: &str) -> Workload {
         peer_authentication: PeerAuthentication::default(),
         policies: Vec::new(),
         selected_by: Bits::default(),
+        registry_only: false,
     }
 }
 

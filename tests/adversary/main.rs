@@ -21,6 +21,7 @@ mod costs;
 
 mod capture;
 mod early;
+mod egress;
 mod floods;
 #[path = "../support/frames.rs"]
 mod frames;

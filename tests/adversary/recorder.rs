@@ -152,6 +152,17 @@ impl Raw {
         String::from_utf8_lossy(&head).into_owned()
     }
 
+    /// Whether the other side has ended the connection, as far as a moment's wait shows.
+    pub fn is_over(&mut self) -> bool {
+        let moment = self.0.set_read_timeout(Some(Duration::from_millis(100)));
+        let read = self.0.read(&mut [0]);
+        _ = moment.and(self.0.set_read_timeout(Some(PATIENCE)));
+        match read {
+            Ok(count) => count == 0,
+            Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+        }
+    }
+
     /// Whatever comes until the connection ends or nothing does.
     pub fn rest(&mut self) -> String {
         let mut all = Vec::new();

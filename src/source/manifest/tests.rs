@@ -125,7 +125,7 @@ fn other_kinds_and_versions() {
         Content::Ignored { severity: Severity::Note, .. }
     ));
     assert!(matches!(
-        of("networking.istio.io/v1", "Sidecar"),
+        of("networking.istio.io/v1beta1", "ProxyConfig"),
         Content::Ignored { severity: Severity::Warning, .. }
     ));
     assert!(matches!(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::authorization_policy::{self, Policies};
 use super::changes::Affected;
 use super::destination_rule::Rules;
+use super::egress::Egress;
 use super::encryption::Encryptions;
 use super::peer_authentication::Levels;
 use super::virtual_service::Sources;
@@ -20,6 +21,7 @@ pub(super) struct Frame {
     pub(super) waypoints: Waypoints,
     pub(super) policies: Policies,
     pub(super) levels: Levels,
+    pub(super) egress: Egress,
     pub(super) encryptions: Encryptions,
     pub(super) rules: Rules,
     pub(super) access_log: Option<Arc<AccessFormat>>,
@@ -40,6 +42,7 @@ impl Frame {
         let policies = authorization_policy::translate(cx, &waypoints);
         waypoints.heed(cx, policies.models());
         let levels = Levels::collect(cx);
+        let egress = Egress::collect(cx);
         let encryptions = Encryptions::collect(cx);
         let rules = Rules::collect(cx);
         namespace::check_all(cx);
@@ -53,6 +56,7 @@ impl Frame {
             waypoints,
             policies,
             levels,
+            egress,
             encryptions,
             rules,
             access_log,
@@ -69,6 +73,7 @@ impl Frame {
         self.policies.share(&before.policies);
         let mut workloads_of = self.policies.differing(&before.policies);
         workloads_of.extend(self.levels.differing(&before.levels));
+        workloads_of.extend(self.egress.differing(&before.egress));
         Affected {
             all: self.waypoints != before.waypoints,
             workloads_of,

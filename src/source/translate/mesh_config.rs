@@ -25,7 +25,6 @@ pub(super) fn check(cx: &mut Context<'_>) {
     let mut check = Check { key: cx.mesh_config_key(), cx };
     check.rest("", &mesh.rest);
     check.names(&mesh);
-    check.outbound(&mesh);
     check.not_carried_out(&mesh);
     check.providers(&mesh);
 }
@@ -144,17 +143,6 @@ impl Check<'_, '_> {
         }
     }
 
-    fn outbound(&mut self, mesh: &MeshConfig) {
-        let mode = mesh.outbound_traffic_policy.as_ref().and_then(|it| it.mode.as_deref());
-        if let Some(mode) = mode.filter(|mode| *mode != "ALLOW_ANY") {
-            let reason = format!(
-                "{mode} is not carried out, as in Istio's ambient mode: workloads reach every address outside of the mesh, as \
-                 with ALLOW_ANY. NetworkPolicies, and a waypoint in front of ServiceEntries, limit what they reach"
-            );
-            self.warn("outboundTrafficPolicy.mode", reason);
-        }
-    }
-
     fn providers(&mut self, mesh: &MeshConfig) {
         let mut names = BTreeSet::new();
         for (index, provider) in mesh.extension_providers.iter().enumerate() {
@@ -195,7 +183,7 @@ mod tests {
     fn each_field_that_is_not_carried_out_is_named() {
         let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: |\n    \
                     trustDomain: other\n    trustDomainAliases: [cluster.local, old]\n    enableAutoMtls: true\n    \
-                    outboundTrafficPolicy: {mode: REGISTRY_ONLY}\n    extensionProviders:\n    - {name: a, zipkin: {}}\n    \
+                    outboundTrafficPolicy: {mode: ALLOW_ANY_DYNAMIC_DNS}\n    extensionProviders:\n    - {name: a, zipkin: {}}\n    \
                     - {name: a, skywalking: {}}\n";
         let complaints = translated(text).complaints;
         let fields: Vec<_> = complaints.iter().map(|it| it.field.as_str()).collect();

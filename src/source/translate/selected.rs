@@ -9,7 +9,7 @@ use crate::base::{ObjectKey, Str};
 use crate::source::Severity;
 use crate::source::objects::{
     AuthorizationPolicy, Kind, Labelled, Labels, PeerAuthentication, RequestAuthentication,
-    WorkloadSelector, selects,
+    Sidecar, WorkloadSelector, selects,
 };
 
 /// Kept from translation to translation.
@@ -108,12 +108,15 @@ impl Selected {
     }
 }
 
+fn labels(selector: Option<&WorkloadSelector>) -> Option<&Labels> {
+    selector.map(|it| &it.match_labels)
+}
+
 fn collect(cx: &Context<'_>) -> BTreeMap<Str, Vec<Selecting>> {
     let objects = cx.objects;
     let mut found: BTreeMap<Str, Vec<Selecting>> = BTreeMap::new();
-    let mut add = |kind, key: &ObjectKey, selector: Option<&WorkloadSelector>| {
-        let labels = selector.map(|it| &it.match_labels).filter(|labels| !labels.is_empty());
-        let Some(labels) = labels else { return };
+    let mut add = |kind, key: &ObjectKey, labels: Option<&Labels>| {
+        let Some(labels) = labels.filter(|labels| !labels.is_empty()) else { return };
         let policy = Selecting { kind, key: key.clone(), labels: labels.clone(), pods: 0 };
         found.entry(key.namespace.clone()).or_default().push(policy);
     };
@@ -121,15 +124,23 @@ fn collect(cx: &Context<'_>) -> BTreeMap<Str, Vec<Selecting>> {
         let spec = &policy.spec;
         // Beside targets a selector is an error.
         let alone = spec.target_ref.is_none() && spec.target_refs.is_empty();
-        add(Kind::AuthorizationPolicy, key, spec.selector.as_ref().filter(|_| alone));
+        add(Kind::AuthorizationPolicy, key, labels(spec.selector.as_ref()).filter(|_| alone));
     }
     for (key, object) in objects.all::<RequestAuthentication>() {
-        add(Kind::RequestAuthentication, key, object.spec.selector.as_ref());
+        add(Kind::RequestAuthentication, key, labels(object.spec.selector.as_ref()));
     }
     for (key, policy) in objects.all::<PeerAuthentication>() {
         // In the root namespace a selector is ignored.
         let heeded = !cx.is_root(&key.namespace);
-        add(Kind::PeerAuthentication, key, policy.spec.selector.as_ref().filter(|_| heeded));
+        add(
+            Kind::PeerAuthentication,
+            key,
+            labels(policy.spec.selector.as_ref()).filter(|_| heeded),
+        );
+    }
+    for (key, sidecar) in objects.all::<Sidecar>() {
+        let selector = sidecar.spec.workload_selector.as_ref();
+        add(Kind::Sidecar, key, selector.map(|it| &it.labels));
     }
     found
 }

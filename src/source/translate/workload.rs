@@ -40,7 +40,7 @@ pub(super) fn translate(
         return None;
     }
     labels::check(cx, Kind::Pod, key, pod);
-    let Frame { waypoints, policies, levels, sources, .. } = frame;
+    let Frame { waypoints, policies, levels, egress, sources, .. } = frame;
     let node = annotation(pod, NODE).map(Str::from).or_else(|| pod.node_name.clone());
     let node = node.unwrap_or_default();
     let (host_network, labels) = (pod.template.host_network, pod.labels());
@@ -74,6 +74,7 @@ pub(super) fn translate(
         peer_authentication: levels.effective(&key.namespace, labels),
         policies: policies.selecting(cx, &key.namespace, labels),
         selected_by: sources.selecting(labels),
+        registry_only: egress.registry_only(&key.namespace, labels),
     })
 }
 

@@ -134,6 +134,11 @@ const WORKLOAD_FIELDS: Rule = Fields(&[
 ]);
 pub(in super::super) const WORKLOAD_ENTRY: Rule = With(&WORKLOAD_FIELDS, &[workload_is_somewhere]);
 
+pub(in super::super) const SIDECAR: Rule = Fields(&[
+    ("workloadSelector", Fields(&[("labels", Map(256, any(MANY), &Text(SELECTOR_VALUE)))])),
+    ("outboundTrafficPolicy", Fields(&[("mode", OneOf(&["REGISTRY_ONLY", "ALLOW_ANY"]))])),
+]);
+
 pub(in super::super) const SERVICE_ENTRY: Rule = With(
     &Fields(&[
         ("hosts", With(&List(1, 256, &Text(any(MANY))), &[not_every_host])),
