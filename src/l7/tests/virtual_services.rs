@@ -1,11 +1,12 @@
 //! VirtualServices at a waypoint: what their rules do to requests, from the manifest to the application.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::scripted::Script;
 use super::support::*;

@@ -19,7 +19,7 @@ use super::route::Routes;
 use super::selected::Selected;
 use super::service_ports::Ports;
 use super::services::Services;
-use super::virtual_service::{Sources, VirtualServices, rivals};
+use super::virtual_service::{Sources, VirtualServices};
 use super::{
     Attach, Context, TranslateSettings, Translation, attachments, authorization_policy, labels,
     peer_authentication, service, unserved, workload,
@@ -95,13 +95,7 @@ impl Translator {
             Some(changed) => Changes::of(changed),
             None => Changes::everything(),
         };
-        let mut frame = self.reframe(&mut cx, &mut changes);
-        if changes.virtual_services {
-            let sources = Sources::collect(&cx);
-            changes.all_pods |= sources != self.sources;
-            self.sources = sources;
-        }
-        frame.sources = self.sources.clone();
+        let frame = self.reframe(&mut cx, &mut changes);
         let pods = self.pods_to_translate(objects, &changes);
         let without_pods = self.roster.is_empty();
         let moved = self.translate_pods(&mut cx, &frame, pods);
@@ -122,10 +116,9 @@ impl Translator {
         services.extend_from_slice(&self.entries.models);
         let of_entries = (&self.entries.models[..], !entries.is_empty());
         self.routes.update(&mut cx, &changes, &reshaped, &self.services, of_entries);
-        let of_gateway_api = rivals::Routes::of(self.routes.attached());
         let (sources, services_of) = (&self.sources, &services[..]);
         let what = (&changes, &reshaped[..], !entries.is_empty());
-        self.virtual_services.update(&mut cx, sources, what, services_of, &of_gateway_api);
+        self.virtual_services.update(&mut cx, sources, what, services_of, &self.routes);
         let retargeted = self.services.take_retargeted();
         if changes.frame || retargeted || !reshaped.is_empty() || !entries.is_empty() {
             let (policies, waypoints) = (&frame.policies, &frame.waypoints);
@@ -135,17 +128,7 @@ impl Translator {
             self.target_complaints = std::mem::take(&mut cx.complaints);
         }
         self.complain_of_kinds(&mut cx, &changes);
-        let mut mesh = Mesh {
-            workloads: self.roster.workloads().cloned().collect(),
-            services,
-            waypoints: frame.waypoints.usable().cloned().collect(),
-            routes: [&self.routes.models()[..], self.virtual_services.models()].concat(),
-            stream_routes: [&self.routes.streams()[..], self.virtual_services.streams()].concat(),
-            policies: frame.policies.models().to_vec(),
-            access_log: frame.access_log.clone(),
-            observation: Arc::default(),
-            retry: frame.retry.clone(),
-        };
+        let mut mesh = self.mesh(&frame, services);
         for kind in &mut self.attachments {
             kind.attach(&mut cx, &mut mesh);
         }
@@ -155,8 +138,30 @@ impl Translator {
         Translation { mesh, complaints }
     }
 
+    /// What was translated, without what policies attach to it.
+    fn mesh(&self, frame: &Frame, services: Vec<Arc<model::Service>>) -> Mesh {
+        let virtual_services = &self.virtual_services;
+        Mesh {
+            workloads: self.roster.workloads().cloned().collect(),
+            services,
+            waypoints: frame.waypoints.usable().cloned().collect(),
+            routes: [&self.routes.models()[..], virtual_services.models()].concat(),
+            stream_routes: [&self.routes.streams()[..], virtual_services.streams()].concat(),
+            policies: frame.policies.models().to_vec(),
+            access_log: frame.access_log.clone(),
+            observation: Arc::default(),
+            retry: frame.retry.clone(),
+        }
+    }
+
     fn reframe(&mut self, cx: &mut Context<'_>, changes: &mut Changes) -> Frame {
-        match self.frame.take() {
+        if changes.virtual_services {
+            let sources = Sources::collect(cx);
+            changes.all_pods |= sources != self.sources;
+            self.sources = sources;
+        }
+        let sources = self.sources.clone();
+        let frame = match self.frame.take() {
             Some(frame) if !changes.frame => frame,
             before => {
                 let mut frame = Frame::collect(cx);
@@ -165,7 +170,8 @@ impl Translator {
                 }
                 frame
             }
-        }
+        };
+        Frame { sources, ..frame }
     }
 
     fn pods_to_translate(&self, objects: &Objects, changes: &Changes) -> BTreeSet<ObjectKey> {

@@ -12,7 +12,7 @@ mod destination;
 mod hosts;
 mod http;
 mod matches;
-pub(super) mod rivals;
+mod rivals;
 mod sources;
 mod streams;
 
@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::changes::Changes;
+use super::route::Routes;
 use super::services::Reshaped;
 use super::{Context, by_host, is_of_other_revision, labels, same};
 use crate::base::{ObjectKey, Str, work};
@@ -79,7 +80,7 @@ impl VirtualServices {
         sources: &Sources,
         (changes, reshaped, entries_changed): (&Changes, &[Reshaped], bool),
         services: &[Arc<model::Service>],
-        routes: &rivals::Routes<'_>,
+        routes: &Routes,
     ) {
         let concerned = changes.virtual_services
             || changes.all_routes
@@ -98,6 +99,7 @@ impl VirtualServices {
             created => (created, *key),
         });
         let services = Services::of(services);
+        let routes = rivals::Routes::of(routes.attached());
         let mut delegates = Delegates::of(objects, cx.settings);
         let (mut models, mut streams) = (Vec::new(), Vec::new());
         let mut held = Held::default();

@@ -23,7 +23,7 @@ struct Holder<'a> {
 }
 
 /// Routes of Gateway API, by their namespace and a service that is their parent.
-pub(in crate::source::translate) struct Routes<'a>(BTreeMap<(Str, ObjectKey), Vec<&'a Attached>>);
+pub(super) struct Routes<'a>(BTreeMap<(Str, ObjectKey), Vec<&'a Attached>>);
 
 impl<'a> Held<'a> {
     /// Complains of hosts that others have, and remembers those of this one.
@@ -67,7 +67,7 @@ impl<'a> Held<'a> {
 }
 
 impl<'a> Routes<'a> {
-    pub(in crate::source::translate) fn of(all: impl Iterator<Item = &'a Attached>) -> Self {
+    pub(super) fn of(all: impl Iterator<Item = &'a Attached>) -> Self {
         let mut by_service: BTreeMap<(Str, ObjectKey), Vec<&Attached>> = BTreeMap::new();
         for attached in all {
             let namespace = &route_key(attached).namespace;
