@@ -495,7 +495,7 @@ fn delegates_are_used_where_they_are_exported() {
     assert_eq!(timeout, Some(std::time::Duration::from_secs(3)));
     let mesh = meshed(&[root("parts"), part("parts", json!({"exportTo": ["."]}))]);
     assert_eq!(mesh.held("shop/near"), "no routes");
-    assert_eq!(mesh.fields(), ["spec.hosts", "spec.http[0].delegate"]);
+    assert_eq!(mesh.fields(), ["spec.http[0].delegate", "spec.hosts"]);
     let mesh = meshed(&[root(""), part("shop", json!({"exportTo": ["."]}))]);
     assert_eq!(mesh.rule(Ask { target: "/a", ..ASK }), "shop/own.root-rest");
 }
