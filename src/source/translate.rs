@@ -30,6 +30,7 @@ mod service_entry;
 mod service_ports;
 mod services;
 mod slices;
+mod sources;
 mod tcp_route;
 mod telemetry;
 mod tls_route;

@@ -8,7 +8,7 @@ use super::destination_rule::Rules;
 use super::egress::Egress;
 use super::encryption::Encryptions;
 use super::peer_authentication::Levels;
-use super::virtual_service::Sources;
+use super::sources::Sources;
 use super::waypoint::Waypoints;
 use super::{Context, mesh_config, namespace, service_entry};
 use crate::model::DefaultRetry;

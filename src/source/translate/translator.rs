@@ -19,7 +19,8 @@ use super::route::Routes;
 use super::selected::Selected;
 use super::service_ports::Ports;
 use super::services::Services;
-use super::virtual_service::{Sources, VirtualServices};
+use super::sources::Sources;
+use super::virtual_service::VirtualServices;
 use super::{
     Attach, Context, TranslateSettings, Translation, attachments, authorization_policy, labels,
     peer_authentication, service, unserved, workload,

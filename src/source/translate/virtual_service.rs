@@ -13,7 +13,6 @@ mod hosts;
 mod http;
 mod matches;
 mod rivals;
-mod sources;
 mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +21,7 @@ use std::sync::Arc;
 use super::changes::Changes;
 use super::route::Routes;
 use super::services::Reshaped;
+use super::sources::Sources;
 use super::{Context, by_host, is_of_other_revision, labels, same};
 use crate::base::{ObjectKey, Str, work};
 use crate::model::{
@@ -35,7 +35,6 @@ use destination::Services;
 use hosts::Found;
 use http::Rules;
 use rivals::Held;
-pub(super) use sources::Sources;
 use streams::Streams;
 
 /// The gateway that stands for the mesh.

@@ -7,6 +7,7 @@ use crate::base::Str;
 use crate::filter::{HeaderMatch, StringMatch};
 use crate::model::{HttpMatch, MoreMatch, PathMatch, TextMatch, Without};
 use crate::source::objects::{Labels, VirtualHttpMatch};
+use crate::source::translate::sources;
 
 /// What looks into requests here speaks HTTP without TLS.
 const SCHEME: &str = "http";
@@ -114,7 +115,7 @@ impl One<'_, '_, '_> {
             let reason = format!(
                 "the VirtualServices of {} have more than {} different sourceLabels; this match holds for nobody",
                 self.key.namespace,
-                super::sources::MOST
+                sources::MOST
             );
             self.error(format!("{field}.sourceLabels"), reason);
             return Err(());

@@ -1,22 +1,22 @@
-//! `sourceLabels`: selections of clients by their labels. Which of them select a workload is part of the workload, so that no
+//! `sourceLabels` of VirtualServices: selections of clients by their labels. Which of them select a workload is part of the workload, so that no
 //! request looks labels up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::{Context, is_of_other_revision};
 use crate::base::{Bits, Str};
 use crate::source::objects::{Labels, VirtualService, selects};
-use crate::source::translate::{Context, is_of_other_revision};
 
 /// So many different ones may the VirtualServices of one namespace have: each costs every workload of the mesh a bit.
 pub(super) const MOST: usize = 64;
 
 /// All selections, numbered.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(in crate::source::translate) struct Sources(Arc<BTreeMap<Labels, u32>>);
+pub(super) struct Sources(Arc<BTreeMap<Labels, u32>>);
 
 impl Sources {
-    pub(in crate::source::translate) fn collect(cx: &Context<'_>) -> Self {
+    pub(super) fn collect(cx: &Context<'_>) -> Self {
         let mut by_namespace: BTreeMap<&Str, BTreeSet<&Labels>> = BTreeMap::new();
         for (key, object) in cx.objects.all::<VirtualService>() {
             if is_of_other_revision(cx.settings, object) {
@@ -43,7 +43,7 @@ impl Sources {
     }
 
     /// Those that select a workload with these labels.
-    pub(in crate::source::translate) fn selecting(&self, labels: Option<&Labels>) -> Bits {
+    pub(super) fn selecting(&self, labels: Option<&Labels>) -> Bits {
         if self.0.is_empty() {
             return Bits::default();
         }
