@@ -1,5 +1,5 @@
-//! `sourceLabels` of VirtualServices: selections of clients by their labels. Which of them select a workload is part of the workload, so that no
-//! request looks labels up.
+//! `sourceLabels` of VirtualServices: selections of clients by their labels. Which of them select a workload is part of the
+//! workload, so that no request looks labels up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
