@@ -214,7 +214,8 @@ impl<'a> Choice<'a, '_> {
     }
 
     fn selects_by_load_alone(&self) -> bool {
-        let Balancing { local_only, preference, weighted, sticky } = self.service.balancing;
+        let Balancing { local_only, preference, weighted, sticky, races: _ } =
+            self.service.balancing;
         let by_load = match self.policy() {
             None => !sticky,
             Some((balancer, _)) => *balancer == Balancer::LeastRequest,

@@ -16,6 +16,7 @@ mod panics;
 pub mod path;
 mod places;
 pub mod ports;
+pub mod reachable;
 mod reason;
 mod room;
 pub mod schema;

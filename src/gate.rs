@@ -309,7 +309,7 @@ impl Gate {
         if let Some(waypoint) = self.resolve(world, &service.waypoint, "Service", &service.key) {
             let sets =
                 [world.service_policies(&service.key), world.waypoint_policies(&waypoint.key)];
-            for set in sets {
+            for set in sets.into_iter().chain([canary_policies(world, service)]) {
                 add(&mut self.restrictions, set, ways);
             }
             self.add_filtered(world, service, ways);
@@ -331,6 +331,7 @@ impl Gate {
     ) -> Option<&'a Arc<Waypoint>> {
         let waypoint = self.resolve(world, &service.waypoint, "Service", &service.key)?;
         add(&mut self.waypoint_sets, world.service_policies(&service.key), ways);
+        add(&mut self.waypoint_sets, canary_policies(world, service), ways);
         self.add_waypoint(world, waypoint, ways);
         self.add_filtered(world, service, ways);
         Some(waypoint)
@@ -412,6 +413,13 @@ fn add(guards: &mut Vec<Guard>, set: Option<&Arc<PolicySet>>, ways: Ways<'_>) {
         Some(known) => known.extend(ways),
         None => guards.push(Guard::new(set.clone(), ways)),
     }
+}
+
+/// The policies of a second waypoint that some connections to the service pass. Which ones, the clients' nodes draw, whose word
+/// counts for nothing here: so both waypoints' policies must permit each connection.
+fn canary_policies<'a>(world: &'a World, service: &Service) -> Option<&'a Arc<PolicySet>> {
+    let canary = service.canary.as_ref().filter(|canary| canary.weight > 0)?;
+    world.waypoint_policies(&canary.waypoint)
 }
 
 fn served(service: &Arc<Service>, port: u16) -> Served {

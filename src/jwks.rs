@@ -6,13 +6,12 @@
 //! fetch fails. There are no built-in keys, and no redirect is followed.
 //!
 //! The authors of policies choose these addresses, and the agent stands where its node does. So whatever a name resolves to, the agent
-//! connects only where [`reachable`] permits, and what it learns is a key set or nothing. Keys depend on the address alone:
+//! connects only where [`reachable`](crate::base::reachable) permits, and what it learns is a key set or nothing. Keys depend on the address alone:
 //! names are resolved without what namespaces define for their own clients ([`resolve`]).
 
 mod fetch;
 mod fresh;
 mod keep;
-mod reachable;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -37,7 +36,7 @@ use crate::world::WorldStore;
 /// The settings of this room.
 #[derive(Clone, Debug, Default)]
 pub struct FetchSettings {
-    /// Addresses that may be connected to although [`reachable`] refuses them.
+    /// Addresses that may be connected to although [`reachable`](crate::base::reachable) refuses them.
     pub allowed: Vec<IpNet>,
     /// Certificates that are trusted beside the system's.
     pub ca_file: Option<PathBuf>,

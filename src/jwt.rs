@@ -4,9 +4,10 @@
 //! them; `jwks` fetches them. Everything in a token comes from the client, so that nothing in it chooses how it is
 //! verified: the type of the issuer's key decides which algorithms may be used, a token that asks for `none` or for a
 //! shared secret is refused, and keys that a token brings or names by address are not looked at. Signatures are checked by
-//! `jsonwebtoken` over aws-lc-rs. No message of this room has a part of a token in it.
+//! `jsonwebtoken` over aws-lc-rs, and by that alone for ES512, which the crate lacks. No message of this room has a part of a token in it.
 
 mod address;
+mod algorithm;
 mod fault;
 #[cfg(test)]
 pub mod fixture;

@@ -24,8 +24,8 @@ pub use route::{
     RouteKind, RouteParent, Timeouts, Without,
 };
 pub use service::{
-    AppProtocol, Balancing, Endpoint, PortFilters, PortMapping, Preference, Resolution, Served,
-    Service, ServicePort, Visibility,
+    AppProtocol, Balancing, Canary, Endpoint, PortFilters, PortMapping, Preference, Resolution,
+    Served, Service, ServicePort, Visibility,
 };
 pub use stream_route::{NameMatch, StreamKind, StreamMatch, StreamRoute, StreamRule, StreamRules};
 pub use string_match::StringMatch;

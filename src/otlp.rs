@@ -25,8 +25,11 @@ use crate::world::WorldStore;
 use collector::Collector;
 use signal::Signal;
 
-/// How many collectors are served at a time: they are configured by the mesh's operators, who have one or a few.
+/// How many collectors are served at a time of those that the mesh's operators configure, who have one or a few; and of those that
+/// policies of tenants name.
 const MAX_COLLECTORS: usize = 16;
+/// Of one tenant.
+const MAX_OF_TENANT: usize = 2;
 
 /// How long the last batches may take when the agent ends.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -125,7 +128,7 @@ impl<S: Signal> Collectors<S> {
             }
         }
         self.0.retain(|_, sender| !sender.is_closed());
-        if self.0.len() >= MAX_COLLECTORS {
+        if !self.has_room(provider) {
             return false;
         }
         let (sender, receiver) = queue(MAX_QUEUED);
@@ -135,6 +138,18 @@ impl<S: Signal> Collectors<S> {
         let taken = sender.offer(it.tenant(), it.clone()).is_ok();
         self.0.insert(provider.clone(), sender);
         taken
+    }
+
+    /// A tenant's collectors take the place of nobody else's.
+    fn has_room(&self, provider: &Provider) -> bool {
+        let count = |of: &dyn Fn(&Provider) -> bool| self.0.keys().filter(|it| of(it)).count();
+        match &provider.tenant {
+            None => count(&|it| it.tenant.is_none()) < MAX_COLLECTORS,
+            Some(_) => {
+                count(&|it| it.tenant == provider.tenant) < MAX_OF_TENANT
+                    && count(&|it| it.tenant.is_some()) < MAX_COLLECTORS
+            }
+        }
     }
 }
 

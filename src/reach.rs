@@ -2,7 +2,7 @@
 //!
 //! An endpoint in the mesh is reached through a tunnel and never in plaintext, and its own agent authorizes. Any other
 //! endpoint is reached by plain TCP, and the policies of the waypoints that guard it are evaluated here (`judge`).
-//! Requests that were certainly not sent are retried on another endpoint, up to three ([`Attempts`]); one place receives the
+//! Requests that were certainly not sent are retried on another endpoint, up to three ([`Attempts`]), or at several at once where a service asks for it (`race`); one place receives the
 //! result of each attempt, [`Picked::ended`].
 //!
 //! `l4` and the opaque bytes of `l7` request an endpoint of a service ([`Reach::endpoint`]). HTTP requests use the same
@@ -15,6 +15,7 @@ mod ask;
 mod attempts;
 mod endpoint;
 mod judge;
+mod race;
 #[cfg(test)]
 mod tests;
 

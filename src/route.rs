@@ -9,7 +9,7 @@ mod select;
 mod split;
 mod streams;
 
-pub use decide::{Decision, decide, waypoint_of};
+pub use decide::{Decision, decide, drawn, waypoint_of};
 pub use select::{Selection, leading_to, select, serves};
 pub use split::{next_backend, next_backend_of_stream};
 pub use streams::Streams;

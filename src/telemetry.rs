@@ -69,7 +69,7 @@ pub use panics::report_panics;
 pub use records::{LogRecord, RecordSink};
 pub use request::RequestRecord;
 pub use rules::{AccessRules, Rules, SpanTag};
-pub use spans::ExportMetrics;
+pub use spans::{ExportMetrics, is_attribute};
 pub use tags::{TagChanges, TagRules};
 
 use std::net::SocketAddr;

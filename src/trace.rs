@@ -33,6 +33,8 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use crate::base::Str;
+
 /// How the requests of some workload or service are traced. By default, nothing is recorded and nowhere exported.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Tracing {
@@ -44,10 +46,37 @@ pub struct Tracing {
     pub tags: Arc<[Tag]>,
     /// Without the tags that Istio's proxies add to each span (`istio.canonical_service` and so on).
     pub without_istio_tags: bool,
+    /// Whether the decision that came with a request holds.
+    pub parent: Parent,
+    /// The name of every span, instead of the operation's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub span_name: Option<Str>,
+    /// `service.name`, instead of the workload's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_name: Option<Str>,
+    /// Attributes that spans have under another name as well: that name, and the attribute's own.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub copies: Arc<[(Str, Str)]>,
     /// The id of the request decides whether a trace that begins here is recorded, rather than that of the trace.
     pub by_request_id: bool,
     /// How many bytes of a request's path a span has; `None` for all that the access log shows.
     pub max_path: Option<usize>,
+    /// Requests are passed on without the headers of a trace (Istio, Telemetry `disableContextPropagation`). Without providers,
+    /// that is all there is to do.
+    pub ends_here: bool,
+}
+
+/// What the decision of the span before means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Parent {
+    /// It holds.
+    #[default]
+    Holds,
+    /// Of what it wants recorded, this share is.
+    Limited(Rate),
+    /// It does not count: the rate decides, as if the trace began here.
+    Ignored,
 }
 
 /// What becomes of a request's trace here.
@@ -63,30 +92,46 @@ pub enum Traced {
 impl Tracing {
     /// Decides about a request with these headers.
     pub fn begin(self: &Arc<Self>, kind: Kind, headers: &HeaderMap) -> Traced {
+        if self.is_about_headers() {
+            return Traced::AsItCame;
+        }
         let came = Context::read(headers);
         let began = came.is_none();
         let came = came.unwrap_or_else(Context::random);
-        let sampled = came.sampled.unwrap_or_else(|| {
+        let of = |rate: Rate| {
             let id = self.by_request_id.then(|| headers::request_id(headers)).flatten();
-            self.rate.samples(id.unwrap_or(came.trace))
-        });
+            rate.samples(id.unwrap_or(came.trace))
+        };
+        let sampled = match (self.parent, came.sampled) {
+            (Parent::Holds, Some(sampled)) => sampled,
+            (Parent::Limited(rate), Some(sampled)) => sampled && of(rate),
+            (Parent::Ignored, _) | (_, None) => of(self.rate),
+        };
         if sampled {
             let parent = (!began).then_some(came.span).filter(|span| !span.is_none());
             let mut span = Span::new(self.clone(), came.next(), parent, kind);
             span.read_tags(headers);
             return Traced::Recorded(Box::new(span));
         }
-        if began || came.sampled.is_none() {
-            return Traced::Unrecorded;
+        if came.sampled == Some(false) {
+            return Traced::AsItCame;
         }
-        Traced::AsItCame
+        Traced::Unrecorded
     }
 
     /// The span of a connection, whose trace nobody has told of; `None` when it is not recorded.
     pub fn begin_connection(self: &Arc<Self>, kind: Kind) -> Option<Box<Span>> {
+        if self.is_about_headers() {
+            return None;
+        }
         let context = Context { sampled: Some(true), ..Context::random() };
         let sampled = self.rate.samples(context.trace);
         sampled.then(|| Box::new(Span::new(self.clone(), context, None, kind)))
+    }
+
+    /// Nothing is recorded.
+    fn is_about_headers(&self) -> bool {
+        self.ends_here && self.providers.is_empty()
     }
 }
 
@@ -179,6 +224,50 @@ mod tests {
         // By chance, all of 64 fall to one side once in 2^63.
         for (tracing, id) in [(half(false), low), (half(true), "mine"), (half(true), "")] {
             assert!((1..64).contains(&recorded(&tracing, id)), "{id}");
+        }
+    }
+
+    #[test]
+    fn what_is_about_headers_alone_records_nothing() {
+        let alone = Arc::new(Tracing { ends_here: true, ..Tracing::clone(&tracing(1000.0)) });
+        let came = headers(&[("traceparent", &format!("{PARENT}1"))]);
+        assert!(matches!(alone.begin(Kind::Server, &came), Traced::AsItCame));
+        assert!(alone.begin_connection(Kind::Client).is_none());
+    }
+
+    /// What came, and whether it is recorded (`Some`), with what the next one is told.
+    #[test]
+    fn a_parents_decision_counts_as_far_as_it_is_said() {
+        let (all, none) = (Rate::of_percentage(100.0), Rate::NONE);
+        for (parent, rate, came, recorded, told) in [
+            (Parent::Holds, none, Some(true), true, "-01"),
+            (Parent::Holds, all, Some(false), false, "-00"),
+            (Parent::Limited(all), none, Some(true), true, "-01"),
+            (Parent::Limited(none), all, Some(true), false, "-00"),
+            (Parent::Limited(all), all, Some(false), false, "-00"),
+            (Parent::Limited(none), all, None, true, "-03"),
+            (Parent::Ignored, none, Some(true), false, "-00"),
+            (Parent::Ignored, all, Some(false), true, "-01"),
+            (Parent::Ignored, none, None, false, "-02"),
+        ] {
+            let tracing = Arc::new(Tracing { rate, parent, ..Tracing::default() });
+            let mut sent = match came {
+                Some(came) => headers(&[("traceparent", &format!("{PARENT}{}", u8::from(came)))]),
+                None => HeaderMap::new(),
+            };
+            match tracing.begin(Kind::Server, &sent) {
+                Traced::Recorded(span) => {
+                    assert!(recorded, "{parent:?} {came:?}");
+                    span.context.write(&mut sent);
+                }
+                Traced::Unrecorded => {
+                    assert!(!recorded, "{parent:?} {came:?}");
+                    Context::unrecorded(&sent).write(&mut sent);
+                }
+                Traced::AsItCame => assert!(!recorded, "{parent:?} {came:?}"),
+            }
+            let sent = sent["traceparent"].to_str().unwrap();
+            assert!(sent.ends_with(told), "{parent:?} {came:?}: {sent}");
         }
     }
 

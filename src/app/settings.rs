@@ -64,6 +64,7 @@ fn tracing(settings: &TracingSettings) -> Tracing {
             name: "[tracing]".into(),
             host: Str::from(collector.host().trim_matches(['[', ']'])),
             namespace: None,
+            tenant: None,
             port: collector.port_u16()?,
             protocol: match settings.protocol {
                 Otlp::Grpc => Protocol::Grpc,

@@ -34,8 +34,12 @@ pub enum Attribute {
     DestinationAddress,
     DestinationPort,
     Mtls,
+    /// Where there is mutual TLS.
+    TlsVersion,
     /// The identity of the client.
     UriSan,
+    /// The identity that the client has seen.
+    UriSanLocal,
     RouteName,
     /// Of the workload that dialled.
     Client(PeerField),
@@ -71,7 +75,7 @@ const PEER_FIELDS: [(&str, PeerField); 9] = [
 ];
 
 /// Those without a key, by their names.
-const NAMES: [(&str, Attribute); 27] = [
+const NAMES: [(&str, Attribute); 29] = [
     ("request.path", Attribute::Path),
     ("request.url_path", Attribute::UrlPath),
     ("request.query", Attribute::Query),
@@ -96,7 +100,9 @@ const NAMES: [(&str, Attribute); 27] = [
     ("upstream.address", Attribute::DestinationAddress),
     ("upstream.port", Attribute::DestinationPort),
     ("connection.mtls", Attribute::Mtls),
+    ("connection.tls_version", Attribute::TlsVersion),
     ("connection.uri_san_peer_certificate", Attribute::UriSan),
+    ("connection.uri_san_local_certificate", Attribute::UriSanLocal),
     ("xds.route_name", Attribute::RouteName),
     ("route_name", Attribute::RouteName),
 ];
@@ -115,7 +121,9 @@ impl Attribute {
                 | Attribute::DestinationAddress
                 | Attribute::DestinationPort
                 | Attribute::Mtls
+                | Attribute::TlsVersion
                 | Attribute::UriSan
+                | Attribute::UriSanLocal
                 | Attribute::Client(_)
                 | Attribute::Server(_)
         )

@@ -295,6 +295,55 @@ fn gateway_and_class_targets_guard_what_is_bound() {
     }
 }
 
+/// Which of two waypoints a connection has passed, only its client's node could say.
+#[test]
+fn both_waypoints_policies_must_permit_while_one_is_tried() {
+    let of = |gateway: &str, name: &str, action, method: &str| {
+        let scope = Scope::Targets(vec![PolicyTarget::Gateway(gateway.into())]);
+        policy(name, action, scope, vec![to(methods(method))])
+    };
+    let world = |weight: Option<u8>, policies: Vec<AuthorizationPolicy>| {
+        let pod = workload("web", "10.0.0.1");
+        let canary = weight.map(|weight| Canary { waypoint: key("next"), weight });
+        let service =
+            Service { waypoint: bound_to("wp"), canary, ..service("web", "10.96.0.1", &[&pod]) };
+        let base = Fixture::default().workload(pod).service(service);
+        let base = base.waypoint(waypoint("wp")).waypoint(waypoint("next"));
+        policies.into_iter().fold(base, Fixture::policy).build()
+    };
+    let passes = |world: &World, method: &str| {
+        let addressed = by("curl").addressed(WEB).asks(method, "/").passes(world);
+        // Whatever the client says that it has addressed.
+        assert_eq!(addressed, by("curl").asks(method, "/").passes(world));
+        addressed
+    };
+    let deny = |gateway| of(gateway, "shop/deny", Action::Deny, "DELETE");
+    for (weight, gateway, denied) in [
+        (Some(5), "next", true),
+        (Some(5), "wp", true),
+        (Some(100), "wp", true),
+        // It gets no connection, and so has no say.
+        (Some(0), "next", false),
+        (None, "next", false),
+    ] {
+        let world = world(weight, vec![deny(gateway)]);
+        assert_eq!(passes(&world, "DELETE"), !denied, "{weight:?} {gateway}");
+        assert!(passes(&world, "GET"), "{weight:?} {gateway}");
+    }
+    // What one allows, the other must allow too.
+    let allow = |gateway, name, method| of(gateway, name, Action::Allow, method);
+    let world = world(
+        Some(5),
+        vec![
+            allow("wp", "shop/a", "GET"),
+            allow("next", "shop/b", "GET"),
+            allow("next", "shop/c", "PUT"),
+        ],
+    );
+    assert!(passes(&world, "GET"));
+    assert!(!passes(&world, "PUT"));
+}
+
 #[test]
 fn http_is_parsed_only_where_something_needs_it() {
     let needs = |policies, host| {

@@ -16,8 +16,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::fresh::{self, Validators};
-use super::{Fetcher, reachable, tls};
+use super::{Fetcher, tls};
 use crate::base::driven;
+use crate::base::reachable;
 use crate::jwt::{Keys, KeysUri, MAX_FETCHED_BYTES};
 
 /// How many addresses of a name are tried.

@@ -1,15 +1,15 @@
 //! The keys of an issuer: a JSON web key set (RFC 7517, 5).
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
+use jsonwebtoken::Algorithm as Known;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
 
+use super::algorithm::{Algorithm, ES512, PublicKey};
 use super::json;
 
 /// The longest set that an object may have, in bytes. Big providers publish a few KiB.
@@ -22,14 +22,8 @@ pub(super) const MAX_KEYS: usize = 32;
 const MODULUS: std::ops::RangeInclusive<usize> = 256..=1024;
 
 /// The algorithms of RSA keys (RFC 7518, 3.3 and 3.5).
-const RSA: [Algorithm; 6] = [
-    Algorithm::RS256,
-    Algorithm::RS384,
-    Algorithm::RS512,
-    Algorithm::PS256,
-    Algorithm::PS384,
-    Algorithm::PS512,
-];
+const RSA: [Known; 6] =
+    [Known::RS256, Known::RS384, Known::RS512, Known::PS256, Known::PS384, Known::PS512];
 
 /// Keys that can verify, in the order of the set.
 #[derive(Clone)]
@@ -44,7 +38,7 @@ pub(super) struct Key {
     pub(super) id: Option<String>,
     /// What its type and its own `alg` let it verify.
     pub(super) algorithms: Vec<Algorithm>,
-    pub(super) key: DecodingKey,
+    pub(super) key: PublicKey,
 }
 
 impl Keys {
@@ -108,7 +102,12 @@ impl Keys {
 }
 
 impl Key {
-    fn read(value: Value) -> Result<Self, String> {
+    fn read(mut value: Value) -> Result<Self, String> {
+        // The crate does not know the name.
+        let only_es512 = value.get("alg").is_some_and(|name| name == ES512);
+        if let Some(key) = value.as_object_mut().filter(|_| only_es512) {
+            key.remove("alg");
+        }
         let jwk: Jwk = serde_json::from_value(value).map_err(|_| "is no JSON web key")?;
         let common = &jwk.common;
         if matches!(&common.public_key_use, Some(usage) if *usage != PublicKeyUse::Signature) {
@@ -120,13 +119,20 @@ impl Key {
         }
         let mut algorithms = algorithms(&jwk.algorithm)?;
         if let Some(only) = common.key_algorithm {
-            let only = Algorithm::from_str(&only.to_string()).ok();
+            let only = Algorithm::named(&only.to_string());
             algorithms.retain(|one| Some(*one) == only);
         }
+        algorithms.retain(|one| !only_es512 || *one == Algorithm::Es512);
         if algorithms.is_empty() {
             return Err("has an alg that does not fit its type, or is not supported".to_owned());
         }
-        let key = DecodingKey::from_jwk(&jwk).map_err(|_| "has parameters that are no key")?;
+        let key = match &jwk.algorithm {
+            AlgorithmParameters::EllipticCurve(it) if it.curve == EllipticCurve::P521 => {
+                PublicKey::p521(it)
+            }
+            _ => PublicKey::read(&jwk),
+        };
+        let key = key.ok_or("has parameters that are no key")?;
         Ok(Self { id: jwk.common.key_id, algorithms, key })
     }
 }
@@ -137,17 +143,18 @@ fn algorithms(parameters: &AlgorithmParameters) -> Result<Vec<Algorithm>, String
         AlgorithmParameters::RSA(it) => {
             let length = BASE64URL.decode(&it.n).map_or(0, |modulus| modulus.len());
             match MODULUS.contains(&length) {
-                true => Ok(RSA.to_vec()),
+                true => Ok(RSA.map(Algorithm::Known).to_vec()),
                 false => Err("is an RSA key of less than 2048 or more than 8192 bits".to_owned()),
             }
         }
         AlgorithmParameters::EllipticCurve(it) => match it.curve {
-            EllipticCurve::P256 => Ok(vec![Algorithm::ES256]),
-            EllipticCurve::P384 => Ok(vec![Algorithm::ES384]),
-            _ => Err("is on a curve that is not supported; P-256 and P-384 are".to_owned()),
+            EllipticCurve::P256 => Ok(vec![Algorithm::Known(Known::ES256)]),
+            EllipticCurve::P384 => Ok(vec![Algorithm::Known(Known::ES384)]),
+            EllipticCurve::P521 => Ok(vec![Algorithm::Es512]),
+            _ => Err("is on a curve that is not supported; P-256, P-384 and P-521 are".to_owned()),
         },
         AlgorithmParameters::OctetKeyPair(it) => match it.curve {
-            EllipticCurve::Ed25519 => Ok(vec![Algorithm::EdDSA]),
+            EllipticCurve::Ed25519 => Ok(vec![Algorithm::Known(Known::EdDSA)]),
             _ => Err("is on a curve that is not supported; Ed25519 is".to_owned()),
         },
         AlgorithmParameters::OctetKey(_) => {

@@ -1,7 +1,12 @@
 //! What is accepted and what is refused, row by row: Istio's and Envoy's semantics, and the known attacks.
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::Ed25519KeyPair;
+use aws_lc_rs::signature::{
+    ECDSA_P521_SHA512_ASN1_SIGNING, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair,
+    EcdsaSigningAlgorithm, Ed25519KeyPair, KeyPair as _,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use rcgen::{KeyPair, PKCS_ECDSA_P384_SHA384, PKCS_RSA_SHA256};
 use serde_json::{Value, json};
@@ -86,6 +91,7 @@ fn headers_choose_nothing() {
         (r#"{"alg":"ES256","kid":1}"#, Some(Fault::BadKeyId)),
         (r#"{"alg":"ES256","kid":["k"]}"#, Some(Fault::BadKeyId)),
         (r#"{"alg":"ES384","kid":"k"}"#, Some(Fault::NoSuchKey)),
+        (r#"{"alg":"ES512","kid":"k"}"#, Some(Fault::NoSuchKey)),
         (r#"{"alg":"RS256","kid":"k"}"#, Some(Fault::NoSuchKey)),
         (r#"{"alg":"EdDSA","kid":"k"}"#, Some(Fault::NoSuchKey)),
         (r#"{"alg":"HS256","kid":"k"}"#, Some(Fault::UnknownAlgorithm)),
@@ -166,6 +172,81 @@ fn every_kind_of_key_verifies_its_own_algorithms_only() {
             assert_eq!(judged.err(), Some(Fault::NoSuchKey), "{}", other.jwk());
         }
     }
+}
+
+/// A key of P-521, as it signs, and the coordinates of its point.
+fn p521(algorithm: &'static EcdsaSigningAlgorithm) -> (EcdsaKeyPair, Value) {
+    let pair = EcdsaKeyPair::generate(algorithm).unwrap();
+    let point = pair.public_key().as_ref();
+    assert_eq!(point.len(), 133);
+    let coordinate = |bytes: &[u8]| BASE64URL.encode(bytes);
+    let (x, y) = (coordinate(&point[1..67]), coordinate(&point[67..]));
+    (pair, json!({"kty": "EC", "crv": "P-521", "x": x, "y": y, "kid": "k", "alg": "ES512"}))
+}
+
+fn signed_by(pair: &EcdsaKeyPair, header: &str) -> (String, Vec<u8>) {
+    let payload = claims().to_string();
+    let signed = format!("{}.{}", BASE64URL.encode(header), BASE64URL.encode(payload));
+    let signature = pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
+    (signed, signature.as_ref().to_vec())
+}
+
+#[test]
+fn es512_is_verified_by_a_key_of_its_curve_alone() {
+    let ((pair, jwk), (other, _)) =
+        (p521(&ECDSA_P521_SHA512_FIXED_SIGNING), p521(&ECDSA_P521_SHA512_FIXED_SIGNING));
+    let (der, of_der) = p521(&ECDSA_P521_SHA512_ASN1_SIGNING);
+    let set = |key: &Value| Keys::parse(&json!({ "keys": [key] }).to_string()).unwrap();
+    let judged = |keys: &Keys, signed: &str, signature: &[u8]| {
+        verdict(&format!("{signed}.{}", BASE64URL.encode(signature)), &[], Some(keys)).err()
+    };
+    let keys = set(&jwk);
+    let header = r#"{"alg":"ES512","kid":"k"}"#;
+    let (signed, signature) = signed_by(&pair, header);
+    assert_eq!(signature.len(), 132);
+    assert_eq!(judged(&keys, &signed, &signature), None);
+    let mut altered = signature.clone();
+    altered[7] ^= 1;
+    let (forged, by_another) = signed_by(&other, header);
+    let (encoded, as_der) = signed_by(&der, header);
+    for (keys, signed, signature) in [
+        (&keys, &signed, &altered[..]),
+        (&keys, &signed, &signature[1..]),
+        (&keys, &signed, &[]),
+        // What a careless verifier takes for a signature of anything (CVE-2022-21449).
+        (&keys, &signed, &[0; 132]),
+        (&keys, &forged, &by_another),
+        // JSON web tokens have the two numbers side by side.
+        (&set(&of_der), &encoded, &as_der),
+    ] {
+        assert_eq!(judged(keys, signed, signature), Some(Fault::BadSignature), "{signature:?}");
+    }
+    for confused in ["ES256", "ES384", "RS256", "EdDSA"] {
+        let (signed, signature) = signed_by(&pair, &format!(r#"{{"alg":"{confused}","kid":"k"}}"#));
+        assert_eq!(judged(&keys, &signed, &signature), Some(Fault::NoSuchKey), "{confused}");
+    }
+    let p256 = Issuer::new("k").jwk();
+    for (name, value) in [
+        ("alg", json!("ES256")),
+        ("alg", json!("ES384")),
+        ("crv", json!("P-256")),
+        ("crv", json!("P-384")),
+        ("x", jwk["y"].clone()),
+        ("x", p256["x"].clone()),
+        ("y", json!("AA")),
+        ("use", json!("enc")),
+    ] {
+        let mut wrong = jwk.clone();
+        wrong[name] = value.clone();
+        assert!(set(&wrong).is_empty(), "{name}: {value}");
+    }
+    let mut of_p256 = p256;
+    of_p256["alg"] = json!("ES512");
+    assert!(set(&of_p256).is_empty());
+    // Without an alg, the curve decides.
+    let mut bare = jwk;
+    bare.as_object_mut().unwrap().remove("alg");
+    assert_eq!(judged(&set(&bare), &signed, &signature), None);
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL;
-use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
+use super::algorithm::Algorithm;
 use super::{Fault, json};
 
 /// The longest token that is read, in bytes: a quarter of what the head of a request may have.
@@ -69,7 +69,7 @@ fn read_header(text: &str) -> Result<(Algorithm, Option<String>), Fault> {
     let bytes = BASE64URL.decode(text).map_err(|_| Fault::HeaderBase64)?;
     let header = json::object(&bytes).ok_or(Fault::HeaderJson)?;
     let Some(Value::String(name)) = header.get("alg") else { return Err(Fault::BadAlgorithm) };
-    let algorithm = algorithm(name).ok_or(Fault::UnknownAlgorithm)?;
+    let algorithm = Algorithm::named(name).ok_or(Fault::UnknownAlgorithm)?;
     if header.contains_key("crit") {
         return Err(Fault::Critical);
     }
@@ -79,22 +79,6 @@ fn read_header(text: &str) -> Result<(Algorithm, Option<String>), Fault> {
         Some(_) => return Err(Fault::BadKeyId),
     };
     Ok((algorithm, key_id))
-}
-
-/// Those with a public key. A shared secret would make a public key one that anybody can sign with.
-fn algorithm(name: &str) -> Option<Algorithm> {
-    Some(match name {
-        "RS256" => Algorithm::RS256,
-        "RS384" => Algorithm::RS384,
-        "RS512" => Algorithm::RS512,
-        "PS256" => Algorithm::PS256,
-        "PS384" => Algorithm::PS384,
-        "PS512" => Algorithm::PS512,
-        "ES256" => Algorithm::ES256,
-        "ES384" => Algorithm::ES384,
-        "EdDSA" => Algorithm::EdDSA,
-        _ => return None,
-    })
 }
 
 impl Claims {

@@ -1,7 +1,5 @@
 //! Whether a token is of an issuer, for an audience, of this time, and signed.
 
-use jsonwebtoken::crypto;
-
 use super::keys::Key;
 use super::{Claims, Fault, Keys, Token};
 use crate::base::Str;
@@ -66,7 +64,7 @@ fn signed(token: &Token<'_>, keys: &Keys) -> Result<(), Fault> {
     let mut fault = Fault::NoSuchKey;
     for key in keys.iter().filter(named).filter(fits) {
         let signed = token.signed.as_bytes();
-        if crypto::verify(token.signature, signed, &key.key, token.algorithm) == Ok(true) {
+        if key.key.verifies(token.signature, signed, token.algorithm) {
             return Ok(());
         }
         fault = Fault::BadSignature;

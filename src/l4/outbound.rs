@@ -82,12 +82,16 @@ impl Proxy {
                 // In memory of its own, which the other connections do not hold.
                 Box::pin(self.carry_by_route(outbound, service, routes)).await;
             }
-            Decision::Waypoint { service, waypoint, .. } => {
+            Decision::Waypoint { service, mut waypoint, port, .. } => {
+                if service.canary.is_some() {
+                    let world = self.shared.world.load();
+                    waypoint = route::drawn(&world, &service, waypoint, fastrand::u8(..100));
+                }
                 self.shared.waypoints.route(RoutedConnection {
                     stream: outbound.accepted.stream,
                     client: outbound.client,
                     client_address: outbound.accepted.peer,
-                    dialled,
+                    dialled: SocketAddr::new(dialled.ip(), port),
                     service,
                     waypoint,
                     sockets: self.sockets.clone(),

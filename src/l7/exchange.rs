@@ -43,8 +43,8 @@ pub(in crate::l7) struct Exchange {
     finished: bool,
     /// A filter has made it wait, so the mesh may be another one by now.
     pub(in crate::l7) waited: bool,
-    /// Its trace is not recorded, and nobody has told the next one so.
-    unrecorded: bool,
+    /// What the next one is told of its trace.
+    told: Told,
     /// How often an endpoint was tried.
     pub(in crate::l7) attempts: u32,
     /// What the client's half has said of that.
@@ -58,6 +58,16 @@ pub(in crate::l7) struct Exchange {
     place: Option<Admission>,
     /// What providers of external authorization add to the response.
     pub(in crate::l7) added: Option<Box<HeaderMap>>,
+}
+
+/// What the next one is told of a request's trace.
+enum Told {
+    /// Of the span that is recorded. Without one, the headers pass as they came.
+    OfItsSpan,
+    /// It is not recorded, and nobody has told the next one so.
+    Unrecorded,
+    /// The headers of a trace are removed.
+    Nothing,
 }
 
 impl Exchange {
@@ -75,7 +85,7 @@ impl Exchange {
             expectation: body.expectation(),
             finished: false,
             waited: false,
-            unrecorded: false,
+            told: Told::OfItsSpan,
             attempts: 0,
             attempt: None,
             due: None,

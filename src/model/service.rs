@@ -50,6 +50,12 @@ pub struct Service {
     /// The same for ports that policies name: everything that applies there, instead of `filters`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub port_filters: Vec<PortFilters>,
+    /// A second waypoint, for a share of the connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+    /// A gateway that dials one of its pods means the service, so that what it sends passes the waypoint.
+    #[serde(skip_serializing_if = "is_false")]
+    pub ingress: bool,
 }
 
 /// What policies do to requests that are addressed to one port.
@@ -95,6 +101,21 @@ impl Service {
     /// Its name as the operator gave it, without the host.
     pub fn name(&self) -> &Str {
         self.entry.as_ref().unwrap_or(&self.key.name)
+    }
+}
+
+/// A waypoint that is tried beside the one that a service is bound to (Istio 1.31, `istio.io/use-waypoint-canary`).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Canary {
+    pub waypoint: ObjectKey,
+    /// Of a hundred connections.
+    pub weight: u8,
+}
+
+impl Canary {
+    /// Whether it takes a connection that has drawn this number, from 0 to 99.
+    pub fn takes(&self, drawn: u8) -> bool {
+        drawn < self.weight
     }
 }
 
@@ -166,6 +187,9 @@ pub struct Balancing {
     #[serde(skip_serializing_if = "is_false")]
     pub weighted: bool,
     pub preference: Preference,
+    /// Several endpoints are connected to at once, and the first that accepts is taken (Istio, `istio.io/connect-strategy`).
+    #[serde(skip_serializing_if = "is_false")]
+    pub races: bool,
 }
 
 /// Which endpoints come first; others are taken only where none of these is left (`trafficDistribution`).

@@ -30,6 +30,9 @@ pub struct Workload {
     pub unsure: bool,
     /// Shares the node's network: never captured, has no identity on the wire.
     pub host_network: bool,
+    /// The pod of a gateway, which may dial pods and mean their service ([`Service::ingress`](super::Service::ingress)).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub gateway: bool,
     /// What of its traffic is captured, where that is not all.
     #[serde(skip_serializing_if = "CaptureWishes::are_none")]
     pub capture: CaptureWishes,

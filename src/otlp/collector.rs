@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::send;
 use super::signal::Signal;
-use crate::base::{Backoff, Seldom};
+use crate::base::{Backoff, Seldom, reachable};
 use crate::telemetry::ExportMetrics;
 use crate::trace::{Provider, Receiver};
 use crate::world::WorldStore;
@@ -108,12 +108,26 @@ impl Collector {
 
     /// How many the collector has rejected.
     async fn send<S: Signal>(&self, request: &S::Request) -> Result<u64, send::Failed> {
-        let address = self.address().await.map_err(send::Failed::Connect)?;
+        let address = self.address().await?;
         send::send::<S>(&self.provider, address, request).await
     }
 
+    /// Where the collector is. That of a tenant is an endpoint of a Service, and nowhere where only the agent may connect to.
+    pub(super) async fn address(&self) -> Result<SocketAddr, send::Failed> {
+        let Provider { host, namespace, port, tenant, .. } = &*self.provider;
+        if tenant.is_none() {
+            return self.any_address().await.map_err(send::Failed::Connect);
+        }
+        let address = self.endpoint(host, namespace.as_deref(), *port);
+        let address = address.ok_or(send::Failed::NoEndpoint)?;
+        match reachable::refused(address.ip(), &[]) {
+            Some(why) => Err(send::Failed::Refused(address.ip(), why)),
+            None => Ok(address),
+        }
+    }
+
     /// Where the collector is: an endpoint of the Service of that name, or what the node's resolver says.
-    async fn address(&self) -> io::Result<SocketAddr> {
+    async fn any_address(&self) -> io::Result<SocketAddr> {
         let Provider { host, namespace, port, .. } = &*self.provider;
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(SocketAddr::new(ip, *port));

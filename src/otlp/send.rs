@@ -1,7 +1,7 @@
 //! One export: OTLP over gRPC, or over HTTP with protobuf.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,10 @@ const ANSWER: usize = 64 * 1024;
 pub(super) enum Failed {
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
+    #[error("the Service of the collector has no endpoint that is ready")]
+    NoEndpoint,
+    #[error("the endpoint {0} {1}, where no policy may have the agent connect to")]
+    Refused(IpAddr, &'static str),
     #[error("no answer within {0:?}")]
     Late(Duration),
     #[error("the connection failed: {0}")]
@@ -45,8 +49,8 @@ impl Failed {
     pub(super) fn may_pass(&self) -> bool {
         use tonic::Code;
         match self {
-            Failed::Connect(_) | Failed::Late(_) | Failed::Broken(_) => true,
-            Failed::Request(_) => false,
+            Failed::Connect(_) | Failed::NoEndpoint | Failed::Late(_) | Failed::Broken(_) => true,
+            Failed::Request(_) | Failed::Refused(..) => false,
             Failed::Answered(status) => matches!(status.as_u16(), 429 | 502..=504),
             Failed::Grpc(status) => matches!(
                 status.code(),

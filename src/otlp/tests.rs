@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status};
 
 use super::*;
 use crate::base::Str;
+use crate::model::PortMapping;
 use crate::telemetry::ExportMetrics;
 use crate::trace::{Attribute, Kind, Protocol, Rate, Traced, Tracing};
 use crate::world::fixture;
@@ -45,6 +46,7 @@ impl Bed {
             name: "test".into(),
             host: address.ip().to_string().into(),
             namespace: None,
+            tenant: None,
             port: address.port(),
             protocol,
             timeout: Duration::from_millis(300),
@@ -124,6 +126,81 @@ where
             tokio::spawn(async move { _ = served.serve_connection(io, service).await });
         }
     });
+}
+
+/// A tenant's Service may name any endpoint; where only the agent may connect to, it does not.
+#[tokio::test]
+async fn a_tenants_collector_is_an_endpoint_that_a_tenant_may_reach() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let at = fixture::workload("otel-1", "127.0.0.1");
+    let mut service = fixture::service("otel", "10.96.0.9", &[&at]);
+    service.ports[0].port = 4318;
+    service.endpoints[0].ports = vec![PortMapping { port: 4318, target: address.port() }];
+    let store = fixture::store();
+    store.publish(fixture::Fixture::default().service(service.clone()).mesh);
+    let provider = |tenant: Option<&str>, host: &str| {
+        Arc::new(Provider {
+            name: "test".into(),
+            host: host.into(),
+            namespace: None,
+            tenant: tenant.map(Str::from),
+            port: 4318,
+            protocol: Protocol::Http { path: Protocol::PATH },
+            timeout: Duration::from_millis(300),
+            headers: Vec::new(),
+        })
+    };
+    let telemetry = Telemetry::without_log();
+    let of = |provider| Collector::new(provider, store.clone(), telemetry.span_metrics().clone());
+    assert_eq!(of(provider(None, &service.hostname)).address().await.unwrap(), address);
+    let refused = of(provider(Some("shop"), &service.hostname)).address().await;
+    assert!(matches!(refused, Err(send::Failed::Refused(..))), "{refused:?}");
+    // Neither does it resolve names as the node does, nor take an address.
+    for host in ["localhost", "127.0.0.1", "10.0.0.1"] {
+        let nowhere = of(provider(Some("shop"), host)).address().await;
+        assert!(matches!(nowhere, Err(send::Failed::NoEndpoint)), "{host}: {nowhere:?}");
+    }
+}
+
+#[tokio::test]
+async fn tenants_take_no_place_of_others_collectors() {
+    let telemetry = Telemetry::without_log();
+    let mut outlet =
+        Outlet { world: fixture::store(), telemetry: telemetry.clone(), tasks: JoinSet::new() };
+    let mut all = Collectors::<Finished>(HashMap::new());
+    let mut taken = |tenant: Option<String>, port: u16| {
+        let provider = Arc::new(Provider {
+            name: "test".into(),
+            host: "otel".into(),
+            namespace: None,
+            tenant: tenant.map(Str::from),
+            port,
+            protocol: Protocol::Grpc,
+            timeout: Duration::from_millis(300),
+            headers: Vec::new(),
+        });
+        let tracing = Arc::new(Tracing { rate: Rate::of_percentage(100.0), ..Tracing::default() });
+        let Traced::Recorded(span) = tracing.begin(Kind::Client, &http::HeaderMap::new()) else {
+            panic!("not recorded");
+        };
+        let finished = Arc::new(Finished {
+            span,
+            name: String::new(),
+            ended: std::time::SystemTime::now(),
+            attributes: Vec::new(),
+            error: None,
+            resource: Vec::new(),
+            tenant: "shop".into(),
+        });
+        all.offer(&mut outlet, &provider, &finished)
+    };
+    let of_one = (1..9).filter(|port| taken(Some("shop".to_owned()), *port)).count();
+    assert_eq!(of_one, MAX_OF_TENANT);
+    let of_many = (0..99).filter(|tenant| taken(Some(format!("tenant-{tenant}")), 1)).count();
+    assert_eq!(of_many, MAX_COLLECTORS - MAX_OF_TENANT);
+    let of_mesh = (1..99).filter(|port| taken(None, *port)).count();
+    assert_eq!(of_mesh, MAX_COLLECTORS);
 }
 
 struct Receiver(mpsc::Sender<ExportTraceServiceRequest>);

@@ -34,6 +34,11 @@ impl Attempts {
             .filter(|picked| !self.tried.contains(&picked.address))
     }
 
+    /// The endpoint is not to be selected again.
+    pub(super) fn leave_out(&mut self, address: SocketAddr) {
+        self.tried.push(address);
+    }
+
     /// Reports how an attempt failed. Whether another endpoint may be tried.
     pub fn failed(&mut self, picked: &mut Picked, how: Ended) -> bool {
         picked.ended(how);

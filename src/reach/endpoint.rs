@@ -45,6 +45,10 @@ impl Reach {
         loop {
             let service = self.asked(ask)?;
             let resolved = self.resolve(from, &service).await?;
+            if resolved.balancing.races {
+                // Boxed, because few services ask for it.
+                return Box::pin(self.race(from, ask, &resolved)).await;
+            }
             let Some((mut picked, permit)) = self.choose(from, ask, &resolved, &attempts)? else {
                 return Err(last.unwrap_or_else(|| nobody(from, ask, &service)));
             };
@@ -73,7 +77,7 @@ impl Reach {
     }
 
     /// The next endpoint, with the permit to connect if this half must decide that.
-    fn choose(
+    pub(super) fn choose(
         &self,
         from: &Downstream<'_>,
         ask: &Ask<'_>,
@@ -102,7 +106,7 @@ impl Reach {
     }
 }
 
-fn nobody(from: &Downstream<'_>, ask: &Ask<'_>, service: &Service) -> Unreached {
+pub(super) fn nobody(from: &Downstream<'_>, ask: &Ask<'_>, service: &Service) -> Unreached {
     let caller = match ask.caller(from, service) {
         Ok(caller) => caller,
         Err(failure) => return failure.into(),

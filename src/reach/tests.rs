@@ -67,6 +67,11 @@ struct Bench {
 
 impl Bench {
     fn new(mesh: Fixture) -> Self {
+        Self::with_patience(mesh, SOON)
+    }
+
+    /// With a timeout for plain connections.
+    fn with_patience(mesh: Fixture, connect_timeout: Duration) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let settings = LocalIssuerSettings {
             directory: directory.path().join("ca"),
@@ -88,7 +93,7 @@ impl Bench {
         let store = fixture::store();
         store.publish(mesh.mesh);
         let resolver = Resolver::new("/etc/resolv.conf".into(), store.clone());
-        let settings = ReachSettings { connect_timeout: SOON, cluster: "Kubernetes".into() };
+        let settings = ReachSettings { connect_timeout, cluster: "Kubernetes".into() };
         let reach = Reach::new(&store, &pool, &resolver, settings);
         let recording = Arc::new(Recording::default());
         let sockets = recording.clone();
@@ -179,6 +184,74 @@ async fn three_endpoints_are_tried_and_no_more() {
         let reason = if tried > 0 { Reason::ConnectFailure } else { Reason::NoHealthyUpstream };
         assert_eq!(unreached.failure.reason, reason, "{}", unreached.failure);
     }
+}
+
+fn racing(addresses: &[&str], port: u16) -> Service {
+    let echo = outside(addresses, port);
+    Service { balancing: Balancing { races: true, ..echo.balancing }, ..echo }
+}
+
+/// An address that answers no SYN: its queue of connections is full.
+async fn silent(address: SocketAddr) -> (TcpListener, Vec<tokio::net::TcpStream>) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(address).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let mut filling = Vec::new();
+    let answered = Duration::from_millis(500);
+    while let Ok(Ok(stream)) =
+        tokio::time::timeout(answered, tokio::net::TcpStream::connect(address)).await
+    {
+        filling.push(stream);
+    }
+    (listener, filling)
+}
+
+/// Without a race the client waits as long as one address is silent, which is longer than the test.
+#[tokio::test]
+async fn a_silent_address_delays_no_client_where_addresses_race() {
+    let (_listener, port) = listening().await;
+    let _silent = silent(SocketAddr::from(([127, 0, 0, 2], port))).await;
+    for _ in 0..6 {
+        let mesh = Fixture::default().service(racing(&["127.0.0.1", "127.0.0.2"], port));
+        let bench = Bench::with_patience(mesh, Duration::from_secs(3600));
+        let echo = bench.world().service(&key("echo")).unwrap().clone();
+        let racing = bench.endpoint(Asked::Decided(&echo));
+        let reached = tokio::time::timeout(Duration::from_secs(60), racing).await;
+        let reached = reached.expect("the other address answers").unwrap();
+        assert_eq!(reached.picked.address, SocketAddr::from(([127, 0, 0, 1], port)));
+        // The other connection is closed, and nothing of it is left.
+        let busy = bench.world().load_of(None, "127.0.0.2".parse().unwrap()).unwrap().in_flight();
+        assert_eq!(busy, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_race_tries_six_addresses_and_no_more() {
+    let (_listener, port) = listening().await;
+    let all: Vec<String> = (2..12).map(|last| format!("127.0.0.{last}")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let with_one: Vec<&str> = all[..5].iter().copied().chain(["127.0.0.1"]).collect();
+    let bench = Bench::new(Fixture::default().service(racing(&with_one, port)));
+    let reached = bench.endpoint(Asked::Present(&key("echo"))).await.unwrap();
+    assert_eq!(reached.picked.address, SocketAddr::from(([127, 0, 0, 1], port)));
+    let bench = Bench::new(Fixture::default().service(racing(&all, port)));
+    let unreached = bench.endpoint(Asked::Present(&key("echo"))).await.err().unwrap();
+    assert_eq!(unreached.failure.reason, Reason::ConnectFailure);
+    let mut dialled = bench.recording.dialled();
+    dialled.sort();
+    dialled.dedup();
+    assert_eq!(dialled.len(), 6);
+}
+
+#[tokio::test]
+async fn nobody_is_dialled_in_a_race_who_is_denied() {
+    let (_listener, port) = listening().await;
+    let echo = Service { waypoint: bound_to("wp"), ..racing(&["127.0.0.1", "127.0.0.2"], port) };
+    let mesh = denying(Fixture::default().service(echo).waypoint(waypoint("wp")));
+    let bench = Bench::new(mesh);
+    let unreached = bench.endpoint(Asked::Present(&key("echo"))).await.err().unwrap();
+    assert_eq!(unreached.failure.reason, Reason::Denied);
+    assert_eq!(bench.recording.dialled(), []);
 }
 
 /// Connections of layer 4 are heard of, too.

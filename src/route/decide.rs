@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::streams::Streams;
 use crate::base::{Reason, ports};
-use crate::model::{AppProtocol, Binding, Resolution, Service, Waypoint, Workload};
+use crate::model::{AppProtocol, Binding, Resolution, Served, Service, Waypoint, Workload};
 use crate::world::{Owner, World};
 
 /// The decision on an outbound connection.
@@ -32,7 +32,7 @@ pub enum Decision {
         workload: Arc<Workload>,
         port: u16,
     },
-    /// The worker of this waypoint routes the requests.
+    /// The worker of this waypoint routes the requests. The port is the service's, which a gateway may not have dialled.
     Waypoint {
         service: Arc<Service>,
         port: u16,
@@ -50,7 +50,10 @@ pub fn decide(world: &World, client: &Workload, dialled: SocketAddr) -> Decision
     match world.owner_of(address, dialled.port(), &client.key.namespace) {
         Some(Owner::Service(service)) => decide_service(world, client, service, dialled),
         Some(Owner::Workload(_)) if own_port => refuse_own_port(dialled),
-        Some(Owner::Workload(workload)) => decide_workload(world, workload, dialled.port()),
+        Some(Owner::Workload(workload)) => {
+            let meant = client.gateway.then(|| of_gateway(world, client, workload, dialled));
+            meant.flatten().unwrap_or_else(|| decide_workload(world, workload, dialled.port()))
+        }
         None if own_port && (address.is_loopback() || address.is_unspecified()) => {
             refuse_own_port(dialled)
         }
@@ -127,6 +130,37 @@ pub fn waypoint_of<'a>(
             None => Err(format!("waypoint {key} of {service} does not exist")),
         },
     }
+}
+
+/// What a gateway means that dials a pod: the only service of this pod and port that wants the traffic of gateways to pass its
+/// waypoint (Istio, `istio.io/ingress-use-waypoint`). Gateways select endpoints themselves, and dial no service. Where several
+/// services want it, nobody knows which one the gateway means, and the pod is what it has dialled.
+fn of_gateway(
+    world: &World,
+    client: &Workload,
+    workload: &Workload,
+    dialled: SocketAddr,
+) -> Option<Decision> {
+    let namespace = &workload.key.namespace;
+    let mut wanted = world.served_by(namespace, workload, dialled.port()).filter(|served| {
+        served.service.ingress && served.service.visibility.includes(&client.key.namespace)
+    });
+    let Served { service, service_port } = wanted.next()?;
+    if wanted.any(|other| other.service.key != service.key) {
+        return None;
+    }
+    let addressed = SocketAddr::new(dialled.ip(), service_port);
+    match decide_service(world, client, &service, addressed) {
+        // Nothing is routed there, so it needs no other endpoint.
+        Decision::Service { .. } | Decision::Routed { .. } => None,
+        routed => Some(routed),
+    }
+}
+
+/// The waypoint that takes a connection to the service which has drawn this number, from 0 to 99: `waypoint`, or the canary.
+pub fn drawn(world: &World, service: &Service, waypoint: Arc<Waypoint>, draw: u8) -> Arc<Waypoint> {
+    let canary = service.canary.as_ref().filter(|canary| canary.takes(draw));
+    canary.and_then(|canary| world.waypoint(&canary.waypoint)).cloned().unwrap_or(waypoint)
 }
 
 fn decide_workload(world: &World, workload: &Arc<Workload>, port: u16) -> Decision {

@@ -379,6 +379,80 @@ fn decisions() {
     }
 }
 
+/// Of the hundred numbers that connections draw, exactly the canary's share falls to it.
+#[test]
+fn a_canary_takes_its_share_of_connections() {
+    for weight in [0, 1, 5, 50, 99, 100] {
+        let canary = Some(Canary { waypoint: key("next"), weight });
+        let echo =
+            Service { waypoint: bound_to("wp"), canary, ..service("echo", "10.96.0.1", &[]) };
+        let mesh = Fixture::default().service(echo.clone());
+        let world = mesh.waypoint(waypoint("wp")).waypoint(waypoint("next")).build();
+        let first = world.waypoint(&key("wp")).unwrap();
+        let taken =
+            (0..100).filter(|draw| drawn(&world, &echo, first.clone(), *draw).key == key("next"));
+        assert_eq!(taken.count(), usize::from(weight));
+        // One that is gone takes nothing.
+        let world = Fixture::default().service(echo.clone()).waypoint(waypoint("wp")).build();
+        assert!((0..100).all(|draw| drawn(&world, &echo, first.clone(), draw).key == key("wp")));
+    }
+}
+
+/// A gateway that dials a pod means the service that wants it to pass its waypoint, where that is one.
+#[test]
+fn what_a_gateway_means_that_dials_a_pod() {
+    let pod = workload("pod", "10.0.0.1");
+    let client = |gateway| Workload { gateway, ..workload("gateway", "10.0.9.9") };
+    let of = |name: &str, binding: Binding, ingress| Service {
+        waypoint: binding,
+        ingress,
+        ..service(name, "10.96.0.1", &[&pod])
+    };
+    let hidden = |name: &str| Service {
+        visibility: Visibility::Namespaces(vec!["elsewhere".into()]),
+        ..of(name, bound_to("wp"), true)
+    };
+    for (gateway, services, to, expected) in [
+        (true, vec![of("a", bound_to("wp"), true)], "10.0.0.1:8080", "waypoint a 80"),
+        (false, vec![of("a", bound_to("wp"), true)], "10.0.0.1:8080", "workload 8080"),
+        (true, vec![of("a", bound_to("wp"), false)], "10.0.0.1:8080", "workload 8080"),
+        (true, vec![of("a", bound_to("wp"), true)], "10.0.0.1:9090", "workload 9090"),
+        (true, vec![of("a", Binding::None, true)], "10.0.0.1:8080", "workload 8080"),
+        (
+            true,
+            vec![of("a", bound_to("gone"), true)],
+            "10.0.0.1:8080",
+            Reason::WaypointUnusable.flag(),
+        ),
+        (
+            true,
+            vec![of("a", bound_to("wp"), true), of("b", bound_to("wp"), false)],
+            "10.0.0.1:8080",
+            "waypoint a 80",
+        ),
+        (
+            true,
+            vec![of("a", bound_to("wp"), true), of("b", bound_to("wp"), true)],
+            "10.0.0.1:8080",
+            "workload 8080",
+        ),
+        (true, vec![hidden("a")], "10.0.0.1:8080", "workload 8080"),
+        (true, vec![of("a", bound_to("wp"), true)], "10.0.0.1:15008", Reason::BadRequest.flag()),
+    ] {
+        let mesh = Fixture::default().workload(pod.clone()).waypoint(waypoint("wp"));
+        let world = services.iter().fold(mesh, |mesh, it| mesh.service(it.clone())).build();
+        let outcome = match decide(&world, &client(gateway), to.parse().unwrap()) {
+            Decision::Refuse { reason, .. } => reason.flag().to_string(),
+            Decision::Workload { port, .. } => format!("workload {port}"),
+            Decision::Waypoint { service, port, .. } => {
+                format!("waypoint {} {port}", service.key.name)
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(outcome, expected, "{gateway} {to} {services:?}");
+    }
+}
+
 #[test]
 fn a_waypoint_takes_only_what_may_be_http_and_is_for_services() {
     let pod = workload("pod", "10.0.0.1");

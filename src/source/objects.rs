@@ -24,6 +24,7 @@ mod stream_route;
 mod strict;
 mod table;
 mod telemetry;
+mod telemetry_policy;
 mod traffic_policy;
 mod unserved;
 mod virtual_service;
@@ -49,9 +50,9 @@ pub use http_route::{
 pub use kind::{Recognised, key_of};
 pub use mesh_config::{
     AccessLogEncoding, CheckedBody, ConfigMap, DefaultConfig, DefaultProviders, DefaultTracing,
-    EntryVisibility, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider, FileAccessLog, HttpRetry,
-    LogFormat, MESH_CONFIG, MeshConfig, OpenTelemetry, OtelAccessLog, OtlpHeader, OtlpHttp,
-    OutboundTrafficPolicy, ServiceEntryVisibility, VisibilityPolicy,
+    DefaultTrafficPolicy, EntryVisibility, ExtAuthzGrpc, ExtAuthzHttp, ExtensionProvider,
+    FileAccessLog, HttpRetry, LogFormat, MESH_CONFIG, MeshConfig, OpenTelemetry, OtelAccessLog,
+    OtlpHeader, OtlpHttp, OutboundTrafficPolicy, ServiceEntryVisibility, VisibilityPolicy,
 };
 pub use node::Node;
 pub use peer_authentication::{MtlsMode, MutualTls, PeerAuthentication, PeerAuthenticationSpec};
@@ -77,6 +78,10 @@ pub use telemetry::{
     ModeMatch, NamedValue, ProviderRef, TagOperation, TagOverride, Telemetry, TelemetrySpec,
     Tracing, WorkloadMode,
 };
+pub use telemetry_policy::{
+    AttributeSource, ExportHeader, Fraction, GatewayTracing, ParentBasedSampling, PolicyMode,
+    SpanAttribute, TelemetryPolicySpec, TracingProvider, XTelemetryPolicy,
+};
 pub use traffic_policy::{TrafficPolicy, TrafficPolicySpec};
 pub use unserved::{BackendTlsPolicy, EnvoyFilter, WasmPlugin};
 pub use virtual_service::{
@@ -100,6 +105,7 @@ pub use crate::base::schema::FieldError;
 
 use crate::base::ObjectKey;
 use crate::filter::{self, PolicySpec};
+use schema::telemetry_policy::TELEMETRY_POLICY;
 use schema::{gateway_api, istio};
 use table::kinds;
 
@@ -108,6 +114,9 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// The API group of Gateways, routes and grants.
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+
+/// The API group of what Gateway API experiments with.
+pub const GATEWAY_X_GROUP: &str = "gateway.networking.x-k8s.io";
 
 /// The API group of ServiceEntries.
 pub const ISTIO_NETWORKING_GROUP: &str = "networking.istio.io";
@@ -295,8 +304,7 @@ kinds! {
     };
     ReferenceGrant: ReferenceGrant = Row {
         plural: "referencegrants",
-        carried_out: CarriedOut::Unread,
-        used: "nothing: routes of the mesh need none",
+        used: "permits XTelemetryPolicies to name collectors of other namespaces; routes of the mesh need none",
         ..Row::of(GATEWAY_GROUP, &["v1", "v1beta1"])
     };
     ServiceEntry: ServiceEntry, spec ServiceEntrySpec = Row {
@@ -474,6 +482,13 @@ kinds! {
         }),
         used: "`tracing` ([tracing](tracing.md)), `accessLogging` and `metrics` ([observability](observability.md#telemetry))",
         ..Row::of("telemetry.istio.io", &["v1", "v1alpha1"])
+    };
+    XTelemetryPolicy: XTelemetryPolicy = Row {
+        plural: "xtelemetrypolicies",
+        status: Status::Ancestors,
+        schema: Schema::Spec(&TELEMETRY_POLICY),
+        used: "`tracing` of the services of waypoints ([tracing](tracing.md#xtelemetrypolicy))",
+        ..Row::of(GATEWAY_X_GROUP, &["v1alpha1"])
     };
     TCPRoute: TcpRoute = Row {
         plural: "tcproutes",

@@ -3,6 +3,9 @@
 use super::Peer;
 use crate::expression::{PeerField, Value};
 
+/// Of every tunnel of the mesh, as Envoy writes it.
+pub(super) const TLS_VERSION: &str = "TLSv1.3";
+
 impl Peer {
     /// `None` if it is not known.
     pub(super) fn fact(&self, field: PeerField) -> Option<Value<'_>> {

@@ -8,7 +8,30 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
 use super::{Peer, Telemetry};
+use crate::base::Str;
 use crate::trace::{Attribute, Finished, Span};
+
+/// The first attribute of a resource.
+const SERVICE_NAME: &str = "service.name";
+
+/// Those of the semantic conventions that the spans of requests have.
+pub(super) const ATTRIBUTES: [&str; 15] = [
+    "client.address",
+    "http.request.method",
+    "http.response.status_code",
+    "http.route",
+    "network.peer.address",
+    "network.peer.port",
+    "network.protocol.name",
+    "network.protocol.version",
+    "rpc.grpc.status_code",
+    "rpc.system",
+    "server.address",
+    "server.port",
+    "url.path",
+    "url.query",
+    "url.scheme",
+];
 
 metrics! {
     struct SpanRows {
@@ -99,20 +122,41 @@ impl RecordMetrics {
 
 /// Puts a span that has ended into the queue.
 pub(super) fn offer(telemetry: &Telemetry, span: Box<Span>, parts: Parts<'_>) {
-    let Parts { name, mut attributes, error, of } = parts;
+    let Parts { mut name, mut attributes, error, of } = parts;
     let attributes = {
         if !span.tracing.without_istio_tags {
             attributes.extend(istio_tags(of));
         }
         attributes.extend(span.tags.iter().cloned());
+        attributes.extend(copies(&span.tracing.copies, &attributes));
         attributes
     };
-    let (resource, ended) = (resource(of), SystemTime::now());
+    let (mut resource, ended) = (resource(of), SystemTime::now());
+    if let Some(wanted) = &span.tracing.span_name {
+        name = wanted.to_string();
+    }
+    if let (Some(wanted), Some(service)) = (&span.tracing.service_name, resource.first_mut()) {
+        *service = Attribute::text(SERVICE_NAME, wanted);
+    }
     let tenant = of.namespace.clone();
     let finished = Finished { span, name, ended, attributes, error, resource, tenant };
     if !telemetry.spans().offer(&of.namespace, Box::new(finished)) {
         telemetry.span_metrics().queue.inc();
     }
+}
+
+/// Attributes under the names that a policy wants. A span without such an attribute has none under the other name either.
+fn copies(wanted: &[(Str, Str)], of: &[Attribute]) -> Vec<Attribute> {
+    let copy = |(name, key): &(Str, Str)| {
+        let value = of.iter().find(|it| it.name == *key)?.value.clone();
+        Some(Attribute { name: name.clone(), value })
+    };
+    wanted.iter().filter_map(copy).collect()
+}
+
+/// Whether spans of requests may have an attribute, by the names of OpenTelemetry's semantic conventions.
+pub fn is_attribute(name: &str) -> bool {
+    ATTRIBUTES.contains(&name)
 }
 
 /// What a record says of its span.
@@ -147,8 +191,8 @@ pub(super) fn resource(of: &Peer) -> Vec<Attribute> {
     let service = service.into_iter().find(|name| !name.is_empty());
     let service = service.map_or("unknown", |name| name.as_str());
     let mut resource = vec![match of.namespace.as_str() {
-        "" => Attribute::text("service.name", service),
-        namespace => Attribute::text("service.name", &format!("{service}.{namespace}")),
+        "" => Attribute::text(SERVICE_NAME, service),
+        namespace => Attribute::text(SERVICE_NAME, &format!("{service}.{namespace}")),
     }];
     known(&mut resource, "service.namespace", &of.namespace);
     known(&mut resource, "service.version", &of.version);

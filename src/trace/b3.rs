@@ -76,6 +76,12 @@ fn decision(text: &[u8]) -> Option<bool> {
     }
 }
 
+pub(super) fn remove(headers: &mut HeaderMap) {
+    for name in [SINGLE, TRACE, SPAN, PARENT, SAMPLED, FLAGS] {
+        headers.remove(name);
+    }
+}
+
 pub(super) fn write(context: &Context, headers: &mut HeaderMap) {
     let sampled = if context.sampled == Some(true) { "1" } else { "0" };
     if context.form == Form::B3Single {

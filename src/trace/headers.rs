@@ -19,6 +19,12 @@ impl Context {
         Self { sampled: Some(false), ..came }
     }
 
+    /// Tells the next one nothing of a trace. `baggage` is no part of a trace's context, and passes.
+    pub fn remove(headers: &mut HeaderMap) {
+        w3c::remove(headers);
+        b3::remove(headers);
+    }
+
     /// Tells the next one.
     pub fn write(&self, headers: &mut HeaderMap) {
         match self.form {
@@ -50,6 +56,28 @@ mod tests {
         let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         names
+    }
+
+    #[test]
+    fn what_is_removed_leaves_nothing_of_a_trace() {
+        let all = [
+            "traceparent",
+            "tracestate",
+            "b3",
+            "x-b3-traceid",
+            "x-b3-spanid",
+            "x-b3-parentspanid",
+            "x-b3-sampled",
+            "x-b3-flags",
+            "baggage",
+            "x-request-id",
+        ];
+        let value = HeaderValue::from_static("1");
+        let mut headers: HeaderMap =
+            all.iter().map(|name| (HeaderName::from_static(name), value.clone())).collect();
+        headers.append("traceparent", value);
+        Context::remove(&mut headers);
+        assert_eq!(names(&headers), ["baggage", "x-request-id"]);
     }
 
     #[test]

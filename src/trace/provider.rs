@@ -17,6 +17,10 @@ pub struct Provider {
     pub protocol: Protocol,
     /// Of one export.
     pub timeout: Duration,
+    /// The namespace of the policy that names it, where that is a tenant's: the agent connects to endpoints of Services alone, and
+    /// only where a tenant may have it connect to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Str>,
     /// Sent with each export. Dumps have their names only, since values are keys.
     #[serde(serialize_with = "names")]
     pub headers: Vec<(Str, Str)>,

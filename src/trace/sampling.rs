@@ -20,6 +20,12 @@ impl Rate {
         Self(((percentage.clamp(0.0, 100.0) / 100.0) * ALL as f64) as u64)
     }
 
+    /// So many of so many; all, where that is not less than one.
+    pub fn of_fraction(numerator: u32, denominator: u32) -> Self {
+        let share = u128::from(numerator) * u128::from(ALL) / u128::from(denominator.max(1));
+        Self(u64::try_from(share).unwrap_or(ALL).min(ALL))
+    }
+
     pub fn samples(self, trace: TraceId) -> bool {
         (trace.0 as u64) & (ALL - 1) < self.0
     }
@@ -28,6 +34,23 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fractions_are_shares() {
+        for (numerator, denominator, percentage) in [
+            (0, 100, 0.0),
+            (5, 100, 5.0),
+            (1, 1_000, 0.1),
+            (100, 100, 100.0),
+            (3, 2, 100.0),
+            (1, 0, 100.0),
+        ] {
+            let (Rate(one), Rate(other)) =
+                (Rate::of_fraction(numerator, denominator), Rate::of_percentage(percentage));
+            // What a float rounds.
+            assert!(one.abs_diff(other) <= 16, "{numerator}/{denominator}");
+        }
+    }
 
     #[test]
     fn rates_are_exact_and_nested() {

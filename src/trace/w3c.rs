@@ -46,6 +46,11 @@ pub(super) fn parse(value: &[u8]) -> Option<Context> {
     })
 }
 
+pub(super) fn remove(headers: &mut HeaderMap) {
+    headers.remove(PARENT);
+    headers.remove(STATE);
+}
+
 pub(super) fn write(context: &Context, headers: &mut HeaderMap) {
     let sampled = u8::from(context.sampled == Some(true));
     let flags = sampled | if context.random { RANDOM } else { 0 };

@@ -38,6 +38,7 @@ pub(crate) fn workload(name: &str, address: &str) -> Workload {
         enrolled: true,
         unsure: false,
         host_network: false,
+        gateway: false,
         capture: CaptureWishes::default(),
         ready: true,
         canonical: Canonical::default(),
@@ -84,6 +85,8 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
         traffic: Traffic::default(),
         filters: Vec::new(),
         port_filters: Vec::new(),
+        canary: None,
+        ingress: false,
     }
 }
 

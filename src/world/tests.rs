@@ -358,6 +358,35 @@ fn what_guards_a_service_whose_route_leads_there_is_told() {
     watch.mark_unchanged();
 }
 
+/// Open connections are judged by the policies of a waypoint that is tried, too.
+#[test]
+fn what_the_policies_of_a_second_waypoint_say_is_told() {
+    let web = workload("web", "10.0.0.1");
+    let with = |weight: Option<u8>, policies: Vec<Arc<AuthorizationPolicy>>| {
+        let canary = weight.map(|weight| Canary { waypoint: key("next"), weight });
+        let waypoint_of = super::fixture::bound_to("wp");
+        let front =
+            Service { waypoint: waypoint_of, canary, ..service("web", "10.96.0.1", &[&web]) };
+        let base = Fixture::default().workload(web.clone()).service(front);
+        Mesh { policies, ..base.waypoint(waypoint("wp")).waypoint(waypoint("next")).mesh }
+    };
+    let store = store();
+    let publish = |mesh: Mesh| {
+        let mut watch = store.judgement_changes(&web.uid);
+        store.publish(mesh);
+        let told = watch.has_changed().unwrap();
+        watch.mark_unchanged();
+        told
+    };
+    let on_canary = || Arc::new(deny("p", targets(PolicyTarget::Gateway("next".into()))));
+    publish(with(Some(5), Vec::new()));
+    assert!(!publish(with(Some(5), Vec::new())));
+    assert!(publish(with(Some(5), vec![on_canary()])), "a policy of the canary");
+    assert!(publish(with(Some(0), vec![on_canary()])), "it is not tried any more");
+    assert!(publish(with(Some(5), vec![on_canary()])));
+    assert!(publish(with(None, vec![on_canary()])), "there is none");
+}
+
 struct Universe {
     workloads: Vec<Arc<Workload>>,
     services: Vec<Arc<Service>>,

@@ -176,7 +176,9 @@ impl<'a> Touched<'a> {
         }
         for world in self.worlds {
             for service in world.mesh.services.iter().filter(|it| it.waypoint != Binding::None) {
-                if self.is_bound(&service.waypoint) {
+                let canary = service.canary.as_ref().map(|canary| &canary.waypoint);
+                let tries = canary.is_some_and(|waypoint| self.waypoints.contains(waypoint));
+                if tries || self.is_bound(&service.waypoint) {
                     self.touch_led(&service.key, &service.key.namespace);
                 }
             }
@@ -219,6 +221,7 @@ fn are_shaped_alike(one: &Service, two: &Service) -> bool {
         && one.ports == two.ports
         && one.vips == two.vips
         && one.waypoint == two.waypoint
+        && one.canary == two.canary
         && one.filters == two.filters
         && one.port_filters == two.port_filters
 }

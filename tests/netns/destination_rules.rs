@@ -20,6 +20,17 @@ fn ejections(lab: &Lab) -> Result<f64> {
     Ok(lab.metrics()?.sum("isthmus_outlier_ejections_total", &[]))
 }
 
+/// Without a DestinationRule.
+const OF_MESH: &str = "
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data:
+  mesh: |
+    defaultTrafficPolicy:
+      outlierDetection: {consecutive5xxErrors: 2, interval: 1s, baseEjectionTime: 1h}
+";
+
 /// Sends requests until so many endpoints have been ejected.
 fn until_ejected(lab: &Lab, times: f64) -> Result<()> {
     wait::until("an endpoint to be ejected", || {
@@ -55,4 +66,23 @@ fn an_endpoint_that_fails_is_ejected_and_returns() -> Result<()> {
         let answer = lab.curl("curl", &[REVIEWS])?;
         Ok((answer.status == 200 && answer.json()["version"] == "v2").then_some(()))
     })
+}
+
+#[test]
+fn what_the_mesh_says_holds_without_a_rule() -> Result<()> {
+    let mut lab = meshed()?;
+    lab.manifests.apply(WAYPOINT)?;
+    let label = ["istio.io/use-waypoint=waypoint"];
+    lab.manifests.label(&Key::new("Namespace", "", "bookinfo"), &label)?;
+    settle(&lab, "curl", &[REVIEWS], 200)?;
+    lab.manifests.apply(OF_MESH)?;
+    lab.stop_program("reviews-v2")?;
+    until_ejected(&lab, 1.0)?;
+    lab.start_program("reviews-v2")?;
+    for number in 0..12 {
+        let answer = lab.curl("curl", &[REVIEWS])?;
+        let is_other = answer.status == 200 && answer.json()["version"] != "v2";
+        ensure!(is_other, "request {number} went to the ejected endpoint: {answer:?}");
+    }
+    Ok(())
 }

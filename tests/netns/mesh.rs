@@ -126,6 +126,91 @@ spec:
     Ok(())
 }
 
+/// As long as a second waypoint is tried, what either of them forbids is forbidden, whichever a connection has passed.
+#[test]
+fn the_policies_of_both_waypoints_hold_while_one_is_tried() -> Result<()> {
+    let mut lab = meshed()?;
+    lab.manifests.apply(WAYPOINT)?;
+    lab.manifests.apply(&WAYPOINT.replace("name: waypoint", "name: next"))?;
+    use_waypoint(&mut lab, "istio.io/use-waypoint=waypoint")?;
+    let details = Key::new("Service", "bookinfo", "details");
+    let labels = ["istio.io/use-waypoint=waypoint", "istio.io/use-waypoint-canary=next"];
+    lab.manifests.label(&details, &labels)?;
+    lab.manifests.annotate(&details, "istio.io/use-waypoint-canary-weight", "50")?;
+    settle(&lab, "curl", &[DETAILS], 200)?;
+    let policy = Key::new("AuthorizationPolicy", "bookinfo", "nobody");
+    for gateway in ["next", "waypoint"] {
+        lab.manifests.apply(&format!(
+            "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: nobody, namespace: bookinfo}}
+spec:
+  action: DENY
+  targetRefs: [{{kind: Gateway, group: gateway.networking.k8s.io, name: {gateway}}}]
+  rules: [{{to: [{{operation: {{paths: ['/headers']}}}}]}}]
+"
+        ))?;
+        settle(&lab, "curl", &[HEADERS], 403)?;
+        for number in 0..12 {
+            let status = lab.curl("curl", &[HEADERS])?.status;
+            assert_eq!(status, 403, "{gateway}: request {number}");
+        }
+        assert_eq!(lab.curl("curl", &[DETAILS])?.status, 200);
+        lab.manifests.delete(&policy)?;
+        settle(&lab, "curl", &[HEADERS], 200)?;
+    }
+    Ok(())
+}
+
+/// A gateway dials pods; where the Service asks for it, the Service's routes hold for what it sends, as for every other client.
+#[test]
+fn routes_hold_for_gateways_that_dial_pods() -> Result<()> {
+    let mut lab = meshed()?;
+    lab.manifests.apply(WAYPOINT)?;
+    use_waypoint(&mut lab, "istio.io/use-waypoint=waypoint")?;
+    lab.manifests.apply(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: reviews, namespace: bookinfo}
+spec:
+  parentRefs: [{group: '', kind: Service, name: reviews, port: 9080}]
+  rules:
+  - backendRefs: [{name: reviews-v3, port: 9080}]
+",
+    )?;
+    let pod = format!("http://{}:9080/headers", lab.address("reviews-v1")?);
+    let version = |lab: &Lab| -> Result<String> {
+        Ok(lab.curl("curl", &[&pod])?.json()["version"].as_str().unwrap_or_default().to_owned())
+    };
+    let until = |lab: &Lab, wanted: &str| {
+        crate::support::lab::wait::until("the version that is meant", || {
+            Ok((version(lab)? == wanted).then_some(()))
+        })
+    };
+    until(&lab, "v1")?;
+    let reviews = Key::new("Service", "bookinfo", "reviews");
+    lab.manifests.label(&reviews, &["istio.io/ingress-use-waypoint=true"])?;
+    // The client is no gateway.
+    settle(&lab, "curl", &["http://reviews.bookinfo:9080/headers"], 200)?;
+    assert_eq!(version(&lab)?, "v1");
+    let client = Key::new("Pod", "default", "curl");
+    lab.manifests.label(&client, &["gateway.networking.k8s.io/gateway-name=edge"])?;
+    until(&lab, "v3")?;
+    // What guards the Service holds for it, too.
+    lab.manifests.apply(
+        "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody, namespace: bookinfo}
+spec: {action: DENY, targetRefs: [{kind: Service, group: '', name: reviews}], rules: [{}]}
+",
+    )?;
+    settle(&lab, "curl", &[&pod], 403)?;
+    Ok(())
+}
+
 #[test]
 fn an_agent_that_comes_back_goes_on_and_nothing_leaks_meanwhile() -> Result<()> {
     let mut lab = meshed()?;

@@ -15,6 +15,7 @@ use crate::support::lab::{Lab, wait};
 use crate::{WAYPOINT, bookinfo, enrol, settle};
 
 const PAGE: &str = "http://productpage.bookinfo:9080/productpage";
+const HEADERS: &str = "http://reviews.bookinfo:9080/headers";
 const DETAILS: &str = "http://details.bookinfo:9080/details/0";
 
 /// The spans of one trace, once all services have sent some; `None` when they do not within a few seconds, because the waypoint
@@ -239,6 +240,106 @@ fn telemetry_objects_say_whose_spans_go_where() -> Result<()> {
     let to_ratings = shop.all().into_iter().find(|seen| seen.span.name.starts_with("ratings"));
     ensure!(to_ratings.is_none(), "{:?}", to_ratings.map(|seen| seen.span));
     Ok(())
+}
+
+/// A collector as a Service with this endpoint, and a policy of the waypoint that names it.
+fn policy(address: SocketAddr) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Service
+metadata: {{name: otel, namespace: bookinfo}}
+spec: {{clusterIP: 10.96.55.1, ports: [{{name: otlp, port: 4318}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: otel-1, namespace: bookinfo, labels: {{kubernetes.io/service-name: otel}}}}
+addressType: IPv4
+ports: [{{name: otlp, port: {}, protocol: TCP}}]
+endpoints: [{{addresses: ['{}'], conditions: {{ready: true}}}}]
+---
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XTelemetryPolicy
+metadata: {{name: traced, namespace: bookinfo}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: waypoint}}]
+  tracing:
+    mode: Enabled
+    provider: {{backendRef: {{name: otel, port: 4318}}}}
+    samplingRate: {{numerator: 100}}
+    parentBasedSampling: {{mode: Disabled}}
+    serviceName: front
+    spanName: one request
+    attributes:
+    - {{name: tier, sourceType: Literal, literalValue: gold}}
+    - {{name: user, sourceType: Header, headerName: end-user}}
+    - {{name: method, sourceType: Attribute, attributeKey: http.request.method}}
+",
+        address.port(),
+        address.ip()
+    )
+}
+
+#[test]
+fn a_policy_of_the_waypoint_says_how_its_services_are_traced() -> Result<()> {
+    let mut lab = bookinfo()?;
+    add_waypoint(&mut lab)?;
+    let (collector, address) = Collector::start(&lab)?;
+    lab.manifests.apply(&policy(address))?;
+    lab.start_agents("")?;
+    enrol(&mut lab)?;
+    let seen = wait::until("the span of a server", || {
+        // Not recorded, as the client has it, which does not count here.
+        let parent = format!("traceparent: 00-{:032x}-b7ad6b7169203331-00", 7);
+        settle(&lab, "curl", &["-H", "end-user: jason", "-H", &parent, HEADERS], 200)?;
+        Ok(collector.of("front").into_iter().find(|seen| seen.span.kind == 2))
+    })?;
+    ensure!(seen.span.name == "one request", "{:?}", seen.span);
+    ensure!(seen.span.trace_id == 7_u128.to_be_bytes(), "{:?}", seen.span);
+    for (name, value) in [("tier", "gold"), ("user", "jason"), ("method", "GET")] {
+        ensure!(text(&seen.span.attributes, name) == value, "{name}: {:?}", seen.span);
+    }
+    // The client is of another namespace, which has asked for nothing.
+    ensure!(collector.all().iter().all(|seen| seen.span.kind == 2 || seen.service == "front"));
+    ensure!(collector.of("curl.default").is_empty());
+    Ok(())
+}
+
+/// Of the destination's namespace: its clients still tell, and its applications hear nothing of it.
+const ENDS: &str = "
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: ends, namespace: bookinfo}
+spec: {tracing: [{disableContextPropagation: true}]}
+";
+
+#[test]
+fn the_context_of_a_trace_ends_where_telemetry_says_so() -> Result<()> {
+    let (mut lab, collector) = traced("per_mille = 0", add_waypoint)?;
+    let parent = |id: u128| format!("traceparent: 00-{id:032x}-b7ad6b7169203331-01");
+    let heard = |lab: &Lab, id: u128| -> Result<String> {
+        let headers = ["-H", &parent(id), "-H", "tracestate: a=1", "-H", "x-b3-sampled: 1"];
+        settle(lab, "curl", &[&headers[..], &["-H", "baggage: k=v", HEADERS]].concat(), 200)?;
+        Ok(lab.curl("curl", &[&headers[..], &["-H", "baggage: k=v", HEADERS]].concat())?.body)
+    };
+    let before = heard(&lab, 1)?.to_lowercase();
+    ensure!(before.contains(&format!("{:032x}", 1)), "{before}");
+    lab.manifests.apply(ENDS)?;
+    let after = wait::until("a request without the headers of a trace", || {
+        let heard = heard(&lab, 2)?.to_lowercase();
+        Ok((!heard.contains("traceparent")).then_some(heard))
+    })?;
+    for gone in ["traceparent", "tracestate", "x-b3-"] {
+        ensure!(!after.contains(gone), "{gone}: {after}");
+    }
+    ensure!(after.contains("baggage"), "{after}");
+    // Both halves still report their spans, as one trace.
+    wait::until("the spans of both halves", || {
+        let all = collector.all();
+        let of_trace = all.iter().filter(|it| it.span.trace_id == 2_u128.to_be_bytes());
+        let kinds: BTreeSet<i32> = of_trace.map(|it| it.span.kind).collect();
+        Ok((kinds == BTreeSet::from([2, 3])).then_some(()))
+    })
 }
 
 /// What MeshConfig and Telemetry say of records for a collector.

@@ -53,6 +53,20 @@ pub const HEADER_NAME: Form = Form::new(256, is_token, "a header name");
 pub const CLAIM_HEADER: Form =
     Form::new(usize::MAX, is_claim_header, "a header name of letters, digits, - and _");
 pub const HEADER_VALUE: Form = Form::new(4096, is_header_value, "a header value");
+/// Of a span, or of a service that has spans.
+pub const ATTRIBUTE_NAME: Form =
+    Form::new(256, is_attribute, "a name of letters, digits, _, ., :, / and -");
+/// Of OpenTelemetry's semantic conventions.
+pub const ATTRIBUTE_KEY: Form = Form::new(
+    256,
+    |text| is_attribute(text) && !text.contains([':', '/']) && text == text.to_ascii_lowercase(),
+    "the name of an attribute, of lower-case letters, digits, _, . and -",
+);
+pub const SPAN_NAME: Form = Form::new(
+    256,
+    |text| text.split(' ').all(is_attribute),
+    "words of letters, digits, _, ., :, / and -, with a space between",
+);
 pub const DURATION: Form =
     Form::new(64, |text| parse_duration(text).is_some(), "a duration such as 500ms, 10s or 1h30m");
 pub const ORIGIN: Form = Form::new(253, is_origin, "* or scheme://host(:port) of http or https");
@@ -88,6 +102,11 @@ fn is_kind(text: &str) -> bool {
 
 fn is_kind_or_number(text: &str) -> bool {
     is_label(&text.to_ascii_lowercase())
+}
+
+fn is_attribute(text: &str) -> bool {
+    let inside = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:/-".contains(&byte);
+    !text.is_empty() && text.bytes().all(inside)
 }
 
 /// HTTP's (RFC 9110, 5.6.2).

@@ -5,27 +5,67 @@ use serde_json::{Value, json};
 
 use super::condition::{self, Condition};
 use super::{CONTROLLER_NAME, Desired, Stored, Subject, View};
-use crate::source::{Complaint, ConditionType};
+use crate::base::ObjectKey;
+use crate::source::objects::{Gateway, Kind};
+use crate::source::{Complaint, ConditionType, WAYPOINT_CLASS};
 
 const ACCEPTED: &str = "Accepted";
 const PROGRAMMED: &str = "Programmed";
+const RESOLVED_REFS: &str = "ResolvedRefs";
 /// The fields that identify a target of a policy, in the API's order.
 const FIELDS: [&str; 4] = ["group", "kind", "name", "sectionName"];
 
 pub(super) fn status(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
     let complaints: Vec<&Complaint> = view.complaints(subject).collect();
-    of_targets(subject, stored, |index| of_target(&complaints, stored, index))
+    let refers = subject.kind.kind() == Some(Kind::XTelemetryPolicy);
+    let ours = |target: &Value| !refers || is_ours(view, subject, target);
+    of_targets(subject, stored, ours, |index| {
+        let mut conditions = of_target(&complaints, stored, index);
+        if refers && conditions.iter().any(|it| it.kind == ACCEPTED && it.holds) {
+            put_references(&mut conditions, &complaints);
+        }
+        conditions
+    })
 }
 
-/// One entry for each target of a policy, by its index.
+/// Whether the objects that the policy names exist (GEP-4768). Without them it has no effect.
+fn put_references(conditions: &mut Vec<Condition>, complaints: &[&Complaint]) {
+    let of_references =
+        |it: &&&Complaint| it.condition.is_some_and(|of| of.kind == ConditionType::ResolvedRefs);
+    let Some(complaint) = complaints.iter().find(of_references) else {
+        let resolved = "all references are resolved";
+        conditions.push(Condition::holds(RESOLVED_REFS, "ResolvedRefs", resolved));
+        return;
+    };
+    let reason = complaint.condition.map_or("Invalid", |it| it.reason.name());
+    let message = with_field(&complaint.field, &complaint.reason);
+    conditions.retain(|it| it.kind != PROGRAMMED);
+    conditions.push(Condition::fails(PROGRAMMED, reason, message.clone()));
+    conditions.push(Condition::fails(RESOLVED_REFS, reason, message));
+}
+
+/// Policies that other controllers carry out too have entries of ours for our own Gateways only.
+fn is_ours(view: &View<'_>, subject: &Subject, target: &Value) -> bool {
+    let text = |field: &str| target.get(field).and_then(Value::as_str).unwrap_or_default();
+    let key = ObjectKey::new(subject.key.namespace.clone(), text("name"));
+    let gateway = view.objects.get::<Gateway>(&key);
+    text("kind") == "Gateway"
+        && gateway.is_some_and(|it| it.spec.gateway_class_name == WAYPOINT_CLASS)
+}
+
+/// One entry for each target of a policy that is ours to tell of, by its index.
 pub(super) fn of_targets(
     subject: &Subject,
     stored: &Stored,
+    ours: impl Fn(&Value) -> bool,
     conditions: impl Fn(usize) -> Vec<Condition>,
 ) -> Desired {
     let targets = stored.spec("targetRefs").and_then(Value::as_array);
     let mut ancestors: Vec<Value> = Vec::new();
     for (index, target) in targets.into_iter().flatten().enumerate() {
+        if !ours(target) {
+            continue;
+        }
         let conditions = condition::list(&conditions(index), stored.generation());
         let fields = FIELDS.iter().filter_map(|field| {
             let value = target.get(field).filter(|value| !value.is_null())?;

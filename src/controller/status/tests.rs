@@ -138,6 +138,11 @@ fn telemetry() {
 }
 
 #[test]
+fn telemetry_policies() {
+    golden("telemetry-policies");
+}
+
+#[test]
 fn traffic_policies() {
     golden("traffic-policies");
 }

@@ -23,7 +23,7 @@ pub(super) fn status(view: &View<'_>, subject: &Subject, stored: &Stored) -> Des
 /// For a BackendTLSPolicy, which has an entry for each target (Gateway API, PolicyAncestorStatus).
 pub(super) fn ancestors(view: &View<'_>, subject: &Subject, stored: &Stored) -> Desired {
     let condition = Condition::fails(ACCEPTED, "Invalid", told(view, subject, stored));
-    ancestors::of_targets(subject, stored, |_| vec![condition.clone()])
+    ancestors::of_targets(subject, stored, |_| true, |_| vec![condition.clone()])
 }
 
 /// The object's complaints; objects beyond those that are named individually get the text for their kind.

@@ -13,6 +13,8 @@ use crate::source::objects::{Kind, Namespace, Service, ServiceEntry};
 use crate::source::{Resolved, Severity, WaypointBindings};
 
 const BOUND: &str = "istio.io/WaypointBound";
+/// In the field of what is told of a second waypoint.
+const CANARY: &str = "istio.io/use-waypoint-canary";
 /// Fields of a ServiceEntry whose error means that none of its traffic goes through its waypoint.
 const CLOSING: [&str; 2] = ["spec.resolution", "spec.addresses"];
 
@@ -42,7 +44,15 @@ pub(super) fn status(
             (named.flatten().map(condition), None)
         }
     };
-    let conditions: Vec<Condition> = bound.into_iter().collect();
+    let mut conditions: Vec<Condition> = bound.into_iter().collect();
+    for condition in conditions.iter_mut().filter(|it| it.holds) {
+        // As istiod says it.
+        let canaries = view.complaints(subject).filter(|it| it.field.contains(CANARY));
+        canaries.for_each(|it| {
+            condition.message += ". Canary waypoint not attached: ";
+            condition.message += &it.reason;
+        });
+    }
     let status = json!({ "conditions": condition::list(&conditions, generation) });
     Some(Desired { status, owned: &[BOUND] })
 }

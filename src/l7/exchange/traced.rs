@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::Exchange;
+use super::{Exchange, Told};
 use crate::trace::{Context, Kind, Traced, Tracing};
 
 /// Begins the span of a request that came to this port, unless it is not recorded.
@@ -19,16 +19,20 @@ pub(in crate::l7) fn begin(
             span.port = port;
             exchange.record.trace(span);
         }
-        Traced::Unrecorded => exchange.unrecorded = true,
+        Traced::Unrecorded => exchange.told = Told::Unrecorded,
         Traced::AsItCame => {}
+    }
+    if tracing.ends_here {
+        exchange.told = Told::Nothing;
     }
 }
 
 /// Tells the next one what was decided here.
 pub(in crate::l7) fn tell(exchange: &Exchange, headers: &mut HeaderMap) {
-    if let Some(span) = exchange.record.span() {
-        span.context.write(headers);
-    } else if exchange.unrecorded {
-        Context::unrecorded(headers).write(headers);
+    match (&exchange.told, exchange.record.span()) {
+        (Told::Nothing, _) => Context::remove(headers),
+        (_, Some(span)) => span.context.write(headers),
+        (Told::Unrecorded, None) => Context::unrecorded(headers).write(headers),
+        (Told::OfItsSpan, None) => {}
     }
 }

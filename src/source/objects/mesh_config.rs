@@ -7,7 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{FieldError, LabelSelector, Labelled, Labels, read_as};
+use super::{
+    ConnectionPool, FieldError, LabelSelector, Labelled, Labels, RawOutlierDetection, read_as,
+};
 
 /// The name of the ConfigMap; that of a revision, `istio-REVISION`, is not read.
 pub const MESH_CONFIG: &str = "istio";
@@ -57,6 +59,15 @@ pub struct MeshConfig {
     /// `exportTo` of ServiceEntries that have none.
     #[serde(default)]
     pub default_service_export_to: Vec<String>,
+    /// `exportTo` of VirtualServices that have none.
+    #[serde(default)]
+    pub default_virtual_service_export_to: Vec<String>,
+    /// `exportTo` of DestinationRules that have none.
+    #[serde(default)]
+    pub default_destination_rule_export_to: Vec<String>,
+    /// A [`DefaultTrafficPolicy`], as written: what is wrong with it does not make the rest unreadable.
+    #[serde(default)]
+    pub default_traffic_policy: Option<Value>,
     #[serde(default)]
     pub access_log_file: Option<String>,
     #[serde(default)]
@@ -99,6 +110,16 @@ pub struct DefaultTracing {
     pub sampling: Option<f64>,
     #[serde(flatten)]
     pub rest: Map<String, Value>,
+}
+
+/// `MeshConfig.DefaultTrafficPolicy`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DefaultTrafficPolicy {
+    #[serde(default)]
+    pub connection_pool: Option<ConnectionPool>,
+    #[serde(default)]
+    pub outlier_detection: Option<RawOutlierDetection>,
 }
 
 /// `MeshConfig.OutboundTrafficPolicy`.
@@ -329,6 +350,11 @@ pub struct OtlpHeader {
 }
 
 impl MeshConfig {
+    /// The policy for destinations without one, or the field that is wrong.
+    pub fn default_traffic_policy(&self) -> Option<Result<DefaultTrafficPolicy, FieldError>> {
+        self.default_traffic_policy.as_ref().map(read_as)
+    }
+
     /// The provider of a name: the first one.
     pub fn provider(&self, name: &str) -> Option<&ExtensionProvider> {
         self.extension_providers.iter().find(|it| it.name == name)

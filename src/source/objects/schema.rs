@@ -8,6 +8,7 @@
 pub(super) mod core;
 pub(super) mod gateway_api;
 pub(super) mod istio;
+pub(super) mod telemetry_policy;
 
 use serde_json::Value;
 

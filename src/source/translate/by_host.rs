@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::Context;
 use crate::base::{ObjectKey, Str};
+use crate::source::objects::{Kind, MeshConfig};
 
 /// Parts of rules, to be looked up by the name of a service.
 #[derive(PartialEq)]
@@ -62,8 +63,32 @@ pub(super) fn full_host(cx: &Context<'_>, key: &ObjectKey, host: &str) -> String
     format!("{host}.{}.svc.{}", key.namespace, cx.settings.cluster_domain)
 }
 
-/// The namespaces of clients that may see a rule, by its `exportTo`; `None`: all.
-pub(super) fn exported<'a>(key: &ObjectKey, to: impl Iterator<Item = &'a str>) -> Option<Vec<Str>> {
+/// The namespaces of clients that may see a rule, by its `exportTo`, or MeshConfig's default for its kind where it has none;
+/// `None`: all.
+pub(super) fn exported<'a>(
+    cx: &Context<'a>,
+    kind: Kind,
+    key: &ObjectKey,
+    to: impl Iterator<Item = &'a str>,
+) -> Option<Vec<Str>> {
+    let default = cx.mesh_config().map_or(&[][..], |mesh| default_export(mesh, kind));
+    let mut to = to.peekable();
+    if to.peek().is_none() {
+        return namespaces(key, default.iter().map(String::as_str));
+    }
+    namespaces(key, to)
+}
+
+fn default_export(mesh: &MeshConfig, kind: Kind) -> &[String] {
+    match kind {
+        Kind::DestinationRule => &mesh.default_destination_rule_export_to,
+        Kind::VirtualService => &mesh.default_virtual_service_export_to,
+        _ => &[],
+    }
+}
+
+/// `None`: all, which is also what an empty list means.
+fn namespaces<'a>(key: &ObjectKey, to: impl Iterator<Item = &'a str>) -> Option<Vec<Str>> {
     let mut to = to.peekable();
     to.peek()?;
     let mut namespaces = Vec::new();

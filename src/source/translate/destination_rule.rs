@@ -2,9 +2,11 @@
 //!
 //! Which rule holds for whom is Istio's: one of the client's namespace, else one of the service's namespace as far as its
 //! `exportTo` goes, else one of the root namespace. Of one namespace the rule with the most specific host holds, of several with
-//! the same host the oldest; only the subsets of these are merged. A port with settings of its own inherits none.
+//! the same host the oldest; only the subsets of these are merged, and a port with settings of its own inherits none. Only
+//! MeshConfig's [`Baseline`] holds below them all.
 
 mod balancing;
+mod baseline;
 mod outliers;
 mod pool;
 mod reading;
@@ -20,13 +22,18 @@ use super::by_host::{self, ByHost};
 use super::{Context, is_of_other_revision};
 use crate::base::{ObjectKey, Str};
 use crate::model;
-use crate::source::objects::{DestinationRule, DestinationRuleSpec, Kind, created};
+use crate::source::objects::{
+    ConfigMap, DestinationRule, DestinationRuleSpec, Kind, MeshConfig, created,
+};
 use crate::source::{Condition, ConditionReason, ConditionType};
 use crate::traffic::{Destination, Policy, Ports, Traffic};
+use baseline::Baseline;
 use reading::Reading;
 pub(super) use subsets::Selections;
 use subsets::SubsetSaid;
 
+/// The field of a rule's policy.
+const WITHIN: &str = "spec.trafficPolicy";
 const SELECTOR: &str = "is not carried out: the rule holds for no client. Remove it, so that the rule holds for all clients of the \
                         namespace";
 
@@ -34,6 +41,8 @@ const SELECTOR: &str = "is not carried out: the rule holds for no client. Remove
 #[derive(Default, PartialEq)]
 pub(super) struct Rules {
     root_namespace: Str,
+    /// What holds for services without a rule.
+    without: Said,
     rules: ByHost<Rule>,
     /// Some rule has subsets.
     has_subsets: bool,
@@ -58,10 +67,37 @@ struct Said {
     subsets: Vec<SubsetSaid>,
 }
 
+/// What MeshConfig says below all rules. Nothing of a section with a mistake is in force.
+fn baseline(cx: &mut Context<'_>) -> Baseline {
+    const FIELD: &str = "data.mesh, defaultTrafficPolicy";
+    let key = cx.mesh_config_key();
+    let written = match cx.mesh_config().and_then(MeshConfig::default_traffic_policy) {
+        None => return Baseline::default(),
+        Some(Ok(written)) => written,
+        Some(Err(error)) => {
+            let within = if error.field.is_empty() { "" } else { "." };
+            let field = format!("{FIELD}{within}{}", error.field);
+            let reason = format!("{}; nothing of the policy is in force", error.reason);
+            cx.error::<ConfigMap>(&key, field, reason);
+            return Baseline::default();
+        }
+    };
+    let nothing = Baseline::default();
+    let mut reading = Reading::new(cx, (Kind::ConfigMap, &key), &nothing);
+    let (outliers, pool) = (written.outlier_detection, written.connection_pool);
+    Baseline {
+        outliers: outliers
+            .and_then(|it| reading.outliers(&format!("{FIELD}.outlierDetection"), &it)),
+        limits: pool.and_then(|it| reading.limits(&format!("{FIELD}.connectionPool"), &it)),
+    }
+}
+
 impl Rules {
     pub(super) fn collect(cx: &mut Context<'_>) -> Self {
-        let mut all =
-            Self { root_namespace: cx.settings.root_namespace.clone(), ..Self::default() };
+        let baseline = baseline(cx);
+        let without = Said { rest: baseline.policy(), ..Said::default() };
+        let root_namespace = cx.settings.root_namespace.clone();
+        let mut all = Self { root_namespace, without, ..Self::default() };
         let mut known = Known::new();
         let objects = cx.objects;
         let mut rules: Vec<_> = objects.all::<DestinationRule>().collect();
@@ -71,7 +107,7 @@ impl Rules {
                 continue;
             }
             match rule.read() {
-                Ok(spec) => add(cx, &mut known, key, &spec),
+                Ok(spec) => add(cx, &baseline, &mut known, (key, &spec)),
                 Err(error) => {
                     let reason = format!(
                         "{}; nothing of the rule is in force, but what it wants encrypted stays refused",
@@ -102,6 +138,9 @@ impl Rules {
     /// What holds for the clients of a service.
     pub(super) fn of(&self, service: &model::Service) -> Traffic {
         let mut traffic = Traffic::default();
+        if !self.without.rest.says_nothing() {
+            traffic.set(None, self.without.ports(service));
+        }
         if self.rules.is_empty() {
             return traffic;
         }
@@ -111,7 +150,7 @@ impl Rules {
         let selections = self.selections(&service.hostname);
         let set = |traffic: &mut Traffic, clients: Option<Str>, rule: &Rule| {
             traffic.set_subsets(clients.clone(), rule.named(service, &selections));
-            traffic.set(clients, rule.ports(service));
+            traffic.set(clients, rule.said.ports(service));
         };
         // From the widest to the nearest: later ones replace earlier ones.
         for rule in [root, own].into_iter().flatten() {
@@ -137,12 +176,18 @@ impl Rules {
     }
 }
 
-fn add(cx: &mut Context<'_>, known: &mut Known, key: &ObjectKey, spec: &DestinationRuleSpec) {
-    let mut reading = Reading::new(cx, key);
+fn add(
+    cx: &mut Context<'_>,
+    baseline: &Baseline,
+    known: &mut Known,
+    (key, spec): (&ObjectKey, &DestinationRuleSpec),
+) {
+    let mut reading = Reading::new(cx, (Kind::DestinationRule, key), baseline);
+    let without = Said { rest: baseline.policy(), ..Said::default() };
     let policy = spec.traffic_policy.as_ref();
-    let said = policy.map(|it| reading.policies("spec.trafficPolicy", it)).unwrap_or_default();
+    let said = policy.map_or_else(|| without.clone(), |it| reading.policies(WITHIN, it));
     let said = Said { subsets: reading.subsets(&spec.subsets), ..said };
-    if said.says_nothing() {
+    if said.is_all(&without.rest) && said.subsets.is_empty() {
         return;
     }
     let selector = spec.workload_selector.as_ref();
@@ -151,10 +196,13 @@ fn add(cx: &mut Context<'_>, known: &mut Known, key: &ObjectKey, spec: &Destinat
         return;
     }
     let host = by_host::full_host(cx, key, &spec.host);
-    let exported = by_host::exported(key, spec.export_to.iter().map(String::as_str));
+    let to = spec.export_to.iter().map(String::as_str);
+    let exported = by_host::exported(cx, Kind::DestinationRule, key, to);
     match known.entry((key.namespace.clone(), host)) {
         Entry::Vacant(place) => _ = place.insert((key.clone(), Rule { exported, said })),
-        Entry::Occupied(mut older) => join(cx, older.get_mut(), key, Rule { exported, said }),
+        Entry::Occupied(mut older) => {
+            join(cx, &without.rest, older.get_mut(), (key, Rule { exported, said }));
+        }
     }
 }
 
@@ -162,9 +210,9 @@ fn add(cx: &mut Context<'_>, known: &mut Known, key: &ObjectKey, spec: &Destinat
 /// same clients.
 fn join(
     cx: &mut Context<'_>,
+    without: &Policy,
     (older, held): &mut (ObjectKey, Rule),
-    key: &ObjectKey,
-    Rule { exported, said }: Rule,
+    (key, Rule { exported, said }): (&ObjectKey, Rule),
 ) {
     let holds = format!(
         "{older}, which is older (of equally old ones the first by name), has the same host and holds"
@@ -175,8 +223,8 @@ fn join(
         let reason = format!("{holds}; this rule's {what} no effect");
         return cx.warn::<DestinationRule>(key, "", reason);
     }
-    if !said.has_no_policy() {
-        if held.said.has_no_policy() {
+    if !said.is_all(without) {
+        if held.said.is_all(without) {
             (held.said.rest, held.said.ports) = (said.rest.clone(), said.ports.clone());
         } else {
             let reason = format!("{holds}; of this rule only the subsets are in force");
@@ -196,15 +244,6 @@ impl Rule {
         let exported = self.exported.as_ref();
         exported.is_none_or(|exported| exported.iter().any(|it| it == namespace))
     }
-
-    fn ports(&self, service: &model::Service) -> Ports {
-        let said = service.ports.iter().map(|port| (port.port, self.said.on(port.port)));
-        let policies = said.filter(|(_, policy)| !policy.says_nothing());
-        let name = |port: u16| Str::from(format!("{service}, port {port}"));
-        policies
-            .map(|(port, policy)| (port, Arc::new(Destination::new(name(port), policy.clone()))))
-            .collect()
-    }
 }
 
 impl Said {
@@ -212,17 +251,17 @@ impl Said {
         self.ports.get(&port).unwrap_or(&self.rest)
     }
 
-    fn says_nothing(&self) -> bool {
-        self.has_no_policy() && self.subsets.is_empty()
+    /// Every port has this policy.
+    fn is_all(&self, policy: &Policy) -> bool {
+        self.rest == *policy && self.ports.values().all(|it| it == policy)
     }
 
-    /// Subsets aside.
-    fn has_no_policy(&self) -> bool {
-        self.rest.says_nothing() && self.ports.values().all(Policy::says_nothing)
+    fn ports(&self, service: &model::Service) -> Ports {
+        let said = service.ports.iter().map(|port| (port.port, self.on(port.port)));
+        let policies = said.filter(|(_, policy)| !policy.says_nothing());
+        let name = |port: u16| Str::from(format!("{service}, port {port}"));
+        policies
+            .map(|(port, policy)| (port, Arc::new(Destination::new(name(port), policy.clone()))))
+            .collect()
     }
-}
-
-/// For messages.
-fn described(key: &ObjectKey) -> Str {
-    format!("{} {key}", Kind::DestinationRule).into()
 }

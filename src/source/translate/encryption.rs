@@ -69,7 +69,8 @@ impl Encryptions {
         }
         let Some(host) = spec.get("host").and_then(Value::as_str) else { return };
         let to = spec.get("exportTo").and_then(Value::as_array).into_iter().flatten();
-        let exported = by_host::exported(key, to.filter_map(Value::as_str));
+        let to = to.filter_map(Value::as_str);
+        let exported = by_host::exported(cx, Kind::DestinationRule, key, to);
         let host = by_host::full_host(cx, key, host);
         self.rules.add(&host, &key.namespace, DestinationTls { wish: Arc::new(wish), exported });
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 
-use super::waypoint::{Addressed, USE_WAYPOINT, Waypoints, label_field};
+use super::waypoint::{Addressed, USE_WAYPOINT, Waypoints, label_field, takes_ingress};
 use super::{Context, labels};
 use crate::base::{ObjectKey, Str};
 use crate::model::{self, Encryption, Resolution, ServicePort, Visibility};
@@ -46,6 +46,7 @@ pub(super) fn translate(
     let ports = tcp_ports(cx, key, spec);
     let hostname: Str =
         format!("{}.{}.svc.{}", key.name, key.namespace, cx.settings.cluster_domain).into();
+    let waypoint = waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service);
     Some(model::Service {
         key: key.clone(),
         entry: None,
@@ -57,7 +58,9 @@ pub(super) fn translate(
         hostname,
         balancing: balancing::of(cx, key, &service.metadata, spec),
         ports: ports.into_iter().map(|(_, port)| port).collect(),
-        waypoint: waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service),
+        canary: waypoints.canary::<Service>(cx, key, &service.metadata, &waypoint),
+        waypoint,
+        ingress: takes_ingress(cx, &key.namespace, &service.metadata),
         encryption: Encryption::default(),
         traffic: Traffic::default(),
         filters: Vec::new(),

@@ -18,9 +18,11 @@ use super::Context;
 use super::frame::Frame;
 use super::roster::Roster;
 use super::service::{balancing, protocol};
-use super::waypoint::{Addressed, Waypoints};
+use super::waypoint::{Addressed, Waypoints, takes_ingress};
 use crate::base::{ObjectKey, Str, work};
-use crate::model::{self, Balancing, Binding, Encryption, Resolution, ServicePort, Visibility};
+use crate::model::{
+    self, Balancing, Binding, Canary, Encryption, Resolution, ServicePort, Visibility,
+};
 use crate::source::objects::{ServiceEntry, created, label};
 use crate::traffic::Traffic;
 use addresses::Addresses;
@@ -51,6 +53,7 @@ struct Entry<'a> {
     addresses: Addresses,
     export: Export,
     waypoint: Binding,
+    canary: Option<Canary>,
     balancing: Balancing,
 }
 
@@ -174,9 +177,11 @@ fn entry<'a>(
         ports: ports(cx, key, object),
         addresses: addresses::read(cx, key, &spec.addresses),
         export: Export::of(cx, key, object),
+        canary: waypoints.canary::<ServiceEntry>(cx, key, &object.metadata, &waypoint),
         waypoint,
         balancing: Balancing {
             preference: balancing::preference::<ServiceEntry>(cx, key, &object.metadata, None),
+            races: balancing::races(cx, key, &object.metadata, resolution),
             ..Balancing::default()
         },
     })
@@ -297,6 +302,8 @@ fn service(
         resolution: entry.resolution,
         balancing: Balancing { weighted, ..entry.balancing },
         waypoint: entry.waypoint.clone(),
+        canary: entry.canary.clone(),
+        ingress: takes_ingress(cx, &entry.key.namespace, &entry.object.metadata),
         encryption: Encryption::default(),
         traffic: Traffic::default(),
         filters: Vec::new(),

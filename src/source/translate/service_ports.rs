@@ -60,6 +60,9 @@ impl<'a> Ports<'a> {
             ports.by_name.entry(id).or_default().push(service);
             if let Binding::Waypoint(waypoint) = &service.waypoint {
                 ports.by_waypoint.entry(waypoint).or_default().push(service);
+                if let Some(canary) = &service.canary {
+                    ports.by_waypoint.entry(&canary.waypoint).or_default().push(service);
+                }
             }
             let object = cx.objects.get::<objects::Service>(&service.key);
             if let Some(selector) = object.filter(|_| service.entry.is_none()).and_then(selector) {

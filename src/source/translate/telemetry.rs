@@ -6,7 +6,7 @@
 //! | mesh | MeshConfig's `defaultConfig.tracing.sampling` and `defaultProviders`; a Telemetry of the root namespace that is attached to nothing |
 //! | namespace | a Telemetry that is attached to nothing |
 //! | workload | one with a selector |
-//! | target | one with `targetRefs`: of a Gateway, then of a Service or ServiceEntry |
+//! | target | one with `targetRefs`: of a Gateway, then an XTelemetryPolicy of that Gateway, then one of a Service or ServiceEntry |
 //!
 //! Each field that a narrower level gives replaces what the wider ones say. At each level the oldest object counts, by itself for
 //! each section of its spec.
@@ -15,6 +15,7 @@ mod both;
 mod level;
 mod logging;
 mod metrics;
+mod policies;
 mod providers;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::expression::{Expression, ExpressionError};
 use crate::model::{Mesh, Observation, PolicyTarget, Scope, Service, Sides, Workload};
 use crate::source::objects::{Labelled, Pod, Telemetry, created};
 use level::Level;
+use policies::Policies;
 use providers::Providers;
 
 const TAKEN: &str = "an older Telemetry (of equally old ones the first by name) says something of all that this one does and is \
@@ -115,7 +117,9 @@ fn observation(cx: &mut Context<'_>, mesh: &Mesh, expressions: &mut Expressions)
             cx.warn::<Telemetry>(key, "", TAKEN);
         }
     }
-    let settling = Settling { all: &all, base: &base, selections: selecting.finish() };
+    let policies = Policies::read(cx, mesh);
+    let selections = selecting.finish();
+    let settling = Settling { all: &all, policies: &policies, base: &base, selections };
     settling.settle(cx, mesh)
 }
 
@@ -177,6 +181,7 @@ impl All {
 /// Merges the levels.
 struct Settling<'a> {
     all: &'a All,
+    policies: &'a Policies,
     base: &'a Level,
     selections: Selections,
 }
@@ -198,6 +203,13 @@ impl Settling<'_> {
 
     fn in_namespace(&self, of_mesh: &Level, name: &str) -> Level {
         of_mesh.then(self.all.namespaces.get(name).map(|said| &said.level))
+    }
+
+    /// What is attached to a Gateway, above this level.
+    fn at_gateway(&self, level: Level, gateway: &ObjectKey) -> Level {
+        let target = PolicyTarget::Gateway(gateway.name.clone());
+        let said = self.all.targets.get(&(gateway.namespace.clone(), target));
+        level.then(said.map(|said| &said.level)).then(self.policies.of(gateway))
     }
 
     /// The sides of each selected workload.
@@ -233,23 +245,27 @@ impl Settling<'_> {
         of_mesh: &Level,
         observation: &mut Observation,
     ) {
+        for key in self.policies.gateways() {
+            let level = self.at_gateway(self.in_namespace(of_mesh, &key.namespace), key);
+            observation.waypoints.insert(key.clone(), level.sides());
+        }
         for ((namespace, target), said) in &self.all.targets {
             if let PolicyTarget::Gateway(name) = target {
-                let level = self.in_namespace(of_mesh, namespace).then(Some(&said.level));
-                tell(cx, said, &level);
                 let key = ObjectKey::new(namespace.clone(), name.clone());
+                let level = self.at_gateway(self.in_namespace(of_mesh, namespace), &key);
+                tell(cx, said, &level);
                 observation.waypoints.insert(key, level.sides());
                 continue;
             }
             let is_meant =
                 |it: &&Arc<Service>| it.key.namespace == *namespace && it.as_target() == *target;
             for service in mesh.services.iter().filter(is_meant) {
-                let waypoint = service.waypoint.waypoint().and_then(|waypoint| {
-                    let target = PolicyTarget::Gateway(waypoint.name.clone());
-                    self.all.targets.get(&(waypoint.namespace.clone(), target))
-                });
                 let level = self.in_namespace(of_mesh, namespace);
-                let level = level.then(waypoint.map(|said| &said.level)).then(Some(&said.level));
+                let level = match service.waypoint.waypoint() {
+                    Some(waypoint) => self.at_gateway(level, waypoint),
+                    None => level,
+                };
+                let level = level.then(Some(&said.level));
                 tell(cx, said, &level);
                 observation.services.insert(service.key.clone(), level.sides());
             }

@@ -46,6 +46,8 @@ pub(super) struct VirtualServices {
     models: Vec<Arc<HttpRoute>>,
     streams: Vec<Arc<StreamRoute>>,
     complaints: Vec<Complaint>,
+    /// MeshConfig's, for those without `exportTo`.
+    default_export: Vec<String>,
 }
 
 /// One that is read, and where it complains.
@@ -81,7 +83,10 @@ impl VirtualServices {
         services: &[Arc<model::Service>],
         routes: &Routes,
     ) {
+        let mesh = cx.mesh_config();
+        let default = mesh.map_or(&[][..], |mesh| &mesh.default_virtual_service_export_to);
         let concerned = changes.virtual_services
+            || self.default_export != default
             || changes.all_routes
             || !changes.routes.is_empty()
             || !reshaped.is_empty()
@@ -90,6 +95,7 @@ impl VirtualServices {
         if !concerned || (!any && self.are_none()) {
             return;
         }
+        self.default_export = default.to_vec();
         let objects = cx.objects;
         let mut all: Vec<_> = objects.all::<VirtualService>().collect();
         // The oldest first; one of unknown age counts as the youngest, and of equally old ones the first by key holds.
@@ -184,7 +190,8 @@ impl<'a> One<'a, '_, '_> {
         }
         let written = delegates.rules(self);
         let rules = Rules::read(self, &written);
-        let exported = by_host::exported(self.key, self.spec.export_to.iter().map(String::as_str));
+        let to = self.spec.export_to.iter().map(String::as_str);
+        let exported = by_host::exported(self.cx, Kind::VirtualService, self.key, to);
         // By port, where it counts, and by how specific the host is.
         let mut parents: BTreeMap<(Option<u16>, u32), Vec<RouteParent>> = BTreeMap::new();
         for (service, specific) in &found.services {
@@ -219,7 +226,8 @@ impl<'a> One<'a, '_, '_> {
             return Vec::new();
         }
         let rules = Streams::read(self);
-        let exported = by_host::exported(self.key, self.spec.export_to.iter().map(String::as_str));
+        let to = self.spec.export_to.iter().map(String::as_str);
+        let exported = by_host::exported(self.cx, Kind::VirtualService, self.key, to);
         let mut parents: BTreeMap<(u16, u32), Vec<RouteParent>> = BTreeMap::new();
         for (service, specific) in &found.services {
             let is_bytes =

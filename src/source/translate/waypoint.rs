@@ -4,6 +4,7 @@
 //! past. No address is waited for: nothing has to be deployed for a waypoint to work.
 
 mod bindings;
+mod canary;
 mod missing;
 mod unused;
 
@@ -29,12 +30,14 @@ pub(super) const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 const NONE: &str = "none";
 /// Where that waypoint lives; the object's own namespace by default.
 pub(super) const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
+/// Whether what gateways send to an object passes its waypoint; also on its namespace.
+const INGRESS: &str = "istio.io/ingress-use-waypoint";
 /// Which traffic a waypoint takes: `service` (default), `workload`, `all` or `none`; a Gateway's own, or that of its class.
 const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
 /// On a Gateway or its class: applications are told who the client is.
 const NAME_CLIENTS: &str = "ambient.istio.io/xfcc-include-client-identity";
 /// On the pods of gateways, which never have a waypoint themselves.
-const MANAGED: &str = "gateway.istio.io/managed";
+pub(super) const MANAGED: &str = "gateway.istio.io/managed";
 
 /// How a complaint of a waypoint that is missing and not waited for is known.
 pub const LAYER4_ALONE: &str = "until there is one, layer 4 alone holds";
@@ -211,6 +214,13 @@ pub enum Resolved {
     NotReady(Str),
     /// It does not admit objects of this namespace; the reason.
     Denied(Str),
+}
+
+/// Whether gateways that dial the object's pods mean the object (Istio, `istio.io/ingress-use-waypoint`): by its own label, else by
+/// its namespace's. Another value is told of by [`labels`](super::labels), and asks for nothing.
+pub(super) fn takes_ingress(cx: &Context<'_>, namespace: &str, own: &impl Labelled) -> bool {
+    let value = label(own, INGRESS).or_else(|| namespace_label(cx.objects, namespace, INGRESS));
+    value.is_some_and(|value| value.eq_ignore_ascii_case("true"))
 }
 
 /// What policies call an object that names a waypoint.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::frame::Frame;
 use super::labels;
 use super::namespace::{DATAPLANE_MODE, check_mode};
-use super::waypoint::Addressed;
+use super::waypoint::{Addressed, MANAGED};
 use super::{Context, namespace_label};
 use crate::base::{Identity, ObjectKey, Str};
 use crate::model::{Canonical, CaptureWishes, Locality, Workload};
@@ -23,6 +23,8 @@ const NODE: &str = "isthmus.io/node";
 const DNS_CAPTURE: &str = "ambient.istio.io/dns-capture";
 /// Whether what arrives in the clear is left alone (Istio "ambient.istio.io/bypass-inbound-capture").
 const BYPASS_INBOUND: &str = "ambient.istio.io/bypass-inbound-capture";
+/// Whose gateway a pod is (Gateway API, GEP-1762).
+const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 /// The service account of a pod that names none (Kubernetes "Configure Service Accounts for Pods").
 const DEFAULT_SERVICE_ACCOUNT: &str = "default";
 /// The revision of a workload that has none (Istio "Canonical Service").
@@ -59,6 +61,7 @@ pub(super) fn translate(
         enrolled,
         unsure: !enrolled && !is_left_out(pod) && !knows_namespace(cx, key),
         host_network,
+        gateway: is_gateway(pod),
         capture: CaptureWishes {
             dns: flag(cx, key, pod, DNS_CAPTURE),
             bypass_inbound: flag(cx, key, pod, BYPASS_INBOUND).unwrap_or(false),
@@ -76,6 +79,11 @@ pub(super) fn translate(
         selected_by: sources.selecting(labels),
         registry_only: egress.registry_only(&key.namespace, labels),
     })
+}
+
+/// By the labels that Gateway API has every implementation set (GEP-1762), and Istio's.
+fn is_gateway(pod: &Pod) -> bool {
+    label(pod, GATEWAY_NAME).is_some_and(|name| !name.is_empty()) || label(pod, MANAGED).is_some()
 }
 
 /// A pod that no container runtime started is what its manifest says, so what is missing there nobody adds.

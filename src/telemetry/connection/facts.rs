@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::outbound;
 use crate::base::Reason;
 use crate::expression::{Attribute, Facts, Value};
+use crate::telemetry::facts::TLS_VERSION;
 use crate::telemetry::records::Common;
 use crate::telemetry::{AccessRules, ConnectionStart, Telemetry};
 use crate::trace::{SpanId, TraceId};
@@ -87,6 +88,10 @@ impl Facts for Seen<'_> {
             Attribute::DestinationAddress => address(&start.application()),
             Attribute::DestinationPort => Value::Int(start.application().port().into()),
             Attribute::Mtls => Value::Bool(start.mutual_tls),
+            Attribute::TlsVersion if start.mutual_tls => Value::text(TLS_VERSION),
+            Attribute::UriSanLocal if !start.destination.principal.is_empty() => {
+                Value::text(&start.destination.principal)
+            }
             Attribute::UriSan if !start.source.principal.is_empty() => {
                 Value::text(&start.source.principal)
             }

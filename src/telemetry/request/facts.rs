@@ -11,6 +11,7 @@ use super::exported::Exported;
 use super::formatted::{Kept, values};
 use crate::expression::{Attribute, Expression, Facts, Value};
 use crate::telemetry::Rules;
+use crate::telemetry::facts::TLS_VERSION;
 
 /// Rules, and the headers that their expressions look at.
 pub(super) struct Ruled {
@@ -122,7 +123,10 @@ impl Facts for Ended<'_> {
             Attribute::DestinationAddress => owned(upstream?),
             Attribute::DestinationPort => Value::Int(upstream?.port().into()),
             Attribute::Mtls => Value::Bool(start.mutual_tls),
+            Attribute::TlsVersion if start.mutual_tls => Value::text(TLS_VERSION),
+            Attribute::TlsVersion => return None,
             Attribute::UriSan => return known(&start.source.principal),
+            Attribute::UriSanLocal => return known(&record.destination.as_ref()?.0.principal),
             Attribute::RouteName => return known(&record.route),
             Attribute::Client(field) => return start.source.fact(field),
             Attribute::Server(field) => return record.destination.as_ref()?.0.fact(field),

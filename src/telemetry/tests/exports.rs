@@ -11,6 +11,7 @@ fn sink(body: &str, attributes: Option<&str>) -> Arc<RecordSink> {
         name: "otel".into(),
         host: "192.0.2.1".into(),
         namespace: None,
+        tenant: None,
         port: 4317,
         protocol: Protocol::Grpc,
         timeout: Provider::TIMEOUT,

@@ -214,6 +214,8 @@ fn connections_are_logged_as_telemetry_says() {
         (only("request.size > 5"), 1),
         (only("source.port == 40000 && connection.mtls && destination.port == 9080"), 2),
         (only("connection.uri_san_peer_certificate.endsWith('/sa/other')"), 0),
+        (only("connection.tls_version == 'TLSv1.3'"), 2),
+        (only("connection.uri_san_local_certificate.endsWith('/sa/nobody')"), 0),
         (only("response.code_details.contains('policy')"), 1),
         (only("filter_state.downstream_peer.namespace != 'bookinfo'"), 0),
         // It says nothing of connections.

@@ -270,7 +270,7 @@ fn parents_differ(value: &Value) -> Option<Objection> {
     None
 }
 
-fn names_differ(value: &Value) -> Option<Objection> {
+pub(super) fn names_differ(value: &Value) -> Option<Objection> {
     let twice = repeated(value.as_array()?, "name")?;
     Some(("", format!("name {twice:?} twice")))
 }

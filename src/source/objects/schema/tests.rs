@@ -21,6 +21,46 @@ fn of_rule(rule: Value) -> String {
 }
 
 #[test]
+fn telemetry_policies_are_as_the_api_takes_them() {
+    let target = json!([{"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "wp"}]);
+    let of = |tracing: Value| {
+        objection(Kind::XTelemetryPolicy, json!({"targetRefs": target.clone(), "tracing": tracing}))
+    };
+    let provider = json!({"backendRef": {"name": "otel", "port": 4317}});
+    for (tracing, field) in [
+        (json!({}), ""),
+        (json!({"mode": "Disabled"}), ""),
+        (json!({"mode": "Enabled", "provider": provider}), ""),
+        (json!({"mode": "Enabled"}), "spec.tracing.provider"),
+        (json!({"mode": "Disabled", "provider": provider}), "spec.tracing.provider"),
+        (json!({"spanName": "x"}), "spec.tracing.spanName"),
+        (
+            json!({"mode": "Enabled", "provider": provider, "samplingRate": {"numerator": 101}}),
+            "spec.tracing.samplingRate.numerator",
+        ),
+        (
+            json!({"mode": "Enabled", "provider": provider, "parentBasedSampling": {"mode": "Disabled", "samplingRate": {"numerator": 1}}}),
+            "spec.tracing.parentBasedSampling.samplingRate",
+        ),
+        (
+            json!({"mode": "Enabled", "provider": provider, "spanName": "a  b"}),
+            "spec.tracing.spanName",
+        ),
+        (
+            json!({"mode": "Enabled", "provider": provider, "attributes": [{"name": "a", "sourceType": "Header", "literalValue": "x"}]}),
+            "spec.tracing.attributes[0].headerName",
+        ),
+        (
+            json!({"mode": "Enabled", "provider": provider, "attributes": [{"name": "a", "sourceType": "Attribute", "attributeKey": "A"}]}),
+            "spec.tracing.attributes[0].attributeKey",
+        ),
+    ] {
+        assert_eq!(of(tracing.clone()), field, "{tracing}");
+    }
+    assert_eq!(objection(Kind::XTelemetryPolicy, json!({"targetRefs": target})), "spec.tracing");
+}
+
+#[test]
 fn what_the_api_takes_passes() {
     for rule in [
         json!({}),

@@ -3,22 +3,30 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Said, described};
+use super::Said;
+use super::baseline::Baseline;
+use crate::base::ObjectKey;
 use crate::base::schema::parse_duration;
-use crate::base::{ObjectKey, Str};
-use crate::source::objects::{DestinationRule, PortTrafficPolicy, RuleTrafficPolicy};
+use crate::source::Severity;
+use crate::source::objects::{ConnectionPool, Kind, PortTrafficPolicy, RuleTrafficPolicy};
 use crate::source::translate::Context;
 use crate::traffic::{Limits, Policy};
 
-/// One rule, while it is read.
+/// One rule, while it is read; or the section of MeshConfig that stands in for rules.
 pub(super) struct Reading<'a, 'b> {
     cx: &'a mut Context<'b>,
+    kind: Kind,
     key: &'a ObjectKey,
+    baseline: &'a Baseline,
 }
 
 impl<'a, 'b> Reading<'a, 'b> {
-    pub(super) fn new(cx: &'a mut Context<'b>, key: &'a ObjectKey) -> Self {
-        Self { cx, key }
+    pub(super) fn new(
+        cx: &'a mut Context<'b>,
+        (kind, key): (Kind, &'a ObjectKey),
+        baseline: &'a Baseline,
+    ) -> Self {
+        Self { cx, kind, key, baseline }
     }
 
     /// What holds for all ports and for single ones.
@@ -82,17 +90,29 @@ impl<'a, 'b> Reading<'a, 'b> {
         } = written;
         let balancer = load_balancer.as_ref();
         let balancer = balancer.and_then(|it| self.balancer(&format!("{within}.loadBalancer"), it));
-        let outliers = outlier_detection.as_ref();
-        let outliers =
-            outliers.and_then(|it| self.outliers(&format!("{within}.outlierDetection"), it));
-        let limits = connection_pool.as_ref();
-        let limits = limits.map(|it| self.pool(&format!("{within}.connectionPool"), it));
-        let limits = limits.filter(|limits| *limits != Limits::default()).map(Box::new);
-        let mut policy = Policy { by: Str::default(), balancer, outliers, limits };
-        if !policy.says_nothing() {
-            policy.by = described(self.key);
+        // A block that a rule has replaces the whole one of the mesh, also where it asks for nothing.
+        let outliers = match outlier_detection {
+            Some(it) => self.outliers(&format!("{within}.outlierDetection"), it),
+            None => self.baseline.outliers.clone(),
+        };
+        let own_limits = connection_pool.as_ref();
+        let own_limits = own_limits.map(|it| self.limits(&format!("{within}.connectionPool"), it));
+        let of_mesh = own_limits.is_none() && self.baseline.limits.is_some();
+        let limits = own_limits.unwrap_or_else(|| self.baseline.limits.clone());
+        let baseline = self.baseline.policy();
+        let by = baseline.by.clone();
+        let policy = Policy { by, balancer, outliers, limits };
+        if of_mesh || policy == baseline {
+            return policy;
         }
-        policy
+        // Whoever is over a limit is told who set it.
+        Policy { by: format!("{} {}", self.kind, self.key).into(), ..policy }
+    }
+
+    /// `None` where nothing is limited.
+    pub(super) fn limits(&mut self, within: &str, written: &ConnectionPool) -> Option<Box<Limits>> {
+        let limits = self.pool(within, written);
+        (limits != Limits::default()).then(|| Box::new(limits))
     }
 
     /// A duration of at least one millisecond.
@@ -113,10 +133,14 @@ impl<'a, 'b> Reading<'a, 'b> {
     }
 
     pub(super) fn warn(&mut self, field: &str, reason: impl Into<String>) {
-        self.cx.warn::<DestinationRule>(self.key, field, reason);
+        self.complain(Severity::Warning, field, reason.into());
     }
 
     pub(super) fn error(&mut self, field: &str, reason: impl Into<String>) {
-        self.cx.error::<DestinationRule>(self.key, field, reason);
+        self.complain(Severity::Error, field, reason.into());
+    }
+
+    fn complain(&mut self, severity: Severity, field: &str, reason: String) {
+        self.cx.complain(severity, self.kind, self.key, field.to_owned(), reason);
     }
 }

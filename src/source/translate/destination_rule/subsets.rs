@@ -89,7 +89,11 @@ impl Own {
         let Self { policy, load_balancer, connection_pool, outlier_detection } = self;
         let Policy { by, balancer, outliers, limits } = policy;
         Policy {
-            by: if by.is_empty() { rule.by.clone() } else { by.clone() },
+            by: if *load_balancer || *connection_pool || *outlier_detection {
+                by.clone()
+            } else {
+                rule.by.clone()
+            },
             balancer: either(*load_balancer, balancer, &rule.balancer),
             outliers: either(*outlier_detection, outliers, &rule.outliers),
             limits: either(*connection_pool, limits, &rule.limits),

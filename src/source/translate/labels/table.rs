@@ -70,11 +70,6 @@ const NETWORKS: Meaning = Not {
     harmless: &[""],
     instead: "all pods are taken to be on one network; pods of other networks are reached only where their addresses can be",
 };
-const CANARY: Meaning = Not {
-    harmless: &["", "0"],
-    instead: "all traffic goes through the waypoint that istio.io/use-waypoint names. To try another one, give it a Service of \
-              its own and split the traffic between both by the weights of an HTTPRoute",
-};
 const SIDECAR: Meaning = Not {
     harmless: &["false", "disabled"],
     instead: "no sidecar is injected; label the namespace or pod with istio.io/dataplane-mode: ambient. A pod that Istio's \
@@ -94,6 +89,15 @@ pub(super) const TABLE: &[Known] = &[
     row("istio.io/dataplane-mode", Label, &[Namespace, Pod], Any),
     row("istio.io/use-waypoint", Label, &[Namespace, Service, ServiceEntry, Pod], Any),
     row("istio.io/use-waypoint-namespace", Label, &[Namespace, Service, ServiceEntry, Pod], Any),
+    row("istio.io/ingress-use-waypoint", Label, &[Namespace, Service, ServiceEntry], FLAG),
+    row("istio.io/use-waypoint-canary", Label, &[Namespace, Service, ServiceEntry], Any),
+    row("istio.io/use-waypoint-canary-namespace", Label, &[Namespace, Service, ServiceEntry], Any),
+    row(
+        "istio.io/use-waypoint-canary-weight",
+        Annotation,
+        &[Namespace, Service, ServiceEntry],
+        Any,
+    ),
     row("istio.io/waypoint-for", Label, &[Gateway, GatewayClass], Any),
     row("istio.io/dry-run", Annotation, &[AuthorizationPolicy], Any),
     row("ambient.istio.io/xfcc-include-client-identity", Annotation, &[Gateway, GatewayClass], Any),
@@ -106,32 +110,10 @@ pub(super) const TABLE: &[Known] = &[
         &[Service, ServiceEntry, Namespace],
         Any,
     ),
+    row("istio.io/connect-strategy", Annotation, &[ServiceEntry], Any),
     row("isthmus.io/network-namespace", Annotation, &[Pod], Any),
     row("isthmus.io/node", Annotation, &[Pod], Any),
     // Read by Istio in ambient mode, and not carried out.
-    row("istio.io/use-waypoint-canary", Label, &[Namespace, Service, ServiceEntry], CANARY),
-    row(
-        "istio.io/use-waypoint-canary-namespace",
-        Label,
-        &[Namespace, Service, ServiceEntry],
-        CANARY,
-    ),
-    row(
-        "istio.io/use-waypoint-canary-weight",
-        Annotation,
-        &[Namespace, Service, ServiceEntry],
-        CANARY,
-    ),
-    row(
-        "istio.io/ingress-use-waypoint",
-        Label,
-        &[Namespace, Service, ServiceEntry],
-        Not {
-            harmless: &["false"],
-            instead: "routes of the Service hold for a gateway in the mesh that dials the Service's address, and not where it \
-                      dials pods; policies hold either way",
-        },
-    ),
     row("istio.io/global", Label, &[Service, ServiceEntry], NETWORKS_OF_SERVICES),
     row(
         "topology.istio.io/network",
@@ -158,12 +140,6 @@ pub(super) const TABLE: &[Known] = &[
             harmless: &["*"],
             instead: "hiding a name keeps nobody out; write an AuthorizationPolicy",
         },
-    ),
-    row(
-        "istio.io/connect-strategy",
-        Annotation,
-        &[ServiceEntry],
-        Not { harmless: &["", "DEFAULT"], instead: "addresses are tried one after the other" },
     ),
     row(
         "istio.io/reroute-virtual-interfaces",

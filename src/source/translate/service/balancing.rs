@@ -5,11 +5,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::super::Context;
 use crate::base::ObjectKey;
-use crate::model::{Balancing, Preference};
-use crate::source::objects::{Service, Typed, annotation};
+use crate::model::{Balancing, Preference, Resolution};
+use crate::source::objects::{Service, ServiceEntry, Typed, annotation};
 
 /// Istio's annotation, on a Service, a ServiceEntry or its namespace; the field of Kubernetes wins, then the object's own.
 const DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+
+/// Istio's annotation of ServiceEntries (1.30), and its values.
+const STRATEGY: &str = "istio.io/connect-strategy";
+const DEFAULT: &str = "DEFAULT";
+const RACE: &str = "RACE_FIRST_TCP_CONNECT";
 
 pub(super) fn of(
     cx: &mut Context<'_>,
@@ -28,7 +33,32 @@ pub(super) fn of(
         sticky: is(cx, key, "spec.sessionAffinity", &spec.session_affinity, ["ClientIP", "None"]),
         weighted: false,
         preference: preference::<Service>(cx, key, metadata, spec.traffic_distribution.as_deref()),
+        races: false,
     }
+}
+
+/// Whether a ServiceEntry has clients connect to several of its addresses at once. As in Istio, names must be resolved, and the
+/// letters' case means nothing.
+pub(in crate::source::translate) fn races(
+    cx: &mut Context<'_>,
+    key: &ObjectKey,
+    metadata: &ObjectMeta,
+    resolution: Option<Resolution>,
+) -> bool {
+    let asks = |value: &&str| !value.is_empty() && !value.eq_ignore_ascii_case(DEFAULT);
+    let Some(value) = annotation(metadata, STRATEGY).filter(asks) else { return false };
+    let field = format!("metadata.annotations[{STRATEGY:?}]");
+    if !value.eq_ignore_ascii_case(RACE) {
+        let reason = format!("{value:?} is not {RACE}; addresses are tried one after the other");
+        cx.warn::<ServiceEntry>(key, field, reason);
+        return false;
+    }
+    let names = resolution == Some(Resolution::Names);
+    if !names {
+        let reason = "has no effect: only names (resolution DNS or DNS_ROUND_ROBIN) have addresses to race to";
+        cx.warn::<ServiceEntry>(key, field, reason);
+    }
+    names
 }
 
 /// Whether the first of two values is given; neither of them is said aloud, and then the second one holds.

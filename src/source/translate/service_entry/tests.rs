@@ -432,3 +432,23 @@ fn one_entry_is_not_a_hundred_thousand_services() {
     assert_eq!(services(&text).len(), 1024);
     assert!(complaints(&text).contains("the last 76 are left out"), "{}", complaints(&text));
 }
+
+#[test]
+fn addresses_of_names_race_where_an_annotation_says_so() {
+    let told = "metadata.annotations[\"istio.io/connect-strategy\"]";
+    for (strategy, resolution, races, complains) in [
+        ("RACE_FIRST_TCP_CONNECT", "DNS", true, false),
+        ("race_first_tcp_connect", "DNS_ROUND_ROBIN", true, false),
+        ("RACE_FIRST_TCP_CONNECT", "STATIC", false, true),
+        ("DEFAULT", "DNS", false, false),
+        ("FASTEST", "DNS", false, true),
+    ] {
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n\
+             metadata: {{name: e, namespace: a, annotations: {{istio.io/connect-strategy: {strategy}}}}}\n\
+             spec: {{hosts: [x.example], resolution: {resolution}, ports: [{{number: 80}}], endpoints: [{{address: 192.0.2.1}}]}}\n"
+        );
+        assert_eq!(only(&text).balancing.races, races, "{strategy} {resolution}");
+        assert_eq!(complaints(&text).contains(told), complains, "{}", complaints(&text));
+    }
+}

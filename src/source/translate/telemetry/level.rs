@@ -48,6 +48,12 @@ pub(super) fn read(
 }
 
 impl Level {
+    /// A level that says this of both sides' spans, and nothing else.
+    pub(super) fn of_tracing(traced: Traced) -> Self {
+        let tracing = Some(Both { client: traced.clone(), server: traced });
+        Self { tracing, ..Self::default() }
+    }
+
     /// Takes the sections of a younger object that are not set yet. False if there are none.
     pub(super) fn fill(&mut self, younger: &Level) -> bool {
         let traced = fill(&mut self.tracing, &younger.tracing);

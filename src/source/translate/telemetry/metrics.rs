@@ -69,7 +69,8 @@ pub(super) fn read(
             }
         }
         if metrics.reporting_interval.is_some() {
-            let reason = "is not carried out: whoever scrapes decides how often";
+            let reason = "has no effect: counters grow while a connection lasts, so that each scrape is up to date, and whoever \
+                          scrapes decides how often";
             cx.warn::<Telemetry>(key, format!("{field}.reportingInterval"), reason);
         }
         // An entry that is about other providers only leaves the metrics alone.

@@ -23,7 +23,7 @@ const MOST_TIME: Duration = Duration::from_secs(60);
 const LOG_NAME: &str = "otel_envoy_accesslog";
 
 /// Istio's: bytes of a request's path in a span.
-const MAX_TAG_LENGTH: u32 = 256;
+pub(super) const MAX_TAG_LENGTH: u32 = 256;
 
 /// The collector of spans, and the length of a request's path in them.
 #[derive(Clone, Default)]
@@ -131,6 +131,7 @@ impl Reader<'_, '_> {
             name: name.into(),
             host,
             namespace,
+            tenant: None,
             port: written.port,
             protocol: match &written.http {
                 Some(http) => Protocol::Http { path: self.path(http) },
@@ -164,6 +165,7 @@ impl Reader<'_, '_> {
             name: name.into(),
             host,
             namespace,
+            tenant: None,
             port: written.port,
             protocol: Protocol::Grpc,
             timeout: Provider::TIMEOUT,

@@ -14,27 +14,40 @@ use crate::telemetry::{AccessFormat, SpanTag};
 use crate::trace::{self, Rate, Tag, TagValue};
 
 /// The most tags of one object; each span has all of them.
-const MOST_TAGS: usize = 64;
+pub(super) const MOST_TAGS: usize = 64;
 /// The most bytes of a name or a literal; values of headers are cut to the same length.
 const MOST_TEXT: usize = 1_024;
 
 /// The settings of one side. A field that is `None` inherits.
 #[derive(Clone, Default)]
 pub(super) struct Traced {
-    providers: Option<Collectors>,
-    rate: Option<Rate>,
-    disabled: Option<bool>,
-    tags: Option<Tags>,
-    without_istio_tags: Option<bool>,
-    by_request_id: Option<bool>,
+    pub(super) providers: Option<Collectors>,
+    pub(super) rate: Option<Rate>,
+    pub(super) disabled: Option<bool>,
+    pub(super) tags: Option<Tags>,
+    pub(super) without_istio_tags: Option<bool>,
+    pub(super) by_request_id: Option<bool>,
+    pub(super) ends_here: Option<bool>,
+    /// What policies of Gateways say beyond a Telemetry.
+    pub(super) more: Option<More>,
 }
 
 /// The custom tags.
 #[derive(Clone, Default)]
-struct Tags {
-    read: Arc<[Tag]>,
+pub(super) struct Tags {
+    pub(super) read: Arc<[Tag]>,
     /// Those whose values are known when a request ends.
-    formatted: Vec<SpanTag>,
+    pub(super) formatted: Vec<SpanTag>,
+    /// Attributes under other names: that name, and the attribute's own.
+    pub(super) copies: Arc<[(Str, Str)]>,
+}
+
+/// Settings that a Telemetry does not have.
+#[derive(Clone, Default)]
+pub(super) struct More {
+    pub(super) parent: trace::Parent,
+    pub(super) span_name: Option<Str>,
+    pub(super) service_name: Option<Str>,
 }
 
 /// One of them.
@@ -45,8 +58,16 @@ enum ReadTag {
 
 impl Traced {
     pub(super) fn then(&self, narrower: &Traced) -> Self {
-        let Traced { providers, rate, disabled, tags, without_istio_tags, by_request_id } =
-            narrower.clone();
+        let Traced {
+            providers,
+            rate,
+            disabled,
+            tags,
+            without_istio_tags,
+            by_request_id,
+            ends_here,
+            more,
+        } = narrower.clone();
         Self {
             providers: providers.or_else(|| self.providers.clone()),
             rate: rate.or(self.rate),
@@ -54,22 +75,33 @@ impl Traced {
             tags: tags.or_else(|| self.tags.clone()),
             without_istio_tags: without_istio_tags.or(self.without_istio_tags),
             by_request_id: by_request_id.or(self.by_request_id),
+            ends_here: ends_here.or(self.ends_here),
+            more: more.or_else(|| self.more.clone()),
         }
     }
 
-    /// `None` where nothing is recorded: no provider, or reporting is disabled.
+    /// `None` where nothing is recorded (no provider, or reporting is disabled) and headers pass.
     pub(super) fn tracing(&self) -> Option<Arc<trace::Tracing>> {
+        let ends_here = self.ends_here == Some(true);
         if self.has_no_provider() || self.disabled == Some(true) {
-            return None;
+            let of_headers = || Arc::new(trace::Tracing { ends_here, ..Default::default() });
+            return ends_here.then(of_headers);
         }
         let Collectors { providers, max_path } = self.providers.clone()?;
+        let More { parent, span_name, service_name } = self.more.clone().unwrap_or_default();
+        let tags = self.tags.clone().unwrap_or_default();
         Some(Arc::new(trace::Tracing {
             providers,
             rate: self.rate.unwrap_or(Rate::NONE),
-            tags: self.tags.as_ref().map(|tags| tags.read.clone()).unwrap_or_default(),
+            parent,
+            span_name,
+            service_name,
+            copies: tags.copies,
+            tags: tags.read,
             by_request_id: self.by_request_id == Some(true),
             without_istio_tags: self.without_istio_tags == Some(true),
             max_path,
+            ends_here,
         }))
     }
 
@@ -143,10 +175,6 @@ impl Reader<'_> {
     }
 
     fn read(&self, cx: &mut Context<'_>, tracing: &Tracing, providers: &Providers) -> Traced {
-        if tracing.disable_context_propagation == Some(true) {
-            let reason = "is not carried out: the headers of a trace are always passed on";
-            self.warn(cx, "disableContextPropagation", reason);
-        }
         let percentage = tracing.random_sampling_percentage;
         if percentage.is_some_and(|it| !(0.0..=100.0).contains(&it)) {
             let reason = "must be from 0 to 100; the nearest of them holds";
@@ -159,6 +187,8 @@ impl Reader<'_> {
             tags: tracing.custom_tags.as_ref().map(|tags| self.tags(cx, tags)),
             without_istio_tags: tracing.enable_istio_tags.map(|it| !it),
             by_request_id: tracing.use_request_id_for_trace_sampling,
+            ends_here: tracing.disable_context_propagation,
+            more: None,
         }
     }
 
@@ -175,7 +205,7 @@ impl Reader<'_> {
                 None => {}
             }
         }
-        Tags { read: read.into(), formatted }
+        Tags { read: read.into(), formatted, ..Tags::default() }
     }
 
     /// Providers that are not known export nothing, rather than to those of a wider level.
@@ -280,6 +310,6 @@ impl Reader<'_> {
 }
 
 /// The text, cut to the length that spans show.
-fn text(written: &str) -> Str {
+pub(super) fn text(written: &str) -> Str {
     Str::from(&written[..written.floor_char_boundary(MOST_TEXT)])
 }

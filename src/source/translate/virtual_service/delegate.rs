@@ -10,7 +10,7 @@ use crate::base::ObjectKey;
 use crate::filter::StringMatch;
 use crate::source::Objects;
 use crate::source::objects::{
-    VirtualDelegate, VirtualHttpMatch, VirtualHttpRoute, VirtualService, VirtualServiceSpec,
+    Kind, VirtualDelegate, VirtualHttpMatch, VirtualHttpRoute, VirtualService, VirtualServiceSpec,
 };
 use crate::source::translate::{TranslateSettings, by_host, is_of_other_revision};
 
@@ -80,7 +80,8 @@ impl<'a> Delegates<'a> {
                 "the VirtualService {wanted} does not exist, cannot be read, or has hosts itself"
             ));
         };
-        let exported = by_host::exported(key, spec.export_to.iter().map(String::as_str));
+        let to = spec.export_to.iter().map(String::as_str);
+        let exported = by_host::exported(one.cx, Kind::VirtualService, key, to);
         let sees = |all: &Vec<_>| all.contains(&one.key.namespace);
         if !exported.as_ref().is_none_or(sees) {
             return Err(format!(

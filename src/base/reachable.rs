@@ -1,7 +1,9 @@
-//! Where keys may be fetched: the one decision about addresses, made of each address right before it is connected to.
+//! Where the agent itself connects to on behalf of a tenant: the one decision about addresses, made of each address right before it
+//! is connected to.
 //!
-//! Whoever may write a RequestAuthentication has the agent, which runs in its node's network, send a GET. Services of the node
-//! itself and of the cloud (credentials of machines) rely on it that nobody else can.
+//! Whoever may write a RequestAuthentication has the agent, which runs in its node's network, send a GET; whoever may write an
+//! XTelemetryPolicy has it send spans. Services of the node itself and of the cloud (credentials of machines) rely on it that nobody
+//! else can.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -28,7 +30,7 @@ const METADATA: [&str; 8] = [
 ];
 
 /// Why this address may not be connected to; `None`: it may. `allowed`: what a setting permits in spite of it.
-pub(super) fn refused(address: IpAddr, allowed: &[IpNet]) -> Option<&'static str> {
+pub fn refused(address: IpAddr, allowed: &[IpNet]) -> Option<&'static str> {
     let meant = meant(address);
     if allowed.iter().any(|net| net.contains(&address) || meant.is_some_and(|it| net.contains(&it)))
     {
