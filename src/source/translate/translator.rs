@@ -162,7 +162,7 @@ impl Translator {
             self.sources = sources;
         }
         let sources = self.sources.clone();
-        let frame = match self.frame.take() {
+        let mut frame = match self.frame.take() {
             Some(frame) if !changes.frame => frame,
             before => {
                 let mut frame = Frame::collect(cx);
@@ -172,7 +172,8 @@ impl Translator {
                 frame
             }
         };
-        Frame { sources, ..frame }
+        frame.sources = sources;
+        frame
     }
 
     fn pods_to_translate(&self, objects: &Objects, changes: &Changes) -> BTreeSet<ObjectKey> {
