@@ -50,6 +50,8 @@ impl Subsets {
 
     pub(super) fn set(&mut self, clients: Option<Str>, subsets: Named) {
         match clients {
+            // Nobody has any, so that these need not be told apart.
+            Some(_) if subsets.is_empty() && self.everyone.is_empty() => {}
             Some(namespace) => _ = self.namespaces.insert(namespace, subsets),
             None => self.everyone = subsets,
         }

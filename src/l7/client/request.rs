@@ -191,14 +191,7 @@ struct Planning<'a> {
 impl Planning<'_> {
     /// The rule, its filters' say, the backend, and its filters' say.
     async fn plan(mut self) -> Result<Plan, Refusal> {
-        let request = &self.arrived.request;
-        let (service, port) = (&self.session.service, self.session.dialled.port());
-        let namespace = &self.session.client.key.namespace;
-        let who = Who::Workload(&self.session.client.uid);
-        let client = Client { namespace, who, selected_by: None };
-        let head = sent::head(request.method(), request.uri(), request.headers(), client);
-        let route = plan::route(self.world, service, port, namespace, &head);
-        let mut route = route.map_err(|answer| self.heard(answer))?;
+        let mut route = self.route().map_err(|answer| self.heard(answer))?;
         let led = self.lead(&mut route).await;
         let rule = route.chosen.as_ref().map(|chosen| chosen.name()).unwrap_or_default();
         self.exchange.record.route(rule);
@@ -208,6 +201,17 @@ impl Planning<'_> {
         let (backend, subset) = ((&*resolved, port), route.subset().map(Str::as_str));
         let hash = plan::hash(backend, subset, self.session, request.uri(), request.headers());
         Ok(route.lead_to((resolved, port), hash))
+    }
+
+    /// The rule that takes the request.
+    fn route(&self) -> Result<plan::Route, Answer> {
+        let request = &self.arrived.request;
+        let (service, port) = (&self.session.service, self.session.dialled.port());
+        let namespace = &self.session.client.key.namespace;
+        let who = Who::Workload(&self.session.client.uid);
+        let client = Client { namespace, who, selected_by: None };
+        let head = sent::head(request.method(), request.uri(), request.headers(), client);
+        plan::route(self.world, service, port, namespace, &head)
     }
 
     /// To the backend whose turn it is, unless a filter answers instead.
