@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::base::Str;
 use crate::model::{Endpoint, Resolution, Service, Viewer, Workload};
-use crate::traffic::{self, Destination, HashKey, LocalityPolicy};
+use crate::traffic::{self, Destination, HashKey, LocalityPolicy, Subset};
 use crate::world::World;
 pub use neighbours::neighbours;
 pub use picked::{Ended, InUse, Picked};
@@ -39,9 +39,23 @@ pub struct Caller<'a> {
     pub hash: Option<u64>,
     /// The endpoint of its session, as [`session_of`] tells it. It is taken if it may be.
     pub session: Option<u64>,
+    /// Only its endpoints may be taken, and its policies hold.
+    pub subset: Option<&'a Subset>,
 }
 
 impl Caller<'_> {
+    /// What holds for its requests to `port`.
+    fn destination<'s>(&'s self, service: &'s Service, port: u16) -> Option<&'s Arc<Destination>> {
+        match self.subset {
+            None => service.destination(self.workload, port),
+            Some(subset) => subset.on(port),
+        }
+    }
+
+    fn may_take(&self, endpoint: &Endpoint) -> bool {
+        self.subset.is_none_or(|subset| subset.has(&endpoint.subsets))
+    }
+
     /// The key by which the policy selects; the address is known without a request.
     fn key(&self, property: &HashKey) -> Option<u64> {
         let address = (*property == HashKey::SourceIp).then(|| traffic::of_address(self.address));
@@ -60,7 +74,7 @@ pub fn pick(
     like: SocketAddr,
     avoid: &[SocketAddr],
 ) -> Option<Picked> {
-    let of_client = service.destination(caller.workload, port);
+    let of_client = caller.destination(service, port);
     if service.resolution == Resolution::Dialled {
         // Do not use an address that was dialled for another service.
         let own = service.owns(like.ip().to_canonical());
@@ -101,10 +115,11 @@ fn select(
     tried: &[SocketAddr],
 ) -> Option<Picked> {
     let Choice { world, service, port, caller, like } = *choice;
-    let client = caller.workload;
+    let (client, subset) = (caller.workload, caller.subset);
+    let labels = subset.and_then(|subset| subset.labels);
     let is_ipv4 = like.ip().to_canonical().is_ipv4();
-    let table = service.tables.get(Viewer { port, is_ipv4, destination, client }, || {
-        Build { world, service, port, client, like, destination }.table()
+    let table = service.tables.get(Viewer { port, is_ipv4, destination, labels, client }, || {
+        Build { world, service, port, client, subset, like, destination }.table()
     });
     let selection = Selection { service, destination, table: &table, caller, like };
     let (member, attempt) = selection.select(tried)?;
@@ -137,12 +152,13 @@ fn sock_address(address: SocketAddr) -> SocketAddr {
 }
 
 /// Why there is no endpoint, for the log.
-pub fn nobody(service: &Service, port: u16, caller: &Workload) -> String {
+pub fn nobody(service: &Service, port: u16, caller: &Caller<'_>) -> String {
     let node = match service.balancing.local_only {
-        true => format!(" on node {} (internalTrafficPolicy is Local)", caller.node),
+        true => format!(" on node {} (internalTrafficPolicy is Local)", caller.workload.node),
         false => String::new(),
     };
-    let destination = service.destination(caller, port);
+    let destination = caller.destination(service, port);
+    let of_subset = if caller.subset.is_some() { " with the labels of the subset" } else { "" };
     let ejected = match destination.and_then(|it| it.ejected()) {
         Some(ejected) => {
             format!("; ejected by outlierDetection: {}", ejected.endpoints().count())
@@ -155,5 +171,5 @@ pub fn nobody(service: &Service, port: u16, caller: &Workload) -> String {
         }
         _ => "",
     };
-    format!("{service} has no ready endpoint on port {port}{node}{ejected}{places}")
+    format!("{service} has no ready endpoint{of_subset} on port {port}{node}{ejected}{places}")
 }

@@ -3,6 +3,7 @@
 
 mod alike;
 mod backoff;
+mod bits;
 mod burst;
 mod driven;
 mod fast;
@@ -27,6 +28,7 @@ pub mod work;
 
 pub use alike::{alike, is_alike};
 pub use backoff::Backoff;
+pub use bits::Bits;
 pub use burst::Burst;
 pub use driven::driven;
 pub use fast::FastMap;

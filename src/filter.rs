@@ -1,4 +1,4 @@
-//! The filters of routes (Gateway API, HTTPRouteFilter) and of TrafficPolicies. Each has one file with its data, its manifest,
+//! The filters of routes (Gateway API, HTTPRouteFilter), of TrafficPolicies and of VirtualServices (Istio, HTTPRoute). Each has one file with its data, its manifest,
 //! its effect and its tests.
 //!
 //! The table below registers them. The enumerations, the manifests' types and the static dispatch are generated from it. A
@@ -36,6 +36,7 @@ mod session_persistence;
 mod share;
 mod table;
 mod tcp_rate_limit;
+mod virtual_service;
 
 pub use answer::{Answer, Flow, Passing, Waited};
 pub use backend::{BackendObject, BackendRef};
@@ -62,13 +63,18 @@ pub use rate_limit::{
     Buckets, Charges, Global, Key, LIMIT_HEADERS, Limit, Question, Quota, Rate, RateLimit,
     SharedLimit, Taken,
 };
-pub use redirect::Redirect;
+pub use redirect::{Redirect, without_port};
 pub use rewrite::Rewrite;
 pub use session_persistence::{
     SessionCarrier, SessionPersistence, Token, WrittenSession, session_persistence,
 };
 pub use share::Share;
 pub use tcp_rate_limit::{Counter, Meter, Opened, TcpRateLimit};
+pub use virtual_service::{
+    CorsPolicy, DirectResponse, Operations, Percent, RedirectTo, StringMatch, UriRewrite,
+    WrittenCorsPolicy, WrittenDirectResponse, WrittenFault, WrittenHeaders, WrittenRedirect,
+    WrittenRewrite,
+};
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -103,6 +109,14 @@ table::filters! {
         ConcurrencyLimit(ConcurrencyLimit): "concurrencyLimit";
         Hedging(Hedging): "hedging";
         TcpRateLimit(TcpRateLimit): "tcpRateLimit";
+    }
+    virtual_services {
+        // Variant, type: its field in an HTTPRoute of a VirtualService, which may have a `fault` as well.
+        CorsPolicy(CorsPolicy): "corsPolicy";
+        RedirectTo(RedirectTo): "redirect";
+        DirectResponse(DirectResponse): "directResponse";
+        UriRewrite(UriRewrite): "rewrite";
+        Operations(Operations): "headers";
     }
 }
 

@@ -23,13 +23,14 @@ pub use policy::{
 };
 pub use retry::{DefaultRetry, Retry, RetryCondition, RetryOn};
 pub use route::{
-    Backend, HttpMatch, HttpRoute, HttpRule, PathMatch, RouteKind, RouteParent, Timeouts,
+    Backend, Holds, HttpMatch, HttpRoute, HttpRule, MoreMatch, PathMatch, RouteKind, RouteParent,
+    Timeouts, Without,
 };
 pub use service::{
     AppProtocol, Balancing, Canary, Endpoint, PortFilters, PortMapping, Preference, Resolution,
     Served, Service, ServicePort, Visibility,
 };
-pub use stream_route::{NameMatch, StreamKind, StreamRoute};
+pub use stream_route::{NameMatch, StreamKind, StreamMatch, StreamRoute, StreamRule, StreamRules};
 pub use string_match::StringMatch;
 pub use tables::{Tables, Viewer};
 pub use telemetry::{Observation, Observed, Sides};

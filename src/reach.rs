@@ -81,7 +81,8 @@ pub struct Downstream<'a> {
 
 impl<'a> Downstream<'a> {
     pub fn caller(&self) -> Caller<'a> {
-        Caller { workload: self.client, address: self.address.ip(), hash: None, session: None }
+        let (workload, address) = (self.client, self.address.ip());
+        Caller { workload, address, hash: None, session: None, subset: None }
     }
 
     fn connection(&self, destination: SocketAddr) -> Connection<'a> {

@@ -14,7 +14,7 @@ pub use select::{Selection, leading_to, select, serves};
 pub use split::{next_backend, next_backend_of_stream};
 pub use streams::Streams;
 
-pub use crate::rules::Head;
+pub use crate::rules::{Client, Head, Who};
 
 #[cfg(test)]
 mod tests;

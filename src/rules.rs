@@ -1,4 +1,4 @@
-//! What HTTPRoutes and GRPCRoutes mean: whether a request fulfils a match, and which of several matches takes precedence.
+//! What HTTPRoutes, GRPCRoutes and VirtualServices mean: whether a request fulfils a match, and which of several matches takes precedence.
 //! Compiled when the world is built, so that a request costs about the same whether a service has one route or a thousand.
 //!
 //! Pure over the model. An index leaves out matches that cannot hold, by the path and by what else they demand exactly; what
@@ -6,6 +6,7 @@
 //! [`crate::route`] decides which routes hold for a client at all.
 
 mod bucket;
+mod compiled;
 mod group;
 mod matching;
 mod paths;
@@ -14,6 +15,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+pub use compiled::Compilations;
 pub use group::{Group, Rules};
-pub use matching::Head;
+pub use matching::{Client, Head, Who};
 pub use service::ServiceRules;

@@ -31,6 +31,8 @@ pub use kubernetes::{KubernetesSource, client};
 pub use last_read::LastRead;
 pub use manifest::{Document, Refusal, parse};
 pub use store::{File, Objects};
+#[cfg(test)]
+pub(crate) use translate::compiled_virtual_service;
 pub use translate::{
     LAYER4_ALONE, Resolved, TranslateSettings, Translation, Translator, WAYPOINT_CLASS,
     WaypointBindings, is_of_other_revision, other_revision_of_gateway, translate,

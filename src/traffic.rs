@@ -18,6 +18,7 @@ mod load;
 mod locality;
 mod policy;
 mod series;
+mod subsets;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,8 @@ pub use load::{InFlight, Load};
 pub use locality::{Distribute, Failover, LocalityPolicy, PlacePattern};
 pub use policy::{Balancer, OutlierDetection, Policy};
 pub use series::{ServicePort, Totals, totals};
+use subsets::Subsets;
+pub use subsets::{Named, Subset};
 pub use table::{Group, Member, Table};
 pub use warmup::Warmup;
 
@@ -60,6 +63,8 @@ pub struct Traffic {
     /// For clients that a rule of their namespace selects, before these. Of several that select a client the first holds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     selected: Vec<Selected>,
+    #[serde(skip_serializing_if = "Subsets::is_empty")]
+    subsets: Subsets,
 }
 
 /// The policies of a rule with a `workloadSelector`.
@@ -68,6 +73,8 @@ struct Selected {
     namespace: Str,
     rule: Str,
     ports: Ports,
+    #[serde(skip_serializing_if = "Named::is_empty")]
+    subsets: Named,
 }
 
 /// The policies for the ports of a service. Ports without one are left out.
@@ -75,7 +82,10 @@ pub type Ports = BTreeMap<u16, Arc<Destination>>;
 
 impl Traffic {
     pub fn is_empty(&self) -> bool {
-        self.everyone.is_empty() && self.namespaces.is_empty() && self.selected.is_empty()
+        self.everyone.is_empty()
+            && self.namespaces.is_empty()
+            && self.selected.is_empty()
+            && self.subsets.is_empty()
     }
 
     /// The policies for clients of one namespace; `None`: of all that have none of their own.
@@ -86,9 +96,14 @@ impl Traffic {
         }
     }
 
-    /// The policies for clients of a namespace that a rule of it selects. What is set first comes first.
-    pub fn set_selected(&mut self, namespace: Str, rule: Str, ports: Ports) {
-        self.selected.push(Selected { namespace, rule, ports });
+    /// The subsets that clients of one namespace, or of all that have none of their own, see.
+    pub fn set_subsets(&mut self, clients: Option<Str>, subsets: Named) {
+        self.subsets.set(clients, subsets);
+    }
+
+    /// The policies and subsets for clients of a namespace that a rule of it selects. What is set first comes first.
+    pub fn set_selected(&mut self, namespace: Str, rule: Str, ports: Ports, subsets: Named) {
+        self.selected.push(Selected { namespace, rule, ports, subsets });
     }
 
     /// What holds for a client of this namespace, which these rules of it select, on this port.
@@ -101,24 +116,49 @@ impl Traffic {
         if self.is_empty() {
             return None;
         }
-        let is_for = |selected: &&Selected| {
-            selected.namespace == namespace && rules.contains(&selected.rule)
-        };
-        // Nearly no client is selected by any.
-        let selected = if rules.is_empty() { &[] } else { &self.selected[..] };
-        let ports = match selected.iter().find(is_for) {
+        let ports = match self.selecting(namespace, rules) {
             Some(selected) => &selected.ports,
             None => self.namespaces.get(namespace).unwrap_or(&self.everyone),
         };
         ports.get(&port)
     }
 
-    /// Those that want to know which endpoints there are, with their ports.
-    pub fn listening(&self) -> impl Iterator<Item = (u16, &Arc<Destination>)> {
+    /// The subsets that a client of this namespace, which these rules of it select, sees.
+    pub fn subsets_of(&self, namespace: &str, rules: &[Str]) -> &Named {
+        match self.selecting(namespace, rules) {
+            Some(selected) => &selected.subsets,
+            None => self.subsets.of_client(namespace),
+        }
+    }
+
+    /// The subsets with this name that clients of this namespace see, each of them one.
+    pub fn subsets_named(&self, namespace: &str, name: &str) -> impl Iterator<Item = &Subset> {
+        let selected = self.selected.iter().filter(move |it| it.namespace == namespace);
+        let all = selected.map(|it| &it.subsets).chain([self.subsets.of_client(namespace)]);
+        all.filter_map(move |subsets| subsets.get(name))
+    }
+
+    fn selecting(&self, namespace: &str, rules: &[Str]) -> Option<&Selected> {
+        let is_for = |selected: &&Selected| {
+            selected.namespace == namespace && rules.contains(&selected.rule)
+        };
+        // Nearly no client is selected by any.
+        let selected = if rules.is_empty() { &[] } else { &self.selected[..] };
+        selected.iter().find(is_for)
+    }
+
+    /// Those that want to know which endpoints there are, with their ports and the subsets that have the endpoints.
+    pub fn listening(&self) -> impl Iterator<Item = (u16, Option<&Subset>, &Arc<Destination>)> {
         let ports = std::iter::once(&self.everyone).chain(self.namespaces.values());
         let ports = ports.chain(self.selected.iter().map(|selected| &selected.ports));
-        let all = ports.flatten().map(|(port, destination)| (*port, destination));
-        all.filter(|(_, destination)| destination.listens())
+        let subsets = self.subsets.all().chain(self.selected.iter().map(|it| &it.subsets));
+        let of_subsets = subsets.flat_map(Named::values);
+        let all = ports.map(|ports| (None, ports));
+        let all = all.chain(of_subsets.map(|subset| (Some(subset), &subset.ports)));
+        let all = all.flat_map(|(subset, ports)| {
+            ports.iter().map(move |(port, destination)| (*port, subset, destination))
+        });
+        all.filter(|(.., destination)| destination.listens())
     }
 
     /// Keeps what was seen of endpoints under the same policy.
@@ -134,8 +174,10 @@ impl Traffic {
             let same = before.selected.iter().find(|it| (&it.namespace, &it.rule) == id);
             if let Some(before) = same {
                 inherit(&mut selected.ports, &before.ports);
+                subsets::inherit(&mut selected.subsets, &before.subsets);
             }
         }
+        self.subsets.inherit(&before.subsets);
     }
 }
 

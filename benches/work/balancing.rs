@@ -45,8 +45,12 @@ pub fn measure(meter: &mut impl Meter) -> Result<()> {
             if kind == "ejected/" {
                 eject_one(&mesh.service, &mesh.client)?;
             }
-            let caller =
-                Caller { workload: &mesh.client, address: mesh::CLIENT.into(), hash: None };
+            let caller = Caller {
+                workload: &mesh.client,
+                address: mesh::CLIENT.into(),
+                hash: None,
+                subset: None,
+            };
             let dialled = SocketAddr::from((mesh::ADDRESS, mesh::PORT));
             let run = |()| pick(&mesh.world, &mesh.service, mesh::PORT, caller, dialled, &[]);
             run(()).context("an endpoint")?;

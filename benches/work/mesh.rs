@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use http::Request;
 use isthmus::base::{ObjectKey, TrustDomains};
 use isthmus::model::{HttpRule, Service, Workload};
-use isthmus::route::{self, Head, Selection};
+use isthmus::route::{self, Client, Head, Selection};
 use isthmus::source::objects::Kind;
 use isthmus::source::{Objects, TranslateSettings, Translator};
 use isthmus::world::{MeshNames, World, WorldStore};
@@ -61,7 +61,8 @@ impl Mesh {
     /// What routes say of a request of the client.
     pub fn select(&self, request: &Request<()>) -> Selection {
         let (uri, headers) = (request.uri(), request.headers());
-        let head = Head { method: request.method(), path: uri.path(), query: uri.query(), headers };
+        let (path, query, client) = (uri.path(), uri.query(), Client::default());
+        let head = Head { method: request.method(), path, query, headers, client };
         route::select(&self.world, &self.service, PORT, "shop", &head)
     }
 

@@ -122,6 +122,9 @@ impl<'a> Choice<'a, '_> {
         tried: &[SocketAddr],
     ) -> Option<(u8, Candidate<'a>)> {
         let Balancing { local_only, preference, .. } = self.service.balancing;
+        if !self.caller.may_take(endpoint) {
+            return None;
+        }
         let target = endpoint.target_port(self.port)?;
         let address = address_like(endpoint, self.like)?;
         let candidate = SocketAddr::new(address, target);

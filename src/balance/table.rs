@@ -9,7 +9,7 @@ use super::plain::{address_like, distance};
 use crate::base::Str;
 use crate::model::{Endpoint, Locality, Service, Workload};
 use crate::traffic::{
-    Destination, Distribute, Failover, Group, LocalityPolicy, Member, PlacePattern, Table,
+    Destination, Distribute, Failover, Group, LocalityPolicy, Member, PlacePattern, Subset, Table,
 };
 use crate::world::World;
 
@@ -19,6 +19,8 @@ pub(super) struct Build<'a> {
     pub(super) service: &'a Service,
     pub(super) port: u16,
     pub(super) client: &'a Workload,
+    /// Only its endpoints are in the table.
+    pub(super) subset: Option<&'a Subset>,
     pub(super) like: SocketAddr,
     pub(super) destination: &'a Destination,
 }
@@ -53,6 +55,9 @@ impl<'a> Build<'a> {
     /// An endpoint that serves the port, for this client.
     fn found(&self, (index, endpoint): (usize, &'a Endpoint)) -> Option<Found<'a>> {
         if self.service.balancing.local_only && endpoint.node != self.client.node {
+            return None;
+        }
+        if self.subset.is_some_and(|subset| !subset.has(&endpoint.subsets)) {
             return None;
         }
         let target = endpoint.target_port(self.port)?;

@@ -17,7 +17,8 @@ fn client() -> Workload {
 }
 
 fn by(workload: &Workload) -> Caller<'_> {
-    Caller { workload, address: "10.0.9.1".parse().unwrap(), hash: None, session: None }
+    let address = "10.0.9.1".parse().unwrap();
+    Caller { workload, address, hash: None, session: None, subset: None }
 }
 
 fn pick_from(world: &World, avoid: &[SocketAddr]) -> Option<Picked> {
@@ -193,7 +194,7 @@ fn trap_16_local_without_an_endpoint_on_the_node_has_none() {
     assert_eq!(chosen(&client, &world), [1]);
     let (client, world) = spread(local, [false, true, true, true]);
     assert!(chosen(&client, &world).is_empty());
-    let why = nobody(world.service(&key("echo")).unwrap(), 80, &client);
+    let why = nobody(world.service(&key("echo")).unwrap(), 80, &by(&client));
     assert!(why.contains("on node a (internalTrafficPolicy is Local)"), "{why}");
 }
 
@@ -209,6 +210,7 @@ fn a_sticky_service_gives_a_client_one_endpoint_and_moves_few_when_one_goes() {
             address: IpAddr::from([10, 1, 0, number]),
             hash: None,
             session: None,
+            subset: None,
         };
         let like = "10.96.0.1:80".parse().unwrap();
         let picks = (0..5).map(|_| pick(world, service, 80, caller, like, &[]).unwrap().address);
@@ -325,3 +327,4 @@ fn a_workload_is_known_by_its_address_written_as_ipv6() {
 mod latency;
 mod locality;
 mod policies;
+mod subsets;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::Charges;
@@ -16,6 +17,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body for the client; may be empty.
     pub text: &'static str,
+    /// Instead of the text.
+    pub body: Option<Bytes>,
     /// [`Reason::None`] if nothing failed, as with a redirect. gRPC clients get failures in gRPC's form.
     pub reason: Reason,
     /// Names the filter's cause, for the log; the client does not see it.
@@ -27,7 +30,8 @@ pub struct Answer {
 impl Answer {
     /// An answer that is no failure, without a body.
     pub fn plain(status: StatusCode, headers: HeaderMap) -> Self {
-        Self { status, headers, text: "", reason: Reason::None, why: String::new(), grpc: None }
+        let (text, body, why) = ("", None, String::new());
+        Self { status, headers, text, body, reason: Reason::None, why, grpc: None }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The fault of a TrafficPolicy (`fault`): it delays or aborts a percentage of the requests, to test how clients cope with a
+//! The fault of a TrafficPolicy or of a VirtualService (`fault`): it delays or aborts a percentage of the requests, to test how clients cope with a
 //! destination that is slow or fails. The client's half injects it.
 
 use std::sync::Arc;
@@ -15,18 +15,16 @@ use super::{
 };
 use crate::base::schema::forms::{DURATION, HEADER_NAME, HEADER_VALUE};
 use crate::base::schema::{Objection, Rule, parse_duration};
-use crate::base::{ObjectKey, Reason};
+use crate::base::{Reason, Str};
 use Rule::{Fields, List, Number, OneOf, Text, With};
 
-/// Longer than any client waits.
-const LONGEST: Duration = Duration::from_secs(3600);
 /// The body for the client: Envoy's text.
 const TEXT: &str = "fault filter abort";
 
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Injection {
-    /// The policy that sets it.
-    pub policy: ObjectKey,
+    /// The object that sets it, with its kind.
+    pub by: Str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abort: Option<Abort>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,9 +93,8 @@ struct WrittenDelay {
 impl PartialEq for Injection {
     /// Both inject the same; the counts are not compared.
     fn eq(&self, other: &Self) -> bool {
-        let Self { policy, abort, delay, headers, turns: _ } = self;
-        (policy, abort, delay, headers)
-            == (&other.policy, &other.abort, &other.delay, &other.headers)
+        let Self { by, abort, delay, headers, turns: _ } = self;
+        (by, abort, delay, headers) == (&other.by, &other.abort, &other.delay, &other.headers)
     }
 }
 
@@ -134,13 +131,10 @@ impl Filter for Injection {
     ]);
 
     fn read(written: &Written, rule: &dyn RuleContext) -> Result<Self, Fault> {
-        Ok(Self {
-            policy: rule.policy(),
-            abort: written.abort.as_ref().map(WrittenAbort::read).transpose()?,
-            delay: written.delay.as_ref().map(WrittenDelay::read).transpose()?,
-            headers: written.headers.clone(),
-            turns: Arc::new(Turns { abort: turn(), delay: turn() }),
-        })
+        let abort = written.abort.as_ref().map(WrittenAbort::read).transpose()?;
+        let delay = written.delay.as_ref().map(WrittenDelay::read).transpose()?;
+        let by = arcstr::format!("TrafficPolicy {}", rule.policy());
+        Ok(Self { headers: written.headers.clone(), ..Self::new(by, abort, delay) })
     }
 
     fn request(&self, head: &mut RequestHead<'_>, _cx: &Cx<'_>) -> Flow {
@@ -154,7 +148,7 @@ impl Filter for Injection {
             (None, None) => Flow::Next,
             (None, Some(answer)) => Flow::Answer(answer),
             (Some(Delay { time, .. }), answer) => {
-                let why = format!("the TrafficPolicy {} delays it by {time:?}", self.policy);
+                let why = format!("the {} delays it by {time:?}", self.by);
                 Flow::Wait(Box::pin(async move {
                     tokio::time::sleep(time).await;
                     Waited { answer, mark: Some((Reason::DelayInjected, why)) }
@@ -206,10 +200,12 @@ impl WrittenAbort {
 impl WrittenDelay {
     fn read(&self) -> Result<Delay, Fault> {
         let text = &self.fixed_delay;
-        let time = parse_duration(text).filter(|it| *it <= LONGEST).ok_or_else(|| {
-            let why = format!("{text:?} is not a duration up to 1h such as 500ms, 10s or 1m30s");
-            Fault::field("delay.fixedDelay", why)
-        })?;
+        let time =
+            parse_duration(text).filter(|it| *it <= Injection::LONGEST).ok_or_else(|| {
+                let why =
+                    format!("{text:?} is not a duration up to 1h such as 500ms, 10s or 1m30s");
+                Fault::field("delay.fixedDelay", why)
+            })?;
         Ok(Delay { time, share: share("delay", self.percentage)? })
     }
 }
@@ -225,14 +221,24 @@ fn share(of: &str, percentage: Option<u32>) -> Result<Share, Fault> {
 }
 
 impl Injection {
+    /// Longer than any client waits.
+    pub const LONGEST: Duration = Duration::from_secs(3600);
+
+    /// For all requests.
+    pub fn new(by: Str, abort: Option<Abort>, delay: Option<Delay>) -> Self {
+        let turns = Arc::new(Turns { abort: turn(), delay: turn() });
+        Self { by, abort, delay, headers: Vec::new(), turns }
+    }
+
     fn answer(&self, abort: Abort) -> Answer {
         Answer {
             status: abort.status,
             headers: HeaderMap::new(),
             text: TEXT,
             reason: Reason::FaultInjected,
-            why: format!("the TrafficPolicy {} aborts it", self.policy),
+            why: format!("the {} aborts it", self.by),
             grpc: abort.grpc,
+            body: None,
         }
     }
 }

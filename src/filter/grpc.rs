@@ -43,7 +43,7 @@ pub(super) fn is_named(value: &Value) -> Option<Objection> {
     number(name).is_none().then(|| ("", unknown(name)))
 }
 
-fn number(name: &str) -> Option<u32> {
+pub(super) fn number(name: &str) -> Option<u32> {
     NAMES.iter().position(|known| *known == name).map(|number| number as u32)
 }
 

@@ -70,16 +70,26 @@ impl TryFrom<WrittenMatch> for HeaderMatch {
     }
 }
 
+/// A regular expression that may match anywhere in a text.
+pub(super) fn anywhere(pattern: &str) -> Result<Regex, String> {
+    let compiled = RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
+    compiled.map_err(|error| no_expression(pattern, &error))
+}
+
 /// A regular expression that has to match the whole text.
 pub fn whole(pattern: &str) -> Result<Regex, String> {
     // Compiled alone first: a pattern such as `a)(b` would otherwise escape from the group around it.
     let compile = |pattern: &str| RegexBuilder::new(pattern).size_limit(MAX_REGEX_BYTES).build();
-    compile(pattern).and_then(|_| compile(&format!("^(?:{pattern})$"))).map_err(|error| {
-        // Before its last line, the library draws where it is wrong.
-        let told = error.to_string();
-        let why = told.lines().last().unwrap_or_default().trim_start_matches("error: ");
-        format!("value: {pattern:?} is not a regular expression: {why}")
-    })
+    compile(pattern)
+        .and_then(|_| compile(&format!("^(?:{pattern})$")))
+        .map_err(|error| format!("value: {}", no_expression(pattern, &error)))
+}
+
+/// Before its last line, the library draws where the expression is wrong.
+fn no_expression(pattern: &str, error: &regex::Error) -> String {
+    let told = error.to_string();
+    let why = told.lines().last().unwrap_or_default().trim_start_matches("error: ");
+    format!("{pattern:?} is not a regular expression: {why}")
 }
 
 impl HeaderMatch {

@@ -8,12 +8,19 @@ use serde_json::Value;
 
 use super::share::turn;
 use super::{BackendObject, BackendRef, Fault, Filter, RuleContext, Share, backend};
+use crate::base::Str;
 use crate::base::schema::{INT32, Objection, Rule};
 use Rule::{Fields, Number, With};
 
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Mirror {
     pub target: BackendRef,
+    /// The endpoints of the target, as a DestinationRule names them; `None`: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<Str>,
+    /// Copies have `-shadow` behind their host, as in Envoy.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
     pub share: Share,
     /// How many requests were considered so far: makes the share exact over short runs.
     #[serde(skip)]
@@ -23,13 +30,19 @@ pub struct Mirror {
 impl PartialEq for Mirror {
     /// Both send copies alike; whose turn it is is no part of it.
     fn eq(&self, other: &Self) -> bool {
-        (&self.target, self.share) == (&other.target, other.share)
+        let Self { target, subset, shadow, share, turn: _ } = self;
+        (target, subset, shadow, share)
+            == (&other.target, &other.subset, &other.shadow, &other.share)
     }
 }
 
 impl Eq for Mirror {}
 
 impl Mirror {
+    pub fn new(target: BackendRef, share: Share) -> Self {
+        Self { target, subset: None, shadow: false, share, turn: Arc::new(turn()) }
+    }
+
     /// Whether this request is one of those that are mirrored.
     pub fn takes_this(&self) -> bool {
         self.share.takes(&self.turn)
@@ -75,7 +88,7 @@ impl Filter for Mirror {
         let target = rule
             .backend("backendRef", &written.backend_ref, "nothing is mirrored to it")
             .ok_or(Fault::LeadsNowhere)?;
-        Ok(Self { target, share, turn: Arc::new(turn()) })
+        Ok(Self::new(target, share))
     }
 
     fn inherit(&mut self, before: &Self) {

@@ -283,6 +283,7 @@ impl RateLimit {
     /// 429 with the state of the client's bucket.
     fn answer(&self, limit: &Limit, rate: Rate, state: &Taken) -> Answer {
         Answer {
+            body: None,
             status: StatusCode::TOO_MANY_REQUESTS,
             headers: self.headers.refusal(&limit.name, rate, state),
             text: TEXT,

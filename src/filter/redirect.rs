@@ -123,7 +123,7 @@ fn location(redirect: &Redirect, head: &RequestHead<'_>, port: u16) -> String {
 }
 
 /// The host of an authority; IPv6 keeps its brackets.
-fn without_port(authority: &str) -> &str {
+pub fn without_port(authority: &str) -> &str {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|it| it.is_ascii_digit()) && !host.is_empty() => {
             host

@@ -7,6 +7,7 @@ macro_rules! filters {
             $($variant:ident($type:ty): $name:literal, $field:literal, $on:expr, $often:ident, $never:expr;)*
         }
         policies { $($policy:ident($policy_type:ty): $policy_field:literal;)* }
+        virtual_services { $($virtual:ident($virtual_type:ty): $virtual_field:literal;)* }
     ) => {
         /// The filters of routes, in the order of the table. Gateway API defines their types.
         pub const ROWS: &[Row] = &[$(Row {
@@ -30,9 +31,15 @@ macro_rules! filters {
         pub const POLICY_SCHEMAS: &[(&str, schema::Rule)] =
             &[$(($policy_field, <$policy_type as Filter>::SCHEMA),)*];
 
+        /// The same for the rules of VirtualServices.
+        pub const VIRTUAL_SCHEMAS: &[(&str, schema::Rule)] =
+            &[$(($virtual_field, <$virtual_type as Filter>::SCHEMA),)*];
+
         /// A filter of a rule, a backend or a policy.
         #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-        pub enum HttpFilter { $($variant($type),)* $($policy($policy_type),)* }
+        pub enum HttpFilter { $($variant($type),)* $($policy($policy_type),)*
+            $($virtual($virtual_type),)*
+        }
 
         /// The spec of a TrafficPolicy as it is written.
         #[derive(Clone, Debug, serde::Deserialize)]
@@ -72,6 +79,7 @@ macro_rules! filters {
                 match self {
                     $(Self::$variant(filter) => filter.request(head, cx),)*
                     $(Self::$policy(filter) => filter.request(head, cx),)*
+                    $(Self::$virtual(filter) => filter.request(head, cx),)*
                 }
             }
 
@@ -80,6 +88,7 @@ macro_rules! filters {
                 match self {
                     $(Self::$variant(_) => $field,)*
                     $(Self::$policy(_) => $policy_field,)*
+                    $(Self::$virtual(_) => $virtual_field,)*
                 }
             }
 
@@ -87,6 +96,7 @@ macro_rules! filters {
                 match self {
                     $(Self::$variant(_) => <$type as Filter>::CHANGES,)*
                     $(Self::$policy(_) => <$policy_type as Filter>::CHANGES,)*
+                    $(Self::$virtual(_) => <$virtual_type as Filter>::CHANGES,)*
                 }
             }
 
@@ -95,6 +105,7 @@ macro_rules! filters {
                 match self {
                     $(Self::$variant(_) => <$type as Filter>::HALF,)*
                     $(Self::$policy(_) => <$policy_type as Filter>::HALF,)*
+                    $(Self::$virtual(_) => <$virtual_type as Filter>::HALF,)*
                 }
             }
 
@@ -102,6 +113,7 @@ macro_rules! filters {
                 match self {
                     $(Self::$variant(filter) => filter.change(uri, headers),)*
                     $(Self::$policy(filter) => filter.change(uri, headers),)*
+                    $(Self::$virtual(filter) => filter.change(uri, headers),)*
                 }
             }
 
@@ -109,6 +121,7 @@ macro_rules! filters {
                 match self {
                     $(Self::$variant(filter) => filter.remembers(),)*
                     $(Self::$policy(filter) => filter.remembers(),)*
+                    $(Self::$virtual(filter) => filter.remembers(),)*
                 }
             }
 
@@ -116,6 +129,7 @@ macro_rules! filters {
                 match self {
                     $(Self::$variant(filter) => filter.response(head, seen),)*
                     $(Self::$policy(filter) => filter.response(head, seen),)*
+                    $(Self::$virtual(filter) => filter.response(head, seen),)*
                 }
             }
 
@@ -124,6 +138,7 @@ macro_rules! filters {
                 match self {
                     $(Self::$variant(filter) => filter.reads_claims(),)*
                     $(Self::$policy(filter) => filter.reads_claims(),)*
+                    $(Self::$virtual(filter) => filter.reads_claims(),)*
                 }
             }
 
@@ -131,6 +146,7 @@ macro_rules! filters {
                 match self {
                     $(Self::$variant(filter) => filter.volatile(),)*
                     $(Self::$policy(filter) => filter.volatile(),)*
+                    $(Self::$virtual(filter) => filter.volatile(),)*
                 }
             }
 
@@ -139,6 +155,7 @@ macro_rules! filters {
                 match (self, before) {
                     $((Self::$variant(filter), Self::$variant(before)) => filter.inherit(before),)*
                     $((Self::$policy(filter), Self::$policy(before)) => filter.inherit(before),)*
+                    $((Self::$virtual(filter), Self::$virtual(before)) => filter.inherit(before),)*
                     _ => {}
                 }
             }
@@ -190,6 +207,19 @@ macro_rules! filters {
                     kind => Ok(Self::Unsupported(kind.to_owned())),
                 }
             }
+        }
+
+        /// Read, with their fields.
+        #[cfg(test)]
+        fn virtual_samples(rule: &dyn RuleContext) -> Vec<(&'static str, HttpFilter)> {
+            let mut all = Vec::new();
+            $(for sample in <$virtual_type as Filter>::samples() {
+                schema::judge(&<$virtual_type as Filter>::SCHEMA, Some(&sample), "").unwrap();
+                let written = serde_json::from_value(sample).unwrap();
+                let read = <$virtual_type as Filter>::read(&written, rule).unwrap();
+                all.push(($virtual_field, HttpFilter::$virtual(read)));
+            })*
+            all
         }
 
         #[cfg(test)]

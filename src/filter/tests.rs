@@ -46,7 +46,7 @@ fn filters() -> Vec<(&'static str, HttpFilter)> {
         spec.check().unwrap();
         spec.filters(&AnyRule).into_iter().map(move |read| (field, read.unwrap()))
     });
-    of_routes.chain(of_policies).collect()
+    of_routes.chain(of_policies).chain(virtual_samples(&AnyRule)).collect()
 }
 
 fn read(row: &Row, sample: serde_json::Value) -> HttpFilter {

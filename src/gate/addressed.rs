@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::base::Identity;
-use crate::model::{BackendRef, Binding, HttpRoute, Served, Service, Workload};
+use crate::model::{BackendRef, Binding, HttpRoute, RouteKind, Served, Service, Workload};
 use crate::policy::speaks_for;
 use crate::world::World;
 
@@ -106,8 +106,8 @@ fn reached(
     }
 }
 
-/// The ports of `service` on which some rule of a route that holds for the client, a producer's or one of the client's own
-/// namespace, has a backend that leads to this workload and port. Other namespaces' routes cost this client nothing, however
+/// The ports of `service` on which some rule of a route that holds for the client, a producer's, one of the client's own
+/// namespace or a VirtualService of the root namespace, has a backend that leads to this workload and port. Other namespaces' routes cost this client nothing, however
 /// many there are.
 fn ports_that_reach(
     world: &World,
@@ -118,9 +118,16 @@ fn ports_that_reach(
 ) -> Arc<[u16]> {
     let producer = service.key.namespace.as_str();
     let consumer = client.filter(|client| *client != producer);
-    let routes = std::iter::once(producer)
-        .chain(consumer)
-        .flat_map(|namespace| world.routes_from(namespace, &service.key));
+    let near = std::iter::once(producer).chain(consumer);
+    let near = near.flat_map(|namespace| world.routes_from(namespace, &service.key));
+    let root = world.names.root_namespace.as_str();
+    let of_root = world.routes_from(root, &service.key).iter();
+    let routes = near.chain(of_root.filter(|route| route.kind == RouteKind::Virtual));
+    let is_seen = |route: &HttpRoute| {
+        let holds = route.holds.as_ref();
+        holds.is_none_or(|holds| client.is_some_and(|client| holds.is_for(client)))
+    };
+    let routes = routes.filter(|route| is_seen(route));
     let leading: Vec<_> = routes.filter(|route| leads(world, route, workload, port)).collect();
     let parents = || leading.iter().flat_map(|route| &route.parents);
     let own = || parents().filter(|parent| parent.service == service.key);

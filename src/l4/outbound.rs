@@ -40,12 +40,14 @@ pub(super) struct Outbound {
     dialled: SocketAddr,
     /// The port of the service: the dialled one, or that of a route's backend.
     pub(super) port: u16,
+    /// The subset of the backend's endpoints, where a route names one.
+    pub(super) subset: Option<Str>,
 }
 
 impl Outbound {
-    fn ask<'a>(&self, service: &'a Arc<Service>) -> Ask<'a> {
+    fn ask<'a>(&'a self, service: &'a Arc<Service>) -> Ask<'a> {
         let dialled = SocketAddr::new(self.dialled.ip(), self.port);
-        Ask { service: Asked::Decided(service), dialled }
+        Ask { service: Asked::Decided(service), dialled, subset: self.subset.as_deref() }
     }
 }
 
@@ -63,7 +65,7 @@ impl Proxy {
         // The decision is taken over one snapshot, which is let go before anything is awaited.
         let decision = route::decide(&self.shared.world.load(), &client, dialled);
         let port = dialled.port();
-        let outbound = Outbound { accepted, client, dialled, port };
+        let outbound = Outbound { accepted, client, dialled, port, subset: None };
         match decision {
             Decision::Refuse { reason, why } => {
                 self.refuse_outbound(&outbound, None, Failure { reason, why }.into());
@@ -159,7 +161,7 @@ impl Proxy {
         };
         let record = self.shared.telemetry.connection(start).within(Some(&self.room));
         let mut record = record.traced(self.span(&outbound.client, service));
-        let Outbound { accepted, client, mut dialled, port } = outbound;
+        let Outbound { accepted, client, mut dialled, port, subset } = outbound;
         let Accepted { stream, peer, place: _place } = accepted;
         dialled.set_port(port);
         let from = Downstream { client: &client, address: peer, sockets: &self.sockets };
@@ -168,7 +170,8 @@ impl Proxy {
             let Some(service) = service else {
                 return Box::pin(self.until_unregistered(dialled)).await;
             };
-            let ask = Ask { service: Asked::Decided(service), dialled };
+            let subset = subset.as_deref();
+            let ask = Ask { service: Asked::Decided(service), dialled, subset };
             Box::pin(self.reach.until_denied(&from, &ask, (&picked, tls.as_ref()))).await
         };
         let copied = tokio::select! {

@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::Proxy;
 use super::outbound::Outbound;
-use crate::base::Reason;
-use crate::model::{BackendRef, Service, StreamRoute};
+use crate::base::{Reason, Str};
+use crate::model::{BackendRef, NameMatch, Service, StreamRoute};
 use crate::reach::Failure;
 use crate::route::{self, Streams};
 use crate::sock::Rewind;
@@ -35,6 +35,19 @@ impl Proxy {
     ) {
         let (route, front) = match routes {
             Streams::Tcp(route) => (route, Bytes::new()),
+            Streams::Named { rules, rest } => {
+                let wait = self.shared.settings.connect_timeout;
+                let (name, front) = {
+                    let stream = &mut outbound.accepted.stream;
+                    Box::pin(peek_hello(stream, wait)).await
+                };
+                let found = name.and_then(|name| first_named(rules, &name)).or(rest);
+                let Some(route) = found else {
+                    let whole = |stream| Rewind { front, stream };
+                    return self.carry_to_service(outbound, &service, whole).await;
+                };
+                (route, front)
+            }
             Streams::Tls(routes) => {
                 let wait = self.shared.settings.connect_timeout;
                 let read = {
@@ -50,8 +63,8 @@ impl Proxy {
         // Over one snapshot, which is let go before anything is awaited.
         let found = backend(&self.shared.world.load(), &route);
         match found {
-            Ok((backend, port)) => {
-                outbound.port = port;
+            Ok((backend, port, subset)) => {
+                (outbound.port, outbound.subset) = (port, subset);
                 let whole = |stream| Rewind { front, stream };
                 self.carry_to_service(outbound, &backend, whole).await;
             }
@@ -71,19 +84,26 @@ fn named(
     })
 }
 
-/// The backend whose turn it is, and its port.
-fn backend(world: &World, route: &StreamRoute) -> Result<(Arc<Service>, u16), Failure> {
+/// The backend whose turn it is, its port, and the subset of its endpoints.
+fn backend(
+    world: &World,
+    route: &StreamRoute,
+) -> Result<(Arc<Service>, u16, Option<Str>), Failure> {
     let failure = |reason, why: &str| {
         let why = format!("{} {}: {why}", route.kind, route.key);
         Err(Failure { reason, why })
     };
-    match route::next_backend_of_stream(route).map(|backend| &backend.target) {
+    let backend = route::next_backend_of_stream(route);
+    match backend.map(|backend| &backend.target) {
         None => failure(Reason::NoRoute, "no backend has a weight"),
         Some(BackendRef::Invalid { why, .. }) => failure(Reason::NoRoute, why),
         Some(BackendRef::Service { service: key, port }) => match world.service(key) {
             None => failure(Reason::NoRoute, &format!("Service {key} does not exist")),
             Some(service) => match route::waypoint_of(world, service) {
-                Ok(_) => Ok((service.clone(), *port)),
+                Ok(_) => {
+                    let subset = backend.and_then(|backend| backend.subset.clone());
+                    Ok((service.clone(), *port, subset))
+                }
                 Err(why) => failure(Reason::WaypointUnusable, &why),
             },
         },
@@ -125,6 +145,44 @@ async fn read_hello<S: AsyncRead + Unpin>(
     tokio::time::timeout(wait, reading)
         .await
         .unwrap_or_else(|_| Err(Failure { reason: Reason::Timeout, why: why.to_owned() }))
+}
+
+/// The first rule that has the name.
+fn first_named(
+    rules: Vec<(Vec<NameMatch>, Arc<StreamRoute>)>,
+    name: &str,
+) -> Option<Arc<StreamRoute>> {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let mut matching =
+        rules.into_iter().filter(|(names, _)| names.iter().any(|it| it.matches(&name)));
+    matching.next().map(|(_, route)| route)
+}
+
+/// The name of the server, if the client begins with TLS and names one, and what was read. A client that waits for the server to
+/// speak gets no longer than `wait`.
+async fn peek_hello<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    wait: Duration,
+) -> (Option<String>, Bytes) {
+    let mut read = BytesMut::new();
+    let mut acceptor = Acceptor::default();
+    let reading = async {
+        while read.len() < LONGEST_HELLO {
+            let known = read.len();
+            read.reserve(CHUNK);
+            if stream.read_buf(&mut read).await.ok().filter(|count| *count > 0).is_none() {
+                return None;
+            }
+            match hello(&mut acceptor, &read[known..]) {
+                Ok(None) => {}
+                Ok(name) => return name,
+                Err(_) => return None,
+            }
+        }
+        None
+    };
+    let name = tokio::time::timeout(wait, reading).await.ok().flatten();
+    (name, read.freeze())
 }
 
 /// The server's name, once the message is complete.
@@ -193,6 +251,22 @@ mod tests {
         let with_more = [&message[..], b"early data"].concat();
         let (_, front) = read(&with_more, with_more.len()).await.unwrap();
         assert_eq!(front, with_more, "what follows is kept too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_tls_is_kept_whole() {
+        let message = first_message("cart.example.org");
+        for (bytes, name) in [
+            (&message[..], Some("cart.example.org")),
+            (b"GET / HTTP/1.1\r\n", None),
+            (b"", None),
+            (&message[..40], None),
+        ] {
+            let (mut client, mut server) = duplex(64 * 1024);
+            client.write_all(bytes).await.unwrap();
+            let (found, front) = peek_hello(&mut server, Duration::from_secs(10)).await;
+            assert_eq!((found.as_deref(), &front[..]), (name, bytes));
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,3 +30,4 @@ mod tls;
 mod traffic;
 mod tunnelled;
 mod unprocessed;
+mod virtual_services;

@@ -1,16 +1,17 @@
-//! HTTPRoutes and GRPCRoutes with Service parents (Gateway API v1; GEP-1226, GEP-1294, GEP-1324).
+//! HTTPRoutes and GRPCRoutes with Service parents (Gateway API v1; GEP-1226, GEP-1294, GEP-1324), and the `http` rules of
+//! VirtualServices (Istio).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderName, Method};
 
 use super::Retry;
 use crate::base::{ObjectKey, Str};
 use crate::filter::{self, BackendRef, HeaderMatch, HttpFilter, TextMatch};
 
-/// One HTTPRoute or GRPCRoute.
+/// One HTTPRoute or GRPCRoute, or the rules of a VirtualService for hosts of one kind and, where they differ by it, one port.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct HttpRoute {
     pub kind: RouteKind,
@@ -19,12 +20,35 @@ pub struct HttpRoute {
     pub created: i64,
     pub parents: Vec<RouteParent>,
     pub rules: Vec<HttpRule>,
+    /// Of a VirtualService.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holds: Option<Box<Holds>>,
+}
+
+/// For whom a VirtualService holds, and before which others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Holds {
+    /// Namespaces of clients; `None`: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exported: Option<Vec<Str>>,
+    /// How specific its host is: the greater one holds. Exact ones are the greatest.
+    pub specific: u32,
+}
+
+impl Holds {
+    /// Whether clients of the namespace see it.
+    pub fn is_for(&self, namespace: &str) -> bool {
+        let exported = self.exported.as_ref();
+        exported.is_none_or(|exported| exported.iter().any(|it| it == namespace))
+    }
 }
 
 /// Of the routes on one port of a Service, only those of the most specific kind hold (GEP-1426): GRPCRoutes before
-/// HTTPRoutes.
+/// HTTPRoutes. VirtualServices come last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub enum RouteKind {
+    /// Its first match in the order of the list holds, and not the most specific one.
+    Virtual,
     #[default]
     Http,
     /// Backends are spoken to in HTTP/2 whatever their `appProtocol` says.
@@ -35,6 +59,7 @@ pub enum RouteKind {
 impl std::fmt::Display for RouteKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            RouteKind::Virtual => "VirtualService",
             RouteKind::Http => "HTTPRoute",
             RouteKind::Grpc => "GRPCRoute",
         })
@@ -114,11 +139,55 @@ pub struct HttpMatch {
     pub query: Vec<(Str, TextMatch)>,
     #[serde(serialize_with = "text_option")]
     pub method: Option<Method>,
+    /// What only matches of VirtualServices have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub more: Option<Box<MoreMatch>>,
+}
+
+/// Matches that Gateway API does not have (Istio, HTTPMatchRequest).
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MoreMatch {
+    /// Methods that are not given exactly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<TextMatch>,
+    /// The header Host, or `:authority`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<TextMatch>,
+    /// Headers that are there, with whatever value.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "texts")]
+    pub present: Vec<HeaderName>,
+    /// Query parameters that are there, with whatever value.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub present_query: Vec<Str>,
+    /// None of these matches.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<Without>,
+    /// The client's namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_namespace: Option<Str>,
+    /// The number of a selection of labels that selects the client ([`Workload::selected_by`](super::Workload)).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_labels: Option<u32>,
+}
+
+/// A header that excludes a request.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Without {
+    #[serde(serialize_with = "text")]
+    pub name: HeaderName,
+    /// `None`: with whatever value. A header that is missing counts as an empty one.
+    pub value: Option<TextMatch>,
 }
 
 #[derive(Clone, Debug, serde::Serialize)]
 pub enum PathMatch {
     Exact(Str),
+    /// By characters, and not by segments.
+    Starts(Str),
+    /// As [`PathMatch::Exact`], whatever the case; in lower case.
+    ExactAnyCase(Str),
+    /// As [`PathMatch::Starts`], whatever the case; in lower case.
+    StartsAnyCase(Str),
     /// By path segments, without a trailing slash except for `/` itself.
     Prefix(Str),
     /// The whole path.
@@ -141,6 +210,9 @@ impl Default for PathMatch {
 pub struct Backend {
     pub weight: u32,
     pub target: BackendRef,
+    /// The endpoints of the target that take requests, as a DestinationRule names them; `None`: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<Str>,
     /// For what goes to this backend only, after the rule's.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub filters: Vec<HttpFilter>,
@@ -148,6 +220,13 @@ pub struct Backend {
 
 fn text<T: std::fmt::Display, S: serde::Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(value)
+}
+
+fn texts<T: std::fmt::Display, S: serde::Serializer>(
+    values: &[T],
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    to.collect_seq(values.iter().map(ToString::to_string))
 }
 
 fn text_option<T: std::fmt::Display, S: serde::Serializer>(

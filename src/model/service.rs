@@ -7,9 +7,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{Binding, Encryption, Locality, PolicyTarget, Tables, Workload};
-use crate::base::{LabelMap, ObjectKey, Str};
+use crate::base::{Bits, LabelMap, ObjectKey, Str};
 use crate::filter::{HttpFilter, Pods};
-use crate::traffic::{Destination, Traffic};
+use crate::traffic::{Destination, Subset, Traffic};
 
 /// One Service of Kubernetes, or one host of a ServiceEntry.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -89,13 +89,22 @@ impl Service {
         self.traffic.of_client(&client.key.namespace, &client.rules, port)
     }
 
+    /// A subset of its endpoints as this client sees it.
+    pub fn subset(&self, client: &Workload, name: &str) -> Option<&Subset> {
+        self.traffic.subsets_of(&client.key.namespace, &client.rules).get(name)
+    }
+
     /// Tells the policies for its ports which endpoints there are.
     pub fn note_endpoints(&self) {
         if self.resolution != Resolution::Listed {
             return;
         }
-        for (port, destination) in self.traffic.listening() {
-            let of_port = self.endpoints.iter().filter_map(|it| Some((it, it.target_port(port)?)));
+        for (port, subset, destination) in self.traffic.listening() {
+            let of_subset = self
+                .endpoints
+                .iter()
+                .filter(|endpoint| subset.is_none_or(|subset| subset.has(&endpoint.subsets)));
+            let of_port = of_subset.filter_map(|it| Some((it, it.target_port(port)?)));
             let places = of_port.flat_map(|(endpoint, target)| {
                 let addresses = endpoint.addresses.iter().map(IpAddr::to_canonical);
                 addresses.map(move |address| (SocketAddr::new(address, target), endpoint.ready))
@@ -281,6 +290,9 @@ pub struct Endpoint {
     /// The node it runs on; empty when unknown.
     pub node: Str,
     pub locality: Locality,
+    /// The selections of labels of the service's subsets that select it ([`Subset`](crate::traffic::Subset)).
+    #[serde(skip_serializing_if = "Bits::is_empty")]
+    pub subsets: Bits,
     /// Those of its labels that DestinationRules compare.
     #[serde(skip_serializing_if = "LabelMap::is_empty")]
     pub labels: LabelMap,

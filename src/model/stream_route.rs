@@ -1,13 +1,16 @@
-//! TCPRoutes and TLSRoutes with Service parents (Gateway API v1): what they lead is chosen per connection, and no byte of it is
-//! parsed but the first message of TLS.
+//! TCPRoutes and TLSRoutes with Service parents (Gateway API v1), and the `tcp` and `tls` rules of VirtualServices (Istio): what they
+//! lead is chosen per connection, and no byte of it is parsed but the first message of TLS.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use super::{Backend, RouteParent};
+use ipnet::IpNet;
+
+use super::{Backend, Holds, RouteParent};
 use crate::base::{ObjectKey, Str};
 
-/// One TCPRoute or TLSRoute. Each has one rule.
+/// One TCPRoute or TLSRoute, each of which has one rule; or the rules of a VirtualService, as of an
+/// [`HttpRoute`](super::HttpRoute).
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct StreamRoute {
     pub kind: StreamKind,
@@ -22,6 +25,41 @@ pub struct StreamRoute {
     /// How many connections were split over `backends` so far, as of an [`HttpRule`](super::HttpRule).
     #[serde(skip)]
     pub turn: Arc<AtomicU64>,
+    /// Of a VirtualService, which has neither names nor backends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Box<StreamRules>>,
+}
+
+/// The rules of a VirtualService. Those of TLS come first, then the first in the list holds.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct StreamRules {
+    pub holds: Holds,
+    pub rules: Vec<StreamRule>,
+}
+
+/// One rule of a VirtualService.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct StreamRule {
+    /// Never empty: a rule without matches has one that takes everything.
+    pub matches: Vec<StreamMatch>,
+    /// Its backends. A TLSRoute for a rule that needs the name of a server.
+    pub route: Arc<StreamRoute>,
+}
+
+/// All parts must match (Istio, TLSMatchAttributes and L4MatchAttributes).
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct StreamMatch {
+    /// Of the server, of which one has to match; empty for a rule of `tcp`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NameMatch>,
+    /// Of the address that was dialled; empty: any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<IpNet>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_namespace: Option<Str>,
+    /// As of a [`MoreMatch`](super::MoreMatch).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_labels: Option<u32>,
 }
 
 impl StreamRoute {
@@ -32,9 +70,10 @@ impl StreamRoute {
 }
 
 /// Of the routes on one port of a Service, only those of the most specific kind hold: these after HTTPRoutes and GRPCRoutes,
-/// TLSRoutes before TCPRoutes.
+/// TLSRoutes before TCPRoutes, VirtualServices last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub enum StreamKind {
+    Virtual,
     Tcp,
     Tls,
 }
@@ -43,6 +82,7 @@ pub enum StreamKind {
 impl std::fmt::Display for StreamKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            StreamKind::Virtual => "VirtualService",
             StreamKind::Tcp => "TCPRoute",
             StreamKind::Tls => "TLSRoute",
         })

@@ -23,6 +23,8 @@ pub struct Viewer<'a> {
     /// The family of the address that was dialled.
     pub is_ipv4: bool,
     pub destination: &'a Arc<Destination>,
+    /// The subset whose endpoints are in it; `None`: all are.
+    pub labels: Option<u32>,
     pub client: &'a Workload,
 }
 
@@ -30,6 +32,7 @@ struct Kept {
     port: u16,
     is_ipv4: bool,
     destination: Arc<Destination>,
+    of_labels: Option<u32>,
     node: Str,
     locality: Locality,
     labels: LabelMap,
@@ -54,11 +57,12 @@ impl Tables {
 
 impl Kept {
     fn of(viewer: Viewer<'_>, table: Arc<Table>) -> Self {
-        let Viewer { port, is_ipv4, destination, client } = viewer;
+        let Viewer { port, is_ipv4, destination, labels, client } = viewer;
         Self {
             port,
             is_ipv4,
             destination: destination.clone(),
+            of_labels: labels,
             node: client.node.clone(),
             locality: client.locality.clone(),
             labels: client.labels.clone(),
@@ -67,10 +71,11 @@ impl Kept {
     }
 
     fn is_for(&self, viewer: Viewer<'_>) -> bool {
-        let Viewer { port, is_ipv4, destination, client } = viewer;
+        let Viewer { port, is_ipv4, destination, labels, client } = viewer;
         self.port == port
             && self.is_ipv4 == is_ipv4
             && Arc::ptr_eq(&self.destination, destination)
+            && self.of_labels == labels
             && self.node == client.node
             && self.locality == client.locality
             && self.labels == client.labels

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Binding, PeerAuthentication};
-use crate::base::{Identity, LabelMap, ObjectKey, Str};
+use crate::base::{Bits, Identity, LabelMap, ObjectKey, Str};
 
 /// One workload.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -55,6 +55,9 @@ pub struct Workload {
     /// It may connect to services and workloads that the mesh knows, and nowhere else (`outboundTrafficPolicy`).
     #[serde(skip_serializing_if = "is_false")]
     pub registry_only: bool,
+    /// The selections of labels in VirtualServices (`sourceLabels`) that select it.
+    #[serde(skip_serializing_if = "Bits::is_empty")]
+    pub selected_by: Bits,
 }
 
 fn is_false(flag: &bool) -> bool {

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Failure, Reach};
+use super::{Downstream, Failure, Reach};
+use crate::balance::Caller;
 use crate::base::{ObjectKey, Reason};
 use crate::model::{Binding, Service};
 
@@ -13,6 +14,8 @@ pub struct Ask<'a> {
     pub service: Asked<'a>,
     /// The address that the client dialled, and the service's port.
     pub dialled: SocketAddr,
+    /// The endpoints of the service that may be taken, as a DestinationRule names them; `None`: all.
+    pub subset: Option<&'a str>,
 }
 
 /// The requested service. Routes do not apply to bytes.
@@ -26,6 +29,26 @@ pub enum Asked<'a> {
 }
 
 impl Ask<'_> {
+    /// The client, for the endpoints that it may get.
+    pub(super) fn caller<'c>(
+        &self,
+        from: &Downstream<'c>,
+        service: &'c Service,
+    ) -> Result<Caller<'c>, Failure> {
+        let caller = from.caller();
+        let Some(name) = self.subset else { return Ok(caller) };
+        let namespace = &from.client.key.namespace;
+        match service.subset(from.client, name) {
+            Some(subset) => Ok(Caller { subset: Some(subset), ..caller }),
+            None => {
+                let why = format!(
+                    "no DestinationRule that holds for clients of {namespace} names a subset {name:?} of {service}"
+                );
+                Err(Failure::new(Reason::NoRoute, why))
+            }
+        }
+    }
+
     pub(super) fn port(&self) -> u16 {
         self.dialled.port()
     }

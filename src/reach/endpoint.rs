@@ -109,8 +109,8 @@ impl Reach {
     ) -> Result<Option<(Picked, Option<Permit>)>, Unreached> {
         let world = self.world.load();
         let port = ask.port();
-        let Some(picked) = attempts.next(&world, from.caller(), (service, port), ask.dialled)
-        else {
+        let caller = ask.caller(from, service)?;
+        let Some(picked) = attempts.next(&world, caller, (service, port), ask.dialled) else {
             return Ok(None);
         };
         let (namespace, tunnelled) = (&from.client.key.namespace, picked.captured().is_some());
@@ -130,6 +130,10 @@ impl Reach {
 }
 
 pub(super) fn nobody(from: &Downstream<'_>, ask: &Ask<'_>, service: &Service) -> Unreached {
-    let why = balance::nobody(service, ask.port(), from.client);
+    let caller = match ask.caller(from, service) {
+        Ok(caller) => caller,
+        Err(failure) => return failure.into(),
+    };
+    let why = balance::nobody(service, ask.port(), &caller);
     Failure::new(Reason::NoHealthyUpstream, why).into()
 }

@@ -98,7 +98,9 @@ fn decide_service(
         Ok(waypoint) => waypoint,
         Err(why) => return Decision::Refuse { reason: Reason::WaypointUnusable, why },
     };
-    if let Some(routes) = Streams::on(world, service, service_port, &client.key.namespace) {
+    if let Some(routes) =
+        Streams::on(world, service, service_port, client, dialled.ip().to_canonical())
+    {
         return Decision::Routed { service: service.clone(), routes };
     }
     let speaks_http = service_port.protocol != AppProtocol::Tcp;

@@ -1,11 +1,13 @@
-//! Selects the rule of the HTTPRoutes or GRPCRoutes for a request: the group that holds for the client (GEP-1324), and of that the
-//! rule that takes precedence ([`crate::rules`]).
+//! Selects the rule of the HTTPRoutes, GRPCRoutes or VirtualServices for a request: the group that holds for the client (GEP-1324),
+//! and of that the rule that takes precedence ([`crate::rules`]).
 
 use std::sync::Arc;
 
 use crate::base::ObjectKey;
-use crate::model::{Backend, BackendRef, HttpRoute, RouteKind, RouteParent, Service, Workload};
-use crate::rules::{Head, Rules};
+use crate::model::{
+    Backend, BackendRef, Endpoint, HttpRoute, RouteKind, RouteParent, Service, Workload,
+};
+use crate::rules::{Client, Head, Rules, Who};
 use crate::world::World;
 
 /// The rule for a request.
@@ -20,7 +22,7 @@ pub enum Selection {
 }
 
 /// Chooses by the Gateway API's precedence. A client in whose namespace there are consumer routes for this service
-/// and port sees only these; other clients see the producer's.
+/// and port sees only these; other clients see the producer's. Where neither is, VirtualServices of the root namespace hold.
 pub fn select(
     world: &World,
     service: &Service,
@@ -31,7 +33,11 @@ pub fn select(
     let Some(rules) = rules(world, &service.key, port, client_namespace) else {
         return Selection::NoRoutes;
     };
-    match rules.find(head) {
+    let found = match rules.looks_at_labels() {
+        false => rules.find(head),
+        true => rules.find(&with_labels(world, head)),
+    };
+    match found {
         Some((route, rule)) => Selection::Rule { route: route.clone(), rule },
         None => Selection::NoMatch(rules.kind()),
     }
@@ -45,15 +51,42 @@ fn rules<'a>(
     client_namespace: &str,
 ) -> Option<Rules<'a>> {
     let all = world.rules_of(service)?;
-    let from = |namespace| all.from(namespace)?.on(port);
+    let from = |namespace| all.from(namespace)?.on(port, client_namespace);
     let producer = service.namespace.as_str();
     let consumers = if client_namespace == producer { None } else { from(client_namespace) };
-    consumers.or_else(|| from(producer))
+    consumers.or_else(|| from(producer)).or_else(|| {
+        let root = world.names.root_namespace.as_str();
+        let is_other = root != producer && root != client_namespace;
+        all.from(root).filter(|_| is_other)?.virtual_on(port, client_namespace)
+    })
+}
+
+/// The client as it is in this snapshot. One that is known by its address alone counts if it has that workload's identity.
+fn with_labels<'a>(world: &'a World, head: &Head<'a>) -> Head<'a> {
+    let workload = match head.client.who {
+        Who::Unknown => None,
+        Who::Workload(uid) => world.workload(uid),
+        Who::Peer(address, identity) => {
+            world.workload_at(address).filter(|it| it.identity == *identity)
+        }
+    };
+    let selected_by = workload.map(|workload| &workload.selected_by);
+    Head { client: Client { selected_by, ..head.client }, ..*head }
 }
 
 /// Whether a service leads to `target_port` of `workload` by its port `port`.
 pub fn serves(service: &Service, port: u16, workload: &Workload, target_port: u16) -> bool {
-    service.endpoints.iter().any(|endpoint| {
+    ways(service, port, workload, target_port).next().is_some()
+}
+
+/// The endpoints by which it does.
+fn ways<'a>(
+    service: &'a Service,
+    port: u16,
+    workload: &'a Workload,
+    target_port: u16,
+) -> impl Iterator<Item = &'a Endpoint> {
+    service.endpoints.iter().filter(move |endpoint| {
         endpoint.workload.as_ref() == Some(&workload.uid)
             && endpoint.target_port(port) == Some(target_port)
     })
@@ -64,6 +97,7 @@ pub fn serves(service: &Service, port: u16, workload: &Workload, target_port: u1
 pub fn leading_to<'a>(
     world: &'a World,
     backends: &'a [Backend],
+    client_namespace: &'a str,
     workload: &'a Workload,
     target_port: u16,
 ) -> impl Iterator<Item = &'a Backend> {
@@ -71,9 +105,16 @@ pub fn leading_to<'a>(
         BackendRef::Invalid { .. } => false,
         BackendRef::Service { service, port } => {
             backend.weight > 0
-                && world
-                    .service(service)
-                    .is_some_and(|service| serves(service, *port, workload, target_port))
+                && world.service(service).is_some_and(|service| match &backend.subset {
+                    None => serves(service, *port, workload, target_port),
+                    Some(name) => {
+                        let mut seen = service.traffic.subsets_named(client_namespace, name);
+                        seen.any(|subset| {
+                            let mut ways = ways(service, *port, workload, target_port);
+                            ways.any(|it| subset.has(&it.subsets))
+                        })
+                    }
+                })
         }
     })
 }

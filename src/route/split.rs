@@ -56,6 +56,7 @@ mod tests {
         let backend = |(index, weight): (usize, &u32)| Backend {
             weight: *weight,
             target: BackendRef::Service { service: ObjectKey::new("ns", "s"), port: index as u16 },
+            subset: None,
             filters: Vec::new(),
         };
         HttpRule {

@@ -1,10 +1,13 @@
-//! The TCPRoute or TLSRoutes that hold for a connection: groups (GEP-1324), and the precedence of kinds (GEP-1294).
+//! The TCPRoute, TLSRoutes or VirtualService that hold for a connection: groups (GEP-1324), and the precedence of kinds (GEP-1294).
 
 use std::cmp::Reverse;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::select::is_attached;
-use crate::model::{AppProtocol, Service, ServicePort, StreamKind, StreamRoute};
+use crate::model::{
+    AppProtocol, NameMatch, Service, ServicePort, StreamKind, StreamMatch, StreamRoute, Workload,
+};
 use crate::world::World;
 
 /// The routes that hold on a port for a client.
@@ -14,6 +17,9 @@ pub enum Streams {
     Tcp(Arc<StreamRoute>),
     /// Those of which the server's name selects one. Never empty.
     Tls(Vec<Arc<StreamRoute>>),
+    /// Rules of a VirtualService for names of servers, of which the first that matches holds, and what takes everything else; `None`:
+    /// the service itself.
+    Named { rules: Vec<(Vec<NameMatch>, Arc<StreamRoute>)>, rest: Option<Arc<StreamRoute>> },
 }
 
 impl Streams {
@@ -22,20 +28,28 @@ impl Streams {
         world: &World,
         service: &Service,
         port: &ServicePort,
-        client_namespace: &str,
+        client: &Workload,
+        dialled: IpAddr,
     ) -> Option<Self> {
         let key = &service.key;
         if world.streams_of(key).is_empty() {
             return None;
         }
+        let client_namespace = client.key.namespace.as_str();
         let http = |namespace: &str| {
-            let rules = world.rules_of(key).and_then(|rules| rules.from(namespace)?.on(port.port));
+            let rules = world
+                .rules_of(key)
+                .and_then(|rules| rules.from(namespace)?.on(port.port, client_namespace));
             port.protocol != AppProtocol::Tcp && rules.is_some()
         };
         let streams = |namespace| {
             let routes = world.streams_from(namespace, key).iter();
             routes.filter(|route| is_attached(&route.parents, key, port.port))
         };
+        let seen = |route: &&Arc<StreamRoute>| {
+            route.rules.as_ref().is_none_or(|rules| rules.holds.is_for(client_namespace))
+        };
+        let streams = |namespace| streams(namespace).filter(seen);
         let producer = key.namespace.as_str();
         let is_consumer = client_namespace != producer
             && (http(client_namespace) || streams(client_namespace).next().is_some());
@@ -43,12 +57,25 @@ impl Streams {
         if http(namespace) {
             return None;
         }
+        if !is_consumer && streams(producer).next().is_none() {
+            let root = world.names.root_namespace.as_str();
+            let rules = world.rules_of(key).and_then(|rules| rules.from(root));
+            let http = rules.and_then(|rules| rules.virtual_on(port.port, client_namespace));
+            if port.protocol != AppProtocol::Tcp && http.is_some() {
+                return None;
+            }
+            let virtuals = streams(root).filter(|route| route.kind == StreamKind::Virtual);
+            return of_virtual_service(world, virtuals, client, dialled);
+        }
         let of = |kind| streams(namespace).filter(move |route| route.kind == kind);
         let tls: Vec<_> = of(StreamKind::Tls).cloned().collect();
         if !tls.is_empty() {
             return Some(Streams::Tls(tls));
         }
-        of(StreamKind::Tcp).min_by_key(|route| route.seniority()).cloned().map(Streams::Tcp)
+        if let Some(route) = of(StreamKind::Tcp).min_by_key(|route| route.seniority()) {
+            return Some(Streams::Tcp(route.clone()));
+        }
+        of_virtual_service(world, of(StreamKind::Virtual), client, dialled)
     }
 
     /// The route for a server's name: the most specific of their names that matches, then the oldest route.
@@ -64,10 +91,46 @@ impl Streams {
     }
 }
 
+/// The rules of the VirtualService with the most specific host, of several the oldest. `None`: none is for this connection, which goes
+/// to the service itself.
+fn of_virtual_service<'a>(
+    world: &World,
+    all: impl Iterator<Item = &'a Arc<StreamRoute>>,
+    client: &Workload,
+    dialled: IpAddr,
+) -> Option<Streams> {
+    let specific = |route: &StreamRoute| route.rules.as_ref().map_or(0, |it| it.holds.specific);
+    let held = all.min_by_key(|route| (Reverse(specific(route)), route.seniority()))?;
+    let rules = held.rules.as_ref()?;
+    // As it is in this snapshot: its labels may have changed.
+    let selected_by = &world.workload(&client.uid).map_or(client, |it| it).selected_by;
+    let is_for = |matched: &&StreamMatch| {
+        let StreamMatch { names: _, subnets, source_namespace, source_labels } = matched;
+        (subnets.is_empty() || subnets.iter().any(|it| it.contains(&dialled)))
+            && source_namespace.as_ref().is_none_or(|it| *it == client.key.namespace)
+            && source_labels.is_none_or(|number| selected_by.contains(number))
+    };
+    let (mut named, mut rest) = (Vec::new(), None);
+    for rule in &rules.rules {
+        for matched in rule.matches.iter().filter(is_for) {
+            match rule.route.kind {
+                StreamKind::Tls => named.push((matched.names.clone(), rule.route.clone())),
+                StreamKind::Tcp | StreamKind::Virtual => {
+                    rest.get_or_insert_with(|| rule.route.clone());
+                }
+            }
+        }
+    }
+    match (named.is_empty(), rest) {
+        (true, rest) => rest.map(Streams::Tcp),
+        (false, rest) => Some(Streams::Named { rules: named, rest }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{HttpRoute, NameMatch, RouteParent, Workload};
+    use crate::model::{HttpRoute, RouteParent};
     use crate::route::{Decision, decide};
     use crate::world::fixture::{
         self, Fixture, backend, bound_to, key, service, waypoint, workload,
@@ -82,6 +145,7 @@ mod tests {
             names: names.iter().map(|name| NameMatch::new(name)).collect(),
             backends: vec![backend("other", 1)],
             turn: Arc::default(),
+            rules: None,
         }
     }
 

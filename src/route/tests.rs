@@ -42,7 +42,8 @@ fn chosen(world: &World, client: &str, path: &str, headers: &[(&'static str, &st
         .collect();
     let (path, query) =
         path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-    let head = Head { method: &Method::GET, path, query, headers: &headers };
+    let head =
+        Head { method: &Method::GET, path, query, headers: &headers, client: Client::default() };
     let service = world.service(&key("echo")).unwrap();
     match select(world, service, 80, client, &head) {
         Selection::NoRoutes => "no routes".into(),
@@ -145,7 +146,7 @@ fn a_selection_leads_to_the_backends_of_its_rule() {
         .build();
     let route = world.routes_of(&key("echo"))[0].clone();
     let leads = |workload, port| {
-        leading_to(&world, &route.rules[0].backends, workload, port).next().is_some()
+        leading_to(&world, &route.rules[0].backends, "any", workload, port).next().is_some()
     };
     assert!(leads(&two, 8080));
     assert!(!leads(&two, 80));
@@ -276,7 +277,13 @@ fn headers_that_come_twice_count_as_one() {
     let mut headers = HeaderMap::new();
     headers.append("x", HeaderValue::from_static("a"));
     headers.append("x", HeaderValue::from_static("b"));
-    let head = Head { method: &Method::GET, path: "/", query: None, headers: &headers };
+    let head = Head {
+        method: &Method::GET,
+        path: "/",
+        query: None,
+        headers: &headers,
+        client: Client::default(),
+    };
     let service = world.service(&key("echo")).unwrap();
     assert!(matches!(select(&world, service, 80, "shop", &head), Selection::Rule { .. }));
 }
@@ -314,7 +321,7 @@ fn backends_without_weight_and_invalid_ones_lead_nowhere() {
     let pod = workload("two", "10.0.0.2");
     let world =
         echo().service(service("other", "10.96.0.2", &[&pod])).workload(pod.clone()).build();
-    let leads = |backend| leading_to(&world, &[backend], &pod, 8080).next().is_some();
+    let leads = |backend| leading_to(&world, &[backend], "any", &pod, 8080).next().is_some();
     let to = |weight, service: &str, port| Backend {
         target: BackendRef::Service { service: key(service), port },
         ..backend(service, weight)
@@ -347,6 +354,7 @@ fn decisions() {
             let keys: Vec<String> = routes.iter().map(|route| route.key.to_string()).collect();
             format!("tls {}", keys.join(" "))
         }
+        Decision::Routed { routes: Streams::Named { .. }, .. } => "named".into(),
     };
     let unusable = Binding::Unusable { waypoint: key("gone"), why: "it does not exist".into() };
     for (binding, to, expected) in [
@@ -623,7 +631,7 @@ proptest! {
         let rules = vec![rule("r", vec![with_query(with_header(regex("/a+"), "x", "é"), "q", "1"), prefix("/a")], "echo")];
         let world = echo().route(route("r", "echo", None, rules)).build();
         let headers = HeaderMap::from_iter([(HeaderName::from_static("x"), value)]);
-        let head = Head { method: &Method::GET, path: &path, query: Some(&path), headers: &headers };
+        let head = Head { method: &Method::GET, path: &path, query: Some(&path), headers: &headers, client: Client::default() };
         let _ = select(&world, world.service(&key("echo")).unwrap(), 80, "shop", &head);
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::bucket::Search;
+use super::compiled::{Compilations, Compiled};
 use super::matching::{self, Head};
 use super::paths::Paths;
 use super::precedence::Order;
@@ -12,10 +13,15 @@ use crate::model::{HttpMatch, HttpRoute, RouteKind, RouteParent};
 /// The routes of one namespace with one service as a parent.
 #[derive(Debug)]
 pub struct Group {
+    /// What it was compiled from.
+    of: Vec<Arc<HttpRoute>>,
+    /// Without VirtualServices.
     routes: Vec<Arc<HttpRoute>>,
     order: Order,
     http: Ports,
     grpc: Ports,
+    /// In the order in which they hold.
+    virtuals: Vec<Arc<Compiled>>,
 }
 
 /// The matches of one kind of routes. Each match is filed once for each port that its route names, so that the index grows with
@@ -33,32 +39,63 @@ type Ranked<'a> = Vec<(u32, &'a HttpMatch)>;
 /// The rules that hold on one port: those of one kind of routes.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
-    group: &'a Group,
+    routes: &'a [Arc<HttpRoute>],
+    order: &'a Order,
     kind: RouteKind,
     paths: [Option<&'a Paths>; 2],
+    looks_at_labels: bool,
 }
 
 impl Group {
-    pub(super) fn of(service: &ObjectKey, routes: &[Arc<HttpRoute>]) -> Self {
-        let order = Order::of(routes);
-        let of = |kind| Ports::of(service, routes, &order, kind);
+    pub(super) fn of(
+        service: &ObjectKey,
+        all: &[Arc<HttpRoute>],
+        compilations: &mut Compilations,
+    ) -> Self {
+        let is_virtual = |route: &&Arc<HttpRoute>| route.kind == RouteKind::Virtual;
+        let routes: Vec<_> = all.iter().filter(|it| !is_virtual(it)).cloned().collect();
+        let order = Order::of(&routes);
+        let of = |kind| Ports::of(service, &routes, &order, kind);
         let (http, grpc) = (of(RouteKind::Http), of(RouteKind::Grpc));
-        Self { routes: routes.to_vec(), order, http, grpc }
+        let virtuals = all.iter().filter(is_virtual).map(|route| compilations.of(route));
+        let mut virtuals: Vec<_> = virtuals.collect();
+        virtuals.sort_by_cached_key(|compiled| compiled.seniority());
+        Self { of: all.to_vec(), routes, order, http, grpc, virtuals }
     }
 
     /// Whether it was compiled from these.
     pub(super) fn is_of(&self, routes: &[Arc<HttpRoute>]) -> bool {
         let same = |(one, other): (&Arc<_>, &Arc<_>)| Arc::ptr_eq(one, other);
-        self.routes.len() == routes.len() && self.routes.iter().zip(routes).all(same)
+        self.of.len() == routes.len() && self.of.iter().zip(routes).all(same)
     }
 
-    /// Those of the most specific kind that has a route on the port (GEP-1426); `None` where no route is attached to it.
-    pub fn on(&self, port: u16) -> Option<Rules<'_>> {
-        let (kind, paths) = match self.grpc.on(port) {
-            Some(paths) => (RouteKind::Grpc, paths),
-            None => (RouteKind::Http, self.http.on(port)?),
+    pub(super) fn keep(&self, compilations: &mut Compilations) {
+        self.virtuals.iter().for_each(|compiled| compilations.keep(compiled));
+    }
+
+    /// Those of the most specific kind that has a route on the port (GEP-1426); `None` where no route is attached to it for clients
+    /// of this namespace.
+    pub fn on(&self, port: u16, client: &str) -> Option<Rules<'_>> {
+        let (kind, paths) = match (self.grpc.on(port), self.http.on(port)) {
+            (Some(paths), _) => (RouteKind::Grpc, paths),
+            (None, Some(paths)) => (RouteKind::Http, paths),
+            (None, None) => return self.virtual_on(port, client),
         };
-        Some(Rules { group: self, kind, paths })
+        let Self { routes, order, .. } = self;
+        Some(Rules { routes, order, kind, paths, looks_at_labels: false })
+    }
+
+    /// The VirtualService that holds on the port for clients of this namespace, where no other kind of route does.
+    pub fn virtual_on(&self, port: u16, client: &str) -> Option<Rules<'_>> {
+        let held = self.virtuals.iter().find(|it| it.is_for(port, client))?;
+        let Compiled { route, order, paths, looks_at_labels } = &**held;
+        Some(Rules {
+            routes: route,
+            order,
+            kind: RouteKind::Virtual,
+            paths: [Some(paths), None],
+            looks_at_labels: *looks_at_labels,
+        })
     }
 }
 
@@ -113,9 +150,14 @@ impl<'a> Rules<'a> {
         self.kind
     }
 
+    /// Whether a match needs [`Client::selected_by`](super::Client).
+    pub fn looks_at_labels(&self) -> bool {
+        self.looks_at_labels
+    }
+
     /// The route, and the place of the rule in it, whose match takes precedence among those that the request fulfils.
     pub fn find(&self, head: &Head<'_>) -> Option<(&'a Arc<HttpRoute>, usize)> {
-        let Group { routes, order, .. } = self.group;
+        let Self { routes, order, .. } = *self;
         let fulfils = |rank| {
             let matched = order.at(rank).and_then(|place| place.of(routes));
             matched.is_some_and(|matched| matching::matches(matched, head))

@@ -1,12 +1,14 @@
-//! Whether a request fulfils a match (Gateway API, HTTPRouteMatch).
+//! Whether a request fulfils a match (Gateway API, HTTPRouteMatch; Istio, HTTPMatchRequest).
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
+use http::header::HOST;
 use http::{HeaderMap, Method};
 
-use crate::base::Str;
-use crate::filter::matches_whole;
-use crate::model::{HttpMatch, PathMatch, TextMatch};
+use crate::base::{Bits, Identity, Str};
+use crate::filter::{matches_whole, sent_text};
+use crate::model::{HttpMatch, MoreMatch, PathMatch, TextMatch, Without};
 
 /// The parts of a request's head that routes match.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +17,28 @@ pub struct Head<'a> {
     pub path: &'a str,
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
+    pub client: Client<'a>,
+}
+
+/// Who asks, as far as VirtualServices match it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Client<'a> {
+    pub namespace: &'a str,
+    pub who: Who<'a>,
+    /// The selections of labels that select it, in the snapshot at hand. Looked up for rules that match them; `None` for a client
+    /// that is not known.
+    pub selected_by: Option<&'a Bits>,
+}
+
+/// The client's workload.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Who<'a> {
+    #[default]
+    Unknown,
+    /// By its uid.
+    Workload(&'a str),
+    /// By its address, and the identity that it has proven.
+    Peer(IpAddr, &'a Identity),
 }
 
 pub(super) fn matches(rule: &HttpMatch, head: &Head<'_>) -> bool {
@@ -22,12 +46,53 @@ pub(super) fn matches(rule: &HttpMatch, head: &Head<'_>) -> bool {
         && rule.method.as_ref().is_none_or(|method| method == head.method)
         && rule.headers.iter().all(|header| header.matches(head.headers))
         && rule.query.iter().all(|(name, wanted)| query_matches(name, wanted, head.query))
+        && rule.more.as_ref().is_none_or(|more| more_matches(more, head))
+}
+
+fn more_matches(more: &MoreMatch, head: &Head<'_>) -> bool {
+    let MoreMatch {
+        method,
+        authority,
+        present,
+        present_query,
+        without,
+        source_namespace,
+        source_labels,
+    } = more;
+    let selected_by = |number: u32| head.client.selected_by.is_some_and(|it| it.contains(number));
+    let is_host = |wanted: &TextMatch| {
+        sent_text(head.headers, &HOST).is_some_and(|host| wanted.matches(&host))
+    };
+    source_namespace.as_ref().is_none_or(|namespace| head.client.namespace == namespace.as_str())
+        && source_labels.is_none_or(selected_by)
+        && method.as_ref().is_none_or(|wanted| wanted.matches(head.method.as_str()))
+        && authority.as_ref().is_none_or(is_host)
+        && present.iter().all(|name| head.headers.contains_key(name))
+        && present_query.iter().all(|name| parameter(name, head.query).is_some())
+        && !without.iter().any(|without| excludes(without, head.headers))
+}
+
+/// A header that is missing counts as an empty one (Envoy, `treat_missing_header_as_empty`).
+fn excludes(without: &Without, headers: &HeaderMap) -> bool {
+    let Without { name, value } = without;
+    match value {
+        None => headers.contains_key(name),
+        Some(value) if headers.contains_key(name) => {
+            sent_text(headers, name).is_some_and(|text| value.matches(&text))
+        }
+        Some(value) => value.matches(""),
+    }
 }
 
 fn path_matches(wanted: &PathMatch, path: &str) -> bool {
     match wanted {
         PathMatch::Exact(exact) => path == exact.as_str(),
         PathMatch::Prefix(prefix) => has_prefix(path, prefix),
+        PathMatch::Starts(start) => path.starts_with(start.as_str()),
+        PathMatch::ExactAnyCase(exact) => path.eq_ignore_ascii_case(exact),
+        PathMatch::StartsAnyCase(start) => {
+            path.get(..start.len()).is_some_and(|it| it.eq_ignore_ascii_case(start))
+        }
         PathMatch::Regex(regex) => matches_whole(regex, path),
         PathMatch::Grpc { service, method } => grpc_matches(service, method, path),
     }

@@ -81,7 +81,15 @@ fn key(path: &PathMatch) -> Key {
         PathMatch::Grpc { service: Some(TextMatch::Exact(service)), .. } => {
             Key::Prefix(arcstr::format!("/{service}"))
         }
-        PathMatch::Regex(_) | PathMatch::Grpc { .. } => Key::Rest,
+        // Below the segments that are whole: what begins so has these, and mostly more.
+        PathMatch::Starts(start) => match start.rsplit_once('/') {
+            Some((whole, _)) => Key::Prefix(whole.into()),
+            None => Key::Rest,
+        },
+        PathMatch::ExactAnyCase(_)
+        | PathMatch::StartsAnyCase(_)
+        | PathMatch::Regex(_)
+        | PathMatch::Grpc { .. } => Key::Rest,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use crate::model::{HttpMatch, HttpRoute, PathMatch, TextMatch};
+use crate::model::{HttpMatch, HttpRoute, PathMatch, RouteKind, TextMatch};
 
 /// A match of a route, by its place.
 #[derive(Clone, Copy, Debug)]
@@ -22,13 +22,20 @@ impl Order {
     /// goes to the first rule of the route. The API does not rank regular expressions; they come after exact paths and
     /// prefixes, longest first, as in Istio. Of a GRPCRoute: the longest service, the longest method, number of headers,
     /// and so on.
+    ///
+    /// Matches of a VirtualService come in the order of their list (Istio, "Precedence").
     pub(super) fn of(routes: &[Arc<HttpRoute>]) -> Self {
         let mut all = Vec::new();
         for (route, at) in routes.iter().zip(0u32..) {
             for (rule, of_route) in route.rules.iter().zip(0u32..) {
                 let matches = rule.matches.iter().zip(0u32..);
                 all.extend(matches.map(|(matched, number)| {
-                    let rank = (Reverse(rank(matched)), age(route.created), &route.key);
+                    let rank = match route.kind {
+                        RouteKind::Http | RouteKind::Grpc => Some(Reverse(rank(matched))),
+                        // The first in its list, whatever it matches.
+                        RouteKind::Virtual => None,
+                    };
+                    let rank = (rank, age(route.created), &route.key);
                     (rank, Place { route: at, rule: of_route, matched: number })
                 }));
             }
@@ -57,7 +64,7 @@ impl Place {
 
 /// The greater one takes precedence.
 fn rank(matched: &HttpMatch) -> impl Ord + use<> {
-    let HttpMatch { path, headers, query, method } = matched;
+    let HttpMatch { path, headers, query, method, more: _ } = matched;
     (path_rank(path), method.is_some(), headers.len(), query.len())
 }
 
@@ -67,6 +74,10 @@ fn path_rank(path: &PathMatch) -> (u8, usize, usize) {
         PathMatch::Exact(text) => (2, text.len(), 0),
         PathMatch::Prefix(text) => (1, text.trim_end_matches('/').len(), 0),
         PathMatch::Regex(regex) => (0, regex.as_str().len(), 0),
+        // Only matches of VirtualServices, which have no rank.
+        PathMatch::Starts(_) | PathMatch::ExactAnyCase(_) | PathMatch::StartsAnyCase(_) => {
+            (0, 0, 0)
+        }
         PathMatch::Grpc { service, method } => (0, length(service), length(method)),
     }
 }

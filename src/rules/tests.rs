@@ -27,6 +27,7 @@ fn route(name: &str, rules: Vec<Vec<HttpMatch>>) -> HttpRoute {
         created: 0,
         parents: vec![RouteParent { service: service(), port: None }],
         rules: rules.into_iter().map(rule).collect(),
+        holds: None,
     }
 }
 
@@ -38,8 +39,8 @@ fn prefix(text: &str) -> HttpMatch {
 type Found = Option<(ObjectKey, usize)>;
 
 fn found(routes: &[Arc<HttpRoute>], port: u16, head: &Head<'_>) -> Option<(RouteKind, Found)> {
-    let all = ServiceRules::of(&service(), routes, None);
-    let rules = all.from("shop")?.on(port)?;
+    let all = ServiceRules::of(&service(), routes, None, &mut Compilations::default());
+    let rules = all.from("shop")?.on(port, "any")?;
     Some((rules.kind(), rules.find(head).map(|(route, rule)| (route.key.clone(), rule))))
 }
 
@@ -52,6 +53,13 @@ fn scanned(routes: &[Arc<HttpRoute>], port: u16, head: &Head<'_>) -> Option<(Rou
     let group = || routes.iter().filter(attached);
     let kind = group().map(|route| route.kind).max()?;
     let of_kind = group().filter(|route| route.kind == kind);
+    if kind == RouteKind::Virtual {
+        let age = |route: &HttpRoute| if route.created == 0 { i64::MAX } else { route.created };
+        let held = of_kind.min_by_key(|route| (age(route), route.key.clone()))?;
+        let fulfils = |rule: &HttpRule| rule.matches.iter().any(|it| matches(it, head));
+        let first = held.rules.iter().position(fulfils);
+        return Some((kind, first.map(|rule| (held.key.clone(), rule))));
+    }
     let candidates = of_kind.flat_map(|route| {
         let rules = route.rules.iter().enumerate();
         rules.flat_map(move |(number, rule)| rule.matches.iter().map(move |it| (route, number, it)))
@@ -69,6 +77,9 @@ fn precedes((route, _, one): Candidate<'_>, (of_other, _, other): Candidate<'_>)
         PathMatch::Exact(text) => (2, text.len(), 0),
         PathMatch::Prefix(text) => (1, text.trim_end_matches('/').len(), 0),
         PathMatch::Regex(regex) => (0, regex.as_str().len(), 0),
+        PathMatch::Starts(_) | PathMatch::ExactAnyCase(_) | PathMatch::StartsAnyCase(_) => {
+            (0, 0, 0)
+        }
         PathMatch::Grpc { service, method } => {
             let length = |it: &Option<TextMatch>| it.as_ref().map_or(0, |it| it.written_length());
             (0, length(service), length(method))
@@ -114,6 +125,18 @@ fn a_http_path() -> impl Strategy<Value = PathMatch> {
     ]
 }
 
+/// Of VirtualServices.
+fn a_text_path() -> impl Strategy<Value = PathMatch> {
+    prop_oneof![
+        2 => a_path().prop_map(|path| PathMatch::Exact(path.into())),
+        6 => a_path().prop_map(|path| PathMatch::Starts(path.into())),
+        1 => a_path().prop_map(|path| PathMatch::ExactAnyCase(path.into())),
+        1 => a_path().prop_map(|path| PathMatch::StartsAnyCase(path.into())),
+        1 => Just(PathMatch::default()),
+        1 => Just(PathMatch::Regex(Regex::new("^(?:/a/.*)$").unwrap())),
+    ]
+}
+
 fn a_grpc_path() -> impl Strategy<Value = PathMatch> {
     let part = || {
         let exact = select(&["a", "b", "ab", "a/b"][..]).prop_map(|it| TextMatch::Exact(it.into()));
@@ -133,23 +156,37 @@ fn a_match(path: impl Strategy<Value = PathMatch>) -> impl Strategy<Value = Http
         prop::collection::vec(query, 0..2),
         prop::option::weighted(0.3, select(&METHODS[..])),
     )
-        .prop_map(|(path, headers, query, method)| HttpMatch { path, headers, query, method })
+        .prop_map(|(path, headers, query, method)| HttpMatch {
+            path,
+            headers,
+            query,
+            method,
+            more: None,
+        })
 }
 
 fn a_route() -> impl Strategy<Value = HttpRoute> {
-    let matches = |grpc: bool| {
-        let one =
-            if grpc { a_match(a_grpc_path()).boxed() } else { a_match(a_http_path()).boxed() };
+    let matches = |kind: RouteKind| {
+        let one = match kind {
+            RouteKind::Grpc => a_match(a_grpc_path()).boxed(),
+            RouteKind::Http => a_match(a_http_path()).boxed(),
+            RouteKind::Virtual => a_match(a_text_path()).boxed(),
+        };
         prop::collection::vec(prop::collection::vec(one, 0..4), 0..4)
     };
-    let rules = prop::bool::weighted(0.3).prop_flat_map(move |grpc| (Just(grpc), matches(grpc)));
+    const KINDS: [RouteKind; 4] =
+        [RouteKind::Grpc, RouteKind::Http, RouteKind::Http, RouteKind::Virtual];
+    let rules = select(&KINDS[..]).prop_flat_map(move |kind| (Just(kind), matches(kind)));
     let parent = (select(&["echo", "other"][..]), select(&[None, None, Some(80), Some(81)][..]))
         .prop_map(|(name, port)| RouteParent { service: ObjectKey::new("shop", name), port });
     let parents = prop::collection::vec(parent, 1..3);
-    ("[a-c]", 0..3i64, parents, rules).prop_map(|(name, created, mut parents, (grpc, rules))| {
+    ("[a-c]", 0..3i64, parents, rules).prop_map(|(name, created, mut parents, (kind, rules))| {
         // The world lists only routes of the service.
         parents[0].service = service();
-        let kind = if grpc { RouteKind::Grpc } else { RouteKind::Http };
+        if kind == RouteKind::Virtual {
+            let port = parents[0].port;
+            parents.iter_mut().for_each(|parent| parent.port = port);
+        }
         HttpRoute { kind, created, parents, ..route(&name, rules) }
     })
 }
@@ -181,7 +218,7 @@ proptest! {
             for (name, value) in sent {
                 headers.append(*name, HeaderValue::from_bytes(value).unwrap());
             }
-            let head = Head { method, path, query: *query, headers: &headers };
+            let head = Head { method, path, query: *query, headers: &headers, client: Client::default() };
             prop_assert_eq!(found(&routes, port, &head), scanned(&routes, port, &head));
         }
     }
@@ -216,7 +253,8 @@ fn many_alike_are_told_apart() {
         let key = ObjectKey::new("shop", format!("r{number:03}"));
         let mut headers = HeaderMap::new();
         let ask = |path: &str, query: Option<&str>, headers: &HeaderMap| {
-            let head = Head { method: &Method::GET, path, query, headers };
+            let client = Client::default();
+            let head = Head { method: &Method::GET, path, query, headers, client };
             let one = found(&routes, 80, &head);
             assert_eq!(one, scanned(&routes, 80, &head));
             one.unwrap().1
@@ -238,9 +276,14 @@ fn groups_that_stay_are_not_compiled_again() {
         Arc::new(HttpRoute { key, ..route(name, vec![vec![prefix("/")]]) })
     };
     let (consumer, producer) = (of("client", "c"), of("shop", "p"));
-    let before = ServiceRules::of(&service(), &[consumer.clone(), producer.clone()], None);
+    let before = ServiceRules::of(
+        &service(),
+        &[consumer.clone(), producer.clone()],
+        None,
+        &mut Compilations::default(),
+    );
     let changed = [of("client", "c"), producer];
-    let after = ServiceRules::of(&service(), &changed, Some(&before));
+    let after = ServiceRules::of(&service(), &changed, Some(&before), &mut Compilations::default());
     let at = |rules: &ServiceRules, namespace| std::ptr::from_ref(rules.from(namespace).unwrap());
     assert_eq!(at(&before, "shop"), at(&after, "shop"));
     assert_ne!(at(&before, "client"), at(&after, "client"));

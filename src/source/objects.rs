@@ -29,6 +29,7 @@ mod telemetry;
 mod telemetry_policy;
 mod traffic_policy;
 mod unserved;
+mod virtual_service;
 
 pub use attachment::{AttachedTo, TargetRef, WorkloadSelector};
 pub use authorization_policy::{
@@ -41,7 +42,7 @@ pub use backend_traffic_policy::{
 pub use destination_rule::{
     ClientTls, ConnectionPool, ConsistentHash, DestinationRule, DestinationRuleSpec, Distribute,
     HttpCookie, HttpSettings, LoadBalancer, LocalitySetting, PortTrafficPolicy, ProxyProtocol,
-    RawOutlierDetection, RetryBudget, RuleTrafficPolicy, TcpSettings, Warmup,
+    RawOutlierDetection, RetryBudget, RuleTrafficPolicy, Subset, TcpSettings, Warmup,
 };
 pub use gateway::{
     AllowedNamespaces, AllowedRoutes, Gateway, GatewayClass, GatewayClassSpec, GatewaySpec,
@@ -89,7 +90,12 @@ pub use telemetry_policy::{
     SpanAttribute, TelemetryPolicySpec, TracingProvider, XTelemetryPolicy,
 };
 pub use traffic_policy::{TrafficPolicy, TrafficPolicySpec};
-pub use unserved::{BackendTlsPolicy, EnvoyFilter, VirtualService, WasmPlugin};
+pub use unserved::{BackendTlsPolicy, EnvoyFilter, WasmPlugin};
+pub use virtual_service::{
+    VirtualDelegate, VirtualDestination, VirtualHttpDestination, VirtualHttpMatch,
+    VirtualHttpRoute, VirtualMirror, VirtualService, VirtualServiceSpec, VirtualStreamDestination,
+    VirtualStreamMatch, VirtualTcpRoute, VirtualTlsMatch, VirtualTlsRoute,
+};
 
 pub use k8s_openapi::api::core::v1::{Namespace, Service, ServiceAccount};
 pub use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -444,15 +450,21 @@ kinds! {
         used: "TLS to its targets, [on its own page](tls-origination.md#backendtlspolicy)",
         ..Row::of(GATEWAY_GROUP, &["v1", "v1alpha3"])
     };
-    VirtualService: VirtualService = Row {
+    VirtualService: VirtualService, spec VirtualServiceSpec = Row {
         plural: "virtualservices",
-        carried_out: CarriedOut::No {
-            instead: "is not carried out: traffic goes on as if it were not there. Write an HTTPRoute or a GRPCRoute with the \
-                      Service as its parent",
-            denies: false,
-        },
-        status: Status::NotCarriedOut,
-        used: NOTHING,
+        affects: Affects::VirtualService,
+        status: Status::Accepted,
+        schema: Schema::Check(istio::judge_virtual_service),
+        definition: Some(Definition {
+            short: "vs",
+            description: "Routes of requests to hosts: \
+                          https://istio.io/docs/reference/config/networking/virtual-service.html",
+            columns: &[
+                ("Gateways", ".spec.gateways", "The gateways for which it holds; none: the mesh."),
+                ("Hosts", ".spec.hosts", "The names of the services."),
+            ],
+        }),
+        used: "[on its own page](virtual-services.md)",
         ..Row::of(ISTIO_NETWORKING_GROUP, &["v1", "v1beta1", "v1alpha3"])
     };
     EnvoyFilter: EnvoyFilter = Row {

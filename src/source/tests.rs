@@ -32,8 +32,12 @@ pub(crate) fn translated(text: &str) -> Translation {
     translated_with(text, &settings())
 }
 
+pub(super) fn objects(text: &str) -> Objects {
+    Objects::from_files(&[file("test.yaml", text)], &Objects::default())
+}
+
 pub(super) fn translated_with(text: &str, settings: &TranslateSettings) -> Translation {
-    translate(&Objects::from_files(&[file("test.yaml", text)], &Objects::default()), settings)
+    translate(&objects(text), settings)
 }
 
 fn golden(name: &str) {
@@ -126,6 +130,11 @@ fn destination_rules() {
 }
 
 #[test]
+fn virtual_services() {
+    golden("virtual-services");
+}
+
+#[test]
 fn telemetry() {
     golden("telemetry");
 }
@@ -209,7 +218,7 @@ fn one_wrong_character_loses_no_policy() {
 fn many_objects_that_are_not_carried_out_are_counted() {
     let one = |index: usize| {
         format!(
-            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v{index}}}\nspec: {{}}\n---\n"
+            "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {{name: v{index}}}\nspec: {{}}\n---\n"
         )
     };
     let complaints = translated(&(0..1000).map(one).collect::<String>()).complaints;

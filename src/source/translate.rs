@@ -31,18 +31,22 @@ mod service_entry;
 mod service_ports;
 mod services;
 mod slices;
+mod sources;
 mod tcp_route;
 mod telemetry;
 mod tls_route;
 mod traffic_policy;
 mod translator;
 mod unserved;
+mod virtual_service;
 mod waypoint;
 mod workload;
 
 pub(super) use meaningless::meaningless;
 pub use revision::{is_of_other_revision, other_revision_of_gateway};
 pub use translator::Translator;
+#[cfg(test)]
+pub(crate) use virtual_service::tests::compiled as compiled_virtual_service;
 pub use waypoint::{CLASS as WAYPOINT_CLASS, LAYER4_ALONE, Resolved, WaypointBindings};
 
 use std::path::PathBuf;

@@ -341,8 +341,12 @@ fn a_rule_that_selects_a_client_comes_before_its_namespaces() {
     let mut traffic = Traffic::default();
     traffic.set(None, ports("all"));
     traffic.set(Some("shop".into()), ports("shop"));
-    traffic.set_selected("shop".into(), "first".into(), ports("first"));
-    traffic.set_selected("shop".into(), "second".into(), ports("second"));
+    let subsets = |names: &[&str]| -> Named {
+        names.iter().map(|name| (Str::from(*name), Subset::default())).collect()
+    };
+    traffic.set_subsets(None, subsets(&["v1"]));
+    traffic.set_selected("shop".into(), "first".into(), ports("first"), subsets(&["v2"]));
+    traffic.set_selected("shop".into(), "second".into(), ports("second"), Named::default());
     for (namespace, rules, expected) in [
         ("shop", &["second", "first"][..], "first"),
         ("shop", &["second"], "second"),
@@ -354,6 +358,18 @@ fn a_rule_that_selects_a_client_comes_before_its_namespaces() {
         let rules: Vec<Str> = rules.iter().map(|it| Str::from(*it)).collect();
         let found = traffic.of_client(namespace, &rules, 80).unwrap();
         assert_eq!(found.policy.by, expected, "{namespace} {rules:?}");
+        let subsets: Vec<&Str> = traffic.subsets_of(namespace, &rules).keys().collect();
+        let of_rule = match expected {
+            "first" => vec!["v2"],
+            "second" => vec![],
+            _ => vec!["v1"],
+        };
+        assert_eq!(subsets, of_rule, "{namespace} {rules:?}");
+    }
+    for (namespace, name, expected) in
+        [("shop", "v1", 1), ("shop", "v2", 1), ("other", "v2", 0), ("other", "v1", 1)]
+    {
+        assert_eq!(traffic.subsets_named(namespace, name).count(), expected);
     }
     let named = vec![Str::from("first")];
     assert!(traffic.of_client("shop", &named, 81).is_none());

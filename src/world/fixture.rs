@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{MeshNames, World, WorldStore};
-use crate::base::{Identity, LabelMap, ObjectKey};
+use crate::base::{Bits, Identity, LabelMap, ObjectKey};
 use crate::model::*;
 use crate::traffic::Traffic;
 
@@ -46,6 +46,7 @@ pub(crate) fn workload(name: &str, address: &str) -> Workload {
         waypoint: Binding::None,
         peer_authentication: PeerAuthentication::default(),
         policies: Vec::new(),
+        selected_by: Bits::default(),
         labels: LabelMap::new(),
         rules: Vec::new(),
         registry_only: false,
@@ -77,6 +78,7 @@ pub(crate) fn service(name: &str, vip: &str, workloads: &[&Workload]) -> Service
                 terminating: false,
                 node: workload.node.clone(),
                 locality: workload.locality.clone(),
+                subsets: Bits::default(),
                 labels: workload.labels.clone(),
             })
             .collect(),
@@ -127,7 +129,7 @@ pub(crate) fn policy(
 /// To port 80 of a service.
 pub(crate) fn backend(service: &str, weight: u32) -> Backend {
     let target = BackendRef::Service { service: key(service), port: 80 };
-    Backend { weight, target, filters: Vec::new() }
+    Backend { weight, target, subset: None, filters: Vec::new() }
 }
 
 /// Matches every request.
@@ -138,7 +140,7 @@ pub(crate) fn rule(backends: Vec<Backend>) -> HttpRule {
 /// An HTTPRoute on every port of a service.
 pub(crate) fn route(name: &str, parent: &str, rules: Vec<HttpRule>) -> HttpRoute {
     let parents = vec![RouteParent { service: key(parent), port: None }];
-    HttpRoute { kind: RouteKind::Http, key: key(name), created: 0, parents, rules }
+    HttpRoute { kind: RouteKind::Http, key: key(name), created: 0, parents, rules, holds: None }
 }
 
 impl Fixture {

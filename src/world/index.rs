@@ -17,7 +17,7 @@ use crate::model::{
     HttpRoute, Mesh, RouteParent, Served, Service, StreamRoute, Waypoint, Workload,
 };
 use crate::policy::PolicySet;
-use crate::rules::ServiceRules;
+use crate::rules::{Compilations, ServiceRules};
 
 /// Routes by a service that is their parent, each sorted by namespace.
 type ByService<R> = HashMap<ObjectKey, Arc<[Arc<R>]>>;
@@ -225,8 +225,11 @@ fn rules(
     routes: &ByService<HttpRoute>,
     before: &FastMap<ObjectKey, ServiceRules>,
 ) -> FastMap<ObjectKey, ServiceRules> {
+    let mut compilations = Compilations::default();
+    before.values().for_each(|rules| rules.keep(&mut compilations));
     let compiled = routes.iter().map(|(service, routes)| {
-        (service.clone(), ServiceRules::of(service, routes, before.get(service)))
+        let before = before.get(service);
+        (service.clone(), ServiceRules::of(service, routes, before, &mut compilations))
     });
     compiled.collect()
 }

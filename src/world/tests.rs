@@ -241,6 +241,7 @@ fn a_route_is_listed_once_per_service() {
         created: 0,
         parents: vec![parent("web", Some(80)), parent("other", None), parent("web", Some(81))],
         rules: Vec::new(),
+        holds: None,
     };
     let world = Fixture::default().route(route).build();
     assert_eq!(world.routes_of(&key("web")).len(), 1);

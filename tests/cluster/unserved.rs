@@ -13,13 +13,13 @@ const SYSTEM: &str = "isthmus-system";
 
 /// The definitions of Istio's that `config/crds` does not have, as far as the API server needs them.
 fn definitions() -> String {
-    let kinds = [("networking.istio.io", "VirtualService", "virtualservices")];
+    let kinds = [("networking.istio.io", "EnvoyFilter", "envoyfilters")];
     let definition = |(group, kind, plural): &(&str, &str, &str)| {
         let singular = kind.to_ascii_lowercase();
         format!(
             "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {{name: {plural}.{group}}}\n\
              spec:\n  group: {group}\n  scope: Namespaced\n  names: {{kind: {kind}, plural: {plural}, singular: {singular}}}\n  \
-             versions:\n  - name: v1\n    served: true\n    storage: true\n    subresources: {{status: {{}}}}\n    \
+             versions:\n  - name: v1alpha3\n    served: true\n    storage: true\n    subresources: {{status: {{}}}}\n    \
              schema: {{openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: true}}}}\n"
         )
     };
@@ -32,10 +32,10 @@ kind: RequestAuthentication
 metadata: { name: jwt, namespace: bookinfo }
 spec: { selector: { matchLabels: { app: details } }, jwtRules: [{ issuer: a, jwks: '{}' }] }
 ---
-apiVersion: networking.istio.io/v1
-kind: VirtualService
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
 metadata: { name: details, namespace: bookinfo }
-spec: { hosts: [details] }
+spec: { configPatches: [] }
 ---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -60,7 +60,7 @@ fn kinds_that_are_installed_later_say_that_they_are_not_carried_out() -> Result<
 fn unserved() -> Result<()> {
     let jwt = ["requestauthentication", "-n", "bookinfo", "jwt"];
     has(&jwt, "Accepted", "True", "PartiallyInvalid")?;
-    let routes = ["virtualservice", "-n", "bookinfo", "details"];
+    let routes = ["envoyfilter", "-n", "bookinfo", "details"];
     has(&routes, "isthmus.io/CarriedOut", "False", "NotSupported")?;
     let rule = ["destinationrule", "-n", "bookinfo", "ratings"];
     has(&rule, "Accepted", "False", "NotSupported")?;

@@ -54,5 +54,6 @@ mod streaming;
 mod takeover;
 mod tracing;
 mod traffic;
+mod virtual_services;
 
 pub use bookinfo_lab::{WAYPOINT, application, bookinfo, captured_in, enrol, meshed, settle};

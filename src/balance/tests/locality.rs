@@ -78,8 +78,16 @@ fn order(client: (&str, &str), at: &[(&str, &str)], failover: Failover) -> Vec<V
     let service = world.service(&key("echo")).unwrap();
     let destination = service.destination(&client, 80).unwrap();
     let like = VIP.parse().unwrap();
-    let table =
-        Build { world: &world, service, port: 80, client: &client, like, destination }.table();
+    let table = Build {
+        world: &world,
+        service,
+        port: 80,
+        client: &client,
+        subset: None,
+        like,
+        destination,
+    }
+    .table();
     let numbers = |group: &Group| -> Vec<usize> {
         group.members().iter().map(|member| member.endpoint + 1).collect()
     };
@@ -229,7 +237,7 @@ async fn places_get_their_shares() {
     let (client, world) =
         mesh(("r/z", ""), &at, under(distribute(&[("*", &[("elsewhere", 100)])])));
     assert!(select(&client, &world, &[]).is_none());
-    let why = nobody(world.service(&key("echo")).unwrap(), 80, &client);
+    let why = nobody(world.service(&key("echo")).unwrap(), 80, &by(&client));
     assert!(why.contains("localityLbSetting.distribute"), "{why}");
 }
 

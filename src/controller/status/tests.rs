@@ -129,6 +129,11 @@ fn destination_rules() {
 }
 
 #[test]
+fn virtual_services() {
+    golden("virtual-services");
+}
+
+#[test]
 fn telemetry() {
     golden("telemetry");
 }

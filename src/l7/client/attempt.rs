@@ -527,7 +527,7 @@ impl Routed {
 
     fn nobody(&self) -> Answer {
         let (service, port) = &self.plan.backend;
-        let why = balance::nobody(service, *port, &self.session.client);
+        let why = balance::nobody(service, *port, &self.plan.caller(&self.session));
         Answer::no_healthy_upstream(why)
     }
 }

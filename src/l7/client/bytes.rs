@@ -15,7 +15,8 @@ pub(in crate::l7) async fn carry(session: &Session, stream: Rewind<Carrier>) {
     let telemetry = &context.dependencies.telemetry;
     let _busy = session.seat.carries_bytes();
     let from = session.downstream();
-    let ask = Ask { service: Asked::Present(&session.service), dialled: session.dialled };
+    let ask =
+        Ask { service: Asked::Present(&session.service), dialled: session.dialled, subset: None };
     match context.reach.endpoint(&from, &ask).await {
         Ok(Reached { picked, upstream, permit, tls }) => {
             let in_process = upstream.is_local();

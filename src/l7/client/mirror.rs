@@ -7,13 +7,14 @@
 
 use std::time::Duration;
 
-use http::Request;
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt;
 
 use super::attempt::Routed;
 use super::plan::Plan;
-use crate::base::Reason;
-use crate::filter::{BackendRef, HttpFilter, Mirror, Seen};
+use crate::base::{Reason, Str};
+use crate::filter::{self, BackendRef, HttpFilter, Mirror, Seen};
 use crate::l7::budget::MirrorPermit;
 use crate::l7::exchange::arrived::Arrived;
 use crate::l7::message::sent::Sent;
@@ -59,6 +60,11 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
         metrics.failed.inc();
         return;
     };
+    let names_subset = |name: &Str| service.subset(&session.client, name).is_some();
+    if !mirror.subset.as_ref().is_none_or(names_subset) {
+        metrics.failed.inc();
+        return;
+    }
     let has_body = !arrived.request.body().is_empty();
     let Ok(permit) = session.seat.share().mirror(has_body) else {
         metrics.dropped.inc();
@@ -70,11 +76,14 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
     *request.method_mut() = arrived.request.method().clone();
     *request.uri_mut() = sent.uri;
     *request.headers_mut() = sent.headers;
+    if mirror.shadow {
+        add_shadow(request.headers_mut());
+    }
     let copy = Arrived::again(request, (arrived.version, arrived.protocol, arrived.form));
     let copied = Routed {
         session: session.clone(),
         world: world.clone(),
-        plan: Plan::straight_to(service, *port),
+        plan: Plan::straight_to(service, *port, mirror.subset.clone()),
         before: None,
         seen: Seen::default(),
         asked: None,
@@ -92,6 +101,16 @@ fn send_copy(routed: &Routed, mirror: &Mirror, sent: Option<Sent>, arrived: &mut
         };
         outcome.inc();
     });
+}
+
+/// Puts `-shadow` behind the host and before its port, as Envoy does.
+fn add_shadow(headers: &mut HeaderMap) {
+    let Some(host) = headers.get(HOST).and_then(|host| host.to_str().ok()) else { return };
+    let bare = filter::without_port(host);
+    let port = host.get(bare.len()..).unwrap_or_default();
+    if let Ok(shadow) = HeaderValue::try_from(format!("{bare}-shadow{port}")) {
+        headers.insert(HOST, shadow);
+    }
 }
 
 /// Sends a copy to an endpoint, and reads what comes back, so that the connection can be used again. Whether there was an

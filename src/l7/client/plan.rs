@@ -32,17 +32,29 @@ pub(in crate::l7) struct Plan {
     pub(in crate::l7) chosen: Option<Chosen>,
     /// The service whose endpoints take the request, and its port.
     pub(in crate::l7) backend: (Arc<Service>, u16),
-    /// What selects the endpoint, where the backend's policy hashes a property of requests.
-    pub(in crate::l7) hash: Option<Box<Hashed>>,
+    aim: Option<Box<Aim>>,
     /// The session that the request belongs to.
     session: Option<Box<Token>>,
 }
 
+/// What selects the endpoint beside its load, where there is something.
+struct Aim {
+    /// Where the backend's policy hashes a property of requests.
+    hashed: Option<Hashed>,
+    /// The subset that a copy goes to. Of other requests the rule says it.
+    subset: Option<Str>,
+}
+
 impl Plan {
-    /// To a service, past its routes.
-    pub(in crate::l7) fn straight_to(service: &Arc<Service>, port: u16) -> Self {
+    /// To a service or a subset of it, past its routes.
+    pub(in crate::l7) fn straight_to(
+        service: &Arc<Service>,
+        port: u16,
+        subset: Option<Str>,
+    ) -> Self {
         let backend = (service.clone(), port);
-        Self { addressed: service.clone(), port, chosen: None, backend, hash: None, session: None }
+        let aim = subset.map(|subset| Box::new(Aim { hashed: None, subset: Some(subset) }));
+        Self { addressed: service.clone(), port, chosen: None, backend, aim, session: None }
     }
 
     /// Of the addressed service, for the addressed port. A rule's filter holds instead of one of its type.
@@ -120,16 +132,28 @@ impl Plan {
         attempts.next(world, self.caller(session), (service, *port), session.dialled)
     }
 
-    /// What holds for this client's requests to the backend.
-    pub(in crate::l7) fn destination(&self, session: &Session) -> Option<&Arc<Destination>> {
-        let (service, port) = &self.backend;
-        service.destination(&session.client, *port)
+    pub(in crate::l7) fn hashed(&self) -> Option<&Hashed> {
+        self.aim.as_ref()?.hashed.as_ref()
     }
 
-    fn caller<'a>(&self, session: &'a Session) -> Caller<'a> {
-        let hash = self.hash.as_ref().map(|hashed| hashed.key);
+    /// The subset of the backend that takes the request; `None`: all of it.
+    fn subset(&self) -> Option<&str> {
+        let own = self.aim.as_ref().and_then(|aim| aim.subset.as_deref());
+        let backend = || self.chosen.as_ref().and_then(Chosen::backend);
+        own.or_else(|| backend()?.subset.as_deref())
+    }
+
+    /// What holds for this client's requests to the backend.
+    pub(in crate::l7) fn destination(&self, session: &Session) -> Option<&Arc<Destination>> {
+        destination((&self.backend.0, self.backend.1), self.subset(), session)
+    }
+
+    pub(in crate::l7) fn caller<'a>(&'a self, session: &'a Session) -> Caller<'a> {
+        let hash = self.hashed().map(|hashed| hashed.key);
+        let subset = self.subset();
+        let subset = subset.and_then(|name| self.backend.0.subset(&session.client, name));
         let of_session = self.session.as_ref().map(|token| token.endpoint);
-        Caller { hash, session: of_session, ..session.downstream().caller() }
+        Caller { hash, session: of_session, subset, ..session.downstream().caller() }
     }
 
     /// Tells the client of its session at the endpoint that answered, where sessions persist.
@@ -146,6 +170,17 @@ impl Plan {
         } else {
             headers.insert(name, value);
         }
+    }
+}
+
+fn destination<'a>(
+    (service, port): (&'a Service, u16),
+    subset: Option<&str>,
+    session: &Session,
+) -> Option<&'a Arc<Destination>> {
+    match subset {
+        None => service.destination(&session.client, port),
+        Some(name) => service.subset(&session.client, name)?.on(port),
     }
 }
 
@@ -204,14 +239,15 @@ fn persistence<'a>(
 
 /// The key of a request, where the backend's policy hashes one of its properties.
 pub(in crate::l7) fn hash(
-    (service, port): (&Service, u16),
+    backend: (&Service, u16),
+    subset: Option<&str>,
     session: &Session,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Option<Box<Hashed>> {
-    let destination = service.destination(&session.client, port)?;
+) -> Option<Hashed> {
+    let destination = destination(backend, subset, session)?;
     let Some(Balancer::Hash(key)) = destination.balancer() else { return None };
-    key.of(uri, headers, session.client_address.ip()).map(Box::new)
+    key.of(uri, headers, session.client_address.ip())
 }
 
 /// Chooses the rule for one request.
@@ -277,18 +313,35 @@ impl Route {
         }
         let status = match chosen.route.kind {
             RouteKind::Http => StatusCode::INTERNAL_SERVER_ERROR,
-            RouteKind::Grpc => StatusCode::SERVICE_UNAVAILABLE,
+            RouteKind::Grpc | RouteKind::Virtual => StatusCode::SERVICE_UNAVAILABLE,
         };
         let why = format!("{}: the rule has no backend with a weight", chosen.described());
         Err(Answer::no_backend(status, why))
     }
 
     /// The service of the backend whose turn it is; without a rule the one that was addressed.
-    pub(in crate::l7) fn backend(&self, world: &World) -> Result<(Arc<Service>, u16), Answer> {
+    pub(in crate::l7) fn backend(
+        &self,
+        world: &World,
+        session: &Session,
+    ) -> Result<(Arc<Service>, u16), Answer> {
         let Some(chosen) = &self.chosen else { return Ok((self.addressed.clone(), self.port)) };
+        let unknown = |service: &Service, name: &str| {
+            let namespace = &session.client.key.namespace;
+            let why = format!(
+                "{}: no DestinationRule that holds for clients of {namespace} names a subset {name:?} of {service}",
+                chosen.described()
+            );
+            Err(Answer::no_backend(StatusCode::SERVICE_UNAVAILABLE, why))
+        };
         match chosen.backend().map(|backend| &backend.target) {
             Some(BackendRef::Service { service, port }) => match world.service(service) {
-                Some(found) => Ok((found.clone(), *port)),
+                Some(found) => match self.subset() {
+                    Some(name) if found.subset(&session.client, name).is_none() => {
+                        unknown(found, name)
+                    }
+                    _ => Ok((found.clone(), *port)),
+                },
                 None => {
                     let why = format!("{}: Service {service} does not exist", chosen.described());
                     Err(Answer::no_backend(StatusCode::INTERNAL_SERVER_ERROR, why))
@@ -301,13 +354,19 @@ impl Route {
         }
     }
 
+    /// The subset of the backend whose turn it is.
+    pub(in crate::l7) fn subset(&self) -> Option<&Str> {
+        self.chosen.as_ref().and_then(Chosen::backend)?.subset.as_ref()
+    }
+
     pub(in crate::l7) fn lead_to(
         self,
         backend: (Arc<Service>, u16),
-        hash: Option<Box<Hashed>>,
+        hashed: Option<Hashed>,
     ) -> Plan {
+        let aim = hashed.map(|hashed| Box::new(Aim { hashed: Some(hashed), subset: None }));
         let Self { addressed, port, chosen, session } = self;
-        Plan { addressed, port, chosen, backend, hash, session }
+        Plan { addressed, port, chosen, backend, aim, session }
     }
 }
 

@@ -35,6 +35,7 @@ use super::plan::{self, Plan};
 use super::retry;
 use super::session::Session;
 use crate::balance::Picked;
+use crate::base::Str;
 use crate::ext_authz;
 use crate::filter::{self, Cx, Half, HttpFilter, ResponseHead};
 use crate::gate::Providers;
@@ -49,6 +50,7 @@ use crate::l7::message::sent::{self, Sent};
 use crate::l7::worker::serve::Handler;
 use crate::model::Service;
 use crate::reach::Attempts;
+use crate::route::{Client, Who};
 use crate::trace::Kind;
 use crate::world::World;
 
@@ -199,20 +201,27 @@ struct Planning<'a> {
 impl Planning<'_> {
     /// The rule, its filters' say, the backend, and its filters' say.
     async fn plan(mut self) -> Result<Plan, Refusal> {
-        let request = &self.arrived.request;
-        let head = sent::head(request.method(), request.uri(), request.headers());
-        let (service, port) = (&self.session.service, self.session.dialled.port());
-        let namespace = &self.session.client.key.namespace;
-        let route = plan::route(self.world, service, port, namespace, &head);
-        let mut route = route.map_err(|answer| self.heard(answer))?;
+        let mut route = self.route().map_err(|answer| self.heard(answer))?;
         let led = self.lead(&mut route).await;
         let rule = route.chosen.as_ref().map(|chosen| chosen.name()).unwrap_or_default();
         self.exchange.record.route(rule);
         let (service, port) = led.map_err(|answer| self.heard(answer))?;
         let resolved = self.session.resolve(&service).await?;
         let request = &self.arrived.request;
-        let hash = plan::hash((&resolved, port), self.session, request.uri(), request.headers());
+        let (backend, subset) = ((&*resolved, port), route.subset().map(Str::as_str));
+        let hash = plan::hash(backend, subset, self.session, request.uri(), request.headers());
         Ok(route.lead_to((resolved, port), hash))
+    }
+
+    /// The rule that takes the request.
+    fn route(&self) -> Result<plan::Route, Answer> {
+        let request = &self.arrived.request;
+        let (service, port) = (&self.session.service, self.session.dialled.port());
+        let namespace = &self.session.client.key.namespace;
+        let who = Who::Workload(&self.session.client.uid);
+        let client = Client { namespace, who, selected_by: None };
+        let head = sent::head(request.method(), request.uri(), request.headers(), client);
+        plan::route(self.world, service, port, namespace, &head)
     }
 
     /// To the backend whose turn it is, unless a filter answers instead.
@@ -223,7 +232,7 @@ impl Planning<'_> {
         route.begin_session(sent_headers(self.before, self.arrived));
         route.take_turn(self.world)?;
         self.ask(route.backend_filters(), &[]).await?;
-        route.backend(self.world)
+        route.backend(self.world, self.session)
     }
 
     /// Asks each filter, which sees the request as the client sent it; not those of a type that one of `instead` has.
@@ -291,7 +300,7 @@ fn pass_on(
     let mut head = ResponseHead { status: response.status(), headers: response.headers_mut() };
     filter::respond(plan.filters_of_service(), plan.filters(), &mut head, seen);
     plan.tell_session(&picked, response.headers_mut());
-    if let Some(cookie) = plan.hash.as_ref().and_then(|hashed| hashed.set_cookie.clone()) {
+    if let Some(cookie) = plan.hashed().and_then(|hashed| hashed.set_cookie.clone()) {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
     if let Some(added) = exchange.added.take() {

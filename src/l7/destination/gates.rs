@@ -18,7 +18,7 @@ use crate::l7::message::original::Original;
 use crate::l7::message::sent::{self, Sent};
 use crate::model::{AppProtocol, Backend, HttpRoute, HttpRule, Service, Workload};
 use crate::policy::{Connection, Denial, speaks_for};
-use crate::route::{self, Head, Selection};
+use crate::route::{self, Client, Head, Selection, Who};
 use crate::tunnel::{Baggage, GuardedConnection};
 use crate::world::World;
 
@@ -60,6 +60,13 @@ impl Inbound {
     /// What this world demands of the connection.
     pub(in crate::l7) fn gates(&self, world: &World) -> Gates {
         Gates::new(world, self)
+    }
+
+    /// As routes match it.
+    fn as_client(&self) -> Client<'_> {
+        let Some(identity) = &self.client else { return Client::default() };
+        let who = Who::Peer(self.client_address.ip(), identity);
+        Client { namespace: &identity.namespace, who, selected_by: None }
     }
 
     fn connection(&self) -> Connection<'_> {
@@ -170,7 +177,7 @@ impl Gates {
             None => (request.uri(), request.headers()),
         };
         let method = request.method();
-        let head = sent::head(method, sent_uri, sent_headers);
+        let head = sent::head(method, sent_uri, sent_headers, inbound.as_client());
         let gate = match (&self.addressed, &self.through_route) {
             (Addressed::Route { service, .. }, Some(through_route))
                 if path.leads(service, &head, |route, rule, backend| {
@@ -212,7 +219,8 @@ impl<B> Path<'_, B> {
         let arrived = self.request;
         let mut sent = Original::decode(original)?.restore(arrived.uri(), arrived.headers())?;
         headers::strip_internal(&mut sent.headers);
-        let head = sent::head(arrived.method(), &sent.uri, &sent.headers);
+        let client = self.inbound.as_client();
+        let head = sent::head(arrived.method(), &sent.uri, &sent.headers, client);
         let leads = self.leads(service, &head, |route, rule, backend| {
             speaks_for(&service.key, Some(&route.key), &service.key.namespace)
                 && sent.becomes([&rule.filters, &backend.filters], arrived)
@@ -248,7 +256,7 @@ impl<B> Path<'_, B> {
             let selected = route::select(self.world, service, port.port, &client.namespace, head);
             let Selection::Rule { route, rule } = selected else { return false };
             route.rules.get(rule).is_some_and(|rule| {
-                route::leading_to(self.world, &rule.backends, workload, target)
+                route::leading_to(self.world, &rule.backends, &client.namespace, workload, target)
                     .any(|backend| fit(&route, rule, backend))
             })
         })

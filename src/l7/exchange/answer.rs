@@ -57,8 +57,8 @@ impl Answer {
 
     /// What a filter answers with.
     pub(in crate::l7) fn of_filter(answer: filter::Answer) -> Self {
-        let (headers, grpc) = (answer.headers, answer.grpc);
-        let given = Some(Box::new(Given { headers, grpc, body: None }));
+        let filter::Answer { headers, grpc, body, .. } = answer;
+        let given = Some(Box::new(Given { headers, grpc, body }));
         Self { given, ..Self::new(answer.status, answer.text, answer.reason, answer.why) }
     }
 

@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Request, Uri};
 use super::headers;
 use crate::filter::{self, HttpFilter, Pair};
 use crate::policy;
-use crate::route::Head;
+use crate::route::{Client, Head};
 
 /// The parts of a request in canonical form that filters may change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +80,9 @@ pub(in crate::l7) fn head<'a>(
     method: &'a Method,
     uri: &'a Uri,
     headers: &'a HeaderMap,
+    client: Client<'a>,
 ) -> Head<'a> {
-    Head { method, path: uri.path(), query: uri.query(), headers }
+    Head { method, path: uri.path(), query: uri.query(), headers, client }
 }
 
 /// A request as policies look at it; target and headers may be others than those it has now.

@@ -20,7 +20,7 @@ use crate::world::fixture::{self, Fixture, backend as to, key, policy};
 pub(super) fn mirror(service: &str, numerator: u32, denominator: u32) -> HttpFilter {
     let target = BackendRef::Service { service: key(service), port: 80 };
     let share = Share { numerator, denominator };
-    HttpFilter::Mirror(Mirror { target, share, turn: Arc::default() })
+    HttpFilter::Mirror(Mirror { turn: Arc::default(), ..Mirror::new(target, share) })
 }
 
 /// `echo` is mirrored to `copy`.

@@ -267,6 +267,7 @@ async fn tries_another_endpoint_when_one_refuses() {
         terminating: false,
         node: gone.node.clone(),
         locality: gone.locality.clone(),
+        subsets: Default::default(),
         labels: gone.labels.clone(),
     });
     mesh.mesh.services[0] = service.into();

@@ -24,7 +24,7 @@ use crate::l7::exchange::answer::Answer;
 use crate::l7::exchange::{Exchange, chain};
 use crate::l7::message::body::RequestBody;
 use crate::model::{HttpRoute, Service};
-use crate::route::{self, Head, Selection};
+use crate::route::{self, Client, Head, Selection};
 use crate::world::World;
 
 /// Who asks, and for which pod.
@@ -75,7 +75,8 @@ pub(in crate::l7) async fn ask(
     for way in filtered {
         let Some(guarded) = world.service(&way.service) else { continue };
         let (uri, headers) = sent.unwrap_or((request.uri(), request.headers()));
-        let head = Head { method: request.method(), path: uri.path(), query: uri.query(), headers };
+        let (path, query, client) = (uri.path(), uri.query(), Client::default());
+        let head = Head { method: request.method(), path, query, headers, client };
         let selected = selected(world, guarded, &way.ports, &head);
         let disguised = disguised(world, guarded, way, &head, selected.as_ref());
         let rule = selected.as_ref().and_then(|(route, rule)| route.rules.get(*rule));

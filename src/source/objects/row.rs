@@ -81,6 +81,7 @@ pub enum Affects {
     ServiceEntry,
     Gateway,
     Route,
+    VirtualService,
 }
 
 /// The status that the controller writes.

@@ -30,7 +30,7 @@ macro_rules! named {
     };
 }
 
-named! { VirtualService EnvoyFilter WasmPlugin }
+named! { EnvoyFilter WasmPlugin }
 
 /// `gateway.networking.k8s.io/v1` BackendTLSPolicy.
 #[derive(Clone, Debug, Deserialize)]

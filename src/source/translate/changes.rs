@@ -29,6 +29,7 @@ pub(super) struct Changes {
     pub(super) workload_entries: bool,
     pub(super) all_routes: bool,
     pub(super) routes: BTreeSet<(Kind, ObjectKey)>,
+    pub(super) virtual_services: bool,
     /// What is said of kinds that are not carried out.
     pub(super) unserved: bool,
     /// What is said of labels of kinds that are checked as a whole.
@@ -56,6 +57,7 @@ impl Changes {
             all_services: true,
             entries: true,
             all_routes: true,
+            virtual_services: true,
             unserved: true,
             labels: true,
             ..Self::default()
@@ -97,6 +99,7 @@ impl Changes {
                 self.gateways = true;
             }
             Affects::Route => _ = self.routes.insert((kind, key.clone())),
+            Affects::VirtualService => self.virtual_services = true,
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Which rule holds for whom is Istio's: one of the client's namespace, else one of the service's namespace as far as its
 //! `exportTo` goes, else one of the root namespace. Of one namespace the rule with the most specific host holds, of several with
-//! the same host the oldest. Rules are never merged, and a port with settings of its own inherits none. Only MeshConfig's
-//! [`Baseline`] holds below them all.
+//! the same host the oldest; only the subsets of these are merged, and a port with settings of its own inherits none. Only
+//! MeshConfig's [`Baseline`] holds below them all.
 //!
 //! A rule with a `workloadSelector` holds for the clients of its own namespace that it selects, before the rules without one whose host
 //! is not more specific. For others it is as if it were not there.
@@ -17,9 +17,11 @@ mod locality;
 mod outliers;
 mod pool;
 mod reading;
+mod subsets;
 #[cfg(test)]
 mod tests;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -42,9 +44,11 @@ pub(super) use constraint::Targets;
 use labels::Compared;
 pub(super) use labels::all_of;
 use reading::Reading;
+pub(super) use subsets::Selections;
+use subsets::SubsetSaid;
 
-const SUBSETS: &str = "are not carried out: no route leads to a subset, and their policies have no effect. Use a Service for each \
-                       version, and an HTTPRoute with weights";
+/// The field of a rule's policy.
+const WITHIN: &str = "spec.trafficPolicy";
 /// On a rule: what is used in place of LEAST_REQUEST. No field of Istio's names it.
 const LOAD_BALANCER: &str = "isthmus.io/load-balancer";
 const PEAK_EWMA: &str = "PEAK_EWMA";
@@ -65,6 +69,8 @@ pub(super) struct Rules {
     /// What MeshConfig says of localities, and its name.
     mesh: MeshSetting,
     compared: Compared,
+    /// Some rule has subsets.
+    has_subsets: bool,
 }
 
 #[derive(PartialEq)]
@@ -98,6 +104,7 @@ struct Said {
     /// For the ports that `ports` does not name.
     rest: Policy,
     ports: BTreeMap<u16, Policy>,
+    subsets: Vec<SubsetSaid>,
 }
 
 /// What MeshConfig says below all rules. Nothing of a section with a mistake is in force.
@@ -166,6 +173,7 @@ impl Rules {
         }
         let selectors = selectors.into_iter().map(|(key, list)| (key, list.into_iter().collect()));
         all.selectors = selectors.collect();
+        all.take(known);
         let compared = all.compared_labels();
         all.compared = Compared::new(compared, &cx.settings.cluster);
         all
@@ -174,7 +182,7 @@ impl Rules {
     fn compared_labels(&self) -> BTreeSet<Str> {
         let of_rules = self.rules.values().map(|rule| &rule.said);
         let said = of_rules.chain(self.selecting.values().map(|rule| &rule.said));
-        let policies = said.flat_map(|said| std::iter::once(&said.rest).chain(said.ports.values()));
+        let policies = said.flat_map(Said::policies);
         let settings = policies.filter_map(|policy| policy.locality.as_deref());
         let all = settings.chain([&self.mesh.locality]).flat_map(locality::compared);
         all.cloned().collect()
@@ -216,9 +224,6 @@ impl Rules {
         known: &mut Known,
         (key, balancer, spec): (&ObjectKey, Option<&str>, &DestinationRuleSpec),
     ) -> Option<Labels> {
-        if !spec.subsets.is_empty() {
-            cx.warn::<DestinationRule>(key, "spec.subsets", SUBSETS);
-        }
         if let Some(other) = balancer.filter(|it| *it != PEAK_EWMA) {
             let reason = format!("{other:?} is not {PEAK_EWMA}; it has no effect");
             let field = format!("metadata.annotations[{LOAD_BALANCER:?}]");
@@ -226,41 +231,68 @@ impl Rules {
         }
         let is_ewma = balancer == Some(PEAK_EWMA);
         let none = RuleTrafficPolicy::default();
-        let policy = spec.traffic_policy.as_ref().or_else(|| is_ewma.then_some(&none))?;
+        let policy = spec.traffic_policy.as_ref().or_else(|| is_ewma.then_some(&none));
         let reading = Reading::new(cx, (Kind::DestinationRule, key), baseline);
-        let said = reading.by_latency(is_ewma).policies(policy);
-        if said.is_all(&self.without.rest) {
+        let mut reading = reading.by_latency(is_ewma);
+        let said = policy.map(|it| reading.policies(WITHIN, it));
+        let said = said.unwrap_or_else(|| self.without.clone());
+        let said = Said { subsets: reading.subsets(&spec.subsets), ..said };
+        if said.is_all(&self.without.rest) && said.subsets.is_empty() {
             return None;
         }
         let host = by_host::full_host(cx, key, &spec.host);
         let selector = spec.workload_selector.as_ref().map(|it| it.match_labels.clone());
         let selector = selector.filter(|labels| !labels.is_empty());
-        let id = (key.namespace.clone(), host.clone(), selector.clone());
-        if let Some(older) = known.get(&id) {
-            let reason = format!(
-                "{older}, which is older (of equally old ones the first by name), has the same host and holds; this rule's \
-                 trafficPolicy has no effect"
-            );
-            cx.warn::<DestinationRule>(key, "", reason);
-            return None;
-        }
-        known.insert(id, key.clone());
-        match &selector {
+        let exported = match &selector {
             Some(_) => {
                 if spec.export_to.iter().any(|it| it != ".") {
                     let reason = "has no effect beside workloadSelector: such a rule holds for clients of its own namespace only";
                     cx.warn::<DestinationRule>(key, "spec.exportTo", reason);
                 }
-                let name = key.name.clone();
-                self.selecting.add(&host, &key.namespace, SelectingRule { name, said });
+                None
             }
             None => {
                 let to = spec.export_to.iter().map(String::as_str);
-                let exported = by_host::exported(cx, Kind::DestinationRule, key, to);
-                self.rules.add(&host, &key.namespace, Rule { exported, said });
+                by_host::exported(cx, Kind::DestinationRule, key, to)
+            }
+        };
+        let age = known.len();
+        match known.entry((key.namespace.clone(), host, selector.clone())) {
+            Entry::Vacant(place) => {
+                place.insert(Held { age, key: key.clone(), rule: Rule { exported, said } });
+                selector
+            }
+            Entry::Occupied(mut older) => {
+                join(cx, &self.without.rest, older.get_mut(), (key, Rule { exported, said }));
+                None
             }
         }
-        selector
+    }
+
+    /// Takes over what was read, to be looked up by host.
+    fn take(&mut self, known: Known) {
+        let mut all: Vec<_> = known.into_iter().collect();
+        all.sort_by_key(|(_, held)| held.age);
+        for ((namespace, host, selector), Held { key, rule, .. }) in all {
+            self.has_subsets |= !rule.said.subsets.is_empty();
+            if selector.is_none() {
+                self.rules.add(&host, &namespace, rule);
+                continue;
+            }
+            let said = rule.said;
+            self.selecting.add(&host, &key.namespace, SelectingRule { name: key.name, said });
+        }
+    }
+
+    /// The labels of the subsets of a host.
+    pub(super) fn selections(&self, host: &str) -> Selections<'_> {
+        if !self.has_subsets {
+            return Selections::default();
+        }
+        let by_namespace = self.rules.most_specific(host);
+        let rules = by_namespace.into_values().filter_map(|rules| rules.first().copied());
+        let selecting = self.selecting.matching(host).into_iter().map(|(.., rule)| &rule.said);
+        Selections::of(rules.map(|rule| &rule.said).chain(selecting))
     }
 
     /// Adds what holds for the clients of a service, and what of its endpoints is compared for it.
@@ -284,17 +316,20 @@ impl Rules {
         let by_namespace = self.rules.most_specific(&service.hostname);
         let rule = |namespace: &Str| by_namespace.get(namespace).and_then(|it| it.first().copied());
         let (root, own) = (rule(&self.root_namespace), rule(&service.key.namespace));
+        let selections = self.selections(&service.hostname);
+        let set = |traffic: &mut Traffic, clients: Option<Str>, rule: &Rule| {
+            traffic.set_subsets(clients.clone(), self.subsets(service, &rule.said, &selections));
+            traffic.set(clients, self.ports(service, &rule.said));
+        };
         // From the widest to the nearest: later ones replace earlier ones.
         for rule in [root, own].into_iter().flatten() {
             match &rule.exported {
                 None => {
                     traffic = Traffic::default();
-                    traffic.set(None, self.ports(service, &rule.said));
+                    set(&mut traffic, None, rule);
                 }
                 Some(clients) => {
-                    for client in clients {
-                        traffic.set(Some(client.clone()), self.ports(service, &rule.said));
-                    }
+                    clients.iter().for_each(|it| set(&mut traffic, Some(it.clone()), rule));
                 }
             }
         }
@@ -303,15 +338,20 @@ impl Rules {
             // What is said for the whole mesh is no matter of the root namespace's own clients.
             let is_wide = **namespace == self.root_namespace && rule.exported.is_none();
             if !is_wide && **namespace != service.key.namespace {
-                traffic.set(Some((*namespace).clone()), self.ports(service, &rule.said));
+                set(&mut traffic, Some((*namespace).clone()), rule);
             }
         }
-        self.add_selecting(service, &mut traffic);
+        self.add_selecting(service, &selections, &mut traffic);
         traffic
     }
 
     /// Adds rules with a selector, those with the most specific host first.
-    fn add_selecting(&self, service: &model::Service, traffic: &mut Traffic) {
+    fn add_selecting(
+        &self,
+        service: &model::Service,
+        selections: &Selections<'_>,
+        traffic: &mut Traffic,
+    ) {
         if self.selecting.is_empty() {
             return;
         }
@@ -329,14 +369,25 @@ impl Rules {
         found.sort_by_key(|(specific, ..)| std::cmp::Reverse(*specific));
         for (_, namespace, rule) in found {
             let ports = self.ports(service, &rule.said);
-            traffic.set_selected(namespace.clone(), rule.name.clone(), ports);
+            let subsets = self.subsets(service, &rule.said, selections);
+            traffic.set_selected(namespace.clone(), rule.name.clone(), ports, subsets);
         }
     }
 
     fn ports(&self, service: &model::Service, said: &Said) -> Ports {
+        self.destinations(service, None, |port| said.on(port).clone())
+    }
+
+    /// The destination of each port that has a policy, of the service or of a subset of it.
+    fn destinations(
+        &self,
+        service: &model::Service,
+        subset: Option<&Str>,
+        policy: impl Fn(u16) -> Policy,
+    ) -> Ports {
         let budget = self.constraints.of(service);
         let policies = service.ports.iter().map(|port| {
-            let mut policy = said.on(port.port).clone();
+            let mut policy = policy(port.port);
             locality::settle(&mut policy, service, &self.mesh.locality);
             if let (None, Some(budget)) = (&policy.budget, budget) {
                 policy.budget = Some(Box::new(budget.clone()));
@@ -348,7 +399,8 @@ impl Rules {
         });
         let policies = policies.filter(|(_, policy)| !policy.says_nothing());
         let destination = |(port, policy): (u16, Policy)| {
-            let name = Str::from(format!("{service}, port {port}"));
+            let of_subset = subset.map(|name| format!(", subset {name}")).unwrap_or_default();
+            let name = Str::from(format!("{service}, port {port}{of_subset}"));
             let namespace = service.key.namespace.clone();
             let of = ServicePort { namespace, service: service.key.name.clone(), port };
             (port, Arc::new(Destination::of(name, &of, policy)))
@@ -358,7 +410,47 @@ impl Rules {
 }
 
 /// Which rule of a namespace, for a host and with a selector, came first.
-type Known = HashMap<(Str, String, Option<Labels>), ObjectKey>;
+type Known = BTreeMap<(Str, String, Option<Labels>), Held>;
+
+/// One that holds.
+struct Held {
+    /// How many came before it.
+    age: usize,
+    key: ObjectKey,
+    rule: Rule,
+}
+
+/// Of several rules of one namespace with the same host and selector the oldest holds. It gets the subsets of the others, if all are
+/// for the same clients.
+fn join(
+    cx: &mut Context<'_>,
+    without: &Policy,
+    Held { key: older, rule: held, .. }: &mut Held,
+    (key, Rule { exported, said }): (&ObjectKey, Rule),
+) {
+    let holds = format!(
+        "{older}, which is older (of equally old ones the first by name), has the same host and holds"
+    );
+    if said.subsets.is_empty() || exported != held.exported {
+        let what =
+            if said.subsets.is_empty() { "trafficPolicy has" } else { "policies and subsets have" };
+        let reason = format!("{holds}; this rule's {what} no effect");
+        return cx.warn::<DestinationRule>(key, "", reason);
+    }
+    if !said.is_all(without) {
+        if held.said.is_all(without) {
+            (held.said.rest, held.said.ports) = (said.rest.clone(), said.ports.clone());
+        } else {
+            let reason = format!("{holds}; of this rule only the subsets are in force");
+            cx.warn::<DestinationRule>(key, "spec.trafficPolicy", reason);
+        }
+    }
+    for name in subsets::merge(&mut held.said, said) {
+        let reason =
+            format!("{holds}; it has a subset {name:?} itself, so that this one is not in force");
+        cx.error::<DestinationRule>(key, "spec.subsets", reason);
+    }
+}
 
 impl MeshSetting {
     fn read(cx: &mut Context<'_>) -> Self {
@@ -389,6 +481,12 @@ impl Said {
         for policy in self.ports.values_mut().chain([&mut self.rest]) {
             policy.budget = Some(Box::new(budget.clone()));
         }
+    }
+
+    /// Those of its subsets among them.
+    fn policies(&self) -> impl Iterator<Item = &Policy> {
+        let own = std::iter::once(&self.rest).chain(self.ports.values());
+        own.chain(self.subsets.iter().flat_map(SubsetSaid::policies))
     }
 
     fn on(&self, port: u16) -> &Policy {

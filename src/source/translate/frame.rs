@@ -8,6 +8,7 @@ use super::destination_rule::Rules;
 use super::egress::Egress;
 use super::encryption::Encryptions;
 use super::peer_authentication::Levels;
+use super::sources::Sources;
 use super::waypoint::Waypoints;
 use super::{Context, mesh_config, namespace, service_entry};
 use crate::model::DefaultRetry;
@@ -25,6 +26,8 @@ pub(super) struct Frame {
     pub(super) rules: Rules,
     pub(super) access_log: Option<Arc<AccessFormat>>,
     pub(super) retry: Option<Arc<DefaultRetry>>,
+    /// What VirtualServices look at of clients.
+    pub(super) sources: Sources,
     /// Whose clients see the ServiceEntries of a namespace.
     visibility: Option<ServiceEntryVisibility>,
     /// `exportTo` of those that have none.
@@ -58,6 +61,7 @@ impl Frame {
             rules,
             access_log,
             retry,
+            sources: Sources::default(),
             visibility,
             default_export,
             complaints,

@@ -37,7 +37,8 @@ pub(super) fn is_checked_as_a_whole(kind: Kind) -> bool {
         | Affects::Pod
         | Affects::Service
         | Affects::EndpointSlice
-        | Affects::Route => false,
+        | Affects::Route
+        | Affects::VirtualService => false,
     }
 }
 

@@ -138,9 +138,6 @@ impl Check<'_, '_> {
                           defaultProviders.tracing or in a Telemetry";
             self.warn("enableTracing", reason);
         }
-        if !mesh.default_virtual_service_export_to.is_empty() {
-            self.warn("defaultVirtualServiceExportTo", NOT_CARRIED_OUT);
-        }
         self.rest("defaultProviders", &default_providers.rest);
         if let Some(visibility) = &mesh.service_entry_visibility {
             self.rest("serviceEntryVisibility", &visibility.rest);

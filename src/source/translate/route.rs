@@ -30,7 +30,7 @@ use crate::source::objects::{GrpcRoute, Kind, ParentRef, RouteBackendRef, Typed,
 use crate::source::{Condition, ConditionReason, ConditionType};
 use backend::Backends;
 pub(super) use kept::Routes;
-use parents::{Attached, Translated};
+pub(super) use parents::{Attached, Translated};
 use services::Services;
 pub(super) use streams::StreamParts;
 
@@ -118,7 +118,8 @@ fn translate_one(
         });
     }
     complain_of_dropped(cx, parts, dropped);
-    let route = HttpRoute { kind, key: parts.key.clone(), created: parts.created, parents, rules };
+    let (key, created) = (parts.key.clone(), parts.created);
+    let route = HttpRoute { kind, key, created, parents, rules, holds: None };
     Some(Attached { route: Translated::Http(Arc::new(route)), indexes })
 }
 
@@ -156,7 +157,7 @@ fn resolve_all(
             Ok(target) => {
                 let filters =
                     filters::translate(cx, backends, &place, &rule.matches, &backend.filters);
-                Backend { weight: backend.weight, target, filters }
+                Backend { weight: backend.weight, target, subset: None, filters }
             }
             Err(why) => invalid(kind, backend.weight, why),
         });
@@ -254,18 +255,20 @@ fn refusal(kind: RouteKind) -> &'static str {
     match kind {
         RouteKind::Http => "status 500",
         RouteKind::Grpc => "UNAVAILABLE",
+        RouteKind::Virtual => "status 503",
     }
 }
 
 fn invalid(kind: RouteKind, weight: u32, why: String) -> Backend {
     let status = match kind {
         RouteKind::Http => StatusCode::INTERNAL_SERVER_ERROR,
-        RouteKind::Grpc => StatusCode::SERVICE_UNAVAILABLE,
+        RouteKind::Grpc | RouteKind::Virtual => StatusCode::SERVICE_UNAVAILABLE,
     };
     let target = BackendRef::Invalid { status, why: why.into() };
-    Backend { weight, target, filters: Vec::new() }
+    Backend { weight, target, subset: None, filters: Vec::new() }
 }
 
-fn turn() -> Arc<AtomicU64> {
+/// Where a rule begins to split its traffic.
+pub(super) fn turn() -> Arc<AtomicU64> {
     Arc::new(AtomicU64::new(fastrand::u64(..TURN_RANGE)))
 }

@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{ServicePort as PortSpec, ServiceSpec};
 
 use super::waypoint::{Addressed, USE_WAYPOINT, Waypoints, label_field, takes_ingress};
 use super::{Context, labels};
-use crate::base::ObjectKey;
+use crate::base::{ObjectKey, Str};
 use crate::model::{self, Encryption, Resolution, ServicePort, Tables, Visibility};
 use crate::source::objects::{Kind, Service, label};
 use crate::traffic::Traffic;
@@ -44,17 +44,18 @@ pub(super) fn translate(
         return None;
     }
     let ports = tcp_ports(cx, key, spec);
+    let hostname: Str =
+        format!("{}.{}.svc.{}", key.name, key.namespace, cx.settings.cluster_domain).into();
     let waypoint = waypoints.bind::<Service>(cx, key, &service.metadata, Addressed::Service);
     Some(model::Service {
         key: key.clone(),
         entry: None,
-        hostname: format!("{}.{}.svc.{}", key.name, key.namespace, cx.settings.cluster_domain)
-            .into(),
         visibility: Visibility::Everywhere,
         vips: allotted.vips(cx, key, spec),
         networks: Vec::new(),
         resolution: Resolution::Listed,
-        endpoints: endpoints.of(cx, key, spec, &ports),
+        endpoints: endpoints.of(cx, (key, &hostname), spec, &ports),
+        hostname,
         balancing: balancing::of(cx, key, &service.metadata, spec),
         ports: ports.into_iter().map(|(_, port)| port).collect(),
         canary: waypoints.canary::<Service>(cx, key, &service.metadata, &waypoint),

@@ -94,7 +94,7 @@ pub(super) fn translate(
         let age = created(&entry.metadata);
         (Reverse(age != 0), age, *key)
     });
-    let places = Places::index(objects, roster, kubernetes);
+    let places = Places::index(objects, (roster, &frame.rules), kubernetes);
     let mut taken: HashMap<(Str, Str), String> = (kubernetes.iter())
         .map(|it| ((it.key.namespace.clone(), it.hostname.clone()), it.to_string()))
         .collect();

@@ -101,7 +101,7 @@ impl Services {
         }
         let mut reshaped = Vec::new();
         let wanted = concerned.iter().filter_map(|key| Some((key, objects.get::<Service>(key)?)));
-        let endpoints = Endpoints::index(objects, roster, &self.slices, wanted);
+        let endpoints = Endpoints::index(objects, (roster, &frame.rules), &self.slices, wanted);
         let allotted = Allotted::of(objects, &cx.settings.cluster_domain, concerned.iter());
         for key in &concerned {
             self.orphans.remove(key);

@@ -19,6 +19,8 @@ use super::route::Routes;
 use super::selected::Selected;
 use super::service_ports::Ports;
 use super::services::Services;
+use super::sources::Sources;
+use super::virtual_service::VirtualServices;
 use super::{
     Attach, Context, TranslateSettings, Translation, attachments, authorization_policy, labels,
     peer_authentication, service, unserved, workload,
@@ -41,6 +43,8 @@ pub struct Translator {
     services: Services,
     entries: Entries,
     routes: Routes,
+    sources: Sources,
+    virtual_services: VirtualServices,
     target_complaints: Vec<Complaint>,
     /// Of addresses that several services have.
     address_complaints: Vec<Complaint>,
@@ -66,6 +70,8 @@ impl Translator {
             services: Services::default(),
             entries: Entries::default(),
             routes: Routes::default(),
+            sources: Sources::default(),
+            virtual_services: VirtualServices::default(),
             target_complaints: Vec::new(),
             address_complaints: Vec::new(),
             contested: Vec::new(),
@@ -111,6 +117,9 @@ impl Translator {
         services.extend_from_slice(&self.entries.models);
         let of_entries = (&self.entries.models[..], !entries.is_empty());
         self.routes.update(&mut cx, &changes, &reshaped, &self.services, of_entries);
+        let (sources, services_of) = (&self.sources, &services[..]);
+        let what = (&changes, &reshaped[..], !entries.is_empty());
+        self.virtual_services.update(&mut cx, sources, what, services_of, &self.routes);
         let retargeted = self.services.take_retargeted();
         if changes.frame || retargeted || !reshaped.is_empty() || !entries.is_empty() {
             let (policies, waypoints) = (&frame.policies, &frame.waypoints);
@@ -120,17 +129,7 @@ impl Translator {
             self.target_complaints = std::mem::take(&mut cx.complaints);
         }
         self.complain_of_kinds(&mut cx, &changes);
-        let mut mesh = Mesh {
-            workloads: self.roster.workloads().cloned().collect(),
-            services,
-            waypoints: frame.waypoints.usable().cloned().collect(),
-            routes: self.routes.models(),
-            stream_routes: self.routes.streams(),
-            policies: frame.policies.models().to_vec(),
-            access_log: frame.access_log.clone(),
-            observation: Arc::default(),
-            retry: frame.retry.clone(),
-        };
+        let mut mesh = self.mesh(&frame, services);
         for kind in &mut self.attachments {
             kind.attach(&mut cx, &mut mesh);
         }
@@ -140,8 +139,30 @@ impl Translator {
         Translation { mesh, complaints }
     }
 
+    /// What was translated, without what policies attach to it.
+    fn mesh(&self, frame: &Frame, services: Vec<Arc<model::Service>>) -> Mesh {
+        let virtual_services = &self.virtual_services;
+        Mesh {
+            workloads: self.roster.workloads().cloned().collect(),
+            services,
+            waypoints: frame.waypoints.usable().cloned().collect(),
+            routes: [&self.routes.models()[..], virtual_services.models()].concat(),
+            stream_routes: [&self.routes.streams()[..], virtual_services.streams()].concat(),
+            policies: frame.policies.models().to_vec(),
+            access_log: frame.access_log.clone(),
+            observation: Arc::default(),
+            retry: frame.retry.clone(),
+        }
+    }
+
     fn reframe(&mut self, cx: &mut Context<'_>, changes: &mut Changes) -> Frame {
-        match self.frame.take() {
+        if changes.virtual_services {
+            let sources = Sources::collect(cx);
+            changes.all_pods |= sources != self.sources;
+            self.sources = sources;
+        }
+        let sources = self.sources.clone();
+        let mut frame = match self.frame.take() {
             Some(frame) if !changes.frame => frame,
             before => {
                 let mut frame = Frame::collect(cx);
@@ -150,7 +171,9 @@ impl Translator {
                 }
                 frame
             }
-        }
+        };
+        frame.sources = sources;
+        frame
     }
 
     fn pods_to_translate(&self, objects: &Objects, changes: &Changes) -> BTreeSet<ObjectKey> {
@@ -241,6 +264,7 @@ impl Translator {
         all.extend(self.services.complaints().cloned());
         all.extend_from_slice(&self.entries.complaints);
         all.extend(self.routes.complaints().cloned());
+        all.extend_from_slice(self.virtual_services.complaints());
         all.extend_from_slice(&self.target_complaints);
         all.extend_from_slice(&self.unserved_complaints);
         all.extend_from_slice(&self.label_complaints);

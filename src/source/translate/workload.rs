@@ -42,7 +42,7 @@ pub(super) fn translate(
         return None;
     }
     labels::check(cx, Kind::Pod, key, pod);
-    let Frame { waypoints, policies, levels, rules, egress, .. } = frame;
+    let Frame { waypoints, policies, levels, rules, egress, sources, .. } = frame;
     let node = annotation(pod, NODE).map(Str::from).or_else(|| pod.node_name.clone());
     let node = node.unwrap_or_default();
     let (host_network, labels) = (pod.template.host_network, pod.labels());
@@ -78,6 +78,7 @@ pub(super) fn translate(
         waypoint: waypoints.bind::<Pod>(cx, key, pod, Addressed::Workload),
         peer_authentication: levels.effective(&key.namespace, labels),
         policies: policies.selecting(cx, &key.namespace, labels),
+        selected_by: sources.selecting(labels),
         registry_only: egress.registry_only(&key.namespace, labels),
     })
 }

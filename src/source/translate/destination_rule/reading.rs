@@ -41,8 +41,7 @@ impl<'a, 'b> Reading<'a, 'b> {
     }
 
     /// What holds for all ports and for single ones.
-    pub(super) fn policies(&mut self, written: &RuleTrafficPolicy) -> Said {
-        const WITHIN: &str = "spec.trafficPolicy";
+    pub(super) fn policies(&mut self, within: &str, written: &RuleTrafficPolicy) -> Said {
         let RuleTrafficPolicy {
             load_balancer,
             connection_pool,
@@ -57,7 +56,7 @@ impl<'a, 'b> Reading<'a, 'b> {
             [("tunnel", tunnel.is_some(), "connections go straight to the endpoint")]
         {
             if given {
-                self.no_effect(&format!("{WITHIN}.{field}"), instead);
+                self.no_effect(&format!("{within}.{field}"), instead);
             }
         }
         let rest = PortTrafficPolicy {
@@ -69,12 +68,12 @@ impl<'a, 'b> Reading<'a, 'b> {
         };
         let header = proxy_protocol.as_ref();
         let header =
-            header.and_then(|it| self.proxy_protocol(&format!("{WITHIN}.proxyProtocol"), it));
-        let mut rest = self.policy(WITHIN, &rest);
+            header.and_then(|it| self.proxy_protocol(&format!("{within}.proxyProtocol"), it));
+        let mut rest = self.policy(within, &rest);
         self.put_header(&mut rest, header);
         let mut ports = BTreeMap::new();
         for (index, settings) in port_level_settings.iter().enumerate() {
-            let within = format!("{WITHIN}.portLevelSettings[{index}]");
+            let within = format!("{within}.portLevelSettings[{index}]");
             let number = settings.port.as_ref().and_then(|port| port.number);
             let Some(number) = number.filter(|number| *number != 0) else {
                 let reason =
@@ -92,9 +91,9 @@ impl<'a, 'b> Reading<'a, 'b> {
             self.put_header(&mut policy, header);
             ports.insert(number, policy);
         }
-        let mut said = Said { rest, ports };
+        let mut said = Said { rest, ports, subsets: Vec::new() };
         if let Some(written) = retry_budget {
-            let budget = self.budget(&format!("{WITHIN}.retryBudget"), written);
+            let budget = self.budget(&format!("{within}.retryBudget"), written);
             said.budget(&budget);
         }
         said

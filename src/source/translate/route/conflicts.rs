@@ -104,10 +104,12 @@ fn kind(route: &Attached) -> Kind {
         Translated::Http(route) => match route.kind {
             RouteKind::Http => Kind::HTTPRoute,
             RouteKind::Grpc => Kind::GRPCRoute,
+            RouteKind::Virtual => Kind::VirtualService,
         },
         Translated::Stream(route) => match route.kind {
             StreamKind::Tcp => Kind::TCPRoute,
             StreamKind::Tls => Kind::TLSRoute,
+            StreamKind::Virtual => Kind::VirtualService,
         },
     }
 }

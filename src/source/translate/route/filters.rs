@@ -90,7 +90,7 @@ fn of_list(
     faults: &mut Vec<Fault>,
 ) {
     let on = match kind {
-        RouteKind::Http => filter::Place::Http,
+        RouteKind::Http | RouteKind::Virtual => filter::Place::Http,
         RouteKind::Grpc => filter::Place::Grpc,
     };
     for (index, written) in filters.iter().enumerate() {

@@ -60,7 +60,7 @@ impl Routes {
         self.attached().filter_map(|it| of_connections(&it.route)).collect()
     }
 
-    fn attached(&self) -> impl Iterator<Item = &Attached> {
+    pub(in crate::source::translate) fn attached(&self) -> impl Iterator<Item = &Attached> {
         self.known.values().filter_map(|known| known.attached.as_ref())
     }
 

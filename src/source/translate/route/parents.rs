@@ -15,20 +15,20 @@ use crate::source::{Condition, ConditionReason, ConditionType, Severity};
 
 /// A translated route, and for each of its parents the index in `spec.parentRefs`.
 #[derive(Clone)]
-pub(super) struct Attached {
-    pub(super) route: Translated,
-    pub(super) indexes: Vec<usize>,
+pub(in crate::source::translate) struct Attached {
+    pub(in crate::source::translate) route: Translated,
+    pub(in crate::source::translate) indexes: Vec<usize>,
 }
 
 /// A translated route of requests, or of connections.
 #[derive(Clone)]
-pub(super) enum Translated {
+pub(in crate::source::translate) enum Translated {
     Http(Arc<HttpRoute>),
     Stream(Arc<StreamRoute>),
 }
 
 impl Translated {
-    pub(super) fn parents(&self) -> &[RouteParent] {
+    pub(in crate::source::translate) fn parents(&self) -> &[RouteParent] {
         match self {
             Translated::Http(route) => &route.parents,
             Translated::Stream(route) => &route.parents,

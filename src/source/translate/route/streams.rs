@@ -55,6 +55,7 @@ pub(super) fn translate_one(
         names,
         backends,
         turn: turn(),
+        rules: None,
     };
     Some(Attached { route: Translated::Stream(Arc::new(route)), indexes })
 }
@@ -88,7 +89,8 @@ fn resolve(
             status: StatusCode::SERVICE_UNAVAILABLE,
             why: why.into(),
         });
-        resolved.push(Backend { weight: backend.weight, target, filters: Vec::new() });
+        let (weight, filters) = (backend.weight, Vec::new());
+        resolved.push(Backend { weight, target, subset: None, filters });
     }
     resolved
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::super::Context;
-use super::super::destination_rule::all_of;
+use super::super::destination_rule::{Rules, Selections, all_of};
 use super::super::roster::{Member, Roster};
 use super::super::selectors::{Selectors, selector};
 use super::super::slices::Slices;
@@ -33,6 +33,8 @@ const KUBERNETES: &str = "-controller.k8s.io";
 /// What endpoints are looked up in.
 pub(in crate::source::translate) struct Endpoints<'a> {
     roster: &'a Roster,
+    /// Which have the labels of subsets.
+    rules: &'a Rules,
     /// The pods that a service selects, for the services that were asked for.
     members: HashMap<&'a ObjectKey, Vec<&'a Member>>,
     slices: BTreeMap<ObjectKey, Vec<&'a EndpointSlice>>,
@@ -45,12 +47,13 @@ impl<'a> Endpoints<'a> {
     /// For the services `wanted`, with their slices.
     pub(in crate::source::translate) fn index(
         objects: &'a Objects,
-        roster: &'a Roster,
+        (roster, rules): (&'a Roster, &'a Rules),
         slices: &Slices,
         wanted: impl Iterator<Item = (&'a ObjectKey, &'a Service)>,
     ) -> Self {
         let mut index = Endpoints {
             roster,
+            rules,
             members: HashMap::new(),
             slices: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -81,10 +84,11 @@ impl<'a> Endpoints<'a> {
     pub(super) fn of(
         &self,
         cx: &mut Context<'_>,
-        key: &ObjectKey,
+        (key, hostname): (&ObjectKey, &str),
         spec: &ServiceSpec,
         ports: &Ports<'_>,
     ) -> Vec<Endpoint> {
+        let subsets = &self.rules.selections(hostname);
         match spec.selector.as_ref().filter(|selector| !selector.is_empty()) {
             Some(selector) => {
                 let selected = self.members.get(key).map_or(&[][..], Vec::as_slice);
@@ -95,9 +99,9 @@ impl<'a> Endpoints<'a> {
                 self.complain_of_unused(cx, key);
                 self.complain_of_selected(cx, key, (selector, &selected[..]), ports);
                 let not_ready_too = spec.publish_not_ready_addresses.unwrap_or(false);
-                let pods =
-                    selected.iter().filter_map(|it| of_pod(*it, &key.name, ports, not_ready_too));
-                pods.chain(self.of_entries(&key.namespace, selector, ports)).collect()
+                let place = (key.name.as_str(), ports, subsets);
+                let pods = selected.iter().filter_map(|it| of_pod(*it, place, not_ready_too));
+                pods.chain(self.of_entries(&key.namespace, selector, (ports, subsets))).collect()
             }
             None => {
                 if !ports.is_empty() && self.slices.get(key).is_none_or(|slices| slices.is_empty())
@@ -109,7 +113,7 @@ impl<'a> Endpoints<'a> {
                 }
                 self.complain_of_names_in_slices(cx, key);
                 self.complain_of_ports(cx, key, ports);
-                self.of_slices(key, ports)
+                self.of_slices(key, ports, subsets)
             }
         }
     }
@@ -120,7 +124,7 @@ impl<'a> Endpoints<'a> {
         &self,
         namespace: &str,
         selector: &BTreeMap<String, String>,
-        ports: &Ports<'_>,
+        (ports, subsets): (&Ports<'_>, &Selections<'_>),
     ) -> impl Iterator<Item = Endpoint> {
         let entries = self.entries.get(namespace).into_iter().flatten();
         let selected = entries.filter(|entry| selects(selector, Some(&entry.all_labels())));
@@ -142,6 +146,7 @@ impl<'a> Endpoints<'a> {
                 terminating: false,
                 node: workload.map(|it| it.node.clone()).unwrap_or_default(),
                 locality: entry.spec.locality(),
+                subsets: subsets.selecting(Some(&entry.all_labels())),
                 labels: all_of(&entry.all_labels()),
             })
         })
@@ -229,12 +234,19 @@ impl<'a> Endpoints<'a> {
         }
     }
 
-    fn of_slices(&self, service: &ObjectKey, ports: &Ports<'_>) -> Vec<Endpoint> {
+    fn of_slices(
+        &self,
+        service: &ObjectKey,
+        ports: &Ports<'_>,
+        subsets: &Selections<'_>,
+    ) -> Vec<Endpoint> {
         let mut endpoints: Vec<Endpoint> = Vec::new();
         for slice in self.slices.get(service).into_iter().flatten() {
             let mappings = slice_ports(slice, ports);
             for listed in slice.endpoints.iter().flatten() {
-                let Some(endpoint) = self.of_slice(service, listed, &mappings) else { continue };
+                let Some(endpoint) = self.of_slice(service, listed, (&mappings, subsets)) else {
+                    continue;
+                };
                 // Listed twice where Endpoints stand beside the slices that mirror them.
                 if endpoints.contains(&endpoint) {
                     continue;
@@ -262,7 +274,7 @@ impl<'a> Endpoints<'a> {
         &self,
         service: &ObjectKey,
         listed: &SliceEndpoint,
-        mappings: &[PortMapping],
+        (mappings, subsets): (&[PortMapping], &Selections<'_>),
     ) -> Option<Endpoint> {
         let address: IpAddr = listed.addresses.first()?.parse().ok()?;
         let named = listed.target_ref.as_ref().filter(|it| it.kind.as_deref() == Some("Pod"));
@@ -285,7 +297,9 @@ impl<'a> Endpoints<'a> {
         if let (true, Some(zone)) = (locality.zone.is_empty(), zone) {
             locality.zone = zone;
         }
+        let pod = workload.and_then(|workload| self.roster.get(&workload.key)?.pod());
         (!mappings.is_empty()).then(|| Endpoint {
+            subsets: subsets.selecting(pod.and_then(|pod| pod.labels())),
             workload: workload.map(|workload| workload.uid.clone()),
             addresses: vec![address],
             name: None,
@@ -303,8 +317,7 @@ impl<'a> Endpoints<'a> {
 
 fn of_pod(
     (workload, pod): (&Workload, &Pod),
-    service: &str,
-    ports: &Ports<'_>,
+    (service, ports, subsets): (&str, &Ports<'_>, &Selections<'_>),
     not_ready_too: bool,
 ) -> Option<Endpoint> {
     // Only the service that the pod names gives it a name (Kubernetes "DNS for Services and Pods").
@@ -328,6 +341,7 @@ fn of_pod(
         terminating: pod.metadata.deleting && pod.passes_readiness(),
         node: workload.node.clone(),
         locality: workload.locality.clone(),
+        subsets: subsets.selecting(pod.labels()),
         labels: workload.labels.clone(),
     })
 }

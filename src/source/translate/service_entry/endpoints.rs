@@ -8,10 +8,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::super::Context;
-use super::super::destination_rule::all_of;
+use super::super::destination_rule::{Rules, Selections, all_of};
 use super::super::roster::Roster;
 use super::{Entry, check, is_name, number};
-use crate::base::{LabelMap, ObjectKey, Str};
+use crate::base::{Bits, LabelMap, ObjectKey, Str};
 use crate::model::{self, Endpoint, Locality, PortMapping, Resolution, ServicePort, Workload};
 use crate::source::objects::{
     Kind, Labelled, Pod, ServiceEntry, WorkloadEntry, WorkloadEntrySpec, selects,
@@ -27,6 +27,8 @@ pub(super) struct Port {
 /// What endpoints are looked up in.
 pub(super) struct Places<'a> {
     roster: &'a Roster,
+    /// Which have the labels of subsets.
+    rules: &'a Rules,
     workload_entries: BTreeMap<&'a str, Vec<(&'a ObjectKey, &'a WorkloadEntry)>>,
     /// Virtual addresses of Services: whoever dials one from the node is led past the mesh.
     virtual_addresses: HashMap<IpAddr, &'a ObjectKey>,
@@ -35,11 +37,11 @@ pub(super) struct Places<'a> {
 impl<'a> Places<'a> {
     pub(super) fn index(
         objects: &'a Objects,
-        roster: &'a Roster,
+        (roster, rules): (&'a Roster, &'a Rules),
         kubernetes: &'a [Arc<model::Service>],
     ) -> Self {
-        let mut places =
-            Places { roster, workload_entries: BTreeMap::new(), virtual_addresses: HashMap::new() };
+        let (workload_entries, virtual_addresses) = (BTreeMap::new(), HashMap::new());
+        let mut places = Places { roster, rules, workload_entries, virtual_addresses };
         for (key, entry) in objects.all::<WorkloadEntry>() {
             places.workload_entries.entry(&key.namespace).or_default().push((key, entry));
         }
@@ -65,16 +67,19 @@ impl<'a> Places<'a> {
             let reason = "must not be given together with endpoints, and has no effect";
             cx.error::<ServiceEntry>(entry.key, "spec.workloadSelector", reason);
         }
+        let subsets = self.rules.selections(host);
         match (listed, selector) {
-            (true, _) => self.listed(cx, entry),
+            (true, _) => self.listed(cx, entry, &subsets),
             (false, Some(selector)) => {
-                let selected = self.selected(cx, entry, &selector.labels);
+                let selected = self.selected(cx, entry, &selector.labels, &subsets);
                 if selected.is_empty() && !self.roster.is_empty() {
                     complain_of_nothing(cx, entry);
                 }
                 selected
             }
-            (false, None) if entry.resolution == Resolution::Names => itself(cx, entry, host),
+            (false, None) if entry.resolution == Resolution::Names => {
+                itself(cx, entry, host, &subsets)
+            }
             (false, None) => {
                 let reason =
                     "are missing: with the resolution STATIC there is nowhere to go without them";
@@ -90,10 +95,16 @@ impl<'a> Places<'a> {
         service.or_else(|| Some(format!("Pod {}", self.roster.at(&address)?.key)))
     }
 
-    fn listed(&self, cx: &mut Context<'_>, entry: &Entry<'_>) -> Vec<Endpoint> {
+    fn listed(
+        &self,
+        cx: &mut Context<'_>,
+        entry: &Entry<'_>,
+        subsets: &Selections<'_>,
+    ) -> Vec<Endpoint> {
         let mut endpoints = Vec::new();
         for (index, listed) in entry.object.spec.endpoints.iter().enumerate() {
-            match self.endpoint(entry, listed) {
+            let of_subsets = || subsets.selecting(Some(&listed.labels));
+            match self.endpoint(entry, listed, of_subsets) {
                 Ok(endpoint) => endpoints.extend(endpoint),
                 Err((field, why)) => {
                     let field = format!("spec.endpoints[{index}].{field}");
@@ -109,6 +120,7 @@ impl<'a> Places<'a> {
         cx: &mut Context<'_>,
         entry: &Entry<'_>,
         labels: &BTreeMap<String, String>,
+        subsets: &Selections<'_>,
     ) -> Vec<Endpoint> {
         let namespace = entry.key.namespace.as_str();
         let members = self.roster.namespace(namespace);
@@ -116,14 +128,15 @@ impl<'a> Places<'a> {
         let mut endpoints: Vec<Endpoint> = pods
             .filter(|(_, pod)| selects(labels, pod.labels()))
             .filter(|(workload, _)| !workload.addresses.is_empty())
-            .map(|(workload, pod)| of_pod(entry, workload, pod))
+            .map(|(workload, pod)| of_pod(entry, workload, pod, subsets))
             .collect();
         for (key, other) in self.workload_entries.get(namespace).into_iter().flatten() {
             // Nothing selects a Unix socket to any effect, which is said once.
             if check::is_unix(&other.spec.address) || !selects(labels, Some(&other.all_labels())) {
                 continue;
             }
-            match self.endpoint(entry, &other.spec) {
+            let of_subsets = || subsets.selecting(Some(&other.all_labels()));
+            match self.endpoint(entry, &other.spec, of_subsets) {
                 Ok(endpoint) => endpoints.extend(endpoint),
                 Err((field, why)) => {
                     let reason = format!("{why}; it is no endpoint of ServiceEntry {}", entry.key);
@@ -139,6 +152,7 @@ impl<'a> Places<'a> {
         &self,
         entry: &Entry<'_>,
         spec: &WorkloadEntrySpec,
+        subsets: impl FnOnce() -> Bits,
     ) -> Result<Option<Endpoint>, (&'static str, String)> {
         let text = spec.address.as_str();
         let (addresses, name) = match text.parse::<IpAddr>() {
@@ -172,6 +186,7 @@ impl<'a> Places<'a> {
             terminating: false,
             node: workload.map(|it| it.node.clone()).unwrap_or_default(),
             locality,
+            subsets: subsets(),
             labels: match workload {
                 Some(workload) => workload.labels.clone(),
                 None => all_of(&spec.labels),
@@ -202,7 +217,12 @@ fn complain_of_nothing(cx: &mut Context<'_>, entry: &Entry<'_>) {
 }
 
 /// The host is its own endpoint.
-fn itself(cx: &mut Context<'_>, entry: &Entry<'_>, host: &Str) -> Vec<Endpoint> {
+fn itself(
+    cx: &mut Context<'_>,
+    entry: &Entry<'_>,
+    host: &Str,
+    subsets: &Selections<'_>,
+) -> Vec<Endpoint> {
     if host.starts_with("*.") {
         let reason =
             format!("{host} is no name that could be resolved, and the entry has no endpoints");
@@ -221,11 +241,12 @@ fn itself(cx: &mut Context<'_>, entry: &Entry<'_>, host: &Str) -> Vec<Endpoint> 
         terminating: false,
         node: Str::default(),
         locality: Locality::default(),
+        subsets: subsets.selecting(None),
         labels: LabelMap::new(),
     }]
 }
 
-fn of_pod(entry: &Entry<'_>, workload: &Workload, pod: &Pod) -> Endpoint {
+fn of_pod(entry: &Entry<'_>, workload: &Workload, pod: &Pod, subsets: &Selections<'_>) -> Endpoint {
     Endpoint {
         workload: Some(workload.uid.clone()),
         addresses: workload.addresses.clone(),
@@ -237,6 +258,7 @@ fn of_pod(entry: &Entry<'_>, workload: &Workload, pod: &Pod) -> Endpoint {
         terminating: pod.metadata.deleting && pod.passes_readiness(),
         node: workload.node.clone(),
         locality: workload.locality.clone(),
+        subsets: subsets.selecting(pod.labels()),
         labels: workload.labels.clone(),
     }
 }

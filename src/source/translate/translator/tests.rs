@@ -214,9 +214,40 @@ fn unserved() -> impl Strategy<Value = Value> {
             let spec = json!({"targetRefs": [{"group": "", "kind": "Service", "name": name}]});
             json!({"kind": "BackendTLSPolicy", "metadata": metadata, "spec": spec})
         });
-    let others = (metadata(&["c"], no_labels()), pick(&["VirtualService", "WasmPlugin"]))
+    let others = (metadata(&["c"], no_labels()), pick(&["EnvoyFilter", "WasmPlugin"]))
         .prop_map(|(metadata, kind)| json!({"kind": kind, "metadata": metadata}));
     prop_oneof![rules, policies, others]
+}
+
+/// VirtualServices and the subsets that they lead to.
+fn virtual_services() -> impl Strategy<Value = Value> {
+    let host = || pick(&["s", "t", "*.shop.svc.cluster.local", "a.example"]);
+    let labels = || pick(&["x", "y"]).prop_map(|value| json!({"app": value}));
+    let subsets = (metadata(&["d", "e"], no_labels()), host(), pick(&["v1", "v2"]), labels());
+    let subsets = subsets.prop_map(|(metadata, host, name, labels)| {
+        let spec = json!({"host": host, "subsets": [{"name": name, "labels": labels}]});
+        json!({"kind": "DestinationRule", "metadata": metadata, "spec": spec})
+    });
+    let export = prop::option::of(pick(&["*", ".", "other"]));
+    let of =
+        (metadata(&["v", "w"], no_labels()), host(), host(), pick(&["", "v1"]), labels(), export);
+    let of = of.prop_map(|(metadata, host, to, subset, labels, export)| {
+        let route = json!([{"destination": {"host": to, "subset": subset}}]);
+        let export: Vec<&str> = export.into_iter().collect();
+        let rules = json!([{"match": [{"sourceLabels": labels}], "route": route}]);
+        let spec = json!({"hosts": [host], "exportTo": export, "http": rules});
+        json!({"kind": "VirtualService", "metadata": metadata, "spec": spec})
+    });
+    let delegating = (metadata(&["v"], no_labels()), host(), pick(&["part", "w"]));
+    let delegating = delegating.prop_map(|(metadata, host, name)| {
+        let spec = json!({"hosts": [host], "http": [{"delegate": {"name": name}}]});
+        json!({"kind": "VirtualService", "metadata": metadata, "spec": spec})
+    });
+    let part = (metadata(&["part"], no_labels()), host()).prop_map(|(metadata, to)| {
+        let spec = json!({"http": [{"route": [{"destination": {"host": to}}]}]});
+        json!({"kind": "VirtualService", "metadata": metadata, "spec": spec})
+    });
+    prop_oneof![2 => subsets, 3 => of, 1 => delegating, 1 => part]
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
@@ -230,6 +261,7 @@ fn edit() -> impl Strategy<Value = Edit> {
         2 => entries(),
         1 => routes(),
         2 => unserved(),
+        2 => virtual_services(),
     ];
     (object, prop::bool::weighted(0.25)).prop_map(|(object, delete)| Edit { object, delete })
 }
